@@ -25,7 +25,7 @@ def main() -> int:
     from app_tier.lifecycle import StopSignals
 
     signals = StopSignals()
-    from core.confined.zygote import Zygote
+    from core.sandbox.zygote import Zygote
 
     zygote = Zygote(DECODER)
     zygote.fork()  # before there are threads, or anything that it must not see

@@ -1,16 +1,15 @@
-"""From what a stranger sent to its central square: all that Pillow does for the network, and nothing else.
+"""From an untrusted image to its central square: all that Pillow does for the network, and nothing else.
 
-A worker runs this in processes that have nothing (`core.confined`), and its own process never loads Pillow. So it
-imports as little as it can, too: a worker waits for it when it starts.
+A worker runs this in sandboxed processes (`core.sandbox`), and its own process never loads Pillow. This module
+imports as little as possible, since a worker waits for it when it starts.
 """
 
 from typing import Final
 
 from PIL import Image, ImageOps
 
-from core.image_errors import DECODER_ERRORS, ImageRejectedError, ends_early
-from core.image_limits import ImageLimits, lacks_memory
-from core.images import open_image
+from core.image_open import open_image
+from core.images import DECODER_ERRORS, ImageLimits, ImageRejectedError, ends_early, lacks_memory
 
 Box = tuple[float, float, float, float]
 

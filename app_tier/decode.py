@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from app_tier.preprocess import Preprocess, normalise, to_array
 from app_tier.task import Task
 from core.config import Worker as WorkerConfig
-from core.confined.errors import CrashedError, TooCostlyError
-from core.confined.pool import Allowance, SandboxPool
-from core.confined.zygote import Zygote
-from core.image_errors import ImageRejectedError
-from core.image_limits import BYTES_A_PIXEL, ImageLimits
+from core.images import BYTES_A_PIXEL, ImageLimits, ImageRejectedError
+from core.sandbox.pool import Allowance, SandboxPool
+from core.sandbox.process import CrashedError, TooCostlyError
+from core.sandbox.zygote import Zygote
 
 Pixels = NDArray[np.float32]
 
@@ -63,8 +62,10 @@ def decode(
     return task.with_payload(normalise(square, spec), decoded=(clock() - before) * 1000)
 
 
-def sandboxed_decoder(zygote: Zygote, config: WorkerConfig, limits: ImageLimits, crop: int, most: int) -> SandboxPool:
-    """Return `central_crop` in up to `most` sandboxed processes."""
+def sandboxed_decoder(
+    zygote: Zygote, config: WorkerConfig, limits: ImageLimits, crop: int, max_processes: int
+) -> SandboxPool:
+    """Return `central_crop` in up to `max_processes` sandboxed processes."""
     own = config.decode_megabytes * 2**20
     memory = own or BYTES_A_PIXEL * limits.max_pixels + 2 * limits.max_bytes + BYTES_BESIDE
-    return SandboxPool(zygote, Allowance(config.decode_seconds, memory, 3 * crop * crop), most)
+    return SandboxPool(zygote, Allowance(config.decode_seconds, memory, 3 * crop * crop), max_processes)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, NoCredentialsError
 
 from app_tier.bundle.errors import EngineError
-from core.confined.errors import PoolUnavailableError
-from core.image_errors import ImageRejectedError
+from core.images import ImageRejectedError
 from core.messages import GONE, Failure
+from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError
 
 _DENIED = frozenset(

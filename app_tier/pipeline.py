@@ -17,7 +17,7 @@ from app_tier.recovery import Recovery, Step
 from app_tier.sizing import Sizing
 from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
 from app_tier.task import Delivery, Task, new_task
-from core.image_limits import ImageLimits
+from core.images import ImageLimits
 from core.messages import Failure, Prediction, Response, crashed_worker
 from services.errors import NotFoundError
 from services.s3 import Bucket

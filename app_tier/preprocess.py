@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from core.image_limits import ImageLimits
+from core.images import ImageLimits
 
 Channels = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]

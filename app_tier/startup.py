@@ -19,8 +19,8 @@ from app_tier.engines import Engine, open_engine
 from app_tier.lifecycle import NotStartedError, is_protected, watch_notices
 from app_tier.sizing import Sizing, sized, this_machine
 from core.config import Config, load_config
-from core.confined.errors import PoolUnavailableError
-from core.confined.zygote import Zygote
+from core.sandbox.process import PoolUnavailableError
+from core.sandbox.zygote import Zygote
 from services.errors import FleetsightError, MetadataError
 from services.metadata import Metadata
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from app_tier.task import Delivery, Task
-from core.image_limits import ImageLimits, too_large
+from core.images import ImageLimits, too_large
 from core.messages import Failure, Prediction, Response, failed
 from core.predictions import store_prediction, stored_prediction
 from services.errors import ObjectTooLargeError

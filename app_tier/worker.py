@@ -21,7 +21,7 @@ from app_tier.recovery import Backoff, Recovery
 from app_tier.sizing import Sizing
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import Config
-from core.confined.pool import HANG_FACTOR, TRIES
+from core.sandbox.pool import HANG_FACTOR, TRIES
 from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue

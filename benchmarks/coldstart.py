@@ -23,7 +23,7 @@ from benchmarks.networks import random_network
 from benchmarks.report import Bar, Report
 from core.config import Config, load_config
 from core.ids import ImageRef, input_key, new_id
-from core.messages import RequestMessage, Response, from_worker
+from core.messages import RequestMessage, Response, parse_worker_message
 from core.provision import provision
 from localcloud.launch import LocalCloud
 from scripts.demo_model.signs import samples
@@ -145,7 +145,7 @@ class _Bench:
     def _told(self, ref: ImageRef, sent: float, began: float, peak_mb: float) -> Start:
         received = self._responses.receive(wait_seconds=1)
         self._responses.delete([each.receipt for each in received])
-        told = [(each.sent_at, from_worker(each.body)) for each in received]
+        told = [(each.sent_at, parse_worker_message(each.body)) for each in received]
         ((sent_at, response),) = [(at, each) for at, each in told if isinstance(each, Response)]
         if response.image_id != ref.image_id or response.status != "done":
             raise RuntimeError(f"the worker answered {response.to_json()}")

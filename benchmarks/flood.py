@@ -21,7 +21,7 @@ from benchmarks.measure import CpuSample, Window, busy_seconds, pinned, steady, 
 from benchmarks.relay import DelayedCloud
 from core.config import PATH_VARIABLE, load_config
 from core.ids import ImageRef, input_key, new_id
-from core.messages import RequestMessage, Response, from_worker
+from core.messages import RequestMessage, Response, parse_worker_message
 from core.provision import provision
 from localcloud.launch import LocalCloud
 from scripts.run.system import ROOT
@@ -190,7 +190,7 @@ class Bench:
         """Yield the responses that there are, each with the moment at which it was sent (epoch seconds)."""
         while received := self._responses.receive(wait_seconds=0):
             self._responses.delete([each.receipt for each in received])
-            told = ((each.sent_at, from_worker(each.body)) for each in received)
+            told = ((each.sent_at, parse_worker_message(each.body)) for each in received)
             yield from ((sent_at, each) for sent_at, each in told if isinstance(each, Response))
 
     def _work(self, bundle: Path, proxy: DelayedCloud) -> list[CpuSample]:

@@ -1,11 +1,11 @@
 """The audit trail: who did what and when, for operators; in the job table, for 90 days.
 
-| pk              | sk       | holds                                                   |
+| pk              | sk       | content                                                 |
 | --------------- | -------- | ------------------------------------------------------- |
-| `AUDIT`         | event id | the event: all of them, in the order of time            |
-| `AUDIT#` user   | event id | the same event, among those of one user                 |
+| `AUDIT`         | event id | the event, in the list of all events by time            |
+| `AUDIT#` user   | event id | the same event, in the list of one user                 |
 
-An event's id is a ULID, so events of a span are found by the ids of its ends.
+An event's id is a ULID, so events of a time span are found by the ids of its ends.
 """
 
 import json
@@ -17,11 +17,11 @@ from typing import Final
 from core.ids import first_id_of, new_id
 from services.table import EXPIRES_AT, LAST, Item, Table
 
-KEPT: Final = timedelta(days=90)
-"""How long an event can be found."""
+RETENTION: Final = timedelta(days=90)
+"""Time for which an event is stored."""
 
 MAX_DETAIL_CHARACTERS: Final = 200
-"""Of the value of one detail; the rest is cut."""
+"""Maximum characters of the value of a detail; the rest is cut."""
 
 _ALL: Final = "AUDIT"
 _FIRST_ID: Final = "0"
@@ -29,16 +29,16 @@ _FIRST_ID: Final = "0"
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """Something that a user did.
+    """An action of a user.
 
     Attributes:
-        event_id: a ULID of its moment.
-        at: when, in UTC.
-        action: what, such as `sign-in` or `job deleted`.
-        user: the user's e-mail address, or their id where the address is not known.
-        address: where the request came from.
-        request_id: of the request, as in the log.
-        details: what else there is to know, such as the job's id.
+        event_id: a ULID of its time.
+        at: its time in UTC.
+        action: the action, such as `sign-in` or `job deleted`.
+        user: the user's e-mail address, or their id if the address is unknown.
+        address: IP address of the request.
+        request_id: id of the request in the log.
+        details: further data, such as the job's id.
     """
 
     event_id: str
@@ -60,15 +60,15 @@ class AuditPage:
 
 @dataclass(frozen=True)
 class AuditTrail:
-    """Records events and finds them. botocore's errors pass through."""
+    """The audit trail in the job table. botocore's errors pass through."""
 
     table: Table
 
     def record(self, event: AuditEvent) -> None:
-        """Record an event; one that is recorded again changes nothing.
+        """Record an event; recording it again changes nothing.
 
         Raises:
-            TableBusyError: when it could not be recorded.
+            TableBusyError: it could not be recorded.
         """
         self.table.put_all([_item(event, _ALL), _item(event, _of_user(event.user))])
 
@@ -84,15 +84,15 @@ class AuditTrail:
         """Return up to `limit` events, newest first.
 
         Args:
-            user: of this user alone.
-            since: not earlier than this.
-            until: earlier than this.
+            user: only events of this user.
+            since: only events from this time on.
+            until: only events before this time.
             before: the cursor of the page, an event's id.
             limit: events of a page.
         """
         low = _FIRST_ID if since is None else first_id_of(since)
         ends = [end for end in (before, None if until is None else first_id_of(until)) if end is not None]
-        # The query's upper end is part of it, so one more is read than is wanted.
+        # The query includes its upper end, so one more item is read.
         high = min(ends, default=LAST)
         if low > high:
             return AuditPage((), None)
@@ -106,7 +106,7 @@ class AuditTrail:
 def new_event(
     action: str, user: str, *, at: datetime, address: str, request_id: str, details: Mapping[str, str]
 ) -> AuditEvent:
-    """Return an event that happens now."""
+    """Return a new event, with long details cut."""
     cut = {name: value[:MAX_DETAIL_CHARACTERS] for name, value in details.items()}
     return AuditEvent(new_id(), at, action, user.strip().lower(), address, request_id, cut)
 
@@ -125,7 +125,7 @@ def _item(event: AuditEvent, partition: str) -> Item:
         "address": event.address,
         "request_id": event.request_id,
         "details": json.dumps(dict(event.details), ensure_ascii=False, sort_keys=True),
-        EXPIRES_AT: int((event.at + KEPT).timestamp()),
+        EXPIRES_AT: int((event.at + RETENTION).timestamp()),
     }
 
 

@@ -1,4 +1,4 @@
-"""What a model bundle says about itself, for those who do not run it: read from ``bundle.json`` alone."""
+"""Facts about a model bundle for the parts that do not run it, read from ``bundle.json`` only."""
 
 import hashlib
 import json
@@ -12,23 +12,24 @@ from services.errors import FleetsightError
 
 MANIFEST = "bundle.json"
 
-# One slash, since a `Path`, as the configuration holds it, has lost the other.
+# One slash, since a `Path`, which the configuration contains, has dropped the other.
 IN_S3 = re.compile(r"s3:/{1,2}(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>.+?)/*")
-"""A bundle's place in S3: the key of a zip, or a prefix without its last slash."""
+"""The location of a bundle in S3: the key of a zip, or a prefix without its last slash."""
 
 
 class BundleUnreadableError(FleetsightError):
-    """Raised when a bundle is not there, or its ``bundle.json`` cannot be read."""
+    """Raised when a bundle does not exist, or its ``bundle.json`` cannot be read."""
 
 
 @dataclass(frozen=True)
 class BundleFacts:
-    """What a bundle is called, and what it calls its classes.
+    """The digest and the labels of a bundle.
 
     Attributes:
-        digest: SHA-256 of all that decides an answer, as results name it; None in a bundle that does not state it.
+        digest: SHA-256 of everything that affects a result, as results state it; None if the bundle does not state
+            it.
         labels: one per class, in the order of the probabilities.
-        messages: a sentence for the user where this label is the answer, by label.
+        messages: a message for the user by label.
     """
 
     digest: str | None = None
@@ -37,12 +38,12 @@ class BundleFacts:
 
 
 def wrong_pin(place: object, actual: str, pinned: str | None) -> str | None:
-    """Return what is wrong if the bundle at `place` is not the one that `worker.bundle_sha256` pins, else None.
+    """Return the problem if the bundle at `place` is not the one that `worker.bundle_sha256` pins, else None.
 
     Args:
-        place: where it is, for the message.
-        actual: SHA-256 of its ``bundle.json``, which holds those of its other files; of a zip, that of the zip.
-        pinned: the configured one; None trusts every bundle.
+        place: location of the bundle, for the message.
+        actual: SHA-256 of its ``bundle.json``, which contains those of its other files, or of the zip.
+        pinned: the configured SHA-256; None trusts every bundle.
     """
     if pinned is None or actual == pinned.lower():
         return None
@@ -53,15 +54,15 @@ def wrong_pin(place: object, actual: str, pinned: str | None) -> str | None:
 
 
 def read_facts(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None = None) -> BundleFacts:
-    """Return the facts of the bundle in that folder or zip, or under ``s3://bucket/prefix``.
+    """Return the facts of a bundle in a folder or zip, or under ``s3://bucket/prefix``.
 
     Args:
-        bundle: as the configuration names it.
+        bundle: its configured location.
         get: returns an object, by bucket and key.
         sha256: pins the bundle (`worker.bundle_sha256`).
 
     Raises:
-        BundleUnreadableError: there is none, none that can be read from here, or it is not the pinned one.
+        BundleUnreadableError: it does not exist, cannot be read, or is not the pinned one.
         botocore.exceptions.BotoCoreError, ClientError, NotFoundError: from `get`.
     """
     try:

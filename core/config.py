@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from core.image_limits import ImageLimits
+from core.images import ImageLimits
 from services.endpoint import Endpoint
 from services.errors import ConfigError
 
@@ -38,7 +38,7 @@ EngineName = Literal["openvino", "torch"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MIN_RECEIVES = 3
-"""Least receives before a request becomes a dead letter: the image's own, and those of workers that ended."""
+"""Minimum receives before a request becomes a dead letter: one for the image, and others for workers that ended."""
 MAX_SPOT_DRAIN_SECONDS = 100.0
 """Maximum `worker.drain_seconds` on Spot Instances. EC2 gives notice two minutes before it interrupts an instance.
 The worker polls for the notice every 5 s and needs a few more seconds to stop.
@@ -46,12 +46,12 @@ The worker polls for the notice every 5 s and needs a few more seconds to stop.
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
 """
 MAX_WORKERS = 1_000
-"""The highest limit of workers that ops or the configuration may set."""
+"""The maximum of the workers' limits that operators or the configuration may set."""
 _YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""What PyYAML raises for what it cannot read: its own errors, and those of Python, as for `!!int ` without digits."""
+"""Errors that PyYAML raises on invalid input: its own, and those of Python, as for `!!int ` without digits."""
 
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
-# The name that AWS gives to a load balancer has capitals; browsers ask for it in small letters.
+# AWS gives load balancers names with capitals; browsers request them in lower case.
 HostName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"), AfterValidator(str.lower)
 ]
@@ -62,19 +62,19 @@ class _Section(BaseModel):
 
 
 class Aws(_Section):
-    """Which cloud, and how patiently to call it."""
+    """The cloud, and the retries of calls."""
 
     region: str = Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
     endpoint_url: str | None = Field(default=None, pattern=r"^https?://")
     max_attempts: int = Field(ge=1, le=20)
 
     def endpoint(self, pool_size: int = 16) -> Endpoint:
-        """Return what the client factory needs; `pool_size` is the threads that share a client."""
+        """Return the endpoint for the client factory; `pool_size` is the number of threads that share a client."""
         return Endpoint(self.region, self.endpoint_url, self.max_attempts, pool_size=pool_size)
 
 
 class Names(_Section):
-    """Names of everything in the account; FIFO queues get their suffix by themselves."""
+    """Names of the resources in the account; the suffix of FIFO queues is added."""
 
     input_bucket: BucketName
     output_bucket: BucketName
@@ -87,7 +87,7 @@ class Names(_Section):
 
 
 class Queues(_Section):
-    """How the queues treat a message."""
+    """Settings of the queues."""
 
     kind: Literal["standard", "fifo"]
     visibility_timeout_seconds: int = Field(ge=1, le=43_200)
@@ -124,18 +124,18 @@ class Web(_Section):
 
     @property
     def image_limits(self) -> ImageLimits:
-        """How large an image may be, for every part of the system that looks at one."""
+        """The limits of an image, for all parts of the system."""
         return ImageLimits(self.max_image_bytes, self.max_image_pixels, self.max_image_frames)
 
 
 class Auth(_Section):
-    """Who may come in.
+    """Sign-in.
 
     Attributes:
-        mode: none, everybody who reaches the page is the one user; cognito, people sign in by a user pool.
-        open: whether the mode none may serve others than this machine.
+        mode: none, every client that reaches the page is the one user; cognito, users sign in at a user pool.
+        open: whether mode none may serve clients of other machines.
         user_pool_id, client_id: of the user pool and of its client; both or neither.
-        require_second_factor: who must set one up before they can do anything else.
+        require_second_factor: the users who must set one up before they can do anything else.
     """
 
     mode: Literal["none", "cognito"]
@@ -155,7 +155,7 @@ class Auth(_Section):
 
 
 class Limits(_Section):
-    """What one user, or one address without a signed-in user, may ask for; 0 is no limit."""
+    """Limits of one user, or of one address without a signed-in user; 0 is no limit."""
 
     store: Literal["memory", "table"]
     requests_per_minute: int = Field(ge=0, le=10_000_000)
@@ -167,7 +167,7 @@ class Limits(_Section):
 
 
 class Classic(_Section):
-    """The classic synchronous contract: one image a request, answered with its label as plain text."""
+    """The classic synchronous API: one image per request, answered with its label as plain text."""
 
     enabled: bool
     reply: Literal["by_field", "label", "name_and_label"]
@@ -175,7 +175,7 @@ class Classic(_Section):
 
 
 class Worker(_Section):
-    """The app tier: one of these on each instance."""
+    """The worker on each instance of the app tier."""
 
     bundle: Path
     bundle_sha256: str | None = Field(pattern=r"[0-9a-fA-F]{64}")
@@ -195,9 +195,9 @@ class Worker(_Section):
 
 
 class ScheduleEntry(_Section):
-    """At least `min_workers` from one time of day to another; where `to` is not later, to that of the next day."""
+    """At least `min_workers` from one time of day to another; if `to` is not later, to that time of the next day."""
 
-    # Written as it was read, so that a configuration that is dumped can be parsed again.
+    # Serialized as it was read, so that a dumped configuration can be parsed again.
     model_config = ConfigDict(serialize_by_alias=True)
 
     days: tuple[Day, ...] = Field(default=DAYS, min_length=1)
@@ -215,7 +215,7 @@ class ScheduleEntry(_Section):
 
 
 class FleetSettings(_Section):
-    """How many workers, and of what make. Limits are read again while the controller runs."""
+    """Number and type of workers. The controller reads the limits again while it runs."""
 
     policy: Literal["backlog", "deadline", "fixed", "schedule"]
     min_workers: int = Field(ge=0, le=MAX_WORKERS)
@@ -293,29 +293,29 @@ class Controller(_Section):
 
 
 class Retention(_Section):
-    """How long what users sent, and what was answered, is kept."""
+    """Retention of images and results."""
 
     unkept_days: float = Field(ge=0, le=3_650)
     repeat_days: float = Field(ge=0, le=3_650)
 
     @property
     def unkept_lifetime(self) -> timedelta:
-        """How long a job without `keep` stands; zero when it does not expire."""
+        """Lifetime of a job without `keep`; zero if it does not expire."""
         return timedelta(days=self.unkept_days)
 
     @property
     def repeat_lifetime(self) -> timedelta:
-        """How long a result stands for the same bytes; zero when it does not."""
+        """Lifetime of a result in the cache; zero disables the cache."""
         return timedelta(days=self.repeat_days)
 
 
 class Prices(_Section):
-    """US dollars, for what is shown as cost; AWS's list prices of the region.
+    """Prices in US dollars, for the displayed cost; AWS's list prices of the region.
 
     Attributes:
-        instance_hour: by instance type, on demand.
-        spot_hour: by instance type; one that is not listed costs as much as on demand, which Spot never exceeds.
-        minimum_billed_seconds: of each start of an instance.
+        instance_hour: On-Demand price by instance type.
+        spot_hour: Spot price by instance type; by default the On-Demand price, which Spot never exceeds.
+        minimum_billed_seconds: billed minimum of each start of an instance.
     """
 
     instance_hour: dict[InstanceType, Dollars] = Field(min_length=1)
@@ -338,17 +338,17 @@ class Prices(_Section):
     item_gb_month: Dollars
 
     def hourly(self, instance_type: str, *, spot: bool = False) -> float:
-        """Return what an hour of an instance costs.
+        """Return the price of an instance-hour.
 
         A type that is not listed, as of an instance that was launched into the fleet by hand, counts as the
-        dearest that is: rather too much is shown than too little.
+        most expensive listed type: the displayed cost is rather too high than too low.
         """
         on_demand = self.instance_hour.get(instance_type, max(self.instance_hour.values()))
         return self.spot_hour.get(instance_type, on_demand) if spot else on_demand
 
 
 class Config(_Section):
-    """Everything that can be set."""
+    """The whole configuration."""
 
     aws: Aws
     names: Names
@@ -392,12 +392,12 @@ class Config(_Section):
         return self
 
     def queue_name(self, name: str) -> str:
-        """Return the queue's name as SQS knows it: FIFO queues carry a suffix."""
+        """Return the queue's name in SQS: FIFO queues have a suffix."""
         return f"{name}.fifo" if self.queues.kind == "fifo" else name
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches what listens at `host`."""
+    """Return whether a server that listens at `host` is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -409,7 +409,7 @@ def zone_named(name: str) -> tzinfo:
     """Return the time zone of an IANA name; UTC needs no time zone database.
 
     Raises:
-        ValueError: when this machine knows none of that name.
+        ValueError: this machine has no time zone of that name.
     """
     try:
         return UTC if name == "UTC" else ZoneInfo(name)
@@ -433,7 +433,7 @@ def load_config(path: Path | None = None, environment: Mapping[str, str] = os.en
         environment: overrides, as `FLEETSIGHT__SECTION__KEY`.
 
     Raises:
-        ConfigError: when the file cannot be read or any key is unknown, missing or not allowed; names them all.
+        ConfigError: the file cannot be read, or keys are unknown, missing or invalid; names all of them.
     """
     path = path or config_path(environment)
     try:
@@ -448,7 +448,7 @@ def load_config(path: Path | None = None, environment: Mapping[str, str] = os.en
 
 
 def parse_config(values: object, environment: Mapping[str, str] | None = None, source: str = "config") -> Config:
-    """Return the configuration that `values`, a mapping of sections, and the overrides in `environment` make.
+    """Return the configuration of `values`, a mapping of sections, with the overrides in `environment`.
 
     Raises:
         ConfigError: as `load_config`.
@@ -481,13 +481,13 @@ def _overridden(values: dict[str, Any], environment: Mapping[str, str]) -> dict[
 
 
 def _why(error: Exception) -> str:
-    """Return what a parser's error says, on one line; of an error of Python its kind, too."""
-    said = " ".join(str(error).split())
-    return said if isinstance(error, yaml.YAMLError) else f"{type(error).__name__}: {said}"
+    """Return the message of a parser's error on one line, with the type of an error of Python."""
+    message = " ".join(str(error).split())
+    return message if isinstance(error, yaml.YAMLError) else f"{type(error).__name__}: {message}"
 
 
 def _faults(error: ValidationError) -> list[str]:
-    """Return a line for each fault: key, value, what is allowed."""
+    """Return a line for each fault: the key, its value and the allowed values."""
     lines = []
     for fault in error.errors(include_url=False):
         key = ".".join(str(part) for part in fault["loc"])
@@ -499,7 +499,7 @@ def _faults(error: ValidationError) -> list[str]:
                 lines.append(f"  {key}: missing; see config.yaml for its meaning")
             case _:
                 shown = "" if isinstance(found, dict) else f" = {found!r}"
-                # What two sections contradict each other about has no key of its own.
+                # A contradiction between two sections has no key.
                 where = f"{key}{shown}: " if key else ""
                 lines.append(f"  {where}{fault['msg'].removeprefix('Value error, ')}")
     return lines

@@ -1,10 +1,10 @@
-"""How figures read on a page."""
+"""Formatting of values for pages and commands."""
 
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from core.messages import FleetPause, FleetSnapshot, LimitsOverride, WorkerLimits
+from core.fleet.models import FleetPause, FleetSnapshot, LimitsOverride, WorkerLimits
 
 STALE_SECONDS = 15.0
 MIN_DOLLARS = 0.0001
@@ -16,7 +16,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def percent(score: float) -> str:
-    """Return a score of 0 to 1 in whole percent; only what is certain reads 100%."""
+    """Return a score of 0 to 1 in whole percent; only a score of 1 is 100%."""
     return "100%" if score >= 1 else f"{min(99, round(score * 100))}%"
 
 
@@ -28,7 +28,7 @@ def file_size(size: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as `14 s`, `3 min`, `2 h` or `5 days`; less than a second reads `1 s`."""
+    """Return seconds as `14 s`, `3 min`, `2 h` or `5 days`; less than a second is `1 s`."""
     for limit, length, unit in ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h")):
         if seconds < limit:
             return f"{max(1, round(seconds / length))} {unit}"
@@ -41,14 +41,14 @@ def rate_words(rate: float) -> str:
 
 
 def milliseconds(length: float) -> str:
-    """Return milliseconds as `7 ms`, `820 ms` or `1.42 s`; what rounds to nothing reads `<1 ms`."""
+    """Return milliseconds as `7 ms`, `820 ms` or `1.42 s`; less than half a millisecond is `<1 ms`."""
     if length >= 1_000:
         return f"{length / 1_000:.3g} s" if length < 100_000 else duration(length / 1_000)
     return f"{length:.0f} ms" if length >= 0.5 else "<1 ms"
 
 
 def dollars(amount: float) -> str:
-    """Return US dollars to the cent from a dollar on, and to two digits below; `<$0.0001` for what is less."""
+    """Return US dollars to the cent from a dollar on, and to two digits below; `<$0.0001` is the minimum."""
     if amount == 0:
         return "$0.00"
     if amount >= 1:
@@ -65,7 +65,7 @@ def clock(moment: datetime) -> str:
 
 
 def percent_text(percent: float | None) -> str:
-    """Return a percentage as a field shows it; empty for None."""
+    """Return a percentage for a form field; an empty string for None."""
     return "" if percent is None else f"{percent:g}"
 
 
@@ -76,7 +76,7 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
 
 
 def fleet_sentence(fleet: FleetSnapshot | None, silent_seconds: float = 0.0) -> str:
-    """Say what the fleet does and why, from the controller's last report, which is `silent_seconds` old."""
+    """Return a sentence on the fleet's last decision, from the controller's report, which is `silent_seconds` old."""
     if fleet is None:
         return "The controller has not looked at the fleet yet."
     if silent_seconds > STALE_SECONDS:
@@ -85,7 +85,7 @@ def fleet_sentence(fleet: FleetSnapshot | None, silent_seconds: float = 0.0) -> 
 
 
 def clocks_words(controller_ahead: timedelta) -> str | None:
-    """Say how far the clock of the controller is ahead of that of the web tier, if it is."""
+    """Return a sentence on the difference between the clocks of controller and web tier, or None if there is none."""
     seconds = controller_ahead.total_seconds()
     if not seconds:
         return None
@@ -97,16 +97,16 @@ PAUSE_MEANS = "Nothing is launched until the fleet is resumed; images are taken 
 
 
 def pause_words(pause: FleetPause) -> str:
-    """Say that the fleet is paused, since when and why, and what that means."""
+    """Return a sentence on the pause of the fleet: its start, its reason and its effect."""
     why = f": {pause.reason}" if pause.reason else ""
     since = f"{pause.since:%d %B, %H:%M UTC}".removeprefix("0")
     return f"Paused by ops since {since}{why}. {PAUSE_MEANS}"
 
 
 def limits_words(limits: WorkerLimits, configured: WorkerLimits | None, now: datetime | None = None) -> str:
-    """Return limits as `0..19`; those that ops have set with since when and why, and what config.yaml says.
+    """Return limits as `0..19`; an override with its time, its reason and the limits of config.yaml.
 
-    The day is named where it is another than that of `now`.
+    It contains the day if that is another than that of `now`.
     """
     if not isinstance(limits, LimitsOverride):
         return range_words(limits)
@@ -130,13 +130,13 @@ REDRIVE_WORDS: Mapping[str, str] = {
     "running": "The image is being tried again already.",
     "no_dead_letter": "There is no dead letter of this image any more.",
 }
-"""What became of a dead letter that was to be redriven."""
+"""A sentence for each outcome of a redrive."""
 
 DISCARD_WORDS = "The dead letter is discarded. The image keeps its failed result."
 
 
 def redriven_words(sent: int, *, refused: int, gone: int, running: int) -> str:
-    """Say what became of many dead letters, in images."""
+    """Return a sentence on the outcome of a redrive of many dead letters, in images."""
     others = (
         (refused, "refused by the queue: try again in a moment"),
         (gone, "no longer stored: only a new upload helps"),

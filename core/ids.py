@@ -1,7 +1,7 @@
 """Identity of jobs and images, and the object keys that follow from it.
 
-Both ids are ULIDs: 26 characters, ordered by time, with a random tail (https://github.com/ulid/spec).
-What a user typed is never part of a key.
+Both ids are ULIDs: 26 characters, ordered by time, with a random tail (https://github.com/ulid/spec). Input of users
+is never part of a key.
 """
 
 import os
@@ -21,21 +21,21 @@ _INPUT_KEY = re.compile(r"^(?P<job>[0-9A-Z]{26})/(?P<image>[0-9A-Z]{26})\.[a-z0-
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """Which image of which job."""
+    """The id of an image, with its job."""
 
     job_id: str
     image_id: str
 
 
 class _Ids:
-    """Makes ULIDs that are in order within a process: one of the same millisecond is its predecessor plus one."""
+    """Generates ULIDs in order within a process: in the same millisecond, each is its predecessor plus one."""
 
     def __init__(self) -> None:
-        self.begin()
-        # A forked process must not go on where its parent is: its tail is drawn anew.
-        os.register_at_fork(after_in_child=self.begin)
+        self.reset()
+        # A forked process must not continue the sequence of its parent: it draws a new tail.
+        os.register_at_fork(after_in_child=self.reset)
 
-    def begin(self) -> None:
+    def reset(self) -> None:
         self._lock = threading.Lock()
         self._last = ULID()
 
@@ -50,23 +50,23 @@ _ids = _Ids()
 
 
 def new_id() -> str:
-    """Return a new ULID, for a job, an image or a process; greater than any that this process made before."""
+    """Return a new ULID for a job, an image or a process, greater than any earlier one of this process."""
     return str(_ids.next())
 
 
 def first_id_of(moment: datetime) -> str:
-    """Return the least id of that millisecond: ids that were made earlier sort before it."""
+    """Return the minimum id of that millisecond: earlier ids sort before it."""
     milliseconds = int(moment.timestamp() * 1000)
     return str(ULID.from_bytes(milliseconds.to_bytes(6, "big") + bytes(10)))
 
 
 def is_id(text: str) -> bool:
-    """Return whether `text` has the form of an id of ours."""
+    """Return whether `text` has the form of an id."""
     return _ULID.fullmatch(text) is not None
 
 
 def input_key(ref: ImageRef, extension: str) -> str:
-    """Return the key of an image in the input bucket; `extension` is that of its content, without the dot."""
+    """Return the key of an image in the input bucket; `extension` is without the dot."""
     return f"{ref.job_id}/{ref.image_id}.{extension}"
 
 
@@ -76,15 +76,15 @@ def output_key(ref: ImageRef) -> str:
 
 
 def merged_key(job_id: str) -> str:
-    """Return the key of a job's results as one file, in the output bucket; that of no image."""
+    """Return the key of the file with all results of a job in the output bucket; no image has it."""
     return f"{job_id}/results.jsonl"
 
 
 def parse_key(key: str) -> ImageRef:
-    """Return the image that an input or output key belongs to.
+    """Return the image of an input or output key.
 
     Raises:
-        MessageError: when `key` is not of our making.
+        MessageError: `key` has another form.
     """
     match = _INPUT_KEY.fullmatch(key)
     if match is None or not (is_id(match["job"]) and is_id(match["image"])):

@@ -1,147 +1,339 @@
-"""Is this data an image we take? Decided from its first bytes, before anything is decoded.
+"""What an image may be: limits, rejections, and the checks of its bytes that need no decoder.
 
-The web tier asks at intake and the worker asks again before it decodes, so both give the same verdict. Verdicts:
-
-========================================  =======================================================
-data                                      verdict
-========================================  =======================================================
-JPEG (also CMYK, progressive, MPO),       taken, also under another name
-PNG, WebP, GIF, BMP
-animated, or with more pictures in it     taken; its first frame is classified
-with something else behind it             taken as the image that it is
-nothing                                   ``empty``
-more bytes than allowed                   ``too_large``
-more pixels than allowed (bombs)          ``too_many_pixels``
-more frames than allowed                  ``too_many_frames``
-cut into millions of empty pieces         ``too_costly``
-TIFF, EPS, PDF, PSD, FITS, SVG,           ``format_not_allowed``
-JPEG 2000, HEIC, AVIF, ICO
-a known format with a broken header       ``truncated`` or ``undecodable``
-anything else                             ``not_an_image``
-========================================  =======================================================
+Nothing here loads Pillow. `check_frames` bounds the number of frames and of pieces that a file consists of: a decoder
+reads each piece, at some microseconds each, and a file may consist of millions of empty ones. It reads each byte at
+most once. If the structure is broken, counting stops: the decoder, which reads the first frame only, judges the rest.
 """
 
-import copy  # noqa: F401 (as the plugins below)
-from io import BytesIO
+import mmap
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-# All that an image of ours can need is loaded now, and nothing else: a confined process cannot read a file later
-# (tests/integration/app_tier/test_decode.py), and Pillow would load forty plugins to find the one for WebP.
-from PIL import (  # noqa: F401
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    MpoImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
+DECODER_ERRORS: Final = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    ZeroDivisionError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders raise on broken data. Not ``MemoryError``, which the machine causes, not the image."""
+
+CODES: Final = (
+    "empty",
+    "too_large",
+    "not_an_image",
+    "format_not_allowed",
+    "too_many_pixels",
+    "too_many_frames",
+    "truncated",
+    "undecodable",
+    "too_costly",
+)
+"""Reasons why data cannot be classified; stable, for programs."""
+
+BYTES_A_PIXEL: Final = 24
+"""Maximum bytes of memory that decoding a pixel takes: lossless WebP with transparency took 21
+(docs/performance.md)."""
+
+# What each format starts with: a (offset, bytes) pair, all of which must match.
+_ALLOWED: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
+    "JPEG": ((0, b"\xff\xd8\xff"),),
+    "PNG": ((0, b"\x89PNG\r\n\x1a\n"),),
+    "WEBP": ((0, b"RIFF"), (8, b"WEBP")),
+    "GIF": ((0, b"GIF8"),),
+    "BMP": ((0, b"BM"),),
+}
+
+_REFUSED: Final[tuple[tuple[str, int, bytes], ...]] = (
+    ("TIFF", 0, b"II*\x00"),
+    ("TIFF", 0, b"MM\x00*"),
+    ("TIFF", 0, b"II+\x00"),
+    ("TIFF", 0, b"MM\x00+"),
+    ("EPS or PostScript", 0, b"%!PS"),
+    ("EPS or PostScript", 0, b"\xc5\xd0\xd3\xc6"),
+    ("PDF", 0, b"%PDF"),
+    ("PSD", 0, b"8BPS"),
+    ("FITS", 0, b"SIMPLE  ="),
+    ("JPEG 2000", 0, b"\x00\x00\x00\x0cjP  "),
+    ("JPEG 2000", 0, b"\xff\x4f\xff\x51"),
+    ("JPEG XL", 0, b"\xff\x0a"),
+    ("HEIC or AVIF", 4, b"ftyp"),
+    ("ICO", 0, b"\x00\x00\x01\x00"),
 )
 
-from core.image_errors import DECODER_ERRORS, ImageRejectedError, broken_header, cut_short, ends_early
-from core.image_formats import check_webp_complete, sniff, webp_size
-from core.image_frames import check_frames
-from core.image_limits import ImageLimits, lacks_memory, too_large
+MAX_PIECES: Final = 20_000
+"""Maximum chunks, segments or blocks of a file, plus one for each `BYTES_A_PIECE` bytes, as normal encoders write."""
 
-__all__ = ["EXTENSION_OF", "ImageInfo", "ImageLimits", "ImageRejectedError", "inspect", "open_image", "too_large"]
+BYTES_A_PIECE: Final = 128
 
-Image.preinit()
+MAX_EXIF_BYTES: Final = 2**20
+"""Maximum bytes of EXIF of a JPEG: a reader copies all of it for each segment. Normal EXIF is one segment of 64
+KB."""
 
-# What is missing must never be made up.
-ImageFile.LOAD_TRUNCATED_IMAGES = False
-
-# The pixel limit below is stricter, comes before any decode, and words its refusal for the image's owner;
-# Pillow's own limit is a warning first, and would be an error of another kind.
-Image.MAX_IMAGE_PIXELS = None
+_WITHOUT_LENGTH: Final = frozenset({0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})
+"""Markers of a JPEG that stand alone, or with segments that Pillow reads byte by byte."""
 
 
-class _FirstFrame(GifImagePlugin.GifImageFile):
-    """A GIF of which only the first frame is ever read.
+class ImageRejectedError(Exception):
+    """Raised when data cannot be classified because of its content; a retry would not help.
 
-    Pillow would make what comes between this frame and the next as soon as it opens the file: gigabytes, where the
-    frame says that it is so large.
+    Attributes:
+        code: one of `CODES`.
+        message: what is wrong and what to do, for the image's owner.
     """
 
-    disposal_method = property(lambda _: 0, lambda _self, _method: None)
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def __reduce__(self) -> tuple[type["ImageRejectedError"], tuple[str, str]]:
+        """Keep both fields when the error crosses a process boundary."""
+        return type(self), (self.code, self.message)
 
 
-Image.register_open("GIF_FIRST_FRAME", _FirstFrame, lambda prefix: prefix.startswith(b"GIF8"))
-_READERS: Final = {"GIF": "GIF_FIRST_FRAME"}
-
-_EXTENSIONS: Final = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
-
-EXTENSION_OF: Final = {f"image/{name.lower()}": extension for name, extension in _EXTENSIONS.items()}
-"""Extensions of keys by the content types that we take."""
+def ends_early(error: Exception) -> bool:
+    """Return whether a decoder's error reports that data is missing, not that it is wrong."""
+    text = str(error).lower()
+    return isinstance(error, EOFError) or any(each in text for each in ("truncated", "unexpected end", "premature"))
 
 
-class ImageInfo(NamedTuple):
-    """What an image's header says; ``width`` and ``height`` in pixels, before its EXIF orientation is applied."""
-
-    format: str
-    width: int
-    height: int
-    extension: str
-    content_type: str
+def broken_header(name: str, size: int) -> ImageRejectedError:
+    """Return the rejection of data that starts like an image and whose header is damaged."""
+    return ImageRejectedError(
+        "undecodable",
+        f"the {name}'s header is damaged or cut short ({size} bytes in all): save it again as JPEG or PNG",
+    )
 
 
-_DEFAULT_LIMITS: Final = ImageLimits()
+def cut_short(name: str, size: int) -> ImageRejectedError:
+    """Return the rejection of data that ends within its header."""
+    return ImageRejectedError("truncated", f"the {name} ends after {size} bytes, within its header: send it again")
 
 
-def inspect(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> ImageInfo:
-    """Tell what image ``data`` is from its header alone; no pixel is decoded.
+class ImageLimits(NamedTuple):
+    """How large an image may be.
 
-    Raises:
-        ImageRejectedError: the data is not an image that we take, or it is beyond ``limits``.
+    Attributes:
+        max_bytes: size of the file.
+        max_pixels: width x height, once decoded.
+        max_frames: frames of an animation, or pictures in one file.
     """
-    with open_image(data, limits) as image:
-        name = _own_name(image.format)
-        return ImageInfo(name, image.width, image.height, _EXTENSIONS[name], f"image/{name.lower()}")
+
+    max_bytes: int = 10 * 2**20
+    max_pixels: int = 50_000_000
+    max_frames: int = 1_000
 
 
-def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Image:
-    """Open ``data`` with Pillow, header only, after every check that needs no decoding.
+def too_large(size: int, limits: ImageLimits) -> ImageRejectedError:
+    """Return the rejection of a file of `size` bytes, which is more than ``limits`` allow."""
+    return ImageRejectedError(
+        "too_large",
+        f"{size / 1e6:.1f} MB is more than the {limits.max_bytes / 1e6:.1f} MB allowed: shrink it",
+    )
 
-    Raises:
-        ImageRejectedError: as for `inspect`.
-        MemoryError: this process may not have enough for it.
-    """
-    _check_bytes(len(data), limits)
-    name, pixels = sniff(data), 0
-    if name == "WEBP":  # Pillow's WebP plugin reserves the whole canvas on opening, so its size is read here first
-        pixels = _check_pixels(*webp_size(data), limits)
-        check_webp_complete(data)
-    check_frames(name, data, limits)
+
+def lacks_memory(pixels: int) -> bool:
+    """Return whether a decoder may have failed for lack of memory, which libwebp and libjpeg report as damage."""
     try:
-        image = Image.open(BytesIO(data), formats=[_READERS.get(name, name)])
-    except DECODER_ERRORS as error:
-        if pixels and lacks_memory(pixels):
-            raise MemoryError from error
-        if ends_early(error):
-            raise cut_short(name, len(data)) from error
-        raise broken_header(name, len(data)) from error
-    _check_pixels(image.width, image.height, limits)
-    return image
+        mmap.mmap(-1, max(1, BYTES_A_PIXEL * pixels)).close()
+    except OSError:
+        return True
+    return False
 
 
-def _own_name(pillow_name: str | None) -> str:
-    """Pillow calls a JPEG that carries more pictures (many phones write them) MPO; its first picture is a JPEG."""
-    return "JPEG" if pillow_name in {None, "MPO"} else str(pillow_name)
+def sniff(data: bytes) -> str:
+    """Return the allowed format that ``data`` starts like: JPEG, PNG, WEBP, GIF or BMP.
+
+    Raises:
+        ImageRejectedError: it starts like none of them.
+    """
+    for name, marks in _ALLOWED.items():
+        if all(data.startswith(mark, offset) for offset, mark in marks):
+            return name
+    for name, offset, mark in _REFUSED:
+        if data.startswith(mark, offset):
+            raise ImageRejectedError("format_not_allowed", f"{name} images are not taken: save it as JPEG or PNG")
+    if b"<svg" in data[:1024].lower():
+        raise ImageRejectedError("format_not_allowed", "SVG drawings are not taken: export it as PNG")
+    raise ImageRejectedError("not_an_image", "this is not an image: send JPEG, PNG, WebP, GIF or BMP")
 
 
-def _check_bytes(size: int, limits: ImageLimits) -> None:
-    if size == 0:
-        raise ImageRejectedError("empty", "the file is empty: send it again")
-    if size > limits.max_bytes:
-        raise too_large(size, limits)
+def webp_size(data: bytes) -> tuple[int, int]:
+    """Return width and height from a WebP header (RFC 9649, sections 2.5 to 2.7).
+
+    Raises:
+        ImageRejectedError: the header is cut short or not one of WebP's three kinds.
+    """
+    chunk, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        raise cut_short("WEBP", len(data))
+    if chunk == b"VP8X":
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if chunk == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + ((bits >> 14) & 0x3FFF)
+    if chunk == b"VP8 ":
+        width, height = struct.unpack_from("<HH", body, 6)
+        return width & 0x3FFF, height & 0x3FFF
+    raise broken_header("WEBP", len(data))
 
 
-def _check_pixels(width: int, height: int, limits: ImageLimits) -> int:
-    if width < 1 or height < 1:
-        raise ImageRejectedError("undecodable", f"it has no pixels ({width} x {height}): save it again")
-    if width * height > limits.max_pixels:
+def check_webp_complete(data: bytes) -> None:
+    """Check that a WebP is as long as its first bytes declare; its decoder would only report a failure.
+
+    Raises:
+        ImageRejectedError: it is shorter.
+    """
+    declared = 8 + int.from_bytes(data[4:8], "little")
+    if len(data) < declared:
         raise ImageRejectedError(
-            "too_many_pixels",
-            f"{width} x {height} pixels is more than the {limits.max_pixels / 1e6:g} megapixels allowed: shrink it",
+            "truncated", f"only {len(data)} of the WebP's {declared} bytes are here: send it again"
         )
-    return width * height
+
+
+def check_frames(name: str, data: bytes, limits: ImageLimits) -> None:
+    """Check the number of frames and pieces of an image in the format `name`, from `sniff`.
+
+    Raises:
+        ImageRejectedError: ``too_many_frames``, or ``too_costly`` for too many pieces.
+    """
+    count = _COUNTERS.get(name)
+    if count is None:
+        return
+    frames = 0
+    max_pieces = MAX_PIECES + len(data) // BYTES_A_PIECE
+    for pieces, found in enumerate(count(data)):
+        if pieces > max_pieces:
+            raise ImageRejectedError(
+                "too_costly", f"the {name} is cut into more than {max_pieces} pieces: save it again as JPEG or PNG"
+            )
+        frames += found
+        if frames > limits.max_frames:
+            raise ImageRejectedError(
+                "too_many_frames", f"it has more than the {limits.max_frames} frames allowed: send one of them"
+            )
+
+
+def _png(data: bytes) -> Iterator[int]:
+    """Yield the frames that each chunk adds: those that ``acTL`` declares, and ``fcTL`` beyond them.
+
+    https://www.w3.org/TR/png-3/#apng-frame-based-animation
+    """
+    declared, seen, place = 0, 0, 8
+    while place + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, place)
+        before = max(declared, seen)
+        if kind == b"acTL" and place + 12 <= len(data):
+            declared = max(declared, int.from_bytes(data[place + 8 : place + 12], "big"))
+        seen += kind == b"fcTL"
+        yield max(declared, seen) - before
+        if kind == b"IEND":
+            return
+        place += 12 + size
+
+
+def _gif(data: bytes) -> Iterator[int]:
+    """Yield 1 for each image, 0 for each block, sub-block, and byte between them that a reader would skip.
+
+    https://www.w3.org/Graphics/GIF/spec-gif89a.txt
+    """
+    place, has_image = 13 + _gif_palette(data, 10), False
+    while place < len(data):
+        kind = data[place]
+        if kind == 0x2C:  # an image: its palette and the size of its codes come before its sub-blocks
+            yield 1
+            has_image = True
+            place += 11 + _gif_palette(data, place + 9)
+        elif kind == 0x21:
+            yield 0
+            place += 2
+        elif has_image or kind == 0x3B:
+            return
+        else:
+            yield 0
+            place += 1
+            continue
+        while place < len(data) and (size := data[place]):
+            yield 0
+            place += 1 + size
+        place += 1
+
+
+def _gif_palette(data: bytes, place: int) -> int:
+    flags = data[place] if place < len(data) else 0
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _webp(data: bytes) -> Iterator[int]:
+    """Yield 1 for each frame of an animation, 0 for any other chunk: RFC 9649, section 2.7."""
+    place = 12
+    while place + 8 <= len(data):
+        kind, size = struct.unpack_from("<4sI", data, place)
+        yield kind == b"ANMF"
+        place += 8 + size + (size & 1)
+
+
+def _jpeg(data: bytes) -> Iterator[int]:
+    """Yield 0 for each segment before the picture, and each byte between two; what an index of pictures declares.
+
+    https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B; CIPA DC-007 (MPO).
+    """
+    place, exif = 2, 0
+    while place + 4 <= len(data):
+        marker = data[place + 1]
+        if data[place] != 0xFF or marker in {0x00, 0xFF}:
+            yield 0
+            place += 1
+            continue
+        if marker == 0xDA:
+            return
+        if marker in _WITHOUT_LENGTH:
+            yield 0
+            place += 2
+            continue
+        size = int.from_bytes(data[place + 2 : place + 4], "big")
+        body = place + 4
+        if marker == 0xE1 and data.startswith(b"Exif\0\0", body):
+            exif += size
+            if exif > MAX_EXIF_BYTES:
+                raise ImageRejectedError("too_costly", "the JPEG has more than 1 MB of EXIF: save it again")
+        is_index = marker == 0xE2 and data.startswith(b"MPF\0", body)
+        yield _pictures(data[body + 4 : place + 2 + size]) if is_index else 0
+        place += 2 + max(2, size)
+
+
+def _pictures(index: bytes) -> int:
+    """Return the number of pictures that an MP index declares (tag 0xB001); 0 where it is broken."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(index[:4])
+    if order is None:
+        return 0
+    try:
+        (first,) = struct.unpack_from(f"{order}I", index, 4)
+        (entries,) = struct.unpack_from(f"{order}H", index, first)
+        for entry in range(min(entries, len(index) // 12)):
+            tag, _, _, value = struct.unpack_from(f"{order}HHII", index, first + 2 + 12 * entry)
+            if tag == 0xB001:
+                return int(value)
+    except struct.error:
+        pass
+    return 0
+
+
+_COUNTERS: Final[Mapping[str, Callable[[bytes], Iterator[int]]]] = {
+    "PNG": _png,
+    "GIF": _gif,
+    "WEBP": _webp,
+    "JPEG": _jpeg,
+}

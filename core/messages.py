@@ -1,7 +1,7 @@
-"""What travels between the tiers: the request, the prediction object and the response.
+"""Formats of the messages between the tiers: the request, the prediction object, the response and the heartbeat.
 
-The only module that knows these formats. Unknown versions and malformed bodies raise `MessageError`;
-unknown fields are ignored, so that an older reader survives a newer writer.
+No other module defines these formats. Unknown versions and malformed bodies raise `MessageError`; unknown fields are
+ignored, so that an older reader understands a newer writer.
 """
 
 from datetime import datetime
@@ -9,7 +9,6 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from core.config import MAX_WORKERS
 from core.ids import ULID_PATTERN, ImageRef
 from services.errors import MessageError
 
@@ -17,11 +16,9 @@ Id = Annotated[str, Field(pattern=ULID_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Status = Literal["done", "failed"]
 WorkerState = Literal["ready", "busy", "draining", "ended"]
-MAX_REASON_CHARACTERS = 200
-"""Characters of the reason for a pause, or for limits that ops set."""
 
 
-class Wire(BaseModel):
+class WireModel(BaseModel):
     """A frozen model that reads and writes JSON."""
 
     # JSON has neither infinity nor NaN: written as null, they could not be read again.
@@ -33,10 +30,10 @@ class Wire(BaseModel):
 
     @classmethod
     def from_json(cls, body: str | bytes) -> Self:
-        """Return the model that `body` holds.
+        """Return the model of a JSON `body`.
 
         Raises:
-            MessageError: when it is not JSON of this form and version.
+            MessageError: it is not JSON of this format and version.
         """
         try:
             return cls.model_validate_json(body)
@@ -46,8 +43,8 @@ class Wire(BaseModel):
             raise MessageError(f"not a {cls.__name__}: {where}: {first['msg']}") from error
 
 
-class _OfImage(Wire):
-    """Something about one image."""
+class _ImageMessage(WireModel):
+    """A message about one image."""
 
     version: Literal[1] = 1
     job_id: Id
@@ -55,16 +52,16 @@ class _OfImage(Wire):
 
     @property
     def ref(self) -> ImageRef:
-        """The image it is about."""
+        """The image of the message."""
         return ImageRef(self.job_id, self.image_id)
 
 
-class RequestMessage(_OfImage):
-    """Asks a worker to classify the object at `key` of the input bucket.
+class RequestMessage(_ImageMessage):
+    """The request to classify the object at `key` of the input bucket.
 
     Attributes:
         attempt: 0 for the first request of an image; each retry by its user has the next number.
-        crashes: how often this request was received and not answered, in messages that this one replaces.
+        crashes: how often earlier messages of this request were received without an answer.
     """
 
     key: str = Field(max_length=100)
@@ -78,22 +75,22 @@ class RequestMessage(_OfImage):
         return cls(job_id=ref.job_id, image_id=ref.image_id, key=key, submitted_at=submitted_at, attempt=attempt)
 
 
-class LabelScore(Wire):
+class LabelScore(WireModel):
     """A label with its softmax probability, 0 to 1."""
 
     label: str
     score: float
 
 
-class Model(Wire):
-    """The bundle that answered."""
+class Model(WireModel):
+    """The bundle that classified an image."""
 
     name: str
     digest: str
 
 
-class Timings(Wire):
-    """Where an image's time went, in milliseconds; a stage that was not reached is absent."""
+class Timings(WireModel):
+    """Duration of each stage of an image in milliseconds; absent if the stage was not reached."""
 
     queued: float | None = None
     fetched: float | None = None
@@ -102,26 +99,26 @@ class Timings(Wire):
     stored: float | None = None
 
 
-class Failure(Wire):
-    """Why an image has no label: a stable `code` for programs, a sentence for its owner.
+class Failure(WireModel):
+    """Why an image has no label: a stable `code` for programs, and a message for its owner.
 
-    Of what the image is, the code is one of `core.image_errors.CODES`.
+    If the content of the image is the reason, the code is one of `core.images.CODES`.
     """
 
     code: str
     message: str
 
 
-class Response(_OfImage):
-    """The result of one image, as it travels in the response queue and stands in the job table.
+class Response(_ImageMessage):
+    """The result of one image, in the response queue and in the job table.
 
     Attributes:
-        key, sha256: of the object that was classified, in the input bucket; absent where it was not read.
+        key, sha256: of the classified object in the input bucket; absent if it was not read.
         cached: whether it was answered from the result of an earlier image with the same bytes.
-        source: key of the prediction, in the output bucket, that a cached result repeats.
-        queued_at: when SQS took the request that was answered, by its clock.
+        source: key of the prediction in the output bucket that a cached result repeats.
+        queued_at: when SQS accepted the request, by its clock.
         recorded_at: when the result became visible to its owner.
-        attempt: that of the request that was answered.
+        attempt: attempt of the request.
         attempts: how often the request was received until it was answered.
     """
 
@@ -152,24 +149,25 @@ class Response(_OfImage):
 
 
 class Prediction(Response):
-    """The object in the output bucket, the durable truth: the response with one probability per class."""
+    """The object in the output bucket, the authoritative result: the response with one probability per class."""
 
     probabilities: tuple[float, ...] = ()
 
     def response(self) -> Response:
-        """Return the same without the full vector."""
+        """Return the response without the probabilities."""
         return Response.model_construct(**{name: getattr(self, name) for name in Response.model_fields})
 
 
-class Heartbeat(Wire):
-    """Says that a worker lives; it travels in the response queue, among the responses.
+class Heartbeat(WireModel):
+    """The heartbeat of a worker, in the response queue among the responses.
 
     Attributes:
-        worker: who says it.
-        at: when, by the worker's own clock.
-        state: `ready` without an image in hand, `busy` with some, `draining` when it takes no more, then `ended`.
-        images: answered so far.
-        in_hand: received and not answered yet.
+        worker: name of the worker.
+        at: time by the worker's clock.
+        state: `ready` without an image in flight, `busy` with some, `draining` when it receives no more, then
+            `ended`.
+        images: number of images answered so far.
+        in_hand: number of images received and not answered yet.
         images_per_second: answered since the last heartbeat.
     """
 
@@ -183,121 +181,20 @@ class Heartbeat(Wire):
     images_per_second: float = Field(default=0, ge=0)
 
 
-def from_worker(body: str | bytes) -> Response | Heartbeat:
-    """Return what a message of the response queue holds.
+def parse_worker_message(body: str | bytes) -> Response | Heartbeat:
+    """Return the response or heartbeat of a message of the response queue.
 
     Raises:
-        MessageError: when it is neither of the two; says what is wrong with it as a response.
+        MessageError: it is neither; the message describes the fault of it as a response.
     """
     try:
         return Response.from_json(body)
     except MessageError as error:
-        # Responses are many, so it costs nothing to look for them first.
+        # Most messages are responses, so they are tried first.
         try:
             return Heartbeat.from_json(body)
         except MessageError:
             raise error from None
-
-
-class FleetPause(Wire):
-    """Nothing is launched or started: since when, and why if the operator has said so."""
-
-    version: Literal[1] = 1
-    since: AwareDatetime
-    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS)
-
-
-class WorkerLimits(Wire):
-    """The least and the most workers that there may be, in the bounds of config.yaml."""
-
-    min_workers: int = Field(ge=0, le=MAX_WORKERS)
-    max_workers: int = Field(ge=0, le=MAX_WORKERS)
-
-    @model_validator(mode="after")
-    def _least_is_not_above_most(self) -> Self:
-        if self.min_workers > self.max_workers:
-            raise ValueError(f"min_workers ({self.min_workers}) must be at most max_workers ({self.max_workers})")
-        return self
-
-
-class LimitsOverride(WorkerLimits):
-    """Limits that ops have set: since when, and why if they have said so.
-
-    They hold in place of those of config.yaml until they are taken back.
-    """
-
-    version: Literal[1] = 1
-    since: AwareDatetime
-    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS)
-
-
-class BillingPeriod(Wire):
-    """A stretch in which the fleet had work, from one rest to the next, or an hour of it.
-
-    All images that workers answered in it share what it cost: boots, idle time and the billed minimum included.
-
-    Attributes:
-        number: of the run; the next one has the next.
-        images: answered by workers in it.
-        billed_seconds: instance-seconds that were billed in it.
-        cost: the same in US dollars.
-        is_open: whether it goes on.
-    """
-
-    number: int = Field(ge=1)
-    images: int = Field(default=0, ge=0)
-    billed_seconds: float = 0.0
-    cost: float = 0.0
-    is_open: bool = True
-
-
-class FleetSnapshot(Wire):
-    """What the autoscaler saw and decided at one look.
-
-    Attributes:
-        running, pending, stopped: instances of the fleet by state.
-        visible, in_flight, delayed: messages of the request queue by state.
-        dead_letters: messages that were received too often.
-        min_workers, max_workers: the limits in force.
-        policy: by which the size of the fleet is decided.
-        limits_order: the limits in force, when ops have set them; None when they are those of config.yaml.
-        configured: the limits of config.yaml.
-        peak_workers: most running and pending at once since the fleet was last at zero and empty.
-        billed_seconds: instance-seconds since the fleet's first launch, each instance at least the billed minimum.
-        cost: the same in US dollars, each instance at the price of its type and market.
-        images: answered by workers since then.
-        run: the run that goes on, or the last one; None before the first.
-        reason: the last decision in words.
-        problem: why the last launch failed, in words; None when it did not.
-        paused: since when nothing is launched, while the fleet is paused.
-        image_seconds: that one worker takes for an image, as measured; None as long as that is not known.
-        boot_seconds: from a launch to the worker's first word, as measured; None as long as that is not known.
-    """
-
-    version: Literal[1] = 1
-    at: AwareDatetime
-    running: int
-    pending: int
-    stopped: int = 0
-    visible: int
-    in_flight: int
-    delayed: int = 0
-    dead_letters: int = 0
-    min_workers: int
-    max_workers: int
-    peak_workers: int
-    billed_seconds: float
-    cost: float = 0.0
-    images: int = 0
-    run: BillingPeriod | None = None
-    reason: str
-    problem: str | None = None
-    paused: FleetPause | None = None
-    image_seconds: float | None = None
-    boot_seconds: float | None = None
-    policy: str | None = None
-    limits_order: LimitsOverride | None = None
-    configured: WorkerLimits | None = None
 
 
 GONE: Final = Failure(code="gone", message="the image is no longer stored: upload it again")

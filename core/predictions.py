@@ -1,6 +1,6 @@
-"""Predictions in the output bucket: which one stands when several are stored for one image.
+"""Predictions in the output bucket: which one remains if several are stored for one image.
 
-The first that is `done` stands: it replaces a `failed` one, and nothing replaces it. A `failed` prediction replaces
+The first that is `done` remains: it replaces a `failed` one, and nothing replaces it. A `failed` prediction replaces
 one of an earlier attempt. Every write is conditional, so this also holds if several processes write at the same
 time.
 """
@@ -13,21 +13,21 @@ from services.errors import FleetsightError, MessageError, NotFoundError
 from services.s3 import Bucket
 
 MAX_WRITES = 10
-"""Conditional writes of one prediction; each that is refused means that another one was stored meanwhile."""
+"""Maximum conditional writes of one prediction; a refused one means that another one was stored meanwhile."""
 
 _TYPE = "application/json"
 _log = logging.getLogger(__name__)
 
 
 class PredictionConflictError(FleetsightError):
-    """Raised when a prediction could not be stored, since others were stored again and again; try again later."""
+    """Raised when a prediction could not be stored because others were stored repeatedly; try again later."""
 
 
 def store_prediction(prediction: Prediction, bucket: Bucket) -> Prediction:
-    """Store `prediction` unless one stands that it may not replace; return the one that stands afterwards.
+    """Store `prediction` unless it may not replace the stored one; return the one that is stored afterwards.
 
     Raises:
-        PredictionConflictError: it is unknown which one stands.
+        PredictionConflictError: it is unknown which one is stored.
         botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
     """
     key, body = output_key(prediction.ref), prediction.to_json().encode()
@@ -37,7 +37,7 @@ def store_prediction(prediction: Prediction, bucket: Bucket) -> Prediction:
         try:
             stored, etag = _read(prediction.ref, bucket)
         except NotFoundError:
-            continue  # deleted a moment ago, or the other write was not completed
+            continue  # deleted just now, or the other write is not complete
         if stored is not None and not _replaces(prediction, stored):
             return stored
         if bucket.put_over(key, body, _TYPE, etag):
@@ -46,7 +46,7 @@ def store_prediction(prediction: Prediction, bucket: Bucket) -> Prediction:
 
 
 def stored_prediction(ref: ImageRef, bucket: Bucket) -> Prediction | None:
-    """Return the prediction that stands for an image, or None if there is none that can be read.
+    """Return the stored prediction of an image, or None if there is none that can be read.
 
     Raises:
         botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
@@ -64,7 +64,7 @@ def _replaces(prediction: Prediction, stored: Prediction) -> bool:
 
 
 def _read(ref: ImageRef, bucket: Bucket) -> tuple[Prediction | None, str]:
-    """Return the image's prediction, or None if the object is none that can be read, and the object's ETag."""
+    """Return the image's prediction, or None if it cannot be read, and the object's ETag."""
     body, etag = bucket.get_with_etag(output_key(ref))
     try:
         prediction = Prediction.from_json(body)

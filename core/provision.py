@@ -1,7 +1,7 @@
-"""Makes what the configuration names: buckets, queues with their redrive, the job table; and a user pool.
+"""Provisioning of the resources in the configuration: buckets, queues with their redrive, job table and user pool.
 
-For the local cloud and for tests; on AWS the stack makes them, with encryption, lifecycle and policies.
-Everything here may be run again: what exists stays.
+For the local cloud and for tests; on AWS the stack creates them, with encryption, lifecycle and policies. All
+functions are idempotent: existing resources stay.
 """
 
 import json
@@ -24,9 +24,9 @@ _TABLE_EXISTS = "ResourceInUseException"
 
 
 def provision(clients: Clients, config: Config) -> None:
-    """Make every bucket, queue and table that `config` names and that is not there yet."""
+    """Create every bucket, queue and table in `config` that does not exist."""
     for bucket in (config.names.input_bucket, config.names.output_bucket):
-        _make_bucket(clients, bucket)
+        _create_bucket(clients, bucket)
     if config.web.cors_origins:  # pages of these sites may send signed forms, as with the stack
         rule: CORSRuleTypeDef = {
             "AllowedMethods": ["POST"],
@@ -34,36 +34,36 @@ def provision(clients: Clients, config: Config) -> None:
             "AllowedHeaders": ["*"],
         }
         clients.s3.put_bucket_cors(Bucket=config.names.input_bucket, CORSConfiguration={"CORSRules": [rule]})
-    _make_queues(clients, config)
+    _create_queues(clients, config)
     provision_table(clients, config)
 
 
-def _make_bucket(clients: Clients, name: str) -> None:
+def _create_bucket(clients: Clients, name: str) -> None:
     region = clients.endpoint.region
     try:
-        if region == "us-east-1":  # which S3 does not know as a place
+        if region == "us-east-1":  # which S3 does not accept as a location
             clients.s3.create_bucket(Bucket=name)
         else:
             place: BucketLocationConstraintType = region  # type: ignore[assignment]  # the configuration's, any
             clients.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": place})
     except ClientError as error:
-        # Only us-east-1 takes the second making of a bucket for the first.
+        # Only us-east-1 accepts the creation of a bucket that exists.
         if error.response["Error"]["Code"] != _BUCKET_EXISTS:
             raise
 
 
-def _make_queues(clients: Clients, config: Config) -> None:
-    dead_letters = _make_queue(clients, config, config.names.dead_letter_queue, {})
-    _make_queue(clients, config, config.names.response_queue, {})
+def _create_queues(clients: Clients, config: Config) -> None:
+    dead_letters = _create_queue(clients, config, config.names.dead_letter_queue, {})
+    _create_queue(clients, config, config.names.response_queue, {})
     reply = clients.sqs.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["QueueArn"])
     redrive = {
         "deadLetterTargetArn": reply["Attributes"]["QueueArn"],
         "maxReceiveCount": config.queues.max_receive_count,
     }
-    _make_queue(clients, config, config.names.request_queue, {"RedrivePolicy": json.dumps(redrive)})
+    _create_queue(clients, config, config.names.request_queue, {"RedrivePolicy": json.dumps(redrive)})
 
 
-def _make_queue(clients: Clients, config: Config, name: str, more: "dict[QueueAttributeNameType, str]") -> str:
+def _create_queue(clients: Clients, config: Config, name: str, more: "dict[QueueAttributeNameType, str]") -> str:
     attributes: dict[QueueAttributeNameType, str] = {
         "VisibilityTimeout": str(config.queues.visibility_timeout_seconds),
         **more,
@@ -74,7 +74,7 @@ def _make_queue(clients: Clients, config: Config, name: str, more: "dict[QueueAt
 
 
 def provision_table(clients: Clients, config: Config) -> None:
-    """Make the job table unless it is there, and wait until it can be used."""
+    """Create the job table unless it exists, and wait until it is active."""
     try:
         clients.dynamodb.create_table(
             TableName=config.names.job_table,
@@ -94,11 +94,8 @@ def provision_table(clients: Clients, config: Config) -> None:
     clients.dynamodb.get_waiter("table_exists").wait(
         TableName=config.names.job_table, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
     )
-    _let_items_expire(clients, config.names.job_table)
-
-
-def _let_items_expire(clients: Clients, table: str) -> None:
-    # DynamoDB refuses to switch on what is on.
+    # DynamoDB refuses to enable what is enabled.
+    table = config.names.job_table
     status = clients.dynamodb.describe_time_to_live(TableName=table)["TimeToLiveDescription"]["TimeToLiveStatus"]
     if status in {"DISABLED", "DISABLING"}:
         clients.dynamodb.update_time_to_live(
@@ -107,22 +104,22 @@ def _let_items_expire(clients: Clients, table: str) -> None:
 
 
 def provision_user_pool(clients: Clients, name: str) -> tuple[str, str]:
-    """Make the user pool `name` with its groups and a client for the web tier, as the stack's are; what exists stays.
+    """Create the user pool `name` with its groups and a client for the web tier, like the stack's.
 
     Args:
         clients: of the local cloud.
-        name: of pool and client.
+        name: of the pool and the client.
 
     Returns:
         Ids of the pool and of its client.
     """
-    pool_id = _pool_named(clients, name) or _make_pool(clients, name)
+    pool_id = _pool_named(clients, name) or _create_pool(clients, name)
     for group in (USERS, OPERATORS):
         try:
             clients.cognito_idp.create_group(UserPoolId=pool_id, GroupName=group)
         except clients.cognito_idp.exceptions.GroupExistsException:
             continue
-    return pool_id, _client_named(clients, pool_id, name) or _make_client(clients, pool_id, name)
+    return pool_id, _client_named(clients, pool_id, name) or _create_client(clients, pool_id, name)
 
 
 def _pool_named(clients: Clients, name: str) -> str | None:
@@ -136,7 +133,7 @@ def _client_named(clients: Clients, pool_id: str, name: str) -> str | None:
     return next((client["ClientId"] for client in found), None)
 
 
-def _make_pool(clients: Clients, name: str) -> str:
+def _create_pool(clients: Clients, name: str) -> str:
     pool = clients.cognito_idp.create_user_pool(
         PoolName=name,
         UsernameAttributes=["email"],
@@ -162,7 +159,7 @@ def _make_pool(clients: Clients, name: str) -> str:
     return pool_id
 
 
-def _make_client(clients: Clients, pool_id: str, name: str) -> str:
+def _create_client(clients: Clients, pool_id: str, name: str) -> str:
     client = clients.cognito_idp.create_user_pool_client(
         UserPoolId=pool_id,
         ClientName=name,

@@ -1,55 +1,204 @@
-"""Whether a token is one that the user pool gave to this site's client, and still good: told without asking the pool.
+"""Tokens of the user pool: local verification that the pool issued a token to this client and it is still valid.
 
-Only what Cognito's tokens are is taken: RS256 by a key of the pool's, in a header of `kid`, `alg` and perhaps `typ`.
-A token says neither how it is to be checked nor where its key is. RFC 8725 is the list of what goes wrong otherwise;
+Only tokens in the form of Cognito are accepted: RS256 by a key of the pool, with a header of `kid`, `alg` and perhaps
+`typ`. The token decides neither how it is verified nor where its key is. RFC 8725 lists what goes wrong otherwise;
 https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-tokens-verifying-a-jwt.html
+
+`TokenKeys` fetches and caches the public keys of the pool, and fetches them again when they change.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
+import urllib3
+from botocore.httpsession import get_cert_path
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.util import urlsafe_b64decode
+from joserfc.jwk import RSAKey
+from joserfc.util import base64_to_int, urlsafe_b64decode
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from core.token_keys import KeysUnreachableError, TokenKeys
 from services.errors import FleetsightError
 
+MAX_DOCUMENT_BYTES = 64 * 1024
+"""Maximum bytes of the document of keys; Cognito's has two keys and less than 1 KB."""
+
+MAX_KEYS = 20
+
+MIN_BITS, MAX_BITS = 2_048, 8_192
+
+KEYS_LIFETIME = timedelta(hours=1)
+"""Time after which the keys are fetched again, so that a withdrawn key expires; old keys are used meanwhile."""
+
+MIN_FETCH_INTERVAL = timedelta(minutes=1)
+"""Minimum time between two fetches, also for key ids that attackers invent."""
+
+FIRST_FETCH_INTERVAL = timedelta(seconds=5)
+"""Minimum time between two fetches while there are no keys."""
+
+_log = logging.getLogger(__name__)
+
 MAX_TOKEN_CHARACTERS = 8_192
-"""Characters; one of Cognito's has about 1,000, and some 20 more for each group."""
+"""Maximum characters of a token; Cognito's have about 1,000, and some 20 more for each group."""
 
 ALGORITHM = "RS256"
+
 SKEW = timedelta(minutes=1)
-"""How far the pool's clock may be ahead of ours."""
+"""Maximum time that the pool's clock may be ahead of this machine's."""
 
 _HEADER = frozenset({"alg", "kid", "typ"})
+
 _END_OF_TIME = 253_402_300_799
 """Seconds to the end of the year 9999, after which there are no dates."""
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
+
 Moment = Annotated[int, Field(ge=0, le=_END_OF_TIME)]
 
 
+class KeysUnreachableError(FleetsightError):
+    """Raised when a pool's keys cannot be fetched; the message contains the URL and the reason."""
+
+
+def issuer_of(region: str, pool_id: str) -> str:
+    """Return the issuer in the pool's tokens."""
+    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    return f"https://cognito-idp.{region}.{suffix}/{pool_id}"
+
+
+def jwks_url(endpoint_url: str | None, region: str, pool_id: str) -> str:
+    """Return the URL of the pool's keys; `endpoint_url` is that of a local cloud, None is AWS."""
+    place = issuer_of(region, pool_id) if endpoint_url is None else f"{endpoint_url.rstrip('/')}/{pool_id}"
+    return f"{place}/.well-known/jwks.json"
+
+
+def keys_at(url: str, connect_seconds: float = 2.0, read_seconds: float = 3.0) -> Callable[[], bytes]:
+    """Return a function that fetches the document at `url`, with limits of time and size, and without redirects.
+
+    The function raises KeysUnreachableError.
+    """
+    pool = urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=connect_seconds, read=read_seconds),
+        retries=False,
+        ca_certs=get_cert_path(True),  # botocore's, as for every other call to AWS
+    )
+
+    def fetch() -> bytes:
+        try:
+            answer = pool.request("GET", url, preload_content=False, redirect=False)
+            try:
+                body = answer.read(MAX_DOCUMENT_BYTES + 1)
+            finally:
+                answer.close()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise KeysUnreachableError(f"the user pool's keys at {url} cannot be fetched: {error}") from error
+        if answer.status != 200 or len(body) > MAX_DOCUMENT_BYTES:
+            raise KeysUnreachableError(f"the user pool's keys at {url}: {answer.status}, {len(body)} bytes")
+        return body
+
+    return fetch
+
+
+@dataclass
+class TokenKeys:
+    """The pool's keys by their id; threads may share it.
+
+    Attributes:
+        fetch: returns the document of keys (RFC 7517), or raises KeysUnreachableError.
+        clock: the time of day.
+    """
+
+    fetch: Callable[[], bytes]
+    clock: Callable[[], datetime]
+    _keys: Mapping[str, RSAKey] = field(default_factory=dict, init=False)
+    _fetched: datetime | None = field(default=None, init=False)
+    _tried: datetime | None = field(default=None, init=False)
+    _fetching: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def find(self, key_id: str) -> RSAKey | None:
+        """Return the key with this id, or None if the pool has none.
+
+        Raises:
+            KeysUnreachableError: no keys have been fetched yet.
+        """
+        known = key_id in self._keys
+        is_old = self._fetched is None or abs(self.clock() - self._fetched) >= KEYS_LIFETIME
+        if not known or is_old:
+            self._fetch(wait=not known)
+        if not self._keys:
+            raise KeysUnreachableError("the user pool's keys could not be fetched yet")
+        return self._keys.get(key_id)
+
+    def _fetch(self, *, wait: bool) -> None:
+        if not self._fetching.acquire(blocking=wait):
+            return  # another thread fetches them, and the old keys are used meanwhile
+        try:
+            now = self.clock()
+            if self._tried is not None and abs(now - self._tried) < (
+                MIN_FETCH_INTERVAL if self._keys else FIRST_FETCH_INTERVAL
+            ):
+                return
+            self._tried = now
+            self._keys = parse_keys(self.fetch())
+            self._fetched = now
+        except KeysUnreachableError as error:
+            _log.warning("%s", error)
+        finally:
+            self._fetching.release()
+
+
+def parse_keys(document: bytes) -> dict[str, RSAKey]:
+    """Return the keys of a document that may have signed a token.
+
+    Raises:
+        KeysUnreachableError: there is none.
+    """
+    try:
+        listed = json.loads(document)["keys"][:MAX_KEYS]
+        keys = {
+            each["kid"]: RSAKey.import_key({"kty": "RSA", "n": each["n"], "e": each["e"]})
+            for each in listed
+            if _can_sign(each)
+        }
+    except (ValueError, TypeError, KeyError, RecursionError, JoseError) as error:
+        raise KeysUnreachableError(f"the user pool's keys cannot be read: {type(error).__name__}") from error
+    if not keys:
+        raise KeysUnreachableError("the user pool's document of keys has none for RS256")
+    return keys
+
+
+def _can_sign(jwk: Any) -> bool:
+    return (
+        isinstance(jwk, dict)
+        and jwk.get("kty") == "RSA"
+        and jwk.get("use", "sig") == "sig"
+        and jwk.get("alg", "RS256") == "RS256"
+        and isinstance(jwk.get("kid"), str)
+        and MIN_BITS <= base64_to_int(jwk["n"]).bit_length() <= MAX_BITS
+    )
+
+
 class TokenRefusedError(FleetsightError):
-    """Raised when a token is not taken; the message is for the log, and nothing of the token is in it."""
+    """Raised when a token is rejected; the message is for the log, and contains nothing of the token."""
 
 
 class TokenUncheckedError(TokenRefusedError):
-    """Raised when a token cannot be checked, since the pool's keys have not been had yet: try again."""
+    """Raised when a token cannot be verified because the pool's keys have not been fetched yet: try again."""
 
 
 @dataclass(frozen=True)
 class TokenClaims:
-    """What a good token says.
+    """The claims of a valid token.
 
     Attributes:
         sub: id of the account.
-        email: its address; empty in an access token, which has none.
-        use: what kind of token it is.
+        email: its address; empty for an access token.
+        use: the kind of the token.
     """
 
     sub: str
@@ -90,11 +239,11 @@ _CLAIMS: TypeAdapter[_IdClaims | _AccessClaims] = TypeAdapter(
 
 
 class TokenVerifier:
-    """Checks tokens; threads may share it.
+    """Verifies tokens; threads may share it.
 
     Args:
-        issuer: of the pool's tokens, see `token_keys.issuer_of`.
-        client_id: of the client that they must be for.
+        issuer: issuer of the pool's tokens, see `issuer_of`.
+        client_id: the client that the tokens must be for.
         fetch_keys: see `TokenKeys.fetch`.
         clock: the time of day.
     """
@@ -106,10 +255,10 @@ class TokenVerifier:
         self._keys = TokenKeys(fetch_keys, clock)
 
     def verify(self, text: str) -> TokenClaims:
-        """Return what a token says.
+        """Return the claims of a token.
 
         Raises:
-            TokenRefusedError: it is not one of the pool's for this client, or no longer or not yet good.
+            TokenRefusedError: the pool has not issued it for this client, or it is not yet or no longer valid.
         """
         if len(text) > MAX_TOKEN_CHARACTERS or not text.isascii():
             raise TokenRefusedError("too long, or not in ASCII")
@@ -148,7 +297,7 @@ class TokenVerifier:
 
 
 class _StrictDecoder(json.JSONDecoder):
-    """Takes no name twice, which readers of the same text would read differently."""
+    """Rejects duplicate names, which parsers read differently."""
 
     def __init__(self) -> None:
         super().__init__(object_pairs_hook=_once)
@@ -162,10 +311,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _key_id(text: str) -> str:
-    """Return the id of the key that a token says it is signed by, when its header is as Cognito's.
+    """Return the key id in a token's header, which must be like Cognito's.
 
     Raises:
-        TokenRefusedError: another algorithm, or anything about keys or extensions.
+        TokenRefusedError: the header has another algorithm, or fields about keys or extensions.
     """
     try:
         header = json.loads(urlsafe_b64decode(text.partition(".")[0].encode()), cls=_StrictDecoder)

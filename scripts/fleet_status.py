@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from core.fleet import Decision, FleetInstances
+from core.fleet.models import Decision, FleetInstances, FleetSnapshot, WorkerLimits
 from core.format import dollars, fleet_sentence, limits_words, pause_words, plural
-from core.messages import FleetSnapshot, WorkerLimits
 from web_tier.api.operators import FleetStatusBody
 from web_tier.pages.instances import InstanceRow
 

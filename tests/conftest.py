@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, settings
 
 from core.config import Config, parse_config
 from core.ids import new_id
-from core.job_records import Job
-from core.jobs import JobStore
+from core.jobs.models import Job
+from core.jobs.store import JobStore
 from core.provision import provision, provision_table
 from localcloud.access_keys import owner_key
 from localcloud.launch import LocalCloud

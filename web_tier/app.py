@@ -4,11 +4,9 @@ from flask import Flask
 
 from core.config import Config, load_config
 from core.format import FILTERS, fleet_sentence
-from core.jobs import JobStore
-from web_tier.access.access import Access, install_access
-from web_tier.access.guard import install_guard, install_identification
-from web_tier.access.rights import check_rights
-from web_tier.access.wiring import access_to
+from core.jobs.store import JobStore
+from services.s3 import Bucket
+from services.sqs import Queue
 from web_tier.api.classify import classic, classify, predictions
 from web_tier.api.operations import api_docs
 from web_tier.api.operators import audit_api, dead_letters_api, fleet_api
@@ -16,20 +14,21 @@ from web_tier.api.presigned import direct
 from web_tier.api.probes import admission, health
 from web_tier.api.v1 import api, limits_api, tokens_api
 from web_tier.audit import record_audit_events
+from web_tier.auth.context import AuthContext, create_auth, install_auth
+from web_tier.auth.guard import install_guard, install_identification
+from web_tier.auth.permissions import check_rights
 from web_tier.backend import Backend, install_backend
 from web_tier.bootstrap import bootstrap_files
 from web_tier.cors import CrossOrigin
 from web_tier.hosts import refuse_other_hosts
-from web_tier.intake.patience import wait_patiently
-from web_tier.intake.store import ObjectStore, Sender
-from web_tier.limits.current import install_limiting
-from web_tier.limits.hooks import limit_requests
 from web_tier.pages.routes import install_pages
 from web_tier.problems import answer_problems
 from web_tier.proxy import BehindProxy
+from web_tier.rate_limits.limiter import install_rate_limiter
 from web_tier.request_log import log_requests
 from web_tier.result_services import install_result_services
 from web_tier.security import secure
+from web_tier.slow_clients import init_timeouts
 
 SMALL_BODY_BYTES = 64 * 1024
 """Most that a request may send, except for uploads, which have their own limit."""
@@ -41,9 +40,9 @@ def create_app(
     config: Config | None = None,
     *,
     store: JobStore | None = None,
-    input_bucket: ObjectStore | None = None,
-    request_queue: Sender | None = None,
-    access: Access | None = None,
+    input_bucket: Bucket | None = None,
+    request_queue: Queue | None = None,
+    auth: AuthContext | None = None,
 ) -> Flask:
     """Return the application; it calls no service before its first request.
 
@@ -52,7 +51,7 @@ def create_app(
         store: by default what `config` names, as are the next two.
         input_bucket: where images go.
         request_queue: where requests go.
-        access: who may come in.
+        auth: the sign-in.
 
     Raises:
         ConfigError: when the configuration is not valid, or the keys of sessions are missing.
@@ -65,13 +64,13 @@ def create_app(
     install_result_services(app, backend)
     log_requests(app)
     refuse_other_hosts(app, config.web.hosts, config.web.host)
-    wait_patiently(app)
+    init_timeouts(app)
     friends = CrossOrigin(config.web.cors_origins)
     friends.install(app)
     secure(app, friends)
-    install_access(app, access or access_to(backend))
+    install_auth(app, auth or create_auth(backend))
     install_identification(app)
-    limit_requests(app, install_limiting(app, backend))
+    install_rate_limiter(app, backend)
     install_guard(app)
     record_audit_events(app)
     answer_problems(app)

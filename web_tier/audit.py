@@ -16,8 +16,8 @@ from flask import Flask, Response, g, request
 from core.audit import AuditEvent, AuditTrail, new_event
 from services.table import TableBusyError
 from services.users import email_of
-from web_tier.access.access import current_access
-from web_tier.access.identity import known_identity
+from web_tier.auth.context import current_auth
+from web_tier.auth.identity import known_identity
 from web_tier.backend import current_backend
 from web_tier.request_log import request_id
 
@@ -94,7 +94,7 @@ def current_trail() -> AuditTrail:
 
 
 def _record(response: Response) -> Response:
-    if request.method in {"POST", "PUT", "DELETE"} and current_access().signs_in:
+    if request.method in {"POST", "PUT", "DELETE"} and current_auth().signs_in:
         event = _event(response.status_code)
         if event is not None:
             _store(event)

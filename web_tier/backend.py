@@ -11,11 +11,11 @@ from typing import cast
 from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, current_app
 
-from core.cache import ResultCache
 from core.config import Config
-from core.dead_letters import DeadLetterStore
-from core.fleet_store import FleetStore
-from core.jobs import JobStore
+from core.fleet.store import FleetStore
+from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.store import JobStore
+from core.result_cache import ResultCache
 from services.clients import Clients
 from services.forms import Forms
 from services.s3 import Bucket
@@ -24,13 +24,12 @@ from services.table import Table
 from web_tier.bulkheads import Bulkheads
 from web_tier.bundle import ConfiguredBundle
 from web_tier.controller_reports import ControllerReports
-from web_tier.intake.budget import MemoryLimiter
-from web_tier.intake.direct import DirectIntake
-from web_tier.intake.repeats import Repeats
-from web_tier.intake.single import SingleIntake
-from web_tier.intake.store import CONCURRENCY, ImageIngest, ObjectStore, Sender
 from web_tier.results.query import JobModels
 from web_tier.results.waiter import ResultWaiter
+from web_tier.uploads.ingest import CONCURRENCY, CachedResults, ImageIngest
+from web_tier.uploads.memory_limiter import MemoryLimiter
+from web_tier.uploads.presigned import PresignedUploads
+from web_tier.uploads.single import SingleImages
 
 _log = logging.getLogger(__name__)
 
@@ -59,8 +58,8 @@ class Backend:
         self,
         config: Config,
         store: JobStore | None = None,
-        input_bucket: ObjectStore | None = None,
-        request_queue: Sender | None = None,
+        input_bucket: Bucket | None = None,
+        request_queue: Queue | None = None,
     ) -> None:
         self.config = config
         self.models = JobModels()
@@ -69,8 +68,8 @@ class Backend:
         self.reports = ControllerReports()
         self._store, self._bucket, self._queue = store, input_bucket, request_queue
         self._intake: ImageIngest | None = None
-        self._singles: SingleIntake | None = None
-        self._direct: DirectIntake | None = None
+        self._singles: SingleImages | None = None
+        self._direct: PresignedUploads | None = None
         self._watch: ResultWaiter | None = None
         self._clients: Clients | None = None
         self.bundle = ConfiguredBundle(config.worker.bundle, self._object, config.worker.bundle_sha256)
@@ -104,24 +103,23 @@ class Backend:
             return self._intake
 
     @property
-    def singles(self) -> SingleIntake:
+    def singles(self) -> SingleImages:
         """Where images go that are sent alone."""
         with self._lock:
             if self._singles is None:
-                self._singles = SingleIntake(self.intake)
+                self._singles = SingleImages(self.intake)
             return self._singles
 
     @property
-    def direct(self) -> DirectIntake:
+    def direct(self) -> PresignedUploads:
         """Where images are accepted that their owners put into the input bucket themselves."""
         with self._lock:
             if self._direct is None:
                 clients, bucket = self.shared_clients(), self.config.names.input_bucket
-                stock, forms = Bucket.named(clients, bucket), Forms.of(clients, bucket)
-                self._direct = DirectIntake(
+                self._direct = PresignedUploads(
                     self.intake,
-                    stock,
-                    forms,
+                    Bucket.named(clients, bucket),
+                    Forms.of(clients, bucket),
                     self.config.web.direct_upload_seconds,
                     partial(_untag, clients, bucket),
                 )
@@ -140,8 +138,8 @@ class Backend:
         bucket = self._bucket or Bucket.named(self.shared_clients(), names.input_bucket)
         queue = self._queue or Queue.named(self.shared_clients().sqs, self.config.queue_name(names.request_queue))
         cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
-        repeats = Repeats(cache, lambda: self.bundle.facts().digest)
-        return ImageIngest(web.image_limits, bucket, self.store, queue, repeats.find)
+        cached_results = CachedResults(cache, lambda: self.bundle.facts().digest)
+        return ImageIngest(web.image_limits, bucket, self.store, queue, cached_results.find)
 
     def _object(self, bucket: str, key: str) -> bytes:
         return Bucket.named(self.shared_clients(), bucket).get(key)

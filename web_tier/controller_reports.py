@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from core.messages import FleetSnapshot
+from core.fleet.models import FleetSnapshot
 
 MAX_AGE_SECONDS = 15.0
 """A report that was not there so long ago is taken for one of just now."""

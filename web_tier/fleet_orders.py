@@ -3,8 +3,8 @@
 import re
 from datetime import datetime
 
-from core.fleet import FleetInstance
-from core.fleet_store import FleetStore
+from core.fleet.models import FleetInstance
+from core.fleet.store import FleetStore
 from services.ec2 import ALIVE
 from services.errors import NotFoundError
 

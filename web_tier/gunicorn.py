@@ -50,7 +50,7 @@ control_socket_disable = True
 
 # A browser keeps its connection between two refreshes of a page; nginx keeps its own for longer and is told to close.
 keepalive = 30
-# Of a worker's main loop, which never waits for a client; requests have bounds of their own (intake/patience.py).
+# Of a worker's main loop, which never waits for a client; requests have their own limits (slow_clients.py).
 timeout = 30
 # An upload that has not finished by then is cut, and its client knows that nothing was accepted.
 graceful_timeout = 10

@@ -6,7 +6,7 @@ import time
 from flask import Flask, Response, g, request
 
 from core.ids import new_id
-from web_tier.access.identity import known_identity
+from web_tier.auth.identity import known_identity
 
 _QUIET_ENDPOINTS = frozenset({"static", "health.alive", "health.ready"})
 _log = logging.getLogger(__name__)

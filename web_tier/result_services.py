@@ -5,7 +5,7 @@ from typing import cast
 
 from flask import Flask, current_app
 
-from core.job_records import JobStatus
+from core.jobs.models import JobStatus
 from web_tier.backend import Backend
 from web_tier.results.details import ClassLabels, ImageObjects
 from web_tier.results.live_feed import FeedRegistry, JobFeed

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from core.image_errors import ImageRejectedError
-from core.image_formats import sniff
+from core.images import ImageRejectedError, sniff
 from scripts.client import ApiError, DirectFile, OfferedFile
 from scripts.load.batches import ApiLoad
 from scripts.load.target import Target

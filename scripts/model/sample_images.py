@@ -15,7 +15,7 @@ from PIL import Image
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.manifest import Manifest
 from app_tier.preprocess import load_pixels
-from core.image_errors import ImageRejectedError
+from core.images import ImageRejectedError
 from scripts.demo_model.signs import samples
 
 DRAWN_IMAGES: Final = 200

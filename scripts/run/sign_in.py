@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from core.personal_tokens import PersonalTokens
+from core.credentials import PersonalTokens
 from core.provision import provision_user_pool
 from localcloud.user_pools.mailbox import Mail
 from services.accounts import Accounts, drawn_password
 from services.clients import Clients
 from services.table import Table
 from services.users import NewPasswordWanted, PoolTokens, UserPool
-from web_tier.access.identity import Scope
-from web_tier.access.keys import KEYS_FILE_VARIABLE
+from web_tier.auth.identity import Scope
+from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
 OPERATOR = "operator@example.org"
 """Of a domain that cannot be registered (RFC 2606)."""

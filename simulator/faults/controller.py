@@ -7,9 +7,18 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from core.config import FleetSettings
-from core.fleet import Decisions, FleetInstances, HistoryBlock, LaunchJournal, Span
-from core.fleet_store import Commands, FleetStore
-from core.messages import BillingPeriod, FleetPause, FleetSnapshot, LimitsOverride
+from core.fleet.models import (
+    BillingPeriod,
+    Decisions,
+    FleetInstances,
+    FleetPause,
+    FleetSnapshot,
+    HistoryBlock,
+    LaunchJournal,
+    LimitsOverride,
+    Span,
+)
+from core.fleet.store import Commands, FleetStore
 from services.backoff import Backoff
 from services.ec2 import Fleet
 from services.sqs import Queue, QueueCounts

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import FleetSettings, load_config
-from core.messages import FleetPause
+from core.fleet.models import FleetPause
 from services.errors import FleetsightError
 from simulator.faults.cloud import EPOCH, LATE_SECONDS, Cloud, Faults
 from simulator.faults.controller import Controller, InMemoryFleetStore, Site

@@ -44,8 +44,8 @@ from playwright.sync_api import (
 )
 
 from core.ids import ImageRef, input_key, new_id
-from core.job_records import ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
 from scripts.chromium import NO_BROWSER, find_chromium, launch_chromium
 from scripts.client import ApiClient
 from scripts.demo_model.signs import samples

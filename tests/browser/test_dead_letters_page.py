@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from core.dead_letters import DeadLetterStore
 from core.ids import ImageRef
-from core.jobs import JobStore
+from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.store import JobStore
 from scripts.client import ApiClient
 from scripts.run.system import System
 from services.table import Table

@@ -7,7 +7,7 @@ from itertools import count as counting
 import pytest
 from playwright.sync_api import Page, expect
 
-from core.fleet_store import FleetStore
+from core.fleet.store import FleetStore
 from scripts.client import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System

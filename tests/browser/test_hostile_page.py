@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser
 
-from core.fleet_store import FleetStore
+from core.fleet.store import FleetStore
 from localcloud.control_client import ControlClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System

@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from core.ids import ImageRef, input_key, new_id
-from core.job_records import Counts, ImageRecord, Job, Said
-from core.jobs import JobStore
+from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job
+from core.jobs.store import JobStore
 from core.messages import Failure, LabelScore, Response
 from scripts.client import ApiClient
 from scripts.demo_model.signs import samples
@@ -113,7 +113,7 @@ def write_job(system: System, page_faults: PageFaults) -> Iterator[Callable[...,
         for opened in store.open_jobs():
             if opened.job_id == job.job_id:
                 store.close(opened)
-        store.say_accepted(job.job_id, "test", Said(count))
+        store.put_accepted_count(job.job_id, "test", AcceptedCount(count))
         return WrittenJob(store, job, images)
 
     yield write
@@ -179,7 +179,7 @@ def test_images_that_are_added_while_the_page_is_open_appear(
     ref = ImageRef(written.job.job_id, new_id())
     late = ImageRecord(ref, "late.jpg", input_key(ref, "jpg"), 10, datetime.now(UTC))
     written.store.record_images([late], datetime.now(UTC))
-    written.store.say_accepted(written.job.job_id, "test", Said(4))
+    written.store.put_accepted_count(written.job.job_id, "test", AcceptedCount(4))
     expect(page.locator(".tile")).to_have_count(4)
     expect(page.locator('[data-slot="accepted"]')).to_have_text("4")
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Dialog, Page, Route, expect
 
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from scripts.client import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System

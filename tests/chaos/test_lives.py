@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from core.config import PATH_VARIABLE
-from core.fleet_store import FleetStore
+from core.fleet.store import FleetStore
 from scripts.client import ApiClient
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet

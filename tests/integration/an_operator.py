@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import requests
 
+from core.credentials import RecoveryCodes
 from core.provision import provision_user_pool
-from core.recovery_codes import RecoveryCodes
 from localcloud.control_client import mails
 from services.accounts import Accounts
 from services.clients import Clients

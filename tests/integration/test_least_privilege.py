@@ -29,7 +29,7 @@ from tests.integration.not_their_own import NOT_THEIR_OWN
 from tests.integration.stack_roles import ACCOUNT, REGION, TIERS, StackOfRoles, web_command, worker_command
 from tests.support.stack_template import GIVEN, listed, statements
 from tests.support.waiting import wait_until
-from web_tier.access.keys import KEYS_FILE_VARIABLE
+from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
 pytestmark = pytest.mark.processes
 

@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 from tests.integration.an_operator import Operator
 from tests.integration.stack_roles import web_command, worker_command
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from web_tier.access.keys import KEYS_FILE_VARIABLE
+from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
 pytestmark = pytest.mark.processes
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from core.dead_letters import DeadLetterStore
-from core.job_items import image_item
-from core.job_records import ImageRecord, Resend
-from core.jobs import JobStore
+from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.items import image_item
+from core.jobs.models import ImageRecord, Resend
+from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from services.table import Item
 from tests.simulation.data_path.machine import STEPS, play
@@ -20,7 +20,7 @@ from tests.simulation.data_path.world import WORKERS, BrokenError, World
 from web_tier.controller.cleanup import LINGER_SECONDS
 from web_tier.controller.reconciler import ResultRecovery
 from web_tier.controller.result_recorder import ResultRecorder
-from web_tier.intake.store import ImageIngest
+from web_tier.uploads.ingest import ImageIngest
 
 HISTORIES = 810
 SEEDS = 6
@@ -199,7 +199,7 @@ def test_an_intake_that_accepts_without_a_request_is_repaired_and_one_without_a_
         world.run(60, 6)
 
     assert len(settled(False, act).done_labels) == 1
-    monkeypatch.setattr(ImageIngest, "_write", lambda *_: None)
+    monkeypatch.setattr(ImageIngest, "_record", lambda *_: None)
     with pytest.raises(BrokenError, match="was accepted and is not there"):
         settled(False, act)
 

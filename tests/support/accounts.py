@@ -9,8 +9,7 @@ from botocore.exceptions import EndpointConnectionError
 from flask import Flask
 from flask.testing import FlaskClient
 
-from core.personal_tokens import PersonalTokens
-from core.recovery_codes import RecoveryCodes
+from core.credentials import PersonalTokens, RecoveryCodes
 from core.tokens import TokenClaims, TokenVerifier
 from services.table import Table
 from services.user_errors import (
@@ -21,11 +20,9 @@ from services.user_errors import (
     WrongSecondFactorError,
 )
 from services.users import Account, CodeWanted, NewPasswordWanted, PoolTokens, UserPool, required_email
-from web_tier.access.access import Access, Parts
-from web_tier.access.keys import SessionKeys
-from web_tier.access.known_accounts import KnownAccounts
-from web_tier.access.session_records import SessionRecords
-from web_tier.access.sessions import Renewed, Sessions, SessionTimes
+from web_tier.auth.context import AccountCache, AuthContext, AuthServices
+from web_tier.auth.session_keys import SessionKeys
+from web_tier.auth.sessions import RenewedTokens, Sessions, SessionStore, SessionTimes
 
 SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 PASSWORD = "Correct-horse-7-battery"
@@ -157,23 +154,23 @@ def _tokens(email: str) -> PoolTokens:
     return PoolTokens(f"id of {email}", f"access of {email}", f"refresh of {email}")
 
 
-def access_by(pool: MemoryPool, table: Table) -> Access:
+def access_by(pool: MemoryPool, table: Table) -> AuthContext:
     """Return a sign-in with `pool`; sessions and tokens are in `table`."""
 
-    def renew(refresh_token: str) -> Renewed:
-        return Renewed(pool.verify(refresh_token.replace("refresh", "id")), refresh_token)
+    def renew(refresh_token: str) -> RenewedTokens:
+        return RenewedTokens(pool.verify(refresh_token.replace("refresh", "id")), refresh_token)
 
-    parts = Parts(
+    parts = AuthServices(
         pool=cast(UserPool, pool),
         verifier=cast(TokenVerifier, pool),
         sessions=Sessions(
-            SessionRecords(table), SessionKeys([SESSION_KEY]), SessionTimes(3_600, 43_200), renew, time.time
+            SessionStore(table), SessionKeys([SESSION_KEY]), SessionTimes(3_600, 43_200), renew, time.time
         ),
         personal_tokens=PersonalTokens(table),
         recovery_codes=RecoveryCodes(table),
-        accounts=KnownAccounts(pool.account),
+        accounts=AccountCache(pool.account),
     )
-    return Access(lambda: parts)
+    return AuthContext(lambda: parts)
 
 
 def sign_in(client: FlaskClient, email: str, password: str = PASSWORD, **fields: str) -> Any:

@@ -1,25 +1,25 @@
 """A request queue that answers its messages, as the fleet does."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import Any, cast
 
 from core.ids import ImageRef
-from core.job_records import ImageRecord
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord
+from core.jobs.store import JobStore
 from core.messages import RequestMessage, Response
-from services.sqs import OutgoingMessage
+from services.sqs import OutgoingMessage, Queue
 from tests.support.jobs import done
 
 Answering = Callable[[ImageRecord], Response | None]
 
 
-@dataclass
-class AnsweringQueue:
-    """A request queue with a fleet: `answer` returns the result of an image, or None to leave it waiting."""
+class AnsweringQueue(Queue):
+    """A request queue and its fleet: `answer` returns the result of an image, or None to leave it waiting."""
 
-    store: JobStore
-    answer: Answering = done
-    images: list[ImageRef] = field(default_factory=list)
+    def __init__(self, store: JobStore, answer: Answering = done) -> None:
+        super().__init__(cast(Any, None), "memory")
+        self.store, self.answer = store, answer
+        self.images: list[ImageRef] = []
 
     def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         for message in messages:

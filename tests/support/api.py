@@ -5,7 +5,7 @@ from io import BytesIO
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from core.job_records import Job
+from core.jobs.models import Job
 
 File = tuple[str, bytes]
 """Name and content of an uploaded file."""

@@ -9,8 +9,9 @@ from typing import Any, cast
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from core.config import FleetSettings
-from core.fleet_store import Commands, FleetStore
-from core.messages import FleetSnapshot, Heartbeat, WorkerState
+from core.fleet.models import FleetSnapshot
+from core.fleet.store import Commands, FleetStore
+from core.messages import Heartbeat, WorkerState
 from services.ec2 import Fleet, Instance
 from services.metadata import DRAIN_TAG
 from services.sqs import QueueCounts

@@ -6,10 +6,10 @@ from typing import Any
 from flask.testing import FlaskClient
 
 from core.config import Config
-from core.dead_letters import DeadLetterStore
 from core.ids import new_id
-from core.job_records import ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, add_images, failed
 from web_tier.app import create_app
 

@@ -1,6 +1,6 @@
 """Faulty drawing functions for sandboxed processes."""
 
-from tests.integration.core.confined import functions
+from tests.support import sandboxed_functions as functions
 
 
 def misbehave(data: bytes, limits: tuple[int, int, int], side: int) -> bytes:

@@ -1,17 +1,18 @@
 """Jobs, images and results to test with, and a bucket and a queue in memory that can fail."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from botocore.exceptions import ClientError
 
 from core.ids import ImageRef, new_id
-from core.job_records import Counts, ImageRecord, Job, Resend, Said
-from core.jobs import JobStore
+from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job, Resend
+from core.jobs.store import JobStore
 from core.messages import Failure, LabelScore, Model, RequestMessage, Response
-from services.sqs import OutgoingMessage
+from services.s3 import Bucket
+from services.sqs import OutgoingMessage, Queue
 
 NOBODY = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
 """An id of its form that nothing has; written out, since tests that run side by side must have the same names."""
@@ -23,13 +24,14 @@ LATEST_TOKEN = 10**15
 MODEL = Model(name="demo", digest="sha256:4b1e8899")
 
 
-@dataclass
-class MemoryBucket:
-    """A bucket in memory; `fails` says of which keys' bodies it refuses to take."""
+class MemoryBucket(Bucket):
+    """A bucket in memory with the tags of its objects; `fails` returns the error for a body that it refuses."""
 
-    fails: Callable[[bytes], Exception | None] = lambda body: None
-    objects: dict[str, bytes] = field(default_factory=dict)
-    tags: dict[str, Mapping[str, str] | None] = field(default_factory=dict)
+    def __init__(self, fails: Callable[[bytes], Exception | None] = lambda body: None) -> None:
+        super().__init__(cast(Any, None), "memory")
+        self.fails = fails
+        self.objects: dict[str, bytes] = {}
+        self.tags: dict[str, Mapping[str, str] | None] = {}
 
     def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
         error = self.fails(body)
@@ -44,12 +46,15 @@ class MemoryBucket:
         return key in self.objects
 
 
-@dataclass
-class MemoryQueue:
+class MemoryQueue(Queue):
     """A queue in memory; `fails` may raise, or return the messages that it refuses."""
 
-    fails: Callable[[Sequence[OutgoingMessage]], list[OutgoingMessage]] = lambda messages: []
-    bodies: list[str] = field(default_factory=list)
+    def __init__(
+        self, fails: Callable[[Sequence[OutgoingMessage]], list[OutgoingMessage]] = lambda messages: []
+    ) -> None:
+        super().__init__(cast(Any, None), "memory")
+        self.fails = fails
+        self.bodies: list[str] = []
 
     def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         refused = self.fails(messages)
@@ -77,7 +82,7 @@ def add_images(store: JobStore, job: Job, *filenames: str) -> list[ImageRecord]:
     """Record images of a job, and count them; return them in the order of their ids."""
     records = [record(job, filename) for filename in filenames]
     store.record_images(records, NOW)
-    store.say_accepted(job.job_id, "writer", Said(len(records)))
+    store.put_accepted_count(job.job_id, "writer", AcceptedCount(len(records)))
     return sorted(records, key=lambda added: added.ref.image_id)
 
 
@@ -115,7 +120,7 @@ def request_again(store: JobStore, images: Sequence[ImageRecord], at: datetime) 
     """Record that failed images of one job are requested again, as the web tier does."""
     for record in store.images_of([image.ref for image in images]).values():
         assert store.replace_image(record, replace(record, attempt=record.attempt + 1, retried_at=at))
-    store.note_retried(images[0].ref.job_id, at)
+    store.put_retried(images[0].ref.job_id, at)
 
 
 def send_again(store: JobStore, image: ImageRecord, times: int = 1, at: datetime = NOW) -> None:

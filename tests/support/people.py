@@ -1,5 +1,6 @@
 """People at the page, without a user pool: who has an account, what the pool's tokens are, and a clock to set."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -7,25 +8,24 @@ from typing import Any, cast
 from flask import Flask, Response
 from flask.testing import FlaskClient
 
-from core.personal_tokens import PersonalTokens
-from core.recovery_codes import RecoveryCodes
+from core.credentials import PersonalTokens, RecoveryCodes
 from core.tokens import TokenClaims, TokenRefusedError
 from services.accounts import OPERATORS
 from services.table import Table
 from services.user_errors import SignedOutError, WrongCredentialsError, WrongSecondFactorError
 from services.users import Account, PoolTokens
-from web_tier.access.access import COOKIE, Access, Parts
-from web_tier.access.csrf import csrf_token
-from web_tier.access.keys import SessionKeys
-from web_tier.access.known_accounts import KnownAccounts
-from web_tier.access.session_records import SessionRecords
-from web_tier.access.sessions import Renewed, Sessions, SessionTimes
+from web_tier.auth.browser import csrf_token
+from web_tier.auth.context import COOKIE, AccountCache, AuthContext, AuthServices
+from web_tier.auth.session_keys import SessionKeys
+from web_tier.auth.sessions import RenewedTokens, Sessions, SessionStore, SessionTimes
 
 KEY = "a key of the sessions, long enough to be one"
 RIGHT_PASSWORD = "Correct-Horse-9"
 MINUTE, HOUR = 60, 3_600
 TIMES = SessionTimes(idle=HOUR, longest=12 * HOUR)
 BEGIN = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+SMALL_LIMITS = {"requests_per_minute": 3, "sign_in_attempts_per_minute": 4, "images_per_day": 3, "bytes_per_day": 0}
 
 BROWSER = {"Sec-Fetch-Site": "same-origin"}
 """What a browser says when one of our own pages sends something."""
@@ -101,9 +101,9 @@ class PlayedPool:
         email = account.email if use == "id" else ""
         return TokenClaims(account.sub, email, account.email, account.groups, cast(Any, use), BEGIN)
 
-    def renew(self, refresh_token: str) -> Renewed:
+    def renew(self, refresh_token: str) -> RenewedTokens:
         tokens = self.refresh(refresh_token)
-        return Renewed(self.verify(tokens.id_token), tokens.refresh_token)
+        return RenewedTokens(self.verify(tokens.id_token), tokens.refresh_token)
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
@@ -113,20 +113,20 @@ class PlayedPool:
 
 def sessions_of(table: Table, pool: PlayedPool, clock: Clock, key: str = KEY) -> Sessions:
     """Return the sessions as one process of the web tier has them."""
-    return Sessions(SessionRecords(table), SessionKeys([key]), TIMES, pool.renew, clock.seconds)
+    return Sessions(SessionStore(table), SessionKeys([key]), TIMES, pool.renew, clock.seconds)
 
 
-def access_of(table: Table, pool: PlayedPool, clock: Clock) -> Access:
+def access_of(table: Table, pool: PlayedPool, clock: Clock) -> AuthContext:
     """Return sign-in as one process of the web tier has it."""
-    parts = Parts(
+    parts = AuthServices(
         pool=cast(Any, pool),
         verifier=cast(Any, pool),
         sessions=sessions_of(table, pool, clock),
         personal_tokens=PersonalTokens(table, clock),
         recovery_codes=RecoveryCodes(table),
-        accounts=KnownAccounts(pool.account, clock.seconds),
+        accounts=AccountCache(pool.account, clock.seconds),
     )
-    return Access(lambda: parts)
+    return AuthContext(lambda: parts)
 
 
 @dataclass
@@ -134,7 +134,7 @@ class House:
     """The web tier with sign-in, and everybody who might come."""
 
     app: Flask
-    access: Access
+    access: AuthContext
     pool: PlayedPool
     clock: Clock
 
@@ -180,3 +180,6 @@ def keep(browser: FlaskClient, set_cookie: str) -> None:
     """Let a browser have the cookie of an answer."""
     name, _, rest = set_cookie.partition("=")
     browser.set_cookie(name, rest.partition(";")[0], secure=True, httponly=True)
+
+
+HouseMaker = Callable[..., House]

@@ -11,8 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from joserfc.jwk import RSAKey
 
-from core.token_keys import issuer_of
-from core.tokens import TokenVerifier
+from core.tokens import TokenVerifier, issuer_of
 
 ISSUER = issuer_of("eu-central-1", "eu-central-1_pool")
 CLIENT = "1example23456789"

@@ -1,4 +1,4 @@
-"""Prices for tests: plain figures, unlike those of any region."""
+"""Prices that are easy to calculate with."""
 
 from core.config import Prices
 

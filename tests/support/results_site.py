@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from core.cache import ResultCache
 from core.ids import ImageRef, input_key, new_id, output_key
-from core.job_records import ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
 from core.messages import Failure, Prediction, RequestMessage, Response, failed
+from core.result_cache import ResultCache
 from services.sqs import OutgoingMessage
 from tests.support.autoscaler import EPOCH, Clock
 from tests.support.memory_bucket import MemoryBucket
@@ -101,7 +101,7 @@ class ResultsSite:
         assert self.store.replace_image(before, after)
         if request:
             self.requests.send([message(after)])
-        self.store.note_retried(ref.job_id, EPOCH)
+        self.store.put_retried(ref.job_id, EPOCH)
         return after
 
     def store_output(self, response: Response) -> None:

@@ -28,26 +28,24 @@ from werkzeug.exceptions import (
 
 from core.config import Classic
 from core.ids import ImageRef
-from core.job_records import ImageRecord
+from core.jobs.models import ImageRecord
 from core.messages import Response
 from services.errors import NotFoundError
-from web_tier.access.identity import current_identity
-from web_tier.access.owned import own_jobs
 from web_tier.api.parsing import ClassifyQuery, json_response, parse_query
 from web_tier.api.schemas import ROOT
+from web_tier.auth.identity import current_identity
+from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
-from web_tier.intake.accept import RejectedUpload
-from web_tier.intake.budget import BusyError
-from web_tier.intake.multipart import Upload
-from web_tier.intake.single_request import Parts, json_image, only_file, raw_image
-from web_tier.intake.store import UNAVAILABLE, CachedImage
-from web_tier.intake.uploads import request_parts
-from web_tier.limits.current import current_allowance
 from web_tier.parameters import known_ref
 from web_tier.problems import refuse, refuse_in_text
+from web_tier.rate_limits.limiter import current_quota_scope
 from web_tier.result_services import current_result_services
 from web_tier.results.export import ImageBody
 from web_tier.results.query import ImageResult
+from web_tier.uploads.ingest import UNAVAILABLE, CachedImage, RejectedUpload
+from web_tier.uploads.memory_limiter import BusyError
+from web_tier.uploads.multipart import Upload
+from web_tier.uploads.request_body import Parts, json_image, only_file, raw_image, request_parts
 
 BUSY_RETRY_SECONDS: Final = 5
 """Seconds after which a client should repeat a request that was rejected since too many others wait."""
@@ -65,7 +63,7 @@ def ingest_single(uploads: Iterable[Upload]) -> ImageRecord:
         QuotaExceededError: if its sender has used up the day's quota.
     """
     try:
-        outcome = current_backend().singles.take(current_identity().owner, uploads, current_allowance())
+        outcome = current_backend().singles.ingest_one(current_identity().owner, uploads, current_quota_scope())
     except BusyError as error:
         raise ServiceUnavailable(str(error)) from error
     if outcome is None:
@@ -294,7 +292,7 @@ def prediction(uuid: str) -> ResponseReturnValue:
     Returns 404 if the id is not known, and 422 if the image cannot be classified.
     """
     try:
-        _, item = own_jobs().image(image_of(uuid))
+        _, item = user_jobs().image(image_of(uuid))
     except NotFoundError as error:
         raise NotFoundError(f"there is no prediction {uuid[:80]!r}") from error
     if item.response is not None:

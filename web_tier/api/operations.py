@@ -6,7 +6,7 @@ from typing import Any
 from flask import Blueprint, jsonify, render_template
 from flask.typing import ResponseReturnValue
 
-from core.fleet import Decisions, FleetInstances
+from core.fleet.models import Decisions, FleetInstances
 from web_tier.api.classify import SingleImageBody
 from web_tier.api.openapi import JSON, ApiOperation, ApiResponse, RequestBody, document
 from web_tier.api.operators import (
@@ -53,8 +53,8 @@ from web_tier.api.schemas import (
 )
 from web_tier.api.v1 import CreateToken, LimitsBody, NewTokenBody, TokensBody
 from web_tier.backend import current_backend
-from web_tier.intake.single_request import Base64Image
 from web_tier.results.export import JSON_LINES, ImageBody
+from web_tier.uploads.request_body import Base64Image
 
 TITLE = "Fleetsight"
 

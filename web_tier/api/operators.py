@@ -10,9 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.audit import AuditEvent, AuditPage
 from core.config import Prices
 from core.cost import ThousandCost
-from core.dead_letters import DeadLetterImage, DeadLetterPage
-from core.fleet import HistoryPoint, Span, points_since
-from core.messages import MAX_REASON_CHARACTERS, Failure, FleetSnapshot, LimitsOverride, WorkerLimits
+from core.fleet.models import (
+    MAX_REASON_CHARACTERS,
+    FleetSnapshot,
+    HistoryPoint,
+    LimitsOverride,
+    Span,
+    WorkerLimits,
+    points_since,
+)
+from core.jobs.dead_letters import DeadLetterImage, DeadLetterPage
+from core.messages import Failure
 from web_tier.api.parsing import (
     AuditQuery,
     DeadLettersQuery,
@@ -26,9 +34,9 @@ from web_tier.api.schemas import ApiBody
 from web_tier.audit import audit_details, current_trail
 from web_tier.backend import current_backend
 from web_tier.fleet_orders import order_drain
-from web_tier.intake.names import shown_reason
-from web_tier.intake.redrive import Redriven, RedriveOutcome, redrive, redrive_all
 from web_tier.parameters import known_ref
+from web_tier.text import clean_reason
+from web_tier.uploads.retry import Redriven, RedriveOutcome, redrive, redrive_all
 
 SPAN_LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 
@@ -137,7 +145,7 @@ def history() -> Response:
 def pause() -> Response:
     """Pause the fleet; a second pause keeps the start of the first."""
     wanted = parse_body(PauseFleet, '{"reason": "..."}')
-    pause = current_backend().fleet.pause(datetime.now(UTC), shown_reason(wanted.reason))
+    pause = current_backend().fleet.pause(datetime.now(UTC), clean_reason(wanted.reason))
     audit_details(reason=pause.reason)
     return json_response(FleetPauseBody(paused=True, since=pause.since, reason=pause.reason))
 
@@ -157,7 +165,7 @@ def set_limits() -> Response:
         min_workers=wanted.min_workers,
         max_workers=wanted.max_workers,
         since=datetime.now(UTC),
-        reason=shown_reason(wanted.reason),
+        reason=clean_reason(wanted.reason),
     )
     current_backend().fleet.set_limits(override)
     audit_details(min_workers=override.min_workers, max_workers=override.max_workers, reason=override.reason)
@@ -254,8 +262,8 @@ class RedriveAllBody(ApiBody):
         """Return the body of the outcome."""
         return cls(
             sent=redriven.sent,
-            refused=redriven.refused,
-            gone=redriven.gone,
+            refused=redriven.rejected,
+            gone=redriven.missing,
             running=redriven.running,
             next=redriven.next_before,
         )

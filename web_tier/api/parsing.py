@@ -10,11 +10,11 @@ from flask import Response, request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import BadRequest, UnprocessableEntity
 
-from core.dead_letters import CURSOR_PATTERN
-from core.fleet import Span
+from core.fleet.models import Span
 from core.ids import ULID_PATTERN
-from web_tier.intake.names import MAX_FILENAME, MAX_JOB_NAME
+from core.jobs.dead_letters import CURSOR_PATTERN
 from web_tier.results.query import ImageState, ResultsFilter
+from web_tier.text import MAX_FILENAME, MAX_JOB_NAME
 
 MAX_PAGE = 1_000
 

@@ -7,15 +7,15 @@ from flask import Blueprint, Response, request
 from pydantic import Field
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from core.slices import MAX_FILES
-from web_tier.access.owned import own_jobs
+from core.idempotency import MAX_FILES
 from web_tier.api.parsing import idempotency_key, json_response, parse_body
 from web_tier.api.schemas import ROOT, ApiBody, RejectedImage, UploadOutcome
+from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
-from web_tier.intake.direct import FileSpec, Offer
-from web_tier.intake.uploads import upload_status
-from web_tier.limits.current import current_allowance
 from web_tier.parameters import known_id
+from web_tier.rate_limits.limiter import current_quota_scope
+from web_tier.uploads.presigned import FileSpec, PresignedOffer
+from web_tier.uploads.request_body import upload_status
 
 MAX_NAME_CHARACTERS = 1_024
 MAX_SIZE_BYTES = 2**53
@@ -75,7 +75,7 @@ class UploadOffer(ApiBody):
     links: UploadLinks
 
     @classmethod
-    def of(cls, job_id: str, offer: Offer, rejected: tuple[RejectedImage, ...]) -> Self:
+    def of(cls, job_id: str, offer: PresignedOffer, rejected: tuple[RejectedImage, ...]) -> Self:
         """Return the body of an offer."""
         here = f"{ROOT}/jobs/{job_id}"
         uploads = tuple(
@@ -101,9 +101,9 @@ class UploadOffer(ApiBody):
 def offer_uploads(job_id: str) -> Response:
     """Return a form for each file; each file has its own outcome."""
     key = idempotency_key()
-    job = own_jobs().job(known_id("job", job_id))
+    job = user_jobs().job(known_id("job", job_id))
     files = [FileSpec(file.name, file.bytes, file.content_type) for file in _parse_files().files]
-    offer, rejected = current_backend().direct.offer(job, files, key, current_allowance())
+    offer, rejected = current_backend().direct.offer(job, files, key, current_quota_scope())
     outcome = UploadOutcome.of_numbered(job_id, rejected.items())
     if offer is None:
         return json_response(outcome, 422)
@@ -113,7 +113,7 @@ def offer_uploads(job_id: str) -> Response:
 @direct.post("/jobs/<job_id>/uploads/<upload_id>/commit")
 def commit_upload(job_id: str, upload_id: str) -> Response:
     """Accept the images of an upload that have arrived; each file has its own outcome."""
-    job = own_jobs().job(known_id("job", job_id))
+    job = user_jobs().job(known_id("job", job_id))
     outcomes = current_backend().direct.commit(job, known_id("upload", upload_id))
     body = UploadOutcome.of_numbered(job_id, outcomes.items())
     return json_response(body, upload_status(list(outcomes.values())))

@@ -6,11 +6,11 @@ from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Forbidden, Unauthorized
 
-from web_tier.access.access import current_access
-from web_tier.access.identity import known_identity
-from web_tier.access.second_factor import lacks_second_factor
 from web_tier.api.parsing import json_response
 from web_tier.api.schemas import ApiBody
+from web_tier.auth.context import current_auth
+from web_tier.auth.identity import known_identity
+from web_tier.auth.permissions import lacks_second_factor
 from web_tier.backend import current_backend
 
 health = Blueprint("health", __name__)
@@ -42,7 +42,7 @@ def ready() -> Response:
 
     With sign-in the reason is hidden: the kind of an error describes internals.
     """
-    faults, shows_reason = current_backend().faults(), not current_access().signs_in
+    faults, shows_reason = current_backend().faults(), not current_auth().signs_in
     missing = {name: reason if shows_reason else "does not answer" for name, reason in faults.items()}
     return json_response(Ready(ready=not faults, missing=missing), 503 if faults else 200)
 

@@ -12,15 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.cost import JobCost
 from core.ids import ImageRef
-from core.image_errors import CODES
-from core.job_records import Job, JobState, JobStatus
+from core.images import CODES
+from core.jobs.models import Job, JobState, JobStatus
 from core.messages import Model
-from web_tier.intake.accept import RejectedUpload
-from web_tier.intake.names import MAX_JOB_NAME
-from web_tier.intake.retry import Retried, RetriedOutcome
-from web_tier.intake.store import Outcome
 from web_tier.results.export import ImageBody
 from web_tier.results.query import ResultsPage, images_per_second
+from web_tier.text import MAX_JOB_NAME
+from web_tier.uploads.ingest import RejectedUpload, UploadResult
+from web_tier.uploads.retry import Retried, RetriedOutcome
 
 ROOT = "/api/v1"
 
@@ -207,12 +206,12 @@ class UploadOutcome(ApiBody):
     rejected: tuple[RejectedImage, ...]
 
     @classmethod
-    def of(cls, job_id: str, outcomes: Iterable[Outcome]) -> Self:
+    def of(cls, job_id: str, outcomes: Iterable[UploadResult]) -> Self:
         """Return the body of `outcomes`."""
         return cls.of_numbered(job_id, enumerate(outcomes))
 
     @classmethod
-    def of_numbered(cls, job_id: str, outcomes: Iterable[tuple[int, Outcome]]) -> Self:
+    def of_numbered(cls, job_id: str, outcomes: Iterable[tuple[int, UploadResult]]) -> Self:
         """Return the body of `outcomes`, each with the position of its file."""
         accepted, rejected = [], []
         for index, outcome in outcomes:
@@ -273,11 +272,11 @@ class RetryOutcome(ApiBody):
     @classmethod
     def of(cls, job_id: str, retried: Retried) -> Self:
         """Return the body of a retry."""
-        gone = tuple(GoneImage(image_id=image.ref.image_id, filename=image.filename) for image in retried.gone)
+        gone = tuple(GoneImage(image_id=image.ref.image_id, filename=image.filename) for image in retried.missing)
         return cls(
             job_id=job_id,
             sent=retried.sent,
-            refused=retried.refused,
+            refused=retried.rejected,
             gone=gone,
             final=retried.final,
             running=retried.running,

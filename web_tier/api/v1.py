@@ -10,15 +10,12 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import Forbidden, NotFound, UnprocessableEntity
 
-from core.claims import Claim
 from core.config import Config
+from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, TokenNotMadeError
+from core.idempotency import Claim
 from core.ids import new_id
-from core.job_records import Job
-from core.personal_tokens import MAX_CHARACTERS, MAX_DAYS, PersonalToken, TokenNotMadeError
+from core.jobs.models import Job
 from services.errors import NotFoundError
-from web_tier.access.access import current_access
-from web_tier.access.identity import Scope, current_identity
-from web_tier.access.owned import UserJobs, own_jobs
 from web_tier.api.operators import FleetStatusBody
 from web_tier.api.parsing import (
     FilterQuery,
@@ -44,20 +41,23 @@ from web_tier.api.schemas import (
     UploadOutcome,
 )
 from web_tier.audit import audit_details
+from web_tier.auth.context import current_auth
+from web_tier.auth.identity import Scope, current_identity
+from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
-from web_tier.intake.multipart import Upload
-from web_tier.intake.names import shown_job_name
-from web_tier.intake.retry import retry_failed, retry_image
-from web_tier.intake.slices import take_once
-from web_tier.intake.uploads import request_parts, upload_status
-from web_tier.limits.allowance import Allowance
-from web_tier.limits.current import current_allowance, left
 from web_tier.parameters import known_id, known_ref
 from web_tier.problems import IdempotencyKeyReusedError, TooManyOpenJobsError
+from web_tier.rate_limits.limiter import current_quota_scope, remaining_quota
+from web_tier.rate_limits.quotas import QuotaScope
 from web_tier.result_services import current_result_services
 from web_tier.results.export import JSON_LINES, ImageBody, csv_lines, json_lines, json_object
 from web_tier.results.progress import job_cost
 from web_tier.results.query import ImageResult, all_results, filtered_page, find_jobs
+from web_tier.text import clean_job_name
+from web_tier.uploads.idempotency import ingest_idempotent
+from web_tier.uploads.multipart import Upload
+from web_tier.uploads.request_body import request_parts, upload_status
+from web_tier.uploads.retry import retry_failed, retry_image
 
 api = Blueprint("api_v1", __name__)
 
@@ -77,21 +77,21 @@ def index() -> Response:
     return json_response(Index())
 
 
-def create_job(jobs: UserJobs, wanted: CreateJob, config: Config, allowance: Allowance) -> Job:
+def create_job(jobs: UserJobs, wanted: CreateJob, config: Config, quota: QuotaScope) -> Job:
     """Return a new job among the user's `jobs`.
 
     Raises:
         TooManyOpenJobsError: as `check_open_jobs_limit`.
         QuotaExceededError: if the day's quota of jobs is used up.
     """
-    job = Job(new_id(), shown_job_name(wanted.name), datetime.now(UTC), wanted.keep, jobs.owner)
+    job = Job(new_id(), clean_job_name(wanted.name), datetime.now(UTC), wanted.keep, jobs.owner)
     check_open_jobs_limit(jobs, config)
-    allowance.charge_job()
+    quota.charge_job()
     jobs.create(job)
     return job
 
 
-def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config, allowance: Allowance) -> Job:
+def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config, quota: QuotaScope) -> Job:
     """Return the job of the user's first request with the idempotency key `key`; this request may be the first.
 
     Raises:
@@ -103,8 +103,8 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
     claim = claims.find(key, datetime.now(UTC))
     if claim is None:
         check_open_jobs_limit(jobs, config)
-        allowance.charge_job()
-        claim = claims.take(key, Claim(new_id(), request, datetime.now(UTC)))
+        quota.charge_job()
+        claim = claims.acquire(key, Claim(new_id(), request, datetime.now(UTC)))
     if claim.request != request:
         raise IdempotencyKeyReusedError("this Idempotency-Key came with another request before; use a new key")
     if claim.stored:
@@ -113,7 +113,7 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
         except NotFoundError as error:
             raise NotFoundError("the job of this Idempotency-Key has been deleted; use a new key") from error
     # This is the first request, or it repeats one that crashed here: both store the same item.
-    job = Job(claim.job_id, shown_job_name(wanted.name), claim.at, wanted.keep, jobs.owner)
+    job = Job(claim.job_id, clean_job_name(wanted.name), claim.at, wanted.keep, jobs.owner)
     jobs.create(job)
     claims.mark_stored(key)
     return job
@@ -142,11 +142,11 @@ def check_open_jobs_limit(jobs: UserJobs, config: Config) -> None:
 def new_job() -> ResponseReturnValue:
     """Create a job."""
     wanted, key = parse_body(CreateJob, '{"name": "..."}'), idempotency_key()
-    jobs, config, allowance = own_jobs(), current_backend().config, current_allowance()
+    jobs, config, quota = user_jobs(), current_backend().config, current_quota_scope()
     if key is None:
-        job = create_job(jobs, wanted, config, allowance)
+        job = create_job(jobs, wanted, config, quota)
     else:
-        job = create_job_once(jobs, wanted, key, config, allowance)
+        job = create_job_once(jobs, wanted, key, config, quota)
     body = JobBody.of(job)
     return json_response(body, 201), {"Location": body.links.self}
 
@@ -155,14 +155,14 @@ def new_job() -> ResponseReturnValue:
 def list_jobs() -> Response:
     """List jobs, newest first."""
     query = parse_query(JobsQuery)
-    found = find_jobs(own_jobs(), before=query.before, limit=query.limit, name=query.name)
+    found = find_jobs(user_jobs(), before=query.before, limit=query.limit, name=query.name)
     return json_response(JobsPage(jobs=tuple(JobBody.of(job) for job in found.jobs), next=found.next_before))
 
 
 @api.get("/jobs/<job_id>")
 def job_status(job_id: str) -> Response:
     """Return the status of a job."""
-    backend, jobs = current_backend(), own_jobs()
+    backend, jobs = current_backend(), user_jobs()
     status = jobs.status(known_id("job", job_id))
     model = backend.models.find(jobs, status)
     cost = job_cost(status.counts, backend.fleet.snapshot(), backend.fleet, backend.config.prices)
@@ -172,7 +172,7 @@ def job_status(job_id: str) -> Response:
 @api.delete("/jobs/<job_id>")
 def delete_job(job_id: str) -> ResponseReturnValue:
     """Delete a job; its images and results are removed soon after."""
-    own_jobs().delete(known_id("job", job_id))
+    user_jobs().delete(known_id("job", job_id))
     return "", 204
 
 
@@ -180,13 +180,13 @@ def delete_job(job_id: str) -> ResponseReturnValue:
 def add_images(job_id: str) -> Response:
     """Accept images into a job; each file has its own outcome."""
     backend, key = current_backend(), idempotency_key()
-    job = own_jobs().job(known_id("job", job_id))
+    job = user_jobs().job(known_id("job", job_id))
     uploads = (part for part in request_parts(backend.config.web) if isinstance(part, Upload))
-    intake, allowance = backend.intake, current_allowance()
+    intake, quota = backend.intake, current_quota_scope()
     if key is None:
-        outcomes = intake.take(job, uploads, allowance)
+        outcomes = intake.ingest(job, uploads, quota)
     else:
-        outcomes = take_once(intake, job, key, uploads, allowance)
+        outcomes = ingest_idempotent(intake, job, key, uploads, quota)
     if not outcomes:
         raise UnprocessableEntity("the form holds no file; send one or more images in any fields")
     return json_response(UploadOutcome.of(job_id, outcomes), upload_status(outcomes))
@@ -195,8 +195,8 @@ def add_images(job_id: str) -> Response:
 @api.post("/jobs/<job_id>/retry")
 def retry_job(job_id: str) -> Response:
     """Request the failed images of a job again."""
-    query, job = parse_query(RetryQuery), own_jobs().job(known_id("job", job_id))
-    retried = retry_failed(current_backend().intake, job, current_allowance(), after=query.after)
+    query, job = parse_query(RetryQuery), user_jobs().job(known_id("job", job_id))
+    retried = retry_failed(current_backend().intake, job, current_quota_scope(), after=query.after)
     return json_response(RetryOutcome.of(job_id, retried))
 
 
@@ -204,15 +204,15 @@ def retry_job(job_id: str) -> Response:
 def retry_one(job_id: str, image_id: str) -> Response:
     """Request one failed image again."""
     ref = known_ref(job_id, image_id)
-    _, item = own_jobs().image(ref)
-    retried = retry_image(current_backend().intake, item.record, item.response, current_allowance())
+    _, item = user_jobs().image(ref)
+    retried = retry_image(current_backend().intake, item.record, item.response, current_quota_scope())
     return json_response(ImageRetryOutcome.of(ref, retried))
 
 
 @api.get("/jobs/<job_id>/results")
 def job_results(job_id: str) -> Response:
     """Return images of a job with their results, a page at a time."""
-    query, jobs = parse_query(ResultsQuery), own_jobs()
+    query, jobs = parse_query(ResultsQuery), user_jobs()
     jobs.job(known_id("job", job_id))
     page = filtered_page(jobs, job_id, query.filter(), after=query.after, limit=query.limit)
     return json_response(ResultsBody.of(job_id, page))
@@ -239,7 +239,7 @@ def job_results_json(job_id: str) -> Response:
 @api.get("/jobs/<job_id>/results/file")
 def job_results_file(job_id: str) -> Response:
     """Return the results file of a finished job from the output bucket."""
-    merged = own_jobs().status(known_id("job", job_id)).merged
+    merged = user_jobs().status(known_id("job", job_id)).merged
     if merged is None:
         raise NotFound("the results are not one file yet; that is written when the job is finished")
     return _download(job_id, current_result_services().objects.results_file(merged.key), "jsonl", JSON_LINES)
@@ -249,7 +249,7 @@ def job_results_file(job_id: str) -> Response:
 def job_image(job_id: str, image_id: str) -> Response:
     """Return one image of a job with its result."""
     ref = known_ref(job_id, image_id)
-    _, item = own_jobs().image(ref)
+    _, item = user_jobs().image(ref)
     return json_response(ImageBody.of(item))
 
 
@@ -267,7 +267,7 @@ def fleet() -> Response:
 
 def _wanted_results(job_id: str) -> Iterator[ImageResult]:
     """Return the results that match the query; errors are raised before the first result."""
-    wanted, jobs = parse_query(FilterQuery).filter(), own_jobs()
+    wanted, jobs = parse_query(FilterQuery).filter(), user_jobs()
     jobs.job(known_id("job", job_id))
     return all_results(jobs, job_id, wanted)
 
@@ -297,7 +297,7 @@ class LimitsBody(BaseModel):
 @limits_api.get("/limits")
 def limits_left() -> Response:
     """Return the limits of the caller, and what is left of the day's quotas."""
-    limits, still = current_backend().config.limits, left(current_identity().owner)
+    limits, still = current_backend().config.limits, remaining_quota(current_identity().owner)
     if still is None:
         return json_response(LimitsBody())
     body = LimitsBody(
@@ -374,7 +374,7 @@ class TokensBody(ApiBody):
 @tokens_api.get("/tokens")
 def list_tokens() -> Response:
     """List the tokens of the caller, newest first."""
-    tokens = current_access().personal_tokens.list(current_identity().owner)
+    tokens = current_auth().personal_tokens.list(current_identity().owner)
     return json_response(TokensBody(tokens=tuple(TokenBody.of(token) for token in tokens)))
 
 
@@ -385,7 +385,7 @@ def make_token() -> ResponseReturnValue:
     if Scope.OPERATE in wanted.scopes and not who.operates:
         raise Forbidden("only operators can make a token with the scope operate; leave it out")
     try:
-        text, token = current_access().personal_tokens.make(
+        text, token = current_auth().personal_tokens.make(
             who.owner, who.email, wanted.name, wanted.scopes, wanted.days
         )
     except TokenNotMadeError as error:
@@ -397,5 +397,5 @@ def make_token() -> ResponseReturnValue:
 @tokens_api.delete("/tokens/<token_id>")
 def revoke_token(token_id: str) -> ResponseReturnValue:
     """Revoke a token."""
-    current_access().personal_tokens.revoke(current_identity().owner, known_id("token", token_id))
+    current_auth().personal_tokens.revoke(current_identity().owner, known_id("token", token_id))
     return "", 204

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from core.cost import SECONDS_AN_HOUR, Bill, total
-from core.messages import BillingPeriod, FleetSnapshot
+from core.fleet.models import BillingPeriod, FleetSnapshot
 from services.ec2 import Instance
 from web_tier.autoscaler.observe import FleetDescription
 

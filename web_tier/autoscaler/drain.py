@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.fleet_store import Commands, FleetStore
+from core.fleet.store import Commands, FleetStore
 from services.ec2 import ALIVE, Fleet, Instance
 from web_tier.autoscaler.observe import LISTED, Observation
 from web_tier.autoscaler.reporting import FleetEvent

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from core.messages import FleetSnapshot
+from core.fleet.models import FleetSnapshot
 from services.sqs import QueueCounts
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry, WorkerStatus

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from core.config import FleetSettings
-from core.messages import FleetPause
+from core.fleet.models import FleetPause
 from services.sqs import QueueCounts
 from web_tier.autoscaler.observe import FleetMetrics, Observation
 

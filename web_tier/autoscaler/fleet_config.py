@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.config import Config, FleetSettings, load_config
+from core.fleet.models import LimitsOverride, WorkerLimits
 from core.format import limits_words
-from core.messages import LimitsOverride, WorkerLimits
 from services.errors import ConfigError
 from web_tier.autoscaler.reporting import FleetEvent
 

@@ -28,8 +28,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from core.fleet import JournalEntry, LaunchJournal
-from core.fleet_store import FleetStore
+from core.fleet.models import JournalEntry, LaunchJournal
+from core.fleet.store import FleetStore
 from core.ids import new_id
 from services.errors import FleetsightError
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS

@@ -27,7 +27,7 @@ from enum import Enum, auto
 from botocore.exceptions import BotoCoreError
 
 from core.config import FleetSettings
-from core.fleet import JournalEntry
+from core.fleet.models import JournalEntry
 from services.backoff import Backoff
 from services.ec2 import ALIVE, Fleet
 from services.errors import LaunchError

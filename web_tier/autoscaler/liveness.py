@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from core.fleet import FleetInstance
+from core.fleet.models import FleetInstance
 from core.messages import Heartbeat, Response, WorkerState
 from services.ec2 import ALIVE, Instance
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, FleetDescription

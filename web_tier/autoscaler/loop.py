@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import FleetSettings
-from core.messages import FleetPause
+from core.fleet.models import FleetPause
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.drain import DrainCommands, Drainer, OperatorCommands, ScaleInProtection

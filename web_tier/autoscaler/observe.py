@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from core.messages import FleetPause
+from core.fleet.models import FleetPause
 from services.ec2 import ALIVE, Fleet, Instance
 from services.sqs import Queue, QueueCounts
 

@@ -17,9 +17,18 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from core.config import FleetSettings
-from core.fleet import Decision, Decisions, FleetInstance, FleetInstances, HistoryBlock, Span
-from core.fleet_store import FleetStore
-from core.messages import FleetSnapshot, LimitsOverride, WorkerLimits
+from core.fleet.models import (
+    Decision,
+    Decisions,
+    FleetInstance,
+    FleetInstances,
+    FleetSnapshot,
+    HistoryBlock,
+    LimitsOverride,
+    Span,
+    WorkerLimits,
+)
+from core.fleet.store import FleetStore
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.explain import DecisionKind

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from core.job_records import DeletedJob, Job
-from core.jobs import JobStore
+from core.jobs.models import DeletedJob, Job
+from core.jobs.store import JobStore
 from services.s3 import Bucket
 from web_tier.controller.result_recorder import ResultRecorder
 
@@ -76,7 +76,7 @@ class JobCleanup:
             if (has_lingered or not state.is_removed) and self._remove_all(job):
                 state.is_removed = True
                 if has_lingered:
-                    self.store.forget_deleted(job)
+                    self.store.unmark_deleted(job)
         return self.every_seconds
 
     def _remove_all(self, job: DeletedJob) -> bool:
@@ -127,7 +127,7 @@ class JobExpiry:
     def tick(self) -> float:
         """Delete the jobs that have expired; return the seconds until the next round."""
         if self.lifetime and self.active():
-            self.store.take_back_expiries()
+            self.store.cancel_expiries()
             newest = self.store.newest_job()
             if newest is not None:
                 self._delete_expired(newest.created_at + self.lifetime)

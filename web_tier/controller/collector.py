@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from core.cache import ResultCache
-from core.messages import Heartbeat, Response, from_worker
+from core.messages import Heartbeat, Response, parse_worker_message
+from core.result_cache import ResultCache
 from services.errors import MessageError
 from services.sqs import BATCH, Queue, ReceivedMessage
 from services.table import is_throttled
@@ -172,7 +172,7 @@ def parse(messages: Sequence[ReceivedMessage]) -> list[tuple[ReceivedMessage, Re
     parsed: list[tuple[ReceivedMessage, Response | Heartbeat]] = []
     for message in messages:
         try:
-            parsed.append((message, from_worker(message.body)))
+            parsed.append((message, parse_worker_message(message.body)))
         except MessageError as error:
             _log.warning("dropped a malformed response", extra={"message_id": message.id, "reason": str(error)})
     return parsed

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from core.ids import ImageRef
-from core.job_records import ImageRecord, OpenJob, Resend
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord, OpenJob, Resend
+from core.jobs.store import JobStore
 from core.messages import GONE, Failure, RequestMessage, Response, crashed_worker, failed
 from core.predictions import store_prediction, stored_prediction
 from services.errors import MessageError
@@ -93,7 +93,7 @@ class ResultRecovery:
 class DeadLetterConsumer:
     """Turns each dead letter, a request that was received too often, into a failed result.
 
-    When the recorder records such a result, it also records the image for operators: `core/dead_letters.py`.
+    When the recorder records such a result, it also records the image for operators: `core/jobs/dead_letters.py`.
 
     Attributes:
         receives: how often a request was received before it became a dead letter: the queue's maxReceiveCount.

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from core.dead_letters import DeadLetterStore, is_given_up
 from core.ids import ImageRef, input_key, output_key
-from core.job_records import Counts, ImageRecord, Resend, with_answers, with_cached, with_result
-from core.jobs import JobStore
+from core.jobs.dead_letters import DeadLetterStore, is_given_up
+from core.jobs.models import Counts, ImageRecord, Resend, with_answers, with_cached, with_result
+from core.jobs.store import JobStore
 from core.messages import Response, Status
 from services.errors import FleetsightError, NotFoundError
 

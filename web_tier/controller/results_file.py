@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from core.ids import ImageRef, merged_key
-from core.job_records import ImageRecord, JobStatus, MergedFile, OpenJob
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord, JobStatus, MergedFile, OpenJob
+from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from services.s3 import Bucket
 from web_tier.results.export import JSON_LINES, json_lines
@@ -153,7 +153,7 @@ class ResultsFileWriter:
         finally:
             if is_refused or not self.active():
                 # This controller may have been frozen and have replaced a later controller's file by an old one.
-                self.store.forget_merged(job_id, self.now())
+                self.store.delete_merged(job_id, self.now())
         if is_refused:
             raise TenureOverError
         state.written, state.retrying = status.edition, retrying

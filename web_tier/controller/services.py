@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.cache import ResultCache
 from core.config import Config
-from core.fleet_store import FleetStore
+from core.fleet.store import FleetStore
 from core.ids import new_id
-from core.jobs import JobStore
+from core.jobs.store import JobStore
+from core.result_cache import ResultCache
 from services.clients import Clients
 from services.ec2 import Fleet
 from services.lease import Lease

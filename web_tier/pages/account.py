@@ -6,16 +6,15 @@ from typing import Any, Final
 
 from flask import Response, jsonify, make_response, redirect, render_template, request, url_for
 
-from core.personal_tokens import MAX_DAYS, TokenNotMadeError
+from core.credentials import MAX_DAYS, TokenNotMadeError
 from services.errors import FleetsightError
 from services.user_errors import TooManyAttemptsError, WrongCredentialsError
-from web_tier.access.access import current_access
-from web_tier.access.csrf import csrf_token
-from web_tier.access.identity import Identity, Scope, current_identity, known_identity
-from web_tier.access.own_path import FIRST_PAGE, own_path
 from web_tier.audit import audit_details
+from web_tier.auth.browser import FIRST_PAGE, csrf_token, safe_redirect
+from web_tier.auth.context import current_auth
+from web_tier.auth.identity import Identity, Scope, current_identity, known_identity
 from web_tier.backend import current_backend
-from web_tier.limits.current import left
+from web_tier.rate_limits.limiter import remaining_quota
 
 RETRY_AFTER_SECONDS: Final = 60
 """The user pool does not report how long it rejects attempts: a second at first, up to 15 minutes."""
@@ -51,7 +50,7 @@ def redirect_to(address: str) -> Response:
 
 def next_path() -> str:
     """Return the path to continue with after the form: a path of this site."""
-    return own_path(request.values.get("next", FIRST_PAGE))
+    return safe_redirect(request.values.get("next", FIRST_PAGE))
 
 
 def form_field(field: str) -> str:
@@ -102,7 +101,7 @@ UNKNOWN = Visitor(signs_in=True, signed_in=False, is_known=False)
 
 def visitor() -> Visitor:
     """Return the visitor of the current request."""
-    identity, signs_in = known_identity(), current_access().signs_in
+    identity, signs_in = known_identity(), current_auth().signs_in
     may_sign_up = signs_in and current_backend().config.auth.sign_up
     if identity is None:
         return Visitor(signs_in, False, may_sign_up=may_sign_up)
@@ -124,7 +123,7 @@ def make_token() -> Response:
     """Create a token and show it once."""
     who = current_identity()
     scopes = [scope for scope in _grantable_scopes(who) if scope in request.form.getlist("scopes")]
-    days, tokens = form_field("days").strip(), current_access().personal_tokens
+    days, tokens = form_field("days").strip(), current_auth().personal_tokens
     if not (days.isascii() and days.isdigit() and len(days) <= MAX_DAYS_DIGITS):
         fault = TokenNotMadeError(f"write after how many days the token expires: a whole number from 1 to {MAX_DAYS}")
         return render_error("account", fault, **_context())
@@ -138,19 +137,19 @@ def make_token() -> Response:
 
 def revoke_token(token_id: str) -> Response:
     """Revoke a token and redirect to the list."""
-    current_access().personal_tokens.revoke(current_identity().owner, token_id)
+    current_auth().personal_tokens.revoke(current_identity().owner, token_id)
     return redirect_to(url_for("accounts.account"))
 
 
 def _context() -> dict[str, Any]:
     identity = current_identity()
-    account = current_access().accounts.find(identity.owner)
+    account = current_auth().accounts.find(identity.owner)
     return {
         "identity": identity,
         "second_factor": account is not None and account.second_factor,
-        "tokens": current_access().personal_tokens.list(identity.owner),
+        "tokens": current_auth().personal_tokens.list(identity.owner),
         "scopes": _grantable_scopes(identity),
-        "left": left(identity.owner),
+        "left": remaining_quota(identity.owner),
     }
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from flask import render_template, request
 from werkzeug.exceptions import BadRequest
 
-from core.audit import KEPT
+from core.audit import RETENTION
 from web_tier.audit import current_trail
 from web_tier.backend import current_backend
 from web_tier.parameters import cursor
@@ -28,7 +28,7 @@ def audit_page() -> str:
         "audit.html",
         page=page,
         query={"user": user, "since": since or "", "until": until or ""},
-        kept_days=KEPT.days,
+        kept_days=RETENTION.days,
         is_first_page="before" not in request.args,
         fleet=current_backend().fleet.snapshot(),
     )

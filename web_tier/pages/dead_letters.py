@@ -8,13 +8,13 @@ from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
-from core.dead_letters import CURSOR_PATTERN, DeadLetterImage
 from core.format import DISCARD_WORDS, REDRIVE_WORDS, redriven_words
-from web_tier.access.identity import current_identity
+from core.jobs.dead_letters import CURSOR_PATTERN, DeadLetterImage
 from web_tier.audit import audit_details
+from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
-from web_tier.intake.redrive import redrive, redrive_all
 from web_tier.parameters import known_ref
+from web_tier.uploads.retry import redrive, redrive_all
 
 LETTERS_PER_PAGE = 50
 DISCARDED = "discarded"
@@ -70,7 +70,7 @@ def redrive_letters() -> ResponseReturnValue:
     backend = current_backend()
     redriven = redrive_all(backend.intake, backend.dead_letters, _before())
     audit_details(sent=redriven.sent)
-    counts = {"refused": redriven.refused, "gone": redriven.gone, "running": redriven.running}
+    counts = {"refused": redriven.rejected, "gone": redriven.missing, "running": redriven.running}
     return _redirect_to_list(
         redriven.next_before, sent=redriven.sent, **{name: count for name, count in counts.items() if count}
     )

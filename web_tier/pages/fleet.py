@@ -17,10 +17,9 @@ from werkzeug.exceptions import BadRequest
 
 from core.config import Prices
 from core.cost import ThousandCost
-from core.fleet import Decision, HistoryPoint, Span, points_since
-from core.fleet_store import FleetState, FleetStore
+from core.fleet.models import Decision, FleetSnapshot, HistoryPoint, Span, WorkerLimits, points_since
+from core.fleet.store import FleetState, FleetStore
 from core.format import clocks_words, dollars, fleet_sentence, limits_words, pause_words, plural
-from core.messages import FleetSnapshot, WorkerLimits
 from web_tier.backend import current_backend
 from web_tier.pages.fleet_controls import limits_in_force
 from web_tier.pages.instances import InstanceRow

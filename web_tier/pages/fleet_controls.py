@@ -9,13 +9,13 @@ from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from core.config import MAX_WORKERS
-from core.fleet_store import FleetState
+from core.fleet.models import LimitsOverride, WorkerLimits
+from core.fleet.store import FleetState
 from core.format import limits_words
-from core.messages import LimitsOverride, WorkerLimits
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend
 from web_tier.fleet_orders import drainable, order_drain
-from web_tier.intake.names import shown_reason
+from web_tier.text import clean_reason
 
 MAX_SHOWN_CHARACTERS = 10
 """Characters of an invalid field that the form shows again."""
@@ -54,7 +54,7 @@ class LimitsForm:
     def of_fields(cls, fields: Mapping[str, str]) -> Self:
         """Return the form that a browser sent, validated."""
         low, high = (fields.get(name, "").strip()[:MAX_SHOWN_CHARACTERS] for name in ("min_workers", "max_workers"))
-        form = cls(low, high, shown_reason(fields.get("reason", "")))
+        form = cls(low, high, clean_reason(fields.get("reason", "")))
         return replace(form, fault=form.validate())
 
     def validate(self) -> str | None:
@@ -77,7 +77,7 @@ class LimitsForm:
 
 def pause() -> ResponseReturnValue:
     """Pause the fleet and redirect to its page."""
-    pause = current_backend().fleet.pause(datetime.now(UTC), shown_reason(request.form.get("reason", "")))
+    pause = current_backend().fleet.pause(datetime.now(UTC), clean_reason(request.form.get("reason", "")))
     audit_details(reason=pause.reason)
     return _redirect_to_fleet()
 

@@ -17,21 +17,21 @@ from flask.typing import ResponseReturnValue
 from ulid import ULID
 from werkzeug.exceptions import ServiceUnavailable
 
-from core.confined.errors import PoolUnavailableError
 from core.format import clock, duration, milliseconds, plural
 from core.ids import ImageRef
-from core.job_records import Resend
+from core.jobs.models import Resend
 from core.messages import CRASHED_WORKER, Response
+from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError, ObjectTooLargeError
-from web_tier.access.owned import own_jobs
+from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
-from web_tier.intake.retry import retry_image
-from web_tier.limits.current import current_allowance
 from web_tier.pages.job import job_page_after
 from web_tier.parameters import known_ref
+from web_tier.rate_limits.limiter import current_quota_scope
 from web_tier.result_services import current_result_services
 from web_tier.results.query import ImageResult, is_final
 from web_tier.results.thumbnails import CONTENT_TYPE, PREVIEW, TILE, NoThumbnailError
+from web_tier.uploads.retry import retry_image
 
 THUMBNAIL_SECONDS = 3_600
 """How long a browser caches a thumbnail; the image at an address never changes."""
@@ -62,7 +62,7 @@ _WORKER_STEPS = (
 def image_page(job_id: str, image_id: str) -> str:
     """Show one image: its label, its scores, and its timeline."""
     services = current_result_services()
-    job, result = own_jobs().image(known_ref(job_id, image_id))
+    job, result = user_jobs().image(known_ref(job_id, image_id))
     response = result.response
     prediction = services.objects.prediction(response) if response and response.status == "done" else None
     return render_template(
@@ -82,8 +82,8 @@ def image_page(job_id: str, image_id: str) -> str:
 
 def retry_one(job_id: str, image_id: str) -> ResponseReturnValue:
     """Request one failed image again, then redirect to the page with the form."""
-    _, item = own_jobs().image(known_ref(job_id, image_id))
-    retried = retry_image(current_backend().intake, item.record, item.response, current_allowance())
+    _, item = user_jobs().image(known_ref(job_id, image_id))
+    retried = retry_image(current_backend().intake, item.record, item.response, current_quota_scope())
     if request.form.get("from") == "job":
         return redirect(job_page_after(job_id, retried), 303)
     return redirect(url_for("image.image_page", job_id=job_id, image_id=image_id, retried=retried.of_one()), 303)
@@ -100,7 +100,7 @@ def image_preview(job_id: str, image_id: str) -> ResponseReturnValue:
 
 
 def _thumbnail(ref: ImageRef, side: int) -> ResponseReturnValue:
-    job, result = own_jobs().image(ref)
+    job, result = user_jobs().image(ref)
     services = current_result_services()
     response = result.response
     # A worker rejected the image for its time or memory, so a thumbnail would need too much as well.

@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from core.fleet import FleetInstance
+from core.fleet.models import FleetInstance
 from core.format import ago, duration
 from services.ec2 import ALIVE
 

@@ -13,16 +13,14 @@ from werkzeug.exceptions import BadRequest, ServiceUnavailable
 
 from core.format import duration, percent_text, plural
 from core.ids import merged_key
-from core.job_records import Job, JobStatus
+from core.jobs.models import Job, JobStatus
 from core.messages import Model
 from services.errors import NotFoundError
-from web_tier.access.guard import credentials_check
-from web_tier.access.owned import UserJobs, own_jobs
+from web_tier.auth.guard import credentials_check
+from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
-from web_tier.intake.names import shown_search
-from web_tier.intake.retry import Retried, retry_failed
-from web_tier.limits.current import current_allowance
 from web_tier.parameters import cursor, known_id, whole_number
+from web_tier.rate_limits.limiter import current_quota_scope
 from web_tier.result_services import current_result_services
 from web_tier.results.job_snapshot import ImageRow, ImageRows
 from web_tier.results.live_feed import event_stream
@@ -39,6 +37,8 @@ from web_tier.results.query import (
     results_page,
     sorted_page,
 )
+from web_tier.text import clean_search
+from web_tier.uploads.retry import Retried, retry_failed
 
 JOBS_PER_PAGE = 25
 IMAGES_PER_PAGE = 200
@@ -62,7 +62,7 @@ SECONDS_PER_DAY = 86_400
 
 def jobs_page() -> str:
     """List jobs, newest first, or those with a text in their name."""
-    jobs, name = own_jobs(), shown_search(request.args.get("q", ""))
+    jobs, name = user_jobs(), clean_search(request.args.get("q", ""))
     found = find_jobs(jobs, before=cursor("before"), limit=JOBS_PER_PAGE, name=name or None)
     with ThreadPoolExecutor(MAX_CONCURRENT_READS) as readers:
         statuses = [status for status in readers.map(partial(_status, jobs), found.jobs) if status is not None]
@@ -249,7 +249,7 @@ class JobView:
 def job_page(job_id: str) -> str:
     """Show a job: its progress, and a page of its images."""
     backend = current_backend()
-    view = JobView.read(own_jobs(), known_id("job", job_id), IMAGES_PER_PAGE)
+    view = JobView.read(user_jobs(), known_id("job", job_id), IMAGES_PER_PAGE)
     return render_template(
         "job.html",
         view=view,
@@ -284,7 +284,7 @@ def job_events(job_id: str) -> Response:
     the last one.
     """
     services = current_result_services()
-    owner = own_jobs().job(known_id("job", job_id)).owner
+    owner = user_jobs().job(known_id("job", job_id)).owner
     feed = services.feeds.join(job_id, owner)
     if feed is None:
         raise ServiceUnavailable("too many pages follow their jobs just now; ask for the job's status now and then")
@@ -301,7 +301,7 @@ def job_events(job_id: str) -> Response:
 
 def job_rows(job_id: str) -> Response:
     """Return a job's images as a list shows them, up to 1,000 at a time."""
-    jobs = own_jobs()
+    jobs = user_jobs()
     jobs.job(known_id("job", job_id))
     limit = whole_number("limit", default=MAX_ROWS, most=MAX_ROWS)
     page = results_page(jobs, job_id, after=cursor("after"), limit=limit)
@@ -310,14 +310,14 @@ def job_rows(job_id: str) -> Response:
 
 def job_progress(job_id: str) -> Response:
     """Return the progress of a job, as the events have it: for browsers without a stream."""
-    status = own_jobs().status(known_id("job", job_id))
+    status = user_jobs().status(known_id("job", job_id))
     return Response(current_result_services().progress(status)[1].model_dump_json(), mimetype="application/json")
 
 
 def retry(job_id: str) -> ResponseReturnValue:
     """Request a job's failed images again, up to 1,000 of them, and redirect to its page."""
-    job = own_jobs().job(known_id("job", job_id))
-    retried = retry_failed(current_backend().intake, job, current_allowance())
+    job = user_jobs().job(known_id("job", job_id))
+    retried = retry_failed(current_backend().intake, job, current_quota_scope())
     return redirect(job_page_after(job_id, retried), 303)
 
 
@@ -333,8 +333,8 @@ _RETRY_NOTES: Final = {
 def job_page_after(job_id: str, retried: Retried) -> str:
     """Return the address of a job's page that shows the outcome of a retry of failed images."""
     counts = {
-        "refused": retried.refused,
-        "gone": len(retried.gone),
+        "refused": retried.rejected,
+        "gone": len(retried.missing),
         "final": retried.final,
         "running": retried.running,
     }
@@ -354,11 +354,11 @@ def _retry_note() -> str | None:
 
 def ask_to_delete(job_id: str) -> str:
     """Show the form that confirms the deletion of a job."""
-    status = own_jobs().status(known_id("job", job_id))
+    status = user_jobs().status(known_id("job", job_id))
     return render_template("delete.html", status=status, fleet=current_backend().fleet.snapshot())
 
 
 def delete(job_id: str) -> ResponseReturnValue:
     """Delete a job and redirect to the list of jobs."""
-    own_jobs().delete(known_id("job", job_id))
+    user_jobs().delete(known_id("job", job_id))
     return redirect(url_for("pages.jobs_page"), 303)

@@ -1,6 +1,6 @@
 """The addresses of all pages.
 
-The permissions (`web_tier.access.rights`) and templates name a page by its endpoint, `blueprint.function`. Without
+The permissions (`web_tier.auth.permissions`) and templates name a page by its endpoint, `blueprint.function`. Without
 sign-in the guard closes all account pages.
 """
 

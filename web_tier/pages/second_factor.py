@@ -17,14 +17,13 @@ from werkzeug.exceptions import BadRequest, Forbidden
 from core.tokens import TokenRefusedError
 from services.user_errors import UserPoolError, WrongRecoveryCodeError, WrongSecondFactorError
 from services.users import CodeWanted, PoolTokens, required_email
-from web_tier.access.access import Access, current_access
-from web_tier.access.current_session import set_session
-from web_tier.access.identity import current_identity, set_identity
-from web_tier.access.second_factor import is_required_of, lacks_second_factor
 from web_tier.audit import RECOVERY_CODE_USED, RECOVERY_CODES_MADE, SECOND_FACTOR_OFF, SECOND_FACTOR_ON, audit_as
-from web_tier.limits.hooks import count_code
+from web_tier.auth.context import AuthContext, current_auth
+from web_tier.auth.identity import current_identity, set_identity, set_session
+from web_tier.auth.permissions import is_required_of, lacks_second_factor
 from web_tier.pages.account import form_field, redirect_to, render_error, render_page
 from web_tier.pages.sign_in import continue_sign_in
+from web_tier.rate_limits.limiter import count_code
 
 ISSUER: Final = "Fleetsight"
 """Name that authenticator apps show with the account."""
@@ -53,7 +52,7 @@ class SecondFactorPage(MethodView):
 
     def post(self) -> Response:
         """Check the password, and show a new key for the app."""
-        access = current_access()
+        access = current_auth()
         try:
             outcome = access.pool.sign_in(current_identity().email, form_field("password"))
             if not isinstance(outcome, PoolTokens):  # it was set up in another window
@@ -69,7 +68,7 @@ def confirm_second_factor() -> Response:
 
     Every session of the account ends, here and in the pool: it began with the password alone.
     """
-    access, identity = current_access(), current_identity()
+    access, identity = current_auth(), current_identity()
     secret, access_token = _setup(access, identity.owner)
     try:
         access.pool.confirm_second_factor(access_token, form_field("code"))
@@ -79,7 +78,7 @@ def confirm_second_factor() -> Response:
         return render_error("second_factor", error, **_context())
     audit_as(SECOND_FACTOR_ON, identity.email)
     access.pool.sign_out_everywhere(identity.owner)
-    access.accounts.forget(identity.owner)
+    access.accounts.evict(identity.owner)
     account = access.pool.account(identity.owner)
     if account is None or not account.second_factor:
         # Meanwhile another window requested a new key, which turns the factor off. From now on that is not possible.
@@ -93,7 +92,7 @@ def confirm_second_factor() -> Response:
 
 def turn_off_second_factor() -> Response:
     """Turn off the second factor, so that the password alone signs in."""
-    identity, access = current_identity(), current_access()
+    identity, access = current_identity(), current_auth()
     if is_required_of(identity):
         raise Forbidden("this site requires a second factor of you, so it cannot be turned off")
     try:
@@ -108,7 +107,7 @@ def turn_off_second_factor() -> Response:
 
 def new_recovery_codes() -> Response:
     """Replace the recovery codes and show the new ones once."""
-    identity, access = current_identity(), current_access()
+    identity, access = current_identity(), current_auth()
     try:
         if not _verify_user(access):
             return _redirect_to_state()
@@ -127,7 +126,7 @@ class RecoveryPage(MethodView):
 
     def post(self) -> Response:
         """Turn off the second factor if the code is valid, and sign in; sign in if there is no second factor."""
-        access, email, password = current_access(), form_field("email"), form_field("password")
+        access, email, password = current_auth(), form_field("email"), form_field("password")
         try:
             outcome = access.pool.sign_in(email, password)
             if isinstance(outcome, CodeWanted):
@@ -140,7 +139,7 @@ class RecoveryPage(MethodView):
         return access.begin(outcome, _redirect_to_state())
 
 
-def _remove_by_code(access: Access, email: str, code: str) -> None:
+def _remove_by_code(access: AuthContext, email: str, code: str) -> None:
     """Remove the second factor of an account after the right password, if the recovery code is valid.
 
     If the pool fails, the codes stay valid.
@@ -152,13 +151,13 @@ def _remove_by_code(access: Access, email: str, code: str) -> None:
     _remove(access, account.sub)
 
 
-def _remove(access: Access, owner: str) -> None:
+def _remove(access: AuthContext, owner: str) -> None:
     access.pool.remove_second_factor(owner)
-    access.accounts.forget(owner)
+    access.accounts.evict(owner)
     access.recovery_codes.remove(owner)
 
 
-def _verify_user(access: Access) -> bool:
+def _verify_user(access: AuthContext) -> bool:
     """Verify password and code of the user by a sign-in that is revoked at once.
 
     Returns:
@@ -184,7 +183,7 @@ def _redirect_to_state() -> Response:
 
 
 def _context() -> dict[str, Any]:
-    identity, access = current_identity(), current_access()
+    identity, access = current_identity(), current_auth()
     account = access.pool.account(identity.owner)
     is_on = account is not None and account.second_factor
     return {
@@ -195,7 +194,7 @@ def _context() -> dict[str, Any]:
     }
 
 
-def _setup_context(access: Access, secret: str, access_token: str) -> dict[str, Any]:
+def _setup_context(access: AuthContext, secret: str, access_token: str) -> dict[str, Any]:
     """Return the values of the setup form."""
     email = current_identity().email
     return {
@@ -205,7 +204,7 @@ def _setup_context(access: Access, secret: str, access_token: str) -> dict[str, 
     }
 
 
-def _setup(access: Access, owner: str) -> tuple[str, str]:
+def _setup(access: AuthContext, owner: str) -> tuple[str, str]:
     """Return the key and the access token of the setup form.
 
     Raises:

@@ -17,14 +17,14 @@ from werkzeug.exceptions import NotFound
 from services.table import TableBusyError
 from services.user_errors import UserPoolError, WrongCredentialsError, WrongSecondFactorError
 from services.users import CodeWanted, NewPasswordWanted, PoolTokens, required_email
-from web_tier.access.access import current_access
-from web_tier.access.identity import known_identity
-from web_tier.access.known_device import remember_device
-from web_tier.access.own_path import FIRST_PAGE
 from web_tier.audit import CODE_ASKED_FOR, FAILED_SIGN_IN, SIGN_IN, audit_as
+from web_tier.auth.browser import FIRST_PAGE
+from web_tier.auth.context import current_auth
+from web_tier.auth.identity import known_identity
+from web_tier.auth.session_keys import remember_device
 from web_tier.backend import current_backend
-from web_tier.limits.hooks import count_code
 from web_tier.pages.account import form_field, next_path, redirect_to, render_error, render_page
+from web_tier.rate_limits.limiter import count_code
 
 MESSAGES: Final = {
     "out": "You are signed out.",
@@ -81,7 +81,7 @@ class SignInPage(MethodView):
     def post(self) -> Response:
         """Sign in, or show the form for what the pool requires besides the password."""
         try:
-            outcome = current_access().pool.sign_in(form_field("email"), form_field("password"))
+            outcome = current_auth().pool.sign_in(form_field("email"), form_field("password"))
         except UserPoolError as error:
             return render_error("sign_in", error)
         return continue_sign_in(outcome)
@@ -96,7 +96,7 @@ class NewPasswordPage(MethodView):
 
     def post(self) -> Response:
         """Set the password, and sign in with it."""
-        pool, session = current_access().pool, form_field("session")
+        pool, session = current_auth().pool, form_field("session")
         try:
             outcome = pool.set_first_password(form_field("email"), session, form_field("password"))
         except WrongCredentialsError:
@@ -115,7 +115,7 @@ class CodePage(MethodView):
 
     def post(self) -> Response:
         """Sign in with the code."""
-        access = current_access()
+        access = current_auth()
         challenge = access.sessions.keys.unseal(form_field("challenge"), CHALLENGE, seconds=CHALLENGE_SECONDS)
         if challenge is None:
             return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=CODE_TOO_LATE)
@@ -141,15 +141,15 @@ def continue_sign_in(outcome: PoolTokens | NewPasswordWanted | CodeWanted) -> Re
             return render_page("new_password", session=outcome.session)
         case CodeWanted():
             audit_as(CODE_ASKED_FOR, form_field("email"))
-            keys = current_access().sessions.keys
+            keys = current_auth().sessions.keys
             return render_page("code", challenge=keys.seal(CHALLENGE, form_field("email"), outcome.session))
         case PoolTokens():
-            return current_access().begin(outcome, redirect_to(next_path()))
+            return current_auth().begin(outcome, redirect_to(next_path()))
 
 
 def sign_out() -> Response:
     """Sign out; without a session, too."""
-    answer = current_access().end(redirect_to(url_for("accounts.sign_in", told="out")))
+    answer = current_auth().end(redirect_to(url_for("accounts.sign_in", told="out")))
     # The next user of this browser must not see cached thumbnails.
     answer.headers["Clear-Site-Data"] = '"cache", "storage"'
     return answer
@@ -167,7 +167,7 @@ class SignUpPage(MethodView):
         """Let the pool mail a temporary password, and show the sign-in."""
         _require_sign_up()
         try:
-            current_access().pool.invite(form_field("email"))
+            current_auth().pool.invite(form_field("email"))
         except UserPoolError as error:
             return render_error("sign_up", error)
         return render_page("sign_in", message=INVITED)
@@ -188,7 +188,7 @@ class ForgotPasswordPage(MethodView):
     def post(self) -> Response:
         """Let the pool mail a code, and show the form for it, whether or not the account exists."""
         try:
-            current_access().pool.forget_password(required_email(form_field("email")))
+            current_auth().pool.forget_password(required_email(form_field("email")))
         except UserPoolError as error:
             return render_error("forgot", error)
         return render_page("reset", message=CODE_MAILED)
@@ -203,7 +203,7 @@ class ResetPasswordPage(MethodView):
 
     def post(self) -> Response:
         """Set the password, end all sessions and tokens of the account, and show the sign-in."""
-        access = current_access()
+        access = current_auth()
         try:
             owner = access.pool.reset_password(form_field("email"), form_field("code"), form_field("password"))
         except UserPoolError as error:

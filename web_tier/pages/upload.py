@@ -10,20 +10,19 @@ from werkzeug.exceptions import Forbidden, UnprocessableEntity
 
 from core.config import DEMO_BUNDLE, Config
 from core.cost import SECONDS_AN_HOUR
+from core.fleet.models import FleetSnapshot
 from core.ids import new_id
-from core.job_records import ImageRecord, Job
-from core.messages import FleetSnapshot
-from web_tier.access.csrf import CSRF_FIELD, check_csrf
-from web_tier.access.owned import own_jobs
+from core.jobs.models import ImageRecord, Job
 from web_tier.api.classify import classic_answer, is_classic_form
 from web_tier.api.v1 import check_open_jobs_limit
+from web_tier.auth.browser import CSRF_FIELD, check_csrf
+from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
-from web_tier.intake.accept import RejectedUpload
-from web_tier.intake.multipart import Upload
-from web_tier.intake.names import shown_job_name
-from web_tier.intake.single_request import up_to_first_file
-from web_tier.intake.uploads import request_parts, upload_status
-from web_tier.limits.current import current_allowance
+from web_tier.rate_limits.limiter import current_quota_scope
+from web_tier.text import clean_job_name
+from web_tier.uploads.ingest import RejectedUpload
+from web_tier.uploads.multipart import Upload
+from web_tier.uploads.request_body import request_parts, up_to_first_file, upload_status
 
 KEEP_FIELD = "keep"
 """Checkbox: whether the images and the records stay. It and the name precede the files in the form."""
@@ -64,7 +63,7 @@ def upload() -> ResponseReturnValue:
     The number of open jobs is limited as in the API. A form of a load generator, recognised by the name of its field,
     gets the answer of `web_tier.api.classify`.
     """
-    backend, jobs = current_backend(), own_jobs()
+    backend, jobs = current_backend(), user_jobs()
     fields, file_field, parts = up_to_first_file(request_parts(backend.config.web))
     try:
         check_csrf(fields.get(CSRF_FIELD))
@@ -73,15 +72,15 @@ def upload() -> ResponseReturnValue:
     if is_classic_form(file_field):
         return classic_answer(parts)
     check_open_jobs_limit(jobs, backend.config)
-    name, keep = shown_job_name(fields.get("name", "")), KEEP_FIELD in fields
+    name, keep = clean_job_name(fields.get("name", "")), KEEP_FIELD in fields
     job = Job(new_id(), name, datetime.now(UTC), keep, jobs.owner)
-    outcomes = backend.intake.put(job, (part for part in parts if isinstance(part, Upload)))
+    outcomes = backend.intake.put_objects(job, (part for part in parts if isinstance(part, Upload)))
     if not outcomes:
         raise UnprocessableEntity("no file was chosen; go back and choose one or more images")
     if any(isinstance(outcome, ImageRecord) for outcome in outcomes):
-        with backend.intake.charged(outcomes, current_allowance()) as receipt:
+        with backend.intake.quota_reservation(outcomes, current_quota_scope()) as reservation:
             jobs.create(job)
-            outcomes = receipt.keep(backend.intake.commit(outcomes))
+            outcomes = reservation.commit(backend.intake.commit(outcomes))
     rejections = [outcome for outcome in outcomes if isinstance(outcome, RejectedUpload)]
     if not rejections:
         return redirect(url_for("pages.job_page", job_id=job.job_id), 303)

@@ -8,7 +8,7 @@ from itertools import chain
 
 from core.config import Config
 from core.ids import parse_key
-from core.job_records import ImageRecord
+from core.jobs.models import ImageRecord
 from core.messages import LabelScore, Prediction, Response
 from core.predictions import stored_prediction
 from services.clients import Clients

@@ -9,9 +9,8 @@ from typing import Final
 
 from PIL import Image, ImageOps
 
-from core.image_errors import DECODER_ERRORS, ImageRejectedError
-from core.image_limits import ImageLimits
-from core.images import open_image
+from core.image_open import open_image
+from core.images import DECODER_ERRORS, ImageLimits, ImageRejectedError
 
 MAX_ASPECT_RATIO: Final = 4
 MAX_DECODED: Final = 16_000_000

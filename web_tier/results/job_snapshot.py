@@ -13,8 +13,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict
 
 from core.ids import ImageRef
-from core.job_records import ImageRecord, Resend
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord, Resend
+from core.jobs.store import JobStore
 from core.messages import Response
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, is_final, is_retrying
 

@@ -21,8 +21,8 @@ from typing import Literal
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import new_id
-from core.job_records import Counts, ImageRecord, JobStatus
-from core.jobs import JobStore
+from core.jobs.models import Counts, ImageRecord, JobStatus
+from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from web_tier.bulkheads import Bulkhead
 from web_tier.results.job_snapshot import ImageRow, ImageRows, JobSnapshot

@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict
 
 from core.config import Prices
 from core.cost import JobCost
-from core.fleet_store import FleetStore
+from core.fleet.models import BillingPeriod, FleetSnapshot
+from core.fleet.store import FleetStore
 from core.format import PAUSE_MEANS, dollars, duration, fleet_sentence, plural, rate_words
-from core.job_records import Counts, JobState, JobStatus
-from core.messages import BillingPeriod, FleetSnapshot
+from core.jobs.models import Counts, JobState, JobStatus
 from web_tier.results.query import images_per_second
 
 REFRESH_SECONDS = 2

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, Protocol
 
-from core import image_errors
-from core.job_records import ImageRecord, Job, JobStatus, Resend
+from core.images import CODES
+from core.jobs.models import ImageRecord, Job, JobStatus, Resend
 from core.messages import Model, Response
 from services.table import LAST
 
@@ -82,7 +82,7 @@ def is_retrying(record: ImageRecord, response: Response) -> bool:
 
 def is_final(response: Response) -> bool:
     """Return True if the image itself made the request fail, so that a retry would fail as well."""
-    return response.error is not None and response.error.code in image_errors.CODES
+    return response.error is not None and response.error.code in CODES
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from core.confined.errors import CrashedError, TooCostlyError
-from core.confined.pool import Allowance, SandboxPool
-from core.confined.zygote import Zygote
 from core.ids import ImageRef
-from core.image_errors import ImageRejectedError
-from core.image_limits import ImageLimits
+from core.images import ImageLimits, ImageRejectedError
+from core.sandbox.pool import Allowance, SandboxPool
+from core.sandbox.process import CrashedError, TooCostlyError
+from core.sandbox.zygote import Zygote
 from web_tier.bulkheads import Bulkhead
 
 CONTENT_TYPE: Final = "image/webp"

@@ -1,7 +1,7 @@
 """The keys by which sessions are signed and encrypted: a SecureString that the web tier's role alone may read.
 
-A line is a key; the first one signs, all of them verify (`web_tier/access/keys.py`). They are made here and not by
-the stack: a template can generate a secret in Secrets Manager only, which costs $0.40 a month and keeps one value,
+A line is a key; the first one signs, all of them verify (`web_tier/auth/session_keys.py`). They are made here and not
+by the stack: a template can generate a secret in Secrets Manager only, which costs $0.40 a month and keeps one value,
 not the last key beside the new one. Nothing of them is ever printed.
 """
 

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from flask import Flask
 
 from core.config import Config
-from core.jobs import JobStore
-from core.messages import FleetSnapshot
+from core.fleet.models import FleetSnapshot
+from core.jobs.store import JobStore
 from scripts.aws.site.links import check_links
 from services.errors import FleetsightError
 from services.table import Table

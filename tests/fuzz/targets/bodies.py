@@ -6,7 +6,7 @@ comes over the wire, which gunicorn's own parser reads.
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -18,16 +18,17 @@ from pydantic import ValidationError
 from werkzeug.exceptions import UnprocessableEntity
 
 from core.config import parse_config
-from core.job_records import Job
-from core.jobs import JobStore
+from core.jobs.models import Job
+from core.jobs.store import JobStore
 from core.messages import LabelScore, RequestMessage, Response
-from services.sqs import OutgoingMessage
+from services.s3 import Bucket
+from services.sqs import OutgoingMessage, Queue
 from tests.fuzz.targets import uploads
 from tests.support.memory_table import MemoryTable
 from web_tier.app import create_app
-from web_tier.intake.single import JOB_NAME
-from web_tier.intake.single_request import Base64Image, decoded
 from web_tier.results.waiter import ResultWaiter
+from web_tier.uploads.request_body import Base64Image, decoded
+from web_tier.uploads.single import JOB_NAME
 
 JOB = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
 JSON, FORM = "application/json", f"multipart/form-data; boundary={uploads.BOUNDARY}"
@@ -77,23 +78,23 @@ class _Connection:
         """Read no more."""
 
 
-class _AnsweringQueue:
+class _AnsweringQueue(Queue):
     """The request queue and a fleet behind it that answers at once."""
 
-    def send(self, messages: list[OutgoingMessage]) -> list[OutgoingMessage]:
+    def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         requests = [RequestMessage.from_json(message.body) for message in messages]
         _STORE.put_done([_answer(request) for request in requests])
         return []
 
 
-class _ForgetfulBucket:
-    """Takes every object and keeps none."""
+class _ForgetfulBucket(Bucket):
+    """A bucket that accepts every object and stores none."""
 
-    def put(self, key: str, body: bytes, content_type: str, tags: object = None) -> None:
-        """Take an object."""
+    def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+        """Accept an object."""
 
     def delete(self, key: str) -> None:
-        """Take an object away."""
+        """Do nothing."""
 
     def exists(self, key: str) -> bool:
         return True
@@ -123,7 +124,10 @@ def _values() -> dict[str, Any]:
 _TABLE = MemoryTable()
 _STORE = JobStore(_TABLE)
 _APP = create_app(
-    parse_config(_values()), store=_STORE, input_bucket=_ForgetfulBucket(), request_queue=cast(Any, _AnsweringQueue())
+    parse_config(_values()),
+    store=_STORE,
+    input_bucket=_ForgetfulBucket(cast(Any, None), "memory"),
+    request_queue=_AnsweringQueue(cast(Any, None), "memory"),
 )
 # Whoever waits looks again at once, instead of twenty times a second.
 _APP.extensions["fleetsight"]._watch = ResultWaiter(_STORE.results_of, sleep=lambda _: None)

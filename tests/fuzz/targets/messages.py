@@ -3,27 +3,24 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from core.fleet.models import BillingPeriod, FleetPause, FleetSnapshot, LimitsOverride
 from core.ids import ImageRef
+from core.messages import Failure as ErrorOfImage
 from core.messages import (
-    BillingPeriod,
-    FleetPause,
-    FleetSnapshot,
     Heartbeat,
     LabelScore,
-    LimitsOverride,
     Model,
     Prediction,
     RequestMessage,
     Response,
     Timings,
-    Wire,
+    WireModel,
     failed,
-    from_worker,
+    parse_worker_message,
 )
-from core.messages import Failure as ErrorOfImage
 from services.errors import MessageError
 
-KINDS: tuple[type[Wire], ...] = (
+KINDS: tuple[type[WireModel], ...] = (
     RequestMessage,
     Response,
     Prediction,
@@ -100,6 +97,6 @@ def target(data: bytes) -> None:
     else:
         assert kind.from_json(message.to_json()) == message
     try:
-        from_worker(body)
+        parse_worker_message(body)
     except MessageError as error:
         assert str(error)

@@ -12,13 +12,22 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from core.personal_tokens import PREFIX, PersonalTokens
-from core.token_keys import MAX_KEYS, MIN_BITS, KeysUnreachableError, issuer_of, parse_keys
-from core.tokens import MAX_TOKEN_CHARACTERS, TokenClaims, TokenRefusedError, TokenVerifier
+from core.credentials import PREFIX, PersonalTokens
+from core.tokens import (
+    MAX_KEYS,
+    MAX_TOKEN_CHARACTERS,
+    MIN_BITS,
+    KeysUnreachableError,
+    TokenClaims,
+    TokenRefusedError,
+    TokenVerifier,
+    issuer_of,
+    parse_keys,
+)
 from tests.support.memory_table import MemoryTable
-from web_tier.access.authorization import RefusedError, token_in
-from web_tier.access.keys import SessionKeys
-from web_tier.access.own_path import own_path
+from web_tier.auth.browser import safe_redirect
+from web_tier.auth.guard import InvalidCredentialsError, parse_authorization
+from web_tier.auth.session_keys import SessionKeys
 
 SPLIT = b"\x00|"
 """Stands between a token's header and its claims."""
@@ -99,8 +108,8 @@ def target(data: bytes) -> None:
 
 def _check_header(header: str) -> None:
     try:
-        token = token_in(header)
-    except RefusedError:
+        token = parse_authorization(header)
+    except InvalidCredentialsError:
         return
     assert token.isascii()
     if token.startswith(PREFIX):
@@ -141,8 +150,8 @@ def _check_cookie(text: str) -> None:
     # The same signature may be written in several ways; the id that it is of may not.
     session_id = _SESSIONS.read(text)
     assert session_id is None or session_id.own == _SESSIONS.new_id("1-a")
-    assert not _SESSIONS.knows(text, "csrf", "family", text)
+    assert not _SESSIONS.verify(text, "csrf", "family", text)
     assert _SESSIONS.decrypt(text) is None
-    path = own_path(text)
+    path = safe_redirect(text)
     assert path.startswith("/")
     assert path[1:2] not in {"/", "\\"}

@@ -10,10 +10,11 @@ from io import BytesIO
 from PIL import Image
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from core.images import EXTENSION_OF, ImageInfo, ImageLimits
-from web_tier.intake.accept import RejectedUpload, accept
-from web_tier.intake.multipart import FormField, Upload, read_parts
-from web_tier.intake.names import MAX_FILENAME
+from core.image_open import EXTENSION_OF, ImageInfo
+from core.images import ImageLimits
+from web_tier.text import MAX_FILENAME
+from web_tier.uploads.ingest import RejectedUpload, validate_image
+from web_tier.uploads.multipart import FormField, Upload, read_parts
 
 BOUNDARY = "b0"
 MAX_FILES = 3
@@ -106,7 +107,7 @@ def _check_contents(files: list[bytes], piece: int) -> None:
 def _parts(body: bytes, piece: int) -> list[Upload | FormField] | None:
     try:
         stream = Trickle(BytesIO(body), piece)
-        return list(read_parts(stream, BOUNDARY, max_files=MAX_FILES, max_file_bytes=LIMITS.max_bytes))
+        return list(read_parts(stream.read, BOUNDARY, max_files=MAX_FILES, max_file_bytes=LIMITS.max_bytes))
     except (BadRequest, RequestEntityTooLarge):
         return None
 
@@ -115,7 +116,7 @@ def _check(upload: Upload, sent: int) -> None:
     assert upload.size <= sent
     assert len(upload.filename) <= MAX_FILENAME
     assert not set("/\\\x00\r\n") & set(upload.filename)
-    outcome = accept(upload, LIMITS)
+    outcome = validate_image(upload, LIMITS)
     if isinstance(outcome, RejectedUpload):
         assert outcome.code
         return

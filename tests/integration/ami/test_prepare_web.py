@@ -23,7 +23,7 @@ from ami.files.web.opt.fleetsight.prepare_web import (
     self_signed,
 )
 from tests.conftest import ROOT
-from web_tier.access.keys import KEYS_FILE_VARIABLE
+from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
 OPEN = {"FLEETSIGHT__AUTH__OPEN": "true"}
 BALANCED = {"FLEETSIGHT_BEHIND_LOAD_BALANCER": "true"}

@@ -13,7 +13,7 @@ from typing import Any
 
 from core.config import Config
 from core.ids import ImageRef, input_key, new_id, output_key
-from core.messages import Heartbeat, Prediction, RequestMessage, Response, from_worker
+from core.messages import Heartbeat, Prediction, RequestMessage, Response, parse_worker_message
 from localcloud.launch import LocalCloud
 from services.clients import Clients
 from services.s3 import Bucket
@@ -104,7 +104,7 @@ class Site:
         while len(found) < count and time.monotonic() < deadline:
             messages = self.responses.receive(wait_seconds=1)
             for message in messages:
-                told = from_worker(message.body)
+                told = parse_worker_message(message.body)
                 if isinstance(told, Response):
                     found.setdefault(told.image_id, []).append(told)
             self.responses.delete([message.receipt for message in messages])
@@ -117,7 +117,7 @@ class Site:
         """Take everything out of the response queue."""
         while messages := self.responses.receive(wait_seconds=0):
             self.responses.delete([message.receipt for message in messages])
-            yield from (from_worker(message.body) for message in messages)
+            yield from (parse_worker_message(message.body) for message in messages)
 
     def heartbeats(self) -> list[Heartbeat]:
         """Take everything out of the response queue; return the heartbeats."""

@@ -11,11 +11,10 @@ from app_tier.central_crop import central_crop
 from app_tier.decode import Decoder, decode, sandboxed_decoder
 from app_tier.task import new_task
 from core.config import Config
-from core.confined.errors import ConfinedError, CrashedError, PoolUnavailableError, TooCostlyError
-from core.confined.pool import Allowance, SandboxPool
-from core.confined.zygote import Zygote
-from core.image_limits import BYTES_A_PIXEL
-from core.images import ImageLimits, ImageRejectedError
+from core.images import BYTES_A_PIXEL, ImageLimits, ImageRejectedError
+from core.sandbox.pool import Allowance, SandboxPool
+from core.sandbox.process import CrashedError, PoolUnavailableError, SandboxError, TooCostlyError
+from core.sandbox.zygote import Zygote
 from tests.support.hostile_images import HONEST, POLYGLOTS, encoded, gif_bomb, png_bomb, webp_bomb
 from tests.support.worker import colour_bundle, delivery, picture
 
@@ -55,7 +54,7 @@ def test_the_limits_are_those_of_the_configuration() -> None:
     ("error", "code"), [(TooCostlyError("too long"), "too_costly"), (CrashedError("SIGSEGV"), "undecodable")]
 )
 def test_what_a_decoder_s_process_ends_of_is_the_image_s_fault_and_said_in_its_owner_s_words(
-    error: ConfinedError, code: str
+    error: SandboxError, code: str
 ) -> None:
     with pytest.raises(ImageRejectedError) as refused:
         decoded(picture("red"), decoder=failing(error))
@@ -95,7 +94,7 @@ def zygote() -> Iterator[Zygote]:
 
 @pytest.fixture(scope="module")
 def decoder(zygote: Zygote) -> SandboxPool:
-    return SandboxPool(zygote, Allowance(20, BYTES_A_PIXEL * LIMITS.max_pixels, SQUARE_BYTES), most=1)
+    return SandboxPool(zygote, Allowance(20, BYTES_A_PIXEL * LIMITS.max_pixels, SQUARE_BYTES), max_processes=1)
 
 
 EVERY_KIND: dict[str, Callable[[], bytes]] = HONEST | {kind: make for kind, (_, make) in POLYGLOTS.items()}
@@ -135,7 +134,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", BOMBS)
 def test_row_34_a_bomb_that_the_limits_let_through_ends_itself_alone(zygote: Zygote, kind: str) -> None:
-    decoder = SandboxPool(zygote, Allowance(20, 20 * 2**20, SQUARE_BYTES), most=1)
+    decoder = SandboxPool(zygote, Allowance(20, 20 * 2**20, SQUARE_BYTES), max_processes=1)
     with pytest.raises(ImageRejectedError) as refused:
         decoded(BOMBS[kind](), decoder=decoder)
     assert refused.value.code == "too_costly"
@@ -147,7 +146,7 @@ def test_row_9_a_decoder_that_is_ended_by_a_fault_gives_a_reason_and_the_next_im
     decoder: SandboxPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crashing = Zygote("tests.support.poison:crash")
-    poisoned = SandboxPool(crashing, Allowance(5, 2**26, SQUARE_BYTES), most=1)
+    poisoned = SandboxPool(crashing, Allowance(5, 2**26, SQUARE_BYTES), max_processes=1)
     with pytest.raises(ImageRejectedError) as refused:
         decoded(signal.SIGSEGV.name.encode(), decoder=poisoned)
     assert refused.value.code == "undecodable"

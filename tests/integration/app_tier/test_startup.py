@@ -7,7 +7,7 @@ import pytest
 from app_tier.__main__ import DECODER
 from app_tier.lifecycle import NotStartedError
 from app_tier.startup import instance_id, start_up
-from core.confined.zygote import Zygote
+from core.sandbox.zygote import Zygote
 from services.metadata import Metadata
 from tests.support.waiting import DEADLINE_SECONDS
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from core.config import Config
-from core.fleet_store import FleetStore
+from core.fleet.models import FleetSnapshot
+from core.fleet.store import FleetStore
 from core.ids import ImageRef, input_key, new_id
-from core.job_records import ImageRecord, Job
-from core.messages import FleetSnapshot, RequestMessage, Response
+from core.jobs.models import ImageRecord, Job
+from core.messages import RequestMessage, Response
 from core.provision import provision
 from services.clients import Clients
 from services.sqs import OutgoingMessage

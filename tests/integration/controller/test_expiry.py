@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.ids import ImageRef, first_id_of, input_key, new_id
-from core.job_records import DeletedJob, ImageRecord, Job, Said
-from core.jobs import JobStore
+from core.jobs.models import AcceptedCount, DeletedJob, ImageRecord, Job
+from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from web_tier.controller.cleanup import JobExpiry
 
@@ -49,7 +49,7 @@ def test_without_a_lifetime_and_without_the_lease_nothing_expires(store: JobStor
 
 def test_s9_a_kept_job_expires_only_if_it_is_empty(store: JobStore) -> None:
     kept, empty, young = (make_job(store, age, keep=True) for age in (3 * LIFETIME, 3 * LIFETIME, LIFETIME / 2))
-    store.say_accepted(kept.job_id, "writer", Said(1))
+    store.put_accepted_count(kept.job_id, "writer", AcceptedCount(1))
     expiry = JobExpiry(store, LIFETIME, lambda: True, lambda: NOW)
     for _ in range(2):
         expiry.tick()

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from core.fleet_store import FleetStore
+from core.fleet.models import LimitsOverride
+from core.fleet.store import FleetStore
 from core.ids import new_id
-from core.messages import Heartbeat, LimitsOverride, WorkerState
+from core.messages import Heartbeat, WorkerState
 from services.sqs import OutgoingMessage
 from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.waiting import wait_until

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.fleet_store import FleetStore
+from core.fleet.store import FleetStore
 from localcloud.launch import LocalCloud
 from tests.integration.controller.conftest import Scene, SceneMaker
 from tests.support.waiting import wait_until

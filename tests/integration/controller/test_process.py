@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from core.ids import new_id
-from core.job_records import Counts, MergedFile
+from core.jobs.models import Counts, MergedFile
 from localcloud.launch import LocalCloud
 from services.sqs import OutgoingMessage
 from tests.conftest import ROOT, write_config

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from core.cache import ResultCache
 from core.ids import ImageRef, new_id, output_key
 from core.messages import Heartbeat, Prediction, RequestMessage, Response
+from core.result_cache import ResultCache
 from scripts.demo_model.signs import samples
 from services.sqs import OutgoingMessage, Queue, ReceivedMessage
 from tests.conftest import keys_in
@@ -237,7 +237,7 @@ def test_an_image_whose_object_is_gone_fails_with_that_reason(sweeper: Sweeper) 
 def test_an_image_that_the_web_tier_took_back_does_not_keep_its_job_open(sweeper: Sweeper) -> None:
     refs = sweeper.scene.add_job(3)
     sweeper.reconciler.tick()
-    sweeper.scene.wiring.store.forget_images(refs[:1])
+    sweeper.scene.wiring.store.delete_images(refs[:1])
     sweeper.scene.respond([done(ref) for ref in refs[1:]])
     sweeper.collector.tick()
     sweeper.reconciler.tick()

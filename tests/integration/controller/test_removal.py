@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from core.ids import ImageRef, output_key
-from core.job_records import Counts, Said
+from core.jobs.models import AcceptedCount, Counts
 from services.errors import NotFoundError
 from services.table import LAST
 from tests.conftest import keys_in
@@ -106,7 +106,7 @@ def test_what_is_written_after_the_first_look_is_removed_by_the_last(scene: Scen
     delete(scene, image.job_id)
     remover.cleanup.tick()
     scene.wiring.outputs.put(output_key(image), b"{}", "application/json")  # by a worker that was at it
-    scene.wiring.store.say_accepted(image.job_id, "writer", Said(1))  # by an upload that was under way
+    scene.wiring.store.put_accepted_count(image.job_id, "writer", AcceptedCount(1))  # by an upload that was under way
     remover.now = LINGER_SECONDS
     remover.cleanup.tick()
     assert left(scene, image.job_id) == []

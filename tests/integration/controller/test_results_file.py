@@ -8,8 +8,8 @@ import pytest
 
 from core.config import Config
 from core.ids import merged_key
-from core.job_records import Counts, ImageRecord, Job, MergedFile
-from core.jobs import JobStore
+from core.jobs.models import Counts, ImageRecord, Job, MergedFile
+from core.jobs.store import JobStore
 from services.clients import Clients
 from services.errors import NotFoundError
 from services.s3 import Bucket
@@ -113,7 +113,7 @@ def test_images_that_the_web_tier_takes_back_are_in_no_file(scene: Scene) -> Non
     [recorded] = add_images(scene.store, scene.job, "b.jpg")
     scene.look()
     assert scene.written_at() is None
-    scene.store.forget_images([recorded.ref])
+    scene.store.delete_images([recorded.ref])
     scene.look()
     assert scene.lines() == [("a.jpg", "done")]
 

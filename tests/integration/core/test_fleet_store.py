@@ -4,18 +4,21 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.fleet import (
+from core.fleet.models import (
+    BillingPeriod,
     Decision,
     Decisions,
     FleetInstance,
     FleetInstances,
+    FleetPause,
+    FleetSnapshot,
     HistoryBlock,
     JournalEntry,
     LaunchJournal,
+    LimitsOverride,
 )
-from core.fleet_store import KEPT_RUNS, Commands, FleetStore
-from core.jobs import JobStore
-from core.messages import BillingPeriod, FleetPause, FleetSnapshot, LimitsOverride
+from core.fleet.store import KEPT_RUNS, Commands, FleetStore
+from core.jobs.store import JobStore
 from services.ec2 import LaunchSpec
 from services.table import Table
 

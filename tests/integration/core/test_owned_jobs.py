@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from core.claims import Claim, Claims
+from core.idempotency import Claim, Claims
 from core.ids import ImageRef, input_key, new_id
-from core.job_records import DeletedJob, ImageRecord, Job, OpenJob, Resend, Said
-from core.jobs import JobStore
+from core.jobs.models import AcceptedCount, DeletedJob, ImageRecord, Job, OpenJob, Resend
+from core.jobs.store import JobStore
 from core.messages import Response
 from services.errors import NotFoundError
 from services.table import LAST, Item, Table
@@ -173,17 +173,19 @@ def test_images_of_several_jobs_are_recorded_together_and_open_each_of_them(stor
 def test_what_is_said_of_several_jobs_is_what_is_said_of_each(store: JobStore) -> None:
     jobs = [a_job("anna"), a_job("bert")]
     store.create_all(jobs)
-    said = {job.job_id: ("writer", Said(number + 1, 1, NOW, NOW)) for number, job in enumerate(jobs)}
-    store.say_accepted_of(said)
+    said = {job.job_id: ("writer", AcceptedCount(number + 1, 1, NOW, NOW)) for number, job in enumerate(jobs)}
+    store.put_accepted_counts(said)
     together = [list(store.table.query(f"COUNTS#{job.job_id}", "0", LAST)) for job in jobs]
     for job_id, (writer, words) in said.items():
-        store.say_accepted(job_id, writer, replace(words, accepted=words.accepted - 1))  # older: changes nothing
+        store.put_accepted_count(
+            job_id, writer, replace(words, accepted=words.accepted - 1)
+        )  # older: changes nothing
     assert [list(store.table.query(f"COUNTS#{job.job_id}", "0", LAST)) for job in jobs] == together
     assert [store.status(job.job_id).accepted for job in jobs] == [1, 2]
 
 
 def test_a_key_claims_a_job_for_its_own_user_only(store: JobStore) -> None:
     nobody, anna, bert = (Claims(store.table, owner) for owner in ("", "anna", "bert"))
-    claims = {each.owner: each.take("k", Claim(new_id(), "r", NOW)) for each in (nobody, anna, bert)}
+    claims = {each.owner: each.acquire("k", Claim(new_id(), "r", NOW)) for each in (nobody, anna, bert)}
     assert len({claim.job_id for claim in claims.values()}) == 3
     assert {each.owner: each.find("k", NOW) for each in (nobody, anna, bert)} == claims

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from core.config import Config
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from scripts.cli import fleetsight
 from tests.support.dead_letters import DeadLetterDesk
 from tests.support.jobs import NOBODY

@@ -13,10 +13,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from core.config import Config
-from core.fleet import Decision, Decisions, FleetInstance, FleetInstances
-from core.fleet_store import FleetStore
-from core.jobs import JobStore
-from core.messages import FleetPause, FleetSnapshot, LimitsOverride
+from core.fleet.models import (
+    Decision,
+    Decisions,
+    FleetInstance,
+    FleetInstances,
+    FleetPause,
+    FleetSnapshot,
+    LimitsOverride,
+)
+from core.fleet.store import FleetStore
+from core.jobs.store import JobStore
 from scripts.cli import fleetsight
 from scripts.client import ApiError
 from scripts.fleet_client import FleetClient, url_of

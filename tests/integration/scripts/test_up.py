@@ -24,7 +24,7 @@ from scripts.aws.waiting import TimedOutError
 from scripts.cli import fleetsight
 from tests.support.aws_resources import left
 from tests.support.aws_stage import CrashError, Stage, account_at
-from web_tier.access.keys import SessionKeys
+from web_tier.auth.session_keys import SessionKeys
 
 DOMAIN = "arn:aws:ses:us-east-1:123456789012:identity/example.org"
 ZONE = "us-east-1a"

@@ -14,8 +14,7 @@ from botocore.exceptions import ClientError
 
 from core.ids import new_id
 from core.provision import provision_user_pool
-from core.token_keys import issuer_of, jwks_url, keys_at
-from core.tokens import TokenRefusedError, TokenVerifier
+from core.tokens import TokenRefusedError, TokenVerifier, issuer_of, jwks_url, keys_at
 from localcloud.control_client import mails
 from localcloud.launch import LocalCloud
 from services.accounts import Accounts

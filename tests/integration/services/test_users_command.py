@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from core.config import Config
-from core.personal_tokens import PersonalTokens
+from core.credentials import PersonalTokens
 from localcloud.access_keys import owner_key
 from localcloud.control_client import mails
 from localcloud.user_pools.mailbox import Mail

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,15 @@ from scripts.run.system import free_port
 from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue
+from services.table import Table
 from tests.conftest import ROOT, ConfigMaker, write_config
+from tests.support.jobs import MemoryBucket, MemoryQueue
+from tests.support.people import SMALL_LIMITS, Clock, House, HouseMaker, PlayedPool, access_of
 from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.app import create_app
+from web_tier.rate_limits import limiter
+from web_tier.rate_limits.quotas import Quotas
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> None:
@@ -93,6 +100,16 @@ def requests_queue(config: Config, provisioned: Clients) -> Queue:
     return Queue.named(provisioned.sqs, config.queue_name(config.names.request_queue))
 
 
+@pytest.fixture
+def bucket() -> MemoryBucket:
+    return MemoryBucket()
+
+
+@pytest.fixture
+def queue() -> MemoryQueue:
+    return MemoryQueue()
+
+
 @dataclass
 class WebTier:
     """A running web tier."""
@@ -152,3 +169,39 @@ def _wait_until_ready(web: WebTier) -> None:
             return False
 
     wait_until(is_ready, "the web tier is ready", details=web.log.read_text)
+
+
+@pytest.fixture
+def noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no day of a quota end during a test."""
+    noon = datetime.now(UTC).replace(hour=12)
+    monkeypatch.setattr(limiter, "Quotas", partial(Quotas, clock=lambda: noon))
+
+
+@pytest.fixture
+def make_house(provisioned: Clients, make_config: ConfigMaker, table: Table, noon: None) -> HouseMaker:
+    """Make a web tier with sign-in and small limits, except those given: `make_house(images_per_day=9)`."""
+
+    def make(**limits: object) -> House:
+        pool, clock = PlayedPool(), Clock()
+        access = access_of(table, pool, clock)
+        config = make_config(auth={"mode": "cognito"}, limits=SMALL_LIMITS | limits)
+        return House(create_app(config, auth=access), access, pool, clock)
+
+    return make
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def pool() -> PlayedPool:
+    return PlayedPool()
+
+
+@pytest.fixture
+def house(config: Config, table: Table, pool: PlayedPool, clock: Clock) -> House:
+    access = access_of(table, pool, clock)
+    return House(create_app(config, auth=access), access, pool, clock)

@@ -53,14 +53,14 @@ def config(make_config: ConfigMaker) -> Config:
 @pytest.fixture
 def app(config: Config, pool: MemoryPool, table: Table) -> Flask:
     """A web tier with sign-in."""
-    return create_app(config, access=access_by(pool, table))
+    return create_app(config, auth=access_by(pool, table))
 
 
 @pytest.fixture
 def anonymous(config: Config, pool: MemoryPool, clients: Clients) -> FlaskClient:
     """A browser without a session; it needs no table."""
     table = Table(clients.dynamodb, config.names.job_table)
-    return create_app(config, access=access_by(pool, table)).test_client()
+    return create_app(config, auth=access_by(pool, table)).test_client()
 
 
 def send(client: FlaskClient, path: str, **fields: str) -> tuple[int, str]:
@@ -273,7 +273,7 @@ def test_the_sign_up_page_and_its_links_exist_only_if_sign_up_is_enabled(
 ) -> None:
     closed = make_config(auth={"mode": "cognito", "sign_up": False})
     table = Table(clients.dynamodb, closed.names.job_table)
-    shut = create_app(closed, access=access_by(pool, table)).test_client()
+    shut = create_app(closed, auth=access_by(pool, table)).test_client()
     for path in ("/sign-in", "/forgot"):
         assert 'href="/sign-up' not in shut.get(path).text
     assert shut.get("/sign-up").status_code == send(shut, "/sign-up", email=NOBODY, password=PASSWORD)[0] == 404

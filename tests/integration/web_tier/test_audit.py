@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from core.audit import KEPT, AuditEvent, AuditTrail
-from core.fleet import FleetInstance, FleetInstances
-from core.fleet_store import FleetStore
+from core.audit import RETENTION, AuditEvent, AuditTrail
+from core.fleet.models import FleetInstance, FleetInstances
+from core.fleet.store import FleetStore
 from core.ids import first_id_of, new_id
-from core.job_records import ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
 from services.clients import Clients
 from services.table import EXPIRES_AT, Table, TableBusyError
 from tests.conftest import ConfigMaker
@@ -43,7 +43,7 @@ def trail(table: Table) -> AuditTrail:
 def house(provisioned: Clients, make_config: ConfigMaker, store: JobStore) -> House:
     pool, clock = PlayedPool(), Clock()
     access = access_of(store.table, pool, clock)
-    return House(create_app(make_config(auth={"mode": "cognito"}), access=access), access, pool, clock)
+    return House(create_app(make_config(auth={"mode": "cognito"}), auth=access), access, pool, clock)
 
 
 def event(minute: int, user: str = "ann@example.org") -> AuditEvent:
@@ -76,7 +76,7 @@ def test_an_event_expires_after_90_days(trail: AuditTrail) -> None:
     trail.record(event(0))
     for partition in ("AUDIT", "AUDIT#ann@example.org"):
         [item] = trail.table.query(partition, "0", "9")
-        assert int(item[EXPIRES_AT]) == int((NOON + KEPT).timestamp())
+        assert int(item[EXPIRES_AT]) == int((NOON + RETENTION).timestamp())
 
 
 def form(browser: FlaskClient, house: House, path: str, **fields: str) -> int:

@@ -15,8 +15,8 @@ from core.ids import new_id
 from services.clients import Clients
 from tests.conftest import ConfigMaker
 from web_tier.app import SMALL_BODY_BYTES, create_app
-from web_tier.intake.multipart import CHUNK_BYTES, MAX_BUFFER_BYTES, SPARE_PARTS, read_parts
-from web_tier.intake.patience import TimeoutStream
+from web_tier.slow_clients import TimeoutStream
+from web_tier.uploads.multipart import CHUNK_BYTES, MAX_BUFFER_BYTES, SPARE_PARTS, read_parts
 
 BOUNDARY = "b"
 MB = 2**20
@@ -52,14 +52,14 @@ def part(header: str) -> bytes:
 def test_a_form_that_goes_on_and_on_is_cut_off_before_it_fills_the_memory(start: bytes, piece: bytes) -> None:
     client = Endless(start, piece)
     with pytest.raises(RequestEntityTooLarge):
-        for _ in read_parts(client, BOUNDARY, max_files=5, max_file_bytes=1000):
+        for _ in read_parts(client.read, BOUNDARY, max_files=5, max_file_bytes=1000):
             pass
     assert client.sent <= MAX_BUFFER_BYTES + (SPARE_PARTS + 5) * CHUNK_BYTES
 
 
 def test_a_field_that_is_too_long_is_dropped_and_not_kept() -> None:
     body = part('Content-Disposition: form-data; name="name"') + b"x" * MB + f"\r\n--{BOUNDARY}--\r\n".encode()
-    [field] = read_parts(BytesIO(body), BOUNDARY, max_files=5, max_file_bytes=1000)
+    [field] = read_parts(BytesIO(body).read, BOUNDARY, max_files=5, max_file_bytes=1000)
     assert (getattr(field, "name", None), getattr(field, "value", None)) == ("name", "")
 
 

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from core.ids import ImageRef
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from scripts.run.system import free_port
 from services.clients import Clients
 from tests.conftest import ConfigMaker
@@ -83,7 +83,7 @@ def house(provisioned: Clients, make_config: ConfigMaker, store: JobStore) -> Ho
     pool, clock = PlayedPool(), Clock()
     access = access_of(store.table, pool, clock)
     config = make_config(auth={"mode": "cognito"}, web={"threads": MORE_THREADS})
-    return House(create_app(config, access=access), access, pool, clock)
+    return House(create_app(config, auth=access), access, pool, clock)
 
 
 def test_s3_a_user_who_waits_as_much_as_possible_leaves_places_for_others(house: House, store: JobStore) -> None:

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from core.config import Classic, Config
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from services.clients import Clients
 from tests.conftest import ConfigMaker
 from tests.support.answering_queue import AnsweringQueue

@@ -10,10 +10,11 @@ from threading import Barrier
 import pytest
 
 from core.config import Config
-from core.fleet_store import FleetStore
+from core.fleet.models import FleetSnapshot
+from core.fleet.store import FleetStore
 from core.ids import new_id
-from core.jobs import JobStore
-from core.messages import FleetSnapshot, RequestMessage
+from core.jobs.store import JobStore
+from core.messages import RequestMessage
 from services.sqs import OutgoingMessage
 from services.table import Table
 from tests.support.api import problem
@@ -22,8 +23,8 @@ from tests.support.jobs import NOBODY, NOW, client_error, done, failed
 from tests.support.people import Clock, House, PlayedPool, access_of
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.app import create_app
-from web_tier.intake import redrive
 from web_tier.pages import dead_letters
+from web_tier.uploads import retry
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def test_all_dead_letters_are_redriven_and_counted_by_outcome(desk: DeadLetterDe
 def test_more_dead_letters_than_one_call_redrives_are_redriven_by_the_next(
     desk: DeadLetterDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redrive, "MAX_REDRIVEN", 2)
+    monkeypatch.setattr(retry, "MAX_REDRIVEN", 2)
     desk.given_up("a", "b", "c")
     first = desk.client.post("/api/v1/dead-letters/redrive").get_json()
     second = desk.client.post(f"/api/v1/dead-letters/redrive?before={first['next']}").get_json()
@@ -283,7 +284,7 @@ def test_operators_see_all_dead_letters_and_links_only_to_their_own_jobs(
 ) -> None:
     pool, clock = PlayedPool(), Clock()
     access = access_of(table, pool, clock)
-    house = House(create_app(config, access=access), access, pool, clock)
+    house = House(create_app(config, auth=access), access, pool, clock)
     [own], [others] = desk.given_up("mine.jpg", owner="ops"), desk.given_up("theirs.jpg", owner="ann")
     page = house.operator().get("/dead-letters", base_url="https://localhost").text
     assert f'href="/jobs/{own.ref.job_id}/images/{own.ref.image_id}"' in page

@@ -7,13 +7,21 @@ from html import escape, unescape
 import pytest
 from flask.testing import FlaskClient
 
-from core.fleet import Decision, Decisions, FleetInstance, FleetInstances, HistoryBlock
-from core.fleet_store import FleetStore
+from core.fleet.models import (
+    Decision,
+    Decisions,
+    FleetInstance,
+    FleetInstances,
+    FleetSnapshot,
+    HistoryBlock,
+    LimitsOverride,
+    WorkerLimits,
+)
+from core.fleet.store import FleetStore
 from core.format import fleet_sentence
 from core.ids import new_id
-from core.job_records import Job
-from core.jobs import JobStore
-from core.messages import FleetSnapshot, LimitsOverride, WorkerLimits
+from core.jobs.models import Job
+from core.jobs.store import JobStore
 from services.table import Table
 from tests.support.jobs import NOW, add_images
 from web_tier.controller_reports import ControllerReports

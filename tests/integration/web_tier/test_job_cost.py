@@ -5,10 +5,10 @@ from flask.testing import FlaskClient
 
 from core.config import Config
 from core.cost import requests_of
-from core.fleet_store import FleetStore
-from core.job_records import Counts, Job
-from core.jobs import JobStore
-from core.messages import BillingPeriod, FleetSnapshot
+from core.fleet.models import BillingPeriod, FleetSnapshot
+from core.fleet.store import FleetStore
+from core.jobs.models import Counts, Job
+from core.jobs.store import JobStore
 from services.table import Table
 from tests.support.jobs import NOW, add_images
 

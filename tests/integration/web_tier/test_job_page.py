@@ -14,8 +14,8 @@ from PIL import Image
 
 from core.config import Config
 from core.ids import new_id, output_key
-from core.job_records import ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
 from core.messages import Model, Prediction, Timings
 from services.clients import Clients
 from services.s3 import Bucket

@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from core import image_errors
-from core.claims import LIFETIME, Claim, Claims
 from core.config import Config
+from core.idempotency import CLAIM_LIFETIME, Claim, Claims
 from core.ids import merged_key, new_id
-from core.images import ImageLimits
-from core.job_records import ImageRecord, Job, MergedFile
-from core.jobs import JobStore
+from core.images import CODES, ImageLimits
+from core.jobs.models import ImageRecord, Job, MergedFile
+from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from services.clients import Clients
 from services.s3 import Bucket
@@ -39,9 +38,9 @@ from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.api.schemas import CreateJob
 from web_tier.app import create_app
-from web_tier.intake.retry import retry_failed, retry_image
-from web_tier.intake.store import ImageIngest
 from web_tier.results.query import is_retrying
+from web_tier.uploads.ingest import ImageIngest
+from web_tier.uploads.retry import retry_failed, retry_image
 
 # Idempotency
 
@@ -69,7 +68,7 @@ def test_a_repeat_completes_a_request_that_crashed_between_claim_and_job(
     client: FlaskClient, store: JobStore
 ) -> None:
     request = sha256(CreateJob(name="a").model_dump_json().encode()).hexdigest()
-    claim = Claims(store.table).take("k", Claim(new_id(), request, datetime.now(UTC)))
+    claim = Claims(store.table).acquire("k", Claim(new_id(), request, datetime.now(UTC)))
     assert create(client, "k").get_json()["job_id"] == claim.job_id
     assert store.job(claim.job_id) == Job(claim.job_id, "a", claim.at)
 
@@ -82,10 +81,10 @@ def test_the_deleted_job_of_a_key_is_not_created_again(client: FlaskClient) -> N
 
 def test_a_key_is_free_again_after_a_day(store: JobStore) -> None:
     claims, now = Claims(store.table), datetime(2026, 3, 1, tzinfo=UTC)
-    first, second = Claim(new_id(), "r", now), Claim(new_id(), "r", now + LIFETIME)
-    assert claims.take("k", first) == first
-    assert claims.take("k", Claim(new_id(), "r", now + LIFETIME - timedelta(seconds=1))) == first
-    assert claims.take("k", second) == second
+    first, second = Claim(new_id(), "r", now), Claim(new_id(), "r", now + CLAIM_LIFETIME)
+    assert claims.acquire("k", first) == first
+    assert claims.acquire("k", Claim(new_id(), "r", now + CLAIM_LIFETIME - timedelta(seconds=1))) == first
+    assert claims.acquire("k", second) == second
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b", "\x7f"])
@@ -254,7 +253,7 @@ def test_s2_of_many_retries_at_once_one_is_sent(shop: Shop) -> None:
     assert len(shop.queue.image_ids) == len(shop.queue.bodies) == 3
 
 
-@pytest.mark.parametrize("code", image_errors.CODES)
+@pytest.mark.parametrize("code", CODES)
 def test_s2_an_image_that_would_fail_again_is_not_retried(shop: Shop, store: JobStore, code: str) -> None:
     image = shop.images[1]
     store.put_failed(failed(image, code=code))
@@ -301,8 +300,8 @@ def test_an_image_that_is_no_longer_stored_is_listed_and_not_requested(shop: Sho
 
 def test_many_failed_images_are_retried_in_portions(shop: Shop, store: JobStore) -> None:
     intake = ImageIngest(ImageLimits(1, 1), shop.bucket, store, shop.queue)
-    first = retry_failed(intake, shop.job, most=2)
-    second = retry_failed(intake, shop.job, after=first.next_after, most=2)
+    first = retry_failed(intake, shop.job, max_images=2)
+    second = retry_failed(intake, shop.job, after=first.next_after, max_images=2)
     assert (first.sent, second.sent, second.next_after) == (2, 1, None)
     assert len(shop.queue.image_ids) == 3
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import requests
 
-from core.job_records import Counts, Job, JobStatus, Resend, Said
-from core.jobs import JobStore
+from core.jobs.models import AcceptedCount, Counts, Job, JobStatus, Resend
+from core.jobs.store import JobStore
 from core.messages import Response
 from scripts.run.system import free_port
 from services.clients import Clients
@@ -149,7 +149,7 @@ def test_added_images_are_published_with_their_names(feed: JobFeed, store: JobSt
     _, cursor = poll(feed, None)
     later = record(job, "b.jpg")
     store.record_images([later], NOW)
-    store.say_accepted(job.job_id, "writer", Said(2))
+    store.put_accepted_count(job.job_id, "writer", AcceptedCount(2))
     events, _ = poll(feed, cursor)
     assert events[0] == (
         "images",
@@ -164,7 +164,7 @@ def test_an_image_whose_id_lies_in_between_is_found_by_a_search(
     add_images(store, job, "a.jpg")
     _, cursor = poll(feed, None)
     store.record_images([early], NOW)
-    store.say_accepted(job.job_id, "writer", Said(2))
+    store.put_accepted_count(job.job_id, "writer", AcceptedCount(2))
     assert [kind for kind, _ in poll(feed, cursor)[0]] == []
     clock.now += SEARCH_SECONDS
     events, _ = poll(feed, cursor)

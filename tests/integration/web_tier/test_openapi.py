@@ -17,12 +17,11 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from core.config import Config
-from core.fleet import FleetInstance, FleetInstances
-from core.fleet_store import FleetStore
+from core.fleet.models import FleetInstance, FleetInstances, FleetSnapshot
+from core.fleet.store import FleetStore
 from core.ids import new_id
-from core.job_records import Job
-from core.jobs import JobStore
-from core.messages import FleetSnapshot
+from core.jobs.models import Job
+from core.jobs.store import JobStore
 from services.clients import Clients
 from tests.support.dead_letters import give_up
 from tests.support.jobs import NOW, add_images, done, failed, put_results

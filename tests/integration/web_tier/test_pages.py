@@ -13,10 +13,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from core.config import Config
-from core.fleet_store import FleetStore
-from core.job_records import Job
-from core.jobs import JobStore
-from core.messages import FleetSnapshot
+from core.fleet.models import FleetSnapshot
+from core.fleet.store import FleetStore
+from core.jobs.models import Job
+from core.jobs.store import JobStore
 from services.clients import Clients
 from tests.conftest import ConfigMaker
 from tests.support.jobs import NOW, MemoryBucket, add_images, client_error, done, failed, put_results

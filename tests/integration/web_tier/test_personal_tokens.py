@@ -25,7 +25,7 @@ TOKEN = re.compile(r'value="(fst_[\w-]{43})"')
 def app(make_config: ConfigMaker, table: Table) -> Flask:
     """A web tier with sign-in and the accounts of Ada and of an operator."""
     pool = MemoryPool({ADA: Person(), OPS: Person(groups=frozenset({"operators"}))})
-    return create_app(make_config(auth={"mode": "cognito"}), access=access_by(pool, table))
+    return create_app(make_config(auth={"mode": "cognito"}), auth=access_by(pool, table))
 
 
 def send_token_form(client: FlaskClient, **fields: object) -> tuple[int, str]:
@@ -133,7 +133,7 @@ WANTED = {"name": "nightly", "scopes": ["read", "classify"], "days": 30}
 def house(config: Config, table: Table) -> House:
     pool, clock = PlayedPool(), Clock()
     access = access_of(table, pool, clock)
-    return House(create_app(config, access=access), access, pool, clock)
+    return House(create_app(config, auth=access), access, pool, clock)
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from core.config import Config
+from core.idempotency import MAX_FILES
 from core.ids import new_id, parse_key
-from core.job_records import Job
-from core.jobs import JobStore
-from core.slices import MAX_FILES
+from core.jobs.models import Job
+from core.jobs.store import JobStore
 from localcloud.access_keys import secret_of
 from localcloud.post_policy import Form, RefusedError, check_policy, signer_of
 from services.s3 import Bucket

@@ -13,8 +13,8 @@ from core.ids import is_id
 from core.logs import JsonFormatter
 from services.table import TableBusyError
 from web_tier.app import create_app
-from web_tier.intake.budget import BusyError
 from web_tier.problems import ProblemType
+from web_tier.uploads.memory_limiter import BusyError
 
 
 def test_a_program_gets_problem_json_and_a_person_a_page(client: FlaskClient) -> None:

@@ -7,8 +7,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from core.ids import new_id
-from core.job_records import Counts, Job, JobStatus
-from core.jobs import JobStore
+from core.jobs.models import Counts, Job, JobStatus
+from core.jobs.store import JobStore
 from tests.support.jobs import MODEL, NOW, add_images, done, failed, put_results
 from web_tier.results import query
 from web_tier.results.query import (

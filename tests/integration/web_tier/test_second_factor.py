@@ -10,8 +10,7 @@ from flask.testing import FlaskClient
 
 from core.audit import AuditTrail
 from core.config import Config
-from core.personal_tokens import PersonalTokens
-from core.recovery_codes import CODES, RecoveryCodes
+from core.credentials import CODES, PersonalTokens, RecoveryCodes
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.accounts import (
@@ -25,10 +24,10 @@ from tests.support.accounts import (
     sign_in,
     signed_in,
 )
-from web_tier.access.access import COOKIE, Access
-from web_tier.access.identity import Scope
-from web_tier.access.keys import SessionKeys
 from web_tier.app import create_app
+from web_tier.auth.context import COOKIE, AuthContext
+from web_tier.auth.identity import Scope
+from web_tier.auth.session_keys import SessionKeys
 from web_tier.pages.second_factor import SETUP
 from web_tier.pages.sign_in import CHALLENGE
 
@@ -52,21 +51,21 @@ def config(make_config: ConfigMaker) -> Config:
 
 
 @pytest.fixture
-def access(pool: MemoryPool, table: Table) -> Access:
+def access(pool: MemoryPool, table: Table) -> AuthContext:
     return access_by(pool, table)
 
 
 @pytest.fixture
-def app(config: Config, access: Access) -> Flask:
+def app(config: Config, access: AuthContext) -> Flask:
     """A web tier with sign-in."""
-    return create_app(config, access=access)
+    return create_app(config, auth=access)
 
 
 @pytest.fixture
 def strict(make_config: ConfigMaker, pool: MemoryPool, table: Table) -> Flask:
     """A web tier that requires a second factor of operators."""
     config = make_config(auth={"mode": "cognito", "require_second_factor": "operators"})
-    return create_app(config, access=access_by(pool, table))
+    return create_app(config, auth=access_by(pool, table))
 
 
 def send(client: FlaskClient, path: str, **fields: str) -> tuple[int, str]:
@@ -315,7 +314,7 @@ def test_recovery_codes_belong_to_one_user(app: Flask, pool: MemoryPool) -> None
     assert pool.people[SAFE].app
 
 
-def test_a_late_code_leads_back_to_the_sign_in(app: Flask, access: Access) -> None:
+def test_a_late_code_leads_back_to_the_sign_in(app: Flask, access: AuthContext) -> None:
     client = app.test_client()
     keys, of_another_site = access.sessions.keys, SessionKeys(["the keys of another site, which is not this one"])
     for challenge in (
@@ -398,5 +397,5 @@ def test_the_second_factor_can_be_required_of_everyone(
     make_config: ConfigMaker, pool: MemoryPool, table: Table
 ) -> None:
     config = make_config(auth={"mode": "cognito", "require_second_factor": "everyone"})
-    app = create_app(config, access=access_by(pool, table))
+    app = create_app(config, auth=access_by(pool, table))
     assert signed_in(app, ADA).get("/jobs").headers["Location"] == PAGE

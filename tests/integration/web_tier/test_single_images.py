@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from core.config import Config
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from core.messages import RequestMessage, Response
 from scripts.load.drive import Load
 from scripts.load.pictures import Pictures

@@ -97,7 +97,7 @@ def test_a_client_that_takes_nothing_of_its_answer_holds_no_thread(hurried: WebT
             connection.connect(("127.0.0.1", hurried.port))
             connection.sendall(page * 40)
         wait_until(
-            lambda: hurried.log.read_text().count("an answer was cut off") == 2 * THREADS,
+            lambda: hurried.log.read_text().count("a response was cut off") == 2 * THREADS,
             "every client held a thread until its answer was cut off",
         )
         assert requests.get(f"{hurried.url}/healthz", timeout=DEADLINE_SECONDS).status_code == 200

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.confined.pool import Allowance, SandboxPool
-from core.confined.zygote import Zygote
 from core.images import ImageLimits
+from core.sandbox.pool import Allowance, SandboxPool
+from core.sandbox.zygote import Zygote
 from tests.support.hostile_images import HONEST
 from tests.support.pictures import picture
 from tests.support.processes import children_of

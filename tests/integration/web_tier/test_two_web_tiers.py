@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from core.ids import new_id
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from core.provision import provision_user_pool
 from scripts.client import ApiClient
 from scripts.run.system import free_port
@@ -21,8 +21,8 @@ from tests.integration.web_tier.conftest import serving
 from tests.support.jobs import done, put_results
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.access.access import COOKIE
-from web_tier.access.keys import KEYS_FILE_VARIABLE
+from web_tier.auth.context import COOKIE
+from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
 CSRF_TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
 

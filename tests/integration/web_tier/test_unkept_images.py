@@ -13,7 +13,7 @@ from services.s3 import Bucket
 from tests.conftest import ConfigMaker, keys_in
 from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.pictures import picture
-from web_tier.intake.store import UNKEPT
+from web_tier.uploads.ingest import UNKEPT
 
 pytestmark = pytest.mark.processes
 

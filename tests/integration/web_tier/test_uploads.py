@@ -12,7 +12,7 @@ import pytest
 import requests
 from gunicorn.arbiter import Arbiter
 
-from core.jobs import JobStore
+from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from services.clients import Clients
 from services.s3 import Bucket
@@ -22,8 +22,8 @@ from tests.integration.web_tier.conftest import WebTier
 from tests.support.pictures import picture
 from tests.support.processes import take_memory
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from web_tier.intake.multipart import CHUNK_BYTES
-from web_tier.intake.store import GROUP
+from web_tier.uploads.ingest import GROUP_IMAGES
+from web_tier.uploads.multipart import CHUNK_BYTES
 
 pytestmark = pytest.mark.processes
 
@@ -129,8 +129,8 @@ def wait_for_keys(bucket: Bucket, job: str, count: int) -> None:
 def test_an_upload_that_breaks_off_leaves_nothing(web_tier: WebTier, provisioned: Clients, store: JobStore) -> None:
     job = web_tier.create_job()
     bucket = Bucket.named(provisioned, web_tier.config.names.input_bucket)
-    with half_an_upload(web_tier, job, GROUP):
-        wait_for_keys(bucket, job, GROUP)
+    with half_an_upload(web_tier, job, GROUP_IMAGES):
+        wait_for_keys(bucket, job, GROUP_IMAGES)
     wait_until(lambda: keys_in(bucket, job) == [], "no object of the job is left")
     assert (store.count_images(job), received_images(web_tier, provisioned)) == (0, [])
 
@@ -139,8 +139,8 @@ def test_a_worker_killed_in_the_middle_of_an_upload_has_acknowledged_nothing_and
     web_tier: WebTier, provisioned: Clients, store: JobStore
 ) -> None:
     job = web_tier.create_job()
-    with half_an_upload(web_tier, job, GROUP) as connection:
-        wait_for_keys(Bucket.named(provisioned, web_tier.config.names.input_bucket), job, GROUP)
+    with half_an_upload(web_tier, job, GROUP_IMAGES) as connection:
+        wait_for_keys(Bucket.named(provisioned, web_tier.config.names.input_bucket), job, GROUP_IMAGES)
         for worker in web_tier.workers():
             os.kill(worker, signal.SIGKILL)
         assert connection.recv(100) == b""

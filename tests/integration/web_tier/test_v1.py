@@ -12,11 +12,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from core.config import Config
-from core.fleet_store import FleetStore
+from core.fleet.models import FleetSnapshot
+from core.fleet.store import FleetStore
 from core.ids import is_id, new_id
-from core.job_records import Job
-from core.jobs import JobStore
-from core.messages import FleetSnapshot, RequestMessage
+from core.jobs.models import Job
+from core.jobs.store import JobStore
+from core.messages import RequestMessage
 from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue
@@ -37,10 +38,10 @@ from tests.support.jobs import (
 from tests.support.people import Clock, PlayedPool, access_of
 from tests.support.pictures import picture
 from web_tier import backend
-from web_tier.access.rights import RIGHTS, Right
 from web_tier.api.operations import OPERATIONS, api_document
 from web_tier.api.schemas import ROOT
 from web_tier.app import create_app
+from web_tier.auth.permissions import RIGHTS, Right
 from web_tier.problems import ProblemType
 
 # Jobs
@@ -287,7 +288,7 @@ def test_with_sign_in_readiness_hides_the_kind_of_the_error(
 ) -> None:
     provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
     access = access_of(table, PlayedPool(), Clock())
-    answer = create_app(config, access=access).test_client().get("/readyz")
+    answer = create_app(config, auth=access).test_client().get("/readyz")
     assert (answer.status_code, answer.get_json()["missing"]) == (503, {"request queue": "does not answer"})
 
 

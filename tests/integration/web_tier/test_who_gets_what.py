@@ -15,12 +15,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from core.config import Config, parse_config
+from core.credentials import PersonalTokens, RecoveryCodes
 from core.ids import ImageRef, merged_key, new_id
-from core.job_records import ImageRecord, Job, MergedFile
-from core.jobs import JobStore
-from core.personal_tokens import PersonalTokens
+from core.jobs.models import ImageRecord, Job, MergedFile
+from core.jobs.store import JobStore
 from core.provision import provision
-from core.recovery_codes import RecoveryCodes
 from localcloud.launch import LocalCloud
 from services.clients import Clients
 from services.s3 import Bucket
@@ -31,9 +30,8 @@ from tests.support.jobs import NOW, done
 from tests.support.people import BROWSER, HOUR, Clock, PlayedPool, sessions_of
 from tests.support.pictures import picture
 from tests.support.pool_tokens import ID, JWKS, OTHER_KEY, POOL_KEY, SECONDS, rs256, token, verifier
-from web_tier.access.access import COOKIE, Access, Parts
-from web_tier.access.known_accounts import KnownAccounts
 from web_tier.app import create_app
+from web_tier.auth.context import COOKIE, AccountCache, AuthContext, AuthServices
 
 OWNER, OTHER, OPERATOR = "owner", "other", "operator"
 INSTANCE = "i-0123456789abcdef0"
@@ -224,7 +222,7 @@ class Stage:
     config: Config
     clients: Clients
     table: Table
-    access: Access
+    access: AuthContext
     clock: Clock
     pool: PlayedPool
 
@@ -300,16 +298,16 @@ def stage(cloud: LocalCloud, clients: Clients) -> Iterator[Stage]:
     provision(clients, config)
     table, pool, clock = Table(clients.dynamodb, config.names.job_table), NobodyThere(), Clock()
     pool.add(OWNER)
-    parts = Parts(
+    parts = AuthServices(
         pool=cast(Any, pool),
         verifier=verifier(fetch=lambda: JWKS),
         sessions=sessions_of(table, pool, clock),
         personal_tokens=PersonalTokens(table, clock),
         recovery_codes=RecoveryCodes(table),
-        accounts=KnownAccounts(pool.account, clock.seconds),
+        accounts=AccountCache(pool.account, clock.seconds),
     )
-    access = Access(lambda: parts)
-    yield Stage(create_app(config, access=access), config, clients, table, access, clock, pool)
+    access = AuthContext(lambda: parts)
+    yield Stage(create_app(config, auth=access), config, clients, table, access, clock, pool)
 
 
 def ask(client: FlaskClient, route: Route, ids: dict[str, str], **more: Any) -> int:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from core.job_records import Job
+from core.jobs.models import Job
 from tests.simulation.data_path.faults import ALL, FREEZES, Fault, Freeze
 from tests.simulation.data_path.world import MAX_SKEW_SECONDS, Content, World
 from tests.support.memory_queue import Habits

@@ -22,10 +22,10 @@ from app_tier.recovery import Recovery
 from app_tier.sizing import Sizing
 from app_tier.task import Delivery
 from app_tier.visibility import InFlightMessages, VisibilityExtender
-from core.cache import ResultCache
-from core.dead_letters import DeadLetterStore
-from core.image_limits import ImageLimits
-from core.jobs import JobStore
+from core.images import ImageLimits
+from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.store import JobStore
+from core.result_cache import ResultCache
 from services.errors import FleetsightError
 from services.forms import UploadForm
 from tests.simulation.data_path.pictures import LABELS, index_of
@@ -37,9 +37,8 @@ from web_tier.controller.collector import Collector
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import ResultRecorder
 from web_tier.controller.results_file import ResultsFileWriter
-from web_tier.intake.direct import DirectIntake
-from web_tier.intake.repeats import Repeats
-from web_tier.intake.store import CLOUD_ERRORS, ImageIngest
+from web_tier.uploads.ingest import CLOUD_ERRORS, CachedResults, ImageIngest
+from web_tier.uploads.presigned import PresignedUploads
 
 if TYPE_CHECKING:
     from tests.simulation.data_path.world import World
@@ -95,11 +94,11 @@ class Web:
             bucket=world.inputs,
             store=self.store,
             queue=world.requests.queue(world.scheduler.sleep),
-            find_repeats=Repeats(cache, lambda: bundle_of(world.model).digest, clock).find,
+            cached_results=CachedResults(cache, lambda: bundle_of(world.model).digest, clock).find,
             clock=clock,
             pool=cast(Any, InlineExecutor()),
         )
-        self.direct = DirectIntake(self.intake, world.inputs, cast(Any, _Forms()), 3600, lambda _key: None)
+        self.direct = PresignedUploads(self.intake, world.inputs, cast(Any, _Forms()), 3600, lambda _key: None)
 
     def now(self) -> datetime:
         """Return the time of day by this process's clock."""

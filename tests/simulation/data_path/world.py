@@ -11,10 +11,10 @@ from typing import Any, Final
 from ulid import ULID
 
 from core import ids
-from core.dead_letters import DeadLetterStore, is_given_up
 from core.ids import ImageRef, new_id, output_key
-from core.job_records import ImageRecord, Job, Resend
-from core.jobs import JobStore
+from core.jobs.dead_letters import DeadLetterStore, is_given_up
+from core.jobs.models import ImageRecord, Job, Resend
+from core.jobs.store import JobStore
 from core.messages import Prediction, Response
 from services.errors import FleetsightError
 from tests.simulation.data_path.faults import Faults
@@ -25,14 +25,12 @@ from tests.support.memory_bucket import MemoryBucket
 from tests.support.memory_queue import MemoryQueue
 from tests.support.memory_table import MemoryTable
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
-from web_tier.intake.accept import RejectedUpload
-from web_tier.intake.direct import FileSpec
-from web_tier.intake.multipart import Upload
-from web_tier.intake.redrive import redrive, redrive_all
-from web_tier.intake.retry import retry_failed
-from web_tier.intake.slices import take_once
-from web_tier.intake.store import CLOUD_ERRORS, UNCERTAIN, Outcome
 from web_tier.results.query import ImageResult, all_results
+from web_tier.uploads.idempotency import ingest_idempotent
+from web_tier.uploads.ingest import CLOUD_ERRORS, UNCERTAIN, RejectedUpload, UploadResult
+from web_tier.uploads.multipart import Upload
+from web_tier.uploads.presigned import FileSpec
+from web_tier.uploads.retry import redrive, redrive_all, retry_failed
 
 EPOCH: Final = datetime(2026, 3, 1, tzinfo=UTC)
 WORKERS: Final = 2
@@ -285,10 +283,10 @@ class World:
             return  # a client without an answer may send again only under a key
         for file in files:
             file.sent = True
-        self._answered(files, web.intake.take(job, self._uploads(files)))
+        self._answered(files, web.intake.ingest(job, self._uploads(files)))
 
     def _send_once(self, web: Web, job: Job, files: Sequence[File], key: str) -> None:
-        self._answered(files, take_once(web.intake, job, key, self._uploads(files)))
+        self._answered(files, ingest_idempotent(web.intake, job, key, self._uploads(files)))
 
     def _send_directly(self, web: Web, job: Job, files: Sequence[File], key: str) -> None:
         wanted = [FileSpec(file.name, len(picture(*file.content)), "image/png") for file in files]
@@ -302,7 +300,7 @@ class World:
     def _uploads(self, files: Sequence[File]) -> list[Upload]:
         return [Upload(file.name, data := picture(*file.content), len(data)) for file in files]
 
-    def _answered(self, files: Sequence[File], outcomes: Sequence[Outcome]) -> None:
+    def _answered(self, files: Sequence[File], outcomes: Sequence[UploadResult]) -> None:
         for file, outcome in zip(files, outcomes, strict=True):
             file.rejected = isinstance(outcome, RejectedUpload) and outcome.message != UNCERTAIN
             if isinstance(outcome, ImageRecord):

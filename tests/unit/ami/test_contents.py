@@ -24,7 +24,7 @@ from web_tier.security import HEADERS, TLS_ONLY
 AMI = ROOT / "ami"
 NGINX = AMI / "files" / "web" / "etc" / "nginx"
 
-OF_PEOPLE = {ROOT / "core/tokens.py", ROOT / "core/token_keys.py"}
+OF_PEOPLE = {ROOT / "core/tokens.py"}
 """What the web tier alone imports; import-linter holds that workers do not."""
 
 GPU_PACKAGES = {"torch"}

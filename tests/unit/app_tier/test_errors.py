@@ -5,8 +5,8 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 
 from app_tier.bundle.errors import EngineError
 from app_tier.errors import FatalError, ImageFault, LocalFault, ServiceFault, UnknownFault, classify_error
-from core.confined.errors import PoolUnavailableError
 from core.images import ImageRejectedError
+from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError
 from tests.support.worker import refusal
 

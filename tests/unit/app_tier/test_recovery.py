@@ -23,9 +23,9 @@ from app_tier.recovery import (
 )
 from app_tier.task import Task, new_task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
-from core.confined.errors import PoolUnavailableError
-from core.image_errors import ImageRejectedError
+from core.images import ImageRejectedError
 from core.messages import Failure
+from core.sandbox.process import PoolUnavailableError
 from tests.support.worker import VISIBILITY, FakeClock, FakeSqs, new_request, refusal, send_requests
 
 

@@ -17,9 +17,9 @@ from app_tier.pipeline import Services
 from app_tier.sizing import Machine, sized
 from app_tier.worker import Worker
 from core.config import parse_config
-from core.confined.errors import PoolUnavailableError
 from core.ids import output_key
 from core.messages import Prediction, RequestMessage, Response
+from core.sandbox.process import PoolUnavailableError
 from tests.conftest import shipped_values
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from tests.support.worker import (

@@ -17,9 +17,9 @@ from core.cost import (
     requests_of,
     total,
 )
-from core.job_items import counts_of, runs_as_text
-from core.job_records import MAX_RUNS, Counts, with_answers
-from core.messages import BillingPeriod, FleetSnapshot
+from core.fleet.models import BillingPeriod, FleetSnapshot
+from core.jobs.items import counts_of, runs_as_text
+from core.jobs.models import MAX_RUNS, Counts, with_answers
 from tests.conftest import shipped_values
 from tests.support.autoscaler import EPOCH
 from tests.support.prices import PRICES

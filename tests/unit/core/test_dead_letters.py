@@ -6,10 +6,10 @@ from typing import cast
 
 import pytest
 
-from core.dead_letters import DeadLetterStore
 from core.ids import ImageRef, new_id
-from core.job_records import DeletedJob, ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.models import DeletedJob, ImageRecord, Job
+from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from tests.support.jobs import NOW, add_images, done, failed
 from tests.support.memory_table import MemoryTable
@@ -116,7 +116,7 @@ def test_items_of_replaced_results_are_deleted_when_they_are_read(office: Office
     office.give_up(failed_again, attempt=1)
     office.letters.put([failed(damaged)])
     office.store.put_failed(failed(damaged, code="truncated"))
-    office.store.forget_images([forgotten.ref])
+    office.store.delete_images([forgotten.ref])
     assert office.listed() == [failed_again.ref]
     assert office.items() == {f"{failed_again.ref.job_id}-{failed_again.ref.image_id}-1"}
 

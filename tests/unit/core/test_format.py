@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from core.fleet.models import FleetSnapshot
 from core.format import (
     ago,
     dollars,
@@ -15,7 +16,6 @@ from core.format import (
     plural,
     rate_words,
 )
-from core.messages import FleetSnapshot
 from tests.support.jobs import NOW
 
 FLEET = FleetSnapshot(

@@ -1,27 +1,32 @@
-"""What is taken for an image, and what is refused with which words."""
+"""Images: which data is accepted, and why other data is rejected."""
 
+import io
 import pickle
 import struct
-from io import BytesIO
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
-from core.images import ImageLimits, ImageRejectedError, inspect
+from core.image_open import inspect, open_image
+from core.images import MAX_EXIF_BYTES, ImageLimits, ImageRejectedError, check_frames
+from tests.support.hostile_images import FOREIGN, HONEST, POLYGLOTS, gif_bomb, png_bomb, webp_bomb
 
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 
 
 def encoded(format_name: str, size: tuple[int, int] = (40, 30), mode: str = "RGB", **options: Any) -> bytes:
-    buffer = BytesIO()
+    buffer = io.BytesIO()
     Image.new(mode, size, 100 if mode in {"L", "P"} else None).save(buffer, format_name, **options)
     return buffer.getvalue()
 
 
-def refusal(data: bytes, limits: ImageLimits | None = None) -> ImageRejectedError:
+def rejection(data: bytes, limits: ImageLimits | None = None) -> ImageRejectedError:
     with pytest.raises(ImageRejectedError) as caught:
         inspect(data, limits or ImageLimits())
     return caught.value
@@ -41,20 +46,20 @@ def test_a_phone_photo_with_a_second_picture_in_it_is_a_jpeg() -> None:
 
 
 def test_an_empty_file_is_refused_as_empty() -> None:
-    assert refusal(b"").code == "empty"
+    assert rejection(b"").code == "empty"
 
 
 def test_a_file_with_too_many_bytes_is_refused_with_both_numbers() -> None:
-    error = refusal(b"\xff\xd8\xff" + bytes(3_000_000), ImageLimits(max_bytes=2_000_000))
+    error = rejection(b"\xff\xd8\xff" + bytes(3_000_000), ImageLimits(max_bytes=2_000_000))
     assert error.code == "too_large"
     assert error.message == "3.0 MB is more than the 2.0 MB allowed: shrink it"
 
 
 def test_text_called_jpg_is_not_an_image() -> None:
-    assert refusal(b"hello, I am a text file").code == "not_an_image"
+    assert rejection(b"hello, I am a text file").code == "not_an_image"
 
 
-FOREIGN = {
+REFUSED = {
     "tiff": encoded("TIFF"),
     "big-endian tiff": b"MM\x00*" + bytes(20),
     "eps": encoded("EPS"),
@@ -68,9 +73,9 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("kind", REFUSED)
 def test_other_formats_are_refused_by_name_with_a_remedy(kind: str) -> None:
-    error = refusal(FOREIGN[kind])
+    error = rejection(REFUSED[kind])
     assert error.code == "format_not_allowed"
     assert "JPEG or PNG" in error.message or "export it as PNG" in error.message
 
@@ -79,8 +84,6 @@ def bomb_png(width: int, height: int) -> bytes:
     """A PNG whose header alone is large: it holds no pixels at all."""
     header = encoded("PNG", (1, 1))
     ihdr = struct.pack(">II", width, height) + header[24:29]
-    import zlib
-
     return (
         header[:8]
         + struct.pack(">I", 13)
@@ -91,8 +94,8 @@ def bomb_png(width: int, height: int) -> bytes:
     )
 
 
-def test_a_bomb_is_refused_from_its_header_in_the_owners_words() -> None:
-    error = refusal(bomb_png(20_000, 20_000))
+def test_a_bomb_is_rejected_from_its_header_with_a_remedy() -> None:
+    error = rejection(bomb_png(20_000, 20_000))
     assert error.code == "too_many_pixels"
     assert error.message == "20000 x 20000 pixels is more than the 50 megapixels allowed: shrink it"
 
@@ -111,7 +114,7 @@ def webp_header(chunk: bytes, body: bytes) -> bytes:
     ids=["extended", "lossless", "lossy"],
 )
 def test_a_webp_bomb_is_refused_before_its_canvas_is_reserved(data: bytes) -> None:
-    error = refusal(data)
+    error = rejection(data)
     assert error.code == "too_many_pixels"
     assert error.message.startswith("16000 x 16000 pixels")
 
@@ -120,23 +123,24 @@ def test_a_webp_bomb_is_refused_before_its_canvas_is_reserved(data: bytes) -> No
 def test_a_webp_of_any_kind_at_the_pixel_limit_is_taken(options: dict[str, Any]) -> None:
     data = encoded("WEBP", (40, 30), **options)
     assert inspect(data, ImageLimits(max_pixels=1200)).width == 40
-    assert refusal(data, ImageLimits(max_pixels=1199)).code == "too_many_pixels"
+    assert rejection(data, ImageLimits(max_pixels=1199)).code == "too_many_pixels"
 
 
 def test_a_webp_of_unknown_kind_is_undecodable() -> None:
-    assert refusal(webp_header(b"VP9 ", bytes(10))).code == "undecodable"
+    assert rejection(webp_header(b"VP9 ", bytes(10))).code == "undecodable"
 
 
-def test_a_webp_that_ends_early_says_how_far_it_got() -> None:
+def test_a_truncated_webp_is_rejected_with_its_length() -> None:
     data = encoded("WEBP")
     assert (
-        refusal(data[:-5]).message == f"only {len(data) - 5} of the WebP's {len(data)} bytes are here: send it again"
+        rejection(data[:-5]).message
+        == f"only {len(data) - 5} of the WebP's {len(data)} bytes are here: send it again"
     )
-    assert refusal(data[:18]).code == "truncated"
+    assert rejection(data[:18]).code == "truncated"
 
 
 def test_an_image_without_pixels_is_undecodable() -> None:
-    assert refusal(webp_header(b"VP8 ", b"\x00\x00\x00\x9d\x01\x2a" + bytes(4))).code == "undecodable"
+    assert rejection(webp_header(b"VP8 ", b"\x00\x00\x00\x9d\x01\x2a" + bytes(4))).code == "undecodable"
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -153,18 +157,18 @@ def test_a_header_that_ends_early_is_refused_and_never_crashes(name: str, length
     st.binary(max_size=200),
     st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF1234WEBP"]),
 )
-def test_no_bytes_make_it_raise_anything_else(data: bytes, start: bytes) -> None:
+def test_inspect_raises_only_rejections_for_any_bytes(data: bytes, start: bytes) -> None:
     try:
         inspect(start + data)
     except ImageRejectedError as error:
         assert error.message
 
 
-def test_a_polyglot_is_what_its_pixels_are() -> None:
+def test_an_image_with_a_script_behind_it_is_the_image() -> None:
     assert inspect(encoded("GIF") + b"<script>alert(1)</script>").content_type == "image/gif"
 
 
-def test_a_refusal_survives_the_way_between_processes() -> None:
+def test_a_rejection_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(ImageRejectedError("empty", "the file is empty: send it again")))  # noqa: S301 - made on this line
     assert (error.code, error.message) == ("empty", "the file is empty: send it again")
 
@@ -172,7 +176,7 @@ def test_a_refusal_survives_the_way_between_processes() -> None:
 def test_row_34_no_frame_of_a_gif_has_memory_reserved_when_its_header_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Found by fuzzing: 89 bytes took 4 GB, since Pillow fills what stands between two frames on opening."""
+    """Found by fuzzing: 89 bytes took 4 GB, since Pillow fills the area between two frames on opening."""
 
     def reserved(*size: object) -> None:
         raise AssertionError(f"memory was reserved for {size}")
@@ -180,4 +184,201 @@ def test_row_34_no_frame_of_a_gif_has_memory_reserved_when_its_header_is_read(
     monkeypatch.setattr("PIL.Image.core.fill", reserved)
     frame = b"\x21\xf9\x04\x08\x00\x00\x00\x00\x2c" + struct.pack("<HHHH", 0, 0, 60_000, 60_000) + b"\x00\x02\x00"
     data = b"GIF89a" + struct.pack("<HH", 9, 5) + b"\x00\x00\x00" + frame + b";"
-    assert refusal(data).message.startswith("60000 x 60000 pixels is more than")
+    assert rejection(data).message.startswith("60000 x 60000 pixels is more than")
+
+
+ANIMATED = ("GIF", "PNG", "WEBP", "MPO")
+
+
+def animation(form: str, frames: int, **options: Any) -> bytes:
+    pictures = [Image.new("RGB", (8, 6), (number * 40 % 256, number % 256, 80)) for number in range(frames)]
+    body = io.BytesIO()
+    pictures[0].save(body, form, save_all=True, append_images=pictures[1:], **options)
+    return body.getvalue()
+
+
+@pytest.mark.parametrize("form", ANIMATED)
+def test_an_animation_with_as_many_frames_as_allowed_is_taken_and_one_with_more_is_not(form: str) -> None:
+    data = animation(form, 5)
+    assert inspect(data, ImageLimits(max_frames=5)).width == 8
+    error = rejection(data, ImageLimits(max_frames=4))
+    assert (error.code, error.message) == (
+        "too_many_frames",
+        "it has more than the 4 frames allowed: send one of them",
+    )
+
+
+def test_frames_are_counted_behind_comments_and_palettes_of_their_own() -> None:
+    data = animation("GIF", 6, comment=b"c" * 1_000, optimize=False)
+    assert rejection(data, ImageLimits(max_frames=5)).code == "too_many_frames"
+
+
+def chunk(kind: bytes, body: bytes = b"") -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_with(*chunks: bytes) -> bytes:
+    plain = animation("PNG", 1)
+    return plain[:33] + b"".join(chunks) + plain[33:]
+
+
+def test_a_png_has_the_greater_of_its_declared_and_its_present_frames() -> None:
+    declares = png_with(chunk(b"acTL", struct.pack(">II", 2_000_000_000, 0)))
+    has = png_with(chunk(b"acTL", struct.pack(">II", 1, 0)), *[chunk(b"fcTL", bytes(26))] * 11)
+    assert rejection(declares).code == "too_many_frames"
+    assert rejection(has, ImageLimits(max_frames=10)).code == "too_many_frames"
+
+
+def mpo_index(count: int, order: str) -> bytes:
+    mark = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    entry = struct.pack(f"{order}HHII", 0xB001, 4, 1, count)
+    body = b"MPF\0" + mark + struct.pack(f"{order}IH", 8, 1) + entry
+    return b"\xff\xe2" + struct.pack(">H", 2 + len(body)) + body
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_jpeg_has_the_pictures_that_its_index_declares(order: str) -> None:
+    plain = jpeg()
+    assert rejection(plain[:2] + mpo_index(3_000_000_000, order) + plain[2:]).code == "too_many_frames"
+
+
+def jpeg() -> bytes:
+    body = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(body, "JPEG")
+    return body.getvalue()
+
+
+MANY = 400_000
+GIF = b"GIF89a" + struct.pack("<HHBBB", 8, 6, 0, 0, 0)
+"""The start of a GIF without a palette."""
+
+FLOODS: dict[str, Callable[[], bytes]] = {
+    "gif of empty extensions": lambda: GIF + b"\x21\xfe\x00" * MANY,
+    "gif comment in blocks of one byte": lambda: GIF + b"\x21\xfe" + b"\x01a" * MANY,
+    "gif of rubbish between blocks": lambda: GIF + b"\x01" * 2 * MANY,
+    "png of empty chunks": lambda: png_with(chunk(b"teSt") * MANY),
+    "png of text": lambda: png_with(chunk(b"tEXt", b"a\0b") * MANY),
+    "webp of empty chunks": lambda: webp_with(b"teSt" + bytes(4), MANY),
+    "jpeg of empty segments": lambda: b"\xff\xd8" + b"\xff\xe5\x00\x02" * MANY + jpeg()[2:],
+    "jpeg of padding": lambda: b"\xff\xd8" + b"\xff" * 2 * MANY + jpeg()[2:],
+    "jpeg of rubbish between segments": lambda: jpeg()[:20] + b"\x01" * 2 * MANY + jpeg()[20:],
+    "jpeg of restarts": lambda: b"\xff\xd8" + b"\xff\xd0" * 2 * MANY + jpeg()[2:],
+    "jpeg of exif": lambda: b"\xff\xd8" + b"\xff\xe1\x00\x0dExif\0\0hello" * MANY + jpeg()[2:],
+}
+
+
+def webp_with(piece: bytes, times: int) -> bytes:
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(10) + piece * times
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_file_of_too_many_pieces_is_rejected_before_pillow_opens_it(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = FLOODS[kind]()
+    opened: list[object] = []
+    monkeypatch.setattr(Image, "open", lambda *arguments, **_: opened.append(arguments))
+    assert rejection(data).code == "too_costly"
+    assert opened == []
+
+
+def test_exif_in_many_segments_is_rejected() -> None:
+    segment = b"\xff\xe1\xff\xffExif\0\0" + bytes(0xFFFF - 8)
+    plain = jpeg()
+    few = plain[:2] + segment * 2 + plain[2:]
+    many = plain[:2] + segment * (MAX_EXIF_BYTES // 0xFFFF + 1) + plain[2:]
+    assert inspect(few).format == "JPEG"
+    assert rejection(many).code == "too_costly"
+
+
+def test_large_normal_files_are_not_rejected_as_floods() -> None:
+    noise = Image.effect_noise((1_500, 1_000), 90).convert("RGB")
+    for form in ("PNG", "GIF", "JPEG", "WEBP"):
+        body = io.BytesIO()
+        noise.save(body, form)
+        assert inspect(body.getvalue()).width == 1_500
+
+
+@pytest.mark.parametrize("name", ["PNG", "GIF", "WEBP", "JPEG", "BMP"])
+@given(data=st.binary(max_size=300), start=st.sampled_from([b"", jpeg(), animation("GIF", 3), animation("PNG", 3)]))
+def test_check_frames_raises_only_rejections_for_any_structure(name: str, data: bytes, start: bytes) -> None:
+    try:
+        check_frames(name, start + data, ImageLimits())
+    except ImageRejectedError as error:
+        assert error.code in {"too_many_frames", "too_costly"}
+
+
+@pytest.mark.parametrize("kind", HONEST)
+def test_row_33_a_rare_but_honest_image_is_taken(kind: str) -> None:
+    assert inspect(HONEST[kind]()).width in {1, 60}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_row_34_a_foreign_format_is_refused_by_its_content_whatever_its_name(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = FOREIGN[kind]()
+
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("a reader saw it")
+
+    monkeypatch.setattr(Image, "open", opened)
+    assert rejection(data).code == "format_not_allowed"
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize(
+    "start", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF\x00\x00\x00\x00WEBP"]
+)
+def test_row_34_a_foreign_format_behind_the_first_bytes_of_ours_reaches_no_reader_of_its_own(
+    start: bytes, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formats: list[object] = []
+    honest = Image.open
+
+    def watched(file: object, **options: object) -> Image.Image:
+        formats.append(options["formats"])
+        return honest(file, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image, "open", watched)
+    with suppress(ImageRejectedError):  # some make a GIF of rubbish
+        inspect(start + FOREIGN[kind]())
+    assert formats in ([], [["JPEG"]], [["PNG"]], [["GIF_FIRST_FRAME"]], [["BMP"]], [["WEBP"]])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: png_bomb(9_000, 8_000),
+        lambda: gif_bomb(9_000, 8_000),
+        lambda: gif_bomb(10, 10, frame=(9_000, 8_000)),
+        lambda: webp_bomb(2_000),
+    ],
+    ids=["png", "gif", "gif whose image is larger than its canvas", "webp"],
+)
+def test_row_34_a_bomb_is_refused_and_none_of_its_pixels_is_read(
+    data: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert callable(data)
+    body = data()
+    assert len(body) < 300_000
+
+    def loaded(_self: object) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", loaded)
+    assert rejection(body, ImageLimits(max_pixels=3_000_000)).code == "too_many_pixels"
+
+
+@pytest.mark.parametrize("kind", POLYGLOTS)
+def test_row_35_a_polyglot_is_the_image_that_it_is_and_nothing_else(kind: str) -> None:
+    content_type, data = POLYGLOTS[kind]
+    assert inspect(data()).content_type == content_type
+
+
+def test_pillow_fills_in_no_missing_data_and_has_no_second_pixel_limit() -> None:
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    assert Image.MAX_IMAGE_PIXELS is None
+    with pytest.raises(ImageRejectedError), open_image(HONEST["bmp"](), ImageLimits(max_pixels=60 * 40 - 1)):
+        pass

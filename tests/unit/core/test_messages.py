@@ -1,4 +1,4 @@
-"""What travels between the tiers: it arrives as it left, or is refused with a reason."""
+"""Messages between the tiers, and the values of the fleet."""
 
 import json
 from datetime import UTC, datetime
@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.fleet.models import FleetSnapshot, HistoryBlock, JournalEntry, LaunchJournal, points_since
 from core.ids import ImageRef, new_id
 from core.messages import (
     Failure,
-    FleetSnapshot,
     Heartbeat,
     LabelScore,
     Model,
@@ -20,8 +20,9 @@ from core.messages import (
     Response,
     Timings,
     failed,
-    from_worker,
+    parse_worker_message,
 )
+from services.ec2 import LaunchSpec
 from services.errors import MessageError
 
 REF = ImageRef(new_id(), new_id())
@@ -81,8 +82,8 @@ HEARTBEAT = Heartbeat(worker="i-1", at=NOW, state="busy", images=5, in_hand=2)
 
 def test_the_response_queue_holds_responses_and_heartbeats_and_neither_is_taken_for_the_other() -> None:
     response = PREDICTION.response()
-    assert from_worker(response.to_json()) == response
-    assert from_worker(HEARTBEAT.to_json()) == HEARTBEAT
+    assert parse_worker_message(response.to_json()) == response
+    assert parse_worker_message(HEARTBEAT.to_json()) == HEARTBEAT
     with pytest.raises(MessageError, match="not a Response: job_id"):
         Response.from_json(HEARTBEAT.to_json())
     with pytest.raises(MessageError, match="not a Heartbeat: at"):
@@ -92,7 +93,7 @@ def test_the_response_queue_holds_responses_and_heartbeats_and_neither_is_taken_
 @pytest.mark.parametrize("change", [{"state": "asleep"}, {"images": -1}, {"kind": "answer"}, {"worker": ""}])
 def test_a_heartbeat_that_makes_no_sense_is_refused_as_what_most_messages_are(change: dict[str, Any]) -> None:
     with pytest.raises(MessageError, match="not a Response"):
-        from_worker(json.dumps(json.loads(HEARTBEAT.to_json()) | change))
+        parse_worker_message(json.dumps(json.loads(HEARTBEAT.to_json()) | change))
 
 
 def test_a_newer_writers_fields_are_ignored() -> None:
@@ -143,3 +144,47 @@ def test_garbage_raises_nothing_but_a_message_error(body: bytes | str) -> None:
     for kind in (RequestMessage, Response, Prediction, FleetSnapshot, Heartbeat):
         with pytest.raises(MessageError):
             kind.from_json(body)
+
+
+def at(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+BLOCKS = [
+    HistoryBlock(number=2, points=((1200, 4, 40), (1300, 0, 0))),
+    HistoryBlock(number=1, points=((600, 1, 10), (700, 2, 20))),
+]
+
+
+def test_points_are_in_order_for_any_order_of_the_items() -> None:
+    points = points_since(BLOCKS, at(0))
+    assert [(point.at, point.workers, point.queue) for point in points] == [
+        (at(600), 1, 10),
+        (at(700), 2, 20),
+        (at(1200), 4, 40),
+        (at(1300), 0, 0),
+    ]
+
+
+def test_what_held_at_the_beginning_is_told_first_however_old_it_is() -> None:
+    points = points_since(BLOCKS, at(1000))
+    assert [(point.at, point.workers) for point in points] == [(at(1000), 2), (at(1200), 4), (at(1300), 0)]
+    assert points_since(BLOCKS, at(1200))[0].workers == 4
+    assert [(point.at, point.queue) for point in points_since(BLOCKS, at(90_000))] == [(at(90_000), 0)]
+
+
+def test_where_nothing_was_written_there_are_no_points() -> None:
+    assert points_since([], at(1000)) == []
+
+
+def test_a_journal_is_read_as_it_was_written() -> None:
+    by_image = LaunchSpec("c7a.large", "stop", "ami-1", "#!/bin/sh\n", "profile", "subnet-1", ("sg-1", "sg-2"))
+    by_template = LaunchSpec("c7a.large", "terminate", market="spot", launch_template="workers")
+    entries = (
+        JournalEntry(token="a", count=5, at=at(1), spec=by_image),
+        JournalEntry(token="b", count=5, at=at(2), spec=by_template),
+        JournalEntry(token="c", count=2, at=at(3), starts=("i-1", "i-2")),
+        JournalEntry(token="d", count=2, at=at(4), instance_ids=("i-3",)),
+    )
+    journal = LaunchJournal(revision=7, writer="me", entries=entries)
+    assert LaunchJournal.from_json(journal.to_json()) == journal

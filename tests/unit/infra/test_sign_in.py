@@ -25,7 +25,7 @@ from tests.support.stack_template import (
     value_of,
 )
 from tests.unit.infra.test_roles import calls_of
-from web_tier.access import identity
+from web_tier.auth import identity
 
 POOL, CLIENT = (RESOURCES[name]["Properties"] for name in ("UserPool", "UserPoolClient"))
 KEPT = "eu-central-1_Kept1"

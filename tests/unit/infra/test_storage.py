@@ -5,7 +5,7 @@ import pytest
 from services.table import EXPIRES_AT
 from tests.conftest import shipped_values
 from tests.support.stack_template import GIVEN, RESOURCES, TEMPLATE, of_type, value_of
-from web_tier.intake.store import UNKEPT
+from web_tier.uploads.ingest import UNKEPT
 
 BUCKETS = tuple(of_type("S3::Bucket"))
 ENTRUSTED = ("InputBucket", "OutputBucket")

@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 from botocore.exceptions import ClientError
 
-from core.fleet_store import Commands, FleetStore
-from core.messages import FleetPause, LimitsOverride, WorkerLimits
+from core.fleet.models import FleetPause, LimitsOverride, WorkerLimits
+from core.fleet.store import Commands, FleetStore
 from services.metadata import PROTECTED_TAG
 from services.sqs import Queue
 from tests.support.autoscaler import (

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.cost import Bill, share_of
-from core.messages import BillingPeriod, FleetSnapshot
+from core.fleet.models import BillingPeriod, FleetSnapshot
 from services.ec2 import Instance
 from services.sqs import QueueCounts
 from tests.support.autoscaler import EPOCH, Clock, instance

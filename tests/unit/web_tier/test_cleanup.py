@@ -8,8 +8,8 @@ from typing import TypeVar
 import pytest
 
 from core.ids import ImageRef, first_id_of, input_key, new_id
-from core.job_records import Counts, ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.models import Counts, ImageRecord, Job
+from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from tests.support.memory_table import WRITES, MemoryTable
 from web_tier.controller.cleanup import MAX_OVERDUE, JobExpiry
@@ -138,7 +138,7 @@ def test_a_controller_that_was_frozen_after_it_read_a_mark_takes_no_later_mark_b
     job = make_job(store, OLD)
     store.table.put_all([{"pk": "DELETED", "sk": job.job_id, "expiring": 1}])
     later_marks.append({"pk": "DELETED", "sk": job.job_id})
-    store.take_back_expiries()
+    store.cancel_expiries()
     assert [each.job_id for each in store.deleted_jobs()] == [job.job_id]
 
 

@@ -10,11 +10,11 @@ from typing import TypeVar, cast
 import pytest
 from botocore.exceptions import ClientError
 
-from core.cache import ResultCache
 from core.ids import ImageRef, new_id
-from core.job_records import ImageRecord, Job
-from core.jobs import JobStore
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
 from core.messages import Heartbeat, Model, Response
+from core.result_cache import ResultCache
 from services.sqs import OutgoingMessage
 from services.table import THROTTLING_CODES, TableBusyError
 from tests.support.autoscaler import EPOCH, Clock

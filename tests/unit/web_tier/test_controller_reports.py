@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from core.messages import FleetSnapshot
+from core.fleet.models import FleetSnapshot
 from tests.support.jobs import NOW
 from web_tier.controller_reports import MAX_AGE_SECONDS, ControllerReports
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.messages import FleetPause
+from core.fleet.models import FleetPause
 from services.sqs import QueueCounts
 from tests.support.autoscaler import EPOCH, booting, fleet_settings, instance, observation
 from web_tier.autoscaler.decide import MAX_FAILED_BOOTS, decide

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from core.fleet_store import Commands
-from core.messages import FleetPause
+from core.fleet.models import FleetPause
+from core.fleet.store import Commands
 from services.ec2 import Fleet, Instance
 from services.metadata import PROTECTED_TAG
 from services.sqs import QueueCounts

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.ids import ImageRef, new_id
-from core.job_records import ImageRecord
+from core.jobs.models import ImageRecord
 from tests.support.jobs import NOW, done, failed
 from web_tier.results.export import CSV_HEADER, csv_lines, safe_cell
 from web_tier.results.query import ImageResult

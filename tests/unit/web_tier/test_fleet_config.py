@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from core.config import load_config
-from core.messages import LimitsOverride
+from core.fleet.models import LimitsOverride
 from tests.conftest import shipped_values
 from tests.support.autoscaler import EPOCH
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher

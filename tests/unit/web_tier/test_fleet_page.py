@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.fleet import FleetInstance, HistoryPoint
+from core.fleet.models import FleetInstance, HistoryPoint
 from core.messages import WorkerState
 from web_tier.pages.fleet import BOTTOM, LEFT, RIGHT, TOP, WINDOWS, Chart, ceiling
 from web_tier.pages.instances import BOOT_SECONDS, SILENT_SECONDS, InstanceRow

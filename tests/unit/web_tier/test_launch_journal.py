@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 import pytest
 from botocore.exceptions import ClientError
 
-from core.fleet import JournalEntry, LaunchJournal
-from core.fleet_store import FleetStore
+from core.fleet.models import JournalEntry, LaunchJournal
+from core.fleet.store import FleetStore
 from services.ec2 import LaunchSpec
 from tests.support.autoscaler import EPOCH, Clock, refusal
 from tests.support.memory_table import MemoryTable, failing_writes

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.config import FleetSettings
-from core.fleet import JournalEntry
-from core.fleet_store import FleetStore
+from core.fleet.models import JournalEntry
+from core.fleet.store import FleetStore
 from services.errors import FleetsightError, LaunchError
 from services.sqs import QueueCounts
 from tests.support.autoscaler import EPOCH, Clock, FakeEC2, fleet_settings, refusal

@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from core.ids import new_id
-from core.job_records import Job, Resend
-from core.jobs import JobStore
+from core.jobs.models import Job, Resend
+from core.jobs.store import JobStore
 from core.messages import Response
 from services.errors import NotFoundError
 from tests.support.jobs import NOW, client_error, done, failed, record

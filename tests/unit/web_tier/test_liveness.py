@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from core.fleet import FleetInstance
+from core.fleet.models import FleetInstance
 from core.ids import ImageRef, new_id
 from core.messages import Response, WorkerState
 from services.sqs import QueueCounts

@@ -38,10 +38,9 @@ KNOWN = {
     # The instance metadata service, at its one address or the environment's.
     "services/metadata.py": {"urllib.request"},
     # The key set of the configured user pool, by botocore's certificates.
-    "core/token_keys.py": {"botocore", "urllib3"},
+    "core/tokens.py": {"botocore", "urllib3"},
     # Between this machine's processes: sockets that are there already.
-    "core/confined/": {"socket", "subprocess"},
-    "web_tier/intake/patience.py": {"socket"},
+    "core/sandbox/": {"socket", "subprocess"},
     "web_tier/slow_clients.py": {"socket"},
 }
 """Modules and folders that can send something somewhere, and by what; none takes an address from a request."""

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from core.cost import JobCost
-from core.job_records import Counts, Job, JobStatus, MergedFile
-from core.messages import BillingPeriod, FleetSnapshot
+from core.fleet.models import BillingPeriod, FleetSnapshot
+from core.jobs.models import Counts, Job, JobStatus, MergedFile
 from tests.support.jobs import NOW
 from tests.support.prices import PRICES
 from web_tier.results.progress import JobProgress, ProgressBody

@@ -9,9 +9,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from core.dead_letters import DeadLetterStore
 from core.ids import ImageRef, parse_key
-from core.job_records import Resend
+from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.models import Resend
 from core.messages import Failure, RequestMessage, Response
 from services.sqs import OutgoingMessage, QueueCounts
 from tests.support.autoscaler import EPOCH

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.fleet import Decisions, FleetInstances, HistoryBlock, Span
+from core.fleet.models import BillingPeriod, Decisions, FleetInstances, FleetPause, FleetSnapshot, HistoryBlock, Span
 from core.logs import JsonFormatter
-from core.messages import BillingPeriod, FleetPause, FleetSnapshot
 from scripts.aws.deploy.idle_cost import LOG_LINE_BYTES
 from services.sqs import QueueCounts
 from tests.support.autoscaler import EPOCH, Clock, RecordingStore, fleet_settings, instance

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.ids import ImageRef, input_key, new_id, output_key
-from core.job_records import Counts, DeletedJob, ImageRecord, Job, Resend, ResultSummary
-from core.jobs import JobStore
+from core.jobs.models import Counts, DeletedJob, ImageRecord, Job, Resend, ResultSummary
+from core.jobs.store import JobStore
 from core.messages import Failure, Response, failed
 from tests.support.autoscaler import EPOCH
 from tests.support.memory_table import MemoryTable, failing_writes
@@ -133,15 +133,15 @@ def test_a_job_that_was_removed_before_the_last_write_of_a_frozen_controller_is_
     store.delete(store.job(JOBS[0]))
     while store.remove_items(removed, 100):
         pass
-    store.forget_deleted(removed)
+    store.unmark_deleted(removed)
     holds_lease[0] = False
     frozen.record([done(IMAGES[job_id][1]) for job_id in JOBS])
     [marked] = store.deleted_jobs()
     assert marked.job_id == JOBS[0]
     # A removal that has looked for the last time before that write leaves the mark.
-    store.forget_deleted(removed)
+    store.unmark_deleted(removed)
     assert store.deleted_jobs() == [marked]
-    store.forget_deleted(marked)
+    store.unmark_deleted(marked)
     assert store.deleted_jobs() == []
 
 
@@ -216,7 +216,7 @@ def test_resends_of_what_was_taken_back_or_deleted_are_not_recorded() -> None:
     store = stored_jobs()
     recorder = recorder_of(store)
     recorder.record_resends(JOBS[0], {REFS[0].image_id: resend(), REFS[1].image_id: resend()})
-    store.forget_images([REFS[0]])
+    store.delete_images([REFS[0]])
     recorder.resync(JOBS[0])
     recorder.rewrite_counts(JOBS[0])
     assert [each.counts(JOBS[0]).system_retried for each in (store, settled_anew(store))] == [1, 1]
@@ -298,7 +298,7 @@ def test_an_image_that_was_taken_back_is_forgotten() -> None:
     store = stored_jobs()
     recorder = recorder_of(store)
     recorder.record([done(REFS[0])])
-    store.forget_images([REFS[1], REFS[2]])
+    store.delete_images([REFS[1], REFS[2]])
     assert [record.ref for record in recorder.read_again(JOBS[0], [REFS[0].image_id, REFS[1].image_id])] == [REFS[0]]
     assert len(recorder.missing(JOBS[0])) == 38
     recorder.resync(JOBS[0])
@@ -312,7 +312,7 @@ def test_a_result_of_an_image_that_was_taken_back_does_not_count() -> None:
     recorder = recorder_of(store)
     recorder.record([done(REFS[0]), not_done(REFS[1])])
     # The web tier takes both back, and a former holder still has the result of one.
-    store.forget_images(REFS[:2])
+    store.delete_images(REFS[:2])
     store.put_failed(not_done(REFS[1]))
     recorder.resync(JOBS[0])
     recorder.rewrite_counts(JOBS[0])

@@ -7,7 +7,7 @@ import pytest
 from ulid import ULID
 
 from core.ids import ImageRef, new_id
-from core.job_records import ImageRecord, Resend
+from core.jobs.models import ImageRecord, Resend
 from core.messages import Failure, Response, Timings, crashed_worker, failed
 from web_tier.pages.image import ImageTimeline
 from web_tier.results.query import ImageResult

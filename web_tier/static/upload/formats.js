@@ -1,5 +1,5 @@
 // What the first bytes of a file say: which format it is, whether the server takes it as it is, and how large it is.
-// The server's own list is in core/image_formats.py.
+// The server's own list is in core/images.py.
 
 /** Bytes that `sniff` needs to see; the size of a JPEG with large EXIF data stands further in than that of others. */
 export const HEAD_BYTES = 256 * 1024;

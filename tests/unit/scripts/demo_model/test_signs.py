@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.images import inspect
+from core.image_open import inspect
 from scripts.demo_model.data import CIFAR_LABELS
 from scripts.demo_model.sign_shapes import FACE_SIZE, face
 from scripts.demo_model.signs import SAMPLE_SIZES, SIGN_LABELS, draw, encode, samples

@@ -144,7 +144,7 @@ def keep_session_keys(path: Path, name: str, get: Callable[[], str]) -> None:
         NotPreparedError: none is named, it cannot be read, or what it holds are no keys.
     """
     from services.errors import ConfigError
-    from web_tier.access.keys import KEYS_FILE_VARIABLE, load_session_keys
+    from web_tier.auth.session_keys import KEYS_FILE_VARIABLE, load_session_keys
 
     if not name:
         raise NotPreparedError(

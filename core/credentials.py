@@ -1,0 +1,258 @@
+"""Credentials that users create: personal tokens for their scripts, and recovery codes for a lost authenticator app.
+
+A personal token is an item of the job table under the SHA-256 of its text, so that a reader of the table has no
+token. It is also in a list of its owner. Its text is returned once, when the token is created.
+
+Recovery codes: with the password, each signs its user in without the authenticator app. A user has ten or none, in
+one item, so new codes replace the old ones in one step. The item holds the SHA-256 of each code. The codes are shown
+once, when they are created. Using one removes the second factor, and all codes with it.
+"""
+
+import hmac
+import json
+import re
+import secrets
+from base64 import b32encode
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
+from typing import Final
+
+from core.ids import new_id
+from services.errors import FleetsightError, NotFoundError
+from services.table import EXPIRES_AT, LAST, Item, Table
+
+PREFIX: Final = "fst_"
+"""Prefix of every token, so that a leaked one can be found in a log or a repository."""
+
+MAX_CHARACTERS: Final = 100
+"""Maximum characters of a token, and of its name."""
+
+MAX_DAYS: Final = 365
+
+MAX_TOKENS: Final = 20
+"""Maximum tokens of a user that have not expired."""
+
+_TOKEN, _LISTED = "TOKEN", "TOKEN#"
+
+CODES: Final = 10
+"""Number of codes of a user."""
+
+MAX_TYPED: Final = 64
+"""Maximum characters of a typed code; the rest is ignored."""
+
+_RANDOM_BYTES: Final = 10
+"""Random bytes of a code: 80 bits cannot be guessed, so a fast hash is enough."""
+
+_SORT_KEY: Final = "RECOVERY"
+
+
+class TokenNotMadeError(FleetsightError):
+    """Raised when the requested token cannot be created; the message is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalToken:
+    """A personal token, without its text.
+
+    Attributes:
+        token_id: identifies it for its owner.
+        owner, email: of the user who created it.
+        name: the owner's name for it.
+        scopes: the actions that it permits.
+        created_at, expires_at: it is valid from one to the other.
+        last_used: the last day (UTC) on which it was used.
+    """
+
+    token_id: str
+    owner: str
+    email: str
+    name: str
+    scopes: frozenset[str]
+    created_at: datetime
+    expires_at: datetime
+    last_used: date | None = None
+
+
+@dataclass(frozen=True)
+class PersonalTokens:
+    """The tokens of all users.
+
+    Attributes:
+        table: where they stand.
+        clock: the time of day, in UTC.
+        random_text: returns unguessable texts of 43 characters.
+    """
+
+    table: Table
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    random_text: Callable[[], str] = lambda: secrets.token_urlsafe(32)
+
+    def make(
+        self, owner: str, email: str, name: str, scopes: Collection[str], days: int
+    ) -> tuple[str, PersonalToken]:
+        """Create a token for `owner` that expires after `days` days; return its text and its data.
+
+        Raises:
+            TokenNotMadeError: the name, the scopes or the days are not allowed, or the user has too many tokens.
+        """
+        name = name.strip()
+        _check(name, scopes, days)
+        now = self._now()
+        text = PREFIX + self.random_text()
+        token = PersonalToken(
+            new_id(), owner, email, name, frozenset(map(str, scopes)), now, now + timedelta(days=days)
+        )
+        self._list(token, text)
+        self.table.put_all([_item(token, _partition(text), _TOKEN)])
+        return text, token
+
+    def list(self, owner: str) -> Sequence[PersonalToken]:
+        """Return the tokens of a user that have not expired, newest first."""
+        found = [
+            _token(item)
+            for item in self.table.query(user_partition(owner), _LISTED, _LISTED + LAST, newest_first=True)
+        ]
+        return [token for token in found if token.expires_at > self._now()]
+
+    def revoke(self, owner: str, token_id: str) -> None:
+        """Revoke a token of a user.
+
+        Raises:
+            NotFoundError: the user has no token with that id.
+        """
+        item = self.table.get(user_partition(owner), _LISTED + token_id)
+        if item is None:
+            raise NotFoundError(f"there is no token {token_id[:40]!r}")
+        # The token first: if only one of the two is deleted, the token is still listed, and can be revoked again.
+        self.table.delete_all([(str(item["partition"]), _TOKEN)])
+        self.table.delete_all([(user_partition(owner), _LISTED + token_id)])
+
+    def revoke_all(self, owner: str) -> None:
+        """Revoke every token of a user, including expired ones; return once none is left."""
+        while items := list(self.table.query(user_partition(owner), _LISTED, _LISTED + LAST)):
+            self.table.delete_all([(str(item["partition"]), _TOKEN) for item in items])
+            self.table.delete_all([(str(item["pk"]), str(item["sk"])) for item in items])
+
+    def find(self, text: str) -> PersonalToken | None:
+        """Return the token with this text, or None if it does not exist or has expired; record its use."""
+        if not text.startswith(PREFIX) or len(text) > MAX_CHARACTERS:
+            return None
+        item = self.table.get(_partition(text), _TOKEN)
+        token = None if item is None else _token(item)
+        if token is None or token.expires_at <= self._now():
+            return None
+        if token.last_used != self._now().date():
+            self._record_use(token, text)
+        return token
+
+    def _list(self, token: PersonalToken, text: str) -> None:
+        """Add a token to its owner's list, unless that is full.
+
+        Tokens are counted after the new one is added, so that concurrent requests cannot exceed the limit.
+        """
+        listed = _item(token, user_partition(token.owner), _LISTED + token.token_id)
+        self.table.put_all([{**listed, "partition": _partition(text)}])
+        if len(self.list(token.owner)) > MAX_TOKENS:
+            self.table.delete_all([(user_partition(token.owner), _LISTED + token.token_id)])
+            raise TokenNotMadeError(
+                f"there are {MAX_TOKENS} tokens already, and no more are allowed: revoke one first"
+            )
+
+    def _record_use(self, token: PersonalToken, text: str) -> None:
+        today = self._now().date().isoformat()
+        for key in ((_partition(text), _TOKEN), (user_partition(token.owner), _LISTED + token.token_id)):
+            # Only if the item exists: a use must not restore a token that was revoked meanwhile.
+            self.table.set(*key, {"last_used": today}, "attribute_exists( #pk )")
+
+    def _now(self) -> datetime:
+        return self.clock().replace(microsecond=0)  # as the table stores it
+
+
+def _check(name: str, scopes: Collection[str], days: int) -> None:
+    if not name or len(name) > MAX_CHARACTERS or not name.isprintable():
+        raise TokenNotMadeError(f"give the token a name of 1 to {MAX_CHARACTERS} characters")
+    if not scopes:
+        raise TokenNotMadeError("choose at least one thing that the token may do")
+    if not 1 <= days <= MAX_DAYS:
+        raise TokenNotMadeError(f"a token expires after 1 to {MAX_DAYS} days, not after {days}")
+
+
+def _partition(text: str) -> str:
+    return f"TOKEN#{sha256(text.encode()).hexdigest()}"
+
+
+def user_partition(owner: str) -> str:
+    """Return the partition of the job table that holds a user's list of personal tokens, and their sessions."""
+    return f"USER#{owner}"
+
+
+def _item(token: PersonalToken, pk: str, sk: str) -> Item:
+    return {
+        "pk": pk,
+        "sk": sk,
+        "id": token.token_id,
+        "owner": token.owner,
+        "email": token.email,
+        "name": token.name,
+        "scopes": json.dumps(sorted(token.scopes)),
+        "created_at": token.created_at.isoformat(),
+        EXPIRES_AT: int(token.expires_at.timestamp()),
+    }
+
+
+def _token(item: Item) -> PersonalToken:
+    used = item.get("last_used")
+    return PersonalToken(
+        token_id=str(item["id"]),
+        owner=str(item["owner"]),
+        email=str(item["email"]),
+        name=str(item["name"]),
+        scopes=frozenset(json.loads(str(item["scopes"]))),
+        created_at=datetime.fromisoformat(str(item["created_at"])),
+        expires_at=datetime.fromtimestamp(int(item[EXPIRES_AT]), UTC),
+        last_used=None if used is None else date.fromisoformat(str(used)),
+    )
+
+
+@dataclass(frozen=True)
+class RecoveryCodes:
+    """The recovery codes of all users. botocore's errors and TableBusyError pass through."""
+
+    table: Table
+
+    def replace(self, owner: str) -> list[str]:
+        """Return new codes of a user, which replace the old ones."""
+        codes = [_new_code() for _ in range(CODES)]
+        digests = json.dumps([_digest(code) for code in codes])
+        self.table.put_all([{"pk": user_partition(owner), "sk": _SORT_KEY, "digests": digests}])
+        return codes
+
+    def has(self, owner: str, code: str) -> bool:
+        """Return whether a code is one of the user's."""
+        digest = _digest(code[:MAX_TYPED])
+        return any(hmac.compare_digest(digest, each) for each in self._digests(owner))
+
+    def exist(self, owner: str) -> bool:
+        """Return whether a user has codes."""
+        return bool(self._digests(owner))
+
+    def remove(self, owner: str) -> None:
+        """Remove every code of a user."""
+        self.table.delete_all([(user_partition(owner), _SORT_KEY)])
+
+    def _digests(self, owner: str) -> list[str]:
+        item = self.table.get(user_partition(owner), _SORT_KEY)
+        return [] if item is None else list(json.loads(str(item["digests"])))
+
+
+def _new_code() -> str:
+    """Return a code such as `7F3K-QWZ2-M5HN-A6TB`: 16 characters of Base32, in groups of four."""
+    text = b32encode(secrets.token_bytes(_RANDOM_BYTES)).decode()
+    return "-".join(re.findall("....", text))
+
+
+def _digest(code: str) -> str:
+    """Return the digest of a typed code; case, blanks and hyphens do not matter."""
+    return sha256(re.sub(r"[\s-]", "", code).upper().encode(errors="replace")).hexdigest()

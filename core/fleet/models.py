@@ -1,0 +1,249 @@
+"""Values of the fleet: snapshot, limits, billing periods, instances, launch journal, decisions and history."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import AwareDatetime, Field, model_validator
+
+from core.config import MAX_WORKERS
+from core.messages import WireModel, WorkerState
+from services.ec2 import LaunchSpec
+
+Span = Literal["hour", "day"]
+
+MAX_REASON_CHARACTERS = 200
+"""Maximum characters of the reason for a pause, or for limits that operators set."""
+
+
+class FleetPause(WireModel):
+    """A pause of the fleet: no instance is launched or started since that time; `reason` may be empty."""
+
+    version: Literal[1] = 1
+    since: AwareDatetime
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS)
+
+
+class WorkerLimits(WireModel):
+    """The minimum and maximum number of workers, within the bounds of config.yaml."""
+
+    min_workers: int = Field(ge=0, le=MAX_WORKERS)
+    max_workers: int = Field(ge=0, le=MAX_WORKERS)
+
+    @model_validator(mode="after")
+    def _minimum_is_at_most_maximum(self) -> Self:
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"min_workers ({self.min_workers}) must be at most max_workers ({self.max_workers})")
+        return self
+
+
+class LimitsOverride(WorkerLimits):
+    """Limits that operators have set, with time and reason; `reason` may be empty.
+
+    They override those of config.yaml until they are reset.
+    """
+
+    version: Literal[1] = 1
+    since: AwareDatetime
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS)
+
+
+class BillingPeriod(WireModel):
+    """A period in which the fleet had work, from one idle time to the next, or an hour of it.
+
+    Its images share its cost, including boots, idle time and the billed minimum.
+
+    Attributes:
+        number: number of the period, one more than of the period before.
+        images: answered by workers in the period.
+        billed_seconds: instance-seconds that were billed in the period.
+        cost: cost of the billed seconds in US dollars.
+        is_open: whether the period continues.
+    """
+
+    number: int = Field(ge=1)
+    images: int = Field(default=0, ge=0)
+    billed_seconds: float = 0.0
+    cost: float = 0.0
+    is_open: bool = True
+
+
+class FleetSnapshot(WireModel):
+    """The observation and the decision of the autoscaler in one round.
+
+    Attributes:
+        running, pending, stopped: instances of the fleet by state.
+        visible, in_flight, delayed: messages of the request queue by state.
+        dead_letters: messages that were received too often.
+        min_workers, max_workers: the limits in force.
+        policy: name of the policy that decides the size of the fleet.
+        limits_order: the limits in force if operators have set them; None if they are those of config.yaml.
+        configured: the limits of config.yaml.
+        peak_workers: maximum of running and pending since the fleet was last at zero and its queue empty.
+        billed_seconds: instance-seconds since the fleet's first launch, each instance at least the billed minimum.
+        cost: cost of the billed seconds in US dollars, each instance at the price of its type and market.
+        images: answered by workers since then.
+        run: the current or last billing period; None before the first.
+        reason: the last decision in words.
+        problem: why the last launch failed, in words; None if it succeeded.
+        paused: the pause of the fleet, or None.
+        image_seconds: measured time that one worker takes for an image; None if it is not known yet.
+        boot_seconds: measured time from a launch to the worker's first heartbeat; None if it is not known yet.
+    """
+
+    version: Literal[1] = 1
+    at: AwareDatetime
+    running: int
+    pending: int
+    stopped: int = 0
+    visible: int
+    in_flight: int
+    delayed: int = 0
+    dead_letters: int = 0
+    min_workers: int
+    max_workers: int
+    peak_workers: int
+    billed_seconds: float
+    cost: float = 0.0
+    images: int = 0
+    run: BillingPeriod | None = None
+    reason: str
+    problem: str | None = None
+    paused: FleetPause | None = None
+    image_seconds: float | None = None
+    boot_seconds: float | None = None
+    policy: str | None = None
+    limits_order: LimitsOverride | None = None
+    configured: WorkerLimits | None = None
+
+
+class FleetInstance(WireModel):
+    """An instance of the fleet, with the last status of its worker.
+
+    Attributes:
+        state: as EC2 names it.
+        launched_at: by EC2's clock.
+        worker: the worker's own state; None before its first heartbeat.
+        images: answered so far; None before the first heartbeat.
+        in_hand: images that it has received and not answered yet.
+        images_per_second: answered between its last two heartbeats.
+        heard_at: time of its last heartbeat or response, by the controller's clock; None before the first.
+        draining: whether the worker was asked to finish its images and end.
+        spot: whether it is a Spot Instance.
+        marked: why it is unhealthy and what happens next, in words; None while it is healthy.
+    """
+
+    instance_id: str
+    state: str
+    instance_type: str
+    zone: str
+    launched_at: AwareDatetime
+    worker: WorkerState | None = None
+    images: int | None = None
+    in_hand: int | None = None
+    images_per_second: float | None = None
+    heard_at: AwareDatetime | None = None
+    draining: bool = False
+    spot: bool = False
+    marked: str | None = None
+
+
+class FleetInstances(WireModel):
+    """The fleet's instances, newest first; `total` may be more than are listed."""
+
+    version: Literal[1] = 1
+    total: int = 0
+    instances: tuple[FleetInstance, ...] = ()
+
+
+class JournalEntry(WireModel):
+    """A call that launches instances, or starts stopped ones, recorded before it is made.
+
+    Attributes:
+        token: ClientToken of a launch; a unique name for a start.
+        count: maximum number of instances of the call.
+        at: when it was recorded, by the writer's wall clock.
+        spec: launch parameters, so that the same call can be repeated; None for a start, and once `instance_ids` are
+            known.
+        starts: ids of the stopped instances that it starts; empty for a launch.
+        launched: when each of these was last launched, by EC2's clock; a start makes it later.
+        instance_ids: the launched instances; None while the outcome is unknown, or the call is not made.
+    """
+
+    token: str
+    count: int
+    at: AwareDatetime
+    spec: LaunchSpec | None = None
+    starts: tuple[str, ...] = ()
+    launched: tuple[AwareDatetime, ...] = ()
+    instance_ids: tuple[str, ...] | None = None
+
+    @property
+    def former(self) -> dict[str, datetime]:
+        """When each of `starts` was last launched, by its id."""
+        return dict(zip(self.starts, self.launched, strict=True))
+
+
+class LaunchJournal(WireModel):
+    """The calls of the last minutes that launched, or may have launched, instances; see `FleetStore.put_journal`.
+
+    Attributes:
+        revision: number of writes of all processes; 0 before the first.
+        writer: unique name of the controller that wrote it last.
+        entries: in the order in which they were first recorded.
+    """
+
+    version: Literal[1] = 1
+    revision: int = 0
+    writer: str = ""
+    entries: tuple[JournalEntry, ...] = ()
+
+
+class Decision(WireModel):
+    """A decision of the autoscaler, or an obstacle to it, with its time."""
+
+    at: AwareDatetime
+    words: str
+
+
+class Decisions(WireModel):
+    """The last decisions, newest first."""
+
+    version: Literal[1] = 1
+    decisions: tuple[Decision, ...] = ()
+
+
+class HistoryPoint(WireModel):
+    """Workers (running and starting) and images in the queue (waiting and in flight), from `at` to the next point.
+
+    If they changed within a few seconds, the maximum of each counts.
+    """
+
+    at: AwareDatetime
+    workers: int
+    queue: int
+
+
+class HistoryBlock(WireModel):
+    """Points of one time span, in their order: the content of one item of the table.
+
+    Attributes:
+        number: number of the span, counted from the epoch; a later span reuses the item.
+        points: each as seconds since the epoch, workers, and images.
+    """
+
+    version: Literal[1] = 1
+    number: int
+    points: tuple[tuple[int, int, int], ...] = ()
+
+
+def points_since(blocks: Sequence[HistoryBlock], start: datetime) -> list[HistoryPoint]:
+    """Return the points of `blocks` in their order from `start` on, and the values at `start` if they are known."""
+    ordered = sorted({at: (workers, queue) for block in blocks for at, workers, queue in block.points}.items())
+    first = int(start.timestamp())
+    before = [figures for at, figures in ordered if at <= first][-1:]
+    kept = [(first, figures) for figures in before] + [point for point in ordered if point[0] > first]
+    return [
+        HistoryPoint(at=datetime.fromtimestamp(at, start.tzinfo), workers=workers, queue=queue)
+        for at, (workers, queue) in kept
+    ]

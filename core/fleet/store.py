@@ -1,0 +1,219 @@
+"""The fleet's items in the job table: what the controller reports, and the operators' commands to it.
+
+| partition | sort key                 | content                                                  | written by |
+|-----------|--------------------------|----------------------------------------------------------|------------|
+| `FLEET`   | `SNAPSHOT`               | the last observation and decision of the autoscaler      | controller |
+| `FLEET`   | `INSTANCES`              | the instances with their workers' status                 | controller |
+| `FLEET`   | `DECISIONS`              | the last decisions and events in words                   | controller |
+| `FLEET`   | `HISTORY#` span `#` slot | a block of the fleet's history                           | controller |
+| `FLEET`   | `RUN#` slot              | the cost of a billing period, once it is over            | controller |
+| `FLEET`   | `JOURNAL`                | the last calls that launch or start instances            | controller |
+| `FLEET`   | `ORDER#PAUSE`            | since when the fleet is paused; absent while it is not   | web        |
+| `FLEET`   | `ORDER#LIMITS`           | limits set by operators; absent if config.yaml's hold    | web        |
+| `FLEET`   | `ORDER#DRAIN#` instance  | when an operator asked to drain it; deleted once done    | both       |
+
+History and billing periods have a fixed number of items, used in turn, so nothing has to be removed.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.fleet.models import (
+    BillingPeriod,
+    Decisions,
+    FleetInstances,
+    FleetPause,
+    FleetSnapshot,
+    HistoryBlock,
+    LaunchJournal,
+    LimitsOverride,
+    Span,
+)
+from services.table import LAST, Item, Table
+
+FLEET = "FLEET"
+"""The partition."""
+_SNAPSHOT = "SNAPSHOT"
+_INSTANCES, _DECISIONS, _HISTORY, _JOURNAL = "INSTANCES", "DECISIONS", "HISTORY#", "JOURNAL"
+_RUN = "RUN#"
+KEPT_RUNS = 10_000
+"""Billing periods that are kept: two weeks of a fleet that starts and ends every two minutes."""
+_ORDERS = "ORDER#"
+_PAUSE, _LIMITS, _DRAIN = f"{_ORDERS}PAUSE", f"{_ORDERS}LIMITS", f"{_ORDERS}DRAIN#"
+_BODY = "body"
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """The operators' commands to the controller.
+
+    Attributes:
+        pause: while set, nothing is launched.
+        limits: override those of config.yaml.
+        drain: ids of instances whose workers must finish their images and end.
+    """
+
+    pause: FleetPause | None = None
+    limits: LimitsOverride | None = None
+    drain: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FleetState:
+    """The stored state of the fleet without its history; `snapshot` is None before the controller's first round."""
+
+    snapshot: FleetSnapshot | None
+    instances: FleetInstances
+    decisions: Decisions
+    pause: FleetPause | None
+    limits: LimitsOverride | None = None
+
+
+@dataclass(frozen=True)
+class FleetStore:
+    """Reads and writes the fleet's items. botocore's errors pass through, as does `TableBusyError`."""
+
+    table: Table
+
+    # Operators' commands
+
+    def pause(self, now: datetime, reason: str) -> FleetPause:
+        """Pause the fleet; if it is paused already, only a new reason replaces the old one."""
+        current = self.paused()
+        if current is not None and not reason:
+            return current
+        pause = FleetPause(since=current.since if current else now, reason=reason)
+        self._put(_PAUSE, pause.to_json())
+        return pause
+
+    def resume(self) -> None:
+        """End the pause, if any."""
+        self.table.delete_all([(FLEET, _PAUSE)])
+
+    def paused(self) -> FleetPause | None:
+        """Return the pause, or None."""
+        body = self._body(_PAUSE)
+        return None if body is None else FleetPause.from_json(body)
+
+    def set_limits(self, limits: LimitsOverride) -> None:
+        """Set limits that override those of config.yaml, and any set before."""
+        self._put(_LIMITS, limits.to_json())
+
+    def reset_limits(self) -> None:
+        """Return to the limits of config.yaml."""
+        self.table.delete_all([(FLEET, _LIMITS)])
+
+    def ask_to_drain(self, instance_id: str, now: datetime) -> None:
+        """Ask the controller to drain an instance; asking again changes nothing."""
+        self._put(f"{_DRAIN}{instance_id}", now.isoformat())
+
+    def delete_drains(self, instance_ids: Iterable[str]) -> None:
+        """Delete these commands to drain; a missing one is no error."""
+        self.table.delete_all([(FLEET, f"{_DRAIN}{instance_id}") for instance_id in instance_ids])
+
+    def commands(self) -> Commands:
+        """Return the operators' commands, in one read."""
+        found = {str(item["sk"]): str(item[_BODY]) for item in self.table.query(FLEET, _ORDERS, _ORDERS + LAST)}
+        return Commands(
+            pause=FleetPause.from_json(found[_PAUSE]) if _PAUSE in found else None,
+            limits=LimitsOverride.from_json(found[_LIMITS]) if _LIMITS in found else None,
+            drain=tuple(key.removeprefix(_DRAIN) for key in found if key.startswith(_DRAIN)),
+        )
+
+    # What the controller reports
+
+    def put_snapshot(self, snapshot: FleetSnapshot) -> None:
+        """Store the snapshot, replacing the last one."""
+        self.table.put_all([{"pk": FLEET, "sk": _SNAPSHOT, "snapshot": snapshot.to_json()}])
+
+    def snapshot(self) -> FleetSnapshot | None:
+        """Return the last snapshot, or None before the controller's first round."""
+        item = self.table.get(FLEET, _SNAPSHOT)
+        return None if item is None else FleetSnapshot.from_json(str(item["snapshot"]))
+
+    def put_instances(self, instances: FleetInstances) -> None:
+        """Store the instances, replacing the last ones."""
+        self._put(_INSTANCES, instances.to_json())
+
+    def instances(self) -> FleetInstances:
+        """Return the instances that were stored last."""
+        body = self._body(_INSTANCES)
+        return FleetInstances() if body is None else FleetInstances.from_json(body)
+
+    def put_decisions(self, decisions: Decisions) -> None:
+        """Store the last decisions, replacing the stored ones."""
+        self._put(_DECISIONS, decisions.to_json())
+
+    def decisions(self) -> Decisions:
+        """Return the last decisions."""
+        body = self._body(_DECISIONS)
+        return Decisions() if body is None else Decisions.from_json(body)
+
+    def journal(self) -> LaunchJournal:
+        """Return the stored journal of launches; an empty one before the first write."""
+        body = self._body(_JOURNAL)
+        return LaunchJournal() if body is None else LaunchJournal.from_json(body)
+
+    def put_journal(self, journal: LaunchJournal) -> bool:
+        """Store the journal if the stored one has the revision before its own; return whether it is stored.
+
+        Of two writers that know the same revision only one writes. The other one gets False until it has read the
+        journal of the first one.
+        """
+        before = journal.revision - 1
+        item: Item = {"pk": FLEET, "sk": _JOURNAL, "revision": journal.revision, _BODY: journal.to_json()}
+        if before:
+            stored = self.table.put_if(item, "#revision = :before", {"before": before})
+        else:
+            stored = self.table.put_if(item, "attribute_not_exists( #pk )")
+        # If the reply to a write was lost, botocore's retry was refused because of the first write.
+        return stored or self.journal() == journal
+
+    def put_block(self, span: Span, slot: int, block: HistoryBlock) -> None:
+        """Store a block of the history in the item `slot` of its span, replacing the stored one."""
+        self._put(f"{_HISTORY}{span}#{slot:02}", block.to_json())
+
+    def blocks(self, span: Span | None = None) -> list[HistoryBlock]:
+        """Return the stored blocks of the history, of one span or of both, in no order."""
+        prefix = _HISTORY if span is None else f"{_HISTORY}{span}#"
+        return [HistoryBlock.from_json(str(item[_BODY])) for item in self.table.query(FLEET, prefix, prefix + LAST)]
+
+    def put_run(self, run: BillingPeriod) -> None:
+        """Store a billing period that is over, replacing the one `KEPT_RUNS` before it."""
+        self._put(_run_key(run.number), run.to_json())
+
+    def runs(self, numbers: Collection[int]) -> dict[int, BillingPeriod]:
+        """Return those of these billing periods that are over and still stored, by their number."""
+        items = self.table.get_all([(FLEET, key) for key in {_run_key(number) for number in numbers}])
+        found = (BillingPeriod.from_json(str(item[_BODY])) for item in items)
+        return {run.number: run for run in found if run.number in numbers}
+
+    def state(self) -> FleetState:
+        """Return the stored state without the history, in one read."""
+        keys = (_SNAPSHOT, _INSTANCES, _DECISIONS, _PAUSE, _LIMITS)
+        items = {str(item["sk"]): item for item in self.table.get_all([(FLEET, key) for key in keys])}
+
+        def body(key: str) -> str | None:
+            return str(items[key][_BODY]) if key in items else None
+
+        instances, decisions, pause, limits = body(_INSTANCES), body(_DECISIONS), body(_PAUSE), body(_LIMITS)
+        return FleetState(
+            snapshot=FleetSnapshot.from_json(str(items[_SNAPSHOT]["snapshot"])) if _SNAPSHOT in items else None,
+            instances=FleetInstances.from_json(instances) if instances else FleetInstances(),
+            decisions=Decisions.from_json(decisions) if decisions else Decisions(),
+            pause=FleetPause.from_json(pause) if pause else None,
+            limits=LimitsOverride.from_json(limits) if limits else None,
+        )
+
+    def _put(self, key: str, body: str) -> None:
+        item: Item = {"pk": FLEET, "sk": key, _BODY: body}
+        self.table.put_all([item])
+
+    def _body(self, key: str) -> str | None:
+        item = self.table.get(FLEET, key)
+        return None if item is None else str(item[_BODY])
+
+
+def _run_key(number: int) -> str:
+    return f"{_RUN}{number % KEPT_RUNS:04}"

@@ -1,0 +1,149 @@
+"""Dead letters: images that the system gave up, because workers received them too often without an answer.
+
+| pk            | sk                              | put by     | deleted by |
+| ------------- | ------------------------------- | ---------- | ---------- |
+| `DEADLETTERS` | job id `-` image id `-` attempt | controller | both       |
+
+An item only refers to an image. Pages show the image's record and result, so two copies cannot disagree. The image is
+a dead letter while its result is the failure of the item's attempt and it is not being retried. So a retry closes the
+dead letter when it raises the attempt, and a retry that the queue refuses reopens it.
+
+The controller puts the item before the failed result. So every such result has its item, even if the controller is
+killed between the two writes. A reader deletes items of images that have another result by now. A later attempt has
+its own item, so a late deletion never deletes that one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.ids import ULID_PATTERN, ImageRef
+from core.jobs.items import DEAD_LETTERS, FIRST_ID
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
+from core.messages import CRASHED_WORKER, Response
+from services.errors import NotFoundError
+from services.table import LAST, Item
+
+_ULID = ULID_PATTERN.strip("^$")
+CURSOR_PATTERN = f"^{_ULID}-{_ULID}-[0-9]{{1,9}}$"
+"""The form of a page's cursor: the key of its last item."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterImage:
+    """An image that was given up, with its failed result."""
+
+    job: Job
+    record: ImageRecord
+    result: Response
+
+    @property
+    def is_retrying(self) -> bool:
+        """Whether the image was requested again and has no newer result yet."""
+        return self.result.attempt < self.record.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterPage:
+    """Some dead letters; `next_before` is the cursor of the next page, if any."""
+
+    letters: tuple[DeadLetterImage, ...]
+    next_before: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _LetterKey:
+    """The key of an item."""
+
+    ref: ImageRef
+    attempt: int
+
+    @classmethod
+    def of(cls, item: Item) -> "_LetterKey":
+        job_id, image_id, attempt = str(item["sk"]).split("-")
+        return cls(ImageRef(job_id, image_id), int(attempt))
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return DEAD_LETTERS, f"{self.ref.job_id}-{self.ref.image_id}-{self.attempt}"
+
+
+def is_given_up(response: Response) -> bool:
+    """Return whether a result reports that workers received its image too often without an answer."""
+    return response.status == "failed" and response.error is not None and response.error.code == CRASHED_WORKER
+
+
+@dataclass(frozen=True)
+class DeadLetterStore:
+    """Reads and writes dead letters, of all jobs. botocore's errors and `TableBusyError` pass through."""
+
+    store: JobStore
+
+    def put(self, given_up: Sequence[Response]) -> None:
+        """Record that images of one job are given up, before their results are put; repeating it is safe."""
+        keys = [_LetterKey(response.ref, response.attempt).key for response in given_up]
+        self.store.table.put_all([{"pk": pk, "sk": sk} for pk, sk in keys])
+        if not self.store.existing({response.job_id for response in given_up}):
+            # The job may have been deleted so long ago that no removal follows.
+            self.store.table.delete_all(keys)
+
+    def page(self, before: str | None = None, *, limit: int) -> DeadLetterPage:
+        """Return up to `limit` dead letters that wait for a decision, those of the newest jobs first.
+
+        It may return fewer, even none, with a cursor: images that are being retried are left out.
+
+        Args:
+            before: the cursor of the page.
+            limit: dead letters of a page.
+        """
+        # The query includes its upper end, so one more item is read.
+        found = self.store.table.query(DEAD_LETTERS, FIRST_ID, before or LAST, limit=limit + 2, newest_first=True)
+        keys = [item for item in found if item["sk"] != before]
+        letters = self._read([_LetterKey.of(item) for item in keys[:limit]])
+        cursor = str(keys[limit - 1]["sk"]) if len(keys) > limit else None
+        return DeadLetterPage(tuple(letter for letter in letters if not letter.is_retrying), cursor)
+
+    def find(self, ref: ImageRef) -> DeadLetterImage | None:
+        """Return the dead letter of an image, also while the image is being retried, or None if there is none."""
+        prefix = f"{ref.job_id}-{ref.image_id}-"
+        entries = [_LetterKey.of(item) for item in self.store.table.query(DEAD_LETTERS, prefix, prefix + LAST)]
+        return next(iter(self._read(entries)), None)
+
+    def get(self, ref: ImageRef) -> DeadLetterImage:
+        """Return the dead letter of an image.
+
+        Raises:
+            NotFoundError: it does not exist, or the image is being retried.
+        """
+        letter = self.find(ref)
+        if letter is None or letter.is_retrying:
+            raise NotFoundError(f"there is no dead letter of image {ref.image_id!r} in job {ref.job_id!r}")
+        return letter
+
+    def discard(self, ref: ImageRef) -> None:
+        """Delete the dead letter of an image, which keeps its failed result; do nothing if `get` finds none."""
+        letter = self.find(ref)
+        if letter is not None and not letter.is_retrying:
+            self.store.table.delete_all([_LetterKey(ref, letter.result.attempt).key])
+
+    def _read(self, entries: Sequence[_LetterKey]) -> list[DeadLetterImage]:
+        """Return the dead letters among `entries`, in their order; delete the entries that no result can need."""
+        refs = list(dict.fromkeys(entry.ref for entry in entries))
+        jobs = self.store.jobs_of({ref.job_id for ref in refs})
+        records, results = self.store.images_of(refs), self.store.results_of(refs)
+        letters, superseded = list[DeadLetterImage](), list[_LetterKey]()
+        for entry in entries:
+            job, record, result = jobs.get(entry.ref.job_id), records.get(entry.ref), results.get(entry.ref)
+            if record is None or (result is not None and _replaces(result, entry)):
+                superseded.append(entry)
+            elif job is not None and result is not None and result.attempt == entry.attempt:
+                letters.append(DeadLetterImage(job, record, result))
+        self.store.table.delete_all([entry.key for entry in superseded])
+        return letters
+
+
+def _replaces(result: Response, entry: _LetterKey) -> bool:
+    """Return whether the failure of the entry's attempt can never become the image's result again."""
+    if result.status == "done" or result.attempt > entry.attempt:
+        return True
+    return result.attempt == entry.attempt and not is_given_up(result)

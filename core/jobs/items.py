@@ -1,0 +1,204 @@
+"""Items of jobs, images and results in the job table: their keys and attributes; `core/jobs/store.py` lists them."""
+
+from datetime import datetime
+
+from core.ids import ImageRef
+from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job, MergedFile, Resend, ResultSummary
+from core.messages import Response, Status
+from services.table import Item
+
+JOBS, OWNED, OPEN, DELETED = "JOBS", "OWNED#", "OPEN", "DELETED"
+DEAD_LETTERS = "DEADLETTERS"
+COUNTED, ACCEPTED, MERGED, RETRIED = "COUNTED", "SAID#", "MERGED", "RETRIED"
+IMAGE, RESULT, RESENT = "IMAGE#", "RESULT#", "RESENT#"
+
+EXPIRING = "expiring"
+"""Attribute of a mark in `DELETED`: the controller still checks whether images are being added to the job."""
+
+MARKED_AGAIN = "marked_again"
+"""Attribute of a mark in `DELETED`: something may have been written after the job was removed."""
+
+FIRST_ID = "0"
+"""Sorts before every id."""
+
+OF_CACHED = "cached_"
+"""Prefix of the attributes for the times of images that were answered from the cache."""
+
+
+def partition(job_id: str) -> str:
+    """Return the partition of a job's images, results and upload manifests."""
+    return f"JOB#{job_id}"
+
+
+def counts_partition(job_id: str) -> str:
+    """Return the partition of a job's counts: separate from the images, so that every page reads a few items only."""
+    return f"COUNTS#{job_id}"
+
+
+def jobs_partition(owner: str) -> str:
+    """Return the partition that lists the jobs of a user, or all jobs without sign-in."""
+    return f"{OWNED}{owner}" if owner else JOBS
+
+
+def job_item(job: Job, partition_key: str = JOBS) -> Item:
+    """Return the item of a job in a partition."""
+    item = {"pk": partition_key, "sk": job.job_id, "name": job.name, "created_at": job.created_at.isoformat()}
+    return {**item, "keep": int(job.keep), **_owner_as_text(job.owner)}
+
+
+def job_of(item: Item) -> Job:
+    """Return the job of an item."""
+    return Job(
+        job_id=str(item["sk"]),
+        name=str(item["name"]),
+        created_at=datetime.fromisoformat(str(item["created_at"])),
+        keep=bool(item.get("keep", 0)),
+        owner=str(item.get("owner", "")),
+    )
+
+
+def deleted_item(job: Job) -> Item:
+    """Return the mark of a deleted job."""
+    return {"pk": DELETED, "sk": job.job_id, **_owner_as_text(job.owner)}
+
+
+def deleted_of(item: Item) -> DeletedJob:
+    """Return the deleted job of a mark."""
+    return DeletedJob(str(item["sk"]), str(item.get("owner", "")), str(item.get(MARKED_AGAIN, "")))
+
+
+def keys_of_job(job_id: str, owner: str) -> list[tuple[str, str]]:
+    """Return the keys of the items that make a job exist, for its owner and for the controller."""
+    return [(key, job_id) for key in dict.fromkeys((JOBS, OPEN, jobs_partition(owner)))]
+
+
+def _owner_as_text(owner: str) -> dict[str, str]:
+    return {"owner": owner} if owner else {}
+
+
+def image_item(image: ImageRecord) -> Item:
+    """Return the item of an accepted image."""
+    item: dict[str, str | int] = {
+        "pk": partition(image.ref.job_id),
+        "sk": f"{IMAGE}{image.ref.image_id}",
+        "filename": image.filename,
+        "key": image.key,
+        "size": image.size,
+        "accepted_at": image.accepted_at.isoformat(),
+    }
+    if image.cached:
+        item["cached"] = 1
+    if image.retried_at is not None:
+        item["retried_at"] = image.retried_at.isoformat()
+    if image.attempt:
+        item["attempt"] = image.attempt
+    return item
+
+
+def image_of(job_id: str, item: Item) -> ImageRecord:
+    """Return the accepted image of an item."""
+    return ImageRecord(
+        ref=ImageRef(job_id, str(item["sk"]).removeprefix(IMAGE)),
+        filename=str(item["filename"]),
+        key=str(item["key"]),
+        size=int(item["size"]),
+        accepted_at=datetime.fromisoformat(str(item["accepted_at"])),
+        cached="cached" in item,
+        retried_at=moment_in(item, "retried_at"),
+        attempt=int(item.get("attempt", 0)),
+    )
+
+
+def result_item(response: Response) -> Item:
+    """Return the item of a result."""
+    item: dict[str, str | int] = {
+        "pk": partition(response.job_id),
+        "sk": f"{RESULT}{response.image_id}",
+        "status": response.status,
+        "attempt": response.attempt,
+        "response": response.to_json(),
+    }
+    if response.attempts > 1:
+        item["attempts"] = response.attempts
+    return item
+
+
+def result_summary_of(item: Item) -> ResultSummary:
+    """Return the summary of a result's item, without reading its response."""
+    status: Status = "done" if item["status"] == "done" else "failed"
+    return ResultSummary(status, int(item.get("attempt", 0)), int(item.get("attempts", 1)))
+
+
+def resend_item(job_id: str, image_id: str, resend: Resend) -> Item:
+    """Return the item of an image's requests that were sent again."""
+    return {
+        "pk": partition(job_id),
+        "sk": f"{RESENT}{image_id}",
+        "times": resend.times,
+        "attempt": resend.attempt,
+        "waited_seconds": resend.waited_seconds,
+        **times_as_text(resend.first_at, resend.last_at),
+    }
+
+
+def resend_of(item: Item) -> Resend:
+    """Return the requests of an item that were sent again."""
+    return Resend(
+        attempt=int(item["attempt"]),
+        first_at=datetime.fromisoformat(str(item["first_at"])),
+        last_at=datetime.fromisoformat(str(item["last_at"])),
+        waited_seconds=int(item["waited_seconds"]),
+        times=int(item["times"]),
+    )
+
+
+def counts_of(item: Item) -> Counts:
+    """Return the counts of an item."""
+    runs = (pair.partition(":") for pair in str(item.get("runs", "")).split())
+    return Counts(
+        done=int(item["done"]),
+        failed=int(item["failed"]),
+        images=int(item["images"]),
+        first_result_at=moment_in(item, "first_at"),
+        last_result_at=moment_in(item, "last_at"),
+        cached=int(item.get("cached", 0)),
+        runs=tuple((int(run), int(answers)) for run, _, answers in runs),
+        system_retried=int(item.get("system_retried", 0)),
+        resends=int(item.get("resends", 0)),
+        first_cached_at=moment_in(item, f"{OF_CACHED}first_at"),
+        last_cached_at=moment_in(item, f"{OF_CACHED}last_at"),
+    )
+
+
+def runs_as_text(counts: Counts) -> dict[str, str]:
+    """Return the attribute for the billing periods in which a job was answered, if there are any."""
+    text = " ".join(f"{run}:{answers}" for run, answers in counts.runs)
+    return {"runs": text} if text else {}
+
+
+def merged_of(item: Item) -> MergedFile:
+    """Return the file with all results of a job from its item."""
+    return MergedFile(str(item["key"]), str(item["edition"]), datetime.fromisoformat(str(item["at"])))
+
+
+def accepted_attributes(count: AcceptedCount) -> Item:
+    """Return the attributes of a web process's count."""
+    return {"accepted": count.accepted, "cached": count.cached, **times_as_text(count.first_at, count.last_at)}
+
+
+def accepted_count_of(item: Item) -> AcceptedCount:
+    """Return a web process's count of an item."""
+    return AcceptedCount(
+        int(item["accepted"]), int(item.get("cached", 0)), moment_in(item, "first_at"), moment_in(item, "last_at")
+    )
+
+
+def times_as_text(first: datetime | None, last: datetime | None, what: str = "") -> dict[str, str]:
+    """Return the attributes for the times of the first and the last event, if they are known."""
+    times = {f"{what}first_at": first, f"{what}last_at": last}
+    return {name: moment.isoformat() for name, moment in times.items() if moment is not None}
+
+
+def moment_in(item: Item, name: str) -> datetime | None:
+    """Return the time in the attribute `name`, or None if it is missing."""
+    return None if name not in item else datetime.fromisoformat(str(item[name]))

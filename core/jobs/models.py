@@ -1,0 +1,252 @@
+"""Values of jobs and their images; `core/jobs/store.py` stores them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+from core.ids import ImageRef
+from core.messages import Status
+
+JobState = Literal["empty", "running", "finished"]
+
+MAX_RUNS = 200
+"""Maximum billing periods of a job, the latest ones: that many hours of uninterrupted work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A batch of images that belong together.
+
+    Attributes:
+        owner: id of its user; empty without sign-in.
+        keep: whether the images and the records are kept; otherwise an image is deleted once its label is stored, and
+            the job expires.
+    """
+
+    job_id: str
+    name: str
+    created_at: datetime
+    keep: bool = False
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """The record of an accepted image.
+
+    Attributes:
+        filename: its owner's name for it, only for display.
+        key: its key in the input bucket, if it is still stored.
+        size: in bytes.
+        cached: whether it was answered at once, from the result of an earlier image with the same bytes.
+        retried_at: when it was last retried after a failure; for display, not for comparison.
+        attempt: number of the last request: 0 for the first one, one more for each retry.
+    """
+
+    ref: ImageRef
+    filename: str
+    key: str
+    size: int
+    accepted_at: datetime
+    cached: bool = False
+    retried_at: datetime | None = None
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """The requests of one image that the controller sent again, because it presumed that a message was lost.
+
+    Attributes:
+        attempt: attempt of the image in the last request.
+        first_at, last_at: when the first and the last request were sent.
+        waited_seconds: how long the controller had seen the image without a result before the last request.
+        times: number of requests, over all attempts of the image.
+    """
+
+    attempt: int
+    first_at: datetime
+    last_at: datetime
+    waited_seconds: int
+    times: int = 1
+
+    def after(self, earlier: "Resend | None") -> "Resend":
+        """Return this resend combined with the earlier ones of the same image."""
+        return self if earlier is None else replace(self, first_at=earlier.first_at, times=earlier.times + self.times)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultSummary:
+    """The part of a result that the recorder needs; the attributes are those of `Response`."""
+
+    status: Status
+    attempt: int = 0
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The counts of a job's images: absolute figures.
+
+    Attributes:
+        done: images with a label, `cached` of them from an earlier image with the same bytes.
+        failed: images that cannot be classified.
+        images: accepted images.
+        first_result_at, last_result_at: of the results of workers, by the controller's clock.
+        runs: number of results of workers by billing period of the fleet: its number and the results, oldest first.
+        system_retried: images that the system retried: received more than once, or requested again by the controller.
+        resends: requests that the controller sent again.
+        first_cached_at, last_cached_at: of the images that web processes answered at once, by their clocks.
+    """
+
+    done: int = 0
+    failed: int = 0
+    images: int = 0
+    first_result_at: datetime | None = None
+    last_result_at: datetime | None = None
+    cached: int = 0
+    runs: tuple[tuple[int, int], ...] = ()
+    system_retried: int = 0
+    resends: int = 0
+    first_cached_at: datetime | None = None
+    last_cached_at: datetime | None = None
+
+    @property
+    def first_at(self) -> datetime | None:
+        """When the first image was answered, by one of two clocks: differences of such times are no durations."""
+        return min(filter(None, (self.first_result_at, self.first_cached_at)), default=None)
+
+    @property
+    def last_at(self) -> datetime | None:
+        """When the last image was answered; see `first_at`."""
+        return max(filter(None, (self.last_result_at, self.last_cached_at)), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedCount:
+    """A web process's count of a job's images: absolute figures.
+
+    Attributes:
+        accepted: images that the process has accepted, `cached` of them answered from the cache.
+        first_at, last_at: when it answered the first and the last cached one.
+    """
+
+    accepted: int = 0
+    cached: int = 0
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MergedFile:
+    """The object in the output bucket that holds all results of a job.
+
+    Attributes:
+        key: its key.
+        edition: edition of the results in it.
+        written_at: when it was written.
+    """
+
+    key: str
+    edition: str
+    written_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """A job and its progress.
+
+    Attributes:
+        retried_at: when failed images were last requested again, if ever.
+        merged: the file with all results, once it is written.
+    """
+
+    job: Job
+    accepted: int
+    counts: Counts
+    retried_at: datetime | None = None
+    merged: MergedFile | None = None
+
+    @property
+    def waiting(self) -> int:
+        """The number of images without a result."""
+        return max(0, self.accepted - self.counts.done - self.counts.failed)
+
+    @property
+    def state(self) -> JobState:
+        """`empty` before the first image, `finished` when every image has its result."""
+        if self.accepted == 0:
+            return "empty"
+        return "running" if self.waiting else "finished"
+
+    @property
+    def edition(self) -> str:
+        """An identifier of the current results: it changes whenever they may have changed."""
+        counts = self.counts
+        return f"{self.accepted}/{counts.done}/{counts.failed}/{counts.last_at}/{self.retried_at}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedJob:
+    """A deleted job that may have items or objects left.
+
+    Attributes:
+        marked_again: identifies the last write that may have happened after its removal; empty if there was none.
+    """
+
+    job_id: str
+    owner: str = ""
+    marked_again: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJob:
+    """A job that may have images without a result; `touched_at` is when images were last added."""
+
+    job_id: str
+    touched_at: str
+
+
+def with_result(counts: Counts, before: Status | None, now: Status, at: datetime) -> Counts:
+    """Return `counts` after an image's result changed from `before` (None if it had none) to `now`."""
+    if before in {now, "done"}:
+        return counts
+    done = counts.done + (now == "done")
+    failed = counts.failed + (now == "failed") - (before == "failed")
+    first = counts.first_result_at or at
+    return replace(counts, done=done, failed=failed, first_result_at=first, last_result_at=at)
+
+
+def with_cached(counts: Counts, at: Sequence[datetime]) -> Counts:
+    """Return `counts` with more images that web processes answered from the cache `at` these times."""
+    times = [each for each in (counts.first_cached_at, counts.last_cached_at, *at) if each is not None]
+    return replace(
+        counts,
+        done=counts.done + len(at),
+        cached=counts.cached + len(at),
+        first_cached_at=min(times, default=None),
+        last_cached_at=max(times, default=None),
+    )
+
+
+def with_answers(counts: Counts, run: int, answers: int) -> Counts:
+    """Return `counts` after workers have given `answers` more results in a billing period of the fleet."""
+    answered = dict(counts.runs)
+    answered[run] = answered.get(run, 0) + answers
+    return replace(counts, runs=tuple(sorted(answered.items()))[-MAX_RUNS:])
+
+
+def with_accepted(counts: Counts, accepted: Sequence[AcceptedCount]) -> Counts:
+    """Return the controller's `counts` of a job, completed by the counts of the web processes."""
+    cached = max(counts.cached, sum(one.cached for one in accepted))
+    return replace(
+        counts,
+        done=counts.done - counts.cached + cached,
+        cached=cached,
+        images=max(counts.images, sum(one.accepted for one in accepted)),
+        first_cached_at=min(
+            filter(None, (counts.first_cached_at, *(one.first_at for one in accepted))), default=None
+        ),
+        last_cached_at=max(filter(None, (counts.last_cached_at, *(one.last_at for one in accepted))), default=None),
+    )

@@ -1,0 +1,560 @@
+"""The job store: jobs, their accepted images and the results, in one DynamoDB table.
+
+| pk               | sk                 | content                                                   | written by |
+| ---------------- | ------------------ | --------------------------------------------------------- | ---------- |
+| `JOBS`           | job id             | name, created_at, keep, owner: the list of all jobs       | web        |
+| `OWNED#` owner   | job id             | the same, for the jobs of one user                        | web        |
+| `OPEN`           | job id             | touched_at: there may be images without a result          | web        |
+| `COUNTS#` job id | `COUNTED`          | done, cached, failed, images, first, last result, runs,   | controller |
+|                  |                    | system_retried, resends                                   |            |
+| `COUNTS#` job id | `MERGED`           | key, edition, at: the file with all results               | controller |
+| `COUNTS#` job id | `RETRIED`          | at: when failed images were last requested again          | web        |
+| `COUNTS#` job id | `SAID#` writer id  | images this web process has accepted, and answered itself | web        |
+| `JOB#` job id    | `IMAGE#` image id  | filename, key, bytes, accepted_at, cached, attempt        | web        |
+| `JOB#` job id    | `RESULT#` image id | status, attempt, response; a cached one is written by web | collector  |
+| `JOB#` job id    | `RESENT#` image id | how often its request was sent again because a message    | controller |
+|                  |                    | was presumed lost: times, attempt, first, last            |            |
+| `JOB#` job id    | `SLICE#` key       | manifest of a repeatable upload: `core/idempotency.py`    | web        |
+| `JOB#` job id    | `UPLOAD#` id       | its counted images: `core/idempotency.py`                 | web        |
+| `DELETED`        | job id             | owner: the rest of this job must be removed;              | both       |
+|                  |                    | while `expiring` is set, it must not be removed yet;      |            |
+|                  |                    | `marked_again`: something was written after its removal   |            |
+| `DEADLETTERS`    | ids, attempt       | images that were given up: `core/jobs/dead_letters.py`    | both       |
+| `FLEET`          | all                | items of the fleet: `core/fleet/store.py`                 | both       |
+
+Without sign-in a job has no owner and no item of `OWNED#`. The item in `JOBS` is written first, so that each job in
+the list of a user exists. A deletion removes both; if it is interrupted, its mark repeats it.
+
+The result of an image that was answered from the cache (`core/result_cache.py`) is written before the image's record,
+so that a reader of the record can read the result.
+
+Every write is an absolute figure or an idempotent put, so it may be repeated. `done` beats `failed`, and the failure
+of a later attempt beats the failure of an earlier one.
+
+Attempts of an image are numbered: a retry raises `attempt` in the image's record, and request, prediction and
+response carry the number. An image is being retried while its failed result has a lower number than its record.
+
+The number of images of a job is the greater of two lower bounds: the sum of the web processes' counts, and the
+controller's last count. So a process that dies between two writes makes no figure wrong for long. The number of
+images that were answered from the cache is calculated in the same way.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.ids import ImageRef, first_id_of, new_id
+from core.jobs.items import (
+    ACCEPTED,
+    COUNTED,
+    DEAD_LETTERS,
+    DELETED,
+    EXPIRING,
+    FIRST_ID,
+    IMAGE,
+    JOBS,
+    MARKED_AGAIN,
+    MERGED,
+    OF_CACHED,
+    OPEN,
+    RESENT,
+    RESULT,
+    RETRIED,
+    accepted_attributes,
+    accepted_count_of,
+    counts_of,
+    counts_partition,
+    deleted_item,
+    deleted_of,
+    image_item,
+    image_of,
+    job_item,
+    job_of,
+    jobs_partition,
+    keys_of_job,
+    merged_of,
+    moment_in,
+    partition,
+    resend_item,
+    resend_of,
+    result_item,
+    result_summary_of,
+    runs_as_text,
+    times_as_text,
+)
+from core.jobs.models import (
+    AcceptedCount,
+    Counts,
+    DeletedJob,
+    ImageRecord,
+    Job,
+    JobStatus,
+    MergedFile,
+    OpenJob,
+    Resend,
+    ResultSummary,
+    with_accepted,
+)
+from core.messages import Response, Status
+from services.errors import NotFoundError
+from services.table import LAST, Item, Table
+
+
+@dataclass(frozen=True)
+class JobStore:
+    """Reads and writes the job table."""
+
+    table: Table
+
+    # Jobs
+
+    def create(self, job: Job) -> None:
+        """Record a new job."""
+        self.create_all([job])
+
+    def create_all(self, jobs: Sequence[Job]) -> None:
+        """Record new jobs.
+
+        Raises:
+            TableBusyError: some could not be recorded; recording all again is safe.
+        """
+        self.table.put_all([job_item(job) for job in jobs])
+        self.table.put_all([job_item(job, jobs_partition(job.owner)) for job in jobs if job.owner])
+
+    def job(self, job_id: str) -> Job:
+        """Return a job.
+
+        Raises:
+            NotFoundError: it does not exist.
+        """
+        item = self.table.get(JOBS, job_id)
+        if item is None:
+            raise no_job(job_id)
+        return job_of(item)
+
+    def existing(self, job_ids: Collection[str], owner: str = "") -> set[str]:
+        """Return those of `job_ids`, each once, that exist; with `owner`, only jobs of that user.
+
+        Raises:
+            TableBusyError: some could not be read.
+        """
+        return {
+            str(item["sk"]) for item in self.table.get_all([(jobs_partition(owner), job_id) for job_id in job_ids])
+        }
+
+    def jobs_of(self, job_ids: Collection[str]) -> dict[str, Job]:
+        """Return the jobs with these ids, each once, that exist, by id.
+
+        Raises:
+            TableBusyError: some could not be read.
+        """
+        return {str(item["sk"]): job_of(item) for item in self.table.get_all([(JOBS, each) for each in job_ids])}
+
+    def jobs(self, limit: int, before: str | None = None, owner: str = "") -> list[Job]:
+        """Return up to `limit` jobs of `owner`, newest first, older than the job id `before`."""
+        found: list[Job] = []
+        while len(found) < limit:
+            page = self._jobs_in(jobs_partition(owner), limit, before)
+            # The list of all jobs contains jobs of users, too, if there was a sign-in before.
+            found += [job for job in page if job.owner == owner]
+            if len(page) < limit:
+                break
+            before = page[-1].job_id
+        return found[:limit]
+
+    def _jobs_in(self, partition_key: str, limit: int, before: str | None) -> list[Job]:
+        items = self.table.query(partition_key, FIRST_ID, before or LAST, limit=limit + 1, newest_first=True)
+        return [job_of(item) for item in items if item["sk"] != before][:limit]
+
+    def newest_job(self) -> Job | None:
+        """Return the job that was created last, of all users, or None if there is none."""
+        return next(iter(self._jobs_in(JOBS, 1, None)), None)
+
+    def jobs_until(self, moment: datetime) -> Iterator[Job]:
+        """Yield the jobs that were created before `moment`, oldest first."""
+        for item in self.table.query(JOBS, FIRST_ID, first_id_of(moment)):
+            yield job_of(item)
+
+    def status(self, job_id: str) -> JobStatus:
+        """Return a job and its counts; costs the same however many images it has.
+
+        Raises:
+            NotFoundError: it does not exist.
+        """
+        return self.status_of(self.job(job_id))
+
+    def status_of(self, job: Job) -> JobStatus:
+        """Return the status of a job that has just been read."""
+        found = self.table.query(counts_partition(job.job_id), COUNTED, ACCEPTED + LAST)
+        items = {str(item["sk"]): item for item in found}
+        counted, merged, retried = (items.pop(kind, None) for kind in (COUNTED, MERGED, RETRIED))
+        counts = with_accepted(
+            counts_of(counted) if counted else Counts(), [accepted_count_of(item) for item in items.values()]
+        )
+        return JobStatus(
+            job,
+            max(counts.images, counts.done + counts.failed),
+            counts,
+            retried_at=moment_in(retried, "at") if retried else None,
+            merged=merged_of(merged) if merged else None,
+        )
+
+    # Deletion
+
+    def delete(self, job: Job) -> None:
+        """Delete a job: it no longer exists, and the controller removes its remaining items and objects.
+
+        Raises:
+            TableBusyError: it could not be deleted; deleting again is safe.
+        """
+        # The mark first: if a process dies in between, the controller deletes the job.
+        self.table.put_all([deleted_item(job)])
+        self.table.delete_all(keys_of_job(job.job_id, job.owner))
+
+    def expire(self, job: Job, is_due: Callable[[], bool]) -> bool:
+        """Delete a job unless it is open or being deleted; return whether it was deleted.
+
+        The web tier marks a job as open and then checks whether it is marked as expiring; this method does the same
+        in the other order. So at least one of the two sees the other: the images are rejected, or the job stays.
+
+        The state of the job before the mark may be outdated: its last result may have arrived since, or another
+        controller may have taken over. Once the job is marked and not open, it is not used any more, so `is_due` is
+        called then. If a controller is frozen later, its successor removes its mark, and each mark has its own value.
+
+        Args:
+            job: the job to delete.
+            is_due: returns whether the job may expire, by its current items, and this process may still act.
+
+        Raises:
+            TableBusyError: it could not be deleted; expiring it again is safe.
+        """
+        if self.is_open(job.job_id):
+            return False
+        mark, ours = deleted_item(job), {"ours": new_id()}
+        if not self.table.put_if({**mark, EXPIRING: ours["ours"]}, "attribute_not_exists( #pk )"):
+            return False
+        is_marked = f"#{EXPIRING} = :ours"
+        if self.is_open(job.job_id) or not is_due():
+            self.table.delete_if(DELETED, job.job_id, is_marked, ours)
+            return False
+        if not self.table.put_if(mark, is_marked, ours):
+            return False
+        self.table.delete_all(keys_of_job(job.job_id, job.owner))
+        return True
+
+    def cancel_expiries(self) -> None:
+        """Remove the marks of expiries that a controller started and did not complete."""
+        for item in list(self.table.query(DELETED, FIRST_ID, LAST)):
+            if EXPIRING in item:
+                # Only this mark: another controller may have deleted the job since it was read.
+                self.table.delete_if(DELETED, str(item["sk"]), f"#{EXPIRING} = :read", {"read": item[EXPIRING]})
+
+    def deleted_jobs(self) -> list[DeletedJob]:
+        """Return the deleted jobs that may have items or objects left."""
+        return [deleted_of(item) for item in self.table.query(DELETED, FIRST_ID, LAST) if EXPIRING not in item]
+
+    def remove_items(self, job: DeletedJob, max_items: int) -> int:
+        """Remove up to `max_items` items of a deleted job; return how many were found, 0 when none is left."""
+        places = [
+            (partition_key, FIRST_ID, LAST) for partition_key in (partition(job.job_id), counts_partition(job.job_id))
+        ]
+        places.append((DEAD_LETTERS, f"{job.job_id}-", f"{job.job_id}-{LAST}"))
+        keys = [
+            (partition_key, str(item["sk"]))
+            for partition_key, low, high in places
+            for item in self.table.query(partition_key, low, high, limit=max_items)
+        ][:max_items]
+        self.table.delete_all([*keys, *keys_of_job(job.job_id, job.owner)])
+        return len(keys)
+
+    def mark_if_removed(self, job_id: str) -> None:
+        """Mark a job that does not exist as deleted again, so that items written after its removal are removed.
+
+        Each mark has its own value, so that a removal that ends at this moment does not delete it.
+        """
+        if not self.existing([job_id]):
+            self.table.set(DELETED, job_id, {MARKED_AGAIN: new_id()})
+
+    def unmark_deleted(self, job: DeletedJob) -> None:
+        """Remove the mark of a deleted job that has nothing left, unless it was marked again meanwhile."""
+        if job.marked_again:
+            self.table.delete_if(DELETED, job.job_id, f"#{MARKED_AGAIN} = :read", {"read": job.marked_again})
+        else:
+            self.table.delete_if(DELETED, job.job_id, f"attribute_not_exists( #{MARKED_AGAIN} )")
+
+    # Images
+
+    def record_images(self, images: Sequence[ImageRecord], touched_at: datetime) -> None:
+        """Record accepted images, and mark their jobs as open.
+
+        Raises:
+            TableBusyError: some could not be recorded; recording all again is safe.
+            NotFoundError: one of the jobs is being deleted.
+        """
+        job_ids = list(dict.fromkeys(image.ref.job_id for image in images))
+        opened = [_open_item(job_id, touched_at) for job_id in job_ids]
+        self.table.put_all([*opened, *(image_item(image) for image in images)])
+        self._check_not_deleted(job_ids)
+
+    def reopen(self, job_id: str, touched_at: datetime) -> None:
+        """Mark a job as open: it may have images without a result.
+
+        Raises:
+            TableBusyError: it could not be recorded; recording it again is safe.
+            NotFoundError: the job is being deleted.
+        """
+        self.table.put_all([_open_item(job_id, touched_at)])
+        self._check_not_deleted([job_id])
+
+    def _check_not_deleted(self, job_ids: Sequence[str]) -> None:
+        for item in self.table.get_all([(DELETED, job_id) for job_id in job_ids]):
+            raise no_job(str(item["sk"]))
+
+    def images_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ImageRecord]:
+        """Return the records of those of `refs`, each once, that are accepted images.
+
+        Raises:
+            TableBusyError: some could not be read.
+        """
+        items = self.table.get_all([(partition(ref.job_id), f"{IMAGE}{ref.image_id}") for ref in refs])
+        found = (image_of(str(item["pk"]).partition("#")[2], item) for item in items)
+        return {record.ref: record for record in found}
+
+    def replace_image(self, before: ImageRecord, after: ImageRecord) -> bool:
+        """Replace the record `before` by `after`; return False if the record has another attempt meanwhile.
+
+        So of two retries that read the same record, only one raises its attempt.
+        """
+        if before.attempt:
+            return self.table.put_if(image_item(after), "#attempt = :before", {"before": before.attempt})
+        return self.table.put_if(image_item(after), "attribute_exists( #pk ) AND attribute_not_exists( #attempt )")
+
+    def put_retried(self, job_id: str, at: datetime) -> None:
+        """Record when failed images of a job were last retried, and mark it as open; after the images themselves.
+
+        Raises:
+            TableBusyError: it could not be recorded; recording it again is safe.
+        """
+        self.table.put_all(
+            [{"pk": counts_partition(job_id), "sk": RETRIED, "at": at.isoformat()}, _open_item(job_id, at)]
+        )
+
+    def retried_at(self, job_id: str) -> datetime | None:
+        """Return when failed images of a job were last retried, if ever."""
+        item = self.table.get(counts_partition(job_id), RETRIED)
+        return None if item is None else moment_in(item, "at")
+
+    def delete_images(self, refs: Sequence[ImageRef]) -> None:
+        """Delete the records of images that were not accepted, and the results of cached ones.
+
+        Raises:
+            TableBusyError: some could not be deleted; deleting all again is safe.
+        """
+        keys = [(partition(ref.job_id), ref.image_id) for ref in refs]
+        self.table.delete_all(
+            [(partition_key, f"{kind}{image_id}") for partition_key, image_id in keys for kind in (IMAGE, RESULT)]
+        )
+
+    def put_accepted_count(self, job_id: str, writer_id: str, count: AcceptedCount) -> None:
+        """Record how many images the process `writer_id` has accepted for the job in total; never lowers it."""
+        self.table.set(
+            counts_partition(job_id),
+            f"{ACCEPTED}{writer_id}",
+            accepted_attributes(count),
+            condition="attribute_not_exists( #accepted ) OR #accepted < :accepted",
+        )
+
+    def put_accepted_counts(self, counts: Mapping[str, tuple[str, AcceptedCount]]) -> None:
+        """Record the counts of several jobs, by their ids; no other process may write under these writer ids.
+
+        Raises:
+            TableBusyError: some could not be recorded; recording all again is safe.
+        """
+        self.table.put_all(
+            [
+                {"pk": counts_partition(job_id), "sk": f"{ACCEPTED}{writer_id}", **accepted_attributes(count)}
+                for job_id, (writer_id, count) in counts.items()
+            ]
+        )
+
+    def image(self, ref: ImageRef) -> ImageRecord:
+        """Return the record of one image.
+
+        Raises:
+            NotFoundError: it does not exist.
+        """
+        item = self.table.get(partition(ref.job_id), f"{IMAGE}{ref.image_id}")
+        if item is None:
+            raise no_image(ref)
+        return image_of(ref.job_id, item)
+
+    def whole_image(self, ref: ImageRef, owner: str) -> tuple[Job, ImageRecord, Response | None, Resend | None]:
+        """Return an image's job, its record, and its result and resend if they exist, in one read.
+
+        Raises:
+            NotFoundError: `owner` has no such job, or it has no such image.
+            TableBusyError: they could not be read.
+        """
+        partition_key, kinds = partition(ref.job_id), [f"{kind}{ref.image_id}" for kind in (IMAGE, RESULT, RESENT)]
+        items = self.table.get_all([(JOBS, ref.job_id), *((partition_key, kind) for kind in kinds)])
+        found = {str(item["sk"]): item for item in items}
+        job, record, result, resend = (found.get(key) for key in (ref.job_id, *kinds))
+        if job is None or job_of(job).owner != owner:
+            raise no_job(ref.job_id)
+        if record is None:
+            raise no_image(ref)
+        response = None if result is None else Response.from_json(str(result["response"]))
+        return job_of(job), image_of(ref.job_id, record), response, None if resend is None else resend_of(resend)
+
+    def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
+        """Yield a job's images in the order of their ids, those after the image id `after`."""
+        beyond = IMAGE if after is None else f"{IMAGE}{after}\x00"
+        for item in self.table.query(partition(job_id), beyond, IMAGE + LAST, limit=limit):
+            yield image_of(job_id, item)
+
+    def count_images(self, job_id: str) -> int:
+        """Return how many images of the job are recorded; the cost grows with their number."""
+        return self.table.count(partition(job_id), IMAGE)
+
+    # Results
+
+    def put_done(self, responses: Sequence[Response]) -> None:
+        """Store results with status `done`, replacing existing ones.
+
+        Raises:
+            TableBusyError: some could not be stored; storing all again is safe.
+        """
+        self.table.put_all([result_item(response) for response in responses])
+
+    def put_failed(self, response: Response) -> bool:
+        """Store a result with status `failed`; return False if the image is done or a later attempt has failed."""
+        free = (
+            "attribute_not_exists( #pk )"
+            " OR ( #status = :failed AND ( attribute_not_exists( #attempt ) OR #attempt <= :attempt ) )"
+        )
+        return self.table.put_if(result_item(response), free, {"failed": "failed", "attempt": response.attempt})
+
+    def result(self, ref: ImageRef) -> Response | None:
+        """Return the result of one image, or None if no result exists yet."""
+        item = self.table.get(partition(ref.job_id), f"{RESULT}{ref.image_id}")
+        return None if item is None else Response.from_json(str(item["response"]))
+
+    def results_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, Response]:
+        """Return the results of those of `refs`, each once and of any jobs, that have one.
+
+        Raises:
+            TableBusyError: some could not be read.
+        """
+        items = self.table.get_all([(partition(ref.job_id), f"{RESULT}{ref.image_id}") for ref in refs])
+        found = (Response.from_json(str(item["response"])) for item in items)
+        return {response.ref: response for response in found}
+
+    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Response]:
+        """Return results by image id, from the image id `first` to `last`, both included."""
+        items = self.table.query(partition(job_id), f"{RESULT}{first}", f"{RESULT}{last}")
+        found = (Response.from_json(str(item["response"])) for item in items)
+        return {response.image_id: response for response in found}
+
+    def statuses(self, job_id: str) -> dict[str, Status]:
+        """Return the status of every image of the job that has a result, by image id."""
+        return {image_id: result.status for image_id, result in self.result_summaries(job_id).items()}
+
+    def result_summaries(self, job_id: str) -> dict[str, ResultSummary]:
+        """Return the summary of every result of the job, by image id."""
+        found = self.table.query(partition(job_id), RESULT, RESULT + LAST)
+        return {str(item["sk"]).removeprefix(RESULT): result_summary_of(item) for item in found}
+
+    # Requests that were sent again
+
+    def put_resends(self, job_id: str, resends: Mapping[str, Resend]) -> None:
+        """Store how often the requests of images of a job were sent again, by image id; absolute figures.
+
+        Raises:
+            TableBusyError: some could not be stored; storing all again is safe.
+        """
+        self.table.put_all([resend_item(job_id, image_id, resend) for image_id, resend in resends.items()])
+
+    def resends(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Resend]:
+        """Return the resends by image id, from the image id `first` to `last`, both included; few images have one."""
+        found = self.table.query(partition(job_id), f"{RESENT}{first}", f"{RESENT}{last}")
+        return {str(item["sk"]).removeprefix(RESENT): resend_of(item) for item in found}
+
+    # Counts
+
+    def counts(self, job_id: str) -> Counts:
+        """Return the counts of a job that the controller last stored."""
+        item = self.table.get(counts_partition(job_id), COUNTED)
+        return Counts() if item is None else counts_of(item)
+
+    def store_counts(self, job_id: str, counts: Counts, token: int = 0) -> bool:
+        """Store a job's counts, absolute; only the controller does.
+
+        Args:
+            job_id: the job.
+            counts: its counts.
+            token: the controller's fencing token; returns False if a controller with a later one has stored counts.
+        """
+        attributes: dict[str, str | int] = {
+            "done": counts.done,
+            "cached": counts.cached,
+            "failed": counts.failed,
+            "images": counts.images,
+            "system_retried": counts.system_retried,
+            "resends": counts.resends,
+            **times_as_text(counts.first_result_at, counts.last_result_at),
+            **times_as_text(counts.first_cached_at, counts.last_cached_at, OF_CACHED),
+            **runs_as_text(counts),
+        }
+        return self._put_fenced({"pk": counts_partition(job_id), "sk": COUNTED, **attributes}, token)
+
+    def put_merged(self, job_id: str, merged: MergedFile, token: int = 0) -> bool:
+        """Record the file with all results of a job; `token` and the return value are as in `store_counts`."""
+        item = {"key": merged.key, "edition": merged.edition, "at": merged.written_at.isoformat()}
+        return self._put_fenced({"pk": counts_partition(job_id), "sk": MERGED, **item}, token)
+
+    def delete_merged(self, job_id: str, touched_at: datetime) -> None:
+        """Delete the record of `put_merged`, and mark the job as open, so that the file is written again.
+
+        Raises:
+            NotFoundError: the job was deleted; it is marked again, since a file may have been written since.
+        """
+        self.mark_if_removed(job_id)
+        self.reopen(job_id, touched_at)
+        self.table.delete_all([(counts_partition(job_id), MERGED)])
+
+    def _put_fenced(self, item: Item, token: int) -> bool:
+        """Store an item unless it was stored with a later token; an item without a token is of an older version."""
+        free = "attribute_not_exists( #token ) OR #token <= :token"
+        return self.table.put_if({**item, "token": token}, free, {"token": token})
+
+    # Open jobs
+
+    def open_jobs(self) -> list[OpenJob]:
+        """Return the jobs that may have images without a result."""
+        return [OpenJob(str(item["sk"]), str(item["touched_at"])) for item in self.table.query(OPEN, FIRST_ID, LAST)]
+
+    def is_open(self, job_id: str) -> bool:
+        """Return whether the job may have images without a result."""
+        return self.table.get(OPEN, job_id) is not None
+
+    def count_open(self) -> int:
+        """Return how many jobs may have images without a result."""
+        return self.table.count(OPEN, FIRST_ID)
+
+    def close(self, job: OpenJob) -> bool:
+        """Mark a job as not open unless images were added since it was read; return whether it was marked."""
+        return self.table.delete_if(OPEN, job.job_id, "#touched_at = :touched_at", {"touched_at": job.touched_at})
+
+
+def no_job(job_id: str) -> NotFoundError:
+    """Return the error for a job that does not exist, or belongs to another user."""
+    return NotFoundError(f"there is no job {job_id!r}")
+
+
+def no_image(ref: ImageRef) -> NotFoundError:
+    """Return the error for an image that does not exist."""
+    return NotFoundError(f"there is no image {ref.image_id!r} in job {ref.job_id!r}")
+
+
+def _open_item(job_id: str, touched_at: datetime) -> Item:
+    return {"pk": OPEN, "sk": job_id, "touched_at": touched_at.isoformat()}

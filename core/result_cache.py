@@ -1,0 +1,98 @@
+"""The result cache: results by the bytes of their image, so that a repeated image needs no worker.
+
+An entry is an item in the job table: `CACHE#` SHA-256 of the image, and the digest of the bundle that classified it.
+So a result is repeated only for the same bytes and the same model. Entries contain no image and no name, and expire.
+
+Entries belong to the owner of the job (`CACHE#` owner `#` SHA-256): a fast answer would reveal to a user that another
+user has sent the same bytes, and its source in which job.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from core.ids import ImageRef, output_key
+from core.messages import Response, Timings
+from services.table import EXPIRES_AT, Item, Table
+
+MARGIN = timedelta(hours=1)
+"""Time before its expiry at which an entry is no longer used: its reader may have to read it again after a
+failure."""
+
+
+@dataclass(frozen=True)
+class ResultCache:
+    """Reads and writes the entries in the job table.
+
+    Attributes:
+        lifetime: lifetime of an entry; each worker that classifies the same bytes renews it. Zero disables the cache.
+    """
+
+    table: Table
+    lifetime: timedelta
+
+    def put(self, responses: Sequence[Response], now: datetime, owners: Mapping[str, str]) -> None:
+        """Store those of `responses` that may be repeated: done, by a worker, of known bytes and a known model.
+
+        Args:
+            responses: of any jobs.
+            now: the time of day.
+            owners: the owner of each job, by the job's id; results of other jobs are not stored.
+
+        Raises:
+            TableBusyError: some could not be stored; storing all again is safe.
+        """
+        if not self.lifetime:
+            return
+        expires_at = int((now + self.lifetime).timestamp())
+        entries = (_entry(response, owners.get(response.job_id), expires_at) for response in responses)
+        # By key, since a batch must not contain the same key twice.
+        self.table.put_all(list({(entry["pk"], entry["sk"]): entry for entry in entries if entry}.values()))
+
+    def find(self, owner: str, digests: Collection[str], model_digest: str, now: datetime) -> Mapping[str, Response]:
+        """Return `owner`'s results that are valid at `now` for those of `digests` in the cache, by the SHA-256.
+
+        Raises:
+            TableBusyError: some could not be read.
+        """
+        if not self.lifetime:
+            return {}
+        items = self.table.get_all([(_partition(digest, owner), model_digest) for digest in set(digests)])
+        last = (now + MARGIN).timestamp()
+        found = [Response.from_json(str(item["response"])) for item in items if int(item[EXPIRES_AT]) > last]
+        return {response.sha256: response for response in found if response.sha256}
+
+
+def repeated(response: Response, ref: ImageRef, recorded_at: datetime) -> Response:
+    """Return the cached `response` as the result of the image `ref`."""
+    return Response(
+        job_id=ref.job_id,
+        image_id=ref.image_id,
+        status="done",
+        label=response.label,
+        score=response.score,
+        top=response.top,
+        model=response.model,
+        worker=response.worker,
+        attempts=0,
+        cached=True,
+        source=output_key(response.ref),
+        recorded_at=recorded_at,
+    )
+
+
+def _entry(response: Response, owner: str | None, expires_at: int) -> Item | None:
+    if response.status != "done" or response.cached or not (response.key and response.sha256 and response.model):
+        return None
+    if owner is None:
+        return None
+    return {
+        "pk": _partition(response.sha256, owner),
+        "sk": response.model.digest,
+        "response": response.model_copy(update={"timings": Timings(), "queued_at": None}).to_json(),
+        EXPIRES_AT: expires_at,
+    }
+
+
+def _partition(digest: str, owner: str) -> str:
+    return f"CACHE#{owner}#{digest}" if owner else f"CACHE#{digest}"

@@ -1,0 +1,26 @@
+"""Runs one function over untrusted bytes in processes without rights: an item that kills its process harms no other.
+
+`SandboxPool` (pool.py) sends an item to a child process and receives the reply. A child is forked by a zygote
+(zygote.py), a process that has loaded the function and nothing else. The zygote is started as a new process, or
+forked before its parent holds anything secret, and then scrubs its environment (limits.py): it has no key, no socket
+and no memory of the parent. It has no threads, so it can be forked safely. A child cannot open a file or a socket and
+cannot start a process, and its memory and CPU time are limited (limits.py). A child processes many items one after
+the other, so an item that takes a child over could read the next ones: the sandbox protects everything else, not the
+items of one child from each other.
+
+====================  ==================================================================
+a child               its item; the next item gets a new child
+====================  ==================================================================
+replies               the reply
+rejects               `ImageRejectedError`, as the function raised it
+exceeds its CPU time  `TooCostlyError`
+replies invalidly     `CrashedError`
+dies, has no memory,  retried once, alone; then `CrashedError` or `TooCostlyError`
+or does not reply
+====================  ==================================================================
+
+A child may also die because the machine is short of memory, or not reply because the machine is short of CPU time. So
+the retry runs in a new child while no other child has an item: its outcome is caused by the item.
+
+If no child can be started, no item is at fault: `PoolUnavailableError`, and the caller tries again later.
+"""

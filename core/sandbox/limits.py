@@ -1,0 +1,270 @@
+"""Limits of a child process, which it sets for itself once everything is loaded and before its first item.
+
+Three layers: resource limits, a seccomp filter, and scrubbing, which removes what a forked process inherited.
+
+The filter allows the few system calls that a child needs for an item; every other one fails with EPERM. So code that
+a hostile image runs in a child can open nothing, connect to nothing, start nothing, and reach no other process, even
+where resource limits would allow it: a limit of descriptors does not stop `kill`, `ptrace` or `unlink`.
+https://www.kernel.org/doc/html/latest/userspace-api/seccomp_filter.html describes the filter. The numbers of the
+system calls are those of Linux (`arch/x86/entry/syscalls/syscall_64.tbl`, `include/uapi/asm-generic/unistd.h`).
+"""
+
+import ctypes
+import errno
+import math
+import os
+import platform
+import resource
+import signal
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NO_NEW_PRIVS: Final = 38
+"""prctl(2), https://man7.org/linux/man-pages/man2/prctl.2.html"""
+
+_STAT: Final = "/proc/self/stat"
+_STATM: Final = "/proc/self/statm"
+_OOM_SCORE: Final = "/proc/self/oom_score_adj"
+_MAX_OOM_SCORE: Final = "1000"
+"""oom_score_adj: if memory is short, the kernel kills this process before any other."""
+
+_IGNORED_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+_MAX_CPU_SECONDS: Final = resource.getrlimit(resource.RLIMIT_CPU)[1]
+
+_BYTES_OFFSET: Final = bytes.__basicsize__ - 1
+"""Offset of the content in a bytes object of CPython."""
+
+_PR_SET_SECCOMP: Final = 22
+_SECCOMP_MODE_FILTER: Final = 2
+
+_ALLOW: Final = 0x7FFF0000
+_REFUSE: Final = 0x00050000 | errno.EPERM
+_LOAD_WORD: Final = 0x20
+_JUMP_IF_EQUAL: Final = 0x15
+_RETURN: Final = 0x06
+
+_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
+"""Offsets in `struct seccomp_data`; the low half of an argument comes first on both architectures."""
+
+Prctl = Callable[[int, int], int]
+
+SetFilter = Callable[[], None]
+"""Sets the filter for the calling process, permanently; raises OSError if the kernel refuses."""
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """The number of an architecture in the kernel (`AUDIT_ARCH_…`), and the numbers of its system calls.
+
+    Attributes:
+        allowed: allowed with any arguments.
+        on_itself: allowed with the process's own id as the first argument, so that it can end itself.
+        prlimit64: allowed with process id 0, which is the caller: `setrlimit` is this call in glibc.
+    """
+
+    architecture: int
+    allowed: Mapping[str, int]
+    on_itself: Mapping[str, int]
+    prlimit64: int
+
+
+_MACHINES: Final[Mapping[str, _Machine]] = {
+    "x86_64": _Machine(
+        0xC000003E,
+        {
+            "read": 0, "write": 1, "close": 3, "fstat": 5, "lseek": 8, "mmap": 9, "mprotect": 10, "munmap": 11,
+            "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15, "sched_yield": 24, "mremap": 25,
+            "madvise": 28, "getpid": 39, "sendto": 44, "recvfrom": 45, "sendmsg": 46, "recvmsg": 47, "exit": 60,
+            "getrlimit": 97, "getrusage": 98, "times": 100, "sigaltstack": 131, "gettid": 186, "futex": 202,
+            "sched_getaffinity": 204, "restart_syscall": 219, "clock_gettime": 228, "clock_nanosleep": 230,
+            "exit_group": 231, "getrandom": 318, "membarrier": 324, "rseq": 334,
+        },
+        {"kill": 62, "tgkill": 234},
+        302,
+    ),
+    "aarch64": _Machine(
+        0xC00000B7,
+        {
+            "close": 57, "lseek": 62, "read": 63, "write": 64, "fstat": 80, "exit": 93, "exit_group": 94, "futex": 98,
+            "clock_gettime": 113, "clock_nanosleep": 115, "sched_getaffinity": 123, "sched_yield": 124,
+            "restart_syscall": 128, "sigaltstack": 132, "rt_sigaction": 134, "rt_sigprocmask": 135,
+            "rt_sigreturn": 139, "times": 153, "getrlimit": 163, "getrusage": 165, "getpid": 172, "gettid": 178,
+            "sendto": 206, "recvfrom": 207, "sendmsg": 211, "recvmsg": 212, "brk": 214, "munmap": 215, "mremap": 216,
+            "mmap": 222, "mprotect": 226, "madvise": 233, "getrandom": 278, "membarrier": 283, "rseq": 293,
+        },
+        {"kill": 129, "tgkill": 131},
+        261,
+    ),
+}  # fmt: skip
+
+
+def ignore_signals() -> None:
+    """Ignore the signals that stop services: the parent ends this process, and its items still matter until then."""
+    for number in _IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def confine(memory_bytes: int, parent: int, prctl: Prctl | None, set_filter: SetFilter | None) -> list[str]:
+    """Remove the rights of this process that an item does not need; return the names of limits that were not set.
+
+    Args:
+        memory_bytes: memory beyond what the process has now.
+        parent: process id of the parent; this process ends with it.
+        prctl: from `find_prctl`.
+        set_filter: from `find_filter`.
+    """
+    missing: list[str] = []
+    with _recorded("prctl", missing):
+        if prctl is None or prctl(_PR_SET_NO_NEW_PRIVS, 1) or prctl(_PR_SET_PDEATHSIG, signal.SIGKILL):
+            raise OSError("no prctl")
+        if os.getppid() != parent:  # the parent ended before the call above
+            os._exit(1)
+    # open() instead of pathlib, which is 4 ms of a start that the parent waits for.
+    with _recorded("oom_score_adj", missing), open(_OOM_SCORE, "w", encoding="ascii") as file:  # noqa: PTH123
+        file.write(_MAX_OOM_SCORE)
+    with _recorded("RLIMIT_AS", missing):
+        with open(_STATM, encoding="ascii") as statm:  # noqa: PTH123
+            address_space = int(statm.read().split()[0]) * resource.getpagesize()
+        _limit(resource.RLIMIT_AS, address_space + memory_bytes)
+    # No new descriptor: no file, no socket, no network. Open ones stay open. No new process either.
+    for name in ("RLIMIT_CORE", "RLIMIT_FSIZE", "RLIMIT_NPROC", "RLIMIT_NOFILE"):
+        with _recorded(name, missing):
+            _limit(getattr(resource, name), 0)
+    # Last, since the filter refuses most of the calls above.
+    with _recorded("seccomp", missing):
+        if set_filter is None:
+            raise OSError("no filter for this kind of machine")
+        set_filter()
+    return missing
+
+
+def grant_seconds(seconds: float) -> None:
+    """Limit the CPU time of this process to `seconds` from now on, rounded up; the kernel ends it after that."""
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds), _MAX_CPU_SECONDS))
+
+
+def find_prctl() -> Prctl | None:
+    """Return prctl of Linux, or None on another platform."""
+    try:
+        found = ctypes.CDLL(None, use_errno=True).prctl
+    except (OSError, AttributeError):
+        return None
+    return lambda option, value: int(found(option, value, 0, 0, 0))
+
+
+def _limit(kind: int, maximum: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    maximum = maximum if hard == resource.RLIM_INFINITY else min(maximum, hard)
+    resource.setrlimit(kind, (maximum, maximum))
+
+
+@contextmanager
+def _recorded(name: str, missing: list[str]) -> Iterator[None]:
+    """Add `name` to `missing` if the platform refuses the limit."""
+    try:
+        yield
+    except (OSError, ValueError, AttributeError):
+        missing.append(name)
+
+
+class _Program(ctypes.Structure):
+    """`struct sock_fprog`."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def find_filter() -> SetFilter | None:
+    """Return the function that sets the seccomp filter, or None on an unknown kind of machine."""
+    machine = _MACHINES.get(platform.machine())
+    try:
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+    except (OSError, AttributeError):
+        return None
+    if machine is None:
+        return None
+
+    def set_filter() -> None:
+        instructions = _instructions(machine, os.getpid())
+        program = _Program(len(instructions), b"".join(instructions))
+        if prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0):
+            raise OSError(ctypes.get_errno(), "no seccomp filter")
+
+    return set_filter
+
+
+def _instructions(machine: _Machine, own_id: int) -> Sequence[bytes]:
+    """Return the filter of the process `own_id`."""
+    numbers = machine.allowed.values()
+    by_argument = [(machine.prlimit64, 0), *((number, own_id) for number in machine.on_itself.values())]
+    return [
+        _instruction(_LOAD_WORD, _ARCHITECTURE_AT),
+        _instruction(_JUMP_IF_EQUAL, machine.architecture, if_true=1),
+        _instruction(_RETURN, _REFUSE),
+        _instruction(_LOAD_WORD, _NUMBER_AT),
+        *(each for number, argument in by_argument for each in _allowed_with(number, argument)),
+        # From each comparison over the remaining ones and the refusal to the last instruction, which allows.
+        *(_instruction(_JUMP_IF_EQUAL, number, if_true=len(numbers) - place) for place, number in enumerate(numbers)),
+        _instruction(_RETURN, _REFUSE),
+        _instruction(_RETURN, _ALLOW),
+    ]
+
+
+def _allowed_with(number: int, first_argument: int) -> Sequence[bytes]:
+    """Return the instructions that allow a call with this first argument only, and skip other calls."""
+    return [
+        _instruction(_JUMP_IF_EQUAL, number, if_false=4),
+        _instruction(_LOAD_WORD, _FIRST_ARGUMENT_AT),
+        _instruction(_JUMP_IF_EQUAL, first_argument, if_true=1),
+        _instruction(_RETURN, _REFUSE),
+        _instruction(_RETURN, _ALLOW),
+    ]
+
+
+def _instruction(code: int, constant: int, *, if_true: int = 0, if_false: int = 0) -> bytes:
+    """Return a `struct sock_filter`; a jump skips that many of the following instructions."""
+    return struct.pack("=HBBI", code, if_true, if_false, constant)
+
+
+def scrub_environment() -> None:
+    """Overwrite the environment of this process in the kernel's view and in Python's memory, then empty it."""
+    for address, size in (*_initial_environment(), *_current_environment(), *_python_environment()):
+        ctypes.memset(address, 0, size)
+    os.environ.clear()
+
+
+def close_all_but(kept: int) -> None:
+    """Close every file except standard input, output and error, and `kept`."""
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _initial_environment() -> Iterator[tuple[int, int]]:
+    """Yield address and size of the environment that this process started with, without later changes.
+
+    https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, fields 50 and 51
+    """
+    with suppress(OSError), open(_STAT, encoding="utf-8", errors="replace") as stat:  # noqa: PTH123
+        fields = stat.read().rpartition(")")[2].split()
+        start, end = int(fields[47]), int(fields[48])
+        yield start, end - start
+
+
+def _current_environment() -> Iterator[tuple[int, int]]:
+    """Yield address and size of each ``name=value`` (https://man7.org/linux/man-pages/man7/environ.7.html)."""
+    strings = ctypes.POINTER(ctypes.c_void_p).in_dll(ctypes.CDLL(None), "environ")
+    place = 0
+    while strings and (address := strings[place]):
+        yield address, len(ctypes.string_at(address))
+        place += 1
+
+
+def _python_environment() -> Iterator[tuple[int, int]]:
+    # CPython may share a bytes object of one byte between all equal ones.
+    return ((id(value) + _BYTES_OFFSET, len(value)) for value in os.environb.values() if len(value) > 1)

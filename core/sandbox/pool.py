@@ -1,0 +1,240 @@
+"""The pool of child processes: sends each item to a child and returns the reply, one item per child at a time."""
+
+import json
+import logging
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from core.images import ImageRejectedError
+from core.sandbox.process import (
+    CrashedError,
+    Outcome,
+    PoolUnavailableError,
+    ProcessGoneError,
+    ProtocolError,
+    SandboxError,
+    SandboxProcess,
+    TooCostlyError,
+)
+from core.sandbox.zygote import Zygote
+
+HANG_FACTOR: Final = 3
+"""An item may take this many times its CPU time on the wall clock, since processes share the cores."""
+
+TRIES: Final = 2
+"""Tries of an item that ended its child: first beside other items, then alone."""
+
+MAX_ITEMS_PER_PROCESS: Final = 10_000
+"""Items after which a child is replaced, so that leaks do not add up."""
+
+_log = logging.getLogger(__name__)
+
+
+class _ChildDiedError(Exception):
+    """Raised when a child died of an item, had no memory or did not reply: other items may be the cause."""
+
+    def __init__(self, reason: SandboxError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What one item may use.
+
+    Attributes:
+        seconds: CPU time; on the wall clock it is `HANG_FACTOR` times as much.
+        memory_bytes: memory beyond what the process has before the item.
+        answer_bytes: size of the reply.
+    """
+
+    seconds: float
+    memory_bytes: int
+    answer_bytes: int
+
+
+class SandboxPool:
+    """One function over bytes, run in sandboxed processes; threads may share it.
+
+    Children are started on demand and kept for the next items.
+
+    Args:
+        zygote: forks the children.
+        allowance: as below.
+        max_processes: children at a time; if all are busy, callers wait in order.
+
+    Attributes:
+        allowance: of each item.
+    """
+
+    def __init__(self, zygote: Zygote, allowance: Allowance, max_processes: int) -> None:
+        self._zygote, self.allowance, self._max_processes = zygote, allowance, max_processes
+        self._slots, self._gate = threading.BoundedSemaphore(max_processes), threading.Lock()
+        self._idle: list[SandboxProcess] = []
+        self._has_warned = False
+        weakref.finalize(self, _close_all, self._idle)
+
+    def __call__(self, data: bytes, **arguments: Any) -> bytes | bytearray:
+        """Return the function's result for `data` and the keyword arguments, which must be valid JSON.
+
+        Raises:
+            ImageRejectedError: as the function raised it.
+            TooCostlyError: the item took more than its allowance.
+            CrashedError: the child died twice, or sent an invalid reply.
+            PoolUnavailableError: no child can be started at the moment.
+        """
+        encoded = json.dumps(arguments).encode()
+        try:
+            with self._acquired(1):
+                return self._process(data, encoded, self._acquire_child)
+        except _ChildDiedError as died:
+            _log.warning("retrying an item alone", extra={"reason": str(died.reason)})
+        try:
+            with self._acquired(self._max_processes):
+                return self._process(data, encoded, self._acquire_new_child)
+        except _ChildDiedError as died:
+            raise died.reason from died
+
+    def prepare(self) -> None:
+        """Start a child if none is idle.
+
+        Raises:
+            PoolUnavailableError: it could not be started.
+        """
+        with self._acquired(1):
+            self._release_child(self._acquire_child())
+
+    def close(self) -> None:
+        """End all processes; the next item would start new ones."""
+        while self._idle:
+            self._idle.pop().close()
+        self._zygote.close()
+
+    @contextmanager
+    def _acquired(self, slots: int) -> Iterator[None]:
+        """Hold that many slots; with all of them, no other item is in a child. Threads get slots in their order."""
+        with self._gate:
+            for _ in range(slots):
+                self._slots.acquire()
+        try:
+            yield
+        finally:
+            self._slots.release(slots)
+
+    def _process(self, data: bytes, arguments: bytes, acquire: Callable[[], SandboxProcess]) -> bytes | bytearray:
+        """Return a child's result for an item; raises the errors of `__call__`, or `_ChildDiedError`."""
+        child, outcome, reply = self._delivered(data, arguments, acquire)
+        if outcome is Outcome.DONE:
+            self._release_child(child)
+            return reply
+        error = self._error(outcome, reply)
+        if isinstance(error, ImageRejectedError):
+            self._release_child(child)
+        else:
+            self._kill(child)
+        raise error
+
+    def _delivered(
+        self, data: bytes, arguments: bytes, acquire: Callable[[], SandboxProcess]
+    ) -> tuple[SandboxProcess, Outcome, bytes | bytearray]:
+        """Return the child that replied, and its reply; a child that ended since its last item is replaced."""
+        while True:
+            child = acquire()
+            try:
+                return child, *self._request(child, data, arguments)
+            except ProcessGoneError as error:
+                self._kill(child)
+                if child.items == 1:
+                    raise PoolUnavailableError("a process ended before it had its first item") from error
+
+    def _request(self, child: SandboxProcess, data: bytes, arguments: bytes) -> tuple[Outcome, bytes | bytearray]:
+        allowed = self.allowance
+        timeout = HANG_FACTOR * allowed.seconds
+        try:
+            return child.request(data, arguments, allowed.seconds, timeout, allowed.answer_bytes)
+        except TimeoutError as error:
+            self._kill(child)
+            raise _ChildDiedError(TooCostlyError(f"no reply within {timeout:g} s")) from error
+        except ProtocolError as error:
+            self._kill(child)
+            raise CrashedError("its process sent an invalid reply") from error
+        except OSError as error:
+            raise _cause_of_death(self._kill(child), allowed) from error
+
+    def _acquire_child(self) -> SandboxProcess:
+        """Return a child that no other thread uses."""
+        with suppress(IndexError):
+            return self._idle.pop()
+        return self._start_child()
+
+    def _acquire_new_child(self) -> SandboxProcess:
+        """Return a child that has had no item; an idle one is killed to make room for it."""
+        with suppress(IndexError):
+            self._kill(self._idle.pop())
+        return self._start_child()
+
+    def _start_child(self) -> SandboxProcess:
+        child = SandboxProcess(*self._zygote.fork_child(self.allowance.memory_bytes))
+        try:
+            missing = child.wait_until_ready(HANG_FACTOR * self.allowance.seconds)
+        except (OSError, ProtocolError) as error:
+            self._kill(child)
+            self._zygote.on_failure()
+            raise PoolUnavailableError(f"a process ended before it was ready: {error}") from error
+        self._zygote.on_success()
+        if missing and not self._has_warned:
+            self._has_warned = True
+            _log.warning("this platform cannot limit all that a process may do", extra={"missing": missing})
+        return child
+
+    def _release_child(self, child: SandboxProcess) -> None:
+        if child.items < MAX_ITEMS_PER_PROCESS:
+            self._idle.append(child)
+        else:
+            self._kill(child)
+
+    def _kill(self, child: SandboxProcess) -> int | None:
+        child.close()
+        return self._zygote.kill_child(child.pid)
+
+    def _error(self, outcome: Outcome, message: bytes | bytearray) -> Exception:
+        """Return the error that a reply reports."""
+        match outcome:
+            case Outcome.REJECTED:
+                try:
+                    code, text = json.loads(message)
+                except (ValueError, TypeError):
+                    return CrashedError("its process sent an invalid reply")
+                return ImageRejectedError(str(code), str(text))
+            case Outcome.NO_MEMORY:
+                # The machine may have had no memory; then a retry helps.
+                megabytes = self.allowance.memory_bytes / 2**20
+                return _ChildDiedError(TooCostlyError(f"more than {megabytes:.0f} MB of memory"))
+            case _:
+                return CrashedError(f"it failed: {bytes(message).decode('ascii', 'replace')!r}")
+
+
+def _cause_of_death(status: int | None, allowed: Allowance) -> SandboxError | _ChildDiedError:
+    """Return the error for a child's wait status; None is an unknown one."""
+    if status is None:
+        return PoolUnavailableError("all sandbox processes ended")
+    if not os.WIFSIGNALED(status):
+        return _ChildDiedError(CrashedError(f"its process ended with status {os.waitstatus_to_exitcode(status)}"))
+    match os.WTERMSIG(status):
+        case signal.SIGXCPU:
+            return TooCostlyError(f"more than {allowed.seconds:g} s of processor time")
+        case signal.SIGKILL:
+            return _ChildDiedError(TooCostlyError("its process was killed, as the system does where memory is short"))
+        case number:
+            return _ChildDiedError(CrashedError(f"its process was ended by {signal.strsignal(number)}"))
+
+
+def _close_all(children: list[SandboxProcess]) -> None:
+    for child in children:
+        child.close()

@@ -1,0 +1,210 @@
+"""Credentials of users: personal tokens, and recovery codes."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from core.credentials import (
+    CODES,
+    MAX_TOKENS,
+    PREFIX,
+    PersonalToken,
+    PersonalTokens,
+    RecoveryCodes,
+    TokenNotMadeError,
+)
+from services.errors import NotFoundError
+from services.table import Table
+
+
+@dataclass
+class Clock:
+    at: datetime = datetime(2026, 3, 1, 12, 0, 0, 500_000, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.at
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def tokens(table: Table, clock: Clock) -> PersonalTokens:
+    return PersonalTokens(table, clock)
+
+
+def make(tokens: PersonalTokens, owner: str = "ada", days: int = 30) -> tuple[str, PersonalToken]:
+    return tokens.make(owner, f"{owner}@example.org", "nightly", ["read", "classify"], days)
+
+
+def test_a_token_is_found_by_its_text(tokens: PersonalTokens) -> None:
+    text, made = make(tokens)
+    assert text.startswith(PREFIX)
+    assert len(text) == 47
+    assert tokens.find(text) == made
+    assert (made.owner, made.email, made.name) == ("ada", "ada@example.org", "nightly")
+    assert made.scopes == {"read", "classify"}
+
+
+@pytest.mark.parametrize("text", ["", "fst_", "fst_" + "A" * 43, "A" * 43, "fst_" + "A" * 10_000])
+def test_any_other_text_finds_none(tokens: PersonalTokens, text: str) -> None:
+    make(tokens)
+    assert tokens.find(text) is None
+
+
+def test_the_table_does_not_hold_the_text(tokens: PersonalTokens, table: Table) -> None:
+    """Row 42."""
+    text, made = make(tokens)
+    stored = str(table.client.scan(TableName=table.name)["Items"])
+    assert made.token_id in stored
+    assert text.removeprefix(PREFIX) not in stored
+    assert text not in repr(made)
+
+
+def test_it_is_taken_until_it_expires(tokens: PersonalTokens, clock: Clock) -> None:
+    text, _ = make(tokens, days=2)
+    clock.at += timedelta(days=2, seconds=-1)
+    assert tokens.find(text) is not None
+    clock.at += timedelta(seconds=1)
+    assert tokens.find(text) is None
+    assert tokens.list("ada") == []
+
+
+def test_once_it_is_revoked_it_is_not_taken_and_no_longer_listed(tokens: PersonalTokens) -> None:
+    text, made = make(tokens)
+    _, other = make(tokens)
+    tokens.revoke("ada", made.token_id)
+    assert tokens.find(text) is None
+    assert [token.token_id for token in tokens.list("ada")] == [other.token_id]
+    with pytest.raises(NotFoundError):
+        tokens.revoke("ada", made.token_id)
+
+
+def test_nobody_revokes_or_sees_the_token_of_another(tokens: PersonalTokens) -> None:
+    text, made = make(tokens)
+    with pytest.raises(NotFoundError):
+        tokens.revoke("bob", made.token_id)
+    assert tokens.list("bob") == []
+    assert tokens.find(text) is not None
+
+
+def test_tokens_are_listed_newest_first(tokens: PersonalTokens) -> None:
+    made = [make(tokens)[1] for _ in range(3)]
+    assert list(tokens.list("ada")) == made[::-1]
+
+
+def test_the_day_of_its_last_use_is_known(tokens: PersonalTokens, clock: Clock) -> None:
+    text, _ = make(tokens)
+    assert tokens.list("ada")[0].last_used is None
+    tokens.find(text)
+    clock.at += timedelta(hours=1)
+    tokens.find(text)
+    assert tokens.list("ada")[0].last_used == date(2026, 3, 1)
+    clock.at += timedelta(days=1)
+    tokens.find(text)
+    assert tokens.list("ada")[0].last_used == date(2026, 3, 2)
+
+
+def test_a_use_at_the_same_moment_does_not_bring_back_what_was_revoked(
+    tokens: PersonalTokens, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, made = make(tokens)
+    record_use = PersonalTokens._record_use
+
+    def revoked_meanwhile(self: PersonalTokens, token: PersonalToken, used: str) -> None:
+        tokens.revoke("ada", made.token_id)
+        record_use(self, token, used)
+
+    monkeypatch.setattr(PersonalTokens, "_record_use", revoked_meanwhile)
+    tokens.find(text)
+    assert table.client.scan(TableName=table.name)["Items"] == []
+
+
+def test_there_are_at_most_twenty_of_a_user(tokens: PersonalTokens, clock: Clock) -> None:
+    for _ in range(MAX_TOKENS):
+        make(tokens, days=1)
+    with pytest.raises(TokenNotMadeError, match="revoke one"):
+        make(tokens)
+    assert len(tokens.list("ada")) == MAX_TOKENS
+    make(tokens, owner="bob")
+    clock.at += timedelta(days=1)
+    make(tokens)
+
+
+def test_those_that_are_made_at_the_same_moment_are_not_more_either(tokens: PersonalTokens) -> None:
+    for _ in range(MAX_TOKENS - 2):
+        make(tokens)
+
+    def try_to(_number: int) -> bool:
+        try:
+            make(tokens)
+        except TokenNotMadeError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as threads:
+        assert sum(threads.map(try_to, range(6))) <= 2
+    assert len(tokens.list("ada")) <= MAX_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("name", "scopes", "days", "word"),
+    [
+        ("", ["read"], 30, "name"),
+        ("   ", ["read"], 30, "name"),
+        ("x" * 101, ["read"], 30, "name"),
+        ("a\nb", ["read"], 30, "name"),
+        ("a\u202eb", ["read"], 30, "name"),
+        ("a", [], 30, "at least one"),
+        ("a", ["read"], 0, "365"),
+        ("a", ["read"], 366, "365"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_with_what_can(
+    tokens: PersonalTokens, name: str, scopes: list[str], days: int, word: str
+) -> None:
+    with pytest.raises(TokenNotMadeError, match=word):
+        tokens.make("ada", "", name, scopes, days)
+    assert tokens.list("ada") == []
+
+
+def test_each_code_is_one_however_it_is_typed(table: Table) -> None:
+    codes = RecoveryCodes(table)
+    assert not codes.exist("ada")
+    made = codes.replace("ada")
+    assert len(set(made)) == CODES
+    assert codes.exist("ada")
+    assert all(re.fullmatch("[A-Z2-7]{4}(-[A-Z2-7]{4}){3}", code) for code in made)
+    assert all(codes.has("ada", code) for code in made)
+    assert codes.has("ada", f" {made[1].lower().replace('-', ' ')} ")
+
+
+def test_what_is_no_code_of_the_users_is_not_taken(table: Table) -> None:
+    codes = RecoveryCodes(table)
+    made = codes.replace("ada")
+    codes.replace("bob")
+    for code in ("", "AAAA-AAAA-AAAA-AAAA", made[0][:-1], "x" * 10_000, "\ud800"):
+        assert not codes.has("ada", code)
+    assert not codes.has("bob", made[0])
+    assert not codes.has("carl", made[0])
+
+
+def test_new_codes_take_the_place_of_the_old_ones(table: Table) -> None:
+    codes = RecoveryCodes(table)
+    old, new = codes.replace("ada"), codes.replace("ada")
+    assert not codes.has("ada", old[0])
+    assert codes.has("ada", new[0])
+    codes.remove("ada")
+    codes.remove("ada")
+    assert not codes.has("ada", new[0])
+
+
+def test_the_table_holds_no_code(table: Table) -> None:
+    made = RecoveryCodes(table).replace("ada")
+    stored = str(table.client.scan(TableName=table.name)["Items"])
+    assert not [code for code in made if code in stored or code.replace("-", "") in stored]

@@ -1,0 +1,433 @@
+"""Access to jobs: users reach their own jobs only, routes have no other way to a job, and ownership costs no call."""
+
+import ast
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.routing import Rule
+from werkzeug.test import TestResponse
+
+from core.config import Config
+from core.ids import ImageRef, merged_key, new_id
+from core.jobs.models import Counts, Job, MergedFile
+from core.jobs.store import JobStore
+from core.messages import Model
+from core.result_cache import ResultCache
+from services.clients import Clients
+from services.s3 import Bucket
+from services.sqs import Queue
+from tests.conftest import ROOT, ConfigMaker
+from tests.support.jobs import NOBODY, NOW, done
+from tests.support.people import Clock, House, PlayedPool, access_of
+from tests.support.pictures import picture
+from tests.support.table_calls import clients_of, counted
+from web_tier.app import create_app
+from web_tier.backend import current_backend
+from web_tier.controller.result_recorder import ResultRecorder
+
+PICTURE = picture()
+FILES = {"files": [{"name": "a.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}]}
+BODIES: dict[str, Any] = {
+    "api_v1.add_images": lambda: {"data": {"f": (BytesIO(PICTURE), "x.jpg")}},
+    "direct.offer_uploads": lambda: {"json": FILES},
+}
+"""What a route needs to be sent, so that nothing but the job is in its way."""
+
+DELETING = ("api_v1.delete_job", "changes.delete")
+
+FOR_OPERATORS = "/dead-letters/"
+"""Part of the address of each route on which operators decide about images of any owner."""
+
+
+class Person:
+    """Somebody with a token of the pool."""
+
+    def __init__(self, house: House, sub: str) -> None:
+        house.pool.add(sub)
+        self.sub, self._browser = sub, house.stranger()
+        self._headers = {"Authorization": f"Bearer id.{sub}.1"}
+
+    def asks(self, method: str, path: str, headers: dict[str, str] | None = None, **sent: Any) -> TestResponse:
+        """Send a request; of a stream only the beginning is read."""
+        return self._browser.open(path, method=method, headers={**self._headers, **(headers or {})}, **sent)
+
+    def makes_a_job(self, **headers: str) -> str:
+        """Create a job; return its id."""
+        answer = self.asks("POST", "/api/v1/jobs", headers)
+        assert answer.status_code == 201, answer.text
+        return str(answer.get_json()["job_id"])
+
+    def sends(self, job_id: str, body: bytes = PICTURE) -> dict[str, Any]:
+        """Send an image into a job; return what became of it."""
+        answer = self.asks("POST", f"/api/v1/jobs/{job_id}/images", data={"f": (BytesIO(body), "mine.jpg")})
+        assert answer.status_code == 200, answer.text
+        accepted: dict[str, Any] = answer.get_json()["accepted"][0]
+        return accepted
+
+    def jobs(self) -> set[str]:
+        """Return the ids of the jobs that this person is shown."""
+        return {job["job_id"] for job in self.asks("GET", "/api/v1/jobs").get_json()["jobs"]}
+
+
+@pytest.fixture
+def anna(house: House, provisioned: Clients) -> Person:
+    return Person(house, "anna")
+
+
+@pytest.fixture
+def bert(house: House) -> Person:
+    return Person(house, "bert")
+
+
+@dataclass(frozen=True)
+class Belongings:
+    """A job of anna's with all that there can be of one."""
+
+    job_id: str
+    image_id: str
+    upload_id: str
+
+    def path(self, rule: Rule) -> str:
+        """Return the address of one of them."""
+        ids = {"job_id": self.job_id, "image_id": self.image_id, "upload_id": self.upload_id}
+        _, path = rule.build(ids | {"uuid": f"{self.job_id}-{self.image_id}"}) or ("", "")
+        return path
+
+    def blank(self, text: str) -> str:
+        """Return `text` without the ids."""
+        return text.replace(self.job_id, "").replace(self.image_id, "").replace(self.upload_id, "")
+
+
+NOTHING = Belongings(NOBODY, NOBODY, NOBODY)
+
+
+@pytest.fixture
+def hers(anna: Person, house: House, store: JobStore, config: Config, provisioned: Clients) -> Belongings:
+    job_id = anna.makes_a_job()
+    image = ImageRef(job_id, anna.sends(job_id)["image_id"])
+    upload = anna.asks("POST", f"/api/v1/jobs/{job_id}/uploads", json=FILES).get_json()
+    store.put_done([done(store.image(image))])
+    store.store_counts(job_id, Counts(1, 0, 1, NOW, NOW))
+    Bucket.named(provisioned, config.names.output_bucket).put(merged_key(job_id), b"{}\n", "application/x-ndjson")
+    store.put_merged(job_id, MergedFile(merged_key(job_id), "1", NOW))
+    return Belongings(job_id, image.image_id, upload["upload_id"])
+
+
+def routes_to_belongings(app: Flask) -> list[tuple[str, Rule]]:
+    """Return method and rule of every route whose address names a job or a ticket; those that delete last."""
+    named = [rule for rule in app.url_map.iter_rules() if {"job_id", "uuid"} & rule.arguments]
+    found = [(method, rule) for rule in named for method in sorted((rule.methods or set()) - {"OPTIONS"})]
+    return sorted(found, key=lambda each: each[1].endpoint in DELETING)
+
+
+def sent_to(rule: Rule) -> dict[str, Any]:
+    """Return what a request to a route has to bring."""
+    sent: dict[str, Any] = BODIES.get(rule.endpoint, dict)()
+    return sent
+
+
+def told(answer: TestResponse, ids: Belongings) -> tuple[int, str, list[tuple[str, str]]]:
+    """Return what an answer says, but for the ids in it and the request's own."""
+    request_id = answer.headers["X-Request-Id"]
+    headers = [(name, ids.blank(value)) for name, value in answer.headers if value != request_id]
+    return answer.status_code, ids.blank(answer.text).replace(request_id, ""), headers
+
+
+def test_a_job_of_another_user_is_answered_exactly_like_a_missing_one(
+    house: House, bert: Person, hers: Belongings, store: JobStore, requests_queue: Queue
+) -> None:
+    before, asked = (store.status(hers.job_id), list(store.images(hers.job_id))), requests_queue.counts()
+    routes = routes_to_belongings(house.app)
+    assert len(routes) > 30
+    for method, rule in routes:
+        answers, calls = [], []
+        for ids in (hers, NOTHING):
+            with counted(clients_of(house.app)) as made:
+                answers.append(told(bert.asks(method, ids.path(rule), **sent_to(rule)), ids))
+            calls.append(made)
+        assert answers[0] == answers[1], (method, rule.rule)
+        refusal = 403 if FOR_OPERATORS in rule.rule else 404
+        assert (answers[0][0], calls[0]) == (refusal, calls[1]), (method, rule.rule)
+    assert (store.status(hers.job_id), list(store.images(hers.job_id))) == before
+    assert requests_queue.counts() == asked
+
+
+def test_the_owner_gets_an_answer_from_every_route(
+    house: House, anna: Person, hers: Belongings, store: JobStore
+) -> None:
+    job = store.job(hers.job_id)
+    for method, rule in routes_to_belongings(house.app):
+        if rule.endpoint in DELETING:
+            store.create(job)  # another such route has just deleted it
+        answer = anna.asks(method, hers.path(rule), **sent_to(rule))
+        assert answer.status_code != 404, (method, rule.rule, answer.text)
+        answer.close()
+    assert anna.jobs() == set()
+
+
+def test_lists_show_each_user_their_own_jobs_page_by_page(anna: Person, bert: Person) -> None:
+    annas, berts = [anna.makes_a_job() for _ in range(3)], [bert.makes_a_job() for _ in range(2)]
+    assert (anna.jobs(), bert.jobs()) == (set(annas), set(berts))
+    first = anna.asks("GET", "/api/v1/jobs?limit=2").get_json()
+    second = anna.asks("GET", f"/api/v1/jobs?limit=2&before={first['next']}").get_json()
+    assert [job["job_id"] for job in first["jobs"] + second["jobs"]] == sorted(annas, reverse=True)
+    assert second["next"] is None
+    page = bert.asks("GET", "/jobs").text
+    assert all(job in page for job in berts)
+    assert not any(job in page for job in annas)
+    assert not bert.asks("GET", f"/api/v1/jobs?before={annas[2]}&name=job").get_json()["jobs"]
+
+
+def test_an_upload_of_another_user_cannot_be_committed(
+    anna: Person, bert: Person, hers: Belongings, store: JobStore
+) -> None:
+    own = bert.makes_a_job()
+    answers = [
+        bert.asks("POST", f"/api/v1/jobs/{own}/uploads/{upload_id}/commit") for upload_id in (hers.upload_id, NOBODY)
+    ]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert told(answers[0], hers) == told(answers[1], NOTHING)
+    assert store.count_images(own) == 0
+
+
+def test_the_same_idempotency_key_of_two_people_makes_a_job_for_each(anna: Person, bert: Person) -> None:
+    key = {"Idempotency-Key": "k-1"}
+    annas, berts = anna.makes_a_job(**key), bert.makes_a_job(**key)
+    assert annas != berts
+    assert (anna.makes_a_job(**key), bert.makes_a_job(**key)) == (annas, berts)
+    assert (anna.jobs(), bert.jobs()) == ({annas}, {berts})
+    other = bert.asks("POST", "/api/v1/jobs", key, json={"name": "another request"})
+    assert other.get_json()["type"] == "urn:fleetsight:problem:idempotency-key-reused"
+
+
+def test_the_same_file_of_two_people_is_an_image_of_each(anna: Person, bert: Person, store: JobStore) -> None:
+    jobs = [anna.makes_a_job(), bert.makes_a_job()]
+    images = [person.sends(job) for person, job in zip((anna, bert), jobs, strict=True)]
+    assert [[image.filename for image in store.images(job)] for job in jobs] == [["mine.jpg"]] * 2
+    assert images[0]["image_id"] != images[1]["image_id"]
+
+
+def test_cached_results_reveal_nothing_to_another_user(
+    house: House, anna: Person, bert: Person, store: JobStore, requests_queue: Queue
+) -> None:
+    job_id = anna.makes_a_job()
+    first = anna.sends(job_id)
+    ref = ImageRef(job_id, first["image_id"])
+    with house.app.app_context():
+        digest = current_backend().bundle.facts().digest
+    assert digest is not None
+    answer = done(store.image(ref)).model_copy(
+        update={
+            "key": store.image(ref).key,
+            "sha256": sha256(PICTURE).hexdigest(),
+            "model": Model(name="demo", digest=digest),
+        }
+    )
+    owners = ResultRecorder(store, lambda _keys: None).owners([job_id])
+    ResultCache(store.table, timedelta(days=1)).put([answer], datetime.now(UTC), owners)
+    berts = bert.makes_a_job()
+    assert not bert.sends(berts).get("cached")
+    assert anna.sends(job_id)["cached"]
+    assert requests_queue.counts().total == 2
+    single = bert.asks("POST", "/api/v1/classify?wait=0", data=PICTURE, content_type="image/jpeg")
+    assert (single.status_code, single.get_json()["cached"]) == (202, False)
+
+
+def test_single_images_go_into_a_job_of_their_sender(anna: Person, bert: Person) -> None:
+    sent = {
+        person.sub: person.asks("POST", "/api/v1/classify?wait=0", data=PICTURE, content_type="image/jpeg").get_json()
+        for person in (anna, bert)
+    }
+    assert ({sent["anna"]["job_id"]}, {sent["bert"]["job_id"]}) == (anna.jobs(), bert.jobs())
+    assert anna.asks("GET", sent["anna"]["location"]).status_code == 200
+    assert bert.asks("GET", sent["anna"]["location"]).status_code == 404
+
+
+def test_the_form_of_the_page_creates_a_job_of_its_sender(anna: Person, bert: Person) -> None:
+    answer = anna.asks("POST", "/", data={"name": "holiday", "files": (BytesIO(PICTURE), "a.jpg")})
+    assert answer.status_code == 303, answer.text
+    assert len(anna.jobs()) == 1
+    assert bert.jobs() == set()
+
+
+def test_jobs_from_before_the_sign_in_are_shown_only_without_sign_in(
+    config: Config, anna: Person, store: JobStore
+) -> None:
+    before, annas = Job(new_id(), "from before", NOW), anna.makes_a_job()
+    store.create(before)
+    later = [anna.makes_a_job() for _ in range(3)]
+    assert anna.jobs() == {annas, *later}
+    assert anna.asks("GET", f"/api/v1/jobs/{before.job_id}").status_code == 404
+    local = create_app(config).test_client()
+    assert _ids(local, "/api/v1/jobs?limit=1") == [before.job_id]
+    assert (local.get(f"/api/v1/jobs/{annas}").status_code, local.get(f"/jobs/{before.job_id}").status_code) == (
+        404,
+        200,
+    )
+
+
+def _ids(client: FlaskClient, path: str) -> list[str]:
+    return [job["job_id"] for job in client.get(path).get_json()["jobs"]]
+
+
+@pytest.fixture
+def narrow(make_config: ConfigMaker, provisioned: Clients, store: JobStore, pool: PlayedPool, clock: Clock) -> House:
+    """A web tier where a user may have two open jobs, and all together five."""
+    config = make_config(limits={"open_jobs": 2}, web={"max_open_jobs": 5})
+    access = access_of(store.table, pool, clock)
+    return House(create_app(config, auth=access), access, pool, clock)
+
+
+def test_a_user_with_as_many_open_jobs_as_allowed_makes_no_more_and_others_do(narrow: House, store: JobStore) -> None:
+    anna, bert = Person(narrow, "anna"), Person(narrow, "bert")
+    opened = [anna.makes_a_job() for _ in range(2)]
+    for job_id in opened:
+        anna.sends(job_id)
+    once = anna.asks("POST", "/api/v1/jobs", {"Idempotency-Key": "k"})
+    for refused in (anna.asks("POST", "/api/v1/jobs"), once):
+        problem = refused.get_json()
+        assert (refused.status_code, problem["type"]) == (429, "urn:fleetsight:problem:too-many-open-jobs")
+        assert "2 of your jobs" in problem["detail"]
+        assert int(refused.headers["Retry-After"]) > 0
+    page = anna.asks("POST", "/", data={"files": (BytesIO(PICTURE), "a.jpg")})
+    assert page.status_code == 429
+    bert.sends(bert.makes_a_job())
+    assert store.close(next(job for job in store.open_jobs() if job.job_id == opened[0]))
+    assert anna.makes_a_job()
+
+
+def test_the_open_jobs_of_all_users_are_bounded(narrow: House) -> None:
+    people = [Person(narrow, f"person-{number}") for number in range(5)]
+    for person in people:
+        person.sends(person.makes_a_job())
+    refused = people[0].asks("POST", "/api/v1/jobs")
+    assert (refused.status_code, "5 jobs are open" in refused.get_json()["detail"]) == (429, True)
+
+
+def test_a_request_of_a_user_costs_few_calls_more_than_one_without_a_sign_in(house: House, anna: Person) -> None:
+    job_id = anna.makes_a_job()
+    image = anna.sends(job_id)["image_id"]
+    with counted(clients_of(house.app)) as calls:
+        for path in ("", "/results", f"/images/{image}"):
+            anna.asks("GET", f"/api/v1/jobs/{job_id}{path}")
+    # The counts of the job; and of a page of results the images, their results and their resends.
+    assert calls == Counter({"GetItem": 3, "Query": 4, "BatchGetItem": 1})
+
+
+ROOMS = ("web_tier/pages", "web_tier/api")
+"""Where routes are, and what only they use."""
+
+WITHOUT_JOBS = ("flask.", "web_tier.bootstrap")
+"""Modules with routes that are no rooms of ours; they serve files."""
+
+PAST_THE_OWNER = frozenset({"JobStore", "UploadManifests", "Claims", "UploadCounts", "ResultCache", "Table"})
+"""What reads and writes jobs, whosever they are."""
+
+
+def ways_past(source: str) -> list[str]:
+    """Return where `source` comes to a job past its owner."""
+    return [f"line {line}: {name}" for line, name in _used(ast.parse(source))]
+
+
+def _used(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(attr="store"):
+                yield node.lineno, ".store"
+            case ast.ImportFrom() | ast.Import():
+                yield from ((node.lineno, alias.name) for alias in node.names if alias.name in PAST_THE_OWNER)
+            case ast.Constant(value="store"):
+                yield node.lineno, "'store'"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "job = backend.store.job(job_id)",
+        "store = current_backend().store",
+        "backend.intake.store.images_of(refs)",
+        "user_jobs().store.job(job_id)",
+        "getattr(backend, 'store').job(job_id)",
+        "from core.jobs.store import JobStore as Anything",
+    ],
+)
+def test_a_way_past_the_owner_is_found(source: str) -> None:
+    assert len(ways_past(source)) == 1
+
+
+def test_no_route_comes_to_a_job_past_its_owner() -> None:
+    assert ways_past("user_jobs().job(job_id), backend.fleet.snapshot()") == []
+    sources = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+    assert len(sources) > 15
+    found = {str(path.relative_to(ROOT)): ways_past(path.read_text(encoding="utf-8")) for path in sources}
+    assert {path: ways for path, ways in found.items() if ways} == {}
+
+
+def test_every_route_is_in_a_checked_folder(app: Flask) -> None:
+    modules = {view.__module__ for view in app.view_functions.values()}
+    ours = {module for module in modules if not module.startswith(WITHOUT_JOBS)}
+    assert {module for module in ours if not Path(module.replace(".", "/")).is_relative_to("web_tier")} == set()
+    assert [module for module in ours if not module.replace(".", "/").startswith(ROOMS)] == []
+
+
+PICTURE = picture()
+
+
+def form() -> dict[str, Any]:
+    """Return two images as a form has them."""
+    return {"files": [(BytesIO(PICTURE), "a.jpg"), (BytesIO(picture(shade=9)), "b.jpg")]}
+
+
+def single(web: FlaskClient) -> TestResponse:
+    """Send an image alone."""
+    return web.post("/api/v1/classify?wait=0", data=PICTURE, content_type="image/jpeg")
+
+
+Step = Callable[[FlaskClient, str, str], TestResponse]
+BEFORE: list[tuple[str, int, Step]] = [
+    ("a job", 2, lambda web, _job, _image: web.post("/api/v1/jobs")),
+    ("a job once", 5, lambda web, _job, _image: web.post("/api/v1/jobs", headers={"Idempotency-Key": "k"})),
+    ("an upload", 5, lambda web, job, _image: web.post(f"/api/v1/jobs/{job}/images", data=form())),
+    ("the form", 6, lambda web, _job, _image: web.post("/", data=form())),
+    ("the first single image", 5, lambda web, _job, _image: single(web)),
+    ("another single image", 5, lambda web, _job, _image: single(web)),
+    ("the status", 3, lambda web, job, _image: web.get(f"/api/v1/jobs/{job}")),
+    ("results", 4, lambda web, job, _image: web.get(f"/api/v1/jobs/{job}/results")),
+    ("all results", 4, lambda web, job, _image: web.get(f"/api/v1/jobs/{job}/results.csv")),
+    ("an image", 3, lambda web, job, image: web.get(f"/api/v1/jobs/{job}/images/{image}")),
+    ("a ticket", 2, lambda web, job, image: web.get(f"/predictions/{job}-{image}")),
+    ("a thumbnail", 1, lambda web, job, image: web.get(f"/jobs/{job}/images/{image}/thumbnail")),
+    ("the page of a job", 7, lambda web, job, _image: web.get(f"/jobs/{job}")),
+    ("the page of an image", 4, lambda web, job, image: web.get(f"/jobs/{job}/images/{image}")),
+    ("rows", 4, lambda web, job, _image: web.get(f"/jobs/{job}/rows")),
+    ("progress", 3, lambda web, job, _image: web.get(f"/jobs/{job}/progress")),
+    ("a list", 1, lambda web, _job, _image: web.get("/api/v1/jobs")),
+    ("the page of all jobs", 12, lambda web, _job, _image: web.get("/jobs")),
+    ("a retry", 2, lambda web, job, _image: web.post(f"/api/v1/jobs/{job}/retry")),
+    ("a deletion", 3, lambda web, job, _image: web.delete(f"/api/v1/jobs/{job}")),
+]
+"""Calls of the table for each step as the web tier made them when jobs had no owners. There is one more where images
+are recorded (is their job being deleted?) and where results are listed (which requests were sent again?)."""
+
+
+def test_no_step_calls_the_table_more_often_than_before_jobs_had_owners(app: Flask, client: FlaskClient) -> None:
+    job = client.post("/api/v1/jobs").get_json()["job_id"]
+    image = client.post(f"/api/v1/jobs/{job}/images", data=form()).get_json()["accepted"][0]["image_id"]
+    more = {}
+    for name, most, step in BEFORE:
+        with counted(clients_of(app)) as calls:
+            answer = step(client, job, image)
+            answer.get_data()
+        assert answer.status_code < 400, (name, answer.text)
+        if calls.total() > most:
+            more[name] = (calls, most)
+    assert more == {}

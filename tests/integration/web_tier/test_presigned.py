@@ -1,0 +1,397 @@
+"""Presigned uploads: forms are offered for declared files, and the images that arrive are accepted once; row 41."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from threading import Barrier
+from typing import Any
+
+import pytest
+import requests
+
+from core.config import Config
+from core.idempotency import MAX_FILES, ReusedKeyError, UploadManifests
+from core.ids import new_id
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
+from services.clients import Clients
+from services.errors import NotFoundError
+from services.s3 import Bucket, StoredObject
+from services.table import TableBusyError
+from tests.conftest import keys_in
+from tests.integration.web_tier.conftest import WebTier
+from tests.support.jobs import MemoryBucket, MemoryQueue, client_error
+from tests.support.pictures import picture
+from tests.support.waiting import DEADLINE_SECONDS
+from web_tier.backend import Backend
+from web_tier.uploads.ingest import UNKEPT, RejectedUpload, UploadResult
+from web_tier.uploads.presigned import FileSpec, PresignedOffer, PresignedUploads
+
+PICTURE = picture()
+
+
+def wanted(*names: str, size: int = len(PICTURE), content_type: str = "image/jpeg") -> list[FileSpec]:
+    return [FileSpec(name, size, content_type) for name in names]
+
+
+@pytest.fixture
+def direct(config: Config, provisioned: Clients, queue: MemoryQueue) -> PresignedUploads:
+    return Backend(config, request_queue=queue).direct
+
+
+@pytest.fixture
+def other_process(config: Config, provisioned: Clients, queue: MemoryQueue) -> PresignedUploads:
+    return Backend(config, request_queue=queue).direct
+
+
+def offered(direct: PresignedUploads, job: Job, files: Sequence[FileSpec], key: str | None = None) -> PresignedOffer:
+    offer, refused = direct.offer(job, files, key)
+    assert offer is not None
+    assert refused == {}
+    return offer
+
+
+def send(offer: PresignedOffer, *indexes: int, content: bytes = PICTURE) -> None:
+    for index in indexes:
+        form = offer.forms[index]
+        answer = requests.post(form.url, data=form.fields, files={"file": ("a.jpg", content)}, timeout=120)
+        assert answer.status_code == 204, answer.text
+
+
+def codes(outcomes: dict[int, UploadResult]) -> dict[int, str]:
+    return {index: each.code if isinstance(each, RejectedUpload) else "accepted" for index, each in outcomes.items()}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "extension"),
+    [
+        ("image/jpeg", "jpg"),
+        ("image/png", "png"),
+        ("image/webp", "webp"),
+        ("image/gif", "gif"),
+        (" Image/BMP", "bmp"),
+    ],
+)
+def test_the_extension_of_the_key_follows_the_content_type(
+    direct: PresignedUploads, job: Job, content_type: str, extension: str
+) -> None:
+    offer = offered(direct, job, wanted("a.exe", content_type=content_type))
+    assert offer.images[0].key == f"{job.job_id}/{offer.images[0].ref.image_id}.{extension}"
+    assert offer.forms[0].fields["key"] == offer.images[0].key
+    assert offer.forms[0].fields["Content-Type"] == content_type.strip().lower()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_s9_what_arrives_is_kept_only_once_it_is_committed_to_a_job_that_keeps_images(
+    direct: PresignedUploads, config: Config, provisioned: Clients, job: Job, keep: bool
+) -> None:
+    job = replace(job, keep=keep)
+    offer = offered(direct, job, wanted("a.jpg"))
+
+    def tags() -> dict[str, str]:
+        key = offer.images[0].key
+        found = provisioned.s3.get_object_tagging(Bucket=config.names.input_bucket, Key=key)["TagSet"]
+        return {tag["Key"]: tag["Value"] for tag in found}
+
+    send(offer, 0)
+    assert tags() == UNKEPT
+    for _ in range(2):
+        assert codes(direct.commit(job, offer.upload_id)) == {0: "accepted"}
+        assert tags() == ({} if keep else UNKEPT)
+
+
+def test_an_image_whose_tag_cannot_be_taken_is_not_accepted_yet(
+    direct: PresignedUploads, job: Job, store: JobStore
+) -> None:
+    def fails(_key: str) -> None:
+        raise client_error(503, "SlowDown")
+
+    kept = replace(job, keep=True)
+    offer = offered(direct, kept, wanted("a.jpg"))
+    send(offer, 0)
+    assert codes(replace(direct, untag=fails).commit(kept, offer.upload_id)) == {0: "unavailable"}
+    assert store.count_images(job.job_id) == 0
+    assert codes(direct.commit(kept, offer.upload_id)) == {0: "accepted"}
+
+
+def test_each_file_gets_a_form_or_a_rejection(direct: PresignedUploads, job: Job) -> None:
+    most = direct.ingest.limits.max_bytes
+    files = [
+        FileSpec("large.jpg", most + 1, "image/jpeg"),
+        FileSpec("../<b>.jpg", most, "image/jpeg"),
+        FileSpec("a.svg", 10, "image/svg+xml"),
+        FileSpec("none.png", 0, "image/png"),
+        FileSpec("a.png", 1, "image/png"),
+    ]
+    offer, refused = direct.offer(job, files)
+    assert offer is not None
+    assert {index: image.filename for index, image in offer.images.items()} == {1: "<b>.jpg", 4: "a.png"}
+    assert {index: each.code for index, each in refused.items()} == {
+        0: "too_large", 2: "format_not_allowed", 3: "empty",
+    }  # fmt: skip
+    assert "image/svg+xml" in refused[2].message
+
+
+def test_there_is_no_offer_if_every_file_is_rejected(direct: PresignedUploads, job: Job) -> None:
+    assert direct.offer(job, wanted("a.txt", content_type="text/plain"))[0] is None
+
+
+def test_forms_expire_at_the_offered_time(direct: PresignedUploads, job: Job) -> None:
+    offer = offered(direct, job, wanted("a.jpg"))
+    assert offer.expires_at <= datetime.now(UTC) + timedelta(seconds=direct.seconds)
+    assert offer.expires_at >= datetime.now(UTC) + timedelta(seconds=direct.seconds - 60)
+
+
+def test_as_many_long_names_as_a_request_may_have_can_be_remembered(direct: PresignedUploads, job: Job) -> None:
+    offer = offered(direct, job, wanted(*["\U0001f6d1" * 300] * MAX_FILES))
+    assert codes(direct.commit(job, offer.upload_id)) == dict.fromkeys(range(MAX_FILES), "missing")
+
+
+def test_what_has_arrived_becomes_images_of_the_job_and_the_rest_may_come_later(
+    direct: PresignedUploads, job: Job, store: JobStore, queue: MemoryQueue
+) -> None:
+    offer = offered(direct, job, wanted("a.jpg", "b.jpg", "c.jpg", size=5_000_000))
+    assert store.status(job.job_id).state == "empty"
+    send(offer, 0, 2)
+    assert codes(direct.commit(job, offer.upload_id)) == {0: "accepted", 1: "missing", 2: "accepted"}
+    assert store.status(job.job_id).accepted == 2
+    send(offer, 1)
+    assert set(codes(direct.commit(job, offer.upload_id)).values()) == {"accepted"}
+    images = list(store.images(job.job_id))
+    assert [(image.filename, image.size) for image in images] == [(f"{n}.jpg", len(PICTURE)) for n in "abc"]
+    assert store.status(job.job_id).accepted == 3
+    assert queue.image_ids == {image.ref.image_id for image in images}
+    assert [one.job_id for one in store.open_jobs()] == [job.job_id]
+
+
+def test_a_repeated_commit_answers_the_same_and_changes_nothing(
+    direct: PresignedUploads, other_process: PresignedUploads, job: Job, store: JobStore, queue: MemoryQueue
+) -> None:
+    offer = offered(direct, job, wanted("a.jpg", "b.jpg"))
+    send(offer, 0, 1)
+    first = direct.commit(job, offer.upload_id)
+    assert direct.commit(job, offer.upload_id) == first
+    assert other_process.commit(job, offer.upload_id) == first
+    assert (store.status(job.job_id).accepted, store.count_images(job.job_id), len(queue.bodies)) == (2, 2, 2)
+
+
+def test_commits_at_the_same_time_count_each_image_once(
+    config: Config, provisioned: Clients, direct: PresignedUploads, job: Job, store: JobStore
+) -> None:
+    offer = offered(direct, job, wanted(*(f"{number}.jpg" for number in range(10))))
+    send(offer, *range(10))
+    processes = [Backend(config, request_queue=MemoryQueue()).direct for _ in range(4)]
+    together = Barrier(len(processes))
+
+    def commit(process: PresignedUploads) -> set[str]:
+        together.wait(DEADLINE_SECONDS)
+        return set(codes(process.commit(job, offer.upload_id)).values())
+
+    with ThreadPoolExecutor(len(processes)) as threads:
+        assert list(threads.map(commit, processes)) == [{"accepted"}] * len(processes)
+    assert store.status(job.job_id).accepted == store.count_images(job.job_id) == 10
+
+
+def test_an_accepted_image_stays_accepted_when_its_object_has_gone(
+    direct: PresignedUploads, job: Job, input_bucket: Bucket, queue: MemoryQueue
+) -> None:
+    offer = offered(direct, job, wanted("a.jpg"))
+    send(offer, 0)
+    direct.commit(job, offer.upload_id)
+    input_bucket.delete(offer.images[0].key)
+    assert codes(direct.commit(job, offer.upload_id)) == {0: "accepted"}
+    assert len(queue.bodies) == 1
+
+
+def test_an_image_that_another_commit_accepted_while_this_one_looked_is_accepted(
+    direct: PresignedUploads, other_process: PresignedUploads, job: Job
+) -> None:
+    offer = offered(direct, job, wanted("a.jpg"))
+    send(offer, 0)
+
+    class Late(MemoryBucket):
+        def look(self, key: str) -> StoredObject | None:
+            """Return None: the image has been accepted, classified and deleted meanwhile."""
+            other_process.commit(job, offer.upload_id)
+            return None
+
+    assert codes(replace(direct, bucket=Late()).commit(job, offer.upload_id)) == {0: "accepted"}
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "code"),
+    [(b"x" * 11, "image/jpeg", "too_large"), (b"x", "text/html", "other_type"), (b"", "image/jpeg", "empty")],
+)
+def test_what_arrived_in_another_form_than_was_declared_is_not_accepted(
+    direct: PresignedUploads,
+    job: Job,
+    store: JobStore,
+    input_bucket: Bucket,
+    content: bytes,
+    content_type: str,
+    code: str,
+) -> None:
+    offer = offered(direct, job, wanted("a.jpg", size=10))
+    input_bucket.put(offer.images[0].key, content, content_type)
+    assert codes(direct.commit(job, offer.upload_id)) == {0: code}
+    assert (store.count_images(job.job_id), store.status(job.job_id).accepted) == (0, 0)
+
+
+def test_an_image_is_unavailable_if_the_bucket_fails_for_it(direct: PresignedUploads, job: Job) -> None:
+    offer = offered(direct, job, wanted("a.jpg", "b.jpg"))
+
+    class Ailing(MemoryBucket):
+        def look(self, key: str) -> StoredObject | None:
+            if key == offer.images[0].key:
+                raise client_error(503, "SlowDown")
+            return StoredObject(1, "image/jpeg")
+
+    assert codes(replace(direct, bucket=Ailing()).commit(job, offer.upload_id)) == {
+        0: "unavailable", 1: "accepted",
+    }  # fmt: skip
+
+
+def test_a_repeated_commit_completes_a_failed_one_and_counts_no_image_twice(
+    direct: PresignedUploads, job: Job, store: JobStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> None:
+        raise TableBusyError("the table is busy")
+
+    offer = offered(direct, job, wanted("a.jpg", "b.jpg"))
+    send(offer, 0, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(JobStore, "record_images", dies)
+        with pytest.raises(TableBusyError):
+            direct.commit(job, offer.upload_id)
+    assert store.count_images(job.job_id) == 0
+    assert set(codes(direct.commit(job, offer.upload_id)).values()) == {"accepted"}
+    assert store.count_images(job.job_id) == len(queue.image_ids) == 2
+    assert store.status(job.job_id).accepted <= 2
+
+
+def test_a_repeat_opens_a_job_that_was_not_marked_as_open(
+    direct: PresignedUploads, job: Job, store: JobStore
+) -> None:
+    offer = offered(direct, job, wanted("a.jpg"))
+    send(offer, 0)
+    direct.commit(job, offer.upload_id)
+    [opened] = store.open_jobs()
+    assert store.close(opened)
+    direct.commit(job, offer.upload_id)
+    assert [one.job_id for one in store.open_jobs()] == [job.job_id]
+
+
+def test_a_repeated_request_is_offered_the_same_images(
+    direct: PresignedUploads, other_process: PresignedUploads, job: Job
+) -> None:
+    files = [*wanted("a.jpg"), *wanted("b.png", content_type="image/png")]
+    first, again = offered(direct, job, files, "key"), offered(other_process, job, files, "key")
+    assert (first.upload_id, first.images) == (again.upload_id, again.images)
+    send(first, 0)
+    send(again, 0)
+    assert codes(direct.commit(job, first.upload_id)) == {0: "accepted", 1: "missing"}
+    assert offered(direct, job, files, "another").upload_id != first.upload_id
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        wanted("other.jpg"),
+        wanted("a.jpg", size=3),
+        wanted("a.jpg", content_type="image/png"),
+        wanted("a.jpg", "b.jpg"),
+    ],
+)
+def test_a_key_that_comes_with_other_files_is_refused(
+    direct: PresignedUploads, job: Job, files: list[FileSpec]
+) -> None:
+    offered(direct, job, wanted("a.jpg"), "key")
+    with pytest.raises(ReusedKeyError):
+        direct.offer(job, files, "key")
+
+
+def test_only_an_upload_of_the_job_can_be_committed(direct: PresignedUploads, job: Job, store: JobStore) -> None:
+    other = Job(new_id(), "other", datetime.now(UTC))
+    store.create(other)
+    offer = offered(direct, job, wanted("a.jpg"))
+    for one, upload_id in ((other, offer.upload_id), (job, new_id())):
+        with pytest.raises(NotFoundError, match="no upload"):
+            direct.commit(one, upload_id)
+
+
+def test_the_files_of_a_form_that_was_sent_here_are_no_direct_upload(
+    direct: PresignedUploads, job: Job, store: JobStore
+) -> None:
+    image: ImageRecord = offered(direct, job, wanted("a.jpg")).images[0]
+    key = new_id()
+    UploadManifests(store.table).claim(job.job_id, key, {0: image})
+    with pytest.raises(NotFoundError):
+        direct.commit(job, key)
+
+
+PICTURE = picture()
+
+
+@pytest.fixture
+def bucket(config: Config, provisioned: Clients) -> Bucket:
+    return Bucket.named(provisioned, config.names.input_bucket)
+
+
+def offer(web: WebTier, job_id: str, *names: str) -> dict[str, Any]:
+    files = [{"name": name, "bytes": len(PICTURE), "content_type": "image/jpeg"} for name in names]
+    answer = requests.post(f"{web.url}/api/v1/jobs/{job_id}/uploads", json={"files": files}, timeout=120)
+    assert answer.status_code == 200, answer.text
+    offered: dict[str, Any] = answer.json()
+    return offered
+
+
+def post_form(
+    form: dict[str, Any], content: bytes = PICTURE, changes: dict[str, str] | None = None
+) -> requests.Response:
+    return requests.post(
+        form["url"], data={**form["fields"], **(changes or {})}, files={"file": content}, timeout=120
+    )
+
+
+def commit(web: WebTier, offered: dict[str, Any]) -> list[str]:
+    """Commit; return the ids of the accepted images."""
+    answer = requests.post(f"{web.url}{offered['links']['commit']}", timeout=120)
+    assert answer.status_code in {200, 422}, answer.text
+    return [image["image_id"] for image in answer.json()["accepted"]]
+
+
+@pytest.mark.processes
+def test_a_form_used_for_another_key_or_type_or_a_larger_file_is_refused(web_tier: WebTier, bucket: Bucket) -> None:
+    job_id, victim_job = web_tier.create_job(), web_tier.create_job()
+    offered, victim = offer(web_tier, job_id, "a.jpg"), offer(web_tier, victim_job, "b.jpg")
+    form, other = offered["uploads"][0]["upload"], victim["uploads"][0]["upload"]
+    assert post_form(form, PICTURE, {"key": other["fields"]["key"]}).status_code == 403
+    assert post_form(form, PICTURE, {"Content-Type": "text/html"}).status_code == 403
+    assert post_form(form, PICTURE + b"x").status_code == 400
+    assert post_form(form, PICTURE, {"policy": other["fields"]["policy"]}).status_code == 403
+    assert keys_in(bucket) == []
+    assert commit(web_tier, offered) == commit(web_tier, victim) == []
+
+
+@pytest.mark.processes
+def test_a_form_used_twice_puts_over_its_own_image_only(web_tier: WebTier, bucket: Bucket, store: JobStore) -> None:
+    offered = offer(web_tier, web_tier.create_job(), "a.jpg", "b.jpg")
+    forms = [each["upload"] for each in offered["uploads"]]
+    second = picture(shade=9)[: len(PICTURE)]
+    assert [post_form(forms[0]).status_code, post_form(forms[1]).status_code] == [204, 204]
+    first = commit(web_tier, offered)
+    assert post_form(forms[0], second).status_code == 204
+    assert commit(web_tier, offered) == first
+    assert store.status(offered["job_id"]).accepted == store.count_images(offered["job_id"]) == 2
+    assert bucket.get(forms[1]["fields"]["key"]) == PICTURE
+
+
+@pytest.mark.processes
+def test_a_commit_through_any_process_finds_what_another_one_offered(web_tier: WebTier, store: JobStore) -> None:
+    job_id = web_tier.create_job()
+    offers = [offer(web_tier, job_id, f"{number}.jpg") for number in range(8)]
+    for offered in offers:
+        post_form(offered["uploads"][0]["upload"])
+        assert [commit(web_tier, offered) for _ in range(3)] == [[offered["uploads"][0]["image_id"]]] * 3
+    assert store.status(job_id).accepted == store.count_images(job_id) == 8

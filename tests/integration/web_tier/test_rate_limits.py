@@ -1,0 +1,381 @@
+"""Rate limits: which requests count, for whom, and what happens when counting fails."""
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from flask import Response
+from flask.testing import FlaskClient
+from limits.storage import MemoryStorage
+from werkzeug.test import TestResponse
+
+from services.clients import Clients
+from services.table import EXPIRES_AT, Table
+from tests.conftest import ConfigMaker
+from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, House, HouseMaker, keep
+from tests.support.pictures import picture
+from tests.support.waiting import DEADLINE_SECONDS
+from web_tier.app import create_app
+from web_tier.auth.context import COOKIE
+from web_tier.pages.sign_in import CHALLENGE
+from web_tier.rate_limits import storage
+from web_tier.rate_limits.limiter import MAX_BLOCKED, PAUSE_SECONDS, RateCounter
+from web_tier.rate_limits.storage import TableStorage
+
+HERE, ELSEWHERE = {"REMOTE_ADDR": "203.0.113.1"}, {"REMOTE_ADDR": "203.0.113.2"}
+
+
+def statuses(
+    client: FlaskClient, path: str, times: int, where: Mapping[str, str] = HERE, **more: object
+) -> list[int]:
+    """Ask several times for the same; return the statuses."""
+    return [client.get(path, environ_base=where, **more).status_code for _ in range(times)]
+
+
+def try_to(browser: FlaskClient, do: str, email: str, where: Mapping[str, str] = HERE) -> TestResponse:
+    """Send the form of the page called `do` with a wrong password."""
+    fields = {"email": email, "password": "wrong", "code": "123456"}
+    return browser.post(f"/{do}", data=fields, headers=BROWSER, environ_base=dict(where))
+
+
+def test_a_stranger_has_so_many_requests_a_minute_from_an_address(make_house: HouseMaker) -> None:
+    stranger = make_house().stranger()
+    assert statuses(stranger, "/api/v1", 4) == [200, 200, 200, 429]
+    assert statuses(stranger, "/api/v1", 1, ELSEWHERE) == [200]
+    # Also for what is refused anyway, and what is not there.
+    assert statuses(stranger, "/api/v1/jobs", 4, {"REMOTE_ADDR": "203.0.113.3"}) == [401, 401, 401, 429]
+    assert statuses(stranger, "/api/v1/nowhere", 4, {"REMOTE_ADDR": "203.0.113.4"}) == [404, 404, 404, 429]
+
+
+def test_users_at_one_address_have_their_own_and_a_user_has_the_same_at_every_address(make_house: HouseMaker) -> None:
+    house = make_house()
+    ann, bob = house.signed_in("ann"), house.signed_in("bob")
+    assert statuses(ann, "/api/v1/jobs", 2) == [200, 200]
+    assert statuses(ann, "/api/v1/jobs", 2, ELSEWHERE) == [200, 429]
+    assert statuses(bob, "/api/v1/jobs", 3) == [200, 200, 200]
+    token = house.with_token("cleo", "read")
+    assert statuses(house.stranger(), "/api/v1/jobs", 4, headers=token) == [200, 200, 200, 429]
+
+
+def test_a_flood_of_strangers_blocks_no_user_of_their_address(make_house: HouseMaker) -> None:
+    house = make_house()
+    assert statuses(house.stranger(), "/api/v1", 9)[-1] == 429
+    assert statuses(house.signed_in("ann"), "/api/v1/jobs", 1) == [200]
+
+
+def test_a_rejection_is_a_problem_with_the_time_to_retry(make_house: HouseMaker) -> None:
+    stranger = make_house().stranger()
+    statuses(stranger, "/api/v1", 3)
+    answer = stranger.get("/api/v1", environ_base=HERE)
+    assert (answer.status_code, answer.content_type) == (429, "application/problem+json")
+    body = json.loads(answer.data)
+    assert body["type"] == "urn:fleetsight:problem:too-many-requests"
+    assert f"wait for {answer.headers['Retry-After']} s" in body["detail"]
+    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+    page = stranger.get("/sign-in", environ_base=HERE)
+    assert page.status_code == 429
+    assert page.headers["Retry-After"] in page.text
+
+
+def test_a_classic_client_gets_plain_text(make_house: HouseMaker) -> None:
+    stranger = make_house().stranger()
+    statuses(stranger, "/api/v1", 3)
+    answer = stranger.post("/classify-image", environ_base=HERE, data={})
+    assert (answer.status_code, answer.mimetype) == (429, "text/plain")
+    assert f"wait for {answer.headers['Retry-After']} s" in answer.text
+
+
+def test_static_files_and_health_are_not_counted(make_house: HouseMaker) -> None:
+    stranger = make_house().stranger()
+    for path in ("/static/fleetsight.css", "/healthz", "/readyz", "/api/v1/healthz"):
+        assert statuses(stranger, path, 5, buffered=True) == [200] * 5
+    assert statuses(stranger, "/api/v1", 1) == [200]
+
+
+@pytest.mark.parametrize("do", ["sign-in", "sign-up", "forgot", "reset"])
+def test_an_address_may_try_passwords_and_codes_so_often(make_house: HouseMaker, do: str) -> None:
+    house = make_house(requests_per_minute=0)
+    tries = [try_to(house.stranger(), do, f"{number}@example.org").status_code for number in range(5)]
+    assert (tries[:4].count(429), tries[4]) == (0, 429)
+    assert statuses(house.stranger(), "/sign-in", 9) == [200] * 9
+
+
+def signs_in(browser: FlaskClient, email: str, where: Mapping[str, str] = HERE) -> int:
+    """Send the sign-in form with the right password; return the status."""
+    fields = {"email": email, "password": RIGHT_PASSWORD}
+    return browser.post(
+        "/sign-in", data=fields, headers=BROWSER, environ_base=dict(where), base_url="https://localhost"
+    ).status_code
+
+
+def places(count: int, net: int = 0) -> list[dict[str, str]]:
+    """Return so many addresses."""
+    return [{"REMOTE_ADDR": f"198.51.{net}.{number}"} for number in range(count)]
+
+
+def test_s10_an_account_has_few_attempts_from_everywhere_then_one_from_each_address(make_house: HouseMaker) -> None:
+    house = make_house(requests_per_minute=0)
+    house.pool.add("ann")
+    tries = [try_to(house.stranger(), "sign-in", "Ann@example.org ", where).status_code for where in places(3) * 2]
+    # Two attempts, then one from each address.
+    assert tries == [401] * (2 + 3) + [429]
+    assert signs_in(house.stranger(), "ann@example.org", ELSEWHERE) == 303, "its owner is not locked out"
+    assert try_to(house.stranger(), "sign-in", "bob@example.org", ELSEWHERE).status_code == 401
+
+
+def test_s10_guessed_passwords_do_not_stop_a_forgotten_one(make_house: HouseMaker) -> None:
+    house = make_house(requests_per_minute=0, sign_in_attempts_per_minute=6)
+    house.pool.add("ann")
+    tries = [try_to(house.stranger(), "sign-in", "ann@example.org").status_code for _ in range(5)]
+    assert tries[3:] == [401, 429], "three attempts on the account, and one more from this address"
+    assert try_to(house.stranger(), "forgot", "ann@example.org").status_code == 200
+
+
+def test_s10_strangers_guesses_do_not_stop_a_device_that_has_signed_in_before(make_house: HouseMaker) -> None:
+    house = make_house(requests_per_minute=0)
+    house.pool.add("ann")
+    house.pool.add("bob")
+    known = house.stranger()
+    assert signs_in(known, "ann@example.org") == 303
+    for where in [HERE, *places(9)]:
+        for _ in range(4):
+            try_to(house.stranger(), "sign-in", "ann@example.org", where)
+    assert signs_in(house.stranger(), "ann@example.org") == 429
+    assert signs_in(known, "ann@example.org") == 303
+    assert signs_in(known, "bob@example.org") == 429, "the device is one of ann's only"
+    tries = [try_to(known, "sign-in", "ann@example.org").status_code for _ in range(5)]
+    assert (tries[0], tries[-1]) == (401, 429), "it may not guess for ever either"
+
+
+def test_s10_attempts_that_succeed_are_not_counted(make_house: HouseMaker) -> None:
+    house = make_house(requests_per_minute=0)
+    for name in ("ann", "bob", "cleo"):
+        house.pool.add(name)
+        assert [signs_in(house.stranger(), f"{name}@example.org") for _ in range(5)] == [303] * 5
+
+
+@pytest.mark.parametrize("header", ["Bearer fst_" + "x" * 43, "Bearer forged", "nonsense of no form"])
+def test_s10_invalid_tokens_stop_strangers_of_their_address_and_no_valid_token(
+    make_house: HouseMaker, header: str
+) -> None:
+    house = make_house()
+    forged, valid = {"Authorization": header}, house.with_token("ann", "read")
+    assert statuses(house.stranger(), "/api/v1/jobs", 5, headers=forged) == [401] * 3 + [429] * 2
+    assert statuses(house.stranger(), "/api/v1", 1) == [429]
+    assert statuses(house.stranger(), "/api/v1/jobs", 1, headers=valid) == [200]
+    assert statuses(house.signed_in("bob"), "/api/v1/jobs", 1) == [200]
+    assert statuses(house.stranger(), "/api/v1/jobs", 1, ELSEWHERE, headers=forged) == [401]
+
+
+def test_a_forged_session_is_no_way_around_the_limit_of_an_address(make_house: HouseMaker) -> None:
+    forger = make_house().stranger()
+    forger.set_cookie(COOKIE, "forged", secure=True)
+    https = "https://localhost"
+    assert statuses(forger, "/jobs", 4, base_url=https) == [303, 303, 303, 429]
+
+
+def test_requests_are_counted_in_the_table_where_the_processes_share_it(
+    make_house: HouseMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "WAIT_SECONDS", DEADLINE_SECONDS)
+    later = int(time.time() // 60 + 2) * 60
+    monkeypatch.setattr(storage.TableStorage, "_end", lambda *_: later)  # so the minute does not end meanwhile
+    one, other = make_house(store="table"), make_house(store="table")
+    found = [statuses(house.stranger(), "/api/v1", 1)[0] for house in (one, other, one, other)]
+    assert found == [200, 200, 200, 429]
+
+
+def test_without_sign_in_addresses_count_if_the_page_is_open(provisioned: Clients, make_config: ConfigMaker) -> None:
+    client = create_app(make_config(auth={"open": True}, limits=SMALL_LIMITS)).test_client()
+    assert statuses(client, "/api/v1/jobs", 4) == [200, 200, 200, 429]
+    assert statuses(client, "/api/v1/jobs", 1, ELSEWHERE) == [200]
+
+
+@pytest.mark.usefixtures("provisioned")
+def test_one_machine_without_sign_in_has_no_limits(table: Table, make_config: ConfigMaker) -> None:
+    config = make_config(limits=SMALL_LIMITS | {"store": "table"})
+    client = create_app(config).test_client()
+    assert statuses(client, "/api/v1/jobs", 9) == [200] * 9
+    for number in range(5):
+        sent = {"data": picture(shade=number), "content_type": "image/jpeg"}
+        assert client.post("/api/v1/classify?wait=0", **sent).status_code == 202
+    assert set(client.get("/api/v1/limits").get_json().values()) == {None}
+    items = table.client.scan(TableName=table.name)["Items"]
+    assert items
+    assert not [item for item in items if item["pk"]["S"].startswith(("RATE#", "QUOTA#"))]
+
+
+def challenge_of(house: House, email: str) -> str:
+    """Return what the browser keeps of a sign-in of which the password was right."""
+    return house.access.sessions.keys.seal(CHALLENGE, email, "session")
+
+
+def test_codes_of_a_second_factor_are_limited_per_hour_from_all_addresses(make_house: HouseMaker) -> None:
+    """Whoever has the password may not guess the code, with however many addresses."""
+    house = make_house(requests_per_minute=0)
+    challenge = challenge_of(house, " Ann@example.org")
+    answers = [try_a_code(house, challenge, where) for where in places(9)]
+    assert [answer.status_code for answer in answers] == [401, 401] + [429] * 7
+    assert "more than 2 codes came in an hour" in answers[-1].text
+    assert try_a_code(house, challenge_of(house, "bob@example.org"), HERE).status_code == 401
+
+
+@pytest.mark.parametrize(("second_factor", "status"), [(True, 401), (False, 429)])
+def test_only_a_device_that_gave_a_code_before_has_codes_of_its_own(
+    make_house: HouseMaker, second_factor: bool, status: int
+) -> None:
+    house = make_house(requests_per_minute=0)
+    house.pool.add("ann")
+    browser = house.stranger()
+    with house.app.test_request_context("/", base_url="https://localhost"):
+        answer = house.access.begin(house.pool.tokens("ann"), Response(), second_factor=second_factor)
+    for cookie in answer.headers.getlist("Set-Cookie"):
+        keep(browser, cookie)
+    challenge = challenge_of(house, "ann@example.org")
+    for where in places(9):
+        try_a_code(house, challenge, where)
+    assert try_a_code(house, challenge, HERE, browser).status_code == status
+
+
+def test_strangers_without_the_password_use_up_no_codes(make_house: HouseMaker) -> None:
+    house = make_house(requests_per_minute=0)
+    for where in places(9):
+        assert try_a_code(house, "made-up", where, email="ann@example.org").status_code == 401
+    assert try_a_code(house, challenge_of(house, "ann@example.org"), ELSEWHERE).status_code == 401
+    tries = [try_a_code(house, "made-up", HERE).status_code for _ in range(9)]
+    assert tries[-1] == 429, "an address has its own attempts"
+
+
+def test_the_page_for_recovery_codes_gives_no_more_attempts_at_a_password(make_house: HouseMaker) -> None:
+    house = make_house(requests_per_minute=0)
+    house.pool.add("ann")
+    pages = ["sign-in", "sign-in/recovery"] * 3
+    tries = [try_to(house.stranger(), page, "ann@example.org").status_code for page in pages]
+    assert tries == [401] * 3 + [429] * 3
+
+
+def try_a_code(
+    house: House, challenge: str, where: Mapping[str, str], browser: FlaskClient | None = None, **fields: str
+) -> TestResponse:
+    """Send a wrong code."""
+    fields |= {"challenge": challenge, "code": "000000"}
+    return (browser or house.stranger()).post(
+        "/sign-in/code", data=fields, headers=BROWSER, environ_base=dict(where), base_url="https://localhost"
+    )
+
+
+NOON = 1_772_366_400.0
+"""The beginning of a minute, in seconds since the epoch."""
+
+
+@dataclass
+class Clock:
+    now: float = NOON
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+class NoTable:
+    """A job table that answers nothing, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked, self.away = 0, True
+
+    def add(self, *_: object) -> dict[str, int]:
+        self.asked += 1
+        if self.away:
+            raise EndpointConnectionError(endpoint_url="http://inside")
+        return {"hits": 1}
+
+
+def test_requests_over_the_limit_are_rejected_until_the_minute_ends(table: Table, clock: Clock) -> None:
+    counter = RateCounter(TableStorage(table, clock), clock)
+    clock.now = NOON + 12.5
+    assert [counter.hit("request", "ann", 2) for _ in range(4)] == [0, 0, 48, 48]
+    assert counter.hit("request", "bob", 2) == 0
+    assert counter.hit("attempt", "ann", 2) == 0
+    clock.now = NOON + 60
+    assert counter.hit("request", "ann", 2) == 0
+
+
+def test_codes_are_counted_for_an_hour(table: Table, clock: Clock) -> None:
+    counter = RateCounter(TableStorage(table, clock), clock)
+    assert [counter.hit("code", "ann", 2) for _ in range(3)] == [0, 0, 3_600]
+    clock.now = NOON + 3_599
+    assert counter.hit("code", "ann", 2) == 1
+    clock.now = NOON + 3_600
+    assert counter.hit("code", "ann", 2) == 0
+
+
+def test_all_processes_count_together_in_the_table_at_one_write_each(table: Table, clock: Clock) -> None:
+    one, other = (RateCounter(TableStorage(table, clock), clock) for _ in range(2))
+    assert [one.hit("request", "ann", 2), other.hit("request", "ann", 2)] == [0, 0]
+    assert one.hit("request", "ann", 2) == other.hit("request", "ann", 2) == 60
+
+
+def test_a_flood_costs_the_table_nothing(table: Table, clock: Clock) -> None:
+    counter = RateCounter(TableStorage(table, clock), clock)
+    for _ in range(5):
+        counter.hit("request", "ann", 2)
+    [item] = table.query("RATE#LIMITER/request/ann/2/1/minute", "0", "9")
+    assert (item["hits"], item["sk"]) == (3, str(int(NOON)))
+    assert int(item[EXPIRES_AT]) > NOON + 60
+
+
+def test_processes_count_for_themselves_in_memory() -> None:
+    counter = RateCounter(MemoryStorage())
+    assert [counter.hit("request", "ann", 2) for _ in range(2)] == [0, 0]
+    assert 1 <= counter.hit("request", "ann", 2) <= 60
+
+
+@pytest.mark.parametrize("kept", ["memory", "table"])
+def test_an_undone_attempt_is_not_counted(table: Table, clock: Clock, kept: str) -> None:
+    counter = RateCounter(TableStorage(table, clock), clock) if kept == "table" else RateCounter(MemoryStorage())
+    for _ in range(9):
+        assert counter.hit("attempt", "here", 2) == 0
+        counter.undo("attempt", "here", 2)
+    assert [counter.hit("attempt", "here", 2) > 0 for _ in range(3)] == [False, False, True]
+
+
+def test_no_limit_is_no_limit_and_costs_no_call(clock: Clock) -> None:
+    table = NoTable()
+    counter = RateCounter(TableStorage(table, clock), clock)  # type: ignore[arg-type]
+    assert [counter.hit("request", "ann", 0) for _ in range(9)] == [0] * 9
+    counter.undo("request", "ann", 0)
+    assert table.asked == 0
+
+
+def test_a_failing_table_rejects_and_delays_no_request_and_is_logged_once(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    table = NoTable()
+    counter = RateCounter(TableStorage(table, clock), clock)  # type: ignore[arg-type]
+    assert [counter.hit("request", "ann", 1) for _ in range(9)] == [0] * 9
+    assert table.asked == 1
+    clock.now += PAUSE_SECONDS
+    counter.hit("request", "ann", 1)
+    assert table.asked == 2
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    clock.now, table.away = clock.now + PAUSE_SECONDS, False
+    assert counter.hit("request", "ann", 1) == 0
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+
+
+def test_the_number_of_blocked_callers_is_bounded(table: Table, clock: Clock) -> None:
+    counter = RateCounter(MemoryStorage(), clock=clock)
+    counter._blocked = {f"caller {number}": NOON + 1 for number in range(MAX_BLOCKED)}
+    counter._block("one more", NOON + 60, NOON)
+    assert len(counter._blocked) == MAX_BLOCKED
+    counter._block("another", NOON + 60, NOON + 2)
+    assert set(counter._blocked) == {"another"}

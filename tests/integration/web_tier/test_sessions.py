@@ -1,0 +1,346 @@
+"""Sessions: how long they last, under which id, and that what has ended stays ended, in every process at once."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from services.accounts import OPERATORS
+from services.table import LAST, Table
+from tests.support.people import HOUR, MINUTE, Clock, PlayedPool, sessions_of
+from web_tier.auth.sessions import (
+    CLAIM_SECONDS,
+    MAX_UNVERIFIED_SECONDS,
+    OLD_ID_SECONDS,
+    ROTATE_SECONDS,
+    OpenSession,
+    RenewedTokens,
+    Sessions,
+    SessionStore,
+)
+
+
+@pytest.fixture
+def sessions(table: Table, pool: PlayedPool, clock: Clock) -> Sessions:
+    """The sessions in one process; `other` has them in another."""
+    pool.add("ada")
+    return sessions_of(table, pool, clock)
+
+
+@pytest.fixture
+def other(table: Table, pool: PlayedPool, clock: Clock) -> Sessions:
+    return sessions_of(table, pool, clock)
+
+
+@pytest.fixture
+def cookie(sessions: Sessions, pool: PlayedPool) -> str:
+    """Ada's, who has just signed in."""
+    return sessions.begin(pool.verify("id.ada.1"), "refresh.ada.0")
+
+
+def rotated(sessions: Sessions, cookie: str) -> str:
+    """Open a session whose id is due, and return its new cookie."""
+    opened = sessions.open(cookie)
+    assert opened is not None
+    assert opened.cookie is not None
+    return opened.cookie
+
+
+def test_a_session_is_known_in_every_process(cookie: str, other: Sessions) -> None:
+    opened = other.open(cookie)
+    assert opened is not None
+    assert (opened.record.owner, opened.record.email, opened.cookie) == ("ada", "ada@example.org", None)
+
+
+def test_each_sign_in_has_an_id_of_its_own(sessions: Sessions, pool: PlayedPool, cookie: str) -> None:
+    assert sessions.begin(pool.verify("id.ada.1"), "refresh.ada.0") != cookie
+
+
+def test_a_signed_cookie_without_a_session_opens_none(sessions: Sessions) -> None:
+    assert sessions.open(sessions.keys.sign("made-up")) is None
+    assert sessions.end(sessions.keys.sign("made-up")) is None
+    assert sessions.end("forged") is None
+
+
+def test_the_table_holds_neither_the_id_nor_the_refresh_token(cookie: str, table: Table) -> None:
+    """Row 42."""
+    stored = str(table.client.scan(TableName=table.name)["Items"])
+    assert "SESSION#" in stored
+    owner, session_id, _ = cookie.split(".")
+    assert (owner in stored, session_id in stored) == (True, False)
+    assert "refresh.ada" not in stored
+
+
+def test_an_idle_user_must_sign_in_again(sessions: Sessions, cookie: str, clock: Clock) -> None:
+    clock.go_on(HOUR)
+    assert sessions.open(cookie) is None
+
+
+def test_an_active_user_stays_until_the_session_ends(sessions: Sessions, cookie: str, clock: Clock) -> None:
+    for _ in range(11 * 2):
+        clock.go_on(30 * MINUTE)
+        cookie = rotated(sessions, cookie)
+    clock.go_on(59 * MINUTE)
+    cookie = rotated(sessions, cookie)
+    clock.go_on(MINUTE)
+    assert sessions.open(cookie) is None
+
+
+def test_a_page_that_refreshes_itself_keeps_no_session_alive(sessions: Sessions, cookie: str, clock: Clock) -> None:
+    for _ in range(5):
+        clock.go_on(10 * MINUTE)
+        opened = sessions.open(cookie, acts=False)
+        assert opened is not None
+        cookie = opened.cookie or cookie
+    clock.go_on(10 * MINUTE)
+    assert sessions.open(cookie, acts=False) is None
+
+
+def test_activity_is_recorded_once_a_minute(
+    sessions: Sessions, cookie: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[int] = []
+    touch = sessions.store.touch
+
+    def note(_records: SessionStore, session_id: str, now: int) -> None:
+        noted.append(now)
+        touch(session_id, now)
+
+    monkeypatch.setattr(SessionStore, "touch", note)
+    for _ in range(12):
+        clock.go_on(20)
+        assert sessions.open(cookie) is not None
+    assert len(noted) == 4
+
+
+def test_a_session_that_one_process_ends_is_refused_by_all(cookie: str, sessions: Sessions, other: Sessions) -> None:
+    assert other.open(cookie) is not None
+    assert sessions.end(cookie) == "refresh.ada.0"
+    assert other.open(cookie) is None
+    assert other.end(cookie) is None
+
+
+def test_concurrent_use_does_not_restore_an_ended_session(cookie: str, sessions: Sessions, clock: Clock) -> None:
+    ids = sessions.keys.read(cookie)
+    assert ids is not None
+    sessions.end(cookie)
+    sessions.store.touch(ids.own, int(clock.seconds()))
+    assert sessions.open(cookie) is None
+    assert sessions.store.find(ids.own) is None
+
+
+def test_a_session_is_rotated_every_15_minutes(sessions: Sessions, cookie: str, clock: Clock) -> None:
+    clock.go_on(ROTATE_SECONDS - 1)
+    kept = sessions.open(cookie)
+    assert kept is not None
+    assert kept.cookie is None
+    clock.go_on(1)
+    following = rotated(sessions, cookie)
+    assert following != cookie
+    opened = sessions.open(following)
+    assert opened is not None
+    assert opened.record.owner == "ada"
+
+
+def test_the_old_id_is_accepted_for_a_minute_after_rotation(
+    sessions: Sessions, other: Sessions, cookie: str, clock: Clock
+) -> None:
+    clock.go_on(ROTATE_SECONDS)
+    following = rotated(sessions, cookie)
+    clock.go_on(OLD_ID_SECONDS - 1)
+    assert rotated(other, cookie) == following
+    clock.go_on(1)
+    assert other.open(cookie) is None
+    assert other.open(following) is not None
+
+
+def meanwhile(sessions: Sessions, happens: Callable[[], object]) -> Sessions:
+    """Return `sessions` where something happens while the pool is asked, at a rotation."""
+
+    def renew(refresh_token: str) -> RenewedTokens:
+        happens()
+        return sessions.renew(refresh_token)
+
+    return Sessions(sessions.records, sessions.keys, sessions.times, renew, sessions.clock)
+
+
+def test_one_of_concurrent_requests_rotates_and_all_are_accepted(
+    sessions: Sessions, other: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+) -> None:
+    clock.go_on(ROTATE_SECONDS)
+    found: list[OpenSession | None] = []
+    following = rotated(meanwhile(sessions, lambda: found.append(other.open(cookie))), cookie)
+    assert found[0] is not None
+    assert found[0].cookie is None
+    assert pool.asked == ["refresh.ada.0"]
+    assert rotated(other, cookie) == following
+
+
+def test_another_request_rotates_after_one_died(sessions: Sessions, cookie: str, clock: Clock) -> None:
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    clock.go_on(ROTATE_SECONDS)
+    with pytest.raises(KeyboardInterrupt):
+        meanwhile(sessions, die).open(cookie)
+    kept = sessions.open(cookie)
+    assert kept is not None
+    assert kept.cookie is None
+    clock.go_on(CLAIM_SECONDS)
+    rotated(sessions, cookie)
+
+
+def test_two_concurrent_rotations_do_not_end_the_session(
+    sessions: Sessions, other: Sessions, cookie: str, clock: Clock
+) -> None:
+    def rotate_too() -> None:
+        clock.go_on(CLAIM_SECONDS)
+        found.append(rotated(other, cookie))
+
+    found: list[str] = []
+    clock.go_on(ROTATE_SECONDS)
+    assert rotated(meanwhile(sessions, rotate_too), cookie) == found[0]
+    assert other.open(found[0]) is not None
+
+
+def test_a_sign_out_during_a_rotation_ends_the_session(
+    sessions: Sessions, other: Sessions, cookie: str, clock: Clock
+) -> None:
+    clock.go_on(ROTATE_SECONDS)
+    assert meanwhile(sessions, lambda: other.end(cookie)).open(cookie) is None
+    ids = sessions.keys.read(cookie)
+    assert ids is not None
+    assert sessions.store.find(ids.next) is None
+
+
+def sessions_in(table: Table) -> list[str]:
+    """Return the sort keys of all sessions, and of what is left of rotated ones."""
+    return [str(item["sk"]) for item in table.query("USER#ada", "SESSION#", f"SESSION#{LAST}")]
+
+
+def test_s7_all_sessions_of_a_user_end_and_no_others(sessions: Sessions, pool: PlayedPool, cookie: str) -> None:
+    pool.add("bob")
+    second = sessions.begin(pool.verify("id.ada.1"), "refresh.ada.1")
+    bobs = sessions.begin(pool.verify("id.bob.1"), "refresh.bob.0")
+    sessions.end_all_of("ada")
+    assert [sessions.open(each) is not None for each in (cookie, second, bobs)] == [False, False, True]
+
+
+def test_a_rotated_session_keeps_its_second_factor(sessions: Sessions, pool: PlayedPool, clock: Clock) -> None:
+    with_code = sessions.begin(pool.verify("id.ada.1"), "refresh.ada.1", second_factor=True)
+    clock.go_on(ROTATE_SECONDS)
+    later = sessions.open(rotated(sessions, with_code))
+    assert later is not None
+    assert later.record.second_factor
+
+
+def test_s7_a_session_that_is_rotated_while_all_end_has_ended(
+    sessions: Sessions, other: Sessions, cookie: str, clock: Clock, table: Table
+) -> None:
+    clock.go_on(ROTATE_SECONDS)
+    assert meanwhile(sessions, lambda: other.end_all_of("ada")).open(cookie) is None
+    assert sessions_in(table) == []
+
+
+def test_s7_a_session_that_was_rotated_since_all_were_listed_ends_too(
+    sessions: Sessions, other: Sessions, cookie: str, clock: Clock, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.go_on(ROTATE_SECONDS)
+    delete_all, following = Table.delete_all, list[str]()
+
+    def rotated_before(table: Table, keys: Sequence[tuple[str, str]]) -> None:
+        if not following:
+            following.append(rotated(sessions, cookie))
+        delete_all(table, keys)
+
+    monkeypatch.setattr(Table, "delete_all", rotated_before)
+    other.end_all_of("ada")
+    assert sessions.open(following[0]) is None
+    assert sessions_in(table) == []
+
+
+@pytest.mark.parametrize("with_the_old", [False, True])
+def test_a_sign_out_ends_the_session_under_both_ids(
+    sessions: Sessions, cookie: str, clock: Clock, with_the_old: bool
+) -> None:
+    clock.go_on(ROTATE_SECONDS)
+    following = rotated(sessions, cookie)
+    assert (sessions.end(cookie if with_the_old else following) or "").startswith("refresh.ada")
+    assert sessions.open(cookie) is None
+    assert sessions.open(following) is None
+
+
+def test_a_rotation_updates_the_groups_of_the_user(
+    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+) -> None:
+    pool.add("ada", OPERATORS)
+    clock.go_on(ROTATE_SECONDS)
+    opened = sessions.open(cookie)
+    assert opened is not None
+    assert opened.record.groups == {OPERATORS}
+
+
+def test_the_next_rotation_uses_the_last_refresh_token(
+    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+) -> None:
+    for _ in range(2):
+        clock.go_on(ROTATE_SECONDS)
+        cookie = rotated(sessions, cookie)
+    assert pool.asked == ["refresh.ada.0", "refresh.ada.1"]
+
+
+def test_a_session_ends_at_the_next_rotation_after_the_pool_ended_it(
+    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+) -> None:
+    del pool.accounts["ada"]
+    clock.go_on(ROTATE_SECONDS)
+    assert sessions.open(cookie) is None
+    pool.add("ada")
+    assert sessions.open(cookie) is None
+
+
+def test_sessions_continue_for_a_bounded_time_while_the_pool_is_unavailable(
+    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+) -> None:
+    pool.away = EndpointConnectionError(endpoint_url="https://pool.example")
+    clock.go_on(ROTATE_SECONDS)
+    kept = sessions.open(cookie)
+    assert kept is not None
+    assert kept.cookie is None
+    clock.go_on((MAX_UNVERIFIED_SECONDS - ROTATE_SECONDS) / 2)
+    assert sessions.open(cookie) is not None
+    clock.go_on((MAX_UNVERIFIED_SECONDS - ROTATE_SECONDS) / 2)
+    for _ in range(2):
+        with pytest.raises(EndpointConnectionError):
+            sessions.open(cookie)
+    pool.away = None
+    rotated(sessions, cookie)
+
+
+def test_a_token_for_forms_holds_through_rotations_and_for_its_session_alone(
+    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+) -> None:
+    before = sessions.open(cookie)
+    assert before is not None
+    token = sessions.csrf_token(before)
+    assert sessions.csrf_token(before) != token
+    clock.go_on(ROTATE_SECONDS)
+    after = sessions.open(rotated(sessions, cookie))
+    assert after is not None
+    assert sessions.csrf_matches(after, token)
+    another = sessions.open(sessions.begin(pool.verify("id.ada.1"), "refresh.ada.0"))
+    assert another is not None
+    assert not sessions.csrf_matches(another, token)
+    for forged in ("", ".", token[:-2], token.partition(".")[2], f"x{token}"):
+        assert not sessions.csrf_matches(after, forged)
+
+
+def test_nothing_secret_of_a_session_is_shown(sessions: Sessions, cookie: str, clock: Clock) -> None:
+    """Row 42."""
+    clock.go_on(ROTATE_SECONDS)
+    opened = sessions.open(cookie)
+    assert opened is not None
+    assert opened.cookie
+    assert opened.cookie not in repr(opened)
+    assert opened.record.refresh_token not in repr(opened)
+    assert "refresh.ada" not in repr(RenewedTokens(opened.record, "refresh.ada.1"))  # type: ignore[arg-type]

@@ -1,1 +1,0 @@
-"""Who asks, and what they may: sign-in, sessions, tokens, rights, and the owners of jobs."""

@@ -1,0 +1,249 @@
+"""The sign-in of an application: its services, by configuration, and the session of the current browser."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar, cast
+
+from botocore.exceptions import BotoCoreError, ClientError
+from flask import Flask, current_app, request
+from werkzeug.wrappers import Response
+
+from core.credentials import PersonalTokens, RecoveryCodes
+from core.tokens import TokenVerifier, issuer_of, jwks_url, keys_at
+from services.errors import ConfigError
+from services.user_errors import UserPoolError
+from services.users import Account, PoolTokens, UserPool
+from web_tier.auth.identity import set_session
+from web_tier.auth.session_keys import SessionKeys, load_session_keys, remember_device
+from web_tier.auth.sessions import RenewedTokens, Sessions, SessionStore, SessionTimes
+from web_tier.backend import Backend
+
+COOKIE: Final = "__Host-fleetsight"
+"""The session cookie. With this prefix, browsers accept it only from its own host, over TLS, and for every path."""
+
+_EXTENSION = "fleetsight-auth"
+
+_Answer = TypeVar("_Answer", bound=Response)
+
+_log = logging.getLogger(__name__)
+
+
+ACCOUNT_LIFETIME_SECONDS: Final = 60.0
+"""Seconds for which a personal token still works after its user was disabled, deleted or removed from a group."""
+
+MAX_ACCOUNTS: Final = 10_000
+"""Accounts in the cache; the oldest is evicted first."""
+
+
+@dataclass
+class AccountCache:
+    """Accounts of the user pool, cached for a minute: a personal token outlives changes of its account.
+
+    Threads may share it.
+
+    Attributes:
+        fetch: returns the account of a `sub`, or None if it is deleted.
+        clock: monotonic seconds.
+    """
+
+    fetch: Callable[[str], Account | None]
+    clock: Callable[[], float] = time.monotonic
+    _cached: dict[str, tuple[Account | None, float]] = field(default_factory=dict, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def find(self, sub: str) -> Account | None:
+        """Return an account that exists and is enabled, or None."""
+        account = self._get(sub)
+        return account if account is not None and account.enabled else None
+
+    def evict(self, sub: str) -> None:
+        """Evict an account that has just changed; other processes fetch it again within a minute."""
+        with self._lock:
+            self._cached.pop(sub, None)
+
+    def _get(self, sub: str) -> Account | None:
+        now = self.clock()
+        with self._lock:
+            cached = self._cached.get(sub)
+        if cached is not None and now - cached[1] < ACCOUNT_LIFETIME_SECONDS:
+            return cached[0]
+        account = self.fetch(sub)
+        with self._lock:
+            self._cached.pop(sub, None)
+            self._cached[sub] = account, now
+            if len(self._cached) > MAX_ACCOUNTS:
+                del self._cached[next(iter(self._cached))]
+        return account
+
+
+@dataclass(frozen=True)
+class AuthServices:
+    """The services that authenticate users."""
+
+    pool: UserPool
+    verifier: TokenVerifier
+    sessions: Sessions
+    personal_tokens: PersonalTokens
+    recovery_codes: RecoveryCodes
+    accounts: AccountCache
+
+
+class AuthContext:
+    """The sign-in of one process, for all its threads.
+
+    Args:
+        create: creates the services on first use, so after gunicorn's fork; None without sign-in.
+
+    Attributes:
+        signs_in: whether users sign in; if not, the services must not be used.
+    """
+
+    def __init__(self, create: Callable[[], AuthServices] | None) -> None:
+        self.signs_in = create is not None
+        self._create = create
+        self._created: AuthServices | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def pool(self) -> UserPool:
+        """The user pool, which holds the accounts."""
+        return self._services().pool
+
+    @property
+    def verifier(self) -> TokenVerifier:
+        """The verifier of the pool's tokens."""
+        return self._services().verifier
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions of browsers."""
+        return self._services().sessions
+
+    @property
+    def personal_tokens(self) -> PersonalTokens:
+        """The tokens that users create for their scripts."""
+        return self._services().personal_tokens
+
+    @property
+    def recovery_codes(self) -> RecoveryCodes:
+        """The codes of users who have lost their authenticator app."""
+        return self._services().recovery_codes
+
+    @property
+    def accounts(self) -> AccountCache:
+        """The accounts of the owners of personal tokens."""
+        return self._services().accounts
+
+    def begin(self, tokens: PoolTokens, answer: _Answer, *, second_factor: bool = False) -> _Answer:
+        """Sign in the user of `tokens`, which the pool has just issued, and set the cookie in `answer`.
+
+        The session is always a new one; a session that the browser already has is ended.
+
+        Args:
+            tokens: of the pool.
+            answer: the response to the browser.
+            second_factor: whether the pool asked for a code of an authenticator app, too.
+
+        Raises:
+            TokenRefusedError: the tokens are not of this pool, for instance if `auth` names another one.
+        """
+        claims = self.verifier.verify(tokens.id_token)
+        self._end_current()
+        set_cookie(answer, self.sessions.begin(claims, tokens.refresh_token, second_factor=second_factor))
+        remember_device(self.sessions.keys, claims.email, answer, second_factor=second_factor)
+        return answer
+
+    def end(self, answer: _Answer) -> _Answer:
+        """Sign out the user of the current request, and delete the cookie in `answer`."""
+        self._end_current()
+        answer.delete_cookie(COOKIE, secure=True, httponly=True, samesite="Lax")
+        return answer
+
+    def end_all_of(self, owner: str) -> None:
+        """End every session and revoke every personal token of a user, after a change of the password."""
+        self.sessions.end_all_of(owner)
+        self.personal_tokens.revoke_all(owner)
+
+    def revoke(self, refresh_token: str) -> None:
+        """Revoke a refresh token that is no longer stored; if the pool does not reply, it stays unused."""
+        try:
+            self.pool.sign_out(refresh_token)
+        except (BotoCoreError, ClientError, UserPoolError) as error:
+            _log.warning("the user pool did not revoke a refresh token: %s", error)
+
+    def _end_current(self) -> None:
+        set_session(None)  # a cookie that the guard has renewed must not be sent
+        cookie = request.cookies.get(COOKIE)
+        refresh_token = self.sessions.end(cookie) if cookie else None
+        if refresh_token is not None:
+            self.revoke(refresh_token)
+
+    def _services(self) -> AuthServices:
+        with self._lock:
+            if self._created is None:
+                if self._create is None:
+                    raise LookupError("there is no sign-in (auth.mode none): check `signs_in` first")
+                self._created = self._create()
+            return self._created
+
+
+def set_cookie(answer: Response, value: str) -> None:
+    """Set the session cookie in `answer`; browsers delete it when they are closed."""
+    answer.set_cookie(COOKIE, value, secure=True, httponly=True, samesite="Lax")
+
+
+def install_auth(app: Flask, auth: AuthContext) -> None:
+    """Set the sign-in of `app`."""
+    app.extensions[_EXTENSION] = auth
+
+
+def current_auth() -> AuthContext:
+    """Return the sign-in of the application that serves the current request."""
+    return cast(AuthContext, current_app.extensions[_EXTENSION])
+
+
+def create_auth(backend: Backend) -> AuthContext:
+    """Return the sign-in of the backend's configuration; it calls no service before its first use.
+
+    Raises:
+        ConfigError: the configuration requires sign-in, and the pool or the session keys are missing.
+    """
+    auth = backend.config.auth
+    if auth.mode == "none":
+        return AuthContext(None)
+    if auth.user_pool_id is None or auth.client_id is None:
+        raise ConfigError(
+            "auth.mode is cognito, and auth.user_pool_id and auth.client_id are null: name the pool that people sign "
+            "in by, and its client for the web tier"
+        )
+    pool_id, client_id, keys = auth.user_pool_id, auth.client_id, load_session_keys()
+    return AuthContext(lambda: _create_services(backend, pool_id, client_id, keys))
+
+
+def _create_services(backend: Backend, pool_id: str, client_id: str, keys: SessionKeys) -> AuthServices:
+    config, table = backend.config, backend.store.table
+    pool = UserPool(backend.shared_clients().cognito_idp, pool_id, client_id)
+    region, auth = config.aws.region, config.auth
+    fetch_keys = keys_at(jwks_url(config.aws.endpoint_url, region, pool_id))
+    verifier = TokenVerifier(issuer_of(region, pool_id), client_id, fetch_keys, lambda: datetime.now(UTC))
+    times = SessionTimes(
+        idle=timedelta(minutes=auth.session_idle_minutes).total_seconds(),
+        longest=timedelta(hours=auth.session_hours).total_seconds(),
+    )
+
+    def renew(refresh_token: str) -> RenewedTokens:
+        tokens = pool.refresh(refresh_token)
+        return RenewedTokens(verifier.verify(tokens.id_token), tokens.refresh_token)
+
+    return AuthServices(
+        pool=pool,
+        verifier=verifier,
+        sessions=Sessions(SessionStore(table), keys, times, renew),
+        personal_tokens=PersonalTokens(table),
+        recovery_codes=RecoveryCodes(table),
+        accounts=AccountCache(pool.account),
+    )

@@ -1,0 +1,239 @@
+"""The guard: authenticates each request and checks its permissions, by its headers, before its body is read.
+
+A request is authenticated by the `Authorization` header (RFC 6750, section 2.1), which holds a token of the user pool
+or a personal token, or else by the cookie of a session.
+"""
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+from flask import Flask, g, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Forbidden, NotFound, Unauthorized
+from werkzeug.wrappers import Response
+
+from core.credentials import PREFIX
+from core.tokens import TokenRefusedError, TokenUncheckedError
+from services.accounts import OPERATORS
+from web_tier.audience import is_for_programs
+from web_tier.auth.browser import check_request, csrf_field, csrf_token, sign_in_for
+from web_tier.auth.context import COOKIE, AuthContext, current_auth, set_cookie
+from web_tier.auth.identity import (
+    LOCAL,
+    Identity,
+    known_identity,
+    known_session,
+    scopes_named,
+    set_identity,
+    set_session,
+)
+from web_tier.auth.permissions import RIGHTS, Right, lacks_second_factor
+from web_tier.request_log import request_id
+from web_tier.security import is_cross_site
+
+MAX_HEADER_CHARACTERS: Final = 8_192
+"""Maximum characters of the header; a token of the pool has some 1,100, and more with many groups."""
+
+# The form of a token in RFC 6750, alone or after the scheme. Two headers of the name arrive as one with a comma,
+# which no token contains.
+_FORM = re.compile(r"(?:bearer +)?([a-z0-9._~+/-]+=*)", re.ASCII | re.IGNORECASE)
+
+_ONLY_WITH_SIGN_IN: Final = frozenset({"accounts", "tokens_api", "audit", "audit_api"})
+"""Blueprints that do not exist without sign-in."""
+
+_UNAUTHENTICATED: Final = frozenset(
+    {"static", "bootstrap.static", "health.alive", "health.ready", "health_v1.alive", "health_v1.ready"}
+)
+"""Routes that answer every sender the same, also while other services fail: no account is looked up for them."""
+
+_AUTOMATIC: Final = frozenset({"live.job_events", "live.job_rows", "live.job_progress", "pages.fleet_now"})
+"""Requests that open pages send automatically: they keep no session alive."""
+
+_log = logging.getLogger(__name__)
+
+
+class InvalidCredentialsError(Exception):
+    """Raised when a header does not authenticate a user; the message, for the log, holds nothing of the token."""
+
+
+def parse_authorization(header: str) -> str:
+    """Return the token in the header `Bearer TOKEN`, or `TOKEN` alone.
+
+    Raises:
+        InvalidCredentialsError: it is neither.
+    """
+    found = _FORM.fullmatch(header) if len(header) <= MAX_HEADER_CHARACTERS else None
+    if found is None:
+        raise InvalidCredentialsError("the header is not of the form Bearer TOKEN")
+    return found[1]
+
+
+def authenticate(header: str, auth: AuthContext) -> Identity:
+    """Return the identity of a request with this header.
+
+    Raises:
+        InvalidCredentialsError: the token is forged, expired or revoked, or its account is disabled.
+        TokenUncheckedError: the pool's keys cannot be fetched, so the token cannot be verified.
+    """
+    token = parse_authorization(header)
+    return _by_personal_token(token, auth) if token.startswith(PREFIX) else _by_pool_token(token, auth)
+
+
+def _by_pool_token(text: str, auth: AuthContext) -> Identity:
+    try:
+        claims = auth.verifier.verify(text)
+    except TokenUncheckedError:
+        raise
+    except TokenRefusedError as error:
+        raise InvalidCredentialsError(str(error)) from error
+    return Identity(claims.sub, claims.email, claims.groups, by="pool_token")
+
+
+def _by_personal_token(text: str, auth: AuthContext) -> Identity:
+    token = auth.personal_tokens.find(text)
+    if token is None:
+        raise InvalidCredentialsError("there is no such personal token, or no longer")
+    account = auth.accounts.find(token.owner)
+    if account is None:
+        raise InvalidCredentialsError(f"the account of the personal token {token.token_id} is disabled or deleted")
+    return Identity(token.owner, account.email, account.groups, scopes_named(token.scopes), "personal_token")
+
+
+def install_identification(app: Flask) -> None:
+    """Authenticate each request, and reject none. Install it before the rate limits, which count by user."""
+    app.before_request(_identify)
+    app.after_request(_with_renewed_cookie)
+
+
+def install_guard(app: Flask) -> None:
+    """Reject each request that its sender may not send; give templates the CSRF token of forms."""
+    app.before_request(_guard)
+    app.jinja_env.globals.update(csrf_token=csrf_token, csrf_field=csrf_field)
+
+
+def _identify() -> None:
+    auth, g.credentials_error = current_auth(), None
+    if not auth.signs_in:
+        set_identity(LOCAL)
+        return
+    set_identity(None)
+    if request.endpoint not in _UNAUTHENTICATED:
+        try:
+            set_identity(_authenticate_request(auth))
+        except InvalidCredentialsError as error:
+            g.credentials_error = str(error)
+
+
+def _guard() -> ResponseReturnValue | None:
+    if not current_auth().signs_in:
+        if request.blueprint in _ONLY_WITH_SIGN_IN:
+            raise NotFound
+        return None
+    if g.credentials_error is not None:
+        _log.info("credentials were refused: %s", g.credentials_error, extra={"request_id": request_id()})
+        raise _unauthorized("the token is wrong, expired or revoked; get another one and try again", "invalid_token")
+    identity = known_identity()
+    # Without an endpoint there is nothing to protect: the answer is 404 or 405.
+    right = RIGHTS[request.endpoint] if request.endpoint else Right.PUBLIC
+    if identity is None and right is not Right.PUBLIC:
+        return _to_sign_in()
+    if identity is not None and not right.is_granted_to(identity):
+        raise Forbidden(_rejection(right, identity))
+    if identity is not None and right not in {Right.PUBLIC, Right.SECOND_FACTOR} and lacks_second_factor(identity):
+        return _to_second_factor()
+    check_request()
+    return None
+
+
+def _authenticate_request(auth: AuthContext) -> Identity | None:
+    """Return the identity of the request, or None if it is anonymous; a header counts before a cookie.
+
+    Raises:
+        InvalidCredentialsError: the header's token is invalid.
+    """
+    header, cookie = request.headers.get("Authorization"), request.cookies.get(COOKIE)
+    if header is not None:
+        return authenticate(header, auth)
+    if cookie is None:
+        return None
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    if origin is not None and is_cross_site(site, origin, request.host_url.rstrip("/")):
+        # Pages of other origins may call the API (`web.cors_origins`), but not as the user who has them open. A link
+        # to this page sends no Origin.
+        return None
+    opened = auth.sessions.open(cookie, acts=request.endpoint not in _AUTOMATIC)
+    if opened is None:
+        return None
+    set_session(opened)
+    return Identity(opened.record.owner, opened.record.email, opened.record.groups, by="session")
+
+
+def credentials_check() -> Callable[[], bool]:
+    """Return a function that returns whether the credentials of the current request are still valid.
+
+    For streams, which outlive the check of their request. While that is unknown, they are valid.
+    """
+    auth, header, cookie = current_auth(), request.headers.get("Authorization"), request.cookies.get(COOKIE)
+    if not auth.signs_in:
+        return lambda: True
+
+    def are_valid() -> bool:
+        try:
+            return auth.sessions.is_open(cookie or "") if header is None else bool(authenticate(header, auth))
+        except InvalidCredentialsError:
+            return False
+        except (TokenUncheckedError, BotoCoreError, ClientError) as error:
+            _log.warning("the credentials of a stream could not be checked again: %s", error)
+            return True
+
+    return are_valid
+
+
+def _to_sign_in() -> Response:
+    """Redirect a browser to the sign-in; reject a program, which would take that page for its answer."""
+    if _opens_a_page():
+        return redirect(sign_in_for(request), 303)
+    raise _unauthorized("sign in, or send a token in the Authorization header (Bearer TOKEN)")
+
+
+def _to_second_factor() -> Response:
+    """Redirect a browser to the page that sets up a second factor; reject a program."""
+    page = url_for("accounts.second_factor")
+    if _opens_a_page():
+        return redirect(page, 303)
+    raise Forbidden(
+        f"this site requires a second factor of you: sign in on the page, set one up at {page}, try again"
+    )
+
+
+def _opens_a_page() -> bool:
+    """Return whether a browser navigates to a page: not a program, and not a fetch of an open page."""
+    is_page = request.method in {"GET", "HEAD"} and not is_for_programs(request.path)
+    return is_page and request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
+
+
+def _unauthorized(detail: str, code: str | None = None) -> Unauthorized:
+    """Return the error for unauthenticated clients, with the challenge of RFC 6750, section 3."""
+    challenge = WWWAuthenticate("bearer", {"realm": "Fleetsight API"})
+    if code:
+        challenge["error"] = code
+    return Unauthorized(detail, www_authenticate=challenge)
+
+
+def _rejection(right: Right, identity: Identity) -> str:
+    if right is Right.OPERATE and OPERATORS not in identity.groups:
+        return "the fleet is for operators; ask one of them"
+    if right in {Right.ACCOUNT, Right.SECOND_FACTOR}:
+        return "a personal token cannot do this; sign in and try again"
+    return f"this token is not for this: make one with the scope {right.value}, or sign in"
+
+
+def _with_renewed_cookie(answer: Response) -> Response:
+    session = known_session()
+    if session is not None and session.cookie is not None:
+        set_cookie(answer, session.cookie)
+    return answer

@@ -1,0 +1,91 @@
+"""The identity and the session of the current request, which `web_tier.auth.guard` sets."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal, cast
+
+from flask import g
+
+from services.accounts import OPERATORS
+from web_tier.auth.sessions import OpenSession
+
+Credential = Literal["nothing", "session", "pool_token", "personal_token"]
+
+
+class Scope(StrEnum):
+    """An action that a token permits."""
+
+    CLASSIFY = "classify"
+    READ = "read"
+    OPERATE = "operate"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The sender of a request.
+
+    Attributes:
+        owner: id of the user (the pool's `sub`), who owns jobs; empty without sign-in.
+        email: name of the user on pages; may be empty.
+        groups: of the user; an account of the pool needs no group to be a user.
+        scopes: of the credential.
+        by: the kind of credential.
+    """
+
+    owner: str
+    email: str = ""
+    groups: frozenset[str] = frozenset()
+    scopes: frozenset[Scope] = frozenset(Scope)
+    by: Credential = "nothing"
+
+    @property
+    def operates(self) -> bool:
+        """Whether the user may view and manage the fleet."""
+        return OPERATORS in self.groups and Scope.OPERATE in self.scopes
+
+    @property
+    def is_local(self) -> bool:
+        """Whether there is no sign-in: the sender is any client that reaches the page."""
+        return not self.owner
+
+
+LOCAL: Final = Identity("", groups=frozenset({OPERATORS}))
+"""The identity of every sender without sign-in."""
+
+
+def set_identity(identity: Identity | None) -> None:
+    """Set the identity of the current request; None is an anonymous sender."""
+    g.identity = identity
+
+
+def known_identity() -> Identity | None:
+    """Return the identity of the current request, or None for an anonymous sender."""
+    return cast(Identity | None, g.get("identity"))
+
+
+def current_identity() -> Identity:
+    """Return the identity of the current request; only for routes that are not public."""
+    identity = known_identity()
+    if identity is None:
+        raise LookupError("an anonymous request reached a route for users: correct web_tier/auth/permissions.py")
+    return identity
+
+
+def scopes_named(names: Collection[str]) -> frozenset[Scope]:
+    """Return the scopes with these names.
+
+    Raises:
+        ValueError: a scope does not exist.
+    """
+    return frozenset(Scope(name) for name in names)
+
+
+def set_session(opened: OpenSession | None) -> None:
+    """Set the session of the current request."""
+    g.session = opened
+
+
+def known_session() -> OpenSession | None:
+    """Return the session of the current request, or None if it was not authenticated by a session."""
+    return cast(OpenSession | None, g.get("session"))

@@ -1,0 +1,187 @@
+"""Session keys: they sign cookies, derive the next id of a session, and encrypt what is stored of the user pool.
+
+The keys are in their own file, one per line. The first one signs and encrypts; all of them verify and decrypt. A new
+key is added at the top, and an old one is removed once no session of it can be left (`auth.session_hours`).
+
+The keys also sign device cookies, so that other people's guesses do not lock an account's owner out on a device that
+has signed in before. The protocol is OWASP's: a signed cookie names a device and one account. Attempts from a known
+device have their own limit, and so do attempts from all other devices
+(https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies). The cookie signs no user in.
+It states whether the sign-in included a code of an authenticator app: only such a device has its own limit for codes.
+"""
+
+import base64
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from flask import request
+from itsdangerous import Signer
+from werkzeug.wrappers import Response
+
+from services.errors import ConfigError
+from services.users import email_of
+
+KEYS_FILE_VARIABLE: Final = "FLEETSIGHT_SESSION_KEYS_FILE"
+
+MIN_CHARACTERS: Final = 32
+
+MAX_COOKIE_CHARACTERS: Final = 200
+"""Maximum characters of a cookie: session cookies have 124, device cookies 87."""
+
+_REMEDY = (
+    f"name a file in {KEYS_FILE_VARIABLE} that only the web tier may read, with one key or more, each a line of at "
+    f"least {MIN_CHARACTERS} characters, such as `openssl rand -base64 48` makes"
+)
+
+DEVICE_COOKIE: Final = "__Host-fleetsight-device"
+
+DEVICE_LIFETIME: Final = timedelta(days=90)
+
+_DEVICE, _DEVICE_WITH_CODE = "device", "device with a code"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionId:
+    """The verified id of a session, and the id that follows it at the next rotation."""
+
+    own: str
+    next: str
+
+    def __repr__(self) -> str:
+        """Hide the ids: a client that has one has the session."""
+        return "SessionId()"
+
+
+class SessionKeys:
+    """The keys of all processes of the web tier; `random_id` returns unguessable ids."""
+
+    def __init__(self, keys: Sequence[str], random_id: Callable[[], str] = lambda: secrets.token_urlsafe(32)) -> None:
+        self._keys = [key.encode() for key in keys]
+        self._cipher = MultiFernet([Fernet(base64.urlsafe_b64encode(_mac(key, "encrypt"))) for key in self._keys])
+        self.random_id = random_id
+
+    def sign(self, session_id: str) -> str:
+        """Return the cookie that holds `session_id`."""
+        return _signer(self._keys[0]).sign(session_id).decode()
+
+    def read(self, cookie: str) -> SessionId | None:
+        """Return the id in a cookie, or None if none of the keys has signed it.
+
+        The next id is derived with the key that signed this one, so that all machines agree on it while keys change.
+        """
+        if len(cookie) > MAX_COOKIE_CHARACTERS or not cookie.isascii():
+            return None
+        own = cookie.rpartition(".")[0]
+        for key in self._keys:
+            # The text of the signature is compared, since Base64 decoders accept several texts for the same bytes.
+            if hmac.compare_digest(_signer(key).sign(own), cookie.encode()):
+                return SessionId(own, f"{owner_of(own)}.{_text(_mac(key, 'next', own))}")
+        return None
+
+    def new_id(self, owner: str) -> str:
+        """Return an unguessable id for a new session of `owner`."""
+        return f"{owner}.{self.random_id()}"
+
+    def mac(self, purpose: str, *facts: str) -> str:
+        """Return an authentication code of `facts`, valid for this purpose only."""
+        return _text(_mac(self._keys[0], purpose, *facts))
+
+    def verify(self, code: str, purpose: str, *facts: str) -> bool:
+        """Return whether `code` is the `mac` of `facts` for this purpose, with any of the keys."""
+        given = code.encode(errors="replace")  # text that is not ASCII cannot be compared in constant time
+        return any(hmac.compare_digest(given, _text(_mac(key, purpose, *facts)).encode()) for key in self._keys)
+
+    def encrypt(self, text: str) -> str:
+        """Return `text` encrypted."""
+        return self._cipher.encrypt(text.encode()).decode()
+
+    def decrypt(self, text: str, seconds: int | None = None) -> str | None:
+        """Return the decrypted text; None if it is forged, too old, or its key has been removed."""
+        try:
+            return self._cipher.decrypt(text.encode(errors="replace"), ttl=seconds).decode()
+        except InvalidToken:
+            return None
+
+    def seal(self, purpose: str, *facts: str) -> str:
+        """Return `facts` encrypted for storage in a browser, valid for this purpose only."""
+        return self.encrypt(json.dumps([purpose, *facts]))
+
+    def unseal(self, text: str, purpose: str, *, seconds: int) -> list[str] | None:
+        """Return the facts that were sealed for a purpose up to `seconds` ago, or None for any other text."""
+        try:
+            found = json.loads(self.decrypt(text, seconds) or "null")
+        except ValueError:  # a refresh token, which is encrypted by the same keys
+            return None
+        return found[1:] if isinstance(found, list) and found[:1] == [purpose] else None
+
+
+def load_session_keys(environment: Mapping[str, str] = os.environ) -> SessionKeys:
+    """Return the keys in the file that `FLEETSIGHT_SESSION_KEYS_FILE` names.
+
+    Raises:
+        ConfigError: the file does not exist, cannot be read or is empty, or a key is too short.
+    """
+    path = environment.get(KEYS_FILE_VARIABLE)
+    if not path:
+        raise ConfigError(f"auth.mode is cognito, and there is no {KEYS_FILE_VARIABLE}: {_REMEDY}")
+    try:
+        lines = Path(path).read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{KEYS_FILE_VARIABLE}={path!r} cannot be read ({type(error).__name__}): {_REMEDY}"
+        ) from error
+    keys = [line.strip() for line in lines if line.strip()]
+    if not keys:
+        raise ConfigError(f"{KEYS_FILE_VARIABLE}={path!r} holds no key: {_REMEDY}")
+    if short := [number for number, key in enumerate(keys, 1) if len(key) < MIN_CHARACTERS]:
+        raise ConfigError(
+            f"{KEYS_FILE_VARIABLE}={path!r}: key {short[0]} has fewer than {MIN_CHARACTERS} characters: {_REMEDY}"
+        )
+    return SessionKeys(keys)
+
+
+def owner_of(session_id: str) -> str:
+    """Return the id of the user that a session id belongs to."""
+    return session_id.rpartition(".")[0]
+
+
+def _signer(key: bytes) -> Signer:
+    return Signer(key, salt=b"fleetsight session", digest_method=sha256)
+
+
+def _mac(key: bytes, *facts: str) -> bytes:
+    # Joined by NUL, which no fact contains, so that facts cannot run into each other.
+    return hmac.digest(key, "\0".join(("fleetsight", *facts)).encode(), "sha256")
+
+
+def _text(code: bytes) -> str:
+    return base64.urlsafe_b64encode(code).rstrip(b"=").decode()
+
+
+def remember_device(keys: SessionKeys, email: str, answer: Response, *, second_factor: bool = False) -> None:
+    """Set a cookie in `answer` that makes the browser a known device of the account `email` only."""
+    device = keys.random_id()
+    value = f"{device}.{keys.mac(_DEVICE_WITH_CODE if second_factor else _DEVICE, email_of(email) or '', device)}"
+    answer.set_cookie(DEVICE_COOKIE, value, max_age=DEVICE_LIFETIME, secure=True, httponly=True, samesite="Lax")
+
+
+def known_device(keys: SessionKeys, email: str, *, second_factor: bool = False) -> str | None:
+    """Return the id of the device that sent the current request, or None if it is unknown to the account `email`.
+
+    With `second_factor`, the device must have signed in with a code.
+    """
+    cookie, name = request.cookies.get(DEVICE_COOKIE, ""), email_of(email)
+    if name is None or len(cookie) > MAX_COOKIE_CHARACTERS:
+        return None
+    device, _, code = cookie.partition(".")
+    purposes = (_DEVICE_WITH_CODE,) if second_factor else (_DEVICE_WITH_CODE, _DEVICE)
+    return device if any(keys.verify(code, purpose, name, device) for purpose in purposes) else None

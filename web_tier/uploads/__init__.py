@@ -1,0 +1,1 @@
+"""Uploads: an image is read from the request, validated, stored, recorded and enqueued."""

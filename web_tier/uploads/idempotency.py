@@ -1,0 +1,103 @@
+"""Idempotent uploads: the client sends a request with an `Idempotency-Key` until it receives an answer.
+
+The first request with a key claims the upload: it stores a manifest of the objects that it has put, before it records
+any. A repeat finds that manifest, deletes its own objects, and completes the work of the first request, of which
+every step may be repeated. So each file becomes one image, even if answers are lost or web processes die in between.
+A request with the same key and other files is rejected, and nothing of it stays.
+
+Nothing of a claimed upload is withdrawn, since a repeat may have accepted it meanwhile: the reconciler sends requests
+that the queue did not take, and if the table did not record all images the answer is 503, so that the client repeats.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from core.idempotency import MAX_FILES, ManifestImages, ReusedKeyError, UploadManifest, UploadManifests
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
+from web_tier.rate_limits.quotas import UNLIMITED, QuotaExceededError, QuotaScope
+from web_tier.uploads.ingest import CachedImage, ImageIngest, UploadResult, unavailable
+from web_tier.uploads.multipart import Upload
+
+
+def ingest_idempotent(
+    ingest: ImageIngest, job: Job, key: str, uploads: Iterable[Upload], quota: QuotaScope = UNLIMITED
+) -> list[UploadResult]:
+    """Accept the images of `uploads` into a job, once per `key`; return the result of each file, in order.
+
+    Raises:
+        RequestEntityTooLarge: there are more than `MAX_FILES` files.
+        ReusedKeyError: `key` came with other files before; nothing is accepted.
+        TableBusyError: some images could not be recorded; a repeat continues with them.
+        QuotaExceededError: the images exceed the `quota`, which does not apply to a repeat.
+    """
+    manifests, files = UploadManifests(ingest.store.table), list[tuple[str, int, str]]()
+    results = ingest.put_objects(job, _recorded(uploads, files))
+    digest = sha256(json.dumps(files).encode()).hexdigest()
+    stored = {index: result for index, result in enumerate(results) if isinstance(result, ImageRecord)}
+    if stored:
+        try:
+            with ingest.quota_reservation(results, quota) as reservation:
+                if manifests.claim(job.job_id, key, stored, digest):
+                    reservation.commit(results)
+                    ingest.complete(list(stored.values()), count=True)
+                    return results
+        except QuotaExceededError:
+            if manifests.find(job.job_id, key) is None:
+                raise
+        ingest.discard(results)
+    # No manifest exists if no file is an image, or if the job has been deleted meanwhile.
+    first = manifests.find(job.job_id, key) or UploadManifest({}, digest)
+    if first.digest not in {"", digest}:
+        raise ReusedKeyError(f"the key {key!r} came with other files before")
+    images = _answerable(ingest.store, first.images, results)
+    accepted = ingest.store.images_of([record.ref for record in images.values()])
+    if accepted:
+        # The process that recorded them may have ended before it marked the job as open.
+        ingest.store.reopen(job.job_id, ingest.clock())
+        # It may have ended before it enqueued them, too.
+        ingest.enqueue([record for record in accepted.values() if not record.attempt])
+    # Not counted: the first request may be counting them now, and the controller counts recorded images. Recorded
+    # images may have been retried since, so their records are not written again.
+    ingest.complete([record for record in images.values() if record.ref not in accepted], count=False)
+    return [_first_result(images, index, result) for index, result in enumerate(results)]
+
+
+def _answerable(store: JobStore, first: ManifestImages, results: Sequence[UploadResult]) -> ManifestImages:
+    """Return the images of the first request, cached ones with the result that this request has found.
+
+    An image is left out if the first request did not answer it and the cached result has expired since: the image was
+    never accepted, and has no object that a worker could classify.
+    """
+    cached = [record.ref for record in first.values() if record.cached]
+    answered = store.results_of(cached) if cached else {}
+    found: dict[int, ImageRecord] = {}
+    for index, record in first.items():
+        result = results[index] if index < len(results) else None
+        if not record.cached or record.ref in answered:
+            found[index] = record
+        elif isinstance(result, CachedImage):
+            found[index] = result.with_record(record)
+    return found
+
+
+def _first_result(first: ManifestImages, index: int, result: UploadResult) -> UploadResult:
+    """Return a file's result in the first request; a file that it could not store must be sent with another key."""
+    if index in first:
+        return first[index]
+    return unavailable(result.filename) if isinstance(result, ImageRecord) else result
+
+
+def _recorded(uploads: Iterable[Upload], files: list[tuple[str, int, str]]) -> Iterator[Upload]:
+    """Yield `uploads`, up to `MAX_FILES`, and add the name, size and SHA-256 of each to `files`."""
+    for index, upload in enumerate(uploads):
+        if index == MAX_FILES:
+            raise RequestEntityTooLarge(
+                f"a request with an Idempotency-Key takes at most {MAX_FILES} files, so nothing "
+                "was accepted: send the others under other keys"
+            )
+        files.append((upload.filename, upload.size, sha256(upload.data).hexdigest()))
+        yield upload

@@ -1,0 +1,437 @@
+"""Ingest of images: validate them, put them into the input bucket, record them, and request their results.
+
+There are two phases, so that no image of a request that turns out to be too large, malformed or cut short is ever
+classified:
+
+* `put_objects` stores objects while the request still arrives;
+* `commit` accepts images: it records, then enqueues, then counts them.
+
+An image whose bytes the current model has classified before needs no worker: its result and then its record are
+written, and nothing is stored (unless its job keeps images) or enqueued.
+
+An object of a job that does not keep images is tagged, so that a lifecycle rule of the bucket can delete what is
+left. Whether a job keeps images is set when it is created, and never changes.
+
+An image whose step fails:
+
+=============================  ====================================================================================
+the bucket does not store it   not accepted; nothing refers to an object that may exist
+the table does not record it   not accepted; its record, which may have been written, and its object are deleted
+the queue does not take it     accepted, since the record exists; the reconciler sends the request again
+=============================  ====================================================================================
+
+So an image is accepted once its record is written, and never withdrawn after its request may have been sent. It does
+not matter whether a failed send succeeded: its reply may have been lost, and a repeat been refused.
+"""
+
+import logging
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from core.ids import ImageRef, input_key, new_id
+from core.image_open import ImageInfo, inspect
+from core.images import ImageLimits, ImageRejectedError
+from core.jobs.models import AcceptedCount, ImageRecord, Job
+from core.jobs.store import JobStore
+from core.messages import RequestMessage, Response
+from core.result_cache import ResultCache, repeated
+from services.errors import NotFoundError
+from services.s3 import Bucket
+from services.sqs import BATCH as MAX_MESSAGES
+from services.sqs import OutgoingMessage, Queue
+from services.table import BATCH as MAX_ITEMS
+from services.table import TableBusyError
+from web_tier.rate_limits.quotas import UNLIMITED, QuotaExceededError, QuotaScope, Reservation
+from web_tier.uploads.memory_limiter import MemoryLimiter
+from web_tier.uploads.multipart import Upload
+
+CONCURRENCY = 16
+"""Concurrent calls of one process to the bucket and the queue; S3 is the slow part of an upload."""
+
+MEMORY_BYTES = 64 * 2**20
+"""Bytes of images that one process holds in memory until they are stored."""
+
+BATCH_IMAGES = 5 * MAX_ITEMS - 1
+"""Images recorded and enqueued together: with the item that marks the job as open they fill five writes."""
+
+GROUP_IMAGES = 50
+"""Images of a form that are looked up in the result cache together, before they are stored."""
+
+MAX_COUNTED_JOBS = 10_000
+"""Jobs that an `AcceptedCounter` counts at a time."""
+
+UNKEPT = {"kept": "no"}
+"""The object tag of images that their job does not keep; kept images have none."""
+
+CLOUD_ERRORS = (BotoCoreError, ClientError, TableBusyError)
+
+UNAVAILABLE = "unavailable"
+"""The code of a rejection for a fault of the system: sending the image again may help."""
+
+UNCERTAIN = "it may have been stored: look into the job before you send it again"
+"""The message of a rejection of a file that may have a record in the job table."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedUpload:
+    """A file that was not accepted, with a stable `code` for programs and a `message` for its owner."""
+
+    filename: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedImage(ImageRecord):
+    """An image that is answered at once, with the result of an earlier one with the same bytes.
+
+    It has an object only if its job keeps images.
+    """
+
+    response: Response
+
+    def with_record(self, record: ImageRecord) -> "CachedImage":
+        """Return the image `record`, which has the same bytes, with this one's result."""
+        own = {field.name: getattr(record, field.name) for field in fields(ImageRecord)}
+        response = self.response.model_copy(
+            update={"job_id": record.ref.job_id, "image_id": record.ref.image_id, "recorded_at": record.accepted_at}
+        )
+        return CachedImage(**own, response=response)
+
+
+UploadResult = ImageRecord | RejectedUpload
+"""The result of one file: the record of the image, or its rejection."""
+
+
+@dataclass(frozen=True)
+class CachedResults:
+    """Results of the current model for images that their user has sent before.
+
+    Attributes:
+        cache: the result cache.
+        model_digest: returns the digest of the bundle that new workers load, or None if it is unknown.
+        clock: the time of day.
+    """
+
+    cache: ResultCache
+    model_digest: Callable[[], str | None]
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def find(self, owner: str, digests: Collection[str]) -> Mapping[str, Response]:
+        """Return the results of `owner`, by the SHA-256 of their image, for those of `digests` that have one.
+
+        If the table does not reply, there are none: the images go to a worker as if they were new.
+        """
+        model_digest = self.model_digest()
+        if model_digest is None or not digests:
+            return {}
+        try:
+            return self.cache.find(owner, digests, model_digest, self.clock())
+        except CLOUD_ERRORS:
+            _log.warning("cached results could not be read", exc_info=True)
+            return {}
+
+
+@dataclass
+class _JobCount:
+    """A count with its own writer id, so that a job that was evicted and returns starts a new count."""
+
+    writer_id: str = field(default_factory=new_id)
+    count: AcceptedCount = field(default_factory=AcceptedCount)
+
+
+class AcceptedCounter:
+    """Counts the images that this process has accepted, for the jobs it added to last; threads may share it.
+
+    A count is absolute, so it may be stored twice.
+    """
+
+    def __init__(self, max_jobs: int = MAX_COUNTED_JOBS) -> None:
+        self._counts: OrderedDict[str, _JobCount] = OrderedDict()
+        self._max_jobs = max_jobs
+        self._lock = threading.Lock()
+
+    def add(self, job_id: str, images: int, cached: int, at: datetime) -> tuple[str, AcceptedCount]:
+        """Count `images` more for the job, `cached` of them answered `at` that time.
+
+        Returns:
+            The writer id, and the count to store under it.
+        """
+        with self._lock:
+            entry = self._counts.setdefault(job_id, _JobCount())
+            self._counts.move_to_end(job_id)
+            before = entry.count
+            entry.count = replace(before, accepted=before.accepted + images)
+            if cached:
+                first_at = before.first_at or at
+                entry.count = replace(entry.count, cached=before.cached + cached, first_at=first_at, last_at=at)
+            if len(self._counts) > self._max_jobs:
+                self._counts.popitem(last=False)
+            return entry.writer_id, entry.count
+
+
+@dataclass(frozen=True)
+class ImageIngest:
+    """Ingests images, for all threads of one process.
+
+    Attributes:
+        cached_results: returns a user's results by SHA-256, as `CachedResults.find`.
+        memory: the bytes of images on their way to the bucket.
+    """
+
+    limits: ImageLimits
+    bucket: Bucket
+    store: JobStore
+    queue: Queue
+    cached_results: Callable[[str, Collection[str]], Mapping[str, Response]] = lambda _owner, _digests: {}
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    pool: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="ingest")
+    )
+    memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
+    counter: AcceptedCounter = field(default_factory=AcceptedCounter)
+
+    def ingest(self, job: Job, uploads: Iterable[Upload], quota: QuotaScope = UNLIMITED) -> list[UploadResult]:
+        """Accept the images of `uploads` into a job that exists; return the result of each file, in order.
+
+        Raises:
+            NotFoundError: the job has been deleted meanwhile.
+            QuotaExceededError: the images exceed the `quota`; none is accepted.
+        """
+        results = self.put_objects(job, uploads)
+        with self.quota_reservation(results, quota) as reservation:
+            return reservation.commit(self.commit(results))
+
+    def put_objects(self, job: Job, uploads: Iterable[Upload]) -> list[UploadResult]:
+        """Store the images of `uploads` in the input bucket; return their future records, or rejections, in order.
+
+        An image with a cached result is stored only if its job keeps images.
+
+        If reading `uploads` fails, all stored objects are deleted and the error passes through.
+        """
+        pending: list[Future[UploadResult]] = []
+        try:
+            for group in self._groups(uploads):
+                pending += self._put_group(job, group)
+            return [future.result() for future in pending]
+        except BaseException:
+            self.discard([future.result() for future in pending if future.exception() is None])
+            raise
+
+    @contextmanager
+    def quota_reservation(self, results: Sequence[UploadResult], quota: QuotaScope) -> Iterator[Reservation]:
+        """Charge stored images while they are accepted; what the reservation does not commit is refunded.
+
+        Raises:
+            QuotaExceededError: the images exceed the `quota`; their objects are deleted.
+        """
+        try:
+            with quota.reserve([result for result in results if isinstance(result, ImageRecord)]) as reservation:
+                yield reservation
+        except QuotaExceededError:
+            self.discard(results)
+            raise
+
+    def commit(self, results: Sequence[UploadResult]) -> list[UploadResult]:
+        """Accept the stored images: record, enqueue and count them; return the result of each file, in order.
+
+        Only a caller that has the `counter` to itself may commit images of several jobs at once.
+
+        Raises:
+            NotFoundError: one of their jobs has been deleted; of up to `BATCH_IMAGES` images none is accepted then.
+        """
+        stored = [result for result in results if isinstance(result, ImageRecord)]
+        rejected: dict[ImageRef, RejectedUpload] = {}
+        for records in _batches(stored, BATCH_IMAGES):
+            if rejections := self._record_or_withdraw(records):
+                rejected |= rejections
+            else:
+                self.enqueue(records)
+        self._count([record for record in stored if record.ref not in rejected])
+        return [rejected.get(result.ref, result) if isinstance(result, ImageRecord) else result for result in results]
+
+    def complete(self, records: Sequence[ImageRecord], *, count: bool) -> None:
+        """Record and enqueue images that are accepted already, and count them if `count`; the rest may be repeated.
+
+        Raises:
+            TableBusyError: some could not be recorded.
+        """
+        for batch in _batches(records, BATCH_IMAGES):
+            self._record(batch)
+            self.enqueue(batch)
+        if count:
+            self._count(records)
+
+    def enqueue(self, records: Sequence[ImageRecord]) -> None:
+        """Request the results of recorded images that have no cached one; a repeat is harmless."""
+        requested = [record for record in records if not record.cached]
+        list(self.pool.map(self._send, _batches(requested, MAX_MESSAGES)))
+
+    def discard(self, results: Sequence[UploadResult]) -> None:
+        """Delete the objects of images that will not be accepted; errors are logged: a left object is harmless."""
+
+        def delete(record: ImageRecord) -> None:
+            try:
+                self.bucket.delete(record.key)
+            except CLOUD_ERRORS:
+                _log.warning("the object %s was not deleted", record.key, exc_info=True)
+
+        list(self.pool.map(delete, [result for result in results if isinstance(result, ImageRecord)]))
+
+    def _groups(self, uploads: Iterable[Upload]) -> Iterator[list[Upload]]:
+        """Yield `uploads` in groups for which memory is acquired."""
+        group: list[Upload] = []
+        try:
+            for upload in uploads:
+                if group and not self.memory.try_acquire(len(upload.data)):
+                    # A partial group must not hold memory that other requests, also with partial groups, wait for.
+                    yield group
+                    group = []
+                if not group:
+                    self.memory.acquire(len(upload.data))
+                group.append(upload)
+                if len(group) == GROUP_IMAGES:
+                    yield group
+                    group = []
+            if group:
+                yield group
+                group = []
+        finally:
+            self.memory.release(sum(len(upload.data) for upload in group))
+
+    def _put_group(self, job: Job, group: Sequence[Upload]) -> list["Future[UploadResult]"]:
+        """Store a group concurrently; the memory of each image is released once it is stored."""
+        digests = [sha256(upload.data).hexdigest() for upload in group]
+        cached = self.cached_results(job.owner, set(digests))
+        futures: list[Future[UploadResult]] = []
+        for upload, digest in zip(group, digests, strict=True):
+            ref, response = ImageRef(job.job_id, new_id()), cached.get(digest)
+            if response is None or response.key is None or job.keep:
+                futures.append(self.pool.submit(self._put, ref, upload, response, keep=job.keep))
+                continue
+            # A worker has classified these bytes, so they are valid and are not stored.
+            self.memory.release(len(upload.data))
+            future: Future[UploadResult] = Future()
+            future.set_result(
+                self._cached_image(ref, upload, input_key(ref, response.key.rpartition(".")[2]), response)
+            )
+            futures.append(future)
+        return futures
+
+    def _put(self, ref: ImageRef, upload: Upload, cached: Response | None, *, keep: bool) -> UploadResult:
+        try:
+            image = validate_image(upload, self.limits)
+            if isinstance(image, RejectedUpload):
+                return image
+            key = input_key(ref, image.extension)
+            self.bucket.put(key, upload.data, image.content_type, None if keep else UNKEPT)
+            if cached is not None:
+                return self._cached_image(ref, upload, key, cached)
+            return ImageRecord(ref, upload.filename, key, upload.size, self.clock())
+        except CLOUD_ERRORS:
+            _log.exception("an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id})
+            return unavailable(upload.filename)
+        finally:
+            self.memory.release(len(upload.data))
+
+    def _cached_image(self, ref: ImageRef, upload: Upload, key: str, cached: Response) -> CachedImage:
+        now = self.clock()
+        response = repeated(cached, ref, now)
+        return CachedImage(ref, upload.filename, key, upload.size, now, cached=True, response=response)
+
+    def _record(self, records: Sequence[ImageRecord]) -> None:
+        # Results first: a reader of the record of a cached image reads its result, too.
+        self.store.put_done([record.response for record in records if isinstance(record, CachedImage)])
+        self.store.record_images(records, self.clock())
+
+    def _record_or_withdraw(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
+        """Record images; return the rejections of all if that fails."""
+        try:
+            self._record(records)
+        except NotFoundError:
+            self._withdraw(records)
+            raise
+        except CLOUD_ERRORS:
+            _log.exception("images could not be recorded", extra={"job_id": records[0].ref.job_id})
+            return self._withdraw(records)
+        return {}
+
+    def _withdraw(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
+        """Delete the records of images, of which none has been enqueued, and their objects; return the rejections."""
+        try:
+            self.store.delete_images([record.ref for record in records])
+        except CLOUD_ERRORS:
+            # The record may exist, so the object must: the reconciler would request it.
+            _log.exception("images could not be withdrawn", extra={"job_id": records[0].ref.job_id})
+            return {record.ref: RejectedUpload(record.filename, UNAVAILABLE, UNCERTAIN) for record in records}
+        self.discard(records)
+        return {record.ref: unavailable(record.filename) for record in records}
+
+    def _send(self, records: Sequence[ImageRecord]) -> None:
+        """Send the requests of up to ten recorded images; the reconciler sends those that the queue refuses."""
+        extra = {"job_id": records[0].ref.job_id}
+        messages = [
+            OutgoingMessage(
+                record.ref.image_id, RequestMessage.about(record.ref, record.key, record.accepted_at).to_json()
+            )
+            for record in records
+        ]
+        try:
+            refused = self.queue.send(messages)
+        except CLOUD_ERRORS:
+            _log.exception("the request queue failed; the reconciler sends these requests", extra=extra)
+        else:
+            if refused:
+                _log.error(
+                    "the request queue refused %d requests; the reconciler sends them", len(refused), extra=extra
+                )
+
+    def _count(self, accepted: Sequence[ImageRecord]) -> None:
+        images, cached = Counter[str](), Counter[str]()
+        for record in accepted:
+            images[record.ref.job_id] += 1
+            cached[record.ref.job_id] += record.cached
+        now = self.clock()
+        counts = {job_id: self.counter.add(job_id, n, cached[job_id], now) for job_id, n in images.items()}
+        try:
+            if len(counts) > 1:
+                self.store.put_accepted_counts(counts)
+            else:
+                for job_id, (writer_id, count) in counts.items():
+                    self.store.put_accepted_count(job_id, writer_id, count)
+        except CLOUD_ERRORS:
+            # The records exist, and the controller counts those.
+            _log.exception("the counts of jobs could not be stored", extra={"job_ids": " ".join(counts)})
+
+
+def validate_image(upload: Upload, limits: ImageLimits) -> ImageInfo | RejectedUpload:
+    """Return the data of an image's header, or a rejection. The content decides, not the name; nothing is decoded."""
+    if upload.size > limits.max_bytes:
+        return RejectedUpload(
+            upload.filename,
+            "too_large",
+            f"{upload.size / 2**20:.3g} MB is more than the {limits.max_bytes / 2**20:.3g} MB allowed: shrink it",
+        )
+    try:
+        return inspect(upload.data, limits)
+    except ImageRejectedError as error:
+        return RejectedUpload(upload.filename, error.code, error.message)
+
+
+def unavailable(filename: str) -> RejectedUpload:
+    """Return the rejection of a file for a fault of the system."""
+    return RejectedUpload(filename, UNAVAILABLE, "it could not be stored just now: send it again")
+
+
+def _batches(records: Sequence[ImageRecord], size: int) -> Iterator[Sequence[ImageRecord]]:
+    return (records[start : start + size] for start in range(0, len(records), size))

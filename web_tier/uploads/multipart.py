@@ -1,0 +1,120 @@
+"""Multipart forms, read part by part as they arrive (RFC 7578).
+
+Flask would collect the whole form first: up to 500 KB of each file in memory, and an open temporary file for each
+larger one. A form of a thousand files fits into neither. The data of a file that is larger than allowed is counted
+and dropped.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
+from werkzeug.sansio.multipart import NEED_DATA, Data, Epilogue, Event, Field, File, MultipartDecoder
+
+from web_tier.text import clean_filename
+
+Read = Callable[[int], bytes]
+"""Returns up to so many bytes of a request's body, and none at its end."""
+
+CHUNK_BYTES = 64 * 1024
+MAX_BUFFER_BYTES = 512 * 1024
+"""Maximum bytes that wait for the end of a part's header; also bounds a form without such an end."""
+
+MAX_FIELD_BYTES = 8 * 1024
+SPARE_PARTS = 20
+"""Fields that a form may have in addition to its files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file of a form, in its `field`; `data` is empty when its `size` (bytes) is more than allowed."""
+
+    filename: str
+    data: bytes
+    size: int
+    field: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FormField:
+    """A field of a form that is not a file."""
+
+    name: str
+    value: str
+
+
+def read_parts(read: Read, boundary: str, *, max_files: int, max_file_bytes: int) -> Iterator[Upload | FormField]:
+    """Yield the parts of a form as they arrive, except file inputs that were left empty.
+
+    Raises:
+        BadRequest: the form is malformed or ends early.
+        RequestEntityTooLarge: it has more than `max_files` files or is larger than the body may be.
+    """
+    decoder = MultipartDecoder(boundary.encode(), MAX_BUFFER_BYTES, max_parts=max_files + SPARE_PARTS)
+    part = _Part("", None, 0)
+    files = 0
+    for event in _events(read, decoder):
+        if isinstance(event, File):
+            files += 1
+            part = _Part(event.name, event.filename, max_file_bytes)
+        elif isinstance(event, Field):
+            part = _Part(event.name, None, MAX_FIELD_BYTES)
+        elif isinstance(event, Data):
+            part.add(event.data)
+            if not event.more_data and not part.is_empty_input:
+                if files > max_files:
+                    raise RequestEntityTooLarge
+                yield part.finish()
+
+
+def _events(read: Read, decoder: MultipartDecoder) -> Iterator[Event]:
+    try:
+        while not isinstance(event := decoder.next_event(), Epilogue):
+            if event is NEED_DATA:
+                _feed(decoder, read)
+            else:
+                yield event
+    except ValueError as error:
+        raise BadRequest("the form is malformed or ends early; send it again") from error
+
+
+def _feed(decoder: MultipartDecoder, read: Read) -> None:
+    """Feed the next piece to the decoder, and more while it ends with a boundary.
+
+    Werkzeug 3.1 counts the CR before a boundary as a part of the file unless two bytes after the boundary are there.
+    """
+    boundary = b"--" + decoder.boundary
+    while True:
+        data = read(CHUNK_BYTES)
+        decoder.receive_data(data or None)
+        if not data or boundary not in decoder.buffer[-len(boundary) - 1 :]:
+            return
+
+
+@dataclass
+class _Part:
+    """A part that is being read; beyond `limit` its data is dropped."""
+
+    name: str | None
+    filename: str | None
+    limit: int
+    size: int = 0
+    chunks: list[bytes] = field(default_factory=list)
+
+    def add(self, data: bytes) -> None:
+        self.size += len(data)
+        if self.size <= self.limit:
+            self.chunks.append(data)
+        else:
+            self.chunks.clear()
+
+    @property
+    def is_empty_input(self) -> bool:
+        return self.filename == "" and self.size == 0
+
+    def finish(self) -> Upload | FormField:
+        data = b"".join(self.chunks)
+        self.chunks.clear()
+        if self.filename is None:
+            return FormField(self.name or "", data.decode(errors="replace"))
+        return Upload(clean_filename(self.filename), data, self.size, self.name or "")

@@ -1,0 +1,219 @@
+"""Presigned uploads: a client puts its images directly into the input bucket; their bytes do not pass through here.
+
+There are two steps:
+
+* `offer` returns a presigned form for each file: it fixes key, type, tags and maximum size, and expires. The files
+  are charged to their user's quota, whether they arrive or not. A manifest of them is stored, so that nothing else
+  can be committed;
+* `commit` looks up the objects that exist and accepts their images: it records, enqueues and counts them. It may be
+  repeated at any time, also concurrently: a recorded image is accepted for good, even if its object is lost.
+
+An object that is never committed is deleted with its job, or by the bucket's lifecycle rule: every form tags its
+object `kept=no`, and only the commit removes the tag, from the images of a job that keeps them. A worker finds out
+whether an object is a valid image.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from hashlib import sha256
+
+from ulid import ULID
+
+from core.idempotency import ManifestImages, ReusedKeyError, UploadCounts, UploadManifests
+from core.ids import ImageRef, input_key, new_id
+from core.image_open import EXTENSION_OF
+from core.images import too_large
+from core.jobs.models import ImageRecord, Job
+from services.errors import NotFoundError
+from services.forms import Forms, UploadForm
+from services.s3 import Bucket, StoredObject
+from web_tier.rate_limits.quotas import UNLIMITED, QuotaScope
+from web_tier.text import clean_filename
+from web_tier.uploads.ingest import CLOUD_ERRORS, UNKEPT, ImageIngest, RejectedUpload, UploadResult, unavailable
+
+_TYPE_OF = {extension: content_type for content_type, extension in EXTENSION_OF.items()}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSpec:
+    """A file as its owner declares it: `size` in bytes."""
+
+    name: str
+    size: int
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class PresignedOffer:
+    """What a client may upload until `expires_at`: images and their forms, by the file's position in the request."""
+
+    upload_id: str
+    expires_at: datetime
+    images: ManifestImages
+    forms: Mapping[int, UploadForm]
+
+
+@dataclass(frozen=True)
+class PresignedUploads:
+    """Accepts images that their owners put into the input bucket themselves.
+
+    Attributes:
+        ingest: records, enqueues and counts the images.
+        bucket: the input bucket.
+        forms: presigns forms for the input bucket.
+        seconds: lifetime of a form.
+        untag: removes the tags from the object at a key; an object without tags is no error.
+    """
+
+    ingest: ImageIngest
+    bucket: Bucket
+    forms: Forms
+    seconds: int
+    untag: Callable[[str], None]
+
+    def offer(
+        self, job: Job, files: Sequence[FileSpec], key: str | None = None, quota: QuotaScope = UNLIMITED
+    ) -> tuple[PresignedOffer | None, dict[int, RejectedUpload]]:
+        """Return the forms for those of `files` that a job may accept, and the rejections of the others.
+
+        A repeat with the same `key` gets the same images, in new forms. There is no offer if all files are rejected.
+
+        Raises:
+            ReusedKeyError: `key` came with other files.
+            QuotaExceededError: the files exceed the `quota`; there is no offer.
+        """
+        results = {index: self._check(job.job_id, file) for index, file in enumerate(files)}
+        rejected = {index: each for index, each in results.items() if isinstance(each, RejectedUpload)}
+        declared = {index: each for index, each in results.items() if isinstance(each, ImageRecord)}
+        if not declared:
+            return None, rejected
+        upload_id = new_id() if key is None else _upload_id(job.job_id, key)
+        images = self._claim(job.job_id, upload_id, declared, quota)
+        # The last form is presigned a little later than this, so no form expires before the time that is returned.
+        expires_at = self.ingest.clock() + timedelta(seconds=self.seconds)
+        forms = {
+            index: self.forms.form(
+                image.key, _type_of(image), max_bytes=image.size, seconds=self.seconds, tags=UNKEPT
+            )
+            for index, image in images.items()
+        }
+        return PresignedOffer(upload_id, expires_at.replace(microsecond=0), images, forms), rejected
+
+    def commit(self, job: Job, upload_id: str) -> dict[int, UploadResult]:
+        """Accept the images of an upload that have arrived; return the result of each file, by its position.
+
+        Raises:
+            NotFoundError: the job has no such upload.
+            TableBusyError: some could not be recorded; committing again continues with them.
+        """
+        manifest = self._manifests.find(job.job_id, _manifest_key(upload_id))
+        if manifest is None:
+            raise NotFoundError(f"there is no upload {upload_id!r} in this job: ask for one first")
+        accepted = self.ingest.store.images_of([image.ref for image in manifest.images.values()])
+        if accepted:
+            # The process that recorded them may have died before it marked the job as open.
+            self.ingest.store.reopen(job.job_id, self.ingest.clock())
+        pending = [image for image in manifest.images.values() if image.ref not in accepted]
+        checked = self.ingest.pool.map(lambda image: self._check_object(image, keep=job.keep), pending)
+        found = dict(zip([image.ref for image in pending], checked, strict=True))
+        self._accept(job.job_id, upload_id, [each for each in found.values() if isinstance(each, ImageRecord)])
+        # A missing object may have been accepted, classified and deleted meanwhile.
+        rejected = [ref for ref, result in found.items() if isinstance(result, RejectedUpload)]
+        results = {**found, **accepted, **self.ingest.store.images_of(rejected)}
+        return {index: results[image.ref] for index, image in manifest.images.items()}
+
+    @property
+    def _manifests(self) -> UploadManifests:
+        return UploadManifests(self.ingest.store.table)
+
+    def _check(self, job_id: str, file: FileSpec) -> UploadResult:
+        """Return the record of the file's image if it arrives as declared, or the rejection of the file."""
+        name, limits = clean_filename(file.name), self.ingest.limits
+        extension = EXTENSION_OF.get(file.content_type.strip().lower())
+        if extension is None:
+            return RejectedUpload(
+                name,
+                "format_not_allowed",
+                f"{file.content_type[:80]!r} is not taken: send {', '.join(EXTENSION_OF)}",
+            )
+        if file.size < 1:
+            return RejectedUpload(name, "empty", "the file is empty: send it again")
+        if file.size > limits.max_bytes:
+            return RejectedUpload(name, "too_large", too_large(file.size, limits).message)
+        ref = ImageRef(job_id, new_id())
+        return ImageRecord(ref, name, input_key(ref, extension), file.size, self.ingest.clock())
+
+    def _claim(self, job_id: str, upload_id: str, declared: ManifestImages, quota: QuotaScope) -> ManifestImages:
+        """Return the images of an upload: `declared`, or those of the first request with the same key.
+
+        Only the first request is charged.
+        """
+        key = _manifest_key(upload_id)
+        first = self._manifests.find(job_id, key)
+        if first is None:
+            with quota.reserve(list(declared.values())) as reservation:
+                if self._manifests.claim(job_id, key, declared):
+                    reservation.commit(list(declared.values()))
+                    return declared
+            first = self._manifests.find(job_id, key)
+        if first is None or _declaration(first.images) != _declaration(declared):
+            raise ReusedKeyError(f"the upload {upload_id!r} was asked for with other files before")
+        return first.images
+
+    def _check_object(self, image: ImageRecord, *, keep: bool) -> UploadResult:
+        """Return the record of an image that has arrived as declared, untagged if it is kept, or its rejection."""
+        try:
+            found = self.bucket.look(image.key)
+            if found is None:
+                return RejectedUpload(
+                    image.filename, "missing", "it has not arrived: send its form, then commit again"
+                )
+            if fault := _fault(image, found):
+                return RejectedUpload(image.filename, *fault)
+            if keep:
+                self.untag(image.key)
+        except CLOUD_ERRORS:
+            _log.exception("an upload could not be looked up", extra={"job_id": image.ref.job_id, "key": image.key})
+            return unavailable(image.filename)
+        return replace(image, size=found.size, accepted_at=self.ingest.clock())
+
+    def _accept(self, job_id: str, upload_id: str, images: Sequence[ImageRecord]) -> None:
+        """Record, enqueue and count images; those that another commit counts, or may count, are not counted here."""
+        ids = frozenset(image.ref.image_id for image in images)
+        ours = UploadCounts(self.ingest.store.table).mark(job_id, upload_id, ids) if ids else frozenset()
+        for counted in (True, False):
+            part = [image for image in images if (image.ref.image_id in ours) is counted]
+            if part:
+                self.ingest.complete(part, count=counted)
+
+
+def _upload_id(job_id: str, key: str) -> str:
+    """Return the id of the upload for an Idempotency-Key, the same each time."""
+    return str(ULID.from_bytes(sha256(f"{job_id} {key}".encode()).digest()[:16]))
+
+
+def _manifest_key(upload_id: str) -> str:
+    # With a space, which no Idempotency-Key has: never the manifest of a form that was sent here.
+    return f"upload {upload_id}"
+
+
+def _declaration(images: ManifestImages) -> dict[int, tuple[str, int, str]]:
+    return {index: (image.filename, image.size, _type_of(image)) for index, image in images.items()}
+
+
+def _type_of(image: ImageRecord) -> str:
+    return _TYPE_OF[image.key.rpartition(".")[2]]
+
+
+def _fault(declared: ImageRecord, found: StoredObject) -> tuple[str, str] | None:
+    """Return code and message of the fault of an object, if any; S3 normally rejects such objects."""
+    if found.content_type != (wanted := _type_of(declared)):
+        return "other_type", f"it arrived as {found.content_type[:80]!r}, not {wanted}: ask for another upload"
+    if found.size == 0:
+        return "empty", "it arrived empty: send its form again, then commit again"
+    if found.size > declared.size:
+        return "too_large", f"{found.size} bytes arrived, {declared.size} were declared: ask for another upload"
+    return None

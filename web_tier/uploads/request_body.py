@@ -1,0 +1,170 @@
+"""Images in the body of the current request: as a multipart form, as the raw body, or as base64 in JSON.
+
+While a body is read, its bytes are acquired from a limiter that all requests of a process share, so that a thousand
+concurrent requests cannot fill the memory.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+from itertools import chain
+
+from flask import request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnprocessableEntity, UnsupportedMediaType
+
+from core.config import Web
+from web_tier.backend import current_backend
+from web_tier.text import clean_filename
+from web_tier.uploads.ingest import UNAVAILABLE, RejectedUpload, UploadResult
+from web_tier.uploads.memory_limiter import MemoryLimiter
+from web_tier.uploads.multipart import FormField, Upload, read_parts
+
+_JSON_COPIES = 3
+"""Copies of an image in JSON: the body, its text and the image are in memory at the same time."""
+
+_BASE64_GROWTH = 4 / 3
+_SPARE_BYTES = 64 * 1024
+_DATA_URL = re.compile(r"data:[^,]{0,200},", re.ASCII)
+
+Parts = Iterator[Upload | FormField]
+
+
+class Base64Image(BaseModel):
+    """An image in JSON; `data` is base64, with or without a data-URL prefix such as `data:image/png;base64,`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(default="", description="What to call the image; never part of a path.")
+    data: str = Field(description="The image file, base64.")
+
+
+def request_parts(limits: Web) -> Parts:
+    """Yield the parts of the current request's form as they arrive.
+
+    Raises:
+        UnsupportedMediaType: the body is not multipart/form-data.
+        BadRequest: the form is malformed or ends early.
+        RequestEntityTooLarge: it has too many files or is too large.
+        RequestTimeout: the client is too slow.
+        BusyError: the bodies that are being read fill the memory.
+    """
+    if request.mimetype != "multipart/form-data":
+        raise UnsupportedMediaType(f"send images as multipart/form-data, not {request.mimetype or 'without a type'}")
+    boundary = request.mimetype_params.get("boundary")
+    if not boundary:
+        raise BadRequest("the Content-Type names no boundary; let your client set that header")
+    request.max_content_length = limits.max_request_bytes
+    try:
+        with current_backend().reading.acquired(_expected_bytes(limits.max_image_bytes)):
+            yield from read_parts(
+                request.stream.read,
+                boundary,
+                max_files=limits.max_files_per_request,
+                max_file_bytes=limits.max_image_bytes,
+            )
+    except RequestEntityTooLarge as error:
+        raise RequestEntityTooLarge(
+            f"a request takes at most {limits.max_files_per_request} files and "
+            f"{limits.max_request_bytes / 2**20:.4g} MB, so nothing was accepted: "
+            "send the files in several requests to the same job"
+        ) from error
+
+
+def up_to_first_file(parts: Parts) -> tuple[dict[str, str], str | None, Parts]:
+    """Return the fields of a form before its first file, the file's field name, and the parts from the file on."""
+    fields: dict[str, str] = {}
+    for part in parts:
+        if isinstance(part, Upload):
+            return fields, part.field, chain([part], parts)
+        fields[part.name] = part.value
+    return fields, None, iter(())
+
+
+def only_file(parts: Parts) -> Iterator[Upload]:
+    """Yield the one file of a form, then read the rest of it.
+
+    Raises:
+        UnprocessableEntity: there is a second file.
+    """
+    found = False
+    for part in parts:
+        if isinstance(part, Upload):
+            if found:
+                raise UnprocessableEntity("the form holds more than one file; send one image a request")
+            found = True
+            yield part
+
+
+def raw_image(name: str, limits: Web, memory: MemoryLimiter) -> Iterator[Upload]:
+    """Yield the body of the current request as an image with that `name`.
+
+    Raises:
+        RequestEntityTooLarge: the body is larger than an image may be.
+        RequestTimeout: the client is too slow.
+    """
+    with memory.acquired(_expected_bytes(limits.max_image_bytes)):
+        body = _body(limits.max_image_bytes)
+        yield Upload(clean_filename(name), body, len(body))
+
+
+def json_image(limits: Web, memory: MemoryLimiter) -> Iterator[Upload]:
+    """Yield the image in the JSON body of the current request, with any content type.
+
+    Raises:
+        UnprocessableEntity: the body is not JSON with base64 in `data`.
+        RequestEntityTooLarge: the body is larger than an image may be.
+        RequestTimeout: the client is too slow.
+    """
+    max_bytes = int(limits.max_image_bytes * _BASE64_GROWTH) + _SPARE_BYTES
+    with memory.acquired(_JSON_COPIES * _expected_bytes(max_bytes)):
+        image = _parsed(_body(max_bytes))
+        data = decoded(image.data)
+        yield Upload(clean_filename(image.name), data, len(data))
+
+
+def decoded(text: str) -> bytes:
+    """Return the bytes of base64 text, which may have a data-URL prefix; white space is ignored.
+
+    Raises:
+        UnprocessableEntity: the text is not base64.
+    """
+    prefix = _DATA_URL.match(text)
+    try:
+        return base64.b64decode("".join(text[prefix.end() if prefix else 0 :].split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UnprocessableEntity(f"data is not base64 ({error}); send the image file encoded as base64") from error
+
+
+def _parsed(body: bytes) -> Base64Image:
+    try:
+        return Base64Image.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise UnprocessableEntity(f'{where}: {first["msg"]}; send {{"name": "a.jpg", "data": "base64"}}') from error
+
+
+def _body(max_bytes: int) -> bytes:
+    request.max_content_length = max_bytes
+    try:
+        return request.get_data(cache=False)
+    except RequestEntityTooLarge as error:
+        raise RequestEntityTooLarge(
+            f"the request is larger than the {max_bytes / 2**20:.4g} MB that it may be: shrink the image"
+        ) from error
+
+
+def _expected_bytes(max_bytes: int) -> int:
+    """Return the size of the body, at most `max_bytes`, which is assumed if the client does not declare it."""
+    length = request.content_length
+    return max_bytes if length is None else min(length, max_bytes)
+
+
+def upload_status(results: list[UploadResult]) -> int:
+    """Return the HTTP status of an upload: 200 if any file was accepted, 503 for a fault of the system, else 422."""
+    codes = {result.code for result in results if isinstance(result, RejectedUpload)}
+    if any(not isinstance(result, RejectedUpload) for result in results):
+        return 200
+    return 503 if UNAVAILABLE in codes else 422

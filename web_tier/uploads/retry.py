@@ -1,0 +1,229 @@
+"""Retries of failed images by their users, and redrives of dead letters by operators.
+
+A retry sends the request of a failed image again, once, if the image is still stored. An image that failed because of
+its content, such as a truncated file, is not retried: it would fail again. A retry charges the user's quota like an
+upload. A redrive is a retry of an image that the system gave up (`core/jobs/dead_letters.py`); it charges nothing.
+
+Attempts are numbered. A retry raises the attempt in the image's record before it sends the request, by a conditional
+write, so that of concurrent calls only one sends it; if the queue rejects the request, the retry restores the record.
+While the result belongs to an earlier attempt, the image is being retried, and further calls send nothing. If the
+request or its response is lost, or this process ends between the two writes, the controller sends the request again.
+
+A failed result stays until the retry has a result.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import groupby
+from typing import Final, Literal
+
+from core.ids import ImageRef
+from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.models import ImageRecord, Job
+from core.messages import RequestMessage, Response
+from services.errors import NotFoundError
+from services.sqs import OutgoingMessage
+from web_tier.rate_limits.quotas import UNLIMITED, QuotaScope
+from web_tier.results.query import is_final, is_retrying
+from web_tier.uploads.ingest import ImageIngest
+
+MAX_RETRIED: Final = 1_000
+"""Failed images that one call examines."""
+
+MAX_REDRIVEN: Final = 1_000
+"""Dead letters that one call redrives."""
+
+RetriedOutcome = Literal["sent", "refused", "gone", "final", "running", "not_failed"]
+RedriveOutcome = Literal["sent", "refused", "gone", "running", "no_dead_letter"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """The outcome of a retry of some images.
+
+    Attributes:
+        sent: number of images that were requested again.
+        rejected: number of requests that the queue rejected; calling again may help.
+        missing: images that are no longer stored; only a new upload helps.
+        final: number of images that failed because of their content, and would fail again.
+        running: number of images that are being retried already.
+        next_after: the image id to continue after if there are more failed images, else None.
+    """
+
+    sent: int = 0
+    rejected: int = 0
+    missing: tuple[ImageRecord, ...] = ()
+    final: int = 0
+    running: int = 0
+    next_after: str | None = None
+
+    def of_one(self) -> RetriedOutcome:
+        """Return the outcome of a retry of at most one image."""
+        counts: dict[RetriedOutcome, int] = {
+            "sent": self.sent,
+            "refused": self.rejected,
+            "gone": len(self.missing),
+            "final": self.final,
+            "running": self.running,
+        }
+        return next((outcome for outcome, count in counts.items() if count), "not_failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """The outcome of a redrive of many dead letters, in images.
+
+    Attributes:
+        sent: requested again.
+        rejected: rejected by the queue; the dead letters stay.
+        missing: no longer stored; the dead letters stay.
+        running: being retried already.
+        next_before: the cursor to continue with if there are more dead letters, else None.
+    """
+
+    sent: int
+    rejected: int
+    missing: int
+    running: int
+    next_before: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    """The record of an image before and after its attempt is raised."""
+
+    before: ImageRecord
+    after: ImageRecord
+
+
+def retry_failed(
+    ingest: ImageIngest,
+    job: Job,
+    quota: QuotaScope = UNLIMITED,
+    *,
+    after: str | None = None,
+    max_images: int = MAX_RETRIED,
+) -> Retried:
+    """Request up to `max_images` failed images of a job again, those after the image id `after`.
+
+    Raises:
+        QuotaExceededError: they exceed the `quota`; nothing is sent.
+    """
+    statuses = ingest.store.statuses(job.job_id)
+    failed = sorted(id_ for id_, status in statuses.items() if status == "failed" and (after is None or id_ > after))
+    refs = [ImageRef(job.job_id, image_id) for image_id in failed[:max_images]]
+    records, results = ingest.store.images_of(refs), ingest.store.results_of(refs)
+    # A record is missing while the job is being deleted.
+    found = [(records[ref], results[ref]) for ref in refs if ref in records and ref in results]
+    retried = retry_images(ingest, job.job_id, found, quota)
+    return replace(retried, next_after=failed[max_images - 1] if len(failed) > max_images else None)
+
+
+def retry_image(
+    ingest: ImageIngest, record: ImageRecord, result: Response | None, quota: QuotaScope = UNLIMITED
+) -> Retried:
+    """Request one image again if it failed.
+
+    Raises:
+        QuotaExceededError: the `quota` is used up.
+    """
+    return retry_images(ingest, record.ref.job_id, [] if result is None else [(record, result)], quota)
+
+
+def retry_images(
+    ingest: ImageIngest,
+    job_id: str,
+    found: Iterable[tuple[ImageRecord, Response]],
+    quota: QuotaScope = UNLIMITED,
+) -> Retried:
+    """Request those images of a job again that failed, each given with its result.
+
+    Raises:
+        QuotaExceededError: they exceed the `quota`; nothing is sent.
+        NotFoundError: the job is being deleted.
+    """
+    at, retries, final, running = ingest.clock(), list[_Retry](), 0, 0
+    for record, result in found:
+        if result.status != "failed":
+            continue
+        if is_final(result):
+            final += 1
+        elif is_retrying(record, result):
+            running += 1
+        else:
+            attempt = max(record.attempt, result.attempt) + 1
+            retries.append(_Retry(record, replace(record, attempt=attempt, retried_at=at)))
+    exists = list(ingest.pool.map(ingest.bucket.exists, [retry.before.key for retry in retries]))
+    stored = [retry for retry, is_stored in zip(retries, exists, strict=True) if is_stored]
+    missing = tuple(retry.before for retry, is_stored in zip(retries, exists, strict=True) if not is_stored)
+    with quota.reserve([retry.before for retry in stored]) as reservation:
+        if stored:
+            # First, so that the controller watches the claimed images, and the job does not expire meanwhile.
+            ingest.store.reopen(job_id, at)
+        claims = list(ingest.pool.map(lambda retry: ingest.store.replace_image(retry.before, retry.after), stored))
+        claimed = [retry for retry, is_ours in zip(stored, claims, strict=True) if is_ours]
+        sent = reservation.commit(_send(ingest, job_id, claimed, at))
+    running += len(stored) - len(claimed)
+    return Retried(len(sent), len(claimed) - len(sent), missing, final, running)
+
+
+def redrive(ingest: ImageIngest, letters: DeadLetterStore, ref: ImageRef) -> RedriveOutcome:
+    """Request the image of a dead letter again.
+
+    Raises:
+        NotFoundError: its job is being deleted.
+    """
+    letter = letters.find(ref)
+    if letter is None:
+        return "no_dead_letter"
+    match retry_image(ingest, letter.record, letter.result).of_one():
+        case "sent" | "refused" | "gone" | "running" as outcome:
+            return outcome
+        case _:
+            return "no_dead_letter"
+
+
+def redrive_all(ingest: ImageIngest, letters: DeadLetterStore, before: str | None = None) -> Redriven:
+    """Request the images of up to `MAX_REDRIVEN` dead letters again, from the cursor `before` on."""
+    page, retried = letters.page(before, limit=MAX_REDRIVEN), list[Retried]()
+    for job_id, of_job in groupby(page.letters, lambda letter: letter.job.job_id):
+        try:
+            retried.append(retry_images(ingest, job_id, [(letter.record, letter.result) for letter in of_job]))
+        except NotFoundError:
+            continue  # the job is being deleted, and its dead letters with it
+    return Redriven(
+        sent=sum(each.sent for each in retried),
+        rejected=sum(each.rejected for each in retried),
+        missing=sum(len(each.missing) for each in retried),
+        running=sum(each.running for each in retried),
+        next_before=page.next_before,
+    )
+
+
+def _send(ingest: ImageIngest, job_id: str, retries: Sequence[_Retry], at: datetime) -> list[ImageRecord]:
+    """Send the requests of images whose attempt was raised; return those that were sent, and restore the others.
+
+    If the call fails, the requests may have been sent: their attempts stay.
+    """
+    if not retries:
+        return []
+    messages = [
+        OutgoingMessage(
+            retry.after.ref.image_id,
+            RequestMessage.about(retry.after.ref, retry.after.key, at, retry.after.attempt).to_json(),
+        )
+        for retry in retries
+    ]
+    try:
+        rejected = {message.id for message in ingest.queue.send(messages)}
+        unsent = [retry for retry in retries if retry.after.ref.image_id in rejected]
+        list(ingest.pool.map(lambda retry: ingest.store.replace_image(retry.after, retry.before), unsent))
+    finally:
+        ingest.store.put_retried(job_id, at)
+    sent = [retry.after for retry in retries if retry.after.ref.image_id not in rejected]
+    _log.info("failed images were requested again", extra={"job_id": job_id, "n": len(sent)})
+    return sent

@@ -1,0 +1,202 @@
+"""Ingest of single images, each sent in its own request: a group commit of all that arrive at the same moment.
+
+A job for each image would flood the list of jobs, and three calls for each would load the job table. So each process
+has one job at a time for the single images of a user, and one thread that records and enqueues all waiting images
+together, of all users.
+
+A user may delete such a job while it is open, like any other. An image whose job has been deleted goes into a new
+one; its bytes stay in memory until it is accepted.
+"""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from core.ids import ImageRef, new_id
+from core.jobs.models import ImageRecord, Job
+from services.errors import NotFoundError
+from web_tier.rate_limits.quotas import UNLIMITED, QuotaScope
+from web_tier.uploads.ingest import (
+    BATCH_IMAGES,
+    CLOUD_ERRORS,
+    MEMORY_BYTES,
+    AcceptedCounter,
+    ImageIngest,
+    UploadResult,
+    unavailable,
+)
+from web_tier.uploads.memory_limiter import MemoryLimiter
+from web_tier.uploads.multipart import Upload
+
+JOB_NAME = "Single images"
+MAX_JOB_IMAGES = 1_000
+MAX_JOB_AGE = timedelta(minutes=1)
+"""Limits of a job of single images: beyond them the next image goes into a new job."""
+
+MAX_OPEN_JOBS = 1_000
+"""Users with an open job at the same time; the next image of an evicted user starts a new job."""
+
+MAX_JOBS_TRIED = 5
+"""Jobs that are tried for an image, if each is deleted before the image is recorded."""
+
+MAX_WAIT_SECONDS = 120.0
+"""Seconds that an image waits for its commit to begin. A commit that has begun is waited for without limit: its calls
+end, and the image may be accepted."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _OpenJob:
+    """A job of single images; `recorded` once it is in the job table, with its first image."""
+
+    job: Job
+    images: int = 0
+    recorded: bool = False
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A stored image that waits for its commit; its result is None if its job has been deleted."""
+
+    record: ImageRecord
+    open_job: _OpenJob
+    result: "Future[UploadResult | None]" = field(default_factory=Future)
+
+
+@dataclass
+class SingleImages:
+    """Ingests single images, for all threads of one process; to be created after a fork.
+
+    Attributes:
+        ingest: stores, records and enqueues the images.
+        clock: the time of day, for the age of a job.
+        memory: the bytes of images that are not yet accepted.
+    """
+
+    ingest: ImageIngest
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
+    _open: "OrderedDict[str, _OpenJob]" = field(default_factory=OrderedDict, init=False)
+    _waiting: list[_Waiting] = field(default_factory=list, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _committer: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="single-images"), init=False
+    )
+
+    def __post_init__(self) -> None:
+        """Use a separate counter: counts of several jobs are stored together, so no other writer may store them."""
+        self.ingest = replace(self.ingest, counter=AcceptedCounter())
+
+    def ingest_one(self, owner: str, uploads: Iterable[Upload], quota: QuotaScope = UNLIMITED) -> UploadResult | None:
+        """Accept the one image of a request of `owner`; return its result, or None if `uploads` yields nothing.
+
+        If reading `uploads` fails, nothing is accepted and the error passes through.
+
+        Raises:
+            BusyError: no memory became free for it.
+            QuotaExceededError: it exceeds the `quota`.
+        """
+        files = list(uploads)
+        if not files:
+            return None
+        [upload] = files
+        with self.memory.acquired(len(upload.data)):
+            for _ in range(MAX_JOBS_TRIED):
+                result = self._ingest_into(self._acquire_job(owner), upload, quota)
+                if result is not None:
+                    return result
+        return unavailable(upload.filename)
+
+    def _ingest_into(self, open_job: _OpenJob, upload: Upload, quota: QuotaScope) -> UploadResult | None:
+        """Accept an image into a job; return its result, or None if the job has been deleted."""
+        results = self.ingest.put_objects(open_job.job, [upload])
+        if not isinstance(results[0], ImageRecord):
+            return results[0]
+        with self.ingest.quota_reservation(results, quota) as reservation:
+            result = self._commit(results[0], open_job)
+            if isinstance(result, ImageRecord):
+                reservation.commit([result])
+            return result
+
+    def _acquire_job(self, owner: str) -> _OpenJob:
+        """Return the open job of a user, a new one if that is full, and count one more image for it."""
+        with self._lock:
+            found, now = self._open.get(owner), self.clock()
+            if found is None or found.images >= MAX_JOB_IMAGES or now - found.job.created_at >= MAX_JOB_AGE:
+                found = self._open[owner] = _OpenJob(Job(new_id(), JOB_NAME, now, owner=owner))
+            self._open.move_to_end(owner)
+            if len(self._open) > MAX_OPEN_JOBS:
+                self._open.popitem(last=False)
+            found.images += 1
+            return found
+
+    def _commit(self, record: ImageRecord, open_job: _OpenJob) -> UploadResult | None:
+        waiting = _Waiting(record, open_job)
+        with self._lock:
+            self._waiting.append(waiting)
+        self._committer.submit(self._commit_waiting)
+        try:
+            return waiting.result.result(MAX_WAIT_SECONDS)
+        except TimeoutError:
+            if not waiting.result.cancel():
+                return waiting.result.result()
+        self.ingest.discard([record])
+        return unavailable(record.filename)
+
+    def _commit_waiting(self) -> None:
+        """Commit all waiting images; the runs that the other images have submitted will find nothing."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        waiting = [image for image in waiting if image.result.set_running_or_notify_cancel()]
+        try:
+            results = self._record_and_enqueue(waiting)
+        except CLOUD_ERRORS:
+            _log.exception("jobs for single images could not be recorded")
+            self._give_up(waiting)
+            results = {image.record.ref: unavailable(image.record.filename) for image in waiting}
+        except Exception as error:  # noqa: BLE001 - each waiting request raises it, and answers as for any error
+            for image in waiting:
+                image.result.set_exception(error)
+            return
+        for image in waiting:
+            image.result.set_result(results.get(image.record.ref))
+
+    def _record_and_enqueue(self, waiting: Sequence[_Waiting]) -> dict[ImageRef, UploadResult]:
+        """Commit the images whose jobs exist; return the result of each."""
+        existing_ids = self._create_jobs([image.open_job for image in waiting])
+        self._give_up([image for image in waiting if image.record.ref.job_id not in existing_ids])
+        existing = [image for image in waiting if image.record.ref.job_id in existing_ids]
+        results = dict[ImageRef, UploadResult]()
+        for start in range(0, len(existing), BATCH_IMAGES):
+            batch = existing[start : start + BATCH_IMAGES]
+            try:
+                committed = self.ingest.commit([image.record for image in batch])
+            except NotFoundError:
+                # A job was deleted while these were recorded: none of them was accepted.
+                self._give_up(batch)
+            else:
+                results |= zip([image.record.ref for image in batch], committed, strict=True)
+        return results
+
+    def _create_jobs(self, open_jobs: Iterable[_OpenJob]) -> Collection[str]:
+        """Record the jobs that are new; return the ids of all that exist."""
+        jobs = {each.job.job_id: each for each in open_jobs}
+        new = {job_id: each for job_id, each in jobs.items() if not each.recorded}
+        self.ingest.store.create_all([each.job for each in new.values()])
+        for each in new.values():
+            each.recorded = True
+        # Users may have deleted some of the others.
+        return new.keys() | self.ingest.store.existing(jobs.keys() - new.keys())
+
+    def _give_up(self, images: Sequence[_Waiting]) -> None:
+        """Delete the objects of `images`, and close their jobs for further images."""
+        with self._lock:
+            for open_job in [image.open_job for image in images]:
+                if self._open.get(open_job.job.owner) is open_job:
+                    del self._open[open_job.job.owner]
+        self.ingest.discard([image.record for image in images])
