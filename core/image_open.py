@@ -5,8 +5,8 @@ The web tier checks at upload and the worker checks again before it decodes, so 
 ========================================  =======================================================
 data                                      verdict
 ========================================  =======================================================
-JPEG (also CMYK, progressive, MPO),       accepted, also under another name
-PNG, WebP, GIF, BMP
+a format of `FORMATS` (also CMYK,         accepted, also under another name
+progressive and MPO as JPEG)
 animated, or with more pictures in it     accepted; its first frame is classified
 with other data after it                  accepted; the other data is ignored
 nothing                                   ``empty``
@@ -41,6 +41,7 @@ from PIL import (  # noqa: F401
 
 from core.images import (
     DECODER_ERRORS,
+    FORMATS,
     ImageLimits,
     ImageRejectedError,
     broken_header,
@@ -77,11 +78,6 @@ class _FirstFrame(GifImagePlugin.GifImageFile):
 Image.register_open("GIF_FIRST_FRAME", _FirstFrame, lambda prefix: prefix.startswith(b"GIF8"))
 _READERS: Final = {"GIF": "GIF_FIRST_FRAME"}
 
-_EXTENSIONS: Final = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
-
-EXTENSION_OF: Final = {f"image/{name.lower()}": extension for name, extension in _EXTENSIONS.items()}
-"""Extensions of keys by accepted content type."""
-
 
 class ImageInfo(NamedTuple):
     """The data of an image's header; ``width`` and ``height`` in pixels, before its EXIF orientation is applied."""
@@ -105,7 +101,8 @@ def inspect(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> ImageInfo:
     with open_image(data, limits) as image:
         # Pillow calls a JPEG with more pictures MPO; many phones write them.
         name = "JPEG" if image.format in {None, "MPO"} else str(image.format)
-        return ImageInfo(name, image.width, image.height, _EXTENSIONS[name], f"image/{name.lower()}")
+        accepted = FORMATS[name]
+        return ImageInfo(name, image.width, image.height, accepted.extension, accepted.content_type)
 
 
 def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Image:

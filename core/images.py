@@ -46,16 +46,7 @@ BYTES_A_PIXEL: Final = 24
 """Maximum bytes of memory that decoding a pixel takes: lossless WebP with transparency took 21
 (docs/performance.md)."""
 
-# What each format starts with: a (offset, bytes) pair, all of which must match.
-_ALLOWED: Final[dict[str, tuple[tuple[int, bytes], ...]]] = {
-    "JPEG": ((0, b"\xff\xd8\xff"),),
-    "PNG": ((0, b"\x89PNG\r\n\x1a\n"),),
-    "WEBP": ((0, b"RIFF"), (8, b"WEBP")),
-    "GIF": ((0, b"GIF8"),),
-    "BMP": ((0, b"BM"),),
-}
-
-_REFUSED: Final[tuple[tuple[str, int, bytes], ...]] = (
+_REJECTED_SIGNATURES: Final[tuple[tuple[str, int, bytes], ...]] = (
     ("TIFF", 0, b"II*\x00"),
     ("TIFF", 0, b"MM\x00*"),
     ("TIFF", 0, b"II+\x00"),
@@ -154,20 +145,20 @@ def lacks_memory(pixels: int) -> bool:
 
 
 def sniff(data: bytes) -> str:
-    """Return the allowed format that ``data`` starts like: JPEG, PNG, WEBP, GIF or BMP.
+    """Return the key in `FORMATS` of the format that ``data`` starts like.
 
     Raises:
         ImageRejectedError: it starts like none of them.
     """
-    for name, marks in _ALLOWED.items():
-        if all(data.startswith(mark, offset) for offset, mark in marks):
-            return name
-    for name, offset, mark in _REFUSED:
+    for key, accepted in FORMATS.items():
+        if all(data.startswith(mark, offset) for offset, mark in accepted.signature):
+            return key
+    for name, offset, mark in _REJECTED_SIGNATURES:
         if data.startswith(mark, offset):
             raise ImageRejectedError("format_not_allowed", f"{name} images are not taken: save it as JPEG or PNG")
     if b"<svg" in data[:1024].lower():
         raise ImageRejectedError("format_not_allowed", "SVG drawings are not taken: export it as PNG")
-    raise ImageRejectedError("not_an_image", "this is not an image: send JPEG, PNG, WebP, GIF or BMP")
+    raise ImageRejectedError("not_an_image", f"this is not an image: send {format_names('or')}")
 
 
 def webp_size(data: bytes) -> tuple[int, int]:
@@ -209,7 +200,7 @@ def check_frames(name: str, data: bytes, limits: ImageLimits) -> None:
     Raises:
         ImageRejectedError: ``too_many_frames``, or ``too_costly`` for too many pieces.
     """
-    count = _COUNTERS.get(name)
+    count = FORMATS[name].count_frames
     if count is None:
         return
     frames = 0
@@ -331,9 +322,43 @@ def _pictures(index: bytes) -> int:
     return 0
 
 
-_COUNTERS: Final[Mapping[str, Callable[[bytes], Iterator[int]]]] = {
-    "PNG": _png,
-    "GIF": _gif,
-    "WEBP": _webp,
-    "JPEG": _jpeg,
+class ImageFormat(NamedTuple):
+    """An accepted image format.
+
+    Attributes:
+        name: in messages and on pages.
+        suffixes: of file names, without the dot; the first one is the extension of stored objects.
+        content_type: its media type.
+        signature: the bytes that data of this format has at each offset.
+        count_frames: yields the number of frames that each piece of a file adds; None if a file has one frame.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    content_type: str
+    signature: tuple[tuple[int, bytes], ...]
+    count_frames: Callable[[bytes], Iterator[int]] | None = None
+
+    @property
+    def extension(self) -> str:
+        """Extension of stored objects."""
+        return self.suffixes[0]
+
+
+FORMATS: Final[Mapping[str, ImageFormat]] = {
+    "JPEG": ImageFormat("JPEG", ("jpg", "jpeg"), "image/jpeg", ((0, b"\xff\xd8\xff"),), _jpeg),
+    "PNG": ImageFormat("PNG", ("png",), "image/png", ((0, b"\x89PNG\r\n\x1a\n"),), _png),
+    "WEBP": ImageFormat("WebP", ("webp",), "image/webp", ((0, b"RIFF"), (8, b"WEBP")), _webp),
+    "GIF": ImageFormat("GIF", ("gif",), "image/gif", ((0, b"GIF8"),), _gif),
+    "BMP": ImageFormat("BMP", ("bmp",), "image/bmp", ((0, b"BM"),)),
 }
+"""Accepted formats by Pillow's names. The web tier, the worker, the pages and the commands read them here."""
+
+SUFFIXES: Final = frozenset(f".{suffix}" for accepted in FORMATS.values() for suffix in accepted.suffixes)
+"""Suffixes of the names of files with an accepted format."""
+
+
+def format_names(conjunction: str) -> str:
+    """Return the names of the accepted formats as a list in a sentence: "JPEG, PNG or BMP"."""
+    *others, last = (accepted.name for accepted in FORMATS.values())
+    return f"{', '.join(others)} {conjunction} {last}"

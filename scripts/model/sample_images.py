@@ -15,7 +15,7 @@ from PIL import Image
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.manifest import Manifest
 from app_tier.preprocess import load_pixels
-from core.images import ImageRejectedError
+from core.images import SUFFIXES, ImageRejectedError
 from scripts.demo_model.signs import samples
 
 DRAWN_IMAGES: Final = 200
@@ -32,7 +32,7 @@ DRAWN: Final = f"{DRAWN_IMAGES} drawn signs and noise, for want of a folder of i
 UNKNOWN: Final = -1
 """Stands for an unknown label of an image."""
 
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+_SUFFIXES: Final = SUFFIXES | {".tif", ".tiff"}
 
 _SEED: Final = 7
 
@@ -103,7 +103,7 @@ def _files(folder: Path) -> list[Path]:
         raise BundleBuildError(
             f"no folder {folder}: give folders of images with --images (to measure) and --calibrate"
         )
-    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES and path.is_file()]
 
 
 def _read(files: Iterable[Path]) -> Iterator[Labelled]:

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.images import SUFFIXES
 from services.errors import FleetsightError
 
 SAMPLES = 100
 SEED = 2026
-
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
 
 
 class NoImagesError(FleetsightError):
@@ -61,7 +60,7 @@ def images_in(folder: Path) -> ImageSet:
     """
     if not folder.is_dir():
         raise NoImagesError(f"--images {folder}: there is no such folder")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not files:
-        raise NoImagesError(f"--images {folder}: no image in it; known suffixes are {', '.join(sorted(_SUFFIXES))}")
+        raise NoImagesError(f"--images {folder}: no image in it; known suffixes are {', '.join(sorted(SUFFIXES))}")
     return ImageSet(folder.resolve().name, files, {})

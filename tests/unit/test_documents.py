@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from core.images import format_names
 from tests.conftest import ROOT
 
 FOLDERS = {each.name for each in ROOT.iterdir() if each.is_dir()}
@@ -53,3 +54,8 @@ def test_each_function_on_the_architecture_page_exists() -> None:
             missing += [f"{modules[0]}: {name}" for name in functions if name not in known]
     assert missing == []
     assert sum(".py`" in row for row in rows) > 20, "the path of an image is a table of modules and functions"
+
+
+@pytest.mark.parametrize("document", ["api.md", "security.md"])
+def test_a_document_that_lists_image_formats_lists_all(document: str) -> None:
+    assert format_names("and") in (ROOT / "docs" / document).read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from core.config import DEMO_BUNDLE, Config
 from core.cost import SECONDS_AN_HOUR
 from core.fleet.models import FleetSnapshot
 from core.ids import new_id
+from core.images import FORMATS, ImageFormat, format_names
 from core.jobs.models import ImageRecord, Job
 from web_tier.api.classify import classic_answer, is_classic_form
 from web_tier.api.v1 import check_open_jobs_limit
@@ -48,6 +49,7 @@ def _upload_form(fault: str | None = None) -> str:
     return render_template(
         "upload.html",
         limits=backend.config.web,
+        format_names=format_names("or"),
         browser_limits=BrowserLimits.of(backend.config).model_dump(by_alias=True),
         plan=UploadPlan.of(backend.config, fleet).model_dump(by_alias=True),
         keeping=keep_sentence(backend.config.retention.unkept_days),
@@ -110,6 +112,24 @@ class _ScriptData(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
+class BrowserFormat(_ScriptData):
+    """An image format as the page's script recognises it.
+
+    Attributes:
+        content_type: its media type.
+        signature: pairs of an offset and the bytes there, as characters of ISO 8859-1.
+    """
+
+    content_type: str
+    signature: tuple[tuple[int, str], ...]
+
+    @classmethod
+    def of(cls, accepted: ImageFormat) -> "BrowserFormat":
+        """Return the format for the page's script."""
+        signature = tuple((offset, mark.decode("latin-1")) for offset, mark in accepted.signature)
+        return cls(content_type=accepted.content_type, signature=signature)
+
+
 class BrowserLimits(_ScriptData):
     """Limits of one image and of one request; the page's script respects them, the server enforces them.
 
@@ -119,6 +139,7 @@ class BrowserLimits(_ScriptData):
         shrink_above: longest side in pixels of an image that is sent unchanged; with 0 every image is.
         max_files: files in one request.
         max_request_bytes: size of one request.
+        formats: that are accepted as they are.
     """
 
     max_bytes: int
@@ -126,6 +147,7 @@ class BrowserLimits(_ScriptData):
     shrink_above: int
     max_files: int
     max_request_bytes: int
+    formats: tuple[BrowserFormat, ...]
 
     @classmethod
     def of(cls, config: Config) -> "BrowserLimits":
@@ -137,6 +159,7 @@ class BrowserLimits(_ScriptData):
             shrink_above=web.shrink_above_pixels,
             max_files=web.max_files_per_request,
             max_request_bytes=web.max_request_bytes,
+            formats=tuple(BrowserFormat.of(accepted) for accepted in FORMATS.values()),
         )
 
 

@@ -23,8 +23,7 @@ from ulid import ULID
 
 from core.idempotency import ManifestImages, ReusedKeyError, UploadCounts, UploadManifests
 from core.ids import ImageRef, input_key, new_id
-from core.image_open import EXTENSION_OF
-from core.images import too_large
+from core.images import FORMATS, too_large
 from core.jobs.models import ImageRecord, Job
 from services.errors import NotFoundError
 from services.forms import Forms, UploadForm
@@ -33,7 +32,8 @@ from web_tier.rate_limits.quotas import UNLIMITED, QuotaScope
 from web_tier.text import clean_filename
 from web_tier.uploads.ingest import CLOUD_ERRORS, UNKEPT, ImageIngest, RejectedUpload, UploadResult, unavailable
 
-_TYPE_OF = {extension: content_type for content_type, extension in EXTENSION_OF.items()}
+_EXTENSION_OF = {accepted.content_type: accepted.extension for accepted in FORMATS.values()}
+_TYPE_OF = {extension: content_type for content_type, extension in _EXTENSION_OF.items()}
 _log = logging.getLogger(__name__)
 
 
@@ -132,12 +132,12 @@ class PresignedUploads:
     def _check(self, job_id: str, file: FileSpec) -> UploadResult:
         """Return the record of the file's image if it arrives as declared, or the rejection of the file."""
         name, limits = clean_filename(file.name), self.ingest.limits
-        extension = EXTENSION_OF.get(file.content_type.strip().lower())
+        extension = _EXTENSION_OF.get(file.content_type.strip().lower())
         if extension is None:
             return RejectedUpload(
                 name,
                 "format_not_allowed",
-                f"{file.content_type[:80]!r} is not taken: send {', '.join(EXTENSION_OF)}",
+                f"{file.content_type[:80]!r} is not taken: send {', '.join(_EXTENSION_OF)}",
             )
         if file.size < 1:
             return RejectedUpload(name, "empty", "the file is empty: send it again")

@@ -10,8 +10,8 @@ from io import BytesIO
 from PIL import Image
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from core.image_open import EXTENSION_OF, ImageInfo
-from core.images import ImageLimits
+from core.image_open import ImageInfo
+from core.images import FORMATS, ImageLimits
 from web_tier.text import MAX_FILENAME
 from web_tier.uploads.ingest import RejectedUpload, validate_image
 from web_tier.uploads.multipart import FormField, Upload, read_parts
@@ -121,5 +121,5 @@ def _check(upload: Upload, sent: int) -> None:
         assert outcome.code
         return
     assert isinstance(outcome, ImageInfo)
-    assert outcome.content_type in EXTENSION_OF
+    assert outcome.content_type == FORMATS[outcome.format].content_type
     assert 1 <= outcome.width * outcome.height <= LIMITS.max_pixels

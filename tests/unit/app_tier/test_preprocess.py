@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from app_tier.preprocess import Preprocess, load_pixels, load_square
-from core.images import ImageLimits, ImageRejectedError
+from core.images import FORMATS, ImageLimits, ImageRejectedError
 from scripts.demo_model.data import DEMO_PREPROCESS
 from scripts.demo_model.signs import draw, encode
 
@@ -115,7 +115,7 @@ def test_broken_exif_does_not_cost_a_good_picture() -> None:
     assert load_square(data, PLAIN)[16, 29].min() > 200
 
 
-@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("format_name", FORMATS)
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_a_truncated_image_is_refused_and_says_so(format_name: str, share: float) -> None:
     picture, _ = draw(3, seed=1, size=(160, 120))
@@ -144,7 +144,7 @@ def test_limits_are_checked_before_decoding() -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @settings(max_examples=150)
 @given(
-    st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP"]),
+    st.sampled_from(list(FORMATS)),
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8),
 )
 def test_damage_anywhere_gives_pixels_or_a_refusal_and_nothing_else(

@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from core.image_open import inspect, open_image
-from core.images import MAX_EXIF_BYTES, ImageLimits, ImageRejectedError, check_frames
+from core.images import FORMATS, MAX_EXIF_BYTES, ImageLimits, ImageRejectedError, check_frames
 from tests.support.hostile_images import FOREIGN, HONEST, POLYGLOTS, gif_bomb, png_bomb, webp_bomb
-
-FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 
 
 def encoded(format_name: str, size: tuple[int, int] = (40, 30), mode: str = "RGB", **options: Any) -> bytes:
@@ -36,7 +34,7 @@ def rejection(data: bytes, limits: ImageLimits | None = None) -> ImageRejectedEr
 def test_each_allowed_format_is_known_by_its_content(name: str) -> None:
     info = inspect(encoded(name))
     assert (info.format, info.width, info.height) == (name, 40, 30)
-    assert (info.extension, info.content_type) == (FORMATS[name], f"image/{name.lower()}")
+    assert (info.extension, info.content_type) == (FORMATS[name].extension, FORMATS[name].content_type)
 
 
 def test_a_phone_photo_with_a_second_picture_in_it_is_a_jpeg() -> None:

@@ -7,7 +7,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from core.images import ImageLimits, ImageRejectedError
+from core.images import FORMATS, ImageLimits, ImageRejectedError
 from tests.support.hostile_images import HONEST, POLYGLOTS, SCRIPT, SECRETS, with_metadata
 from tests.support.pictures import picture
 from web_tier.results.drawing import draw
@@ -20,7 +20,7 @@ def drawn(data: bytes, side: int = TILE) -> Image.Image:
     return Image.open(BytesIO(draw(data, LIMITS, side)))
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("form", FORMATS)
 def test_every_kind_of_image_becomes_a_small_webp(form: str) -> None:
     small = drawn(picture(form, (800, 400)), side=160)
     assert (small.format, small.size) == ("WEBP", (320, 160))

@@ -6,7 +6,7 @@ const CHECK_MS = 60_000;
 
 export class Checks {
     /**
-     * @param {object} limits - what the server takes: `maxBytes`, `maxPixels`, `shrinkAbove` (pixels, 0 is off).
+     * @param {object} limits - what the server takes: `maxBytes`, `maxPixels`, `shrinkAbove` (pixels, 0 is off), `formats`.
      * @param {number} pictureSide - longest side of the small pictures, in pixels.
      */
     constructor(limits, pictureSide) {

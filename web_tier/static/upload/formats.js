@@ -1,28 +1,29 @@
-// What the first bytes of a file say: which format it is, whether the server takes it as it is, and how large it is.
-// The server's own list is in core/images.py.
+// The format and the size of an image, read from its first bytes.
 
 /** Bytes that `sniff` needs to see; the size of a JPEG with large EXIF data stands further in than that of others. */
 export const HEAD_BYTES = 256 * 1024;
 
 /**
  * @param {Uint8Array} bytes - the first `HEAD_BYTES` of a file.
- * @returns {{type: string | null, width?: number, height?: number}} the media type of what the server takes; width and
- *     height in pixels where the header tells them.
+ * @param {{contentType: string, signature: [number, string][]}[]} formats - that the server accepts (core/images.py).
+ * @returns {{type: string | null, width?: number, height?: number}} the media type, null if the server does not accept
+ *     the format; width and height in pixels where this module can read them.
  */
-export function sniff(bytes) {
+export function sniff(bytes, formats) {
+    const format = formats.find(({ signature }) => signature.every(([offset, mark]) => startsWith(bytes, mark, offset)));
+    if (!format) return { type: null };
+    const type = format.contentType;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    for (const [type, mark, offset, size] of FORMATS) {
-        if (startsWith(bytes, mark, 0) && bytes.length > offset) return { type, ...sizeOrNothing(size, view) };
-    }
-    return { type: startsWith(bytes, "RIFF", 0) && startsWith(bytes, "WEBP", 8) ? "image/webp" : null };
+    return { type, ...(SIZES[type] ? sizeOrNothing(SIZES[type], view) : {}) };
 }
 
-const FORMATS = [
-    ["image/jpeg", "\xff\xd8\xff", 2, jpegSize],
-    ["image/png", "\x89PNG\r\n\x1a\n", 24, (view) => ({ width: view.getUint32(16), height: view.getUint32(20) })],
-    ["image/gif", "GIF8", 10, (view) => ({ width: view.getUint16(6, true), height: view.getUint16(8, true) })],
-    ["image/bmp", "BM", 26, (view) => ({ width: view.getInt32(18, true), height: Math.abs(view.getInt32(22, true)) })],
-];
+// Sizes of the formats whose headers are quickly read; of others, the browser reports the size once it has decoded them.
+const SIZES = {
+    "image/jpeg": jpegSize,
+    "image/png": (view) => ({ width: view.getUint32(16), height: view.getUint32(20) }),
+    "image/gif": (view) => ({ width: view.getUint16(6, true), height: view.getUint16(8, true) }),
+    "image/bmp": (view) => ({ width: view.getInt32(18, true), height: Math.abs(view.getInt32(22, true)) }),
+};
 
 function startsWith(bytes, mark, offset) {
     return [...mark].every((character, index) => bytes[offset + index] === character.charCodeAt(0));

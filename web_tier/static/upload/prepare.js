@@ -27,7 +27,7 @@ self.addEventListener("message", async ({ data: { file, limits } }) => {
 async function prepare(file, limits) {
     if (file.size === 0) throw new Refusal("the file is empty");
     const head = await file.slice(0, HEAD_BYTES).arrayBuffer();
-    const { type, width, height } = sniff(new Uint8Array(head));
+    const { type, width, height } = sniff(new Uint8Array(head), limits.formats);
     if (width * height > DECODABLE_PIXELS) throw new Refusal(`${width} × ${height} pixels are too many`);
     const bitmap = await decoded(file);
     try {
