@@ -133,7 +133,7 @@ def watch_notices(metadata: Metadata, lifetime: Lifetime, every_seconds: float =
             action = metadata.spot_action()
             if action is not None:
                 lifetime.end(f"Spot notice: {action}")
-            elif metadata.asked_to_drain():
+            elif metadata.drain_requested():
                 lifetime.end("asked to drain")
         except MetadataError as error:
             _log.warning("the metadata service did not answer", extra={"error": str(error)})
@@ -149,7 +149,7 @@ def is_protected(metadata: Metadata | None) -> bool:
     if metadata is None:
         return False
     try:
-        return metadata.asked_to_stay()
+        return metadata.is_protected()
     except MetadataError as error:
         _log.warning("scale-in protection is unknown; the worker ends", extra={"error": str(error)})
         return False

@@ -122,7 +122,7 @@ class UploadManifests:
     """The manifests of repeatable uploads, so that a repeat accepts the images of the first request and no others.
 
     A manifest is an item in its job's partition (`SLICE#` key): the images that the first request with that key put
-    into the input bucket, or received forms for (`services/forms.py`). It is written once, before any of them is
+    into the input bucket, or received forms for (`services/s3.py`). It is written once, before any of them is
     recorded. For files that the web tier received it also has their digest, which detects a request with other files.
     """
 

@@ -43,7 +43,7 @@ def main() -> int:
         work(queue, bucket, Lease(table, "worker", length_seconds=30))
     finally:
         clients.sqs.delete_queue(QueueUrl=url)
-        bucket.delete_all(bucket.keys("", 1_000))
+        bucket.delete_all(bucket.list_keys("", 1_000))
         clients.s3.delete_bucket(Bucket=name)
         clients.dynamodb.delete_table(TableName=name)
     return 0

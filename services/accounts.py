@@ -30,7 +30,7 @@ class Accounts:
         Raises:
             EmailRefusedError, EmailTakenError: as they say.
         """
-        name, password = required_email(email), drawn_password()
+        name, password = required_email(email), random_password()
         try:
             self._client.admin_create_user(
                 UserPoolId=self._pool_id,
@@ -113,6 +113,6 @@ class Accounts:
             ) from None
 
 
-def drawn_password() -> str:
+def random_password() -> str:
     """Return an unguessable password, with one of each kind of character that a pool may ask for."""
     return f"{secrets.token_urlsafe(15)}-Aa1"

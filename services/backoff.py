@@ -1,4 +1,4 @@
-"""The one rule for how long to wait before a next try: longer after each failure, never in step with others."""
+"""Exponential backoff with jitter."""
 
 import random
 from collections.abc import Callable
@@ -8,21 +8,21 @@ Jitter = Callable[[float, float], float]
 """Returns a random number between its arguments."""
 
 
-def pause_seconds(failures: int, first: float, most: float, jitter: Jitter = random.uniform) -> float:
-    """Return 0 without a failure; else half to all of `first` seconds, doubled with each failure more, up to `most`.
+def pause_seconds(failures: int, first: float, maximum: float, jitter: Jitter = random.uniform) -> float:
+    """Return the seconds to wait after `failures` in a row: 50 to 100% of `first`, doubled by each further failure.
 
-    Half is certain so that a busy service gets its rest; half is random so that callers spread
+    `maximum` limits the wait. Half of it is fixed, to relieve a busy service; half is random, to spread the callers
     (https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/).
     """
     if failures <= 0:
         return 0.0
-    longest = min(most, first * 2.0 ** min(failures - 1, 30))
+    longest = min(maximum, first * 2.0 ** min(failures - 1, 30))
     return jitter(longest / 2, longest)
 
 
 @dataclass
 class Backoff:
-    """Counts failures in a row, and says how long to wait after each."""
+    """Counts failures in a row and returns how long to wait after each."""
 
     first_seconds: float = 0.2
     max_seconds: float = 30.0

@@ -1,6 +1,6 @@
-"""The one place that makes clients of the cloud: endpoint, region, credentials, retries, time-outs, pool size.
+"""Clients of AWS services: endpoint, region, credentials, retries, timeouts and pool size.
 
-A session is shared, since loading botocore's service models costs more than a call.
+Clients share a session, since loading botocore's service models costs more than a call.
 """
 
 import os
@@ -26,29 +26,27 @@ if TYPE_CHECKING:
     from obstore.store import S3Credential, S3Store
 
 CREDENTIALS_KEPT = timedelta(minutes=10)
-"""How long credentials are valid for an object store, which asks again five minutes before their end.
+"""Lifetime of credentials in an object store, which gets new ones five minutes before their end.
 
-botocore, which it asks, renews a role's credentials when they have ten minutes left.
+botocore, which provides them, renews a role's credentials when they have ten minutes left.
 """
 
 
 class FastModelLoader(Loader):
     """botocore's service models, found by the names of their folders.
 
-    botocore looks into all 440 folders, twice for each client, to know that a service is there: half the time that
-    making a client takes.
+    botocore lists all 440 folders, twice for each client, to find out whether a service exists: half the time that
+    creating a client takes.
     """
 
     def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 (botocore's signature)
-        """Return what may be a service; one without a model of this type is found out when that is loaded."""
+        """Return the names that may be services; loading the model of any other fails."""
         folders = [Path(path) for path in self.search_paths]
         return sorted({service.name for folder in folders if folder.is_dir() for service in folder.iterdir()})
 
 
 _LOADER = FastModelLoader()
-"""Shared by all sessions of a process: it keeps the models that it has read, and reading one takes longer than a
-call.
-"""
+"""Shared by all sessions of a process: it caches models, and reading one takes longer than a call."""
 
 
 def new_session() -> botocore.session.Session:
@@ -60,25 +58,25 @@ def new_session() -> botocore.session.Session:
 
 @dataclass
 class Clients:
-    """Makes each client once, when first asked; clients may be shared by threads."""
+    """Creates each client at its first use; threads may share clients."""
 
     endpoint: Endpoint
     session: botocore.session.Session = field(default_factory=new_session, repr=False)
 
     @cached_property
     def s3(self) -> "S3Client":
-        """The S3 client, for buckets as a whole; `services.s3.Bucket` is the way to an object."""
+        """The S3 client for operations on buckets; `services.s3.Bucket` handles objects."""
         client: S3Client = self._client("s3")
         return client
 
     @cached_property
     def s3_signing(self) -> "S3Client":
-        """The S3 client that signs what others send: by Signature Version 4, for the region's own address.
+        """The S3 client that signs requests for other clients: by Signature Version 4, for the region's endpoint.
 
-        botocore's defaults would sign by Version 2, which the newer regions refuse, and for the global address, which
-        redirects to the region for a day after a bucket was made.
+        botocore's defaults would sign by Version 2, which newer regions reject, and for the global endpoint, which
+        redirects to the region for a day after a bucket was created.
         """
-        # A bucket's name is no host name on loopback.
+        # On loopback, a bucket's name cannot be a host name.
         style: Any = {"addressing_style": "path" if self.endpoint.url else "virtual"}
         own = self._config.merge(BotoConfig(signature_version="s3v4", s3=style))
         client: S3Client = self._client("s3", own)
@@ -104,7 +102,7 @@ class Clients:
 
     @cached_property
     def cognito_idp(self) -> "CognitoIdentityProviderClient":
-        """The Cognito client, which tries a call twice at most: a person waits for the answer and tries again."""
+        """The Cognito client, with at most two attempts for a call: a user waits for the response."""
         attempts: Any = {"mode": "standard", "total_max_attempts": min(2, self.endpoint.max_attempts)}
         client: CognitoIdentityProviderClient = self._client(
             "cognito-idp", self._config.merge(BotoConfig(retries=attempts))
@@ -116,7 +114,7 @@ class Clients:
         from obstore.store import S3Store
 
         endpoint = self.endpoint
-        # A bucket's name is no host name on loopback, and one with dots has no certificate on AWS.
+        # On loopback a bucket's name cannot be a host name; on AWS the certificate does not cover names with dots.
         place: Any = (
             {"endpoint": endpoint.url} if endpoint.url else {"virtual_hosted_style_request": "." not in bucket}
         )
@@ -124,7 +122,7 @@ class Clients:
             bucket,
             region=endpoint.region,
             credential_provider=self._credentials,
-            # One at a time: deleting several is another call, with an answer to be read for each.
+            # One call for each object: the response of DeleteObjects would have to be parsed for errors.
             disable_bulk_delete=True,
             client_options={
                 "allow_http": endpoint.url is not None,
@@ -155,7 +153,7 @@ class Clients:
             connect_timeout=self.endpoint.connect_timeout,
             read_timeout=self.endpoint.read_timeout,
             max_pool_connections=self.endpoint.pool_size,
-            # mypy has checked the parameters, and the service does: checking each call again costs a twentieth of it.
+            # mypy and the service check the parameters: a check here would cost a twentieth of each call.
             parameter_validation=False,
             # The default adds a checksum pass to every transfer; TLS and Content-MD5 where required remain.
             request_checksum_calculation="when_required",
@@ -164,14 +162,14 @@ class Clients:
         )
 
     def _credentials(self) -> "S3Credential":
-        """Return what botocore signs with at this moment; the environment, a profile or the instance's role."""
-        found = self.session.get_credentials()
-        now = found.get_frozen_credentials() if found else None
-        if now is None or now.access_key is None or now.secret_key is None:
+        """Return botocore's current credentials: of the environment, a profile or the instance's role."""
+        credentials = self.session.get_credentials()
+        current = credentials.get_frozen_credentials() if credentials else None
+        if current is None or current.access_key is None or current.secret_key is None:
             raise NoCredentialsError
         return {
-            "access_key_id": now.access_key,
-            "secret_access_key": now.secret_key,
-            "token": now.token,
+            "access_key_id": current.access_key,
+            "secret_access_key": current.secret_key,
+            "token": current.token,
             "expires_at": datetime.now(UTC) + CREDENTIALS_KEPT,
         }

@@ -62,7 +62,7 @@ class LaunchSpec:
     """What to launch.
 
     Attributes:
-        shutdown_behavior: what EC2 does when the instance powers itself off.
+        shutdown_behavior: what EC2 does when the instance shuts itself down.
         image_id: None with a launch template that has one.
         user_data: a script that the instance runs at boot; it must hold no secret. None for none, or the template's.
         instance_profile: name of the instance profile with the instance's role; None for none, or the template's.
@@ -70,8 +70,8 @@ class LaunchSpec:
         security_group_ids: none for the default group, or the template's.
         market: `spot` is a one-time Spot Instance at the on-demand price at most, which EC2 terminates when it takes
             it back.
-        launch_template: name of the template; its default version says everything that is not said here, metadata
-            options included.
+        launch_template: name of the template; its default version applies to all parameters that are not given here,
+            including metadata options.
     """
 
     instance_type: str
@@ -85,7 +85,7 @@ class LaunchSpec:
     launch_template: str | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """Return it as RunInstances wants it; what is None or empty is left to the template, or to EC2's default."""
+        """Return the parameters of RunInstances; the template or EC2 decides what is None or empty."""
         spot = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
         template = {"LaunchTemplateName": self.launch_template, "Version": TEMPLATE_VERSION}
         every = {
@@ -131,11 +131,11 @@ class Fleet:
 
         Args:
             spec: what to launch.
-            count: how many at most; EC2 launches fewer where capacity is short.
+            count: maximum; EC2 launches fewer if capacity is short.
             token: ClientToken, up to 64 ASCII characters; the same token launches only once.
 
         Raises:
-            LaunchError: when EC2 refuses: capacity, quota, throttling, a wrong parameter.
+            LaunchError: EC2 rejects the launch: capacity, quota, throttling, a wrong parameter.
         """
         try:
             reply = self.client.run_instances(
@@ -169,14 +169,14 @@ class Fleet:
         """Start stopped instances.
 
         Raises:
-            LaunchError: when EC2 refuses, as for want of capacity.
+            LaunchError: EC2 rejects the start, for example for lack of capacity.
         """
         try:
             self.client.start_instances(InstanceIds=list(instance_ids))
         except ClientError as error:
             raise _refusal(error) from error
 
-    def ask_to_drain(self, instance_ids: Sequence[str]) -> None:
+    def request_drain(self, instance_ids: Sequence[str]) -> None:
         """Ask the workers on these instances to finish their images and end; repeating it changes nothing."""
         if instance_ids:
             self.client.create_tags(Resources=list(instance_ids), Tags=[{"Key": DRAIN_TAG, "Value": "asked"}])
@@ -197,20 +197,20 @@ class Fleet:
             self.client.delete_tags(Resources=list(instance_ids), Tags=[{"Key": PROTECTED_TAG}])
 
     def terminate(self, instance_ids: Sequence[str]) -> None:
-        """End instances for good."""
+        """Terminate instances."""
         if instance_ids:
             self.client.terminate_instances(InstanceIds=list(instance_ids))
 
     def console_output(self, instance_id: str) -> str:
-        """Return what the instance last wrote to its console."""
+        """Return the latest console output of an instance."""
         return console_of(self.client, instance_id)
 
 
 def console_of(client: "EC2Client", instance_id: str) -> str:
-    """Return what an instance last wrote to its console, up to 64 KB; empty where nothing is known yet.
+    """Return the latest console output of an instance, up to 64 KB; empty if there is none yet.
 
-    Unless the latest output is asked for, EC2 returns what it posted shortly after the last change of state.
-    Only types that are built on Nitro have more.
+    Without `Latest`, EC2 returns the output shortly after the last change of state. Only Nitro instances support
+    `Latest`.
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-console.html
     """
     try:
@@ -223,9 +223,9 @@ def console_of(client: "EC2Client", instance_id: str) -> str:
 
 
 def _refusal(error: ClientError) -> LaunchError:
-    told = error.response["Error"]
+    details = error.response["Error"]
     retries = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
-    return LaunchError(told["Code"], told.get("Message", ""), retries)
+    return LaunchError(details["Code"], details.get("Message", ""), retries)
 
 
 def _instance(described: Any) -> Instance:

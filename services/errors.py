@@ -1,4 +1,4 @@
-"""The errors that services raise: one small tree, so that a caller catches what it can act on."""
+"""The base of Fleetsight's errors, and the errors of services that callers can handle."""
 
 
 class FleetsightError(Exception):
@@ -10,30 +10,32 @@ class ConfigError(FleetsightError):
 
 
 class MessageError(FleetsightError):
-    """Raised when a message, record or object of ours cannot be understood."""
+    """Raised when a message, record or stored object cannot be parsed."""
 
 
 class NotFoundError(FleetsightError):
-    """Raised when the object, job or image that was asked for does not exist."""
+    """Raised when the requested object, job or image does not exist."""
 
 
 class ObjectTooLargeError(FleetsightError):
-    """Raised when an object is larger than its reader takes; `size` is in bytes."""
+    """Raised when an object is larger than its reader accepts; `size` is in bytes."""
 
     def __init__(self, key: str, size: int, max_bytes: int) -> None:
-        super().__init__(f"the object {key!r} has {size} bytes, more than the {max_bytes} that are read")
+        super().__init__(f"the object {key!r} has {size} bytes, more than the maximum of {max_bytes}")
         self.size = size
 
 
 class MetadataError(FleetsightError):
-    """Raised when the instance metadata service does not answer, as on a machine that is no instance."""
+    """Raised when the instance metadata service does not respond, as on a machine that is no EC2 instance."""
 
 
 class LaunchError(FleetsightError):
-    """Raised when EC2 refuses a launch; `code` is EC2's own, such as InsufficientInstanceCapacity.
+    """Raised when EC2 rejects a launch.
 
-    `retries` says how often botocore has made the call again by itself before: of those calls, which went without an
-    answer, one may have succeeded.
+    Attributes:
+        code: EC2's error code, such as InsufficientInstanceCapacity.
+        retries: number of earlier attempts that botocore made of this call. One that got no response may have
+            launched instances.
     """
 
     def __init__(self, code: str, message: str, retries: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""What an instance knows of itself: the instance metadata service, version 2.
+"""A client of the instance metadata service, version 2.
 
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from services.errors import MetadataError
 
 DRAIN_TAG = "fleetsight-drain"
-"""An instance that has this tag, with any value, is asked to end."""
+"""The worker on an instance with this tag, with any value, finishes its images and ends."""
 
 PROTECTED_TAG = "fleetsight-stay"
 """An instance with this tag, with any value, is protected from scale-in: its worker does not end when it is idle."""
@@ -24,13 +24,13 @@ _TOKEN_SECONDS = 21_600
 
 
 def _endpoint() -> str:
-    # The variable that boto3 reads too: credentials and identity come from the same place.
+    # boto3 reads the same variable, so credentials and identity come from the same service.
     return os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", _DEFAULT).rstrip("/")
 
 
 @dataclass
 class Metadata:
-    """A client of the metadata service; every call raises `MetadataError` when there is no answer."""
+    """A client of the metadata service; every call raises `MetadataError` if the service does not respond."""
 
     endpoint: str = field(default_factory=_endpoint)
     timeout_seconds: float = 2.0
@@ -42,11 +42,11 @@ class Metadata:
         return self._required("meta-data/instance-id")
 
     def region(self) -> str:
-        """Return the region this instance runs in."""
+        """Return the region of this instance."""
         return self._required("meta-data/placement/region")
 
     def spot_action(self) -> str | None:
-        """Return `terminate`, `stop` or `hibernate` once EC2 takes this Spot instance back, about 120 s before."""
+        """Return `terminate`, `stop` or `hibernate` about 120 s before EC2 interrupts a Spot Instance, else None."""
         notice = self._get("meta-data/spot/instance-action")
         if notice is None:
             return None
@@ -55,11 +55,11 @@ class Metadata:
         except (ValueError, KeyError, TypeError) as error:
             raise MetadataError(f"the Spot notice {notice!r} has no action") from error
 
-    def asked_to_drain(self) -> bool:
-        """Return whether the instance has the tag that asks its worker to end; not where it may not see its tags."""
+    def drain_requested(self) -> bool:
+        """Return whether the instance has `DRAIN_TAG`; False where it may not read its tags."""
         return self._get(f"meta-data/tags/instance/{DRAIN_TAG}") is not None
 
-    def asked_to_stay(self) -> bool:
+    def is_protected(self) -> bool:
         """Return whether the instance is protected from scale-in; False where it may not read its tags."""
         return self._get(f"meta-data/tags/instance/{PROTECTED_TAG}") is not None
 

@@ -1,4 +1,4 @@
-"""SQS: one queue, standard or FIFO, always in batches of ten.
+"""SQS: one queue, standard or FIFO, in batch calls of up to ten messages.
 
 Limits from https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 """
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 BATCH = 10
-"""Most entries that one batch call takes."""
+"""Maximum entries of one batch call."""
 
 MAX_BATCH_BYTES = 1_048_576
-"""Most bytes of all messages of one SendMessageBatch (1 MiB); SQS refuses a larger batch as a whole.
+"""Maximum bytes of all messages of one SendMessageBatch (1 MiB); SQS rejects a larger batch as a whole.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
 """
@@ -27,10 +27,10 @@ LONG_POLL_SECONDS = 20
 """Longest wait of a receive."""
 
 MAX_IN_FLIGHT = 120_000
-"""Messages of one queue that may be in flight. At this number SQS delivers no message until some are deleted.
+"""Maximum messages of one queue in flight. At this number SQS delivers no message until some are deleted.
 
 A standard queue then answers a short poll with the error `OverLimit`. It answers a long poll with no message and no
-error, and a FIFO queue answers every poll so:
+error, and a FIFO queue does so for every poll:
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html and
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-fifo.html
 """
@@ -42,14 +42,14 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-v
 """
 
 BATCH_ATTEMPTS = 4
-"""How often the entries that a batch call did not take are tried in all."""
+"""Attempts in total for the entries that fail in a batch call."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
-    """A message to send; `id` tells its sender which messages were refused, and does not reach the queue."""
+    """A message to send; the sender finds rejected messages by `id`, which is not sent."""
 
     id: str
     body: str
@@ -57,11 +57,11 @@ class OutgoingMessage:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """A message in hand until its visibility timeout ends.
+    """A received message, in flight until its visibility timeout ends.
 
     Attributes:
-        receive_count: how often it has been received, this time included.
-        sent_at: when SQS took it, in epoch seconds of SQS's clock.
+        receive_count: number of receives, including this one.
+        sent_at: when SQS accepted it, in epoch seconds of SQS's clock.
         first_received_at: when it was first received, in epoch seconds of SQS's clock.
     """
 
@@ -75,7 +75,7 @@ class ReceivedMessage:
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
-    """SQS's approximate figures; on AWS they may lag by a minute."""
+    """SQS's approximate numbers of messages; on AWS they may lag by a minute."""
 
     visible: int
     in_flight: int
@@ -88,7 +88,7 @@ class QueueCounts:
 
     @property
     def total(self) -> int:
-        """Everything that has not been deleted."""
+        """All messages that are not deleted."""
         return self.visible + self.in_flight + self.delayed
 
 
@@ -102,16 +102,16 @@ class Queue:
 
     @classmethod
     def named(cls, client: "SQSClient", name: str) -> "Queue":
-        """Return the queue of that name in the client's account and region."""
+        """Return the queue called `name` in the client's account and region."""
         return cls(client, client.get_queue_url(QueueName=name)["QueueUrl"])
 
     @property
     def fifo(self) -> bool:
-        """Whether it is a FIFO queue; SQS demands the suffix."""
+        """Whether it is a FIFO queue; SQS requires the suffix."""
         return self.url.endswith(".fifo")
 
     def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
-        """Send `messages`; return those that SQS did not take after `BATCH_ATTEMPTS` tries."""
+        """Send `messages`; return those that SQS did not accept after `BATCH_ATTEMPTS` attempts."""
         return self._in_batches(
             messages,
             lambda entries: self.client.send_message_batch(QueueUrl=self.url, Entries=entries),
@@ -122,17 +122,17 @@ class Queue:
     def _entry(self, message: OutgoingMessage) -> dict[str, Any]:
         entry = {"MessageBody": message.body}
         if self.fifo:
-            # Both are unique. A group in flight would hold back its rest, and order does not matter here. A repeated
-            # deduplication id would drop a legitimate repeat: a retry, its response, a request that was sent again.
+            # Both are unique. A message in flight blocks the rest of its group, and order does not matter here. A
+            # repeated deduplication id would drop a legitimate repeat: a retry, its response, a request sent again.
             unique = uuid4().hex
             entry |= {"MessageGroupId": unique, "MessageDeduplicationId": unique}
         return entry
 
-    def receive(self, most: int = BATCH, wait_seconds: int = LONG_POLL_SECONDS) -> list[ReceivedMessage]:
-        """Return up to `most` (1 to 10) messages, waiting up to `wait_seconds` (0 to 20) for the first."""
+    def receive(self, max_messages: int = BATCH, wait_seconds: int = LONG_POLL_SECONDS) -> list[ReceivedMessage]:
+        """Return up to `max_messages` (1 to 10), waiting up to `wait_seconds` (0 to 20) for the first."""
         reply = self.client.receive_message(
             QueueUrl=self.url,
-            MaxNumberOfMessages=most,
+            MaxNumberOfMessages=max_messages,
             WaitTimeSeconds=wait_seconds,
             MessageSystemAttributeNames=[
                 "ApproximateReceiveCount",
@@ -151,7 +151,7 @@ class Queue:
         )
 
     def change_visibility(self, receipts: Sequence[str], seconds: int) -> list[str]:
-        """Hide the messages for `seconds` from now (0 gives them back); return those no longer in hand."""
+        """Set the visibility timeout to `seconds` from now (0 returns the messages); return receipts that fail."""
         return self._in_batches(
             receipts,
             lambda entries: self.client.change_message_visibility_batch(QueueUrl=self.url, Entries=entries),
@@ -159,7 +159,7 @@ class Queue:
         )
 
     def counts(self) -> QueueCounts:
-        """Return how many messages the queue holds, by state."""
+        """Return the numbers of messages in the queue, by state."""
         attributes = self.client.get_queue_attributes(
             QueueUrl=self.url,
             AttributeNames=[
@@ -181,25 +181,25 @@ class Queue:
         entry: Callable[[_T], dict[str, Any]],
         size: Callable[[_T], int] = lambda _item: 0,
     ) -> list[_T]:
-        """Make the batch call for each batch of items; return the items that it did not take."""
+        """Make the batch call for each batch of items; return the items that failed."""
         return [item for batch in _batches(items, size) for item in self._one_batch(batch, call, entry)]
 
     def _one_batch(
         self, items: Sequence[_T], call: Callable[[Any], Any], entry: Callable[[_T], dict[str, Any]]
     ) -> list[_T]:
-        refused: list[_T] = []
-        left = list(items)
+        rejected: list[_T] = []
+        remaining = list(items)
         for attempt in range(BATCH_ATTEMPTS):
             if attempt:
-                self.sleep(pause_seconds(attempt, first=0.2, most=2.0))
-            reply = call([{"Id": str(index), **entry(item)} for index, item in enumerate(left)])
+                self.sleep(pause_seconds(attempt, first=0.2, maximum=2.0))
+            reply = call([{"Id": str(index), **entry(item)} for index, item in enumerate(remaining)])
             failures = reply.get("Failed", [])
-            # SenderFault means that trying again cannot help, as with a stale receipt.
-            refused += [left[int(failure["Id"])] for failure in failures if failure["SenderFault"]]
-            left = [left[int(failure["Id"])] for failure in failures if not failure["SenderFault"]]
-            if not left:
+            # SenderFault: a retry cannot help, for example with a stale receipt.
+            rejected += [remaining[int(failure["Id"])] for failure in failures if failure["SenderFault"]]
+            remaining = [remaining[int(failure["Id"])] for failure in failures if not failure["SenderFault"]]
+            if not remaining:
                 break
-        return refused + left
+        return rejected + remaining
 
 
 def _batches(items: Sequence[_T], size: Callable[[_T], int]) -> Iterator[Sequence[_T]]:

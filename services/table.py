@@ -1,4 +1,4 @@
-"""DynamoDB: one table, keys `pk` and `sk`, in the few shapes of call that the job store and the lease need."""
+"""DynamoDB: one table with the keys `pk` and `sk`."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 BATCH = 25
-"""Most items that BatchWriteItem takes."""
+"""Maximum items of BatchWriteItem."""
 
 PAGE = 500
-"""Items that one call of a query reads. DynamoDB would read up to 1 MB, some 4,000 items, and so many at once in
-memory make a process large for good.
+"""Items that one call of a query reads. DynamoDB would read up to 1 MB, some 4,000 items: with so many in memory at
+once, a process stays large.
 """
 
 READ_BATCH = 100
-"""Most keys that BatchGetItem takes."""
+"""Maximum keys of BatchGetItem."""
 
 EXPIRES_AT = "expires_at"
-"""Attribute, in epoch seconds: some time after it DynamoDB removes the item, so readers compare it themselves."""
+"""Attribute with the item's expiry in epoch seconds. DynamoDB deletes the item later, so readers check it."""
 
 LAST = "\U0010ffff"
-"""Sorts behind every character: `prefix + LAST` is the end of what begins with `prefix`."""
+"""Sorts after every character: `prefix + LAST` is the end of all keys that begin with `prefix`."""
 
 BATCH_ATTEMPTS = 8
-"""How often what a batch left over is tried in all."""
+"""Attempts in total for the unprocessed items of a batch."""
 
 Item = Mapping[str, str | int]
-"""An item of strings and whole numbers, which is all that is stored here."""
+"""An item; its attributes are strings and whole numbers."""
 
 
 class TableBusyError(FleetsightError):
-    """Raised when DynamoDB did not take or read a whole batch after `BATCH_ATTEMPTS` tries."""
+    """Raised when DynamoDB did not process a whole batch in `BATCH_ATTEMPTS` attempts."""
 
 
 THROTTLING_CODES = frozenset(
@@ -49,7 +49,7 @@ THROTTLING_CODES = frozenset(
 
 
 def is_throttled(error: Exception) -> bool:
-    """Return whether a call failed because DynamoDB throttles it, after all tries."""
+    """Return whether a call failed because DynamoDB throttled it, after all attempts."""
     code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
     return isinstance(error, TableBusyError) or code in THROTTLING_CODES
 
@@ -63,19 +63,19 @@ class Table:
     sleep: Callable[[float], None] = time.sleep
 
     def put_all(self, items: Sequence[Item]) -> None:
-        """Put `items`, each over the item that was there, in batches of 25.
+        """Put `items`, replacing existing ones, in batches of 25.
 
         Raises:
-            TableBusyError: when some could not be put; the others were. Putting all again is safe.
+            TableBusyError: some could not be put; the others were. Putting all again is safe.
         """
         for start in range(0, len(items), BATCH):
             self._write_batch([{"PutRequest": {"Item": _encode(item)}} for item in items[start : start + BATCH]])
 
     def delete_all(self, keys: Sequence[tuple[str, str]]) -> None:
-        """Delete the items with these `(pk, sk)`, in batches of 25; one that is gone already is no error.
+        """Delete the items with these `(pk, sk)`, in batches of 25; missing ones are ignored.
 
         Raises:
-            TableBusyError: when some could not be deleted; deleting all again is safe.
+            TableBusyError: some could not be deleted; deleting all again is safe.
         """
         for start in range(0, len(keys), BATCH):
             self._write_batch([{"DeleteRequest": {"Key": _key(pk, sk)}} for pk, sk in keys[start : start + BATCH]])
@@ -83,17 +83,17 @@ class Table:
     def _write_batch(self, requests: list[Any]) -> None:
         for attempt in range(BATCH_ATTEMPTS):
             if attempt:
-                self.sleep(pause_seconds(attempt, first=0.1, most=5.0))
+                self.sleep(pause_seconds(attempt, first=0.1, maximum=5.0))
             reply = self.client.batch_write_item(RequestItems={self.name: requests})
             requests = list(reply.get("UnprocessedItems", {}).get(self.name, []))
             if not requests:
                 return
         raise TableBusyError(
-            f"the table {self.name!r} left {len(requests)} items after {BATCH_ATTEMPTS} tries; try again later"
+            f"the table {self.name!r} left {len(requests)} items unprocessed in {BATCH_ATTEMPTS} attempts; try again later"
         )
 
     def put_if(self, item: Item, condition: str, values: Item | None = None) -> bool:
-        """Put `item` if `condition` holds of what is there (`#name` stands for an attribute); tell whether it did."""
+        """Put `item` if `condition` holds for the existing item (`#name` is an attribute); return whether it did."""
         return self._if_condition_holds(
             lambda extra: self.client.put_item(TableName=self.name, Item=_encode(item), **extra),
             condition,
@@ -101,7 +101,7 @@ class Table:
         )
 
     def delete_if(self, pk: str, sk: str, condition: str, values: Item | None = None) -> bool:
-        """Delete an item if `condition` holds of it; tell whether it did."""
+        """Delete an item if `condition` holds for it; return whether it did."""
         return self._if_condition_holds(
             lambda extra: self.client.delete_item(TableName=self.name, Key=_key(pk, sk), **extra),
             condition,
@@ -109,9 +109,9 @@ class Table:
         )
 
     def set(self, pk: str, sk: str, attributes: Item, condition: str | None = None) -> bool:
-        """Set some attributes of an item, leaving its others; tell whether `condition`, if any, held.
+        """Set some attributes of an item and leave the others; return whether `condition`, if any, held.
 
-        In `condition`, `#a` stands for the attribute a, and `:a` for the new value of a.
+        In `condition`, `#a` is the attribute a, and `:a` its new value.
         """
         assignments = ", ".join(f"#{name} = :{name}" for name in attributes)
         return self._if_condition_holds(
@@ -132,10 +132,10 @@ class Table:
         condition: str | None = None,
         values: Item | None = None,
     ) -> Item | None:
-        """Add `amounts` to numbers of an item and set some of its `attributes`, in one step with all who do the same.
+        """Add `amounts` to numbers of an item and set some of its `attributes`, atomically.
 
-        A number that is not there yet counts as 0, and so does an item. Returns what the item is then, or None when
-        `condition`, written as for `put_if`, did not hold, so that nothing was done.
+        Missing numbers and a missing item count as 0. Returns the new item, or None if `condition` (as for `put_if`)
+        did not hold and nothing was changed.
         """
         replies: list[Any] = []
         additions = ", ".join(f"#{name} :more_{name}" for name in amounts)
@@ -204,7 +204,7 @@ class Table:
         found: list[Item] = []
         for attempt in range(BATCH_ATTEMPTS):
             if attempt:
-                self.sleep(pause_seconds(attempt, first=0.1, most=5.0))
+                self.sleep(pause_seconds(attempt, first=0.1, maximum=5.0))
             reply = self.client.batch_get_item(RequestItems={self.name: {"Keys": keys, "ConsistentRead": True}})
             found += [_decode(item) for item in reply["Responses"].get(self.name, [])]
             left = reply.get("UnprocessedKeys", {}).get(self.name)

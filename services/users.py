@@ -15,15 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from services.user_errors import (
-    EmailRefusedError,
-    PasswordRefusedError,
-    SecondFactorError,
-    SignedOutError,
-    WrongCodeError,
-    WrongCredentialsError,
-    WrongSecondFactorError,
-)
-from services.user_refusals import (
     ANSWERING_WITH_A_CODE,
     ASKING_FOR_A_CODE,
     BEGINNING_A_SECOND_FACTOR,
@@ -34,7 +25,14 @@ from services.user_refusals import (
     REVOKING,
     SETTING_THE_FIRST_PASSWORD,
     SIGNING_IN,
-    refused_as,
+    EmailRefusedError,
+    PasswordRefusedError,
+    SecondFactorError,
+    SignedOutError,
+    WrongCodeError,
+    WrongCredentialsError,
+    WrongSecondFactorError,
+    translated_errors,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +55,7 @@ MAX_SESSION_CHARACTERS = 2_048 + 2 * (MAX_EMAIL_CHARACTERS + 1)
 
 MAX_TOKEN_CHARACTERS = 16_384
 
-_CODE_OF_AN_APP: Final = "SOFTWARE_TOKEN_MFA"
+_TOTP_CHALLENGE: Final = "SOFTWARE_TOKEN_MFA"
 """Cognito's name of the challenge, and of the setting of an account, for codes of an authenticator app (RFC 6238)."""
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
@@ -79,7 +77,7 @@ class PoolTokens:
 
 
 @dataclass(frozen=True)
-class NewPasswordWanted:
+class NewPasswordRequired:
     """The first sign-in to an account that ops made: it asks for a new password.
 
     Attributes:
@@ -90,7 +88,7 @@ class NewPasswordWanted:
 
 
 @dataclass(frozen=True)
-class CodeWanted:
+class CodeRequired:
     """The password was right, and the account has a second factor: the pool asks for a code of it.
 
     Attributes:
@@ -140,69 +138,69 @@ class UserPool:
         """
         name = required_email(email)
         attributes = [{"Name": "email", "Value": name}, {"Name": "email_verified", "Value": "true"}]
-        with refused_as(INVITING):
+        with translated_errors(INVITING):
             self._client.admin_create_user(
                 UserPoolId=self._pool_id,
                 Username=name,
                 MessageAction="SUPPRESS",
                 UserAttributes=attributes,  # type: ignore[arg-type]  # of dicts that are TypedDicts
             )
-        with refused_as(INVITING):
+        with translated_errors(INVITING):
             self._client.admin_create_user(
                 UserPoolId=self._pool_id, Username=name, MessageAction="RESEND", DesiredDeliveryMediums=["EMAIL"]
             )
 
-    def sign_in(self, email: str, password: str) -> PoolTokens | NewPasswordWanted | CodeWanted:
+    def sign_in(self, email: str, password: str) -> PoolTokens | NewPasswordRequired | CodeRequired:
         """Sign in.
 
         Raises:
             WrongCredentialsError: wrong, unknown or disabled.
             PasswordResetError, SecondFactorError: as they say; the password was right.
         """
-        name = email_of(email)
+        name = normalise_email(email)
         if name is None or not _PASSWORD.fullmatch(password) or len(password) > MAX_PASSWORD_CHARACTERS:
             raise WrongCredentialsError
-        with refused_as(SIGNING_IN):
+        with translated_errors(SIGNING_IN):
             reply = self._client.initiate_auth(
                 ClientId=self._client_id,
                 AuthFlow="USER_PASSWORD_AUTH",
                 AuthParameters={"USERNAME": name, "PASSWORD": password},
             )
         if reply.get("ChallengeName") == "NEW_PASSWORD_REQUIRED":
-            return NewPasswordWanted(_session_of(name, reply))
-        if reply.get("ChallengeName") == _CODE_OF_AN_APP:
-            return CodeWanted(_session_of(name, reply))
+            return NewPasswordRequired(_session_of(name, reply))
+        if reply.get("ChallengeName") == _TOTP_CHALLENGE:
+            return CodeRequired(_session_of(name, reply))
         return _tokens(reply.get("AuthenticationResult"))
 
-    def set_first_password(self, email: str, session: str, password: str) -> PoolTokens | CodeWanted:
-        """Answer `NewPasswordWanted`, which signs in.
+    def set_first_password(self, email: str, session: str, password: str) -> PoolTokens | CodeRequired:
+        """Answer `NewPasswordRequired`, which signs in.
 
         Raises:
             PasswordRefusedError: choose another; the session is still good.
             WrongCredentialsError: the session has expired or is another account's: sign in again.
         """
-        name, username, pools_session = _who_answers(email, session)
+        name, username, pools_session = _challenge_parts(email, session)
         _check_new_password(password)
-        with refused_as(SETTING_THE_FIRST_PASSWORD):
+        with translated_errors(SETTING_THE_FIRST_PASSWORD):
             answers = {"USERNAME": username, "NEW_PASSWORD": password}
             reply = self._answer("NEW_PASSWORD_REQUIRED", pools_session, answers)
-        if reply.get("ChallengeName") == _CODE_OF_AN_APP:
-            return CodeWanted(_session_of(name, reply))
+        if reply.get("ChallengeName") == _TOTP_CHALLENGE:
+            return CodeRequired(_session_of(name, reply))
         return _tokens(reply.get("AuthenticationResult"))
 
     def answer_code(self, email: str, session: str, code: str) -> PoolTokens:
-        """Answer `CodeWanted` with a code of the authenticator app, which signs in.
+        """Answer `CodeRequired` with a code of the authenticator app, which signs in.
 
         Raises:
             WrongSecondFactorError: the code is wrong or has been used; the session is still good.
             WrongCredentialsError: the session has expired or is another account's: sign in again.
         """
-        (_, username, pools_session), digits = _who_answers(email, session), _digits(code)
+        (_, username, pools_session), digits = _challenge_parts(email, session), _digits(code)
         if digits is None:
             raise WrongSecondFactorError
-        with refused_as(ANSWERING_WITH_A_CODE):
-            answers = {"USERNAME": username, f"{_CODE_OF_AN_APP}_CODE": digits}
-            reply = self._answer(_CODE_OF_AN_APP, pools_session, answers)
+        with translated_errors(ANSWERING_WITH_A_CODE):
+            answers = {"USERNAME": username, f"{_TOTP_CHALLENGE}_CODE": digits}
+            reply = self._answer(_TOTP_CHALLENGE, pools_session, answers)
         return _tokens(reply.get("AuthenticationResult"))
 
     def begin_second_factor(self, access_token: str) -> str:
@@ -215,7 +213,7 @@ class UserPool:
             WrongCredentialsError: the token has expired or was revoked: sign in again.
             NoSecondFactorsError: the pool has none.
         """
-        with refused_as(BEGINNING_A_SECOND_FACTOR):
+        with translated_errors(BEGINNING_A_SECOND_FACTOR):
             return self._client.associate_software_token(AccessToken=access_token)["SecretCode"]
 
     def confirm_second_factor(self, access_token: str, code: str) -> None:
@@ -227,7 +225,7 @@ class UserPool:
         """
         if (digits := _digits(code)) is None:
             raise WrongSecondFactorError
-        with refused_as(CONFIRMING_A_SECOND_FACTOR):
+        with translated_errors(CONFIRMING_A_SECOND_FACTOR):
             self._client.verify_software_token(AccessToken=access_token, UserCode=digits)
             self._client.set_user_mfa_preference(
                 AccessToken=access_token, SoftwareTokenMfaSettings={"Enabled": True, "PreferredMfa": True}
@@ -256,7 +254,7 @@ class UserPool:
         """
         if not 0 < len(refresh_token) <= MAX_TOKEN_CHARACTERS:
             raise SignedOutError
-        with refused_as(REFRESHING):
+        with translated_errors(REFRESHING):
             reply = self._client.initiate_auth(
                 ClientId=self._client_id,
                 AuthFlow="REFRESH_TOKEN_AUTH",
@@ -267,13 +265,13 @@ class UserPool:
     def sign_out(self, refresh_token: str) -> None:
         """Revoke a refresh token; one that is good for nothing already stays so."""
         if 0 < len(refresh_token) <= MAX_TOKEN_CHARACTERS:
-            with refused_as(REVOKING):
+            with translated_errors(REVOKING):
                 self._client.revoke_token(Token=refresh_token, ClientId=self._client_id)
 
-    def forget_password(self, email: str) -> None:
+    def send_reset_code(self, email: str) -> None:
         """Have a code for a new password sent to an account's address; nothing is said where there is none."""
-        if name := email_of(email):
-            with refused_as(ASKING_FOR_A_CODE):
+        if name := normalise_email(email):
+            with translated_errors(ASKING_FOR_A_CODE):
                 self._client.forgot_password(ClientId=self._client_id, Username=name)
 
     def reset_password(self, email: str, code: str, password: str) -> str:
@@ -283,9 +281,9 @@ class UserPool:
             PasswordRefusedError: choose another; the code is still good.
             WrongCodeError: wrong, expired, used, or there is no such account.
         """
-        name, digits = _who_proves(email, code)
+        name, digits = _reset_parts(email, code)
         _check_new_password(password)
-        with refused_as(PROVING):
+        with translated_errors(PROVING):
             self._client.confirm_forgot_password(
                 ClientId=self._client_id, Username=name, ConfirmationCode=digits, Password=password
             )
@@ -309,7 +307,7 @@ class UserPool:
             attributes.get("email", ""),
             user["Enabled"],
             groups,
-            _CODE_OF_AN_APP in user.get("UserMFASettingList", ()),
+            _TOTP_CHALLENGE in user.get("UserMFASettingList", ()),
         )
 
     def _answer(
@@ -320,7 +318,7 @@ class UserPool:
         )
 
 
-def email_of(text: str) -> str | None:
+def normalise_email(text: str) -> str | None:
     """Return an e-mail address as the pool has it, in small letters; None for what cannot be one."""
     name = text.strip().lower()
     plausible = len(name) <= MAX_EMAIL_CHARACTERS and name.isprintable() and _EMAIL.fullmatch(name)
@@ -333,13 +331,13 @@ def required_email(text: str) -> str:
     Raises:
         EmailRefusedError: when it cannot be one.
     """
-    if (name := email_of(text)) is None:
+    if (name := normalise_email(text)) is None:
         raise EmailRefusedError
     return name
 
 
-def _who_proves(email: str, code: str) -> tuple[str, str]:
-    name, digits = email_of(email), _digits(code)
+def _reset_parts(email: str, code: str) -> tuple[str, str]:
+    name, digits = normalise_email(email), _digits(code)
     if name is None or digits is None:
         raise WrongCodeError
     return name, digits
@@ -355,9 +353,9 @@ def _session_of(email: str, reply: "InitiateAuthResponseTypeDef | RespondToAuthC
     return f"{email} {username} {reply['Session']}"
 
 
-def _who_answers(email: str, session: str) -> tuple[str, str, str]:
+def _challenge_parts(email: str, session: str) -> tuple[str, str, str]:
     """Return the parts of `session`, which has to be of this address."""
-    name, parts = email_of(email), session.split(" ")
+    name, parts = normalise_email(email), session.split(" ")
     if name is None or len(session) > MAX_SESSION_CHARACTERS or len(parts) != 3 or parts[0] != name or "" in parts:
         raise WrongCredentialsError
     return name, parts[1], parts[2]

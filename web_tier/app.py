@@ -19,15 +19,12 @@ from web_tier.auth.guard import install_guard, install_identification
 from web_tier.auth.permissions import check_rights
 from web_tier.backend import Backend, install_backend
 from web_tier.bootstrap import bootstrap_files
-from web_tier.cors import CrossOrigin
-from web_tier.hosts import refuse_other_hosts
+from web_tier.middleware import CrossOrigin, log_requests, reject_other_hosts, secure
 from web_tier.pages.routes import install_pages
 from web_tier.problems import answer_problems
 from web_tier.proxy import BehindProxy
 from web_tier.rate_limits.limiter import install_rate_limiter
-from web_tier.request_log import log_requests
 from web_tier.result_services import install_result_services
-from web_tier.security import secure
 from web_tier.slow_clients import init_timeouts
 
 SMALL_BODY_BYTES = 64 * 1024
@@ -63,11 +60,11 @@ def create_app(
     install_backend(app, backend)
     install_result_services(app, backend)
     log_requests(app)
-    refuse_other_hosts(app, config.web.hosts, config.web.host)
+    reject_other_hosts(app, config.web.hosts, config.web.host)
     init_timeouts(app)
-    friends = CrossOrigin(config.web.cors_origins)
-    friends.install(app)
-    secure(app, friends)
+    cross_origin = CrossOrigin(config.web.cors_origins)
+    cross_origin.install(app)
+    secure(app, cross_origin)
     install_auth(app, auth or create_auth(backend))
     install_identification(app)
     install_rate_limiter(app, backend)

@@ -15,11 +15,11 @@ from flask import Flask, Response, g, request
 
 from core.audit import AuditEvent, AuditTrail, new_event
 from services.table import TableBusyError
-from services.users import email_of
+from services.users import normalise_email
 from web_tier.auth.context import current_auth
 from web_tier.auth.identity import known_identity
 from web_tier.backend import current_backend
-from web_tier.request_log import request_id
+from web_tier.middleware import request_id
 
 SIGN_IN, FAILED_SIGN_IN, PASSWORD_RESET = "sign-in", "failed sign-in", "password reset"
 CODE_ASKED_FOR, RECOVERY_CODE_USED = "code asked for", "recovery code used"
@@ -80,7 +80,7 @@ def record_audit_events(app: Flask) -> None:
 
 def audit_as(action: str, user: str) -> None:
     """Let the current request be the event `action` of `user`, with any answer."""
-    g.audit_event = action, email_of(user) or ""
+    g.audit_event = action, normalise_email(user) or ""
 
 
 def audit_details(**details: object) -> None:
@@ -106,7 +106,7 @@ def _event(status: int) -> AuditEvent | None:
     if "audit_event" in g:
         action, user = g.audit_event
     elif action := _BY_FORM.get((endpoint, status)):
-        user = email_of(request.form.get("email", "")) or ""
+        user = normalise_email(request.form.get("email", "")) or ""
     elif identity is not None and status == 401 and endpoint in _PROOFS_BY_USER:
         action, user = FAILED_SIGN_IN, identity.email
         audit_details(by=identity.by)

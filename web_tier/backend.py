@@ -17,8 +17,7 @@ from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
 from core.result_cache import ResultCache
 from services.clients import Clients
-from services.forms import Forms
-from services.s3 import Bucket
+from services.s3 import Bucket, Forms
 from services.sqs import Queue
 from services.table import Table
 from web_tier.bulkheads import Bulkheads

@@ -18,7 +18,7 @@ def order_drain(store: FleetStore, instance_id: str, now: datetime) -> None:
         NotFoundError: when no such instance of the fleet is running; says what there is of it.
     """
     drainable(store, instance_id)
-    store.ask_to_drain(instance_id, now)
+    store.request_drain(instance_id, now)
 
 
 def drainable(store: FleetStore, instance_id: str) -> FleetInstance | None:

@@ -56,7 +56,7 @@ timeout = 30
 graceful_timeout = 10
 backlog = 2048
 
-accesslog = None  # web_tier.request_log writes a line for each request, with its id
+accesslog = None  # web_tier.middleware writes a line for each request, with its id
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -27,9 +27,8 @@ from core.tokens import TokenUncheckedError
 from services.errors import NotFoundError
 from services.table import TableBusyError
 from services.user_errors import UserPoolError
-from web_tier.audience import is_for_programs
 from web_tier.memory import is_exhausted
-from web_tier.request_log import request_id
+from web_tier.middleware import is_for_programs, request_id
 from web_tier.uploads.memory_limiter import BusyError
 
 CONTENT_TYPE = "application/problem+json"

@@ -104,7 +104,7 @@ class FleetStore:
         """Return to the limits of config.yaml."""
         self.table.delete_all([(FLEET, _LIMITS)])
 
-    def ask_to_drain(self, instance_id: str, now: datetime) -> None:
+    def request_drain(self, instance_id: str, now: datetime) -> None:
         """Ask the controller to drain an instance; asking again changes nothing."""
         self._put(f"{_DRAIN}{instance_id}", now.isoformat())
 

@@ -268,7 +268,7 @@ def _drain_share(context: AwsContext, old: Sequence[StackInstance], share: int) 
     for worker in chosen:
         _terminate_on_shutdown(context, worker)
     if new := [worker.instance_id for worker in chosen if not worker.draining]:
-        fleet.ask_to_drain(new)
+        fleet.request_drain(new)
         context.report_change(f"asked {len(new)} workers to finish what they have and end: {', '.join(new)}")
     return frozenset(worker.instance_id for worker in chosen)
 

@@ -170,7 +170,7 @@ class Batch:
                 # twice in the job, and once here: the summary contains acknowledged images only.
                 if attempt == UPLOAD_ATTEMPTS or self.interrupted():
                     raise
-                self.sleep(pause_seconds(attempt, first=1.0, most=8.0))
+                self.sleep(pause_seconds(attempt, first=1.0, maximum=8.0))
         raise AssertionError("the last attempt returns or raises")
 
     def _poll(self, job_id: str, progress: BatchProgress) -> None:

@@ -11,10 +11,10 @@ from typing import cast
 from core.credentials import PersonalTokens
 from core.provision import provision_user_pool
 from localcloud.cognito.mailbox import Mail
-from services.accounts import Accounts, drawn_password
+from services.accounts import Accounts, random_password
 from services.clients import Clients
 from services.table import Table
-from services.users import NewPasswordWanted, PoolTokens, UserPool
+from services.users import NewPasswordRequired, PoolTokens, UserPool
 from web_tier.auth.identity import Scope
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
@@ -74,9 +74,9 @@ def _make_operator(accounts: Accounts, pool: UserPool) -> tuple[str, PoolTokens]
     """Create the operator's account; return its password, and the tokens of a sign-in."""
     temporary = accounts.add(OPERATOR)
     accounts.set_operator(OPERATOR, is_operator=True)
-    password = drawn_password()
+    password = random_password()
     reply = pool.sign_in(OPERATOR, temporary)
-    if isinstance(reply, NewPasswordWanted):
+    if isinstance(reply, NewPasswordRequired):
         reply = pool.set_first_password(OPERATOR, reply.session, password)
     return password, cast(PoolTokens, reply)  # a new account has no second factor
 

@@ -31,7 +31,7 @@ from scripts.client import ApiClient
 from scripts.run.batch import Batch
 from scripts.run.images import ImageSet, sample_images
 from services.accounts import Accounts
-from services.users import NewPasswordWanted, PoolTokens, UserPool
+from services.users import NewPasswordRequired, PoolTokens, UserPool
 from tests.support.cassettes import record
 
 RECORDED: Final = Path(__file__).parent / "recorded"
@@ -94,7 +94,7 @@ class Life:
         """Create the account of an operator and choose its password."""
         temporary = self.run("users", "add", EMAIL, "--operator").strip().rsplit(" ", 1)[1]
         wanted = self._pool.sign_in(EMAIL, temporary)
-        assert isinstance(wanted, NewPasswordWanted)
+        assert isinstance(wanted, NewPasswordRequired)
         assert isinstance(self._pool.set_first_password(EMAIL, wanted.session, self.password), PoolTokens)
 
     def sign_in(self, address: str) -> PageClient:

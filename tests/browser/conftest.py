@@ -52,7 +52,7 @@ from scripts.demo_model.signs import samples
 from scripts.run.system import System, free_port
 from services.s3 import Bucket
 from services.table import Table
-from services.users import NewPasswordWanted, UserPool
+from services.users import NewPasswordRequired, UserPool
 from tests.support.jobs import failed, put_results
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -137,7 +137,7 @@ def person(system: System, name: str) -> tuple[str, str]:
     pool = UserPool(system.clients.cognito_idp, system.sign_in.pool_id, system.sign_in.client_id)
     pool.invite(email)
     wanted = pool.sign_in(email, system.mailed(email)[-1])
-    assert isinstance(wanted, NewPasswordWanted)
+    assert isinstance(wanted, NewPasswordRequired)
     pool.set_first_password(email, wanted.session, password)
     return email, password
 

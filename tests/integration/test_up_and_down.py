@@ -26,7 +26,7 @@ from scripts.aws.logs import LogReader
 from scripts.aws.status import read_status
 from scripts.aws.teardown.resources import user_pools
 from scripts.run.system import ROOT
-from services.users import NewPasswordWanted, PoolTokens, UserPool
+from services.users import NewPasswordRequired, PoolTokens, UserPool
 from tests.integration.aws_builders import Builders, Clock
 from tests.support.aws_resources import WITH_SITE, data_buckets, launch_workers, left, make_belongings
 from tests.support.aws_stage import Stage
@@ -180,6 +180,6 @@ def people_sign_in(stage: Stage, email: str) -> None:
     assert endpoint_url is not None
     pool.invite(email)
     wanted = pool.sign_in(email, next(mail.secret for mail in mails(endpoint_url) if mail.to == email))
-    assert isinstance(wanted, NewPasswordWanted)
+    assert isinstance(wanted, NewPasswordRequired)
     pool.set_first_password(email, wanted.session, PASSWORD)
     assert isinstance(pool.sign_in(email, PASSWORD), PoolTokens)

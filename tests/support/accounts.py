@@ -19,7 +19,7 @@ from services.user_errors import (
     WrongCredentialsError,
     WrongSecondFactorError,
 )
-from services.users import Account, CodeWanted, NewPasswordWanted, PoolTokens, UserPool, required_email
+from services.users import Account, CodeRequired, NewPasswordRequired, PoolTokens, UserPool, required_email
 from web_tier.auth.context import AccountCache, AuthContext, AuthServices
 from web_tier.auth.session_keys import SessionKeys
 from web_tier.auth.sessions import RenewedTokens, Sessions, SessionStore, SessionTimes
@@ -69,19 +69,19 @@ class MemoryPool:
             self.people[email].password = TEMPORARY
             self.mailed.append(email)
 
-    def forget_password(self, email: str) -> None:
+    def send_reset_code(self, email: str) -> None:
         self._attempt()
         if email in self.people:
             self.mailed.append(email)
 
-    def sign_in(self, email: str, password: str) -> PoolTokens | NewPasswordWanted | CodeWanted:
+    def sign_in(self, email: str, password: str) -> PoolTokens | NewPasswordRequired | CodeRequired:
         self._attempt()
         person = self.people.get(email)
         if person is None or person.password != password:
             raise WrongCredentialsError
         if person.app:
-            return CodeWanted(f"session of {email}")
-        return NewPasswordWanted(f"session of {email}") if person.first else _tokens(email)
+            return CodeRequired(f"session of {email}")
+        return NewPasswordRequired(f"session of {email}") if person.first else _tokens(email)
 
     def answer_code(self, email: str, session: str, code: str) -> PoolTokens:
         self._attempt()

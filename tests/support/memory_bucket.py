@@ -77,7 +77,7 @@ class MemoryBucket(Bucket):
         """Yield an object in one part."""
         yield self.get(key)
 
-    def look(self, key: str) -> StoredObject | None:
+    def head(self, key: str) -> StoredObject | None:
         """Return size and type of an object, or None."""
         body = self.call("head", lambda: self.objects.get(key))
         return None if body is None else StoredObject(len(body), self.types[key])
@@ -95,11 +95,11 @@ class MemoryBucket(Bucket):
         if keys:
             self.call("delete", lambda: [self.objects.pop(key, None) for key in keys])
 
-    def keys(self, folder: str, most: int) -> list[str]:
-        """Return up to `most` keys in a folder, in order."""
+    def list_keys(self, folder: str, limit: int) -> list[str]:
+        """Return up to `limit` keys in a folder, in order."""
         inside = f"{folder}/"
         found = self.call("list", lambda: sorted(key for key in self.objects if key.startswith(inside)))
-        return list(found[:most])
+        return list(found[:limit])
 
     def _store(self, key: str, body: bytes, content_type: str) -> None:
         self.objects[key], self.types[key] = body, content_type

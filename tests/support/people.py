@@ -90,7 +90,7 @@ class PlayedPool:
         self._ask(refresh_token)
         self.signed_out.append(refresh_token)
 
-    def forget_password(self, email: str) -> None:
+    def send_reset_code(self, email: str) -> None:
         self._ask(email)
 
     def verify(self, text: str) -> TokenClaims:

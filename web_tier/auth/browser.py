@@ -13,10 +13,10 @@ from flask import Request, request
 from markupsafe import Markup
 from werkzeug.exceptions import Forbidden
 
-from web_tier.audience import is_for_programs
 from web_tier.auth.context import current_auth
 from web_tier.auth.identity import known_session
 from web_tier.auth.permissions import RIGHTS, Right
+from web_tier.middleware import is_for_programs
 
 CSRF_FIELD: Final = "csrf_token"
 

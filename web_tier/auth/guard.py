@@ -19,7 +19,6 @@ from werkzeug.wrappers import Response
 from core.credentials import PREFIX
 from core.tokens import TokenRefusedError, TokenUncheckedError
 from services.accounts import OPERATORS
-from web_tier.audience import is_for_programs
 from web_tier.auth.browser import check_request, csrf_field, csrf_token, sign_in_for
 from web_tier.auth.context import COOKIE, AuthContext, current_auth, set_cookie
 from web_tier.auth.identity import (
@@ -32,8 +31,7 @@ from web_tier.auth.identity import (
     set_session,
 )
 from web_tier.auth.permissions import RIGHTS, Right, lacks_second_factor
-from web_tier.request_log import request_id
-from web_tier.security import is_cross_site
+from web_tier.middleware import is_cross_site, is_for_programs, request_id
 
 MAX_HEADER_CHARACTERS: Final = 8_192
 """Maximum characters of the header; a token of the pool has some 1,100, and more with many groups."""

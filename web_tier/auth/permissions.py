@@ -138,7 +138,7 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "operate.limits_page",
             "operate.set_limits",
             "operate.reset_limits",
-            "operate.ask_to_drain",
+            "operate.confirm_drain",
             "operate.drain",
             "dead_letters.dead_letters_page",
             "dead_letters.redrive_letter",

@@ -28,7 +28,7 @@ from itsdangerous import Signer
 from werkzeug.wrappers import Response
 
 from services.errors import ConfigError
-from services.users import email_of
+from services.users import normalise_email
 
 KEYS_FILE_VARIABLE: Final = "FLEETSIGHT_SESSION_KEYS_FILE"
 
@@ -170,7 +170,9 @@ def _text(code: bytes) -> str:
 def remember_device(keys: SessionKeys, email: str, answer: Response, *, second_factor: bool = False) -> None:
     """Set a cookie in `answer` that makes the browser a known device of the account `email` only."""
     device = keys.random_id()
-    value = f"{device}.{keys.mac(_DEVICE_WITH_CODE if second_factor else _DEVICE, email_of(email) or '', device)}"
+    value = (
+        f"{device}.{keys.mac(_DEVICE_WITH_CODE if second_factor else _DEVICE, normalise_email(email) or '', device)}"
+    )
     answer.set_cookie(DEVICE_COOKIE, value, max_age=DEVICE_LIFETIME, secure=True, httponly=True, samesite="Lax")
 
 
@@ -179,7 +181,7 @@ def known_device(keys: SessionKeys, email: str, *, second_factor: bool = False) 
 
     With `second_factor`, the device must have signed in with a code.
     """
-    cookie, name = request.cookies.get(DEVICE_COOKIE, ""), email_of(email)
+    cookie, name = request.cookies.get(DEVICE_COOKIE, ""), normalise_email(email)
     if name is None or len(cookie) > MAX_COOKIE_CHARACTERS:
         return None
     device, _, code = cookie.partition(".")

@@ -53,7 +53,7 @@ class Drainer:
 
     def drain(self, instance_ids: Sequence[str], reason: str) -> None:
         """Drain these workers; if EC2 refuses, the next decision repeats it."""
-        if self._tag(instance_ids, self.fleet.ask_to_drain, "workers could not be drained"):
+        if self._tag(instance_ids, self.fleet.request_drain, "workers could not be drained"):
             self._drained.update(instance_ids)
             _log.info("workers are draining", extra={"instances": instance_ids, "reason": reason})
 

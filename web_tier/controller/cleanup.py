@@ -97,7 +97,7 @@ class JobCleanup:
         """Remove up to `PORTION` objects of each bucket and as many items; return how many were removed."""
         objects = 0
         for bucket in (self.inputs, self.outputs):
-            keys = bucket.keys(job.job_id, PORTION)
+            keys = bucket.list_keys(job.job_id, PORTION)
             bucket.delete_all(keys)
             objects += len(keys)
         return objects + self.store.remove_items(job, PORTION)

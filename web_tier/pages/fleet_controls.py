@@ -112,7 +112,7 @@ def reset_limits() -> ResponseReturnValue:
     return _redirect_to_fleet()
 
 
-def ask_to_drain(instance_id: str) -> str:
+def confirm_drain(instance_id: str) -> str:
     """Show the form that confirms the drain of an instance."""
     backend = current_backend()
     instance = drainable(backend.fleet, instance_id)

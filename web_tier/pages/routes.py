@@ -10,7 +10,7 @@ from web_tier.pages.account import account, make_token, revoke_token, visitor, v
 from web_tier.pages.audit import audit_page
 from web_tier.pages.dead_letters import dead_letters_page, discard_letter, redrive_letter, redrive_letters
 from web_tier.pages.fleet import fleet_now, fleet_page
-from web_tier.pages.fleet_controls import ask_to_drain, drain, limits_page, pause, reset_limits, resume, set_limits
+from web_tier.pages.fleet_controls import confirm_drain, drain, limits_page, pause, reset_limits, resume, set_limits
 from web_tier.pages.image import image_page, image_preview, image_thumbnail, retry_one
 from web_tier.pages.job import (
     ask_to_delete,
@@ -97,7 +97,7 @@ def _operate() -> Blueprint:
     operate.add_url_rule("/fleet/limits", view_func=limits_page, methods=GET)
     operate.add_url_rule("/fleet/limits", view_func=set_limits, methods=POST)
     operate.add_url_rule("/fleet/limits/reset", view_func=reset_limits, methods=POST)
-    operate.add_url_rule("/fleet/instances/<instance_id>/drain", view_func=ask_to_drain, methods=GET)
+    operate.add_url_rule("/fleet/instances/<instance_id>/drain", view_func=confirm_drain, methods=GET)
     operate.add_url_rule("/fleet/instances/<instance_id>/drain", view_func=drain, methods=POST)
     return operate
 

@@ -16,7 +16,7 @@ from werkzeug.exceptions import BadRequest, Forbidden
 
 from core.tokens import TokenRefusedError
 from services.user_errors import UserPoolError, WrongRecoveryCodeError, WrongSecondFactorError
-from services.users import CodeWanted, PoolTokens, required_email
+from services.users import CodeRequired, PoolTokens, required_email
 from web_tier.audit import RECOVERY_CODE_USED, RECOVERY_CODES_MADE, SECOND_FACTOR_OFF, SECOND_FACTOR_ON, audit_as
 from web_tier.auth.context import AuthContext, current_auth
 from web_tier.auth.identity import current_identity, set_identity, set_session
@@ -129,7 +129,7 @@ class RecoveryPage(MethodView):
         access, email, password = current_auth(), form_field("email"), form_field("password")
         try:
             outcome = access.pool.sign_in(email, password)
-            if isinstance(outcome, CodeWanted):
+            if isinstance(outcome, CodeRequired):
                 _remove_by_code(access, email, form_field("recovery_code"))
                 outcome = access.pool.sign_in(email, password)
         except UserPoolError as error:
@@ -168,7 +168,7 @@ def _verify_user(access: AuthContext) -> bool:
     """
     email = current_identity().email
     outcome = access.pool.sign_in(email, form_field("password"))
-    if isinstance(outcome, CodeWanted):
+    if isinstance(outcome, CodeRequired):
         count_code(email)
         tokens = access.pool.answer_code(email, outcome.session, form_field("code"))
         access.revoke(tokens.refresh_token)

@@ -16,7 +16,7 @@ from werkzeug.exceptions import NotFound
 
 from services.table import TableBusyError
 from services.user_errors import UserPoolError, WrongCredentialsError, WrongSecondFactorError
-from services.users import CodeWanted, NewPasswordWanted, PoolTokens, required_email
+from services.users import CodeRequired, NewPasswordRequired, PoolTokens, required_email
 from web_tier.audit import CODE_ASKED_FOR, FAILED_SIGN_IN, SIGN_IN, audit_as
 from web_tier.auth.browser import FIRST_PAGE
 from web_tier.auth.context import current_auth
@@ -134,12 +134,12 @@ class CodePage(MethodView):
         return access.begin(tokens, redirect_to(next_path()), second_factor=True)
 
 
-def continue_sign_in(outcome: PoolTokens | NewPasswordWanted | CodeWanted) -> Response:
+def continue_sign_in(outcome: PoolTokens | NewPasswordRequired | CodeRequired) -> Response:
     """Sign in, or show the form for what the pool requires besides the password."""
     match outcome:
-        case NewPasswordWanted():
+        case NewPasswordRequired():
             return render_page("new_password", session=outcome.session)
-        case CodeWanted():
+        case CodeRequired():
             audit_as(CODE_ASKED_FOR, form_field("email"))
             keys = current_auth().sessions.keys
             return render_page("code", challenge=keys.seal(CHALLENGE, form_field("email"), outcome.session))
@@ -188,7 +188,7 @@ class ForgotPasswordPage(MethodView):
     def post(self) -> Response:
         """Let the pool mail a code, and show the form for it, whether or not the account exists."""
         try:
-            current_auth().pool.forget_password(required_email(form_field("email")))
+            current_auth().pool.send_reset_code(required_email(form_field("email")))
         except UserPoolError as error:
             return render_error("forgot", error)
         return render_page("reset", message=CODE_MAILED)

@@ -26,8 +26,7 @@ from core.ids import ImageRef, input_key, new_id
 from core.images import FORMATS, too_large
 from core.jobs.models import ImageRecord, Job
 from services.errors import NotFoundError
-from services.forms import Forms, UploadForm
-from services.s3 import Bucket, StoredObject
+from services.s3 import Bucket, Forms, StoredObject, UploadForm
 from web_tier.rate_limits.quotas import UNLIMITED, QuotaScope
 from web_tier.text import clean_filename
 from web_tier.uploads.ingest import CLOUD_ERRORS, UNKEPT, ImageIngest, RejectedUpload, UploadResult, unavailable
@@ -166,7 +165,7 @@ class PresignedUploads:
     def _check_object(self, image: ImageRecord, *, keep: bool) -> UploadResult:
         """Return the record of an image that has arrived as declared, untagged if it is kept, or its rejection."""
         try:
-            found = self.bucket.look(image.key)
+            found = self.bucket.head(image.key)
             if found is None:
                 return RejectedUpload(
                     image.filename, "missing", "it has not arrived: send its form, then commit again"

@@ -65,7 +65,7 @@ def drain_workers(context: AwsContext, seconds: float = DRAIN_SECONDS) -> None:
     fleet = Fleet(context.account.ec2, worker_name(context.prefix))
     at_work = [each for each in _workers(context) if each.state in {"pending", "running"}]
     if new := [each.instance_id for each in at_work if not each.draining]:
-        fleet.ask_to_drain(new)
+        fleet.request_drain(new)
         context.report_change(f"asked {len(new)} workers to finish what they have and end")
     if at_work:
         try:

@@ -124,7 +124,7 @@ def test_row_21_a_notice_in_the_middle_of_a_batch_drains_the_worker_and_costs_no
     refs = site.submit(sign.data for sign in small_signs(150))
     with MetadataService.serve() as service:
         worker = site.start_worker(("-c", NOTICED), AWS_EC2_METADATA_SERVICE_ENDPOINT=service.url)
-        wait_until(lambda: site.outputs.keys(refs[0].job_id, 1), "a prediction is stored")
+        wait_until(lambda: site.outputs.list_keys(refs[0].job_id, 1), "a prediction is stored")
         service.answers[path] = [(200, document)]
         assert worker.wait() == 0
     assert worker.log()[-1]["reason"] == reason

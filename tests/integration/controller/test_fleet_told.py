@@ -94,7 +94,7 @@ def test_ops_set_limits_and_take_them_back_and_drain_an_instance_which_is_replac
     wait_until(lambda: scene.workers() == 2, "as many run as the last good file allows")
 
     [first, *_] = scene.wiring.fleet.instances()
-    fleet.ask_to_drain(first.instance_id, datetime.now(UTC))
+    fleet.request_drain(first.instance_id, datetime.now(UTC))
     wait_until(lambda: fleet.commands().drain == (), "the order is carried out")
     wait_until(lambda: scene.workers() == 3, "another is launched in its place")
     asked = [each.instance_id for each in scene.wiring.fleet.instances() if each.draining]

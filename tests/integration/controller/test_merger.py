@@ -50,7 +50,7 @@ def test_a_large_object_is_put_and_read_in_parts(scene: Scene) -> None:
     scene.wiring.outputs.put_parts("J/large", iter([PART] * PARTS), "application/x-ndjson")
     parts = list(scene.wiring.outputs.stream("J/large"))
     assert b"".join(parts) == PART * PARTS
-    look = scene.wiring.outputs.look("J/large")
+    look = scene.wiring.outputs.head("J/large")
     assert look is not None
     assert (look.size, look.content_type) == (len(PART) * PARTS, "application/x-ndjson")
 

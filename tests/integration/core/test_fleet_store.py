@@ -93,7 +93,7 @@ def test_all_orders_come_in_one_read_and_each_is_taken_back_alone(fleet: FleetSt
     fleet.set_limits(LIMITS.model_copy(update={"max_workers": 9}))
     fleet.set_limits(LIMITS)
     for instance_id in ("i-2", "i-1", "i-2"):
-        fleet.ask_to_drain(instance_id, NOW)
+        fleet.request_drain(instance_id, NOW)
     assert fleet.commands() == Commands(pause, LIMITS, ("i-1", "i-2"))
     fleet.delete_drains(["i-1", "i-gone"])
     fleet.resume()

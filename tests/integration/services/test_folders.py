@@ -18,9 +18,9 @@ def bucket(config: Config, provisioned: Clients) -> Bucket:
 def test_a_folder_is_its_own_keys_only_and_in_portions(bucket: Bucket) -> None:
     for key in ("job/c", "job/a", "job/b", "jobs/x", "other/job/y"):
         bucket.put(key, b"", "image/png")
-    assert bucket.keys("job", most=2) == ["job/a", "job/b"]
-    assert bucket.keys("job", most=10) == ["job/a", "job/b", "job/c"]
-    assert bucket.keys("nothing", most=10) == []
+    assert bucket.list_keys("job", limit=2) == ["job/a", "job/b"]
+    assert bucket.list_keys("job", limit=10) == ["job/a", "job/b", "job/c"]
+    assert bucket.list_keys("nothing", limit=10) == []
 
 
 def test_many_are_deleted_at_once_and_what_is_gone_already_is_no_error(bucket: Bucket) -> None:

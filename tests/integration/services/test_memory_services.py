@@ -72,13 +72,13 @@ def test_an_object_is_stored_read_overwritten_and_deleted(bucket: Bucket) -> Non
     bucket.put("job/a.json", b"1", JSON)
     bucket.put("job/a.json", b"22", JSON)
     assert (bucket.get("job/a.json"), bucket.exists("job/a.json")) == (b"22", True)
-    assert bucket.look("job/a.json") == StoredObject(2, JSON)
+    assert bucket.head("job/a.json") == StoredObject(2, JSON)
     assert b"".join(bucket.stream("job/a.json")) == b"22"
     with pytest.raises(ObjectTooLargeError):
         bucket.get("job/a.json", 1)
     bucket.delete("job/a.json")
     bucket.delete_all(["job/a.json", "job/never"])
-    assert (bucket.look("job/a.json"), bucket.exists("job/a.json")) == (None, False)
+    assert (bucket.head("job/a.json"), bucket.exists("job/a.json")) == (None, False)
     with pytest.raises(NotFoundError):
         bucket.get("job/a.json")
     with pytest.raises(NotFoundError):
@@ -101,8 +101,8 @@ def test_keys_of_a_folder_come_in_order_and_no_others(bucket: Bucket) -> None:
     for key in ("keys/b", "keys/a", "keys2/c"):
         bucket.put(key, b"", JSON)
     bucket.put_parts("keys/parts", iter([b"1", b"2"]), JSON)
-    assert bucket.keys("keys", 10) == ["keys/a", "keys/b", "keys/parts"]
-    assert bucket.keys("keys", 1) == ["keys/a"]
+    assert bucket.list_keys("keys", 10) == ["keys/a", "keys/b", "keys/parts"]
+    assert bucket.list_keys("keys", 1) == ["keys/a"]
     assert bucket.get("keys/parts") == b"12"
 
 

@@ -56,10 +56,10 @@ def test_an_object_that_is_larger_than_its_reader_takes_is_not_read(bucket: Buck
 
 def test_an_object_can_be_looked_at_without_reading_it(bucket: Bucket, clients: Clients) -> None:
     bucket.put("a", bytes(100), "image/jpeg")
-    assert bucket.look("a") == StoredObject(100, "image/jpeg")
-    assert bucket.look("b") is None
+    assert bucket.head("a") == StoredObject(100, "image/jpeg")
+    assert bucket.head("b") is None
     with pytest.raises(ClientError, match="NoSuchBucket"):
-        Bucket.named(clients, "fleetsight-never-made").look("a")
+        Bucket.named(clients, "fleetsight-never-made").head("a")
 
 
 def test_a_new_object_is_stored_once_and_never_over_another(bucket: Bucket, clients: Clients) -> None:
@@ -206,7 +206,7 @@ def test_two_launches_with_one_token_are_one(fleet: Fleet) -> None:
 def test_workers_are_asked_to_stay_or_to_drain_and_that_is_taken_back(fleet: Fleet) -> None:
     first, second = (each.instance_id for each in fleet.launch(SPEC, 2, "token-t" + fleet.name))
     fleet.protect([first, second])
-    fleet.ask_to_drain([first])
+    fleet.request_drain([first])
     assert {each.instance_id: (each.protected, each.draining) for each in fleet.instances()} == {
         first: (True, True), second: (True, False),
     }  # fmt: skip

@@ -33,7 +33,7 @@ from services.user_errors import (
     WrongCredentialsError,
     WrongSecondFactorError,
 )
-from services.users import CodeWanted, NewPasswordWanted, PoolTokens, UserPool
+from services.users import CodeRequired, NewPasswordRequired, PoolTokens, UserPool
 from tests.support.authenticator import App
 
 pytestmark = pytest.mark.processes
@@ -78,7 +78,7 @@ class Stage:
 
     def set_first_password(self, email: str, temporary: str, password: str = PASSWORD) -> PoolTokens:
         wanted = self.pool.sign_in(email, temporary)
-        assert isinstance(wanted, NewPasswordWanted)
+        assert isinstance(wanted, NewPasswordRequired)
         tokens = self.pool.set_first_password(email, wanted.session, password)
         assert isinstance(tokens, PoolTokens)
         return tokens
@@ -91,9 +91,9 @@ class Stage:
         self.pool.confirm_second_factor(tokens.access_token, app.code())
         return email, app
 
-    def asked_for_a_code(self, email: str) -> CodeWanted:
+    def asked_for_a_code(self, email: str) -> CodeRequired:
         wanted = self.pool.sign_in(email, PASSWORD)
-        assert isinstance(wanted, CodeWanted)
+        assert isinstance(wanted, CodeRequired)
         return wanted
 
     def sign_in(self, email: str, password: str = PASSWORD) -> PoolTokens:
@@ -154,7 +154,7 @@ def test_tokens_and_sessions_are_not_shown(stage: Stage) -> None:
     tokens = stage.sign_in(stage.signed_up())
     email = new_email()
     wanted = stage.pool.sign_in(email, stage.accounts.add(email))
-    assert isinstance(wanted, NewPasswordWanted)
+    assert isinstance(wanted, NewPasswordRequired)
     secrets = [tokens.id_token, tokens.access_token, tokens.refresh_token, wanted.session]
     assert not any(secret in f"{tokens!r}{wanted!r}" for secret in secrets)
 
@@ -186,7 +186,7 @@ def test_wrong_passwords_unknown_people_and_disabled_accounts_are_refused_in_the
 def test_a_password_that_the_policy_does_not_take_is_refused_wherever_it_is_set(stage: Stage, password: str) -> None:
     email = new_email()
     wanted = stage.pool.sign_in(email, stage.accounts.add(email))
-    assert isinstance(wanted, NewPasswordWanted)
+    assert isinstance(wanted, NewPasswordRequired)
     with pytest.raises(PasswordRefusedError):
         stage.pool.set_first_password(email, wanted.session, password)
     assert stage.pool.set_first_password(email, wanted.session, PASSWORD), "the session is still good"
@@ -200,7 +200,7 @@ def test_what_is_no_address_is_refused(stage: Stage, email: str) -> None:
         stage.pool.invite(email)
     with pytest.raises(WrongCodeError):
         stage.pool.reset_password(email, "123456", PASSWORD)
-    stage.pool.forget_password(email)
+    stage.pool.send_reset_code(email)
 
 
 def test_s4_a_password_counts_only_for_the_person_who_reads_the_mail(stage: Stage) -> None:
@@ -262,7 +262,7 @@ def test_what_is_no_code_is_not_even_tried(stage: Stage, code: str) -> None:
 
 def test_guessing_for_a_stranger_is_answered_as_guessing_for_an_account(stage: Stage) -> None:
     for name in (stage.signed_up(), new_email()):
-        stage.pool.forget_password(name)
+        stage.pool.send_reset_code(name)
         guess = wrong(stage.mailed(name)[-1]) if stage.mailed(name) else "123456"
         for _ in range(5):
             with pytest.raises(WrongCodeError):
@@ -277,7 +277,7 @@ def test_asking_for_codes_says_nothing_of_accounts_and_mails_nobody_else(stage: 
     stage.accounts.add(of_ops)
     for email in (known, stranger, invited, of_ops):
         for _ in range(7):  # more than are sent
-            stage.pool.forget_password(email)
+            stage.pool.send_reset_code(email)
     sent = {email: len(stage.mailed(email)) for email in (known, stranger, invited, of_ops)}
     assert sent == {known: 1 + 5, stranger: 0, invited: 1, of_ops: 0}
 
@@ -285,7 +285,7 @@ def test_asking_for_codes_says_nothing_of_accounts_and_mails_nobody_else(stage: 
 def test_a_forgotten_password_is_replaced_by_a_code_and_everybody_signed_out(stage: Stage) -> None:
     email = stage.signed_up()
     before = stage.sign_in(email)
-    stage.pool.forget_password(email)
+    stage.pool.send_reset_code(email)
     code = stage.mailed(email)[-1]
     with pytest.raises(PasswordRefusedError):
         stage.pool.reset_password(email, code, "weak")
@@ -301,8 +301,8 @@ def test_a_forgotten_password_is_replaced_by_a_code_and_everybody_signed_out(sta
 
 def test_a_code_is_for_one_purpose_and_one_account(stage: Stage) -> None:
     email, other, invited = stage.signed_up(), stage.signed_up(), new_email()
-    stage.pool.forget_password(email)
-    stage.pool.forget_password(other)
+    stage.pool.send_reset_code(email)
+    stage.pool.send_reset_code(other)
     stage.pool.invite(invited)
     if stage.mailed(email)[-1] != stage.mailed(other)[-1]:
         with pytest.raises(WrongCodeError):
@@ -368,7 +368,7 @@ def test_the_first_sign_in_to_an_account_of_ops_sets_a_password(stage: Stage) ->
     email = new_email()
     temporary = stage.accounts.add(email)
     wanted = stage.pool.sign_in(email, temporary)
-    assert isinstance(wanted, NewPasswordWanted)
+    assert isinstance(wanted, NewPasswordRequired)
     tokens = stage.pool.set_first_password(email, wanted.session, PASSWORD)
     assert isinstance(tokens, PoolTokens)
     assert stage.verifier.verify(tokens.id_token).email == email
@@ -381,7 +381,7 @@ def test_the_first_sign_in_to_an_account_of_ops_sets_a_password(stage: Stage) ->
 def test_the_session_of_one_account_sets_no_other_accounts_password(stage: Stage) -> None:
     email, victim, of_ops = new_email(), stage.signed_up(), new_email()
     wanted = stage.pool.sign_in(email, stage.accounts.add(email))
-    assert isinstance(wanted, NewPasswordWanted)
+    assert isinstance(wanted, NewPasswordRequired)
     stage.accounts.add(of_ops)
     for name in (victim, of_ops, new_email(), "nobody"):
         with pytest.raises(WrongCredentialsError):
@@ -599,9 +599,9 @@ def test_a_temporary_password_does_not_get_around_the_second_factor(stage: Stage
         UserPoolId=stage.pool_id, Username=email, Password=OTHER_PASSWORD, Permanent=False
     )
     wanted = stage.pool.sign_in(email, OTHER_PASSWORD)
-    assert isinstance(wanted, NewPasswordWanted)
+    assert isinstance(wanted, NewPasswordRequired)
     asked = stage.pool.set_first_password(email, wanted.session, PASSWORD)
-    assert isinstance(asked, CodeWanted)
+    assert isinstance(asked, CodeRequired)
     assert stage.pool.answer_code(email, asked.session, app.code())
 
 

@@ -15,7 +15,7 @@ from scripts import users as users_module
 from scripts.run.sign_in import OPERATOR, MailPrinter, prepare_sign_in, sign_in_instructions
 from services.clients import Clients
 from services.table import Table
-from services.users import CodeWanted, NewPasswordWanted, PoolTokens, UserPool
+from services.users import CodeRequired, NewPasswordRequired, PoolTokens, UserPool
 from tests.support.authenticator import App
 
 Command = Callable[..., Result]
@@ -49,7 +49,7 @@ def test_an_account_that_ops_made_is_listed_and_signs_in_with_the_password_that_
 ) -> None:
     made = users("add", ADA, "--operator")
     assert made.exit_code == 0
-    assert isinstance(pool.sign_in(ADA, made.output.split()[-1]), NewPasswordWanted)
+    assert isinstance(pool.sign_in(ADA, made.output.split()[-1]), NewPasswordRequired)
     [line] = [line for line in users("list").output.splitlines() if ADA in line]
     assert "operators" in line
 
@@ -94,7 +94,7 @@ def test_who_runs_a_system_is_its_operator_and_its_key_is_theirs_alone(
 ) -> None:
     found = prepare_sign_in(provisioned, config.names.job_table, tmp_path, name=config.names.job_table)
     pool = UserPool(provisioned.cognito_idp, found.pool_id, found.client_id)
-    assert not isinstance(pool.sign_in(OPERATOR, found.password), NewPasswordWanted)
+    assert not isinstance(pool.sign_in(OPERATOR, found.password), NewPasswordRequired)
     token = PersonalTokens(Table(provisioned.dynamodb, config.names.job_table)).find(found.token)
     assert token is not None
     assert token.scopes == {"classify", "read", "operate"}
@@ -109,7 +109,7 @@ def test_where_operators_must_have_a_second_factor_who_runs_a_system_has_one(
     names = config.names.job_table
     found = prepare_sign_in(provisioned, names, tmp_path, name=names, second_factor=True)
     pool = UserPool(provisioned.cognito_idp, found.pool_id, found.client_id)
-    assert isinstance(pool.sign_in(OPERATOR, found.password), CodeWanted)
+    assert isinstance(pool.sign_in(OPERATOR, found.password), CodeRequired)
     assert found.app_key is not None
     assert found.app_key in sign_in_instructions(found)
     assert found.app_key not in repr(found)
@@ -118,12 +118,12 @@ def test_where_operators_must_have_a_second_factor_who_runs_a_system_has_one(
 def test_ops_turn_a_lost_second_factor_off(users: Command, pool: UserPool) -> None:
     temporary, password = users("add", ADA).output.split()[-1], "Correct-Horse-9"
     wanted = pool.sign_in(ADA, temporary)
-    assert isinstance(wanted, NewPasswordWanted)
+    assert isinstance(wanted, NewPasswordRequired)
     tokens = pool.set_first_password(ADA, wanted.session, password)
     assert isinstance(tokens, PoolTokens)
     app = App(pool.begin_second_factor(tokens.access_token))
     pool.confirm_second_factor(tokens.access_token, app.code())
-    assert isinstance(pool.sign_in(ADA, password), CodeWanted)
+    assert isinstance(pool.sign_in(ADA, password), CodeRequired)
     assert users("second-factor-off", ADA).output.startswith(f"{ADA} signs in by the password alone")
     assert isinstance(pool.sign_in(ADA, password), PoolTokens)
 

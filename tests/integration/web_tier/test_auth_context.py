@@ -12,7 +12,7 @@ from services.accounts import Accounts
 from services.clients import Clients
 from services.errors import ConfigError
 from services.table import Table
-from services.users import NewPasswordWanted, PoolTokens, UserPool
+from services.users import NewPasswordRequired, PoolTokens, UserPool
 from tests.conftest import ConfigMaker
 from web_tier.app import create_app
 from web_tier.auth.context import AuthContext, create_auth
@@ -72,7 +72,7 @@ def test_a_user_of_a_local_pool_signs_in_stays_and_is_disabled(
     pool_id, client_id = provision_user_pool(provisioned, table.name)
     accounts, pool = Accounts(provisioned.cognito_idp, pool_id), UserPool(provisioned.cognito_idp, pool_id, client_id)
     wanted = pool.sign_in(ADA, accounts.add(ADA))
-    assert isinstance(wanted, NewPasswordWanted)
+    assert isinstance(wanted, NewPasswordRequired)
     tokens = pool.set_first_password(ADA, wanted.session, PASSWORD)
     assert isinstance(tokens, PoolTokens)
     auth = {"mode": "cognito", "user_pool_id": pool_id, "client_id": client_id}

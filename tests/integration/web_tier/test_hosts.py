@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 from services.clients import Clients
 from tests.conftest import ConfigMaker
 from web_tier.app import create_app
-from web_tier.hosts import claimed_authority, is_called
+from web_tier.middleware import claimed_authority, is_own_name
 
 NAMES = {"photos.example.org", "localhost"}
 
@@ -27,7 +27,7 @@ NAMES = {"photos.example.org", "localhost"}
     ],
 )
 def test_the_page_answers_to_its_names_and_to_addresses(authority: str) -> None:
-    assert is_called(authority, NAMES)
+    assert is_own_name(authority, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_the_page_answers_to_its_names_and_to_addresses(authority: str) -> None:
     ],
 )
 def test_it_answers_to_nothing_that_only_looks_like_one(authority: str) -> None:
-    assert not is_called(authority, NAMES)
+    assert not is_own_name(authority, NAMES)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_each_request_has_a_line_of_the_log_that_its_address_cannot_forge(
 ) -> None:
     caplog.set_level(logging.INFO)
     answer = client.get('/x%0a{"level":"forged"}')
-    [record] = [record for record in caplog.records if record.name == "web_tier.request_log"]
+    [record] = [record for record in caplog.records if record.name == "web_tier.middleware"]
     line = JsonFormatter("web").format(record)
     assert "\n" not in line
     found = json.loads(line)

@@ -3,7 +3,7 @@
 import pytest
 from flask.testing import FlaskClient
 
-from web_tier.security import is_cross_site
+from web_tier.middleware import is_cross_site
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
 from core.result_cache import ResultCache
 from services.errors import FleetsightError
-from services.forms import UploadForm
+from services.s3 import UploadForm
 from tests.simulation.data_path.pictures import LABELS, index_of
 from tests.simulation.data_path.scheduler import KilledError, Process, Scheduler, TaskLock
 from tests.support.memory_queue import VISIBILITY_SECONDS

@@ -14,7 +14,7 @@ from tests.unit.infra.log_filter import matches, value_in
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.observe import Demand, Observation
 from web_tier.autoscaler.reporting import METRICS_SECONDS, MetricsLogger
-from web_tier.request_log import log_requests
+from web_tier.middleware import log_requests
 
 FILTERS = of_type("Logs::MetricFilter")
 

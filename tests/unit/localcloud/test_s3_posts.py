@@ -28,7 +28,7 @@ from localcloud.s3.posts import (
 )
 from services.clients import Clients
 from services.endpoint import Endpoint
-from services.forms import Forms
+from services.s3 import Forms
 
 FORM = "multipart/form-data; boundary=b"
 

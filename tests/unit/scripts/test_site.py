@@ -29,7 +29,7 @@ from scripts.aws.site import (
 )
 from tests.conftest import shipped_values
 from tests.support.stack_template import RESOURCES
-from web_tier.security import HEADERS
+from web_tier.middleware import HEADERS
 
 ADDRESS = "https://images.example.org"
 

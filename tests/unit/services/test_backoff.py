@@ -10,7 +10,7 @@ SECONDS = st.floats(0.001, 1_000)
 
 
 def test_without_a_failure_nothing_is_waited_for() -> None:
-    assert pause_seconds(0, first=1, most=10) == 0
+    assert pause_seconds(0, first=1, maximum=10) == 0
 
 
 def test_waits_double_up_to_the_most() -> None:

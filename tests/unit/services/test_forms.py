@@ -9,7 +9,7 @@ import pytest
 
 from services.clients import Clients
 from services.endpoint import Endpoint
-from services.forms import Forms, UploadForm
+from services.s3 import Forms, UploadForm
 
 
 def form(

@@ -184,9 +184,9 @@ def test_a_look_that_is_refused_says_so_and_one_at_nothing_asks_whether_the_buck
     bucket = s3.bucket()
     s3.answers = [(403, "")]
     with pytest.raises(ClientError, match="403"):
-        bucket.look("a")
+        bucket.head("a")
     s3.answers = [(404, ""), (404, ERROR.format("NoSuchKey", ""))]
-    assert bucket.look("a") is None
+    assert bucket.head("a") is None
     assert [method for method, *_ in s3.seen] == ["HEAD", "HEAD", "GET"]
 
 

@@ -24,7 +24,14 @@ from services.user_errors import (
     WrongCredentialsError,
     WrongSecondFactorError,
 )
-from services.users import MAX_EMAIL_CHARACTERS, CodeWanted, NewPasswordWanted, UserPool, email_of, required_email
+from services.users import (
+    MAX_EMAIL_CHARACTERS,
+    CodeRequired,
+    NewPasswordRequired,
+    UserPool,
+    normalise_email,
+    required_email,
+)
 
 EMAIL, PASSWORD = "ann@example.org", "Correct-Horse-9"
 POOL_WORDS = "User ann@example.org is CONFIRMED in this very pool"
@@ -57,7 +64,7 @@ CALLS: dict[str, tuple[str, Call]] = {
     "confirm": ("verify_software_token", lambda pool: pool.confirm_second_factor("token", "123456")),
     "refresh": ("initiate_auth", lambda pool: pool.refresh("token")),
     "sign_out": ("revoke_token", lambda pool: pool.sign_out("token")),
-    "forget": ("forgot_password", lambda pool: pool.forget_password(EMAIL)),
+    "forget": ("forgot_password", lambda pool: pool.send_reset_code(EMAIL)),
     "reset": ("confirm_forgot_password", lambda pool: pool.reset_password(EMAIL, "123456", PASSWORD)),
 }
 
@@ -105,7 +112,7 @@ def test_a_refusal_is_told_in_words_for_the_person_and_never_in_the_pools(
     with pytest.raises(refusal) as raised:
         ask(pool)
     assert type(raised.value) is refusal
-    assert str(raised.value) == refusal.words
+    assert str(raised.value) == refusal.default_message
     assert raised.value.__suppress_context__, "the pool's words are in no log either"
 
 
@@ -121,7 +128,7 @@ def test_a_refusal_is_told_in_words_for_the_person_and_never_in_the_pools(
 )
 def test_a_request_for_a_code_does_not_tell_why_none_is_sent(cognito: Stubber, pool: UserPool, code: str) -> None:
     cognito.add_client_error("forgot_password", code, POOL_WORDS)
-    pool.forget_password(EMAIL)
+    pool.send_reset_code(EMAIL)
     cognito.assert_no_pending_responses()
 
 
@@ -196,9 +203,9 @@ def test_a_challenge_is_answered_by_the_accounts_own_name_and_not_by_its_address
         asked = {"ClientId": "client", "ChallengeName": name, "Session": session, "ChallengeResponses": answers}
         cognito.add_response("respond_to_auth_challenge", reply, asked)
     wanted = pool.sign_in(EMAIL, "temporary")
-    assert isinstance(wanted, NewPasswordWanted)
+    assert isinstance(wanted, NewPasswordRequired)
     code = pool.set_first_password(EMAIL, wanted.session, PASSWORD)
-    assert isinstance(code, CodeWanted)
+    assert isinstance(code, CodeRequired)
     assert pool.answer_code(EMAIL, code.session, "123456")
 
 
@@ -219,11 +226,11 @@ def test_what_cannot_be_right_is_refused_without_asking_the_pool(cognito: Stubbe
 
 @given(st.text(max_size=200))
 def test_an_address_is_one_line_in_small_letters_that_is_never_too_long(text: str) -> None:
-    if (name := email_of(text)) is None:
+    if (name := normalise_email(text)) is None:
         with pytest.raises(EmailRefusedError):
             required_email(text)
         return
     assert name == name.strip().lower()
     assert name.isprintable()
     assert len(name) <= MAX_EMAIL_CHARACTERS
-    assert email_of(name) == name
+    assert normalise_email(name) == name
