@@ -89,7 +89,7 @@ class Table:
             if not requests:
                 return
         raise TableBusyError(
-            f"the table {self.name!r} left {len(requests)} items unprocessed in {BATCH_ATTEMPTS} attempts; try again later"
+            f"the table {self.name!r} left {len(requests)} items after {BATCH_ATTEMPTS} tries; try again later"
         )
 
     def put_if(self, item: Item, condition: str, values: Item | None = None) -> bool:

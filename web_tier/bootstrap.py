@@ -1,4 +1,4 @@
-"""Bootstrap's files, served from the package that brings them: no page asks another machine for anything."""
+"""Bootstrap's files, served from the installed package, so that pages load nothing from other hosts."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,12 +11,12 @@ PACKAGE = "flask_bootstrap"
 
 
 def bootstrap_files() -> Blueprint:
-    """Return what serves Bootstrap 5 at `/static/bootstrap/…`, endpoint `bootstrap.static`.
+    """Return the blueprint that serves Bootstrap 5 at `/static/bootstrap/…`, endpoint `bootstrap.static`.
 
-    The package's files are used and its code is not: importing that would load its forms into every web process.
+    Only the package's files are used: importing its code would load its forms into every web process.
 
     Raises:
-        ConfigError: when the package is not installed.
+        ConfigError: the package is not installed.
     """
     found = find_spec(PACKAGE)
     if found is None or found.origin is None:

@@ -15,7 +15,7 @@ from gunicorn.arbiter import Arbiter
 from core.config import load_config
 from core.logs import JsonFormatter
 from services.endpoint import APP_ID
-from web_tier.memory import give_memory_back, is_exhausted
+from web_tier.memory import is_exhausted, return_freed_memory
 from web_tier.proxy import PROXY
 from web_tier.result_services import result_services_of
 
@@ -25,7 +25,7 @@ os.environ.setdefault(APP_ID, "fleetsight-web")
 # A connection is an open file, and the usual limit of 1,024 is for programs that use select.
 _max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (_max_files, _max_files))
-give_memory_back()
+return_freed_memory()
 logging.captureWarnings(True)  # of libraries, which may quote a file of a user's
 
 bind = f"{_web.host}:{_web.port}"

@@ -1,9 +1,9 @@
-"""Memory of a web process: what images took goes back to the system, where glibc would keep it for later.
+"""Memory of a web process: returns the memory of images to the system.
 
-glibc takes large blocks from the system and gives them back, but once it has seen one freed it keeps blocks of that
+glibc returns freed large blocks to the system, but once it has seen one freed it keeps blocks of that
 size (https://man7.org/linux/man-pages/man3/mallopt.3.html), in an arena for every few threads. Measured with 300
-images of 1.2 MB at once over two processes: 387 MB at most and 285 MB for good without these settings, 253 and 150 MB
-with them.
+images of 1.2 MB at once in two processes: 387 MB at the peak and 285 MB afterwards without these settings, 253 and
+150 MB with them.
 """
 
 import _thread
@@ -14,16 +14,16 @@ from contextlib import suppress
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 
 LARGE_BYTES = 256 * 1024
-"""Blocks from this size on go back to the system when they are freed."""
+"""Freed blocks of at least this size are returned to the system."""
 
 ARENAS = 4
 
 BEGIN_SECONDS = 10.0
-"""Longest that a new thread may take to begin, on a busy machine."""
+"""Maximum time until a new thread starts, on a busy machine."""
 
 
-def give_memory_back() -> None:
-    """Set this process and those that it forks up so; where the C library is not glibc, leave it as it is."""
+def return_freed_memory() -> None:
+    """Configure glibc's allocator for this process and its children; does nothing with another C library."""
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)

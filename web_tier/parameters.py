@@ -1,4 +1,4 @@
-"""What stands in an address: ids, cursors and numbers, checked before anything is read."""
+"""Parsing of ids, cursors and numbers in URLs."""
 
 from flask import request
 from werkzeug.exceptions import BadRequest
@@ -8,10 +8,10 @@ from services.errors import NotFoundError
 
 
 def known_id(kind: str, text: str) -> str:
-    """Return `text` if it has the form of an id.
+    """Return `text` if it has the format of an id.
 
     Raises:
-        NotFoundError: when it has not, so nothing of that kind can exist.
+        NotFoundError: it has not, so nothing with that id can exist.
     """
     if not is_id(text):
         raise NotFoundError(f"there is no {kind} {text[:40]!r}")
@@ -19,7 +19,7 @@ def known_id(kind: str, text: str) -> str:
 
 
 def known_ref(job_id: str, image_id: str) -> ImageRef:
-    """Return the image of these ids, if they have the form of ids.
+    """Return the reference of an image, if both ids have the format of ids.
 
     Raises:
         NotFoundError: as `known_id`.
@@ -31,7 +31,7 @@ def cursor(name: str) -> str | None:
     """Return the cursor in the query parameter `name`, if any.
 
     Raises:
-        BadRequest: when it is no id.
+        BadRequest: it is no id.
     """
     text = request.args.get(name)
     if text is not None and not is_id(text):
@@ -39,13 +39,13 @@ def cursor(name: str) -> str | None:
     return text
 
 
-def whole_number(name: str, *, default: int, most: int) -> int:
-    """Return the query parameter `name`, from 1 to `most`.
+def whole_number(name: str, *, default: int, maximum: int) -> int:
+    """Return the query parameter `name`, from 1 to `maximum`.
 
     Raises:
-        BadRequest: when it is something else.
+        BadRequest: it is something else.
     """
     text = request.args.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= most):
-        raise BadRequest(f"{name}={text[:40]!r} is not a whole number from 1 to {most}")
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= maximum):
+        raise BadRequest(f"{name}={text[:40]!r} is not a whole number from 1 to {maximum}")
     return int(text)

@@ -1,6 +1,6 @@
-"""Everything that goes wrong, told in one form: problem JSON (RFC 9457) to programs, a page to people.
+"""Error responses: problem JSON (RFC 9457) for programs, a page for people.
 
-What the user can act on is in `detail`; what went wrong inside is in the log only, under the request's id.
+`detail` says what the user can do. Internal details are only in the log, under the request's id.
 """
 
 import logging
@@ -42,7 +42,7 @@ _URN = "urn:fleetsight:problem:"
 
 
 class ProblemType(StrEnum):
-    """What kind of problem it is: stable, for programs. `about:blank` says no more than the status does."""
+    """The type of a problem; stable, for programs. `about:blank` means the HTTP status alone."""
 
     BAD_REQUEST = f"{_URN}bad-request"
     UNAUTHORIZED = f"{_URN}unauthorized"
@@ -64,26 +64,26 @@ class ProblemType(StrEnum):
     OTHER = "about:blank"
 
     @classmethod
-    def named(cls, name: str) -> "ProblemType":
-        """Return the type of the error called `name`, such as `Not Found`."""
+    def from_name(cls, name: str) -> "ProblemType":
+        """Return the type of the HTTP error called `name`, such as `Not Found`."""
         urn = f"{_URN}{name.lower().replace(' ', '-')}"
         return next((known for known in cls if known.value == urn), cls.OTHER)
 
 
 class IdempotencyKeyReusedError(UnprocessableEntity):
-    """Raised when an Idempotency-Key comes with another request than the first one."""
+    """Raised when an Idempotency-Key is reused with a different request."""
 
     name = "Idempotency Key Reused"
 
 
 class TooManyOpenJobsError(TooManyRequests):
-    """Raised when as many jobs wait for results as are allowed."""
+    """Raised when the maximum number of unfinished jobs exists."""
 
     name = "Too Many Open Jobs"
 
 
 class Problem(BaseModel):
-    """What went wrong, as RFC 9457 has it."""
+    """A problem details object (RFC 9457)."""
 
     type: ProblemType
     title: str
@@ -93,21 +93,21 @@ class Problem(BaseModel):
 
 
 def answer_problems(app: Flask) -> None:
-    """Answer every error of `app` as a problem."""
+    """Return every error of `app` as a problem."""
     app.register_error_handler(HTTPException, refuse)
     app.register_error_handler(NotFoundError, _not_found)
     app.register_error_handler(ReusedKeyError, _reused_key)
-    # What the user pool refuses is told where a person has asked for it; anywhere else it is our trouble.
+    # Pages of the sign-in handle errors of the user pool themselves; elsewhere they mean that a service failed.
     for unavailable in (BotoCoreError, ClientError, TableBusyError, BusyError, UserPoolError, TokenUncheckedError):
         app.register_error_handler(unavailable, _unavailable)
     app.register_error_handler(Exception, _unexpected)
 
 
 def problem(error: HTTPException) -> Problem:
-    """Return what `error` says."""
+    """Return the problem details of `error`."""
     detail = _NOTHING_HERE if error.description == NotFound.description else error.description
     return Problem(
-        type=ProblemType.named(error.name),
+        type=ProblemType.from_name(error.name),
         title=error.name,
         status=error.code or 500,
         detail=detail or error.name,
@@ -116,14 +116,14 @@ def problem(error: HTTPException) -> Problem:
 
 
 def refuse(error: HTTPException) -> Response | HTTPException:
-    """Answer an error as a problem, in JSON or on a page."""
+    """Return an error response, as JSON or as a page."""
     if error.code is None or error.code < 400:
         return error  # a redirect
-    return _with_headers(error, _answer(problem(error)))
+    return _with_headers(error, _response(problem(error)))
 
 
 def refuse_in_text(error: HTTPException) -> Response | HTTPException:
-    """Answer an error with its sentence, as plain text."""
+    """Return an error response with its detail as plain text."""
     if error.code is None or error.code < 400:
         return error
     reason = problem(error)
@@ -136,7 +136,7 @@ def _with_headers(error: HTTPException, answer: Response) -> Response:
     if isinstance(error, Unauthorized) and error.www_authenticate:
         answer.headers["WWW-Authenticate"] = ", ".join(each.to_header() for each in error.www_authenticate)
     if isinstance(error, ServiceUnavailable | TooManyRequests):
-        # Ours say it in seconds, if they know.
+        # Our own errors give seconds.
         answer.headers["Retry-After"] = str(error.retry_after or RETRY_AFTER_SECONDS)
     return answer
 
@@ -162,7 +162,7 @@ def _unexpected(error: Exception) -> Response | HTTPException:
     return refuse(InternalServerError("something went wrong on our side; the log has it under the request id"))
 
 
-def _answer(said: Problem) -> Response:
+def _response(problem: Problem) -> Response:
     if is_for_programs(request.path):
-        return Response(said.model_dump_json(), said.status, content_type=CONTENT_TYPE)
-    return make_response(render_template("problem.html", problem=said), said.status)
+        return Response(problem.model_dump_json(), problem.status, content_type=CONTENT_TYPE)
+    return make_response(render_template("problem.html", problem=problem), problem.status)

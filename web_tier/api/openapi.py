@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from core.ids import ULID_PATTERN
-from web_tier.fleet_orders import INSTANCE_ID_PATTERN
+from web_tier.drain_requests import INSTANCE_ID_PATTERN
 from web_tier.problems import CONTENT_TYPE as PROBLEM
 from web_tier.problems import Problem
 

@@ -33,7 +33,7 @@ from web_tier.api.parsing import (
 from web_tier.api.schemas import ApiBody
 from web_tier.audit import audit_details, current_trail
 from web_tier.backend import current_backend
-from web_tier.fleet_orders import order_drain
+from web_tier.drain_requests import request_drain
 from web_tier.parameters import known_ref
 from web_tier.text import clean_reason
 from web_tier.uploads.retry import Redriven, RedriveOutcome, redrive, redrive_all
@@ -183,7 +183,7 @@ def reset_limits() -> Response:
 def drain(instance_id: str) -> Response:
     """Drain an instance: its worker finishes its images and ends."""
     asked_at = datetime.now(UTC)
-    order_drain(current_backend().fleet, instance_id, asked_at)
+    request_drain(current_backend().fleet, instance_id, asked_at)
     return json_response(FleetDrainBody(instance_id=instance_id, asked_at=asked_at), 202)
 
 

@@ -14,7 +14,7 @@ from core.fleet.store import FleetState
 from core.format import limits_words
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend
-from web_tier.fleet_orders import drainable, order_drain
+from web_tier.drain_requests import drainable_instance, request_drain
 from web_tier.text import clean_reason
 
 MAX_SHOWN_CHARACTERS = 10
@@ -115,13 +115,13 @@ def reset_limits() -> ResponseReturnValue:
 def confirm_drain(instance_id: str) -> str:
     """Show the form that confirms the drain of an instance."""
     backend = current_backend()
-    instance = drainable(backend.fleet, instance_id)
+    instance = drainable_instance(backend.fleet, instance_id)
     return render_template("drain.html", instance_id=instance_id, instance=instance, fleet=backend.fleet.snapshot())
 
 
 def drain(instance_id: str) -> ResponseReturnValue:
     """Drain an instance and redirect to the fleet's page."""
-    order_drain(current_backend().fleet, instance_id, datetime.now(UTC))
+    request_drain(current_backend().fleet, instance_id, datetime.now(UTC))
     return _redirect_to_fleet()
 
 

@@ -172,7 +172,7 @@ class ImageListPage:
         """Return the page of the current request, sorted if the job is small enough."""
         job_id = status.job.job_id
         if query.sort and can_sort(status):
-            number = whole_number("page", default=1, most=MAX_PAGES)
+            number = whole_number("page", default=1, maximum=MAX_PAGES)
             part = sorted_page(jobs, job_id, query.filter, query.sort, number=number, limit=limit)
             return cls(part.page, number == 1, None if part.is_last else {"page": str(number + 1)})
         after = cursor("after")
@@ -303,7 +303,7 @@ def job_rows(job_id: str) -> Response:
     """Return a job's images as a list shows them, up to 1,000 at a time."""
     jobs = user_jobs()
     jobs.job(known_id("job", job_id))
-    limit = whole_number("limit", default=MAX_ROWS, most=MAX_ROWS)
+    limit = whole_number("limit", default=MAX_ROWS, maximum=MAX_ROWS)
     page = results_page(jobs, job_id, after=cursor("after"), limit=limit)
     return Response(ImageRows.of_page(page).to_json(), mimetype="application/json")
 

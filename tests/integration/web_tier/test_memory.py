@@ -10,12 +10,12 @@ from tests.support.waiting import DEADLINE_SECONDS
 
 PROGRAM = """
 from pathlib import Path
-from web_tier.memory import give_memory_back
+from web_tier.memory import return_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
-give_memory_back()
+return_freed_memory()
 bytes(4_000_000)  # once freed, blocks of this size are kept from here on, unless told otherwise
 before = resident()
 blocks = [bytearray(1_000_000) for _ in range(100)]

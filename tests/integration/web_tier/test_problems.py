@@ -83,5 +83,5 @@ def test_the_application_starts_without_any_service(config: Config) -> None:
 
 
 def test_a_problem_without_a_type_of_its_own_says_no_more_than_its_status() -> None:
-    assert ProblemType.named("I'm a teapot") == "about:blank"
-    assert ProblemType.named("Not Found") == "urn:fleetsight:problem:not-found"
+    assert ProblemType.from_name("I'm a teapot") == "about:blank"
+    assert ProblemType.from_name("Not Found") == "urn:fleetsight:problem:not-found"

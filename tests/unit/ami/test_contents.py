@@ -121,7 +121,7 @@ def test_what_nginx_refuses_is_of_the_kinds_that_the_web_tier_knows() -> None:
     refusals = (NGINX / "fleetsight" / "refusals.conf").read_text()
     kinds = re.findall(r'"type": "([^"]+)", "title": "([^"]+)"', refusals)
     assert len(kinds) == 4
-    assert {kind: ProblemType.named(title) for kind, title in kinds} == {kind: kind for kind, _ in kinds}
+    assert {kind: ProblemType.from_name(title) for kind, title in kinds} == {kind: kind for kind, _ in kinds}
 
 
 def test_static_files_are_kept_as_long_as_the_web_tier_says() -> None:
