@@ -21,7 +21,7 @@ class ObjectTooLargeError(FleetsightError):
     """Raised when an object is larger than its reader accepts; `size` is in bytes."""
 
     def __init__(self, key: str, size: int, max_bytes: int) -> None:
-        super().__init__(f"the object {key!r} has {size} bytes, more than the maximum of {max_bytes}")
+        super().__init__(f"the object {key!r} has {size} bytes, more than the {max_bytes} that are read")
         self.size = size
 
 
