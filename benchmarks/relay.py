@@ -247,7 +247,7 @@ class DelayedCloud:
                 *(f"--delay={service}={seconds}" for service, seconds in self._delays.items()),
             ]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.delays", *options],
+                [sys.executable, "-m", "benchmarks.relay", *options],
                 pass_fds=[listener.fileno(), self._lifeline],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
@@ -280,7 +280,7 @@ async def proxy(listener: socket.socket, relay: Relay, lifeline: int) -> None:
 
 def main() -> None:
     """Run the proxy that the command line describes."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.delays", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.relay", description=__doc__)
     parser.add_argument("--cloud", required=True, help="URL of the cloud")
     parser.add_argument("--fd", type=int, required=True, help="number of an inherited listening socket")
     parser.add_argument("--lifeline-fd", type=int, required=True, help="end when this pipe ends")

@@ -5,7 +5,7 @@ identified before the request is counted, so a flood from an address, also one o
 address's signed-in users. Attempts to sign in have lower limits. Wrong guesses of other people do not lock an
 account's owner out:
 
-- a device on which the account has signed in before has a limit of its own (`web_tier.auth.device`);
+- a device on which the account has signed in before has a limit of its own (`web_tier.auth.session_keys`);
 - once an account's limit is reached, each address has one more attempt in the minute;
 - each form has its own limit for an account, so guessed passwords do not block the mailed codes;
 - codes of a second factor have a low limit in an hour, from all addresses together, and count only after the right
