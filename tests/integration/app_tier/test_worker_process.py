@@ -223,7 +223,7 @@ def test_row_56_a_worker_stays_while_too_many_messages_are_in_flight(make_site: 
 WITH_A_LIMIT_OF_TWO = """
 import sys
 from app_tier import __main__, receiver
-receive.MAX_IN_FLIGHT = 2
+receiver.MAX_IN_FLIGHT = 2
 sys.exit(__main__.main())
 """
 

@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 from core.config import Config
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
+from core.images import FORMATS
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from services.clients import Clients
@@ -230,7 +231,11 @@ def script_data(client: FlaskClient, name: str) -> dict[str, Any]:
 def test_the_page_has_the_limits_of_the_server_for_its_script(make_config: ConfigMaker, store: JobStore) -> None:
     web = {"max_image_bytes": 4096, "max_image_pixels": 5000, "max_files_per_request": 7, "shrink_above_pixels": 0}
     client = create_app(make_config(web=web), store=store).test_client()
-    assert script_data(client, "limits") == {
+    limits = script_data(client, "limits")
+    formats = {each["contentType"]: each["signature"] for each in limits.pop("formats")}
+    assert formats.keys() == {accepted.content_type for accepted in FORMATS.values()}
+    assert formats["image/webp"] == [[0, "RIFF"], [8, "WEBP"]]
+    assert limits == {
         "maxBytes": 4096,
         "maxPixels": 5000,
         "maxFiles": 7,

@@ -211,7 +211,7 @@ def test_an_image_that_another_commit_accepted_while_this_one_looked_is_accepted
     send(offer, 0)
 
     class Late(MemoryBucket):
-        def look(self, key: str) -> StoredObject | None:
+        def head(self, key: str) -> StoredObject | None:
             """Return None: the image has been accepted, classified and deleted meanwhile."""
             other_process.commit(job, offer.upload_id)
             return None
@@ -242,7 +242,7 @@ def test_an_image_is_unavailable_if_the_bucket_fails_for_it(direct: PresignedUpl
     offer = offered(direct, job, wanted("a.jpg", "b.jpg"))
 
     class Ailing(MemoryBucket):
-        def look(self, key: str) -> StoredObject | None:
+        def head(self, key: str) -> StoredObject | None:
             if key == offer.images[0].key:
                 raise client_error(503, "SlowDown")
             return StoredObject(1, "image/jpeg")
