@@ -233,7 +233,7 @@ install_static_files() {
 
 # The files of which a start of this role makes use, in an order that hardly matters: they are read all at once.
 list_what_is_read_early() {
-  local modules=(app_tier.startup app_tier.worker app_tier.worker)
+  local modules=(app_tier.startup app_tier.worker)
   [ "$role" = web ] && modules=(web_tier.app web_tier.gunicorn web_tier.controller.services gunicorn.app.wsgiapp)
   has_torch && modules+=(torch)
   (cd "$HOME_DIR/app" && PYTHONPATH=. "$PYTHON" "$source/ami/used_files.py" "$HOME_DIR/bundle" "${modules[@]}") >"$HOME_DIR/read-early.txt"

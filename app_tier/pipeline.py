@@ -205,7 +205,7 @@ class Pipeline:
         max_tries: int,
     ) -> None:
         self._sizing, self._services, self._classifier, self._limits = sizing, services, classifier, limits
-        self._in_flight, self._recovery, self._squares = recovery.in_flight, recovery, decoder
+        self._in_flight, self._recovery, self._decoder = recovery.in_flight, recovery, decoder
         self._max_tries, in_flight = max_tries, recovery.in_flight
         self.answered = 0
         self._to_fetch: Channel[Task[None]] = Channel(in_flight.capacity)
@@ -281,7 +281,7 @@ class Pipeline:
 
     def _decode(self, task: Task[bytes]) -> None:
         spec = self._classifier.bundle.manifest.preprocess
-        self._to_classify.put(decode(task, spec, self._limits, self._squares))
+        self._to_classify.put(decode(task, spec, self._limits, self._decoder))
 
     def _batch(self) -> list[Task[Pixels]]:
         sizing = self._sizing

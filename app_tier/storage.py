@@ -1,9 +1,8 @@
-"""Publish: the prediction into the output bucket, then the response, and only then the request's end.
+"""Reading images from the input bucket, and publishing results: prediction, response, then deletion of the request.
 
-In this order a request that has gone has left a result, also if the worker is killed between two steps. Before the
-put nothing has happened. After it the image comes again, and is answered with the prediction that is stored.
-
-Of an image's predictions one stands (`core/predictions.py`), and every response repeats it.
+In this order a deleted request has left a result, even if the worker is killed between two steps. If it is killed
+before the prediction is stored, nothing has happened. After that, the image is received again and answered with the
+stored prediction. One prediction of an image is valid (`core/predictions.py`), and every response repeats it.
 """
 
 import logging

@@ -21,7 +21,7 @@ from app_tier.preprocess import Preprocess, load_pixels
 from benchmarks.report import Bar, Report
 from scripts.demo_model.sign_shapes import SIGN_LABELS
 from scripts.demo_model.signs import draw, encode
-from scripts.model.torchvision_networks import import_torchvision
+from scripts.model.torchvision_import import import_torchvision
 
 Pixels = NDArray[np.float32]
 Way = Callable[[bytes], Pixels]

@@ -26,7 +26,7 @@ from benchmarks import agreement
 from benchmarks.measure import watch_others
 from benchmarks.networks import quantised_network
 from benchmarks.report import Bar, Report, seconds_of
-from scripts.model.torchvision_networks import import_torchvision
+from scripts.model.torchvision_import import import_torchvision
 
 ARCHITECTURES: Final = ("resnet18", "resnet50")
 

@@ -48,12 +48,12 @@ class Watch:
     _over: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """FleetView until `stop`."""
+        """Poll until `stop`."""
         while not self._over.wait(0.05):
             self.most = max(self.most, len(self.bench.fleet.instances(("pending", "running"))))
 
     def stop(self) -> None:
-        """FleetView no longer."""
+        """Stop polling."""
         self._over.set()
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 
 from benchmarks.measure import usage_of
-from scripts.model.torchvision_networks import import_torchvision
+from scripts.model.torchvision_import import import_torchvision
 
 
 def main() -> int:

@@ -1,5 +1,5 @@
-"""The web tier: takes images in, shows results, and decides how many workers there are.
+"""The web tier: accepts images, shows results, and scales the fleet.
 
-An image comes in through `intake`, its result goes out through `results`; `pages` is for people, `api` for programs,
-and `controller` runs beside them as a process of its own.
+`uploads` accepts images, `results` reads their results, `pages` is for people and `api` for programs. The controller
+(`controller`, with `autoscaler`) is a separate process.
 """

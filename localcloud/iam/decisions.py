@@ -159,8 +159,8 @@ class RoleSession:
             )
         documents = list(role.policies.items())
         for managed in list(role.managed_policies.values()):
-            default = managed.default_version_id
-            documents += [(managed.name, each.document) for each in managed.versions if each.version_id == default]
+            default = next(each for each in managed.versions if each.version_id == managed.default_version_id)
+            documents.append((managed.name, default.document))
         return tuple(parse_policy(name, document) for name, document in documents)
 
 

@@ -66,7 +66,7 @@ def cifar_from_zip(path: Path, part: str) -> Images:
 
 def cifar_from_torchvision(folder: Path, part: str) -> Images:
     """Download CIFAR-10 into `folder` by torchvision, which checks its digest."""
-    from scripts.model.torchvision_networks import import_torchvision
+    from scripts.model.torchvision_import import import_torchvision
 
     import_torchvision()
     from torchvision.datasets import CIFAR10

@@ -1,10 +1,8 @@
 """Bundles of torchvision's ResNets: with their published ImageNet weights, or with the user's own."""
 
-import importlib
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 from app_tier.bundle.errors import BundleBuildError
@@ -14,6 +12,7 @@ from app_tier.bundle.torch_import import import_torch
 from app_tier.preprocess import Preprocess
 from scripts.model.build import FP32, Description, build_bundle
 from scripts.model.precision import Target
+from scripts.model.torchvision_import import import_torchvision
 
 FAMILIES: Final = ("resnet", "resnext", "wide_resnet")
 
@@ -152,34 +151,3 @@ def _shortened(complaint: str, most: int = 160) -> str:
 def _short_name(weights: str | Path) -> str:
     stem = Path(weights).stem
     return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)[:60]
-
-
-_OPERATORS: Final = (
-    ("nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"),
-    ("qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"),
-)
-
-_kept_alive: list[object] = []
-
-
-def import_torchvision() -> ModuleType:
-    """Import torchvision, first as it is, then with the operators that it misses declared.
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    try:
-        return importlib.import_module("torchvision")
-    except RuntimeError:
-        _declare_missing_operators()
-        return importlib.import_module("torchvision")
-
-
-def _declare_missing_operators() -> None:
-    import torch
-
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    _kept_alive.append(library)  # the declarations end with the object
-    for name, schema in _OPERATORS:
-        if not hasattr(torch.ops.torchvision, name):
-            library.define(f"{name}{schema}")

@@ -121,7 +121,7 @@ def test_the_web_tiers_restarts_are_limited(web_image: LocalImage) -> None:
 
 def test_a_tier_starts_with_what_is_in_its_image(image: LocalImage) -> None:
     modules = {
-        "worker": ("app_tier.__main__", "app_tier.startup", "app_tier.worker", "app_tier.worker"),
+        "worker": ("app_tier.__main__", "app_tier.startup", "app_tier.worker"),
         "web": ("web_tier.app", "web_tier.controller.__main__", "web_tier.gunicorn", "gunicorn.app.wsgiapp"),
     }[role_of(image)]
     script = f"cd /{HOME}/app && exec /{HOME}/venv/bin/python -c 'import {', '.join(modules)}'"

@@ -1,4 +1,4 @@
-"""AuthContext to the jobs of the current user: the only way in which a route reads a job and its images.
+"""Access to the jobs of the current user: the only way in which a route reads a job and its images.
 
 A job of another user is answered exactly like a missing one: with the same text and status, and as many calls of the
 job table.

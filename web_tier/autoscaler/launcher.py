@@ -29,7 +29,7 @@ from botocore.exceptions import BotoCoreError
 from core.config import FleetSettings
 from core.fleet.models import JournalEntry
 from services.backoff import Backoff
-from services.ec2 import ALIVE, Fleet
+from services.ec2 import ALIVE, Fleet, LaunchSpec
 from services.errors import LaunchError
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.launch_journal import Journal
@@ -268,7 +268,7 @@ class Launcher:
                 pass
         if state in {CallState.COMPLETE, CallState.SHORT, CallState.SPENT}:
             self.backoff.reset()
-        self._go_on(next_step, problem, options)
+        self._go_on(next_step, problem, entry.spec, options)
 
     def _make(self, entry: JournalEntry, options: Sequence[Offering]) -> tuple[CallState, list[str], str | None]:
         """Make a call; return what became of it, the ids of its instances, and what EC2 has reported otherwise."""
@@ -302,13 +302,16 @@ class Launcher:
         self.journal.complete(entry.token, instance_ids)
         self.launches.add(instance_ids, entry.former)
 
-    def _go_on(self, step: NextStep, problem: str | None, options: Sequence[Offering]) -> None:
+    def _go_on(
+        self, step: NextStep, problem: str | None, spec: LaunchSpec | None, options: Sequence[Offering]
+    ) -> None:
         if step is NextStep.CONTINUE:
             self.last_error = None
             return
         if step is NextStep.NEXT_OFFERING:
             if problem is not None:
-                _log.warning("EC2 refused an offering", extra={"problem": problem})
+                offering = str(Offering.of(spec)) if spec else "stopped instances"
+                _log.warning("EC2 refused an offering", extra={"offering": offering, "problem": problem})
             problem = f"EC2 has no room for workers: {self._unavailable.in_words(options)}"
             if not self._unavailable.has_none_of(options):
                 self.last_error, self._pause_seconds = problem, 0.0

@@ -14,7 +14,7 @@ from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.observe import Observation, Observer
-from web_tier.autoscaler.reporting import FleetEvent, Reporter
+from web_tier.autoscaler.reporting import Reporter
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Autoscaler:
             self.reporter.snapshots.write_problem(f"the fleet or its queue could not be observed: {error}")
             raise
         plan = decide(observation, settings)
-        command_events = self._act(plan, observation, settings)
-        self._report(plan, observation, settings, command_events)
+        self._act(plan, observation, settings)
+        self._report(plan, observation, settings)
         return self.interval_seconds
 
     def _observe(self, settings: FleetSettings, pause: FleetPause | None) -> Observation:
@@ -75,24 +75,22 @@ class Autoscaler:
             pause=pause,
         )
 
-    def _act(self, plan: Plan, observation: Observation, settings: FleetSettings) -> list[FleetEvent]:
-        """Carry out the plan and the operators' commands; return an event for each new command."""
+    def _act(self, plan: Plan, observation: Observation, settings: FleetSettings) -> None:
         self.launcher.apply(plan, observation, settings)
         self.drainer.drain(plan.drain, plan.reason)
         self.drainer.untag_stopped(observation.instances)
         self.protection.apply(plan.protect, plan.unprotect)
         self.health.terminate_confirmed()
-        return self.drain_commands.carry_out(observation)
 
-    def _report(
-        self, plan: Plan, observation: Observation, settings: FleetSettings, command_events: list[FleetEvent]
-    ) -> None:
+    def _report(self, plan: Plan, observation: Observation, settings: FleetSettings) -> None:
         self.meter.update(observation)
         config, health, reporter = self.config, self.health, self.reporter
         status = _joined(self.launcher.status_text, health.last_error, config.problem)
         limits = (config.override, config.configured)
         reporter.snapshots.write(observation, plan, settings, self.meter, status, limits)
         reporter.metrics.update(observation, settings, self.meter)
+        # After the snapshot, the bill and the metrics: these must not depend on the deletion of commands.
+        command_events = self.drain_commands.carry_out(observation)
         # Without the time of the next try, which changes in each round and is no event.
         problem = _joined(self.launcher.last_error, health.last_error, config.problem)
         events = [*config.drain_events(), *command_events, *health.drain_events()]

@@ -24,10 +24,8 @@ PORTION = 1_000
 """Objects, and items, that are removed before the cleanup checks whether it may go on."""
 
 LINGER_SECONDS = 3_600.0
-"""How long the mark of a deleted job stays: longer than an upload lasts, and than an image usually waits or is worked
-on. Then its places are removed once more, since an upload, a worker or an earlier controller may have written after
-the
-first time."""
+"""Lifetime of the mark of a deleted job: longer than an upload, and than an image usually waits or is processed. At
+its end the job's data are removed again: an upload, a worker or an earlier controller may have written meanwhile."""
 
 EXPIRY_SECONDS = 600.0
 """Time between two rounds of the expiry; each reads all jobs that are old enough, kept ones among them."""

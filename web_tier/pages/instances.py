@@ -1,4 +1,4 @@
-"""Rows of instances for the fleet page and for `fleetsight status`."""
+"""Rows of instances for the fleet page and for `fleetsight fleet status`."""
 
 from datetime import datetime
 from typing import Self

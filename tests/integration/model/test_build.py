@@ -14,7 +14,8 @@ from scripts.demo_model.data import DEMO_LABELS, DEMO_PREPROCESS
 from scripts.demo_model.network import CifarResNet
 from scripts.model import torchvision_networks
 from scripts.model.build import Description, build_bundle, measure_agreement
-from scripts.model.torchvision_networks import architectures, build_torchvision, import_torchvision
+from scripts.model.torchvision_import import import_torchvision
+from scripts.model.torchvision_networks import architectures, build_torchvision
 
 COLOURS = ("red", "green", "blue")
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from app_tier.preprocess import Preprocess, load_square
-from scripts.model.torchvision_networks import import_torchvision
+from scripts.model.torchvision_import import import_torchvision
 
 
 @pytest.mark.parametrize("size", [(64, 64), (1600, 1200), (333, 517), (31, 33), (1, 70), (50, 7)])

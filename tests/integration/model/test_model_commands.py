@@ -13,7 +13,7 @@ from app_tier.bundle.manifest import IR_WEIGHTS_NAME
 from app_tier.engines import OpenVinoEngine
 from scripts.demo_model.signs import samples
 from scripts.model.commands import model
-from scripts.model.torchvision_networks import import_torchvision
+from scripts.model.torchvision_import import import_torchvision
 from tests.integration.model.onnx_file import colour_network
 
 

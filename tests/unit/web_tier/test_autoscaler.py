@@ -1,5 +1,6 @@
-"""One round: a failed look decides nothing, and is shown."""
+"""The autoscaler's round: a failed observation decides nothing and is shown."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from tests.support.autoscaler import (
     heartbeat,
     refusal,
 )
+from tests.support.jobs import client_error
 from tests.support.memory_table import MemoryTable, failing_writes, run_effect
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.drain import DrainCommands, Drainer, OperatorCommands, ScaleInProtection
@@ -77,7 +79,7 @@ class Bench:
         )
 
     def tick(self) -> float:
-        """Look again, a second later."""
+        """Run the next round, a second later."""
         self.clock.now += 1
         return self.autoscaler.tick()
 
@@ -172,6 +174,23 @@ def test_an_instance_that_ops_ask_to_drain_is_asked_and_replaced_while_it_is_nee
     assert bench.ec2.drained == ["i-0"]
     assert bench.operators.stored.drain == ()
     assert bench.ec2.alive() == ["i-0", "i-1", "i-2"]
+
+
+def test_a_drain_command_that_cannot_be_deleted_delays_no_snapshot(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.tick()
+    bench.operators.stored = Commands(drain=("i-0",))
+    bench.tick()
+    before = len(bench.store.snapshots)
+
+    def delete_drains(_instance_ids: Sequence[str]) -> None:
+        raise client_error(503)
+
+    monkeypatch.setattr(bench.operators, "delete_drains", delete_drains)
+    with pytest.raises(ClientError):
+        bench.tick()
+    assert len(bench.store.snapshots) == before + 1
 
 
 def test_what_is_wrong_with_a_launch_and_with_the_configuration_is_shown_together(

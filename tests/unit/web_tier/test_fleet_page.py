@@ -91,7 +91,7 @@ def test_ages_and_images_have_units() -> None:
 
 
 def test_an_unhealthy_instance_has_the_reason_and_the_consequence() -> None:
-    words = "not heard of for 2 min: looked at again, then ended"
+    words = "no heartbeat for 2 min: checked again, then terminated"
     marked = FleetInstance(
         instance_id="i-1", state="running", instance_type="c7a.large", zone="us-east-1a",
         launched_at=NOW - timedelta(seconds=30), marked=words,
