@@ -190,7 +190,7 @@ class Pipeline:
         max_tries: tries of a request.
 
     Attributes:
-        answered: images whose response was sent so far.
+        answered: number of images with a sent response.
     """
 
     def __init__(

@@ -101,7 +101,7 @@ def ends_early(error: Exception) -> bool:
 
 
 def broken_header(name: str, size: int) -> ImageRejectedError:
-    """Return the rejection of data that starts like an image and whose header is damaged."""
+    """Return the rejection of data that starts like an image but has a damaged header."""
     return ImageRejectedError(
         "undecodable",
         f"the {name}'s header is damaged or cut short ({size} bytes in all): save it again as JPEG or PNG",

@@ -222,7 +222,7 @@ def json_answer(body: bytes, *headers: tuple[str, str]) -> DirectResponse:
 
 
 CACHED_SERVICES = frozenset({"cognito-idp", "ec2", "iam", "sqs", "ssm", "sts", "dynamodb"})
-"""Services whose scope decides the application: others share a signing name, or need the path, too."""
+"""Services for which the scope decides the application: others share a signing name, or need the path, too."""
 
 COGNITO_TARGET = "AWSCognitoIdentityProviderService."
 """Prefix of the target header of calls of user pools."""

@@ -166,7 +166,7 @@ _FIRST, _LATER = 64 * 1024, 1024 * 1024  # bytes of one receive
 
 
 class LingeringWorker(ThreadWorker):  # type: ignore[misc]
-    """A worker whose threads keep their connection while requests follow, or while all connections have threads."""
+    """A worker with threads that keep a connection while requests follow, or while all connections have threads."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

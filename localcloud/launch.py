@@ -67,7 +67,7 @@ class LocalCloud:
 
     @property
     def server_pid(self) -> int:
-        """The process of the server, whose child is its worker, for measurements.
+        """The process of the server (its child is the worker), for measurements.
 
         Raises:
             LocalCloudError: the cloud has not been started.

@@ -21,7 +21,7 @@ from localcloud.machines.machine import discard_all, end_all
 
 
 class Lifeline:
-    """Both ends of the pipe, in the command whose end also ends the other processes.
+    """Both ends of the pipe, in the command; the other processes end with it.
 
     The write end is not inherited through exec; a process that is forked without exec must close it.
     """

@@ -182,7 +182,7 @@ class Fleet:
             self.client.create_tags(Resources=list(instance_ids), Tags=[{"Key": DRAIN_TAG, "Value": "asked"}])
 
     def cancel_drain(self, instance_ids: Sequence[str]) -> None:
-        """Remove the tag of these stopped instances, whose workers would otherwise end again once started."""
+        """Remove the tag of these stopped instances; otherwise their workers would end again once started."""
         if instance_ids:
             self.client.delete_tags(Resources=list(instance_ids), Tags=[{"Key": DRAIN_TAG}])
 

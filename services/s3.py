@@ -117,7 +117,7 @@ class Bucket:
         return True
 
     def put_parts(self, key: str, parts: Iterator[bytes], content_type: str) -> None:
-        """Store an object whose content is generated during the upload; it appears at `key` when it is complete.
+        """Store an object from content that is generated during the upload; it appears at `key` when it is complete.
 
         Errors of `parts` are raised. Some 10 MB are in memory at a time.
         """

@@ -73,7 +73,7 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
             self.nr_conns -= 1
 
     def handle_request(self, req: Any, conn: Any) -> Any:
-        """Answer a request whose head has been read; return whether its connection may be used again."""
+        """Answer a request after its head has been read; return whether its connection may be used again."""
         self._heads.pop(conn, None)
         conn.sock.settimeout(self.answer_seconds)
         try:

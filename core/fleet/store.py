@@ -51,7 +51,7 @@ class Commands:
     Attributes:
         pause: while set, nothing is launched.
         limits: override those of config.yaml.
-        drain: ids of instances whose workers must finish their images and end.
+        drain: ids of instances; their workers must finish their images and end.
     """
 
     pause: FleetPause | None = None

@@ -266,7 +266,7 @@ def _launch_template(cloud: StackServices, resource: Resource) -> PhysicalResour
 
 
 def _auto_scaling_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
-    """Create a group whose instances may still be pending; they are not registered with any load balancer."""
+    """Create a group; its instances may still be pending, and they are not registered with any load balancer."""
     wanted, name = resource.properties, cloud.name(resource, "AutoScalingGroupName")
     left_out = {"AutoScalingGroupName", "TargetGroupARNs", "LoadBalancerNames", "Tags", "VPCZoneIdentifier"}
     own = {tag["Key"]: tag for tag in wanted.get("Tags", [])}
@@ -419,7 +419,7 @@ HANDLERS: dict[str, ResourceHandler] = {
     "AWS::SQS::Queue": ResourceHandler(_queue, deleted_by("sqs", "delete_queue", "QueueUrl")),
     "AWS::SSM::Parameter": ResourceHandler(_stored_parameter, deleted_by("ssm", "delete_parameter", "Name")),
 }
-"""The types whose resources exist in their service."""
+"""The types of resources that exist in a service."""
 
 _ONLY_LISTED = ResourceHandler(_only_listed, lambda _cloud, _resource: None)
 

@@ -199,7 +199,7 @@ class Stacks:
             raise StackError(f"Unable to fetch parameters [{name}] from parameter store for this account.") from None
 
     def _wanted(self, stack: Stack) -> list[Resource]:
-        """Return the resources whose conditions are met; their properties are not evaluated yet."""
+        """Return the resources with a condition that is met; their properties are not evaluated yet."""
         evaluation = Evaluation(stack.template, stack.values, stack.resources)
         definitions = {
             name: one

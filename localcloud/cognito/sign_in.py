@@ -178,7 +178,7 @@ DIGITS = 6
 STEP_SECONDS = 30
 
 ALLOWED_STEPS_ASIDE = 1
-"""Steps before and after the current one whose codes are valid: clocks differ, and users type slowly."""
+"""Codes of so many steps before and after the current one are valid: clocks differ, and users type slowly."""
 
 _SECRET_BYTES = 20
 

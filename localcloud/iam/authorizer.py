@@ -1,4 +1,4 @@
-"""Denies requests whose signer lacks a permission, and counts all decisions with the statements that they rest on."""
+"""Denies requests if their signer lacks a permission, and counts all decisions with the statements behind them."""
 
 import logging
 import threading

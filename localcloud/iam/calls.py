@@ -84,7 +84,7 @@ class ApiCall:
 
     @property
     def is_json(self) -> bool:
-        """Whether the call is in the JSON protocol, whose calls name their operation in a header."""
+        """Whether the call is in the JSON protocol, which names the operation in a header."""
         return "HTTP_X_AMZ_TARGET" in self.environ
 
     @cached_property

@@ -254,7 +254,7 @@ class Statement:
     principals: tuple[tuple[str, str], ...] = ()
 
     def applies_to(self, check: PermissionCheck) -> bool:
-        """Return True if the statement applies to a check, whatever its principal.
+        """Return True if the statement applies to a check, without regard to its principal.
 
         Raises:
             UnsupportedPolicyError: a condition cannot be evaluated.

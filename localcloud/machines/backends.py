@@ -3,8 +3,8 @@
 The directory of a process also holds ``user-data`` (the script) and ``port`` (of its metadata service).
 
 All kernel resources of a booted image belong to the one process that its directory names. This is `unshare`, which
-holds a process namespace whose first process is systemd-nspawn. When it is killed, the kernel kills all processes in
-the namespace, the image's init included, and then releases their mounts, which no other process sees, and the
+holds a process namespace with systemd-nspawn as its first process. When it is killed, the kernel kills all processes
+in the namespace, the image's init included, and then releases their mounts, which no other process sees, and the
 network.
 """
 
@@ -135,7 +135,7 @@ class _NspawnServices:
 
 
 class NspawnBackend:
-    """Boots each instance's image, a folder of `images` whose name is the image's id.
+    """Boots each instance's image, the folder in `images` that has the image's id as its name.
 
     The image is only read: files that an instance writes are in its own directory until it is terminated. Its network
     contains only its metadata service at 169.254.169.254, and the cloud at the address that it has on the host. The
@@ -197,7 +197,7 @@ class NspawnBackend:
 
 
 def hypervisor_uuid(instance_id: str) -> str:
-    """Return the content of ``/sys/hypervisor/uuid``, whose prefix tells cloud-init that it runs on EC2."""
+    """Return the content of ``/sys/hypervisor/uuid``; its prefix makes cloud-init detect EC2."""
     digits = f"ec2{instance_id.removeprefix('i-'):0>29}"[:32]
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])) + "\n"
 

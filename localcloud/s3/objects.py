@@ -176,7 +176,7 @@ TLS_KEYS = {"aws:securetransport", "s3:tlsversion"}
 
 
 def without_tls(policy: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a policy without the statements whose only conditions are about TLS, which loopback does not have.
+    """Return a policy without the statements that have conditions only about TLS, which loopback does not have.
 
     Stock moto ignores the conditions of a statement, so a denial of requests without TLS would deny every request.
     """

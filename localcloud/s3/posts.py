@@ -99,7 +99,7 @@ def signer_of(form: Form, secret_of: Callable[[str], str | None]) -> Signer:
 
 
 def check_policy(form: Form, now: datetime) -> None:
-    """Check a form, whose signature is valid, against its policy.
+    """Check a form with a valid signature against its policy.
 
     Raises:
         RefusedError: the policy has expired, a condition is not met, or a field of the form has no condition.

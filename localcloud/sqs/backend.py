@@ -44,7 +44,7 @@ def end_long_polls() -> None:
 
 
 def fast_queue(stock: Any) -> Any:
-    """Return a queue class with moto's attributes and policies whose messages are in a `MessageQueue`."""
+    """Return a queue class with moto's attributes and policies, and messages in a `MessageQueue`."""
 
     class FastQueue(stock):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:

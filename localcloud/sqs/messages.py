@@ -80,7 +80,7 @@ class MessageDelivery(Generic[Payload]):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter(Generic[Payload]):
-    """A message whose receive count exceeded its limit, on its way to the dead-letter queue."""
+    """A message with a receive count above its limit, on its way to the dead-letter queue."""
 
     message_id: str
     payload: Payload

@@ -14,7 +14,7 @@ from core.messages import Failure, LabelScore, Model, RequestMessage, Response
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
 
-NOBODY = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
+UNKNOWN_ID = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
 """An id of its form that nothing has; written out, since tests that run side by side must have the same names."""
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -45,7 +45,7 @@ def misbehave(data: bytes, times: int = 1) -> bytes:  # noqa: PLR0912, C901
             raise ImageRejectedError("truncated", rest)
         case "fail":
             raise LookupError(rest)
-        case "rubbish":
+        case "raw":
             _write_to_channel(bytes.fromhex(rest))
             time.sleep(600)
         case "try":

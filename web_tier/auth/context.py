@@ -17,8 +17,9 @@ from core.tokens import TokenVerifier, issuer_of, jwks_url, keys_at
 from services.errors import ConfigError
 from services.user_errors import UserPoolError
 from services.users import Account, PoolTokens, UserPool
+from web_tier.auth.devices import remember_device
 from web_tier.auth.identity import set_session
-from web_tier.auth.session_keys import SessionKeys, load_session_keys, remember_device
+from web_tier.auth.session_keys import SessionKeys, load_session_keys
 from web_tier.auth.sessions import RenewedTokens, Sessions, SessionStore, SessionTimes
 from web_tier.backend import Backend
 

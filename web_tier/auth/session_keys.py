@@ -3,11 +3,8 @@
 The keys are in their own file, one per line. The first one signs and encrypts; all of them verify and decrypt. A new
 key is added at the top, and an old one is removed once no session of it can be left (`auth.session_hours`).
 
-The keys also sign device cookies, so that other people's guesses do not lock an account's owner out on a device that
-has signed in before. The protocol is OWASP's: a signed cookie names a device and one account. Attempts from a known
-device have their own limit, and so do attempts from all other devices
-(https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies). The cookie signs no user in.
-It states whether the sign-in included a code of an authenticator app: only such a device has its own limit for codes.
+They also sign device cookies (`web_tier.auth.devices`). A web instance imports this module at boot to check
+its keys, so it imports no web framework.
 """
 
 import base64
@@ -17,18 +14,14 @@ import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from flask import request
 from itsdangerous import Signer
-from werkzeug.wrappers import Response
 
 from services.errors import ConfigError
-from services.users import normalise_email
 
 KEYS_FILE_VARIABLE: Final = "FLEETSIGHT_SESSION_KEYS_FILE"
 
@@ -41,12 +34,6 @@ _REMEDY = (
     f"name a file in {KEYS_FILE_VARIABLE} that only the web tier may read, with one key or more, each a line of at "
     f"least {MIN_CHARACTERS} characters, such as `openssl rand -base64 48` makes"
 )
-
-DEVICE_COOKIE: Final = "__Host-fleetsight-device"
-
-DEVICE_LIFETIME: Final = timedelta(days=90)
-
-_DEVICE, _DEVICE_WITH_CODE = "device", "device with a code"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,25 +152,3 @@ def _mac(key: bytes, *facts: str) -> bytes:
 
 def _text(code: bytes) -> str:
     return base64.urlsafe_b64encode(code).rstrip(b"=").decode()
-
-
-def remember_device(keys: SessionKeys, email: str, answer: Response, *, second_factor: bool = False) -> None:
-    """Set a cookie in `answer` that makes the browser a known device of the account `email` only."""
-    device = keys.random_id()
-    value = (
-        f"{device}.{keys.mac(_DEVICE_WITH_CODE if second_factor else _DEVICE, normalise_email(email) or '', device)}"
-    )
-    answer.set_cookie(DEVICE_COOKIE, value, max_age=DEVICE_LIFETIME, secure=True, httponly=True, samesite="Lax")
-
-
-def known_device(keys: SessionKeys, email: str, *, second_factor: bool = False) -> str | None:
-    """Return the id of the device that sent the current request, or None if it is unknown to the account `email`.
-
-    With `second_factor`, the device must have signed in with a code.
-    """
-    cookie, name = request.cookies.get(DEVICE_COOKIE, ""), normalise_email(email)
-    if name is None or len(cookie) > MAX_COOKIE_CHARACTERS:
-        return None
-    device, _, code = cookie.partition(".")
-    purposes = (_DEVICE_WITH_CODE,) if second_factor else (_DEVICE_WITH_CODE, _DEVICE)
-    return device if any(keys.verify(code, purpose, name, device) for purpose in purposes) else None

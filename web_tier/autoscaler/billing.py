@@ -185,7 +185,7 @@ class BillingMeter:
         return Bill(seconds, seconds * instance.hourly / SECONDS_AN_HOUR)
 
     def _take_over(self, running: dict[str, Instance]) -> None:
-        """Continue from the snapshot `before`, whose figures contain the cost of the running instances until then."""
+        """Continue from the snapshot `before`; its figures contain the cost of the running instances until then."""
         for instance_id, instance in running.items():
             age = max(0.0, (self.now() - instance.launched_at).total_seconds())
             self._running[instance_id] = BilledInstance(self.clock() - age, self.hourly(instance))

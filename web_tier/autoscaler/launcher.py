@@ -218,7 +218,7 @@ class Launcher:
             self._call(entry, offerings(settings), is_repeated=bool(uncertain))
 
     def _complete_described_calls(self, observation: Observation) -> None:
-        """Complete the calls of unknown outcome whose instances are all described."""
+        """Complete the calls of unknown outcome if all their instances are described."""
         for entry in self.journal.uncertain():
             described = instances_of(entry, observation)
             if len(described) == entry.count:

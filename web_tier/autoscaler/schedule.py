@@ -35,7 +35,7 @@ def _holds(entry: ScheduleEntry, zone: tzinfo, at: datetime, lead: timedelta) ->
 
 
 def _days_around(at: datetime, lead: timedelta, zone: tzinfo) -> Iterator[date]:
-    """Yield the days whose entries may hold at `at`: yesterday's may last, tomorrow's may be due within `lead`."""
+    """Yield the days with entries that may hold at `at`: yesterday's may last, tomorrow's may begin within `lead`."""
     day, last = at.astimezone(zone).date() - DAY, (at + lead).astimezone(zone).date() + DAY
     while day <= last:
         yield day

@@ -28,7 +28,7 @@ CHECK_SECONDS = 2.0
 CHECK_SECONDS_PER_JOB = 0.05
 """With many open jobs, a job is checked after so many seconds for each of them."""
 MAX_CHECK_SECONDS = 60.0
-"""Longest time between two checks of a job whose file is up to date."""
+"""Longest time between two checks of a job with an up-to-date file."""
 QUIET_SECONDS = 5.0
 """Time after the last result in which images of the same upload may still arrive."""
 MAX_OPEN_SECONDS = 86_400.0

@@ -1,11 +1,11 @@
-"""Rate limits of an application: which requests count, against whom, and how many are allowed.
+"""Rate limits of an application: which requests count, against which caller, and how many are allowed.
 
 Each request counts, except those for static files and health: for its user, or else for its address. The sender is
 identified before the request is counted, so a flood from an address, also one of invalid tokens, does not stop the
 address's signed-in users. Attempts to sign in have lower limits. Wrong guesses of other people do not lock an
 account's owner out:
 
-- a device on which the account has signed in before has a limit of its own (`web_tier.auth.session_keys`);
+- a device on which the account has signed in before has a limit of its own (`web_tier.auth.devices`);
 - once an account's limit is reached, each address has one more attempt in the minute;
 - each form has its own limit for an account, so guessed passwords do not block the mailed codes;
 - codes of a second factor have a low limit in an hour, from all addresses together, and count only after the right
@@ -31,8 +31,8 @@ from limits.strategies import FixedWindowRateLimiter
 from werkzeug.exceptions import TooManyRequests
 
 from web_tier.auth.context import current_auth
+from web_tier.auth.devices import known_device
 from web_tier.auth.identity import known_identity
-from web_tier.auth.session_keys import known_device
 from web_tier.backend import Backend
 from web_tier.rate_limits.quotas import UNLIMITED, Quotas, QuotaScope, RemainingQuota
 from web_tier.rate_limits.storage import TableStorage, hurried_table
@@ -60,7 +60,7 @@ UNCOUNTED: Final = frozenset(
         "admission.may_send",  # nginx sends it for a request that counts itself
     }
 )
-"""Endpoints whose requests are not counted."""
+"""Endpoints with requests that are not counted."""
 
 _BY_USER: Final = frozenset(
     f"accounts.{name}"

@@ -6,13 +6,13 @@ classified:
 * `put_objects` stores objects while the request still arrives;
 * `commit` accepts images: it records, then enqueues, then counts them.
 
-An image whose bytes the current model has classified before needs no worker: its result and then its record are
+An image needs no worker if the current model has classified the same bytes before: its result and then its record are
 written, and nothing is stored (unless its job keeps images) or enqueued.
 
 An object of a job that does not keep images is tagged, so that a lifecycle rule of the bucket can delete what is
 left. Whether a job keeps images is set when it is created, and never changes.
 
-An image whose step fails:
+If a step of an image fails:
 
 =============================  ====================================================================================
 the bucket does not store it   not accepted; nothing refers to an object that may exist

@@ -205,7 +205,7 @@ def redrive_all(ingest: ImageIngest, letters: DeadLetterStore, before: str | Non
 
 
 def _send(ingest: ImageIngest, job_id: str, retries: Sequence[_Retry], at: datetime) -> list[ImageRecord]:
-    """Send the requests of images whose attempt was raised; return those that were sent, and restore the others.
+    """Send the requests of images with a raised attempt; return those that were sent, and restore the others.
 
     If the call fails, the requests may have been sent: their attempts stay.
     """

@@ -4,7 +4,7 @@ A job for each image would flood the list of jobs, and three calls for each woul
 has one job at a time for the single images of a user, and one thread that records and enqueues all waiting images
 together, of all users.
 
-A user may delete such a job while it is open, like any other. An image whose job has been deleted goes into a new
+A user may delete such a job while it is open, like any other. If its job has been deleted, an image goes into a new
 one; its bytes stay in memory until it is accepted.
 """
 
@@ -167,7 +167,7 @@ class SingleImages:
             image.result.set_result(results.get(image.record.ref))
 
     def _record_and_enqueue(self, waiting: Sequence[_Waiting]) -> dict[ImageRef, UploadResult]:
-        """Commit the images whose jobs exist; return the result of each."""
+        """Commit the images of existing jobs; return the result of each image."""
         existing_ids = self._create_jobs([image.open_job for image in waiting])
         self._give_up([image for image in waiting if image.record.ref.job_id not in existing_ids])
         existing = [image for image in waiting if image.record.ref.job_id in existing_ids]

@@ -23,7 +23,7 @@ LATER = timedelta(seconds=QUIET_SECONDS + 1)
 
 @dataclass
 class Scene:
-    """A job, the output bucket and a writer of results files, whose clocks go forward when told."""
+    """A job, the output bucket and a writer of results files, with clocks that the test sets."""
 
     store: JobStore
     job: Job

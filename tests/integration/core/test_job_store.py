@@ -8,7 +8,6 @@ from threading import Barrier
 
 import pytest
 
-from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.idempotency import UploadCounts
 from core.ids import ImageRef, input_key, new_id
@@ -17,6 +16,7 @@ from core.jobs.store import JobStore
 from core.messages import Failure, Response, failed
 from services.errors import NotFoundError
 from services.table import Table
+from tests.support.fleet import fleet_snapshot
 from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes
@@ -158,21 +158,7 @@ def test_a_job_is_closed_unless_images_were_added_since(store: JobStore, job: Jo
 
 def test_the_fleets_snapshot_is_the_last_one(store: JobStore) -> None:
     assert FleetStore(store.table).snapshot() is None
-    snapshots = [
-        FleetSnapshot(
-            at=NOW,
-            running=running,
-            pending=0,
-            visible=0,
-            in_flight=0,
-            min_workers=0,
-            max_workers=19,
-            peak_workers=0,
-            billed_seconds=0,
-            reason="",
-        )
-        for running in (1, 2)
-    ]
+    snapshots = [fleet_snapshot(NOW, running=running) for running in (1, 2)]
     for snapshot in snapshots:
         FleetStore(store.table).put_snapshot(snapshot)
     assert FleetStore(store.table).snapshot() == snapshots[1]

@@ -70,9 +70,9 @@ def test_a_rejection_is_raised_unchanged_and_the_process_stays(sandbox: SandboxP
         (b"exit 0", "status 0"),
         (b"fail by a bug", "LookupError: by a bug"),
         (b"long 1001", "invalid reply"),
-        (b"rubbish " + b"ff" * 5, "invalid reply"),
-        (b"rubbish 02ffffff7f", "invalid reply"),
-        (b"rubbish 0201000000" + b"22", "invalid reply"),
+        (b"raw " + b"ff" * 5, "invalid reply"),
+        (b"raw 02ffffff7f", "invalid reply"),
+        (b"raw 0201000000" + b"22", "invalid reply"),
     ],
 )
 def test_an_item_that_ends_its_process_twice_fails_and_the_next_gets_a_new_process(

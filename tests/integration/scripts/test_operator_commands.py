@@ -31,7 +31,7 @@ from services.clients import Clients
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.dead_letters import DeadLetterDesk
-from tests.support.jobs import NOBODY
+from tests.support.jobs import UNKNOWN_ID
 from tests.support.served import served
 from web_tier.app import create_app
 
@@ -341,7 +341,7 @@ def test_a_dead_letter_is_shown(desk_url: str, desk: DeadLetterDesk) -> None:
         json.loads(run_dead_letters("show", *ids, "--json", "--url", desk_url).output)["image_id"]
         == image.ref.image_id
     )
-    missing = run_dead_letters("show", image.ref.job_id, NOBODY, "--url", desk_url)
+    missing = run_dead_letters("show", image.ref.job_id, UNKNOWN_ID, "--url", desk_url)
     assert (missing.exit_code, "there is no dead letter of image" in missing.output) == (1, True)
 
 
@@ -384,7 +384,9 @@ def test_a_dead_letter_is_discarded_twice_without_harm(desk_url: str, desk: Dead
     assert desk.listed() == []
 
 
-@pytest.mark.parametrize("arguments", [("redrive",), ("redrive", NOBODY), ("redrive", NOBODY, NOBODY, "--all")])
+@pytest.mark.parametrize(
+    "arguments", [("redrive",), ("redrive", UNKNOWN_ID), ("redrive", UNKNOWN_ID, UNKNOWN_ID, "--all")]
+)
 def test_wrong_usage_has_status_2(desk_url: str, desk: DeadLetterDesk, arguments: tuple[str, ...]) -> None:
     desk.given_up("a.jpg")
     assert run_dead_letters(*arguments, "--url", desk_url).exit_code == 2

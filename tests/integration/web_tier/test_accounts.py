@@ -30,7 +30,7 @@ from tests.support.pictures import picture
 from web_tier.app import create_app
 
 ADA, OPS, NEW = "ada@example.org", "ops@example.org", "new@example.org"
-NOBODY = "nobody@example.org"
+UNKNOWN_EMAIL = "nobody@example.org"
 PAGES = ("/sign-in", "/sign-up", "/forgot", "/reset", "/account")
 POSTS = (
     "/sign-in", "/new-password", "/sign-up", "/forgot", "/reset", "/sign-out",
@@ -98,7 +98,7 @@ def test_sign_in_never_redirects_to_another_site(client: FlaskClient, elsewhere:
     assert client.get("/sign-in", query_string={"next": elsewhere}).headers["Location"] == "/"
 
 
-@pytest.mark.parametrize("email", [ADA, NOBODY, "", "<b>@example.org"])
+@pytest.mark.parametrize("email", [ADA, UNKNOWN_EMAIL, "", "<b>@example.org"])
 def test_wrong_credentials_get_one_message_and_the_password_is_not_sent_back(
     anonymous: FlaskClient, email: str
 ) -> None:
@@ -147,19 +147,21 @@ def test_too_many_attempts_get_429(anonymous: FlaskClient, pool: MemoryPool, pat
 @pytest.mark.parametrize("path", ["/sign-up", "/forgot"])
 def test_s8_no_response_shows_whether_an_address_has_an_account(anonymous: FlaskClient, path: str) -> None:
     status, known = send(anonymous, path, email=ADA, password=ANOTHER)
-    other, unknown = send(anonymous, path, email=NOBODY, password=ANOTHER)
+    other, unknown = send(anonymous, path, email=UNKNOWN_EMAIL, password=ANOTHER)
     assert status == other == 200
-    assert known.replace(ADA, "") == unknown.replace(NOBODY, "")
+    assert known.replace(ADA, "") == unknown.replace(UNKNOWN_EMAIL, "")
 
 
 def test_s4_a_new_account_signs_in_by_the_mailed_password_alone(client: FlaskClient, pool: MemoryPool) -> None:
-    _, page = send(client, "/sign-up", email=NOBODY, password=PASSWORD, next="/jobs")
-    assert (f'value="{NOBODY}"' in page, 'action="/sign-in"' in page) == (True, True)
+    _, page = send(client, "/sign-up", email=UNKNOWN_EMAIL, password=PASSWORD, next="/jobs")
+    assert (f'value="{UNKNOWN_EMAIL}"' in page, 'action="/sign-in"' in page) == (True, True)
     assert "a temporary password is on its way" in page
-    assert send(client, "/sign-in", email=NOBODY, password=PASSWORD)[0] == 401, "nothing typed at the sign-up counts"
-    assert send(client, "/sign-up", email=NOBODY)[0] == 200
-    assert pool.mailed == [NOBODY, NOBODY]
-    status, page = send(client, "/sign-in", email=NOBODY, password=TEMPORARY, next="/jobs")
+    assert send(client, "/sign-in", email=UNKNOWN_EMAIL, password=PASSWORD)[0] == 401, (
+        "nothing typed at the sign-up counts"
+    )
+    assert send(client, "/sign-up", email=UNKNOWN_EMAIL)[0] == 200
+    assert pool.mailed == [UNKNOWN_EMAIL, UNKNOWN_EMAIL]
+    status, page = send(client, "/sign-in", email=UNKNOWN_EMAIL, password=TEMPORARY, next="/jobs")
     assert (status, 'action="/new-password"' in page, 'name="next" value="/jobs"' in page) == (200, True, True)
 
 
@@ -167,7 +169,7 @@ def test_s8_a_wrong_password_after_the_sign_up_is_the_same_for_new_and_known_add
     anonymous: FlaskClient,
 ) -> None:
     told = set()
-    for email in (ADA, NOBODY):
+    for email in (ADA, UNKNOWN_EMAIL):
         send(anonymous, "/sign-up", email=email)
         status, page = send(anonymous, "/sign-in", email=email, password="Wrong-horse-9")
         told.add((status, page.replace(email, "")))
@@ -276,7 +278,9 @@ def test_the_sign_up_page_and_its_links_exist_only_if_sign_up_is_enabled(
     shut = create_app(closed, auth=access_by(pool, table)).test_client()
     for path in ("/sign-in", "/forgot"):
         assert 'href="/sign-up' not in shut.get(path).text
-    assert shut.get("/sign-up").status_code == send(shut, "/sign-up", email=NOBODY, password=PASSWORD)[0] == 404
+    assert (
+        shut.get("/sign-up").status_code == send(shut, "/sign-up", email=UNKNOWN_EMAIL, password=PASSWORD)[0] == 404
+    )
     assert 'href="/sign-up"' in anonymous.get("/sign-in").text
 
 

@@ -16,7 +16,7 @@ from services.clients import Clients
 from tests.conftest import ConfigMaker
 from tests.support.answering_queue import AnsweringQueue
 from tests.support.api import problem
-from tests.support.jobs import NOBODY, MemoryBucket, client_error, done, failed
+from tests.support.jobs import UNKNOWN_ID, MemoryBucket, client_error, done, failed
 from tests.support.pictures import picture
 from web_tier.api.classify import classic_reply
 from web_tier.app import create_app
@@ -33,7 +33,7 @@ def fleet(store: JobStore) -> AnsweringQueue:
 
 @pytest.fixture
 def asking(config: Config, provisioned: Clients, fleet: AnsweringQueue) -> FlaskClient:
-    """A client of a web tier whose images are answered by `fleet`."""
+    """A client of a web tier; `fleet` answers its images."""
     return create_app(config, request_queue=fleet).test_client()
 
 
@@ -163,7 +163,9 @@ def test_a_uuid_of_a_failed_image_gets_the_reason(asking: FlaskClient, fleet: An
     assert "crashed" in problem(asking.get(f"/predictions/{uuid}"), 422)
 
 
-@pytest.mark.parametrize("uuid", ["x", "-", NOBODY, f"{NOBODY}-{NOBODY}", "0f8fad5b-d9cb-469f-a165-70867728950e"])
+@pytest.mark.parametrize(
+    "uuid", ["x", "-", UNKNOWN_ID, f"{UNKNOWN_ID}-{UNKNOWN_ID}", "0f8fad5b-d9cb-469f-a165-70867728950e"]
+)
 def test_an_unknown_uuid_gets_404(asking: FlaskClient, uuid: str) -> None:
     problem(asking.get(f"/predictions/{uuid}"), 404)
 

@@ -7,12 +7,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.exceptions import Forbidden
 
-from tests.support.jobs import NOBODY
+from tests.support.jobs import UNKNOWN_ID
 from tests.support.people import BROWSER, House, cookie_of
 from web_tier.auth.browser import CSRF_FIELD, CSRF_HEADER, check_csrf, csrf_field, csrf_token
 from web_tier.auth.context import COOKIE
 
-FORM, FOR_PROGRAMS = f"/jobs/{NOBODY}/delete", "/api/v1/jobs"
+FORM, FOR_PROGRAMS = f"/jobs/{UNKNOWN_ID}/delete", "/api/v1/jobs"
 PAST = 404
 """What a form gets that is let past: there is no such job."""
 

@@ -10,7 +10,6 @@ from threading import Barrier
 import pytest
 
 from core.config import Config
-from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.store import JobStore
@@ -19,7 +18,8 @@ from services.sqs import OutgoingMessage
 from services.table import Table
 from tests.support.api import problem
 from tests.support.dead_letters import DeadLetterDesk, address, give_up
-from tests.support.jobs import NOBODY, NOW, client_error, done, failed
+from tests.support.fleet import fleet_snapshot
+from tests.support.jobs import NOW, UNKNOWN_ID, client_error, done, failed
 from tests.support.people import Clock, House, PlayedPool, access_of
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.app import create_app
@@ -40,7 +40,7 @@ def test_dead_letters_of_all_jobs_are_listed_in_pages(desk: DeadLetterDesk) -> N
     assert [each["filename"] for each in page["dead_letters"]] == ["c", "b"]
     assert ([each["image_id"] for each in rest["dead_letters"]], rest["next"]) == ([first[0].ref.image_id], None)
     assert page["dead_letters"][0]["job_id"] == second[0].ref.job_id
-    assert "before" in problem(desk.client.get(f"/api/v1/dead-letters?before={NOBODY}"), 400)
+    assert "before" in problem(desk.client.get(f"/api/v1/dead-letters?before={UNKNOWN_ID}"), 400)
 
 
 def test_a_dead_letter_is_shown_with_its_attempts_and_its_reason(desk: DeadLetterDesk, store: JobStore) -> None:
@@ -226,10 +226,7 @@ def test_dead_letters_are_listed_with_file_job_reason_and_tries_and_never_as_mar
 
 def test_row_53_the_age_of_a_dead_letter_is_by_the_controllers_clock(desk: DeadLetterDesk) -> None:
     desk.given_up("a.jpg")
-    report = FleetSnapshot(
-        at=NOW + timedelta(minutes=5), running=0, pending=0, visible=0, in_flight=0, min_workers=0, max_workers=5,
-        peak_workers=0, billed_seconds=0, reason="no work, no workers",
-    )  # fmt: skip
+    report = fleet_snapshot(NOW + timedelta(minutes=5), max_workers=5, reason="no work, no workers")
     FleetStore(desk.store.table).put_snapshot(report)
     assert ">5 min ago</time>" in desk.client.get("/dead-letters").text
 
@@ -293,7 +290,7 @@ def test_operators_see_all_dead_letters_and_links_only_to_their_own_jobs(
     assert house.signed_in("ann").get("/dead-letters", base_url="https://localhost").status_code == 403
 
 
-@pytest.mark.parametrize("path", ["/dead-letters/redrive", f"/dead-letters/{NOBODY}/{NOBODY}/redrive"])
+@pytest.mark.parametrize("path", ["/dead-letters/redrive", f"/dead-letters/{UNKNOWN_ID}/{UNKNOWN_ID}/redrive"])
 def test_a_form_on_another_site_redrives_nothing(desk: DeadLetterDesk, path: str) -> None:
     desk.given_up("a.jpg")
     assert desk.client.post(path, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403

@@ -17,7 +17,7 @@ from core.tokens import TokenUncheckedError
 from services.accounts import OPERATORS
 from services.table import Table
 from tests.conftest import ConfigMaker
-from tests.support.jobs import NOBODY
+from tests.support.jobs import UNKNOWN_ID
 from tests.support.people import BROWSER, HOUR, House, cookie_of, keep
 from web_tier.app import create_app
 from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS, COOKIE
@@ -41,7 +41,7 @@ def status(browser: FlaskClient, path: str = FOR_PROGRAMS, **more: Any) -> int:
 
 @pytest.mark.parametrize("headers", [{}, {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site"}])
 def test_a_stranger_who_opens_a_page_is_sent_to_the_sign_in(house: House, headers: dict[str, str]) -> None:
-    for path in ("/", "/jobs?q=x", f"/jobs/{NOBODY}", "/fleet", "/account"):
+    for path in ("/", "/jobs?q=x", f"/jobs/{UNKNOWN_ID}", "/fleet", "/account"):
         answer = house.stranger().get(path, headers=headers)
         assert answer.status_code == 303, path
         assert answer.headers["Location"].startswith("/sign-in")
@@ -51,7 +51,7 @@ def test_a_stranger_who_opens_a_page_is_sent_to_the_sign_in(house: House, header
 def test_a_stranger_is_never_sent_anywhere_by_what_programs_call(house: House, headers: dict[str, str]) -> None:
     for method, path in (
         ("get", FOR_PROGRAMS),
-        ("get", f"/api/v1/jobs/{NOBODY}/results.csv"),
+        ("get", f"/api/v1/jobs/{UNKNOWN_ID}/results.csv"),
         ("get", "/api/v1/tokens"),
         ("post", FOR_PROGRAMS),
         ("post", "/api/v1/classify"),
@@ -59,7 +59,7 @@ def test_a_stranger_is_never_sent_anywhere_by_what_programs_call(house: House, h
         ("post", "/api/image"),
         ("post", "/file-upload"),
         ("put", "/api/v1/fleet/limits"),
-        ("delete", f"/api/v1/jobs/{NOBODY}"),
+        ("delete", f"/api/v1/jobs/{UNKNOWN_ID}"),
         ("options", FOR_PROGRAMS),
     ):
         answer = house.stranger().open(path, method=method, headers=headers)
@@ -84,7 +84,7 @@ def test_where_a_second_factor_is_required_a_token_of_an_account_without_one_is_
 
 
 def test_a_script_of_a_page_is_told_rather_than_sent_to_the_sign_in(house: House) -> None:
-    answer = house.stranger().get(f"/jobs/{NOBODY}/rows", headers={"Sec-Fetch-Mode": "cors", **BROWSER})
+    answer = house.stranger().get(f"/jobs/{UNKNOWN_ID}/rows", headers={"Sec-Fetch-Mode": "cors", **BROWSER})
     assert answer.status_code == 401
 
 
@@ -108,7 +108,7 @@ class Unread:
 def test_a_strangers_upload_is_refused_before_its_body_is_read(house: House, headers: dict[str, str]) -> None:
     unread = {"CONTENT_LENGTH": str(10**9), "wsgi.input": Unread()}
     form = "multipart/form-data; boundary=x"
-    for path in ("/", "/api/v1/classify", f"/api/v1/jobs/{NOBODY}/images", "/file-upload"):
+    for path in ("/", "/api/v1/classify", f"/api/v1/jobs/{UNKNOWN_ID}/images", "/file-upload"):
         answer = house.stranger().post(path, headers=headers, content_type=form, environ_overrides=unread)
         assert answer.status_code == 401, path
 
@@ -264,7 +264,7 @@ def test_a_page_left_open_does_not_keep_its_session_alive(house: House) -> None:
     browser = house.signed_in("ada")
     for _ in range(6):
         house.clock.go_on(HOUR / 6)
-        answer = browser.get(f"/jobs/{NOBODY}/progress")
+        answer = browser.get(f"/jobs/{UNKNOWN_ID}/progress")
         if "Set-Cookie" in answer.headers:
             keep(browser, answer.headers["Set-Cookie"])
     assert status(browser) == 401

@@ -50,7 +50,7 @@ SEND_ERRORS = (
 
 @dataclass(frozen=True)
 class FailingStore(JobStore):
-    """A job store whose steps can be told to fail, before or after they took place."""
+    """A job store with steps that fail before or after they are done, as the test says."""
 
     before: dict[str, Exception] = field(default_factory=dict)
     after: dict[str, Exception] = field(default_factory=dict)

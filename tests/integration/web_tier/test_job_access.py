@@ -26,7 +26,7 @@ from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import ROOT, ConfigMaker
-from tests.support.jobs import NOBODY, NOW, done
+from tests.support.jobs import NOW, UNKNOWN_ID, done
 from tests.support.people import Clock, House, PlayedPool, access_of
 from tests.support.pictures import picture
 from tests.support.table_calls import clients_of, counted
@@ -107,7 +107,7 @@ class Belongings:
         return text.replace(self.job_id, "").replace(self.image_id, "").replace(self.upload_id, "")
 
 
-NOTHING = Belongings(NOBODY, NOBODY, NOBODY)
+NOTHING = Belongings(UNKNOWN_ID, UNKNOWN_ID, UNKNOWN_ID)
 
 
 @pytest.fixture
@@ -192,7 +192,8 @@ def test_an_upload_of_another_user_cannot_be_committed(
 ) -> None:
     own = bert.makes_a_job()
     answers = [
-        bert.asks("POST", f"/api/v1/jobs/{own}/uploads/{upload_id}/commit") for upload_id in (hers.upload_id, NOBODY)
+        bert.asks("POST", f"/api/v1/jobs/{own}/uploads/{upload_id}/commit")
+        for upload_id in (hers.upload_id, UNKNOWN_ID)
     ]
     assert [answer.status_code for answer in answers] == [404, 404]
     assert told(answers[0], hers) == told(answers[1], NOTHING)

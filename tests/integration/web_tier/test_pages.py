@@ -13,13 +13,13 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from core.config import Config
-from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.images import FORMATS
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from services.clients import Clients
 from tests.conftest import ConfigMaker
+from tests.support.fleet import fleet_snapshot
 from tests.support.jobs import NOW, MemoryBucket, add_images, client_error, done, failed, put_results
 from tests.support.pictures import picture
 from web_tier.app import create_app
@@ -194,13 +194,12 @@ def test_jobs_are_listed_with_their_state_in_pages(
 def test_the_fleet_page_and_the_header_show_the_last_snapshot(client: FlaskClient, store: JobStore) -> None:
     assert "not looked at the fleet yet" in client.get("/fleet").text
     FleetStore(store.table).put_snapshot(
-        FleetSnapshot(
-            at=NOW,
+        fleet_snapshot(
+            NOW,
             running=2,
             pending=1,
             visible=1234,
             in_flight=4,
-            min_workers=0,
             max_workers=5,
             peak_workers=3,
             billed_seconds=60,
@@ -267,19 +266,7 @@ def test_name_and_keep_precede_the_files_and_keep_is_unchecked(client: FlaskClie
 
 
 def test_the_plan_counts_running_and_starting_workers(config: Config) -> None:
-    fleet = FleetSnapshot(
-        at=NOW,
-        running=2,
-        pending=1,
-        visible=0,
-        in_flight=0,
-        min_workers=0,
-        max_workers=5,
-        peak_workers=3,
-        billed_seconds=0,
-        reason="enough",
-        problem="",
-    )
+    fleet = fleet_snapshot(NOW, running=2, pending=1, max_workers=5, peak_workers=3, reason="enough", problem="")
     assert (UploadPlan.of(config, fleet).running, UploadPlan.of(config, fleet).most) == (3, 5)
     assert (UploadPlan.of(config, None).running, UploadPlan.of(config, None).most) == (0, config.fleet.max_workers)
 

@@ -13,7 +13,7 @@ from services.accounts import OPERATORS
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.accounts import SAME_SITE, MemoryPool, Person, access_by, signed_in
-from tests.support.jobs import NOBODY
+from tests.support.jobs import UNKNOWN_ID
 from tests.support.people import BEGIN, BROWSER, Clock, House, PlayedPool, access_of
 from web_tier.app import create_app
 
@@ -173,9 +173,9 @@ def test_row_40_a_user_cannot_list_or_revoke_the_token_of_another(house: House, 
     other = house.signed_in("eve")
     assert other.get(PATH).get_json() == {"tokens": []}
     theirs = other.delete(f"{PATH}/{made['token_id']}", headers=BROWSER)
-    none = other.delete(f"{PATH}/{NOBODY}", headers=BROWSER)
+    none = other.delete(f"{PATH}/{UNKNOWN_ID}", headers=BROWSER)
     assert theirs.status_code == none.status_code == 404
-    assert theirs.get_json()["detail"].replace(made["token_id"], NOBODY) == none.get_json()["detail"]
+    assert theirs.get_json()["detail"].replace(made["token_id"], UNKNOWN_ID) == none.get_json()["detail"]
     assert len(browser.get(PATH).get_json()["tokens"]) == 1
 
 

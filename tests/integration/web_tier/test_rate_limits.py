@@ -1,4 +1,4 @@
-"""Rate limits: which requests count, for whom, and what happens when counting fails."""
+"""Rate limits: which requests count, for which caller, and what happens when counting fails."""
 
 import json
 import logging

@@ -25,8 +25,8 @@ from services.table import Table
 from tests.conftest import ConfigMaker, keys_in
 from tests.support.api import problem, upload
 from tests.support.jobs import (
-    NOBODY,
     NOW,
+    UNKNOWN_ID,
     MemoryBucket,
     add_images,
     client_error,
@@ -214,8 +214,8 @@ def test_images_that_the_system_retried_are_marked(client: FlaskClient, store: J
     assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["system_retried"] == 2
 
 
-@pytest.mark.parametrize("path", ["", "/results", "/results.csv", f"/images/{NOBODY}"])
-@pytest.mark.parametrize("job_id", [NOBODY, "x", "%00", "..%2f..%2fetc", NOBODY.lower(), "JOB%23x"])
+@pytest.mark.parametrize("path", ["", "/results", "/results.csv", f"/images/{UNKNOWN_ID}"])
+@pytest.mark.parametrize("job_id", [UNKNOWN_ID, "x", "%00", "..%2f..%2fetc", UNKNOWN_ID.lower(), "JOB%23x"])
 def test_an_unknown_resource_gets_404(client: FlaskClient, job_id: str, path: str) -> None:
     problem(client.get(f"/api/v1/jobs/{job_id}{path}"), 404)
 

@@ -17,11 +17,12 @@ from core.cost import (
     requests_of,
     total,
 )
-from core.fleet.models import BillingPeriod, FleetSnapshot
+from core.fleet.models import BillingPeriod
 from core.jobs.items import counts_of, runs_as_text
 from core.jobs.models import MAX_RUNS, Counts, with_answers
 from tests.conftest import shipped_values
 from tests.support.autoscaler import EPOCH
+from tests.support.fleet import fleet_snapshot
 from tests.support.prices import PRICES
 
 
@@ -117,10 +118,7 @@ def test_a_job_that_was_answered_in_very_many_runs_remembers_the_latest() -> Non
 
 
 def test_a_thousand_images_of_the_fleet_are_told_once_some_were_answered() -> None:
-    fleet = FleetSnapshot(
-        at=EPOCH, running=0, pending=0, visible=0, in_flight=0, min_workers=0, max_workers=19, peak_workers=0,
-        billed_seconds=600, cost=0.06, images=2_000, reason="",
-    )  # fmt: skip
+    fleet = fleet_snapshot(EPOCH, billed_seconds=600, cost=0.06, images=2_000)
     cost = ThousandCost.of(fleet, PRICES)
     assert cost is not None
     assert cost.instances_dollars == pytest.approx(0.03)

@@ -253,13 +253,13 @@ GIF = b"GIF89a" + struct.pack("<HHBBB", 8, 6, 0, 0, 0)
 FLOODS: dict[str, Callable[[], bytes]] = {
     "gif of empty extensions": lambda: GIF + b"\x21\xfe\x00" * MANY,
     "gif comment in blocks of one byte": lambda: GIF + b"\x21\xfe" + b"\x01a" * MANY,
-    "gif of rubbish between blocks": lambda: GIF + b"\x01" * 2 * MANY,
+    "gif with bytes between blocks": lambda: GIF + b"\x01" * 2 * MANY,
     "png of empty chunks": lambda: png_with(chunk(b"teSt") * MANY),
     "png of text": lambda: png_with(chunk(b"tEXt", b"a\0b") * MANY),
     "webp of empty chunks": lambda: webp_with(b"teSt" + bytes(4), MANY),
     "jpeg of empty segments": lambda: b"\xff\xd8" + b"\xff\xe5\x00\x02" * MANY + jpeg()[2:],
     "jpeg of padding": lambda: b"\xff\xd8" + b"\xff" * 2 * MANY + jpeg()[2:],
-    "jpeg of rubbish between segments": lambda: jpeg()[:20] + b"\x01" * 2 * MANY + jpeg()[20:],
+    "jpeg with bytes between segments": lambda: jpeg()[:20] + b"\x01" * 2 * MANY + jpeg()[20:],
     "jpeg of restarts": lambda: b"\xff\xd8" + b"\xff\xd0" * 2 * MANY + jpeg()[2:],
     "jpeg of exif": lambda: b"\xff\xd8" + b"\xff\xe1\x00\x0dExif\0\0hello" * MANY + jpeg()[2:],
 }
@@ -340,7 +340,7 @@ def test_row_34_a_foreign_format_behind_the_first_bytes_of_ours_reaches_no_reade
         return honest(file, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Image, "open", watched)
-    with suppress(ImageRejectedError):  # some make a GIF of rubbish
+    with suppress(ImageRejectedError):  # some are no valid GIF
         inspect(start + FOREIGN[kind]())
     assert formats in ([], [["JPEG"]], [["PNG"]], [["GIF_FIRST_FRAME"]], [["BMP"]], [["WEBP"]])
 
@@ -353,7 +353,7 @@ def test_row_34_a_foreign_format_behind_the_first_bytes_of_ours_reaches_no_reade
         lambda: gif_bomb(10, 10, frame=(9_000, 8_000)),
         lambda: webp_bomb(2_000),
     ],
-    ids=["png", "gif", "gif whose image is larger than its canvas", "webp"],
+    ids=["png", "gif", "gif with an image larger than its canvas", "webp"],
 )
 def test_row_34_a_bomb_is_refused_and_none_of_its_pixels_is_read(
     data: object, monkeypatch: pytest.MonkeyPatch

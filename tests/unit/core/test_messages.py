@@ -24,6 +24,7 @@ from core.messages import (
 )
 from services.ec2 import LaunchSpec
 from services.errors import MessageError
+from tests.support.fleet import fleet_snapshot
 
 REF = ImageRef(new_id(), new_id())
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -62,17 +63,8 @@ def test_a_failed_prediction_says_why() -> None:
 
 
 def test_a_fleet_snapshot_arrives_as_it_left() -> None:
-    snapshot = FleetSnapshot(
-        at=NOW,
-        running=1,
-        pending=2,
-        visible=3,
-        in_flight=4,
-        min_workers=0,
-        max_workers=19,
-        peak_workers=3,
-        billed_seconds=60.5,
-        reason="because",
+    snapshot = fleet_snapshot(
+        NOW, running=1, pending=2, visible=3, in_flight=4, peak_workers=3, billed_seconds=60.5, reason="because"
     )
     assert FleetSnapshot.from_json(snapshot.to_json()) == snapshot
 

@@ -178,7 +178,7 @@ def test_only_own_unexecuted_change_sets_are_deleted(cloudformation: Stubber) ->
 
 @dataclass
 class CloudFormation:
-    """One stack, whose status goes on with each look; at the end of the list it is gone."""
+    """One stack; each call returns its next status, and after the last one it does not exist."""
 
     statuses: list[str]
     deleted: int = 0

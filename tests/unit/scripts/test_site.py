@@ -37,7 +37,7 @@ ADDRESS = "https://images.example.org"
 def export(folder: Path, **web: object) -> dict[str, SiteFile]:
     """Export the site of the shipped configuration with some settings changed; return its files by address."""
     values = shipped_values()
-    values["aws"]["endpoint_url"] = "http://127.0.0.1:9"  # where nobody answers
+    values["aws"]["endpoint_url"] = "http://127.0.0.1:9"  # nothing listens there
     values["web"] |= web
     return {file.address: file for file in export_site(folder, parse_config(values), ADDRESS)}
 

@@ -12,6 +12,7 @@ from core.fleet.models import BillingPeriod, FleetSnapshot
 from services.ec2 import Instance
 from services.sqs import QueueCounts
 from tests.support.autoscaler import EPOCH, Clock, instance
+from tests.support.fleet import fleet_snapshot
 from web_tier.autoscaler.billing import MAX_PERIOD_SECONDS, QUIET_SECONDS, BillingMeter, CostAttribution
 from web_tier.autoscaler.observe import Observation
 
@@ -27,18 +28,7 @@ def look(running: int, images: int = 0, *, pending: int = 0, first: int = 0) -> 
 
 
 def snapshot(billed: float, peak: int, running: int = 0) -> FleetSnapshot:
-    return FleetSnapshot(
-        at=EPOCH,
-        running=running,
-        pending=0,
-        visible=0,
-        in_flight=0,
-        min_workers=0,
-        max_workers=19,
-        peak_workers=peak,
-        billed_seconds=billed,
-        reason="",
-    )
+    return fleet_snapshot(EPOCH, running=running, peak_workers=peak, billed_seconds=billed)
 
 
 def figures(bill: Bill) -> tuple[float, float]:
@@ -161,11 +151,15 @@ class Site:
 
     def snapshot(self) -> FleetSnapshot:
         bill = self.meter.bill
-        return FleetSnapshot(
-            at=EPOCH, running=self.workers, pending=0, visible=self.waiting, in_flight=0, min_workers=0,
-            max_workers=19, peak_workers=0, billed_seconds=bill.seconds, cost=bill.dollars,
-            images=self.meter.attribution.images, run=self.meter.attribution.current, reason="",
-        )  # fmt: skip
+        return fleet_snapshot(
+            EPOCH,
+            running=self.workers,
+            visible=self.waiting,
+            billed_seconds=bill.seconds,
+            cost=bill.dollars,
+            images=self.meter.attribution.images,
+            run=self.meter.attribution.current,
+        )
 
     @property
     def run(self) -> BillingPeriod:

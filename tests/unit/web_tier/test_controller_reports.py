@@ -4,14 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from core.fleet.models import FleetSnapshot
+from tests.support.fleet import fleet_snapshot
 from tests.support.jobs import NOW
 from web_tier.controller_reports import MAX_AGE_SECONDS, ControllerReports
 
-FIRST = FleetSnapshot(
-    at=NOW, running=1, pending=0, visible=0, in_flight=0, min_workers=0, max_workers=5, peak_workers=1,
-    billed_seconds=60, reason="one worker, enough",
-)  # fmt: skip
+FIRST = fleet_snapshot(NOW, running=1, max_workers=5, peak_workers=1, billed_seconds=60, reason="one worker, enough")
 
 
 @pytest.mark.parametrize("step", [timedelta(seconds=5), -timedelta(minutes=10)], ids=["onwards", "back"])

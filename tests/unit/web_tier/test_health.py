@@ -33,7 +33,7 @@ IMPATIENT = fleet_settings(boot_allowance_seconds=ALLOWANCE, silent_seconds=30)
 
 
 class HealthScene(Scene):
-    """A sweeper over a simulated EC2 whose instances run from the beginning."""
+    """A sweeper over a simulated EC2; its instances run from the beginning."""
 
     def __init__(self, *names: str) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ def test_a_collector_that_is_down_makes_nobody_silent_and_no_mark_final() -> Non
     assert scene.sweep(SILENT + 1, "b") == {"a"}
     scene.deaf = True
     assert scene.sweep(3_600, "b") == {"a"}
-    assert scene.ended == [], "nobody has looked a second time"
+    assert scene.ended == [], "there was no second check"
 
 
 def test_what_stops_or_has_stopped_is_no_ghost() -> None:

@@ -296,7 +296,7 @@ def test_a_choice_that_is_refused_gives_way_to_the_next_at_the_next_look_with_a_
     fleet = fleet_settings(**SPOT)
     scaler.round(100, fleet)
     assert "c7a.large (Spot) in subnet-1: InsufficientInstanceCapacity" in str(scaler.problem())
-    assert scaler.launcher.status_text == scaler.problem(), "nobody waits"
+    assert scaler.launcher.status_text == scaler.problem(), "no call waits"
     scaler.round(100, fleet, after=0.1)
     assert made(scaler) == [(True, "c7a.large", "subnet-1", 5), (True, "c7a.large", "subnet-2", 5)]
     assert len(set(scaler.tokens())) == 2

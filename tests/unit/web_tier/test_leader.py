@@ -14,7 +14,7 @@ from web_tier.controller.leader import LoopGroup, Tick, run_elected, run_loop
 
 
 class FakeLease(Lease):
-    """A lease whose renewals succeed (True), fail (False), or get no answer (None)."""
+    """A lease with renewals that succeed (True), fail (False), or get no answer (None)."""
 
     def __init__(self, answers: Iterator[bool | None]) -> None:
         super().__init__(MemoryTable(), "controller", length_seconds=6.0)

@@ -66,7 +66,7 @@ def described(**states: str) -> Observation:
 
 @pytest.fixture
 def scene() -> Scene:
-    """One whose controller has begun with an empty fleet."""
+    """A tracker of a controller that began with an empty fleet."""
     scene = Scene()
     scene.look()
     return scene

@@ -15,6 +15,7 @@ from core.logs import JsonFormatter
 from scripts.aws.deploy.idle_cost import LOG_LINE_BYTES
 from services.sqs import QueueCounts
 from tests.support.autoscaler import EPOCH, Clock, RecordingStore, fleet_settings, instance
+from tests.support.fleet import fleet_snapshot
 from web_tier.autoscaler.billing import BillingMeter, CostAttribution
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.explain import DecisionKind
@@ -61,8 +62,8 @@ def test_a_snapshot_holds_what_was_seen_and_why_it_was_decided() -> None:
     shown = RecordingStore()
     show(SnapshotWriter(shown, Clock(), lambda: EPOCH), 7, "no capacity", 42.1)
     assert shown.snapshots == [
-        FleetSnapshot(
-            at=EPOCH,
+        fleet_snapshot(
+            EPOCH,
             running=1,
             pending=1,
             stopped=1,
@@ -70,10 +71,6 @@ def test_a_snapshot_holds_what_was_seen_and_why_it_was_decided() -> None:
             in_flight=2,
             delayed=1,
             dead_letters=4,
-            min_workers=0,
-            max_workers=19,
-            peak_workers=0,
-            billed_seconds=0,
             reason="because",
             problem="no capacity",
             paused=PAUSE,

@@ -17,7 +17,7 @@ export function sniff(bytes, formats) {
     return { type, ...(SIZES[type] ? sizeOrNothing(SIZES[type], view) : {}) };
 }
 
-// Sizes of the formats whose headers are quickly read; of others, the browser reports the size once it has decoded them.
+// Readers of the size in a header. The browser reports the sizes of other formats once it has decoded them.
 const SIZES = {
     "image/jpeg": jpegSize,
     "image/png": (view) => ({ width: view.getUint32(16), height: view.getUint32(20) }),
