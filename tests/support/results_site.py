@@ -40,9 +40,11 @@ class ResultsSite:
 
     Attributes:
         paused: whether the fleet is.
+        active: whether the controller holds the lease.
     """
 
     paused: bool = False
+    active: bool = True
     clock: Clock = field(default_factory=Clock)
     store: JobStore = field(default_factory=lambda: JobStore(MemoryTable()))
     inputs: MemoryBucket = field(default_factory=MemoryBucket)
@@ -56,23 +58,32 @@ class ResultsSite:
         """Start a controller that remembers nothing."""
         self.recorder = ResultRecorder(self.store, self.inputs.delete_all, self.outputs.delete_all)
         cache, registry = ResultCache(self.store.table, timedelta(days=1)), WorkerRegistry(self.clock)
-        self.collector = Collector(self.responses, self.recorder, cache, lambda: True, registry=registry)
+        self.collector = Collector(self.responses, self.recorder, cache, self._may_act, registry=registry)
         recovery = ResultRecovery(self.store, self.recorder, self.outputs)
         self.reconciler = Reconciler(
             store=self.store,
             recorder=self.recorder,
             recovery=recovery,
-            dead_letters=DeadLetterConsumer(self.letters, recovery, self.recorder, MAX_RECEIVES, lambda: True),
+            dead_letters=DeadLetterConsumer(self.letters, recovery, self.recorder, MAX_RECEIVES, self._may_act),
             requests=self.requests,
             responses=self.responses,
             inputs=self.inputs,
             reconcile_seconds=10.0,
             lost_after_seconds=LOST_AFTER,
-            active=lambda: True,
+            active=self._may_act,
             is_paused=lambda: self.paused,
             clock=self.clock,
             now=lambda: EPOCH,
+            heartbeats=registry.active,
         )
+
+    def _may_act(self) -> bool:
+        return self.active
+
+    def respond(self, *responses: Response) -> None:
+        """Send responses, as workers do, and let the collector record them."""
+        self.responses.send([OutgoingMessage(new_id(), response.to_json()) for response in responses])
+        self.collector.tick()
 
     def add_job(self, images: int, *, request: bool = True, keep: bool = True) -> list[ImageRef]:
         """Make a job with accepted images, as the web tier does."""

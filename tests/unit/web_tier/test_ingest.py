@@ -1,25 +1,473 @@
-"""Ingest: validation, counting, the memory limit, and a batch of 10,000 files."""
+"""Ingest: each accepted image has its object, record and request, or the cached result of a known one.
+
+Also validation, counting and the memory limit.
+"""
 
 import threading
 import tracemalloc
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from hashlib import sha256
 
 import pytest
+from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
-from core.ids import new_id
+from core.ids import ImageRef, input_key, new_id
 from core.image_open import ImageInfo
 from core.images import ImageLimits
-from core.jobs.models import AcceptedCount, Job
+from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.store import JobStore
-from tests.support.jobs import NOW, MemoryBucket, MemoryQueue
+from core.messages import Model, Response
+from core.result_cache import ResultCache
+from services.sqs import OutgoingMessage
+from services.table import TableBusyError
+from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error, done
 from tests.support.memory_table import MemoryTable
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
-from web_tier.uploads.ingest import MEMORY_BYTES, AcceptedCounter, ImageIngest, RejectedUpload, validate_image
+from web_tier.uploads.idempotency import ingest_idempotent
+from web_tier.uploads.ingest import (
+    BATCH_IMAGES,
+    CONCURRENCY,
+    GROUP_IMAGES,
+    MEMORY_BYTES,
+    UNKEPT,
+    AcceptedCounter,
+    CachedImage,
+    CachedResults,
+    ImageIngest,
+    RejectedUpload,
+    UploadResult,
+    validate_image,
+)
 from web_tier.uploads.memory_limiter import BusyError, MemoryLimiter
 from web_tier.uploads.multipart import Upload
+
+SEND_ERRORS = (
+    client_error(503),
+    # The first try took place, its reply was lost, and the repeat was refused.
+    client_error(400, "RequestThrottled"),
+    EndpointConnectionError(endpoint_url="http://queue"),
+    ReadTimeoutError(endpoint_url="http://queue"),
+)
+
+
+@dataclass(frozen=True)
+class FailingStore(JobStore):
+    """A job store with steps that fail before or after they are done, as the test says."""
+
+    before: dict[str, Exception] = field(default_factory=dict)
+    after: dict[str, Exception] = field(default_factory=dict)
+
+    def record_images(self, images: Sequence[ImageRecord], touched_at: object) -> None:
+        self._around("record_images", lambda: super(FailingStore, self).record_images(images, NOW))
+
+    def delete_images(self, refs: Sequence[ImageRef]) -> None:
+        self._around("delete_images", lambda: super(FailingStore, self).delete_images(refs))
+
+    def put_accepted_count(self, job_id: str, writer_id: str, count: AcceptedCount) -> None:
+        self._around(
+            "put_accepted_count", lambda: super(FailingStore, self).put_accepted_count(job_id, writer_id, count)
+        )
+
+    def _around(self, step: str, call: Callable[[], None]) -> None:
+        if step in self.before:
+            raise self.before[step]
+        call()
+        if step in self.after:
+            raise self.after[step]
+
+
+@pytest.fixture
+def store() -> JobStore:
+    return JobStore(MemoryTable())
+
+
+@pytest.fixture
+def job(store: JobStore) -> Job:
+    job = Job(new_id(), "holiday", NOW)
+    store.create(job)
+    return job
+
+
+@pytest.fixture
+def bucket() -> MemoryBucket:
+    return MemoryBucket()
+
+
+@pytest.fixture
+def queue() -> MemoryQueue:
+    return MemoryQueue()
+
+
+@pytest.fixture
+def failing(store: JobStore) -> FailingStore:
+    return FailingStore(store.table)
+
+
+@pytest.fixture
+def ingest(bucket: MemoryBucket, failing: FailingStore, queue: MemoryQueue) -> Iterator[ImageIngest]:
+    ingest = ImageIngest(ImageLimits(), bucket, failing, queue)
+    yield ingest
+    ingest.pool.shutdown()
+
+
+def uploads(count: int, *, broken: Sequence[int] = ()) -> list[Upload]:
+    """Return files of which those at `broken` are no images; each content is another."""
+    contents = [b"no image" if index in broken else picture(size=(8, index + 1)) for index in range(count)]
+    return [Upload(f"{index}.jpg", content, len(content)) for index, content in enumerate(contents)]
+
+
+def accepted(outcomes: Sequence[UploadResult]) -> list[ImageRecord]:
+    return [outcome for outcome in outcomes if isinstance(outcome, ImageRecord)]
+
+
+def codes(outcomes: Sequence[UploadResult]) -> list[str]:
+    return [outcome.code for outcome in outcomes if isinstance(outcome, RejectedUpload)]
+
+
+def recorded(store: JobStore, job: Job) -> set[str]:
+    return {image.ref.image_id for image in store.images(job.job_id)}
+
+
+def test_an_accepted_image_has_its_object_its_record_and_its_message(
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+) -> None:
+    files = uploads(23)
+    images = accepted(ingest.ingest(job, files))
+    ids = {image.ref.image_id for image in images}
+    assert len(ids) == 23
+    assert recorded(store, job) == queue.image_ids == ids
+    assert [bucket.objects[image.key] for image in images] == [file.data for file in files]
+    assert store.status(job.job_id).accepted == 23
+
+
+@pytest.mark.parametrize(("keep", "tags"), [(False, UNKEPT), (True, None)], ids=["unkept", "kept"])
+def test_only_an_object_of_a_job_that_does_not_keep_images_is_tagged(
+    ingest: ImageIngest, job: Job, bucket: MemoryBucket, keep: bool, tags: dict[str, str] | None
+) -> None:
+    images = accepted(ingest.ingest(replace(job, keep=keep), uploads(3)))
+    assert bucket.tags == {image.key: tags for image in images}
+
+
+def test_a_bad_file_is_rejected_alone_and_in_its_place(
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+) -> None:
+    outcomes = ingest.ingest(job, uploads(5, broken=[1, 4]))
+    assert [type(outcome) for outcome in outcomes] == [
+        ImageRecord,
+        RejectedUpload,
+        ImageRecord,
+        ImageRecord,
+        RejectedUpload,
+    ]
+    assert [outcome.filename for outcome in outcomes] == [f"{index}.jpg" for index in range(5)]
+    assert len(bucket.objects) == len(queue.bodies) == len(recorded(store, job)) == 3
+    assert store.status(job.job_id).accepted == 3
+
+
+def test_more_images_than_one_batch_are_all_accepted(
+    ingest: ImageIngest, store: JobStore, job: Job, queue: MemoryQueue
+) -> None:
+    content = picture()
+    files = [Upload("a.jpg", content, len(content))] * (BATCH_IMAGES + 2)
+    assert len(accepted(ingest.ingest(job, files))) == BATCH_IMAGES + 2
+    assert len(queue.image_ids) == store.count_images(job.job_id) == BATCH_IMAGES + 2
+
+
+def test_objects_are_put_at_the_same_time(job: Job, store: JobStore, queue: MemoryQueue) -> None:
+    together = threading.Barrier(CONCURRENCY)
+
+    class Meeting(MemoryBucket):
+        def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+            together.wait(DEADLINE_SECONDS)  # breaks, and fails the test, unless all are in here at once
+
+    ingest = ImageIngest(ImageLimits(), Meeting(), store, queue)
+    assert len(accepted(ingest.ingest(job, uploads(CONCURRENCY)))) == CONCURRENCY
+    ingest.pool.shutdown()
+
+
+def test_an_image_that_the_bucket_does_not_take_is_not_accepted(
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+) -> None:
+    files = uploads(3)
+    bucket.fails = lambda body: client_error(503) if body == files[1].data else None
+    outcomes = ingest.ingest(job, files)
+    assert codes(outcomes) == ["unavailable"]
+    assert len(recorded(store, job)) == len(queue.bodies) == store.status(job.job_id).accepted == 2
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_images_that_could_not_be_recorded_are_not_accepted_even_if_the_record_is_there(
+    ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue, moment: str
+) -> None:
+    getattr(failing, moment)["record_images"] = TableBusyError("busy")
+    outcomes = ingest.ingest(job, uploads(3))
+    assert codes(outcomes) == ["unavailable"] * 3
+    assert (recorded(failing, job), bucket.objects, queue.bodies) == (set(), {}, [])
+    assert failing.status(job.job_id).accepted == 0
+
+
+@pytest.mark.parametrize("error", SEND_ERRORS, ids=str)
+def test_images_are_accepted_if_sending_their_requests_may_have_failed(
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue, error: Exception
+) -> None:
+    # The message may be there, so taking the image back could lose a result; the reconciler sends what is missing.
+    queue.fails = _raiser(error)
+    images = accepted(ingest.ingest(job, uploads(3)))
+    assert len(images) == 3
+    assert {image.ref.image_id for image in images} == recorded(store, job)
+    assert {image.key for image in images} == set(bucket.objects)
+    assert store.status(job.job_id).accepted == 3
+
+
+def test_an_image_whose_request_the_queue_returns_is_accepted(
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+) -> None:
+    queue.fails = lambda messages: list(messages[:1])
+    images = accepted(ingest.ingest(job, uploads(12)))
+    assert len(recorded(store, job)) == len(bucket.objects) == len(images) == 12
+    assert len(queue.bodies) == 10  # all but one of each batch of ten
+
+
+def test_an_image_that_may_be_recorded_keeps_its_object(
+    ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+) -> None:
+    failing.after["record_images"] = TableBusyError("busy")
+    failing.before["delete_images"] = client_error(503)
+    [outcome] = ingest.ingest(job, uploads(1))
+    assert isinstance(outcome, RejectedUpload)
+    assert (outcome.code, "may have been stored" in outcome.message) == ("unavailable", True)
+    assert (len(recorded(failing, job)), len(bucket.objects), queue.bodies) == (1, 1, [])
+
+
+def test_images_stay_accepted_if_their_count_cannot_be_stored(
+    ingest: ImageIngest, failing: FailingStore, job: Job
+) -> None:
+    failing.before["put_accepted_count"] = client_error(503)
+    assert len(accepted(ingest.ingest(job, uploads(2)))) == 2
+    failing.before.clear()
+    ingest.ingest(job, uploads(1))
+    assert failing.status(job.job_id).accepted == 3
+
+
+def test_a_request_that_breaks_off_leaves_nothing_behind(
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+) -> None:
+    def cut() -> Iterator[Upload]:
+        yield from uploads(30, broken=[3])
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        ingest.ingest(job, cut())
+    assert (bucket.objects, queue.bodies, recorded(store, job)) == ({}, [], set())
+
+
+def test_the_next_file_is_not_read_before_there_is_memory_for_it(
+    ingest: ImageIngest, job: Job, bucket: MemoryBucket
+) -> None:
+    content = picture()
+    limiter = MemoryLimiter(2 * len(content))
+    held, most, lock = 0, 0, threading.Lock()
+
+    def count(change: int) -> None:
+        nonlocal held, most
+        with lock:
+            held += change
+            most = max(most, held)
+
+    def read() -> Iterator[Upload]:
+        for _ in range(20):
+            count(1)
+            yield Upload("a.jpg", content, len(content))
+
+    bucket.fails = lambda body: count(-1)
+    assert len(accepted(replace(ingest, memory=limiter).ingest(job, read()))) == 20
+    assert most <= 3  # two that the limiter holds, and the one that waits for its turn
+
+
+def _raiser(error: Exception) -> Callable[[Sequence[OutgoingMessage]], list[OutgoingMessage]]:
+    def fail(messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+        raise error
+
+    return fail
+
+
+def files(*shades: int) -> list[Upload]:
+    return [Upload(f"{shade}.jpg", body := picture(shade=shade), len(body)) for shade in shades]
+
+
+def answer_of(upload: Upload, label: str = "cat") -> Response:
+    """The result that a worker gave for the same bytes in another job."""
+    response = done(ImageRecord(ImageRef(new_id(), new_id()), "other.jpg", "key", 1, NOW), label)
+    return response.model_copy(
+        update={
+            "key": input_key(response.ref, "jpg"),
+            "sha256": sha256(upload.data).hexdigest(),
+            "model": Model(name="demo", digest="d1"),
+        }
+    )
+
+
+def remember(cache: ResultCache, answers: list[Response], at: datetime = NOW, owner: str = "") -> None:
+    """Remember results as the collector does, all of jobs of one user."""
+    cache.put(answers, at, {answer.job_id: owner for answer in answers})
+
+
+@pytest.fixture
+def cache(store: JobStore) -> ResultCache:
+    return ResultCache(store.table, timedelta(days=1))
+
+
+@pytest.fixture
+def caching(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue, cache: ResultCache) -> Iterator[ImageIngest]:
+    cached_results = CachedResults(cache, lambda: "d1", lambda: NOW)
+    caching = ImageIngest(ImageLimits(), bucket, store, queue, cached_results.find, clock=lambda: NOW)
+    yield caching
+    caching.pool.shutdown()
+
+
+def cached(outcomes: list[UploadResult]) -> list[bool | None]:
+    return [None if isinstance(outcome, RejectedUpload) else outcome.cached for outcome in outcomes]
+
+
+def test_a_known_image_has_its_result_at_once_and_no_object_and_no_request(
+    caching: ImageIngest, cache: ResultCache, job: Job, store: JobStore, bucket: MemoryBucket, queue: MemoryQueue
+) -> None:
+    uploads = [*files(1, 2), Upload("text.jpg", b"text", 4), *files(3)]
+    remember(cache, [answer_of(uploads[0], "stop"), answer_of(uploads[3], "parking")])
+    outcomes = caching.ingest(job, uploads)
+    assert cached(outcomes) == [True, False, None, True]
+    assert len(bucket.objects) == len(queue.bodies) == 1
+    results = store.results(job.job_id)
+    labels = [results[outcome.ref.image_id].label for outcome in outcomes if isinstance(outcome, CachedImage)]
+    assert labels == ["stop", "parking"]
+    assert all(result.cached for result in results.values())
+    assert [image.cached for image in store.images(job.job_id)] == [True, False, True]
+
+
+def test_a_job_counts_what_was_answered_at_once_without_the_controller(
+    caching: ImageIngest, cache: ResultCache, job: Job, store: JobStore
+) -> None:
+    uploads = files(*range(GROUP_IMAGES + 5))
+    remember(cache, [answer_of(upload) for upload in uploads])
+    caching.ingest(job, uploads)
+    status = store.status(job.job_id)
+    assert (status.state, status.accepted) == ("finished", GROUP_IMAGES + 5)
+    assert status.counts.done == status.counts.cached == GROUP_IMAGES + 5
+    assert status.counts.first_at == status.counts.last_at == NOW
+
+
+def test_a_job_that_keeps_images_has_an_object_also_of_a_known_one(
+    caching: ImageIngest, cache: ResultCache, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+) -> None:
+    (upload,) = files(1)
+    remember(cache, [answer_of(upload)])
+    (outcome,) = caching.ingest(replace(job, keep=True), [upload])
+    assert isinstance(outcome, CachedImage)
+    assert (bucket.objects, queue.bodies) == ({outcome.key: upload.data}, [])
+
+
+def test_another_model_and_a_cache_that_fails_send_every_image_to_a_worker(
+    caching: ImageIngest, cache: ResultCache, job: Job, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = files(1, 2)
+    remember(cache, [answer_of(upload) for upload in uploads])
+    for model in (None, "d2"):
+        cached_results = CachedResults(cache, lambda model=model: model, lambda: NOW)  # type: ignore[misc]
+        other = replace(caching, cached_results=cached_results.find)
+        assert cached(other.ingest(job, uploads)) == [False, False]
+    for error in (client_error(503), TableBusyError("busy")):
+
+        def fails(*_: object, error: Exception = error) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ResultCache, "find", fails)
+            assert cached(caching.ingest(job, uploads)) == [False, False]
+    assert len(queue.bodies) == 8
+
+
+def test_a_known_image_that_cannot_be_recorded_is_not_accepted_and_leaves_no_result(
+    caching: ImageIngest, cache: ResultCache, job: Job, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = files(1)
+    remember(cache, [answer_of(uploads[0])])
+
+    def busy(*_: object) -> None:
+        raise TableBusyError("busy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobStore, "record_images", busy)
+        (outcome,) = caching.ingest(job, uploads)
+    assert isinstance(outcome, RejectedUpload)
+    assert (store.statuses(job.job_id), store.count_images(job.job_id)) == ({}, 0)
+
+
+def test_a_repeated_request_with_cached_images_becomes_the_same_images_once(
+    caching: ImageIngest, cache: ResultCache, job: Job, store: JobStore
+) -> None:
+    uploads = files(1, 2, 3)
+    remember(cache, [answer_of(uploads[1])])
+    first = ingest_idempotent(caching, job, "key", uploads)
+    again = ingest_idempotent(caching, job, "key", uploads)
+    assert [outcome.ref for outcome in again] == [outcome.ref for outcome in first]  # type: ignore[union-attr]
+    assert cached(first) == cached(again) == [False, True, False]
+    assert store.count_images(job.job_id) == store.status(job.job_id).accepted == 3
+    assert len(store.statuses(job.job_id)) == 1
+
+
+@pytest.mark.parametrize("expired", [False, True])
+def test_a_repeat_answers_known_images_that_the_first_request_died_over(
+    caching: ImageIngest,
+    cache: ResultCache,
+    job: Job,
+    store: JobStore,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    expired: bool,
+) -> None:
+    uploads = files(1, 2)
+    remember(cache, [answer_of(uploads[0])])
+
+    def busy(*_: object) -> None:
+        raise TableBusyError("busy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobStore, "put_done", busy)
+        with pytest.raises(TableBusyError):
+            ingest_idempotent(caching, job, "key", uploads)
+    if expired:
+        caching = replace(caching, cached_results=lambda _owner, _digests: {})
+    outcomes = ingest_idempotent(caching, job, "key", uploads)
+    # What has expired was never accepted, and has no object: its file is to come once more, under another key.
+    assert cached(outcomes) == [None if expired else True, False]
+    accepted = {outcome.ref.image_id for outcome in outcomes if isinstance(outcome, ImageRecord)}
+    assert {image.ref.image_id for image in store.images(job.job_id)} == accepted
+    assert set(store.statuses(job.job_id)) <= accepted
+
+
+def test_a_group_that_waits_for_company_gives_way_to_the_bound_of_memory(
+    caching: ImageIngest, job: Job, bucket: MemoryBucket
+) -> None:
+    uploads = files(*range(12))
+    tight = replace(caching, memory=MemoryLimiter(2 * len(uploads[0].data)))
+    assert len(tight.ingest(job, uploads)) == len(bucket.objects) == 12
+
+
+def test_what_a_broken_request_held_of_the_memory_is_free_again(caching: ImageIngest, job: Job) -> None:
+    limiter = MemoryLimiter(10**6)
+
+    def cut() -> Iterator[Upload]:
+        yield from files(1, 2)
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        replace(caching, memory=limiter).put_objects(job, cut())
+    limiter.acquire(10**6, wait_seconds=0)
+
 
 LIMITS = ImageLimits(max_bytes=10_000, max_pixels=1_000, max_frames=3)
 
@@ -140,14 +588,7 @@ class KeyBucket(MemoryBucket):
         super().put(key, b"", content_type, tags)
 
 
-@pytest.fixture
-def ingest() -> Iterator[ImageIngest]:
-    ingest = ImageIngest(ImageLimits(), KeyBucket(), JobStore(MemoryTable()), MemoryQueue())
-    yield ingest
-    ingest.pool.shutdown()
-
-
-def uploads() -> Iterator[Upload]:
+def ten_thousand_uploads() -> Iterator[Upload]:
     """Yield files of which each hundredth is no image."""
     content = picture()
     for index in range(FILES):
@@ -155,18 +596,20 @@ def uploads() -> Iterator[Upload]:
         yield Upload(f"{index}.jpg", body, len(body))
 
 
-def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_reason(ingest: ImageIngest) -> None:
-    job = Job(new_id(), "large", NOW)
-    ingest.store.create(job)
+def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_reason(
+    job: Job, store: JobStore, queue: MemoryQueue
+) -> None:
+    ingest = ImageIngest(ImageLimits(), KeyBucket(), store, queue)
     tracemalloc.start()
     try:
-        outcomes = ingest.ingest(job, uploads())
+        outcomes = ingest.ingest(job, ten_thousand_uploads())
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+        ingest.pool.shutdown()
     assert [outcome.filename for outcome in outcomes] == [f"{index}.jpg" for index in range(FILES)]
     rejected = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, RejectedUpload)}
     assert list(rejected) == list(range(99, FILES, 100))
     assert all("not an image" in rejection.message for rejection in rejected.values())
-    assert ingest.store.count_images(job.job_id) == ingest.store.status(job.job_id).accepted == 9_900
+    assert store.count_images(job.job_id) == store.status(job.job_id).accepted == 9_900
     assert peak_bytes < MEMORY_BYTES

@@ -9,16 +9,16 @@ from unittest.mock import Mock
 
 import pytest
 
-from core.ids import ImageRef, parse_key
+from core.ids import ImageRef, new_id, output_key, parse_key
 from core.jobs.dead_letters import DeadLetterStore
-from core.jobs.models import Resend
-from core.messages import Failure, RequestMessage, Response
+from core.jobs.models import Counts, Resend
+from core.messages import Failure, Heartbeat, Prediction, RequestMessage, Response, crashed_worker
 from services.sqs import OutgoingMessage, QueueCounts
 from tests.support.autoscaler import EPOCH
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.memory_services import ClockedQueue
 from tests.support.memory_table import MemoryTable, run_effect
-from tests.support.results_site import LOST_AFTER, ResultsSite, done, message, refused
+from tests.support.results_site import LOST_AFTER, MAX_RECEIVES, ResultsSite, done, message, refused
 from web_tier.controller.lost_images import BUSY_FACTOR, MAX_REQUESTS
 from web_tier.controller.reconciler import CLOSE_AFTER
 
@@ -82,6 +82,33 @@ def test_lost_requests_are_found_among_those_that_wait(site: ResultsSite) -> Non
     assert len(site.requests.sent) == 20
     site.pass_time(10)
     assert {image_id for image_id, _ in site.requests.requests()[20:]} == {ref.image_id for ref in lost}
+
+
+def test_heartbeats_do_not_hide_a_lost_request(site: ResultsSite) -> None:
+    refs = site.add_job(3, request=False)
+    beats = [Heartbeat(worker=worker, at=EPOCH, state="ready", images=0, in_hand=0) for worker in ("i-1", "i-2")]
+    for _ in range(8):
+        site.collector.tick()
+        site.responses.send([OutgoingMessage(new_id(), beat.to_json()) for beat in beats])
+        site.pass_time(10)
+    assert {image_id for image_id, _ in site.requests.requests()} == {ref.image_id for ref in refs}
+
+
+def test_a_response_in_its_queue_counts_although_a_worker_sends_heartbeats(site: ResultsSite) -> None:
+    refs = site.add_job(3, request=False)
+    beat = Heartbeat(worker="i-1", at=EPOCH, state="ready", images=0, in_hand=0)
+    site.responses.send([OutgoingMessage(new_id(), beat.to_json())])
+    site.collector.tick()
+    site.responses.send([OutgoingMessage(new_id(), done(ref).to_json()) for ref in refs])
+    site.pass_time(LOST_AFTER)
+    assert site.requests.sent == []
+
+
+def test_an_image_in_flight_is_not_requested_again(site: ResultsSite) -> None:
+    site.add_job(2)
+    assert len(site.requests.receive()) == 2
+    site.pass_time(2 * LOST_AFTER)
+    assert len(site.requests.sent) == 2
 
 
 def test_a_lost_request_is_found_after_the_table_could_not_be_read_for_minutes(
@@ -189,11 +216,72 @@ def test_a_request_that_was_perhaps_not_sent_is_not_recorded(site: ResultsSite, 
     assert (site.store.resends(ref.job_id), site.store.counts(ref.job_id).system_retried) == ({}, 0)
 
 
-def test_a_result_whose_response_was_lost_is_no_resend(site: ResultsSite) -> None:
+def test_a_result_whose_response_was_lost_is_read_from_the_output_bucket(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
     site.store_output(done(ref))
     site.pass_time(LOST_AFTER)
     assert (site.result(ref).status, site.store.resends(ref.job_id)) == ("done", {})
+
+
+def test_a_prediction_of_another_image_or_an_unreadable_one_is_no_result(site: ResultsSite) -> None:
+    damaged, other = site.add_job(2, request=False)
+    site.outputs.put(output_key(damaged), b"half a pred", "application/json")
+    site.outputs.put(
+        output_key(other), Prediction(**done(damaged).model_dump()).to_json().encode(), "application/json"
+    )
+    site.pass_time(LOST_AFTER)
+    assert site.store.statuses(damaged.job_id) == {}
+    assert len(site.requests.sent) == 2
+
+
+# Counts
+
+
+def test_a_result_that_was_stored_but_not_counted_is_counted(site: ResultsSite) -> None:
+    refs = site.add_job(2)
+    site.store.put_done([done(refs[0])])
+    site.reconciler.tick()
+    assert site.store.counts(refs[0].job_id).done == 1
+
+
+def test_counts_that_an_earlier_holder_of_the_lease_overwrote_are_corrected(site: ResultsSite) -> None:
+    refs = site.add_job(2)
+    site.store.put_done([done(ref) for ref in refs])
+    site.reconciler.tick()
+    right = site.store.counts(refs[0].job_id)
+    site.store.store_counts(refs[0].job_id, Counts(done=1, images=1))
+    site.reconciler.tick()
+    assert site.store.counts(refs[0].job_id) == right
+
+
+def test_an_image_that_the_web_tier_withdrew_does_not_keep_its_job_open(site: ResultsSite) -> None:
+    withdrawn, *others = site.add_job(3)
+    site.reconciler.tick()
+    site.store.delete_images([withdrawn])
+    site.respond(*(done(ref) for ref in others))
+    site.reconciler.tick()
+    status = site.store.status(withdrawn.job_id)
+    assert (status.state, status.counts.images) == ("finished", 2)
+
+
+def test_a_finished_job_is_closed_after_a_while_and_an_unfinished_one_is_not(site: ResultsSite) -> None:
+    [finished], [unfinished] = site.add_job(1), site.add_job(1)
+    site.respond(done(finished))
+    site.pass_time(CLOSE_AFTER * LOST_AFTER)
+    assert len(site.store.open_jobs()) == 2
+    site.pass_time(20)
+    assert [job.job_id for job in site.store.open_jobs()] == [unfinished.job_id]
+
+
+def test_nothing_is_written_once_the_lease_is_lost(site: ResultsSite) -> None:
+    dead, answered = site.add_job(2, request=False)
+    site.letters.send([message(site.store.image(dead))])
+    site.active = False
+    site.respond(done(answered))
+    site.pass_time(2 * LOST_AFTER)
+    assert site.store.statuses(dead.job_id) == {}
+    assert site.requests.sent == []
+    assert (site.responses.counts().total, site.letters.counts().total) == (1, 1)
 
 
 # Retries
@@ -333,6 +421,26 @@ def test_an_image_that_is_gone_fails_with_the_attempt_that_was_asked_for(site: R
 # Dead letters
 
 
+def test_a_dead_letter_that_comes_twice_gives_one_failed_result(site: ResultsSite) -> None:
+    ref, _ = site.add_job(2, request=False)
+    for _ in range(2):
+        site.letters.send([message(site.store.image(ref))])
+        site.reconciler.tick()
+    result = site.result(ref)
+    assert result.error == crashed_worker(MAX_RECEIVES)
+    assert result.error.message == "could not be classified after 5 tries: the worker stopped or failed each time"
+    assert site.stored(ref).status == "failed"
+    counts = site.store.counts(ref.job_id)
+    assert (counts.done, counts.failed, site.letters.messages) == (0, 1, [])
+
+
+def test_malformed_dead_letters_and_those_of_unknown_images_are_dropped(site: ResultsSite) -> None:
+    unknown = RequestMessage.about(ImageRef(new_id(), new_id()), "a/b.jpg", EPOCH)
+    site.letters.send([OutgoingMessage(new_id(), body) for body in ("not JSON", unknown.to_json())])
+    site.reconciler.tick()
+    assert (site.letters.messages, site.outputs.objects) == ([], {})
+
+
 def test_a_dead_letter_of_a_retry_takes_the_stored_result_before_the_older_failure(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
     site.recorder.record([refused(ref)])
@@ -356,7 +464,7 @@ def test_a_dead_letter_of_a_retry_is_a_failure_of_that_attempt(site: ResultsSite
 
 def test_a_dead_letter_of_an_image_that_is_done_stores_no_failure(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
-    site.recorder.record([done(ref)])
+    site.store.put_done([done(ref)])
     site.letters.send([message(site.store.image(ref))])
     site.reconciler.tick()
     assert (site.outputs.objects, site.letters.messages) == ({}, [])
