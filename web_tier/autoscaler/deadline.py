@@ -62,7 +62,8 @@ def _more_for_backlog(observation: Observation, settings: FleetSettings, image_s
     missing = 0.0
     for horizon, images in due_by.items():
         arriving = demand.rate * max(0.0, horizon - settings.target_seconds)
-        done = ready * horizon + sum(max(0.0, horizon - left) for left in remaining_boots)
+        # Each horizon is later than a boot, so what remains of one is shorter.
+        done = ready * horizon + sum(horizon - left for left in remaining_boots)
         missing = max(missing, ((images + arriving) * image_seconds - done) / (horizon - boot))
     # A fraction is left to the running workers; if there are none, it needs a worker of its own.
     return max(0, math.ceil(missing - (IGNORED_SHARE if observation.available else 0.0)))

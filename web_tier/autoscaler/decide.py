@@ -68,8 +68,6 @@ def workers_to_protect(observation: Observation, count: int) -> tuple[str, ...]:
     A booting worker is protected only if there are too few others, so that it knows before it is idle for the first
     time. Workers that are about to end, or do not work, are never protected.
     """
-    if count <= 0:
-        return ()
     available, unregistered = observation.available_ids, observation.metrics.unregistered
     alive = [
         each.instance_id for each in observation.instances if each.state in ALIVE and each.instance_id in available
@@ -108,7 +106,7 @@ def _size(
             observation, settings, desired.rule, desired.always_on_rule, is_capped=is_capped
         )
     keep = max(minimum, min(settings.max_workers, desired.maximum))
-    drain = () if missing else _surplus(observation, keep, protected)
+    drain = _surplus(observation, keep, protected)
     if not shortfall and not drain and (drain := _workers_to_rotate(observation)):
         kind, reason = "rotating", explain_rotation(drain, settings)
     return Plan(launching - len(start), start, kind, reason, drain)

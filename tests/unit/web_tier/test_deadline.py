@@ -50,11 +50,27 @@ def test_a_hundred_images_in_ninety_seconds_need_four_workers_not_nineteen() -> 
 
 
 def test_what_is_late_in_any_case_is_caught_up_with_soon_after_the_boot() -> None:
+    # 75 s of work within 27 s after the boot, 0.3 of the target: 2.8 workers.
+    assert plan(look((80.0, 50))).launch == 3
     assert plan(look((80.0, 100))).launch > plan(look((0.0, 100))).launch
     assert plan(look((0.0, 100)), target=5.0).launch == 19
 
 
+def test_what_is_due_later_comes_on_top_of_what_is_due_before() -> None:
+    # 75 s of work are late (2.8 workers); all 150 s within the 48 s from the boot to the target need 3.1.
+    assert plan(look((80.0, 50), (0.0, 50))).launch == 4
+
+
+def test_images_that_arrive_later_count_once_they_are_due() -> None:
+    # One worker does 132 of the 158 s of work that are due one boot after the target: 0.29 of a worker is missing.
+    assert plan(look((0.0, 60), ready=1, rate=68 / 63)).launch == 0
+    assert plan(look((0.0, 61), ready=1, rate=68 / 63)).launch == 1
+    # None of them is due at the target itself, where 13.5 s of work are missing: 0.28 of a worker.
+    assert plan(look((0.0, 69), ready=1, rate=0.7)).launch == 0
+
+
 def test_workers_that_boot_are_counted_for_what_remains_after_it() -> None:
+    assert plan(look((0.0, 100), booting=(0.0,))).launch == 2  # it does 48 of the 150 s of work
     assert plan(look((0.0, 100), booting=(0.0, 0.0, 0.0))).launch == 0
     assert plan(look((10.0, 100), booting=(10.0, 10.0, 10.0))).launch == 0
 
@@ -62,10 +78,16 @@ def test_workers_that_boot_are_counted_for_what_remains_after_it() -> None:
 def test_a_boot_that_is_overdue_is_not_counted_on_and_still_one_of_the_fleet() -> None:
     assert plan(look((0.0, 100), booting=(60.0, 60.0, 60.0))).launch == 3
     assert plan(look((0.0, 100), booting=(60.0,) * 3), max_workers=4).launch == 1
+    # From 42 s, its usual boot time, a worker counts as booted; from 44 s on, it does not count.
+    assert plan(look((0.0, 68), booting=(41.0,))).launch == 0
+    assert plan(look((0.0, 69), booting=(43.0,))).launch == 0
+    assert plan(look((0.0, 100), booting=(44.0,))).launch == 3
 
 
 def test_no_more_workers_than_images() -> None:
-    assert plan(look((0.0, 2)), target=1.0).launch <= 2
+    assert plan(look((0.0, 2)), target=1.0).launch == 2
+    # Ten late images, and one that arrives until the twelfth worker has booted; eight arrive within the target.
+    assert plan(look((85.0, 10), rate=0.09), image_seconds=60).launch == 12
 
 
 def test_one_image_starts_one_worker_at_once() -> None:
@@ -103,7 +125,9 @@ def test_other_policies_drain_nobody() -> None:
 
 
 def test_the_policy_fixed_has_always_as_many_as_allowed() -> None:
-    assert decide(look(ready=3), fleet_settings(policy="fixed", max_workers=5)).launch == 2
+    starting = decide(look(ready=3), fleet_settings(policy="fixed", max_workers=5))
+    assert starting.launch == 2
+    assert starting.reason == "starting 2 of at most 5: no images waiting, always 5 workers, 3 workers there"
     assert (
         decide(look(ready=5), fleet_settings(policy="fixed", max_workers=5)).reason == "5 workers: no images waiting"
     )
@@ -123,7 +147,7 @@ def test_the_shorter_the_target_the_more_workers_for_the_same_load() -> None:
     assert counts == sorted(counts)
     assert (counts[0], counts[-1] > 10) == (6, True)
     assert workers_for(stream(0.01), 1.0, 19) == 19
-    assert workers_for(stream(90.0, rate=0.0), 1.0, 19) == 0
+    assert [workers_for(stream(90.0, rate=rate), 1.0, 19) for rate in (0.0, 0.1, 0.5)] == [0, 1, 1]
 
 
 def test_the_queue_may_grow_by_what_the_workers_do_within_the_target_until_another_has_booted() -> None:
@@ -144,7 +168,8 @@ def test_with_workers_to_spare_the_queue_is_longest_soon() -> None:
 
 def test_more_workers_are_kept_than_would_be_started_so_that_a_ripple_costs_no_boot() -> None:
     assert desired_range(look(rate=5.26), by_deadline(4.0)) == (8, 9)
-    assert desired_range(look(rate=5.26, in_flight=9), by_deadline(4.0))[1] >= 9
+    # Half of the time of the images in flight is left: 15.75 s and 16.5 s of work, where nine workers can leave 16.4.
+    assert [desired_range(look(rate=5.26, in_flight=images), by_deadline(4.0))[1] for images in (21, 22)] == [9, 10]
 
 
 def test_with_nothing_waiting_only_the_stream_starts_workers() -> None:

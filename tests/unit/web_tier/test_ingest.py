@@ -5,7 +5,7 @@ Also validation, counting and the memory limit.
 
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -135,13 +135,52 @@ def recorded(store: JobStore, job: Job) -> set[str]:
 def test_an_accepted_image_has_its_object_its_record_and_its_message(
     ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
+    sent = list[OutgoingMessage]()
+    queue.fails = lambda messages: sent.extend(messages) or []  # type: ignore[func-returns-value]
     files = uploads(23)
     images = accepted(ingest.ingest(job, files))
     ids = {image.ref.image_id for image in images}
     assert len(ids) == 23
     assert recorded(store, job) == queue.image_ids == ids
+    assert {message.id for message in sent} == ids
+    assert [image.key for image in images] == [input_key(image.ref, "jpg") for image in images]
     assert [bucket.objects[image.key] for image in images] == [file.data for file in files]
     assert store.status(job.job_id).accepted == 23
+
+
+def test_an_object_has_the_type_and_the_extension_of_its_content(
+    store: JobStore, job: Job, queue: MemoryQueue
+) -> None:
+    types = dict[str, str]()
+
+    class TypedBucket(MemoryBucket):
+        def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+            types[key.rpartition(".")[2]] = content_type
+
+    ingest = ImageIngest(ImageLimits(), TypedBucket(), store, queue)
+    contents = (picture("PNG"), picture("WEBP"), picture())
+    ingest.ingest(job, [Upload("a.gif", content, len(content)) for content in contents])
+    assert types == {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg"}
+    ingest.pool.shutdown()
+
+
+def test_images_of_several_jobs_are_committed_at_once_and_each_job_counts_its_own(
+    ingest: ImageIngest, store: JobStore, job: Job
+) -> None:
+    other = Job(new_id(), "other", NOW)
+    store.create(other)
+    ingest.commit(ingest.put_objects(job, uploads(2)) + ingest.put_objects(other, uploads(3)))
+    ingest.ingest(other, uploads(1))
+    assert [store.status(each.job_id).accepted for each in (job, other)] == [2, 4]
+
+
+def test_the_images_that_several_processes_accept_into_a_job_add_up(
+    ingest: ImageIngest, store: JobStore, job: Job
+) -> None:
+    another = replace(ingest, counter=AcceptedCounter())
+    for each, count in ((ingest, 2), (another, 3), (ingest, 4)):
+        each.ingest(job, uploads(count))
+    assert store.status(job.job_id).accepted == 9
 
 
 @pytest.mark.parametrize(("keep", "tags"), [(False, UNKEPT), (True, None)], ids=["unkept", "kept"])
@@ -195,8 +234,14 @@ def test_an_image_that_the_bucket_does_not_take_is_not_accepted(
     files = uploads(3)
     bucket.fails = lambda body: client_error(503) if body == files[1].data else None
     outcomes = ingest.ingest(job, files)
-    assert codes(outcomes) == ["unavailable"]
-    assert len(recorded(store, job)) == len(queue.bodies) == store.status(job.job_id).accepted == 2
+    assert outcomes[1] == RejectedUpload("1.jpg", "unavailable", "it could not be stored just now: send it again")
+    assert (
+        len(accepted(outcomes))
+        == len(recorded(store, job))
+        == len(queue.bodies)
+        == store.status(job.job_id).accepted
+        == 2
+    )
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -204,8 +249,10 @@ def test_images_that_could_not_be_recorded_are_not_accepted_even_if_the_record_i
     ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue, moment: str
 ) -> None:
     getattr(failing, moment)["record_images"] = TableBusyError("busy")
-    outcomes = ingest.ingest(job, uploads(3))
-    assert codes(outcomes) == ["unavailable"] * 3
+    content = picture()
+    outcomes = ingest.ingest(job, [Upload(f"{index}", content, len(content)) for index in range(BATCH_IMAGES + 2)])
+    assert codes(outcomes) == ["unavailable"] * (BATCH_IMAGES + 2)
+    assert [outcome.filename for outcome in outcomes] == [str(index) for index in range(BATCH_IMAGES + 2)]
     assert (recorded(failing, job), bucket.objects, queue.bodies) == (set(), {}, [])
     assert failing.status(job.job_id).accepted == 0
 
@@ -239,7 +286,8 @@ def test_an_image_that_may_be_recorded_keeps_its_object(
     failing.before["delete_images"] = client_error(503)
     [outcome] = ingest.ingest(job, uploads(1))
     assert isinstance(outcome, RejectedUpload)
-    assert (outcome.code, "may have been stored" in outcome.message) == ("unavailable", True)
+    assert (outcome.filename, outcome.code) == ("0.jpg", "unavailable")
+    assert "may have been stored" in outcome.message
     assert (len(recorded(failing, job)), len(bucket.objects), queue.bodies) == (1, 1, [])
 
 
@@ -257,7 +305,8 @@ def test_a_request_that_breaks_off_leaves_nothing_behind(
     ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     def cut() -> Iterator[Upload]:
-        yield from uploads(30, broken=[3])
+        yield from uploads(GROUP_IMAGES + 10, broken=[3])
+        assert bucket.tags, "a group has been stored"
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
@@ -342,8 +391,12 @@ def test_a_known_image_has_its_result_at_once_and_no_object_and_no_request(
     assert cached(outcomes) == [True, False, None, True]
     assert len(bucket.objects) == len(queue.bodies) == 1
     results = store.results(job.job_id)
-    labels = [results[outcome.ref.image_id].label for outcome in outcomes if isinstance(outcome, CachedImage)]
-    assert labels == ["stop", "parking"]
+    known = [outcome for outcome in outcomes if isinstance(outcome, CachedImage)]
+    assert [results[image.ref.image_id].label for image in known] == ["stop", "parking"]
+    assert [(image.filename, image.key) for image in known] == [
+        (uploads[index].filename, input_key(image.ref, "jpg")) for index, image in zip((0, 3), known, strict=True)
+    ]
+    assert {result.recorded_at for result in results.values()} == {NOW}
     assert all(result.cached for result in results.values())
     assert [image.cached for image in store.images(job.job_id)] == [True, False, True]
 
@@ -368,6 +421,26 @@ def test_a_job_that_keeps_images_has_an_object_also_of_a_known_one(
     (outcome,) = caching.ingest(replace(job, keep=True), [upload])
     assert isinstance(outcome, CachedImage)
     assert (bucket.objects, queue.bodies) == ({outcome.key: upload.data}, [])
+
+
+def test_a_result_is_repeated_only_for_the_user_who_sent_the_image_before(
+    caching: ImageIngest, cache: ResultCache, job: Job
+) -> None:
+    uploads = files(1, 2)
+    remember(cache, [answer_of(uploads[0])], owner="ann")
+    remember(cache, [answer_of(uploads[1])], owner="bob")
+    assert cached(caching.ingest(replace(job, owner="ann"), uploads)) == [True, False]
+
+
+def test_known_images_are_found_with_one_read_for_each_group(ingest: ImageIngest, job: Job) -> None:
+    asked = list[int]()
+
+    def find(_owner: str, digests: Collection[str]) -> Mapping[str, Response]:
+        asked.append(len(digests))
+        return {}
+
+    replace(ingest, cached_results=find).ingest(job, uploads(2 * GROUP_IMAGES + 1))
+    assert asked == [GROUP_IMAGES, GROUP_IMAGES, 1]
 
 
 def test_another_model_and_a_cache_that_fails_send_every_image_to_a_worker(
@@ -416,7 +489,9 @@ def test_a_repeated_request_with_cached_images_becomes_the_same_images_once(
     assert [outcome.ref for outcome in again] == [outcome.ref for outcome in first]  # type: ignore[union-attr]
     assert cached(first) == cached(again) == [False, True, False]
     assert store.count_images(job.job_id) == store.status(job.job_id).accepted == 3
-    assert len(store.statuses(job.job_id)) == 1
+    [(image_id, result)] = store.results(job.job_id).items()
+    assert (image_id, result.job_id, result.image_id) == (first[1].ref.image_id, job.job_id, image_id)  # type: ignore[union-attr]
+    assert result.recorded_at == store.image(result.ref).accepted_at
 
 
 @pytest.mark.parametrize("expired", [False, True])
@@ -505,6 +580,9 @@ def test_a_file_that_is_no_image_is_rejected_with_a_reason(data: bytes, code: st
 def test_a_file_that_is_too_large_is_rejected_by_its_size() -> None:
     rejection = validate_image(Upload("a.jpg", b"", 3 * 2**20), ImageLimits(max_bytes=2**20))
     assert rejection == RejectedUpload("a.jpg", "too_large", "3 MB is more than the 1 MB allowed: shrink it")
+    content = picture()
+    limits = ImageLimits(max_bytes=len(content))
+    assert isinstance(validate_image(Upload("a.jpg", content, len(content)), limits), ImageInfo)
 
 
 def test_the_count_of_a_job_is_absolute_and_its_writer_stays() -> None:
@@ -531,9 +609,12 @@ def test_concurrent_counts_are_complete() -> None:
 
 def test_an_evicted_job_starts_a_new_count_with_a_new_writer() -> None:
     # A new count of the old writer would be lower than the stored one, and be rejected.
-    counter = AcceptedCounter(max_jobs=1)
+    counter = AcceptedCounter(max_jobs=2)
     first, _ = counter.add("job", 3, 0, NOW)
-    counter.add("other", 1, 0, NOW)
+    counter.add("second", 1, 0, NOW)
+    assert counter.add("job", 1, 0, NOW) == (first, AcceptedCount(4))
+    for other in ("second", "third"):
+        counter.add(other, 1, 0, NOW)
     again, count = counter.add("job", 2, 0, NOW)
     assert (count, again != first) == (AcceptedCount(2), True)
 

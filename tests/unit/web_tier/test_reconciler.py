@@ -415,7 +415,7 @@ def test_an_image_that_is_gone_fails_with_the_attempt_that_was_asked_for(site: R
     site.inputs.delete_all([site.retry(ref, request=False).key])
     site.pass_time(2 * LOST_AFTER)
     result = site.result(ref)
-    assert (result.attempt, result.error and result.error.code) == (1, "gone")
+    assert (result.attempt, result.attempts, result.error and result.error.code) == (1, 0, "gone")
 
 
 # Dead letters
@@ -449,6 +449,15 @@ def test_a_dead_letter_of_a_retry_takes_the_stored_result_before_the_older_failu
     site.reconciler.tick()
     assert site.result(ref).status == "done"
     assert site.letters.messages == []
+
+
+def test_a_dead_letter_takes_a_stored_label_before_a_recorded_failure_of_the_same_attempt(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    site.recorder.record([refused(ref)])
+    site.letters.send([message(site.store.image(ref))])
+    site.store_output(done(ref))
+    site.reconciler.tick()
+    assert site.result(ref).status == "done"
 
 
 def test_a_dead_letter_of_a_retry_is_a_failure_of_that_attempt(site: ResultsSite) -> None:
@@ -558,6 +567,7 @@ def test_an_image_that_cannot_be_repaired_delays_no_other(site: ResultsSite) -> 
     site.letters.send([message(site.store.image(ref)) for ref in (broken, others[0])])
     site.pass_time(LOST_AFTER)
     assert site.result(others[0]).status == "failed"
+    assert len(site.letters.messages) == 1, "the dead letter of the broken image is received again"
     assert [image_id for image_id, _ in site.requests.requests()] == [others[1].image_id]
 
 

@@ -219,7 +219,8 @@ def test_resends_of_what_was_taken_back_or_deleted_are_not_recorded() -> None:
     store.delete_images([REFS[0]])
     recorder.resync(JOBS[0])
     recorder.rewrite_counts(JOBS[0])
-    assert [each.counts(JOBS[0]).system_retried for each in (store, settled_anew(store))] == [1, 1]
+    for each in (store, settled_anew(store)):
+        assert (each.counts(JOBS[0]).system_retried, each.counts(JOBS[0]).resends) == (1, 1)
     before = dict(cast(MemoryTable, store.table).items)
     recorder.record_resends(new_id(), {REFS[0].image_id: resend()})
     assert cast(MemoryTable, store.table).items == before
@@ -292,6 +293,16 @@ def test_jobs_that_have_all_their_results_are_forgotten_first() -> None:
     recorder.record([not_done(ref) for ref in IMAGES[JOBS[0]]])
     assert figures(store, JOBS[0]) == (40, 0, 40), "what comes for it later is a repeat"
     assert list(recorder._jobs) == JOBS[::-1], "one that waits for results stays"
+
+
+def test_a_job_that_was_evicted_is_read_again() -> None:
+    store = stored_jobs()
+    recorder = recorder_of(store)
+    recorder.record([done(REFS[0])])
+    recorder.evict(JOBS[0])
+    recorder.evict(new_id())
+    recorder_of(store).record([done(REFS[1])])
+    assert set(recorder.missing(JOBS[0])) == {ref.image_id for ref in IMAGES[JOBS[0]][2:]}
 
 
 def test_an_image_that_was_taken_back_is_forgotten() -> None:
