@@ -16,21 +16,14 @@ from services.ec2 import Fleet, Instance
 from services.metadata import DRAIN_TAG
 from services.sqs import QueueCounts
 from tests.conftest import shipped_values
+from tests.support.clock import ManualClock
 from tests.support.memory_table import MemoryTable
 from web_tier.autoscaler.observe import Observation
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@dataclass
-class Clock:
-    """Seconds that pass when told to."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        """Return the seconds."""
-        return self.now
+Clock = ManualClock
 
 
 def instance(instance_id: str, state: str = "running", launched_at: datetime = EPOCH) -> Instance:

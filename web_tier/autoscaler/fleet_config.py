@@ -62,9 +62,16 @@ class FleetConfigWatcher:
             # Taken before the file is read: a write in between changes it, and the file is read again.
             self._fingerprint = fingerprint
             self._reload()
+        settings = _with_limits(self.fleet, override)
         if override != self.override:
-            self._set_override(override)
-        return _with_limits(self.fleet, override)
+            difference = changes(_with_limits(self.fleet, self.override), settings)
+            by = "set by ops" if override else "taken back by ops"
+            _log.warning("the fleet's limits were %s: %s", by, difference or "no difference")
+            words = limits_words(override or self.configured, self.configured)
+            again = "" if override else " again, as config.yaml says"
+            self._events.append(FleetEvent(f"limits {words}{again}", override.since if override else None))
+            self.override = override
+        return settings
 
     def drain_events(self) -> list[FleetEvent]:
         """Return the changes since the last call."""
@@ -84,15 +91,6 @@ class FleetConfigWatcher:
             _log.warning("the fleet's limits have changed: %s", difference)
             self._events.append(FleetEvent(f"config.yaml has changed: {difference}"[:MAX_CHANGE_CHARACTERS]))
         self.fleet, self.problem = fleet, None
-
-    def _set_override(self, override: LimitsOverride | None) -> None:
-        difference = changes(_with_limits(self.fleet, self.override), _with_limits(self.fleet, override))
-        by = "set by ops" if override else "taken back by ops"
-        _log.warning("the fleet's limits were %s: %s", by, difference or "no difference")
-        words = limits_words(override or self.configured, self.configured)
-        again = "" if override else " again, as config.yaml says"
-        self._events.append(FleetEvent(f"limits {words}{again}", override.since if override else None))
-        self.override = override
 
 
 def changes(before: FleetSettings, after: FleetSettings) -> str:

@@ -147,23 +147,21 @@ class Journal:
 
     def _write(self) -> None:
         for _ in range(MAX_WRITES):
-            revision = self._stored_revision() + 1
+            if self._is_owned and self._revision is None:  # an earlier write had an unknown outcome
+                stored = self.store.journal()
+                self._is_owned = stored.writer in {self.writer, ""}
+                self._revision = stored.revision
+            if not self._is_owned or self._revision is None:
+                raise SupersededError(
+                    "another controller has written the journal of launches: this one calls nothing"
+                )
+            revision = self._revision + 1
             entries = _bounded([*self._entries.values()])
             self._revision = None  # until the outcome of the write is known
             if self.store.put_journal(LaunchJournal(revision=revision, writer=self.writer, entries=entries)):
                 self._revision, self._is_written = revision, True
                 return
         raise JournalBusyError("the journal of launches was not written: earlier writes kept coming in between")
-
-    def _stored_revision(self) -> int:
-        """Return the revision that is stored; it is read again after a write of unknown outcome."""
-        if self._is_owned and self._revision is None:
-            stored = self.store.journal()
-            self._is_owned = stored.writer in {self.writer, ""}
-            self._revision = stored.revision
-        if not self._is_owned or self._revision is None:
-            raise SupersededError("another controller has written the journal of launches: this one calls nothing")
-        return self._revision
 
 
 def _bounded(entries: Sequence[JournalEntry]) -> tuple[JournalEntry, ...]:

@@ -28,6 +28,7 @@ RECENT_SECONDS = 60.0
 DEAD_LETTER_SECONDS = 2.0
 """How long a count of the dead-letter queue is reused: the figure is only displayed."""
 EPOCH = datetime.fromtimestamp(0, UTC)
+NEVER = datetime.min.replace(tzinfo=UTC)
 NO_LAUNCH_TIMES: Mapping[str, datetime] = {}
 
 
@@ -173,7 +174,12 @@ class RecentLaunches:
 
     def launching(self, instances: list[Instance]) -> frozenset[str]:
         """Return the tracked ids that `instances` does not show as alive; forget those that have ended or expired."""
-        states = {each.instance_id: each.state for each in instances if not self._is_before_restart(each)}
+        states = {
+            each.instance_id: each.state
+            for each in instances
+            # A terminated instance cannot be restarted; any other description may be older than the restart.
+            if each.state in ENDED or each.launched_at > self._former_launch.get(each.instance_id, NEVER)
+        }
         alive = {key for key in self._since if states.get(key) in ALIVE}
         oldest = self.clock() - LAUNCH_VISIBLE_SECONDS
         self._since = {
@@ -181,11 +187,6 @@ class RecentLaunches:
         }
         self._former_launch = {key: at for key, at in self._former_launch.items() if key in self._since}
         return frozenset(self._since.keys() - alive)
-
-    def _is_before_restart(self, instance: Instance) -> bool:
-        """Return whether a description is older than the instance's restart; a terminated one cannot be restarted."""
-        launched = self._former_launch.get(instance.instance_id)
-        return launched is not None and instance.launched_at <= launched and instance.state not in ENDED
 
 
 @dataclass

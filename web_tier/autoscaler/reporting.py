@@ -133,16 +133,12 @@ class SnapshotWriter:
             self._store_if_due(self._stored.model_copy(update={"at": self.now(), "problem": problem}))
 
     def _store_if_due(self, snapshot: FleetSnapshot) -> None:
-        min_seconds = MIN_SNAPSHOT_SECONDS if self._has_changed(snapshot) else MAX_SNAPSHOT_SECONDS
+        always_changing = {name: getattr(snapshot, name) for name in ("at", "billed_seconds", "cost", "run")}
+        is_unchanged = self._stored is not None and self._stored.model_copy(update=always_changing) == snapshot
+        min_seconds = MAX_SNAPSHOT_SECONDS if is_unchanged else MIN_SNAPSHOT_SECONDS
         if self.clock() - self._stored_at >= min_seconds:
             self.store.put_snapshot(snapshot)
             self._stored, self._stored_at = snapshot, self.clock()
-
-    def _has_changed(self, snapshot: FleetSnapshot) -> bool:
-        if self._stored is None:
-            return True
-        always_changing = {name: getattr(snapshot, name) for name in ("at", "billed_seconds", "cost", "run")}
-        return self._stored.model_copy(update=always_changing) != snapshot
 
 
 def _two_digits(seconds: float | None) -> float | None:
@@ -236,7 +232,9 @@ class EventLog:
     def update(self, plan: Plan, capacity: int, problem: str | None) -> None:
         """Log a decision if it is new, given the capacity it was made for, and a problem if it is new."""
         target = capacity + plan.launch + len(plan.start)
-        if self._is_new(plan, target):
+        grows = plan.kind == "starting" and target > self._target
+        is_logged = plan.kind == "enough" and self._kind in _NOT_LOGGED_BEFORE_ENOUGH
+        if (plan.kind != self._kind or grows) and not is_logged:
             replaces_last = plan.kind == self._kind and self.clock() - self._decided_at < MERGE_SECONDS
             self._append(plan.reason, replaces_last=replaces_last)
             self._kind, self._decided_at = plan.kind, self.clock()
@@ -258,11 +256,6 @@ class EventLog:
         if not is_known:
             self._append(event.words)
             self._decided_at = float("-inf")  # the next decision does not replace it
-
-    def _is_new(self, plan: Plan, target: int) -> bool:
-        if plan.kind == "enough" and self._kind in _NOT_LOGGED_BEFORE_ENOUGH:
-            return False
-        return plan.kind != self._kind or (plan.kind == "starting" and target > self._target)
 
     def _append(self, words: str, *, replaces_last: bool = False) -> None:
         if self._decisions and self._decisions[0].words == words:
@@ -392,32 +385,29 @@ def fleet_metrics(observation: Observation, settings: FleetSettings, meter: Bill
     }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reporter:
-    """Reports each round of the autoscaler."""
+    """Reports each round of the autoscaler; it continues where the previous controller ended."""
 
+    store: FleetStore
     registry: WorkerRegistry
-    snapshots: SnapshotWriter
-    instances: InstanceListWriter
-    events: EventLog
-    history: History
-    metrics: MetricsLogger
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    snapshots: SnapshotWriter = field(init=False)
+    metrics: MetricsLogger = field(init=False)
+    _instances: InstanceListWriter = field(init=False)
+    _events: EventLog = field(init=False)
+    _history: History = field(init=False)
 
-    @classmethod
-    def continuing(
-        cls, store: FleetStore, registry: WorkerRegistry, clock: Callable[[], float] = time.monotonic
-    ) -> "Reporter":
-        """Return a reporter that continues where the previous controller ended; `registry` adopts its statuses."""
-        stored = store.instances()
-        registry.adopt(stored.instances)
-        return cls(
-            registry=registry,
-            snapshots=SnapshotWriter(store, clock),
-            instances=InstanceListWriter(store, stored, clock),
-            events=EventLog(store, clock),
-            history=History(store),
-            metrics=MetricsLogger(clock),
-        )
+    def __post_init__(self) -> None:
+        """Read what the previous controller has stored; `registry` adopts the statuses of its workers."""
+        stored = self.store.instances()
+        self.registry.adopt(stored.instances)
+        self.snapshots = SnapshotWriter(self.store, self.clock, self.now)
+        self.metrics = MetricsLogger(self.clock)
+        self._instances = InstanceListWriter(self.store, stored, self.clock)
+        self._events = EventLog(self.store, self.clock, self.now)
+        self._history = History(self.store, lambda: self.now().timestamp())
 
     def report(
         self,
@@ -437,7 +427,7 @@ class Reporter:
             unhealthy: why instances are unhealthy, in words, by instance id.
         """
         for event in events:
-            self.events.add(event)
-        self.instances.update(observation, self.registry.statuses(), unhealthy)
-        self.events.update(plan, observation.capacity, problem)
-        self.history.update(observation.capacity, observation.requests.total)
+            self._events.add(event)
+        self._instances.update(observation, self.registry.statuses(), unhealthy)
+        self._events.update(plan, observation.capacity, problem)
+        self._history.update(observation.capacity, observation.requests.total)

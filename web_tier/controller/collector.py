@@ -72,7 +72,11 @@ class Collector:
     def tick(self) -> float:
         """Collect the messages; return the seconds until the next round: 0, since receiving waits."""
         asked_at = self.registry.clock()
-        messages = self._receive()
+        messages = self.responses.receive(wait_seconds=POLL_SECONDS)
+        for batches in range(1, MAX_BATCHES):
+            if len(messages) < batches * BATCH:
+                break
+            messages += self.responses.receive(wait_seconds=0)
         if not self.active():
             # For the next holder, which need not wait for the visibility timeout.
             self.responses.change_visibility([message.receipt for message in messages], 0)
@@ -80,15 +84,6 @@ class Collector:
         self._collect(messages)
         self._mark_read(asked_at, is_empty=not messages)
         return 0.0
-
-    def _receive(self) -> list[ReceivedMessage]:
-        """Return up to `MAX_BATCHES` batches, waiting only for the first."""
-        messages = self.responses.receive(wait_seconds=POLL_SECONDS)
-        for batches in range(1, MAX_BATCHES):
-            if len(messages) < batches * BATCH:
-                break
-            messages += self.responses.receive(wait_seconds=0)
-        return messages
 
     def _collect(self, messages: Sequence[ReceivedMessage]) -> None:
         """Record the messages and delete them; make those visible again later that could not be recorded."""
@@ -154,10 +149,13 @@ class Collector:
 
     def _mark_read(self, asked_at: float, *, is_empty: bool) -> None:
         """Report to the registry until when everything that was sent has been recorded, if that is known."""
-        self._empty_polls = [*self._empty_polls, asked_at][-EMPTY_POLLS:] if is_empty else []
-        if len(self._empty_polls) == EMPTY_POLLS:
-            self.registry.mark_read_until(self._empty_polls[0])
-        elif not is_empty and asked_at - self._counted_at >= COUNT_SECONDS:
+        if is_empty:
+            self._empty_polls = [*self._empty_polls, asked_at][-EMPTY_POLLS:]
+            if len(self._empty_polls) == EMPTY_POLLS:
+                self.registry.mark_read_until(self._empty_polls[0])
+            return
+        self._empty_polls = []
+        if asked_at - self._counted_at >= COUNT_SECONDS:
             self._counted_at = asked_at
             if self.responses.counts().visible <= BATCH:
                 self.registry.mark_read_until(asked_at - COUNT_AGE_SECONDS)

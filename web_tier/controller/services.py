@@ -16,8 +16,6 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
 from web_tier.autoscaler.billing import BillingMeter, CostAttribution
-from web_tier.autoscaler.drain import DrainCommands, Drainer, OperatorCommands, ScaleInProtection
-from web_tier.autoscaler.estimators import ArrivalRateEstimator, MetricsCollector
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.launch_journal import Journal
@@ -113,7 +111,9 @@ class ControllerServices:
             "collector": Collector(self.responses, recorder, cache, active, registry=registry).tick,
             "reconciler": self._reconciler(recorder, registry, results_files, active).tick,
             "results_files": results_files.tick,
-            "cleanup": self._cleanup(recorder, active).tick,
+            "cleanup": JobCleanup(
+                self.store, recorder, self.inputs, self.outputs, self.config.controller.reconcile_seconds, active
+            ).tick,
             "expiry": JobExpiry(self.store, self.config.retention.unkept_lifetime, active).tick,
         }
 
@@ -138,20 +138,15 @@ class ControllerServices:
         active: Callable[[], bool],
     ) -> Autoscaler:
         launches, store = RecentLaunches(), FleetStore(self.store.table)
-        commands, drainer, tracker = OperatorCommands(store), Drainer(self.fleet, active), InstanceTracker(registry)
+        tracker, drain_seconds = InstanceTracker(registry), self.config.worker.drain_seconds
         return Autoscaler(
             config=fleet_config,
-            commands=commands,
+            store=store,
             observer=Observer(self.requests, self.dead_letters, self.fleet, launches),
-            arrivals=ArrivalRateEstimator(),
-            metrics=MetricsCollector.continuing(registry, meter, meter.before, tracker),
-            health=UnhealthyTerminator(self.fleet, tracker, self.config.worker.drain_seconds, active),
+            health=UnhealthyTerminator(self.fleet, tracker, drain_seconds, active),
             launcher=Launcher(self.launching, launches, Journal(store, f"{holder}/{new_id()}"), active),
-            drainer=drainer,
-            drain_commands=DrainCommands(commands, drainer),
-            protection=ScaleInProtection(self.fleet, active),
             meter=meter,
-            reporter=Reporter.continuing(store, registry),
+            reporter=Reporter(store, registry),
             interval_seconds=self.config.controller.interval_seconds,
         )
 
@@ -178,16 +173,6 @@ class ControllerServices:
             is_paused=lambda: fleet.paused() is not None,
             heartbeats=registry.active,
             may_close=results_files.is_done_with,
-        )
-
-    def _cleanup(self, recorder: ResultRecorder, active: Callable[[], bool]) -> JobCleanup:
-        return JobCleanup(
-            store=self.store,
-            recorder=recorder,
-            inputs=self.inputs,
-            outputs=self.outputs,
-            every_seconds=self.config.controller.reconcile_seconds,
-            active=active,
         )
 
 
