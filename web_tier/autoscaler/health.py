@@ -165,7 +165,6 @@ class UnhealthyTerminator:
     active: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic
     backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, max_seconds=MAX_BACKOFF_SECONDS))
-    second_check_seconds: float = SECOND_CHECK_SECONDS
     last_error: str | None = field(default=None, init=False)
     terminated: int = field(default=0, init=False)
     _pending: dict[str, PendingTermination] = field(default_factory=dict, init=False)
@@ -220,7 +219,7 @@ class UnhealthyTerminator:
             if pending.issue is not HealthIssue.DRAIN_OVERDUE:  # the others are found by missing heartbeats
                 waited = min(waited, self.tracker.coverage.observed_seconds - pending.observed_seconds)
             is_terminating = pending.terminated_at is not None and now - pending.terminated_at < REPEAT_SECONDS
-            if waited >= self.second_check_seconds and not is_terminating:
+            if waited >= SECOND_CHECK_SECONDS and not is_terminating:
                 due.append((pending.refusals, instance_id))
         due.sort()
         not_refused = [instance_id for refusals, instance_id in due if not refusals]

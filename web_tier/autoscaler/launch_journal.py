@@ -95,9 +95,9 @@ class Journal:
         return new
 
     def next_token(self) -> str:
-        """Return a ClientToken that no entry of this or another writer has ever had."""
+        """Return a ClientToken that no entry of any writer has ever had: 64 characters, the most that EC2 accepts."""
         self._last_number += 1
-        return client_token(self.writer, self._last_number)
+        return hashlib.sha256(f"{self.writer}/{self._last_number}".encode()).hexdigest()
 
     def uncertain(self) -> list[JournalEntry]:
         """Return the calls of unknown outcome, oldest first, until DescribeInstances must have shown the outcome."""
@@ -173,8 +173,3 @@ def _bounded(entries: Sequence[JournalEntry]) -> tuple[JournalEntry, ...]:
         if room >= 0 or entry.instance_ids is None:
             kept.append(entry)
     return tuple(reversed(kept))
-
-
-def client_token(writer: str, number: int) -> str:
-    """Return the ClientToken of a writer's entry `number`: 64 characters, the most that EC2 accepts."""
-    return hashlib.sha256(f"{writer}/{number}".encode()).hexdigest()

@@ -78,14 +78,16 @@ class WorkerRegistry:
 
     Attributes:
         max_workers: bound of the number of workers that are remembered.
+        answers: answers recorded so far, of all workers.
+        read_until: monotonic time before which every heartbeat has been recorded; None if that is not known yet.
     """
 
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     max_workers: int = MAX_WORKERS
+    answers: int = field(default=0, init=False)
+    read_until: float | None = field(default=None, init=False)
     _statuses: "OrderedDict[str, WorkerStatus]" = field(default_factory=OrderedDict, init=False)
-    _answers: int = field(default=0, init=False)
-    _read_until: float | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def adopt(self, instances: Iterable[FleetInstance]) -> None:
@@ -103,7 +105,7 @@ class WorkerRegistry:
         with self._lock:
             for each in messages:
                 if isinstance(each, Response):
-                    self._answers += 1
+                    self.answers += 1
                     status = self._seen(each.worker)
                     self._statuses[each.worker] = replace(status, images=status.images + 1)
                 else:
@@ -112,22 +114,12 @@ class WorkerRegistry:
 
     def mark_read_until(self, until: float) -> None:
         """Note that everything sent before `until`, in monotonic seconds, has been recorded."""
-        self._read_until = until if self._read_until is None else max(until, self._read_until)
-
-    @property
-    def read_until(self) -> float | None:
-        """Monotonic time before which every heartbeat has been recorded; None if that is not known yet."""
-        return self._read_until
+        self.read_until = until if self.read_until is None else max(until, self.read_until)
 
     def statuses(self) -> dict[str, WorkerStatus]:
         """Return the status of each worker, by its id."""
         with self._lock:
             return dict(self._statuses)
-
-    @property
-    def answers(self) -> int:
-        """Answers recorded so far, of all workers."""
-        return self._answers
 
     def active(self) -> int:
         """Return how many workers may have a heartbeat in the queue."""

@@ -29,7 +29,6 @@ DEAD_LETTER_SECONDS = 2.0
 """How long a count of the dead-letter queue is reused: the figure is only displayed."""
 EPOCH = datetime.fromtimestamp(0, UTC)
 NEVER = datetime.min.replace(tzinfo=UTC)
-NO_LAUNCH_TIMES: Mapping[str, datetime] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,18 +151,18 @@ class RecentLaunches:
         return bool(self._since)
 
     def add(
-        self, instance_ids: Sequence[str], former: Mapping[str, datetime] = NO_LAUNCH_TIMES, *, ago: float = 0.0
+        self, instance_ids: Sequence[str], former: Mapping[str, datetime] | None = None, *, ago: float = 0.0
     ) -> None:
         """Track instances that EC2 has accepted to launch or to start.
 
         Args:
             instance_ids: ids of the instances.
-            former: for each instance that is started again, its last launch time by EC2's clock.
+            former: for each instance that is started again, its last launch time by EC2's clock; None if none is.
             ago: age of the launch in seconds if another controller made it. Only the launch rate uses it: the
                 instances are tracked from now on in any case.
         """
         self._since |= dict.fromkeys(instance_ids, self.clock())
-        self._former_launch |= former
+        self._former_launch |= former or {}
         self._batches.append((self.clock() - ago, len(instance_ids)))
 
     def recent(self) -> int:

@@ -5,7 +5,7 @@
 | `SnapshotWriter`     | the fleet's figures now                                          |
 | `InstanceListWriter` | the instances with their workers' status                         |
 | `EventLog`           | the last decisions and other events, in words                    |
-| `History`            | workers and queue over time, as a chart                          |
+| `HistoryTrack`       | workers and queue over time, as a chart                          |
 | `MetricsLogger`      | one log line a minute, from which CloudWatch makes metrics       |
 """
 
@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import MappingProxyType
 
 from core.config import FleetSettings
 from core.fleet.models import (
@@ -57,7 +56,6 @@ METRICS_MESSAGE = "fleet"
 METRICS_SECONDS = 60.0
 """Time between two metrics lines: CloudWatch's shortest period of an alarm at the standard price."""
 
-NO_REASONS: Mapping[str, str] = MappingProxyType({})
 _NOT_LOGGED_BEFORE_ENOUGH: frozenset[DecisionKind] = frozenset(
     {"starting", "rotating", "at_maximum", "idle", "enough"}
 )
@@ -81,7 +79,7 @@ class SnapshotWriter:
         settings: FleetSettings,
         meter: BillingMeter,
         problem: str | None,
-        limits: tuple[LimitsOverride | None, WorkerLimits] | None = None,
+        limits: tuple[LimitsOverride | None, WorkerLimits],
     ) -> None:
         """Store the snapshot of one round, and the billing periods that have ended.
 
@@ -122,8 +120,8 @@ class SnapshotWriter:
                 image_seconds=_two_digits(observation.metrics.image_seconds),
                 boot_seconds=_two_digits(observation.metrics.boot_seconds),
                 policy=settings.policy,
-                limits_order=limits[0] if limits else None,
-                configured=limits[1] if limits else None,
+                limits_order=limits[0],
+                configured=limits[1],
             )
         )
 
@@ -163,7 +161,7 @@ class InstanceListWriter:
         self,
         observation: Observation,
         statuses: Mapping[str, WorkerStatus],
-        unhealthy: Mapping[str, str] = NO_REASONS,
+        unhealthy: Mapping[str, str],
     ) -> None:
         """Store the list if it has changed; `unhealthy` has the reason, in words, of each unhealthy instance."""
         if self.clock() - self._stored_at < MIN_LIST_SECONDS:
@@ -176,7 +174,7 @@ class InstanceListWriter:
 
 
 def instance_list(
-    observation: Observation, statuses: Mapping[str, WorkerStatus], unhealthy: Mapping[str, str] = NO_REASONS
+    observation: Observation, statuses: Mapping[str, WorkerStatus], unhealthy: Mapping[str, str]
 ) -> FleetInstances:
     """Return the instances that have not ended, newest first, at most `MAX_LISTED`."""
     present = [each for each in reversed(observation.instances) if each.state in LISTED]
@@ -327,25 +325,6 @@ class HistoryTrack:
 
 
 @dataclass
-class History:
-    """Workers and queue over time, in every resolution."""
-
-    store: FleetStore
-    now: Callable[[], float] = time.time
-    tracks: tuple[HistoryTrack, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Continue the history of the previous controller."""
-        self.tracks = tuple(HistoryTrack(self.store, resolution) for resolution in RESOLUTIONS)
-
-    def update(self, workers: int, queue: int) -> None:
-        """Apply the number of workers and of images in the queue."""
-        now = self.now()
-        for track in self.tracks:
-            track.update(now, workers, queue)
-
-
-@dataclass
 class MetricsLogger:
     """Writes the fleet's metrics as one log line in the first round, and then each `METRICS_SECONDS`.
 
@@ -397,7 +376,7 @@ class Reporter:
     metrics: MetricsLogger = field(init=False)
     _instances: InstanceListWriter = field(init=False)
     _events: EventLog = field(init=False)
-    _history: History = field(init=False)
+    _history: list[HistoryTrack] = field(init=False)
 
     def __post_init__(self) -> None:
         """Read what the previous controller has stored; `registry` adopts the statuses of its workers."""
@@ -407,7 +386,7 @@ class Reporter:
         self.metrics = MetricsLogger(self.clock)
         self._instances = InstanceListWriter(self.store, stored, self.clock)
         self._events = EventLog(self.store, self.clock, self.now)
-        self._history = History(self.store, lambda: self.now().timestamp())
+        self._history = [HistoryTrack(self.store, resolution) for resolution in RESOLUTIONS]
 
     def report(
         self,
@@ -415,7 +394,7 @@ class Reporter:
         plan: Plan,
         problem: str | None,
         events: Iterable[FleetEvent],
-        unhealthy: Mapping[str, str] = NO_REASONS,
+        unhealthy: Mapping[str, str],
     ) -> None:
         """Report the instances, the events and the history of one round.
 
@@ -430,4 +409,5 @@ class Reporter:
             self._events.add(event)
         self._instances.update(observation, self.registry.statuses(), unhealthy)
         self._events.update(plan, observation.capacity, problem)
-        self._history.update(observation.capacity, observation.requests.total)
+        for track in self._history:
+            track.update(self.now().timestamp(), observation.capacity, observation.requests.total)

@@ -15,7 +15,7 @@ from services.lease import Lease
 from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
-from web_tier.autoscaler.billing import BillingMeter, CostAttribution
+from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.launch_journal import Journal
@@ -126,7 +126,7 @@ class ControllerServices:
             before,
             # The last worker of a period stays for its idle time, and for its billed minimum where stopping saves
             # nothing.
-            attribution=CostAttribution(before, self.config.worker.idle_seconds + prices.minimum_billed_seconds),
+            quiet_seconds=self.config.worker.idle_seconds + prices.minimum_billed_seconds,
         )
 
     def _autoscaler(

@@ -13,7 +13,7 @@ from services.ec2 import Instance
 from services.sqs import QueueCounts
 from tests.support.autoscaler import EPOCH, Clock, instance
 from tests.support.fleet import fleet_snapshot
-from web_tier.autoscaler.billing import MAX_PERIOD_SECONDS, QUIET_SECONDS, BillingMeter, CostAttribution
+from web_tier.autoscaler.billing import MAX_PERIOD_SECONDS, QUIET_SECONDS, BillingMeter
 from web_tier.autoscaler.observe import Observation
 
 
@@ -118,8 +118,7 @@ class Site:
 
     def take_over(self, before: FleetSnapshot | None) -> None:
         began = EPOCH + timedelta(seconds=self.clock.now - 1000)
-        runs = CostAttribution(before, clock=self.clock)
-        self.meter = BillingMeter(60, lambda _: HOURLY, before, self.clock, lambda: began, runs)
+        self.meter = BillingMeter(60, lambda _: HOURLY, before, self.clock, lambda: began)
 
     def run_for(self, seconds: int = 1) -> None:
         for _ in range(seconds):

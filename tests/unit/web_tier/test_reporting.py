@@ -9,13 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.fleet.models import BillingPeriod, Decisions, FleetInstances, FleetPause, FleetSnapshot, HistoryBlock, Span
+from core.fleet.models import (
+    BillingPeriod,
+    Decisions,
+    FleetInstances,
+    FleetPause,
+    FleetSnapshot,
+    HistoryBlock,
+    Span,
+    WorkerLimits,
+)
 from core.logs import JsonFormatter
 from scripts.aws.deploy.idle_cost import LOG_LINE_BYTES
 from services.sqs import QueueCounts
 from tests.support.autoscaler import EPOCH, Clock, RecordingStore, fleet_settings, instance
 from tests.support.fleet import fleet_snapshot
-from web_tier.autoscaler.billing import BillingMeter, CostAttribution
+from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.explain import DecisionKind
 from web_tier.autoscaler.liveness import WorkerStatus
@@ -31,7 +40,6 @@ from web_tier.autoscaler.reporting import (
     RESOLUTIONS,
     EventLog,
     FleetEvent,
-    History,
     HistoryTrack,
     InstanceListWriter,
     MetricsLogger,
@@ -42,6 +50,7 @@ from web_tier.autoscaler.reporting import (
 
 PAUSE = FleetPause(since=EPOCH, reason="new model")
 METER = BillingMeter(60, lambda _: 0.0)
+LIMITS = (None, WorkerLimits(min_workers=0, max_workers=19))
 
 
 def show(
@@ -55,7 +64,7 @@ def show(
         metrics=FleetMetrics(0.03141, boot_seconds),
         pause=PAUSE,
     )
-    writer.write(seen, Plan(0, (), "enough", "because"), fleet_settings(), METER, problem)
+    writer.write(seen, Plan(0, (), "enough", "because"), fleet_settings(), METER, problem, LIMITS)
 
 
 def test_a_snapshot_has_the_observation_and_the_reason_of_the_decision() -> None:
@@ -77,6 +86,7 @@ def test_a_snapshot_has_the_observation_and_the_reason_of_the_decision() -> None
             image_seconds=0.031,
             boot_seconds=42,
             policy="backlog",
+            configured=LIMITS[1],
         )
     ]
 
@@ -110,15 +120,14 @@ def test_an_ended_billing_period_is_stored_before_the_next_one_is_shown() -> Non
             assert kept == list(range(1, snapshot.run.number))
             super().put_snapshot(snapshot)
 
-    shown, attribution = Checked(), CostAttribution(clock=clock)
-    meter = BillingMeter(60, lambda _: 0.0, None, clock, lambda: EPOCH, attribution)
+    shown, meter = Checked(), BillingMeter(60, lambda _: 0.0, None, clock, lambda: EPOCH)
     writer = SnapshotWriter(shown, clock)
     for _ in range(3):
         for waiting, workers in ((5, 1), (0, 0)):
             clock.now += 10
             seen = Observation(QueueCounts(waiting, 0, 0), 0, (instance("i-1"),) * workers)
             meter.update(seen)
-            writer.write(seen, Plan(0, (), "enough", "because"), fleet_settings(), meter, None)
+            writer.write(seen, Plan(0, (), "enough", "because"), fleet_settings(), meter, None, LIMITS)
     assert kept == [1, 2]
     last = shown.snapshots[-1]
     assert last.run is not None
@@ -333,11 +342,10 @@ class HistoryStore(RecordingStore):
 
 
 def test_an_idle_fleet_writes_no_history() -> None:
-    items, now = HistoryStore(), START
-    history = History(items, lambda: now)
-    for _ in range(500):
-        history.update(0, 0)
-        now += 10
+    items = HistoryStore()
+    track = HistoryTrack(items, FINE)
+    for second in range(0, 5_000, 10):
+        track.update(START + second, 0, 0)
     assert items.writes == 0
 
 
@@ -362,10 +370,11 @@ def test_a_step_has_its_maximum() -> None:
 
 def test_an_hour_in_fine_and_a_day_in_coarse_steps_fit_in_a_few_items() -> None:
     items, now = HistoryStore(), START
-    history = History(items, lambda: now)
+    tracks = [HistoryTrack(items, resolution) for resolution in RESOLUTIONS]
     for second in range(6 * DAY_SECONDS // 25):
         now = START + 5 * second
-        history.update(second % 7, second % 100)
+        for track in tracks:
+            track.update(now, second % 7, second % 100)
     assert len(items.blocks()) <= sum(each.blocks for each in RESOLUTIONS)
     assert max(len(block.to_json()) for block in items.blocks()) < 4_000
     fine, coarse = items.points("hour"), items.points("day")
@@ -436,9 +445,9 @@ def test_an_instance_is_listed_with_the_status_of_its_worker_and_why_it_is_unhea
 
 
 def test_newest_instances_are_listed_first_and_only_so_many() -> None:
-    listed = instance_list(observed("running", "terminated", "stopped"), {})
+    listed = instance_list(observed("running", "terminated", "stopped"), {}, {})
     assert [each.instance_id for each in listed.instances] == ["i-2", "i-0"]
-    many = instance_list(observed(*["running"] * (MAX_LISTED + 3)), {})
+    many = instance_list(observed(*["running"] * (MAX_LISTED + 3)), {}, {})
     assert (many.total, len(many.instances)) == (MAX_LISTED + 3, MAX_LISTED)
     assert len(many.to_json()) < 30_000
 
@@ -446,13 +455,13 @@ def test_newest_instances_are_listed_first_and_only_so_many() -> None:
 def test_a_changed_list_is_stored_at_most_once_a_second() -> None:
     clock, shown = Clock(), ListStore()
     listing = InstanceListWriter(shown, clock=clock)
-    listing.update(observed(), {})
+    listing.update(observed(), {}, {})
     assert shown.lists == []
     for images in range(9):
-        listing.update(observed("running"), {"i-0": replace(STATUS, images=images)})
+        listing.update(observed("running"), {"i-0": replace(STATUS, images=images)}, {})
     assert len(shown.lists) == 1
     clock.now += MIN_LIST_SECONDS
     for _ in range(9):
-        listing.update(observed("running"), {"i-0": STATUS})
+        listing.update(observed("running"), {"i-0": STATUS}, {})
         clock.now += MIN_LIST_SECONDS
     assert [each.instances[0].images for each in shown.lists] == [0, 68]
