@@ -61,7 +61,17 @@ class FleetConfigWatcher:
         if fingerprint != self._fingerprint:
             # Taken before the file is read: a write in between changes it, and the file is read again.
             self._fingerprint = fingerprint
-            self._reload()
+            try:
+                fleet = self.load(self.path).fleet
+            except ConfigError as error:
+                self.problem = f"the last good limits stay in force: {error}"
+                message = "the changed configuration is not valid; the last good limits stay"
+                _log.error(message, extra={"error": str(error)})
+            else:
+                if difference := changes(self.fleet, fleet):
+                    _log.warning("the fleet's limits have changed: %s", difference)
+                    self._events.append(FleetEvent(f"config.yaml has changed: {difference}"[:MAX_CHANGE_CHARACTERS]))
+                self.fleet, self.problem = fleet, None
         settings = _with_limits(self.fleet, override)
         if override != self.override:
             difference = changes(_with_limits(self.fleet, self.override), settings)
@@ -77,20 +87,6 @@ class FleetConfigWatcher:
         """Return the changes since the last call."""
         events, self._events = self._events, []
         return events
-
-    def _reload(self) -> None:
-        try:
-            fleet = self.load(self.path).fleet
-        except ConfigError as error:
-            self.problem = f"the last good limits stay in force: {error}"
-            _log.error(
-                "the changed configuration is not valid; the last good limits stay", extra={"error": str(error)}
-            )
-            return
-        if difference := changes(self.fleet, fleet):
-            _log.warning("the fleet's limits have changed: %s", difference)
-            self._events.append(FleetEvent(f"config.yaml has changed: {difference}"[:MAX_CHANGE_CHARACTERS]))
-        self.fleet, self.problem = fleet, None
 
 
 def changes(before: FleetSettings, after: FleetSettings) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from core.config import Config
 from core.fleet.store import FleetStore
@@ -47,7 +46,6 @@ class ControllerServices:
     """
 
     config: Config
-    config_path: Path
     store: JobStore
     requests: Queue
     responses: Queue
@@ -58,7 +56,7 @@ class ControllerServices:
     launching: Fleet
 
     @classmethod
-    def connect(cls, config: Config, config_path: Path) -> "ControllerServices":
+    def connect(cls, config: Config) -> "ControllerServices":
         """Return the services, with the queues' URLs looked up.
 
         Raises:
@@ -72,7 +70,6 @@ class ControllerServices:
 
         return cls(
             config=config,
-            config_path=config_path,
             store=JobStore(Table(clients.dynamodb, names.job_table)),
             requests=queue(names.request_queue),
             responses=queue(names.response_queue),
@@ -94,7 +91,15 @@ class ControllerServices:
             fleet_config: the fleet's settings.
             active: returns whether the loops may act.
         """
-        meter = self._meter()
+        prices, before = self.config.prices, FleetStore(self.store.table).snapshot()
+        meter = BillingMeter(
+            prices.minimum_billed_seconds,
+            lambda each: prices.hourly(each.instance_type, spot=each.spot),
+            before,
+            # The last worker of a period stays for its idle time, and for its billed minimum where stopping saves
+            # nothing.
+            quiet_seconds=self.config.worker.idle_seconds + prices.minimum_billed_seconds,
+        )
         recorder = ResultRecorder(
             self.store,
             self.inputs.delete_all,
@@ -116,18 +121,6 @@ class ControllerServices:
             ).tick,
             "expiry": JobExpiry(self.store, self.config.retention.unkept_lifetime, active).tick,
         }
-
-    def _meter(self) -> BillingMeter:
-        """Return a meter that continues the figures of the previous controller."""
-        prices, before = self.config.prices, FleetStore(self.store.table).snapshot()
-        return BillingMeter(
-            prices.minimum_billed_seconds,
-            lambda each: prices.hourly(each.instance_type, spot=each.spot),
-            before,
-            # The last worker of a period stays for its idle time, and for its billed minimum where stopping saves
-            # nothing.
-            quiet_seconds=self.config.worker.idle_seconds + prices.minimum_billed_seconds,
-        )
 
     def _autoscaler(
         self,
