@@ -215,10 +215,7 @@ class MetricsCollector:
     def update(self, fleet: FleetDescription, available: frozenset[str], max_lifetime_seconds: float) -> FleetMetrics:
         """Return the metrics of this round; the tracker must have been updated with `fleet` before.
 
-        Args:
-            fleet: what EC2 and SQS report.
-            available: ids of the workers that take images now or will once they have booted.
-            max_lifetime_seconds: see `fleet.max_lifetime_seconds`.
+        `available` has the ids of the workers that take images now or will once they have booted.
         """
         registry = self.tracker.registry
         statuses = registry.statuses()

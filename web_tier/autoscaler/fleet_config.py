@@ -37,8 +37,8 @@ class FleetConfigWatcher:
 
     path: Path
     fleet: FleetSettings
-    problem: str | None = None
     load: Callable[[Path], Config] = load_config
+    problem: str | None = field(default=None, init=False)
     override: LimitsOverride | None = field(default=None, init=False)
     _fingerprint: Fingerprint = field(init=False)
     _events: list[FleetEvent] = field(default_factory=list, init=False)

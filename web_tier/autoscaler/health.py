@@ -76,15 +76,9 @@ def find_issue(
 ) -> HealthIssue | None:
     """Return why the instance is unhealthy, or None if it is healthy or still within its allowance.
 
-    The order matters: within the boot allowance a restarted instance may receive heartbeats of its previous run,
-    so silence counts only after it.
-
-    Args:
-        record: the instance's record; it must be alive.
-        coverage: how completely the heartbeats have been read.
-        settings: the allowances for booting and for silence.
-        drain_seconds: longest time that a worker takes to finish when it is drained.
-        now: monotonic seconds.
+    The instance must be alive. The order matters: within the boot allowance a restarted instance may receive
+    heartbeats of its previous run, so silence counts only after it. `drain_seconds` is the longest time that a worker
+    takes to finish when it is drained.
     """
     if (
         record.drain_requested_at is not None

@@ -83,13 +83,7 @@ class SnapshotWriter:
     ) -> None:
         """Store the snapshot of one round, and the billing periods that have ended.
 
-        Args:
-            observation: what the decision was made from.
-            plan: the decision.
-            settings: the settings in force.
-            meter: what the fleet costs.
-            problem: what is wrong, in words, or None.
-            limits: the limits that operators have set, or None, and those of config.yaml.
+        `problem` is in words. `limits` are those that operators have set, or None, and those of config.yaml.
         """
         attribution = meter.attribution
         current = attribution.current  # read first, so that all periods before it are stored before the snapshot
@@ -398,12 +392,8 @@ class Reporter:
     ) -> None:
         """Report the instances, the events and the history of one round.
 
-        Args:
-            observation: what the decision was made from.
-            plan: the decision.
-            problem: what is wrong, in words, or None; a text that changes in each round would be an event each time.
-            events: what has happened besides the decision.
-            unhealthy: why instances are unhealthy, in words, by instance id.
+        `problem` is in words; a text that changes in each round would be an event each time. `events` has what
+        happened besides the decision, `unhealthy` why instances are unhealthy, by instance id.
         """
         for event in events:
             self._events.add(event)

@@ -85,11 +85,7 @@ class ControllerServices:
     ) -> Mapping[str, Tick]:
         """Return the loops of one tenure by name, which remember nothing of an earlier one.
 
-        Args:
-            holder: name of this contender for the lease.
-            token: fencing token of this tenure.
-            fleet_config: the fleet's settings.
-            active: returns whether the loops may act.
+        `holder` is the name of this contender for the lease, `token` the fencing token of this tenure.
         """
         prices, before = self.config.prices, FleetStore(self.store.table).snapshot()
         meter = BillingMeter(

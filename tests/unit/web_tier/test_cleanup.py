@@ -25,25 +25,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RacingStore(JobStore):
-    """A store to which an image is added right after the look number `adds_after` whether its job is open."""
+    """A store to which an image is added right after the check number `adds_after` whether its job is open."""
 
     adds_after: int
-    looks: list[bool] = field(default_factory=list)
+    checks: list[bool] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
     def is_open(self, job_id: str) -> bool:
-        self.looks.append(super().is_open(job_id))
-        if len(self.looks) == self.adds_after:
+        self.checks.append(super().is_open(job_id))
+        if len(self.checks) == self.adds_after:
             try:
                 add_image(self, job_id)
             except NotFoundError:
                 self.refused.append(job_id)
-        return self.looks[-1]
+        return self.checks[-1]
 
 
 @dataclass(frozen=True)
 class AnsweringStore(JobStore):
-    """A store in which the last result of a job comes right before the first look whether it is open."""
+    """A store in which the last result of a job comes right before the first check whether it is open."""
 
     def is_open(self, job_id: str) -> bool:
         for job in self.open_jobs():
@@ -78,7 +78,7 @@ def test_images_that_are_added_while_a_job_expires_are_refused_or_the_job_stays(
     store = RacingStore(MemoryTable(), adds_after)
     job = make_job(store, OLD)
     expire(store)
-    assert len(store.looks) == 2
+    assert len(store.checks) == 2
     assert exists(store, job) is (adds_after == 1)
     assert bool(store.refused) is not exists(store, job)
     assert bool(store.deleted_jobs()) is not exists(store, job)
@@ -204,6 +204,8 @@ def test_without_a_lifetime_and_without_the_lease_nothing_expires() -> None:
     old = make_job(store, 3 * LIFETIME)
     JobExpiry(store, timedelta(0), lambda: True, lambda: NOW).tick()
     JobExpiry(store, LIFETIME, lambda: False, lambda: NOW).tick()
+    turns = iter([True, False])
+    JobExpiry(store, LIFETIME, lambda: next(turns), lambda: NOW).tick()
     assert exists(store, old)
 
 
@@ -211,8 +213,9 @@ def test_s9_a_kept_job_expires_only_if_it_is_empty() -> None:
     store = JobStore(MemoryTable())
     kept, empty, young = (make_job(store, age, keep=True) for age in (3 * LIFETIME, 3 * LIFETIME, LIFETIME / 2))
     store.put_accepted_count(kept.job_id, "writer", AcceptedCount(1))
+    expiry = JobExpiry(store, LIFETIME, lambda: True, lambda: NOW)
     for _ in range(2):
-        expire(store)
+        expiry.tick()
         assert [exists(store, job) for job in (kept, empty, young)] == [True, False, True]
 
 

@@ -133,11 +133,11 @@ class FailingRecorder(ResultRecorder):
     tried: list[set[str]]
 
     def record(self, responses: Iterable[Response]) -> None:
-        told = list(responses)
-        self.tried.append({each.image_id for each in told})
-        if self.bad & {name for each in told for name in (each.job_id, each.image_id)}:
+        received = list(responses)
+        self.tried.append({each.image_id for each in received})
+        if self.bad & {name for each in received for name in (each.job_id, each.image_id)}:
             raise self.error
-        super().record(told)
+        super().record(received)
 
 
 def failing(bad: str, error: Exception | None = None) -> Site:

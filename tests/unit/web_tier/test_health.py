@@ -465,6 +465,14 @@ def test_without_the_lease_nothing_is_terminated() -> None:
     scene.check(ALLOWANCE + 100)
     assert scene.ended == []
 
+    def freeze(InstanceId: str, Latest: bool) -> dict[str, str]:  # noqa: N803 (EC2's names)
+        scene.is_active = False  # the lease is lost while the console is read
+        return {"Output": ""}
+
+    scene.is_active, scene.ec2.get_console_output = True, freeze  # type: ignore[method-assign]
+    scene.check(5)
+    assert scene.ended == []
+
 
 @settings(max_examples=60)
 @given(

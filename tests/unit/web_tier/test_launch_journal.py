@@ -254,6 +254,23 @@ def test_nothing_is_launched_that_may_not_have_been_recorded(when: str) -> None:
     assert len(scaler.ec2.alive()) == 5
 
 
+def test_a_controller_that_loses_the_lease_after_the_record_leaves_the_call_to_its_successor() -> None:
+    first = Scaler()
+    first.round(0)
+
+    def lose_the_lease(_when: str) -> None:
+        first.active = False
+
+    first.table.call = failing_writes(lose_the_lease)
+    first.round(100)
+    assert first.ec2.calls == []
+    first.table.call = run_effect
+    second = Scaler(first.ec2, first.table, first.clock)
+    [entry] = second.journal_entries()
+    second.round(100)
+    assert second.tokens() == [entry.token]
+
+
 def test_a_refused_launch_leaves_nothing_in_the_journal() -> None:
     scaler = Scaler(failing("UnauthorizedOperation"))
     scaler.round(100)

@@ -106,10 +106,10 @@ def test_a_count_of_dead_letters_is_reused_for_two_seconds() -> None:
     clock, dead = Clock(), FakeSQS(7)
     seen = observer(FakeEC2(), FakeSQS(), clock, dead)
     assert [seen.describe().dead_letters for _ in range(5)] == [10] * 5
-    assert dead.asked == 1
+    assert dead.reads == 1
     clock.now += 2
     seen.describe()
-    assert dead.asked == 2
+    assert dead.reads == 2
 
 
 class Line:

@@ -25,7 +25,7 @@ def entry(begin: str, to: str, min_workers: int = 4, days: Sequence[str] = DAYS)
 
 
 def berlin(day: int, at: str, month: int = 6, *, fold: int = 0) -> datetime:
-    """A moment of 2026, whose first of June is a Monday; summer time begins on 29 March and ends on 25 October."""
+    """A moment of 2026: 1 June is a Monday; summer time begins on 29 March and ends on 25 October."""
     return datetime.combine(date(2026, month, day), time.fromisoformat(at), BERLIN).replace(fold=fold)
 
 
