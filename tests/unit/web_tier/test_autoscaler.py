@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 import yaml
 from botocore.exceptions import ClientError
 
-from core.config import load_config
+from core.config import FleetSettings, load_config
 from core.fleet.models import FleetPause, FleetSnapshot, LimitsOverride, WorkerLimits
 from core.fleet.store import Commands, FleetStore
 from services.metadata import PROTECTED_TAG
 from services.sqs import Queue
-from tests.conftest import shipped_values
+from tests.conftest import ROOT, shipped_values
 from tests.support.autoscaler import (
     EPOCH,
     Clock,
@@ -35,6 +35,7 @@ from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.loop import Autoscaler
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, Observer, RecentLaunches
+from web_tier.autoscaler.policies import POLICIES
 from web_tier.autoscaler.reporting import FleetEvent, Reporter
 
 
@@ -317,3 +318,12 @@ def test_other_changes_of_the_file_take_effect_under_limits_of_operators_too(wat
     assert (fleet.max_workers, fleet.images_per_worker, watcher.configured.max_workers) == (5, 7, 300)
     assert "max_workers 19 -> 300" in watcher.drain_events()[-1].words
     assert watcher.current().max_workers == 300
+
+
+def test_every_policy_of_the_configuration_has_a_function_a_comment_and_a_row_in_the_document() -> None:
+    names = set(get_args(FleetSettings.model_fields["policy"].annotation))
+    assert names == POLICIES.keys()
+    document, comments = (ROOT / "docs/fleet.md").read_text(), (ROOT / "config.yaml").read_text()
+    for name in names:
+        assert f"\n| `{name}` | " in document
+        assert f"\n  # {name}: " in comments
