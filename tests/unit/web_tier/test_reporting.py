@@ -193,37 +193,33 @@ def test_a_batch_is_logged_by_its_start_and_its_end() -> None:
     assert bench.stored.words == ["5 workers: no images waiting", "5 workers, the most allowed", "starting 5"]
 
 
-def test_a_repeated_launch_is_one_decision_and_its_problem_another() -> None:
+SOON = MERGE_SECONDS / 3
+
+
+@pytest.mark.parametrize(
+    ("decisions", "words"),
+    [
+        ([("starting", f"starting 5: {n} images", 5, 0, "no capacity" if n else None, 5) for n in range(5)],
+         ["no capacity", "starting 5: 0 images"]),
+        ([*[("starting", f"starting 1, {n} there", 1, n, None, SOON) for n in range(4)],
+          ("enough", "enough", 0, 4, None, 5)],
+         ["starting 1, 3 there"]),
+        ([("starting", "starting 1", 1, 0, "no capacity", 5), ("starting", "starting 2", 2, 0, "no capacity", SOON)],
+         ["starting 2", "no capacity", "starting 1"]),
+        ([("enough", "enough", 0, 1, None, 5), ("paused", "paused: 3 images", 0, 1, None, 5),
+          ("paused", "paused: 2 images", 0, 1, None, 5), ("enough", "enough again", 0, 1, None, 5)],
+         ["enough again", "paused: 3 images", "enough"]),
+    ],
+    ids=["a repeated launch is one decision, its problem another", "of many launches in a moment the last is logged",
+         "a problem between two launches stays", "a pause and its end are logged"],
+)  # fmt: skip
+def test_a_decision_is_logged_when_it_is_new(
+    decisions: list[tuple[DecisionKind, str, int, int, str | None, float]], words: list[str]
+) -> None:
     bench = Bench()
-    for tries in range(5):
-        bench.decide(
-            "starting", f"starting 5: {100 + tries} images", launch=5, problem="no capacity" if tries else None
-        )
-    assert bench.stored.words == ["no capacity", "starting 5: 100 images"]
-
-
-def test_of_many_launches_in_a_moment_the_last_is_logged() -> None:
-    bench = Bench()
-    for supply in range(4):
-        bench.decide("starting", f"starting 1, {supply} there", launch=1, supply=supply, after=MERGE_SECONDS / 3)
-    bench.decide("enough", "enough", supply=4)
-    assert bench.stored.words == ["starting 1, 3 there"]
-
-
-def test_a_problem_between_two_launches_stays_in_the_log() -> None:
-    bench = Bench()
-    bench.decide("starting", "starting 1", launch=1, problem="no capacity")
-    bench.decide("starting", "starting 2", launch=2, problem="no capacity", after=MERGE_SECONDS / 3)
-    assert bench.stored.words == ["starting 2", "no capacity", "starting 1"]
-
-
-def test_a_pause_and_its_end_are_logged() -> None:
-    bench = Bench()
-    bench.decide("enough", "1 worker, enough", supply=1)
-    bench.decide("paused", "paused: 3 images", supply=1)
-    bench.decide("paused", "paused: 2 images", supply=1)
-    bench.decide("enough", "1 worker, enough again", supply=1)
-    assert bench.stored.words == ["1 worker, enough again", "paused: 3 images", "1 worker, enough"]
+    for decision in decisions:
+        bench.decide(*decision)
+    assert bench.stored.words == words
 
 
 def test_the_log_is_bounded_and_written_at_most_once_a_second() -> None:
@@ -341,31 +337,24 @@ class HistoryStore(RecordingStore):
         return sorted(point for block in self.blocks(span) for point in block.points)
 
 
-def test_an_idle_fleet_writes_no_history() -> None:
+@pytest.mark.parametrize(
+    ("rounds", "points"),
+    [
+        ([(0, 0)] * 5_000, []),
+        ([(0, 0)] * 20 + [(2, 0)] * 40, [(20, 2, 0)]),
+        ([(0, 0), (0, 100), (2, 60), (2, 0)] + [(0, 0)] * 12, [(0, 2, 100), (5, 0, 0)]),
+    ],
+    ids=["an idle fleet writes nothing", "a point holds until the next one", "a step has its maximum"],
+)
+def test_a_change_is_a_point_of_the_history(
+    rounds: list[tuple[int, int]], points: list[tuple[int, int, int]]
+) -> None:
     items = HistoryStore()
     track = HistoryTrack(items, FINE)
-    for second in range(0, 5_000, 10):
-        track.update(START + second, 0, 0)
-    assert items.writes == 0
-
-
-def test_a_change_is_a_point_that_holds_until_the_next_one() -> None:
-    items = HistoryStore()
-    track = HistoryTrack(items, FINE)
-    for second in range(60):
-        track.update(START + second, 2 if second >= 20 else 0, 0)
-    assert items.points() == [(START + 20, 2, 0)]
-    assert items.writes == 1
-
-
-def test_a_step_has_its_maximum() -> None:
-    items = HistoryStore()
-    track = HistoryTrack(items, FINE)
-    for second, (workers, queue) in enumerate(
-        [(0, 0), (0, 100), (2, 60), (2, 0), (0, 0), (0, 0), (0, 0)] + [(0, 0)] * 9
-    ):
+    for second, (workers, queue) in enumerate(rounds):
         track.update(START + second, workers, queue)
-    assert items.points() == [(START, 2, 100), (START + 5, 0, 0)]
+    assert items.points() == [(START + second, workers, queue) for second, workers, queue in points]
+    assert items.writes == len(points)
 
 
 def test_an_hour_in_fine_and_a_day_in_coarse_steps_fit_in_a_few_items() -> None:
