@@ -25,13 +25,6 @@ from services.sqs import Queue, QueueCounts
 from simulator.faults.cloud import EPOCH, Cloud, refusal
 from simulator.faults.queues import Queues
 from web_tier.autoscaler.billing import BillingMeter
-from web_tier.autoscaler.drain import DrainCommands, Drainer, OperatorCommands, ScaleInProtection
-from web_tier.autoscaler.estimators import (
-    ArrivalRateEstimator,
-    BootTimeEstimator,
-    MetricsCollector,
-    ThroughputEstimator,
-)
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.launch_journal import Journal
@@ -39,14 +32,7 @@ from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.loop import Autoscaler
 from web_tier.autoscaler.observe import Observer, RecentLaunches
-from web_tier.autoscaler.reporting import (
-    EventLog,
-    History,
-    InstanceListWriter,
-    MetricsLogger,
-    Reporter,
-    SnapshotWriter,
-)
+from web_tier.autoscaler.reporting import Reporter
 
 MINIMUM_BILLED_SECONDS: Final = 60.0
 DRAIN_SECONDS: Final = 60.0
@@ -180,37 +166,17 @@ class Controller:
         clock, store, before = site.clock, site.store, site.store.last_snapshot
         fleet, launches = Fleet(cast(Any, site.cloud), FLEET_NAME), RecentLaunches(clock)
         self._registry = WorkerRegistry(clock, self._now)
-        meter = BillingMeter(MINIMUM_BILLED_SECONDS, lambda _: 0.0, before, clock, self._now)
-        tracker, drainer = InstanceTracker(self._registry, clock, self._now), Drainer(fleet, active, clock)
-        commands, dead_letters = OperatorCommands(store, clock), cast(Queue, _EmptyQueue())
+        tracker, dead_letters = InstanceTracker(self._registry, clock, self._now), cast(Queue, _EmptyQueue())
         self.autoscaler = Autoscaler(
             config=StubConfig(site.settings),
-            commands=commands,
+            store=store,
             observer=Observer(cast(Queue, site.queues), dead_letters, fleet, launches, clock, self._now),
-            arrivals=ArrivalRateEstimator(clock),
-            metrics=MetricsCollector(
-                self._registry,
-                meter,
-                BootTimeEstimator(before.boot_seconds if before else None, clock),
-                ThroughputEstimator(before.image_seconds if before else None, clock),
-                tracker,
-            ),
             health=UnhealthyTerminator(fleet, tracker, DRAIN_SECONDS, active, clock, _without_jitter(1.0)),
             launcher=Launcher(
                 fleet, launches, Journal(store, name, clock, self._now), active, clock, _without_jitter(1.0)
             ),
-            drainer=drainer,
-            drain_commands=DrainCommands(commands, drainer, clock),
-            protection=ScaleInProtection(fleet, active, clock),
-            meter=meter,
-            reporter=SnapshotReporter(
-                self._registry,
-                SnapshotWriter(store, clock, self._now),
-                InstanceListWriter(store),
-                EventLog(store),
-                History(store),
-                MetricsLogger(clock),
-            ),
+            meter=BillingMeter(MINIMUM_BILLED_SECONDS, lambda _: 0.0, before, clock, self._now),
+            reporter=SnapshotReporter(store, self._registry, clock, self._now),
             interval_seconds=1.0,
         )
 

@@ -1,4 +1,4 @@
-"""Fakes of what the autoscaler works with, and builders of what it observes; all share a clock that tests move."""
+"""Fakes of EC2, SQS and the fleet's store, builders of observations, and a clock that tests move."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -16,21 +16,14 @@ from services.ec2 import Fleet, Instance
 from services.metadata import DRAIN_TAG
 from services.sqs import QueueCounts
 from tests.conftest import shipped_values
+from tests.support.clock import ManualClock
 from tests.support.memory_table import MemoryTable
 from web_tier.autoscaler.observe import Observation
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@dataclass
-class Clock:
-    """Seconds that pass when told to."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        """Return the seconds."""
-        return self.now
+Clock = ManualClock
 
 
 def instance(instance_id: str, state: str = "running", launched_at: datetime = EPOCH) -> Instance:
@@ -40,8 +33,8 @@ def instance(instance_id: str, state: str = "running", launched_at: datetime = E
 
 def refusal(code: str, operation: str = "RunInstances", retries: int = 0) -> ClientError:
     """The error with which AWS refuses, after botocore has made the call again `retries` times."""
-    told = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"RetryAttempts": retries}}
-    return ClientError(cast(Any, told), operation)
+    response = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"RetryAttempts": retries}}
+    return ClientError(cast(Any, response), operation)
 
 
 def fleet_settings(**changes: object) -> FleetSettings:
@@ -70,14 +63,14 @@ def heartbeat(worker: str, images: int = 0, state: WorkerState = "busy", in_hand
 
 
 class FakeSQS:
-    """A queue of which only the counts matter, and how often they were read."""
+    """A queue with counts only; it counts how often they were read."""
 
     def __init__(self, visible: int = 0) -> None:
-        self.visible, self.asked, self.error = visible, 0, cast(ClientError | None, None)
+        self.visible, self.reads, self.error = visible, 0, cast(ClientError | None, None)
 
     def get_queue_attributes(self, **_call: Any) -> dict[str, Any]:
         """Return counts, with two messages in flight and one delayed."""
-        self.asked += 1
+        self.reads += 1
         if self.error:
             raise self.error
         return {
@@ -126,22 +119,22 @@ class CommandStore(FleetStore):
 
 @dataclass
 class FakeEC2:
-    """EC2's promises about ClientToken, capacity and states, and its ways to fail.
+    """EC2 as far as ClientToken, capacity, states and tags go, and its ways to fail.
 
     Attributes:
-        room: how many instances there is capacity for.
-        fail: asked before each launch: None lets it through; `lost` loses the reply of a launch that took place, and
+        room: capacity, as a number of instances.
+        fail: called before each launch: None accepts it; `lost` loses the reply of a launch that took place, and
             `lost CODE` has botocore's own retry of it refused; `timeout` loses the request; any other word refuses
             with that code.
-        offer: asked what there is for a launch that is new: None is all, a number is so many, a word refuses.
-        reached: called with `call` when a call has come in, and with `reply` when its reply is to go out.
-        hidden: ids that DescribeInstances does not know of yet.
+        offer: called for each new launch: None launches all, a number only so many, a word refuses.
+        reached: called with `call` when a call is received, and with `reply` before its reply is sent.
+        hidden: ids that DescribeInstances omits.
         stale: states that DescribeInstances still shows instead of the true ones.
-        error: what DescribeInstances raises.
-        refuses: whether to tag and to end instances is refused.
-        protected: ids that cannot be ended.
-        consoles: what instances wrote; nobody knows that of others.
-        terminated: the ids of each call that ended some.
+        error: the error that DescribeInstances raises.
+        refuses: whether tags and terminations are refused.
+        protected: ids that cannot be terminated.
+        consoles: console output by instance id; of other instances it cannot be read.
+        terminated: the ids of each call that terminated instances.
     """
 
     room: int = 1_000_000
@@ -226,7 +219,7 @@ class FakeEC2:
         return {}
 
     def create_tags(self, Resources: list[str], Tags: list[dict[str, str]]) -> None:  # noqa: N803 (EC2's names)
-        """Take down who was asked to drain."""
+        """Add tags, and record the instances that were drained."""
         self._may_change("CreateTags")
         if [tag["Key"] for tag in Tags] == [DRAIN_TAG]:
             self.drained += Resources
@@ -234,13 +227,13 @@ class FakeEC2:
             self.tags.setdefault(key, set()).update(tag["Key"] for tag in Tags)
 
     def delete_tags(self, Resources: list[str], Tags: list[dict[str, str]]) -> None:  # noqa: N803 (EC2's names)
-        """Take tags away."""
+        """Remove tags."""
         self._may_change("DeleteTags")
         for key in Resources:
             self.tags.get(key, set()).difference_update(tag["Key"] for tag in Tags)
 
     def terminate_instances(self, InstanceIds: list[str]) -> None:  # noqa: N803 (EC2's name)
-        """End instances, but for those that are protected: EC2 refuses the whole call then."""
+        """Terminate instances; if one of them is protected, EC2 refuses the whole call."""
         self._may_change("TerminateInstances")
         if self.protected.intersection(InstanceIds):
             raise refusal("OperationNotPermitted", "TerminateInstances")
@@ -248,7 +241,7 @@ class FakeEC2:
         self.states |= dict.fromkeys(InstanceIds, "shutting-down")
 
     def get_console_output(self, InstanceId: str, Latest: bool) -> dict[str, str]:  # noqa: N803 (EC2's names)
-        """Return what an instance wrote."""
+        """Return the console output of an instance."""
         if InstanceId not in self.consoles:
             raise refusal("InvalidInstanceID.NotFound", "GetConsoleOutput")
         return {"Output": self.consoles[InstanceId]}
@@ -262,7 +255,7 @@ class FakeEC2:
         return self
 
     def paginate(self, Filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:  # noqa: N803 (EC2's name)
-        """Describe the instances that are in the states asked for and not hidden."""
+        """Describe the instances that are in the requested states and not hidden."""
         if self.error:
             raise self.error
         states = next(each["Values"] for each in Filters if each["Name"] == "instance-state-name")
@@ -272,8 +265,8 @@ class FakeEC2:
 
     def _described(self, key: str, shown_state: str | None = None) -> dict[str, Any]:
         state = {"Name": shown_state or self.states[key]}
-        tags = [{"Key": tag, "Value": "asked"} for tag in sorted(self.tags.get(key, ()))]
-        # A start makes it later; what is still shown instead of the truth is of before.
+        tags = [{"Key": tag, "Value": "yes"} for tag in sorted(self.tags.get(key, ()))]
+        # A start makes it later; a stale description is older than the start.
         launched = EPOCH if key in self.stale else EPOCH + timedelta(seconds=self.starts[key])
         described = {"InstanceId": key, "State": state, "InstanceType": "c7a.large", "LaunchTime": launched}
         described["Tags"] = tags

@@ -39,13 +39,15 @@ class CostAttribution:
     Attributes:
         before: the last snapshot of the previous controller; its period goes on.
         quiet_seconds: see `QUIET_SECONDS`; longer where workers are idle for longer.
+        images: images answered since the fleet's first launch.
+        current: the period that is open, or else the last one.
     """
 
     before: FleetSnapshot | None = None
     quiet_seconds: float = QUIET_SECONDS
     clock: Callable[[], float] = time.monotonic
-    _images: int = field(default=0, init=False)
-    _period: BillingPeriod | None = field(default=None, init=False)
+    images: int = field(default=0, init=False)
+    current: BillingPeriod | None = field(default=None, init=False)
     _bill: Bill = field(default=Bill(), init=False)
     _began_at: float = field(default=0.0, init=False)
     _last_waiting_at: float = field(default=0.0, init=False)
@@ -57,27 +59,17 @@ class CostAttribution:
         """Continue the period of the previous controller."""
         self._began_at = self._last_waiting_at = self.clock()
         if self.before is not None:
-            self._images, self._period = self.before.images, self.before.run
+            self.images, self.current = self.before.images, self.before.run
             self._bill = Bill(self.before.billed_seconds, self.before.cost)
-
-    @property
-    def images(self) -> int:
-        """Images answered since the fleet's first launch."""
-        return self._images
-
-    @property
-    def current(self) -> BillingPeriod | None:
-        """The period that is open, or else the last one."""
-        return self._period
 
     def add_answers(self, images: int) -> int:
         """Count answers that were recorded just now; return the number of the period that they belong to."""
         with self._lock:
-            period = self._period
+            period = self.current
             if period is None or (not period.is_open and self.clock() - self._ended_at > LATE_ANSWER_SECONDS):
                 period = self._begin()
-            self._period = period.model_copy(update={"images": period.images + images})
-            self._images += images
+            self.current = period.model_copy(update={"images": period.images + images})
+            self.images += images
             return period.number
 
     def update(self, fleet: FleetDescription, bill: Bill) -> None:
@@ -88,14 +80,14 @@ class CostAttribution:
             now = self.clock()
             if is_waiting:
                 self._last_waiting_at = now
-            period = self._period
+            period = self.current
             if period is None or not period.is_open:
                 if is_waiting:
                     self._charge(self._begin(), more)
                 return
             period = self._charge(period, more)
             if not is_waiting and (fleet.capacity == 0 or now - self._last_waiting_at >= self.quiet_seconds):
-                self._period, self._ended_at = period.model_copy(update={"is_open": False}), now
+                self.current, self._ended_at = period.model_copy(update={"is_open": False}), now
             elif now - self._began_at >= MAX_PERIOD_SECONDS:
                 self._begin()
 
@@ -109,16 +101,16 @@ class CostAttribution:
             self._unsaved.remove(period)
 
     def _begin(self) -> BillingPeriod:
-        if self._period is not None:
-            self._unsaved.append(self._period.model_copy(update={"is_open": False}))
-        self._period = BillingPeriod(number=self._period.number + 1 if self._period else 1)
+        if self.current is not None:
+            self._unsaved.append(self.current.model_copy(update={"is_open": False}))
+        self.current = BillingPeriod(number=self.current.number + 1 if self.current else 1)
         self._began_at = self._last_waiting_at = self.clock()
-        return self._period
+        return self.current
 
     def _charge(self, period: BillingPeriod, more: Bill) -> BillingPeriod:
         seconds, cost = period.billed_seconds + more.seconds, period.cost + more.dollars
-        self._period = period.model_copy(update={"billed_seconds": seconds, "cost": cost})
-        return self._period
+        self.current = period.model_copy(update={"billed_seconds": seconds, "cost": cost})
+        return self.current
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +129,7 @@ class BillingMeter:
         minimum_seconds: shortest time that EC2 bills for each start: 60 s for Linux.
         hourly: returns the price of an instance for an hour in US dollars, by its type and market.
         before: the last snapshot of the previous controller; None for a new fleet.
+        quiet_seconds: see `CostAttribution`.
         attribution: attributes what is billed to the images answered meanwhile.
         peak_workers: most workers since the fleet was last at rest.
     """
@@ -146,12 +139,17 @@ class BillingMeter:
     before: FleetSnapshot | None = None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    attribution: CostAttribution = field(default_factory=CostAttribution)
+    quiet_seconds: float = QUIET_SECONDS
+    attribution: CostAttribution = field(init=False)
     peak_workers: int = field(default=0, init=False)
     _ended: Bill = field(default=Bill(), init=False)
     _running: dict[str, BilledInstance] = field(default_factory=dict, init=False)
     _is_first_update: bool = field(default=True, init=False)
     _is_at_rest: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        """Continue the figures of the previous controller."""
+        self.attribution = CostAttribution(self.before, self.quiet_seconds, self.clock)
 
     def update(self, fleet: FleetDescription) -> None:
         """Bill the instances that run now."""

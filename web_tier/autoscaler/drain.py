@@ -9,7 +9,7 @@ machine. A tag stays with its instance: the next controller sees which workers a
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -118,12 +118,19 @@ class ScaleInProtection:
 
 @dataclass
 class OperatorCommands:
-    """Reads the operators' commands, at most once in `COMMAND_SECONDS`."""
+    """Reads the operators' commands, at most once in `COMMAND_SECONDS`, and carries out those to drain an instance.
+
+    A command to drain stays until the instance is known to be draining, so it survives the controller that carries it
+    out. A command for an instance that does not exist, or has stopped, is deleted with a line in the log.
+    """
 
     store: FleetStore
+    drainer: Drainer
     clock: Callable[[], float] = time.monotonic
     _commands: Commands = field(default_factory=Commands, init=False)
     _read_at: float = field(default=float("-inf"), init=False)
+    _missing_since: dict[str, float] = field(default_factory=dict, init=False)
+    _reported: set[str] = field(default_factory=set, init=False)
 
     def current(self) -> Commands:
         """Return the commands.
@@ -136,31 +143,9 @@ class OperatorCommands:
             self._commands, self._read_at = self.store.commands(), now
         return self._commands
 
-    def delete_drains(self, instance_ids: Iterable[str]) -> None:
-        """Delete commands to drain that are done, or that cannot be carried out."""
-        done = frozenset(instance_ids)
-        self.store.delete_drains(sorted(done))
-        left = tuple(key for key in self._commands.drain if key not in done)
-        self._commands = replace(self._commands, drain=left)
-
-
-@dataclass
-class DrainCommands:
-    """Carries out the operators' commands to drain an instance, then deletes them.
-
-    A command stays until the instance is known to be draining, so it survives the controller that carries it out. A
-    command for an instance that does not exist, or has stopped, is deleted with a line in the log.
-    """
-
-    commands: OperatorCommands
-    drainer: Drainer
-    clock: Callable[[], float] = time.monotonic
-    _missing_since: dict[str, float] = field(default_factory=dict, init=False)
-    _reported: set[str] = field(default_factory=set, init=False)
-
-    def carry_out(self, observation: Observation) -> list[FleetEvent]:
+    def carry_out_drains(self, observation: Observation) -> list[FleetEvent]:
         """Drain the workers that operators have named; return an event for each new command."""
-        commanded = self.commands.current().drain
+        commanded = self.current().drain
         described = {each.instance_id: each.state for each in observation.instances}
         done = [key for key in commanded if key in observation.draining]
         alive = [key for key in commanded if described.get(key) in ALIVE and key not in done]
@@ -172,8 +157,10 @@ class DrainCommands:
         gone = [key for key in missing if key in described or now - self._missing_since[key] >= MISSING_SECONDS]
         for key in gone:
             _log.warning("dropped a command to drain: no such instance is running", extra={"instance": key})
-        if (finished := [*done, *gone]) and self.drainer.active():
-            self.commands.delete_drains(finished)
+        if (finished := {*done, *gone}) and self.drainer.active():
+            self.store.delete_drains(sorted(finished))
+            left = tuple(key for key in commanded if key not in finished)
+            self._commands = replace(self._commands, drain=left)
         new = [key for key in alive if key not in self._reported]
         self._reported = (self._reported & set(commanded)) | set(new)
         return [FleetEvent(f"ops have asked {key} to drain") for key in new]

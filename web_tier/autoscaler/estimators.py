@@ -13,14 +13,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from core.fleet.models import FleetSnapshot
 from services.sqs import QueueCounts
 from web_tier.autoscaler.billing import BillingMeter
-from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry, WorkerStatus
+from web_tier.autoscaler.liveness import InstanceTracker, WorkerStatus
 from web_tier.autoscaler.observe import Demand, FleetDescription, FleetMetrics
-
-BIN_SECONDS = 1.0
-"""Arrivals are counted by the second."""
 
 WINDOWS = (6, 12, 60)
 """Lengths in seconds of the recent windows that are tested for a change of the rate."""
@@ -63,7 +59,8 @@ class ArrivalRateEstimator:
     """Estimates when the waiting images arrived, and the rate of arrivals."""
 
     clock: Callable[[], float] = time.monotonic
-    _bins: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=MAX_BINS), init=False)
+    _bins: dict[int, int] = field(default_factory=dict, init=False)
+    """Arrivals in each second that had any, oldest first."""
     _arrived: int = field(default=0, init=False)
     _fewer_since: float | None = field(default=None, init=False)
     _rate_since: int = field(default=-STEADY_SECONDS, init=False)
@@ -83,20 +80,19 @@ class ArrivalRateEstimator:
         elif now - self._fewer_since > SETTLE_SECONDS:
             self._arrived, self._fewer_since = arrived, None
         if arrived > self._arrived:
-            second = math.floor(now / BIN_SECONDS)
-            if self._bins and self._bins[-1][0] == second:
-                self._bins[-1] = (second, self._bins[-1][1] + arrived - self._arrived)
-            else:
-                self._bins.append((second, arrived - self._arrived))
+            second = math.floor(now)
+            self._bins[second] = self._bins.get(second, 0) + arrived - self._arrived
             self._arrived = arrived
+            if len(self._bins) > MAX_BINS:
+                del self._bins[next(iter(self._bins))]
 
     def _waiting(self, images: int, now: float) -> tuple[tuple[float, int], ...]:
         """Return age and number of the last `images` that arrived, oldest first."""
         found: list[tuple[float, int]] = []
-        for second, arrived in reversed(self._bins):
+        for second, arrived in reversed(self._bins.items()):
             if images <= 0:
                 break
-            found.append((max(0.0, now - second * BIN_SECONDS), min(arrived, images)))
+            found.append((max(0.0, now - second), min(arrived, images)))
             images -= arrived
         if images > 0:
             age, known = found.pop() if found else (0.0, 0)
@@ -105,8 +101,8 @@ class ArrivalRateEstimator:
 
     def _rate(self, now: float) -> float:
         """Return the mean rate since it last changed, in images/s."""
-        last = math.floor(now / BIN_SECONDS)  # this second is not complete
-        counts = self._counts_before(last)
+        last = math.floor(now)  # this second is not complete
+        counts = [self._bins.get(last - ago, 0) for ago in range(1, STEADY_SECONDS + 1)]  # latest first
         length = min(STEADY_SECONDS, max(WINDOWS[0], last - self._rate_since))
         mean = _robust_mean(counts[:length])
         for window in WINDOWS:
@@ -115,17 +111,7 @@ class ArrivalRateEstimator:
                 # A change is detected before the whole window lies after it.
                 self._rate_since, mean = last - window // 3, _robust_mean(counts[:window])
                 break
-        return mean / BIN_SECONDS
-
-    def _counts_before(self, last: int) -> list[int]:
-        """Return the arrivals of the `STEADY_SECONDS` before the second `last`, latest first."""
-        counts = [0] * STEADY_SECONDS
-        for second, arrived in reversed(self._bins):
-            if second < last - STEADY_SECONDS:
-                break
-            if second < last:
-                counts[last - second - 1] = arrived
-        return counts
+        return mean
 
 
 def _robust_mean(counts: list[int]) -> float:
@@ -210,42 +196,38 @@ class ThroughputEstimator:
             self._images /= 2
 
 
-@dataclass(frozen=True)
+@dataclass
 class MetricsCollector:
-    """Measures the workers in each round."""
+    """Measures the workers in each round; it starts with the estimates of the previous controller."""
 
-    registry: WorkerRegistry
-    meter: BillingMeter
-    boots: BootTimeEstimator
-    throughput: ThroughputEstimator
     tracker: InstanceTracker
+    meter: BillingMeter
+    clock: Callable[[], float] = time.monotonic
+    _boots: BootTimeEstimator = field(init=False)
+    _throughput: ThroughputEstimator = field(init=False)
 
-    @classmethod
-    def continuing(
-        cls, registry: WorkerRegistry, meter: BillingMeter, before: FleetSnapshot | None, tracker: InstanceTracker
-    ) -> "MetricsCollector":
-        """Return a collector that starts with the estimates of the previous controller."""
-        boot, image = (before.boot_seconds, before.image_seconds) if before else (None, None)
-        return cls(registry, meter, BootTimeEstimator(boot), ThroughputEstimator(image), tracker)
+    def __post_init__(self) -> None:
+        """Continue the estimates of the previous controller."""
+        before = self.meter.before
+        self._boots = BootTimeEstimator(before.boot_seconds if before else None, self.clock)
+        self._throughput = ThroughputEstimator(before.image_seconds if before else None, self.clock)
 
     def update(self, fleet: FleetDescription, available: frozenset[str], max_lifetime_seconds: float) -> FleetMetrics:
         """Return the metrics of this round; the tracker must have been updated with `fleet` before.
 
-        Args:
-            fleet: what EC2 and SQS report.
-            available: ids of the workers that take images now or will once they have booted.
-            max_lifetime_seconds: see `fleet.max_lifetime_seconds`.
+        `available` has the ids of the workers that take images now or will once they have booted.
         """
-        statuses = self.registry.statuses()
-        self.boots.update(fleet.capacity_ids, statuses)
+        registry = self.tracker.registry
+        statuses = registry.statuses()
+        self._boots.update(fleet.capacity_ids, statuses)
         unregistered = self.tracker.unregistered(available)
         registered = available - unregistered
-        self.throughput.update(self.registry.answers, min(len(registered), fleet.requests.in_flight))
+        self._throughput.update(registry.answers, min(len(registered), fleet.requests.in_flight))
         idle = {worker for worker in registered if worker in statuses and statuses[worker].state == "ready"}
         return FleetMetrics(
-            image_seconds=self.throughput.seconds,
-            boot_seconds=self.boots.seconds,
-            unregistered={worker: self.boots.age(worker) for worker in sorted(unregistered)},
+            image_seconds=self._throughput.seconds,
+            boot_seconds=self._boots.seconds,
+            unregistered={worker: self._boots.age(worker) for worker in sorted(unregistered)},
             spare=tuple(worker for worker in self.meter.past_minimum_billing() if worker in idle),
             past_lifetime=self.tracker.past_lifetime(max_lifetime_seconds),
             failed_boots=self.tracker.failed_boots,

@@ -37,8 +37,8 @@ class FleetConfigWatcher:
 
     path: Path
     fleet: FleetSettings
-    problem: str | None = None
     load: Callable[[Path], Config] = load_config
+    problem: str | None = field(default=None, init=False)
     override: LimitsOverride | None = field(default=None, init=False)
     _fingerprint: Fingerprint = field(init=False)
     _events: list[FleetEvent] = field(default_factory=list, init=False)
@@ -61,38 +61,32 @@ class FleetConfigWatcher:
         if fingerprint != self._fingerprint:
             # Taken before the file is read: a write in between changes it, and the file is read again.
             self._fingerprint = fingerprint
-            self._reload()
+            try:
+                fleet = self.load(self.path).fleet
+            except ConfigError as error:
+                self.problem = f"the last good limits stay in force: {error}"
+                message = "the changed configuration is not valid; the last good limits stay"
+                _log.error(message, extra={"error": str(error)})
+            else:
+                if difference := changes(self.fleet, fleet):
+                    _log.warning("the fleet's limits have changed: %s", difference)
+                    self._events.append(FleetEvent(f"config.yaml has changed: {difference}"[:MAX_CHANGE_CHARACTERS]))
+                self.fleet, self.problem = fleet, None
+        settings = _with_limits(self.fleet, override)
         if override != self.override:
-            self._set_override(override)
-        return _with_limits(self.fleet, override)
+            difference = changes(_with_limits(self.fleet, self.override), settings)
+            by = "set by ops" if override else "taken back by ops"
+            _log.warning("the fleet's limits were %s: %s", by, difference or "no difference")
+            words = limits_words(override or self.configured, self.configured)
+            again = "" if override else " again, as config.yaml says"
+            self._events.append(FleetEvent(f"limits {words}{again}", override.since if override else None))
+            self.override = override
+        return settings
 
     def drain_events(self) -> list[FleetEvent]:
         """Return the changes since the last call."""
         events, self._events = self._events, []
         return events
-
-    def _reload(self) -> None:
-        try:
-            fleet = self.load(self.path).fleet
-        except ConfigError as error:
-            self.problem = f"the last good limits stay in force: {error}"
-            _log.error(
-                "the changed configuration is not valid; the last good limits stay", extra={"error": str(error)}
-            )
-            return
-        if difference := changes(self.fleet, fleet):
-            _log.warning("the fleet's limits have changed: %s", difference)
-            self._events.append(FleetEvent(f"config.yaml has changed: {difference}"[:MAX_CHANGE_CHARACTERS]))
-        self.fleet, self.problem = fleet, None
-
-    def _set_override(self, override: LimitsOverride | None) -> None:
-        difference = changes(_with_limits(self.fleet, self.override), _with_limits(self.fleet, override))
-        by = "set by ops" if override else "taken back by ops"
-        _log.warning("the fleet's limits were %s: %s", by, difference or "no difference")
-        words = limits_words(override or self.configured, self.configured)
-        again = "" if override else " again, as config.yaml says"
-        self._events.append(FleetEvent(f"limits {words}{again}", override.since if override else None))
-        self.override = override
 
 
 def changes(before: FleetSettings, after: FleetSettings) -> str:

@@ -76,15 +76,9 @@ def find_issue(
 ) -> HealthIssue | None:
     """Return why the instance is unhealthy, or None if it is healthy or still within its allowance.
 
-    The order matters: within the boot allowance a restarted instance may receive heartbeats of its previous run,
-    so silence counts only after it.
-
-    Args:
-        record: the instance's record; it must be alive.
-        coverage: how completely the heartbeats have been read.
-        settings: the allowances for booting and for silence.
-        drain_seconds: longest time that a worker takes to finish when it is drained.
-        now: monotonic seconds.
+    The instance must be alive. The order matters: within the boot allowance a restarted instance may receive
+    heartbeats of its previous run, so silence counts only after it. `drain_seconds` is the longest time that a worker
+    takes to finish when it is drained.
     """
     if (
         record.drain_requested_at is not None
@@ -165,7 +159,6 @@ class UnhealthyTerminator:
     active: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic
     backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, max_seconds=MAX_BACKOFF_SECONDS))
-    second_check_seconds: float = SECOND_CHECK_SECONDS
     last_error: str | None = field(default=None, init=False)
     terminated: int = field(default=0, init=False)
     _pending: dict[str, PendingTermination] = field(default_factory=dict, init=False)
@@ -214,26 +207,32 @@ class UnhealthyTerminator:
 
     def _due(self) -> list[str]:
         """Return the instances to terminate in the next call; one that EC2 has refused does not block the others."""
-        due = sorted(
-            (each.refusals, instance_id) for instance_id, each in self._pending.items() if self._is_due(each)
-        )
+        now, due = self.clock(), list[tuple[int, str]]()
+        for instance_id, pending in self._pending.items():
+            waited = now - pending.since
+            if pending.issue is not HealthIssue.DRAIN_OVERDUE:  # the others are found by missing heartbeats
+                waited = min(waited, self.tracker.coverage.observed_seconds - pending.observed_seconds)
+            is_terminating = pending.terminated_at is not None and now - pending.terminated_at < REPEAT_SECONDS
+            if waited >= SECOND_CHECK_SECONDS and not is_terminating:
+                due.append((pending.refusals, instance_id))
+        due.sort()
         not_refused = [instance_id for refusals, instance_id in due if not refusals]
         return not_refused[:MAX_INSTANCES_PER_CALL] or [instance_id for _, instance_id in due[:1]]
 
-    def _is_due(self, pending: PendingTermination) -> bool:
-        now = self.clock()
-        if pending.terminated_at is not None and now - pending.terminated_at < REPEAT_SECONDS:
-            return False
-        waited = now - pending.since
-        if pending.issue is not HealthIssue.DRAIN_OVERDUE:  # the others are found by missing heartbeats
-            waited = min(waited, self.tracker.coverage.observed_seconds - pending.observed_seconds)
-        return waited >= self.second_check_seconds
-
-    def _terminate(self, instance_ids: Sequence[str]) -> None:
+    def _read_consoles(self, instance_ids: Sequence[str]) -> None:
         began = self.clock()
         for instance_id in instance_ids:
-            if self._pending[instance_id].console is None and self.clock() - began < MAX_CONSOLE_SECONDS:
-                self._pending[instance_id].console = self._read_console(instance_id)
+            pending = self._pending[instance_id]
+            if pending.console is None and self.clock() - began < MAX_CONSOLE_SECONDS:
+                pending.console = ""
+                try:
+                    pending.console = self.fleet.console_output(instance_id)[-MAX_CONSOLE_CHARACTERS:]
+                except (BotoCoreError, ClientError) as error:
+                    extra = {"instance": instance_id, "error": str(error)}
+                    _log.warning("the console could not be read", extra=extra)
+
+    def _terminate(self, instance_ids: Sequence[str]) -> None:
+        self._read_consoles(instance_ids)
         if not self.active():
             return  # to read consoles may take long
         try:
@@ -257,21 +256,16 @@ class UnhealthyTerminator:
             _log.warning("terminated an unhealthy instance", extra={**details, "so_far": self.terminated})
         self._events += _termination_events({instance_id: self._pending[instance_id] for instance_id in instance_ids})
 
-    def _read_console(self, instance_id: str) -> str:
-        try:
-            return self.fleet.console_output(instance_id)[-MAX_CONSOLE_CHARACTERS:]
-        except (BotoCoreError, ClientError) as error:
-            _log.warning("the console could not be read", extra={"instance": instance_id, "error": str(error)})
-            return ""
-
 
 def _termination_events(terminated: Mapping[str, PendingTermination]) -> list[FleetEvent]:
-    """Return one event for each reason, with the end of one of the consoles."""
+    """Return one event for each reason, with the end of one of the consoles: printable characters in one line."""
     events = []
     for reason in dict.fromkeys(each.reason for each in terminated.values()):
         alike = {instance_id: each for instance_id, each in terminated.items() if each.reason == reason}
         sentence = f"terminated {_named(list(alike))}: {reason}, confirmed by a second check"
-        last = next((words for each in alike.values() if (words := _last_line(each.console or ""))), "")
+        consoles = ["".join(c if c.isprintable() else " " for c in each.console or "") for each in alike.values()]
+        lines = [" ".join(console.split())[-MAX_REPORTED_CHARACTERS:] for console in consoles]
+        last = next((line for line in lines if line), "")
         events.append(FleetEvent(f"{sentence}; its console ends: {last}" if last else sentence))
     return events
 
@@ -280,9 +274,3 @@ def _named(instance_ids: Sequence[str]) -> str:
     """Return the first of these ids, and how many more there are."""
     more = len(instance_ids) - 1
     return instance_ids[0] + (f" and {more} other{'' if more == 1 else 's'}" if more else "")
-
-
-def _last_line(console: str) -> str:
-    """Return the end of a console, up to `MAX_REPORTED_CHARACTERS` printable characters in one line."""
-    printable = "".join(each if each.isprintable() else " " for each in console)
-    return " ".join(printable.split())[-MAX_REPORTED_CHARACTERS:]

@@ -95,9 +95,9 @@ class Journal:
         return new
 
     def next_token(self) -> str:
-        """Return a ClientToken that no entry of this or another writer has ever had."""
+        """Return a ClientToken that no entry of any writer has ever had: 64 characters, the most that EC2 accepts."""
         self._last_number += 1
-        return client_token(self.writer, self._last_number)
+        return hashlib.sha256(f"{self.writer}/{self._last_number}".encode()).hexdigest()
 
     def uncertain(self) -> list[JournalEntry]:
         """Return the calls of unknown outcome, oldest first, until DescribeInstances must have shown the outcome."""
@@ -147,23 +147,21 @@ class Journal:
 
     def _write(self) -> None:
         for _ in range(MAX_WRITES):
-            revision = self._stored_revision() + 1
+            if self._is_owned and self._revision is None:  # an earlier write had an unknown outcome
+                stored = self.store.journal()
+                self._is_owned = stored.writer in {self.writer, ""}
+                self._revision = stored.revision
+            if not self._is_owned or self._revision is None:
+                raise SupersededError(
+                    "another controller has written the journal of launches: this one calls nothing"
+                )
+            revision = self._revision + 1
             entries = _bounded([*self._entries.values()])
             self._revision = None  # until the outcome of the write is known
             if self.store.put_journal(LaunchJournal(revision=revision, writer=self.writer, entries=entries)):
                 self._revision, self._is_written = revision, True
                 return
         raise JournalBusyError("the journal of launches was not written: earlier writes kept coming in between")
-
-    def _stored_revision(self) -> int:
-        """Return the revision that is stored; it is read again after a write of unknown outcome."""
-        if self._is_owned and self._revision is None:
-            stored = self.store.journal()
-            self._is_owned = stored.writer in {self.writer, ""}
-            self._revision = stored.revision
-        if not self._is_owned or self._revision is None:
-            raise SupersededError("another controller has written the journal of launches: this one calls nothing")
-        return self._revision
 
 
 def _bounded(entries: Sequence[JournalEntry]) -> tuple[JournalEntry, ...]:
@@ -175,8 +173,3 @@ def _bounded(entries: Sequence[JournalEntry]) -> tuple[JournalEntry, ...]:
         if room >= 0 or entry.instance_ids is None:
             kept.append(entry)
     return tuple(reversed(kept))
-
-
-def client_token(writer: str, number: int) -> str:
-    """Return the ClientToken of a writer's entry `number`: 64 characters, the most that EC2 accepts."""
-    return hashlib.sha256(f"{writer}/{number}".encode()).hexdigest()

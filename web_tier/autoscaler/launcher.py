@@ -207,23 +207,19 @@ class Launcher:
         """
         if not self.active():
             return
-        self._complete_described_calls(observation)
-        if plan.launch + len(plan.start) == 0:
-            self.last_error = None
-        uncertain = self.journal.uncertain()
-        entry = self._next_call(uncertain, plan, observation, settings)
-        if entry is None:
-            self.journal.flush()
-        else:
-            self._call(entry, offerings(settings), is_repeated=bool(uncertain))
-
-    def _complete_described_calls(self, observation: Observation) -> None:
-        """Complete the calls of unknown outcome if all their instances are described."""
         for entry in self.journal.uncertain():
             described = instances_of(entry, observation)
             if len(described) == entry.count:
                 self._complete(entry, described)
                 self.last_error = None
+        if plan.launch + len(plan.start) == 0:
+            self.last_error = None
+        uncertain = self.journal.uncertain()
+        call = self._next_call(uncertain, plan, observation, settings)
+        if call is None:
+            self.journal.flush()
+        else:
+            self._call(call, offerings(settings), is_repeated=bool(uncertain))
 
     def _next_call(
         self, uncertain: Sequence[JournalEntry], plan: Plan, observation: Observation, settings: FleetSettings
@@ -233,7 +229,15 @@ class Launcher:
         if self.clock() < self._retry_at:
             return None
         if uncertain:
-            return uncertain[0] if _may_repeat(uncertain, missing, observation, settings) else None
+            oldest, not_described = (
+                uncertain[0],
+                [each.count - len(instances_of(each, observation)) for each in uncertain],
+            )
+            took_place = oldest.spec is not None and not_described[0] < oldest.count
+            # Where its instances would not fit (the limits are lower now, or other workers have come), the launcher
+            # waits until DescribeInstances shows the outcome.
+            fits = missing > 0 and sum(not_described) <= settings.max_workers - observation.capacity
+            return oldest if took_place or fits else None
         if not missing:
             return None
         token, now = self.journal.next_token(), self.journal.now()
@@ -255,7 +259,6 @@ class Launcher:
         if not self.active():
             return  # the next controller finds the entry, and makes the call if it is still needed
         state, instance_ids, problem = self._make(entry, options)
-        self._mark_offering(entry, state, len(instance_ids))
         journal_action, next_step = (TRANSITIONS_OF_REPEATED if is_repeated else TRANSITIONS)[state]
         match journal_action:
             case JournalAction.COMPLETE:
@@ -268,10 +271,16 @@ class Launcher:
                 pass
         if state in {CallState.COMPLETE, CallState.SHORT, CallState.SPENT}:
             self.backoff.reset()
+        elif state is CallState.NOT_STARTABLE:
+            self._not_startable_until |= dict.fromkeys(entry.starts, self.clock() + LAUNCH_VISIBLE_SECONDS)
         self._go_on(next_step, problem, entry.spec, options)
 
     def _make(self, entry: JournalEntry, options: Sequence[Offering]) -> tuple[CallState, list[str], str | None]:
-        """Make a call; return what became of it, the ids of its instances, and what EC2 has reported otherwise."""
+        """Make a call; return what became of it, the ids of its instances, and what EC2 has reported otherwise.
+
+        What the call shows about its offering is remembered.
+        """
+        offering = None if entry.spec is None else Offering.of(entry.spec)
         try:
             if entry.spec is None:
                 self.fleet.start(entry.starts)
@@ -280,23 +289,19 @@ class Launcher:
                 instance_ids = [each.instance_id for each in self.fleet.launch(entry.spec, entry.count, entry.token)]
         except LaunchError as error:
             state = state_after_refusal(entry, error)
-            if state is CallState.NO_CAPACITY and entry.spec is not None:
-                self._unavailable.mark_refused(Offering.of(entry.spec), error.code, options, str(error))
+            if state is CallState.NO_CAPACITY and offering is not None:
+                self._unavailable.mark_refused(offering, error.code, options, str(error))
             return state, [], str(error)
         except BotoCoreError as error:
             return CallState.UNCERTAIN, [], f"EC2 did not answer: {error}"
         _log.info("workers are launching", extra={"requested": entry.count, "instances": instance_ids})
-        return CallState.COMPLETE if len(instance_ids) >= entry.count else CallState.SHORT, instance_ids, None
-
-    def _mark_offering(self, entry: JournalEntry, state: CallState, launched: int) -> None:
-        """Note what a call shows about its offering, or about the stopped instances."""
-        if state is CallState.NOT_STARTABLE:
-            self._not_startable_until |= dict.fromkeys(entry.starts, self.clock() + LAUNCH_VISIBLE_SECONDS)
-        elif entry.spec is not None and state is CallState.SHORT:
-            self._unavailable.mark_short(Offering.of(entry.spec), launched, entry.count)
-        elif entry.spec is not None and state is CallState.COMPLETE:
-            self._unavailable.mark_available(Offering.of(entry.spec))
+        if offering is not None and len(instance_ids) < entry.count:
+            self._unavailable.mark_short(offering, len(instance_ids), entry.count)
+            return CallState.SHORT, instance_ids, None
+        if offering is not None:
+            self._unavailable.mark_available(offering)
             self._successful_launches += 1
+        return CallState.COMPLETE, instance_ids, None
 
     def _complete(self, entry: JournalEntry, instance_ids: Sequence[str]) -> None:
         self.journal.complete(entry.token, instance_ids)
@@ -321,18 +326,6 @@ class Launcher:
         self.last_error = problem
         extra = {"problem": problem, "next_try_seconds": round(self._pause_seconds, 1)}
         _log.warning("workers could not be started", extra=extra)
-
-
-def _may_repeat(
-    uncertain: Sequence[JournalEntry], missing: int, observation: Observation, settings: FleetSettings
-) -> bool:
-    """Return whether the oldest of the `uncertain` calls may be repeated now."""
-    not_described = [entry.count - len(instances_of(entry, observation)) for entry in uncertain]
-    if uncertain[0].spec is not None and not_described[0] < uncertain[0].count:
-        return True  # it took place
-    # Where its instances would not fit (the limits are lower now, or other workers have come), the launcher waits
-    # until DescribeInstances shows the outcome.
-    return missing > 0 and sum(not_described) <= settings.max_workers - observation.capacity
 
 
 def instances_of(entry: JournalEntry, observation: Observation) -> list[str]:

@@ -78,14 +78,16 @@ class WorkerRegistry:
 
     Attributes:
         max_workers: bound of the number of workers that are remembered.
+        answers: answers recorded so far, of all workers.
+        read_until: monotonic time before which every heartbeat has been recorded; None if that is not known yet.
     """
 
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     max_workers: int = MAX_WORKERS
+    answers: int = field(default=0, init=False)
+    read_until: float | None = field(default=None, init=False)
     _statuses: "OrderedDict[str, WorkerStatus]" = field(default_factory=OrderedDict, init=False)
-    _answers: int = field(default=0, init=False)
-    _read_until: float | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def adopt(self, instances: Iterable[FleetInstance]) -> None:
@@ -103,7 +105,7 @@ class WorkerRegistry:
         with self._lock:
             for each in messages:
                 if isinstance(each, Response):
-                    self._answers += 1
+                    self.answers += 1
                     status = self._seen(each.worker)
                     self._statuses[each.worker] = replace(status, images=status.images + 1)
                 else:
@@ -112,22 +114,12 @@ class WorkerRegistry:
 
     def mark_read_until(self, until: float) -> None:
         """Note that everything sent before `until`, in monotonic seconds, has been recorded."""
-        self._read_until = until if self._read_until is None else max(until, self._read_until)
-
-    @property
-    def read_until(self) -> float | None:
-        """Monotonic time before which every heartbeat has been recorded; None if that is not known yet."""
-        return self._read_until
+        self.read_until = until if self.read_until is None else max(until, self.read_until)
 
     def statuses(self) -> dict[str, WorkerStatus]:
         """Return the status of each worker, by its id."""
         with self._lock:
             return dict(self._statuses)
-
-    @property
-    def answers(self) -> int:
-        """Answers recorded so far, of all workers."""
-        return self._answers
 
     def active(self) -> int:
         """Return how many workers may have a heartbeat in the queue."""
@@ -187,6 +179,10 @@ class HeartbeatCoverage:
             return HeartbeatCoverage(until, self.observed_seconds)
         step = min(max(0.0, until - self.until), MAX_COVERAGE_STEP_SECONDS)
         return HeartbeatCoverage(until, self.observed_seconds + step)
+
+    def is_read(self, at: float) -> bool:
+        """Return whether every heartbeat sent before `at`, and a moment after it, has been read."""
+        return self.until is not None and self.until > at
 
     def silence_since(self, at: float, observed_seconds: float) -> float:
         """Return the seconds of observed silence since `at`, when coverage stood at `observed_seconds`."""
@@ -262,7 +258,13 @@ class InstanceTracker:
                     record.drain_requested_at = None
                 elif record.drain_requested_at is None:
                     record.drain_requested_at = at
-            elif self._is_gone(record, at):
+                continue
+            # DescribeInstances is eventually consistent, so a missing instance may come back; it is gone for good
+            # after a while, or once its last heartbeats have been read.
+            if record.missing_since is None:
+                record.missing_since = at
+            is_read = self.coverage.is_read(record.missing_since + LAST_HEARTBEAT_SECONDS)
+            if is_read or at - record.missing_since > LAUNCH_VISIBLE_SECONDS:
                 self._count_failed_boot(self._records.pop(instance_id), LAST_HEARTBEAT_SECONDS)
         self._stopped = {key for key, each in described.items() if each.state not in ALIVE}
         self._is_first_update = False
@@ -293,7 +295,9 @@ class InstanceTracker:
                 if not is_restart or previous.missing_since is None:
                     continue
                 self._count_failed_boot(previous, -LAST_HEARTBEAT_SECONDS)
-            age = self._age(described.get(instance_id)) if self._is_first_update else 0.0
+            age = 0.0
+            if self._is_first_update and instance_id in described:  # another controller launched it
+                age = max(0.0, (self.now() - described[instance_id].launched_at).total_seconds())
             self._records[instance_id] = InstanceRecord(
                 valid_from=at if is_restart else float("-inf"),
                 first_seen_at=at,
@@ -301,10 +305,6 @@ class InstanceTracker:
                 launched_at=at - age,
                 began_here=not self._is_first_update,
             )
-
-    def _age(self, instance: Instance | None) -> float:
-        """Return the age, by the wall clock, of an instance that another controller launched."""
-        return 0.0 if instance is None else max(0.0, (self.now() - instance.launched_at).total_seconds())
 
     def _apply_heartbeat(self, record: InstanceRecord, status: WorkerStatus | None) -> None:
         if status is None or status.last_heartbeat_at < record.valid_from:
@@ -317,28 +317,9 @@ class InstanceTracker:
         record.last_heartbeat_at, record.worker_state = status.last_heartbeat_at, status.state
         record.observed_at_heartbeat = self.coverage.observed_seconds
 
-    def _is_gone(self, record: InstanceRecord, at: float) -> bool:
-        """Return whether an instance that is missing is gone for good, and its last heartbeats have been read.
-
-        DescribeInstances is eventually consistent: a missing instance may come back.
-        """
-        if record.missing_since is None:
-            record.missing_since = at
-        until = self.coverage.until
-        return at - record.missing_since > LAUNCH_VISIBLE_SECONDS or (
-            until is not None and until - record.missing_since > LAST_HEARTBEAT_SECONDS
-        )
-
     def _count_failed_boot(self, record: InstanceRecord, read_seconds: float) -> None:
         """Count a run that sent no heartbeat, if the queue was read until `read_seconds` after its end."""
-        until = self.coverage.until
-        is_covered = (
-            until is not None and record.missing_since is not None and until - record.missing_since > read_seconds
-        )
-        if (
-            is_covered
-            and record.began_here
-            and record.last_heartbeat_at is None
-            and record.drain_requested_at is None
-        ):
-            self.failed_boots += 1
+        is_silent = record.last_heartbeat_at is None and record.drain_requested_at is None
+        missing_since = record.missing_since
+        if is_silent and record.began_here and missing_since is not None:
+            self.failed_boots += self.coverage.is_read(missing_since + read_seconds)

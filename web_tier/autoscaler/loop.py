@@ -1,14 +1,15 @@
 """One round of the autoscaler: observe, decide, act, report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import FleetSettings
 from core.fleet.models import FleetPause
+from core.fleet.store import FleetStore
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan, decide
-from web_tier.autoscaler.drain import DrainCommands, Drainer, OperatorCommands, ScaleInProtection
+from web_tier.autoscaler.drain import Drainer, OperatorCommands, ScaleInProtection
 from web_tier.autoscaler.estimators import ArrivalRateEstimator, MetricsCollector
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
@@ -17,23 +18,32 @@ from web_tier.autoscaler.observe import Observation, Observer
 from web_tier.autoscaler.reporting import Reporter
 
 
-@dataclass(frozen=True)
+@dataclass
 class Autoscaler:
     """Brings the fleet to what the queue needs, within the limits in force."""
 
     config: FleetConfigWatcher
-    commands: OperatorCommands
+    store: FleetStore
     observer: Observer
-    arrivals: ArrivalRateEstimator
-    metrics: MetricsCollector
     health: UnhealthyTerminator
     launcher: Launcher
-    drainer: Drainer
-    drain_commands: DrainCommands
-    protection: ScaleInProtection
     meter: BillingMeter
     reporter: Reporter
     interval_seconds: float
+    _arrivals: ArrivalRateEstimator = field(init=False)
+    _metrics: MetricsCollector = field(init=False)
+    _drainer: Drainer = field(init=False)
+    _commands: OperatorCommands = field(init=False)
+    _protection: ScaleInProtection = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the parts that work with the same fleet, clock and lease."""
+        fleet, active, clock = self.health.fleet, self.health.active, self.observer.clock
+        self._arrivals = ArrivalRateEstimator(clock)
+        self._metrics = MetricsCollector(self.health.tracker, self.meter, clock)
+        self._drainer = Drainer(fleet, active, clock)
+        self._commands = OperatorCommands(self.store, self._drainer, clock)
+        self._protection = ScaleInProtection(fleet, active, clock)
 
     def tick(self) -> float:
         """Run one round; return the seconds until the next.
@@ -44,20 +54,24 @@ class Autoscaler:
         try:
             # First of all: launches of the previous controller count as capacity.
             self.launcher.sync_from_store()
-            commands = self.commands.current()
+            commands = self._commands.current()
             settings = self.config.current(commands.limits)
             observation = self._observe(settings, commands.pause)
         except (BotoCoreError, ClientError) as error:
             self.reporter.snapshots.write_problem(f"the fleet or its queue could not be observed: {error}")
             raise
         plan = decide(observation, settings)
-        self._act(plan, observation, settings)
+        self.launcher.apply(plan, observation, settings)
+        self._drainer.drain(plan.drain, plan.reason)
+        self._drainer.untag_stopped(observation.instances)
+        self._protection.apply(plan.protect, plan.unprotect)
+        self.health.terminate_confirmed()
         self._report(plan, observation, settings)
         return self.interval_seconds
 
     def _observe(self, settings: FleetSettings, pause: FleetPause | None) -> Observation:
         fleet = self.observer.describe()
-        draining = self.drainer.draining(fleet.instances)
+        draining = self._drainer.draining(fleet.instances)
         unhealthy = self.health.check(fleet, draining, settings)  # also updates the tracker, which the metrics read
         available = fleet.capacity_ids - draining - unhealthy
         return Observation(
@@ -68,19 +82,12 @@ class Autoscaler:
             at=fleet.at,
             recent_launches=fleet.recent_launches,
             draining=draining,
-            protected=self.protection.protected(fleet.instances),
+            protected=self._protection.protected(fleet.instances),
             unhealthy=unhealthy,
-            demand=self.arrivals.update(fleet.requests, self.metrics.registry.answers),
-            metrics=self.metrics.update(fleet, available, settings.max_lifetime_seconds),
+            demand=self._arrivals.update(fleet.requests, self.health.tracker.registry.answers),
+            metrics=self._metrics.update(fleet, available, settings.max_lifetime_seconds),
             pause=pause,
         )
-
-    def _act(self, plan: Plan, observation: Observation, settings: FleetSettings) -> None:
-        self.launcher.apply(plan, observation, settings)
-        self.drainer.drain(plan.drain, plan.reason)
-        self.drainer.untag_stopped(observation.instances)
-        self.protection.apply(plan.protect, plan.unprotect)
-        self.health.terminate_confirmed()
 
     def _report(self, plan: Plan, observation: Observation, settings: FleetSettings) -> None:
         self.meter.update(observation)
@@ -90,7 +97,7 @@ class Autoscaler:
         reporter.snapshots.write(observation, plan, settings, self.meter, status, limits)
         reporter.metrics.update(observation, settings, self.meter)
         # After the snapshot, the bill and the metrics: these must not depend on the deletion of commands.
-        command_events = self.drain_commands.carry_out(observation)
+        command_events = self._commands.carry_out_drains(observation)
         # Without the time of the next try, which changes in each round and is no event.
         problem = _joined(self.launcher.last_error, health.last_error, config.problem)
         events = [*config.drain_events(), *command_events, *health.drain_events()]

@@ -28,7 +28,7 @@ RECENT_SECONDS = 60.0
 DEAD_LETTER_SECONDS = 2.0
 """How long a count of the dead-letter queue is reused: the figure is only displayed."""
 EPOCH = datetime.fromtimestamp(0, UTC)
-NO_LAUNCH_TIMES: Mapping[str, datetime] = {}
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,18 +151,18 @@ class RecentLaunches:
         return bool(self._since)
 
     def add(
-        self, instance_ids: Sequence[str], former: Mapping[str, datetime] = NO_LAUNCH_TIMES, *, ago: float = 0.0
+        self, instance_ids: Sequence[str], former: Mapping[str, datetime] | None = None, *, ago: float = 0.0
     ) -> None:
         """Track instances that EC2 has accepted to launch or to start.
 
         Args:
             instance_ids: ids of the instances.
-            former: for each instance that is started again, its last launch time by EC2's clock.
+            former: for each instance that is started again, its last launch time by EC2's clock; None if none is.
             ago: age of the launch in seconds if another controller made it. Only the launch rate uses it: the
                 instances are tracked from now on in any case.
         """
         self._since |= dict.fromkeys(instance_ids, self.clock())
-        self._former_launch |= former
+        self._former_launch |= former or {}
         self._batches.append((self.clock() - ago, len(instance_ids)))
 
     def recent(self) -> int:
@@ -173,7 +173,12 @@ class RecentLaunches:
 
     def launching(self, instances: list[Instance]) -> frozenset[str]:
         """Return the tracked ids that `instances` does not show as alive; forget those that have ended or expired."""
-        states = {each.instance_id: each.state for each in instances if not self._is_before_restart(each)}
+        states = {
+            each.instance_id: each.state
+            for each in instances
+            # A terminated instance cannot be restarted; any other description may be older than the restart.
+            if each.state in ENDED or each.launched_at > self._former_launch.get(each.instance_id, NEVER)
+        }
         alive = {key for key in self._since if states.get(key) in ALIVE}
         oldest = self.clock() - LAUNCH_VISIBLE_SECONDS
         self._since = {
@@ -181,11 +186,6 @@ class RecentLaunches:
         }
         self._former_launch = {key: at for key, at in self._former_launch.items() if key in self._since}
         return frozenset(self._since.keys() - alive)
-
-    def _is_before_restart(self, instance: Instance) -> bool:
-        """Return whether a description is older than the instance's restart; a terminated one cannot be restarted."""
-        launched = self._former_launch.get(instance.instance_id)
-        return launched is not None and instance.launched_at <= launched and instance.state not in ENDED
 
 
 @dataclass

@@ -141,13 +141,9 @@ class UnavailableOfferings:
         return all(self._unavailable_until(each) > AVAILABLE for each in options)
 
     def mark_refused(self, refused: Offering, code: str, options: Iterable[Offering], message: str = "") -> None:
-        """Mark every offering as unavailable that the refusal is true of.
+        """Mark each of `refused` and `options` as unavailable that the refusal, one of `ERROR_SCOPE`, is true of.
 
-        Args:
-            refused: the offering that EC2 refused.
-            code: error code, one of `ERROR_SCOPE`.
-            options: all offerings.
-            message: EC2's message, reported for codes with many meanings.
+        EC2's message is reported for codes with many meanings.
         """
         scope = ERROR_SCOPE[code]
         reason = message if code in AMBIGUOUS_CODES and message else code

@@ -5,7 +5,7 @@
 | `SnapshotWriter`     | the fleet's figures now                                          |
 | `InstanceListWriter` | the instances with their workers' status                         |
 | `EventLog`           | the last decisions and other events, in words                    |
-| `History`            | workers and queue over time, as a chart                          |
+| `HistoryTrack`       | workers and queue over time, as a chart                          |
 | `MetricsLogger`      | one log line a minute, from which CloudWatch makes metrics       |
 """
 
@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import MappingProxyType
 
 from core.config import FleetSettings
 from core.fleet.models import (
@@ -57,7 +56,6 @@ METRICS_MESSAGE = "fleet"
 METRICS_SECONDS = 60.0
 """Time between two metrics lines: CloudWatch's shortest period of an alarm at the standard price."""
 
-NO_REASONS: Mapping[str, str] = MappingProxyType({})
 _NOT_LOGGED_BEFORE_ENOUGH: frozenset[DecisionKind] = frozenset(
     {"starting", "rotating", "at_maximum", "idle", "enough"}
 )
@@ -81,17 +79,11 @@ class SnapshotWriter:
         settings: FleetSettings,
         meter: BillingMeter,
         problem: str | None,
-        limits: tuple[LimitsOverride | None, WorkerLimits] | None = None,
+        limits: tuple[LimitsOverride | None, WorkerLimits],
     ) -> None:
         """Store the snapshot of one round, and the billing periods that have ended.
 
-        Args:
-            observation: what the decision was made from.
-            plan: the decision.
-            settings: the settings in force.
-            meter: what the fleet costs.
-            problem: what is wrong, in words, or None.
-            limits: the limits that operators have set, or None, and those of config.yaml.
+        `problem` is in words. `limits` are those that operators have set, or None, and those of config.yaml.
         """
         attribution = meter.attribution
         current = attribution.current  # read first, so that all periods before it are stored before the snapshot
@@ -122,8 +114,8 @@ class SnapshotWriter:
                 image_seconds=_two_digits(observation.metrics.image_seconds),
                 boot_seconds=_two_digits(observation.metrics.boot_seconds),
                 policy=settings.policy,
-                limits_order=limits[0] if limits else None,
-                configured=limits[1] if limits else None,
+                limits_order=limits[0],
+                configured=limits[1],
             )
         )
 
@@ -133,16 +125,12 @@ class SnapshotWriter:
             self._store_if_due(self._stored.model_copy(update={"at": self.now(), "problem": problem}))
 
     def _store_if_due(self, snapshot: FleetSnapshot) -> None:
-        min_seconds = MIN_SNAPSHOT_SECONDS if self._has_changed(snapshot) else MAX_SNAPSHOT_SECONDS
+        always_changing = {name: getattr(snapshot, name) for name in ("at", "billed_seconds", "cost", "run")}
+        is_unchanged = self._stored is not None and self._stored.model_copy(update=always_changing) == snapshot
+        min_seconds = MAX_SNAPSHOT_SECONDS if is_unchanged else MIN_SNAPSHOT_SECONDS
         if self.clock() - self._stored_at >= min_seconds:
             self.store.put_snapshot(snapshot)
             self._stored, self._stored_at = snapshot, self.clock()
-
-    def _has_changed(self, snapshot: FleetSnapshot) -> bool:
-        if self._stored is None:
-            return True
-        always_changing = {name: getattr(snapshot, name) for name in ("at", "billed_seconds", "cost", "run")}
-        return self._stored.model_copy(update=always_changing) != snapshot
 
 
 def _two_digits(seconds: float | None) -> float | None:
@@ -167,7 +155,7 @@ class InstanceListWriter:
         self,
         observation: Observation,
         statuses: Mapping[str, WorkerStatus],
-        unhealthy: Mapping[str, str] = NO_REASONS,
+        unhealthy: Mapping[str, str],
     ) -> None:
         """Store the list if it has changed; `unhealthy` has the reason, in words, of each unhealthy instance."""
         if self.clock() - self._stored_at < MIN_LIST_SECONDS:
@@ -180,7 +168,7 @@ class InstanceListWriter:
 
 
 def instance_list(
-    observation: Observation, statuses: Mapping[str, WorkerStatus], unhealthy: Mapping[str, str] = NO_REASONS
+    observation: Observation, statuses: Mapping[str, WorkerStatus], unhealthy: Mapping[str, str]
 ) -> FleetInstances:
     """Return the instances that have not ended, newest first, at most `MAX_LISTED`."""
     present = [each for each in reversed(observation.instances) if each.state in LISTED]
@@ -236,7 +224,9 @@ class EventLog:
     def update(self, plan: Plan, capacity: int, problem: str | None) -> None:
         """Log a decision if it is new, given the capacity it was made for, and a problem if it is new."""
         target = capacity + plan.launch + len(plan.start)
-        if self._is_new(plan, target):
+        grows = plan.kind == "starting" and target > self._target
+        is_logged = plan.kind == "enough" and self._kind in _NOT_LOGGED_BEFORE_ENOUGH
+        if (plan.kind != self._kind or grows) and not is_logged:
             replaces_last = plan.kind == self._kind and self.clock() - self._decided_at < MERGE_SECONDS
             self._append(plan.reason, replaces_last=replaces_last)
             self._kind, self._decided_at = plan.kind, self.clock()
@@ -258,11 +248,6 @@ class EventLog:
         if not is_known:
             self._append(event.words)
             self._decided_at = float("-inf")  # the next decision does not replace it
-
-    def _is_new(self, plan: Plan, target: int) -> bool:
-        if plan.kind == "enough" and self._kind in _NOT_LOGGED_BEFORE_ENOUGH:
-            return False
-        return plan.kind != self._kind or (plan.kind == "starting" and target > self._target)
 
     def _append(self, words: str, *, replaces_last: bool = False) -> None:
         if self._decisions and self._decisions[0].words == words:
@@ -334,25 +319,6 @@ class HistoryTrack:
 
 
 @dataclass
-class History:
-    """Workers and queue over time, in every resolution."""
-
-    store: FleetStore
-    now: Callable[[], float] = time.time
-    tracks: tuple[HistoryTrack, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Continue the history of the previous controller."""
-        self.tracks = tuple(HistoryTrack(self.store, resolution) for resolution in RESOLUTIONS)
-
-    def update(self, workers: int, queue: int) -> None:
-        """Apply the number of workers and of images in the queue."""
-        now = self.now()
-        for track in self.tracks:
-            track.update(now, workers, queue)
-
-
-@dataclass
 class MetricsLogger:
     """Writes the fleet's metrics as one log line in the first round, and then each `METRICS_SECONDS`.
 
@@ -392,32 +358,29 @@ def fleet_metrics(observation: Observation, settings: FleetSettings, meter: Bill
     }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reporter:
-    """Reports each round of the autoscaler."""
+    """Reports each round of the autoscaler; it continues where the previous controller ended."""
 
+    store: FleetStore
     registry: WorkerRegistry
-    snapshots: SnapshotWriter
-    instances: InstanceListWriter
-    events: EventLog
-    history: History
-    metrics: MetricsLogger
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    snapshots: SnapshotWriter = field(init=False)
+    metrics: MetricsLogger = field(init=False)
+    _instances: InstanceListWriter = field(init=False)
+    _events: EventLog = field(init=False)
+    _history: list[HistoryTrack] = field(init=False)
 
-    @classmethod
-    def continuing(
-        cls, store: FleetStore, registry: WorkerRegistry, clock: Callable[[], float] = time.monotonic
-    ) -> "Reporter":
-        """Return a reporter that continues where the previous controller ended; `registry` adopts its statuses."""
-        stored = store.instances()
-        registry.adopt(stored.instances)
-        return cls(
-            registry=registry,
-            snapshots=SnapshotWriter(store, clock),
-            instances=InstanceListWriter(store, stored, clock),
-            events=EventLog(store, clock),
-            history=History(store),
-            metrics=MetricsLogger(clock),
-        )
+    def __post_init__(self) -> None:
+        """Read what the previous controller has stored; `registry` adopts the statuses of its workers."""
+        stored = self.store.instances()
+        self.registry.adopt(stored.instances)
+        self.snapshots = SnapshotWriter(self.store, self.clock, self.now)
+        self.metrics = MetricsLogger(self.clock)
+        self._instances = InstanceListWriter(self.store, stored, self.clock)
+        self._events = EventLog(self.store, self.clock, self.now)
+        self._history = [HistoryTrack(self.store, resolution) for resolution in RESOLUTIONS]
 
     def report(
         self,
@@ -425,19 +388,16 @@ class Reporter:
         plan: Plan,
         problem: str | None,
         events: Iterable[FleetEvent],
-        unhealthy: Mapping[str, str] = NO_REASONS,
+        unhealthy: Mapping[str, str],
     ) -> None:
         """Report the instances, the events and the history of one round.
 
-        Args:
-            observation: what the decision was made from.
-            plan: the decision.
-            problem: what is wrong, in words, or None; a text that changes in each round would be an event each time.
-            events: what has happened besides the decision.
-            unhealthy: why instances are unhealthy, in words, by instance id.
+        `problem` is in words; a text that changes in each round would be an event each time. `events` has what
+        happened besides the decision, `unhealthy` why instances are unhealthy, by instance id.
         """
         for event in events:
-            self.events.add(event)
-        self.instances.update(observation, self.registry.statuses(), unhealthy)
-        self.events.update(plan, observation.capacity, problem)
-        self.history.update(observation.capacity, observation.requests.total)
+            self._events.add(event)
+        self._instances.update(observation, self.registry.statuses(), unhealthy)
+        self._events.update(plan, observation.capacity, problem)
+        for track in self._history:
+            track.update(self.now().timestamp(), observation.capacity, observation.requests.total)

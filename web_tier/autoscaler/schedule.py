@@ -5,7 +5,6 @@ counts as the next one that exists. Of a time that occurs twice, an entry begins
 with the second, so there are never fewer workers than a reader of the schedule expects.
 """
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from typing import Literal
@@ -21,25 +20,18 @@ def scheduled_minimum(
     schedule: tuple[ScheduleEntry, ...], zone: tzinfo, at: datetime, lead: timedelta = timedelta()
 ) -> int:
     """Return the largest minimum of the entries that hold at `at` or begin within `lead` after it; else 0."""
-    return max((entry.min_workers for entry in schedule if _holds(entry, zone, at, lead)), default=0)
-
-
-def _holds(entry: ScheduleEntry, zone: tzinfo, at: datetime, lead: timedelta) -> bool:
-    begin, end = time.fromisoformat(entry.begin), time.fromisoformat(entry.to)
-    for day in _days_around(at, lead, zone):
-        if DAYS[day.weekday()] in entry.days:
-            until = day if end > begin else day + DAY
-            if moment(day, begin, zone, FIRST) - lead <= at < moment(until, end, zone, SECOND):
-                return True
-    return False
-
-
-def _days_around(at: datetime, lead: timedelta, zone: tzinfo) -> Iterator[date]:
-    """Yield the days with entries that may hold at `at`: yesterday's may last, tomorrow's may begin within `lead`."""
+    # Yesterday's entries may last until now, tomorrow's may begin within `lead`.
     day, last = at.astimezone(zone).date() - DAY, (at + lead).astimezone(zone).date() + DAY
+    found = 0
     while day <= last:
-        yield day
+        for entry in schedule:
+            begin, end = time.fromisoformat(entry.begin), time.fromisoformat(entry.to)
+            until = day if end > begin else day + DAY
+            is_due = DAYS[day.weekday()] in entry.days and moment(day, begin, zone, FIRST) - lead <= at
+            if is_due and at < moment(until, end, zone, SECOND):
+                found = max(found, entry.min_workers)
         day += DAY
+    return found
 
 
 @lru_cache(maxsize=4096)

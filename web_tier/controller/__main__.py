@@ -11,7 +11,7 @@ import sys
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.config import Config, config_path, load_config
+from core.config import config_path, load_config
 from core.logs import configure_logging
 from services.endpoint import APP_ID
 from services.errors import ConfigError
@@ -31,28 +31,23 @@ def main() -> int:
     configure_logging("controller")
     os.environ.setdefault(APP_ID, "fleetsight-controller")
     try:
-        return _run(load_config())
+        config, path = load_config(), config_path()
+        services, lease = ControllerServices.connect(config), controller_lease(config)
+        fleet_config = FleetConfigWatcher(path, config.fleet)
+
+        def new_loops() -> LoopGroup:
+            return LoopGroup(
+                lambda active: services.ticks(lease.holder, lease.token, fleet_config, active), lambda: lease.held
+            )
+
+        _log.info("contending for the lease", extra={"holder": lease.holder})
+        status = run_elected(lease, new_loops, wait_for_stop)
     except ConfigError as error:
         _log.critical("%s", error)
         return 2
     except (BotoCoreError, ClientError) as error:
         _log.critical("the services could not be reached: %s", error)
         return 1
-
-
-def _run(config: Config) -> int:
-    path = config_path()
-    services = ControllerServices.connect(config, path)
-    fleet_config = FleetConfigWatcher(path, config.fleet)
-    lease = controller_lease(config)
-
-    def new_loops() -> LoopGroup:
-        return LoopGroup(
-            lambda active: services.ticks(lease.holder, lease.token, fleet_config, active), lambda: lease.held
-        )
-
-    _log.info("contending for the lease", extra={"holder": lease.holder})
-    status = run_elected(lease, new_loops, wait_for_stop)
     _log.info("stopped", extra={"status": status})
     return status
 

@@ -78,27 +78,23 @@ class JobCleanup:
         return self.every_seconds
 
     def _remove_all(self, job: DeletedJob) -> bool:
-        """Remove everything of a job, portion by portion; return whether nothing is left."""
+        """Remove everything of a job, `PORTION` by portion; return whether nothing is left."""
         # First of all: the recorder would write what it remembers again when a result arrives.
         self.recorder.evict(job.job_id)
         removed = 0
         while self.active():
-            portion = self._remove_portion(job)
+            portion = 0
+            for bucket in (self.inputs, self.outputs):
+                keys = bucket.list_keys(job.job_id, PORTION)
+                bucket.delete_all(keys)
+                portion += len(keys)
+            portion += self.store.remove_items(job, PORTION)
             if portion == 0:
                 if removed:
                     _log.info("removed a deleted job", extra={"job": job.job_id, "objects_and_items": removed})
                 return True
             removed += portion
         return False
-
-    def _remove_portion(self, job: DeletedJob) -> int:
-        """Remove up to `PORTION` objects of each bucket and as many items; return how many were removed."""
-        objects = 0
-        for bucket in (self.inputs, self.outputs):
-            keys = bucket.list_keys(job.job_id, PORTION)
-            bucket.delete_all(keys)
-            objects += len(keys)
-        return objects + self.store.remove_items(job, PORTION)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,11 @@ class Collector:
     def tick(self) -> float:
         """Collect the messages; return the seconds until the next round: 0, since receiving waits."""
         asked_at = self.registry.clock()
-        messages = self._receive()
+        messages = self.responses.receive(wait_seconds=POLL_SECONDS)
+        for batches in range(1, MAX_BATCHES):
+            if len(messages) < batches * BATCH:
+                break
+            messages += self.responses.receive(wait_seconds=0)
         if not self.active():
             # For the next holder, which need not wait for the visibility timeout.
             self.responses.change_visibility([message.receipt for message in messages], 0)
@@ -80,15 +84,6 @@ class Collector:
         self._collect(messages)
         self._mark_read(asked_at, is_empty=not messages)
         return 0.0
-
-    def _receive(self) -> list[ReceivedMessage]:
-        """Return up to `MAX_BATCHES` batches, waiting only for the first."""
-        messages = self.responses.receive(wait_seconds=POLL_SECONDS)
-        for batches in range(1, MAX_BATCHES):
-            if len(messages) < batches * BATCH:
-                break
-            messages += self.responses.receive(wait_seconds=0)
-        return messages
 
     def _collect(self, messages: Sequence[ReceivedMessage]) -> None:
         """Record the messages and delete them; make those visible again later that could not be recorded."""
@@ -107,7 +102,11 @@ class Collector:
         self.responses.delete([message.receipt for message in messages if message.receipt not in kept])
 
     def _record(self, received: Sequence[tuple[ReceivedMessage, Response]]) -> dict[str, ReceivedMessage]:
-        """Record responses job by job; return the messages of those that could not be recorded, by their receipts."""
+        """Record responses job by job; return the messages of those that could not be recorded, by their receipts.
+
+        If the responses of a job are refused, they are recorded one by one; not if the table throttles the job, since
+        each would wait as long as all of them, and delay other jobs.
+        """
         now = self.registry.clock()
         self._suspended = {job_id: until for job_id, until in self._suspended.items() if until > now}
         by_job: dict[str, list[tuple[ReceivedMessage, Response]]] = {}
@@ -115,27 +114,20 @@ class Collector:
             by_job.setdefault(response.job_id, []).append((message, response))
         unrecorded: list[ReceivedMessage] = []
         for job_id, of_job in by_job.items():
-            if job_id in self._suspended:
-                unrecorded += [message for message, _ in of_job]
-            elif failed := self._record_job(of_job):
+            failed = [message for message, _ in of_job]
+            if job_id not in self._suspended:
+                outcome = self._try_to_record(of_job)
+                if outcome == "recorded":
+                    continue
+                if outcome == "refused" and len(of_job) > 1:
+                    failed = []
+                    for message, response in of_job:
+                        if len(failed) >= MAX_FAILURES or self._try_to_record([(message, response)]) != "recorded":
+                            failed.append(message)
                 if len(failed) >= min(MAX_FAILURES, len(of_job)):
                     self._suspended[job_id] = now + max(_delay_seconds(message) for message in failed)
-                unrecorded += failed
+            unrecorded += failed
         return {message.receipt: message for message in unrecorded}
-
-    def _record_job(self, received: Sequence[tuple[ReceivedMessage, Response]]) -> list[ReceivedMessage]:
-        """Record responses of one job, one by one if that fails; return the messages of those not recorded.
-
-        If the table throttles the job, each would wait as long as all of them, and delay other jobs.
-        """
-        outcome = self._try_to_record(received)
-        if outcome == "refused" and len(received) > 1:
-            failed: list[ReceivedMessage] = []
-            for message, response in received:
-                if len(failed) >= MAX_FAILURES or self._try_to_record([(message, response)]) != "recorded":
-                    failed.append(message)
-            return failed
-        return [] if outcome == "recorded" else [message for message, _ in received]
 
     def _try_to_record(self, received: Sequence[tuple[ReceivedMessage, Response]]) -> _RecordState:
         """Record responses of one job; they are also refused if this process may no longer act."""
@@ -154,10 +146,13 @@ class Collector:
 
     def _mark_read(self, asked_at: float, *, is_empty: bool) -> None:
         """Report to the registry until when everything that was sent has been recorded, if that is known."""
-        self._empty_polls = [*self._empty_polls, asked_at][-EMPTY_POLLS:] if is_empty else []
-        if len(self._empty_polls) == EMPTY_POLLS:
-            self.registry.mark_read_until(self._empty_polls[0])
-        elif not is_empty and asked_at - self._counted_at >= COUNT_SECONDS:
+        if is_empty:
+            self._empty_polls = [*self._empty_polls, asked_at][-EMPTY_POLLS:]
+            if len(self._empty_polls) == EMPTY_POLLS:
+                self.registry.mark_read_until(self._empty_polls[0])
+            return
+        self._empty_polls = []
+        if asked_at - self._counted_at >= COUNT_SECONDS:
             self._counted_at = asked_at
             if self.responses.counts().visible <= BATCH:
                 self.registry.mark_read_until(asked_at - COUNT_AGE_SECONDS)

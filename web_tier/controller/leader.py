@@ -117,7 +117,11 @@ def run_elected(lease: Lease, new_loops: Callable[[], LoopGroup], wait: Callable
     """
     loops: LoopGroup | None = None
     while True:
-        is_held = _acquire_or_renew(lease)
+        try:
+            is_held = lease.take_or_renew()
+        except (BotoCoreError, ClientError) as error:
+            _log.warning("the lease could not be renewed or taken", extra={"error": str(error)})
+            is_held = lease.held
         if loops is not None and (loops.is_stopped or not is_held):
             _log.error("the lease was lost: this controller stops acting")
             if not loops.stop():
@@ -131,14 +135,6 @@ def run_elected(lease: Lease, new_loops: Callable[[], LoopGroup], wait: Callable
             return _exit_fatal(f"the loops {', '.join(dead)} have died")
         if wait(lease.length_seconds / 3):
             return 0 if loops is None else _hand_over(lease, loops)
-
-
-def _acquire_or_renew(lease: Lease) -> bool:
-    try:
-        return lease.take_or_renew()
-    except (BotoCoreError, ClientError) as error:
-        _log.warning("the lease could not be renewed or taken", extra={"error": str(error)})
-        return lease.held
 
 
 def _hand_over(lease: Lease, loops: LoopGroup) -> int:

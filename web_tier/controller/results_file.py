@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from core.ids import ImageRef, merged_key
-from core.jobs.models import ImageRecord, JobStatus, MergedFile, OpenJob
+from core.jobs.models import ImageRecord, JobStatus, MergedFile
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from services.s3 import Bucket
@@ -87,8 +87,14 @@ class ResultsFileWriter:
 
     def tick(self) -> float:
         """Check the jobs that are due; return the seconds until the next round."""
-        opened = self.store.open_jobs()
-        self._states = {job.job_id: self._state(job) for job in opened}
+        opened, now = self.store.open_jobs(), self.clock()
+        self._states = {
+            job.job_id: self._states.get(job.job_id) or FileState(job.touched_at, now, now) for job in opened
+        }
+        for job in opened:
+            state = self._states[job.job_id]
+            if state.touched_at != job.touched_at:
+                state.touched_at, state.settled, state.pause, state.due = job.touched_at, False, 0.0, now
         min_pause = max(CHECK_SECONDS, CHECK_SECONDS_PER_JOB * len(opened))
         for job_id, state in self._states.items():
             if self.active() and self.clock() >= state.due:
@@ -102,12 +108,6 @@ class ResultsFileWriter:
         """Return whether a finished job need not be kept open for its file; other threads may ask."""
         state = self._states.get(job_id)
         return state is not None and (state.settled or self.clock() - state.first_seen > MAX_OPEN_SECONDS)
-
-    def _state(self, job: OpenJob) -> FileState:
-        state = self._states.get(job.job_id) or FileState(job.touched_at, self.clock(), self.clock())
-        if state.touched_at != job.touched_at:
-            state.touched_at, state.settled, state.pause, state.due = job.touched_at, False, 0.0, self.clock()
-        return state
 
     def _check_safely(self, job_id: str, state: FileState) -> None:
         try:
@@ -124,22 +124,17 @@ class ResultsFileWriter:
     def _check(self, job_id: str, state: FileState) -> bool:
         """Write the file if it is due; return whether it is up to date."""
         status = self.store.status(job_id)
-        if not self._is_quiet(status):
+        last = status.counts.last_at
+        if status.state != "finished" or last is None or (self.now() - last).total_seconds() <= QUIET_SECONDS:
             return status.state == "empty"
         if status.merged is not None and status.merged.edition == status.edition:
             return True
-        if state.written != status.edition or not state.retrying or self._has_ended(state.retrying):
-            self._write(status, state)
+        if state.written == status.edition and state.retrying:
+            results = self.store.results_of(state.retrying)
+            if all(is_retrying(state.retrying[ref], result) for ref, result in results.items()):
+                return False  # no image that was being retried has a newer result
+        self._write(status, state)
         return not state.retrying
-
-    def _is_quiet(self, status: JobStatus) -> bool:
-        last = status.counts.last_at
-        return status.state == "finished" and last is not None and (self.now() - last).total_seconds() > QUIET_SECONDS
-
-    def _has_ended(self, retrying: dict[ImageRef, ImageRecord]) -> bool:
-        """Return whether an image that was being retried has a newer result."""
-        results = self.store.results_of(retrying)
-        return any(not is_retrying(retrying[ref], result) for ref, result in results.items())
 
     def _write(self, status: JobStatus, state: FileState) -> None:
         """Write the file, then record its edition: if the controller dies in between, the file is written again."""

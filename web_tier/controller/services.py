@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from core.config import Config
 from core.fleet.store import FleetStore
@@ -15,9 +14,7 @@ from services.lease import Lease
 from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
-from web_tier.autoscaler.billing import BillingMeter, CostAttribution
-from web_tier.autoscaler.drain import DrainCommands, Drainer, OperatorCommands, ScaleInProtection
-from web_tier.autoscaler.estimators import ArrivalRateEstimator, MetricsCollector
+from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.launch_journal import Journal
@@ -49,7 +46,6 @@ class ControllerServices:
     """
 
     config: Config
-    config_path: Path
     store: JobStore
     requests: Queue
     responses: Queue
@@ -60,7 +56,7 @@ class ControllerServices:
     launching: Fleet
 
     @classmethod
-    def connect(cls, config: Config, config_path: Path) -> "ControllerServices":
+    def connect(cls, config: Config) -> "ControllerServices":
         """Return the services, with the queues' URLs looked up.
 
         Raises:
@@ -74,7 +70,6 @@ class ControllerServices:
 
         return cls(
             config=config,
-            config_path=config_path,
             store=JobStore(Table(clients.dynamodb, names.job_table)),
             requests=queue(names.request_queue),
             responses=queue(names.response_queue),
@@ -90,13 +85,17 @@ class ControllerServices:
     ) -> Mapping[str, Tick]:
         """Return the loops of one tenure by name, which remember nothing of an earlier one.
 
-        Args:
-            holder: name of this contender for the lease.
-            token: fencing token of this tenure.
-            fleet_config: the fleet's settings.
-            active: returns whether the loops may act.
+        `holder` is the name of this contender for the lease, `token` the fencing token of this tenure.
         """
-        meter = self._meter()
+        prices, before = self.config.prices, FleetStore(self.store.table).snapshot()
+        meter = BillingMeter(
+            prices.minimum_billed_seconds,
+            lambda each: prices.hourly(each.instance_type, spot=each.spot),
+            before,
+            # The last worker of a period stays for its idle time, and for its billed minimum where stopping saves
+            # nothing.
+            quiet_seconds=self.config.worker.idle_seconds + prices.minimum_billed_seconds,
+        )
         recorder = ResultRecorder(
             self.store,
             self.inputs.delete_all,
@@ -113,21 +112,11 @@ class ControllerServices:
             "collector": Collector(self.responses, recorder, cache, active, registry=registry).tick,
             "reconciler": self._reconciler(recorder, registry, results_files, active).tick,
             "results_files": results_files.tick,
-            "cleanup": self._cleanup(recorder, active).tick,
+            "cleanup": JobCleanup(
+                self.store, recorder, self.inputs, self.outputs, self.config.controller.reconcile_seconds, active
+            ).tick,
             "expiry": JobExpiry(self.store, self.config.retention.unkept_lifetime, active).tick,
         }
-
-    def _meter(self) -> BillingMeter:
-        """Return a meter that continues the figures of the previous controller."""
-        prices, before = self.config.prices, FleetStore(self.store.table).snapshot()
-        return BillingMeter(
-            prices.minimum_billed_seconds,
-            lambda each: prices.hourly(each.instance_type, spot=each.spot),
-            before,
-            # The last worker of a period stays for its idle time, and for its billed minimum where stopping saves
-            # nothing.
-            attribution=CostAttribution(before, self.config.worker.idle_seconds + prices.minimum_billed_seconds),
-        )
 
     def _autoscaler(
         self,
@@ -138,20 +127,15 @@ class ControllerServices:
         active: Callable[[], bool],
     ) -> Autoscaler:
         launches, store = RecentLaunches(), FleetStore(self.store.table)
-        commands, drainer, tracker = OperatorCommands(store), Drainer(self.fleet, active), InstanceTracker(registry)
+        tracker, drain_seconds = InstanceTracker(registry), self.config.worker.drain_seconds
         return Autoscaler(
             config=fleet_config,
-            commands=commands,
+            store=store,
             observer=Observer(self.requests, self.dead_letters, self.fleet, launches),
-            arrivals=ArrivalRateEstimator(),
-            metrics=MetricsCollector.continuing(registry, meter, meter.before, tracker),
-            health=UnhealthyTerminator(self.fleet, tracker, self.config.worker.drain_seconds, active),
+            health=UnhealthyTerminator(self.fleet, tracker, drain_seconds, active),
             launcher=Launcher(self.launching, launches, Journal(store, f"{holder}/{new_id()}"), active),
-            drainer=drainer,
-            drain_commands=DrainCommands(commands, drainer),
-            protection=ScaleInProtection(self.fleet, active),
             meter=meter,
-            reporter=Reporter.continuing(store, registry),
+            reporter=Reporter(store, registry),
             interval_seconds=self.config.controller.interval_seconds,
         )
 
@@ -178,16 +162,6 @@ class ControllerServices:
             is_paused=lambda: fleet.paused() is not None,
             heartbeats=registry.active,
             may_close=results_files.is_done_with,
-        )
-
-    def _cleanup(self, recorder: ResultRecorder, active: Callable[[], bool]) -> JobCleanup:
-        return JobCleanup(
-            store=self.store,
-            recorder=recorder,
-            inputs=self.inputs,
-            outputs=self.outputs,
-            every_seconds=self.config.controller.reconcile_seconds,
-            active=active,
         )
 
 

@@ -144,7 +144,7 @@ def make_scene(make_config: ConfigMaker, clients: Clients, tmp_path: Path) -> It
         config = make_config(**{**changes, "fleet": fleet, "controller": {**QUICK, **changes.get("controller", {})}})
         provision(clients, config)
         path = write_config(config, tmp_path / "config.yaml")
-        scenes.append(Scene(config, path, ControllerServices.connect(config, path), tmp_path))
+        scenes.append(Scene(config, path, ControllerServices.connect(config), tmp_path))
         return scenes[-1]
 
     yield make

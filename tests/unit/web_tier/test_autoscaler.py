@@ -1,16 +1,19 @@
-"""The autoscaler's round: a failed observation decides nothing and is shown."""
+"""One round of the autoscaler, and the settings that it reads in each round."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
+import yaml
 from botocore.exceptions import ClientError
 
-from core.fleet.models import FleetPause, LimitsOverride, WorkerLimits
+from core.config import FleetSettings, load_config
+from core.fleet.models import FleetPause, FleetSnapshot, LimitsOverride, WorkerLimits
 from core.fleet.store import Commands, FleetStore
 from services.metadata import PROTECTED_TAG
 from services.sqs import Queue
+from tests.conftest import ROOT, shipped_values
 from tests.support.autoscaler import (
     EPOCH,
     Clock,
@@ -25,13 +28,6 @@ from tests.support.autoscaler import (
 from tests.support.jobs import client_error
 from tests.support.memory_table import MemoryTable, failing_writes, run_effect
 from web_tier.autoscaler.billing import BillingMeter
-from web_tier.autoscaler.drain import DrainCommands, Drainer, OperatorCommands, ScaleInProtection
-from web_tier.autoscaler.estimators import (
-    ArrivalRateEstimator,
-    BootTimeEstimator,
-    MetricsCollector,
-    ThroughputEstimator,
-)
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.launch_journal import Journal
@@ -39,7 +35,8 @@ from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.loop import Autoscaler
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, Observer, RecentLaunches
-from web_tier.autoscaler.reporting import Reporter
+from web_tier.autoscaler.policies import POLICIES
+from web_tier.autoscaler.reporting import FleetEvent, Reporter
 
 
 class Bench:
@@ -48,35 +45,32 @@ class Bench:
     def __init__(self, tmp_path: Path) -> None:
         self.clock, self.ec2, self.sqs = Clock(), FakeEC2(), FakeSQS(20)
         self.table, self.operators, self.store = MemoryTable(), CommandStore(), RecordingStore()
-        launches, registry = RecentLaunches(self.clock), WorkerRegistry(self.clock)
-        self.registry, tracker = registry, InstanceTracker(registry, self.clock)
-        queue = Queue(cast(Any, self.sqs), "requests")
-        meter = BillingMeter(60, lambda _: 0.0, clock=self.clock)
-        commands = OperatorCommands(self.operators, self.clock)
-        drainer = Drainer(self.ec2.fleet(), lambda: True, self.clock)
+        launches, self.registry = RecentLaunches(self.clock), WorkerRegistry(self.clock)
+        queue, fleet = Queue(cast(Any, self.sqs), "requests"), self.ec2.fleet()
+        journal, tracker = (
+            Journal(FleetStore(self.table), "me", self.clock),
+            InstanceTracker(self.registry, self.clock),
+        )
         self.autoscaler = Autoscaler(
             config=FleetConfigWatcher(tmp_path / "none.yaml", fleet_settings()),
-            commands=commands,
-            observer=Observer(queue, queue, self.ec2.fleet(), launches, self.clock),
-            launcher=Launcher(
-                self.ec2.fleet(),
-                launches,
-                Journal(FleetStore(self.table), "me", self.clock),
-                lambda: True,
-                self.clock,
-            ),
-            drainer=drainer,
-            protection=ScaleInProtection(self.ec2.fleet(), lambda: True, self.clock),
-            health=UnhealthyTerminator(self.ec2.fleet(), tracker, 60, lambda: True, self.clock),
-            meter=meter,
-            arrivals=ArrivalRateEstimator(self.clock),
-            metrics=MetricsCollector(
-                registry, meter, BootTimeEstimator(clock=self.clock), ThroughputEstimator(clock=self.clock), tracker
-            ),
-            drain_commands=DrainCommands(commands, drainer, self.clock),
-            reporter=Reporter.continuing(self.store, registry, self.clock),
+            store=self.operators,
+            observer=Observer(queue, queue, fleet, launches, self.clock),
+            health=UnhealthyTerminator(fleet, tracker, 60, lambda: True, self.clock),
+            launcher=Launcher(fleet, launches, journal, lambda: True, self.clock),
+            meter=BillingMeter(60, lambda _: 0.0, clock=self.clock),
+            reporter=Reporter(self.store, self.registry, self.clock),
             interval_seconds=0.1,
         )
+
+    @property
+    def shown(self) -> FleetSnapshot:
+        """The last snapshot."""
+        return self.store.snapshots[-1]
+
+    @property
+    def decisions(self) -> list[str]:
+        """The words of the last decisions, newest first."""
+        return [each.words for each in self.store.decisions().decisions]
 
     def tick(self) -> float:
         """Run the next round, a second later."""
@@ -90,83 +84,73 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-def test_a_failed_look_launches_nothing_and_is_shown_until_the_next_succeeds(bench: Bench) -> None:
-    assert bench.tick() == 0.1
-    assert len(bench.ec2.alive()) == 2
-    bench.ec2.states.clear()
-    bench.sqs.error, bench.sqs.visible = refusal("InternalError", "GetQueueAttributes"), 400
+@pytest.mark.parametrize("failing", ["queue", "commands", "journal"])
+def test_a_round_that_cannot_read_its_state_launches_nothing_and_is_shown(bench: Bench, failing: str) -> None:
+    error = refusal("InternalServerError", "Query")
+
+    def fail(_when: str) -> None:
+        raise error
+
+    if failing == "queue":
+        bench.sqs.error = error
+    elif failing == "commands":
+        bench.operators.error = error
+    else:
+        bench.table.call = failing_writes(fail)  # the journal of launches cannot be taken over
     with pytest.raises(ClientError):
         bench.tick()
-    assert bench.ec2.alive() == []
-    assert "could not be observed" in str(bench.store.snapshots[-1].problem)
-    bench.sqs.error = None
-    bench.tick()
-    assert bench.store.snapshots[-1].problem is None
+    assert (bench.ec2.calls, bench.store.snapshots) == ([], [])
+    bench.sqs.error = bench.operators.error = None
+    bench.table.call = run_effect
+    assert bench.tick() == 0.1
+    assert len(bench.ec2.alive()) == 2
+    assert bench.shown.problem is None
 
 
 def test_row_16_a_fleet_that_cannot_be_described_is_not_taken_for_none(bench: Bench) -> None:
     bench.tick()
     before = bench.ec2.alive()
     bench.clock.now += LAUNCH_VISIBLE_SECONDS
-    bench.tick()  # sees both, and remembers their launch no more
+    bench.tick()  # describes both, and tracks their launch no longer
     bench.ec2.error, bench.sqs.visible = refusal("RequestLimitExceeded", "DescribeInstances"), 400
     with pytest.raises(ClientError):
         bench.tick()
     assert (bench.ec2.alive(), len(bench.ec2.calls)) == (before, 1)
-    told = bench.store.snapshots[-1]
-    assert told.running + told.pending == len(before) == 2
-    assert "could not be observed" in str(told.problem)
+    assert bench.shown.running + bench.shown.pending == len(before) == 2
+    assert "could not be observed" in str(bench.shown.problem)
     bench.ec2.error = None
     bench.tick()
-    assert bench.store.snapshots[-1].problem is None
+    assert bench.shown.problem is None
 
 
 def test_a_paused_fleet_launches_nothing_until_it_is_resumed(bench: Bench) -> None:
     bench.operators.stored = Commands(pause=FleetPause(since=EPOCH))
     bench.tick()
     assert bench.ec2.alive() == []
-    assert bench.store.snapshots[-1].paused == bench.operators.stored.pause
-    assert bench.store.snapshots[-1].reason.startswith("paused by ops since 00:00 UTC: 21 images waiting")
+    assert bench.shown.paused == bench.operators.stored.pause
+    assert bench.shown.reason.startswith("paused by ops since 00:00 UTC: 21 images waiting")
     bench.operators.stored = Commands()
     bench.tick()
     assert len(bench.ec2.alive()) == 2
-    assert bench.store.snapshots[-1].paused is None
+    assert bench.shown.paused is None
 
 
-def test_when_it_is_not_known_whether_the_fleet_is_paused_nothing_is_launched(bench: Bench) -> None:
-    bench.operators.error = refusal("InternalServerError", "Query")
-    with pytest.raises(ClientError):
-        bench.tick()
-    assert bench.ec2.alive() == []
-
-
-def test_instances_and_decisions_are_told(bench: Bench) -> None:
-    bench.tick()
-    bench.tick()
-    assert [each.instance_id for each in bench.store.instances().instances] == ["i-1", "i-0"]
-    [decision] = bench.store.decisions().decisions
-    assert decision.words.startswith("starting 2 of at most 19")
-
-
-LIMITS = LimitsOverride(min_workers=0, max_workers=1, since=EPOCH, reason="budget")
-
-
-def test_limits_that_ops_set_hold_until_they_are_taken_back(bench: Bench) -> None:
-    bench.operators.stored = Commands(limits=LIMITS)
+def test_limits_that_operators_set_hold_until_they_are_reset(bench: Bench) -> None:
+    limits = LimitsOverride(min_workers=0, max_workers=1, since=EPOCH, reason="budget")
+    bench.operators.stored = Commands(limits=limits)
     bench.tick()
     assert len(bench.ec2.alive()) == 1
-    shown = bench.store.snapshots[-1]
-    assert (shown.max_workers, shown.limits_order) == (1, LIMITS)
-    assert shown.configured == WorkerLimits(min_workers=0, max_workers=19)
+    assert (bench.shown.max_workers, bench.shown.limits_order) == (1, limits)
+    assert bench.shown.configured == WorkerLimits(min_workers=0, max_workers=19)
     words = "limits 0..1, set by ops at 00:00 UTC (budget); config.yaml says 0..19"
-    assert [each.words for each in bench.store.decisions().decisions][-1] == words
+    assert bench.decisions[-1] == words
     bench.operators.stored = Commands()
     bench.tick()
     assert len(bench.ec2.alive()) == 2
-    assert (bench.store.snapshots[-1].max_workers, bench.store.snapshots[-1].limits_order) == (19, None)
+    assert (bench.shown.max_workers, bench.shown.limits_order) == (19, None)
 
 
-def test_an_instance_that_ops_ask_to_drain_is_asked_and_replaced_while_it_is_needed(bench: Bench) -> None:
+def test_an_instance_that_operators_drain_is_tagged_and_replaced_while_it_is_needed(bench: Bench) -> None:
     bench.tick()
     bench.operators.stored = Commands(drain=("i-0",))
     bench.tick()
@@ -174,6 +158,9 @@ def test_an_instance_that_ops_ask_to_drain_is_asked_and_replaced_while_it_is_nee
     assert bench.ec2.drained == ["i-0"]
     assert bench.operators.stored.drain == ()
     assert bench.ec2.alive() == ["i-0", "i-1", "i-2"]
+    bench.tick()
+    assert [each.instance_id for each in bench.store.instances().instances] == ["i-2", "i-1", "i-0"]
+    assert bench.decisions[-1].startswith("starting 2 of at most 19")
 
 
 def test_a_drain_command_that_cannot_be_deleted_delays_no_snapshot(
@@ -193,19 +180,17 @@ def test_a_drain_command_that_cannot_be_deleted_delays_no_snapshot(
     assert len(bench.store.snapshots) == before + 1
 
 
-def test_what_is_wrong_with_a_launch_and_with_the_configuration_is_shown_together(
-    bench: Bench, tmp_path: Path
-) -> None:
+def test_problems_of_a_launch_and_of_the_configuration_are_shown_together(bench: Bench, tmp_path: Path) -> None:
     bench.autoscaler.config.path.write_text("fleet: [")
     bench.ec2.room = 0
     bench.tick()
-    problem = str(bench.store.snapshots[-1].problem)
+    problem = str(bench.shown.problem)
     assert "InsufficientInstanceCapacity" in problem
     assert "the last good limits stay in force" in problem
-    assert bench.store.snapshots[-1].max_workers == 19
+    assert bench.shown.max_workers == 19
 
 
-def test_an_instance_that_is_never_heard_of_is_replaced_ended_and_told(bench: Bench) -> None:
+def test_an_instance_that_never_registers_is_replaced_terminated_and_shown(bench: Bench) -> None:
     bench.tick()
     assert bench.ec2.alive() == ["i-0", "i-1"]
     bench.ec2.consoles["i-0"] = "no disk"
@@ -218,17 +203,17 @@ def test_an_instance_that_is_never_heard_of_is_replaced_ended_and_told(bench: Be
 
     live(122)
     assert bench.ec2.alive() == ["i-0", "i-1", "i-2"], "replaced at once"
-    told = {each.instance_id: each.marked for each in bench.store.instances().instances}
-    assert told["i-0"] == "no heartbeat within 2 min of its launch: checked again, then terminated"
-    assert told["i-1"] is None
+    marked = {each.instance_id: each.marked for each in bench.store.instances().instances}
+    assert marked["i-0"] == "no heartbeat within 2 min of its launch: checked again, then terminated"
+    assert marked["i-1"] is None
     live(20)
     assert bench.ec2.alive() == ["i-1", "i-2"]
     reason = "no heartbeat within 2 min of its launch"
     event = f"terminated i-0: {reason}, confirmed by a second check; its console ends: no disk"
-    assert event in [each.words for each in bench.store.decisions().decisions]
+    assert event in bench.decisions
 
 
-def test_workers_of_the_minimum_are_asked_to_stay_and_let_go_when_it_is_lowered(bench: Bench) -> None:
+def test_workers_of_the_minimum_are_protected_until_it_is_lowered(bench: Bench) -> None:
     bench.sqs.visible = 0
     bench.operators.stored = Commands(limits=LimitsOverride(min_workers=2, max_workers=3, since=EPOCH))
     for _ in range(3):
@@ -244,30 +229,17 @@ def test_when_a_launch_is_tried_next_is_shown_and_no_decision(bench: Bench) -> N
     bench.ec2.room = 0
     bench.tick()
     problem = "EC2 has no room for workers: c7a.large: InsufficientInstanceCapacity"
-    assert str(bench.store.snapshots[-1].problem).startswith(f"{problem}; next try in ")
+    assert str(bench.shown.problem).startswith(f"{problem}; next try in ")
     for _ in range(60):
         bench.tick()
-    assert [each.words for each in bench.store.decisions().decisions].count(problem) == 1
+    assert bench.decisions.count(problem) == 1
     bench.ec2.room = 100
     for _ in range(31):
         bench.tick()
-    assert bench.store.snapshots[-1].problem is None
+    assert bench.shown.problem is None
 
 
-def test_before_the_journal_of_launches_has_been_taken_over_nothing_is_launched(bench: Bench) -> None:
-    def fail(_when: str) -> None:
-        raise refusal("InternalServerError", "PutItem")
-
-    bench.table.call = failing_writes(fail)
-    with pytest.raises(ClientError):
-        bench.tick()
-    assert bench.ec2.calls == []
-    bench.table.call = run_effect
-    bench.tick()
-    assert len(bench.ec2.alive()) == 2
-
-
-def test_a_look_is_told_in_the_log_and_a_failed_one_is_not(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_round_logs_its_metrics_and_a_failed_one_does_not(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         bench.sqs.error = refusal("InternalError", "GetQueueAttributes")
         with pytest.raises(ClientError):
@@ -277,3 +249,81 @@ def test_a_look_is_told_in_the_log_and_a_failed_one_is_not(bench: Bench, caplog:
         bench.tick()
         bench.tick()
     assert caplog.messages.count("fleet") == 1
+
+
+def write_settings(path: Path, **fleet: object) -> None:
+    values = shipped_values()
+    values["fleet"] |= fleet
+    path.write_text(yaml.safe_dump(values))
+
+
+@pytest.fixture
+def watcher(tmp_path: Path) -> FleetConfigWatcher:
+    path = tmp_path / "config.yaml"
+    write_settings(path)
+    return FleetConfigWatcher(path, load_config(path, {}).fleet, load=lambda changed: load_config(changed, {}))
+
+
+@pytest.mark.parametrize(
+    "broken", ["fleet: {max_workers: [", "", "fleet: {max_workers: -1}", "no such: key", "\x00", "fleet: 3", None]
+)
+def test_a_broken_or_missing_file_changes_nothing_and_is_logged_once(
+    watcher: FleetConfigWatcher, caplog: pytest.LogCaptureFixture, broken: str | None
+) -> None:
+    watcher.path.unlink() if broken is None else watcher.path.write_text(broken)
+    assert [watcher.current().max_workers for _ in range(3)] == [19] * 3
+    assert "the last good limits stay in force" in str(watcher.problem)
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+    assert watcher.current(ORDER).max_workers == 5
+    watcher.drain_events()
+    write_settings(watcher.path)
+    assert watcher.current().max_workers == 19
+    assert (watcher.problem, len(watcher.drain_events())) == (None, 1), "only the limits have changed"
+    write_settings(watcher.path, max_workers=7)
+    assert watcher.current().max_workers == 7
+    assert "max_workers 19 -> 7" in caplog.text
+
+
+def test_an_unchanged_file_is_not_read_again(watcher: FleetConfigWatcher) -> None:
+    def never(changed: Path) -> None:
+        raise AssertionError(f"{changed} was read")
+
+    watcher.load = never  # type: ignore[assignment]
+    watcher.current()
+
+
+ORDER = LimitsOverride(min_workers=1, max_workers=5, since=EPOCH, reason="budget")
+
+
+def test_limits_of_operators_replace_the_configured_ones_and_each_change_is_logged_and_shown_once(
+    watcher: FleetConfigWatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        assert (watcher.current(ORDER).min_workers, watcher.current(ORDER).max_workers) == (1, 5)
+    assert caplog.messages == ["the fleet's limits were set by ops: min_workers 0 -> 1, max_workers 19 -> 5"]
+    words = "limits 1..5, set by ops at 00:00 UTC (budget); config.yaml says 0..19"
+    assert watcher.drain_events() == [FleetEvent(words, EPOCH)]
+    for _ in range(3):
+        assert watcher.current().max_workers == 19
+    assert caplog.messages[1:] == [
+        "the fleet's limits were taken back by ops: min_workers 1 -> 0, max_workers 5 -> 19"
+    ]
+    assert watcher.drain_events() == [FleetEvent("limits 0..19 again, as config.yaml says")]
+
+
+def test_other_changes_of_the_file_take_effect_under_limits_of_operators_too(watcher: FleetConfigWatcher) -> None:
+    watcher.current(ORDER)
+    write_settings(watcher.path, max_workers=300, images_per_worker=7)
+    fleet = watcher.current(ORDER)
+    assert (fleet.max_workers, fleet.images_per_worker, watcher.configured.max_workers) == (5, 7, 300)
+    assert "max_workers 19 -> 300" in watcher.drain_events()[-1].words
+    assert watcher.current().max_workers == 300
+
+
+def test_every_policy_of_the_configuration_has_a_function_a_comment_and_a_row_in_the_document() -> None:
+    names = set(get_args(FleetSettings.model_fields["policy"].annotation))
+    assert names == POLICIES.keys()
+    document, comments = (ROOT / "docs/fleet.md").read_text(), (ROOT / "config.yaml").read_text()
+    for name in names:
+        assert f"\n| `{name}` | " in document
+        assert f"\n  # {name}: " in comments

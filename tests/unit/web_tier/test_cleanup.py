@@ -1,18 +1,20 @@
-"""What is used at the moment of its expiry stays, and a wrong clock deletes nothing."""
+"""Expiry and cleanup: which jobs expire, also against races and wrong clocks, and nothing is left of deleted jobs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pytest
 
-from core.ids import ImageRef, first_id_of, input_key, new_id
-from core.jobs.models import Counts, ImageRecord, Job
+from core.ids import ImageRef, first_id_of, input_key, new_id, output_key
+from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from tests.support.memory_table import WRITES, MemoryTable
-from web_tier.controller.cleanup import MAX_OVERDUE, JobExpiry
+from tests.support.results_site import ResultsSite, done
+from web_tier.controller import cleanup
+from web_tier.controller.cleanup import LINGER_SECONDS, MAX_OVERDUE, JobCleanup, JobExpiry
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 LIFETIME = timedelta(days=7)
@@ -23,25 +25,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RacingStore(JobStore):
-    """A store to which an image is added right after the look number `adds_after` whether its job is open."""
+    """A store to which an image is added right after the check number `adds_after` whether its job is open."""
 
     adds_after: int
-    looks: list[bool] = field(default_factory=list)
+    checks: list[bool] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
     def is_open(self, job_id: str) -> bool:
-        self.looks.append(super().is_open(job_id))
-        if len(self.looks) == self.adds_after:
+        self.checks.append(super().is_open(job_id))
+        if len(self.checks) == self.adds_after:
             try:
                 add_image(self, job_id)
             except NotFoundError:
                 self.refused.append(job_id)
-        return self.looks[-1]
+        return self.checks[-1]
 
 
 @dataclass(frozen=True)
 class AnsweringStore(JobStore):
-    """A store in which the last result of a job comes right before the first look whether it is open."""
+    """A store in which the last result of a job comes right before the first check whether it is open."""
 
     def is_open(self, job_id: str) -> bool:
         for job in self.open_jobs():
@@ -55,8 +57,9 @@ def add_image(store: JobStore, job_id: str) -> None:
     store.record_images([ImageRecord(ref, "a.jpg", input_key(ref, "jpg"), 1, NOW)], NOW)
 
 
-def make_job(store: JobStore, age: timedelta) -> Job:
-    job = Job(first_id_of(NOW - age)[:20] + new_id()[-6:], "job", NOW - age)
+def make_job(store: JobStore, age: timedelta, *, keep: bool = False) -> Job:
+    """Create a job with an id as old as the job."""
+    job = Job(first_id_of(NOW - age)[:20] + new_id()[-6:], "job", NOW - age, keep)
     store.create(job)
     return job
 
@@ -75,7 +78,7 @@ def test_images_that_are_added_while_a_job_expires_are_refused_or_the_job_stays(
     store = RacingStore(MemoryTable(), adds_after)
     job = make_job(store, OLD)
     expire(store)
-    assert len(store.looks) == 2
+    assert len(store.checks) == 2
     assert exists(store, job) is (adds_after == 1)
     assert bool(store.refused) is not exists(store, job)
     assert bool(store.deleted_jobs()) is not exists(store, job)
@@ -184,3 +187,123 @@ def test_a_deletion_by_its_owner_while_a_job_expires_is_carried_out() -> None:
     assert [each.job_id for each in store.deleted_jobs()] == [job.job_id]
     store.delete(job)
     assert not exists(store, job)
+
+
+def test_a_job_expires_if_it_is_old_enough_and_not_open() -> None:
+    store = JobStore(MemoryTable())
+    old, young = make_job(store, LIFETIME + timedelta(minutes=1)), make_job(store, LIFETIME - timedelta(minutes=1))
+    opened = make_job(store, 3 * LIFETIME)
+    add_image(store, opened.job_id)
+    expire(store)
+    assert [exists(store, job) for job in (old, young, opened)] == [False, True, True]
+    assert store.deleted_jobs() == [DeletedJob(old.job_id)], "it is cleaned up as any deleted job"
+
+
+def test_without_a_lifetime_and_without_the_lease_nothing_expires() -> None:
+    store = JobStore(MemoryTable())
+    old = make_job(store, 3 * LIFETIME)
+    JobExpiry(store, timedelta(0), lambda: True, lambda: NOW).tick()
+    JobExpiry(store, LIFETIME, lambda: False, lambda: NOW).tick()
+    turns = iter([True, False])
+    JobExpiry(store, LIFETIME, lambda: next(turns), lambda: NOW).tick()
+    assert exists(store, old)
+
+
+def test_s9_a_kept_job_expires_only_if_it_is_empty() -> None:
+    store = JobStore(MemoryTable())
+    kept, empty, young = (make_job(store, age, keep=True) for age in (3 * LIFETIME, 3 * LIFETIME, LIFETIME / 2))
+    store.put_accepted_count(kept.job_id, "writer", AcceptedCount(1))
+    expiry = JobExpiry(store, LIFETIME, lambda: True, lambda: NOW)
+    for _ in range(2):
+        expiry.tick()
+        assert [exists(store, job) for job in (kept, empty, young)] == [True, False, True]
+
+
+class Site(ResultsSite):
+    """A site with the cleanup of deleted jobs."""
+
+    def start(self, active: Callable[[], bool] = lambda: True) -> None:
+        """Start a controller that remembers nothing."""
+        super().start()
+        self.cleanup = JobCleanup(self.store, self.recorder, self.inputs, self.outputs, 10.0, active, self.clock)
+
+    def store_results(self, refs: list[ImageRef]) -> None:
+        """Put the images' predictions and record their results, as worker and collector do."""
+        for ref in refs:
+            self.outputs.put(output_key(ref), b"{}", "application/json")
+        self.recorder.record([done(ref) for ref in refs])
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job, as its owner does."""
+        self.store.delete(self.store.job(job_id))
+
+    def left(self, job_id: str) -> list[str]:
+        """Return the objects and items of a job."""
+        keys = [key for bucket in (self.inputs, self.outputs) for key in bucket.list_keys(job_id, 1_000)]
+        return sorted(keys) + sorted(
+            f"{pk} {sk}" for pk, sk in cast(MemoryTable, self.store.table).items if job_id in f"{pk} {sk}"
+        )
+
+
+def test_nothing_is_left_of_a_deleted_job_and_all_of_the_others() -> None:
+    site = Site()
+    deleted, kept = site.add_job(4), site.add_job(2)
+    site.store_results(deleted + kept)
+    before = site.left(kept[0].job_id)
+    site.delete(deleted[0].job_id)
+    with pytest.raises(NotFoundError):
+        site.store.status(deleted[0].job_id)  # before anything of it is removed
+    assert {job.job_id for job in site.store.jobs(100)} == {kept[0].job_id}
+    assert {job.job_id for job in site.store.open_jobs()} == {kept[0].job_id}
+    site.cleanup.tick()
+    assert site.left(deleted[0].job_id) == [f"DELETED {deleted[0].job_id}"]
+    site.clock.now += LINGER_SECONDS
+    site.cleanup.tick()
+    assert site.left(deleted[0].job_id) == []
+    assert site.left(kept[0].job_id) == before
+
+
+def test_results_that_arrive_for_a_deleted_job_are_dropped() -> None:
+    site = Site()
+    refs = site.add_job(3)
+    site.recorder.record([done(refs[0])])  # so that the recorder remembers the job
+    site.delete(refs[0].job_id)
+    site.cleanup.tick()
+    site.recorder.record([done(ref) for ref in refs])
+    assert site.store.results(refs[0].job_id) == {}
+    assert site.store.counts(refs[0].job_id) == Counts()
+
+
+def test_objects_and_items_that_are_written_after_the_first_removal_are_removed_by_the_last() -> None:
+    site = Site()
+    [image] = site.add_job(1)
+    site.delete(image.job_id)
+    site.cleanup.tick()
+    site.outputs.put(output_key(image), b"{}", "application/json")  # by a worker
+    site.store.put_accepted_count(image.job_id, "writer", AcceptedCount(1))  # by an upload
+    site.clock.now += LINGER_SECONDS
+    site.cleanup.tick()
+    assert site.left(image.job_id) == []
+
+
+def test_a_removal_that_is_cut_short_is_finished_by_a_successor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleanup, "PORTION", 2)
+    site = Site()
+    job_id = site.add_job(7)[0].job_id
+    site.delete(job_id)
+    turns = iter([True, False])
+    site.start(lambda: next(turns))
+    site.cleanup.tick()
+    assert len(site.inputs.objects) == 5
+    site.start()
+    site.cleanup.tick()
+    assert site.left(job_id) == [f"DELETED {job_id}"]
+
+
+def test_a_job_with_a_deletion_that_died_after_its_mark_is_removed() -> None:
+    site = Site()
+    [image] = site.add_job(1)
+    site.store.table.put_all([{"pk": "DELETED", "sk": image.job_id}])
+    site.cleanup.tick()
+    with pytest.raises(NotFoundError):
+        site.store.job(image.job_id)

@@ -52,7 +52,7 @@ class UnrecordableError(Exception):
 
 @dataclass
 class Site:
-    """A collector and its queue; the clock goes on when a test says so."""
+    """A collector and its queue; each tick moves the clock."""
 
     store: JobStore = field(default_factory=stored_jobs)
     recorder: ResultRecorder | None = None
@@ -65,8 +65,8 @@ class Site:
         recorder = self.recorder or recorder_of(self.store)
         self.collector = Collector(self.queue, recorder, cache, lambda: self.active, registry=self.registry)
 
-    def send(self, *told: Response | Heartbeat) -> None:
-        self.queue.send([OutgoingMessage(new_id(), each.to_json()) for each in told])
+    def send(self, *messages: Response | Heartbeat) -> None:
+        self.queue.send([OutgoingMessage(new_id(), each.to_json()) for each in messages])
 
     def tick(self, times: int = 1, seconds: float = 1.0) -> None:
         for _ in range(times):
@@ -78,32 +78,28 @@ def beat(worker: str = "i-1") -> Heartbeat:
     return Heartbeat(worker=worker, at=EPOCH, state="ready", images=0, in_hand=0)
 
 
-def test_full_batches_are_taken_together_and_only_the_first_is_waited_for() -> None:
+def test_full_batches_are_received_together_and_only_the_first_waits() -> None:
     site = Site()
     site.send(*[done(ref) for ref in REFS[:25]])
     site.tick()
     assert site.queue.waits == [1, 0, 0]
     assert site.queue.messages == []
     assert figures(site.store, ONE) == (25, 0, 40)
-
-
-def test_what_is_in_hand_at_once_is_bounded() -> None:
-    site = Site()
     site.send(*[done(REFS[0])] * 1000)
     site.tick()
-    assert len(site.queue.messages) == 1000 - 10 * MAX_BATCHES
-
-
-# What has been heard
+    assert len(site.queue.messages) == 1000 - 10 * MAX_BATCHES, "a round is bounded"
 
 
 def test_a_queue_is_empty_after_several_long_polls_without_a_message() -> None:
     site = Site()
-    begun, heard = site.clock.now, list[float | None]()
+    begun, read = site.clock.now, list[float | None]()
     for _ in range(EMPTY_POLLS + 1):
         site.tick()
-        heard.append(site.registry.read_until)
-    assert heard == [*[None] * (EMPTY_POLLS - 1), begun, begun + 1]
+        read.append(site.registry.read_until)
+    assert read == [*[None] * (EMPTY_POLLS - 1), begun, begun + 1]
+    site.send(beat())
+    site.tick()
+    assert site.registry.read_until == begun + 1, "it never goes back"
 
 
 def test_fewer_messages_than_were_asked_for_do_not_mean_that_there_are_no_more() -> None:
@@ -116,7 +112,7 @@ def test_fewer_messages_than_were_asked_for_do_not_mean_that_there_are_no_more()
     assert len(site.registry.statuses()) == 3
 
 
-def test_where_polls_are_never_empty_the_queues_count_says_what_has_been_heard() -> None:
+def test_while_polls_are_never_empty_the_count_of_the_queue_shows_what_was_read() -> None:
     site = Site()
     begun = site.clock.now
     for _ in range(int(COUNT_SECONDS) + 1):
@@ -129,18 +125,6 @@ def test_where_polls_are_never_empty_the_queues_count_says_what_has_been_heard()
     assert site.registry.read_until == begun + COUNT_SECONDS - COUNT_AGE_SECONDS, "there are more"
 
 
-def test_what_has_been_heard_is_never_taken_back() -> None:
-    site = Site()
-    site.tick(EMPTY_POLLS)
-    before = site.registry.read_until
-    site.send(beat())
-    site.tick()
-    assert site.registry.read_until == before
-
-
-# What cannot be recorded
-
-
 class FailingRecorder(ResultRecorder):
     """Refuses responses of some jobs or images with `error`; `tried` are the ids of each call."""
 
@@ -149,11 +133,11 @@ class FailingRecorder(ResultRecorder):
     tried: list[set[str]]
 
     def record(self, responses: Iterable[Response]) -> None:
-        told = list(responses)
-        self.tried.append({each.image_id for each in told})
-        if self.bad & {name for each in told for name in (each.job_id, each.image_id)}:
+        received = list(responses)
+        self.tried.append({each.image_id for each in received})
+        if self.bad & {name for each in received for name in (each.job_id, each.image_id)}:
             raise self.error
-        super().record(told)
+        super().record(received)
 
 
 def failing(bad: str, error: Exception | None = None) -> Site:
@@ -225,7 +209,7 @@ def test_one_response_that_cannot_be_recorded_delays_no_other_of_its_job() -> No
     assert [Response.from_json(each.body).ref for each in site.queue.messages] == [bad]
 
 
-def test_a_response_that_can_never_be_recorded_comes_less_and_less_and_is_dropped_in_the_end() -> None:
+def test_a_response_that_can_never_be_recorded_is_hidden_longer_each_time_and_then_dropped() -> None:
     site = failing(REFS[0].image_id)
     site.send(done(REFS[0]))
     came_at = list[float]()
@@ -238,14 +222,14 @@ def test_a_response_that_can_never_be_recorded_comes_less_and_less_and_is_droppe
     assert gaps == [FIRST_DELAY_SECONDS * 2**number for number in range(MAX_RECEIVES - 1)]
 
 
-def test_heartbeats_are_noted_although_a_response_cannot_be_recorded() -> None:
+def test_heartbeats_are_recorded_although_a_response_cannot_be() -> None:
     site = failing(ONE)
     site.send(done(REFS[0]), beat("i-2"))
     site.tick()
     assert set(site.registry.statuses()) == {"i-2"}
 
 
-def test_without_the_lease_everything_is_given_back_at_once_and_nothing_written() -> None:
+def test_without_the_lease_every_message_is_returned_at_once_and_nothing_written() -> None:
     site = Site(active=False)
     site.send(done(REFS[0]))
     site.tick()
@@ -253,10 +237,7 @@ def test_without_the_lease_everything_is_given_back_at_once_and_nothing_written(
     assert site.registry.read_until is None
 
 
-# What is remembered for images with the same bytes
-
-
-def test_a_result_that_can_be_seen_can_be_repeated() -> None:
+def test_the_label_of_a_visible_result_is_already_in_the_cache() -> None:
     digest, seen = "a" * 64, list[bool]()
 
     class Watching(ResultRecorder):
@@ -276,7 +257,7 @@ def test_a_result_that_can_be_seen_can_be_repeated() -> None:
 KNOWN = {"key": "k.jpg", "sha256": "a" * 64, "model": Model(name="demo", digest="d1")}
 
 
-def test_what_may_be_repeated_is_remembered_for_the_owner_of_its_job_and_of_no_other() -> None:
+def test_a_label_is_cached_for_the_owner_of_its_job_only() -> None:
     owned = Job(new_id(), "hers", EPOCH, owner="anna")
     ref, gone = ImageRef(owned.job_id, new_id()), ImageRef(new_id(), new_id())
     store = stored_jobs()
@@ -291,7 +272,7 @@ def test_what_may_be_repeated_is_remembered_for_the_owner_of_its_job_and_of_no_o
     assert store.result(ref) is not None
 
 
-def test_whose_a_job_is_costs_no_read_of_its_own() -> None:
+def test_the_owners_of_jobs_cost_no_reads_of_their_own() -> None:
     answers = [done(ref).model_copy(update=KNOWN) for ref in REFS]
 
     def reads_by(record: Callable[[JobStore], object]) -> Counter[str]:

@@ -1,23 +1,29 @@
-"""The launch journal: one writer at a time, and nothing is forgotten too early."""
+"""The launch journal: one writer at a time, no entry expires too early, and two controllers launch what one would."""
 
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from core.fleet.models import JournalEntry, LaunchJournal
 from core.fleet.store import FleetStore
 from services.ec2 import LaunchSpec
-from tests.support.autoscaler import EPOCH, Clock, refusal
-from tests.support.memory_table import MemoryTable, failing_writes
+from services.errors import FleetsightError
+from tests.support.autoscaler import EPOCH, Clock, FakeEC2, fleet_settings, refusal
+from tests.support.launches import Scaler, failing
+from tests.support.memory_table import MemoryTable, failing_writes, run_effect
 from web_tier.autoscaler.launch_journal import (
     MAX_IDS,
     MAX_SKEW_SECONDS,
     Journal,
     JournalBusyError,
     SupersededError,
-    client_token,
 )
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS
 
@@ -67,14 +73,14 @@ def test_an_entry_is_stored_with_everything_that_makes_the_same_call(desk: Desk)
     journal.complete("t-1", ["i-1", "i-2"])
     assert desk.stored() == [entry], "one write for two"
     journal.flush()
-    [settled] = desk.stored()
-    assert (settled.instance_ids, settled.spec) == (("i-1", "i-2"), None)
+    [completed] = desk.stored()
+    assert (completed.instance_ids, completed.spec) == (("i-1", "i-2"), None)
     writes = desk.store.journal().revision
     journal.flush()
     assert desk.store.journal().revision == writes, "there is nothing to write"
 
 
-def test_who_takes_over_is_told_what_was_launched_and_what_may_have_been(desk: Desk) -> None:
+def test_a_successor_reads_the_launches_and_the_calls_of_unknown_outcome(desk: Desk) -> None:
     first = desk.open()
     first.record(desk.entry("t-1"))
     first.complete("t-1", ["i-1"])
@@ -85,7 +91,7 @@ def test_who_takes_over_is_told_what_was_launched_and_what_may_have_been(desk: D
     assert second.sync_from_store() == [], "it has been taken over"
 
 
-def test_after_a_take_over_nobody_else_writes_until_they_take_it_over_themselves(desk: Desk) -> None:
+def test_after_a_takeover_the_other_controller_cannot_write_until_it_takes_over_again(desk: Desk) -> None:
     first = desk.open()
     first.record(desk.entry("t-1"))
     second = desk.open("b")
@@ -95,13 +101,13 @@ def test_after_a_take_over_nobody_else_writes_until_they_take_it_over_themselves
         first.record(desk.entry("t-2"))
     second.complete("t-1", ["i-1"])
     second.flush()
-    assert [entry.instance_ids for entry in first.sync_from_store()] == [("i-1",)], "the other has found out"
+    assert [entry.instance_ids for entry in first.sync_from_store()] == [("i-1",)], "the other has completed it"
     assert first.uncertain() == []
     first.record(desk.entry("t-3"))
     assert [entry.token for entry in desk.stored()] == ["t-1", "t-3"]
 
 
-def test_a_write_in_the_middle_of_a_take_over_is_noticed(desk: Desk) -> None:
+def test_a_write_in_the_middle_of_a_takeover_is_detected(desk: Desk) -> None:
     first, second = desk.open(), desk.journal("b")
     left = ["before"]
 
@@ -128,7 +134,7 @@ def test_a_write_whose_reply_is_lost_is_no_entry_and_the_next_one_succeeds(desk:
     with pytest.raises(ClientError):
         journal.record(desk.entry("t-1"))
     desk.at_each_write(lambda _when: None)
-    assert journal.uncertain() == [], "it was not called"
+    assert journal.uncertain() == [], "the call was not made"
     journal.record(desk.entry("t-2"))
     assert [entry.token for entry in desk.stored()] == ["t-2"]
 
@@ -140,7 +146,7 @@ def test_a_write_that_botocore_repeats_after_it_took_place_has_succeeded(desk: D
     assert not desk.store.put_journal(journal.model_copy(update={"writer": "b"}))
 
 
-def test_a_journal_that_somebody_has_deleted_is_begun_anew(desk: Desk) -> None:
+def test_a_journal_that_was_deleted_is_begun_again(desk: Desk) -> None:
     journal = desk.open()
     journal.record(desk.entry("t-1"))
     desk.table.items.clear()
@@ -148,7 +154,7 @@ def test_a_journal_that_somebody_has_deleted_is_begun_anew(desk: Desk) -> None:
     assert [entry.token for entry in desk.stored()] == ["t-1", "t-2"]
 
 
-def test_what_descriptions_must_show_by_now_is_dropped(desk: Desk) -> None:
+def test_entries_that_descriptions_must_show_by_now_expire(desk: Desk) -> None:
     journal = desk.open()
     journal.record(desk.entry("t-1"))
     journal.record(desk.entry("t-2"))
@@ -161,7 +167,7 @@ def test_what_descriptions_must_show_by_now_is_dropped(desk: Desk) -> None:
     assert desk.stored() == []
 
 
-def test_a_call_made_again_without_an_answer_counts_from_then_on(desk: Desk) -> None:
+def test_a_repeated_call_of_unknown_outcome_counts_from_then_on(desk: Desk) -> None:
     journal = desk.open()
     journal.record(desk.entry("t-1"))
     desk.clock.now += LAUNCH_VISIBLE_SECONDS - 1
@@ -187,30 +193,220 @@ def test_clocks_that_differ_by_ten_minutes_lose_no_entry(desk: Desk, ahead: floa
     assert [entry.token for entry in second.uncertain()] == ["t-2"]
 
 
-def test_what_a_controller_long_gone_has_left_is_not_taken_over(desk: Desk) -> None:
+def test_entries_of_a_controller_long_gone_are_not_taken_over(desk: Desk) -> None:
     desk.open().record(desk.entry("t-1"))
     desk.clock.now += LAUNCH_VISIBLE_SECONDS + MAX_SKEW_SECONDS + 1
     assert desk.open("b").uncertain() == []
     assert desk.stored() == []
 
 
-def test_the_item_stays_small_and_keeps_what_is_in_doubt(desk: Desk) -> None:
+def test_the_item_stays_small_and_keeps_calls_of_unknown_outcome(desk: Desk) -> None:
     journal = desk.open()
-    journal.record(desk.entry("doubtful"))
+    journal.record(desk.entry("uncertain"))
     for number in range(30):
         journal.record(desk.entry(f"t-{number}", 100))
         journal.complete(f"t-{number}", [f"i-{number:08}{each:09}" for each in range(100)])
     journal.flush()
     stored = desk.stored()
     assert sum(len(entry.instance_ids or ()) for entry in stored) == MAX_IDS
-    assert [entry.token for entry in stored][:2] == ["doubtful", "t-10"]
+    assert [entry.token for entry in stored][:2] == ["uncertain", "t-10"]
     assert len(desk.store.journal().to_json()) < 100_000
 
 
-def test_tokens_fit_and_differ_by_writer_and_number() -> None:
-    tokens = {client_token(writer, number) for writer in ("a", "b") for number in range(100)}
+def test_tokens_fit_and_differ_by_writer_and_number(desk: Desk) -> None:
+    journals = [desk.journal(writer) for writer in ("a", "b")]
+    tokens = {journal.next_token() for journal in journals for _ in range(100)}
     assert len(tokens) == 200
     assert {len(token) for token in tokens} == {64}
     assert all(token.isascii() for token in tokens)
-    journal = Desk().open()
-    assert journal.next_token() != journal.next_token()
+
+
+def test_a_launch_is_recorded_before_it_is_made_and_its_instances_by_the_next_round() -> None:
+    scaler = Scaler()
+    written: list[Any] = []
+    scaler.ec2.reached = lambda where: written.append((where, scaler.journal_entries()))
+    scaler.round(100)
+    [(_, [entry]), _] = written
+    assert (entry.count, entry.instance_ids, entry.token) == (5, None, scaler.tokens()[0])
+    assert entry.spec is not None
+    scaler.round(100, after=0.1)
+    [entry] = scaler.journal_entries()
+    assert entry.instance_ids == tuple(f"i-{number}" for number in range(5))
+    assert entry.spec is None
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_nothing_is_launched_that_may_not_have_been_recorded(when: str) -> None:
+    scaler = Scaler()
+    scaler.round(0)
+
+    def fail(now: str) -> None:
+        if now == when:
+            raise refusal("InternalServerError", "PutItem")
+
+    scaler.table.call = failing_writes(fail)
+    for _ in range(3):
+        with pytest.raises(Exception, match="InternalServerError"):
+            scaler.round(100)
+    assert scaler.ec2.calls == []
+    scaler.table.call = run_effect
+    scaler.round(100)
+    assert len(scaler.ec2.alive()) == 5
+
+
+def test_a_controller_that_loses_the_lease_after_the_record_leaves_the_call_to_its_successor() -> None:
+    first = Scaler()
+    first.round(0)
+
+    def lose_the_lease(_when: str) -> None:
+        first.active = False
+
+    first.table.call = failing_writes(lose_the_lease)
+    first.round(100)
+    assert first.ec2.calls == []
+    first.table.call = run_effect
+    second = Scaler(first.ec2, first.table, first.clock)
+    [entry] = second.journal_entries()
+    second.round(100)
+    assert second.tokens() == [entry.token]
+
+
+def test_a_refused_launch_leaves_nothing_in_the_journal() -> None:
+    scaler = Scaler(failing("UnauthorizedOperation"))
+    scaler.round(100)
+    scaler.round(100, after=0.1)
+    assert scaler.journal_entries() == ()
+
+
+def test_a_start_of_stopped_instances_is_recorded_and_made() -> None:
+    scaler = Scaler(FakeEC2(states={"i-0": "stopped"}))
+    written: list[Any] = []
+    scaler.ec2.reached = lambda _where: written.append(scaler.journal_entries())
+    scaler.round(20)
+    [[entry]] = written
+    assert (entry.starts, entry.count, entry.spec, entry.instance_ids) == (("i-0",), 1, None, None)
+    assert (scaler.ec2.states, scaler.ec2.calls) == ({"i-0": "pending"}, [])
+
+
+def test_a_successor_counts_what_was_launched_while_descriptions_lag() -> None:
+    first = Scaler()
+    first.hide_launches()
+    first.round(100)
+    first.round(100, after=1)
+    second = Scaler(first.ec2, first.table, first.clock)
+    for _ in range(int(LAUNCH_VISIBLE_SECONDS) - 1):
+        second.round(100, after=1)
+    assert len(second.ec2.alive()) == 5
+    assert second.launches.recent() == 0
+
+
+def test_a_successor_counts_the_launches_of_the_last_minute() -> None:
+    first = Scaler()
+    first.round(100)
+    first.round(100, after=1)
+    second = Scaler(first.ec2, first.table, first.clock)
+    second.round(100, after=29)
+    assert second.launches.recent() == 5
+    second.round(100, after=31)
+    assert second.launches.recent() == 0
+
+
+def test_a_superseded_controller_launches_nothing_and_reads_what_the_other_launched() -> None:
+    first = Scaler()
+    first.round(0)
+    first.hide_launches()
+    second = Scaler(first.ec2, first.table, first.clock)
+    second.round(200)
+    with pytest.raises(SupersededError):
+        first.round(380)
+    assert len(first.ec2.alive()) == 10
+    first.round(380, after=1)
+    assert len(set(first.tokens())) == 1, "the call that the second has not completed is repeated with its token"
+    first.round(380, after=1)
+    assert len(first.ec2.alive()) == 19, "it has the lease again, and continues"
+
+
+class Killed(BaseException):
+    """kill -9."""
+
+
+STEPS = ("before", "after", "call", "reply")
+
+
+def interrupt(scaler: Scaler, step: int, action: Any) -> None:
+    """Have `action` called when this controller reaches the given one of its steps."""
+    left = iter(range(10_000))
+
+    def reached(where: str) -> None:
+        assert where in STEPS
+        if next(left) == step:
+            action()
+
+    scaler.table.call = failing_writes(reached)
+    scaler.ec2.reached = reached
+
+
+def undisturb(scaler: Scaler) -> None:
+    """End the interruptions."""
+    scaler.table.call = run_effect
+    scaler.ec2.reached = lambda _where: None
+
+
+_failures = ["lost", "lost RequestLimitExceeded", "timeout", "InsufficientInstanceCapacity", "RequestLimitExceeded"]
+
+
+@settings(max_examples=100)
+@given(
+    step=st.integers(0, 15),
+    killed=st.booleans(),
+    rounds=st.integers(0, 4),
+    failures=st.lists(st.sampled_from([None, *_failures]), max_size=6),
+    demands=st.lists(st.tuples(st.integers(0, 400), st.sampled_from([0.1, 1.0, 12.0])), min_size=1, max_size=5),
+    hidden=st.booleans(),
+    room=st.integers(1, 19),
+    stopped=st.integers(0, 3),
+)
+def test_wherever_a_controller_is_killed_or_frozen_two_launch_no_more_than_one_would(
+    step: int,
+    killed: bool,
+    rounds: int,
+    failures: list[str | None],
+    demands: list[tuple[int, float]],
+    hidden: bool,
+    room: int,
+    stopped: int,
+) -> None:
+    left = iter(failures)
+    ec2 = FakeEC2(room=room, fail=lambda: next(left, None))
+    ec2.states = dict.fromkeys([f"s-{number}" for number in range(stopped)], "stopped")
+    if hidden:
+        # Nothing is described in time: all that the second knows of the first is in the journal.
+        ec2.hidden.update(f"i-{number}" for number in range(100))
+        ec2.stale |= ec2.states
+    clock = Clock()
+    first = Scaler(ec2, clock=clock)
+    second = Scaler(ec2, first.table, clock)
+    fleet, most = fleet_settings(max_workers=15), max(images for images, _ in demands)
+
+    def scale(scaler: Scaler, images: int, after: float) -> None:
+        with suppress(FleetsightError, ClientError):
+            scaler.round(images, fleet, after=after)
+
+    def take_over() -> None:
+        undisturb(first)
+        for images, after in (demands * 4)[:rounds]:
+            scale(second, images, after)
+        if killed:
+            raise Killed
+
+    interrupt(first, step, take_over)
+    try:
+        for images, after in demands:
+            # The lease is no help here: both believe that they hold it, all the time.
+            scale(first, images, after)
+    except Killed:
+        first.active = False
+    undisturb(first)
+    for scaler in [second] if killed else [first, second, first, second]:
+        scale(scaler, most, 1.0)
+        assert ec2.max_alive <= min(15, math.ceil(most / 20))

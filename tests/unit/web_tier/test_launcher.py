@@ -1,81 +1,41 @@
-"""The launcher: nothing is launched twice, and nothing is left out."""
+"""The launcher: nothing is launched twice, nothing is omitted, and refused offerings give way to others."""
 
-import math
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
-from datetime import timedelta
-from typing import Any
+from itertools import product
 
 import pytest
-from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.config import FleetSettings
 from core.fleet.models import JournalEntry
-from core.fleet.store import FleetStore
-from services.errors import FleetsightError, LaunchError
-from services.sqs import QueueCounts
-from tests.support.autoscaler import EPOCH, Clock, FakeEC2, fleet_settings, refusal
-from tests.support.memory_table import MemoryTable, failing_writes, run_effect
-from web_tier.autoscaler.decide import decide
-from web_tier.autoscaler.launch_journal import Journal, SupersededError
+from services.errors import LaunchError
+from tests.support.autoscaler import EPOCH, Clock, FakeEC2, fleet_settings
+from tests.support.launches import Scaler, failing
 from web_tier.autoscaler.launcher import (
     MAX_BACKOFF_SECONDS,
     TRANSITIONS,
     TRANSITIONS_OF_REPEATED,
     CallState,
     JournalAction,
-    Launcher,
     state_after_refusal,
 )
-from web_tier.autoscaler.observe import ENDED, LAUNCH_VISIBLE_SECONDS, LISTED, Observation, RecentLaunches
-from web_tier.autoscaler.offerings import MAX_PAUSE_SECONDS, Offering
+from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS
+from web_tier.autoscaler.offerings import (
+    ERROR_SCOPE,
+    FIRST_PAUSE_SECONDS,
+    MAX_PAUSE_SECONDS,
+    MAX_REPORTED,
+    Offering,
+    UnavailableOfferings,
+    offerings,
+)
 
 
-class Scaler:
-    """Observe, decide and apply on a fake EC2 with a fake clock, as one controller, or as one of several."""
-
-    def __init__(
-        self, ec2: FakeEC2 | None = None, table: MemoryTable | None = None, clock: Clock | None = None
-    ) -> None:
-        self.clock = clock or Clock()
-        self.ec2 = ec2 or FakeEC2()
-        self.table = table or MemoryTable()
-        self.launches = RecentLaunches(self.clock)
-        self.active = True
-        self.journal = Journal(
-            FleetStore(self.table), clock=self.clock, now=lambda: EPOCH + timedelta(seconds=self.clock.now)
-        )
-        self.launcher = Launcher(self.ec2.fleet(), self.launches, self.journal, lambda: self.active, self.clock)
-
-    def round(self, images: int, fleet: FleetSettings | None = None, *, after: float = MAX_BACKOFF_SECONDS) -> None:
-        """Let time pass, then scale once."""
-        self.clock.now += after
-        self.launcher.sync_from_store()
-        instances = self.ec2.fleet().instances((*LISTED, *ENDED))
-        seen = Observation(QueueCounts(images, 0, 0), 0, tuple(instances), self.launches.launching(instances))
-        fleet = fleet or fleet_settings()
-        self.launcher.apply(decide(seen, fleet), seen, fleet)
-
-    def problem(self) -> str | None:
-        return self.launcher.last_error
-
-    def tokens(self) -> list[str]:
-        return [call["ClientToken"] for call in self.ec2.calls]
-
-
-def failing(*failures: str | None) -> FakeEC2:
-    """An EC2 whose next launches fail so."""
-    left: Iterator[str | None] = iter(failures)
-    return FakeEC2(fail=lambda: next(left, None))
-
-
-@pytest.mark.parametrize("failure", ["lost", "timeout", "InternalError", "503"])
+@pytest.mark.parametrize("failure", ["lost", "lost RequestLimitExceeded", "timeout", "InternalError", "503"])
 def test_a_launch_of_unknown_outcome_is_made_again_with_its_token_and_gives_exactly_n(failure: str) -> None:
     scaler = Scaler(failing(failure))
-    scaler.ec2.hidden.update(f"i-{number}" for number in range(100))
+    scaler.hide_launches()
     scaler.round(100)
     assert scaler.problem() is not None
     scaler.round(100)
@@ -86,9 +46,9 @@ def test_a_launch_of_unknown_outcome_is_made_again_with_its_token_and_gives_exac
     assert len(scaler.ec2.alive()) == 5
 
 
-def test_a_refusal_of_the_second_try_says_nothing_of_the_first() -> None:
+def test_a_refusal_of_the_repeated_call_says_nothing_about_the_first() -> None:
     scaler = Scaler(failing("lost", "RequestLimitExceeded"))
-    scaler.ec2.hidden.update(f"i-{number}" for number in range(100))
+    scaler.hide_launches()
     for _ in range(3):
         scaler.round(100, after=31)
     assert len(scaler.ec2.alive()) == 5
@@ -108,15 +68,7 @@ def test_a_lost_launch_whose_instances_have_ended_is_over(failure: str, calls: l
     assert list(Counter(scaler.tokens()).values()) == calls
 
 
-def test_a_lost_launch_that_has_appeared_is_not_made_again() -> None:
-    scaler = Scaler(failing("lost"))
-    scaler.round(1_000)
-    scaler.round(1_000)
-    assert len(scaler.ec2.alive()) == 19
-    assert len(scaler.ec2.calls) == 1
-
-
-def test_a_launch_of_unknown_outcome_holds_back_others_that_might_go_beyond_the_maximum() -> None:
+def test_a_launch_of_unknown_outcome_delays_others_that_might_exceed_the_maximum() -> None:
     scaler = Scaler(failing("timeout"))
     scaler.round(200)
     scaler.round(200, fleet_settings(max_workers=5))
@@ -126,12 +78,18 @@ def test_a_launch_of_unknown_outcome_holds_back_others_that_might_go_beyond_the_
     assert len(set(scaler.tokens())) == 2
 
 
-def test_a_refused_launch_backs_off_and_comes_again_with_a_new_token() -> None:
+def test_a_refused_launch_backs_off_and_is_repeated_with_a_new_token() -> None:
     scaler = Scaler(failing("InsufficientInstanceCapacity", "RequestLimitExceeded"))
     scaler.round(20)
     assert scaler.problem() == "EC2 has no room for workers: c7a.large: InsufficientInstanceCapacity"
     scaler.round(20, after=0.1)
     assert len(scaler.ec2.calls) == 1, "it is backing off"
+    scaler.round(0)
+    assert scaler.problem() is None, "nothing is missing"
+    scaler.active = False
+    scaler.round(20)
+    assert len(scaler.ec2.calls) == 1, "the lease is lost"
+    scaler.active = True
     scaler.round(20)
     scaler.round(20)
     assert len(set(scaler.tokens())) == 3
@@ -139,7 +97,7 @@ def test_a_refused_launch_backs_off_and_comes_again_with_a_new_token() -> None:
     assert len(scaler.ec2.alive()) == 1
 
 
-def test_refusals_for_ever_wait_no_longer_than_the_bound() -> None:
+def test_the_backoff_of_refusals_is_bounded() -> None:
     scaler = Scaler(FakeEC2(fail=lambda: "VcpuLimitExceeded"))
     for _ in range(50):
         scaler.round(20, after=MAX_BACKOFF_SECONDS)
@@ -158,7 +116,7 @@ def test_of_a_partial_launch_the_rest_is_tried_again() -> None:
 
 def test_nothing_is_launched_twice_while_descriptions_lag() -> None:
     scaler = Scaler()
-    scaler.ec2.hidden.update(f"i-{number}" for number in range(100))
+    scaler.hide_launches()
     for _ in range(int(LAUNCH_VISIBLE_SECONDS)):
         scaler.round(100, after=1.0)
     assert len(scaler.ec2.alive()) == 5
@@ -179,27 +137,6 @@ def test_a_start_whose_reply_was_lost_is_made_again_and_nothing_launched_in_its_
         scaler.round(20)
     assert scaler.ec2.states == {"i-0": "pending"}
     assert scaler.ec2.calls == []
-
-
-def test_stopped_instances_are_started() -> None:
-    scaler = Scaler(FakeEC2(states={"i-0": "stopped"}))
-    scaler.round(20)
-    assert scaler.ec2.states == {"i-0": "pending"}
-    assert scaler.ec2.calls == []
-
-
-def test_nothing_is_launched_once_the_lease_is_lost() -> None:
-    scaler = Scaler()
-    scaler.active = False
-    scaler.round(100)
-    assert scaler.ec2.calls == []
-
-
-def test_a_problem_is_forgotten_when_nothing_is_wanted_any_more() -> None:
-    scaler = Scaler(failing("InsufficientInstanceCapacity"))
-    scaler.round(20)
-    scaler.round(0)
-    assert scaler.problem() is None
 
 
 LAUNCH = JournalEntry(token="1", count=1, at=EPOCH, spec=Offering("spot", "c7a.large").spec(fleet_settings()))
@@ -234,15 +171,6 @@ def test_every_state_has_a_transition_and_no_refusal_of_a_repeated_call_discards
     assert discarded == {CallState.SPENT}
 
 
-def test_a_lost_launch_that_botocore_repeated_and_that_was_throttled_then_gives_exactly_n() -> None:
-    scaler = Scaler(failing("lost RequestLimitExceeded"))
-    scaler.ec2.hidden.update(f"i-{number}" for number in range(100))
-    scaler.round(100)
-    scaler.round(100)
-    assert len(scaler.ec2.alive()) == 5
-    assert len(set(scaler.tokens())) == 1
-
-
 def test_a_lost_launch_of_which_a_part_is_described_is_made_again_even_without_room() -> None:
     scaler = Scaler(failing("lost"))
     scaler.ec2.hidden.update(f"i-{number}" for number in range(3, 19))
@@ -254,7 +182,7 @@ def test_a_lost_launch_of_which_a_part_is_described_is_made_again_even_without_r
     assert scaler.problem() is None
 
 
-def test_the_problem_of_a_lost_launch_is_forgotten_once_its_workers_are_described() -> None:
+def test_the_problem_of_a_lost_launch_ends_once_its_workers_are_described() -> None:
     scaler = Scaler(failing("lost"))
     scaler.round(100)
     assert scaler.problem() is not None
@@ -271,12 +199,10 @@ def test_instances_that_a_lost_launch_gave_do_not_keep_others_from_being_launche
     assert [call["MaxCount"] for call in scaler.ec2.calls] == [10, 9]
 
 
-# Choices
-
 SPOT = {"market": "spot", "instance_types": ("c7a.large", "c6a.large"), "subnet_ids": ("subnet-1", "subnet-2")}
 
 
-def made(scaler: Scaler) -> list[tuple[bool, str, str, int]]:
+def requested(scaler: Scaler) -> list[tuple[bool, str, str, int]]:
     """Each call: whether it was for Spot, type, subnet, and how many."""
     return [
         ("InstanceMarketOptions" in call, call["InstanceType"], call["SubnetId"], call["MaxCount"])
@@ -284,32 +210,32 @@ def made(scaler: Scaler) -> list[tuple[bool, str, str, int]]:
     ]
 
 
-def offering(answers: dict[tuple[bool, str, str], int | str]) -> FakeEC2:
-    """An EC2 that has so many of each choice, or refuses it; all others it has."""
+def offering_ec2(answers: dict[tuple[bool, str, str], int | str]) -> FakeEC2:
+    """An EC2 that has so many of each offering, or refuses it; all others it has."""
     return FakeEC2(
         offer=lambda call: answers.get(("InstanceMarketOptions" in call, call["InstanceType"], call["SubnetId"]))
     )
 
 
 def test_a_choice_that_is_refused_gives_way_to_the_next_at_the_next_look_with_a_new_token() -> None:
-    scaler = Scaler(offering({(True, "c7a.large", "subnet-1"): "InsufficientInstanceCapacity"}))
+    scaler = Scaler(offering_ec2({(True, "c7a.large", "subnet-1"): "InsufficientInstanceCapacity"}))
     fleet = fleet_settings(**SPOT)
     scaler.round(100, fleet)
     assert "c7a.large (Spot) in subnet-1: InsufficientInstanceCapacity" in str(scaler.problem())
     assert scaler.launcher.status_text == scaler.problem(), "no call waits"
     scaler.round(100, fleet, after=0.1)
-    assert made(scaler) == [(True, "c7a.large", "subnet-1", 5), (True, "c7a.large", "subnet-2", 5)]
+    assert requested(scaler) == [(True, "c7a.large", "subnet-1", 5), (True, "c7a.large", "subnet-2", 5)]
     assert len(set(scaler.tokens())) == 2
     assert len(scaler.ec2.alive()) == 5
     assert scaler.problem() is None
 
 
 def test_of_a_partial_launch_the_rest_goes_to_the_next_choice_at_the_next_look() -> None:
-    scaler = Scaler(offering({(True, "c7a.large", "subnet-1"): 12}))
+    scaler = Scaler(offering_ec2({(True, "c7a.large", "subnet-1"): 12}))
     fleet = fleet_settings(**SPOT)
     scaler.round(1_000, fleet)
     scaler.round(1_000, fleet, after=0.1)
-    assert made(scaler) == [(True, "c7a.large", "subnet-1", 19), (True, "c7a.large", "subnet-2", 7)]
+    assert requested(scaler) == [(True, "c7a.large", "subnet-1", 19), (True, "c7a.large", "subnet-2", 7)]
     assert len(scaler.ec2.alive()) == 19
 
 
@@ -318,34 +244,34 @@ def test_launches_are_spread_over_the_subnets() -> None:
     fleet = fleet_settings(**{**SPOT, "subnet_ids": ("subnet-1", "subnet-2", "subnet-3")})
     for backlog in (20, 40, 60, 80):
         scaler.round(backlog, fleet, after=0.1)
-    assert [call[:3] for call in made(scaler)] == [
+    assert [call[:3] for call in requested(scaler)] == [
         (True, "c7a.large", subnet) for subnet in ("subnet-1", "subnet-2", "subnet-3", "subnet-1")
     ]
 
 
-def test_without_any_spot_capacity_workers_are_launched_on_demand() -> None:
+def test_without_spot_capacity_workers_are_launched_on_demand() -> None:
     scaler = Scaler(
         FakeEC2(offer=lambda call: ("InstanceMarketOptions" in call and "MaxSpotInstanceCountExceeded") or None)
     )
     fleet = fleet_settings(**SPOT)
     for _ in range(2):
         scaler.round(100, fleet, after=0.1)
-    assert made(scaler) == [(True, "c7a.large", "subnet-1", 5), (False, "c7a.large", "subnet-1", 5)]
+    assert requested(scaler) == [(True, "c7a.large", "subnet-1", 5), (False, "c7a.large", "subnet-1", 5)]
     assert [each.spot for each in scaler.ec2.fleet().instances()] == [False] * 5
 
 
-def test_the_preferred_choice_is_tried_again_after_its_rest() -> None:
+def test_the_preferred_offering_is_tried_again_after_its_pause() -> None:
     answers: dict[tuple[bool, str, str], int | str] = {
         (True, "c7a.large", "subnet-1"): "InsufficientInstanceCapacity"
     }
-    scaler = Scaler(offering(answers))
+    scaler = Scaler(offering_ec2(answers))
     fleet = fleet_settings(**SPOT)
     for _ in range(2):
         scaler.round(20, fleet, after=0.1)
     answers.clear()
     scaler.round(40, fleet, after=0.1)
     scaler.round(60, fleet, after=MAX_PAUSE_SECONDS)
-    assert [call[2] for call in made(scaler)] == ["subnet-1", "subnet-2", "subnet-2", "subnet-1"]
+    assert [call[2] for call in requested(scaler)] == ["subnet-1", "subnet-2", "subnet-2", "subnet-1"]
 
 
 def test_when_all_choices_rest_it_is_backed_off_and_said_which_and_until_when() -> None:
@@ -373,13 +299,13 @@ def test_what_would_meet_every_choice_backs_off_without_another_one(code: str) -
     assert len(scaler.ec2.calls) == 1, "it is backing off"
     assert scaler.problem() == f"{code}: no"
     scaler.round(100, fleet)
-    assert [call[:3] for call in made(scaler)] == [(True, "c7a.large", "subnet-1")] * 2
+    assert [call[:3] for call in requested(scaler)] == [(True, "c7a.large", "subnet-1")] * 2
     assert len(scaler.ec2.alive()) == 5
 
 
-def test_a_launch_of_unknown_outcome_is_made_again_as_it_was_whatever_is_configured_by_then() -> None:
+def test_a_launch_of_unknown_outcome_is_repeated_as_it_was_although_the_configuration_has_changed() -> None:
     scaler = Scaler(failing("lost"))
-    scaler.ec2.hidden.update(f"i-{number}" for number in range(100))
+    scaler.hide_launches()
     scaler.round(100)
     scaler.round(100, fleet_settings(instance_types=("m7a.large",), image_id="ami-2", user_data="#!/bin/true"))
     first, second = scaler.ec2.calls
@@ -402,7 +328,7 @@ _offers = st.dictionaries(
 def test_whatever_some_choices_refuse_the_fleet_is_complete_once_each_was_tried_and_another_has_room(
     offers: dict[tuple[bool, str, str], int | str], wanted: int
 ) -> None:
-    scaler = Scaler(offering(offers))
+    scaler = Scaler(offering_ec2(offers))
     fleet = fleet_settings(
         **{
             **SPOT,
@@ -414,219 +340,148 @@ def test_whatever_some_choices_refuse_the_fleet_is_complete_once_each_was_tried_
         scaler.round(20 * wanted, fleet, after=0.1)
     assert len(scaler.ec2.alive()) == wanted
     assert scaler.problem() is None
-    asked = [call[:3] for call in made(scaler)]
-    assert len(set(asked)) == len(asked), "nothing is tried twice while it rests"
-    on_spot = [spot for spot, _, _ in asked]
+    tried = [call[:3] for call in requested(scaler)]
+    assert len(set(tried)) == len(tried), "no unavailable offering is tried again"
+    on_spot = [spot for spot, _, _ in tried]
     assert on_spot == sorted(on_spot, reverse=True), "all Spot choices come before those on demand"
 
 
-# The journal
-
-
-def test_a_launch_is_written_down_before_it_is_made_and_what_it_gave_at_the_latest_at_the_next_look() -> None:
-    scaler = Scaler()
-    written: list[Any] = []
-    scaler.ec2.reached = lambda where: written.append((where, FleetStore(scaler.table).journal().entries))
-    scaler.round(100)
-    [(_, [entry]), _] = written
-    assert (entry.count, entry.instance_ids, entry.token) == (5, None, scaler.tokens()[0])
-    assert entry.spec is not None
-    scaler.round(100, after=0.1)
-    [entry] = FleetStore(scaler.table).journal().entries
-    assert entry.instance_ids == tuple(f"i-{number}" for number in range(5))
-    assert entry.spec is None
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_nothing_is_launched_that_may_not_have_been_written_down(when: str) -> None:
-    scaler = Scaler()
-    scaler.round(0)
-
-    def fail(now: str) -> None:
-        if now == when:
-            raise refusal("InternalServerError", "PutItem")
-
-    scaler.table.call = failing_writes(fail)
-    for _ in range(3):
-        with pytest.raises(Exception, match="InternalServerError"):
-            scaler.round(100)
-    assert scaler.ec2.calls == []
-    scaler.table.call = run_effect
-    scaler.round(100)
-    assert len(scaler.ec2.alive()) == 5
-
-
-def test_a_refused_launch_leaves_nothing_in_the_journal() -> None:
-    scaler = Scaler(failing("UnauthorizedOperation"))
-    scaler.round(100)
-    scaler.round(100, after=0.1)
-    assert FleetStore(scaler.table).journal().entries == ()
-
-
-def test_a_start_of_stopped_instances_is_written_down_too() -> None:
-    scaler = Scaler(FakeEC2(states={"i-0": "stopped"}))
-    written: list[Any] = []
-    scaler.ec2.reached = lambda _where: written.append(FleetStore(scaler.table).journal().entries)
-    scaler.round(20)
-    [[entry]] = written
-    assert (entry.starts, entry.count, entry.spec, entry.instance_ids) == (("i-0",), 1, None, None)
-
-
-def test_a_successor_counts_what_was_launched_while_descriptions_lag() -> None:
-    first = Scaler()
-    first.ec2.hidden.update(f"i-{number}" for number in range(100))
-    first.round(100)
-    first.round(100, after=1)
-    second = Scaler(first.ec2, first.table, first.clock)
-    for _ in range(int(LAUNCH_VISIBLE_SECONDS) - 1):
-        second.round(100, after=1)
-    assert len(second.ec2.alive()) == 5
-    assert second.launches.recent() == 0
-
-
-def test_a_successor_knows_how_many_were_launched_within_the_last_minute() -> None:
-    first = Scaler()
-    first.round(100)
-    first.round(100, after=1)
-    second = Scaler(first.ec2, first.table, first.clock)
-    second.round(100, after=29)
-    assert second.launches.recent() == 5
-    second.round(100, after=31)
-    assert second.launches.recent() == 0
-
-
-def test_one_that_was_superseded_launches_nothing_and_learns_what_the_other_launched() -> None:
-    first = Scaler()
-    first.round(0)
-    first.ec2.hidden.update(f"i-{number}" for number in range(100))
-    second = Scaler(first.ec2, first.table, first.clock)
-    second.round(200)
-    with pytest.raises(SupersededError):
-        first.round(380)
-    assert len(first.ec2.alive()) == 10
-    first.round(380, after=1)
-    assert len(set(first.tokens())) == 1, "what the second had not noted yet is called again with its token"
-    first.round(380, after=1)
-    assert len(first.ec2.alive()) == 19, "it has the lease again, and goes on from there"
-
-
-class Killed(BaseException):
-    """kill -9."""
-
-
-STEPS = ("before", "after", "call", "reply")
-
-
-def interrupt(scaler: Scaler, step: int, action: Any) -> None:
-    """Have `action` called when this controller reaches the given one of its steps."""
-    left = iter(range(10_000))
-
-    def reached(where: str) -> None:
-        assert where in STEPS
-        if next(left) == step:
-            action()
-
-    scaler.table.call = failing_writes(reached)
-    scaler.ec2.reached = reached
-
-
-def undisturb(scaler: Scaler) -> None:
-    """End the interruptions."""
-    scaler.table.call = run_effect
-    scaler.ec2.reached = lambda _where: None
-
-
-_failures = ["lost", "lost RequestLimitExceeded", "timeout", "InsufficientInstanceCapacity", "RequestLimitExceeded"]
-
-
-@settings(max_examples=100)
-@given(
-    step=st.integers(0, 15),
-    killed=st.booleans(),
-    rounds=st.integers(0, 4),
-    failures=st.lists(st.sampled_from([None, *_failures]), max_size=6),
-    demands=st.lists(st.tuples(st.integers(0, 400), st.sampled_from([0.1, 1.0, 12.0])), min_size=1, max_size=5),
-    hidden=st.booleans(),
-    room=st.integers(1, 19),
-    stopped=st.integers(0, 3),
+ALL: FleetSettings = fleet_settings(
+    market="spot", instance_types=("c7a.large", "c6a.large"), subnet_ids=("subnet-1", "subnet-2")
 )
-def test_wherever_a_controller_is_killed_or_frozen_two_launch_no_more_than_one_would(
-    step: int,
-    killed: bool,
-    rounds: int,
-    failures: list[str | None],
-    demands: list[tuple[int, float]],
-    hidden: bool,
-    room: int,
-    stopped: int,
-) -> None:
-    left = iter(failures)
-    ec2 = FakeEC2(room=room, fail=lambda: next(left, None))
-    ec2.states = dict.fromkeys([f"s-{number}" for number in range(stopped)], "stopped")
-    if hidden:
-        # Nothing is described in time: all that the second knows of the first is in the journal.
-        ec2.hidden.update(f"i-{number}" for number in range(100))
-        ec2.stale |= ec2.states
+OPTIONS = offerings(ALL)
+
+
+def unavailable(clock: Clock) -> UnavailableOfferings:
+    """Refusals without a random part."""
+    return UnavailableOfferings(clock, lambda _low, high: high)
+
+
+def test_offerings_are_spot_before_on_demand_types_in_order_and_subnets_within_a_type() -> None:
+    markets, types, subnets = ("spot", "on_demand"), ("c7a.large", "c6a.large"), ("subnet-1", "subnet-2")
+    assert [(each.market, each.instance_type, each.subnet_id) for each in OPTIONS] == list(
+        product(markets, types, subnets)
+    )
+    assert offerings(fleet_settings()) == (Offering("on_demand", "c7a.large", None),)
+    repeated = fleet_settings(instance_types=("c7a.large", "c7a.large"), subnet_ids=("subnet-1",) * 3)
+    assert len(offerings(repeated)) == 1
+
+
+def test_each_launch_begins_with_the_next_subnet_and_keeps_the_order_of_market_and_type() -> None:
+    three = fleet_settings(market="spot", instance_types=("c7a.large", "c6a.large"), subnet_ids=("a", "b", "c"))
+    by_launch = [offerings(three, launches) for launches in range(4)]
+    assert [options[0].subnet_id for options in by_launch] == ["a", "b", "c", "a"]
+    assert [options[1].subnet_id for options in by_launch] == ["b", "c", "a", "b"]
+    order = [(each.market, each.instance_type) for each in by_launch[0]]
+    for options in by_launch:
+        assert [(each.market, each.instance_type) for each in options] == order
+        assert set(options) == set(by_launch[0])
+
+
+@pytest.mark.parametrize(
+    ("code", "left"),
+    [
+        ("InsufficientInstanceCapacity", 7),
+        ("SpotMaxPriceTooLow", 7),
+        ("InsufficientFreeAddressesInSubnet", 4),
+        ("VcpuLimitExceeded", 6),
+        ("InvalidParameterCombination", 6),
+        ("InvalidParameterValue", 6),
+        ("UnsupportedOperation", 6),
+        ("MaxSpotInstanceCountExceeded", 4),
+    ],
+)
+def test_a_refusal_makes_each_offering_unavailable_that_it_is_true_of(code: str, left: int) -> None:
+    found = unavailable(Clock())
+    found.mark_refused(OPTIONS[0], code, OPTIONS)
+    assert found.best(OPTIONS) != OPTIONS[0]
+    assert sum(not found.has_none_of([each]) for each in OPTIONS) == left
+
+
+def test_each_refusal_in_a_row_doubles_the_pause_up_to_the_bound_until_a_launch_succeeds() -> None:
     clock = Clock()
-    first = Scaler(ec2, clock=clock)
-    second = Scaler(ec2, first.table, clock)
-    fleet, most = fleet_settings(max_workers=15), max(images for images, _ in demands)
-
-    def scale(scaler: Scaler, images: int, after: float) -> None:
-        with suppress(FleetsightError, ClientError):
-            scaler.round(images, fleet, after=after)
-
-    def take_over() -> None:
-        undisturb(first)
-        for images, after in (demands * 4)[:rounds]:
-            scale(second, images, after)
-        if killed:
-            raise Killed
-
-    interrupt(first, step, take_over)
-    try:
-        for images, after in demands:
-            # The lease is no help here: both believe that they hold it, all the time.
-            scale(first, images, after)
-    except Killed:
-        first.active = False
-    undisturb(first)
-    for scaler in [second] if killed else [first, second, first, second]:
-        scale(scaler, most, 1.0)
-        assert ec2.max_alive <= min(15, math.ceil(most / 20))
+    found = unavailable(clock)
+    lengths = []
+    for _ in range(6):
+        begun = clock.now
+        found.mark_refused(OPTIONS[0], "Unsupported", OPTIONS)
+        while found.best(OPTIONS) != OPTIONS[0]:
+            clock.now += 1
+        lengths.append(clock.now - begun)
+    assert lengths == [60, 120, 240, 480, 600, 600]
+    assert (FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS) == (60, 600)
+    found.mark_available(OPTIONS[0])
+    found.mark_short(OPTIONS[0], 12, 19)
+    clock.now += FIRST_PAUSE_SECONDS
+    assert found.best(OPTIONS) == OPTIONS[0]
 
 
-_events = st.lists(
-    st.tuples(
-        st.sampled_from(
-            [None, None, "lost", "timeout", "500", "InsufficientInstanceCapacity", "RequestLimitExceeded"]
-        ),
-        st.integers(0, 600),
-        st.sampled_from([0.1, 1.0, 30.0]),
-        st.integers(0, 6),
-        st.sampled_from(["terminated", "stopped"]),
-        st.booleans(),
-    ),
-    max_size=40,
-)
+def test_when_all_are_unavailable_the_one_that_is_available_first_is_the_best() -> None:
+    clock = Clock()
+    found = unavailable(clock)
+    for offering in (OPTIONS[2], *OPTIONS):
+        found.mark_refused(offering, "InsufficientInstanceCapacity", [])
+        clock.now += 1
+    assert found.has_none_of(OPTIONS)
+    assert found.best(OPTIONS) == OPTIONS[0]
+    found = unavailable(clock)
+    for offering in reversed(OPTIONS):
+        found.mark_refused(offering, "InsufficientInstanceCapacity", [])
+        clock.now += 1
+    assert found.best(OPTIONS) == OPTIONS[-1]
 
 
-@settings(max_examples=200)
-@given(_events, st.integers(0, 12), st.integers(1, 15))
-def test_no_schedule_of_faults_and_lags_leads_beyond_the_maximum(
-    events: list[tuple[str | None, int, float, int, str, bool]], maximum: int, room: int
+@given(st.lists(st.tuples(st.sampled_from(OPTIONS), st.sampled_from([*ERROR_SCOPE]), st.integers(0, 300))))
+def test_there_is_always_an_offering_and_an_available_one_is_preferred(
+    refusals: list[tuple[Offering, str, int]],
 ) -> None:
-    failure: list[str | None] = [None]
-    scaler = Scaler(FakeEC2(room=room, fail=lambda: failure[0]))
-    fleet = fleet_settings(max_workers=maximum, images_per_worker=10)
-    hidden_since: dict[str, float] = {}
-    for failure[0], images, after, ended, how, lag in events:
-        for key in scaler.ec2.alive()[:ended]:
-            scaler.ec2.states[key] = how
-        # Descriptions lag, as they do on EC2, by less than what is remembered.
-        for key in scaler.ec2.states:
-            hidden_since.setdefault(key, scaler.clock.now)
-        late = scaler.clock.now + after - LAUNCH_VISIBLE_SECONDS
-        scaler.ec2.hidden = {key for key, since in hidden_since.items() if lag and since > late}
-        scaler.round(images, fleet, after=after)
-        assert scaler.ec2.max_alive <= maximum
+    clock = Clock()
+    found = unavailable(clock)
+    for offering, code, after in refusals:
+        found.mark_refused(offering, code, OPTIONS)
+        clock.now += after
+        free = [each for each in OPTIONS if not found.has_none_of([each])]
+        assert found.best(OPTIONS) == free[0] if free else found.best(OPTIONS) in OPTIONS
+
+
+def test_unavailable_offerings_are_named_with_the_reason_and_only_a_few_of_many() -> None:
+    found = unavailable(Clock())
+    found.mark_refused(OPTIONS[0], "VcpuLimitExceeded", OPTIONS)
+    found.mark_short(OPTIONS[4], 12, 19)
+    assert found.in_words(OPTIONS) == (
+        "c7a.large (Spot) in subnet-1: VcpuLimitExceeded, c7a.large (Spot) in subnet-2: VcpuLimitExceeded, "
+        "c7a.large in subnet-1: only 12 of 19"
+    )
+    for offering in OPTIONS:
+        found.mark_refused(offering, "Unsupported", OPTIONS)
+    assert found.in_words(OPTIONS).count("Unsupported") == MAX_REPORTED
+    assert found.in_words(OPTIONS).endswith(", and 2 more")
+
+
+def test_of_a_code_with_many_meanings_the_message_is_shown() -> None:
+    found, free_plan = (
+        unavailable(Clock()),
+        "InvalidParameterCombination: The specified instance type is not eligible",
+    )
+    found.mark_refused(OPTIONS[0], "InvalidParameterCombination", OPTIONS[:1], free_plan)
+    found.mark_refused(OPTIONS[1], "VcpuLimitExceeded", OPTIONS[1:2], "VcpuLimitExceeded: You have requested more")
+    assert found.in_words(OPTIONS) == (
+        f"c7a.large (Spot) in subnet-1: {free_plan}, c7a.large (Spot) in subnet-2: VcpuLimitExceeded"
+    )
+
+
+def test_a_launch_follows_the_configuration() -> None:
+    spec = Offering("on_demand", "c6a.large", "subnet-2").spec(
+        fleet_settings(security_group_ids=("sg-1",), scale_in="stop")
+    )
+    assert (spec.instance_type, spec.subnet_id, spec.market) == ("c6a.large", "subnet-2", "on_demand")
+    assert (spec.image_id, spec.security_group_ids) == (fleet_settings().image_id, ("sg-1",))
+    assert (spec.shutdown_behavior, spec.user_data) == ("stop", fleet_settings().user_data)
+    assert Offering.of(spec) == Offering("on_demand", "c6a.large", "subnet-2")
+
+
+def test_a_launch_template_keeps_what_it_defines() -> None:
+    own = fleet_settings(launch_template="workers", instance_profile="worker", security_group_ids=("sg-1",))
+    spec = Offering("spot", "c7a.large", "subnet-1").spec(own)
+    assert (spec.image_id, spec.user_data, spec.instance_profile, spec.security_group_ids) == (None, None, None, ())
+    assert (spec.launch_template, spec.market, spec.shutdown_behavior) == ("workers", "spot", "terminate")

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
@@ -59,7 +60,7 @@ class FakeLoops(LoopGroup):
 
 @dataclass
 class Run:
-    """One run of `run_elected` over a list of renewals, told to stop after the last."""
+    """One run of `run_elected` over a list of renewals; it stops after the last."""
 
     answers: list[bool | None]
     dies: bool = False
@@ -85,68 +86,46 @@ class Run:
         return len(self.waits) == len(self.answers)
 
 
-def test_a_standby_does_nothing_and_releases_nothing() -> None:
-    run = Run([False, False, False])
-    assert (run.status, run.events, run.lease.released) == (0, [], False)
-
-
-def test_the_holder_works_until_told_to_stop_then_releases() -> None:
-    run = Run([True, True, True])
-    assert (run.status, run.events, run.lease.released) == (0, ["start", "stop"], True)
-    assert run.waits == [2.0] * 3, "renewed every third of its length"
-
-
-def test_a_standby_that_gets_the_lease_begins_to_work() -> None:
-    run = Run([False, True])
-    assert run.events == ["start", "stop"]
-
-
-def test_a_lost_lease_ends_the_work_and_a_regained_one_begins_new_work() -> None:
-    run = Run([True, False, True])
-    assert run.events == ["start", "stop", "start", "stop"]
-    assert len(run.groups) == 2
-
-
-def test_a_renewal_without_an_answer_changes_nothing_as_long_as_the_lease_is_held() -> None:
-    run = Run([True, None, None, True])
-    assert run.events == ["start", "stop"]
-
-
-def test_work_that_is_over_because_a_renewal_came_late_is_begun_anew() -> None:
-    run = Run([True, True, True], over_after=1)
-    assert run.events == ["start", "stop", "start", "stop"]
-    assert run.status == 0
-
-
-def test_a_loop_that_died_ends_the_process_so_that_it_is_started_again() -> None:
-    run = Run([True, True], dies=True)
-    assert run.status == 1
-
-
-def test_a_lease_is_not_released_while_a_loop_may_still_act() -> None:
-    run = Run([True], ends=False)
-    assert (run.status, run.lease.released) == (1, False)
-
-
-def test_loops_that_do_not_end_after_the_lease_was_lost_end_the_process() -> None:
-    assert Run([True, False, True], ends=False).status == 1
+@pytest.mark.parametrize(
+    ("answers", "options", "events", "status", "is_released"),
+    [
+        ([False, False, False], {}, [], 0, False),
+        ([True, True, True], {}, ["start", "stop"], 0, True),
+        ([False, True], {}, ["start", "stop"], 0, True),
+        ([True, False, True], {}, ["start", "stop", "start", "stop"], 0, True),
+        ([True, None, None, True], {}, ["start", "stop"], 0, True),
+        ([True, True, True], {"over_after": 1}, ["start", "stop", "start", "stop"], 0, True),
+        ([True, True], {"dies": True}, ["start"], 1, False),
+        ([True], {"ends": False}, ["start", "stop"], 1, False),
+        ([True, False, True], {"ends": False}, ["start", "stop"], 1, False),
+    ],
+    ids=[
+        "a standby does nothing",
+        "the holder works and releases the lease at the end",
+        "a standby that acquires the lease works",
+        "a lost lease ends the work, and a regained one begins new work",
+        "a renewal without an answer changes nothing while the lease is held",
+        "loops that have stopped since a renewal was late are started again",
+        "a dead loop ends the process",
+        "the lease is not released while a loop may act",
+        "loops that do not end after the lease was lost end the process",
+    ],
+)
+def test_the_holder_of_the_lease_runs_the_loops(
+    answers: list[bool | None], options: dict[str, Any], events: list[str], status: int, is_released: bool
+) -> None:
+    run = Run(answers, **options)
+    assert (run.events, run.status, run.lease.released) == (events, status, is_released)
+    assert len(run.groups) == events.count("start")
+    assert set(run.waits) <= {2.0}, "renewed every third of its length"
 
 
 PATIENCE = 10.0
 
 
-def test_each_failure_doubles_the_wait_up_to_a_bound_and_success_begins_anew() -> None:
-    backoff = Backoff(1.0, 30.0, uniform=lambda _low, high: high)
-    assert [backoff.after_failure() for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
-    backoff.reset()
-    assert backoff.after_failure() == 1
-
-
-def test_half_of_a_wait_is_jitter() -> None:
-    assert Backoff(8.0, uniform=lambda low, _high: low).after_failure() == 4
-
-
-def test_a_loop_survives_what_its_rounds_raise_and_waits_longer_each_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_loop_survives_errors_and_waits_longer_after_each(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     outcomes: Iterator[float | Exception] = iter(
         [1.0, ValueError("first"), OSError("second"), 2.0, KeyError("third"), 3.0]
     )
@@ -168,7 +147,7 @@ def one_loop(tick: Tick) -> Callable[[Callable[[], bool]], Mapping[str, Tick]]:
     return lambda _active: {"loop": tick}
 
 
-def test_a_loops_ends_its_loops_at_once_however_long_they_would_wait() -> None:
+def test_a_group_stops_its_loops_at_once_however_long_they_would_wait() -> None:
     ticked = threading.Event()
 
     def tick() -> float:
@@ -183,7 +162,7 @@ def test_a_loops_ends_its_loops_at_once_however_long_they_would_wait() -> None:
     assert loops.is_stopped
 
 
-def test_a_loops_whose_lease_was_not_held_for_a_moment_stays_over() -> None:
+def test_loops_without_the_lease_for_a_moment_never_act_again() -> None:
     held = [True]
     loops = LoopGroup(one_loop(lambda: 0.001), lambda: held[0])
     loops.start()
@@ -209,7 +188,7 @@ def test_a_loop_that_dies_is_named() -> None:
     assert loops.dead() == ["loop"]
 
 
-def test_a_loop_that_hangs_is_told_of() -> None:
+def test_a_loop_that_does_not_end_is_reported() -> None:
     go_on = threading.Event()
 
     def tick() -> float:

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from dataclasses import replace as replaced
 from datetime import timedelta
 from itertools import pairwise
 
@@ -10,13 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.fleet.models import BillingPeriod, Decisions, FleetInstances, FleetPause, FleetSnapshot, HistoryBlock, Span
+from core.fleet.models import (
+    BillingPeriod,
+    Decisions,
+    FleetInstances,
+    FleetPause,
+    FleetSnapshot,
+    HistoryBlock,
+    Span,
+    WorkerLimits,
+)
 from core.logs import JsonFormatter
 from scripts.aws.deploy.idle_cost import LOG_LINE_BYTES
 from services.sqs import QueueCounts
 from tests.support.autoscaler import EPOCH, Clock, RecordingStore, fleet_settings, instance
 from tests.support.fleet import fleet_snapshot
-from web_tier.autoscaler.billing import BillingMeter, CostAttribution
+from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.explain import DecisionKind
 from web_tier.autoscaler.liveness import WorkerStatus
@@ -32,7 +40,6 @@ from web_tier.autoscaler.reporting import (
     RESOLUTIONS,
     EventLog,
     FleetEvent,
-    History,
     HistoryTrack,
     InstanceListWriter,
     MetricsLogger,
@@ -42,6 +49,8 @@ from web_tier.autoscaler.reporting import (
 )
 
 PAUSE = FleetPause(since=EPOCH, reason="new model")
+METER = BillingMeter(60, lambda _: 0.0)
+LIMITS = (None, WorkerLimits(min_workers=0, max_workers=19))
 
 
 def show(
@@ -55,10 +64,10 @@ def show(
         metrics=FleetMetrics(0.03141, boot_seconds),
         pause=PAUSE,
     )
-    writer.write(seen, Plan(0, (), "enough", "because"), fleet_settings(), BillingMeter(60, lambda _: 0.0), problem)
+    writer.write(seen, Plan(0, (), "enough", "because"), fleet_settings(), METER, problem, LIMITS)
 
 
-def test_a_snapshot_holds_what_was_seen_and_why_it_was_decided() -> None:
+def test_a_snapshot_has_the_observation_and_the_reason_of_the_decision() -> None:
     shown = RecordingStore()
     show(SnapshotWriter(shown, Clock(), lambda: EPOCH), 7, "no capacity", 42.1)
     assert shown.snapshots == [
@@ -77,11 +86,12 @@ def test_a_snapshot_holds_what_was_seen_and_why_it_was_decided() -> None:
             image_seconds=0.031,
             boot_seconds=42,
             policy="backlog",
+            configured=LIMITS[1],
         )
     ]
 
 
-def test_changes_are_shown_a_few_times_a_second_and_an_unchanged_fleet_now_and_then() -> None:
+def test_a_changed_snapshot_is_stored_soon_and_an_unchanged_one_later() -> None:
     clock, shown = Clock(), RecordingStore()
     writer = SnapshotWriter(shown, clock)
     for visible in range(10):
@@ -98,7 +108,7 @@ def test_changes_are_shown_a_few_times_a_second_and_an_unchanged_fleet_now_and_t
     assert len(shown.snapshots) == 3
 
 
-def test_a_run_that_is_over_is_kept_before_the_next_one_is_shown() -> None:
+def test_an_ended_billing_period_is_stored_before_the_next_one_is_shown() -> None:
     clock, kept = Clock(), list[int]()
 
     class Checked(RecordingStore):
@@ -110,25 +120,24 @@ def test_a_run_that_is_over_is_kept_before_the_next_one_is_shown() -> None:
             assert kept == list(range(1, snapshot.run.number))
             super().put_snapshot(snapshot)
 
-    shown, attribution = Checked(), CostAttribution(clock=clock)
-    meter = BillingMeter(60, lambda _: 0.0, None, clock, lambda: EPOCH, attribution)
+    shown, meter = Checked(), BillingMeter(60, lambda _: 0.0, None, clock, lambda: EPOCH)
     writer = SnapshotWriter(shown, clock)
     for _ in range(3):
         for waiting, workers in ((5, 1), (0, 0)):
             clock.now += 10
             seen = Observation(QueueCounts(waiting, 0, 0), 0, (instance("i-1"),) * workers)
             meter.update(seen)
-            writer.write(seen, Plan(0, (), "enough", "because"), fleet_settings(), meter, None)
+            writer.write(seen, Plan(0, (), "enough", "because"), fleet_settings(), meter, None, LIMITS)
     assert kept == [1, 2]
     last = shown.snapshots[-1]
     assert last.run is not None
     assert (last.billed_seconds, last.run.number, last.run.billed_seconds, last.run.is_open) == (180, 3, 60, False)
 
 
-def test_a_failed_look_is_shown_with_the_last_figures() -> None:
+def test_a_failed_round_is_shown_with_the_last_figures() -> None:
     clock, shown = Clock(), RecordingStore()
     writer = SnapshotWriter(shown, clock)
-    writer.write_problem("nothing was seen yet, so nothing is shown")
+    writer.write_problem("no snapshot is stored yet, so none is shown")
     show(writer, 7)
     clock.now += MIN_SNAPSHOT_SECONDS
     writer.write_problem("EC2 does not answer")
@@ -152,7 +161,7 @@ class DecisionStore(RecordingStore):
 
 
 class Bench:
-    """A log that looks at decisions some seconds apart."""
+    """An event log of decisions some seconds apart."""
 
     def __init__(self, stored: DecisionStore | None = None) -> None:
         self.clock, self.stored = Clock(), stored or DecisionStore()
@@ -171,7 +180,7 @@ class Bench:
         self.log.update(Plan(launch, (), kind, words), supply, problem)
 
 
-def test_a_batch_is_told_by_its_start_and_its_end() -> None:
+def test_a_batch_is_logged_by_its_start_and_its_end() -> None:
     bench = Bench()
     bench.decide("starting", "starting 5", launch=5)
     for left in range(100, 0, -10):
@@ -184,40 +193,36 @@ def test_a_batch_is_told_by_its_start_and_its_end() -> None:
     assert bench.stored.words == ["5 workers: no images waiting", "5 workers, the most allowed", "starting 5"]
 
 
-def test_a_launch_that_is_tried_again_and_again_is_one_decision_and_its_problem_another() -> None:
+SOON = MERGE_SECONDS / 3
+
+
+@pytest.mark.parametrize(
+    ("decisions", "words"),
+    [
+        ([("starting", f"starting 5: {n} images", 5, 0, "no capacity" if n else None, 5) for n in range(5)],
+         ["no capacity", "starting 5: 0 images"]),
+        ([*[("starting", f"starting 1, {n} there", 1, n, None, SOON) for n in range(4)],
+          ("enough", "enough", 0, 4, None, 5)],
+         ["starting 1, 3 there"]),
+        ([("starting", "starting 1", 1, 0, "no capacity", 5), ("starting", "starting 2", 2, 0, "no capacity", SOON)],
+         ["starting 2", "no capacity", "starting 1"]),
+        ([("enough", "enough", 0, 1, None, 5), ("paused", "paused: 3 images", 0, 1, None, 5),
+          ("paused", "paused: 2 images", 0, 1, None, 5), ("enough", "enough again", 0, 1, None, 5)],
+         ["enough again", "paused: 3 images", "enough"]),
+    ],
+    ids=["a repeated launch is one decision, its problem another", "of many launches in a moment the last is logged",
+         "a problem between two launches stays", "a pause and its end are logged"],
+)  # fmt: skip
+def test_a_decision_is_logged_when_it_is_new(
+    decisions: list[tuple[DecisionKind, str, int, int, str | None, float]], words: list[str]
+) -> None:
     bench = Bench()
-    for tries in range(5):
-        bench.decide(
-            "starting", f"starting 5: {100 + tries} images", launch=5, problem="no capacity" if tries else None
-        )
-    assert bench.stored.words == ["no capacity", "starting 5: 100 images"]
+    for decision in decisions:
+        bench.decide(*decision)
+    assert bench.stored.words == words
 
 
-def test_while_images_come_in_the_last_of_many_launches_is_told() -> None:
-    bench = Bench()
-    for supply in range(4):
-        bench.decide("starting", f"starting 1, {supply} there", launch=1, supply=supply, after=MERGE_SECONDS / 3)
-    bench.decide("enough", "enough", supply=4)
-    assert bench.stored.words == ["starting 1, 3 there"]
-
-
-def test_a_problem_between_two_launches_stays_told() -> None:
-    bench = Bench()
-    bench.decide("starting", "starting 1", launch=1, problem="no capacity")
-    bench.decide("starting", "starting 2", launch=2, problem="no capacity", after=MERGE_SECONDS / 3)
-    assert bench.stored.words == ["starting 2", "no capacity", "starting 1"]
-
-
-def test_a_pause_and_its_end_are_told() -> None:
-    bench = Bench()
-    bench.decide("enough", "1 worker, enough", supply=1)
-    bench.decide("paused", "paused: 3 images", supply=1)
-    bench.decide("paused", "paused: 2 images", supply=1)
-    bench.decide("enough", "1 worker, enough again", supply=1)
-    assert bench.stored.words == ["1 worker, enough again", "paused: 3 images", "1 worker, enough"]
-
-
-def test_the_list_is_bounded_and_written_once_a_second_at_most() -> None:
+def test_the_log_is_bounded_and_written_at_most_once_a_second() -> None:
     bench = Bench()
     kinds: list[DecisionKind] = ["paused", "too_many", "at_maximum"]
     for number in range(100):
@@ -228,7 +233,7 @@ def test_the_list_is_bounded_and_written_once_a_second_at_most() -> None:
     assert len(bench.stored.writes) <= 12
 
 
-def test_a_new_controller_goes_on_with_the_list_and_does_not_repeat_its_first_line() -> None:
+def test_a_new_controller_continues_the_log_and_does_not_repeat_its_first_line() -> None:
     bench = Bench()
     bench.decide("starting", "starting 5", launch=5)
     bench.decide("idle", "no workers: no images waiting")
@@ -239,7 +244,7 @@ def test_a_new_controller_goes_on_with_the_list_and_does_not_repeat_its_first_li
     assert other.stored.words == ["paused", "no workers: no images waiting", "starting 5"]
 
 
-def test_news_stand_among_the_decisions_and_nothing_takes_their_place() -> None:
+def test_an_event_stands_among_the_decisions_and_is_not_replaced() -> None:
     bench = Bench()
     bench.decide("starting", "starting 5", launch=5)
     bench.log.add(FleetEvent("limits 1..5, set by ops", EPOCH))
@@ -247,7 +252,7 @@ def test_news_stand_among_the_decisions_and_nothing_takes_their_place() -> None:
     assert bench.stored.words == ["starting 6", "limits 1..5, set by ops", "starting 5"]
 
 
-def test_news_that_the_controller_before_has_noted_are_not_noted_again_but_later_ones_of_the_same_words_are() -> None:
+def test_an_event_of_the_previous_controller_is_not_logged_again_but_a_later_one_is() -> None:
     bench = Bench()
     bench.log.add(FleetEvent("limits 1..5", EPOCH))
     bench.decide("idle", "no workers")
@@ -260,7 +265,7 @@ def test_news_that_the_controller_before_has_noted_are_not_noted_again_but_later
     assert later.stored.words == ["limits 1..5", "no workers", "limits 1..5"]
 
 
-SEEN = Observation(
+OBSERVED = Observation(
     QueueCounts(7, 2, 1),
     4,
     (instance("i-1"), instance("i-2", "stopped")),
@@ -269,8 +274,22 @@ SEEN = Observation(
 )
 
 
-def test_the_line_says_how_the_fleet_stands() -> None:
-    assert fleet_metrics(SEEN, fleet_settings(), BillingMeter(60, lambda _: 0.0)) == {
+RESTING = replace(OBSERVED, requests=QueueCounts(0, 2, 0), demand=Demand(), pause=PAUSE)
+
+
+@pytest.mark.parametrize(
+    ("observation", "max_workers", "changes"),
+    [
+        (OBSERVED, 19, {}),
+        (OBSERVED, 2, {"maximum": 2, "at_maximum": 1}),
+        (RESTING, 2, {"maximum": 2, "waiting": 0, "oldest_seconds": 0.0, "paused": 1}),
+    ],
+    ids=["below the maximum", "at the maximum", "at rest and paused"],
+)
+def test_the_metrics_describe_the_fleet(
+    observation: Observation, max_workers: int, changes: dict[str, float]
+) -> None:
+    assert fleet_metrics(observation, fleet_settings(max_workers=max_workers), METER) == {
         "workers": 2,
         "maximum": 19,
         "at_maximum": 0,
@@ -281,31 +300,19 @@ def test_the_line_says_how_the_fleet_stands() -> None:
         "paused": 0,
         "answered": 0,
         "dollars": 0.0,
+        **changes,
     }
 
 
-def test_the_fleet_is_at_its_maximum_when_it_may_not_grow_and_images_wait() -> None:
-    there_may_be_two = fleet_settings(max_workers=2)
-    assert fleet_metrics(SEEN, there_may_be_two, BillingMeter(60, lambda _: 0.0))["at_maximum"] == 1
-    nothing_waits = replace(SEEN, requests=QueueCounts(0, 2, 0))
-    assert fleet_metrics(nothing_waits, there_may_be_two, BillingMeter(60, lambda _: 0.0))["at_maximum"] == 0
-
-
-def test_a_pause_and_an_empty_queue_are_figures_too() -> None:
-    resting = replace(SEEN, requests=QueueCounts(0, 0, 0), demand=Demand(), pause=PAUSE)
-    figures = fleet_metrics(resting, fleet_settings(), BillingMeter(60, lambda _: 0.0))
-    assert (figures["oldest_seconds"], figures["paused"]) == (0.0, 1)
-
-
-def test_there_is_one_line_a_minute_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+def test_metrics_are_one_log_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    figures, meter = MetricsLogger(clock), BillingMeter(60, lambda _: 0.0)
+    logger = MetricsLogger(clock)
     with caplog.at_level(logging.INFO):
-        figures.update(SEEN, fleet_settings(), meter)
-        assert len(caplog.records) == 1  # the first look of a shift is told of at once
+        logger.update(OBSERVED, fleet_settings(), METER)
+        assert len(caplog.records) == 1  # the first round of a tenure is logged at once
         for _ in range(600):
             clock.now += 1
-            figures.update(SEEN, fleet_settings(), meter)
+            logger.update(OBSERVED, fleet_settings(), METER)
     assert len(caplog.records) == 1 + 600 / METRICS_SECONDS
     assert {record.getMessage() for record in caplog.records} == {"fleet"}
     # CloudWatch counts 26 bytes more for each line. What it costs at rest follows.
@@ -330,40 +337,33 @@ class HistoryStore(RecordingStore):
         return sorted(point for block in self.blocks(span) for point in block.points)
 
 
-def test_a_fleet_at_rest_writes_nothing() -> None:
-    items, now = HistoryStore(), START
-    history = History(items, lambda: now)
-    for _ in range(500):
-        history.update(0, 0)
-        now += 10
-    assert items.writes == 0
-
-
-def test_a_change_is_a_point_that_holds_until_the_next_one() -> None:
+@pytest.mark.parametrize(
+    ("rounds", "points"),
+    [
+        ([(0, 0)] * 5_000, []),
+        ([(0, 0)] * 20 + [(2, 0)] * 40, [(20, 2, 0)]),
+        ([(0, 0), (0, 100), (2, 60), (2, 0)] + [(0, 0)] * 12, [(0, 2, 100), (5, 0, 0)]),
+    ],
+    ids=["an idle fleet writes nothing", "a point holds until the next one", "a step has its maximum"],
+)
+def test_a_change_is_a_point_of_the_history(
+    rounds: list[tuple[int, int]], points: list[tuple[int, int, int]]
+) -> None:
     items = HistoryStore()
     track = HistoryTrack(items, FINE)
-    for second in range(60):
-        track.update(START + second, 2 if second >= 20 else 0, 0)
-    assert items.points() == [(START + 20, 2, 0)]
-    assert items.writes == 1
-
-
-def test_what_was_over_within_a_step_is_told_with_the_most_there_was() -> None:
-    items = HistoryStore()
-    track = HistoryTrack(items, FINE)
-    for second, (workers, queue) in enumerate(
-        [(0, 0), (0, 100), (2, 60), (2, 0), (0, 0), (0, 0), (0, 0)] + [(0, 0)] * 9
-    ):
+    for second, (workers, queue) in enumerate(rounds):
         track.update(START + second, workers, queue)
-    assert items.points() == [(START, 2, 100), (START + 5, 0, 0)]
+    assert items.points() == [(START + second, workers, queue) for second, workers, queue in points]
+    assert items.writes == len(points)
 
 
-def test_an_hour_is_kept_finely_and_a_day_coarsely_in_a_few_items() -> None:
+def test_an_hour_in_fine_and_a_day_in_coarse_steps_fit_in_a_few_items() -> None:
     items, now = HistoryStore(), START
-    history = History(items, lambda: now)
-    for second in range(2 * DAY_SECONDS // 5):
+    tracks = [HistoryTrack(items, resolution) for resolution in RESOLUTIONS]
+    for second in range(6 * DAY_SECONDS // 25):
         now = START + 5 * second
-        history.update(second % 7, second % 100)
+        for track in tracks:
+            track.update(now, second % 7, second % 100)
     assert len(items.blocks()) <= sum(each.blocks for each in RESOLUTIONS)
     assert max(len(block.to_json()) for block in items.blocks()) < 4_000
     fine, coarse = items.points("hour"), items.points("day")
@@ -373,7 +373,7 @@ def test_an_hour_is_kept_finely_and_a_day_coarsely_in_a_few_items() -> None:
     assert min(after[0] - before[0] for before, after in pairwise(fine)) >= FINE.step
 
 
-def test_a_new_controller_goes_on_where_the_last_one_ended() -> None:
+def test_a_new_controller_continues_the_history() -> None:
     items = HistoryStore()
     first = HistoryTrack(items, FINE)
     for second in range(0, 30, 5):
@@ -387,7 +387,7 @@ def test_a_new_controller_goes_on_where_the_last_one_ended() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(-50, 900), st.integers(0, 9), st.integers(0, 999)), max_size=60))
-def test_whatever_the_clock_does_the_history_stays_bounded(steps: list[tuple[int, int, int]]) -> None:
+def test_the_history_stays_bounded_whatever_the_clock_shows(steps: list[tuple[int, int, int]]) -> None:
     items, now = HistoryStore(), START
     track = HistoryTrack(items, FINE)
     for step, workers, queue in steps:
@@ -397,7 +397,7 @@ def test_whatever_the_clock_does_the_history_stays_bounded(steps: list[tuple[int
     assert items.writes <= len(steps)
 
 
-WORD = WorkerStatus(
+STATUS = WorkerStatus(
     images=68, state="busy", in_flight=3, seen_at=EPOCH, first_heartbeat_at=1.0, last_heartbeat_at=1.0
 )
 
@@ -414,7 +414,7 @@ class ListStore(RecordingStore):
         self.lists.append(instances)
 
 
-def look(*states: str) -> Observation:
+def observed(*states: str) -> Observation:
     """One instance for each state, the last of them the newest."""
     instances = [
         instance(f"i-{number}", state, EPOCH + timedelta(seconds=number)) for number, state in enumerate(states)
@@ -422,48 +422,35 @@ def look(*states: str) -> Observation:
     return Observation(QueueCounts(0, 0, 0), 0, tuple(instances))
 
 
-def test_an_instance_is_told_with_what_its_worker_says() -> None:
-    [told] = instance_list(look("running"), {"i-0": WORD, "local-7": WORD}).instances
-    assert (told.instance_id, told.state, told.instance_type, told.launched_at) == (
-        "i-0", "running", "c7a.large", EPOCH,
-    )  # fmt: skip
-    assert (told.worker, told.images, told.in_hand, told.heard_at) == ("busy", 68, 3, EPOCH)
+def test_an_instance_is_listed_with_the_status_of_its_worker_and_why_it_is_unhealthy() -> None:
+    spot = replace(instance("i-1"), spot=True)
+    observed = Observation(QueueCounts(0, 0, 0), 0, (instance("i-0"), spot), draining=frozenset({"i-1"}))
+    newer, older = instance_list(observed, {"i-0": STATUS, "local-7": STATUS}, {"i-1": "silent"}).instances
+    assert (older.instance_id, older.state, older.instance_type) == ("i-0", "running", "c7a.large")
+    assert (older.launched_at, older.spot, older.draining, older.marked) == (EPOCH, False, False, None)
+    assert (older.worker, older.images, older.in_hand, older.heard_at) == ("busy", 68, 3, EPOCH)
+    assert (newer.instance_id, newer.spot, newer.draining, newer.marked) == ("i-1", True, True, "silent")
+    assert (newer.worker, newer.images, newer.heard_at) == (None, None, None)
 
 
-def test_one_that_is_marked_is_told_with_the_reason() -> None:
-    [other, told] = instance_list(look("running", "running"), {}, {"i-0": "silent for 60 s"}).instances
-    assert (told.marked, other.marked) == ("silent for 60 s", None)
-
-
-def test_a_spot_instance_is_told_as_one() -> None:
-    spot = replaced(instance("i-1"), spot=True)
-    told = instance_list(Observation(QueueCounts(0, 0, 0), 0, (instance("i-0"), spot)), {}).instances
-    assert [(each.instance_id, each.spot) for each in told] == [("i-1", True), ("i-0", False)]
-
-
-def test_one_that_has_not_been_heard_of_is_told_as_such() -> None:
-    [told] = instance_list(look("pending"), {}).instances
-    assert (told.worker, told.images, told.heard_at) == (None, None, None)
-
-
-def test_the_newest_come_first_the_ended_not_at_all_and_the_rest_is_counted() -> None:
-    told = instance_list(look("running", "terminated", "stopped"), {})
-    assert [each.instance_id for each in told.instances] == ["i-2", "i-0"]
-    many = instance_list(look(*["running"] * (MAX_LISTED + 3)), {})
+def test_newest_instances_are_listed_first_and_only_so_many() -> None:
+    listed = instance_list(observed("running", "terminated", "stopped"), {}, {})
+    assert [each.instance_id for each in listed.instances] == ["i-2", "i-0"]
+    many = instance_list(observed(*["running"] * (MAX_LISTED + 3)), {}, {})
     assert (many.total, len(many.instances)) == (MAX_LISTED + 3, MAX_LISTED)
     assert len(many.to_json()) < 30_000
 
 
-def test_only_changes_are_stored_and_at_most_one_a_second() -> None:
+def test_a_changed_list_is_stored_at_most_once_a_second() -> None:
     clock, shown = Clock(), ListStore()
     listing = InstanceListWriter(shown, clock=clock)
-    listing.update(look(), {})
+    listing.update(observed(), {}, {})
     assert shown.lists == []
     for images in range(9):
-        listing.update(look("running"), {"i-0": replaced(WORD, images=images)})
+        listing.update(observed("running"), {"i-0": replace(STATUS, images=images)}, {})
     assert len(shown.lists) == 1
     clock.now += MIN_LIST_SECONDS
     for _ in range(9):
-        listing.update(look("running"), {"i-0": WORD})
+        listing.update(observed("running"), {"i-0": STATUS}, {})
         clock.now += MIN_LIST_SECONDS
     assert [each.instances[0].images for each in shown.lists] == [0, 68]

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import DAYS, ScheduleEntry
-from services.sqs import QueueCounts
 from tests.support.autoscaler import fleet_settings, observation
 from web_tier.autoscaler.decide import decide
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
@@ -26,46 +25,55 @@ def entry(begin: str, to: str, min_workers: int = 4, days: Sequence[str] = DAYS)
 
 
 def berlin(day: int, at: str, month: int = 6, *, fold: int = 0) -> datetime:
-    """A moment of 2026, whose first of June is a Monday; summer time begins on 29 March and ends on 25 October."""
+    """A moment of 2026: 1 June is a Monday; summer time begins on 29 March and ends on 25 October."""
     return datetime.combine(date(2026, month, day), time.fromisoformat(at), BERLIN).replace(fold=fold)
 
 
-@pytest.mark.parametrize(
-    ("at", "workers"),
-    [
-        (berlin(1, "07:59:59"), 0),
-        (berlin(1, "08:00"), 4),
-        (berlin(1, "17:59:59"), 4),
-        (berlin(1, "18:00"), 0),
-        (berlin(5, "08:00"), 4),
-        (berlin(6, "12:00"), 0),
-    ],
-)
-def test_an_entry_holds_from_its_first_moment_until_before_its_last_on_its_days(at: datetime, workers: int) -> None:
-    office = entry("08:00", "18:00", days=DAYS[:5])
-    assert scheduled_minimum((office,), BERLIN, at) == workers
-    assert scheduled_minimum((office,), BERLIN, at.astimezone(UTC)) == workers
+OFFICE_HOURS = entry("08:00", "18:00", days=DAYS[:5])
+NIGHT = entry("22:00", "06:00", days=["mon"])
+WHOLE_DAY = entry("08:00", "08:00", days=["mon"])
+IN_SUMMER_GAP, UNTIL_SUMMER_GAP, TWICE = entry("02:30", "05:00"), entry("01:00", "02:30"), entry("02:30", "02:45")
 
 
 @pytest.mark.parametrize(
-    ("at", "workers"),
+    ("entry", "at", "workers"),
     [
-        (berlin(1, "21:59"), 0),
-        (berlin(1, "22:00"), 4),
-        (berlin(2, "00:00"), 4),
-        (berlin(2, "05:59"), 4),
-        (berlin(2, "06:00"), 0),
-        (berlin(2, "23:00"), 0),
+        # From the first moment until before the last, on its days.
+        (OFFICE_HOURS, berlin(1, "07:59:59"), 0),
+        (OFFICE_HOURS, berlin(1, "08:00"), 4),
+        (OFFICE_HOURS, berlin(1, "17:59:59"), 4),
+        (OFFICE_HOURS, berlin(1, "18:00"), 0),
+        (OFFICE_HOURS, berlin(5, "08:00"), 4),
+        (OFFICE_HOURS, berlin(6, "12:00"), 0),
+        # Past midnight an entry belongs to the day on which it begins.
+        (NIGHT, berlin(1, "21:59"), 0),
+        (NIGHT, berlin(1, "22:00"), 4),
+        (NIGHT, berlin(2, "00:00"), 4),
+        (NIGHT, berlin(2, "05:59"), 4),
+        (NIGHT, berlin(2, "06:00"), 0),
+        (NIGHT, berlin(2, "23:00"), 0),
+        # From a time to the same one it holds for a day.
+        (WHOLE_DAY, berlin(1, "07:00"), 0),
+        (WHOLE_DAY, berlin(1, "08:00"), 4),
+        (WHOLE_DAY, berlin(2, "07:00"), 4),
+        (WHOLE_DAY, berlin(2, "08:00"), 0),
+        # A time that the change to summer time skips counts as the next that exists.
+        (IN_SUMMER_GAP, berlin(29, "01:59", 3), 0),
+        (IN_SUMMER_GAP, berlin(29, "03:00", 3), 4),
+        (UNTIL_SUMMER_GAP, berlin(29, "01:59", 3), 4),
+        (UNTIL_SUMMER_GAP, berlin(29, "03:00", 3), 0),
+        # Of a time that occurs twice an entry begins with the first and ends with the second.
+        (TWICE, berlin(25, "02:29", 10), 0),
+        (TWICE, berlin(25, "02:30", 10), 4),
+        (TWICE, berlin(25, "02:50", 10), 4),
+        (TWICE, berlin(25, "02:00", 10, fold=1), 4),
+        (TWICE, berlin(25, "02:44", 10, fold=1), 4),
+        (TWICE, berlin(25, "02:45", 10, fold=1), 0),
     ],
 )
-def test_an_entry_that_passes_midnight_belongs_to_the_day_on_which_it_begins(at: datetime, workers: int) -> None:
-    assert scheduled_minimum((entry("22:00", "06:00", days=["mon"]),), BERLIN, at) == workers
-
-
-def test_an_entry_from_a_time_to_the_same_holds_for_a_day() -> None:
-    day = (entry("08:00", "08:00", days=["mon"]),)
-    found = [scheduled_minimum(day, BERLIN, berlin(1, "08:00") + timedelta(hours=h)) for h in (-1, 0, 23, 24)]
-    assert found == [0, 4, 4, 0]
+def test_an_entry_holds_on_its_days_between_its_times(entry: ScheduleEntry, at: datetime, workers: int) -> None:
+    assert scheduled_minimum((entry,), BERLIN, at) == workers
+    assert scheduled_minimum((entry,), BERLIN, at.astimezone(UTC)) == workers
 
 
 def test_where_entries_overlap_the_greatest_counts() -> None:
@@ -74,7 +82,7 @@ def test_where_entries_overlap_the_greatest_counts() -> None:
     assert found == [0, 4, 9, 4]
 
 
-def test_workers_are_there_one_boot_before_also_before_midnight() -> None:
+def test_an_entry_holds_one_boot_before_also_before_midnight() -> None:
     early = (entry("00:00", "06:00", days=["tue"]),)
     lead = timedelta(seconds=42)
     at = berlin(2, "00:00") - lead
@@ -82,23 +90,7 @@ def test_workers_are_there_one_boot_before_also_before_midnight() -> None:
     assert found == [0, 4]
 
 
-def test_a_time_that_the_change_to_summer_time_leaves_out_counts_as_the_next_there_is() -> None:
-    night = (entry("02:30", "05:00"),)
-    assert scheduled_minimum(night, BERLIN, berlin(29, "01:59", 3)) == 0
-    assert scheduled_minimum(night, BERLIN, berlin(29, "03:00", 3)) == 4
-    until = (entry("01:00", "02:30"),)
-    assert scheduled_minimum(until, BERLIN, berlin(29, "01:59", 3)) == 4
-    assert scheduled_minimum(until, BERLIN, berlin(29, "03:00", 3)) == 0
-
-
-def test_of_a_time_that_comes_twice_a_stretch_begins_with_the_first_and_ends_with_the_second() -> None:
-    night = (entry("02:30", "02:45"),)
-    hours = [("02:29", 0, 0), ("02:30", 0, 4), ("02:50", 0, 4), ("02:00", 1, 4), ("02:44", 1, 4), ("02:45", 1, 0)]
-    for at, fold, workers in hours:
-        assert scheduled_minimum(night, BERLIN, berlin(25, at, 10, fold=fold)) == workers, (at, fold)
-
-
-def test_a_day_that_a_place_has_left_out_is_no_trouble() -> None:
+def test_a_day_that_a_time_zone_has_skipped_has_no_entries() -> None:
     # Samoa went from 29 to 31 December 2011.
     assert moment(date(2011, 12, 30), time(8), APIA, FIRST) == moment(date(2011, 12, 31), time(0), APIA, SECOND)
     friday = (entry("08:00", "18:00", days=["fri"]),)
@@ -115,7 +107,7 @@ TIMES = st.times().map(lambda at: f"{at:%H:%M}")
 
 
 @given(MOMENTS, TIMES, TIMES, st.sets(st.sampled_from(DAYS), min_size=1))
-def test_it_holds_whenever_the_clock_on_the_wall_shows_a_time_within_and_else_only_while_a_time_comes_twice(
+def test_an_entry_holds_whenever_the_clock_shows_a_time_within_it(
     at: datetime, begin: str, to: str, days: set[str]
 ) -> None:
     shown = at.astimezone(BERLIN)
@@ -131,7 +123,7 @@ def test_it_holds_whenever_the_clock_on_the_wall_shows_a_time_within_and_else_on
 
 
 @given(MOMENTS, TIMES, TIMES, st.integers(0, 3_600))
-def test_a_lead_only_makes_it_hold_earlier_by_just_that(at: datetime, begin: str, to: str, seconds: int) -> None:
+def test_a_lead_makes_an_entry_hold_earlier_by_exactly_that(at: datetime, begin: str, to: str, seconds: int) -> None:
     schedule, lead = (entry(begin, to, 1),), timedelta(seconds=seconds)
     assert scheduled_minimum(schedule, BERLIN, at, lead) >= scheduled_minimum(schedule, BERLIN, at)
     assert scheduled_minimum(schedule, BERLIN, at, lead) >= scheduled_minimum(schedule, BERLIN, at + lead)
@@ -145,11 +137,9 @@ OFFICE = {
 
 
 def at_rest(at: datetime, boot_seconds: float | None = None, workers: int = 0) -> Observation:
-    """A look at an empty queue."""
-    seen = observation(states=("running",) * workers)
-    return Observation(
-        QueueCounts(0, 0, 0), 0, seen.instances, metrics=FleetMetrics(boot_seconds=boot_seconds), at=at
-    )
+    """Observe an empty queue."""
+    observed = observation(states=("running",) * workers)
+    return replace(observed, metrics=FleetMetrics(boot_seconds=boot_seconds), at=at)
 
 
 def test_workers_are_launched_one_boot_before_as_expected_until_it_is_measured() -> None:
@@ -160,7 +150,7 @@ def test_workers_are_launched_one_boot_before_as_expected_until_it_is_measured()
     assert decide(at_rest(eight - timedelta(seconds=30), 30), fleet).launch == 4
 
 
-def test_the_schedule_is_in_the_words_and_never_above_the_maximum() -> None:
+def test_the_reason_names_the_schedule_and_the_maximum_limits_it() -> None:
     plan = decide(at_rest(berlin(1, "12:00")), fleet_settings(**OFFICE, max_workers=3))
     assert plan.launch == 3
     assert plan.reason == (
@@ -177,7 +167,7 @@ def test_a_higher_minimum_of_the_limits_stands_at_all_times() -> None:
         assert decide(at_rest(at), fleet_settings(**OFFICE, min_workers=5)).launch == workers
 
 
-def test_what_waits_is_sized_as_by_the_deadline() -> None:
+def test_waiting_images_are_sized_as_by_the_deadline() -> None:
     waiting = replace(observation(900), metrics=FleetMetrics(image_seconds=1.0), demand=Demand(waiting=((0.0, 900),)))
     seen = replace(waiting, at=berlin(1, "20:00"))
     assert decide(seen, fleet_settings(**OFFICE)).launch == decide(seen, fleet_settings(policy="deadline")).launch > 4

@@ -1,20 +1,20 @@
-"""All results of a job as one file: written once when it is finished, and anew when results change."""
+"""The results file of a job: written once when the job is finished, and again when results change."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import pytest
 
-from core.config import Config
-from core.ids import merged_key
+from core.ids import merged_key, new_id
 from core.jobs.models import Counts, ImageRecord, Job, MergedFile
 from core.jobs.store import JobStore
-from services.clients import Clients
 from services.errors import NotFoundError
-from services.s3 import Bucket
 from tests.support.autoscaler import Clock
-from tests.support.jobs import NOW, add_images, done, failed, put_results, request_again
+from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, request_again
+from tests.support.memory_bucket import MemoryBucket
+from tests.support.memory_table import MemoryTable
 from web_tier.controller import results_file
 from web_tier.controller.results_file import MAX_CHECK_SECONDS, MAX_OPEN_SECONDS, QUIET_SECONDS, ResultsFileWriter
 
@@ -25,24 +25,24 @@ LATER = timedelta(seconds=QUIET_SECONDS + 1)
 class Scene:
     """A job, the output bucket and a writer of results files, with clocks that the test sets."""
 
-    store: JobStore
-    job: Job
-    outputs: Bucket
+    store: JobStore = field(default_factory=lambda: JobStore(MemoryTable()))
+    outputs: MemoryBucket = field(default_factory=MemoryBucket)
     clock: Clock = field(default_factory=Clock)
     now: datetime = NOW + LATER
     active: bool = True
     writer: ResultsFileWriter = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start the first one."""
+        self.job = Job(new_id(), "holiday", NOW)
+        self.store.create(self.job)
         self.start()
 
     def start(self) -> None:
         """Start a writer that remembers nothing, as after a crash."""
         self.writer = ResultsFileWriter(self.store, self.outputs, lambda: self.active, self.clock, lambda: self.now)
 
-    def look(self) -> None:
-        """Let it look when every job is due."""
+    def check(self) -> None:
+        """Run a round when every job is due."""
         self.clock.now += MAX_CHECK_SECONDS + 1
         self.writer.tick()
 
@@ -60,61 +60,61 @@ class Scene:
         return status.merged is not None and status.merged.edition == status.edition
 
     def retry(self, image: ImageRecord, at: datetime) -> None:
-        """Note that an image was requested again, as the web tier does."""
+        """Record that an image was requested again, as the web tier does."""
         self.store.reopen(self.job.job_id, at)
         request_again(self.store, [image], at)
 
 
 @pytest.fixture
-def scene(store: JobStore, job: Job, config: Config, provisioned: Clients) -> Scene:
-    return Scene(store, job, Bucket.named(provisioned, config.names.output_bucket))
+def scene() -> Scene:
+    return Scene()
 
 
 def test_a_finished_job_gets_a_file_of_all_results_once(scene: Scene) -> None:
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
     put_results(scene.store, scene.job, done(one), failed(two))
-    scene.look()
+    scene.check()
     assert scene.lines() == [("a.jpg", "done"), ("b.jpg", "failed")]
     first = scene.written_at()
     assert first == scene.now
     assert scene.writer.is_done_with(scene.job.job_id)
     scene.now += timedelta(minutes=1)
-    scene.look()
+    scene.check()
     scene.start()
-    scene.look()
+    scene.check()
     assert scene.written_at() == first
 
 
-def test_a_running_job_and_one_that_has_just_finished_get_none(scene: Scene) -> None:
+def test_a_running_job_and_one_that_has_just_finished_get_no_file(scene: Scene) -> None:
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
     put_results(scene.store, scene.job, done(one))
-    scene.look()
+    scene.check()
     put_results(scene.store, scene.job, done(one), done(two))
     scene.now = NOW + timedelta(seconds=1)
-    scene.look()
+    scene.check()
     assert scene.written_at() is None
     assert not scene.writer.is_done_with(scene.job.job_id)
     with pytest.raises(NotFoundError):
         scene.lines()
 
 
-def test_a_file_is_written_anew_when_results_change(scene: Scene) -> None:
+def test_a_file_is_written_again_when_results_change(scene: Scene) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
     put_results(scene.store, scene.job, failed(one))
-    scene.look()
+    scene.check()
     put_results(scene.store, scene.job, done(one))
-    scene.look()
+    scene.check()
     assert scene.lines() == [("a.jpg", "done")]
 
 
-def test_images_that_the_web_tier_takes_back_are_in_no_file(scene: Scene) -> None:
+def test_images_that_the_web_tier_withdraws_are_in_no_file(scene: Scene) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
     put_results(scene.store, scene.job, done(one))
     [recorded] = add_images(scene.store, scene.job, "b.jpg")
-    scene.look()
+    scene.check()
     assert scene.written_at() is None
     scene.store.delete_images([recorded.ref])
-    scene.look()
+    scene.check()
     assert scene.lines() == [("a.jpg", "done")]
 
 
@@ -122,25 +122,27 @@ def test_images_that_the_web_tier_takes_back_are_in_no_file(scene: Scene) -> Non
 def test_a_retry_that_fails_again_is_in_the_file(scene: Scene, restarted: bool) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
     put_results(scene.store, scene.job, failed(one))
-    scene.look()
+    scene.check()
     scene.retry(one, NOW + timedelta(seconds=1))
-    scene.look()
+    scene.check()
     assert not scene.is_current()
     assert not scene.writer.is_done_with(scene.job.job_id)
     before = scene.written_at()
     scene.now += timedelta(seconds=5)
-    scene.look()
+    scene.check()
     assert scene.written_at() == before
     scene.store.put_failed(failed(one, "worse", attempt=1))
     if restarted:
         scene.start()
-    scene.look()
+    scene.check()
     assert scene.is_current()
     assert "worse" in scene.outputs.get(merged_key(scene.job.job_id)).decode()
     assert scene.writer.is_done_with(scene.job.job_id)
 
 
-def test_whoever_may_no_longer_act_leaves_the_file_as_it_was(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_controller_that_may_no_longer_act_leaves_the_file_as_it_was(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(results_file, "PAGE", 1)
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
     put_results(scene.store, scene.job, done(one), done(two))
@@ -158,36 +160,35 @@ def test_a_merger_that_was_replaced_lets_the_later_one_write_the_file_again(scen
     newer = MergedFile(merged_key(scene.job.job_id), "newer", NOW)
     assert scene.store.put_merged(scene.job.job_id, newer, token=9)
     scene.writer.token = 7
-    scene.look()
+    scene.check()
     assert scene.store.status(scene.job.job_id).merged is None
     assert scene.store.is_open(scene.job.job_id)
     scene.writer.token = 10
-    scene.look()
+    scene.check()
     assert scene.is_current()
 
 
-def test_one_file_that_cannot_be_written_keeps_no_other_waiting(scene: Scene) -> None:
+def test_a_file_that_cannot_be_written_delays_no_other(scene: Scene) -> None:
     other = Job(f"00{scene.job.job_id[2:]}", "other", NOW)  # older, so that it comes first
     scene.store.create(other)
     for each in (other, scene.job):
         put_results(scene.store, each, *[done(image) for image in add_images(scene.store, each, "a.jpg")])
 
-    @dataclass(frozen=True)
-    class Picky(Bucket):
-        def put_parts(self, key: str, parts: object, content_type: str) -> None:
+    class Refusing(MemoryBucket):
+        def put_parts(self, key: str, parts: Iterator[bytes], content_type: str) -> None:
             if key.startswith(other.job_id):
-                Bucket(self.store, "no-such").get("x")
-            super().put_parts(key, parts, content_type)  # type: ignore[arg-type]
+                raise client_error(503)
+            super().put_parts(key, parts, content_type)
 
-    scene.outputs = Picky(scene.outputs.store, scene.outputs.name)
+    scene.outputs = Refusing()
     scene.start()
-    scene.look()
+    scene.check()
     assert scene.is_current()
 
 
 def test_a_job_without_images_need_not_stay_open(scene: Scene) -> None:
     scene.store.reopen(scene.job.job_id, NOW)
-    scene.look()
+    scene.check()
     assert scene.writer.is_done_with(scene.job.job_id)
     assert scene.written_at() is None
 
@@ -196,17 +197,17 @@ def test_a_job_is_not_kept_open_for_its_file_for_ever(scene: Scene) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
     put_results(scene.store, scene.job, failed(one))
     scene.retry(one, NOW + timedelta(seconds=1))
-    scene.look()
+    scene.check()
     assert not scene.writer.is_done_with(scene.job.job_id)
     scene.clock.now += MAX_OPEN_SECONDS + 1
     assert scene.writer.is_done_with(scene.job.job_id)
 
 
-def test_a_settled_job_is_looked_at_less_and_less_until_it_is_touched(scene: Scene) -> None:
+def test_a_settled_job_is_checked_less_and_less_often_until_it_is_touched(scene: Scene) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
     put_results(scene.store, scene.job, done(one))
     for _ in range(8):
-        scene.look()
+        scene.check()
     [two] = add_images(scene.store, scene.job, "b.jpg")
     scene.store.put_done([done(two)])
     scene.store.store_counts(scene.job.job_id, Counts(2, 0, 2, NOW, NOW))
