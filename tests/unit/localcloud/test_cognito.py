@@ -1,23 +1,22 @@
 """User pools: codes and mails are bounded, passwords follow the policy, challenges and second factors are checked."""
 
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 import pytest
 from moto.cognitoidp.exceptions import CodeMismatchException, ExpiredCodeException
 
-from localcloud.cognito import codes, sign_in
-from localcloud.cognito.codes import (
+from localcloud.cognito import passwords, sign_in
+from localcloud.cognito.mailbox import Mailbox
+from localcloud.cognito.passwords import (
     LIFETIME_SECONDS,
     MAX_IN_WINDOW,
     WINDOW_SECONDS,
     AttemptsExceededError,
     Codes,
     Key,
+    fault_of,
 )
-from localcloud.cognito.mailbox import Mailbox
-from localcloud.cognito.passwords import fault_of
 from localcloud.cognito.sign_in import CODE_OF_AN_APP, NEW_PASSWORD, Authenticator, Challenges
 
 ANN: Key = ("pool", "ann@example.org")
@@ -33,8 +32,7 @@ class Drawn:
     codes: Codes = field(init=False)
 
     def __post_init__(self) -> None:
-        numbers = count(1)
-        self.codes = Codes(lambda: self.now, lambda: f"{next(numbers):06d}")
+        self.codes = Codes(lambda: self.now)
 
 
 @pytest.fixture
@@ -103,7 +101,7 @@ def test_code_has_six_random_digits() -> None:
 
 
 def test_stored_codes_are_bounded(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codes, "MAX_ADDRESSES", 2)
+    monkeypatch.setattr(passwords, "MAX_ADDRESSES", 2)
     first = drawn.codes.new(ANN)
     for name in ("b", "c"):
         drawn.codes.new(("pool", name))
