@@ -11,8 +11,7 @@ from moto.core.responses import ActionResult, BaseResponse, EmptyResult
 from werkzeug.wrappers import Response
 
 from localcloud.clients import loopback
-from localcloud.cloudformation.model import ChangeSet, Stack
-from localcloud.cloudformation.stacks import StackRequest, Stacks
+from localcloud.cloudformation.stacks import ChangeSet, Stack, StackRequest, Stacks
 from localcloud.cloudformation.template import StackError, read_template
 
 Answer = dict[str, Any]

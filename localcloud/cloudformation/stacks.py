@@ -1,17 +1,19 @@
-"""The stacks of one account and region: created and deleted in the background."""
+"""Stacks and their change sets: created and deleted in the background."""
 
 import logging
 import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from localcloud.cloudformation.handlers import ClientOf, StackServices, handler_of
-from localcloud.cloudformation.model import ChangeSet, Evaluation, Resource, Stack
 from localcloud.cloudformation.template import (
+    Evaluation,
+    Resource,
     StackError,
     Template,
     complete_parameters,
@@ -29,6 +31,72 @@ UPDATES_UNSUPPORTED = (
     "The local cloud creates a stack once: delete it and create it again, since it plays no updates."
 )
 """Reason of a rejected change set that would change a stack."""
+
+
+@dataclass(frozen=True)
+class StackEvent:
+    """The change of a resource, or of the stack itself, to a status."""
+
+    logical_id: str
+    physical_id: str
+    type: str
+    status: str
+    reason: str | None
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass
+class Stack:
+    """One stack.
+
+    Attributes:
+        parameters: text of each parameter, by name.
+        values: of the parameters and pseudo parameters, for ``Ref``.
+        tags: of the stack, which its resources get, too.
+        is_protected: whether its deletion is refused.
+    """
+
+    id: str
+    name: str
+    template: Template
+    parameters: dict[str, str]
+    values: dict[str, Any]
+    tags: dict[str, str]
+    status: str = ""
+    reason: str | None = None
+    resources: dict[str, Resource] = field(default_factory=dict)
+    events: list[StackEvent] = field(default_factory=list)
+    outputs: list[dict[str, str]] = field(default_factory=list)
+    is_protected: bool = False
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def set_status(self, status: str, reason: str | None = None) -> None:
+        """Change the stack's status and record an event."""
+        self.status, self.reason = status, reason
+        self.events.append(StackEvent(self.name, self.id, "AWS::CloudFormation::Stack", status, reason))
+
+    def set_resource_status(self, resource: Resource, status: str, reason: str | None = None) -> None:
+        """Change the status of a resource and record an event."""
+        resource.status, resource.reason, resource.changed_at = status, reason, datetime.now(UTC)
+        self.events.append(StackEvent(resource.logical_id, resource.physical_id, resource.type, status, reason))
+
+
+@dataclass
+class ChangeSet:
+    """A change set that creates a stack, or that would change nothing.
+
+    Attributes:
+        additions: logical id and type of each resource to create.
+    """
+
+    id: str
+    name: str
+    stack: Stack
+    additions: list[tuple[str, str]]
+    status: str
+    execution_status: str
+    reason: str | None = None
 
 
 def in_background(work: Callable[[], None]) -> None:
@@ -172,13 +240,22 @@ class Stacks:
 
     def _stack_of(self, name: str, stack_id: str, request: StackRequest, before: Mapping[str, str]) -> Stack:
         """Return the stack of a request, with checked parameters and conditions."""
+
+        def stored_parameter(name: str) -> str:
+            ssm = self.client("ssm")
+            try:
+                return str(ssm.get_parameter(Name=name)["Parameter"]["Value"])
+            except ssm.exceptions.ParameterNotFound:
+                reason = f"Unable to fetch parameters [{name}] from parameter store for this account."
+                raise StackError(reason) from None
+
         given = {}
         for one in request.parameters:
             key = one["ParameterKey"]
             given[key] = before[key] if one.get("UsePreviousValue") else str(one["ParameterValue"])
         template = request.template
         texts = complete_parameters(template, given)
-        values = resolve_parameters(template, texts, self._stored_parameter)
+        values = resolve_parameters(template, texts, stored_parameter)
         values |= {
             "AWS::AccountId": self.account,
             "AWS::Partition": "aws",
@@ -190,13 +267,6 @@ class Stacks:
         stack = Stack(stack_id, name, template, texts, values, request.tags)
         in_order({each.logical_id: each.needs for each in self._wanted(stack)})
         return stack
-
-    def _stored_parameter(self, name: str) -> str:
-        ssm = self.client("ssm")
-        try:
-            return str(ssm.get_parameter(Name=name)["Parameter"]["Value"])
-        except ssm.exceptions.ParameterNotFound:
-            raise StackError(f"Unable to fetch parameters [{name}] from parameter store for this account.") from None
 
     def _wanted(self, stack: Stack) -> list[Resource]:
         """Return the resources with a condition that is met; their properties are not evaluated yet."""
@@ -230,7 +300,11 @@ class Stacks:
             stack.resources[name] = resource
             stack.set_resource_status(resource, "CREATE_COMPLETE")
         try:
-            stack.outputs = _outputs(evaluation)
+            stack.outputs = [
+                {"OutputKey": name, "OutputValue": str(evaluation.value(output["Value"]))}
+                for name, output in evaluation.template.outputs.items()
+                if "Condition" not in output or evaluation.condition(output["Condition"])
+            ]
         except StackError as error:
             stack.set_status("CREATE_FAILED", _reason(error))
         else:
@@ -254,14 +328,6 @@ class Stacks:
                 del resources[name]
         reason = f"The following resource(s) failed to delete: [{', '.join(sorted(failed))}]." if failed else None
         stack.set_status("DELETE_FAILED" if failed else "DELETE_COMPLETE", reason)
-
-
-def _outputs(evaluation: Evaluation) -> list[dict[str, str]]:
-    return [
-        {"OutputKey": name, "OutputValue": str(evaluation.value(output["Value"]))}
-        for name, output in evaluation.template.outputs.items()
-        if "Condition" not in output or evaluation.condition(output["Condition"])
-    ]
 
 
 def _reason(error: Exception) -> str:

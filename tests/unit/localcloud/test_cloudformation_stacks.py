@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from localcloud.cloudformation.handlers import HANDLERS, PhysicalResource, ResourceHandler, StackServices
-from localcloud.cloudformation.model import ChangeSet, Resource, Stack
-from localcloud.cloudformation.stacks import NO_CHANGES, StackRequest, Stacks
-from localcloud.cloudformation.template import StackError, read_template
+from localcloud.cloudformation.stacks import NO_CHANGES, ChangeSet, Stack, StackRequest, Stacks
+from localcloud.cloudformation.template import Resource, StackError, read_template
 
 TYPE = "Test::Thing::Thing"
 

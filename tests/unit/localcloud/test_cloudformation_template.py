@@ -6,8 +6,10 @@ import botocore.session
 import pytest
 
 from localcloud.cloudformation.handlers import coerce
-from localcloud.cloudformation.model import NO_VALUE, Evaluation, Resource
 from localcloud.cloudformation.template import (
+    NO_VALUE,
+    Evaluation,
+    Resource,
     StackError,
     complete_parameters,
     read_template,
