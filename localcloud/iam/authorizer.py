@@ -3,26 +3,24 @@
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from moto.iam.models import get_account_id_from
 
-from localcloud.dispatch import DirectResponse, ErrorReason, error_response
+from localcloud.dispatch import ErrorReason, error_response
 from localcloud.ec2.fleet import Fleet
 from localcloud.iam.actions import ASSUME_ROLE, permission_checks_of
 from localcloud.iam.calls import ApiCall, Credential, UnknownCallError, credential_of
-from localcloud.iam.decisions import PolicyDecision, RoleSession, RoleSessions, decide, decide_assuming, role_by_arn
-from localcloud.iam.policies import Context, PermissionCheck, UnsupportedPolicyError, parse_policy
+from localcloud.iam.decisions import PolicyDecision, RoleSession, decide, decide_assuming, role_by_arn, session_of
+from localcloud.iam.policies import PermissionCheck, UnsupportedPolicyError, parse_policy
 from localcloud.iam.s3_actions import put_object_checks
 from localcloud.page_guard import WsgiApp
 from localcloud.s3.posts import Form, RefusedError, Signer
 
 MAX_ROWS = 20_000
 """Largest number of rows; further resources are counted under ``…``."""
-
-_OTHERS = "…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +42,11 @@ class DecisionRecord:
 
     def record(self, role: str, decision: PolicyDecision) -> None:
         """Count a decision about an action of a role."""
-        check, rest = decision.check, (decision.allowed, decision.rests_on, decision.why)
-        row = _Row(role, check.action, check.resource, *rest)
+        check = decision.check
+        row = _Row(role, check.action, check.resource, decision.allowed, decision.rests_on, decision.why)
         with self._lock:
             if row not in self._counts and len(self._counts) >= MAX_ROWS:
-                row = _Row(role, check.action, _OTHERS, *rest)
+                row = replace(row, resource="…")
             self._counts[row] = self._counts.get(row, 0) + 1
 
     def rows(self) -> list[dict[str, Any]]:
@@ -61,12 +59,8 @@ class DecisionRecord:
             counted = list(self._counts.items())
         return [
             {
-                "role": row.role,
-                "action": row.action,
-                "resource": row.resource,
-                "allowed": row.allowed,
+                **asdict(row),
                 "statements": [{"policy": policy, "sid": sid} for policy, sid in row.statements],
-                "why": row.why,
                 "count": count,
             }
             for row, count in counted
@@ -92,7 +86,7 @@ class Authorizer:
     """
 
     def __init__(self, record: DecisionRecord, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._record, self._clock, self._sessions = record, clock, RoleSessions()
+        self._record, self._clock = record, clock
 
     def check(self, environ: dict[str, Any], credential: Credential) -> None:
         """Check that the signer of a request has all permissions that it needs.
@@ -100,7 +94,7 @@ class Authorizer:
         Raises:
             DeniedError: a permission is missing, or the request cannot be identified.
         """
-        session = self._sessions.of(credential.access_key, credential.region)
+        session = session_of(credential.access_key, credential.region)
         if session is None:
             return
         call = ApiCall(environ, credential.service, credential.region, get_account_id_from(credential.access_key))
@@ -113,26 +107,14 @@ class Authorizer:
 
     def check_actions(self, credential: Credential, checks: Iterable[PermissionCheck], address: str) -> None:
         """Check that the holder of a key has permissions, for a request from `address`; raises as `check` does."""
-        session = self._sessions.of(credential.access_key, credential.region)
+        session = session_of(credential.access_key, credential.region)
         if session is not None:
             self._check_all(session, credential.region, checks, address)
 
     def _check_all(self, session: RoleSession, region: str, checks: Iterable[PermissionCheck], address: str) -> None:
-        always = self._context(session, region, address)
-        for each in checks:
-            check = PermissionCheck(each.action, each.resource, {**always, **each.context})
-            decision = _decision_about(session, check)
-            if not decision.allowed:
-                raise self._denied(session, decision)
-            self._record.record(session.role, decision)
-
-    def _context(self, session: RoleSession, region: str, address: str) -> Context:
-        """Return the condition keys that every request has.
-
-        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
-        """
         now = self._clock()
-        return {
+        # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+        always = {
             "aws:currenttime": (now.isoformat(),),
             "aws:epochtime": (str(int(now.timestamp())),),
             "aws:principalaccount": (session.account,),
@@ -142,6 +124,13 @@ class Authorizer:
             "aws:securetransport": ("false",),
             "aws:sourceip": (address or "127.0.0.1",),
         }
+        for each in checks:
+            decision = _decision_about(
+                session, PermissionCheck(each.action, each.resource, {**always, **each.context})
+            )
+            if not decision.allowed:
+                raise self._denied(session, decision)
+            self._record.record(session.role, decision)
 
     def _denied(self, session: RoleSession, decision: PolicyDecision) -> DeniedError:
         self._record.record(session.role, decision)
@@ -184,21 +173,15 @@ class AuthorizedCalls:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
-        refused = self._denial(environ) if self._fleet.switches.enforce_iam else None
-        if refused is None:
-            return self._aws(environ, start_response)
-        start_response(refused.status, [*refused.headers, ("Content-Length", str(len(refused.body)))])
-        return (refused.body,)
-
-    def _denial(self, environ: dict[str, Any]) -> DirectResponse | None:
-        credential = credential_of(environ)
-        if credential is None:
-            return None
-        try:
-            self._authorizer.check(environ, credential)
-        except DeniedError as error:
-            return error_response(environ, credential.service, ErrorReason.DENIED, str(error))
-        return None
+        credential = credential_of(environ) if self._fleet.switches.enforce_iam else None
+        if credential is not None:
+            try:
+                self._authorizer.check(environ, credential)
+            except DeniedError as error:
+                refused = error_response(environ, credential.service, ErrorReason.DENIED, str(error))
+                start_response(refused.status, [*refused.headers, ("Content-Length", str(len(refused.body)))])
+                return (refused.body,)
+        return self._aws(environ, start_response)
 
 
 def form_check(authorizer: Authorizer, fleet: Fleet) -> Callable[[Form, Signer], None]:

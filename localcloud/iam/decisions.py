@@ -8,8 +8,8 @@ Roles, policies and sessions are moto's. `signatures` has checked the signature.
 the end of a session.
 """
 
-import threading
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,6 @@ from localcloud.iam.policies import (
     Effect,
     IamPolicy,
     PermissionCheck,
-    Statement,
     UnsupportedPolicyError,
     parse_policy,
 )
@@ -45,14 +44,30 @@ class PolicyDecision:
 
 
 def decide(policies: Sequence[IamPolicy], check: PermissionCheck) -> PolicyDecision:
-    """Return the decision of a role's policies. A policy that cannot be evaluated denies, with this reason."""
-    return _denied_in_doubt(check, lambda: _decide(policies, check))
+    """Return the decision of a role's policies.
+
+    Raises:
+        UnsupportedPolicyError: a policy cannot be evaluated.
+    """
+    effects: tuple[tuple[Effect, str], ...] = (
+        ("Deny", "with an explicit deny in an identity-based policy"),
+        ("Allow", ""),
+    )
+    for effect, why in effects:
+        statements = ((policy.name, each) for policy in policies for each in policy.statements)
+        rests_on = tuple(
+            (name, each.sid) for name, each in statements if each.effect == effect and each.applies_to(check)
+        )
+        if rests_on:
+            return PolicyDecision(check, effect == "Allow", rests_on, why)
+    why = f"because no identity-based policy allows the {check.action} action"
+    return PolicyDecision(check, allowed=False, why=why)
 
 
 def decide_assuming(
     policies: Sequence[IamPolicy], trust: IamPolicy, arns: Sequence[str], check: PermissionCheck
 ) -> PolicyDecision:
-    """Return the decision about assuming a role, which the role's trust policy must allow.
+    """Return the decision about assuming a role, which the role's trust policy must allow; raises as `decide` does.
 
     A trust policy that names the caller is enough. If it names the account, the caller's own policies decide
     (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html).
@@ -63,47 +78,16 @@ def decide_assuming(
         arns: of the caller's session and role.
         check: the action on the role to assume.
     """
-    return _denied_in_doubt(check, lambda: _decide_assuming(policies, trust, arns, check))
-
-
-def _denied_in_doubt(check: PermissionCheck, decided: Callable[[], PolicyDecision]) -> PolicyDecision:
-    try:
-        return decided()
-    except UnsupportedPolicyError as error:
-        return PolicyDecision(check, allowed=False, why=f"because {error}")
-
-
-def _decide(policies: Sequence[IamPolicy], check: PermissionCheck) -> PolicyDecision:
-    if denies := _matching_statements(policies, "Deny", check):
-        return PolicyDecision(
-            check, allowed=False, rests_on=denies, why="with an explicit deny in an identity-based policy"
-        )
-    if allows := _matching_statements(policies, "Allow", check):
-        return PolicyDecision(check, allowed=True, rests_on=allows)
-    return PolicyDecision(
-        check, allowed=False, why=f"because no identity-based policy allows the {check.action} action"
-    )
-
-
-def _matching_statements(
-    policies: Iterable[IamPolicy], effect: Effect, check: PermissionCheck
-) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (policy.name, statement.sid)
-        for policy in policies
-        for statement in policy.statements
-        if statement.effect == effect and statement.applies_to(check)
-    )
-
-
-def _decide_assuming(
-    policies: Sequence[IamPolicy], trust: IamPolicy, arns: Sequence[str], check: PermissionCheck
-) -> PolicyDecision:
-    own = _decide(policies, check)
+    own = decide(policies, check)
     _, partition, _, _, account, *_ = arns[0].split(":")
-    speaking = [statement for statement in trust.statements if statement.applies_to(check)]
-    named = _effects_for({*arns, "*"}, speaking)
-    delegated = _effects_for({account, f"arn:{partition}:iam::{account}:root"}, speaking)
+    named, delegated = set(), set()
+    for statement in trust.statements:
+        if statement.applies_to(check):
+            principals = {arn for kind, arn in statement.principals if kind == "AWS"}
+            if principals & {*arns, "*"}:
+                named.add(statement.effect)
+            if principals & {account, f"arn:{partition}:iam::{account}:root"}:
+                delegated.add(statement.effect)
     if "Deny" in named | delegated:
         return PolicyDecision(check, allowed=False, why="with an explicit deny in the role trust policy")
     denied_by_own = bool(own.rests_on) and not own.allowed
@@ -113,12 +97,6 @@ def _decide_assuming(
         return own
     why = f"because no role trust policy allows the {check.action} action"
     return PolicyDecision(check, allowed=False, why=why)
-
-
-def _effects_for(names: set[str], statements: Iterable[Statement]) -> set[Effect]:
-    return {
-        each.effect for each in statements if any(kind == "AWS" and arn in names for kind, arn in each.principals)
-    }
 
 
 MAX_SESSIONS = 10_000
@@ -164,29 +142,9 @@ class RoleSession:
         return tuple(parse_policy(name, document) for name, document in documents)
 
 
-class RoleSessions:
-    """The sessions of this cloud by access key; threads may share an instance."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, RoleSession] = {}
-        self._lock = threading.Lock()
-
-    def of(self, access_key: str, region: str) -> RoleSession | None:
-        """Return the session of an access key, or None for a key without a role, which may do everything."""
-        with self._lock:
-            known = self._known.get(access_key)
-        if known is not None:
-            return known
-        found = _assumed(access_key, region)
-        if found is not None:
-            with self._lock:
-                if len(self._known) >= MAX_SESSIONS:
-                    self._known.clear()
-                self._known[access_key] = found
-        return found
-
-
-def _assumed(access_key: str, region: str) -> RoleSession | None:
+@functools.lru_cache(maxsize=MAX_SESSIONS)
+def session_of(access_key: str, region: str) -> RoleSession | None:
+    """Return the session of an access key, or None for a key without a role, which may do everything."""
     account, partition = get_account_id_from(access_key), get_partition(region)
     key = iam_backends[account][partition].access_keys.get(access_key)
     if key is None or key.role_arn is None:

@@ -9,13 +9,13 @@ An element that is unknown here is an error: a condition that was ignored would 
 """
 
 import functools
-import ipaddress
 import json
 import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
 from typing import Any, Literal
 
 Context = Mapping[str, tuple[str, ...]]
@@ -72,10 +72,6 @@ def _same_letters(value: str, wanted: str) -> bool:
     return value.casefold() == wanted.casefold()
 
 
-def _in_network(value: str, wanted: str) -> bool:
-    return ipaddress.ip_address(value) in ipaddress.ip_network(wanted, strict=False)
-
-
 _NULL = "Null"
 
 _TESTS: dict[str, Test] = {
@@ -93,7 +89,7 @@ _TESTS: dict[str, Test] = {
     "DateGreaterThan": _dates(operator.gt),
     "DateGreaterThanEquals": _dates(operator.ge),
     "Bool": _same_letters,
-    "IpAddress": _in_network,
+    "IpAddress": lambda value, wanted: ip_address(value) in ip_network(wanted, strict=False),
     "ArnEquals": lambda value, wanted: arn_matches(wanted, value),
     "ArnLike": lambda value, wanted: arn_matches(wanted, value),
 }
@@ -140,25 +136,18 @@ class Condition:
         found = context.get(self.key, ())
         if self.operator == _NULL:
             return ("true" if not found else "false") in (value.lower() for value in self.values)
-        if not found:
-            return self._holds_of_nothing()
-        met = [self._is_met(value) for value in found]
-        # Without a prefix, a negated operator must hold for all values of the request, any other for one.
-        every = self.of == "ForAllValues" or (not self.of and self.operator in _NEGATED)
-        return all(met) if every else any(met)
-
-    def _holds_of_nothing(self) -> bool:
-        if self.if_exists or self.of == "ForAllValues":
-            return True
-        return self.operator in _NEGATED and self.of != "ForAnyValue"
-
-    def _is_met(self, value: str) -> bool:
         negated = self.operator in _NEGATED
-        test = _TESTS[_NEGATED.get(self.operator, self.operator)]
-        try:
-            return any(test(value, wanted) for wanted in self.values) != negated
-        except ValueError as error:
-            raise UnsupportedPolicyError(f"{self.operator} cannot compare {self.key}={value!r}: {error}") from error
+        if not found:
+            return self.if_exists or self.of == "ForAllValues" or (negated and self.of != "ForAnyValue")
+        test, met = _TESTS[_NEGATED.get(self.operator, self.operator)], []
+        for value in found:
+            try:
+                met.append(any(test(value, wanted) for wanted in self.values) != negated)
+            except ValueError as error:
+                message = f"{self.operator} cannot compare {self.key}={value!r}: {error}"
+                raise UnsupportedPolicyError(message) from error
+        # Without a prefix, a negated operator must hold for all values of the request, any other for one.
+        return all(met) if self.of == "ForAllValues" or (not self.of and negated) else any(met)
 
 
 def parse_conditions(element: Any) -> tuple[Condition, ...]:
@@ -169,19 +158,19 @@ def parse_conditions(element: Any) -> tuple[Condition, ...]:
     """
     if not isinstance(element, Mapping) or not all(isinstance(keys, Mapping) for keys in element.values()):
         raise UnsupportedPolicyError(f"Condition {element!r} is no map of operators to keys and values")
-    return tuple(
-        _condition(name, key, value_texts(values)) for name, keys in element.items() for key, values in keys.items()
-    )
-
-
-def _condition(name: str, key: str, values: tuple[str, ...]) -> Condition:
-    of, colon, bare = name.rpartition(":")
-    known = bare.removesuffix("IfExists")
-    if (colon and of not in {"ForAllValues", "ForAnyValue"}) or known not in OPERATORS:
-        raise UnsupportedPolicyError(f"the condition operator {name!r} is not known; there are {sorted(OPERATORS)}")
-    if known == _NULL and (of or bare != known):
-        raise UnsupportedPolicyError(f"{name!r}: Null stands alone")
-    return Condition(known, key.lower(), values, of, bare != known)
+    conditions = []
+    for name, key, values in ((name, *each) for name, keys in element.items() for each in keys.items()):
+        texts = value_texts(values)
+        of, colon, bare = name.rpartition(":")
+        known = bare.removesuffix("IfExists")
+        if (colon and of not in {"ForAllValues", "ForAnyValue"}) or known not in OPERATORS:
+            raise UnsupportedPolicyError(
+                f"the condition operator {name!r} is not known; there are {sorted(OPERATORS)}"
+            )
+        if known == _NULL and (of or bare != known):
+            raise UnsupportedPolicyError(f"{name!r}: Null stands alone")
+        conditions.append(Condition(known, key.lower(), texts, of, bare != known))
+    return tuple(conditions)
 
 
 def value_texts(values: Any) -> tuple[str, ...]:
@@ -297,13 +286,16 @@ def _statement(number: int, element: Mapping[str, Any]) -> Statement:
         raise UnsupportedPolicyError(f"the elements {unknown} of a statement are not known here")
     if element["Effect"] not in {"Allow", "Deny"}:
         raise UnsupportedPolicyError(f"the effect {element['Effect']!r} must be Allow or Deny")
+    principals = element.get("Principal", {})
+    if principals == "*":
+        principals = {"AWS": "*"}
     return Statement(
         sid=element.get("Sid") or f"#{number}",
         effect=element["Effect"],
         actions=_selection(element, "Action", str.lower),
         resources=PatternMatcher(("*",)) if "Principal" in element else _selection(element, "Resource", str),
         conditions=parse_conditions(element.get("Condition", {})),
-        principals=_principals(element.get("Principal", {})),
+        principals=tuple((kind, each) for kind, values in principals.items() for each in value_texts(values)),
     )
 
 
@@ -313,9 +305,3 @@ def _selection(element: Mapping[str, Any], name: str, spelling: Any) -> PatternM
     other_than = name not in element
     values = value_texts(element[f"Not{name}" if other_than else name])
     return PatternMatcher(tuple(spelling(value) for value in values), other_than)
-
-
-def _principals(element: Any) -> tuple[tuple[str, str], ...]:
-    if element == "*":
-        return (("AWS", "*"),)
-    return tuple((kind, each) for kind, values in element.items() for each in value_texts(values))

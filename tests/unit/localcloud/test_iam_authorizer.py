@@ -15,7 +15,6 @@ from localcloud.control import ControlApplication
 from localcloud.ec2.fleet import Fleet
 from localcloud.iam.authorizer import AuthorizedCalls, Authorizer, DecisionRecord, DeniedError, form_check
 from localcloud.iam.calls import Credential
-from localcloud.iam.decisions import RoleSessions
 from localcloud.options import Switches
 from localcloud.s3.posts import Form, RefusedError, Signer
 from tests.support.iam_requests import ACCOUNT, REGION, document, environ, statement
@@ -265,19 +264,13 @@ def test_decisions_are_listed_with_statements_and_counts(role: Role) -> None:
     ]
 
 
-def test_records_and_sessions_are_bounded(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_is_bounded(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("localcloud.iam.authorizer.MAX_ROWS", 2)
     role.may(statement("Allow", "s3:PutObject", "*"))
     for name in "abcda":
         assert role.allowed(environ("s3", "PUT", f"/b/{name}"))
     found = [(row["resource"].rpartition("/")[2], row["count"]) for row in role.record.rows()]
     assert found == [("a", 2), ("b", 1), ("…", 2)]
-    monkeypatch.setattr("localcloud.iam.decisions.MAX_SESSIONS", 1)
-    sessions = RoleSessions()
-    for key in (role.key, role.assume(), role.key):
-        found_session = sessions.of(key, REGION)
-        assert found_session is not None
-        assert (found_session.role, len(sessions._known)) == ("tested", 1)
 
 
 def test_direct_check_raises_a_denial(role: Role) -> None:
