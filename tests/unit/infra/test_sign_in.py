@@ -17,13 +17,13 @@ from tests.support.stack_template import (
     RESOURCES,
     TEMPLATE,
     as_json,
+    calls_of,
     of_this_stack,
     of_type,
     statements,
     user_data,
     value_of,
 )
-from tests.unit.infra.test_roles import calls_of
 from web_tier.auth import identity
 
 POOL, CLIENT = (RESOURCES[name]["Properties"] for name in ("UserPool", "UserPoolClient"))

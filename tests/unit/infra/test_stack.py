@@ -1,12 +1,20 @@
-"""The stack as a whole: well-formed, tagged, and watched over."""
+"""The stack as a whole: tagged, with alarms and metrics; its storage is private and outlives it."""
 
+import logging
 import re
+from typing import Any
 
 import pytest
+from flask import Flask
 
+from core.logs import JsonFormatter
 from scripts.aws.deploy.settings import StackSettings, load_template, parameter_values
 from scripts.aws.teardown.drain import MAX_GROUP_SIZE
-from tests.conftest import ROOT
+from services.sqs import QueueCounts
+from services.table import EXPIRES_AT
+from tests.conftest import ROOT, shipped_values
+from tests.support.autoscaler import Clock, fleet_settings, instance
+from tests.support.log_filter import matches, value_in
 from tests.support.stack_template import (
     GIVEN,
     RESOURCES,
@@ -18,6 +26,11 @@ from tests.support.stack_template import (
     user_data,
     value_of,
 )
+from web_tier.autoscaler.billing import BillingMeter
+from web_tier.autoscaler.observe import Demand, Observation
+from web_tier.autoscaler.reporting import METRICS_SECONDS, MetricsLogger
+from web_tier.middleware import log_requests
+from web_tier.uploads.ingest import UNKEPT
 
 WEB_INSTANCES = load_template().parameters["WebInstances"]
 
@@ -154,3 +167,258 @@ def test_a_web_instance_may_signal_before_its_group_waits_and_to_its_own_stack_a
 def test_no_parameter_or_output_is_a_secret() -> None:
     assert not any(each.get("NoEcho") for each in TEMPLATE["Parameters"].values())
     assert not [name for name in TEMPLATE["Outputs"] if re.search(r"secret|password|key$", name, re.IGNORECASE)]
+
+
+# ---- Metrics and alarms of what the tiers themselves log
+
+FILTERS = of_type("Logs::MetricFilter")
+
+
+def metrics_of(group: str, lines: list[str]) -> dict[str, list[float]]:
+    """Return the values that the filters of a log group make of `lines`, by the metrics' names."""
+    values: dict[str, list[float]] = {}
+    for each in FILTERS.values():
+        if each["LogGroupName"] == {"Ref": group}:
+            (made,) = each["MetricTransformations"]
+            found = [line for line in lines if matches(each["FilterPattern"], line)]
+            values[made["MetricName"]] = [
+                value_in(made["MetricValue"], each["FilterPattern"], line) for line in found
+            ]
+    return values
+
+
+def look(workers: int, waiting: int, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the lines that a controller writes which sees so many workers, of at most 19, and so many images."""
+    fleet = tuple(instance(f"i-{number}") for number in range(workers))
+    seen = Observation(QueueCounts(waiting, 3, 0), 0, fleet, demand=Demand(((12.34, waiting),)))
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        MetricsLogger(Clock()).update(seen, fleet_settings(), BillingMeter(60, lambda _: 0.0))
+        logging.getLogger("elsewhere").info("the fleet is told of by other lines too", extra={"workers": 99})
+    return [JsonFormatter("controller").format(record) for record in caplog.records]
+
+
+def answered(status: int, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the lines that the web tier writes when it answers a request with `status`."""
+    app = Flask("tier")
+    log_requests(app)
+    app.add_url_rule("/", view_func=lambda: ("", status))
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        app.test_client().get("/")
+    return [JsonFormatter("web").format(record) for record in caplog.records]
+
+
+def test_the_controllers_own_line_makes_the_metrics_of_the_fleet(caplog: pytest.LogCaptureFixture) -> None:
+    assert metrics_of("ControllerLogs", look(2, 7, caplog)) == {
+        "Workers": [2],
+        "AtMaximum": [0],
+        "Dollars": [0],
+    }
+
+
+def test_at_maximum_is_said_only_while_images_wait(caplog: pytest.LogCaptureFixture) -> None:
+    assert metrics_of("ControllerLogs", look(19, 7, caplog))["AtMaximum"] == [1]
+    assert metrics_of("ControllerLogs", look(19, 0, caplog))["AtMaximum"] == [0]
+    assert metrics_of("ControllerLogs", look(18, 7, caplog))["AtMaximum"] == [0]
+
+
+@pytest.mark.parametrize(("status", "values"), [(200, []), (404, []), (499, []), (500, [1.0]), (503, [1.0])])
+def test_the_web_tiers_own_line_of_a_request_counts_its_faults(
+    status: int, values: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert metrics_of("WebLogs", answered(status, caplog)) == {"WebErrors": values}
+
+
+def test_a_line_of_another_form_is_no_figure() -> None:
+    lines = ["GET / 500", '["fleet"]', '{"message": "fleet"}', '{"process": "web", "status": "500"}', "{"]
+    found = [metrics_of(group, lines) for group in ("ControllerLogs", "WebLogs")]
+    assert not any(values for metrics in found for values in metrics.values())
+
+
+def named(widgets: list[list[Any]]) -> set[tuple[str, str]]:
+    """Return namespace and name of each metric, where `.` repeats what the one before it has in that place."""
+    found = set()
+    for metrics in widgets:
+        before: list[str] = ["", ""]
+        for metric in metrics:
+            if isinstance(metric[0], str):
+                before = [old if new == "." else new for old, new in zip(before, metric, strict=False)]
+                found.add((before[0], before[1]))
+    return found
+
+
+def test_the_metrics_are_called_by_the_prefix_and_every_alarm_and_picture_finds_its_own() -> None:
+    made = {each["MetricTransformations"][0]["MetricName"] for each in FILTERS.values()}
+    assert {value_of(each["MetricTransformations"][0]["MetricNamespace"]) for each in FILTERS.values()} == {
+        "fleetsight"
+    }
+    own = [each for each in of_type("CloudWatch::Alarm").values() if each.get("Namespace") == {"Ref": "Prefix"}]
+    assert len(own) == 3
+    assert {each["MetricName"] for each in own} <= made
+    widgets = as_json(RESOURCES["Dashboard"]["Properties"]["DashboardBody"])["widgets"]
+    metrics = [each["properties"]["metrics"] for each in widgets]
+    assert {name for space, name in named(metrics) if space == "fleetsight"} == made
+
+
+def test_an_alarm_goes_off_when_no_controller_has_written_its_line_for_five_minutes() -> None:
+    alarm = RESOURCES["NobodyControls"]["Properties"]
+    assert alarm["Period"] == METRICS_SECONDS
+    assert alarm["Period"] * alarm["EvaluationPeriods"] == 300
+    assert (alarm["Statistic"], alarm["ComparisonOperator"], alarm["Threshold"]) == (
+        "SampleCount",
+        "LessThanThreshold",
+        1,
+    )
+    # Of a controller that is gone there is no datum at all.
+    assert alarm["TreatMissingData"] == "breaching"
+
+
+def test_an_alarm_goes_off_when_images_have_waited_for_15_minutes_for_workers_that_may_not_be_launched() -> None:
+    alarm = RESOURCES["FleetAtMaximum"]["Properties"]
+    assert alarm["Period"] * alarm["EvaluationPeriods"] == 900
+    assert alarm["Period"] >= 2 * METRICS_SECONDS  # no period without a line
+    assert (alarm["Statistic"], alarm["Threshold"], alarm["TreatMissingData"]) == ("Minimum", 1, "notBreaching")
+
+
+def test_faults_of_the_page_are_seen_with_a_load_balancer_and_without() -> None:
+    assert RESOURCES["PageFails"]["Condition"] == "HasLoadBalancer"
+    assert RESOURCES["WebFails"]["Condition"] == "HasNoLoadBalancer"
+
+
+# ---- What the stack stores
+
+BUCKETS = tuple(of_type("S3::Bucket"))
+ENTRUSTED = ("InputBucket", "OutputBucket")
+"""The site's holds only what can be put there again."""
+QUEUES = tuple(of_type("SQS::Queue"))
+
+
+@pytest.mark.parametrize("name", BUCKETS)
+def test_a_bucket_is_private_and_encrypted_and_belongs_to_the_account_alone(name: str) -> None:
+    bucket = RESOURCES[name]["Properties"]
+    blocked = bucket["PublicAccessBlockConfiguration"]
+    assert set(blocked) == {"BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"}
+    assert all(blocked.values())
+    (encryption,) = value_of(bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"])
+    own = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": GIVEN["DataKeyArn"]}
+    by_key = {"ServerSideEncryptionByDefault": own, "BucketKeyEnabled": True}
+    by_s3 = {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    assert encryption == (by_s3 if name == "SiteBucket" else by_key)
+    assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+    assert "AccessControl" not in bucket
+
+
+UNFINISHED = {
+    "Id": "unfinished-uploads",
+    "Status": "Enabled",
+    "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+}
+
+
+@pytest.mark.parametrize("name", ENTRUSTED)
+def test_unfinished_uploads_go_after_a_day(name: str) -> None:
+    assert RESOURCES[name]["Properties"]["LifecycleConfiguration"]["Rules"][0] == UNFINISHED
+
+
+def test_no_result_goes_by_its_age_and_of_images_only_those_that_the_web_tier_puts_as_unkept() -> None:
+    assert RESOURCES["OutputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"] == [UNFINISHED]
+    _, rule = RESOURCES["InputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert value_of(rule) == {
+        "Id": "unkept-images",
+        "Status": "Enabled",
+        "TagFilters": [{"Key": key, "Value": value} for key, value in UNKEPT.items()],
+        "ExpirationInDays": 30,
+    }
+
+
+def test_unkept_images_go_later_by_their_age_than_their_jobs_expire_or_never_where_zero_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert TEMPLATE["Parameters"]["UnkeptDays"]["Default"] > shipped_values()["retention"]["unkept_days"]
+    _, rule = RESOURCES["InputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert rule["Fn::If"][2] == {"Ref": "AWS::NoValue"}
+    assert value_of(TEMPLATE["Conditions"][rule["Fn::If"][0]]) is True
+    monkeypatch.setitem(GIVEN, "UnkeptDays", "0")
+    assert value_of(TEMPLATE["Conditions"][rule["Fn::If"][0]]) is False
+
+
+@pytest.mark.parametrize("name", BUCKETS)
+def test_a_bucket_refuses_whoever_comes_without_tls_or_with_an_old_one(name: str) -> None:
+    (policy,) = [each for each in of_type("S3::BucketPolicy").values() if each["Bucket"] == {"Ref": name}]
+    statements = policy["PolicyDocument"]["Statement"]
+    refused = {each["Sid"]: each for each in statements if each["Effect"] == "Deny"}
+    assert refused["OnlyOverTls"]["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert refused["OnlyOverTls12OrNewer"]["Condition"] == {"NumericLessThan": {"s3:TlsVersion": "1.2"}}
+    for each in refused.values():
+        assert (each["Principal"], each["Action"]) == ("*", "s3:*")
+        assert value_of(each["Resource"]) == [f"<{name}.Arn>", f"<{name}.Arn>/*"]
+
+
+def test_other_web_sites_may_only_post_into_the_input_bucket_and_only_those_that_are_named() -> None:
+    condition, cors, otherwise = RESOURCES["InputBucket"]["Properties"]["CorsConfiguration"]["Fn::If"]
+    (rule,) = cors["CorsRules"]
+    assert condition == "HasUploadOrigins"
+    assert (rule["AllowedMethods"], rule["AllowedOrigins"]) == (["POST"], {"Ref": "UploadOrigins"})
+    assert otherwise == {"Ref": "AWS::NoValue"}
+    assert "CorsConfiguration" not in RESOURCES["OutputBucket"]["Properties"]
+
+
+@pytest.mark.parametrize("name", [*ENTRUSTED, "JobTable", "UserPool"])
+def test_what_people_have_entrusted_outlives_the_stack(name: str) -> None:
+    assert (RESOURCES[name]["DeletionPolicy"], RESOURCES[name]["UpdateReplacePolicy"]) == ("Retain", "Retain")
+
+
+def test_the_job_table_is_as_the_store_needs_it_and_can_be_restored_to_any_minute() -> None:
+    table = RESOURCES["JobTable"]["Properties"]
+    assert [(key["AttributeName"], key["KeyType"]) for key in table["KeySchema"]] == [("pk", "HASH"), ("sk", "RANGE")]
+    assert {each["AttributeType"] for each in table["AttributeDefinitions"]} == {"S"}
+    assert table["TimeToLiveSpecification"] == {"Enabled": True, "AttributeName": EXPIRES_AT}
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
+    own = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": GIVEN["DataKeyArn"]}
+    assert value_of(table["SSESpecification"]) == own
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_a_queue_is_encrypted_and_refuses_whoever_comes_without_tls(name: str) -> None:
+    queue = value_of(RESOURCES[name]["Properties"])
+    assert (queue["SqsManagedSseEnabled"], queue["KmsMasterKeyId"]) == (False, GIVEN["DataKeyArn"])
+    (policy,) = [each for each in of_type("SQS::QueuePolicy").values() if each["Queues"] == [{"Ref": name}]]
+    (refused,) = policy["PolicyDocument"]["Statement"]
+    assert (refused["Effect"], refused["Principal"], refused["Action"]) == ("Deny", "*", "sqs:*")
+    assert value_of(refused["Resource"]) == f"<{name}.Arn>"
+    assert refused["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_the_queues_treat_a_message_as_config_yaml_says() -> None:
+    queues = shipped_values()["queues"]
+    assert queues["kind"] == "standard"
+    for name in QUEUES:
+        assert RESOURCES[name]["Properties"]["VisibilityTimeout"] == queues["visibility_timeout_seconds"]
+        # As long as SQS keeps any.
+        assert RESOURCES[name]["Properties"]["MessageRetentionPeriod"] == 14 * 86_400
+    redrive = RESOURCES["RequestQueue"]["Properties"]["RedrivePolicy"]
+    assert redrive["maxReceiveCount"] == queues["max_receive_count"]
+    assert value_of(redrive["deadLetterTargetArn"]) == "<DeadLetterQueue.Arn>"
+
+
+def test_dead_letters_come_from_the_request_queue_alone() -> None:
+    allow = value_of(RESOURCES["DeadLetterQueue"]["Properties"]["RedriveAllowPolicy"])
+    assert allow == {
+        "redrivePermission": "byQueue",
+        "sourceQueueArns": ["arn:aws:sqs:eu-central-1:123456789012:fleetsight-requests"],
+    }
+
+
+def test_without_a_key_of_ones_own_keys_of_aws_encrypt_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GIVEN, "DataKeyArn", "")
+    for name in BUCKETS:
+        (encryption,) = value_of(
+            RESOURCES[name]["Properties"]["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        )
+        assert encryption == {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    for name in QUEUES:
+        queue = value_of(RESOURCES[name]["Properties"])
+        assert (queue["SqsManagedSseEnabled"], "KmsMasterKeyId" in queue) == (True, False)
+    assert value_of(RESOURCES["JobTable"]["Properties"]["SSESpecification"]) == {"SSEEnabled": True}
