@@ -15,7 +15,7 @@ from scripts.aws.context import AwsContext, TimedOutError, Waiter
 from scripts.aws.deploy.auth import session_keys_parameter
 from scripts.aws.rollout import RolloutError, RolloutOptions, roll_out
 from services.metadata import DRAIN_TAG
-from tests.integration.aws_builders import Clock, Killed, MortalAccount
+from tests.support.aws_builders import Clock, Killed, MortalAccount
 
 
 @dataclass
