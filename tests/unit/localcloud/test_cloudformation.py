@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import Mock
 
 import botocore.session
 import pytest
+from botocore.exceptions import ClientError
 
 from localcloud.cloudformation.handlers import HANDLERS, PhysicalResource, ResourceHandler, StackServices, coerce
 from localcloud.cloudformation.stacks import NO_CHANGES, ChangeSet, Stack, StackRequest, Stacks
@@ -305,17 +307,14 @@ def test_a_creation_that_fails_stops_there_with_its_reason_and_can_be_deleted(wo
     assert (stack.status, world.done) == ("DELETE_COMPLETE", ["create A", "delete A"])
 
 
-def test_a_condition_decides_whether_a_resource_exists(world: World) -> None:
-    large = "{A: {Type: Thing}, B: {Type: Thing, Condition: IsLarge}}"
+def test_a_condition_decides_about_a_resource_and_a_retained_resource_stays(world: World) -> None:
+    large = "{A: {Type: Thing, DeletionPolicy: Retain}, B: {Type: Thing, Condition: IsLarge}}"
     assert set(world.create(large).resources) == {"A"}
     world.delete()
-    assert set(world.create(large, Size="large").resources) == {"A", "B"}
-
-
-def test_a_retained_resource_stays_when_its_stack_is_deleted(world: World) -> None:
-    stack = world.create("{A: {Type: Thing, DeletionPolicy: Retain}, B: {Type: Thing}}")
+    stack = world.create(large, Size="large")
+    assert set(stack.resources) == {"A", "B"}
     world.delete()
-    assert (stack.status, world.done[2:]) == ("DELETE_COMPLETE", ["delete B"])
+    assert (stack.status, world.done) == ("DELETE_COMPLETE", ["create A", "create A", "create B", "delete B"])
 
 
 def test_a_deletion_that_fails_is_repeated_with_the_rest(world: World) -> None:
@@ -334,15 +333,12 @@ def test_same_template_has_no_changes_and_another_is_rejected(world: World) -> N
     assert (again.status, again.execution_status, again.reason) == ("FAILED", "UNAVAILABLE", NO_CHANGES)
     with pytest.raises(StackError, match=r"cannot be executed .* \[UNAVAILABLE\]"):
         world.stacks.execute_change_set(again)
+    assert world.stacks.find_change_set(again.id, None) is again
     with pytest.raises(StackError, match="plays no updates"):
         world.propose(THREE, kind="UPDATE", Size="3")
-
-
-def test_parameter_can_use_its_previous_value(world: World) -> None:
-    world.create(THREE, Size="2")
-    wanted = request(THREE)
-    wanted.parameters.append({"ParameterKey": "Size", "UsePreviousValue": True})
-    assert world.stacks.create_change_set("c", "s", "UPDATE", wanted).reason == NO_CHANGES
+    as_before = request(THREE)
+    as_before.parameters.append({"ParameterKey": "Size", "UsePreviousValue": True})
+    assert world.stacks.create_change_set("c", "s", "UPDATE", as_before).reason == NO_CHANGES
 
 
 @pytest.mark.parametrize(
@@ -356,6 +352,27 @@ def test_a_template_that_cannot_be_applied_is_refused(world: World, resources: s
     with pytest.raises(StackError, match=message):
         world.create(resources)
     assert world.stacks.present() == []
+
+
+def test_a_protected_stack_is_not_deleted(world: World) -> None:
+    stack = world.create(THREE)
+    stack.is_protected = True
+    with pytest.raises(StackError, match=r"\[s\] cannot be deleted while TerminationProtection is enabled"):
+        world.delete()
+    with pytest.raises(StackError, match=r"ChangeSet \[c2\] does not exist"):
+        world.stacks.find_change_set("c2", "s")
+
+
+def test_each_failure_has_its_reason(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error, reason in (
+        (ClientError({"Error": {"Code": "Full", "Message": "no room"}}, "Create"), "(Full) when calling the Create"),
+        (KeyError("Size"), "the local cloud failed: KeyError('Size')"),
+    ):
+        monkeypatch.setattr(world, "_call", Mock(side_effect=error))
+        failed = world.create("{A: {Type: Thing}}")
+        assert reason in str(failed.events[-2].reason)
+        world.stacks.delete(failed.id)
+        world.work()
 
 
 def test_an_unknown_attribute_fails_the_resource_that_needs_it(world: World) -> None:
