@@ -1,4 +1,4 @@
-"""The stack as a whole: tagged, with alarms and metrics; its storage is private and outlives it."""
+"""The stack as a whole: tagged, with alarms and metrics; its storage, private and kept; and its static site."""
 
 import logging
 import re
@@ -9,6 +9,7 @@ from flask import Flask
 
 from core.logs import JsonFormatter
 from scripts.aws.deploy.settings import StackSettings, load_template, parameter_values
+from scripts.aws.site import PAGES, STATIC
 from scripts.aws.teardown.drain import MAX_GROUP_SIZE
 from services.sqs import QueueCounts
 from services.table import EXPIRES_AT
@@ -65,7 +66,7 @@ def test_only_alarms_and_budgets_of_this_account_write_to_the_topic() -> None:
 
 
 @pytest.mark.parametrize("name", of_type("Logs::LogGroup"))
-def test_logs_do_not_stay_for_ever(name: str) -> None:
+def test_logs_expire(name: str) -> None:
     assert value_of(RESOURCES[name]["Properties"]["RetentionInDays"]) == 30
 
 
@@ -97,7 +98,7 @@ UNTAGGED = {
 
 
 @pytest.mark.parametrize("name", [name for name, each in RESOURCES.items() if each["Type"] not in UNTAGGED])
-def test_everything_that_can_have_a_tag_says_whose_it_is(name: str) -> None:
+def test_each_resource_that_can_have_tags_names_its_prefix(name: str) -> None:
     properties = RESOURCES[name]["Properties"]
     if "TagSpecifications" in properties:
         tags = properties["TagSpecifications"][0]["Tags"]
@@ -119,11 +120,33 @@ def test_a_web_instance_is_replaced_by_one_more_than_there_are_and_all_signal() 
     assert (tag["Key"], tag["PropagateAtLaunch"]) == ("fleetsight", True)
 
 
-def test_several_web_instances_need_a_load_balancer() -> None:
-    values = parameter_values(load_template(), StackSettings({"WebInstances": "2"}), None)
-    (said,) = load_template().broken_rules(values)
-    assert said.startswith("WebInstances above 1 needs CertificateArn")
-    assert load_template().broken_rules({**values, "CertificateArn": "arn:aws:acm:eu-west-1:1:certificate/a"}) == []
+NAMED = {
+    "DomainName": "images.example.org",
+    "HostedZoneId": "Z1",
+    "CertificateArn": "arn:aws:acm:eu-central-1:1:certificate/a",
+}
+SITE = NAMED | {"StaticSite": "true", "WebCidr": "0.0.0.0/0"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, []),
+        ({"WebInstances": "2"}, ["WebInstances above 1 needs CertificateArn"]),
+        ({"WebInstances": "2", "CertificateArn": NAMED["CertificateArn"]}, []),
+        (SITE, []),
+        (
+            {"StaticSite": "true"},
+            ["StaticSite needs DomainName, HostedZoneId and CertificateArn", "StaticSite needs WebCidr 0.0.0.0/0"],
+        ),
+        (SITE | {"SiteName": "www.example.org"}, ["SiteName needs StaticSite true and SiteCertificateArn"]),
+        (SITE | {"SiteName": "w.example.org", "SiteCertificateArn": "arn:aws:acm:us-east-1:1:certificate/a"}, []),
+    ],
+)
+def test_rules_reject_parameters_that_do_not_fit_together(given: dict[str, str], said: list[str]) -> None:
+    template = load_template()
+    broken = template.broken_rules(parameter_values(template, StackSettings(given), None))
+    assert [rule.startswith(start) for rule, start in zip(broken, said, strict=True)] == [True] * len(said)
 
 
 def seconds(duration: str) -> int:
@@ -131,7 +154,7 @@ def seconds(duration: str) -> int:
     return int(duration.removeprefix("PT").removesuffix("M")) * 60
 
 
-def test_the_stack_waits_for_the_signal_of_a_new_web_instance_for_longer_than_that_may_take() -> None:
+def test_the_stack_waits_for_a_new_web_instance_longer_than_its_start_may_take() -> None:
     group = RESOURCES["WebGroup"]
     rolling = group["UpdatePolicy"]["AutoScalingRollingUpdate"]
     created = group["CreationPolicy"]["ResourceSignal"]
@@ -146,7 +169,7 @@ def test_the_stack_waits_for_the_signal_of_a_new_web_instance_for_longer_than_th
     assert not suspended & {"Launch", "Terminate", "AddToLoadBalancer"}
 
 
-def test_a_web_instance_may_signal_before_its_group_waits_and_to_its_own_stack_alone() -> None:
+def test_a_web_instance_may_signal_its_own_stack_before_the_group_waits() -> None:
     statement = statements("WebRole")["SignalTheStack"]
     assert statement["Action"] == "cloudformation:SignalResource"
     assert value_of(statement["Resource"]) == GIVEN["AWS::StackId"]
@@ -187,14 +210,14 @@ def metrics_of(group: str, lines: list[str]) -> dict[str, list[float]]:
     return values
 
 
-def look(workers: int, waiting: int, caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the lines that a controller writes which sees so many workers, of at most 19, and so many images."""
+def metrics_lines(workers: int, waiting: int, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the lines that a controller logs about these workers, of at most 19, and images that wait."""
     fleet = tuple(instance(f"i-{number}") for number in range(workers))
     seen = Observation(QueueCounts(waiting, 3, 0), 0, fleet, demand=Demand(((12.34, waiting),)))
     caplog.clear()
     with caplog.at_level(logging.INFO):
         MetricsLogger(Clock()).update(seen, fleet_settings(), BillingMeter(60, lambda _: 0.0))
-        logging.getLogger("elsewhere").info("the fleet is told of by other lines too", extra={"workers": 99})
+        logging.getLogger("elsewhere").info("another line", extra={"workers": 99})
     return [JsonFormatter("controller").format(record) for record in caplog.records]
 
 
@@ -209,28 +232,22 @@ def answered(status: int, caplog: pytest.LogCaptureFixture) -> list[str]:
     return [JsonFormatter("web").format(record) for record in caplog.records]
 
 
-def test_the_controllers_own_line_makes_the_metrics_of_the_fleet(caplog: pytest.LogCaptureFixture) -> None:
-    assert metrics_of("ControllerLogs", look(2, 7, caplog)) == {
-        "Workers": [2],
-        "AtMaximum": [0],
-        "Dollars": [0],
-    }
-
-
-def test_at_maximum_is_said_only_while_images_wait(caplog: pytest.LogCaptureFixture) -> None:
-    assert metrics_of("ControllerLogs", look(19, 7, caplog))["AtMaximum"] == [1]
-    assert metrics_of("ControllerLogs", look(19, 0, caplog))["AtMaximum"] == [0]
-    assert metrics_of("ControllerLogs", look(18, 7, caplog))["AtMaximum"] == [0]
+@pytest.mark.parametrize(("workers", "waiting", "at_maximum"), [(2, 7, 0), (19, 7, 1), (19, 0, 0), (18, 7, 0)])
+def test_the_controllers_line_has_the_metrics_of_the_fleet(
+    workers: int, waiting: int, at_maximum: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = metrics_of("ControllerLogs", metrics_lines(workers, waiting, caplog))
+    assert found == {"Workers": [workers], "AtMaximum": [at_maximum], "Dollars": [0]}
 
 
 @pytest.mark.parametrize(("status", "values"), [(200, []), (404, []), (499, []), (500, [1.0]), (503, [1.0])])
-def test_the_web_tiers_own_line_of_a_request_counts_its_faults(
+def test_the_web_tiers_line_of_a_request_counts_its_errors(
     status: int, values: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert metrics_of("WebLogs", answered(status, caplog)) == {"WebErrors": values}
 
 
-def test_a_line_of_another_form_is_no_figure() -> None:
+def test_a_line_of_another_form_has_no_metric() -> None:
     lines = ["GET / 500", '["fleet"]', '{"message": "fleet"}', '{"process": "web", "status": "500"}', "{"]
     found = [metrics_of(group, lines) for group in ("ControllerLogs", "WebLogs")]
     assert not any(values for metrics in found for values in metrics.values())
@@ -248,7 +265,7 @@ def named(widgets: list[list[Any]]) -> set[tuple[str, str]]:
     return found
 
 
-def test_the_metrics_are_called_by_the_prefix_and_every_alarm_and_picture_finds_its_own() -> None:
+def test_alarms_and_dashboard_use_the_metrics_of_the_logs() -> None:
     made = {each["MetricTransformations"][0]["MetricName"] for each in FILTERS.values()}
     assert {value_of(each["MetricTransformations"][0]["MetricNamespace"]) for each in FILTERS.values()} == {
         "fleetsight"
@@ -261,27 +278,20 @@ def test_the_metrics_are_called_by_the_prefix_and_every_alarm_and_picture_finds_
     assert {name for space, name in named(metrics) if space == "fleetsight"} == made
 
 
-def test_an_alarm_goes_off_when_no_controller_has_written_its_line_for_five_minutes() -> None:
-    alarm = RESOURCES["NobodyControls"]["Properties"]
-    assert alarm["Period"] == METRICS_SECONDS
-    assert alarm["Period"] * alarm["EvaluationPeriods"] == 300
-    assert (alarm["Statistic"], alarm["ComparisonOperator"], alarm["Threshold"]) == (
-        "SampleCount",
-        "LessThanThreshold",
-        1,
-    )
-    # Of a controller that is gone there is no datum at all.
-    assert alarm["TreatMissingData"] == "breaching"
+def test_an_alarm_is_raised_without_a_controller_for_5_minutes_or_at_maximum_for_15() -> None:
+    silent, full = (RESOURCES[name]["Properties"] for name in ("NobodyControls", "FleetAtMaximum"))
+    assert silent["Period"] == METRICS_SECONDS
+    assert silent["Period"] * silent["EvaluationPeriods"] == 300
+    compared = (silent["Statistic"], silent["ComparisonOperator"], silent["Threshold"])
+    assert compared == ("SampleCount", "LessThanThreshold", 1)
+    # A controller that has ended sends no data at all.
+    assert silent["TreatMissingData"] == "breaching"
+    assert full["Period"] * full["EvaluationPeriods"] == 900
+    assert full["Period"] >= 2 * METRICS_SECONDS  # no period without a line
+    assert (full["Statistic"], full["Threshold"], full["TreatMissingData"]) == ("Minimum", 1, "notBreaching")
 
 
-def test_an_alarm_goes_off_when_images_have_waited_for_15_minutes_for_workers_that_may_not_be_launched() -> None:
-    alarm = RESOURCES["FleetAtMaximum"]["Properties"]
-    assert alarm["Period"] * alarm["EvaluationPeriods"] == 900
-    assert alarm["Period"] >= 2 * METRICS_SECONDS  # no period without a line
-    assert (alarm["Statistic"], alarm["Threshold"], alarm["TreatMissingData"]) == ("Minimum", 1, "notBreaching")
-
-
-def test_faults_of_the_page_are_seen_with_a_load_balancer_and_without() -> None:
+def test_errors_of_the_page_raise_an_alarm_with_a_load_balancer_and_without() -> None:
     assert RESOURCES["PageFails"]["Condition"] == "HasLoadBalancer"
     assert RESOURCES["WebFails"]["Condition"] == "HasNoLoadBalancer"
 
@@ -289,8 +299,8 @@ def test_faults_of_the_page_are_seen_with_a_load_balancer_and_without() -> None:
 # ---- What the stack stores
 
 BUCKETS = tuple(of_type("S3::Bucket"))
-ENTRUSTED = ("InputBucket", "OutputBucket")
-"""The site's holds only what can be put there again."""
+OF_USERS = ("InputBucket", "OutputBucket")
+"""Buckets with data of users; the site's files can be published again."""
 QUEUES = tuple(of_type("SQS::Queue"))
 
 
@@ -316,14 +326,10 @@ UNFINISHED = {
 }
 
 
-@pytest.mark.parametrize("name", ENTRUSTED)
-def test_unfinished_uploads_go_after_a_day(name: str) -> None:
-    assert RESOURCES[name]["Properties"]["LifecycleConfiguration"]["Rules"][0] == UNFINISHED
-
-
-def test_no_result_goes_by_its_age_and_of_images_only_those_that_the_web_tier_puts_as_unkept() -> None:
+def test_unfinished_uploads_expire_after_a_day_and_besides_only_unkept_images() -> None:
     assert RESOURCES["OutputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"] == [UNFINISHED]
-    _, rule = RESOURCES["InputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    unfinished, rule = RESOURCES["InputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert unfinished == UNFINISHED
     assert value_of(rule) == {
         "Id": "unkept-images",
         "Status": "Enabled",
@@ -332,7 +338,7 @@ def test_no_result_goes_by_its_age_and_of_images_only_those_that_the_web_tier_pu
     }
 
 
-def test_unkept_images_go_later_by_their_age_than_their_jobs_expire_or_never_where_zero_is_said(
+def test_unkept_images_expire_after_their_jobs_or_never_if_zero_days_are_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert TEMPLATE["Parameters"]["UnkeptDays"]["Default"] > shipped_values()["retention"]["unkept_days"]
@@ -344,7 +350,7 @@ def test_unkept_images_go_later_by_their_age_than_their_jobs_expire_or_never_whe
 
 
 @pytest.mark.parametrize("name", BUCKETS)
-def test_a_bucket_refuses_whoever_comes_without_tls_or_with_an_old_one(name: str) -> None:
+def test_a_bucket_denies_requests_without_tls_12_or_newer(name: str) -> None:
     (policy,) = [each for each in of_type("S3::BucketPolicy").values() if each["Bucket"] == {"Ref": name}]
     statements = policy["PolicyDocument"]["Statement"]
     refused = {each["Sid"]: each for each in statements if each["Effect"] == "Deny"}
@@ -355,7 +361,7 @@ def test_a_bucket_refuses_whoever_comes_without_tls_or_with_an_old_one(name: str
         assert value_of(each["Resource"]) == [f"<{name}.Arn>", f"<{name}.Arn>/*"]
 
 
-def test_other_web_sites_may_only_post_into_the_input_bucket_and_only_those_that_are_named() -> None:
+def test_only_named_origins_may_post_into_the_input_bucket() -> None:
     condition, cors, otherwise = RESOURCES["InputBucket"]["Properties"]["CorsConfiguration"]["Fn::If"]
     (rule,) = cors["CorsRules"]
     assert condition == "HasUploadOrigins"
@@ -364,12 +370,12 @@ def test_other_web_sites_may_only_post_into_the_input_bucket_and_only_those_that
     assert "CorsConfiguration" not in RESOURCES["OutputBucket"]["Properties"]
 
 
-@pytest.mark.parametrize("name", [*ENTRUSTED, "JobTable", "UserPool"])
-def test_what_people_have_entrusted_outlives_the_stack(name: str) -> None:
+@pytest.mark.parametrize("name", [*OF_USERS, "JobTable", "UserPool"])
+def test_data_of_users_outlives_the_stack(name: str) -> None:
     assert (RESOURCES[name]["DeletionPolicy"], RESOURCES[name]["UpdateReplacePolicy"]) == ("Retain", "Retain")
 
 
-def test_the_job_table_is_as_the_store_needs_it_and_can_be_restored_to_any_minute() -> None:
+def test_the_job_table_fits_the_store_and_can_be_restored_to_any_minute() -> None:
     table = RESOURCES["JobTable"]["Properties"]
     assert [(key["AttributeName"], key["KeyType"]) for key in table["KeySchema"]] == [("pk", "HASH"), ("sk", "RANGE")]
     assert {each["AttributeType"] for each in table["AttributeDefinitions"]} == {"S"}
@@ -381,7 +387,7 @@ def test_the_job_table_is_as_the_store_needs_it_and_can_be_restored_to_any_minut
 
 
 @pytest.mark.parametrize("name", QUEUES)
-def test_a_queue_is_encrypted_and_refuses_whoever_comes_without_tls(name: str) -> None:
+def test_a_queue_is_encrypted_and_denies_requests_without_tls(name: str) -> None:
     queue = value_of(RESOURCES[name]["Properties"])
     assert (queue["SqsManagedSseEnabled"], queue["KmsMasterKeyId"]) == (False, GIVEN["DataKeyArn"])
     (policy,) = [each for each in of_type("SQS::QueuePolicy").values() if each["Queues"] == [{"Ref": name}]]
@@ -391,7 +397,7 @@ def test_a_queue_is_encrypted_and_refuses_whoever_comes_without_tls(name: str) -
     assert refused["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
-def test_the_queues_treat_a_message_as_config_yaml_says() -> None:
+def test_the_queues_are_set_as_in_config_yaml() -> None:
     queues = shipped_values()["queues"]
     assert queues["kind"] == "standard"
     for name in QUEUES:
@@ -411,7 +417,7 @@ def test_dead_letters_come_from_the_request_queue_alone() -> None:
     }
 
 
-def test_without_a_key_of_ones_own_keys_of_aws_encrypt_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_own_key_keys_of_aws_encrypt_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(GIVEN, "DataKeyArn", "")
     for name in BUCKETS:
         (encryption,) = value_of(
@@ -422,3 +428,88 @@ def test_without_a_key_of_ones_own_keys_of_aws_encrypt_everything(monkeypatch: p
         queue = value_of(RESOURCES[name]["Properties"])
         assert (queue["SqsManagedSseEnabled"], "KmsMasterKeyId" in queue) == (True, False)
     assert value_of(RESOURCES["JobTable"]["Properties"]["SSESpecification"]) == {"SSEEnabled": True}
+
+
+# ---- The static site: one name for files and web tier, and the origin of each answer
+
+DISTRIBUTION = RESOURCES["Site"]["Properties"]["DistributionConfig"]
+BY_PATTERN = {each["PathPattern"]: each for each in DISTRIBUTION["CacheBehaviors"]}
+
+# https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-cache-policies.html
+# https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-origin-request-policies.html
+CACHING_DISABLED = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
+CACHING_OPTIMIZED = "658327ea-f89d-4fab-a63d-7e88639e58f6"
+ALL_VIEWER_EXCEPT_HOST = "b689b0a8-53d0-40ab-baf2-68738e2966ac"
+EVERY_METHOD = {"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"}
+
+SITE_RESOURCES = [name for name in RESOURCES if name.startswith("Site")]
+
+
+@pytest.mark.parametrize("name", SITE_RESOURCES)
+def test_the_site_is_created_only_on_request(name: str) -> None:
+    assert RESOURCES[name]["Condition"] in {"HasSite", "HasSiteName"}
+    assert value_of(TEMPLATE["Conditions"]["HasSite"]) is False
+
+
+def test_only_the_sites_own_distribution_reads_its_bucket_and_by_signed_requests() -> None:
+    allow = RESOURCES["SiteBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"][0]
+    assert (allow["Effect"], allow["Principal"]) == ("Allow", {"Service": "cloudfront.amazonaws.com"})
+    assert (allow["Action"], value_of(allow["Resource"])) == ("s3:GetObject", "<SiteBucket.Arn>/*")
+    source = "arn:aws:cloudfront::123456789012:distribution/<Site>"
+    assert value_of(allow["Condition"]) == {"StringEquals": {"aws:SourceArn": source}}
+    access = RESOURCES["SiteAccess"]["Properties"]["OriginAccessControlConfig"]
+    assert (access["SigningBehavior"], access["SigningProtocol"]) == ("always", "sigv4")
+    (files,) = [each for each in DISTRIBUTION["Origins"] if each["Id"] == "files"]
+    assert value_of(files["OriginAccessControlId"]) == "<SiteAccess>"
+
+
+def test_exported_files_come_from_the_bucket_and_all_else_from_the_web_tier() -> None:
+    assert BY_PATTERN.keys() == {*PAGES, f"{STATIC}*"}
+    assert {each["TargetOriginId"] for each in BY_PATTERN.values()} == {"files"}
+    assert DISTRIBUTION["DefaultCacheBehavior"]["TargetOriginId"] == "web"
+
+
+def test_no_answer_of_the_web_tier_is_cached_and_it_gets_whole_requests_but_for_the_host() -> None:
+    default = DISTRIBUTION["DefaultCacheBehavior"]
+    assert default["CachePolicyId"] == CACHING_DISABLED
+    assert default["OriginRequestPolicyId"] == ALL_VIEWER_EXCEPT_HOST
+    assert set(default["AllowedMethods"]) == EVERY_METHOD
+    assert "ResponseHeadersPolicyId" not in default  # the web tier sets them itself
+    (web,) = [each for each in DISTRIBUTION["Origins"] if each["Id"] == "web"]
+    assert value_of(web["DomainName"]) == TEMPLATE["Parameters"]["DomainName"]["Default"]
+    assert web["CustomOriginConfig"]["OriginProtocolPolicy"] == "https-only"
+    assert web["CustomOriginConfig"]["OriginSSLProtocols"] == ["TLSv1.2"]
+
+
+@pytest.mark.parametrize("pattern", BY_PATTERN)
+def test_files_are_compressed_and_cached_and_have_the_security_headers(pattern: str) -> None:
+    behaviour = BY_PATTERN[pattern]
+    assert (behaviour["Compress"], behaviour["CachePolicyId"]) == (True, CACHING_OPTIMIZED)
+    assert behaviour["ResponseHeadersPolicyId"] == {"Ref": "SiteHeaders"}
+    assert behaviour["ViewerProtocolPolicy"] == "redirect-to-https"
+
+
+def test_forms_of_the_first_page_reach_the_web_tier() -> None:
+    first = BY_PATTERN["/"]
+    assert set(first["AllowedMethods"]) == EVERY_METHOD
+    assert first["OriginRequestPolicyId"] == ALL_VIEWER_EXCEPT_HOST
+    (function,) = first["FunctionAssociations"]
+    assert function["EventType"] == "viewer-request"
+    code = RESOURCES["SitePage"]["Properties"]["FunctionCode"]
+    assert code.startswith("import cf from 'cloudfront';")  # which has selectRequestOriginById, in runtime 2.0
+    assert RESOURCES["SitePage"]["Properties"]["FunctionConfig"]["Runtime"] == "cloudfront-js-2.0"
+    (file,) = re.findall(r"request\.uri = '/([^']+)'", code)
+    (origin,) = re.findall(r"selectRequestOriginById\('([^']+)'\)", code)
+    assert (file, origin) == (PAGES["/"], "web")
+    # Others have the file's name for their address.
+    assert {path: name for path, name in PAGES.items() if name != path.lstrip("/")} == {"/": file}
+
+
+def test_browsers_use_http_2_or_3_and_tls_12_or_newer_under_an_own_name() -> None:
+    assert DISTRIBUTION["HttpVersion"] == "http2and3"
+    condition, named, otherwise = DISTRIBUTION["ViewerCertificate"]["Fn::If"]
+    assert (condition, named["MinimumProtocolVersion"]) == ("HasSiteName", "TLSv1.2_2021")
+    assert otherwise == {"CloudFrontDefaultCertificate": True}
+    pattern = TEMPLATE["Parameters"]["SiteCertificateArn"]["AllowedPattern"]
+    assert re.fullmatch(pattern, "arn:aws:acm:us-east-1:123456789012:certificate/abc")
+    assert not re.fullmatch(pattern, "arn:aws:acm:eu-central-1:123456789012:certificate/abc")
