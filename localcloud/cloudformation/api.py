@@ -173,11 +173,7 @@ def _change_set_summary(change_set: ChangeSet) -> Answer:
 
 
 def _stored_template(url: str, s3: Any) -> str:
-    """Return the text of a template in a bucket, by a URL of either style.
-
-    Raises:
-        StackError: the URL names no object, or S3 rejects the call.
-    """
+    """Return the text of a template in a bucket, by a URL of either style."""
     parts = urlsplit(url)
     host, path = parts.hostname or "", unquote(parts.path.lstrip("/"))
     bucket, dot, service = host.partition(".s3")

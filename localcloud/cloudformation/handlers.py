@@ -17,12 +17,8 @@ from localcloud.cloudformation.template import Resource, StackError
 def coerce(value: Any, shape: Any) -> Any:
     """Return a value of a template in the types of an API: the text "30" becomes a number, or a number becomes text.
 
-    Args:
-        value: evaluated.
-        shape: a ``botocore.model.Shape``; botocore rejects other types.
-
-    Raises:
-        ValueError: a text is not a number.
+    botocore rejects other types than those of `shape`, a ``botocore.model.Shape``. A text that is no number raises
+    ValueError.
     """
     coerced = value
     match shape.type_name, value:
@@ -67,13 +63,7 @@ def name_for(stack: str, logical_id: str, max_length: int) -> str:
 
 @dataclass(frozen=True)
 class StackServices:
-    """The services that create a stack's resources.
-
-    Args:
-        stack_name: prefix of names that the template does not give.
-        client: returns a client of a service.
-        tags: of the stack, which its resources get, too.
-    """
+    """The services that create a stack's resources, which get its tags, too."""
 
     account: str
     region: str
@@ -82,12 +72,7 @@ class StackServices:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def call(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
-        """Call a service, without parameters that are None, and with all values in the API's types.
-
-        Raises:
-            botocore.exceptions.ClientError: the service rejects the call.
-            botocore.exceptions.ParamValidationError: the operation has no such parameter.
-        """
+        """Call a service, without parameters that are None, and with all values in the API's types."""
         client = self.client(service)
         model = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[operation])
         given = {name: value for name, value in parameters.items() if value is not None}
@@ -159,12 +144,8 @@ def missing_is_deleted() -> Iterator[None]:
 def deleted_by(service: str, operation: str, key: str, attribute: str = "", also: tuple[str, ...] = ()) -> Delete:
     """Return a function that deletes a resource with one call.
 
-    Args:
-        service: of the call.
-        operation: such as ``delete_bucket``.
-        key: the parameter that names the resource.
-        attribute: of the resource that is its value; empty for the physical id.
-        also: properties of the resource that the call needs, too.
+    The value of the parameter `key` is the resource's physical id, or one of its attributes. The call also gets the
+    properties `also`.
     """
 
     def delete(cloud: StackServices, resource: Resource) -> None:

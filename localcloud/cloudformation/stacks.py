@@ -48,14 +48,7 @@ class StackEvent:
 
 @dataclass
 class Stack:
-    """One stack.
-
-    Attributes:
-        parameters: text of each parameter, by name.
-        values: of the parameters and pseudo parameters, for ``Ref``.
-        tags: of the stack, which its resources get, too.
-        is_protected: whether its deletion is refused.
-    """
+    """One stack; `values` are those of its parameters and pseudo parameters, for ``Ref``."""
 
     id: str
     name: str
@@ -87,7 +80,7 @@ class ChangeSet:
     """A change set that creates a stack, or that would change nothing.
 
     Attributes:
-        additions: logical id and type of each resource to create.
+        additions: logical id and type of each resource.
     """
 
     id: str
@@ -106,11 +99,7 @@ def in_background(work: Callable[[], None]) -> None:
 
 @dataclass(frozen=True)
 class StackRequest:
-    """The input of CreateChangeSet.
-
-    Attributes:
-        parameters: as the API has them, with ``UsePreviousValue`` or a value.
-    """
+    """The input of CreateChangeSet; a parameter has ``UsePreviousValue`` or a value."""
 
     template: Template
     parameters: list[Mapping[str, Any]]
@@ -119,14 +108,7 @@ class StackRequest:
 
 @dataclass
 class Stacks:
-    """The stacks and change sets of one account in one region.
-
-    Args:
-        account: number.
-        region: name.
-        client: returns a client of a service there.
-        start: runs a function in the background.
-    """
+    """The stacks and change sets of one account in one region; `start` runs a function in the background."""
 
     account: str
     region: str
@@ -137,11 +119,7 @@ class Stacks:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def find(self, name_or_id: str) -> Stack:
-        """Return a stack by its id, or by its name if it is not deleted.
-
-        Raises:
-            StackError: the stack does not exist.
-        """
+        """Return a stack by its id, or by its name if it is not deleted; raise `StackError` if there is none."""
         if (found := self.stacks.get(name_or_id)) is not None:
             return found
         for stack in self.present():
@@ -160,10 +138,7 @@ class Stacks:
             name: of the change set.
             stack_name: or id.
             kind: ``CREATE`` or ``UPDATE``.
-            request: the template and its parameters.
-
-        Raises:
-            StackError: the request is invalid, or would change a stack.
+            request: `StackError` is raised if it is invalid, or would change a stack.
         """
         with self.lock:
             if kind == "UPDATE":
@@ -187,22 +162,14 @@ class Stacks:
             return created
 
     def find_change_set(self, name_or_id: str, stack_name: str | None) -> ChangeSet:
-        """Return a change set by its id, or by its name and its stack.
-
-        Raises:
-            StackError: ChangeSetNotFound.
-        """
+        """Return a change set by its id, or by its name and its stack; raise ChangeSetNotFound if there is none."""
         for one in list(self.change_sets.values()):
             if name_or_id == one.id or (name_or_id == one.name and stack_name in {one.stack.name, one.stack.id}):
                 return one
         raise StackError("ChangeSetNotFound", f"ChangeSet [{name_or_id}] does not exist")
 
     def execute_change_set(self, change_set: ChangeSet) -> None:
-        """Begin to create the stack of a change set.
-
-        Raises:
-            StackError: InvalidChangeSetStatus, if the change set has failed or has been executed.
-        """
+        """Begin to create the stack of a change set, which must not have failed or been executed."""
         with self.lock:
             if change_set.execution_status != "AVAILABLE":
                 status = f"its current execution status of [{change_set.execution_status}]"

@@ -18,12 +18,7 @@ from services.cloudformation import parse_template
 
 
 class StackError(ServiceException):  # type: ignore[misc]
-    """Raised when CloudFormation rejects a request, or a resource cannot be created or deleted.
-
-    Args:
-        code: CloudFormation's error code, if it is not ValidationError.
-        message: the reason, as the caller sees it.
-    """
+    """Raised when CloudFormation rejects a request, or a resource cannot be created or deleted."""
 
     code = "ValidationError"
 
@@ -36,11 +31,7 @@ PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 
 @dataclass(frozen=True)
 class Template:
-    """The sections of a template, its functions in their long form (``{"Fn::Sub": …}``).
-
-    Attributes:
-        text: the original text.
-    """
+    """The text of a template and its sections, with functions in their long form (``{"Fn::Sub": …}``)."""
 
     text: str
     parameters: Definitions
@@ -112,11 +103,7 @@ def _text(value: Any) -> str:
 
 
 def in_order(needed: Mapping[str, frozenset[str]]) -> list[str]:
-    """Return all resources, each after those that it needs, otherwise in the order of the template.
-
-    Raises:
-        StackError: the references have a cycle.
-    """
+    """Return all resources, each after those that it needs, otherwise in the order of the template."""
     ordered: list[str] = []
     waiting = dict(needed)
     while waiting:
@@ -154,10 +141,7 @@ def complete_parameters(template: Template, given: Mapping[str, str]) -> dict[st
 def resolve_parameters(template: Template, texts: Mapping[str, str], lookup: Callable[[str], str]) -> dict[str, Any]:
     """Return the value that ``Ref`` of each parameter has: a list for list types, the stored value for those of SSM.
 
-    Args:
-        template: defines the parameters.
-        texts: of all parameters.
-        lookup: returns the value of a parameter of the parameter store, or raises `StackError` if it does not exist.
+    `lookup` returns the value of a parameter of the parameter store, or raises `StackError` if it does not exist.
     """
     values: dict[str, Any] = {}
     for name, text in texts.items():
@@ -179,8 +163,7 @@ class Resource:
         definition: its part of the template.
         properties: evaluated.
         needs: logical ids of the resources that must exist before it.
-        physical_id: the value of ``Ref``; empty until the resource is created.
-        attributes: the values of ``Fn::GetAtt``.
+        physical_id: the value of ``Ref``, or empty until the resource is created.
     """
 
     logical_id: str
@@ -210,10 +193,7 @@ class Evaluation:
 
     https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/intrinsic-function-reference.html
 
-    Args:
-        template: its conditions.
-        values: of its parameters and of CloudFormation's pseudo parameters.
-        resources: the existing ones.
+    The values are those of parameters and CloudFormation's pseudo parameters, the resources are the existing ones.
     """
 
     template: Template
@@ -259,11 +239,7 @@ class Evaluation:
         return {name: found for name, one in value.items() if (found := self.value(one)) is not NO_VALUE}
 
     def condition(self, name: str) -> bool:
-        """Return True if a condition is met.
-
-        Raises:
-            StackError: the condition does not exist.
-        """
+        """Return True if a condition is met; raise `StackError` if it does not exist."""
         if name not in self.template.conditions:
             raise StackError(f"Template error: unresolved condition {name}")
         return bool(self.value(self.template.conditions[name]))

@@ -18,8 +18,7 @@ class Mail:
 
     Attributes:
         number: counts all mails of this cloud, from 1.
-        to: the address.
-        purpose: what the mail is for: the first sign-in to a new account, or a new password.
+        purpose: the first sign-in to a new account, or a new password.
         secret: a temporary password for an invitation, else a code of six digits.
         sent_at: epoch seconds.
     """

@@ -68,11 +68,7 @@ class Codes:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def new(self, key: Key) -> str:
-        """Return a new code, which replaces the previous one.
-
-        Raises:
-            AttemptsExceededError: the address has requested too many codes.
-        """
+        """Return a new code, which replaces the previous one; raise `AttemptsExceededError` after too many codes."""
         with self._lock:
             proof, now = self._proof(key), self.clock()
             _check_count(proof.sent, now)

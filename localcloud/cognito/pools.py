@@ -11,11 +11,7 @@ PATCHES = Patches()
 
 
 def pool_of(client_id: str | None) -> tuple[Any, Any, Any]:
-    """Return moto's backend, pool and client of a client's id; public calls name no region.
-
-    Raises:
-        ResourceNotFoundError: the client does not exist.
-    """
+    """Return moto's backend, pool and client of a client's id; public calls name no region."""
     for regions in list(cognitoidp_backends.values()):
         for backend in list(regions.values()):
             for pool in list(backend.user_pools.values()):

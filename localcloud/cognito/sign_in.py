@@ -193,12 +193,7 @@ _SECRET_BYTES = 20
 
 @dataclass
 class Authenticator:
-    """An authenticator app of an account, as the pool knows it.
-
-    Attributes:
-        clock: in epoch seconds.
-        secret: shared by app and pool.
-    """
+    """An authenticator app of an account, as the pool knows it; the clock is in epoch seconds."""
 
     clock: Callable[[], float] = time.time
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(_SECRET_BYTES), repr=False)

@@ -78,22 +78,13 @@ class DeniedError(Exception):
 
 
 class Authorizer:
-    """Checks requests against the policies of their role.
-
-    Args:
-        record: counts each decision.
-        clock: returns the current time, for conditions.
-    """
+    """Checks requests against the policies of their role; `record` counts each decision."""
 
     def __init__(self, record: DecisionRecord, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._record, self._clock = record, clock
 
     def check(self, environ: dict[str, Any], credential: Credential) -> None:
-        """Check that the signer of a request has all permissions that it needs.
-
-        Raises:
-            DeniedError: a permission is missing, or the request cannot be identified.
-        """
+        """Raise `DeniedError` if the signer lacks a permission, or if the request cannot be identified."""
         session = session_of(credential.access_key, credential.region)
         if session is None:
             return
@@ -161,11 +152,6 @@ class AuthorizedCalls:
     """WSGI middleware that denies requests without permission, if the switch ``enforce_iam`` is on.
 
     A request without a signature passes: `signatures` lets only those through that AWS accepts without one.
-
-    Args:
-        aws: answers allowed requests.
-        authorizer: decides.
-        fleet: has the switch.
     """
 
     def __init__(self, aws: WsgiApp, authorizer: Authorizer, fleet: Fleet) -> None:

@@ -45,8 +45,7 @@ class ApiCall:
 
     Attributes:
         environ: of WSGI; its body can be read again.
-        service: as its signature names it.
-        region: as its signature names it.
+        service, region: as the signature names them.
         account: of the access key that signed it.
     """
 
@@ -82,11 +81,7 @@ class ApiCall:
 
     @cached_property
     def operation(self) -> str:
-        """The name of the operation in the JSON and Query protocols.
-
-        Raises:
-            UnknownCallError: the call has none, as in protocols that use method and path.
-        """
+        """The name of the operation in the JSON and Query protocols; other protocols use method and path."""
         target = str(self.environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
         if name := target or self.fields.get("Action", ""):
             return name

@@ -31,8 +31,6 @@ class PolicyDecision:
     """The decision about a permission check.
 
     Attributes:
-        check: the action on a resource.
-        allowed: the result.
         rests_on: policy and Sid of each statement that decided it: all that deny, or else all that allow.
         why: for a denial, the end of AWS's error message.
     """
@@ -44,11 +42,7 @@ class PolicyDecision:
 
 
 def decide(policies: Sequence[IamPolicy], check: PermissionCheck) -> PolicyDecision:
-    """Return the decision of a role's policies.
-
-    Raises:
-        UnsupportedPolicyError: a policy cannot be evaluated.
-    """
+    """Return the decision of a role's policies; raise `UnsupportedPolicyError` if one cannot be evaluated."""
     effects: tuple[tuple[Effect, str], ...] = (
         ("Deny", "with an explicit deny in an identity-based policy"),
         ("Allow", ""),
@@ -72,11 +66,7 @@ def decide_assuming(
     A trust policy that names the caller is enough. If it names the account, the caller's own policies decide
     (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html).
 
-    Args:
-        policies: of the caller.
-        trust: the trust policy of the role to assume.
-        arns: of the caller's session and role.
-        check: the action on the role to assume.
+    The policies are the caller's, `arns` those of its session and role.
     """
     own = decide(policies, check)
     _, partition, _, _, account, *_ = arns[0].split(":")
@@ -109,9 +99,6 @@ class RoleSession:
 
     Attributes:
         arn: of the session, such as ``arn:aws:sts::123456789012:assumed-role/web/i-0123``.
-        role_arn: of the role.
-        role: its name.
-        account: that of the role.
         limited: whether it has a session policy, which is not evaluated.
     """
 

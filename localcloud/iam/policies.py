@@ -174,11 +174,7 @@ def parse_conditions(element: Any) -> tuple[Condition, ...]:
 
 
 def value_texts(values: Any) -> tuple[str, ...]:
-    """Return one value of a policy, or a list of them, as texts.
-
-    Raises:
-        UnsupportedPolicyError: the element is neither, or has a policy variable.
-    """
+    """Return one value of a policy, or a list of them, as texts; policy variables are not supported."""
     listed = values if isinstance(values, list | tuple) else [values]
     if not all(isinstance(value, str | int | float) for value in listed):
         raise UnsupportedPolicyError(f"{values!r} is no value, and no list of them")
@@ -243,11 +239,7 @@ class Statement:
     principals: tuple[tuple[str, str], ...] = ()
 
     def applies_to(self, check: PermissionCheck) -> bool:
-        """Return True if the statement applies to a check, without regard to its principal.
-
-        Raises:
-            UnsupportedPolicyError: a condition cannot be evaluated.
-        """
+        """Return True if the statement applies to a check, without regard to its principal."""
         return (
             self.actions.selects(check.action.lower())
             and self.resources.selects(check.resource)

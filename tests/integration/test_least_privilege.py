@@ -43,7 +43,7 @@ HASTE = {
     "FLEETSIGHT__FLEET__MARKET": "spot",
     "FLEETSIGHT__FLEET__MAX_WORKERS": "3",
 }
-"""A controller with little patience, and Spot instances, for whose first one EC2 asks once more than for others."""
+"""Short intervals, and Spot instances, since the first one needs one more permission than others."""
 
 
 def signs(count: int, seed: int) -> list[tuple[str, bytes, str]]:
@@ -110,13 +110,13 @@ class Deployed:
             "worker_name": self.fleet.name,
         }
 
-    def ask(self, method: str, path: str) -> requests.Response:
-        """Ask the API for what its client has no method for."""
+    def request(self, method: str, path: str) -> requests.Response:
+        """Make a request of the API that its client has no method for."""
         headers = {"Authorization": f"Bearer {self.api.token}"}
         return requests.request(method, f"{self.api.base_url}/api/v1{path}", headers=headers, timeout=120)
 
     def logs(self) -> str:
-        """Return what went wrong, as far as processes told."""
+        """Return the latest warnings and errors of all instances."""
         consoles = (self.stack.cloud.state_dir / "instances").glob("*/console.log")
         lines = [line for path in consoles for line in path.read_text(errors="replace").splitlines()]
         return "\n".join([line for line in lines if '"level": "info"' not in line][-30:])
@@ -153,7 +153,7 @@ def put_bundle(stack: DeployedStack) -> None:
 @pytest.fixture(scope="module")
 def lived(deployed: Deployed) -> Deployed:
     """The same after a day in its life; its decisions are those of that day."""
-    ghost = launch_a_ghost(deployed)
+    idle = launch_an_idle_instance(deployed)
     kept = deployed.api.create_job("kept", keep=True)
     unkept = deployed.api.create_job("not kept")
     deployed.upload(kept, signs(40, 1))
@@ -164,15 +164,15 @@ def lived(deployed: Deployed) -> Deployed:
     deployed.upload(unkept, [broken])
     wait_until(lambda: deployed.ended(kept) and deployed.ended(unkept), "all has a result", details=deployed.logs)
     hold_and_drain(deployed)
-    retry_what_failed(deployed, lose_requests(deployed, ghost))
+    retry_what_failed(deployed, lose_requests(deployed, idle))
     repeat(deployed, signs(40, 1))
     assert deployed.wrong(kept) == []
     wait_until(lambda: merged(deployed, kept), "the results are one file")
-    deployed.ask("DELETE", f"/jobs/{unkept}").raise_for_status()
+    deployed.request("DELETE", f"/jobs/{unkept}").raise_for_status()
     wait_until(
         lambda: not keys_in(deployed.inputs, unkept) + keys_in(deployed.outputs, unkept), "a deleted job is gone"
     )
-    wait_until(lambda: ghost not in deployed.workers(), "the unhealthy instance is terminated")
+    wait_until(lambda: idle not in deployed.workers(), "the unhealthy instance is terminated")
     deployed.operator.invites(deployed.api.base_url, "ann@example.org")
     deployed.operator.forgets(deployed.api.base_url)
     deployed.operator.loses_their_app(deployed.api.base_url, deployed.stack.outputs["JobTableName"])
@@ -182,7 +182,7 @@ def lived(deployed: Deployed) -> Deployed:
     return deployed
 
 
-def launch_a_ghost(deployed: Deployed) -> str:
+def launch_an_idle_instance(deployed: Deployed) -> str:
     """Launch an instance of the fleet by hand that never works; return its id."""
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": deployed.fleet.name}]}]
     reply = deployed.clients.ec2.run_instances(
@@ -213,30 +213,30 @@ def upload_straight_to_the_bucket(deployed: Deployed, job_id: str, files: list[t
 def hold_and_drain(deployed: Deployed) -> None:
     """Have a worker stand by, drain it, and go back to none."""
     deployed.api.set_limits(1, 3, "a test")
-    wait_until(lambda: any(each.protected for each in deployed.fleet.instances()), "a worker is asked to stay")
+    wait_until(lambda: any(each.protected for each in deployed.fleet.instances()), "a worker is protected")
     held = next(each.instance_id for each in deployed.fleet.instances() if each.protected)
     deployed.api.drain(held)
-    wait_until(lambda: held not in deployed.workers(), "a worker that is asked to drain ends")
+    wait_until(lambda: held not in deployed.workers(), "a draining worker ends")
     wait_until(lambda: any(each.protected for each in deployed.fleet.instances()), "another takes its place")
     deployed.api.reset_limits()
-    wait_until(lambda: not any(each.protected for each in deployed.fleet.instances()), "no worker is asked to stay")
+    wait_until(lambda: not any(each.protected for each in deployed.fleet.instances()), "no worker is protected")
 
 
 def retry_what_failed(deployed: Deployed, job_id: str) -> None:
     """Retry the image whose request became a dead letter; the other failed one is no longer stored."""
-    answer = deployed.ask("POST", f"/jobs/{job_id}/retry")
+    answer = deployed.request("POST", f"/jobs/{job_id}/retry")
     answer.raise_for_status()
     assert (answer.json()["sent"], len(answer.json()["gone"])) == (1, 1), answer.text
     wait_until(lambda: len(deployed.wrong(job_id)) == 1, "the retried image has its label", details=deployed.logs)
 
 
-def lose_requests(deployed: Deployed, ghost: str) -> str:
-    """Take requests out of the queue: one comes back as a dead letter, the others must be asked for again.
+def lose_requests(deployed: Deployed, idle: str) -> str:
+    """Remove requests from the queue: one returns as a dead letter, the others must be sent again.
 
     And of an image that is requested still, take the image away. Return the job's id.
     """
     deployed.api.pause("a test")
-    wait_until(lambda: set(deployed.workers()) <= {ghost}, "the workers are idle and end")
+    wait_until(lambda: set(deployed.workers()) <= {idle}, "the workers are idle and end")
     job_id = deployed.api.create_job("lost", keep=True)
     deployed.upload(job_id, signs(3, 4))
     taken: list[Any] = []
@@ -269,7 +269,7 @@ def repeat(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> None:
 
 def merged(deployed: Deployed, job_id: str) -> bool:
     """Return whether the web tier hands out all results of a job as one file."""
-    answer = deployed.ask("GET", f"/jobs/{job_id}/results/file")
+    answer = deployed.request("GET", f"/jobs/{job_id}/results/file")
     return answer.ok and len(answer.text.splitlines()) == 43
 
 
@@ -288,21 +288,21 @@ ELSEWHERE = {
     ("WebRole", "TakeThePagesAddress"): "the same program takes the address, and no address leads here",
     ("WebRole", "GiveItToAWebInstance"): "the same",
     ("WebRole", "AtItsNetworkInterface"): "the same",
-    ("ControllerRole", "EncryptDisks"): "EC2 asks for it in the controller's name, and no disk is encrypted here",
+    ("ControllerRole", "EncryptDisks"): "EC2 needs it in the controller's name, and no disk is encrypted here",
     ("ControllerRole", "LetDisksUseTheKey"): "the same",
     **{
         (
             role,
             sid,
-        ): "S3, SQS and DynamoDB ask for it in the role's name, and nothing that is stored is encrypted here"
+        ): "S3, SQS and DynamoDB need it in the role's name, and nothing that is stored is encrypted here"
         for role in ROLES
         for sid in ("EncryptData", "EncryptTheTable", "LetTheTableUseTheKey")
         if sid == "EncryptData" or role != "WorkerRole"
     },
     ("WebRole", "ReadTheCertificate"): "the image's `start` reads it, before there is a web tier",
-    ("WebRole", "DecryptTheCertificate"): "Systems Manager asks for it in the web role's name, at that moment",
+    ("WebRole", "DecryptTheCertificate"): "Systems Manager needs it in the web role's name, at that moment",
     ("WebRole", "ReadTheSessionKeys"): "the image's `start` reads them, before there is a web tier",
-    ("WebRole", "DecryptTheSessionKeys"): "Systems Manager asks for it in the web role's name, at that moment",
+    ("WebRole", "DecryptTheSessionKeys"): "Systems Manager needs it in the web role's name, at that moment",
 }
 """Statements that the day does not use; what they are for is `documented` below."""
 STATEMENTS = [(role, sid) for role in ROLES for sid in statements(role)]
@@ -321,7 +321,11 @@ def test_without_any_one_statement_something_is_denied(lived: Deployed, role: st
 ON_BAD_DAYS = {
     ("ControllerRole", "KeepJobs", "dynamodb:BatchGetItem"): "results are merged while images are tried again",
     ("ControllerRole", "KeepJobs", "dynamodb:DeleteItem"): "a lease is released, or a job is closed after a while",
-    ("WorkerRole", "StoreResults", "s3:GetObject"): "an image comes again whose result an earlier try has stored",
+    (
+        "WorkerRole",
+        "StoreResults",
+        "s3:GetObject",
+    ): "an image is redelivered after its result was stored",
     ("WebRole", "KeepImages", "s3:DeleteObject"): "an image that was put and could not be recorded is taken back",
     ("ControllerRole", "CollectAnswers", "sqs:ChangeMessageVisibility"): "answers that could not be stored go back",
     (
@@ -429,9 +433,9 @@ def test_what_runs_on_the_image_alone_may_do_what_it_is_documented_to_do_by_one_
     deployed: Deployed, role: str, sid: str
 ) -> None:
     policies = deployed.stack.policies(role)
-    for asked in documented(deployed, role, sid):
-        decision = decide(policies, asked)
-        assert (decision.allowed, [found for _, found in decision.rests_on]) == (True, [sid]), asked
+    for check in documented(deployed, role, sid):
+        decision = decide(policies, check)
+        assert (decision.allowed, [found for _, found in decision.rests_on]) == (True, [sid]), check
 
 
 @pytest.mark.parametrize("words", DENIED_CALLS)

@@ -100,13 +100,13 @@ def test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing
 
     account._session.events.register("before-call", note)
     stage = Stage(account, "fsx")
-    everything_that_people_do(stage)
+    use_the_stack(stage)
     assert not left(stage)
     assert find_stack(account, "fsx") is None
     for name, method in sorted(set().union(*(written(path) for path in OWN)) - WITH_STUBS):
         client = getattr(account, name)
         call = (client.meta.service_model.service_name, client.meta.method_to_api_mapping[method])
-        assert call in made, f"nobody has tried {call}"
+        assert call in made, f"no test makes {call}"
 
 
 def test_where_there_are_no_images_up_bakes_them_first(own_cloud: LocalCloud) -> None:
@@ -125,18 +125,18 @@ def test_where_there_are_no_images_up_bakes_them_first(own_cloud: LocalCloud) ->
     assert not left(stage)
 
 
-def everything_that_people_do(stage: Stage) -> None:
+def use_the_stack(stage: Stage) -> None:
     account = stage.account
     stage.store_images()
     assert stage.up(dry_run=True) is None
     wanted = {"LogRetentionDays": "7", "DeletionProtection": "true", **WITH_SITE}
     settings = StackSettings(wanted, {"fleet.max_workers": "5"})
     address = stage.up(settings=settings)
-    told = read_status(stage.context)
-    assert told is not None
-    assert (told.stack, told.page, told.template) == ("CREATE_COMPLETE", address, (1, 1))
-    assert json.dumps(told.as_json())
-    people_sign_in(stage, "a@example.org")
+    status = read_status(stage.context)
+    assert status is not None
+    assert (status.stack, status.page, status.template) == ("CREATE_COMPLETE", address, (1, 1))
+    assert json.dumps(status.as_json())
+    sign_in_as_a_new_user(stage, "a@example.org")
 
     steps = len(stage.steps)
     assert stage.up() == address
@@ -175,14 +175,14 @@ def everything_that_people_do(stage: Stage) -> None:
 
 
 def pool_of(stage: Stage) -> UserPool:
-    """Return the stack's pool, as the web tier asks it."""
+    """Return the stack's pool, as the web tier uses it."""
     stack = find_stack(stage.account, stage.prefix)
     assert stack is not None
     return UserPool(stage.account.cognito, stack.outputs["UserPoolId"], stack.outputs["UserPoolClientId"])
 
 
-def people_sign_in(stage: Stage, email: str) -> None:
-    """Make an account as strangers do, and sign in."""
+def sign_in_as_a_new_user(stage: Stage, email: str) -> None:
+    """Create an account by invitation, and sign in."""
     pool, endpoint_url = pool_of(stage), stage.account.endpoint_url
     assert endpoint_url is not None
     pool.invite(email)

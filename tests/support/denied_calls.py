@@ -126,7 +126,7 @@ DENIED_CALLS = {
     "the controller stops nothing": Attempt("ControllerRole", "ec2", "stop_instances", _FLEETS_OWN),
     "the controller renames nothing": _tagging("create_tags", "{worker}", Tags=[{"Key": "Name", "Value": "mine"}]),
     "the controller takes not every tag": _tagging("delete_tags", "{worker}"),
-    "the controller asks only the fleet to drain": _tagging(
+    "the controller drains only the fleet": _tagging(
         "create_tags", "{web}", Tags=[{"Key": "fleetsight-drain", "Value": "asked"}]
     ),
     "the controller sees no other region": Attempt(

@@ -203,7 +203,7 @@ def test_a_request_that_is_refused_has_cloudformations_code(apis: CloudClients) 
     cloudformation = apis("cloudformation")
     elsewhere = {"StackName": "s", "ChangeSetName": "c", "TemplateURL": "http://127.0.0.1/templates"}
     refusals: list[tuple[Callable[[], object], str, str]] = [
-        (lambda: cloudformation.describe_stacks(StackName="nobody"), "ValidationError", "does not exist"),
+        (lambda: cloudformation.describe_stacks(StackName="unknown"), "ValidationError", "does not exist"),
         (lambda: cloudformation.describe_change_set(ChangeSetName="c", StackName="s"), "ChangeSetNotFound", "c"),
         (lambda: cloudformation.create_change_set(**elsewhere), "ValidationError", "names no object of a bucket"),
     ]
