@@ -1,23 +1,98 @@
-"""Denies requests if their signer lacks a permission, and counts all decisions with the statements behind them."""
+"""Denies requests if their signer lacks a permission, and counts all decisions with the statements behind them.
 
+Roles, policies and sessions are moto's. A session with a policy of its own, or of a role with a permissions boundary,
+is denied everything, since these are not evaluated. `signatures` has checked the signature; the end of a session is
+not checked.
+"""
+
+import functools
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from moto.iam.models import get_account_id_from
+from moto.iam.models import get_account_id_from, iam_backends
+from moto.sts.models import sts_backends
+from moto.utilities.utils import get_partition
 
 from localcloud.dispatch import ErrorReason, error_response
 from localcloud.ec2.fleet import Fleet
 from localcloud.iam.actions import ASSUME_ROLE, permission_checks_of
 from localcloud.iam.calls import ApiCall, Credential, UnknownCallError, credential_of
-from localcloud.iam.decisions import PolicyDecision, RoleSession, decide, decide_assuming, role_by_arn, session_of
-from localcloud.iam.policies import PermissionCheck, UnsupportedPolicyError, parse_policy
+from localcloud.iam.policies import (
+    IamPolicy,
+    PermissionCheck,
+    PolicyDecision,
+    UnsupportedPolicyError,
+    decide,
+    decide_assuming,
+    parse_policy,
+)
 from localcloud.iam.s3_actions import put_object_checks
 from localcloud.page_guard import WsgiApp
 from localcloud.s3.posts import Form, RefusedError, Signer
+
+MAX_SESSIONS = 10_000
+"""Largest number of cached sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSession:
+    """A session of a caller that has assumed a role.
+
+    Attributes:
+        arn: of the session, such as ``arn:aws:sts::123456789012:assumed-role/web/i-0123``.
+        limited: whether it has a session policy, which is not evaluated.
+    """
+
+    arn: str
+    role_arn: str
+    role: str
+    account: str
+    limited: bool = False
+
+    def policies(self) -> tuple[IamPolicy, ...]:
+        """Return the role's present policies; none if the role does not exist any more.
+
+        Raises:
+            UnsupportedPolicyError: a policy, or a limit of the policies, cannot be evaluated.
+        """
+        role = role_by_arn(self.account, self.role_arn)
+        if role is None:
+            return ()
+        if self.limited or role.permissions_boundary_arn:
+            raise UnsupportedPolicyError(
+                f"the role {self.role!r} has a permissions boundary, or the session a policy of its own, "
+                "and neither is evaluated here"
+            )
+        documents = list(role.policies.items())
+        for managed in list(role.managed_policies.values()):
+            default = next(each for each in managed.versions if each.version_id == managed.default_version_id)
+            documents.append((managed.name, default.document))
+        return tuple(parse_policy(name, document) for name, document in documents)
+
+
+@functools.lru_cache(maxsize=MAX_SESSIONS)
+def session_of(access_key: str, region: str) -> RoleSession | None:
+    """Return the session of an access key, or None for a key without a role, which may do everything."""
+    account, partition = get_account_id_from(access_key), get_partition(region)
+    key = iam_backends[account][partition].access_keys.get(access_key)
+    if key is None or key.role_arn is None:
+        return None
+    assumed = sts_backends[account][partition].get_assumed_role_from_access_key(access_key)
+    name = key.role_arn.rpartition("/")[2]
+    arn = assumed.arn if assumed else f"arn:{partition}:sts::{account}:assumed-role/{name}/unknown"
+    return RoleSession(arn, key.role_arn, name, account, limited=bool(assumed and assumed.policy))
+
+
+def role_by_arn(account: str, arn: str) -> Any | None:
+    """Return moto's role of an ARN, or None."""
+    backend = iam_backends[account][arn.split(":")[1]]
+    roles: Sequence[Any] = list(backend.roles.values())
+    return next((role for role in roles if role.arn == arn), None)
+
 
 MAX_ROWS = 20_000
 """Largest number of rows; further resources are counted under ``…``."""

@@ -1,18 +1,21 @@
-"""Policy documents: statements, their wildcards and conditions, and whether a statement applies to a request.
+"""Policy documents: statements, their wildcards and conditions, and the decision about one permission check.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_resource.html (wildcards)
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html
 
-An element that is unknown here is an error: a condition that was ignored would silently allow or deny.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html (one account)
+
+An explicit Deny wins, then any Allow; otherwise the action is denied. An element that is unknown here is an error: a
+condition that was ignored would silently allow or deny.
 """
 
 import functools
 import json
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
@@ -297,3 +300,66 @@ def _selection(element: Mapping[str, Any], name: str, spelling: Any) -> PatternM
     other_than = name not in element
     values = value_texts(element[f"Not{name}" if other_than else name])
     return PatternMatcher(tuple(spelling(value) for value in values), other_than)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDecision:
+    """The decision about a permission check.
+
+    Attributes:
+        rests_on: policy and Sid of each statement that decided it: all that deny, or else all that allow.
+        why: for a denial, the end of AWS's error message.
+    """
+
+    check: PermissionCheck
+    allowed: bool
+    rests_on: tuple[tuple[str, str], ...] = ()
+    why: str = ""
+
+
+def decide(policies: Sequence[IamPolicy], check: PermissionCheck) -> PolicyDecision:
+    """Return the decision of a role's policies; raise `UnsupportedPolicyError` if one cannot be evaluated."""
+    effects: tuple[tuple[Effect, str], ...] = (
+        ("Deny", "with an explicit deny in an identity-based policy"),
+        ("Allow", ""),
+    )
+    for effect, why in effects:
+        statements = ((policy.name, each) for policy in policies for each in policy.statements)
+        rests_on = tuple(
+            (name, each.sid) for name, each in statements if each.effect == effect and each.applies_to(check)
+        )
+        if rests_on:
+            return PolicyDecision(check, effect == "Allow", rests_on, why)
+    why = f"because no identity-based policy allows the {check.action} action"
+    return PolicyDecision(check, allowed=False, why=why)
+
+
+def decide_assuming(
+    policies: Sequence[IamPolicy], trust: IamPolicy, arns: Sequence[str], check: PermissionCheck
+) -> PolicyDecision:
+    """Return the decision about assuming a role, which the role's trust policy must allow; raises as `decide` does.
+
+    A trust policy that names the caller is enough. If it names the account, the caller's own policies decide
+    (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html).
+
+    The policies are the caller's, `arns` those of its session and role.
+    """
+    own = decide(policies, check)
+    _, partition, _, _, account, *_ = arns[0].split(":")
+    named, delegated = set(), set()
+    for statement in trust.statements:
+        if statement.applies_to(check):
+            principals = {arn for kind, arn in statement.principals if kind == "AWS"}
+            if principals & {*arns, "*"}:
+                named.add(statement.effect)
+            if principals & {account, f"arn:{partition}:iam::{account}:root"}:
+                delegated.add(statement.effect)
+    if "Deny" in named | delegated:
+        return PolicyDecision(check, allowed=False, why="with an explicit deny in the role trust policy")
+    denied_by_own = bool(own.rests_on) and not own.allowed
+    if "Allow" in named and not denied_by_own:
+        return PolicyDecision(check, allowed=True, rests_on=((trust.name, "Principal"),))
+    if "Allow" in named | delegated:
+        return own
+    why = f"because no role trust policy allows the {check.action} action"
+    return PolicyDecision(check, allowed=False, why=why)

@@ -12,8 +12,7 @@ import requests
 from botocore.exceptions import ClientError
 
 from app_tier.bundle.load import DEMO_BUNDLE
-from localcloud.iam.decisions import decide
-from localcloud.iam.policies import PermissionCheck
+from localcloud.iam.policies import PermissionCheck, decide
 from localcloud.launch import REGION, LocalCloud
 from scripts.client import FileSpec, FleetClient, UploadResult
 from scripts.demo_model.signs import samples

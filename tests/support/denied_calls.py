@@ -111,6 +111,7 @@ DENIED_CALLS = {
     "the controller launches no other group": _launch(SecurityGroupIds=["{group}"]),
     "the controller passes no other role": _launch(IamInstanceProfile={"Name": "{web_profile}"}),
     "the controller launches none that takes no tokens": _launch(MetadataOptions={"HttpTokens": "optional"}),
+    "the controller launches none with a key pair": _launch(KeyName="mine"),
     "the controller launches no other template": _launch(LaunchTemplate={"LaunchTemplateName": "{web_template}"}),
     "the controller ends only the fleet": Attempt("ControllerRole", "ec2", "terminate_instances", _WEB),
     "the controller starts only the fleet": Attempt("ControllerRole", "ec2", "start_instances", _WEB),

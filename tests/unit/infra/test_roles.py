@@ -163,10 +163,12 @@ def test_only_the_web_instance_may_act_as_the_controller() -> None:
     assert not [pair for pair in allowed("WorkerRole") if pair[0].startswith("sts:")]
 
 
-def test_the_one_role_that_the_controller_can_bring_about_is_the_one_that_ec2_makes_for_spot_instances() -> None:
+def test_the_controller_passes_the_workers_role_and_creates_only_the_one_for_spot_instances() -> None:
     roles = {sid: each for sid, each in statements("ControllerRole").items() if "iam:" in str(each["Action"])}
     assert set(roles) == {"GiveWorkersTheirRole", "FirstSpotInstance"}
-    spot = roles["FirstSpotInstance"]
+    passed, spot = roles["GiveWorkersTheirRole"], roles["FirstSpotInstance"]
+    assert (passed["Action"], value_of(passed["Resource"])) == ("iam:PassRole", "<WorkerRole.Arn>")
+    assert passed["Condition"] == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
     assert spot["Action"] == "iam:CreateServiceLinkedRole"
     assert value_of(spot["Resource"]).endswith(":role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot")
     assert spot["Condition"] == {"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}}

@@ -16,12 +16,13 @@ from localcloud.access_keys import owner_key
 from localcloud.control import ControlApplication
 from localcloud.ec2.fleet import Fleet
 from localcloud.iam.authorizer import AuthorizedCalls, Authorizer, DecisionRecord, form_check
-from localcloud.iam.decisions import decide, decide_assuming
 from localcloud.iam.policies import (
     Context,
     PermissionCheck,
     UnsupportedPolicyError,
     arn_matches,
+    decide,
+    decide_assuming,
     matches,
     parse_conditions,
     parse_policy,
