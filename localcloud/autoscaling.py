@@ -68,21 +68,15 @@ def drop_ended(group: Any) -> int:
         return max(0, (group.desired_capacity or 0) - len(group.instance_states))
 
 
-def replace_ended(groups: list[Any]) -> bool:
-    """Launch the instances that groups lack; return True if any was missing."""
-    lacking = False
-    for group in groups:
-        with _lock:
-            if group.ec2_launch_template is not None and (count := drop_ended(group)):
-                launch(group, count)
-                lacking = True
-    return lacking
-
-
 def _run_replacements() -> None:
     while True:
+        lacked = False
         regions = [backend for account in autoscaling_backends.values() for backend in account.values()]
-        lacked = replace_ended([group for one in regions for group in list(one.autoscaling_groups.values())])
+        for group in [group for one in regions for group in list(one.autoscaling_groups.values())]:
+            with _lock:
+                if group.ec2_launch_template is not None and (count := drop_ended(group)):
+                    launch(group, count)
+                    lacked = True
         time.sleep(PAUSE_SECONDS if lacked else CHECK_SECONDS)
 
 

@@ -38,10 +38,7 @@ def matches(pattern: str, text: str) -> bool:
 
 
 def arn_matches(pattern: str, arn: str) -> bool:
-    """Return True if a pattern matches an ARN part by part, as the operators ``ArnEquals`` and ``ArnLike`` do.
-
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
-    """
+    """Return True if a pattern matches an ARN part by part, as the operators ``ArnEquals`` and ``ArnLike`` do."""
     patterns, parts = pattern.split(":", _ARN_PARTS - 1), arn.split(":", _ARN_PARTS - 1)
     whole = len(patterns) == len(parts) == _ARN_PARTS
     return whole and all(matches(each, part) for each, part in zip(patterns, parts, strict=True))
