@@ -191,9 +191,17 @@ class Authorizer:
             "aws:sourceip": (address or "127.0.0.1",),
         }
         for each in checks:
-            decision = _decision_about(
-                session, PermissionCheck(each.action, each.resource, {**always, **each.context})
-            )
+            check = PermissionCheck(each.action, each.resource, {**always, **each.context})
+            try:
+                policies = session.policies()
+                role = role_by_arn(session.account, check.resource) if check.action == ASSUME_ROLE else None
+                if role is None:
+                    decision = decide(policies, check)
+                else:
+                    trust = parse_policy(f"the trust policy of {role.name}", role.assume_role_policy_document)
+                    decision = decide_assuming(policies, trust, (session.arn, session.role_arn), check)
+            except UnsupportedPolicyError as error:
+                decision = PolicyDecision(check, allowed=False, why=f"because {error}")
             if not decision.allowed:
                 raise self._denied(session, decision)
             self._record.record(session.role, decision)
@@ -205,18 +213,6 @@ class Authorizer:
         message = f"User: {session.arn} is not authorized to perform: {check.action}{on} {decision.why}"
         _log.warning("denied: %s", message)
         return DeniedError(message)
-
-
-def _decision_about(session: RoleSession, check: PermissionCheck) -> PolicyDecision:
-    try:
-        policies = session.policies()
-        role = role_by_arn(session.account, check.resource) if check.action == ASSUME_ROLE else None
-        if role is None:
-            return decide(policies, check)
-        trust = parse_policy(f"the trust policy of {role.name}", role.assume_role_policy_document)
-        return decide_assuming(policies, trust, (session.arn, session.role_arn), check)
-    except UnsupportedPolicyError as error:
-        return PolicyDecision(check, allowed=False, why=f"because {error}")
 
 
 authorizer = Authorizer(decision_record)
