@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from moto.autoscaling.models import InstanceState, autoscaling_backends
 
 from localcloud.clients import loopback
-from localcloud.patches import Patch
+from localcloud.patches import Patches
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,7 @@ _lock = threading.RLock()
 
 
 def launch(group: Any, count: int, client_of: Callable[[str, str], Any] = loopback.client) -> None:
-    """Launch up to `count` instances of a group; failed launches are retried later.
-
-    Args:
-        group: moto's object.
-        count: of instances.
-        client_of: returns a client of a service in a region.
-    """
+    """Launch up to `count` instances of moto's group; failed launches are retried later."""
     tags = [{"Key": key, "Value": value} for key, value in group.get_propagated_tags().items()]
     template = {"LaunchTemplateId": group.ec2_launch_template.id, "Version": str(group.launch_template_version)}
     request: dict[str, Any] = {"LaunchTemplate": template, "MinCount": 1, "MaxCount": count}
@@ -51,8 +46,6 @@ def launch(group: Any, count: int, client_of: Callable[[str, str], Any] = loopba
     except (ClientError, BotoCoreError) as error:
         log.warning("%s: %d instances could not be launched: %s", group.name, count, error)
         return
-    from moto.autoscaling.models import InstanceState
-
     for launched in reply["Instances"]:
         instance = group.ec2_backend.get_instance(launched["InstanceId"])
         instance.autoscaling_group = group
@@ -75,61 +68,43 @@ def drop_ended(group: Any) -> int:
         return max(0, (group.desired_capacity or 0) - len(group.instance_states))
 
 
-def replace_ended(groups: list[Any]) -> bool:
-    """Launch the instances that groups lack; return True if any was missing."""
-    lacking = False
-    for group in groups:
-        with _lock:
-            if group.ec2_launch_template is not None and (count := drop_ended(group)):
-                launch(group, count)
-                lacking = True
-    return lacking
-
-
 def _run_replacements() -> None:
-    from moto.autoscaling.models import autoscaling_backends
-
     while True:
+        lacked = False
         regions = [backend for account in autoscaling_backends.values() for backend in account.values()]
-        lacked = replace_ended([group for one in regions for group in list(one.autoscaling_groups.values())])
+        for group in [group for one in regions for group in list(one.autoscaling_groups.values())]:
+            with _lock:
+                if group.ec2_launch_template is not None and (count := drop_ended(group)):
+                    launch(group, count)
+                    lacked = True
         time.sleep(PAUSE_SECONDS if lacked else CHECK_SECONDS)
 
 
 _replacer = threading.Thread(target=_run_replacements, daemon=True, name="auto-scaling")
 
-
-def _replace_instances(original: Any) -> Any:
-    def replace_autoscaling_group_instances(self: Any, count_needed: int, propagated_tags: dict[str, str]) -> None:
-        """Launch instances of the group's launch template by RunInstances."""
-        if self.ec2_launch_template is None:
-            original(self, count_needed, propagated_tags)
-            return
-        with _lock:
-            launch(self, count_needed)
-            if _replacer.ident is None:
-                _replacer.start()
-
-    return replace_autoscaling_group_instances
+PATCHES = Patches()
 
 
-def _notify_terminate_instances(_original: Any) -> Any:
-    def notify_terminate_instances(self: Any, instance_ids: list[str]) -> None:
-        """Do nothing: terminated instances are replaced like all others that end."""
-
-    return notify_terminate_instances
-
-
-PATCHES = (
-    Patch(
-        "moto.autoscaling.models:FakeAutoScalingGroup.replace_autoscaling_group_instances",
-        ("self", "count_needed", "propagated_tags"),
-        _replace_instances,
-        "launches past EC2's API, without profile, metadata options and the version that the group names",
-    ),
-    Patch(
-        "moto.autoscaling.models:AutoScalingBackend.notify_terminate_instances",
-        ("self", "instance_ids"),
-        _notify_terminate_instances,
-        "replaces an instance that is ended by a call, and none that ends by itself",
-    ),
+@PATCHES.wrap(
+    "moto.autoscaling.models:FakeAutoScalingGroup.replace_autoscaling_group_instances",
+    "launches past EC2's API, without profile, metadata options and the version that the group names",
 )
+def replace_autoscaling_group_instances(
+    original: Any, self: Any, count_needed: int, propagated_tags: dict[str, str]
+) -> None:
+    """Launch instances of the group's launch template by RunInstances."""
+    if self.ec2_launch_template is None:
+        original(self, count_needed, propagated_tags)
+        return
+    with _lock:
+        launch(self, count_needed)
+        if _replacer.ident is None:
+            _replacer.start()
+
+
+@PATCHES.replace(
+    "moto.autoscaling.models:AutoScalingBackend.notify_terminate_instances",
+    "replaces an instance that is ended by a call, and none that ends by itself",
+)
+def notify_terminate_instances(self: Any, instance_ids: list[str]) -> None:
+    """Do nothing: terminated instances are replaced like all others that end."""

@@ -11,9 +11,8 @@ from moto.core.responses import ActionResult, BaseResponse, EmptyResult
 from werkzeug.wrappers import Response
 
 from localcloud.clients import loopback
-from localcloud.cloudformation.model import ChangeSet, Stack
-from localcloud.cloudformation.stacks import StackRequest, Stacks
-from localcloud.cloudformation.template import StackError, read_template
+from localcloud.cloudformation.stacks import ChangeSet, Stack, StackEvent, StackRequest, Stacks
+from localcloud.cloudformation.template import Resource, StackError, read_template
 
 Answer = dict[str, Any]
 
@@ -105,18 +104,9 @@ class StacksResponse(BaseResponse):  # type: ignore[misc]
     def describe_stack_events(self) -> Any:
         """Return the events of a stack, the newest first."""
         stack = self._stacks.find(self.params["StackName"])
+        of_stack = {"StackId": stack.id, "StackName": stack.name}
         events = [
-            {
-                "StackId": stack.id,
-                "StackName": stack.name,
-                "EventId": one.id,
-                "LogicalResourceId": one.logical_id,
-                "PhysicalResourceId": one.physical_id,
-                "ResourceType": one.type,
-                "ResourceStatus": one.status,
-                "ResourceStatusReason": one.reason,
-                "Timestamp": one.at,
-            }
+            {**of_stack, "EventId": one.id, "Timestamp": one.at, **_resource_status(one)}
             for one in reversed(list(stack.events))
         ]
         return ActionResult({"StackEvents": events})
@@ -124,14 +114,7 @@ class StacksResponse(BaseResponse):  # type: ignore[misc]
     def list_stack_resources(self) -> Any:
         """Return the resources of a stack."""
         resources = [
-            {
-                "LogicalResourceId": one.logical_id,
-                "PhysicalResourceId": one.physical_id,
-                "ResourceType": one.type,
-                "ResourceStatus": one.status,
-                "ResourceStatusReason": one.reason,
-                "LastUpdatedTimestamp": one.changed_at,
-            }
+            {**_resource_status(one), "LastUpdatedTimestamp": one.changed_at}
             for one in list(self._stacks.find(self.params["StackName"]).resources.values())
         ]
         return ActionResult({"StackResourceSummaries": resources})
@@ -151,6 +134,16 @@ class StacksResponse(BaseResponse):  # type: ignore[misc]
         """Accept a signal, which has no effect here."""
         self._stacks.find(self.params["StackName"])
         return EmptyResult()
+
+
+def _resource_status(one: Resource | StackEvent) -> Answer:
+    return {
+        "LogicalResourceId": one.logical_id,
+        "PhysicalResourceId": one.physical_id,
+        "ResourceType": one.type,
+        "ResourceStatus": one.status,
+        "ResourceStatusReason": one.reason,
+    }
 
 
 def _stack(stack: Stack) -> Answer:
@@ -180,11 +173,7 @@ def _change_set_summary(change_set: ChangeSet) -> Answer:
 
 
 def _stored_template(url: str, s3: Any) -> str:
-    """Return the text of a template in a bucket, by a URL of either style.
-
-    Raises:
-        StackError: the URL names no object, or S3 rejects the call.
-    """
+    """Return the text of a template in a bucket, by a URL of either style."""
     parts = urlsplit(url)
     host, path = parts.hostname or "", unquote(parts.path.lstrip("/"))
     bucket, dot, service = host.partition(".s3")

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import secrets
+import string
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,41 +11,33 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
-from localcloud.cloudformation.model import Resource, name_for
-from localcloud.cloudformation.template import StackError
+from localcloud.cloudformation.template import Resource, StackError
 
 
 def coerce(value: Any, shape: Any) -> Any:
     """Return a value of a template in the types of an API: the text "30" becomes a number, or a number becomes text.
 
-    Args:
-        value: evaluated.
-        shape: a ``botocore.model.Shape``; botocore rejects other types.
-
-    Raises:
-        ValueError: a text is not a number.
+    botocore rejects other types than those of `shape`, a ``botocore.model.Shape``. A text that is no number raises
+    ValueError.
     """
-    kind = shape.type_name
-    if kind == "structure" and isinstance(value, dict):
-        members = shape.members
-        return {name: coerce(one, members[name]) if name in members else one for name, one in value.items()}
-    if kind == "list" and isinstance(value, list):
-        return [coerce(one, shape.member) for one in value]
-    if kind == "map" and isinstance(value, dict):
-        return {str(name): coerce(one, shape.value) for name, one in value.items()}
-    return _scalar(value, kind)
-
-
-def _scalar(value: Any, kind: str) -> Any:
-    if kind == "string" and isinstance(value, bool | dict | int | float):
-        return json.dumps(value)
-    if kind == "boolean" and isinstance(value, str):
-        return {"true": True, "false": False}.get(value.lower(), value)
-    if kind in {"integer", "long"} and isinstance(value, str):
-        return int(value)
-    if kind in {"double", "float"} and isinstance(value, str | int):
-        return float(value)
-    return value
+    coerced = value
+    match shape.type_name, value:
+        case "structure", dict():
+            members = shape.members
+            coerced = {name: coerce(one, members[name]) if name in members else one for name, one in value.items()}
+        case "list", list():
+            coerced = [coerce(one, shape.member) for one in value]
+        case "map", dict():
+            coerced = {str(name): coerce(one, shape.value) for name, one in value.items()}
+        case "string", bool() | dict() | int() | float():
+            coerced = json.dumps(value)
+        case "boolean", str():
+            coerced = {"true": True, "false": False}.get(value.lower(), value)
+        case "integer" | "long", str():
+            coerced = int(value)
+        case "double" | "float", str() | int():
+            coerced = float(value)
+    return coerced
 
 
 INSTANCES_SECONDS = 120.0
@@ -58,15 +52,18 @@ _MISSING = (
 """Parts of the error codes of resources that do not exist."""
 
 
+SUFFIX_LENGTH = 12
+
+
+def name_for(stack: str, logical_id: str, max_length: int) -> str:
+    """Return a new name for a resource without a name in the template."""
+    suffix = "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(SUFFIX_LENGTH))
+    return f"{stack}-{logical_id}"[: max_length - SUFFIX_LENGTH - 1] + f"-{suffix}"
+
+
 @dataclass(frozen=True)
 class StackServices:
-    """The services that create a stack's resources.
-
-    Args:
-        stack_name: prefix of names that the template does not give.
-        client: returns a client of a service.
-        tags: of the stack, which its resources get, too.
-    """
+    """The services that create a stack's resources, which get its tags, too."""
 
     account: str
     region: str
@@ -75,12 +72,7 @@ class StackServices:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def call(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
-        """Call a service, without parameters that are None, and with all values in the API's types.
-
-        Raises:
-            botocore.exceptions.ClientError: the service rejects the call.
-            botocore.exceptions.ParamValidationError: the operation has no such parameter.
-        """
+        """Call a service, without parameters that are None, and with all values in the API's types."""
         client = self.client(service)
         model = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[operation])
         given = {name: value for name, value in parameters.items() if value is not None}
@@ -114,11 +106,29 @@ class PhysicalResource(NamedTuple):
     attributes: Mapping[str, str] = {}
 
 
+Create = Callable[[StackServices, Resource], PhysicalResource]
+Delete = Callable[[StackServices, Resource], None]
+
+
 class ResourceHandler(NamedTuple):
     """Creates and deletes resources of one type; deleting a resource that does not exist has no effect."""
 
-    create: Callable[[StackServices, Resource], PhysicalResource]
-    delete: Callable[[StackServices, Resource], None]
+    create: Create
+    delete: Delete
+
+
+HANDLERS: dict[str, ResourceHandler] = {}
+"""The types of resources that exist in a service."""
+
+
+def creates(resource_type: str, delete: Delete) -> Callable[[Create], Create]:
+    """Return a decorator of the function that creates resources of a type."""
+
+    def register(create: Create) -> Create:
+        HANDLERS[resource_type] = ResourceHandler(create, delete)
+        return create
+
+    return register
 
 
 @contextlib.contextmanager
@@ -131,17 +141,11 @@ def missing_is_deleted() -> Iterator[None]:
             raise
 
 
-def deleted_by(
-    service: str, operation: str, key: str, attribute: str = "", also: tuple[str, ...] = ()
-) -> Callable[[StackServices, Resource], None]:
+def deleted_by(service: str, operation: str, key: str, attribute: str = "", also: tuple[str, ...] = ()) -> Delete:
     """Return a function that deletes a resource with one call.
 
-    Args:
-        service: of the call.
-        operation: such as ``delete_bucket``.
-        key: the parameter that names the resource.
-        attribute: of the resource that is its value; empty for the physical id.
-        also: properties of the resource that the call needs, too.
+    The value of the parameter `key` is the resource's physical id, or one of its attributes. The call also gets the
+    properties `also`.
     """
 
     def delete(cloud: StackServices, resource: Resource) -> None:
@@ -153,7 +157,23 @@ def deleted_by(
     return delete
 
 
-def _role(cloud: StackServices, resource: Resource) -> PhysicalResource:
+def _put_policy(cloud: StackServices, role: str, policy: Mapping[str, Any]) -> None:
+    document = json.dumps(policy["PolicyDocument"])
+    cloud.call("iam", "put_role_policy", RoleName=role, PolicyName=policy["PolicyName"], PolicyDocument=document)
+
+
+def delete_role(cloud: StackServices, resource: Resource) -> None:
+    """Delete a role with its inline policies."""
+    role = {"RoleName": resource.physical_id}
+    with missing_is_deleted():
+        for name in cloud.call("iam", "list_role_policies", **role)["PolicyNames"]:
+            cloud.call("iam", "delete_role_policy", **role, PolicyName=name)
+        cloud.call("iam", "delete_role", **role)
+
+
+@creates("AWS::IAM::Role", delete_role)
+def create_role(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a role with its inline policies."""
     wanted, name = resource.properties, cloud.name(resource, "RoleName", 64)
     document = json.dumps(wanted["AssumeRolePolicyDocument"])
     role = cloud.call(
@@ -165,40 +185,23 @@ def _role(cloud: StackServices, resource: Resource) -> PhysicalResource:
     return PhysicalResource(name, {"Arn": role["Arn"], "RoleId": role["RoleId"]})
 
 
-def _put_policy(cloud: StackServices, role: str, policy: Mapping[str, Any]) -> None:
-    document = json.dumps(policy["PolicyDocument"])
-    cloud.call("iam", "put_role_policy", RoleName=role, PolicyName=policy["PolicyName"], PolicyDocument=document)
-
-
-def _delete_role(cloud: StackServices, resource: Resource) -> None:
-    role = {"RoleName": resource.physical_id}
-    with missing_is_deleted():
-        for name in cloud.call("iam", "list_role_policies", **role)["PolicyNames"]:
-            cloud.call("iam", "delete_role_policy", **role, PolicyName=name)
-        cloud.call("iam", "delete_role", **role)
-
-
-def _policy(cloud: StackServices, resource: Resource) -> PhysicalResource:
-    for role in resource.properties["Roles"]:
-        _put_policy(cloud, role, resource.properties)
-    return PhysicalResource(name_for(cloud.stack_name, resource.logical_id, 32))
-
-
-def _delete_policy(cloud: StackServices, resource: Resource) -> None:
+def delete_policy(cloud: StackServices, resource: Resource) -> None:
+    """Delete a policy from each of its roles."""
     for role in resource.properties["Roles"]:
         with missing_is_deleted():
             cloud.call("iam", "delete_role_policy", RoleName=role, PolicyName=resource.properties["PolicyName"])
 
 
-def _instance_profile(cloud: StackServices, resource: Resource) -> PhysicalResource:
-    name = cloud.name(resource, "InstanceProfileName", 128)
-    profile = cloud.call("iam", "create_instance_profile", InstanceProfileName=name)["InstanceProfile"]
+@creates("AWS::IAM::Policy", delete_policy)
+def create_policy(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a policy in each of its roles."""
     for role in resource.properties["Roles"]:
-        cloud.call("iam", "add_role_to_instance_profile", InstanceProfileName=name, RoleName=role)
-    return PhysicalResource(name, {"Arn": profile["Arn"]})
+        _put_policy(cloud, role, resource.properties)
+    return PhysicalResource(name_for(cloud.stack_name, resource.logical_id, 32))
 
 
-def _delete_instance_profile(cloud: StackServices, resource: Resource) -> None:
+def delete_instance_profile(cloud: StackServices, resource: Resource) -> None:
+    """Remove the roles of a profile and delete it."""
     profile = {"InstanceProfileName": resource.physical_id}
     with missing_is_deleted():
         for role in resource.properties["Roles"]:
@@ -206,7 +209,19 @@ def _delete_instance_profile(cloud: StackServices, resource: Resource) -> None:
         cloud.call("iam", "delete_instance_profile", **profile)
 
 
-def _user_pool(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@creates("AWS::IAM::InstanceProfile", delete_instance_profile)
+def create_instance_profile(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a profile of roles."""
+    name = cloud.name(resource, "InstanceProfileName", 128)
+    profile = cloud.call("iam", "create_instance_profile", InstanceProfileName=name)["InstanceProfile"]
+    for role in resource.properties["Roles"]:
+        cloud.call("iam", "add_role_to_instance_profile", InstanceProfileName=name, RoleName=role)
+    return PhysicalResource(name, {"Arn": profile["Arn"]})
+
+
+@creates("AWS::Cognito::UserPool", deleted_by("cognito-idp", "delete_user_pool", "UserPoolId"))
+def create_user_pool(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a user pool."""
     wanted = resource.properties
     apart = {"UserPoolName", "UserPoolTags", "EnabledMfas", "MfaConfiguration"}
     pool = cloud.call(
@@ -222,19 +237,27 @@ def _user_pool(cloud: StackServices, resource: Resource) -> PhysicalResource:
     return PhysicalResource(pool["Id"], {"Arn": pool["Arn"], "UserPoolId": pool["Id"]})
 
 
-def _user_pool_client(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@creates(
+    "AWS::Cognito::UserPoolClient",
+    deleted_by("cognito-idp", "delete_user_pool_client", "ClientId", also=("UserPoolId",)),
+)
+def create_user_pool_client(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a client of a user pool."""
     wanted = {**resource.properties, "ClientName": cloud.name(resource, "ClientName", 128)}
     return PhysicalResource(
         cloud.call("cognito-idp", "create_user_pool_client", **wanted)["UserPoolClient"]["ClientId"]
     )
 
 
-def _user_pool_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@creates("AWS::Cognito::UserPoolGroup", deleted_by("cognito-idp", "delete_group", "GroupName", also=("UserPoolId",)))
+def create_user_pool_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a group of a user pool."""
     cloud.call("cognito-idp", "create_group", **resource.properties)
     return PhysicalResource(resource.properties["GroupName"])
 
 
-def _security_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@creates("AWS::EC2::SecurityGroup", deleted_by("ec2", "delete_security_group", "GroupId"))
+def create_security_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
     """Create a group without its rules, which would have no effect: machines have addresses on loopback only."""
     wanted = resource.properties
     group = cloud.call(
@@ -245,7 +268,9 @@ def _security_group(cloud: StackServices, resource: Resource) -> PhysicalResourc
     return PhysicalResource(group, {"GroupId": group})
 
 
-def _address(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@creates("AWS::EC2::EIP", deleted_by("ec2", "release_address", "AllocationId", "AllocationId"))
+def create_address(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create an address that stays."""
     tags = cloud.tag_specification("elastic-ip", resource.properties)
     created = cloud.call("ec2", "allocate_address", Domain="vpc", TagSpecifications=tags)
     return PhysicalResource(
@@ -253,7 +278,9 @@ def _address(cloud: StackServices, resource: Resource) -> PhysicalResource:
     )
 
 
-def _launch_template(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@creates("AWS::EC2::LaunchTemplate", deleted_by("ec2", "delete_launch_template", "LaunchTemplateId"))
+def create_launch_template(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a launch template."""
     wanted = resource.properties
     own = [one for one in wanted.get("TagSpecifications", []) if one["ResourceType"] == "launch-template"]
     created = cloud.call(
@@ -265,23 +292,7 @@ def _launch_template(cloud: StackServices, resource: Resource) -> PhysicalResour
     return PhysicalResource(created["LaunchTemplateId"], {name: str(created[name]) for name in names})
 
 
-def _auto_scaling_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
-    """Create a group; its instances may still be pending, and they are not registered with any load balancer."""
-    wanted, name = resource.properties, cloud.name(resource, "AutoScalingGroupName")
-    left_out = {"AutoScalingGroupName", "TargetGroupARNs", "LoadBalancerNames", "Tags", "VPCZoneIdentifier"}
-    own = {tag["Key"]: tag for tag in wanted.get("Tags", [])}
-    tags = [{"Key": key, "Value": value, "PropagateAtLaunch": True} for key, value in cloud.tags.items()]
-    tags = [*(tag for tag in tags if tag["Key"] not in own), *own.values()]
-    cloud.call(
-        "autoscaling", "create_auto_scaling_group", AutoScalingGroupName=name,
-        VPCZoneIdentifier=",".join(wanted["VPCZoneIdentifier"]),
-        Tags=[{**tag, "ResourceId": name, "ResourceType": "auto-scaling-group"} for tag in tags],
-        **{key: value for key, value in wanted.items() if key not in left_out},
-    )  # fmt: skip
-    return PhysicalResource(name)
-
-
-def _delete_auto_scaling_group(cloud: StackServices, resource: Resource) -> None:
+def delete_auto_scaling_group(cloud: StackServices, resource: Resource) -> None:
     """Delete a group and wait until its instances have ended."""
     name = resource.physical_id
     groups = cloud.call("autoscaling", "describe_auto_scaling_groups", AutoScalingGroupNames=[name])
@@ -301,7 +312,25 @@ def _delete_auto_scaling_group(cloud: StackServices, resource: Resource) -> None
         time.sleep(0.1)
 
 
-def _bucket(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@creates("AWS::AutoScaling::AutoScalingGroup", delete_auto_scaling_group)
+def create_auto_scaling_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a group; its instances may still be pending, and they are not registered with any load balancer."""
+    wanted, name = resource.properties, cloud.name(resource, "AutoScalingGroupName")
+    left_out = {"AutoScalingGroupName", "TargetGroupARNs", "LoadBalancerNames", "Tags", "VPCZoneIdentifier"}
+    own = {tag["Key"]: tag for tag in wanted.get("Tags", [])}
+    tags = [{"Key": key, "Value": value, "PropagateAtLaunch": True} for key, value in cloud.tags.items()]
+    tags = [*(tag for tag in tags if tag["Key"] not in own), *own.values()]
+    cloud.call(
+        "autoscaling", "create_auto_scaling_group", AutoScalingGroupName=name,
+        VPCZoneIdentifier=",".join(wanted["VPCZoneIdentifier"]),
+        Tags=[{**tag, "ResourceId": name, "ResourceType": "auto-scaling-group"} for tag in tags],
+        **{key: value for key, value in wanted.items() if key not in left_out},
+    )  # fmt: skip
+    return PhysicalResource(name)
+
+
+@creates("AWS::S3::Bucket", deleted_by("s3", "delete_bucket", "Bucket"))
+def create_bucket(cloud: StackServices, resource: Resource) -> PhysicalResource:
     """Create a bucket with its CORS rules and tags; its other settings have no effect here."""
     wanted, name, region = resource.properties, cloud.name(resource, "BucketName", 63).lower(), cloud.region
     where = None if region == "us-east-1" else {"LocationConstraint": region}
@@ -316,7 +345,8 @@ def _bucket(cloud: StackServices, resource: Resource) -> PhysicalResource:
     return PhysicalResource(name, {"Arn": f"arn:aws:s3:::{name}", "RegionalDomainName": domain})
 
 
-def _table(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@creates("AWS::DynamoDB::Table", deleted_by("dynamodb", "delete_table", "TableName"))
+def create_table(cloud: StackServices, resource: Resource) -> PhysicalResource:
     """Create a table with its time to live and tags; its other settings have no effect here."""
     wanted, name = resource.properties, cloud.name(resource, "TableName")
     keys = ("AttributeDefinitions", "KeySchema", "BillingMode", "DeletionProtectionEnabled")
@@ -329,7 +359,9 @@ def _table(cloud: StackServices, resource: Resource) -> PhysicalResource:
     return PhysicalResource(name, {"Arn": created["TableArn"]})
 
 
-def _queue(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@creates("AWS::SQS::Queue", deleted_by("sqs", "delete_queue", "QueueUrl"))
+def create_queue(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a queue."""
     wanted, name = resource.properties, cloud.name(resource, "QueueName", 80)
     attributes = {key: value for key, value in wanted.items() if key not in {"QueueName", "Tags"}}
     tags = cloud.tags_of(wanted) or None
@@ -338,14 +370,18 @@ def _queue(cloud: StackServices, resource: Resource) -> PhysicalResource:
     return PhysicalResource(url, {"Arn": found["Attributes"]["QueueArn"], "QueueName": name})
 
 
-def _stored_parameter(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@creates("AWS::SSM::Parameter", deleted_by("ssm", "delete_parameter", "Name"))
+def create_stored_parameter(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a parameter of the parameter store."""
     wanted, name = resource.properties, cloud.name(resource, "Name")
     tags = cloud.tag_list(wanted) or None
     cloud.call("ssm", "put_parameter", Name=name, Type=wanted["Type"], Value=wanted["Value"], Tags=tags)
     return PhysicalResource(name)
 
 
-def _log_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@creates("AWS::Logs::LogGroup", deleted_by("logs", "delete_log_group", "logGroupName"))
+def create_log_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
+    """Create a log group with its retention."""
     wanted, name = resource.properties, cloud.name(resource, "LogGroupName")
     cloud.call("logs", "create_log_group", logGroupName=name, tags=cloud.tags_of(wanted) or None)
     if days := wanted.get("RetentionInDays"):
@@ -353,7 +389,15 @@ def _log_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
     return PhysicalResource(name, {"Arn": f"arn:aws:logs:{cloud.region}:{cloud.account}:log-group:{name}:*"})
 
 
-def _distribution(cloud: StackServices, resource: Resource) -> PhysicalResource:
+def delete_distribution(cloud: StackServices, resource: Resource) -> None:
+    """Delete a disabled distribution."""
+    with missing_is_deleted():
+        version = cloud.call("cloudfront", "get_distribution", Id=resource.physical_id)["ETag"]
+        cloud.call("cloudfront", "delete_distribution", Id=resource.physical_id, IfMatch=version)
+
+
+@creates("AWS::CloudFront::Distribution", delete_distribution)
+def create_distribution(cloud: StackServices, resource: Resource) -> PhysicalResource:
     """Create a distribution that accepts invalidations and serves nothing: it has tags, but none of its settings."""
     config = {
         "CallerReference": name_for(cloud.stack_name, resource.logical_id, 128),
@@ -365,12 +409,6 @@ def _distribution(cloud: StackServices, resource: Resource) -> PhysicalResource:
     wanted = {"DistributionConfig": config, "Tags": {"Items": cloud.tag_list(resource.properties)}}
     created = cloud.call("cloudfront", "create_distribution_with_tags", DistributionConfigWithTags=wanted)
     return PhysicalResource(created["Distribution"]["Id"], {"DomainName": created["Distribution"]["DomainName"]})
-
-
-def _delete_distribution(cloud: StackServices, resource: Resource) -> None:
-    with missing_is_deleted():
-        version = cloud.call("cloudfront", "get_distribution", Id=resource.physical_id)["ETag"]
-        cloud.call("cloudfront", "delete_distribution", Id=resource.physical_id, IfMatch=version)
 
 
 class _PlausibleAttributes(dict[str, str]):
@@ -385,45 +423,11 @@ class _PlausibleAttributes(dict[str, str]):
         return self._arn if name.lower().endswith("arn") else f"{self._id}.{name}.invalid"
 
 
-def _only_listed(cloud: StackServices, resource: Resource) -> PhysicalResource:
-    """Create a resource that exists only in its stack: no service knows it."""
+def _create_listed_only(cloud: StackServices, resource: Resource) -> PhysicalResource:
     physical_id = name_for(cloud.stack_name, resource.logical_id, 255)
     return PhysicalResource(physical_id, _PlausibleAttributes(cloud, resource, physical_id))
 
 
-HANDLERS: dict[str, ResourceHandler] = {
-    "AWS::AutoScaling::AutoScalingGroup": ResourceHandler(_auto_scaling_group, _delete_auto_scaling_group),
-    "AWS::CloudFront::Distribution": ResourceHandler(_distribution, _delete_distribution),
-    "AWS::Cognito::UserPool": ResourceHandler(
-        _user_pool, deleted_by("cognito-idp", "delete_user_pool", "UserPoolId")
-    ),
-    "AWS::Cognito::UserPoolClient": ResourceHandler(
-        _user_pool_client, deleted_by("cognito-idp", "delete_user_pool_client", "ClientId", also=("UserPoolId",))
-    ),
-    "AWS::Cognito::UserPoolGroup": ResourceHandler(
-        _user_pool_group, deleted_by("cognito-idp", "delete_group", "GroupName", also=("UserPoolId",))
-    ),
-    "AWS::DynamoDB::Table": ResourceHandler(_table, deleted_by("dynamodb", "delete_table", "TableName")),
-    "AWS::EC2::EIP": ResourceHandler(_address, deleted_by("ec2", "release_address", "AllocationId", "AllocationId")),
-    "AWS::EC2::LaunchTemplate": ResourceHandler(
-        _launch_template, deleted_by("ec2", "delete_launch_template", "LaunchTemplateId")
-    ),
-    "AWS::EC2::SecurityGroup": ResourceHandler(
-        _security_group, deleted_by("ec2", "delete_security_group", "GroupId")
-    ),
-    "AWS::IAM::InstanceProfile": ResourceHandler(_instance_profile, _delete_instance_profile),
-    "AWS::IAM::Policy": ResourceHandler(_policy, _delete_policy),
-    "AWS::IAM::Role": ResourceHandler(_role, _delete_role),
-    "AWS::Logs::LogGroup": ResourceHandler(_log_group, deleted_by("logs", "delete_log_group", "logGroupName")),
-    "AWS::S3::Bucket": ResourceHandler(_bucket, deleted_by("s3", "delete_bucket", "Bucket")),
-    "AWS::SQS::Queue": ResourceHandler(_queue, deleted_by("sqs", "delete_queue", "QueueUrl")),
-    "AWS::SSM::Parameter": ResourceHandler(_stored_parameter, deleted_by("ssm", "delete_parameter", "Name")),
-}
-"""The types of resources that exist in a service."""
-
-_ONLY_LISTED = ResourceHandler(_only_listed, lambda _cloud, _resource: None)
-
-
 def handler_of(resource_type: str) -> ResourceHandler:
     """Return the handler of a type; resources of a type without a handler exist only in their stack."""
-    return HANDLERS.get(resource_type, _ONLY_LISTED)
+    return HANDLERS.get(resource_type) or ResourceHandler(_create_listed_only, lambda _cloud, _resource: None)

@@ -1,17 +1,19 @@
-"""The stacks of one account and region: created and deleted in the background."""
+"""Stacks and their change sets: created and deleted in the background."""
 
 import logging
 import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from localcloud.cloudformation.handlers import ClientOf, StackServices, handler_of
-from localcloud.cloudformation.model import ChangeSet, Evaluation, Resource, Stack
 from localcloud.cloudformation.template import (
+    Evaluation,
+    Resource,
     StackError,
     Template,
     complete_parameters,
@@ -31,6 +33,65 @@ UPDATES_UNSUPPORTED = (
 """Reason of a rejected change set that would change a stack."""
 
 
+@dataclass(frozen=True)
+class StackEvent:
+    """The change of a resource, or of the stack itself, to a status."""
+
+    logical_id: str
+    physical_id: str
+    type: str
+    status: str
+    reason: str | None
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass
+class Stack:
+    """One stack; `values` are those of its parameters and pseudo parameters, for ``Ref``."""
+
+    id: str
+    name: str
+    template: Template
+    parameters: dict[str, str]
+    values: dict[str, Any]
+    tags: dict[str, str]
+    status: str = ""
+    reason: str | None = None
+    resources: dict[str, Resource] = field(default_factory=dict)
+    events: list[StackEvent] = field(default_factory=list)
+    outputs: list[dict[str, str]] = field(default_factory=list)
+    is_protected: bool = False
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def set_status(self, status: str, reason: str | None = None) -> None:
+        """Change the stack's status and record an event."""
+        self.status, self.reason = status, reason
+        self.events.append(StackEvent(self.name, self.id, "AWS::CloudFormation::Stack", status, reason))
+
+    def set_resource_status(self, resource: Resource, status: str, reason: str | None = None) -> None:
+        """Change the status of a resource and record an event."""
+        resource.status, resource.reason, resource.changed_at = status, reason, datetime.now(UTC)
+        self.events.append(StackEvent(resource.logical_id, resource.physical_id, resource.type, status, reason))
+
+
+@dataclass
+class ChangeSet:
+    """A change set that creates a stack, or that would change nothing.
+
+    Attributes:
+        additions: logical id and type of each resource.
+    """
+
+    id: str
+    name: str
+    stack: Stack
+    additions: list[tuple[str, str]]
+    status: str
+    execution_status: str
+    reason: str | None = None
+
+
 def in_background(work: Callable[[], None]) -> None:
     """Run `work` in a thread that ends with the process."""
     threading.Thread(target=work, daemon=True, name="stack").start()
@@ -38,11 +99,7 @@ def in_background(work: Callable[[], None]) -> None:
 
 @dataclass(frozen=True)
 class StackRequest:
-    """The input of CreateChangeSet.
-
-    Attributes:
-        parameters: as the API has them, with ``UsePreviousValue`` or a value.
-    """
+    """The input of CreateChangeSet; a parameter has ``UsePreviousValue`` or a value."""
 
     template: Template
     parameters: list[Mapping[str, Any]]
@@ -51,14 +108,7 @@ class StackRequest:
 
 @dataclass
 class Stacks:
-    """The stacks and change sets of one account in one region.
-
-    Args:
-        account: number.
-        region: name.
-        client: returns a client of a service there.
-        start: runs a function in the background.
-    """
+    """The stacks and change sets of one account in one region; `start` runs a function in the background."""
 
     account: str
     region: str
@@ -69,11 +119,7 @@ class Stacks:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def find(self, name_or_id: str) -> Stack:
-        """Return a stack by its id, or by its name if it is not deleted.
-
-        Raises:
-            StackError: the stack does not exist.
-        """
+        """Return a stack by its id, or by its name if it is not deleted; raise `StackError` if there is none."""
         if (found := self.stacks.get(name_or_id)) is not None:
             return found
         for stack in self.present():
@@ -92,10 +138,7 @@ class Stacks:
             name: of the change set.
             stack_name: or id.
             kind: ``CREATE`` or ``UPDATE``.
-            request: the template and its parameters.
-
-        Raises:
-            StackError: the request is invalid, or would change a stack.
+            request: `StackError` is raised if it is invalid, or would change a stack.
         """
         with self.lock:
             if kind == "UPDATE":
@@ -119,22 +162,14 @@ class Stacks:
             return created
 
     def find_change_set(self, name_or_id: str, stack_name: str | None) -> ChangeSet:
-        """Return a change set by its id, or by its name and its stack.
-
-        Raises:
-            StackError: ChangeSetNotFound.
-        """
+        """Return a change set by its id, or by its name and its stack; raise ChangeSetNotFound if there is none."""
         for one in list(self.change_sets.values()):
             if name_or_id == one.id or (name_or_id == one.name and stack_name in {one.stack.name, one.stack.id}):
                 return one
         raise StackError("ChangeSetNotFound", f"ChangeSet [{name_or_id}] does not exist")
 
     def execute_change_set(self, change_set: ChangeSet) -> None:
-        """Begin to create the stack of a change set.
-
-        Raises:
-            StackError: InvalidChangeSetStatus, if the change set has failed or has been executed.
-        """
+        """Begin to create the stack of a change set, which must not have failed or been executed."""
         with self.lock:
             if change_set.execution_status != "AVAILABLE":
                 status = f"its current execution status of [{change_set.execution_status}]"
@@ -172,13 +207,22 @@ class Stacks:
 
     def _stack_of(self, name: str, stack_id: str, request: StackRequest, before: Mapping[str, str]) -> Stack:
         """Return the stack of a request, with checked parameters and conditions."""
+
+        def stored_parameter(name: str) -> str:
+            ssm = self.client("ssm")
+            try:
+                return str(ssm.get_parameter(Name=name)["Parameter"]["Value"])
+            except ssm.exceptions.ParameterNotFound:
+                reason = f"Unable to fetch parameters [{name}] from parameter store for this account."
+                raise StackError(reason) from None
+
         given = {}
         for one in request.parameters:
             key = one["ParameterKey"]
             given[key] = before[key] if one.get("UsePreviousValue") else str(one["ParameterValue"])
         template = request.template
         texts = complete_parameters(template, given)
-        values = resolve_parameters(template, texts, self._stored_parameter)
+        values = resolve_parameters(template, texts, stored_parameter)
         values |= {
             "AWS::AccountId": self.account,
             "AWS::Partition": "aws",
@@ -190,13 +234,6 @@ class Stacks:
         stack = Stack(stack_id, name, template, texts, values, request.tags)
         in_order({each.logical_id: each.needs for each in self._wanted(stack)})
         return stack
-
-    def _stored_parameter(self, name: str) -> str:
-        ssm = self.client("ssm")
-        try:
-            return str(ssm.get_parameter(Name=name)["Parameter"]["Value"])
-        except ssm.exceptions.ParameterNotFound:
-            raise StackError(f"Unable to fetch parameters [{name}] from parameter store for this account.") from None
 
     def _wanted(self, stack: Stack) -> list[Resource]:
         """Return the resources with a condition that is met; their properties are not evaluated yet."""
@@ -230,7 +267,11 @@ class Stacks:
             stack.resources[name] = resource
             stack.set_resource_status(resource, "CREATE_COMPLETE")
         try:
-            stack.outputs = _outputs(evaluation)
+            stack.outputs = [
+                {"OutputKey": name, "OutputValue": str(evaluation.value(output["Value"]))}
+                for name, output in evaluation.template.outputs.items()
+                if "Condition" not in output or evaluation.condition(output["Condition"])
+            ]
         except StackError as error:
             stack.set_status("CREATE_FAILED", _reason(error))
         else:
@@ -254,14 +295,6 @@ class Stacks:
                 del resources[name]
         reason = f"The following resource(s) failed to delete: [{', '.join(sorted(failed))}]." if failed else None
         stack.set_status("DELETE_FAILED" if failed else "DELETE_COMPLETE", reason)
-
-
-def _outputs(evaluation: Evaluation) -> list[dict[str, str]]:
-    return [
-        {"OutputKey": name, "OutputValue": str(evaluation.value(output["Value"]))}
-        for name, output in evaluation.template.outputs.items()
-        if "Condition" not in output or evaluation.condition(output["Condition"])
-    ]
 
 
 def _reason(error: Exception) -> str:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Purpose = Literal["invitation", "reset"]
@@ -18,8 +18,7 @@ class Mail:
 
     Attributes:
         number: counts all mails of this cloud, from 1.
-        to: the address.
-        purpose: what the mail is for: the first sign-in to a new account, or a new password.
+        purpose: the first sign-in to a new account, or a new password.
         secret: a temporary password for an invitation, else a code of six digits.
         sent_at: epoch seconds.
     """
@@ -31,25 +30,18 @@ class Mail:
     sent_at: float
 
 
-@dataclass
 class Mailbox:
     """Stores the latest mails; threads may share an instance."""
 
-    clock: Callable[[], float] = time.time
-    max_mails: int = MAX_MAILS
-    _mails: deque[Mail] = field(init=False)
-    _number: int = field(default=0, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
-
-    def __post_init__(self) -> None:
-        """Create the bounded list."""
-        self._mails = deque(maxlen=self.max_mails)
+    def __init__(self, clock: Callable[[], float] = time.time, max_mails: int = MAX_MAILS) -> None:
+        self._clock, self._number, self._lock = clock, 0, threading.Lock()
+        self._mails: deque[Mail] = deque(maxlen=max_mails)
 
     def send(self, to: str, purpose: Purpose, secret: str) -> None:
         """Store a mail, and drop the oldest if there are too many."""
         with self._lock:
             self._number += 1
-            self._mails.append(Mail(self._number, to, purpose, secret, self.clock()))
+            self._mails.append(Mail(self._number, to, purpose, secret, self._clock()))
 
     def mails(self) -> list[Mail]:
         """Return the stored mails, oldest first."""

@@ -15,11 +15,21 @@ from typing import Any
 
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.hotp import HOTP
-from moto.cognitoidp.exceptions import CodeMismatchException, ExpiredCodeException
+from moto.cognitoidp.exceptions import (
+    CodeMismatchException,
+    ExpiredCodeException,
+    InvalidParameterException,
+    NotAuthorizedError,
+    UserNotFoundError,
+)
+from moto.cognitoidp.models import UserStatus
+from moto.core.exceptions import JsonRESTError
 
 from localcloud.cognito.passwords import check_password, is_expired
 from localcloud.cognito.pools import pool_of, prevents_existence_errors
-from localcloud.patches import Patch
+from localcloud.patches import Patches
+
+PATCHES = Patches()
 
 BY_PASSWORD = "USER_PASSWORD_AUTH"  # nosec B105 # noqa: S105 - the name of a flow
 
@@ -71,37 +81,34 @@ challenges = Challenges()
 """The challenges of this process."""
 
 
-def _initiate_auth(original: Any) -> Any:
-    from moto.cognitoidp.exceptions import InvalidParameterException
-
-    def initiate_auth(self: Any, client_id: str, auth_flow: str, auth_parameters: Mapping[str, str] | None) -> Any:
-        """Sign in or refresh, by a flow that the client allows."""
-        _, pool, client = pool_of(client_id)
-        parameters = dict(auth_parameters or {})
-        flow = "REFRESH_TOKEN_AUTH" if auth_flow in _REFRESH else auth_flow
-        if not {flow, f"ALLOW_{flow}"} & set(client.extended_config.get("ExplicitAuthFlows") or _FLOWS):
-            raise InvalidParameterException(f"{auth_flow} flow not enabled for this client")
-        if auth_flow in _REFRESH:
-            _check_refresh(pool, client_id, parameters.get("REFRESH_TOKEN", ""))
-        if auth_flow == BY_PASSWORD:
-            user = _user_by_password(pool, client, parameters)
-            if user.status == "FORCE_CHANGE_PASSWORD":
-                parameters = {"USER_ID_FOR_SRP": user.username, "requiredAttributes": "[]"}
-                return _challenge(NEW_PASSWORD, pool, client, user, parameters)
-            if user.software_token_mfa_enabled:
-                return _challenge(CODE_OF_AN_APP, pool, client, user, {"USER_ID_FOR_SRP": user.username})
-            if not user.sms_mfa_enabled and pool.mfa_config != "ON":
-                return self._log_user_in(pool, client, user.username)
-            parameters["USERNAME"] = user.username
-        return original(self, client_id, auth_flow, parameters)
-
-    return initiate_auth
+@PATCHES.wrap(
+    "moto.cognitoidp.models:CognitoIdpBackend.initiate_auth",
+    "reveals which accounts exist, allows every flow, and refreshes for accounts that do not exist any more",
+)
+def initiate_auth(
+    original: Any, self: Any, client_id: str, auth_flow: str, auth_parameters: Mapping[str, str] | None
+) -> Any:
+    """Sign in or refresh, by a flow that the client allows."""
+    _, pool, client = pool_of(client_id)
+    parameters = dict(auth_parameters or {})
+    flow = "REFRESH_TOKEN_AUTH" if auth_flow in _REFRESH else auth_flow
+    if not {flow, f"ALLOW_{flow}"} & set(client.extended_config.get("ExplicitAuthFlows") or _FLOWS):
+        raise InvalidParameterException(f"{auth_flow} flow not enabled for this client")
+    if auth_flow in _REFRESH:
+        _check_refresh(pool, client_id, parameters.get("REFRESH_TOKEN", ""))
+    if auth_flow == BY_PASSWORD:
+        user = _user_by_password(pool, client, parameters)
+        if user.status == "FORCE_CHANGE_PASSWORD":
+            return _challenge(NEW_PASSWORD, pool, client, user, requiredAttributes="[]")
+        if user.software_token_mfa_enabled:
+            return _challenge(CODE_OF_AN_APP, pool, client, user)
+        if not user.sms_mfa_enabled and pool.mfa_config != "ON":
+            return self._log_user_in(pool, client, user.username)
+        parameters["USERNAME"] = user.username
+    return original(self, client_id, auth_flow, parameters)
 
 
 def _user_by_password(pool: Any, client: Any, parameters: Mapping[str, str]) -> Any:
-    from moto.cognitoidp.exceptions import NotAuthorizedError, UserNotFoundError
-    from moto.core.exceptions import JsonRESTError
-
     user = pool._get_user(parameters.get("USERNAME", ""))
     if user is None and not prevents_existence_errors(client):
         raise UserNotFoundError("User does not exist.")
@@ -116,14 +123,13 @@ def _user_by_password(pool: Any, client: Any, parameters: Mapping[str, str]) -> 
     return user
 
 
-def _challenge(name: str, pool: Any, client: Any, user: Any, parameters: Mapping[str, str]) -> dict[str, Any]:
+def _challenge(name: str, pool: Any, client: Any, user: Any, **more: str) -> dict[str, Any]:
     session = challenges.begin(name, pool.id, user.id, client.extended_config["AuthSessionValidity"])
-    return {"ChallengeName": name, "ChallengeParameters": dict(parameters), "Session": session}
+    parameters = {"USER_ID_FOR_SRP": user.username, **more}
+    return {"ChallengeName": name, "ChallengeParameters": parameters, "Session": session}
 
 
 def _check_refresh(pool: Any, client_id: str, token: str) -> None:
-    from moto.cognitoidp.exceptions import NotAuthorizedError
-
     if token not in pool.refresh_tokens:
         raise NotAuthorizedError("Invalid Refresh Token")
     if (issued := pool.refresh_tokens[token]) is None:
@@ -136,41 +142,43 @@ def _check_refresh(pool: Any, client_id: str, token: str) -> None:
         raise NotAuthorizedError("User is disabled.")
 
 
-def _respond_to_auth_challenge(original: Any) -> Any:
-    from moto.cognitoidp.exceptions import NotAuthorizedError
-    from moto.cognitoidp.models import UserStatus
+@PATCHES.wrap(
+    "moto.cognitoidp.models:CognitoIdpBackend.respond_to_auth_challenge",
+    "lets any session set any account's password, and accepts any code of a second factor",
+)
+def respond_to_auth_challenge(
+    original: Any,
+    self: Any,
+    session: str,
+    client_id: str,
+    challenge_name: str,
+    challenge_responses: Mapping[str, str],
+) -> Any:
+    """Answer a challenge; the session must belong to the account."""
+    if challenge_name not in {NEW_PASSWORD, CODE_OF_AN_APP}:
+        return original(self, session, client_id, challenge_name, challenge_responses)
+    _, pool, client = pool_of(client_id)
+    user = pool.users.get(challenge_responses.get("USERNAME", ""))  # AWS accepts no alias here, such as an address
+    if user is None or not user.enabled or not challenges.is_open(challenge_name, session, pool.id, user.id):
+        raise NotAuthorizedError("Invalid session for the user.")
+    if challenge_name == NEW_PASSWORD:
+        check_password(pool, challenge_responses.get("NEW_PASSWORD"))
+        user.password, user.status = challenge_responses["NEW_PASSWORD"], UserStatus.CONFIRMED
+    else:
+        user.authenticator.use(challenge_responses.get("SOFTWARE_TOKEN_MFA_CODE", ""))
+    challenges.end(session)
+    if challenge_name == NEW_PASSWORD and user.software_token_mfa_enabled:
+        return _challenge(CODE_OF_AN_APP, pool, client, user)
+    return self._log_user_in(pool, client, user.username)
 
-    def respond_to_auth_challenge(
-        self: Any, session: str, client_id: str, challenge_name: str, challenge_responses: Mapping[str, str]
-    ) -> Any:
-        """Answer a challenge; the session must belong to the account."""
-        if challenge_name not in {NEW_PASSWORD, CODE_OF_AN_APP}:
-            return original(self, session, client_id, challenge_name, challenge_responses)
-        _, pool, client = pool_of(client_id)
-        user = pool.users.get(
-            challenge_responses.get("USERNAME", "")
-        )  # AWS accepts no alias here, such as an address
-        if user is None or not user.enabled or not challenges.is_open(challenge_name, session, pool.id, user.id):
-            raise NotAuthorizedError("Invalid session for the user.")
-        if challenge_name == NEW_PASSWORD:
-            check_password(pool, challenge_responses.get("NEW_PASSWORD"))
-            user.password, user.status = challenge_responses["NEW_PASSWORD"], UserStatus.CONFIRMED
-        else:
-            user.authenticator.use(challenge_responses.get("SOFTWARE_TOKEN_MFA_CODE", ""))
-        challenges.end(session)
-        if challenge_name == NEW_PASSWORD and user.software_token_mfa_enabled:
-            return _challenge(CODE_OF_AN_APP, pool, client, user, {"USER_ID_FOR_SRP": user.username})
-        return self._log_user_in(pool, client, user.username)
 
-    return respond_to_auth_challenge
-
-
-def _log_user_in(original: Any) -> Any:
-    def log_user_in(self: Any, user_pool: Any, client: Any, username: str) -> Any:
-        """Return tokens for the account's own name, not for the name in the request."""
-        return original(self, user_pool, client, user_pool._get_user(username).username)
-
-    return log_user_in
+@PATCHES.wrap(
+    "moto.cognitoidp.models:CognitoIdpBackend._log_user_in",
+    "knows tokens by what the account was called by, so that signing out by another name ends none",
+)
+def log_user_in(original: Any, self: Any, user_pool: Any, client: Any, username: str) -> Any:
+    """Return tokens for the account's own name, not for the name in the request."""
+    return original(self, user_pool, client, user_pool._get_user(username).username)
 
 
 DIGITS = 6
@@ -185,12 +193,7 @@ _SECRET_BYTES = 20
 
 @dataclass
 class Authenticator:
-    """An authenticator app of an account, as the pool knows it.
-
-    Attributes:
-        clock: in epoch seconds.
-        secret: shared by app and pool.
-    """
+    """An authenticator app of an account, as the pool knows it; the clock is in epoch seconds."""
 
     clock: Callable[[], float] = time.time
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(_SECRET_BYTES), repr=False)
@@ -225,93 +228,45 @@ class Authenticator:
         raise CodeMismatchException("Invalid code received for user")
 
 
-def _associate_software_token(_original: Any) -> Any:
-    def associate_software_token(self: Any, access_token: str, session: str) -> dict[str, str]:  # noqa: ARG001
-        """Return a new secret, and turn the account's previous factor off."""
-        pool, user = _owner_of(self, access_token)
-        _check_software_tokens_enabled(pool)
-        user.new_authenticator = Authenticator()
-        user.software_token_mfa_enabled = False
-        return {"SecretCode": user.new_authenticator.text}
-
-    return associate_software_token
-
-
-def _verify_software_token(_original: Any) -> Any:
-    from moto.core.exceptions import JsonRESTError
-
-    def verify_software_token(
-        self: Any,
-        access_token: str,
-        session: str,  # noqa: ARG001 - moto's signature
-        user_code: str,
-        friendly_device_name: str,  # noqa: ARG001
-    ) -> dict[str, str]:
-        """Store the new secret in the account if the code is valid for it."""
-        pool, user = _owner_of(self, access_token)
-        _check_software_tokens_enabled(pool)
-        new: Authenticator = getattr(user, "new_authenticator", None) or Authenticator()
-        try:
-            new.use(user_code)
-        except (CodeMismatchException, ExpiredCodeException):
-            message = "Code mismatch and fail enable Software Token MFA"
-            raise JsonRESTError("EnableSoftwareTokenMFAException", message) from None
-        user.authenticator, user.new_authenticator, user.token_verified = new, None, True
-        return {"Status": "SUCCESS"}
-
-    return verify_software_token
+@PATCHES.replace(
+    "moto.cognitoidp.models:CognitoIdpBackend.associate_software_token", "gives every account the same secret"
+)
+def associate_software_token(self: Any, access_token: str, session: str) -> dict[str, str]:  # noqa: ARG001
+    """Return a new secret, and turn the account's previous factor off."""
+    user = _owner_of(self, access_token)
+    user.new_authenticator = Authenticator()
+    user.software_token_mfa_enabled = False
+    return {"SecretCode": user.new_authenticator.text}
 
 
-def _check_software_tokens_enabled(pool: Any) -> None:
-    from moto.core.exceptions import JsonRESTError
+@PATCHES.replace("moto.cognitoidp.models:CognitoIdpBackend.verify_software_token", "accepts any code")
+def verify_software_token(
+    self: Any,
+    access_token: str,
+    session: str,  # noqa: ARG001 - moto's signature
+    user_code: str,
+    friendly_device_name: str,  # noqa: ARG001
+) -> dict[str, str]:
+    """Store the new secret in the account if the code is valid for it."""
+    user = _owner_of(self, access_token)
+    new: Authenticator = getattr(user, "new_authenticator", None) or Authenticator()
+    try:
+        new.use(user_code)
+    except (CodeMismatchException, ExpiredCodeException):
+        message = "Code mismatch and fail enable Software Token MFA"
+        raise JsonRESTError("EnableSoftwareTokenMFAException", message) from None
+    user.authenticator, user.new_authenticator, user.token_verified = new, None, True
+    return {"Status": "SUCCESS"}
 
-    if pool.mfa_config == "OFF" or not (pool.token_mfa_config or {}).get("Enabled"):
-        raise JsonRESTError(
-            "SoftwareTokenMFANotFoundException", "Software Token MFA has not been enabled by the userPool"
-        )
 
-
-def _owner_of(backend: Any, access_token: str) -> tuple[Any, Any]:
-    """Return the pool and the account of an access token."""
-    from moto.cognitoidp.exceptions import NotAuthorizedError
-
+def _owner_of(backend: Any, access_token: str) -> Any:
+    """Return the account of an access token, in a pool that allows second factors."""
     for pool in list(backend.user_pools.values()):
         if access_token in pool.access_tokens:
             user = pool._get_user(pool.access_tokens[access_token][1])
             if user is not None and user.enabled:
-                return pool, user
+                if pool.mfa_config == "OFF" or not (pool.token_mfa_config or {}).get("Enabled"):
+                    message = "Software Token MFA has not been enabled by the userPool"
+                    raise JsonRESTError("SoftwareTokenMFANotFoundException", message)
+                return user
     raise NotAuthorizedError("Invalid Access Token")
-
-
-PATCHES = (
-    Patch(
-        "moto.cognitoidp.models:CognitoIdpBackend.initiate_auth",
-        ("self", "client_id", "auth_flow", "auth_parameters"),
-        _initiate_auth,
-        "reveals which accounts exist, allows every flow, and refreshes for accounts that do not exist any more",
-    ),
-    Patch(
-        "moto.cognitoidp.models:CognitoIdpBackend.respond_to_auth_challenge",
-        ("self", "session", "client_id", "challenge_name", "challenge_responses"),
-        _respond_to_auth_challenge,
-        "lets any session set any account's password, and accepts any code of a second factor",
-    ),
-    Patch(
-        "moto.cognitoidp.models:CognitoIdpBackend._log_user_in",
-        ("self", "user_pool", "client", "username"),
-        _log_user_in,
-        "knows tokens by what the account was called by, so that signing out by another name ends none",
-    ),
-    Patch(
-        "moto.cognitoidp.models:CognitoIdpBackend.associate_software_token",
-        ("self", "access_token", "session"),
-        _associate_software_token,
-        "gives every account the same secret",
-    ),
-    Patch(
-        "moto.cognitoidp.models:CognitoIdpBackend.verify_software_token",
-        ("self", "access_token", "session", "user_code", "friendly_device_name"),
-        _verify_software_token,
-        "accepts any code",
-    ),
-)

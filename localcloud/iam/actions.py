@@ -6,7 +6,6 @@ reference does not list for an action and its resource are left out (`reference`
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from localcloud.iam.calls import ApiCall
 from localcloud.iam.policies import PermissionCheck
@@ -27,24 +26,18 @@ def permission_checks_of(call: ApiCall) -> tuple[PermissionCheck, ...]:
     if call.service == "ec2":  # late, since it imports moto's EC2
         from localcloud.iam.ec2_actions import ec2_checks
 
-        return tuple(map(_as_published, ec2_checks(call)))
-    if call.service in _CHECKS:
-        return tuple(map(_as_published, _CHECKS[call.service](call)))
-    prefix = _PREFIXES.get(call.service, call.service)
-    return (PermissionCheck(f"{prefix}:{call.operation}", "*", {}),)
-
-
-def _as_published(check: PermissionCheck) -> PermissionCheck:
-    """Return a check without the condition keys that AWS does not list for its action and resource."""
-    keys = known_keys(check.action, check.resource)
-    if keys is None:
-        return check
-    return PermissionCheck(
-        check.action, check.resource, {name: each for name, each in check.context.items() if is_known(name, keys)}
-    )
-
-
-_COGNITO = "cognito-idp"
+        checks = ec2_checks(call)
+    elif call.service in _CHECKS:
+        checks = _CHECKS[call.service](call)
+    else:
+        prefix = _PREFIXES.get(call.service, call.service)
+        return (PermissionCheck(f"{prefix}:{call.operation}", "*", {}),)
+    found = []
+    for check in checks:
+        keys = known_keys(check.action, check.resource)
+        context = {name: each for name, each in check.context.items() if keys is None or is_known(name, keys)}
+        found.append(PermissionCheck(check.action, check.resource, context))
+    return tuple(found)
 
 
 def _cognito_idp_checks(call: ApiCall) -> Iterable[PermissionCheck]:
@@ -52,15 +45,11 @@ def _cognito_idp_checks(call: ApiCall) -> Iterable[PermissionCheck]:
     if call.operation in public_cognito_operations():
         return
     pool = call.parameters.get("UserPoolId")
-    resource = call.arn(_COGNITO, f"userpool/{pool}") if pool else "*"
-    yield PermissionCheck(f"{_COGNITO}:{call.operation}", resource, {})
+    resource = call.arn("cognito-idp", f"userpool/{pool}") if pool else "*"
+    yield PermissionCheck(f"cognito-idp:{call.operation}", resource, {})
 
 
-_DYNAMODB_BATCHES = frozenset({"BatchGetItem", "BatchWriteItem"})
-
-_DYNAMODB_TRANSACTIONS = frozenset({"TransactGetItems", "TransactWriteItems"})
-
-_DYNAMODB_SINGLE = {
+_ACTIONS_OF_A_TRANSACTION = {
     "ConditionCheck": "ConditionCheckItem",
     "Delete": "DeleteItem",
     "Get": "GetItem",
@@ -74,35 +63,18 @@ def _dynamodb_checks(call: ApiCall) -> Iterable[PermissionCheck]:
 
     A batch needs its action on each of its tables, a transaction the single action of each of its items.
     """
-    return [
-        PermissionCheck(f"dynamodb:{action}", resource, {})
-        for action, resource in dict.fromkeys(_dynamodb_pairs(call))
-    ]
-
-
-def _dynamodb_pairs(call: ApiCall) -> Iterable[tuple[str, str]]:
     operation, parameters = call.operation, call.parameters
-    if operation in _DYNAMODB_BATCHES:
-        return [(operation, _table_arn(call, name)) for name in parameters.get("RequestItems", {})]
-    if operation in _DYNAMODB_TRANSACTIONS:
+    if operation in {"BatchGetItem", "BatchWriteItem"}:
+        pairs = [(operation, name) for name in parameters.get("RequestItems", {})]
+    elif operation in {"TransactGetItems", "TransactWriteItems"}:
         parts = [part for item in parameters.get("TransactItems", []) for part in item.items()]
-        return [(_DYNAMODB_SINGLE[kind], _table_arn(call, part["TableName"])) for kind, part in parts]
-    return [(operation, _table_or_index(call, parameters))]
-
-
-def _table_or_index(call: ApiCall, parameters: dict[str, Any]) -> str:
-    named = parameters.get("TableName") or parameters.get("ResourceArn")
-    if not named:
-        return "*"
-    index = parameters.get("IndexName")
-    return f"{_table_arn(call, named)}/index/{index}" if index else _table_arn(call, named)
-
-
-def _table_arn(call: ApiCall, named: str) -> str:
-    return named if named.startswith("arn:") else call.arn("dynamodb", f"table/{named}")
-
-
-_LOG_STREAM_OPERATIONS = frozenset({"PutLogEvents", "GetLogEvents", "DeleteLogStream"})
+        pairs = [(_ACTIONS_OF_A_TRANSACTION[kind], part["TableName"]) for kind, part in parts]
+    else:
+        pairs = [(operation, parameters.get("TableName") or parameters.get("ResourceArn") or "")]
+    index = f"/index/{parameters['IndexName']}" if parameters.get("IndexName") else ""
+    for action, name in dict.fromkeys(pairs):
+        arn = name if name.startswith("arn:") else call.arn("dynamodb", f"table/{name}")
+        yield PermissionCheck(f"dynamodb:{action}", f"{arn}{index}" if name else "*", {})
 
 
 def _logs_checks(call: ApiCall) -> Iterable[PermissionCheck]:
@@ -112,25 +84,20 @@ def _logs_checks(call: ApiCall) -> Iterable[PermissionCheck]:
     (https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/iam-access-control-overview-cwl.html).
     """
     group = call.parameters.get("logGroupName")
-    stream = call.parameters.get("logStreamName", "") if call.operation in _LOG_STREAM_OPERATIONS else ""
+    of_stream = call.operation in {"PutLogEvents", "GetLogEvents", "DeleteLogStream"}
+    stream = call.parameters.get("logStreamName", "") if of_stream else ""
     resource = call.arn("logs", f"log-group:{group}:log-stream:{stream}") if group else "*"
     yield PermissionCheck(f"logs:{call.operation}", resource, {})
 
 
 def _sqs_checks(call: ApiCall) -> Iterable[PermissionCheck]:
     """Yield the check of a call of SQS (list_amazonsqs.html); a batch needs the action of a single message."""
-    action = f"sqs:{call.operation.removesuffix('Batch')}"
-    yield PermissionCheck(action, _queue_arn(call), {})
-
-
-def _queue_arn(call: ApiCall) -> str:
     parameters = call.parameters
-    if arn := parameters.get("SourceArn"):
-        return str(arn)
     # In the Query protocol the request's own URL may be that of the queue.
     address = str(parameters.get("QueueUrl") or call.environ.get("PATH_INFO", ""))
     name = str(parameters.get("QueueName") or address.rpartition("/")[2])
-    return call.arn("sqs", name) if name else "*"
+    resource = str(parameters.get("SourceArn") or (call.arn("sqs", name) if name else "*"))
+    yield PermissionCheck(f"sqs:{call.operation.removesuffix('Batch')}", resource, {})
 
 
 def _ssm_checks(call: ApiCall) -> Iterable[PermissionCheck]:
@@ -145,12 +112,10 @@ def _ssm_checks(call: ApiCall) -> Iterable[PermissionCheck]:
 
 ASSUME_ROLE = "sts:AssumeRole"
 
-_STS_UNCHECKED = frozenset({"GetCallerIdentity", "GetSessionToken"})
-
 
 def _sts_checks(call: ApiCall) -> Iterable[PermissionCheck]:
     """Yield the check of a call of STS (list_awssecuritytokenservice.html). Reading the own identity needs none."""
-    if call.operation in _STS_UNCHECKED:
+    if call.operation in {"GetCallerIdentity", "GetSessionToken"}:
         return
     context = {}
     for key, parameter in (("sts:rolesessionname", "RoleSessionName"), ("sts:externalid", "ExternalId")):

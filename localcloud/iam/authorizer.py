@@ -1,28 +1,101 @@
-"""Denies requests if their signer lacks a permission, and counts all decisions with the statements behind them."""
+"""Denies requests if their signer lacks a permission, and counts all decisions with the statements behind them.
 
+Roles, policies and sessions are moto's. A session with a policy of its own, or of a role with a permissions boundary,
+is denied everything, since these are not evaluated. `signatures` has checked the signature; the end of a session is
+not checked.
+"""
+
+import functools
 import logging
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from moto.iam.models import get_account_id_from
+from moto.iam.models import get_account_id_from, iam_backends
+from moto.sts.models import sts_backends
+from moto.utilities.utils import get_partition
 
-from localcloud.dispatch import DirectResponse, ErrorReason, error_response
+from localcloud.dispatch import ErrorReason, error_response
 from localcloud.ec2.fleet import Fleet
 from localcloud.iam.actions import ASSUME_ROLE, permission_checks_of
 from localcloud.iam.calls import ApiCall, Credential, UnknownCallError, credential_of
-from localcloud.iam.decisions import PolicyDecision, RoleSession, RoleSessions, decide, decide_assuming, role_by_arn
-from localcloud.iam.policies import Context, PermissionCheck, UnsupportedPolicyError, parse_policy
+from localcloud.iam.policies import (
+    IamPolicy,
+    PermissionCheck,
+    PolicyDecision,
+    UnsupportedPolicyError,
+    decide,
+    decide_assuming,
+    parse_policy,
+)
 from localcloud.iam.s3_actions import put_object_checks
 from localcloud.page_guard import WsgiApp
 from localcloud.s3.posts import Form, RefusedError, Signer
 
+MAX_SESSIONS = 10_000
+"""Largest number of cached sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSession:
+    """A session of a caller that has assumed a role.
+
+    Attributes:
+        arn: of the session, such as ``arn:aws:sts::123456789012:assumed-role/web/i-0123``.
+        limited: whether it has a session policy, which is not evaluated.
+    """
+
+    arn: str
+    role_arn: str
+    role: str
+    account: str
+    limited: bool = False
+
+    def policies(self) -> tuple[IamPolicy, ...]:
+        """Return the role's present policies; none if the role does not exist any more.
+
+        Raises:
+            UnsupportedPolicyError: a policy, or a limit of the policies, cannot be evaluated.
+        """
+        role = role_by_arn(self.account, self.role_arn)
+        if role is None:
+            return ()
+        if self.limited or role.permissions_boundary_arn:
+            raise UnsupportedPolicyError(
+                f"the role {self.role!r} has a permissions boundary, or the session a policy of its own, "
+                "and neither is evaluated here"
+            )
+        documents = list(role.policies.items())
+        for managed in list(role.managed_policies.values()):
+            default = next(each for each in managed.versions if each.version_id == managed.default_version_id)
+            documents.append((managed.name, default.document))
+        return tuple(parse_policy(name, document) for name, document in documents)
+
+
+@functools.lru_cache(maxsize=MAX_SESSIONS)
+def session_of(access_key: str, region: str) -> RoleSession | None:
+    """Return the session of an access key, or None for a key without a role, which may do everything."""
+    account, partition = get_account_id_from(access_key), get_partition(region)
+    key = iam_backends[account][partition].access_keys.get(access_key)
+    if key is None or key.role_arn is None:
+        return None
+    assumed = sts_backends[account][partition].get_assumed_role_from_access_key(access_key)
+    name = key.role_arn.rpartition("/")[2]
+    arn = assumed.arn if assumed else f"arn:{partition}:sts::{account}:assumed-role/{name}/unknown"
+    return RoleSession(arn, key.role_arn, name, account, limited=bool(assumed and assumed.policy))
+
+
+def role_by_arn(account: str, arn: str) -> Any | None:
+    """Return moto's role of an ARN, or None."""
+    backend = iam_backends[account][arn.split(":")[1]]
+    roles: Sequence[Any] = list(backend.roles.values())
+    return next((role for role in roles if role.arn == arn), None)
+
+
 MAX_ROWS = 20_000
 """Largest number of rows; further resources are counted under ``…``."""
-
-_OTHERS = "…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +117,11 @@ class DecisionRecord:
 
     def record(self, role: str, decision: PolicyDecision) -> None:
         """Count a decision about an action of a role."""
-        check, rest = decision.check, (decision.allowed, decision.rests_on, decision.why)
-        row = _Row(role, check.action, check.resource, *rest)
+        check = decision.check
+        row = _Row(role, check.action, check.resource, decision.allowed, decision.rests_on, decision.why)
         with self._lock:
             if row not in self._counts and len(self._counts) >= MAX_ROWS:
-                row = _Row(role, check.action, _OTHERS, *rest)
+                row = replace(row, resource="…")
             self._counts[row] = self._counts.get(row, 0) + 1
 
     def rows(self) -> list[dict[str, Any]]:
@@ -61,12 +134,8 @@ class DecisionRecord:
             counted = list(self._counts.items())
         return [
             {
-                "role": row.role,
-                "action": row.action,
-                "resource": row.resource,
-                "allowed": row.allowed,
+                **asdict(row),
                 "statements": [{"policy": policy, "sid": sid} for policy, sid in row.statements],
-                "why": row.why,
                 "count": count,
             }
             for row, count in counted
@@ -84,23 +153,14 @@ class DeniedError(Exception):
 
 
 class Authorizer:
-    """Checks requests against the policies of their role.
-
-    Args:
-        record: counts each decision.
-        clock: returns the current time, for conditions.
-    """
+    """Checks requests against the policies of their role; `record` counts each decision."""
 
     def __init__(self, record: DecisionRecord, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._record, self._clock, self._sessions = record, clock, RoleSessions()
+        self._record, self._clock = record, clock
 
     def check(self, environ: dict[str, Any], credential: Credential) -> None:
-        """Check that the signer of a request has all permissions that it needs.
-
-        Raises:
-            DeniedError: a permission is missing, or the request cannot be identified.
-        """
-        session = self._sessions.of(credential.access_key, credential.region)
+        """Raise `DeniedError` if the signer lacks a permission, or if the request cannot be identified."""
+        session = session_of(credential.access_key, credential.region)
         if session is None:
             return
         call = ApiCall(environ, credential.service, credential.region, get_account_id_from(credential.access_key))
@@ -113,26 +173,14 @@ class Authorizer:
 
     def check_actions(self, credential: Credential, checks: Iterable[PermissionCheck], address: str) -> None:
         """Check that the holder of a key has permissions, for a request from `address`; raises as `check` does."""
-        session = self._sessions.of(credential.access_key, credential.region)
+        session = session_of(credential.access_key, credential.region)
         if session is not None:
             self._check_all(session, credential.region, checks, address)
 
     def _check_all(self, session: RoleSession, region: str, checks: Iterable[PermissionCheck], address: str) -> None:
-        always = self._context(session, region, address)
-        for each in checks:
-            check = PermissionCheck(each.action, each.resource, {**always, **each.context})
-            decision = _decision_about(session, check)
-            if not decision.allowed:
-                raise self._denied(session, decision)
-            self._record.record(session.role, decision)
-
-    def _context(self, session: RoleSession, region: str, address: str) -> Context:
-        """Return the condition keys that every request has.
-
-        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
-        """
         now = self._clock()
-        return {
+        # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+        always = {
             "aws:currenttime": (now.isoformat(),),
             "aws:epochtime": (str(int(now.timestamp())),),
             "aws:principalaccount": (session.account,),
@@ -142,6 +190,21 @@ class Authorizer:
             "aws:securetransport": ("false",),
             "aws:sourceip": (address or "127.0.0.1",),
         }
+        for each in checks:
+            check = PermissionCheck(each.action, each.resource, {**always, **each.context})
+            try:
+                policies = session.policies()
+                role = role_by_arn(session.account, check.resource) if check.action == ASSUME_ROLE else None
+                if role is None:
+                    decision = decide(policies, check)
+                else:
+                    trust = parse_policy(f"the trust policy of {role.name}", role.assume_role_policy_document)
+                    decision = decide_assuming(policies, trust, (session.arn, session.role_arn), check)
+            except UnsupportedPolicyError as error:
+                decision = PolicyDecision(check, allowed=False, why=f"because {error}")
+            if not decision.allowed:
+                raise self._denied(session, decision)
+            self._record.record(session.role, decision)
 
     def _denied(self, session: RoleSession, decision: PolicyDecision) -> DeniedError:
         self._record.record(session.role, decision)
@@ -152,18 +215,6 @@ class Authorizer:
         return DeniedError(message)
 
 
-def _decision_about(session: RoleSession, check: PermissionCheck) -> PolicyDecision:
-    try:
-        policies = session.policies()
-        role = role_by_arn(session.account, check.resource) if check.action == ASSUME_ROLE else None
-        if role is None:
-            return decide(policies, check)
-        trust = parse_policy(f"the trust policy of {role.name}", role.assume_role_policy_document)
-        return decide_assuming(policies, trust, (session.arn, session.role_arn), check)
-    except UnsupportedPolicyError as error:
-        return PolicyDecision(check, allowed=False, why=f"because {error}")
-
-
 authorizer = Authorizer(decision_record)
 """The authorizer of this process."""
 
@@ -172,11 +223,6 @@ class AuthorizedCalls:
     """WSGI middleware that denies requests without permission, if the switch ``enforce_iam`` is on.
 
     A request without a signature passes: `signatures` lets only those through that AWS accepts without one.
-
-    Args:
-        aws: answers allowed requests.
-        authorizer: decides.
-        fleet: has the switch.
     """
 
     def __init__(self, aws: WsgiApp, authorizer: Authorizer, fleet: Fleet) -> None:
@@ -184,21 +230,15 @@ class AuthorizedCalls:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
-        refused = self._denial(environ) if self._fleet.switches.enforce_iam else None
-        if refused is None:
-            return self._aws(environ, start_response)
-        start_response(refused.status, [*refused.headers, ("Content-Length", str(len(refused.body)))])
-        return (refused.body,)
-
-    def _denial(self, environ: dict[str, Any]) -> DirectResponse | None:
-        credential = credential_of(environ)
-        if credential is None:
-            return None
-        try:
-            self._authorizer.check(environ, credential)
-        except DeniedError as error:
-            return error_response(environ, credential.service, ErrorReason.DENIED, str(error))
-        return None
+        credential = credential_of(environ) if self._fleet.switches.enforce_iam else None
+        if credential is not None:
+            try:
+                self._authorizer.check(environ, credential)
+            except DeniedError as error:
+                refused = error_response(environ, credential.service, ErrorReason.DENIED, str(error))
+                start_response(refused.status, [*refused.headers, ("Content-Length", str(len(refused.body)))])
+                return (refused.body,)
+        return self._aws(environ, start_response)
 
 
 def form_check(authorizer: Authorizer, fleet: Fleet) -> Callable[[Form, Signer], None]:

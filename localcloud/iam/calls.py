@@ -10,9 +10,9 @@ from urllib.parse import parse_qs, parse_qsl, unquote
 
 from moto.utilities.utils import get_partition
 
-_HEADER = re.compile(r"Credential=([^/\s]+)/\d{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
+_SCOPE = r"([^/\s]+)/\d{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request"
+_HEADER = re.compile(f"Credential={_SCOPE}")
 _PRESIGNED = re.compile(r"(?:^|&)X-Amz-Credential=([^&]+)", re.IGNORECASE)
-_SCOPE = re.compile(r"([^/\s]+)/\d{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
 
 
 class UnknownCallError(ValueError):
@@ -33,12 +33,10 @@ def credential_of(environ: dict[str, Any]) -> Credential | None:
 
     The signature of a form is in its fields, which `s3.posts` reads.
     """
-    header, query = environ.get("HTTP_AUTHORIZATION", ""), environ.get("QUERY_STRING", "")
-    if found := _HEADER.search(header):
-        return Credential(*found.groups())
-    if (presigned := _PRESIGNED.search(query)) and (found := _SCOPE.fullmatch(unquote(presigned[1]))):
-        return Credential(*found.groups())
-    return None
+    found = _HEADER.search(environ.get("HTTP_AUTHORIZATION", ""))
+    if not found and (presigned := _PRESIGNED.search(environ.get("QUERY_STRING", ""))):
+        found = re.fullmatch(_SCOPE, unquote(presigned[1]))
+    return Credential(*found.groups()) if found else None
 
 
 @dataclass
@@ -47,8 +45,7 @@ class ApiCall:
 
     Attributes:
         environ: of WSGI; its body can be read again.
-        service: as its signature names it.
-        region: as its signature names it.
+        service, region: as the signature names them.
         account: of the access key that signed it.
     """
 
@@ -82,18 +79,9 @@ class ApiCall:
         sent = parse_qsl(self.body.decode(errors="replace"), keep_blank_values=True)
         return {**self.query, **dict(sent)}
 
-    @property
-    def is_json(self) -> bool:
-        """Whether the call is in the JSON protocol, which names the operation in a header."""
-        return "HTTP_X_AMZ_TARGET" in self.environ
-
     @cached_property
     def operation(self) -> str:
-        """The name of the operation in the JSON and Query protocols.
-
-        Raises:
-            UnknownCallError: the call has none, as in protocols that use method and path.
-        """
+        """The name of the operation in the JSON and Query protocols; other protocols use method and path."""
         target = str(self.environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
         if name := target or self.fields.get("Action", ""):
             return name
@@ -103,7 +91,7 @@ class ApiCall:
     @cached_property
     def parameters(self) -> dict[str, Any]:
         """The parameters of a call in the JSON or Query protocol."""
-        if not self.is_json:
+        if "HTTP_X_AMZ_TARGET" not in self.environ:
             return {**self.fields}
         try:
             parsed = json.loads(self.body or b"{}")

@@ -5,7 +5,6 @@ or uses, and any other call on ``*``.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from moto.core.parse import PROTOCOL_PARSERS
@@ -30,105 +29,71 @@ _KINDS = {**EC2_PREFIX_TO_RESOURCE, "sir": "spot-instances-request"}
 
 
 def ec2_checks(call: ApiCall) -> Iterable[PermissionCheck]:
-    """Return the checks of a call."""
-    action, backend = f"ec2:{call.operation}", ec2_backends[call.account][call.region]
-    region = {"ec2:region": (call.region,)}
-    if call.operation == "RunInstances":
-        return launch_checks(call, backend, _parameters(call))
-    if call.operation in _ON_INSTANCES:
-        parameters = _parameters(call)
-        ids = parameters.get("InstanceIds") or [parameters.get("InstanceId", "")]
-        return [
-            PermissionCheck(action, _resource_arn(call, each), {**region, **_tags_of_resource(backend, each)})
-            for each in ids
-        ]
-    if call.operation in _ON_TAGS:
-        parameters = _parameters(call)
-        tags = {**region, **request_tags(parameters.get("Tags", []))}
-        ids = parameters.get("Resources", [])
-        return [
-            PermissionCheck(action, _resource_arn(call, each), {**tags, **_tags_of_resource(backend, each)})
-            for each in ids
-        ]
-    return [PermissionCheck(action, "*", region)]
-
-
-def _parameters(call: ApiCall) -> dict[str, Any]:
-    """Return the parameters of a call as moto reads them."""
+    """Yield the checks of a call."""
+    context: Context = {"ec2:region": (call.region,)}
+    if call.operation not in {"RunInstances", *_ON_INSTANCES, *_ON_TAGS}:
+        yield PermissionCheck(f"ec2:{call.operation}", "*", context)
+        return
     operation = get_service_model("ec2").operation_model(call.operation)
-    parsed: dict[str, Any] = PROTOCOL_PARSERS["ec2"](operation, map_type=dict).parse({"values": call.fields})
-    return parsed
-
-
-def _tags_of_resource(backend: Any, resource_id: str) -> Context:
-    """Return the condition keys of an existing resource's tags."""
-    tags: Mapping[str, str] = backend.tags.get(resource_id, {})
-    return {
-        f"{prefix}:resourcetag/{key.lower()}": (str(value),)
-        for key, value in tags.items()
-        for prefix in ("aws", "ec2")
-    }
-
-
-def _resource_arn(call: ApiCall, resource_id: str) -> str:
-    kind = _KINDS.get(resource_id.rpartition("-")[0])
-    return call.arn("ec2", f"{kind}/{resource_id}", of_account=kind != "image") if kind else "*"
+    parameters: dict[str, Any] = PROTOCOL_PARSERS["ec2"](operation, map_type=dict).parse({"values": call.fields})
+    backend = ec2_backends[call.account][call.region]
+    if call.operation == "RunInstances":
+        launch = _LaunchRequest(call, backend, parameters)
+        yield from launch.resources()
+        yield from launch.tags()
+        yield from launch.roles()
+        return
+    if call.operation in _ON_INSTANCES:
+        ids = parameters.get("InstanceIds") or [parameters.get("InstanceId", "")]
+    else:
+        ids, context = parameters.get("Resources", []), {**context, **_request_tags(parameters.get("Tags", []))}
+    for each in ids:
+        kind = _KINDS.get(each.rpartition("-")[0])
+        arn = call.arn("ec2", f"{kind}/{each}", of_account=kind != "image") if kind else "*"
+        tags = {
+            f"{prefix}:resourcetag/{key.lower()}": (str(value),)
+            for key, value in backend.tags.get(each, {}).items()
+            for prefix in ("aws", "ec2")
+        }
+        yield PermissionCheck(f"ec2:{call.operation}", arn, {**context, **tags})
 
 
 _RUN, _SPOT = "ec2:RunInstances", "spot.amazonaws.com"
 
 
-def launch_checks(call: ApiCall, backend: Any, parameters: Mapping[str, Any]) -> Iterable[PermissionCheck]:
-    """Yield the checks of a launch: each resource that it creates or uses, its tags, and roles.
-
-    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/permissions-for-launch-templates.html describes the effect of
-    a launch template. A launch also needs the right to pass the instance profile's role, to tag the new resources,
-    and, for the first Spot instance of an account, to create the role with which EC2 manages these. This cloud never
-    has that role, so every Spot launch needs the right.
-
-    Args:
-        call: the request.
-        backend: moto's EC2 of its account and region.
-        parameters: of RunInstances.
-    """
-    launch = _LaunchRequest.of(call, backend, parameters)
-    yield from launch.resources()
-    yield from launch.tags()
-    yield from launch.roles()
-
-
-def request_tags(tags: Iterable[Mapping[str, str]]) -> Context:
+def _request_tags(tags: Iterable[Mapping[str, str]]) -> Context:
     """Return the condition keys of the tags that a request sets or removes."""
     pairs = {str(tag["Key"]): str(tag.get("Value", "")) for tag in tags}
     named = {f"aws:requesttag/{key.lower()}": (value,) for key, value in pairs.items()}
     return {**named, "aws:tagkeys": tuple(pairs)}
 
 
-@dataclass(frozen=True)
 class _LaunchRequest:
-    """A launch: its parameters with those of its template, the names of the call's own, and the template's ARN."""
+    """The checks of a launch: each resource that it creates or uses, its tags, and roles.
 
-    call: ApiCall
-    backend: Any
-    parameters: Mapping[str, Any]
-    own: frozenset[str]
-    template: str | None
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/permissions-for-launch-templates.html describes the effect of
+    a launch template. A launch also needs the right to pass the instance profile's role, to tag the new resources,
+    and, for the first Spot instance of an account, to create the role with which EC2 manages these. This cloud never
+    has that role, so every Spot launch needs the right.
+    """
 
-    @classmethod
-    def of(cls, call: ApiCall, backend: Any, parameters: Mapping[str, Any]) -> "_LaunchRequest":
-        own, named = frozenset(parameters), parameters.get("LaunchTemplate")
+    def __init__(self, call: ApiCall, backend: Any, parameters: Mapping[str, Any]) -> None:
+        self.call, self.backend, self.own = call, backend, frozenset(parameters)
+        self.parameters, self.template = dict(parameters), ""
         try:
-            complete, template = (
-                with_template(backend, parameters),
-                _template_arn(call, backend, named) if named else None,
-            )
+            self.parameters = with_template(backend, parameters)
         except EC2ClientError:  # the template does not exist, so the launch will fail
-            complete, template = dict(parameters), None
-        return cls(call, backend, complete, own, template)
+            return
+        if named := parameters.get("LaunchTemplate"):
+            if "LaunchTemplateId" in named:
+                template = backend.get_launch_template(named["LaunchTemplateId"])
+            else:
+                template = backend.get_launch_template_by_name(named["LaunchTemplateName"])
+            self.template = call.arn("ec2", f"launch-template/{template.id}")
 
     def resources(self) -> Iterator[PermissionCheck]:
         """Yield a check for each resource that the launch creates or uses."""
-        if self.template is not None:
+        if self.template:
             yield PermissionCheck(_RUN, self.template, self._context())
         yield self._check(f"image/{self.parameters.get('ImageId', '')}", "ImageId")
         yield self._check("instance/*", None, self._instance())
@@ -137,8 +102,11 @@ class _LaunchRequest:
         yield self._check("network-interface/*", "NetworkInterfaces")
         for group in groups:
             yield self._check(f"security-group/{group}", "SecurityGroupIds")
-        for disk in self._disks():
-            yield self._check("volume/*", "BlockDeviceMappings", disk)
+        disks = [each.get("Ebs") or {} for each in self.parameters.get("BlockDeviceMappings", [])]
+        for disk in disks or [{}]:
+            encrypted, kind = str(bool(disk.get("Encrypted"))).lower(), str(disk.get("VolumeType", "gp2"))
+            more = {"ec2:encrypted": (encrypted,), "ec2:volumetype": (kind,)}
+            yield self._check("volume/*", "BlockDeviceMappings", more)
         if key := self.parameters.get("KeyName"):
             yield self._check(f"key-pair/{key}", "KeyName")
         if is_spot(self.parameters):
@@ -147,9 +115,9 @@ class _LaunchRequest:
     def tags(self) -> Iterator[PermissionCheck]:
         """Yield the checks of the tags of the new resources."""
         for each in self.parameters.get("TagSpecifications", []):
-            context = {"ec2:createaction": ("RunInstances",), **request_tags(each.get("Tags", []))}
+            context = {"ec2:createaction": ("RunInstances",), **_request_tags(each.get("Tags", []))}
             arn = self.call.arn("ec2", f"{each['ResourceType']}/*")
-            yield PermissionCheck("ec2:CreateTags", arn, {**self._region(), **context})
+            yield PermissionCheck("ec2:CreateTags", arn, {"ec2:region": (self.call.region,), **context})
 
     def roles(self) -> Iterator[PermissionCheck]:
         """Yield the checks of the instance's role and of the role for Spot instances."""
@@ -169,14 +137,12 @@ class _LaunchRequest:
 
     def _context(self, parameter: str | None = None) -> Context:
         """Return the condition keys of a resource, and whether the template names it instead of the call."""
-        given = self.template is not None and parameter not in self.own
+        given = bool(self.template) and parameter not in self.own
         if parameter == "SubnetId" and parameter not in self.parameters:
             given = False
-        template = {"ec2:launchtemplate": (self.template,)} if self.template is not None else {}
-        return {**self._region(), **template, "ec2:islaunchtemplateresource": (str(given).lower(),)}
-
-    def _region(self) -> Context:
-        return {"ec2:region": (self.call.region,)}
+        template = {"ec2:launchtemplate": (self.template,)} if self.template else {}
+        region = {"ec2:region": (self.call.region,)}
+        return {**region, **template, "ec2:islaunchtemplateresource": (str(given).lower(),)}
 
     def _instance(self) -> Context:
         metadata = self.parameters.get("MetadataOptions") or {}
@@ -190,18 +156,8 @@ class _LaunchRequest:
             "ec2:instanceprofile": profile.arn if profile is not None else None,
         }
         tagged = [each for each in self.parameters.get("TagSpecifications", []) if each["ResourceType"] == "instance"]
-        tags = request_tags(tag for each in tagged for tag in each.get("Tags", []))
+        tags = _request_tags(tag for each in tagged for tag in each.get("Tags", []))
         return {**{key: (str(value),) for key, value in known.items() if value}, **tags}
-
-    def _disks(self) -> list[Context]:
-        mappings = [each.get("Ebs") or {} for each in self.parameters.get("BlockDeviceMappings", [])] or [{}]
-        return [
-            {
-                "ec2:encrypted": (str(bool(disk.get("Encrypted"))).lower(),),
-                "ec2:volumetype": (str(disk.get("VolumeType", "gp2")),),
-            }
-            for disk in mappings
-        ]
 
     def _network(self) -> tuple[str, list[str]]:
         """Return subnet and security groups: the named ones, or else the defaults of the zone and the VPC."""
@@ -226,11 +182,3 @@ class _LaunchRequest:
         return next(
             (each for each in profiles if each.arn == named.get("Arn") or each.name == named.get("Name")), None
         )
-
-
-def _template_arn(call: ApiCall, backend: Any, named: Mapping[str, Any]) -> str:
-    if "LaunchTemplateId" in named:
-        template = backend.get_launch_template(named["LaunchTemplateId"])
-    else:
-        template = backend.get_launch_template_by_name(named["LaunchTemplateName"])
-    return call.arn("ec2", f"launch-template/{template.id}")

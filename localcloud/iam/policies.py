@@ -1,21 +1,24 @@
-"""Policy documents: statements, their wildcards and conditions, and whether a statement applies to a request.
+"""Policy documents: statements, their wildcards and conditions, and the decision about one permission check.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_resource.html (wildcards)
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html
 
-An element that is unknown here is an error: a condition that was ignored would silently allow or deny.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html (one account)
+
+An explicit Deny wins, then any Allow; otherwise the action is denied. An element that is unknown here is an error: a
+condition that was ignored would silently allow or deny.
 """
 
 import functools
-import ipaddress
 import json
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
 from typing import Any, Literal
 
 Context = Mapping[str, tuple[str, ...]]
@@ -35,10 +38,7 @@ def matches(pattern: str, text: str) -> bool:
 
 
 def arn_matches(pattern: str, arn: str) -> bool:
-    """Return True if a pattern matches an ARN part by part, as the operators ``ArnEquals`` and ``ArnLike`` do.
-
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
-    """
+    """Return True if a pattern matches an ARN part by part, as the operators ``ArnEquals`` and ``ArnLike`` do."""
     patterns, parts = pattern.split(":", _ARN_PARTS - 1), arn.split(":", _ARN_PARTS - 1)
     whole = len(patterns) == len(parts) == _ARN_PARTS
     return whole and all(matches(each, part) for each, part in zip(patterns, parts, strict=True))
@@ -72,10 +72,6 @@ def _same_letters(value: str, wanted: str) -> bool:
     return value.casefold() == wanted.casefold()
 
 
-def _in_network(value: str, wanted: str) -> bool:
-    return ipaddress.ip_address(value) in ipaddress.ip_network(wanted, strict=False)
-
-
 _NULL = "Null"
 
 _TESTS: dict[str, Test] = {
@@ -93,7 +89,7 @@ _TESTS: dict[str, Test] = {
     "DateGreaterThan": _dates(operator.gt),
     "DateGreaterThanEquals": _dates(operator.ge),
     "Bool": _same_letters,
-    "IpAddress": _in_network,
+    "IpAddress": lambda value, wanted: ip_address(value) in ip_network(wanted, strict=False),
     "ArnEquals": lambda value, wanted: arn_matches(wanted, value),
     "ArnLike": lambda value, wanted: arn_matches(wanted, value),
 }
@@ -140,25 +136,18 @@ class Condition:
         found = context.get(self.key, ())
         if self.operator == _NULL:
             return ("true" if not found else "false") in (value.lower() for value in self.values)
-        if not found:
-            return self._holds_of_nothing()
-        met = [self._is_met(value) for value in found]
-        # Without a prefix, a negated operator must hold for all values of the request, any other for one.
-        every = self.of == "ForAllValues" or (not self.of and self.operator in _NEGATED)
-        return all(met) if every else any(met)
-
-    def _holds_of_nothing(self) -> bool:
-        if self.if_exists or self.of == "ForAllValues":
-            return True
-        return self.operator in _NEGATED and self.of != "ForAnyValue"
-
-    def _is_met(self, value: str) -> bool:
         negated = self.operator in _NEGATED
-        test = _TESTS[_NEGATED.get(self.operator, self.operator)]
-        try:
-            return any(test(value, wanted) for wanted in self.values) != negated
-        except ValueError as error:
-            raise UnsupportedPolicyError(f"{self.operator} cannot compare {self.key}={value!r}: {error}") from error
+        if not found:
+            return self.if_exists or self.of == "ForAllValues" or (negated and self.of != "ForAnyValue")
+        test, met = _TESTS[_NEGATED.get(self.operator, self.operator)], []
+        for value in found:
+            try:
+                met.append(any(test(value, wanted) for wanted in self.values) != negated)
+            except ValueError as error:
+                message = f"{self.operator} cannot compare {self.key}={value!r}: {error}"
+                raise UnsupportedPolicyError(message) from error
+        # Without a prefix, a negated operator must hold for all values of the request, any other for one.
+        return all(met) if self.of == "ForAllValues" or (not self.of and negated) else any(met)
 
 
 def parse_conditions(element: Any) -> tuple[Condition, ...]:
@@ -169,27 +158,23 @@ def parse_conditions(element: Any) -> tuple[Condition, ...]:
     """
     if not isinstance(element, Mapping) or not all(isinstance(keys, Mapping) for keys in element.values()):
         raise UnsupportedPolicyError(f"Condition {element!r} is no map of operators to keys and values")
-    return tuple(
-        _condition(name, key, value_texts(values)) for name, keys in element.items() for key, values in keys.items()
-    )
-
-
-def _condition(name: str, key: str, values: tuple[str, ...]) -> Condition:
-    of, colon, bare = name.rpartition(":")
-    known = bare.removesuffix("IfExists")
-    if (colon and of not in {"ForAllValues", "ForAnyValue"}) or known not in OPERATORS:
-        raise UnsupportedPolicyError(f"the condition operator {name!r} is not known; there are {sorted(OPERATORS)}")
-    if known == _NULL and (of or bare != known):
-        raise UnsupportedPolicyError(f"{name!r}: Null stands alone")
-    return Condition(known, key.lower(), values, of, bare != known)
+    conditions = []
+    for name, key, values in ((name, *each) for name, keys in element.items() for each in keys.items()):
+        texts = value_texts(values)
+        of, colon, bare = name.rpartition(":")
+        known = bare.removesuffix("IfExists")
+        if (colon and of not in {"ForAllValues", "ForAnyValue"}) or known not in OPERATORS:
+            raise UnsupportedPolicyError(
+                f"the condition operator {name!r} is not known; there are {sorted(OPERATORS)}"
+            )
+        if known == _NULL and (of or bare != known):
+            raise UnsupportedPolicyError(f"{name!r}: Null stands alone")
+        conditions.append(Condition(known, key.lower(), texts, of, bare != known))
+    return tuple(conditions)
 
 
 def value_texts(values: Any) -> tuple[str, ...]:
-    """Return one value of a policy, or a list of them, as texts.
-
-    Raises:
-        UnsupportedPolicyError: the element is neither, or has a policy variable.
-    """
+    """Return one value of a policy, or a list of them, as texts; policy variables are not supported."""
     listed = values if isinstance(values, list | tuple) else [values]
     if not all(isinstance(value, str | int | float) for value in listed):
         raise UnsupportedPolicyError(f"{values!r} is no value, and no list of them")
@@ -254,11 +239,7 @@ class Statement:
     principals: tuple[tuple[str, str], ...] = ()
 
     def applies_to(self, check: PermissionCheck) -> bool:
-        """Return True if the statement applies to a check, without regard to its principal.
-
-        Raises:
-            UnsupportedPolicyError: a condition cannot be evaluated.
-        """
+        """Return True if the statement applies to a check, without regard to its principal."""
         return (
             self.actions.selects(check.action.lower())
             and self.resources.selects(check.resource)
@@ -297,13 +278,16 @@ def _statement(number: int, element: Mapping[str, Any]) -> Statement:
         raise UnsupportedPolicyError(f"the elements {unknown} of a statement are not known here")
     if element["Effect"] not in {"Allow", "Deny"}:
         raise UnsupportedPolicyError(f"the effect {element['Effect']!r} must be Allow or Deny")
+    principals = element.get("Principal", {})
+    if principals == "*":
+        principals = {"AWS": "*"}
     return Statement(
         sid=element.get("Sid") or f"#{number}",
         effect=element["Effect"],
         actions=_selection(element, "Action", str.lower),
         resources=PatternMatcher(("*",)) if "Principal" in element else _selection(element, "Resource", str),
         conditions=parse_conditions(element.get("Condition", {})),
-        principals=_principals(element.get("Principal", {})),
+        principals=tuple((kind, each) for kind, values in principals.items() for each in value_texts(values)),
     )
 
 
@@ -315,7 +299,64 @@ def _selection(element: Mapping[str, Any], name: str, spelling: Any) -> PatternM
     return PatternMatcher(tuple(spelling(value) for value in values), other_than)
 
 
-def _principals(element: Any) -> tuple[tuple[str, str], ...]:
-    if element == "*":
-        return (("AWS", "*"),)
-    return tuple((kind, each) for kind, values in element.items() for each in value_texts(values))
+@dataclass(frozen=True, slots=True)
+class PolicyDecision:
+    """The decision about a permission check.
+
+    Attributes:
+        rests_on: policy and Sid of each statement that decided it: all that deny, or else all that allow.
+        why: for a denial, the end of AWS's error message.
+    """
+
+    check: PermissionCheck
+    allowed: bool
+    rests_on: tuple[tuple[str, str], ...] = ()
+    why: str = ""
+
+
+def decide(policies: Sequence[IamPolicy], check: PermissionCheck) -> PolicyDecision:
+    """Return the decision of a role's policies; raise `UnsupportedPolicyError` if one cannot be evaluated."""
+    effects: tuple[tuple[Effect, str], ...] = (
+        ("Deny", "with an explicit deny in an identity-based policy"),
+        ("Allow", ""),
+    )
+    for effect, why in effects:
+        statements = ((policy.name, each) for policy in policies for each in policy.statements)
+        rests_on = tuple(
+            (name, each.sid) for name, each in statements if each.effect == effect and each.applies_to(check)
+        )
+        if rests_on:
+            return PolicyDecision(check, effect == "Allow", rests_on, why)
+    why = f"because no identity-based policy allows the {check.action} action"
+    return PolicyDecision(check, allowed=False, why=why)
+
+
+def decide_assuming(
+    policies: Sequence[IamPolicy], trust: IamPolicy, arns: Sequence[str], check: PermissionCheck
+) -> PolicyDecision:
+    """Return the decision about assuming a role, which the role's trust policy must allow; raises as `decide` does.
+
+    A trust policy that names the caller is enough. If it names the account, the caller's own policies decide
+    (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html).
+
+    The policies are the caller's, `arns` those of its session and role.
+    """
+    own = decide(policies, check)
+    _, partition, _, _, account, *_ = arns[0].split(":")
+    named, delegated = set(), set()
+    for statement in trust.statements:
+        if statement.applies_to(check):
+            principals = {arn for kind, arn in statement.principals if kind == "AWS"}
+            if principals & {*arns, "*"}:
+                named.add(statement.effect)
+            if principals & {account, f"arn:{partition}:iam::{account}:root"}:
+                delegated.add(statement.effect)
+    if "Deny" in named | delegated:
+        return PolicyDecision(check, allowed=False, why="with an explicit deny in the role trust policy")
+    denied_by_own = bool(own.rests_on) and not own.allowed
+    if "Allow" in named and not denied_by_own:
+        return PolicyDecision(check, allowed=True, rests_on=((trust.name, "Principal"),))
+    if "Allow" in named | delegated:
+        return own
+    why = f"because no role trust policy allows the {check.action} action"
+    return PolicyDecision(check, allowed=False, why=why)

@@ -16,7 +16,6 @@ from localcloud.iam.calls import ApiCall, UnknownCallError
 from localcloud.iam.policies import PermissionCheck
 
 _LOCAL_HOST = re.compile(r"(?:127\.0\.0\.1|localhost)(?::\d+)?")
-_READS = frozenset({"GET", "HEAD"})
 
 _OF_A_BUCKET = {
     "acl": "BucketAcl",
@@ -60,10 +59,14 @@ _BY_NAME = {  # of a parameter that changes the action
     ("DELETE", "versionId"): "DeleteObjectVersion",
     ("GET", "attributes"): "GetObjectAttributes",
 }
-_HARMLESS = frozenset({"partNumber", "encoding-type", "list-type", "x-id", "marker", "start-after", "fetch-owner"})
+_KEYS_OF_A_LIST = {"prefix": "s3:prefix", "delimiter": "s3:delimiter", "max-keys": "s3:max-keys"}
+_HARMLESS = frozenset(
+    {*_KEYS_OF_A_LIST, "continuation-token", "encoding-type", "fetch-owner", "list-type", "marker", "partNumber",
+     "start-after", "x-id"}
+)  # fmt: skip
 """Parameters that do not change the action, like those of signatures and of answers' headers."""
 
-_KEYS_OF_A_LIST = {"prefix": "s3:prefix", "delimiter": "s3:delimiter", "max-keys": "s3:max-keys"}
+_SIGNING = re.compile(r"x-amz-|response-|(awsaccesskeyid|signature|expires)$", re.IGNORECASE)
 _WITH_HEADER = {"HTTP_X_AMZ_ACL": "s3:PutObjectAcl", "HTTP_X_AMZ_TAGGING": "s3:PutObjectTagging"}
 
 
@@ -81,23 +84,34 @@ def s3_checks(call: ApiCall) -> Iterable[PermissionCheck]:
     if not bucket:
         yield PermissionCheck("s3:ListAllMyBuckets", "*", {})
     elif call.method == "POST" and not key and "delete" in call.query:
-        yield from _deletions(call, bucket)
+        # One denied key denies the call; S3 would delete the others.
+        try:
+            keys = [each.text or "" for each in ElementTree.fromstring(call.body).iterfind("{*}Object/{*}Key")]  # nosec B314 # noqa: S314 - the caller's own
+        except ElementTree.ParseError as error:
+            raise UnknownCallError(f"DeleteObjects names no keys: {error}") from error
+        for each in keys:
+            yield PermissionCheck("s3:DeleteObject", _s3_arn(call, bucket, each), {})
     else:
         yield from _bucket_or_object(call, bucket, key)
 
 
 def _bucket_or_object(call: ApiCall, bucket: str, key: str) -> Iterable[PermissionCheck]:
-    action = _action(call, bool(key))
-    resource = _s3_arn(call, bucket, key)
-    if action != "s3:ListBucket":
-        yield PermissionCheck(action, resource, {})
-    else:
-        context = {name: call.query[each] for each, name in _KEYS_OF_A_LIST.items() if each in call.query}
-        yield PermissionCheck(action, resource, {name: (value,) for name, value in context.items()})
+    from moto.s3.models import s3_backends
+
+    action, resource = _action(call, bool(key)), _s3_arn(call, bucket, key)
+    of_list = {name: (call.query[each],) for each, name in _KEYS_OF_A_LIST.items() if each in call.query}
+    yield PermissionCheck(action, resource, of_list if action == "s3:ListBucket" else {})
     if action == "s3:PutObject":
-        yield from _further_checks(call, resource)
-    if action == "s3:GetObject" and not _object_exists(call, bucket, key):
-        yield PermissionCheck("s3:ListBucket", _s3_arn(call, bucket), {})
+        if source := call.environ.get("HTTP_X_AMZ_COPY_SOURCE"):
+            copied, _, name = unquote(source).lstrip("/").partition("?")[0].partition("/")
+            yield PermissionCheck("s3:GetObject", _s3_arn(call, copied, name), {})
+        for header, further in _WITH_HEADER.items():
+            if header in call.environ:
+                yield PermissionCheck(further, resource, {})
+    if action == "s3:GetObject":
+        found = s3_backends[call.account][get_partition(call.region)].buckets.get(bucket)
+        if found is not None and key not in found.keys:  # S3 reveals to any caller that a bucket is missing
+            yield PermissionCheck("s3:ListBucket", _s3_arn(call, bucket), {})
 
 
 def _action(call: ApiCall, of_object: bool) -> str:
@@ -111,45 +125,11 @@ def _action(call: ApiCall, of_object: bool) -> str:
             # Of these only the policy and the web site have an action to delete them; the others are put again.
             put_again = verb == "Delete" and name not in {"policy", "website"}
             return f"s3:{'Put' if put_again else verb}{_OF_A_BUCKET[name]}"
-    unknown = [name for name in call.query if not _is_harmless(name)]
+    unknown = [name for name in call.query if not _SIGNING.match(name) and name not in _HARMLESS]
     plain = _PLAIN.get((call.method, of_object))
     if unknown or plain is None:
         raise UnknownCallError(f"{call.method} with the parameters {unknown} of S3 is not known here")
     return f"s3:{plain}"
-
-
-def _is_harmless(name: str) -> bool:
-    lower = name.lower()
-    signs = lower.startswith(("x-amz-", "response-")) or lower in {"awsaccesskeyid", "signature", "expires"}
-    return signs or name in _HARMLESS or name in _KEYS_OF_A_LIST or name == "continuation-token"
-
-
-def _further_checks(call: ApiCall, resource: str) -> Iterable[PermissionCheck]:
-    """Yield the further checks of a put: of the object that it copies, and for its tags and ACL."""
-    if source := call.environ.get("HTTP_X_AMZ_COPY_SOURCE"):
-        bucket, _, key = unquote(source).lstrip("/").partition("?")[0].partition("/")
-        yield PermissionCheck("s3:GetObject", _s3_arn(call, bucket, key), {})
-    for header, action in _WITH_HEADER.items():
-        if header in call.environ:
-            yield PermissionCheck(action, resource, {})
-
-
-def _deletions(call: ApiCall, bucket: str) -> Iterable[PermissionCheck]:
-    """Yield a check for each key of a DeleteObjects. One denied key denies the call; S3 would delete the others."""
-    try:
-        keys = [each.text or "" for each in ElementTree.fromstring(call.body).iterfind("{*}Object/{*}Key")]  # nosec B314 # noqa: S314 - the caller's own
-    except ElementTree.ParseError as error:
-        raise UnknownCallError(f"DeleteObjects names no keys: {error}") from error
-    for key in keys:
-        yield PermissionCheck("s3:DeleteObject", _s3_arn(call, bucket, key), {})
-
-
-def _object_exists(call: ApiCall, bucket: str, key: str) -> bool:
-    """Return True if an object exists, or if the bucket does not, which S3 reveals to any caller."""
-    from moto.s3.models import s3_backends
-
-    found = s3_backends[call.account][get_partition(call.region)].buckets.get(bucket)
-    return found is None or key in found.keys
 
 
 def _s3_arn(call: ApiCall, bucket: str, key: str = "") -> str:

@@ -20,7 +20,7 @@ from scripts.aws.bake.images import list_images
 from scripts.aws.bake.spec import ROLES, BakeError, BaseImage, base_image
 from scripts.aws.commands import bake_command
 from scripts.aws.context import TimedOutError, Waiter
-from tests.integration.aws_builders import Bakery, Killed, MortalAccount, instances, user_data
+from tests.support.aws_builders import Bakery, Killed, MortalAccount, instances, user_data
 
 STEPS = range(1, 15)
 """What the bake of one image tells of, in a bucket that is made for it."""

@@ -1,9 +1,10 @@
-"""The roles of the stack are what the system needs, and nothing beyond: the whole of it runs under them."""
+"""The system runs on nothing but the stack of `infra/stack.yaml`, with roles that allow what it needs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,8 @@ import requests
 from botocore.exceptions import ClientError
 
 from app_tier.bundle.load import DEMO_BUNDLE
-from localcloud.iam.decisions import decide
-from localcloud.iam.policies import PermissionCheck
-from localcloud.launch import LocalCloud
+from localcloud.iam.policies import PermissionCheck, decide
+from localcloud.launch import REGION, LocalCloud
 from scripts.client import FileSpec, FleetClient, UploadResult
 from scripts.demo_model.signs import samples
 from scripts.run.system import free_port
@@ -23,16 +23,17 @@ from services.endpoint import Endpoint
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
 from tests.conftest import keys_in
-from tests.integration.an_operator import Operator
-from tests.integration.not_their_own import NOT_THEIR_OWN
-from tests.integration.stack_roles import ACCOUNT, REGION, TIERS, StackOfRoles, web_command, worker_command
+from tests.support.denied_calls import DENIED_CALLS
+from tests.support.deployed_stack import IMAGE, NAME, DeployedStack, web_command, worker_command
+from tests.support.operator_account import Operator
 from tests.support.stack_template import GIVEN, listed, statements
 from tests.support.waiting import wait_until
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
 pytestmark = pytest.mark.processes
 
-ROLES = tuple(f"{tier}Role" for tier in TIERS)
+ACCOUNT = str(GIVEN["AWS::AccountId"])
+ROLES = ("WebRole", "ControllerRole", "WorkerRole")
 HASTE = {
     "FLEETSIGHT__CONTROLLER__INTERVAL_SECONDS": "0.1",
     "FLEETSIGHT__CONTROLLER__RECONCILE_SECONDS": "0.5",
@@ -41,7 +42,7 @@ HASTE = {
     "FLEETSIGHT__FLEET__MARKET": "spot",
     "FLEETSIGHT__FLEET__MAX_WORKERS": "3",
 }
-"""A controller with little patience, and Spot instances, for whose first one EC2 asks once more than for others."""
+"""Short intervals, and Spot instances, since the first one needs one more permission than others."""
 
 
 def signs(count: int, seed: int) -> list[tuple[str, bytes, str]]:
@@ -53,22 +54,20 @@ def signs(count: int, seed: int) -> list[tuple[str, bytes, str]]:
 class Deployed:
     """The system on a cloud that enforces policies, as the stack's roles let it be."""
 
-    cloud: LocalCloud
-    stack: StackOfRoles
+    stack: DeployedStack
+    clients: Clients
     api: FleetClient
     operator: Operator
     truth: dict[str, str] = field(default_factory=dict)
     decisions: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.clients = Clients(Endpoint(REGION, self.cloud.endpoint_url))
-        names = self.stack.config.names
-        self.inputs, self.outputs = (
-            Bucket.named(self.clients, each) for each in (names.input_bucket, names.output_bucket)
-        )
-        self.requests = Queue.named(self.clients.sqs, names.request_queue)
-        self.dead_letters = Queue.named(self.clients.sqs, names.dead_letter_queue)
-        self.fleet = Fleet(self.clients.ec2, names.worker_instance)
+        outputs, sqs = self.stack.outputs, self.clients.sqs
+        self.inputs = Bucket.named(self.clients, outputs["InputBucketName"])
+        self.outputs = Bucket.named(self.clients, outputs["OutputBucketName"])
+        self.requests = Queue.named(sqs, outputs["RequestQueueName"])
+        self.dead_letters = Queue.named(sqs, outputs["DeadLetterQueueName"])
+        self.fleet = Fleet(self.clients.ec2, outputs["WorkerInstanceName"])
 
     def upload(self, job_id: str, files: list[tuple[str, bytes, str]]) -> UploadResult:
         """Upload images, and remember what they are."""
@@ -90,38 +89,34 @@ class Deployed:
         return [each.instance_id for each in self.fleet.instances(("pending", "running"))]
 
     def known(self) -> dict[str, str]:
-        """Return what `not_their_own` leaves open; of the fleet's instances one that was launched today."""
-        names, ec2 = self.stack.config.names, self.clients.ec2
-        worker, web = (
-            ec2.describe_instances(Filters=[{"Name": "tag:Name", "Values": [name]}])["Reservations"][0]["Instances"][
-                0
-            ]
-            for name in (names.worker_instance, names.web_instance)
-        )
+        """Return the values of the placeholders in `DENIED_CALLS`."""
+        outputs, ids = self.stack.outputs, self.stack.ids
         return {
-            "controller": self.stack.known["ControllerRole.Arn"],
-            "group": self.stack.known["WebSecurityGroup.GroupId"],
-            "inputs": names.input_bucket,
-            "outputs": names.output_bucket,
+            "controller": self.stack.role_arn("ControllerRole"),
+            "group": ids["WebSecurityGroup"],
+            "inputs": self.inputs.name,
+            "outputs": self.outputs.name,
             "pool": self.operator.pool_id,
             "requests": self.requests.url,
-            "responses": Queue.named(self.clients.sqs, names.response_queue).url,
-            "table": names.job_table,
+            "responses": ids["ResponseQueue"],
+            "table": outputs["JobTableName"],
             "template": "fleetsight-worker",
-            "web": web["InstanceId"],
+            "web": self.stack.instances(outputs["WebInstanceName"])[0]["InstanceId"],
+            "web_profile": ids["WebProfile"],
+            "web_role": ids["WebRole"],
             "web_template": "fleetsight-web",
-            "worker": worker["InstanceId"],
-            "worker_name": names.worker_instance,
+            "worker": self.stack.instances(self.fleet.name)[0]["InstanceId"],
+            "worker_name": self.fleet.name,
         }
 
-    def ask(self, method: str, path: str) -> requests.Response:
-        """Ask the API for what its client has no method for."""
+    def request(self, method: str, path: str) -> requests.Response:
+        """Make a request of the API that its client has no method for."""
         headers = {"Authorization": f"Bearer {self.api.token}"}
         return requests.request(method, f"{self.api.base_url}/api/v1{path}", headers=headers, timeout=120)
 
     def logs(self) -> str:
-        """Return what went wrong, as far as processes told."""
-        consoles = (self.cloud.state_dir / "instances").glob("*/console.log")
+        """Return the latest warnings and errors of all instances."""
+        consoles = (self.stack.cloud.state_dir / "instances").glob("*/console.log")
         lines = [line for path in consoles for line in path.read_text(errors="replace").splitlines()]
         return "\n".join([line for line in lines if '"level": "info"' not in line][-30:])
 
@@ -129,40 +124,23 @@ class Deployed:
 @pytest.fixture(scope="module")
 def deployed(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """Web instance and stack on a cloud of their own, which enforces policies."""
-    folder, port = tmp_path_factory.mktemp("roles"), free_port()
-    with pytest.MonkeyPatch.context() as patch, LocalCloud(folder, switches={"enforce_iam": True}) as cloud:
-        patch.setitem(GIVEN, "AWS::Region", REGION)
-        patch.setitem(GIVEN, "TlsParameter", "/fleetsight/tls")
-        url = cloud.endpoint_url
-        operator = Operator.of_a_new_pool(Clients(Endpoint(REGION, url)))
-        patch.setitem(GIVEN, "UserPool", operator.pool_id)
-        patch.setitem(GIVEN, "UserPoolClient", operator.client_id)
-        stack = StackOfRoles(url, {"WorkerTemplate": worker_command(url)})
-        (folder / "session-keys").write_text("k" * 64)
-        haste = {
-            **HASTE,
-            "FLEETSIGHT__FLEET__SUBNET_IDS": f"[{a_subnet(stack)}]",
-            KEYS_FILE_VARIABLE: str(folder / "session-keys"),
-        }
-        stack.starts["WebTemplate"] = web_command(folder, url, port, haste)
+    folder, port = tmp_path_factory.mktemp("stack"), free_port()
+    (folder / "session-keys").write_text("k" * 64)
+    with LocalCloud(folder, switches={"enforce_iam": True}) as cloud:
+        stack, url = DeployedStack(cloud), cloud.endpoint_url
+        haste = {**HASTE, KEYS_FILE_VARIABLE: str(folder / "session-keys")}
+        given = {name: GIVEN[name] for name in ("BundleAddress", "TlsParameter", "DiskKeyArn", "DataKeyArn")}
         put_bundle(stack)
-        stack.make()
-        stack.client("ec2").run_instances(
-            LaunchTemplate={"LaunchTemplateName": "fleetsight-web"}, MinCount=1, MaxCount=1
-        )
-        page = f"http://127.0.0.1:{port}"
-        wait_until(FleetClient(page).ready, "the web tier answers")
+        stack.create({**given, "StartWorker": worker_command(url), "StartWeb": web_command(folder, url, port, haste)})
+        clients, page = Clients(Endpoint(REGION, url)), f"http://127.0.0.1:{port}"
+        operator = Operator(clients, stack.outputs["UserPoolId"], stack.outputs["UserPoolClientId"])
+        wait_until(FleetClient(page).ready, "the page of the stack's web instance")
         api = FleetClient(page, token=operator.personal_token(page))
-        yield Deployed(cloud, stack, api, operator)
+        yield Deployed(stack, clients, api, operator)
         api.close()
 
 
-def a_subnet(stack: StackOfRoles) -> str:
-    """Return a subnet of the default VPC."""
-    return str(stack.client("ec2").describe_subnets()["Subnets"][0]["SubnetId"])
-
-
-def put_bundle(stack: StackOfRoles) -> None:
+def put_bundle(stack: DeployedStack) -> None:
     """Put the demo bundle where the stack's parameter says that it is."""
     bucket, _, prefix = GIVEN["BundleAddress"].removeprefix("s3://").partition("/")
     s3 = stack.client("s3")
@@ -174,7 +152,7 @@ def put_bundle(stack: StackOfRoles) -> None:
 @pytest.fixture(scope="module")
 def lived(deployed: Deployed) -> Deployed:
     """The same after a day in its life; its decisions are those of that day."""
-    ghost = launch_a_ghost(deployed)
+    idle = launch_an_idle_instance(deployed)
     kept = deployed.api.create_job("kept", keep=True)
     unkept = deployed.api.create_job("not kept")
     deployed.upload(kept, signs(40, 1))
@@ -185,23 +163,25 @@ def lived(deployed: Deployed) -> Deployed:
     deployed.upload(unkept, [broken])
     wait_until(lambda: deployed.ended(kept) and deployed.ended(unkept), "all has a result", details=deployed.logs)
     hold_and_drain(deployed)
-    retry_what_failed(deployed, lose_requests(deployed, ghost))
+    retry_what_failed(deployed, lose_requests(deployed, idle))
     repeat(deployed, signs(40, 1))
     assert deployed.wrong(kept) == []
     wait_until(lambda: merged(deployed, kept), "the results are one file")
-    deployed.ask("DELETE", f"/jobs/{unkept}").raise_for_status()
+    deployed.request("DELETE", f"/jobs/{unkept}").raise_for_status()
     wait_until(
         lambda: not keys_in(deployed.inputs, unkept) + keys_in(deployed.outputs, unkept), "a deleted job is gone"
     )
-    wait_until(lambda: ghost not in deployed.workers(), "the unhealthy instance is terminated")
+    wait_until(lambda: idle not in deployed.workers(), "the unhealthy instance is terminated")
     deployed.operator.invites(deployed.api.base_url, "ann@example.org")
     deployed.operator.forgets(deployed.api.base_url)
-    deployed.operator.loses_their_app(deployed.api.base_url, deployed.stack.config.names.job_table)
-    deployed.decisions = deployed.cloud.control("GET", "decisions")["decisions"]
+    deployed.operator.loses_their_app(deployed.api.base_url, deployed.stack.outputs["JobTableName"])
+    roles = {deployed.stack.ids[role]: role for role in ROLES}
+    decisions = deployed.stack.cloud.control("GET", "decisions")["decisions"]
+    deployed.decisions = [{**each, "role": roles[each["role"]]} for each in decisions]
     return deployed
 
 
-def launch_a_ghost(deployed: Deployed) -> str:
+def launch_an_idle_instance(deployed: Deployed) -> str:
     """Launch an instance of the fleet by hand that never works; return its id."""
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": deployed.fleet.name}]}]
     reply = deployed.clients.ec2.run_instances(
@@ -232,30 +212,30 @@ def upload_straight_to_the_bucket(deployed: Deployed, job_id: str, files: list[t
 def hold_and_drain(deployed: Deployed) -> None:
     """Have a worker stand by, drain it, and go back to none."""
     deployed.api.set_limits(1, 3, "a test")
-    wait_until(lambda: any(each.protected for each in deployed.fleet.instances()), "a worker is asked to stay")
+    wait_until(lambda: any(each.protected for each in deployed.fleet.instances()), "a worker is protected")
     held = next(each.instance_id for each in deployed.fleet.instances() if each.protected)
     deployed.api.drain(held)
-    wait_until(lambda: held not in deployed.workers(), "a worker that is asked to drain ends")
+    wait_until(lambda: held not in deployed.workers(), "a draining worker ends")
     wait_until(lambda: any(each.protected for each in deployed.fleet.instances()), "another takes its place")
     deployed.api.reset_limits()
-    wait_until(lambda: not any(each.protected for each in deployed.fleet.instances()), "no worker is asked to stay")
+    wait_until(lambda: not any(each.protected for each in deployed.fleet.instances()), "no worker is protected")
 
 
 def retry_what_failed(deployed: Deployed, job_id: str) -> None:
     """Retry the image whose request became a dead letter; the other failed one is no longer stored."""
-    answer = deployed.ask("POST", f"/jobs/{job_id}/retry")
+    answer = deployed.request("POST", f"/jobs/{job_id}/retry")
     answer.raise_for_status()
     assert (answer.json()["sent"], len(answer.json()["gone"])) == (1, 1), answer.text
     wait_until(lambda: len(deployed.wrong(job_id)) == 1, "the retried image has its label", details=deployed.logs)
 
 
-def lose_requests(deployed: Deployed, ghost: str) -> str:
-    """Take requests out of the queue: one comes back as a dead letter, the others must be asked for again.
+def lose_requests(deployed: Deployed, idle: str) -> str:
+    """Remove requests from the queue: one returns as a dead letter, the others must be sent again.
 
     And of an image that is requested still, take the image away. Return the job's id.
     """
     deployed.api.pause("a test")
-    wait_until(lambda: set(deployed.workers()) <= {ghost}, "the workers are idle and end")
+    wait_until(lambda: set(deployed.workers()) <= {idle}, "the workers are idle and end")
     job_id = deployed.api.create_job("lost", keep=True)
     deployed.upload(job_id, signs(3, 4))
     taken: list[Any] = []
@@ -288,7 +268,7 @@ def repeat(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> None:
 
 def merged(deployed: Deployed, job_id: str) -> bool:
     """Return whether the web tier hands out all results of a job as one file."""
-    answer = deployed.ask("GET", f"/jobs/{job_id}/results/file")
+    answer = deployed.request("GET", f"/jobs/{job_id}/results/file")
     return answer.ok and len(answer.text.splitlines()) == 43
 
 
@@ -307,21 +287,21 @@ ELSEWHERE = {
     ("WebRole", "TakeThePagesAddress"): "the same program takes the address, and no address leads here",
     ("WebRole", "GiveItToAWebInstance"): "the same",
     ("WebRole", "AtItsNetworkInterface"): "the same",
-    ("ControllerRole", "EncryptDisks"): "EC2 asks for it in the controller's name, and no disk is encrypted here",
+    ("ControllerRole", "EncryptDisks"): "EC2 needs it in the controller's name, and no disk is encrypted here",
     ("ControllerRole", "LetDisksUseTheKey"): "the same",
     **{
         (
             role,
             sid,
-        ): "S3, SQS and DynamoDB ask for it in the role's name, and nothing that is stored is encrypted here"
+        ): "S3, SQS and DynamoDB need it in the role's name, and nothing that is stored is encrypted here"
         for role in ROLES
         for sid in ("EncryptData", "EncryptTheTable", "LetTheTableUseTheKey")
         if sid == "EncryptData" or role != "WorkerRole"
     },
     ("WebRole", "ReadTheCertificate"): "the image's `start` reads it, before there is a web tier",
-    ("WebRole", "DecryptTheCertificate"): "Systems Manager asks for it in the web role's name, at that moment",
+    ("WebRole", "DecryptTheCertificate"): "Systems Manager needs it in the web role's name, at that moment",
     ("WebRole", "ReadTheSessionKeys"): "the image's `start` reads them, before there is a web tier",
-    ("WebRole", "DecryptTheSessionKeys"): "Systems Manager asks for it in the web role's name, at that moment",
+    ("WebRole", "DecryptTheSessionKeys"): "Systems Manager needs it in the web role's name, at that moment",
 }
 """Statements that the day does not use; what they are for is `documented` below."""
 STATEMENTS = [(role, sid) for role in ROLES for sid in statements(role)]
@@ -340,7 +320,11 @@ def test_without_any_one_statement_something_is_denied(lived: Deployed, role: st
 ON_BAD_DAYS = {
     ("ControllerRole", "KeepJobs", "dynamodb:BatchGetItem"): "results are merged while images are tried again",
     ("ControllerRole", "KeepJobs", "dynamodb:DeleteItem"): "a lease is released, or a job is closed after a while",
-    ("WorkerRole", "StoreResults", "s3:GetObject"): "an image comes again whose result an earlier try has stored",
+    (
+        "WorkerRole",
+        "StoreResults",
+        "s3:GetObject",
+    ): "an image is redelivered after its result was stored",
     ("WebRole", "KeepImages", "s3:DeleteObject"): "an image that was put and could not be recorded is taken back",
     ("ControllerRole", "CollectAnswers", "sqs:ChangeMessageVisibility"): "answers that could not be stored go back",
     (
@@ -368,66 +352,49 @@ def test_every_single_action_is_used_but_a_few_for_bad_days(lived: Deployed) -> 
     assert allowed - used <= set(ON_BAD_DAYS)
 
 
-EC2 = f"arn:aws:ec2:{REGION}:{ACCOUNT}"
+KEY_CALLS = {
+    "EncryptDisks": (
+        ("ec2",),
+        ("Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo"),
+    ),
+    "LetDisksUseTheKey": (("ec2",), ("CreateGrant",)),
+    "EncryptData": (("s3", "sqs"), ("Decrypt", "GenerateDataKey")),
+    "EncryptTheTable": (
+        ("dynamodb",),
+        ("Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom",
+         "ReEncryptTo"),
+    ),
+    "LetTheTableUseTheKey": (("dynamodb",), ("CreateGrant",)),
+}  # fmt: skip
+"""Services that call KMS in a role's name, and their calls, by the statement."""
 
-
-def via(service: str) -> dict[str, tuple[str, ...]]:
-    """Return the condition keys of a call to KMS that a service makes for one of its resources."""
-    return {"kms:viaservice": (f"{service}.{REGION}.amazonaws.com",), "kms:grantisforawsresource": ("true",)}
-
-
-VIA_EC2 = via("ec2")
-BY_AWS = {
-    # list_amazonec2.html of the service authorization reference, for AssociateAddress.
-    "TakeThePagesAddress": [PermissionCheck("ec2:AssociateAddress", f"{EC2}:elastic-ip/eipalloc-0123", {})],
-    "GiveItToAWebInstance": [
-        PermissionCheck(
-            "ec2:AssociateAddress", f"{EC2}:instance/i-0123", {"aws:resourcetag/name": ("fleetsight-web",)}
-        )
-    ],
-    "AtItsNetworkInterface": [
-        PermissionCheck("ec2:AssociateAddress", f"{EC2}:network-interface/eni-1", {"ec2:vpc": (f"{EC2}:vpc/vpc-1",)})
-    ],
-    # ebs-encryption-requirements.html of EBS.
-    "EncryptDisks": [
-        PermissionCheck(f"kms:{call}", str(GIVEN["DiskKeyArn"]), VIA_EC2)
-        for call in ("Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo")
-    ],
-    "LetDisksUseTheKey": [PermissionCheck("kms:CreateGrant", str(GIVEN["DiskKeyArn"]), VIA_EC2)],
-    # UsingKMSEncryption.html of S3, sqs-key-management.html of SQS, encryption.usagenotes.html of DynamoDB.
-    "EncryptData": [
-        PermissionCheck(f"kms:{call}", str(GIVEN["DataKeyArn"]), via(service))
-        for service in ("s3", "sqs")
-        for call in ("Decrypt", "GenerateDataKey")
-    ],
-    "EncryptTheTable": [
-        PermissionCheck(f"kms:{call}", str(GIVEN["DataKeyArn"]), via("dynamodb"))
-        for call in (
-            "Decrypt",
-            "DescribeKey",
-            "Encrypt",
-            "GenerateDataKey",
-            "GenerateDataKeyWithoutPlaintext",
-            "ReEncryptFrom",
-            "ReEncryptTo",
-        )
-    ],
-    "LetTheTableUseTheKey": [PermissionCheck("kms:CreateGrant", str(GIVEN["DataKeyArn"]), via("dynamodb"))],
-}
-"""What AWS asks in a role's name about addresses and keys, by the statement."""
 LOG_GROUPS = {"WebRole": ("web", "controller"), "WorkerRole": ("worker",)}
 
 
-def documented(role: str, sid: str) -> list[PermissionCheck]:
-    """Return what AWS's programs ask for by the statement.
+def documented(deployed: Deployed, role: str, sid: str) -> list[PermissionCheck]:
+    """Return what AWS's programs and services need, by the statement.
 
     As create-iam-roles-for-cloudwatch-agent.html of CloudWatch, getting-started-create-iam-instance-profile.html of
-    Systems Manager, and services-parameter-store.html of KMS tell, all under https://docs.aws.amazon.com
+    Systems Manager, services-parameter-store.html of KMS, list_amazonec2.html of the service authorization reference
+    (AssociateAddress), ebs-encryption-requirements.html of EBS, UsingKMSEncryption.html of S3,
+    sqs-key-management.html of SQS, and encryption.usagenotes.html of DynamoDB describe; all of them are under
+    https://docs.aws.amazon.com
     """
-    name = "session-keys" if sid.endswith("TheSessionKeys") else "tls"
-    parameter = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/fleetsight/{name}"
+    of_account = f"{REGION}:{ACCOUNT}"
+    if sid in KEY_CALLS:
+        services, calls = KEY_CALLS[sid]
+        key = str(GIVEN["DiskKeyArn" if services == ("ec2",) else "DataKeyArn"])
+        return [
+            PermissionCheck(
+                f"kms:{call}",
+                key,
+                {"kms:viaservice": (f"{service}.{REGION}.amazonaws.com",), "kms:grantisforawsresource": ("true",)},
+            )
+            for service in services
+            for call in calls
+        ]
     if sid == "WriteLogs":
-        place = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/fleetsight/{{}}:log-stream:"
+        place = f"arn:aws:logs:{of_account}:log-group:/fleetsight/{{}}:log-stream:"
         groups = [place.format(group) for group in LOG_GROUPS[role]]
         calls = ("logs:CreateLogStream", "logs:DescribeLogStreams")
         of_groups = [PermissionCheck(call, group, {}) for call in calls for group in groups]
@@ -437,14 +404,27 @@ def documented(role: str, sid: str) -> list[PermissionCheck]:
     if sid == "OpenSessions":
         channels = [f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")]
         return [PermissionCheck(action, "*", {}) for action in ("ssm:UpdateInstanceInformation", *channels)]
-    if sid == "SignalTheStack":
-        return [PermissionCheck("cloudformation:SignalResource", str(GIVEN["AWS::StackId"]), {})]
-    if sid in BY_AWS:
-        return BY_AWS[sid]
-    if sid.startswith("Read"):
-        return [PermissionCheck("ssm:GetParameter", parameter, {})]
-    via = {"kms:viaservice": (f"ssm.{REGION}.amazonaws.com",), "kms:encryptioncontext:parameter_arn": (parameter,)}
-    return [PermissionCheck("kms:Decrypt", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0123", via)]
+    (address,) = deployed.clients.ec2.describe_addresses()["Addresses"]
+    parameter = f"arn:aws:ssm:{of_account}:parameter/fleetsight/{'session-keys' if 'SessionKeys' in sid else 'tls'}"
+    associate, ec2 = "ec2:AssociateAddress", f"arn:aws:ec2:{of_account}"
+    decrypt = PermissionCheck(
+        "kms:Decrypt",
+        f"arn:aws:kms:{of_account}:key/0123",
+        {"kms:viaservice": (f"ssm.{REGION}.amazonaws.com",), "kms:encryptioncontext:parameter_arn": (parameter,)},
+    )
+    read = PermissionCheck("ssm:GetParameter", parameter, {})
+    vpc, named = f"{ec2}:vpc/{deployed.stack.vpc}", {"aws:resourcetag/name": ("fleetsight-web",)}
+    checks = {
+        "SignalTheStack": PermissionCheck("cloudformation:SignalResource", deployed.stack.stack["StackId"], {}),
+        "TakeThePagesAddress": PermissionCheck(associate, f"{ec2}:elastic-ip/{address['AllocationId']}", {}),
+        "GiveItToAWebInstance": PermissionCheck(associate, f"{ec2}:instance/i-0123", named),
+        "AtItsNetworkInterface": PermissionCheck(associate, f"{ec2}:network-interface/eni-1", {"ec2:vpc": (vpc,)}),
+        "ReadTheCertificate": read,
+        "ReadTheSessionKeys": read,
+        "DecryptTheCertificate": decrypt,
+        "DecryptTheSessionKeys": decrypt,
+    }
+    return [checks[sid]]
 
 
 @pytest.mark.parametrize(("role", "sid"), ELSEWHERE, ids=["-".join(each) for each in ELSEWHERE])
@@ -452,17 +432,73 @@ def test_what_runs_on_the_image_alone_may_do_what_it_is_documented_to_do_by_one_
     deployed: Deployed, role: str, sid: str
 ) -> None:
     policies = deployed.stack.policies(role)
-    for asked in documented(role, sid):
-        decision = decide(policies, asked)
-        assert (decision.allowed, [found for _, found in decision.rests_on]) == (True, [sid]), asked
+    for check in documented(deployed, role, sid):
+        decision = decide(policies, check)
+        assert (decision.allowed, [found for _, found in decision.rests_on]) == (True, [sid]), check
 
 
-@pytest.mark.parametrize("words", NOT_THEIR_OWN)
+@pytest.mark.parametrize("words", DENIED_CALLS)
 def test_each_role_is_denied_what_is_not_its_own(lived: Deployed, words: str) -> None:
-    attempt = NOT_THEIR_OWN[words]
+    attempt = DENIED_CALLS[words]
     client = lived.stack.client(attempt.service, attempt.region, **lived.stack.credentials(attempt.role))
     with pytest.raises(ClientError) as refused:
         getattr(client, attempt.method)(**attempt.filled(lived.known()))
     error = refused.value.response["Error"]
     assert error["Code"] in {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}, error
-    assert f"assumed-role/{attempt.role}/test is not authorized to perform: " in error["Message"]
+    assert f"assumed-role/{lived.stack.ids[attempt.role]}/test is not authorized to perform: " in error["Message"]
+
+
+def test_what_only_an_image_has_is_not_started_by_processes(deployed: Deployed) -> None:
+    """The defaults of the template name a script of the image, which would set up the machine that it runs on."""
+    assert not Path("/opt/fleetsight").exists()
+    ec2 = deployed.stack.client("ec2")
+    launch = {"ImageId": IMAGE, "InstanceType": "c7a.large", "InstanceInitiatedShutdownBehavior": "terminate"}
+    user_data = "#!/bin/sh\nexec /opt/fleetsight/start web\n"
+    launched = ec2.run_instances(MinCount=1, MaxCount=1, UserData=user_data, **launch)["Instances"]
+    ended = {"InstanceIds": [launched[0]["InstanceId"]]}
+    wait_until(
+        lambda: ec2.describe_instances(**ended)["Reservations"][0]["Instances"][0]["State"]["Name"] == "terminated",
+        "the instance to end",
+    )
+    console = ec2.get_console_output(InstanceId=launched[0]["InstanceId"])["Output"]
+    assert "/opt/fleetsight/start: not found" in console
+
+
+def test_instances_are_those_of_the_stacks_group_and_templates(lived: Deployed) -> None:
+    stack, outputs = lived.stack, lived.stack.outputs
+    signal = {"LogicalResourceId": "WebGroup", "UniqueId": "i-0123456789abcdef0", "Status": "SUCCESS"}
+    stack.client("cloudformation").signal_resource(StackName=stack.stack["StackId"], **signal)
+    groups = stack.client("autoscaling").describe_auto_scaling_groups
+    (group,) = groups(AutoScalingGroupNames=[outputs["WebGroupName"]])["AutoScalingGroups"]
+    (member,) = group["Instances"]
+    (web,) = stack.instances(outputs["WebInstanceName"])
+    assert (member["InstanceId"], member["LaunchTemplate"]["Version"]) == (web["InstanceId"], "1")
+    tags = {tag["Key"]: tag["Value"] for tag in web["Tags"]}
+    assert (tags["aws:autoscaling:groupName"], tags[NAME]) == (outputs["WebGroupName"], NAME)
+    assert web["IamInstanceProfile"]["Arn"].endswith(f"/{stack.ids['WebProfile']}")
+    assert web["MetadataOptions"]["HttpTokens"] == "required"
+    workers = [each for each in stack.instances(outputs["WorkerInstanceName"]) if len(each["Tags"]) > 1]
+    assert workers
+    assert {each["InstanceType"] for each in workers} == {"c7a.large"}
+    assert all({"Key": NAME, "Value": NAME} in each["Tags"] for each in workers)
+    # EC2 names the profile of an instance until it has ended, and that of the template for ever.
+    versions = stack.client("ec2").describe_launch_template_versions(LaunchTemplateName="fleetsight-worker")
+    template = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+    profiled = [template, *(one for one in workers if "IamInstanceProfile" in one)]
+    assert {one["IamInstanceProfile"]["Arn"].split("/")[1] for one in profiled} == {stack.ids["WorkerProfile"]}
+
+
+def test_deletion_ends_all_but_what_is_kept(lived: Deployed) -> None:
+    """The last test of this module."""
+    stack, outputs = lived.stack, lived.stack.outputs
+    stack.client("cloudformation").delete_stack(StackName=NAME)
+    stack.wait_for("DELETE_COMPLETE")
+    assert {one["State"]["Name"] for one in stack.instances(outputs["WebInstanceName"])} == {"terminated"}
+    assert stack.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"] == []
+    buckets = {one["Name"] for one in stack.client("s3").list_buckets()["Buckets"]}
+    assert buckets == {"models", "templates", outputs["InputBucketName"], outputs["OutputBucketName"]}
+    assert stack.client("dynamodb").list_tables()["TableNames"] == [outputs["JobTableName"]]
+    groups = stack.client("cognito-idp").list_groups(UserPoolId=outputs["UserPoolId"])["Groups"]
+    assert {one["GroupName"] for one in groups} == {"users", "operators"}
+    assert "QueueUrls" not in stack.client("sqs").list_queues()
+    assert stack.client("iam").list_roles()["Roles"] == []

@@ -1,4 +1,4 @@
-"""Rolls on a local cloud with instances that compute nothing; the test plays workers and autoscaler."""
+"""Rolls on a local cloud with instances that compute nothing; the test simulates workers and autoscaler."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,17 +15,17 @@ from scripts.aws.context import AwsContext, TimedOutError, Waiter
 from scripts.aws.deploy.auth import session_keys_parameter
 from scripts.aws.rollout import RolloutError, RolloutOptions, roll_out
 from services.metadata import DRAIN_TAG
-from tests.integration.aws_builders import Clock, Killed, MortalAccount
+from tests.support.aws_builders import Clock, Killed, MortalAccount
 
 
 @dataclass
 class Fleet:
-    """A stack's templates and fleet, its workers and its autoscaler, who are played here.
+    """A stack's templates and fleet, with simulated workers and a simulated autoscaler.
 
     Attributes:
-        wanted: how many workers the autoscaler keeps.
-        obedient: whether workers end when they are asked to.
-        least: of workers that were at work at once, ever since.
+        wanted: number of workers that the autoscaler keeps.
+        obedient: whether workers end when they are to drain.
+        least: smallest number of workers that worked at the same time.
     """
 
     account: MortalAccount
@@ -79,7 +79,7 @@ class Fleet:
         return found[0]["DefaultVersionNumber"]
 
     def work(self) -> None:
-        """Let workers that were asked to end do so, and the autoscaler launch what is then missing."""
+        """End the workers that are to drain, and launch the workers that are then missing."""
         working = self.workers()
         asked = [each["InstanceId"] for each in working if any(tag["Key"] == DRAIN_TAG for tag in each["Tags"])]
         self.least = min(self.least, len(working) - len(asked))
@@ -112,7 +112,7 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MortalAccount, Account]]:
-    """Whoever rolls and whoever looks on, in a cloud without moto's 500 images."""
+    """The account that rolls, and an observer, in a cloud without moto's 500 images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
         with LocalCloud(tmp_path_factory.mktemp("roll"), hypervisor=False) as cloud:
@@ -128,7 +128,7 @@ def fleet(accounts: tuple[MortalAccount, Account]) -> Fleet:
 
 @pytest.fixture
 def rolling(fleet: Fleet) -> Fleet:
-    """Two workers of version 1, and a version 2 that nobody launches yet."""
+    """Two workers of version 1, and a version 2 that is not launched yet."""
     fleet.wanted = 2
     fleet.launch(2)
     fleet.new_version(2)
@@ -144,7 +144,7 @@ def test_the_whole_fleet_runs_the_newest_version_and_most_of_it_all_the_time(rol
     assert rolling.least == 6
 
 
-def test_the_way_back_is_the_version_before(rolling: Fleet) -> None:
+def test_the_way_back_is_the_version_before_and_a_version_can_be_named(rolling: Fleet) -> None:
     rolling.new_version(3)
     rolling.roll_out()
     assert rolling.versions() == [3] * 2
@@ -153,22 +153,19 @@ def test_the_way_back_is_the_version_before(rolling: Fleet) -> None:
     assert rolling.versions() == [1] * 2
     rolling.roll_out(back=True)
     assert rolling.versions() == [3] * 2
-
-
-def test_a_version_that_is_named_is_rolled_to(rolling: Fleet) -> None:
-    rolling.new_version(3)
     rolling.roll_out(to=2)
     assert rolling.versions() == [2] * 2
 
 
+@pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("step", range(1, 4))
-def test_a_roll_that_is_killed_is_finished_by_the_next(step: int, rolling: Fleet) -> None:
+def test_a_roll_that_is_killed_is_finished_or_taken_back_by_the_next(step: int, back: bool, rolling: Fleet) -> None:
     rolling.die_after = step
     with pytest.raises(Killed):
         rolling.roll_out()
-    rolling.roll_again()
-    assert rolling.default() == 2
-    assert rolling.versions() == [2] * 2
+    rolling.roll_again(back=back)
+    assert rolling.default() == (1 if back else 2)
+    assert rolling.versions() == [rolling.default()] * 2
 
 
 @pytest.mark.parametrize("step", range(1, 6))
@@ -182,15 +179,6 @@ def test_a_way_back_that_is_killed_goes_on_back(step: int, rolling: Fleet) -> No
     rolling.roll_again(back=not arrived)
     assert rolling.default() == (2 if arrived else 1)
     assert len(set(rolling.versions())) == 1
-
-
-def test_a_roll_that_is_killed_can_be_taken_back(rolling: Fleet) -> None:
-    rolling.die_after = 2
-    with pytest.raises(Killed):
-        rolling.roll_out()
-    rolling.roll_again(back=True)
-    assert rolling.default() == 1
-    assert rolling.versions() == [1] * 2
 
 
 def test_stopped_workers_of_the_old_version_are_ended_and_none_stops_any_more(fleet: Fleet) -> None:
@@ -237,28 +225,19 @@ def test_an_image_that_no_version_has_is_named_with_the_remedy(fleet: Fleet) -> 
 
 
 @pytest.mark.parametrize(
-    ("order", "named"),
-    [({"to": 7}, "has no version 7: the newest is 1"), ({"back": True}, "no roll is known before version 1")],
-    ids=["unknown", "nothing before"],
+    ("order", "prefix", "named"),
+    [
+        ({"to": 7}, "", "has no version 7: the newest is 1"),
+        ({"back": True}, "", "no roll is known before version 1"),
+        ({}, "nothing", "there is no launch template nothing-worker: `fleetsight up` makes it"),
+    ],
+    ids=["unknown", "nothing before", "no stack"],
 )
-def test_what_cannot_be_rolled_to_is_named(order: dict[str, Any], named: str, fleet: Fleet) -> None:
+def test_a_roll_without_a_target_is_rejected(order: dict[str, Any], prefix: str, named: str, fleet: Fleet) -> None:
+    fleet.prefix = prefix or fleet.prefix
     with pytest.raises(RolloutError, match=named):
         fleet.roll_out(**order)
     assert fleet.told == []
-
-
-def test_without_a_stack_the_command_that_makes_it_is_named(fleet: Fleet) -> None:
-    fleet.prefix = "nothing"
-    with pytest.raises(RolloutError, match="there is no launch template nothing-worker: `fleetsight up` makes it"):
-        fleet.roll_out()
-
-
-def test_a_new_key_of_sessions_is_the_web_instances_affair(fleet: Fleet) -> None:
-    ran = typed(fleet, "--new-session-key", "--back")
-    assert (ran.exit_code, "give one" in ran.output) == (2, True)
-    ran = typed(fleet, "--new-session-key")
-    assert (ran.exit_code, f"there is no web instance of {fleet.prefix}" in ran.output) == (1, True)
-    assert not fleet.observer.ssm.get_parameters(Names=[session_keys_parameter(fleet.prefix)])["Parameters"]
 
 
 def typed(fleet: Fleet, *arguments: str) -> Result:
@@ -266,29 +245,29 @@ def typed(fleet: Fleet, *arguments: str) -> Result:
     return CliRunner().invoke(roll_command, [*arguments, *where])
 
 
-def test_the_command_rolls_and_says_each_step(fleet: Fleet) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--new-session-key", "--back"), 2, "give one"),
+        (("--back", "--to", "1"), 2, "--back and --to each name a version: give one of them"),
+        (("--new-session-key",), 1, "there is no web instance of "),
+    ],
+)
+def test_a_command_that_cannot_roll_says_why(arguments: tuple[str, ...], code: int, said: str, fleet: Fleet) -> None:
+    ran = typed(fleet, *arguments)
+    assert (ran.exit_code, said in ran.output) == (code, True), ran.output
+    assert not fleet.observer.ssm.get_parameters(Names=[session_keys_parameter(fleet.prefix)])["Parameters"]
+
+
+def test_the_command_says_each_step_and_the_way_back(fleet: Fleet) -> None:
+    assert "All workers are of version 1." in typed(fleet).output
     fleet.new_version(2)
     ran = typed(fleet)
     assert ran.exit_code == 0, ran.output
     assert f"✓ new workers are launched from version 2 of {fleet.prefix}-worker, not 1" in ran.output
     assert "All workers are of version 2; `fleetsight roll --back` is the way back." in ran.output
-
-
-def test_after_a_way_back_the_command_that_leads_forth_is_named(fleet: Fleet) -> None:
-    fleet.new_version(2)
-    fleet.roll_out()
     ran = typed(fleet, "--back")
     assert ran.exit_code == 0, ran.output
     assert "All workers are of version 1; `fleetsight roll` brings the newest again." in ran.output
     ran = typed(fleet, "--back")
     assert "All workers are of version 2; `fleetsight roll --back` is the way back." in ran.output
-
-
-def test_where_no_version_was_before_no_way_back_is_named(fleet: Fleet) -> None:
-    assert "All workers are of version 1." in typed(fleet).output
-
-
-def test_the_command_takes_one_version(fleet: Fleet) -> None:
-    ran = typed(fleet, "--back", "--to", "1")
-    assert ran.exit_code == 2
-    assert "--back and --to each name a version: give one of them" in ran.output

@@ -1,13 +1,18 @@
-"""``fleetsight up`` to ``fleetsight down`` on a local cloud of its own: each call that the commands make is made.
+"""``fleetsight up`` to ``fleetsight down`` on a local cloud, with a static site and without, and the template itself.
 
-The calls that stand in the source are compared with those that were made: none is there that nobody has tried.
+The calls in the source are compared with those that were made: the commands make no call that was never tried.
+Other programs read the template: cfn-lint, and the shell that runs its user data.
 """
 
 import ast
 import json
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +23,20 @@ from localcloud.launch import LocalCloud
 from scripts.aws.account import Account
 from scripts.aws.bake.spec import ROLES
 from scripts.aws.context import Waiter
-from scripts.aws.deploy.settings import StackSettings
+from scripts.aws.deploy.settings import TEMPLATE_PATH, StackSettings, config_parameters
 from scripts.aws.deploy.stack import find_stack
 from scripts.aws.deploy.up import Prompts, UpOptions, available_images, up
 from scripts.aws.instances import instances_tagged, select_instance, session_command
 from scripts.aws.logs import LogReader
+from scripts.aws.site import DIGEST_KEY, SiteLocation
 from scripts.aws.status import read_status
 from scripts.aws.teardown.resources import user_pools
 from scripts.run.system import ROOT
 from services.users import NewPasswordRequired, PoolTokens, UserPool
-from tests.integration.aws_builders import Builders, Clock
+from tests.support.aws_builders import Builders, Clock
 from tests.support.aws_resources import WITH_SITE, data_buckets, launch_workers, left, make_belongings
 from tests.support.aws_stage import Stage
+from tests.support.stack_template import GIVEN, user_data
 
 FOLDER = ROOT / "scripts" / "aws"
 PASSWORD = "A-password-of-0ne-who-signs-in"
@@ -93,13 +100,13 @@ def test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing
 
     account._session.events.register("before-call", note)
     stage = Stage(account, "fsx")
-    everything_that_people_do(stage)
+    use_the_stack(stage)
     assert not left(stage)
     assert find_stack(account, "fsx") is None
     for name, method in sorted(set().union(*(written(path) for path in OWN)) - WITH_STUBS):
         client = getattr(account, name)
         call = (client.meta.service_model.service_name, client.meta.method_to_api_mapping[method])
-        assert call in made, f"nobody has tried {call}"
+        assert call in made, f"no test makes {call}"
 
 
 def test_where_there_are_no_images_up_bakes_them_first(own_cloud: LocalCloud) -> None:
@@ -118,18 +125,18 @@ def test_where_there_are_no_images_up_bakes_them_first(own_cloud: LocalCloud) ->
     assert not left(stage)
 
 
-def everything_that_people_do(stage: Stage) -> None:
+def use_the_stack(stage: Stage) -> None:
     account = stage.account
     stage.store_images()
     assert stage.up(dry_run=True) is None
     wanted = {"LogRetentionDays": "7", "DeletionProtection": "true", **WITH_SITE}
     settings = StackSettings(wanted, {"fleet.max_workers": "5"})
     address = stage.up(settings=settings)
-    told = read_status(stage.context)
-    assert told is not None
-    assert (told.stack, told.page, told.template) == ("CREATE_COMPLETE", address, (1, 1))
-    assert json.dumps(told.as_json())
-    people_sign_in(stage, "a@example.org")
+    status = read_status(stage.context)
+    assert status is not None
+    assert (status.stack, status.page, status.template) == ("CREATE_COMPLETE", address, (1, 1))
+    assert json.dumps(status.as_json())
+    sign_in_as_a_new_user(stage, "a@example.org")
 
     steps = len(stage.steps)
     assert stage.up() == address
@@ -168,14 +175,14 @@ def everything_that_people_do(stage: Stage) -> None:
 
 
 def pool_of(stage: Stage) -> UserPool:
-    """Return the stack's pool, as the web tier asks it."""
+    """Return the stack's pool, as the web tier uses it."""
     stack = find_stack(stage.account, stage.prefix)
     assert stack is not None
     return UserPool(stage.account.cognito, stack.outputs["UserPoolId"], stack.outputs["UserPoolClientId"])
 
 
-def people_sign_in(stage: Stage, email: str) -> None:
-    """Make an account as strangers do, and sign in."""
+def sign_in_as_a_new_user(stage: Stage, email: str) -> None:
+    """Create an account by invitation, and sign in."""
     pool, endpoint_url = pool_of(stage), stage.account.endpoint_url
     assert endpoint_url is not None
     pool.invite(email)
@@ -183,3 +190,78 @@ def people_sign_in(stage: Stage, email: str) -> None:
     assert isinstance(wanted, NewPasswordRequired)
     pool.set_first_password(email, wanted.session, PASSWORD)
     assert isinstance(pool.sign_in(email, PASSWORD), PoolTokens)
+
+
+WITH_NAME = {"SiteName": "www.example.org", "SiteCertificateArn": WITH_SITE["CertificateArn"]}
+
+
+def objects(stage: Stage, bucket: str) -> dict[str, datetime]:
+    """Return the time of each object's last change, by its key."""
+    listed = stage.account.s3.list_objects_v2(Bucket=bucket)["Contents"]
+    return {each["Key"]: each["LastModified"] for each in listed}
+
+
+def invalidations(stage: Stage, distribution: str) -> int:
+    """Return the number of invalidations."""
+    listed = stage.account.cloudfront.list_invalidations(DistributionId=distribution)
+    return listed["InvalidationList"]["Quantity"]
+
+
+def test_up_publishes_the_site_once_and_down_leaves_nothing_of_it(own_cloud: LocalCloud) -> None:
+    account = Account("us-east-1", None, own_cloud.endpoint_url)
+    stage = Stage(account)
+    settings = StackSettings({**WITH_SITE, **WITH_NAME})
+    assert stage.up(settings=settings) == "https://images.example.org"
+    stack = find_stack(account, stage.prefix)
+    assert stack is not None
+    place = SiteLocation.from_stack(stack)
+    assert "Fleetsight is at https://www.example.org" in stage.seen
+    page = account.s3.get_object(Bucket=place.bucket, Key="api")["Body"].read().decode()
+    assert "https://www.example.org" in page
+    published = objects(stage, place.bucket)
+    assert {"index.html", "api", "static/theme.js", DIGEST_KEY} <= set(published)
+    assert invalidations(stage, place.distribution) == 1
+
+    steps = len(stage.steps)
+    stage.up()
+    assert not [step for step in stage.steps[steps:] if "site" in step or "Cloud" in step]
+    assert objects(stage, place.bucket) == published
+    assert invalidations(stage, place.distribution) == 1
+
+    stage.down(delete_data=True)
+    assert f"emptied the bucket {place.bucket} of {len(published)} objects" in stage.steps
+    assert not left(stage)
+    assert account.cloudfront.list_distributions()["DistributionList"]["Quantity"] == 0
+
+
+TEMPLATES = ("WebTemplate", "WorkerTemplate")
+
+
+def test_cfn_lint_has_nothing_to_say_by_its_strictest_rules() -> None:
+    command = Path(sys.executable).parent / "cfn-lint"
+    done = subprocess.run(
+        [command, "--include-checks", "I", "W", "--", TEMPLATE_PATH], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == ("", 0), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_user_data_is_a_shell_script_without_secrets(name: str) -> None:
+    script = user_data(name)
+    assert script.startswith("#!/bin/sh\n")
+    done = subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not re.search(r"secret|password|token|AKIA|resolve:(ssm-secure|secretsmanager)", script, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(("tier", "name"), [("WebTemplate", "WebSettings"), ("WorkerTemplate", "WorkerSettings")])
+def test_settings_have_the_last_word_in_user_data_and_a_shell_reads_them(
+    tier: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = '["a b", {"x": 1}]'
+    line = config_parameters({"worker.idle_seconds": "7", "worker.batch_size": value})[name]
+    monkeypatch.setitem(GIVEN, name, line)
+    script = user_data(tier).rsplit("\n", 2)[0]
+    shown = subprocess.run(["sh", "-c", f"{script}\nenv"], capture_output=True, text=True, check=True, env={}).stdout
+    assert "FLEETSIGHT__WORKER__IDLE_SECONDS=7\n" in shown
+    assert f"FLEETSIGHT__WORKER__BATCH_SIZE={value}\n" in shown

@@ -16,9 +16,9 @@ from scripts.client import ApiClient
 from scripts.run.system import free_port
 from services.clients import Clients
 from tests.conftest import ConfigMaker
-from tests.integration.an_operator import EMAIL, PASSWORD, Operator
 from tests.integration.web_tier.conftest import serving
 from tests.support.jobs import done, put_results
+from tests.support.operator_account import EMAIL, PASSWORD, Operator
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.auth.context import COOKIE

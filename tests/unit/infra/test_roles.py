@@ -1,18 +1,16 @@
-"""Who may do what on the stack, and what nobody may."""
+"""The roles of the stack: no action, resource or condition beyond what their tier needs."""
 
-import ast
 import re
 
 import pytest
 
 from localcloud.iam.reference import is_known, known_keys, matching_types, types_of
-from services.metadata import DRAIN_TAG, PROTECTED_TAG
-from tests.conftest import ROOT
 from tests.support.stack_template import (
     GIVEN,
     RESOURCES,
     TEMPLATE,
     allowed,
+    calls_of,
     listed,
     of_this_stack,
     of_type,
@@ -24,65 +22,39 @@ ROLES = ("WebRole", "ControllerRole", "WorkerRole")
 EC2 = "arn:aws:ec2:eu-central-1:123456789012"
 
 INPUTS, OUTPUTS = "<InputBucket.Arn>", "<OutputBucket.Arn>"
+READ_QUEUE = "sqs:GetQueueAttributes sqs:GetQueueUrl"
+CONSUME = f"{READ_QUEUE} sqs:ReceiveMessage sqs:DeleteMessage"
+READ_TABLE = "dynamodb:BatchGetItem dynamodb:GetItem dynamodb:Query dynamodb:PutItem"
 EXACTLY = {
     "WebRole": {
-        f"{INPUTS}/*": {
-            "s3:PutObject",
-            "s3:PutObjectTagging",
-            "s3:DeleteObjectTagging",
-            "s3:GetObject",
-            "s3:DeleteObject",
-        },
-        f"{OUTPUTS}/*": {"s3:GetObject"},
-        INPUTS: {"s3:ListBucket"},
-        OUTPUTS: {"s3:ListBucket"},
-        "<JobTable.Arn>": {
-            f"dynamodb:{name}"
-            for name in ("BatchGetItem", "BatchWriteItem", "GetItem", "PutItem", "Query", "UpdateItem")
-        },
-        "<RequestQueue.Arn>": {"sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"},
-        "<ControllerRole.Arn>": {"sts:AssumeRole"},
+        f"{INPUTS}/*": "s3:PutObject s3:PutObjectTagging s3:DeleteObjectTagging s3:GetObject s3:DeleteObject",
+        f"{OUTPUTS}/*": "s3:GetObject",
+        INPUTS: "s3:ListBucket",
+        OUTPUTS: "s3:ListBucket",
+        "<JobTable.Arn>": f"{READ_TABLE} dynamodb:BatchWriteItem dynamodb:UpdateItem",
+        "<RequestQueue.Arn>": f"{READ_QUEUE} sqs:SendMessage",
+        "<ControllerRole.Arn>": "sts:AssumeRole",
     },
     "ControllerRole": {
-        f"{INPUTS}/*": {"s3:GetObject", "s3:DeleteObject"},
-        f"{OUTPUTS}/*": {"s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"},
-        INPUTS: {"s3:ListBucket"},
-        OUTPUTS: {"s3:ListBucket"},
-        "<JobTable.Arn>": {
-            f"dynamodb:{name}"
-            for name in ("BatchGetItem", "BatchWriteItem", "DeleteItem", "GetItem", "PutItem", "Query")
-        },
-        "<RequestQueue.Arn>": {"sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"},
-        "<ResponseQueue.Arn>": {
-            "sqs:ChangeMessageVisibility",
-            "sqs:DeleteMessage",
-            "sqs:GetQueueAttributes",
-            "sqs:GetQueueUrl",
-            "sqs:ReceiveMessage",
-        },
-        "<DeadLetterQueue.Arn>": {
-            "sqs:DeleteMessage",
-            "sqs:GetQueueAttributes",
-            "sqs:GetQueueUrl",
-            "sqs:ReceiveMessage",
-        },
+        f"{INPUTS}/*": "s3:GetObject s3:DeleteObject",
+        f"{OUTPUTS}/*": "s3:AbortMultipartUpload s3:DeleteObject s3:GetObject s3:PutObject",
+        INPUTS: "s3:ListBucket",
+        OUTPUTS: "s3:ListBucket",
+        "<JobTable.Arn>": f"{READ_TABLE} dynamodb:BatchWriteItem dynamodb:DeleteItem",
+        "<RequestQueue.Arn>": f"{READ_QUEUE} sqs:SendMessage",
+        "<ResponseQueue.Arn>": f"{CONSUME} sqs:ChangeMessageVisibility",
+        "<DeadLetterQueue.Arn>": CONSUME,
     },
     "WorkerRole": {
-        f"{INPUTS}/*": {"s3:GetObject"},
-        f"{OUTPUTS}/*": {"s3:GetObject", "s3:PutObject"},
-        INPUTS: {"s3:ListBucket"},
-        OUTPUTS: {"s3:ListBucket"},
-        "<RequestQueue.Arn>": {
-            "sqs:ChangeMessageVisibility",
-            "sqs:DeleteMessage",
-            "sqs:GetQueueAttributes",
-            "sqs:GetQueueUrl",
-            "sqs:ReceiveMessage",
-            "sqs:SendMessage",
-        },
-        "<ResponseQueue.Arn>": {"sqs:GetQueueUrl", "sqs:SendMessage"},
+        f"{INPUTS}/*": "s3:GetObject",
+        f"{OUTPUTS}/*": "s3:GetObject s3:PutObject",
+        INPUTS: "s3:ListBucket",
+        OUTPUTS: "s3:ListBucket",
+        "<RequestQueue.Arn>": f"{CONSUME} sqs:ChangeMessageVisibility sqs:SendMessage",
+        "<ResponseQueue.Arn>": "sqs:GetQueueUrl sqs:SendMessage",
     },
 }
+"""The actions of each role by resource."""
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -94,7 +66,7 @@ def test_a_tier_may_do_exactly_what_it_does_with_buckets_queues_table_and_roles(
         )
         if own:
             found.setdefault(resource, set()).add(action)
-    assert found == EXACTLY[role]
+    assert found == {resource: set(actions.split()) for resource, actions in EXACTLY[role].items()}
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -109,7 +81,7 @@ def test_no_action_is_wildcarded_and_nothing_that_could_be_named(role: str) -> N
     assert "ManagedPolicyArns" not in RESOURCES[role]["Properties"]
 
 
-def test_only_the_controller_may_do_anything_with_instances_but_give_one_the_address_of_the_page() -> None:
+def test_only_the_controller_may_change_instances_but_for_the_pages_address() -> None:
     for role, may in (("WebRole", {"ec2:AssociateAddress"}), ("WorkerRole", set())):
         assert {action for action, _ in allowed(role) if action.startswith(("ec2:", "iam:"))} == may
 
@@ -128,24 +100,19 @@ def test_without_a_load_balancer_a_web_instance_may_take_the_pages_address_and_n
 
 
 @pytest.mark.parametrize("role", ["WebRole", "WorkerRole"])
-def test_an_instance_of_either_tier_may_only_log_let_people_in_and_read_the_bundle_besides(role: str) -> None:
+def test_an_instance_may_besides_only_log_open_sessions_and_read_the_bundle(role: str) -> None:
     logs = {"WebRole": ("<WebLogs.Arn>", "<ControllerLogs.Arn>"), "WorkerRole": ("<WorkerLogs.Arn>",)}[role]
-    writing = ("logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
-    besides = [
+    besides = {
         pair
         for pair in allowed(role)
         if pair[0].startswith(("logs:", "ssm", "ec2messages:", "kms:")) and pair[1] != GIVEN["DataKeyArn"]
-    ]
-    written = {pair for pair in besides if pair[0].startswith("logs:")}
-    assert written == {(action, group) for action in writing for group in logs}
-    certificate = {"ssm:GetParameter", "kms:Decrypt"} if role == "WebRole" else set()
-    assert {action for action, _ in besides if not action.startswith("logs:")} == certificate | {
-        "ssm:UpdateInstanceInformation",
-        "ssmmessages:CreateControlChannel",
-        "ssmmessages:CreateDataChannel",
-        "ssmmessages:OpenControlChannel",
-        "ssmmessages:OpenDataChannel",
     }
+    writing = ("CreateLogStream", "DescribeLogStreams", "PutLogEvents")
+    written = {(f"logs:{action}", group) for action in writing for group in logs}
+    channels = {f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")}
+    certificate = {"ssm:GetParameter", "kms:Decrypt"} if role == "WebRole" else set()
+    assert written <= besides
+    assert {action for action, _ in besides - written} == certificate | channels | {"ssm:UpdateInstanceInformation"}
     bundle = {pair for pair in allowed(role) if pair[1].startswith("arn:aws:s3:::")}
     places = ("arn:aws:s3:::models/resnet18", "arn:aws:s3:::models/resnet18/*")
     assert bundle == {("s3:GetObject", place) for place in places}
@@ -196,51 +163,15 @@ def test_only_the_web_instance_may_act_as_the_controller() -> None:
     assert not [pair for pair in allowed("WorkerRole") if pair[0].startswith("sts:")]
 
 
-def test_the_controller_launches_only_the_fleets_template_under_the_fleets_name_with_the_workers_role() -> None:
-    launches = [each for each in statements("ControllerRole").values() if each["Action"] == "ec2:RunInstances"]
-    template = f"{EC2}:launch-template/<WorkerTemplate>"
-    (spot,) = [each for each in launches if "Condition" not in each]
-    # AWS documents no key of the template for Spot requests, which come with an allowed instance only.
-    assert value_of(spot["Resource"]) == f"{EC2}:spot-instances-request/*"
-    for each in launches:
-        if each is not spot:
-            assert value_of(each["Condition"])["ArnEquals"]["ec2:LaunchTemplate"] == template
-    (of_instances,) = [each for each in launches if value_of(each["Resource"]) == f"{EC2}:instance/*"]
-    condition = value_of(of_instances["Condition"])
-    assert condition["StringEquals"] == {
-        "aws:RequestTag/Name": of_this_stack().names.worker_instance,
-        "ec2:MetadataHttpTokens": "required",
-    }
-    assert condition["ArnEquals"]["ec2:InstanceProfile"] == "<WorkerProfile.Arn>"
-    passed = statements("ControllerRole")["GiveWorkersTheirRole"]
-    assert passed["Action"] == "iam:PassRole"
-    assert value_of(passed["Resource"]) == "<WorkerRole.Arn>"
-    assert passed["Condition"] == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
-
-
-def test_the_one_role_that_the_controller_can_bring_about_is_the_one_that_ec2_makes_for_spot_instances() -> None:
+def test_the_controller_passes_the_workers_role_and_creates_only_the_one_for_spot_instances() -> None:
     roles = {sid: each for sid, each in statements("ControllerRole").items() if "iam:" in str(each["Action"])}
     assert set(roles) == {"GiveWorkersTheirRole", "FirstSpotInstance"}
-    spot = roles["FirstSpotInstance"]
+    passed, spot = roles["GiveWorkersTheirRole"], roles["FirstSpotInstance"]
+    assert (passed["Action"], value_of(passed["Resource"])) == ("iam:PassRole", "<WorkerRole.Arn>")
+    assert passed["Condition"] == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
     assert spot["Action"] == "iam:CreateServiceLinkedRole"
     assert value_of(spot["Resource"]).endswith(":role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot")
     assert spot["Condition"] == {"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}}
-
-
-def test_image_and_security_group_of_a_launch_are_those_of_the_template() -> None:
-    launches = [each for each in statements("ControllerRole").values() if each["Action"] == "ec2:RunInstances"]
-    of_images = [each for each in launches if any("image/" in str(value_of(r)) for r in listed(each["Resource"]))]
-    (statement,) = of_images
-    assert statement["Condition"]["Bool"] == {"ec2:IsLaunchTemplateResource": "true"}
-    assert set(value_of(statement["Resource"])) == {
-        "arn:aws:ec2:eu-central-1::image/*",
-        f"{EC2}:launch-template/<WorkerTemplate>",
-        f"{EC2}:security-group/<WorkerSecurityGroup.GroupId>",
-    }
-    elsewhere = {r for each in launches if each is not statement for r in listed(value_of(each["Resource"]))}
-    # What a launch makes, and the subnet, which the configuration names.
-    made = ("instance", "network-interface", "spot-instances-request", "subnet", "volume")
-    assert elsewhere == {f"{EC2}:{kind}/*" for kind in made}
 
 
 def test_with_a_key_of_the_accounts_own_the_controller_may_use_it_for_disks_and_for_nothing_else(
@@ -327,55 +258,8 @@ def test_every_role_has_the_permissions_boundary_where_the_account_demands_one(
     assert value_of(boundary) == "arn:aws:iam::123456789012:policy/bound"
 
 
-def test_the_controller_sees_the_instances_of_its_own_region() -> None:
-    seeing = statements("ControllerRole")["SeeInstances"]
-    assert seeing["Action"] == "ec2:DescribeInstances"
-    assert value_of(seeing["Condition"]) == {"StringEquals": {"aws:RequestedRegion": "eu-central-1"}}
-
-
-def test_the_controller_starts_ends_and_asks_only_the_fleets_own_instances() -> None:
-    name = {"aws:ResourceTag/Name": of_this_stack().names.worker_instance}
-    touching = {"ec2:StartInstances", "ec2:TerminateInstances", "ec2:GetConsoleOutput", "ec2:DeleteTags"}
-    for each in statements("ControllerRole").values():
-        if touching & set(listed(each["Action"])):
-            assert value_of(each["Condition"]["StringEquals"]) == name
-            assert value_of(each["Resource"]) == f"{EC2}:instance/*"
-
-
-def test_the_controller_sets_and_takes_no_tags_but_those_by_which_it_asks() -> None:
-    asking = statements("ControllerRole")["AskWorkersToDrainOrStay"]
-    assert set(asking["Condition"]["ForAllValues:StringEquals"]["aws:TagKeys"]) == {DRAIN_TAG, PROTECTED_TAG}
-    assert asking["Condition"]["Null"] == {"aws:TagKeys": "false"}
-    tagging = [each for each in statements("ControllerRole").values() if "ec2:CreateTags" in listed(each["Action"])]
-    (at_launch,) = [each for each in tagging if each is not asking]
-    assert at_launch["Condition"] == {"StringEquals": {"ec2:CreateAction": "RunInstances"}}
-    assert set(value_of(at_launch["Resource"])) == {f"{EC2}:instance/*", f"{EC2}:volume/*"}
-
-
-NAMES = {
-    "AdminSetUserMfaPreference": "AdminSetUserMFAPreference",
-    "SetUserMfaPreference": "SetUserMFAPreference",
-    "SendMessageBatch": "SendMessage",
-    "DeleteMessageBatch": "DeleteMessage",
-    "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
-}
-"""Actions of calls whose names do not follow from botocore's; SQS knows no action for a batch."""
-
-
-def calls_of(module: str, service: str) -> set[str]:
-    """Return the actions of all calls that a module of `services/` makes of its client, by the code."""
-    found = set()
-    for node in ast.walk(ast.parse((ROOT / "services" / module).read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            method, owner = node.func.attr, ast.unparse(node.func.value)
-            if owner.endswith("client"):
-                name = str(ast.literal_eval(node.args[0])) if method == "get_paginator" else method
-                found.add(name.title().replace("_", ""))
-    return {f"{service}:{NAMES.get(name, name)}" for name in found}
-
-
 @pytest.mark.parametrize(("module", "service"), [("ec2.py", "ec2"), ("sqs.py", "sqs"), ("table.py", "dynamodb")])
-def test_whatever_the_code_calls_some_tier_may_call_and_no_tier_may_more(module: str, service: str) -> None:
+def test_the_tiers_may_make_the_calls_in_the_code_and_no_others(module: str, service: str) -> None:
     may = {action for role in ROLES for action, _ in allowed(role) if action.startswith(f"{service}:")}
     may -= {"ec2:AssociateAddress"}  # of the web image's own program
     assert calls_of(module, service) == may

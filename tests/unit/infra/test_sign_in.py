@@ -1,4 +1,4 @@
-"""Who may come in: the user pool, what the web tier is told of it, and what it may ask.
+"""Sign-in: the user pool, the web tier's configuration of it, and its permissions; the names of the page.
 
 Row 42 of the fault list: no key of sessions is in template, user data or parameters.
 """
@@ -17,20 +17,20 @@ from tests.support.stack_template import (
     RESOURCES,
     TEMPLATE,
     as_json,
+    calls_of,
     of_this_stack,
     of_type,
     statements,
     user_data,
     value_of,
 )
-from tests.unit.infra.test_roles import calls_of
 from web_tier.auth import identity
 
 POOL, CLIENT = (RESOURCES[name]["Properties"] for name in ("UserPool", "UserPoolClient"))
 KEPT = "eu-central-1_Kept1"
 
 
-def test_people_sign_in_unless_somebody_says_that_they_need_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_sign_in_unless_the_stack_has_no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     auth = of_this_stack().auth
     assert (auth.mode, auth.open, auth.sign_up) == ("cognito", False, True)
     assert (auth.user_pool_id, auth.client_id) == (GIVEN["UserPool"], GIVEN["UserPoolClient"])
@@ -53,7 +53,7 @@ def test_s4_the_page_creates_accounts_if_it_may_and_the_pool_lets_no_person_do_s
     assert value_of(TEMPLATE["Conditions"][condition]) is (is_open == "true")
 
 
-def test_a_password_is_long_and_an_account_is_known_by_an_address_that_it_has_shown_to_be_its_own() -> None:
+def test_passwords_are_long_and_accounts_have_verified_addresses() -> None:
     password = POOL["Policies"]["PasswordPolicy"]
     assert password["MinimumLength"] >= 12
     assert all(password[f"Require{kind}"] for kind in ("Lowercase", "Uppercase", "Numbers"))
@@ -63,24 +63,21 @@ def test_a_password_is_long_and_an_account_is_known_by_an_address_that_it_has_sh
     assert (CLIENT["ReadAttributes"], CLIENT["WriteAttributes"]) == (["email", "email_verified"], ["email"])
 
 
-def test_no_second_factor_is_offered_that_no_page_could_ask_for() -> None:
+def test_the_client_accepts_passwords_without_a_secret_and_reveals_no_accounts() -> None:
     assert (POOL["MfaConfiguration"], POOL["EnabledMfas"]) == ("OPTIONAL", ["SOFTWARE_TOKEN_MFA"])
-
-
-def test_the_client_has_no_secret_takes_passwords_and_does_not_tell_who_has_an_account() -> None:
     assert CLIENT["GenerateSecret"] is False
     assert set(CLIENT["ExplicitAuthFlows"]) == {"ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
     assert (CLIENT["PreventUserExistenceErrors"], CLIENT["EnableTokenRevocation"]) == ("ENABLED", True)
 
 
-def test_tokens_last_an_hour_and_what_renews_them_as_long_as_a_session() -> None:
+def test_tokens_last_an_hour_and_refresh_tokens_as_long_as_a_session() -> None:
     units = {"AccessToken": "minutes", "IdToken": "minutes", "RefreshToken": "hours"}
     assert CLIENT["TokenValidityUnits"] == units
     assert (CLIENT["AccessTokenValidity"], CLIENT["IdTokenValidity"]) == (60, 60)
     assert value_of(CLIENT["RefreshTokenValidity"]) == shipped_values()["auth"]["session_hours"]
 
 
-def test_accounts_and_who_is_an_operator_stay_when_the_stack_goes_and_nothing_deletes_them_by_accident() -> None:
+def test_accounts_and_operators_outlive_the_stack_and_are_protected() -> None:
     assert POOL["DeletionProtection"] == "ACTIVE"
     for name in ("UserPool", "UsersGroup", "OperatorsGroup"):
         assert RESOURCES[name]["DeletionPolicy"] == RESOURCES[name]["UpdateReplacePolicy"] == "Retain"
@@ -88,7 +85,7 @@ def test_accounts_and_who_is_an_operator_stay_when_the_stack_goes_and_nothing_de
     assert identity.Identity("ada", groups=frozenset({OPERATORS})).operates
 
 
-def test_accounts_that_an_earlier_stack_has_left_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kept_pool_of_an_earlier_stack_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(GIVEN, "KeptUserPool", KEPT)
     assert of_this_stack().auth.user_pool_id == KEPT
     assert value_of(CLIENT["UserPoolId"]) == value_of(TEMPLATE["Outputs"]["UserPoolId"]["Value"]) == KEPT
@@ -122,7 +119,7 @@ def test_the_web_instance_is_told_where_the_keys_of_sessions_are_and_not_what_th
     )
 
 
-def test_the_web_role_may_read_and_decrypt_the_keys_of_sessions_and_ask_for_accounts_of_this_pool() -> None:
+def test_the_web_role_may_read_the_keys_of_sessions_and_the_accounts_of_this_pool() -> None:
     policy = RESOURCES["SignInPolicy"]
     assert (policy["Condition"], policy["Properties"]["Roles"]) == ("HasUserPool", [{"Ref": "WebRole"}])
     may = statements("WebRole")
@@ -159,7 +156,7 @@ BALANCER = "<LoadBalancer.DNSName>"
     ],
     ids=["address", "balancer", "name", "others", "both"],
 )
-def test_the_page_answers_to_the_names_that_lead_to_it(
+def test_the_page_accepts_its_own_names(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], hosts: list[str]
 ) -> None:
     for name, value in given.items():
@@ -170,20 +167,20 @@ def test_the_page_answers_to_the_names_that_lead_to_it(
     assert f"export FLEETSIGHT__WEB__HOSTS='{shown}'\n" in user_data("WebTemplate")
 
 
-def test_a_name_is_no_other_command() -> None:
+def test_page_names_cannot_contain_shell_commands() -> None:
     pattern = TEMPLATE["Parameters"]["PageNames"]["AllowedPattern"]
     for names, valid in (("", True), ("a.example,b-c.example", True), ("a b", False), ("a'; reboot #", False)):
         assert bool(re.fullmatch(pattern, names)) is valid
 
 
-def test_user_data_with_as_many_settings_as_there_may_be_is_as_short_as_ec2_wants_it(
+def test_user_data_with_the_longest_settings_fits_ec2s_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(GIVEN, "WebSettings", "x" * 4096)
-    assert len(user_data("WebTemplate").encode()) < 16_384 / 2  # what stands for ids here is shorter than they are
+    assert len(user_data("WebTemplate").encode()) < 16_384 / 2  # the placeholders of ids are shorter than real ids
 
 
-def test_codes_come_from_an_address_or_a_domain_of_ses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sender_of_codes_is_an_address_or_a_domain_of_ses(monkeypatch: pytest.MonkeyPatch) -> None:
     arn = TEMPLATE["Parameters"]["SenderArn"]["AllowedPattern"]
     identity = "arn:aws:ses:us-east-1:123456789012:identity/"
     for name, valid in (("a@b.org", True), ("b.org", True), ("a@b@c.org", False), ("b.org/x", False), ("", False)):

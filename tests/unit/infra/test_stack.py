@@ -1,12 +1,21 @@
-"""The stack as a whole: well-formed, tagged, and watched over."""
+"""The stack as a whole: tagged, with alarms and metrics; its storage, private and kept; and its static site."""
 
+import logging
 import re
+from typing import Any
 
 import pytest
+from flask import Flask
 
+from core.logs import JsonFormatter
 from scripts.aws.deploy.settings import StackSettings, load_template, parameter_values
+from scripts.aws.site import PAGES, STATIC
 from scripts.aws.teardown.drain import MAX_GROUP_SIZE
-from tests.conftest import ROOT
+from services.sqs import QueueCounts
+from services.table import EXPIRES_AT
+from tests.conftest import ROOT, shipped_values
+from tests.support.autoscaler import Clock, fleet_settings, instance
+from tests.support.log_filter import matches, value_in
 from tests.support.stack_template import (
     GIVEN,
     RESOURCES,
@@ -18,6 +27,11 @@ from tests.support.stack_template import (
     user_data,
     value_of,
 )
+from web_tier.autoscaler.billing import BillingMeter
+from web_tier.autoscaler.observe import Demand, Observation
+from web_tier.autoscaler.reporting import METRICS_SECONDS, MetricsLogger
+from web_tier.middleware import log_requests
+from web_tier.uploads.ingest import UNKEPT
 
 WEB_INSTANCES = load_template().parameters["WebInstances"]
 
@@ -52,7 +66,7 @@ def test_only_alarms_and_budgets_of_this_account_write_to_the_topic() -> None:
 
 
 @pytest.mark.parametrize("name", of_type("Logs::LogGroup"))
-def test_logs_do_not_stay_for_ever(name: str) -> None:
+def test_logs_expire(name: str) -> None:
     assert value_of(RESOURCES[name]["Properties"]["RetentionInDays"]) == 30
 
 
@@ -84,7 +98,7 @@ UNTAGGED = {
 
 
 @pytest.mark.parametrize("name", [name for name, each in RESOURCES.items() if each["Type"] not in UNTAGGED])
-def test_everything_that_can_have_a_tag_says_whose_it_is(name: str) -> None:
+def test_each_resource_that_can_have_tags_names_its_prefix(name: str) -> None:
     properties = RESOURCES[name]["Properties"]
     if "TagSpecifications" in properties:
         tags = properties["TagSpecifications"][0]["Tags"]
@@ -106,11 +120,33 @@ def test_a_web_instance_is_replaced_by_one_more_than_there_are_and_all_signal() 
     assert (tag["Key"], tag["PropagateAtLaunch"]) == ("fleetsight", True)
 
 
-def test_several_web_instances_need_a_load_balancer() -> None:
-    values = parameter_values(load_template(), StackSettings({"WebInstances": "2"}), None)
-    (said,) = load_template().broken_rules(values)
-    assert said.startswith("WebInstances above 1 needs CertificateArn")
-    assert load_template().broken_rules({**values, "CertificateArn": "arn:aws:acm:eu-west-1:1:certificate/a"}) == []
+NAMED = {
+    "DomainName": "images.example.org",
+    "HostedZoneId": "Z1",
+    "CertificateArn": "arn:aws:acm:eu-central-1:1:certificate/a",
+}
+SITE = NAMED | {"StaticSite": "true", "WebCidr": "0.0.0.0/0"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, []),
+        ({"WebInstances": "2"}, ["WebInstances above 1 needs CertificateArn"]),
+        ({"WebInstances": "2", "CertificateArn": NAMED["CertificateArn"]}, []),
+        (SITE, []),
+        (
+            {"StaticSite": "true"},
+            ["StaticSite needs DomainName, HostedZoneId and CertificateArn", "StaticSite needs WebCidr 0.0.0.0/0"],
+        ),
+        (SITE | {"SiteName": "www.example.org"}, ["SiteName needs StaticSite true and SiteCertificateArn"]),
+        (SITE | {"SiteName": "w.example.org", "SiteCertificateArn": "arn:aws:acm:us-east-1:1:certificate/a"}, []),
+    ],
+)
+def test_rules_reject_parameters_that_do_not_fit_together(given: dict[str, str], said: list[str]) -> None:
+    template = load_template()
+    broken = template.broken_rules(parameter_values(template, StackSettings(given), None))
+    assert [rule.startswith(start) for rule, start in zip(broken, said, strict=True)] == [True] * len(said)
 
 
 def seconds(duration: str) -> int:
@@ -118,7 +154,7 @@ def seconds(duration: str) -> int:
     return int(duration.removeprefix("PT").removesuffix("M")) * 60
 
 
-def test_the_stack_waits_for_the_signal_of_a_new_web_instance_for_longer_than_that_may_take() -> None:
+def test_the_stack_waits_for_a_new_web_instance_longer_than_its_start_may_take() -> None:
     group = RESOURCES["WebGroup"]
     rolling = group["UpdatePolicy"]["AutoScalingRollingUpdate"]
     created = group["CreationPolicy"]["ResourceSignal"]
@@ -133,7 +169,7 @@ def test_the_stack_waits_for_the_signal_of_a_new_web_instance_for_longer_than_th
     assert not suspended & {"Launch", "Terminate", "AddToLoadBalancer"}
 
 
-def test_a_web_instance_may_signal_before_its_group_waits_and_to_its_own_stack_alone() -> None:
+def test_a_web_instance_may_signal_its_own_stack_before_the_group_waits() -> None:
     statement = statements("WebRole")["SignalTheStack"]
     assert statement["Action"] == "cloudformation:SignalResource"
     assert value_of(statement["Resource"]) == GIVEN["AWS::StackId"]
@@ -154,3 +190,326 @@ def test_a_web_instance_may_signal_before_its_group_waits_and_to_its_own_stack_a
 def test_no_parameter_or_output_is_a_secret() -> None:
     assert not any(each.get("NoEcho") for each in TEMPLATE["Parameters"].values())
     assert not [name for name in TEMPLATE["Outputs"] if re.search(r"secret|password|key$", name, re.IGNORECASE)]
+
+
+# ---- Metrics and alarms of what the tiers themselves log
+
+FILTERS = of_type("Logs::MetricFilter")
+
+
+def metrics_of(group: str, lines: list[str]) -> dict[str, list[float]]:
+    """Return the values that the filters of a log group make of `lines`, by the metrics' names."""
+    values: dict[str, list[float]] = {}
+    for each in FILTERS.values():
+        if each["LogGroupName"] == {"Ref": group}:
+            (made,) = each["MetricTransformations"]
+            found = [line for line in lines if matches(each["FilterPattern"], line)]
+            values[made["MetricName"]] = [
+                value_in(made["MetricValue"], each["FilterPattern"], line) for line in found
+            ]
+    return values
+
+
+def metrics_lines(workers: int, waiting: int, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the lines that a controller logs about these workers, of at most 19, and images that wait."""
+    fleet = tuple(instance(f"i-{number}") for number in range(workers))
+    seen = Observation(QueueCounts(waiting, 3, 0), 0, fleet, demand=Demand(((12.34, waiting),)))
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        MetricsLogger(Clock()).update(seen, fleet_settings(), BillingMeter(60, lambda _: 0.0))
+        logging.getLogger("elsewhere").info("another line", extra={"workers": 99})
+    return [JsonFormatter("controller").format(record) for record in caplog.records]
+
+
+def answered(status: int, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the lines that the web tier writes when it answers a request with `status`."""
+    app = Flask("tier")
+    log_requests(app)
+    app.add_url_rule("/", view_func=lambda: ("", status))
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        app.test_client().get("/")
+    return [JsonFormatter("web").format(record) for record in caplog.records]
+
+
+@pytest.mark.parametrize(("workers", "waiting", "at_maximum"), [(2, 7, 0), (19, 7, 1), (19, 0, 0), (18, 7, 0)])
+def test_the_controllers_line_has_the_metrics_of_the_fleet(
+    workers: int, waiting: int, at_maximum: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = metrics_of("ControllerLogs", metrics_lines(workers, waiting, caplog))
+    assert found == {"Workers": [workers], "AtMaximum": [at_maximum], "Dollars": [0]}
+
+
+@pytest.mark.parametrize(("status", "values"), [(200, []), (404, []), (499, []), (500, [1.0]), (503, [1.0])])
+def test_the_web_tiers_line_of_a_request_counts_its_errors(
+    status: int, values: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert metrics_of("WebLogs", answered(status, caplog)) == {"WebErrors": values}
+
+
+def test_a_line_of_another_form_has_no_metric() -> None:
+    lines = ["GET / 500", '["fleet"]', '{"message": "fleet"}', '{"process": "web", "status": "500"}', "{"]
+    found = [metrics_of(group, lines) for group in ("ControllerLogs", "WebLogs")]
+    assert not any(values for metrics in found for values in metrics.values())
+
+
+def named(widgets: list[list[Any]]) -> set[tuple[str, str]]:
+    """Return namespace and name of each metric, where `.` repeats what the one before it has in that place."""
+    found = set()
+    for metrics in widgets:
+        before: list[str] = ["", ""]
+        for metric in metrics:
+            if isinstance(metric[0], str):
+                before = [old if new == "." else new for old, new in zip(before, metric, strict=False)]
+                found.add((before[0], before[1]))
+    return found
+
+
+def test_alarms_and_dashboard_use_the_metrics_of_the_logs() -> None:
+    made = {each["MetricTransformations"][0]["MetricName"] for each in FILTERS.values()}
+    assert {value_of(each["MetricTransformations"][0]["MetricNamespace"]) for each in FILTERS.values()} == {
+        "fleetsight"
+    }
+    own = [each for each in of_type("CloudWatch::Alarm").values() if each.get("Namespace") == {"Ref": "Prefix"}]
+    assert len(own) == 3
+    assert {each["MetricName"] for each in own} <= made
+    widgets = as_json(RESOURCES["Dashboard"]["Properties"]["DashboardBody"])["widgets"]
+    metrics = [each["properties"]["metrics"] for each in widgets]
+    assert {name for space, name in named(metrics) if space == "fleetsight"} == made
+
+
+def test_an_alarm_is_raised_without_a_controller_for_5_minutes_or_at_maximum_for_15() -> None:
+    silent, full = (RESOURCES[name]["Properties"] for name in ("NobodyControls", "FleetAtMaximum"))
+    assert silent["Period"] == METRICS_SECONDS
+    assert silent["Period"] * silent["EvaluationPeriods"] == 300
+    compared = (silent["Statistic"], silent["ComparisonOperator"], silent["Threshold"])
+    assert compared == ("SampleCount", "LessThanThreshold", 1)
+    # A controller that has ended sends no data at all.
+    assert silent["TreatMissingData"] == "breaching"
+    assert full["Period"] * full["EvaluationPeriods"] == 900
+    assert full["Period"] >= 2 * METRICS_SECONDS  # no period without a line
+    assert (full["Statistic"], full["Threshold"], full["TreatMissingData"]) == ("Minimum", 1, "notBreaching")
+
+
+def test_errors_of_the_page_raise_an_alarm_with_a_load_balancer_and_without() -> None:
+    assert RESOURCES["PageFails"]["Condition"] == "HasLoadBalancer"
+    assert RESOURCES["WebFails"]["Condition"] == "HasNoLoadBalancer"
+
+
+# ---- What the stack stores
+
+BUCKETS = tuple(of_type("S3::Bucket"))
+OF_USERS = ("InputBucket", "OutputBucket")
+"""Buckets with data of users; the site's files can be published again."""
+QUEUES = tuple(of_type("SQS::Queue"))
+
+
+@pytest.mark.parametrize("name", BUCKETS)
+def test_a_bucket_is_private_and_encrypted_and_belongs_to_the_account_alone(name: str) -> None:
+    bucket = RESOURCES[name]["Properties"]
+    blocked = bucket["PublicAccessBlockConfiguration"]
+    assert set(blocked) == {"BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"}
+    assert all(blocked.values())
+    (encryption,) = value_of(bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"])
+    own = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": GIVEN["DataKeyArn"]}
+    by_key = {"ServerSideEncryptionByDefault": own, "BucketKeyEnabled": True}
+    by_s3 = {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    assert encryption == (by_s3 if name == "SiteBucket" else by_key)
+    assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+    assert "AccessControl" not in bucket
+
+
+UNFINISHED = {
+    "Id": "unfinished-uploads",
+    "Status": "Enabled",
+    "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+}
+
+
+def test_unfinished_uploads_expire_after_a_day_and_besides_only_unkept_images() -> None:
+    assert RESOURCES["OutputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"] == [UNFINISHED]
+    unfinished, rule = RESOURCES["InputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert unfinished == UNFINISHED
+    assert value_of(rule) == {
+        "Id": "unkept-images",
+        "Status": "Enabled",
+        "TagFilters": [{"Key": key, "Value": value} for key, value in UNKEPT.items()],
+        "ExpirationInDays": 30,
+    }
+
+
+def test_unkept_images_expire_after_their_jobs_or_never_if_zero_days_are_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert TEMPLATE["Parameters"]["UnkeptDays"]["Default"] > shipped_values()["retention"]["unkept_days"]
+    _, rule = RESOURCES["InputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert rule["Fn::If"][2] == {"Ref": "AWS::NoValue"}
+    assert value_of(TEMPLATE["Conditions"][rule["Fn::If"][0]]) is True
+    monkeypatch.setitem(GIVEN, "UnkeptDays", "0")
+    assert value_of(TEMPLATE["Conditions"][rule["Fn::If"][0]]) is False
+
+
+@pytest.mark.parametrize("name", BUCKETS)
+def test_a_bucket_denies_requests_without_tls_12_or_newer(name: str) -> None:
+    (policy,) = [each for each in of_type("S3::BucketPolicy").values() if each["Bucket"] == {"Ref": name}]
+    statements = policy["PolicyDocument"]["Statement"]
+    refused = {each["Sid"]: each for each in statements if each["Effect"] == "Deny"}
+    assert refused["OnlyOverTls"]["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert refused["OnlyOverTls12OrNewer"]["Condition"] == {"NumericLessThan": {"s3:TlsVersion": "1.2"}}
+    for each in refused.values():
+        assert (each["Principal"], each["Action"]) == ("*", "s3:*")
+        assert value_of(each["Resource"]) == [f"<{name}.Arn>", f"<{name}.Arn>/*"]
+
+
+def test_only_named_origins_may_post_into_the_input_bucket() -> None:
+    condition, cors, otherwise = RESOURCES["InputBucket"]["Properties"]["CorsConfiguration"]["Fn::If"]
+    (rule,) = cors["CorsRules"]
+    assert condition == "HasUploadOrigins"
+    assert (rule["AllowedMethods"], rule["AllowedOrigins"]) == (["POST"], {"Ref": "UploadOrigins"})
+    assert otherwise == {"Ref": "AWS::NoValue"}
+    assert "CorsConfiguration" not in RESOURCES["OutputBucket"]["Properties"]
+
+
+@pytest.mark.parametrize("name", [*OF_USERS, "JobTable", "UserPool"])
+def test_data_of_users_outlives_the_stack(name: str) -> None:
+    assert (RESOURCES[name]["DeletionPolicy"], RESOURCES[name]["UpdateReplacePolicy"]) == ("Retain", "Retain")
+
+
+def test_the_job_table_fits_the_store_and_can_be_restored_to_any_minute() -> None:
+    table = RESOURCES["JobTable"]["Properties"]
+    assert [(key["AttributeName"], key["KeyType"]) for key in table["KeySchema"]] == [("pk", "HASH"), ("sk", "RANGE")]
+    assert {each["AttributeType"] for each in table["AttributeDefinitions"]} == {"S"}
+    assert table["TimeToLiveSpecification"] == {"Enabled": True, "AttributeName": EXPIRES_AT}
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
+    own = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": GIVEN["DataKeyArn"]}
+    assert value_of(table["SSESpecification"]) == own
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_a_queue_is_encrypted_and_denies_requests_without_tls(name: str) -> None:
+    queue = value_of(RESOURCES[name]["Properties"])
+    assert (queue["SqsManagedSseEnabled"], queue["KmsMasterKeyId"]) == (False, GIVEN["DataKeyArn"])
+    (policy,) = [each for each in of_type("SQS::QueuePolicy").values() if each["Queues"] == [{"Ref": name}]]
+    (refused,) = policy["PolicyDocument"]["Statement"]
+    assert (refused["Effect"], refused["Principal"], refused["Action"]) == ("Deny", "*", "sqs:*")
+    assert value_of(refused["Resource"]) == f"<{name}.Arn>"
+    assert refused["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_the_queues_are_set_as_in_config_yaml() -> None:
+    queues = shipped_values()["queues"]
+    assert queues["kind"] == "standard"
+    for name in QUEUES:
+        assert RESOURCES[name]["Properties"]["VisibilityTimeout"] == queues["visibility_timeout_seconds"]
+        # As long as SQS keeps any.
+        assert RESOURCES[name]["Properties"]["MessageRetentionPeriod"] == 14 * 86_400
+    redrive = RESOURCES["RequestQueue"]["Properties"]["RedrivePolicy"]
+    assert redrive["maxReceiveCount"] == queues["max_receive_count"]
+    assert value_of(redrive["deadLetterTargetArn"]) == "<DeadLetterQueue.Arn>"
+
+
+def test_dead_letters_come_from_the_request_queue_alone() -> None:
+    allow = value_of(RESOURCES["DeadLetterQueue"]["Properties"]["RedriveAllowPolicy"])
+    assert allow == {
+        "redrivePermission": "byQueue",
+        "sourceQueueArns": ["arn:aws:sqs:eu-central-1:123456789012:fleetsight-requests"],
+    }
+
+
+def test_without_an_own_key_keys_of_aws_encrypt_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GIVEN, "DataKeyArn", "")
+    for name in BUCKETS:
+        (encryption,) = value_of(
+            RESOURCES[name]["Properties"]["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        )
+        assert encryption == {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    for name in QUEUES:
+        queue = value_of(RESOURCES[name]["Properties"])
+        assert (queue["SqsManagedSseEnabled"], "KmsMasterKeyId" in queue) == (True, False)
+    assert value_of(RESOURCES["JobTable"]["Properties"]["SSESpecification"]) == {"SSEEnabled": True}
+
+
+# ---- The static site: one name for files and web tier, and the origin of each answer
+
+DISTRIBUTION = RESOURCES["Site"]["Properties"]["DistributionConfig"]
+BY_PATTERN = {each["PathPattern"]: each for each in DISTRIBUTION["CacheBehaviors"]}
+
+# https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-cache-policies.html
+# https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-origin-request-policies.html
+CACHING_DISABLED = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
+CACHING_OPTIMIZED = "658327ea-f89d-4fab-a63d-7e88639e58f6"
+ALL_VIEWER_EXCEPT_HOST = "b689b0a8-53d0-40ab-baf2-68738e2966ac"
+EVERY_METHOD = {"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"}
+
+SITE_RESOURCES = [name for name in RESOURCES if name.startswith("Site")]
+
+
+@pytest.mark.parametrize("name", SITE_RESOURCES)
+def test_the_site_is_created_only_on_request(name: str) -> None:
+    assert RESOURCES[name]["Condition"] in {"HasSite", "HasSiteName"}
+    assert value_of(TEMPLATE["Conditions"]["HasSite"]) is False
+
+
+def test_only_the_sites_own_distribution_reads_its_bucket_and_by_signed_requests() -> None:
+    allow = RESOURCES["SiteBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"][0]
+    assert (allow["Effect"], allow["Principal"]) == ("Allow", {"Service": "cloudfront.amazonaws.com"})
+    assert (allow["Action"], value_of(allow["Resource"])) == ("s3:GetObject", "<SiteBucket.Arn>/*")
+    source = "arn:aws:cloudfront::123456789012:distribution/<Site>"
+    assert value_of(allow["Condition"]) == {"StringEquals": {"aws:SourceArn": source}}
+    access = RESOURCES["SiteAccess"]["Properties"]["OriginAccessControlConfig"]
+    assert (access["SigningBehavior"], access["SigningProtocol"]) == ("always", "sigv4")
+    (files,) = [each for each in DISTRIBUTION["Origins"] if each["Id"] == "files"]
+    assert value_of(files["OriginAccessControlId"]) == "<SiteAccess>"
+
+
+def test_exported_files_come_from_the_bucket_and_all_else_from_the_web_tier() -> None:
+    assert BY_PATTERN.keys() == {*PAGES, f"{STATIC}*"}
+    assert {each["TargetOriginId"] for each in BY_PATTERN.values()} == {"files"}
+    assert DISTRIBUTION["DefaultCacheBehavior"]["TargetOriginId"] == "web"
+
+
+def test_no_answer_of_the_web_tier_is_cached_and_it_gets_whole_requests_but_for_the_host() -> None:
+    default = DISTRIBUTION["DefaultCacheBehavior"]
+    assert default["CachePolicyId"] == CACHING_DISABLED
+    assert default["OriginRequestPolicyId"] == ALL_VIEWER_EXCEPT_HOST
+    assert set(default["AllowedMethods"]) == EVERY_METHOD
+    assert "ResponseHeadersPolicyId" not in default  # the web tier sets them itself
+    (web,) = [each for each in DISTRIBUTION["Origins"] if each["Id"] == "web"]
+    assert value_of(web["DomainName"]) == TEMPLATE["Parameters"]["DomainName"]["Default"]
+    assert web["CustomOriginConfig"]["OriginProtocolPolicy"] == "https-only"
+    assert web["CustomOriginConfig"]["OriginSSLProtocols"] == ["TLSv1.2"]
+
+
+@pytest.mark.parametrize("pattern", BY_PATTERN)
+def test_files_are_compressed_and_cached_and_have_the_security_headers(pattern: str) -> None:
+    behaviour = BY_PATTERN[pattern]
+    assert (behaviour["Compress"], behaviour["CachePolicyId"]) == (True, CACHING_OPTIMIZED)
+    assert behaviour["ResponseHeadersPolicyId"] == {"Ref": "SiteHeaders"}
+    assert behaviour["ViewerProtocolPolicy"] == "redirect-to-https"
+
+
+def test_forms_of_the_first_page_reach_the_web_tier() -> None:
+    first = BY_PATTERN["/"]
+    assert set(first["AllowedMethods"]) == EVERY_METHOD
+    assert first["OriginRequestPolicyId"] == ALL_VIEWER_EXCEPT_HOST
+    (function,) = first["FunctionAssociations"]
+    assert function["EventType"] == "viewer-request"
+    code = RESOURCES["SitePage"]["Properties"]["FunctionCode"]
+    assert code.startswith("import cf from 'cloudfront';")  # which has selectRequestOriginById, in runtime 2.0
+    assert RESOURCES["SitePage"]["Properties"]["FunctionConfig"]["Runtime"] == "cloudfront-js-2.0"
+    (file,) = re.findall(r"request\.uri = '/([^']+)'", code)
+    (origin,) = re.findall(r"selectRequestOriginById\('([^']+)'\)", code)
+    assert (file, origin) == (PAGES["/"], "web")
+    # Others have the file's name for their address.
+    assert {path: name for path, name in PAGES.items() if name != path.lstrip("/")} == {"/": file}
+
+
+def test_browsers_use_http_2_or_3_and_tls_12_or_newer_under_an_own_name() -> None:
+    assert DISTRIBUTION["HttpVersion"] == "http2and3"
+    condition, named, otherwise = DISTRIBUTION["ViewerCertificate"]["Fn::If"]
+    assert (condition, named["MinimumProtocolVersion"]) == ("HasSiteName", "TLSv1.2_2021")
+    assert otherwise == {"CloudFrontDefaultCertificate": True}
+    pattern = TEMPLATE["Parameters"]["SiteCertificateArn"]["AllowedPattern"]
+    assert re.fullmatch(pattern, "arn:aws:acm:us-east-1:123456789012:certificate/abc")
+    assert not re.fullmatch(pattern, "arn:aws:acm:eu-central-1:123456789012:certificate/abc")

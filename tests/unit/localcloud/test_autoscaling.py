@@ -1,6 +1,5 @@
 """Auto Scaling groups count and launch instances."""
 
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,44 +9,29 @@ from botocore.exceptions import ClientError
 from localcloud.autoscaling import GROUP_TAG, drop_ended, launch
 
 
-@dataclass
-class Group:
-    """A group of moto, and an EC2 with instances that run at once.
+class Group(SimpleNamespace):
+    """A group of moto, and an EC2 with instances that run at once; RunInstances fails if the group is full."""
 
-    Attributes:
-        requests: of RunInstances.
-        is_full: RunInstances fails.
-    """
-
-    desired_capacity: int = 2
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    is_full: bool = False
-    name: str = "g"
-    region: str = "us-east-1"
-    launch_template_version: str = "3"
-    vpc_zone_identifier: str = "subnet-a,subnet-b"
-    new_instances_protected_from_scale_in: bool = False
-    instance_states: list[Any] = field(default_factory=list)
-    machines: dict[str, Any] = field(default_factory=dict)
-    tags: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.ec2_launch_template, self.ec2_backend = SimpleNamespace(id="lt-1"), self
+    def __init__(self, *, is_full: bool = False) -> None:
+        super().__init__(
+            name="g", region="us-east-1", desired_capacity=2, launch_template_version="3", instance_states=[],
+            vpc_zone_identifier="subnet-a,subnet-b", new_instances_protected_from_scale_in=False,
+            ec2_launch_template=SimpleNamespace(id="lt-1"), ec2_backend=self,
+        )  # fmt: skip
+        self.is_full, self.machines, self.tags = is_full, dict[str, Any](), dict[str, Any]()
+        self.requests: list[dict[str, Any]] = []
+        launch(self, 2, lambda _service, _region: self)
 
     def get_propagated_tags(self) -> dict[str, str]:
         return {"fleetsight": "p"}
-
-    def client_of(self, _service: str, _region: str) -> Any:
-        return self
 
     def run_instances(self, **request: Any) -> dict[str, Any]:
         self.requests.append(request)
         if self.is_full:
             raise ClientError({"Error": {"Code": "InsufficientInstanceCapacity", "Message": "full"}}, "RunInstances")
-        new = [f"i-{len(self.machines) + number}" for number in range(request["MaxCount"])]
-        placement = SimpleNamespace(zone="z")
-        for each in new:
-            self.machines[each] = SimpleNamespace(id=each, state="running", instance_type="t", placement=placement)
+        rest = {"state": "running", "instance_type": "t", "placement": SimpleNamespace(zone="z")}
+        new = {name: SimpleNamespace(id=name, **rest) for name in ("i-0", "i-1")}
+        self.machines |= new
         return {"Instances": [{"InstanceId": each} for each in new]}
 
     def get_instance(self, instance_id: str) -> Any:
@@ -66,7 +50,6 @@ class Group:
 
 def test_a_group_launches_the_version_that_it_names_with_its_tags() -> None:
     group = Group()
-    launch(group, 2, group.client_of)
     assert group.requests == [
         {
             "LaunchTemplate": {"LaunchTemplateId": "lt-1", "Version": "3"},
@@ -77,18 +60,12 @@ def test_a_group_launches_the_version_that_it_names_with_its_tags() -> None:
         }
     ]
     assert (group.members(), group.tags["i-0"]) == (["i-0", "i-1"], {GROUP_TAG: "g"})
-
-
-def test_failed_launch_leaves_the_group_unchanged() -> None:
-    group = Group(is_full=True)
-    launch(group, 1, group.client_of)
-    assert group.members() == []
+    assert Group(is_full=True).members() == [], "a failed launch leaves the group unchanged"
 
 
 @pytest.mark.parametrize("state", ["shutting-down", "terminated", "stopping", "stopped"])
 def test_instances_that_have_ended_are_missing_and_none_stays_stopped(state: str) -> None:
     group = Group()
-    launch(group, 2, group.client_of)
     group.machines["i-0"].state = state
     assert drop_ended(group) == 1
     assert group.members() == ["i-1"]

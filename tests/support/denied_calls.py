@@ -47,7 +47,7 @@ def _tagging(method: str, instance: str, **more: Any) -> Attempt:
     return Attempt("ControllerRole", "ec2", method, {"Resources": [instance], **more})
 
 
-NOT_THEIR_OWN = {
+DENIED_CALLS = {
     "a worker deletes no image": Attempt("WorkerRole", "s3", "delete_object", _IMAGE),
     "a worker puts no image": Attempt("WorkerRole", "s3", "put_object", {**_IMAGE, "Body": b""}),
     "a worker changes no tag of an image": Attempt(
@@ -70,7 +70,7 @@ NOT_THEIR_OWN = {
     "web makes no buckets": Attempt("WebRole", "s3", "create_bucket", {"Bucket": "another"}),
     "web deletes no table": Attempt("WebRole", "dynamodb", "delete_table", {"TableName": "{table}"}),
     "web gives itself no rights": Attempt(
-        "WebRole", "iam", "put_role_policy", {"RoleName": "WebRole", "PolicyName": "more", "PolicyDocument": "x"}
+        "WebRole", "iam", "put_role_policy", {"RoleName": "{web_role}", "PolicyName": "more", "PolicyDocument": "x"}
     ),
     "web makes no operators": Attempt(
         "WebRole",
@@ -109,14 +109,25 @@ NOT_THEIR_OWN = {
     ),
     "the controller launches no other image": _launch(ImageId="ami-00000000"),
     "the controller launches no other group": _launch(SecurityGroupIds=["{group}"]),
-    "the controller passes no other role": _launch(IamInstanceProfile={"Name": "WebProfile"}),
+    "the controller passes no other role": _launch(IamInstanceProfile={"Name": "{web_profile}"}),
     "the controller launches none that takes no tokens": _launch(MetadataOptions={"HttpTokens": "optional"}),
+    "the controller launches none with a key pair": _launch(KeyName="mine"),
     "the controller launches no other template": _launch(LaunchTemplate={"LaunchTemplateName": "{web_template}"}),
     "the controller ends only the fleet": Attempt("ControllerRole", "ec2", "terminate_instances", _WEB),
+    "the controller starts only the fleet": Attempt("ControllerRole", "ec2", "start_instances", _WEB),
+    "the controller reads only the fleet's consoles": Attempt(
+        "ControllerRole", "ec2", "get_console_output", {"InstanceId": "{web}"}
+    ),
+    "the controller removes no tag of another instance": _tagging(
+        "delete_tags", "{web}", Tags=[{"Key": "fleetsight-drain"}]
+    ),
+    "the controller tags no volume afterwards": _tagging(
+        "create_tags", "vol-0123", Tags=[{"Key": "Name", "Value": "mine"}]
+    ),
     "the controller stops nothing": Attempt("ControllerRole", "ec2", "stop_instances", _FLEETS_OWN),
     "the controller renames nothing": _tagging("create_tags", "{worker}", Tags=[{"Key": "Name", "Value": "mine"}]),
     "the controller takes not every tag": _tagging("delete_tags", "{worker}"),
-    "the controller asks only the fleet to drain": _tagging(
+    "the controller drains only the fleet": _tagging(
         "create_tags", "{web}", Tags=[{"Key": "fleetsight-drain", "Value": "asked"}]
     ),
     "the controller sees no other region": Attempt(

@@ -1,4 +1,4 @@
-"""Somebody who may steer the fleet, and comes in at a web tier as scripts do: by a token of their own."""
+"""An operator's account, with a personal token for a web tier, as scripts have it."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ NEW_PASSWORD = "An0ther-password-after-that"
 
 @dataclass
 class Operator:
-    """The account, which is made."""
+    """The account; it is created with its password."""
 
     clients: Clients
     pool_id: str
@@ -28,11 +28,11 @@ class Operator:
 
     @classmethod
     def of_a_new_pool(cls, clients: Clients) -> "Operator":
-        """Make a pool, too."""
+        """Create the account in a new pool."""
         return cls(clients, *provision_user_pool(clients, "fleetsight"))
 
     def __post_init__(self) -> None:
-        """Make the account."""
+        """Create the account."""
         accounts, pool = Accounts(self.clients.cognito_idp, self.pool_id), self._pool
         accounts.add(EMAIL)
         self.clients.cognito_idp.admin_set_user_password(
@@ -47,17 +47,17 @@ class Operator:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What a web tier is told of the pool."""
+        """The settings of the pool for a web tier."""
         return {"FLEETSIGHT__AUTH__USER_POOL_ID": self.pool_id, "FLEETSIGHT__AUTH__CLIENT_ID": self.client_id}
 
     def id_token(self) -> str:
-        """Sign in, and return a token of the pool."""
+        """Sign in and return a token of the pool."""
         tokens = self._pool.sign_in(EMAIL, PASSWORD)
         assert isinstance(tokens, PoolTokens)
         return tokens.id_token
 
     def personal_token(self, url: str) -> str:
-        """Make a token at the web tier that is there."""
+        """Create a token at the web tier with this address."""
         wanted = {"name": "a test", "scopes": ["classify", "read", "operate"], "days": 1}
         headers = {"Authorization": self.id_token()}
         answer = requests.post(f"{url}/api/v1/tokens", json=wanted, headers=headers, timeout=120)
@@ -65,13 +65,13 @@ class Operator:
         return str(answer.json()["token"])
 
     def invites(self, url: str, email: str) -> None:
-        """Create an account for `email` at the web tier, as people do, and check that a mail went out."""
+        """Create an account for `email` at the web tier, and check that a mail was sent."""
         requests.post(f"{url}/sign-up", data={"email": email}, timeout=120).raise_for_status()
         assert self.clients.endpoint.url is not None
         assert [mail.purpose for mail in mails(self.clients.endpoint.url) if mail.to == email] == ["invitation"]
 
     def forgets(self, url: str) -> None:
-        """Set another password at the web tier that is there, by the code that is mailed."""
+        """Set another password at the web tier by the mailed code."""
         requests.post(f"{url}/forgot", data={"email": EMAIL}, timeout=120).raise_for_status()
         assert self.clients.endpoint.url is not None
         code = [mail.secret for mail in mails(self.clients.endpoint.url) if mail.to == EMAIL][-1]

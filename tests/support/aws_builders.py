@@ -1,4 +1,4 @@
-"""An AWS account that can be cut off, and builders on its local cloud that are played by the test."""
+"""An AWS account that can be cut off, and simulated builders on its local cloud."""
 
 import ast
 import base64
@@ -37,11 +37,11 @@ class Killed(BaseException):
 
 @dataclass
 class MortalAccount(Account):
-    """An account whose process may be killed, after which it makes no more calls, and to which AWS may say no.
+    """An account of a process that may be killed, after which it makes no more calls; AWS may deny its calls.
 
     Attributes:
-        refusals: the codes that calls such as RunInstances are refused with, as often as they stand here.
-        states: what EC2 says of an image of ours, each time it is asked, before it says the truth.
+        refusals: error codes of calls such as RunInstances, one for each refusal.
+        states: reported states of an own image, one for each call, before the true one.
     """
 
     dead: bool = False
@@ -77,7 +77,7 @@ class MortalAccount(Account):
 
 @dataclass
 class Clock:
-    """A clock that goes on only when somebody waits, and lets builders work meanwhile."""
+    """A clock that advances only by sleeps, in which builders work."""
 
     work: Callable[[], None]
     now: float = 0.0

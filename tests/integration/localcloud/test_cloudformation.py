@@ -1,16 +1,19 @@
-"""Each type of resource that the local CloudFormation plays is created in its service, and deleted there."""
+"""Resources of stacks are created and deleted in their services; groups replace their instances, real processes."""
 
+import base64
 import json
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
 from core.ids import new_id
 from localcloud.cloudformation.handlers import HANDLERS
-from localcloud.launch import REGION, LocalCloud
+from localcloud.launch import LocalCloud
+from tests.support.cloud_clients import SLEEP, CloudClients
 from tests.support.waiting import wait_until
 
 TEMPLATE = """
@@ -83,65 +86,56 @@ Resources:
 TAGS = [{"Key": "of", "Value": "stack"}]
 
 
-@pytest.fixture
-def client(cloud: LocalCloud) -> Callable[[str], Any]:
-    return lambda service: boto3.client(
-        service,  # type: ignore[call-overload]
-        endpoint_url=cloud.endpoint_url,
-        region_name=REGION,
-    )
-
-
-def propose(client: Callable[[str], Any], template: str) -> dict[str, str]:
+def propose(apis: CloudClients, template: str) -> dict[str, str]:
     """Store a template and create a change set for a new stack."""
     bucket = f"templates-{new_id().lower()}"
-    client("s3").create_bucket(Bucket=bucket)
-    client("s3").put_object(Bucket=bucket, Key="t.yaml", Body=template.encode())
-    url = f"{client('s3').meta.endpoint_url}/{bucket}/t.yaml"
-    made = client("cloudformation").create_change_set(
+    apis("s3").create_bucket(Bucket=bucket)
+    apis("s3").put_object(Bucket=bucket, Key="t.yaml", Body=template.encode())
+    url = f"{apis('s3').meta.endpoint_url}/{bucket}/t.yaml"
+    made = apis("cloudformation").create_change_set(
         StackName="kinds", ChangeSetName="c", ChangeSetType="CREATE", TemplateURL=url, Tags=TAGS
     )
     return dict(made)
 
 
-def status(client: Callable[[str], Any], stack_id: str) -> str:
+def status(apis: CloudClients, stack_id: str) -> str:
     """Return the stack's status once no operation is in progress, else an empty text."""
-    (stack,) = client("cloudformation").describe_stacks(StackName=stack_id)["Stacks"]
+    (stack,) = apis("cloudformation").describe_stacks(StackName=stack_id)["Stacks"]
     return "" if stack["StackStatus"].endswith("_IN_PROGRESS") else str(stack["StackStatus"])
 
 
-def failures(client: Callable[[str], Any], stack_id: str) -> list[str]:
+def failures(apis: CloudClients, stack_id: str) -> list[str]:
     """Return the failed resources and the reasons."""
-    events = client("cloudformation").describe_stack_events(StackName=stack_id)["StackEvents"]
+    events = apis("cloudformation").describe_stack_events(StackName=stack_id)["StackEvents"]
     return [f"{one['LogicalResourceId']}: {one.get('ResourceStatusReason')}" for one in events]
 
 
-def seen(client: Callable[[str], Any], ids: dict[str, str]) -> dict[str, Any]:
+def seen(apis: CloudClients, ids: dict[str, str]) -> dict[str, Any]:
     """Return what the services say of the stack's resources."""
-    role = client("iam").get_role(RoleName=ids["Role"])["Role"]
-    (rule,) = client("s3").get_bucket_cors(Bucket=ids["Bucket"])["CORSRules"]
-    table = client("dynamodb").describe_time_to_live(TableName=ids["Table"])["TimeToLiveDescription"]
-    queue = client("sqs").get_queue_attributes(QueueUrl=ids["Queue"], AttributeNames=["All"])["Attributes"]
-    site = client("cloudfront").get_distribution(Id=ids["Site"])["Distribution"]["ARN"]
-    group = client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[ids["Scaling"]])
-    accounts, of_pool = client("cognito-idp"), {"UserPoolId": ids["Pool"]}
+    role = apis("iam").get_role(RoleName=ids["Role"])["Role"]
+    (rule,) = apis("s3").get_bucket_cors(Bucket=ids["Bucket"])["CORSRules"]
+    table = apis("dynamodb").describe_time_to_live(TableName=ids["Table"])["TimeToLiveDescription"]
+    queue = apis("sqs").get_queue_attributes(QueueUrl=ids["Queue"], AttributeNames=["All"])["Attributes"]
+    site = apis("cloudfront").get_distribution(Id=ids["Site"])["Distribution"]["ARN"]
+    group = apis("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[ids["Scaling"]])
+    accounts, of_pool = apis("cognito-idp"), {"UserPoolId": ids["Pool"]}
     pool = accounts.describe_user_pool(**of_pool)["UserPool"]
     by = accounts.describe_user_pool_client(**of_pool, ClientId=ids["Client"])["UserPoolClient"]
     return {
         "trusts": role["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["Service"],
-        "policies": sorted(client("iam").list_role_policies(RoleName=ids["Role"])["PolicyNames"]),
-        "profile": client("iam").get_instance_profile(InstanceProfileName=ids["Profile"])["InstanceProfile"]["Roles"]
+        "policies": sorted(apis("iam").list_role_policies(RoleName=ids["Role"])["PolicyNames"]),
+        "profile": apis("iam").get_instance_profile(InstanceProfileName=ids["Profile"])["InstanceProfile"]["Roles"]
         == [role],
         "cors": (rule["AllowedOrigins"], rule["MaxAgeSeconds"]),
-        "tags": client("s3").get_bucket_tagging(Bucket=ids["Bucket"])["TagSet"],
+        "tags": apis("s3").get_bucket_tagging(Bucket=ids["Bucket"])["TagSet"],
         "ttl": (table["TimeToLiveStatus"], table["AttributeName"]),
         "queue": (queue["VisibilityTimeout"], int(json.loads(queue["RedrivePolicy"])["maxReceiveCount"])),
         "retention": [
             one["retentionInDays"]
-            for one in client("logs").describe_log_groups(logGroupNamePrefix="/test/kinds")["logGroups"]
+            for one in apis("logs").describe_log_groups(logGroupNamePrefix="/test/kinds")["logGroups"]
         ],
-        "stored": client("ssm").get_parameter(Name=ids["Stored"])["Parameter"]["Value"],
-        "site": client("cloudfront").list_tags_for_resource(Resource=site)["Tags"]["Items"],
+        "stored": apis("ssm").get_parameter(Name=ids["Stored"])["Parameter"]["Value"],
+        "site": apis("cloudfront").list_tags_for_resource(Resource=site)["Tags"]["Items"],
         "sizes": [(one["MinSize"], one["MaxSize"]) for one in group["AutoScalingGroups"]],
         "pool": (pool["UserPoolTags"], pool["AdminCreateUserConfig"]["AllowAdminCreateUserOnly"]),
         "hours": by["RefreshTokenValidity"],
@@ -149,17 +143,17 @@ def seen(client: Callable[[str], Any], ids: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def test_every_type_is_created_with_its_properties_and_tags_and_deleted(client: Callable[[str], Any]) -> None:
-    cloudformation, ec2 = client("cloudformation"), client("ec2")
+def test_every_type_is_created_with_its_properties_and_tags_and_deleted(apis: CloudClients) -> None:
+    cloudformation, ec2 = apis("cloudformation"), apis("ec2")
     body = TEMPLATE.replace("SUBNET", ec2.describe_subnets()["Subnets"][0]["SubnetId"])
     assert all(kind in body for kind in HANDLERS)
-    made = propose(client, body)
+    made = propose(apis, body)
     cloudformation.execute_change_set(ChangeSetName="c", StackName="kinds")
-    created = wait_until(lambda: status(client, made["StackId"]), "the stack to be created")
-    assert created == "CREATE_COMPLETE", failures(client, made["StackId"])
+    created = wait_until(lambda: status(apis, made["StackId"]), "the stack to be created")
+    assert created == "CREATE_COMPLETE", failures(apis, made["StackId"])
     listed = cloudformation.list_stack_resources(StackName="kinds")["StackResourceSummaries"]
     ids = {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in listed}
-    assert seen(client, ids) == {
+    assert seen(apis, ids) == {
         "trusts": "ec2.amazonaws.com",
         "policies": ["ec2", "own-ec2"],
         "profile": True,
@@ -183,8 +177,8 @@ def test_every_type_is_created_with_its_properties_and_tags_and_deleted(client: 
         assert find[tags][0]["Tags"] == TAGS
 
     cloudformation.delete_stack(StackName="kinds")
-    deleted = wait_until(lambda: status(client, made["StackId"]), "the stack to be deleted")
-    assert deleted == "DELETE_COMPLETE", failures(client, made["StackId"])
+    deleted = wait_until(lambda: status(apis, made["StackId"]), "the stack to be deleted")
+    assert deleted == "DELETE_COMPLETE", failures(apis, made["StackId"])
     for service, operation, parameters in (
         ("ec2", "describe_security_groups", {"GroupIds": [ids["Group"]]}),
         ("ec2", "describe_addresses", {"PublicIps": [ids["Address"]]}),
@@ -198,18 +192,18 @@ def test_every_type_is_created_with_its_properties_and_tags_and_deleted(client: 
         ("cognito-idp", "describe_user_pool", {"UserPoolId": ids["Pool"]}),
     ):
         with pytest.raises(ClientError):
-            raise AssertionError(getattr(client(service), operation)(**parameters))
-    assert client("logs").describe_log_groups(logGroupNamePrefix="/test/kinds")["logGroups"] == []
+            raise AssertionError(getattr(apis(service), operation)(**parameters))
+    assert apis("logs").describe_log_groups(logGroupNamePrefix="/test/kinds")["logGroups"] == []
     assert ec2.describe_launch_templates(LaunchTemplateIds=[ids["Template"]])["LaunchTemplates"] == []
-    groups = client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[ids["Scaling"]])
+    groups = apis("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[ids["Scaling"]])
     assert groups["AutoScalingGroups"] == []
 
 
-def test_a_request_that_is_refused_has_cloudformations_code(client: Callable[[str], Any]) -> None:
-    cloudformation = client("cloudformation")
+def test_a_request_that_is_refused_has_cloudformations_code(apis: CloudClients) -> None:
+    cloudformation = apis("cloudformation")
     elsewhere = {"StackName": "s", "ChangeSetName": "c", "TemplateURL": "http://127.0.0.1/templates"}
     refusals: list[tuple[Callable[[], object], str, str]] = [
-        (lambda: cloudformation.describe_stacks(StackName="nobody"), "ValidationError", "does not exist"),
+        (lambda: cloudformation.describe_stacks(StackName="unknown"), "ValidationError", "does not exist"),
         (lambda: cloudformation.describe_change_set(ChangeSetName="c", StackName="s"), "ChangeSetNotFound", "c"),
         (lambda: cloudformation.create_change_set(**elsewhere), "ValidationError", "names no object of a bucket"),
     ]
@@ -219,3 +213,56 @@ def test_a_request_that_is_refused_has_cloudformations_code(client: Callable[[st
         error = refused.value.response["Error"]
         assert error["Code"].startswith(code)
         assert message in error["Message"]
+
+
+GROUP = "web"
+
+
+def states(clients: CloudClients) -> dict[str, str]:
+    """Return the states of the group's instances."""
+    (group,) = clients("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])["AutoScalingGroups"]
+    ids = [each["InstanceId"] for each in group["Instances"]]
+    found = clients("ec2").describe_instances(InstanceIds=ids)["Reservations"] if ids else []
+    return {one["InstanceId"]: one["State"]["Name"] for each in found for one in each["Instances"]}
+
+
+def one_running(clients: CloudClients, other_than: str = "") -> str:
+    """Wait until the group has one running instance, which is another one; return its id."""
+    wait_until(
+        lambda: set(states(clients).values()) == {"running"} and other_than not in states(clients),
+        f"an instance other than {other_than!r} to run",
+    )
+    (found,) = states(clients)
+    return found
+
+
+def test_a_group_replaces_its_instances_and_ends_with_them(cloud: LocalCloud, clients: CloudClients) -> None:
+    ec2, scaling = clients("ec2"), clients("autoscaling")
+    data = {"ImageId": "ami-12c6146b", "UserData": base64.b64encode(SLEEP.encode()).decode()}
+    template = ec2.create_launch_template(LaunchTemplateName=GROUP, LaunchTemplateData=data)["LaunchTemplate"]
+    scaling.create_auto_scaling_group(
+        AutoScalingGroupName=GROUP,
+        MinSize=1,
+        MaxSize=2,
+        LaunchTemplate={"LaunchTemplateId": template["LaunchTemplateId"], "Version": "$Latest"},
+        VPCZoneIdentifier=ec2.describe_subnets()["Subnets"][0]["SubnetId"],
+        Tags=[{"Key": "fleetsight", "Value": "p", "PropagateAtLaunch": True}],
+    )
+    first = one_running(clients)
+    process = cloud.state_dir / "instances" / first / "process"
+    wait_until(lambda: process.exists() and process.read_text(), "the process of the instance")
+    os.killpg(int(process.read_text().split()[0]), signal.SIGTERM)
+    second = one_running(clients, other_than=first)
+    ec2.get_waiter("instance_terminated").wait(InstanceIds=[first], WaiterConfig={"Delay": 1})
+    ec2.terminate_instances(InstanceIds=[second])
+    third = one_running(clients, other_than=second)
+    ec2.stop_instances(InstanceIds=[third])
+    one_running(clients, other_than=third)
+    ec2.get_waiter("instance_terminated").wait(InstanceIds=[third], WaiterConfig={"Delay": 1})
+
+    scaling.update_auto_scaling_group(AutoScalingGroupName=GROUP, MinSize=2)
+    wait_until(lambda: list(states(clients).values()) == ["running"] * 2, "two instances")
+    scaling.update_auto_scaling_group(AutoScalingGroupName=GROUP, MinSize=0, DesiredCapacity=0)
+    wait_until(lambda: not states(clients), "no instances")
+    scaling.delete_auto_scaling_group(AutoScalingGroupName=GROUP, ForceDelete=True)
+    assert scaling.describe_auto_scaling_groups()["AutoScalingGroups"] == []
