@@ -8,6 +8,7 @@ import functools
 import http.client
 import json
 import threading
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -73,24 +74,21 @@ class ControlClient:
 
     def _call(self, method: str, path: str, body: str | None, wait_seconds: float) -> dict[str, Any]:
         try:
-            status, answer = self._exchange(method, path, body, wait_seconds)
+            self._connection.timeout = self._timeout + wait_seconds
+            if self._connection.sock is not None:
+                self._connection.sock.settimeout(self._connection.timeout)
+            headers = {"Authorization": owner_key().control_authorization}
+            self._connection.request(method, f"/_embedded/{path}", body, headers)
+            response = self._connection.getresponse()
+            answer: dict[str, Any] = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._connection.close()
             raise CloudUnreachableError(f"{method} /_embedded/{path}: {error!r}") from error
-        if status == http.HTTPStatus.NOT_FOUND:
+        if response.status == http.HTTPStatus.NOT_FOUND:
             raise NotLaunchedError(answer.get("error", path))
-        if status != http.HTTPStatus.OK:
-            raise CloudUnreachableError(f"{method} /_embedded/{path}: {status} {answer.get('error')}")
+        if response.status != http.HTTPStatus.OK:
+            raise CloudUnreachableError(f"{method} /_embedded/{path}: {response.status} {answer.get('error')}")
         return answer
-
-    def _exchange(self, method: str, path: str, body: str | None, wait_seconds: float) -> tuple[int, dict[str, Any]]:
-        self._connection.timeout = self._timeout + wait_seconds
-        if self._connection.sock is not None:
-            self._connection.sock.settimeout(self._connection.timeout)
-        headers = {"Authorization": owner_key().control_authorization}
-        self._connection.request(method, f"/_embedded/{path}", body, headers)
-        response = self._connection.getresponse()
-        return response.status, json.loads(response.read())
 
 
 def mails(endpoint_url: str) -> list[Mail]:
@@ -99,11 +97,8 @@ def mails(endpoint_url: str) -> list[Mail]:
     Raises:
         CloudUnreachableError: no answer, or an error.
     """
-    client = ControlClient(endpoint_url)
-    try:
+    with closing(ControlClient(endpoint_url)) as client:
         return [Mail(**mail) for mail in client.get("mail")["mail"]]
-    finally:
-        client.close()
 
 
 class Loopback:

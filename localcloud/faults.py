@@ -154,28 +154,14 @@ def processes_of(port: int, server_port: int) -> list[int]:
         port: of the client, which may use it for connections to other servers, too.
         server_port: port of the server.
     """
-    inode = _inode_of(port, server_port)
-    if inode is None:
-        return []
-    target = f"socket:[{inode}]"
-    others = (process for process in _PROC.iterdir() if process.name.isdigit() and int(process.name) != os.getpid())
-    return sorted(int(process.name) for process in others if _holds(process, target))
-
-
-def _inode_of(port: int, server_port: int) -> str | None:
     ends = [f"0100007F:{number:04X}" for number in (port, server_port)]
-    with contextlib.suppress(OSError):
-        for line in (_PROC / "net" / "tcp").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[1:3] == ends and fields[9] != "0":
-                return fields[9]
-    return None
-
-
-def _holds(process: Path, target: str) -> bool:
-    with contextlib.suppress(OSError):
-        for handle in (process / "fd").iterdir():
-            with contextlib.suppress(OSError):
-                if str(handle.readlink()) == target:
-                    return True
-    return False
+    connections = [line.split() for line in (_PROC / "net" / "tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{fields[9]}]" for fields in connections if fields[1:3] == ends and fields[9] != "0"}
+    found = set()
+    for process in _PROC.glob("[0-9]*") if sockets else []:
+        with contextlib.suppress(OSError):  # the process ended meanwhile
+            for handle in (process / "fd").iterdir():
+                with contextlib.suppress(OSError):  # it closed the file
+                    if str(handle.readlink()) in sockets:
+                        found.add(int(process.name))
+    return sorted(found - {os.getpid()})

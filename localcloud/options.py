@@ -138,21 +138,6 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_capacity(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        isinstance(name, str) and name and _is_count(count) for name, count in value.items()
-    )
-
-
-def _are_faults(value: Any) -> bool:
-    rules_of(value)  # raises an error that names the invalid rule
-    return True
-
-
-def _is_code(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[A-Z][A-Za-z]*(\.[A-Z][A-Za-z]*)*", value) is not None
-
-
 SECONDS = Allowed(_is_number, "a number of seconds, 0 or more")
 
 LAG = Allowed(lambda value: _is_number(value, MAX_LAG_SECONDS), f"seconds from 0 to {MAX_LAG_SECONDS:.0f}")
@@ -165,13 +150,23 @@ FRACTION = Allowed(lambda value: _is_number(value, 1), "a number from 0 to 1")
 
 FACTOR = Allowed(_is_number, "a number, 0 or more")
 
-CAPACITY = Allowed(_is_capacity, "whole numbers by instance type or availability zone, such as {c7a.large: 2}")
+CAPACITY = Allowed(
+    lambda value: (
+        isinstance(value, Mapping)
+        and all(isinstance(name, str) and name and _is_count(count) for name, count in value.items())
+    ),
+    "whole numbers by instance type or availability zone, such as {c7a.large: 2}",
+)
 
 FLAG = Allowed(lambda value: isinstance(value, bool), "true or false")
 
-FAULTS = Allowed(_are_faults, f"a list of at most {MAX_RULES} rules, such as [{{kind: unavailable, service: s3}}]")
+# `rules_of` raises an error that names the invalid rule.
+FAULTS = Allowed(lambda value: rules_of(value) is not None, f"a list of at most {MAX_RULES} rules")
 
-CODE = Allowed(_is_code, "an error code of EC2, such as VcpuLimitExceeded")
+CODE = Allowed(
+    lambda value: isinstance(value, str) and re.fullmatch(r"[A-Z][A-Za-z]*(\.[A-Z][A-Za-z]*)*", value) is not None,
+    "an error code of EC2, such as VcpuLimitExceeded",
+)
 
 
 def _switch(allowed: Allowed, default: Any) -> Any:
@@ -266,7 +261,16 @@ def parse_switches(settings: Iterable[str]) -> Switches:
     Raises:
         InvalidSwitchError: a setting is not ``NAME=VALUE``, its name is unknown or its value is not allowed.
     """
-    return Switches().changed(dict(_setting(text) for text in settings))
+    values = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidSwitchError(f"{text!r}: must be NAME=VALUE, such as boot_delay_seconds=5")
+        try:
+            values[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InvalidSwitchError(f"{text}: the value is not YAML ({' '.join(str(error).split())})") from error
+    return Switches().changed(values)
 
 
 def load_scenario(scenario: Path) -> dict[str, Any]:
@@ -288,13 +292,3 @@ def load_scenario(scenario: Path) -> dict[str, Any]:
 def format_switches(values: Mapping[str, Any]) -> list[str]:
     """Return switches as settings, each ``NAME=VALUE``."""
     return [f"{name}={json.dumps(value)}" for name, value in values.items()]
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InvalidSwitchError(f"{text!r}: must be NAME=VALUE, such as boot_delay_seconds=5")
-    try:
-        return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InvalidSwitchError(f"{text}: the value is not YAML ({' '.join(str(error).split())})") from error

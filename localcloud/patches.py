@@ -7,11 +7,10 @@ import functools
 import importlib
 import inspect
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 MOTO_VERSION = "5.2.5"
 
@@ -36,39 +35,25 @@ class Patch:
     build: Callable[[Any], Any]
     why: str
 
-    def original(self) -> Any:
-        """Return the symbol's present value.
-
-        Raises:
-            MotoChangedError: the symbol does not exist.
-        """
-        owner, name = _locate(self.symbol)
-        try:
-            return inspect.getattr_static(owner, name)
-        except AttributeError:
-            raise MotoChangedError(_remedy(f"{self.symbol} no longer exists")) from None
-
     def check(self) -> None:
         """Verify that the symbol exists with the expected parameters.
 
         Raises:
             MotoChangedError: the symbol or its signature differs; the message names both signatures.
         """
-        original = self.original()
-        function: Any = original.fget if isinstance(original, property) else original
-        found = tuple(inspect.signature(function).parameters)
+        owner, name = _locate(self.symbol)
+        original = inspect.getattr_static(owner, name, None)
+        if original is None:
+            raise MotoChangedError(_remedy(f"{self.symbol} no longer exists"))
+        found = _parameters_of(original.fget if isinstance(original, property) else original)
         if found != self.parameters:
             raise MotoChangedError(_remedy(f"{self.symbol} takes {found}, expected {self.parameters}"))
 
     def apply(self) -> None:
-        """Check the symbol and replace it.
-
-        Raises:
-            MotoChangedError: the symbol differs from the one that this patch was written for.
-        """
+        """Check the symbol and replace it; raises as `check` does."""
         self.check()
         owner, name = _locate(self.symbol)
-        setattr(owner, name, self.build(self.original()))
+        setattr(owner, name, self.build(inspect.getattr_static(owner, name)))
 
 
 @dataclass(frozen=True)
@@ -96,23 +81,70 @@ class NewAttribute:
             raise MotoChangedError(_remedy(f"{self.symbol} exists"))
 
     def apply(self) -> None:
-        """Check, then add the attribute; raises as `check` does.
-
-        Raises:
-            MotoChangedError: moto has an attribute of this name.
-        """
+        """Check, then add the attribute; raises as `check` does."""
         self.check()
         owner, name = _locate(self.symbol)
         setattr(owner, name, self.value)
 
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Patches(list[Patch | NewAttribute]):
+    """The patches of a module, in the order in which their functions are defined.
+
+    The methods return decorators. Unless `parameters` names those of the original, separated by spaces, a function
+    must have the same parameters as the original.
+    """
+
+    def replace(self, symbol: str, why: str, parameters: str = "") -> Callable[[Function], Function]:
+        """Replace a function or the getter of a property."""
+
+        def register(function: Function) -> Function:
+            def build(original: Any) -> Any:
+                return type(original)(function) if isinstance(original, property | staticmethod) else function
+
+            names = tuple(parameters.split()) or _parameters_of(function)
+            self.append(Patch(symbol, names, build, why))
+            return function
+
+        return register
+
+    def wrap(self, symbol: str, why: str, parameters: str = "") -> Callable[[Function], Function]:
+        """Replace a function by one that receives the original as its first argument."""
+
+        def register(function: Function) -> Function:
+            def build(original: Any) -> Any:
+                @functools.wraps(original)
+                def replacement(*args: Any, **kwargs: Any) -> Any:
+                    return function(original, *args, **kwargs)
+
+                return replacement
+
+            names = tuple(parameters.split()) or _parameters_of(function)[1:]
+            self.append(Patch(symbol, names, build, why))
+            return function
+
+        return register
+
+    def add(self, symbol: str, why: str) -> Callable[[Function], Function]:
+        """Add a method that moto lacks."""
+
+        def register(function: Function) -> Function:
+            self.append(NewAttribute(symbol, function, why))
+            return function
+
+        return register
+
+
+def _parameters_of(function: Any) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
+
+
 def _locate(symbol: str) -> tuple[Any, str]:
     module, _, path = symbol.partition(":")
     *parents, name = path.split(".")
-    owner: Any = importlib.import_module(module)
-    for parent in parents:
-        owner = getattr(owner, parent)
-    return owner, name
+    return functools.reduce(getattr, parents, importlib.import_module(module)), name
 
 
 def check_version() -> None:
@@ -151,9 +183,21 @@ _applying = threading.RLock()
 
 
 def patches_of(service: str) -> tuple[Patch | NewAttribute, ...]:
-    """Return the patches of one of moto's services; empty for a service that stock moto serves."""
-    with _service_models_read_once():
+    """Return the patches of one of moto's services; empty for a service that stock moto serves.
+
+    The files that botocore loads meanwhile are cached: moto's EC2 makes it parse the same megabytes for each list of
+    regions.
+    """
+    from botocore.loaders import JSONFileLoader
+
+    loader: Any = JSONFileLoader
+    load_file = loader.load_file
+    cached = functools.cache(lambda path: load_file(loader(), path))
+    loader.load_file = lambda _self, file_path: cached(file_path)
+    try:
         modules = [importlib.import_module(name) for name in MODULES.get(service, ())]
+    finally:
+        loader.load_file = load_file
     return tuple(patch for module in modules for patch in module.PATCHES)
 
 
@@ -170,21 +214,6 @@ def apply_patches(service: str) -> None:
         for patch in patches_of(service):
             patch.apply()
         _applied.add(service)
-
-
-@contextmanager
-def _service_models_read_once() -> Iterator[None]:
-    """Cache the files that botocore loads: moto's EC2 makes it parse the same megabytes for each list of regions."""
-    from botocore.loaders import JSONFileLoader
-
-    load_file = JSONFileLoader.load_file
-    cached = functools.cache(lambda path: load_file(JSONFileLoader(), path))
-    loader: Any = JSONFileLoader
-    loader.load_file = lambda _self, file_path: cached(file_path)
-    try:
-        yield
-    finally:
-        loader.load_file = load_file
 
 
 MAX_CACHED_NAMES = 50_000
@@ -232,8 +261,16 @@ class AttributeNames:
         return key in cached[1]
 
 
-def _cached(original: Any) -> Any:
-    return functools.lru_cache(maxsize=256)(original)
+PATCHES = Patches()
+
+
+@PATCHES.replace(
+    "moto.core.common_models:BaseModel.__new__",
+    "never frees a model, for a dashboard: deleted messages, overwritten objects, copies of items",
+)
+def untracked(cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001 - moto's signature
+    """Return an instance that is freed when nothing refers to it."""
+    return object.__new__(cls)
 
 
 def _fast_get_value(original: Any) -> Any:
@@ -259,25 +296,11 @@ def _fast_get_value(original: Any) -> Any:
     return fast_get_value
 
 
-def _untracked(_original: Any) -> Any:
-    def new(cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001 - moto's signature
-        """Return an instance that is freed when nothing refers to it."""
-        return object.__new__(cls)
-
-    return staticmethod(new)
-
-
-PATCHES = (
-    Patch(
-        "moto.core.common_models:BaseModel.__new__",
-        ("cls", "args", "kwargs"),
-        _untracked,
-        "never frees a model, for a dashboard: deleted messages, overwritten objects, copies of items",
-    ),
+PATCHES += [
     Patch(
         "moto.core.responses:method_names_from_class",
         ("clazz",),
-        _cached,
+        functools.lru_cache(maxsize=256),
         "inspects every member of the response class for each request",
     ),
     Patch(
@@ -286,4 +309,4 @@ PATCHES = (
         _fast_get_value,
         "derives the possible names of each member of each answer anew",
     ),
-)
+]

@@ -174,28 +174,20 @@ def _canonical(environ: dict[str, Any], signature: Signature) -> str:
     path = environ["RAW_URI"].partition("?")[0]
     if signature.service != "s3":
         path = quote(path, safe="/-_.~")
-    query = _canonical_query(environ.get("QUERY_STRING", ""))
-    headers = "".join(f"{name}:{_header(environ, name)}\n" for name in signature.headers.split(";"))
+    pairs = (part.partition("=") for part in environ.get("QUERY_STRING", "").split("&") if part)
+    encoded = sorted((_encoded(name), _encoded(value)) for name, _, value in pairs if name != "X-Amz-Signature")
+    query = "&".join(f"{name}={value}" for name, value in encoded)
+    headers = ""
+    for name in signature.headers.split(";"):
+        variable = name.upper().replace("-", "_")
+        value = environ.get(variable if variable in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{variable}", "")
+        headers += f"{name}:{' '.join(value.split())}\n"
     payload = _payload(environ, signature)
     return f"{environ['REQUEST_METHOD']}\n{path}\n{query}\n{headers}\n{signature.headers}\n{payload}"
 
 
-def _canonical_query(query: str) -> str:
-    if not query:
-        return ""
-    pairs = (part.partition("=") for part in query.split("&") if part)
-    encoded = sorted((_encoded(name), _encoded(value)) for name, _, value in pairs if name != "X-Amz-Signature")
-    return "&".join(f"{name}={value}" for name, value in encoded)
-
-
 def _encoded(text: str) -> str:
     return quote(unquote_plus(text), safe="-_.~")
-
-
-def _header(environ: dict[str, Any], name: str) -> str:
-    variable = name.upper().replace("-", "_")
-    value = environ.get(variable if variable in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{variable}", "")
-    return " ".join(value.split())
 
 
 def _payload(environ: dict[str, Any], signature: Signature) -> str:
@@ -214,16 +206,11 @@ def _payload(environ: dict[str, Any], signature: Signature) -> str:
 
 def _may_be_unsigned(environ: dict[str, Any]) -> bool:
     """Return True for a form, for a public call of a user pool, and for a pool's public keys."""
-    return (
-        is_form(environ)
-        or _is_public_cognito_call(environ)
-        or (environ["REQUEST_METHOD"] == "GET" and _KEY_SETS.fullmatch(environ.get("PATH_INFO", "")) is not None)
-    )
-
-
-def _is_public_cognito_call(environ: dict[str, Any]) -> bool:
     target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
-    return target.startswith(COGNITO_TARGET) and target.removeprefix(COGNITO_TARGET) in public_cognito_operations()
+    if target.startswith(COGNITO_TARGET) and target.removeprefix(COGNITO_TARGET) in public_cognito_operations():
+        return True
+    is_get = environ["REQUEST_METHOD"] == "GET"
+    return is_form(environ) or (is_get and _KEY_SETS.fullmatch(environ.get("PATH_INFO", "")) is not None)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ stopping until its process has ended. The hypervisor long-polls `wait_for_work` 
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,16 +90,14 @@ def free_capacity(switches: Switches, used: Iterable[CapacityPool], wanted: Capa
         wanted: the pool of the new instances.
     """
     pools = list(used)
-    left = [limit - sum(map(counts, pools)) for limit, counts in _limits(switches, wanted) if limit is not None]
+    limits = [
+        (switches.max_instances, len(pools)),
+        (switches.capacity.get(wanted.instance_type), sum(p.instance_type == wanted.instance_type for p in pools)),
+        (switches.capacity.get(wanted.zone), sum(pool.zone == wanted.zone for pool in pools)),
+        (switches.spot_capacity if wanted.spot else None, sum(pool.spot for pool in pools)),
+    ]
+    left = [limit - used_now for limit, used_now in limits if limit is not None]
     return max(0, min(left)) if left else None
-
-
-def _limits(switches: Switches, wanted: CapacityPool) -> Iterator[tuple[int | None, Callable[[CapacityPool], bool]]]:
-    yield switches.max_instances, lambda _: True
-    yield switches.capacity.get(wanted.instance_type), lambda pool: pool.instance_type == wanted.instance_type
-    yield switches.capacity.get(wanted.zone), lambda pool: pool.zone == wanted.zone
-    if wanted.spot:
-        yield switches.spot_capacity, lambda pool: pool.spot
 
 
 STATE_CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}

@@ -160,12 +160,15 @@ class NspawnBackend:
 
     def boot(self, machine: Machine, identity: Mapping[str, Any]) -> RunningMachine:
         """Boot the image; raises as `MachineBackend.boot` does, also if the image does not exist."""
-        image = self._image(machine, identity["image_id"])
+        image_id = identity["image_id"]
+        found = sorted(path.name for path in self._images.glob("*") if (path / "usr").is_dir())
+        if image_id not in found:
+            machine.fail(f"there is no image {image_id} in {self._images}; there are: {', '.join(found) or 'none'}")
         for name in ("upper", "work", "root"):
             (machine.disk / name).mkdir(parents=True, exist_ok=True)
         (machine.disk / "uuid").write_text(hypervisor_uuid(machine.directory.name))
 
-        child = in_new_network(lambda: machine.start(command(machine, image), {"LANG": "C.UTF-8"}))
+        child = in_new_network(lambda: machine.start(command(machine, self._images / image_id), {"LANG": "C.UTF-8"}))
         try:
             return RunningMachine(child, self._serve(machine, child.pid))
         except OSError:
@@ -183,12 +186,6 @@ class NspawnBackend:
             for init in children_of(nspawn):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(init, _POWER_OFF)
-
-    def _image(self, machine: Machine, image_id: str) -> Path:
-        found = sorted(path.name for path in self._images.glob("*") if (path / "usr").is_dir())
-        if image_id not in found:
-            machine.fail(f"there is no image {image_id} in {self._images}; there are: {', '.join(found) or 'none'}")
-        return self._images / image_id
 
     def _serve(self, machine: Machine, pid: int) -> _NspawnServices:
         metadata, cloud = listen_in(pid, self._cloud)

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -299,11 +300,8 @@ class MetadataServer:
                 time.sleep(0 if self._closed else RETRY_SECONDS)  # aborted by the client, or no descriptors left
 
     def _fetch(self, what: str) -> dict[str, Any]:
-        client = ControlClient(self._endpoint_url)
-        try:
+        with closing(ControlClient(self._endpoint_url)) as client:
             return client.get(self._path + what)
-        finally:
-            client.close()
 
 
 class RefreshedCredentials:
@@ -317,18 +315,15 @@ class RefreshedCredentials:
     def __init__(self, fetch: Callable[[], Mapping[str, Any]], clock: Callable[[], float] = time.time) -> None:
         self._fetch, self._clock = fetch, clock
         self._lock = threading.Lock()
-        self._current: Mapping[str, Any] | None = None
+        self._current: Mapping[str, Any] = {"Expiration": "1970-01-01T00:00:00Z"}
 
     def __call__(self) -> Mapping[str, Any]:
         """Return credentials that are valid for at least `REFRESH_BEFORE_SECONDS`."""
         with self._lock:
-            if self._current is None or self._expires() - self._clock() < REFRESH_BEFORE_SECONDS:
+            expires = datetime.strptime(self._current["Expiration"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+            if expires.timestamp() - self._clock() < REFRESH_BEFORE_SECONDS:
                 self._current = self._fetch()
             return self._current
-
-    def _expires(self) -> float:
-        text = self._current["Expiration"] if self._current else "1970-01-01T00:00:00Z"
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def _stored(path: Path, new: Callable[[], str]) -> str:

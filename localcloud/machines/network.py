@@ -15,7 +15,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -193,7 +193,12 @@ class ConnectionRelay:
         with _ending(writer), contextlib.suppress(OSError):  # closed if nothing listens at the target
             far_reader, far_writer = await asyncio.open_connection(*self._target)
             with _ending(far_writer):
-                await _both(_pump(reader, far_writer), _pump(far_reader, writer))
+                try:  # until both directions are done or one side disconnected
+                    async with asyncio.TaskGroup() as both:
+                        both.create_task(_pump(reader, far_writer))
+                        both.create_task(_pump(far_reader, writer))
+                except* OSError:
+                    pass
 
 
 @contextlib.contextmanager
@@ -206,16 +211,6 @@ def _ending(writer: asyncio.StreamWriter) -> Iterator[None]:
         raise
     finally:
         writer.close()
-
-
-async def _both(*directions: Coroutine[None, None, None]) -> None:
-    """Run both directions until both are done or one side disconnected."""
-    try:
-        async with asyncio.TaskGroup() as both:
-            for direction in directions:
-                both.create_task(direction)
-    except* OSError:
-        pass
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -198,21 +198,19 @@ def tags_of_form(text: str) -> Tags:
         raise _malformed() from error
     if root.tag.rpartition("}")[2] != "Tagging" or root.find("{*}TagSet") is None:
         raise _malformed()
-    tags = [_tag_of(each) for each in root.iterfind("{*}TagSet/{*}Tag")]
+    tags = []
+    for element in root.iterfind("{*}TagSet/{*}Tag"):
+        key, value = (element.findtext(f"{{*}}{name}") for name in ("Key", "Value"))
+        if key is None or value is None:
+            raise _malformed()
+        if not (_TAG_KEY.fullmatch(key) and _TAG_VALUE.fullmatch(value)):
+            raise RefusedError(400, "InvalidTag", f"The tag {key!r}: {value!r} is not one that an object can have")
+        tags.append({"Key": key, "Value": value})
     if len(tags) > MAX_TAGS:
         raise RefusedError(400, "BadRequest", f"Object tags cannot be greater than {MAX_TAGS}")
     if len({tag["Key"] for tag in tags}) < len(tags):
         raise RefusedError(400, "InvalidTag", "Cannot provide multiple Tags with the same key")
     return tags
-
-
-def _tag_of(element: ElementTree.Element) -> dict[str, str]:
-    key, value = (element.findtext(f"{{*}}{name}") for name in ("Key", "Value"))
-    if key is None or value is None:
-        raise _malformed()
-    if not (_TAG_KEY.fullmatch(key) and _TAG_VALUE.fullmatch(value)):
-        raise RefusedError(400, "InvalidTag", f"The tag {key!r}: {value!r} is not one that an object can have")
-    return {"Key": key, "Value": value}
 
 
 def _malformed() -> RefusedError:
@@ -283,7 +281,10 @@ class PostObjects:
         try:
             answer = self._post(bucket_at(environ) or "", environ, options.get("boundary", ""))
         except RefusedError as error:
-            answer = _error_response(error)
+            elements = {"Code": error.code, "Message": error.message, "RequestId": request_id()}
+            headers = [("x-amz-request-id", elements["RequestId"]), ("Content-Type", "application/xml")]
+            status = f"{error.status} {_REASONS[error.status]}"
+            answer = DirectResponse(headers, _xml("Error", elements), status)
         length = [] if answer.status.startswith("204") else [("Content-Length", str(len(answer.body)))]
         start_response(answer.status, answer.headers + length)
         return (answer.body,)
@@ -293,8 +294,11 @@ class PostObjects:
         form = Form(bucket, fields, len(content))
         signer = signer_of(form, secret_of)
         check_policy(form, self._clock())
-        _check_implemented(form)
-        tags = tags_of_form(form.fields["tagging"]) if "tagging" in form.fields else []
+        unknown = [name for name in fields if name not in _SUPPORTED_FIELDS and not name.startswith(_IGNORED)]
+        if unknown or "${filename}" in fields["key"]:
+            named = ", ".join(unknown) or "${filename}"
+            raise RefusedError(501, "NotImplemented", f"A form you provided implies what is not implemented: {named}")
+        tags = tags_of_form(fields["tagging"]) if "tagging" in fields else []
         self._check(form, signer)
         etag = _post_object(get_account_id_from(signer.access_key), signer.region, form, content, tags)
         return _stored(form, etag, environ)
@@ -352,13 +356,6 @@ def _parts(body: bytes, boundary: str) -> Iterable[tuple[str, bytes]]:
         raise RefusedError(400, "MalformedPOSTRequest", "The body is not well-formed multipart/form-data.") from error
 
 
-def _check_implemented(form: Form) -> None:
-    unknown = [name for name in form.fields if name not in _SUPPORTED_FIELDS and not name.startswith("x-ignore-")]
-    if unknown or "${filename}" in form.fields["key"]:
-        named = ", ".join(unknown) or "${filename}"
-        raise RefusedError(501, "NotImplemented", f"A form you provided implies what is not implemented: {named}")
-
-
 def _post_object(account: str, region: str, form: Form, content: bytes, tags: Tags) -> str:
     apply_patches("s3")
     from moto.s3.models import s3_backends
@@ -387,12 +384,6 @@ def _stored(form: Form, etag: str, environ: dict[str, Any]) -> DirectResponse:
     place = f"http://{environ.get('HTTP_HOST', '')}/{bucket}/{key}"
     elements = {"Location": place, "Bucket": bucket, "Key": key, "ETag": etag}
     return DirectResponse([*headers, ("Content-Type", "application/xml")], _xml("PostResponse", elements), status)
-
-
-def _error_response(error: RefusedError) -> DirectResponse:
-    elements = {"Code": error.code, "Message": error.message, "RequestId": request_id()}
-    headers = [("x-amz-request-id", elements["RequestId"]), ("Content-Type", "application/xml")]
-    return DirectResponse(headers, _xml("Error", elements), f"{error.status} {_REASONS[error.status]}")
 
 
 def _xml(name: str, elements: dict[str, str]) -> bytes:
