@@ -1,17 +1,264 @@
-"""DescribeInstances as of a while ago, through moto itself, on a clock that stands still."""
+"""Instances: their life between the API and the hypervisor, capacity, and DescribeInstances as of a while ago."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlencode
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from localcloud.ec2.fleet import Fleet, fleet
+from localcloud.ec2 import fleet as fleets
+from localcloud.ec2.fleet import CapacityPool, Fleet, InstanceActions, UnknownInstanceError, free_capacity
 from localcloud.ec2.instances import CONSOLE_BYTES, console_tail
 from localcloud.options import Switches
 from tests.support.clock import ManualClock
+from tests.support.waiting import NEVER_SECONDS
 from tests.support.wsgi_clients import ClientPair, Reply, WsgiClient
+
+LARGE = CapacityPool("c7a.large", "us-east-1a")
+
+
+@dataclass
+class Instance:
+    """As much of moto's instance as its life needs."""
+
+    id: str = "i-1"
+    instance_initiated_shutdown_behavior: str = "terminate"
+    instance_type: str = "c7a.large"
+    availability_zone: str = "us-east-1a"
+    lifecycle: str | None = None
+    _state: Any = field(default_factory=lambda: SimpleNamespace(name="pending", code=0))
+    _reason: str = ""
+    state_reason: Any = field(default_factory=lambda: SimpleNamespace(code="", message=""))
+
+    @property
+    def state(self) -> str:
+        return str(self._state.name)
+
+
+def set_state(state: str) -> Callable[[Instance], None]:
+    return lambda instance: setattr(instance._state, "name", state)
+
+
+ACTIONS = InstanceActions(set_state("terminated"), set_state("stopped"), lambda instance: instance.state)
+
+
+@dataclass
+class Appointments:
+    """What is to happen later, and in how many seconds."""
+
+    due: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
+
+    def __call__(self, seconds: float, action: Callable[[], None]) -> None:
+        self.due.append((seconds, action))
+
+    def keep(self) -> float:
+        """Do what is due first; return in how many seconds it was to be done."""
+        seconds, action = self.due.pop(0)
+        action()
+        return seconds
+
+
+def fleet_of(*instances: Instance, later: Appointments | None = None, **switches: Any) -> Fleet:
+    fleet = Fleet(switches=Switches(**switches), later=later or Appointments())
+    fleet.set_actions(ACTIONS)
+    for instance in instances:
+        fleet.boot(instance)
+    return fleet
+
+
+def test_an_instance_is_pending_until_its_process_runs() -> None:
+    instance = Instance()
+    fleet = fleet_of(instance)
+    assert instance.state == "pending"
+    fleet.report_running("i-1", 1, "/console")
+    assert instance.state == "running"
+    assert fleet.find("i-1").console == "/console"
+
+
+@pytest.mark.parametrize(("behaviour", "state"), [("terminate", "terminated"), ("stop", "stopped")])
+def test_end_of_process_applies_the_shutdown_behaviour(behaviour: str, state: str) -> None:
+    instance = Instance(instance_initiated_shutdown_behavior=behaviour)
+    fleet = fleet_of(instance)
+    fleet.report_running("i-1", 1, None)
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    assert instance.state == state
+    assert instance.state_reason.code == "Client.InstanceInitiatedShutdown"
+
+
+def test_a_boot_that_fails_terminates_the_instance_with_the_reason() -> None:
+    instance = Instance(instance_initiated_shutdown_behavior="stop")
+    fleet = fleet_of(instance)
+    fleet.report_ended("i-1", 1, failed="no script", console=None)
+    assert instance.state == "terminated"
+    assert instance.state_reason.message == "Server.InternalError: no script"
+
+
+@pytest.mark.parametrize(("goal", "state"), [("shutting-down", "terminated"), ("stopping", "stopped")])
+def test_an_instance_that_is_ended_waits_for_its_process(goal: str, state: str) -> None:
+    instance = Instance()
+    fleet = fleet_of(instance)
+    fleet.report_running("i-1", 1, None)
+    fleet.begin_end(instance, goal, lambda: pytest.fail("its process has not ended"))
+    assert instance.state == goal
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    assert instance.state == state
+
+
+def test_stopped_instance_is_listed_until_terminated_at_once() -> None:
+    """The hypervisor must know how long to preserve its disk."""
+    instance = Instance(instance_initiated_shutdown_behavior="stop")
+    fleet = fleet_of(instance)
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    revision, work = fleet.wait_for_work(-1, 0)
+    assert [each.state for each in work] == ["stopped"]
+    fleet.begin_end(instance, "shutting-down", lambda: ACTIONS.terminate(instance))
+    assert fleet.wait_for_work(revision, 0)[1] == []
+
+
+def test_report_about_an_earlier_boot_has_no_effect() -> None:
+    instance = Instance(instance_initiated_shutdown_behavior="stop")
+    fleet = fleet_of(instance)
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    fleet.boot(instance)
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    assert instance.state == "pending"
+
+
+def test_without_compute_instances_need_no_hypervisor() -> None:
+    instance = Instance()
+    instance._state.name = "running"
+    fleet = Fleet(compute=False)
+    fleet.boot(instance)
+    assert instance.state == "running"
+    assert fleet.wait_for_work(-1, 0)[1] == []
+
+
+def test_capacity_counts_instances_that_are_not_terminated_or_stopped() -> None:
+    instances = [Instance(f"i-{n}") for n in range(3)]
+    fleet = fleet_of(*instances, max_instances=3)
+    assert fleet.free_capacity(LARGE) == 0
+    fleet.report_ended("i-0", 1, failed=None, console=None)
+    assert fleet.free_capacity(LARGE) == 1
+    assert fleet_of().free_capacity(LARGE) is None
+
+
+def test_every_fourth_boot_is_stuck_at_a_fraction_of_a_quarter() -> None:
+    fleet = fleet_of(*(Instance(f"i-{n}") for n in range(8)), stuck_boot_fraction=0.25)
+    assert [work.stuck for work in fleet.wait_for_work(-1, 0)[1]] == [False, False, False, True] * 2
+
+
+def test_every_tenth_boot_has_the_tail_delay() -> None:
+    instances = (Instance(f"i-{n}") for n in range(10))
+    fleet = fleet_of(*instances, boot_delay_seconds=1, boot_delay_tail_seconds=5)
+    delays = [work.boot_delay_seconds for work in fleet.wait_for_work(-1, 0)[1]]
+    assert delays == [1] * 9 + [6]
+
+
+@pytest.mark.parametrize("switch", ["lost_launch_replies", "describe_failures"])
+def test_faults_that_are_counted_are_counted_down(switch: str) -> None:
+    fleet = fleet_of(**{switch: 2})
+    assert [fleet.consume_fault(switch) for _ in range(3)] == [True, True, False]
+    assert getattr(fleet.switches, switch) == 0
+
+
+def test_long_poll_ends_at_a_launch_or_with_the_fleet() -> None:
+    fleet = fleet_of()
+    revision, work = fleet.wait_for_work(-1, 0)
+    assert work == []
+    threading.Timer(0.02, fleet.boot, (Instance(),)).start()
+    revision, work = fleet.wait_for_work(revision, NEVER_SECONDS)
+    assert [(w.id, w.state, w.generation) for w in work] == [("i-1", "pending", 1)]
+    fleet.close()
+    assert fleet.wait_for_work(revision, NEVER_SECONDS) == (revision, work)
+
+
+def test_spot_instance_gets_its_notice_after_the_delay_and_ends() -> None:
+    instance, later = Instance(lifecycle="spot"), Appointments()
+    fleet = fleet_of(instance, later=later, spot_notice_after_seconds=30, spot_notice_seconds=90)
+    assert later.due == []
+    fleet.report_running("i-1", 1, None)
+    assert later.keep() == 30
+    assert (fleet.find("i-1").notice or {})["action"] == "terminate"
+    assert instance.state == "running"
+    assert later.keep() == 90
+    assert instance.state == "shutting-down"
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    assert instance.state_reason.code == "Server.SpotInstanceTermination"
+
+
+@pytest.mark.parametrize(("lifecycle", "after"), [(None, 30.0), ("spot", None)])
+def test_neither_on_demand_instances_nor_those_without_the_switch_get_a_notice(
+    lifecycle: str | None, after: float | None
+) -> None:
+    later = Appointments()
+    fleet = fleet_of(Instance(lifecycle=lifecycle), later=later, spot_notice_after_seconds=after)
+    fleet.report_running("i-1", 1, None)
+    assert later.due == []
+
+
+def test_instance_that_ended_before_its_notice_gets_no_notice() -> None:
+    later = Appointments()
+    fleet = fleet_of(Instance(lifecycle="spot"), later=later, spot_notice_after_seconds=30)
+    fleet.report_running("i-1", 1, None)
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    later.keep()
+    assert fleet.find("i-1").notice is None
+
+
+@pytest.mark.parametrize("compute", [True, False])
+def test_history_has_the_states_of_an_instance(compute: bool) -> None:
+    fleet, instance = Fleet(compute=compute), Instance()
+    fleet.set_actions(ACTIONS)
+    fleet.boot(instance)
+    past = fleet.find("i-1").past
+    assert past.value_ago(0) == "pending"
+    fleet.begin_end(instance, "shutting-down", lambda: ACTIONS.terminate(instance))
+    assert past.value_ago(0) == ("shutting-down" if compute else "terminated")
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    assert past.value_ago(0) == "terminated"
+
+
+def test_history_ignores_resources_that_are_no_instances() -> None:
+    fleet_of(Instance()).record_view("vol-1")
+
+
+def test_an_instance_that_was_never_launched_is_named() -> None:
+    with pytest.raises(UnknownInstanceError, match="i-404"):
+        fleet_of().report_running("i-404", 1, None)
+
+
+XLARGE = CapacityPool("c7a.xlarge", "us-east-1a")
+LARGE_IN_B = CapacityPool("c7a.large", "us-east-1b")
+SPOT = CapacityPool("c7a.large", "us-east-1b", spot=True)
+
+
+@pytest.mark.parametrize(
+    ("switches", "wanted", "left"),
+    [
+        ({}, LARGE, None),
+        ({"max_instances": 5}, XLARGE, 1),
+        ({"max_instances": 2}, XLARGE, 0),
+        ({"capacity": {"c7a.large": 3}}, LARGE, 0),
+        ({"capacity": {"c7a.large": 3}}, XLARGE, None),
+        ({"capacity": {"us-east-1a": 2}}, LARGE, 0),
+        ({"capacity": {"us-east-1a": 2}}, LARGE_IN_B, None),
+        ({"capacity": {"c7a.large": 9, "us-east-1b": 3}}, LARGE_IN_B, 1),
+        ({"spot_capacity": 1}, SPOT, 0),
+        ({"spot_capacity": 1}, LARGE_IN_B, None),
+        ({"spot_capacity": 4, "max_instances": 5}, SPOT, 1),
+    ],
+)
+def test_every_limit_that_bears_on_a_place_must_leave_room(
+    switches: dict[str, Any], wanted: CapacityPool, left: int | None
+) -> None:
+    used = [LARGE, XLARGE, LARGE_IN_B, SPOT]
+    assert free_capacity(Switches(**switches), used, wanted) == left
+
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -67,10 +314,10 @@ def instances(reply: Reply) -> list[tuple[str, str, dict[str, str]]]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[ManualClock]:
     """The clock of the fleet of this process, whose switches are off again afterwards."""
     clock = ManualClock(5000.0)
-    monkeypatch.setattr(fleet, "clock", clock)
-    monkeypatch.setattr(fleet, "compute", True)
+    monkeypatch.setattr(fleets.fleet, "clock", clock)
+    monkeypatch.setattr(fleets.fleet, "compute", True)
     yield clock
-    fleet.set_switches(Switches())
+    fleets.fleet.set_switches(Switches())
 
 
 @pytest.fixture
@@ -79,8 +326,8 @@ def ec2(moto: ClientPair, clock: ManualClock, request: pytest.FixtureRequest) ->
 
 
 def lag(seconds: float) -> Fleet:
-    fleet.set_switches(Switches(describe_lag_seconds=seconds))
-    return fleet
+    fleets.fleet.set_switches(Switches(describe_lag_seconds=seconds))
+    return fleets.fleet
 
 
 def test_a_new_instance_is_missing_until_the_lag_is_over(ec2: Ec2, clock: ManualClock) -> None:
@@ -101,7 +348,7 @@ def test_an_instance_is_in_the_state_that_it_had_and_found_by_it(ec2: Ec2, clock
     assert ec2.by_id()[1] == "pending"
     clock.now += 30
     ec2.call("TerminateInstances", **{"InstanceId.1": ec2.i})
-    fleet.report_ended(ec2.i, 1, failed=None, console=None)
+    fleets.fleet.report_ended(ec2.i, 1, failed=None, console=None)
     assert ec2.by_name("running") == [(ec2.i, "running")]
     lag(0)
     assert ec2.by_name("running") == []
@@ -135,14 +382,14 @@ def test_an_answer_that_lags_gives_no_address_back(ec2: Ec2, clock: ManualClock)
     clock.now += 60
     lag(30)
     assert ec2.by_id()[0] == ec2.i
-    instance = fleet.find(ec2.i).instance
+    instance = fleets.fleet.find(ec2.i).instance
     addresses = instance.ec2_backend.get_subnet(subnet)._subnet_ips
     assert instance._private_ips
     assert instance._private_ips <= set(addresses)
 
 
 def test_number_of_throttled_calls_is_that_of_the_switch(ec2: Ec2) -> None:
-    fleet.set_switches(Switches(describe_failures=2))
+    fleets.fleet.set_switches(Switches(describe_failures=2))
     replies = [ec2.call("DescribeInstances") for _ in range(3)]
     assert [reply.status for reply in replies] == [503, 503, 200]
     assert b"<Code>RequestLimitExceeded</Code>" in replies[0].body
