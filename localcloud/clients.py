@@ -27,13 +27,7 @@ class NotLaunchedError(LookupError):
 
 @dataclass(frozen=True)
 class InstanceWork:
-    """An instance that is not terminated, as the control endpoint lists it for the hypervisor.
-
-    Attributes:
-        generation: number of its boots.
-        stuck: whether this boot never starts a process.
-        boot_delay_seconds: from the launch to the start of the process.
-    """
+    """An instance that is not terminated, as the control endpoint lists it: see `ec2.fleet.LaunchedInstance`."""
 
     id: str
     state: str
@@ -45,9 +39,7 @@ class InstanceWork:
 class ControlClient:
     """Calls the control endpoint over one kept-alive connection. Not thread-safe.
 
-    Args:
-        endpoint_url: the cloud's URL.
-        timeout_seconds: for each answer, in addition to the wait time of a long poll.
+    The time limit for each answer is in addition to the wait time of a long poll.
     """
 
     def __init__(self, endpoint_url: str, timeout_seconds: float = 10.0) -> None:

@@ -63,12 +63,7 @@ call_counter = CallCounter()
 
 
 class CountedCalls:
-    """WSGI middleware that counts each signed request.
-
-    Args:
-        aws: answers the requests.
-        counted: the counter.
-    """
+    """WSGI middleware that counts each signed request, which `aws` answers."""
 
     def __init__(self, aws: WsgiApp, counted: CallCounter) -> None:
         self._aws, self._counted = aws, counted
@@ -153,11 +148,7 @@ class DirectRequest:
 
 
 class DirectCalls:
-    """WSGI middleware that answers plain calls itself.
-
-    Args:
-        stock: answers all other calls.
-    """
+    """WSGI middleware that answers plain calls itself; `stock` answers all other calls."""
 
     def __init__(self, stock: WsgiApp) -> None:
         self._stock = stock
@@ -230,9 +221,6 @@ class CachedDispatcher:
     Stock moto takes one lock for each request, and while it holds the lock, it lists a directory, stats some 190
     files and tries up to 200 patterns: 71% of the server's samples were there. The result depends only on the
     request's credential scope for `CACHED_SERVICES`; stock moto looks up the application of any other request.
-
-    Args:
-        stock: moto's ``DomainDispatcherApplication`` or an equivalent.
     """
 
     def __init__(self, stock: Any) -> None:

@@ -30,11 +30,7 @@ _PROC = Path("/proc")
 
 
 class CallFaults:
-    """Chooses the fault of each call, and counts them; threads may share an instance.
-
-    Args:
-        clock: monotonic seconds.
-    """
+    """Chooses the fault of each call, and counts them; threads may share an instance."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -77,13 +73,7 @@ class CallFaults:
 
 
 class FaultyCalls:
-    """WSGI middleware that makes the chosen calls fail.
-
-    Args:
-        aws: answers the other calls.
-        faults: chooses the fault of a call.
-        sleep: waits for seconds.
-    """
+    """WSGI middleware that makes the calls fail that `faults` chooses; `aws` answers the others."""
 
     def __init__(self, aws: WsgiApp, faults: CallFaults, sleep: Callable[[float], None] = time.sleep) -> None:
         self._aws, self._faults, self._sleep = aws, faults, sleep
@@ -150,9 +140,7 @@ def _kill_caller(environ: dict[str, Any]) -> None:
 def processes_of(port: int, server_port: int) -> list[int]:
     """Return the other processes that hold the client's end of a connection on 127.0.0.1; Linux only.
 
-    Args:
-        port: of the client, which may use it for connections to other servers, too.
-        server_port: port of the server.
+    The client may use its port for connections to other servers, too.
     """
     ends = [f"0100007F:{number:04X}" for number in (port, server_port)]
     connections = [line.split() for line in (_PROC / "net" / "tcp").read_text().splitlines()[1:]]

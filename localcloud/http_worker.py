@@ -43,11 +43,7 @@ _BODILESS = ("1", "204", "304")
 
 
 def environ_of(head: bytes) -> dict[str, Any] | None:
-    """Return the part of the WSGI environ that a request's head describes, or None if the head is not plain.
-
-    Args:
-        head: request line and header fields, without the empty line after them.
-    """
+    """Return the part of the WSGI environ that a request's head describes, or None if the head is not plain."""
     lines = head.split(b"\r\n")
     if any(map(_CONTROLS.search, lines)):
         return None
@@ -174,11 +170,7 @@ class LingeringWorker(ThreadWorker):  # type: ignore[misc]
         self._threads, self._idle_seconds = self.cfg.threads, self.cfg.keepalive
 
     def handle(self, conn: Any) -> Any:
-        """Answer the requests of a connection.
-
-        Returns:
-            The same as gunicorn's ``handle``: true if the connection can be used again.
-        """
+        """Answer the requests of a connection; return true if it can be used again, as gunicorn's ``handle`` does."""
         conn.sock.setblocking(True)
         conn.init()
         _limit(conn.sock, socket.SO_SNDTIMEO, STALL_SECONDS)
@@ -268,13 +260,9 @@ def _receive(sock: socket.socket, size: int = _FIRST) -> bytes:
 
 
 def _read_body(sock: socket.socket, begun: bytes, length: int, expected: bool) -> tuple[bytes, bytes]:
-    """Return a body and the bytes after it; the body is shorter than `length` if the client closed.
+    """Return a body, which begins with `begun`, and the bytes after it; it is too short if the client closed.
 
-    Args:
-        sock: of the client.
-        begun: the bytes that were received with the head.
-        length: of the body, from the head.
-        expected: the client waits for ``100 Continue`` before it sends the body.
+    If `expected`, the client waits for ``100 Continue`` before it sends the body.
     """
     if len(begun) >= length:
         return begun[:length], begun[length:]

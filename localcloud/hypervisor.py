@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from localcloud.clients import CloudUnreachableError, ControlClient, InstanceWor
 from localcloud.machines.backends import ProcessBackend
 from localcloud.machines.machine import (
     BootFailedError,
-    GuestServices,
     Machine,
     MachineBackend,
     Process,
@@ -50,7 +49,7 @@ class _Instance:
     process: Process | None = None
     child: subprocess.Popen[bytes] | None = None
     pidfd: int | None = None
-    services: GuestServices | None = None
+    services: ExitStack | None = None
     boot_at: float | None = None
     retry_at: float | None = None
     kill_at: float | None = None
@@ -67,14 +66,9 @@ class _Instance:
 
 
 class Hypervisor:
-    """Runs the instances of one cloud.
+    """Runs the instances of one cloud, each with a folder in the state directory; by default each is a process.
 
-    Args:
-        endpoint_url: of the cloud.
-        state_dir: has a directory for each instance; machines of an earlier hypervisor in it are adopted.
-        backend: of the machines; by default each is a process.
-        grace_seconds: from the request to shut down until a machine is killed; by default that of the backend.
-        clock: monotonic seconds.
+    The grace period is the time from the request to shut down until a machine is killed; each backend has its own.
     """
 
     def __init__(
@@ -226,8 +220,7 @@ class Hypervisor:
             description = self._client.get(f"instances/{work.id}")
             instance.machine.prepare()
             (instance.machine.directory / "generation").write_text(str(work.generation))
-            booted = self._backend.boot(instance.machine, description)
-            instance.child, instance.services = booted.child, booted.services
+            instance.child, instance.services = self._backend.boot(instance.machine, description)
             self._watch(instance, Process.of(instance.child.pid))
             instance.reported_running = self._report(work.id, instance, "running")
         except CloudUnreachableError as error:

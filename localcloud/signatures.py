@@ -73,12 +73,7 @@ class Signature:
 
 
 class SignedCalls:
-    """WSGI middleware that rejects requests without a valid signature, unless AWS accepts them without one.
-
-    Args:
-        aws: answers accepted requests.
-        clock: seconds since the epoch.
-    """
+    """WSGI middleware that rejects requests without a valid signature, unless AWS accepts them without one."""
 
     def __init__(self, aws: WsgiApp, clock: Callable[[], float] = time.time) -> None:
         self._aws, self._clock = aws, clock

@@ -64,12 +64,7 @@ class LaunchedInstance:
 
 @dataclass(frozen=True, slots=True)
 class CapacityPool:
-    """The capacity that an instance uses.
-
-    Attributes:
-        zone: the availability zone.
-        spot: whether it is capacity for Spot instances.
-    """
+    """The capacity that an instance uses: a type in an availability zone, On-Demand or Spot."""
 
     instance_type: str
     zone: str
@@ -84,10 +79,8 @@ class CapacityPool:
 def free_capacity(switches: Switches, used: Iterable[CapacityPool], wanted: CapacityPool) -> int | None:
     """Return the number of instances that a pool can still start, or None without a limit.
 
-    Args:
-        switches: have the limits, of which each that applies to the pool must leave capacity.
-        used: a pool for each instance that is neither stopped nor terminated.
-        wanted: the pool of the new instances.
+    Each limit that applies to the pool must leave capacity. `used` has a pool for each instance that is neither
+    stopped nor terminated.
     """
     pools = list(used)
     limits = [
@@ -200,13 +193,7 @@ class Fleet:
             self._set_state(instance, "pending")
 
     def begin_end(self, instance: Any, goal: str, finish: Callable[[], Any]) -> None:
-        """Begin to end an instance, or end it at once if it has no process.
-
-        Args:
-            instance: moto's object.
-            goal: ``shutting-down`` or ``stopping``.
-            finish: moto's action, which marks an instance without a process as terminated or stopped.
-        """
+        """Begin to end an instance (goal ``shutting-down`` or ``stopping``); without a process, `finish` ends it."""
         with self._changed:
             has_process = instance.state in {"pending", "running", "stopping"}
             if not self.compute or instance.id not in self._records or not has_process:
@@ -232,11 +219,7 @@ class Fleet:
     def report_ended(self, instance_id: str, generation: int, *, failed: str | None, console: str | None) -> None:
         """Record that the process of a boot has ended, or could not start, and terminate or stop the instance.
 
-        Args:
-            instance_id: of the instance.
-            generation: of the boot; a report about an earlier boot has no effect.
-            failed: the reason for which the process could not start, or None.
-            console: path of its console log.
+        A report about an earlier boot has no effect. `failed` is the reason for which the process could not start.
 
         Raises:
             UnknownInstanceError: the instance does not exist.

@@ -10,7 +10,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from xml.sax.saxutils import escape
@@ -54,12 +53,7 @@ class Ec2ServerError(HTTPException):
 
 
 def ec2_error(code: str, message: str | None = None) -> Ec2ServerError | EC2ClientError:
-    """Return the exception for an error code of EC2.
-
-    Args:
-        code: such as VcpuLimitExceeded.
-        message: None for EC2's own message, or a sentence that names the switch.
-    """
+    """Return the exception for an error code of EC2, by default with EC2's message, or one that names the switch."""
     text = message or _MESSAGES.get(code, "Refused, since the local cloud's switch launch_error says so.")
     return Ec2ServerError(code, text) if code in _SERVER_ERRORS else EC2ClientError(code, text)
 
@@ -71,10 +65,6 @@ def with_template(backend: Any, parameters: Mapping[str, Any]) -> Parameters:
     """Return the parameters of a launch, completed by its launch template; parameters of the call win.
 
     Tags are one set for each type of resource: a tag of the call replaces the template's tag with the same key.
-
-    Args:
-        backend: moto's EC2 of one account and region.
-        parameters: of RunInstances.
 
     Raises:
         EC2ClientError: the template or its version does not exist.
@@ -148,9 +138,7 @@ def check_launch(parameters: Mapping[str, Any]) -> None:
 def check_architecture(ec2: Any, parameters: Mapping[str, Any]) -> None:
     """Check that instance type and image have the same architecture, as https://github.com/eksctl-io/eksctl/issues/8235.
 
-    Args:
-        ec2: moto's backend; images and types that it does not know are not checked.
-        parameters: of the launch.
+    Images and types that moto does not know are not checked.
 
     Raises:
         EC2ClientError: InvalidParameterValue.
@@ -202,20 +190,12 @@ MAX_TOKENS = 10_000
 """Largest number of stored client tokens."""
 
 
-@dataclass(frozen=True)
-class Launch:
-    """An answered launch: its parameters, and its reservation."""
-
-    parameters: str
-    reservation: Any
-
-
 class Launches:
     """The launches of this cloud by client token, so that a repeated launch starts nothing."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self._by_token: OrderedDict[tuple[str, str, str], Launch] = OrderedDict()
+        self._by_token: OrderedDict[tuple[str, str, str], tuple[str, Any]] = OrderedDict()
 
     def find(self, key: tuple[str, str, str], parameters: str) -> Any | None:
         """Return the reservation that a token launched before, or None.
@@ -226,26 +206,26 @@ class Launches:
             EC2ClientError: IdempotentParameterMismatch if the token was used with other parameters;
                 IdempotentInstanceTerminated if all instances of the token have been terminated.
         """
-        earlier = self._by_token.get(key)
-        if earlier is None:
+        if key not in self._by_token:
             return None
-        if earlier.parameters != parameters:
+        earlier, reservation = self._by_token[key]
+        if earlier != parameters:
             raise EC2ClientError(
                 "IdempotentParameterMismatch",
                 f"Arguments on this idempotent request are inconsistent with arguments used in previous request(s) "
                 f"with client token {key[2]}.",
             )
-        if all(instance.state == "terminated" for instance in earlier.reservation.instances):
+        if all(instance.state == "terminated" for instance in reservation.instances):
             raise EC2ClientError(
                 "IdempotentInstanceTerminated",
                 "The client token you have provided is associated with a terminated instance. "
                 "Please use a different client token.",
             )
-        return earlier.reservation
+        return reservation
 
-    def store(self, key: tuple[str, str, str], launch: Launch) -> None:
+    def store(self, key: tuple[str, str, str], parameters: str, reservation: Any) -> None:
         """Store the launch of a token, and drop the oldest if there are too many."""
-        self._by_token[key] = launch
+        self._by_token[key] = parameters, reservation
         if len(self._by_token) > MAX_TOKENS:
             self._by_token.popitem(last=False)
 
@@ -310,7 +290,7 @@ def answer_run_instances(original: Any, self: Any) -> Any:
         if reservation is None:
             reservation = _launch(self, original)
             if token:
-                _launches.store(key, Launch(fingerprint, reservation))
+                _launches.store(key, fingerprint, reservation)
             if fleet.consume_fault("lost_launch_replies"):
                 raise ec2_error("InternalError")
         return ActionResult(reservation)

@@ -45,12 +45,7 @@ NOT_FOUND = MetadataResponse(HTTPStatus.NOT_FOUND, "404 - Not Found")
 
 
 class MetadataTokens:
-    """Signed session tokens, which stay valid when the service restarts.
-
-    Args:
-        key: secret of one instance.
-        clock: seconds since the epoch.
-    """
+    """Session tokens signed with an instance's secret, which stay valid when the service restarts."""
 
     def __init__(self, key: bytes, clock: Callable[[], float] = time.time) -> None:
         self._key, self._clock = key, clock
@@ -87,13 +82,7 @@ class MetadataService:
     tokens: MetadataTokens
 
     def answer(self, method: str, path: str, headers: Mapping[str, str]) -> MetadataResponse:
-        """Answer one request.
-
-        Args:
-            method: HTTP method.
-            path: without query.
-            headers: names in lower case.
-        """
+        """Answer one request, by its path without the query, and headers with names in lower case."""
         if "x-forwarded-for" in headers:  # as on EC2: a proxy must not reveal credentials
             return MetadataResponse(HTTPStatus.FORBIDDEN)
         if path == "/latest/api/token":
@@ -262,12 +251,7 @@ class MetadataServer:
     """Serves the metadata of one instance.
 
     The key of its tokens is stored in the instance's directory, so that tokens stay valid if the hypervisor restarts.
-
-    Args:
-        endpoint_url: of the cloud.
-        instance_id: of the instance.
-        directory: of the instance.
-        listener: at the address of the service; closed with it.
+    The listener is at the address of the service, and is closed with it.
     """
 
     def __init__(self, endpoint_url: str, instance_id: str, directory: Path, listener: socket.socket) -> None:
@@ -305,12 +289,7 @@ class MetadataServer:
 
 
 class RefreshedCredentials:
-    """Credentials that are cached, and fetched again before they expire.
-
-    Args:
-        fetch: returns new credentials.
-        clock: seconds since the epoch.
-    """
+    """Credentials that are cached, and fetched again before they expire."""
 
     def __init__(self, fetch: Callable[[], Mapping[str, Any]], clock: Callable[[], float] = time.time) -> None:
         self._fetch, self._clock = fetch, clock

@@ -33,11 +33,7 @@ _MACHINE_ADDRESS = "169.254.169.1"
 
 
 def listen_in(pid: int, cloud: tuple[str, int]) -> tuple[socket.socket, socket.socket]:
-    """Return sockets that listen for a machine, at the addresses of its metadata service and of the cloud.
-
-    Args:
-        pid: a process in the machine's network.
-        cloud: host, on loopback, and port of the cloud.
+    """Return sockets that listen for a process's machine, at its metadata service's address and the cloud's.
 
     Raises:
         OSError: the machine has ended, or the network cannot be created.
@@ -153,12 +149,7 @@ CHUNK = 256 * 1024
 
 
 class ConnectionRelay:
-    """Relays connections from a listening socket to an address, in its own thread, until it is closed.
-
-    Args:
-        listener: in any network; closed with the relay.
-        target: host and port of the address.
-    """
+    """Relays connections from a listening socket to an address, in its own thread, until it is closed."""
 
     def __init__(self, listener: socket.socket, target: tuple[str, int]) -> None:
         self._listener, self._target = listener, target

@@ -69,11 +69,7 @@ class Signer:
 
 
 def signer_of(form: Form, secret_of: Callable[[str], str | None]) -> Signer:
-    """Return the signer of a form.
-
-    Args:
-        form: the form.
-        secret_of: returns the secret of an access key, or None if the key does not exist.
+    """Return the signer of a form; `secret_of` returns the secret of an access key, or None.
 
     Raises:
         RefusedError: the form has no signature, or an invalid one.
@@ -231,22 +227,10 @@ MAX_FORM_BYTES = 101 * 1024 * 1024
 MAX_FIELD_BYTES = 20 * 1024
 """Largest field in bytes before the file; S3 has the same limit for all of them together."""
 
-_SUPPORTED_FIELDS = frozenset(
-    {
-        "bucket",
-        "content-disposition",
-        "content-type",
-        "file",
-        "key",
-        "policy",
-        "success_action_status",
-        "tagging",
-        "x-amz-algorithm",
-        "x-amz-credential",
-        "x-amz-date",
-        "x-amz-security-token",
-        "x-amz-signature",
-    }
+_SUPPORTED_FIELD = re.compile(
+    "bucket|content-(disposition|type)|file|key|policy|success_action_status|tagging"
+    "|x-amz-(algorithm|credential|date|security-token|signature)|x-ignore-.*",
+    re.DOTALL,
 )
 
 _STATUSES = {"200": "200 OK", "201": "201 Created"}
@@ -257,12 +241,9 @@ _REASONS = {400: "Bad Request", 403: "Forbidden", 404: "Not Found", 501: "Not Im
 
 
 class PostObjects:
-    """WSGI middleware that answers POST Object.
+    """WSGI middleware that answers POST Object; `others` answers all other requests.
 
-    Args:
-        others: answers all other requests.
-        clock: returns the time at which policies expire.
-        check: raises a `RefusedError` if the signer of a form may not put the object.
+    `check` raises a `RefusedError` if the signer of a form may not put the object.
     """
 
     def __init__(
@@ -294,7 +275,7 @@ class PostObjects:
         form = Form(bucket, fields, len(content))
         signer = signer_of(form, secret_of)
         check_policy(form, self._clock())
-        unknown = [name for name in fields if name not in _SUPPORTED_FIELDS and not name.startswith(_IGNORED)]
+        unknown = [name for name in fields if not _SUPPORTED_FIELD.fullmatch(name)]
         if unknown or "${filename}" in fields["key"]:
             named = ", ".join(unknown) or "${filename}"
             raise RefusedError(501, "NotImplemented", f"A form you provided implies what is not implemented: {named}")

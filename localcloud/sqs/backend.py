@@ -299,10 +299,6 @@ def approximate_counts(store: MessageQueue[Any], switches: Switches | None = Non
     """Return the counts of GetQueueAttributes, which the switches can make late, too low or too high.
 
     SQS's own counts may lag by a minute, and are close to exact only while little changes.
-
-    Args:
-        store: the queue.
-        switches: None for the switches of this cloud.
     """
     active = switches or fleet.switches
     counts = store.counts(active.stale_count_seconds)

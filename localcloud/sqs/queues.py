@@ -112,10 +112,7 @@ class MessageCounts:
 class MessageQueue(Generic[Payload]):
     """The messages of one queue. Every method is atomic; only `receive` may wait.
 
-    Args:
-        fifo: whether message groups keep their order.
-        clock: monotonic seconds, for visibility and delays.
-        wall: seconds since the epoch, for timestamps that consumers receive.
+    Visibility and delays depend on the monotonic `clock`; consumers receive timestamps of `wall`, since the epoch.
     """
 
     def __init__(
@@ -154,13 +151,8 @@ class MessageQueue(Generic[Payload]):
     ) -> SentMessage:
         """Append a message; a duplicate within five minutes of the first message has no effect.
 
-        Args:
-            message_id: unique in this queue.
-            payload: the content that a receive returns.
-            delay_seconds: time until the message becomes visible.
-            group: message group of a FIFO queue.
-            deduplication_key: messages with equal keys are duplicates.
-            receive_count: previous deliveries of a message that comes from another queue.
+        Messages with equal deduplication keys are duplicates. A message that comes from another queue has a receive
+        count already.
         """
         with self._changed:
             now = self._clock()

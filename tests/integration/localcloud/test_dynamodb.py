@@ -110,25 +110,6 @@ def test_exactly_one_wins_even_where_threads_change_at_every_instruction() -> No
     assert race.returncode == 0, race.stderr[-2000:]
 
 
-def test_exactly_one_of_many_updates_of_a_version_wins(apis: CloudClients) -> None:
-    dynamodb = apis("dynamodb")
-    table = new_table(dynamodb)
-    key = {"pk": {"S": "lease"}, "sk": {"S": "0"}}
-    dynamodb.put_item(TableName=table, Item={**key, "version": {"N": "0"}})
-    for version in range(10):
-
-        def update(_racer: int, version: int = version) -> None:
-            dynamodb.update_item(
-                TableName=table,
-                Key=key,
-                UpdateExpression="SET version = :new",
-                ConditionExpression="version = :old",
-                ExpressionAttributeValues={":old": {"N": str(version)}, ":new": {"N": str(version + 1)}},
-            )
-
-        assert len(race(update)) == 1
-
-
 def test_no_increment_is_lost_and_no_query_fails_beside_it(apis: CloudClients) -> None:
     dynamodb = apis("dynamodb")
     table = new_table(dynamodb)

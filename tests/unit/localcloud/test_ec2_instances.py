@@ -161,7 +161,8 @@ def test_every_tenth_boot_has_the_tail_delay() -> None:
 
 @pytest.mark.parametrize("switch", ["lost_launch_replies", "describe_failures"])
 def test_faults_that_are_counted_are_counted_down(switch: str) -> None:
-    fleet = fleet_of(**{switch: 2})
+    fleet = fleet_of()
+    fleet.set_switches(fleet.switches.changed({switch: 2}))
     assert [fleet.consume_fault(switch) for _ in range(3)] == [True, True, False]
     assert getattr(fleet.switches, switch) == 0
 

@@ -16,7 +16,6 @@ from moto.ec2.models.launch_templates import LaunchTemplateBackend
 from localcloud.ec2.fleet import CapacityPool
 from localcloud.ec2.launches import (
     Ec2ServerError,
-    Launch,
     Launches,
     capacity_pool_of,
     check_launch,
@@ -56,7 +55,7 @@ def test_want_of_capacity_is_ec2s_error_and_names_type_market_and_zone(minimum: 
 def test_a_token_gives_the_same_reservation_again_and_only_for_the_same_launch() -> None:
     launches = Launches()
     assert launches.find(KEY, "{}") is None
-    launches.store(KEY, Launch("{}", RESERVATION))
+    launches.store(KEY, "{}", RESERVATION)
     assert launches.find(KEY, "{}") is RESERVATION
     assert launches.find(("account", "elsewhere", "token"), "{}") is None
     with pytest.raises(EC2ClientError, match="token") as refused:
@@ -66,7 +65,7 @@ def test_a_token_gives_the_same_reservation_again_and_only_for_the_same_launch()
 
 def test_token_of_terminated_instances_is_rejected() -> None:
     launches, ended = Launches(), SimpleNamespace(instances=[SimpleNamespace(state="terminated")] * 2)
-    launches.store(KEY, Launch("{}", ended))
+    launches.store(KEY, "{}", ended)
     with pytest.raises(EC2ClientError, match="use a different client token") as refused:
         launches.find(KEY, "{}")
     assert refused.value.code == "IdempotentInstanceTerminated"
