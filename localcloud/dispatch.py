@@ -118,6 +118,12 @@ class DirectResponse:
     body: bytes = b""
     status: str = "200 OK"
 
+    def send(self, start_response: Any) -> Iterable[bytes]:
+        """Begin the answer of a WSGI application, and return its body."""
+        length = [] if self.status.startswith("204") else [("Content-Length", str(len(self.body)))]
+        start_response(self.status, self.headers + length)
+        return (self.body,)
+
 
 @dataclass(frozen=True, slots=True)
 class DirectRequest:
@@ -157,11 +163,7 @@ class DirectCalls:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
         answer = self._answer(environ)
-        if answer is None:
-            return self._stock(environ, start_response)
-        length = [] if answer.status.startswith("204") else [("Content-Length", str(len(answer.body)))]
-        start_response(answer.status, answer.headers + length)
-        return (answer.body,)
+        return self._stock(environ, start_response) if answer is None else answer.send(start_response)
 
     def _answer(self, environ: dict[str, Any]) -> DirectResponse | None:
         scope = _DIRECT_SCOPE.match(environ.get("HTTP_AUTHORIZATION", ""))

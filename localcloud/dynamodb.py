@@ -195,9 +195,9 @@ def query(original: Any, self: Any, *arguments: Any, **conditions: Any) -> Any:
     narrowed = asked.projection_expressions or asked.index_name
     narrowed = narrowed or conditions.keys() - {"hash_key_conditions", "range_key_conditions"}
     if not narrowed and self.range_key_type == "S" and type(asked.filter_expression) in {OpDefault, type(None)}:
-        items = _sorted_items(self, asked)
-        if items is not None:
-            return _first_page(self, items, asked.limit)
+        page = _first_page(self, asked)
+        if page is not None:
+            return page
     _queried.partition = asked.hash_key if asked.index_name is None else None
     try:
         return original(self, *arguments, **conditions)
@@ -205,8 +205,11 @@ def query(original: Any, self: Any, *arguments: Any, **conditions: Any) -> Any:
         _queried.partition = None
 
 
-def _sorted_items(table: Any, asked: _QueryArguments) -> list[Any] | None:
-    """Return the items of a query in order, or None if stock moto must compare their sort keys."""
+def _first_page(table: Any, asked: _QueryArguments) -> tuple[list[Any], int, dict[str, Any] | None] | None:
+    """Return the first page of a query by its limit and DynamoDB's 1 MB, its length, and the key of the next page.
+
+    Return None if stock moto must compare the sort keys.
+    """
     comparison, values = asked.range_comparison, asked.range_objs
     test = _COMPARISONS.get(comparison.upper()) if comparison else None
     if comparison and (test is None or any(value.type != "S" for value in values)):
@@ -217,16 +220,11 @@ def _sorted_items(table: Any, asked: _QueryArguments) -> list[Any] | None:
     if asked.exclusive_start_key is not None:
         start = asked.exclusive_start_key[table.range_key_attr]["S"]
         found = [pair for pair in found if (pair[0] > start if forward else pair[0] < start)]
-    found.sort(key=lambda pair: pair[0], reverse=not forward)
-    return [item for _, item in found]
-
-
-def _first_page(table: Any, items: list[Any], limit: int | None) -> tuple[list[Any], int, dict[str, Any] | None]:
-    """Return the first page of `items` by `limit` and DynamoDB's 1 MB, its length, and the key of the next page."""
+    items = [item for _, item in sorted(found, key=lambda pair: pair[0], reverse=not forward)]
     total = 0
     for number, item in enumerate(items):
         total += item.size()
-        if number == limit or (number and total > RESULT_SIZE_LIMIT):
+        if number == asked.limit or (number and total > RESULT_SIZE_LIMIT):
             return items[:number], number, table._get_last_evaluated_key(items[number - 1], None)
     return items, len(items), None
 

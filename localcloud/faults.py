@@ -84,57 +84,26 @@ class FaultyCalls:
         Raises:
             ConnectionResetError: the server must close the connection without an answer.
         """
-        rule = self._rule_of(environ) if self._faults.is_on else None
+        service, rule = service_of(environ) if self._faults.is_on else "", None
+        if service:
+            tier = _TIER.search(environ.get("HTTP_USER_AGENT", ""))
+            rule = self._faults.choose(service, operation_of(service, environ), tier[1] if tier else None)
         if rule is None:
             return self._aws(environ, start_response)
-        match rule.kind:
-            case "slow":
-                self._sleep(rule.seconds)
-            case "timeout":
-                self._sleep(rule.seconds)
-                raise _reset()
-            case "reset":
-                raise _reset()
-            case "lost_reply":
-                self._make_effect(environ)
-                raise _reset()
-            case "repeated":
-                self._make_effect(environ)
-            case "killed_before":
-                _kill_caller(environ)
-                raise _reset()
-            case "killed_after":
-                self._make_effect(environ)
-                _kill_caller(environ)
-                raise _reset()
-            case kind:
-                answer = error_response(environ, service_of(environ), *_REFUSALS[kind])
-                start_response(answer.status, [*answer.headers, ("Content-Length", str(len(answer.body)))])
-                return (answer.body,)
-        return self._aws(environ, start_response)
-
-    def _rule_of(self, environ: dict[str, Any]) -> FaultRule | None:
-        service = service_of(environ)
-        tier = _TIER.search(environ.get("HTTP_USER_AGENT", ""))
-        if not service:
-            return None
-        return self._faults.choose(service, operation_of(service, environ), tier[1] if tier else None)
-
-    def _make_effect(self, environ: dict[str, Any]) -> None:
-        """Make the call and discard its answer; the body can be read again."""
-        body = read_body(environ)
-        list(self._aws({**environ, "wsgi.input": io.BytesIO(body)}, lambda *_: None))
-
-
-def _reset() -> ConnectionResetError:
-    return ConnectionResetError(errno.ECONNRESET, "closed by the switch `faults`")
-
-
-def _kill_caller(environ: dict[str, Any]) -> None:
-    """End the processes that hold the client's end of a connection, as kill -9 does."""
-    for pid in processes_of(int(environ["REMOTE_PORT"]), int(environ["SERVER_PORT"])):
-        with contextlib.suppress(OSError):  # the process ended meanwhile
-            os.kill(pid, signal.SIGKILL)
+        if rule.kind in _REFUSALS:
+            return error_response(environ, service, *_REFUSALS[rule.kind]).send(start_response)
+        if rule.kind in {"slow", "timeout"}:
+            self._sleep(rule.seconds)
+        if rule.kind in {"lost_reply", "repeated", "killed_after"}:  # make the call, and discard its answer
+            body = read_body(environ)
+            list(self._aws({**environ, "wsgi.input": io.BytesIO(body)}, lambda *_: None))
+        if rule.kind in {"slow", "repeated"}:
+            return self._aws(environ, start_response)
+        if rule.kind in {"killed_before", "killed_after"}:
+            for pid in processes_of(int(environ["REMOTE_PORT"]), int(environ["SERVER_PORT"])):
+                with contextlib.suppress(OSError):  # the process ended meanwhile
+                    os.kill(pid, signal.SIGKILL)
+        raise ConnectionResetError(errno.ECONNRESET, "closed by the switch `faults`")
 
 
 def processes_of(port: int, server_port: int) -> list[int]:

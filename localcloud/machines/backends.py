@@ -209,17 +209,7 @@ def _script(machine: Machine, image: Path) -> str:
     """Return the script of the first process in the machine's own process and mount namespaces."""
     disk, quote = machine.disk, shlex.quote
     layers = f"lowerdir={image},upperdir={disk / 'upper'},workdir={disk / 'work'}"
-    # systemd-nspawn stores its state in /run; this machine's state must end with the machine.
-    return f"""
-mkdir -p /run/systemd/nspawn
-mount -t tmpfs tmpfs /run/systemd/nspawn
-mount -t overlay overlay -o {quote(layers)} {quote(str(disk / "root"))}
-exec env SYSTEMD_NSPAWN_API_VFS_WRITABLE=network {shlex.join(_nspawn(machine))}
-"""
-
-
-def _nspawn(machine: Machine) -> list[str]:
-    return [
+    nspawn = [
         *("systemd-nspawn", "--quiet", "--boot", "--settings=no"),
         *(f"--directory={machine.disk / 'root'}", f"--machine={machine.directory.name}"),
         *("--register=no", "--keep-unit"),  # independent of the host's systemd
@@ -228,3 +218,10 @@ def _nspawn(machine: Machine) -> list[str]:
         f"--bind-ro={machine.disk / 'uuid'}:/sys/hypervisor/uuid",
         "ci.ds=Ec2",  # argument of its init, where cloud-init in a container looks for the kernel's command line
     ]
+    # systemd-nspawn stores its state in /run; this machine's state must end with the machine.
+    return f"""
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs tmpfs /run/systemd/nspawn
+mount -t overlay overlay -o {quote(layers)} {quote(str(disk / "root"))}
+exec env SYSTEMD_NSPAWN_API_VFS_WRITABLE=network {shlex.join(nspawn)}
+"""

@@ -153,14 +153,7 @@ def documents(identity: Mapping[str, Any]) -> dict[str, str]:
     if identity["spot_notice"]:
         found["spot/instance-action"] = json.dumps(identity["spot_notice"])
     result = {f"meta-data/{path}": str(value) for path, value in found.items()}
-    result["dynamic/instance-identity/document"] = json.dumps(_identity_document(identity))
-    if identity["user_data"]:
-        result["user-data"] = identity["user_data"]
-    return result
-
-
-def _identity_document(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+    document = {
         "accountId": identity["account_id"],
         "architecture": identity["architecture"],
         "availabilityZone": identity["availability_zone"],
@@ -169,9 +162,13 @@ def _identity_document(identity: Mapping[str, Any]) -> dict[str, Any]:
         "instanceType": identity["instance_type"],
         "pendingTime": identity["launch_time"],
         "privateIp": identity["private_ip"],
-        "region": identity["region"],
+        "region": region,
         "version": "2017-09-30",
     }
+    result["dynamic/instance-identity/document"] = json.dumps(document)
+    if identity["user_data"]:
+        result["user-data"] = identity["user_data"]
+    return result
 
 
 HOST = "127.0.0.1"

@@ -100,8 +100,14 @@ def check_policy(form: Form, now: datetime) -> None:
     Raises:
         RefusedError: the policy has expired, a condition is not met, or a field of the form has no condition.
     """
-    expires_at, conditions = _parsed(form.fields["policy"])
-    if now >= expires_at:
+    try:
+        document = json.loads(base64.b64decode(form.fields["policy"], validate=True))
+        expires_at, conditions = datetime.fromisoformat(document["expiration"]), document["conditions"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _invalid(f"Invalid Policy: {error!r}") from error
+    if not isinstance(conditions, list):
+        raise _invalid("Invalid Policy: conditions is no list")
+    if now >= (expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=UTC)):
         raise _denied("Invalid according to Policy: Policy expired.")
     covered = {_check_condition(form, condition) for condition in conditions}
     extra = [name for name in form.fields if name not in covered | _OUTSIDE_OF_POLICY]
@@ -136,17 +142,6 @@ def _check_field(form: Form, operator: str, name: str, wanted: Any) -> str:
         failed = json.dumps([operator, name, wanted])
         raise _denied(f"Invalid according to Policy: Policy Condition failed: {failed}")
     return field
-
-
-def _parsed(policy: str) -> tuple[datetime, list[Any]]:
-    try:
-        document = json.loads(base64.b64decode(policy, validate=True))
-        expires_at, conditions = datetime.fromisoformat(document["expiration"]), document["conditions"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise _invalid(f"Invalid Policy: {error!r}") from error
-    if not isinstance(conditions, list):
-        raise _invalid("Invalid Policy: conditions is no list")
-    return expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=UTC), conditions
 
 
 def _denied(message: str) -> RefusedError:
@@ -266,9 +261,7 @@ class PostObjects:
             headers = [("x-amz-request-id", elements["RequestId"]), ("Content-Type", "application/xml")]
             status = f"{error.status} {_REASONS[error.status]}"
             answer = DirectResponse(headers, _xml("Error", elements), status)
-        length = [] if answer.status.startswith("204") else [("Content-Length", str(len(answer.body)))]
-        start_response(answer.status, answer.headers + length)
-        return (answer.body,)
+        return answer.send(start_response)
 
     def _post(self, bucket: str, environ: dict[str, Any], boundary: str) -> DirectResponse:
         fields, content = parse(_body(environ), boundary)
