@@ -73,29 +73,6 @@ for _operation in (
     )(atomic)
 
 
-def is_json_value(attribute: Any) -> bool:
-    """Return True if a DynamoDB attribute value is JSON already, which all but binary values are."""
-    if type(attribute) is not dict or len(attribute) != 1:
-        return False
-    ((kind, value),) = attribute.items()
-    if kind in {"S", "N", "BOOL", "NULL", "SS", "NS"}:
-        return True
-    if kind == "L":
-        return all(map(is_json_value, value))
-    return kind == "M" and all(map(is_json_value, value.values()))
-
-
-@PATCHES.wrap(
-    "moto.core.serialize:JSONSerializer._serialize_type_structure", "tests each attribute value for ten types"
-)
-def pass_plain_attributes(original: Any, self: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:
-    """Serialize a structure as stock does; pass an attribute value that is already JSON."""
-    if shape.name == "AttributeValue" and key and is_json_value(value):
-        self._default_serialize(serialized, value, shape, key)
-    else:
-        original(self, serialized, value, shape, key)
-
-
 MAX_ITEM_BYTES = 405_000
 """Largest item in bytes, as in stock moto; AWS documents 400 KB."""
 

@@ -5,13 +5,11 @@ during a delete can be lost) and checks a long poll once a second.
 """
 
 import copy
-import json
 import math
 import random
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from moto.sqs import models
@@ -47,65 +45,63 @@ def end_long_polls() -> None:
         queue.close()
 
 
-def fast_queue(stock: Any) -> Any:
-    """Return a queue class with moto's attributes and policies, and messages in a `MessageQueue`."""
+class FastQueue(models.Queue):  # type: ignore[misc] # moto is untyped
+    """A queue with moto's attributes and policies, and messages in a `MessageQueue`."""
 
-    class FastQueue(stock):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.store: MessageQueue[Any] = MessageQueue(fifo=self.fifo_queue)
-            self.move_tasks: deque[MoveTask] = deque(maxlen=MAX_RESULTS)
-            _open_queues.add(self.store)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.store: MessageQueue[Any] = MessageQueue(fifo=self.fifo_queue)
+        self.move_tasks: deque[MoveTask] = deque(maxlen=MAX_RESULTS)
+        _open_queues.add(self.store)
 
-        attributes = property(lambda self: QueueAttributes(self))  # noqa: PLW0108 - defined below
-        approximate_number_of_messages = property(lambda self: approximate_counts(self.store).visible)
-        approximate_number_of_messages_delayed = property(lambda self: approximate_counts(self.store).delayed)
-        approximate_number_of_messages_not_visible = property(lambda self: approximate_counts(self.store).in_flight)
+    approximate_number_of_messages = property(lambda self: approximate_counts(self.store).visible)
+    approximate_number_of_messages_delayed = property(lambda self: approximate_counts(self.store).delayed)
+    approximate_number_of_messages_not_visible = property(lambda self: approximate_counts(self.store).in_flight)
 
-        def add_message(self, message: Any) -> None:
-            delay_seconds = max(0.0, (message.delayed_until - message.sent_timestamp) / 1000)
-            if not self.fifo_queue and _happens(fleet.switches.late_deliveries):
-                delay_seconds += fleet.switches.late_seconds
-            sent = self.store.send(
-                message.id,
-                message,
-                delay_seconds=delay_seconds,
-                group=message.group_id if self.fifo_queue else None,
-                deduplication_key=_deduplication_key(self, message),
-            )
-            message.id = sent.message_id
-            if self.fifo_queue:
-                message.sequence_number = sequence_number(sent.sequence)
+    def add_message(self, message: Any) -> None:
+        """Send a message; a duplicate gets the identity of the first message."""
+        delay_seconds = max(0.0, (message.delayed_until - message.sent_timestamp) / 1000)
+        if not self.fifo_queue and _happens(fleet.switches.late_deliveries):
+            delay_seconds += fleet.switches.late_seconds
+        key = None
+        if self.fifo_queue and message.deduplication_id is not None:
+            scope = message.group_id if self.deduplication_scope == "messageGroup" else ""
+            key = f"{scope} {message.deduplication_id}"
+        sent = self.store.send(
+            message.id,
+            message,
+            delay_seconds=delay_seconds,
+            group=message.group_id if self.fifo_queue else None,
+            deduplication_key=key,
+        )
+        message.id = sent.message_id
+        if self.fifo_queue:
+            message.sequence_number = sequence_number(sent.sequence)
 
-        def add_dead_letter(self, letter: StoredMessage[Any], source_arn: str) -> None:
-            message = copy.copy(letter.payload)
-            message.dead_letter_source_arn = source_arn
-            if self.fifo_queue:
-                message.deduplication_id = message.id
-            self.store.send(
-                letter.message_id,
-                message,
-                group=letter.group if self.fifo_queue else None,
-                receive_count=letter.receive_count,
-            )
+    def add_dead_letter(self, letter: StoredMessage[Any], source_arn: str) -> None:
+        """Store a dead letter of another queue."""
+        message = copy.copy(letter.payload)
+        message.dead_letter_source_arn = source_arn
+        if self.fifo_queue:
+            message.deduplication_id = message.id
+        self.store.send(
+            letter.message_id,
+            message,
+            group=letter.group if self.fifo_queue else None,
+            receive_count=letter.receive_count,
+        )
 
-        def delete_message(self, receipt_handle: str) -> None:
-            try:
-                self.store.delete(receipt_handle)
-            except MalformedReceiptError:
-                raise ReceiptHandleIsInvalid from None
-            except StaleReceiptError:
-                raise ExpiredReceiptError(receipt_handle) from None
-
-    FastQueue.__name__ = FastQueue.__qualname__ = "Queue"
-    return FastQueue
+    def delete_message(self, receipt_handle: str) -> None:
+        """Delete a message; fail with SQS's errors."""
+        try:
+            self.store.delete(receipt_handle)
+        except MalformedReceiptError:
+            raise ReceiptHandleIsInvalid from None
+        except StaleReceiptError:
+            raise ExpiredReceiptError(receipt_handle) from None
 
 
-def _deduplication_key(queue: Any, message: Any) -> str | None:
-    if not queue.fifo_queue or message.deduplication_id is None:
-        return None
-    scope = message.group_id if queue.deduplication_scope == "messageGroup" else ""
-    return f"{scope} {message.deduplication_id}"
+FastQueue.__name__ = FastQueue.__qualname__ = "Queue"
 
 
 class ExpiredReceiptError(ReceiptHandleIsInvalid):  # type: ignore[misc] # moto is untyped
@@ -119,39 +115,11 @@ class ExpiredReceiptError(ReceiptHandleIsInvalid):  # type: ignore[misc] # moto 
         )
 
 
-class QueueAttributes(Mapping[str, Any]):
-    """The attributes of a queue by GetQueueAttributes' names, computed on access."""
-
-    def __init__(self, queue: Any) -> None:
-        self._queue = queue
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the name of each attribute."""
-        yield from self._queue.BASE_ATTRIBUTES
-        if self._queue.fifo_queue:
-            yield from self._queue.FIFO_ATTRIBUTES
-        if self._queue.kms_master_key_id:
-            yield from self._queue.KMS_ATTRIBUTES
-
-    def __len__(self) -> int:
-        """Return the number of attributes."""
-        return sum(1 for _ in self)
-
-    def __getitem__(self, name: str) -> Any:
-        """Return one attribute; booleans and the redrive policy as the text that SQS answers."""
-        if name not in tuple(self):
-            raise KeyError(name)
-        value = getattr(self._queue, models.camelcase_to_underscores(name))
-        if isinstance(value, bool):
-            return str(value).lower()
-        return json.dumps(value) if name == "RedrivePolicy" and value else value
-
-
 PATCHES.append(
     Patch(
         "moto.sqs.models:Queue",
         ("name", "region", "account_id", "kwargs"),
-        fast_queue,
+        lambda _stock: FastQueue,
         "stores messages in a list that is read as a whole and changed without a lock",
     )
 )
