@@ -27,9 +27,7 @@ from services.clients import Clients as ProductClients
 from services.endpoint import APP_ID, Endpoint
 from services.s3 import Bucket
 from tests.support.cloud_clients import (
-    SPOT,
     CloudClients,
-    describe_instance,
     error_of,
     launch_instances,
     subnet_in,
@@ -67,13 +65,6 @@ def test_full_type_or_zone_leaves_capacity_in_another(cloud: LocalCloud, once: C
     assert len(launch_instances(ec2, MaxCount=3, InstanceType="c7a.xlarge")) == 3
 
 
-def test_spot_capacity_can_be_full_while_on_demand_is_free(cloud: LocalCloud, once: CloudClients) -> None:
-    ec2 = once("ec2")
-    cloud.set_switches(spot_capacity=0)
-    assert error_of(launch_instances, ec2, InstanceMarketOptions=SPOT) == ("InsufficientInstanceCapacity", 500)
-    assert len(launch_instances(ec2)) == 1
-
-
 @pytest.mark.parametrize(
     ("code", "status"),
     [("VcpuLimitExceeded", 400), ("MaxSpotInstanceCountExceeded", 400), ("RequestLimitExceeded", 503)],
@@ -103,18 +94,6 @@ def test_a_stopped_instance_is_not_started_either(cloud: LocalCloud, once: Cloud
     cloud.set_switches(capacity={})
     ec2.start_instances(InstanceIds=[instance_id])
     wait_for_state(ec2, instance_id, "stopped")
-
-
-def test_spot_instance_gets_its_notice_and_is_terminated(cloud: LocalCloud, clients: CloudClients) -> None:
-    ec2 = clients("ec2")
-    cloud.set_switches(spot_notice_after_seconds=0.1, spot_notice_seconds=0.2)
-    (spot,) = launch_instances(ec2, InstanceMarketOptions=SPOT)
-    (on_demand,) = launch_instances(ec2)
-    wait_for_state(ec2, spot, "terminated")
-    assert cloud.control("GET", f"instances/{spot}")["spot_notice"]["action"] == "terminate"
-    assert describe_instance(ec2, spot)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
-    wait_for_state(ec2, on_demand, "running")
-    assert cloud.control("GET", f"instances/{on_demand}")["spot_notice"] is None
 
 
 def test_counts_of_a_queue_are_late_or_wrong(cloud: LocalCloud, clients: CloudClients) -> None:

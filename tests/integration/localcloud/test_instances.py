@@ -24,7 +24,6 @@ from tests.support.cloud_clients import (
     state_of_instance,
     subnet_in,
     wait_for_state,
-    wait_until_all_ended,
 )
 from tests.support.waiting import wait_until
 
@@ -152,14 +151,6 @@ def test_user_data_that_is_no_script_fails_the_boot_with_the_reason(clients: Clo
     assert "boot failed" in ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]
 
 
-def test_two_launches_with_one_token_give_one_instance(clients: CloudClients) -> None:
-    ec2 = clients("ec2")
-    first = launch_instances(ec2, ClientToken="decision-1", MaxCount=2)
-    assert launch_instances(ec2, ClientToken="decision-1", MaxCount=2) == first
-    assert len(first) == 2
-    assert not set(launch_instances(ec2, ClientToken="decision-2")) & set(first)
-
-
 def test_a_token_is_refused_once_its_instances_have_been_terminated(clients: CloudClients) -> None:
     ec2 = clients("ec2")
     first, second = launch_instances(ec2, ClientToken="decision-4", MaxCount=2)
@@ -185,19 +176,6 @@ def test_a_launch_whose_reply_is_lost_is_retried_and_gives_exactly_one_instance(
     (instance_id,) = launch_instances(ec2, ClientToken="lost")
     instances = [i for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
     assert [i["InstanceId"] for i in instances if i["ClientToken"] == "lost"] == [instance_id]
-
-
-def test_max_count_instances_start_and_min_count_is_the_least(cloud: LocalCloud, clients: CloudClients) -> None:
-    ec2 = clients("ec2")
-    assert len(launch_instances(ec2, MinCount=1, MaxCount=3)) == 3
-    wait_until_all_ended(ec2)
-    cloud.set_switches(max_instances=2)
-    assert len(launch_instances(ec2, MinCount=1, MaxCount=3)) == 2
-    with pytest.raises(ClientError, match="InsufficientInstanceCapacity"):
-        launch_instances(ec2)
-    cloud.set_switches(max_instances=4)
-    with pytest.raises(ClientError, match="InsufficientInstanceCapacity"):
-        launch_instances(ec2, MinCount=3, MaxCount=3)
 
 
 def test_an_instance_runs_once_its_boot_delay_is_over(cloud: LocalCloud, clients: CloudClients) -> None:
@@ -314,24 +292,12 @@ def test_a_worker_gets_everything_from_its_template(clients: CloudClients, name:
     assert ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"] == "works\n"
 
 
-def test_latest_version_applies_if_requested_and_the_call_wins(clients: CloudClients, name: str) -> None:
-    ec2 = clients("ec2")
-    template_id = create(ec2, name)
-    changed = {"InstanceType": "c7a.xlarge", "ImageId": "ami-12c6146b"}
-    ec2.create_launch_template_version(LaunchTemplateName=name, LaunchTemplateData=changed)
-    latest = {"LaunchTemplateId": template_id, "Version": "$Latest"}
-    assert launch_from_template(ec2, name, LaunchTemplate=latest)[0]["InstanceType"] == "c7a.xlarge"
-    (default,) = launch_from_template(ec2, name)
-    assert default["InstanceType"] == "c7a.large"
-    assert "InstanceLifecycle" not in describe_instance(ec2, default["InstanceId"])
-    assert launch_from_template(ec2, name, InstanceType="c7a.2xlarge")[0]["InstanceType"] == "c7a.2xlarge"
-
-
 def test_network_interfaces_of_a_template_bring_subnet_and_groups(clients: CloudClients, name: str) -> None:
     ec2 = clients("ec2")
     group, subnet = security_group(ec2, name), subnet_in(ec2, "us-east-1c")
     create(ec2, name, NetworkInterfaces=[{"DeviceIndex": 0, "SubnetId": subnet, "Groups": [group]}])
     (launched,) = launch_from_template(ec2, name)
+    assert "InstanceLifecycle" not in launched
     assert (launched["SubnetId"], launched["Placement"]["AvailabilityZone"]) == (subnet, "us-east-1c")
     assert [one["GroupId"] for one in launched["SecurityGroups"]] == [group]
     for parameters in ({"SubnetId": subnet}, {"SecurityGroupIds": [group]}):
