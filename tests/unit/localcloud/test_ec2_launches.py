@@ -1,14 +1,11 @@
 """Launches: launch templates, capacity, idempotency, EC2's errors, and machine images."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
-from moto import mock_aws
 from moto.core.types import Base64EncodedString
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.launch_templates import LaunchTemplateBackend
@@ -22,7 +19,6 @@ from localcloud.ec2.launches import (
     count_to_start,
     with_template,
 )
-from localcloud.patches import apply_patches
 
 KEY = ("account", "region", "token")
 RESERVATION = SimpleNamespace(instances=[SimpleNamespace(state="running"), SimpleNamespace(state="terminated")])
@@ -228,14 +224,6 @@ def test_a_launch_is_for_a_type_in_the_zone_of_its_subnet(parameters: dict[str, 
     subnets = {"subnet-b": SimpleNamespace(availability_zone="us-east-1b")}
     backend = SimpleNamespace(region_name="us-east-1", get_subnet=subnets.__getitem__)
     assert capacity_pool_of(backend, parameters) == place
-
-
-@pytest.fixture
-def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-    apply_patches("ec2")
-    with mock_aws():
-        yield boto3.client("ec2", "us-east-1")
 
 
 @pytest.fixture
