@@ -22,7 +22,7 @@ from botocore.exceptions import (
 )
 
 from localcloud.faults import processes_of
-from localcloud.launch import LocalCloud, LocalCloudError
+from localcloud.launch import LocalCloud
 from services.clients import Clients as ProductClients
 from services.endpoint import APP_ID, Endpoint
 from services.s3 import Bucket
@@ -112,20 +112,6 @@ def test_counts_of_a_queue_are_late_or_wrong(cloud: LocalCloud, clients: CloudCl
         assert counts(names) == [3, 2, 0]
         assert counts(names, stale_count_seconds=600) == [0, 0, 0]
         assert counts(names, count_factor=3) == [9, 6, 0]
-
-
-@pytest.mark.parametrize(
-    ("switches", "problem"),
-    [
-        ({"capacity": 3}, r"capacity=3: must be whole numbers by instance type"),
-        ({"speed": 3}, r"unknown switches.*boot_delay_seconds"),
-    ],
-)
-def test_invalid_switch_is_rejected_over_the_wire(cloud: LocalCloud, switches: dict[str, Any], problem: str) -> None:
-    before = cloud.control("GET", "switches")
-    with pytest.raises(LocalCloudError, match=problem):
-        cloud.set_switches(**switches)
-    assert cloud.control("GET", "switches") == before
 
 
 def queue_of(sqs: Any, *, fifo: bool = False) -> str:

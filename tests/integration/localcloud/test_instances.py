@@ -209,7 +209,7 @@ def test_a_stuck_boot_is_running_without_a_process_and_can_be_terminated(
     wait_for_state(ec2, instance_id, "terminated")
 
 
-def test_an_unknown_instance_is_404_at_the_control_endpoint(cloud: LocalCloud) -> None:
+def test_error_of_the_control_endpoint_is_raised(cloud: LocalCloud) -> None:
     with pytest.raises(LocalCloudError, match="no instance i-404 was launched here"):
         cloud.control("GET", "instances/i-404")
 

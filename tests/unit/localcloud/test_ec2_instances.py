@@ -1,4 +1,4 @@
-"""Instances: their life between the API and the hypervisor, capacity, and DescribeInstances as of a while ago."""
+"""Instances: their life by API and control endpoint, capacity, and DescribeInstances as of a while ago."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from werkzeug.test import Client
 
+from localcloud.access_keys import owner_key
+from localcloud.control import ControlApplication
 from localcloud.ec2 import fleet as fleets
 from localcloud.ec2.fleet import CapacityPool, Fleet, InstanceActions, UnknownInstanceError, free_capacity
 from localcloud.ec2.instances import CONSOLE_BYTES, console_tail
@@ -257,6 +260,68 @@ def test_every_limit_that_bears_on_a_place_must_leave_room(
 ) -> None:
     used = [LARGE, XLARGE, LARGE_IN_B, SPOT]
     assert free_capacity(Switches(**switches), used, wanted) == left
+
+
+@pytest.fixture
+def control() -> Callable[..., tuple[int, Any]]:
+    """A client of the control endpoint of a fleet with one pending instance; it returns status and JSON."""
+    client = Client(ControlApplication(fleet_of(Instance())))
+
+    def call(method: str, path: str, body: Any = None, authorization: str | None = None) -> tuple[int, Any]:
+        headers = {"Authorization": owner_key().control_authorization if authorization is None else authorization}
+        answer = client.open(f"/_embedded/{path}", method=method, headers=headers, json=body)
+        return answer.status_code, answer.json
+
+    return call
+
+
+def test_instance_lives_by_the_reports_and_notices_of_the_control_endpoint(
+    control: Callable[..., tuple[int, Any]],
+) -> None:
+    epoch = control("GET", "health")[1]["epoch"]
+    revision = control("GET", "instances")[1]["revision"]
+    event = {"event": "running", "generation": 1, "console": "/console"}
+    assert control("POST", "instances/i-1/events", event) == (200, {})
+    changed = control("GET", f"instances?since={revision}&epoch={epoch}&wait=9")[1]
+    assert (changed["instances"][0]["state"], changed["revision"] > revision) == ("running", True)
+    assert control("GET", f"instances?since={changed['revision']}&epoch=another&wait=9")[1] == changed
+    assert control("PUT", "instances/i-1/spot-notice", {"seconds": 9}) == (200, {})
+    assert control("POST", "instances/i-1/events", {"event": "ended", "generation": 1}) == (200, {})
+    assert control("GET", "instances")[1]["instances"] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "error"),
+    [
+        ("GET", "instances/i-404", None, 404, "no instance i-404 was launched here"),
+        ("GET", "instances/i-404/credentials", None, 404, "no instance i-404 was launched here"),
+        ("GET", "absent", None, 404, "404 Not Found"),
+        ("GET", "decisions", None, 404, "policies are not enforced; the switch enforce_iam turns that on"),
+        ("POST", "health", None, 405, "405 Method Not Allowed"),
+        ("POST", "instances/i-1/events", {"event": "running"}, 400, "KeyError: 'generation'"),
+        ("POST", "instances/i-1/events", {"event": "born", "generation": 1}, 400, "must be running or ended"),
+        ("PUT", "instances/i-1/spot-notice", ["now"], 400, "the body must be a JSON object"),
+        ("PUT", "switches", {"capacity": 3}, 400, "capacity=3: must be whole numbers by instance type"),
+        ("PUT", "switches", {"speed": 3}, 400, "unknown switches ['speed']; there are"),
+    ],
+)
+def test_control_endpoint_names_what_is_wrong(
+    control: Callable[..., tuple[int, Any]], method: str, path: str, body: Any, status: int, error: str
+) -> None:
+    before = control("GET", "switches")
+    found = control(method, path, body)
+    assert (found[0], error in found[1]["error"]) == (status, True)
+    assert control("GET", "switches") == before
+
+
+def test_control_endpoint_has_switches_calls_and_mail_for_its_token_only(
+    control: Callable[..., tuple[int, Any]],
+) -> None:
+    assert control("PUT", "switches", {"max_instances": 3})[1] == control("GET", "switches")[1]
+    assert control("GET", "switches")[1]["max_instances"] == 3
+    assert set(control("GET", "calls")[1]) == {"calls", "items", "faults"}
+    assert control("GET", "mail")[0] == 200
+    assert control("GET", "mail", authorization="Bearer guessed")[0] == 401
 
 
 DEBIAN = "ami-0deb1a12000000002"

@@ -75,7 +75,7 @@ class StandardQueue(RuleBasedStateMachine):
     def in_flight(self, name: str) -> bool:
         return not self.is_visible(name) and self.known[name].receives > 0
 
-    @rule(delay=st.sampled_from([0, 0, 5]), group=st.sampled_from("ab"))
+    @rule(delay=st.sampled_from([0, 0, 5]), group=st.sampled_from("aab"))
     def send(self, delay: int, group: str) -> None:
         sent = self.queue.send(f"{self.sequence}", group, delay_seconds=delay, group=group if self.fifo else None)
         assert sent.sequence > self.sequence
@@ -89,7 +89,7 @@ class StandardQueue(RuleBasedStateMachine):
         fresh = [n for n in names if not self.known[n].receives and not self.known[n].is_delayed]
         assert fresh == sorted(fresh, key=int)
 
-    @rule(limit=st.integers(1, 4), visibility=st.sampled_from([0, 30]))
+    @rule(limit=st.integers(1, 4), visibility=st.sampled_from([0, 30, 30]))
     def receive(self, limit: int, visibility: int) -> None:
         deliveries = self.queue.receive(limit, visibility)
         self.check_received([delivery.message_id for delivery in deliveries], limit)
@@ -109,7 +109,7 @@ class StandardQueue(RuleBasedStateMachine):
     @precondition(lambda self: self.receipts)
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
-        name, receipt = data.draw(st.sampled_from(self.receipts))
+        name, receipt = data.draw(st.sampled_from(self.receipts[-5:]))
         if name in self.known and (error := self.error_of_delete(name, receipt)):
             with pytest.raises(error):
                 self.queue.delete(receipt)
@@ -121,7 +121,7 @@ class StandardQueue(RuleBasedStateMachine):
     @precondition(lambda self: self.receipts)
     @rule(data=st.data(), seconds=st.sampled_from([0, 60]))
     def change_visibility(self, data: st.DataObject, seconds: int) -> None:
-        name, receipt = data.draw(st.sampled_from(self.receipts))
+        name, receipt = data.draw(st.sampled_from(self.receipts[-5:]))
         if name not in self.known or self.known[name].receipt != receipt:
             with pytest.raises(StaleReceiptError):
                 self.queue.change_visibility(receipt, seconds)
@@ -169,7 +169,7 @@ class FifoQueue(StandardQueue):
 
 
 for _machine in (StandardQueue, FifoQueue):
-    _machine.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+    _machine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestStandardQueue, TestFifoQueue = StandardQueue.TestCase, FifoQueue.TestCase
 
 
@@ -201,6 +201,17 @@ def test_a_message_older_than_the_retention_period_is_dropped(queue: MessageQueu
     clock.now += 61
     queue.send("b", "new")
     assert [d.payload for d in queue.receive(10, 30, retention_seconds=60)] == ["new"]
+
+
+def test_fifo_group_is_blocked_by_a_later_message_in_flight(clock: ManualClock) -> None:
+    fifo: MessageQueue[str] = MessageQueue(fifo=True, clock=clock, wall=clock)
+    for number in "012":
+        fifo.send(number, number, group="a")
+    first, _second = fifo.receive(2, 30)
+    fifo.change_visibility(first.receipt_handle, 0)
+    assert fifo.receive(10, 30) == []
+    clock.now += 31
+    assert [delivery.payload for delivery in fifo.receive(10, 30)] == ["0", "1", "2"]
 
 
 def test_duplicate_is_dropped_within_five_minutes_and_new_after_them(clock: ManualClock) -> None:
