@@ -26,6 +26,7 @@ from moto.dynamodb.exceptions import ItemSizeTooLarge
 from moto.dynamodb.models.dynamo_type import DynamoType, LimitedSizeDict
 from moto.dynamodb.models.table import RESULT_SIZE_LIMIT
 from moto.dynamodb.responses import DynamoHandler
+from moto.dynamodb.responses import dynamo_to_dict as stock_to_dict
 from werkzeug.exceptions import HTTPException
 
 from localcloud.dispatch import DirectRequest, DirectResponse, json_answer
@@ -79,16 +80,17 @@ MAX_ITEM_BYTES = 405_000
 _BYTES_A_CHARACTER = 4
 
 
-@PATCHES.wrap(f"{_DYNAMO_TYPE}.size", "makes seven tests of a text before it measures it")
-def size(original: Any, self: Any) -> int:
+# Replaced, not wrapped: they are called for each attribute of each item.
+_stock_size, _stock_value = DynamoType.size, inspect.getattr_static(DynamoType, "cast_value").fget
+
+
+@PATCHES.replace(f"{_DYNAMO_TYPE}.size", "makes seven tests of a text before it measures it")
+def size(self: Any) -> int:
     """Return the size of a value in bytes."""
     value = self.value
     if type(value) is str and value.isascii() and self.type in {"S", "N"}:
         return len(value)
-    return original(self)  # type: ignore[no-any-return]
-
-
-_stock_value = inspect.getattr_static(DynamoType, "cast_value").fget
+    return _stock_size(self)  # type: ignore[no-any-return]
 
 
 @PATCHES.replace(f"{_DYNAMO_TYPE}.cast_value", "makes five tests of a text before it returns it")
@@ -117,17 +119,17 @@ def init(self: Any, hash_key: Any, range_key: Any, attrs: dict[str, Any]) -> Non
         raise ItemSizeTooLarge
 
 
-@PATCHES.wrap("moto.dynamodb.responses:dynamo_to_dict", "tests whether each text is a date")
-def to_dict(original: Any, obj: Any) -> Any:
+@PATCHES.replace("moto.dynamodb.responses:dynamo_to_dict", "tests whether each text is a date")
+def to_dict(obj: Any) -> Any:
     """Return the members of an answer as plain JSON."""
     kind = type(obj)
     if kind is DynamoType and obj.type in _JSON_AS_IT_IS:
         return {obj.type: obj.value}
     if kind is dict or kind is LimitedSizeDict:
-        return {name: to_dict(original, member) for name, member in obj.items()}
+        return {name: to_dict(member) for name, member in obj.items()}
     if kind is list:
-        return [to_dict(original, member) for member in obj]
-    return obj if kind is str or kind is int else original(obj)
+        return [to_dict(member) for member in obj]
+    return obj if kind is str or kind is int else stock_to_dict(obj)
 
 
 _JSON_AS_IT_IS = frozenset({"S", "N", "BOOL", "NULL"})
