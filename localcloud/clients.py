@@ -8,6 +8,7 @@ import functools
 import http.client
 import json
 import threading
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,13 +27,7 @@ class NotLaunchedError(LookupError):
 
 @dataclass(frozen=True)
 class InstanceWork:
-    """An instance that is not terminated, as the control endpoint lists it for the hypervisor.
-
-    Attributes:
-        generation: number of its boots.
-        stuck: whether this boot never starts a process.
-        boot_delay_seconds: from the launch to the start of the process.
-    """
+    """An instance that is not terminated, as the control endpoint lists it: see `ec2.fleet.LaunchedInstance`."""
 
     id: str
     state: str
@@ -44,9 +39,7 @@ class InstanceWork:
 class ControlClient:
     """Calls the control endpoint over one kept-alive connection. Not thread-safe.
 
-    Args:
-        endpoint_url: the cloud's URL.
-        timeout_seconds: for each answer, in addition to the wait time of a long poll.
+    The time limit for each answer is in addition to the wait time of a long poll.
     """
 
     def __init__(self, endpoint_url: str, timeout_seconds: float = 10.0) -> None:
@@ -73,24 +66,21 @@ class ControlClient:
 
     def _call(self, method: str, path: str, body: str | None, wait_seconds: float) -> dict[str, Any]:
         try:
-            status, answer = self._exchange(method, path, body, wait_seconds)
+            self._connection.timeout = self._timeout + wait_seconds
+            if self._connection.sock is not None:
+                self._connection.sock.settimeout(self._connection.timeout)
+            headers = {"Authorization": owner_key().control_authorization}
+            self._connection.request(method, f"/_embedded/{path}", body, headers)
+            response = self._connection.getresponse()
+            answer: dict[str, Any] = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._connection.close()
             raise CloudUnreachableError(f"{method} /_embedded/{path}: {error!r}") from error
-        if status == http.HTTPStatus.NOT_FOUND:
+        if response.status == http.HTTPStatus.NOT_FOUND:
             raise NotLaunchedError(answer.get("error", path))
-        if status != http.HTTPStatus.OK:
-            raise CloudUnreachableError(f"{method} /_embedded/{path}: {status} {answer.get('error')}")
+        if response.status != http.HTTPStatus.OK:
+            raise CloudUnreachableError(f"{method} /_embedded/{path}: {response.status} {answer.get('error')}")
         return answer
-
-    def _exchange(self, method: str, path: str, body: str | None, wait_seconds: float) -> tuple[int, dict[str, Any]]:
-        self._connection.timeout = self._timeout + wait_seconds
-        if self._connection.sock is not None:
-            self._connection.sock.settimeout(self._connection.timeout)
-        headers = {"Authorization": owner_key().control_authorization}
-        self._connection.request(method, f"/_embedded/{path}", body, headers)
-        response = self._connection.getresponse()
-        return response.status, json.loads(response.read())
 
 
 def mails(endpoint_url: str) -> list[Mail]:
@@ -99,11 +89,8 @@ def mails(endpoint_url: str) -> list[Mail]:
     Raises:
         CloudUnreachableError: no answer, or an error.
     """
-    client = ControlClient(endpoint_url)
-    try:
+    with closing(ControlClient(endpoint_url)) as client:
         return [Mail(**mail) for mail in client.get("mail")["mail"]]
-    finally:
-        client.close()
 
 
 class Loopback:

@@ -37,97 +37,92 @@ from localcloud.options import InvalidSwitchError
 MAX_POLL_SECONDS = 60.0
 
 
+_ONE = "/_embedded/instances/<instance_id>"
+
+_ROUTES = Map(
+    [
+        Rule("/_embedded/health", endpoint="health", methods=["GET"]),
+        Rule("/_embedded/instances", endpoint="instances", methods=["GET"]),
+        Rule(_ONE, endpoint="identity", methods=["GET"]),
+        Rule(f"{_ONE}/credentials", endpoint="credentials", methods=["GET"]),
+        Rule(f"{_ONE}/events", endpoint="event", methods=["POST"]),
+        Rule(f"{_ONE}/spot-notice", endpoint="spot notice", methods=["PUT"]),
+        Rule("/_embedded/calls", endpoint="calls", methods=["GET"]),
+        Rule("/_embedded/decisions", endpoint="decisions", methods=["GET"]),
+        Rule("/_embedded/mail", endpoint="mail", methods=["GET"]),
+        Rule("/_embedded/switches", endpoint="switches", methods=["GET", "PUT"]),
+    ]
+)
+
+
 class ControlApplication:
     """WSGI application of the control endpoint over one fleet."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        one = "/_embedded/instances/<instance_id>"
-        self._routes = Map(
-            [
-                Rule("/_embedded/health", endpoint=self._health, methods=["GET"]),
-                Rule("/_embedded/instances", endpoint=self._instances, methods=["GET"]),
-                Rule(one, endpoint=self._describe, methods=["GET"]),
-                Rule(f"{one}/credentials", endpoint=self._credentials, methods=["GET"]),
-                Rule(f"{one}/events", endpoint=self._event, methods=["POST"]),
-                Rule(f"{one}/spot-notice", endpoint=self._spot_notice, methods=["PUT"]),
-                Rule("/_embedded/calls", endpoint=self._calls, methods=["GET"]),
-                Rule("/_embedded/decisions", endpoint=self._decisions, methods=["GET"]),
-                Rule("/_embedded/mail", endpoint=self._mail, methods=["GET"]),
-                Rule("/_embedded/switches", endpoint=self._switches, methods=["GET", "PUT"]),
-            ]
-        )
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request in JSON: 401 without the token, 404 for unknown ids, 400 for invalid input."""
-        expected = owner_key().control_authorization
-        if not hmac.compare_digest(environ.get("HTTP_AUTHORIZATION", "").encode(), expected.encode()):
-            refusal = _json({"error": "the bearer token of this cloud is missing or wrong"}, 401)
-            return refusal(environ, start_response)
-        return self._answer(Request(environ))(environ, start_response)
-
-    def _answer(self, request: Request) -> Response:
+        expected, request, status = owner_key().control_authorization, Request(environ), 200
+        result: dict[str, Any]
         try:
-            endpoint, values = self._routes.bind_to_environ(request.environ).match()
-            return _json(endpoint(request, **values))
+            if not hmac.compare_digest(environ.get("HTTP_AUTHORIZATION", "").encode(), expected.encode()):
+                result, status = {"error": "the bearer token of this cloud is missing or wrong"}, 401
+            else:
+                endpoint, values = _ROUTES.bind_to_environ(environ).match()
+                answer = self._answer_about_instance if values else self._answer_about_cloud
+                result = answer(endpoint, request, **values)
         except UnknownInstanceError as error:
-            return _json({"error": str(error)}, 404)
+            result, status = {"error": str(error)}, 404
         except (InvalidSwitchError, ValueError, KeyError) as error:
-            return _json({"error": f"{type(error).__name__}: {error}"}, 400)
+            result, status = {"error": f"{type(error).__name__}: {error}"}, 400
         except HTTPException as error:
-            return _json({"error": str(error)}, error.code or 500)
+            result, status = {"error": str(error)}, error.code or 500
+        return Response(json.dumps(result), status, content_type="application/json")(environ, start_response)
 
-    def _health(self, _request: Request) -> dict[str, Any]:
-        return {"epoch": self._fleet.epoch}
+    def _answer_about_cloud(self, endpoint: str, request: Request) -> dict[str, Any]:
+        fleet = self._fleet
+        match endpoint:
+            case "instances":
+                since = request.args.get("since", -1, int) if request.args.get("epoch") == fleet.epoch else -1
+                wait = min(request.args.get("wait", 0.0, float), MAX_POLL_SECONDS)
+                revision, work = fleet.wait_for_work(since, wait)
+                return {"epoch": fleet.epoch, "revision": revision, "instances": [asdict(w) for w in work]}
+            case "calls":
+                return {**call_counter.figures(), "faults": fleet.call_faults.figures()}
+            case "decisions":
+                if not fleet.switches.enforce_iam:
+                    raise NotFound("policies are not enforced; the switch enforce_iam turns that on")
+                from localcloud.iam.authorizer import decision_record
 
-    def _instances(self, request: Request) -> dict[str, Any]:
-        wait = min(request.args.get("wait", 0.0, float), MAX_POLL_SECONDS)
-        same_cloud = request.args.get("epoch") == self._fleet.epoch
-        since = request.args.get("since", -1, int) if same_cloud else -1
-        revision, work = self._fleet.wait_for_work(since, wait)
-        return {"epoch": self._fleet.epoch, "revision": revision, "instances": [asdict(w) for w in work]}
+                return {"decisions": decision_record.rows()}
+            case "mail":
+                return {"mail": [asdict(mail) for mail in mailbox.mails()]}
+            case "switches":
+                if request.method == "PUT":
+                    fleet.set_switches(fleet.switches.changed(_body(request)))
+                return asdict(fleet.switches)
+            case _:
+                return {"epoch": fleet.epoch}
 
-    def _describe(self, _request: Request, instance_id: str) -> dict[str, Any]:
-        return describe_identity(self._fleet.find(instance_id))
-
-    def _credentials(self, _request: Request, instance_id: str) -> dict[str, Any]:
-        return role_credentials(self._fleet.find(instance_id).instance)
-
-    def _event(self, request: Request, instance_id: str) -> dict[str, Any]:
-        report = _body(request)
-        event, generation, console = report["event"], int(report["generation"]), report.get("console")
+    def _answer_about_instance(self, endpoint: str, request: Request, instance_id: str) -> dict[str, Any]:
+        if endpoint == "identity":
+            return describe_identity(self._fleet.find(instance_id))
+        if endpoint == "credentials":
+            return role_credentials(self._fleet.find(instance_id).instance)
+        body = _body(request)
+        if endpoint == "spot notice":
+            seconds = float(body.get("seconds", 120))
+            self._fleet.give_spot_notice(instance_id, body.get("action", "terminate"), seconds)
+            return {}
+        event, generation, console = body["event"], int(body["generation"]), body.get("console")
         if event == "running":
             self._fleet.report_running(instance_id, generation, console)
         elif event == "ended":
-            self._fleet.report_ended(instance_id, generation, failed=report.get("failed"), console=console)
+            self._fleet.report_ended(instance_id, generation, failed=body.get("failed"), console=console)
         else:
             raise ValueError(f"event {event!r}: must be running or ended")
         return {}
-
-    def _spot_notice(self, request: Request, instance_id: str) -> dict[str, Any]:
-        notice = _body(request)
-        self._fleet.give_spot_notice(
-            instance_id, notice.get("action", "terminate"), float(notice.get("seconds", 120))
-        )
-        return {}
-
-    def _calls(self, _request: Request) -> dict[str, Any]:
-        return {**call_counter.figures(), "faults": self._fleet.call_faults.figures()}
-
-    def _decisions(self, _request: Request) -> dict[str, Any]:
-        if not self._fleet.switches.enforce_iam:
-            raise NotFound("policies are not enforced; the switch enforce_iam turns that on")
-        from localcloud.iam.authorizer import decision_record
-
-        return {"decisions": decision_record.rows()}
-
-    def _mail(self, _request: Request) -> dict[str, Any]:
-        return {"mail": [asdict(mail) for mail in mailbox.mails()]}
-
-    def _switches(self, request: Request) -> dict[str, Any]:
-        if request.method == "PUT":
-            self._fleet.set_switches(self._fleet.switches.changed(_body(request)))
-        return asdict(self._fleet.switches)
 
 
 def _body(request: Request) -> dict[str, Any]:
@@ -135,10 +130,6 @@ def _body(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ValueError("the body must be a JSON object")  # noqa: TRY004 - answered as 400
     return body
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(json.dumps(value), status, content_type="application/json")
 
 
 SESSION_SECONDS = 6 * 3600

@@ -15,7 +15,7 @@ import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 from xml.sax.saxutils import escape
@@ -63,12 +63,7 @@ call_counter = CallCounter()
 
 
 class CountedCalls:
-    """WSGI middleware that counts each signed request.
-
-    Args:
-        aws: answers the requests.
-        counted: the counter.
-    """
+    """WSGI middleware that counts each signed request, which `aws` answers."""
 
     def __init__(self, aws: WsgiApp, counted: CallCounter) -> None:
         self._aws, self._counted = aws, counted
@@ -76,7 +71,9 @@ class CountedCalls:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
         if service := service_of(environ):
-            kinds = _kinds(environ) if service == "dynamodb" else ()
+            kinds: list[str] = []
+            if service == "dynamodb" and environ.get("CONTENT_LENGTH", "").isdigit():  # our clients send no chunks
+                kinds = [kind.decode() for kind in _ITEM.findall(read_body(environ))]
             self._counted.record(service, operation_of(service, environ), kinds)
         return self._aws(environ, start_response)
 
@@ -93,14 +90,6 @@ def operation_of(service: str, environ: dict[str, Any]) -> str:
     if service == "s3" and environ["REQUEST_METHOD"] == "GET" and "list-type=" in environ.get("QUERY_STRING", ""):
         return "LIST"
     return target or str(environ["REQUEST_METHOD"])
-
-
-def _kinds(environ: dict[str, Any]) -> list[str]:
-    if not (length := environ.get("CONTENT_LENGTH", "")).isdigit():
-        return []  # in chunks, which our clients do not send
-    body: bytes = environ["wsgi.input"].read(int(length))
-    environ["wsgi.input"] = io.BytesIO(body)
-    return [kind.decode() for kind in _ITEM.findall(body)]
 
 
 JSON_TYPE = "application/x-amz-json-1.0"
@@ -128,6 +117,12 @@ class DirectResponse:
     headers: list[tuple[str, str]]
     body: bytes = b""
     status: str = "200 OK"
+
+    def send(self, start_response: Any) -> Iterable[bytes]:
+        """Begin the answer of a WSGI application, and return its body."""
+        length = [] if self.status.startswith("204") else [("Content-Length", str(len(self.body)))]
+        start_response(self.status, self.headers + length)
+        return (self.body,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +154,7 @@ class DirectRequest:
 
 
 class DirectCalls:
-    """WSGI middleware that answers plain calls itself.
-
-    Args:
-        stock: answers all other calls.
-    """
+    """WSGI middleware that answers plain calls itself; `stock` answers all other calls."""
 
     def __init__(self, stock: WsgiApp) -> None:
         self._stock = stock
@@ -172,11 +163,7 @@ class DirectCalls:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
         answer = self._answer(environ)
-        if answer is None:
-            return self._stock(environ, start_response)
-        length = [] if answer.status.startswith("204") else [("Content-Length", str(len(answer.body)))]
-        start_response(answer.status, answer.headers + length)
-        return (answer.body,)
+        return self._stock(environ, start_response) if answer is None else answer.send(start_response)
 
     def _answer(self, environ: dict[str, Any]) -> DirectResponse | None:
         scope = _DIRECT_SCOPE.match(environ.get("HTTP_AUTHORIZATION", ""))
@@ -236,9 +223,6 @@ class CachedDispatcher:
     Stock moto takes one lock for each request, and while it holds the lock, it lists a directory, stats some 190
     files and tries up to 200 patterns: 71% of the server's samples were there. The result depends only on the
     request's credential scope for `CACHED_SERVICES`; stock moto looks up the application of any other request.
-
-    Args:
-        stock: moto's ``DomainDispatcherApplication`` or an equivalent.
     """
 
     def __init__(self, stock: Any) -> None:
@@ -291,9 +275,6 @@ def stock_dispatcher() -> Any:
     return DomainDispatcherApplication(create_patched)
 
 
-_XML = ("Content-Type", "text/xml")
-
-
 class ErrorReason(Enum):
     """The reason of an error, with the error code of S3, EC2, the Query protocol and the JSON protocol.
 
@@ -331,46 +312,28 @@ def error_response(environ: dict[str, Any], service: str, reason: ErrorReason, m
     S3, EC2 and the Query protocol answer 403, each in its own XML, and the JSON protocol 400, with the code in the
     body. SQS, which used the Query protocol before, also has that code in a header and answers 403.
     """
-    answer = _protocol_error(environ, service, reason, message)
-    return replace(answer, status=reason.status(service) or answer.status)
-
-
-def _protocol_error(environ: dict[str, Any], service: str, reason: ErrorReason, message: str) -> DirectResponse:
     s3, ec2, query, in_json = reason.value
+    status = reason.status(service) or "403 Forbidden"
+    headers, text, identity = [("Content-Type", "text/xml")], escape(message), request_id()
     if "HTTP_X_AMZ_TARGET" in environ:
-        if service == "sqs" and reason is ErrorReason.DENIED:
-            return _json_error("com.amazonaws.sqs#AccessDenied", message, "AccessDenied")
-        return _json_error(f"com.amazon.coral.service#{in_json}", message, query if service == "sqs" else None)
-    if service == "s3":
-        return _s3_error(environ, s3, message)
-    return _ec2_error(ec2, message) if service == "ec2" else _query_error(query, message)
-
-
-def _json_error(kind: str, message: str, query_code: str | None) -> DirectResponse:
-    headers = [("Content-Type", "application/x-amz-json-1.0"), ("x-amzn-RequestId", request_id())]
-    headers += [("x-amzn-query-error", f"{query_code};Sender")] if query_code else []
-    body = json.dumps({"__type": kind, "message": message, "Message": message}).encode()
-    return DirectResponse(headers, body, "403 Forbidden" if query_code else "400 Bad Request")
-
-
-def _s3_error(environ: dict[str, Any], code: str, message: str) -> DirectResponse:
-    identity = request_id()
-    error = f"<Code>{code}</Code><Message>{escape(message)}</Message><RequestId>{identity}</RequestId>"
-    text = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{error}</Error>'
-    body = b"" if environ["REQUEST_METHOD"] == "HEAD" else text.encode()
-    return DirectResponse(
-        [("Content-Type", "application/xml"), ("x-amz-request-id", identity)], body, "403 Forbidden"
-    )
-
-
-def _ec2_error(code: str, message: str) -> DirectResponse:
-    begin = "You are not authorized to perform this operation. " if code == "UnauthorizedOperation" else ""
-    error = f"<Error><Code>{code}</Code><Message>{begin}{escape(message)}</Message></Error>"
-    body = f"<Response><Errors>{error}</Errors><RequestID>{request_id()}</RequestID></Response>"
-    return DirectResponse([_XML], body.encode(), "403 Forbidden")
-
-
-def _query_error(code: str, message: str) -> DirectResponse:
-    error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
-    body = f"<ErrorResponse>{error}<RequestId>{request_id()}</RequestId></ErrorResponse>"
-    return DirectResponse([_XML], body.encode(), "403 Forbidden")
+        kind = f"com.amazon.coral.service#{in_json}"
+        headers = [("Content-Type", JSON_TYPE), ("x-amzn-RequestId", identity)]
+        if service == "sqs":
+            headers.append(("x-amzn-query-error", f"{query};Sender"))
+            kind = "com.amazonaws.sqs#AccessDenied" if reason is ErrorReason.DENIED else kind
+        else:
+            status = reason.status(service) or "400 Bad Request"
+        body = json.dumps({"__type": kind, "message": message, "Message": message})
+    elif service == "s3":
+        headers = [("Content-Type", "application/xml"), ("x-amz-request-id", identity)]
+        error = f"<Code>{s3}</Code><Message>{text}</Message><RequestId>{identity}</RequestId>"
+        body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{error}</Error>'
+    elif service == "ec2":
+        begin = "You are not authorized to perform this operation. " if reason is ErrorReason.DENIED else ""
+        error = f"<Error><Code>{ec2}</Code><Message>{begin}{text}</Message></Error>"
+        body = f"<Response><Errors>{error}</Errors><RequestID>{identity}</RequestID></Response>"
+    else:
+        error = f"<Error><Type>Sender</Type><Code>{query}</Code><Message>{text}</Message></Error>"
+        body = f"<ErrorResponse>{error}<RequestId>{identity}</RequestId></ErrorResponse>"
+    is_head = service == "s3" and environ["REQUEST_METHOD"] == "HEAD"
+    return DirectResponse(headers, b"" if is_head else body.encode(), status)

@@ -11,12 +11,13 @@ and body, and the serializing of an answer that is already JSON.
 
 import base64
 import binascii
-import functools
+import inspect
 import json
+import operator
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from moto.core.exceptions import ServiceException
@@ -25,10 +26,19 @@ from moto.dynamodb.exceptions import ItemSizeTooLarge
 from moto.dynamodb.models.dynamo_type import DynamoType, LimitedSizeDict
 from moto.dynamodb.models.table import RESULT_SIZE_LIMIT
 from moto.dynamodb.responses import DynamoHandler
+from moto.dynamodb.responses import dynamo_to_dict as stock_to_dict
 from werkzeug.exceptions import HTTPException
 
 from localcloud.dispatch import DirectRequest, DirectResponse, json_answer
-from localcloud.patches import Patch
+from localcloud.patches import Patches
+
+_HANDLER = "moto.dynamodb.responses:DynamoHandler"
+
+_DYNAMO_TYPE = "moto.dynamodb.models.dynamo_type:DynamoType"
+
+_TABLE = "moto.dynamodb.models.table:Table"
+
+PATCHES = Patches()
 
 _locks: dict[str, threading.RLock] = {}
 
@@ -38,81 +48,31 @@ def lock_of(table: str) -> threading.RLock:
     return _locks.setdefault(table.rpartition("/")[2], threading.RLock())
 
 
-def _atomic(tables_of: Any) -> Any:
-    def build(original: Any) -> Any:
-        @functools.wraps(original)
-        def operation(self: Any) -> Any:
-            with ExitStack() as held:
-                for table in sorted(set(tables_of(self.body))):  # the same order in all threads prevents deadlock
-                    held.enter_context(lock_of(table))
-                return original(self)
-
-        return operation
-
-    return build
+def tables_of(body: dict[str, Any]) -> set[str]:
+    """Return the tables of a call on items, by name or ARN."""
+    if "RequestItems" in body:
+        return set(body["RequestItems"])
+    if "TransactItems" in body:
+        return {operation["TableName"] for item in body["TransactItems"] for operation in item.values()}
+    return {body["TableName"]}
 
 
-def _one_table(body: dict[str, Any]) -> Iterable[str]:
-    return [body["TableName"]]
+def atomic(original: Any, self: Any) -> Any:
+    """Make a call on items while it holds the locks of its tables."""
+    with ExitStack() as held:
+        for table in sorted(tables_of(self.body)):  # the same order in all threads prevents deadlock
+            held.enter_context(lock_of(table))
+        return original(self)
 
 
-def _batch_tables(body: dict[str, Any]) -> Iterable[str]:
-    return list(body["RequestItems"])
+for _operation in (
+    *("put_item", "update_item", "delete_item", "get_item", "query", "scan"),
+    *("batch_write_item", "batch_get_item", "transact_write_items"),
+):
+    PATCHES.wrap(
+        f"{_HANDLER}.{_operation}", "evaluates its condition, or reads, without a lock against other writers"
+    )(atomic)
 
-
-def _transaction_tables(body: dict[str, Any]) -> Iterable[str]:
-    return [operation["TableName"] for item in body["TransactItems"] for operation in item.values()]
-
-
-def is_json_value(attribute: Any) -> bool:
-    """Return True if a DynamoDB attribute value is JSON already, which all but binary values are."""
-    if type(attribute) is not dict or len(attribute) != 1:
-        return False
-    ((kind, value),) = attribute.items()
-    if kind in {"S", "N", "BOOL", "NULL", "SS", "NS"}:
-        return True
-    if kind == "L":
-        return all(map(is_json_value, value))
-    return kind == "M" and all(map(is_json_value, value.values()))
-
-
-def _pass_plain_attributes(original: Any) -> Any:
-    @functools.wraps(original)
-    def serialize(self: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:
-        """Serialize a structure as stock does; pass an attribute value that is already JSON."""
-        if shape.name == "AttributeValue" and key and is_json_value(value):
-            self._default_serialize(serialized, value, shape, key)
-        else:
-            original(self, serialized, value, shape, key)
-
-    return serialize
-
-
-_RACY = "evaluates its condition, or reads, without a lock against other writers"
-
-_HANDLER = "moto.dynamodb.responses:DynamoHandler"
-
-_OPERATIONS = {
-    "put_item": _one_table,
-    "update_item": _one_table,
-    "delete_item": _one_table,
-    "get_item": _one_table,
-    "query": _one_table,
-    "scan": _one_table,
-    "batch_write_item": _batch_tables,
-    "batch_get_item": _batch_tables,
-    "transact_write_items": _transaction_tables,
-}
-
-_TABLE_PATCHES = (
-    *(Patch(f"{_HANDLER}.{name}", ("self",), _atomic(tables), _RACY) for name, tables in _OPERATIONS.items()),
-    Patch(
-        "moto.core.serialize:JSONSerializer._serialize_type_structure",
-        ("self", "serialized", "value", "shape", "key"),
-        _pass_plain_attributes,
-        "tests each attribute value for ten types",
-    ),
-)
 
 MAX_ITEM_BYTES = 405_000
 """Largest item in bytes, as in stock moto; AWS documents 400 KB."""
@@ -120,100 +80,70 @@ MAX_ITEM_BYTES = 405_000
 _BYTES_A_CHARACTER = 4
 
 
-def _size(original: Any) -> Any:
-    def size(self: Any) -> int:
-        """Return the size of a value in bytes."""
-        value = self.value
-        if type(value) is str and value.isascii() and self.type in {"S", "N"}:
-            return len(value)
-        return original(self)  # type: ignore[no-any-return]
-
-    return size
+# Replaced, not wrapped: they are called for each attribute of each item.
+_stock_size, _stock_value = DynamoType.size, inspect.getattr_static(DynamoType, "cast_value").fget
 
 
-def _cast_value(original: Any) -> Any:
-    def cast_value(self: Any) -> Any:
-        """Return the Python value."""
-        return self.value if self.type == "S" else original.fget(self)
-
-    return property(cast_value)
-
-
-def _item_init(_original: Any) -> Any:
-    def init(self: Any, hash_key: Any, range_key: Any, attrs: dict[str, Any]) -> None:
-        """Store the attributes, unless the item is too large."""
-        self.hash_key, self.range_key = hash_key, range_key
-        known = [key for key in (hash_key, range_key) if key is not None]
-        self.attrs = LimitedSizeDict()
-        for name, value in attrs.items():
-            dict.__setitem__(self.attrs, name, _typed(value, known))
-        if not _is_surely_small(self.attrs) and self.size() > MAX_ITEM_BYTES:
-            raise ItemSizeTooLarge
-
-    return init
+@PATCHES.replace(f"{_DYNAMO_TYPE}.size", "makes seven tests of a text before it measures it")
+def size(self: Any) -> int:
+    """Return the size of a value in bytes."""
+    value = self.value
+    if type(value) is str and value.isascii() and self.type in {"S", "N"}:
+        return len(value)
+    return _stock_size(self)  # type: ignore[no-any-return]
 
 
-def _typed(value: Any, known: list[Any]) -> Any:
-    """Return the typed value; a value equal to a key is the key's object, which halves the memory of the key."""
-    if type(value) is dict and "S" in value:
-        for key in known:
-            if key.type == "S" and key.value == value["S"]:
-                return key
-    return DynamoType(value)
+@PATCHES.replace(f"{_DYNAMO_TYPE}.cast_value", "makes five tests of a text before it returns it")
+def cast_value(self: Any) -> Any:
+    """Return the Python value."""
+    return self.value if self.type == "S" else _stock_value(self)
 
 
-def _is_surely_small(attrs: dict[str, Any]) -> bool:
+@PATCHES.replace(
+    "moto.dynamodb.models.dynamo_type:Item.__init__", "measures the whole item for each attribute that it adds"
+)
+def init(self: Any, hash_key: Any, range_key: Any, attrs: dict[str, Any]) -> None:
+    """Store the attributes, unless the item is too large."""
+    self.hash_key, self.range_key = hash_key, range_key
+    # A value equal to a key is the key's object, which halves the memory of the key.
+    known = {key.value: key for key in (range_key, hash_key) if key is not None and key.type == "S"}
+    self.attrs = LimitedSizeDict()
     characters = 0
     for name, value in attrs.items():
-        if type(value.value) is not str:
-            return False
-        characters += len(name) + len(value.value)
-    return characters * _BYTES_A_CHARACTER <= MAX_ITEM_BYTES
+        text = value.get("S") if type(value) is dict else None
+        typed = known[text] if type(text) is str and text in known else DynamoType(value)
+        dict.__setitem__(self.attrs, name, typed)
+        # Other values than text are not measured here.
+        characters += len(name) + len(typed.value) if type(typed.value) is str else MAX_ITEM_BYTES
+    if characters * _BYTES_A_CHARACTER > MAX_ITEM_BYTES and self.size() > MAX_ITEM_BYTES:
+        raise ItemSizeTooLarge
 
 
-def _to_dict(original: Any) -> Any:
-    def to_dict(obj: Any) -> Any:
-        """Return the members of an answer as plain JSON."""
-        kind = type(obj)
-        if kind is DynamoType and obj.type in _JSON_AS_IT_IS:
-            return {obj.type: obj.value}
-        if kind is dict or kind is LimitedSizeDict:
-            return {name: to_dict(member) for name, member in obj.items()}
-        if kind is list:
-            return [to_dict(member) for member in obj]
-        return obj if kind is str or kind is int else original(obj)
-
-    return to_dict
+@PATCHES.replace("moto.dynamodb.responses:dynamo_to_dict", "tests whether each text is a date")
+def to_dict(obj: Any) -> Any:
+    """Return the members of an answer as plain JSON."""
+    kind = type(obj)
+    if kind is DynamoType and obj.type in _JSON_AS_IT_IS:
+        return {obj.type: obj.value}
+    if kind is dict or kind is LimitedSizeDict:
+        return {name: to_dict(member) for name, member in obj.items()}
+    if kind is list:
+        return [to_dict(member) for member in obj]
+    return obj if kind is str or kind is int else stock_to_dict(obj)
 
 
 _JSON_AS_IT_IS = frozenset({"S", "N", "BOOL", "NULL"})
 
-_DYNAMO_TYPE = "moto.dynamodb.models.dynamo_type:DynamoType"
-
-_ITEM_PATCHES = (
-    Patch(f"{_DYNAMO_TYPE}.size", ("self",), _size, "makes seven tests of a text before it measures it"),
-    Patch(f"{_DYNAMO_TYPE}.cast_value", ("self",), _cast_value, "makes five tests of a text before it returns it"),
-    Patch("moto.dynamodb.responses:dynamo_to_dict", ("obj",), _to_dict, "tests whether each text is a date"),
-    Patch(
-        "moto.dynamodb.models.dynamo_type:Item.__init__",
-        ("self", "hash_key", "range_key", "attrs"),
-        _item_init,
-        "measures the whole item for each attribute that it adds",
-    ),
-)
-
 _queried = threading.local()
 
-InRange = Callable[[str], bool]
-
-_COMPARISONS: dict[str, Callable[..., InRange]] = {
-    "=": lambda low: lambda key: key == low,
-    "<": lambda low: lambda key: key < low,
-    "<=": lambda low: lambda key: key <= low,
-    ">": lambda low: lambda key: key > low,
-    ">=": lambda low: lambda key: key >= low,
-    "BETWEEN": lambda low, high: lambda key: low <= key <= high,
-    "BEGINS_WITH": lambda low: lambda key: key.startswith(low),
+_COMPARISONS: dict[str, Callable[..., bool]] = {
+    "=": operator.eq,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "BETWEEN": lambda key, low, high: low <= key <= high,
+    "BEGINS_WITH": str.startswith,
 }
 
 
@@ -232,111 +162,63 @@ class _QueryArguments(NamedTuple):
     filter_expression: Any = None
 
 
-def _query(original: Any) -> Any:
-    @functools.wraps(original)
-    def query(self: Any, *arguments: Any, **conditions: Any) -> Any:
-        """Query as stock does, but read only one partition of the table."""
-        query_arguments = _QueryArguments(*arguments)
-        in_range = _range_test(query_arguments.range_comparison, query_arguments.range_objs)
-        if in_range is not None and _is_plain_query(self, query_arguments, conditions):
-            return _first_page(self, _sorted_items(self, query_arguments, in_range), query_arguments.limit)
-        with _reading_partition(query_arguments.hash_key if query_arguments.index_name is None else None):
-            return original(self, *arguments, **conditions)
-
-    return query
-
-
-def _is_plain_query(table: Any, query_arguments: _QueryArguments, conditions: dict[str, Any]) -> bool:
-    filtered = conditions.keys() - {"hash_key_conditions", "range_key_conditions"}
-    narrowed = filtered or query_arguments.projection_expressions or query_arguments.index_name
-    return (
-        not narrowed
-        and table.range_key_type == "S"
-        and type(query_arguments.filter_expression) in {OpDefault, type(None)}
-    )
-
-
-def _range_test(comparison: str | None, values: list[Any]) -> InRange | None:
-    """Return a test of sort keys, or None if stock moto must compare them."""
-    if comparison is None:
-        return lambda _key: True
-    build = _COMPARISONS.get(comparison.upper())
-    if build is None or any(value.type != "S" for value in values):
-        return None
-    return build(*(value.value for value in values))
-
-
-def _sorted_items(table: Any, query_arguments: _QueryArguments, in_range: InRange) -> list[Any]:
-    partition, forward = table.items.get(query_arguments.hash_key, {}), query_arguments.scan_index_forward
-    found = [(key.value, item) for key, item in partition.items() if in_range(key.value)]
-    if query_arguments.exclusive_start_key is not None:
-        start = query_arguments.exclusive_start_key[table.range_key_attr]["S"]
-        found = [pair for pair in found if (pair[0] > start if forward else pair[0] < start)]
-    found.sort(key=lambda pair: pair[0], reverse=not forward)
-    return [item for _, item in found]
-
-
-def _first_page(table: Any, items: list[Any], limit: int | None) -> tuple[list[Any], int, dict[str, Any] | None]:
-    """Return the first page of `items` by `limit` and DynamoDB's 1 MB, its length, and the key of the next page."""
-    size = 0
-    for number, item in enumerate(items):
-        size += item.size()
-        if number == limit or (number and size > RESULT_SIZE_LIMIT):
-            return items[:number], number, table._get_last_evaluated_key(items[number - 1], None)
-    return items, len(items), None
-
-
-@contextmanager
-def _reading_partition(partition: Any) -> Iterator[None]:
-    """Restrict `all_items` to one partition in this thread while the block runs; None restricts nothing."""
-    _queried.partition = partition
+@PATCHES.wrap(
+    f"{_TABLE}.query",
+    "sorts the whole table and copies what it found for each page",
+    "self hash_key range_comparison range_objs limit exclusive_start_key scan_index_forward projection_expressions "
+    "index_name consistent_read filter_expression hash_key_conditions range_key_conditions filter_kwargs",
+)
+def query(original: Any, self: Any, *arguments: Any, **conditions: Any) -> Any:
+    """Query as stock does, but read only one partition of the table."""
+    asked = _QueryArguments(*arguments)
+    narrowed = asked.projection_expressions or asked.index_name
+    narrowed = narrowed or conditions.keys() - {"hash_key_conditions", "range_key_conditions"}
+    if not narrowed and self.range_key_type == "S" and type(asked.filter_expression) in {OpDefault, type(None)}:
+        page = _first_page(self, asked)
+        if page is not None:
+            return page
+    _queried.partition = asked.hash_key if asked.index_name is None else None
     try:
-        yield
+        return original(self, *arguments, **conditions)
     finally:
         _queried.partition = None
 
 
-def _items_of_partition(original: Any) -> Any:
-    def all_items(self: Any) -> list[Any]:
-        """Return the items of the partition that this thread queries, or all items of the table."""
-        partition = getattr(_queried, "partition", None)
-        if partition is None:
-            return list(original(self))
-        found = self.items.get(partition)
-        if found is None:
-            return []
-        return list(found.values()) if self.range_key_attr else [found]
+def _first_page(table: Any, asked: _QueryArguments) -> tuple[list[Any], int, dict[str, Any] | None] | None:
+    """Return the first page of a query by its limit and DynamoDB's 1 MB, its length, and the key of the next page.
 
-    return all_items
+    Return None if stock moto must compare the sort keys.
+    """
+    comparison, values = asked.range_comparison, asked.range_objs
+    test = _COMPARISONS.get(comparison.upper()) if comparison else None
+    if comparison and (test is None or any(value.type != "S" for value in values)):
+        return None
+    bounds, forward = [value.value for value in values], asked.scan_index_forward
+    partition = table.items.get(asked.hash_key, {})
+    found = [(key.value, item) for key, item in partition.items() if test is None or test(key.value, *bounds)]
+    if asked.exclusive_start_key is not None:
+        start = asked.exclusive_start_key[table.range_key_attr]["S"]
+        found = [pair for pair in found if (pair[0] > start if forward else pair[0] < start)]
+    items = [item for _, item in sorted(found, key=lambda pair: pair[0], reverse=not forward)]
+    total = 0
+    for number, item in enumerate(items):
+        total += item.size()
+        if number == asked.limit or (number and total > RESULT_SIZE_LIMIT):
+            return items[:number], number, table._get_last_evaluated_key(items[number - 1], None)
+    return items, len(items), None
 
 
-_TABLE = "moto.dynamodb.models.table:Table"
+@PATCHES.wrap(f"{_TABLE}.all_items", "knows no partitions")
+def all_items(original: Any, self: Any) -> list[Any]:
+    """Return the items of the partition that this thread queries, or all items of the table."""
+    partition = getattr(_queried, "partition", None)
+    if partition is None:
+        return list(original(self))
+    found = self.items.get(partition)
+    if found is None:
+        return []
+    return list(found.values()) if self.range_key_attr else [found]
 
-_QUERY_PARAMETERS = (
-    "self",
-    "hash_key",
-    "range_comparison",
-    "range_objs",
-    "limit",
-    "exclusive_start_key",
-    "scan_index_forward",
-    "projection_expressions",
-    "index_name",
-    "consistent_read",
-    "filter_expression",
-    "hash_key_conditions",
-    "range_key_conditions",
-    "filter_kwargs",
-)
-
-_QUERY_PATCHES = (
-    Patch(
-        f"{_TABLE}.query", _QUERY_PARAMETERS, _query, "sorts the whole table and copies what it found for each page"
-    ),
-    Patch(f"{_TABLE}.all_items", ("self",), _items_of_partition, "knows no partitions"),
-)
-
-PATCHES = (*_ITEM_PATCHES, *_QUERY_PATCHES, *_TABLE_PATCHES)
 
 _METHODS = {
     "BatchGetItem": "batch_get_item",

@@ -14,9 +14,7 @@ Value = TypeVar("Value")
 class ValueHistory(Generic[Value]):
     """The values of one variable, as far back as an answer may lag. Methods are atomic.
 
-    Args:
-        resolution_seconds: changes closer together than this count as one change to the later value.
-        clock: monotonic seconds.
+    Changes closer together than the resolution count as one change to the later value.
     """
 
     def __init__(self, *, resolution_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:

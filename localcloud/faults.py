@@ -30,11 +30,7 @@ _PROC = Path("/proc")
 
 
 class CallFaults:
-    """Chooses the fault of each call, and counts them; threads may share an instance.
-
-    Args:
-        clock: monotonic seconds.
-    """
+    """Chooses the fault of each call, and counts them; threads may share an instance."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -77,13 +73,7 @@ class CallFaults:
 
 
 class FaultyCalls:
-    """WSGI middleware that makes the chosen calls fail.
-
-    Args:
-        aws: answers the other calls.
-        faults: chooses the fault of a call.
-        sleep: waits for seconds.
-    """
+    """WSGI middleware that makes the calls fail that `faults` chooses; `aws` answers the others."""
 
     def __init__(self, aws: WsgiApp, faults: CallFaults, sleep: Callable[[float], None] = time.sleep) -> None:
         self._aws, self._faults, self._sleep = aws, faults, sleep
@@ -94,88 +84,41 @@ class FaultyCalls:
         Raises:
             ConnectionResetError: the server must close the connection without an answer.
         """
-        rule = self._rule_of(environ) if self._faults.is_on else None
+        service, rule = service_of(environ) if self._faults.is_on else "", None
+        if service:
+            tier = _TIER.search(environ.get("HTTP_USER_AGENT", ""))
+            rule = self._faults.choose(service, operation_of(service, environ), tier[1] if tier else None)
         if rule is None:
             return self._aws(environ, start_response)
-        match rule.kind:
-            case "slow":
-                self._sleep(rule.seconds)
-            case "timeout":
-                self._sleep(rule.seconds)
-                raise _reset()
-            case "reset":
-                raise _reset()
-            case "lost_reply":
-                self._make_effect(environ)
-                raise _reset()
-            case "repeated":
-                self._make_effect(environ)
-            case "killed_before":
-                _kill_caller(environ)
-                raise _reset()
-            case "killed_after":
-                self._make_effect(environ)
-                _kill_caller(environ)
-                raise _reset()
-            case kind:
-                answer = error_response(environ, service_of(environ), *_REFUSALS[kind])
-                start_response(answer.status, [*answer.headers, ("Content-Length", str(len(answer.body)))])
-                return (answer.body,)
-        return self._aws(environ, start_response)
-
-    def _rule_of(self, environ: dict[str, Any]) -> FaultRule | None:
-        service = service_of(environ)
-        tier = _TIER.search(environ.get("HTTP_USER_AGENT", ""))
-        if not service:
-            return None
-        return self._faults.choose(service, operation_of(service, environ), tier[1] if tier else None)
-
-    def _make_effect(self, environ: dict[str, Any]) -> None:
-        """Make the call and discard its answer; the body can be read again."""
-        body = read_body(environ)
-        list(self._aws({**environ, "wsgi.input": io.BytesIO(body)}, lambda *_: None))
-
-
-def _reset() -> ConnectionResetError:
-    return ConnectionResetError(errno.ECONNRESET, "closed by the switch `faults`")
-
-
-def _kill_caller(environ: dict[str, Any]) -> None:
-    """End the processes that hold the client's end of a connection, as kill -9 does."""
-    for pid in processes_of(int(environ["REMOTE_PORT"]), int(environ["SERVER_PORT"])):
-        with contextlib.suppress(OSError):  # the process ended meanwhile
-            os.kill(pid, signal.SIGKILL)
+        if rule.kind in _REFUSALS:
+            return error_response(environ, service, *_REFUSALS[rule.kind]).send(start_response)
+        if rule.kind in {"slow", "timeout"}:
+            self._sleep(rule.seconds)
+        if rule.kind in {"lost_reply", "repeated", "killed_after"}:  # make the call, and discard its answer
+            body = read_body(environ)
+            list(self._aws({**environ, "wsgi.input": io.BytesIO(body)}, lambda *_: None))
+        if rule.kind in {"slow", "repeated"}:
+            return self._aws(environ, start_response)
+        if rule.kind in {"killed_before", "killed_after"}:
+            for pid in processes_of(int(environ["REMOTE_PORT"]), int(environ["SERVER_PORT"])):
+                with contextlib.suppress(OSError):  # the process ended meanwhile
+                    os.kill(pid, signal.SIGKILL)
+        raise ConnectionResetError(errno.ECONNRESET, "closed by the switch `faults`")
 
 
 def processes_of(port: int, server_port: int) -> list[int]:
     """Return the other processes that hold the client's end of a connection on 127.0.0.1; Linux only.
 
-    Args:
-        port: of the client, which may use it for connections to other servers, too.
-        server_port: port of the server.
+    The client may use its port for connections to other servers, too.
     """
-    inode = _inode_of(port, server_port)
-    if inode is None:
-        return []
-    target = f"socket:[{inode}]"
-    others = (process for process in _PROC.iterdir() if process.name.isdigit() and int(process.name) != os.getpid())
-    return sorted(int(process.name) for process in others if _holds(process, target))
-
-
-def _inode_of(port: int, server_port: int) -> str | None:
     ends = [f"0100007F:{number:04X}" for number in (port, server_port)]
-    with contextlib.suppress(OSError):
-        for line in (_PROC / "net" / "tcp").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[1:3] == ends and fields[9] != "0":
-                return fields[9]
-    return None
-
-
-def _holds(process: Path, target: str) -> bool:
-    with contextlib.suppress(OSError):
-        for handle in (process / "fd").iterdir():
-            with contextlib.suppress(OSError):
-                if str(handle.readlink()) == target:
-                    return True
-    return False
+    connections = [line.split() for line in (_PROC / "net" / "tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{fields[9]}]" for fields in connections if fields[1:3] == ends and fields[9] != "0"}
+    found = set()
+    for process in _PROC.glob("[0-9]*") if sockets else []:
+        with contextlib.suppress(OSError):  # the process ended meanwhile
+            for handle in (process / "fd").iterdir():
+                with contextlib.suppress(OSError):  # it closed the file
+                    if str(handle.readlink()) in sockets:
+                        found.add(int(process.name))
+    return sorted(found - {os.getpid()})

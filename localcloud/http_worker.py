@@ -43,11 +43,7 @@ _BODILESS = ("1", "204", "304")
 
 
 def environ_of(head: bytes) -> dict[str, Any] | None:
-    """Return the part of the WSGI environ that a request's head describes, or None if the head is not plain.
-
-    Args:
-        head: request line and header fields, without the empty line after them.
-    """
+    """Return the part of the WSGI environ that a request's head describes, or None if the head is not plain."""
     lines = head.split(b"\r\n")
     if any(map(_CONTROLS.search, lines)):
         return None
@@ -174,11 +170,7 @@ class LingeringWorker(ThreadWorker):  # type: ignore[misc]
         self._threads, self._idle_seconds = self.cfg.threads, self.cfg.keepalive
 
     def handle(self, conn: Any) -> Any:
-        """Answer the requests of a connection.
-
-        Returns:
-            The same as gunicorn's ``handle``: true if the connection can be used again.
-        """
+        """Answer the requests of a connection; return true if it can be used again, as gunicorn's ``handle`` does."""
         conn.sock.setblocking(True)
         conn.init()
         _limit(conn.sock, socket.SO_SNDTIMEO, STALL_SECONDS)
@@ -198,47 +190,44 @@ class LingeringWorker(ThreadWorker):  # type: ignore[misc]
             return bytes(buffered)
         ends = time.monotonic() + self._idle_seconds
         while self.alive and self.nr_conns <= self._threads and time.monotonic() < ends:
-            if (received := self._receive_idle(conn)) is not None:
-                return received
-        return _receive(conn.sock) if _readable(conn.sock) else None
-
-    def _receive_idle(self, conn: Any) -> bytes | None:
-        self._idle.add(conn)
-        try:
-            return bytes(conn.sock.recv(_FIRST))
-        except BlockingIOError:
-            return None
-        finally:
-            self._idle.discard(conn)
+            self._idle.add(conn)
+            try:
+                return bytes(conn.sock.recv(_FIRST))
+            except BlockingIOError:
+                continue
+            finally:
+                self._idle.discard(conn)
+        poll = select.poll()
+        poll.register(conn.sock, select.POLLIN)
+        return _receive(conn.sock) if poll.poll(LINGER_MILLISECONDS) else None
 
     def _answer(self, conn: Any, begun: bytes) -> Any:
-        head, rest = _read_head(conn.sock, begun)
-        environ = environ_of(head) if rest is not None else None
-        if environ is None or rest is None:
-            return self._answer_as_gunicorn(conn, head if rest is None else head + END_OF_HEAD + rest)
-        body, beyond = _read_body(conn.sock, rest, int(environ.get("CONTENT_LENGTH") or 0), "HTTP_EXPECT" in environ)
+        while (end := begun.find(END_OF_HEAD)) < 0 and len(begun) < MAX_HEAD_BYTES and (more := _receive(conn.sock)):
+            begun += more
+        environ = environ_of(begun[:end]) if end >= 0 else None
+        if environ is None:
+            _limit(conn.sock, socket.SO_RCVTIMEO, STALL_SECONDS)
+            conn.parser.unreader.unread(begun)
+            result = super().handle(conn)
+            if result is True:
+                _limit(conn.sock, socket.SO_RCVTIMEO, IDLE_WAIT_SECONDS)
+            return result
+        begun, length = begun[end + len(END_OF_HEAD) :], int(environ.get("CONTENT_LENGTH") or 0)
+        body, beyond = _read_body(conn.sock, begun, length, "HTTP_EXPECT" in environ)
         if beyond:
             conn.parser.unreader.unread(beyond)
         environ.update(conn.connection_environ)
         environ["wsgi.input"] = io.BytesIO(body)
         try:
             answer = answer_of(self.wsgi, environ, keep_alive=self.alive)
-        except ConnectionResetError:  # raised for the switch `faults`
-            _set_to_reset(conn.sock)
+        except ConnectionResetError:  # raised for the switch `faults`; the kernel resets the connection at its close
+            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
         except Exception as error:  # noqa: BLE001 - the edge of the server: other requests must be answered; this logs
             self.handle_error(None, conn.sock, conn.client, error)
             return False
         conn.sock.sendall(answer)
         return self.alive
-
-    def _answer_as_gunicorn(self, conn: Any, begun: bytes) -> Any:
-        _limit(conn.sock, socket.SO_RCVTIMEO, STALL_SECONDS)
-        conn.parser.unreader.unread(begun)
-        result = super().handle(conn)
-        if result is True:
-            _limit(conn.sock, socket.SO_RCVTIMEO, IDLE_WAIT_SECONDS)
-        return result
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
         """Close connections once the server stops."""
@@ -257,17 +246,6 @@ def _limit(sock: socket.socket, option: int, seconds: float) -> None:
     sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(seconds), int(seconds % 1 * 1e6)))
 
 
-def _set_to_reset(sock: socket.socket) -> None:
-    """Make the kernel reset the connection when it is closed."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-def _readable(sock: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(LINGER_MILLISECONDS))
-
-
 def _receive(sock: socket.socket, size: int = _FIRST) -> bytes:
     """Return the next bytes of a request, empty if the client closed.
 
@@ -281,24 +259,10 @@ def _receive(sock: socket.socket, size: int = _FIRST) -> bytes:
     raise TimeoutError(f"a client paused for {STALL_SECONDS} s in the middle of a request")
 
 
-def _read_head(sock: socket.socket, begun: bytes) -> tuple[bytes, bytes | None]:
-    """Return a request's head and the bytes after it, which are None if the head exceeds `MAX_HEAD_BYTES`."""
-    while (end := begun.find(END_OF_HEAD)) < 0:
-        more = _receive(sock) if len(begun) < MAX_HEAD_BYTES else b""
-        if not more:
-            return begun, None
-        begun += more
-    return begun[:end], begun[end + len(END_OF_HEAD) :]
-
-
 def _read_body(sock: socket.socket, begun: bytes, length: int, expected: bool) -> tuple[bytes, bytes]:
-    """Return a body and the bytes after it; the body is shorter than `length` if the client closed.
+    """Return a body, which begins with `begun`, and the bytes after it; it is too short if the client closed.
 
-    Args:
-        sock: of the client.
-        begun: the bytes that were received with the head.
-        length: of the body, from the head.
-        expected: the client waits for ``100 Continue`` before it sends the body.
+    If `expected`, the client waits for ``100 Continue`` before it sends the body.
     """
     if len(begun) >= length:
         return begun[:length], begun[length:]

@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from localcloud.clients import CloudUnreachableError, ControlClient, InstanceWor
 from localcloud.machines.backends import ProcessBackend
 from localcloud.machines.machine import (
     BootFailedError,
-    GuestServices,
     Machine,
     MachineBackend,
     Process,
@@ -49,7 +49,7 @@ class _Instance:
     process: Process | None = None
     child: subprocess.Popen[bytes] | None = None
     pidfd: int | None = None
-    services: GuestServices | None = None
+    services: ExitStack | None = None
     boot_at: float | None = None
     retry_at: float | None = None
     kill_at: float | None = None
@@ -66,14 +66,9 @@ class _Instance:
 
 
 class Hypervisor:
-    """Runs the instances of one cloud.
+    """Runs the instances of one cloud, each with a folder in the state directory; by default each is a process.
 
-    Args:
-        endpoint_url: of the cloud.
-        state_dir: has a directory for each instance; machines of an earlier hypervisor in it are adopted.
-        backend: of the machines; by default each is a process.
-        grace_seconds: from the request to shut down until a machine is killed; by default that of the backend.
-        clock: monotonic seconds.
+    The grace period is the time from the request to shut down until a machine is killed; each backend has its own.
     """
 
     def __init__(
@@ -123,15 +118,19 @@ class Hypervisor:
     def _adopt(self) -> None:
         """Adopt the machines of an earlier hypervisor."""
         for machine in machines_in(self._state_dir):
-            process = machine.process()
-            instance = _Instance(machine, _generation(machine), process)
-            self._instances[machine.directory.name] = instance
-            if process is not None and process.alive():
-                log.info("adopting %s, process %d", machine.directory.name, process.pid)
-                self._watch(instance, process)
-                self._attach_again(instance, process)
-            else:
+            instance_id, process, generation = machine.directory.name, machine.process(), 0
+            with suppress(FileNotFoundError, ValueError):
+                generation = int((machine.directory / "generation").read_text())
+            instance = self._instances[instance_id] = _Instance(machine, generation, process)
+            if process is None or not process.alive():
                 instance.has_ended = True
+                continue
+            log.info("adopting %s, process %d", instance_id, process.pid)
+            self._watch(instance, process)
+            try:
+                instance.services = self._backend.attach(machine, process)
+            except OSError:
+                log.exception("%s runs without its services, which cannot be started", instance_id)
 
     def _listen(self) -> None:
         """Long-poll the cloud for its instances; runs in its own thread."""
@@ -159,7 +158,12 @@ class Hypervisor:
 
     def _wait(self) -> None:
         """Wait until the cloud's instances change, a process ends, or an action is due."""
-        for key, _ in self._selector.select(self._until_due()):
+        now = self._clock()
+        times = [at for i in self._instances.values() for at in (i.boot_at, i.retry_at, i.kill_at)]
+        due = [at - now for at in times if at is not None and at < math.inf]
+        if any(i.has_unsent_report() for i in self._instances.values()):
+            due.append(TICK_SECONDS)
+        for key, _ in self._selector.select(max(0.0, min(due)) if due else None):
             if key.fd == self._wake_read:
                 os.read(self._wake_read, 4096)
             else:
@@ -167,26 +171,22 @@ class Hypervisor:
         while not self._updates.empty():
             self._work = self._updates.get()
 
-    def _until_due(self) -> float | None:
-        now = self._clock()
-        times = [at for i in self._instances.values() for at in (i.boot_at, i.retry_at, i.kill_at)]
-        due = [at - now for at in times if at is not None and at < math.inf]
-        if any(i.has_unsent_report() for i in self._instances.values()):
-            due.append(TICK_SECONDS)
-        return max(0.0, min(due)) if due else None
-
     def _reconcile(self) -> None:
         """Start and end machines so that they match the cloud's instances."""
         if self._work is None:
             return
         wanted = {work.id: work for work in self._work}
         for instance_id in [i for i in self._instances if i not in wanted]:
-            self._retire(instance_id)
+            instance = self._instances[instance_id]
+            self._end(instance)
+            if instance.has_ended:
+                instance.machine.discard()
+                del self._instances[instance_id]
         for work in wanted.values():
-            instance = self._instances.get(work.id)
-            if instance is None or instance.generation < work.generation:
-                instance = self._schedule(work)
-            self._advance(work, instance)
+            found = self._instances.get(work.id)
+            if found is None or found.generation < work.generation:
+                found = self._schedule(work)
+            self._advance(work, found)
 
     def _schedule(self, work: InstanceWork) -> _Instance:
         machine = Machine(self._state_dir / "instances" / work.id)
@@ -220,8 +220,7 @@ class Hypervisor:
             description = self._client.get(f"instances/{work.id}")
             instance.machine.prepare()
             (instance.machine.directory / "generation").write_text(str(work.generation))
-            booted = self._backend.boot(instance.machine, description)
-            instance.child, instance.services = booted.child, booted.services
+            instance.child, instance.services = self._backend.boot(instance.machine, description)
             self._watch(instance, Process.of(instance.child.pid))
             instance.reported_running = self._report(work.id, instance, "running")
         except CloudUnreachableError as error:
@@ -231,12 +230,6 @@ class Hypervisor:
             log.warning("%s does not boot: %s", work.id, error)
             instance.failure = str(error)
             self._ended(instance)
-
-    def _attach_again(self, instance: _Instance, process: Process) -> None:
-        try:
-            instance.services = self._backend.attach(instance.machine, process)
-        except OSError:
-            log.exception("%s runs without its services, which cannot be started", instance.machine.directory.name)
 
     def _watch(self, instance: _Instance, process: Process | None) -> None:
         instance.process = process
@@ -292,14 +285,6 @@ class Hypervisor:
             return False
         return True
 
-    def _retire(self, instance_id: str) -> None:
-        """End the machine of an instance that the cloud no longer lists, and remove its disk."""
-        instance = self._instances[instance_id]
-        self._end(instance)
-        if instance.has_ended:
-            instance.machine.discard()
-            del self._instances[instance_id]
-
     def _end_everything(self) -> None:
         running = [instance for instance in self._instances.values() if instance.process is not None]
         deadline = self._clock() + self._grace
@@ -312,10 +297,3 @@ class Hypervisor:
             if instance.pidfd is not None:
                 self._ended(instance)
         discard_all(self._state_dir)
-
-
-def _generation(machine: Machine) -> int:
-    try:
-        return int((machine.directory / "generation").read_text())
-    except (FileNotFoundError, ValueError):
-        return 0

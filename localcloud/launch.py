@@ -104,7 +104,9 @@ class LocalCloud:
             if self._switches:
                 self.set_switches(**self._switches)
             if self._with_hypervisor:
-                self._start_guard()
+                # It ends the instances if this process and the hypervisor are killed.
+                lifeline = ["--lifeline-fd", str(self._lifeline.read_end)]
+                self._guard = self._spawn("guard", ["guard", "--state-dir", str(self.state_dir), *lifeline])
                 self.start_hypervisor()
         except BaseException:
             self.stop()
@@ -184,11 +186,6 @@ class LocalCloud:
             arguments = ["cloud", "--fd", str(listener.fileno()), *compute]
             lifeline = ["--lifeline-fd", str(self._lifeline.read_end)]
             self._cloud = self._spawn("cloud", arguments + lifeline, listener.fileno())
-
-    def _start_guard(self) -> None:
-        """Start the guard, which ends the instances if this process and the hypervisor are killed."""
-        lifeline = ["--lifeline-fd", str(self._lifeline.read_end)]
-        self._guard = self._spawn("guard", ["guard", "--state-dir", str(self.state_dir), *lifeline])
 
     def _spawn(self, name: str, arguments: list[str], *descriptors: int) -> subprocess.Popen[bytes]:
         with (self.state_dir / f"{name}.log").open("ab") as log:

@@ -39,18 +39,7 @@ MAX_SECONDS: Final = 600.0
 class FaultRule(BaseModel):
     """One kind of fault and the calls that it can affect. A field that is left out matches every call.
 
-    Attributes:
-        kind: `unavailable` and `throttled` refuse the call, as AWS does under load; `slow` answers `seconds` late;
-            `timeout` holds the connection for `seconds` and then closes it, without an effect; `reset` closes it at
-            once, without an effect; `lost_reply` closes it after the effect; `repeated` makes the effect twice, like
-            a client that lost the first reply; `denied`, `expired` and `skewed` refuse the caller's credentials;
-            `killed_before` and `killed_after` end the process that made the call, before the effect or after it.
-        service: such as `s3`.
-        operation: such as `SendMessageBatch`; of S3, the HTTP method, or `LIST`.
-        tier: `web`, `controller` or `worker`.
-        share: of the matching calls, 0 to 1.
-        seconds: for `slow` and `timeout`.
-        from_seconds, until_seconds: when the rule applies, counted from when the switch was set.
+    `localcloud/README.md` describes the kinds and the fields.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -138,40 +127,26 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_capacity(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        isinstance(name, str) and name and _is_count(count) for name, count in value.items()
-    )
-
-
-def _are_faults(value: Any) -> bool:
-    rules_of(value)  # raises an error that names the invalid rule
-    return True
-
-
-def _is_code(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[A-Z][A-Za-z]*(\.[A-Z][A-Za-z]*)*", value) is not None
-
-
 SECONDS = Allowed(_is_number, "a number of seconds, 0 or more")
-
 LAG = Allowed(lambda value: _is_number(value, MAX_LAG_SECONDS), f"seconds from 0 to {MAX_LAG_SECONDS:.0f}")
-
 DELAY = Allowed(lambda value: _is_number(value, MAX_DELAY_SECONDS), f"seconds from 0 to {MAX_DELAY_SECONDS}")
-
 COUNT = Allowed(_is_count, "a whole number, 0 or more")
-
 FRACTION = Allowed(lambda value: _is_number(value, 1), "a number from 0 to 1")
-
 FACTOR = Allowed(_is_number, "a number, 0 or more")
-
-CAPACITY = Allowed(_is_capacity, "whole numbers by instance type or availability zone, such as {c7a.large: 2}")
-
+CAPACITY = Allowed(
+    lambda value: (
+        isinstance(value, Mapping)
+        and all(isinstance(name, str) and name and _is_count(count) for name, count in value.items())
+    ),
+    "whole numbers by instance type or availability zone, such as {c7a.large: 2}",
+)
 FLAG = Allowed(lambda value: isinstance(value, bool), "true or false")
-
-FAULTS = Allowed(_are_faults, f"a list of at most {MAX_RULES} rules, such as [{{kind: unavailable, service: s3}}]")
-
-CODE = Allowed(_is_code, "an error code of EC2, such as VcpuLimitExceeded")
+# `rules_of` raises an error that names the invalid rule.
+FAULTS = Allowed(lambda value: rules_of(value) is not None, f"a list of at most {MAX_RULES} rules")
+CODE = Allowed(
+    lambda value: isinstance(value, str) and re.fullmatch(r"[A-Z][A-Za-z]*(\.[A-Z][A-Za-z]*)*", value) is not None,
+    "an error code of EC2, such as VcpuLimitExceeded",
+)
 
 
 def _switch(allowed: Allowed, default: Any) -> Any:
@@ -182,32 +157,9 @@ def _switch(allowed: Allowed, default: Any) -> Any:
 
 @dataclass(frozen=True)
 class Switches:
-    """Settings of the local EC2 and SQS. The defaults are a cloud without faults, with instances that boot at once.
+    """Settings of the local cloud. The defaults are a cloud without faults, with instances that boot at once.
 
-    Attributes:
-        boot_delay_seconds: from the launch to the start of the instance's process.
-        boot_delay_tail_seconds: added to every tenth boot, as some instances are slow.
-        stuck_boot_fraction: 0..1 of the boots reach `running` and never start a process; 0.25 is every fourth.
-        max_instances: capacity; launches beyond it are partial or fail with InsufficientInstanceCapacity.
-            None is no limit.
-        capacity: the same by instance type or availability zone; a name that is not listed has no limit.
-        spot_capacity: the same for Spot instances of all types. None is no limit.
-        launch_error: the error code that every launch, and every start of a stopped instance, answers, or None.
-        lost_launch_replies: number of the next launches that succeed and answer HTTP 500.
-        describe_lag_seconds: age of the data that DescribeInstances answers.
-        describe_failures: number of the next DescribeInstances calls that answer HTTP 503 RequestLimitExceeded.
-        spot_notice_after_seconds: from the start of a Spot instance to its notice. None is never.
-        spot_notice_seconds: from that notice to the end of the instance.
-        stale_count_seconds: age of the approximate counts of a queue.
-        count_factor: multiplies these counts: 0.5 is too low, 3 too high.
-        enforce_iam: whether the policies of a role decide what its sessions may do.
-        short_receives: 0..1 of the receives return fewer messages than there are.
-        duplicate_deliveries: 0..1 of the messages of a standard queue are delivered twice.
-        late_deliveries: 0..1 of the messages of a standard queue arrive `late_seconds` late, behind others.
-        late_seconds: delay of late deliveries.
-        max_in_flight: number of messages in flight at which a queue delivers no more.
-        faults: faults of calls, each a `FaultRule`.
-        fault_seed: chooses, of the calls that match a rule, those that fail.
+    `localcloud/README.md` describes each switch, and a test compares the defaults. None is no limit, or never.
     """
 
     boot_delay_seconds: float = _switch(SECONDS, 0.0)
@@ -266,7 +218,16 @@ def parse_switches(settings: Iterable[str]) -> Switches:
     Raises:
         InvalidSwitchError: a setting is not ``NAME=VALUE``, its name is unknown or its value is not allowed.
     """
-    return Switches().changed(dict(_setting(text) for text in settings))
+    values = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidSwitchError(f"{text!r}: must be NAME=VALUE, such as boot_delay_seconds=5")
+        try:
+            values[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InvalidSwitchError(f"{text}: the value is not YAML ({' '.join(str(error).split())})") from error
+    return Switches().changed(values)
 
 
 def load_scenario(scenario: Path) -> dict[str, Any]:
@@ -288,13 +249,3 @@ def load_scenario(scenario: Path) -> dict[str, Any]:
 def format_switches(values: Mapping[str, Any]) -> list[str]:
     """Return switches as settings, each ``NAME=VALUE``."""
     return [f"{name}={json.dumps(value)}" for name, value in values.items()]
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InvalidSwitchError(f"{text!r}: must be NAME=VALUE, such as boot_delay_seconds=5")
-    try:
-        return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InvalidSwitchError(f"{text}: the value is not YAML ({' '.join(str(error).split())})") from error

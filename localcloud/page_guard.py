@@ -33,11 +33,9 @@ _PREFLIGHT_SECONDS = "3600"
 
 
 class PageGuard:
-    """WSGI middleware that answers the requests of web pages with 403.
+    """WSGI middleware that answers the requests of web pages with 403; `cloud` answers all others.
 
-    Args:
-        cloud: answers all other requests.
-        may_post: returns True if the CORS rules of a bucket let pages of an origin POST, by bucket and origin.
+    `may_post` returns True if the CORS rules of a bucket let pages of an origin POST, by bucket and origin.
     """
 
     def __init__(self, cloud: WsgiApp, may_post: Callable[[str, str], bool]) -> None:

@@ -91,12 +91,7 @@ MAX_SWEEP_SECONDS = 10.0
 
 
 def guard(state_dir: Path, lifeline: int) -> None:
-    """Wait for the end of the lifeline, then end every instance. Returns at once if another guard runs.
-
-    Args:
-        state_dir: of the hypervisor.
-        lifeline: read end of the lifeline.
-    """
+    """Wait for the end of the lifeline, then end every instance. Returns at once if another guard runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole foreground group
     try:
         with file_lock(state_dir / GUARD_LOCK):

@@ -46,11 +46,7 @@ class LocalCloudApplication:
 
 
 class PolicyEnforcement:
-    """WSGI middleware that imports `iam` when the switch `enforce_iam` is first on, and then lets it check requests.
-
-    Args:
-        aws: answers allowed requests.
-    """
+    """WSGI middleware that imports `iam` once the switch `enforce_iam` is on, and then lets it check requests."""
 
     def __init__(self, aws: WsgiApp) -> None:
         self._aws = aws
@@ -90,9 +86,7 @@ def create_application() -> PageGuard:
 class CloudServer(BaseApplication):  # type: ignore[misc]
     """gunicorn with the cloud's application: one worker process, many threads, kept-alive connections.
 
-    Args:
-        bind: ``127.0.0.1:port``, or ``fd://n`` for a listening socket inherited from the parent.
-        lifeline: read end of the lifeline, with which this server ends, or None.
+    It binds ``127.0.0.1:port``, or ``fd://n`` for a listening socket of the parent, and ends with the lifeline.
     """
 
     def __init__(self, bind: str, lifeline: int | None = None) -> None:

@@ -10,7 +10,6 @@ The end of a role's session is not checked.
 import functools
 import hashlib
 import hmac
-import io
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -20,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote_plus
 
 from localcloud.access_keys import secret_of, signing_key
-from localcloud.dispatch import COGNITO_TARGET, ErrorReason, error_response
+from localcloud.dispatch import COGNITO_TARGET, ErrorReason, error_response, read_body
 from localcloud.page_guard import WsgiApp, is_form
 
 MAX_SKEW_SECONDS = 15 * 60
@@ -73,12 +72,7 @@ class Signature:
 
 
 class SignedCalls:
-    """WSGI middleware that rejects requests without a valid signature, unless AWS accepts them without one.
-
-    Args:
-        aws: answers accepted requests.
-        clock: seconds since the epoch.
-    """
+    """WSGI middleware that rejects requests without a valid signature, unless AWS accepts them without one."""
 
     def __init__(self, aws: WsgiApp, clock: Callable[[], float] = time.time) -> None:
         self._aws, self._clock = aws, clock
@@ -91,9 +85,7 @@ class SignedCalls:
             check(environ, signature, self._clock())
         except UntrustedError as error:
             service = signature.service if signature else "s3"
-            answer = error_response(environ, service, error.reason, str(error))
-            start_response(answer.status, [*answer.headers, ("Content-Length", str(len(answer.body)))])
-            return (answer.body,)
+            return error_response(environ, service, error.reason, str(error)).send(start_response)
         return self._aws(environ, start_response)
 
 
@@ -109,11 +101,8 @@ def signature_of(environ: dict[str, Any]) -> Signature | None:
             raise _mismatch("The Authorization header is not one of AWS4-HMAC-SHA256.")
         key, day, region, service, headers, value = found.groups()
         return Signature((key, day, region, service), headers, value, environ.get("HTTP_X_AMZ_DATE", ""))
-    query = environ.get("QUERY_STRING", "")
-    return _presigned(query) if "Signature=" in query else None
-
-
-def _presigned(query: str) -> Signature:
+    if "Signature=" not in (query := environ.get("QUERY_STRING", "")):
+        return None
     fields = {name: values[0] for name, values in parse_qs(query).items()}
     scope = _CREDENTIAL.fullmatch(fields.get("X-Amz-Credential", ""))
     lifetime = fields.get("X-Amz-Expires", "")
@@ -140,25 +129,19 @@ def check(environ: dict[str, Any], signature: Signature | None, now: float) -> N
         raise UntrustedError(ErrorReason.UNKNOWN_KEY, f"The access key {key} does not exist.")
     if "host" not in signature.headers.split(";") or not signature.time.startswith(day):
         raise _mismatch("The signature must cover the header Host and be of the day in its scope.")
-    _check_age(signature, now)
+    signed_at = _seconds(signature.time)
+    if signed_at is None:
+        raise _mismatch("The signature has no valid X-Amz-Date.")
+    if signature.lifetime is None and abs(now - signed_at) > MAX_SKEW_SECONDS:
+        raise UntrustedError(ErrorReason.SKEWED, f"The time {signature.time} is too far from the time of the server.")
+    lifetime = MAX_PRESIGNED_SECONDS if signature.lifetime is None else signature.lifetime
+    if not signed_at - MAX_SKEW_SECONDS <= now < signed_at + min(lifetime, MAX_PRESIGNED_SECONDS):
+        raise UntrustedError(ErrorReason.EXPIRED, "Request has expired")
     digest = hashlib.sha256(_canonical(environ, signature).encode()).hexdigest()
     text = f"{_ALGORITHM}\n{signature.time}\n{day}/{region}/{service}/aws4_request\n{digest}"
     value = hmac.new(signing_key(secret, day, region, service), text.encode(), hashlib.sha256).hexdigest()
     if not hmac.compare_digest(value.encode(), signature.value.encode()):
         raise _mismatch("The signature we calculated does not match the signature you provided.")
-
-
-def _check_age(signature: Signature, now: float) -> None:
-    signed_at = _seconds(signature.time)
-    if signed_at is None:
-        raise _mismatch("The signature has no valid X-Amz-Date.")
-    if signature.lifetime is None:
-        if abs(now - signed_at) > MAX_SKEW_SECONDS:
-            raise UntrustedError(
-                ErrorReason.SKEWED, f"The time {signature.time} is too far from the time of the server."
-            )
-    elif not (signed_at - MAX_SKEW_SECONDS <= now < signed_at + min(signature.lifetime, MAX_PRESIGNED_SECONDS)):
-        raise UntrustedError(ErrorReason.EXPIRED, "Request has expired")
 
 
 @functools.lru_cache(1_000)
@@ -174,28 +157,20 @@ def _canonical(environ: dict[str, Any], signature: Signature) -> str:
     path = environ["RAW_URI"].partition("?")[0]
     if signature.service != "s3":
         path = quote(path, safe="/-_.~")
-    query = _canonical_query(environ.get("QUERY_STRING", ""))
-    headers = "".join(f"{name}:{_header(environ, name)}\n" for name in signature.headers.split(";"))
+    pairs = (part.partition("=") for part in environ.get("QUERY_STRING", "").split("&") if part)
+    encoded = sorted((_encoded(name), _encoded(value)) for name, _, value in pairs if name != "X-Amz-Signature")
+    query = "&".join(f"{name}={value}" for name, value in encoded)
+    headers = ""
+    for name in signature.headers.split(";"):
+        variable = name.upper().replace("-", "_")
+        value = environ.get(variable if variable in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{variable}", "")
+        headers += f"{name}:{' '.join(value.split())}\n"
     payload = _payload(environ, signature)
     return f"{environ['REQUEST_METHOD']}\n{path}\n{query}\n{headers}\n{signature.headers}\n{payload}"
 
 
-def _canonical_query(query: str) -> str:
-    if not query:
-        return ""
-    pairs = (part.partition("=") for part in query.split("&") if part)
-    encoded = sorted((_encoded(name), _encoded(value)) for name, _, value in pairs if name != "X-Amz-Signature")
-    return "&".join(f"{name}={value}" for name, value in encoded)
-
-
 def _encoded(text: str) -> str:
     return quote(unquote_plus(text), safe="-_.~")
-
-
-def _header(environ: dict[str, Any], name: str) -> str:
-    variable = name.upper().replace("-", "_")
-    value = environ.get(variable if variable in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{variable}", "")
-    return " ".join(value.split())
 
 
 def _payload(environ: dict[str, Any], signature: Signature) -> str:
@@ -207,23 +182,16 @@ def _payload(environ: dict[str, Any], signature: Signature) -> str:
     in_chunks = "HTTP_TRANSFER_ENCODING" in environ or not length.isdigit()
     if signature.service == "s3" and (in_chunks or not _DIGEST.fullmatch(declared)):
         return declared
-    body: bytes = environ["wsgi.input"].read(int(length))
-    environ["wsgi.input"] = io.BytesIO(body)
-    return hashlib.sha256(body).hexdigest()
+    return hashlib.sha256(read_body(environ)).hexdigest()
 
 
 def _may_be_unsigned(environ: dict[str, Any]) -> bool:
     """Return True for a form, for a public call of a user pool, and for a pool's public keys."""
-    return (
-        is_form(environ)
-        or _is_public_cognito_call(environ)
-        or (environ["REQUEST_METHOD"] == "GET" and _KEY_SETS.fullmatch(environ.get("PATH_INFO", "")) is not None)
-    )
-
-
-def _is_public_cognito_call(environ: dict[str, Any]) -> bool:
     target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
-    return target.startswith(COGNITO_TARGET) and target.removeprefix(COGNITO_TARGET) in public_cognito_operations()
+    if target.startswith(COGNITO_TARGET) and target.removeprefix(COGNITO_TARGET) in public_cognito_operations():
+        return True
+    is_get = environ["REQUEST_METHOD"] == "GET"
+    return is_form(environ) or (is_get and _KEY_SETS.fullmatch(environ.get("PATH_INFO", "")) is not None)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ stopping until its process has ended. The hypervisor long-polls `wait_for_work` 
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,12 +64,7 @@ class LaunchedInstance:
 
 @dataclass(frozen=True, slots=True)
 class CapacityPool:
-    """The capacity that an instance uses.
-
-    Attributes:
-        zone: the availability zone.
-        spot: whether it is capacity for Spot instances.
-    """
+    """The capacity that an instance uses: a type in an availability zone, On-Demand or Spot."""
 
     instance_type: str
     zone: str
@@ -84,22 +79,18 @@ class CapacityPool:
 def free_capacity(switches: Switches, used: Iterable[CapacityPool], wanted: CapacityPool) -> int | None:
     """Return the number of instances that a pool can still start, or None without a limit.
 
-    Args:
-        switches: have the limits, of which each that applies to the pool must leave capacity.
-        used: a pool for each instance that is neither stopped nor terminated.
-        wanted: the pool of the new instances.
+    Each limit that applies to the pool must leave capacity. `used` has a pool for each instance that is neither
+    stopped nor terminated.
     """
     pools = list(used)
-    left = [limit - sum(map(counts, pools)) for limit, counts in _limits(switches, wanted) if limit is not None]
+    limits = [
+        (switches.max_instances, len(pools)),
+        (switches.capacity.get(wanted.instance_type), sum(p.instance_type == wanted.instance_type for p in pools)),
+        (switches.capacity.get(wanted.zone), sum(pool.zone == wanted.zone for pool in pools)),
+        (switches.spot_capacity if wanted.spot else None, sum(pool.spot for pool in pools)),
+    ]
+    left = [limit - used_now for limit, used_now in limits if limit is not None]
     return max(0, min(left)) if left else None
-
-
-def _limits(switches: Switches, wanted: CapacityPool) -> Iterator[tuple[int | None, Callable[[CapacityPool], bool]]]:
-    yield switches.max_instances, lambda _: True
-    yield switches.capacity.get(wanted.instance_type), lambda pool: pool.instance_type == wanted.instance_type
-    yield switches.capacity.get(wanted.zone), lambda pool: pool.zone == wanted.zone
-    if wanted.spot:
-        yield switches.spot_capacity, lambda pool: pool.spot
 
 
 STATE_CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
@@ -202,13 +193,7 @@ class Fleet:
             self._set_state(instance, "pending")
 
     def begin_end(self, instance: Any, goal: str, finish: Callable[[], Any]) -> None:
-        """Begin to end an instance, or end it at once if it has no process.
-
-        Args:
-            instance: moto's object.
-            goal: ``shutting-down`` or ``stopping``.
-            finish: moto's action, which marks an instance without a process as terminated or stopped.
-        """
+        """Begin to end an instance (goal ``shutting-down`` or ``stopping``); without a process, `finish` ends it."""
         with self._changed:
             has_process = instance.state in {"pending", "running", "stopping"}
             if not self.compute or instance.id not in self._records or not has_process:
@@ -234,11 +219,7 @@ class Fleet:
     def report_ended(self, instance_id: str, generation: int, *, failed: str | None, console: str | None) -> None:
         """Record that the process of a boot has ended, or could not start, and terminate or stop the instance.
 
-        Args:
-            instance_id: of the instance.
-            generation: of the boot; a report about an earlier boot has no effect.
-            failed: the reason for which the process could not start, or None.
-            console: path of its console log.
+        A report about an earlier boot has no effect. `failed` is the reason for which the process could not start.
 
         Raises:
             UnknownInstanceError: the instance does not exist.

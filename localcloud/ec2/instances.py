@@ -2,6 +2,7 @@
 
 import base64
 import copy
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,72 +16,68 @@ from moto.ec2.models.instances import Instance, InstanceState, StateReason
 
 from localcloud.ec2.fleet import STATE_CODES, InstanceActions, UnknownInstanceError, fleet
 from localcloud.ec2.launches import check_start, ec2_error
-from localcloud.patches import Patch
+from localcloud.patches import Patches
 
 CONSOLE_BYTES = 65_536  # GetConsoleOutput returns the most recent 64 KB
 
+_INSTANCE = "moto.ec2.models.instances:Instance"
 
-def _new_instance(original: Any) -> Any:
-    def __init__(  # noqa: N807 - it replaces one
-        self: Any, ec2_backend: Any, image_id: str, user_data: Any, security_groups: list[Any], **kwargs: Any
-    ) -> None:
-        """Begin as pending if instances have machines."""
-        original(self, ec2_backend, image_id, user_data, security_groups, **kwargs)
-        if fleet.compute:
-            self._state = InstanceState("pending", STATE_CODES["pending"])
-
-    return __init__
+PATCHES = Patches()
 
 
-def _terminate(original: Any) -> Any:
-    fleet.set_actions(InstanceActions(original, Instance.stop, view_of))  # applied before the patch of `stop`
-
-    def terminate(self: Any) -> Any:
-        """Begin to shut down; the instance is terminated when its process has ended."""
-        previous = InstanceState(self.state, self.state_code)
-        if self.state not in {"shutting-down", "terminated"}:
-            fleet.begin_end(self, "shutting-down", lambda: original(self))
-        return previous
-
-    return terminate
-
-
-def _stop(original: Any) -> Any:
-    def stop(self: Any) -> Any:
-        """Begin to stop; the instance is stopped when its process has ended.
-
-        Raises:
-            EC2ClientError: IncorrectInstanceState, if it is being terminated.
-        """
-        previous = InstanceState(self.state, self.state_code)
-        if self.state in {"shutting-down", "terminated"}:
-            raise _incorrect_state(self, "stopped")
-        if self.state not in {"stopping", "stopped"}:
-            fleet.begin_end(self, "stopping", lambda: original(self))
-        return previous
-
-    return stop
+@PATCHES.wrap(
+    f"{_INSTANCE}.__init__",
+    "is running before anything runs",
+    "self ec2_backend image_id user_data security_groups kwargs",
+)
+def init(original: Any, self: Any, *arguments: Any, **kwargs: Any) -> None:
+    """Begin as pending if instances have machines."""
+    original(self, *arguments, **kwargs)
+    if fleet.compute:
+        self._state = InstanceState("pending", STATE_CODES["pending"])
 
 
-def _start(original: Any) -> Any:
-    def start(self: Any) -> Any:
-        """Boot a stopped instance again, with the same user data.
+@PATCHES.wrap(f"{_INSTANCE}.terminate", "is terminated before its process has ended")
+def terminate(original: Any, self: Any) -> Any:
+    """Begin to shut down; the instance is terminated when its process has ended."""
+    previous = InstanceState(self.state, self.state_code)
+    if self.state not in {"shutting-down", "terminated"}:
+        fleet.begin_end(self, "shutting-down", lambda: original(self))
+    return previous
 
-        Raises:
-            EC2ClientError: IncorrectInstanceState, or the code of the switch `launch_error`.
-            ServerError: InsufficientInstanceCapacity.
-        """
-        previous = InstanceState(self.state, self.state_code)
-        if self.state in {"shutting-down", "terminated", "stopping"}:
-            raise _incorrect_state(self, "started")
-        if self.state == "stopped":
-            check_start(self)
-            original(self)
-            self.launch_time = utcnow()  # on EC2 the launch time is that of the last start
-            fleet.boot(self)
-        return previous
 
-    return start
+@PATCHES.wrap(f"{_INSTANCE}.stop", "is stopped before its process has ended")
+def stop(original: Any, self: Any) -> Any:
+    """Begin to stop; the instance is stopped when its process has ended.
+
+    Raises:
+        EC2ClientError: IncorrectInstanceState, if it is being terminated.
+    """
+    previous = InstanceState(self.state, self.state_code)
+    if self.state in {"shutting-down", "terminated"}:
+        raise _incorrect_state(self, "stopped")
+    if self.state not in {"stopping", "stopped"}:
+        fleet.begin_end(self, "stopping", lambda: original(self))
+    return previous
+
+
+@PATCHES.wrap(f"{_INSTANCE}.start", "is running before its process runs")
+def start(original: Any, self: Any) -> Any:
+    """Boot a stopped instance again, with the same user data.
+
+    Raises:
+        EC2ClientError: IncorrectInstanceState, or the code of the switch `launch_error`.
+        ServerError: InsufficientInstanceCapacity.
+    """
+    previous = InstanceState(self.state, self.state_code)
+    if self.state in {"shutting-down", "terminated", "stopping"}:
+        raise _incorrect_state(self, "started")
+    if self.state == "stopped":
+        check_start(self)
+        original(self)
+        self.launch_time = utcnow()  # on EC2 the launch time is that of the last start
+        fleet.boot(self)
+    return previous
 
 
 def _incorrect_state(instance: Any, wanted: str) -> EC2ClientError:
@@ -90,24 +87,22 @@ def _incorrect_state(instance: Any, wanted: str) -> EC2ClientError:
     )
 
 
-def _get_console_output(_original: Any) -> Any:
-    def get_console_output(self: Any) -> Any:
-        """Return the end of the instance's console log; while the instance runs, only if the latest is requested.
+@PATCHES.replace("moto.ec2.responses.general:General.get_console_output", "returns a sample text")
+def get_console_output(self: Any) -> Any:
+    """Return the end of the instance's console log; while the instance runs, only if the latest is requested.
 
-        EC2 posts the output shortly after an instance changes its state, without what it writes later.
-        https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-console.html
-        """
-        instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
-        is_posted = instance.state not in {"pending", "running"} or self._get_bool_param("Latest", False)
-        try:
-            console = fleet.find(instance.id).console
-        except UnknownInstanceError:
-            console = None
-        text = console_tail(Path(console)) if console and is_posted else b""
-        output = base64.b64encode(text).decode()
-        return ActionResult({"InstanceId": instance.id, "Timestamp": utcnow(), "Output": output})
-
-    return get_console_output
+    EC2 posts the output shortly after an instance changes its state, without what it writes later.
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-console.html
+    """
+    instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
+    is_posted = instance.state not in {"pending", "running"} or self._get_bool_param("Latest", False)
+    try:
+        console = fleet.find(instance.id).console
+    except UnknownInstanceError:
+        console = None
+    text = console_tail(Path(console)) if console and is_posted else b""
+    output = base64.b64encode(text).decode()
+    return ActionResult({"InstanceId": instance.id, "Timestamp": utcnow(), "Output": output})
 
 
 def console_tail(path: Path) -> bytes:
@@ -123,9 +118,6 @@ def console_tail(path: Path) -> bytes:
 def user_data_of(instance: Any) -> bytes:
     """Return an instance's user data, decoded; empty if it has none."""
     return base64.b64decode(str(instance.user_data)) if instance.user_data else b""
-
-
-_INSTANCE = "moto.ec2.models.instances:Instance"
 
 
 _seconds_ago: ContextVar[float] = ContextVar("seconds_ago", default=0.0)
@@ -172,89 +164,51 @@ def past_instance(instance: Any, then: InstanceView) -> Any:
     return past
 
 
-def _describe_instances(original: Any) -> Any:
-    def describe_instances(self: Any) -> Any:
-        """Answer as of `describe_lag_seconds` ago, or fail as `describe_failures` says."""
-        if fleet.consume_fault("describe_failures"):
-            raise ec2_error("RequestLimitExceeded")
-        token = _seconds_ago.set(fleet.switches.describe_lag_seconds)
-        try:
-            return original(self)
-        finally:
-            _seconds_ago.reset(token)
-
-    return describe_instances
+# `terminate` and `stop` of an instance that has no process are those of stock moto.
+fleet.set_actions(InstanceActions(Instance.terminate, Instance.stop, view_of))
 
 
-def _all_reservations(original: Any) -> Any:
-    def all_reservations(self: Any, filters: Any = None) -> Any:
-        """Return the reservations with instances as they were at the time of the answer's data."""
-        ago = _seconds_ago.get()
-        if not ago:
-            return original(self, filters)
-        from moto.ec2.utils import filter_reservations
-
-        reservations = []
-        for reservation in original(self):
-            reservation.instances = [
-                past for one in reservation.instances if (past := _instance_in_past(one, ago)) is not None
-            ]
-            if reservation.instances:
-                reservations.append(reservation)
-        return reservations if filters is None else filter_reservations(reservations, filters)
-
-    return all_reservations
-
-
-def _instance_in_past(instance: Any, seconds_ago: float) -> Any | None:
+@PATCHES.wrap("moto.ec2.responses.instances:InstanceResponse.describe_instances", "neither lags nor fails")
+def describe_instances(original: Any, self: Any) -> Any:
+    """Answer as of `describe_lag_seconds` ago, or fail as `describe_failures` says."""
+    if fleet.consume_fault("describe_failures"):
+        raise ec2_error("RequestLimitExceeded")
+    token = _seconds_ago.set(fleet.switches.describe_lag_seconds)
     try:
-        then = fleet.find(instance.id).past.value_ago(seconds_ago)
-    except UnknownInstanceError:
-        return None  # still being launched
-    return None if then is None else past_instance(instance, then)
+        return original(self)
+    finally:
+        _seconds_ago.reset(token)
 
-
-def _noting_tags(original: Any) -> Any:
-    def change_tags(self: Any, resource_ids: list[str], tags: Any) -> Any:
-        """Change tags, and store the change in the history of instances."""
-        result = original(self, resource_ids, tags)
-        for resource_id in resource_ids:
-            fleet.record_view(resource_id)
-        return result
-
-    return change_tags
-
-
-_TAGS = "moto.ec2.models.tags:TagBackend"
 
 _NO_PAST = "knows only what is now"
 
 
-PATCHES = (
-    Patch(
-        f"{_INSTANCE}.__init__",
-        ("self", "ec2_backend", "image_id", "user_data", "security_groups", "kwargs"),
-        _new_instance,
-        "is running before anything runs",
-    ),
-    Patch(f"{_INSTANCE}.terminate", ("self",), _terminate, "is terminated before its process has ended"),
-    Patch(f"{_INSTANCE}.stop", ("self",), _stop, "is stopped before its process has ended"),
-    Patch(f"{_INSTANCE}.start", ("self",), _start, "is running before its process runs"),
-    Patch(
-        "moto.ec2.responses.general:General.get_console_output",
-        ("self",),
-        _get_console_output,
-        "returns a sample text",
-    ),
-    Patch(
-        "moto.ec2.responses.instances:InstanceResponse.describe_instances",
-        ("self",),
-        _describe_instances,
-        "neither lags nor fails",
-    ),
-    Patch(
-        "moto.ec2.models.instances:InstanceBackend.all_reservations", ("self", "filters"), _all_reservations, _NO_PAST
-    ),
-    Patch(f"{_TAGS}.create_tags", ("self", "resource_ids", "tags"), _noting_tags, _NO_PAST),
-    Patch(f"{_TAGS}.delete_tags", ("self", "resource_ids", "tags"), _noting_tags, _NO_PAST),
-)
+@PATCHES.wrap("moto.ec2.models.instances:InstanceBackend.all_reservations", _NO_PAST)
+def all_reservations(original: Any, self: Any, filters: Any = None) -> Any:
+    """Return the reservations with instances as they were at the time of the answer's data."""
+    ago = _seconds_ago.get()
+    if not ago:
+        return original(self, filters)
+    from moto.ec2.utils import filter_reservations
+
+    reservations = []
+    for reservation in original(self):
+        past = []
+        for instance in reservation.instances:
+            with suppress(UnknownInstanceError):  # still being launched
+                if (then := fleet.find(instance.id).past.value_ago(ago)) is not None:
+                    past.append(past_instance(instance, then))
+        reservation.instances = past
+        if past:
+            reservations.append(reservation)
+    return reservations if filters is None else filter_reservations(reservations, filters)
+
+
+@PATCHES.wrap("moto.ec2.models.tags:TagBackend.create_tags", _NO_PAST)
+@PATCHES.wrap("moto.ec2.models.tags:TagBackend.delete_tags", _NO_PAST)
+def change_tags(original: Any, self: Any, resource_ids: list[str], tags: Any) -> Any:
+    """Change tags, and store the change in the history of instances."""
+    result = original(self, resource_ids, tags)
+    for resource_id in resource_ids:
+        fleet.record_view(resource_id)
+    return result

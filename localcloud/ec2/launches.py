@@ -10,7 +10,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from xml.sax.saxutils import escape
@@ -22,7 +21,7 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 from werkzeug.exceptions import HTTPException
 
 from localcloud.ec2.fleet import CapacityPool, fleet
-from localcloud.patches import Patch
+from localcloud.patches import Patches
 
 # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html, "Server errors"
 _SERVER_ERRORS = {
@@ -54,12 +53,7 @@ class Ec2ServerError(HTTPException):
 
 
 def ec2_error(code: str, message: str | None = None) -> Ec2ServerError | EC2ClientError:
-    """Return the exception for an error code of EC2.
-
-    Args:
-        code: such as VcpuLimitExceeded.
-        message: None for EC2's own message, or a sentence that names the switch.
-    """
+    """Return the exception for an error code of EC2, by default with EC2's message, or one that names the switch."""
     text = message or _MESSAGES.get(code, "Refused, since the local cloud's switch launch_error says so.")
     return Ec2ServerError(code, text) if code in _SERVER_ERRORS else EC2ClientError(code, text)
 
@@ -72,10 +66,6 @@ def with_template(backend: Any, parameters: Mapping[str, Any]) -> Parameters:
 
     Tags are one set for each type of resource: a tag of the call replaces the template's tag with the same key.
 
-    Args:
-        backend: moto's EC2 of one account and region.
-        parameters: of RunInstances.
-
     Raises:
         EC2ClientError: the template or its version does not exist.
     """
@@ -84,9 +74,15 @@ def with_template(backend: Any, parameters: Mapping[str, Any]) -> Parameters:
         return given
     template = _template_data(backend, named)
     complete = {**template, **given}
-    tags = [*template.get("TagSpecifications", []), *given.get("TagSpecifications", [])]
-    if tags:
-        complete["TagSpecifications"] = _one_of_each(tags)
+    if specifications := [*template.get("TagSpecifications", []), *given.get("TagSpecifications", [])]:
+        tags: dict[str, dict[str, str]] = {}
+        for specification in specifications:
+            of_type = tags.setdefault(specification["ResourceType"], {})
+            of_type.update({tag["Key"]: tag.get("Value", "") for tag in specification.get("Tags", [])})
+        complete["TagSpecifications"] = [
+            {"ResourceType": name, "Tags": [{"Key": key, "Value": value} for key, value in of_type.items()]}
+            for name, of_type in tags.items()
+        ]
     return complete
 
 
@@ -108,17 +104,6 @@ def _template_data(backend: Any, named: Mapping[str, Any]) -> Parameters:
     return data
 
 
-def _one_of_each(specifications: list[Mapping[str, Any]]) -> list[Parameters]:
-    tags: dict[str, dict[str, str]] = {}
-    for specification in specifications:
-        of_type = tags.setdefault(specification["ResourceType"], {})
-        of_type.update({tag["Key"]: tag.get("Value", "") for tag in specification.get("Tags", [])})
-    return [
-        {"ResourceType": name, "Tags": [{"Key": key, "Value": value} for key, value in of_type.items()]}
-        for name, of_type in tags.items()
-    ]
-
-
 def check_launch(parameters: Mapping[str, Any]) -> None:
     """Check the parameters of a launch.
 
@@ -135,16 +120,25 @@ def check_launch(parameters: Mapping[str, Any]) -> None:
         raise InvalidParameterCombination(
             "Network interfaces and an instance-level security groups may not be specified on the same request"
         )
-    if is_one_time_spot(parameters):
-        _check_one_time_spot(parameters)
+    if not is_one_time_spot(parameters):
+        return
+    interruption = _spot_options(parameters).get("InstanceInterruptionBehavior", "terminate")
+    if interruption != "terminate":
+        raise InvalidParameterCombination(
+            f"The request with type 'one-time' is not supported when instanceInterruptionBehavior is set to "
+            f"'{interruption}'."
+        )
+    if parameters.get("InstanceInitiatedShutdownBehavior") == "stop":
+        raise InvalidParameterCombination(
+            "The request with type 'one-time' is not supported when instanceInitiatedShutdownBehavior is set to "
+            "'stop'."
+        )
 
 
 def check_architecture(ec2: Any, parameters: Mapping[str, Any]) -> None:
     """Check that instance type and image have the same architecture, as https://github.com/eksctl-io/eksctl/issues/8235.
 
-    Args:
-        ec2: moto's backend; images and types that it does not know are not checked.
-        parameters: of the launch.
+    Images and types that moto does not know are not checked.
 
     Raises:
         EC2ClientError: InvalidParameterValue.
@@ -160,20 +154,6 @@ def check_architecture(ec2: Any, parameters: Mapping[str, Any]) -> None:
             f"architecture '{image.architecture}' of the specified AMI. Specify an instance type and an AMI that "
             "have matching architectures, and try again. You can use 'describe-instance-types' or 'describe-images' "
             "to discover the architecture of the instance type or AMI.",
-        )
-
-
-def _check_one_time_spot(parameters: Mapping[str, Any]) -> None:
-    interruption = _spot_options(parameters).get("InstanceInterruptionBehavior", "terminate")
-    if interruption != "terminate":
-        raise InvalidParameterCombination(
-            f"The request with type 'one-time' is not supported when instanceInterruptionBehavior is set to "
-            f"'{interruption}'."
-        )
-    if parameters.get("InstanceInitiatedShutdownBehavior") == "stop":
-        raise InvalidParameterCombination(
-            "The request with type 'one-time' is not supported when instanceInitiatedShutdownBehavior is set to "
-            "'stop'."
         )
 
 
@@ -210,20 +190,12 @@ MAX_TOKENS = 10_000
 """Largest number of stored client tokens."""
 
 
-@dataclass(frozen=True)
-class Launch:
-    """An answered launch: its parameters, and its reservation."""
-
-    parameters: str
-    reservation: Any
-
-
 class Launches:
     """The launches of this cloud by client token, so that a repeated launch starts nothing."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self._by_token: OrderedDict[tuple[str, str, str], Launch] = OrderedDict()
+        self._by_token: OrderedDict[tuple[str, str, str], tuple[str, Any]] = OrderedDict()
 
     def find(self, key: tuple[str, str, str], parameters: str) -> Any | None:
         """Return the reservation that a token launched before, or None.
@@ -234,26 +206,26 @@ class Launches:
             EC2ClientError: IdempotentParameterMismatch if the token was used with other parameters;
                 IdempotentInstanceTerminated if all instances of the token have been terminated.
         """
-        earlier = self._by_token.get(key)
-        if earlier is None:
+        if key not in self._by_token:
             return None
-        if earlier.parameters != parameters:
+        earlier, reservation = self._by_token[key]
+        if earlier != parameters:
             raise EC2ClientError(
                 "IdempotentParameterMismatch",
                 f"Arguments on this idempotent request are inconsistent with arguments used in previous request(s) "
                 f"with client token {key[2]}.",
             )
-        if all(instance.state == "terminated" for instance in earlier.reservation.instances):
+        if all(instance.state == "terminated" for instance in reservation.instances):
             raise EC2ClientError(
                 "IdempotentInstanceTerminated",
                 "The client token you have provided is associated with a terminated instance. "
                 "Please use a different client token.",
             )
-        return earlier.reservation
+        return reservation
 
-    def store(self, key: tuple[str, str, str], launch: Launch) -> None:
+    def store(self, key: tuple[str, str, str], parameters: str, reservation: Any) -> None:
         """Store the launch of a token, and drop the oldest if there are too many."""
-        self._by_token[key] = launch
+        self._by_token[key] = parameters, reservation
         if len(self._by_token) > MAX_TOKENS:
             self._by_token.popitem(last=False)
 
@@ -300,85 +272,66 @@ def _check_refused() -> None:
         raise ec2_error(code)
 
 
-def _run_instances_response(original: Any) -> Any:
-    def run_instances(self: Any) -> Any:
-        """Launch up to MaxCount instances by call and template, once for each client token."""
-        with _launches.lock:
-            token = self.params.get("ClientToken")
-            parameters = {name: value for name, value in self.params.items() if name != "ClientToken"}
-            fingerprint = json.dumps(parameters, default=str, sort_keys=True)
-            key = (self.current_account, self.region, token or "")
-            reservation = _launches.find(key, fingerprint) if token else None
-            if reservation is None:
-                reservation = _launch(self, original)
-                if token:
-                    _launches.store(key, Launch(fingerprint, reservation))
-                if fleet.consume_fault("lost_launch_replies"):
-                    raise ec2_error("InternalError")
-            return ActionResult(reservation)
+PATCHES = Patches()
 
-    return run_instances
+
+@PATCHES.wrap(
+    "moto.ec2.responses.instances:InstanceResponse.run_instances",
+    "starts a second instance for the same client token, MinCount, not MaxCount, and half of a launch template",
+)
+def answer_run_instances(original: Any, self: Any) -> Any:
+    """Launch up to MaxCount instances by call and template, once for each client token."""
+    with _launches.lock:
+        token = self.params.get("ClientToken")
+        parameters = {name: value for name, value in self.params.items() if name != "ClientToken"}
+        fingerprint = json.dumps(parameters, default=str, sort_keys=True)
+        key = (self.current_account, self.region, token or "")
+        reservation = _launches.find(key, fingerprint) if token else None
+        if reservation is None:
+            reservation = _launch(self, original)
+            if token:
+                _launches.store(key, fingerprint, reservation)
+            if fleet.consume_fault("lost_launch_replies"):
+                raise ec2_error("InternalError")
+        return ActionResult(reservation)
 
 
 def _launch(response: Any, original: Any) -> Any:
+    """Launch instances as on EC2, where each has the instance profile, and the groups of its first interface."""
     _check_refused()
-    response.params = with_template(response.ec2_backend, response.params)
-    check_launch(response.params)
-    check_architecture(response.ec2_backend, response.params)
-    if is_one_time_spot(response.params):
-        response.params["InstanceInitiatedShutdownBehavior"] = "terminate"
-    minimum, maximum = int(response.params.get("MinCount", 1)), int(response.params.get("MaxCount", 1))
-    pool = capacity_pool_of(response.ec2_backend, response.params)
-    count = count_to_start(minimum, maximum, fleet.free_capacity(pool), pool)
-    response.params["MinCount"] = count  # moto starts this many
+    backend, parameters = response.ec2_backend, with_template(response.ec2_backend, response.params)
+    response.params = parameters
+    check_launch(parameters)
+    check_architecture(backend, parameters)
+    if is_one_time_spot(parameters):
+        parameters["InstanceInitiatedShutdownBehavior"] = "terminate"
+    minimum, maximum = int(parameters.get("MinCount", 1)), int(parameters.get("MaxCount", 1))
+    pool = capacity_pool_of(backend, parameters)
+    parameters["MinCount"] = count_to_start(
+        minimum, maximum, fleet.free_capacity(pool), pool
+    )  # moto starts this many
+    profile = parameters.get("IamInstanceProfile") or {}
     with fleet.freeze():
         reservation = original(response).result
-        _give_profile_to_all(response, reservation)
-        _show_groups_of_interfaces(response, reservation)
+        for instance in reservation.instances[1:] if profile else []:  # moto gives the profile to the first
+            backend.associate_iam_instance_profile(
+                instance.id,
+                iam_instance_profile_name=profile.get("Name"),
+                iam_instance_profile_arn=profile.get("Arn"),
+            )
+        for instance in reservation.instances if parameters.get("NetworkInterfaces") else []:
+            instance.security_groups = list(instance.nics[0].group_set)
     return reservation
 
 
-def _show_groups_of_interfaces(response: Any, reservation: Any) -> None:
-    """List the security groups of an instance's first network interface as its own, as EC2 does."""
-    for instance in reservation.instances if response.params.get("NetworkInterfaces") else []:
-        instance.security_groups = list(instance.nics[0].group_set)
-
-
-def _give_profile_to_all(response: Any, reservation: Any) -> None:
-    """Associate the instance profile with every instance; moto does so with the first."""
-    profile = response.params.get("IamInstanceProfile") or {}
-    for instance in reservation.instances[1:] if profile else []:
-        response.ec2_backend.associate_iam_instance_profile(
-            instance.id,
-            iam_instance_profile_name=profile.get("Name"),
-            iam_instance_profile_arn=profile.get("Arn"),
-        )
-
-
-def _run_instances(original: Any) -> Any:
-    def run_instances(
-        self: Any, image_id: str, count: int, user_data: Any, security_group_names: list[str], **kwargs: Any
-    ) -> Any:
-        """Launch instances, and boot them once they are complete."""
-        reservation = original(self, image_id, count, user_data, security_group_names, **kwargs)
-        for instance in reservation.instances:
-            fleet.boot(instance)
-        return reservation
-
-    return run_instances
-
-
-PATCHES = (
-    Patch(
-        "moto.ec2.responses.instances:InstanceResponse.run_instances",
-        ("self",),
-        _run_instances_response,
-        "starts a second instance for the same client token, MinCount, not MaxCount, and half of a launch template",
-    ),
-    Patch(
-        "moto.ec2.models.instances:InstanceBackend.run_instances",
-        ("self", "image_id", "count", "user_data", "security_group_names", "kwargs"),
-        _run_instances,
-        "computes nothing",
-    ),
+@PATCHES.wrap(
+    "moto.ec2.models.instances:InstanceBackend.run_instances",
+    "computes nothing",
+    "self image_id count user_data security_group_names kwargs",
 )
+def run_instances(original: Any, self: Any, *arguments: Any, **kwargs: Any) -> Any:
+    """Launch instances, and boot them once they are complete."""
+    reservation = original(self, *arguments, **kwargs)
+    for instance in reservation.instances:
+        fleet.boot(instance)
+    return reservation

@@ -17,22 +17,17 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from localcloud.machines.machine import PATH, Machine, Process, RunningMachine, cgroup_folders, children_of
+from localcloud.machines.machine import PATH, Machine, Process, cgroup_folders, children_of
 from localcloud.machines.metadata import MetadataServer, loopback_listener
 from localcloud.machines.network import ConnectionRelay, in_new_network, listen_in
 
 
 class ProcessBackend:
-    """Runs each instance's user data as a process, with a metadata service on a port of the loopback.
-
-    Args:
-        endpoint_url: of the cloud.
-    """
+    """Runs each instance's user data as a process, with a metadata service on a port of the loopback."""
 
     grace_seconds = 2.0
     shutdown_retry_seconds = math.inf
@@ -40,15 +35,17 @@ class ProcessBackend:
     def __init__(self, endpoint_url: str) -> None:
         self._endpoint_url = endpoint_url
 
-    def boot(self, machine: Machine, identity: Mapping[str, Any]) -> RunningMachine:
+    def boot(
+        self, machine: Machine, identity: Mapping[str, Any]
+    ) -> tuple[subprocess.Popen[bytes], contextlib.ExitStack]:
         """Start the process; raises as `MachineBackend.boot` does, also if the user data is not a script."""
         prepare(machine, identity["user_data"].encode("latin-1"))
         metadata = self._metadata(machine)
-        return RunningMachine(start(machine, metadata.url), metadata)
+        return start(machine, metadata.url), _closing(metadata)
 
-    def attach(self, machine: Machine, process: Process) -> MetadataServer:  # noqa: ARG002 - the kind's interface
+    def attach(self, machine: Machine, process: Process) -> contextlib.ExitStack:  # noqa: ARG002 - the interface
         """Serve the metadata on the same port again; raises as `MachineBackend.attach` does."""
-        return self._metadata(machine)
+        return _closing(self._metadata(machine))
 
     def request_shutdown(self, process: Process) -> None:
         """Send SIGTERM to the process and its children."""
@@ -57,6 +54,14 @@ class ProcessBackend:
     def _metadata(self, machine: Machine) -> MetadataServer:
         listener = loopback_listener(machine.directory)
         return MetadataServer(self._endpoint_url, machine.directory.name, machine.directory, listener)
+
+
+def _closing(*services: MetadataServer | ConnectionRelay) -> contextlib.ExitStack:
+    """Return a stack that closes the services, the last one first."""
+    stack = contextlib.ExitStack()
+    for service in services:
+        stack.callback(service.close)
+    return stack
 
 
 def prepare(machine: Machine, user_data: bytes) -> None:
@@ -75,11 +80,7 @@ def prepare(machine: Machine, user_data: bytes) -> None:
 
 
 def start(machine: Machine, metadata_endpoint: str) -> subprocess.Popen[bytes]:
-    """Run the user data.
-
-    Args:
-        machine: prepared with its user data.
-        metadata_endpoint: URL of the instance's metadata service.
+    """Run the user data of a prepared machine.
 
     Raises:
         BootFailedError: the process could not be started.
@@ -122,28 +123,12 @@ def check_tools() -> None:
         raise NspawnMissingError("machines of kind nspawn need time namespaces: Linux 5.6 or newer")
 
 
-@dataclass(frozen=True)
-class _NspawnServices:
-    """The services in a machine's network: its metadata, and the cloud."""
-
-    metadata: MetadataServer
-    relay: ConnectionRelay
-
-    def close(self) -> None:
-        self.metadata.close()
-        self.relay.close()
-
-
 class NspawnBackend:
     """Boots each instance's image, the folder in `images` that has the image's id as its name.
 
     The image is only read: files that an instance writes are in its own directory until it is terminated. Its network
     contains only its metadata service at 169.254.169.254, and the cloud at the address that it has on the host. The
     image's cloud-init runs the user data.
-
-    Args:
-        endpoint_url: of the cloud, on 127.0.0.1.
-        images: folder of root file systems.
 
     Raises:
         NspawnMissingError: this host cannot boot images.
@@ -158,22 +143,27 @@ class NspawnBackend:
         self._endpoint_url, self._images = endpoint_url, images.absolute()
         self._cloud = parts.hostname or "127.0.0.1", parts.port or 80
 
-    def boot(self, machine: Machine, identity: Mapping[str, Any]) -> RunningMachine:
+    def boot(
+        self, machine: Machine, identity: Mapping[str, Any]
+    ) -> tuple[subprocess.Popen[bytes], contextlib.ExitStack]:
         """Boot the image; raises as `MachineBackend.boot` does, also if the image does not exist."""
-        image = self._image(machine, identity["image_id"])
+        image_id = identity["image_id"]
+        found = sorted(path.name for path in self._images.glob("*") if (path / "usr").is_dir())
+        if image_id not in found:
+            machine.fail(f"there is no image {image_id} in {self._images}; there are: {', '.join(found) or 'none'}")
         for name in ("upper", "work", "root"):
             (machine.disk / name).mkdir(parents=True, exist_ok=True)
         (machine.disk / "uuid").write_text(hypervisor_uuid(machine.directory.name))
 
-        child = in_new_network(lambda: machine.start(command(machine, image), {"LANG": "C.UTF-8"}))
+        child = in_new_network(lambda: machine.start(command(machine, self._images / image_id), {"LANG": "C.UTF-8"}))
         try:
-            return RunningMachine(child, self._serve(machine, child.pid))
+            return child, self._serve(machine, child.pid)
         except OSError:
             os.killpg(child.pid, signal.SIGKILL)  # it leads its group, and has not been reaped yet
             child.wait()
             raise
 
-    def attach(self, machine: Machine, process: Process) -> _NspawnServices:
+    def attach(self, machine: Machine, process: Process) -> contextlib.ExitStack:
         """Start the services in the network of a running machine; raises as `MachineBackend.attach` does."""
         return self._serve(machine, process.pid)
 
@@ -184,16 +174,10 @@ class NspawnBackend:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(init, _POWER_OFF)
 
-    def _image(self, machine: Machine, image_id: str) -> Path:
-        found = sorted(path.name for path in self._images.glob("*") if (path / "usr").is_dir())
-        if image_id not in found:
-            machine.fail(f"there is no image {image_id} in {self._images}; there are: {', '.join(found) or 'none'}")
-        return self._images / image_id
-
-    def _serve(self, machine: Machine, pid: int) -> _NspawnServices:
+    def _serve(self, machine: Machine, pid: int) -> contextlib.ExitStack:
         metadata, cloud = listen_in(pid, self._cloud)
         server = MetadataServer(self._endpoint_url, machine.directory.name, machine.directory, metadata)
-        return _NspawnServices(server, ConnectionRelay(cloud, self._cloud))
+        return _closing(ConnectionRelay(cloud, self._cloud), server)
 
 
 def hypervisor_uuid(instance_id: str) -> str:
@@ -225,17 +209,7 @@ def _script(machine: Machine, image: Path) -> str:
     """Return the script of the first process in the machine's own process and mount namespaces."""
     disk, quote = machine.disk, shlex.quote
     layers = f"lowerdir={image},upperdir={disk / 'upper'},workdir={disk / 'work'}"
-    # systemd-nspawn stores its state in /run; this machine's state must end with the machine.
-    return f"""
-mkdir -p /run/systemd/nspawn
-mount -t tmpfs tmpfs /run/systemd/nspawn
-mount -t overlay overlay -o {quote(layers)} {quote(str(disk / "root"))}
-exec env SYSTEMD_NSPAWN_API_VFS_WRITABLE=network {shlex.join(_nspawn(machine))}
-"""
-
-
-def _nspawn(machine: Machine) -> list[str]:
-    return [
+    nspawn = [
         *("systemd-nspawn", "--quiet", "--boot", "--settings=no"),
         *(f"--directory={machine.disk / 'root'}", f"--machine={machine.directory.name}"),
         *("--register=no", "--keep-unit"),  # independent of the host's systemd
@@ -244,3 +218,10 @@ def _nspawn(machine: Machine) -> list[str]:
         f"--bind-ro={machine.disk / 'uuid'}:/sys/hypervisor/uuid",
         "ci.ds=Ec2",  # argument of its init, where cloud-init in a container looks for the kernel's command line
     ]
+    # systemd-nspawn stores its state in /run; this machine's state must end with the machine.
+    return f"""
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs tmpfs /run/systemd/nspawn
+mount -t overlay overlay -o {quote(layers)} {quote(str(disk / "root"))}
+exec env SYSTEMD_NSPAWN_API_VFS_WRITABLE=network {shlex.join(nspawn)}
+"""

@@ -118,11 +118,7 @@ def _remove_tree(top: Path) -> bool:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine of one instance.
-
-    Args:
-        directory: of this instance only, mode 0700.
-    """
+    """The machine of one instance, which has a directory of its own with mode 0700."""
 
     directory: Path
 
@@ -184,21 +180,6 @@ class Machine:
         remove_cgroups(self.directory.name)
 
 
-class GuestServices(Protocol):
-    """The services of a running machine: its metadata service and its connection to the cloud."""
-
-    def close(self) -> None:
-        """Stop the services."""
-
-
-@dataclass(frozen=True)
-class RunningMachine:
-    """A started machine: the process that leads it, and its services."""
-
-    child: subprocess.Popen[bytes]
-    services: GuestServices
-
-
 class MachineBackend(Protocol):
     """Starts machines and shuts them down, for the hypervisor.
 
@@ -210,19 +191,20 @@ class MachineBackend(Protocol):
     grace_seconds: float
     shutdown_retry_seconds: float
 
-    def boot(self, machine: Machine, identity: Mapping[str, Any]) -> RunningMachine:
-        """Start a machine.
+    def boot(
+        self, machine: Machine, identity: Mapping[str, Any]
+    ) -> tuple[subprocess.Popen[bytes], contextlib.ExitStack]:
+        """Start a prepared machine; return the process that leads it, and its services, which the caller closes.
 
-        Args:
-            machine: prepared.
-            identity: of the instance, see `control.describe_identity`.
+        `control.describe_identity` describes the instance. The services are the metadata service and, in a network of
+        its own, the connection to the cloud.
 
         Raises:
             BootFailedError: the machine cannot be started; its console has the reason, too.
             OSError: its services cannot be started.
         """
 
-    def attach(self, machine: Machine, process: Process) -> GuestServices:
+    def attach(self, machine: Machine, process: Process) -> contextlib.ExitStack:
         """Start the services of a running machine after its hypervisor died.
 
         Raises:

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -44,12 +45,7 @@ NOT_FOUND = MetadataResponse(HTTPStatus.NOT_FOUND, "404 - Not Found")
 
 
 class MetadataTokens:
-    """Signed session tokens, which stay valid when the service restarts.
-
-    Args:
-        key: secret of one instance.
-        clock: seconds since the epoch.
-    """
+    """Session tokens signed with an instance's secret, which stay valid when the service restarts."""
 
     def __init__(self, key: bytes, clock: Callable[[], float] = time.time) -> None:
         self._key, self._clock = key, clock
@@ -86,13 +82,7 @@ class MetadataService:
     tokens: MetadataTokens
 
     def answer(self, method: str, path: str, headers: Mapping[str, str]) -> MetadataResponse:
-        """Answer one request.
-
-        Args:
-            method: HTTP method.
-            path: without query.
-            headers: names in lower case.
-        """
+        """Answer one request, by its path without the query, and headers with names in lower case."""
         if "x-forwarded-for" in headers:  # as on EC2: a proxy must not reveal credentials
             return MetadataResponse(HTTPStatus.FORBIDDEN)
         if path == "/latest/api/token":
@@ -163,14 +153,7 @@ def documents(identity: Mapping[str, Any]) -> dict[str, str]:
     if identity["spot_notice"]:
         found["spot/instance-action"] = json.dumps(identity["spot_notice"])
     result = {f"meta-data/{path}": str(value) for path, value in found.items()}
-    result["dynamic/instance-identity/document"] = json.dumps(_identity_document(identity))
-    if identity["user_data"]:
-        result["user-data"] = identity["user_data"]
-    return result
-
-
-def _identity_document(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+    document = {
         "accountId": identity["account_id"],
         "architecture": identity["architecture"],
         "availabilityZone": identity["availability_zone"],
@@ -179,9 +162,13 @@ def _identity_document(identity: Mapping[str, Any]) -> dict[str, Any]:
         "instanceType": identity["instance_type"],
         "pendingTime": identity["launch_time"],
         "privateIp": identity["private_ip"],
-        "region": identity["region"],
+        "region": region,
         "version": "2017-09-30",
     }
+    result["dynamic/instance-identity/document"] = json.dumps(document)
+    if identity["user_data"]:
+        result["user-data"] = identity["user_data"]
+    return result
 
 
 HOST = "127.0.0.1"
@@ -209,12 +196,6 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        self._serve()
-
-    def do_PUT(self) -> None:
-        self._serve()
-
-    def _serve(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         host = headers.get("host", "")
@@ -231,6 +212,8 @@ class _Handler(BaseHTTPRequestHandler):
         except CloudUnreachableError as error:
             answer = MetadataResponse(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
         self._write(answer)
+
+    do_PUT = do_GET  # noqa: N815 - the base class's names
 
     def _write(self, answer: MetadataResponse) -> None:
         body = answer.body.encode("latin-1", "replace")
@@ -261,12 +244,7 @@ class MetadataServer:
     """Serves the metadata of one instance.
 
     The key of its tokens is stored in the instance's directory, so that tokens stay valid if the hypervisor restarts.
-
-    Args:
-        endpoint_url: of the cloud.
-        instance_id: of the instance.
-        directory: of the instance.
-        listener: at the address of the service; closed with it.
+    The listener is at the address of the service, and is closed with it.
     """
 
     def __init__(self, endpoint_url: str, instance_id: str, directory: Path, listener: socket.socket) -> None:
@@ -299,36 +277,25 @@ class MetadataServer:
                 time.sleep(0 if self._closed else RETRY_SECONDS)  # aborted by the client, or no descriptors left
 
     def _fetch(self, what: str) -> dict[str, Any]:
-        client = ControlClient(self._endpoint_url)
-        try:
+        with closing(ControlClient(self._endpoint_url)) as client:
             return client.get(self._path + what)
-        finally:
-            client.close()
 
 
 class RefreshedCredentials:
-    """Credentials that are cached, and fetched again before they expire.
-
-    Args:
-        fetch: returns new credentials.
-        clock: seconds since the epoch.
-    """
+    """Credentials that are cached, and fetched again before they expire."""
 
     def __init__(self, fetch: Callable[[], Mapping[str, Any]], clock: Callable[[], float] = time.time) -> None:
         self._fetch, self._clock = fetch, clock
         self._lock = threading.Lock()
-        self._current: Mapping[str, Any] | None = None
+        self._current: Mapping[str, Any] = {"Expiration": "1970-01-01T00:00:00Z"}
 
     def __call__(self) -> Mapping[str, Any]:
         """Return credentials that are valid for at least `REFRESH_BEFORE_SECONDS`."""
         with self._lock:
-            if self._current is None or self._expires() - self._clock() < REFRESH_BEFORE_SECONDS:
+            expires = datetime.strptime(self._current["Expiration"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+            if expires.timestamp() - self._clock() < REFRESH_BEFORE_SECONDS:
                 self._current = self._fetch()
             return self._current
-
-    def _expires(self) -> float:
-        text = self._current["Expiration"] if self._current else "1970-01-01T00:00:00Z"
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def _stored(path: Path, new: Callable[[], str]) -> str:

@@ -15,7 +15,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -33,11 +33,7 @@ _MACHINE_ADDRESS = "169.254.169.1"
 
 
 def listen_in(pid: int, cloud: tuple[str, int]) -> tuple[socket.socket, socket.socket]:
-    """Return sockets that listen for a machine, at the addresses of its metadata service and of the cloud.
-
-    Args:
-        pid: a process in the machine's network.
-        cloud: host, on loopback, and port of the cloud.
+    """Return sockets that listen for a process's machine, at its metadata service's address and the cloud's.
 
     Raises:
         OSError: the machine has ended, or the network cannot be created.
@@ -153,12 +149,7 @@ CHUNK = 256 * 1024
 
 
 class ConnectionRelay:
-    """Relays connections from a listening socket to an address, in its own thread, until it is closed.
-
-    Args:
-        listener: in any network; closed with the relay.
-        target: host and port of the address.
-    """
+    """Relays connections from a listening socket to an address, in its own thread, until it is closed."""
 
     def __init__(self, listener: socket.socket, target: tuple[str, int]) -> None:
         self._listener, self._target = listener, target
@@ -193,7 +184,12 @@ class ConnectionRelay:
         with _ending(writer), contextlib.suppress(OSError):  # closed if nothing listens at the target
             far_reader, far_writer = await asyncio.open_connection(*self._target)
             with _ending(far_writer):
-                await _both(_pump(reader, far_writer), _pump(far_reader, writer))
+                try:  # until both directions are done or one side disconnected
+                    async with asyncio.TaskGroup() as both:
+                        both.create_task(_pump(reader, far_writer))
+                        both.create_task(_pump(far_reader, writer))
+                except* OSError:
+                    pass
 
 
 @contextlib.contextmanager
@@ -206,16 +202,6 @@ def _ending(writer: asyncio.StreamWriter) -> Iterator[None]:
         raise
     finally:
         writer.close()
-
-
-async def _both(*directions: Coroutine[None, None, None]) -> None:
-    """Run both directions until both are done or one side disconnected."""
-    try:
-        async with asyncio.TaskGroup() as both:
-            for direction in directions:
-                both.create_task(direction)
-    except* OSError:
-        pass
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -13,16 +13,16 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from moto.s3.models import FakeBucket, FakeKey, LowercaseDict, S3Backend, get_canned_acl, s3_backends, utcnow
 from moto.utilities.utils import get_partition
 
 from localcloud.dispatch import DirectRequest, DirectResponse, request_id
-from localcloud.patches import Patch
+from localcloud.patches import Patch, Patches
 from localcloud.s3.posts import plain_tag, set_tags
 
 HASHED_AT_ONCE = 2047
@@ -59,6 +59,9 @@ _COMMON = {
 }
 """Attributes of most objects, stored once in the class; an instance has only those that differ."""
 
+for _attribute, _common in _COMMON.items():
+    setattr(FakeKey, _attribute, _common)  # an instance that stock moto has created has all of them
+
 _ATTRIBUTES = {
     "etag": "_etag",
     "is_versioned": "_is_versioned",
@@ -68,157 +71,108 @@ _ATTRIBUTES = {
 }
 """Attributes with other names than their parameters."""
 
-_PARAMETERS = (
-    "self",
-    "name",
-    "value",
-    "account_id",
-    "region_name",
-    "storage",
-    "etag",
-    "is_versioned",
-    "version_id",
-    "max_buffer_size",
-    "multipart",
-    "bucket_name",
-    "encryption",
-    "kms_key_id",
-    "bucket_key_enabled",
-    "lock_mode",
-    "lock_legal_status",
-    "lock_until",
-    "checksum_value",
-    "checksum_type",
-    "checksum_parts",
+_KEY = "moto.s3.models:FakeKey"
+
+PATCHES = Patches()
+
+
+@PATCHES.replace(
+    f"{_KEY}.__init__",
+    "holds 2 KB per object that are the same for most objects",
+    "self name value account_id region_name storage etag is_versioned version_id max_buffer_size multipart "
+    "bucket_name encryption kms_key_id bucket_key_enabled lock_mode lock_legal_status lock_until checksum_value "
+    "checksum_type checksum_parts",
+)
+def init(self: Any, name: str, value: bytes, account_id: str, region_name: str, **given: Any) -> None:
+    """Store the content, and the attributes that differ from those of most objects."""
+    self.name, self.bucket_name, self.account_id = name, given.pop("bucket_name", None), account_id
+    self.region_name, self.partition = region_name, get_partition(region_name)
+    self.last_modified, self._time_progressed = utcnow(), datetime.now()
+    self.acl = get_canned_acl("private")
+    self._metadata = LowercaseDict()
+    self._metadata["Content-Type"] = "binary/octet-stream"
+    self.value = value
+    for parameter, own in given.items():
+        attribute = _ATTRIBUTES.get(parameter, parameter)
+        if own is not None and own != _COMMON.get(attribute):
+            setattr(self, attribute, own)
+
+
+def store_content(self: Any, content: bytes | str) -> None:
+    """Replace the content; readers of the old content keep it."""
+    self._content = content.encode() if isinstance(content, str) else bytes(content)
+    self.contentsize = len(self._content)
+
+
+PATCHES.append(
+    Patch(
+        f"{_KEY}.value",
+        ("self",),
+        lambda _original: property(attrgetter("_content"), store_content),
+        "has a buffer and a lock, and copies the content out of it",
+    )
 )
 
 
-def _key_init(_original: Any) -> Any:
-    for name, value in _COMMON.items():
-        setattr(FakeKey, name, value)
-
-    def init(self: Any, name: str, value: bytes, account_id: str, region_name: str, **given: Any) -> None:
-        """Store the content, and the attributes that differ from those of most objects."""
-        self.name, self.bucket_name, self.account_id = name, given.pop("bucket_name", None), account_id
-        self.region_name, self.partition = region_name, get_partition(region_name)
-        self.last_modified, self._time_progressed = utcnow(), datetime.now()
-        self.acl = get_canned_acl("private")
-        self._metadata = LowercaseDict()
-        self._metadata["Content-Type"] = "binary/octet-stream"
-        self.value = value
-        for parameter, own in given.items():
-            attribute = _ATTRIBUTES.get(parameter, parameter)
-            if own is not None and own != _COMMON.get(attribute):
-                setattr(self, attribute, own)
-
-    return init
+@PATCHES.replace(f"{_KEY}.__getstate__", "expects a buffer and a lock")
+def getstate(self: Any) -> dict[str, Any]:
+    """Return all attributes; a copy shares the content."""
+    return dict(self.__dict__)
 
 
-def _content_value(_original: Any) -> Any:
-    def get(self: Any) -> bytes:
-        """Return the content."""
-        return self._content  # type: ignore[no-any-return]
-
-    def store(self: Any, content: bytes | str) -> None:
-        self._content = content.encode() if isinstance(content, str) else bytes(content)
-        self.contentsize = len(self._content)
-
-    return property(get, store)
+@PATCHES.replace(f"{_KEY}.__setstate__", "expects a buffer and a lock")
+def setstate(self: Any, state: dict[str, Any]) -> None:
+    """Copy the state of another object."""
+    self.__dict__.update(state)
 
 
-def _getstate(_original: Any) -> Any:
-    def getstate(self: Any) -> dict[str, Any]:
-        """Return all attributes; a copy shares the content."""
-        return dict(self.__dict__)
-
-    return getstate
-
-
-def _setstate(_original: Any) -> Any:
-    def setstate(self: Any, state: dict[str, Any]) -> None:
-        """Copy the state of another object."""
-        self.__dict__.update(state)
-
-    return setstate
+@PATCHES.replace(f"{_KEY}.etag", "moves through the buffer beside its readers")
+def etag(self: Any) -> str:
+    """Return the quoted MD5 of the content, computed once."""
+    if self._etag is None:
+        content = self._content
+        digest = hashlib.md5(usedforsecurity=False)
+        size = HASHED_AT_ONCE if len(content) <= MAX_SMALL_BYTES else len(content)
+        for start in range(0, len(content), size):
+            digest.update(content[start : start + size])
+        self._etag = digest.hexdigest()
+    return f'"{self._etag}"'
 
 
-def _etag(_original: Any) -> Any:
-    def etag(self: Any) -> str:
-        """Return the quoted MD5 of the content, computed once."""
-        if self._etag is None:
-            self._etag = _md5(self._content)
-        return f'"{self._etag}"'
-
-    return property(etag)
-
-
-def _md5(content: bytes) -> str:
-    if len(content) > MAX_SMALL_BYTES:
-        return hashlib.md5(content, usedforsecurity=False).hexdigest()
-    digest = hashlib.md5(usedforsecurity=False)
-    for start in range(0, len(content), HASHED_AT_ONCE):
-        digest.update(content[start : start + HASHED_AT_ONCE])
-    return digest.hexdigest()
-
-
-def _dispose(_original: Any) -> Any:
-    def dispose(self: Any, garbage: bool = False) -> None:  # noqa: ARG001 - moto's signature
-        """Release nothing: the content is freed with its last reader."""
-        if self.multipart and not self.disposed:
-            self.multipart.dispose()
-            self.disposed = True
-
-    return dispose
+@PATCHES.replace(f"{_KEY}.dispose", "closes the buffer under its readers")
+def dispose(self: Any, garbage: bool = False) -> None:  # noqa: ARG001 - moto's signature
+    """Release nothing: the content is freed with its last reader."""
+    if self.multipart and not self.disposed:
+        self.multipart.dispose()
+        self.disposed = True
 
 
 TLS_KEYS = {"aws:securetransport", "s3:tlsversion"}
 """Condition keys about TLS."""
 
 
-def without_tls(policy: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a policy without the statements that have conditions only about TLS, which loopback does not have.
-
-    Stock moto ignores the conditions of a statement, so a denial of requests without TLS would deny every request.
-    """
-
-    def is_about_tls(statement: Mapping[str, Any]) -> bool:
-        keys = {key.lower() for pairs in statement.get("Condition", {}).values() for key in pairs}
-        return bool(keys) and keys <= TLS_KEYS
-
-    statements = policy.get("Statement", [])
-    listed = statements if isinstance(statements, list) else [statements]
-    return {**policy, "Statement": [each for each in listed if not is_about_tls(each)]}
-
-
-def _get_permission(_original: Any) -> Any:
-    def get_permission(self: Any, action: str, resource: str) -> Any:
-        """Return the permission that the bucket's policy gives for an action."""
-        from moto.iam.access_control import IAMPolicy, PermissionResult
-
-        if self.policy is None:
-            return PermissionResult.NEUTRAL
-        policy = IAMPolicy(json.dumps(without_tls(json.loads(self.policy))))
-        return policy.is_action_permitted(action, resource)
-
-    return get_permission
-
-
-_KEY = "moto.s3.models:FakeKey"
-
-PATCHES = (
-    Patch(f"{_KEY}.__init__", _PARAMETERS, _key_init, "holds 2 KB per object that are the same for most objects"),
-    Patch(f"{_KEY}.value", ("self",), _content_value, "has a buffer and a lock, and copies the content out of it"),
-    Patch(f"{_KEY}.__getstate__", ("self",), _getstate, "expects a buffer and a lock"),
-    Patch(f"{_KEY}.__setstate__", ("self", "state"), _setstate, "expects a buffer and a lock"),
-    Patch(f"{_KEY}.etag", ("self",), _etag, "moves through the buffer beside its readers"),
-    Patch(f"{_KEY}.dispose", ("self", "garbage"), _dispose, "closes the buffer under its readers"),
-    Patch(
-        "moto.s3.models:FakeBucket.get_permission",
-        ("self", "action", "resource"),
-        _get_permission,
-        "denies every request if a policy denies requests without TLS",
-    ),
+@PATCHES.replace(
+    "moto.s3.models:FakeBucket.get_permission", "denies every request if a policy denies requests without TLS"
 )
+def get_permission(self: Any, action: str, resource: str) -> Any:
+    """Return the permission that the bucket's policy gives for an action.
+
+    Statements that have conditions only about TLS are left out. Loopback has no TLS, and stock moto ignores the
+    conditions of a statement, so a denial of requests without TLS would deny every request.
+    """
+    from moto.iam.access_control import IAMPolicy, PermissionResult
+
+    if self.policy is None:
+        return PermissionResult.NEUTRAL
+    policy = json.loads(self.policy)
+    statements = policy.get("Statement", [])
+    policy["Statement"] = []
+    for statement in statements if isinstance(statements, list) else [statements]:
+        keys = {key.lower() for pairs in statement.get("Condition", {}).values() for key in pairs}
+        if not keys or not keys <= TLS_KEYS:
+            policy["Statement"].append(statement)
+    return IAMPolicy(json.dumps(policy)).is_action_permitted(action, resource)
+
 
 # No percent sign and no empty segment: every layer that decodes or routes such a path reads it alike.
 _PATH = re.compile(r"/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/([A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*)")
@@ -259,18 +213,22 @@ _CREATING = threading.Lock()
 def answer(request: DirectRequest) -> DirectResponse | None:
     """Return the answer to a plain object call, or None if stock moto must answer."""
     environ = request.environ
-    if environ.get("HTTP_IF_NONE_MATCH") and environ["REQUEST_METHOD"] != "PUT":
-        return None
-    call = _CALLS.get(environ["REQUEST_METHOD"])
-    path = _PATH.fullmatch(environ.get("RAW_URI", ""))
-    if call is None or path is None or not has_plain_headers(environ):
+    method, path = environ["REQUEST_METHOD"], _PATH.fullmatch(environ.get("RAW_URI", ""))
+    if path is None or not has_plain_headers(environ) or (environ.get("HTTP_IF_NONE_MATCH") and method != "PUT"):
         return None
     name, key = path.groups()
     backend: S3Backend = s3_backends[request.account][get_partition(request.region)]
     bucket = backend.buckets.get(name)
     if bucket is None or name in _NOT_BUCKETS or not is_plain(bucket):
         return None
-    return call(request, backend, bucket, key)
+    if method == "PUT":
+        return _put(request, backend, bucket, key)
+    if method == "GET":
+        return _get(backend, bucket, key)
+    if method == "DELETE":
+        backend.delete_object(name, key)
+        return DirectResponse(_identity(), status="204 No Content")
+    return None
 
 
 def has_plain_headers(environ: dict[str, Any]) -> bool:
@@ -315,7 +273,7 @@ def _put(request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: st
     return DirectResponse([*_identity(), ("ETag", stored.etag), ("last-modified", stored.last_modified_RFC1123)])
 
 
-def _get(_request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: str) -> DirectResponse | None:
+def _get(backend: S3Backend, bucket: FakeBucket, key: str) -> DirectResponse | None:
     stored = backend.get_object(bucket.name, key)
     if type(stored) is not FakeKey or stored.storage_class != "STANDARD" or stored.checksum_algorithm:
         return None
@@ -324,17 +282,5 @@ def _get(_request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: s
     return DirectResponse([*_identity(), *((name, str(value)) for name, value in described.items())], stored.value)
 
 
-def _delete(_request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: str) -> DirectResponse | None:
-    backend.delete_object(bucket.name, key)
-    return DirectResponse(_identity(), status="204 No Content")
-
-
 def _identity() -> list[tuple[str, str]]:
     return [("x-amz-request-id", request_id())]
-
-
-_CALLS: dict[str, Callable[[DirectRequest, S3Backend, FakeBucket, str], DirectResponse | None]] = {
-    "PUT": _put,
-    "GET": _get,
-    "DELETE": _delete,
-}

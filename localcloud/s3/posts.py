@@ -69,11 +69,7 @@ class Signer:
 
 
 def signer_of(form: Form, secret_of: Callable[[str], str | None]) -> Signer:
-    """Return the signer of a form.
-
-    Args:
-        form: the form.
-        secret_of: returns the secret of an access key, or None if the key does not exist.
+    """Return the signer of a form; `secret_of` returns the secret of an access key, or None.
 
     Raises:
         RefusedError: the form has no signature, or an invalid one.
@@ -104,8 +100,14 @@ def check_policy(form: Form, now: datetime) -> None:
     Raises:
         RefusedError: the policy has expired, a condition is not met, or a field of the form has no condition.
     """
-    expires_at, conditions = _parsed(form.fields["policy"])
-    if now >= expires_at:
+    try:
+        document = json.loads(base64.b64decode(form.fields["policy"], validate=True))
+        expires_at, conditions = datetime.fromisoformat(document["expiration"]), document["conditions"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _invalid(f"Invalid Policy: {error!r}") from error
+    if not isinstance(conditions, list):
+        raise _invalid("Invalid Policy: conditions is no list")
+    if now >= (expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=UTC)):
         raise _denied("Invalid according to Policy: Policy expired.")
     covered = {_check_condition(form, condition) for condition in conditions}
     extra = [name for name in form.fields if name not in covered | _OUTSIDE_OF_POLICY]
@@ -140,17 +142,6 @@ def _check_field(form: Form, operator: str, name: str, wanted: Any) -> str:
         failed = json.dumps([operator, name, wanted])
         raise _denied(f"Invalid according to Policy: Policy Condition failed: {failed}")
     return field
-
-
-def _parsed(policy: str) -> tuple[datetime, list[Any]]:
-    try:
-        document = json.loads(base64.b64decode(policy, validate=True))
-        expires_at, conditions = datetime.fromisoformat(document["expiration"]), document["conditions"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise _invalid(f"Invalid Policy: {error!r}") from error
-    if not isinstance(conditions, list):
-        raise _invalid("Invalid Policy: conditions is no list")
-    return expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=UTC), conditions
 
 
 def _denied(message: str) -> RefusedError:
@@ -198,21 +189,19 @@ def tags_of_form(text: str) -> Tags:
         raise _malformed() from error
     if root.tag.rpartition("}")[2] != "Tagging" or root.find("{*}TagSet") is None:
         raise _malformed()
-    tags = [_tag_of(each) for each in root.iterfind("{*}TagSet/{*}Tag")]
+    tags = []
+    for element in root.iterfind("{*}TagSet/{*}Tag"):
+        key, value = (element.findtext(f"{{*}}{name}") for name in ("Key", "Value"))
+        if key is None or value is None:
+            raise _malformed()
+        if not (_TAG_KEY.fullmatch(key) and _TAG_VALUE.fullmatch(value)):
+            raise RefusedError(400, "InvalidTag", f"The tag {key!r}: {value!r} is not one that an object can have")
+        tags.append({"Key": key, "Value": value})
     if len(tags) > MAX_TAGS:
         raise RefusedError(400, "BadRequest", f"Object tags cannot be greater than {MAX_TAGS}")
     if len({tag["Key"] for tag in tags}) < len(tags):
         raise RefusedError(400, "InvalidTag", "Cannot provide multiple Tags with the same key")
     return tags
-
-
-def _tag_of(element: ElementTree.Element) -> dict[str, str]:
-    key, value = (element.findtext(f"{{*}}{name}") for name in ("Key", "Value"))
-    if key is None or value is None:
-        raise _malformed()
-    if not (_TAG_KEY.fullmatch(key) and _TAG_VALUE.fullmatch(value)):
-        raise RefusedError(400, "InvalidTag", f"The tag {key!r}: {value!r} is not one that an object can have")
-    return {"Key": key, "Value": value}
 
 
 def _malformed() -> RefusedError:
@@ -233,22 +222,10 @@ MAX_FORM_BYTES = 101 * 1024 * 1024
 MAX_FIELD_BYTES = 20 * 1024
 """Largest field in bytes before the file; S3 has the same limit for all of them together."""
 
-_SUPPORTED_FIELDS = frozenset(
-    {
-        "bucket",
-        "content-disposition",
-        "content-type",
-        "file",
-        "key",
-        "policy",
-        "success_action_status",
-        "tagging",
-        "x-amz-algorithm",
-        "x-amz-credential",
-        "x-amz-date",
-        "x-amz-security-token",
-        "x-amz-signature",
-    }
+_SUPPORTED_FIELD = re.compile(
+    "bucket|content-(disposition|type)|file|key|policy|success_action_status|tagging"
+    "|x-amz-(algorithm|credential|date|security-token|signature)|x-ignore-.*",
+    re.DOTALL,
 )
 
 _STATUSES = {"200": "200 OK", "201": "201 Created"}
@@ -259,12 +236,9 @@ _REASONS = {400: "Bad Request", 403: "Forbidden", 404: "Not Found", 501: "Not Im
 
 
 class PostObjects:
-    """WSGI middleware that answers POST Object.
+    """WSGI middleware that answers POST Object; `others` answers all other requests.
 
-    Args:
-        others: answers all other requests.
-        clock: returns the time at which policies expire.
-        check: raises a `RefusedError` if the signer of a form may not put the object.
+    `check` raises a `RefusedError` if the signer of a form may not put the object.
     """
 
     def __init__(
@@ -283,18 +257,22 @@ class PostObjects:
         try:
             answer = self._post(bucket_at(environ) or "", environ, options.get("boundary", ""))
         except RefusedError as error:
-            answer = _error_response(error)
-        length = [] if answer.status.startswith("204") else [("Content-Length", str(len(answer.body)))]
-        start_response(answer.status, answer.headers + length)
-        return (answer.body,)
+            elements = {"Code": error.code, "Message": error.message, "RequestId": request_id()}
+            headers = [("x-amz-request-id", elements["RequestId"]), ("Content-Type", "application/xml")]
+            status = f"{error.status} {_REASONS[error.status]}"
+            answer = DirectResponse(headers, _xml("Error", elements), status)
+        return answer.send(start_response)
 
     def _post(self, bucket: str, environ: dict[str, Any], boundary: str) -> DirectResponse:
         fields, content = parse(_body(environ), boundary)
         form = Form(bucket, fields, len(content))
         signer = signer_of(form, secret_of)
         check_policy(form, self._clock())
-        _check_implemented(form)
-        tags = tags_of_form(form.fields["tagging"]) if "tagging" in form.fields else []
+        unknown = [name for name in fields if not _SUPPORTED_FIELD.fullmatch(name)]
+        if unknown or "${filename}" in fields["key"]:
+            named = ", ".join(unknown) or "${filename}"
+            raise RefusedError(501, "NotImplemented", f"A form you provided implies what is not implemented: {named}")
+        tags = tags_of_form(fields["tagging"]) if "tagging" in fields else []
         self._check(form, signer)
         etag = _post_object(get_account_id_from(signer.access_key), signer.region, form, content, tags)
         return _stored(form, etag, environ)
@@ -352,13 +330,6 @@ def _parts(body: bytes, boundary: str) -> Iterable[tuple[str, bytes]]:
         raise RefusedError(400, "MalformedPOSTRequest", "The body is not well-formed multipart/form-data.") from error
 
 
-def _check_implemented(form: Form) -> None:
-    unknown = [name for name in form.fields if name not in _SUPPORTED_FIELDS and not name.startswith("x-ignore-")]
-    if unknown or "${filename}" in form.fields["key"]:
-        named = ", ".join(unknown) or "${filename}"
-        raise RefusedError(501, "NotImplemented", f"A form you provided implies what is not implemented: {named}")
-
-
 def _post_object(account: str, region: str, form: Form, content: bytes, tags: Tags) -> str:
     apply_patches("s3")
     from moto.s3.models import s3_backends
@@ -387,12 +358,6 @@ def _stored(form: Form, etag: str, environ: dict[str, Any]) -> DirectResponse:
     place = f"http://{environ.get('HTTP_HOST', '')}/{bucket}/{key}"
     elements = {"Location": place, "Bucket": bucket, "Key": key, "ETag": etag}
     return DirectResponse([*headers, ("Content-Type", "application/xml")], _xml("PostResponse", elements), status)
-
-
-def _error_response(error: RefusedError) -> DirectResponse:
-    elements = {"Code": error.code, "Message": error.message, "RequestId": request_id()}
-    headers = [("x-amz-request-id", elements["RequestId"]), ("Content-Type", "application/xml")]
-    return DirectResponse(headers, _xml("Error", elements), f"{error.status} {_REASONS[error.status]}")
 
 
 def _xml(name: str, elements: dict[str, str]) -> bytes:

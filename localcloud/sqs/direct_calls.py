@@ -15,7 +15,7 @@ from moto.sqs.models import Message, SQSBackend, sqs_backends
 
 from localcloud.dispatch import DirectRequest, DirectResponse, json_answer
 from localcloud.sqs.backend import approximate_counts, is_over_limit, receive, sequence_number
-from localcloud.sqs.messages import MessageDelivery
+from localcloud.sqs.queues import MessageDelivery
 
 MAX_ENTRIES = 10
 MAX_WAIT_SECONDS = 20
@@ -45,16 +45,16 @@ def _send_message_batch(_backend: SQSBackend, queue: Any, parameters: Parameters
     lengths = [len(entry["MessageBody"]) for entry in entries]
     if max(lengths) > queue.maximum_message_size or sum(lengths) > MAXIMUM_MESSAGE_LENGTH:
         return None
-    return {"Successful": [_send(queue, entry) for entry in entries], "Failed": []}
-
-
-def _send(queue: Any, entry: Parameters) -> Parameters:
-    message = Message(str(uuid.uuid4()), entry["MessageBody"])
-    message.group_id, message.deduplication_id = entry.get("MessageGroupId"), entry.get("MessageDeduplicationId")
-    message.mark_sent()
-    queue.add_message(message)  # sets a duplicate's identity to that of the first message
-    sent = {"Id": entry["Id"], "MessageId": message.id, "MD5OfMessageBody": message.body_md5}
-    return {**sent, "SequenceNumber": message.sequence_number} if queue.fifo_queue else sent
+    sent = []
+    for entry in entries:
+        message = Message(str(uuid.uuid4()), entry["MessageBody"])
+        message.group_id, message.deduplication_id = entry.get("MessageGroupId"), entry.get("MessageDeduplicationId")
+        message.mark_sent()
+        queue.add_message(message)  # sets a duplicate's identity to that of the first message
+        sent.append({"Id": entry["Id"], "MessageId": message.id, "MD5OfMessageBody": message.body_md5})
+        if queue.fifo_queue:
+            sent[-1]["SequenceNumber"] = message.sequence_number
+    return {"Successful": sent, "Failed": []}
 
 
 def _receive_message(_backend: SQSBackend, queue: Any, parameters: Parameters) -> Parameters | None:
@@ -65,8 +65,11 @@ def _receive_message(_backend: SQSBackend, queue: Any, parameters: Parameters) -
     visibility = parameters.get("VisibilityTimeout", queue.visibility_timeout)
     if not (1 <= count <= MAX_ENTRIES and 0 <= wait <= MAX_WAIT_SECONDS and is_timeout(visibility)):
         return None
-    wanted = _attributes_wanted(parameters.get("MessageSystemAttributeNames", []))
-    if wanted is None or is_over_limit(queue, wait):
+    wanted = parameters.get("MessageSystemAttributeNames", [])
+    if "All" in wanted:
+        wanted = list(_ATTRIBUTES)
+    is_known = all(type(name) is str and name in _ATTRIBUTES for name in wanted)
+    if not is_known or is_over_limit(queue, wait):
         return None
     deliveries = receive(queue, count, wait, visibility)
     return {"Messages": [_received(queue, delivery, wanted) for delivery in deliveries]} if deliveries else {}
@@ -84,12 +87,6 @@ def _received(queue: Any, delivery: MessageDelivery[Any], wanted: list[str]) -> 
         values = {name: _ATTRIBUTES[name](queue, delivery) for name in wanted}
         received["Attributes"] = {name: value for name, value in values.items() if value is not None}
     return received
-
-
-def _attributes_wanted(names: list[Any]) -> list[str] | None:
-    if "All" in names:
-        return list(_ATTRIBUTES)
-    return names if all(type(name) is str and name in _ATTRIBUTES for name in names) else None
 
 
 def _delete_message_batch(backend: SQSBackend, queue: Any, parameters: Parameters) -> Parameters | None:

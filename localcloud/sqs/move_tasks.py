@@ -19,7 +19,7 @@ from typing import Any
 from moto.core.responses import ActionResult
 from moto.sqs.exceptions import InvalidParameterValue, SQSException
 
-from localcloud.patches import NewAttribute
+from localcloud.patches import Patches
 
 MAX_PER_SECOND = 500
 """Largest rate of a task in messages per second, as on SQS."""
@@ -82,10 +82,10 @@ class MoveTask:
         with self._lock:
             if self.failure is not None:
                 self.status = MoveTaskStatus.FAILED
+            elif self.status is MoveTaskStatus.CANCELLING:
+                self.status = MoveTaskStatus.CANCELLED
             else:
-                self.status = (
-                    MoveTaskStatus.CANCELLED if self.status is MoveTaskStatus.CANCELLING else MoveTaskStatus.COMPLETED
-                )
+                self.status = MoveTaskStatus.COMPLETED
 
     def cancel(self) -> None:
         """Stop moving messages.
@@ -134,7 +134,14 @@ class MoveTask:
 
 _starting = threading.Lock()
 
+_RESPONSE = "moto.sqs.responses:SQSResponse"
 
+_WHY = "has no message move tasks"
+
+PATCHES = Patches()
+
+
+@PATCHES.add(f"{_RESPONSE}.start_message_move_task", _WHY)
 def start_message_move_task(self: Any) -> ActionResult:
     """Start a task in the background.
 
@@ -159,6 +166,7 @@ def start_message_move_task(self: Any) -> ActionResult:
     return ActionResult({"TaskHandle": task.handle})
 
 
+@PATCHES.add(f"{_RESPONSE}.list_message_move_tasks", _WHY)
 def list_message_move_tasks(self: Any) -> ActionResult:
     """Describe the latest tasks of a dead-letter queue, the latest first.
 
@@ -173,6 +181,7 @@ def list_message_move_tasks(self: Any) -> ActionResult:
     return ActionResult({"Results": [task.described() for task in tasks]})
 
 
+@PATCHES.add(f"{_RESPONSE}.cancel_message_move_task", _WHY)
 def cancel_message_move_task(self: Any) -> ActionResult:
     """Cancel a running task.
 
@@ -203,12 +212,3 @@ def _existing(response: Any, arn: str) -> Any:
 
 def _found(backend: Any, arn: str | None) -> Any | None:
     return next((queue for queue in list(backend.queues.values()) if queue.queue_arn == arn), None)
-
-
-_RESPONSE = "moto.sqs.responses:SQSResponse"
-_WHY = "has no message move tasks"
-PATCHES = (
-    NewAttribute(f"{_RESPONSE}.start_message_move_task", start_message_move_task, _WHY),
-    NewAttribute(f"{_RESPONSE}.list_message_move_tasks", list_message_move_tasks, _WHY),
-    NewAttribute(f"{_RESPONSE}.cancel_message_move_task", cancel_message_move_task, _WHY),
-)

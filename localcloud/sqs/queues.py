@@ -4,27 +4,18 @@ Times are seconds of the given clocks. A FIFO queue delivers the messages of a g
 earlier message of the group is in flight.
 """
 
+import base64
 import heapq
+import secrets
 import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from typing import Any, Generic
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Generic, NamedTuple, TypeVar
 
 from localcloud.eventual_consistency import ValueHistory
-from localcloud.sqs.messages import (
-    DeadLetter,
-    MessageCounts,
-    MessageDelivery,
-    MessageGroup,
-    MessageState,
-    NotInFlightError,
-    Payload,
-    ReceiptHandle,
-    SentMessage,
-    StaleReceiptError,
-    StoredMessage,
-)
 
 DEDUPLICATION_SECONDS = 300.0
 """Seconds in which a second message with the same deduplication key is a duplicate, as on SQS."""
@@ -36,13 +27,92 @@ SPARE_TIMERS = 64
 """Timers beyond two for each message at which stale timers are dropped."""
 
 
+Payload = TypeVar("Payload")
+
+
+class MalformedReceiptError(ValueError):
+    """Raised when this queue did not issue a receipt handle."""
+
+
+class StaleReceiptError(Exception):
+    """Raised when a receipt handle is not the latest one of an existing message."""
+
+
+class NotInFlightError(Exception):
+    """Raised when a call changes the visibility of a message that is not in flight."""
+
+
+class MessageState(StrEnum):
+    """The state of a message: the three that SQS counts, and deleted."""
+
+    DELAYED = "delayed"
+    VISIBLE = "visible"
+    IN_FLIGHT = "in flight"
+    DELETED = "deleted"
+
+
+@dataclass(eq=False, slots=True)
+class StoredMessage(Generic[Payload]):
+    """A message in its queue; times are of the queue's monotonic clock."""
+
+    message_id: str
+    payload: Payload
+    group: str | None
+    state: MessageState
+    sent_at: float
+    sequence: int
+    receive_count: int = 0
+    receipt: str | None = None
+    timer: int = 0  # number of the current timer; timers with other numbers are stale
+    first_received_at: float | None = None
+
+
+@dataclass(slots=True)
+class MessageGroup(Generic[Payload]):
+    """A message group of a FIFO queue: its messages in order, and the number of them in flight."""
+
+    entries: "deque[StoredMessage[Payload]]" = field(default_factory=deque)
+    in_flight: int = 0
+
+
+class SentMessage(NamedTuple):
+    """The identity of a sent message; for a duplicate, the identity of the first message."""
+
+    message_id: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDelivery(Generic[Payload]):
+    """One delivery of a message.
+
+    Attributes:
+        sequence: position of the message in the order of sending.
+        receive_count: number of deliveries, this one included.
+        first_received_at: wall-clock seconds of the first receive.
+    """
+
+    message_id: str
+    payload: Payload
+    sequence: int
+    receipt_handle: str
+    receive_count: int
+    first_received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class MessageCounts:
+    """Numbers of messages by state: visible, in flight (not visible) and delayed."""
+
+    visible: int
+    in_flight: int
+    delayed: int
+
+
 class MessageQueue(Generic[Payload]):
     """The messages of one queue. Every method is atomic; only `receive` may wait.
 
-    Args:
-        fifo: whether message groups keep their order.
-        clock: monotonic seconds, for visibility and delays.
-        wall: seconds since the epoch, for timestamps that consumers receive.
+    Visibility and delays depend on the monotonic `clock`; consumers receive timestamps of `wall`, since the epoch.
     """
 
     def __init__(
@@ -56,7 +126,7 @@ class MessageQueue(Generic[Payload]):
         self._changed = threading.Condition(threading.Lock())
         self._closed = False
         self._sequence = 0
-        self._duplicates: OrderedDict[str, tuple[float, SentMessage]] = OrderedDict()
+        self._duplicates: OrderedDict[str | None, tuple[float, SentMessage]] = OrderedDict()
         self._past: ValueHistory[MessageCounts] = ValueHistory(resolution_seconds=COUNTS_EVERY_SECONDS, clock=clock)
         self._reset()
 
@@ -81,18 +151,15 @@ class MessageQueue(Generic[Payload]):
     ) -> SentMessage:
         """Append a message; a duplicate within five minutes of the first message has no effect.
 
-        Args:
-            message_id: unique in this queue.
-            payload: the content that a receive returns.
-            delay_seconds: time until the message becomes visible.
-            group: message group of a FIFO queue.
-            deduplication_key: messages with equal keys are duplicates.
-            receive_count: previous deliveries of a message that comes from another queue.
+        Messages with equal deduplication keys are duplicates. A message that comes from another queue has a receive
+        count already.
         """
         with self._changed:
             now = self._clock()
-            if earlier := self._duplicate(deduplication_key, now):
-                return earlier
+            while self._duplicates and next(iter(self._duplicates.values()))[0] <= now:
+                self._duplicates.popitem(last=False)
+            if deduplication_key in self._duplicates:
+                return self._duplicates[deduplication_key][1]
             self._sequence += 1
             entry = StoredMessage(
                 message_id, payload, group, MessageState.DELAYED, now, self._sequence, receive_count
@@ -120,7 +187,7 @@ class MessageQueue(Generic[Payload]):
         max_in_flight: int | None = None,
         max_receive_count: int | None = None,
         retention_seconds: float | None = None,
-        on_dead_letter: Callable[[DeadLetter[Payload]], None] | None = None,
+        on_dead_letter: Callable[[StoredMessage[Payload]], None] | None = None,
     ) -> list[MessageDelivery[Payload]]:
         """Receive up to `limit` visible messages; wait up to `wait_seconds` for the first.
 
@@ -140,10 +207,18 @@ class MessageQueue(Generic[Payload]):
                 claimed = self._claim(limit, max_in_flight, retention_seconds)
                 dead = [e for e in claimed if max_receive_count and e.receive_count >= max_receive_count]
                 deliveries = [self._deliver(e, visibility_seconds) for e in claimed if e not in dead]
-                if not claimed and not self._wait(deadline):
-                    return []
+                if not claimed:
+                    now = self._clock()
+                    if self._closed or now >= deadline:
+                        return []
+                    until = min(deadline, self._timers[0][0]) if self._timers else deadline
+                    self._changed.wait(max(until - now, 0.001))
             for entry in dead:
-                self._move_to_dead_letters(entry, on_dead_letter)
+                if on_dead_letter is not None:
+                    on_dead_letter(entry)
+                with self._changed:
+                    if entry.state is not MessageState.DELETED:
+                        self._drop(entry)
             if deliveries:
                 return deliveries
 
@@ -157,10 +232,10 @@ class MessageQueue(Generic[Payload]):
             MalformedReceiptError: this queue did not issue the handle.
             StaleReceiptError: the message of a FIFO queue is visible again or was delivered again.
         """
-        receipt = ReceiptHandle.parse(receipt_handle)
+        message_id = _message_id_of(receipt_handle)
         with self._changed:
             self._requeue_expired()
-            entry = self._entries.get(receipt.message_id)
+            entry = self._entries.get(message_id)
             if entry is None:
                 return
             is_latest = entry.receipt == receipt_handle
@@ -177,10 +252,10 @@ class MessageQueue(Generic[Payload]):
             StaleReceiptError: the message was deleted or delivered again.
             NotInFlightError: the message is already visible.
         """
-        receipt = ReceiptHandle.parse(receipt_handle)
+        message_id = _message_id_of(receipt_handle)
         with self._changed:
             self._requeue_expired()
-            entry = self._entries.get(receipt.message_id)
+            entry = self._entries.get(message_id)
             if entry is None or entry.receipt != receipt_handle:
                 raise StaleReceiptError(receipt_handle)
             if entry.state is not MessageState.IN_FLIGHT:
@@ -218,11 +293,6 @@ class MessageQueue(Generic[Payload]):
             self._closed = True
             self._changed.notify_all()
 
-    def _duplicate(self, key: str | None, now: float) -> SentMessage | None:
-        while self._duplicates and next(iter(self._duplicates.values()))[0] <= now:
-            self._duplicates.popitem(last=False)
-        return self._duplicates[key][1] if key is not None and key in self._duplicates else None
-
     def _claim(
         self, limit: int, max_in_flight: int | None, retention_seconds: float | None
     ) -> list[StoredMessage[Payload]]:
@@ -241,26 +311,22 @@ class MessageQueue(Generic[Payload]):
         return claimed
 
     def _next_visible(self) -> StoredMessage[Payload] | None:
-        if self._fifo:
-            return self._next_of_groups()
-        while self._visible:
-            entry = self._visible.popleft()
-            if entry.state is MessageState.VISIBLE:  # others were deleted while they were in this list
-                return entry
-        return None
-
-    def _next_of_groups(self) -> StoredMessage[Payload] | None:
         while self._ready_groups:
             group = self._groups[next(iter(self._ready_groups))]
             entry = next((e for e in group.entries if e.state is not MessageState.IN_FLIGHT), None)
             if entry is not None and entry.state is MessageState.VISIBLE:
                 return entry
             self._ready_groups.popitem(last=False)
+        while self._visible:
+            entry = self._visible.popleft()
+            if entry.state is MessageState.VISIBLE:  # others were deleted while they were in this list
+                return entry
         return None
 
     def _deliver(self, entry: StoredMessage[Payload], visibility_seconds: float) -> MessageDelivery[Payload]:
         entry.receive_count += 1
-        entry.receipt = str(ReceiptHandle.new(entry.message_id, entry.receive_count))
+        receipt = f"{entry.message_id} {entry.receive_count} {secrets.token_hex(8)}"
+        entry.receipt = base64.urlsafe_b64encode(receipt.encode()).decode()
         entry.first_received_at = entry.first_received_at or self._wall()
         if visibility_seconds > 0:
             self._set_timer(entry, self._clock() + visibility_seconds)
@@ -274,15 +340,6 @@ class MessageQueue(Generic[Payload]):
             entry.receive_count,
             entry.first_received_at,
         )
-
-    def _move_to_dead_letters(
-        self, entry: StoredMessage[Payload], on_dead_letter: Callable[[DeadLetter[Payload]], None] | None
-    ) -> None:
-        if on_dead_letter is not None:
-            on_dead_letter(DeadLetter(entry.message_id, entry.payload, entry.group, entry.receive_count))
-        with self._changed:
-            if entry.state is not MessageState.DELETED:
-                self._drop(entry)
 
     def _drop(self, entry: StoredMessage[Payload]) -> None:
         del self._entries[entry.message_id]
@@ -342,15 +399,16 @@ class MessageQueue(Generic[Payload]):
             self._timers = [(at, timer, entry) for at, timer, entry in self._timers if _is_current(timer, entry)]
             heapq.heapify(self._timers)
 
-    def _wait(self, deadline: float) -> bool:
-        """Wait for a change, the next timer or the deadline; False once the deadline has passed."""
-        now = self._clock()
-        if self._closed or now >= deadline:
-            return False
-        until = min(deadline, self._timers[0][0]) if self._timers else deadline
-        self._changed.wait(max(until - now, 0.001))
-        return True
 
-
-def _is_current(timer: int, entry: StoredMessage[Any]) -> bool:
+def _is_current(timer: int, entry: StoredMessage[Payload]) -> bool:
     return entry.timer == timer and entry.state in {MessageState.DELAYED, MessageState.IN_FLIGHT}
+
+
+def _message_id_of(receipt_handle: str) -> str:
+    """Return the message of a receipt handle, which is opaque and new for each delivery, as on SQS."""
+    try:
+        message_id, count, _ = base64.urlsafe_b64decode(receipt_handle).decode().split(" ")
+        int(count)
+    except ValueError:
+        raise MalformedReceiptError(f"{receipt_handle!r} is not a receipt handle of this queue") from None
+    return message_id

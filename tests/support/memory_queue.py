@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, cast
 
-from localcloud.sqs.messages import DeadLetter, NotInFlightError, StaleReceiptError
-from localcloud.sqs.queues import MessageQueue
+from localcloud.sqs.queues import MessageQueue, NotInFlightError, StaleReceiptError, StoredMessage
 from services.sqs import Queue
 
 Call = Callable[[str, Callable[[], Any]], Any]
@@ -142,7 +141,7 @@ class MemoryQueue:
             ]
         }
 
-    def _add_dead_letter(self, letter: DeadLetter[str]) -> None:
+    def _add_dead_letter(self, letter: StoredMessage[str]) -> None:
         if self.dead is not None:
             self.dead._put(letter.payload, None, letter.group)
 

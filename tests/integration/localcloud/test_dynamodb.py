@@ -4,11 +4,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from tests.support.cloud_clients import CloudClients
 from tests.support.waiting import DEADLINE_SECONDS
@@ -30,45 +30,16 @@ def new_table(dynamodb: Any) -> str:
     return name
 
 
-def race(attempt: Callable[[int], None]) -> list[int]:
-    """Let many threads try at the same moment; return those that did not fail their condition."""
-    winners: list[int] = []
+def race(attempt: Callable[[int], None]) -> None:
+    """Let many threads try at the same moment; raise the first error."""
     start = threading.Barrier(RACERS)
 
     def run(racer: int) -> None:
         start.wait(DEADLINE_SECONDS)
-        try:
-            attempt(racer)
-        except ClientError as error:
-            assert error.response["Error"]["Code"] == "ConditionalCheckFailedException"
-        else:
-            winners.append(racer)
+        attempt(racer)
 
-    racers = [threading.Thread(target=run, args=(racer,)) for racer in range(RACERS)]
-    for racer in racers:
-        racer.start()
-    for racer in racers:
-        racer.join(DEADLINE_SECONDS)
-    return winners
-
-
-def test_exactly_one_of_many_conditional_puts_wins(apis: CloudClients) -> None:
-    dynamodb = apis("dynamodb")
-    table = new_table(dynamodb)
-    for number in range(10):
-        key = {"pk": {"S": "lease"}, "sk": {"S": str(number)}}
-
-        def put(racer: int, key: dict[str, Any] = key) -> None:
-            dynamodb.put_item(
-                TableName=table,
-                Item={**key, "holder": {"N": str(racer)}},
-                ConditionExpression="attribute_not_exists(pk)",
-            )
-
-        winners = race(put)
-        assert len(winners) == 1
-        item = dynamodb.get_item(TableName=table, Key=key)["Item"]
-        assert item["holder"] == {"N": str(winners[0])}
+    with ThreadPoolExecutor(RACERS) as pool:
+        list(pool.map(run, range(RACERS)))
 
 
 RACE = """
@@ -110,25 +81,6 @@ def test_exactly_one_wins_even_where_threads_change_at_every_instruction() -> No
     assert race.returncode == 0, race.stderr[-2000:]
 
 
-def test_exactly_one_of_many_updates_of_a_version_wins(apis: CloudClients) -> None:
-    dynamodb = apis("dynamodb")
-    table = new_table(dynamodb)
-    key = {"pk": {"S": "lease"}, "sk": {"S": "0"}}
-    dynamodb.put_item(TableName=table, Item={**key, "version": {"N": "0"}})
-    for version in range(10):
-
-        def update(_racer: int, version: int = version) -> None:
-            dynamodb.update_item(
-                TableName=table,
-                Key=key,
-                UpdateExpression="SET version = :new",
-                ConditionExpression="version = :old",
-                ExpressionAttributeValues={":old": {"N": str(version)}, ":new": {"N": str(version + 1)}},
-            )
-
-        assert len(race(update)) == 1
-
-
 def test_no_increment_is_lost_and_no_query_fails_beside_it(apis: CloudClients) -> None:
     dynamodb = apis("dynamodb")
     table = new_table(dynamodb)
@@ -144,35 +96,15 @@ def test_no_increment_is_lost_and_no_query_fails_beside_it(apis: CloudClients) -
             dynamodb.put_item(TableName=table, Item={"pk": {"S": f"p{racer}"}, "sk": {"S": "0"}})
             query_all(dynamodb, table, "count")
 
-    assert len(race(add)) == RACERS
+    race(add)
     (item,) = query_all(dynamodb, table, "count")
     assert item["n"] == {"N": str(5 * RACERS)}
 
 
-def query_all(dynamodb: Any, table: str, partition: str, **options: Any) -> list[dict[str, Any]]:
-    pages = dynamodb.get_paginator("query").paginate(
-        TableName=table,
-        KeyConditionExpression="pk = :pk",
-        ExpressionAttributeValues={":pk": {"S": partition}},
-        **options,
-    )
-    return [item for page in pages for item in page["Items"]]
-
-
-def test_a_query_returns_its_partition_in_order_page_by_page(apis: CloudClients) -> None:
-    dynamodb = apis("dynamodb")
-    table = new_table(dynamodb)
-    for partition in "ab":
-        requests = [{"PutRequest": {"Item": {"pk": {"S": partition}, "sk": {"S": f"{n:03}"}}}} for n in range(25)]
-        dynamodb.batch_write_item(RequestItems={table: requests})
-    expected = [f"{n:03}" for n in range(25)]
-    assert [i["sk"]["S"] for i in query_all(dynamodb, table, "a")] == expected
-    paged = query_all(dynamodb, table, "a", PaginationConfig={"PageSize": 7})
-    assert [i["sk"]["S"] for i in paged] == expected
-    backwards = query_all(dynamodb, table, "b", ScanIndexForward=False)
-    assert [i["sk"]["S"] for i in backwards] == expected[::-1]
-    assert query_all(dynamodb, table, "none") == []
-    assert dynamodb.scan(TableName=table)["Count"] == 50
+def query_all(dynamodb: Any, table: str, partition: str) -> list[dict[str, Any]]:
+    values = {":pk": {"S": partition}}
+    answer = dynamodb.query(TableName=table, KeyConditionExpression="pk = :pk", ExpressionAttributeValues=values)
+    return list(answer["Items"])
 
 
 def test_every_type_of_attribute_comes_back_as_it_was_put(apis: CloudClients) -> None:
@@ -206,7 +138,7 @@ def test_objects_put_at_once_are_all_stored(apis: CloudClients) -> None:
             read = s3.get_object(Bucket="many-threads", Key="shared")["Body"].read()
             assert (len(read), len(set(read))) == (10_000, 1)
 
-    assert len(race(put)) == RACERS
+    race(put)
     listed = s3.list_objects_v2(Bucket="many-threads")
     assert listed["KeyCount"] == 5 * RACERS + 1
     for racer in range(RACERS):

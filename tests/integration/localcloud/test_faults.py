@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import count
 from types import SimpleNamespace
@@ -22,14 +22,12 @@ from botocore.exceptions import (
 )
 
 from localcloud.faults import processes_of
-from localcloud.launch import LocalCloud, LocalCloudError
+from localcloud.launch import LocalCloud
 from services.clients import Clients as ProductClients
 from services.endpoint import APP_ID, Endpoint
 from services.s3 import Bucket
 from tests.support.cloud_clients import (
-    SPOT,
     CloudClients,
-    describe_instance,
     error_of,
     launch_instances,
     subnet_in,
@@ -39,29 +37,23 @@ from tests.support.cloud_clients import (
 
 pytestmark = pytest.mark.processes
 
+_names = count()
+
 COUNTS = [
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
     "ApproximateNumberOfMessagesDelayed",
 ]
-_queues = count()
-
-
-def fleet(ec2: Any, name: str, *states: str) -> list[str]:
-    """Return the instances that a `Name` tag and states lead to, as the autoscaler queries them."""
-    filters = [{"Name": "tag:Name", "Values": [name]}, {"Name": "instance-state-name", "Values": list(states)}]
-    pages = ec2.get_paginator("describe_instances").paginate(Filters=filters)
-    return [i["InstanceId"] for page in pages for r in page["Reservations"] for i in r["Instances"]]
 
 
 @pytest.fixture
-def impatient(cloud: LocalCloud) -> CloudClients:
+def once(cloud: LocalCloud) -> CloudClients:
     """CloudClients that try once."""
     return CloudClients(cloud.endpoint_url, attempts=1)
 
 
-def test_full_type_or_zone_leaves_capacity_in_another(cloud: LocalCloud, impatient: CloudClients) -> None:
-    ec2 = impatient("ec2")
+def test_full_type_or_zone_leaves_capacity_in_another(cloud: LocalCloud, once: CloudClients) -> None:
+    ec2 = once("ec2")
     wait_until_all_ended(ec2)
     cloud.set_switches(capacity={"c7a.large": 2, "us-east-1b": 1})
     assert len(launch_instances(ec2, MaxCount=3, InstanceType="c7a.large")) == 2
@@ -73,21 +65,14 @@ def test_full_type_or_zone_leaves_capacity_in_another(cloud: LocalCloud, impatie
     assert len(launch_instances(ec2, MaxCount=3, InstanceType="c7a.xlarge")) == 3
 
 
-def test_spot_capacity_can_be_full_while_on_demand_is_free(cloud: LocalCloud, impatient: CloudClients) -> None:
-    ec2 = impatient("ec2")
-    cloud.set_switches(spot_capacity=0)
-    assert error_of(launch_instances, ec2, InstanceMarketOptions=SPOT) == ("InsufficientInstanceCapacity", 500)
-    assert len(launch_instances(ec2)) == 1
-
-
 @pytest.mark.parametrize(
     ("code", "status"),
     [("VcpuLimitExceeded", 400), ("MaxSpotInstanceCountExceeded", 400), ("RequestLimitExceeded", 503)],
 )
 def test_every_launch_is_refused_while_the_switch_is_set(
-    cloud: LocalCloud, impatient: CloudClients, code: str, status: int
+    cloud: LocalCloud, once: CloudClients, code: str, status: int
 ) -> None:
-    ec2 = impatient("ec2")
+    ec2 = once("ec2")
     first = launch_instances(ec2, ClientToken=f"before {code}")
     cloud.set_switches(launch_error=code)
     assert error_of(launch_instances, ec2) == (code, status)
@@ -96,8 +81,8 @@ def test_every_launch_is_refused_while_the_switch_is_set(
     assert launch_instances(ec2)
 
 
-def test_a_stopped_instance_is_not_started_either(cloud: LocalCloud, impatient: CloudClients) -> None:
-    ec2 = impatient("ec2")
+def test_a_stopped_instance_is_not_started_either(cloud: LocalCloud, once: CloudClients) -> None:
+    ec2 = once("ec2")
     (instance_id,) = launch_instances(
         ec2, "#!/bin/sh\n", InstanceInitiatedShutdownBehavior="stop", InstanceType="c7a.large"
     )
@@ -111,42 +96,9 @@ def test_a_stopped_instance_is_not_started_either(cloud: LocalCloud, impatient: 
     wait_for_state(ec2, instance_id, "stopped")
 
 
-def test_reply_of_a_launch_does_not_lag(cloud: LocalCloud, clients: CloudClients) -> None:
-    ec2 = clients("ec2")
-    cloud.set_switches(describe_lag_seconds=600)
-    named = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "lag"}]}]
-    (instance_id,) = launch_instances(ec2, TagSpecifications=named)
-    assert fleet(ec2, "lag", "pending", "running") == []
-    assert error_of(ec2.describe_instances, InstanceIds=[instance_id]) == ("InvalidInstanceID.NotFound", 400)
-    ec2.create_tags(Resources=[instance_id], Tags=[{"Key": "drain", "Value": "asked"}])
-    cloud.set_switches(describe_lag_seconds=0)
-    assert fleet(ec2, "lag", "pending", "running") == [instance_id]
-    assert {"Key": "drain", "Value": "asked"} in describe_instance(ec2, instance_id)["Tags"]
-
-
-def test_describe_fails_as_often_as_the_switch_is_set(cloud: LocalCloud, impatient: CloudClients) -> None:
-    ec2 = impatient("ec2")
-    cloud.set_switches(describe_failures=2)
-    assert [error_of(ec2.describe_instances) for _ in range(2)] == [("RequestLimitExceeded", 503)] * 2
-    assert fleet(ec2, "nobody", "running") == []
-    assert cloud.control("GET", "switches")["describe_failures"] == 0
-
-
-def test_spot_instance_gets_its_notice_and_is_terminated(cloud: LocalCloud, clients: CloudClients) -> None:
-    ec2 = clients("ec2")
-    cloud.set_switches(spot_notice_after_seconds=0.1, spot_notice_seconds=0.2)
-    (spot,) = launch_instances(ec2, InstanceMarketOptions=SPOT)
-    (on_demand,) = launch_instances(ec2)
-    wait_for_state(ec2, spot, "terminated")
-    assert cloud.control("GET", f"instances/{spot}")["spot_notice"]["action"] == "terminate"
-    assert describe_instance(ec2, spot)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
-    wait_for_state(ec2, on_demand, "running")
-    assert cloud.control("GET", f"instances/{on_demand}")["spot_notice"] is None
-
-
 def test_counts_of_a_queue_are_late_or_wrong(cloud: LocalCloud, clients: CloudClients) -> None:
     sqs = clients("sqs")
-    url = sqs.create_queue(QueueName=f"counted-{next(_queues)}")["QueueUrl"]
+    url = sqs.create_queue(QueueName=f"counted-{next(_names)}")["QueueUrl"]
     sqs.send_message_batch(QueueUrl=url, Entries=[{"Id": str(n), "MessageBody": "x"} for n in range(5)])
     sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=2, VisibilityTimeout=600)
 
@@ -162,22 +114,6 @@ def test_counts_of_a_queue_are_late_or_wrong(cloud: LocalCloud, clients: CloudCl
         assert counts(names, count_factor=3) == [9, 6, 0]
 
 
-def test_invalid_switch_is_rejected_over_the_wire(cloud: LocalCloud) -> None:
-    with pytest.raises(LocalCloudError, match=r"capacity=3: must be whole numbers by instance type"):
-        cloud.set_switches(capacity=3)
-    assert cloud.control("GET", "switches")["capacity"] == {}
-
-
-_names = count()
-
-
-@pytest.fixture
-def once(cloud: LocalCloud) -> Iterator[CloudClients]:
-    """CloudClients that try once; every switch is off again afterwards."""
-    yield CloudClients(cloud.endpoint_url, attempts=1)
-    cloud.set_switches(faults=[], short_receives=0, duplicate_deliveries=0, late_deliveries=0, max_in_flight=120_000)
-
-
 def queue_of(sqs: Any, *, fifo: bool = False) -> str:
     name = f"call-faults-{next(_names)}{'.fifo' if fifo else ''}"
     attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "true"} if fifo else {}
@@ -189,47 +125,43 @@ def bodies(sqs: Any, url: str, wait: int = 0) -> list[str]:
     return [message["Body"] for message in received.get("Messages", [])]
 
 
+UNAVAILABLE = ("ServiceUnavailable", 503)
+
+
 @pytest.mark.parametrize(
-    ("kind", "of_sqs", "of_s3", "of_dynamodb", "of_ec2"),
+    ("kind", "answers"),
     [
-        (
-            "unavailable",
-            ("ServiceUnavailable", 503),
-            ("ServiceUnavailable", 503),
-            ("ServiceUnavailable", 503),
-            ("Unavailable", 503),
-        ),
+        ("unavailable", [UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, ("Unavailable", 503)]),
         (
             "throttled",
-            ("ThrottlingException", 400),
-            ("SlowDown", 503),
-            ("ThrottlingException", 400),
-            ("RequestLimitExceeded", 503),
+            [
+                ("ThrottlingException", 400),
+                ("SlowDown", 503),
+                ("ThrottlingException", 400),
+                ("RequestLimitExceeded", 503),
+            ],
         ),
         (
             "denied",
-            ("AccessDenied", 403),
-            ("AccessDenied", 403),
-            ("AccessDeniedException", 400),
-            ("UnauthorizedOperation", 403),
+            [
+                ("AccessDenied", 403),
+                ("AccessDenied", 403),
+                ("AccessDeniedException", 400),
+                ("UnauthorizedOperation", 403),
+            ],
         ),
         (
             "expired",
-            ("ExpiredToken", 400),
-            ("ExpiredToken", 400),
-            ("ExpiredTokenException", 400),
-            ("RequestExpired", 400),
+            [("ExpiredToken", 400), ("ExpiredToken", 400), ("ExpiredTokenException", 400), ("RequestExpired", 400)],
         ),
     ],
 )
 def test_a_refusal_has_the_code_and_the_status_of_its_service(
-    cloud: LocalCloud, once: CloudClients, kind: str, of_sqs: Any, of_s3: Any, of_dynamodb: Any, of_ec2: Any
+    cloud: LocalCloud, once: CloudClients, kind: str, answers: list[tuple[str, int]]
 ) -> None:
     cloud.set_switches(faults=[{"kind": kind}])
-    assert error_of(once("sqs").list_queues) == of_sqs
-    assert error_of(once("s3").list_buckets) == of_s3
-    assert error_of(once("dynamodb").list_tables) == of_dynamodb
-    assert error_of(once("ec2").describe_instances) == of_ec2
+    calls = (once("sqs").list_queues, once("s3").list_buckets, once("dynamodb").list_tables)
+    assert [error_of(call) for call in (*calls, once("ec2").describe_instances)] == answers
 
 
 def test_a_reset_and_a_time_out_have_no_effect_and_a_lost_reply_has_its_effect(

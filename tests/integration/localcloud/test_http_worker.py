@@ -4,14 +4,12 @@ import http.client
 import socket
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from benchmarks.signed import signed
-from localcloud.launch import LocalCloud
-from tests.support.cloud_clients import stops_by_itself
+from tests.support.cloud_clients import CloudClients
 
 pytestmark = pytest.mark.processes
 
@@ -19,15 +17,11 @@ _keys = count()
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+def place(apis: CloudClients) -> tuple[str, int]:
     """Host and port of a cloud with one bucket, `wire`."""
-    with LocalCloud(tmp_path_factory.mktemp("wire"), hypervisor=False) as cloud:
-        url = urlsplit(cloud.endpoint_url)
-        address = (str(url.hostname), int(url.port or 0))
-        with socket.create_connection(address, 10) as connection:
-            connection.sendall(request("PUT", "/wire"))
-            assert answer(connection)[0] == 200
-        yield address
+    apis("s3").create_bucket(Bucket="wire")
+    url = urlsplit(apis("s3").meta.endpoint_url)
+    return str(url.hostname), int(url.port or 0)
 
 
 @pytest.fixture
@@ -146,18 +140,3 @@ def test_more_connections_than_threads_are_all_served(place: tuple[str, int]) ->
     finally:
         for one in connections:
             one.close()
-
-
-def test_a_stopping_cloud_does_not_wait_for_idle_connections(tmp_path: Path) -> None:
-    cloud = LocalCloud(tmp_path, hypervisor=False).start()
-    try:
-        url = urlsplit(cloud.endpoint_url)
-        idle = [socket.create_connection((str(url.hostname), int(url.port or 0)), 10) for _ in range(20)]
-        for one in idle:
-            one.sendall(request("GET", "/"))
-            assert answer(one)[0] == 200
-        assert stops_by_itself(cloud)
-    finally:
-        cloud.stop()
-    for one in idle:
-        one.close()

@@ -1,15 +1,21 @@
-"""An instance's process is found again and ended with its children; an image is booted only where that is
-possible."""
+"""Machines: a process that is found again and ended with its children, an image's host and network, the metadata."""
 
+import json
+import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
-from collections.abc import Iterator
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from localcloud.launch import LocalCloud
 from localcloud.machines import backends
 from localcloud.machines.backends import (
     NspawnBackend,
@@ -21,6 +27,17 @@ from localcloud.machines.backends import (
     start,
 )
 from localcloud.machines.machine import BootFailedError, Machine, Process, children_of, end_all, machines_in
+from localcloud.machines.network import (
+    METADATA_ADDRESS,
+    METADATA_PORT,
+    IpCommandError,
+    SameNetworkError,
+    in_network_of,
+    in_new_network,
+    ip,
+    listen_in,
+)
+from tests.support.cloud_clients import SLEEP, CloudClients, launch_instances, metadata_port_of, wait_for_state
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -49,11 +66,14 @@ def test_process_does_not_inherit_the_environment(machine: Machine, monkeypatch:
 
 def test_the_process_leads_a_session_and_is_recorded_by_itself(machine: Machine, tmp_path: Path) -> None:
     prepare(machine, b"#!/bin/sh\nexec sleep 600\n")
+    assert (machine.directory / "user-data").stat().st_mode & 0o777 == 0o700
+    assert machine.directory.stat().st_mode & 0o777 == 0o700
     child = start(machine, "http://127.0.0.1:1/")
     wait_until(machine.process, "the machine has a process")
     process = machine.process()
     assert process is not None
     assert process == Process.of(child.pid)
+    assert child.pid in children_of(os.getpid())
     assert [m.directory for m in machines_in(tmp_path)] == [machine.directory]
     process.signal_group(signal.SIGKILL)
     child.wait(DEADLINE_SECONDS)
@@ -89,20 +109,7 @@ def test_user_data_that_is_no_script_fails_with_the_reason_in_the_console(machin
     assert "boot failed: the user data" in machine.console.read_text()
 
 
-def test_the_user_data_is_ours_alone(machine: Machine) -> None:
-    prepare(machine, b"#!/bin/sh\n")
-    assert (machine.directory / "user-data").stat().st_mode & 0o777 == 0o700
-    assert machine.directory.stat().st_mode & 0o777 == 0o700
-
-
 ENDPOINT = "http://127.0.0.1:5000"
-
-
-@pytest.fixture
-def booted(tmp_path: Path) -> Machine:
-    made = Machine(tmp_path / "instances" / "i-0123456789abcdef0")
-    made.prepare()
-    return made
 
 
 @pytest.fixture
@@ -113,7 +120,7 @@ def able(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_image_fails_the_boot_and_existing_ones_are_named(
-    able: None, booted: Machine, tmp_path: Path
+    able: None, machine: Machine, tmp_path: Path
 ) -> None:
     (tmp_path / "images" / "ami-2" / "usr").mkdir(parents=True)
     (tmp_path / "images" / "ami-3").mkdir()  # half made
@@ -121,21 +128,15 @@ def test_missing_image_fails_the_boot_and_existing_ones_are_named(
     with pytest.raises(
         BootFailedError, match=re.escape(f"no image ami-1 in {tmp_path / 'images'}; there are: ami-2")
     ):
-        backend.boot(booted, {"image_id": "ami-1"})
-    assert "boot failed: there is no image ami-1" in booted.console.read_text()
+        backend.boot(machine, {"image_id": "ami-1"})
+    assert "boot failed: there is no image ami-1" in machine.console.read_text()
 
 
-def test_an_image_id_is_no_path(able: None, booted: Machine, tmp_path: Path) -> None:
+def test_an_image_id_is_no_path(able: None, machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "usr").mkdir(parents=True)
     (tmp_path / "images").mkdir()
     with pytest.raises(BootFailedError):
-        NspawnBackend(ENDPOINT, tmp_path / "images").boot(booted, {"image_id": "../elsewhere"})
-
-
-def test_missing_root_rights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(NspawnMissingError, match="need root"):
-        check_tools()
+        NspawnBackend(ENDPOINT, tmp_path / "images").boot(machine, {"image_id": "../elsewhere"})
 
 
 def test_a_command_that_is_missing_is_named_with_its_package(able: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,13 +169,190 @@ def test_a_folder_with_a_space_in_its_name_is_one_word_to_the_shell(tmp_path: Pa
     assert f"'lowerdir={tmp_path}/my images/ami-1,upperdir={booted.disk}/upper,workdir={booted.disk}/work'" in script
 
 
-def test_the_children_of_a_process_are_found() -> None:
-    sleep = shutil.which("sleep") or "sleep"
-    with subprocess.Popen(["/bin/sh", "-c", f"{sleep} 60 & wait"]) as shell:
+CLOUD = ("127.0.0.1", 49_151)
+NEEDS = "network namespaces need root and the ip command (apt install iproute2)"
+
+
+@pytest.fixture(scope="module")
+def namespaces() -> None:
+    """Skip where namespaces cannot be made; in CI, where they can, a missing command fails."""
+    if os.geteuid() != 0:
+        pytest.skip(NEEDS)
+    if shutil.which("ip") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(NEEDS)
+
+
+@pytest.fixture
+def networked(namespaces: None) -> Iterator[int]:
+    """A process in a network of its own."""
+    process = in_new_network(lambda: subprocess.Popen(["sleep", "60"]))
+    yield process.pid
+    process.kill()
+    process.wait()
+
+
+def answered(listener: socket.socket, pid: int, place: tuple[str, int]) -> bool:
+    """Say whether what connects to `place` in a process's network reaches `listener`."""
+    connection = in_network_of(pid, lambda: socket.create_connection(place, timeout=120))
+    with connection:
+        listener.settimeout(DEADLINE_SECONDS)
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.sendall(b"x")
+            return connection.recv(1) == b"x"
+
+
+def test_cloud_and_metadata_service_are_reached_in_the_machine_alone(networked: int) -> None:
+    before = socket.if_nameindex()
+    metadata, cloud = listen_in(networked, CLOUD)
+    with metadata, cloud:
+        assert answered(metadata, networked, (METADATA_ADDRESS, METADATA_PORT))
+        assert answered(cloud, networked, CLOUD)
+        assert socket.if_nameindex() == before
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(CLOUD, timeout=1)
+
+
+def test_no_route_leads_out_of_a_machines_network(networked: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        metadata, cloud = listen_in(networked, CLOUD)
+        with metadata, cloud:
+            for place in (ours.getsockname(), ("192.0.2.1", 80)):
+                with pytest.raises(OSError, match=r"refused|unreachable"):
+                    in_network_of(networked, lambda place=place: socket.create_connection(place, timeout=1))  # type: ignore[misc]
+
+
+def test_the_machine_may_itself_serve_on_the_port_of_the_metadata_service(networked: int) -> None:
+    metadata, cloud = listen_in(networked, CLOUD)
+    with metadata, cloud:
+        own = in_network_of(networked, lambda: socket.create_server(("0.0.0.0", METADATA_PORT)))
+        with own:
+            assert answered(metadata, networked, (METADATA_ADDRESS, METADATA_PORT))
+            assert answered(own, networked, ("127.0.0.1", METADATA_PORT))
+
+
+def test_later_hypervisor_can_listen_again(networked: int) -> None:
+    metadata, cloud = listen_in(networked, CLOUD)
+    cloud.close()  # as a death does; the other end of the link may then still be there
+    with metadata:
+        again, cloud_again = listen_in(networked, CLOUD)
+        with again, cloud_again:
+            assert answered(again, networked, (METADATA_ADDRESS, METADATA_PORT))
+            assert answered(cloud_again, networked, CLOUD)
+
+
+def test_a_process_in_this_network_is_no_machine(namespaces: None) -> None:
+    with pytest.raises(SameNetworkError, match=f"process {os.getpid()} has no network of its own"):
+        listen_in(os.getpid(), CLOUD)
+
+
+def test_a_process_that_has_ended_has_no_network(namespaces: None) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    assert children_of(ended.pid) == []
+    with pytest.raises(FileNotFoundError):
+        listen_in(ended.pid, CLOUD)
+
+
+def test_error_of_ip_command_is_raised(networked: int) -> None:
+    with pytest.raises(IpCommandError, match=r"link set nowhere up.*Cannot find device"):
+        in_network_of(networked, lambda: ip("link set nowhere up"))
+
+
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def profile(computing: LocalCloud) -> str:
+    """An instance profile with a role."""
+    iam = CloudClients(computing.endpoint_url)("iam")
+    iam.create_role(RoleName="worker", AssumeRolePolicyDocument=TRUST)
+    iam.create_instance_profile(InstanceProfileName="workers")
+    iam.add_role_to_instance_profile(InstanceProfileName="workers", RoleName="worker")
+    return "workers"
+
+
+def prints_its_identity(endpoint_url: str) -> str:
+    """User data that calls STS with region and keys from the metadata service only."""
+    return f"""#!{sys.executable}
+import os, sys
+sys.path[:0] = {[p for p in sys.path if p]!r}
+import boto3
+from botocore.utils import IMDSRegionProvider
+assert not [name for name in os.environ if "KEY" in name or "TOKEN" in name], os.environ
+session = boto3.session.Session()
+region = IMDSRegionProvider(session._session).provide()
+sts = session.client("sts", region_name=region, endpoint_url={endpoint_url!r})
+print("region", region)
+print("identity", sts.get_caller_identity()["Arn"])
+"""
+
+
+def test_boto3_in_a_clean_environment_acts_as_the_instances_role(
+    cloud: LocalCloud, clients: CloudClients, profile: str
+) -> None:
+    ec2 = clients("ec2")
+    ids = launch_instances(
+        ec2, prints_its_identity(cloud.endpoint_url), MaxCount=2, IamInstanceProfile={"Name": profile}
+    )
+    for instance_id in ids:  # each of them: stock moto gives the profile to the first alone
+        wait_for_state(ec2, instance_id, "terminated")
+        output = ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]
+        assert "region us-east-1" in output
+        assert re.search(rf"identity arn:aws:sts::\d+:assumed-role/worker/{instance_id}", output), output
+
+
+def metadata_of(cloud: LocalCloud, instance_id: str) -> Callable[[str], tuple[int, str]]:
+    """Return a reader of an instance's metadata, from outside, with a token."""
+    base = f"http://127.0.0.1:{metadata_port_of(cloud, instance_id)}/latest"
+
+    def call(path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
+        request = urllib.request.Request(f"{base}/{path}", method=method, headers=headers)
         try:
-            found: list[int] = []
-            while not found:
-                found = children_of(shell.pid)
-            assert len(found) == 1
-        finally:
-            subprocess.run(["kill", *map(str, children_of(shell.pid)), str(shell.pid)], check=True)
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    assert call("meta-data/instance-id")[0] == 401
+    _, token = call("api/token", "PUT", **{"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+    return lambda path: call(path, **{"X-aws-ec2-metadata-token": token})
+
+
+def test_an_instance_reads_its_identity_tags_keys_and_notice_until_it_ends(
+    cloud: LocalCloud, clients: CloudClients
+) -> None:
+    ec2 = clients("ec2")
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "app-tier"}]}]
+    (instance_id,) = launch_instances(ec2, TagSpecifications=tags, InstanceType="t3.small")
+    wait_for_state(ec2, instance_id, "running")
+    read = metadata_of(cloud, instance_id)
+    assert read("meta-data/instance-id") == (200, instance_id)
+    assert read("meta-data/instance-type") == (200, "t3.small")
+    assert read("meta-data/tags/instance/Name") == (200, "app-tier")
+    ec2.create_tags(Resources=[instance_id], Tags=[{"Key": "later", "Value": "yes"}])
+    assert read("meta-data/tags/instance/later") == (200, "yes")
+    assert read("user-data") == (200, SLEEP)
+    assert read("meta-data/spot/instance-action")[0] == 404
+    _, role = read("meta-data/iam/security-credentials/")  # without a profile, as this instance is
+    keys = json.loads(read(f"meta-data/iam/security-credentials/{role}")[1])
+    assert keys["Code"] == "Success"
+    assert {"AccessKeyId", "SecretAccessKey", "Token", "Expiration", "LastUpdated", "Type"} <= set(keys)
+    cloud.control("PUT", f"instances/{instance_id}/spot-notice", {"action": "terminate", "seconds": 1})
+    status, notice = read("meta-data/spot/instance-action")
+    assert (status, json.loads(notice)["action"]) == (200, "terminate")
+    wait_for_state(ec2, instance_id, "terminated")
+
+    def refused() -> bool:
+        try:
+            read("meta-data/instance-id")
+        except OSError:
+            return True
+        return False
+
+    wait_until(refused, "its port is closed")

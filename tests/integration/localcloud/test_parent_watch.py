@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,6 @@ def test_a_cut_lifeline_is_noticed_and_an_intact_one_is_not() -> None:
     os.close(reader)
 
 
-@pytest.mark.processes
 def test_a_lifeline_ends_with_its_owner_even_by_kill_9() -> None:
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
@@ -66,7 +66,6 @@ def test_lock_is_held_while_the_block_runs(tmp_path: Path) -> None:
     assert not is_locked(path)
 
 
-@pytest.mark.processes
 def test_a_lock_is_freed_when_its_holder_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE)
@@ -98,7 +97,7 @@ def test_a_stop_that_interrupts_another_does_not_wait_for_it_for_ever(tmp_path: 
     assert ended.returncode == 0
 
 
-def test_restarted_hypervisor_adopts_running_machines(state_dir: Path) -> None:
+def test_restarted_hypervisor_adopts_running_machines_and_a_stopped_one_ends_them(state_dir: Path) -> None:
     with LocalCloud(state_dir) as cloud:
         ec2 = CloudClients(cloud.endpoint_url)("ec2")
         survivor, ended, terminated = launch_instances(ec2, MaxCount=3)
@@ -120,8 +119,12 @@ def test_restarted_hypervisor_adopts_running_machines(state_dir: Path) -> None:
         assert processes[survivor].alive()
         assert not processes[terminated].alive()
         wait_until(lambda: connects(int(port)), "the metadata service listens on its port again")
-        os.kill(processes[survivor].pid, signal.SIGKILL)
-        wait_for_state(ec2, survivor, "terminated")
+        (stubborn,) = launch_instances(ec2, "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n")
+        wait_for_state(ec2, stubborn, "running")
+        running = [process_of(cloud, i) for i in (survivor, launched, stubborn)]
+        cloud.hypervisor.terminate()
+        assert cloud.hypervisor.wait(DEADLINE_SECONDS) == 0
+        assert not any(process.alive() for process in running)
 
 
 def connects(port: int) -> bool:
@@ -132,22 +135,14 @@ def connects(port: int) -> bool:
     return True
 
 
-def test_stopped_hypervisor_ends_every_instance(state_dir: Path) -> None:
-    with LocalCloud(state_dir) as cloud:
-        ec2 = CloudClients(cloud.endpoint_url)("ec2")
-        ids = launch_instances(ec2, "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n", MaxCount=3)
-        for instance_id in ids:
-            wait_for_state(ec2, instance_id, "running")
-        processes = [process_of(cloud, i) for i in ids]
-        assert cloud.hypervisor is not None
-        cloud.hypervisor.terminate()
-        assert cloud.hypervisor.wait(DEADLINE_SECONDS) == 0
-        assert not any(process.alive() for process in processes)
-
-
-def test_a_cloud_stops_by_itself_while_long_polls_hang(state_dir: Path) -> None:
+def test_a_cloud_stops_by_itself_while_long_polls_and_idle_connections_hang(state_dir: Path) -> None:
     cloud = LocalCloud(state_dir, hypervisor=False).start()
     try:
+        address = ("127.0.0.1", int(cloud.endpoint_url.rpartition(":")[2]))
+        idle = [socket.create_connection(address, 10) for _ in range(20)]
+        for one in idle:
+            one.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert one.recv(65536).startswith(b"HTTP/1.1 403 ")
         sqs = CloudClients(cloud.endpoint_url, attempts=1)("sqs")
         url = sqs.create_queue(QueueName="idle")["QueueUrl"]
         sent = threading.Semaphore(0)
@@ -161,11 +156,13 @@ def test_a_cloud_stops_by_itself_while_long_polls_hang(state_dir: Path) -> None:
         cloud.stop()
     for waiting in polls:
         waiting.join(DEADLINE_SECONDS)
+    for one in idle:
+        one.close()
 
 
-def poll(sqs: object, url: str) -> None:
+def poll(sqs: Any, url: str) -> None:
     try:
-        sqs.receive_message(QueueUrl=url, WaitTimeSeconds=20)  # type: ignore[attr-defined]
+        sqs.receive_message(QueueUrl=url, WaitTimeSeconds=20)
     except Exception:  # noqa: BLE001 - how it ends is the server's choice, that it ends is the promise
         return
 
@@ -242,44 +239,36 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def test_the_cloud_listens_on_loopback_only(state_dir: Path) -> None:
-    with LocalCloud(state_dir, hypervisor=False) as cloud:
-        port = int(cloud.endpoint_url.rpartition(":")[2])
-        listening = [
-            line.split()[1]
-            for table in ("tcp", "tcp6")
-            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-            if line.split()[3] == "0A" and int(line.split()[1].rpartition(":")[2], 16) == port
-        ]
+def test_the_cloud_listens_on_loopback_only(computing: LocalCloud) -> None:
+    port = int(computing.endpoint_url.rpartition(":")[2])
+    listening = [
+        line.split()[1]
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        if line.split()[3] == "0A" and int(line.split()[1].rpartition(":")[2], 16) == port
+    ]
     assert listening == [f"0100007F:{port:04X}"]
 
 
-def test_after_a_stop_no_process_is_left(state_dir: Path) -> None:
+def test_a_second_hypervisor_in_one_state_directory_is_refused(cloud: LocalCloud, clients: CloudClients) -> None:
+    ec2 = clients("ec2")
+    (instance_id,) = launch_instances(ec2)
+    wait_for_state(ec2, instance_id, "running")
+    first = cloud.hypervisor
+    assert cloud.start_hypervisor().wait(DEADLINE_SECONDS) != 0
+    cloud.hypervisor = first
+    assert process_of(cloud, instance_id).alive()
+    assert "is locked by another process" in (cloud.state_dir / "hypervisor.log").read_text()
+
+
+def test_after_a_stop_no_process_is_left_and_a_new_cloud_has_no_instance(state_dir: Path) -> None:
     with LocalCloud(state_dir) as cloud:
         ec2 = CloudClients(cloud.endpoint_url)("ec2")
         (instance_id,) = launch_instances(ec2)
         wait_for_state(ec2, instance_id, "running")
         assert len(using(state_dir)) >= 5  # server (2), hypervisor, guard, instance
     assert using(state_dir) == []
-
-
-def test_a_second_hypervisor_in_one_state_directory_is_refused(state_dir: Path) -> None:
-    with LocalCloud(state_dir) as cloud:
-        ec2 = CloudClients(cloud.endpoint_url)("ec2")
-        (instance_id,) = launch_instances(ec2)
-        wait_for_state(ec2, instance_id, "running")
-        first = cloud.hypervisor
-        assert cloud.start_hypervisor().wait(DEADLINE_SECONDS) != 0
-        cloud.hypervisor = first
-        assert process_of(cloud, instance_id).alive()
-    assert "is locked by another process" in (state_dir / "hypervisor.log").read_text()
-
-
-def test_new_cloud_removes_instances_of_an_old_one(state_dir: Path) -> None:
-    with LocalCloud(state_dir) as cloud:
-        ec2 = CloudClients(cloud.endpoint_url)("ec2")
-        (instance_id,) = launch_instances(ec2)
-        wait_for_state(ec2, instance_id, "running")
-    with LocalCloud(state_dir) as cloud:
+    assert list((state_dir / "instances").iterdir()) != []
+    with LocalCloud(state_dir, hypervisor=False) as cloud:
         assert CloudClients(cloud.endpoint_url)("ec2").describe_instances()["Reservations"] == []
         assert list((state_dir / "instances").iterdir()) == []

@@ -1,10 +1,11 @@
-"""Launches: launch templates, capacity, idempotency, and EC2's errors."""
+"""Launches: launch templates, capacity, idempotency, EC2's errors, and machine images."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from moto.core.types import Base64EncodedString
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.launch_templates import LaunchTemplateBackend
@@ -12,12 +13,10 @@ from moto.ec2.models.launch_templates import LaunchTemplateBackend
 from localcloud.ec2.fleet import CapacityPool
 from localcloud.ec2.launches import (
     Ec2ServerError,
-    Launch,
     Launches,
     capacity_pool_of,
     check_launch,
     count_to_start,
-    is_one_time_spot,
     with_template,
 )
 
@@ -49,17 +48,12 @@ def test_want_of_capacity_is_ec2s_error_and_names_type_market_and_zone(minimum: 
     assert "c7a.large Spot capacity in the Availability Zone you requested (us-east-1b)" in str(refused.value)
 
 
-def test_a_token_gives_the_same_reservation_again() -> None:
+def test_a_token_gives_the_same_reservation_again_and_only_for_the_same_launch() -> None:
     launches = Launches()
     assert launches.find(KEY, "{}") is None
-    launches.store(KEY, Launch("{}", RESERVATION))
+    launches.store(KEY, "{}", RESERVATION)
     assert launches.find(KEY, "{}") is RESERVATION
     assert launches.find(("account", "elsewhere", "token"), "{}") is None
-
-
-def test_a_token_with_other_parameters_is_a_mismatch() -> None:
-    launches = Launches()
-    launches.store(KEY, Launch("{}", RESERVATION))
     with pytest.raises(EC2ClientError, match="token") as refused:
         launches.find(KEY, '{"MaxCount": 2}')
     assert refused.value.code == "IdempotentParameterMismatch"
@@ -67,7 +61,7 @@ def test_a_token_with_other_parameters_is_a_mismatch() -> None:
 
 def test_token_of_terminated_instances_is_rejected() -> None:
     launches, ended = Launches(), SimpleNamespace(instances=[SimpleNamespace(state="terminated")] * 2)
-    launches.store(KEY, Launch("{}", ended))
+    launches.store(KEY, "{}", ended)
     with pytest.raises(EC2ClientError, match="use a different client token") as refused:
         launches.find(KEY, "{}")
     assert refused.value.code == "IdempotentInstanceTerminated"
@@ -216,10 +210,6 @@ def test_valid_launches_are_accepted(parameters: dict[str, Any]) -> None:
     check_launch({"ImageId": "ami-1", **parameters})
 
 
-def test_spot_instances_are_one_time_unless_persistent() -> None:
-    assert [is_one_time_spot(parameters) for parameters in ({}, SPOT, PERSISTENT)] == [False, True, False]
-
-
 @pytest.mark.parametrize(
     ("parameters", "place"),
     [
@@ -234,3 +224,44 @@ def test_a_launch_is_for_a_type_in_the_zone_of_its_subnet(parameters: dict[str, 
     subnets = {"subnet-b": SimpleNamespace(availability_zone="us-east-1b")}
     backend = SimpleNamespace(region_name="us-east-1", get_subnet=subnets.__getitem__)
     assert capacity_pool_of(backend, parameters) == place
+
+
+@pytest.fixture
+def instance(ec2: Any) -> str:
+    launched = ec2.run_instances(ImageId="ami-0deb1a12000000002", MinCount=1, MaxCount=1)["Instances"][0]
+    return str(launched["InstanceId"])
+
+
+def test_debians_images_belong_to_its_account(ec2: Any) -> None:
+    names = [{"Name": "name", "Values": ["debian-12-amd64-*"]}]
+    images = ec2.describe_images(Owners=["136693071363"], Filters=names)["Images"]
+    assert [image["Name"] for image in images] == ["debian-12-amd64-20240717-1811", "debian-12-amd64-20250316-2053"]
+    assert {image["RootDeviceName"] for image in images} == {"/dev/xvda"}
+    assert ec2.describe_images(Owners=["self"], Filters=names)["Images"] == []
+
+
+def test_a_type_of_another_architecture_than_the_images_is_refused(ec2: Any) -> None:
+    arm = "ami-0deb1a12000000003"
+    assert ec2.run_instances(ImageId=arm, InstanceType="c7g.large", MinCount=1, MaxCount=1)["Instances"]
+    with pytest.raises(ClientError, match=r"The architecture 'x86_64' .* does not match the architecture 'arm64'"):
+        ec2.run_instances(ImageId=arm, InstanceType="c7a.large", MinCount=1, MaxCount=1)
+
+
+def test_an_image_and_its_snapshot_each_get_their_tags(ec2: Any, instance: str) -> None:
+    specifications = [
+        {"ResourceType": kind, "Tags": [{"Key": "of", "Value": kind}]} for kind in ("image", "snapshot")
+    ]
+    image_id = ec2.create_image(InstanceId=instance, Name="one", TagSpecifications=specifications)["ImageId"]
+    image = ec2.describe_images(ImageIds=[image_id])["Images"][0]
+    snapshot_id = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    snapshot = ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"][0]
+    assert (image["Tags"], snapshot["Tags"]) == (
+        [{"Key": "of", "Value": "image"}],
+        [{"Key": "of", "Value": "snapshot"}],
+    )
+
+
+def test_a_name_is_given_to_one_image(ec2: Any, instance: str) -> None:
+    image_id = ec2.create_image(InstanceId=instance, Name="one")["ImageId"]
+    with pytest.raises(ClientError, match=rf"InvalidAMIName\.Duplicate.*one is already in use by AMI {image_id}"):
+        ec2.create_image(InstanceId=instance, Name="one")

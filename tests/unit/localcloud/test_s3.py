@@ -1,26 +1,46 @@
-"""S3 objects: their content outlives their key, plain calls are answered as by stock moto, denials of HTTP have no
-effect."""
+"""S3: content outlives its key, plain calls are answered as by stock moto, and forms are checked as by S3."""
 
+import base64
 import copy
 import hashlib
+import io
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from moto import settings
 from moto.iam.access_control import PermissionResult
-from moto.s3.models import FakeKey, S3Backend, s3_backends
+from moto.s3.models import S3Backend, s3_backends
 
+from localcloud.access_keys import owner_key
 from localcloud.launch import REGION
 from localcloud.patches import apply_patches
-from localcloud.s3.objects import HASHED_AT_ONCE, MAX_SMALL_BYTES, PATCHES, without_tls
+from localcloud.s3.objects import HASHED_AT_ONCE, MAX_SMALL_BYTES, get_permission
+from localcloud.s3.posts import (
+    MAX_FIELD_BYTES,
+    MAX_FORM_BYTES,
+    MAX_TAGS,
+    Form,
+    PostObjects,
+    RefusedError,
+    check_policy,
+    signer_of,
+    tags_of_form,
+)
+from services.clients import Clients
+from services.endpoint import Endpoint
+from services.s3 import Forms
 from tests.support.wsgi_clients import ClientPair, Reply, WsgiClient
 
 
@@ -44,13 +64,6 @@ def test_the_etag_is_the_md5_of_the_content(backend: S3Backend, length: int) -> 
     content = bytes(range(256)) * (length // 256 + 1)
     stored = backend.put_object("objects", "k", content[:length])
     assert stored.etag == f'"{hashlib.md5(content[:length], usedforsecurity=False).hexdigest()}"'
-
-
-@given(parts=st.lists(st.binary(min_size=1, max_size=100), min_size=1, max_size=3))
-def test_an_upload_in_parts_becomes_one_object(backend: S3Backend, parts: list[bytes]) -> None:
-    """The parts are objects of moto's, too."""
-    keys = [FakeKey(str(n), part, account_id="1", region_name=REGION) for n, part in enumerate(parts)]
-    assert b"".join(key.value for key in keys) == b"".join(parts)
 
 
 def test_given_attributes_are_stored_and_others_are_as_in_stock_moto(backend: S3Backend) -> None:
@@ -113,6 +126,7 @@ def ask(door: WsgiClient, bucket: str, operations: list[tuple[str, str, bytes]])
     return replies
 
 
+@hypothesis.settings(max_examples=50)
 @given(operations=st.lists(PUT | OTHER, max_size=12))
 def test_any_puts_gets_and_deletes_are_answered_as_by_stock_moto(
     moto: ClientPair, operations: list[tuple[str, str, bytes]]
@@ -235,17 +249,11 @@ def test_stock_moto_answers_for_configured_buckets(moto: ClientPair, bucket: str
         assert moto.needs_stock("s3", method, f"/{bucket}/k")
 
 
-@pytest.fixture
-def enforced(bucket: str) -> Iterator[str]:
-    """A bucket, with permissions enforced as `POST /moto-api/reset-auth` switches it."""
-    before = settings.INITIAL_NO_AUTH_ACTION_COUNT
-    settings.INITIAL_NO_AUTH_ACTION_COUNT = 0
-    yield bucket
-    settings.INITIAL_NO_AUTH_ACTION_COUNT = before
-
-
-def test_where_permissions_are_enforced_a_stranger_is_refused(moto: ClientPair, enforced: str) -> None:
-    assert moto.direct.request("s3", "PUT", f"/{enforced}/k", b"x").status == 403
+def test_unknown_key_is_denied_where_moto_enforces_permissions(
+    moto: ClientPair, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)  # as `POST /moto-api/reset-auth` does
+    assert moto.direct.request("s3", "PUT", f"/{bucket}/k", b"x").status == 403
 
 
 def test_a_body_that_was_cut_off_is_refused_and_leaves_no_object(moto: ClientPair, bucket: str) -> None:
@@ -261,10 +269,8 @@ def tags(moto: ClientPair, bucket: str) -> bytes:
 @pytest.mark.parametrize("header", ["kept=no", "kept=", "a.b-c_d=1", "kept=no&colour=red", "colour=dark%20red"])
 def test_stored_tags_are_those_of_stock_moto(moto: ClientPair, bucket: str, header: str) -> None:
     moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
-    stored_tags, counted = (
-        tags(moto, bucket),
-        moto.stock.request("s3", "GET", f"/{bucket}/k").headers["x-amz-tagging-count"],
-    )
+    stored_tags = tags(moto, bucket)
+    counted = moto.stock.request("s3", "GET", f"/{bucket}/k").headers["x-amz-tagging-count"]
     moto.stock.request("s3", "DELETE", f"/{bucket}/k")
     assert b"<Key>" not in tags(moto, bucket)
     moto.direct.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
@@ -273,13 +279,10 @@ def test_stored_tags_are_those_of_stock_moto(moto: ClientPair, bucket: str, head
     assert moto.direct.request("s3", "GET", f"/{bucket}/k").headers["x-amz-tagging-count"] == counted
 
 
-@pytest.mark.parametrize(
-    ("header", "stock"), [("kept=no", False), ("a=b&c=d", True), ("a=%20", True), ("aws:a=b", True)]
-)
-def test_plain_tag_is_answered_directly_and_others_by_stock_moto(
-    moto: ClientPair, bucket: str, header: str, stock: bool
-) -> None:
-    assert moto.needs_stock("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header) is stock
+@pytest.mark.parametrize("header", ["kept", "=no", "a=b&c=d", "a=%20", "a=b+c", "aws:a=b", "a" * 129 + "=b"])
+def test_stock_moto_reads_tags_that_are_not_one_plain_tag(moto: ClientPair, bucket: str, header: str) -> None:
+    assert not moto.needs_stock("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING="kept=no")
+    assert moto.needs_stock("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
 
 
 def test_tags_of_one_object_are_its_own(moto: ClientPair, bucket: str) -> None:
@@ -310,30 +313,254 @@ OVER_NEW_TLS = {**OVER_TLS, "Condition": {"NumericLessThan": {"s3:TlsVersion": "
 NEVER = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject", "Resource": "*"}
 
 
-@pytest.mark.parametrize("statements", [OVER_TLS, [OVER_TLS, OVER_NEW_TLS]], ids=["one", "two"])
-def test_statements_about_tls_are_left_out(statements: object) -> None:
-    assert without_tls({"Version": "2012-10-17", "Statement": statements}) == {
-        "Version": "2012-10-17",
-        "Statement": [],
-    }
-
-
-def test_a_statement_with_a_further_condition_stays() -> None:
-    mixed = {**OVER_TLS, "Condition": {"Bool": {"aws:SecureTransport": "false", "aws:ViaAWSService": "false"}}}
-    assert without_tls({"Statement": [mixed, NEVER]})["Statement"] == [mixed, NEVER]
+TLS_AND_MORE = {**OVER_TLS, "Condition": {"Bool": {"aws:SecureTransport": "false", "aws:ViaAWSService": "false"}}}
 
 
 @pytest.mark.parametrize(
-    ("policy", "action", "permission"),
+    ("statements", "action", "permission"),
     [
         (None, "s3:GetObject", PermissionResult.NEUTRAL),
-        ([OVER_TLS, NEVER], "s3:GetObject", PermissionResult.NEUTRAL),
+        (OVER_TLS, "s3:GetObject", PermissionResult.NEUTRAL),
+        ([OVER_TLS, OVER_NEW_TLS, NEVER], "s3:GetObject", PermissionResult.NEUTRAL),
         ([OVER_TLS, NEVER], "s3:DeleteObject", PermissionResult.DENIED),
+        ([TLS_AND_MORE], "s3:GetObject", PermissionResult.DENIED),
     ],
-    ids=["no policy", "over tls", "never"],
 )
-def test_other_denials_of_a_bucket_policy_hold(policy: object, action: str, permission: PermissionResult) -> None:
-    text = None if policy is None else json.dumps({"Version": "2012-10-17", "Statement": policy}).encode()
-    patch = next(patch for patch in PATCHES if patch.symbol.endswith(".get_permission"))
-    get_permission = patch.build(None)
-    assert get_permission(SimpleNamespace(policy=text), action, "arn:aws:s3:::b/k") == permission
+def test_a_bucket_policy_holds_without_its_statements_about_tls_alone(
+    statements: object, action: str, permission: PermissionResult
+) -> None:
+    document = {"Version": "2012-10-17", "Statement": statements}
+    bucket = SimpleNamespace(policy=None if statements is None else json.dumps(document).encode())
+    assert get_permission(bucket, action, "arn:aws:s3:::b/k") == permission
+
+
+FORM = "multipart/form-data; boundary=b"
+
+
+def part(name: str, content: str) -> str:
+    return f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{content}\r\n'
+
+
+KEY, FILE, END = part("key", "k"), part("file", "x"), "--b--\r\n"
+
+
+def post_form(body: str, path: str = "/photos", **environ: str | None) -> tuple[str, str]:
+    """Return the status of the answer, and S3's code in it; `passed on` where another one answered."""
+    begun: list[str] = []
+    request: dict[str, Any] = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": path,
+        "CONTENT_TYPE": FORM,
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": io.BytesIO(body.encode()),
+        **environ,
+    }
+    given = {name: value for name, value in request.items() if value is not None}
+    application = PostObjects(lambda environ, start_response: [b"<Code>passed on</Code>"])
+    answer = b"".join(application(given, lambda status, headers: begun.append(status))).decode()
+    code = re.search("<Code>(.*)</Code>", answer)
+    return (begun[0] if begun else "", code[1] if code else "")
+
+
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [
+        ("/photos", {"REQUEST_METHOD": "PUT"}),
+        ("/photos/key", {}),
+        ("/", {}),
+        ("/photos", {"CONTENT_TYPE": "application/xml"}),
+        ("/photos", {"CONTENT_TYPE": None}),
+    ],
+)
+def test_other_requests_pass_the_form_handler(path: str, changes: dict[str, str | None]) -> None:
+    assert post_form(KEY + FILE + END, path, **changes) == ("", "passed on")
+
+
+@pytest.mark.parametrize(
+    ("body", "changes", "code"),
+    [
+        (KEY + FILE + END, {"CONTENT_LENGTH": None}, "MissingContentLength"),
+        (KEY + FILE + END, {"CONTENT_LENGTH": "9999"}, "IncompleteBody"),
+        (KEY + FILE + END, {"CONTENT_LENGTH": str(MAX_FORM_BYTES + 1)}, "EntityTooLarge"),
+        ("no form", {}, "MalformedPOSTRequest"),
+        (KEY, {}, "MalformedPOSTRequest"),
+        (KEY + END, {}, "InvalidArgument"),
+        (FILE + END, {}, "InvalidArgument"),
+        (FILE + KEY + END, {}, "InvalidArgument"),
+        (KEY + KEY + FILE + END, {}, "InvalidArgument"),
+        (KEY + part("policy", "p" * (MAX_FIELD_BYTES + 1)) + FILE + END, {}, "InvalidArgument"),
+        (part("KEY", "k") + part("policy", "e30=") + FILE + END, {}, "InvalidArgument"),
+    ],
+)
+def test_incomplete_form_is_a_bad_request(body: str, changes: dict[str, Any], code: str) -> None:
+    assert post_form(body, **changes) == ("400 Bad Request", code)
+
+
+def test_complete_form_without_signature_is_denied() -> None:
+    assert post_form(KEY + FILE + END) == post_form(KEY + FILE + END, "/photos/") == ("403 Forbidden", "AccessDenied")
+
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+SECRETS = {owner_key().id: owner_key().secret}
+
+
+def with_policy(conditions: Any, fields: Mapping[str, str], size: int = 5, expiration: Any = None) -> Form:
+    document = {"expiration": expiration or (NOW + timedelta(seconds=1)).isoformat(), "conditions": conditions}
+    policy = base64.b64encode(json.dumps(document).encode()).decode()
+    return Form("photos", {**fields, "policy": policy}, size)
+
+
+def rejection_of(form: Form, now: datetime = NOW) -> RefusedError:
+    with pytest.raises(RefusedError) as refused:
+        check_policy(form, now)
+    return refused.value
+
+
+@cache
+def signed() -> dict[str, str]:
+    """Return the fields of a form that botocore signed."""
+    forms = Forms.of(Clients(Endpoint("eu-central-1")), "photos")
+    fields = forms.form("a", "image/png", max_bytes=5, seconds=60).fields
+    return {name.lower(): value for name, value in fields.items()}
+
+
+def test_the_signature_of_botocore_is_that_of_the_key_and_its_region() -> None:
+    signer = signer_of(Form("photos", signed(), 5), SECRETS.get)
+    assert (signer.access_key, signer.region) == (owner_key().id, "eu-central-1")
+
+
+@given(at=st.integers(0), to=st.sampled_from("ABCabc012+/"))
+def test_a_policy_that_was_touched_is_not_signed(at: int, to: str) -> None:
+    fields = signed()
+    policy = fields["policy"]
+    at %= len(policy)
+    touched = policy[:at] + to + policy[at + 1 :]
+    form = Form("photos", {**fields, "policy": touched}, 5)
+    if touched != policy:
+        with pytest.raises(RefusedError, match="signature") as refused:
+            signer_of(form, SECRETS.get)
+        assert (refused.value.status, refused.value.code) == (403, "SignatureDoesNotMatch")
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"policy": None}, 403, "AccessDenied"),
+        ({"x-amz-signature": None}, 400, "InvalidArgument"),
+        ({"x-amz-date": None}, 400, "InvalidArgument"),
+        ({"x-amz-signature": "é"}, 403, "SignatureDoesNotMatch"),
+        ({"x-amz-algorithm": "AWS4-HMAC-SHA1"}, 400, "InvalidArgument"),
+        ({"x-amz-credential": "embedded"}, 400, "InvalidArgument"),
+        ({"x-amz-credential": "nobody/20260301/us-east-1/s3/aws4_request"}, 403, "InvalidAccessKeyId"),
+        ({"x-amz-credential": "OWNER/20260301/us-east-1/s3/aws4_request"}, 403, "SignatureDoesNotMatch"),
+    ],
+)
+def test_form_without_signature_is_rejected(changes: dict[str, str | None], status: int, code: str) -> None:
+    changed = {**signed(), **changes}.items()
+    fields = {name: value.replace("OWNER", owner_key().id) for name, value in changed if value is not None}
+    with pytest.raises(RefusedError) as refused:
+        signer_of(Form("photos", fields, 5), SECRETS.get)
+    assert (refused.value.status, refused.value.code) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "fields"),
+    [
+        ([{"key": "a"}], {"key": "a"}),
+        ([["eq", "$key", "a"]], {"key": "a"}),
+        ([["starts-with", "$key", "user/"]], {"key": "user/a"}),
+        ([["starts-with", "$Content-Type", "image/"], {"bucket": "photos"}], {"content-type": "image/png"}),
+        ([["content-length-range", 5, 5]], {}),
+        ([], {"x-ignore-me": "whatever", "x-amz-signature": "0"}),
+    ],
+)
+def test_form_is_accepted_if_all_conditions_hold(conditions: Any, fields: dict[str, str]) -> None:
+    check_policy(with_policy(conditions, fields), NOW)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "fields", "message"),
+    [
+        ([{"key": "a"}], {"key": "b"}, 'Policy Condition failed: ["eq", "$key", "a"]'),
+        ([{"key": "a"}], {}, "Policy Condition failed"),
+        ([["starts-with", "$key", "user/"]], {"key": "other/a"}, "Policy Condition failed"),
+        ([{"bucket": "others"}], {}, "Policy Condition failed"),
+        ([{"Content-Type": "image/png"}], {"content-type": "text/html"}, "Policy Condition failed"),
+        ([{"key": "a"}], {"key": "a", "acl": "public-read"}, "Extra input fields: acl"),
+        ([], {"key": "a"}, "Extra input fields: key"),
+    ],
+)
+def test_form_is_denied_if_a_condition_fails_or_a_field_has_none(
+    conditions: Any, fields: dict[str, str], message: str
+) -> None:
+    refused = rejection_of(with_policy(conditions, fields))
+    assert (refused.status, refused.code) == (403, "AccessDenied")
+    assert message in refused.message
+
+
+@pytest.mark.parametrize(("size", "code"), [(4, "EntityTooSmall"), (8, "EntityTooLarge")])
+def test_file_size_must_be_in_the_policys_range(size: int, code: str) -> None:
+    for allowed in (5, 7):
+        check_policy(with_policy([["content-length-range", 5, 7]], {}, allowed), NOW)
+    refused = rejection_of(with_policy([["content-length-range", 5, 7]], {}, size))
+    assert (refused.status, refused.code) == (400, code)
+
+
+def test_a_policy_ends_at_its_moment() -> None:
+    form = with_policy([], {}, expiration=NOW.isoformat())
+    check_policy(form, NOW - timedelta(seconds=1))
+    refused = rejection_of(form, NOW)
+    assert (refused.status, refused.code) == (403, "AccessDenied")
+    assert "expired" in refused.message
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expiration"),
+    [
+        ([["content-length-range", "1", "2"]], None),
+        ([["matches", "$key", "a"]], None),
+        ([["eq", "key", "a"]], None),
+        ([{"key": "a", "acl": "b"}], None),
+        ("everything", None),
+        ([], "tomorrow"),
+        ([], 5),
+    ],
+)
+def test_malformed_form_policy_denies(conditions: Any, expiration: Any) -> None:
+    for form in (with_policy(conditions, {}, expiration=expiration), Form("photos", {"policy": "!"}, 5)):
+        refused = rejection_of(form)
+        assert (refused.status, refused.code) == (400, "InvalidPolicyDocument")
+
+
+def tagging_xml(*tags: tuple[str, str]) -> str:
+    each = "".join(f"<Tag><Key>{key}</Key><Value>{value}</Value></Tag>" for key, value in tags)
+    return f"<Tagging><TagSet>{each}</TagSet></Tagging>"
+
+
+def test_the_tags_of_a_form_are_read_with_and_without_a_name_space() -> None:
+    wanted = [{"Key": "kept", "Value": "no"}, {"Key": "a b", "Value": "ä+=./:@-_"}]
+    plain = tagging_xml(("kept", "no"), ("a b", "ä+=./:@-_"))
+    named = plain.replace("<Tagging>", '<Tagging xmlns="http://s3.amazonaws.com/doc/2006-03-01/">')
+    assert tags_of_form(plain) == tags_of_form(named) == wanted
+    assert tags_of_form(tagging_xml()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("kept=no", "MalformedXML"),
+        ("<Tagging/>", "MalformedXML"),
+        ("<Tags><TagSet/></Tags>", "MalformedXML"),
+        ("<Tagging><TagSet><Tag><Key>a</Key></Tag></TagSet></Tagging>", "MalformedXML"),
+        (tagging_xml(("a", "1"), ("a", "2")), "InvalidTag"),
+        (tagging_xml(("aws:a", "1")), "InvalidTag"),
+        (tagging_xml(("a", "?")), "InvalidTag"),
+        (tagging_xml(("a" * 129, "")), "InvalidTag"),
+        (tagging_xml(("a", "b" * 257)), "InvalidTag"),
+        (tagging_xml(*((str(n), "") for n in range(MAX_TAGS + 1))), "BadRequest"),
+    ],
+)
+def test_invalid_object_tags_are_rejected(text: str, code: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        tags_of_form(text)
+    assert (refused.value.status, refused.value.code) == (400, code)

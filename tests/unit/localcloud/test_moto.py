@@ -1,0 +1,251 @@
+"""moto is pinned and patched, calls are counted, and a request reaches the application that stock moto chooses."""
+
+import io
+import json
+import types
+import weakref
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from moto.core.serialize import AttributePickerContext, XFormedAttributePicker
+from moto.core.utils import get_service_model
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.sqs.models import Message
+
+from localcloud import patches
+from localcloud.clients import Loopback
+from localcloud.dispatch import CachedDispatcher, CallCounter, CountedCalls, cache_key
+from localcloud.patches import (
+    MODULES,
+    AttributeNames,
+    MotoChangedError,
+    NewAttribute,
+    Patch,
+    Patches,
+    apply_patches,
+    check_version,
+    patches_of,
+)
+
+
+@pytest.mark.parametrize("service", [*MODULES, "kms"])
+def test_patches_fit_the_installed_moto(service: str) -> None:
+    assert all(patch.why for patch in patches_of(service))
+    apply_patches(service)
+    apply_patches(service)
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module that can be patched."""
+    module: Any = types.ModuleType("patched_module")
+    module.double = lambda x: 2 * x
+    module.Half = type("Half", (), {"value": property(lambda self: 0.5), "of": staticmethod(lambda x: x / 2)})
+    monkeypatch.setitem(__import__("sys").modules, "patched_module", module)
+    return module
+
+
+def test_functions_properties_and_static_methods_are_replaced(module: Any) -> None:
+    added = Patches()
+    added.wrap("patched_module:double", "test")(lambda original, x: original(x) + 1)
+    added.replace("patched_module:Half.value", "test")(lambda self: 0.25)
+    added.replace("patched_module:Half.of", "test")(lambda x: x / 4)
+    added.add("patched_module:Half.name", "test")(lambda self: "half")
+    for patch in added:
+        patch.apply()
+    assert (module.double(3), module.Half().value, module.Half.of(1), module.Half().name()) == (7, 0.25, 0.25, "half")
+
+
+@pytest.mark.parametrize(
+    ("patch", "problem"),
+    [
+        (Patch("patched_module:absent", (), list, "test"), r"patched_module:absent no longer exists"),
+        (Patch("patched_module:double", ("y",), list, "test"), r"double takes \('x',\), expected \('y',\)"),
+        (NewAttribute("patched_module:double", 42, "test"), r"patched_module:double exists"),
+    ],
+)
+def test_changed_symbol_is_named_with_the_remedy(module: Any, patch: Patch | NewAttribute, problem: str) -> None:
+    with pytest.raises(MotoChangedError, match=rf"{problem}; install moto==5\.2\.5"):
+        patch.apply()
+
+
+def test_another_version_of_moto_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patches, "version", lambda _name: "5.3.0")
+    with pytest.raises(MotoChangedError, match=r"moto 5\.3\.0 is installed, 5\.2\.5 expected"):
+        check_version()
+
+
+def contexts(service: str, operation: str, member: str) -> list[AttributePickerContext]:
+    """Every member of a structure in an answer, read from a dict and from an object."""
+    model = get_service_model(service)
+    shape = model.operation_model(operation).output_shape.members[member].member
+    for part in shape.members.values():
+        part.parent = shape
+    sources: tuple[object, ...] = ({}, SimpleNamespace())
+    return [
+        AttributePickerContext(source, name, part, None, model)
+        for name, part in shape.members.items()
+        for source in sources
+    ]
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "member"),
+    [("ec2", "DescribeInstances", "Reservations"), ("sqs", "ReceiveMessage", "Messages")],
+)
+def test_the_names_that_are_tried_are_those_of_stock_moto(service: str, operation: str, member: str) -> None:
+    names, picker = AttributeNames(), XFormedAttributePicker()
+    for _ in range(2):
+        for context in contexts(service, operation, member):
+            expected = tuple(dict.fromkeys(picker.get_possible_keys(context)))
+            assert names.candidates(picker, context) == expected
+
+
+def test_cached_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patches, "MAX_CACHED_NAMES", 4)
+    names, picker = AttributeNames(), XFormedAttributePicker()
+    for context in contexts("sqs", "ReceiveMessage", "Messages"):
+        names.candidates(picker, context)
+        assert len(names._known) <= 4
+
+
+def test_a_member_that_a_transformer_names_is_left_to_stock_moto() -> None:
+    names = AttributeNames()
+    transformers = {"RunInstances.Reservation.Instances.Instance.State": str}
+    assert names.may_transform(transformers, "State")
+    assert not names.may_transform(transformers, "InstanceId")
+    assert not names.may_transform({}, "State")
+
+
+def test_unused_models_are_freed() -> None:
+    """Stock moto never frees a model: its dashboard refers to every message and every overwritten object."""
+    apply_patches("core")
+    message = Message("id", "body")
+    seen = weakref.ref(message)
+    del message
+    assert seen() is None
+
+
+def signed(service: str, **environ: str) -> dict[str, str]:
+    scope = f"AWS4-HMAC-SHA256 Credential=AKIA/20260101/eu-west-1/{service}/aws4_request, SignedHeaders=host"
+    return {"HTTP_AUTHORIZATION": scope, "PATH_INFO": "/", "HTTP_HOST": "127.0.0.1:5000", **environ}
+
+
+class Stock:
+    def __init__(self) -> None:
+        self.lookups: list[dict[str, Any]] = []
+
+    def get_application(self, environ: dict[str, Any]) -> Any:
+        self.lookups.append(environ)
+        return lambda _environ, _start: [str(cache_key(environ)).encode()]
+
+
+@pytest.mark.parametrize("service", ["sqs", "s3", "ec2", "sts", "iam", "ssm", "cognito-idp"])
+def test_application_of_signed_requests_is_looked_up_once_for_each_service(service: str) -> None:
+    stock = Stock()
+    dispatcher = CachedDispatcher(stock)
+    for _ in range(3):
+        assert list(dispatcher(signed(service), None)) == [service.encode()]
+    assert len(stock.lookups) == 1
+    dispatcher(signed("dynamodb"), None)
+    assert len(stock.lookups) == 2
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"PATH_INFO": "/bucket/key"},
+        signed("bedrock"),
+        signed("s3", PATH_INFO="/v20180820/tags"),
+        signed("s3", HTTP_HOST="123.s3-control.localhost"),
+        signed("sqs", PATH_INFO="/moto-api/reset"),
+        signed("ec2", HTTP_AUTHORIZATION="AWS key:signature"),
+    ],
+    ids=["unsigned", "shared signing name", "s3 control path", "s3 control host", "moto's own", "sigv2"],
+)
+def test_application_is_looked_up_each_time_without_a_cache_key(environ: dict[str, str]) -> None:
+    stock = Stock()
+    dispatcher = CachedDispatcher(stock)
+    dispatcher(environ, None)
+    dispatcher(environ, None)
+    assert len(stock.lookups) == 2
+
+
+def test_unsigned_calls_of_user_pools_have_the_key_of_the_service() -> None:
+    signing_in = {"HTTP_X_AMZ_TARGET": "AWSCognitoIdentityProviderService.InitiateAuth", "PATH_INFO": "/"}
+    assert cache_key(signing_in) == cache_key(signed("cognito-idp"))
+    assert cache_key({**signing_in, "HTTP_X_AMZ_TARGET": "AWSCognitoIdentityService.GetId"}) is None
+    assert cache_key({**signing_in, "PATH_INFO": "/bucket/key"}) is None
+    assert cache_key({**signing_in, **signed("s3")}) == "s3"
+
+
+def test_dynamodb_and_its_streams_have_different_keys() -> None:
+    table = cache_key(signed("dynamodb", HTTP_X_AMZ_TARGET="DynamoDB_20120810.PutItem"))
+    stream = cache_key(signed("dynamodb", HTTP_X_AMZ_TARGET="DynamoDBStreams_20120810.GetRecords"))
+    assert table != stream
+    assert table == cache_key(signed("dynamodb", HTTP_X_AMZ_TARGET="DynamoDB_20120810.Query"))
+
+
+@pytest.mark.parametrize("service", ["sqs", "s3", "sts"])
+def test_cached_application_is_the_one_that_stock_moto_chooses(service: str) -> None:
+    stock = DomainDispatcherApplication(create_backend_app)
+    dispatcher = CachedDispatcher(stock)
+    remembered = dispatcher.application_for(signed(service))
+    assert remembered is stock.get_application(signed(service))
+
+
+def ask(service: str, method: str = "POST", body: bytes = b"", **environ: str) -> tuple[dict[str, Any], bytes]:
+    """Send one request through a counter; return its figures, and what arrived behind it."""
+    arrived: list[bytes] = []
+
+    def aws(environ: dict[str, Any], _start: Any) -> list[bytes]:
+        arrived.append(environ["wsgi.input"].read())
+        return [b""]
+
+    counted = CallCounter()
+    request = {"REQUEST_METHOD": method, "CONTENT_LENGTH": str(len(body)), **signed(service), **environ}
+    CountedCalls(aws, counted)({**request, "wsgi.input": io.BytesIO(body)}, None)
+    return counted.figures(), arrived[0]
+
+
+@pytest.mark.parametrize(
+    ("service", "method", "environ", "calls"),
+    [
+        ("s3", "PUT", {}, {"s3 PUT": 1}),
+        ("s3", "GET", {"QUERY_STRING": "list-type=2&prefix=a"}, {"s3 LIST": 1}),
+        ("s3", "GET", {"QUERY_STRING": "x-id=GetObject"}, {"s3 GET": 1}),
+        ("s3", "GET", {"HTTP_AUTHORIZATION": ""}, {}),
+        ("sqs", "POST", {"HTTP_X_AMZ_TARGET": "AmazonSQS.ReceiveMessage"}, {"sqs ReceiveMessage": 1}),
+        ("ec2", "POST", {}, {"ec2 POST": 1}),
+        ("dynamodb", "POST", {"CONTENT_LENGTH": "", "HTTP_X_AMZ_TARGET": "D.Query"}, {"dynamodb Query": 1}),
+    ],
+)
+def test_signed_calls_count_by_service_and_operation(
+    service: str, method: str, environ: dict[str, str], calls: dict[str, int]
+) -> None:
+    assert ask(service, method, b"body", **environ) == ({"calls": calls, "items": {}}, b"body")
+
+
+def test_table_items_count_by_kind_whatever_users_write() -> None:
+    trap = 'x.jpg"}, "pk": {"S": "FLEET'
+    items = [
+        {"PutRequest": {"Item": {"pk": {"S": pk}, "filename": {"S": trap}}}} for pk in ("JOB#1", "JOB#1", "CACHE#2")
+    ]
+    body = json.dumps({"RequestItems": {"jobs": items}}).encode()
+    target = "DynamoDB_20120810.BatchWriteItem"
+    figures, arrived = ask("dynamodb", body=body, HTTP_X_AMZ_TARGET=target)
+    call = "dynamodb BatchWriteItem"
+    assert figures == {"calls": {call: 1}, "items": {f"{call} JOB": 2, f"{call} CACHE": 1}}
+    assert arrived == body
+
+
+def test_address_comes_from_the_first_request() -> None:
+    loopback = Loopback()
+    with pytest.raises(RuntimeError, match="before its first request"):
+        loopback.client("ec2", "us-east-1")
+    loopback.learn_address({"SERVER_NAME": "127.0.0.1", "SERVER_PORT": "5001"})
+    loopback.learn_address({"SERVER_NAME": "127.0.0.1", "SERVER_PORT": "1"})
+    client = loopback.client("ec2", "eu-west-1")
+    assert (client.meta.endpoint_url, client.meta.region_name) == ("http://127.0.0.1:5001", "eu-west-1")
+    assert loopback.client("ec2", "eu-west-1") is client

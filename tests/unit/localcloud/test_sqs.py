@@ -1,0 +1,576 @@
+"""Queues have SQS's rules and are as late and as wrong as the switches say; a plain call gets stock moto's answer."""
+
+import re
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count, takewhile
+from types import FrameType
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from localcloud.dispatch import DirectCalls
+from localcloud.eventual_consistency import ValueHistory
+from localcloud.options import MAX_LAG_SECONDS, Switches
+from localcloud.sqs.backend import approximate_counts
+from localcloud.sqs.queues import (
+    SPARE_TIMERS,
+    MalformedReceiptError,
+    MessageCounts,
+    MessageQueue,
+    NotInFlightError,
+    StaleReceiptError,
+    StoredMessage,
+)
+from tests.support.clock import ManualClock
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
+from tests.support.wsgi_clients import ClientPair, WsgiClient
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def queue(clock: ManualClock) -> MessageQueue[str]:
+    return MessageQueue(clock=clock, wall=clock)
+
+
+@dataclass
+class Known:
+    """What the model knows of a message: its group, and until when it is invisible."""
+
+    group: str
+    invisible_until: float
+    is_delayed: bool
+    receives: int = 0
+    first_received_at: float = 0.0
+    receipt: str = ""
+
+
+class StandardQueue(RuleBasedStateMachine):
+    """Any calls on a queue have the effect that they have on a model, which visits every message for each call."""
+
+    fifo = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock, self.sequence = ManualClock(), 0
+        self.queue: MessageQueue[str] = MessageQueue(fifo=self.fifo, clock=self.clock, wall=self.clock)
+        self.known: dict[str, Known] = {}
+        self.receipts: list[tuple[str, str]] = []
+
+    def is_visible(self, name: str) -> bool:
+        return self.known[name].invisible_until <= self.clock.now
+
+    def in_flight(self, name: str) -> bool:
+        return not self.is_visible(name) and self.known[name].receives > 0
+
+    @rule(delay=st.sampled_from([0, 0, 5]), group=st.sampled_from("aab"))
+    def send(self, delay: int, group: str) -> None:
+        sent = self.queue.send(f"{self.sequence}", group, delay_seconds=delay, group=group if self.fifo else None)
+        assert sent.sequence > self.sequence
+        self.known[sent.message_id] = Known(group, self.clock.now + delay, delay > 0)
+        self.sequence = sent.sequence
+
+    def check_received(self, names: list[str], limit: int) -> None:
+        visible = [name for name in self.known if self.is_visible(name)]
+        assert set(names) <= set(visible)
+        assert len(set(names)) == len(names) == min(limit, len(visible))
+        fresh = [n for n in names if not self.known[n].receives and not self.known[n].is_delayed]
+        assert fresh == sorted(fresh, key=int)
+
+    @rule(limit=st.integers(1, 4), visibility=st.sampled_from([0, 30, 30]))
+    def receive(self, limit: int, visibility: int) -> None:
+        deliveries = self.queue.receive(limit, visibility)
+        self.check_received([delivery.message_id for delivery in deliveries], limit)
+        for delivery in deliveries:
+            known = self.known[delivery.message_id]
+            known.receives += 1
+            known.first_received_at = known.first_received_at or self.clock.now
+            known.invisible_until, known.receipt = self.clock.now + visibility, delivery.receipt_handle
+            assert (delivery.payload, delivery.receive_count) == (known.group, known.receives)
+            assert delivery.first_received_at == known.first_received_at
+            assert known.receipt not in dict(self.receipts).values()
+            self.receipts.append((delivery.message_id, known.receipt))
+
+    def error_of_delete(self, name: str, receipt: str) -> type[Exception] | None:
+        return None
+
+    @precondition(lambda self: self.receipts)
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        name, receipt = data.draw(st.sampled_from(self.receipts[-5:]))
+        if name in self.known and (error := self.error_of_delete(name, receipt)):
+            with pytest.raises(error):
+                self.queue.delete(receipt)
+            return
+        self.queue.delete(receipt)
+        if name in self.known and self.known[name].receipt == receipt:
+            del self.known[name]
+
+    @precondition(lambda self: self.receipts)
+    @rule(data=st.data(), seconds=st.sampled_from([0, 60]))
+    def change_visibility(self, data: st.DataObject, seconds: int) -> None:
+        name, receipt = data.draw(st.sampled_from(self.receipts[-5:]))
+        if name not in self.known or self.known[name].receipt != receipt:
+            with pytest.raises(StaleReceiptError):
+                self.queue.change_visibility(receipt, seconds)
+        elif not self.in_flight(name):
+            with pytest.raises(NotInFlightError):
+                self.queue.change_visibility(receipt, seconds)
+        else:
+            self.queue.change_visibility(receipt, seconds)
+            self.known[name].invisible_until = self.clock.now + seconds
+
+    @rule(seconds=st.sampled_from([1, 4, 29, 31]))
+    def wait(self, seconds: int) -> None:
+        self.clock.now += seconds
+
+    @precondition(lambda self: len(self.known) > 5)
+    @rule()
+    def purge(self) -> None:
+        self.queue.purge()
+        self.known.clear()
+
+    @invariant()
+    def counts_are_exact(self) -> None:
+        visible, in_flight = sum(map(self.is_visible, self.known)), sum(map(self.in_flight, self.known))
+        assert self.queue.counts() == MessageCounts(visible, in_flight, len(self.known) - visible - in_flight)
+
+
+class FifoQueue(StandardQueue):
+    """The same on a FIFO queue: a group is in order, and gives nothing while one of its messages is in flight."""
+
+    fifo = True
+
+    def check_received(self, names: list[str], limit: int) -> None:
+        available = []
+        for group in "ab":
+            members = [name for name in self.known if self.known[name].group == group]
+            ready = [] if any(map(self.in_flight, members)) else list(takewhile(self.is_visible, members))
+            received = [name for name in names if self.known[name].group == group]
+            assert received == ready[: len(received)]
+            available += ready
+        assert len(names) == min(limit, len(available))
+
+    def error_of_delete(self, name: str, receipt: str) -> type[Exception] | None:
+        is_valid = self.known[name].receipt == receipt and self.in_flight(name)
+        return None if is_valid else StaleReceiptError
+
+
+for _machine in (StandardQueue, FifoQueue):
+    _machine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestStandardQueue, TestFifoQueue = StandardQueue.TestCase, FifoQueue.TestCase
+
+
+def test_a_receipt_that_was_never_issued_is_refused(queue: MessageQueue[str]) -> None:
+    with pytest.raises(MalformedReceiptError, match="nonsense"):
+        queue.delete("nonsense")
+    with pytest.raises(MalformedReceiptError):
+        queue.change_visibility("bm8gcmVjZWlwdA==", 1)
+
+
+def test_a_message_received_too_often_is_a_dead_letter_and_hides_no_message(
+    queue: MessageQueue[str], clock: ManualClock
+) -> None:
+    letters: list[StoredMessage[str]] = []
+    queue.send("a", "poison")
+    for _ in range(3):
+        assert len(queue.receive(1, 1, max_receive_count=3, on_dead_letter=letters.append)) == 1
+        clock.now += 2
+    queue.send("b", "good")
+    assert letters == []
+    (delivery,) = queue.receive(2, 30, max_receive_count=3, on_dead_letter=letters.append)
+    assert delivery.payload == "good"
+    assert [(letter.message_id, letter.receive_count) for letter in letters] == [("a", 3)]
+    assert queue.counts() == MessageCounts(0, 1, 0)
+
+
+def test_a_message_older_than_the_retention_period_is_dropped(queue: MessageQueue[str], clock: ManualClock) -> None:
+    queue.send("a", "old")
+    clock.now += 61
+    queue.send("b", "new")
+    assert [d.payload for d in queue.receive(10, 30, retention_seconds=60)] == ["new"]
+
+
+def test_fifo_group_is_blocked_by_a_later_message_in_flight(clock: ManualClock) -> None:
+    fifo: MessageQueue[str] = MessageQueue(fifo=True, clock=clock, wall=clock)
+    for number in "012":
+        fifo.send(number, number, group="a")
+    first, _second = fifo.receive(2, 30)
+    fifo.change_visibility(first.receipt_handle, 0)
+    assert fifo.receive(10, 30) == []
+    clock.now += 31
+    assert [delivery.payload for delivery in fifo.receive(10, 30)] == ["0", "1", "2"]
+
+
+def test_duplicate_is_dropped_within_five_minutes_and_new_after_them(clock: ManualClock) -> None:
+    fifo: MessageQueue[str] = MessageQueue(fifo=True, clock=clock, wall=clock)
+    first = fifo.send("0", "m", group="a", deduplication_key="k")
+    (delivery,) = fifo.receive(10, 30)
+    fifo.delete(delivery.receipt_handle)
+    clock.now += 299
+    assert fifo.send("1", "m", group="a", deduplication_key="k") == first
+    assert fifo.receive(10, 30) == []
+    clock.now += 2
+    fifo.send("2", "m", group="a", deduplication_key="k")
+    assert len(fifo.receive(10, 30)) == 1
+
+
+def test_a_long_poll_ends_at_once_when_a_message_is_sent() -> None:
+    queue: MessageQueue[str] = MessageQueue()
+    with ThreadPoolExecutor(1) as poller, closing(queue):
+        poll = poller.submit(queue.receive, 1, 30, wait_seconds=NEVER_SECONDS)
+        wait_until(lambda: queue._changed._waiters, "the long poll waits")  # type: ignore[attr-defined]
+        queue.send("a", "m")
+        assert len(poll.result(DEADLINE_SECONDS)) == 1
+
+
+def test_a_long_poll_ends_when_a_message_of_another_consumer_becomes_visible_again() -> None:
+    queue: MessageQueue[str] = MessageQueue()
+    with ThreadPoolExecutor(1) as poller, closing(queue):
+        poll = poller.submit(queue.receive, 1, 30, wait_seconds=NEVER_SECONDS)
+        queue.send("a", "m", delay_seconds=0.1)  # it waits longer than this timer before the timer exists
+        assert len(poll.result(DEADLINE_SECONDS)) == 1
+
+
+def test_closed_queue_ends_long_polls() -> None:
+    queue: MessageQueue[str] = MessageQueue()
+    waits = {"wait_seconds": NEVER_SECONDS}
+    pollers = [threading.Thread(target=queue.receive, args=(1, 30), kwargs=waits, daemon=True) for _ in "ab"]
+    for poller in pollers:
+        poller.start()
+    queue.close()
+    for poller in pollers:
+        poller.join(DEADLINE_SECONDS)
+        assert not poller.is_alive()
+    assert queue.receive(1, 30, wait_seconds=NEVER_SECONDS) == []
+
+
+def test_twenty_consumers_lose_and_repeat_no_message() -> None:
+    queue: MessageQueue[str] = MessageQueue()
+    seen: list[list[str]] = [[] for _ in range(20)]
+
+    def consume(mine: list[str]) -> None:
+        while deliveries := queue.receive(10, 60, wait_seconds=NEVER_SECONDS):
+            for delivery in deliveries:
+                mine.append(delivery.payload)
+                queue.delete(delivery.receipt_handle)
+
+    def produce(part: int) -> None:
+        for n in range(part, 2000, 4):
+            queue.send(str(n), str(n))
+
+    workers = [threading.Thread(target=consume, args=(mine,), daemon=True) for mine in seen]
+    workers += [threading.Thread(target=produce, args=(part,), daemon=True) for part in range(4)]
+    for worker in workers:
+        worker.start()
+    wait_until(lambda: sum(map(len, seen)) >= 2000, "2000 messages are received")
+    queue.close()
+    for worker in workers:
+        worker.join(DEADLINE_SECONDS)
+    assert sorted((p for mine in seen for p in mine), key=int) == [str(n) for n in range(2000)]
+    assert queue.counts() == MessageCounts(0, 0, 0)
+
+
+def executed_instructions(call: Callable[[], object]) -> int:
+    """Return how many bytecode instructions Python executes during `call`."""
+    executed = 0
+
+    def trace(frame: FrameType, event: str, _argument: Any) -> Any:
+        nonlocal executed
+        frame.f_trace_opcodes = True
+        executed += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return executed
+
+
+def test_cost_of_a_receive_is_independent_of_the_backlog(clock: ManualClock) -> None:
+    def instructions(waiting: int) -> int:
+        # With a clock that stands still: what is remembered of the counts depends on the time that passes.
+        queue: MessageQueue[int] = MessageQueue(clock=clock, wall=clock)
+        for n in range(waiting):
+            queue.send(str(n), n)
+        return executed_instructions(lambda: queue.receive(10, 60))
+
+    assert instructions(5000) == instructions(50) > 0
+
+
+class Body:
+    """A payload that can be watched."""
+
+
+def test_deleted_message_is_freed_before_its_visibility_timeout(clock: ManualClock) -> None:
+    queue: MessageQueue[Body] = MessageQueue(clock=clock, wall=clock)
+    alive: weakref.WeakSet[Body] = weakref.WeakSet()
+    for number in range(20 * SPARE_TIMERS):
+        body = Body()
+        alive.add(body)
+        queue.send(str(number), body)
+        del body
+        for delivery in queue.receive(10, 3600):
+            queue.change_visibility(delivery.receipt_handle, 7200)
+            queue.delete(delivery.receipt_handle)
+            del delivery
+    assert len(alive) <= SPARE_TIMERS + 1
+
+
+def test_forgetting_timers_forgets_none_that_counts(clock: ManualClock, queue: MessageQueue[str]) -> None:
+    for number in range(10 * SPARE_TIMERS):
+        queue.send(str(number), str(number))
+    in_flight = queue.receive(1, 60)
+    for delivery in queue.receive(10 * SPARE_TIMERS, 3600):
+        queue.delete(delivery.receipt_handle)
+    assert queue.counts() == MessageCounts(visible=0, in_flight=1, delayed=0)
+    clock.now += 61
+    assert [again.payload for again in queue.receive(10, 60)] == [in_flight[0].payload]
+
+
+@pytest.mark.parametrize(
+    ("later", "switches", "counts"),
+    [
+        (1, {}, (1, 1, 1)),
+        (1, {"stale_count_seconds": 5}, (2, 0, 1)),
+        (1, {"stale_count_seconds": 15}, (0, 0, 0)),
+        (1, {"stale_count_seconds": 500}, (0, 0, 0)),
+        (60, {"stale_count_seconds": 60}, (1, 1, 1)),
+        (1000, {"stale_count_seconds": 500}, (1, 1, 1)),
+        (1, {"count_factor": 3}, (3, 3, 3)),
+        (1, {"count_factor": 0.4}, (0, 0, 0)),
+        (1, {"count_factor": 0}, (0, 0, 0)),
+        (1, {"count_factor": 0.5, "stale_count_seconds": 5}, (1, 0, 1)),
+    ],
+)
+def test_counts_are_as_late_and_wrong_as_the_switches_say(
+    queue: MessageQueue[str], clock: ManualClock, later: float, switches: dict[str, Any], counts: tuple[int, int, int]
+) -> None:
+    """At 0 s nothing, at 10 s three messages of which one is delayed, at 20 s one of them in flight."""
+    clock.now += 10
+    queue.send("delayed", "payload", delay_seconds=900)
+    for message_id in ("first", "second"):
+        queue.send(message_id, "payload")
+    clock.now += 10
+    queue.receive(1, visibility_seconds=900)
+    clock.now += later
+    assert approximate_counts(queue, Switches(**switches)) == MessageCounts(*counts)
+
+
+def test_history_of_counts_has_what_became_visible_by_timeout_and_a_purge(
+    queue: MessageQueue[str], clock: ManualClock
+) -> None:
+    queue.send("a", "payload")
+    queue.receive(1, visibility_seconds=900)
+    clock.now += 1000
+    assert queue.counts() == MessageCounts(1, 0, 0)
+    clock.now += 1
+    assert queue.counts(seconds_ago=0.5) == MessageCounts(1, 0, 0)
+    queue.purge()
+    clock.now += 1
+    assert queue.counts(seconds_ago=0.5) == MessageCounts(0, 0, 0)
+
+
+def test_history_returns_past_values_and_stores_each_once(clock: ManualClock) -> None:
+    history: ValueHistory[str] = ValueHistory(clock=clock)
+    history.record("pending")
+    clock.now += 10
+    for _ in range(5):
+        history.record("running")
+        clock.now += 1
+    found = [history.value_ago(seconds) for seconds in (0, 5, 5.1, 15, 15.1)]
+    assert found == ["running", "running", "pending", "pending", None]
+    assert len(history) == 2
+
+
+def test_history_is_bounded_and_covers_the_largest_lag(clock: ManualClock) -> None:
+    history: ValueHistory[float] = ValueHistory(resolution_seconds=0.9, clock=clock)
+    for _ in range(10 * int(MAX_LAG_SECONDS)):
+        history.record(0.0)
+        clock.now += 0.5
+        history.record(clock.now)  # within the resolution: it replaces the earlier value
+        clock.now += 0.5
+    assert len(history) <= 2 * MAX_LAG_SECONDS + 2
+    assert history.value_ago(MAX_LAG_SECONDS) == clock.now - MAX_LAG_SECONDS + 0.5
+
+
+_names = count()
+COUNTS = [f"ApproximateNumberOfMessages{state}" for state in ("", "NotVisible", "Delayed")]
+SYSTEM = ["ApproximateReceiveCount", "SentTimestamp", "SenderId", "MessageGroupId", "SequenceNumber"]
+BODIES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
+LONG = 36_000
+"""A visibility timeout in seconds. Both clouds go by the real clock, so none may end during a test."""
+
+OPERATIONS = st.one_of(
+    st.tuples(st.just("send"), st.lists(BODIES, min_size=1, max_size=10)),
+    st.tuples(st.just("receive"), st.integers(1, 10), st.sampled_from([0, LONG]), st.lists(st.sampled_from(SYSTEM))),
+    st.tuples(st.just("receive"), st.integers(1, 10), st.just(LONG), st.just(["All"])),
+    st.tuples(st.just("delete"), st.integers(1, 3)),
+    st.tuples(st.just("hide"), st.integers(1, 3), st.sampled_from([0, LONG, 50_000])),
+    st.tuples(st.just("count")),
+)
+
+
+def new_queue(moto: ClientPair, *, fifo: bool = False, **attributes: str) -> str:
+    name = f"queue-{next(_names)}{'.fifo' if fifo else ''}"
+    all_attributes = {**({"FifoQueue": "true"} if fifo else {}), **attributes}
+    reply = moto.stock.call("sqs", "CreateQueue", QueueName=name, Attributes=all_attributes)
+    return str(reply.json["QueueUrl"])
+
+
+def entries(bodies: list[str], fifo: bool = False) -> list[dict[str, str]]:
+    group = {"MessageGroupId": "g", "MessageDeduplicationId": "d"}
+    return [
+        {"Id": str(n), "MessageBody": body, **({k: f"{v}{body}" for k, v in group.items()} if fifo else {})}
+        for n, body in enumerate(bodies)
+    ]
+
+
+def comparable(value: Any, name: str = "") -> Any:
+    """An answer without what no two sends or receives have in common."""
+    if isinstance(value, dict):
+        return {key: comparable(member, key) for key, member in value.items()}
+    if isinstance(value, list):
+        return [comparable(member) for member in value]
+    if name in {"MessageId", "ReceiptHandle"}:
+        return name
+    if name == "Message":
+        return re.sub(r"(Value|handle) (\S+)", r"\1", value)
+    return re.sub(r"\d", "9", value) if name.endswith("Timestamp") else value
+
+
+def play(door: WsgiClient, url: str, operations: list[Any], fifo: bool) -> list[Any]:
+    receipts = ["no receipt"]
+    answers = []
+    for operation, *arguments in operations:
+        if operation == "send":
+            reply = door.call("sqs", "SendMessageBatch", QueueUrl=url, Entries=entries(arguments[0], fifo))
+        elif operation == "receive":
+            options = {"MaxNumberOfMessages": arguments[0], "VisibilityTimeout": arguments[1]}
+            options["MessageSystemAttributeNames"] = arguments[2]
+            reply = door.call("sqs", "ReceiveMessage", QueueUrl=url, WaitTimeSeconds=0, **options)
+            receipts += [message["ReceiptHandle"] for message in reply.json.get("Messages", [])]
+        elif operation == "count":
+            reply = door.call("sqs", "GetQueueAttributes", QueueUrl=url, AttributeNames=COUNTS)
+        else:
+            some = [{"Id": str(n), "ReceiptHandle": r} for n, r in enumerate(receipts[-arguments[0] :])]
+            if operation == "hide":
+                some = [{**entry, "VisibilityTimeout": arguments[1]} for entry in some]
+            name = "DeleteMessageBatch" if operation == "delete" else "ChangeMessageVisibilityBatch"
+            reply = door.call("sqs", name, QueueUrl=url, Entries=some)
+        answers.append((reply.status, comparable(reply.json), reply.headers["content-type"]))
+    return answers
+
+
+@pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
+@settings(max_examples=50)
+@given(operations=st.lists(OPERATIONS, max_size=12))
+def test_any_calls_are_answered_as_by_stock_moto(moto: ClientPair, operations: list[Any], fifo: bool) -> None:
+    direct, stock = new_queue(moto, fifo=fifo), new_queue(moto, fifo=fifo)
+    before = moto.stock_application.times
+    answers = play(moto.direct, direct, operations, fifo)
+    assert moto.stock_application.times == before
+    assert answers == play(moto.stock, stock, operations, fifo)
+
+
+ATTRIBUTES = {"a": {"DataType": "String", "StringValue": "v"}}
+UNUSUAL: list[tuple[str, dict[str, Any]]] = [
+    ("SendMessageBatch", {"Entries": []}),
+    ("SendMessageBatch", {"Entries": entries(["m"] * 11)}),
+    ("SendMessageBatch", {"Entries": entries(["m"]) * 2}),
+    ("SendMessageBatch", {"Entries": entries(["m" * 600_000] * 2)}),
+    ("SendMessageBatch", {"Entries": [{"Id": "not an id", "MessageBody": "m"}]}),
+    ("SendMessageBatch", {"Entries": [{"Id": "0", "MessageBody": "m", "DelaySeconds": 1}]}),
+    ("SendMessageBatch", {"Entries": [{"Id": "0", "MessageBody": "m", "DelaySeconds": 5000}]}),
+    ("SendMessageBatch", {"Entries": [{"Id": "0", "MessageBody": "m", "MessageAttributes": ATTRIBUTES}]}),
+    ("ReceiveMessage", {"MaxNumberOfMessages": 11}),
+    ("ReceiveMessage", {"WaitTimeSeconds": 21}),
+    ("ReceiveMessage", {"VisibilityTimeout": 50_000}),
+    ("ReceiveMessage", {"MessageSystemAttributeNames": ["NoSuchAttribute"]}),
+    ("ReceiveMessage", {"MessageAttributeNames": ["All"]}),
+    ("DeleteMessageBatch", {"Entries": []}),
+    ("DeleteMessageBatch", {"Entries": [{"Id": "0", "ReceiptHandle": "r"}, {"Id": "1", "ReceiptHandle": "r"}]}),
+    ("GetQueueAttributes", {"AttributeNames": ["All"]}),
+    ("GetQueueAttributes", {"AttributeNames": ["NoSuchAttribute"]}),
+    ("GetQueueAttributes", {}),
+    ("ListQueueTags", {}),
+]
+
+
+@pytest.mark.parametrize(("operation", "parameters"), UNUSUAL)
+def test_an_unusual_call_is_answered_by_stock_moto(
+    moto: ClientPair, operation: str, parameters: dict[str, Any]
+) -> None:
+    replies = []
+    for door in (moto.direct, moto.stock):
+        before = moto.stock_application.times
+        reply = door.call("sqs", operation, QueueUrl=new_queue(moto), **parameters)
+        assert moto.stock_application.times > before
+        body = re.sub(r"[\d.]+|queue-\d+", "9", str(comparable(reply.json)))
+        replies.append((reply.status, body))
+    assert replies[0] == replies[1]
+
+
+@pytest.mark.parametrize("operation", ["ReceiveMessage", "GetQueueAttributes"])
+def test_stock_moto_answers_for_a_missing_queue(moto: ClientPair, operation: str) -> None:
+    reply = moto.direct.call("sqs", operation, QueueUrl="http://127.0.0.1/1/no-such-queue")
+    assert reply.status == 400
+    assert reply.json["__type"] == "com.amazonaws.sqs#QueueDoesNotExist"
+
+
+def test_a_fifo_queue_that_deduplicates_by_content_is_stock_moto_s(moto: ClientPair) -> None:
+    url = new_queue(moto, fifo=True, ContentBasedDeduplication="true")
+    sent = [{"Id": str(n), "MessageBody": "same", "MessageGroupId": "g"} for n in range(2)]
+    assert moto.direct.call("sqs", "SendMessageBatch", QueueUrl=url, Entries=sent).status == 200
+    assert len(moto.direct.call("sqs", "ReceiveMessage", QueueUrl=url, MaxNumberOfMessages=10).json["Messages"]) == 1
+
+
+def test_queue_with_a_delay_delays_messages(moto: ClientPair) -> None:
+    url = new_queue(moto, DelaySeconds="600")
+    moto.direct.call("sqs", "SendMessageBatch", QueueUrl=url, Entries=entries(["m"]))
+    assert moto.direct.call("sqs", "GetQueueAttributes", QueueUrl=url, AttributeNames=COUNTS).json == {
+        "Attributes": dict(zip(COUNTS, "001", strict=True))
+    }
+
+
+def test_a_message_that_is_received_too_often_goes_to_the_dead_letters(moto: ClientPair) -> None:
+    letters = new_queue(moto)
+    arn = moto.stock.call("sqs", "GetQueueAttributes", QueueUrl=letters, AttributeNames=["QueueArn"]).json
+    policy = f'{{"deadLetterTargetArn": "{arn["Attributes"]["QueueArn"]}", "maxReceiveCount": 2}}'
+    url = new_queue(moto, RedrivePolicy=policy, VisibilityTimeout="0")
+    moto.direct.call("sqs", "SendMessageBatch", QueueUrl=url, Entries=entries(["poison"]))
+    received = [moto.direct.call("sqs", "ReceiveMessage", QueueUrl=url).json for _ in range(3)]
+    assert [len(reply.get("Messages", [])) for reply in received] == [1, 1, 0]
+    assert moto.direct.call("sqs", "ReceiveMessage", QueueUrl=letters).json["Messages"][0]["Body"] == "poison"
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"QueueUrl": 7}', b'{"QueueUrl": null}'])
+def test_invalid_body_reaches_stock_moto_unchanged(moto: ClientPair, body: bytes) -> None:
+    environ: dict[str, Any] = {
+        "CONTENT_TYPE": "application/x-amz-json-1.0",
+        "HTTP_X_AMZ_TARGET": "AmazonSQS.ReceiveMessage",
+    }
+    seen: list[bytes] = []
+
+    def stock(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append(environ["wsgi.input"].read())
+        start_response("400 Bad Request", [])
+        return []
+
+    WsgiClient(DirectCalls(stock)).request("sqs", "POST", "/", body, **environ)
+    assert seen == [body]

@@ -1,0 +1,205 @@
+"""Switches: defaults, allowed values, settings, scenario files, the page that describes them, and rules of faults."""
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from localcloud.faults import CallFaults
+from localcloud.options import (
+    MAX_LAG_SECONDS,
+    MAX_RULES,
+    InvalidSwitchError,
+    Switches,
+    format_switches,
+    load_scenario,
+    parse_switches,
+    rules_of,
+)
+from tests.support.clock import ManualClock
+
+RESET = {"kind": "reset"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"capacity": {"c7a.large": 2, "us-east-1a": 0}},
+        {"capacity": {}},
+        {"launch_error": "VcpuLimitExceeded"},
+        {"launch_error": "InvalidAMIID.NotFound"},
+        {"spot_notice_after_seconds": 0},
+        {"describe_lag_seconds": MAX_LAG_SECONDS},
+        {"count_factor": 0},
+        {"max_instances": None},
+    ],
+)
+def test_allowed_value_is_accepted_and_changes_no_other_switch(values: dict[str, Any]) -> None:
+    before = Switches(max_instances=3)
+    assert asdict(before.changed(values)) == {**asdict(before), **values}
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"stuck_boot_fraction": 1.5}, "stuck_boot_fraction=1.5: must be a number from 0 to 1"),
+        ({"boot_delay_seconds": -1}, "boot_delay_seconds=-1: must be a number of seconds, 0 or more"),
+        ({"boot_delay_seconds": float("nan")}, "boot_delay_seconds=nan: must be a number of seconds"),
+        ({"boot_delay_seconds": None}, "boot_delay_seconds=None: must be a number of seconds"),
+        ({"max_instances": -1}, "max_instances=-1: must be a whole number, 0 or more, or null"),
+        ({"max_instances": True}, "max_instances=True: must be a whole number"),
+        ({"max_instances": 2.5}, "max_instances=2.5: must be a whole number"),
+        ({"lost_launch_replies": "many"}, "lost_launch_replies='many': must be a whole number"),
+        ({"capacity": 3}, "capacity=3: must be whole numbers by instance type or availability zone"),
+        ({"capacity": {"c7a.large": -1}}, "capacity={'c7a.large': -1}: must be whole numbers by instance type"),
+        ({"capacity": {7: 1}}, "capacity={7: 1}: must be whole numbers by instance type"),
+        ({"capacity": None}, "capacity=None: must be whole numbers by instance type"),
+        ({"spot_capacity": "none"}, "spot_capacity='none': must be a whole number, 0 or more, or null"),
+        ({"launch_error": 503}, "launch_error=503: must be an error code of EC2"),
+        ({"launch_error": "no room!"}, "launch_error='no room!': must be an error code of EC2"),
+        ({"describe_lag_seconds": 601}, "describe_lag_seconds=601: must be seconds from 0 to 600"),
+        ({"count_factor": float("inf")}, "count_factor=inf: must be a number, 0 or more"),
+        ({"faults": [{"kind": "explode"}]}, "faults: rule 1: kind: Input should be 'unavailable'"),
+        ({"faults": [RESET, {**RESET, "share": 2}]}, "faults: rule 2: share: .* less than or equal to 1"),
+        ({"faults": [{**RESET, "operaton": "PUT"}]}, "faults: rule 1: operaton: Extra inputs are not permitted"),
+        ({"faults": [{**RESET, "from_seconds": 5, "until_seconds": 5}]}, r"until_seconds \(5\) must be above from_"),
+        ({"faults": [{"kind": "slow", "seconds": 601}]}, "faults: rule 1: seconds"),
+        ({"faults": RESET}, "faults: a list of at most 100 rules"),
+        ({"faults": [RESET] * (MAX_RULES + 1)}, "faults: a list of at most 100 rules"),
+        ({"speed": 1}, r"unknown switches \['speed'\]; there are"),
+    ],
+)
+def test_invalid_value_is_rejected_with_the_allowed_ones(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidSwitchError, match=problem):
+        Switches().changed(values)
+
+
+def test_switches_are_set_as_name_and_yaml_and_the_last_setting_counts() -> None:
+    typed = [
+        "boot_delay_seconds=5",
+        "capacity={c7a.large: 2}",
+        'launch_error="VcpuLimitExceeded"',
+        "spot_capacity=1",
+        "spot_capacity=null",
+        "max_instances=1",
+        "max_instances=2",
+    ]
+    expected = Switches(boot_delay_seconds=5, capacity={"c7a.large": 2}, launch_error="VcpuLimitExceeded")
+    assert parse_switches(typed) == expected.changed({"max_instances": 2})
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("boot_delay_seconds", "'boot_delay_seconds': must be NAME=VALUE"),
+        ("capacity={c7a.large: 2", "capacity={c7a.large: 2: the value is not YAML"),
+        ("boot_delay_seconds=soon", "boot_delay_seconds='soon': must be a number of seconds"),
+        ("speed=3", r"unknown switches \['speed'\]; there are .*'boot_delay_seconds'"),
+    ],
+)
+def test_invalid_setting_is_named(text: str, problem: str) -> None:
+    with pytest.raises(InvalidSwitchError, match=problem):
+        parse_switches([text])
+
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "localcloud" / "README.md").read_text()
+
+
+def test_the_page_has_a_row_for_each_switch_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| [^|]+ \| [^|]+ \|$", PAGE, re.MULTILINE)
+    assert {name: yaml.safe_load(default) for name, default in rows} == asdict(Switches())
+
+
+def test_the_settings_that_the_page_shows_can_be_typed() -> None:
+    settings = [first or second for first, second in re.findall(r"--switch (?:'([^']+)'|(\S+=\S+))", PAGE)]
+    assert len(settings) >= 5
+    parse_switches(settings)
+
+
+def test_the_readme_leads_to_the_page() -> None:
+    assert "localcloud/README.md" in (ROOT / "README.md").read_text()
+
+
+def turned(*rules: dict[str, Any], seed: int = 0, clock: ManualClock | None = None) -> CallFaults:
+    faults = CallFaults(clock or ManualClock(100.0))
+    faults.set_rules(rules_of(rules), seed)
+    return faults
+
+
+def chosen(faults: CallFaults, calls: int = 200) -> list[bool]:
+    return [faults.choose("s3", "PUT", "worker") is not None for _ in range(calls)]
+
+
+def test_a_rule_matches_by_service_operation_and_tier() -> None:
+    faults = turned({"kind": "reset", "service": "sqs", "operation": "SendMessageBatch", "tier": "web"})
+    assert faults.choose("sqs", "SendMessageBatch", "web") is not None
+    assert faults.choose("s3", "SendMessageBatch", "web") is None
+    assert faults.choose("sqs", "ReceiveMessage", "web") is None
+    assert faults.choose("sqs", "SendMessageBatch", "worker") is None
+    assert faults.choose("sqs", "SendMessageBatch", None) is None
+
+
+def test_a_call_meets_the_first_rule_that_chooses_it() -> None:
+    faults = turned({"kind": "reset", "share": 0.0}, {"kind": "slow", "service": "s3"}, {"kind": "denied"})
+    rules = [faults.choose("s3", "PUT", None), faults.choose("ec2", "RunInstances", None)]
+    assert [rule and rule.kind for rule in rules] == ["slow", "denied"]
+
+
+def test_calls_that_met_a_fault_are_counted_by_kind_whatever_rules_follow() -> None:
+    faults = turned({"kind": "reset", "service": "s3"}, {"kind": "slow", "service": "ec2"})
+    for service in ("s3", "ec2", "s3", "sqs"):
+        faults.choose(service, "any", None)
+    faults.set_rules((), 0)
+    assert faults.figures() == {"reset": 2, "slow": 1}
+
+
+def test_the_same_seed_chooses_the_same_calls_again() -> None:
+    rule = {"kind": "unavailable", "share": 0.2}
+    first, again, other = (chosen(turned(rule, seed=seed)) for seed in (7, 7, 8))
+    assert first == again != other
+    assert 20 <= sum(first) <= 60
+
+
+def test_a_rule_applies_within_its_time_from_when_it_was_turned() -> None:
+    clock = ManualClock(100.0)
+    faults = turned({"kind": "reset", "from_seconds": 10, "until_seconds": 20}, clock=clock)
+    applies = []
+    for seconds in (0.0, 9.9, 10.0, 19.9, 20.0):
+        clock.now = 100.0 + seconds
+        applies.append(faults.choose("s3", "GET", None) is not None)
+    assert applies == [False, False, True, True, False]
+
+
+def test_rules_that_are_turned_again_go_on_and_others_begin_anew() -> None:
+    clock = ManualClock(100.0)
+    faults = turned({"kind": "reset", "until_seconds": 10}, clock=clock)
+    clock.now += 11
+    faults.set_rules(rules_of([{"kind": "reset", "until_seconds": 10}]), 0)
+    assert faults.choose("s3", "GET", None) is None
+    faults.set_rules(rules_of([{"kind": "reset", "until_seconds": 10}]), 1)
+    assert faults.choose("s3", "GET", None) is not None
+    faults.set_rules((), 1)
+    assert not faults.is_on
+
+
+def test_a_scenario_file_sets_switches(tmp_path: Path) -> None:
+    scenario = tmp_path / "day.yaml"
+    scenario.write_text("boot_delay_seconds: 5\nfaults:\n  - {kind: unavailable, service: s3, until_seconds: 60}\n")
+    switches = parse_switches(format_switches(load_scenario(scenario)))
+    assert switches.boot_delay_seconds == 5
+    assert [rule.kind for rule in rules_of(switches.faults)] == ["unavailable"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"), [("- 1", "must be a mapping"), ("a: [", "cannot be read"), (None, "cannot be read")]
+)
+def test_invalid_scenario_is_rejected(tmp_path: Path, text: str | None, problem: str) -> None:
+    scenario = tmp_path / "day.yaml"
+    if text is not None:
+        scenario.write_text(text)
+    with pytest.raises(InvalidSwitchError, match=problem):
+        load_scenario(scenario)
