@@ -31,6 +31,7 @@ from core.ids import ImageRef
 from core.jobs.models import ImageRecord
 from core.messages import Response
 from services.errors import NotFoundError
+from web_tier.api.openapi import BYTES, FILE, FORM, JSON, ApiResponse, operation
 from web_tier.api.parsing import ClassifyQuery, json_response, parse_query
 from web_tier.api.schemas import ROOT
 from web_tier.auth.identity import current_identity
@@ -45,7 +46,7 @@ from web_tier.results.query import ImageResult
 from web_tier.uploads.ingest import UNAVAILABLE, CachedImage, RejectedUpload
 from web_tier.uploads.memory_limiter import BusyError
 from web_tier.uploads.multipart import Upload
-from web_tier.uploads.request_body import Parts, json_image, only_file, raw_image, request_parts
+from web_tier.uploads.request_body import Base64Image, Parts, json_image, only_file, raw_image, request_parts
 
 BUSY_RETRY_SECONDS: Final = 5
 """Seconds after which a client should repeat a request that was rejected since too many others wait."""
@@ -141,13 +142,24 @@ class SingleImageBody(ImageBody):
         return cls(**dict(body), job_id=record.ref.job_id, location=location)
 
 
-@classify.post("/classify")
-def classify_image() -> ResponseReturnValue:
-    """Classify one image and return its prediction.
+_ONE_FILE = {"type": "object", "properties": {"image": FILE}, "required": ["image"]}
 
-    The image is the one file of a form, the body itself (type `image/...` or `application/octet-stream`), or in JSON
-    (`Base64Image`). Returns 200 with `SingleImageBody`, or 202 with the same, `waiting`, and a `Location` to poll;
-    413, 415 or 422 if the image is rejected, and 422 if it cannot be classified.
+
+@classify.post("/classify")
+@operation(
+    ApiResponse(200, "The image and its label.", SingleImageBody),
+    ApiResponse(202, "The image was accepted and has no result yet: ask at `location`.", SingleImageBody),
+    name="classify",
+    tag="Single images",
+    query=ClassifyQuery,
+    body={FORM: _ONE_FILE, JSON: Base64Image, BYTES: FILE},
+    problems=(408, 415),
+)
+def classify_image() -> ResponseReturnValue:
+    """Classify one image.
+
+    The image comes as a form with one file, as base64 in JSON (with or without a data-URL prefix), or as the body
+    itself with its image type.
     """
     query = parse_query(ClassifyQuery)
     record = ingest_single(_uploads(query.name or ""))

@@ -16,6 +16,8 @@ from core.ids import merged_key
 from core.jobs.models import Job, JobStatus
 from core.messages import Model
 from services.errors import NotFoundError
+from web_tier.api.openapi import EVENTS, ApiResponse, operation
+from web_tier.api.parsing import EventsHeader
 from web_tier.auth.guard import credentials_check
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
@@ -277,11 +279,16 @@ def label_counts(rows: tuple[ImageRow, ...]) -> list[LabelCount]:
     return [LabelCount(label, images, 100 * images / top) for label, images in counted]
 
 
+@operation(
+    ApiResponse(200, "Server-sent events: `resync`, `images`, `results`, `progress`, `end`.", EVENTS),
+    tag="Results",
+    header=EventsHeader,
+)
 def job_events(job_id: str) -> Response:
-    """Send the live feed of a job as server-sent events, from `Last-Event-ID` on.
+    """Follow a job's news.
 
-    Events: `resync` (read all rows again), `images` and `results` (rows), `progress`, and `end` or `gone`, which is
-    the last one.
+    The stream ends with the job, or after a while; a client then connects again with the id of its last event.
+    `resync` means that results have to be read anew.
     """
     services = current_result_services()
     owner = user_jobs().job(known_id("job", job_id)).owner
@@ -293,7 +300,7 @@ def job_events(job_id: str) -> Response:
     if connection is not None:
         connection.settimeout(SEND_SECONDS)
     stream = event_stream(feed, after[:MAX_CURSOR_CHARACTERS], services.is_stopping, is_allowed=credentials_check())
-    answer = Response(stream, mimetype="text/event-stream")
+    answer = Response(stream, mimetype=EVENTS)
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would buffer events
     answer.call_on_close(lambda: services.feeds.leave(job_id, owner))
     return answer

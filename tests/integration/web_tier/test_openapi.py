@@ -1,11 +1,15 @@
-"""The API keeps the promises of its document: schemathesis makes requests of it and compares the answers."""
+"""The OpenAPI document has every operation, and the API keeps its promises: schemathesis compares the answers."""
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from html import unescape
 from typing import Any
 
 import pytest
 import schemathesis
 from flask import Flask
+from flask.testing import FlaskClient
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
@@ -16,18 +20,21 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from core.config import Config
+from core.config import Config, parse_config
 from core.fleet.models import FleetInstance, FleetInstances, FleetSnapshot
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from services.clients import Clients
+from tests.conftest import shipped_values
 from tests.support.dead_letters import give_up
 from tests.support.jobs import NOW, add_images, done, failed, put_results
-from web_tier.api.operations import api_document
+from web_tier.api.openapi import api_document, api_routes
 from web_tier.api.schemas import ROOT
 from web_tier.app import create_app
+from web_tier.auth.permissions import RIGHTS, Right
+from web_tier.problems import ProblemType
 
 pytestmark = pytest.mark.processes
 
@@ -50,7 +57,10 @@ INSTANCE = FleetInstance(
 )
 
 # Without the stream, which does not end as long as its job runs.
-api = schemathesis.openapi.from_dict(api_document()).exclude(path_regex="/events$")
+APP = create_app(parse_config(shipped_values()))
+DOCUMENT, ROUTES = api_document(APP), api_routes(APP)
+
+api = schemathesis.openapi.from_dict(DOCUMENT).exclude(path_regex="/events$")
 
 
 @dataclass(frozen=True)
@@ -101,3 +111,75 @@ def test_every_answer_is_as_the_document_says(case: Any, exists: bool, site: Sit
     if case.path == f"{ROOT}/classify" and str(case.query.get("wait", 30)).isdecimal():
         case.query = {**case.query, "wait": 0}  # there is no worker, so waiting for one would only take time
     case.call_and_validate(checks=CHECKS, app=site.app)
+
+
+def routes(app: Flask) -> set[tuple[str, str]]:
+    """Return the routes under the API's root, with paths as in the document."""
+    served = set()
+    for rule in app.url_map.iter_rules():
+        path = str(rule).replace("<", "{").replace(">", "}").rstrip("/")
+        if path.startswith(ROOT):
+            served |= {(method.lower(), path) for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
+    return served
+
+
+def references(value: Any) -> Iterator[str]:
+    """Yield every reference in a document."""
+    if isinstance(value, dict):
+        if "$ref" in value:
+            yield value["$ref"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from references(each)
+
+
+def test_the_document_has_exactly_the_served_operations(app: Flask) -> None:
+    documented = {(route.method, route.path) for route in ROUTES}
+    assert documented == routes(app) - {("get", f"{ROOT}/openapi.json")}
+
+
+def test_every_operation_has_a_unique_name() -> None:
+    assert len({route.operation.name for route in ROUTES}) == len(ROUTES)
+
+
+def test_the_document_is_served_and_its_references_resolve(client: FlaskClient) -> None:
+    served = client.get(f"{ROOT}/openapi.json").get_json()
+    assert served == DOCUMENT
+    assert served["openapi"].startswith("3.1.")
+    names = {reference.removeprefix("#/components/schemas/") for reference in references(served)}
+    assert names <= served["components"]["schemas"].keys()
+
+
+def test_problems_are_enumerated() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    assert set(schemas["ProblemType"]["enum"]) == {kind.value for kind in ProblemType}
+
+
+def test_every_operation_can_be_tried_on_the_page(client: FlaskClient) -> None:
+    page = unescape(client.get("/api").text)
+    for route in ROUTES:
+        assert f'data-method="{route.method}" data-path="{route.path}"' in page
+        assert route.operation.summary in page
+
+
+def test_every_operation_that_is_not_public_documents_token_and_401(app: Flask) -> None:
+    assert DOCUMENT["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    rights = {
+        (method.lower(), str(rule).replace("<", "{").replace(">", "}").rstrip("/")): RIGHTS[rule.endpoint]
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods or ()
+    }
+    for route in ROUTES:
+        is_public = rights[route.method, route.path] is Right.PUBLIC
+        described = DOCUMENT["paths"][route.path][route.method]
+        assert (described["security"] == []) is is_public, route.path
+        assert is_public or {"401", "403", "429"} <= described["responses"].keys()
+        assert is_public or "WWW-Authenticate" in described["responses"]["401"]["headers"]
+
+
+def test_the_page_has_no_script_or_style_of_its_own(client: FlaskClient) -> None:
+    page = client.get("/api").text
+    assert "<style" not in page
+    assert " style=" not in page
+    assert re.search(r"<script(?![^>]* src=)", page) is None

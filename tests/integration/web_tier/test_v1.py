@@ -2,10 +2,7 @@
 
 import csv
 import json
-import re
-from collections.abc import Iterator
 from io import StringIO
-from typing import Any
 
 import pytest
 from flask import Flask
@@ -38,11 +35,7 @@ from tests.support.jobs import (
 from tests.support.people import Clock, PlayedPool, access_of
 from tests.support.pictures import picture
 from web_tier import backend
-from web_tier.api.operations import OPERATIONS, api_document
-from web_tier.api.schemas import ROOT
 from web_tier.app import create_app
-from web_tier.auth.permissions import RIGHTS, Right
-from web_tier.problems import ProblemType
 
 # Jobs
 
@@ -316,79 +309,3 @@ def test_frequent_readiness_requests_share_one_check(app: Flask, monkeypatch: py
     now += backend.CHECKED_SECONDS + 0.1
     client.get("/readyz")
     assert looked == 2
-
-
-Path = tuple[str, str]
-
-
-def routes(app: Flask) -> set[Path]:
-    """Return the routes under the API's root, with paths as in the document."""
-    served = set()
-    for rule in app.url_map.iter_rules():
-        path = str(rule).replace("<", "{").replace(">", "}").rstrip("/")
-        if path.startswith(ROOT):
-            served |= {(method.lower(), path) for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
-    return served
-
-
-def references(value: Any) -> Iterator[str]:
-    """Yield every reference in a document."""
-    if isinstance(value, dict):
-        if "$ref" in value:
-            yield value["$ref"]
-        value = list(value.values())
-    if isinstance(value, list):
-        for each in value:
-            yield from references(each)
-
-
-def test_the_document_has_exactly_the_served_operations(app: Flask) -> None:
-    documented = {(operation.method, operation.path) for operation in OPERATIONS}
-    assert documented == routes(app) - {("get", f"{ROOT}/openapi.json")}
-
-
-def test_every_operation_has_a_unique_name() -> None:
-    assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
-
-
-def test_the_document_is_served_and_its_references_resolve(client: FlaskClient) -> None:
-    served = client.get(f"{ROOT}/openapi.json").get_json()
-    assert served == api_document()
-    assert served["openapi"].startswith("3.1.")
-    names = {reference.removeprefix("#/components/schemas/") for reference in references(served)}
-    assert names <= served["components"]["schemas"].keys()
-
-
-def test_problems_are_enumerated() -> None:
-    schemas = api_document()["components"]["schemas"]
-    assert set(schemas["ProblemType"]["enum"]) == {kind.value for kind in ProblemType}
-
-
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_every_operation_can_be_tried_on_the_page(client: FlaskClient, operation: Any) -> None:
-    page = client.get("/api").text
-    assert f'data-method="{operation.method}" data-path="{operation.path}"' in page
-    assert operation.summary in page.replace("&#39;", "'")
-
-
-def test_every_operation_that_is_not_public_documents_token_and_401(app: Flask) -> None:
-    documented = api_document()
-    assert documented["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
-    rights = {
-        (method.lower(), str(rule).replace("<", "{").replace(">", "}").rstrip("/")): RIGHTS[rule.endpoint]
-        for rule in app.url_map.iter_rules()
-        for method in rule.methods or ()
-    }
-    for operation in OPERATIONS:
-        is_public = rights[operation.method, operation.path] is Right.PUBLIC
-        described = documented["paths"][operation.path][operation.method]
-        assert (described["security"] == []) is is_public, operation.name
-        assert is_public or {"401", "403", "429"} <= described["responses"].keys()
-        assert is_public or "WWW-Authenticate" in described["responses"]["401"]["headers"]
-
-
-def test_the_page_has_no_script_or_style_of_its_own(client: FlaskClient) -> None:
-    page = client.get("/api").text
-    assert "<style" not in page
-    assert " style=" not in page
-    assert re.search(r"<script(?![^>]* src=)", page) is None
