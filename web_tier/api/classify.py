@@ -234,10 +234,16 @@ def classic_error(error: HTTPException) -> HttpResponse | HTTPException:
 
 def classic_answer(parts: Parts) -> HttpResponse | HTTPException:
     """Return the label of the one file of a form as plain text, or the error."""
+    settings, fields = current_backend().config.classic, list[str]()
+    if not settings.enabled:
+        return refuse_in_text(
+            NotFound("single images are not classified here: switched off by the configuration (classic.enabled)")
+        )
     try:
-        return HttpResponse(_classic_label(parts), 200, mimetype="text/plain")
+        record, label = classify_single(_record_fields(parts, fields), settings.wait_seconds)
     except HTTPException as error:
         return refuse_in_text(error)
+    return HttpResponse(classic_reply(settings, fields[0], record.filename, label), 200, mimetype="text/plain")
 
 
 def classic_reply(settings: Classic, field: str, filename: str, label: str) -> str:
@@ -245,15 +251,6 @@ def classic_reply(settings: Classic, field: str, filename: str, label: str) -> s
     plain = " ".join(label.replace(":", " ").split())
     named = settings.reply == "name_and_label" or (settings.reply == "by_field" and field == NAMED_FIELD)
     return f"{PurePosixPath(filename).stem}:{plain}" if named else plain
-
-
-def _classic_label(parts: Parts) -> str:
-    settings = current_backend().config.classic
-    if not settings.enabled:
-        raise NotFound("single images are not classified here: switched off by the configuration (classic.enabled)")
-    fields: list[str] = []
-    record, label = classify_single(_record_fields(parts, fields), settings.wait_seconds)
-    return classic_reply(settings, fields[0], record.filename, label)
 
 
 def _record_fields(parts: Parts, fields: list[str]) -> Iterator[Upload]:

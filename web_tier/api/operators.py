@@ -7,7 +7,7 @@ from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.audit import AuditEvent, AuditPage
+from core.audit import AuditPage
 from core.config import Prices
 from core.cost import ThousandCost
 from core.fleet.models import (
@@ -44,11 +44,7 @@ from web_tier.uploads.retry import Redriven, RedriveOutcome, redrive, redrive_al
 SPAN_LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 
 fleet_api = Blueprint("fleet_api", __name__)
-
-
 dead_letters_api = Blueprint("dead_letters_api", __name__)
-
-
 audit_api = Blueprint("audit_api", __name__)
 
 
@@ -381,7 +377,7 @@ def discard_letter(job_id: str, image_id: str) -> ResponseReturnValue:
 class AuditEventBody(BaseModel):
     """Something that a user did."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True)
 
     event_id: str
     at: datetime
@@ -390,19 +386,6 @@ class AuditEventBody(BaseModel):
     address: str
     request_id: str
     details: dict[str, str]
-
-    @classmethod
-    def of(cls, event: AuditEvent) -> Self:
-        """Return the body of an event."""
-        return cls(
-            event_id=event.event_id,
-            at=event.at,
-            action=event.action,
-            user=event.user,
-            address=event.address,
-            request_id=event.request_id,
-            details=dict(event.details),
-        )
 
 
 class AuditEventsBody(BaseModel):
@@ -416,7 +399,7 @@ class AuditEventsBody(BaseModel):
     @classmethod
     def of(cls, page: AuditPage) -> Self:
         """Return the body of a page."""
-        return cls(events=tuple(map(AuditEventBody.of, page.events)), next=page.next_before)
+        return cls(events=tuple(map(AuditEventBody.model_validate, page.events)), next=page.next_before)
 
 
 @audit_api.get("/audit")

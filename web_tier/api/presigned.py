@@ -116,7 +116,14 @@ def offer_uploads(job_id: str) -> Response:
     """
     key = idempotency_key()
     job = user_jobs().job(known_id("job", job_id))
-    files = [FileSpec(file.name, file.bytes, file.content_type) for file in _parse_files().files]
+    request.max_content_length = MAX_BODY_BYTES
+    try:
+        wanted = parse_body(DirectFiles, _EXAMPLE, may_be_empty=False)
+    except RequestEntityTooLarge as error:
+        raise RequestEntityTooLarge(
+            f"the request is larger than {MAX_BODY_BYTES / 2**20:g} MB: send fewer files in each"
+        ) from error
+    files = [FileSpec(file.name, file.bytes, file.content_type) for file in wanted.files]
     offer, rejected = current_backend().direct.offer(job, files, key, current_quota_scope())
     outcome = UploadOutcome.of_numbered(job_id, rejected.items())
     if offer is None:
@@ -141,13 +148,3 @@ def commit_upload(job_id: str, upload_id: str) -> Response:
     outcomes = current_backend().direct.commit(job, known_id("upload", upload_id))
     body = UploadOutcome.of_numbered(job_id, outcomes.items())
     return json_response(body, upload_status(list(outcomes.values())))
-
-
-def _parse_files() -> DirectFiles:
-    request.max_content_length = MAX_BODY_BYTES
-    try:
-        return parse_body(DirectFiles, _EXAMPLE, may_be_empty=False)
-    except RequestEntityTooLarge as error:
-        raise RequestEntityTooLarge(
-            f"the request is larger than {MAX_BODY_BYTES / 2**20:g} MB: send fewer files in each"
-        ) from error

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from hashlib import sha256
-from typing import Any, Self
+from typing import Self
 
 from flask import Blueprint, Response, stream_with_context
 from flask.typing import ResponseReturnValue
@@ -418,31 +418,23 @@ class TokenBody(ApiBody):
     last_used: date | None = Field(description="The last day (UTC) on which it was used.")
 
     @classmethod
-    def of(cls, token: PersonalToken) -> Self:
+    def of(cls, made: PersonalToken, **more: str) -> Self:
         """Return the body of a token."""
-        return cls(**_token_fields(token))
+        return cls(
+            token_id=made.token_id,
+            name=made.name,
+            scopes=tuple(scope for scope in Scope if scope in made.scopes),
+            created_at=made.created_at,
+            expires_at=made.expires_at,
+            last_used=made.last_used,
+            **more,
+        )
 
 
 class NewTokenBody(TokenBody):
     """A personal token that was just made."""
 
     token: str = Field(description="Send it as `Authorization: Bearer TOKEN`. It is never told again.", repr=False)
-
-    @classmethod
-    def of_new(cls, token: PersonalToken, text: str) -> Self:
-        """Return the body of a new token, with its text."""
-        return cls(**_token_fields(token), token=text)
-
-
-def _token_fields(token: PersonalToken) -> dict[str, Any]:
-    return {
-        "token_id": token.token_id,
-        "name": token.name,
-        "scopes": tuple(scope for scope in Scope if scope in token.scopes),
-        "created_at": token.created_at,
-        "expires_at": token.expires_at,
-        "last_used": token.last_used,
-    }
 
 
 class TokensBody(ApiBody):
@@ -487,7 +479,7 @@ def make_token() -> ResponseReturnValue:
     except TokenNotMadeError as error:
         raise UnprocessableEntity(str(error)) from error
     audit_details(token_id=token.token_id, name=token.name, scopes=" ".join(sorted(token.scopes)))
-    return json_response(NewTokenBody.of_new(token, text), 201), {"Location": f"{ROOT}/tokens/{token.token_id}"}
+    return json_response(NewTokenBody.of(token, token=text), 201), {"Location": f"{ROOT}/tokens/{token.token_id}"}
 
 
 @tokens_api.delete("/tokens/<token_id>")

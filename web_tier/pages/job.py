@@ -58,6 +58,14 @@ MAX_ROWS = 1_000
 SEND_SECONDS = 20.0
 """A stream is closed if its browser accepts no data for this long."""
 
+_RETRY_NOTES: Final = {
+    "refused": "{count} not taken by the queue: try again in a moment",
+    "gone": "{count} no longer stored: upload them again",
+    "final": "{count} cannot be classified, so a retry would fail",
+    "running": "{count} being tried again already",
+}
+"""Text for the images that were not requested again, by the query parameter with their number."""
+
 MAX_CURSOR_CHARACTERS = 60
 SECONDS_PER_DAY = 86_400
 
@@ -224,6 +232,11 @@ class JobView:
                 f"{status.accepted:,}, shown in the order of their upload."
             )
         unkept_days = current_backend().config.retention.unkept_days
+        retried, note = request.args.get("retried", type=int), None
+        if retried is not None:
+            counts = {name: request.args.get(name, default=0, type=int) for name in _RETRY_NOTES}
+            others = [_RETRY_NOTES[name].format(count=f"{count:,}") for name, count in counts.items() if count > 0]
+            note = "; ".join([f"{plural(max(0, retried), 'failed image')} requested again", *others]) + "."
         return cls(
             progress=progress,
             body=body,
@@ -233,7 +246,7 @@ class JobView:
             labels=label_counts(rows),
             retention=None if status.job.keep else retention_sentence(unkept_days),
             not_sorted=not_sorted,
-            note=_retry_note(),
+            note=note,
         )
 
     @property
@@ -328,15 +341,6 @@ def retry(job_id: str) -> ResponseReturnValue:
     return redirect(job_page_after(job_id, retried), 303)
 
 
-_RETRY_NOTES: Final = {
-    "refused": "{count} not taken by the queue: try again in a moment",
-    "gone": "{count} no longer stored: upload them again",
-    "final": "{count} cannot be classified, so a retry would fail",
-    "running": "{count} being tried again already",
-}
-"""Text for the images that were not requested again, by the query parameter with their number."""
-
-
 def job_page_after(job_id: str, retried: Retried) -> str:
     """Return the address of a job's page that shows the outcome of a retry of failed images."""
     counts = {
@@ -347,16 +351,6 @@ def job_page_after(job_id: str, retried: Retried) -> str:
     }
     others: dict[str, Any] = {name: count for name, count in counts.items() if count}
     return url_for("pages.job_page", job_id=job_id, retried=retried.sent, **others)
-
-
-def _retry_note() -> str | None:
-    """Return the sentence about the outcome of a retry, if the address has one."""
-    retried = request.args.get("retried", type=int)
-    if retried is None:
-        return None
-    counts = {name: request.args.get(name, default=0, type=int) for name in _RETRY_NOTES}
-    others = [_RETRY_NOTES[name].format(count=f"{count:,}") for name, count in counts.items() if count > 0]
-    return "; ".join([f"{plural(max(0, retried), 'failed image')} requested again", *others]) + "."
 
 
 def ask_to_delete(job_id: str) -> str:
