@@ -1,6 +1,5 @@
 """The OpenAPI document has every operation, and the API keeps its promises: schemathesis compares the answers."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
@@ -30,6 +29,7 @@ from services.clients import Clients
 from tests.conftest import shipped_values
 from tests.support.dead_letters import give_up
 from tests.support.jobs import NOW, add_images, done, failed, put_results
+from tests.support.memory_table import MemoryTable
 from web_tier.api.openapi import api_document, api_routes
 from web_tier.api.schemas import ROOT
 from web_tier.app import create_app
@@ -76,6 +76,11 @@ class Site:
 
 
 @pytest.fixture
+def table() -> MemoryTable:
+    return MemoryTable()
+
+
+@pytest.fixture
 def site(config: Config, provisioned: Clients, store: JobStore) -> Site:
     """One with a job that has an image of each state."""
     job = Job(new_id(), "holiday", NOW)
@@ -85,7 +90,7 @@ def site(config: Config, provisioned: Clients, store: JobStore) -> Site:
     give_up(store, bad)
     FleetStore(store.table).put_snapshot(FLEET)
     FleetStore(store.table).put_instances(FleetInstances(total=1, instances=(INSTANCE,)))
-    app = create_app(config)
+    app = create_app(config, store=store)
     files = [{"name": "d.jpg", "bytes": 100, "content_type": "image/jpeg"}]
     offer = app.test_client().post(f"{ROOT}/jobs/{job.job_id}/uploads", json={"files": files}).get_json()
     ids = {"job_id": job.job_id, "image_id": good.ref.image_id, "upload_id": offer["upload_id"]}
@@ -176,10 +181,3 @@ def test_every_operation_that_is_not_public_documents_token_and_401(app: Flask) 
         assert (described["security"] == []) is is_public, route.path
         assert is_public or {"401", "403", "429"} <= described["responses"].keys()
         assert is_public or "WWW-Authenticate" in described["responses"]["401"]["headers"]
-
-
-def test_the_page_has_no_script_or_style_of_its_own(client: FlaskClient) -> None:
-    page = client.get("/api").text
-    assert "<style" not in page
-    assert " style=" not in page
-    assert re.search(r"<script(?![^>]* src=)", page) is None

@@ -1,4 +1,4 @@
-"""Row 36: whatever people call things, or ask for, is only ever data: in keys, pages, CSV, JSON and the log."""
+"""Row 36: all text of users is only ever data: in keys, pages, CSV, JSON and the log."""
 
 import base64
 import csv
@@ -15,8 +15,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from core.logs import JsonFormatter
-from services.s3 import Bucket
-from tests.conftest import keys_in
+from tests.support.jobs import MemoryBucket
 from tests.support.pictures import picture
 
 HOSTILE = (
@@ -73,7 +72,7 @@ def is_harmless(page: str) -> bool:
 
 
 def test_a_name_is_escaped_wherever_it_is_shown_and_is_no_part_of_a_key(
-    client: FlaskClient, input_bucket: Bucket, lines: list[str]
+    client: FlaskClient, input_bucket: MemoryBucket, lines: list[str]
 ) -> None:
     data, keys = base64.b64encode(picture()).decode(), set()
     for text in HOSTILE:
@@ -86,7 +85,7 @@ def test_a_name_is_escaped_wherever_it_is_shown_and_is_no_part_of_a_key(
         shown = client.get(sent["location"]).get_json()["filename"]
         assert not any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in shown), text
         assert len(shown) <= 255
-    assert set(keys_in(input_bucket)) == keys
+    assert set(input_bucket.objects) == keys
     table = client.get(f"/api/v1/jobs/{sent['job_id']}/results.csv").text
     [_, *rows] = csv.reader(StringIO(table, newline=""))
     assert len(rows) == len(HOSTILE)
