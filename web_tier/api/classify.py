@@ -27,7 +27,6 @@ from werkzeug.exceptions import (
 )
 
 from core.config import Classic
-from core.ids import ImageRef
 from core.jobs.models import ImageRecord
 from core.messages import Response
 from services.errors import NotFoundError
@@ -77,16 +76,9 @@ def ingest_single(uploads: Iterable[Upload]) -> ImageRecord:
 def wait_for_result(record: ImageRecord, seconds: float) -> Response | None:
     """Return the result of an accepted image, or None if none exists within `seconds`.
 
-    Return None at once if too many requests of this user or of all users wait.
-
     Raises:
         UnprocessableEntity: if the image cannot be classified.
     """
-    with current_backend().bulkheads.waiting.place(current_identity().owner) as may_wait:
-        return _result_within(record, seconds if may_wait else 0)
-
-
-def _result_within(record: ImageRecord, seconds: float) -> Response | None:
     if isinstance(record, CachedImage):
         return record.response
     response = current_backend().watch.wait(record.ref, seconds) if seconds else None
@@ -119,7 +111,7 @@ def classify_single(uploads: Iterable[Upload], seconds: float) -> tuple[ImageRec
                 retry_after=BUSY_RETRY_SECONDS,
             )
         record = ingest_single(uploads)
-        response = _result_within(record, seconds)
+        response = wait_for_result(record, seconds)
     if response is None:
         raise GatewayTimeout(f"there is no result after {seconds:g} s; the image was accepted: send it again later")
     return record, str(response.label)
@@ -163,7 +155,9 @@ def classify_image() -> ResponseReturnValue:
     """
     query = parse_query(ClassifyQuery)
     record = ingest_single(_uploads(query.name or ""))
-    response = wait_for_result(record, query.wait)
+    with current_backend().bulkheads.waiting.place(current_identity().owner) as may_wait:
+        # Answered at once if too many requests of this user or of all users wait.
+        response = wait_for_result(record, query.wait if may_wait else 0)
     body = SingleImageBody.of_single(record, response)
     return json_response(body, 200 if response else 202), {"Location": body.location}
 
@@ -218,11 +212,6 @@ def classify_form_or_poster() -> ResponseReturnValue:
     _, label = classify_single(uploads, backend.config.classic.wait_seconds)
     messages = current_result_services().class_labels.messages
     return HttpResponse(json.dumps(messages.get(label, label)), 200, mimetype="application/json")
-
-
-def is_classic_form(field: str | None) -> bool:
-    """Return whether a form sent to `/` with its first file in `field` uses the classic contract."""
-    return current_backend().config.classic.enabled and field in CLASSIC_FIELDS
 
 
 @classic.errorhandler(HTTPException)
@@ -290,7 +279,8 @@ def hand_in() -> HttpResponse:
     """
     backend = current_backend()
     record = ingest_single(json_image(backend.config.web, backend.reading))
-    return json_response(InferenceBody(uuid=ticket(record.ref)))
+    # The ids of job and image, so that no lookup is necessary.
+    return json_response(InferenceBody(uuid=f"{record.ref.job_id}-{record.ref.image_id}"))
 
 
 @predictions.get("/predictions/<uuid>")
@@ -300,25 +290,11 @@ def prediction(uuid: str) -> ResponseReturnValue:
 
     Returns 404 if the id is not known, and 422 if the image cannot be classified.
     """
+    job_id, _, image_id = uuid.partition("-")
     try:
-        _, item = user_jobs().image(image_of(uuid))
+        _, item = user_jobs().image(known_ref(job_id, image_id))
     except NotFoundError as error:
         raise NotFoundError(f"there is no prediction {uuid[:80]!r}") from error
     if item.response is not None:
         return json_response(PredictionBody(prediction=require_label(item.response).label))
     return json_response(PredictionBody(prediction=None), 202), {"Retry-After": str(POLL_SECONDS)}
-
-
-def ticket(ref: ImageRef) -> str:
-    """Return the public id of an image: the ids of job and image, so that no lookup is necessary."""
-    return f"{ref.job_id}-{ref.image_id}"
-
-
-def image_of(uuid: str) -> ImageRef:
-    """Return the image of a public id.
-
-    Raises:
-        NotFoundError: if the id is not valid.
-    """
-    job_id, _, image_id = uuid.partition("-")
-    return known_ref(job_id, image_id)

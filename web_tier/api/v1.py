@@ -81,27 +81,14 @@ def index() -> Response:
     return json_response(Index())
 
 
-def create_job(jobs: UserJobs, wanted: CreateJob, config: Config, quota: QuotaScope) -> Job:
-    """Return a new job among the user's `jobs`.
-
-    Raises:
-        TooManyOpenJobsError: as `check_open_jobs_limit`.
-        QuotaExceededError: if the day's quota of jobs is used up.
-    """
-    job = Job(new_id(), clean_job_name(wanted.name), datetime.now(UTC), wanted.keep, jobs.owner)
-    check_open_jobs_limit(jobs, config)
-    quota.charge_job()
-    jobs.create(job)
-    return job
-
-
 def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config, quota: QuotaScope) -> Job:
     """Return the job of the user's first request with the idempotency key `key`; this request may be the first.
 
     Raises:
         IdempotencyKeyReusedError: if the first request was different.
         NotFoundError: if its job was deleted.
-        TooManyOpenJobsError, QuotaExceededError: as `create_job`, if there is no such job yet.
+        TooManyOpenJobsError: as `check_open_jobs_limit`, if there is no such job yet.
+        QuotaExceededError: if there is no such job yet, and the day's quota of jobs is used up.
     """
     claims, request = jobs.claims, sha256(wanted.model_dump_json().encode()).hexdigest()
     claim = claims.find(key, datetime.now(UTC))
@@ -160,7 +147,10 @@ def new_job() -> ResponseReturnValue:
     wanted, key = parse_body(CreateJob, '{"name": "..."}'), idempotency_key()
     jobs, config, quota = user_jobs(), current_backend().config, current_quota_scope()
     if key is None:
-        job = create_job(jobs, wanted, config, quota)
+        job = Job(new_id(), clean_job_name(wanted.name), datetime.now(UTC), wanted.keep, jobs.owner)
+        check_open_jobs_limit(jobs, config)
+        quota.charge_job()
+        jobs.create(job)
     else:
         job = create_job_once(jobs, wanted, key, config, quota)
     body = JobBody.of(job)

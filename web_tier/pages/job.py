@@ -183,8 +183,8 @@ class ImageListPage:
         job_id = status.job.job_id
         if query.sort and can_sort(status):
             number = whole_number("page", default=1, maximum=MAX_PAGES)
-            part = sorted_page(jobs, job_id, query.filter, query.sort, number=number, limit=limit)
-            return cls(part.page, number == 1, None if part.is_last else {"page": str(number + 1)})
+            page, is_last = sorted_page(jobs, job_id, query.filter, query.sort, number=number, limit=limit)
+            return cls(page, number == 1, None if is_last else {"page": str(number + 1)})
         after = cursor("after")
         page = filtered_page(jobs, job_id, query.filter, after=after, limit=limit)
         return cls(page, after is None, {"after": page.next_after} if page.next_after else None)
@@ -224,6 +224,7 @@ class JobView:
         status, query = jobs.status(job_id), JobPageQuery.of_request()
         page = ImageListPage.read(jobs, status, query, limit)
         rows = tuple(ImageRow.of_result(item) for item in page.found.items)
+        counted = Counter(row.label for row in rows if row.label is not None).most_common(MAX_LABELS)
         progress, body = current_result_services().progress(status)
         not_sorted = None
         if query.sort and not can_sort(status):
@@ -243,7 +244,7 @@ class JobView:
             query=query,
             page=page,
             rows=rows,
-            labels=label_counts(rows),
+            labels=[LabelCount(label, images, 100 * images / counted[0][1]) for label, images in counted],
             retention=None if status.job.keep else retention_sentence(unkept_days),
             not_sorted=not_sorted,
             note=note,
@@ -283,13 +284,6 @@ def retention_sentence(unkept_days: float) -> str:
         return f"{deleted}; one that failed stays until it has a label."
     after = duration(unkept_days * SECONDS_PER_DAY)
     return f"{deleted}; one that failed stays until it has a label. This job with its results expires after {after}."
-
-
-def label_counts(rows: tuple[ImageRow, ...]) -> list[LabelCount]:
-    """Return the number of images of each label, most frequent first, at most `MAX_LABELS`."""
-    counted = Counter(row.label for row in rows if row.label is not None).most_common(MAX_LABELS)
-    top = counted[0][1] if counted else 1
-    return [LabelCount(label, images, 100 * images / top) for label, images in counted]
 
 
 @operation(

@@ -161,25 +161,25 @@ def mixed(store: JobStore, job: Job) -> Job:
     ],
 )
 def test_images_are_sorted_by_each_order(store: JobStore, mixed: Job, order: str, names: list[str]) -> None:
-    found = sorted_page(store, mixed.job_id, ResultsFilter(), order, number=1, limit=10)
-    assert [item.record.filename for item in found.page.items] == names
-    assert found.is_last
+    found, is_last = sorted_page(store, mixed.job_id, ResultsFilter(), order, number=1, limit=10)
+    assert [item.record.filename for item in found.items] == names
+    assert is_last
 
 
 def test_sorted_pages_follow_each_other_and_hold_only_matches(store: JobStore, mixed: Job) -> None:
     wanted = ResultsFilter(state="done")
     first, second = (sorted_page(store, mixed.job_id, wanted, "name", number=number, limit=1) for number in (1, 2))
-    assert [item.record.filename for part in (first, second) for item in part.page.items] == [
+    assert [item.record.filename for part, _ in (first, second) for item in part.items] == [
         "IMG 9.jpg",
         "img 10.jpg",
     ]
-    assert (first.is_last, second.is_last) == (False, True)
+    assert (first[1], second[1]) == (False, True)
 
 
 def test_a_bounded_number_of_images_is_sorted(store: JobStore, mixed: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query, "MAX_SORTED", 2)
-    found = sorted_page(store, mixed.job_id, ResultsFilter(), "name", number=1, limit=10)
-    assert len(found.page.items) == 2
+    found, _ = sorted_page(store, mixed.job_id, ResultsFilter(), "name", number=1, limit=10)
+    assert len(found.items) == 2
     assert not query.can_sort(store.status(mixed.job_id))
 
 
