@@ -24,7 +24,6 @@ from core.format import fleet_sentence
 from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.store import JobStore
-from core.messages import WorkerState
 from services.table import Table
 from tests.support.jobs import NOW, add_images
 from web_tier.controller_reports import ControllerReports
@@ -38,13 +37,15 @@ def fleet(table: Table) -> FleetStore:
     return FleetStore(table)
 
 
+def instance(instance_id: str = "i-1", state: str = "running", **more: object) -> FleetInstance:
+    fields = {"instance_type": "c7a.large", "zone": "us-east-1a", "launched_at": NOW}
+    return FleetInstance.model_validate({"instance_id": instance_id, "state": state, **fields, **more})
+
+
 def test_instances_and_decisions_are_returned_as_they_are_stored(client: FlaskClient, fleet: FleetStore) -> None:
     assert client.get("/api/v1/fleet/instances").get_json() == {"version": 1, "total": 0, "instances": []}
     assert client.get("/api/v1/fleet/decisions").get_json() == {"version": 1, "decisions": []}
-    instance = FleetInstance(
-        instance_id="i-1", state="running", instance_type="c7a.large", zone="us-east-1a", launched_at=NOW, images=5
-    )
-    instances = FleetInstances(total=1, instances=(instance,))
+    instances = FleetInstances(total=1, instances=(instance(images=5),))
     decisions = Decisions(decisions=(Decision(at=NOW, words="starting 5"),))
     fleet.put_instances(instances)
     fleet.put_decisions(decisions)
@@ -79,12 +80,6 @@ def test_the_fleet_is_paused_and_resumed(client: FlaskClient, fleet: FleetStore)
 def test_an_invalid_pause_gets_422(client: FlaskClient, fleet: FleetStore, body: dict[str, object]) -> None:
     assert client.post("/api/v1/fleet/pause", json=body).status_code == 422
     assert fleet.paused() is None
-
-
-def instance(instance_id: str, state: str = "running") -> FleetInstance:
-    return FleetInstance(
-        instance_id=instance_id, state=state, instance_type="c7a.large", zone="us-east-1a", launched_at=NOW
-    )
 
 
 def test_limits_are_set_and_reset(client: FlaskClient, fleet: FleetStore) -> None:
@@ -188,9 +183,8 @@ def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClie
 def test_instances_are_shown_newest_first_and_the_unlisted_counted(client: FlaskClient, fleet: FleetStore) -> None:
     now = datetime.now(UTC)
     told = [
-        FleetInstance(
-            instance_id=f"i-{number}", state="running", instance_type="c7a.large", zone="us-east-1a",
-            launched_at=now - timedelta(minutes=5), images=68, worker="busy",
+        instance(
+            f"i-{number}", launched_at=now - timedelta(minutes=5), images=68, worker="busy",
             heard_at=now - timedelta(seconds=600 * number),
         )
         for number in range(2)
@@ -215,10 +209,8 @@ def test_row_53_a_controller_whose_clock_is_ten_minutes_off_is_not_silent_and_no
     FleetStore(store.table).put_snapshot(SNAPSHOT.model_copy(update={"at": at - timedelta(seconds=1)}))
     assert client.get("/fleet/now").get_json()["clocks"] is None
     FleetStore(store.table).put_snapshot(SNAPSHOT.model_copy(update={"at": at}))
-    worker = FleetInstance(
-        instance_id="i-1", state="running", instance_type="c7a.large", zone="us-east-1a", worker="busy",
-        launched_at=at - timedelta(minutes=5), heard_at=at - timedelta(seconds=2),
-    )  # fmt: skip
+    heard_at = at - timedelta(seconds=2)
+    worker = instance(worker="busy", launched_at=at - timedelta(minutes=5), heard_at=heard_at)
     fleet.put_instances(FleetInstances(total=1, instances=(worker,)))
     body = client.get("/fleet/now").get_json()
     assert body["sentence"] == "Three workers, enough."
@@ -326,17 +318,7 @@ WORDS = "1..5, set by ops on 1 March, 12:00 UTC (<b>budget</b>); config.yaml say
 
 def instance_with(instance_id: str, state: str = "running", **said: object) -> FleetInstance:
     now = datetime.now(UTC)
-    return FleetInstance.model_validate(
-        {
-            "instance_id": instance_id,
-            "state": state,
-            "instance_type": "c7a.large",
-            "zone": "us-east-1a",
-            "launched_at": now - timedelta(minutes=5),
-            "heard_at": now,
-            **said,
-        }
-    )
+    return instance(instance_id, state, launched_at=now - timedelta(minutes=5), heard_at=now, **said)
 
 
 def test_limits_are_set_by_a_form_that_shows_those_in_force(client: FlaskClient, fleet: FleetStore) -> None:
@@ -443,27 +425,10 @@ def test_a_form_on_another_site_cannot_set_limits_or_drain(client: FlaskClient, 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
-def row(
-    state: str = "running",
-    *,
-    age: float = 72,
-    worker: WorkerState | None = None,
-    silence: float | None = None,
-    images: int | None = None,
-    rate: float | None = None,
-) -> InstanceRow:
-    instance = FleetInstance(
-        instance_id="i-0f3a",
-        state=state,
-        instance_type="c7a.large",
-        zone="us-east-1a",
-        launched_at=NOW - timedelta(seconds=age),
-        worker=worker,
-        images=images,
-        images_per_second=rate,
-        heard_at=None if silence is None else NOW - timedelta(seconds=silence),
-    )
-    return InstanceRow.of(instance, NOW)
+def row(state: str = "running", *, age: float = 72, silence: float | None = None, **more: object) -> InstanceRow:
+    heard_at = None if silence is None else NOW - timedelta(seconds=silence)
+    shown = instance("i-0f3a", state, launched_at=NOW - timedelta(seconds=age), heard_at=heard_at, **more)
+    return InstanceRow.of(shown, NOW)
 
 
 @pytest.mark.parametrize(
@@ -493,8 +458,8 @@ def test_a_worker_has_its_reported_state_and_is_marked_when_silent(
     [
         (row(), "-"),
         (row(images=1_234, silence=1), "1,234"),
-        (row(images=31, rate=2.444, silence=1), "31 (2.4/s)"),
-        (row(images=31, rate=0.0, silence=1), "31"),
+        (row(images=31, images_per_second=2.444, silence=1), "31 (2.4/s)"),
+        (row(images=31, images_per_second=0.0, silence=1), "31"),
     ],
 )
 def test_a_row_has_images_and_their_rate(shown: InstanceRow, images: str) -> None:
@@ -502,31 +467,18 @@ def test_a_row_has_images_and_their_rate(shown: InstanceRow, images: str) -> Non
 
 
 def test_a_spot_instance_is_marked_beside_its_type() -> None:
-    instance = FleetInstance(
-        instance_id="i-0f3a",
-        state="running",
-        instance_type="c7a.large",
-        zone="us-east-1a",
-        launched_at=NOW,
-        spot=True,
-    )
-    shown = InstanceRow.of(instance, NOW)
+    shown = row(spot=True)
     assert (shown.instance_type, shown.market, row().market) == ("c7a.large", "Spot", "")
 
 
-def test_ages_and_images_have_units() -> None:
-    assert (row(age=72).age, row(images=1234).images, row().images) == ("72 s", "1,234", "-")
-    assert row(age=-5).age == "1 s"
+def test_ages_have_units_and_a_worker_is_at_work_when_it_is_ready_or_busy() -> None:
+    assert (row(age=72).age, row(age=-5).age) == ("72 s", "1 s")
     assert [row(worker=state, silence=1).at_work for state in ("ready", "busy", "draining")] == [True, True, False]
 
 
 def test_an_unhealthy_instance_has_the_reason_and_the_consequence() -> None:
     words = "no heartbeat for 2 min: checked again, then terminated"
-    marked = FleetInstance(
-        instance_id="i-1", state="running", instance_type="c7a.large", zone="us-east-1a",
-        launched_at=NOW - timedelta(seconds=30), marked=words,
-    )  # fmt: skip
-    shown = InstanceRow.of(marked, NOW)
+    shown = row(age=30, marked=words)
     assert (shown.state, shown.heard, shown.marked, shown.at_work) == ("stuck", words, True, False)
 
 

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
@@ -16,7 +17,7 @@ from core.messages import Response
 from services.errors import NotFoundError
 from services.table import LAST
 from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, record, request_again
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.bulkheads import Bulkhead
 from web_tier.results import job_snapshot
 from web_tier.results.job_snapshot import ImageRow
@@ -142,7 +143,11 @@ def test_a_feed_is_kept_for_a_while_after_its_last_viewer(clock: Clock) -> None:
     registry.leave("a")
     clock.now += LINGER_SECONDS
     assert registry.join("a") is first
-    registry.leave("a")
+    clock.now += LINGER_SECONDS + 1
+    assert registry.join("b") is not None
+    assert registry.join("a") is first, "it has a viewer again, so it stays"
+    for _ in range(2):
+        registry.leave("a")
     clock.now += LINGER_SECONDS + 1
     assert registry.join("a") is not first
 
@@ -436,17 +441,28 @@ def test_withdrawn_results_start_a_new_run(feed: JobFeed, store: JobStore, job: 
     assert poll(feed, cursor)[0][0][0] == "resync"
 
 
-def test_many_viewers_share_one_poll(counting: CountingStore, job: Job) -> None:
-    feed = JobFeed(counting, job.job_id, read_progress)
-    add_images(counting, job, "a.jpg")
-    found: list[list[tuple[str, FeedEvent]]] = []
-    viewers = [threading.Thread(target=lambda: found.append(feed.wait(None, 5))) for _ in range(8)]
-    for viewer in viewers:
-        viewer.start()
-    for viewer in viewers:
-        viewer.join(DEADLINE_SECONDS)
-    assert [[event.kind for _, event in events] for events in found] == [["resync", "progress"]] * 8
-    assert len(counting.status_reads) == 1
+@dataclass(frozen=True)
+class SlowStore(CountingStore):
+    """Reads a status only once the test lets it."""
+
+    may_read: threading.Event = field(default_factory=threading.Event)
+
+    def status(self, job_id: str) -> JobStatus:
+        assert self.may_read.wait(DEADLINE_SECONDS)
+        return super().status(job_id)
+
+
+def test_many_viewers_share_one_poll(store: JobStore, job: Job) -> None:
+    slow = SlowStore(store.table)
+    feed = JobFeed(slow, job.job_id, read_progress)
+    add_images(store, job, "a.jpg")
+    with ThreadPoolExecutor(8) as viewers:
+        waits = [viewers.submit(feed.wait, None, DEADLINE_SECONDS) for _ in range(8)]
+        wait_until(lambda: len(cast(Any, feed._changed)._waiters) == 7, "one viewer polls and seven wait")
+        slow.may_read.set()
+        found = [[event.kind for _, event in each.result(DEADLINE_SECONDS)] for each in waits]
+    assert found == [["resync", "progress"]] * 8
+    assert len(slow.status_reads) == 1
 
 
 def test_a_poll_of_a_deleted_job_raises(feed: JobFeed, store: JobStore, job: Job) -> None:
