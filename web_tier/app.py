@@ -8,7 +8,7 @@ from core.jobs.store import JobStore
 from services.s3 import Bucket
 from services.sqs import Queue
 from web_tier.api.classify import classic, classify, predictions
-from web_tier.api.operations import api_docs
+from web_tier.api.openapi import api_docs
 from web_tier.api.operators import audit_api, dead_letters_api, fleet_api
 from web_tier.api.presigned import direct
 from web_tier.api.probes import admission, health

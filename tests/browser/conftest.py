@@ -23,6 +23,7 @@ there is none the tests are skipped and say so; in CI they fail.
 
 import base64
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -69,6 +70,8 @@ RULES_OF_COLORS = ("color-contrast", "link-in-text-block")
 """Those of axe that the color scheme can change; the dark page differs from the light one in nothing else."""
 
 LOCAL_SCHEMES = frozenset({"data", "blob", "about"})
+
+JOB_PAGE = re.compile(r"/jobs/([0-9A-Z]{26})$")
 
 Options = dict[str, object]
 Files = Sequence[tuple[str, bytes]]
@@ -253,7 +256,7 @@ def faults_of() -> FaultsOf:
     Return a line for each violation of WCAG 2.2 A and AA and of axe's good practice, and for each look that is wider
     than the screen. axe is evaluated by the browser's debugger, so the page's Content-Security-Policy stays on.
     """
-    checker = Axe()
+    first, again = Axe(), Axe("0")  # the script is injected once a page
 
     def check(page: Page) -> list[str]:
         usual = page.viewport_size
@@ -263,6 +266,7 @@ def faults_of() -> FaultsOf:
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # or axe measures colours that change
             page.set_viewport_size(size or usual)
             rules = {"runOnly": {"type": "rule", "values": RULES_OF_COLORS}} if look == "dark" else {}
+            checker = first if look == "light" else again
             violations = checker.run(page, options={"resultTypes": ["violations"], **rules}).response["violations"]
             faults += [
                 f"{look}: {violation['id']}: {violation['help']}: {node['html']}"
@@ -296,3 +300,31 @@ def drop(page: Page, selector: str, files: Files) -> None:
     """Drop `files` on what `selector` names."""
     encoded = [[name, base64.b64encode(content).decode()] for name, content in files]
     page.locator(selector).evaluate(_DROP, encoded)
+
+
+def signs(count: int, seed: int) -> tuple[list[tuple[str, bytes]], dict[str, str]]:
+    """Return drawn signs as files, and their labels by filename."""
+    drawn = list(samples(count, seed))
+    return [(sample.filename, sample.data) for sample in drawn], {sample.filename: sample.label for sample in drawn}
+
+
+def classify(page: Page) -> None:
+    """Wait until every file is checked, then send the batch."""
+    expect(page.locator("#facts")).not_to_contain_text("being checked")
+    page.get_by_role("button", name="Classify").click()
+
+
+def arrived(page: Page) -> str:
+    """Wait for the job's page; return the job's id."""
+    page.wait_for_url(JOB_PAGE)
+    match = JOB_PAGE.search(page.url)
+    assert match is not None
+    return match[1]
+
+
+def try_it(page: Page, operation: str) -> str:
+    """Send the form of an opened operation; return what the page shows of the answer."""
+    output = page.locator(f"#{operation} output")
+    page.locator(f"#{operation}").get_by_role("button", name="Send").click()
+    expect(output).to_be_visible()
+    return output.inner_text()

@@ -9,9 +9,19 @@ from playwright.sync_api import Browser, Page, expect
 from core.ids import new_id
 from scripts.run.sign_in import OPERATOR
 from scripts.run.system import System
-from tests.browser.conftest import FaultsOf, Options, PageFaults, _watched_page, drop, person, signed_in
-from tests.browser.test_api_page import try_it
-from tests.browser.test_upload import arrived, classify, signs
+from tests.browser.conftest import (
+    FaultsOf,
+    Options,
+    PageFaults,
+    _watched_page,
+    arrived,
+    classify,
+    drop,
+    person,
+    signed_in,
+    signs,
+    try_it,
+)
 from tests.support.authenticator import App
 
 pytestmark = pytest.mark.processes

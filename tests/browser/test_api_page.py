@@ -6,20 +6,12 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from scripts.client import ApiClient
-from tests.browser.conftest import FaultsOf, PageFaults
+from tests.browser.conftest import FaultsOf, PageFaults, try_it
 from tests.support.pictures import picture
 
 pytestmark = pytest.mark.processes
 
 NO_SCRIPT = {"java_script_enabled": False}
-
-
-def try_it(page: Page, operation: str) -> str:
-    """Send the form of an opened operation; return what the page tells of the answer."""
-    output = page.locator(f"#{operation} output")
-    page.locator(f"#{operation}").get_by_role("button", name="Send").click()
-    expect(output).to_be_visible()
-    return output.inner_text()
 
 
 def test_a_job_is_made_filled_and_read_from_the_page(page: Page, api: ApiClient) -> None:

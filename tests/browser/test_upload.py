@@ -1,4 +1,4 @@
-"""The upload page: from a drop to the last result, and what is told of every file on the way."""
+"""The upload page: from a drop to the last result, the reason for each refused file, and the kept pictures."""
 
 import base64
 import io
@@ -8,6 +8,7 @@ import signal
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -19,16 +20,14 @@ from scripts.demo_model.signs import samples
 from scripts.run.system import System
 from services.s3 import Bucket
 from services.table import Table
-from tests.browser.conftest import FaultsOf, PageFaults, drop
+from tests.browser.conftest import JOB_PAGE, FaultsOf, Options, PageFaults, arrived, classify, drop, signs
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
 PHONE = {"viewport": {"width": 390, "height": 844}}
-JOB_PAGE = re.compile(r"/jobs/([0-9A-Z]{26})$")
+NO_SCRIPT: Options = {"java_script_enabled": False}
 SENDS_IMAGES = re.compile(r"/api/v1/jobs/[0-9A-Z]{26}/images$")
-
-Files = list[tuple[str, bytes]]
 
 _COPY = """
 async (content) => {
@@ -36,12 +35,6 @@ async (content) => {
     await navigator.clipboard.write([new ClipboardItem({ "image/png": new Blob([bytes], { type: "image/png" }) })]);
 }
 """
-
-
-def signs(count: int, seed: int) -> tuple[Files, dict[str, str]]:
-    """Return drawn signs as files, and their labels by filename."""
-    drawn = list(samples(count, seed))
-    return [(sample.filename, sample.data) for sample in drawn], {sample.filename: sample.label for sample in drawn}
 
 
 def photo(width: int, height: int, form: str = "JPEG", orientation: int = 1) -> bytes:
@@ -63,20 +56,6 @@ def drag_and_drop(page: Page, *paths: Path) -> None:
     where = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
     for kind in ("dragEnter", "dragOver", "drop"):
         session.send("Input.dispatchDragEvent", {"type": kind, **where, "data": data})
-
-
-def classify(page: Page) -> None:
-    """Wait until every file is checked, then send the batch."""
-    expect(page.locator("#facts")).not_to_contain_text("being checked")
-    page.get_by_role("button", name="Classify").click()
-
-
-def arrived(page: Page) -> str:
-    """Wait for the job's page; return the job's id."""
-    page.wait_for_url(JOB_PAGE)
-    match = JOB_PAGE.search(page.url)
-    assert match is not None
-    return match[1]
 
 
 def followed(page: Page) -> str:
@@ -130,22 +109,22 @@ def test_a_folder_is_taken_with_the_folders_in_it(page: Page, api: ApiClient, tm
 def test_folders_and_zips_that_are_dropped_are_taken_with_all_that_is_in_them(
     page: Page, api: ApiClient, tmp_path: Path
 ) -> None:
-    files, truth = signs(130, seed=19)  # a browser reads a folder in portions of a hundred
+    files, truth = signs(106, seed=19)  # a browser reads a folder in portions of a hundred
     (tmp_path / "holiday" / "inner").mkdir(parents=True)
-    for name, content in files[:125]:
+    for name, content in files[:101]:
         (tmp_path / "holiday" / name).write_bytes(content)
-    for name, content in files[125:127]:
+    for name, content in files[101:103]:
         (tmp_path / "holiday" / "inner" / name).write_bytes(content)
     with zipfile.ZipFile(tmp_path / "more.zip", "w") as packed:
-        for name, content in files[127:129]:
+        for name, content in files[103:105]:
             packed.writestr(name, content)
-    single = tmp_path / files[129][0]
-    single.write_bytes(files[129][1])
+    single = tmp_path / files[105][0]
+    single.write_bytes(files[105][1])
     page.goto("/")
     drag_and_drop(page, tmp_path / "holiday", tmp_path / "more.zip", single)
-    expect(page.locator("#count")).to_have_text("130 images")
+    expect(page.locator("#count")).to_have_text("106 images")
     classify(page)
-    assert {result["filename"] for result in finished(api, arrived(page), 130)} == set(truth)
+    assert {result["filename"] for result in finished(api, arrived(page), 106)} == set(truth)
 
 
 def test_an_image_is_pasted_from_the_clipboard(page: Page, api: ApiClient) -> None:
@@ -432,7 +411,7 @@ def test_thousands_of_files_are_listed_and_scrolled_through_with_few_in_the_page
 def test_an_upload_goes_on_by_itself_when_the_web_tier_was_killed_in_the_middle(
     own_page: Page, own_system: System
 ) -> None:
-    files, truth = signs(200, seed=18)
+    files, truth = signs(120, seed=18)  # three slices
     api = ApiClient(own_system.url)
     own_page.goto("/")
     drop(own_page, "#drop", files)
@@ -458,7 +437,131 @@ def test_an_upload_goes_on_by_itself_when_the_web_tier_was_killed_in_the_middle(
         route.continue_()
     own_page.wait_for_url(JOB_PAGE)
     job_id = arrived(own_page)
-    results = finished(api, job_id, 200)
+    results = finished(api, job_id, 120)
     assert sorted(str(result["filename"]) for result in results) == sorted(truth)
-    assert sum(result["label"] == truth[str(result["filename"])] for result in results) >= 198
+    assert sum(result["label"] == truth[str(result["filename"])] for result in results) >= 119
     api.close()
+
+
+_MODULE = "/static/job/local_pictures.js"
+_FIND = """
+async ([module, ids]) => {
+    const { localPicture } = await import(module);
+    return Promise.all(ids.map(localPicture));
+}
+"""
+_KEEP = """
+async ([module, count, ageDays]) => {
+    const { keepPictures } = await import(module);
+    const now = Date.now;
+    Date.now = () => now() - ageDays * 24 * 3600 * 1000;
+    const picture = { type: "image/jpeg", bytes: new ArrayBuffer(1) };
+    for (let from = 0; from < count; from += 2000) {
+        const numbers = Array.from({ length: Math.min(2000, count - from) }, (_, index) => from + index);
+        await keepPictures(`job-${ageDays}`, numbers.map((number) => ({ imageId: `${ageDays}-${number}`, picture })));
+    }
+    Date.now = now;
+}
+"""
+_COUNT = """
+() => new Promise((resolve) => {
+    indexedDB.open("fleetsight").onsuccess = ({ target }) => {
+        target.result.transaction("pictures").objectStore("pictures").count().onsuccess = ({ target: counted }) => {
+            target.result.close();
+            resolve(counted.result);
+        };
+    };
+})
+"""
+_DRAWN_SIZE = """
+async (address) => {
+    const image = new Image();
+    image.src = address;
+    await image.decode();
+    return [image.naturalWidth, image.naturalHeight];
+}
+"""
+
+
+def upload(page: Page, api: ApiClient, seed: int, *, keep: bool = False) -> tuple[str, list[str]]:
+    """Upload four large signs through the page; return their job and ids once the job's page is there."""
+    files = [(sample.filename, sample.data) for sample in samples(4, seed, sizes=(((640, 480), 1.0),))]
+    page.goto("/")
+    if keep:
+        page.get_by_label("Keep my images").check()
+    drop(page, "#drop", files)
+    classify(page)
+    job_id = arrived(page)
+    return job_id, [str(result["image_id"]) for result in finished(api, job_id, 4)]
+
+
+def found(page: Page, ids: list[str]) -> list[Any]:
+    """Return what the browser has for images: an address, or None."""
+    addresses: list[Any] = page.evaluate(_FIND, [_MODULE, ids])
+    return addresses
+
+
+def test_the_browser_keeps_a_small_picture_of_each_image_that_the_server_deletes(page: Page, api: ApiClient) -> None:
+    _, ids = upload(page, api, seed=31)
+    addresses = found(page, ids)
+    assert all(len(address) < 12_000 for address in addresses)
+    assert page.evaluate(_DRAWN_SIZE, addresses[0]) == [112, 84]
+
+
+def test_the_page_of_a_job_shows_them_where_the_server_has_none(page: Page, api: ApiClient) -> None:
+    upload(page, api, seed=36)
+    expect(page.locator('#list .tile.done img[src^="data:image/jpeg"]')).to_have_count(4)
+
+
+def test_of_images_that_the_server_keeps_the_browser_keeps_nothing(page: Page, api: ApiClient) -> None:
+    _, ids = upload(page, api, seed=32, keep=True)
+    assert found(page, ids) == [None] * 4
+
+
+def test_deleting_a_job_lets_go_of_its_pictures_and_of_no_others(page: Page, api: ApiClient) -> None:
+    _, others = upload(page, api, seed=33)
+    job_id, ids = upload(page, api, seed=34)
+    page.goto(f"/jobs/{job_id}/delete")
+    page.get_by_role("button", name="Delete the job").click()
+    page.wait_for_url("**/jobs")
+    assert found(page, ids) == [None] * 4
+    assert None not in found(page, others)
+
+
+def test_pictures_older_than_a_week_are_not_shown_and_go_with_the_next_upload(page: Page) -> None:
+    page.goto("/jobs")
+    page.evaluate(_KEEP, [_MODULE, 2, 8])
+    page.evaluate(_KEEP, [_MODULE, 2, 6])
+    assert found(page, ["8-0"]) == [None]
+    assert None not in found(page, ["6-0", "6-1"])
+    page.evaluate(_KEEP, [_MODULE, 1, 0])
+    assert page.evaluate(_COUNT) == 3
+
+
+def test_the_oldest_pictures_go_when_there_are_more_than_20000(page: Page) -> None:
+    page.goto("/jobs")
+    page.evaluate(_KEEP, [_MODULE, 100, 2])
+    page.evaluate(_KEEP, [_MODULE, 20_000, 1])
+    assert page.evaluate(_COUNT) == 20_000
+    assert found(page, ["2-0"]) == [None]
+
+
+BROKEN = {
+    "switched off": "Object.defineProperty(window, 'indexedDB', { get() { throw new Error('not allowed'); } })",
+    "full": "IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); }",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
+def test_where_the_browser_can_keep_nothing_the_upload_goes_on(page: Page, api: ApiClient, broken: str) -> None:
+    page.add_init_script(broken)
+    _, ids = upload(page, api, seed=35)
+    assert found(page, ids) == [None] * 4
+
+
+@pytest.mark.parametrize("page_options", [NO_SCRIPT], ids=["no script"])
+def test_a_job_is_deleted_without_javascript_too(page: Page, api: ApiClient) -> None:
+    job_id = api.create_job("to be deleted")
+    page.goto(f"/jobs/{job_id}/delete")
+    page.get_by_role("button", name="Delete the job").click()
+    expect(page).to_have_url("/jobs")

@@ -1,11 +1,16 @@
 """Requests to the API, and checks of its responses."""
 
+from collections.abc import Callable
 from io import BytesIO
 
+from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from core.jobs.models import Job
+
+AppMaker = Callable[..., Flask]
+"""Makes a web tier; is given the sections of the configuration that differ, and `bucket`, `queue` or `auth`."""
 
 File = tuple[str, bytes]
 """Name and content of an uploaded file."""

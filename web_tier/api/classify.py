@@ -27,10 +27,10 @@ from werkzeug.exceptions import (
 )
 
 from core.config import Classic
-from core.ids import ImageRef
 from core.jobs.models import ImageRecord
 from core.messages import Response
 from services.errors import NotFoundError
+from web_tier.api.openapi import BYTES, FILE, FORM, JSON, ApiResponse, operation
 from web_tier.api.parsing import ClassifyQuery, json_response, parse_query
 from web_tier.api.schemas import ROOT
 from web_tier.auth.identity import current_identity
@@ -45,7 +45,7 @@ from web_tier.results.query import ImageResult
 from web_tier.uploads.ingest import UNAVAILABLE, CachedImage, RejectedUpload
 from web_tier.uploads.memory_limiter import BusyError
 from web_tier.uploads.multipart import Upload
-from web_tier.uploads.request_body import Parts, json_image, only_file, raw_image, request_parts
+from web_tier.uploads.request_body import Base64Image, Parts, json_image, only_file, raw_image, request_parts
 
 BUSY_RETRY_SECONDS: Final = 5
 """Seconds after which a client should repeat a request that was rejected since too many others wait."""
@@ -76,16 +76,9 @@ def ingest_single(uploads: Iterable[Upload]) -> ImageRecord:
 def wait_for_result(record: ImageRecord, seconds: float) -> Response | None:
     """Return the result of an accepted image, or None if none exists within `seconds`.
 
-    Return None at once if too many requests of this user or of all users wait.
-
     Raises:
         UnprocessableEntity: if the image cannot be classified.
     """
-    with current_backend().bulkheads.waiting.place(current_identity().owner) as may_wait:
-        return _result_within(record, seconds if may_wait else 0)
-
-
-def _result_within(record: ImageRecord, seconds: float) -> Response | None:
     if isinstance(record, CachedImage):
         return record.response
     response = current_backend().watch.wait(record.ref, seconds) if seconds else None
@@ -118,7 +111,7 @@ def classify_single(uploads: Iterable[Upload], seconds: float) -> tuple[ImageRec
                 retry_after=BUSY_RETRY_SECONDS,
             )
         record = ingest_single(uploads)
-        response = _result_within(record, seconds)
+        response = wait_for_result(record, seconds)
     if response is None:
         raise GatewayTimeout(f"there is no result after {seconds:g} s; the image was accepted: send it again later")
     return record, str(response.label)
@@ -141,17 +134,30 @@ class SingleImageBody(ImageBody):
         return cls(**dict(body), job_id=record.ref.job_id, location=location)
 
 
-@classify.post("/classify")
-def classify_image() -> ResponseReturnValue:
-    """Classify one image and return its prediction.
+_ONE_FILE = {"type": "object", "properties": {"image": FILE}, "required": ["image"]}
 
-    The image is the one file of a form, the body itself (type `image/...` or `application/octet-stream`), or in JSON
-    (`Base64Image`). Returns 200 with `SingleImageBody`, or 202 with the same, `waiting`, and a `Location` to poll;
-    413, 415 or 422 if the image is rejected, and 422 if it cannot be classified.
+
+@classify.post("/classify")
+@operation(
+    ApiResponse(200, "The image and its label.", SingleImageBody),
+    ApiResponse(202, "The image was accepted and has no result yet: ask at `location`.", SingleImageBody),
+    name="classify",
+    tag="Single images",
+    query=ClassifyQuery,
+    body={FORM: _ONE_FILE, JSON: Base64Image, BYTES: FILE},
+    problems=(408, 415),
+)
+def classify_image() -> ResponseReturnValue:
+    """Classify one image.
+
+    The image comes as a form with one file, as base64 in JSON (with or without a data-URL prefix), or as the body
+    itself with its image type.
     """
     query = parse_query(ClassifyQuery)
     record = ingest_single(_uploads(query.name or ""))
-    response = wait_for_result(record, query.wait)
+    with current_backend().bulkheads.waiting.place(current_identity().owner) as may_wait:
+        # Answered at once if too many requests of this user or of all users wait.
+        response = wait_for_result(record, query.wait if may_wait else 0)
     body = SingleImageBody.of_single(record, response)
     return json_response(body, 200 if response else 202), {"Location": body.location}
 
@@ -208,11 +214,6 @@ def classify_form_or_poster() -> ResponseReturnValue:
     return HttpResponse(json.dumps(messages.get(label, label)), 200, mimetype="application/json")
 
 
-def is_classic_form(field: str | None) -> bool:
-    """Return whether a form sent to `/` with its first file in `field` uses the classic contract."""
-    return current_backend().config.classic.enabled and field in CLASSIC_FIELDS
-
-
 @classic.errorhandler(HTTPException)
 def classic_error(error: HTTPException) -> HttpResponse | HTTPException:
     """Return an error at these addresses as plain text, or as JSON if the client sent JSON."""
@@ -222,10 +223,16 @@ def classic_error(error: HTTPException) -> HttpResponse | HTTPException:
 
 def classic_answer(parts: Parts) -> HttpResponse | HTTPException:
     """Return the label of the one file of a form as plain text, or the error."""
+    settings, fields = current_backend().config.classic, list[str]()
+    if not settings.enabled:
+        return refuse_in_text(
+            NotFound("single images are not classified here: switched off by the configuration (classic.enabled)")
+        )
     try:
-        return HttpResponse(_classic_label(parts), 200, mimetype="text/plain")
+        record, label = classify_single(_record_fields(parts, fields), settings.wait_seconds)
     except HTTPException as error:
         return refuse_in_text(error)
+    return HttpResponse(classic_reply(settings, fields[0], record.filename, label), 200, mimetype="text/plain")
 
 
 def classic_reply(settings: Classic, field: str, filename: str, label: str) -> str:
@@ -233,15 +240,6 @@ def classic_reply(settings: Classic, field: str, filename: str, label: str) -> s
     plain = " ".join(label.replace(":", " ").split())
     named = settings.reply == "name_and_label" or (settings.reply == "by_field" and field == NAMED_FIELD)
     return f"{PurePosixPath(filename).stem}:{plain}" if named else plain
-
-
-def _classic_label(parts: Parts) -> str:
-    settings = current_backend().config.classic
-    if not settings.enabled:
-        raise NotFound("single images are not classified here: switched off by the configuration (classic.enabled)")
-    fields: list[str] = []
-    record, label = classify_single(_record_fields(parts, fields), settings.wait_seconds)
-    return classic_reply(settings, fields[0], record.filename, label)
 
 
 def _record_fields(parts: Parts, fields: list[str]) -> Iterator[Upload]:
@@ -281,7 +279,8 @@ def hand_in() -> HttpResponse:
     """
     backend = current_backend()
     record = ingest_single(json_image(backend.config.web, backend.reading))
-    return json_response(InferenceBody(uuid=ticket(record.ref)))
+    # The ids of job and image, so that no lookup is necessary.
+    return json_response(InferenceBody(uuid=f"{record.ref.job_id}-{record.ref.image_id}"))
 
 
 @predictions.get("/predictions/<uuid>")
@@ -291,25 +290,11 @@ def prediction(uuid: str) -> ResponseReturnValue:
 
     Returns 404 if the id is not known, and 422 if the image cannot be classified.
     """
+    job_id, _, image_id = uuid.partition("-")
     try:
-        _, item = user_jobs().image(image_of(uuid))
+        _, item = user_jobs().image(known_ref(job_id, image_id))
     except NotFoundError as error:
         raise NotFoundError(f"there is no prediction {uuid[:80]!r}") from error
     if item.response is not None:
         return json_response(PredictionBody(prediction=require_label(item.response).label))
     return json_response(PredictionBody(prediction=None), 202), {"Retry-After": str(POLL_SECONDS)}
-
-
-def ticket(ref: ImageRef) -> str:
-    """Return the public id of an image: the ids of job and image, so that no lookup is necessary."""
-    return f"{ref.job_id}-{ref.image_id}"
-
-
-def image_of(uuid: str) -> ImageRef:
-    """Return the image of a public id.
-
-    Raises:
-        NotFoundError: if the id is not valid.
-    """
-    job_id, _, image_id = uuid.partition("-")
-    return known_ref(job_id, image_id)

@@ -1,34 +1,56 @@
-"""Builder of the OpenAPI document (https://spec.openapis.org/oas/v3.1.1) from the models of requests and responses.
+"""The OpenAPI document of `/api/v1` (https://spec.openapis.org/oas/v3.1.1), and the routes that serve it.
 
-An `ApiOperation` has what the models do not have: address, texts, possible responses and problems.
+The decorator `operation` describes a route where the route is defined. Address and method come from the route, texts
+from its docstring, schemas from the models of requests and responses.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, Literal
+from inspect import getdoc
+from typing import Any, TypeVar
 
+from flask import Blueprint, Flask, current_app, jsonify, render_template
+from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from core.ids import ULID_PATTERN
+from web_tier.api.schemas import ROOT
+from web_tier.auth.permissions import RIGHTS, Right
+from web_tier.backend import current_backend
 from web_tier.drain_requests import INSTANCE_ID_PATTERN
 from web_tier.problems import CONTENT_TYPE as PROBLEM
 from web_tier.problems import Problem
 
+DESCRIPTION = """Images in, labels out.
+
+Create a job, add images to it in one or more requests, then follow its status and read its results. Every image that
+is accepted gets exactly one result. A single image is answered while you wait by `POST /api/v1/classify`. Images can
+also go straight to the bucket: ask for forms (`uploads`), send them, commit.
+
+Where people sign in, each request carries a token: `Authorization: Bearer TOKEN`.
+
+What goes wrong is told as problem JSON (RFC 9457): `type` is stable and for programs, `detail` says what to do, and
+`request_id` is in the log."""
+
+INFO = {"title": "Fleetsight", "description": DESCRIPTION, "version": "1.0.0"}
+
+TAGS = ("Single images", "Jobs", "Results", "System", "Dead letters", "Tokens")
+"""Groups of operations, in the order of the page."""
+
 JSON = "application/json"
-VERSION = "3.1.1"
+FORM = "multipart/form-data"
+BYTES = "application/octet-stream"
+EVENTS = "text/event-stream"
+FILE: Mapping[str, Any] = {"type": "string", "format": "binary"}
 
 Schema = dict[str, Any]
 Model = type[BaseModel]
-Mode = Literal["validation", "serialization"]
-_REFERENCE = "#/components/schemas/{model}"
-_COMMON_PROBLEMS = (500, 503)
-"""Problems of every operation."""
-
-_USER_PROBLEMS = (401, 403, 429)
-"""Further problems of every operation that is not public."""
+Schemas = Mapping[tuple[Any, JsonSchemaMode], Schema]
+View = TypeVar("View", bound=Callable[..., Any])
 
 SECURITY_SCHEMES: Mapping[str, Any] = {
     "bearer": {
@@ -38,8 +60,6 @@ SECURITY_SCHEMES: Mapping[str, Any] = {
         "(`fst_...`), which signed-in users make on the account page. `Bearer` may be left out.",
     }
 }
-_BY_TOKEN: tuple[Schema, ...] = ({"bearer": []}, {})
-"""A token, or nothing: sign-in is optional by configuration."""
 
 PROBLEMS: Mapping[int, str] = {
     400: "A parameter, a header or the form of the body is wrong; `detail` names it.",
@@ -60,160 +80,196 @@ PROBLEMS: Mapping[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """A response of an operation: a `model` as JSON, text of `media_type` without a model, or no body."""
+    """A response of an operation; its `content` is a model as JSON, text of a media type, or None without a body."""
 
     status: int
     description: str
-    model: Model | None = None
-    media_type: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RequestBody:
-    """A body that an operation accepts: a `model` or a `schema`, as `media_type`."""
-
-    media_type: str
-    model: Model | None = None
-    schema: Mapping[str, Any] | None = None
+    content: Model | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ApiOperation:
-    """One operation of the API.
-
-    Attributes:
-        name: operationId, unique.
-        path: path with `{name}` for each id.
-        parameters: models of parameters, and where these are.
-        bodies: accepted kinds of body; a request has one of them.
-        body_required: whether a request must have a body.
-        problems: statuses of further problems of this operation.
-        stream: whether the response lasts until one side closes it.
-        public: whether the operation needs no sign-in.
-    """
+    """What the document says of a route besides its address; `operation` has the meaning of the fields."""
 
     name: str
-    method: Literal["get", "post", "put", "delete"]
-    path: str
     summary: str
-    answers: tuple[ApiResponse, ...]
-    tag: str = "Jobs"
-    description: str = ""
-    parameters: tuple[tuple[Literal["query", "header"], Model], ...] = ()
-    bodies: tuple[RequestBody, ...] = ()
-    body_required: bool = True
-    problems: tuple[int, ...] = ()
-    stream: bool = False
-    public: bool = False
+    description: str
+    responses: tuple[ApiResponse, ...]
+    tag: str
+    parameters: Mapping[str, Model]
+    bodies: Mapping[str, Model | Mapping[str, Any]]
+    problems: frozenset[int]
 
 
-def document(operations: Sequence[ApiOperation], *, title: str, description: str, version: str) -> Schema:
-    """Return the OpenAPI document of `operations`."""
+@dataclass(frozen=True, slots=True)
+class ApiRoute:
+    """An operation at its address; `public` is whether it needs no sign-in."""
+
+    path: str
+    method: str
+    public: bool
+    operation: ApiOperation
+
+
+_OPERATIONS: dict[Callable[..., Any], ApiOperation] = {}
+
+
+def operation(
+    *responses: ApiResponse,
+    tag: str = "Jobs",
+    name: str = "",
+    query: Model | None = None,
+    header: Model | None = None,
+    body: Model | Mapping[str, Model | Mapping[str, Any]] | None = None,
+    problems: Iterable[int] = (),
+) -> Callable[[View], View]:
+    """Describe a route in the OpenAPI document; its docstring becomes summary and description.
+
+    Args:
+        responses: possible responses besides problems.
+        tag: one of the `TAGS`.
+        name: operationId, unique; by default the name of the function.
+        query: model of the parameters in the query.
+        header: model of the parameters in headers.
+        body: model of the JSON body, or models and schemas by media type; a request has one of them.
+        problems: statuses of problems that do not follow from parameters and body.
+    """
+    bodies = body if isinstance(body, Mapping) else {} if body is None else {JSON: body}
+    parameters = {place: model for place, model in (("query", query), ("header", header)) if model is not None}
+    statuses = {*problems, *([400] if query else []), *([413, 422] if bodies else [])}
+
+    def describe(view: View) -> View:
+        summary, _, description = (getdoc(view) or "").partition("\n\n")
+        _OPERATIONS[view] = ApiOperation(
+            name=name or view.__name__,
+            summary=summary.removesuffix("."),
+            description=" ".join(description.split()),
+            responses=responses,
+            tag=tag,
+            parameters=parameters,
+            bodies=bodies,
+            problems=frozenset(statuses),
+        )
+        return view
+
+    return describe
+
+
+def api_routes(app: Flask) -> list[ApiRoute]:
+    """Return the routes of `app` that have a description, in the order of their tags."""
+    routes = []
+    for rule in app.url_map.iter_rules():
+        described = _OPERATIONS.get(app.view_functions[rule.endpoint])
+        if described is not None and rule.rule.startswith(ROOT) and not rule.rule.endswith("/"):
+            [method] = (rule.methods or set()) - {"HEAD", "OPTIONS"}
+            path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
+            routes.append(ApiRoute(path, method.lower(), RIGHTS[rule.endpoint] is Right.PUBLIC, described))
+    return sorted(routes, key=lambda route: TAGS.index(route.operation.tag))
+
+
+@lru_cache(maxsize=1)
+def api_document(app: Flask) -> Schema:
+    """Return the OpenAPI document of `app`; callers must not change it."""
+    routes = api_routes(app)
+    # Schemas of requests are as they are validated, those of responses as they are serialised.
+    models: dict[tuple[Model, JsonSchemaMode], None] = {(Problem, "serialization"): None}
+    for route in routes:
+        accepted = [body for body in route.operation.bodies.values() if isinstance(body, type)]
+        returned = [each.content for each in route.operation.responses if isinstance(each.content, type)]
+        models |= {(model, "validation"): None for model in accepted}
+        models |= {(model, "serialization"): None for model in returned}
+    schemas, definitions = models_json_schema(list(models), ref_template="#/components/schemas/{model}")
     paths: Schema = {}
-    schemas = _Schemas(operations)
-    for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, schemas)
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method] = _operation(route, schemas)
     return {
-        "openapi": VERSION,
-        "info": {"title": title, "description": description, "version": version},
+        "openapi": "3.1.1",
+        "info": INFO,
         "paths": paths,
-        "components": {"schemas": schemas.components, "securitySchemes": dict(SECURITY_SCHEMES)},
+        "components": {"schemas": definitions["$defs"], "securitySchemes": SECURITY_SCHEMES},
     }
 
 
-class _Schemas:
-    """The schemas of all models: of requests as they are validated, of responses as they are serialised."""
-
-    def __init__(self, operations: Iterable[ApiOperation]) -> None:
-        accepted: list[Model] = [body.model for each in operations for body in each.bodies if body.model]
-        returned: list[Model] = [answer.model for each in operations for answer in each.answers if answer.model]
-        returned.append(Problem)
-        modes: dict[tuple[Model, Mode], None] = {(model, "validation"): None for model in accepted}
-        modes |= {(model, "serialization"): None for model in returned}
-        self._references, definitions = models_json_schema(list(modes), ref_template=_REFERENCE)
-        self.components: Schema = definitions["$defs"]
-
-    def of_request(self, model: Model) -> Schema:
-        return self._references[model, "validation"]
-
-    def of_response(self, model: Model) -> Schema:
-        return self._references[model, "serialization"]
-
-
-def _operation(operation: ApiOperation, schemas: _Schemas) -> Schema:
+def _operation(route: ApiRoute, schemas: Schemas) -> Schema:
+    operation = route.operation
     described: Schema = {
         "operationId": operation.name,
         "summary": operation.summary,
         "description": operation.description,
         "tags": [operation.tag],
-        "parameters": _parameters(operation),
-        "responses": _responses(operation, schemas),
-        "security": [] if operation.public else list(_BY_TOKEN),
+        "parameters": list(_parameters(route)),
+        "responses": _responses(route, schemas),
+        "security": [] if route.public else [{"bearer": []}, {}],  # sign-in is optional by configuration
     }
     if operation.bodies:
-        content = {
-            body.media_type: {"schema": schemas.of_request(body.model) if body.model else dict(body.schema or {})}
-            for body in operation.bodies
-        }
-        described["requestBody"] = {"required": operation.body_required, "content": content}
-    if operation.stream:
+        content, required = dict[str, Any](), False
+        for media_type, body in operation.bodies.items():
+            if isinstance(body, Mapping):
+                content[media_type], required = {"schema": body}, True
+            else:
+                content[media_type] = {"schema": schemas[body, "validation"]}
+                required |= any(field.is_required() for field in body.model_fields.values())
+        described["requestBody"] = {"required": required, "content": content}
+    if any(response.content == EVENTS for response in operation.responses):
         described["x-stream"] = True
     return described
 
 
-def _parameters(operation: ApiOperation) -> list[Schema]:
-    parameters: list[Schema] = []
-    for name in re.findall(r"{(\w+)}", operation.path):
+def _parameters(route: ApiRoute) -> Iterator[Schema]:
+    for name in re.findall(r"{(\w+)}", route.path):
         pattern = INSTANCE_ID_PATTERN if name == "instance_id" else ULID_PATTERN
-        schema = {"type": "string", "pattern": pattern}
-        parameters.append({"name": name, "in": "path", "required": True, "schema": schema})
-    for place, model in operation.parameters:
-        for name, schema in _optional_fields(model):
-            described = {"name": name, "in": place, "description": schema.pop("description", "")}
-            parameters.append({**described, "required": False, "schema": schema})
-    return parameters
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": pattern}}
+    for place, model in route.operation.parameters.items():
+        # No parameter is required, and an absent one is null.
+        for name, schema in model.model_json_schema()["properties"].items():
+            [shown] = [kind for kind in schema.pop("anyOf", [{}]) if kind.get("type") != "null"]
+            if schema.get("default", ...) is None:
+                del schema["default"]
+            schema.pop("title", None)
+            description = schema.pop("description", "")
+            yield {"name": name, "in": place, "description": description, "required": False, "schema": shown | schema}
 
 
-def _optional_fields(model: Model) -> Iterable[tuple[str, Schema]]:
-    """Yield the fields of a model of parameters: none is required, and an absent one is null."""
-    for name, schema in model.model_json_schema()["properties"].items():
-        [shown] = [kind for kind in schema.pop("anyOf", [{}]) if kind.get("type") != "null"]
-        if schema.get("default", ...) is None:
-            del schema["default"]
-        schema.pop("title", None)
-        yield name, {**shown, **schema}
-
-
-def _responses(operation: ApiOperation, schemas: _Schemas) -> Schema:
+def _responses(route: ApiRoute, schemas: Schemas) -> Schema:
     responses: Schema = {}
-    for answer in operation.answers:
-        responses[str(answer.status)] = _response(answer.description, answer.status, _content(answer, schemas))
-    for status in sorted({*operation.problems, *_COMMON_PROBLEMS, *(() if operation.public else _USER_PROBLEMS)}):
-        content = {PROBLEM: {"schema": schemas.of_response(Problem)}}
-        response = responses.setdefault(str(status), _response(PROBLEMS[status], status, {}))
-        response["content"] = response.get("content", {}) | content
+    for response in route.operation.responses:
+        described = responses[str(response.status)] = _response(response.description, response.status)
+        if isinstance(response.content, str):
+            described["content"] = {response.content: {"schema": {"type": "string"}}}
+        elif response.content is not None:
+            described["content"] = {JSON: {"schema": schemas[response.content, "serialization"]}}
+    problems = {500, 503, *route.operation.problems}
+    problems |= set() if route.public else {401, 403, 429}
+    problems |= {404} if "{" in route.path else set()
+    for status in sorted(problems):
+        described = responses.setdefault(str(status), _response(PROBLEMS[status], status))
+        described.setdefault("content", {})[PROBLEM] = {"schema": schemas[Problem, "serialization"]}
     return responses
 
 
-def _response(description: str, status: int, content: Schema) -> Schema:
-    response: Schema = {
-        "description": description,
-        "headers": {"X-Request-Id": _header("Names the request in the log.")},
-    }
+def _response(description: str, status: int) -> Schema:
+    headers = {"X-Request-Id": "Names the request in the log."}
     if status == HTTPStatus.CREATED:
-        response["headers"]["Location"] = _header("The path of what was created.")
+        headers["Location"] = "The path of what was created."
     if status == HTTPStatus.UNAUTHORIZED:
-        response["headers"]["WWW-Authenticate"] = _header("How a token is sent (RFC 6750).")
+        headers["WWW-Authenticate"] = "How a token is sent (RFC 6750)."
     if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
-        response["headers"]["Retry-After"] = _header("Seconds until it is worth another try.")
-    return response | ({"content": content} if content else {})
+        headers["Retry-After"] = "Seconds until it is worth another try."
+    described = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
+    return {"description": description, "headers": described}
 
 
-def _header(description: str) -> Schema:
-    return {"description": description, "schema": {"type": "string"}}
+api_docs = Blueprint("api_docs", __name__)
 
 
-def _content(answer: ApiResponse, schemas: _Schemas) -> Schema:
-    if answer.model is not None:
-        return {answer.media_type or JSON: {"schema": schemas.of_response(answer.model)}}
-    return {answer.media_type: {"schema": {"type": "string"}}} if answer.media_type else {}
+@api_docs.get(f"{ROOT}/openapi.json")
+def openapi() -> ResponseReturnValue:
+    """Return the OpenAPI document."""
+    return jsonify(api_document(current_app._get_current_object()))  # type: ignore[attr-defined]
+
+
+@api_docs.get("/api")
+def page() -> str:
+    """Show every operation with a form that calls it."""
+    api = api_document(current_app._get_current_object())  # type: ignore[attr-defined]
+    return render_template("api.html", api=api, fleet=current_backend().fleet.snapshot())

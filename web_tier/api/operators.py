@@ -7,11 +7,13 @@ from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.audit import AuditEvent, AuditPage
+from core.audit import AuditPage
 from core.config import Prices
 from core.cost import ThousandCost
 from core.fleet.models import (
     MAX_REASON_CHARACTERS,
+    Decisions,
+    FleetInstances,
     FleetSnapshot,
     HistoryPoint,
     LimitsOverride,
@@ -21,6 +23,7 @@ from core.fleet.models import (
 )
 from core.jobs.dead_letters import DeadLetterImage, DeadLetterPage
 from core.messages import Failure
+from web_tier.api.openapi import ApiResponse, operation
 from web_tier.api.parsing import (
     AuditQuery,
     DeadLettersQuery,
@@ -41,11 +44,7 @@ from web_tier.uploads.retry import Redriven, RedriveOutcome, redrive, redrive_al
 SPAN_LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 
 fleet_api = Blueprint("fleet_api", __name__)
-
-
 dead_letters_api = Blueprint("dead_letters_api", __name__)
-
-
 audit_api = Blueprint("audit_api", __name__)
 
 
@@ -121,20 +120,32 @@ class FleetDrainBody(ApiBody):
 
 
 @fleet_api.get("/fleet/instances")
+@operation(
+    ApiResponse(200, "Up to 100 instances with what their workers say of themselves.", FleetInstances),
+    name="fleet_instances",
+    tag="System",
+)
 def instances() -> Response:
-    """List the instances, newest first."""
+    """List the fleet's instances, newest first."""
     return json_response(current_backend().fleet.instances())
 
 
 @fleet_api.get("/fleet/decisions")
+@operation(ApiResponse(200, "Up to 20 decisions, newest first.", Decisions), name="fleet_decisions", tag="System")
 def decisions() -> Response:
-    """Return the last decisions, newest first."""
+    """Tell the autoscaler's last decisions in words."""
     return json_response(current_backend().fleet.decisions())
 
 
 @fleet_api.get("/fleet/history")
+@operation(
+    ApiResponse(200, "Points, oldest first; there is none while nothing changes.", FleetHistoryBody),
+    name="fleet_history",
+    tag="System",
+    query=HistoryQuery,
+)
 def history() -> Response:
-    """Return the number of workers and of queued images over a span."""
+    """Tell how many workers and images in the queue there were."""
     span = parse_query(HistoryQuery).span
     start = datetime.now(UTC) - SPAN_LENGTHS[span]
     points = points_since(current_backend().fleet.blocks(span), start)
@@ -142,8 +153,13 @@ def history() -> Response:
 
 
 @fleet_api.post("/fleet/pause")
+@operation(ApiResponse(200, "It is paused.", FleetPauseBody), name="pause_fleet", tag="System", body=PauseFleet)
 def pause() -> Response:
-    """Pause the fleet; a second pause keeps the start of the first."""
+    """Pause the fleet.
+
+    While it is paused no worker is launched or started; those that run finish and end themselves. Images are still
+    accepted, and wait. A fleet that is paused already stays so.
+    """
     wanted = parse_body(PauseFleet, '{"reason": "..."}')
     pause = current_backend().fleet.pause(datetime.now(UTC), clean_reason(wanted.reason))
     audit_details(reason=pause.reason)
@@ -151,15 +167,27 @@ def pause() -> Response:
 
 
 @fleet_api.post("/fleet/resume")
+@operation(ApiResponse(200, "It is not paused.", FleetPauseBody), name="resume_fleet", tag="System")
 def resume() -> Response:
-    """Resume the fleet, if it is paused."""
+    """Resume the fleet."""
     current_backend().fleet.resume()
     return json_response(FleetPauseBody(paused=False))
 
 
 @fleet_api.put("/fleet/limits")
+@operation(
+    ApiResponse(200, "They hold within seconds.", FleetLimitsBody),
+    name="set_fleet_limits",
+    tag="System",
+    body=SetLimits,
+)
 def set_limits() -> Response:
-    """Set limits that override those of config.yaml until they are reset."""
+    """Set the fleet's limits.
+
+    They hold in place of `min_workers` and `max_workers` of config.yaml until they are taken back, also when that
+    file changes. `min_workers` is at most `max_workers`. Workers above a lowered maximum finish what they have and
+    end themselves.
+    """
     wanted = parse_body(SetLimits, '{"min_workers": 0, "max_workers": 5}', may_be_empty=False)
     override = LimitsOverride(
         min_workers=wanted.min_workers,
@@ -173,15 +201,23 @@ def set_limits() -> Response:
 
 
 @fleet_api.delete("/fleet/limits")
+@operation(ApiResponse(204, "Those of config.yaml hold."), name="reset_fleet_limits", tag="System")
 def reset_limits() -> Response:
-    """Reset the limits to those of config.yaml."""
+    """Take the fleet's limits back."""
     current_backend().fleet.reset_limits()
     return Response(status=204)
 
 
 @fleet_api.post("/fleet/instances/<instance_id>/drain")
+@operation(
+    ApiResponse(202, "Its worker is asked within seconds.", FleetDrainBody), name="drain_instance", tag="System"
+)
 def drain(instance_id: str) -> Response:
-    """Drain an instance: its worker finishes its images and ends."""
+    """Drain an instance.
+
+    The worker takes no more images, finishes what it has, and ends itself with its machine. While it is still needed,
+    another is launched in its place.
+    """
     asked_at = datetime.now(UTC)
     request_drain(current_backend().fleet, instance_id, asked_at)
     return json_response(FleetDrainBody(instance_id=instance_id, asked_at=asked_at), 202)
@@ -270,21 +306,38 @@ class RedriveAllBody(ApiBody):
 
 
 @dead_letters_api.get("/dead-letters")
+@operation(
+    ApiResponse(200, "A page of dead letters, of all jobs.", DeadLettersBody),
+    name="list_dead_letters",
+    tag="Dead letters",
+    query=DeadLettersQuery,
+)
 def list_letters() -> Response:
-    """List the dead letters of all jobs."""
+    """List dead letters, newest jobs first.
+
+    A dead letter is an image that the system gave up, because workers received it `queues.max_receive_count` times
+    without an answer. It stays until it is retried or discarded, or its job is deleted. For operators, who see the
+    file and job names of all users here.
+    """
     query = parse_query(DeadLettersQuery)
     return json_response(DeadLettersBody.of(current_backend().dead_letters.page(query.before, limit=query.limit)))
 
 
 @dead_letters_api.get("/dead-letters/<job_id>/<image_id>")
+@operation(ApiResponse(200, "The dead letter.", DeadLetterBody), name="show_dead_letter", tag="Dead letters")
 def show_letter(job_id: str, image_id: str) -> Response:
-    """Return one dead letter."""
+    """Show a dead letter."""
     return json_response(DeadLetterBody.of(current_backend().dead_letters.get(known_ref(job_id, image_id))))
 
 
 @dead_letters_api.post("/dead-letters/<job_id>/<image_id>/redrive")
+@operation(ApiResponse(200, "What became of it.", RedriveBody), name="redrive_dead_letter", tag="Dead letters")
 def redrive_letter(job_id: str, image_id: str) -> Response:
-    """Request the image of a dead letter again."""
+    """Redrive a dead letter.
+
+    The image is requested again, once, however often this is called, and costs its owner nothing. Its failed result
+    stays until there is a newer one.
+    """
     backend = current_backend()
     outcome = redrive(backend.intake, backend.dead_letters, known_ref(job_id, image_id))
     audit_details(outcome=outcome)
@@ -292,8 +345,14 @@ def redrive_letter(job_id: str, image_id: str) -> Response:
 
 
 @dead_letters_api.post("/dead-letters/redrive")
+@operation(
+    ApiResponse(200, "What became of up to 1,000 dead letters.", RedriveAllBody),
+    name="redrive_dead_letters",
+    tag="Dead letters",
+    query=RedriveQuery,
+)
 def redrive_letters() -> Response:
-    """Request the images of up to 1,000 dead letters again."""
+    """Redrive dead letters, newest jobs first."""
     backend = current_backend()
     redriven = redrive_all(backend.intake, backend.dead_letters, parse_query(RedriveQuery).before)
     audit_details(sent=redriven.sent)
@@ -301,8 +360,16 @@ def redrive_letters() -> Response:
 
 
 @dead_letters_api.delete("/dead-letters/<job_id>/<image_id>")
+@operation(
+    ApiResponse(204, "There is no dead letter of the image any more, or the image is being retried."),
+    name="discard_dead_letter",
+    tag="Dead letters",
+)
 def discard_letter(job_id: str, image_id: str) -> ResponseReturnValue:
-    """Discard a dead letter, if there is one."""
+    """Discard a dead letter.
+
+    The image keeps its failed result, and its owner can still retry it.
+    """
     current_backend().dead_letters.discard(known_ref(job_id, image_id))
     return "", 204
 
@@ -310,7 +377,7 @@ def discard_letter(job_id: str, image_id: str) -> ResponseReturnValue:
 class AuditEventBody(BaseModel):
     """Something that a user did."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True)
 
     event_id: str
     at: datetime
@@ -319,19 +386,6 @@ class AuditEventBody(BaseModel):
     address: str
     request_id: str
     details: dict[str, str]
-
-    @classmethod
-    def of(cls, event: AuditEvent) -> Self:
-        """Return the body of an event."""
-        return cls(
-            event_id=event.event_id,
-            at=event.at,
-            action=event.action,
-            user=event.user,
-            address=event.address,
-            request_id=event.request_id,
-            details=dict(event.details),
-        )
 
 
 class AuditEventsBody(BaseModel):
@@ -345,12 +399,23 @@ class AuditEventsBody(BaseModel):
     @classmethod
     def of(cls, page: AuditPage) -> Self:
         """Return the body of a page."""
-        return cls(events=tuple(map(AuditEventBody.of, page.events)), next=page.next_before)
+        return cls(events=tuple(map(AuditEventBody.model_validate, page.events)), next=page.next_before)
 
 
 @audit_api.get("/audit")
+@operation(
+    ApiResponse(200, "A page of events.", AuditEventsBody),
+    name="audit_events",
+    tag="System",
+    query=AuditQuery,
+    problems=(404,),
+)
 def events() -> Response:
-    """Return events of the audit trail, newest first."""
+    """List what users did, newest first.
+
+    For operators, where people sign in. Events are sign-ins, sign-outs, failed sign-ins, password resets, tokens,
+    deletions, dead letters, and orders to the fleet. They are kept for 90 days.
+    """
     query = parse_query(AuditQuery)
     found = current_trail().find(
         user=query.user, since=query.since, until=query.until, before=query.before, limit=query.limit

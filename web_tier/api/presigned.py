@@ -8,7 +8,8 @@ from pydantic import Field
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from core.idempotency import MAX_FILES
-from web_tier.api.parsing import idempotency_key, json_response, parse_body
+from web_tier.api.openapi import ApiResponse, operation
+from web_tier.api.parsing import KeyHeader, idempotency_key, json_response, parse_body
 from web_tier.api.schemas import ROOT, ApiBody, RejectedImage, UploadOutcome
 from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
@@ -98,11 +99,31 @@ class UploadOffer(ApiBody):
 
 
 @direct.post("/jobs/<job_id>/uploads")
+@operation(
+    ApiResponse(200, "A form for each file that may be uploaded; at least one may.", UploadOffer),
+    ApiResponse(422, "No file may be uploaded: each says why, or the request is wrong.", UploadOutcome),
+    header=KeyHeader,
+    body=DirectFiles,
+    problems=(400, 408),
+)
 def offer_uploads(job_id: str) -> Response:
-    """Return a form for each file; each file has its own outcome."""
+    """Ask for forms to upload images straight to the bucket.
+
+    Send each form to its `url` as multipart/form-data, all `fields` as they are and the image as the last field,
+    `file`; then commit. A form puts one image, of the type and up to the size that was declared, and ends at
+    `expires_at`. Its image counts towards the day's images, sent or not. With an `Idempotency-Key` the same request
+    is offered the same images again, in new forms. With other files the same key gets 422 (`idempotency-key-reused`).
+    """
     key = idempotency_key()
     job = user_jobs().job(known_id("job", job_id))
-    files = [FileSpec(file.name, file.bytes, file.content_type) for file in _parse_files().files]
+    request.max_content_length = MAX_BODY_BYTES
+    try:
+        wanted = parse_body(DirectFiles, _EXAMPLE, may_be_empty=False)
+    except RequestEntityTooLarge as error:
+        raise RequestEntityTooLarge(
+            f"the request is larger than {MAX_BODY_BYTES / 2**20:g} MB: send fewer files in each"
+        ) from error
+    files = [FileSpec(file.name, file.bytes, file.content_type) for file in wanted.files]
     offer, rejected = current_backend().direct.offer(job, files, key, current_quota_scope())
     outcome = UploadOutcome.of_numbered(job_id, rejected.items())
     if offer is None:
@@ -111,19 +132,19 @@ def offer_uploads(job_id: str) -> Response:
 
 
 @direct.post("/jobs/<job_id>/uploads/<upload_id>/commit")
+@operation(
+    ApiResponse(200, "What became of each file; at least one was accepted.", UploadOutcome),
+    ApiResponse(422, "No file was accepted: each says why.", UploadOutcome),
+    ApiResponse(503, "No file was accepted, and the fault is ours: commit again.", UploadOutcome),
+    problems=(422,),
+)
 def commit_upload(job_id: str, upload_id: str) -> Response:
-    """Accept the images of an upload that have arrived; each file has its own outcome."""
+    """Add the images that have arrived of an upload to its job.
+
+    May be repeated at any time, as when some images were missing: each becomes one image of the job, and stays
+    accepted. What has arrived and is no image fails later, as a result.
+    """
     job = user_jobs().job(known_id("job", job_id))
     outcomes = current_backend().direct.commit(job, known_id("upload", upload_id))
     body = UploadOutcome.of_numbered(job_id, outcomes.items())
     return json_response(body, upload_status(list(outcomes.values())))
-
-
-def _parse_files() -> DirectFiles:
-    request.max_content_length = MAX_BODY_BYTES
-    try:
-        return parse_body(DirectFiles, _EXAMPLE, may_be_empty=False)
-    except RequestEntityTooLarge as error:
-        raise RequestEntityTooLarge(
-            f"the request is larger than {MAX_BODY_BYTES / 2**20:g} MB: send fewer files in each"
-        ) from error

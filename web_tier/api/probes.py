@@ -6,6 +6,7 @@ from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Forbidden, Unauthorized
 
+from web_tier.api.openapi import ApiResponse, operation
 from web_tier.api.parsing import json_response
 from web_tier.api.schemas import ApiBody
 from web_tier.auth.context import current_auth
@@ -31,17 +32,20 @@ class Ready(ApiBody):
 
 
 @health.get("/healthz")
+@operation(ApiResponse(200, "It does.", Alive), tag="System")
 def alive() -> Response:
-    """Return 200: the process is alive."""
+    """Tell whether the process lives."""
     return json_response(Alive())
 
 
 @health.get("/readyz")
+@operation(
+    ApiResponse(200, "Bucket, table and queue answer.", Ready),
+    ApiResponse(503, "`missing` names what does not answer.", Ready),
+    tag="System",
+)
 def ready() -> Response:
-    """Return 200 if bucket, table and queue respond, else 503 with those that do not.
-
-    With sign-in the reason is hidden: the kind of an error describes internals.
-    """
+    """Tell whether uploads can be taken."""
     faults, shows_reason = current_backend().faults(), not current_auth().signs_in
     missing = {name: reason if shows_reason else "does not answer" for name, reason in faults.items()}
     return json_response(Ready(ready=not faults, missing=missing), 503 if faults else 200)

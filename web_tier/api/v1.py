@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from hashlib import sha256
-from typing import Any, Self
+from typing import Self
 
 from flask import Blueprint, Response, stream_with_context
 from flask.typing import ResponseReturnValue
@@ -16,10 +16,12 @@ from core.idempotency import Claim
 from core.ids import new_id
 from core.jobs.models import Job
 from services.errors import NotFoundError
+from web_tier.api.openapi import FILE, FORM, ApiResponse, operation
 from web_tier.api.operators import FleetStatusBody
 from web_tier.api.parsing import (
     FilterQuery,
     JobsQuery,
+    KeyHeader,
     ResultsQuery,
     RetryQuery,
     idempotency_key,
@@ -29,6 +31,7 @@ from web_tier.api.parsing import (
 )
 from web_tier.api.schemas import (
     ROOT,
+    AllResultsBody,
     ApiBody,
     CreateJob,
     ImageRetryOutcome,
@@ -72,23 +75,10 @@ CREATE_EXAMPLE = '{"name": "nightly", "scopes": ["classify", "read"], "days": 90
 
 @api.get("/")
 @api.get("")
+@operation(ApiResponse(200, "Paths on this server.", Index), tag="System", problems=(401, 429))
 def index() -> Response:
-    """Return the paths of the API."""
+    """Say where to begin."""
     return json_response(Index())
-
-
-def create_job(jobs: UserJobs, wanted: CreateJob, config: Config, quota: QuotaScope) -> Job:
-    """Return a new job among the user's `jobs`.
-
-    Raises:
-        TooManyOpenJobsError: as `check_open_jobs_limit`.
-        QuotaExceededError: if the day's quota of jobs is used up.
-    """
-    job = Job(new_id(), clean_job_name(wanted.name), datetime.now(UTC), wanted.keep, jobs.owner)
-    check_open_jobs_limit(jobs, config)
-    quota.charge_job()
-    jobs.create(job)
-    return job
 
 
 def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config, quota: QuotaScope) -> Job:
@@ -97,7 +87,8 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
     Raises:
         IdempotencyKeyReusedError: if the first request was different.
         NotFoundError: if its job was deleted.
-        TooManyOpenJobsError, QuotaExceededError: as `create_job`, if there is no such job yet.
+        TooManyOpenJobsError: as `check_open_jobs_limit`, if there is no such job yet.
+        QuotaExceededError: if there is no such job yet, and the day's quota of jobs is used up.
     """
     claims, request = jobs.claims, sha256(wanted.model_dump_json().encode()).hexdigest()
     claim = claims.find(key, datetime.now(UTC))
@@ -139,12 +130,27 @@ def check_open_jobs_limit(jobs: UserJobs, config: Config) -> None:
 
 
 @api.post("/jobs")
+@operation(
+    ApiResponse(201, "The job, with links that lead on.", JobBody),
+    name="create_job",
+    header=KeyHeader,
+    body=CreateJob,
+    problems=(400, 404),
+)
 def new_job() -> ResponseReturnValue:
-    """Create a job."""
+    """Create a job.
+
+    With an `Idempotency-Key` the same request makes the same job for 24 hours, however often it is sent; another
+    request with that key is refused. At most `web.max_open_jobs` jobs may be open at once, and `limits.open_jobs` of
+    one user.
+    """
     wanted, key = parse_body(CreateJob, '{"name": "..."}'), idempotency_key()
     jobs, config, quota = user_jobs(), current_backend().config, current_quota_scope()
     if key is None:
-        job = create_job(jobs, wanted, config, quota)
+        job = Job(new_id(), clean_job_name(wanted.name), datetime.now(UTC), wanted.keep, jobs.owner)
+        check_open_jobs_limit(jobs, config)
+        quota.charge_job()
+        jobs.create(job)
     else:
         job = create_job_once(jobs, wanted, key, config, quota)
     body = JobBody.of(job)
@@ -152,6 +158,7 @@ def new_job() -> ResponseReturnValue:
 
 
 @api.get("/jobs")
+@operation(ApiResponse(200, "A page of jobs.", JobsPage), query=JobsQuery)
 def list_jobs() -> Response:
     """List jobs, newest first."""
     query = parse_query(JobsQuery)
@@ -160,8 +167,9 @@ def list_jobs() -> Response:
 
 
 @api.get("/jobs/<job_id>")
+@operation(ApiResponse(200, "The job and its counts.", JobStatusBody))
 def job_status(job_id: str) -> Response:
-    """Return the status of a job."""
+    """Tell where a job stands."""
     backend, jobs = current_backend(), user_jobs()
     status = jobs.status(known_id("job", job_id))
     model = backend.models.find(jobs, status)
@@ -170,15 +178,37 @@ def job_status(job_id: str) -> Response:
 
 
 @api.delete("/jobs/<job_id>")
+@operation(ApiResponse(204, "The job does not exist any more; its images and results are removed soon after."))
 def delete_job(job_id: str) -> ResponseReturnValue:
-    """Delete a job; its images and results are removed soon after."""
+    """Delete a job."""
     user_jobs().delete(known_id("job", job_id))
     return "", 204
 
 
+_FILES = {
+    "type": "object",
+    "properties": {"images": {"type": "array", "items": FILE, "minItems": 1}},
+    "required": ["images"],
+    "description": "Files in any fields, up to `web.max_files_per_request` (1,000) of `web.max_image_bytes` (10 MB).",
+}
+
+
 @api.post("/jobs/<job_id>/images")
+@operation(
+    ApiResponse(200, "What became of each file; at least one was accepted.", UploadOutcome),
+    ApiResponse(422, "No file was accepted: each says why, or there was none.", UploadOutcome),
+    ApiResponse(503, "No file was accepted, and the fault is ours: send them again.", UploadOutcome),
+    header=KeyHeader,
+    body={FORM: _FILES},
+    problems=(400, 408, 415),
+)
 def add_images(job_id: str) -> Response:
-    """Accept images into a job; each file has its own outcome."""
+    """Add images to a job.
+
+    Each file has an outcome of its own. With an `Idempotency-Key` a request of up to 250 files may be sent again
+    after a lost answer, and each file still becomes one image. With other files the same key gets 422
+    (`idempotency-key-reused`).
+    """
     backend, key = current_backend(), idempotency_key()
     job = user_jobs().job(known_id("job", job_id))
     uploads = (part for part in request_parts(backend.config.web) if isinstance(part, Upload))
@@ -193,16 +223,28 @@ def add_images(job_id: str) -> Response:
 
 
 @api.post("/jobs/<job_id>/retry")
+@operation(ApiResponse(200, "What became of up to 1,000 failed images.", RetryOutcome), query=RetryQuery)
 def retry_job(job_id: str) -> Response:
-    """Request the failed images of a job again."""
+    """Request a job's failed images again.
+
+    A failed result stays until a better one comes. Each image is sent once: further calls count it as `running` until
+    its result comes, or for 15 minutes. An image that cannot be classified, such as a truncated file, counts as
+    `final` and is not sent. An image that is no longer stored is named in `gone`. A retry counts towards the day's
+    images like an upload.
+    """
     query, job = parse_query(RetryQuery), user_jobs().job(known_id("job", job_id))
     retried = retry_failed(current_backend().intake, job, current_quota_scope(), after=query.after)
     return json_response(RetryOutcome.of(job_id, retried))
 
 
 @api.post("/jobs/<job_id>/images/<image_id>/retry")
+@operation(ApiResponse(200, "What became of it.", ImageRetryOutcome), name="retry_image")
 def retry_one(job_id: str, image_id: str) -> Response:
-    """Request one failed image again."""
+    """Request one failed image again.
+
+    Its failed result stays until a better or a newer one comes; until then it is `retrying`. A retry counts towards
+    the day's images like an upload.
+    """
     ref = known_ref(job_id, image_id)
     _, item = user_jobs().image(ref)
     retried = retry_image(current_backend().intake, item.record, item.response, current_quota_scope())
@@ -210,8 +252,13 @@ def retry_one(job_id: str, image_id: str) -> Response:
 
 
 @api.get("/jobs/<job_id>/results")
+@operation(
+    ApiResponse(200, "Images with their results, in the order of their ids.", ResultsBody),
+    tag="Results",
+    query=ResultsQuery,
+)
 def job_results(job_id: str) -> Response:
-    """Return images of a job with their results, a page at a time."""
+    """Read results, a page at a time."""
     query, jobs = parse_query(ResultsQuery), user_jobs()
     jobs.job(known_id("job", job_id))
     page = filtered_page(jobs, job_id, query.filter(), after=query.after, limit=query.limit)
@@ -219,26 +266,42 @@ def job_results(job_id: str) -> Response:
 
 
 @api.get("/jobs/<job_id>/results.csv")
+@operation(
+    ApiResponse(200, "A header and a line for each image (RFC 4180).", "text/csv"), tag="Results", query=FilterQuery
+)
 def job_results_csv(job_id: str) -> Response:
-    """Return all images of a job with their results as CSV, written as they are read."""
+    """Read all results as CSV."""
     return _download(job_id, csv_lines(_wanted_results(job_id)), "csv", "text/csv; charset=utf-8")
 
 
 @api.get("/jobs/<job_id>/results.jsonl")
+@operation(
+    ApiResponse(200, "A line for each image, each an `ImageBody`.", JSON_LINES), tag="Results", query=FilterQuery
+)
 def job_results_jsonl(job_id: str) -> Response:
-    """Return all images of a job with their results as JSON Lines, written as they are read."""
+    """Read all results as JSON Lines."""
     return _download(job_id, json_lines(_wanted_results(job_id)), "jsonl", JSON_LINES)
 
 
 @api.get("/jobs/<job_id>/results.json")
+@operation(
+    ApiResponse(200, "All images with their results, in the order of their ids.", AllResultsBody),
+    tag="Results",
+    query=FilterQuery,
+)
 def job_results_json(job_id: str) -> Response:
-    """Return all images of a job with their results as one JSON object, written as they are read."""
+    """Read all results as one JSON object."""
     return _download(job_id, json_object(job_id, _wanted_results(job_id)), "json", "application/json")
 
 
 @api.get("/jobs/<job_id>/results/file")
+@operation(ApiResponse(200, "A line for each image, each an `ImageBody`.", JSON_LINES), tag="Results")
 def job_results_file(job_id: str) -> Response:
-    """Return the results file of a finished job from the output bucket."""
+    """Read the file that holds all results of a finished job.
+
+    It is written once the job is finished, and anew when results change; the job's status names its address in the
+    output bucket.
+    """
     merged = user_jobs().status(known_id("job", job_id)).merged
     if merged is None:
         raise NotFound("the results are not one file yet; that is written when the job is finished")
@@ -246,16 +309,22 @@ def job_results_file(job_id: str) -> Response:
 
 
 @api.get("/jobs/<job_id>/images/<image_id>")
+@operation(ApiResponse(200, "The image, with its result as far as there is one.", ImageBody), tag="Results")
 def job_image(job_id: str, image_id: str) -> Response:
-    """Return one image of a job with its result."""
+    """Read one image's result."""
     ref = known_ref(job_id, image_id)
     _, item = user_jobs().image(ref)
     return json_response(ImageBody.of(item))
 
 
 @api.get("/fleet")
+@operation(
+    ApiResponse(200, "The fleet, the queue, the last decision and the cost.", FleetStatusBody),
+    tag="System",
+    problems=(404,),
+)
 def fleet() -> Response:
-    """Return the last snapshot of the autoscaler."""
+    """Tell what the autoscaler saw and decided last."""
     backend = current_backend()
     snapshot = backend.fleet.snapshot()
     if snapshot is None:
@@ -295,8 +364,9 @@ class LimitsBody(BaseModel):
 
 
 @limits_api.get("/limits")
+@operation(ApiResponse(200, "The limits, and what is left of the day's.", LimitsBody), tag="System")
 def limits_left() -> Response:
-    """Return the limits of the caller, and what is left of the day's quotas."""
+    """Tell what the caller may still send today."""
     limits, still = current_backend().config.limits, remaining_quota(current_identity().owner)
     if still is None:
         return json_response(LimitsBody())
@@ -338,31 +408,23 @@ class TokenBody(ApiBody):
     last_used: date | None = Field(description="The last day (UTC) on which it was used.")
 
     @classmethod
-    def of(cls, token: PersonalToken) -> Self:
+    def of(cls, made: PersonalToken, **more: str) -> Self:
         """Return the body of a token."""
-        return cls(**_token_fields(token))
+        return cls(
+            token_id=made.token_id,
+            name=made.name,
+            scopes=tuple(scope for scope in Scope if scope in made.scopes),
+            created_at=made.created_at,
+            expires_at=made.expires_at,
+            last_used=made.last_used,
+            **more,
+        )
 
 
 class NewTokenBody(TokenBody):
     """A personal token that was just made."""
 
     token: str = Field(description="Send it as `Authorization: Bearer TOKEN`. It is never told again.", repr=False)
-
-    @classmethod
-    def of_new(cls, token: PersonalToken, text: str) -> Self:
-        """Return the body of a new token, with its text."""
-        return cls(**_token_fields(token), token=text)
-
-
-def _token_fields(token: PersonalToken) -> dict[str, Any]:
-    return {
-        "token_id": token.token_id,
-        "name": token.name,
-        "scopes": tuple(scope for scope in Scope if scope in token.scopes),
-        "created_at": token.created_at,
-        "expires_at": token.expires_at,
-        "last_used": token.last_used,
-    }
 
 
 class TokensBody(ApiBody):
@@ -372,15 +434,31 @@ class TokensBody(ApiBody):
 
 
 @tokens_api.get("/tokens")
+@operation(
+    ApiResponse(200, "Those that have not expired, without their text.", TokensBody), tag="Tokens", problems=(404,)
+)
 def list_tokens() -> Response:
-    """List the tokens of the caller, newest first."""
+    """List your personal tokens, newest first.
+
+    With a token of the user pool only, not with a personal one. Where there is no sign-in there are no tokens: 404.
+    """
     tokens = current_auth().personal_tokens.list(current_identity().owner)
     return json_response(TokensBody(tokens=tuple(TokenBody.of(token) for token in tokens)))
 
 
 @tokens_api.post("/tokens")
+@operation(
+    ApiResponse(201, "The token; its text is never told again.", NewTokenBody),
+    tag="Tokens",
+    body=CreateToken,
+    problems=(404,),
+)
 def make_token() -> ResponseReturnValue:
-    """Create a token and return its text; no other response has it."""
+    """Make a personal token.
+
+    With a token of the user pool only, not with a personal one. Where there is no sign-in there are no tokens: 404.
+    Up to 20 at a time.
+    """
     who, wanted = current_identity(), parse_body(CreateToken, CREATE_EXAMPLE, may_be_empty=False)
     if Scope.OPERATE in wanted.scopes and not who.operates:
         raise Forbidden("only operators can make a token with the scope operate; leave it out")
@@ -391,11 +469,15 @@ def make_token() -> ResponseReturnValue:
     except TokenNotMadeError as error:
         raise UnprocessableEntity(str(error)) from error
     audit_details(token_id=token.token_id, name=token.name, scopes=" ".join(sorted(token.scopes)))
-    return json_response(NewTokenBody.of_new(token, text), 201), {"Location": f"{ROOT}/tokens/{token.token_id}"}
+    return json_response(NewTokenBody.of(token, token=text), 201), {"Location": f"{ROOT}/tokens/{token.token_id}"}
 
 
 @tokens_api.delete("/tokens/<token_id>")
+@operation(ApiResponse(204, "It is never taken again."), tag="Tokens")
 def revoke_token(token_id: str) -> ResponseReturnValue:
-    """Revoke a token."""
+    """Revoke a personal token.
+
+    With a token of the user pool only, not with a personal one. Where there is no sign-in there are no tokens: 404.
+    """
     current_auth().personal_tokens.revoke(current_identity().owner, known_id("token", token_id))
     return "", 204

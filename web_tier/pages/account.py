@@ -37,8 +37,13 @@ def render_page(page: str, *, status: int = HTTPStatus.OK, **context: object) ->
 
 def render_error(page: str, error: FleetsightError, **context: object) -> Response:
     """Return the page `page` with the message of `error` beside the form."""
-    answer = render_page(page, status=_status_of(error), fault=sentence(str(error)), **context)
-    if isinstance(error, TooManyAttemptsError):
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    if isinstance(error, WrongCredentialsError):
+        status = HTTPStatus.UNAUTHORIZED
+    elif isinstance(error, TooManyAttemptsError):
+        status = HTTPStatus.TOO_MANY_REQUESTS
+    answer = render_page(page, status=status, fault=sentence(str(error)), **context)
+    if status is HTTPStatus.TOO_MANY_REQUESTS:
         answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return answer
 
@@ -62,16 +67,6 @@ def sentence(text: str) -> str:
     """Return an error message with a capital letter and a full stop."""
     closed = text if text.endswith((".", "!", "?")) else f"{text}."
     return closed[:1].upper() + closed[1:]
-
-
-def _status_of(error: FleetsightError) -> HTTPStatus:
-    match error:
-        case WrongCredentialsError():
-            return HTTPStatus.UNAUTHORIZED
-        case TooManyAttemptsError():
-            return HTTPStatus.TOO_MANY_REQUESTS
-        case _:
-            return HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import Any, Self
 
 from flask import Response, render_template, request
 from pydantic import BaseModel, ConfigDict
@@ -92,8 +92,16 @@ class Chart:
             queue=queue,
             area=f"{queue}V{BOTTOM}H{_x(drawn[0].at, start, window.length)}Z",
             gridlines=tuple(f"M{LEFT} {_y(line / LINES)}H{RIGHT}" for line in range(LINES + 1)),
-            labels=_labels(*tops, window.ago),
-            summary=_summary(window, now, max_workers, max_queue),
+            labels=(
+                ChartLabel(LEFT - 6, TOP + 4, "end", f"{tops[0]:,}"),
+                ChartLabel(LEFT - 6, BOTTOM + 4, "end", "0"),
+                ChartLabel(RIGHT + 6, TOP + 4, "start", f"{tops[1]:,}"),
+                ChartLabel(RIGHT + 6, BOTTOM + 4, "start", "0"),
+                ChartLabel(LEFT, BOTTOM + 22, "start", window.ago),
+                ChartLabel(RIGHT, BOTTOM + 22, "end", "now"),
+            ),
+            summary=f"{window.title}: at most {plural(max_workers, 'worker')} and {plural(max_queue, 'image')} in "
+            f"the queue; now {plural(now.workers, 'worker')} and {plural(now.queue, 'image')}.",
             samples=json.dumps([(round(each.at.timestamp() * 1000), each.workers, each.queue) for each in drawn]),
         )
 
@@ -115,24 +123,6 @@ def _y(share: float) -> str:
 def _steps(places: Sequence[tuple[str, str]]) -> str:
     first, *others = places
     return f"M{first[0]} {first[1]}" + "".join(f"H{x}V{y}" for x, y in others)
-
-
-def _labels(workers: int, queue: int, ago: str) -> tuple[ChartLabel, ...]:
-    return (
-        ChartLabel(LEFT - 6, TOP + 4, "end", f"{workers:,}"),
-        ChartLabel(LEFT - 6, BOTTOM + 4, "end", "0"),
-        ChartLabel(RIGHT + 6, TOP + 4, "start", f"{queue:,}"),
-        ChartLabel(RIGHT + 6, BOTTOM + 4, "start", "0"),
-        ChartLabel(LEFT, BOTTOM + 22, "start", ago),
-        ChartLabel(RIGHT, BOTTOM + 22, "end", "now"),
-    )
-
-
-def _summary(window: ChartWindow, now: HistoryPoint, workers: int, queue: int) -> str:
-    return (
-        f"{window.title}: at most {plural(workers, 'worker')} and {plural(queue, 'image')} in the queue; "
-        f"now {plural(now.workers, 'worker')} and {plural(now.queue, 'image')}."
-    )
 
 
 MAX_DECISIONS_SHOWN = 12
@@ -225,11 +215,15 @@ class FleetBody(BaseModel):
         now, listed = now or datetime.now(UTC), state.instances
         seen_at = now if state.snapshot is None else state.snapshot.at
         older = listed.total - len(listed.instances)
+        limits = limits_in_force(state, WorkerLimits(min_workers=0, max_workers=0))
+        configured = None if state.snapshot is None else state.snapshot.configured
         return cls(
             **({} if state.snapshot is None else _figures(state.snapshot, prices)),
+            min_workers=limits.min_workers,
+            max_workers=limits.max_workers,
+            limits_set=state.limits and f"Limits {limits_words(limits, configured, now)}.",
             sentence=fleet_sentence(state.snapshot, silent_seconds),
             clocks=clocks_words(controller_ahead),
-            **_limits(state, now),
             paused=None if state.pause is None else pause_words(state.pause),
             instances=tuple(InstanceRow.of(each, seen_at) for each in listed.instances),
             unlisted=f"and {older:,} older" if older > 0 else None,
@@ -237,8 +231,8 @@ class FleetBody(BaseModel):
         )
 
 
-def _figures(fleet: FleetSnapshot, prices: Prices) -> dict[str, object]:
-    return {
+def _figures(fleet: FleetSnapshot, prices: Prices) -> dict[str, Any]:
+    figures: dict[str, Any] = {
         "known": True,
         "running": fleet.running,
         "pending": fleet.pending,
@@ -250,41 +244,12 @@ def _figures(fleet: FleetSnapshot, prices: Prices) -> dict[str, object]:
         "billed": f"{fleet.billed_seconds:,.0f} s",
         "cost": dollars(fleet.cost),
         "problem": fleet.problem,
-        **_per_thousand(fleet, prices),
     }
-
-
-def _limits(state: FleetState, now: datetime) -> dict[str, object]:
-    snapshot = state.snapshot
-    limits = limits_in_force(state, WorkerLimits(min_workers=0, max_workers=0))
-    configured = None if snapshot is None else snapshot.configured
-    return {
-        "min_workers": limits.min_workers,
-        "max_workers": limits.max_workers,
-        "limits_set": state.limits and f"Limits {limits_words(limits, configured, now)}.",
-    }
-
-
-def _per_thousand(fleet: FleetSnapshot, prices: Prices) -> dict[str, object]:
-    cost = ThousandCost.of(fleet, prices)
-    if cost is None:
-        return {}
-    instances, requests = dollars(cost.instances_dollars), dollars(cost.requests_dollars)
-    return {
-        "per_thousand": dollars(cost.dollars),
-        "per_thousand_of": f"for 1,000 images: instances {instances}, requests {requests}",
-    }
-
-
-def window_named(name: str) -> ChartWindow:
-    """Return the window of the chart with this name.
-
-    Raises:
-        BadRequest: if there is none.
-    """
-    if name not in WINDOWS:
-        raise BadRequest(f"span={name[:40]!r} is not one of {', '.join(WINDOWS)}")
-    return WINDOWS[name]
+    if (cost := ThousandCost.of(fleet, prices)) is not None:
+        instances, requests = dollars(cost.instances_dollars), dollars(cost.requests_dollars)
+        figures["per_thousand"] = dollars(cost.dollars)
+        figures["per_thousand_of"] = f"for 1,000 images: instances {instances}, requests {requests}"
+    return figures
 
 
 def fleet_chart(store: FleetStore, fleet: FleetSnapshot | None, window: ChartWindow) -> Chart:
@@ -302,10 +267,12 @@ def fleet_chart(store: FleetStore, fleet: FleetSnapshot | None, window: ChartWin
 
 def fleet_page() -> str:
     """Show the fleet and its history."""
-    window = window_named(request.args.get("span", FIRST_WINDOW))
+    span = request.args.get("span", FIRST_WINDOW)
+    if span not in WINDOWS:
+        raise BadRequest(f"span={span[:40]!r} is not one of {', '.join(WINDOWS)}")
     store = current_backend().fleet
     state = store.state()
-    chart = fleet_chart(store, state.snapshot, window)
+    chart = fleet_chart(store, state.snapshot, WINDOWS[span])
     return render_template(
         "fleet.html",
         body=_fleet_body(state),

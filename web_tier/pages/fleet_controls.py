@@ -1,7 +1,7 @@
 """The controls of the fleet for operators: pause, resume, limits of the number of workers, drain of an instance."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
@@ -54,17 +54,13 @@ class LimitsForm:
     def of_fields(cls, fields: Mapping[str, str]) -> Self:
         """Return the form that a browser sent, validated."""
         low, high = (fields.get(name, "").strip()[:MAX_SHOWN_CHARACTERS] for name in ("min_workers", "max_workers"))
-        form = cls(low, high, clean_reason(fields.get("reason", "")))
-        return replace(form, fault=form.validate())
-
-    def validate(self) -> str | None:
-        """Return an error message, or None if all fields are valid."""
-        for name, text in (("minimum", self.min_workers), ("maximum", self.max_workers)):
+        fault = None
+        for name, text in (("maximum", high), ("minimum", low)):
             if not (text.isascii() and text.isdigit() and int(text) <= MAX_WORKERS):
-                return f"The {name} must be a whole number from 0 to {MAX_WORKERS:,}."
-        if int(self.min_workers) > int(self.max_workers):
-            return f"The minimum ({self.min_workers}) must be at most the maximum ({self.max_workers})."
-        return None
+                fault = f"The {name} must be a whole number from 0 to {MAX_WORKERS:,}."
+        if fault is None and int(low) > int(high):
+            fault = f"The minimum ({low}) must be at most the maximum ({high})."
+        return cls(low, high, clean_reason(fields.get("reason", "")), fault)
 
     def override(self, now: datetime) -> LimitsOverride | None:
         """Return the limits of the form, or None if a field is not valid."""

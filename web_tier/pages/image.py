@@ -177,12 +177,16 @@ class ImageTimeline:
 
 def _steps(result: ImageResult) -> list[TimelineStep]:
     record, response = result.record, result.response
+    # The web tier creates the id of an image when it receives the image.
+    received_at = datetime.fromtimestamp(ULID.from_str(record.ref.image_id).timestamp, UTC)
+    accepted = TimelineStep("accepted", "checked by the web tier", received_at)
     if record.cached or (response is not None and response.cached):
-        return _cached_steps(result)
-    known = [
-        TimelineStep("accepted", "checked by the web tier", _id_time(record.ref.image_id)),
-        TimelineStep("stored", "in the input bucket", record.accepted_at),
-    ]
+        at = response.recorded_at if response and response.recorded_at else record.accepted_at
+        return [
+            accepted,
+            TimelineStep("answered at once", "with the result of an earlier image of the same bytes", at),
+        ]
+    known = [accepted, TimelineStep("stored", "in the input bucket", record.accepted_at)]
     resent = _resent(result.resend)
     retried: list[TimelineStep] = []
     if record.retried_at is not None:
@@ -196,14 +200,7 @@ def _steps(result: ImageResult) -> list[TimelineStep]:
         failed = TimelineStep("failed", message, response.recorded_at, state="failed")
         waiting = TimelineStep("queued", "waits for a worker once more", state="open")
         return [*known, *early, failed, *retried, *late, waiting]
-    return [*known, *early, *retried, *_insert_by_time(late, _answered(response))]
-
-
-def _cached_steps(result: ImageResult) -> list[TimelineStep]:
-    record, response = result.record, result.response
-    accepted = TimelineStep("accepted", "checked by the web tier", _id_time(record.ref.image_id))
-    at = response.recorded_at if response and response.recorded_at else record.accepted_at
-    return [accepted, TimelineStep("answered at once", "with the result of an earlier image of the same bytes", at)]
+    return [*known, *early, *retried, *_answered(response, late)]
 
 
 def _resent(resend: Resend | None) -> list[TimelineStep]:
@@ -218,16 +215,8 @@ def _resent(resend: Resend | None) -> list[TimelineStep]:
     return [TimelineStep(f"requested again by the system{times}", note, resend.last_at)]
 
 
-def _insert_by_time(resent: list[TimelineStep], answered: list[TimelineStep]) -> list[TimelineStep]:
-    """Return `answered` with the resend at its time: an earlier request may be the one that was answered."""
-    resent_at = resent[0].at if resent else None
-    later = (index for index, step in enumerate(answered) if step.at and resent_at and step.at > resent_at)
-    index = next(later, len(answered) - 1)
-    return [*answered[:index], *resent, *answered[index:]]
-
-
-def _answered(response: Response) -> list[TimelineStep]:
-    """Return the steps of a response, from the queue to its delivery."""
+def _answered(response: Response, resent: list[TimelineStep]) -> list[TimelineStep]:
+    """Return the steps of a response, from the queue to its delivery, with the resend at its time."""
     timings, steps = response.timings, list[TimelineStep]()
     if response.queued_at is not None:
         steps.append(TimelineStep("queued", "taken by the request queue", response.queued_at))
@@ -242,7 +231,11 @@ def _answered(response: Response) -> list[TimelineStep]:
     failed = response.status == "failed"
     note = "the failure is visible to its owner" if failed else "the result is visible to its owner"
     steps.append(TimelineStep("delivered", note, response.recorded_at, state="failed" if failed else "done"))
-    return steps
+    # An earlier request may be the one that was answered.
+    resent_at = resent[0].at if resent else None
+    later = (index for index, step in enumerate(steps) if step.at and resent_at and step.at > resent_at)
+    index = next(later, len(steps) - 1)
+    return [*steps[:index], *resent, *steps[index:]]
 
 
 def _received(response: Response) -> TimelineStep:
@@ -275,8 +268,3 @@ def _contradiction(steps: Sequence[TimelineStep]) -> str | None:
                 "The times of different services cannot be compared here; the lengths of the steps hold."
             )
     return None
-
-
-def _id_time(image_id: str) -> datetime:
-    """Return the time in an image's id: the web tier creates the id when it receives the image."""
-    return datetime.fromtimestamp(ULID.from_str(image_id).timestamp, UTC)

@@ -66,6 +66,13 @@ class InstanceRow(BaseModel):
                 state = "draining"  # before its next heartbeat
         if instance.marked is not None:
             state = "stuck"
+        if silent:
+            heard = f"none for {duration(age if silence is None else silence)}"
+        else:
+            heard = "not yet" if instance.heard_at is None else ago(instance.heard_at, now)
+        images, rate = "-", instance.images_per_second or 0.0
+        if instance.images is not None:
+            images = f"{instance.images:,}" + (f" ({rate:.2g}/s)" if rate >= MIN_RATE else "")
         return cls(
             instance_id=instance.instance_id,
             state=state,
@@ -75,21 +82,8 @@ class InstanceRow(BaseModel):
             zone=instance.zone,
             launched=instance.launched_at.isoformat(),
             age=duration(age),
-            images=_images(instance),
-            heard=instance.marked or _heard(instance, age, silence, now, silent=silent),
+            images=images,
+            heard=instance.marked or heard,
             marked=silent or instance.marked is not None,
             can_drain=instance.state in ALIVE and not instance.draining and instance.worker not in _ENDING,
         )
-
-
-def _images(instance: FleetInstance) -> str:
-    if instance.images is None:
-        return "-"
-    rate = instance.images_per_second or 0.0
-    return f"{instance.images:,}" + (f" ({rate:.2g}/s)" if rate >= MIN_RATE else "")
-
-
-def _heard(instance: FleetInstance, age: float, silence: float | None, now: datetime, *, silent: bool) -> str:
-    if silent:
-        return f"none for {duration(age if silence is None else silence)}"
-    return "not yet" if instance.heard_at is None else ago(instance.heard_at, now)

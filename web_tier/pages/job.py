@@ -16,6 +16,8 @@ from core.ids import merged_key
 from core.jobs.models import Job, JobStatus
 from core.messages import Model
 from services.errors import NotFoundError
+from web_tier.api.openapi import EVENTS, ApiResponse, operation
+from web_tier.api.parsing import EventsHeader
 from web_tier.auth.guard import credentials_check
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
@@ -55,6 +57,14 @@ MAX_ROWS = 1_000
 
 SEND_SECONDS = 20.0
 """A stream is closed if its browser accepts no data for this long."""
+
+_RETRY_NOTES: Final = {
+    "refused": "{count} not taken by the queue: try again in a moment",
+    "gone": "{count} no longer stored: upload them again",
+    "final": "{count} cannot be classified, so a retry would fail",
+    "running": "{count} being tried again already",
+}
+"""Text for the images that were not requested again, by the query parameter with their number."""
 
 MAX_CURSOR_CHARACTERS = 60
 SECONDS_PER_DAY = 86_400
@@ -173,8 +183,8 @@ class ImageListPage:
         job_id = status.job.job_id
         if query.sort and can_sort(status):
             number = whole_number("page", default=1, maximum=MAX_PAGES)
-            part = sorted_page(jobs, job_id, query.filter, query.sort, number=number, limit=limit)
-            return cls(part.page, number == 1, None if part.is_last else {"page": str(number + 1)})
+            page, is_last = sorted_page(jobs, job_id, query.filter, query.sort, number=number, limit=limit)
+            return cls(page, number == 1, None if is_last else {"page": str(number + 1)})
         after = cursor("after")
         page = filtered_page(jobs, job_id, query.filter, after=after, limit=limit)
         return cls(page, after is None, {"after": page.next_after} if page.next_after else None)
@@ -214,6 +224,7 @@ class JobView:
         status, query = jobs.status(job_id), JobPageQuery.of_request()
         page = ImageListPage.read(jobs, status, query, limit)
         rows = tuple(ImageRow.of_result(item) for item in page.found.items)
+        counted = Counter(row.label for row in rows if row.label is not None).most_common(MAX_LABELS)
         progress, body = current_result_services().progress(status)
         not_sorted = None
         if query.sort and not can_sort(status):
@@ -222,16 +233,21 @@ class JobView:
                 f"{status.accepted:,}, shown in the order of their upload."
             )
         unkept_days = current_backend().config.retention.unkept_days
+        retried, note = request.args.get("retried", type=int), None
+        if retried is not None:
+            counts = {name: request.args.get(name, default=0, type=int) for name in _RETRY_NOTES}
+            others = [_RETRY_NOTES[name].format(count=f"{count:,}") for name, count in counts.items() if count > 0]
+            note = "; ".join([f"{plural(max(0, retried), 'failed image')} requested again", *others]) + "."
         return cls(
             progress=progress,
             body=body,
             query=query,
             page=page,
             rows=rows,
-            labels=label_counts(rows),
+            labels=[LabelCount(label, images, 100 * images / counted[0][1]) for label, images in counted],
             retention=None if status.job.keep else retention_sentence(unkept_days),
             not_sorted=not_sorted,
-            note=_retry_note(),
+            note=note,
         )
 
     @property
@@ -270,18 +286,16 @@ def retention_sentence(unkept_days: float) -> str:
     return f"{deleted}; one that failed stays until it has a label. This job with its results expires after {after}."
 
 
-def label_counts(rows: tuple[ImageRow, ...]) -> list[LabelCount]:
-    """Return the number of images of each label, most frequent first, at most `MAX_LABELS`."""
-    counted = Counter(row.label for row in rows if row.label is not None).most_common(MAX_LABELS)
-    top = counted[0][1] if counted else 1
-    return [LabelCount(label, images, 100 * images / top) for label, images in counted]
-
-
+@operation(
+    ApiResponse(200, "Server-sent events: `resync`, `images`, `results`, `progress`, `end`.", EVENTS),
+    tag="Results",
+    header=EventsHeader,
+)
 def job_events(job_id: str) -> Response:
-    """Send the live feed of a job as server-sent events, from `Last-Event-ID` on.
+    """Follow a job's news.
 
-    Events: `resync` (read all rows again), `images` and `results` (rows), `progress`, and `end` or `gone`, which is
-    the last one.
+    The stream ends with the job, or after a while; a client then connects again with the id of its last event.
+    `resync` means that results have to be read anew.
     """
     services = current_result_services()
     owner = user_jobs().job(known_id("job", job_id)).owner
@@ -293,7 +307,7 @@ def job_events(job_id: str) -> Response:
     if connection is not None:
         connection.settimeout(SEND_SECONDS)
     stream = event_stream(feed, after[:MAX_CURSOR_CHARACTERS], services.is_stopping, is_allowed=credentials_check())
-    answer = Response(stream, mimetype="text/event-stream")
+    answer = Response(stream, mimetype=EVENTS)
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would buffer events
     answer.call_on_close(lambda: services.feeds.leave(job_id, owner))
     return answer
@@ -321,15 +335,6 @@ def retry(job_id: str) -> ResponseReturnValue:
     return redirect(job_page_after(job_id, retried), 303)
 
 
-_RETRY_NOTES: Final = {
-    "refused": "{count} not taken by the queue: try again in a moment",
-    "gone": "{count} no longer stored: upload them again",
-    "final": "{count} cannot be classified, so a retry would fail",
-    "running": "{count} being tried again already",
-}
-"""Text for the images that were not requested again, by the query parameter with their number."""
-
-
 def job_page_after(job_id: str, retried: Retried) -> str:
     """Return the address of a job's page that shows the outcome of a retry of failed images."""
     counts = {
@@ -340,16 +345,6 @@ def job_page_after(job_id: str, retried: Retried) -> str:
     }
     others: dict[str, Any] = {name: count for name, count in counts.items() if count}
     return url_for("pages.job_page", job_id=job_id, retried=retried.sent, **others)
-
-
-def _retry_note() -> str | None:
-    """Return the sentence about the outcome of a retry, if the address has one."""
-    retried = request.args.get("retried", type=int)
-    if retried is None:
-        return None
-    counts = {name: request.args.get(name, default=0, type=int) for name in _RETRY_NOTES}
-    others = [_RETRY_NOTES[name].format(count=f"{count:,}") for name, count in counts.items() if count > 0]
-    return "; ".join([f"{plural(max(0, retried), 'failed image')} requested again", *others]) + "."
 
 
 def ask_to_delete(job_id: str) -> str:

@@ -130,25 +130,17 @@ class RecoveryPage(MethodView):
         try:
             outcome = access.pool.sign_in(email, password)
             if isinstance(outcome, CodeRequired):
-                _remove_by_code(access, email, form_field("recovery_code"))
+                account = access.pool.account(required_email(email))
+                if account is None or not access.recovery_codes.has(account.sub, form_field("recovery_code")):
+                    raise WrongRecoveryCodeError
+                audit_as(RECOVERY_CODE_USED, email)
+                _remove(access, account.sub)  # if the pool fails, the codes stay valid
                 outcome = access.pool.sign_in(email, password)
         except UserPoolError as error:
             return render_error("recovery", error)
         if not isinstance(outcome, PoolTokens):
             return continue_sign_in(outcome)
         return access.begin(outcome, _redirect_to_state())
-
-
-def _remove_by_code(access: AuthContext, email: str, code: str) -> None:
-    """Remove the second factor of an account after the right password, if the recovery code is valid.
-
-    If the pool fails, the codes stay valid.
-    """
-    account = access.pool.account(required_email(email))
-    if account is None or not access.recovery_codes.has(account.sub, code):
-        raise WrongRecoveryCodeError
-    audit_as(RECOVERY_CODE_USED, email)
-    _remove(access, account.sub)
 
 
 def _remove(access: AuthContext, owner: str) -> None:
@@ -195,11 +187,16 @@ def _context() -> dict[str, Any]:
 
 
 def _setup_context(access: AuthContext, secret: str, access_token: str) -> dict[str, Any]:
-    """Return the values of the setup form."""
-    email = current_identity().email
+    """Return the values of the setup form, with a QR code for authenticator apps as SVG.
+
+    https://github.com/google/google-authenticator/wiki/Key-Uri-Format
+    """
+    label = quote(f"{ISSUER}:{current_identity().email}", safe="")
+    address = f"otpauth://totp/{label}?{urlencode({'secret': secret, 'issuer': ISSUER})}"
+    svg = segno.make_qr(address, error="m").svg_inline(scale=4, border=2)
     return {
         "secret": secret,
-        "qr": _qr_code(secret, email),
+        "qr": Markup(svg),  # nosec B704 # noqa: S704 - squares only: it holds none of the text
         "setup": access.sessions.keys.seal(SETUP, secret, access_token),
     }
 
@@ -217,14 +214,3 @@ def _setup(access: AuthContext, owner: str) -> tuple[str, str]:
             if access.verifier.verify(access_token).sub == owner:
                 return secret, access_token
     raise BadRequest(f"the key is too old, or not yours: start again at {url_for('accounts.second_factor')}")
-
-
-def _qr_code(secret: str, email: str) -> Markup:
-    """Return the QR code for authenticator apps as SVG.
-
-    https://github.com/google/google-authenticator/wiki/Key-Uri-Format
-    """
-    label = quote(f"{ISSUER}:{email}", safe="")
-    address = f"otpauth://totp/{label}?{urlencode({'secret': secret, 'issuer': ISSUER})}"
-    svg = segno.make_qr(address, error="m").svg_inline(scale=4, border=2)
-    return Markup(svg)  # nosec B704 # noqa: S704 - squares only: it holds none of the text

@@ -14,7 +14,7 @@ from core.fleet.models import FleetSnapshot
 from core.ids import new_id
 from core.images import FORMATS, ImageFormat, format_names
 from core.jobs.models import ImageRecord, Job
-from web_tier.api.classify import classic_answer, is_classic_form
+from web_tier.api.classify import CLASSIC_FIELDS, classic_answer
 from web_tier.api.v1 import check_open_jobs_limit
 from web_tier.auth.browser import CSRF_FIELD, check_csrf
 from web_tier.auth.job_access import user_jobs
@@ -71,7 +71,7 @@ def upload() -> ResponseReturnValue:
         check_csrf(fields.get(CSRF_FIELD))
     except Forbidden:
         return _upload_form(FORM_WITHOUT_SESSION), 403
-    if is_classic_form(file_field):
+    if backend.config.classic.enabled and file_field in CLASSIC_FIELDS:
         return classic_answer(parts)
     check_open_jobs_limit(jobs, backend.config)
     name, keep = clean_job_name(fields.get("name", "")), KEEP_FIELD in fields

@@ -37,21 +37,14 @@ def draw(data: bytes, limits: tuple[int, int, int], side: int) -> bytes:
                 raise ImageRejectedError(
                     "too_costly", f"{image.width} x {image.height} pixels are more than {MAX_DECODED:,}"
                 )
-            return _encode(_shrink(image, side))
+            upright = ImageOps.exif_transpose(image)
+            scale = min(1.0, side / min(upright.size), MAX_ASPECT_RATIO * side / max(upright.size))
+            size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
+            mode = "RGBA" if upright.has_transparency_data else "RGB"
+            small = upright.convert(mode).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+            body, bare = BytesIO(), Image.new(mode, size)
+            bare.paste(small)  # into an image that has never had metadata
+            bare.save(body, "WEBP", quality=_QUALITY, method=0, icc_profile=None, exif=b"", xmp=b"")
+            return body.getvalue()
         except DECODER_ERRORS as error:
             raise ImageRejectedError("undecodable", str(error)) from error
-
-
-def _shrink(image: Image.Image, side: int) -> Image.Image:
-    upright = ImageOps.exif_transpose(image)
-    scale = min(1.0, side / min(upright.size), MAX_ASPECT_RATIO * side / max(upright.size))
-    size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
-    mode = "RGBA" if upright.has_transparency_data else "RGB"
-    return upright.convert(mode).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-
-
-def _encode(thumbnail: Image.Image) -> bytes:
-    body, bare = BytesIO(), Image.new(thumbnail.mode, thumbnail.size)
-    bare.paste(thumbnail)  # into an image that has never had metadata
-    bare.save(body, "WEBP", quality=_QUALITY, method=0, icc_profile=None, exif=b"", xmp=b"")
-    return body.getvalue()

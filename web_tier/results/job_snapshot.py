@@ -5,7 +5,7 @@ the few fields of an image that a list of 10,000 of them needs.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Self
@@ -186,10 +186,19 @@ class JobSnapshot:
         return {image_id: resend for image_id, resend in self._resends.items() if before.get(image_id) != resend}
 
     def new_results(self) -> list[Response]:
-        """Add and return new results from up to `MAX_BLOCKS_PER_POLL` blocks."""
+        """Add and return new results from up to `MAX_BLOCKS_PER_POLL` blocks, in turn."""
+        starts = [
+            start
+            for start in range(0, len(self.ids), BLOCK)
+            if not self.answered.issuperset(self.ids[start : start + BLOCK])
+        ]
+        turn = bisect_left(starts, self._next_block)
+        chosen = (starts[turn:] + starts[:turn])[:MAX_BLOCKS_PER_POLL]
+        self._next_block = chosen[-1] + 1 if chosen else 0
         new: list[Response] = []
-        for first, last in self._next_blocks():
-            found = self.store.results(self.job_id, first, last)
+        for start in chosen:
+            block = self.ids[start : start + BLOCK]
+            found = self.store.results(self.job_id, block[0], block[-1])
             new += [response for image_id, response in found.items() if image_id not in self.answered]
         self.answered.update(response.image_id for response in new)
         self.failed.update(response.image_id for response in new if response.status == "failed")
@@ -238,16 +247,3 @@ class JobSnapshot:
             else:
                 self._retrying[image_id] = record
         return new
-
-    def _next_blocks(self) -> list[tuple[str, str]]:
-        """Return the first and last ids of the blocks that this poll reads, in turn."""
-        blocks = list(self._open_blocks())
-        start = bisect_left(blocks, self._next_block)
-        chosen = (blocks[start:] + blocks[:start])[:MAX_BLOCKS_PER_POLL]
-        self._next_block = chosen[-1] + 1 if chosen else 0
-        return [(self.ids[at], self.ids[min(at + BLOCK, len(self.ids)) - 1]) for at in chosen]
-
-    def _open_blocks(self) -> Iterator[int]:
-        for start in range(0, len(self.ids), BLOCK):
-            if not self.answered.issuperset(self.ids[start : start + BLOCK]):
-                yield start

@@ -142,21 +142,16 @@ class JobFeed:
     def _events_after(self, cursor: str | None) -> list[FeedEvent]:
         if self._progress is None:
             return []
-        number = self._parse_cursor(cursor)
-        if number is None:
+        run, _, digits = (cursor or "").partition("-")
+        is_number = digits.isascii() and digits.isdigit() and len(digits) < 12
+        number = int(digits) if run == self._run and is_number else -1
+        if not self._dropped <= number <= self._last:
             return [
                 FeedEvent(self._last, "resync", "{}"),
                 FeedEvent(self._last, self._progress.kind, self._progress.data),
             ]
         events = [event for event in self._history if event.number > number]
         return [*events, self._progress] if self._progress.number > number else events
-
-    def _parse_cursor(self, cursor: str | None) -> int | None:
-        """Return the number in `cursor` if it is of this run and the history has all events after it."""
-        run, _, digits = (cursor or "").partition("-")
-        if run != self._run or not (digits.isascii() and digits.isdigit() and len(digits) < 12):
-            return None
-        return int(digits) if self._dropped <= int(digits) <= self._last else None
 
     def poll(self) -> None:
         """Read what has changed in the table and publish it; one thread at a time.
@@ -245,7 +240,11 @@ class FeedRegistry:
         if not self._bulkhead.enter(owner):
             return None
         with self._lock:
-            self._evict_unwatched()
+            for watched_id, left_at in list(self._left_at.items()):
+                if watched_id in self._viewers:
+                    del self._left_at[watched_id]
+                elif self._clock() - left_at > LINGER_SECONDS or len(self._feeds) > self._bulkhead.size:
+                    del self._left_at[watched_id], self._feeds[watched_id]
             self._viewers[job_id] = self._viewers.get(job_id, 0) + 1
             if job_id not in self._feeds:
                 self._feeds[job_id] = self._new_feed(job_id)
@@ -259,13 +258,6 @@ class FeedRegistry:
             if self._viewers[job_id] == 0:
                 del self._viewers[job_id]
                 self._left_at[job_id] = self._clock()
-
-    def _evict_unwatched(self) -> None:
-        for job_id, left_at in list(self._left_at.items()):
-            if job_id in self._viewers:
-                del self._left_at[job_id]
-            elif self._clock() - left_at > LINGER_SECONDS or len(self._feeds) > self._bulkhead.size:
-                del self._left_at[job_id], self._feeds[job_id]
 
 
 def event_stream(

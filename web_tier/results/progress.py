@@ -1,6 +1,5 @@
 """Progress and cost of a job: figures, and the sentences that the job page has for them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -128,7 +127,14 @@ class ProgressBody(BaseModel):
         if progress.status.counts.done + progress.status.counts.failed == 0:
             cost = None  # a job without results shows no cost
         status, finished = progress.status, progress.status.state == "finished"
-        cached = status.counts.cached
+        cached, retried = status.counts.cached, status.counts.system_retried
+        sentence, problem = "Every image has its result.", None
+        if not finished:
+            sentence = fleet_sentence(fleet, silent_seconds)
+            problem = None if fleet is None else fleet.problem if fleet.paused is None else PAUSE_MEANS
+        elif progress.answered_at is not None:
+            seconds = (progress.answered_at - status.job.created_at).total_seconds()
+            sentence = f"Every image has its result, {duration(seconds)} after the start."
         return cls(
             state=status.state,
             accepted=status.accepted,
@@ -138,13 +144,16 @@ class ProgressBody(BaseModel):
             rate=rate_words(progress.rate) if progress.rate else None,
             left=duration(progress.left_seconds) if progress.left_seconds else None,
             workers=fleet.running + fleet.pending if fleet else 0,
-            sentence=_finished_sentence(progress) if finished else fleet_sentence(fleet, silent_seconds),
-            problem=None if finished or fleet is None else fleet.problem if fleet.paused is None else PAUSE_MEANS,
+            sentence=sentence,
+            problem=problem,
             settled=progress.settled,
             repeats=f"{cached:,} of {status.accepted:,} answered at once: they were classified before."
             if cached
             else None,
-            system_retries=_system_retries(status),
+            system_retries=f"The system retried {plural(retried, 'image')}: a worker failed, or a message was "
+            "presumed lost."
+            if retried
+            else None,
             resends=status.counts.resends,
             cost=None if cost is None else dollars(cost.dollars),
             price=None if cost is None else _price_text(cost),
@@ -166,23 +175,9 @@ def _price_text(cost: JobCost) -> str:
     )
 
 
-def _system_retries(status: JobStatus) -> str | None:
-    retried = status.counts.system_retried
-    if not retried:
-        return None
-    return f"The system retried {plural(retried, 'image')}: a worker failed, or a message was presumed lost."
-
-
 def has_current_file(status: JobStatus) -> bool:
     """Return whether the results file of a job exists and is up to date."""
     return status.merged is not None and status.merged.edition == status.edition
-
-
-def _finished_sentence(progress: JobProgress) -> str:
-    if progress.answered_at is None:
-        return "Every image has its result."
-    seconds = (progress.answered_at - progress.status.job.created_at).total_seconds()
-    return f"Every image has its result, {duration(seconds)} after the start."
 
 
 def job_cost(counts: Counts, fleet: FleetSnapshot | None, store: FleetStore, prices: Prices) -> JobCost | None:
@@ -191,14 +186,11 @@ def job_cost(counts: Counts, fleet: FleetSnapshot | None, store: FleetStore, pri
     Raises:
         TableBusyError: if an earlier billing period could not be read.
     """
-    return JobCost.of(counts, _billing_periods(counts, fleet.run if fleet else None, store), prices)
-
-
-def _billing_periods(counts: Counts, current: BillingPeriod | None, store: FleetStore) -> Mapping[int, BillingPeriod]:
-    """Return the known billing periods in which the job was answered; only those that are over are read."""
+    current = fleet.run if fleet else None
     last = current.number if current else 0
     # The job's counts may be newer than the snapshot: the cost of such a period is not known yet.
     periods = {number: BillingPeriod(number=number) for number, _ in counts.runs if number > last}
     if current is not None:
         periods[last] = current
-    return periods | store.runs({number for number, _ in counts.runs if number < last})
+    periods |= store.runs({number for number, _ in counts.runs if number < last})  # only those that are over are read
+    return JobCost.of(counts, periods, prices)

@@ -238,15 +238,6 @@ ORDERS: Mapping[str, Callable[[ImageResult], Any]] = {
 """Sort keys by the name that an address has for the order; static/job/orders.js has the same."""
 
 
-@dataclass(frozen=True, slots=True)
-class SortedPage:
-    """Page `number`, from 1, of a job's images in some order; `is_last` is whether no page follows."""
-
-    page: ResultsPage
-    number: int
-    is_last: bool
-
-
 def can_sort(status: JobStatus) -> bool:
     """Return whether a job is small enough for its images to be sorted."""
     return status.accepted <= MAX_SORTED
@@ -254,16 +245,17 @@ def can_sort(status: JobStatus) -> bool:
 
 def sorted_page(
     jobs: JobReader, job_id: str, wanted: ResultsFilter, order: str, *, number: int, limit: int
-) -> SortedPage:
-    """Return page `number` of those of the first `MAX_SORTED` images that match `wanted`, in one of the `ORDERS`.
+) -> tuple[ResultsPage, bool]:
+    """Return page `number`, from 1, of those of the first `MAX_SORTED` images that match `wanted`.
 
-    This is for browsers without JavaScript: a script sorts the images that it has.
+    Also return whether it is the last page. `order` is one of the `ORDERS`. This is for browsers without JavaScript:
+    a script sorts the images that it has.
     """
     examined = islice(all_results(jobs, job_id), MAX_SORTED)
     found = sorted(filter(wanted.matches, examined), key=ORDERS[order])
     start = (number - 1) * limit
     items = tuple(found[start : start + limit])
-    return SortedPage(ResultsPage(items, None), number, start + limit >= len(found))
+    return ResultsPage(items, None), start + limit >= len(found)
 
 
 def images_per_second(status: JobStatus) -> float | None:

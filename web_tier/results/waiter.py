@@ -71,19 +71,13 @@ class ResultWaiter:
                 self._polling = bool(wanted)  # False ends this thread; the next request starts another
             if not wanted:
                 return
-            began = self.clock()
-            self._deliver(self._poll(wanted))
+            began, found = self.clock(), dict[ImageRef, Response]()
+            try:
+                found.update(self.results_of(wanted))
+            except Exception:  # noqa: BLE001 - every waiting request depends on this loop; the error is logged
+                _log.exception("polling for results failed; %d requests continue to wait", len(wanted))
+            with self._lock:
+                answered = [(waiter, found[ref]) for ref in found for waiter in self._waiters.pop(ref, [])]
+            for waiter, response in answered:
+                waiter.set_result(response)
             poll_seconds = self.clock() - began
-
-    def _poll(self, wanted: Collection[ImageRef]) -> Mapping[ImageRef, Response]:
-        try:
-            return self.results_of(wanted)
-        except Exception:  # noqa: BLE001 - every waiting request depends on this loop; the error is logged
-            _log.exception("polling for results failed; %d requests continue to wait", len(wanted))
-            return {}
-
-    def _deliver(self, found: Mapping[ImageRef, Response]) -> None:
-        with self._lock:
-            answered = [(waiter, found[ref]) for ref in found for waiter in self._waiters.pop(ref, [])]
-        for waiter, response in answered:
-            waiter.set_result(response)

@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 from flask import Flask
 from flask.testing import FlaskClient
-from jinja2 import BytecodeCache
-from jinja2.bccache import Bucket as CompiledTemplate
-from werkzeug.routing import Rule
 
 from core.config import PATH_VARIABLE, Config
 from scripts.run.system import free_port
@@ -27,6 +23,7 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ROOT, ConfigMaker, write_config
+from tests.support.compiled import compiled_once
 from tests.support.jobs import MemoryBucket, MemoryQueue
 from tests.support.people import SMALL_LIMITS, Clock, House, HouseMaker, PlayedPool, access_of
 from tests.support.processes import children_of
@@ -42,40 +39,9 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
         parent.config.pluginmanager.import_plugin("schemathesis.pytest.plugin")
 
 
-class CompiledTemplates(BytecodeCache):
-    """Keeps each template that was compiled for all applications of a run, of which most tests make one."""
-
-    def __init__(self) -> None:
-        self._compiled: dict[str, bytes] = {}
-
-    def load_bytecode(self, bucket: CompiledTemplate) -> None:
-        if bucket.key in self._compiled:
-            bucket.bytecode_from_string(self._compiled[bucket.key])
-
-    def dump_bytecode(self, bucket: CompiledTemplate) -> None:
-        self._compiled[bucket.key] = bucket.bytecode_to_string()
-
-
 @pytest.fixture(scope="session", autouse=True)
-def _compile_templates_once() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(Flask.jinja_options, "bytecode_cache", CompiledTemplates())
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _compile_routes_once() -> Iterator[None]:
-    """Werkzeug compiles a function for each route of each application, which takes longer than most tests."""
-    compile_builder, compiled = Rule._compile_builder, dict[tuple[object, ...], Any]()
-
-    def compile_once(rule: Rule, append_unknown: bool = True) -> Any:
-        key = (rule.rule, tuple(rule._trace), repr(rule.defaults), append_unknown)
-        if key not in compiled:
-            compiled[key] = compile_builder(rule, append_unknown)
-        return compiled[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Rule, "_compile_builder", compile_once)
+def _compiled_once() -> Iterator[None]:
+    with compiled_once():
         yield
 
 

@@ -1,11 +1,14 @@
-"""The API keeps the promises of its document: schemathesis makes requests of it and compares the answers."""
+"""The OpenAPI document has every operation, and the API keeps its promises: schemathesis compares the answers."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from html import unescape
 from typing import Any
 
 import pytest
 import schemathesis
 from flask import Flask
+from flask.testing import FlaskClient
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
@@ -16,18 +19,23 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from core.config import Config
+from core.config import Config, parse_config
 from core.fleet.models import FleetInstance, FleetInstances, FleetSnapshot
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.store import JobStore
+from core.provision import provision
+from localcloud.launch import LocalCloud
 from services.clients import Clients
+from tests.conftest import config_of, shipped_values
 from tests.support.dead_letters import give_up
 from tests.support.jobs import NOW, add_images, done, failed, put_results
-from web_tier.api.operations import api_document
+from tests.support.memory_table import MemoryTable
+from web_tier.api.openapi import api_document, api_routes
 from web_tier.api.schemas import ROOT
 from web_tier.app import create_app
+from web_tier.problems import ProblemType
 
 pytestmark = pytest.mark.processes
 
@@ -50,7 +58,10 @@ INSTANCE = FleetInstance(
 )
 
 # Without the stream, which does not end as long as its job runs.
-api = schemathesis.openapi.from_dict(api_document()).exclude(path_regex="/events$")
+APP = create_app(parse_config(shipped_values()))
+DOCUMENT, ROUTES = api_document(APP), api_routes(APP)
+
+api = schemathesis.openapi.from_dict(DOCUMENT).exclude(path_regex="/events$")
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,22 @@ class Site:
         return str(self.app.test_client().post(f"{ROOT}/jobs").get_json()["job_id"])
 
 
+@pytest.fixture(scope="module")
+def config(cloud: LocalCloud) -> Config:
+    return config_of(cloud, new_id().lower())
+
+
+@pytest.fixture(scope="module")
+def provisioned(clients: Clients, config: Config) -> Clients:
+    provision(clients, config)
+    return clients
+
+
+@pytest.fixture
+def table() -> MemoryTable:
+    return MemoryTable()
+
+
 @pytest.fixture
 def site(config: Config, provisioned: Clients, store: JobStore) -> Site:
     """One with a job that has an image of each state."""
@@ -75,7 +102,7 @@ def site(config: Config, provisioned: Clients, store: JobStore) -> Site:
     give_up(store, bad)
     FleetStore(store.table).put_snapshot(FLEET)
     FleetStore(store.table).put_instances(FleetInstances(total=1, instances=(INSTANCE,)))
-    app = create_app(config)
+    app = create_app(config, store=store)
     files = [{"name": "d.jpg", "bytes": 100, "content_type": "image/jpeg"}]
     offer = app.test_client().post(f"{ROOT}/jobs/{job.job_id}/uploads", json={"files": files}).get_json()
     ids = {"job_id": job.job_id, "image_id": good.ref.image_id, "upload_id": offer["upload_id"]}
@@ -101,3 +128,63 @@ def test_every_answer_is_as_the_document_says(case: Any, exists: bool, site: Sit
     if case.path == f"{ROOT}/classify" and str(case.query.get("wait", 30)).isdecimal():
         case.query = {**case.query, "wait": 0}  # there is no worker, so waiting for one would only take time
     case.call_and_validate(checks=CHECKS, app=site.app)
+
+
+def routes(app: Flask) -> set[tuple[str, str]]:
+    """Return the routes under the API's root, with paths as in the document."""
+    served = set()
+    for rule in app.url_map.iter_rules():
+        path = str(rule).replace("<", "{").replace(">", "}").rstrip("/")
+        if path.startswith(ROOT):
+            served |= {(method.lower(), path) for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
+    return served
+
+
+def references(value: Any) -> Iterator[str]:
+    """Yield every reference in a document."""
+    if isinstance(value, dict):
+        if "$ref" in value:
+            yield value["$ref"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from references(each)
+
+
+def test_the_document_has_exactly_the_served_operations(app: Flask) -> None:
+    documented = {(route.method, route.path) for route in ROUTES}
+    assert documented == routes(app) - {("get", f"{ROOT}/openapi.json")}
+
+
+def test_every_operation_has_a_unique_name() -> None:
+    assert len({route.operation.name for route in ROUTES}) == len(ROUTES)
+
+
+def test_the_document_is_served_and_its_references_resolve(client: FlaskClient) -> None:
+    served = client.get(f"{ROOT}/openapi.json").get_json()
+    assert served == DOCUMENT
+    assert served["openapi"].startswith("3.1.")
+    names = {reference.removeprefix("#/components/schemas/") for reference in references(served)}
+    assert names <= served["components"]["schemas"].keys()
+
+
+def test_problems_are_enumerated() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    assert set(schemas["ProblemType"]["enum"]) == {kind.value for kind in ProblemType}
+
+
+def test_every_operation_can_be_tried_on_the_page(client: FlaskClient) -> None:
+    page = unescape(client.get("/api").text)
+    for route in ROUTES:
+        assert f'data-method="{route.method}" data-path="{route.path}"' in page
+        assert route.operation.summary in page
+
+
+def test_every_operation_but_the_index_and_health_documents_token_and_401() -> None:
+    assert DOCUMENT["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    public = {ROOT, f"{ROOT}/healthz", f"{ROOT}/readyz"}
+    for route in ROUTES:
+        described = DOCUMENT["paths"][route.path][route.method]
+        assert (described["security"] == []) is (route.path in public), route.path
+        assert route.path in public or {"401", "403", "429"} <= described["responses"].keys()
+        assert route.path in public or "WWW-Authenticate" in described["responses"]["401"]["headers"]

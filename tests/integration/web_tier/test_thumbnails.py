@@ -3,13 +3,21 @@
 import os
 import signal
 from collections.abc import Iterator
+from io import BytesIO
 
 import pytest
+from flask.testing import FlaskClient
+from PIL import Image
 
+from core.config import Config
 from core.images import ImageLimits
+from core.jobs.models import Job
+from core.jobs.store import JobStore
 from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.zygote import Zygote
-from tests.support.hostile_images import HONEST
+from services.s3 import Bucket
+from tests.support.hostile_images import HONEST, POLYGLOTS, SCRIPT
+from tests.support.jobs import add_images
 from tests.support.pictures import picture
 from tests.support.processes import children_of
 from web_tier.bulkheads import Bulkhead
@@ -41,15 +49,22 @@ def test_a_broken_file_has_no_thumbnail(data: bytes, thumbnails: Thumbnails) -> 
         thumbnails.render(data)
 
 
+@pytest.fixture(scope="module")
+def garbled() -> Iterator[Thumbnails]:
+    """Thumbnails by processes that crash or garble their answers as their item says."""
+    zygote = Zygote("tests.support.drawers:misbehave")
+    yield Thumbnails(LIMITS, SandboxPool(zygote, SMALL, MAX_CONCURRENT))
+    zygote.close()
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize("item", [b"signal SIGSEGV", b"allocate 100000000", b"fail", b"long 500", b"long 1001"])
-def test_an_image_that_crashes_its_process_or_garbles_its_answer_has_no_thumbnail(item: bytes) -> None:
-    zygote = Zygote("tests.support.drawers:misbehave")
-    thumbnails = Thumbnails(LIMITS, SandboxPool(zygote, SMALL, MAX_CONCURRENT))
+def test_an_image_that_crashes_its_process_or_garbles_its_answer_has_no_thumbnail(
+    item: bytes, garbled: Thumbnails
+) -> None:
     with pytest.raises(NoThumbnailError):
-        thumbnails.render(item)
-    assert thumbnails.render(b"picture").startswith(b"RIFF")
-    zygote.close()
+        garbled.render(item)
+    assert garbled.render(b"picture").startswith(b"RIFF")
 
 
 @pytest.mark.processes
@@ -75,3 +90,54 @@ def test_too_many_waiting_threads_are_rejected_at_once() -> None:
         assert (first, second, third) == (True, True, False)
     with limiter.slot() as again:
         assert again
+
+
+def stored(bucket: Bucket, store: JobStore, job: Job, body: bytes) -> str:
+    [image] = add_images(store, job, "a.jpg")
+    bucket.put(image.key, body, "image/jpeg")
+    return f"/jobs/{job.job_id}/images/{image.ref.image_id}"
+
+
+def test_a_thumbnail_is_small_and_cached_by_the_browser(
+    client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket
+) -> None:
+    hidden = b"<script>alert(1)</script>"
+    page = stored(input_bucket, store, job, picture("PNG", (800, 600)) + hidden)
+    answer = client.get(f"{page}/thumbnail")
+    assert (answer.status_code, answer.mimetype) == (200, "image/webp")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"].startswith("private, max-age=3600")
+    assert hidden not in answer.data
+    assert min(Image.open(BytesIO(answer.data)).size) == 160
+    assert min(Image.open(BytesIO(client.get(f"{page}/preview").data)).size) == 600
+
+
+@pytest.mark.parametrize(
+    "kind", ["gif with a page behind it", "jpeg with a zip behind it", "png with a script in a chunk"]
+)
+def test_row_35_a_polyglot_is_served_as_a_drawn_thumbnail_only(
+    kind: str, client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket
+) -> None:
+    page = stored(input_bucket, store, job, POLYGLOTS[kind][1]())
+    for path, mimetype in (
+        (f"{page}/thumbnail", "image/webp"),
+        (f"{page}/preview", "image/webp"),
+        (page, "text/html"),
+    ):
+        answer = client.get(path)
+        assert (answer.status_code, answer.mimetype) == (200, mimetype)
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert SCRIPT not in answer.data
+
+
+def test_a_deleted_broken_or_too_large_image_has_a_placeholder(
+    client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket, config: Config
+) -> None:
+    large = stored(input_bucket, store, job, picture() + bytes(config.web.max_image_bytes))
+    broken = stored(input_bucket, store, job, b"\xff\xd8\xff no jpeg")
+    [image] = add_images(store, job, "gone.jpg")
+    gone = f"/jobs/{job.job_id}/images/{image.ref.image_id}"
+    for page in (broken, gone, large):
+        answer = client.get(f"{page}/thumbnail")
+        assert answer.status_code == 302
+        assert client.get(answer.headers["Location"], buffered=True).mimetype == "image/svg+xml"

@@ -1,21 +1,30 @@
-"""Live feeds: the text of a stream, its bounds, the registry of feeds, and the rows that a feed publishes."""
+"""Live feeds: each change is published once, one poll serves all viewers, and streams are bounded."""
 
-from collections.abc import Iterator
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
 
 from core.ids import new_id
-from core.jobs.models import Job, Resend
+from core.jobs.models import AcceptedCount, Counts, Job, JobStatus, Resend
 from core.jobs.store import JobStore
 from core.messages import Response
 from services.errors import NotFoundError
-from tests.support.jobs import NOW, client_error, done, failed, record
+from services.table import LAST
+from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, record, request_again
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.bulkheads import Bulkhead
+from web_tier.results import job_snapshot
 from web_tier.results.job_snapshot import ImageRow
 from web_tier.results.live_feed import (
     HEARTBEAT_SECONDS,
     LINGER_SECONDS,
+    SEARCH_SECONDS,
     STREAM_SECONDS,
     FeedEvent,
     FeedRegistry,
@@ -23,6 +32,16 @@ from web_tier.results.live_feed import (
     event_stream,
 )
 from web_tier.results.query import ImageResult
+
+
+class Clock:
+    """A clock that tests set."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class ScriptedFeed:
@@ -92,19 +111,14 @@ def test_a_failed_read_of_the_table_ends_the_connection() -> None:
     assert len(lines(ScriptedFeed(client_error(500)))) == 1
 
 
-@pytest.fixture
-def clock() -> Iterator[list[float]]:
-    yield [0.0]
-
-
-def registry_of(size: int, clock: list[float]) -> FeedRegistry:
+def registry_of(size: int, clock: Clock) -> FeedRegistry:
     def new_feed(job_id: str) -> JobFeed:
         return JobFeed(cast(JobStore, None), job_id, cast(Any, None))
 
-    return FeedRegistry(Bulkhead(size), new_feed, clock=lambda: clock[0])
+    return FeedRegistry(Bulkhead(size), new_feed, clock=clock)
 
 
-def test_no_user_holds_more_than_a_quarter_of_all_streams(clock: list[float]) -> None:
+def test_no_user_holds_more_than_a_quarter_of_all_streams(clock: Clock) -> None:
     registry = registry_of(8, clock)
     assert [registry.join(job, "ada") is not None for job in "abc"] == [True, True, False]
     assert registry.join("d", "ben") is not None
@@ -112,7 +126,7 @@ def test_no_user_holds_more_than_a_quarter_of_all_streams(clock: list[float]) ->
     assert registry.join("c", "ada") is not None
 
 
-def test_viewers_of_one_job_share_its_feed_and_are_bounded_over_all_jobs(clock: list[float]) -> None:
+def test_viewers_of_one_job_share_its_feed_and_are_bounded_over_all_jobs(clock: Clock) -> None:
     registry = registry_of(3, clock)
     first = registry.join("a")
     assert first is not None
@@ -123,14 +137,18 @@ def test_viewers_of_one_job_share_its_feed_and_are_bounded_over_all_jobs(clock: 
     assert registry.join("c") is not None
 
 
-def test_a_feed_is_kept_for_a_while_after_its_last_viewer(clock: list[float]) -> None:
+def test_a_feed_is_kept_for_a_while_after_its_last_viewer(clock: Clock) -> None:
     registry = registry_of(3, clock)
     first = registry.join("a")
     registry.leave("a")
-    clock[0] += LINGER_SECONDS
+    clock.now += LINGER_SECONDS
     assert registry.join("a") is first
-    registry.leave("a")
-    clock[0] += LINGER_SECONDS + 1
+    clock.now += LINGER_SECONDS + 1
+    assert registry.join("b") is not None
+    assert registry.join("a") is first, "it has a viewer again, so it stays"
+    for _ in range(2):
+        registry.leave("a")
+    clock.now += LINGER_SECONDS + 1
     assert registry.join("a") is not first
 
 
@@ -158,3 +176,298 @@ def test_a_row_has_how_the_system_retried_its_image(response: Response | None, r
     assert (
         ImageRow.of_result(ImageResult(IMAGE, response, new_resend(resends) if resends else None)).retries == retries
     )
+
+
+@dataclass(frozen=True)
+class CountingStore(JobStore):
+    """Records which results and statuses are read."""
+
+    reads: list[tuple[str, str]] = field(default_factory=list)
+    status_reads: list[str] = field(default_factory=list)
+
+    def status(self, job_id: str) -> JobStatus:
+        self.status_reads.append(job_id)
+        return super().status(job_id)
+
+    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Response]:
+        self.reads.append((first, last))
+        return super().results(job_id, first, last)
+
+
+@pytest.fixture
+def counting(store: JobStore) -> CountingStore:
+    return CountingStore(store.table)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def feed(counting: CountingStore, job: Job, clock: Clock) -> JobFeed:
+    return JobFeed(counting, job.job_id, read_progress, clock=clock)
+
+
+def read_progress(status: JobStatus) -> tuple[str, bool]:
+    return json.dumps({"done": status.counts.done}), status.state == "finished"
+
+
+def poll(feed: JobFeed, cursor: str | None) -> tuple[list[tuple[str, Any]], str | None]:
+    """Poll; return the kind and the body of each event after `cursor`, and the last cursor."""
+    feed.poll()
+    found = feed.wait(cursor, 0)
+    events: list[tuple[str, Any]] = [(event.kind, json.loads(event.data)) for _, event in found]
+    return events, found[-1][0] if found else cursor
+
+
+def results_in(events: Sequence[tuple[str, Any]]) -> dict[str, str]:
+    rows = [row for kind, body in events if kind == "results" for row in body["rows"]]
+    assert len({row["id"] for row in rows}) == len(rows)
+    return {row["id"]: row["status"] for row in rows}
+
+
+def test_a_new_viewer_gets_a_resync_and_the_progress(feed: JobFeed, store: JobStore, job: Job) -> None:
+    add_images(store, job, "a.jpg", "b.jpg")
+    events, _ = poll(feed, None)
+    assert events == [("resync", {}), ("progress", {"done": 0})]
+
+
+def test_results_are_published_once_in_any_order_of_arrival(feed: JobFeed, store: JobStore, job: Job) -> None:
+    one, two, three = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
+    _, cursor = poll(feed, None)
+    put_results(store, job, done(three))
+    events, cursor = poll(feed, cursor)
+    assert results_in(events) == {three.ref.image_id: "done"}
+    put_results(store, job, done(three), failed(one))
+    events, cursor = poll(feed, cursor)
+    assert results_in(events) == {one.ref.image_id: "failed"}
+    put_results(store, job, done(three), failed(one), done(two))
+    events, cursor = poll(feed, cursor)
+    assert results_in(events) == {two.ref.image_id: "done"}
+    assert events[-1] == ("end", {"done": 2})
+
+
+def test_a_poll_without_changes_publishes_nothing(feed: JobFeed, store: JobStore, job: Job) -> None:
+    add_images(store, job, "a.jpg")
+    _, cursor = poll(feed, None)
+    assert poll(feed, cursor)[0] == []
+
+
+def test_results_are_read_only_if_the_counts_have_grown(feed: JobFeed, counting: CountingStore, job: Job) -> None:
+    one, _ = add_images(counting, job, "a.jpg", "b.jpg")
+    poll(feed, None)
+    put_results(counting, job, done(one))
+    poll(feed, None)
+    counting.reads.clear()
+    poll(feed, None)
+    assert counting.reads == []
+
+
+def test_blocks_in_which_every_image_has_its_result_are_not_read_again(
+    feed: JobFeed, counting: CountingStore, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_snapshot, "BLOCK", 2)
+    monkeypatch.setattr(job_snapshot, "MAX_BLOCKS_PER_POLL", 1)
+    images = add_images(counting, job, *[f"{n}.jpg" for n in range(6)])
+    events, cursor = poll(feed, None)
+    put_results(counting, job, *[done(image) for image in images[:4]])
+    found: dict[str, str] = {}
+    for _ in range(3):  # one block per poll, in turn
+        events, cursor = poll(feed, cursor)
+        found |= results_in(events)
+    assert set(found) == {image.ref.image_id for image in images[:4]}
+    counting.reads.clear()
+    monkeypatch.setattr(job_snapshot, "MAX_BLOCKS_PER_POLL", 3)
+    put_results(counting, job, *[done(image) for image in images])
+    events, cursor = poll(feed, cursor)
+    assert counting.reads == [(images[4].ref.image_id, images[5].ref.image_id)]
+
+
+def test_added_images_are_published_with_their_names(feed: JobFeed, store: JobStore, job: Job) -> None:
+    add_images(store, job, "a.jpg")
+    _, cursor = poll(feed, None)
+    later = record(job, "b.jpg")
+    store.record_images([later], NOW)
+    store.put_accepted_count(job.job_id, "writer", AcceptedCount(2))
+    events, _ = poll(feed, cursor)
+    assert events[0] == (
+        "images",
+        {"rows": [{"id": later.ref.image_id, "name": "b.jpg", "bytes": 1234, "status": "waiting"}]},
+    )
+
+
+def test_an_image_whose_id_lies_in_between_is_found_by_a_search(
+    feed: JobFeed, store: JobStore, job: Job, clock: Clock
+) -> None:
+    early = record(job, "of another process.jpg")
+    add_images(store, job, "a.jpg")
+    _, cursor = poll(feed, None)
+    store.record_images([early], NOW)
+    store.put_accepted_count(job.job_id, "writer", AcceptedCount(2))
+    assert [kind for kind, _ in poll(feed, cursor)[0]] == []
+    clock.now += SEARCH_SECONDS
+    events, _ = poll(feed, cursor)
+    assert [row["id"] for row in events[0][1]["rows"]] == [early.ref.image_id]
+
+
+def test_a_failed_image_with_a_later_label_is_published_again(feed: JobFeed, store: JobStore, job: Job) -> None:
+    one, two = add_images(store, job, "a.jpg", "b.jpg")
+    put_results(store, job, failed(one), done(two))
+    _, cursor = poll(feed, None)
+    put_results(store, job, done(one), done(two))
+    events, _ = poll(feed, cursor)
+    assert results_in(events)[one.ref.image_id] == "done"
+
+
+def rows_in(events: Sequence[tuple[str, Any]]) -> list[tuple[str, bool, str | None]]:
+    """Return the id, whether it is being retried, and the reason of each row of a result."""
+    rows = [row for kind, body in events if kind == "results" for row in body["rows"]]
+    return [(row["id"], row.get("retrying", False), row.get("reason")) for row in rows]
+
+
+def test_a_retry_is_published_and_so_is_its_failure(feed: JobFeed, store: JobStore, job: Job) -> None:
+    one, two = add_images(store, job, "a.jpg", "b.jpg")
+    put_results(store, job, failed(one), failed(two))
+    events, cursor = poll(feed, None)
+    assert events[-1][0] == "end"
+    request_again(store, [one], NOW + timedelta(seconds=1))
+    events, cursor = poll(feed, cursor)
+    assert rows_in(events) == [(one.ref.image_id, True, "its workers crashed")]
+    assert events[-1][0] == "progress"
+    assert poll(feed, cursor)[0] == []
+    store.put_failed(failed(one, "worse", attempt=1))
+    events, cursor = poll(feed, cursor)
+    assert rows_in(events) == [(one.ref.image_id, False, "worse")]
+    assert events[-1][0] == "end"
+    request_again(store, [one], NOW + timedelta(seconds=3))
+    events, cursor = poll(feed, cursor)
+    assert rows_in(events) == [(one.ref.image_id, True, "worse")]
+
+
+def test_a_failure_between_two_polls_of_a_retry_is_published(feed: JobFeed, store: JobStore, job: Job) -> None:
+    [one] = add_images(store, job, "a.jpg")
+    put_results(store, job, failed(one))
+    _, cursor = poll(feed, None)
+    request_again(store, [one], NOW + timedelta(seconds=1))
+    store.put_failed(failed(one, "worse", attempt=1))
+    events, cursor = poll(feed, cursor)
+    assert rows_in(events) == [(one.ref.image_id, False, "worse")]
+    assert poll(feed, cursor)[0] == []
+
+
+def test_a_retry_with_a_label_is_published_and_ends_the_job(feed: JobFeed, store: JobStore, job: Job) -> None:
+    [one] = add_images(store, job, "a.jpg")
+    put_results(store, job, failed(one))
+    request_again(store, [one], NOW + timedelta(seconds=1))
+    _, cursor = poll(feed, None)
+    put_results(store, job, done(one))
+    events, _ = poll(feed, cursor)
+    assert "done" in [row["status"] for kind, body in events if kind == "results" for row in body["rows"]]
+    assert events[-1][0] == "end"
+
+
+def test_each_resend_of_an_image_is_published(feed: JobFeed, counting: CountingStore, job: Job) -> None:
+    one, two = add_images(counting, job, "a.jpg", "b.jpg")
+    events, cursor = poll(feed, None)
+    for times in (1, 2):
+        resend = Resend(0, NOW, NOW, waited_seconds=60, times=times)
+        counting.put_resends(job.job_id, {one.ref.image_id: resend})
+        counting.store_counts(job.job_id, Counts(images=2, system_retried=1, resends=times))
+        events, cursor = poll(feed, cursor)
+        assert events == [("results", {"rows": [{"id": one.ref.image_id, "status": "waiting", "again": times}]})]
+    put_results(counting, job, done(two).model_copy(update={"attempts": 3}))
+    events, cursor = poll(feed, cursor)
+    [row] = [row for kind, body in events if kind == "results" for row in body["rows"]]
+    assert (row["id"], row["tries"]) == (two.ref.image_id, 3)
+
+
+def test_many_retries_are_checked_over_several_polls(
+    feed: JobFeed, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_snapshot, "MAX_RETRIES_PER_POLL", 2)
+    images = add_images(store, job, *[f"{n}.jpg" for n in range(5)])
+    put_results(store, job, *[failed(image) for image in images])
+    _, cursor = poll(feed, None)
+    request_again(store, images, NOW + timedelta(seconds=1))
+    found: list[tuple[str, bool, str | None]] = []
+    for _ in range(3):
+        events, cursor = poll(feed, cursor)
+        found += rows_in(events)
+    assert [row[0] for row in found] == [image.ref.image_id for image in images]
+    store.put_failed(failed(images[4], "worse", attempt=1))
+    ended: list[tuple[str, bool, str | None]] = []
+    for _ in range(3):
+        events, cursor = poll(feed, cursor)
+        ended += rows_in(events)
+    assert ended == [(images[4].ref.image_id, False, "worse")]
+
+
+def test_a_viewer_that_reconnects_resumes_at_its_cursor(feed: JobFeed, store: JobStore, job: Job) -> None:
+    one, two = add_images(store, job, "a.jpg", "b.jpg")
+    _, cursor = poll(feed, None)
+    put_results(store, job, done(one))
+    feed.poll()
+    put_results(store, job, done(one), done(two))
+    feed.poll()
+    events = [(event.kind, json.loads(event.data)) for _, event in feed.wait(cursor, 0)]
+    assert set(results_in(events)) == {one.ref.image_id, two.ref.image_id}
+    assert events[-1] == ("end", {"done": 2})
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "01ARZ3NDEKTSV4RRFFQ69G5FAV-1", "-", "1" * 50])
+def test_a_cursor_of_another_run_or_an_invalid_one_gets_a_resync(
+    feed: JobFeed, store: JobStore, job: Job, cursor: str
+) -> None:
+    add_images(store, job, "a.jpg")
+    assert poll(feed, cursor)[0][0][0] == "resync"
+
+
+def test_a_cursor_older_than_the_history_gets_a_resync(store: JobStore, job: Job, clock: Clock) -> None:
+    feed = JobFeed(store, job.job_id, read_progress, clock=clock, max_history=200)
+    images = add_images(store, job, *[f"{n}.jpg" for n in range(4)])
+    _, cursor = poll(feed, None)
+    for count in range(1, 5):
+        put_results(store, job, *[done(image) for image in images[:count]])
+        feed.poll()
+    assert feed.wait(cursor, 0)[0][1].kind == "resync"
+
+
+def test_withdrawn_results_start_a_new_run(feed: JobFeed, store: JobStore, job: Job) -> None:
+    one, _ = add_images(store, job, "a.jpg", "b.jpg")
+    put_results(store, job, done(one))
+    _, cursor = poll(feed, None)
+    store.store_counts(job.job_id, Counts(images=2))
+    assert poll(feed, cursor)[0][0][0] == "resync"
+
+
+@dataclass(frozen=True)
+class SlowStore(CountingStore):
+    """Reads a status only once the test lets it."""
+
+    may_read: threading.Event = field(default_factory=threading.Event)
+
+    def status(self, job_id: str) -> JobStatus:
+        assert self.may_read.wait(DEADLINE_SECONDS)
+        return super().status(job_id)
+
+
+def test_many_viewers_share_one_poll(store: JobStore, job: Job) -> None:
+    slow = SlowStore(store.table)
+    feed = JobFeed(slow, job.job_id, read_progress)
+    add_images(store, job, "a.jpg")
+    with ThreadPoolExecutor(8) as viewers:
+        waits = [viewers.submit(feed.wait, None, DEADLINE_SECONDS) for _ in range(8)]
+        wait_until(lambda: len(cast(Any, feed._changed)._waiters) == 7, "one viewer polls and seven wait")
+        slow.may_read.set()
+        found = [[event.kind for _, event in each.result(DEADLINE_SECONDS)] for each in waits]
+    assert found == [["resync", "progress"]] * 8
+    assert len(slow.status_reads) == 1
+
+
+def test_a_poll_of_a_deleted_job_raises(feed: JobFeed, store: JobStore, job: Job) -> None:
+    add_images(store, job, "a.jpg")
+    feed.poll()
+    store.delete(job)
+    with pytest.raises(NotFoundError):
+        feed.poll()

@@ -1,17 +1,26 @@
-"""Queries over jobs and images: pages, filters, searches, orders, and the model that answered."""
+"""Results of a job: pages, filters, orders, the model and the class scores, and their export as CSV."""
 
+import csv
+import re
 from dataclasses import replace
 from datetime import timedelta
+from io import StringIO
 
 import pytest
-from botocore.exceptions import ClientError
+from hypothesis import given
+from hypothesis import strategies as st
 
-from core.ids import new_id
-from core.jobs.models import Counts, Job, JobStatus
+from core.ids import ImageRef, new_id
+from core.jobs.models import Counts, ImageRecord, Job, JobStatus
 from core.jobs.store import JobStore
+from core.messages import LabelScore, Prediction
 from tests.support.jobs import MODEL, NOW, add_images, done, failed, put_results
+from tests.support.memory_table import MemoryTable
+from web_tier.result_services import ClassLabels
 from web_tier.results import query
+from web_tier.results.export import CSV_HEADER, csv_lines, safe_cell
 from web_tier.results.query import (
+    ImageResult,
     JobModels,
     ResultsFilter,
     all_results,
@@ -115,10 +124,9 @@ def test_models_of_the_most_recently_read_jobs_are_cached(store: JobStore, monke
         statuses.append(store.status(job.job_id))
         assert models.find(store, statuses[-1]) == MODEL
         assert models.find(store, statuses[0]) == MODEL
-    gone = replace(store, table=replace(store.table, name="no-such-table"))
-    assert models.find(gone, statuses[0]) == models.find(gone, statuses[2]) == MODEL
-    with pytest.raises(ClientError):
-        models.find(gone, statuses[1])
+    empty = JobStore(MemoryTable())
+    assert models.find(empty, statuses[0]) == models.find(empty, statuses[2]) == MODEL
+    assert models.find(empty, statuses[1]) is None
 
 
 def test_the_model_of_a_job_is_read_once(store: JobStore, job: Job) -> None:
@@ -128,8 +136,7 @@ def test_the_model_of_a_job_is_read_once(store: JobStore, job: Job) -> None:
     put_results(store, job, done(image))
     answered = store.status(job.job_id)
     assert models.find(store, answered) == MODEL
-    elsewhere = replace(store, table=replace(store.table, name="no-such-table"))
-    assert models.find(elsewhere, answered) == MODEL
+    assert models.find(JobStore(MemoryTable()), answered) == MODEL
 
 
 @pytest.fixture
@@ -154,23 +161,99 @@ def mixed(store: JobStore, job: Job) -> Job:
     ],
 )
 def test_images_are_sorted_by_each_order(store: JobStore, mixed: Job, order: str, names: list[str]) -> None:
-    found = sorted_page(store, mixed.job_id, ResultsFilter(), order, number=1, limit=10)
-    assert [item.record.filename for item in found.page.items] == names
-    assert found.is_last
+    found, is_last = sorted_page(store, mixed.job_id, ResultsFilter(), order, number=1, limit=10)
+    assert [item.record.filename for item in found.items] == names
+    assert is_last
 
 
 def test_sorted_pages_follow_each_other_and_hold_only_matches(store: JobStore, mixed: Job) -> None:
     wanted = ResultsFilter(state="done")
     first, second = (sorted_page(store, mixed.job_id, wanted, "name", number=number, limit=1) for number in (1, 2))
-    assert [item.record.filename for part in (first, second) for item in part.page.items] == [
+    assert [item.record.filename for part, _ in (first, second) for item in part.items] == [
         "IMG 9.jpg",
         "img 10.jpg",
     ]
-    assert (first.is_last, second.is_last) == (False, True)
+    assert (first[1], second[1]) == (False, True)
 
 
 def test_a_bounded_number_of_images_is_sorted(store: JobStore, mixed: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query, "MAX_SORTED", 2)
-    found = sorted_page(store, mixed.job_id, ResultsFilter(), "name", number=1, limit=10)
-    assert len(found.page.items) == 2
+    found, _ = sorted_page(store, mixed.job_id, ResultsFilter(), "name", number=1, limit=10)
+    assert len(found.items) == 2
     assert not query.can_sort(store.status(mixed.job_id))
+
+
+IDS = {"job_id": "01M7VZC4WFV7NFCGGR65PAXY7J", "image_id": "01M7VZC4WFV7NFCGGR65PAXY7K"}
+
+
+def prediction(best: str, score: float, *probabilities: float) -> Prediction:
+    top = (LabelScore(label=best, score=score),)
+    return Prediction(
+        **IDS, status="done", label=best, score=score, top=top, worker="i-0", attempts=1, probabilities=probabilities
+    )
+
+
+@pytest.fixture
+def labels() -> ClassLabels:
+    return ClassLabels(["cat", "dog"], {"dog": "A dog."})
+
+
+def test_all_classes_are_listed_best_first_by_name(labels: ClassLabels) -> None:
+    scores = labels.all_scores(prediction("dog", 0.9, 0.1, 0.9))
+    assert [(pair.label, pair.score) for pair in scores] == [("dog", 0.9), ("cat", 0.1)]
+    assert labels.messages["dog"] == "A dog."
+
+
+@pytest.mark.parametrize(
+    ("best", "score", "probabilities"),
+    [("ship", 0.9, (0.1, 0.9)), ("cat", 0.9, (0.1, 0.9)), ("dog", 0.9, (0.05, 0.9, 0.05))],
+    ids=["another label", "another order", "more classes"],
+)
+def test_classes_of_another_bundle_have_numbers(
+    labels: ClassLabels, best: str, score: float, probabilities: tuple[float, ...]
+) -> None:
+    assert labels.all_scores(prediction(best, score, *probabilities))[0].label == "class 1"
+
+
+def image(filename: str) -> ImageRecord:
+    return ImageRecord(ImageRef(new_id(), new_id()), filename, "key", 10, NOW)
+
+
+def rows(*results: ImageResult) -> list[dict[str, str]]:
+    return list(csv.DictReader(StringIO("".join(csv_lines(results)), newline="")))
+
+
+def test_every_image_has_a_row_whatever_its_state() -> None:
+    one, two, three = image("a.jpg"), image("b.jpg"), image("c.jpg")
+    found = rows(ImageResult(one, done(one, "cat", 0.5)), ImageResult(two, failed(two)), ImageResult(three, None))
+    assert [tuple(row) for row in found] == [CSV_HEADER] * 3
+    assert [row["status"] for row in found] == ["done", "failed", "waiting"]
+    assert (found[0]["label"], found[0]["score"], found[0]["model"]) == ("cat", "0.500000", "demo")
+    assert (found[1]["error_code"], found[1]["label"]) == ("crashed_worker", "")
+
+
+@pytest.mark.parametrize(
+    "name", ["=cmd()", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "\uff1d1+1.png", "\uff0b1", "\uff0d1", "\uff20A1"]
+)
+def test_s15_no_name_is_taken_for_a_formula(name: str) -> None:
+    assert safe_cell(name) == f"'{name}"
+
+
+@given(st.text(alphabet="=+-@\uff1d\uff0b\uff0d\uff20;\t\n\r,'\"a1", max_size=12))
+def test_s15_no_name_holds_a_formula_wherever_a_spreadsheet_splits_it(name: str) -> None:
+    line = "".join(csv_lines([ImageResult(image(name), None)])).partition("\r\n")[2]
+    cells = [cell.strip('"') for cell in re.split("[;\t\r\n]", line)]
+    assert not [cell for cell in cells if cell.startswith(tuple("=+-@\uff1d\uff0b\uff0d\uff20"))]
+
+
+def test_s15_a_name_with_semicolons_is_unchanged_without_formula() -> None:
+    assert safe_cell("a;b.png") == "a;b.png"
+    assert safe_cell("a;=1+1.png") == "a;'=1+1.png"
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=50))
+def test_any_name_comes_back_from_the_csv_as_it_was_shown(name: str) -> None:
+    named = image(name)
+    [row] = rows(ImageResult(named, None))
+    assert row["filename"].replace("'", "") == name.replace("'", "")
+    assert not row["filename"].startswith(("=", "+", "-", "@"))

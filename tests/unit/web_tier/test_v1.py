@@ -1,33 +1,22 @@
-"""API v1: jobs, images and results over HTTP, health, and the OpenAPI document."""
+"""API v1: jobs, images, results and the fleet."""
 
-import csv
 import json
-import re
-from collections.abc import Iterator
-from io import StringIO
-from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
-from core.config import Config
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.ids import is_id, new_id
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
-from services.clients import Clients
-from services.s3 import Bucket
-from services.sqs import Queue
-from services.table import Table
-from tests.conftest import ConfigMaker, keys_in
-from tests.support.api import problem, upload
+from tests.support.api import AppMaker, problem, upload
 from tests.support.jobs import (
     NOW,
     UNKNOWN_ID,
     MemoryBucket,
+    MemoryQueue,
     add_images,
     client_error,
     done,
@@ -35,14 +24,7 @@ from tests.support.jobs import (
     put_results,
     send_again,
 )
-from tests.support.people import Clock, PlayedPool, access_of
 from tests.support.pictures import picture
-from web_tier import backend
-from web_tier.api.operations import OPERATIONS, api_document
-from web_tier.api.schemas import ROOT
-from web_tier.app import create_app
-from web_tier.auth.permissions import RIGHTS, Right
-from web_tier.problems import ProblemType
 
 # Jobs
 
@@ -101,15 +83,15 @@ def test_each_file_has_its_outcome_and_index(client: FlaskClient, job: Job) -> N
 
 
 def test_an_accepted_image_is_stored_recorded_and_requested(
-    client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket, requests_queue: Queue
+    client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: MemoryQueue
 ) -> None:
     content = picture("WEBP")
     [image] = upload(client, job, ("../../x.exe", content)).get_json()["accepted"]
-    [message] = requests_queue.receive(wait_seconds=0)
-    asked = RequestMessage.from_json(message.body)
+    [message] = requests_queue.bodies
+    asked = RequestMessage.from_json(message)
     assert asked.image_id == image["image_id"]
     assert asked.key == f"{job.job_id}/{image['image_id']}.webp"
-    assert input_bucket.get(asked.key) == content
+    assert input_bucket.objects[asked.key] == content
     assert store.image(asked.ref).filename == image["filename"] == "x.exe"
 
 
@@ -118,20 +100,20 @@ def test_an_upload_without_an_accepted_file_gets_422_with_reasons(client: FlaskC
     assert (answer.status_code, answer.get_json()["rejected"][0]["code"]) == (422, "not_an_image")
 
 
-def test_an_upload_that_the_system_could_not_store_gets_503(config: Config, provisioned: Clients, job: Job) -> None:
-    client = create_app(config, input_bucket=MemoryBucket(lambda _: client_error(403))).test_client()
+def test_an_upload_that_the_system_could_not_store_gets_503(make_app: AppMaker, job: Job) -> None:
+    client = make_app(bucket=MemoryBucket(lambda _: client_error(403))).test_client()
     answer = upload(client, job, ("a.jpg", picture()))
     assert (answer.status_code, answer.get_json()["rejected"][0]["code"]) == (503, "unavailable")
 
 
-def test_limits_are_those_of_the_configuration(make_config: ConfigMaker, provisioned: Clients, job: Job) -> None:
+def test_limits_are_those_of_the_configuration(make_app: AppMaker, job: Job) -> None:
     limits = {
         "max_files_per_request": 2,
         "max_image_bytes": 1024,
         "max_image_pixels": 200,
         "max_request_bytes": 10_000,
     }
-    client = create_app(make_config(web=limits)).test_client()
+    client = make_app(web=limits).test_client()
     answer = upload(client, job, ("large.jpg", b"\xff\xd8\xff" + b"x" * 2000), ("wide.jpg", picture(size=(30, 30))))
     assert [file["code"] for file in answer.get_json()["rejected"]] == ["too_large", "too_many_pixels"]
     assert "at most 2 files" in problem(upload(client, job, *[("a.jpg", picture())] * 3), 413)
@@ -139,16 +121,11 @@ def test_limits_are_those_of_the_configuration(make_config: ConfigMaker, provisi
 
 
 def test_a_too_large_request_stores_nothing(
-    make_config: ConfigMaker,
-    provisioned: Clients,
-    store: JobStore,
-    job: Job,
-    input_bucket: Bucket,
-    requests_queue: Queue,
+    make_app: AppMaker, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: MemoryQueue
 ) -> None:
-    client = create_app(make_config(web={"max_files_per_request": 2})).test_client()
+    client = make_app(web={"max_files_per_request": 2}).test_client()
     assert upload(client, job, *[("a.jpg", picture())] * 3).status_code == 413
-    assert (keys_in(input_bucket), store.count_images(job.job_id), requests_queue.counts().total) == ([], 0, 0)
+    assert (input_bucket.objects, store.count_images(job.job_id), requests_queue.bodies) == ({}, 0, [])
 
 
 @pytest.mark.parametrize(
@@ -168,20 +145,6 @@ def test_a_body_that_is_not_a_form_of_files_is_rejected(
 
 
 # Results
-
-NAMES = ["../../x", "a\x00b", "x" * 300, "\u202egpj.exe", "שלום.jpg", "😀.jpg", "<img onerror=alert(1)>", "=cmd()"]
-
-
-def test_any_name_comes_back_as_data_in_json_and_csv(client: FlaskClient, job: Job) -> None:
-    upload(client, job, *[(name, picture(shade=index)) for index, name in enumerate(NAMES)])
-    results = client.get(f"/api/v1/jobs/{job.job_id}/results").get_json()["results"]
-    shown = {"x", "ab", "x" * 255, "gpj.exe", "שלום.jpg", "😀.jpg", "<img onerror=alert(1)>", "=cmd()"}
-    assert {image["filename"] for image in results} == shown
-    answer = client.get(f"/api/v1/jobs/{job.job_id}/results.csv")
-    assert answer.content_type == "text/csv; charset=utf-8"
-    assert answer.headers["Content-Disposition"] == f"attachment; filename={job.job_id}.csv"
-    rows = list(csv.DictReader(StringIO(answer.text, newline="")))
-    assert {row["filename"] for row in rows} == (shown - {"=cmd()"}) | {"'=cmd()"}
 
 
 def test_results_are_paged_by_a_cursor(client: FlaskClient, store: JobStore, job: Job) -> None:
@@ -235,7 +198,7 @@ def test_an_invalid_parameter_is_named(client: FlaskClient, job: Job, query: str
     assert query.split("=", maxsplit=1)[0] in problem(client.get(f"/api/v1/jobs/{job.job_id}/results?{query}"), 400)
 
 
-# Fleet and health
+# Fleet
 
 
 def test_the_fleet_is_the_last_snapshot(client: FlaskClient, store: JobStore) -> None:
@@ -262,133 +225,7 @@ def test_the_fleet_has_the_cost_of_a_thousand_images(client: FlaskClient, store:
     assert client.get("/api/v1/fleet").get_json()["instances_dollars_per_1000_images"] is None
 
 
-@pytest.mark.parametrize("prefix", ["", "/api/v1"])
-def test_the_process_is_ready_if_bucket_table_and_queue_respond(client: FlaskClient, prefix: str) -> None:
-    assert client.get(f"{prefix}/healthz").get_json() == {"status": "alive"}
-    assert client.get(f"{prefix}/readyz").get_json() == {"ready": True, "missing": {}}
-
-
-def test_an_unready_process_names_the_missing_service(
-    client: FlaskClient, provisioned: Clients, requests_queue: Queue
-) -> None:
-    provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
-    answer = client.get("/readyz")
-    assert (answer.status_code, list(answer.get_json()["missing"])) == (503, ["request queue"])
-    assert requests_queue.url not in answer.text
-
-
 def test_the_index_links_to_the_other_resources(client: FlaskClient) -> None:
     links = client.get("/api/v1").get_json()
     assert client.get(links["jobs"]).status_code == 200
     assert is_id(client.get("/api/v1/").headers["X-Request-Id"])
-
-
-def test_with_sign_in_readiness_hides_the_kind_of_the_error(
-    config: Config, table: Table, provisioned: Clients, requests_queue: Queue
-) -> None:
-    provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
-    access = access_of(table, PlayedPool(), Clock())
-    answer = create_app(config, auth=access).test_client().get("/readyz")
-    assert (answer.status_code, answer.get_json()["missing"]) == (503, {"request queue": "does not answer"})
-
-
-def test_without_sign_in_readiness_shows_the_kind_of_the_error(
-    client: FlaskClient, provisioned: Clients, requests_queue: Queue
-) -> None:
-    provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
-    [why] = client.get("/readyz").get_json()["missing"].values()
-    assert "NonExistentQueue" in why
-
-
-def test_frequent_readiness_requests_share_one_check(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, looked = 100.0, 0
-
-    def look(_: object) -> dict[str, str]:
-        nonlocal looked
-        looked += 1
-        return {}
-
-    monkeypatch.setattr(backend.Backend, "_found_faults", look)
-    monkeypatch.setattr("web_tier.backend.time.monotonic", lambda: now)
-    client = app.test_client()
-    assert [client.get("/readyz").status_code for _ in range(9)] == [200] * 9
-    assert looked == 1
-    now += backend.CHECKED_SECONDS + 0.1
-    client.get("/readyz")
-    assert looked == 2
-
-
-Path = tuple[str, str]
-
-
-def routes(app: Flask) -> set[Path]:
-    """Return the routes under the API's root, with paths as in the document."""
-    served = set()
-    for rule in app.url_map.iter_rules():
-        path = str(rule).replace("<", "{").replace(">", "}").rstrip("/")
-        if path.startswith(ROOT):
-            served |= {(method.lower(), path) for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
-    return served
-
-
-def references(value: Any) -> Iterator[str]:
-    """Yield every reference in a document."""
-    if isinstance(value, dict):
-        if "$ref" in value:
-            yield value["$ref"]
-        value = list(value.values())
-    if isinstance(value, list):
-        for each in value:
-            yield from references(each)
-
-
-def test_the_document_has_exactly_the_served_operations(app: Flask) -> None:
-    documented = {(operation.method, operation.path) for operation in OPERATIONS}
-    assert documented == routes(app) - {("get", f"{ROOT}/openapi.json")}
-
-
-def test_every_operation_has_a_unique_name() -> None:
-    assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
-
-
-def test_the_document_is_served_and_its_references_resolve(client: FlaskClient) -> None:
-    served = client.get(f"{ROOT}/openapi.json").get_json()
-    assert served == api_document()
-    assert served["openapi"].startswith("3.1.")
-    names = {reference.removeprefix("#/components/schemas/") for reference in references(served)}
-    assert names <= served["components"]["schemas"].keys()
-
-
-def test_problems_are_enumerated() -> None:
-    schemas = api_document()["components"]["schemas"]
-    assert set(schemas["ProblemType"]["enum"]) == {kind.value for kind in ProblemType}
-
-
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_every_operation_can_be_tried_on_the_page(client: FlaskClient, operation: Any) -> None:
-    page = client.get("/api").text
-    assert f'data-method="{operation.method}" data-path="{operation.path}"' in page
-    assert operation.summary in page.replace("&#39;", "'")
-
-
-def test_every_operation_that_is_not_public_documents_token_and_401(app: Flask) -> None:
-    documented = api_document()
-    assert documented["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
-    rights = {
-        (method.lower(), str(rule).replace("<", "{").replace(">", "}").rstrip("/")): RIGHTS[rule.endpoint]
-        for rule in app.url_map.iter_rules()
-        for method in rule.methods or ()
-    }
-    for operation in OPERATIONS:
-        is_public = rights[operation.method, operation.path] is Right.PUBLIC
-        described = documented["paths"][operation.path][operation.method]
-        assert (described["security"] == []) is is_public, operation.name
-        assert is_public or {"401", "403", "429"} <= described["responses"].keys()
-        assert is_public or "WWW-Authenticate" in described["responses"]["401"]["headers"]
-
-
-def test_the_page_has_no_script_or_style_of_its_own(client: FlaskClient) -> None:
-    page = client.get("/api").text
-    assert "<style" not in page
-    assert " style=" not in page
-    assert re.search(r"<script(?![^>]* src=)", page) is None

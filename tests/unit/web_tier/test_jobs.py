@@ -20,11 +20,9 @@ from core.images import CODES, ImageLimits
 from core.jobs.models import ImageRecord, Job, MergedFile
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
-from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage
-from tests.conftest import ConfigMaker
-from tests.support.api import problem, upload
+from tests.support.api import AppMaker, problem, upload
 from tests.support.jobs import (
     MemoryBucket,
     MemoryQueue,
@@ -37,7 +35,6 @@ from tests.support.jobs import (
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.api.schemas import CreateJob
-from web_tier.app import create_app
 from web_tier.results.query import is_retrying
 from web_tier.uploads.ingest import ImageIngest
 from web_tier.uploads.retry import retry_failed, retry_image
@@ -105,8 +102,8 @@ def test_an_upload_with_a_key_can_be_repeated(client: FlaskClient, store: JobSto
 # Bounds
 
 
-def test_no_more_jobs_are_open_than_allowed(make_config: ConfigMaker, provisioned: Clients, store: JobStore) -> None:
-    client = create_app(make_config(web={"max_open_jobs": 1})).test_client()
+def test_no_more_jobs_are_open_than_allowed(make_app: AppMaker, store: JobStore) -> None:
+    client = make_app(web={"max_open_jobs": 1}).test_client()
     first = create(client, "k").get_json()
     add_images(store, store.job(first["job_id"]), "a.jpg")
     for answer in (client.post("/api/v1/jobs"), create(client, "new")):
@@ -179,12 +176,15 @@ def test_an_invalid_filter_is_named(client: FlaskClient, job: Job, form: str, qu
     assert query.split("=", maxsplit=1)[0] in problem(answer, 400)
 
 
-def test_json_lines_are_a_download_with_a_line_for_each_image(client: FlaskClient, store: JobStore, job: Job) -> None:
+def test_json_lines_and_csv_are_downloads_with_a_line_each(client: FlaskClient, store: JobStore, job: Job) -> None:
     add_images(store, job, "a\u2028b.jpg", "b.jpg")
     answer = client.get(f"/api/v1/jobs/{job.job_id}/results.jsonl")
     assert answer.content_type == "application/x-ndjson"
     assert answer.headers["Content-Disposition"] == f"attachment; filename={job.job_id}.jsonl"
     assert len(answer.text.rstrip("\n").split("\n")) == 2
+    table = client.get(f"/api/v1/jobs/{job.job_id}/results.csv")
+    assert table.content_type == "text/csv; charset=utf-8"
+    assert table.headers["Content-Disposition"] == f"attachment; filename={job.job_id}.csv"
 
 
 # Retry
@@ -205,13 +205,13 @@ class Shop:
 
 
 @pytest.fixture
-def shop(config: Config, store: JobStore, job: Job) -> Shop:
-    queue, bucket = MemoryQueue(), MemoryBucket()
-    client = create_app(config, input_bucket=bucket, request_queue=queue).test_client()
+def shop(
+    client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: MemoryQueue
+) -> Shop:
     images = add_images(store, job, *[f"{number}.jpg" for number in range(4)])
-    bucket.objects.update({image.key: b"pixels" for image in images})
+    input_bucket.objects.update({image.key: b"pixels" for image in images})
     put_results(store, job, done(images[0]), *map(failed, images[1:]))
-    return Shop(client, queue, bucket, job, images)
+    return Shop(client, requests_queue, input_bucket, job, images)
 
 
 def test_failed_images_are_requested_again_and_no_others(shop: Shop) -> None:
@@ -368,7 +368,7 @@ def test_all_results_are_one_json_object(client: FlaskClient, store: JobStore, j
 
 
 def test_the_results_file_is_linked_and_downloaded_once_it_exists(
-    client: FlaskClient, store: JobStore, job: Job, config: Config, provisioned: Clients
+    client: FlaskClient, store: JobStore, job: Job, config: Config, output_bucket: Bucket
 ) -> None:
     address = f"/api/v1/jobs/{job.job_id}"
     [image] = add_images(store, job, "a.jpg")
@@ -376,7 +376,7 @@ def test_the_results_file_is_linked_and_downloaded_once_it_exists(
     assert client.get(address).get_json()["results_file"] is None
     problem(client.get(f"{address}/results/file"), 404)
     key, bucket = merged_key(job.job_id), config.names.output_bucket
-    Bucket.named(provisioned, bucket).put(key, b"{}\n", "application/x-ndjson")
+    output_bucket.put(key, b"{}\n", "application/x-ndjson")
     store.put_merged(job.job_id, MergedFile(key, store.status(job.job_id).edition, datetime.now(UTC)))
     told = client.get(address).get_json()["results_file"]
     assert (told["address"], told["current"]) == (f"s3://{bucket}/{key}", True)
@@ -393,7 +393,7 @@ def test_the_results_file_is_linked_and_downloaded_once_it_exists(
 # Deletion
 
 
-def test_a_deleted_job_gets_404_everywhere_at_once(client: FlaskClient, input_bucket: Bucket, job: Job) -> None:
+def test_a_deleted_job_gets_404_everywhere_at_once(client: FlaskClient, job: Job) -> None:
     [image] = upload(client, job, ("a.jpg", picture())).get_json()["accepted"]
     base = f"/api/v1/jobs/{job.job_id}"
     assert client.delete(base).status_code == 204

@@ -1,28 +1,28 @@
-"""The page of a job and what belongs to it, as a browser without JavaScript gets them."""
+"""The page of a job and of its images, with the timeline of each, as a browser without JavaScript gets them."""
 
 import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from html import unescape
-from io import BytesIO
 
 import pytest
 from flask.testing import FlaskClient
-from PIL import Image
+from ulid import ULID
 
 from core.config import Config
-from core.ids import new_id, output_key
-from core.jobs.models import ImageRecord, Job
+from core.ids import ImageRef, new_id, output_key
+from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.store import JobStore
-from core.messages import Model, Prediction, Timings
-from services.clients import Clients
+from core.messages import Failure, Model, Prediction, Response, Timings, crashed_worker
+from core.messages import failed as failed_prediction
 from services.s3 import Bucket
-from tests.support.hostile_images import POLYGLOTS, SCRIPT
+from tests.support.api import AppMaker
 from tests.support.jobs import NOW, add_images, done, failed, put_results, record, send_again
 from tests.support.pictures import picture
-from web_tier.app import create_app
+from web_tier.pages.image import ImageTimeline
+from web_tier.results.query import ImageResult
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_progress_has_figures_and_sentences(client: FlaskClient, images: list[Im
 
 
 def test_an_image_page_has_all_scores_and_the_timeline(
-    client: FlaskClient, store: JobStore, job: Job, config: Config, provisioned: Clients
+    client: FlaskClient, store: JobStore, job: Job, config: Config, output_bucket: Bucket
 ) -> None:
     [image] = add_images(store, job, "a.jpg")
     timings = Timings(queued=1200, fetched=40, decoded=9, inferred=0.2, stored=30)
@@ -145,9 +145,7 @@ def test_an_image_page_has_all_scores_and_the_timeline(
     labels = json.loads((config.worker.bundle / "bundle.json").read_text(encoding="utf-8"))["labels"]
     chances = tuple(0.9 if label == "stop" else 0.001 for label in labels)
     prediction = Prediction(**response.model_dump(), probabilities=chances)
-    Bucket.named(provisioned, config.names.output_bucket).put(
-        output_key(image.ref), prediction.to_json().encode(), "application/json"
-    )
+    output_bucket.put(output_key(image.ref), prediction.to_json().encode(), "application/json")
     page = client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}").text
     for words in ("90.0%", f"All {len(labels)} classes", "90.0000%", "roundabout", "received 2 times", "i-0f3a"):
         assert words in page
@@ -163,16 +161,16 @@ def test_an_image_page_has_all_scores_and_the_timeline(
 
 
 def test_row_47_scores_of_another_delivery_are_not_shown(
-    client: FlaskClient, store: JobStore, job: Job, config: Config, provisioned: Clients
+    client: FlaskClient, store: JobStore, job: Job, output_bucket: Bucket
 ) -> None:
     """Row 47: another model, or another label, may be stored after a redelivery."""
     [image] = add_images(store, job, "a.jpg")
-    response, outputs = done(image, "stop", 0.9), Bucket.named(provisioned, config.names.output_bucket)
+    response = done(image, "stop", 0.9)
     put_results(store, job, response)
     shown = list[bool]()
     for change in ({"model": Model(name="demo", digest="other")}, {"label": "yield"}, {}):
         stored = Prediction(**response.model_copy(update=change).model_dump(), probabilities=(0.9, 0.1))
-        outputs.put(output_key(image.ref), stored.to_json().encode(), "application/json")
+        output_bucket.put(output_key(image.ref), stored.to_json().encode(), "application/json")
         shown.append("All 2 classes" in client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}").text)
     assert shown == [False, False, True]
 
@@ -183,56 +181,6 @@ def test_the_page_of_a_failed_or_waiting_image_shows_its_state(
     failure, waiting = (client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}") for image in images[1:])
     assert "its workers crashed" in failure.text
     assert "Accepted" in waiting.text
-
-
-def stored(bucket: Bucket, store: JobStore, job: Job, body: bytes) -> str:
-    [image] = add_images(store, job, "a.jpg")
-    bucket.put(image.key, body, "image/jpeg")
-    return f"/jobs/{job.job_id}/images/{image.ref.image_id}"
-
-
-def test_a_thumbnail_is_small_and_cached_by_the_browser(
-    client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket
-) -> None:
-    hidden = b"<script>alert(1)</script>"
-    page = stored(input_bucket, store, job, picture("PNG", (800, 600)) + hidden)
-    answer = client.get(f"{page}/thumbnail")
-    assert (answer.status_code, answer.mimetype) == (200, "image/webp")
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Cache-Control"].startswith("private, max-age=3600")
-    assert hidden not in answer.data
-    assert min(Image.open(BytesIO(answer.data)).size) == 160
-    assert min(Image.open(BytesIO(client.get(f"{page}/preview").data)).size) == 600
-
-
-@pytest.mark.parametrize(
-    "kind", ["gif with a page behind it", "jpeg with a zip behind it", "png with a script in a chunk"]
-)
-def test_row_35_a_polyglot_is_served_as_a_drawn_thumbnail_only(
-    kind: str, client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket
-) -> None:
-    page = stored(input_bucket, store, job, POLYGLOTS[kind][1]())
-    for path, mimetype in (
-        (f"{page}/thumbnail", "image/webp"),
-        (f"{page}/preview", "image/webp"),
-        (page, "text/html"),
-    ):
-        answer = client.get(path)
-        assert (answer.status_code, answer.mimetype) == (200, mimetype)
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert SCRIPT not in answer.data
-
-
-def test_a_deleted_broken_or_too_large_image_has_a_placeholder(
-    client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket, images: list[ImageRecord], config: Config
-) -> None:
-    large = stored(input_bucket, store, job, picture() + bytes(config.web.max_image_bytes))
-    broken = stored(input_bucket, store, job, b"\xff\xd8\xff no jpeg")
-    gone = f"/jobs/{job.job_id}/images/{images[0].ref.image_id}"
-    for page in (broken, gone, large):
-        answer = client.get(f"{page}/thumbnail")
-        assert answer.status_code == 302
-        assert client.get(answer.headers["Location"], buffered=True).mimetype == "image/svg+xml"
 
 
 @pytest.mark.parametrize("path", ["", "/thumbnail", "/preview"])
@@ -369,9 +317,8 @@ def test_jobs_are_searched_by_name(client: FlaskClient, store: JobStore) -> None
     assert "No job has" in client.get("/jobs?q=<b>x").text
 
 
-def test_a_stream_beyond_the_limit_gets_503(config: Config, store: JobStore, job: Job) -> None:
-    web = config.web.model_copy(update={"threads": 2})
-    client = create_app(config.model_copy(update={"web": web}), store=store).test_client()
+def test_a_stream_beyond_the_limit_gets_503(make_app: AppMaker, job: Job) -> None:
+    client = make_app(web={"threads": 2}).test_client()
     first = client.get(f"/api/v1/jobs/{job.job_id}/events")
     assert first.mimetype == "text/event-stream"
     assert client.get(f"/api/v1/jobs/{job.job_id}/events").status_code == 503
@@ -385,6 +332,160 @@ def test_a_stream_of_an_unknown_job_gets_404(client: FlaskClient) -> None:
     assert client.get(f"/api/v1/jobs/{new_id()}/events").status_code == 404
 
 
-def test_the_fleet_page_polls_figures(client: FlaskClient) -> None:
-    body = client.get("/fleet/now").get_json()
-    assert (body["known"], body["cost"]) == (False, "$0.00")
+TIMINGS = Timings(queued=1_200, fetched=40, decoded=9, inferred=0.2, stored=30)
+
+
+def after(**length: float) -> datetime:
+    return NOW + timedelta(**length)
+
+
+RECORD = ImageRecord(
+    ImageRef(new_id(), str(ULID.from_datetime(NOW))), "a.jpg", "key", 1, accepted_at=after(milliseconds=30)
+)
+DONE = Response(
+    job_id=RECORD.ref.job_id, image_id=RECORD.ref.image_id, status="done", label="stop", score=0.9, worker="i-1",
+    attempts=1, timings=TIMINGS, queued_at=after(milliseconds=40), recorded_at=after(seconds=2),
+)  # fmt: skip
+
+
+def failure(recorded_at: datetime) -> Response:
+    found = failed_prediction(
+        RECORD.ref, Failure(code="bad", message="the JPEG ends early"), worker="i-1", attempts=1
+    )
+    return found.response().model_copy(update={"recorded_at": recorded_at, "queued_at": after(milliseconds=40)})
+
+
+def steps(record: ImageRecord, response: Response | None) -> list[tuple[str, datetime | None, float | None]]:
+    return [(step.name, step.at, step.milliseconds) for step in ImageTimeline.of(ImageResult(record, response)).steps]
+
+
+def sent_again(seconds: float, attempt: int = 0) -> Resend:
+    return Resend(attempt, after(seconds=seconds), after(seconds=seconds), waited_seconds=600)
+
+
+def names(record: ImageRecord, response: Response | None, resend: Resend) -> list[str]:
+    timeline = ImageTimeline.of(ImageResult(record, response, resend))
+    assert timeline.contradiction is None
+    return [step.name for step in timeline.steps]
+
+
+def test_an_image_that_was_classified_has_every_step_with_a_time_or_a_length() -> None:
+    assert steps(RECORD, DONE) == [
+        ("accepted", NOW, None),
+        ("stored", after(milliseconds=30), None),
+        ("queued", after(milliseconds=40), None),
+        ("received", after(milliseconds=1_240), 1_200),
+        ("fetched", None, 40),
+        ("decoded", None, 9),
+        ("classified", None, 0.2),
+        ("result stored", None, 30),
+        ("delivered", after(seconds=2), None),
+    ]
+    timeline = ImageTimeline.of(ImageResult(RECORD, DONE))
+    assert (timeline.total, timeline.contradiction) == (1_279.2, None)
+
+
+def test_an_image_received_more_than_once_shows_how_often_and_why() -> None:
+    step = ImageTimeline.of(ImageResult(RECORD, DONE.model_copy(update={"attempts": 3}))).steps[3]
+    assert step.name == "received \N{MULTIPLICATION SIGN}3"
+    assert step.note.endswith("2 receives ended without an answer: a worker stopped or failed")
+
+
+def test_a_dead_letter_shows_that_no_worker_answered() -> None:
+    letter = failed_prediction(RECORD.ref, crashed_worker(5), worker="controller", attempts=5).response()
+    [step] = [
+        step for step in ImageTimeline.of(ImageResult(RECORD, letter)).steps if step.name.startswith("received")
+    ]
+    assert step.note == "5 receives ended without an answer: a worker stopped or failed"
+
+
+def test_a_resend_has_its_time_and_reason() -> None:
+    timeline = ImageTimeline.of(ImageResult(RECORD, None, sent_again(600)))
+    [step] = [step for step in timeline.steps if step.name == "requested again by the system"]
+    assert step.at == after(minutes=10)
+    assert step.note == "no result for 10 min: its request or its response was presumed lost"
+    again = replace(sent_again(1_800), first_at=after(minutes=10), times=2)
+    step = ImageTimeline.of(ImageResult(RECORD, None, again)).steps[2]
+    assert step.name == "requested again by the system \N{MULTIPLICATION SIGN}2"
+    assert step.note.endswith("; the first time at 12:10:00.000")
+
+
+def test_a_resend_is_placed_by_its_time() -> None:
+    system = "requested again by the system"
+    assert names(RECORD, None, sent_again(600)) == ["accepted", "stored", system, "queued"]
+    late = DONE.model_copy(update={"queued_at": after(seconds=601), "recorded_at": after(seconds=605)})
+    assert names(RECORD, late, sent_again(600))[:5] == ["accepted", "stored", system, "queued", "received"]
+    first = DONE.model_copy(update={"recorded_at": after(seconds=605)})
+    assert names(RECORD, first, sent_again(600))[-3:] == ["result stored", system, "delivered"]
+    old = DONE.model_copy(update={"queued_at": None, "recorded_at": None})
+    assert names(RECORD, old, sent_again(600))[-2:] == [system, "delivered"]
+
+
+def test_a_resend_is_placed_before_or_after_the_retry_by_its_attempt() -> None:
+    system, user = "requested again by the system", "requested again"
+    record = replace(RECORD, retried_at=after(seconds=700), attempt=1)
+    failure_at = failure(after(seconds=650))
+    assert names(record, failure_at, sent_again(600))[2:] == [system, "failed", user, "queued"]
+    assert names(record, failure_at, sent_again(900, attempt=1))[2:] == ["failed", user, system, "queued"]
+    answered = DONE.model_copy(
+        update={"queued_at": after(seconds=701), "recorded_at": after(seconds=705), "attempt": 1}
+    )
+    assert names(record, answered, sent_again(600))[:5] == ["accepted", "stored", system, user, "queued"]
+
+
+def test_a_waiting_image_has_its_steps_until_now() -> None:
+    assert [name for name, _, _ in steps(RECORD, None)] == ["accepted", "stored", "queued"]
+    assert ImageTimeline.of(ImageResult(RECORD, None)).steps[-1].state == "open"
+
+
+def test_an_image_answered_from_the_cache_has_two_steps() -> None:
+    answer = DONE.model_copy(update={"cached": True, "attempts": 0, "queued_at": None, "timings": Timings()})
+    assert [name for name, _, _ in steps(replace(RECORD, cached=True), answer)] == ["accepted", "answered at once"]
+
+
+def test_a_retried_image_has_its_failure_and_an_open_step() -> None:
+    record = replace(RECORD, retried_at=after(seconds=5), attempt=1)
+    assert [name for name, _, _ in steps(record, failure(after(seconds=2)))] == [
+        "accepted", "stored", "failed", "requested again", "queued",
+    ]  # fmt: skip
+
+
+def test_an_image_that_failed_again_has_the_steps_of_its_last_attempt() -> None:
+    record = replace(RECORD, retried_at=after(milliseconds=35))
+    found = steps(record, failure(after(seconds=2)))
+    assert [name for name, _, _ in found] == [
+        "accepted",
+        "stored",
+        "requested again",
+        "queued",
+        "received",
+        "delivered",
+    ]
+
+
+def test_contradicting_clocks_are_named() -> None:
+    behind = DONE.model_copy(update={"queued_at": after(seconds=-3)})
+    timeline = ImageTimeline.of(ImageResult(RECORD, behind))
+    assert timeline.contradiction is not None
+    assert "“queued” reads 3.03 s earlier than “stored”" in timeline.contradiction
+    assert timeline.total == 1_279.2
+
+
+@pytest.mark.parametrize("ahead", [-600, 600])
+def test_row_53_the_total_does_not_depend_on_how_clocks_differ_and_a_contradiction_is_named(ahead: int) -> None:
+    at = after(seconds=ahead)
+    ref = replace(RECORD.ref, image_id=str(ULID.from_datetime(at)))
+    timeline = ImageTimeline.of(
+        ImageResult(replace(RECORD, ref=ref, accepted_at=at + timedelta(milliseconds=30)), DONE)
+    )
+    assert timeline.total == 1_279.2
+    assert (timeline.contradiction is not None) == (ahead > 0), "a clock that is behind contradicts nothing"
+
+
+def test_a_waiting_image_has_no_total() -> None:
+    assert ImageTimeline.of(ImageResult(RECORD, None)).total is None
+
+
+def test_a_result_of_an_older_worker_has_durations_without_times() -> None:
+    old = DONE.model_copy(update={"queued_at": None, "recorded_at": None})
+    assert ("received", None, 1_200) in steps(RECORD, old)

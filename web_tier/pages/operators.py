@@ -1,26 +1,62 @@
-"""The page of dead letters, for operators, with the forms that redrive and discard them."""
+"""The pages of operators: the audit trail, and the dead letters with the forms that redrive and discard them."""
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Self
 
 from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
+from core.audit import RETENTION
 from core.format import DISCARD_WORDS, REDRIVE_WORDS, redriven_words
 from core.jobs.dead_letters import CURSOR_PATTERN, DeadLetterImage
-from web_tier.audit import audit_details
+from web_tier.audit import audit_details, current_trail
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
-from web_tier.parameters import known_ref
+from web_tier.parameters import cursor, known_ref
 from web_tier.uploads.retry import redrive, redrive_all
 
+EVENTS_PER_PAGE = 50
 LETTERS_PER_PAGE = 50
 DISCARDED = "discarded"
 
 NOTES = {**REDRIVE_WORDS, DISCARDED: DISCARD_WORDS}
 """Message for each outcome of an operation on one dead letter."""
+
+
+def audit_page() -> str:
+    """Show the events of the audit trail, newest first."""
+    user = request.args.get("user", "").strip()[:128]
+    since, until = _day("since"), _day("until")
+    page = current_trail().find(
+        user=user or None,
+        since=None if since is None else _midnight(since),
+        until=None if until is None else _midnight(until) + timedelta(days=1),
+        before=cursor("before"),
+        limit=EVENTS_PER_PAGE,
+    )
+    return render_template(
+        "audit.html",
+        page=page,
+        query={"user": user, "since": since or "", "until": until or ""},
+        kept_days=RETENTION.days,
+        is_first_page="before" not in request.args,
+        fleet=current_backend().fleet.snapshot(),
+    )
+
+
+def _day(name: str) -> date | None:
+    text = request.args.get(name, "")
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError as error:
+        raise BadRequest(f"{name}={text[:20]!r} is no day: write it as 2026-11-21") from error
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +76,16 @@ def dead_letters_page() -> str:
     """List the dead letters of all jobs, those of the newest jobs first."""
     backend, before = current_backend(), _before()
     page = backend.dead_letters.page(before, limit=LETTERS_PER_PAGE)
+    sent, note = request.args.get("sent", type=int), NOTES.get(request.args.get("outcome", ""))
+    if sent is not None:
+        refused, gone, running = (request.args.get(name, 0, type=int) for name in ("refused", "gone", "running"))
+        note = redriven_words(sent, refused=refused, gone=gone, running=running)
     return render_template(
         "dead_letters.html",
         rows=[LetterRow.of(letter) for letter in page.letters],
         before=before,
         next_before=page.next_before,
-        note=_note(),
+        note=note,
         tries=backend.config.queues.max_receive_count,
         fleet=backend.fleet.snapshot(),
     )
@@ -90,12 +130,3 @@ def _before() -> str | None:
 
 def _redirect_to_list(before: str | None, **outcome: Any) -> ResponseReturnValue:
     return redirect(url_for("dead_letters.dead_letters_page", before=before, **outcome), 303)
-
-
-def _note() -> str | None:
-    """Return the sentence about the outcome of an operation, if the address has one."""
-    sent = request.args.get("sent", type=int)
-    if sent is None:
-        return NOTES.get(request.args.get("outcome", ""))
-    refused, gone, running = (request.args.get(name, 0, type=int) for name in ("refused", "gone", "running"))
-    return redriven_words(sent, refused=refused, gone=gone, running=running)

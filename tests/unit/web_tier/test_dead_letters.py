@@ -16,14 +16,13 @@ from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from services.sqs import OutgoingMessage
 from services.table import Table
-from tests.support.api import problem
+from tests.support.api import AppMaker, problem
 from tests.support.dead_letters import DeadLetterDesk, address, give_up
 from tests.support.fleet import fleet_snapshot
 from tests.support.jobs import NOW, UNKNOWN_ID, client_error, done, failed
 from tests.support.people import Clock, House, PlayedPool, access_of
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.app import create_app
-from web_tier.pages import dead_letters
+from web_tier.pages import operators
 from web_tier.uploads import retry
 
 
@@ -259,7 +258,7 @@ def test_all_dead_letters_are_redriven_from_the_page_with_their_outcomes(desk: D
 
 
 def test_forms_of_a_later_page_redirect_back_to_it(desk: DeadLetterDesk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letters, "LETTERS_PER_PAGE", 2)
+    monkeypatch.setattr(operators, "LETTERS_PER_PAGE", 2)
     desk.given_up(*"abc")
     first = desk.client.get("/dead-letters").text
     [older] = re.findall(r'href="(/dead-letters\?before=[^"]+)">Older', first)
@@ -277,11 +276,11 @@ def test_the_fleet_page_links_to_the_dead_letters_and_counts_them(desk: DeadLett
 
 
 def test_operators_see_all_dead_letters_and_links_only_to_their_own_jobs(
-    desk: DeadLetterDesk, config: Config, table: Table
+    desk: DeadLetterDesk, make_app: AppMaker, table: Table
 ) -> None:
     pool, clock = PlayedPool(), Clock()
     access = access_of(table, pool, clock)
-    house = House(create_app(config, auth=access), access, pool, clock)
+    house = House(make_app(auth=access), access, pool, clock)
     [own], [others] = desk.given_up("mine.jpg", owner="ops"), desk.given_up("theirs.jpg", owner="ann")
     page = house.operator().get("/dead-letters", base_url="https://localhost").text
     assert f'href="/jobs/{own.ref.job_id}/images/{own.ref.image_id}"' in page

@@ -10,16 +10,13 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from core.config import Classic, Config
+from core.config import Classic
 from core.jobs.store import JobStore
-from services.clients import Clients
-from tests.conftest import ConfigMaker
 from tests.support.answering_queue import AnsweringQueue
-from tests.support.api import problem
+from tests.support.api import AppMaker, problem
 from tests.support.jobs import UNKNOWN_ID, MemoryBucket, client_error, done, failed
 from tests.support.pictures import picture
 from web_tier.api.classify import classic_reply
-from web_tier.app import create_app
 
 CLASSIFY = "/api/v1/classify"
 SENT = base64.b64encode(picture()).decode()
@@ -32,9 +29,9 @@ def fleet(store: JobStore) -> AnsweringQueue:
 
 
 @pytest.fixture
-def asking(config: Config, provisioned: Clients, fleet: AnsweringQueue) -> FlaskClient:
+def asking(make_app: AppMaker, fleet: AnsweringQueue) -> FlaskClient:
     """A client of a web tier; `fleet` answers its images."""
-    return create_app(config, request_queue=fleet).test_client()
+    return make_app(queue=fleet).test_client()
 
 
 # POST /api/v1/classify
@@ -124,8 +121,8 @@ def test_an_invalid_request_gets_a_problem_with_what_to_do(
         {"json": {"data": "A" * 100_000}},
     ],
 )
-def test_a_too_large_image_gets_413(make_config: ConfigMaker, provisioned: Clients, request_: dict[str, Any]) -> None:
-    client = create_app(make_config(web={"max_image_bytes": 2_000})).test_client()
+def test_a_too_large_image_gets_413(make_app: AppMaker, request_: dict[str, Any]) -> None:
+    client = make_app(web={"max_image_bytes": 2_000}).test_client()
     assert "shrink" in problem(client.post(CLASSIFY, **request_), 413)
 
 
@@ -185,20 +182,20 @@ def test_a_poster_gets_the_label_of_its_image(asking: FlaskClient, content_type:
 
 
 def test_a_poster_gets_the_message_of_the_label_if_the_bundle_has_one(
-    make_config: ConfigMaker, provisioned: Clients, fleet: AnsweringQueue, tmp_path: Path
+    make_app: AppMaker, fleet: AnsweringQueue, tmp_path: Path
 ) -> None:
     words = {"labels": ["stop sign", "yield sign"], "messages": {"stop sign": "Stop: look both ways."}}
     (tmp_path / "bundle.json").write_text(json.dumps(words))
-    client = create_app(make_config(worker={"bundle": str(tmp_path)}), request_queue=fleet).test_client()
+    client = make_app(queue=fleet, worker={"bundle": str(tmp_path)}).test_client()
     assert client.post("/classify", json={"data": SENT}).get_json() == "Stop: look both ways."
 
 
 @pytest.mark.parametrize(("data", "status"), [(SENT, 200), ("AAAA", 422)])
 def test_a_poster_on_an_allowed_site_may_read_answers_and_errors(
-    make_config: ConfigMaker, provisioned: Clients, fleet: AnsweringQueue, data: str, status: int
+    make_app: AppMaker, fleet: AnsweringQueue, data: str, status: int
 ) -> None:
     origin = "https://posters.example.org"
-    client = create_app(make_config(web={"cors_origins": [origin]}), request_queue=fleet).test_client()
+    client = make_app(queue=fleet, web={"cors_origins": [origin]}).test_client()
     answer = client.post("/classify", json={"data": data}, headers={"Origin": origin, "Sec-Fetch-Site": "cross-site"})
     assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (status, origin)
 
@@ -242,19 +239,19 @@ def test_an_image_that_the_fleet_cannot_classify_gets_422_with_the_reason(
     assert text(post(asking, "/", "myfile", picture()), 422) == "its workers crashed"
 
 
-def test_a_file_that_is_too_large_gets_413(make_config: ConfigMaker, provisioned: Clients) -> None:
-    client = create_app(make_config(web={"max_image_bytes": 2_000})).test_client()
+def test_a_file_that_is_too_large_gets_413(make_app: AppMaker) -> None:
+    client = make_app(web={"max_image_bytes": 2_000}).test_client()
     assert "shrink it" in text(post(client, "/", "myfile", b"x" * 3_000), 413)
 
 
-def test_no_result_in_time_gets_504(make_config: ConfigMaker, provisioned: Clients, fleet: AnsweringQueue) -> None:
+def test_no_result_in_time_gets_504(make_app: AppMaker, fleet: AnsweringQueue) -> None:
     fleet.answer = lambda record: None
-    client = create_app(make_config(classic={"wait_seconds": 0.01}), request_queue=fleet).test_client()
+    client = make_app(queue=fleet, classic={"wait_seconds": 0.01}).test_client()
     assert "no result after 0.01 s" in text(post(client, "/", "myfile", picture()), 504)
 
 
-def test_an_image_that_cannot_be_stored_gets_503(config: Config, provisioned: Clients) -> None:
-    client = create_app(config, input_bucket=MemoryBucket(lambda _: client_error(400))).test_client()
+def test_an_image_that_cannot_be_stored_gets_503(make_app: AppMaker) -> None:
+    client = make_app(bucket=MemoryBucket(lambda _: client_error(400))).test_client()
     assert "send it again" in text(post(client, "/", "myfile", picture()), 503)
 
 
@@ -274,10 +271,8 @@ def test_a_body_that_is_not_a_form_gets_an_error(asking: FlaskClient) -> None:
     assert "multipart/form-data" in text(asking.post("/api/image", data=b"x"), 415)
 
 
-def test_the_classic_contracts_can_be_disabled(
-    make_config: ConfigMaker, provisioned: Clients, fleet: AnsweringQueue
-) -> None:
-    client = create_app(make_config(classic={"enabled": False}), request_queue=fleet).test_client()
+def test_the_classic_contracts_can_be_disabled(make_app: AppMaker, fleet: AnsweringQueue) -> None:
+    client = make_app(queue=fleet, classic={"enabled": False}).test_client()
     for path in PATHS[1:]:
         assert "classic.enabled" in text(post(client, path, "myfile", picture()), 404)
     assert post(client, "/", "myfile", picture()).status_code == 303, "then it is a file of the page's form"

@@ -1,0 +1,94 @@
+"""The web tier in the test's own process, over a table, buckets and a queue in memory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from core.config import Config, parse_config
+from core.jobs.store import JobStore
+from services.s3 import Bucket
+from services.sqs import Queue
+from tests.conftest import ConfigMaker, shipped_values
+from tests.support.api import AppMaker
+from tests.support.compiled import compiled_once
+from tests.support.jobs import MemoryBucket, MemoryQueue
+from tests.support.memory_bucket import MemoryBucket as ReadableBucket
+from tests.support.memory_table import MemoryTable
+from web_tier.app import create_app
+from web_tier.auth.context import AuthContext
+from web_tier.result_services import result_services_of
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once() -> Iterator[None]:
+    with compiled_once():
+        yield
+
+
+@pytest.fixture
+def make_config() -> ConfigMaker:
+    """Make configurations of a web tier: `make_config(web={"max_open_jobs": 1})`."""
+
+    def make(**changes: dict[str, Any]) -> Config:
+        values = shipped_values()
+        for section, keys in changes.items():
+            values[section] |= keys
+        return parse_config(values)
+
+    return make
+
+
+@pytest.fixture
+def config(make_config: ConfigMaker) -> Config:
+    return make_config()
+
+
+@pytest.fixture
+def table() -> MemoryTable:
+    return MemoryTable()
+
+
+@pytest.fixture
+def input_bucket() -> MemoryBucket:
+    return MemoryBucket()
+
+
+@pytest.fixture
+def output_bucket() -> Bucket:
+    return ReadableBucket()
+
+
+@pytest.fixture
+def requests_queue() -> MemoryQueue:
+    return MemoryQueue()
+
+
+@pytest.fixture
+def make_app(
+    make_config: ConfigMaker,
+    store: JobStore,
+    input_bucket: MemoryBucket,
+    output_bucket: Bucket,
+    requests_queue: MemoryQueue,
+) -> AppMaker:
+    def make(
+        *,
+        bucket: Bucket = input_bucket,
+        queue: Queue = requests_queue,
+        auth: AuthContext | None = None,
+        **changes: dict[str, Any],
+    ) -> Flask:
+        config = make_config(**changes)
+        app = create_app(config, store=store, input_bucket=bucket, request_queue=queue, auth=auth)
+        result_services_of(app).objects._buckets = bucket, output_bucket
+        return app
+
+    return make
+
+
+@pytest.fixture
+def client(make_app: AppMaker) -> FlaskClient:
+    return make_app().test_client()
