@@ -25,7 +25,7 @@ _probes = Slipcover(d_miss_threshold=1_000, branch=True, source=SOURCES)
 ImportManager(_probes, _matcher).__enter__()
 
 
-def pytest_unconfigure() -> None:
-    """Write what this process has reached."""
+def pytest_sessionfinish() -> None:
+    """Write what this process has reached, before it reports its end: later, pytest-xdist kills it after 10 seconds."""
     file = Path(os.environ["COVERAGE_DIR"]) / f"{os.getpid()}.json"
     file.write_text(json.dumps(_probes.get_coverage()), encoding="utf-8")
