@@ -48,7 +48,11 @@ class ConfiguredBundle:
         One thread reads the facts when they are due. The others wait for the first facts, and afterwards use those
         that were read last, since S3 may be slow.
         """
-        if self._is_due():
+        with self._lock:
+            now = self.clock()
+            is_due = now - self._read_at >= FRESH_SECONDS
+            self._read_at = now if is_due else self._read_at
+        if is_due:
             try:
                 self._facts = self._read()
             finally:
@@ -56,13 +60,6 @@ class ConfiguredBundle:
         else:
             self._first_read.wait(MAX_FIRST_READ_SECONDS)
         return self._facts
-
-    def _is_due(self) -> bool:
-        with self._lock:
-            due = self.clock() - self._read_at >= FRESH_SECONDS
-            if due:
-                self._read_at = self.clock()
-            return due
 
     def _read(self) -> BundleFacts:
         try:

@@ -162,12 +162,19 @@ def test_an_image_whose_job_has_been_deleted_goes_into_a_new_one_at_once(
 
 
 def test_an_image_whose_jobs_are_all_deleted_is_not_accepted_and_leaves_nothing(
-    singles: SingleImages, watched: WatchedStore, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+    singles: SingleImages, store: JobStore, bucket: MemoryBucket, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SingleImages, "_create_jobs", lambda *_: set())
+    record_images, deleted = JobStore.record_images, list[str]()
+
+    def record_deleted(own: JobStore, images: Sequence[ImageRecord], touched_at: datetime) -> None:
+        deleted.append(images[0].ref.job_id)
+        store.delete(store.job(deleted[-1]))
+        record_images(own, images, touched_at)
+
+    monkeypatch.setattr(JobStore, "record_images", record_deleted)
     outcome = singles.ingest_one("", [an_upload()])
     assert isinstance(outcome, RejectedUpload)
-    assert (bucket.objects, watched.writes) == ({}, [])
+    assert (bucket.objects, queue.bodies, len(set(deleted))) == ({}, [], MAX_JOBS_TRIED)
 
 
 def test_an_image_that_times_out_before_its_commit_is_not_accepted_and_leaves_nothing(

@@ -9,7 +9,7 @@ from werkzeug.test import Client
 from services.clients import Clients
 from tests.conftest import ConfigMaker
 from web_tier.app import create_app
-from web_tier.proxy import PROXY, BehindProxy
+from web_tier.middleware import PROXY, BehindProxy
 
 TOLD = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
 HSTS = "Strict-Transport-Security"

@@ -3,8 +3,9 @@
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
@@ -16,14 +17,15 @@ from werkzeug.test import TestResponse
 from services.clients import Clients
 from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker
+from tests.support.memory_table import MemoryTable
 from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, House, HouseMaker, keep
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE
 from web_tier.pages.sign_in import CHALLENGE
-from web_tier.rate_limits import storage
-from web_tier.rate_limits.limiter import MAX_BLOCKED, PAUSE_SECONDS, RateCounter
+from web_tier.rate_limits import limiter, storage
+from web_tier.rate_limits.limiter import PAUSE_SECONDS, RateCounter
 from web_tier.rate_limits.storage import TableStorage
 
 HERE, ELSEWHERE = {"REMOTE_ADDR": "203.0.113.1"}, {"REMOTE_ADDR": "203.0.113.2"}
@@ -372,10 +374,24 @@ def test_a_failing_table_rejects_and_delays_no_request_and_is_logged_once(
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
 
 
-def test_the_number_of_blocked_callers_is_bounded(table: Table, clock: Clock) -> None:
-    counter = RateCounter(MemoryStorage(), clock=clock)
-    counter._blocked = {f"caller {number}": NOON + 1 for number in range(MAX_BLOCKED)}
-    counter._block("one more", NOON + 60, NOON)
-    assert len(counter._blocked) == MAX_BLOCKED
-    counter._block("another", NOON + 60, NOON + 2)
-    assert set(counter._blocked) == {"another"}
+def test_the_number_of_blocked_callers_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[str]()
+
+    def counted(operation: str, effect: Callable[[], Any]) -> Any:
+        calls.append(operation)
+        return effect()
+
+    def calls_of(caller: str) -> int:
+        before = len(calls)
+        assert counter.hit("request", caller, 1) == 60
+        return len(calls) - before
+
+    monkeypatch.setattr(limiter, "MAX_BLOCKED", 2)
+    counter = RateCounter(TableStorage(MemoryTable(counted), clock), clock)
+    for caller in ("ann", "bob", "cleo"):
+        assert counter.hit("request", caller, 1) == 0
+        assert calls_of(caller) > 0
+    assert [calls_of(caller) > 0 for caller in ("ann", "bob", "cleo")] == [False, False, True]
+    clock.now += 60
+    assert counter.hit("request", "cleo", 1) == 0
+    assert [calls_of("cleo") > 0 for _ in range(2)] == [True, False], "callers whose minute has ended make room"

@@ -6,15 +6,17 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from core.config import parse_config
 from core.logs import JsonFormatter
 from services.sqs import QueueCounts
+from tests.conftest import shipped_values
 from tests.support.autoscaler import Clock, fleet_settings, instance
 from tests.support.stack_template import RESOURCES, as_json, of_type, value_of
 from tests.unit.infra.log_filter import matches, value_in
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.observe import Demand, Observation
 from web_tier.autoscaler.reporting import METRICS_SECONDS, MetricsLogger
-from web_tier.middleware import log_requests
+from web_tier.middleware import Middleware
 
 FILTERS = of_type("Logs::MetricFilter")
 
@@ -46,7 +48,7 @@ def look(workers: int, waiting: int, caplog: pytest.LogCaptureFixture) -> list[s
 def answered(status: int, caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return the lines that the web tier writes when it answers a request with `status`."""
     app = Flask("tier")
-    log_requests(app)
+    Middleware(parse_config(shipped_values()).web).install(app)
     app.add_url_rule("/", view_func=lambda: ("", status))
     caplog.clear()
     with caplog.at_level(logging.INFO):
