@@ -9,7 +9,7 @@ import gc
 import tempfile
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -110,20 +110,20 @@ def shipped_values() -> dict[str, dict[str, Any]]:
     return deepcopy(_shipped_values())
 
 
+def config_of(cloud: LocalCloud, own: str, **changes: dict[str, Any]) -> Config:
+    """Return the shipped configuration with `changes`, for `cloud`; all names in it begin with `own`."""
+    values = shipped_values()
+    values["names"] = {key: f"{own}-{key.replace('_', '-')}" for key in values["names"]}
+    values["aws"]["endpoint_url"] = cloud.endpoint_url
+    for section, keys in changes.items():
+        values[section] |= keys
+    return parse_config(values)
+
+
 @pytest.fixture
 def make_config(cloud: LocalCloud) -> ConfigMaker:
     """Make configurations that share this test's own names: `make_config(fleet={"max_workers": 3})`."""
-    own = new_id().lower()
-
-    def make(**changes: dict[str, Any]) -> Config:
-        values = shipped_values()
-        values["names"] = {key: f"{own}-{key.replace('_', '-')}" for key in values["names"]}
-        values["aws"]["endpoint_url"] = cloud.endpoint_url
-        for section, keys in changes.items():
-            values[section] |= keys
-        return parse_config(values)
-
-    return make
+    return partial(config_of, cloud, new_id().lower())
 
 
 @pytest.fixture

@@ -268,6 +268,7 @@ def test_s9_presigned_forms_are_charged_when_they_are_offered(
     assert (client.get(job["links"]["self"]).get_json()["accepted"], left()) == (1, 0)
 
 
+@pytest.mark.usefixtures("provisioned")
 def test_s9_new_jobs_are_charged(make_house: HouseMaker) -> None:
     house = make_house(requests_per_minute=0, jobs_per_day=2)
     ann, client = house.with_token("ann", "classify", "read"), house.stranger()
@@ -304,6 +305,7 @@ def test_a_redrive_is_not_charged(door: Door) -> None:
     assert (door.left(), len(door.queue.bodies)) == (1, 4)
 
 
+@pytest.mark.usefixtures("provisioned")
 def test_each_user_has_their_own_quota(make_house: HouseMaker) -> None:
     house = make_house(requests_per_minute=0)
     ann, bob = house.with_token("ann", "classify", "read"), house.with_token("bob", "classify", "read")

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from core.audit import AuditTrail
 from core.config import Config
 from core.credentials import CODES, PersonalTokens, RecoveryCodes
+from core.jobs.store import JobStore
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.accounts import (
@@ -24,6 +25,7 @@ from tests.support.accounts import (
     sign_in,
     signed_in,
 )
+from tests.support.memory_table import MemoryTable
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AuthContext
 from web_tier.auth.identity import Scope
@@ -45,6 +47,12 @@ def pool() -> MemoryPool:
 
 
 @pytest.fixture
+def table() -> Table:
+    """The job table, in memory."""
+    return MemoryTable()
+
+
+@pytest.fixture
 def config(make_config: ConfigMaker) -> Config:
     """A configuration with sign-in that requires no second factor."""
     return make_config(auth={"mode": "cognito"})
@@ -56,16 +64,16 @@ def access(pool: MemoryPool, table: Table) -> AuthContext:
 
 
 @pytest.fixture
-def app(config: Config, access: AuthContext) -> Flask:
+def app(config: Config, access: AuthContext, table: Table) -> Flask:
     """A web tier with sign-in."""
-    return create_app(config, auth=access)
+    return create_app(config, store=JobStore(table), auth=access)
 
 
 @pytest.fixture
 def strict(make_config: ConfigMaker, pool: MemoryPool, table: Table) -> Flask:
     """A web tier that requires a second factor of operators."""
     config = make_config(auth={"mode": "cognito", "require_second_factor": "operators"})
-    return create_app(config, auth=access_by(pool, table))
+    return create_app(config, store=JobStore(table), auth=access_by(pool, table))
 
 
 def send(client: FlaskClient, path: str, **fields: str) -> tuple[int, str]:
@@ -397,5 +405,5 @@ def test_the_second_factor_can_be_required_of_everyone(
     make_config: ConfigMaker, pool: MemoryPool, table: Table
 ) -> None:
     config = make_config(auth={"mode": "cognito", "require_second_factor": "everyone"})
-    app = create_app(config, auth=access_by(pool, table))
+    app = create_app(config, store=JobStore(table), auth=access_by(pool, table))
     assert signed_in(app, ADA).get("/jobs").headers["Location"] == PAGE
