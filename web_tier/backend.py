@@ -156,10 +156,10 @@ class Backend:
         with self._checking:
             now = time.monotonic()
             if now - self._checked_at > CHECKED_SECONDS:
-                self._checked_at, self._faults = now, self._find_faults()
+                self._checked_at, self._faults = now, self._found_faults()
             return self._faults
 
-    def _find_faults(self) -> dict[str, str]:
+    def _found_faults(self) -> dict[str, str]:
         endpoint = replace(
             self.config.aws.endpoint(), max_attempts=1, connect_timeout=CHECK_SECONDS, read_timeout=CHECK_SECONDS
         )

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import Config
+from core.jobs.store import JobStore
 from core.tokens import TokenUncheckedError
 from services.accounts import OPERATORS
 from services.table import Table
@@ -74,10 +75,10 @@ def test_a_stranger_is_never_sent_anywhere_by_what_programs_call(house: House, h
 
 
 def test_where_a_second_factor_is_required_a_token_of_an_account_without_one_is_good_for_nothing(
-    make_config: ConfigMaker, house: House
+    make_config: ConfigMaker, house: House, table: Table
 ) -> None:
     config = make_config(auth={"mode": "cognito", "require_second_factor": "operators"})
-    strict = create_app(config, auth=house.access).test_client()
+    strict = create_app(config, store=JobStore(table), auth=house.access).test_client()
     house.pool.add("ops", "operators")
     house.pool.add("ada")
     headers = {"Authorization": "Bearer id.ops.1"}
@@ -267,10 +268,10 @@ FRIEND = "https://photos.example.org"
 
 @pytest.mark.parametrize("friends", [[], [FRIEND], ["*"]])
 def test_a_page_of_another_origin_comes_in_by_a_token_of_its_own_and_never_by_its_visitors_cookie(
-    make_config: ConfigMaker, house: House, friends: list[str]
+    make_config: ConfigMaker, house: House, table: Table, friends: list[str]
 ) -> None:
     """Row 38. A subdomain is of the same site: the browser sends the cookie along."""
-    app = create_app(make_config(web={"cors_origins": friends}), auth=house.access)
+    app = create_app(make_config(web={"cors_origins": friends}), store=JobStore(table), auth=house.access)
     visitor, token = app.test_client(), house.with_token("ada", "read", "classify")
     keep(visitor, f"{COOKIE}={cookie_of(house.signed_in('ada'))}")
     there = {"Origin": FRIEND, "Sec-Fetch-Site": "same-site"}

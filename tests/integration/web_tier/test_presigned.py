@@ -391,15 +391,3 @@ def test_a_form_used_twice_puts_over_its_own_image_only(
     assert commit(shared_tier, offered) == first
     assert shared_store.status(offered["job_id"]).accepted == shared_store.count_images(offered["job_id"]) == 2
     assert shared_bucket.get(forms[1]["fields"]["key"]) == PICTURE
-
-
-@pytest.mark.processes
-def test_a_commit_through_any_process_finds_what_another_one_offered(
-    shared_tier: WebTier, shared_store: JobStore
-) -> None:
-    job_id = shared_tier.create_job()
-    offers = [offer(shared_tier, job_id, f"{number}.jpg") for number in range(8)]
-    for offered in offers:
-        post_form(offered["uploads"][0]["upload"])
-        assert [commit(shared_tier, offered) for _ in range(3)] == [[offered["uploads"][0]["image_id"]]] * 3
-    assert shared_store.status(job_id).accepted == shared_store.count_images(job_id) == 8

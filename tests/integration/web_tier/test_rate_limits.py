@@ -92,6 +92,7 @@ def test_a_classic_client_gets_plain_text(make_house: HouseMaker) -> None:
     assert f"wait for {answer.headers['Retry-After']} s" in answer.text
 
 
+@pytest.mark.usefixtures("provisioned")
 def test_static_files_and_health_are_not_counted(make_house: HouseMaker) -> None:
     stranger = make_house().stranger()
     for path in ("/static/fleetsight.css", "/healthz", "/readyz", "/api/v1/healthz"):

@@ -3,11 +3,13 @@
 import hashlib
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import requests
@@ -26,8 +28,8 @@ from services.sqs import Queue
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error
+from tests.support.memory_table import MemoryTable
 from tests.support.pictures import picture
-from tests.support.table_calls import counted
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.uploads import single
 from web_tier.uploads.ingest import UNKEPT, ImageIngest, RejectedUpload, UploadResult
@@ -69,8 +71,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def watched(store: JobStore) -> WatchedStore:
-    watched = WatchedStore(store.table)
+def watched() -> WatchedStore:
+    """A job store in memory."""
+    watched = WatchedStore(MemoryTable())
     watched.go.set()
     return watched
 
@@ -93,19 +96,19 @@ def taken(outcome: UploadResult | None) -> ImageRecord:
 
 
 def test_an_image_is_recorded_enqueued_and_counted_in_a_job_for_single_images(
-    singles: SingleImages, store: JobStore, queue: MemoryQueue, bucket: MemoryBucket
+    singles: SingleImages, watched: WatchedStore, queue: MemoryQueue, bucket: MemoryBucket
 ) -> None:
     record = taken(singles.ingest_one("", [an_upload()]))
-    status = store.status(record.ref.job_id)
+    status = watched.status(record.ref.job_id)
     assert (status.job.name, status.accepted) == (JOB_NAME, 1)
-    assert store.image(record.ref).filename == "0.jpg"
+    assert watched.image(record.ref).filename == "0.jpg"
     assert queue.image_ids == {record.ref.image_id}
     assert list(bucket.objects) == [record.key]
     assert (status.job.keep, bucket.tags) == (False, {record.key: UNKEPT})
 
 
 def test_images_that_arrive_while_others_are_recorded_are_recorded_together(
-    singles: SingleImages, watched: WatchedStore, store: JobStore
+    singles: SingleImages, watched: WatchedStore
 ) -> None:
     watched.go.clear()
     with ThreadPoolExecutor(20) as clients:
@@ -116,7 +119,7 @@ def test_images_that_arrive_while_others_are_recorded_are_recorded_together(
     assert len(watched.writes) == 2
     assert [record.filename for record in records] == [f"{number}.jpg" for number in range(20)]
     assert len({record.ref.job_id for record in records}) == 1
-    assert store.status(records[0].ref.job_id).accepted == 20
+    assert watched.status(records[0].ref.job_id).accepted == 20
 
 
 def test_a_new_job_starts_when_the_last_one_is_full_or_old(singles: SingleImages, clock: Clock) -> None:
@@ -130,11 +133,11 @@ def test_a_new_job_starts_when_the_last_one_is_full_or_old(singles: SingleImages
     assert len(jobs) == 2
 
 
-def test_a_file_that_is_no_image_is_refused_and_makes_no_job(singles: SingleImages, store: JobStore) -> None:
+def test_a_file_that_is_no_image_is_refused_and_makes_no_job(singles: SingleImages, watched: WatchedStore) -> None:
     outcome = singles.ingest_one("", [Upload("a.jpg", b"no image", 8)])
     assert isinstance(outcome, RejectedUpload)
     assert outcome.code == "not_an_image"
-    assert store.jobs(10) == []
+    assert watched.jobs(10) == []
 
 
 def test_a_request_without_a_file_is_told_apart(singles: SingleImages) -> None:
@@ -163,25 +166,29 @@ def test_an_image_whose_job_cannot_be_recorded_is_not_accepted_and_leaves_nothin
 
 
 def test_an_image_whose_job_has_been_deleted_goes_into_a_new_one_at_once(
-    singles: SingleImages, store: JobStore, queue: MemoryQueue, bucket: MemoryBucket
+    singles: SingleImages, watched: WatchedStore, queue: MemoryQueue, bucket: MemoryBucket
 ) -> None:
     first = taken(singles.ingest_one("", [an_upload(1)]))
-    store.delete(store.job(first.ref.job_id))
+    watched.delete(watched.job(first.ref.job_id))
     second = taken(singles.ingest_one("", [an_upload(2)]))
     assert second.ref.job_id != first.ref.job_id
-    assert (store.status(second.ref.job_id).accepted, store.image(second.ref)) == (1, second)
+    assert (watched.status(second.ref.job_id).accepted, watched.image(second.ref)) == (1, second)
     assert queue.image_ids == {first.ref.image_id, second.ref.image_id}
     assert bucket.objects == {first.key: an_upload(1).data, second.key: an_upload(2).data}
 
 
 def test_an_image_whose_jobs_are_all_deleted_is_not_accepted_and_leaves_nothing(
-    singles: SingleImages, store: JobStore, bucket: MemoryBucket, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+    singles: SingleImages,
+    watched: WatchedStore,
+    bucket: MemoryBucket,
+    queue: MemoryQueue,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     record_images, deleted = JobStore.record_images, list[str]()
 
     def record_deleted(own: JobStore, images: Sequence[ImageRecord], touched_at: datetime) -> None:
         deleted.append(images[0].ref.job_id)
-        store.delete(store.job(deleted[-1]))
+        watched.delete(watched.job(deleted[-1]))
         record_images(own, images, touched_at)
 
     monkeypatch.setattr(JobStore, "record_images", record_deleted)
@@ -212,7 +219,7 @@ def test_an_image_that_times_out_before_its_commit_is_not_accepted_and_leaves_no
 
 
 def test_an_image_whose_commit_has_begun_is_waited_for(
-    singles: SingleImages, watched: WatchedStore, store: JobStore, monkeypatch: pytest.MonkeyPatch
+    singles: SingleImages, watched: WatchedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit, cancel, gives_up = singles._committer.submit, Future.cancel, threading.Event()
 
@@ -233,7 +240,7 @@ def test_an_image_whose_commit_has_begun_is_waited_for(
         assert gives_up.wait(DEADLINE_SECONDS)
         watched.go.set()
         record = taken(sent.result(DEADLINE_SECONDS))
-    assert store.image(record.ref) == record
+    assert watched.image(record.ref) == record
 
 
 def test_an_unexpected_error_reaches_the_request(singles: SingleImages, watched: WatchedStore) -> None:
@@ -243,15 +250,15 @@ def test_an_unexpected_error_reaches_the_request(singles: SingleImages, watched:
     taken(singles.ingest_one("", [an_upload()]))
 
 
-def test_each_user_has_their_own_job(singles: SingleImages, store: JobStore) -> None:
+def test_each_user_has_their_own_job(singles: SingleImages, watched: WatchedStore) -> None:
     records = {
         (owner, number): taken(singles.ingest_one(owner, [an_upload()])) for owner in "ab" for number in range(2)
     }
     assert len({record.ref.job_id for record in records.values()}) == 2
     for (owner, _), record in records.items():
-        assert store.job(record.ref.job_id).owner == owner
-    assert [job.job_id for job in store.jobs(9, owner="a")] == [records["a", 0].ref.job_id]
-    assert {store.status(record.ref.job_id).accepted for record in records.values()} == {2}
+        assert watched.job(record.ref.job_id).owner == owner
+    assert [job.job_id for job in watched.jobs(9, owner="a")] == [records["a", 0].ref.job_id]
+    assert {watched.status(record.ref.job_id).accepted for record in records.values()} == {2}
 
 
 def sent_at_once(singles: SingleImages, watched: WatchedStore, owners: Sequence[str]) -> list[UploadResult | None]:
@@ -269,14 +276,20 @@ def sent_at_once(singles: SingleImages, watched: WatchedStore, owners: Sequence[
 
 
 def test_images_of_many_users_are_recorded_in_as_few_calls_as_those_of_one(
-    singles: SingleImages, watched: WatchedStore, clients: Clients
+    singles: SingleImages, watched: WatchedStore
 ) -> None:
+    def count(operation: str, effect: Callable[[], Any]) -> Any:
+        made[operation] += 1
+        return effect()
+
+    made = Counter[str]()
+    cast(MemoryTable, watched.table).call = count
     one, many = [""] * 10, [f"user {number}" for number in range(10)]
     calls = []
     for owners in (one, many):
         sent_at_once(singles, watched, owners)  # which makes the jobs
-        with counted(clients) as made:
-            records = [taken(outcome) for outcome in sent_at_once(singles, watched, owners)]
+        made.clear()
+        records = [taken(outcome) for outcome in sent_at_once(singles, watched, owners)]
         calls.append(made.total())
         assert [watched.job(record.ref.job_id).owner for record in records] == owners
         assert {watched.status(record.ref.job_id).accepted for record in records} == {20 if owners is one else 2}
@@ -316,14 +329,14 @@ def test_images_whose_job_is_deleted_while_they_are_recorded_go_into_another(
 
 
 def test_images_that_are_under_way_while_their_jobs_are_deleted_are_all_accepted(
-    singles: SingleImages, store: JobStore
+    singles: SingleImages, watched: WatchedStore
 ) -> None:
     deletions = 0
     with ThreadPoolExecutor(10) as senders:
         sent = [senders.submit(singles.ingest_one, "", [an_upload(number)]) for number in range(100)]
         while deletions < MAX_JOBS_TRIED - 1 and not all(outcome.done() for outcome in sent):
-            for job in store.jobs(1):
-                store.delete(job)
+            for job in watched.jobs(1):
+                watched.delete(job)
                 deletions += 1
         records = [taken(outcome.result(DEADLINE_SECONDS)) for outcome in sent]
     assert deletions
@@ -331,7 +344,7 @@ def test_images_that_are_under_way_while_their_jobs_are_deleted_are_all_accepted
 
 
 def test_open_jobs_are_bounded_and_no_image_is_lost(
-    singles: SingleImages, monkeypatch: pytest.MonkeyPatch, store: JobStore
+    singles: SingleImages, monkeypatch: pytest.MonkeyPatch, watched: WatchedStore
 ) -> None:
     monkeypatch.setattr(single, "MAX_OPEN_JOBS", 2)
     order = ["a", "b", "a", "c", "a", "b"]  # b is passed over for c, since a has been here last
@@ -339,7 +352,7 @@ def test_open_jobs_are_bounded_and_no_image_is_lost(
     jobs = [record.ref.job_id for record in records]
     assert jobs[0] == jobs[2] == jobs[4]
     assert jobs[1] != jobs[5]
-    assert [store.job(job_id).owner for job_id in jobs] == order
+    assert [watched.job(job_id).owner for job_id in jobs] == order
     assert len(singles._open) == 2
 
 
