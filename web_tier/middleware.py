@@ -198,8 +198,9 @@ class Middleware:
         if self._allows(origin):
             is_preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in headers
             return Response(status=204, headers=dict(PREFLIGHT)) if is_preflight else None
-        is_elsewhere = is_cross_site(headers.get("Sec-Fetch-Site"), origin, request.host_url.rstrip("/"))
-        if is_elsewhere and request.method not in SAFE_METHODS:
+        if request.method in SAFE_METHODS:
+            return None
+        if is_cross_site(headers.get("Sec-Fetch-Site"), origin, request.host_url.rstrip("/")):
             raise Forbidden("this form was sent from another site; open Fleetsight itself and try again")
         return None
 
