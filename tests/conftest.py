@@ -111,7 +111,7 @@ def shipped_values() -> dict[str, dict[str, Any]]:
 
 
 def config_of(cloud: LocalCloud, own: str, **changes: dict[str, Any]) -> Config:
-    """Return a configuration of `cloud` with `changes`; its names begin with `own`."""
+    """Return the shipped configuration with `changes`, for `cloud`; all names in it begin with `own`."""
     values = shipped_values()
     values["names"] = {key: f"{own}-{key.replace('_', '-')}" for key in values["names"]}
     values["aws"]["endpoint_url"] = cloud.endpoint_url

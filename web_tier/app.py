@@ -1,10 +1,14 @@
 """The web application: `gunicorn -c web_tier/gunicorn.py 'web_tier.app:create_app()'`."""
 
-from flask import Flask
+from importlib.util import find_spec
+from pathlib import Path
+
+from flask import Blueprint, Flask
 
 from core.config import Config, load_config
 from core.format import FILTERS, fleet_sentence
 from core.jobs.store import JobStore
+from services.errors import ConfigError
 from services.s3 import Bucket
 from services.sqs import Queue
 from web_tier.api.classify import classic, classify, predictions
@@ -18,14 +22,11 @@ from web_tier.auth.context import AuthContext, create_auth, install_auth
 from web_tier.auth.guard import install_guard, install_identification
 from web_tier.auth.permissions import check_rights
 from web_tier.backend import Backend, install_backend
-from web_tier.bootstrap import bootstrap_files
-from web_tier.middleware import CrossOrigin, log_requests, reject_other_hosts, secure
+from web_tier.middleware import BehindProxy, Middleware
 from web_tier.pages.routes import install_pages
 from web_tier.problems import answer_problems
-from web_tier.proxy import BehindProxy
 from web_tier.rate_limits.limiter import install_rate_limiter
 from web_tier.result_services import install_result_services
-from web_tier.slow_clients import init_timeouts
 
 SMALL_BODY_BYTES = 64 * 1024
 """Most that a request may send, except for uploads, which have their own limit."""
@@ -59,12 +60,7 @@ def create_app(
     backend = Backend(config, store, input_bucket, request_queue)
     install_backend(app, backend)
     install_result_services(app, backend)
-    log_requests(app)
-    reject_other_hosts(app, config.web.hosts, config.web.host)
-    init_timeouts(app)
-    cross_origin = CrossOrigin(config.web.cors_origins)
-    cross_origin.install(app)
-    secure(app, cross_origin)
+    Middleware(config.web).install(app)
     install_auth(app, auth or create_auth(backend))
     install_identification(app)
     install_rate_limiter(app, backend)
@@ -76,21 +72,27 @@ def create_app(
     )
     app.register_blueprint(bootstrap_files())
     install_pages(app)
-    app.register_blueprint(api, url_prefix="/api/v1")
-    app.register_blueprint(fleet_api, url_prefix="/api/v1")
-    app.register_blueprint(audit_api, url_prefix="/api/v1")
-    app.register_blueprint(dead_letters_api, url_prefix="/api/v1")
-    app.register_blueprint(classify, url_prefix="/api/v1")
-    app.register_blueprint(direct, url_prefix="/api/v1")
-    app.register_blueprint(tokens_api, url_prefix="/api/v1")
-    app.register_blueprint(limits_api, url_prefix="/api/v1")
-    app.register_blueprint(classic)
-    app.register_blueprint(predictions)
-    app.register_blueprint(admission)
-    app.register_blueprint(api_docs)
-    app.register_blueprint(health)
+    for blueprint in (api, fleet_api, audit_api, dead_letters_api, classify, direct, tokens_api, limits_api):
+        app.register_blueprint(blueprint, url_prefix="/api/v1")
+    for blueprint in (classic, predictions, admission, api_docs, health):
+        app.register_blueprint(blueprint)
     app.register_blueprint(health, url_prefix="/api/v1", name="health_v1")
     check_rights(app)
     if config.web.behind_proxy:
         app.wsgi_app = BehindProxy(app.wsgi_app)  # type: ignore[method-assign]
     return app
+
+
+def bootstrap_files() -> Blueprint:
+    """Return the blueprint that serves Bootstrap 5 at `/static/bootstrap/…`, so that pages load it from this host.
+
+    Only the package's files are used: importing its code would load its forms into every web process.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    found = find_spec("flask_bootstrap")
+    if found is None or found.origin is None:
+        raise ConfigError("Bootstrap is not installed: run ./scripts/setup.sh run")
+    folder = Path(found.origin).parent / "static" / "bootstrap5"
+    return Blueprint("bootstrap", __name__, static_folder=folder, static_url_path="/static/bootstrap")

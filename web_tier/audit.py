@@ -94,15 +94,23 @@ def current_trail() -> AuditTrail:
 
 
 def _record(response: Response) -> Response:
-    if request.method in {"POST", "PUT", "DELETE"} and current_auth().signs_in:
-        event = _event(response.status_code)
-        if event is not None:
-            _store(event)
+    event = _event(response.status_code)
+    if event is not None:
+        details = json.dumps(dict(event.details), sort_keys=True)
+        extra = {"action": event.action, "user": event.user, "details": details, "address": event.address}
+        _log.info("audit", extra={**extra, "request_id": event.request_id})
+        try:
+            current_trail().record(event)
+        except (BotoCoreError, ClientError, TableBusyError) as error:
+            _log.error("an audit event could not be stored; the line before has it: %s", error)
     return response
 
 
 def _event(status: int) -> AuditEvent | None:
+    """Return the event of the current request, which is answered with `status`, or None if it is none."""
     endpoint, identity = request.endpoint or "", known_identity()
+    if request.method not in {"POST", "PUT", "DELETE"} or not current_auth().signs_in:
+        return None
     if "audit_event" in g:
         action, user = g.audit_event
     elif action := _BY_FORM.get((endpoint, status)):
@@ -123,12 +131,3 @@ def _event(status: int) -> AuditEvent | None:
         request_id=request_id(),
         details={**(request.view_args or {}), **g.get("audit_details", {})},
     )
-
-
-def _store(event: AuditEvent) -> None:
-    told = {"action": event.action, "user": event.user, "details": json.dumps(dict(event.details), sort_keys=True)}
-    _log.info("audit", extra={**told, "address": event.address, "request_id": event.request_id})
-    try:
-        current_trail().record(event)
-    except (BotoCoreError, ClientError, TableBusyError) as error:
-        _log.error("an audit event could not be stored; the line before has it: %s", error)

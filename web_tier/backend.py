@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import cast
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -71,9 +70,13 @@ class Backend:
         self._direct: PresignedUploads | None = None
         self._watch: ResultWaiter | None = None
         self._clients: Clients | None = None
-        self.bundle = ConfiguredBundle(config.worker.bundle, self._object, config.worker.bundle_sha256)
+        self.bundle = ConfiguredBundle(
+            config.worker.bundle,
+            lambda bucket, key: Bucket.named(self.shared_clients(), bucket).get(key),
+            config.worker.bundle_sha256,
+        )
         self._lock, self._checking = threading.RLock(), threading.Lock()
-        self._checked: tuple[float, dict[str, str]] | None = None
+        self._checked_at, self._faults = float("-inf"), dict[str, str]()
 
     @property
     def store(self) -> JobStore:
@@ -98,7 +101,12 @@ class Backend:
         """Where uploads go."""
         with self._lock:
             if self._intake is None:
-                self._intake = self._new_intake()
+                web, names, clients = self.config.web, self.config.names, self.shared_clients()
+                bucket = self._bucket or Bucket.named(clients, names.input_bucket)
+                queue = self._queue or Queue.named(clients.sqs, self.config.queue_name(names.request_queue))
+                cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
+                cached_results = CachedResults(cache, lambda: self.bundle.facts().digest)
+                self._intake = ImageIngest(web.image_limits, bucket, self.store, queue, cached_results.find)
             return self._intake
 
     @property
@@ -120,7 +128,7 @@ class Backend:
                     Bucket.named(clients, bucket),
                     Forms.of(clients, bucket),
                     self.config.web.direct_upload_seconds,
-                    partial(_untag, clients, bucket),
+                    lambda key: clients.s3.delete_object_tagging(Bucket=bucket, Key=key),
                 )
             return self._direct
 
@@ -132,17 +140,6 @@ class Backend:
                 self._watch = ResultWaiter(self.store.results_of)
             return self._watch
 
-    def _new_intake(self) -> ImageIngest:
-        web, names = self.config.web, self.config.names
-        bucket = self._bucket or Bucket.named(self.shared_clients(), names.input_bucket)
-        queue = self._queue or Queue.named(self.shared_clients().sqs, self.config.queue_name(names.request_queue))
-        cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
-        cached_results = CachedResults(cache, lambda: self.bundle.facts().digest)
-        return ImageIngest(web.image_limits, bucket, self.store, queue, cached_results.find)
-
-    def _object(self, bucket: str, key: str) -> bytes:
-        return Bucket.named(self.shared_clients(), bucket).get(key)
-
     def shared_clients(self) -> Clients:
         """Return the clients of this process, for all its threads."""
         with self._lock:
@@ -152,15 +149,15 @@ class Backend:
             return self._clients
 
     def faults(self) -> dict[str, str]:
-        """Return what does not answer within `CHECK_SECONDS`, with the kind of error; empty when all is well.
+        """Return the services that do not answer within `CHECK_SECONDS`, with the kind of error.
 
-        One thread at a time looks, and what it has found stands for `CHECKED_SECONDS`: anybody may ask, all the time.
+        One thread at a time checks, at most once in `CHECKED_SECONDS`: every client may ask, all the time.
         """
         with self._checking:
             now = time.monotonic()
-            if self._checked is None or now - self._checked[0] > CHECKED_SECONDS:
-                self._checked = now, self._found_faults()
-            return self._checked[1]
+            if now - self._checked_at > CHECKED_SECONDS:
+                self._checked_at, self._faults = now, self._found_faults()
+            return self._faults
 
     def _found_faults(self) -> dict[str, str]:
         endpoint = replace(
@@ -175,17 +172,16 @@ class Backend:
             ),
             "request queue": lambda: Queue.named(clients.sqs, self.config.queue_name(names.request_queue)).counts(),
         }
-        return {name: fault for name, check in checks.items() if (fault := _fault(name, check))}
-
-
-def _fault(name: str, check: Callable[[], object]) -> str | None:
-    """Return the kind of error that `check` raises; the whole of it is for the log only."""
-    try:
-        check()
-    except (BotoCoreError, ClientError) as error:
-        _log.warning("the %s does not answer: %s", name, error)
-        return error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-    return None
+        faults = dict[str, str]()
+        for name, check in checks.items():
+            try:
+                check()
+            except (BotoCoreError, ClientError) as error:
+                # The whole error is only for the log.
+                _log.warning("the %s does not answer: %s", name, error)
+                kind = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+                faults[name] = kind
+        return faults
 
 
 def install_backend(app: Flask, backend: Backend) -> None:
@@ -196,7 +192,3 @@ def install_backend(app: Flask, backend: Backend) -> None:
 def current_backend() -> Backend:
     """Return the backend of the application that serves the current request."""
     return cast(Backend, current_app.extensions[_EXTENSION])
-
-
-def _untag(clients: Clients, bucket: str, key: str) -> None:
-    clients.s3.delete_object_tagging(Bucket=bucket, Key=key)

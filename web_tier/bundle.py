@@ -48,28 +48,20 @@ class ConfiguredBundle:
         One thread reads the facts when they are due. The others wait for the first facts, and afterwards use those
         that were read last, since S3 may be slow.
         """
-        if self._is_due():
-            try:
-                self._facts = self._read()
-            finally:
-                self._first_read.set()
-        else:
-            self._first_read.wait(MAX_FIRST_READ_SECONDS)
-        return self._facts
-
-    def _is_due(self) -> bool:
         with self._lock:
-            due = self.clock() - self._read_at >= FRESH_SECONDS
-            if due:
-                self._read_at = self.clock()
-            return due
-
-    def _read(self) -> BundleFacts:
+            now = self.clock()
+            is_due = now - self._read_at >= FRESH_SECONDS
+            self._read_at = now if is_due else self._read_at
+        if not is_due:
+            self._first_read.wait(MAX_FIRST_READ_SECONDS)
+            return self._facts
         try:
-            facts, problem = read_facts(self.place, self.get, self.sha256), None
+            self._facts, problem = read_facts(self.place, self.get, self.sha256), None
         except (BundleUnreadableError, NotFoundError, BotoCoreError, ClientError) as error:
-            facts, problem = BundleFacts(), str(error)
+            self._facts, problem = BundleFacts(), str(error)
+        finally:
+            self._first_read.set()
         if problem != self._problem and problem is not None:
             _log.warning("classes have numbers, not names, and repeated images go to a worker: %s", problem)
         self._problem = problem
-        return facts
+        return self._facts

@@ -16,7 +16,7 @@ from core.config import load_config
 from core.logs import JsonFormatter
 from services.endpoint import APP_ID
 from web_tier.memory import is_exhausted, return_freed_memory
-from web_tier.proxy import PROXY
+from web_tier.middleware import PROXY
 from web_tier.result_services import result_services_of
 
 _web = load_config().web
@@ -36,7 +36,7 @@ threads = _web.threads
 worker_connections = _web.threads + 1_000
 preload_app = True
 
-# As web_tier/proxy.py, which says the same to the application; headers that set the path are not believed.
+# As `BehindProxy` of web_tier/middleware.py; headers that set the path are not believed.
 forwarded_allow_ips = PROXY if _web.behind_proxy else ""
 secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
 forwarder_headers = ""

@@ -1,4 +1,4 @@
-"""What happens to every request: its id and log line, the names of this server, cross-origin rules, security headers.
+"""The checks and headers of every request: its id and log line, names, cross-origin rules, security headers, proxy.
 
 **Names.** An attacker can point a DNS name at this server (DNS rebinding), and a request header can claim any name.
 Only configured names may become the origin of the pages. IP addresses are accepted: an attacker cannot redirect them.
@@ -6,22 +6,29 @@ Only configured names may become the origin of the pages. IP addresses are accep
 **Cross-origin requests** (https://fetch.spec.whatwg.org/#http-cors-protocol). Pages of the configured origins may
 call the addresses for programs. They send no cookies, so a page can do no more than a program that its visitor runs:
 where people sign in, it needs its own token.
+
+**Proxy.** nginx on the same machine reports the client's address and whether it used TLS.
 """
 
 import ipaddress
 import logging
 import re
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import Forbidden, MisdirectedRequest
+from werkzeug.middleware.proxy_fix import ProxyFix
 
+from core.config import Web
 from core.ids import new_id
 from web_tier.auth.identity import known_identity
+from web_tier.slow_clients import bound_body
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +40,9 @@ _MAX_SHOWN = 80
 
 ANY_ORIGIN = "*"
 
+PROXY: Final = "127.0.0.1"
+"""The address from which nginx connects; X-Forwarded-For and X-Forwarded-Proto from others are ignored."""
+
 PREFLIGHT: Mapping[str, str] = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID",
@@ -40,7 +50,7 @@ PREFLIGHT: Mapping[str, str] = {
 }
 EXPOSED_HEADERS = "Content-Disposition, Location, Retry-After, X-Request-Id"
 
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _STATIC_ENDPOINTS = frozenset({"static", "bootstrap.static"})
 
 UNUSED_FEATURES = (
@@ -116,45 +126,9 @@ def is_for_programs(path: str) -> bool:
     return path.startswith(_FOR_PROGRAMS)
 
 
-def log_requests(app: Flask) -> None:
-    """Give each request an id, send it as `X-Request-Id`, and log each request when it is answered."""
-    app.before_request(_begin_request)
-    app.after_request(_log_response)
-
-
 def request_id() -> str:
     """Return the id of the current request."""
     return str(g.get("request_id", ""))
-
-
-def _begin_request() -> None:
-    g.request_id = new_id()
-    g.began = time.monotonic()
-
-
-def _log_response(response: Response) -> Response:
-    response.headers["X-Request-Id"] = request_id()
-    identity = known_identity()
-    _log.log(
-        logging.DEBUG if request.endpoint in _QUIET_ENDPOINTS else logging.INFO,
-        "%s %s",
-        request.method,
-        response.status_code,
-        extra={
-            "status": response.status_code,
-            "path": request.path,
-            "milliseconds": round((time.monotonic() - g.began) * 1000, 1),
-            "request_id": request_id(),
-        }
-        | ({"user": identity.owner} if identity and not identity.is_local else {}),
-    )
-    return response
-
-
-def reject_other_hosts(app: Flask, hosts: Collection[str], bound_to: str) -> None:
-    """Reject each request to `app` that is not for one of `hosts`, `bound_to`, localhost or an IP address."""
-    names = {name.lower() for name in (*hosts, bound_to, "localhost")}
-    app.before_request(lambda: _reject_other_hosts(names))
 
 
 def is_own_name(authority: str, names: Collection[str]) -> bool:
@@ -166,9 +140,12 @@ def is_own_name(authority: str, names: Collection[str]) -> bool:
     if found is None:
         return False
     name, address = found.groups()
-    if address is not None:
-        return _is_address(address, 6)
-    return name.lower() in names or _is_address(name, 4)
+    if name is not None and name.lower() in names:
+        return True
+    try:
+        return ipaddress.ip_address(name or address).version == (6 if name is None else 4)
+    except ValueError:
+        return False
 
 
 def claimed_authority(target: str) -> str | None:
@@ -179,65 +156,6 @@ def claimed_authority(target: str) -> str | None:
         return urlsplit(target).netloc
     except ValueError:
         return ""
-
-
-def _is_address(text: str, version: int) -> bool:
-    try:
-        return ipaddress.ip_address(text).version == version
-    except ValueError:
-        return False
-
-
-def _reject_other_hosts(names: Collection[str]) -> None:
-    host = request.headers.get("Host", "")
-    claimed = claimed_authority(str(request.environ.get("RAW_URI", "/")))
-    if not is_own_name(host, names) or (claimed is not None and claimed.lower() != host.lower()):
-        name = (claimed or host)[:_MAX_SHOWN]
-        raise MisdirectedRequest(f"this server is not called {name!r}; its operator can add a name (web.hosts)")
-
-
-@dataclass(frozen=True)
-class CrossOrigin:
-    """The origins `allowed` to call the API; `*` allows all."""
-
-    allowed: Collection[str]
-
-    def install(self, app: Flask) -> None:
-        """Answer the preflight requests of `app`, and let allowed origins read its answers, errors included."""
-        if self.allowed:
-            app.before_request(self._answer_preflight)
-            app.after_request(self._with_headers)
-
-    def allows(self, origin: str | None, path: str) -> bool:
-        """Return whether a page of `origin` (the request's header) may call `path`."""
-        return origin is not None and is_for_programs(path) and (origin in self.allowed or ANY_ORIGIN in self.allowed)
-
-    def _answer_preflight(self) -> Response | None:
-        is_preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
-        if is_preflight and self.allows(request.headers.get("Origin"), request.path):
-            return Response(status=204, headers=dict(PREFLIGHT))
-        return None
-
-    def _with_headers(self, response: Response) -> Response:
-        if is_for_programs(request.path):
-            response.vary.add("Origin")
-        origin = request.headers.get("Origin")
-        if origin is not None and self.allows(origin, request.path):
-            response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
-        return response
-
-
-def secure(app: Flask, cross_origin: CrossOrigin | None = None) -> None:
-    """Reject cross-site requests that change something; send `HEADERS` with every response.
-
-    Args:
-        app: the application.
-        cross_origin: the cross-site requests that are allowed.
-    """
-    allowed = cross_origin or CrossOrigin(())
-    app.before_request(lambda: _reject_cross_site(allowed))
-    app.after_request(_with_security_headers)
 
 
 def is_cross_site(site: str | None, origin: str | None, address: str) -> bool:
@@ -254,19 +172,84 @@ def is_cross_site(site: str | None, origin: str | None, address: str) -> bool:
     return origin not in {None, address}
 
 
-def _reject_cross_site(allowed: CrossOrigin) -> None:
-    headers = request.headers
-    if request.method in _SAFE_METHODS or allowed.allows(headers.get("Origin"), request.path):
-        return
-    if is_cross_site(headers.get("Sec-Fetch-Site"), headers.get("Origin"), request.host_url.rstrip("/")):
-        raise Forbidden("this form was sent from another site; open Fleetsight itself and try again")
+class Middleware:
+    """The checks and headers that the configuration `web` requires for each request to an application."""
+
+    def __init__(self, web: Web) -> None:
+        self._names = {name.lower() for name in (*web.hosts, web.host, "localhost")}
+        self._origins = web.cors_origins
+
+    def install(self, app: Flask) -> None:
+        """Check each request to `app` before all others do, and complete and log each response after all others."""
+        app.before_request(self._check_request)
+        app.after_request(self._complete_response)
+
+    def _check_request(self) -> Response | None:
+        """Give the request an id, check where it is sent and where it comes from, and answer a preflight request."""
+        g.request_id, g.began = new_id(), time.monotonic()
+        headers, host = request.headers, request.headers.get("Host", "")
+        claimed = claimed_authority(str(request.environ.get("RAW_URI", "/")))
+        if not is_own_name(host, self._names) or (claimed is not None and claimed.lower() != host.lower()):
+            name = (claimed or host)[:_MAX_SHOWN]
+            raise MisdirectedRequest(f"this server is not called {name!r}; its operator can add a name (web.hosts)")
+        if request.content_length or "Transfer-Encoding" in headers:
+            bound_body(request.environ)
+        origin = headers.get("Origin")
+        if self._allows(origin):
+            is_preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in headers
+            return Response(status=204, headers=dict(PREFLIGHT)) if is_preflight else None
+        if request.method in SAFE_METHODS:
+            return None
+        if is_cross_site(headers.get("Sec-Fetch-Site"), origin, request.host_url.rstrip("/")):
+            raise Forbidden("this form was sent from another site; open Fleetsight itself and try again")
+        return None
+
+    def _complete_response(self, response: Response) -> Response:
+        """Add the headers for browsers and allowed origins, and the request's id; write the line of the log."""
+        headers = response.headers
+        for name, value in HEADERS.items():
+            headers.setdefault(name, value)
+        if request.is_secure:
+            headers.setdefault("Strict-Transport-Security", TLS_ONLY)
+        if request.endpoint not in _STATIC_ENDPOINTS:
+            headers.setdefault("Cache-Control", "no-store")
+        if self._origins and is_for_programs(request.path):
+            response.vary.add("Origin")
+        origin = request.headers.get("Origin")
+        if origin is not None and self._allows(origin):
+            headers["Access-Control-Allow-Origin"] = origin
+            headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
+        headers["X-Request-Id"] = request_id()
+        identity = known_identity()
+        _log.log(
+            logging.DEBUG if request.endpoint in _QUIET_ENDPOINTS else logging.INFO,
+            "%s %s",
+            request.method,
+            response.status_code,
+            extra={
+                "status": response.status_code,
+                "path": request.path,
+                "milliseconds": round((time.monotonic() - g.began) * 1000, 1),
+                "request_id": request_id(),
+            }
+            | ({"user": identity.owner} if identity and not identity.is_local else {}),
+        )
+        return response
+
+    def _allows(self, origin: str | None) -> bool:
+        """Return whether a page of `origin` may send the current request from another site."""
+        is_allowed = origin in self._origins or ANY_ORIGIN in self._origins
+        return origin is not None and is_allowed and is_for_programs(request.path)
 
 
-def _with_security_headers(response: Response) -> Response:
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    if request.is_secure:
-        response.headers.setdefault("Strict-Transport-Security", TLS_ONLY)
-    if request.endpoint not in _STATIC_ENDPOINTS:
-        response.headers.setdefault("Cache-Control", "no-store")
-    return response
+class BehindProxy:
+    """WSGI middleware that applies nginx's X-Forwarded-For and X-Forwarded-Proto and ignores the other headers."""
+
+    def __init__(self, app: "WSGIApplication") -> None:
+        self._app = app
+        self._forwarded = ProxyFix(app, x_for=1, x_proto=1, x_host=0, x_port=0, x_prefix=0)
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Call the application."""
+        app = self._forwarded if environ.get("REMOTE_ADDR") == PROXY else self._app
+        return app(environ, start_response)

@@ -94,13 +94,30 @@ class Problem(BaseModel):
 
 def answer_problems(app: Flask) -> None:
     """Return every error of `app` as a problem."""
-    app.register_error_handler(HTTPException, refuse)
-    app.register_error_handler(NotFoundError, _not_found)
-    app.register_error_handler(ReusedKeyError, _reused_key)
-    # Pages of the sign-in handle errors of the user pool themselves; elsewhere they mean that a service failed.
-    for unavailable in (BotoCoreError, ClientError, TableBusyError, BusyError, UserPoolError, TokenUncheckedError):
-        app.register_error_handler(unavailable, _unavailable)
-    app.register_error_handler(Exception, _unexpected)
+    app.register_error_handler(Exception, _answer)
+
+
+def _answer(error: Exception) -> Response | HTTPException:
+    match error:
+        case HTTPException():
+            return refuse(error)
+        case NotFoundError():
+            return refuse(NotFound(str(error)))
+        case ReusedKeyError():
+            reason = "this Idempotency-Key came with other files before; use a new key"
+            return refuse(IdempotencyKeyReusedError(reason))
+        # Pages of the sign-in handle errors of the user pool themselves; elsewhere they mean that a service failed.
+        case (
+            BotoCoreError() | ClientError() | TableBusyError() | BusyError() | UserPoolError() | TokenUncheckedError()
+        ):
+            _log.error("a service failed", exc_info=error, extra={"request_id": request_id()})
+            reason = "a service that this needs does not answer just now; try again in a moment"
+            return refuse(ServiceUnavailable(reason))
+    _log.error("a request failed", exc_info=error, extra={"request_id": request_id()})
+    if is_exhausted():
+        _log.critical("this process is out of memory: it ends, and gunicorn starts another")
+        os.kill(os.getpid(), signal.SIGTERM)
+    return refuse(InternalServerError("something went wrong on our side; the log has it under the request id"))
 
 
 def problem(error: HTTPException) -> Problem:
@@ -119,7 +136,12 @@ def refuse(error: HTTPException) -> Response | HTTPException:
     """Return an error response, as JSON or as a page."""
     if error.code is None or error.code < 400:
         return error  # a redirect
-    return _with_headers(error, _response(problem(error)))
+    reason = problem(error)
+    if is_for_programs(request.path):
+        answer = Response(reason.model_dump_json(), reason.status, content_type=CONTENT_TYPE)
+    else:
+        answer = make_response(render_template("problem.html", problem=reason), reason.status)
+    return _with_headers(error, answer)
 
 
 def refuse_in_text(error: HTTPException) -> Response | HTTPException:
@@ -139,30 +161,3 @@ def _with_headers(error: HTTPException, answer: Response) -> Response:
         # Our own errors give seconds.
         answer.headers["Retry-After"] = str(error.retry_after or RETRY_AFTER_SECONDS)
     return answer
-
-
-def _not_found(error: NotFoundError) -> Response | HTTPException:
-    return refuse(NotFound(str(error)))
-
-
-def _reused_key(_error: ReusedKeyError) -> Response | HTTPException:
-    return refuse(IdempotencyKeyReusedError("this Idempotency-Key came with other files before; use a new key"))
-
-
-def _unavailable(error: Exception) -> Response | HTTPException:
-    _log.error("a service failed", exc_info=error, extra={"request_id": request_id()})
-    return refuse(ServiceUnavailable("a service that this needs does not answer just now; try again in a moment"))
-
-
-def _unexpected(error: Exception) -> Response | HTTPException:
-    _log.error("a request failed", exc_info=error, extra={"request_id": request_id()})
-    if is_exhausted():
-        _log.critical("this process is out of memory: it ends, and gunicorn starts another")
-        os.kill(os.getpid(), signal.SIGTERM)
-    return refuse(InternalServerError("something went wrong on our side; the log has it under the request id"))
-
-
-def _response(problem: Problem) -> Response:
-    if is_for_programs(request.path):
-        return Response(problem.model_dump_json(), problem.status, content_type=CONTENT_TYPE)
-    return make_response(render_template("problem.html", problem=problem), problem.status)

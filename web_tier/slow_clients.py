@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any, Final
 
-from flask import Flask, request
 from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import ThreadWorker
@@ -116,16 +115,7 @@ class TimeoutStream:
             BadRequest: the body is not valid chunked encoding, or ends early.
             RequestTimeout: the client stalls, or has been too slow on average.
         """
-        before = self._clock()
-        data = self._read(size)
-        self._waited += self._clock() - before
-        self._bytes += len(data)
-        if self._waited > GRACE_SECONDS and self._bytes < MIN_BYTES_PER_SECOND * self._waited:
-            raise self._timed_out()
-        return data
-
-    def _read(self, size: int) -> bytes:
-        expired = threading.Event()
+        before, expired = self._clock(), threading.Event()
         watchdog = threading.Timer(self._read_seconds, self._expire, [expired])
         watchdog.daemon = True
         watchdog.start()
@@ -139,6 +129,10 @@ class TimeoutStream:
         finally:
             watchdog.cancel()
         if expired.is_set():
+            raise self._timed_out()
+        self._waited += self._clock() - before
+        self._bytes += len(data)
+        if self._waited > GRACE_SECONDS and self._bytes < MIN_BYTES_PER_SECOND * self._waited:
             raise self._timed_out()
         return data
 
@@ -157,15 +151,6 @@ class TimeoutStream:
         """Read no more from the client; it can still be answered."""
         with suppress(OSError):  # the client may have disconnected
             self._connection.shutdown(socket.SHUT_RD)
-
-
-def init_timeouts(app: Flask) -> None:
-    """Bound the time that the body of each request to `app` may take, for all readers."""
-
-    @app.before_request
-    def _bound_body() -> None:
-        if request.content_length or "Transfer-Encoding" in request.headers:
-            bound_body(request.environ)
 
 
 def bound_body(environ: dict[str, Any]) -> None:

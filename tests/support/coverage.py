@@ -26,6 +26,6 @@ ImportManager(_probes, _matcher).__enter__()
 
 
 def pytest_sessionfinish() -> None:
-    """Write what this process has reached, before it reports its end: later, pytest-xdist kills it after 10 seconds."""
+    """Write what this process has reached. Once it has reported its end, pytest-xdist kills it after 10 seconds."""
     file = Path(os.environ["COVERAGE_DIR"]) / f"{os.getpid()}.json"
     file.write_text(json.dumps(_probes.get_coverage()), encoding="utf-8")

@@ -1,10 +1,14 @@
-"""People at the page, without a user pool: who has an account, what the pool's tokens are, and a clock to set."""
+"""Users of the web tier, without a real user pool: two pools in memory, a clock to set, and sign-in with them.
+
+`PlayedPool` is for tests of what users may do, `MemoryPool` for tests of the pages by which they sign in.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+from botocore.exceptions import EndpointConnectionError
 from flask import Flask, Response
 from flask.testing import FlaskClient
 
@@ -12,8 +16,15 @@ from core.credentials import PersonalTokens, RecoveryCodes
 from core.tokens import TokenClaims, TokenRefusedError
 from services.accounts import OPERATORS
 from services.table import Table
-from services.user_errors import SignedOutError, WrongCredentialsError, WrongSecondFactorError
-from services.users import Account, PoolTokens
+from services.user_errors import (
+    PasswordRefusedError,
+    SignedOutError,
+    TooManyAttemptsError,
+    WrongCodeError,
+    WrongCredentialsError,
+    WrongSecondFactorError,
+)
+from services.users import Account, CodeRequired, NewPasswordRequired, PoolTokens, required_email
 from web_tier.auth.browser import csrf_token
 from web_tier.auth.context import COOKIE, AccountCache, AuthContext, AuthServices
 from web_tier.auth.session_keys import SessionKeys
@@ -21,6 +32,12 @@ from web_tier.auth.sessions import RenewedTokens, Sessions, SessionStore, Sessio
 
 KEY = "a key of the sessions, long enough to be one"
 RIGHT_PASSWORD = "Correct-Horse-9"
+PASSWORD = "Correct-horse-7-battery"
+ANOTHER = "Another-horse-8-battery"
+TEMPORARY = "Temporary-horse-9"
+CODE = "123456"
+APP_KEY = "JBSWY3DPEHPK3PXP"
+MIN_CHARACTERS = 12
 MINUTE, HOUR = 60, 3_600
 TIMES = SessionTimes(idle=HOUR, longest=12 * HOUR)
 BEGIN = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -111,12 +128,132 @@ class PlayedPool:
             raise self.away
 
 
-def sessions_of(table: Table, pool: PlayedPool, clock: Clock, key: str = KEY) -> Sessions:
+@dataclass
+class Person:
+    """An account; `first` is whether its password is temporary, `app` whether it has a second factor."""
+
+    password: str = PASSWORD
+    first: bool = False
+    groups: frozenset[str] = frozenset()
+    app: bool = False
+
+
+@dataclass
+class MemoryPool:
+    """A user pool in memory: every code of a mail or an app is `CODE`, every temporary password `TEMPORARY`.
+
+    Attributes:
+        people: accounts by address.
+        mailed: addresses to which mails were sent, in order.
+        gone: accounts that were signed out everywhere.
+        refuses_all: whether every attempt fails, as after too many of them.
+        refuses_to_remove: whether the removal of a second factor fails, as in an outage of the pool.
+    """
+
+    people: dict[str, Person] = field(default_factory=dict)
+    mailed: list[str] = field(default_factory=list)
+    signed_out: list[str] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    refuses_all: bool = False
+    refuses_to_remove: bool = False
+
+    def invite(self, email: str) -> None:
+        self._attempt()
+        if self.people.setdefault(required_email(email), Person(TEMPORARY, first=True)).first:
+            self.people[email].password = TEMPORARY
+            self.mailed.append(email)
+
+    def send_reset_code(self, email: str) -> None:
+        self._attempt()
+        if email in self.people:
+            self.mailed.append(email)
+
+    def sign_in(self, email: str, password: str) -> PoolTokens | NewPasswordRequired | CodeRequired:
+        self._attempt()
+        person = self.people.get(email)
+        if person is None or person.password != password:
+            raise WrongCredentialsError
+        if person.app:
+            return CodeRequired(f"session of {email}")
+        return NewPasswordRequired(f"session of {email}") if person.first else _tokens(email)
+
+    def answer_code(self, email: str, session: str, code: str) -> PoolTokens:
+        self._attempt()
+        if session != f"session of {email}":
+            raise WrongCredentialsError
+        if code != CODE:
+            raise WrongSecondFactorError
+        return _tokens(email)
+
+    def begin_second_factor(self, access_token: str) -> str:
+        assert not self.people[access_token.removeprefix("access of ")].app
+        return APP_KEY
+
+    def confirm_second_factor(self, access_token: str, code: str) -> None:
+        if code != CODE:
+            raise WrongSecondFactorError
+        self.people[access_token.removeprefix("access of ")].app = True
+
+    def sign_out_everywhere(self, sub: str) -> None:
+        self.gone.add(sub)
+
+    def remove_second_factor(self, sub: str) -> None:
+        if self.refuses_to_remove:
+            raise EndpointConnectionError(endpoint_url="http://inside")
+        self.people[sub.removeprefix("sub of ")].app = False
+
+    def set_first_password(self, email: str, session: str, password: str) -> PoolTokens:
+        if session != f"session of {email}":
+            raise WrongCredentialsError
+        _check_new(password)
+        self.people[email] = Person(password)
+        return _tokens(email)
+
+    def sign_out(self, refresh_token: str) -> None:
+        self.signed_out.append(refresh_token)
+
+    def reset_password(self, email: str, code: str, password: str) -> str:
+        self._attempt()
+        if email not in self.people or code != CODE:
+            raise WrongCodeError
+        _check_new(password)
+        self.people[email].password = password
+        return f"sub of {email}"
+
+    def account(self, name: str) -> Account | None:
+        email = name.removeprefix("sub of ")
+        person = self.people.get(email)
+        return Account(f"sub of {email}", email, True, person.groups, person.app) if person else None
+
+    def verify(self, text: str) -> TokenClaims:
+        """Return the claims of a token of this pool, as the verifier does."""
+        email = text.removeprefix("id of ").removeprefix("access of ")
+        until = datetime.now(UTC) + timedelta(hours=1)
+        return TokenClaims(f"sub of {email}", email, email, self.people[email].groups, "id", until)
+
+    def renew(self, refresh_token: str) -> RenewedTokens:
+        return RenewedTokens(self.verify(refresh_token.replace("refresh", "id")), refresh_token)
+
+    def _attempt(self) -> None:
+        if self.refuses_all:
+            raise TooManyAttemptsError
+
+
+def _check_new(password: str) -> None:
+    if len(password) < MIN_CHARACTERS:
+        raise PasswordRefusedError
+
+
+def _tokens(email: str) -> PoolTokens:
+    return PoolTokens(f"id of {email}", f"access of {email}", f"refresh of {email}")
+
+
+def sessions_of(table: Table, pool: PlayedPool | MemoryPool, clock: Clock, key: str = KEY) -> Sessions:
     """Return the sessions as one process of the web tier has them."""
     return Sessions(SessionStore(table), SessionKeys([key]), TIMES, pool.renew, clock.seconds)
 
 
-def access_of(table: Table, pool: PlayedPool, clock: Clock) -> AuthContext:
+def access_of(table: Table, pool: PlayedPool | MemoryPool, clock: Clock) -> AuthContext:
     """Return sign-in as one process of the web tier has it."""
     parts = AuthServices(
         pool=cast(Any, pool),
@@ -183,3 +320,15 @@ def keep(browser: FlaskClient, set_cookie: str) -> None:
 
 
 HouseMaker = Callable[..., House]
+
+
+def sign_in(client: FlaskClient, email: str, password: str = PASSWORD, **fields: str) -> Any:
+    """Send the sign-in form."""
+    return client.post("/sign-in", data={"email": email, "password": password, **fields}, headers=BROWSER)
+
+
+def signed_in(app: Flask, email: str) -> FlaskClient:
+    """Return a browser with a session of this account."""
+    client = app.test_client()
+    assert sign_in(client, email).status_code == 303
+    return client

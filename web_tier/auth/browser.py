@@ -16,13 +16,11 @@ from werkzeug.exceptions import Forbidden
 from web_tier.auth.context import current_auth
 from web_tier.auth.identity import known_session
 from web_tier.auth.permissions import RIGHTS, Right
-from web_tier.middleware import is_for_programs
+from web_tier.middleware import SAFE_METHODS, is_for_programs
 
 CSRF_FIELD: Final = "csrf_token"
 
 CSRF_HEADER: Final = "X-CSRF-Token"
-
-SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 CHECKED_BY_THEIR_ROUTE: Final = frozenset({"pages.upload"})
 """Routes that read their form as it arrives, so that only they can find its token: they call `check_csrf`."""

@@ -58,27 +58,22 @@ class AccountCache:
 
     def find(self, sub: str) -> Account | None:
         """Return an account that exists and is enabled, or None."""
-        account = self._get(sub)
+        now = self.clock()
+        with self._lock:
+            account, fetched_at = self._cached.get(sub, (None, float("-inf")))
+        if now - fetched_at >= ACCOUNT_LIFETIME_SECONDS:
+            account = self.fetch(sub)
+            with self._lock:
+                self._cached.pop(sub, None)
+                self._cached[sub] = account, now
+                if len(self._cached) > MAX_ACCOUNTS:
+                    del self._cached[next(iter(self._cached))]
         return account if account is not None and account.enabled else None
 
     def evict(self, sub: str) -> None:
         """Evict an account that has just changed; other processes fetch it again within a minute."""
         with self._lock:
             self._cached.pop(sub, None)
-
-    def _get(self, sub: str) -> Account | None:
-        now = self.clock()
-        with self._lock:
-            cached = self._cached.get(sub)
-        if cached is not None and now - cached[1] < ACCOUNT_LIFETIME_SECONDS:
-            return cached[0]
-        account = self.fetch(sub)
-        with self._lock:
-            self._cached.pop(sub, None)
-            self._cached[sub] = account, now
-            if len(self._cached) > MAX_ACCOUNTS:
-                del self._cached[next(iter(self._cached))]
-        return account
 
 
 @dataclass(frozen=True)

@@ -77,21 +77,15 @@ def authenticate(header: str, auth: AuthContext) -> Identity:
         InvalidCredentialsError: the token is forged, expired or revoked, or its account is disabled.
         TokenUncheckedError: the pool's keys cannot be fetched, so the token cannot be verified.
     """
-    token = parse_authorization(header)
-    return _by_personal_token(token, auth) if token.startswith(PREFIX) else _by_pool_token(token, auth)
-
-
-def _by_pool_token(text: str, auth: AuthContext) -> Identity:
-    try:
-        claims = auth.verifier.verify(text)
-    except TokenUncheckedError:
-        raise
-    except TokenRefusedError as error:
-        raise InvalidCredentialsError(str(error)) from error
-    return Identity(claims.sub, claims.email, claims.groups, by="pool_token")
-
-
-def _by_personal_token(text: str, auth: AuthContext) -> Identity:
+    text = parse_authorization(header)
+    if not text.startswith(PREFIX):
+        try:
+            claims = auth.verifier.verify(text)
+        except TokenUncheckedError:
+            raise
+        except TokenRefusedError as error:
+            raise InvalidCredentialsError(str(error)) from error
+        return Identity(claims.sub, claims.email, claims.groups, by="pool_token")
     token = auth.personal_tokens.find(text)
     if token is None:
         raise InvalidCredentialsError("there is no such personal token, or no longer")
@@ -137,14 +131,39 @@ def _guard() -> ResponseReturnValue | None:
     identity = known_identity()
     # Without an endpoint there is nothing to protect: the answer is 404 or 405.
     right = RIGHTS[request.endpoint] if request.endpoint else Right.PUBLIC
+    if identity is not None:
+        _check_right(right, identity)
+    is_page = request.method in {"GET", "HEAD"} and not is_for_programs(request.path)
+    # A browser opens a page; a fetch of an open page would read the sign-in page as its answer, as a program would.
+    is_opened = is_page and request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
     if identity is None and right is not Right.PUBLIC:
-        return _to_sign_in()
-    if identity is not None and not right.is_granted_to(identity):
-        raise Forbidden(_rejection(right, identity))
+        if is_opened:
+            return redirect(sign_in_for(request), 303)
+        raise _unauthorized("sign in, or send a token in the Authorization header (Bearer TOKEN)")
     if identity is not None and right not in {Right.PUBLIC, Right.SECOND_FACTOR} and lacks_second_factor(identity):
-        return _to_second_factor()
+        page = url_for("accounts.second_factor")
+        if is_opened:
+            return redirect(page, 303)
+        raise Forbidden(
+            f"this site requires a second factor of you: sign in on the page, set one up at {page}, try again"
+        )
     check_request()
     return None
+
+
+def _check_right(right: Right, identity: Identity) -> None:
+    """Check that a user has a right.
+
+    Raises:
+        Forbidden: the user has not; the message depends on what is missing.
+    """
+    if right.is_granted_to(identity):
+        return
+    if right is Right.OPERATE and OPERATORS not in identity.groups:
+        raise Forbidden("the fleet is for operators; ask one of them")
+    if right in {Right.ACCOUNT, Right.SECOND_FACTOR}:
+        raise Forbidden("a personal token cannot do this; sign in and try again")
+    raise Forbidden(f"this token is not for this: make one with the scope {right.value}, or sign in")
 
 
 def _authenticate_request(auth: AuthContext) -> Identity | None:
@@ -191,43 +210,12 @@ def credentials_check() -> Callable[[], bool]:
     return are_valid
 
 
-def _to_sign_in() -> Response:
-    """Redirect a browser to the sign-in; reject a program, which would take that page for its answer."""
-    if _opens_a_page():
-        return redirect(sign_in_for(request), 303)
-    raise _unauthorized("sign in, or send a token in the Authorization header (Bearer TOKEN)")
-
-
-def _to_second_factor() -> Response:
-    """Redirect a browser to the page that sets up a second factor; reject a program."""
-    page = url_for("accounts.second_factor")
-    if _opens_a_page():
-        return redirect(page, 303)
-    raise Forbidden(
-        f"this site requires a second factor of you: sign in on the page, set one up at {page}, try again"
-    )
-
-
-def _opens_a_page() -> bool:
-    """Return whether a browser navigates to a page: not a program, and not a fetch of an open page."""
-    is_page = request.method in {"GET", "HEAD"} and not is_for_programs(request.path)
-    return is_page and request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
-
-
 def _unauthorized(detail: str, code: str | None = None) -> Unauthorized:
     """Return the error for unauthenticated clients, with the challenge of RFC 6750, section 3."""
     challenge = WWWAuthenticate("bearer", {"realm": "Fleetsight API"})
     if code:
         challenge["error"] = code
     return Unauthorized(detail, www_authenticate=challenge)
-
-
-def _rejection(right: Right, identity: Identity) -> str:
-    if right is Right.OPERATE and OPERATORS not in identity.groups:
-        return "the fleet is for operators; ask one of them"
-    if right in {Right.ACCOUNT, Right.SECOND_FACTOR}:
-        return "a personal token cannot do this; sign in and try again"
-    return f"this token is not for this: make one with the scope {right.value}, or sign in"
 
 
 def _with_renewed_cookie(answer: Response) -> Response:

@@ -94,7 +94,21 @@ class SessionStore:
         item = self.table.get(*_key(session_id))
         if item is None:
             return None
-        return _record(item) if "family" in item else RotatedSession(int(item[EXPIRES_AT]))
+        if "family" not in item:
+            return RotatedSession(int(item[EXPIRES_AT]))
+        return SessionRecord(
+            family=str(item["family"]),
+            owner=str(item["owner"]),
+            email=str(item["email"]),
+            groups=frozenset(json.loads(str(item["groups"]))),
+            refresh_token=str(item["refresh_token"]),
+            begun=int(item["begun"]),
+            seen=int(item["seen"]),
+            rotated=int(item["rotated"]),
+            second_factor=bool(item.get("second_factor")),
+            claimed=int(item["claimed"]),
+            ends=int(item[EXPIRES_AT]),
+        )
 
     def add(self, session_id: str, record: SessionRecord) -> bool:
         """Store a session under an id unless one exists; return whether it was stored."""
@@ -148,22 +162,6 @@ def _item(session_id: str, record: SessionRecord) -> Item:
         "claimed": record.claimed,
         EXPIRES_AT: record.ends,
     }
-
-
-def _record(item: Item) -> SessionRecord:
-    return SessionRecord(
-        family=str(item["family"]),
-        owner=str(item["owner"]),
-        email=str(item["email"]),
-        groups=frozenset(json.loads(str(item["groups"]))),
-        refresh_token=str(item["refresh_token"]),
-        begun=int(item["begun"]),
-        seen=int(item["seen"]),
-        rotated=int(item["rotated"]),
-        second_factor=bool(item.get("second_factor")),
-        claimed=int(item["claimed"]),
-        ends=int(item[EXPIRES_AT]),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +316,13 @@ class Sessions:
         if following is None:
             self.store.delete(ids.own)
             return None
-        return self._continue(ids, following, now)
+        mark = RotatedSession(now + OLD_ID_SECONDS)
+        if not self.store.add(ids.next, following):  # another request has stored it
+            return self._open_next(ids, mark, now)
+        if not self.store.mark_rotated(ids.own, mark):  # the session has ended meanwhile
+            self.store.delete(ids.next)
+            return None
+        return OpenSession(following, self.keys.sign(ids.next))
 
     def _renewed(self, record: SessionRecord, now: int) -> SessionRecord | None:
         """Return the session with the pool's current data, or None if the pool has ended the sign-in."""
@@ -337,13 +341,3 @@ class Sessions:
             rotated=now,
             claimed=0,
         )
-
-    def _continue(self, ids: SessionId, following: SessionRecord, now: int) -> OpenSession | None:
-        """Store a session under its next id, unless it has ended, or another request has stored it."""
-        mark = RotatedSession(now + OLD_ID_SECONDS)
-        if not self.store.add(ids.next, following):
-            return self._open_next(ids, mark, now)
-        if not self.store.mark_rotated(ids.own, mark):
-            self.store.delete(ids.next)
-            return None
-        return OpenSession(following, self.keys.sign(ids.next))

@@ -125,7 +125,11 @@ class RateCounter:
             _log.info("requests are counted again")
         if end <= now:
             return 0
-        self._block(key, end, now)
+        with self._lock:
+            if len(self._blocked) >= MAX_BLOCKED:
+                self._blocked = {each: until for each, until in self._blocked.items() if until > now}
+            if len(self._blocked) < MAX_BLOCKED:
+                self._blocked[key] = end
         return ceil(end - now)
 
     def undo(self, kind: Kind, caller: str, limit: int) -> None:
@@ -140,13 +144,6 @@ class RateCounter:
 
     def _is_paused(self, now: float) -> bool:
         return self._paused_until is not None and now < self._paused_until
-
-    def _block(self, key: str, end: float, now: float) -> None:
-        with self._lock:
-            if len(self._blocked) >= MAX_BLOCKED:
-                self._blocked = {each: until for each, until in self._blocked.items() if until > now}
-            if len(self._blocked) < MAX_BLOCKED:
-                self._blocked[key] = end
 
     def _pause(self, now: float, error: StorageError) -> None:
         with self._lock:

@@ -63,7 +63,9 @@ def ingest_idempotent(
     # Not counted: the first request may be counting them now, and the controller counts recorded images. Recorded
     # images may have been retried since, so their records are not written again.
     ingest.complete([record for record in images.values() if record.ref not in accepted], count=False)
-    return [_first_result(images, index, result) for index, result in enumerate(results)]
+    # A file that the first request could not store must be sent with another key.
+    others = [unavailable(each.filename) if isinstance(each, ImageRecord) else each for each in results]
+    return [images.get(index, other) for index, other in enumerate(others)]
 
 
 def _answerable(store: JobStore, first: ManifestImages, results: Sequence[UploadResult]) -> ManifestImages:
@@ -82,13 +84,6 @@ def _answerable(store: JobStore, first: ManifestImages, results: Sequence[Upload
         elif isinstance(result, CachedImage):
             found[index] = result.with_record(record)
     return found
-
-
-def _first_result(first: ManifestImages, index: int, result: UploadResult) -> UploadResult:
-    """Return a file's result in the first request; a file that it could not store must be sent with another key."""
-    if index in first:
-        return first[index]
-    return unavailable(result.filename) if isinstance(result, ImageRecord) else result
 
 
 def _recorded(uploads: Iterable[Upload], files: list[tuple[str, int, str]]) -> Iterator[Upload]:

@@ -68,27 +68,22 @@ def read_parts(read: Read, boundary: str, *, max_files: int, max_file_bytes: int
 
 
 def _events(read: Read, decoder: MultipartDecoder) -> Iterator[Event]:
+    boundary = b"--" + decoder.boundary
     try:
         while not isinstance(event := decoder.next_event(), Epilogue):
-            if event is NEED_DATA:
-                _feed(decoder, read)
-            else:
+            if event is not NEED_DATA:
                 yield event
+                continue
+            # Werkzeug 3.1 counts the CR before a boundary as a part of the file unless two bytes after the boundary
+            # are there, so the decoder receives more while its data ends with a boundary.
+            while data := read(CHUNK_BYTES):
+                decoder.receive_data(data)
+                if boundary not in decoder.buffer[-len(boundary) - 1 :]:
+                    break
+            else:
+                decoder.receive_data(None)
     except ValueError as error:
         raise BadRequest("the form is malformed or ends early; send it again") from error
-
-
-def _feed(decoder: MultipartDecoder, read: Read) -> None:
-    """Feed the next piece to the decoder, and more while it ends with a boundary.
-
-    Werkzeug 3.1 counts the CR before a boundary as a part of the file unless two bytes after the boundary are there.
-    """
-    boundary = b"--" + decoder.boundary
-    while True:
-        data = read(CHUNK_BYTES)
-        decoder.receive_data(data or None)
-        if not data or boundary not in decoder.buffer[-len(boundary) - 1 :]:
-            return
 
 
 @dataclass

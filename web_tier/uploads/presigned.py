@@ -26,7 +26,7 @@ from core.ids import ImageRef, input_key, new_id
 from core.images import FORMATS, too_large
 from core.jobs.models import ImageRecord, Job
 from services.errors import NotFoundError
-from services.s3 import Bucket, Forms, StoredObject, UploadForm
+from services.s3 import Bucket, Forms, UploadForm
 from web_tier.rate_limits.quotas import UNLIMITED, QuotaScope
 from web_tier.text import clean_filename
 from web_tier.uploads.ingest import CLOUD_ERRORS, UNKEPT, ImageIngest, RejectedUpload, UploadResult, unavailable
@@ -71,7 +71,7 @@ class PresignedUploads:
     bucket: Bucket
     forms: Forms
     seconds: int
-    untag: Callable[[str], None]
+    untag: Callable[[str], object]
 
     def offer(
         self, job: Job, files: Sequence[FileSpec], key: str | None = None, quota: QuotaScope = UNLIMITED
@@ -89,7 +89,9 @@ class PresignedUploads:
         declared = {index: each for index, each in results.items() if isinstance(each, ImageRecord)}
         if not declared:
             return None, rejected
-        upload_id = new_id() if key is None else _upload_id(job.job_id, key)
+        # The same key in the same job stands for the same upload.
+        fixed = None if key is None else sha256(f"{job.job_id} {key}".encode()).digest()[:16]
+        upload_id = new_id() if fixed is None else str(ULID.from_bytes(fixed))
         images = self._claim(job.job_id, upload_id, declared, quota)
         # The last form is presigned a little later than this, so no form expires before the time that is returned.
         expires_at = self.ingest.clock() + timedelta(seconds=self.seconds)
@@ -118,7 +120,11 @@ class PresignedUploads:
         pending = [image for image in manifest.images.values() if image.ref not in accepted]
         checked = self.ingest.pool.map(lambda image: self._check_object(image, keep=job.keep), pending)
         found = dict(zip([image.ref for image in pending], checked, strict=True))
-        self._accept(job.job_id, upload_id, [each for each in found.values() if isinstance(each, ImageRecord)])
+        if arrived := {ref.image_id: each for ref, each in found.items() if isinstance(each, ImageRecord)}:
+            ours = UploadCounts(self.ingest.store.table).mark(job.job_id, upload_id, arrived.keys())
+            self.ingest.complete([arrived[image_id] for image_id in arrived if image_id in ours], count=True)
+            # Another commit counts these, or may count them.
+            self.ingest.complete([arrived[image_id] for image_id in arrived if image_id not in ours], count=False)
         # A missing object may have been accepted, classified and deleted meanwhile.
         rejected = [ref for ref, result in found.items() if isinstance(result, RejectedUpload)]
         results = {**found, **accepted, **self.ingest.store.images_of(rejected)}
@@ -170,28 +176,22 @@ class PresignedUploads:
                 return RejectedUpload(
                     image.filename, "missing", "it has not arrived: send its form, then commit again"
                 )
-            if fault := _fault(image, found):
-                return RejectedUpload(image.filename, *fault)
+            # S3 normally rejects such objects.
+            if found.content_type != (wanted := _type_of(image)):
+                message = f"it arrived as {found.content_type[:80]!r}, not {wanted}: ask for another upload"
+                return RejectedUpload(image.filename, "other_type", message)
+            if found.size == 0:
+                message = "it arrived empty: send its form again, then commit again"
+                return RejectedUpload(image.filename, "empty", message)
+            if found.size > image.size:
+                message = f"{found.size} bytes arrived, {image.size} were declared: ask for another upload"
+                return RejectedUpload(image.filename, "too_large", message)
             if keep:
                 self.untag(image.key)
         except CLOUD_ERRORS:
             _log.exception("an upload could not be looked up", extra={"job_id": image.ref.job_id, "key": image.key})
             return unavailable(image.filename)
         return replace(image, size=found.size, accepted_at=self.ingest.clock())
-
-    def _accept(self, job_id: str, upload_id: str, images: Sequence[ImageRecord]) -> None:
-        """Record, enqueue and count images; those that another commit counts, or may count, are not counted here."""
-        ids = frozenset(image.ref.image_id for image in images)
-        ours = UploadCounts(self.ingest.store.table).mark(job_id, upload_id, ids) if ids else frozenset()
-        for counted in (True, False):
-            part = [image for image in images if (image.ref.image_id in ours) is counted]
-            if part:
-                self.ingest.complete(part, count=counted)
-
-
-def _upload_id(job_id: str, key: str) -> str:
-    """Return the id of the upload for an Idempotency-Key, the same each time."""
-    return str(ULID.from_bytes(sha256(f"{job_id} {key}".encode()).digest()[:16]))
 
 
 def _manifest_key(upload_id: str) -> str:
@@ -205,14 +205,3 @@ def _declaration(images: ManifestImages) -> dict[int, tuple[str, int, str]]:
 
 def _type_of(image: ImageRecord) -> str:
     return _TYPE_OF[image.key.rpartition(".")[2]]
-
-
-def _fault(declared: ImageRecord, found: StoredObject) -> tuple[str, str] | None:
-    """Return code and message of the fault of an object, if any; S3 normally rejects such objects."""
-    if found.content_type != (wanted := _type_of(declared)):
-        return "other_type", f"it arrived as {found.content_type[:80]!r}, not {wanted}: ask for another upload"
-    if found.size == 0:
-        return "empty", "it arrived empty: send its form again, then commit again"
-    if found.size > declared.size:
-        return "too_large", f"{found.size} bytes arrived, {declared.size} were declared: ask for another upload"
-    return None

@@ -119,7 +119,14 @@ def json_image(limits: Web, memory: MemoryLimiter) -> Iterator[Upload]:
     """
     max_bytes = int(limits.max_image_bytes * _BASE64_GROWTH) + _SPARE_BYTES
     with memory.acquired(_JSON_COPIES * _expected_bytes(max_bytes)):
-        image = _parsed(_body(max_bytes))
+        body = _body(max_bytes)
+        try:
+            image = Base64Image.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "body"
+            reason = f'{where}: {first["msg"]}; send {{"name": "a.jpg", "data": "base64"}}'
+            raise UnprocessableEntity(reason) from error
         data = decoded(image.data)
         yield Upload(clean_filename(image.name), data, len(data))
 
@@ -135,15 +142,6 @@ def decoded(text: str) -> bytes:
         return base64.b64decode("".join(text[prefix.end() if prefix else 0 :].split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise UnprocessableEntity(f"data is not base64 ({error}); send the image file encoded as base64") from error
-
-
-def _parsed(body: bytes) -> Base64Image:
-    try:
-        return Base64Image.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise UnprocessableEntity(f'{where}: {first["msg"]}; send {{"name": "a.jpg", "data": "base64"}}') from error
 
 
 def _body(max_bytes: int) -> bytes:

@@ -11,7 +11,7 @@ one; its bytes stay in memory until it is accepted.
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -167,8 +167,14 @@ class SingleImages:
             image.result.set_result(results.get(image.record.ref))
 
     def _record_and_enqueue(self, waiting: Sequence[_Waiting]) -> dict[ImageRef, UploadResult]:
-        """Commit the images of existing jobs; return the result of each image."""
-        existing_ids = self._create_jobs([image.open_job for image in waiting])
+        """Create the jobs that are new, and commit the images of existing jobs; return the result of each image."""
+        jobs = {image.record.ref.job_id: image.open_job for image in waiting}
+        new = {job_id: each for job_id, each in jobs.items() if not each.recorded}
+        self.ingest.store.create_all([each.job for each in new.values()])
+        for each in new.values():
+            each.recorded = True
+        # Users may have deleted some of the others.
+        existing_ids = new.keys() | self.ingest.store.existing(jobs.keys() - new.keys())
         self._give_up([image for image in waiting if image.record.ref.job_id not in existing_ids])
         existing = [image for image in waiting if image.record.ref.job_id in existing_ids]
         results = dict[ImageRef, UploadResult]()
@@ -182,16 +188,6 @@ class SingleImages:
             else:
                 results |= zip([image.record.ref for image in batch], committed, strict=True)
         return results
-
-    def _create_jobs(self, open_jobs: Iterable[_OpenJob]) -> Collection[str]:
-        """Record the jobs that are new; return the ids of all that exist."""
-        jobs = {each.job.job_id: each for each in open_jobs}
-        new = {job_id: each for job_id, each in jobs.items() if not each.recorded}
-        self.ingest.store.create_all([each.job for each in new.values()])
-        for each in new.values():
-            each.recorded = True
-        # Users may have deleted some of the others.
-        return new.keys() | self.ingest.store.existing(jobs.keys() - new.keys())
 
     def _give_up(self, images: Sequence[_Waiting]) -> None:
         """Delete the objects of `images`, and close their jobs for further images."""

@@ -17,12 +17,16 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from core.config import PATH_VARIABLE, Config
+from core.ids import new_id
+from core.jobs.store import JobStore
+from core.provision import provision
+from localcloud.launch import LocalCloud
 from scripts.run.system import free_port
 from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
-from tests.conftest import ROOT, ConfigMaker, write_config
+from tests.conftest import ROOT, ConfigMaker, config_of, write_config
 from tests.support.compiled import compiled_once
 from tests.support.jobs import MemoryBucket, MemoryQueue
 from tests.support.people import SMALL_LIMITS, Clock, House, HouseMaker, PlayedPool, access_of
@@ -97,11 +101,26 @@ class WebTier:
         return str(requests.post(f"{self.url}/api/v1/jobs", timeout=120).json()["job_id"])
 
 
+def two_processes() -> dict[str, int]:
+    """Return the section `web` of a web tier of two processes with 16 threads each, at a free port."""
+    return {"port": free_port(), "threads": 16, "max_request_bytes": 20_000_000}
+
+
 @pytest.fixture
-def web_tier(provisioned: Clients, make_config: ConfigMaker, tmp_path: Path) -> Iterator[WebTier]:
-    """A web tier of two processes with 16 threads each."""
-    config = make_config(web={"port": free_port(), "threads": 16, "max_request_bytes": 20_000_000})
+def web_tier(clients: Clients, make_config: ConfigMaker, tmp_path: Path) -> Iterator[WebTier]:
+    """A web tier of two processes, which a test may end."""
+    config = make_config(web=two_processes())
+    provision(clients, config)
     with serving(config, tmp_path) as web:
+        yield web
+
+
+@pytest.fixture(scope="session")
+def shared_tier(cloud: LocalCloud, clients: Clients, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebTier]:
+    """A web tier of two processes for the tests of a run that leave it serving; its classic clients wait shortly."""
+    config = config_of(cloud, new_id().lower(), web=two_processes(), classic={"wait_seconds": 0.1})
+    provision(clients, config)
+    with serving(config, tmp_path_factory.mktemp("web")) as web:
         yield web
 
 
@@ -145,14 +164,14 @@ def noon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def make_house(provisioned: Clients, make_config: ConfigMaker, table: Table, noon: None) -> HouseMaker:
+def make_house(make_config: ConfigMaker, table: Table, noon: None) -> HouseMaker:
     """Make a web tier with sign-in and small limits, except those given: `make_house(images_per_day=9)`."""
 
     def make(**limits: object) -> House:
         pool, clock = PlayedPool(), Clock()
         access = access_of(table, pool, clock)
         config = make_config(auth={"mode": "cognito"}, limits=SMALL_LIMITS | limits)
-        return House(create_app(config, auth=access), access, pool, clock)
+        return House(create_app(config, store=JobStore(table), auth=access), access, pool, clock)
 
     return make
 
@@ -170,4 +189,4 @@ def pool() -> PlayedPool:
 @pytest.fixture
 def house(config: Config, table: Table, pool: PlayedPool, clock: Clock) -> House:
     access = access_of(table, pool, clock)
-    return House(create_app(config, auth=access), access, pool, clock)
+    return House(create_app(config, store=JobStore(table), auth=access), access, pool, clock)

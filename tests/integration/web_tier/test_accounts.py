@@ -1,7 +1,8 @@
-"""Account pages: sign-in, sign-up, passwords, sign-out, and forms of a session."""
+"""Account pages: sign-in, sign-up, passwords, sign-out, forms of a session; personal tokens, also by the API."""
 
 import io
 import re
+from datetime import timedelta
 from html import unescape
 from pathlib import Path
 
@@ -11,18 +12,26 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from core.config import Config
+from core.jobs.store import JobStore
+from services.accounts import OPERATORS
 from services.clients import Clients
 from services.table import Table, TableBusyError
 from tests.conftest import ConfigMaker
-from tests.support.accounts import (
+from tests.support.jobs import UNKNOWN_ID
+from tests.support.memory_table import MemoryTable
+from tests.support.people import (
     ANOTHER,
+    BEGIN,
+    BROWSER,
     CODE,
     PASSWORD,
-    SAME_SITE,
     TEMPORARY,
+    Clock,
+    House,
     MemoryPool,
     Person,
-    access_by,
+    PlayedPool,
+    access_of,
     sign_in,
     signed_in,
 )
@@ -45,6 +54,12 @@ def pool() -> MemoryPool:
 
 
 @pytest.fixture
+def table() -> Table:
+    """The job table, in memory."""
+    return MemoryTable()
+
+
+@pytest.fixture
 def config(make_config: ConfigMaker) -> Config:
     """A configuration with sign-in."""
     return make_config(auth={"mode": "cognito"})
@@ -53,19 +68,18 @@ def config(make_config: ConfigMaker) -> Config:
 @pytest.fixture
 def app(config: Config, pool: MemoryPool, table: Table) -> Flask:
     """A web tier with sign-in."""
-    return create_app(config, auth=access_by(pool, table))
+    return create_app(config, store=JobStore(table), auth=access_of(table, pool, Clock()))
 
 
 @pytest.fixture
-def anonymous(config: Config, pool: MemoryPool, clients: Clients) -> FlaskClient:
-    """A browser without a session; it needs no table."""
-    table = Table(clients.dynamodb, config.names.job_table)
-    return create_app(config, auth=access_by(pool, table)).test_client()
+def anonymous(config: Config, pool: MemoryPool, table: Table) -> FlaskClient:
+    """A browser without a session."""
+    return create_app(config, store=JobStore(table), auth=access_of(table, pool, Clock())).test_client()
 
 
 def send(client: FlaskClient, path: str, **fields: str) -> tuple[int, str]:
     """Send a form; return the status and the text of the response."""
-    answer = client.post(path, data=fields, headers=SAME_SITE)
+    answer = client.post(path, data=fields, headers=BROWSER)
     return answer.status_code, unescape(answer.text)
 
 
@@ -106,7 +120,7 @@ def test_wrong_credentials_get_one_message_and_the_password_is_not_sent_back(
     assert status == 401
     assert re.search(r'role="alert"[^>]*>The e-mail address or the password is wrong\.<', page)
     assert "Wrong-horse-9" not in page
-    assert "<b>" not in anonymous.post("/sign-in", data={"email": email, "password": "x"}, headers=SAME_SITE).text
+    assert "<b>" not in anonymous.post("/sign-in", data={"email": email, "password": "x"}, headers=BROWSER).text
 
 
 @pytest.mark.parametrize(
@@ -138,7 +152,7 @@ def test_an_error_is_shown_beside_the_form_and_fields_stay_filled(
 def test_too_many_attempts_get_429(anonymous: FlaskClient, pool: MemoryPool, path: str) -> None:
     pool.refuses_all = True
     fields = {"email": ADA, "password": PASSWORD, "code": CODE}
-    answer = anonymous.post(path, data=fields, headers=SAME_SITE)
+    answer = anonymous.post(path, data=fields, headers=BROWSER)
     assert answer.status_code == 429
     assert answer.headers["Retry-After"] == "60"
     assert "too many attempts" in answer.text
@@ -180,7 +194,7 @@ def test_the_first_sign_in_of_an_account_created_by_an_operator_sets_a_password(
     status, page = send(client, "/sign-in", email=NEW, password=PASSWORD, next="/jobs")
     assert (status, 'action="/new-password"' in page) == (200, True)
     fields = {"email": NEW, "session": f"session of {NEW}", "password": ANOTHER, "next": "/jobs"}
-    answer = client.post("/new-password", data=fields, headers=SAME_SITE)
+    answer = client.post("/new-password", data=fields, headers=BROWSER)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/jobs")
     assert client.get("/jobs").status_code == 200
 
@@ -203,16 +217,7 @@ def test_a_forgotten_password_is_replaced_by_the_mailed_code(client: FlaskClient
 
 def test_s7_a_new_password_ends_all_sessions_and_personal_tokens(app: Flask) -> None:
     def made(client: FlaskClient) -> dict[str, str]:
-        fields = {
-            "name": "nightly",
-            "scopes": ["read"],
-            "days": "30",
-            "csrf_token": csrf_of(client.get("/account").text),
-        }
-        page = client.post("/account/tokens", data=fields, headers=SAME_SITE).text
-        found = re.search(r'id="made" value="([^"]+)"', page)
-        assert found is not None
-        return {"Authorization": f"Bearer {found[1]}"}
+        return {"Authorization": f"Bearer {made_token(send_token_form(client)[1])}"}
 
     attackers, other_session, others = signed_in(app, ADA), signed_in(app, ADA), signed_in(app, OPS)
     token, others_token = made(attackers), made(others)
@@ -235,7 +240,7 @@ def test_s7_a_new_password_that_could_not_end_sessions_is_reported(
 
     anonymous = app.test_client()
     with monkeypatch.context() as patch:
-        patch.setattr(Table, "delete_all", away)
+        patch.setattr(MemoryTable, "delete_all", away)
         status, page = send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)
     assert (status, "could not be ended" in page, 'action="/forgot"' in page) == (503, True, True)
     assert client.get("/jobs").status_code == 200
@@ -248,7 +253,7 @@ def test_sign_out_ends_the_session_of_a_copied_cookie_too(app: Flask, pool: Memo
     cookie = client.get_cookie("__Host-fleetsight")
     assert cookie is not None
     token = csrf_of(client.get("/account").text)
-    answer = client.post("/sign-out", data={"csrf_token": token}, headers=SAME_SITE)
+    answer = client.post("/sign-out", data={"csrf_token": token}, headers=BROWSER)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/sign-in?told=out")
     assert "You are signed out." in client.get("/sign-in?told=out").text
     assert pool.signed_out == [f"refresh of {ADA}"]
@@ -256,12 +261,9 @@ def test_sign_out_ends_the_session_of_a_copied_cookie_too(app: Flask, pool: Memo
     assert copied.status_code == 303
 
 
-def test_sign_out_clears_thumbnails_in_the_browser(anonymous: FlaskClient) -> None:
-    assert anonymous.post("/sign-out").headers["Clear-Site-Data"] == '"cache", "storage"'
-
-
-def test_sign_out_without_a_session_is_allowed(anonymous: FlaskClient) -> None:
-    assert send(anonymous, "/sign-out")[0] == 303
+def test_sign_out_clears_thumbnails_in_the_browser_and_needs_no_session(anonymous: FlaskClient) -> None:
+    answer = anonymous.post("/sign-out", headers=BROWSER)
+    assert (answer.status_code, answer.headers["Clear-Site-Data"]) == (303, '"cache", "storage"')
 
 
 def test_the_header_links_to_the_fleet_for_operators_only(app: Flask) -> None:
@@ -271,11 +273,10 @@ def test_the_header_links_to_the_fleet_for_operators_only(app: Flask) -> None:
 
 
 def test_the_sign_up_page_and_its_links_exist_only_if_sign_up_is_enabled(
-    make_config: ConfigMaker, anonymous: FlaskClient, pool: MemoryPool, clients: Clients
+    make_config: ConfigMaker, anonymous: FlaskClient, pool: MemoryPool, table: Table
 ) -> None:
     closed = make_config(auth={"mode": "cognito", "sign_up": False})
-    table = Table(clients.dynamodb, closed.names.job_table)
-    shut = create_app(closed, auth=access_by(pool, table)).test_client()
+    shut = create_app(closed, store=JobStore(table), auth=access_of(table, pool, Clock())).test_client()
     for path in ("/sign-in", "/forgot"):
         assert 'href="/sign-up' not in shut.get(path).text
     assert (
@@ -289,7 +290,7 @@ def test_without_sign_in_account_pages_are_missing_and_every_page_warns(
 ) -> None:
     client = create_app(make_config()).test_client()
     assert {client.get(path).status_code for path in PAGES} == {404}
-    assert {client.post(path, headers=SAME_SITE).status_code for path in POSTS} == {404}
+    assert {client.post(path, headers=BROWSER).status_code for path in POSTS} == {404}
     page = client.get("/jobs").text
     assert "all who reach this page see and may do everything" in page
     assert "Sign" not in page.replace("sign-in", "")
@@ -319,7 +320,7 @@ def upload(client: FlaskClient, token: str | None) -> TestResponse:
     """Send the upload form with one image; as in a browser, the token precedes the file."""
     fields = {} if token is None else {"csrf_token": token}
     form = {**fields, "name": "mine", "images": (io.BytesIO(picture()), "a.jpg")}
-    return client.post("/", data=form, headers=SAME_SITE)
+    return client.post("/", data=form, headers=BROWSER)
 
 
 def upload_token(page: str) -> str:
@@ -354,3 +355,164 @@ def test_an_upload_form_without_session_is_rejected_with_a_link_to_the_sign_in(a
     assert answer.status_code == 401
     assert "You are not signed in, or not any more, so nothing was changed." in answer.text
     assert 'href="/sign-in"' in answer.text
+
+
+TOKEN = re.compile(r'value="(fst_[\w-]{43})"')
+
+
+def send_token_form(client: FlaskClient, **fields: object) -> tuple[int, str]:
+    """Send the form that creates a token; return the status and the page."""
+    token = csrf_of(client.get("/account").text)
+    fields_sent = {"name": "nightly", "scopes": ["classify", "read"], "days": "30", "csrf_token": token}
+    answer = client.post("/account/tokens", data={**fields_sent, **fields}, headers=BROWSER)
+    assert answer.headers["Cache-Control"] == "no-store"
+    return answer.status_code, unescape(answer.text)
+
+
+def made_token(page: str) -> str:
+    """Return the text of a token that has just been created."""
+    found = TOKEN.search(page)
+    assert found is not None
+    return found[1]
+
+
+def test_a_token_is_shown_once_and_is_accepted_until_its_user_revokes_it(app: Flask) -> None:
+    client, other, api = signed_in(app, ADA), signed_in(app, OPS), app.test_client()
+    assert "<dt>Left today</dt><dd>100,000 images, 50 GB</dd>" in client.get("/account").text
+    status, page = send_token_form(client, name="<b>nightly</b>")
+    headers = {"Authorization": f"Bearer {made_token(page)}"}
+    assert status == 201
+    later = client.get("/account").text
+    assert made_token(page) not in later
+    assert "<bdi>&lt;b&gt;nightly&lt;/b&gt;</bdi>" in later
+    assert "classify, read" in later
+    form = re.search(r'action="(/account/tokens/\w+/revoke)"><input[^>]* value="([^"]+)"', page)
+    assert form is not None
+    others = {"csrf_token": csrf_of(other.get("/account").text)}
+    assert other.post(form[1], data=others, headers=BROWSER).status_code == 404
+    assert api.get("/api/v1/jobs", headers=headers).status_code == 200
+    answer = client.post(form[1], data={"csrf_token": form[2]}, headers=BROWSER)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/account")
+    assert "</b></bdi>" not in unescape(client.get("/account").text)
+    assert api.get("/api/v1/jobs", headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"name": " "}, "Give the token a name"),
+        ({"scopes": []}, "Choose at least one thing"),
+        ({"scopes": ["operate"]}, "Choose at least one thing"),
+        ({"scopes": ["everything"]}, "Choose at least one thing"),
+        ({"days": "366"}, "after 1 to 365 days, not after 366"),
+        ({"days": "soon"}, "a whole number from 1 to 365"),
+        ({"days": "-1"}, "a whole number from 1 to 365"),
+    ],
+)
+def test_an_invalid_token_form_gets_an_error_and_stays_filled(
+    app: Flask, fields: dict[str, object], words: str
+) -> None:
+    client = signed_in(app, ADA)
+    status, page = send_token_form(client, **{"name": "mine", **fields})
+    alert = re.search(r'role="alert"[^>]*>([^<]*)<', page)
+    assert status == 422
+    assert alert is not None
+    assert words in alert[1]
+    assert f'name="name" value="{fields.get("name", "mine")}"' in page
+    assert f'name="days" value="{fields.get("days", "30")}"' in page
+    assert not TOKEN.search(page)
+    assert "<table" not in client.get("/account").text
+
+
+def test_the_operate_scope_is_offered_to_operators_only(app: Flask) -> None:
+    client = signed_in(app, ADA)
+    assert 'value="operate"' not in client.get("/account").text
+    client = signed_in(app, OPS)
+    assert 'value="operate"' in client.get("/account").text
+    headers = {"Authorization": made_token(send_token_form(client, scopes=["operate"])[1])}
+    assert app.test_client().get("/api/v1/fleet/instances", headers=headers).status_code == 200
+
+
+def test_a_token_form_without_csrf_token_is_rejected(app: Flask) -> None:
+    client = signed_in(app, ADA)
+    assert send_token_form(client, csrf_token="made.up")[0] == 403
+    assert "<table" not in client.get("/account").text
+
+
+PATH = "/api/v1/tokens"
+WANTED = {"name": "nightly", "scopes": ["read", "classify"], "days": 30}
+
+
+@pytest.fixture
+def house(config: Config, table: Table) -> House:
+    pool, clock = PlayedPool(), Clock()
+    access = access_of(table, pool, clock)
+    return House(create_app(config, store=JobStore(table), auth=access), access, pool, clock)
+
+
+@pytest.fixture
+def browser(house: House) -> FlaskClient:
+    return house.signed_in("ada")
+
+
+def test_the_text_of_a_token_is_returned_only_once(house: House, browser: FlaskClient) -> None:
+    answer = browser.post(PATH, json=WANTED, headers=BROWSER)
+    made = answer.get_json()
+    assert answer.status_code == 201
+    assert answer.headers["Location"] == f"{PATH}/{made['token_id']}"
+    assert (made["name"], made["scopes"]) == ("nightly", ["classify", "read"])
+    assert made["expires_at"] == (BEGIN + timedelta(days=30)).isoformat().replace("+00:00", "Z")
+    listed = browser.get(PATH)
+    [token] = listed.get_json()["tokens"]
+    assert token == {name: value for name, value in made.items() if name != "token"}
+    assert made["token"] not in listed.text
+    headers = {"Authorization": f"Bearer {made['token']}"}
+    assert house.stranger().post("/api/v1/jobs", headers=headers).status_code == 201
+    assert browser.delete(f"{PATH}/{made['token_id']}", headers=BROWSER).status_code == 204
+    assert house.stranger().get("/api/v1/jobs", headers=headers).status_code == 401
+    assert browser.get(PATH).get_json() == {"tokens": []}
+
+
+def test_row_40_a_user_cannot_list_or_revoke_the_token_of_another(house: House, browser: FlaskClient) -> None:
+    made = browser.post(PATH, json=WANTED, headers=BROWSER).get_json()
+    other = house.signed_in("eve")
+    assert other.get(PATH).get_json() == {"tokens": []}
+    theirs = other.delete(f"{PATH}/{made['token_id']}", headers=BROWSER)
+    none = other.delete(f"{PATH}/{UNKNOWN_ID}", headers=BROWSER)
+    assert theirs.status_code == none.status_code == 404
+    assert theirs.get_json()["detail"].replace(made["token_id"], UNKNOWN_ID) == none.get_json()["detail"]
+    assert len(browser.get(PATH).get_json()["tokens"]) == 1
+
+
+def test_a_pool_token_can_create_tokens_and_a_personal_token_cannot(house: House) -> None:
+    house.pool.add("ada")
+    program = house.stranger()
+    assert program.post(PATH, json=WANTED, headers={"Authorization": "id.ada.1"}).status_code == 201
+    personal = house.with_token("ada", "classify", "read", "operate")
+    assert program.post(PATH, json=WANTED, headers=personal).status_code == 403
+    assert program.get(PATH, headers=personal).status_code == 403
+
+
+def test_only_operators_create_tokens_with_the_operate_scope(house: House, browser: FlaskClient) -> None:
+    wanted = WANTED | {"scopes": ["operate"]}
+    assert browser.post(PATH, json=wanted, headers=BROWSER).status_code == 403
+    house.pool.add("ops", OPERATORS)
+    assert house.signed_in("ops").post(PATH, json=wanted, headers=BROWSER).status_code == 201
+
+
+def test_an_invalid_token_request_gets_422(browser: FlaskClient) -> None:
+    faults: tuple[dict[str, object], ...] = (
+        {"name": ""},
+        {"name": "  "},
+        {"name": "x" * 101},
+        {"scopes": []},
+        {"scopes": ["everything"]},
+        {"days": 0},
+        {"days": 366},
+        {"days": "30"},
+        {"owner": "eve"},
+    )
+    for wrong in faults:
+        assert browser.post(PATH, json={**WANTED, **wrong}, headers=BROWSER).status_code == 422, wrong
+    assert browser.post(PATH, json={}, headers=BROWSER).status_code == 422
+    assert browser.get(PATH).get_json() == {"tokens": []}

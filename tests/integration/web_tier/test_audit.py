@@ -14,11 +14,11 @@ from core.fleet.store import FleetStore
 from core.ids import first_id_of, new_id
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
-from services.clients import Clients
 from services.table import EXPIRES_AT, Table, TableBusyError
 from tests.conftest import ConfigMaker
 from tests.support.dead_letters import give_up
-from tests.support.jobs import add_images
+from tests.support.jobs import MemoryBucket, MemoryQueue, add_images
+from tests.support.memory_table import MemoryTable
 from tests.support.people import BROWSER, RIGHT_PASSWORD, Clock, House, PlayedPool, access_of
 from web_tier.app import create_app
 from web_tier.audit import ACTIONS
@@ -35,15 +35,28 @@ INSTANCE = "i-0123456789abcdef0"
 
 
 @pytest.fixture
+def table() -> Table:
+    """The job table, in memory."""
+    return MemoryTable()
+
+
+@pytest.fixture
 def trail(table: Table) -> AuditTrail:
     return AuditTrail(table)
 
 
 @pytest.fixture
-def house(provisioned: Clients, make_config: ConfigMaker, store: JobStore) -> House:
+def house(make_config: ConfigMaker, store: JobStore) -> House:
     pool, clock = PlayedPool(), Clock()
     access = access_of(store.table, pool, clock)
-    return House(create_app(make_config(auth={"mode": "cognito"}), auth=access), access, pool, clock)
+    app = create_app(
+        make_config(auth={"mode": "cognito"}),
+        store=store,
+        input_bucket=MemoryBucket(),
+        request_queue=MemoryQueue(),
+        auth=access,
+    )
+    return House(app, access, pool, clock)
 
 
 def event(minute: int, user: str = "ann@example.org") -> AuditEvent:
@@ -219,7 +232,8 @@ def test_operators_see_and_search_the_trail_by_page_and_by_the_api(house: House,
     assert more["events"][0]["details"]["minute"] == "57"
 
 
-def test_without_sign_in_there_is_no_trail(client: FlaskClient, trail: AuditTrail) -> None:
+def test_without_sign_in_there_is_no_trail(make_config: ConfigMaker, store: JobStore, trail: AuditTrail) -> None:
+    client = create_app(make_config(), store=store).test_client()
     assert client.post("/api/v1/fleet/pause").status_code == 200
     assert [client.get(path).status_code for path in ("/audit", "/api/v1/audit")] == [404, 404]
     assert trail.find(limit=10).events == ()

@@ -2,6 +2,8 @@
 
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -9,58 +11,14 @@ from typing import Any
 import pytest
 from flask import Flask, Response, request
 from flask.testing import FlaskClient
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from core.ids import new_id
 from services.clients import Clients
-from tests.conftest import ConfigMaker
+from tests.conftest import ROOT, ConfigMaker
+from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.app import SMALL_BODY_BYTES, create_app
 from web_tier.slow_clients import TimeoutStream
-from web_tier.uploads.multipart import CHUNK_BYTES, MAX_BUFFER_BYTES, SPARE_PARTS, read_parts
-
-BOUNDARY = "b"
-MB = 2**20
-
-
-class Endless:
-    """A client that sends `start` and then `piece` for ever, and counts what was read of it."""
-
-    def __init__(self, start: bytes, piece: bytes) -> None:
-        self._start, self._piece, self.sent = start, piece, 0
-
-    def read(self, size: int, /) -> bytes:
-        data = self._start or (self._piece * (size // len(self._piece) + 1))[:size]
-        self._start = b""
-        self.sent += len(data)
-        return data
-
-
-def part(header: str) -> bytes:
-    return f"--{BOUNDARY}\r\n{header}\r\n\r\n".encode()
-
-
-@pytest.mark.parametrize(
-    ("start", "piece"),
-    [
-        (b"", b"no boundary "),
-        (f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=".encode(), b"a header without an end "),
-        (b"", part('Content-Disposition: form-data; name="f"') + b"x\r\n"),
-        (b"", part('Content-Disposition: form-data; name="f"; filename="a.jpg"') + b"x\r\n"),
-    ],
-    ids=["no part", "a header", "fields", "files"],
-)
-def test_a_form_that_goes_on_and_on_is_cut_off_before_it_fills_the_memory(start: bytes, piece: bytes) -> None:
-    client = Endless(start, piece)
-    with pytest.raises(RequestEntityTooLarge):
-        for _ in read_parts(client.read, BOUNDARY, max_files=5, max_file_bytes=1000):
-            pass
-    assert client.sent <= MAX_BUFFER_BYTES + (SPARE_PARTS + 5) * CHUNK_BYTES
-
-
-def test_a_field_that_is_too_long_is_dropped_and_not_kept() -> None:
-    body = part('Content-Disposition: form-data; name="name"') + b"x" * MB + f"\r\n--{BOUNDARY}--\r\n".encode()
-    [field] = read_parts(BytesIO(body).read, BOUNDARY, max_files=5, max_file_bytes=1000)
-    assert (getattr(field, "name", None), getattr(field, "value", None)) == ("name", "")
+from web_tier.uploads.multipart import SPARE_PARTS
 
 
 @pytest.fixture
@@ -150,3 +108,30 @@ def test_a_body_that_stalls_gets_a_408_that_says_so(
     )
     assert answer.status_code == 408
     assert "stalled after 0 bytes" in answer.text
+
+
+PROGRAM = """
+from pathlib import Path
+from web_tier.memory import return_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+return_freed_memory()
+bytes(4_000_000)  # once freed, blocks of this size are kept from here on, unless told otherwise
+before = resident()
+blocks = [bytearray(1_000_000) for _ in range(100)]
+for block in blocks:
+    block[::4096] = bytes(len(range(0, 1_000_000, 4096)))
+last = bytearray(1_000_000)  # above the others, so that a heap cannot shrink
+del blocks, block
+print(resident() - before)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_large_blocks_that_are_freed_go_back_to_the_system() -> None:
+    command = [sys.executable, "-c", PROGRAM]
+    kept = int(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=DEADLINE_SECONDS).stdout)
+    assert kept < 20_000_000

@@ -1,4 +1,4 @@
-"""One user who waits, or whose pictures take long, stops nobody else and not the health check."""
+"""Bulkheads: one user who waits, or whose pictures take long, leaves threads for all others and the health check."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import requests
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.ids import ImageRef
 from core.jobs.store import JobStore
@@ -22,9 +24,42 @@ from tests.support.people import Clock, House, PlayedPool, access_of
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.app import create_app
-from web_tier.bulkheads import Bulkheads
+from web_tier.bulkheads import Bulkhead, Bulkheads
 from web_tier.result_services import result_services_of
 from web_tier.results.thumbnails import NoThumbnailError
+
+
+def entered(bulkhead: Bulkhead, *owners: str) -> list[bool]:
+    return [bulkhead.enter(owner) for owner in owners]
+
+
+def test_a_user_has_a_quarter_and_all_have_the_whole() -> None:
+    bulkhead = Bulkhead(8)
+    assert entered(bulkhead, "ann", "ann", "ann", "bob") == [True, True, False, True]
+    assert entered(bulkhead, "c", "c", "d", "d", "e", "f") == [True, True, True, True, True, False]
+    bulkhead.leave("ann")
+    assert entered(bulkhead, "ann", "bob") == [True, False]
+
+
+def test_without_sign_in_only_the_whole_counts() -> None:
+    assert entered(Bulkhead(3), "", "", "", "") == [True, True, True, False]
+
+
+def test_a_place_is_given_back_however_its_block_ends() -> None:
+    bulkhead = Bulkhead(1)
+    with pytest.raises(RuntimeError), bulkhead.place("ann"):
+        raise RuntimeError
+    with bulkhead.place("ann") as first, bulkhead.place("bob") as second:
+        assert (first, second) == (True, False)
+    assert bulkhead.enter("bob")
+
+
+@given(st.integers(8, 4_096))
+def test_s3_one_thread_in_eight_at_least_is_left_for_everything_else(threads: int) -> None:
+    all_of_them = Bulkheads.of(threads)
+    held = all_of_them.waiting.size + all_of_them.streams.size + all_of_them.pictures.size
+    assert held <= threads * 7 / 8
+
 
 THREADS = 16
 PLACES = Bulkheads.of(THREADS).waiting.size

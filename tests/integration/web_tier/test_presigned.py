@@ -18,7 +18,7 @@ from core.jobs.store import JobStore
 from services.clients import Clients
 from services.errors import NotFoundError
 from services.s3 import Bucket, StoredObject
-from services.table import TableBusyError
+from services.table import Table, TableBusyError
 from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier
 from tests.support.jobs import MemoryBucket, MemoryQueue, client_error
@@ -330,12 +330,14 @@ def test_the_files_of_a_form_that_was_sent_here_are_no_direct_upload(
         direct.commit(job, key)
 
 
-PICTURE = picture()
+@pytest.fixture
+def shared_store(shared_tier: WebTier, clients: Clients) -> JobStore:
+    return JobStore(Table(clients.dynamodb, shared_tier.config.names.job_table))
 
 
 @pytest.fixture
-def bucket(config: Config, provisioned: Clients) -> Bucket:
-    return Bucket.named(provisioned, config.names.input_bucket)
+def shared_bucket(shared_tier: WebTier, clients: Clients) -> Bucket:
+    return Bucket.named(clients, shared_tier.config.names.input_bucket)
 
 
 def offer(web: WebTier, job_id: str, *names: str) -> dict[str, Any]:
@@ -362,36 +364,30 @@ def commit(web: WebTier, offered: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.processes
-def test_a_form_used_for_another_key_or_type_or_a_larger_file_is_refused(web_tier: WebTier, bucket: Bucket) -> None:
-    job_id, victim_job = web_tier.create_job(), web_tier.create_job()
-    offered, victim = offer(web_tier, job_id, "a.jpg"), offer(web_tier, victim_job, "b.jpg")
+def test_a_form_used_for_another_key_or_type_or_a_larger_file_is_refused(
+    shared_tier: WebTier, shared_bucket: Bucket
+) -> None:
+    job_id, victim_job = shared_tier.create_job(), shared_tier.create_job()
+    offered, victim = offer(shared_tier, job_id, "a.jpg"), offer(shared_tier, victim_job, "b.jpg")
     form, other = offered["uploads"][0]["upload"], victim["uploads"][0]["upload"]
     assert post_form(form, PICTURE, {"key": other["fields"]["key"]}).status_code == 403
     assert post_form(form, PICTURE, {"Content-Type": "text/html"}).status_code == 403
     assert post_form(form, PICTURE + b"x").status_code == 400
     assert post_form(form, PICTURE, {"policy": other["fields"]["policy"]}).status_code == 403
-    assert keys_in(bucket) == []
-    assert commit(web_tier, offered) == commit(web_tier, victim) == []
+    assert keys_in(shared_bucket, job_id) == keys_in(shared_bucket, victim_job) == []
+    assert commit(shared_tier, offered) == commit(shared_tier, victim) == []
 
 
 @pytest.mark.processes
-def test_a_form_used_twice_puts_over_its_own_image_only(web_tier: WebTier, bucket: Bucket, store: JobStore) -> None:
-    offered = offer(web_tier, web_tier.create_job(), "a.jpg", "b.jpg")
+def test_a_form_used_twice_puts_over_its_own_image_only(
+    shared_tier: WebTier, shared_bucket: Bucket, shared_store: JobStore
+) -> None:
+    offered = offer(shared_tier, shared_tier.create_job(), "a.jpg", "b.jpg")
     forms = [each["upload"] for each in offered["uploads"]]
     second = picture(shade=9)[: len(PICTURE)]
     assert [post_form(forms[0]).status_code, post_form(forms[1]).status_code] == [204, 204]
-    first = commit(web_tier, offered)
+    first = commit(shared_tier, offered)
     assert post_form(forms[0], second).status_code == 204
-    assert commit(web_tier, offered) == first
-    assert store.status(offered["job_id"]).accepted == store.count_images(offered["job_id"]) == 2
-    assert bucket.get(forms[1]["fields"]["key"]) == PICTURE
-
-
-@pytest.mark.processes
-def test_a_commit_through_any_process_finds_what_another_one_offered(web_tier: WebTier, store: JobStore) -> None:
-    job_id = web_tier.create_job()
-    offers = [offer(web_tier, job_id, f"{number}.jpg") for number in range(8)]
-    for offered in offers:
-        post_form(offered["uploads"][0]["upload"])
-        assert [commit(web_tier, offered) for _ in range(3)] == [[offered["uploads"][0]["image_id"]]] * 3
-    assert store.status(job_id).accepted == store.count_images(job_id) == 8
+    assert commit(shared_tier, offered) == first
+    assert shared_store.status(offered["job_id"]).accepted == shared_store.count_images(offered["job_id"]) == 2
+    assert shared_bucket.get(forms[1]["fields"]["key"]) == PICTURE

@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from threading import Barrier
@@ -22,6 +22,7 @@ from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker, shipped_values
 from tests.support.dead_letters import give_up
 from tests.support.jobs import MemoryBucket, MemoryQueue, client_error, failed
+from tests.support.memory_table import MemoryTable
 from tests.support.people import BROWSER, HouseMaker
 from tests.support.pictures import picture
 from web_tier.app import create_app
@@ -127,8 +128,8 @@ class Door:
 
     client: FlaskClient
     store: JobStore
-    bucket: MemoryBucket = field(default_factory=MemoryBucket)
-    queue: MemoryQueue = field(default_factory=MemoryQueue)
+    bucket: MemoryBucket
+    queue: MemoryQueue
 
     def left(self) -> int:
         """Return how many images may still be sent today."""
@@ -142,9 +143,10 @@ class Door:
 
 
 @pytest.fixture
-def door(noon: None, provisioned: Clients, make_config: ConfigMaker, store: JobStore) -> Door:
-    bucket, queue = MemoryBucket(), MemoryQueue()
-    app = create_app(make_config(auth={"open": True}, limits=A_DAY), input_bucket=bucket, request_queue=queue)
+def door(noon: None, make_config: ConfigMaker) -> Door:
+    store, bucket, queue = JobStore(MemoryTable()), MemoryBucket(), MemoryQueue()
+    config = make_config(auth={"open": True}, limits=A_DAY)
+    app = create_app(config, store=store, input_bucket=bucket, request_queue=queue)
     return Door(app.test_client(), store, bucket, queue)
 
 
@@ -268,6 +270,7 @@ def test_s9_presigned_forms_are_charged_when_they_are_offered(
     assert (client.get(job["links"]["self"]).get_json()["accepted"], left()) == (1, 0)
 
 
+@pytest.mark.usefixtures("provisioned")
 def test_s9_new_jobs_are_charged(make_house: HouseMaker) -> None:
     house = make_house(requests_per_minute=0, jobs_per_day=2)
     ann, client = house.with_token("ann", "classify", "read"), house.stranger()
@@ -304,6 +307,7 @@ def test_a_redrive_is_not_charged(door: Door) -> None:
     assert (door.left(), len(door.queue.bodies)) == (1, 4)
 
 
+@pytest.mark.usefixtures("provisioned")
 def test_each_user_has_their_own_quota(make_house: HouseMaker) -> None:
     house = make_house(requests_per_minute=0)
     ann, bob = house.with_token("ann", "classify", "read"), house.with_token("bob", "classify", "read")

@@ -3,8 +3,9 @@
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
@@ -13,17 +14,19 @@ from flask.testing import FlaskClient
 from limits.storage import MemoryStorage
 from werkzeug.test import TestResponse
 
+from core.jobs.store import JobStore
 from services.clients import Clients
 from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker
+from tests.support.memory_table import MemoryTable
 from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, House, HouseMaker, keep
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE
 from web_tier.pages.sign_in import CHALLENGE
-from web_tier.rate_limits import storage
-from web_tier.rate_limits.limiter import MAX_BLOCKED, PAUSE_SECONDS, RateCounter
+from web_tier.rate_limits import limiter, storage
+from web_tier.rate_limits.limiter import PAUSE_SECONDS, RateCounter, account_key, network_of
 from web_tier.rate_limits.storage import TableStorage
 
 HERE, ELSEWHERE = {"REMOTE_ADDR": "203.0.113.1"}, {"REMOTE_ADDR": "203.0.113.2"}
@@ -89,6 +92,7 @@ def test_a_classic_client_gets_plain_text(make_house: HouseMaker) -> None:
     assert f"wait for {answer.headers['Retry-After']} s" in answer.text
 
 
+@pytest.mark.usefixtures("provisioned")
 def test_static_files_and_health_are_not_counted(make_house: HouseMaker) -> None:
     stranger = make_house().stranger()
     for path in ("/static/fleetsight.css", "/healthz", "/readyz", "/api/v1/healthz"):
@@ -178,6 +182,7 @@ def test_a_forged_session_is_no_way_around_the_limit_of_an_address(make_house: H
     assert statuses(forger, "/jobs", 4, base_url=https) == [303, 303, 303, 429]
 
 
+@pytest.mark.usefixtures("provisioned")
 def test_requests_are_counted_in_the_table_where_the_processes_share_it(
     make_house: HouseMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,15 +203,15 @@ def test_without_sign_in_addresses_count_if_the_page_is_open(provisioned: Client
 @pytest.mark.usefixtures("provisioned")
 def test_one_machine_without_sign_in_has_no_limits(table: Table, make_config: ConfigMaker) -> None:
     config = make_config(limits=SMALL_LIMITS | {"store": "table"})
-    client = create_app(config).test_client()
+    client = create_app(config, store=JobStore(table)).test_client()
     assert statuses(client, "/api/v1/jobs", 9) == [200] * 9
     for number in range(5):
         sent = {"data": picture(shade=number), "content_type": "image/jpeg"}
         assert client.post("/api/v1/classify?wait=0", **sent).status_code == 202
     assert set(client.get("/api/v1/limits").get_json().values()) == {None}
-    items = table.client.scan(TableName=table.name)["Items"]
+    items = cast(MemoryTable, table).items
     assert items
-    assert not [item for item in items if item["pk"]["S"].startswith(("RATE#", "QUOTA#"))]
+    assert not [pk for pk, _ in items if pk.startswith(("RATE#", "QUOTA#"))]
 
 
 def challenge_of(house: House, email: str) -> str:
@@ -285,17 +290,29 @@ def clock() -> Clock:
     return Clock()
 
 
-class NoTable:
-    """A job table that answers nothing, and counts how often it was asked."""
+@dataclass
+class Calls:
+    """Counts the calls of a table; while it `is_away`, each of them fails."""
 
-    def __init__(self) -> None:
-        self.asked, self.away = 0, True
+    count: int = 0
+    is_away: bool = False
 
-    def add(self, *_: object) -> dict[str, int]:
-        self.asked += 1
-        if self.away:
+    def __call__(self, _operation: str, effect: Callable[[], Any]) -> Any:
+        self.count += 1
+        if self.is_away:
             raise EndpointConnectionError(endpoint_url="http://inside")
-        return {"hits": 1}
+        return effect()
+
+
+@pytest.fixture
+def calls() -> Calls:
+    return Calls()
+
+
+@pytest.fixture
+def table(calls: Calls) -> Table:
+    """The job table, in memory."""
+    return MemoryTable(calls)
 
 
 def test_requests_over_the_limit_are_rejected_until_the_minute_ends(table: Table, clock: Clock) -> None:
@@ -347,35 +364,65 @@ def test_an_undone_attempt_is_not_counted(table: Table, clock: Clock, kept: str)
     assert [counter.hit("attempt", "here", 2) > 0 for _ in range(3)] == [False, False, True]
 
 
-def test_no_limit_is_no_limit_and_costs_no_call(clock: Clock) -> None:
-    table = NoTable()
-    counter = RateCounter(TableStorage(table, clock), clock)  # type: ignore[arg-type]
+def test_no_limit_is_no_limit_and_costs_no_call(table: Table, calls: Calls, clock: Clock) -> None:
+    counter = RateCounter(TableStorage(table, clock), clock)
     assert [counter.hit("request", "ann", 0) for _ in range(9)] == [0] * 9
     counter.undo("request", "ann", 0)
-    assert table.asked == 0
+    assert calls.count == 0
 
 
 def test_a_failing_table_rejects_and_delays_no_request_and_is_logged_once(
-    clock: Clock, caplog: pytest.LogCaptureFixture
+    table: Table, calls: Calls, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    table = NoTable()
-    counter = RateCounter(TableStorage(table, clock), clock)  # type: ignore[arg-type]
+    calls.is_away = True
+    counter = RateCounter(TableStorage(table, clock), clock)
     assert [counter.hit("request", "ann", 1) for _ in range(9)] == [0] * 9
-    assert table.asked == 1
+    assert calls.count == 1
     clock.now += PAUSE_SECONDS
     counter.hit("request", "ann", 1)
-    assert table.asked == 2
+    assert calls.count == 2
     assert [record.levelname for record in caplog.records] == ["ERROR"]
-    clock.now, table.away = clock.now + PAUSE_SECONDS, False
+    clock.now, calls.is_away = clock.now + PAUSE_SECONDS, False
     assert counter.hit("request", "ann", 1) == 0
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
 
 
-def test_the_number_of_blocked_callers_is_bounded(table: Table, clock: Clock) -> None:
-    counter = RateCounter(MemoryStorage(), clock=clock)
-    counter._blocked = {f"caller {number}": NOON + 1 for number in range(MAX_BLOCKED)}
-    counter._block("one more", NOON + 60, NOON)
-    assert len(counter._blocked) == MAX_BLOCKED
-    counter._block("another", NOON + 60, NOON + 2)
-    assert set(counter._blocked) == {"another"}
+def test_the_number_of_blocked_callers_is_bounded(
+    table: Table, calls: Calls, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def calls_of(caller: str) -> int:
+        before = calls.count
+        assert counter.hit("request", caller, 1) == 60
+        return calls.count - before
+
+    monkeypatch.setattr(limiter, "MAX_BLOCKED", 2)
+    counter = RateCounter(TableStorage(table, clock), clock)
+    for caller in ("ann", "bob", "cleo"):
+        assert counter.hit("request", caller, 1) == 0
+        assert calls_of(caller) > 0
+    assert [calls_of(caller) > 0 for caller in ("ann", "bob", "cleo")] == [False, False, True]
+    clock.now += 60
+    assert counter.hit("request", "cleo", 1) == 0
+    assert [calls_of("cleo") > 0 for _ in range(2)] == [True, False], "callers whose minute has ended make room"
+
+
+@pytest.mark.parametrize(
+    ("host", "counted"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::ffff", "2001:db8:1:2::/64"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", "unknown"),
+        ("unknown, 203.0.113.9", "unknown"),
+    ],
+)
+def test_an_address_counts_as_the_network_that_one_customer_has(host: str, counted: str) -> None:
+    assert network_of(host) == counted
+
+
+def test_an_account_is_counted_without_its_address_being_written_down() -> None:
+    assert account_key(" Ann@Example.org") == account_key("ann@example.org ")
+    assert "ann" not in account_key("ann@example.org")

@@ -1,13 +1,33 @@
-"""Sessions: how long they last, under which id, and that what has ended stays ended, in every process at once."""
+"""Sessions: how long they last, that what has ended stays ended, their forms (row 38), and their configuration."""
 
+import re
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from flask import Flask, Response
+from flask.testing import FlaskClient
+from werkzeug.exceptions import Forbidden
 
-from services.accounts import OPERATORS
+from core.ids import new_id
+from core.provision import provision_user_pool
+from services.accounts import OPERATORS, Accounts
+from services.clients import Clients
+from services.errors import ConfigError
 from services.table import LAST, Table
-from tests.support.people import HOUR, MINUTE, Clock, PlayedPool, sessions_of
+from services.users import NewPasswordRequired, PoolTokens, UserPool
+from tests.conftest import ConfigMaker
+from tests.support.jobs import UNKNOWN_ID
+from tests.support.memory_table import MemoryTable
+from tests.support.people import BROWSER, HOUR, MINUTE, Clock, House, PlayedPool, cookie_of, sessions_of
+from web_tier.app import create_app
+from web_tier.auth.browser import CSRF_FIELD, CSRF_HEADER, check_csrf, csrf_field, csrf_token
+from web_tier.auth.context import COOKIE, AuthContext, create_auth
+from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 from web_tier.auth.sessions import (
     CLAIM_SECONDS,
     MAX_UNVERIFIED_SECONDS,
@@ -18,6 +38,13 @@ from web_tier.auth.sessions import (
     Sessions,
     SessionStore,
 )
+from web_tier.backend import Backend
+
+
+@pytest.fixture
+def table() -> Table:
+    """The job table, in memory."""
+    return MemoryTable()
 
 
 @pytest.fixture
@@ -64,7 +91,7 @@ def test_a_signed_cookie_without_a_session_opens_none(sessions: Sessions) -> Non
 
 def test_the_table_holds_neither_the_id_nor_the_refresh_token(cookie: str, table: Table) -> None:
     """Row 42."""
-    stored = str(table.client.scan(TableName=table.name)["Items"])
+    stored = str(cast(MemoryTable, table).items)
     assert "SESSION#" in stored
     owner, session_id, _ = cookie.split(".")
     assert (owner in stored, session_id in stored) == (True, False)
@@ -246,14 +273,14 @@ def test_s7_a_session_that_was_rotated_since_all_were_listed_ends_too(
     sessions: Sessions, other: Sessions, cookie: str, clock: Clock, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock.go_on(ROTATE_SECONDS)
-    delete_all, following = Table.delete_all, list[str]()
+    delete_all, following = MemoryTable.delete_all, list[str]()
 
-    def rotated_before(table: Table, keys: Sequence[tuple[str, str]]) -> None:
+    def rotated_before(table: MemoryTable, keys: Sequence[tuple[str, str]]) -> None:
         if not following:
             following.append(rotated(sessions, cookie))
         delete_all(table, keys)
 
-    monkeypatch.setattr(Table, "delete_all", rotated_before)
+    monkeypatch.setattr(MemoryTable, "delete_all", rotated_before)
     other.end_all_of("ada")
     assert sessions.open(following[0]) is None
     assert sessions_in(table) == []
@@ -344,3 +371,177 @@ def test_nothing_secret_of_a_session_is_shown(sessions: Sessions, cookie: str, c
     assert opened.cookie not in repr(opened)
     assert opened.record.refresh_token not in repr(opened)
     assert "refresh.ada" not in repr(RenewedTokens(opened.record, "refresh.ada.1"))  # type: ignore[arg-type]
+
+
+FORM, FOR_PROGRAMS = f"/jobs/{UNKNOWN_ID}/delete", "/api/v1/jobs"
+PAST = 404
+"""What a form gets that is let past: there is no such job."""
+
+
+@pytest.fixture
+def browser(house: House) -> FlaskClient:
+    return house.signed_in("ada")
+
+
+def post_form(browser: FlaskClient, path: str = FORM, token: str | None = None, **headers: str) -> int:
+    data = {} if token is None else {CSRF_FIELD: token}
+    return browser.post(path, data=data, headers=headers).status_code
+
+
+def test_a_form_of_the_session_is_taken(house: House, browser: FlaskClient) -> None:
+    for headers in (BROWSER, {"Origin": "http://localhost"}):
+        assert post_form(browser, token=house.token_for_forms(browser), **headers) == PAST
+        assert post_form(browser, **headers, **{CSRF_HEADER: house.token_for_forms(browser)}) == PAST
+
+
+def test_a_form_without_the_sessions_token_is_refused(browser: FlaskClient) -> None:
+    for token in (None, "", "forged", "a.b", "é"):
+        assert post_form(browser, token=token, **BROWSER) == 403, token
+
+
+def test_a_form_with_the_token_of_another_session_is_refused(house: House, browser: FlaskClient) -> None:
+    """An attacker has a session too, and gets somebody to send its form."""
+    theirs = house.token_for_forms(house.signed_in("eve"))
+    assert post_form(browser, token=theirs, **BROWSER) == 403
+    assert post_form(browser, **BROWSER, **{CSRF_HEADER: theirs}) == 403
+
+
+def test_a_wrong_header_is_not_made_good_by_a_field(house: House, browser: FlaskClient) -> None:
+    assert post_form(browser, token=house.token_for_forms(browser), **BROWSER, **{CSRF_HEADER: "forged"}) == 403
+
+
+def test_a_request_without_its_origin_is_rejected(house: House, browser: FlaskClient) -> None:
+    for path in (FORM, FOR_PROGRAMS):
+        assert post_form(browser, path, token=house.token_for_forms(browser)) == 403, path
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+    ],
+)
+def test_a_request_of_another_site_is_rejected_with_a_valid_token_too(
+    house: House, browser: FlaskClient, headers: dict[str, str]
+) -> None:
+    token = house.token_for_forms(browser)
+    for path in (FORM, FOR_PROGRAMS, "/sign-out"):
+        assert post_form(browser, path, token=token, **headers) == 403, path
+    assert browser.get("/jobs").status_code == 200
+
+
+def test_a_strangers_form_of_an_older_tab_still_works_and_only_from_a_page_of_ours(browser: FlaskClient) -> None:
+    forgotten = {"email": "ada@example.org"}
+    assert browser.post("/forgot", data=forgotten, headers=BROWSER).status_code == 200
+    assert browser.post("/forgot", data=forgotten).status_code == 403
+    assert browser.post("/forgot", data=forgotten, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert browser.post("/sign-out", headers=BROWSER).status_code == 403
+
+
+def test_scripts_of_our_pages_call_the_api_by_where_they_come_from_alone(browser: FlaskClient) -> None:
+    assert post_form(browser, FOR_PROGRAMS, **BROWSER) == 201
+
+
+def test_programs_with_a_token_need_nothing_of_this_and_a_cookie_beside_it_counts_for_nothing(
+    house: House, browser: FlaskClient
+) -> None:
+    token = house.with_token("bob", "classify")
+    assert post_form(house.stranger(), FORM, **token) == PAST
+    assert post_form(browser, FORM, **token) == PAST
+
+
+def test_a_stranger_is_asked_to_sign_in_before_forms_are_checked(house: House) -> None:
+    assert post_form(house.stranger(), **BROWSER) == 401
+
+
+def test_the_field_holds_the_token_and_is_empty_where_there_is_no_session(
+    house: House, browser: FlaskClient, app: Flask
+) -> None:
+    with house.app.test_request_context("/", headers={"Cookie": f"{COOKIE}={cookie_of(browser)}"}):
+        house.app.preprocess_request()
+        found = re.fullmatch(r'<input type="hidden" name="csrf_token" value="([\w.-]+)">', str(csrf_field()))
+        assert found is not None
+        check_csrf(found[1])
+        with pytest.raises(Forbidden):
+            check_csrf(None)
+    for without in (house.app, app):
+        with without.test_request_context("/api"):
+            without.preprocess_request()
+            assert (csrf_token(), csrf_field()) == ("", "")
+            check_csrf(None)
+
+
+ADA, PASSWORD = "ada@example.org", "Correct-Horse-7-Battery"
+SIGN_IN = {"mode": "cognito", "user_pool_id": "us-east-1_abc123", "client_id": "client"}
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = tmp_path / "keys"
+    file.write_text("k" * 32 + "\n")
+    monkeypatch.setenv(KEYS_FILE_VARIABLE, str(file))
+    return file
+
+
+def test_without_sign_in_the_services_are_unavailable(make_config: ConfigMaker) -> None:
+    access = create_auth(Backend(make_config()))
+    assert not access.signs_in
+    with pytest.raises(LookupError, match="signs_in"):
+        assert access.pool
+
+
+def test_without_a_pool_the_web_tier_does_not_start(make_config: ConfigMaker, keys: Path) -> None:
+    with pytest.raises(ConfigError, match=r"auth\.user_pool_id"):
+        create_app(make_config(auth={"mode": "cognito"}))
+
+
+def test_without_keys_the_web_tier_does_not_start(make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEYS_FILE_VARIABLE, raising=False)
+    with pytest.raises(ConfigError, match=KEYS_FILE_VARIABLE):
+        create_app(make_config(auth=SIGN_IN))
+
+
+def test_sessions_last_as_long_as_is_configured(make_config: ConfigMaker, keys: Path) -> None:
+    access = create_auth(Backend(make_config(auth=SIGN_IN | {"session_idle_minutes": 5, "session_hours": 2})))
+    assert access.signs_in
+    assert (access.sessions.times.idle, access.sessions.times.longest) == (300, 7_200)
+
+
+def test_the_services_are_created_once_on_first_use(make_config: ConfigMaker, keys: Path) -> None:
+    made = []
+    whole = create_auth(Backend(make_config(auth=SIGN_IN)))._services()
+    access = AuthContext(lambda: made.append(whole) or whole)  # type: ignore[func-returns-value]
+    assert not made
+    assert access.pool is whole.pool
+    assert access.verifier is whole.verifier
+    assert len(made) == 1
+
+
+def test_a_user_of_a_local_pool_signs_in_stays_and_is_disabled(
+    make_config: ConfigMaker, provisioned: Clients, keys: Path
+) -> None:
+    pool_id, client_id = provision_user_pool(provisioned, new_id())
+    accounts, pool = Accounts(provisioned.cognito_idp, pool_id), UserPool(provisioned.cognito_idp, pool_id, client_id)
+    wanted = pool.sign_in(ADA, accounts.add(ADA))
+    assert isinstance(wanted, NewPasswordRequired)
+    tokens = pool.set_first_password(ADA, wanted.session, PASSWORD)
+    assert isinstance(tokens, PoolTokens)
+    auth = {"mode": "cognito", "user_pool_id": pool_id, "client_id": client_id}
+    access = create_auth(Backend(make_config(auth=auth)))
+    app = create_app(make_config(auth=auth), auth=access)
+
+    with app.test_request_context("/"):
+        cookie = access.begin(tokens, Response()).headers["Set-Cookie"].partition("=")[2].partition(";")[0]
+    header = {"Authorization": f"Bearer {tokens.access_token}"}
+    assert app.test_client().get("/api/v1/jobs", headers=header).status_code == 200
+    later = replace(access.sessions, clock=lambda: time.time() + ROTATE_SECONDS)
+    opened = later.open(cookie)
+    assert opened is not None
+    assert opened.cookie is not None
+    assert opened.record.email == ADA
+    accounts.set_enabled(ADA, False)
+    assert replace(access.sessions, clock=lambda: time.time() + 2 * ROTATE_SECONDS).open(opened.cookie) is None
+    assert access.accounts.find(opened.record.owner) is None

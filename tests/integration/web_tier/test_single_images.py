@@ -1,16 +1,22 @@
-"""Hundreds of classic clients at once over the wire: each waits for its own image, and gets its own answer."""
+"""Single images share a job and their writes; each is accepted by itself, and answered to its own client."""
 
 import hashlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import requests
 
 from core.config import Config
+from core.images import ImageLimits
+from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import RequestMessage, Response
 from scripts.load.inputs import LoadImages, parse_target
@@ -21,10 +27,334 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, serving
+from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error
+from tests.support.memory_table import MemoryTable
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from web_tier.uploads import single
+from web_tier.uploads.ingest import UNKEPT, ImageIngest, RejectedUpload, UploadResult
+from web_tier.uploads.multipart import Upload
+from web_tier.uploads.single import JOB_NAME, MAX_JOB_AGE, MAX_JOB_IMAGES, MAX_JOBS_TRIED, SingleImages
 
-pytestmark = pytest.mark.processes
+
+@dataclass
+class Clock:
+    now: datetime = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@dataclass(frozen=True)
+class WatchedStore(JobStore):
+    """A job store that lists its writes; the first of them waits until `go` is set."""
+
+    writes: list[int] = field(default_factory=list)
+    go: threading.Event = field(default_factory=threading.Event)
+    errors: list[Exception] = field(default_factory=list)
+
+    def create_all(self, jobs: Sequence[Job]) -> None:
+        if jobs and self.errors:
+            raise self.errors.pop()
+        super().create_all(jobs)
+
+    def record_images(self, images: Sequence[ImageRecord], touched_at: datetime) -> None:
+        if images:
+            self.writes.append(len(images))
+        assert self.go.wait(DEADLINE_SECONDS)
+        super().record_images(images, touched_at)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watched() -> WatchedStore:
+    """A job store in memory."""
+    watched = WatchedStore(MemoryTable())
+    watched.go.set()
+    return watched
+
+
+@pytest.fixture
+def singles(bucket: MemoryBucket, watched: WatchedStore, queue: MemoryQueue, clock: Clock) -> Iterator[SingleImages]:
+    ingest = ImageIngest(ImageLimits(), bucket, watched, queue)
+    yield SingleImages(ingest, clock)
+    ingest.pool.shutdown()
+
+
+def an_upload(number: int = 0) -> Upload:
+    data = picture(shade=number)
+    return Upload(f"{number}.jpg", data, len(data))
+
+
+def taken(outcome: UploadResult | None) -> ImageRecord:
+    assert isinstance(outcome, ImageRecord), outcome
+    return outcome
+
+
+def test_an_image_is_recorded_enqueued_and_counted_in_a_job_for_single_images(
+    singles: SingleImages, watched: WatchedStore, queue: MemoryQueue, bucket: MemoryBucket
+) -> None:
+    record = taken(singles.ingest_one("", [an_upload()]))
+    status = watched.status(record.ref.job_id)
+    assert (status.job.name, status.accepted) == (JOB_NAME, 1)
+    assert watched.image(record.ref).filename == "0.jpg"
+    assert queue.image_ids == {record.ref.image_id}
+    assert list(bucket.objects) == [record.key]
+    assert (status.job.keep, bucket.tags) == (False, {record.key: UNKEPT})
+
+
+def test_images_that_arrive_while_others_are_recorded_are_recorded_together(
+    singles: SingleImages, watched: WatchedStore
+) -> None:
+    watched.go.clear()
+    with ThreadPoolExecutor(20) as clients:
+        outcomes = [clients.submit(singles.ingest_one, "", [an_upload(number)]) for number in range(20)]
+        wait_until(lambda: sum(watched.writes) + len(singles._waiting) == 20, "all 20 images are taken in hand")
+        watched.go.set()
+        records = [taken(outcome.result(DEADLINE_SECONDS)) for outcome in outcomes]
+    assert len(watched.writes) == 2
+    assert [record.filename for record in records] == [f"{number}.jpg" for number in range(20)]
+    assert len({record.ref.job_id for record in records}) == 1
+    assert watched.status(records[0].ref.job_id).accepted == 20
+
+
+def test_a_new_job_starts_when_the_last_one_is_full_or_old(singles: SingleImages, clock: Clock) -> None:
+    first = taken(singles.ingest_one("", [an_upload()])).ref.job_id
+    clock.now += MAX_JOB_AGE - timedelta(seconds=1)
+    assert taken(singles.ingest_one("", [an_upload()])).ref.job_id == first
+    clock.now += timedelta(seconds=1)
+    second = taken(singles.ingest_one("", [an_upload()])).ref.job_id
+    assert second != first
+    jobs = {singles._acquire_job("").job.job_id for _ in range(MAX_JOB_IMAGES)}
+    assert len(jobs) == 2
+
+
+def test_a_file_that_is_no_image_is_refused_and_makes_no_job(singles: SingleImages, watched: WatchedStore) -> None:
+    outcome = singles.ingest_one("", [Upload("a.jpg", b"no image", 8)])
+    assert isinstance(outcome, RejectedUpload)
+    assert outcome.code == "not_an_image"
+    assert watched.jobs(10) == []
+
+
+def test_a_request_without_a_file_is_told_apart(singles: SingleImages) -> None:
+    assert singles.ingest_one("", []) is None
+
+
+def test_a_request_that_breaks_off_leaves_nothing(singles: SingleImages, bucket: MemoryBucket) -> None:
+    def broken() -> Iterator[Upload]:
+        yield an_upload()
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        singles.ingest_one("", broken())
+    assert bucket.objects == {}
+
+
+def test_an_image_whose_job_cannot_be_recorded_is_not_accepted_and_leaves_nothing(
+    singles: SingleImages, watched: WatchedStore, bucket: MemoryBucket, queue: MemoryQueue
+) -> None:
+    watched.errors.append(client_error(503))
+    outcome = singles.ingest_one("", [an_upload()])
+    assert isinstance(outcome, RejectedUpload)
+    assert outcome.code == "unavailable"
+    assert (bucket.objects, queue.bodies) == ({}, [])
+    taken(singles.ingest_one("", [an_upload()]))
+
+
+def test_an_image_whose_job_has_been_deleted_goes_into_a_new_one_at_once(
+    singles: SingleImages, watched: WatchedStore, queue: MemoryQueue, bucket: MemoryBucket
+) -> None:
+    first = taken(singles.ingest_one("", [an_upload(1)]))
+    watched.delete(watched.job(first.ref.job_id))
+    second = taken(singles.ingest_one("", [an_upload(2)]))
+    assert second.ref.job_id != first.ref.job_id
+    assert (watched.status(second.ref.job_id).accepted, watched.image(second.ref)) == (1, second)
+    assert queue.image_ids == {first.ref.image_id, second.ref.image_id}
+    assert bucket.objects == {first.key: an_upload(1).data, second.key: an_upload(2).data}
+
+
+def test_an_image_whose_jobs_are_all_deleted_is_not_accepted_and_leaves_nothing(
+    singles: SingleImages,
+    watched: WatchedStore,
+    bucket: MemoryBucket,
+    queue: MemoryQueue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record_images, deleted = JobStore.record_images, list[str]()
+
+    def record_deleted(own: JobStore, images: Sequence[ImageRecord], touched_at: datetime) -> None:
+        deleted.append(images[0].ref.job_id)
+        watched.delete(watched.job(deleted[-1]))
+        record_images(own, images, touched_at)
+
+    monkeypatch.setattr(JobStore, "record_images", record_deleted)
+    outcome = singles.ingest_one("", [an_upload()])
+    assert isinstance(outcome, RejectedUpload)
+    assert (bucket.objects, queue.bodies, len(set(deleted))) == ({}, [], MAX_JOBS_TRIED)
+
+
+def test_an_image_that_times_out_before_its_commit_is_not_accepted_and_leaves_nothing(
+    singles: SingleImages,
+    watched: WatchedStore,
+    bucket: MemoryBucket,
+    queue: MemoryQueue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched.go.clear()
+    with ThreadPoolExecutor(1) as senders:
+        first = senders.submit(singles.ingest_one, "", [an_upload(1)])
+        wait_until(lambda: bool(watched.writes), "the first image is being recorded")
+        with monkeypatch.context() as patch:
+            patch.setattr(single, "MAX_WAIT_SECONDS", 0)
+            assert isinstance(singles.ingest_one("", [an_upload(2)]), RejectedUpload)
+        watched.go.set()
+        accepted = taken(first.result(DEADLINE_SECONDS))
+    later = taken(singles.ingest_one("", [an_upload(3)]))
+    assert queue.image_ids == {accepted.ref.image_id, later.ref.image_id}
+    assert set(bucket.objects) == {accepted.key, later.key}
+
+
+def test_an_image_whose_commit_has_begun_is_waited_for(
+    singles: SingleImages, watched: WatchedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, cancel, gives_up = singles._committer.submit, Future.cancel, threading.Event()
+
+    def submit_until_begun(commit: Callable[[], None]) -> None:
+        submit(commit)
+        wait_until(lambda: bool(watched.writes), "the image is being recorded")
+
+    def watched_cancel(future: "Future[UploadResult]") -> bool:
+        gives_up.set()
+        return cancel(future)
+
+    monkeypatch.setattr(singles._committer, "submit", submit_until_begun)
+    monkeypatch.setattr(Future, "cancel", watched_cancel)
+    monkeypatch.setattr(single, "MAX_WAIT_SECONDS", 0)
+    watched.go.clear()
+    with ThreadPoolExecutor(1) as senders:
+        sent = senders.submit(singles.ingest_one, "", [an_upload()])
+        assert gives_up.wait(DEADLINE_SECONDS)
+        watched.go.set()
+        record = taken(sent.result(DEADLINE_SECONDS))
+    assert watched.image(record.ref) == record
+
+
+def test_an_unexpected_error_reaches_the_request(singles: SingleImages, watched: WatchedStore) -> None:
+    watched.errors.append(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        singles.ingest_one("", [an_upload()])
+    taken(singles.ingest_one("", [an_upload()]))
+
+
+def test_each_user_has_their_own_job(singles: SingleImages, watched: WatchedStore) -> None:
+    records = {
+        (owner, number): taken(singles.ingest_one(owner, [an_upload()])) for owner in "ab" for number in range(2)
+    }
+    assert len({record.ref.job_id for record in records.values()}) == 2
+    for (owner, _), record in records.items():
+        assert watched.job(record.ref.job_id).owner == owner
+    assert [job.job_id for job in watched.jobs(9, owner="a")] == [records["a", 0].ref.job_id]
+    assert {watched.status(record.ref.job_id).accepted for record in records.values()} == {2}
+
+
+def sent_at_once(singles: SingleImages, watched: WatchedStore, owners: Sequence[str]) -> list[UploadResult | None]:
+    """Return what became of an image of each owner, all of which came while one of somebody else was recorded."""
+    before = len(watched.writes)
+    watched.go.clear()
+    with ThreadPoolExecutor(len(owners) + 1) as senders:
+        holding = senders.submit(singles.ingest_one, "somebody else", [an_upload()])
+        wait_until(lambda: len(watched.writes) > before, "the first image is being recorded")
+        sent = [senders.submit(singles.ingest_one, owner, [an_upload()]) for owner in owners]
+        wait_until(lambda: len(singles._waiting) == len(owners), "the other images wait")
+        watched.go.set()
+        taken(holding.result(DEADLINE_SECONDS))
+        return [outcome.result(DEADLINE_SECONDS) for outcome in sent]
+
+
+def test_images_of_many_users_are_recorded_in_as_few_calls_as_those_of_one(
+    singles: SingleImages, watched: WatchedStore
+) -> None:
+    def count(operation: str, effect: Callable[[], Any]) -> Any:
+        made[operation] += 1
+        return effect()
+
+    made = Counter[str]()
+    cast(MemoryTable, watched.table).call = count
+    one, many = [""] * 10, [f"user {number}" for number in range(10)]
+    calls = []
+    for owners in (one, many):
+        sent_at_once(singles, watched, owners)  # which makes the jobs
+        made.clear()
+        records = [taken(outcome) for outcome in sent_at_once(singles, watched, owners)]
+        calls.append(made.total())
+        assert [watched.job(record.ref.job_id).owner for record in records] == owners
+        assert {watched.status(record.ref.job_id).accepted for record in records} == {20 if owners is one else 2}
+    assert calls[0] == calls[1] < 10
+
+
+def test_only_the_image_whose_job_was_deleted_goes_into_a_new_one(
+    singles: SingleImages, watched: WatchedStore, bucket: MemoryBucket
+) -> None:
+    annas, berts = taken(singles.ingest_one("anna", [an_upload()])), taken(singles.ingest_one("bert", [an_upload()]))
+    watched.delete(watched.job(annas.ref.job_id))
+    moved, stayed = map(taken, sent_at_once(singles, watched, ["anna", "bert"]))
+    assert moved.ref.job_id != annas.ref.job_id
+    assert watched.job(moved.ref.job_id).owner == "anna"
+    assert stayed.ref.job_id == berts.ref.job_id
+    assert len(bucket.objects) == 5
+    assert taken(singles.ingest_one("anna", [an_upload()])).ref.job_id == moved.ref.job_id
+
+
+def test_images_whose_job_is_deleted_while_they_are_recorded_go_into_another(
+    singles: SingleImages, watched: WatchedStore, queue: MemoryQueue
+) -> None:
+    annas, berts = taken(singles.ingest_one("anna", [an_upload()])), taken(singles.ingest_one("bert", [an_upload()]))
+    recorded = len(watched.writes)
+    watched.go.clear()
+    with ThreadPoolExecutor(2) as senders:
+        sent = [senders.submit(singles.ingest_one, "anna", [an_upload(1)])]
+        wait_until(lambda: len(watched.writes) > recorded, "the image is being recorded")
+        watched.delete(watched.job(annas.ref.job_id))
+        sent.append(senders.submit(singles.ingest_one, "bert", [an_upload(2)]))
+        watched.go.set()
+        moved, other = [taken(each.result(DEADLINE_SECONDS)) for each in sent]
+    assert moved.ref.job_id != annas.ref.job_id
+    assert watched.image(moved.ref) == moved
+    assert other.ref.job_id == berts.ref.job_id
+    assert queue.image_ids == {each.ref.image_id for each in (annas, berts, moved, other)}
+
+
+def test_images_that_are_under_way_while_their_jobs_are_deleted_are_all_accepted(
+    singles: SingleImages, watched: WatchedStore
+) -> None:
+    deletions = 0
+    with ThreadPoolExecutor(10) as senders:
+        sent = [senders.submit(singles.ingest_one, "", [an_upload(number)]) for number in range(100)]
+        while deletions < MAX_JOBS_TRIED - 1 and not all(outcome.done() for outcome in sent):
+            for job in watched.jobs(1):
+                watched.delete(job)
+                deletions += 1
+        records = [taken(outcome.result(DEADLINE_SECONDS)) for outcome in sent]
+    assert deletions
+    assert [record.filename for record in records] == [f"{number}.jpg" for number in range(100)]
+
+
+def test_open_jobs_are_bounded_and_no_image_is_lost(
+    singles: SingleImages, monkeypatch: pytest.MonkeyPatch, watched: WatchedStore
+) -> None:
+    monkeypatch.setattr(single, "MAX_OPEN_JOBS", 2)
+    order = ["a", "b", "a", "c", "a", "b"]  # b is passed over for c, since a has been here last
+    records = [taken(singles.ingest_one(owner, [an_upload()])) for owner in order]
+    jobs = [record.ref.job_id for record in records]
+    assert jobs[0] == jobs[2] == jobs[4]
+    assert jobs[1] != jobs[5]
+    assert [watched.job(job_id).owner for job_id in jobs] == order
+    assert len(singles._open) == 2
+
 
 CLIENTS = 100
 
@@ -94,11 +424,12 @@ def pictures(tmp_path: Path) -> LoadImages:
     return LoadImages(files, CLIENTS, {file.name: label_of(file.read_bytes()) for file in files})
 
 
-@pytest.mark.parametrize("field_name", ["myfile", "inputFile"])
-def test_a_hundred_that_wait_at_once_each_get_the_answer_to_their_own_image(
-    web: WebTier, worker: Worker, pictures: LoadImages, field_name: str
+@pytest.mark.processes
+@pytest.mark.parametrize(("path", "field_name"), [("/", "inputFile"), ("/file-upload", "myfile")])
+def test_a_hundred_that_wait_at_once_each_get_the_answer_to_their_own_image_and_share_jobs(
+    web: WebTier, worker: Worker, pictures: LoadImages, store: JobStore, path: str, field_name: str
 ) -> None:
-    load = LoadTest(parse_target(web.url, anywhere=False), "classic", CLIENTS, "/", field_name, 60)
+    load = LoadTest(parse_target(web.url, anywhere=False), "classic", CLIENTS, path, field_name, 60)
 
     def all_wait() -> None:
         # Nothing is answered before all are accepted, so that all of them wait at the same time.
@@ -112,30 +443,16 @@ def test_a_hundred_that_wait_at_once_each_get_the_answer_to_their_own_image(
     assert summary.ok, summary
     assert summary.right == CLIENTS
     starter.join(DEADLINE_SECONDS)
-
-
-def test_the_images_of_each_process_share_a_job(
-    web: WebTier, worker: Worker, pictures: LoadImages, store: JobStore
-) -> None:
-    worker.begin.set()
-    load = LoadTest(parse_target(web.url, anywhere=False), "classic", CLIENTS, "/file-upload", "myfile", 60)
-    assert load.run(pictures, threading.Event(), lambda images: None).ok
     jobs = store.jobs(50)
-    assert {job.name for job in jobs} == {"Single images"}
+    assert {job.name for job in jobs} == {JOB_NAME}
     assert len(jobs) <= 2 * web.config.web.processes, "one of each process, or two around the turn of its minute"
     assert sum(store.status(job.job_id).accepted for job in jobs) == CLIENTS
 
 
-def test_an_answer_has_no_line_end_and_leads_nowhere_else(web: WebTier, worker: Worker) -> None:
-    worker.begin.set()
-    data = picture()
-    files = {"inputFile": ("test.00.JPEG", data)}
-    answer = requests.post(f"{web.url}/", files=files, timeout=120, allow_redirects=False)
-    assert (answer.status_code, answer.content) == (200, f"test.00:{label_of(data)}".encode())
-    assert answer.headers["Content-Type"].startswith("text/plain")
-
-
-def test_a_client_that_hangs_up_while_it_waits_disturbs_no_other(web: WebTier, worker: Worker) -> None:
+@pytest.mark.processes
+def test_an_answer_has_no_line_end_and_is_sent_also_after_other_clients_have_hung_up(
+    web: WebTier, worker: Worker
+) -> None:
     data = picture()
     body = b'--b\r\nContent-Disposition: form-data; name="myfile"; filename="a.jpg"\r\n\r\n' + data + b"\r\n--b--\r\n"
     head = (
@@ -148,3 +465,7 @@ def test_a_client_that_hangs_up_while_it_waits_disturbs_no_other(web: WebTier, w
     worker.begin.set()
     answer = requests.post(f"{web.url}/classify", files={"myfile": ("a.jpg", data)}, timeout=120)
     assert (answer.status_code, answer.text) == (200, label_of(data))
+    files = {"inputFile": ("test.00.JPEG", data)}
+    answer = requests.post(f"{web.url}/", files=files, timeout=120, allow_redirects=False)
+    assert (answer.status_code, answer.content) == (200, f"test.00:{label_of(data)}".encode())
+    assert answer.headers["Content-Type"].startswith("text/plain")

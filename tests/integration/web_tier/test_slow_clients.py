@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 import requests
 
-from core.config import parse_config
 from core.ids import new_id
 from core.provision import provision
 from localcloud.launch import LocalCloud
 from scripts.run.system import free_port
 from services.clients import Clients
-from tests.conftest import shipped_values
+from tests.conftest import config_of
 from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -29,11 +28,7 @@ THREADS = 8
 @contextmanager
 def one_process(cloud: LocalCloud, clients: Clients, folder: Path, worker: str) -> Iterator[WebTier]:
     """Run a web tier of one process with few threads; `worker` is a class of `impatient_workers`."""
-    values, own = shipped_values(), new_id().lower()
-    values["names"] = {key: f"{own}-{key.replace('_', '-')}" for key in values["names"]}
-    values["aws"]["endpoint_url"] = cloud.endpoint_url
-    values["web"] |= {"port": free_port(), "processes": 1, "threads": THREADS}
-    config = parse_config(values)
+    config = config_of(cloud, new_id().lower(), web={"port": free_port(), "processes": 1, "threads": THREADS})
     provision(clients, config)
     with serving(config, folder, "-k", f"tests.integration.web_tier.impatient_workers.{worker}") as web:
         yield web

@@ -56,7 +56,7 @@ def addresses(
         yield started[0], started[1]
 
 
-def test_a_session_a_job_and_its_stream_go_on_at_the_other_instance(
+def test_sessions_jobs_streams_and_counts_of_attempts_are_those_of_both_instances(
     addresses: tuple[str, str], operator: Operator, store: JobStore
 ) -> None:
     one, other = addresses
@@ -85,14 +85,10 @@ def test_a_session_a_job_and_its_stream_go_on_at_the_other_instance(
         assert out.status_code == 303, out.text
         account = browser.get(f"{other}/account", timeout=DEADLINE_SECONDS, allow_redirects=False)
         assert account.status_code == 303, "the session has ended everywhere"
-
-
-def test_attempts_to_sign_in_are_counted_together(addresses: tuple[str, str]) -> None:
     statuses = [
         requests.post(
             f"{addresses[number % 2]}/sign-in", data={"email": EMAIL, "password": "wrong"}, timeout=DEADLINE_SECONDS
         ).status_code
         for number in range(2 * ATTEMPTS)
     ]
-    refused = statuses.index(429)
-    assert refused <= ATTEMPTS, statuses
+    assert statuses.index(429) <= ATTEMPTS, statuses

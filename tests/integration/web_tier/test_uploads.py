@@ -1,29 +1,43 @@
-"""Uploads through real gunicorn processes into the local cloud."""
+"""Uploads: through real gunicorn processes into the local cloud, repeated by their key, and kept only on request."""
 
+import json
 import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
+from flask.testing import FlaskClient
 from gunicorn.arbiter import Arbiter
+from werkzeug.test import TestResponse
 
+from core.config import Config
+from core.idempotency import MAX_FILES, ReusedKeyError, UploadManifests
+from core.images import ImageLimits
+from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue
+from services.table import Table, TableBusyError
 from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier
+from tests.support.jobs import MemoryBucket, MemoryQueue, record
 from tests.support.pictures import picture
 from tests.support.processes import take_memory
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from web_tier.uploads.ingest import GROUP_IMAGES
-from web_tier.uploads.multipart import CHUNK_BYTES
+from web_tier.uploads.idempotency import ingest_idempotent
+from web_tier.uploads.ingest import GROUP_IMAGES, UNKEPT, ImageIngest
+from web_tier.uploads.multipart import CHUNK_BYTES, Upload
 
 pytestmark = pytest.mark.processes
 
@@ -34,13 +48,19 @@ def images(count: int) -> Form:
     return [("f", ("same.jpg", picture(size=(8, index + 1)))) for index in range(count)]
 
 
-def received_images(web: WebTier, clients: Clients) -> list[str]:
-    """Return the image ids of all messages in the request queue."""
+@pytest.fixture
+def config(shared_tier: WebTier) -> Config:
+    """The configuration of the shared web tier, so that `store`, `client` and the like are of its table and queue."""
+    return shared_tier.config
+
+
+def received_images(web: WebTier, clients: Clients, job: str) -> list[str]:
+    """Return the image ids of all messages of a job in the request queue."""
     queue = Queue.named(clients.sqs, web.config.queue_name(web.config.names.request_queue))
     found = []
     while batch := queue.receive(wait_seconds=0):
-        found += [RequestMessage.from_json(message.body).image_id for message in batch]
-    return found
+        found += [RequestMessage.from_json(message.body) for message in batch]
+    return [message.image_id for message in found if message.job_id == job]
 
 
 def upload(
@@ -52,15 +72,15 @@ def upload(
 
 
 def test_a_hundred_files_in_one_request_are_each_stored_recorded_and_asked_for(
-    web_tier: WebTier, provisioned: Clients, store: JobStore
+    shared_tier: WebTier, provisioned: Clients, store: JobStore
 ) -> None:
-    job, files = web_tier.create_job(), images(100)
+    job, files = shared_tier.create_job(), images(100)
     files.insert(7, ("f", ("broken.jpg", b"text")))
-    body = upload(web_tier, job, files).json()
+    body = upload(shared_tier, job, files).json()
     ids = [image["image_id"] for image in body["accepted"]]
     assert (len(set(ids)), [file["index"] for file in body["rejected"]]) == (100, [7])
-    assert sorted(received_images(web_tier, provisioned)) == sorted(ids)
-    bucket = Bucket.named(provisioned, web_tier.config.names.input_bucket)
+    assert sorted(received_images(shared_tier, provisioned, job)) == sorted(ids)
+    bucket = Bucket.named(provisioned, shared_tier.config.names.input_bucket)
     sent = [content for _, (name, content) in files if name == "same.jpg"]
     records = {image.ref.image_id: image for image in store.images(job)}
     assert [bucket.get(records[image_id].key) for image_id in ids] == sent
@@ -68,20 +88,20 @@ def test_a_hundred_files_in_one_request_are_each_stored_recorded_and_asked_for(
 
 
 def test_a_hundred_requests_at_once_with_one_file_each_are_all_accepted(
-    web_tier: WebTier, provisioned: Clients, store: JobStore
+    shared_tier: WebTier, provisioned: Clients, store: JobStore
 ) -> None:
-    job = web_tier.create_job()
+    job = shared_tier.create_job()
     with ThreadPoolExecutor(100) as clients:
-        answers = list(clients.map(lambda file: upload(web_tier, job, [file]).json(), images(100)))
+        answers = list(clients.map(lambda file: upload(shared_tier, job, [file]).json(), images(100)))
     ids = [image["image_id"] for answer in answers for image in answer["accepted"]]
     assert len(set(ids)) == 100
-    assert sorted(received_images(web_tier, provisioned)) == sorted(ids)
+    assert sorted(received_images(shared_tier, provisioned, job)) == sorted(ids)
     assert store.status(job).accepted == store.count_images(job) == 100
 
 
-def test_a_body_that_is_too_large_gets_a_413_that_the_client_can_read(web_tier: WebTier) -> None:
-    job = web_tier.create_job()
-    answer = upload(web_tier, job, [("f", ("a.jpg", b"x" * 25_000_000))])
+def test_a_body_that_is_too_large_gets_a_413_that_the_client_can_read(shared_tier: WebTier) -> None:
+    job = shared_tier.create_job()
+    answer = upload(shared_tier, job, [("f", ("a.jpg", b"x" * 25_000_000))])
     assert (answer.status_code, answer.headers["Content-Type"]) == (413, "application/problem+json")
     assert "several requests" in answer.json()["detail"]
 
@@ -97,9 +117,7 @@ def test_a_process_without_memory_is_replaced(web_tier: WebTier) -> None:
 
     wait_until(is_replaced, "both processes are replaced", details=web_tier.log.read_text)
     assert upload(web_tier, job, images(20)).status_code == 200
-
-
-def test_a_web_tier_without_memory_ends_so_that_its_supervisor_starts_it_anew(web_tier: WebTier) -> None:
+    # A web tier without memory ends, so that its supervisor starts another.
     take_memory([web_tier.process.pid])
     os.kill(web_tier.workers()[0], signal.SIGKILL)
     assert web_tier.process.wait(DEADLINE_SECONDS) == Arbiter.WORKER_BOOT_ERROR
@@ -126,38 +144,40 @@ def wait_for_keys(bucket: Bucket, job: str, count: int) -> None:
     wait_until(lambda: len(keys_in(bucket, job)) >= count, f"{count} objects of the job are stored")
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(web_tier: WebTier, provisioned: Clients, store: JobStore) -> None:
-    job = web_tier.create_job()
-    bucket = Bucket.named(provisioned, web_tier.config.names.input_bucket)
-    with half_an_upload(web_tier, job, GROUP_IMAGES):
+def test_an_upload_that_breaks_off_leaves_nothing(
+    shared_tier: WebTier, provisioned: Clients, store: JobStore
+) -> None:
+    job = shared_tier.create_job()
+    bucket = Bucket.named(provisioned, shared_tier.config.names.input_bucket)
+    with half_an_upload(shared_tier, job, GROUP_IMAGES):
         wait_for_keys(bucket, job, GROUP_IMAGES)
     wait_until(lambda: keys_in(bucket, job) == [], "no object of the job is left")
-    assert (store.count_images(job), received_images(web_tier, provisioned)) == (0, [])
+    assert (store.count_images(job), received_images(shared_tier, provisioned, job)) == (0, [])
 
 
 def test_a_worker_killed_in_the_middle_of_an_upload_has_acknowledged_nothing_and_asked_for_nothing(
-    web_tier: WebTier, provisioned: Clients, store: JobStore
+    shared_tier: WebTier, provisioned: Clients, store: JobStore
 ) -> None:
-    job = web_tier.create_job()
-    with half_an_upload(web_tier, job, GROUP_IMAGES) as connection:
-        wait_for_keys(Bucket.named(provisioned, web_tier.config.names.input_bucket), job, GROUP_IMAGES)
-        for worker in web_tier.workers():
+    job = shared_tier.create_job()
+    with half_an_upload(shared_tier, job, GROUP_IMAGES) as connection:
+        wait_for_keys(Bucket.named(provisioned, shared_tier.config.names.input_bucket), job, GROUP_IMAGES)
+        for worker in shared_tier.workers():
             os.kill(worker, signal.SIGKILL)
         assert connection.recv(100) == b""
-    assert (store.count_images(job), received_images(web_tier, provisioned)) == (0, [])
-    assert upload(web_tier, job, images(3)).status_code == 200  # gunicorn has started new workers
+    assert (store.count_images(job), received_images(shared_tier, provisioned, job)) == (0, [])
+    assert upload(shared_tier, job, images(3)).status_code == 200  # gunicorn has started new workers
 
 
 def test_whatever_was_acknowledged_before_a_kill_is_there_after_it(
-    web_tier: WebTier, provisioned: Clients, store: JobStore
+    shared_tier: WebTier, provisioned: Clients, store: JobStore
 ) -> None:
-    job, enough, stop = web_tier.create_job(), threading.Event(), threading.Event()
+    job, enough, stop = shared_tier.create_job(), threading.Event(), threading.Event()
     acknowledged: list[str] = []
 
     def keep_uploading() -> None:
         while not stop.is_set():
             try:
-                answer = upload(web_tier, job, images(5))
+                answer = upload(shared_tier, job, images(5))
             except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
                 continue
             acknowledged.extend(image["image_id"] for image in answer.json()["accepted"])
@@ -170,15 +190,15 @@ def test_whatever_was_acknowledged_before_a_kill_is_there_after_it(
     try:
         for _ in range(2):
             assert enough.wait(DEADLINE_SECONDS)
-            os.kill(web_tier.workers()[0], signal.SIGKILL)
+            os.kill(shared_tier.workers()[0], signal.SIGKILL)
             enough.clear()
         assert enough.wait(DEADLINE_SECONDS)
     finally:
         stop.set()
         for uploader in uploaders:
             uploader.join(DEADLINE_SECONDS)
-    bucket = Bucket.named(provisioned, web_tier.config.names.input_bucket)
-    stored, messages = set(keys_in(bucket, job)), received_images(web_tier, provisioned)
+    bucket = Bucket.named(provisioned, shared_tier.config.names.input_bucket)
+    stored, messages = set(keys_in(bucket, job)), received_images(shared_tier, provisioned, job)
     records = {image.ref.image_id: image.key for image in store.images(job)}
     assert set(acknowledged) <= set(records)
     assert {records[image_id] for image_id in acknowledged} <= stored
@@ -187,14 +207,14 @@ def test_whatever_was_acknowledged_before_a_kill_is_there_after_it(
 
 
 def test_uploads_that_are_repeated_with_their_key_after_a_kill_become_each_image_once(
-    web_tier: WebTier, provisioned: Clients, store: JobStore
+    shared_tier: WebTier, provisioned: Clients, store: JobStore
 ) -> None:
-    job, acknowledged = web_tier.create_job(), list[str]()
+    job, acknowledged = shared_tier.create_job(), list[str]()
 
     def upload_until_answered(number: int) -> None:
         while True:
             try:
-                answer = upload(web_tier, job, images(5), key=f"upload-{number}")
+                answer = upload(shared_tier, job, images(5), key=f"upload-{number}")
             except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
                 continue
             acknowledged.extend(image["image_id"] for image in answer.json()["accepted"])
@@ -204,17 +224,18 @@ def test_uploads_that_are_repeated_with_their_key_after_a_kill_become_each_image
         sent = [uploaders.submit(upload_until_answered, number) for number in range(40)]
         for enough in (30, 90):
             wait_until(lambda enough=enough: len(acknowledged) > enough, "some uploads are acknowledged")  # type: ignore[misc]
-            os.kill(web_tier.workers()[0], signal.SIGKILL)
+            os.kill(shared_tier.workers()[0], signal.SIGKILL)
         for each in sent:
             each.result(DEADLINE_SECONDS)
     records = {image.ref.image_id: image.key for image in store.images(job)}
     assert len(acknowledged) == len(set(acknowledged)) == 200
-    assert set(acknowledged) == set(records) == set(received_images(web_tier, provisioned))
-    bucket = Bucket.named(provisioned, web_tier.config.names.input_bucket)
+    assert set(acknowledged) == set(records) == set(received_images(shared_tier, provisioned, job))
+    bucket = Bucket.named(provisioned, shared_tier.config.names.input_bucket)
     assert set(records.values()) <= set(keys_in(bucket, job))
 
 
-def test_a_stop_lets_an_upload_finish(web_tier: WebTier, store: JobStore) -> None:
+def test_a_stop_lets_an_upload_finish(web_tier: WebTier, clients: Clients) -> None:
+    assert len(web_tier.workers()) == web_tier.config.web.processes == 2
     job = web_tier.create_job()
     end = b'--b\r\nContent-Disposition: form-data; name="f"; filename="a.jpg"\r\n\r\n' + picture() + b"\r\n--b--\r\n"
     head = (
@@ -228,11 +249,8 @@ def test_a_stop_lets_an_upload_finish(web_tier: WebTier, store: JobStore) -> Non
         connection.sendall(end[100:])
         assert connection.recv(20).startswith(b"HTTP/1.1 200")
     assert web_tier.process.wait(DEADLINE_SECONDS) == 0
+    store = JobStore(Table(clients.dynamodb, web_tier.config.names.job_table))
     assert store.status(job).accepted == 1
-
-
-def test_as_many_processes_serve_as_are_configured(web_tier: WebTier) -> None:
-    assert len(web_tier.workers()) == web_tier.config.web.processes == 2
 
 
 def _wait_until_read(web: WebTier, connection: socket.socket) -> None:
@@ -247,3 +265,243 @@ def _wait_until_read(web: WebTier, connection: socket.socket) -> None:
         )
 
     wait_until(is_read, "the server has read what was sent")
+
+
+def files(*shades: int) -> list[Upload]:
+    return [Upload(f"{shade}.jpg", body := picture(shade=shade), len(body)) for shade in shades]
+
+
+@pytest.fixture
+def ingest(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue) -> ImageIngest:
+    return ImageIngest(ImageLimits(), bucket, store, queue)
+
+
+def ids(outcomes: list[Any]) -> list[str]:
+    return [outcome.ref.image_id for outcome in outcomes if isinstance(outcome, ImageRecord)]
+
+
+def test_a_repeated_request_becomes_the_same_images_once(
+    ingest: ImageIngest, job: Job, store: JobStore, bucket: MemoryBucket
+) -> None:
+    uploads = [*files(1, 2), Upload("text.jpg", b"text", 4), *files(3)]
+    first = ingest_idempotent(ingest, job, "key", uploads)
+    again = ingest_idempotent(ingest, job, "key", uploads)
+    assert first == again
+    assert len(ids(first)) == 3
+    assert store.count_images(job.job_id) == store.status(job.job_id).accepted == len(bucket.objects) == 3
+
+
+def test_the_same_files_under_another_key_are_other_images(ingest: ImageIngest, job: Job, store: JobStore) -> None:
+    ingest_idempotent(ingest, job, "one", files(1))
+    ingest_idempotent(ingest, job, "two", files(1))
+    assert store.status(job.job_id).accepted == 2
+
+
+def test_a_repeat_completes_a_request_whose_process_died(
+    ingest: ImageIngest, job: Job, store: JobStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> None:
+        raise TableBusyError("the table is busy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobStore, "record_images", dies)
+        with pytest.raises(TableBusyError):
+            ingest_idempotent(ingest, job, "key", files(1, 2))
+    assert store.count_images(job.job_id) == 0
+    accepted = ingest_idempotent(ingest, job, "key", files(1, 2))
+    assert {image.ref.image_id for image in store.images(job.job_id)} == set(ids(accepted)) == queue.image_ids
+
+
+def test_a_repeat_leaves_an_image_that_was_retried_since_as_it_is(
+    ingest: ImageIngest, job: Job, store: JobStore, queue: MemoryQueue
+) -> None:
+    [accepted] = ingest_idempotent(ingest, job, "key", files(1))
+    assert isinstance(accepted, ImageRecord)
+    before = store.image(accepted.ref)
+    assert store.replace_image(before, retried := replace(before, attempt=1))
+    assert ingest_idempotent(ingest, job, "key", files(1)) == [accepted]
+    assert (store.image(accepted.ref), len(queue.bodies)) == (retried, 1)
+    assert store.is_open(job.job_id)
+
+
+def test_a_repeat_never_deletes_what_the_first_request_has_put(
+    ingest: ImageIngest, job: Job, bucket: MemoryBucket, store: JobStore
+) -> None:
+    ingest_idempotent(ingest, job, "key", files(1, 2))
+    ingest_idempotent(ingest, job, "key", files(1, 2))
+    assert {image.key for image in store.images(job.job_id)} == set(bucket.objects)
+
+
+def a_text(content: bytes) -> Upload:
+    return Upload("text.jpg", content, len(content))
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param(lambda: [*files(1, 3), a_text(b"text")], id="another image"),
+        pytest.param(lambda: [*files(1, 2), a_text(b"another text")], id="another file that is no image"),
+        pytest.param(lambda: [*files(2, 1), a_text(b"text")], id="another order"),
+        pytest.param(lambda: [*files(1, 2), a_text(b"text"), *files(3)], id="more files"),
+        pytest.param(lambda: files(1, 2), id="fewer files"),
+        pytest.param(lambda: [a_text(b"text")], id="no image"),
+        pytest.param(
+            lambda: [replace(files(1)[0], filename="other.jpg"), *files(2), a_text(b"text")], id="another name"
+        ),
+    ],
+)
+def test_a_key_that_is_reused_with_other_files_is_rejected_and_leaves_nothing(
+    ingest: ImageIngest,
+    job: Job,
+    store: JobStore,
+    bucket: MemoryBucket,
+    queue: MemoryQueue,
+    others: Callable[[], list[Upload]],
+) -> None:
+    first = ingest_idempotent(ingest, job, "key", [*files(1, 2), a_text(b"text")])
+    kept = dict(bucket.objects)
+    with pytest.raises(ReusedKeyError):
+        ingest_idempotent(ingest, job, "key", others())
+    assert (bucket.objects, len(queue.bodies), store.status(job.job_id).accepted) == (kept, 2, 2)
+    assert ingest_idempotent(ingest, job, "key", [*files(1, 2), a_text(b"text")]) == first
+
+
+def test_a_repeat_accepts_a_manifest_without_a_digest(
+    ingest: ImageIngest, job: Job, store: JobStore, queue: MemoryQueue
+) -> None:
+    image = record(job)
+    assert UploadManifests(store.table).claim(job.job_id, "key", {0: image})  # as versions before 2026-11 did
+    assert ingest_idempotent(ingest, job, "key", files(1)) == [image]
+    assert (queue.image_ids, store.count_images(job.job_id)) == ({image.ref.image_id}, 1)
+
+
+def test_a_job_that_is_deleted_while_files_arrive_accepts_none_of_them(
+    ingest: ImageIngest, job: Job, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(UploadManifests, "claim", lambda *_: False)
+    assert ids(ingest_idempotent(ingest, job, "key", files(1))) == []
+    assert bucket.objects == {}
+
+
+def test_more_files_than_can_be_remembered_are_refused_whole(
+    ingest: ImageIngest, job: Job, bucket: MemoryBucket, store: JobStore
+) -> None:
+    with pytest.raises(Exception, match="under other keys"):
+        ingest_idempotent(ingest, job, "key", files(*range(MAX_FILES + 1)))
+    assert (bucket.objects, store.count_images(job.job_id)) == ({}, 0)
+
+
+def post(client: FlaskClient, job: Job, key: str, shade: int = 0) -> TestResponse:
+    return client.post(
+        f"/api/v1/jobs/{job.job_id}/images",
+        data={"f": (BytesIO(picture(shade=shade)), "a.jpg")},
+        headers={"Idempotency-Key": key},
+    )
+
+
+def test_the_api_takes_a_repeated_request_once(
+    client: FlaskClient, job: Job, store: JobStore, input_bucket: Bucket
+) -> None:
+    first, again = (post(client, job, "k-1").json for _ in range(2))
+    assert first == again
+    assert store.status(job.job_id).accepted == len(keys_in(input_bucket, job.job_id)) == 1
+
+
+def test_the_api_refuses_a_key_that_comes_with_another_file(client: FlaskClient, job: Job, store: JobStore) -> None:
+    assert post(client, job, "k-1").status_code == 200
+    other = post(client, job, "k-1", shade=9)
+    assert other.status_code == 422
+    assert json.loads(other.data)["type"] == "urn:fleetsight:problem:idempotency-key-reused"
+    assert store.status(job.job_id).accepted == 1
+
+
+@pytest.mark.parametrize("key", ["", "two words", "k" * 256])
+def test_an_invalid_key_is_rejected(client: FlaskClient, job: Job, key: str) -> None:
+    assert post(client, job, key).status_code == 400
+
+
+PICTURE = picture()
+FILE = {"file": ("a.jpg", PICTURE)}
+
+
+def new_job(web: WebTier, *, keep: bool) -> str:
+    answer = requests.post(f"{web.url}/api/v1/jobs", json={"keep": keep}, timeout=120)
+    return str(answer.json()["job_id"])
+
+
+def offered(web: WebTier, *, keep: bool) -> dict[str, Any]:
+    """Return a form for an image of a new job."""
+    files = [{"name": "a.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}]
+    job = f"{web.url}/api/v1/jobs/{new_job(web, keep=keep)}/uploads"
+    offer: dict[str, Any] = requests.post(job, json={"files": files}, timeout=120).json()
+    return offer
+
+
+def send(offer: dict[str, Any], fields: dict[str, str] | None = None) -> int:
+    form = offer["uploads"][0]["upload"]
+    sent = form["fields"] if fields is None else fields
+    return requests.post(form["url"], data=sent, files=FILE, timeout=120).status_code
+
+
+def by_api(web: WebTier, *, keep: bool) -> int:
+    address = f"{web.url}/api/v1/jobs/{new_job(web, keep=keep)}/images"
+    return requests.post(address, files=FILE, timeout=120).status_code
+
+
+def by_api_with_a_key(web: WebTier, *, keep: bool) -> int:
+    address = f"{web.url}/api/v1/jobs/{new_job(web, keep=keep)}/images"
+    return requests.post(address, files=FILE, headers={"Idempotency-Key": "first"}, timeout=120).status_code
+
+
+def by_page(web: WebTier, *, keep: bool) -> int:
+    fields = {"keep": "on"} if keep else {}
+    return requests.post(f"{web.url}/", data=fields, files=FILE, allow_redirects=False, timeout=120).status_code
+
+
+def straight_to_the_bucket(web: WebTier, *, keep: bool) -> int:
+    offer = offered(web, keep=keep)
+    assert send(offer) == 204
+    return requests.post(f"{web.url}{offer['links']['commit']}", timeout=120).status_code
+
+
+@pytest.fixture
+def tags(shared_tier: WebTier, provisioned: Clients, input_bucket: Bucket) -> Callable[[], list[dict[str, str]]]:
+    """Return a function that returns the tags of each object that this test has put into the input bucket."""
+    name, before = shared_tier.config.names.input_bucket, set(keys_in(input_bucket))
+
+    def found() -> list[dict[str, str]]:
+        keys = sorted(set(keys_in(input_bucket)) - before)
+        answers = [provisioned.s3.get_object_tagging(Bucket=name, Key=key) for key in keys]
+        return [{tag["Key"]: tag["Value"] for tag in each["TagSet"]} for each in answers]
+
+    return found
+
+
+Tags = Callable[[], list[dict[str, str]]]
+
+
+@pytest.mark.parametrize(("keep", "wanted"), [(False, UNKEPT), (True, {})], ids=["unkept", "kept"])
+def test_an_image_is_tagged_as_unkept_by_every_way_in_and_a_kept_one_by_none(
+    shared_tier: WebTier, tags: Tags, keep: bool, wanted: dict[str, str]
+) -> None:
+    ways: list[Callable[..., int]] = [by_api, by_api_with_a_key, by_page, straight_to_the_bucket]
+    assert [way(shared_tier, keep=keep) for way in ways] == [200, 200, 303, 200]
+    assert tags() == [wanted] * len(ways)
+
+
+def test_a_single_image_is_never_kept(shared_tier: WebTier, tags: Tags) -> None:
+    assert requests.post(f"{shared_tier.url}/api/v1/classify?wait=0", files=FILE, timeout=120).status_code == 202
+    assert (
+        requests.post(f"{shared_tier.url}/classify-image", files={"myfile": FILE["file"]}, timeout=120).status_code
+        == 504
+    )
+    assert tags() == [UNKEPT] * 2
+
+
+def test_a_form_can_neither_leave_out_the_tag_nor_change_nor_add_one(shared_tier: WebTier, tags: Tags) -> None:
+    for keep in (False, True):
+        offer = offered(shared_tier, keep=keep)
+        fields = offer["uploads"][0]["upload"]["fields"]
+        assert send(offer, {name: value for name, value in fields.items() if name != "tagging"}) == 403
+        assert send(offer, {**fields, "tagging": fields["tagging"].replace("no", "yes")}) == 403
+    assert tags() == []

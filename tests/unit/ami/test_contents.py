@@ -17,9 +17,8 @@ from scripts.pin import read_sections
 from scripts.pin import sections as sections_of
 from tests.conftest import ROOT
 from tests.support.pins import normal, sections
-from web_tier.middleware import HEADERS, TLS_ONLY
+from web_tier.middleware import HEADERS, PROXY, TLS_ONLY
 from web_tier.problems import ProblemType
-from web_tier.proxy import PROXY
 
 AMI = ROOT / "ami"
 NGINX = AMI / "files" / "web" / "etc" / "nginx"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from core.config import parse_config
 from core.logs import JsonFormatter
 from scripts.aws.deploy.settings import StackSettings, load_template, parameter_values
 from scripts.aws.site import PAGES, STATIC
@@ -30,7 +31,7 @@ from tests.support.stack_template import (
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.observe import Demand, Observation
 from web_tier.autoscaler.reporting import METRICS_SECONDS, MetricsLogger
-from web_tier.middleware import log_requests
+from web_tier.middleware import Middleware
 from web_tier.uploads.ingest import UNKEPT
 
 WEB_INSTANCES = load_template().parameters["WebInstances"]
@@ -224,7 +225,7 @@ def metrics_lines(workers: int, waiting: int, caplog: pytest.LogCaptureFixture) 
 def answered(status: int, caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return the lines that the web tier writes when it answers a request with `status`."""
     app = Flask("tier")
-    log_requests(app)
+    Middleware(parse_config(shipped_values()).web).install(app)
     app.add_url_rule("/", view_func=lambda: ("", status))
     caplog.clear()
     with caplog.at_level(logging.INFO):

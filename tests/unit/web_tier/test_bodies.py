@@ -1,0 +1,219 @@
+"""Bodies of requests: multipart forms, the names in them, their bounds, and clients that are slow."""
+
+import socket
+import unicodedata
+from collections.abc import Iterator
+from io import BytesIO
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout
+
+from web_tier.slow_clients import GRACE_SECONDS, TimeoutStream, bound_body
+from web_tier.text import clean_filename, clean_job_name
+from web_tier.uploads.multipart import CHUNK_BYTES, MAX_BUFFER_BYTES, SPARE_PARTS, FormField, Upload, read_parts
+
+BOUNDARY = "the-boundary"
+
+
+def form(*parts: tuple[str, bytes], end: bool = True) -> bytes:
+    """Return a form of `(content disposition, body)` parts."""
+    lines = b"".join(
+        f"--{BOUNDARY}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n".encode() + body + b"\r\n"
+        for disposition, body in parts
+    )
+    return lines + (f"--{BOUNDARY}--\r\n".encode() if end else b"")
+
+
+def read(body: bytes, max_files: int = 10, max_file_bytes: int = 1000) -> list[Upload | FormField]:
+    return list(read_parts(BytesIO(body).read, BOUNDARY, max_files=max_files, max_file_bytes=max_file_bytes))
+
+
+def test_files_and_fields_come_in_the_order_of_the_form_without_empty_inputs() -> None:
+    body = form(
+        ('name="name"', "für Oma".encode()),
+        ('name="f"; filename="a.jpg"', b"one"),
+        ('name="f"; filename=""', b""),
+        ('name="g"; filename="a.jpg"', b""),
+        ('name="f"; filename="large.jpg"', b"x" * 1001),
+    )
+    assert read(body) == [
+        FormField("name", "für Oma"),
+        Upload("a.jpg", b"one", 3, "f"),
+        Upload("a.jpg", b"", 0, "g"),
+        Upload("large.jpg", b"", 1001, "f"),  # counted, and not kept
+    ]
+
+
+@settings(max_examples=50)
+@given(st.lists(st.binary(max_size=900), max_size=8), st.integers(1, 50))
+def test_any_content_arrives_unchanged_however_it_is_cut_into_pieces(contents: list[bytes], piece: int) -> None:
+    class Slow(BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(piece)
+
+    body = form(*[('name="f"; filename="a"', content) for content in contents])
+    found = list(read_parts(Slow(body).read, BOUNDARY, max_files=10, max_file_bytes=1000))
+    assert [part.data for part in found if isinstance(part, Upload)] == contents
+
+
+def test_more_files_than_allowed_are_too_many() -> None:
+    body = form(*[('name="f"; filename="a"', b"x")] * 3)
+    assert len(read(body, max_files=3)) == 3
+    with pytest.raises(RequestEntityTooLarge):
+        read(body, max_files=2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"no form at all",
+        form(('name="f"; filename="a"', b"x"), end=False),
+        form(('name="f"; filename="a"', b"x"))[:-12],
+        f"--{BOUNDARY}\r\nContent-Type: text/plain\r\n\r\nx\r\n--{BOUNDARY}--\r\n".encode(),
+        f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=\xff\r\n\r\n".encode("latin-1"),
+    ],
+    ids=["empty", "no form", "no end", "cut", "no disposition", "not utf-8"],
+)
+def test_a_form_that_is_malformed_or_ends_early_is_refused(body: bytes) -> None:
+    with pytest.raises(BadRequest):
+        read(body)
+
+
+class Endless:
+    """A client that sends `start` and then `piece` for ever, and counts what was read of it."""
+
+    def __init__(self, start: bytes, piece: bytes) -> None:
+        self._start, self._piece, self.sent = start, piece, 0
+
+    def read(self, size: int, /) -> bytes:
+        data = self._start or (self._piece * (size // len(self._piece) + 1))[:size]
+        self._start = b""
+        self.sent += len(data)
+        return data
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (b"", b"no boundary "),
+        (f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=".encode(), b"a header without an end "),
+        (b"", form(('name="f"', b"x"), end=False)),
+        (b"", form(('name="f"; filename="a.jpg"', b"x"), end=False)),
+    ],
+    ids=["no part", "a header", "fields", "files"],
+)
+def test_a_form_that_goes_on_and_on_is_cut_off_before_it_fills_the_memory(start: bytes, piece: bytes) -> None:
+    client = Endless(start, piece)
+    with pytest.raises(RequestEntityTooLarge):
+        list(read_parts(client.read, BOUNDARY, max_files=5, max_file_bytes=1000))
+    assert client.sent <= MAX_BUFFER_BYTES + (SPARE_PARTS + 5) * CHUNK_BYTES
+
+
+def test_a_field_that_is_too_long_is_dropped_and_not_kept() -> None:
+    assert read(form(('name="name"', b"x" * 2**20))) == [FormField("name", "")]
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("IMG_1.jpg", "IMG_1.jpg"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\photos\\cat.jpg", "cat.jpg"),
+        ("a\x00b\r\nc.jpg", "abc.jpg"),
+        ("\u202egpj.exe", "gpj.exe"),
+        ("שלום 😀.jpg", "שלום 😀.jpg"),
+        ("<img onerror>.jpg", "<img onerror>.jpg"),
+        ("folder/", "unnamed"),
+        ("", "unnamed"),
+        ("x" * 300, "x" * 255),
+    ],
+)
+def test_a_filename_is_shown_without_its_path_and_without_what_breaks_a_line(sent: str, shown: str) -> None:
+    assert clean_filename(sent) == shown
+
+
+@given(st.text(max_size=400))
+def test_any_name_becomes_short_printable_text_that_can_be_stored(sent: str) -> None:
+    for shown in (clean_filename(sent), clean_job_name(sent)):
+        assert 1 <= len(shown) <= 255
+        assert not any(unicodedata.category(character) in {"Cc", "Cs"} for character in shown)
+        shown.encode()
+
+
+def test_a_job_without_a_name_is_untitled() -> None:
+    assert clean_job_name(" \t") == "untitled"
+
+
+@pytest.fixture
+def connection() -> Iterator[socket.socket]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours
+
+
+class Trickle(BytesIO):
+    """A client that sends `piece` bytes every `seconds`, by a clock of its own."""
+
+    def __init__(self, piece: int, seconds: float) -> None:
+        super().__init__()
+        self.now, self._piece, self._seconds = 0.0, piece, seconds
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.now += self._seconds
+        return b"x" * self._piece
+
+    def clock(self) -> float:
+        return self.now
+
+
+def test_a_trickling_client_times_out_after_the_grace(connection: socket.socket) -> None:
+    client = Trickle(piece=1, seconds=1)
+    body = TimeoutStream(client, connection, client.clock)
+    with pytest.raises(RequestTimeout):
+        for _ in range(100):
+            body.read(1000)
+    assert GRACE_SECONDS <= client.now <= GRACE_SECONDS + 1
+
+
+def test_a_slow_but_steady_client_does_not_time_out(connection: socket.socket) -> None:
+    client = Trickle(piece=2048, seconds=1)
+    body = TimeoutStream(client, connection, client.clock)
+    assert sum(len(body.read(4096)) for _ in range(300)) == 300 * 2048
+
+
+def test_a_client_that_stalls_gets_a_408_and_its_connection_is_not_waited_for(connection: socket.socket) -> None:
+    class Stalled(BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise TimeoutError
+
+    with pytest.raises(RequestTimeout, match="stalled after 0 bytes"):
+        TimeoutStream(Stalled(), connection).read(10)
+    assert connection.recv(1) == b""
+
+
+def test_a_client_that_never_fills_a_read_times_out(connection: socket.socket) -> None:
+    class Blocked(BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return connection.recv(size or 0)  # as gunicorn does: nothing comes, and nothing ends it
+
+    with pytest.raises(RequestTimeout):
+        TimeoutStream(Blocked(), connection, read_seconds=0.05).read(10)
+
+
+def test_only_the_wait_for_the_client_counts(connection: socket.socket) -> None:
+    client = Trickle(piece=10, seconds=0)
+    body = TimeoutStream(client, connection, client.clock)
+    for _ in range(10):
+        body.read(10)
+        client.now += 100  # between two reads
+    assert body.read(10)
+
+
+def test_a_body_is_unbounded_if_the_server_hides_its_connection() -> None:
+    stream = BytesIO(b"body")
+    environ = {"wsgi.input": stream}
+    bound_body(environ)
+    assert environ["wsgi.input"] is stream
