@@ -96,19 +96,15 @@ def sized(config: WorkerConfig, machine: Machine, input_size: int) -> Sizing:
     # Torch has one set of threads for the process, and one batch fills a GPU.
     streams = 1 if config.engine == "torch" else min(config.streams or threads, threads)
     calls = min(CALLS_PER_CORE * machine.cores, MAX_CALLS)
+    fast_batch = GPU_BATCH if config.engine == "torch" else CPU_BATCH
+    image_bytes = NETWORK_BYTES * 3 * input_size**2 * 4
+    batch_in_memory = machine.memory_bytes // MEMORY_SHARE // streams // image_bytes
     return Sizing(
         streams=streams,
         engine_threads=threads,
-        batch_size=config.batch_size or _batch_size(config.engine, machine, input_size, streams),
+        batch_size=config.batch_size or max(1, min(fast_batch, batch_in_memory)),
         decode_threads=config.decode_threads or machine.cores,
         fetch_threads=config.fetch_threads or calls,
         publish_threads=config.publish_threads or calls,
         batch_wait_seconds=config.batch_wait_seconds,
     )
-
-
-def _batch_size(engine: str, machine: Machine, input_size: int, streams: int) -> int:
-    """Return the batch that is fast, or as much of it as the memory holds."""
-    fast = GPU_BATCH if engine == "torch" else CPU_BATCH
-    image_bytes = NETWORK_BYTES * 3 * input_size**2 * 4
-    return max(1, min(fast, machine.memory_bytes // MEMORY_SHARE // streams // image_bytes))

@@ -224,7 +224,14 @@ class VisibilityExtender:
 
     def check(self) -> None:
         """Extend what has used half of its timeout; drop what hangs; give back what SQS would make visible."""
-        self._drop_hung()
+        for delivery in self._in_flight.stuck(self._max_step_seconds):
+            # Its timeout ends, so that the try counts: the image may be the cause.
+            if self._in_flight.remove(delivery):
+                image = delivery.request.image_id
+                _log.error("gave up an image that hangs", extra={"image_id": image})
+                self._on_hung(
+                    f"image {image} was in one step for more than {self._max_step_seconds:g} s: a thread hangs"
+                )
         self.give_back(self._in_flight.older_than(MAX_SECONDS))
         with self._calling:
             expiring = self._in_flight.expiring()
@@ -293,16 +300,6 @@ class VisibilityExtender:
                 extra={"messages": len(lost)},
             )
         self._in_flight.extended(expiring, asked_at)
-
-    def _drop_hung(self) -> None:
-        """Remove what hangs and let its timeout end, so that the try counts: the image may be the cause."""
-        for delivery in self._in_flight.stuck(self._max_step_seconds):
-            if self._in_flight.remove(delivery):
-                image = delivery.request.image_id
-                _log.error("gave up an image that hangs", extra={"image_id": image})
-                self._on_hung(
-                    f"image {image} was in one step for more than {self._max_step_seconds:g} s: a thread hangs"
-                )
 
     def _run(self) -> None:
         # At a quarter of the timeout: each extension comes between a half and three quarters of it.

@@ -79,7 +79,12 @@ def _manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None
             with zipfile.ZipFile(file) as archive:
                 inside = [name for name in archive.namelist() if name.rpartition("/")[2] == MANIFEST]
                 return archive.read(min(inside, key=len, default=MANIFEST))
-    manifest = _plain_manifest(bundle, get)
+    if (found := IN_S3.fullmatch(str(bundle))) is None:
+        manifest = (bundle / MANIFEST).read_bytes()
+    elif found["key"].lower().endswith(".zip"):
+        raise BundleUnreadableError(f"{bundle} is too large to fetch for its bundle.json: name an S3 prefix")
+    else:
+        manifest = get(found["bucket"], f"{found['key']}/{MANIFEST}")
     _check_pin(bundle / MANIFEST, hashlib.sha256(manifest).hexdigest(), sha256)
     return manifest
 
@@ -87,11 +92,3 @@ def _manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None
 def _check_pin(place: Path, actual: str, sha256: str | None) -> None:
     if problem := wrong_pin(place, actual, sha256):
         raise BundleUnreadableError(problem)
-
-
-def _plain_manifest(bundle: Path, get: Callable[[str, str], bytes]) -> bytes:
-    if found := IN_S3.fullmatch(str(bundle)):
-        if found["key"].lower().endswith(".zip"):
-            raise BundleUnreadableError(f"{bundle} is too large to fetch for its bundle.json: name an S3 prefix")
-        return get(found["bucket"], f"{found['key']}/{MANIFEST}")
-    return (bundle / MANIFEST).read_bytes()

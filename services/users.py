@@ -281,7 +281,9 @@ class UserPool:
             PasswordRefusedError: choose another; the code is still good.
             WrongCodeError: wrong, expired, used, or there is no such account.
         """
-        name, digits = _reset_parts(email, code)
+        name, digits = normalise_email(email), _digits(code)
+        if name is None or digits is None:
+            raise WrongCodeError
         _check_new_password(password)
         with translated_errors(PROVING):
             self._client.confirm_forgot_password(
@@ -334,13 +336,6 @@ def required_email(text: str) -> str:
     if (name := normalise_email(text)) is None:
         raise EmailRefusedError
     return name
-
-
-def _reset_parts(email: str, code: str) -> tuple[str, str]:
-    name, digits = normalise_email(email), _digits(code)
-    if name is None or digits is None:
-        raise WrongCodeError
-    return name, digits
 
 
 def _session_of(email: str, reply: "InitiateAuthResponseTypeDef | RespondToAuthChallengeResponseTypeDef") -> str:

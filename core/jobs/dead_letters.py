@@ -134,16 +134,15 @@ class DeadLetterStore:
         letters, superseded = list[DeadLetterImage](), list[_LetterKey]()
         for entry in entries:
             job, record, result = jobs.get(entry.ref.job_id), records.get(entry.ref), results.get(entry.ref)
-            if record is None or (result is not None and _replaces(result, entry)):
+            # Then the failure of the entry's attempt can never become the image's result again.
+            is_replaced = result is not None and (
+                result.status == "done"
+                or result.attempt > entry.attempt
+                or (result.attempt == entry.attempt and not is_given_up(result))
+            )
+            if record is None or is_replaced:
                 superseded.append(entry)
             elif job is not None and result is not None and result.attempt == entry.attempt:
                 letters.append(DeadLetterImage(job, record, result))
         self.store.table.delete_all([entry.key for entry in superseded])
         return letters
-
-
-def _replaces(result: Response, entry: _LetterKey) -> bool:
-    """Return whether the failure of the entry's attempt can never become the image's result again."""
-    if result.status == "done" or result.attempt > entry.attempt:
-        return True
-    return result.attempt == entry.attempt and not is_given_up(result)

@@ -202,26 +202,26 @@ def find_filter() -> SetFilter | None:
 def _instructions(machine: _Machine, own_id: int) -> Sequence[bytes]:
     """Return the filter of the process `own_id`."""
     numbers = machine.allowed.values()
+    # Allowed with this first argument only.
     by_argument = [(machine.prlimit64, 0), *((number, own_id) for number in machine.on_itself.values())]
     return [
         _instruction(_LOAD_WORD, _ARCHITECTURE_AT),
         _instruction(_JUMP_IF_EQUAL, machine.architecture, if_true=1),
         _instruction(_RETURN, _REFUSE),
         _instruction(_LOAD_WORD, _NUMBER_AT),
-        *(each for number, argument in by_argument for each in _allowed_with(number, argument)),
+        *(
+            instruction
+            for number, argument in by_argument
+            for instruction in (
+                _instruction(_JUMP_IF_EQUAL, number, if_false=4),
+                _instruction(_LOAD_WORD, _FIRST_ARGUMENT_AT),
+                _instruction(_JUMP_IF_EQUAL, argument, if_true=1),
+                _instruction(_RETURN, _REFUSE),
+                _instruction(_RETURN, _ALLOW),
+            )
+        ),
         # From each comparison over the remaining ones and the refusal to the last instruction, which allows.
         *(_instruction(_JUMP_IF_EQUAL, number, if_true=len(numbers) - place) for place, number in enumerate(numbers)),
-        _instruction(_RETURN, _REFUSE),
-        _instruction(_RETURN, _ALLOW),
-    ]
-
-
-def _allowed_with(number: int, first_argument: int) -> Sequence[bytes]:
-    """Return the instructions that allow a call with this first argument only, and skip other calls."""
-    return [
-        _instruction(_JUMP_IF_EQUAL, number, if_false=4),
-        _instruction(_LOAD_WORD, _FIRST_ARGUMENT_AT),
-        _instruction(_JUMP_IF_EQUAL, first_argument, if_true=1),
         _instruction(_RETURN, _REFUSE),
         _instruction(_RETURN, _ALLOW),
     ]
@@ -234,7 +234,20 @@ def _instruction(code: int, constant: int, *, if_true: int = 0, if_false: int = 
 
 def scrub_environment() -> None:
     """Overwrite the environment of this process in the kernel's view and in Python's memory, then empty it."""
-    for address, size in (*_initial_environment(), *_current_environment(), *_python_environment()):
+    areas: list[tuple[int, int]] = []
+    # What this process started with: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, fields 50 and 51.
+    with suppress(OSError), open(_STAT, encoding="utf-8", errors="replace") as stat:  # noqa: PTH123
+        fields = stat.read().rpartition(")")[2].split()
+        areas.append((int(fields[47]), int(fields[48]) - int(fields[47])))
+    # Each ``name=value`` of today (https://man7.org/linux/man-pages/man7/environ.7.html).
+    strings = ctypes.POINTER(ctypes.c_void_p).in_dll(ctypes.CDLL(None), "environ")
+    place = 0
+    while strings and (address := strings[place]):
+        areas.append((address, len(ctypes.string_at(address))))
+        place += 1
+    # Python's own copies. CPython may share a bytes object of one byte between all equal ones.
+    areas += [(id(value) + _BYTES_OFFSET, len(value)) for value in os.environb.values() if len(value) > 1]
+    for address, size in areas:
         ctypes.memset(address, 0, size)
     os.environ.clear()
 
@@ -243,28 +256,3 @@ def close_all_but(kept: int) -> None:
     """Close every file except standard input, output and error, and `kept`."""
     os.closerange(3, kept)
     os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
-
-
-def _initial_environment() -> Iterator[tuple[int, int]]:
-    """Yield address and size of the environment that this process started with, without later changes.
-
-    https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, fields 50 and 51
-    """
-    with suppress(OSError), open(_STAT, encoding="utf-8", errors="replace") as stat:  # noqa: PTH123
-        fields = stat.read().rpartition(")")[2].split()
-        start, end = int(fields[47]), int(fields[48])
-        yield start, end - start
-
-
-def _current_environment() -> Iterator[tuple[int, int]]:
-    """Yield address and size of each ``name=value`` (https://man7.org/linux/man-pages/man7/environ.7.html)."""
-    strings = ctypes.POINTER(ctypes.c_void_p).in_dll(ctypes.CDLL(None), "environ")
-    place = 0
-    while strings and (address := strings[place]):
-        yield address, len(ctypes.string_at(address))
-        place += 1
-
-
-def _python_environment() -> Iterator[tuple[int, int]]:
-    # CPython may share a bytes object of one byte between all equal ones.
-    return ((id(value) + _BYTES_OFFSET, len(value)) for value in os.environb.values() if len(value) > 1)

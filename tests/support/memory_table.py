@@ -1,6 +1,6 @@
 """The job table in memory: evaluates the condition expressions that this project uses, as DynamoDB does.
 
-`tests/integration/services/test_table.py` runs the same assertions against it and against DynamoDB's API.
+`tests/integration/services/test_services.py` runs the same assertions against it and against DynamoDB's API.
 """
 
 import operator

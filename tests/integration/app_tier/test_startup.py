@@ -1,3 +1,7 @@
+"""The start of a process: what it imports, its ids, its log, and why a worker does not start."""
+
+import json
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +11,7 @@ import pytest
 from app_tier.__main__ import DECODER
 from app_tier.lifecycle import NotStartedError
 from app_tier.startup import instance_id, start_up
+from core.ids import new_id
 from core.sandbox.zygote import Zygote
 from services.metadata import Metadata
 from tests.support.waiting import DEADLINE_SECONDS
@@ -59,3 +64,32 @@ def test_the_network_is_compiled_while_botocore_is_imported() -> None:
         [sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True, timeout=DEADLINE_SECONDS
     )
     assert ran.stdout.split() == ["False", "True"]
+
+
+def test_a_forked_process_makes_ids_of_its_own() -> None:
+    with multiprocessing.get_context("fork").Pool(1) as child:
+        theirs = set(child.apply(_hundred_ids))
+    assert theirs.isdisjoint(_hundred_ids())
+
+
+def _hundred_ids() -> list[str]:
+    return [new_id() for _ in range(100)]
+
+
+WARNS = """
+import warnings
+from core.logs import configure_logging
+
+configure_logging("worker")
+warnings.warn("Corrupt EXIF data\\nof a user", stacklevel=1)
+"""
+
+
+@pytest.mark.processes
+def test_warnings_of_libraries_are_lines_of_the_log() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", WARNS], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=True
+    )
+    [line] = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert (line["level"], line["process"], line["logger"]) == ("warning", "worker", "py.warnings")
+    assert "Corrupt EXIF data" in line["message"]

@@ -1,4 +1,4 @@
-"""The lease over the wire: one holder, by nobody's wall clock."""
+"""The lease: one holder, independent of every wall clock."""
 
 import threading
 import time
@@ -9,8 +9,6 @@ import pytest
 from services.lease import Lease, boot_seconds
 from services.table import Table
 from tests.support.waiting import DEADLINE_SECONDS
-
-pytestmark = pytest.mark.processes
 
 LENGTH = 10.0
 
