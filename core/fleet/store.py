@@ -192,17 +192,13 @@ class FleetStore:
         """Return the stored state without the history, in one read."""
         keys = (_SNAPSHOT, _INSTANCES, _DECISIONS, _PAUSE, _LIMITS)
         items = {str(item["sk"]): item for item in self.table.get_all([(FLEET, key) for key in keys])}
-
-        def body(key: str) -> str | None:
-            return str(items[key][_BODY]) if key in items else None
-
-        instances, decisions, pause, limits = body(_INSTANCES), body(_DECISIONS), body(_PAUSE), body(_LIMITS)
+        bodies = {key: str(item["snapshot" if key == _SNAPSHOT else _BODY]) for key, item in items.items()}
         return FleetState(
-            snapshot=FleetSnapshot.from_json(str(items[_SNAPSHOT]["snapshot"])) if _SNAPSHOT in items else None,
-            instances=FleetInstances.from_json(instances) if instances else FleetInstances(),
-            decisions=Decisions.from_json(decisions) if decisions else Decisions(),
-            pause=FleetPause.from_json(pause) if pause else None,
-            limits=LimitsOverride.from_json(limits) if limits else None,
+            snapshot=FleetSnapshot.from_json(bodies[_SNAPSHOT]) if _SNAPSHOT in bodies else None,
+            instances=FleetInstances.from_json(bodies.get(_INSTANCES, "{}")),
+            decisions=Decisions.from_json(bodies.get(_DECISIONS, "{}")),
+            pause=FleetPause.from_json(bodies[_PAUSE]) if _PAUSE in bodies else None,
+            limits=LimitsOverride.from_json(bodies[_LIMITS]) if _LIMITS in bodies else None,
         )
 
     def _put(self, key: str, body: str) -> None:

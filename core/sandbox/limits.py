@@ -52,10 +52,7 @@ _RETURN: Final = 0x06
 _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
 """Offsets in `struct seccomp_data`; the low half of an argument comes first on both architectures."""
 
-Prctl = Callable[[int, int], int]
-
-SetFilter = Callable[[], None]
-"""Sets the filter for the calling process, permanently; raises OSError if the kernel refuses."""
+Prctl = Callable[..., int]
 
 
 @dataclass(frozen=True)
@@ -103,6 +100,8 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
     ),
 }  # fmt: skip
 
+_MACHINE: Final = _MACHINES.get(platform.machine())
+
 
 def ignore_signals() -> None:
     """Ignore the signals that stop services: the parent ends this process, and its items still matter until then."""
@@ -110,18 +109,21 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def confine(memory_bytes: int, parent: int, prctl: Prctl | None, set_filter: SetFilter | None) -> list[str]:
+def confine(memory_bytes: int, parent: int, prctl: Prctl | None) -> list[str]:
     """Remove the rights of this process that an item does not need; return the names of limits that were not set.
 
     Args:
         memory_bytes: memory beyond what the process has now.
         parent: process id of the parent; this process ends with it.
         prctl: from `find_prctl`.
-        set_filter: from `find_filter`.
     """
     missing: list[str] = []
     with _recorded("prctl", missing):
-        if prctl is None or prctl(_PR_SET_NO_NEW_PRIVS, 1) or prctl(_PR_SET_PDEATHSIG, signal.SIGKILL):
+        if (
+            prctl is None
+            or prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            or prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        ):
             raise OSError("no prctl")
         if os.getppid() != parent:  # the parent ended before the call above
             os._exit(1)
@@ -138,9 +140,12 @@ def confine(memory_bytes: int, parent: int, prctl: Prctl | None, set_filter: Set
             _limit(getattr(resource, name), 0)
     # Last, since the filter refuses most of the calls above.
     with _recorded("seccomp", missing):
-        if set_filter is None:
+        if prctl is None or _MACHINE is None:
             raise OSError("no filter for this kind of machine")
-        set_filter()
+        instructions = _instructions(_MACHINE, os.getpid())
+        program = _Program(len(instructions), b"".join(instructions))
+        if prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0):
+            raise OSError(ctypes.get_errno(), "no seccomp filter")
     return missing
 
 
@@ -153,10 +158,9 @@ def grant_seconds(seconds: float) -> None:
 def find_prctl() -> Prctl | None:
     """Return prctl of Linux, or None on another platform."""
     try:
-        found = ctypes.CDLL(None, use_errno=True).prctl
+        return ctypes.CDLL(None, use_errno=True).prctl
     except (OSError, AttributeError):
         return None
-    return lambda option, value: int(found(option, value, 0, 0, 0))
 
 
 def _limit(kind: int, maximum: int) -> None:
@@ -178,25 +182,6 @@ class _Program(ctypes.Structure):
     """`struct sock_fprog`."""
 
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
-
-
-def find_filter() -> SetFilter | None:
-    """Return the function that sets the seccomp filter, or None on an unknown kind of machine."""
-    machine = _MACHINES.get(platform.machine())
-    try:
-        prctl = ctypes.CDLL(None, use_errno=True).prctl
-    except (OSError, AttributeError):
-        return None
-    if machine is None:
-        return None
-
-    def set_filter() -> None:
-        instructions = _instructions(machine, os.getpid())
-        program = _Program(len(instructions), b"".join(instructions))
-        if prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0):
-            raise OSError(ctypes.get_errno(), "no seccomp filter")
-
-    return set_filter
 
 
 def _instructions(machine: _Machine, own_id: int) -> Sequence[bytes]:

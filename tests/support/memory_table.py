@@ -7,7 +7,7 @@ import operator
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from botocore.exceptions import ClientError
 
@@ -20,16 +20,10 @@ Key = tuple[str, str]
 _T = TypeVar("_T")
 
 
-class ServiceCall(Protocol):
-    """A hook through which each call of the service goes."""
-
-    def __call__(self, operation: str, effect: Callable[[], _T], /) -> _T:
-        """Run `effect`, which is what DynamoDB's `operation` does, and return its result.
-
-        A hook may raise before the effect (the request is lost), raise after it (the reply is lost), or run it twice
-        (the request is repeated).
-        """
-        ...
+ServiceCall = Callable[[str, Callable[[], Any]], Any]
+"""A hook through which each call of the service goes: it is given DynamoDB's operation and its effect, runs the
+effect and returns its result. It may raise before the effect (the request is lost), raise after it (the reply is
+lost), or run it twice (the request is repeated)."""
 
 
 def run_effect(_operation: str, effect: Callable[[], _T]) -> _T:
@@ -199,7 +193,8 @@ class MemoryTable(Table):
             with self._lock:
                 return effect()
 
-        return self.call(operation, atomic)
+        result: _T = self.call(operation, atomic)
+        return result
 
 
 class _Condition:

@@ -73,16 +73,6 @@ def test_a_worker_says_when_it_is_ready_and_when_it_ends(make_site: SiteMaker) -
     assert len(beats) == 2
 
 
-def test_bad_images_among_good_ones_fail_alone(make_site: SiteMaker) -> None:
-    site = make_site()
-    good = small_signs(6)
-    refs = site.submit([good[0].data, b"", b"a text", good[1].data[:50], *(sign.data for sign in good[2:])])
-    site.start_worker()
-    results = site.collect(len(refs))
-    codes = [results[ref.image_id][0].error for ref in refs]
-    assert [error is not None for error in codes] == [False, True, True, True, False, False, False, False]
-
-
 @KINDS
 def test_row_6_sigterm_gives_back_what_has_not_started_and_costs_nothing(make_site: SiteMaker, kind: str) -> None:
     site = make_site(
@@ -167,14 +157,6 @@ sys.exit(__main__.main())
 """
 
 
-def test_sigterm_ends_a_worker_that_waits_for_work(make_site: SiteMaker) -> None:
-    site = make_site(worker={"idle_seconds": NEVER_SECONDS})
-    worker = site.start_worker()
-    wait_until(lambda: worker.said("started"), "the worker has started")
-    worker.process.send_signal(signal.SIGTERM)
-    assert worker.wait() == 0
-
-
 def test_sigterm_ends_a_worker_that_cannot_even_start(make_site: SiteMaker) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -185,15 +167,6 @@ def test_sigterm_ends_a_worker_that_cannot_even_start(make_site: SiteMaker) -> N
             worker.process.send_signal(signal.SIGTERM)
             assert worker.wait() == 0
     assert worker.log()[-1]["reason"] == "SIGTERM before the start"
-
-
-def test_fifo_queues_serve_as_well_as_standard_ones(make_site: SiteMaker) -> None:
-    site = make_site(queues={"kind": "fifo"})
-    refs = site.submit(sign.data for sign in small_signs(15))
-    worker = site.start_worker()
-    assert site.collect(15).keys() == {ref.image_id for ref in refs}
-    assert worker.wait() == 0
-    assert site.requests.counts().total == 0
 
 
 @KINDS
@@ -409,28 +382,23 @@ def descendants(process: int) -> list[int]:
     return [decoder for zygote in children_of(process) for decoder in children_of(zygote)]
 
 
-def test_every_process_of_a_worker_that_is_killed_ends(make_site: SiteMaker) -> None:
-    worker = make_site(worker={"idle_seconds": NEVER_SECONDS}).start_worker()
-    wait_until(lambda: worker.said("started"), "the worker has started")
-    ours = processes_for_decoding(worker.process.pid)
-    worker.process.kill()
-    worker.wait()
-    wait_until(lambda: not [each for each in ours if Path(f"/proc/{each}").exists()], "every process has ended")
-
-
-def test_what_decodes_is_forked_from_the_beginning_of_its_worker_and_holds_none_of_its_keys(
+def test_the_decoding_processes_of_a_worker_are_forks_that_hold_none_of_its_keys_and_end_with_it(
     make_site: SiteMaker,
 ) -> None:
     worker = make_site(worker={"idle_seconds": NEVER_SECONDS}).start_worker()
     wait_until(lambda: worker.said("started"), "the worker has started")
     told = Path(f"/proc/{worker.process.pid}")
     assert owner_key().secret.encode() in (told / "environ").read_bytes()
-    for process in processes_for_decoding(worker.process.pid):
+    ours = processes_for_decoding(worker.process.pid)
+    for process in ours:
         # A new process would cost a start of its own: docs/performance.md.
         assert Path(f"/proc/{process}/cmdline").read_bytes() == (told / "cmdline").read_bytes()
         assert not Path(f"/proc/{process}/environ").read_bytes().strip(b"\0")
         sockets = [link for link in Path(f"/proc/{process}/fd").iterdir() if "socket" in str(link.readlink())]
         assert len(sockets) == 1
+    worker.process.kill()
+    worker.wait()
+    wait_until(lambda: not [each for each in ours if Path(f"/proc/{each}").exists()], "every process has ended")
 
 
 def processes_for_decoding(worker: int) -> list[int]:
@@ -455,15 +423,3 @@ def test_a_bundle_whose_digest_does_not_match_is_refused_before_any_poll(
     assert worker.log()[-1]["message"] == "not started"
     assert "model.bin" in worker.log()[-1]["reason"]
     assert site.requests.receive(wait_seconds=0)[0].receive_count == 1
-
-
-def test_a_bad_configuration_is_refused_with_its_key(make_site: SiteMaker) -> None:
-    worker = make_site().start_worker(FLEETSIGHT__WORKER__BATCH_SIZE="-1")
-    assert worker.wait() == 1
-    assert "worker.batch_size" in worker.log()[-1]["reason"]
-
-
-def test_queues_that_do_not_exist_are_named(make_site: SiteMaker) -> None:
-    worker = make_site().start_worker(FLEETSIGHT__NAMES__REQUEST_QUEUE="no-such-queue")
-    assert worker.wait() == 1
-    assert "check names" in worker.log()[-1]["reason"]

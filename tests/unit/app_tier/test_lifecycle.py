@@ -26,41 +26,17 @@ from tests.support.metadata_service import SPOT_ACTION, SPOT_NOTICE, Answer, Met
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 
 
-def test_the_first_reason_stands() -> None:
-    lifetime = Lifetime()
-    lifetime.end("idle")
-    lifetime.end("SIGTERM")
-    assert (lifetime.over, lifetime.reason, lifetime.status) == (True, "idle", 0)
-
-
-def test_a_fault_during_an_orderly_end_makes_the_end_a_failure() -> None:
-    lifetime = Lifetime()
-    lifetime.end("SIGTERM")
-    lifetime.fail("access denied")
-    lifetime.fail("out of memory")
-    assert (lifetime.reason, lifetime.status) == ("access denied", 1)
-
-
-def test_an_orderly_end_does_not_hide_a_fault() -> None:
-    lifetime = Lifetime()
-    lifetime.fail("access denied")
-    lifetime.end("SIGTERM")
-    assert (lifetime.reason, lifetime.status) == ("access denied", 1)
-
-
-def test_the_end_is_told_once() -> None:
-    told: list[bool] = []
-    lifetime = Lifetime(on_end=lambda: told.append(True))
-    lifetime.end("idle")
-    lifetime.fail("again")
-    assert told == [True]
-
-
-def test_waiting_says_whether_the_end_has_come() -> None:
-    lifetime = Lifetime()
-    assert not lifetime.wait(0)
-    lifetime.end("idle")
-    assert lifetime.wait(0)
+@given(st.lists(st.sampled_from(["end", "fail"]), max_size=5))
+def test_the_first_event_gives_the_reason_and_a_fault_the_exit_status(events: list[str]) -> None:
+    ends = list[bool]()
+    lifetime = Lifetime(on_end=lambda: ends.append(lifetime.over))
+    for number, event in enumerate(events):
+        getattr(lifetime, event)(f"{event} {number}")
+    decisive = events.index("fail") if "fail" in events else 0
+    assert lifetime.reason == (f"{events[decisive]} {decisive}" if events else "")
+    assert lifetime.status == int("fail" in events)
+    assert lifetime.over is lifetime.wait(0) is bool(events)
+    assert ends == [True] * bool(events), "the end is reported once"
 
 
 @pytest.fixture

@@ -8,14 +8,13 @@ from hashlib import sha256
 import pytest
 
 from app_tier.pipeline import Channel, ChannelClosedError, Stage, take_batch
-from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
+from app_tier.storage import answered_before, fetch, refuse, store
 from app_tier.task import Task, new_task
 from core.ids import output_key
 from core.images import ImageLimits, ImageRejectedError
 from core.messages import Failure, Prediction, RequestMessage, Response
-from services.errors import FleetsightError, NotFoundError
 from tests.support.waiting import DEADLINE_SECONDS
-from tests.support.worker import FakeBucket, FakeClock, FakeSqs, deliveries, delivery, new_request, refusal
+from tests.support.worker import FakeBucket, FakeClock, deliveries, delivery, new_request
 
 
 def test_items_come_out_in_the_order_they_went_in() -> None:
@@ -179,14 +178,6 @@ def refused(number: int = 0) -> Task[Prediction]:
     return refuse(task, Failure(code="empty", message="it is empty"), "i-1")
 
 
-def test_a_refused_image_has_a_result_that_says_why() -> None:
-    prediction = refused().payload
-    assert (prediction.status, prediction.worker, prediction.attempts) == ("failed", "i-1", 1)
-    assert prediction.error is not None
-    assert prediction.error.code == "empty"
-    assert prediction.timings.fetched == 7.0
-
-
 def test_the_object_is_stored_under_the_image_and_the_response_knows_how_long_it_took() -> None:
     s3, task = FakeBucket(), refused()
     responded = store(task, s3.bucket())
@@ -195,41 +186,6 @@ def test_the_object_is_stored_under_the_image_and_the_response_knows_how_long_it
     assert stored.timings.stored is None
     assert responded.payload.timings.stored is not None
     assert responded.payload.timings.fetched == 7.0
-
-
-def test_what_could_not_be_stored_makes_no_response() -> None:
-    s3 = FakeBucket()
-    s3.errors["put"] = [refusal("SlowDown")]
-    with pytest.raises(Exception, match="SlowDown"):
-        store(refused(), s3.bucket())
-
-
-def test_only_requests_whose_response_was_taken_are_answered() -> None:
-    sqs = FakeSqs(FakeClock())
-    tasks = [store(refused(number), FakeBucket().bucket()) for number in range(3)]
-    sqs.refuse = {tasks[1].payload.image_id}
-    answered = respond(tasks, sqs.queue())
-    assert answered == [tasks[0].delivery, tasks[2].delivery]
-    assert [Response.from_json(body).image_id for body in sqs.bodies] == [
-        tasks[0].payload.image_id,
-        tasks[2].payload.image_id,
-    ]
-
-
-def test_ten_answered_requests_are_deleted_in_one_call() -> None:
-    sqs = FakeSqs(FakeClock())
-    delete(deliveries(10), sqs.queue())
-    assert [len(receipts) for receipts in sqs.called("delete")] == [10]
-
-
-def test_a_delete_with_a_stale_receipt_is_harmless() -> None:
-    sqs = FakeSqs(FakeClock())
-    one = delivery()
-    sqs.refuse = {one.receipt}
-    try:
-        delete([one], sqs.queue())
-    except FleetsightError as error:
-        raise AssertionError("a stale receipt is no error") from error
 
 
 def test_an_image_that_is_gone_has_the_answer_of_an_earlier_delivery_if_that_one_found_a_label() -> None:
@@ -352,11 +308,6 @@ def test_the_image_is_the_object_that_the_request_names() -> None:
     assert task.sha256 == sha256(b"bytes").hexdigest()
     assert task.with_payload(None, decoded=1.0).sha256 == task.sha256, "the later stages know it too"
     assert task.timings.fetched == 250
-
-
-def test_an_object_that_is_gone_is_said() -> None:
-    with pytest.raises(NotFoundError):
-        fetch(new_task(delivery()), FakeBucket().bucket(), ImageLimits())
 
 
 def test_an_object_that_is_larger_than_an_image_may_be_is_the_images_fault_and_is_not_read() -> None:

@@ -20,6 +20,7 @@ from core.messages import (
     RequestMessage,
     Response,
     Timings,
+    WireModel,
     failed,
     parse_worker_message,
 )
@@ -44,12 +45,6 @@ PREDICTION = Prediction(
 )
 
 
-def test_a_request_arrives_as_it_left() -> None:
-    request = RequestMessage.about(REF, "a/b.jpg", NOW)
-    assert RequestMessage.from_json(request.to_json()) == request
-    assert request.ref == REF
-
-
 def test_a_prediction_arrives_as_it_left_and_its_response_lacks_only_the_vector() -> None:
     assert Prediction.from_json(PREDICTION.to_json().encode()) == PREDICTION
     response = PREDICTION.response()
@@ -58,19 +53,34 @@ def test_a_prediction_arrives_as_it_left_and_its_response_lacks_only_the_vector(
     assert "probabilities" not in response.to_json()
 
 
-def test_a_failed_prediction_says_why() -> None:
-    prediction = failed(REF, Failure(code="bad", message="is no image"), worker="i-1", attempts=1)
-    assert Response.from_json(prediction.response().to_json()).error == Failure(code="bad", message="is no image")
-
-
-def test_a_fleet_snapshot_arrives_as_it_left() -> None:
-    snapshot = fleet_snapshot(
-        NOW, running=1, pending=2, visible=3, in_flight=4, peak_workers=3, billed_seconds=60.5, reason="because"
-    )
-    assert FleetSnapshot.from_json(snapshot.to_json()) == snapshot
-
-
 HEARTBEAT = Heartbeat(worker="i-1", at=NOW, state="busy", images=5, in_hand=2)
+BY_IMAGE = LaunchSpec("c7a.large", "stop", "ami-1", "#!/bin/sh\n", "profile", "subnet-1", ("sg-1", "sg-2"))
+BY_TEMPLATE = LaunchSpec("c7a.large", "terminate", market="spot", launch_template="workers")
+JOURNAL = LaunchJournal(
+    revision=7,
+    writer="me",
+    entries=(
+        JournalEntry(token="a", count=5, at=NOW, spec=BY_IMAGE),
+        JournalEntry(token="b", count=5, at=NOW, spec=BY_TEMPLATE),
+        JournalEntry(token="c", count=2, at=NOW, starts=("i-1", "i-2")),
+        JournalEntry(token="d", count=2, at=NOW, instance_ids=("i-3",)),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        RequestMessage.about(REF, "a/b.jpg", NOW),
+        failed(REF, Failure(code="bad", message="is no image"), worker="i-1", attempts=1),
+        HEARTBEAT,
+        fleet_snapshot(NOW, running=1, visible=3, peak_workers=3, billed_seconds=60.5, reason="because"),
+        JOURNAL,
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_what_is_written_is_read_as_it_was(model: WireModel) -> None:
+    assert type(model).from_json(model.to_json()) == model
 
 
 def test_the_response_queue_holds_responses_and_heartbeats_and_neither_is_taken_for_the_other() -> None:
@@ -168,19 +178,6 @@ def test_what_held_at_the_beginning_is_told_first_however_old_it_is() -> None:
 
 def test_where_nothing_was_written_there_are_no_points() -> None:
     assert points_since([], at(1000)) == []
-
-
-def test_a_journal_is_read_as_it_was_written() -> None:
-    by_image = LaunchSpec("c7a.large", "stop", "ami-1", "#!/bin/sh\n", "profile", "subnet-1", ("sg-1", "sg-2"))
-    by_template = LaunchSpec("c7a.large", "terminate", market="spot", launch_template="workers")
-    entries = (
-        JournalEntry(token="a", count=5, at=at(1), spec=by_image),
-        JournalEntry(token="b", count=5, at=at(2), spec=by_template),
-        JournalEntry(token="c", count=2, at=at(3), starts=("i-1", "i-2")),
-        JournalEntry(token="d", count=2, at=at(4), instance_ids=("i-3",)),
-    )
-    journal = LaunchJournal(revision=7, writer="me", entries=entries)
-    assert LaunchJournal.from_json(journal.to_json()) == journal
 
 
 ID = "01KDX5ZQ8R3M7Y2WVN6T4C9B0A"

@@ -216,12 +216,20 @@ def test_what_cannot_be_right_is_refused_without_asking_the_pool(cognito: Stubbe
             pool.sign_in(EMAIL, password)
         with pytest.raises(PasswordRefusedError):
             pool.reset_password(EMAIL, "123456", password)
-    with pytest.raises(WrongCredentialsError):
-        pool.sign_in("nobody", PASSWORD)
-    with pytest.raises(EmailRefusedError):
-        pool.invite("nobody")
-    with pytest.raises(SignedOutError):
-        pool.refresh("x" * 20_000)
+    for email in ("", "nobody", "ann@", "@example.org", "a b@example.org", "a@b@example.org", "a\n@b.c"):
+        with pytest.raises(WrongCredentialsError):
+            pool.sign_in(email, PASSWORD)
+        with pytest.raises(EmailRefusedError):
+            pool.invite(email)
+        with pytest.raises(WrongCodeError):
+            pool.reset_password(email, "123456", PASSWORD)
+        pool.send_reset_code(email)
+    for code in ("", "12345", "1234567", "abcdef", "\u0661" * 6, "1" * 10_000):
+        with pytest.raises(WrongCodeError):
+            pool.reset_password(EMAIL, code, PASSWORD)
+    for token in ("", "x" * 20_000):
+        with pytest.raises(SignedOutError):
+            pool.refresh(token)
 
 
 @given(st.text(max_size=200))
