@@ -1,22 +1,199 @@
-"""Inference: the engines' answers, and the predictions that follow from them."""
+"""From an image's bytes to its prediction: pixels, the engines' answers, and what follows from them."""
 
 import json
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from pydantic import ValidationError
 
 from app_tier.bundle.errors import EngineError
 from app_tier.central_crop import central_crop
 from app_tier.classify import Classifier, top_labels
 from app_tier.decode import decode
 from app_tier.engines import Batch, ExactEngine, has_int8_dot_products, top_two_gap
+from app_tier.preprocess import Preprocess, load_pixels, load_square
 from app_tier.task import new_task
-from core.images import ImageLimits
+from core.images import FORMATS, ImageLimits, ImageRejectedError
+from scripts.demo_model.data import DEMO_PREPROCESS
+from scripts.demo_model.signs import draw, encode
 from tests.support.worker import COLOURS, ColourEngine, FakeClock, colour_bundle, delivery, picture
+
+IMAGENET_PREPROCESS = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+PLAIN = Preprocess(resize=32, crop=32, mean=(0, 0, 0), std=(1, 1, 1))
+RED, WHITE = (200, 20, 20), (255, 255, 255)
+
+
+def encoded(image: Image.Image, format_name: str = "PNG", **options: Any) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format_name, **options)
+    return buffer.getvalue()
+
+
+def half_and_half() -> Image.Image:
+    """Left half black, right half white."""
+    image = Image.new("RGB", (64, 64), "black")
+    image.paste("white", (32, 0, 64, 64))
+    return image
+
+
+def middle(data: bytes) -> tuple[int, int, int]:
+    red, green, blue = load_square(data, PLAIN)[16, 16]
+    return int(red), int(green), int(blue)
+
+
+def about(expected: Any) -> Any:
+    return pytest.approx(expected, abs=6)
+
+
+def test_pixels_are_float32_channels_first_and_normalised() -> None:
+    spec = Preprocess(resize=8, crop=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 0.5))
+    pixels = load_pixels(encoded(Image.new("RGB", (20, 10), (255, 255, 0))), spec)
+    assert pixels.shape == (3, 8, 8)
+    assert pixels.dtype == np.float32
+    assert pixels[:, 4, 4] == pytest.approx([1, 2, -1])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_every_png_mode_gives_its_colour(mode: str) -> None:
+    grey = Image.new("RGB", (40, 40), WHITE if mode == "1" else (102, 102, 102)).convert(mode)
+    assert middle(encoded(grey)) == about(WHITE if mode == "1" else (102, 102, 102))
+
+
+def test_sixteen_bit_grey_keeps_its_brightness() -> None:
+    deep = Image.fromarray(np.full((40, 40), 0x8000, np.uint16))
+    assert middle(encoded(deep)) == about((128, 128, 128))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "L"])
+def test_jpeg_of_every_kind_gives_its_colour(mode: str, options: dict[str, Any]) -> None:
+    image = Image.new("RGB", (40, 40), RED).convert(mode)
+    assert middle(encoded(image, "JPEG", **options)) == about(image.convert("RGB").getpixel((0, 0)))
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "WEBP"])
+def test_transparency_is_put_on_white(format_name: str) -> None:
+    image = Image.new("RGBA", (40, 40), (*RED, 0))
+    assert middle(encoded(image, format_name)) == about(WHITE)
+
+
+def test_a_transparent_palette_colour_is_put_on_white() -> None:
+    image = Image.new("P", (40, 40), 0)
+    image.putpalette([200, 20, 20] + [0] * 765)
+    assert middle(encoded(image, "PNG", transparency=0)) == about(WHITE)
+    assert middle(encoded(image, "GIF")) == about(RED)
+
+
+@pytest.mark.parametrize("format_name", ["GIF", "WEBP", "PNG"])
+def test_an_animation_gives_its_first_frame(format_name: str) -> None:
+    first, second = Image.new("RGB", (40, 40), RED), Image.new("RGB", (40, 40), "blue")
+    assert middle(encoded(first, format_name, save_all=True, append_images=[second])) == about(RED)
+
+
+def test_one_pixel_is_an_image() -> None:
+    assert middle(encoded(Image.new("RGB", (1, 1), RED))) == about(RED)
+
+
+def test_the_extreme_aspect_ratio_costs_nothing() -> None:
+    assert middle(encoded(Image.new("RGB", (100_000, 1), RED))) == about(RED)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "white_edge"), [(1, "right"), (2, "left"), (3, "left"), (6, "bottom"), (8, "top")]
+)
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
+def test_a_turned_photo_is_set_upright(format_name: str, orientation: int, white_edge: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    square = load_square(encoded(half_and_half(), format_name, exif=exif), PLAIN).astype(int)
+    edges = {"left": square[16, 2], "right": square[16, 29], "top": square[2, 16], "bottom": square[29, 16]}
+    assert edges[white_edge].min() > 200
+    assert min(edge.max() for edge in edges.values()) < 50
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_broken_exif_does_not_cost_a_good_picture() -> None:
+    data = encoded(half_and_half(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    assert load_square(data, PLAIN)[16, 29].min() > 200
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_truncated_image_is_refused_and_says_so(format_name: str, share: float) -> None:
+    picture, _ = draw(3, seed=1, size=(160, 120))
+    data = encoded(picture, format_name)
+    with pytest.raises(ImageRejectedError) as caught:
+        load_pixels(data[: int(len(data) * share)], PLAIN)
+    assert caught.value.code == "truncated"
+    assert str(int(len(data) * share)) in caught.value.message
+
+
+def test_a_damaged_image_is_refused_as_undecodable() -> None:
+    data = bytearray(encoded(half_and_half(), "PNG"))
+    at = data.index(b"IDAT") + 6
+    data[at : at + 8] = b"\xff" * 8
+    with pytest.raises(ImageRejectedError) as caught:
+        load_pixels(bytes(data), PLAIN)
+    assert caught.value.code == "undecodable"
+    assert caught.value.message == "the PNG of 64 x 64 pixels is damaged and cannot be decoded: save it again"
+
+
+def test_limits_are_checked_before_decoding() -> None:
+    with pytest.raises(ImageRejectedError, match=r"0\.001 megapixels"):
+        load_pixels(encoded(half_and_half()), PLAIN, ImageLimits(max_pixels=1000))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@settings(max_examples=150)
+@given(
+    st.sampled_from(list(FORMATS)),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8),
+)
+def test_damage_anywhere_gives_pixels_or_a_refusal_and_nothing_else(
+    format_name: str, damage: list[tuple[float, int]]
+) -> None:
+    data = bytearray(encoded(half_and_half(), format_name))
+    for where, value in damage:
+        data[int(where * (len(data) - 1))] = value
+    try:
+        assert load_square(bytes(data), PLAIN, ImageLimits(max_pixels=10**6)).shape == (32, 32, 3)
+    except ImageRejectedError as error:
+        assert error.message
+
+
+@pytest.mark.parametrize(
+    ("spec", "size"), [(DEMO_PREPROCESS, (1600, 1200)), (IMAGENET_PREPROCESS, (2800, 2100))], ids=["32", "224"]
+)
+def test_reduced_decoding_of_a_large_jpeg_hardly_changes_a_pixel(spec: Preprocess, size: tuple[int, int]) -> None:
+    picture, _ = draw(7, seed=5, size=size)
+    data = encode(picture, "JPEG")
+    reduced, full = load_square(data, spec), load_square(data, spec, full_resolution=True)
+    difference = np.abs(reduced.astype(int) - full)
+    assert 0 < difference.max() <= 12
+    assert difference.mean() < 1
+
+
+@pytest.mark.parametrize(("spec", "short"), [(DEMO_PREPROCESS, 767), (IMAGENET_PREPROCESS, 2047)], ids=["32", "224"])
+def test_a_jpeg_that_is_not_much_larger_than_needed_is_decoded_in_full(spec: Preprocess, short: int) -> None:
+    picture, _ = draw(7, seed=5, size=(short + 100, short))
+    data = encode(picture, "JPEG")
+    assert (load_square(data, spec) == load_square(data, spec, full_resolution=True)).all()
+
+
+def test_a_crop_larger_than_the_image_is_refused_by_the_spec() -> None:
+    with pytest.raises(ValidationError, match="crop 64 is larger than resize 32"):
+        Preprocess(resize=32, crop=64, mean=(0, 0, 0), std=(1, 1, 1))
+    with pytest.raises(ValidationError):
+        Preprocess(resize=32, crop=32, mean=(0, 0, 0), std=(1, 0, 1))
+
 
 BUNDLE = colour_bundle()
 
