@@ -216,11 +216,6 @@ class ExactEngine:
     It asks `fast` about all images, and `reference` again about each image with a top-two gap below `margin`. Low
     precision moves a network's logits a little, so it changes an answer only if the two best are close. How close is
     measured when a bundle is built (`scripts.model.precision`) and kept in the bundle as its margin.
-
-    Attributes:
-        fast: answers about all images, in low precision.
-        reference: answers in fp32.
-        margin: a gap as `top_two_gap` measures it.
     """
 
     fast: Engine

@@ -45,13 +45,7 @@ class WorkerStats:
 class Heartbeater:
     """Sends a heartbeat when it is started, every `every_seconds`, and when it is stopped.
 
-    Args:
-        worker: the worker's id.
-        stats: returns its figures.
-        send: sends the messages.
-        every_seconds: time between two heartbeats.
-        now: the wall clock.
-        clock: monotonic seconds.
+    `now` is the wall clock; `clock` counts monotonic seconds.
     """
 
     def __init__(

@@ -178,20 +178,7 @@ class Services:
 
 
 class Pipeline:
-    """All stages after the receive.
-
-    Args:
-        sizing: threads and batches.
-        services: queues and buckets.
-        classifier: the model, for as many threads as there are streams.
-        limits: limits of an image.
-        recovery: decides what follows when a step fails.
-        decoder: decodes images.
-        max_tries: tries of a request.
-
-    Attributes:
-        answered: number of images with a sent response.
-    """
+    """All stages after the receive; `answered` is the number of images with a sent response."""
 
     def __init__(
         self,

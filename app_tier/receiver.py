@@ -67,15 +67,7 @@ _log = logging.getLogger(__name__)
 class Receiver:
     """Feeds the pipeline until the worker is idle or ends for another reason.
 
-    Args:
-        queue: the request queue.
-        in_flight: messages that are held, and the room for more.
-        extender: gives messages back.
-        lifetime: ends when idle, or when SQS denies access.
-        backoff: pauses while services fail.
-        submit: passes a delivery to the first stage.
-        idle_seconds: time without a message after which the worker is idle.
-        clock: monotonic seconds.
+    `submit` passes a delivery to the first stage. The worker is idle after `idle_seconds` without a message.
     """
 
     def __init__(

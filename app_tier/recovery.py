@@ -62,11 +62,7 @@ _log = logging.getLogger(__name__)
 
 
 class Backoff:
-    """Counts failures in a row of each activity, over all threads; a success forgets those of its activity.
-
-    Args:
-        jitter: returns a random number between its arguments.
-    """
+    """Counts failures in a row of each activity, over all threads; a success forgets those of its activity."""
 
     def __init__(self, jitter: Jitter = random.uniform) -> None:
         self._jitter = jitter

@@ -34,12 +34,7 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 @dataclass(frozen=True)
 class Machine:
-    """What a worker may use.
-
-    Attributes:
-        cores: CPU cores.
-        memory_bytes: all of it, not only what is free now.
-    """
+    """What a worker may use: CPU cores, and all of the memory, not only what is free now."""
 
     cores: int
     memory_bytes: int
@@ -87,10 +82,7 @@ def this_machine(cgroup_limit: Path = _CGROUP_LIMIT) -> Machine:
 def sized(config: WorkerConfig, machine: Machine, input_size: int) -> Sizing:
     """Return the sizes for `machine`; those that `config` sets to other than 0 stay as they are set.
 
-    Args:
-        config: the worker's section of the configuration.
-        machine: what there is.
-        input_size: height and width of the network's input, in pixels.
+    `input_size` is the height and width of the network's input in pixels.
     """
     threads = config.threads or machine.cores
     # Torch has one set of threads for the process, and one batch fills a GPU.

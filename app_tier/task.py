@@ -18,10 +18,6 @@ class Delivery:
 
     A message that is delivered twice is two deliveries, each with its own receipt. Both go through the worker; the
     second is answered with the stored prediction of the first.
-
-    Attributes:
-        received: the message as SQS delivered it.
-        request: the request in its body.
     """
 
     received: ReceivedMessage

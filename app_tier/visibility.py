@@ -24,10 +24,7 @@ class _Entry:
 class InFlightMessages:
     """Deliveries by receipt: held when received, started when the pipeline gets them, removed at the end.
 
-    Args:
-        capacity: most deliveries at once. It bounds the worker's memory, and what it takes from idle workers.
-        visibility_seconds: the queue's visibility timeout.
-        clock: monotonic seconds.
+    `capacity`, the maximum of deliveries, bounds the worker's memory, and how many images idle workers do not get.
     """
 
     def __init__(self, capacity: int, visibility_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -186,14 +183,8 @@ class VisibilityExtender:
 
     One lock covers each decision and its call, so that no message that was given back is hidden again.
 
-    Args:
-        queue: the request queue.
-        in_flight: the messages.
-        visibility_seconds: the queue's visibility timeout.
-        max_step_seconds: an image that is in one step of the pipeline for longer hangs.
-        on_hung: called with the reason when an image hangs, since its thread is lost.
-        clock: monotonic seconds.
-        jitter: returns a random whole number between its arguments, both included.
+    An image that is in one step of the pipeline for more than `max_step_seconds` hangs, and its thread is lost:
+    `on_hung` is called with the reason.
     """
 
     def __init__(

@@ -113,12 +113,7 @@ def share_of(run: BillingPeriod, answers: int) -> Bill:
 
 
 def instances_bill(counts: Counts, runs: Mapping[int, BillingPeriod]) -> Bill | None:
-    """Return a job's share of the fleet's bill, or None if one of its billing periods is unknown.
-
-    Args:
-        counts: of the job.
-        runs: billing periods of the fleet, by number.
-    """
+    """Return a job's share of the fleet's bill, or None if one of its billing periods is unknown."""
     shares = [share_of(runs[run], answers) if run in runs else None for run, answers in counts.runs]
     return total(share for share in shares if share is not None) if None not in shares else None
 
@@ -135,14 +130,7 @@ def by_workers(counts: Counts) -> int:
 
 @dataclass(frozen=True, slots=True)
 class JobCost:
-    """The cost of a job so far.
-
-    Attributes:
-        images: answered by workers; the cost of cached ones is not included.
-        instances: its share of the fleet's bill.
-        requests: its requests to AWS services.
-        request_dollars: cost of the requests in US dollars.
-    """
+    """The cost of a job so far: of `images` that workers answered, without the cost of cached ones."""
 
     images: int
     instances: Bill

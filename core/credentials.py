@@ -77,13 +77,7 @@ class PersonalToken:
 
 @dataclass(frozen=True)
 class PersonalTokens:
-    """The tokens of all users.
-
-    Attributes:
-        table: where they stand.
-        clock: the time of day, in UTC.
-        random_text: returns unguessable texts of 43 characters.
-    """
+    """The tokens of all users; `random_text` returns unguessable texts of 43 characters."""
 
     table: Table
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)

@@ -102,15 +102,7 @@ def provision_table(clients: Clients, config: Config) -> None:
 
 
 def provision_user_pool(clients: Clients, name: str) -> tuple[str, str]:
-    """Create the user pool `name` with its groups and a client for the web tier, like the stack's.
-
-    Args:
-        clients: of the local cloud.
-        name: of the pool and the client.
-
-    Returns:
-        Ids of the pool and of its client.
-    """
+    """Create the user pool `name` with its groups and a client for the web tier, like the stack's; return the ids."""
     pools = clients.cognito_idp.get_paginator("list_user_pools").paginate(PaginationConfig={"PageSize": 60})
     pool_ids = (pool["Id"] for page in pools for pool in page["UserPools"] if pool["Name"] == name)
     pool_id = next(pool_ids, None) or _create_pool(clients, name)

@@ -78,22 +78,14 @@ class PoolTokens:
 
 @dataclass(frozen=True)
 class NewPasswordRequired:
-    """The first sign-in to an account that ops made: it asks for a new password.
-
-    Attributes:
-        session: what to give back with that password; good for some minutes.
-    """
+    """The first sign-in to an account that ops made: `session` is returned with a new password, within minutes."""
 
     session: str = field(repr=False)
 
 
 @dataclass(frozen=True)
 class CodeRequired:
-    """The password was right, and the account has a second factor: the pool asks for a code of it.
-
-    Attributes:
-        session: what to give back with the code; good for some minutes.
-    """
+    """The password was right: `session` is returned with a code of the second factor, within some minutes."""
 
     session: str = field(repr=False)
 

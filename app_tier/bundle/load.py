@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from app_tier.bundle.errors import BundleDigestError, BundleError, BundleFormatError, BundleMissingError
 from app_tier.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, file_digest
-from core.bundle_facts import wrong_pin
+from core.bundle_facts import check_pin
 
 DEMO_BUNDLE: Final = Path(__file__).parents[1] / "demo" / "bundle"
 """The bundle that comes with the project: ten everyday things and twenty road signs."""
@@ -36,13 +36,7 @@ _BUILD_AGAIN: Final = "build it again with `./scripts/fleetsight model build`"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle with the files that it was built with.
-
-    Attributes:
-        folder: where it lies.
-        manifest: what it says about itself.
-        digest: SHA-256 of the bundle as a whole; results name it.
-    """
+    """A bundle with the files that it was built with; results name its digest, a SHA-256 of the whole bundle."""
 
     folder: Path
     manifest: Manifest
@@ -72,9 +66,7 @@ class Bundle:
 def load_bundle(path: Path | str = DEMO_BUNDLE, sha256: str | None = None) -> Bundle:
     """Open the bundle in folder or zip `path` after checking every digest; a zip is unpacked once, into the cache.
 
-    Args:
-        path: the folder or the zip.
-        sha256: pins the bundle (`worker.bundle_sha256`): nothing of another one is parsed.
+    `sha256` pins the bundle (`worker.bundle_sha256`): nothing of another one is parsed.
 
     Raises:
         BundleMissingError: there is no bundle.
@@ -85,16 +77,6 @@ def load_bundle(path: Path | str = DEMO_BUNDLE, sha256: str | None = None) -> Bu
     if place.suffix.lower() == ".zip" and place.is_file():
         return load_zip(place, sha256=sha256)
     return load_folder(place, sha256)
-
-
-def check_pin(place: object, actual: str, sha256: str | None) -> None:
-    """Do nothing if `actual` is the SHA-256 that is pinned, or none is.
-
-    Raises:
-        BundleDigestError: it is another one.
-    """
-    if problem := wrong_pin(place, actual, sha256):
-        raise BundleDigestError(problem)
 
 
 def load_folder(folder: Path, sha256: str | None = None) -> Bundle:
@@ -133,7 +115,7 @@ def read_manifest(folder: Path, sha256: str | None = None) -> Manifest:
         ) from error
     except OSError as error:
         raise BundleFormatError(f"{path} cannot be read ({error}): restore or build it again") from error
-    check_pin(path, hashlib.sha256(text).hexdigest(), sha256)
+    check_pin(path, hashlib.sha256(text).hexdigest(), sha256, BundleDigestError)
     return parse_manifest(str(path), text)
 
 
@@ -176,7 +158,7 @@ def load_zip(path: Path, cache: Path | None = None, sha256: str | None = None) -
         BundleDigestError: a file of the bundle is missing or was changed, or it is not the pinned zip.
     """
     digest = file_digest(path)
-    check_pin(path, digest, sha256)
+    check_pin(path, digest, sha256, BundleDigestError)
     return kept(digest, lambda folder: unpack(path, folder), cache or cache_folder())
 
 

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from app_tier.bundle.errors import BundleMissingError
+from app_tier.bundle.errors import BundleDigestError, BundleMissingError
 from app_tier.bundle.load import (
     MAX_MANIFEST_BYTES,
     Bundle,
     cache_folder,
-    check_pin,
     kept,
     parse_manifest,
     unpack,
     write_file,
 )
 from app_tier.bundle.manifest import MANIFEST_NAME, file_digest
-from core.bundle_facts import IN_S3
+from core.bundle_facts import IN_S3, check_pin
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -60,11 +59,8 @@ def in_s3(path: Path | str) -> Place | None:
 def fetch_bundle(client: "S3Client", place: Place, cache: Path | None = None, sha256: str | None = None) -> Bundle:
     """Return the bundle at `place`, every digest checked; what the cache keeps already is not fetched again.
 
-    Args:
-        client: of S3.
-        place: where the bundle is.
-        cache: where bundles are kept; by default this user's own.
-        sha256: pins the bundle (`worker.bundle_sha256`): nothing of another one is parsed.
+    The cache is this user's own by default. `sha256` pins the bundle (`worker.bundle_sha256`): nothing of another one
+    is parsed.
 
     Raises:
         BundleMissingError: there is none.
@@ -79,7 +75,7 @@ def _fetch_files(client: "S3Client", place: Place, cache: Path, sha256: str | No
     with closing(_get(client, place.of(MANIFEST_NAME))["Body"]) as body:
         text = body.read(MAX_MANIFEST_BYTES)
     digest = hashlib.sha256(text).hexdigest()
-    check_pin(place.of(MANIFEST_NAME), digest, sha256)
+    check_pin(place.of(MANIFEST_NAME), digest, sha256, BundleDigestError)
     manifest = parse_manifest(str(place.of(MANIFEST_NAME)), text)
 
     def fill(folder: Path) -> None:
@@ -100,7 +96,7 @@ def _fetch_zip(client: "S3Client", place: Place, cache: Path, sha256: str | None
     def fill(folder: Path) -> None:
         zipped = folder.with_suffix(".zip")
         write_file(zipped, answer["Body"])
-        check_pin(place, file_digest(zipped), sha256)
+        check_pin(place, file_digest(zipped), sha256, BundleDigestError)
         unpack(zipped, folder)
         zipped.unlink()
 

@@ -90,11 +90,8 @@ class DeadLetterStore:
     def page(self, before: str | None = None, *, limit: int) -> DeadLetterPage:
         """Return up to `limit` dead letters that wait for a decision, those of the newest jobs first.
 
-        It may return fewer, even none, with a cursor: images that are being retried are left out.
-
-        Args:
-            before: the cursor of the page.
-            limit: dead letters of a page.
+        It may return fewer, even none, with a cursor: images that are being retried are left out. `before` is the
+        cursor of the page.
         """
         # The query includes its upper end, so one more item is read.
         found = self.store.table.query(DEAD_LETTERS, FIRST_ID, before or LAST, limit=limit + 2, newest_first=True)

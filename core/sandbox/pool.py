@@ -62,15 +62,7 @@ class Allowance:
 class SandboxPool:
     """One function over bytes, run in sandboxed processes; threads may share it.
 
-    Children are started on demand and kept for the next items.
-
-    Args:
-        zygote: forks the children.
-        allowance: as below.
-        max_processes: children at a time; if all are busy, callers wait in order.
-
-    Attributes:
-        allowance: of each item.
+    Children are started on demand and kept for the next items. If `max_processes` are busy, callers wait in order.
     """
 
     def __init__(self, zygote: Zygote, allowance: Allowance, max_processes: int) -> None:

@@ -38,13 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class Zygote:
-    """Forks and kills children that run one function; threads may share it.
-
-    Args:
-        function: ``module:function``, imported from the project's folder.
-        jitter: returns a random number between its arguments.
-        clock: monotonic seconds.
-    """
+    """Forks and kills children that run ``module:function`` of the project's folder; threads may share it."""
 
     def __init__(
         self,
