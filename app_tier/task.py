@@ -1,7 +1,7 @@
 """What passes from stage to stage: one image with the output of the last stage."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
@@ -81,10 +81,6 @@ class Task(Generic[T_co]):
         """Return the task for the next stage, with the output of this one and its duration."""
         rounded = {stage: round(duration, 3) for stage, duration in milliseconds.items()}
         return Task(self.delivery, payload, {**self.milliseconds, **rounded}, self.sha256)
-
-    def identified(self, sha256: str) -> "Task[T_co]":
-        """Return the task with the digest of its image."""
-        return replace(self, sha256=sha256)
 
 
 def new_task(delivery: Delivery) -> Task[None]:
