@@ -102,8 +102,6 @@ def test_another_format_version_is_refused(copy: Path, contents: str) -> None:
         ({"colour": "blue"}, "colour"),
         ({"name": "../demo"}, "name"),
         ({"precision": "int4"}, "precision"),
-        ({"precision": "exact"}, "exact has one, the others none"),
-        ({"precision": "bf16", "margin": 0.1}, "exact has one, the others none"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused_naming_the_field(
@@ -303,6 +301,7 @@ def test_the_digest_tells_apart_what_exact_asks_first_and_every_precision() -> N
         ({"precision": "exact", "margin": 0.1, "first": "int8"}, "files lacks model-int8.bin"),
         ({"precision": "bf16", "first": "bf16"}, "only exact asks twice"),
         ({"precision": "exact"}, "exact has one, the others none"),
+        ({"precision": "bf16", "margin": 0.1}, "exact has one, the others none"),
         ({"precision": "exact", "margin": 0.1, "first": "fp32"}, "Input should be 'bf16' or 'int8'"),
     ],
 )

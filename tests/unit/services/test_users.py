@@ -28,6 +28,7 @@ from services.users import (
     MAX_EMAIL_CHARACTERS,
     CodeRequired,
     NewPasswordRequired,
+    PoolTokens,
     UserPool,
     normalise_email,
     required_email,
@@ -230,6 +231,11 @@ def test_what_cannot_be_right_is_refused_without_asking_the_pool(cognito: Stubbe
     for token in ("", "x" * 20_000):
         with pytest.raises(SignedOutError):
             pool.refresh(token)
+
+
+def test_tokens_and_sessions_are_not_shown() -> None:
+    shown = f"{PoolTokens('secret', 'secret', 'secret')!r}{NewPasswordRequired('secret')!r}{CodeRequired('secret')!r}"
+    assert "secret" not in shown
 
 
 @given(st.text(max_size=200))
