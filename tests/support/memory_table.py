@@ -3,6 +3,7 @@
 `tests/integration/services/test_services.py` runs the same assertions against it and against DynamoDB's API.
 """
 
+import itertools
 import operator
 import re
 import threading
@@ -12,6 +13,7 @@ from typing import Any, Final, TypeVar, cast
 from botocore.exceptions import ClientError
 
 from services.table import BATCH, PAGE, READ_BATCH, Item, Table
+from tests.support.waiting import DEADLINE_SECONDS
 
 WRITES: Final = frozenset({"BatchWriteItem", "PutItem", "UpdateItem", "DeleteItem"})
 """Operations that change items."""
@@ -40,6 +42,19 @@ def failing_writes(fail: Callable[[str], None]) -> ServiceCall:
         fail("before")
         result = effect()
         fail("after")
+        return result
+
+    return call
+
+
+def meeting(operation: str, callers: int) -> ServiceCall:
+    """Return a hook in which the first `callers` calls of an operation wait for each other after their effect."""
+    all_here, calls = threading.Barrier(callers), itertools.count(1)
+
+    def call(made: str, effect: Callable[[], _T]) -> _T:
+        result = effect()
+        if made == operation and next(calls) <= callers:
+            all_here.wait(DEADLINE_SECONDS)
         return result
 
     return call

@@ -19,7 +19,7 @@ from core.credentials import (
 )
 from services.errors import NotFoundError
 from services.table import Table
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_table import MemoryTable, meeting
 
 
 @dataclass
@@ -142,6 +142,7 @@ def test_there_are_at_most_twenty_of_a_user(tokens: PersonalTokens, clock: Clock
 def test_those_that_are_made_at_the_same_moment_are_not_more_either(tokens: PersonalTokens) -> None:
     for _ in range(MAX_TOKENS - 2):
         make(tokens)
+    cast(MemoryTable, tokens.table).call = meeting("Query", 6)
 
     def try_to(_number: int) -> bool:
         try:

@@ -4,7 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, count
-from threading import Barrier
 from typing import cast
 
 import pytest
@@ -17,8 +16,7 @@ from core.messages import Failure, LabelScore, Model, Response, failed
 from core.result_cache import MARGIN, ResultCache, repeated
 from services.errors import NotFoundError
 from services.table import LAST, Table
-from tests.support.memory_table import MemoryTable, failing_writes
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.memory_table import MemoryTable, failing_writes, meeting
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -217,11 +215,10 @@ def test_an_image_is_marked_once_and_those_that_came_later_are_told_apart(counts
     assert counts.mark(job_id, new_id(), {"a"}) == {"a"}
 
 
-def test_commits_at_the_same_time_never_mark_an_image_twice(counts: UploadCounts) -> None:
-    job_id, upload_id, together = new_id(), new_id(), Barrier(8)
+def test_commits_at_the_same_time_never_mark_an_image_twice() -> None:
+    counts, job_id, upload_id = UploadCounts(MemoryTable(meeting("GetItem", 8))), new_id(), new_id()
 
     def commit(number: int) -> list[str]:
-        together.wait(DEADLINE_SECONDS)
         return list(counts.mark(job_id, upload_id, {str(each) for each in range(number, number + 10)}))
 
     with ThreadPoolExecutor(8) as commits:
