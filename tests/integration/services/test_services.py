@@ -1,6 +1,6 @@
 """Buckets, queues, tables and instances over the wire, and those in memory that stand for them in tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from random import Random
 from typing import Any
@@ -41,6 +41,32 @@ def test_row_35_whoever_is_led_to_an_object_saves_it_and_does_not_see_it(
     for key, content_type in (("a/b.jpg", "image/gif"), ("a/results.jsonl", "application/x-ndjson")):
         seen = provisioned.s3.get_object(Bucket=bucket.name, Key=key)
         assert (seen["ContentDisposition"], seen["ContentType"]) == ("attachment", content_type)
+
+
+PART = b"x" * 100_000
+PARTS = 120
+"""More than two parts of a multipart upload hold."""
+
+
+def test_a_large_object_is_put_and_read_in_parts_and_one_that_stops_in_the_middle_changes_nothing(
+    bucket: Bucket,
+) -> None:
+    class StoppedError(Exception):
+        """Raised in the middle."""
+
+    def stopped() -> Iterator[bytes]:
+        yield from [PART] * PARTS
+        raise StoppedError
+
+    bucket.put_parts("J/large", iter([PART] * PARTS), "application/x-ndjson")
+    assert b"".join(bucket.stream("J/large")) == PART * PARTS
+    assert bucket.head("J/large") == StoredObject(len(PART) * PARTS, "application/x-ndjson")
+    bucket.put("J/large", b"before", "text/plain")
+    with pytest.raises(StoppedError):
+        bucket.put_parts("J/large", stopped(), "application/x-ndjson")
+    assert bucket.get("J/large") == b"before"
+    with pytest.raises(NotFoundError):
+        next(bucket.stream("J/none"))
 
 
 def test_an_object_that_cannot_be_read_is_named_with_the_reason(bucket: Bucket) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services import sqs as sqs_module
 from services import table as table_module
-from services.backoff import pause_seconds
+from services.backoff import Backoff, pause_seconds
 from services.sqs import BATCH, MAX_BATCH_BYTES, OutgoingMessage, Queue
 from services.table import Table, TableBusyError
 
@@ -23,6 +23,13 @@ SECONDS = st.floats(0.001, 1_000)
 def test_waits_double_up_to_the_most() -> None:
     longest = [pause_seconds(failures, 1, 10, lambda _least, most: most) for failures in range(1, 7)]
     assert longest == [1, 2, 4, 8, 10, 10]
+
+
+def test_a_success_begins_again_with_the_shortest_wait() -> None:
+    backoff = Backoff(1.0, 30.0, uniform=lambda _low, high: high)
+    assert [backoff.after_failure() for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+    backoff.reset()
+    assert backoff.after_failure() == 1
 
 
 @given(failures=FAILURES, first=SECONDS, most=SECONDS)
