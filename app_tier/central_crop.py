@@ -11,8 +11,6 @@ from PIL import Image, ImageOps
 from core.image_open import open_image
 from core.images import DECODER_ERRORS, ImageLimits, ImageRejectedError, ends_early, lacks_memory
 
-Box = tuple[float, float, float, float]
-
 DRAFT_MARGIN: Final = 4
 DRAFT_SHORTEST: Final = 384
 """A JPEG is decoded at a reduced scale only while its short side stays at least this many times ``resize``, and at
@@ -44,92 +42,57 @@ def central_crop(
         MemoryError: this process may not have enough for it.
     """
     with open_image(data, ImageLimits(*limits)) as image:
-        pixels = image.width * image.height
+        width, height = image.size
         try:
-            box = _central_box(image.size, resize, crop)
-            scale = 1.0 if full_resolution else _decode_reduced(image, max(DRAFT_MARGIN * resize, DRAFT_SHORTEST))
+            left, right = _central_span(width, min(width, height), resize, crop)
+            top, bottom = _central_span(height, min(width, height), resize, crop)
+            short_side = max(DRAFT_MARGIN * resize, DRAFT_SHORTEST)
+            reduced = None if full_resolution else image.draft(None, (short_side, short_side))
+            scale = reduced[1][2] / width if reduced else 1.0
             image.load()
-            return _upright_square(image, crop, _scaled(box, scale)).tobytes()
+            return _upright_square(image, crop, (scale * left, scale * top, scale * right, scale * bottom)).tobytes()
         except DECODER_ERRORS as error:
-            if lacks_memory(pixels):
+            if lacks_memory(width * height):
                 raise MemoryError from error
-            raise _rejection(error, image, len(data)) from error
-
-
-def _decode_reduced(image: Image.Image, short_side: int) -> float:
-    """Let a JPEG be decoded smaller while its short side stays at least `short_side`; returns the scale, 1 to 1/8."""
-    full_width = image.width
-    reduced = image.draft(None, (short_side, short_side))
-    return reduced[1][2] / full_width if reduced else 1.0
-
-
-def _upright_square(image: Image.Image, crop: int, box: Box) -> Image.Image:
-    """Cut, shrink, flatten and turn; the central square of a turned image is the turned central square."""
-    orientation = _orientation(image)
-    small = _resizable(image).resize((crop, crop), Image.Resampling.BILINEAR, box=box)
-    upright = _turn(small, orientation)
-    if upright.mode != "RGBA":
-        return upright.convert("RGB")
-    white = Image.new("RGBA", upright.size, "white")
-    return Image.alpha_composite(white, upright).convert("RGB")
-
-
-def _central_box(size: tuple[int, int], resize: int, crop: int) -> Box:
-    """The part of the image that becomes the crop, as (left, top, right, bottom) in its own pixels.
-
-    Rounded as torchvision rounds: the long side of the resized image down, the crop's corner to the nearest pixel.
-    """
-    left, right = _central_span(size[0], min(size), resize, crop)
-    top, bottom = _central_span(size[1], min(size), resize, crop)
-    return left, top, right, bottom
+            kind = f"{image.format} of {image.width} x {image.height} pixels"
+            if ends_early(error):
+                raise ImageRejectedError(
+                    "truncated",
+                    f"the {kind} ends after {len(data)} bytes, before the picture is complete: send it again",
+                ) from error
+            raise ImageRejectedError(
+                "undecodable", f"the {kind} is damaged and cannot be decoded: save it again"
+            ) from error
 
 
 def _central_span(length: int, short: int, resize: int, crop: int) -> tuple[float, float]:
+    """Return which pixels of a side of `length` pixels become the crop.
+
+    Rounded as torchvision rounds: the long side of the resized image down, the crop's corner to the nearest pixel.
+    """
     resized = resize * length // short
     start = round((resized - crop) / 2)
     return start * length / resized, (start + crop) * length / resized
 
 
-def _resizable(image: Image.Image) -> Image.Image:
-    """Bring any mode to RGB or RGBA, which Pillow can resize with a filter (premultiplied where it has alpha)."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith(("I", "F")):
-        return _from_deep(image).convert("RGB")
-    has_alpha = "transparency" in image.info or image.mode in {"RGBA", "LA", "PA", "RGBa", "La"}
-    return image.convert("RGBA" if has_alpha else "RGB")
-
-
-def _from_deep(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey to 8; Pillow's own convert would clip everything above 255 to white."""
-    return image.point(lambda level: level * (1 / 256)).convert("L")
-
-
-def _orientation(image: Image.Image) -> int:
+def _upright_square(image: Image.Image, crop: int, box: tuple[float, float, float, float]) -> Image.Image:
+    """Cut, shrink, turn and flatten; the central square of a turned image is the turned central square."""
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except DECODER_ERRORS:  # broken EXIF must not cost a good picture: take it as it is stored
-        return 1
-
-
-def _scaled(box: Box, scale: float) -> Box:
-    left, top, right, bottom = box
-    return scale * left, scale * top, scale * right, scale * bottom
-
-
-def _turn(image: Image.Image, orientation: int) -> Image.Image:
-    """Apply an EXIF orientation (1 to 8) to an image that carries none of its own."""
-    if orientation not in range(2, 9):
-        return image
-    image.getexif()[_ORIENTATION] = orientation
-    return ImageOps.exif_transpose(image)
-
-
-def _rejection(error: Exception, image: Image.Image, size: int) -> ImageRejectedError:
-    """Say in the owner's words why the pixels could not be read."""
-    kind = f"{image.format} of {image.width} x {image.height} pixels"
-    if ends_early(error):
-        return ImageRejectedError(
-            "truncated", f"the {kind} ends after {size} bytes, before the picture is complete: send it again"
-        )
-    return ImageRejectedError("undecodable", f"the {kind} is damaged and cannot be decoded: save it again")
+        orientation = int(image.getexif().get(_ORIENTATION, 1))
+    except DECODER_ERRORS:  # a picture with broken EXIF is classified as it is stored
+        orientation = 1
+    has_alpha = "transparency" in image.info or image.mode in {"RGBA", "LA", "PA", "RGBa", "La"}
+    # Pillow resizes RGB and RGBA with a filter (premultiplied where it has alpha), but not every other mode.
+    if image.mode.startswith(("I", "F")):
+        # 16-bit grey becomes 8-bit; Pillow's own convert would clip everything above 255 to white.
+        image = image.point(lambda level: level * (1 / 256)).convert("L").convert("RGB")
+    elif image.mode != "RGB" or has_alpha:
+        image = image.convert("RGBA" if has_alpha else "RGB")
+    small = image.resize((crop, crop), Image.Resampling.BILINEAR, box=box)
+    if orientation in range(2, 9):
+        small.getexif()[_ORIENTATION] = orientation
+        small = ImageOps.exif_transpose(small)
+    if small.mode != "RGBA":
+        return small.convert("RGB")
+    white = Image.new("RGBA", small.size, "white")
+    return Image.alpha_composite(white, small).convert("RGB")

@@ -45,7 +45,10 @@ class Classifier:
         before = self.clock()
         probabilities = self._infer(np.stack([task.payload for task in tasks]))
         took = (self.clock() - before) * 1000
-        return [self._answer(task, row, took) for task, row in zip(tasks, probabilities, strict=True)]
+        return [
+            self._answer(task.with_payload(None, inferred=took), row)
+            for task, row in zip(tasks, probabilities, strict=True)
+        ]
 
     def check(self) -> None:
         """Classify an even grey image, which every network can.
@@ -66,13 +69,9 @@ class Classifier:
             raise EngineError(f"bundle {self.bundle.name} answered what is no number")
         return probabilities
 
-    def _answer(self, task: Task[Pixels], probabilities: NDArray[np.float32], took: float) -> Task[Prediction]:
-        timed = task.with_payload(None, inferred=took)
-        return timed.with_payload(self._prediction(timed, probabilities))
-
-    def _prediction(self, task: Task[None], probabilities: NDArray[np.float32]) -> Prediction:
+    def _answer(self, task: Task[None], probabilities: NDArray[np.float32]) -> Task[Prediction]:
         top = top_labels(probabilities, self.bundle.labels, self.top_k)
-        return Prediction(
+        prediction = Prediction(
             job_id=task.delivery.request.job_id,
             image_id=task.delivery.request.image_id,
             status="done",
@@ -89,6 +88,7 @@ class Classifier:
             queued_at=task.delivery.queued_at,
             timings=task.timings,
         )
+        return task.with_payload(prediction)
 
 
 def top_labels(probabilities: NDArray[np.float32], labels: Sequence[str], count: int) -> tuple[LabelScore, ...]:

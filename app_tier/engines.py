@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from app_tier.bundle.errors import EngineError
 from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import INT8_IR_NAME, IR_NAME, TORCH_NAME, NumberType, Precision
-from app_tier.bundle.torch_import import export_warnings_off, import_torch
-from app_tier.openvino_import import import_openvino
+from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch
 from core.config import EngineName
 
 _log = logging.getLogger(__name__)
@@ -52,10 +51,6 @@ class Engine(Protocol):
         ...
 
 
-class _OpensPrecision(Protocol):
-    def __call__(self, *, precision: NumberType) -> Engine: ...
-
-
 def open_engine(
     name: str, bundle: Bundle, threads: int = 1, precision: Precision | None = None, streams: int = 1
 ) -> Engine:
@@ -76,24 +71,17 @@ def open_engine(
     if name not in ENGINES:
         raise EngineError(f"no engine {name!r}: set engine to one of {', '.join(ENGINES)}")
     kind: type[OpenVinoEngine | TorchEngine] = OpenVinoEngine if name == "openvino" else TorchEngine
-    wanted = precision or _own_precision(kind, bundle)
-    return _in_precision(partial(kind, bundle, threads, streams=streams), wanted, bundle)
-
-
-def _own_precision(kind: "type[OpenVinoEngine | TorchEngine]", bundle: Bundle) -> Precision:
     low = bundle.manifest.low_precision
-    return bundle.manifest.precision if low is not None and kind.is_fast_in(low) else "fp32"
-
-
-def _in_precision(opens: _OpensPrecision, precision: Precision, bundle: Bundle) -> Engine:
+    if precision is None:
+        precision = bundle.manifest.precision if low is not None and kind.is_fast_in(low) else "fp32"
+    opens = partial(kind, bundle, threads, streams=streams)
     if precision != "exact":
         return opens(precision=precision)
     if bundle.manifest.margin is None:
         raise EngineError(
             f"bundle {bundle.name} has no measured margin for exact answers: build it with --precision exact"
         )
-    first = bundle.manifest.low_precision or "bf16"
-    return ExactEngine(opens(precision=first), opens(precision="fp32"), bundle.manifest.margin)
+    return ExactEngine(opens(precision=low or "bf16"), opens(precision="fp32"), bundle.manifest.margin)
 
 
 class OpenVinoEngine:
@@ -228,11 +216,6 @@ class ExactEngine:
     It asks `fast` about all images, and `reference` again about each image with a top-two gap below `margin`. Low
     precision moves a network's logits a little, so it changes an answer only if the two best are close. How close is
     measured when a bundle is built (`scripts.model.precision`) and kept in the bundle as its margin.
-
-    Attributes:
-        fast: answers about all images, in low precision.
-        reference: answers in fp32.
-        margin: a gap as `top_two_gap` measures it.
     """
 
     fast: Engine
@@ -242,17 +225,13 @@ class ExactEngine:
     def infer(self, batch: Batch) -> Batch:
         """Map float32 [N, 3, H, W] to probabilities [N, classes]."""
         probabilities = self.fast.infer(batch)
-        for unsure in _parts(np.flatnonzero(top_two_gap(probabilities) < self.margin)):
-            probabilities[unsure] = self.reference.infer(batch[unsure])
+        unsure = np.flatnonzero(top_two_gap(probabilities) < self.margin)
+        while len(unsure):
+            # In batches of 4, 2 and 1: a network is prepared, and keeps memory, for each size of a batch.
+            size = min(AT_ONCE, 1 << (len(unsure).bit_length() - 1))
+            part, unsure = unsure[:size], unsure[size:]
+            probabilities[part] = self.reference.infer(batch[part])
         return probabilities
-
-
-def _parts(indices: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    """Divide `indices` into parts of 4, 2 and 1: a network is prepared, and keeps memory, for each size it sees."""
-    while len(indices):
-        size = min(AT_ONCE, 1 << (len(indices).bit_length() - 1))
-        yield indices[:size]
-        indices = indices[size:]
 
 
 def top_two_gap(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -45,13 +45,7 @@ class WorkerStats:
 class Heartbeater:
     """Sends a heartbeat when it is started, every `every_seconds`, and when it is stopped.
 
-    Args:
-        worker: the worker's id.
-        stats: returns its figures.
-        send: sends the messages.
-        every_seconds: time between two heartbeats.
-        now: the wall clock.
-        clock: monotonic seconds.
+    `now` is the wall clock; `clock` counts monotonic seconds.
     """
 
     def __init__(
@@ -97,17 +91,13 @@ class Heartbeater:
 
     def _heartbeat(self, state: WorkerState | None) -> Heartbeat:
         stats = self._stats()
+        (last_at, last_images), self._last = self._last, (self._clock(), stats.images)
+        seconds = self._last[0] - last_at
         return Heartbeat(
             worker=self._worker,
             at=self._now(),
             state=state or stats.state,
             images=stats.images,
             in_hand=stats.in_flight,
-            images_per_second=self._rate(stats.images),
+            images_per_second=round((stats.images - last_images) / seconds, 3) if seconds > 0 else 0.0,
         )
-
-    def _rate(self, images: int) -> float:
-        """Return images/s since the last call."""
-        (at, before), self._last = self._last, (self._clock(), images)
-        seconds = self._last[0] - at
-        return round((images - before) / seconds, 3) if seconds > 0 else 0.0

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -30,10 +31,9 @@ JOIN_SECONDS = 2.0
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
-
-
 Tasks = Sequence[Task[T]]
+
+_log = logging.getLogger(__name__)
 
 
 class ChannelClosedError(Exception):
@@ -178,20 +178,7 @@ class Services:
 
 
 class Pipeline:
-    """All stages after the receive.
-
-    Args:
-        sizing: threads and batches.
-        services: queues and buckets.
-        classifier: the model, for as many threads as there are streams.
-        limits: limits of an image.
-        recovery: decides what follows when a step fails.
-        decoder: decodes images.
-        max_tries: tries of a request.
-
-    Attributes:
-        answered: number of images with a sent response.
-    """
+    """All stages after the receive; `answered` is the number of images with a sent response."""
 
     def __init__(
         self,
@@ -204,7 +191,7 @@ class Pipeline:
         decoder: Decoder,
         max_tries: int,
     ) -> None:
-        self._sizing, self._services, self._classifier, self._limits = sizing, services, classifier, limits
+        self._services, self._classifier, self._limits = services, classifier, limits
         self._in_flight, self._recovery, self._decoder = recovery.in_flight, recovery, decoder
         self._max_tries, in_flight = max_tries, recovery.in_flight
         self.answered = 0
@@ -216,12 +203,16 @@ class Pipeline:
         self._to_respond: Channel[Task[Response]] = Channel(in_flight.capacity)
         classify = self._step("classify", self._classify, classifier.check)
         answer: Step[Response] = self._step("respond", self._respond)
+        next_batch = partial(
+            take_batch, self._to_classify, sizing.batch_size, sizing.batch_wait_seconds, self._more_than
+        )
+        next_responses = partial(take_batch, self._to_respond, BATCH, RESPONSE_WAIT_SECONDS, self._more_than)
         self._stages = (
             (self._to_fetch, self._each("fetch", sizing.fetch_threads, self._to_fetch, self._fetch)),
             (self._to_decode, self._each("decode", sizing.decode_threads, self._to_decode, self._decode)),
-            (self._to_classify, Stage("classify", sizing.streams, self._batch, classify)),
+            (self._to_classify, Stage("classify", sizing.streams, next_batch, classify)),
             (self._to_store, self._each("store", sizing.publish_threads, self._to_store, self._store)),
-            (self._to_respond, Stage("respond", 1, self._answers, answer)),
+            (self._to_respond, Stage("respond", 1, next_responses, answer)),
         )
 
     # Life
@@ -283,19 +274,12 @@ class Pipeline:
         spec = self._classifier.bundle.manifest.preprocess
         self._to_classify.put(decode(task, spec, self._limits, self._decoder))
 
-    def _batch(self) -> list[Task[Pixels]]:
-        sizing = self._sizing
-        return take_batch(self._to_classify, sizing.batch_size, sizing.batch_wait_seconds, self._more_than)
-
     def _classify(self, tasks: Sequence[Task[Pixels]]) -> None:
         for task in self._classifier.classify(tasks):
             self._to_store.put(task)
 
     def _store(self, task: Task[Prediction]) -> None:
         self._to_respond.put(store(task, self._services.outputs))
-
-    def _answers(self) -> list[Task[Response]]:
-        return take_batch(self._to_respond, BATCH, RESPONSE_WAIT_SECONDS, self._more_than)
 
     def _respond(self, tasks: Sequence[Task[Response]]) -> None:
         answered = respond(tasks, self._services.responses)

@@ -67,15 +67,7 @@ _log = logging.getLogger(__name__)
 class Receiver:
     """Feeds the pipeline until the worker is idle or ends for another reason.
 
-    Args:
-        queue: the request queue.
-        in_flight: messages that are held, and the room for more.
-        extender: gives messages back.
-        lifetime: ends when idle, or when SQS denies access.
-        backoff: pauses while services fail.
-        submit: passes a delivery to the first stage.
-        idle_seconds: time without a message after which the worker is idle.
-        clock: monotonic seconds.
+    `submit` passes a delivery to the first stage. The worker is idle after `idle_seconds` without a message.
     """
 
     def __init__(
@@ -108,7 +100,8 @@ class Receiver:
     def _receive_once(self) -> None:
         # Read before the poll: the last poll is one that began when the worker was idle already, so a message that
         # arrives as the time ends is still received.
-        idle = self._idle_for() >= self._idle_seconds
+        idle_for = min(self._in_flight.idle_seconds(), self._clock() - self._stayed_at)
+        idle = idle_for >= self._idle_seconds
         asked_at = self._clock()
         try:
             received = self._queue.receive(self._max_messages(), wait_seconds=0 if idle else POLL_SECONDS)
@@ -142,10 +135,6 @@ class Receiver:
         if starved:
             _log.warning("too many messages are in flight; the worker waits", extra=asdict(counts))
         return starved
-
-    def _idle_for(self) -> float:
-        """Return for how long nothing has been in flight, or since the worker last had a reason to stay."""
-        return min(self._in_flight.idle_seconds(), self._clock() - self._stayed_at)
 
     def _max_messages(self) -> int:
         """Return how many messages to receive; there is room for all, so that most receives are full."""
@@ -211,18 +200,13 @@ def parse_messages(received: Iterable[ReceivedMessage]) -> list[Delivery]:
     deliveries = []
     for message in received:
         try:
-            deliveries.append(Delivery(message, _request(message.body)))
+            request = RequestMessage.from_json(message.body)
+            problem = f"its key {request.key!r} is not that of its image {request.image_id}"
+            if parse_key(request.key) == request.ref:
+                deliveries.append(Delivery(message, request))
+                continue
         except MessageError as error:
-            _log.error("not a request; left for the dead-letter queue", extra=_about(message, error))
+            problem = str(error)
+        more = {"message_id": message.id, "receive_count": message.receive_count, "error": problem}
+        _log.error("not a request; left for the dead-letter queue", extra=more)
     return deliveries
-
-
-def _request(body: str) -> RequestMessage:
-    request = RequestMessage.from_json(body)
-    if parse_key(request.key) != request.ref:
-        raise MessageError(f"its key {request.key!r} is not that of its image {request.image_id}")
-    return request
-
-
-def _about(message: ReceivedMessage, error: Exception) -> dict[str, object]:
-    return {"message_id": message.id, "receive_count": message.receive_count, "error": str(error)}

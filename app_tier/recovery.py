@@ -62,11 +62,7 @@ _log = logging.getLogger(__name__)
 
 
 class Backoff:
-    """Counts failures in a row of each activity, over all threads; a success forgets those of its activity.
-
-    Args:
-        jitter: returns a random number between its arguments.
-    """
+    """Counts failures in a row of each activity, over all threads; a success forgets those of its activity."""
 
     def __init__(self, jitter: Jitter = random.uniform) -> None:
         self._jitter = jitter
@@ -188,8 +184,11 @@ class Step(Generic[T]):
             decision = decide(fault, failures, seconds, works_for_others=self._passed != passed_before)
             more = {"step": self._name, "images": _images(tasks), "failures": failures, "decision": decision.name}
             _log.warning("a step failed", extra={**more, "error": fault.reason}, exc_info=error)
-            if decision is Decision.TRY_AGAIN and self._pause(failures):
-                continue
+            if decision is Decision.TRY_AGAIN:
+                self._recovery.backoff.failed(self._name)
+                pause = pause_seconds(failures, FIRST_SECONDS, MAX_SECONDS, self._recovery.jitter)
+                if not self._recovery.lifetime.wait(pause):
+                    continue
             if decision in {Decision.END_AND_GIVE_BACK, Decision.END_AND_LEAVE}:
                 tries = f"{failures} tries in {seconds:.0f} s failed, the last with {fault.reason}"
                 self._recovery.lifetime.fail(f"{self._name} does not work: {tries}")
@@ -235,12 +234,6 @@ class Step(Generic[T]):
         _log.info("cannot be classified", extra={"images": _images(tasks), "code": fault.failure.code})
         for task in tasks:
             self._refuse(task, fault.failure)
-
-    def _pause(self, failures: int) -> bool:
-        """Wait before the next try, while the receiver waits, too; return False if the worker ends."""
-        recovery = self._recovery
-        recovery.backoff.failed(self._name)
-        return not recovery.lifetime.wait(pause_seconds(failures, FIRST_SECONDS, MAX_SECONDS, recovery.jitter))
 
     def _release(self, tasks: Sequence[Task[T]], *, is_left: bool = False) -> None:
         deliveries = [task.delivery for task in tasks]

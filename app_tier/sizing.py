@@ -34,12 +34,7 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 @dataclass(frozen=True)
 class Machine:
-    """What a worker may use.
-
-    Attributes:
-        cores: CPU cores.
-        memory_bytes: all of it, not only what is free now.
-    """
+    """What a worker may use: CPU cores, and all of the memory, not only what is free now."""
 
     cores: int
     memory_bytes: int
@@ -87,28 +82,21 @@ def this_machine(cgroup_limit: Path = _CGROUP_LIMIT) -> Machine:
 def sized(config: WorkerConfig, machine: Machine, input_size: int) -> Sizing:
     """Return the sizes for `machine`; those that `config` sets to other than 0 stay as they are set.
 
-    Args:
-        config: the worker's section of the configuration.
-        machine: what there is.
-        input_size: height and width of the network's input, in pixels.
+    `input_size` is the height and width of the network's input in pixels.
     """
     threads = config.threads or machine.cores
     # Torch has one set of threads for the process, and one batch fills a GPU.
     streams = 1 if config.engine == "torch" else min(config.streams or threads, threads)
     calls = min(CALLS_PER_CORE * machine.cores, MAX_CALLS)
+    fast_batch = GPU_BATCH if config.engine == "torch" else CPU_BATCH
+    image_bytes = NETWORK_BYTES * 3 * input_size**2 * 4
+    batch_in_memory = machine.memory_bytes // MEMORY_SHARE // streams // image_bytes
     return Sizing(
         streams=streams,
         engine_threads=threads,
-        batch_size=config.batch_size or _batch_size(config.engine, machine, input_size, streams),
+        batch_size=config.batch_size or max(1, min(fast_batch, batch_in_memory)),
         decode_threads=config.decode_threads or machine.cores,
         fetch_threads=config.fetch_threads or calls,
         publish_threads=config.publish_threads or calls,
         batch_wait_seconds=config.batch_wait_seconds,
     )
-
-
-def _batch_size(engine: str, machine: Machine, input_size: int, streams: int) -> int:
-    """Return the batch that is fast, or as much of it as the memory holds."""
-    fast = GPU_BATCH if engine == "torch" else CPU_BATCH
-    image_bytes = NETWORK_BYTES * 3 * input_size**2 * 4
-    return max(1, min(fast, machine.memory_bytes // MEMORY_SHARE // streams // image_bytes))

@@ -74,18 +74,15 @@ def open_model(config: Config) -> tuple[Bundle, Engine, Sizing]:
         BundleError: the bundle is missing, damaged or not for this engine.
         NotStartedError: S3 cannot be reached or refuses.
     """
-    bundle = _bundle(config)
+    if str(config.worker.bundle).startswith("s3:"):
+        from app_tier.worker import bundle_from_s3
+
+        bundle = bundle_from_s3(config)
+    else:
+        bundle = load_bundle(config.worker.bundle, config.worker.bundle_sha256)
     sizing = sized(config.worker, this_machine(), bundle.manifest.preprocess.input_size)
     engine = open_engine(config.worker.engine, bundle, sizing.engine_threads, streams=sizing.streams)
     return bundle, engine, sizing
-
-
-def _bundle(config: Config) -> Bundle:
-    if not str(config.worker.bundle).startswith("s3:"):
-        return load_bundle(config.worker.bundle, config.worker.bundle_sha256)
-    from app_tier.worker import bundle_from_s3
-
-    return bundle_from_s3(config)
 
 
 def instance_id(metadata: Metadata) -> str | None:

@@ -8,6 +8,7 @@ stored prediction. One prediction of an image is valid (`core/predictions.py`), 
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 from app_tier.task import Delivery, Task
@@ -100,4 +101,4 @@ def fetch(
         data = bucket.get(task.delivery.request.key, limits.max_bytes)
     except ObjectTooLargeError as error:
         raise too_large(error.size, limits) from error
-    return task.with_payload(data, fetched=(clock() - before) * 1000).identified(sha256(data).hexdigest())
+    return replace(task.with_payload(data, fetched=(clock() - before) * 1000), sha256=sha256(data).hexdigest())

@@ -1,7 +1,7 @@
 """What passes from stage to stage: one image with the output of the last stage."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
@@ -18,10 +18,6 @@ class Delivery:
 
     A message that is delivered twice is two deliveries, each with its own receipt. Both go through the worker; the
     second is answered with the stored prediction of the first.
-
-    Attributes:
-        received: the message as SQS delivered it.
-        request: the request in its body.
     """
 
     received: ReceivedMessage
@@ -85,10 +81,6 @@ class Task(Generic[T_co]):
         """Return the task for the next stage, with the output of this one and its duration."""
         rounded = {stage: round(duration, 3) for stage, duration in milliseconds.items()}
         return Task(self.delivery, payload, {**self.milliseconds, **rounded}, self.sha256)
-
-    def identified(self, sha256: str) -> "Task[T_co]":
-        """Return the task with the digest of its image."""
-        return replace(self, sha256=sha256)
 
 
 def new_task(delivery: Delivery) -> Task[None]:

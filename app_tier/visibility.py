@@ -24,10 +24,7 @@ class _Entry:
 class InFlightMessages:
     """Deliveries by receipt: held when received, started when the pipeline gets them, removed at the end.
 
-    Args:
-        capacity: most deliveries at once. It bounds the worker's memory, and what it takes from idle workers.
-        visibility_seconds: the queue's visibility timeout.
-        clock: monotonic seconds.
+    `capacity`, the maximum of deliveries, bounds the worker's memory, and how many images idle workers do not get.
     """
 
     def __init__(self, capacity: int, visibility_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -186,14 +183,8 @@ class VisibilityExtender:
 
     One lock covers each decision and its call, so that no message that was given back is hidden again.
 
-    Args:
-        queue: the request queue.
-        in_flight: the messages.
-        visibility_seconds: the queue's visibility timeout.
-        max_step_seconds: an image that is in one step of the pipeline for longer hangs.
-        on_hung: called with the reason when an image hangs, since its thread is lost.
-        clock: monotonic seconds.
-        jitter: returns a random whole number between its arguments, both included.
+    An image that is in one step of the pipeline for more than `max_step_seconds` hangs, and its thread is lost:
+    `on_hung` is called with the reason.
     """
 
     def __init__(
@@ -224,7 +215,14 @@ class VisibilityExtender:
 
     def check(self) -> None:
         """Extend what has used half of its timeout; drop what hangs; give back what SQS would make visible."""
-        self._drop_hung()
+        for delivery in self._in_flight.stuck(self._max_step_seconds):
+            # Its timeout ends, so that the try counts: the image may be the cause.
+            if self._in_flight.remove(delivery):
+                image = delivery.request.image_id
+                _log.error("gave up an image that hangs", extra={"image_id": image})
+                self._on_hung(
+                    f"image {image} was in one step for more than {self._max_step_seconds:g} s: a thread hangs"
+                )
         self.give_back(self._in_flight.older_than(MAX_SECONDS))
         with self._calling:
             expiring = self._in_flight.expiring()
@@ -293,16 +291,6 @@ class VisibilityExtender:
                 extra={"messages": len(lost)},
             )
         self._in_flight.extended(expiring, asked_at)
-
-    def _drop_hung(self) -> None:
-        """Remove what hangs and let its timeout end, so that the try counts: the image may be the cause."""
-        for delivery in self._in_flight.stuck(self._max_step_seconds):
-            if self._in_flight.remove(delivery):
-                image = delivery.request.image_id
-                _log.error("gave up an image that hangs", extra={"image_id": image})
-                self._on_hung(
-                    f"image {image} was in one step for more than {self._max_step_seconds:g} s: a thread hangs"
-                )
 
     def _run(self) -> None:
         # At a quarter of the timeout: each extension comes between a half and three quarters of it.

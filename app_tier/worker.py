@@ -35,14 +35,7 @@ _log = logging.getLogger(__name__)
 class Worker:
     """Receives, classifies and publishes until its `lifetime` is over.
 
-    Args:
-        config: the whole configuration.
-        services: queues and buckets.
-        classifier: the model.
-        sizing: numbers of threads, and sizes of batches and queues.
-        send_heartbeats: sends the worker's heartbeats.
-        is_protected: asked when the worker is idle, whether it stays nevertheless.
-        decoder: decodes images.
+    `is_protected` returns whether the worker stays when it is idle.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ import numpy as np
 
 from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import INT8_IR_NAME, NumberType
-from app_tier.bundle.torch_import import import_torch
+from app_tier.engine_imports import import_torch
 from app_tier.engines import Batch, Engine, ExactEngine, OpenVinoEngine, TorchEngine, top_two_gap
 from benchmarks import agreement
 from benchmarks.measure import watch_others

@@ -81,14 +81,9 @@ class AuditTrail:
         before: str | None = None,
         limit: int,
     ) -> AuditPage:
-        """Return up to `limit` events, newest first.
+        """Return up to `limit` events, newest first: of `user`, from `since` on, before `until`.
 
-        Args:
-            user: only events of this user.
-            since: only events from this time on.
-            until: only events before this time.
-            before: the cursor of the page, an event's id.
-            limit: events of a page.
+        `before` is the cursor of the page, an event's id.
         """
         low = _FIRST_ID if since is None else first_id_of(since)
         ends = [end for end in (before, None if until is None else first_id_of(until)) if end is not None]

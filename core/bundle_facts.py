@@ -37,29 +37,22 @@ class BundleFacts:
     messages: Mapping[str, str] = field(default_factory=dict)
 
 
-def wrong_pin(place: object, actual: str, pinned: str | None) -> str | None:
-    """Return the problem if the bundle at `place` is not the one that `worker.bundle_sha256` pins, else None.
+def check_pin(place: object, actual: str, pinned: str | None, error: type[Exception]) -> None:
+    """Raise `error` if the bundle at `place` is not the one that `worker.bundle_sha256` pins; None pins none.
 
-    Args:
-        place: location of the bundle, for the message.
-        actual: SHA-256 of its ``bundle.json``, which contains those of its other files, or of the zip.
-        pinned: the configured SHA-256; None trusts every bundle.
+    `actual` is the SHA-256 of its ``bundle.json``, which contains those of its other files, or of the zip.
     """
-    if pinned is None or actual == pinned.lower():
-        return None
-    return (
-        f"{place} has SHA-256 {actual}, but worker.bundle_sha256 is {pinned}, so nothing of it is read: restore the "
-        "bundle, or set the key to the new value if you trust it"
-    )
+    if pinned is not None and actual != pinned.lower():
+        raise error(
+            f"{place} has SHA-256 {actual}, but worker.bundle_sha256 is {pinned}, so nothing of it is read: restore "
+            "the bundle, or set the key to the new value if you trust it"
+        )
 
 
 def read_facts(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None = None) -> BundleFacts:
     """Return the facts of a bundle in a folder or zip, or under ``s3://bucket/prefix``.
 
-    Args:
-        bundle: its configured location.
-        get: returns an object, by bucket and key.
-        sha256: pins the bundle (`worker.bundle_sha256`).
+    `get` returns an object, by bucket and key; `sha256` pins the bundle (`worker.bundle_sha256`).
 
     Raises:
         BundleUnreadableError: it does not exist, cannot be read, or is not the pinned one.
@@ -75,23 +68,15 @@ def read_facts(bundle: Path, get: Callable[[str, str], bytes], sha256: str | Non
 def _manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None) -> bytes:
     if bundle.suffix.lower() == ".zip" and bundle.is_file():
         with bundle.open("rb") as file:
-            _check_pin(bundle, hashlib.file_digest(file, "sha256").hexdigest(), sha256)
+            check_pin(bundle, hashlib.file_digest(file, "sha256").hexdigest(), sha256, BundleUnreadableError)
             with zipfile.ZipFile(file) as archive:
                 inside = [name for name in archive.namelist() if name.rpartition("/")[2] == MANIFEST]
                 return archive.read(min(inside, key=len, default=MANIFEST))
-    manifest = _plain_manifest(bundle, get)
-    _check_pin(bundle / MANIFEST, hashlib.sha256(manifest).hexdigest(), sha256)
+    if (found := IN_S3.fullmatch(str(bundle))) is None:
+        manifest = (bundle / MANIFEST).read_bytes()
+    elif found["key"].lower().endswith(".zip"):
+        raise BundleUnreadableError(f"{bundle} is too large to fetch for its bundle.json: name an S3 prefix")
+    else:
+        manifest = get(found["bucket"], f"{found['key']}/{MANIFEST}")
+    check_pin(bundle / MANIFEST, hashlib.sha256(manifest).hexdigest(), sha256, BundleUnreadableError)
     return manifest
-
-
-def _check_pin(place: Path, actual: str, sha256: str | None) -> None:
-    if problem := wrong_pin(place, actual, sha256):
-        raise BundleUnreadableError(problem)
-
-
-def _plain_manifest(bundle: Path, get: Callable[[str, str], bytes]) -> bytes:
-    if found := IN_S3.fullmatch(str(bundle)):
-        if found["key"].lower().endswith(".zip"):
-            raise BundleUnreadableError(f"{bundle} is too large to fetch for its bundle.json: name an S3 prefix")
-        return get(found["bucket"], f"{found['key']}/{MANIFEST}")
-    return (bundle / MANIFEST).read_bytes()

@@ -240,21 +240,6 @@ class FleetSettings(_Section):
     scale_in: Literal["terminate", "stop"]
     user_data: str = Field(pattern=r"^#!")
 
-    @model_validator(mode="after")
-    def _least_is_not_above_most(self) -> Self:
-        if self.min_workers > self.max_workers:
-            raise ValueError(f"min_workers ({self.min_workers}) must be at most max_workers ({self.max_workers})")
-        return self
-
-    @model_validator(mode="after")
-    def _spot_is_not_stopped(self) -> Self:
-        if self.market == "spot" and self.scale_in == "stop":
-            raise ValueError(
-                "market spot and scale_in stop exclude each other, since EC2 cannot stop one-time Spot Instances: "
-                "set scale_in to terminate, or market to on_demand"
-            )
-        return self
-
     @field_validator("instance_types")
     @classmethod
     def _some_type_is_named(cls, types: tuple[str, ...]) -> tuple[str, ...]:
@@ -262,20 +247,27 @@ class FleetSettings(_Section):
             raise ValueError("name at least one instance type, such as [c7a.large]; the first is preferred")
         return types
 
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_is_known(cls, name: str) -> str:
+        zone_named(name)
+        return name
+
     @model_validator(mode="after")
-    def _schedule_is_for_its_policy(self) -> Self:
+    def _keys_agree(self) -> Self:
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"min_workers ({self.min_workers}) must be at most max_workers ({self.max_workers})")
+        if self.market == "spot" and self.scale_in == "stop":
+            raise ValueError(
+                "market spot and scale_in stop exclude each other, since EC2 cannot stop one-time Spot Instances: "
+                "set scale_in to terminate, or market to on_demand"
+            )
         if self.schedule and self.policy != "schedule":
             raise ValueError(
                 f"schedule has entries, which the policy {self.policy!r} does not look at: "
                 "set policy to schedule, or schedule to []"
             )
         return self
-
-    @field_validator("timezone")
-    @classmethod
-    def _timezone_is_known(cls, name: str) -> str:
-        zone_named(name)
-        return name
 
     @property
     def zone(self) -> tzinfo:
@@ -364,25 +356,17 @@ class Config(_Section):
     prices: Prices
 
     @model_validator(mode="after")
-    def _every_type_has_a_price(self) -> Self:
+    def _sections_agree(self) -> Self:
         if free := [each for each in self.fleet.instance_types if each not in self.prices.instance_hour]:
             raise ValueError(
                 f"prices.instance_hour: no price for {', '.join(free)}, which the fleet launches; add it, from "
                 "https://aws.amazon.com/ec2/pricing/on-demand/"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _spot_workers_drain_before_the_interruption(self) -> Self:
         if self.fleet.market == "spot" and self.worker.drain_seconds > MAX_SPOT_DRAIN_SECONDS:
             raise ValueError(
                 f"worker.drain_seconds = {self.worker.drain_seconds:g}: EC2 interrupts a Spot Instance two minutes "
                 f"after its notice. Set at most {MAX_SPOT_DRAIN_SECONDS:g}, or fleet.market to on_demand"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _nobody_is_let_in_by_accident(self) -> Self:
         if self.auth.mode == "none" and not self.auth.open and not is_loopback(self.web.host):
             raise ValueError(
                 f"web.host = {self.web.host!r}: without sign-in (auth.mode none) the page is served on this machine "

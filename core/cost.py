@@ -9,7 +9,8 @@ pages, and without those of an idle fleet (`at_rest`).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from operator import add
 
 from core.config import Controller, Prices
 from core.fleet.models import BillingPeriod, FleetSnapshot
@@ -37,23 +38,11 @@ class Requests:
 
     def __add__(self, other: "Requests") -> "Requests":
         """Return the sum."""
-        return Requests(
-            self.s3_put + other.s3_put,
-            self.s3_get + other.s3_get,
-            self.sqs + other.sqs,
-            self.table_write + other.table_write,
-            self.table_read + other.table_read,
-        )
+        return Requests(*map(add, astuple(self), astuple(other)))
 
     def __mul__(self, times: float) -> "Requests":
         """Return the requests multiplied."""
-        return Requests(
-            self.s3_put * times,
-            self.s3_get * times,
-            self.sqs * times,
-            self.table_write * times,
-            self.table_read * times,
-        )
+        return Requests(*(each * times for each in astuple(self)))
 
     def dollars(self, prices: Prices) -> float:
         """Return the cost of the requests in US dollars."""
@@ -124,12 +113,7 @@ def share_of(run: BillingPeriod, answers: int) -> Bill:
 
 
 def instances_bill(counts: Counts, runs: Mapping[int, BillingPeriod]) -> Bill | None:
-    """Return a job's share of the fleet's bill, or None if one of its billing periods is unknown.
-
-    Args:
-        counts: of the job.
-        runs: billing periods of the fleet, by number.
-    """
+    """Return a job's share of the fleet's bill, or None if one of its billing periods is unknown."""
     shares = [share_of(runs[run], answers) if run in runs else None for run, answers in counts.runs]
     return total(share for share in shares if share is not None) if None not in shares else None
 
@@ -146,14 +130,7 @@ def by_workers(counts: Counts) -> int:
 
 @dataclass(frozen=True, slots=True)
 class JobCost:
-    """The cost of a job so far.
-
-    Attributes:
-        images: answered by workers; the cost of cached ones is not included.
-        instances: its share of the fleet's bill.
-        requests: its requests to AWS services.
-        request_dollars: cost of the requests in US dollars.
-    """
+    """The cost of a job so far: of `images` that workers answered, without the cost of cached ones."""
 
     images: int
     instances: Bill
@@ -210,7 +187,6 @@ def at_rest(controller: Controller) -> Requests:
     sqs = 1 / controller.interval_seconds + 1 / 2  # messages in each round, dead letters every two seconds
     sqs += 1 + 3 / controller.reconcile_seconds  # the collector's polls, and both queues and the dead letters
     writes = 3 / controller.lease_seconds + 1 / 5  # the lease, and the snapshot for the pages
-    reads = (
-        1 + 1 / 2 + 2 / controller.reconcile_seconds
-    )  # operators' commands; open jobs, for results files; open and deleted jobs
+    # Operators' commands; open jobs, for results files; open and deleted jobs.
+    reads = 1 + 1 / 2 + 2 / controller.reconcile_seconds
     return Requests(sqs=sqs, table_write=writes, table_read=reads) * SECONDS_AN_HOUR

@@ -77,13 +77,7 @@ class PersonalToken:
 
 @dataclass(frozen=True)
 class PersonalTokens:
-    """The tokens of all users.
-
-    Attributes:
-        table: where they stand.
-        clock: the time of day, in UTC.
-        random_text: returns unguessable texts of 43 characters.
-    """
+    """The tokens of all users; `random_text` returns unguessable texts of 43 characters."""
 
     table: Table
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -98,13 +92,25 @@ class PersonalTokens:
             TokenNotMadeError: the name, the scopes or the days are not allowed, or the user has too many tokens.
         """
         name = name.strip()
-        _check(name, scopes, days)
+        if not name or len(name) > MAX_CHARACTERS or not name.isprintable():
+            raise TokenNotMadeError(f"give the token a name of 1 to {MAX_CHARACTERS} characters")
+        if not scopes:
+            raise TokenNotMadeError("choose at least one thing that the token may do")
+        if not 1 <= days <= MAX_DAYS:
+            raise TokenNotMadeError(f"a token expires after 1 to {MAX_DAYS} days, not after {days}")
         now = self._now()
         text = PREFIX + self.random_text()
         token = PersonalToken(
             new_id(), owner, email, name, frozenset(map(str, scopes)), now, now + timedelta(days=days)
         )
-        self._list(token, text)
+        listed = _item(token, user_partition(owner), _LISTED + token.token_id)
+        self.table.put_all([{**listed, "partition": _partition(text)}])
+        # Tokens are counted after the new one is added, so that concurrent requests cannot exceed the limit.
+        if len(self.list(owner)) > MAX_TOKENS:
+            self.table.delete_all([(user_partition(owner), _LISTED + token.token_id)])
+            raise TokenNotMadeError(
+                f"there are {MAX_TOKENS} tokens already, and no more are allowed: revoke one first"
+            )
         self.table.put_all([_item(token, _partition(text), _TOKEN)])
         return text, token
 
@@ -144,39 +150,14 @@ class PersonalTokens:
         if token is None or token.expires_at <= self._now():
             return None
         if token.last_used != self._now().date():
-            self._record_use(token, text)
+            today = self._now().date().isoformat()
+            for key in ((_partition(text), _TOKEN), (user_partition(token.owner), _LISTED + token.token_id)):
+                # Only if the item exists: a use must not restore a token that was revoked meanwhile.
+                self.table.set(*key, {"last_used": today}, "attribute_exists( #pk )")
         return token
-
-    def _list(self, token: PersonalToken, text: str) -> None:
-        """Add a token to its owner's list, unless that is full.
-
-        Tokens are counted after the new one is added, so that concurrent requests cannot exceed the limit.
-        """
-        listed = _item(token, user_partition(token.owner), _LISTED + token.token_id)
-        self.table.put_all([{**listed, "partition": _partition(text)}])
-        if len(self.list(token.owner)) > MAX_TOKENS:
-            self.table.delete_all([(user_partition(token.owner), _LISTED + token.token_id)])
-            raise TokenNotMadeError(
-                f"there are {MAX_TOKENS} tokens already, and no more are allowed: revoke one first"
-            )
-
-    def _record_use(self, token: PersonalToken, text: str) -> None:
-        today = self._now().date().isoformat()
-        for key in ((_partition(text), _TOKEN), (user_partition(token.owner), _LISTED + token.token_id)):
-            # Only if the item exists: a use must not restore a token that was revoked meanwhile.
-            self.table.set(*key, {"last_used": today}, "attribute_exists( #pk )")
 
     def _now(self) -> datetime:
         return self.clock().replace(microsecond=0)  # as the table stores it
-
-
-def _check(name: str, scopes: Collection[str], days: int) -> None:
-    if not name or len(name) > MAX_CHARACTERS or not name.isprintable():
-        raise TokenNotMadeError(f"give the token a name of 1 to {MAX_CHARACTERS} characters")
-    if not scopes:
-        raise TokenNotMadeError("choose at least one thing that the token may do")
-    if not 1 <= days <= MAX_DAYS:
-        raise TokenNotMadeError(f"a token expires after 1 to {MAX_DAYS} days, not after {days}")
 
 
 def _partition(text: str) -> str:
@@ -223,8 +204,9 @@ class RecoveryCodes:
     table: Table
 
     def replace(self, owner: str) -> list[str]:
-        """Return new codes of a user, which replace the old ones."""
-        codes = [_new_code() for _ in range(CODES)]
+        """Return new codes of a user, such as `7F3K-QWZ2-M5HN-A6TB`, which replace the old ones."""
+        texts = (b32encode(secrets.token_bytes(_RANDOM_BYTES)).decode() for _ in range(CODES))
+        codes = ["-".join(re.findall("....", text)) for text in texts]
         digests = json.dumps([_digest(code) for code in codes])
         self.table.put_all([{"pk": user_partition(owner), "sk": _SORT_KEY, "digests": digests}])
         return codes
@@ -245,12 +227,6 @@ class RecoveryCodes:
     def _digests(self, owner: str) -> list[str]:
         item = self.table.get(user_partition(owner), _SORT_KEY)
         return [] if item is None else list(json.loads(str(item["digests"])))
-
-
-def _new_code() -> str:
-    """Return a code such as `7F3K-QWZ2-M5HN-A6TB`: 16 characters of Base32, in groups of four."""
-    text = b32encode(secrets.token_bytes(_RANDOM_BYTES)).decode()
-    return "-".join(re.findall("....", text))
 
 
 def _digest(code: str) -> str:

@@ -65,7 +65,10 @@ class Claims:
     def find(self, key: str, now: datetime) -> Claim | None:
         """Return the claim in force for `key` at `now`, if any."""
         item = self.table.get(self._partition(key), _SORT_KEY)
-        return None if item is None or int(item[EXPIRES_AT]) <= now.timestamp() else _claim(item)
+        if item is None or int(item[EXPIRES_AT]) <= now.timestamp():
+            return None
+        at = datetime.fromisoformat(str(item["at"]))
+        return Claim(str(item["job_id"]), str(item["request"]), at, stored="stored" in item)
 
     def acquire(self, key: str, claim: Claim) -> Claim:
         """Store `claim` unless another claim is in force for `key`; return the claim in force."""
@@ -89,15 +92,6 @@ class Claims:
         # A digest, since the client chooses the key and a table's keys are bounded; no key contains a space.
         text = f"{self.owner} {key}" if self.owner else key
         return f"CLAIM#{sha256(text.encode()).hexdigest()}"
-
-
-def _claim(item: Item) -> Claim:
-    return Claim(
-        job_id=str(item["job_id"]),
-        request=str(item["request"]),
-        at=datetime.fromisoformat(str(item["at"])),
-        stored="stored" in item,
-    )
 
 
 class ReusedKeyError(FleetsightError):
@@ -158,14 +152,11 @@ class UploadManifests:
         item = self.table.get(partition(job_id), f"SLICE#{key}")
         if item is None:
             return None
-        images = dict(_manifest_image(job_id, line) for line in json.loads(str(item["images"])))
+        images = {}
+        for index, image_id, filename, key_of_object, size, accepted_at, cached in json.loads(str(item["images"])):
+            ref, accepted = ImageRef(job_id, image_id), datetime.fromisoformat(accepted_at)
+            images[index] = ImageRecord(ref, filename, key_of_object, size, accepted, cached=bool(cached))
         return UploadManifest(images, str(item.get("digest", "")))
-
-
-def _manifest_image(job_id: str, line: tuple[int, str, str, str, int, str, int]) -> tuple[int, ImageRecord]:
-    index, image_id, filename, key, size, accepted_at, cached = line
-    ref, accepted = ImageRef(job_id, image_id), datetime.fromisoformat(accepted_at)
-    return index, ImageRecord(ref, filename, key, size, accepted, cached=bool(cached))
 
 
 @dataclass(frozen=True)

@@ -89,10 +89,6 @@ class ImageRejectedError(Exception):
         self.code = code
         self.message = message
 
-    def __reduce__(self) -> tuple[type["ImageRejectedError"], tuple[str, str]]:
-        """Keep both fields when the error crosses a process boundary."""
-        return type(self), (self.code, self.message)
-
 
 def ends_early(error: Exception) -> bool:
     """Return whether a decoder's error reports that data is missing, not that it is wrong."""

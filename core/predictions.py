@@ -38,7 +38,9 @@ def store_prediction(prediction: Prediction, bucket: Bucket) -> Prediction:
             stored, etag = _read(prediction.ref, bucket)
         except NotFoundError:
             continue  # deleted just now, or the other write is not complete
-        if stored is not None and not _replaces(prediction, stored):
+        if stored is not None and (
+            stored.status == "done" or (prediction.status == "failed" and prediction.attempt <= stored.attempt)
+        ):
             return stored
         if bucket.put_over(key, body, _TYPE, etag):
             return prediction
@@ -55,12 +57,6 @@ def stored_prediction(ref: ImageRef, bucket: Bucket) -> Prediction | None:
         return _read(ref, bucket)[0]
     except NotFoundError:
         return None
-
-
-def _replaces(prediction: Prediction, stored: Prediction) -> bool:
-    if stored.status == "done":
-        return False
-    return prediction.status == "done" or prediction.attempt > stored.attempt
 
 
 def _read(ref: ImageRef, bucket: Bucket) -> tuple[Prediction | None, str]:

@@ -75,9 +75,10 @@ def _create_queue(clients: Clients, config: Config, name: str, more: "dict[Queue
 
 def provision_table(clients: Clients, config: Config) -> None:
     """Create the job table unless it exists, and wait until it is active."""
+    table = config.names.job_table
     try:
         clients.dynamodb.create_table(
-            TableName=config.names.job_table,
+            TableName=table,
             KeySchema=[
                 {"AttributeName": "pk", "KeyType": "HASH"},
                 {"AttributeName": "sk", "KeyType": "RANGE"},
@@ -91,11 +92,8 @@ def provision_table(clients: Clients, config: Config) -> None:
     except ClientError as error:
         if error.response["Error"]["Code"] != _TABLE_EXISTS:
             raise
-    clients.dynamodb.get_waiter("table_exists").wait(
-        TableName=config.names.job_table, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
-    )
+    clients.dynamodb.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
     # DynamoDB refuses to enable what is enabled.
-    table = config.names.job_table
     status = clients.dynamodb.describe_time_to_live(TableName=table)["TimeToLiveDescription"]["TimeToLiveStatus"]
     if status in {"DISABLED", "DISABLING"}:
         clients.dynamodb.update_time_to_live(
@@ -104,33 +102,20 @@ def provision_table(clients: Clients, config: Config) -> None:
 
 
 def provision_user_pool(clients: Clients, name: str) -> tuple[str, str]:
-    """Create the user pool `name` with its groups and a client for the web tier, like the stack's.
-
-    Args:
-        clients: of the local cloud.
-        name: of the pool and the client.
-
-    Returns:
-        Ids of the pool and of its client.
-    """
-    pool_id = _pool_named(clients, name) or _create_pool(clients, name)
+    """Create the user pool `name` with its groups and a client for the web tier, like the stack's; return the ids."""
+    pools = clients.cognito_idp.get_paginator("list_user_pools").paginate(PaginationConfig={"PageSize": 60})
+    pool_ids = (pool["Id"] for page in pools for pool in page["UserPools"] if pool["Name"] == name)
+    pool_id = next(pool_ids, None) or _create_pool(clients, name)
     for group in (USERS, OPERATORS):
         try:
             clients.cognito_idp.create_group(UserPoolId=pool_id, GroupName=group)
         except clients.cognito_idp.exceptions.GroupExistsException:
             continue
-    return pool_id, _client_named(clients, pool_id, name) or _create_client(clients, pool_id, name)
-
-
-def _pool_named(clients: Clients, name: str) -> str | None:
-    pages = clients.cognito_idp.get_paginator("list_user_pools").paginate(PaginationConfig={"PageSize": 60})
-    return next((pool["Id"] for page in pages for pool in page["UserPools"] if pool["Name"] == name), None)
-
-
-def _client_named(clients: Clients, pool_id: str, name: str) -> str | None:
-    pages = clients.cognito_idp.get_paginator("list_user_pool_clients").paginate(UserPoolId=pool_id)
-    found = (client for page in pages for client in page["UserPoolClients"] if client["ClientName"] == name)
-    return next((client["ClientId"] for client in found), None)
+    found = clients.cognito_idp.get_paginator("list_user_pool_clients").paginate(UserPoolId=pool_id)
+    client_ids = (
+        each["ClientId"] for page in found for each in page["UserPoolClients"] if each["ClientName"] == name
+    )
+    return pool_id, next(client_ids, None) or _create_client(clients, pool_id, name)
 
 
 def _create_pool(clients: Clients, name: str) -> str:

@@ -108,9 +108,7 @@ def keys_at(url: str, connect_seconds: float = 2.0, read_seconds: float = 3.0) -
 class TokenKeys:
     """The pool's keys by their id; threads may share it.
 
-    Attributes:
-        fetch: returns the document of keys (RFC 7517), or raises KeysUnreachableError.
-        clock: the time of day.
+    `fetch` returns the document of keys (RFC 7517), or raises KeysUnreachableError.
     """
 
     fetch: Callable[[], bytes]
@@ -239,14 +237,7 @@ _CLAIMS: TypeAdapter[_IdClaims | _AccessClaims] = TypeAdapter(
 
 
 class TokenVerifier:
-    """Verifies tokens; threads may share it.
-
-    Args:
-        issuer: issuer of the pool's tokens, see `issuer_of`.
-        client_id: the client that the tokens must be for.
-        fetch_keys: see `TokenKeys.fetch`.
-        clock: the time of day.
-    """
+    """Verifies tokens that `issuer` (see `issuer_of`) has issued for the client `client_id`; threads may share it."""
 
     def __init__(
         self, issuer: str, client_id: str, fetch_keys: Callable[[], bytes], clock: Callable[[], datetime]
@@ -263,7 +254,15 @@ class TokenVerifier:
         if len(text) > MAX_TOKEN_CHARACTERS or not text.isascii():
             raise TokenRefusedError("too long, or not in ASCII")
         claims = self._signed_claims(text, _key_id(text))
-        self._check(claims)
+        now = self._clock().timestamp()
+        if claims.iss != self._issuer:
+            raise TokenRefusedError("from another issuer")
+        if claims.audience != self._client_id:
+            raise TokenRefusedError("for another client")
+        if now >= claims.exp:
+            raise TokenRefusedError("expired")
+        if max(claims.nbf, claims.iat) > now + SKEW.total_seconds():
+            raise TokenRefusedError("not good yet; is this machine's clock right?")
         expires_at = datetime.fromtimestamp(claims.exp, UTC)
         email = claims.email if isinstance(claims, _IdClaims) else ""
         return TokenClaims(claims.sub, email, claims.username, frozenset(claims.groups), claims.token_use, expires_at)
@@ -283,17 +282,6 @@ class TokenVerifier:
             raise TokenRefusedError(f"claims that are missing or wrong: {', '.join(fields)}") from None
         except (JoseError, ValueError, TypeError, RecursionError) as error:
             raise TokenRefusedError(f"not signed by the pool, or no token ({type(error).__name__})") from None
-
-    def _check(self, claims: _IdClaims | _AccessClaims) -> None:
-        now = self._clock().timestamp()
-        if claims.iss != self._issuer:
-            raise TokenRefusedError("from another issuer")
-        if claims.audience != self._client_id:
-            raise TokenRefusedError("for another client")
-        if now >= claims.exp:
-            raise TokenRefusedError("expired")
-        if max(claims.nbf, claims.iat) > now + SKEW.total_seconds():
-            raise TokenRefusedError("not good yet; is this machine's clock right?")
 
 
 class _StrictDecoder(json.JSONDecoder):

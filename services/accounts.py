@@ -79,28 +79,21 @@ class Accounts:
             self._client.admin_delete_user(UserPoolId=self._pool_id, Username=name)
 
     def list(self) -> Iterator[Account]:
-        """Yield every account, with its groups."""
-        groups = self._groups()
+        """Yield every account, with its groups, which are read group by group: they are few."""
+        groups: defaultdict[str, set[str]] = defaultdict(set)
+        for found in self._client.get_paginator("list_groups").paginate(UserPoolId=self._pool_id):
+            for name in (group["GroupName"] for group in found["Groups"]):
+                members = self._client.get_paginator("list_users_in_group").paginate(
+                    UserPoolId=self._pool_id, GroupName=name
+                )
+                for member in (user for page in members for user in page["Users"]):
+                    sub = next(each["Value"] for each in member["Attributes"] if each["Name"] == "sub")
+                    groups[sub].add(name)
         for page in self._client.get_paginator("list_users").paginate(UserPoolId=self._pool_id):
             for user in page["Users"]:
                 attributes = {each["Name"]: each.get("Value", "") for each in user["Attributes"]}
                 sub = attributes["sub"]
                 yield Account(sub, attributes.get("email", ""), user["Enabled"], frozenset(groups[sub]))
-
-    def _groups(self) -> defaultdict[str, set[str]]:
-        """Return the groups by account; asked group by group, which are few."""
-        groups: defaultdict[str, set[str]] = defaultdict(set)
-        for page in self._client.get_paginator("list_groups").paginate(UserPoolId=self._pool_id):
-            for group in page["Groups"]:
-                for sub in self._members(group["GroupName"]):
-                    groups[sub].add(group["GroupName"])
-        return groups
-
-    def _members(self, group: str) -> Iterator[str]:
-        pages = self._client.get_paginator("list_users_in_group").paginate(UserPoolId=self._pool_id, GroupName=group)
-        for page in pages:
-            for user in page["Users"]:
-                yield next(each["Value"] for each in user["Attributes"] if each["Name"] == "sub")
 
     @contextmanager
     def _found(self, email: str) -> Iterator[str]:

@@ -29,12 +29,8 @@ def _short_function(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> di
     return {f"Fn::{suffix}": value}
 
 
-def _as_text(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-    return loader.construct_scalar(node)  # type: ignore[arg-type]  # a time stamp is a scalar
-
-
 _Loader.add_multi_constructor("!", _short_function)
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", _as_text)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _SafeLoader.construct_yaml_str)  # type: ignore[type-var]  # a method of each loader
 
 
 def parse_template(text: str) -> Any:

@@ -19,7 +19,7 @@ from services.metadata import DRAIN_TAG, PROTECTED_TAG
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_ec2.type_defs import TagSpecificationTypeDef
+    from mypy_boto3_ec2.type_defs import TagTypeDef
 
 ALIVE = ("pending", "running")
 METADATA_OPTIONS = {"HttpTokens": "required", "InstanceMetadataTags": "enabled"}
@@ -137,33 +137,25 @@ class Fleet:
         Raises:
             LaunchError: EC2 rejects the launch: capacity, quota, throttling, a wrong parameter.
         """
+        # All tags of an instance and its disk, also those that the launch template has: parameters of a launch
+        # "overwrite the corresponding parameters included in the launch template".
+        # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html
+        prefix = self.name.removesuffix(WORKER_SUFFIX)
+        tags: list[TagTypeDef] = [{"Key": STACK_TAG, "Value": prefix}, {"Key": "Name", "Value": self.name}]
         try:
             reply = self.client.run_instances(
                 MinCount=1,
                 MaxCount=count,
                 ClientToken=token,
-                TagSpecifications=self._tags(),
+                TagSpecifications=[
+                    {"ResourceType": "instance", "Tags": tags},
+                    {"ResourceType": "volume", "Tags": tags},
+                ],
                 **spec.parameters(),
             )
         except ClientError as error:
             raise _refusal(error) from error
         return [_instance(described) for described in reply["Instances"]]
-
-    def _tags(self) -> "list[TagSpecificationTypeDef]":
-        """Return all tags of an instance and its disk, also those that the launch template has.
-
-        Parameters of a launch "overwrite the corresponding parameters included in the launch template".
-        https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html
-        """
-        prefix = self.name.removesuffix(WORKER_SUFFIX)
-        kinds: tuple[Literal["instance", "volume"], ...] = ("instance", "volume")
-        return [
-            {
-                "ResourceType": kind,
-                "Tags": [{"Key": STACK_TAG, "Value": prefix}, {"Key": "Name", "Value": self.name}],
-            }
-            for kind in kinds
-        ]
 
     def start(self, instance_ids: Sequence[str]) -> None:
         """Start stopped instances.

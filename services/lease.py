@@ -64,21 +64,18 @@ class Lease:
         return self._token
 
     def take_or_renew(self) -> bool:
-        """Renew the lease if held; else take it if it is free or its holder has gone silent; tell whether held."""
-        return self._renew() if self.held else self._take()
+        """Renew the lease if held; else acquire it if it is free or its holder is silent; return whether held."""
+        if not self.held:
+            return self._take()
+        before = self.clock()
+        renewed = self._write(self.holder, "#holder = :was", {"was": self.holder})
+        self._held_until = before + self.length_seconds if renewed else float("-inf")
+        return self.held
 
     def release(self) -> None:
         """Give the lease up, so that a standby takes over at once."""
         self._held_until = float("-inf")
         self._write(_NO_HOLDER, "#holder = :was", {"was": self.holder})
-
-    def _renew(self) -> bool:
-        before = self.clock()
-        if self._write(self.holder, "#holder = :was", {"was": self.holder}):
-            self._held_until = before + self.length_seconds
-        else:
-            self._held_until = float("-inf")
-        return self.held
 
     def _take(self) -> bool:
         before = self.clock()

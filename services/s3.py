@@ -68,14 +68,7 @@ class Bucket:
     def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
         """Store `body` at `key` with these object tags; an existing object and its tags are replaced."""
         with _botocore_errors("PutObject"):
-            obstore.put(
-                self.store,
-                key,
-                body,
-                attributes=_attributes(content_type),
-                tags=dict(tags) if tags else None,
-                use_multipart=False,
-            )
+            self._put(key, body, content_type, tags=dict(tags) if tags else None)
 
     def put_new(self, key: str, body: bytes, content_type: str) -> bool:
         """Store `body` at `key` unless an object exists; return True if it was stored.
@@ -85,9 +78,7 @@ class Bucket:
         """
         with _botocore_errors("PutObject"):
             try:
-                obstore.put(
-                    self.store, key, body, attributes=_attributes(content_type), mode="create", use_multipart=False
-                )
+                self._put(key, body, content_type, mode="create")
             except AlreadyExistsError:
                 return False
         return True
@@ -101,20 +92,16 @@ class Bucket:
         try:
             with self._missing(key), _botocore_errors("PutObject"):
                 try:
-                    obstore.put(
-                        self.store,
-                        key,
-                        body,
-                        attributes=_attributes(content_type),
-                        mode={"e_tag": etag},
-                        use_multipart=False,
-                    )
+                    self._put(key, body, content_type, mode={"e_tag": etag})
                 # A write that conflicts with another one at the same moment (409) is AlreadyExistsError.
                 except (AlreadyExistsError, PreconditionError):
                     return False
         except NotFoundError:
             return False
         return True
+
+    def _put(self, key: str, body: bytes, content_type: str, **options: Any) -> None:
+        obstore.put(self.store, key, body, attributes=_attributes(content_type), use_multipart=False, **options)
 
     def put_parts(self, key: str, parts: Iterator[bytes], content_type: str) -> None:
         """Store an object from content that is generated during the upload; it appears at `key` when it is complete.
@@ -268,8 +255,12 @@ class Forms:
         Raises:
             botocore.exceptions.NoCredentialsError: there are no credentials to sign with.
         """
-        headers = {"Content-Type": content_type, "Content-Disposition": ATTACHMENT}
-        fixed = headers | ({"tagging": _tagging(tags)} if tags else {})
+        fixed = _attributes(content_type)
+        if tags:  # https://docs.aws.amazon.com/AmazonS3/latest/API/RESTObjectPOST.html
+            each = (
+                f"<Tag><Key>{escape(tag)}</Key><Value>{escape(value)}</Value></Tag>" for tag, value in tags.items()
+            )
+            fixed["tagging"] = f"<Tagging><TagSet>{''.join(each)}</TagSet></Tagging>"
         conditions: list[Any] = [{name: value} for name, value in fixed.items()]
         signed = self.client.generate_presigned_post(
             self.bucket,
@@ -279,15 +270,6 @@ class Forms:
             ExpiresIn=seconds,
         )
         return UploadForm(signed["url"], signed["fields"])
-
-
-def _tagging(tags: Mapping[str, str]) -> str:
-    """Return tags in the format of a form field.
-
-    https://docs.aws.amazon.com/AmazonS3/latest/API/RESTObjectPOST.html
-    """
-    tag_set = (f"<Tag><Key>{escape(key)}</Key><Value>{escape(value)}</Value></Tag>" for key, value in tags.items())
-    return f"<Tagging><TagSet>{''.join(tag_set)}</TagSet></Tagging>"
 
 
 def _attributes(content_type: str) -> dict[str, str]:

@@ -182,36 +182,34 @@ class Queue:
         size: Callable[[_T], int] = lambda _item: 0,
     ) -> list[_T]:
         """Make the batch call for each batch of items; return the items that failed."""
-        return [item for batch in _batches(items, size) for item in self._one_batch(batch, call, entry)]
-
-    def _one_batch(
-        self, items: Sequence[_T], call: Callable[[Any], Any], entry: Callable[[_T], dict[str, Any]]
-    ) -> list[_T]:
-        rejected: list[_T] = []
-        remaining = list(items)
-        for attempt in range(BATCH_ATTEMPTS):
-            if attempt:
-                self.sleep(pause_seconds(attempt, first=0.2, maximum=2.0))
-            reply = call([{"Id": str(index), **entry(item)} for index, item in enumerate(remaining)])
-            failures = reply.get("Failed", [])
-            # SenderFault: a retry cannot help, for example with a stale receipt.
-            rejected += [remaining[int(failure["Id"])] for failure in failures if failure["SenderFault"]]
-            remaining = [remaining[int(failure["Id"])] for failure in failures if not failure["SenderFault"]]
-            if not remaining:
-                break
-        return rejected + remaining
+        failed: list[_T] = []
+        for batch in _batches(items, size):
+            remaining = batch
+            for attempt in range(BATCH_ATTEMPTS):
+                if attempt:
+                    self.sleep(pause_seconds(attempt, first=0.2, maximum=2.0))
+                reply = call([{"Id": str(index), **entry(item)} for index, item in enumerate(remaining)])
+                failures = reply.get("Failed", [])
+                # SenderFault: a retry cannot help, for example with a stale receipt.
+                failed += [remaining[int(failure["Id"])] for failure in failures if failure["SenderFault"]]
+                remaining = [remaining[int(failure["Id"])] for failure in failures if not failure["SenderFault"]]
+                if not remaining:
+                    break
+            failed += remaining
+        return failed
 
 
-def _batches(items: Sequence[_T], size: Callable[[_T], int]) -> Iterator[Sequence[_T]]:
+def _batches(items: Sequence[_T], size: Callable[[_T], int]) -> Iterator[list[_T]]:
     """Yield `items` in batches of at most `BATCH` items and `MAX_BATCH_BYTES`; an item larger than that is alone."""
     batch: list[_T] = []
     total = 0
     for item in items:
-        if batch and (len(batch) == BATCH or total + size(item) > MAX_BATCH_BYTES):
+        item_bytes = size(item)
+        if batch and (len(batch) == BATCH or total + item_bytes > MAX_BATCH_BYTES):
             yield batch
             batch, total = [], 0
         batch.append(item)
-        total += size(item)
+        total += item_bytes
     if batch:
         yield batch
 

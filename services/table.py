@@ -68,8 +68,7 @@ class Table:
         Raises:
             TableBusyError: some could not be put; the others were. Putting all again is safe.
         """
-        for start in range(0, len(items), BATCH):
-            self._write_batch([{"PutRequest": {"Item": _encode(item)}} for item in items[start : start + BATCH]])
+        self._write_all([{"PutRequest": {"Item": _encode(item)}} for item in items])
 
     def delete_all(self, keys: Sequence[tuple[str, str]]) -> None:
         """Delete the items with these `(pk, sk)`, in batches of 25; missing ones are ignored.
@@ -77,19 +76,26 @@ class Table:
         Raises:
             TableBusyError: some could not be deleted; deleting all again is safe.
         """
-        for start in range(0, len(keys), BATCH):
-            self._write_batch([{"DeleteRequest": {"Key": _key(pk, sk)}} for pk, sk in keys[start : start + BATCH]])
+        self._write_all([{"DeleteRequest": {"Key": _key(pk, sk)}} for pk, sk in keys])
 
-    def _write_batch(self, requests: list[Any]) -> None:
+    def _write_all(self, requests: list[Any]) -> None:
+        def write(batch: list[Any]) -> list[Any]:
+            reply = self.client.batch_write_item(RequestItems={self.name: batch})
+            return list(reply.get("UnprocessedItems", {}).get(self.name, []))
+
+        for start in range(0, len(requests), BATCH):
+            self._complete(requests[start : start + BATCH], write, "items")
+
+    def _complete(self, batch: list[Any], call: Callable[[list[Any]], list[Any]], what: str) -> None:
+        """Make `call` for a batch, and again for the part of it that DynamoDB did not process, which it returns."""
         for attempt in range(BATCH_ATTEMPTS):
             if attempt:
                 self.sleep(pause_seconds(attempt, first=0.1, maximum=5.0))
-            reply = self.client.batch_write_item(RequestItems={self.name: requests})
-            requests = list(reply.get("UnprocessedItems", {}).get(self.name, []))
-            if not requests:
+            batch = call(batch)
+            if not batch:
                 return
         raise TableBusyError(
-            f"the table {self.name!r} left {len(requests)} items after {BATCH_ATTEMPTS} tries; try again later"
+            f"the table {self.name!r} left {len(batch)} {what} after {BATCH_ATTEMPTS} tries; try again later"
         )
 
     def put_if(self, item: Item, condition: str, values: Item | None = None) -> bool:
@@ -187,33 +193,22 @@ class Table:
         return _decode(reply["Item"]) if "Item" in reply else None
 
     def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
-        """Return those items with these `(pk, sk)` that exist, read consistently, 100 a call, in no order.
-
-        Args:
-            keys: each once, as DynamoDB wants it.
+        """Return the existing items of `keys`, `(pk, sk)` each once, read consistently, 100 a call, in no order.
 
         Raises:
-            TableBusyError: when some could not be read.
+            TableBusyError: some could not be read.
         """
         found: list[Item] = []
-        for start in range(0, len(keys), READ_BATCH):
-            found += self._read_batch([_key(pk, sk) for pk, sk in keys[start : start + READ_BATCH]])
-        return found
 
-    def _read_batch(self, keys: list[Any]) -> list[Item]:
-        found: list[Item] = []
-        for attempt in range(BATCH_ATTEMPTS):
-            if attempt:
-                self.sleep(pause_seconds(attempt, first=0.1, maximum=5.0))
-            reply = self.client.batch_get_item(RequestItems={self.name: {"Keys": keys, "ConsistentRead": True}})
-            found += [_decode(item) for item in reply["Responses"].get(self.name, [])]
+        def read(batch: list[Any]) -> list[Any]:
+            reply = self.client.batch_get_item(RequestItems={self.name: {"Keys": batch, "ConsistentRead": True}})
+            found.extend(_decode(item) for item in reply["Responses"].get(self.name, []))
             left = reply.get("UnprocessedKeys", {}).get(self.name)
-            keys = list(left["Keys"]) if left else []
-            if not keys:
-                return found
-        raise TableBusyError(
-            f"the table {self.name!r} left {len(keys)} keys unread after {BATCH_ATTEMPTS} tries; try again later"
-        )
+            return list(left["Keys"]) if left else []
+
+        for start in range(0, len(keys), READ_BATCH):
+            self._complete([_key(pk, sk) for pk, sk in keys[start : start + READ_BATCH]], read, "keys unread")
+        return found
 
     def query(
         self, pk: str, low: str, high: str, *, limit: int | None = None, newest_first: bool = False

@@ -78,22 +78,14 @@ class PoolTokens:
 
 @dataclass(frozen=True)
 class NewPasswordRequired:
-    """The first sign-in to an account that ops made: it asks for a new password.
-
-    Attributes:
-        session: what to give back with that password; good for some minutes.
-    """
+    """The first sign-in to an account that ops made: `session` is returned with a new password, within minutes."""
 
     session: str = field(repr=False)
 
 
 @dataclass(frozen=True)
 class CodeRequired:
-    """The password was right, and the account has a second factor: the pool asks for a code of it.
-
-    Attributes:
-        session: what to give back with the code; good for some minutes.
-    """
+    """The password was right: `session` is returned with a code of the second factor, within some minutes."""
 
     session: str = field(repr=False)
 
@@ -281,7 +273,9 @@ class UserPool:
             PasswordRefusedError: choose another; the code is still good.
             WrongCodeError: wrong, expired, used, or there is no such account.
         """
-        name, digits = _reset_parts(email, code)
+        name, digits = normalise_email(email), _digits(code)
+        if name is None or digits is None:
+            raise WrongCodeError
         _check_new_password(password)
         with translated_errors(PROVING):
             self._client.confirm_forgot_password(
@@ -334,13 +328,6 @@ def required_email(text: str) -> str:
     if (name := normalise_email(text)) is None:
         raise EmailRefusedError
     return name
-
-
-def _reset_parts(email: str, code: str) -> tuple[str, str]:
-    name, digits = normalise_email(email), _digits(code)
-    if name is None or digits is None:
-        raise WrongCodeError
-    return name, digits
 
 
 def _session_of(email: str, reply: "InitiateAuthResponseTypeDef | RespondToAuthChallengeResponseTypeDef") -> str:

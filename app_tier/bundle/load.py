@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from app_tier.bundle.errors import BundleDigestError, BundleError, BundleFormatError, BundleMissingError
 from app_tier.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, file_digest
-from core.bundle_facts import wrong_pin
+from core.bundle_facts import check_pin
 
 DEMO_BUNDLE: Final = Path(__file__).parents[1] / "demo" / "bundle"
 """The bundle that comes with the project: ten everyday things and twenty road signs."""
@@ -29,20 +29,14 @@ MAX_FILE_BYTES: Final = 2 * 2**30
 """Maximum bytes of one file of a bundle; four times what the largest ResNet of torchvision takes."""
 
 _CHUNK: Final = 2**20
-_MAX_MANIFEST_BYTES: Final = 64 * 2**20
+MAX_MANIFEST_BYTES: Final = 64 * 2**20
 _BUILD_ONE: Final = "build one with `./scripts/fleetsight model build`"
 _BUILD_AGAIN: Final = "build it again with `./scripts/fleetsight model build`"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle with the files that it was built with.
-
-    Attributes:
-        folder: where it lies.
-        manifest: what it says about itself.
-        digest: SHA-256 of the bundle as a whole; results name it.
-    """
+    """A bundle with the files that it was built with; results name its digest, a SHA-256 of the whole bundle."""
 
     folder: Path
     manifest: Manifest
@@ -72,9 +66,7 @@ class Bundle:
 def load_bundle(path: Path | str = DEMO_BUNDLE, sha256: str | None = None) -> Bundle:
     """Open the bundle in folder or zip `path` after checking every digest; a zip is unpacked once, into the cache.
 
-    Args:
-        path: the folder or the zip.
-        sha256: pins the bundle (`worker.bundle_sha256`): nothing of another one is parsed.
+    `sha256` pins the bundle (`worker.bundle_sha256`): nothing of another one is parsed.
 
     Raises:
         BundleMissingError: there is no bundle.
@@ -87,21 +79,22 @@ def load_bundle(path: Path | str = DEMO_BUNDLE, sha256: str | None = None) -> Bu
     return load_folder(place, sha256)
 
 
-def check_pin(place: object, actual: str, sha256: str | None) -> None:
-    """Do nothing if `actual` is the SHA-256 that is pinned, or none is.
-
-    Raises:
-        BundleDigestError: it is another one.
-    """
-    if problem := wrong_pin(place, actual, sha256):
-        raise BundleDigestError(problem)
-
-
 def load_folder(folder: Path, sha256: str | None = None) -> Bundle:
     """Open the bundle in `folder` after checking every digest; raises as `load_bundle`."""
     manifest = read_manifest(folder, sha256)
     for name, expected in manifest.files.items():
-        _check(folder / name, expected)
+        path = folder / name
+        try:
+            actual = file_digest(path)
+        except OSError as error:
+            raise BundleDigestError(
+                f"{path} cannot be read ({error.strerror}): restore or build the bundle again"
+            ) from error
+        if actual != expected:
+            raise BundleDigestError(
+                f"{path} has SHA-256 {actual}, but the bundle was built with {expected}: "
+                "the file was changed or damaged, restore or build the bundle again"
+            )
     return Bundle(folder, manifest, manifest.digest)
 
 
@@ -122,7 +115,7 @@ def read_manifest(folder: Path, sha256: str | None = None) -> Manifest:
         ) from error
     except OSError as error:
         raise BundleFormatError(f"{path} cannot be read ({error}): restore or build it again") from error
-    check_pin(path, hashlib.sha256(text).hexdigest(), sha256)
+    check_pin(path, hashlib.sha256(text).hexdigest(), sha256, BundleDigestError)
     return parse_manifest(str(path), text)
 
 
@@ -156,20 +149,6 @@ def parse_manifest(path: str, text: str | bytes) -> Manifest:
     return manifest
 
 
-def _check(path: Path, expected: str) -> None:
-    try:
-        actual = file_digest(path)
-    except OSError as error:
-        raise BundleDigestError(
-            f"{path} cannot be read ({error.strerror}): restore or build the bundle again"
-        ) from error
-    if actual != expected:
-        raise BundleDigestError(
-            f"{path} has SHA-256 {actual}, but the bundle was built with {expected}: "
-            "the file was changed or damaged, restore or build the bundle again"
-        )
-
-
 def load_zip(path: Path, cache: Path | None = None, sha256: str | None = None) -> Bundle:
     """Open the bundle in zip `path`, unpacked once into the cache; `sha256` pins the zip.
 
@@ -179,7 +158,7 @@ def load_zip(path: Path, cache: Path | None = None, sha256: str | None = None) -
         BundleDigestError: a file of the bundle is missing or was changed, or it is not the pinned zip.
     """
     digest = file_digest(path)
-    check_pin(path, digest, sha256)
+    check_pin(path, digest, sha256, BundleDigestError)
     return kept(digest, lambda folder: unpack(path, folder), cache or cache_folder())
 
 
@@ -194,37 +173,25 @@ def unpack(path: Path, folder: Path) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            _unpack(archive, path, folder)
+            # What comes before the bundle's names: nothing, or one folder with its slash.
+            tops = [name.removesuffix(MANIFEST_NAME) for name in archive.namelist() if name.endswith(MANIFEST_NAME)]
+            tops = [top for top in tops if not top or (top.endswith("/") and top.count("/") == 1)]
+            if not tops:
+                raise BundleMissingError(
+                    f"no model bundle in {path} ({MANIFEST_NAME} is not in it): zip a bundle's folder"
+                )
+            top = min(tops, key=len)
+            with archive.open(f"{top}{MANIFEST_NAME}") as file:
+                text = file.read(MAX_MANIFEST_BYTES)
+            (folder / MANIFEST_NAME).write_bytes(text)
+            for name in parse_manifest(f"{MANIFEST_NAME} in {path}", text).files:
+                try:
+                    with archive.open(f"{top}{name}") as file:
+                        write_file(folder / name, file)
+                except KeyError as error:
+                    raise BundleDigestError(f"{path} lacks {name}: make it again from the bundle's folder") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise BundleFormatError(f"{path} is damaged or no zip ({error}): make or fetch it again") from error
-
-
-def _unpack(archive: zipfile.ZipFile, path: Path, folder: Path) -> None:
-    top = _top(archive, path)
-    entry = archive.getinfo(f"{top}{MANIFEST_NAME}")
-    with archive.open(entry) as file:
-        text = file.read(_MAX_MANIFEST_BYTES)
-    (folder / MANIFEST_NAME).write_bytes(text)
-    for name in parse_manifest(f"{MANIFEST_NAME} in {path}", text).files:
-        try:
-            with archive.open(f"{top}{name}") as file:
-                write_file(folder / name, _chunks(file))
-        except KeyError as error:
-            raise BundleDigestError(f"{path} lacks {name}: make it again from the bundle's folder") from error
-
-
-def _top(archive: zipfile.ZipFile, path: Path) -> str:
-    """Return what stands before the bundle's names: nothing, or one folder with its slash."""
-    tops = [name.removesuffix(MANIFEST_NAME) for name in archive.namelist() if name.endswith(MANIFEST_NAME)]
-    tops = [top for top in tops if not top or (top.endswith("/") and top.count("/") == 1)]
-    if not tops:
-        raise BundleMissingError(f"no model bundle in {path} ({MANIFEST_NAME} is not in it): zip a bundle's folder")
-    return min(tops, key=len)
-
-
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    while chunk := file.read(_CHUNK):
-        yield chunk
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -253,34 +220,31 @@ def kept(name: str, fill: Callable[[Path], None], cache: Path) -> Bundle:
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name[:8]}.", dir=cache, ignore_cleanup_errors=True) as scratch:
-            return _keep(Path(scratch) / "bundle", fill, folder)
+            new = Path(scratch) / "bundle"
+            new.mkdir()
+            fill(new)
+            load_folder(new)
+            try:
+                new.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+            return load_folder(folder)
     except OSError as error:
         raise BundleFormatError(
             f"a bundle cannot be kept in {cache} ({error}): free some space, or set XDG_CACHE_HOME"
         ) from error
 
 
-def _keep(new: Path, fill: Callable[[Path], None], folder: Path) -> Bundle:
-    new.mkdir()
-    fill(new)
-    load_folder(new)
-    try:
-        new.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    return load_folder(folder)
-
-
-def write_file(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file from `chunks`, which may come from anywhere and must end before the disk does.
+def write_file(path: Path, source: IO[bytes]) -> None:
+    """Write a file from an untrusted source, which could fill the disk.
 
     Raises:
-        BundleFormatError: they are more than `MAX_FILE_BYTES` bytes.
+        BundleFormatError: the source has more than `MAX_FILE_BYTES` bytes.
     """
     written = 0
     with path.open("wb") as file:
-        for chunk in chunks:
+        while chunk := source.read(_CHUNK):
             written += len(chunk)
             if written > MAX_FILE_BYTES:
                 raise BundleFormatError(f"{path.name} is larger than {MAX_FILE_BYTES} bytes: no bundle's file is")

@@ -118,21 +118,18 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        missing = self._needed() - self.files.keys()
-        if missing:
+        needed = {IR_NAME, IR_WEIGHTS_NAME}
+        if self.low_precision == "int8":
+            needed |= {INT8_IR_NAME, INT8_WEIGHTS_NAME}
+        if missing := needed - self.files.keys():
             raise ValueError(f"files lacks {', '.join(sorted(missing))}")
-        unknown = self.messages.keys() - set(self.labels)
-        if unknown:
+        if unknown := self.messages.keys() - set(self.labels):
             raise ValueError(f"messages has {min(unknown)!r}, which is not a label")
         if (self.margin is not None) != (self.precision == "exact"):
             raise ValueError(f"precision {self.precision} with margin {self.margin}: exact has one, the others none")
         if self.first is not None and self.precision != "exact":
             raise ValueError(f"precision {self.precision} with first {self.first}: only exact asks twice")
         return self
-
-    def _needed(self) -> set[str]:
-        quantised = {INT8_IR_NAME, INT8_WEIGHTS_NAME} if self.low_precision == "int8" else set()
-        return {IR_NAME, IR_WEIGHTS_NAME} | quantised
 
     @property
     def low_precision(self) -> LowPrecision | None:

@@ -1,24 +1,28 @@
 """A bundle in S3, as files under a prefix or as one zip: fetched once, checked, and kept on this machine."""
 
 import hashlib
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from app_tier.bundle.errors import BundleMissingError
-from app_tier.bundle.load import Bundle, cache_folder, check_pin, kept, parse_manifest, unpack, write_file
+from app_tier.bundle.errors import BundleDigestError, BundleMissingError
+from app_tier.bundle.load import (
+    MAX_MANIFEST_BYTES,
+    Bundle,
+    cache_folder,
+    kept,
+    parse_manifest,
+    unpack,
+    write_file,
+)
 from app_tier.bundle.manifest import MANIFEST_NAME, file_digest
-from core.bundle_facts import IN_S3
+from core.bundle_facts import IN_S3, check_pin
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-_CHUNK: Final = 2**20
-_MAX_MANIFEST_BYTES: Final = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,8 @@ def in_s3(path: Path | str) -> Place | None:
 def fetch_bundle(client: "S3Client", place: Place, cache: Path | None = None, sha256: str | None = None) -> Bundle:
     """Return the bundle at `place`, every digest checked; what the cache keeps already is not fetched again.
 
-    Args:
-        client: of S3.
-        place: where the bundle is.
-        cache: where bundles are kept; by default this user's own.
-        sha256: pins the bundle (`worker.bundle_sha256`): nothing of another one is parsed.
+    The cache is this user's own by default. `sha256` pins the bundle (`worker.bundle_sha256`): nothing of another one
+    is parsed.
 
     Raises:
         BundleMissingError: there is none.
@@ -72,15 +73,15 @@ def fetch_bundle(client: "S3Client", place: Place, cache: Path | None = None, sh
 
 def _fetch_files(client: "S3Client", place: Place, cache: Path, sha256: str | None) -> Bundle:
     with closing(_get(client, place.of(MANIFEST_NAME))["Body"]) as body:
-        text = body.read(_MAX_MANIFEST_BYTES)
+        text = body.read(MAX_MANIFEST_BYTES)
     digest = hashlib.sha256(text).hexdigest()
-    check_pin(place.of(MANIFEST_NAME), digest, sha256)
+    check_pin(place.of(MANIFEST_NAME), digest, sha256, BundleDigestError)
     manifest = parse_manifest(str(place.of(MANIFEST_NAME)), text)
 
     def fill(folder: Path) -> None:
         (folder / MANIFEST_NAME).write_bytes(text)
         for name in manifest.files:
-            _download(_get(client, place.of(name)), folder / name)
+            write_file(folder / name, _get(client, place.of(name))["Body"])
 
     return kept(digest, fill, cache)
 
@@ -94,8 +95,8 @@ def _fetch_zip(client: "S3Client", place: Place, cache: Path, sha256: str | None
 
     def fill(folder: Path) -> None:
         zipped = folder.with_suffix(".zip")
-        _download(answer, zipped)
-        check_pin(place, file_digest(zipped), sha256)
+        write_file(zipped, answer["Body"])
+        check_pin(place, file_digest(zipped), sha256, BundleDigestError)
         unpack(zipped, folder)
         zipped.unlink()
 
@@ -110,11 +111,3 @@ def _get(client: "S3Client", place: Place) -> Any:
         if error.response["Error"]["Code"] in {"NoSuchKey", "NoSuchBucket", "404"}:
             raise BundleMissingError(f"there is no {place}: put the files of a built bundle there") from error
         raise
-
-
-def _download(answer: Any, path: Path) -> None:
-    def chunks() -> Iterator[bytes]:
-        while chunk := answer["Body"].read(_CHUNK):
-            yield chunk
-
-    write_file(path, chunks())

@@ -18,6 +18,7 @@ History and billing periods have a fixed number of items, used in turn, so nothi
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from core.fleet.models import (
     BillingPeriod,
@@ -30,6 +31,7 @@ from core.fleet.models import (
     LimitsOverride,
     Span,
 )
+from core.messages import WireModel
 from services.table import LAST, Item, Table
 
 FLEET = "FLEET"
@@ -42,6 +44,7 @@ KEPT_RUNS = 10_000
 _ORDERS = "ORDER#"
 _PAUSE, _LIMITS, _DRAIN = f"{_ORDERS}PAUSE", f"{_ORDERS}LIMITS", f"{_ORDERS}DRAIN#"
 _BODY = "body"
+_ModelT = TypeVar("_ModelT", bound=WireModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,7 @@ class FleetStore:
 
     def paused(self) -> FleetPause | None:
         """Return the pause, or None."""
-        body = self._body(_PAUSE)
-        return None if body is None else FleetPause.from_json(body)
+        return self._read(_PAUSE, FleetPause)
 
     def set_limits(self, limits: LimitsOverride) -> None:
         """Set limits that override those of config.yaml, and any set before."""
@@ -138,8 +140,7 @@ class FleetStore:
 
     def instances(self) -> FleetInstances:
         """Return the instances that were stored last."""
-        body = self._body(_INSTANCES)
-        return FleetInstances() if body is None else FleetInstances.from_json(body)
+        return self._read(_INSTANCES, FleetInstances) or FleetInstances()
 
     def put_decisions(self, decisions: Decisions) -> None:
         """Store the last decisions, replacing the stored ones."""
@@ -147,13 +148,11 @@ class FleetStore:
 
     def decisions(self) -> Decisions:
         """Return the last decisions."""
-        body = self._body(_DECISIONS)
-        return Decisions() if body is None else Decisions.from_json(body)
+        return self._read(_DECISIONS, Decisions) or Decisions()
 
     def journal(self) -> LaunchJournal:
         """Return the stored journal of launches; an empty one before the first write."""
-        body = self._body(_JOURNAL)
-        return LaunchJournal() if body is None else LaunchJournal.from_json(body)
+        return self._read(_JOURNAL, LaunchJournal) or LaunchJournal()
 
     def put_journal(self, journal: LaunchJournal) -> bool:
         """Store the journal if the stored one has the revision before its own; return whether it is stored.
@@ -193,26 +192,22 @@ class FleetStore:
         """Return the stored state without the history, in one read."""
         keys = (_SNAPSHOT, _INSTANCES, _DECISIONS, _PAUSE, _LIMITS)
         items = {str(item["sk"]): item for item in self.table.get_all([(FLEET, key) for key in keys])}
-
-        def body(key: str) -> str | None:
-            return str(items[key][_BODY]) if key in items else None
-
-        instances, decisions, pause, limits = body(_INSTANCES), body(_DECISIONS), body(_PAUSE), body(_LIMITS)
+        bodies = {key: str(item["snapshot" if key == _SNAPSHOT else _BODY]) for key, item in items.items()}
         return FleetState(
-            snapshot=FleetSnapshot.from_json(str(items[_SNAPSHOT]["snapshot"])) if _SNAPSHOT in items else None,
-            instances=FleetInstances.from_json(instances) if instances else FleetInstances(),
-            decisions=Decisions.from_json(decisions) if decisions else Decisions(),
-            pause=FleetPause.from_json(pause) if pause else None,
-            limits=LimitsOverride.from_json(limits) if limits else None,
+            snapshot=FleetSnapshot.from_json(bodies[_SNAPSHOT]) if _SNAPSHOT in bodies else None,
+            instances=FleetInstances.from_json(bodies.get(_INSTANCES, "{}")),
+            decisions=Decisions.from_json(bodies.get(_DECISIONS, "{}")),
+            pause=FleetPause.from_json(bodies[_PAUSE]) if _PAUSE in bodies else None,
+            limits=LimitsOverride.from_json(bodies[_LIMITS]) if _LIMITS in bodies else None,
         )
 
     def _put(self, key: str, body: str) -> None:
         item: Item = {"pk": FLEET, "sk": key, _BODY: body}
         self.table.put_all([item])
 
-    def _body(self, key: str) -> str | None:
+    def _read(self, key: str, model: type[_ModelT]) -> _ModelT | None:
         item = self.table.get(FLEET, key)
-        return None if item is None else str(item[_BODY])
+        return None if item is None else model.from_json(str(item[_BODY]))
 
 
 def _run_key(number: int) -> str:

@@ -90,11 +90,8 @@ class DeadLetterStore:
     def page(self, before: str | None = None, *, limit: int) -> DeadLetterPage:
         """Return up to `limit` dead letters that wait for a decision, those of the newest jobs first.
 
-        It may return fewer, even none, with a cursor: images that are being retried are left out.
-
-        Args:
-            before: the cursor of the page.
-            limit: dead letters of a page.
+        It may return fewer, even none, with a cursor: images that are being retried are left out. `before` is the
+        cursor of the page.
         """
         # The query includes its upper end, so one more item is read.
         found = self.store.table.query(DEAD_LETTERS, FIRST_ID, before or LAST, limit=limit + 2, newest_first=True)
@@ -134,16 +131,15 @@ class DeadLetterStore:
         letters, superseded = list[DeadLetterImage](), list[_LetterKey]()
         for entry in entries:
             job, record, result = jobs.get(entry.ref.job_id), records.get(entry.ref), results.get(entry.ref)
-            if record is None or (result is not None and _replaces(result, entry)):
+            # Then the failure of the entry's attempt can never become the image's result again.
+            is_replaced = result is not None and (
+                result.status == "done"
+                or result.attempt > entry.attempt
+                or (result.attempt == entry.attempt and not is_given_up(result))
+            )
+            if record is None or is_replaced:
                 superseded.append(entry)
             elif job is not None and result is not None and result.attempt == entry.attempt:
                 letters.append(DeadLetterImage(job, record, result))
         self.store.table.delete_all([entry.key for entry in superseded])
         return letters
-
-
-def _replaces(result: Response, entry: _LetterKey) -> bool:
-    """Return whether the failure of the entry's attempt can never become the image's result again."""
-    if result.status == "done" or result.attempt > entry.attempt:
-        return True
-    return result.attempt == entry.attempt and not is_given_up(result)

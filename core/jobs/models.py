@@ -140,13 +140,7 @@ class AcceptedCount:
 
 @dataclass(frozen=True, slots=True)
 class MergedFile:
-    """The object in the output bucket that holds all results of a job.
-
-    Attributes:
-        key: its key.
-        edition: edition of the results in it.
-        written_at: when it was written.
-    """
+    """The object in the output bucket that holds all results of a job; `edition` is that of these results."""
 
     key: str
     edition: str

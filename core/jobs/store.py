@@ -489,10 +489,7 @@ class JobStore:
     def store_counts(self, job_id: str, counts: Counts, token: int = 0) -> bool:
         """Store a job's counts, absolute; only the controller does.
 
-        Args:
-            job_id: the job.
-            counts: its counts.
-            token: the controller's fencing token; returns False if a controller with a later one has stored counts.
+        Return False if a controller with a later fencing `token` has stored counts.
         """
         attributes: dict[str, str | int] = {
             "done": counts.done,

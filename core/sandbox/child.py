@@ -16,10 +16,8 @@ from collections.abc import Callable
 from core.images import ImageRejectedError
 from core.sandbox.limits import (
     Prctl,
-    SetFilter,
     close_all_but,
     confine,
-    find_filter,
     find_prctl,
     grant_seconds,
     ignore_signals,
@@ -47,7 +45,7 @@ def main() -> None:
 def run(control: socket.socket, function: Function) -> None:
     """Fork and kill children on request until the parent closes its end of the socket."""
     ignore_signals()
-    prctl, set_filter = find_prctl(), find_filter()
+    prctl = find_prctl()
     # Nothing that a child writes may reach the log.
     devnull = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
@@ -58,7 +56,7 @@ def run(control: socket.socket, function: Function) -> None:
     while request := receive(control, CONTROL_REQUEST.size):
         kind, number = CONTROL_REQUEST.unpack(request)
         if kind == FORK:
-            _fork(control, function, number, prctl, set_filter, children)
+            _fork(control, function, number, prctl, children)
         else:
             control.sendall(CONTROL_REPLY.pack(kill_child(number, children)))
 
@@ -111,7 +109,6 @@ def _fork(
     function: Function,
     memory_bytes: int,
     prctl: Prctl | None,
-    set_filter: SetFilter | None,
     children: set[int],
 ) -> None:
     child_end, parent_end = socket.socketpair()
@@ -123,26 +120,18 @@ def _fork(
             control.sendall(CONTROL_REPLY.pack(-(error.errno or 1)))
             return
         if child == 0:
-            _run_child(child_end.fileno(), function, memory_bytes, zygote, prctl, set_filter)
+            _run_child(child_end.fileno(), function, memory_bytes, zygote, prctl)
         children.add(child)
         socket.send_fds(control, [CONTROL_REPLY.pack(child)], [parent_end.fileno()])
 
 
-def _run_child(
-    channel: int,
-    function: Function,
-    memory_bytes: int,
-    zygote: int,
-    prctl: Prctl | None,
-    set_filter: SetFilter | None,
-) -> None:
+def _run_child(channel: int, function: Function, memory_bytes: int, zygote: int, prctl: Prctl | None) -> None:
     """Run a child until its process ends; never return."""
     status = 1
     try:
         close_all_but(channel)
         connection = socket.socket(fileno=channel)
-        missing = confine(memory_bytes, zygote, prctl, set_filter)
-        serve(connection, function, missing)
+        serve(connection, function, confine(memory_bytes, zygote, prctl))
         status = 0
     finally:
         os._exit(status)

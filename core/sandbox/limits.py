@@ -52,10 +52,7 @@ _RETURN: Final = 0x06
 _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
 """Offsets in `struct seccomp_data`; the low half of an argument comes first on both architectures."""
 
-Prctl = Callable[[int, int], int]
-
-SetFilter = Callable[[], None]
-"""Sets the filter for the calling process, permanently; raises OSError if the kernel refuses."""
+Prctl = Callable[..., int]
 
 
 @dataclass(frozen=True)
@@ -103,6 +100,8 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
     ),
 }  # fmt: skip
 
+_MACHINE: Final = _MACHINES.get(platform.machine())
+
 
 def ignore_signals() -> None:
     """Ignore the signals that stop services: the parent ends this process, and its items still matter until then."""
@@ -110,18 +109,21 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def confine(memory_bytes: int, parent: int, prctl: Prctl | None, set_filter: SetFilter | None) -> list[str]:
+def confine(memory_bytes: int, parent: int, prctl: Prctl | None) -> list[str]:
     """Remove the rights of this process that an item does not need; return the names of limits that were not set.
 
     Args:
         memory_bytes: memory beyond what the process has now.
         parent: process id of the parent; this process ends with it.
         prctl: from `find_prctl`.
-        set_filter: from `find_filter`.
     """
     missing: list[str] = []
     with _recorded("prctl", missing):
-        if prctl is None or prctl(_PR_SET_NO_NEW_PRIVS, 1) or prctl(_PR_SET_PDEATHSIG, signal.SIGKILL):
+        if (
+            prctl is None
+            or prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            or prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        ):
             raise OSError("no prctl")
         if os.getppid() != parent:  # the parent ended before the call above
             os._exit(1)
@@ -138,9 +140,12 @@ def confine(memory_bytes: int, parent: int, prctl: Prctl | None, set_filter: Set
             _limit(getattr(resource, name), 0)
     # Last, since the filter refuses most of the calls above.
     with _recorded("seccomp", missing):
-        if set_filter is None:
+        if prctl is None or _MACHINE is None:
             raise OSError("no filter for this kind of machine")
-        set_filter()
+        instructions = _instructions(_MACHINE, os.getpid())
+        program = _Program(len(instructions), b"".join(instructions))
+        if prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0):
+            raise OSError(ctypes.get_errno(), "no seccomp filter")
     return missing
 
 
@@ -153,10 +158,9 @@ def grant_seconds(seconds: float) -> None:
 def find_prctl() -> Prctl | None:
     """Return prctl of Linux, or None on another platform."""
     try:
-        found = ctypes.CDLL(None, use_errno=True).prctl
+        return ctypes.CDLL(None, use_errno=True).prctl
     except (OSError, AttributeError):
         return None
-    return lambda option, value: int(found(option, value, 0, 0, 0))
 
 
 def _limit(kind: int, maximum: int) -> None:
@@ -180,48 +184,29 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def find_filter() -> SetFilter | None:
-    """Return the function that sets the seccomp filter, or None on an unknown kind of machine."""
-    machine = _MACHINES.get(platform.machine())
-    try:
-        prctl = ctypes.CDLL(None, use_errno=True).prctl
-    except (OSError, AttributeError):
-        return None
-    if machine is None:
-        return None
-
-    def set_filter() -> None:
-        instructions = _instructions(machine, os.getpid())
-        program = _Program(len(instructions), b"".join(instructions))
-        if prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0):
-            raise OSError(ctypes.get_errno(), "no seccomp filter")
-
-    return set_filter
-
-
 def _instructions(machine: _Machine, own_id: int) -> Sequence[bytes]:
     """Return the filter of the process `own_id`."""
     numbers = machine.allowed.values()
+    # Allowed with this first argument only.
     by_argument = [(machine.prlimit64, 0), *((number, own_id) for number in machine.on_itself.values())]
     return [
         _instruction(_LOAD_WORD, _ARCHITECTURE_AT),
         _instruction(_JUMP_IF_EQUAL, machine.architecture, if_true=1),
         _instruction(_RETURN, _REFUSE),
         _instruction(_LOAD_WORD, _NUMBER_AT),
-        *(each for number, argument in by_argument for each in _allowed_with(number, argument)),
+        *(
+            instruction
+            for number, argument in by_argument
+            for instruction in (
+                _instruction(_JUMP_IF_EQUAL, number, if_false=4),
+                _instruction(_LOAD_WORD, _FIRST_ARGUMENT_AT),
+                _instruction(_JUMP_IF_EQUAL, argument, if_true=1),
+                _instruction(_RETURN, _REFUSE),
+                _instruction(_RETURN, _ALLOW),
+            )
+        ),
         # From each comparison over the remaining ones and the refusal to the last instruction, which allows.
         *(_instruction(_JUMP_IF_EQUAL, number, if_true=len(numbers) - place) for place, number in enumerate(numbers)),
-        _instruction(_RETURN, _REFUSE),
-        _instruction(_RETURN, _ALLOW),
-    ]
-
-
-def _allowed_with(number: int, first_argument: int) -> Sequence[bytes]:
-    """Return the instructions that allow a call with this first argument only, and skip other calls."""
-    return [
-        _instruction(_JUMP_IF_EQUAL, number, if_false=4),
-        _instruction(_LOAD_WORD, _FIRST_ARGUMENT_AT),
-        _instruction(_JUMP_IF_EQUAL, first_argument, if_true=1),
         _instruction(_RETURN, _REFUSE),
         _instruction(_RETURN, _ALLOW),
     ]
@@ -234,7 +219,20 @@ def _instruction(code: int, constant: int, *, if_true: int = 0, if_false: int = 
 
 def scrub_environment() -> None:
     """Overwrite the environment of this process in the kernel's view and in Python's memory, then empty it."""
-    for address, size in (*_initial_environment(), *_current_environment(), *_python_environment()):
+    areas: list[tuple[int, int]] = []
+    # What this process started with: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, fields 50 and 51.
+    with suppress(OSError), open(_STAT, encoding="utf-8", errors="replace") as stat:  # noqa: PTH123
+        fields = stat.read().rpartition(")")[2].split()
+        areas.append((int(fields[47]), int(fields[48]) - int(fields[47])))
+    # Each ``name=value`` of today (https://man7.org/linux/man-pages/man7/environ.7.html).
+    strings = ctypes.POINTER(ctypes.c_void_p).in_dll(ctypes.CDLL(None), "environ")
+    place = 0
+    while strings and (address := strings[place]):
+        areas.append((address, len(ctypes.string_at(address))))
+        place += 1
+    # Python's own copies. CPython may share a bytes object of one byte between all equal ones.
+    areas += [(id(value) + _BYTES_OFFSET, len(value)) for value in os.environb.values() if len(value) > 1]
+    for address, size in areas:
         ctypes.memset(address, 0, size)
     os.environ.clear()
 
@@ -243,28 +241,3 @@ def close_all_but(kept: int) -> None:
     """Close every file except standard input, output and error, and `kept`."""
     os.closerange(3, kept)
     os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
-
-
-def _initial_environment() -> Iterator[tuple[int, int]]:
-    """Yield address and size of the environment that this process started with, without later changes.
-
-    https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, fields 50 and 51
-    """
-    with suppress(OSError), open(_STAT, encoding="utf-8", errors="replace") as stat:  # noqa: PTH123
-        fields = stat.read().rpartition(")")[2].split()
-        start, end = int(fields[47]), int(fields[48])
-        yield start, end - start
-
-
-def _current_environment() -> Iterator[tuple[int, int]]:
-    """Yield address and size of each ``name=value`` (https://man7.org/linux/man-pages/man7/environ.7.html)."""
-    strings = ctypes.POINTER(ctypes.c_void_p).in_dll(ctypes.CDLL(None), "environ")
-    place = 0
-    while strings and (address := strings[place]):
-        yield address, len(ctypes.string_at(address))
-        place += 1
-
-
-def _python_environment() -> Iterator[tuple[int, int]]:
-    # CPython may share a bytes object of one byte between all equal ones.
-    return ((id(value) + _BYTES_OFFSET, len(value)) for value in os.environb.values() if len(value) > 1)

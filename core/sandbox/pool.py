@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -62,15 +62,7 @@ class Allowance:
 class SandboxPool:
     """One function over bytes, run in sandboxed processes; threads may share it.
 
-    Children are started on demand and kept for the next items.
-
-    Args:
-        zygote: forks the children.
-        allowance: as below.
-        max_processes: children at a time; if all are busy, callers wait in order.
-
-    Attributes:
-        allowance: of each item.
+    Children are started on demand and kept for the next items. If `max_processes` are busy, callers wait in order.
     """
 
     def __init__(self, zygote: Zygote, allowance: Allowance, max_processes: int) -> None:
@@ -92,12 +84,12 @@ class SandboxPool:
         encoded = json.dumps(arguments).encode()
         try:
             with self._acquired(1):
-                return self._process(data, encoded, self._acquire_child)
+                return self._process(data, encoded, in_new_child=False)
         except _ChildDiedError as died:
             _log.warning("retrying an item alone", extra={"reason": str(died.reason)})
         try:
             with self._acquired(self._max_processes):
-                return self._process(data, encoded, self._acquire_new_child)
+                return self._process(data, encoded, in_new_child=True)
         except _ChildDiedError as died:
             raise died.reason from died
 
@@ -108,7 +100,7 @@ class SandboxPool:
             PoolUnavailableError: it could not be started.
         """
         with self._acquired(1):
-            self._release_child(self._acquire_child())
+            self._release_child(self._acquire_child(new=False))
 
     def close(self) -> None:
         """End all processes; the next item would start new ones."""
@@ -127,9 +119,17 @@ class SandboxPool:
         finally:
             self._slots.release(slots)
 
-    def _process(self, data: bytes, arguments: bytes, acquire: Callable[[], SandboxProcess]) -> bytes | bytearray:
+    def _process(self, data: bytes, arguments: bytes, *, in_new_child: bool) -> bytes | bytearray:
         """Return a child's result for an item; raises the errors of `__call__`, or `_ChildDiedError`."""
-        child, outcome, reply = self._delivered(data, arguments, acquire)
+        while True:
+            child = self._acquire_child(new=in_new_child)
+            try:
+                outcome, reply = self._request(child, data, arguments)
+                break
+            except ProcessGoneError as gone:  # it ended since its last item: another one gets this item
+                self._kill(child)
+                if child.items == 1:
+                    raise PoolUnavailableError("a process ended before it had its first item") from gone
         if outcome is Outcome.DONE:
             self._release_child(child)
             return reply
@@ -139,19 +139,6 @@ class SandboxPool:
         else:
             self._kill(child)
         raise error
-
-    def _delivered(
-        self, data: bytes, arguments: bytes, acquire: Callable[[], SandboxProcess]
-    ) -> tuple[SandboxProcess, Outcome, bytes | bytearray]:
-        """Return the child that replied, and its reply; a child that ended since its last item is replaced."""
-        while True:
-            child = acquire()
-            try:
-                return child, *self._request(child, data, arguments)
-            except ProcessGoneError as error:
-                self._kill(child)
-                if child.items == 1:
-                    raise PoolUnavailableError("a process ended before it had its first item") from error
 
     def _request(self, child: SandboxProcess, data: bytes, arguments: bytes) -> tuple[Outcome, bytes | bytearray]:
         allowed = self.allowance
@@ -167,16 +154,13 @@ class SandboxPool:
         except OSError as error:
             raise _cause_of_death(self._kill(child), allowed) from error
 
-    def _acquire_child(self) -> SandboxProcess:
-        """Return a child that no other thread uses."""
+    def _acquire_child(self, *, new: bool) -> SandboxProcess:
+        """Return a child that no other thread uses; an idle one is killed to make room for a new one."""
         with suppress(IndexError):
-            return self._idle.pop()
-        return self._start_child()
-
-    def _acquire_new_child(self) -> SandboxProcess:
-        """Return a child that has had no item; an idle one is killed to make room for it."""
-        with suppress(IndexError):
-            self._kill(self._idle.pop())
+            idle = self._idle.pop()
+            if not new:
+                return idle
+            self._kill(idle)
         return self._start_child()
 
     def _start_child(self) -> SandboxProcess:

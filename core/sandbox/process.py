@@ -74,15 +74,7 @@ class ProtocolError(Exception):
 
 
 class SandboxProcess:
-    """A child process, used by one thread at a time.
-
-    Args:
-        pid: its process id.
-        channel: the socket to it.
-
-    Attributes:
-        items: the number of items sent to it.
-    """
+    """A child process, used by one thread at a time; `items` is the number of items sent to it."""
 
     def __init__(self, pid: int, channel: socket.socket) -> None:
         self.pid, self._channel, self.items = pid, channel, 0
@@ -106,14 +98,7 @@ class SandboxProcess:
     def request(
         self, data: bytes, arguments: bytes, cpu_seconds: float, timeout: float, max_bytes: int
     ) -> tuple[Outcome, bytes | bytearray]:
-        """Send an item and return the reply.
-
-        Args:
-            data: the item.
-            arguments: the keyword arguments as JSON.
-            cpu_seconds: CPU time that the item may take.
-            timeout: seconds until the reply must be complete.
-            max_bytes: of the reply.
+        """Send an item with its keyword arguments as JSON; return the reply, which must be complete after `timeout`.
 
         Raises:
             ProcessGoneError: the child had ended before.

@@ -38,13 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class Zygote:
-    """Forks and kills children that run one function; threads may share it.
-
-    Args:
-        function: ``module:function``, imported from the project's folder.
-        jitter: returns a random number between its arguments.
-        clock: monotonic seconds.
-    """
+    """Forks and kills children that run ``module:function`` of the project's folder; threads may share it."""
 
     def __init__(
         self,
@@ -65,8 +59,12 @@ class Zygote:
         must hold nothing that a child must not have. Does nothing if this process has other threads. This process
         loads the function's module, too.
         """
+        try:  # the kernel's list, since it includes threads of libraries
+            has_one_thread = len(list(_THREADS.iterdir())) == 1
+        except OSError:
+            has_one_thread = False
         with self._lock:
-            if self._control is None and _has_one_thread():
+            if self._control is None and has_one_thread:
                 function = load(self._function)
                 parent_end, zygote_end = socket.socketpair()
                 process = os.fork()
@@ -171,14 +169,6 @@ class Zygote:
         self._failures += 1
         pause = pause_seconds(self._failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, self._jitter)
         self._not_before = self._clock() + pause
-
-
-def _has_one_thread() -> bool:
-    """Return whether this process may be forked. The kernel's count includes threads of libraries."""
-    try:
-        return len(list(_THREADS.iterdir())) == 1
-    except OSError:
-        return False
 
 
 def _end(process: int, control: socket.socket) -> None:

@@ -25,9 +25,8 @@ from app_tier.bundle.manifest import (
     Manifest,
     file_digest,
 )
-from app_tier.bundle.torch_import import export_warnings_off, import_torch
+from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch, not_importable
 from app_tier.engines import open_engine
-from app_tier.openvino_import import import_openvino, not_importable
 from app_tier.preprocess import Preprocess, load_pixels
 from scripts.demo_model.signs import samples
 from scripts.model.precision import Target, choose_precision

@@ -177,7 +177,7 @@ def verify(bundle: Path) -> None:
 @_one_line_errors
 def train_demo(arguments: tuple[str, ...]) -> None:
     """Train the demo network: --out DIR [--cifar ZIP] [--epochs N] [--seed N]."""
-    from app_tier.bundle.torch_import import import_torch
+    from app_tier.engine_imports import import_torch
 
     import_torch()
     from scripts.demo_model.training import main

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import IR_NAME, file_digest
-from app_tier.bundle.torch_import import export_warnings_off, import_torch
-from app_tier.openvino_import import import_openvino
+from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch
 from app_tier.preprocess import Preprocess
 from scripts.model.build import FP32, Description, check_outputs, export_torch, write_bundle
 from scripts.model.precision import Target

@@ -17,7 +17,7 @@ import numpy as np
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.load import Bundle
 from app_tier.bundle.manifest import INT8_IR_NAME, INT8_WEIGHTS_NAME, IR_NAME, file_digest
-from app_tier.openvino_import import import_openvino, not_importable
+from app_tier.engine_imports import import_openvino, not_importable
 from scripts.model.sample_images import Labelled, decoded
 
 

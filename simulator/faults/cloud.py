@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from simulator.faults.machines import FailureMode, Images, Instance, Shown
+from simulator.faults.machines import FailureMode, Instance, Shown
+from simulator.faults.queues import Queues, refusal
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 LATE_SECONDS: Final = 4.0
@@ -39,12 +40,6 @@ class Faults:
     quota: int | None = None
 
 
-def refusal(code: str, operation: str) -> ClientError:
-    """Return the error with which AWS refuses."""
-    reply: Any = {"Error": {"Code": code, "Message": "simulated"}}
-    return ClientError(reply, operation)
-
-
 @dataclass
 class Cloud:
     """EC2.
@@ -60,7 +55,7 @@ class Cloud:
     """
 
     now: Callable[[], float]
-    queue: Images
+    queue: Queues
     next_failure_mode: Callable[[], FailureMode]
     before_call: Callable[[str], None]
     launched: Callable[[int], None]

@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final
 
 from core.messages import Heartbeat, Response, WorkerState
 from services.metadata import DRAIN_TAG, PROTECTED_TAG
+from simulator.faults.queues import Queues
 
 PENDING_SECONDS: Final = 5.0
 """From the launch to `running`."""
@@ -44,22 +45,6 @@ class FailureMode:
     powers_off: bool = True
 
 
-class Images(Protocol):
-    """The request queue as a worker meets it."""
-
-    def take(self) -> bool:
-        """Receive an image; tell whether there was one."""
-
-    def answer(self) -> None:
-        """Delete the image that was received."""
-
-    def lose(self) -> None:
-        """Let the image that was received come again after its visibility timeout."""
-
-    def say(self, word: Response | Heartbeat) -> None:
-        """Put a message into the response queue."""
-
-
 @dataclass
 class Worker:
     """The worker of one boot: takes an image, answers it, takes the next, until it is idle or asked to end."""
@@ -83,7 +68,7 @@ class Worker:
         """Whether it has an image in hand and will answer it."""
         return self.in_hand_until is not None and not self.silent
 
-    def live(self, now: float, queue: Images, *, ending: bool, wanted: bool) -> bool:
+    def live(self, now: float, queue: Queues, *, ending: bool, wanted: bool) -> bool:
         """Do what was due by `now`; tell whether the worker goes on.
 
         Args:
@@ -106,14 +91,14 @@ class Worker:
             self._say("draining" if ending else "busy" if self.in_hand_until else "ready", queue)
         return True
 
-    def fall_silent(self, queue: Images) -> None:
+    def fall_silent(self, queue: Queues) -> None:
         """Hang, or be cut off: what was in hand comes again."""
         self.silent = True
         if self.in_hand_until is not None:
             self.in_hand_until = None
             queue.lose()
 
-    def _answer(self, queue: Images) -> None:
+    def _answer(self, queue: Queues) -> None:
         self._idle_since, self.in_hand_until = self.in_hand_until or self.ready_at, None
         self.images += 1
         queue.answer()
@@ -129,7 +114,7 @@ class Worker:
         self._idle_since = now
         return not wanted
 
-    def _say(self, state: WorkerState, queue: Images) -> None:
+    def _say(self, state: WorkerState, queue: Queues) -> None:
         in_hand = int(self.in_hand_until is not None)
         said = {"worker": self.name, "state": state, "images": self.images, "in_hand": in_hand}
         queue.say(_BEAT.model_copy(update=said))
@@ -202,7 +187,7 @@ class Instance:
         """Return what a description of `moment` says; None before the launch."""
         return next((shown for shown in reversed(self.history) if shown.since <= moment), None)
 
-    def live(self, now: float, queue: Images) -> None:
+    def live(self, now: float, queue: Queues) -> None:
         """Do what was due by `now`."""
         age = now - self.booted_at
         if self.state == "pending" and age >= PENDING_SECONDS:
@@ -212,13 +197,13 @@ class Instance:
         if self.state == "running":
             self._run(now, age, queue)
 
-    def end(self, now: float, queue: Images) -> None:
+    def end(self, now: float, queue: Queues) -> None:
         """Be ended by EC2, in the middle of its work."""
         if self.state not in {"shutting-down", "terminated"}:
             self.worker.fall_silent(queue)
             self.become("shutting-down", now)
 
-    def _run(self, now: float, age: float, queue: Images) -> None:
+    def _run(self, now: float, age: float, queue: Queues) -> None:
         if age >= self.fate.dies or (self.noticed_at is not None and now - self.noticed_at >= 120.0):
             self.end(now, queue)
             return

@@ -3,15 +3,22 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
+
+from botocore.exceptions import ClientError
 
 from core.messages import Heartbeat, Response
 from services.sqs import QueueCounts
-from simulator.faults.cloud import refusal
 
 VISIBILITY_SECONDS: Final = 30.0
 REMEMBERED_SECONDS: Final = 120
 """How old counts may be."""
+
+
+def refusal(code: str, operation: str) -> ClientError:
+    """Return the error with which AWS refuses."""
+    reply: Any = {"Error": {"Code": code, "Message": "simulated"}}
+    return ClientError(reply, operation)
 
 
 @dataclass

@@ -72,7 +72,7 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 def png_bomb(width: int, height: int) -> bytes:
     """Return a whole PNG of zeros: a thousandth of its pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    rows = zlib.compressobj(9)
+    rows = zlib.compressobj(9, strategy=zlib.Z_RLE)
     packed = b"".join(rows.compress(bytes(1 + 3 * width)) for _ in range(height)) + rows.flush()
     chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", packed) + png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks

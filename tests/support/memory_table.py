@@ -1,17 +1,19 @@
 """The job table in memory: evaluates the condition expressions that this project uses, as DynamoDB does.
 
-`tests/integration/services/test_table.py` runs the same assertions against it and against DynamoDB's API.
+`tests/integration/services/test_services.py` runs the same assertions against it and against DynamoDB's API.
 """
 
+import itertools
 import operator
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from botocore.exceptions import ClientError
 
 from services.table import BATCH, PAGE, READ_BATCH, Item, Table
+from tests.support.waiting import DEADLINE_SECONDS
 
 WRITES: Final = frozenset({"BatchWriteItem", "PutItem", "UpdateItem", "DeleteItem"})
 """Operations that change items."""
@@ -20,16 +22,10 @@ Key = tuple[str, str]
 _T = TypeVar("_T")
 
 
-class ServiceCall(Protocol):
-    """A hook through which each call of the service goes."""
-
-    def __call__(self, operation: str, effect: Callable[[], _T], /) -> _T:
-        """Run `effect`, which is what DynamoDB's `operation` does, and return its result.
-
-        A hook may raise before the effect (the request is lost), raise after it (the reply is lost), or run it twice
-        (the request is repeated).
-        """
-        ...
+ServiceCall = Callable[[str, Callable[[], Any]], Any]
+"""A hook through which each call of the service goes: it is given DynamoDB's operation and its effect, runs the
+effect and returns its result. It may raise before the effect (the request is lost), raise after it (the reply is
+lost), or run it twice (the request is repeated)."""
 
 
 def run_effect(_operation: str, effect: Callable[[], _T]) -> _T:
@@ -46,6 +42,19 @@ def failing_writes(fail: Callable[[str], None]) -> ServiceCall:
         fail("before")
         result = effect()
         fail("after")
+        return result
+
+    return call
+
+
+def meeting(operation: str, callers: int) -> ServiceCall:
+    """Return a hook in which the first `callers` calls of an operation wait for each other after their effect."""
+    all_here, calls = threading.Barrier(callers), itertools.count(1)
+
+    def call(made: str, effect: Callable[[], _T]) -> _T:
+        result = effect()
+        if made == operation and next(calls) <= callers:
+            all_here.wait(DEADLINE_SECONDS)
         return result
 
     return call
@@ -199,7 +208,8 @@ class MemoryTable(Table):
             with self._lock:
                 return effect()
 
-        return self.call(operation, atomic)
+        result: _T = self.call(operation, atomic)
+        return result
 
 
 class _Condition:

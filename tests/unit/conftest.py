@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from services.table import Table
+from tests.support.memory_table import MemoryTable
+
 STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"})
 """Python's audit events of everything that starts a process: https://docs.python.org/3/library/audit_events.html"""
 
@@ -35,3 +38,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     finally:
         _running.clear()
+
+
+@pytest.fixture
+def table() -> Table:
+    """A job table in memory, in place of the wire's; `tests/integration/services` holds both to one contract."""
+    return MemoryTable()

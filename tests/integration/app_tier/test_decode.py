@@ -34,16 +34,6 @@ def test_an_image_becomes_what_the_network_expects() -> None:
     assert task.timings.decoded is not None
 
 
-@pytest.mark.parametrize(
-    ("data", "code"),
-    [(b"", "empty"), (b"plain text", "not_an_image"), (picture("red")[:60], "truncated")],
-)
-def test_what_is_no_good_image_is_refused_with_its_code(data: bytes, code: str) -> None:
-    with pytest.raises(ImageRejectedError) as refused:
-        decoded(data)
-    assert refused.value.code == code
-
-
 def test_the_limits_are_those_of_the_configuration() -> None:
     with pytest.raises(ImageRejectedError) as refused:
         decoded(picture("red"), ImageLimits(max_pixels=255))

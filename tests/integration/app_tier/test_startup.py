@@ -1,3 +1,7 @@
+"""The start of a process: what it imports, its ids, its log, and why a worker does not start."""
+
+import json
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -7,15 +11,20 @@ import pytest
 from app_tier.__main__ import DECODER
 from app_tier.lifecycle import NotStartedError
 from app_tier.startup import instance_id, start_up
+from core.ids import new_id
 from core.sandbox.zygote import Zygote
 from services.metadata import Metadata
+from tests.integration.app_tier.conftest import SiteMaker
+from tests.integration.app_tier.site import NOWHERE
 from tests.support.waiting import DEADLINE_SECONDS
 
 ROOT = Path(__file__).parents[3]
 
 WHAT_A_WORKER_IMPORTS = """
 import sys
-import app_tier.__main__, app_tier.startup, app_tier.worker, app_tier.worker
+import app_tier.__main__, app_tier.startup
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+import app_tier.worker
 from app_tier.bundle.load import load_bundle
 from app_tier.engines import open_engine
 open_engine("openvino", load_bundle(), 1)
@@ -24,7 +33,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 
 
 @pytest.mark.processes
-def test_a_worker_imports_nothing_that_would_make_its_start_slow() -> None:
+def test_a_worker_imports_botocore_while_its_network_is_compiled_and_nothing_that_it_does_not_need() -> None:
     ran = subprocess.run(
         [sys.executable, "-c", WHAT_A_WORKER_IMPORTS],
         cwd=ROOT,
@@ -33,9 +42,11 @@ def test_a_worker_imports_nothing_that_would_make_its_start_slow() -> None:
         check=True,
         timeout=DEADLINE_SECONDS,
     )
-    imported = set(ran.stdout.split())
-    assert "openvino" in imported
-    assert imported.isdisjoint(
+    at_first, in_the_end = (set(line.split()) for line in ran.stdout.splitlines())
+    assert "numpy" in at_first
+    assert "botocore" not in at_first
+    assert {"openvino", "botocore"} <= in_the_end
+    assert in_the_end.isdisjoint(
         {"torch", "torchvision", "nncf", "pandas", "flask", "requests", "rich", "moto", "boto3", "click", "web_tier"}
     )
 
@@ -44,18 +55,48 @@ def test_a_machine_without_a_metadata_service_is_no_instance() -> None:
     assert instance_id(Metadata("http://127.0.0.1:9")) is None
 
 
-def test_a_worker_without_configuration_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLEETSIGHT_CONFIG", str(tmp_path / "missing.yaml"))
-    with pytest.raises(NotStartedError, match=r"missing\.yaml"):
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("FLEETSIGHT_CONFIG", "missing.yaml", r"missing\.yaml"),
+        ("FLEETSIGHT__WORKER__BATCH_SIZE", "-1", r"worker\.batch_size"),
+        ("FLEETSIGHT__NAMES__REQUEST_QUEUE", "no-such-queue", "check names"),
+    ],
+)
+def test_a_worker_that_cannot_work_does_not_start_and_names_the_reason(
+    make_site: SiteMaker, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str
+) -> None:
+    monkeypatch.setenv("FLEETSIGHT_CONFIG", str(make_site().config_file))
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", NOWHERE)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(NotStartedError, match=reason):
         start_up(Zygote(DECODER))
 
 
+def test_a_forked_process_makes_ids_of_its_own() -> None:
+    with multiprocessing.get_context("fork").Pool(1) as child:
+        theirs = set(child.apply(_hundred_ids))
+    assert theirs.isdisjoint(_hundred_ids())
+
+
+def _hundred_ids() -> list[str]:
+    return [new_id() for _ in range(100)]
+
+
+WARNS = """
+import warnings
+from core.logs import configure_logging
+
+configure_logging("worker")
+warnings.warn("Corrupt EXIF data\\nof a user", stacklevel=1)
+"""
+
+
 @pytest.mark.processes
-def test_the_network_is_compiled_while_botocore_is_imported() -> None:
-    asked = (
-        "import sys, app_tier.__main__, app_tier.startup; print('botocore' in sys.modules, 'numpy' in sys.modules)"
+def test_warnings_of_libraries_are_lines_of_the_log() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", WARNS], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=True
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True, timeout=DEADLINE_SECONDS
-    )
-    assert ran.stdout.split() == ["False", "True"]
+    [line] = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert (line["level"], line["process"], line["logger"]) == ("warning", "worker", "py.warnings")
+    assert "Corrupt EXIF data" in line["message"]

@@ -3,7 +3,7 @@
 import pytest
 
 from app_tier.bundle.load import load_bundle
-from app_tier.bundle.torch_import import import_torch
+from app_tier.engine_imports import import_torch
 from app_tier.engines import TorchEngine
 from benchmarks.engine import PEAKS, SIDE, gpu_engines, matrix_product
 

@@ -20,7 +20,7 @@ from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
 from scripts.model.quantise import forget_int8, quantise
 from scripts.model.sample_images import Labelled
 from scripts.demo_model.signs import samples
-from app_tier.openvino_import import import_openvino
+from app_tier.engine_imports import import_openvino
 bundle = load_bundle(Path(shutil.copytree(DEMO_BUNDLE, Path(sys.argv[1]) / "bundle")))
 quantised, count = quantise(bundle, [Labelled(sample.data, None) for sample in samples(20, seed=1)])
 path, plain = str(quantised.path("model-int8.xml")), {"INFERENCE_PRECISION_HINT": "f32"}

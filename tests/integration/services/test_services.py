@@ -1,10 +1,14 @@
-"""Buckets, queues and instances over the wire, and what makes them."""
+"""Buckets, queues, tables and instances over the wire, and those in memory that stand for them in tests."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
+from random import Random
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from core.config import Config
 from core.provision import provision
@@ -13,8 +17,13 @@ from services.clients import Clients
 from services.ec2 import Fleet, LaunchSpec
 from services.errors import LaunchError, NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket, StoredObject
-from services.sqs import OutgoingMessage, Queue
+from services.sqs import OutgoingMessage, Queue, ReceivedMessage
+from services.table import LAST, PAGE, Item, Table
 from tests.conftest import ConfigMaker
+from tests.support.memory_bucket import MemoryBucket
+from tests.support.memory_queue import MemoryQueue
+from tests.support.memory_table import MemoryTable
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -22,14 +31,6 @@ pytestmark = pytest.mark.processes
 @pytest.fixture
 def bucket(provisioned: Clients, config: Config) -> Bucket:
     return Bucket.named(provisioned, config.names.input_bucket)
-
-
-def test_an_object_comes_back_as_it_went_in_and_over_what_was_there(bucket: Bucket, provisioned: Clients) -> None:
-    bucket.put("a/b.jpg", b"old", "image/jpeg")
-    bucket.put("a/b.jpg", b"\x00new", "image/jpeg")
-    assert bucket.get("a/b.jpg") == b"\x00new"
-    head = provisioned.s3.head_object(Bucket=bucket.name, Key="a/b.jpg")
-    assert head["ContentType"] == "image/jpeg"
 
 
 def test_row_35_whoever_is_led_to_an_object_saves_it_and_does_not_see_it(
@@ -68,12 +69,9 @@ def test_a_large_object_is_put_and_read_in_parts_and_one_that_stops_in_the_middl
         next(bucket.stream("J/none"))
 
 
-def test_an_object_that_is_not_there_is_named_with_its_bucket(bucket: Bucket) -> None:
+def test_an_object_that_cannot_be_read_is_named_with_the_reason(bucket: Bucket) -> None:
     with pytest.raises(NotFoundError, match=f"there is no object 'no/no' in the bucket '{bucket.name}'"):
         bucket.get("no/no")
-
-
-def test_an_object_that_is_larger_than_its_reader_takes_is_not_read(bucket: Bucket) -> None:
     bucket.put("a", bytes(100), "image/jpeg")
     assert bucket.get("a", max_bytes=100) == bytes(100)
     with pytest.raises(ObjectTooLargeError, match="'a' has 100 bytes, more than the 99") as refused:
@@ -81,58 +79,19 @@ def test_an_object_that_is_larger_than_its_reader_takes_is_not_read(bucket: Buck
     assert refused.value.size == 100
 
 
-def test_an_object_can_be_looked_at_without_reading_it(bucket: Bucket, clients: Clients) -> None:
-    bucket.put("a", bytes(100), "image/jpeg")
-    assert bucket.head("a") == StoredObject(100, "image/jpeg")
-    assert bucket.head("b") is None
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda bucket: bucket.get("a"),
+        lambda bucket: bucket.head("a"),
+        lambda bucket: bucket.exists("a"),
+        lambda bucket: bucket.put_new("a", b"", "text/plain"),
+    ],
+    ids=["get", "head", "exists", "put_new"],
+)
+def test_a_missing_bucket_is_not_a_missing_object(clients: Clients, call: Callable[[Bucket], object]) -> None:
     with pytest.raises(ClientError, match="NoSuchBucket"):
-        Bucket.named(clients, "fleetsight-never-made").head("a")
-
-
-def test_a_new_object_is_stored_once_and_never_over_another(bucket: Bucket, clients: Clients) -> None:
-    assert bucket.put_new("a/new.json", b"first", "application/json")
-    assert not bucket.put_new("a/new.json", b"second", "application/json")
-    assert bucket.get("a/new.json") == b"first"
-    with pytest.raises(ClientError, match="NoSuchBucket"):
-        Bucket.named(clients, "fleetsight-never-made").put_new("a", b"", "text/plain")
-
-
-def test_an_object_is_replaced_only_while_it_is_the_one_that_was_read(bucket: Bucket) -> None:
-    bucket.put("a/b.json", b"first", "application/json")
-    body, etag = bucket.get_with_etag("a/b.json")
-    assert body == b"first"
-    assert bucket.put_over("a/b.json", b"second", "application/json", etag)
-    assert not bucket.put_over("a/b.json", b"third", "application/json", etag)
-    assert bucket.get("a/b.json") == b"second"
-    bucket.delete("a/b.json")
-    assert not bucket.put_over("a/b.json", b"fourth", "application/json", etag)
-    with pytest.raises(NotFoundError):
-        bucket.get_with_etag("a/b.json")
-
-
-def test_other_refusals_pass_through(clients: Clients) -> None:
-    with pytest.raises(ClientError, match="NoSuchBucket"):
-        Bucket.named(clients, "fleetsight-never-made").get("a")
-
-
-def test_deleting_twice_is_no_error(bucket: Bucket) -> None:
-    bucket.put("a", b"", "text/plain")
-    bucket.delete("a")
-    bucket.delete("a")
-    with pytest.raises(NotFoundError):
-        bucket.get("a")
-
-
-def test_an_object_is_found_by_its_whole_key(bucket: Bucket) -> None:
-    bucket.put("job/image.jpg", b"", "text/plain")
-    assert bucket.exists("job/image.jpg")
-    assert not bucket.exists("job/image")
-    assert not bucket.exists("job")
-
-
-def test_a_missing_bucket_is_not_a_missing_object(clients: Clients) -> None:
-    with pytest.raises(ClientError, match="NoSuchBucket"):
-        Bucket.named(clients, "fleetsight-never-made").exists("a")
+        call(Bucket.named(clients, "fleetsight-never-made"))
 
 
 @pytest.fixture(params=["standard", "fifo"])
@@ -161,28 +120,13 @@ def test_messages_that_are_too_many_bytes_for_one_batch_are_sent_in_several(queu
     assert sorted(received) == sorted(sent)
 
 
-def test_a_message_that_is_given_back_comes_again_and_counts(queue: Queue) -> None:
+def test_the_time_of_the_first_receive_stays_when_a_message_comes_again(queue: Queue) -> None:
     queue.send([OutgoingMessage("a", "body")])
     (first,) = queue.receive(wait_seconds=0)
-    assert queue.receive(wait_seconds=0) == []
     assert queue.change_visibility([first.receipt], 0) == []
     (second,) = queue.receive(wait_seconds=1)
-    assert (second.body, second.receive_count) == ("body", 2)
     assert abs(second.first_received_at - first.first_received_at) < 0.01
     assert second.sent_at <= second.first_received_at
-
-
-def test_a_message_that_comes_too_often_goes_to_the_dead_letters(
-    queue: Queue, clients: Clients, config: Config
-) -> None:
-    queue.send([OutgoingMessage("a", "body")])
-    for _ in range(3):
-        (message,) = queue.receive(wait_seconds=1)
-        queue.change_visibility([message.receipt], 0)
-    assert queue.receive(wait_seconds=0) == []
-    dead = queue.url.replace(config.names.request_queue, config.names.dead_letter_queue)
-    (letter,) = Queue(clients.sqs, dead).receive(wait_seconds=1)
-    assert letter.body == "body"
 
 
 def test_provisioning_twice_changes_nothing(clients: Clients, config: Config) -> None:
@@ -291,3 +235,345 @@ def test_instances_stop_start_and_end(fleet: Fleet, clients: Clients) -> None:
 def test_a_console_says_what_it_says(fleet: Fleet) -> None:
     (instance,) = fleet.launch(SPEC, 1, "token-e" + fleet.name)
     assert isinstance(fleet.console_output(instance.instance_id), str)
+
+
+JSON = "application/json"
+_numbers = count()
+
+
+@pytest.fixture(params=["memory", "local cloud"])
+def any_bucket(request: pytest.FixtureRequest) -> Bucket:
+    if request.param == "memory":
+        return MemoryBucket()
+    clients: Clients = request.getfixturevalue("provisioned")
+    config: Config = request.getfixturevalue("config")
+    return Bucket.named(clients, config.names.input_bucket)
+
+
+@pytest.fixture(params=["memory", "local cloud"])
+def make_queue(request: pytest.FixtureRequest) -> Callable[..., Queue]:
+    """Return a function that makes a queue with a visibility timeout of 30 s and, on request, a dead-letter queue."""
+    if request.param == "memory":
+
+        def in_memory(*, fifo: bool, letters: Queue | None = None) -> Queue:
+            dead = None if letters is None else letters.client
+            made = MemoryQueue(fifo, lambda: 0.0, Random(1), dead=dead, max_receive_count=2)  # type: ignore[arg-type]
+            return made.queue(lambda _: None)
+
+        return in_memory
+    sqs = request.getfixturevalue("clients").sqs
+
+    def in_cloud(*, fifo: bool, letters: Queue | None = None) -> Queue:
+        name = f"contract-{next(_numbers)}{'.fifo' if fifo else ''}"
+        attributes = {"VisibilityTimeout": "30"} | ({"FifoQueue": "true"} if fifo else {})
+        if letters is not None:
+            arn = sqs.get_queue_attributes(QueueUrl=letters.url, AttributeNames=["QueueArn"])["Attributes"][
+                "QueueArn"
+            ]
+            attributes["RedrivePolicy"] = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": 2}}'
+        sqs.create_queue(QueueName=name, Attributes=attributes)
+        return Queue.named(sqs, name)
+
+    return in_cloud
+
+
+def receive(queue: Queue, wanted: int = 1) -> list[ReceivedMessage]:
+    """Receive until so many messages have come."""
+    found: list[ReceivedMessage] = []
+
+    def has_come() -> bool:
+        found.extend(queue.receive(wait_seconds=0))
+        return len(found) >= wanted
+
+    wait_until(has_come, f"{wanted} messages have come")
+    return found
+
+
+def test_an_object_is_stored_read_overwritten_and_deleted(any_bucket: Bucket) -> None:
+    any_bucket.put("job/a.json", b"1", JSON)
+    any_bucket.put("job/a.json", b"22", JSON)
+    assert (any_bucket.get("job/a.json"), any_bucket.exists("job/a.json")) == (b"22", True)
+    assert any_bucket.head("job/a.json") == StoredObject(2, JSON)
+    assert b"".join(any_bucket.stream("job/a.json")) == b"22"
+    with pytest.raises(ObjectTooLargeError):
+        any_bucket.get("job/a.json", 1)
+    any_bucket.delete("job/a.json")
+    any_bucket.delete("job/a.json")
+    any_bucket.delete_all(["job/a.json", "job/never"])
+    any_bucket.delete_all([])
+    assert (any_bucket.head("job/a.json"), any_bucket.exists("job/a.json")) == (None, False)
+    with pytest.raises(NotFoundError):
+        any_bucket.get("job/a.json")
+    with pytest.raises(NotFoundError):
+        any_bucket.get_with_etag("job/a.json")
+
+
+def test_a_conditional_put_stores_where_its_condition_holds(any_bucket: Bucket) -> None:
+    assert any_bucket.put_new("job/b.json", b"1", JSON)
+    assert not any_bucket.put_new("job/b.json", b"2", JSON)
+    body, etag = any_bucket.get_with_etag("job/b.json")
+    assert body == b"1"
+    assert any_bucket.put_over("job/b.json", b"3", JSON, etag)
+    assert not any_bucket.put_over("job/b.json", b"4", JSON, etag)
+    assert any_bucket.get("job/b.json") == b"3"
+    assert not any_bucket.put_over("job/never.json", b"5", JSON, etag)
+    assert not any_bucket.exists("job/never.json")
+
+
+def test_keys_of_a_folder_come_in_order_and_no_others(any_bucket: Bucket) -> None:
+    for key in ("keys/b", "keys/a", "keys2/c", "other/keys/d"):
+        any_bucket.put(key, b"", JSON)
+    assert [any_bucket.exists(key) for key in ("keys/a", "keys", "keys/", "key")] == [True, False, False, False]
+    any_bucket.put_parts("keys/parts", iter([b"1", b"2"]), JSON)
+    assert any_bucket.list_keys("keys", 10) == ["keys/a", "keys/b", "keys/parts"]
+    assert any_bucket.list_keys("keys", 1) == ["keys/a"]
+    assert any_bucket.list_keys("nothing", 10) == []
+    assert any_bucket.get("keys/parts") == b"12"
+    any_bucket.delete_all(["keys/a", "keys/b", "keys/never"])
+    assert any_bucket.list_keys("keys", 10) == ["keys/parts"]
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_a_message_is_hidden_given_back_counted_and_deleted(make_queue: Callable[..., Queue], fifo: bool) -> None:
+    queue = make_queue(fifo=fifo)
+    assert queue.send([OutgoingMessage("1", "one"), OutgoingMessage("2", "two")]) == []
+    first = receive(queue, 2)
+    assert sorted(message.body for message in first) == ["one", "two"]
+    assert queue.receive(wait_seconds=0) == []
+    assert queue.counts().in_flight == 2
+    assert queue.change_visibility([message.receipt for message in first], 0) == []
+    again = receive(queue, 2)
+    assert [message.receive_count for message in again] == [2, 2]
+    assert queue.change_visibility([first[0].receipt], 0) == [first[0].receipt]
+    assert queue.delete([message.receipt for message in again]) == []
+    assert queue.counts().total == 0
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_a_message_that_was_received_too_often_is_a_dead_letter(make_queue: Callable[..., Queue], fifo: bool) -> None:
+    letters = make_queue(fifo=fifo)
+    queue = make_queue(fifo=fifo, letters=letters)
+    queue.send([OutgoingMessage("1", "poison")])
+    for _ in range(2):
+        queue.change_visibility([receive(queue)[0].receipt], 0)
+    assert queue.receive(wait_seconds=0) == []
+    assert [message.body for message in receive(letters)] == ["poison"]
+    assert queue.counts().total == 0
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_all_that_is_sent_of_one_image_within_five_minutes_arrives(
+    make_queue: Callable[..., Queue], fifo: bool
+) -> None:
+    """Row 45: the request and the response of an image that failed and is retried at once."""
+    queue = make_queue(fifo=fifo)
+    sent = [f"attempt {attempt}" for attempt in range(3)]
+    for body in sent:
+        assert queue.send([OutgoingMessage("the same image", body)]) == []
+    assert sorted(each.body for each in receive(queue, wanted=3)) == sent
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_a_receipt_expires_with_the_visibility_timeout_on_a_fifo_queue_alone(
+    make_queue: Callable[..., Queue], fifo: bool
+) -> None:
+    """Row 5."""
+    queue = make_queue(fifo=fifo)
+    queue.send([OutgoingMessage("a", "1")])
+    [message] = receive(queue)
+    queue.change_visibility([message.receipt], 0)
+    assert queue.delete([message.receipt]) == ([message.receipt] if fifo else [])
+    assert queue.counts().total == (1 if fifo else 0)
+
+
+PARTITIONS, SORT_KEYS = ("p", "q"), ("a", "a1", "b")
+
+
+@pytest.fixture(params=["wire", "memory"])
+def any_table(request: pytest.FixtureRequest) -> Table:
+    """Either table."""
+    table: Table = request.getfixturevalue("table") if request.param == "wire" else MemoryTable()
+    return table
+
+
+def test_items_come_back_as_they_went_in(any_table: Table) -> None:
+    item: Item = {"pk": "p", "sk": "s", "text": "ünïcode \x00 <b>", "number": 3, "empty": ""}
+    any_table.put_all([item])
+    assert any_table.get("p", "s") == item
+    assert any_table.get("p", "other") is None
+
+
+def test_a_query_goes_both_ways_and_stops_at_its_limit_over_pages(any_table: Table) -> None:
+    any_table.put_all([{"pk": "p", "sk": f"a{number:04}", "filler": "x" * 1500} for number in range(1_000)])
+    any_table.put_all([{"pk": "p", "sk": "b"}, {"pk": "q", "sk": "a5"}])
+    assert len(list(any_table.query("p", "a", f"a{LAST}"))) == 1_000
+    assert any_table.count("p", "a") == 1_000
+    assert [item["sk"] for item in any_table.query("p", "a0003", "a0005")] == ["a0003", "a0004", "a0005"]
+    newest = [item["sk"] for item in any_table.query("p", "a", f"a{LAST}", limit=PAGE + 2, newest_first=True)]
+    assert newest == [f"a{number:04}" for number in range(999, 999 - PAGE - 2, -1)]
+    assert len(list(any_table.query("p", "a", f"a{LAST}", limit=900))) == 900
+
+
+def test_more_items_than_a_call_takes_are_put_read_and_deleted(any_table: Table) -> None:
+    keys = [("p", f"{number:04}") for number in range(110)]
+    any_table.put_all([{"pk": pk, "sk": sk} for pk, sk in keys])
+    assert len(any_table.get_all([*keys, ("p", "never there")])) == 110
+    any_table.delete_all([*keys, ("p", "never there")])
+    assert any_table.get_all(keys) == []
+
+
+def test_conditional_writes_say_whether_they_took_place(any_table: Table) -> None:
+    item: dict[str, str | int] = {"pk": "p", "sk": "s", "n": 1}
+    assert any_table.put_if(item, "attribute_not_exists( #pk )")
+    assert not any_table.put_if({**item, "n": 2}, "attribute_not_exists( #pk )")
+    assert not any_table.delete_if("p", "s", "#n = :n", {"n": 2})
+    assert any_table.delete_if("p", "s", "#n = :n", {"n": 1})
+    assert any_table.set("p", "s", {"n": 5})
+    assert not any_table.set("p", "s", {"n": 4}, condition="#n < :n")
+    assert any_table.add("p", "s", {"n": 2, "m": 1}, {"t": "x"}) == {"pk": "p", "sk": "s", "n": 7, "m": 1, "t": "x"}
+    assert any_table.add("p", "s", {"n": 2}, {"t": "y"}, "#n < :most", {"most": 7}) is None
+    any_table.delete_all([("p", "s"), ("p", "never there")])
+    assert any_table.get("p", "s") is None
+
+
+def test_a_key_that_is_twice_in_a_batch_is_refused(any_table: Table) -> None:
+    item, key = {"pk": "p", "sk": "s"}, ("p", "s")
+    calls: list[Callable[[], object]] = [
+        lambda: any_table.put_all([item, item]),
+        lambda: any_table.delete_all([key, key]),
+        lambda: any_table.get_all([key, key]),
+    ]
+    for call in calls:
+        with pytest.raises(ClientError, match="ValidationException"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("condition", "values"),
+    [
+        ("attribute_not_exists( #pk )", {"unused": 1}),
+        ("#n = :missing", {}),
+        ("attribute_not_exists( #pk ) OR", {}),
+        ("( attribute_not_exists( #pk )", {}),
+        ("attribute_not_exists( #pk ) attribute_exists( #sk )", {}),
+    ],
+)
+def test_the_table_in_memory_refuses_a_condition_that_dynamodb_does_not_understand(
+    condition: str, values: Item
+) -> None:
+    # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html#API_PutItem_Errors
+    # The local cloud answers 500, or nothing at all.
+    with pytest.raises(ClientError, match="ValidationException"):
+        MemoryTable().put_if({"pk": "p", "sk": "s"}, condition, values)
+
+
+_keys = st.tuples(st.sampled_from(PARTITIONS), st.sampled_from(SORT_KEYS))
+# The local cloud cannot compare a number with a text.
+_values = {"a": st.integers(0, 2), "b": st.sampled_from(["", "1", "z"])}
+_attributes = st.fixed_dictionaries({}, optional=_values).filter(bool)
+_items = st.builds(lambda key, attributes: {"pk": key[0], "sk": key[1], **attributes}, _keys, _attributes)
+_conditions = st.sampled_from(
+    [
+        "attribute_not_exists( #pk )",
+        "attribute_exists( #pk ) AND attribute_not_exists( #a )",
+        "attribute_not_exists( #pk ) OR #a = :x",
+        "attribute_not_exists( #pk ) OR #b <= :y",
+        "#a < :x",
+        "#a = :x AND #b = :y",
+        "#a = :x OR #b = :x AND #b = :y",
+        "(attribute_not_exists( #a ) OR #a <= :x) AND (attribute_not_exists( #b ) OR #b <= :y)",
+    ]
+).flatmap(
+    lambda text: st.tuples(
+        st.just(text), st.fixed_dictionaries({name: _values[of] for name, of in ("xa", "yb") if f":{name}" in text})
+    )
+)
+_set_conditions = st.sampled_from([None, "attribute_exists( #pk )", "attribute_not_exists( #a ) OR #a < :a"])
+_calls = st.one_of(
+    st.tuples(st.just("put_all"), st.tuples(st.lists(_items, unique_by=lambda item: (item["pk"], item["sk"])))),
+    st.tuples(st.just("delete_all"), st.tuples(st.lists(_keys, unique=True))),
+    st.tuples(st.just("get_all"), st.tuples(st.lists(_keys, unique=True))),
+    st.tuples(st.just("get"), _keys),
+    st.builds(lambda item, condition: ("put_if", (item, *condition)), _items, _conditions),
+    st.builds(lambda key, condition: ("delete_if", (*key, *condition)), _keys, _conditions),
+    st.builds(lambda key, a, condition: ("set", (*key, {"a": a}, condition)), _keys, _values["a"], _set_conditions),
+    st.builds(
+        lambda key, n, attributes, condition: ("add", (*key, {"n": n}, attributes, *condition)),
+        _keys,
+        st.integers(-2, 2),
+        _attributes,
+        st.one_of(st.just(()), _conditions),
+    ),
+)
+
+
+@given(calls=st.lists(_calls, max_size=12))
+@settings(
+    max_examples=50,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_the_table_in_memory_answers_any_calls_as_dynamodb_does(table: Table, calls: list[tuple[str, Any]]) -> None:
+    memory = MemoryTable()
+    table.delete_all([(pk, sk) for pk in PARTITIONS for sk in SORT_KEYS])
+    for method, arguments in calls:
+        answers = [getattr(each, method)(*arguments) for each in (table, memory)]
+        if method == "get_all":
+            answers = [sorted(answer, key=lambda item: (item["pk"], item["sk"])) for answer in answers]
+        assert answers[0] == answers[1], (method, arguments)
+    for pk in PARTITIONS:
+        for newest_first in (False, True):
+            held = [list(each.query(pk, "a", "z", newest_first=newest_first)) for each in (table, memory)]
+            assert held[0] == held[1]
+        assert table.count(pk, "a") == memory.count(pk, "a")
+
+
+def test_a_hook_of_the_table_in_memory_sees_each_call_of_the_api() -> None:
+    operations: list[str] = []
+
+    def noted(operation: str, effect: Any) -> Any:
+        operations.append(operation)
+        return effect()
+
+    table = MemoryTable(noted)
+    table.put_all([{"pk": "p", "sk": f"{number:04}"} for number in range(PAGE + 10)])
+    assert operations == ["BatchWriteItem"] * 21
+    operations.clear()
+    assert len(list(table.query("p", "0", "9"))) == PAGE + 10
+    assert len(list(table.query("p", "0", "9", limit=3))) == 3
+    assert len(table.get_all([("p", f"{number:04}") for number in range(101)])) == 101
+    table.delete_all([("p", f"{number:04}") for number in range(26)])
+    table.set("p", "s", {"a": 1})
+    table.add("p", "s", {"a": 1}, {"b": 1})
+    table.put_if({"pk": "p", "sk": "s"}, "attribute_not_exists( #pk )")
+    table.delete_if("p", "s", "attribute_exists( #pk )")
+    assert operations == [
+        *["Query"] * 3,
+        *["BatchGetItem"] * 2,
+        *["BatchWriteItem"] * 2,
+        *["UpdateItem"] * 2,
+        "PutItem",
+        "DeleteItem",
+    ]
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(None, [PAGE, PAGE]), (3, [3]), (PAGE + 1, [PAGE, PAGE])])
+def test_no_call_of_a_query_reads_more_than_a_page_or_than_is_wanted(
+    table: Table, limit: int | None, asked: list[int]
+) -> None:
+    table.put_all([{"pk": "p", "sk": f"{number:04}"} for number in range(PAGE + 10)])
+    limits: list[int] = []
+
+    def note(params: dict[str, Any], **_: object) -> None:
+        limits.append(params["Limit"])
+
+    events = table.client.meta.events
+    events.register("provide-client-params.dynamodb.Query", note)
+    try:
+        found = [item["sk"] for item in table.query("p", "0", "9", limit=limit)]
+    finally:
+        events.unregister("provide-client-params.dynamodb.Query", note)
+    assert found == [f"{number:04}" for number in range(limit or PAGE + 10)]
+    assert limits == asked

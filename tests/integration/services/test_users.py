@@ -22,7 +22,6 @@ from services.clients import Clients
 from services.endpoint import Endpoint
 from services.errors import NotFoundError
 from services.user_errors import (
-    EmailRefusedError,
     EmailTakenError,
     NoSecondFactorsError,
     PasswordRefusedError,
@@ -129,18 +128,13 @@ def test_a_person_signs_in_with_the_mailed_password_and_sets_their_own(stage: St
     stage.set_first_password(email, temporary)
     with pytest.raises(WrongCredentialsError):
         stage.pool.sign_in(email, temporary)
-    claims = stage.verifier.verify(stage.sign_in(email).id_token)
+    tokens = stage.sign_in(email)
+    claims, access = (stage.verifier.verify(text) for text in (tokens.id_token, tokens.access_token))
     assert (claims.email, claims.groups, claims.use) == (email, frozenset(), "id")
+    assert (access.sub, access.username, access.use) == (claims.sub, claims.username, "access")
     account = stage.pool.account(claims.sub)
     assert account is not None
     assert (account.sub, account.email, account.enabled, account.groups) == (claims.sub, email, True, frozenset())
-
-
-def test_both_tokens_are_of_the_same_account_and_client(stage: Stage) -> None:
-    tokens = stage.sign_in(stage.signed_up())
-    by_id, by_access = (stage.verifier.verify(text) for text in (tokens.id_token, tokens.access_token))
-    assert (by_id.sub, by_id.username) == (by_access.sub, by_access.username)
-    assert (by_id.use, by_access.use) == ("id", "access")
 
 
 def test_an_address_is_the_same_in_capitals_and_with_blanks_around_it(stage: Stage) -> None:
@@ -148,15 +142,6 @@ def test_an_address_is_the_same_in_capitals_and_with_blanks_around_it(stage: Sta
     assert stage.sign_in(f"  {email.upper()} ")
     stage.pool.invite(email.title())
     assert len(stage.mailed(email)) == 1, "the account is the same one, and is in use"
-
-
-def test_tokens_and_sessions_are_not_shown(stage: Stage) -> None:
-    tokens = stage.sign_in(stage.signed_up())
-    email = new_email()
-    wanted = stage.pool.sign_in(email, stage.accounts.add(email))
-    assert isinstance(wanted, NewPasswordRequired)
-    secrets = [tokens.id_token, tokens.access_token, tokens.refresh_token, wanted.session]
-    assert not any(secret in f"{tokens!r}{wanted!r}" for secret in secrets)
 
 
 def test_wrong_passwords_unknown_people_and_disabled_accounts_are_refused_in_the_same_words(stage: Stage) -> None:
@@ -177,30 +162,6 @@ def test_wrong_passwords_unknown_people_and_disabled_accounts_are_refused_in_the
             stage.pool.sign_in(name, password)
         told.add(str(raised.value))
     assert len(told) == 1
-
-
-@pytest.mark.parametrize(
-    "password",
-    ["Short-1", "all-small-letters-1", "ALL-CAPITALS-1", "No-Digits-At-All", " Blank-Before-1", "", "Aa1" * 100],
-)
-def test_a_password_that_the_policy_does_not_take_is_refused_wherever_it_is_set(stage: Stage, password: str) -> None:
-    email = new_email()
-    wanted = stage.pool.sign_in(email, stage.accounts.add(email))
-    assert isinstance(wanted, NewPasswordRequired)
-    with pytest.raises(PasswordRefusedError):
-        stage.pool.set_first_password(email, wanted.session, password)
-    assert stage.pool.set_first_password(email, wanted.session, PASSWORD), "the session is still good"
-
-
-@pytest.mark.parametrize(
-    "email", ["", "ann", "ann@", "@example.org", "a b@example.org", "a@b@example.org", "a\n@b.c"]
-)
-def test_what_is_no_address_is_refused(stage: Stage, email: str) -> None:
-    with pytest.raises(EmailRefusedError):
-        stage.pool.invite(email)
-    with pytest.raises(WrongCodeError):
-        stage.pool.reset_password(email, "123456", PASSWORD)
-    stage.pool.send_reset_code(email)
 
 
 def test_s4_a_password_counts_only_for_the_person_who_reads_the_mail(stage: Stage) -> None:
@@ -252,12 +213,6 @@ def test_an_account_that_ops_made_can_be_invited_and_a_disabled_one_stays_out(st
         stage.pool.sign_in(email, temporary)
     stage.accounts.set_enabled(email, is_enabled=True)
     assert stage.set_first_password(email, temporary)
-
-
-@pytest.mark.parametrize("code", ["", "12345", "1234567", "abcdef", "\u0661" * 6, "1" * 10_000])
-def test_what_is_no_code_is_not_even_tried(stage: Stage, code: str) -> None:
-    with pytest.raises(WrongCodeError):
-        stage.pool.reset_password(new_email(), code, PASSWORD)
 
 
 def test_guessing_for_a_stranger_is_answered_as_guessing_for_an_account(stage: Stage) -> None:
@@ -356,12 +311,6 @@ def test_signing_out_ends_one_sign_in_and_may_be_done_twice(stage: Stage) -> Non
     with pytest.raises(SignedOutError):
         stage.pool.refresh(here.refresh_token)
     assert stage.pool.refresh(there.refresh_token)
-
-
-@pytest.mark.parametrize("text", ["", "made-up", "x" * 100_000])
-def test_what_is_no_refresh_token_refreshes_nothing(stage: Stage, text: str) -> None:
-    with pytest.raises(SignedOutError):
-        stage.pool.refresh(text)
 
 
 def test_the_first_sign_in_to_an_account_of_ops_sets_a_password(stage: Stage) -> None:

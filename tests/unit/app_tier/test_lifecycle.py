@@ -1,49 +1,42 @@
+"""The life of a worker: its size, its heartbeats, and its end."""
+
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app_tier import heartbeat
+from app_tier.heartbeat import Heartbeater, Send, WorkerStats
 from app_tier.lifecycle import Lifetime, is_protected, watch_notices
+from app_tier.sizing import Machine, Sizing, sized, this_machine
+from core.config import Worker as WorkerConfig
+from core.config import parse_config
+from core.messages import Heartbeat
 from services.metadata import DRAIN_TAG, PROTECTED_TAG, Metadata
+from services.sqs import OutgoingMessage
+from tests.conftest import shipped_values
 from tests.support.metadata_service import SPOT_ACTION, SPOT_NOTICE, Answer, MetadataService
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 
 
-def test_the_first_reason_stands() -> None:
-    lifetime = Lifetime()
-    lifetime.end("idle")
-    lifetime.end("SIGTERM")
-    assert (lifetime.over, lifetime.reason, lifetime.status) == (True, "idle", 0)
-
-
-def test_a_fault_during_an_orderly_end_makes_the_end_a_failure() -> None:
-    lifetime = Lifetime()
-    lifetime.end("SIGTERM")
-    lifetime.fail("access denied")
-    lifetime.fail("out of memory")
-    assert (lifetime.reason, lifetime.status) == ("access denied", 1)
-
-
-def test_an_orderly_end_does_not_hide_a_fault() -> None:
-    lifetime = Lifetime()
-    lifetime.fail("access denied")
-    lifetime.end("SIGTERM")
-    assert (lifetime.reason, lifetime.status) == ("access denied", 1)
-
-
-def test_the_end_is_told_once() -> None:
-    told: list[bool] = []
-    lifetime = Lifetime(on_end=lambda: told.append(True))
-    lifetime.end("idle")
-    lifetime.fail("again")
-    assert told == [True]
-
-
-def test_waiting_says_whether_the_end_has_come() -> None:
-    lifetime = Lifetime()
-    assert not lifetime.wait(0)
-    lifetime.end("idle")
-    assert lifetime.wait(0)
+@given(st.lists(st.sampled_from(["end", "fail"]), max_size=5))
+def test_the_first_event_gives_the_reason_and_a_fault_the_exit_status(events: list[str]) -> None:
+    ends = list[bool]()
+    lifetime = Lifetime(on_end=lambda: ends.append(lifetime.over))
+    for number, event in enumerate(events):
+        getattr(lifetime, event)(f"{event} {number}")
+    decisive = events.index("fail") if "fail" in events else 0
+    assert lifetime.reason == (f"{events[decisive]} {decisive}" if events else "")
+    assert lifetime.status == int("fail" in events)
+    assert lifetime.over is lifetime.wait(0) is bool(events)
+    assert ends == [True] * bool(events), "the end is reported once"
 
 
 @pytest.fixture
@@ -99,3 +92,157 @@ def test_a_worker_that_is_to_stay_does_not_end_for_being_idle_but_for_any_other_
     ending = Lifetime()
     assert ending.stop_if_idle("idle for 5 s")
     assert ending.reason == "idle for 5 s"
+
+
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+class Post:
+    """Takes heartbeats, and tells the time by how long the heart has waited."""
+
+    def __init__(self, beats: int) -> None:
+        self.taken: list[Heartbeat] = []
+        self.now, self._left = NOON, beats
+
+    def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+        self.taken += [Heartbeat.from_json(message.body) for message in messages]
+        return []
+
+    def clock(self) -> float:
+        return self.now.timestamp()
+
+    def wait(self, seconds: float) -> bool:
+        self.now += timedelta(seconds=seconds)
+        self._left -= 1
+        return self._left == 0
+
+
+def heart(post: Post, look: Callable[[], WorkerStats], send: Send | None = None) -> Heartbeater:
+    return Heartbeater(
+        "i-1",
+        look,
+        send or post.send,
+        every_seconds=10,
+        now=lambda: post.now,
+        clock=post.clock,
+    )
+
+
+def test_a_worker_is_heard_of_at_once_every_ten_seconds_and_at_its_end() -> None:
+    post = Post(beats=2)
+    looks = iter([WorkerStats(0, 0, False), WorkerStats(3, 2, False), WorkerStats(5, 0, True)])
+    heart(post, lambda: next(looks)).run(post.wait)
+    told = [((beat.at - NOON).total_seconds(), beat.state, beat.images, beat.in_hand) for beat in post.taken]
+    assert told == [(0, "ready", 0, 0), (10, "busy", 3, 2), (20, "ended", 5, 0)]
+    assert {beat.worker for beat in post.taken} == {"i-1"}
+    assert [beat.images_per_second for beat in post.taken] == [0, 0.3, 0.2]
+
+
+def test_a_worker_that_finishes_what_it_has_says_so() -> None:
+    assert WorkerStats(1, 2, draining=True).state == "draining"
+
+
+def test_what_cannot_be_sent_is_logged_and_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    post = Post(beats=3)
+    errors: list[Exception] = [EndpointConnectionError(endpoint_url="http://sqs"), RuntimeError("odd")]
+
+    def send(messages: Sequence[OutgoingMessage]) -> Sequence[OutgoingMessage]:
+        if errors:
+            raise errors.pop(0)
+        return messages if post.taken else post.send(messages)
+
+    heart(post, lambda: WorkerStats(0, 0, False), send).run(post.wait)
+    assert len(post.taken) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "a heartbeat could not be sent",
+        "a heartbeat could not be sent",
+        "the response queue refused a heartbeat",
+    ]
+
+
+def test_the_end_does_not_wait_for_a_heartbeat_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "END_SECONDS", 0.01)
+    hangs, may_go_on = threading.Event(), threading.Event()
+
+    def send(_messages: Sequence[OutgoingMessage]) -> Sequence[OutgoingMessage]:
+        hangs.set()
+        assert may_go_on.wait(NEVER_SECONDS)
+        return []
+
+    beating = Heartbeater("i-1", lambda: WorkerStats(0, 0, False), send)
+    beating.start()
+    assert hangs.wait(DEADLINE_SECONDS)
+    stopping = threading.Thread(target=beating.stop, daemon=True)
+    stopping.start()
+    stopping.join(DEADLINE_SECONDS)
+    assert not stopping.is_alive(), "it waits for the heartbeat that is still on its way"
+    may_go_on.set()
+
+
+GIB = 2**30
+WAIT = 0.005
+
+
+def config(**settings: Any) -> WorkerConfig:
+    values = shipped_values()
+    values["worker"] |= settings
+    return parse_config(values).worker
+
+
+@pytest.mark.parametrize(
+    ("cores", "gibibytes", "expected"),
+    [
+        (1, 2, Sizing(1, 1, 8, 1, 8, 8, WAIT)),
+        (2, 4, Sizing(2, 2, 8, 2, 16, 16, WAIT)),
+        (4, 8, Sizing(4, 4, 8, 4, 32, 32, WAIT)),
+        (16, 32, Sizing(16, 16, 8, 16, 64, 64, WAIT)),
+    ],
+)
+def test_each_core_has_a_stream_of_its_own(cores: int, gibibytes: int, expected: Sizing) -> None:
+    assert sized(config(), Machine(cores, gibibytes * GIB), input_size=224) == expected
+
+
+def test_what_is_configured_stays() -> None:
+    wanted = {
+        "threads": 3,
+        "streams": 1,
+        "batch_size": 32,
+        "decode_threads": 5,
+        "fetch_threads": 6,
+        "publish_threads": 7,
+    }
+    assert sized(config(**wanted), Machine(16, 32 * GIB), 224) == Sizing(1, 3, 32, 5, 6, 7, WAIT)
+
+
+def test_there_are_never_more_streams_than_threads_of_the_engine() -> None:
+    assert sized(config(threads=2, streams=8), Machine(4, 8 * GIB), 224).streams == 2
+
+
+def test_torch_computes_one_batch_at_a_time_and_a_larger_one() -> None:
+    sizing = sized(config(engine="torch"), Machine(16, 128 * GIB), 224)
+    assert (sizing.streams, sizing.engine_threads, sizing.batch_size) == (1, 16, 32)
+
+
+def test_little_memory_or_large_images_make_small_batches() -> None:
+    assert sized(config(), Machine(2, GIB // 2), 224).batch_size == 3
+    assert sized(config(), Machine(2, 4 * GIB), 600).batch_size == 3
+    assert sized(config(), Machine(64, GIB // 2), 1024).batch_size == 1
+
+
+@given(cores=st.integers(1, 256), memory=st.integers(2**28, 2**40), size=st.integers(1, 2048))
+def test_what_is_in_hand_fills_every_stage(cores: int, memory: int, size: int) -> None:
+    sizing = sized(config(), Machine(cores, memory), size)
+    assert sizing.in_flight >= sizing.fetch_threads + sizing.streams * sizing.batch_size + sizing.publish_threads
+    assert sizing.in_flight >= 3 * sizing.streams * sizing.batch_size
+
+
+def test_a_control_group_that_allows_less_than_the_machine_has_counts(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    unlimited = this_machine(limit)
+    assert unlimited.cores == len(os.sched_getaffinity(0))
+    limit.write_text("max\n")
+    assert this_machine(limit) == unlimited
+    limit.write_text("1048576\n")
+    assert this_machine(limit).memory_bytes == 1048576
+    limit.write_text(f"{2**60}\n")
+    assert this_machine(limit) == unlimited

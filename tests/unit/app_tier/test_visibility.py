@@ -42,43 +42,6 @@ def test_two_deliveries_of_one_message_are_two() -> None:
     assert held.everything() == [second]
 
 
-def test_there_is_room_for_as_many_as_have_not_been_taken() -> None:
-    held = in_flight(FakeClock(), capacity=10)
-    taken = deliveries(4)
-    held.hold(taken, 0)
-    assert held.wait_for_room(6, 0)
-    assert not held.wait_for_room(7, 0)
-    held.remove(taken[0])
-    assert held.wait_for_room(7, 0)
-
-
-def test_idle_time_counts_only_while_nothing_is_in_hand() -> None:
-    clock = FakeClock()
-    held = in_flight(clock)
-    clock.advance(3)
-    assert held.idle_seconds() == 3
-    one = delivery()
-    held.hold([one], clock())
-    clock.advance(60)
-    assert held.idle_seconds() == 0
-    held.remove(one)
-    assert held.idle_seconds() == 0
-    clock.advance(2)
-    assert held.idle_seconds() == 2
-
-
-def test_what_has_used_up_half_of_its_timeout_is_expiring() -> None:
-    clock = FakeClock()
-    held = in_flight(clock)
-    old, new = delivery(1), delivery(2)
-    held.hold([old], clock())
-    clock.advance(VISIBILITY / 2)
-    held.hold([new], clock())
-    assert held.expiring() == [old]
-    held.extended([old], clock())
-    assert held.expiring() == []
-
-
 def test_the_timeout_counts_from_when_the_receive_began() -> None:
     clock = FakeClock()
     held = in_flight(clock)
@@ -111,16 +74,6 @@ def test_closing_ends_the_waits_of_those_who_want_more() -> None:
     waiting.join(DEADLINE_SECONDS)
     assert answers == [False]
     assert not held.wait_until_none_started(NEVER_SECONDS)
-
-
-def test_a_drain_ends_when_the_last_one_has_left() -> None:
-    held = in_flight(FakeClock())
-    one = delivery()
-    held.hold([one], 0)
-    held.close()
-    assert not held.wait_until_empty(0)
-    held.remove(one)
-    assert held.wait_until_empty(0)
 
 
 STEP_SECONDS = 400.0

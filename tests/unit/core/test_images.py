@@ -1,7 +1,6 @@
 """Images: which data is accepted, and why other data is rejected."""
 
 import io
-import pickle
 import struct
 import zlib
 from collections.abc import Callable
@@ -55,47 +54,6 @@ def test_a_file_with_too_many_bytes_is_refused_with_both_numbers() -> None:
 
 def test_text_called_jpg_is_not_an_image() -> None:
     assert rejection(b"hello, I am a text file").code == "not_an_image"
-
-
-REFUSED = {
-    "tiff": encoded("TIFF"),
-    "big-endian tiff": b"MM\x00*" + bytes(20),
-    "eps": encoded("EPS"),
-    "pdf": encoded("PDF"),
-    "psd": b"8BPS\x00\x01" + bytes(30),
-    "fits": b"SIMPLE  =                    T" + bytes(60),
-    "jpeg 2000": b"\x00\x00\x00\x0cjP  \r\n\x87\n" + bytes(30),
-    "avif": b"\x00\x00\x00 ftypavif" + bytes(30),
-    "svg": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"></svg>',
-    "ico": encoded("ICO"),
-}
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_other_formats_are_refused_by_name_with_a_remedy(kind: str) -> None:
-    error = rejection(REFUSED[kind])
-    assert error.code == "format_not_allowed"
-    assert "JPEG or PNG" in error.message or "export it as PNG" in error.message
-
-
-def bomb_png(width: int, height: int) -> bytes:
-    """A PNG whose header alone is large: it holds no pixels at all."""
-    header = encoded("PNG", (1, 1))
-    ihdr = struct.pack(">II", width, height) + header[24:29]
-    return (
-        header[:8]
-        + struct.pack(">I", 13)
-        + b"IHDR"
-        + ihdr
-        + struct.pack(">I", zlib.crc32(b"IHDR" + ihdr))
-        + header[33:]
-    )
-
-
-def test_a_bomb_is_rejected_from_its_header_with_a_remedy() -> None:
-    error = rejection(bomb_png(20_000, 20_000))
-    assert error.code == "too_many_pixels"
-    assert error.message == "20000 x 20000 pixels is more than the 50 megapixels allowed: shrink it"
 
 
 def webp_header(chunk: bytes, body: bytes) -> bytes:
@@ -164,11 +122,6 @@ def test_inspect_raises_only_rejections_for_any_bytes(data: bytes, start: bytes)
 
 def test_an_image_with_a_script_behind_it_is_the_image() -> None:
     assert inspect(encoded("GIF") + b"<script>alert(1)</script>").content_type == "image/gif"
-
-
-def test_a_rejection_can_be_pickled() -> None:
-    error = pickle.loads(pickle.dumps(ImageRejectedError("empty", "the file is empty: send it again")))  # noqa: S301 - made on this line
-    assert (error.code, error.message) == ("empty", "the file is empty: send it again")
 
 
 def test_row_34_no_frame_of_a_gif_has_memory_reserved_when_its_header_is_read(
@@ -292,9 +245,9 @@ def test_exif_in_many_segments_is_rejected() -> None:
 
 def test_large_normal_files_are_not_rejected_as_floods() -> None:
     noise = Image.effect_noise((1_500, 1_000), 90).convert("RGB")
-    for form in ("PNG", "GIF", "JPEG", "WEBP"):
+    for form, options in (("PNG", {"compress_level": 1}), ("GIF", {}), ("JPEG", {}), ("WEBP", {"method": 0})):
         body = io.BytesIO()
-        noise.save(body, form)
+        noise.save(body, form, **options)
         assert inspect(body.getvalue()).width == 1_500
 
 
@@ -322,7 +275,9 @@ def test_row_34_a_foreign_format_is_refused_by_its_content_whatever_its_name(
         raise AssertionError("a reader saw it")
 
     monkeypatch.setattr(Image, "open", opened)
-    assert rejection(data).code == "format_not_allowed"
+    error = rejection(data)
+    assert error.code == "format_not_allowed"
+    assert "JPEG or PNG" in error.message or "export it as PNG" in error.message
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
@@ -346,27 +301,28 @@ def test_row_34_a_foreign_format_behind_the_first_bytes_of_ours_reaches_no_reade
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("bomb", "size"),
     [
-        lambda: png_bomb(9_000, 8_000),
-        lambda: gif_bomb(9_000, 8_000),
-        lambda: gif_bomb(10, 10, frame=(9_000, 8_000)),
-        lambda: webp_bomb(2_000),
+        (lambda: png_bomb(9_000, 8_000), "9000 x 8000"),
+        (lambda: gif_bomb(9_000, 8_000), "9000 x 8000"),
+        (lambda: gif_bomb(10, 10, frame=(9_000, 8_000)), "9000 x 8000"),
+        (lambda: webp_bomb(2_000), "2000 x 2000"),
     ],
     ids=["png", "gif", "gif with an image larger than its canvas", "webp"],
 )
 def test_row_34_a_bomb_is_refused_and_none_of_its_pixels_is_read(
-    data: object, monkeypatch: pytest.MonkeyPatch
+    bomb: Callable[[], bytes], size: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert callable(data)
-    body = data()
+    body = bomb()
     assert len(body) < 300_000
 
     def loaded(_self: object) -> None:
         raise AssertionError("it was decoded")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", loaded)
-    assert rejection(body, ImageLimits(max_pixels=3_000_000)).code == "too_many_pixels"
+    error = rejection(body, ImageLimits(max_pixels=3_000_000))
+    assert error.code == "too_many_pixels"
+    assert error.message == f"{size} pixels is more than the 3 megapixels allowed: shrink it"
 
 
 @pytest.mark.parametrize("kind", POLYGLOTS)

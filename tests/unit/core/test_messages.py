@@ -1,7 +1,8 @@
-"""Messages between the tiers, and the values of the fleet."""
+"""Messages between the tiers, the values of the fleet, ids, and the keys made of them."""
 
 import json
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.fleet.models import FleetSnapshot, HistoryBlock, JournalEntry, LaunchJournal, points_since
-from core.ids import ImageRef, new_id
+from core.ids import ImageRef, first_id_of, input_key, is_id, new_id, output_key, parse_key
 from core.messages import (
     Failure,
     Heartbeat,
@@ -19,6 +20,7 @@ from core.messages import (
     RequestMessage,
     Response,
     Timings,
+    WireModel,
     failed,
     parse_worker_message,
 )
@@ -43,12 +45,6 @@ PREDICTION = Prediction(
 )
 
 
-def test_a_request_arrives_as_it_left() -> None:
-    request = RequestMessage.about(REF, "a/b.jpg", NOW)
-    assert RequestMessage.from_json(request.to_json()) == request
-    assert request.ref == REF
-
-
 def test_a_prediction_arrives_as_it_left_and_its_response_lacks_only_the_vector() -> None:
     assert Prediction.from_json(PREDICTION.to_json().encode()) == PREDICTION
     response = PREDICTION.response()
@@ -57,19 +53,34 @@ def test_a_prediction_arrives_as_it_left_and_its_response_lacks_only_the_vector(
     assert "probabilities" not in response.to_json()
 
 
-def test_a_failed_prediction_says_why() -> None:
-    prediction = failed(REF, Failure(code="bad", message="is no image"), worker="i-1", attempts=1)
-    assert Response.from_json(prediction.response().to_json()).error == Failure(code="bad", message="is no image")
-
-
-def test_a_fleet_snapshot_arrives_as_it_left() -> None:
-    snapshot = fleet_snapshot(
-        NOW, running=1, pending=2, visible=3, in_flight=4, peak_workers=3, billed_seconds=60.5, reason="because"
-    )
-    assert FleetSnapshot.from_json(snapshot.to_json()) == snapshot
-
-
 HEARTBEAT = Heartbeat(worker="i-1", at=NOW, state="busy", images=5, in_hand=2)
+BY_IMAGE = LaunchSpec("c7a.large", "stop", "ami-1", "#!/bin/sh\n", "profile", "subnet-1", ("sg-1", "sg-2"))
+BY_TEMPLATE = LaunchSpec("c7a.large", "terminate", market="spot", launch_template="workers")
+JOURNAL = LaunchJournal(
+    revision=7,
+    writer="me",
+    entries=(
+        JournalEntry(token="a", count=5, at=NOW, spec=BY_IMAGE),
+        JournalEntry(token="b", count=5, at=NOW, spec=BY_TEMPLATE),
+        JournalEntry(token="c", count=2, at=NOW, starts=("i-1", "i-2")),
+        JournalEntry(token="d", count=2, at=NOW, instance_ids=("i-3",)),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        RequestMessage.about(REF, "a/b.jpg", NOW),
+        failed(REF, Failure(code="bad", message="is no image"), worker="i-1", attempts=1),
+        HEARTBEAT,
+        fleet_snapshot(NOW, running=1, visible=3, peak_workers=3, billed_seconds=60.5, reason="because"),
+        JOURNAL,
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_what_is_written_is_read_as_it_was(model: WireModel) -> None:
+    assert type(model).from_json(model.to_json()) == model
 
 
 def test_the_response_queue_holds_responses_and_heartbeats_and_neither_is_taken_for_the_other() -> None:
@@ -169,14 +180,54 @@ def test_where_nothing_was_written_there_are_no_points() -> None:
     assert points_since([], at(1000)) == []
 
 
-def test_a_journal_is_read_as_it_was_written() -> None:
-    by_image = LaunchSpec("c7a.large", "stop", "ami-1", "#!/bin/sh\n", "profile", "subnet-1", ("sg-1", "sg-2"))
-    by_template = LaunchSpec("c7a.large", "terminate", market="spot", launch_template="workers")
-    entries = (
-        JournalEntry(token="a", count=5, at=at(1), spec=by_image),
-        JournalEntry(token="b", count=5, at=at(2), spec=by_template),
-        JournalEntry(token="c", count=2, at=at(3), starts=("i-1", "i-2")),
-        JournalEntry(token="d", count=2, at=at(4), instance_ids=("i-3",)),
-    )
-    journal = LaunchJournal(revision=7, writer="me", entries=entries)
-    assert LaunchJournal.from_json(journal.to_json()) == journal
+ID = "01KDX5ZQ8R3M7Y2WVN6T4C9B0A"
+
+
+def test_ids_stay_in_order_and_unique_when_threads_make_them() -> None:
+    with ThreadPoolExecutor(8) as makers:
+        runs = list(makers.map(lambda _: [new_id() for _ in range(500)], range(8)))
+    assert all(run == sorted(run) for run in runs)
+    ids = {made for run in runs for made in run}
+    assert len(ids) == 4_000
+    assert all(map(is_id, ids))
+
+
+def test_the_first_id_of_a_moment_parts_earlier_ids_from_later_ones() -> None:
+    before = new_id()
+    moment = datetime.now(UTC) + timedelta(milliseconds=1)
+    first = first_id_of(moment)
+    assert is_id(first)
+    assert before < first < first_id_of(moment + timedelta(milliseconds=1))
+    assert new_id() < first_id_of(datetime.now(UTC) + timedelta(seconds=5))
+
+
+def test_keys_lead_back_to_their_image() -> None:
+    ref = ImageRef(new_id(), new_id())
+    assert parse_key(input_key(ref, "jpeg")) == ref
+    assert parse_key(output_key(ref)) == ref
+    assert output_key(ref) == f"{ref.job_id}/{ref.image_id}.json"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "../../etc/passwd", f"{ID}\n", ID.lower(), f"8{'0' * 25}", "I" * 26, f" {ID}"]
+)
+def test_what_is_no_id_is_told(text: str) -> None:
+    assert not is_id(text)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "a/b.jpg", f"{ID}/{ID}", f"{ID}/../{ID}.jpg", f"{ID}/{ID}.jpg\n"],
+)
+def test_a_key_that_is_not_ours_is_refused(key: str) -> None:
+    with pytest.raises(MessageError, match="is not a key of the form"):
+        parse_key(key)
+
+
+@given(st.text())
+def test_any_text_is_a_key_of_ours_or_refused(text: str) -> None:
+    try:
+        ref = parse_key(text)
+    except MessageError:
+        return
+    assert text.startswith(f"{ref.job_id}/{ref.image_id}.")

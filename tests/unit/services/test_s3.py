@@ -1,5 +1,7 @@
-"""An object's way over the wire when S3 is slow, refuses, or is not there; a small server gives the answers."""
+"""S3: objects over the wire when the service is slow, refuses, or is not there, and presigned forms (row 41)."""
 
+import base64
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,8 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoC
 from services import clients
 from services.clients import Clients
 from services.endpoint import Endpoint
-from services.errors import NotFoundError
-from services.s3 import Bucket, as_botocore
+from services.s3 import Bucket, Forms, UploadForm, as_botocore
 from tests.support.served import serving
 
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message></Error>"
@@ -166,20 +167,6 @@ def test_a_refusal_without_a_body_has_its_status_as_code(s3: FakeS3) -> None:
     assert raised.value.response["Error"]["Code"] == "403"
 
 
-def test_a_missing_object_is_not_found_and_a_missing_bucket_is_an_error(s3: FakeS3) -> None:
-    s3.answers = [
-        (404, ERROR.format(code, "")) for code in ("NoSuchKey", "NoSuchBucket", "NoSuchKey", "NoSuchBucket")
-    ]
-    bucket = s3.bucket()
-    with pytest.raises(NotFoundError, match="'a'"):
-        bucket.get("a")
-    with pytest.raises(ClientError, match="NoSuchBucket"):
-        bucket.get("a")
-    assert not bucket.exists("a")
-    with pytest.raises(ClientError, match="NoSuchBucket"):
-        bucket.exists("a")
-
-
 def test_a_look_that_is_refused_says_so_and_one_at_nothing_asks_whether_the_bucket_is_there(s3: FakeS3) -> None:
     bucket = s3.bucket()
     s3.answers = [(403, "")]
@@ -188,12 +175,6 @@ def test_a_look_that_is_refused_says_so_and_one_at_nothing_asks_whether_the_buck
     s3.answers = [(404, ""), (404, ERROR.format("NoSuchKey", ""))]
     assert bucket.head("a") is None
     assert [method for method, *_ in s3.seen] == ["HEAD", "HEAD", "GET"]
-
-
-def test_a_delete_is_a_call_of_its_own(s3: FakeS3) -> None:
-    s3.answers = [(204, "")]
-    s3.bucket().delete("job/a")
-    assert [(method, path) for method, path, *_ in s3.seen] == [("DELETE", "/photos/job/a")]
 
 
 def test_nobody_at_the_address_is_an_error_of_botocores_family() -> None:
@@ -225,3 +206,68 @@ def test_on_aws_a_bucket_is_a_host_unless_its_name_has_dots() -> None:
     clients = Clients(Endpoint("eu-central-1"))
     styles = {name: dict(clients.object_store(name).config) for name in ("photos", "my.photos")}
     assert styles["photos"]["virtual_hosted_style_request"] != styles["my.photos"]["virtual_hosted_style_request"]
+
+
+def form(
+    region: str = "eu-central-1",
+    bucket: str = "photos",
+    url: str | None = None,
+    tags: dict[str, str] | None = None,
+) -> UploadForm:
+    forms = Forms.of(Clients(Endpoint(region, url)), bucket)
+    return forms.form("job/image.png", "image/png", max_bytes=48_213, seconds=600, tags=tags)
+
+
+def policy(made: UploadForm) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(base64.b64decode(made.fields["policy"]))
+    return document
+
+
+@pytest.mark.parametrize("token", ["", "of-a-role"])
+@pytest.mark.parametrize("tags", [None, {"kept": "no"}])
+def test_the_policy_fixes_bucket_key_type_size_and_tags_and_allows_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tags: dict[str, str] | None, token: str
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+    made = form(tags=tags)
+    signed = [name for name in made.fields if name.startswith("x-amz-") and name != "x-amz-signature"]
+    said = ["key", "Content-Type", "Content-Disposition", *(["tagging"] if tags else []), *signed]
+    wanted: list[Any] = [{name: made.fields[name]} for name in said]
+    wanted += [{"bucket": "photos"}, ["content-length-range", 1, 48_213]]
+    assert sorted(map(str, policy(made)["conditions"])) == sorted(map(str, wanted))
+    assert set(made.fields) == {*said, "policy", "x-amz-signature"}
+    assert made.fields.get("x-amz-security-token", "") == token
+
+
+def test_the_policy_ends_when_it_was_said() -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    ends = datetime.fromisoformat(policy(form())["expiration"])
+    assert before <= ends - timedelta(seconds=600) <= datetime.now(UTC)
+
+
+def test_the_fields_are_those_of_the_policy() -> None:
+    fields = form().fields
+    assert (fields["key"], fields["Content-Type"]) == ("job/image.png", "image/png")
+    assert fields["x-amz-algorithm"] == "AWS4-HMAC-SHA256"
+    assert "/eu-central-1/s3/aws4_request" in fields["x-amz-credential"]
+
+
+def test_the_policy_fixes_the_tags_and_the_form_says_them_as_s3_reads_them() -> None:
+    made = form(tags={"kept": "no", "a": "<&>"})
+    tags = "<Tag><Key>kept</Key><Value>no</Value></Tag><Tag><Key>a</Key><Value>&lt;&amp;&gt;</Value></Tag>"
+    assert made.fields["tagging"] == f"<Tagging><TagSet>{tags}</TagSet></Tagging>"
+    assert {"tagging": made.fields["tagging"]} in policy(made)["conditions"]
+
+
+@pytest.mark.parametrize(
+    ("region", "bucket", "endpoint", "url"),
+    [
+        ("eu-central-1", "photos", None, "https://photos.s3.eu-central-1.amazonaws.com/"),
+        ("eu-central-1", "my.photos", None, "https://s3.eu-central-1.amazonaws.com/my.photos"),
+        ("us-east-1", "photos", "http://127.0.0.1:5000", "http://127.0.0.1:5000/photos"),
+    ],
+)
+def test_the_form_goes_to_the_buckets_own_region_and_here_to_the_local_cloud(
+    region: str, bucket: str, endpoint: str | None, url: str
+) -> None:
+    assert form(region, bucket, endpoint).url == url

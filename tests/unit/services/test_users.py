@@ -28,6 +28,7 @@ from services.users import (
     MAX_EMAIL_CHARACTERS,
     CodeRequired,
     NewPasswordRequired,
+    PoolTokens,
     UserPool,
     normalise_email,
     required_email,
@@ -216,12 +217,25 @@ def test_what_cannot_be_right_is_refused_without_asking_the_pool(cognito: Stubbe
             pool.sign_in(EMAIL, password)
         with pytest.raises(PasswordRefusedError):
             pool.reset_password(EMAIL, "123456", password)
-    with pytest.raises(WrongCredentialsError):
-        pool.sign_in("nobody", PASSWORD)
-    with pytest.raises(EmailRefusedError):
-        pool.invite("nobody")
-    with pytest.raises(SignedOutError):
-        pool.refresh("x" * 20_000)
+    for email in ("", "nobody", "ann@", "@example.org", "a b@example.org", "a@b@example.org", "a\n@b.c"):
+        with pytest.raises(WrongCredentialsError):
+            pool.sign_in(email, PASSWORD)
+        with pytest.raises(EmailRefusedError):
+            pool.invite(email)
+        with pytest.raises(WrongCodeError):
+            pool.reset_password(email, "123456", PASSWORD)
+        pool.send_reset_code(email)
+    for code in ("", "12345", "1234567", "abcdef", "\u0661" * 6, "1" * 10_000):
+        with pytest.raises(WrongCodeError):
+            pool.reset_password(EMAIL, code, PASSWORD)
+    for token in ("", "x" * 20_000):
+        with pytest.raises(SignedOutError):
+            pool.refresh(token)
+
+
+def test_tokens_and_sessions_are_not_shown() -> None:
+    shown = f"{PoolTokens('secret', 'secret', 'secret')!r}{NewPasswordRequired('secret')!r}{CodeRequired('secret')!r}"
+    assert "secret" not in shown
 
 
 @given(st.text(max_size=200))

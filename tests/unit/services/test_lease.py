@@ -1,16 +1,14 @@
-"""The lease over the wire: one holder, by nobody's wall clock."""
+"""The lease: one holder, independent of every wall clock."""
 
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 
 from services.lease import Lease, boot_seconds
 from services.table import Table
-from tests.support.waiting import DEADLINE_SECONDS
-
-pytestmark = pytest.mark.processes
+from tests.support.memory_table import MemoryTable, meeting
 
 LENGTH = 10.0
 
@@ -140,18 +138,9 @@ def test_time_in_which_the_machine_is_suspended_counts(table: Table) -> None:
     assert before <= now <= after
 
 
-def test_of_many_that_contend_at_once_one_gets_it(table: Table) -> None:
+def test_of_many_that_contend_at_once_one_gets_it() -> None:
+    table = MemoryTable(meeting("GetItem", 8))
     contenders = [Contender.of(table) for _ in range(8)]
-    gate = threading.Barrier(len(contenders))
-    taken: list[bool] = []
-
-    def contend(contender: Contender) -> None:
-        gate.wait(DEADLINE_SECONDS)
-        taken.append(contender.after(0))
-
-    threads = [threading.Thread(target=contend, args=(contender,)) for contender in contenders]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(taken) == [False] * 7 + [True]
+    with ThreadPoolExecutor(8) as threads:
+        assert sorted(threads.map(lambda contender: contender.after(0), contenders)) == [False] * 7 + [True]
+    assert sum(contender.lease.held for contender in contenders) == 1

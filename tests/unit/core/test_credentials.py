@@ -4,6 +4,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +19,7 @@ from core.credentials import (
 )
 from services.errors import NotFoundError
 from services.table import Table
+from tests.support.memory_table import MemoryTable, meeting
 
 
 @dataclass
@@ -60,7 +62,7 @@ def test_any_other_text_finds_none(tokens: PersonalTokens, text: str) -> None:
 def test_the_table_does_not_hold_the_text(tokens: PersonalTokens, table: Table) -> None:
     """Row 42."""
     text, made = make(tokens)
-    stored = str(table.client.scan(TableName=table.name)["Items"])
+    stored = str(cast(MemoryTable, table).items)
     assert made.token_id in stored
     assert text.removeprefix(PREFIX) not in stored
     assert text not in repr(made)
@@ -114,15 +116,16 @@ def test_a_use_at_the_same_moment_does_not_bring_back_what_was_revoked(
     tokens: PersonalTokens, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, made = make(tokens)
-    record_use = PersonalTokens._record_use
+    set_attributes = MemoryTable.set
 
-    def revoked_meanwhile(self: PersonalTokens, token: PersonalToken, used: str) -> None:
+    def revoked_meanwhile(*use: Any) -> bool:
+        monkeypatch.setattr(MemoryTable, "set", set_attributes)
         tokens.revoke("ada", made.token_id)
-        record_use(self, token, used)
+        return set_attributes(*use)
 
-    monkeypatch.setattr(PersonalTokens, "_record_use", revoked_meanwhile)
+    monkeypatch.setattr(MemoryTable, "set", revoked_meanwhile)
     tokens.find(text)
-    assert table.client.scan(TableName=table.name)["Items"] == []
+    assert cast(MemoryTable, table).items == {}
 
 
 def test_there_are_at_most_twenty_of_a_user(tokens: PersonalTokens, clock: Clock) -> None:
@@ -139,6 +142,7 @@ def test_there_are_at_most_twenty_of_a_user(tokens: PersonalTokens, clock: Clock
 def test_those_that_are_made_at_the_same_moment_are_not_more_either(tokens: PersonalTokens) -> None:
     for _ in range(MAX_TOKENS - 2):
         make(tokens)
+    cast(MemoryTable, tokens.table).call = meeting("Query", 6)
 
     def try_to(_number: int) -> bool:
         try:
@@ -206,5 +210,5 @@ def test_new_codes_take_the_place_of_the_old_ones(table: Table) -> None:
 
 def test_the_table_holds_no_code(table: Table) -> None:
     made = RecoveryCodes(table).replace("ada")
-    stored = str(table.client.scan(TableName=table.name)["Items"])
+    stored = str(cast(MemoryTable, table).items)
     assert not [code for code in made if code in stored or code.replace("-", "") in stored]

@@ -1,4 +1,4 @@
-"""The fleet's items in a real table."""
+"""The fleet's items in the job table."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +18,6 @@ from core.fleet.models import (
     LimitsOverride,
 )
 from core.fleet.store import KEPT_RUNS, Commands, FleetStore
-from core.jobs.store import JobStore
 from services.ec2 import LaunchSpec
 from services.table import Table
 
@@ -53,7 +52,7 @@ def test_a_pause_lasts_from_its_first_moment_until_the_fleet_is_resumed(fleet: F
     assert fleet.pause(later, "").since == later
 
 
-def test_everything_but_the_history_comes_in_one_read(fleet: FleetStore, store: JobStore) -> None:
+def test_everything_but_the_history_comes_in_one_read(fleet: FleetStore) -> None:
     empty = fleet.state()
     assert (empty.snapshot, empty.instances, empty.decisions, empty.pause) == (
         None, FleetInstances(), Decisions(), None,
@@ -62,7 +61,9 @@ def test_everything_but_the_history_comes_in_one_read(fleet: FleetStore, store: 
         at=NOW, running=1, pending=0, visible=0, in_flight=0, min_workers=0, max_workers=5, peak_workers=1,
         billed_seconds=60, reason="because", paused=FleetPause(since=NOW),
     )  # fmt: skip
-    FleetStore(store.table).put_snapshot(snapshot)
+    for running in (2, 1):
+        fleet.put_snapshot(snapshot.model_copy(update={"running": running}))
+    assert fleet.snapshot() == snapshot
     fleet.put_instances(INSTANCES)
     fleet.put_decisions(DECISIONS)
     pause = fleet.pause(NOW, "")

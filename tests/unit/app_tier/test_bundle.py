@@ -1,0 +1,384 @@
+"""Bundles: a folder or a zip is used only if it is exactly what was built, and reports what it is."""
+
+import json
+import os
+import shutil
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from app_tier.bundle.errors import BundleDigestError, BundleFormatError, BundleMissingError
+from app_tier.bundle.load import DEMO_BUNDLE, cache_folder, kept, load_bundle, load_zip, write_file
+from app_tier.bundle.manifest import (
+    INT8_IR_NAME,
+    INT8_WEIGHTS_NAME,
+    IR_NAME,
+    IR_WEIGHTS_NAME,
+    MANIFEST_NAME,
+    TORCH_NAME,
+    Manifest,
+    file_digest,
+)
+from core.bundle_facts import BundleFacts, BundleUnreadableError, read_facts
+from scripts.demo_model.data import DEMO_LABELS
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(DEMO_BUNDLE, tmp_path / "bundle"))
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    """Change the manifest, which states its digest no longer, as one from before it did."""
+    path = folder / MANIFEST_NAME
+    path.write_text(json.dumps({**json.loads(path.read_text()), "digest": None, **changes}))
+
+
+def test_the_demo_bundle_is_whole_and_small() -> None:
+    bundle = load_bundle()
+    assert bundle.name == "demo"
+    assert bundle.labels == DEMO_LABELS
+    assert bundle.manifest.agreement is not None
+    assert bundle.manifest.agreement.same_top1 == 1
+    assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 5_000_000
+
+
+def test_the_demo_bundle_knows_nothing_of_the_machine_it_was_built_on() -> None:
+    home, checkout = str(Path.home()).encode(), str(Path(__file__).parents[4]).encode()
+    for path in DEMO_BUNDLE.iterdir():
+        assert home not in path.read_bytes()
+        assert checkout not in path.read_bytes()
+
+
+@pytest.mark.parametrize("name", [IR_NAME, IR_WEIGHTS_NAME, TORCH_NAME])
+def test_one_changed_bit_is_refused_naming_the_file(copy: Path, name: str) -> None:
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(BundleDigestError, match=rf"{name} has SHA-256 \w{{64}}, but the bundle was built with"):
+        load_bundle(copy)
+
+
+def test_a_missing_file_is_refused_naming_it(copy: Path) -> None:
+    (copy / IR_WEIGHTS_NAME).unlink()
+    with pytest.raises(BundleDigestError, match=rf"{IR_WEIGHTS_NAME} cannot be read \(No such file"):
+        load_bundle(copy)
+
+
+def test_no_bundle_says_how_to_build_one(tmp_path: Path) -> None:
+    with pytest.raises(BundleMissingError, match=r"build one with `\./scripts/fleetsight model build`"):
+        load_bundle(tmp_path / "nowhere")
+    with pytest.raises(BundleMissingError):
+        load_bundle(DEMO_BUNDLE / MANIFEST_NAME)
+
+
+def test_a_manifest_that_is_not_json_is_refused(copy: Path) -> None:
+    (copy / MANIFEST_NAME).write_text("{")
+    with pytest.raises(BundleFormatError, match="is not JSON"):
+        load_bundle(copy)
+    (copy / MANIFEST_NAME).write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(BundleFormatError, match="is not JSON"):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize("contents", ["[]", '{"format_version": 2}', "{}"])
+def test_another_format_version_is_refused(copy: Path, contents: str) -> None:
+    (copy / MANIFEST_NAME).write_text(contents)
+    with pytest.raises(BundleFormatError, match="this program reads 1"):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"labels": ["one"]}, "labels"),
+        ({"files": {}}, r"files lacks model\.bin, model\.xml"),
+        ({"files": {"../../etc/passwd": "0" * 64}}, "files"),
+        ({"messages": {"unicorn": "rare"}}, "'unicorn', which is not a label"),
+        ({"colour": "blue"}, "colour"),
+        ({"name": "../demo"}, "name"),
+        ({"precision": "int4"}, "precision"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused_naming_the_field(
+    copy: Path, changes: dict[str, Any], complaint: str
+) -> None:
+    rewrite(copy, **changes)
+    with pytest.raises(BundleFormatError, match=complaint):
+        load_bundle(copy)
+
+
+def test_the_digest_is_of_what_decides_an_answer_and_of_nothing_else(copy: Path) -> None:
+    digest = load_bundle().digest
+    rewrite(copy, provenance={"note": "measured again"})
+    assert load_bundle(copy).digest == digest
+    rewrite(copy, labels=list(reversed(DEMO_LABELS)))
+    assert load_bundle(copy).digest != digest
+
+
+def test_a_manifest_from_before_there_was_a_choice_of_precision_means_fp32_and_keeps_its_digest(copy: Path) -> None:
+    manifest = load_bundle().manifest
+    assert "precision" not in json.loads((copy / MANIFEST_NAME).read_text())
+    assert manifest.precision == "fp32"
+    rewrite(copy, precision="fp32", margin=None)
+    assert load_bundle(copy).digest == manifest.digest
+    rewrite(copy, precision="exact", margin=0.1)
+    assert load_bundle(copy).digest != manifest.digest
+
+
+def test_a_manifest_that_was_changed_without_its_digest_is_refused(copy: Path) -> None:
+    stated = json.loads((copy / MANIFEST_NAME).read_text())["digest"]
+    assert stated == load_bundle(copy).digest
+    rewrite(copy, digest=stated, labels=list(reversed(DEMO_LABELS)))
+    with pytest.raises(BundleDigestError, match=f"states the digest {stated}, but is"):
+        load_bundle(copy)
+
+
+def test_a_file_that_the_bundle_does_not_have_is_named() -> None:
+    with pytest.raises(BundleMissingError, match=r"bundle demo in .* has no model\.onnx"):
+        load_bundle().path("model.onnx")
+
+
+def test_s6_a_pinned_bundle_opens_and_nothing_of_another_one_is_parsed(copy: Path) -> None:
+    pin = file_digest(copy / MANIFEST_NAME)
+    assert load_bundle(copy, pin).digest == load_bundle(copy, pin.upper()).digest == load_bundle().digest
+    (copy / MANIFEST_NAME).write_bytes(b"not even JSON")
+    with pytest.raises(BundleDigestError, match=rf"SHA-256 \w{{64}}, but worker\.bundle_sha256 is {pin}"):
+        load_bundle(copy, pin)
+
+
+def zipped(path: Path, top: str = "", changes: dict[str, bytes] | None = None, leave_out: str = "") -> Path:
+    contents = {f"{top}{file.name}": file.read_bytes() for file in DEMO_BUNDLE.iterdir() if file.name != leave_out}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in (contents | (changes or {})).items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize("top", ["", "demo/"])
+def test_a_zip_of_a_bundle_is_that_bundle(top: str, tmp_path: Path) -> None:
+    bundle = load_zip(zipped(tmp_path / "demo.zip", top), tmp_path / "cache")
+    assert bundle.digest == load_bundle().digest
+    assert bundle.folder.parent == tmp_path / "cache"
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [bundle.folder.name]
+
+
+def test_load_bundle_takes_a_zip_wherever_it_takes_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle = load_bundle(zipped(tmp_path / "demo.zip"))
+    assert bundle.digest == load_bundle().digest
+    assert bundle.folder.is_relative_to(tmp_path / "fleetsight" / "bundles")
+
+
+def test_a_zip_is_unpacked_once_and_again_if_its_copy_was_damaged(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "demo.zip")
+    first = load_zip(path, tmp_path / "cache").folder
+    before = (first / IR_WEIGHTS_NAME).stat().st_ino
+    assert (load_zip(path, tmp_path / "cache").folder / IR_WEIGHTS_NAME).stat().st_ino == before
+    (first / IR_WEIGHTS_NAME).write_bytes(b"damaged")
+    assert load_zip(path, tmp_path / "cache").digest == load_bundle().digest
+
+
+def test_a_changed_file_in_a_zip_is_refused_and_nothing_is_kept(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "demo.zip", changes={IR_WEIGHTS_NAME: b"other weights"})
+    with pytest.raises(BundleDigestError, match="but the bundle was built with"):
+        load_zip(path, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_zip_that_lacks_a_file_is_refused_naming_it(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "demo.zip", leave_out=IR_WEIGHTS_NAME)
+    with pytest.raises(BundleDigestError, match=r"lacks model\.bin"):
+        load_zip(path, tmp_path / "cache")
+
+
+def test_a_zip_cannot_write_outside_its_folder(tmp_path: Path) -> None:
+    manifest = json.loads((DEMO_BUNDLE / MANIFEST_NAME).read_text())
+    listed = json.dumps(manifest | {"files": manifest["files"] | {"../../escaped": "0" * 64}}).encode()
+    unlisted = zipped(tmp_path / "unlisted.zip", changes={"../../escaped": b"x", "/escaped": b"x"})
+    assert load_zip(unlisted, tmp_path / "a" / "cache").digest == load_bundle().digest
+    with pytest.raises(BundleFormatError, match="files"):
+        load_zip(
+            zipped(tmp_path / "listed.zip", changes={MANIFEST_NAME: listed, "../../escaped": b"x"}),
+            tmp_path / "b" / "cache",
+        )
+    assert not list(tmp_path.rglob("*escaped*"))
+
+
+def test_what_is_no_zip_or_holds_no_bundle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.zip").write_bytes(b"a text")
+    with pytest.raises(BundleFormatError, match=r"text\.zip is damaged or no zip"):
+        load_zip(tmp_path / "text.zip", tmp_path / "cache")
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
+        archive.writestr("a/b/bundle.json", b"{}")
+    with pytest.raises(BundleMissingError, match=r"no model bundle in .*empty\.zip"):
+        load_zip(tmp_path / "empty.zip", tmp_path / "cache")
+
+
+def test_a_file_without_end_is_refused_before_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app_tier.bundle.load.MAX_FILE_BYTES", 10)
+    with (
+        Path("/dev/zero").open("rb") as endless,
+        pytest.raises(BundleFormatError, match=r"model\.bin is larger than 10 bytes"),
+    ):
+        write_file(tmp_path / "model.bin", endless)
+
+
+def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file in its way")
+    with pytest.raises(BundleFormatError, match="set XDG_CACHE_HOME"):
+        kept("0" * 64, lambda _folder: None, tmp_path / "cache")
+
+
+def test_the_cache_is_the_users_own() -> None:
+    assert cache_folder({"CACHE_DIRECTORY": "/var/cache/worker:/other"}) == Path("/var/cache/worker/bundles")
+    assert cache_folder({"XDG_CACHE_HOME": "/caches"}) == Path("/caches/fleetsight/bundles")
+    assert cache_folder({}) == Path(os.path.expanduser("~/.cache/fleetsight/bundles"))  # noqa: PTH111 - the other way
+
+
+def test_s6_a_pinned_zip_opens_and_nothing_of_another_one_is_parsed(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "demo.zip")
+    pin = file_digest(path)
+    assert load_zip(path, tmp_path / "cache", pin).digest == load_bundle().digest
+    path.write_bytes(b"not even a zip")
+    with pytest.raises(BundleDigestError, match=rf"worker\.bundle_sha256 is {pin}"):
+        load_zip(path, tmp_path / "cache", pin)
+
+
+INT8_FILES = {INT8_IR_NAME: "a" * 64, INT8_WEIGHTS_NAME: "b" * 64}
+
+
+def manifest(int8: bool = False, **changes: Any) -> Manifest:
+    """The demo bundle's, with an int8 network or none, after changes."""
+    fields = json.loads(load_bundle().manifest.model_dump_json())
+    return Manifest.model_validate(fields | {"files": fields["files"] | (INT8_FILES if int8 else {})} | changes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "low"),
+    [
+        ({"precision": "fp32"}, None),
+        ({"precision": "bf16"}, "bf16"),
+        ({"precision": "int8"}, "int8"),
+        ({"precision": "exact", "margin": 0.1}, "bf16"),
+        ({"precision": "exact", "margin": 0.1, "first": "int8"}, "int8"),
+    ],
+)
+def test_what_every_image_is_computed_in_follows_from_precision_and_first(
+    fields: dict[str, Any], low: str | None
+) -> None:
+    assert manifest(int8=True, **fields).low_precision == low
+
+
+def test_a_bundle_that_asks_bf16_first_has_the_same_digest_whether_it_says_so_or_is_older_than_int8() -> None:
+    older = manifest(precision="exact", margin=0.1)
+    assert older.digest == manifest(precision="exact", margin=0.1, first="bf16").digest
+
+
+def test_the_digest_tells_apart_what_exact_asks_first_and_every_precision() -> None:
+    kinds: tuple[dict[str, Any], ...] = (
+        {"precision": "fp32"},
+        {"precision": "bf16"},
+        {"precision": "int8"},
+        {"precision": "exact", "margin": 0.1},
+        {"precision": "exact", "margin": 0.2},
+        {"precision": "exact", "margin": 0.1, "first": "int8"},
+    )
+    assert len({manifest(int8=True, **kind).digest for kind in kinds}) == len(kinds)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"precision": "int8"}, "files lacks model-int8.bin, model-int8.xml"),
+        ({"precision": "exact", "margin": 0.1, "first": "int8"}, "files lacks model-int8.bin"),
+        ({"precision": "bf16", "first": "bf16"}, "only exact asks twice"),
+        ({"precision": "exact"}, "exact has one, the others none"),
+        ({"precision": "bf16", "margin": 0.1}, "exact has one, the others none"),
+        ({"precision": "exact", "margin": 0.1, "first": "fp32"}, "Input should be 'bf16' or 'int8'"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(fields: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        manifest(**fields)
+
+
+def test_a_measurement_from_before_there_was_int8_is_read() -> None:
+    figures = {"images": 200, "source": "signs", "bf16_same_top1": 0.995, "same_top1": 1, "repeated": 0.02}
+    measured = manifest(
+        precision="exact", margin=0.1, measured=figures | {"largest_difference": 0.01, "speed": 1.9}
+    ).measured
+    assert measured is not None
+    assert (measured.alone_same_top1, measured.speeds, measured.calibrated) == (0.995, {}, 0)
+
+
+CONTENTS = json.dumps({"digest": "d1", "labels": ["cat", "dog"], "messages": {"dog": "A dog."}})
+FACTS = BundleFacts("d1", ("cat", "dog"), {"dog": "A dog."})
+
+
+def nothing(_bucket: str, _key: str) -> bytes:
+    raise AssertionError("nothing is asked of S3")
+
+
+def test_a_folder_and_a_zip_of_it_say_the_same(tmp_path: Path) -> None:
+    (tmp_path / "bundle.json").write_text(CONTENTS, encoding="utf-8")
+    with zipfile.ZipFile(tmp_path / "flat.zip", "w") as archive:
+        archive.writestr("bundle.json", CONTENTS)
+    with zipfile.ZipFile(tmp_path / "in_a_folder.zip", "w") as archive:
+        archive.writestr("signs/bundle.json", CONTENTS)
+        archive.writestr("signs/old/bundle.json", "{}")
+    for place in (tmp_path, tmp_path / "flat.zip", tmp_path / "in_a_folder.zip"):
+        assert read_facts(place, nothing) == FACTS
+
+
+@pytest.mark.parametrize("place", ["s3://models/signs/v1", "s3://models/signs/v1/"])
+def test_a_bundle_in_s3_is_asked_for_its_manifest_alone(place: str) -> None:
+    objects = {("models", "signs/v1/bundle.json"): CONTENTS.encode()}
+    # As the configuration holds it, a path.
+    assert read_facts(Path(place), lambda bucket, key: objects[bucket, key]) == FACTS
+
+
+def test_the_demo_bundle_states_the_digest_that_results_name() -> None:
+    assert read_facts(DEMO_BUNDLE, nothing).digest == load_bundle().digest
+
+
+def test_a_bundle_from_before_the_digest_was_stated_has_labels_and_no_digest(tmp_path: Path) -> None:
+    (tmp_path / "bundle.json").write_text('{"labels": ["cat"]}', encoding="utf-8")
+    assert read_facts(tmp_path, nothing) == BundleFacts(None, ("cat",))
+
+
+@pytest.mark.parametrize("content", [None, "no json", "{}", "[]", '{"labels": 1}'])
+def test_a_bundle_that_cannot_be_read_is_said_with_its_place(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "bundle.json").write_text(content, encoding="utf-8")
+    with pytest.raises(BundleUnreadableError, match=str(tmp_path)):
+        read_facts(tmp_path, nothing)
+
+
+def test_a_zip_without_a_bundle_and_one_in_s3_are_said(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("readme", "")
+    with pytest.raises(BundleUnreadableError, match=r"other\.zip"):
+        read_facts(tmp_path / "other.zip", nothing)
+    with pytest.raises(BundleUnreadableError, match="name an S3 prefix"):
+        read_facts(Path("s3://models/signs.zip"), nothing)
+
+
+def test_s6_the_web_tier_believes_the_pinned_bundle_only(tmp_path: Path) -> None:
+    folder, zipped = tmp_path / "bundle.json", tmp_path / "signs.zip"
+    folder.write_text(CONTENTS, encoding="utf-8")
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("bundle.json", CONTENTS)
+    for place, pinned in ((tmp_path, folder), (zipped, zipped)):
+        pin = sha256(pinned.read_bytes()).hexdigest()
+        assert read_facts(place, nothing, pin) == FACTS
+        pinned.write_bytes(b"neither JSON nor a zip")
+        with pytest.raises(BundleUnreadableError, match=rf"worker\.bundle_sha256 is {pin}"):
+            read_facts(place, nothing, pin)

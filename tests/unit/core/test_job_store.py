@@ -1,0 +1,488 @@
+"""The job store: jobs, owners, images, results and counts, and what a process leaves that dies between two writes."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import chain, count
+from typing import cast
+
+import pytest
+
+from core.idempotency import Claim, Claims, UploadCounts
+from core.ids import ImageRef, input_key, new_id, output_key
+from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job, OpenJob, Resend, with_result
+from core.jobs.store import JobStore
+from core.messages import Failure, LabelScore, Model, Response, failed
+from core.result_cache import MARGIN, ResultCache, repeated
+from services.errors import NotFoundError
+from services.table import LAST, Table
+from tests.support.memory_table import MemoryTable, failing_writes, meeting
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def record(job_id: str, filename: str = "cat.jpg") -> ImageRecord:
+    ref = ImageRef(job_id, new_id())
+    return ImageRecord(ref, filename, input_key(ref, "jpg"), 10, NOW)
+
+
+def done(ref: ImageRef, label: str = "cat") -> Response:
+    return Response(
+        job_id=ref.job_id, image_id=ref.image_id, status="done", label=label, score=0.5, worker="i-1", attempts=1
+    )
+
+
+def not_done(ref: ImageRef) -> Response:
+    return failed(ref, Failure(code="bad", message="no"), worker="i-1", attempts=1).response()
+
+
+@pytest.fixture
+def job(store: JobStore) -> Job:
+    made = Job(new_id(), "summer", NOW)
+    store.create(made)
+    return made
+
+
+def test_a_job_is_found_by_its_id_and_others_are_not(store: JobStore, job: Job) -> None:
+    assert store.job(job.job_id) == job
+    with pytest.raises(NotFoundError, match="there is no job"):
+        store.job(new_id())
+    with pytest.raises(NotFoundError):
+        store.status(new_id())
+
+
+def test_jobs_are_listed_newest_first_page_by_page(store: JobStore) -> None:
+    jobs = [Job(f"01KDX5ZQ8R3M7Y2WVN6T4C9B{number:02}", f"job {number}", NOW) for number in range(5)]
+    for each in jobs:
+        store.create(each)
+    assert store.jobs(2) == [jobs[4], jobs[3]]
+    assert store.jobs(2, before=jobs[3].job_id) == [jobs[2], jobs[1]]
+    assert store.jobs(9, before=jobs[0].job_id) == []
+
+
+def test_a_job_goes_from_empty_over_running_to_finished(store: JobStore, job: Job) -> None:
+    assert store.status(job.job_id).state == "empty"
+    store.record_images([record(job.job_id), record(job.job_id)], NOW)
+    store.put_accepted_count(job.job_id, "web-1", AcceptedCount(2))
+    assert (store.status(job.job_id).state, store.status(job.job_id).waiting) == ("running", 2)
+    counts = Counts(1, 1, 2, NOW, NOW + timedelta(seconds=1), system_retried=2, resends=3)
+    store.store_counts(job.job_id, counts)
+    assert store.counts(job.job_id) == counts
+    status = store.status(job.job_id)
+    assert (status.state, status.waiting, status.counts.last_result_at) == (
+        "finished",
+        0,
+        NOW + timedelta(seconds=1),
+    )
+
+
+def test_what_several_web_processes_accepted_adds_up_and_never_goes_down(store: JobStore, job: Job) -> None:
+    for writer, accepted in (("a", 2), ("b", 3), ("a", 5), ("a", 4)):
+        store.put_accepted_count(job.job_id, writer, AcceptedCount(accepted))
+    assert store.status(job.job_id).accepted == 8
+
+
+def test_images_are_listed_in_order_from_any_of_them(store: JobStore, job: Job) -> None:
+    images = sorted((record(job.job_id, f"{number}.jpg") for number in range(60)), key=lambda each: each.ref.image_id)
+    store.record_images(images, NOW)
+    assert list(store.images(job.job_id)) == images
+    assert list(store.images(job.job_id, after=images[57].ref.image_id)) == images[58:]
+    assert list(store.images(job.job_id, limit=2)) == images[:2]
+    assert store.count_images(job.job_id) == 60
+    assert store.image(images[7].ref) == images[7]
+    store.delete_images([images[7].ref])
+    with pytest.raises(NotFoundError, match="there is no image"):
+        store.image(images[7].ref)
+
+
+def test_the_same_filename_twice_is_two_images(store: JobStore, job: Job) -> None:
+    store.record_images([record(job.job_id, "../../x"), record(job.job_id, "../../x")], NOW)
+    assert [image.filename for image in store.images(job.job_id)] == ["../../x"] * 2
+
+
+def test_done_beats_failed_and_a_later_failure_takes_the_place_of_an_earlier_one(store: JobStore, job: Job) -> None:
+    first, second = ImageRef(job.job_id, new_id()), ImageRef(job.job_id, new_id())
+    assert store.result(first) is None
+    assert store.put_failed(not_done(first))
+    later = not_done(first).model_copy(update={"attempts": 7})
+    assert store.put_failed(later)
+    assert store.result(first) == later
+    store.put_done([done(first), done(second, "dog")])
+    assert not any(store.put_failed(not_done(ref)) for ref in (first, second))
+    assert store.statuses(job.job_id) == {first.image_id: "done", second.image_id: "done"}
+    assert store.result(second) == done(second, "dog")
+    assert store.results(job.job_id) == {first.image_id: done(first), second.image_id: done(second, "dog")}
+    both = sorted([first.image_id, second.image_id])
+    assert list(store.results(job.job_id, both[1], both[1])) == both[1:]
+
+
+def test_resends_are_read_as_they_were_written_and_go_with_their_job(store: JobStore, job: Job) -> None:
+    first, second = sorted(new_id() for _ in range(2))
+    resends = {
+        first: Resend(0, NOW, NOW, waited_seconds=60),
+        second: Resend(1, NOW, NOW + timedelta(seconds=240), waited_seconds=120, times=2),
+    }
+    store.put_resends(job.job_id, resends)
+    assert store.resends(job.job_id) == resends
+    assert list(store.resends(job.job_id, second, second)) == [second]
+    assert (store.statuses(job.job_id), store.count_images(job.job_id)) == ({}, 0)
+    store.delete(job)
+    assert store.remove_items(DeletedJob(job.job_id), 100) == 2
+    assert store.resends(job.job_id) == {}
+
+
+def test_results_of_images_of_any_jobs_are_found_together(store: JobStore) -> None:
+    images = [record(new_id()) for _ in range(130)]
+    store.put_done([done(image.ref, f"label {number}") for number, image in enumerate(images[:120])])
+    store.put_failed(not_done(images[120].ref))
+    found = store.results_of([image.ref for image in images])
+    assert found.keys() == {image.ref for image in images[:121]}
+    assert found[images[7].ref].label == "label 7"
+    assert found[images[120].ref].status == "failed"
+
+
+def test_a_job_is_closed_unless_images_were_added_since(store: JobStore, job: Job) -> None:
+    store.record_images([record(job.job_id)], NOW)
+    (seen,) = store.open_jobs()
+    assert seen == OpenJob(job.job_id, NOW.isoformat())
+    store.record_images([record(job.job_id)], NOW + timedelta(seconds=1))
+    assert not store.close(seen)
+    assert store.close(store.open_jobs()[0])
+    assert store.open_jobs() == []
+    store.record_images([], NOW)
+    assert store.open_jobs() == []
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "done_count", "failed_count"),
+    [(None, "done", 1, 1), (None, "failed", 0, 2), ("failed", "done", 1, 0), ("failed", "failed", 0, 1)],
+)
+def test_counts_follow_what_an_image_was_and_is(before: str, now: str, done_count: int, failed_count: int) -> None:
+    counts = with_result(Counts(0, 1, 5), before, now, NOW)  # type: ignore[arg-type]
+    assert (counts.done, counts.failed, counts.images) == (done_count, failed_count, 5)
+
+
+def test_a_result_that_is_done_is_not_counted_again() -> None:
+    assert with_result(Counts(1, 0, 5), "done", "failed", NOW) == Counts(1, 0, 5)
+    assert with_result(Counts(1, 0, 5), "done", "done", NOW) == Counts(1, 0, 5)
+
+
+def test_what_is_said_and_what_is_counted_of_repeated_images_are_lower_bounds(store: JobStore, job: Job) -> None:
+    later = NOW + timedelta(seconds=5)
+    store.put_accepted_count(job.job_id, "web-1", AcceptedCount(4, 3, NOW, NOW))
+    store.put_accepted_count(job.job_id, "web-2", AcceptedCount(2, 1, later, later))
+    status = store.status(job.job_id)
+    assert (status.accepted, status.waiting, status.counts.done, status.counts.cached) == (6, 2, 4, 4)
+    assert (status.counts.first_at, status.counts.last_at) == (NOW, later)
+    assert status.counts.first_result_at is None, "a time of a web process is none of the controller"
+    # The controller has counted one of them so far, besides one that a worker answered.
+    store.store_counts(job.job_id, Counts(2, 0, 3, NOW, NOW, cached=1))
+    status = store.status(job.job_id)
+    assert (status.accepted, status.waiting, status.counts.done, status.counts.cached) == (6, 1, 5, 4)
+    # A web process has died before it said of one; the controller has seen all.
+    store.store_counts(job.job_id, Counts(6, 1, 7, NOW, NOW, cached=5))
+    status = store.status(job.job_id)
+    assert (status.accepted, status.state, status.counts.done, status.counts.cached) == (7, "finished", 6, 5)
+
+
+def test_what_a_job_and_its_images_are_is_read_as_it_was_written(store: JobStore) -> None:
+    kept = Job(new_id(), "summer", NOW, keep=True)
+    store.create(kept)
+    assert store.job(kept.job_id) == kept
+    cached = replace(record(kept.job_id), cached=True)
+    failed_one = record(kept.job_id)
+    store.record_images([cached, failed_one], NOW)
+    retried = replace(failed_one, attempt=1, retried_at=NOW)
+    assert store.replace_image(failed_one, retried)
+    assert not store.replace_image(failed_one, retried), "of two retries that read the same, one wins"
+    assert list(store.images(kept.job_id)) == [cached, retried]
+    assert store.replace_image(retried, failed_one)
+    assert list(store.images(kept.job_id)) == [cached, failed_one], "as it was"
+    unknown = record(kept.job_id)
+    assert not store.replace_image(unknown, replace(unknown, attempt=1)), "no record is made"
+
+
+@pytest.fixture
+def counts(table: Table) -> UploadCounts:
+    return UploadCounts(table)
+
+
+def test_an_image_is_marked_once_and_those_that_came_later_are_told_apart(counts: UploadCounts) -> None:
+    job_id, upload_id = new_id(), new_id()
+    assert counts.mark(job_id, upload_id, {"a", "b"}) == {"a", "b"}
+    assert counts.mark(job_id, upload_id, {"a", "b"}) == set()
+    assert counts.mark(job_id, upload_id, {"b", "c"}) == {"c"}
+    assert counts.mark(job_id, new_id(), {"a"}) == {"a"}
+
+
+def test_commits_at_the_same_time_never_mark_an_image_twice() -> None:
+    counts, job_id, upload_id = UploadCounts(MemoryTable(meeting("GetItem", 8))), new_id(), new_id()
+
+    def commit(number: int) -> list[str]:
+        return list(counts.mark(job_id, upload_id, {str(each) for each in range(number, number + 10)}))
+
+    with ThreadPoolExecutor(8) as commits:
+        marked = list(chain.from_iterable(commits.map(commit, range(8))))
+    assert len(marked) == len(set(marked)) > 0
+
+
+class CrashError(Exception):
+    """The process dies here."""
+
+
+def a_job(owner: str, *, keep: bool = False) -> Job:
+    return Job(new_id(), "summer", NOW, keep, owner)
+
+
+def dying(store: JobStore, at: int) -> JobStore:
+    """Return the store as a process uses it that dies before its write number `at`."""
+    writes = count(1)
+
+    def die(moment: str) -> None:
+        if moment == "before" and next(writes) == at:
+            raise CrashError
+
+    table = MemoryTable(failing_writes(die))
+    table.items = cast(MemoryTable, store.table).items
+    return JobStore(table)
+
+
+def items_of(store: JobStore, job: Job) -> list[str]:
+    """Return in which partitions a job is, as such."""
+    places = ("JOBS", f"OWNED#{job.owner}", "OPEN", "DELETED")
+    return [place for place in places if store.table.get(place, job.job_id)]
+
+
+def test_a_job_comes_back_with_its_owner_and_is_listed_for_that_one_only(store: JobStore) -> None:
+    anna, bert, nobody = a_job("anna", keep=True), a_job("bert"), a_job("")
+    store.create_all([anna, bert, nobody])
+    for job in (anna, bert, nobody):
+        assert store.job(job.job_id) == job
+        assert store.jobs(9, owner=job.owner) == [job]
+    assert [job.owner for job in store.jobs_until(datetime.now(UTC) + timedelta(seconds=1))] == ["anna", "bert", ""]
+
+
+def test_what_belongs_to_nobody_is_written_as_before_there_were_owners(store: JobStore) -> None:
+    job = a_job("")
+    store.create(job)
+    item = {"pk": "JOBS", "sk": job.job_id, "name": "summer", "created_at": NOW.isoformat(), "keep": 0}
+    assert store.table.get("JOBS", job.job_id) == item
+    assert items_of(store, job) == ["JOBS"]
+    store.delete(job)
+    assert store.table.get("DELETED", job.job_id) == {"pk": "DELETED", "sk": job.job_id}
+
+
+def test_a_list_of_nobodys_jobs_goes_on_beyond_those_of_users(store: JobStore) -> None:
+    ours = [a_job(owner) for owner in ("", "anna", "bert", "anna", "", "anna", "bert", "")]
+    store.create_all(ours)
+    nobodys = [job for job in reversed(ours) if not job.owner]
+    assert store.jobs(2) == nobodys[:2]
+    assert store.jobs(2, before=nobodys[1].job_id) == nobodys[2:]
+    assert store.jobs(9) == nobodys
+
+
+def test_who_dies_over_a_new_job_leaves_nothing_in_a_list_that_does_not_exist(store: JobStore) -> None:
+    job = a_job("anna")
+    for at, left in ((1, []), (2, ["JOBS"]), (3, ["JOBS", "OWNED#anna"])):
+        try:
+            dying(store, at).create(job)
+        except CrashError:
+            assert at < 3
+        assert items_of(store, job) == left
+    store.create(job)
+    assert store.jobs(9, owner="anna") == [job]
+
+
+def test_who_dies_over_a_deletion_leaves_what_the_controller_takes_away(store: JobStore) -> None:
+    job = a_job("anna")
+    store.create(job)
+    store.reopen(job.job_id, NOW)
+    with pytest.raises(CrashError):
+        dying(store, 2).delete(job)
+    assert items_of(store, job) == ["JOBS", "OWNED#anna", "OPEN", "DELETED"]
+    assert store.deleted_jobs() == [DeletedJob(job.job_id, "anna")]
+    for _ in range(2):
+        store.remove_items(DeletedJob(job.job_id, "anna"), 100)
+        assert items_of(store, job) == ["DELETED"]
+
+
+def test_a_deletion_takes_a_job_out_of_every_list_and_can_be_repeated(store: JobStore) -> None:
+    job, other = a_job("anna"), a_job("anna")
+    store.create_all([job, other])
+    for _ in range(2):
+        store.delete(job)
+        assert items_of(store, job) == ["DELETED"]
+    assert store.jobs(9, owner="anna") == [other]
+
+
+def test_a_creation_that_ends_after_the_deletion_is_taken_away_by_the_last_look(store: JobStore) -> None:
+    job = a_job("anna")
+    store.create(job)
+    store.delete(job)
+    store.create(job)  # a repeat of the first request, which was under way
+    store.remove_items(store.deleted_jobs()[0], 100)
+    assert (store.jobs(9, owner="anna"), items_of(store, job)) == ([], ["DELETED"])
+
+
+def test_which_jobs_exist_is_asked_of_all_or_of_a_user(store: JobStore) -> None:
+    anna, bert = a_job("anna"), a_job("bert")
+    store.create_all([anna, bert])
+    ids = [anna.job_id, bert.job_id, new_id()]
+    assert store.existing(ids) == {anna.job_id, bert.job_id}
+    assert store.existing(ids, "anna") == {anna.job_id}
+    assert store.existing([]) == set()
+
+
+def test_an_image_is_read_with_its_job_and_its_result_by_its_owner_only(store: JobStore) -> None:
+    job = a_job("anna")
+    ref = ImageRef(job.job_id, new_id())
+    image = ImageRecord(ref, "cat.jpg", input_key(ref, "jpg"), 10, NOW)
+    store.create(job)
+    with pytest.raises(NotFoundError, match="no image"):
+        store.whole_image(ref, "anna")
+    store.record_images([image], NOW)
+    assert store.whole_image(ref, "anna") == (job, image, None, None)
+    result = Response(
+        job_id=ref.job_id, image_id=ref.image_id, status="done", label="cat", score=0.5, worker="i-1", attempts=1
+    )
+    store.put_done([result])
+    assert store.whole_image(ref, "anna") == (job, image, result, None)
+    resend = Resend(0, NOW, NOW, waited_seconds=60)
+    store.put_resends(job.job_id, {ref.image_id: resend})
+    assert store.whole_image(ref, "anna") == (job, image, result, resend)
+    said = []
+    for unknown, owner in ((ref, "bert"), (ref, ""), (replace(ref, image_id=new_id()), "bert")):
+        with pytest.raises(NotFoundError) as refused:
+            store.whole_image(unknown, owner)
+        said.append(str(refused.value))
+    assert said == [f"there is no job {job.job_id!r}"] * 3
+
+
+def test_images_of_several_jobs_are_recorded_together_and_open_each_of_them(store: JobStore) -> None:
+    refs = [ImageRef(job_id, new_id()) for job_id in (new_id(), new_id()) for _ in range(2)]
+    store.record_images([ImageRecord(ref, "a.jpg", input_key(ref, "jpg"), 1, NOW) for ref in refs], NOW)
+    assert {job.job_id for job in store.open_jobs()} == {ref.job_id for ref in refs}
+    assert store.open_jobs()[0] == OpenJob(min(ref.job_id for ref in refs), NOW.isoformat())
+    assert [store.count_images(ref.job_id) for ref in refs] == [2] * 4
+
+
+def test_what_is_said_of_several_jobs_is_what_is_said_of_each(store: JobStore) -> None:
+    jobs = [a_job("anna"), a_job("bert")]
+    store.create_all(jobs)
+    said = {job.job_id: ("writer", AcceptedCount(number + 1, 1, NOW, NOW)) for number, job in enumerate(jobs)}
+    store.put_accepted_counts(said)
+    together = [list(store.table.query(f"COUNTS#{job.job_id}", "0", LAST)) for job in jobs]
+    for job_id, (writer, words) in said.items():
+        store.put_accepted_count(
+            job_id, writer, replace(words, accepted=words.accepted - 1)
+        )  # older: changes nothing
+    assert [list(store.table.query(f"COUNTS#{job.job_id}", "0", LAST)) for job in jobs] == together
+    assert [store.status(job.job_id).accepted for job in jobs] == [1, 2]
+
+
+def test_a_key_claims_a_job_for_its_own_user_only(store: JobStore) -> None:
+    nobody, anna, bert = (Claims(store.table, owner) for owner in ("", "anna", "bert"))
+    claims = {each.owner: each.acquire("k", Claim(new_id(), "r", NOW)) for each in (nobody, anna, bert)}
+    assert len({claim.job_id for claim in claims.values()}) == 3
+    assert {each.owner: each.find("k", NOW) for each in (nobody, anna, bert)} == claims
+
+
+LIFETIME = timedelta(days=3)
+MODEL = Model(name="demo", digest="d1")
+
+
+@pytest.fixture
+def cache(store: JobStore) -> ResultCache:
+    return ResultCache(store.table, LIFETIME)
+
+
+def remember(cache: ResultCache, answers: list[Response], owner: str = "") -> None:
+    """Remember results as the collector does, all of jobs of one user."""
+    cache.put(answers, NOW, {answer.job_id: owner for answer in answers})
+
+
+def digest(number: int) -> str:
+    return f"{number:064x}"
+
+
+def answered(number: int, label: str = "cat", model: Model | None = MODEL) -> Response:
+    return Response(
+        job_id=new_id(),
+        image_id=new_id(),
+        status="done",
+        label=label,
+        score=0.9,
+        top=(LabelScore(label=label, score=0.9), LabelScore(label="dog", score=0.1)),
+        model=model,
+        worker="i-1",
+        attempts=2,
+        key="whatever.jpg",
+        sha256=digest(number),
+    )
+
+
+def test_what_a_worker_answered_is_found_by_its_bytes_and_its_model(cache: ResultCache) -> None:
+    answers = [answered(number, f"label {number}") for number in range(130)]
+    remember(cache, answers)
+    wanted = [digest(number) for number in range(140)]
+    found = cache.find("", wanted, "d1", NOW)
+    assert found == {answer.sha256: answer for answer in answers}
+    assert cache.find("", wanted, "another model", NOW) == {}
+
+
+def test_the_same_bytes_twice_in_a_batch_are_one_entry(cache: ResultCache) -> None:
+    remember(cache, [answered(1), answered(1, "dog")])
+    assert cache.find("", [digest(1), digest(1)], "d1", NOW)[digest(1)].label == "dog"
+
+
+def test_only_what_a_worker_found_is_remembered(cache: ResultCache) -> None:
+    ref, problem = ImageRef(new_id(), new_id()), Failure(code="truncated", message="it ends early")
+    no_label = failed(ref, problem, worker="i-1", attempts=1).response().model_copy(update={"sha256": digest(1)})
+    again = repeated(answered(2), ref, NOW)
+    remember(cache, [no_label, again, answered(3, model=None)])
+    assert cache.find("", [digest(number) for number in (1, 2, 3)], "d1", NOW) == {}
+
+
+def test_an_entry_answers_until_shortly_before_it_expires(cache: ResultCache) -> None:
+    remember(cache, [answered(1)])
+    last = NOW + LIFETIME - MARGIN
+    assert cache.find("", [digest(1)], "d1", last - timedelta(seconds=1))
+    assert cache.find("", [digest(1)], "d1", last) == {}
+
+
+def test_a_cache_without_a_lifetime_remembers_and_finds_nothing(store: JobStore, cache: ResultCache) -> None:
+    off = ResultCache(store.table, timedelta(0))
+    remember(off, [answered(1)])
+    assert cache.find("", [digest(1)], "d1", NOW) == {}
+    remember(cache, [answered(1)])
+    assert off.find("", [digest(1)], "d1", NOW) == {}
+
+
+def test_a_repeated_result_is_that_of_its_own_image_and_says_where_it_comes_from() -> None:
+    first, ref = answered(1), ImageRef(new_id(), new_id())
+    again = repeated(first, ref, NOW)
+    assert (again.ref, again.cached, again.label, again.top, again.model) == (ref, True, "cat", first.top, MODEL)
+    assert (again.source, again.recorded_at, again.attempts) == (output_key(first.ref), NOW, 0)
+    # The object that was classified is not this image's: nobody is to delete it on its behalf.
+    assert again.key is None
+
+
+def test_an_answer_is_repeated_for_the_user_only_whose_job_had_it(cache: ResultCache) -> None:
+    for owner, label in (("anna", "cat"), ("bert", "dog"), ("", "bird")):
+        remember(cache, [answered(1, label)], owner)
+    assert [cache.find(owner, [digest(1)], "d1", NOW)[digest(1)].label for owner in ("anna", "bert", "")] == [
+        "cat", "dog", "bird",
+    ]  # fmt: skip
+    assert cache.find("carl", [digest(1)], "d1", NOW) == {}
+
+
+def test_the_same_bytes_of_two_users_in_a_batch_are_an_entry_of_each(cache: ResultCache) -> None:
+    annas, berts, nobody_knows_whose = answered(1), answered(1, "dog"), answered(2)
+    cache.put([annas, berts, nobody_knows_whose], NOW, {annas.job_id: "anna", berts.job_id: "bert"})
+    found = [cache.find(owner, [digest(1), digest(2)], "d1", NOW) for owner in ("anna", "bert", "")]
+    assert found == [{digest(1): annas}, {digest(1): berts}, {}]
+
+
+def test_without_a_sign_in_an_entry_stands_where_it_always_did(cache: ResultCache) -> None:
+    remember(cache, [answered(1)])
+    assert cache.table.get(f"CACHE#{digest(1)}", "d1") is not None
