@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ami.files.web.opt.fleetsight.prepare_web import limits
-from ami.ingredients import packages, section
+from ami.local import packages, section
 from ami.used_files import imported, mapped
 from scripts.pin import read_sections
 from scripts.pin import sections as sections_of
