@@ -247,11 +247,6 @@ def web_console_lines(account: Account, prefix: str) -> list[str]:
     return [line.rstrip() for line in text.splitlines() if line.strip()][-CONSOLE_LINES:]
 
 
-def page_url(stack: Stack) -> str | None:
-    """Return the page's address, or None if the stack is incomplete, or of a version without a fixed address."""
-    return stack.outputs.get("PageAddress")
-
-
 def page_answers(address: str) -> bool:
     """Return whether the page at this address passes its health check.
 

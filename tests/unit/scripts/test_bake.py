@@ -12,8 +12,8 @@ from botocore.stub import Stubber
 from app_tier.bundle.load import DEMO_BUNDLE
 from scripts.aws.account import Account
 from scripts.aws.bake.bake import DEMO_NAME, select_bundle
-from scripts.aws.bake.bucket import ensure_bucket
 from scripts.aws.bake.spec import BakeError
+from scripts.aws.buckets import ensure_bucket
 from scripts.aws.context import AwsContext, TimedOutError
 from scripts.aws.deploy.up import available_images, worker_disk_gib
 from tests.support.aws_stage import Time

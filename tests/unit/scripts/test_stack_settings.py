@@ -52,8 +52,8 @@ def test_parameters_are_given_values_else_the_stacks_else_defaults() -> None:
 
 
 def test_an_unknown_parameter_is_rejected_with_the_known_ones() -> None:
-    with pytest.raises(SettingError, match="no parameter Scalein; it has ScaleIn, VpcId"):
-        check_parameters(SMALL, StackSettings({"Scalein": "stop"}), None)
+    with pytest.raises(SettingError, match=r"no parameter Scalein; it has .*ScaleIn, .*VpcId"):
+        check_parameters(StackSettings({"Scalein": "stop"}), None)
 
 
 @pytest.mark.parametrize(
@@ -67,13 +67,13 @@ def test_an_unknown_parameter_is_rejected_with_the_known_ones() -> None:
 )
 def test_an_invalid_parameter_is_rejected_with_the_allowed_values(name: str, value: str, words: str) -> None:
     with pytest.raises(SettingError, match=re.escape(words)):
-        check_parameters(load_template(), StackSettings({name: value}), None)
+        check_parameters(StackSettings({name: value}), None)
 
 
 def test_a_rule_also_applies_to_the_stacks_values() -> None:
-    check_parameters(load_template(), StackSettings({"WebInstances": "3"}), stack(CertificateArn="arn"))
+    check_parameters(StackSettings({"WebInstances": "3"}), stack(CertificateArn="arn"))
     with pytest.raises(SettingError, match="needs CertificateArn"):
-        check_parameters(load_template(), StackSettings({"CertificateArn": ""}), stack(WebInstances="3"))
+        check_parameters(StackSettings({"CertificateArn": ""}), stack(WebInstances="3"))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""Change sets and the operations of a stack, against CloudFormation's documented answers."""
+"""A stack: its operations against CloudFormation's documented answers, failed launches, sessions, and its cost."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,21 +10,28 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
 
-from scripts.aws.account import TAG, Account
+from scripts.aws.account import TAG, Account, explain_error
+from scripts.aws.bake.spec import disk_gib
 from scripts.aws.context import TimedOutError
 from scripts.aws.deploy.change_set import (
+    ChangeSetType,
     ProposedChangeSet,
     ResourceChange,
     create_change_set,
     delete_stale_change_sets,
     deploy,
-    execute_change_set,
     prepare_stack,
 )
-from scripts.aws.deploy.stack import AUTO_SCALING_GROUP, StackError, is_failure
-from tests.support.aws_stage import Stage, Time
+from scripts.aws.deploy.idle_cost import WEB_DISK_GB, BilledParts, monthly_cost
+from scripts.aws.deploy.settings import validated_config
+from scripts.aws.deploy.stack import AUTO_SCALING_GROUP, LaunchFailureReporter, Stack, StackError, failed_launch
+from scripts.aws.instances import SessionError, StackInstance, check_programs, select_instance, session_command
+from scripts.aws.preflight.instances import DISK_GIB
+from tests.support.aws_stage import Stage, Time, stubbed_stage
+from tests.support.stack_template import RESOURCES, TEMPLATE
 from tests.support.stubs import stubbed
 
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 CHANGE_SET = "arn:aws:cloudformation:us-east-1:123456789012:changeSet/fleetsight-up-1/1"
 STACK = "arn:aws:cloudformation:us-east-1:123456789012:stack/fs/1"
 VALIDATION = (
@@ -40,10 +47,6 @@ BUCKET_EXISTS = "Resource of type 'AWS::S3::Bucket' with identifier 'fs-input-1'
 def cloudformation() -> Iterator[Stubber]:
     with stubbed("cloudformation") as stub:
         yield stub
-
-
-def stubbed_stage(stub: Stubber) -> Stage:
-    return Stage(Account("us-east-1", _clients={"cloudformation": stub.client}), "fs", time=Time(pause=0))
 
 
 def reported(status: str, reason: str = "") -> dict[str, Any]:
@@ -62,6 +65,10 @@ def add_discarded(stub: Stubber) -> None:
     stub.add_response("delete_stack", {}, {"StackName": STACK})
 
 
+def proposed_by(stub: Stubber, kind: ChangeSetType = "CREATE") -> ProposedChangeSet | None:
+    return create_change_set(stubbed_stage(cloudformation=stub).context, kind, "https://template", [])
+
+
 def test_validation_errors_are_reported_per_resource(cloudformation: Stubber) -> None:
     add_refused(cloudformation, VALIDATION)
     event = {
@@ -75,7 +82,7 @@ def test_validation_errors_are_reported_per_resource(cloudformation: Stubber) ->
     )
     add_discarded(cloudformation)
     with pytest.raises(StackError) as refused:
-        create_change_set(stubbed_stage(cloudformation).context, "CREATE", "https://template", [])
+        proposed_by(cloudformation)
     assert str(refused.value).splitlines() == [
         f"CloudFormation refuses the change: {VALIDATION}",
         f"InputBucket: {BUCKET_EXISTS}",
@@ -89,19 +96,13 @@ def test_a_rejection_is_reported_without_details_if_events_may_not_be_read(
     cloudformation.add_client_error("describe_events", "AccessDenied", "not authorized")
     add_discarded(cloudformation)
     with pytest.raises(StackError, match=r"(?s)ResourceExistenceCheck.*cloudformation:DescribeEvents.*AccessDenied"):
-        create_change_set(stubbed_stage(cloudformation).context, "CREATE", "https://template", [])
+        proposed_by(cloudformation)
 
 
 def test_an_empty_change_set_is_none_and_reads_no_events(cloudformation: Stubber) -> None:
     add_refused(cloudformation, "The submitted information didn't contain changes. Submit different information.")
     add_discarded(cloudformation)
-    assert create_change_set(stubbed_stage(cloudformation).context, "CREATE", "https://template", []) is None
-
-
-def test_resources_of_a_failed_stack_are_deleted(cloudformation: Stubber) -> None:
-    request = {"ChangeSetName": CHANGE_SET, "RetainExceptOnCreate": True}
-    cloudformation.add_response("execute_change_set", {}, request)
-    execute_change_set(stubbed_stage(cloudformation).account, ProposedChangeSet(CHANGE_SET, STACK, "CREATE", ()))
+    assert proposed_by(cloudformation) is None
 
 
 def test_a_new_stack_imports_retained_resources(cloudformation: Stubber) -> None:
@@ -120,7 +121,7 @@ def test_a_new_stack_imports_retained_resources(cloudformation: Stubber) -> None
     answer = {**reported("CREATE_COMPLETE"), "Changes": [{"Type": "Resource", "ResourceChange": change}]}
     for _ in range(2):
         cloudformation.add_response("describe_change_set", answer, {"ChangeSetName": CHANGE_SET})
-    proposed = create_change_set(stubbed_stage(cloudformation).context, "CREATE", "https://template", [])
+    proposed = proposed_by(cloudformation)
     assert proposed is not None
     assert [(each.action, each.name) for each in proposed.changes] == [("Import", "InputBucket")]
 
@@ -147,7 +148,7 @@ def test_changes_are_reported_with_replacements(cloudformation: Stubber) -> None
     cloudformation.add_response("describe_change_set", {**complete, "Changes": listed[0], "NextToken": "n"}, first)
     second = {"ChangeSetName": CHANGE_SET, "NextToken": "n"}
     cloudformation.add_response("describe_change_set", {**complete, "Changes": listed[1]}, second)
-    proposed = create_change_set(stubbed_stage(cloudformation).context, "UPDATE", "https://template", [])
+    proposed = proposed_by(cloudformation, "UPDATE")
     assert proposed is not None
     assert proposed.changes == (
         ResourceChange("Modify", "WebGroup", AUTO_SCALING_GROUP, "Conditional"),
@@ -173,7 +174,7 @@ def test_only_own_unexecuted_change_sets_are_deleted(cloudformation: Stubber) ->
     cloudformation.add_response("list_change_sets", {"Summaries": found}, {"StackName": STACK})
     for name in ("fleetsight-up-1", "fleetsight-up-2"):
         cloudformation.add_response("delete_change_set", {}, {"ChangeSetName": name})
-    delete_stale_change_sets(stubbed_stage(cloudformation).account, STACK)
+    delete_stale_change_sets(stubbed_stage(cloudformation=cloudformation).account, STACK)
 
 
 @dataclass
@@ -215,13 +216,25 @@ def staged_stack(*statuses: str) -> tuple[Stage, CloudFormation]:
     return Stage(Account("us-east-1", _clients={"cloudformation": cloud}), "fs", time=Time(pause=0)), cloud
 
 
-def test_prepare_stack_creates_a_missing_stack() -> None:
-    assert prepare_stack(staged_stack()[0].context) == "CREATE"
-
-
-@pytest.mark.parametrize("status", ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"])
-def test_prepare_stack_updates_a_complete_stack(status: str) -> None:
-    assert prepare_stack(staged_stack(status)[0].context) == "UPDATE"
+@pytest.mark.parametrize(
+    ("statuses", "kind"),
+    [
+        ([], "CREATE"),
+        (["CREATE_COMPLETE"], "UPDATE"),
+        (["UPDATE_COMPLETE"], "UPDATE"),
+        (["UPDATE_ROLLBACK_COMPLETE"], "UPDATE"),
+        (["UPDATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "UPDATE_COMPLETE"], "UPDATE"),
+        (["DELETE_IN_PROGRESS", "DELETE_IN_PROGRESS", "GONE"], "CREATE"),
+    ],
+    ids=lambda value: ",".join(value) or "none" if isinstance(value, list) else "",
+)
+def test_a_missing_stack_is_created_and_a_complete_one_updated_once_it_is_not_busy(
+    statuses: list[str], kind: str
+) -> None:
+    on, cloud = staged_stack(*statuses)
+    assert prepare_stack(on.context) == kind
+    assert not cloud.deleted
+    assert ("busy" in on.seen, on.time.now > 0) == (len(statuses) > 1,) * 2
 
 
 @pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "REVIEW_IN_PROGRESS"])
@@ -255,18 +268,6 @@ def test_the_user_pool_of_an_incomplete_stack_is_deleted_unless_it_has_accounts(
     assert on.steps == [*gone, "the stack fs is deleted"]
 
 
-def test_prepare_stack_waits_for_a_busy_stack() -> None:
-    on, _ = staged_stack("UPDATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "UPDATE_COMPLETE")
-    assert prepare_stack(on.context) == "UPDATE"
-    assert on.time.now > 0
-    assert "busy (UPDATE_IN_PROGRESS)" in on.seen
-
-
-def test_prepare_stack_waits_for_a_deletion_and_creates_the_stack() -> None:
-    on, _ = staged_stack("DELETE_IN_PROGRESS", "DELETE_IN_PROGRESS", "GONE")
-    assert prepare_stack(on.context) == "CREATE"
-
-
 def test_the_wait_for_a_busy_stack_ends() -> None:
     with pytest.raises(TimedOutError, match="wait on with the same command"):
         prepare_stack(staged_stack("UPDATE_IN_PROGRESS")[0].context)
@@ -283,39 +284,41 @@ def test_a_stuck_stack_is_an_error_with_the_manual_remedy(status: str, remedy: s
     assert not cloud.deleted
 
 
-def test_a_cancelled_resource_is_not_a_failure() -> None:
-    assert is_failure({"ResourceStatus": "CREATE_FAILED", "ResourceStatusReason": "Table already exists"})
-    assert not is_failure({"ResourceStatus": "CREATE_FAILED", "ResourceStatusReason": "Resource creation cancelled"})
-    assert not is_failure({"ResourceStatus": "CREATE_COMPLETE"})
-
-
-AT = datetime(2026, 1, 1, tzinfo=UTC)
 NO_SIGNAL = "Received 0 SUCCESS signal(s) out of 1. Unable to satisfy 100% MinSuccessfulInstancesPercent requirement"
 """As CloudFormation says it: repost.aws/knowledge-center/auto-scaling-group-rolling-updates"""
 
 
-def test_the_console_is_shown_if_no_web_instance_has_signalled() -> None:
-    with ExitStack() as stubs:
-        cloudformation, ec2 = (stubs.enter_context(stubbed(each)) for each in ("cloudformation", "ec2"))
-        event = {
-            "EventId": "1", "StackId": "arn", "StackName": "fs", "Timestamp": AT, "LogicalResourceId": "WebGroup",
-            "ResourceType": AUTO_SCALING_GROUP, "ResourceStatus": "UPDATE_FAILED", "ResourceStatusReason": NO_SIGNAL,
-        }  # fmt: skip
-        stack = {"StackName": "fs", "StackId": "arn", "StackStatus": "UPDATE_ROLLBACK_COMPLETE", "CreationTime": AT}
-        instance = {
-            "InstanceId": "i-1", "InstanceType": "c7a.large", "ImageId": "ami-1", "LaunchTime": AT,
-            "State": {"Name": "terminated"},
-        }  # fmt: skip
-        console = "\n".join(f"line {number}" for number in range(40))
-        cloudformation.add_response("describe_stack_events", {"StackEvents": []})
-        cloudformation.add_response("execute_change_set", {})
-        cloudformation.add_response("describe_stacks", {"Stacks": [stack]})
-        cloudformation.add_response("describe_stack_events", {"StackEvents": [event]})
-        ec2.add_response("describe_instances", {"Reservations": [{"Instances": [instance]}]})
+def event(number: int, name: str, kind: str, status: str, reason: str = "") -> dict[str, Any]:
+    named = {"LogicalResourceId": name, "ResourceType": kind, "ResourceStatus": status}
+    found = {"StackId": "arn", "StackName": "fs", "EventId": str(number), "Timestamp": AT, **named}
+    return {**found, "ResourceStatusReason": reason} if reason else found
+
+
+def add_failure(stub: Stubber, ended: str, *events: dict[str, Any]) -> None:
+    """Let an operation end so, with these events, the newest first."""
+    before = [event(0, "fs", "AWS::CloudFormation::Stack", "REVIEW_IN_PROGRESS")]
+    stub.add_response("describe_stack_events", {"StackEvents": before}, {"StackName": "arn"})
+    stub.add_response("execute_change_set", {}, {"ChangeSetName": "change", "RetainExceptOnCreate": True})
+    stack = {"StackName": "fs", "StackId": "arn", "StackStatus": ended, "CreationTime": AT}
+    stub.add_response("describe_stacks", {"Stacks": [stack]}, {"StackName": "arn"})
+    stub.add_response("describe_stack_events", {"StackEvents": [*events, *before]}, {"StackName": "arn"})
+
+
+def test_the_console_is_shown_if_no_web_instance_has_signalled(cloudformation: Stubber) -> None:
+    add_failure(
+        cloudformation,
+        "UPDATE_ROLLBACK_COMPLETE",
+        event(1, "WebGroup", AUTO_SCALING_GROUP, "UPDATE_FAILED", NO_SIGNAL),
+    )
+    instance = {"InstanceId": "i-1", "InstanceType": "c7a.large", "ImageId": "ami-1", "LaunchTime": AT}
+    found = {"Reservations": [{"Instances": [{**instance, "State": {"Name": "terminated"}}]}]}
+    console = "\n".join(f"line {number}" for number in range(40))
+    with stubbed("ec2") as ec2:
+        ec2.add_response("describe_instances", found)
         ec2.add_response("get_console_output", {"Output": console}, {"InstanceId": "i-1", "Latest": True})
-        account = Account("us-east-1", _clients={"cloudformation": cloudformation.client, "ec2": ec2.client})
         with pytest.raises(StackError) as refused:
-            deploy(Stage(account, "fs").context, ProposedChangeSet("change", "arn", "UPDATE", ()))
+            on = stubbed_stage(cloudformation=cloudformation, ec2=ec2)
+            deploy(on.context, ProposedChangeSet("change", "arn", "UPDATE", ()))
     reported = str(refused.value)
     assert NO_SIGNAL in reported
     assert "| line 39\n" in reported
@@ -347,17 +350,6 @@ def test_costs_replacements_and_deletions_are_marked(change: ResourceChange, war
     assert bool(change.warning) == bool(warning)
 
 
-def event(number: int, name: str, kind: str, status: str, reason: str = "") -> dict[str, Any]:
-    reported = {
-        "StackId": "arn",
-        "StackName": "fs",
-        "EventId": str(number),
-        "Timestamp": datetime(2026, 1, 1, tzinfo=UTC),
-    }
-    named = {"LogicalResourceId": name, "ResourceType": kind, "ResourceStatus": status}
-    return {**reported, **named, **({"ResourceStatusReason": reason} if reason else {})}
-
-
 QUEUE_EXISTS = "fs-requests already exists"
 CANCELLED = "Resource creation cancelled"
 """Of the resources that were being created when another one failed."""
@@ -367,29 +359,26 @@ CANCELLED = "Resource creation cancelled"
     ("verb", "ended"),
     [("CREATE", "ROLLBACK_COMPLETE"), ("CREATE", "ROLLBACK_FAILED"), ("UPDATE", "UPDATE_ROLLBACK_COMPLETE")],
 )
-def test_a_rollback_is_an_error_with_the_reason_of_each_failure(verb: str, ended: str) -> None:
+def test_a_rollback_is_an_error_with_the_reason_of_each_failure(
+    cloudformation: Stubber, verb: str, ended: str
+) -> None:
     """CloudFormation rolls back by itself, and the events keep the reasons.
 
     https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/determine-root-cause-for-stack-failures.html
     https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
     """
-    before = [event(0, "fs", "AWS::CloudFormation::Stack", "REVIEW_IN_PROGRESS")]
-    queue, bucket = ("RequestQueue", "AWS::SQS::Queue"), ("InputBucket", "AWS::S3::Bucket")
-    failed = [
+    queue = ("RequestQueue", "AWS::SQS::Queue")
+    add_failure(
+        cloudformation,
+        ended,
         event(4, "fs", "AWS::CloudFormation::Stack", ended),
-        event(3, *bucket, f"{verb}_FAILED", CANCELLED),
+        event(3, "InputBucket", "AWS::S3::Bucket", f"{verb}_FAILED", CANCELLED),
         event(2, *queue, f"{verb}_FAILED", QUEUE_EXISTS),
         event(1, *queue, f"{verb}_IN_PROGRESS"),
-    ]
-    with stubbed("cloudformation") as stub:
-        stub.add_response("describe_stack_events", {"StackEvents": before}, {"StackName": "arn"})
-        stub.add_response("execute_change_set", {})
-        reported = {"StackName": "fs", "StackId": "arn", "StackStatus": ended, "CreationTime": before[0]["Timestamp"]}
-        stub.add_response("describe_stacks", {"Stacks": [reported]}, {"StackName": "arn"})
-        stub.add_response("describe_stack_events", {"StackEvents": [*failed, *before]}, {"StackName": "arn"})
-        on = Stage(Account("us-east-1", _clients={"cloudformation": stub.client}), "fs", time=Time(pause=0))
-        with pytest.raises(StackError) as refused:
-            deploy(on.context, ProposedChangeSet("c", "arn", "CREATE", ()))
+    )
+    on = stubbed_stage(cloudformation=cloudformation)
+    with pytest.raises(StackError) as refused:
+        deploy(on.context, ProposedChangeSet("change", "arn", "CREATE", ()))
     assert str(refused.value).splitlines() == [
         f"the stack fs is {ended}:",
         f"  RequestQueue (AWS::SQS::Queue) {verb.lower()} failed: {QUEUE_EXISTS}",
@@ -400,3 +389,209 @@ def test_a_rollback_is_an_error_with_the_reason_of_each_failure(verb: str, ended
         ),
     ]
     assert "InputBucket (AWS::S3::Bucket)" in on.seen
+
+
+DEPLOYED = Stack("fs", STACK, "CREATE_COMPLETE")
+QUOTA = (
+    "You have requested more vCPU capacity than your current vCPU limit of 0 allows for the instance bucket that the "
+    "specified instance type belongs to. Launching EC2 instance failed."
+)
+
+
+def activity(status: str, message: str = "") -> dict[str, Any]:
+    reported = {"ActivityId": "1", "AutoScalingGroupName": "fs-web", "Cause": "capacity", "StartTime": AT}
+    return {**reported, "StatusCode": status, **({"StatusMessage": message} if message else {})}
+
+
+@contextmanager
+def on_a_stack(answers: Sequence[Sequence[dict[str, Any]]], kind: str = AUTO_SCALING_GROUP) -> Iterator[Stage]:
+    """Yield a stage that answers each question for the group's activities with the next of `answers`."""
+    resource = {
+        "LogicalResourceId": "Web", "ResourceType": kind, "PhysicalResourceId": "fs-web",
+        "ResourceStatus": "CREATE_COMPLETE", "LastUpdatedTimestamp": AT,
+    }  # fmt: skip
+    with stubbed("cloudformation") as cloudformation, stubbed("autoscaling") as autoscaling:
+        for activities in answers:
+            answer = {"StackResourceSummaries": [resource]}
+            cloudformation.add_response("list_stack_resources", answer, {"StackName": DEPLOYED.stack_id})
+            if kind == AUTO_SCALING_GROUP:
+                wanted = {"AutoScalingGroupName": "fs-web", "MaxRecords": 10}
+                autoscaling.add_response("describe_scaling_activities", {"Activities": list(activities)}, wanted)
+        yield stubbed_stage(cloudformation=cloudformation, autoscaling=autoscaling)
+
+
+@pytest.mark.parametrize(
+    ("activities", "reason"),
+    [
+        ([activity("Failed", QUOTA)], QUOTA),
+        ([activity("PreInService"), activity("Failed", QUOTA), activity("Successful")], QUOTA),
+        ([activity("Failed")], "Auto Scaling gives no reason"),
+        ([activity("Successful"), activity("Failed", QUOTA)], ""),
+        ([activity("InProgress")], ""),
+        ([], ""),
+    ],
+)
+def test_the_newest_complete_activity_determines_the_failed_launch(
+    activities: list[dict[str, Any]], reason: str
+) -> None:
+    with on_a_stack([activities]) as stage:
+        assert failed_launch(stage.account, DEPLOYED) == reason
+
+
+def test_a_stack_without_a_group_has_no_failed_launch() -> None:
+    with on_a_stack([[]], kind="AWS::S3::Bucket") as stage:
+        assert failed_launch(stage.account, DEPLOYED) == ""
+
+
+def test_a_launch_failure_is_reported_once() -> None:
+    failed = [activity("Failed", QUOTA)]
+    with on_a_stack([failed, failed, [], [activity("Failed", "no default VPC")]]) as stage:
+        report = LaunchFailureReporter(stage.context)
+        for _ in range(4):
+            report.report(DEPLOYED)
+    reported = stage.seen
+    assert reported.count("vCPU limit of 0") == 1
+    assert "no default VPC" in reported
+
+
+WEB, ONE, TWO = "i-0aaaaaaaaaaaaaaa1", "i-0bbbbbbbbbbbbbbb2", "i-0bbcccccccccccccc"
+
+
+def machine(instance_id: str, name: str) -> StackInstance:
+    return StackInstance(instance_id, name, "running", "c7a.large", "ami-1", AT)
+
+
+@pytest.fixture
+def fleet() -> list[StackInstance]:
+    return [machine(WEB, "fs-web"), machine(ONE, "fs-worker"), machine(TWO, "fs-worker")]
+
+
+@pytest.mark.parametrize(("wanted", "found"), [("web", WEB), (ONE, ONE), ("i-0bbc", TWO)])
+def test_an_instance_is_selected_by_id_prefix_or_role(fleet: list[StackInstance], wanted: str, found: str) -> None:
+    assert select_instance(fleet, "fs", wanted).instance_id == found
+
+
+@pytest.mark.parametrize("wanted", [None, "i-0bb"])
+def test_several_instances_are_listed_and_need_a_selection(fleet: list[StackInstance], wanted: str | None) -> None:
+    with pytest.raises(SessionError, match=f"name one:(.|\n)*{ONE}  fs-worker\n  {TWO}"):
+        select_instance(fleet, "fs", wanted)
+
+
+def test_the_only_instance_needs_no_selection(fleet: list[StackInstance]) -> None:
+    del fleet[1:]
+    assert select_instance(fleet, "fs", None).instance_id == WEB
+
+
+def test_an_unknown_instance_lists_the_running_ones(fleet: list[StackInstance]) -> None:
+    with pytest.raises(SessionError, match=f"is i-9; there are:\n  {WEB}"):
+        select_instance(fleet, "fs", "i-9")
+    fleet.clear()
+    with pytest.raises(SessionError, match="there are: none"):
+        select_instance(fleet, "fs", None)
+
+
+def test_the_session_is_for_the_region_and_the_profile_of_the_account() -> None:
+    words = ["aws", "ssm", "start-session", "--target", WEB, "--region", "eu-central-1"]
+    assert session_command(Account("eu-central-1"), machine(WEB, "fs-web")) == words
+    assert session_command(Account("eu-central-1", "ops"), machine(WEB, "fs-web")) == [*words, "--profile", "ops"]
+
+
+def test_missing_programs_are_named_with_their_source() -> None:
+    check_programs(lambda name: f"/bin/{name}")
+    with pytest.raises(SessionError, match=r"session-manager-plugin: install its plugin: https://docs"):
+        check_programs(lambda name: "/bin/aws" if name == "aws" else None)
+
+
+CONFIG = validated_config({})
+PARTS = BilledParts("c7a.large", alarms=4, dashboards=1, images_gb=48)
+
+
+def test_the_monthly_cost_uses_list_prices() -> None:
+    rows = dict(monthly_cost(PARTS, CONFIG))
+    assert rows["web instance, c7a.large"] == pytest.approx(0.10264 * 730)
+    assert rows["disks, 16 GB"] == pytest.approx(1.28)
+    assert rows["public addresses, 1"] == pytest.approx(3.65)
+    assert rows["alarms, 4"] == pytest.approx(0.4)
+    assert rows["dashboards, 1"] == pytest.approx(3.0)
+    assert rows["snapshots of images, up to 48 GB"] == pytest.approx(2.4)
+    # 2.8 polls a second at an interval of one, and the table's lease.
+    assert 2 < rows["requests of a controller at rest"] < 6
+    assert rows["logs of a controller at rest"] == pytest.approx(730 * 60 * 450 / 1e9 * 0.5)
+    assert "load balancer" not in rows
+
+
+def test_a_load_balancer_costs_its_hours_and_an_address_in_each_zone() -> None:
+    rows = dict(monthly_cost(BilledParts("c7a.large", load_balancers=1, zones=3), CONFIG))
+    assert rows["load balancer"] == pytest.approx(16.425)
+    assert rows["public addresses, 4"] == pytest.approx(4 * 3.65)
+
+
+def test_each_web_instance_costs_its_hours_its_disk_and_its_address() -> None:
+    rows = dict(monthly_cost(BilledParts("c7a.large", web_instances=3, load_balancers=1, zones=2), CONFIG))
+    assert rows["3 web instances, c7a.large"] == pytest.approx(3 * 0.10264 * 730)
+    assert rows["disks, 48 GB"] == pytest.approx(3.84)
+    assert "public addresses, 5" in rows
+
+
+def test_minimum_workers_cost_the_same_as_others() -> None:
+    rows = dict(monthly_cost(PARTS, validated_config({"fleet.min_workers": "2", "fleet.market": "spot"})))
+    assert rows["2 workers that stand by, c7a.large"] == pytest.approx(2 * 0.041 * 730)
+    assert rows["disks, 32 GB"] == pytest.approx(2.56)
+    assert "disks, 64 GB" in dict(
+        monthly_cost(PARTS, validated_config({"fleet.min_workers": "2", "worker.engine": "torch"}))
+    )
+    assert "public addresses, 3" in rows
+
+
+def test_the_default_budget_is_twice_the_idle_cost() -> None:
+    whole = BilledParts("c7a.large", alarms=6, dashboards=1, metrics=4, images_gb=16)
+    at_rest = sum(dollars for _, dollars in monthly_cost(whole, CONFIG))
+    assert TEMPLATE["Parameters"]["MonthlyBudget"]["Default"] == round(2 * at_rest, -1)
+
+
+def test_the_parts_are_counted_by_the_types_of_the_resources() -> None:
+    kinds = ["AWS::CloudWatch::Alarm"] * 2 + ["AWS::S3::Bucket", "AWS::ElasticLoadBalancingV2::LoadBalancer"]
+    wanted = BilledParts("m7a.large", web_instances=3, load_balancers=1, zones=2, alarms=2)
+    assert BilledParts.from_resources(kinds, "m7a.large", 2, 0, web_instances=3) == wanted
+
+
+def test_disk_costs_follow_the_template_and_the_image() -> None:
+    sizes = {}
+    for name in ("WebTemplate", "WorkerTemplate"):
+        (disk,) = RESOURCES[name]["Properties"]["LaunchTemplateData"]["BlockDeviceMappings"]
+        sizes[name] = disk["Ebs"]["VolumeSize"]
+    assert sizes == {"WebTemplate": WEB_DISK_GB, "WorkerTemplate": {"Ref": "WorkerDiskGiB"}}
+    assert TEMPLATE["Parameters"]["WorkerDiskGiB"]["Default"] == disk_gib("worker", "openvino")
+    assert disk_gib("worker", "torch") <= DISK_GIB, "EC2 refuses a disk that is smaller than its image's"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "shown"),
+    [
+        ("UnauthorizedOperation", "You may not. Encoded authorization failure message: 4Q9x-_z", "You may not."),
+        ("403", "", "403"),
+    ],
+)
+def test_a_denied_call_is_explained_with_the_remedy(code: str, message: str, shown: str) -> None:
+    denied = ClientError({"Error": {"Code": code, "Message": message}}, "RunInstances")
+    assert explain_error(denied) == (
+        "AWS does not allow you to call RunInstances: have your user or role allowed that, or use another --profile "
+        f"({shown})"
+    )
+
+
+def test_other_errors_keep_their_message() -> None:
+    slow = ClientError({"Error": {"Code": "Throttling", "Message": "slower"}}, "RunInstances")
+    assert explain_error(slow).endswith("calling the RunInstances operation: slower")
+    assert explain_error(ValueError("other")) == "other"
+
+
+def test_until_polls_until_the_condition_is_true_and_names_it_after_a_timeout() -> None:
+    time, answers = Time(), iter(["it", None, False, 7])
+    assert time.waiter.until(lambda: next(answers), "it", seconds=10, every=2) == "it"
+    assert time.now == 0
+    assert time.waiter.until(lambda: next(answers), "seven", seconds=10, every=2) == 7
+    assert time.now == 4
+    with pytest.raises(TimedOutError, match="waited 10 s in vain for the moon"):
+        time.waiter.until(lambda: None, "the moon", seconds=10, every=2)
+    assert time.now == 14
