@@ -14,6 +14,7 @@ from scripts.aws.account import TAG
 from scripts.aws.bake.images import stored_image
 from scripts.aws.context import AwsContext
 from scripts.aws.deploy.auth import rotate_session_key, session_keys_parameter
+from scripts.aws.deploy.stack import find_launch_template
 from scripts.aws.instances import StackInstance, instances_named, worker_name
 from services.ec2 import Fleet
 from services.errors import FleetsightError
@@ -69,26 +70,24 @@ def worker_template(context: AwsContext) -> WorkerTemplate:
         RolloutError: it does not exist.
     """
     name = worker_name(context.prefix)
-    wanted = context.account.ec2.describe_launch_templates(
-        Filters=[{"Name": "launch-template-name", "Values": [name]}]
+    found = find_launch_template(context.account, name)
+    if found is None:
+        raise RolloutError(f"there is no launch template {name}: `fleetsight up` makes it")
+    described = context.account.ec2.describe_tags(
+        Filters=[
+            {"Name": "resource-id", "Values": [found["LaunchTemplateId"]]},
+            {"Name": "key", "Values": [PREVIOUS_TAG, ROLLBACK_TAG]},
+        ]
     )
-    for found in wanted["LaunchTemplates"]:
-        described = context.account.ec2.describe_tags(
-            Filters=[
-                {"Name": "resource-id", "Values": [found["LaunchTemplateId"]]},
-                {"Name": "key", "Values": [PREVIOUS_TAG, ROLLBACK_TAG]},
-            ]
-        )
-        tags = {tag["Key"]: int(tag["Value"]) for tag in described["Tags"] if tag["Value"].isdecimal()}
-        return WorkerTemplate(
-            found["LaunchTemplateId"],
-            name,
-            found["DefaultVersionNumber"],
-            found["LatestVersionNumber"],
-            tags.get(PREVIOUS_TAG),
-            tags.get(ROLLBACK_TAG),
-        )
-    raise RolloutError(f"there is no launch template {name}: `fleetsight up` makes it")
+    tags = {tag["Key"]: int(tag["Value"]) for tag in described["Tags"] if tag["Value"].isdecimal()}
+    return WorkerTemplate(
+        found["LaunchTemplateId"],
+        name,
+        found["DefaultVersionNumber"],
+        found["LatestVersionNumber"],
+        tags.get(PREVIOUS_TAG),
+        tags.get(ROLLBACK_TAG),
+    )
 
 
 def template_image(context: AwsContext, template: WorkerTemplate, version: int) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ami.archive import write_archive
 from app_tier.bundle.errors import BundleError
-from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
+from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
 from app_tier.bundle.manifest import TORCH_NAME
 from app_tier.bundle.s3 import fetch_bundle, in_s3
 from core.config import EngineName
@@ -85,7 +85,19 @@ def select_bundle(account: Account, name: str | None, engine: EngineName, models
             make one.
     """
     try:
-        bundle = _open_bundle(account, name, models)
+        if name == DEMO_NAME:
+            bundle = load_bundle(DEMO_BUNDLE)
+        elif name is not None:
+            address = in_s3(name)
+            bundle = load_bundle(Path(name)) if address is None else fetch_bundle(account.s3, address)
+        elif (models / DEFAULT_BUNDLE).is_dir():
+            bundle = load_bundle(models / DEFAULT_BUNDLE)
+        else:
+            raise BakeError(
+                f"there is no bundle in {models / DEFAULT_BUNDLE}: make ImageNet's ResNet-18 with "
+                f"`./scripts/fleetsight model build {DEFAULT_BUNDLE}`, name another by --bundle, or take the one of "
+                f"signs and everyday things by --{DEMO_NAME}"
+            )
     except BundleError as error:
         raise BakeError(str(error)) from error
     if engine == "torch" and TORCH_NAME not in bundle.manifest.files:
@@ -93,21 +105,6 @@ def select_bundle(account: Account, name: str | None, engine: EngineName, models
             f"the bundle {bundle.name} holds no network for torch: build it anew, or choose the engine openvino"
         )
     return bundle.folder
-
-
-def _open_bundle(account: Account, name: str | None, models: Path) -> Bundle:
-    if name == DEMO_NAME:
-        return load_bundle(DEMO_BUNDLE)
-    if name is not None:
-        address = in_s3(name)
-        return load_bundle(Path(name)) if address is None else fetch_bundle(account.s3, address)
-    if not (models / DEFAULT_BUNDLE).is_dir():
-        raise BakeError(
-            f"there is no bundle in {models / DEFAULT_BUNDLE}: make ImageNet's ResNet-18 with "
-            f"`./scripts/fleetsight model build {DEFAULT_BUNDLE}`, name another by --bundle, or take the one of "
-            f"signs and everyday things by --{DEMO_NAME}"
-        )
-    return load_bundle(models / DEFAULT_BUNDLE)
 
 
 @contextmanager

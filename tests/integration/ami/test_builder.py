@@ -138,38 +138,39 @@ def test_a_builder_provisions_reports_and_powers_off(machine: Machine) -> None:
     assert "/source --agents as " in provision
     assert rest == ["cloud-init clean --logs", "poweroff "]
     assert machine.store.objects["/log"] == b"it works\n"
+    assert not list(machine.root.glob("fleetsight-bake-*")), "nothing is left on the disk"
 
 
-def test_the_build_leaves_no_files_on_the_disk(machine: Machine) -> None:
-    machine.run(GOOD)
-    assert not list(machine.root.glob("fleetsight-bake-*"))
-
-
-def test_an_archive_with_another_digest_is_not_run(machine: Machine) -> None:
-    report = machine.run(GOOD, archive="0" * 64)
+@pytest.mark.parametrize(
+    ("provision", "changes", "problem", "tail"),
+    [
+        (GOOD, {"archive": "0" * 64}, "the source archive has SHA-256 ", []),
+        (
+            "for i in {1..100}; do echo line $i; done; exit 3",
+            {},
+            "bash provision.sh ended with status 3",
+            [f"line {number}" for number in range(61, 101)],
+        ),
+        (
+            "echo begun; sleep 600",
+            {"provision_seconds": 1},
+            "bash provision.sh was not done after 1 s",
+            ["begun"],
+        ),
+        ("true", {}, "the image does not say what it is: ", []),
+    ],
+    ids=["another archive", "fails", "hangs", "no version"],
+)
+def test_a_failed_build_is_reported_with_its_last_lines_and_ends(
+    machine: Machine, provision: str, changes: dict[str, Any], problem: str, tail: list[str]
+) -> None:
+    report = machine.run(provision, **changes)
     assert report["ok"] is False
-    assert report["problem"].startswith("the source archive has SHA-256 ")
-    assert machine.calls() == ["shutdown -P +40", "cloud-init clean --logs", "poweroff "]
-
-
-def test_a_failed_provisioning_is_reported_with_its_last_lines(machine: Machine) -> None:
-    report = machine.run("for i in {1..100}; do echo line $i; done; exit 3")
-    assert report["problem"] == "bash provision.sh ended with status 3"
-    assert report["log_tail"] == [f"line {number}" for number in range(61, 101)]
-    assert machine.calls()[-1] == "poweroff "
-
-
-def test_a_provisioning_that_hangs_is_killed(machine: Machine) -> None:
-    report = machine.run("echo begun; sleep 600", provision_seconds=3)
-    assert report["problem"] == "bash provision.sh was not done after 3 s"
-    assert report["log_tail"] == ["begun"]
-    assert machine.calls()[-1] == "poweroff "
-
-
-def test_an_image_without_a_version_file_is_a_failure(machine: Machine) -> None:
-    report = machine.run("true")
-    assert report["ok"] is False
-    assert report["problem"].startswith("the image does not say what it is: ")
+    assert report["problem"].startswith(problem)
+    assert report["log_tail"] == tail
+    first, *provisioned, clean, end = machine.calls()
+    assert (first, clean, end) == ("shutdown -P +40", "cloud-init clean --logs", "poweroff ")
+    assert bool(provisioned) == ("archive" not in changes), "an archive with another digest is not run"
 
 
 def test_a_machine_without_shutdown_or_cloud_init_is_built_too(machine: Machine) -> None:

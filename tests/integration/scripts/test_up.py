@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from localcloud.launch import LocalCloud
 from scripts.aws.account import TAG, Account
+from scripts.aws.commands import parse_network
 from scripts.aws.context import TimedOutError
 from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.auth import complete_kept_pool, kept_pool_parameters, rotate_session_key
@@ -41,6 +42,15 @@ def account(cloud: LocalCloud) -> Account:
 @pytest.fixture
 def stage(account: Account) -> Stage:
     return Stage(account)
+
+
+@pytest.fixture(scope="module")
+def deployed(cloud: LocalCloud) -> Stage:
+    """A stack of default settings, which no test changes."""
+    stage = Stage(account_at(cloud.endpoint_url))
+    stage.store_images()
+    stage.up()
+    return stage
 
 
 def stack(stage: Stage) -> Any:
@@ -74,24 +84,16 @@ def test_a_declined_up_leaves_no_stack(stage: Stage) -> None:
     assert "costs: an instance" in stage.seen
 
 
-def test_a_dry_run_shows_changes_and_costs_and_leaves_nothing(stage: Stage) -> None:
-    stage.store_images()
+@pytest.mark.parametrize("has_images", [True, False])
+def test_a_dry_run_shows_changes_and_costs_and_leaves_nothing(stage: Stage, has_images: bool) -> None:
+    if has_images:
+        stage.store_images()
     buckets = stage.account.s3.list_buckets()["Buckets"]
     assert stage.up(dry_run=True) is None
     shown = stage.seen
+    assert ("no image for worker and web: it would be baked first" in shown) is not has_images
     assert "WebGroup" in shown
     assert "load balancer" not in shown
-    assert "public addresses, 1" in shown
-    assert find_stack(stage.account, stage.prefix) is None
-    assert stage.account.s3.list_buckets()["Buckets"] == buckets
-
-
-def test_a_dry_run_without_images_shows_the_stack(stage: Stage) -> None:
-    buckets = stage.account.s3.list_buckets()["Buckets"]
-    assert stage.up(dry_run=True) is None
-    shown = stage.seen
-    assert "no image for worker and web: it would be baked first" in shown
-    assert "WebGroup" in shown
     assert "public addresses, 1" in shown
     assert not stage.builders
     assert find_stack(stage.account, stage.prefix) is None
@@ -225,16 +227,14 @@ def test_settings_stay_until_they_are_changed(stage: Stage) -> None:
     assert request["WebSettings"] == "export FLEETSIGHT__FLEET__MAX_WORKERS='5' FLEETSIGHT__WORKER__TOP_K='3'"
 
 
-def test_a_second_up_changes_nothing_and_names_roll(stage: Stage) -> None:
-    stage.store_images()
-    address = stage.up()
-    steps, worker = len(stage.steps), f"{stage.prefix}-worker"
-    stage.account.ec2.create_launch_template_version(LaunchTemplateName=worker, LaunchTemplateData={})
-    assert stage.up() == address
-    shown = stage.seen
+def test_a_second_up_changes_nothing_and_names_roll(deployed: Stage) -> None:
+    steps, worker = len(deployed.steps), f"{deployed.prefix}-worker"
+    deployed.account.ec2.create_launch_template_version(LaunchTemplateName=worker, LaunchTemplateData={})
+    assert deployed.up() == stack(deployed).outputs["PageAddress"]
+    shown = deployed.seen
     assert "is as it should be" in shown
     assert "version 1 of their template; 2 is the newest: `fleetsight roll`" in shown
-    assert "CloudFormation has begun" not in stage.steps[steps:]
+    assert "CloudFormation has begun" not in deployed.steps[steps:]
 
 
 def key_of(stage: Stage) -> str:
@@ -328,12 +328,10 @@ def test_the_next_stack_adopts_the_accounts_of_the_last_one(stage: Stage) -> Non
     assert not left(stage)
 
 
-def test_the_accounts_of_a_stack_are_protected_from_deletion(stage: Stage) -> None:
-    stage.store_images()
-    stage.up()
-    cognito = stage.account.cognito
+def test_the_accounts_of_a_stack_are_protected_from_deletion(deployed: Stage) -> None:
+    cognito = deployed.account.cognito
     with pytest.raises(cognito.exceptions.InvalidParameterException, match="deletion protection"):
-        cognito.delete_user_pool(UserPoolId=pool_of(stage))
+        cognito.delete_user_pool(UserPoolId=pool_of(deployed))
 
 
 def test_a_stack_adopts_its_accounts_when_sign_in_returns(stage: Stage) -> None:
@@ -379,21 +377,17 @@ def test_s4_an_adopted_pool_with_self_registration_is_rejected(stage: Stage) -> 
 
 
 def test_a_page_without_an_answer_times_out_with_the_commands(
-    stage: Stage,
+    deployed: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage.store_images()
-    stage.up(settings=StackSettings({"WebCidr": "198.51.100.7/32"}))
-    stage.time.pause = 0
-    with pytest.raises(
-        TimedOutError, match=r"open to 198.51.100.7/32 \(are you there\?\); look at `fleetsight status"
-    ):
-        wait_for_page(stage.context, stack(stage), lambda _: False)
+    monkeypatch.setattr(deployed.time, "pause", 0)
+    opened = replace(stack(deployed), parameters={"WebCidr": "198.51.100.7/32"})
+    words = r"open to 198.51.100.7/32 \(are you there\?\); look at `fleetsight status"
+    with pytest.raises(TimedOutError, match=words):
+        wait_for_page(deployed.context, opened, lambda _: False)
 
 
-def test_a_stack_of_an_earlier_version_keeps_its_network(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage.store_images()
-    stage.up()
-    parameters = dict(stack(stage).parameters)
+def test_a_stack_of_an_earlier_version_keeps_its_network(deployed: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = dict(stack(deployed).parameters)
     assert parameters.pop("TableRouteTableIds")
 
     def of_then(account: Account, name: str) -> Stack | None:
@@ -401,19 +395,16 @@ def test_a_stack_of_an_earlier_version_keeps_its_network(stage: Stage, monkeypat
         return None if found is None else replace(found, parameters=parameters)
 
     monkeypatch.setattr(ups, "find_stack", of_then)
-    stage.up()
-    assert f"The stack {stage.prefix} is as it should be" in stage.seen
+    deployed.up()
+    assert f"The stack {deployed.prefix} is as it should be" in deployed.seen
 
 
-def test_a_closed_page_is_not_called(stage: Stage) -> None:
-    stage.store_images()
-    stage.up()
-    assert "not open yet" in stage.seen
-
+def test_a_closed_page_is_not_called(deployed: Stage) -> None:
     def never(_: str) -> bool:
         raise AssertionError
 
-    wait_for_page(stage.context, stack(stage), never)
+    wait_for_page(deployed.context, stack(deployed), never)
+    assert "not open yet" in deployed.seen
 
 
 @pytest.mark.parametrize(
@@ -431,6 +422,11 @@ def test_invalid_options_are_rejected_with_examples(options: list[str], reported
     result = CliRunner().invoke(fleetsight, ["up", *options])
     assert result.exit_code == 2
     assert reported in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(("value", "cidr"), [("everybody", "0.0.0.0/0"), ("198.51.100.7/32", "198.51.100.7/32")])
+def test_open_to_accepts_everybody_or_a_network(value: str, cidr: str) -> None:
+    assert parse_network(None, None, value) == cidr  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -42,10 +42,11 @@ def test_the_first_run_does_not_wait_for_torch() -> None:
 
 
 def test_every_pin_has_hashes_and_is_the_same_in_every_section() -> None:
+    everywhere = all_pins()
     for section, pins in read_sections().items():
         for pin in pins:
             assert pin.hashes, f"{pin.name} in [{section}]: run python -m scripts.pin"
-            assert pin == all_pins()[pin.name], f"{pin.name} in [{section}] is not as it is elsewhere"
+            assert pin == everywhere[pin.name], f"{pin.name} in [{section}] is not as it is elsewhere"
 
 
 def test_a_section_names_a_package_once_and_in_order() -> None:
