@@ -91,7 +91,7 @@ def build_image(
         role: worker or web.
         images_dir: where images are kept, each in a folder of its id; Debian and wheels are kept beside it.
         bundle: folder of the model bundle.
-        say: told of each step that takes a while.
+        say: receives a sentence about each step that takes a while.
 
     Raises:
         ImageToolMissingError: no root, no debootstrap, no systemd-nspawn, or no Debian to fetch.

@@ -99,7 +99,7 @@ def test_workers_and_web_tier_have_their_images_in_the_parameter_store(bakery: B
     assert bakery.left() == {}
 
 
-def test_an_image_and_its_snapshot_say_what_they_were_made_of(baked: Baked, base: BaseImage) -> None:
+def test_an_image_and_its_snapshot_have_tags_of_what_they_were_made_of(baked: Baked, base: BaseImage) -> None:
     bakery, image_id = baked.bakery, baked.image_id
     image = bakery.observer.ec2.describe_images(ImageIds=[image_id])["Images"][0]
     snapshot_id = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
@@ -158,7 +158,7 @@ def test_an_image_with_torch_has_a_larger_disk_and_is_checked_to_have_it(bakery:
     assert set(sizes) == {24}
 
 
-def test_the_end_of_the_key_that_the_agent_is_signed_with_is_told_before_it_comes(
+def test_a_bake_warns_before_the_key_of_session_managers_agent_expires(
     bakery: Bakery, baked: Baked, base: BaseImage
 ) -> None:
     assert not [line for line in baked.bakery.said if "Session Manager" in line]
@@ -264,7 +264,7 @@ def test_a_newer_base_or_force_makes_another_image(bakery: Bakery, base: BaseIma
     assert bakery.stored() == on_another
 
 
-def test_a_builder_that_fails_is_told_with_its_log_and_the_other_image_is_made(
+def test_a_failed_builder_is_reported_with_its_log_and_the_other_image_is_made(
     bakery: Bakery, base: BaseImage
 ) -> None:
     bakery.roles = ROLES
@@ -310,7 +310,7 @@ def test_a_builder_that_never_reports_is_given_up(bakery: Bakery, base: BaseImag
     assert bakery.left() == {}
 
 
-def test_a_builder_that_stops_without_a_report_is_told_at_once(bakery: Bakery, base: BaseImage) -> None:
+def test_a_builder_that_stops_without_a_report_is_an_error_at_once(bakery: Bakery, base: BaseImage) -> None:
     bakery.builders.says["worker"] = None
     with pytest.raises(BakeError, match="has ended without a report"):
         bake(bakery.context, bakery.options(), bakery.source(), base)
@@ -380,7 +380,7 @@ def typed(bakery: Bakery, *arguments: str) -> Result:
     return CliRunner().invoke(bake_command, [*arguments, *where])
 
 
-def test_the_command_bakes_this_source_with_the_bundle_and_says_the_images(
+def test_the_command_bakes_this_source_with_the_bundle_and_prints_the_images(
     bakery: Bakery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiter = Waiter(bakery.clock, bakery.clock.sleep)
@@ -395,7 +395,7 @@ def test_the_command_bakes_this_source_with_the_bundle_and_says_the_images(
     assert "web     would be built on a c7a.large in us-east-1" in planned.output
 
 
-def test_the_command_tells_in_one_line_what_aws_denies(bakery: Bakery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_reports_a_denial_in_one_line(bakery: Bakery, monkeypatch: pytest.MonkeyPatch) -> None:
     bakery.account.refusals["DescribeImages"] = ["UnauthorizedOperation"]
     monkeypatch.setattr("scripts.aws.commands.Account", lambda *_: bakery.account)
     ran = typed(bakery, "--demo", "--dry-run")

@@ -53,7 +53,7 @@ def find_network(
         if len(vpcs) != 1 or vpc_id not in {None, *vpcs}:
             raise NetworkError(f"the subnets {', '.join(subnet_ids)} are not all of one VPC, {vpc_id or 'whichever'}")
         return _with_route_tables(account, prefix, vpcs.pop(), tuple(subnet_ids))
-    if vpc_id is None:
+    if not vpc_id:
         defaults = account.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
         if not defaults:
             raise NetworkError(

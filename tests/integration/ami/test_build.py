@@ -1,4 +1,4 @@
-"""What an image is made of, and a local build: what it needs, what it says when a step fails, what it keeps."""
+"""What an image is made of, and a local build: what it needs, how it reports a failed step, what it keeps."""
 
 import gzip
 import hashlib
@@ -81,7 +81,7 @@ def test_an_archive_holds_the_four_folders_the_settings_the_bundle_and_what_it_i
     assert facts.sha256 == hashlib.sha256((tmp_path / "a.tar.gz").read_bytes()).hexdigest()
 
 
-def test_the_same_content_gives_the_same_bytes_whoever_packs_it_and_when(
+def test_the_same_content_gives_the_same_bytes_at_any_time_and_on_any_machine(
     project: Path, bundle: Path, tmp_path: Path
 ) -> None:
     first = write_archive(tmp_path / "a.tar.gz", bundle, project)
@@ -143,12 +143,12 @@ def test_an_image_has_another_id_when_a_file_of_its_own_has_changed(
     assert {role for role in before if before[role] != after[role]} == roles
 
 
-def test_the_commit_is_told_and_whether_what_is_packed_differs_from_it(
+def test_an_archive_names_its_commit_and_marks_changed_files(
     project: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert write_archive(tmp_path / "a.tar.gz", bundle, project).commit == "unknown"
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    who = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
+    who = ("-c", "user.name=ann", "-c", "user.email=ann@example.org")
     for command in (("init", "-q"), ("add", "."), (*who, "commit", "-q", "-m", "first")):
         subprocess.run(("git", "-C", str(project), *command), check=True, capture_output=True)
     commit = write_archive(tmp_path / "a.tar.gz", bundle, project).commit
@@ -159,7 +159,7 @@ def test_the_commit_is_told_and_whether_what_is_packed_differs_from_it(
     assert write_archive(tmp_path / "a.tar.gz", bundle, project).commit == f"{commit}-dirty"
 
 
-def test_a_bundle_that_is_none_is_named(project: Path, bundle: Path, tmp_path: Path) -> None:
+def test_a_missing_or_incomplete_bundle_is_named(project: Path, bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match=r"nowhere has no bundle\.json"):
         write_archive(tmp_path / "a.tar.gz", tmp_path / "nowhere", project)
     (bundle / "bundle.json").write_text('{"labels": []}')
@@ -175,7 +175,7 @@ def test_a_project_that_is_not_whole_is_named(project: Path, bundle: Path, tmp_p
         write_archive(tmp_path / "a.tar.gz", bundle, project)
 
 
-def test_the_command_packs_this_project_and_says_what_it_packed(
+def test_the_command_packs_this_project_and_prints_the_facts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main([str(tmp_path / "source.tar.gz")])
@@ -194,7 +194,7 @@ def put_on_path(name: str, script: str, folder: Path, monkeypatch: pytest.Monkey
 
 
 def child_with(argument: str) -> int:
-    """Return the child of this process whose command line contains `argument`."""
+    """Return the child of this process with `argument` in its command line."""
     [found] = [pid for pid in children_of(os.getpid()) if argument in Path(f"/proc/{pid}/cmdline").read_text()]
     return found
 
@@ -216,7 +216,7 @@ def test_tools_that_are_missing_are_named_with_the_way_to_get_them(
         need_tools()
 
 
-def test_a_step_that_fails_says_what_it_said_last() -> None:
+def test_a_failed_step_is_reported_with_its_last_output() -> None:
     command = (sys.executable, "-c", "print('the disk is full'); raise SystemExit(3)")
     with pytest.raises(ImageBuildError, match=r"nothing was made: .* ended with 3\nthe disk is full"):
         run("nothing was made", command, 60)

@@ -1,5 +1,5 @@
 """What makes an image on a machine: the builder's program, in a folder where every command but a few is a stub, and
-`provision.sh`: what it refuses, what it reads, whose signature it takes. That it works, `tests/image` shows.
+`provision.sh`: what it rejects, what it reads, which signatures it trusts. `tests/image` shows that it works.
 """
 
 import hashlib
@@ -81,7 +81,7 @@ class Machine:
         path.chmod(0o755)
 
     def source(self, provision: str) -> bytes:
-        """Return a source archive whose `provision.sh` does that."""
+        """Return a source archive with this `provision.sh`."""
         text = f"cd '{self.root}'\necho \"provision $* as $0\" >>calls\n{provision}\n".encode()
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w:gz") as archive:
@@ -213,7 +213,7 @@ def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     ],
     ids=["none", "other role", "no role", "unknown"],
 )
-def test_what_it_cannot_do_is_said_before_anything_is_changed(arguments: tuple[str, ...], reason: str) -> None:
+def test_invalid_arguments_are_rejected_before_anything_is_changed(arguments: tuple[str, ...], reason: str) -> None:
     done = subprocess.run(
         ("bash", str(SCRIPT), *arguments), capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
     )
@@ -291,7 +291,7 @@ class Signer:
         quiet = ("--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", "")
         self._gpg = ("gpg", "--homedir", str(home), *quiet, *then)
         self._home = home
-        self._do("--quick-generate-key", "somebody@example.org", "ed25519", "sign", "1d")
+        self._do("--quick-generate-key", "ann@example.org", "ed25519", "sign", "1d")
         listed = self._do("--list-keys", "--with-colons")
         self.fingerprint = next(line.split(":")[9] for line in listed.splitlines() if line.startswith("fpr"))
         self.public = home / "public.asc"

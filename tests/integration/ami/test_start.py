@@ -84,7 +84,7 @@ def web(tmp_path: Path) -> Prefix:
 
 
 def read_back(path: Path, name: str) -> str:
-    """Return a setting as a shell reads it, whose quotes are systemd's too (man 5 systemd.exec)."""
+    """Return a setting as a shell reads it; systemd has the same quotes (man 5 systemd.exec)."""
     script = f'. {path}; printf %s "${name}"'
     return subprocess.run(("sh", "-c", script), env={}, capture_output=True, text=True, check=True).stdout
 

@@ -59,7 +59,7 @@ def is_a_pair(folder: Path) -> bool:
     return True
 
 
-def test_an_instance_without_a_certificate_signs_its_own_whose_key_nobody_else_reads(tmp_path: Path) -> None:
+def test_an_instance_without_a_certificate_signs_its_own_with_a_private_key(tmp_path: Path) -> None:
     self_signed(tmp_path / "tls")
     assert is_a_pair(tmp_path / "tls")
     assert (tmp_path / "tls" / "key.pem").stat().st_mode & 0o777 == 0o600
@@ -189,7 +189,7 @@ def test_a_parameter_that_is_not_there_is_named(places: Path, monkeypatch: pytes
 # ---- Who may come in
 
 
-def test_nginx_shows_no_page_on_which_nobody_signs_in_unless_somebody_has_said_so(places: Path) -> None:
+def test_a_page_without_sign_in_is_not_served_unless_the_settings_open_it(places: Path) -> None:
     with pytest.raises(NotPreparedError, match=r"auth\.mode none.*CreateUserPool=true.*auth\.open true"):
         prepare_web.main({})
     assert not (places / "limits.conf").exists()
@@ -218,7 +218,7 @@ def test_the_keys_of_sessions_become_a_file_that_root_alone_reads(
     ],
     ids=["unnamed", "missing", "short", "empty"],
 )
-def test_without_keys_of_sessions_nothing_is_served_and_it_is_told_why(
+def test_without_keys_of_sessions_nothing_is_served_and_the_error_says_why(
     places: Path, monkeypatch: pytest.MonkeyPatch, named: str, held: str | None, told: str
 ) -> None:
     offer(monkeypatch, Store(held, "/mine/session-keys"))
@@ -318,7 +318,7 @@ def test_an_instance_that_serves_but_cannot_signal_goes_on() -> None:
     assert waited == [report_ready.RETRY_SECONDS] * report_ready.MAX_SIGNALS
 
 
-def test_systemd_is_told_by_its_socket(tmp_path: Path) -> None:
+def test_systemd_is_notified_by_its_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(path)
@@ -414,7 +414,7 @@ def test_the_instance_signals_under_its_own_id_and_in_its_own_region(monkeypatch
     assert asked == [("cloudformation", "eu-central-1", None)]
 
 
-def test_without_metadata_the_program_says_so_and_does_not_end(
+def test_without_metadata_the_program_reports_it_and_does_not_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with MetadataService.serve() as metadata:
