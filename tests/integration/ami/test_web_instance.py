@@ -270,15 +270,14 @@ def test_the_signal_is_of_this_instance_and_of_the_group_that_the_stack_has(clou
     assert RESOURCES[SIGNAL["LogicalResourceId"]]["Type"] == "AWS::AutoScaling::AutoScalingGroup"
 
 
-def test_a_signal_that_no_operation_of_the_stack_waits_for_is_not_sent_again(cloudformation: Stubber) -> None:
-    cloudformation.add_client_error("signal_resource", "ValidationError", "cannot be signaled", 400)
-    assert send(cloudformation)
-
-
-@pytest.mark.parametrize("code", ["AccessDenied", "Throttling"])
-def test_a_signal_that_is_refused_is_sent_again(cloudformation: Stubber, code: str) -> None:
-    cloudformation.add_client_error("signal_resource", code, http_status_code=400)
-    assert not send(cloudformation)
+@pytest.mark.parametrize(
+    ("code", "is_done"), [("ValidationError", True), ("AccessDenied", False), ("Throttling", False)]
+)
+def test_a_rejected_signal_is_sent_again_unless_no_operation_waits_for_it(
+    cloudformation: Stubber, code: str, is_done: bool
+) -> None:
+    cloudformation.add_client_error("signal_resource", code, "cannot be signaled", 400)
+    assert send(cloudformation) is is_done
 
 
 def test_the_address_is_taken_from_the_instance_that_had_it() -> None:

@@ -149,19 +149,25 @@ def test_an_invalid_duration_is_rejected_with_examples(text: str) -> None:
         parse_duration(text)
 
 
-def test_a_json_line_shows_time_level_role_message_and_fields() -> None:
-    line = format_line(json.dumps({**LINE, "image_id": "01M7", "seconds": 3}), "worker")
-    assert line == "01 Mar 12:00:00 warning worker     slow  image_id=01M7 seconds=3"
-
-
-def test_an_exception_follows_its_line() -> None:
-    line = format_line(json.dumps({**LINE, "exception": "Traceback\n  boom"}), "worker")
-    assert line.splitlines()[1:] == ["    Traceback", "      boom"]
-
-
-@pytest.mark.parametrize("line", ["GET / 200", '"text"', "[1]", '{"other": 1}'])
-def test_other_lines_are_unchanged(line: str) -> None:
-    assert format_line(f"{line}\n", "web") == f"web        {line}"
+@pytest.mark.parametrize(
+    ("line", "role", "shown"),
+    [
+        (
+            json.dumps({**LINE, "image_id": "01M7", "seconds": 3}),
+            "worker",
+            "01 Mar 12:00:00 warning worker     slow  image_id=01M7 seconds=3",
+        ),
+        (
+            json.dumps({**LINE, "exception": "Traceback\n  boom"}),
+            "worker",
+            "01 Mar 12:00:00 warning worker     slow\n    Traceback\n      boom",
+        ),
+        (json.dumps({**LINE, "at": "then"}), "web", "then warning web        slow"),
+        *[(line, "web", f"web        {line}") for line in ("GET / 200", '"text"', "[1]", '{"other": 1}')],
+    ],
+)
+def test_a_json_line_shows_its_fields_and_other_lines_are_unchanged(line: str, role: str, shown: str) -> None:
+    assert format_line(f"{line}\n", role) == shown
 
 
 def test_log_lines_contain_no_control_characters() -> None:
