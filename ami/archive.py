@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -76,26 +76,6 @@ def write_archive(path: Path, bundle: Path, root: Path, engine: EngineName = "op
             _add(archive, str(name), source.read_bytes(), executable=bool(source.stat().st_mode & 0o100))
     with path.open("rb") as file:
         return ArchiveFacts(version, commit, digest, engine, hashlib.file_digest(file, "sha256").hexdigest())
-
-
-def content_digest(bundle: Path, root: Path, counts: Callable[[PurePosixPath], bool] = lambda _: True) -> str:
-    """Return a SHA-256 over names, contents and modes of what is packed: the same content, the same image.
-
-    Args:
-        bundle: as `write_archive`.
-        root: as `write_archive`.
-        counts: tells by its name whether a file is looked at.
-
-    Raises:
-        ArchiveError: as `write_archive`.
-    """
-    digest = hashlib.sha256()
-    for name, source in contents(bundle, root):
-        if not counts(name):
-            continue
-        entry = hashlib.sha256(source.read_bytes()).hexdigest()
-        digest.update(f"{name}\0{source.stat().st_mode & 0o100}\0{entry}\n".encode())
-    return digest.hexdigest()
 
 
 def bundle_digest(bundle: Path) -> str:

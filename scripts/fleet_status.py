@@ -10,12 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from core.fleet.models import Decision, FleetInstances, FleetSnapshot, WorkerLimits
+from core.fleet.models import Decision, FleetInstances, WorkerLimits
 from core.format import dollars, fleet_sentence, limits_words, pause_words, plural
 from web_tier.api.operators import FleetStatusBody
 from web_tier.pages.instances import InstanceRow
-
-StatusRow = tuple[str, str]
 
 
 def show_fleet(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: Console) -> None:
@@ -29,13 +27,14 @@ def show_fleet(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: 
     console.print(instance_table(FleetInstances.model_validate(instances), status.at))
 
 
-def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[StatusRow]:
+def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[tuple[str, str]]:
     """Yield the names and values of the fleet's status."""
     stopped = f", {fleet.stopped} stopped" if fleet.stopped else ""
     yield "workers", f"{fleet.running} running, {fleet.pending} starting{stopped}; {fleet.peak_workers} at the peak"
     waiting = fleet.visible + fleet.delayed
     yield "queue", f"{waiting:,} waiting, {fleet.in_flight:,} in flight, {plural(fleet.dead_letters, 'dead letter')}"
-    yield "limits", limits_words(_limits(fleet), fleet.configured, now)
+    in_force = fleet.limits_order or WorkerLimits(min_workers=fleet.min_workers, max_workers=fleet.max_workers)
+    yield "limits", limits_words(in_force, fleet.configured, now)
     if fleet.policy:
         yield "policy", fleet.policy
     yield "now", fleet_sentence(fleet, fleet.silent_seconds)
@@ -43,15 +42,6 @@ def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[StatusRow]:
         yield "problem", fleet.problem
     if fleet.paused:
         yield "paused", pause_words(fleet.paused)
-    yield from _cost_rows(fleet)
-
-
-def _limits(fleet: FleetSnapshot) -> WorkerLimits:
-    in_force = WorkerLimits(min_workers=fleet.min_workers, max_workers=fleet.max_workers)
-    return fleet.limits_order or in_force
-
-
-def _cost_rows(fleet: FleetStatusBody) -> Iterator[StatusRow]:
     yield "billed", f"{fleet.billed_seconds:,.0f} s, {dollars(fleet.cost)}"
     instances, requests = fleet.instances_dollars_per_1000_images, fleet.requests_dollars_per_1000_images
     if instances is not None and requests is not None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import file_digest
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -137,7 +137,12 @@ def find_hashes(pin: Pin, index: str, folders: list[Path]) -> tuple[str, ...]:
     links = _Links()
     links.feed(answer.text)
     listed = {digest for file, digest in links.files if is_wanted(file, pin)}
-    local = {_sha256(file) for folder in folders for file in folder.iterdir() if is_wanted(file.name, pin)}
+    local = {
+        sha256(file.read_bytes()).hexdigest()
+        for folder in folders
+        for file in folder.iterdir()
+        if is_wanted(file.name, pin)
+    }
     return tuple(sorted(listed | local))
 
 
@@ -191,11 +196,6 @@ def _pip(*arguments: str) -> str:
     return subprocess.run(
         (sys.executable, "-m", "pip", *arguments), capture_output=True, text=True, check=True
     ).stdout
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return file_digest(opened, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ packages.
 """
 
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
 from cyclonedx.contrib.license.factories import LicenseFactory
@@ -41,13 +41,23 @@ def create_sbom(section: str) -> str:
     pins = read_sections().get(section)
     if pins is None:
         raise SbomError(f"requirements.txt has no section [{section}]; there are: {', '.join(read_sections())}")
-    installed = {pin.name: _installed(pin, section) for pin in pins}
+    try:
+        installed = {pin.name: distribution(pin.name) for pin in pins}
+    except PackageNotFoundError as error:
+        raise SbomError(
+            f"{error.name} is not installed, so its licence is not known: ./scripts/setup.sh {section}"
+        ) from error
     components = {pin.name: _component(pin, installed[pin.name]) for pin in pins}
     bom = Bom(components=components.values())
     bom.metadata.component = root = _root_component()
     bom.register_dependency(root, components.values())
     for name, component in components.items():
-        needed = _required_names(installed[name].requires or ())
+        requirements = map(Requirement, installed[name].requires or ())
+        needed = {
+            str(canonicalize_name(each.name))
+            for each in requirements
+            if each.marker is None or each.marker.evaluate({"extra": ""})
+        }
         bom.register_dependency(component, [components[each] for each in sorted(needed & components.keys())])
     return make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string(indent=2) + "\n"
 
@@ -75,15 +85,6 @@ def _component(pin: Pin, installed: Distribution) -> Component:
     )
 
 
-def _installed(pin: Pin, section: str) -> Distribution:
-    try:
-        return distribution(pin.name)
-    except PackageNotFoundError as error:
-        raise SbomError(
-            f"{pin.name} is not installed, so its licence is not known: ./scripts/setup.sh {section}"
-        ) from error
-
-
 def _license_names(installed: Distribution) -> Iterator[str]:
     """Yield the licences of a package from the first of the three metadata fields that it uses."""
     metadata = installed.metadata
@@ -103,12 +104,3 @@ def _license_names(installed: Distribution) -> Iterator[str]:
 
 def _license(name: str) -> License:
     return _LICENSES.make_from_string(name, license_acknowledgement=LicenseAcknowledgement.DECLARED)
-
-
-def _required_names(requires: Iterable[str]) -> set[str]:
-    requirements = (Requirement(each) for each in requires)
-    return {
-        str(canonicalize_name(each.name))
-        for each in requirements
-        if each.marker is None or each.marker.evaluate({"extra": ""})
-    }

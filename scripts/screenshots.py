@@ -86,7 +86,12 @@ class PageCamera:
         Raises:
             ScreenshotError: the images do not load, or the file is larger than `MAX_BYTES`.
         """
-        self._await_pictures(page)
+        page.wait_for_timeout(SETTLE_MS)
+        deadline = time.monotonic() + self.pictures_seconds
+        while not page.evaluate(_IMAGES_LOADED):
+            if time.monotonic() > deadline:
+                raise ScreenshotError(f"not all pictures of {page.url} are there after {self.pictures_seconds:.0f} s")
+            page.wait_for_timeout(SETTLE_MS)
         target = self.folder / f"{name}.png"
         shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
         shot.quantize(COLORS, dither=Image.Dither.NONE).save(target, optimize=True)
@@ -106,14 +111,6 @@ class PageCamera:
             if time.monotonic() > deadline:
                 raise ScreenshotError(f"{status['waiting']} images of {job_id} wait after {RESULT_SECONDS:.0f} s")
             time.sleep(0.2)
-
-    def _await_pictures(self, page: "Page") -> None:
-        page.wait_for_timeout(SETTLE_MS)
-        deadline = time.monotonic() + self.pictures_seconds
-        while not page.evaluate(_IMAGES_LOADED):
-            if time.monotonic() > deadline:
-                raise ScreenshotError(f"not all pictures of {page.url} are there after {self.pictures_seconds:.0f} s")
-            page.wait_for_timeout(SETTLE_MS)
 
 
 def main_job(camera: PageCamera, files: Sequence[Path]) -> str:

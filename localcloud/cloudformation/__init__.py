@@ -2,6 +2,6 @@
 
 It proves that the resources of a template can be created in the order of their references, that roles suffice, and
 that settings and user data reach the instances. It does not simulate what only AWS can prove: updates, rollback,
-imports and the validation of change sets. Tests of those use AWS's documented answers (`tests/unit/scripts/aws`).
+imports and the validation of change sets. Tests of those use AWS's documented answers (`tests/unit/scripts`).
 moto's creates resources without calling their services, so the patches of moto would not apply to them.
 """

@@ -4,12 +4,11 @@ import re
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import boto3
-import botocore.exceptions
 from botocore.config import Config as BotoConfig
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
 from services.errors import FleetsightError
 
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
     from mypy_boto3_sts.type_defs import GetCallerIdentityResponseTypeDef
 
+ClientT = TypeVar("ClientT")
+
 TAG = "fleetsight"
 """The tag of every resource that the commands and the stack create; its value is the prefix."""
 
@@ -39,6 +40,18 @@ DENIED_CODES = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"
 
 class AccountError(FleetsightError):
     """Raised when no call can be made: no credentials, an unknown profile, or no region."""
+
+
+class ServiceClient(Generic[ClientT]):
+    """An attribute of an account: the client of a service, created on first use."""
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    def __get__(self, account: "Account", _: type) -> ClientT:
+        """Return the client."""
+        client: ClientT = account.client(self._service)
+        return client
 
 
 @dataclass
@@ -57,121 +70,26 @@ class Account:
     _clients: dict[str, Any] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    @property
-    def autoscaling(self) -> "AutoScalingClient":
-        """The Auto Scaling client."""
-        client: AutoScalingClient = self._client("autoscaling")
-        return client
-
-    @property
-    def budgets(self) -> Any:
-        """The client of AWS Budgets."""
-        return self._client("budgets")
-
-    @property
-    def cloudformation(self) -> "CloudFormationClient":
-        """The CloudFormation client."""
-        client: CloudFormationClient = self._client("cloudformation")
-        return client
-
-    @property
-    def cloudfront(self) -> "CloudFrontClient":
-        """The CloudFront client."""
-        client: CloudFrontClient = self._client("cloudfront")
-        return client
-
-    @property
-    def cloudwatch(self) -> "CloudWatchClient":
-        """The CloudWatch client."""
-        client: CloudWatchClient = self._client("cloudwatch")
-        return client
-
-    @property
-    def cognito(self) -> "CognitoIdentityProviderClient":
-        """The client of Cognito's user pools."""
-        client: CognitoIdentityProviderClient = self._client("cognito-idp")
-        return client
-
-    @property
-    def dynamodb(self) -> "DynamoDBClient":
-        """The DynamoDB client."""
-        client: DynamoDBClient = self._client("dynamodb")
-        return client
-
-    @property
-    def ec2(self) -> "EC2Client":
-        """The EC2 client."""
-        client: EC2Client = self._client("ec2")
-        return client
-
-    @property
-    def iam(self) -> "IAMClient":
-        """The IAM client."""
-        client: IAMClient = self._client("iam")
-        return client
-
-    @property
-    def elbv2(self) -> Any:
-        """The Elastic Load Balancing client."""
-        return self._client("elbv2")
-
-    @property
-    def kms(self) -> Any:
-        """The client of the Key Management Service."""
-        return self._client("kms")
-
-    @property
-    def logs(self) -> "CloudWatchLogsClient":
-        """The CloudWatch Logs client."""
-        client: CloudWatchLogsClient = self._client("logs")
-        return client
-
-    @property
-    def quotas(self) -> Any:
-        """The client of Service Quotas."""
-        return self._client("service-quotas")
-
-    @property
-    def s3(self) -> "S3Client":
-        """The S3 client; what it signs is for the region's own address, by Signature Version 4."""
-        # A bucket's name is no host name on loopback.
-        style: Any = {"addressing_style": "path" if self.endpoint_url else "virtual"}
-        client: S3Client = self._client("s3", BotoConfig(signature_version="s3v4", s3=style))
-        return client
-
-    @property
-    def ses(self) -> Any:
-        """The client of the Simple Email Service."""
-        return self._client("sesv2")
-
-    @property
-    def sns(self) -> Any:
-        """The client of the Simple Notification Service."""
-        return self._client("sns")
-
-    @property
-    def sqs(self) -> "SQSClient":
-        """The SQS client."""
-        client: SQSClient = self._client("sqs")
-        return client
-
-    @property
-    def ssm(self) -> "SSMClient":
-        """The Systems Manager client."""
-        client: SSMClient = self._client("ssm")
-        return client
-
-    @property
-    def sts(self) -> "STSClient":
-        """The client of the Security Token Service."""
-        client: STSClient = self._client("sts")
-        return client
-
-    @property
-    def tagging(self) -> "ResourceGroupsTaggingAPIClient":
-        """The client that finds resources of many services by their tags."""
-        client: ResourceGroupsTaggingAPIClient = self._client("resourcegroupstaggingapi")
-        return client
+    autoscaling: "ClassVar[ServiceClient[AutoScalingClient]]" = ServiceClient("autoscaling")
+    budgets: "ClassVar[ServiceClient[Any]]" = ServiceClient("budgets")
+    cloudformation: "ClassVar[ServiceClient[CloudFormationClient]]" = ServiceClient("cloudformation")
+    cloudfront: "ClassVar[ServiceClient[CloudFrontClient]]" = ServiceClient("cloudfront")
+    cloudwatch: "ClassVar[ServiceClient[CloudWatchClient]]" = ServiceClient("cloudwatch")
+    cognito: "ClassVar[ServiceClient[CognitoIdentityProviderClient]]" = ServiceClient("cognito-idp")
+    dynamodb: "ClassVar[ServiceClient[DynamoDBClient]]" = ServiceClient("dynamodb")
+    ec2: "ClassVar[ServiceClient[EC2Client]]" = ServiceClient("ec2")
+    elbv2: "ClassVar[ServiceClient[Any]]" = ServiceClient("elbv2")
+    iam: "ClassVar[ServiceClient[IAMClient]]" = ServiceClient("iam")
+    kms: "ClassVar[ServiceClient[Any]]" = ServiceClient("kms")
+    logs: "ClassVar[ServiceClient[CloudWatchLogsClient]]" = ServiceClient("logs")
+    quotas: "ClassVar[ServiceClient[Any]]" = ServiceClient("service-quotas")
+    s3: "ClassVar[ServiceClient[S3Client]]" = ServiceClient("s3")
+    ses: "ClassVar[ServiceClient[Any]]" = ServiceClient("sesv2")
+    sns: "ClassVar[ServiceClient[Any]]" = ServiceClient("sns")
+    sqs: "ClassVar[ServiceClient[SQSClient]]" = ServiceClient("sqs")
+    ssm: "ClassVar[ServiceClient[SSMClient]]" = ServiceClient("ssm")
+    sts: "ClassVar[ServiceClient[STSClient]]" = ServiceClient("sts")
+    tagging: "ClassVar[ServiceClient[ResourceGroupsTaggingAPIClient]]" = ServiceClient("resourcegroupstaggingapi")
 
     @cached_property
     def id(self) -> str:
@@ -195,7 +113,7 @@ class Account:
     def _caller(self) -> "GetCallerIdentityResponseTypeDef":
         try:
             return self.sts.get_caller_identity()
-        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        except (BotoCoreError, ClientError) as error:
             raise AccountError(
                 f"AWS does not know who asks ({error}): sign in with `aws configure`, or give --profile"
             ) from error
@@ -218,21 +136,26 @@ class Account:
     def _session(self) -> boto3.Session:
         try:
             return boto3.Session(profile_name=self.profile)
-        except botocore.exceptions.ProfileNotFound as error:
+        except ProfileNotFound as error:
             raise AccountError(f"{error}; `aws configure list-profiles` shows those there are") from error
 
-    def _client(self, service: str, own: BotoConfig | None = None) -> Any:
+    def client(self, service: str) -> Any:
+        """Return the client of a service by boto3's name of it."""
         if service in self._clients:
             return self._clients[service]
         # Five attempts with jitter, each at most 65 seconds.
         config = BotoConfig(retries={"mode": "standard", "total_max_attempts": 5}, connect_timeout=5, read_timeout=60)
+        if service == "s3":
+            # What it signs is for the region's own address. A bucket's name is no host name on loopback.
+            style: Any = {"addressing_style": "path" if self.endpoint_url else "virtual"}
+            config = config.merge(BotoConfig(signature_version="s3v4", s3=style))
         with self._lock:  # a session of boto3 must not create two clients at once
             if service not in self._clients:
                 self._clients[service] = self._session.client(
                     service,  # type: ignore[call-overload]  # any of them
                     region_name=self.region_name,
                     endpoint_url=self.endpoint_url,
-                    config=config.merge(own) if own else config,
+                    config=config,
                 )
         return self._clients[service]
 

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -230,7 +231,7 @@ def status_command(account: Account, prefix: str, *, as_json: bool) -> None:
     context = console_context(account, prefix)
     stack_status = status.read_status(context)
     if as_json:
-        click.echo(json.dumps(None if stack_status is None else stack_status.as_json(), indent=2))
+        click.echo(json.dumps(None if stack_status is None else asdict(stack_status), indent=2))
     elif stack_status is not None:
         context.report(status.status_table(stack_status))
     if stack_status is None:

@@ -167,14 +167,12 @@ def session_command(account: Account, instance: StackInstance) -> list[str]:
     return [*words, "--profile", account.profile] if account.profile else words
 
 
-def check_programs(
-    which: Callable[[str], str | None] = shutil.which, programs: Sequence[str] = tuple(REQUIRED_PROGRAMS)
-) -> None:
+def check_programs(which: Callable[[str], str | None] = shutil.which) -> None:
     """Check that this machine has the programs of a session.
 
     Raises:
         SessionError: a program is missing; the message says where to get it.
     """
-    if lacking := [each for each in programs if which(each) is None]:
+    if lacking := [each for each in REQUIRED_PROGRAMS if which(each) is None]:
         listed = "".join(f"\n  {each}: install {REQUIRED_PROGRAMS[each]}" for each in lacking)
         raise SessionError(f"a session needs programs that are not on this machine:{listed}")

@@ -66,18 +66,15 @@ class LogReader:
         Raises:
             LogError: no log group exists.
         """
-        start = int(moment * 1_000)
-        events = [event for role in self._groups() for event in self._events(role, start)]
-        self._seen = {each: at for each, at in self._seen.items() if at >= start}
-        return [format_line(event["message"], role) for _, role, event in sorted(events, key=lambda each: each[0])]
-
-    def _groups(self) -> list[str]:
         pages = self.account.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=f"/{self.prefix}/")
         existing = {each["logGroupName"] for page in pages for each in page["logGroups"]}
         found = [role for role in self.roles if f"/{self.prefix}/{role}" in existing]
         if not found:
             raise LogError(f"there are no logs of {', '.join(self.roles)} under /{self.prefix}: is there a stack?")
-        return found
+        start = int(moment * 1_000)
+        events = [event for role in found for event in self._events(role, start)]
+        self._seen = {each: at for each, at in self._seen.items() if at >= start}
+        return [format_line(event["message"], role) for _, role, event in sorted(events, key=lambda each: each[0])]
 
     def _events(self, role: str, start: int) -> Iterator[tuple[int, str, Any]]:
         arguments: dict[str, Any] = {"logGroupName": f"/{self.prefix}/{role}", "startTime": start}
@@ -90,17 +87,12 @@ class LogReader:
                     yield event["timestamp"], role, event
 
 
-def follow_logs(
-    reader: LogReader,
-    show: Callable[[str], None],
-    waiter: Waiter,
-    now: Callable[[], float] = time.time,
-) -> None:
+def follow_logs(reader: LogReader, show: Callable[[str], None], waiter: Waiter) -> None:
     """Show new lines until the user presses Ctrl-C."""
     try:
         while True:
             waiter.sleep(FOLLOW_SECONDS)
-            for line in reader.since(now() - MAX_LATE_SECONDS):
+            for line in reader.since(time.time() - MAX_LATE_SECONDS):
                 show(line)
     except KeyboardInterrupt:
         return
@@ -122,7 +114,11 @@ def format_line(line: str, role: str) -> str:
         for name, value in entry.items()
         if name not in LINE_FIELDS
     )
-    main = f"{_format_time(entry.get('at'))} {entry.get('level', ''):<7} {role:<10} {entry['message']}"
+    try:
+        at = f"{datetime.fromisoformat(str(entry.get('at'))).astimezone(UTC):%d %b %H:%M:%S}"
+    except ValueError:
+        at = str(entry.get("at"))
+    main = f"{at} {entry.get('level', ''):<7} {role:<10} {entry['message']}"
     exception = "".join(f"\n    {strip_control(each)}" for each in str(entry.get("exception", "")).splitlines())
     return strip_control("  ".join(each for each in (main, fields) if each)) + exception
 
@@ -130,10 +126,3 @@ def format_line(line: str, role: str) -> str:
 def strip_control(text: str) -> str:
     """Return untrusted text without characters that control a terminal."""
     return "".join(each for each in text if unicodedata.category(each) not in {"Cc", "Cf"})
-
-
-def _format_time(at: object) -> str:
-    try:
-        return f"{datetime.fromisoformat(str(at)).astimezone(UTC):%d %b %H:%M:%S}"
-    except ValueError:
-        return str(at)

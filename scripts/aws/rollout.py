@@ -14,6 +14,7 @@ from scripts.aws.account import TAG
 from scripts.aws.bake.images import stored_image
 from scripts.aws.context import AwsContext
 from scripts.aws.deploy.auth import rotate_session_key, session_keys_parameter
+from scripts.aws.deploy.stack import find_launch_template
 from scripts.aws.instances import StackInstance, instances_named, worker_name
 from services.ec2 import Fleet
 from services.errors import FleetsightError
@@ -69,26 +70,24 @@ def worker_template(context: AwsContext) -> WorkerTemplate:
         RolloutError: it does not exist.
     """
     name = worker_name(context.prefix)
-    wanted = context.account.ec2.describe_launch_templates(
-        Filters=[{"Name": "launch-template-name", "Values": [name]}]
+    found = find_launch_template(context.account, name)
+    if found is None:
+        raise RolloutError(f"there is no launch template {name}: `fleetsight up` makes it")
+    described = context.account.ec2.describe_tags(
+        Filters=[
+            {"Name": "resource-id", "Values": [found["LaunchTemplateId"]]},
+            {"Name": "key", "Values": [PREVIOUS_TAG, ROLLBACK_TAG]},
+        ]
     )
-    for found in wanted["LaunchTemplates"]:
-        described = context.account.ec2.describe_tags(
-            Filters=[
-                {"Name": "resource-id", "Values": [found["LaunchTemplateId"]]},
-                {"Name": "key", "Values": [PREVIOUS_TAG, ROLLBACK_TAG]},
-            ]
-        )
-        tags = {tag["Key"]: int(tag["Value"]) for tag in described["Tags"] if tag["Value"].isdecimal()}
-        return WorkerTemplate(
-            found["LaunchTemplateId"],
-            name,
-            found["DefaultVersionNumber"],
-            found["LatestVersionNumber"],
-            tags.get(PREVIOUS_TAG),
-            tags.get(ROLLBACK_TAG),
-        )
-    raise RolloutError(f"there is no launch template {name}: `fleetsight up` makes it")
+    tags = {tag["Key"]: int(tag["Value"]) for tag in described["Tags"] if tag["Value"].isdecimal()}
+    return WorkerTemplate(
+        found["LaunchTemplateId"],
+        name,
+        found["DefaultVersionNumber"],
+        found["LatestVersionNumber"],
+        tags.get(PREVIOUS_TAG),
+        tags.get(ROLLBACK_TAG),
+    )
 
 
 def template_image(context: AwsContext, template: WorkerTemplate, version: int) -> str:
@@ -169,7 +168,12 @@ def web_groups(context: AwsContext) -> list[WebGroup]:
     groups = []
     for each in (each for page in pages for each in page["AutoScalingGroups"]):
         template = each.get("LaunchTemplate", {})
-        version = _version_number(context, template.get("LaunchTemplateId", ""), template.get("Version", "$Default"))
+        version = template.get("Version", "$Default")
+        if version in {"$Default", "$Latest"}:
+            (found,) = context.account.ec2.describe_launch_templates(
+                LaunchTemplateIds=[template.get("LaunchTemplateId", "")]
+            )["LaunchTemplates"]
+            version = str(found["DefaultVersionNumber" if version == "$Default" else "LatestVersionNumber"])
         old = [
             instance["InstanceId"]
             for instance in each["Instances"]
@@ -177,13 +181,6 @@ def web_groups(context: AwsContext) -> list[WebGroup]:
         ]
         groups.append(WebGroup(each["AutoScalingGroupName"], version, tuple(old)))
     return groups
-
-
-def _version_number(context: AwsContext, template_id: str, version: str) -> str:
-    if version not in {"$Default", "$Latest"}:
-        return version
-    found = context.account.ec2.describe_launch_templates(LaunchTemplateIds=[template_id])["LaunchTemplates"][0]
-    return str(found["DefaultVersionNumber" if version == "$Default" else "LatestVersionNumber"])
 
 
 def refresh_web_group(context: AwsContext, group: WebGroup, *, wait: bool, every: bool = False) -> None:
@@ -249,7 +246,12 @@ def replace_workers(context: AwsContext, template: WorkerTemplate, version: int,
         if not wait:
             return
         context.waiter.until(
-            lambda: _have_ended(context, template, version, draining),  # noqa: B023 (called before the next round)
+            lambda: (
+                not any(
+                    worker.instance_id in draining and worker.state != "stopped"  # noqa: B023 (called before the next round)
+                    for worker in old_workers(context, template, version)
+                )
+            ),
             f"{', '.join(sorted(draining))} to finish and end; see to them, or end them, and run this again",
             seconds=WORKER_SECONDS,
         )
@@ -265,27 +267,20 @@ def _drain_share(context: AwsContext, old: Sequence[StackInstance], share: int) 
         context.report_change(f"ended {len(stopped)} stopped workers")
     alive = [worker for worker in old if worker.state != "stopped"]
     chosen = sorted(alive, key=lambda worker: (not worker.draining, worker.instance_id))[:share]
-    for worker in chosen:
-        _terminate_on_shutdown(context, worker)
+    ec2 = context.account.ec2
+    for worker in chosen:  # the autoscaler would start a stopped one unchanged
+        behavior = ec2.describe_instance_attribute(
+            InstanceId=worker.instance_id, Attribute="instanceInitiatedShutdownBehavior"
+        )
+        if behavior["InstanceInitiatedShutdownBehavior"].get("Value") == "stop":
+            ec2.modify_instance_attribute(
+                InstanceId=worker.instance_id, InstanceInitiatedShutdownBehavior={"Value": "terminate"}
+            )
+            context.report_change(f"{worker.instance_id} is to end rather than stop")
     if new := [worker.instance_id for worker in chosen if not worker.draining]:
         fleet.request_drain(new)
         context.report_change(f"asked {len(new)} workers to finish what they have and end: {', '.join(new)}")
     return frozenset(worker.instance_id for worker in chosen)
-
-
-def _terminate_on_shutdown(context: AwsContext, worker: StackInstance) -> None:
-    """Make a worker's instance terminate when it shuts down: the autoscaler would start a stopped one unchanged."""
-    ec2, instance = context.account.ec2, worker.instance_id
-    behavior = ec2.describe_instance_attribute(InstanceId=instance, Attribute="instanceInitiatedShutdownBehavior")
-    if behavior["InstanceInitiatedShutdownBehavior"].get("Value") == "stop":
-        ec2.modify_instance_attribute(InstanceId=instance, InstanceInitiatedShutdownBehavior={"Value": "terminate"})
-        context.report_change(f"{instance} is to end rather than stop")
-
-
-def _have_ended(context: AwsContext, template: WorkerTemplate, version: int, draining: frozenset[str]) -> bool:
-    """Return whether all draining workers have ended or stopped."""
-    old = old_workers(context, template, version)
-    return not any(worker.instance_id in draining and worker.state != "stopped" for worker in old)
 
 
 def roll_session_keys(context: AwsContext, *, wait: bool, dry_run: bool) -> None:
@@ -342,9 +337,19 @@ def roll_out(context: AwsContext, options: RolloutOptions) -> None:
     workers_only = options.back or options.to is not None
     groups = [] if workers_only else [group for group in web_groups(context) if group.old]
     old = old_workers(context, template, version)
-    _report_plan(context, template, version, image, len(old), groups)
-    if not workers_only:
-        _check_newest_image(context, image, settled=template.default == version and not old and not groups)
+    context.report(
+        f"{template.name}: workers are launched from version {template.default} "
+        f"({template_image(context, template, template.default)}); it shall be version {version} ({image})."
+    )
+    context.report(f"{len(old)} workers are of other versions, and are replaced a few at a time.")
+    for group in groups:
+        context.report(f"{group.name} launches version {group.version}: {', '.join(group.old)} is replaced.")
+    newest = None if workers_only else stored_image(context, "worker")
+    if newest not in {None, image}:
+        message = f"the newest image is {newest}, and no version has it yet: `fleetsight up` makes one"
+        if template.default == version and not old and not groups:
+            raise RolloutError(message)
+        context.report(f"Mind that {message}.")
     if options.dry_run:
         return
     set_default_version(context, template, version, back=options.back)
@@ -354,38 +359,7 @@ def roll_out(context: AwsContext, options: RolloutOptions) -> None:
     if options.wait:
         template = worker_template(context)
         clear_rollback_tag(context, template)
-        context.report(f"All workers are of version {version}{_next_command(template, back=options.back)}.")
-
-
-def _next_command(template: WorkerTemplate, *, back: bool) -> str:
-    """Return the part of the last sentence that names the command which undoes the rollout, if one does."""
-    if back and template.default != template.newest:
-        return "; `fleetsight roll` brings the newest again"
-    return "" if template.before is None else "; `fleetsight roll --back` is the way back"
-
-
-def _report_plan(
-    context: AwsContext, template: WorkerTemplate, version: int, image: str, old: int, groups: Sequence[WebGroup]
-) -> None:
-    context.report(
-        f"{template.name}: workers are launched from version {template.default} "
-        f"({template_image(context, template, template.default)}); it shall be version {version} ({image})."
-    )
-    context.report(f"{old} workers are of other versions, and are replaced a few at a time.")
-    for group in groups:
-        context.report(f"{group.name} launches version {group.version}: {', '.join(group.old)} is replaced.")
-
-
-def _check_newest_image(context: AwsContext, image: str, *, settled: bool) -> None:
-    """Warn if no version of the template has the newest image.
-
-    Raises:
-        RolloutError: no version has it, and there is nothing else to roll out.
-    """
-    stored = stored_image(context, "worker")
-    if stored is None or stored == image:
-        return
-    message = f"the newest image is {stored}, and no version has it yet: `fleetsight up` makes one"
-    if settled:
-        raise RolloutError(message)
-    context.report(f"Mind that {message}.")
+        hint = "" if template.before is None else "; `fleetsight roll --back` is the way back"
+        if options.back and template.default != template.newest:
+            hint = "; `fleetsight roll` brings the newest again"
+        context.report(f"All workers are of version {version}{hint}.")

@@ -21,7 +21,6 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import yaml
-from botocore.exceptions import ClientError
 from flask import Flask
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map
@@ -186,7 +185,10 @@ def export_site(folder: Path, config: Config, address: str) -> tuple[SiteFile, .
         SiteError: a page or a file cannot be rendered.
         SiteLinkError: a file links to an address that does not exist.
     """
-    app = create_app(_static_config(config, address), store=JobStore(_EmptyTable()))
+    # Without sign-in: rendering has no session.
+    auth = config.auth.model_copy(update={"mode": "none", "open": False})
+    web = config.web.model_copy(update={"hosts": [urlsplit(address).hostname]})
+    app = create_app(config.model_copy(update={"auth": auth, "web": web}), store=JobStore(_EmptyTable()))
     if config.auth.mode == "cognito":
         app.jinja_env.globals["visitor"] = lambda: UNKNOWN
     contents: dict[str, tuple[str, str]] = {}
@@ -201,30 +203,19 @@ def export_site(folder: Path, config: Config, address: str) -> tuple[SiteFile, .
     return tuple(files)
 
 
-def _static_config(config: Config, address: str) -> Config:
-    """Return `config` for the site's address, without sign-in: rendering has no session."""
-    auth = config.auth.model_copy(update={"mode": "none", "open": False})
-    web = config.web.model_copy(update={"hosts": [urlsplit(address).hostname]})
-    return config.model_copy(update={"auth": auth, "web": web})
-
-
 def _render(app: Flask, site: str) -> Iterator[tuple[SiteFile, bytes]]:
+    """Yield the pages, all static files of the web tier, and the Bootstrap files that its templates use."""
+    own, templates = Path(str(app.static_folder)), Path(app.root_path) / str(app.template_folder)
+    found = [f"{STATIC}{path.relative_to(own).as_posix()}" for path in own.rglob("*") if path.is_file()]
+    named = {name for path in templates.rglob("*.html") for name in _BOOTSTRAP.findall(path.read_text())}
     client = app.test_client()
-    for address in [*PAGES, *_static_addresses(app)]:
+    for address in [*PAGES, *sorted([*found, *(f"{STATIC}bootstrap/{name}" for name in named)])]:
         answer = client.get(address, base_url=site, buffered=True)
         if answer.status_code != 200:
             raise SiteError(f"the web tier answers {address} with {answer.status}: {answer.text[:200]}")
         name = PAGES.get(address, address.lstrip("/"))
         max_age = f"0, s-maxage={EDGE_SECONDS}" if address in PAGES else str(STATIC_SECONDS)
         yield SiteFile(name, address, str(answer.content_type), f"public, max-age={max_age}"), answer.data
-
-
-def _static_addresses(app: Flask) -> list[str]:
-    """Return the addresses of all static files of the web tier, and of the Bootstrap files that its templates use."""
-    own, templates = Path(str(app.static_folder)), Path(app.root_path) / str(app.template_folder)
-    found = [f"{STATIC}{path.relative_to(own).as_posix()}" for path in own.rglob("*") if path.is_file()]
-    named = {name for path in templates.rglob("*.html") for name in _BOOTSTRAP.findall(path.read_text())}
-    return sorted([*found, *(f"{STATIC}bootstrap/{name}" for name in named)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +280,14 @@ class RenderedSite:
         files = export_site(folder, deployed_config(account, stack), location.address)
         pages = account.s3.get_paginator("list_objects_v2").paginate(Bucket=location.bucket)
         keys = frozenset(each["Key"] for page in pages for each in page.get("Contents", []))
-        return cls(location, folder, files, _digest(folder, files), keys, _published_digest(account, location.bucket))
+        digest = hashlib.sha256()
+        for file in sorted(files, key=lambda each: each.name):
+            digest.update(repr(file).encode())
+            digest.update(hashlib.sha256((folder / file.name).read_bytes()).digest())
+        published = None
+        if DIGEST_KEY in keys:
+            published = account.s3.get_object(Bucket=location.bucket, Key=DIGEST_KEY)["Body"].read().decode()
+        return cls(location, folder, files, digest.hexdigest(), keys, published)
 
     @property
     def obsolete(self) -> frozenset[str]:
@@ -322,7 +320,14 @@ def publish_site(account: Account, prefix: str, report: Callable[[str], None]) -
 def _publish(account: Account, site: RenderedSite, report: Callable[[str], None]) -> None:
     bucket = site.location.bucket
     _delete_keys(account, bucket, [DIGEST_KEY])  # from here on the publication is incomplete
-    _upload(account, bucket, site)
+    for file in sorted(site.files, key=lambda each: each.address in PAGES):  # pages after the files that they link to
+        account.s3.put_object(
+            Bucket=bucket,
+            Key=file.name,
+            Body=(site.folder / file.name).read_bytes(),
+            ContentType=file.content_type,
+            CacheControl=file.cache_control,
+        )
     report(f"{len(site.files)} files of the site are in {bucket}.")
     if site.obsolete:
         _delete_keys(account, bucket, site.obsolete)
@@ -348,35 +353,6 @@ def deployed_config(account: Account, stack: Stack) -> Config:
         values[section] |= own
     exported = shlex.split(stack.parameters.get("WebSettings", ""))[1:]
     return parse_config(values, dict(word.split("=", 1) for word in exported), source=f"the stack {stack.name}")
-
-
-def _digest(folder: Path, files: Iterable[SiteFile]) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(files, key=lambda each: each.name):
-        digest.update(repr(file).encode())
-        digest.update(hashlib.sha256((folder / file.name).read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _upload(account: Account, bucket: str, site: RenderedSite) -> None:
-    # Pages last, after the files that they link to.
-    for file in sorted(site.files, key=lambda each: each.address in PAGES):
-        account.s3.put_object(
-            Bucket=bucket,
-            Key=file.name,
-            Body=(site.folder / file.name).read_bytes(),
-            ContentType=file.content_type,
-            CacheControl=file.cache_control,
-        )
-
-
-def _published_digest(account: Account, bucket: str) -> str | None:
-    try:
-        return account.s3.get_object(Bucket=bucket, Key=DIGEST_KEY)["Body"].read().decode()
-    except ClientError as error:
-        if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
-            return None
-        raise
 
 
 def _delete_keys(account: Account, bucket: str, keys: Iterable[str]) -> None:

@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -14,7 +13,7 @@ from scripts.aws.bake.images import stored_image
 from scripts.aws.bake.spec import ROLES
 from scripts.aws.context import AwsContext
 from scripts.aws.deploy.settings import stack_config
-from scripts.aws.deploy.stack import Stack, failed_launch, find_stack, last_failure, page_url, template_versions
+from scripts.aws.deploy.stack import Stack, failed_launch, find_stack, last_failure, template_versions
 from scripts.aws.instances import StackInstance, instances_named, web_name, worker_name
 
 QUEUES = {"requests": "RequestQueueName", "responses": "ResponseQueueName", "dead letters": "DeadLetterQueueName"}
@@ -65,10 +64,6 @@ class StackStatus:
     alarms: list[str] = field(default_factory=list)
     images: dict[str, str | None] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the state as plain data."""
-        return asdict(self)
-
 
 def read_status(context: AwsContext) -> StackStatus | None:
     """Return the state of the stack, or None if it does not exist."""
@@ -76,18 +71,21 @@ def read_status(context: AwsContext) -> StackStatus | None:
     stack = find_stack(account, prefix)
     if stack is None:
         return None
+    alarms = account.cloudwatch.get_paginator("describe_alarms").paginate(AlarmNamePrefix=f"{prefix}-")
     return StackStatus(
         prefix=prefix,
         stack=stack.status,
         failure=last_failure(account, stack),
-        page=page_url(stack),
+        page=stack.outputs.get("PageAddress"),
         settings=stack_config(stack),
         web=[_web_instance(each) for each in instances_named(account, web_name(prefix))],
         workers=dict(Counter(each.state for each in instances_named(account, worker_name(prefix)))),
         template=template_versions(account, stack),
         failed_launch=failed_launch(account, stack),
         queues=dict(_queue_depths(account, stack)),
-        alarms=_alarms_in_alarm(account, prefix),
+        alarms=[
+            each["AlarmName"] for page in alarms for each in page["MetricAlarms"] if each["StateValue"] == "ALARM"
+        ],
         images={role: stored_image(context, role) for role in ROLES},
     )
 
@@ -149,8 +147,3 @@ def _queue_depths(account: Account, stack: Stack) -> Iterator[tuple[str, QueueDe
         )["Attributes"]
         visible = int(counts["ApproximateNumberOfMessages"]) + int(counts["ApproximateNumberOfMessagesDelayed"])
         yield name, QueueDepth(visible, int(counts["ApproximateNumberOfMessagesNotVisible"]))
-
-
-def _alarms_in_alarm(account: Account, prefix: str) -> list[str]:
-    pages = account.cloudwatch.get_paginator("describe_alarms").paginate(AlarmNamePrefix=f"{prefix}-")
-    return [each["AlarmName"] for page in pages for each in page["MetricAlarms"] if each["StateValue"] == "ALARM"]

@@ -8,8 +8,6 @@ from localcloud.machines.machine import Machine, cgroup_folders
 from localcloud.machines.network import in_network_of
 from tests.support.waiting import wait_until
 
-"""A boot takes a second or two; so long on a machine that is busy with five others."""
-
 
 def machine_of(cloud: LocalCloud, instance_id: str) -> Machine:
     return Machine(cloud.state_dir / "instances" / instance_id)

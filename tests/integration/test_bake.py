@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,48 @@ def bakery(accounts: tuple[MortalAccount, Account], tmp_path: Path) -> Bakery:
     return Bakery(*accounts, f"t{new_id().lower()[-12:]}", tmp_path, ("worker",))
 
 
-@pytest.fixture
-def base(bakery: Bakery) -> BaseImage:
-    return base_image(bakery.observer.ec2, "c7a.large", "openvino", ROLES)
+@pytest.fixture(scope="module")
+def base(accounts: tuple[MortalAccount, Account]) -> BaseImage:
+    return base_image(accounts[1].ec2, "c7a.large", "openvino", ROLES)
+
+
+@dataclass
+class Baked:
+    """A bake of the workers' image, and what its builder was while it ran."""
+
+    bakery: Bakery
+    image_id: str
+    builder: dict[str, Any] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def baked(
+    accounts: tuple[MortalAccount, Account], base: BaseImage, tmp_path_factory: pytest.TempPathFactory
+) -> Baked:
+    accounts[0].reborn()
+    prefix = f"t{new_id().lower()[-12:]}"
+    done = Baked(Bakery(*accounts, prefix, tmp_path_factory.mktemp("baked"), ("worker",)), "")
+    ec2, bakery = done.bakery.observer.ec2, done.bakery
+
+    def look() -> None:
+        for builder in instances(bakery.observer, bakery.prefix, "running"):
+            groups = [each["GroupId"] for each in builder["SecurityGroups"]]
+            ours = [{"Name": f"tag:{TAG}", "Values": [bakery.prefix]}]
+            shutdown = ec2.describe_instance_attribute(
+                InstanceId=builder["InstanceId"], Attribute="instanceInitiatedShutdownBehavior"
+            )
+            done.builder = {
+                **builder,
+                "groups": ec2.describe_security_groups(GroupIds=groups)["SecurityGroups"],
+                "volumes": ec2.describe_volumes(Filters=ours)["Volumes"],  # type: ignore[arg-type]
+                "shutdown": shutdown["InstanceInitiatedShutdownBehavior"]["Value"],
+                "script": user_data(bakery.observer, builder["InstanceId"]),
+            }
+        bakery.builders.work()
+
+    bakery.clock.work = look
+    done.image_id = bake(bakery.context, bakery.options(), bakery.source(), base)["worker"]
+    return done
 
 
 def test_workers_and_web_tier_have_their_images_in_the_parameter_store(bakery: Bakery, base: BaseImage) -> None:
@@ -60,8 +99,8 @@ def test_workers_and_web_tier_have_their_images_in_the_parameter_store(bakery: B
     assert bakery.left() == {}
 
 
-def test_an_image_and_its_snapshot_say_what_they_were_made_of(bakery: Bakery, base: BaseImage) -> None:
-    image_id = bake(bakery.context, bakery.options(), source := bakery.source(), base)["worker"]
+def test_an_image_and_its_snapshot_have_tags_of_what_they_were_made_of(baked: Baked, base: BaseImage) -> None:
+    bakery, image_id = baked.bakery, baked.image_id
     image = bakery.observer.ec2.describe_images(ImageIds=[image_id])["Images"][0]
     snapshot_id = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
     snapshot = bakery.observer.ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"][0]
@@ -71,7 +110,7 @@ def test_an_image_and_its_snapshot_say_what_they_were_made_of(bakery: Bakery, ba
             TAG: bakery.prefix,
             "Name": f"{bakery.prefix}-worker",
             f"{TAG}-role": "worker",
-            f"{TAG}-archive": source.facts.sha256,
+            f"{TAG}-archive": bakery.source().facts.sha256,
             f"{TAG}-base": base.image_id,
             f"{TAG}-version": "0.1.0",
             f"{TAG}-bundle": "b" * 64,
@@ -119,55 +158,34 @@ def test_an_image_with_torch_has_a_larger_disk_and_is_checked_to_have_it(bakery:
     assert set(sizes) == {24}
 
 
-def test_the_end_of_the_key_that_the_agent_is_signed_with_is_told_before_it_comes(
-    bakery: Bakery, base: BaseImage
+def test_a_bake_warns_before_the_key_of_session_managers_agent_expires(
+    bakery: Bakery, baked: Baked, base: BaseImage
 ) -> None:
-    bake(bakery.context, bakery.options(), bakery.source(), base)
-    assert not [line for line in bakery.said if "Session Manager" in line]
+    assert not [line for line in baked.bakery.said if "Session Manager" in line]
     bake(
         bakery.context, replace(bakery.options(), now=lambda: datetime(2999, 1, 1, tzinfo=UTC)), bakery.source(), base
     )
     assert [line for line in bakery.said if "ami/keys/amazon-ssm-agent.asc expires on 20" in line]
 
 
-def test_a_builder_has_no_rights_no_way_in_and_an_encrypted_disk(bakery: Bakery, base: BaseImage) -> None:
-    seen: list[Any] = []
-    ec2 = bakery.observer.ec2
-
-    def look() -> None:
-        if builders := instances(bakery.observer, bakery.prefix, "running"):
-            seen[:] = builders
-            group = builders[0]["SecurityGroups"][0]["GroupId"]
-            seen.append(ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0])
-            seen.append(
-                ec2.describe_volumes(Filters=[{"Name": f"tag:{TAG}", "Values": [bakery.prefix]}])["Volumes"][0]
-            )
-            said = ec2.describe_instance_attribute(
-                InstanceId=builders[0]["InstanceId"], Attribute="instanceInitiatedShutdownBehavior"
-            )
-            seen.append(said["InstanceInitiatedShutdownBehavior"]["Value"])
-            seen.append(user_data(bakery.observer, builders[0]["InstanceId"]))
-        bakery.builders.work()
-
-    bakery.clock.work = look
-    bake(bakery.context, bakery.options(), bakery.source(), base)
-    builder, group, volume, shutdown, script = seen
-    assert "IamInstanceProfile" not in builder
-    assert "KeyName" not in builder
+def test_a_builder_has_no_rights_no_way_in_and_an_encrypted_disk(baked: Baked, base: BaseImage) -> None:
+    builder = baked.builder
+    (group,), (volume,) = builder["groups"], builder["volumes"]
+    assert not {"IamInstanceProfile", "KeyName"} & builder.keys()
     assert builder["ImageId"] == base.image_id
     assert builder["MetadataOptions"]["HttpTokens"] == "required"
-    assert {"Key": "Name", "Value": f"{bakery.prefix}-bake-worker"} in builder["Tags"]
+    assert {"Key": "Name", "Value": f"{baked.bakery.prefix}-bake-worker"} in builder["Tags"]
     assert group["IpPermissions"] == []
     assert [(each["IpProtocol"], each["FromPort"], each["ToPort"]) for each in group["IpPermissionsEgress"]] == [
         ("tcp", 443, 443)
     ]
     assert (volume["VolumeType"], volume["Size"], volume["Encrypted"]) == ("gp3", 8, True)
-    assert shutdown == "stop"
-    assert "def main(" in script
+    assert builder["shutdown"] == "stop"
+    assert "def main(" in builder["script"]
 
 
-def test_the_bucket_is_private_encrypted_tls_only_and_forgets_within_a_day(bakery: Bakery, base: BaseImage) -> None:
-    bake(bakery.context, bakery.options(), bakery.source(), base)
+def test_the_bucket_is_private_encrypted_tls_only_and_forgets_within_a_day(baked: Baked) -> None:
+    bakery = baked.bakery
     s3, bucket = bakery.observer.s3, bakery.context.bake_bucket
     assert all(s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"].values())
     rules = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
@@ -204,9 +222,8 @@ def test_a_bake_that_is_interrupted_leaves_nothing_that_costs(step: int, bakery:
     assert bakery.left() == {}
 
 
-def test_there_is_a_kill_for_each_step(bakery: Bakery, base: BaseImage) -> None:
-    bake(bakery.context, bakery.options(), bakery.source(), base)
-    assert len(bakery.told) == STEPS[-1], bakery.told
+def test_there_is_a_kill_for_each_step(baked: Baked) -> None:
+    assert len(baked.bakery.told) == STEPS[-1], baked.bakery.told
 
 
 def test_a_bake_takes_over_the_builder_that_a_killed_one_has_left(bakery: Bakery, base: BaseImage) -> None:
@@ -247,7 +264,7 @@ def test_a_newer_base_or_force_makes_another_image(bakery: Bakery, base: BaseIma
     assert bakery.stored() == on_another
 
 
-def test_a_builder_that_fails_is_told_with_its_log_and_the_other_image_is_made(
+def test_a_failed_builder_is_reported_with_its_log_and_the_other_image_is_made(
     bakery: Bakery, base: BaseImage
 ) -> None:
     bakery.roles = ROLES
@@ -293,7 +310,7 @@ def test_a_builder_that_never_reports_is_given_up(bakery: Bakery, base: BaseImag
     assert bakery.left() == {}
 
 
-def test_a_builder_that_stops_without_a_report_is_told_at_once(bakery: Bakery, base: BaseImage) -> None:
+def test_a_builder_that_stops_without_a_report_is_an_error_at_once(bakery: Bakery, base: BaseImage) -> None:
     bakery.builders.says["worker"] = None
     with pytest.raises(BakeError, match="has ended without a report"):
         bake(bakery.context, bakery.options(), bakery.source(), base)
@@ -363,7 +380,7 @@ def typed(bakery: Bakery, *arguments: str) -> Result:
     return CliRunner().invoke(bake_command, [*arguments, *where])
 
 
-def test_the_command_bakes_this_source_with_the_bundle_and_says_the_images(
+def test_the_command_bakes_this_source_with_the_bundle_and_prints_the_images(
     bakery: Bakery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiter = Waiter(bakery.clock, bakery.clock.sleep)
@@ -378,7 +395,7 @@ def test_the_command_bakes_this_source_with_the_bundle_and_says_the_images(
     assert "web     would be built on a c7a.large in us-east-1" in planned.output
 
 
-def test_the_command_tells_in_one_line_what_aws_denies(bakery: Bakery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_reports_a_denial_in_one_line(bakery: Bakery, monkeypatch: pytest.MonkeyPatch) -> None:
     bakery.account.refusals["DescribeImages"] = ["UnauthorizedOperation"]
     monkeypatch.setattr("scripts.aws.commands.Account", lambda *_: bakery.account)
     ran = typed(bakery, "--demo", "--dry-run")

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def use_the_stack(stage: Stage) -> None:
     status = read_status(stage.context)
     assert status is not None
     assert (status.stack, status.page, status.template) == ("CREATE_COMPLETE", address, (1, 1))
-    assert json.dumps(status.as_json())
+    assert json.dumps(asdict(status))
     sign_in_as_a_new_user(stage, "a@example.org")
 
     steps = len(stage.steps)

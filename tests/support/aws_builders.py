@@ -54,9 +54,9 @@ class MortalAccount(Account):
         self.refusals.clear()
         self.states.clear()
 
-    def _client(self, service: str, own: Any = None) -> Any:
+    def client(self, service: str) -> Any:
         new = service not in self._clients
-        client = super()._client(service, own)
+        client = super().client(service)
         if new:
             client.meta.events.register("before-call", self._before)
             client.meta.events.register("after-call.ec2.DescribeImages", self._images)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from botocore.stub import Stubber
 from rich.console import Console, RenderableType
 
 from core.config import load_config
@@ -126,3 +127,9 @@ class Stage:
 
     def _say(self, shown: RenderableType) -> None:
         Console(file=self._shown, width=200).print(shown, markup=not isinstance(shown, str), highlight=False)
+
+
+def stubbed_stage(**stubs: Stubber) -> Stage:
+    """Return a stage for the prefix fs whose account has these stubs, by service; its sleeps take no time."""
+    clients = {service.replace("_", "-"): stub.client for service, stub in stubs.items()}
+    return Stage(Account("us-east-1", _clients=clients), "fs", time=Time(pause=0))

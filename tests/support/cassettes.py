@@ -168,16 +168,16 @@ def words(output: str) -> list[str]:
 @contextmanager
 def _each_client(prepare: Callable[[Any], object]) -> Iterator[None]:
     """Have each client of an account prepared when it is made."""
-    make, seen = Account._client, set[int]()
+    make, seen = Account.client, set[int]()
 
-    def made(self: Account, service: str, own: Any = None) -> Any:
-        client = make(self, service, own)
+    def made(self: Account, service: str) -> Any:
+        client = make(self, service)
         if id(client) not in seen:
             seen.add(id(client))
             prepare(client)
         return client
 
-    with patch.object(Account, "_client", made):
+    with patch.object(Account, "client", made):
         yield
 
 

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterable
+from functools import cache
 
 from scripts.pin import read_sections
 from scripts.run.system import ROOT
@@ -13,6 +14,7 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name.partition("[")[0]).lower()
 
 
+@cache
 def sections() -> dict[str, dict[str, str]]:
     """Return the pinned versions by section and name."""
     return {section: {pin.name: pin.version for pin in pins} for section, pins in read_sections().items()}

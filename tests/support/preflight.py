@@ -10,7 +10,7 @@ from botocore.stub import Stubber
 from scripts.aws.account import Account
 from scripts.aws.bake.spec import Role
 from scripts.aws.context import AwsContext
-from scripts.aws.deploy.settings import StackSettings, load_template, parameter_values, validated_config
+from scripts.aws.deploy.settings import StackSettings, parameter_values, validated_config
 from scripts.aws.preflight.findings import PreflightCheck, StackPlan, run_checks
 from tests.support.stubs import stubbed
 
@@ -46,7 +46,7 @@ class StubbedAccount:
     def plan(self) -> StackPlan:
         context = AwsContext(self.account, "fs", lambda _: None, lambda _: None)
         network = {"VpcId": "vpc-1", "SubnetIds": "subnet-1,subnet-2", "RouteTableIds": ""}
-        values = parameter_values(load_template(), StackSettings(self.parameters), None)
+        values = parameter_values(StackSettings(self.parameters), None)
         config = validated_config({"worker.engine": self.engine})
         config = config.model_copy(update={"fleet": config.fleet.model_copy(update=dict(self.fleet))})
         return StackPlan(context, network, config, values, self.images, self.is_new)

@@ -13,18 +13,18 @@ from pathlib import Path
 
 from ami.archive import write_archive
 from app_tier.bundle.errors import BundleError
-from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
+from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
 from app_tier.bundle.manifest import TORCH_NAME
 from app_tier.bundle.s3 import fetch_bundle, in_s3
 from core.config import EngineName
+from scripts.aws import buckets
 from scripts.aws.account import Account
-from scripts.aws.bake import bucket, images
+from scripts.aws.bake import images
 from scripts.aws.bake.builders import (
     MAX_LIFE_MINUTES,
     MAX_LOG_LINES,
     Builder,
     BuilderConfig,
-    builder_console,
     delete_security_group,
     describe_builder,
     launch_builder,
@@ -35,6 +35,7 @@ from scripts.aws.bake.builders import (
 from scripts.aws.bake.spec import ROLES, BakeError, BaseImage, BuilderError, ImageSpec, Role, SourceArchive
 from scripts.aws.context import AwsContext, TimedOutError
 from scripts.model.commands import MODELS_FOLDER
+from services.ec2 import console_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -84,7 +85,19 @@ def select_bundle(account: Account, name: str | None, engine: EngineName, models
             make one.
     """
     try:
-        bundle = _open_bundle(account, name, models)
+        if name == DEMO_NAME:
+            bundle = load_bundle(DEMO_BUNDLE)
+        elif name is not None:
+            address = in_s3(name)
+            bundle = load_bundle(Path(name)) if address is None else fetch_bundle(account.s3, address)
+        elif (models / DEFAULT_BUNDLE).is_dir():
+            bundle = load_bundle(models / DEFAULT_BUNDLE)
+        else:
+            raise BakeError(
+                f"there is no bundle in {models / DEFAULT_BUNDLE}: make ImageNet's ResNet-18 with "
+                f"`./scripts/fleetsight model build {DEFAULT_BUNDLE}`, name another by --bundle, or take the one of "
+                f"signs and everyday things by --{DEMO_NAME}"
+            )
     except BundleError as error:
         raise BakeError(str(error)) from error
     if engine == "torch" and TORCH_NAME not in bundle.manifest.files:
@@ -94,27 +107,12 @@ def select_bundle(account: Account, name: str | None, engine: EngineName, models
     return bundle.folder
 
 
-def _open_bundle(account: Account, name: str | None, models: Path) -> Bundle:
-    if name == DEMO_NAME:
-        return load_bundle(DEMO_BUNDLE)
-    if name is not None:
-        address = in_s3(name)
-        return load_bundle(Path(name)) if address is None else fetch_bundle(account.s3, address)
-    if not (models / DEFAULT_BUNDLE).is_dir():
-        raise BakeError(
-            f"there is no bundle in {models / DEFAULT_BUNDLE}: make ImageNet's ResNet-18 with "
-            f"`./scripts/fleetsight model build {DEFAULT_BUNDLE}`, name another by --bundle, or take the one of "
-            f"signs and everyday things by --{DEMO_NAME}"
-        )
-    return load_bundle(models / DEFAULT_BUNDLE)
-
-
 @contextmanager
-def source_archive(bundle: Path, engine: EngineName, root: Path = ROOT) -> Iterator[SourceArchive]:
-    """Archive the checkout at `root` and the bundle; the archive exists while the block runs."""
+def source_archive(bundle: Path, engine: EngineName) -> Iterator[SourceArchive]:
+    """Archive this checkout and the bundle; the archive exists while the block runs."""
     with tempfile.TemporaryDirectory(prefix="fleetsight-bake-") as work:
         path = Path(work) / "source.tar.gz"
-        yield SourceArchive(path, write_archive(path, bundle, root, engine))
+        yield SourceArchive(path, write_archive(path, bundle, ROOT, engine))
 
 
 def bake(context: AwsContext, options: BakeOptions, source: SourceArchive, base: BaseImage) -> dict[Role, str]:
@@ -128,7 +126,12 @@ def bake(context: AwsContext, options: BakeOptions, source: SourceArchive, base:
         TimedOutError: AWS takes too long.
         botocore.exceptions.BotoCoreError, ClientError: AWS cannot be reached, or refuses.
     """
-    _warn_of_key_expiry(context, options.now().date())
+    (expires,) = re.findall(r"^Expires: (\S+)$", AGENT_KEY.read_text(), re.MULTILINE)
+    if date.fromisoformat(expires) - options.now().date() < KEY_WARNING:  # AWS announces a new key on one page only
+        context.report(
+            f"The key of Session Manager's agent in {AGENT_KEY.relative_to(ROOT)} expires on {expires}, and nothing "
+            "is baked from then on: put AWS's new one there. The file names the page that has it"
+        )
     specs = [ImageSpec(role, source, base) for role in options.roles]
     ready = {} if options.force else ready_images(context, specs)
     failures: list[BuilderError] = []
@@ -148,20 +151,14 @@ def bake(context: AwsContext, options: BakeOptions, source: SourceArchive, base:
     return ready
 
 
-def _warn_of_key_expiry(context: AwsContext, today: date) -> None:
-    """Warn of the day after which no image can be baked: AWS replaces this key, and announces it on one page only."""
-    (expires,) = re.findall(r"^Expires: (\S+)$", AGENT_KEY.read_text(), re.MULTILINE)
-    if date.fromisoformat(expires) - today < KEY_WARNING:
-        context.report(
-            f"The key of Session Manager's agent in {AGENT_KEY.relative_to(ROOT)} expires on {expires}, and nothing "
-            "is baked from then on: put AWS's new one there. The file names the page that has it"
-        )
-
-
 def ready_images(context: AwsContext, specs: Sequence[ImageSpec]) -> dict[Role, str]:
     """Return the existing images of these specs, and those that EC2 is creating, by role."""
-    found = {spec.role: images.find_image(context, spec) for spec in specs}
-    return {role: image.image_id for role, image in found.items() if image is not None}
+    ready: dict[Role, str] = {}
+    for spec in specs:
+        found = [each for each in images.list_images(context, spec.role, spec) if each.state in images.USABLE_STATES]
+        if found:
+            ready[spec.role] = min(found, key=lambda image: image.state).image_id  # available before pending
+    return ready
 
 
 def clean_up(context: AwsContext, roles: Sequence[Role]) -> None:
@@ -169,9 +166,9 @@ def clean_up(context: AwsContext, roles: Sequence[Role]) -> None:
     terminate_builders(context, roles)
     for role in roles:
         delete_security_group(context, role)
-        bucket.delete_objects(context, f"{role}/")
+        buckets.delete_objects(context, f"{role}/")
     if not list_builders(context, ROLES):  # the builder of another role may still download the archive
-        bucket.delete_objects(context, "source/")
+        buckets.delete_objects(context, "source/")
     images.delete_incomplete_images(context, roles)
 
 
@@ -179,8 +176,8 @@ def _build_images(
     context: AwsContext, options: BakeOptions, specs: Sequence[ImageSpec], failures: list[BuilderError]
 ) -> dict[Role, str]:
     """Build the images of these specs side by side, and add the builders that failed to `failures`."""
-    bucket.ensure_bucket(context)
-    bucket.upload_source(context, specs[0].source)
+    buckets.ensure_bucket(context)
+    buckets.upload_source(context, specs[0].source)
     builders = [(spec, _resume_or_launch(context, options, spec)) for spec in specs]
     created: dict[Role, str] = {}
     for spec, builder in builders:
@@ -200,7 +197,7 @@ def _build_images(
 def _resume_or_launch(context: AwsContext, options: BakeOptions, spec: ImageSpec) -> Builder:
     """Return the builder of an earlier bake of this spec if it can still succeed, else a new one."""
     for builder in list_builders(context, [spec.role], spec):
-        report = bucket.read_object(context, bucket.report_key(spec.role, builder.run))
+        report = buckets.read_object(context, buckets.report_key(spec.role, builder.run))
         with suppress(BuilderError):
             if report is not None:
                 verify_report(report, spec)
@@ -226,11 +223,11 @@ def _await_build(context: AwsContext, options: BakeOptions, spec: ImageSpec, bui
             context.waiter.until(stopped, what, seconds=BUILD_SECONDS, every=POLL_SECONDS)
         except TimedOutError as error:
             raise BuilderError(str(error), "") from error
-        report = bucket.read_object(context, bucket.report_key(spec.role, builder.run))
+        report = buckets.read_object(context, buckets.report_key(spec.role, builder.run))
         return verify_report(report, spec).seconds
     except BuilderError as error:
-        log = bucket.read_object(context, bucket.log_key(spec.role, builder.run))
-        log = log or builder_console(context, builder).encode()
+        log = buckets.read_object(context, buckets.log_key(spec.role, builder.run))
+        log = log or console_of(context.account.ec2, builder.instance_id).encode()
         options.logs.mkdir(parents=True, exist_ok=True)
         path = options.logs / f"bake-{spec.role}.log"
         path.write_bytes(log)

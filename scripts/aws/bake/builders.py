@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import ami
 from scripts.aws.account import TAG
-from scripts.aws.bake.bucket import log_key, presigned_url, report_key, source_key
 from scripts.aws.bake.spec import (
     ARCHIVE_TAG,
     BASE_TAG,
@@ -29,8 +28,8 @@ from scripts.aws.bake.spec import (
     tag_filters,
     tag_specifications,
 )
+from scripts.aws.buckets import log_key, presigned_url, report_key, source_key
 from scripts.aws.context import AwsContext
-from services.ec2 import console_of
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.literals import InstanceTypeType
@@ -286,11 +285,6 @@ def terminate_builders(context: AwsContext, roles: Sequence[str]) -> None:
         context.waiter.until(
             lambda: not list_builders(context, roles), "the builders to be gone", seconds=TERMINATE_SECONDS
         )
-
-
-def builder_console(context: AwsContext, builder: Builder) -> str:
-    """Return the last output on a builder's console: the only trace of a builder that does not report."""
-    return console_of(context.account.ec2, builder.instance_id)
 
 
 def _parse_builder(described: "InstanceTypeDef") -> Builder:

@@ -32,6 +32,9 @@ UNUSED_SECONDS = 120.0
 
 NOT_FOUND = {"InvalidAMIID.NotFound", "InvalidAMIID.Unavailable", "InvalidSnapshot.NotFound"}
 
+USABLE_STATES = {"available", "pending"}
+"""States of an image that can be launched, or that EC2 is still creating."""
+
 KEPT_IMAGES = 3
 """The number of newest images of each role that are kept: the present one, the one before, and a spare one."""
 
@@ -67,12 +70,6 @@ def list_images(context: AwsContext, role: str, spec: ImageSpec | None = None) -
     return sorted(found, key=lambda image: image.baked_at, reverse=True)
 
 
-def find_image(context: AwsContext, spec: ImageSpec) -> BakedImage | None:
-    """Return an available image of this spec, else one that EC2 is creating, else None."""
-    found = [each for each in list_images(context, spec.role, spec) if each.state in {"available", "pending"}]
-    return min(found, key=lambda image: image.state, default=None)
-
-
 def create_image(context: AwsContext, spec: ImageSpec, builder: Builder, baked_at: str) -> str:
     """Create an image from a stopped builder and return its id; EC2 needs some minutes to complete it."""
     tags = {TAG: context.prefix, "Name": f"{context.prefix}-{spec.role}", BAKED_TAG: baked_at, **spec.tags()}
@@ -100,7 +97,7 @@ def wait_until_available(context: AwsContext, image_id: str) -> None:
             Owners=["self"], Filters=[{"Name": "image-id", "Values": [image_id]}]
         )
         state = found["Images"][0]["State"] if found["Images"] else "pending"  # EC2 may not show it yet
-        if state not in {"available", "pending"}:
+        if state not in USABLE_STATES:
             raise BakeError(f"EC2 could not make {image_id}: it is {state}. Run this again")
         return True if state == "available" else None
 

@@ -1,13 +1,11 @@
 """Sign-in of a stack: its user pool, and the keys by which sessions are signed and encrypted."""
 
-import math
 import secrets
 from typing import TYPE_CHECKING
 
-from core.config import Auth
 from scripts.aws.account import TAG, Account
 from scripts.aws.context import AwsContext
-from scripts.aws.deploy.settings import SettingError, StackSettings, load_template, parameter_values
+from scripts.aws.deploy.settings import SettingError, StackSettings, parameter_values
 from scripts.aws.deploy.stack import Stack
 from scripts.aws.teardown.resources import user_pools
 from services.accounts import OPERATORS, USERS
@@ -33,12 +31,7 @@ KEY_BYTES = 48
 
 def has_sign_in(settings: StackSettings, stack: Stack | None) -> bool:
     """Return whether users sign in: the given value, else the stack's, else the template's default."""
-    return parameter_values(load_template(), settings, stack)[CREATE_POOL] == "true"
-
-
-def sign_in_hours(auth: Auth) -> str:
-    """Return the stack's `SignInHours`: how long the pool renews a session, in whole hours, rounded up."""
-    return str(math.ceil(auth.session_hours))
+    return parameter_values(settings, stack)[CREATE_POOL] == "true"
 
 
 def kept_pool_parameters(
@@ -52,7 +45,14 @@ def kept_pool_parameters(
     Raises:
         SettingError: anyone can register an account for any address in the pool.
     """
-    pool = _kept_pool(account, prefix, settings, stack) if has_sign_in(settings, stack) else None
+    if not has_sign_in(settings, stack):
+        return {}
+    pool: UserPoolTypeTypeDef | None = None
+    if (stack is None or "UserPoolId" not in stack.outputs) and KEPT_POOL not in settings.parameters:
+        left = user_pools(account, prefix)
+        pool = max(left, key=lambda each: (each.get("EstimatedNumberOfUsers", 0), each["CreationDate"]), default=None)
+    elif pool_id := parameter_values(settings, stack)[KEPT_POOL]:
+        pool = account.cognito.describe_user_pool(UserPoolId=pool_id)["UserPool"]
     if pool is None:
         return {}
     if not pool.get("AdminCreateUserConfig", {}).get("AllowAdminCreateUserOnly"):
@@ -70,7 +70,7 @@ def check_sender(settings: StackSettings, stack: Stack | None) -> None:
     Raises:
         SettingError: the identity is a domain, and no address is given.
     """
-    values = parameter_values(load_template(), settings, stack)
+    values = parameter_values(settings, stack)
     sender, address = values[SENDER], values[SENDER_ADDRESS]
     if sender and "@" not in sender and not address:
         domain = sender.rpartition("/")[2]
@@ -117,17 +117,6 @@ def report_access(context: AwsContext, stack: Stack) -> None:
             "No account may steer the fleet yet. Create an account on the page, or by "
             f"`./scripts/fleetsight users add EMAIL {at}`; then `./scripts/fleetsight users operator EMAIL {at}`."
         )
-
-
-def _kept_pool(
-    account: Account, prefix: str, settings: StackSettings, stack: Stack | None
-) -> "UserPoolTypeTypeDef | None":
-    has_pool = stack is not None and "UserPoolId" in stack.outputs
-    if not has_pool and KEPT_POOL not in settings.parameters:
-        left = user_pools(account, prefix)
-        return max(left, key=lambda each: (each.get("EstimatedNumberOfUsers", 0), each["CreationDate"]), default=None)
-    pool_id = parameter_values(load_template(), settings, stack)[KEPT_POOL]
-    return account.cognito.describe_user_pool(UserPoolId=pool_id)["UserPool"] if pool_id else None
 
 
 def session_keys_parameter(prefix: str) -> str:

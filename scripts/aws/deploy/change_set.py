@@ -164,21 +164,15 @@ def _wait_until_created(context: AwsContext, change_set_id: str) -> Mapping[str,
 
 
 def _read_changes(account: Account, change_set_id: str) -> tuple[ResourceChange, ...]:
-    changes: list[ResourceChange] = []
-    token: dict[str, str] = {}
-    while True:
-        page = account.cloudformation.describe_change_set(ChangeSetName=change_set_id, **token)  # type: ignore[arg-type]
-        for each in page.get("Changes", []):
-            described = each["ResourceChange"]
-            replacement = str(described.get("Replacement") or "")
-            changes.append(
-                ResourceChange(
-                    described["Action"], described["LogicalResourceId"], described["ResourceType"], replacement
-                )
-            )
-        if not page.get("NextToken"):
-            return tuple(sorted(changes, key=lambda each: (each.action, each.kind, each.name)))
-        token = {"NextToken": page["NextToken"]}
+    pages = account.cloudformation.get_paginator("describe_change_set").paginate(ChangeSetName=change_set_id)
+    described = (each["ResourceChange"] for page in pages for each in page.get("Changes", []))
+    changes = [
+        ResourceChange(
+            each["Action"], each["LogicalResourceId"], each["ResourceType"], str(each.get("Replacement") or "")
+        )
+        for each in described
+    ]
+    return tuple(sorted(changes, key=lambda each: (each.action, each.kind, each.name)))
 
 
 def delete_change_set(account: Account, proposed: ProposedChangeSet) -> None:
@@ -195,16 +189,6 @@ def delete_stale_change_sets(account: Account, stack_id: str) -> None:
         unused = each.get("ExecutionStatus") in {"AVAILABLE", "UNAVAILABLE"}
         if each.get("StackId") == stack_id and unused and each["ChangeSetName"].startswith(CHANGE_SET_PREFIX):
             account.cloudformation.delete_change_set(ChangeSetName=each["ChangeSetId"])
-
-
-def execute_change_set(account: Account, proposed: ProposedChangeSet) -> None:
-    """Execute a change set.
-
-    If the operation fails, CloudFormation also deletes the new resources that the template retains: they are empty,
-    and would block the next attempt. A user pool stays, since it is protected from deletion; `prepare_stack` deletes
-    it before the next attempt.
-    """
-    account.cloudformation.execute_change_set(ChangeSetName=proposed.change_set_id, RetainExceptOnCreate=True)
 
 
 def change_table(changes: Sequence[ResourceChange]) -> Table:
@@ -274,17 +258,30 @@ def _check_not_stuck(stack: Stack) -> None:
 def deploy(context: AwsContext, proposed: ProposedChangeSet) -> Stack:
     """Execute a change set, report its events, and return the stack.
 
+    If the operation fails, CloudFormation also deletes the new resources that the template retains: they are empty,
+    and would block the next attempt. A user pool stays, since it is protected from deletion; `prepare_stack` deletes
+    it before the next attempt.
+
     Raises:
         StackError: the operation failed; the message names each failure with CloudFormation's reason.
     """
     events = StackEvents(context.account, proposed.stack_id)
-    execute_change_set(context.account, proposed)
+    context.account.cloudformation.execute_change_set(ChangeSetName=proposed.change_set_id, RetainExceptOnCreate=True)
     context.report_change("CloudFormation has begun")
     stack = follow_stack(context, events, LaunchFailureReporter(context).report)
     if stack.status not in SUCCEEDED:
-        why = _signal_hint(context) if any(f"({AUTO_SCALING_GROUP})" in each for each in events.failures) else ""
-        took_back = "CloudFormation took everything back; " if stack.status.endswith("ROLLBACK_COMPLETE") else ""
-        raise StackError(_failure_text(stack, events, f"{why}{took_back}see to it and run this again"))
+        remedy = "see to it and run this again"
+        if stack.status.endswith("ROLLBACK_COMPLETE"):
+            remedy = f"CloudFormation took everything back; {remedy}"
+        if any(f"({AUTO_SCALING_GROUP})" in each for each in events.failures):
+            console = "".join(f"\n  | {line}" for line in web_console_lines(context.account, context.prefix))
+            shown = f" Its console ends:{console}\n" if console else "\n"
+            remedy = (
+                "A new web instance signals to CloudFormation once its page answers, or that it cannot start. An "
+                "image of an earlier version does not signal: run `fleetsight bake --prefix "
+                f"{context.prefix}` first.{shown}{remedy}"
+            )
+        raise StackError(_failure_text(stack, events, remedy))
     context.report_change(f"the stack {stack.name} is complete")
     return stack
 
@@ -312,17 +309,6 @@ def set_termination_protection(context: AwsContext, stack: Stack, *, wanted: boo
             StackName=stack.stack_id, EnableTerminationProtection=wanted
         )
         context.report_change(f"the stack {stack.name} {'is' if wanted else 'is no longer'} protected from deletion")
-
-
-def _signal_hint(context: AwsContext) -> str:
-    """Return the hint for a failed group of web instances, which waits for a signal of each new instance."""
-    prefix = context.prefix
-    console = "".join(f"\n  | {line}" for line in web_console_lines(context.account, prefix))
-    shown = f" Its console ends:{console}\n" if console else "\n"
-    return (
-        "A new web instance signals to CloudFormation once its page answers, or that it cannot start. An image of an "
-        f"earlier version does not signal: run `fleetsight bake --prefix {prefix}` first.{shown}"
-    )
 
 
 def _failure_text(stack: Stack, events: StackEvents, remedy: str) -> str:

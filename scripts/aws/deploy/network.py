@@ -8,7 +8,7 @@ from scripts.aws.account import TAG, Account
 from services.errors import FleetsightError
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, RouteTableTypeDef, SubnetTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, RouteTableTypeDef
 
 NETWORK_PARAMETERS = ("VpcId", "SubnetIds", "RouteTableIds", "TableRouteTableIds")
 """The stack's parameters of its network; lists are separated by commas."""
@@ -53,8 +53,15 @@ def find_network(
         if len(vpcs) != 1 or vpc_id not in {None, *vpcs}:
             raise NetworkError(f"the subnets {', '.join(subnet_ids)} are not all of one VPC, {vpc_id or 'whichever'}")
         return _with_route_tables(account, prefix, vpcs.pop(), tuple(subnet_ids))
-    vpc = vpc_id or _default_vpc(account)
-    subnets = account.ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
+    if not vpc_id:
+        defaults = account.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+        if not defaults:
+            raise NetworkError(
+                f"{account.region_name} has no default VPC: make one with `aws ec2 create-default-vpc`, or name "
+                "another with --vpc vpc-…"
+            )
+        vpc_id = defaults[0]["VpcId"]
+    subnets = account.ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc_id]}])["Subnets"]
     # Local Zones and Wavelength Zones lack some instance types and services.
     zones = {
         each["ZoneName"]
@@ -64,27 +71,13 @@ def find_network(
     public = [each for each in subnets if each["MapPublicIpOnLaunch"] and each["AvailabilityZone"] in zones]
     if not public:
         raise NetworkError(
-            f"{vpc} has no subnet that gives instances a public address: name subnets with a way to the "
+            f"{vpc_id} has no subnet that gives instances a public address: name subnets with a way to the "
             "internet by --subnets subnet-…,subnet-…"
         )
-    return _with_route_tables(account, prefix, vpc, _one_in_each_zone(public))
-
-
-def _default_vpc(account: Account) -> str:
-    found = account.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
-    if not found:
-        raise NetworkError(
-            f"{account.region_name} has no default VPC: make one with `aws ec2 create-default-vpc`, or name another "
-            "with --vpc vpc-…"
-        )
-    return found[0]["VpcId"]
-
-
-def _one_in_each_zone(subnets: "Sequence[SubnetTypeDef]") -> tuple[str, ...]:
     # A load balancer accepts one subnet per zone. The fixed order avoids changes at an update.
-    ordered = sorted(subnets, key=lambda each: (each["AvailabilityZone"], each["SubnetId"]))
-    by_zone = {each["AvailabilityZone"]: each["SubnetId"] for each in reversed(ordered)}
-    return tuple(by_zone[zone] for zone in sorted(by_zone))
+    public.sort(key=lambda each: (each["AvailabilityZone"], each["SubnetId"]), reverse=True)
+    by_zone = {each["AvailabilityZone"]: each["SubnetId"] for each in public}
+    return _with_route_tables(account, prefix, vpc_id, tuple(by_zone[zone] for zone in sorted(by_zone)))
 
 
 def _with_route_tables(account: Account, prefix: str, vpc_id: str, subnet_ids: tuple[str, ...]) -> StackNetwork:

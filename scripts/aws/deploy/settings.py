@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from core.config import PREFIX, Config, Retention, parse_config
-from scripts.aws.bake.bucket import ensure_bucket
+from scripts.aws.buckets import ensure_bucket
 from scripts.aws.context import AwsContext
 from scripts.aws.deploy.stack import Stack
 from services.cloudformation import parse_template
@@ -150,9 +150,9 @@ def _holds(rule: Mapping[str, Any], values: Mapping[str, str]) -> bool:
 
 
 @cache
-def load_template(path: Path = TEMPLATE_PATH) -> StackTemplate:
-    """Return the template in `path`."""
-    body = path.read_text(encoding="utf-8")
+def load_template() -> StackTemplate:
+    """Return the template of the stack."""
+    body = TEMPLATE_PATH.read_text(encoding="utf-8")
     read = parse_template(body)
     parameters = {name: _parameter(each) for name, each in read["Parameters"].items()}
     return StackTemplate(body, parameters, read["Resources"], read["Rules"])
@@ -176,11 +176,7 @@ def with_static_names(body: str, values: Mapping[str, str]) -> str:
     or other functions) are not currently supported".
     https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources-automatically.html
     """
-
-    def literal(found: re.Match[str]) -> str:
-        return f'{found[1]}"{substitute(found[2], values)}"'
-
-    return _NAME_PROPERTY.sub(literal, body)
+    return _NAME_PROPERTY.sub(lambda found: f'{found[1]}"{substitute(found[2], values)}"', body)
 
 
 def substitute(text: str, values: Mapping[str, str]) -> str:
@@ -228,19 +224,20 @@ class StackSettings:
     config: Mapping[str, str] = field(default_factory=dict)
 
 
-def check_parameters(template: StackTemplate, settings: StackSettings, stack: Stack | None) -> None:
+def check_parameters(settings: StackSettings, stack: Stack | None) -> None:
     """Check the given parameters as CloudFormation will, before anything is created.
 
     Raises:
         SettingError: a parameter is unknown or has an invalid value, or a rule of the template is broken.
     """
+    template = load_template()
     if unknown := sorted(set(settings.parameters) - set(template.parameters)):
         known = ", ".join(sorted(template.parameters))
         raise SettingError(f"the stack has no parameter {', '.join(unknown)}; it has {known}")
     for name, value in settings.parameters.items():
         if refusal := template.parameters[name].refusal(value):
             raise SettingError(f"{name}={value}: {refusal} ({template.parameters[name].description})")
-    if broken := template.broken_rules(parameter_values(template, settings, stack)):
+    if broken := template.broken_rules(parameter_values(settings, stack)):
         raise SettingError(" ".join(broken))
 
 
@@ -263,9 +260,9 @@ def change_set_parameters(
     return found
 
 
-def parameter_values(template: StackTemplate, settings: StackSettings, stack: Stack | None) -> dict[str, str]:
+def parameter_values(settings: StackSettings, stack: Stack | None) -> dict[str, str]:
     """Return all parameters with a value: the given one, else the stack's, else the template's default."""
-    defaults = {name: each.default for name, each in template.parameters.items() if each.default is not None}
+    defaults = {name: each.default for name, each in load_template().parameters.items() if each.default is not None}
     return {**defaults, **({} if stack is None else stack.parameters), **settings.parameters}
 
 
@@ -281,7 +278,7 @@ def merge_config(config: Mapping[str, str], changes: Mapping[str, str]) -> dict[
     return {key: value for key, value in sorted({**config, **changes}.items()) if value}
 
 
-def validated_config(settings: Mapping[str, str], path: Path = CONFIG_PATH) -> Config:
+def validated_config(settings: Mapping[str, str]) -> Config:
     """Return the configuration of the web instance: config.yaml with the overrides in `settings`.
 
     Raises:
@@ -290,7 +287,7 @@ def validated_config(settings: Mapping[str, str], path: Path = CONFIG_PATH) -> C
     for key, value in settings.items():
         _check_key(key, value)
     environment = {_variable(key): value for key, value in {**STACK_VALUES, **settings}.items()}
-    values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values: Any = yaml.safe_load(CONFIG_PATH.read_text(encoding="utf-8"))
     try:
         return parse_config(values, environment, source="config.yaml with what --config says")
     except ConfigError as error:

@@ -4,7 +4,7 @@ import http.client
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
@@ -14,6 +14,9 @@ from scripts.aws.context import AwsContext
 from scripts.aws.instances import EXISTING_STATES, instances_named, web_name
 from services.ec2 import console_of
 from services.errors import FleetsightError
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.type_defs import LaunchTemplateTypeDef
 
 STACK_SECONDS = 3_600.0
 """The longest wait for an operation on a stack; deleting a CloudFront distribution can take half of it."""
@@ -193,12 +196,14 @@ def _event_text(event: Mapping[str, Any]) -> str:
 def template_versions(account: Account, stack: Stack) -> tuple[int, int] | None:
     """Return the default and the newest version of the workers' launch template, or None if it does not exist."""
     name = stack.outputs.get("WorkerTemplateName")
-    if name is None:
-        return None
+    template = None if name is None else find_launch_template(account, name)
+    return None if template is None else (template["DefaultVersionNumber"], template["LatestVersionNumber"])
+
+
+def find_launch_template(account: Account, name: str) -> "LaunchTemplateTypeDef | None":
+    """Return EC2's description of the launch template with this name, or None if it does not exist."""
     found = account.ec2.describe_launch_templates(Filters=[{"Name": "launch-template-name", "Values": [name]}])
-    for each in found["LaunchTemplates"]:
-        return each["DefaultVersionNumber"], each["LatestVersionNumber"]
-    return None
+    return next(iter(found["LaunchTemplates"]), None)
 
 
 def failed_launch(account: Account, stack: Stack) -> str:
@@ -245,11 +250,6 @@ def web_console_lines(account: Account, prefix: str) -> list[str]:
     except ClientError as error:
         return [f"the console of {instances[-1].instance_id} could not be read: {error}"]
     return [line.rstrip() for line in text.splitlines() if line.strip()][-CONSOLE_LINES:]
-
-
-def page_url(stack: Stack) -> str | None:
-    """Return the page's address, or None if the stack is incomplete, or of a version without a fixed address."""
-    return stack.outputs.get("PageAddress")
 
 
 def page_answers(address: str) -> bool:

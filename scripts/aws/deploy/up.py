@@ -5,17 +5,17 @@ Every step reads the present state and does what is missing, so the command cont
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import TYPE_CHECKING
 
 from core.config import Config, EngineName
 from core.ids import new_id
 from scripts.aws.account import TAG
 from scripts.aws.bake.bake import BakeOptions, bake, select_bundle, source_archive
-from scripts.aws.bake.bucket import delete_objects
 from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.images import stored_image
 from scripts.aws.bake.spec import ROLES, Role, base_image, disk_gib
-from scripts.aws.buckets import bucket_exists, delete_bucket
+from scripts.aws.buckets import bucket_exists, delete_bucket, delete_objects
 from scripts.aws.context import AwsContext
 from scripts.aws.deploy import idle_cost
 from scripts.aws.deploy.auth import (
@@ -25,7 +25,6 @@ from scripts.aws.deploy.auth import (
     has_sign_in,
     kept_pool_parameters,
     report_access,
-    sign_in_hours,
 )
 from scripts.aws.deploy.change_set import (
     NEVER_COMPLETE,
@@ -238,7 +237,7 @@ def check_account(context: AwsContext, options: UpOptions) -> None:
 def _plan(
     context: AwsContext, options: UpOptions, config: Config, stack: Stack | None, network: Mapping[str, str]
 ) -> StackPlan:
-    wanted = parameter_values(load_template(), options.settings, stack)
+    wanted = parameter_values(options.settings, stack)
     return StackPlan(context, network, config, wanted, available_images(context), is_new=stack is None)
 
 
@@ -252,7 +251,7 @@ def _report_findings(context: AwsContext, findings: Sequence[tuple[str, Finding]
 
 
 def _validate(options: UpOptions, stack: Stack | None) -> Config:
-    check_parameters(load_template(), options.settings, stack)
+    check_parameters(options.settings, stack)
     config = validated_config(merge_config(stack_config(stack), options.settings.config))
     unkept_days(config.retention, options.settings, stack)
     check_sender(options.settings, stack)
@@ -301,7 +300,7 @@ def _wanted_parameters(plan: StackPlan, options: UpOptions, stack: Stack | None)
         **config_parameters(merge_config(stack_config(stack), options.settings.config)),
         "WorkerDiskGiB": str(worker_disk_gib(context, config.worker.engine)),
         "UnkeptDays": unkept_days(config.retention, options.settings, stack),
-        "SignInHours": sign_in_hours(config.auth),
+        "SignInHours": str(ceil(config.auth.session_hours)),
         **kept_pool_parameters(context.account, prefix, options.settings, stack),
         **plan.network,
         **options.settings.parameters,
@@ -370,7 +369,7 @@ def _finish(context: AwsContext, config: Config, prompts: Prompts) -> str:
 def _idle_cost(
     context: AwsContext, config: Config, kinds: Sequence[str], wanted: dict[str, str], stack: Stack | None
 ) -> list[idle_cost.CostRow]:
-    known = parameter_values(load_template(), StackSettings(wanted), stack)
+    known = parameter_values(StackSettings(wanted), stack)
     zones, web_instances = len(known["SubnetIds"].split(",")), int(known["WebInstances"])
     images_gb = snapshot_gb(context)
     parts = idle_cost.BilledParts.from_resources(kinds, known["WebInstanceType"], zones, images_gb, web_instances)

@@ -1,9 +1,9 @@
 """Checks of the account, its region and its caller, and of the names that a new stack takes."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
@@ -13,6 +13,9 @@ from scripts.aws.deploy.settings import load_template, pseudo_values, substitute
 from scripts.aws.preflight.findings import Finding, Level, PreflightCheck, StackPlan, guarded
 from scripts.aws.preflight.instances import check_quota
 from scripts.aws.preflight.permissions import OFF, denials, needed_permissions, policy_source
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.type_defs import FilterTypeDef
 
 CONDITION_PARAMETERS = {"HasSite": "StaticSite", "HasBudget": "MonthlyBudget"}
 """The parameters of the template's conditions on resources with names."""
@@ -26,7 +29,7 @@ def check_names(plan: StackPlan) -> Iterable[Finding]:
     wanted = stack_names(plan) if plan.is_new else {}
 
     def find_taken(kind: str) -> Iterable[Finding]:
-        found = NAMED_TYPES[kind][1](plan.account, plan.context.prefix, sorted(wanted[kind]))
+        found = existing_names(plan.account, kind, plan.context.prefix, sorted(wanted[kind]))
         if names := sorted(wanted[kind].intersection(found)):
             words = f"{', '.join(names)} ({kind}) exists, and no stack of this prefix does"
             remedy = "`fleetsight down` deletes what an earlier stack left; delete others yourself, or give --prefix"
@@ -42,64 +45,56 @@ def stack_names(plan: StackPlan) -> dict[str, set[str]]:
     for logical_name, each in load_template().resources.items():
         part = CONDITION_PARAMETERS.get(each.get("Condition", ""))
         is_left_out = part is not None and plan.parameters[part] in OFF
-        if each["Type"] not in NAMED_TYPES or logical_name in load_template().retained or is_left_out:
+        if each["Type"] not in NAME_PROPERTIES or logical_name in load_template().retained or is_left_out:
             continue
         value: Any = each["Properties"]
-        for key in NAMED_TYPES[each["Type"]][0].split("."):
+        for key in NAME_PROPERTIES[each["Type"]].split("."):
             value = value[key]
         names.setdefault(each["Type"], set()).add(substitute(value["Fn::Sub"], pseudo_values(plan.context)))
     return names
 
 
-def _budgets(account: Account, _prefix: str, _: Sequence[str]) -> Iterable[str]:
-    pages = account.budgets.get_paginator("describe_budgets").paginate(AccountId=account.id)
-    return [each["BudgetName"] for page in pages for each in page.get("Budgets", [])]
-
-
-def _dashboards(account: Account, prefix: str, _: Sequence[str]) -> Iterable[str]:
-    pages = account.cloudwatch.get_paginator("list_dashboards").paginate(DashboardNamePrefix=prefix)
-    return [each["DashboardName"] for page in pages for each in page["DashboardEntries"]]
-
-
-def _launch_templates(account: Account, _: str, names: Sequence[str]) -> Iterable[str]:
-    found = account.ec2.describe_launch_templates(Filters=[{"Name": "launch-template-name", "Values": names}])
-    return [each["LaunchTemplateName"] for each in found["LaunchTemplates"]]
-
-
-def _log_groups(account: Account, prefix: str, _: Sequence[str]) -> Iterable[str]:
-    pages = account.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=f"/{prefix}/")
-    return [each["logGroupName"] for page in pages for each in page["logGroups"]]
-
-
-def _buckets(account: Account, _: str, names: Sequence[str]) -> Iterable[str]:
-    return [each for each in names if bucket_exists(account, each)]
-
-
-def _topics(account: Account, _prefix: str, _: Sequence[str]) -> Iterable[str]:
-    pages = account.sns.get_paginator("list_topics").paginate()
-    return [each["TopicArn"].rpartition(":")[2] for page in pages for each in page["Topics"]]
-
-
-def _queues(account: Account, prefix: str, _: Sequence[str]) -> Iterable[str]:
-    pages = account.sqs.get_paginator("list_queues").paginate(QueueNamePrefix=prefix)
-    return [url.rpartition("/")[2] for page in pages for url in page.get("QueueUrls", [])]
-
-
-def _parameters(account: Account, _: str, names: Sequence[str]) -> Iterable[str]:
-    return [each["Name"] for each in account.ssm.get_parameters(Names=names)["Parameters"]]
-
-
-NAMED_TYPES: Mapping[str, tuple[str, Callable[[Account, str, Sequence[str]], Iterable[str]]]] = {
-    "AWS::Budgets::Budget": ("Budget.BudgetName", _budgets),
-    "AWS::CloudWatch::Dashboard": ("DashboardName", _dashboards),
-    "AWS::EC2::LaunchTemplate": ("LaunchTemplateName", _launch_templates),
-    "AWS::Logs::LogGroup": ("LogGroupName", _log_groups),
-    "AWS::S3::Bucket": ("BucketName", _buckets),
-    "AWS::SNS::Topic": ("TopicName", _topics),
-    "AWS::SQS::Queue": ("QueueName", _queues),
-    "AWS::SSM::Parameter": ("Name", _parameters),
+NAME_PROPERTIES: Mapping[str, str] = {
+    "AWS::Budgets::Budget": "Budget.BudgetName",
+    "AWS::CloudWatch::Dashboard": "DashboardName",
+    "AWS::EC2::LaunchTemplate": "LaunchTemplateName",
+    "AWS::Logs::LogGroup": "LogGroupName",
+    "AWS::S3::Bucket": "BucketName",
+    "AWS::SNS::Topic": "TopicName",
+    "AWS::SQS::Queue": "QueueName",
+    "AWS::SSM::Parameter": "Name",
 }
-"""The property with the name of a resource, and the function that returns existing names, by type."""
+"""The property with the name of a resource, by type."""
+
+
+def existing_names(account: Account, kind: str, prefix: str, names: Sequence[str]) -> Iterator[str]:
+    """Yield existing names of resources of a type: at least those among `names`, which begin with the prefix."""
+    match kind:
+        case "AWS::Budgets::Budget":
+            budgets = account.budgets.get_paginator("describe_budgets").paginate(AccountId=account.id)
+            yield from (each["BudgetName"] for page in budgets for each in page.get("Budgets", []))
+        case "AWS::CloudWatch::Dashboard":
+            dashboards = account.cloudwatch.get_paginator("list_dashboards").paginate(DashboardNamePrefix=prefix)
+            yield from (each["DashboardName"] for page in dashboards for each in page["DashboardEntries"])
+        case "AWS::EC2::LaunchTemplate":
+            by_name: FilterTypeDef = {"Name": "launch-template-name", "Values": names}
+            templates = account.ec2.describe_launch_templates(Filters=[by_name])["LaunchTemplates"]
+            yield from (each["LaunchTemplateName"] for each in templates)
+        case "AWS::Logs::LogGroup":
+            groups = account.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=f"/{prefix}/")
+            yield from (each["logGroupName"] for page in groups for each in page["logGroups"])
+        case "AWS::S3::Bucket":
+            yield from (each for each in names if bucket_exists(account, each))
+        case "AWS::SNS::Topic":
+            topics = account.sns.get_paginator("list_topics").paginate()
+            yield from (each["TopicArn"].rpartition(":")[2] for page in topics for each in page["Topics"])
+        case "AWS::SQS::Queue":
+            queues = account.sqs.get_paginator("list_queues").paginate(QueueNamePrefix=prefix)
+            yield from (url.rpartition("/")[2] for page in queues for url in page.get("QueueUrls", []))
+        case "AWS::SSM::Parameter":
+            yield from (each["Name"] for each in account.ssm.get_parameters(Names=names)["Parameters"])
+        case _:
+            raise AssertionError(f"the names of {kind} are not checked")
 
 
 def check_rights(plan: StackPlan) -> Iterable[Finding]:

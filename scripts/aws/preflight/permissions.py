@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from scripts.aws.account import Account
 
 if TYPE_CHECKING:
-    from mypy_boto3_iam.type_defs import ContextEntryTypeDef, EvaluationResultTypeDef
+    from mypy_boto3_iam.type_defs import ContextEntryTypeDef
 
 OFF = {"", "0", "false"}
 """Values of a parameter that turn its part of the stack off."""
@@ -305,22 +305,15 @@ def denials(account: Account, prefix: str, source: str, permissions: list[Permis
         )
         for result in (each for page in pages for each in page["EvaluationResults"]):
             action = result["EvalActionName"]
-            for decision, is_complete in _decisions(result):
+            specific = [
+                (str(each["EvalResourceDecision"]), each.get("MissingContextValues"))
+                for each in result.get("ResourceSpecificResults", [])
+            ]
+            # Conditions of an organisation's policies may hold for the real call.
+            by_organization = not result.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True)
+            for decision, missing in specific or [(str(result["EvalDecision"]), result.get("MissingContextValues"))]:
                 if decision != "allowed":
+                    is_complete = not missing and not by_organization
                     is_certain = is_complete and (decision == "explicitDeny" or arns != ["*"])
                     found[action] = found.get(action, False) or (is_certain and ":Delete" not in action)
     return found
-
-
-def _decisions(result: "EvaluationResultTypeDef") -> list[tuple[str, bool]]:
-    """Return the decision for each resource, and whether the simulation knew all its conditions.
-
-    Conditions of an organisation's policies may hold for the real call.
-    """
-    by_organization = not result.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True)
-    specific = [
-        (str(each["EvalResourceDecision"]), each.get("MissingContextValues"))
-        for each in result.get("ResourceSpecificResults", [])
-    ]
-    decisions = specific or [(str(result["EvalDecision"]), result.get("MissingContextValues"))]
-    return [(decision, not missing and not by_organization) for decision, missing in decisions]

@@ -94,7 +94,12 @@ def _tagged_resources_left(context: AwsContext) -> list[str]:
     left: list[str] = []
 
     def none_left() -> bool:
-        left[:] = [arn for arn in _list_tagged_arns(context) if _exists(context.account, arn)]
+        pages = context.account.tagging.get_paginator("get_resources").paginate(
+            TagFilters=[{"Key": TAG, "Values": [context.prefix]}]
+        )
+        arns = [each["ResourceARN"] for page in pages for each in page["ResourceTagMappingList"]]
+        others = [arn for arn in arns if not "{2}:{5}".format(*arn.split(":", 5)).startswith(CHECKED_TYPES)]
+        left[:] = [arn for arn in others if _exists(context.account, arn)]
         return not left
 
     try:
@@ -104,15 +109,6 @@ def _tagged_resources_left(context: AwsContext) -> list[str]:
     except ClientError as error:
         context.report(f"The tagging API cannot be asked ({error}); the services themselves have been.")
     return left
-
-
-def _list_tagged_arns(context: AwsContext) -> list[str]:
-    """Return the ARNs that the tagging API lists, without `CHECKED_TYPES`."""
-    pages = context.account.tagging.get_paginator("get_resources").paginate(
-        TagFilters=[{"Key": TAG, "Values": [context.prefix]}]
-    )
-    arns = [each["ResourceARN"] for page in pages for each in page["ResourceTagMappingList"]]
-    return [each for each in arns if not _arn_type(each).startswith(CHECKED_TYPES)]
 
 
 def _exists(account: Account, arn: str) -> bool:
@@ -127,12 +123,6 @@ def _exists(account: Account, arn: str) -> bool:
 def _arn_name(arn: str) -> str:
     """Return the last part of an ARN: the name or the id."""
     return re.split("[:/]", arn)[-1]
-
-
-def _arn_type(arn: str) -> str:
-    """Return the service and the type of an ARN, such as ec2:instance."""
-    _, _, service, _, _, resource = arn.split(":", 5)
-    return f"{service}:{resource.split('/', maxsplit=1)[0].split(':', maxsplit=1)[0]}"
 
 
 @dataclass(frozen=True)
@@ -197,20 +187,16 @@ def _delete_all(context: AwsContext, stack: Stack | None, options: DownOptions) 
         stop_web_tier(context, stack)
     drain_workers(context, options.drain_seconds)
     if stack is not None and not stack.is_deleted:
-        _empty_stack_buckets(context, stack)
+        # CloudFormation deletes only empty buckets.
+        kept = kept_buckets(context.account, context.prefix)
+        for _, kind, name in stack_resources(context.account, stack):
+            there = kind == BUCKET_TYPE and name not in kept and bucket_exists(context.account, name)
+            if there and (count := empty_bucket(context.account, name)):
+                context.report_change(f"emptied the bucket {name} of {count:,} objects")
         delete_stack(context, stack)
-    for kind in RESOURCE_TYPES:
-        if options.delete_data or not kind.data:
-            kind.delete_all(context)
-
-
-def _empty_stack_buckets(context: AwsContext, stack: Stack) -> None:
-    """Empty the buckets of the stack: CloudFormation deletes only empty ones."""
-    kept = kept_buckets(context.account, context.prefix)
-    for _, kind, name in stack_resources(context.account, stack):
-        there = kind == BUCKET_TYPE and name not in kept and bucket_exists(context.account, name)
-        if there and (count := empty_bucket(context.account, name)):
-            context.report_change(f"emptied the bucket {name} of {count:,} objects")
+    for resource_type in RESOURCE_TYPES:
+        if options.delete_data or not resource_type.data:
+            resource_type.delete_all(context)
 
 
 def _deletion_table(

@@ -6,6 +6,7 @@ Tagging API lags, and returns deleted resources too.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
@@ -123,29 +124,23 @@ def kept_buckets(account: Account, prefix: str) -> list[str]:
     return [f"{prefix}-{each}-{account.id}-{account.region_name}" for each in ("input", "output")]
 
 
-def _tagged_buckets(account: Account, prefix: str) -> list[str]:
-    """Return all buckets of this prefix in this region; the names of all of them end with the region."""
-    names = [each["Name"] for each in account.s3.list_buckets()["Buckets"]]
-    ours = [each for each in names if each.startswith(f"{prefix}-") and each.endswith(f"-{account.region_name}")]
-    return [each for each in ours if _bucket_tag(account, each) == prefix]
-
-
-def _bucket_tag(account: Account, bucket: str) -> str | None:
-    try:
-        tags = account.s3.get_bucket_tagging(Bucket=bucket)["TagSet"]
-    except ClientError as error:
-        if error.response["Error"]["Code"] in {"NoSuchTagSet", "NoSuchBucket"}:
-            return None
-        raise
-    return next((each["Value"] for each in tags if each["Key"] == TAG), None)
-
-
-def _data_buckets(account: Account, prefix: str) -> list[str]:
-    return [each for each in _tagged_buckets(account, prefix) if each in kept_buckets(account, prefix)]
-
-
-def _other_buckets(account: Account, prefix: str) -> list[str]:
-    return [each for each in _tagged_buckets(account, prefix) if each not in kept_buckets(account, prefix)]
+def _buckets(account: Account, prefix: str, *, data: bool) -> list[str]:
+    """Return the buckets of this prefix in this region that hold data, or all others."""
+    found = []
+    for each in account.s3.list_buckets()["Buckets"]:
+        name = each["Name"]
+        # All our names end with the region.
+        if not (name.startswith(f"{prefix}-") and name.endswith(f"-{account.region_name}")):
+            continue
+        try:
+            tags = account.s3.get_bucket_tagging(Bucket=name)["TagSet"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in {"NoSuchTagSet", "NoSuchBucket"}:
+                raise
+            continue
+        if {"Key": TAG, "Value": prefix} in tags and (name in kept_buckets(account, prefix)) == data:
+            found.append(name)
+    return found
 
 
 def _tables(account: Account, prefix: str) -> list[str]:
@@ -191,8 +186,8 @@ RESOURCE_TYPES = (
     ),
     ResourceType("parameter", _parameters, lambda account, one: account.ssm.delete_parameter(Name=one)),
     ResourceType("log group", _log_groups, lambda account, one: account.logs.delete_log_group(logGroupName=one)),
-    ResourceType("bucket", _other_buckets, delete_bucket),
-    ResourceType("bucket of images or results", _data_buckets, delete_bucket, data=True),
+    ResourceType("bucket", partial(_buckets, data=False), delete_bucket),
+    ResourceType("bucket of images or results", partial(_buckets, data=True), delete_bucket, data=True),
     ResourceType("job table", _tables, _delete_table, data=True),
     ResourceType(
         "user pool",

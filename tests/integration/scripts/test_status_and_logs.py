@@ -1,13 +1,15 @@
-"""`fleetsight status` and `fleetsight logs` of a stack on the local cloud."""
+"""`fleetsight status`, `logs` and `ssh` of a stack on the local cloud, and what is recorded of a real run."""
 
 import json
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from localcloud.launch import LocalCloud
-from scripts.aws.commands import parse_network
 from scripts.aws.context import Waiter
 from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.logs import LogError, LogReader, follow_logs, format_line, parse_duration, strip_control
@@ -15,6 +17,7 @@ from scripts.aws.status import read_status
 from scripts.cli import fleetsight
 from tests.support.aws_resources import launch_workers
 from tests.support.aws_stage import IMAGE, Stage, account_at
+from tests.support.cassettes import Scrubber, UnrecordedCallError, play, record, words
 
 
 @pytest.fixture
@@ -22,14 +25,29 @@ def stage(cloud: LocalCloud) -> Stage:
     return Stage(account_at(cloud.endpoint_url))
 
 
-def typed(stage: Stage, command: str, *arguments: str, answer_typed: str | None = None) -> Result:
-    where = ["--region", "us-east-1", "--endpoint-url", stage.account.endpoint_url or "", "--prefix", stage.prefix]
-    return CliRunner().invoke(fleetsight, [command, *where, *arguments], input=answer_typed)
-
-
-def test_status_shows_stack_page_instances_queues_alarms_and_images(stage: Stage) -> None:
+@pytest.fixture(scope="module")
+def deployed(cloud: LocalCloud) -> Iterator[Stage]:
+    """A stack with a setting and two workers."""
+    stage = Stage(account_at(cloud.endpoint_url))
     stage.up(settings=StackSettings({}, {"fleet.max_workers": "5"}))
     launch_workers(stage, 2)
+    yield stage
+    stage.down(delete_data=True)
+
+
+def where(stage: Stage) -> list[str]:
+    return ["--region", "us-east-1", "--endpoint-url", stage.account.endpoint_url or "", "--prefix", stage.prefix]
+
+
+def typed(stage: Stage, command: str, *arguments: str, answer_typed: str | None = None) -> Result:
+    with pytest.MonkeyPatch.context() as patch:  # the clients are shared, since making them takes longer than a test
+        patch.setattr("scripts.aws.commands.Account", lambda *_: stage.account)
+        patch.setattr("scripts.aws.commands.Waiter", lambda: stage.time.waiter)
+        return CliRunner().invoke(fleetsight, [command, *where(stage), *arguments], input=answer_typed)
+
+
+def test_status_shows_stack_page_instances_queues_alarms_and_images(deployed: Stage) -> None:
+    stage = deployed
     url = stage.account.sqs.get_queue_url(QueueName=f"{stage.prefix}-requests")["QueueUrl"]
     for _ in range(3):
         stage.account.sqs.send_message(QueueUrl=url, MessageBody="x")
@@ -52,9 +70,8 @@ def test_status_shows_stack_page_instances_queues_alarms_and_images(stage: Stage
     assert reported["images"] == {"worker": IMAGE, "web": IMAGE}
     assert reported["settings"] == {"fleet.max_workers": "5"}
     shown = " ".join(typed(stage, "status").stdout.split())
-    for words in ("create complete", "2 running", "2 waiting, 1 in flight", "DeadLetters", "fleet.max_workers=5"):
-        assert words in shown
-    stage.down(delete_data=True)
+    for text in ("create complete", "2 running", "2 waiting, 1 in flight", "DeadLetters", "fleet.max_workers=5"):
+        assert text in shown
 
 
 def test_status_without_a_stack_fails_with_the_remedy(stage: Stage) -> None:
@@ -102,11 +119,6 @@ def test_ssh_dry_run_prints_the_command_and_the_instances(stage: Stage) -> None:
     stage.account.ec2.terminate_instances(InstanceIds=[worker])
 
 
-@pytest.mark.parametrize(("value", "cidr"), [("everybody", "0.0.0.0/0"), ("198.51.100.7/32", "198.51.100.7/32")])
-def test_open_to_accepts_networks_only(value: str, cidr: str) -> None:
-    assert parse_network(None, None, value) == cidr  # type: ignore[arg-type]
-
-
 LINE = {
     "at": "2026-03-01T12:00:00.123+00:00",
     "level": "warning",
@@ -137,19 +149,25 @@ def test_an_invalid_duration_is_rejected_with_examples(text: str) -> None:
         parse_duration(text)
 
 
-def test_a_json_line_shows_time_level_role_message_and_fields() -> None:
-    line = format_line(json.dumps({**LINE, "image_id": "01M7", "seconds": 3}), "worker")
-    assert line == "01 Mar 12:00:00 warning worker     slow  image_id=01M7 seconds=3"
-
-
-def test_an_exception_follows_its_line() -> None:
-    line = format_line(json.dumps({**LINE, "exception": "Traceback\n  boom"}), "worker")
-    assert line.splitlines()[1:] == ["    Traceback", "      boom"]
-
-
-@pytest.mark.parametrize("line", ["GET / 200", '"text"', "[1]", '{"other": 1}'])
-def test_other_lines_are_unchanged(line: str) -> None:
-    assert format_line(f"{line}\n", "web") == f"web        {line}"
+@pytest.mark.parametrize(
+    ("line", "role", "shown"),
+    [
+        (
+            json.dumps({**LINE, "image_id": "01M7", "seconds": 3}),
+            "worker",
+            "01 Mar 12:00:00 warning worker     slow  image_id=01M7 seconds=3",
+        ),
+        (
+            json.dumps({**LINE, "exception": "Traceback\n  boom"}),
+            "worker",
+            "01 Mar 12:00:00 warning worker     slow\n    Traceback\n      boom",
+        ),
+        (json.dumps({**LINE, "at": "then"}), "web", "then warning web        slow"),
+        *[(line, "web", f"web        {line}") for line in ("GET / 200", '"text"', "[1]", '{"other": 1}')],
+    ],
+)
+def test_a_json_line_shows_its_fields_and_other_lines_are_unchanged(line: str, role: str, shown: str) -> None:
+    assert format_line(f"{line}\n", role) == shown
 
 
 def test_log_lines_contain_no_control_characters() -> None:
@@ -195,3 +213,70 @@ def test_follow_shows_new_lines_until_it_is_interrupted(stage: Stage) -> None:
 
     follow_logs(reader, shown.append, Waiter(sleep=sleep))
     assert shown == ["web        during"]
+
+
+RECORDED = sorted((Path(__file__).parents[2] / "aws" / "recorded").glob("*.json"))
+
+
+def test_recorded_answers_are_replayed_without_a_cloud(deployed: Stage, tmp_path: Path) -> None:
+    cassette = tmp_path / "status.json"
+    result = record(["status", *where(deployed)], cassette, deployed.account.id)
+    assert result.exit_code == 0, result.output
+    whole = json.loads(cassette.read_text())
+    whole["arguments"] = ["status", *where(deployed), "--endpoint-url", "http://127.0.0.1:9"]
+    cassette.write_text(json.dumps(whole))
+    played, printed = play(cassette)
+    assert played.exit_code == 0, played.output
+    assert words(played.output) == words(printed)
+    assert deployed.prefix in played.output
+
+    whole["answers"] = whole["answers"][:1]
+    cassette.write_text(json.dumps(whole))
+    played, _ = play(cassette)
+    assert isinstance(played.exception, UnrecordedCallError)
+
+
+def test_a_command_that_fails_is_not_recorded(stage: Stage, tmp_path: Path) -> None:
+    result = record(["status", *where(stage)], tmp_path / "one.json", "123456789012")
+    assert result.exit_code == 1
+    assert not (tmp_path / "one.json").exists()
+
+
+def test_recorded_answers_contain_no_data_of_the_account() -> None:
+    scrubber = Scrubber("210987654321")
+    answer = {
+        "Arn": "arn:aws:sts::210987654321:assumed-role/Admins/jo@example.com",
+        "UserId": "AROAABCDEFGHIJKLMNOPQ:jo",
+        "Address": "54.1.2.3",
+        "Host": "ec2-54-1-2-3.compute-1.amazonaws.com",
+        "Instance": "i-0123456789abcdef0",
+        "Pool": "us-east-1_AbCdEfGhI",
+        "AccessToken": "secret",
+        "Parameter": {"Type": "SecureString", "Value": "secret"},
+        "Asked": datetime(2026, 11, 22, tzinfo=UTC),
+        "ResponseMetadata": {"RequestId": "1"},
+    }
+    scrubbed = scrubber.value(answer)
+    assert scrubbed == {
+        "Arn": "arn:aws:sts::123456789012:assumed-role/deployer",
+        "UserId": "AROA00000000000000000:jo",
+        "Address": "198.51.100.1",
+        "Host": "ec2-198-51-100-1.compute-1.amazonaws.com",
+        "Instance": "i-00000000000000002",
+        "Pool": "us-east-1_000000003",
+        "AccessToken": "",
+        "Parameter": {"Type": "SecureString", "Value": ""},
+        "Asked": {"datetime": "2026-11-22T00:00:00+00:00"},
+    }
+    assert scrubber.value({"Again": "i-0123456789abcdef0 at 54.1.2.3"}) == {
+        "Again": "i-00000000000000002 at 198.51.100.1"
+    }
+    assert scrubber.value(scrubbed["Instance"]) == scrubbed["Instance"], "what is scrubbed stays as it is"
+
+
+@pytest.mark.skipif(not RECORDED, reason="no real run has been recorded yet: see tests/aws/test_life.py")
+@pytest.mark.parametrize("cassette", RECORDED, ids=lambda path: path.stem)
+def test_a_command_prints_the_recorded_output_for_recorded_answers(cassette: Path) -> None:
+    played, printed = play(cassette)
+    assert played.exit_code == 0, played.output
+    assert words(played.output) == words(printed)

@@ -1,8 +1,9 @@
-"""``fleetsight up`` on a local cloud."""
+"""``fleetsight up`` on a local cloud, and the network that a stack goes to."""
 
 import base64
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -12,26 +13,44 @@ from click.testing import CliRunner, Result
 
 from localcloud.launch import LocalCloud
 from scripts.aws.account import TAG, Account
+from scripts.aws.commands import parse_network
 from scripts.aws.context import TimedOutError
 from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.auth import complete_kept_pool, kept_pool_parameters, rotate_session_key
-from scripts.aws.deploy.network import NetworkError
+from scripts.aws.deploy.network import NetworkError, find_network
 from scripts.aws.deploy.settings import SettingError, StackSettings
 from scripts.aws.deploy.stack import Stack, find_stack, wait_for_page
 from scripts.aws.deploy.up import DeclinedError, NotReadyError
 from scripts.cli import fleetsight
 from tests.support.aws_resources import left
 from tests.support.aws_stage import CrashError, Stage, account_at
+from tests.support.stubs import stubbed
 from web_tier.auth.session_keys import SessionKeys
 
 DOMAIN = "arn:aws:ses:us-east-1:123456789012:identity/example.org"
+Subnet = Callable[..., str]
+
 ZONE = "us-east-1a"
 """A subnet without a zone is put into any, and us-east-1e does not offer all instance types."""
 
 
 @pytest.fixture
-def stage(cloud: LocalCloud) -> Stage:
-    return Stage(account_at(cloud.endpoint_url))
+def account(cloud: LocalCloud) -> Account:
+    return account_at(cloud.endpoint_url)
+
+
+@pytest.fixture
+def stage(account: Account) -> Stage:
+    return Stage(account)
+
+
+@pytest.fixture(scope="module")
+def deployed(cloud: LocalCloud) -> Stage:
+    """A stack of default settings, which no test changes."""
+    stage = Stage(account_at(cloud.endpoint_url))
+    stage.store_images()
+    stage.up()
+    return stage
 
 
 def stack(stage: Stage) -> Any:
@@ -65,24 +84,16 @@ def test_a_declined_up_leaves_no_stack(stage: Stage) -> None:
     assert "costs: an instance" in stage.seen
 
 
-def test_a_dry_run_shows_changes_and_costs_and_leaves_nothing(stage: Stage) -> None:
-    stage.store_images()
+@pytest.mark.parametrize("has_images", [True, False])
+def test_a_dry_run_shows_changes_and_costs_and_leaves_nothing(stage: Stage, has_images: bool) -> None:
+    if has_images:
+        stage.store_images()
     buckets = stage.account.s3.list_buckets()["Buckets"]
     assert stage.up(dry_run=True) is None
     shown = stage.seen
+    assert ("no image for worker and web: it would be baked first" in shown) is not has_images
     assert "WebGroup" in shown
     assert "load balancer" not in shown
-    assert "public addresses, 1" in shown
-    assert find_stack(stage.account, stage.prefix) is None
-    assert stage.account.s3.list_buckets()["Buckets"] == buckets
-
-
-def test_a_dry_run_without_images_shows_the_stack(stage: Stage) -> None:
-    buckets = stage.account.s3.list_buckets()["Buckets"]
-    assert stage.up(dry_run=True) is None
-    shown = stage.seen
-    assert "no image for worker and web: it would be baked first" in shown
-    assert "WebGroup" in shown
     assert "public addresses, 1" in shown
     assert not stage.builders
     assert find_stack(stage.account, stage.prefix) is None
@@ -216,16 +227,14 @@ def test_settings_stay_until_they_are_changed(stage: Stage) -> None:
     assert request["WebSettings"] == "export FLEETSIGHT__FLEET__MAX_WORKERS='5' FLEETSIGHT__WORKER__TOP_K='3'"
 
 
-def test_a_second_up_changes_nothing_and_names_roll(stage: Stage) -> None:
-    stage.store_images()
-    address = stage.up()
-    steps, worker = len(stage.steps), f"{stage.prefix}-worker"
-    stage.account.ec2.create_launch_template_version(LaunchTemplateName=worker, LaunchTemplateData={})
-    assert stage.up() == address
-    shown = stage.seen
+def test_a_second_up_changes_nothing_and_names_roll(deployed: Stage) -> None:
+    steps, worker = len(deployed.steps), f"{deployed.prefix}-worker"
+    deployed.account.ec2.create_launch_template_version(LaunchTemplateName=worker, LaunchTemplateData={})
+    assert deployed.up() == stack(deployed).outputs["PageAddress"]
+    shown = deployed.seen
     assert "is as it should be" in shown
     assert "version 1 of their template; 2 is the newest: `fleetsight roll`" in shown
-    assert "CloudFormation has begun" not in stage.steps[steps:]
+    assert "CloudFormation has begun" not in deployed.steps[steps:]
 
 
 def key_of(stage: Stage) -> str:
@@ -319,12 +328,10 @@ def test_the_next_stack_adopts_the_accounts_of_the_last_one(stage: Stage) -> Non
     assert not left(stage)
 
 
-def test_the_accounts_of_a_stack_are_protected_from_deletion(stage: Stage) -> None:
-    stage.store_images()
-    stage.up()
-    cognito = stage.account.cognito
+def test_the_accounts_of_a_stack_are_protected_from_deletion(deployed: Stage) -> None:
+    cognito = deployed.account.cognito
     with pytest.raises(cognito.exceptions.InvalidParameterException, match="deletion protection"):
-        cognito.delete_user_pool(UserPoolId=pool_of(stage))
+        cognito.delete_user_pool(UserPoolId=pool_of(deployed))
 
 
 def test_a_stack_adopts_its_accounts_when_sign_in_returns(stage: Stage) -> None:
@@ -370,21 +377,17 @@ def test_s4_an_adopted_pool_with_self_registration_is_rejected(stage: Stage) -> 
 
 
 def test_a_page_without_an_answer_times_out_with_the_commands(
-    stage: Stage,
+    deployed: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage.store_images()
-    stage.up(settings=StackSettings({"WebCidr": "198.51.100.7/32"}))
-    stage.time.pause = 0
-    with pytest.raises(
-        TimedOutError, match=r"open to 198.51.100.7/32 \(are you there\?\); look at `fleetsight status"
-    ):
-        wait_for_page(stage.context, stack(stage), lambda _: False)
+    monkeypatch.setattr(deployed.time, "pause", 0)
+    opened = replace(stack(deployed), parameters={"WebCidr": "198.51.100.7/32"})
+    words = r"open to 198.51.100.7/32 \(are you there\?\); look at `fleetsight status"
+    with pytest.raises(TimedOutError, match=words):
+        wait_for_page(deployed.context, opened, lambda _: False)
 
 
-def test_a_stack_of_an_earlier_version_keeps_its_network(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage.store_images()
-    stage.up()
-    parameters = dict(stack(stage).parameters)
+def test_a_stack_of_an_earlier_version_keeps_its_network(deployed: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = dict(stack(deployed).parameters)
     assert parameters.pop("TableRouteTableIds")
 
     def of_then(account: Account, name: str) -> Stack | None:
@@ -392,19 +395,16 @@ def test_a_stack_of_an_earlier_version_keeps_its_network(stage: Stage, monkeypat
         return None if found is None else replace(found, parameters=parameters)
 
     monkeypatch.setattr(ups, "find_stack", of_then)
-    stage.up()
-    assert f"The stack {stage.prefix} is as it should be" in stage.seen
+    deployed.up()
+    assert f"The stack {deployed.prefix} is as it should be" in deployed.seen
 
 
-def test_a_closed_page_is_not_called(stage: Stage) -> None:
-    stage.store_images()
-    stage.up()
-    assert "not open yet" in stage.seen
-
+def test_a_closed_page_is_not_called(deployed: Stage) -> None:
     def never(_: str) -> bool:
         raise AssertionError
 
-    wait_for_page(stage.context, stack(stage), never)
+    wait_for_page(deployed.context, stack(deployed), never)
+    assert "not open yet" in deployed.seen
 
 
 @pytest.mark.parametrize(
@@ -422,3 +422,124 @@ def test_invalid_options_are_rejected_with_examples(options: list[str], reported
     result = CliRunner().invoke(fleetsight, ["up", *options])
     assert result.exit_code == 2
     assert reported in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(("value", "cidr"), [("everybody", "0.0.0.0/0"), ("198.51.100.7/32", "198.51.100.7/32")])
+def test_open_to_accepts_everybody_or_a_network(value: str, cidr: str) -> None:
+    assert parse_network(None, None, value) == cidr  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def vpc(account: Account) -> str:
+    return account.ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+
+
+@pytest.fixture
+def subnet(account: Account, vpc: str) -> Subnet:
+    """Make a subnet: `subnet(3, "b")` is 10.9.3.0/24 in zone b."""
+
+    def make(number: int, zone: str = "a", *, public: bool = True) -> str:
+        made = account.ec2.create_subnet(
+            VpcId=vpc, CidrBlock=f"10.9.{number}.0/24", AvailabilityZone=f"us-east-1{zone}"
+        )["Subnet"]["SubnetId"]
+        account.ec2.modify_subnet_attribute(SubnetId=made, MapPublicIpOnLaunch={"Value": public})
+        return made
+
+    return make
+
+
+def endpoint(account: Account, vpc: str, table: str, **tags: str) -> None:
+    specs: Any = [{"ResourceType": "vpc-endpoint", "Tags": [{"Key": key, "Value": tags[key]} for key in tags]}]
+    account.ec2.create_vpc_endpoint(
+        VpcId=vpc,
+        ServiceName="com.amazonaws.us-east-1.s3",
+        RouteTableIds=[table],
+        TagSpecifications=specs if tags else [],
+    )
+
+
+def main_table(account: Account, vpc: str) -> str:
+    (table,) = account.ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+    return table["RouteTableId"]
+
+
+def test_the_default_network_is_the_default_vpc_with_a_subnet_per_zone(account: Account) -> None:
+    place = find_network(account, "fs")
+    (default,) = account.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    assert place.vpc_id == default["VpcId"]
+    subnets = account.ec2.describe_subnets(SubnetIds=list(place.subnet_ids))["Subnets"]
+    zones = [each["AvailabilityZone"] for each in subnets]
+    assert len(set(zones)) == len(zones) > 1
+    assert find_network(account, "fs") == place
+
+
+def test_private_and_second_subnets_of_a_zone_are_left_out(account: Account, vpc: str, subnet: Subnet) -> None:
+    b, a, again, _private = subnet(1, "b"), subnet(2, "a"), subnet(3, "b"), subnet(4, "c", public=False)
+    assert find_network(account, "fs", vpc).subnet_ids == (a, min(b, again))
+
+
+def test_given_subnets_keep_their_order_and_determine_the_vpc(account: Account, vpc: str, subnet: Subnet) -> None:
+    b, a = subnet(1, "b", public=False), subnet(2, "a")
+    place = find_network(account, "fs", None, [b, a])
+    assert (place.vpc_id, place.subnet_ids) == (vpc, (b, a))
+    assert place.parameters()["SubnetIds"] == f"{b},{a}"
+
+
+def test_a_vpc_without_public_subnets_is_rejected_with_the_remedy(account: Account, vpc: str) -> None:
+    with pytest.raises(NetworkError, match="--subnets"):
+        find_network(account, "fs", vpc)
+
+
+def test_subnets_of_another_vpc_are_rejected(account: Account, subnet: Subnet) -> None:
+    one = subnet(1)
+    with pytest.raises(NetworkError, match=f"{one} are not all of one VPC, vpc-other"):
+        find_network(account, "fs", "vpc-other", [one])
+    with pytest.raises(NetworkError, match="whichever"):
+        find_network(account, "fs", None, [one, *find_network(account, "fs").subnet_ids])
+
+
+def test_route_tables_of_the_subnets_get_a_gateway_endpoint(account: Account, vpc: str, subnet: Subnet) -> None:
+    a, b = subnet(1, "a"), subnet(2, "b")
+    main = main_table(account, vpc)
+    own = account.ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    account.ec2.associate_route_table(RouteTableId=own, SubnetId=a)
+    assert find_network(account, "fs", vpc).route_table_ids == tuple(sorted([main, own]))
+    assert find_network(account, "fs", None, [b]).route_table_ids == (main,)
+
+
+def test_an_existing_gateway_endpoint_of_others_is_used(account: Account, vpc: str, subnet: Subnet) -> None:
+    subnet(1)
+    table = main_table(account, vpc)
+    endpoint(account, vpc, table, **{TAG: "fs"})
+    assert find_network(account, "fs", vpc).route_table_ids == (table,)
+    endpoint(account, vpc, table)
+    assert find_network(account, "fs", vpc).route_table_ids == ()
+
+
+def test_gateway_endpoints_of_services_are_independent(account: Account, vpc: str, subnet: Subnet) -> None:
+    subnet(1)
+    table = main_table(account, vpc)
+    endpoint(account, vpc, table)
+    place = find_network(account, "fs", vpc)
+    assert (place.route_table_ids, place.table_route_table_ids) == ((), (table,))
+    assert place.parameters()["TableRouteTableIds"] == table
+
+
+def test_local_zones_and_invisible_route_tables_are_left_out() -> None:
+    reported = {"VpcId": "vpc-1", "MapPublicIpOnLaunch": True}
+    zone = {"RegionName": "us-east-1", "State": "available"}
+    subnets = [
+        {**reported, "SubnetId": "subnet-1", "AvailabilityZone": "us-east-1a"},
+        {**reported, "SubnetId": "subnet-2", "AvailabilityZone": "us-east-1-bos-1a"},
+    ]
+    zones = [
+        {**zone, "ZoneName": "us-east-1a", "ZoneType": "availability-zone"},
+        {**zone, "ZoneName": "us-east-1-bos-1a", "ZoneType": "local-zone"},
+    ]
+    with stubbed("ec2") as ec2:
+        ec2.add_response("describe_subnets", {"Subnets": subnets})
+        ec2.add_response("describe_availability_zones", {"AvailabilityZones": zones})
+        ec2.add_response("describe_route_tables", {"RouteTables": []})
+        ec2.add_response("describe_vpc_endpoints", {"VpcEndpoints": []})
+        place = find_network(Account("us-east-1", _clients={"ec2": ec2.client}), "fs", vpc_id="vpc-1")
+    assert (place.subnet_ids, place.route_table_ids) == (("subnet-1",), ())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ami.files.web.opt.fleetsight.prepare_web import limits
-from ami.ingredients import packages, section
+from ami.local import packages, section
 from ami.used_files import imported, mapped
 from scripts.pin import read_sections
 from scripts.pin import sections as sections_of
@@ -103,11 +103,11 @@ def test_what_nginx_answers_itself_has_the_headers_of_the_web_tier() -> None:
         assert f"add_header {name} $own_{variable} always;" in own
 
 
-def test_the_web_tier_takes_nginx_at_its_word_and_nginx_says_what_it_knows_itself() -> None:
+def test_the_web_tier_trusts_nginx_and_nginx_sets_what_it_forwards() -> None:
     unit = (AMI / "files" / "web" / "etc" / "systemd" / "system" / "fleetsight-web.service").read_text()
     assert "\nEnvironment=FLEETSIGHT__WEB__BEHIND_PROXY=true\n" in unit
     said = (NGINX / "nginx.conf").read_text()
-    # Set, so that whatever a client has written there itself is gone.
+    # Set, so that no value of a client remains.
     assert "proxy_set_header X-Forwarded-For $remote_addr;" in said
     assert "proxy_set_header X-Forwarded-Proto https;" in said
     assert "proxy_set_header Host $http_host;" in said
@@ -123,7 +123,7 @@ def test_what_nginx_refuses_is_of_the_kinds_that_the_web_tier_knows() -> None:
     assert {kind: ProblemType.from_name(title) for kind, title in kinds} == {kind: kind for kind, _ in kinds}
 
 
-def test_static_files_are_kept_as_long_as_the_web_tier_says() -> None:
+def test_nginx_and_the_web_tier_cache_static_files_equally_long() -> None:
     from web_tier.app import STATIC_SECONDS
 
     assert f'Cache-Control "public, max-age={STATIC_SECONDS}"' in (NGINX / "nginx.conf").read_text()

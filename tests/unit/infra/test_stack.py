@@ -145,8 +145,7 @@ SITE = NAMED | {"StaticSite": "true", "WebCidr": "0.0.0.0/0"}
     ],
 )
 def test_rules_reject_parameters_that_do_not_fit_together(given: dict[str, str], said: list[str]) -> None:
-    template = load_template()
-    broken = template.broken_rules(parameter_values(template, StackSettings(given), None))
+    broken = load_template().broken_rules(parameter_values(StackSettings(given), None))
     assert [rule.startswith(start) for rule, start in zip(broken, said, strict=True)] == [True] * len(said)
 
 

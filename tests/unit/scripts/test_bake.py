@@ -12,8 +12,8 @@ from botocore.stub import Stubber
 from app_tier.bundle.load import DEMO_BUNDLE
 from scripts.aws.account import Account
 from scripts.aws.bake.bake import DEMO_NAME, select_bundle
-from scripts.aws.bake.bucket import ensure_bucket
 from scripts.aws.bake.spec import BakeError
+from scripts.aws.buckets import ensure_bucket
 from scripts.aws.context import AwsContext, TimedOutError
 from scripts.aws.deploy.up import available_images, worker_disk_gib
 from tests.support.aws_stage import Time
@@ -52,44 +52,33 @@ def context(s3: Stubber, done: list[str]) -> AwsContext:
     return AwsContext(account, "fs", done.append, lambda _: None, Time(pause=0).waiter)
 
 
-def refuse(s3: Stubber, code: str) -> None:
-    s3.add_client_error("create_bucket", code, http_status_code=409)
-
-
-def test_the_bake_waits_for_a_bucket_name_that_s3_has_not_released() -> None:
+@pytest.mark.parametrize(
+    ("refusals", "error", "words"),
+    [
+        (["OperationAborted"] * 3, None, ""),
+        (["OperationAborted"] * 361, TimedOutError, r"free the name of the deleted bucket .*; try again then"),
+        (["BucketAlreadyExists"], ClientError, "BucketAlreadyExists"),
+    ],
+    ids=["released", "never released", "of another account"],
+)
+def test_the_bake_waits_an_hour_for_a_bucket_name_that_s3_has_not_released(
+    refusals: list[str], error: type[Exception] | None, words: str
+) -> None:
     done = list[str]()
     with stubbed("s3") as s3:
         s3.add_client_error("head_bucket", "404")
-        for _ in range(3):
-            refuse(s3, "OperationAborted")
-        for call in (
-            "create_bucket",
-            "put_bucket_tagging",
-            "put_public_access_block",
-            "put_bucket_encryption",
-            "put_bucket_lifecycle_configuration",
-            "put_bucket_policy",
-        ):
+        for code in refusals:
+            s3.add_client_error("create_bucket", code, http_status_code=409)
+        if error is not None:
+            with pytest.raises(error, match=words):
+                ensure_bucket(context(s3, done))
+            return
+        for call in ("create_bucket", "put_bucket_tagging", "put_public_access_block", "put_bucket_encryption"):
+            s3.add_response(call, {})
+        for call in ("put_bucket_lifecycle_configuration", "put_bucket_policy"):
             s3.add_response(call, {})
         ensure_bucket(context(s3, done))
     assert done[0] == "made the bucket fs-bake-123456789012-us-east-1"
-
-
-def test_the_wait_for_a_bucket_name_ends_after_an_hour_with_the_remedy() -> None:
-    with stubbed("s3") as s3:
-        s3.add_client_error("head_bucket", "404")
-        for _ in range(361):
-            refuse(s3, "OperationAborted")
-        with pytest.raises(TimedOutError, match=r"free the name of the deleted bucket .*; try again then"):
-            ensure_bucket(context(s3, []))
-
-
-def test_a_bucket_name_of_another_account_is_an_error_at_once() -> None:
-    with stubbed("s3") as s3:
-        s3.add_client_error("head_bucket", "404")
-        refuse(s3, "BucketAlreadyExists")
-        with pytest.raises(ClientError, match="BucketAlreadyExists"):
-            ensure_bucket(context(s3, []))
 
 
 ROOT_DISK = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 24, "SnapshotId": "snap-1"}}

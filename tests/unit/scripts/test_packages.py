@@ -2,7 +2,10 @@
 
 import json
 import re
+import sysconfig
 from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import distribution, distributions
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,16 +13,17 @@ from typing import Any
 import jsonschema_rs
 import pytest
 from click.testing import CliRunner
+from packaging.requirements import Requirement
 from packaging.version import Version
 
 from scripts import audit
-from scripts.audit import AuditAnswer, NoDataError
+from scripts.audit import AuditAnswer
 from scripts.cli import fleetsight
 from scripts.pin import Pin, RequirementsError, all_pins, is_wanted, read_sections, with_hashes
 from scripts.pin import sections as sections_of
 from scripts.run.system import ROOT
 from scripts.sbom import SbomError, create_sbom
-from tests.support.pins import direct, sections
+from tests.support.pins import direct, normal, sections
 
 
 @pytest.mark.parametrize(("section", "name"), list(direct()))
@@ -38,10 +42,11 @@ def test_the_first_run_does_not_wait_for_torch() -> None:
 
 
 def test_every_pin_has_hashes_and_is_the_same_in_every_section() -> None:
+    everywhere = all_pins()
     for section, pins in read_sections().items():
         for pin in pins:
             assert pin.hashes, f"{pin.name} in [{section}]: run python -m scripts.pin"
-            assert pin == all_pins()[pin.name], f"{pin.name} in [{section}] is not as it is elsewhere"
+            assert pin == everywhere[pin.name], f"{pin.name} in [{section}] is not as it is elsewhere"
 
 
 def test_a_section_names_a_package_once_and_in_order() -> None:
@@ -119,44 +124,35 @@ class Known:
         return [self.answers[name] for name in names]
 
 
-def test_a_vulnerability_is_reported_with_the_fixed_version() -> None:
-    assert audit.audit(PINS, Known(HARMLESS, BROKEN)) == ["pillow 12.2.0: CVE-1, mended in 12.3.0"]
-
-
-def test_without_vulnerabilities_the_audit_is_empty() -> None:
-    assert audit.audit(PINS, Known(HARMLESS, {**HARMLESS, "name": "pillow"})) == []
-
-
-def test_a_package_without_data_is_reported() -> None:
-    assert audit.audit(PINS, Known(HARMLESS, UNKNOWN)) == ["pillow: not audited: not found"]
-
-
-def test_without_a_database_one_package_is_tried() -> None:
-    known = Known({**UNKNOWN, "name": "flask"}, UNKNOWN)
-    with pytest.raises(NoDataError, match="not found"):
-        audit.audit(PINS, known)
-    assert known.requested == 1
-
-
 @pytest.mark.parametrize(
-    ("answer", "status", "output"),
-    [(BROKEN, 1, "CVE-1"), ({**HARMLESS, "name": "pillow"}, 0, "no known vulnerability in 2 packages")],
+    ("answer", "lines"),
+    [
+        (BROKEN, ["pillow 12.2.0: CVE-1, mended in 12.3.0"]),
+        ({**HARMLESS, "name": "pillow"}, []),
+        (UNKNOWN, ["pillow: not audited: not found"]),
+    ],
+    ids=["vulnerable", "harmless", "unknown"],
 )
-def test_the_audit_ends_with_status_1_for_a_vulnerability(
-    answer: AuditAnswer, status: int, output: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_audit_reports_vulnerabilities_and_packages_without_data_with_status_1(
+    answer: AuditAnswer, lines: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(audit, "all_pins", lambda: {pin.name: pin for pin in PINS})
     monkeypatch.setattr(audit, "pip_audit", Known(HARMLESS, answer))
     with pytest.raises(SystemExit) as ended:
         audit.main()
-    assert int(ended.value.code or 0) == status
-    assert output in capsys.readouterr().out
+    assert int(ended.value.code or 0) == bool(lines)
+    assert capsys.readouterr().out.splitlines() == (lines or ["no known vulnerability in 2 packages"])
 
 
-def test_a_skipped_audit_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(audit, "pip_audit", lambda pins: [{"name": "a", "skip_reason": "unreachable"}])
+def test_without_a_database_one_package_is_tried_and_the_audit_is_reported_as_skipped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = Known({**UNKNOWN, "name": "flask"}, UNKNOWN)
+    monkeypatch.setattr(audit, "all_pins", lambda: {pin.name: pin for pin in PINS})
+    monkeypatch.setattr(audit, "pip_audit", known)
     audit.main()
-    assert "the audit is skipped" in capsys.readouterr().out
+    assert known.requested == 1
+    assert capsys.readouterr().out.startswith("the audit is skipped, ")
 
 
 SCHEMAS = files("cyclonedx.schema") / "_res"
@@ -212,3 +208,64 @@ def test_the_command_writes_the_bill_of_a_machine(tmp_path: Path) -> None:
 def test_an_unknown_section_lists_the_known_ones() -> None:
     with pytest.raises(SbomError, match=r"no section \[all\]; there are: run, worker, web"):
         create_sbom("all")
+
+
+PUT_THERE_BY_VENV = {"pip", "setuptools", "wheel"}
+
+
+def test_every_installed_package_is_pinned_in_its_version() -> None:
+    """The local build of a version, as `2.13.0+cpu`, is that version."""
+    pinned = all_pins()
+    # Not what is on the path: setuptools, once imported, puts what it carries inside itself there.
+    for installed in distributions(path=[sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]):
+        name = normal(installed.name)
+        if name not in PUT_THERE_BY_VENV - pinned.keys():
+            assert name in pinned, f"{name} is installed, and requirements.txt has nothing of it"
+            assert Version(installed.version).public == Version(pinned[name].version).public or name == "setuptools"
+
+
+@cache
+def requirements_of(name: str) -> list[Requirement]:
+    """Return what an installed package needs, on any machine."""
+    return [*map(Requirement, distribution(name).requires or ())] if name in INSTALLED else []
+
+
+def needed(pins: Iterable[str], machine: dict[str, str]) -> set[str]:
+    """Return what these packages say that they need on a machine, themselves included."""
+    found, left = set(pins), [Requirement(name) for name in pins]
+    while left:
+        package = left.pop()
+        for each in requirements_of(package.name):
+            extras = ("", *package.extras)
+            if each.marker is None or any(each.marker.evaluate({**machine, "extra": extra}) for extra in extras):
+                if normal(each.name) not in found or each.extras:
+                    left.append(Requirement(f"{normal(each.name)}{sorted(each.extras) or ''}".replace("'", "")))
+                found.add(normal(each.name))
+    return found
+
+
+INSTALLED = {normal(each.name) for each in distributions()}
+
+
+@pytest.mark.parametrize("section", ["run", "torch", "simulate", "test"])
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize("machine", [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")], ids="-".join)
+def test_a_section_has_all_dependencies_of_its_packages(section: str, python: str, machine: tuple[str, str]) -> None:
+    """Since it is installed without what it does not name; pip is there already.
+
+    What a build of torch with CUDA wants is installed where there is such a build.
+    """
+    system, processor = machine
+    there = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": system}
+    there |= {"platform_system": system.title(), "platform_machine": processor}
+    named = sections()["run"].keys() | sections()[section].keys()
+    direct_ones = [name for each, name in direct() if each in {"run", section}]
+    with_torch = sections()["cuda"].keys() if section == "torch" else set()
+    assert needed([*direct_ones, *named], there) <= named | {"pip"} | with_torch
+
+
+def test_a_worker_with_a_gpu_has_all_dependencies_of_torch() -> None:
+    there = {"python_version": "3.11", "python_full_version": "3.11.0", "sys_platform": "linux"}
+    there |= {"platform_system": "Linux", "platform_machine": "x86_64"}
+    named = sections()["worker"].keys() | sections()["gpu"].keys()
+    assert needed(named, there) <= named | sections()["cuda"].keys()

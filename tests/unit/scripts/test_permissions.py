@@ -4,6 +4,7 @@ import ast
 import json
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from inspect import getattr_static
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
 from scripts.aws import account as accounts
-from scripts.aws.account import Account
+from scripts.aws.account import Account, ServiceClient
 from scripts.aws.deploy.settings import load_template
 from scripts.aws.preflight.permissions import PERMISSIONS, denials, deploy_policy, needed_permissions, policy_source
 from tests.support.preflight import USER, stubbed_account
@@ -81,7 +82,7 @@ def calls() -> Iterator[str]:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             owner, method = ast.unparse(node.func.value).rpartition(".")[2], node.func.attr
-            if not isinstance(getattr(Account, owner, None), property):
+            if not isinstance(getattr_static(Account, owner, None), ServiceClient):
                 continue
             method = str(ast.literal_eval(node.args[0])) if method == "get_paginator" else method
             if (api_call := getattr(account, owner).meta.method_to_api_mapping.get(method)) is not None:

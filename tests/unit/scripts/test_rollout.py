@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from botocore.stub import ANY, Stubber
 
-from scripts.aws.account import Account
 from scripts.aws.deploy.auth import session_keys_parameter
 from scripts.aws.rollout import RolloutError, WebGroup, refresh_web_group, roll_session_keys, web_groups
-from tests.support.aws_stage import Stage, Time
+from tests.support.aws_stage import stubbed_stage
 from tests.support.stubs import stubbed
 
 GROUP = WebGroup("fs-web", "2", ("i-old",))
@@ -34,11 +33,6 @@ def ssm() -> Iterator[Stubber]:
         yield stub
 
 
-def stage(**stubs: Stubber) -> Stage:
-    clients = {service: stub.client for service, stub in stubs.items()}
-    return Stage(Account("us-east-1", _clients=clients), "fs", time=Time(pause=0))
-
-
 def add_start(stub: Stubber, *, skips_matching: bool = True) -> None:
     preferences = {"MinHealthyPercentage": 100, "MaxHealthyPercentage": 200, "SkipMatching": skips_matching}
     request = {"AutoScalingGroupName": "fs-web", "Preferences": preferences}
@@ -56,44 +50,44 @@ def add_statuses(stub: Stubber, *statuses: str, reason: str = WARMING) -> None:
 def test_a_new_instance_is_in_service_before_the_old_one_ends(autoscaling: Stubber) -> None:
     add_start(autoscaling)
     add_statuses(autoscaling, "Pending", "InProgress", "Baking", "Successful")
-    on = stage(autoscaling=autoscaling)
+    on = stubbed_stage(autoscaling=autoscaling)
     refresh_web_group(on.context, GROUP, wait=True)
     assert on.steps == ["told fs-web to replace i-old by version 2"]
     assert "fs-web runs version 2" in on.seen
 
 
-@pytest.mark.parametrize("status", ["Failed", "Cancelled", "RollbackFailed", "RollbackSuccessful"])
-def test_a_failed_refresh_is_an_error_with_its_reason(autoscaling: Stubber, status: str) -> None:
+@pytest.mark.parametrize(
+    "statuses",
+    [
+        ["InProgress", "Failed"],
+        ["Cancelling", "Cancelled"],
+        ["RollbackInProgress", "RollbackFailed"],
+        ["RollbackInProgress", "RollbackSuccessful"],
+    ],
+    ids=lambda statuses: statuses[-1],
+)
+def test_a_refresh_that_fails_or_rolls_back_is_an_error_at_its_end(autoscaling: Stubber, statuses: list[str]) -> None:
     add_start(autoscaling)
-    add_statuses(autoscaling, "InProgress", status, reason="i-new was not healthy")
-    with pytest.raises(RolloutError, match=rf"fs-web was not replaced \({status}\): i-new was not healthy"):
-        refresh_web_group(stage(autoscaling=autoscaling).context, GROUP, wait=True)
-
-
-@pytest.mark.parametrize("status", ["Cancelling", "RollbackInProgress"])
-def test_a_refresh_that_rolls_back_is_awaited(autoscaling: Stubber, status: str) -> None:
-    add_start(autoscaling)
-    add_statuses(autoscaling, status, "Cancelled")
-    with pytest.raises(RolloutError, match="Cancelled"):
-        refresh_web_group(stage(autoscaling=autoscaling).context, GROUP, wait=True)
+    add_statuses(autoscaling, *statuses, reason="i-new was not healthy")
+    reason = rf"fs-web was not replaced \({statuses[-1]}\): i-new was not healthy"
+    with pytest.raises(RolloutError, match=reason):
+        refresh_web_group(stubbed_stage(autoscaling=autoscaling).context, GROUP, wait=True)
 
 
 def test_a_running_refresh_is_awaited(autoscaling: Stubber) -> None:
     """The error: API_StartInstanceRefresh.html, InstanceRefreshInProgress."""
     autoscaling.add_client_error("start_instance_refresh", "InstanceRefreshInProgress", "already in progress")
     add_statuses(autoscaling, "InProgress", "Successful")
-    on = stage(autoscaling=autoscaling)
+    on = stubbed_stage(autoscaling=autoscaling)
     refresh_web_group(on.context, GROUP, wait=True)
     assert "fs-web replaces its instances already" in on.seen
 
 
-def test_without_wait_the_refresh_is_only_started(autoscaling: Stubber) -> None:
+def test_a_group_is_refreshed_only_if_it_has_old_instances_and_awaited_only_if_asked(autoscaling: Stubber) -> None:
+    context = stubbed_stage(autoscaling=autoscaling).context
+    refresh_web_group(context, WebGroup("fs-web", "2", ()), wait=True)
     add_start(autoscaling)
-    refresh_web_group(stage(autoscaling=autoscaling).context, GROUP, wait=False)
-
-
-def test_a_group_without_old_instances_is_not_refreshed(autoscaling: Stubber) -> None:
-    refresh_web_group(stage(autoscaling=autoscaling).context, WebGroup("fs-web", "2", ()), wait=True)
+    refresh_web_group(context, GROUP, wait=False)
 
 
 def described(version: str, *launched: str) -> dict[str, Any]:
@@ -102,29 +96,16 @@ def described(version: str, *launched: str) -> dict[str, Any]:
     def template(of: str) -> dict[str, str]:
         return {"LaunchTemplateId": "lt-1", "LaunchTemplateName": "fs-web", "Version": of}
 
+    state: dict[str, Any] = {"LifecycleState": "InService", "HealthStatus": "Healthy", "ProtectedFromScaleIn": False}
     instances = [
-        {
-            "InstanceId": f"i-{number}",
-            "AvailabilityZone": "us-east-1a",
-            "LifecycleState": "InService",
-            "HealthStatus": "Healthy",
-            "ProtectedFromScaleIn": False,
-            "LaunchTemplate": template(of),
-        }
+        {"InstanceId": f"i-{number}", "AvailabilityZone": "us-east-1a", **state, "LaunchTemplate": template(of)}
         for number, of in enumerate(launched)
     ]
     group = {
-        "AutoScalingGroupName": "fs-web",
-        "LaunchTemplate": template(version),
-        "MinSize": 1,
-        "MaxSize": 2,
-        "DesiredCapacity": 1,
-        "DefaultCooldown": 300,
-        "AvailabilityZones": ["us-east-1a"],
-        "HealthCheckType": "EC2",
-        "CreatedTime": datetime(2026, 1, 1, tzinfo=UTC),
-        "Instances": instances,
-    }
+        "AutoScalingGroupName": "fs-web", "LaunchTemplate": template(version), "Instances": instances,
+        "MinSize": 1, "MaxSize": 2, "DesiredCapacity": 1, "DefaultCooldown": 300, "HealthCheckType": "EC2",
+        "AvailabilityZones": ["us-east-1a"], "CreatedTime": datetime(2026, 1, 1, tzinfo=UTC),
+    }  # fmt: skip
     return {"AutoScalingGroups": [group]}
 
 
@@ -135,7 +116,7 @@ def add_groups(stub: Stubber, answer: dict[str, Any]) -> None:
 
 def test_instances_of_other_versions_are_old(autoscaling: Stubber) -> None:
     add_groups(autoscaling, described("2", "1", "2"))
-    assert web_groups(stage(autoscaling=autoscaling).context) == [WebGroup("fs-web", "2", ("i-0",))]
+    assert web_groups(stubbed_stage(autoscaling=autoscaling).context) == [WebGroup("fs-web", "2", ("i-0",))]
 
 
 @pytest.mark.parametrize(("named", "number"), [("$Default", "3"), ("$Latest", "5")])
@@ -145,7 +126,7 @@ def test_the_aliases_of_versions_are_resolved(autoscaling: Stubber, named: str, 
         found = {"LaunchTemplateId": "lt-1", "DefaultVersionNumber": 3, "LatestVersionNumber": 5}
         request = {"LaunchTemplateIds": ["lt-1"]}
         ec2.add_response("describe_launch_templates", {"LaunchTemplates": [found]}, request)
-        [group] = web_groups(stage(autoscaling=autoscaling, ec2=ec2).context)
+        [group] = web_groups(stubbed_stage(autoscaling=autoscaling, ec2=ec2).context)
     assert (group.version, len(group.old)) == (number, 1)
 
 
@@ -160,7 +141,7 @@ def test_a_new_key_of_sessions_is_stored_before_every_web_instance_is_replaced(
     ssm.add_response("put_parameter", {"Version": 2}, stored)
     add_start(autoscaling, skips_matching=False)
     add_statuses(autoscaling, "Successful")
-    on = stage(autoscaling=autoscaling, ssm=ssm)
+    on = stubbed_stage(autoscaling=autoscaling, ssm=ssm)
     roll_session_keys(on.context, wait=True, dry_run=False)
     assert [step.split(",")[0] for step in on.steps] == [
         "put a new key for sessions first",
@@ -170,6 +151,6 @@ def test_a_new_key_of_sessions_is_stored_before_every_web_instance_is_replaced(
 
 def test_a_dry_run_stores_no_key_and_replaces_nothing(autoscaling: Stubber, ssm: Stubber) -> None:
     add_groups(autoscaling, described("2", "2"))
-    on = stage(autoscaling=autoscaling, ssm=ssm)
+    on = stubbed_stage(autoscaling=autoscaling, ssm=ssm)
     roll_session_keys(on.context, wait=True, dry_run=True)
     assert not on.steps

@@ -1,7 +1,7 @@
 """The static site: its files, their links, and its publication."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from werkzeug.routing import Map, Rule
 
 from core.config import parse_config
 from scripts.aws.account import Account
-from scripts.aws.commands import site, site_plan
-from scripts.aws.deploy.stack import find_stack
+from scripts.aws.commands import site as site_command
+from scripts.aws.commands import site_plan
 from scripts.aws.site import (
     DIGEST_KEY,
     SiteError,
@@ -23,7 +23,6 @@ from scripts.aws.site import (
     SiteLinkError,
     addresses_in,
     check_links,
-    deployed_config,
     export_site,
     publish_site,
 )
@@ -34,23 +33,33 @@ from web_tier.middleware import HEADERS
 ADDRESS = "https://images.example.org"
 
 
-def export(folder: Path, **web: object) -> dict[str, SiteFile]:
-    """Export the site of the shipped configuration with some settings changed; return its files by address."""
-    values = shipped_values()
+@dataclass(frozen=True)
+class Export:
+    """An exported site: its folder, and its files by address."""
+
+    folder: Path
+    files: Mapping[str, SiteFile]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """The site of the shipped configuration with another bound of an image."""
+    values, folder = shipped_values(), tmp_path_factory.mktemp("site")
     values["aws"]["endpoint_url"] = "http://127.0.0.1:9"  # nothing listens there
-    values["web"] |= web
-    return {file.address: file for file in export_site(folder, parse_config(values), ADDRESS)}
+    values["web"]["max_image_bytes"] = 4096
+    files = export_site(folder, parse_config(values), ADDRESS)
+    return Export(folder, {file.address: file for file in files})
 
 
-def test_the_site_has_two_pages_and_all_static_files(tmp_path: Path) -> None:
-    files = export(tmp_path)
+def test_the_site_has_two_pages_and_all_static_files(site: Export) -> None:
+    files = site.files
     own = {f"/static/{path.relative_to('web_tier/static')}" for path in Path("web_tier/static").rglob("*.*")}
     assert files.keys() == {"/", "/api", "/static/bootstrap/css/bootstrap.min.css"} | own
-    assert all((tmp_path / file.name).stat().st_size for file in files.values())
+    assert all((site.folder / file.name).stat().st_size for file in files.values())
 
 
-def test_files_have_their_content_type_and_cache_control(tmp_path: Path) -> None:
-    files = export(tmp_path)
+def test_files_have_their_content_type_and_cache_control(site: Export) -> None:
+    files = site.files
     assert files["/"].content_type == files["/api"].content_type == "text/html; charset=utf-8"
     assert files["/static/upload/main.js"].content_type.startswith("text/javascript")
     assert files["/static/mark.svg"].content_type.startswith("image/svg+xml")
@@ -58,12 +67,15 @@ def test_files_have_their_content_type_and_cache_control(tmp_path: Path) -> None
     assert files["/static/fleetsight.css"].cache_control == "public, max-age=3600"
 
 
-def test_the_page_has_the_deployed_settings_and_loads_changing_data(tmp_path: Path) -> None:
-    export(tmp_path, max_image_bytes=4096)
-    page = (tmp_path / "index.html").read_text()
+def test_the_pages_have_the_deployed_settings_the_sites_address_and_load_changing_data(site: Export) -> None:
+    page, api = ((site.folder / name).read_text() for name in ("index.html", "api"))
     assert "up to 4 KB each" in page
     assert re.search(r'<p id="fleetNow" data-ask>', page)
     assert "has not looked at the fleet yet" not in page
+    assert "visitor.js" not in page
+    assert "There is no sign-in here" in page
+    assert f"curl -s -X POST {ADDRESS}/api/v1/jobs" in api
+    assert "localhost" not in api
 
 
 def test_with_sign_in_the_pages_load_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,20 +96,6 @@ def test_with_sign_in_the_pages_load_the_session(tmp_path: Path, monkeypatch: py
     assert 'href="/upload"' in page
     assert "data-ask" not in page
     assert "Bearer $TOKEN" in (tmp_path / "api").read_text()
-
-
-def test_without_sign_in_no_page_loads_a_session(tmp_path: Path) -> None:
-    export(tmp_path)
-    page = (tmp_path / "index.html").read_text()
-    assert "visitor.js" not in page
-    assert "There is no sign-in here" in page
-
-
-def test_the_api_page_has_the_address_of_the_site(tmp_path: Path) -> None:
-    export(tmp_path)
-    page = (tmp_path / "api").read_text()
-    assert f"curl -s -X POST {ADDRESS}/api/v1/jobs" in page
-    assert "localhost" not in page
 
 
 ROUTES = Map([Rule("/jobs/<job_id>"), Rule("/jobs/<job_id>/rows", methods=["POST"]), Rule("/static/<path:name>")])
@@ -220,17 +218,12 @@ def invalidations(account: Account) -> int:
     return account.cloudfront.list_invalidations(DistributionId=each["Id"])["InvalidationList"]["Quantity"]
 
 
-def exported(account: Account, folder: Path) -> set[str]:
-    """Return the names of the files that there are to be."""
-    stack = find_stack(account, "fleetsight")
-    assert stack is not None
-    return {file.name for file in export_site(folder, deployed_config(account, stack), ADDRESS)}
-
-
-def test_files_are_published_before_the_invalidation(account: Account, tmp_path: Path) -> None:
+def test_files_are_published_before_the_invalidation_and_again_only_if_something_changed(
+    account: Account, site: Export
+) -> None:
     steps: list[str] = []
     assert publish_site(account, "fleetsight", steps.append) == ADDRESS
-    assert keys(account) == exported(account, tmp_path) | {DIGEST_KEY}
+    assert keys(account) == {DIGEST_KEY, *(file.name for file in site.files.values())}
     page = account.s3.get_object(Bucket=BUCKET, Key="index.html")
     assert (page["ContentType"], page["CacheControl"]) == (
         "text/html; charset=utf-8",
@@ -240,55 +233,46 @@ def test_files_are_published_before_the_invalidation(account: Account, tmp_path:
     assert account.s3.get_object(Bucket=BUCKET, Key="static/theme.js")["CacheControl"] == "public, max-age=3600"
     assert invalidations(account) == 1
     assert steps[-1].startswith("CloudFront is told")
+    assert site_plan(account, "fleetsight").startswith("fleetsight-site has all of the site already")
+    again: list[str] = []
+    assert publish_site(account, "fleetsight", again.append) == ADDRESS
+    assert (again, invalidations(account)) == ([], 1)
 
 
-def test_publishing_an_unchanged_site_does_nothing(account: Account) -> None:
-    publish_site(account, "fleetsight", print)
-    steps: list[str] = []
-    assert publish_site(account, "fleetsight", steps.append) == ADDRESS
-    assert (steps, invalidations(account)) == ([], 1)
-
-
-def test_obsolete_files_are_deleted(account: Account, tmp_path: Path) -> None:
-    publish_site(account, "fleetsight", print)
-    account.s3.put_object(Bucket=BUCKET, Key="static/old.js", Body=b"old")
-    publish_site(account, "fleetsight", print)
-    assert keys(account) == exported(account, tmp_path) | {DIGEST_KEY}
-
-
-@pytest.mark.parametrize("crash_after", [1, 2, 3])
-def test_after_a_crash_the_next_run_publishes_the_whole_site(account: Account, crash_after: int) -> None:
+def test_after_a_crash_the_next_run_publishes_the_whole_site_without_obsolete_files(
+    account: Account, site: Export
+) -> None:
     publish_site(account, "fleetsight", print)  # of the settings that hold again at the end
-    account.s3.put_object(Bucket=BUCKET, Key="static/old.js", Body=b"old")
-    steps: list[str] = []
+    for crash_after in (1, 2, 3):
+        account.s3.put_object(Bucket=BUCKET, Key="static/old.js", Body=b"old")
+        steps: list[str] = []
 
-    def done(step: str) -> None:
-        steps.append(step)
-        if len(steps) == crash_after:
-            raise CrashError
+        def done(step: str, steps: list[str] = steps, crash_after: int = crash_after) -> None:
+            steps.append(step)
+            if len(steps) == crash_after:
+                raise CrashError
 
-    with pytest.raises(CrashError):
-        publish_site(account, "fleetsight", done)
-    # As another release would have left it there.
-    account.s3.put_object(Bucket=BUCKET, Key="static/theme.js", Body=b"of another release")
-    reported = invalidations(account)
-    publish_site(account, "fleetsight", print)
-    assert account.s3.get_object(Bucket=BUCKET, Key="static/theme.js")["Body"].read() != b"of another release"
-    assert invalidations(account) == reported + 1
-    assert "static/old.js" not in keys(account)
+        with pytest.raises(CrashError):
+            publish_site(account, "fleetsight", done)
+        # As another release would have left it there.
+        account.s3.put_object(Bucket=BUCKET, Key="static/theme.js", Body=b"of another release")
+        reported = invalidations(account)
+        publish_site(account, "fleetsight", print)
+        theme = account.s3.get_object(Bucket=BUCKET, Key="static/theme.js")["Body"].read()
+        assert theme != b"of another release"
+        assert invalidations(account) == reported + 1
+        assert keys(account) == {DIGEST_KEY, *(file.name for file in site.files.values())}
 
 
 def test_a_dry_run_of_site_changes_nothing(account: Account) -> None:
     printed = site_plan(account, "fleetsight")
     assert re.match(r"\d+ files would be put into fleetsight-site, 0 would be deleted there", printed)
     assert (keys(account), invalidations(account)) == (set(), 0)
-    publish_site(account, "fleetsight", print)
-    assert site_plan(account, "fleetsight").startswith("fleetsight-site has all of the site already")
 
 
 def test_an_error_of_site_is_one_line() -> None:
     with mock_aws():
-        printed = CliRunner().invoke(site, ["--region", "us-east-1", "--prefix", "A"])
+        printed = CliRunner().invoke(site_command, ["--region", "us-east-1", "--prefix", "A"])
     assert printed.exit_code == 2
     assert "small letters, digits and dashes" in printed.output
 

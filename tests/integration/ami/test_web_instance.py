@@ -1,19 +1,24 @@
-"""What nginx and the web tier need of an instance: a certificate, keys of sessions, and the configuration's limits.
+"""A web instance: what it prepares for nginx and the web tier, and that it signals once its page answers.
 
 Row 42 of the fault list: nothing secret is shown, and others than root read none of it.
 """
 
+import configparser
+import http.server
 import json
+import socket
 import ssl
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import botocore.session
 import pytest
 from botocore.exceptions import ClientError
+from botocore.stub import Stubber
 
-from ami.files.web.opt.fleetsight import prepare_web
+from ami.files.web.opt.fleetsight import prepare_web, report_ready
 from ami.files.web.opt.fleetsight.prepare_web import (
     NotPreparedError,
     from_parameter,
@@ -22,9 +27,15 @@ from ami.files.web.opt.fleetsight.prepare_web import (
     limits,
     self_signed,
 )
+from scripts.run.system import free_port
 from tests.conftest import ROOT
+from tests.support.metadata_service import INSTANCE_ID, MetadataService
+from tests.support.served import serving
+from tests.support.stack_template import RESOURCES
+from tests.support.stubs import stubbed
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
+UNITS = ROOT / "ami" / "files" / "web" / "etc" / "systemd" / "system"
 OPEN = {"FLEETSIGHT__AUTH__OPEN": "true"}
 BALANCED = {"FLEETSIGHT_BEHIND_LOAD_BALANCER": "true"}
 SIGN_IN = {
@@ -48,7 +59,7 @@ def is_a_pair(folder: Path) -> bool:
     return True
 
 
-def test_an_instance_without_a_certificate_signs_its_own_whose_key_nobody_else_reads(tmp_path: Path) -> None:
+def test_an_instance_without_a_certificate_signs_its_own_with_a_private_key(tmp_path: Path) -> None:
     self_signed(tmp_path / "tls")
     assert is_a_pair(tmp_path / "tls")
     assert (tmp_path / "tls" / "key.pem").stat().st_mode & 0o777 == 0o600
@@ -178,7 +189,7 @@ def test_a_parameter_that_is_not_there_is_named(places: Path, monkeypatch: pytes
 # ---- Who may come in
 
 
-def test_nginx_shows_no_page_on_which_nobody_signs_in_unless_somebody_has_said_so(places: Path) -> None:
+def test_a_page_without_sign_in_is_not_served_unless_the_settings_open_it(places: Path) -> None:
     with pytest.raises(NotPreparedError, match=r"auth\.mode none.*CreateUserPool=true.*auth\.open true"):
         prepare_web.main({})
     assert not (places / "limits.conf").exists()
@@ -207,7 +218,7 @@ def test_the_keys_of_sessions_become_a_file_that_root_alone_reads(
     ],
     ids=["unnamed", "missing", "short", "empty"],
 )
-def test_without_keys_of_sessions_nothing_is_served_and_it_is_told_why(
+def test_without_keys_of_sessions_nothing_is_served_and_the_error_says_why(
     places: Path, monkeypatch: pytest.MonkeyPatch, named: str, held: str | None, told: str
 ) -> None:
     offer(monkeypatch, Store(held, "/mine/session-keys"))
@@ -218,8 +229,195 @@ def test_without_keys_of_sessions_nothing_is_served_and_it_is_told_why(
 
 
 def test_the_web_tier_alone_is_given_the_keys_and_by_no_variable() -> None:
-    units = ROOT / "ami" / "files" / "web" / "etc" / "systemd" / "system"
-    web = (units / "fleetsight-web.service").read_text()
+    web = (UNITS / "fleetsight-web.service").read_text()
     assert f"LoadCredential=session-keys:{KEYS}\n" in web
     assert f"Environment={KEYS_FILE_VARIABLE}=%d/session-keys\n" in web
-    assert "session-keys" not in (units / "fleetsight-controller.service").read_text()
+    assert "session-keys" not in (UNITS / "fleetsight-controller.service").read_text()
+
+
+# ---- Signals
+
+STACK = "arn:aws:cloudformation:us-east-1:123456789012:stack/fs/0123"
+SIGNAL = {
+    "StackName": STACK,
+    "LogicalResourceId": "WebGroup",
+    "UniqueId": "i-0123456789abcdef0",
+    "Status": "SUCCESS",
+}
+
+
+@pytest.fixture
+def cloudformation() -> Iterator[Stubber]:
+    with stubbed("cloudformation") as stub:
+        yield stub
+
+
+def send(stub: Stubber) -> bool:
+    return report_ready.signal(stub.client, STACK, "i-0123456789abcdef0", "SUCCESS")
+
+
+def unit(name: str) -> configparser.RawConfigParser:
+    """Return a unit file; of a setting that is given twice the last counts."""
+    parsed = configparser.RawConfigParser(strict=False)
+    parsed.optionxform = str  # type: ignore[method-assign,assignment]
+    parsed.read(UNITS / name)
+    return parsed
+
+
+def test_the_signal_is_of_this_instance_and_of_the_group_that_the_stack_has(cloudformation: Stubber) -> None:
+    cloudformation.add_response("signal_resource", {}, SIGNAL)
+    assert send(cloudformation)
+    assert RESOURCES[SIGNAL["LogicalResourceId"]]["Type"] == "AWS::AutoScaling::AutoScalingGroup"
+
+
+@pytest.mark.parametrize(
+    ("code", "is_done"), [("ValidationError", True), ("AccessDenied", False), ("Throttling", False)]
+)
+def test_a_rejected_signal_is_sent_again_unless_no_operation_waits_for_it(
+    cloudformation: Stubber, code: str, is_done: bool
+) -> None:
+    cloudformation.add_client_error("signal_resource", code, "cannot be signaled", 400)
+    assert send(cloudformation) is is_done
+
+
+def test_the_address_is_taken_from_the_instance_that_had_it() -> None:
+    wanted = {"AllocationId": "eipalloc-1", "InstanceId": "i-1", "AllowReassociation": True}
+    with stubbed("ec2") as stub:
+        stub.add_client_error("associate_address", "UnauthorizedOperation", expected_params=wanted)
+        stub.add_response("associate_address", {"AssociationId": "eipassoc-1"}, wanted)
+        assert not report_ready.take_address(stub.client, "eipalloc-1", "i-1")
+        assert report_ready.take_address(stub.client, "eipalloc-1", "i-1")
+
+
+def test_the_address_systemd_and_the_stack_come_only_after_the_page_answers() -> None:
+    seen: list[str] = []
+    answers = iter([False, False, True])
+
+    def ask() -> bool:
+        seen.append("asked")
+        return next(answers)
+
+    def send_it() -> bool:
+        seen.append("sent")
+        return True
+
+    taken = iter([False, True])
+
+    def take() -> bool:
+        seen.append("takes the address")
+        return next(taken)
+
+    report_ready.report(ask, take, lambda: seen.append("active"), send_it, lambda _: None)
+    assert seen == ["asked"] * 3 + ["takes the address"] * 2 + ["active", "sent"]
+
+
+def test_an_instance_that_serves_but_cannot_signal_goes_on() -> None:
+    waited: list[float] = []
+    report_ready.report(lambda: True, lambda: True, lambda: None, lambda: False, waited.append)
+    assert waited == [report_ready.RETRY_SECONDS] * report_ready.MAX_SIGNALS
+
+
+def test_systemd_is_notified_by_its_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(path)
+        report_ready.tell_systemd({"NOTIFY_SOCKET": path})
+        assert systemd.recv(64) == b"READY=1"
+
+
+def test_without_a_stack_nothing_is_signalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_ready, "client_of", lambda *_: pytest.fail("no stack was named"))
+    report_ready.main(["--failed"], {})
+
+
+def test_a_preparation_that_fails_is_tried_again_until_the_machine_is_ended() -> None:
+    prepare = unit("fleetsight-prepare.service")
+    assert prepare["Service"]["Restart"] == "on-failure"
+    assert prepare["Unit"]["StartLimitIntervalSec"] == "0"
+    tries = int(unit("fleetsight-unstarted@ready.timer")["Timer"]["OnBootSec"]) / int(
+        prepare["Service"]["RestartSec"]
+    )
+    assert tries >= 10
+
+
+def test_the_other_units_start_only_after_the_preparation() -> None:
+    started = unit("fleetsight-prepare.service")["Service"]["ExecStartPost"].split()[-4:]
+    assert set(started) == {
+        f"{name}.service" for name in ("fleetsight-web", "fleetsight-controller", "nginx", "fleetsight-ready")
+    }
+    assert "Install" not in unit("fleetsight-prepare.service"), "an instance that boots again is prepared already"
+
+
+def test_the_machine_is_ended_only_where_the_page_has_not_answered_since_the_boot() -> None:
+    ready = unit("fleetsight-ready.service")["Service"]
+    # Active from READY=1 on, for as long as the machine runs: a crash of the web tier later changes nothing.
+    assert (ready["Type"], ready["RemainAfterExit"]) == ("notify", "yes")
+    common = (ROOT / "ami/files/common/etc/systemd/system/fleetsight-unstarted@.service").read_text()
+    assert "\nExecCondition=/bin/sh -c '! systemctl --quiet is-active fleetsight-%i.service'\n" in common
+    failed = unit("fleetsight-unstarted@ready.service.d/web.conf")["Service"]["ExecStartPre"]
+    assert failed.endswith("report_ready.py --failed")
+
+
+class Page(http.server.ThreadingHTTPServer):
+    """A page with a certificate of its own; a test says how healthy it is."""
+
+    status = 200
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Page
+
+    def do_GET(self) -> None:
+        self.send_response(self.server.status if self.path == "/healthz" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    page = Page(("127.0.0.1", 0), Handler)
+    page.socket = context.wrap_socket(page.socket, server_side=True)
+    with serving(page):
+        yield page
+
+
+@pytest.mark.parametrize(("status", "answers"), [(200, True), (502, False)])
+def test_the_page_answers_when_it_is_healthy(page: Page, status: int, answers: bool) -> None:
+    page.status = status
+    assert report_ready.page_answers(port=page.server_port) is answers
+
+
+def test_where_nothing_listens_yet_the_page_does_not_answer() -> None:
+    assert not report_ready.page_answers(port=free_port())
+
+
+def test_the_instance_signals_under_its_own_id_and_in_its_own_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str, str | None]] = []
+    with MetadataService.serve() as metadata, stubbed("cloudformation") as stub:
+        metadata.answers["placement/region"] = [(200, "eu-central-1")]
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.url)
+        wanted = {"StackName": "fs", "LogicalResourceId": "WebGroup", "UniqueId": INSTANCE_ID, "Status": "FAILURE"}
+        stub.add_response("signal_resource", {}, wanted)
+
+        def client_of(service: str, region: str, endpoint_url: str | None) -> Any:
+            asked.append((service, region, endpoint_url))
+            return stub.client
+
+        monkeypatch.setattr(report_ready, "client_of", client_of)
+        report_ready.main(["--failed"], {"FLEETSIGHT_STACK": "fs"})
+    assert asked == [("cloudformation", "eu-central-1", None)]
+
+
+def test_without_metadata_the_program_reports_it_and_does_not_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with MetadataService.serve() as metadata:
+        metadata.token_status = 500
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.url)
+        report_ready.main(["--failed"], {"FLEETSIGHT_STACK": "fs", "FLEETSIGHT__AWS__REGION": "us-east-1"})
+    assert "answered 500" in capsys.readouterr().out

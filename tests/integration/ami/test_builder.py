@@ -1,17 +1,194 @@
-"""`provision.sh`: what it refuses, what it reads, whose signature it takes. That it works, `tests/image` shows."""
+"""What makes an image on a machine: the builder's program, in a folder where every command but a few is a stub, and
+`provision.sh`: what it rejects, what it reads, which signatures it trusts. `tests/image` shows that it works.
+"""
 
+import hashlib
+import io
+import json
+import os
 import shutil
 import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from scripts.aws.bake.builders import builder_script
 from scripts.pin import read_sections, sections
 from tests.conftest import ROOT
+from tests.support.served import serving
 from tests.support.waiting import DEADLINE_SECONDS
 
 SCRIPT = ROOT / "ami" / "provision.sh"
+VERSION = {"version": "0.1.0", "commit": "c0ffee", "role": "worker", "bundle": "b" * 64, "engine": "openvino"}
+
+
+@dataclass
+class Store:
+    """Objects by their paths, served over HTTP, where they can also be put."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+    url: str = ""
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    served = Store()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = served.objects.get(self.path)
+            self.send_response(404 if body is None else 200)
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def do_PUT(self) -> None:
+            served.objects[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as served.url:
+        yield served
+
+
+@dataclass
+class Machine:
+    """A folder that plays a machine; what is called on it is written to `calls`."""
+
+    root: Path
+    store: Store
+
+    def __post_init__(self) -> None:
+        bin_ = self.root / "bin"
+        bin_.mkdir()
+        for name in ("env", "bash", "tar", "gzip", "cat", "uname", "sleep"):
+            (bin_ / name).symlink_to(shutil.which(name) or name)
+        (bin_ / "python3").symlink_to(sys.executable)
+        for name in ("shutdown", "poweroff", "cloud-init"):
+            self.stub(name)
+
+    def stub(self, name: str) -> None:
+        path = self.root / "bin" / name
+        path.write_text(f'#!{shutil.which("bash")}\necho "{name} $*" >>{self.root}/calls\n')
+        path.chmod(0o755)
+
+    def source(self, provision: str) -> bytes:
+        """Return a source archive with this `provision.sh`."""
+        text = f"cd '{self.root}'\necho \"provision $* as $0\" >>calls\n{provision}\n".encode()
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            entry = tarfile.TarInfo("ami/provision.sh")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text))
+        return packed.getvalue()
+
+    def run(self, provision: str, **changes: Any) -> dict[str, Any]:
+        """Run the builder to its end and return its report."""
+        source = self.source(provision)
+        self.store.objects["/source"] = source
+        settings = {
+            "role": "worker",
+            "archive": hashlib.sha256(source).hexdigest(),
+            "source_url": f"{self.store.url}/source",
+            "report_url": f"{self.store.url}/report",
+            "log_url": f"{self.store.url}/log",
+            "options": ["--agents"],
+            "apt": str(self.root / "apt"),
+            "version_file": str(self.root / "version.json"),
+            "provision_seconds": 20,
+            "life_minutes": 40,
+        } | changes
+        program = self.root / "user-data"
+        program.write_text(builder_script(settings))
+        program.chmod(0o755)
+        environment = {"PATH": str(self.root / "bin"), "TMPDIR": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+        subprocess.run([program], env=environment, check=True, timeout=DEADLINE_SECONDS, capture_output=True)
+        report: dict[str, Any] = json.loads(self.store.objects["/report"])
+        return report
+
+    def calls(self) -> list[str]:
+        return (self.root / "calls").read_text().splitlines()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, store: Store) -> Machine:
+    return Machine(tmp_path, store)
+
+
+GOOD = f"echo 'it works'; echo '{json.dumps(VERSION)}' >version.json"
+
+
+def test_a_builder_provisions_reports_and_powers_off(machine: Machine) -> None:
+    report = machine.run(GOOD)
+    assert report["ok"] is True
+    assert report["image"] == VERSION
+    assert report["log_tail"] == ["it works"]
+    assert report["versions"]["kernel"] == os.uname().release
+    first, provision, *rest = machine.calls()
+    assert first == "shutdown -P +40"
+    assert provision.startswith("provision --role worker --source ")
+    assert "/source --agents as " in provision
+    assert rest == ["cloud-init clean --logs", "poweroff "]
+    assert machine.store.objects["/log"] == b"it works\n"
+    assert not list(machine.root.glob("fleetsight-bake-*")), "nothing is left on the disk"
+
+
+@pytest.mark.parametrize(
+    ("provision", "changes", "problem", "tail"),
+    [
+        (GOOD, {"archive": "0" * 64}, "the source archive has SHA-256 ", []),
+        (
+            "for i in {1..100}; do echo line $i; done; exit 3",
+            {},
+            "bash provision.sh ended with status 3",
+            [f"line {number}" for number in range(61, 101)],
+        ),
+        (
+            "echo begun; sleep 600",
+            {"provision_seconds": 1},
+            "bash provision.sh was not done after 1 s",
+            ["begun"],
+        ),
+        ("true", {}, "the image does not say what it is: ", []),
+    ],
+    ids=["another archive", "fails", "hangs", "no version"],
+)
+def test_a_failed_build_is_reported_with_its_last_lines_and_ends(
+    machine: Machine, provision: str, changes: dict[str, Any], problem: str, tail: list[str]
+) -> None:
+    report = machine.run(provision, **changes)
+    assert report["ok"] is False
+    assert report["problem"].startswith(problem)
+    assert report["log_tail"] == tail
+    first, *provisioned, clean, end = machine.calls()
+    assert (first, clean, end) == ("shutdown -P +40", "cloud-init clean --logs", "poweroff ")
+    assert bool(provisioned) == ("archive" not in changes), "an archive with another digest is not run"
+
+
+def test_a_machine_without_shutdown_or_cloud_init_is_built_too(machine: Machine) -> None:
+    for name in ("shutdown", "cloud-init"):
+        (machine.root / "bin" / name).unlink()
+    assert machine.run(GOOD)["ok"] is True
+    assert machine.calls()[-1] == "poweroff "
+
+
+def test_packages_are_downloaded_by_https_only(machine: Machine) -> None:
+    mirrors = machine.root / "apt" / "mirrors"
+    mirrors.mkdir(parents=True)
+    (mirrors / "debian.list").write_text("http://archive.example/debian\nhttps://other\n")
+    machine.run(f"cat apt/mirrors/debian.list; {GOOD}")
+    assert machine.store.objects["/log"] == b"https://archive.example/debian\nhttps://other\nit works\n"
+
+
+# ---- provision.sh
 
 
 def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,7 +213,7 @@ def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     ],
     ids=["none", "other role", "no role", "unknown"],
 )
-def test_what_it_cannot_do_is_said_before_anything_is_changed(arguments: tuple[str, ...], reason: str) -> None:
+def test_invalid_arguments_are_rejected_before_anything_is_changed(arguments: tuple[str, ...], reason: str) -> None:
     done = subprocess.run(
         ("bash", str(SCRIPT), *arguments), capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
     )
@@ -114,7 +291,7 @@ class Signer:
         quiet = ("--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", "")
         self._gpg = ("gpg", "--homedir", str(home), *quiet, *then)
         self._home = home
-        self._do("--quick-generate-key", "somebody@example.org", "ed25519", "sign", "1d")
+        self._do("--quick-generate-key", "ann@example.org", "ed25519", "sign", "1d")
         listed = self._do("--list-keys", "--with-colons")
         self.fingerprint = next(line.split(":")[9] for line in listed.splitlines() if line.startswith("fpr"))
         self.public = home / "public.asc"
