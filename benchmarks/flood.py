@@ -1,7 +1,7 @@
-"""A flood for one real worker: requests that wait in the queue of a local cloud, which is made far away.
+"""One real worker without a controller: on a local cloud, or under a flood on a cloud that is made far away.
 
 The maker of a `Bench` keeps the cloud, the delaying proxy and itself off the worker's core (see
-`benchmarks.measure.pinned`). Moments of results are told by the cloud's queues, on the same clock.
+`benchmarks.measure.pinned`). Moments of results are those of the cloud's queues, on the same clock.
 """
 
 import os
@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import cycle, islice
@@ -73,39 +72,31 @@ class PinnedWorker:
         Raises:
             RuntimeError: it has failed, or has not ended in time.
         """
-        samples = []
-        with self._started(environment) as worker:
-            deadline = time.monotonic() + MAX_SECONDS
-            while worker.poll() is None:
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"the worker has not ended after {MAX_SECONDS:.0f} s: {self._end_of_log()}")
-                look = self._look({"worker": frozenset({worker.pid}), **others})
-                if look.cpu_seconds["worker"]:  # there is none before it runs, and none while it ends
-                    samples.append(look)
-                time.sleep(SAMPLE_SECONDS)
-        if worker.returncode:
-            raise RuntimeError(f"the worker ended with status {worker.returncode}: {self._end_of_log()}")
-        return samples
-
-    @contextmanager
-    def _started(self, environment: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+        samples, cores = [], {"worker_core": self.cores.worker, "other_core": self.cores.others}
         with self.log.open("wb") as log, pinned(self.cores.worker):
             worker = subprocess.Popen(
                 [sys.executable, "-m", "app_tier"], cwd=ROOT, env=environment, stdout=log, stderr=log
             )
+        processes = {"worker": frozenset({worker.pid}), **others}
         try:
-            yield worker
+            deadline = time.monotonic() + MAX_SECONDS
+            while worker.poll() is None:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"the worker has not ended after {MAX_SECONDS:.0f} s: {self._end_of_log()}")
+                cpu = {
+                    name: sum(usage.cpu_seconds for usage in usages(pids, below=name == "worker").values())
+                    for name, pids in processes.items()
+                }
+                if cpu["worker"]:  # there is none before it runs, and none while it ends
+                    cpu |= {name: busy_seconds(core) for name, core in cores.items()}
+                    samples.append(CpuSample(time.time(), cpu))
+                time.sleep(SAMPLE_SECONDS)
         finally:
             worker.kill()
             worker.wait()
-
-    def _look(self, processes: Mapping[str, frozenset[int]]) -> CpuSample:
-        cpu = {
-            name: sum(usage.cpu_seconds for usage in usages(pids, below=name == "worker").values())
-            for name, pids in processes.items()
-        }
-        cores = {"worker_core": self.cores.worker, "other_core": self.cores.others}
-        return CpuSample(time.time(), cpu | {name: busy_seconds(core) for name, core in cores.items()})
+        if worker.returncode:
+            raise RuntimeError(f"the worker ended with status {worker.returncode}: {self._end_of_log()}")
+        return samples
 
     def _end_of_log(self) -> str:
         return self.log.read_text(errors="replace")[-2000:]
@@ -132,8 +123,51 @@ class Flood:
     stored_ms: float
 
 
-class Bench:
-    """A local cloud with the system's buckets and queues, and photos to classify.
+class WorkerCloud:
+    """A local cloud with the system's buckets and queues, for workers alone.
+
+    Attributes:
+        environment: of a worker, without its bundle.
+    """
+
+    def __init__(self, cloud: LocalCloud) -> None:
+        os.environ |= {name: value for name, value in cloud.environment().items() if name != "AWS_ENDPOINT_URL"}
+        self.environment = worker_environment(cloud.endpoint_url)
+        config = load_config(ROOT / "config.yaml", self.environment)
+        clients, names = Clients(config.aws.endpoint()), config.names
+        provision(clients, config)
+        self._requests = Queue.named(clients.sqs, config.queue_name(names.request_queue))
+        self._responses = Queue.named(clients.sqs, config.queue_name(names.response_queue))
+        self._inputs = Bucket.named(clients, names.input_bucket)
+        self._job = new_id()
+
+    def put(self, photo: bytes) -> ImageRef:
+        """Put an image into the input bucket."""
+        ref = ImageRef(self._job, new_id())
+        self._inputs.put(input_key(ref, "jpg"), photo, "image/jpeg")
+        return ref
+
+    def send(self, refs: Sequence[ImageRef]) -> None:
+        """Send the requests of images that were put.
+
+        Raises:
+            RuntimeError: the cloud refuses some.
+        """
+        now = datetime.now(UTC)
+        requests = [RequestMessage.about(ref, input_key(ref, "jpg"), now) for ref in refs]
+        if self._requests.send([OutgoingMessage(request.image_id, request.to_json()) for request in requests]):
+            raise RuntimeError("the local cloud took not all requests")
+
+    def answers(self) -> Iterator[tuple[float, Response]]:
+        """Yield the responses that there are, each with the moment at which it was sent (epoch seconds)."""
+        while received := self._responses.receive(wait_seconds=0):
+            self._responses.delete([each.receipt for each in received])
+            parsed = ((each.sent_at, parse_worker_message(each.body)) for each in received)
+            yield from ((sent_at, each) for sent_at, each in parsed if isinstance(each, Response))
+
+
+class Bench(WorkerCloud):
+    """A cloud with photos to classify.
 
     Args:
         cloud: runs on the core of the others; no other child of this process is running.
@@ -141,23 +175,15 @@ class Bench:
     """
 
     def __init__(self, cloud: LocalCloud, worker: PinnedWorker) -> None:
+        super().__init__(cloud)
         self._cloud, self._worker = cloud, worker
         self._cloud_pids = frozenset(tree(os.getpid())) - {os.getpid()}
-        os.environ |= {name: value for name, value in cloud.environment().items() if name != "AWS_ENDPOINT_URL"}
-        config = load_config(ROOT / "config.yaml", os.environ | _settings(cloud.endpoint_url))
-        clients, names = Clients(config.aws.endpoint()), config.names
-        provision(clients, config)
-        self._requests = Queue.named(clients.sqs, config.queue_name(names.request_queue))
-        self._responses = Queue.named(clients.sqs, config.queue_name(names.response_queue))
-        self._inputs = Bucket.named(clients, names.input_bucket)
-        self._job, self._refs = new_id(), list[ImageRef]()
+        self._refs = list[ImageRef]()
 
     def store(self, photos: Sequence[bytes], count: int) -> None:
         """Put images into the input bucket until there are `count`, each of `photos` as often as it takes."""
         for photo in islice(cycle(photos), len(self._refs), count):
-            ref = ImageRef(self._job, new_id())
-            self._inputs.put(input_key(ref, "jpg"), photo, "image/jpeg")
-            self._refs.append(ref)
+            self._refs.append(self.put(photo))
 
     def flood(self, bundle: Path, count: int) -> Flood:
         """Let a worker classify the first `count` images and end itself.
@@ -166,10 +192,11 @@ class Bench:
             RuntimeError: it failed, or an image was not classified.
         """
         refs = self._refs[:count]
-        self._send(refs)
+        self.send(refs)
         with DelayedCloud(self._cloud.endpoint_url, DELAYS, self._cloud.lifeline_fd) as proxy:
-            samples = self._work(bundle, proxy)
-        answers = list(self._answers())
+            environment = worker_environment(proxy.endpoint_url) | {"FLEETSIGHT__WORKER__BUNDLE": str(bundle)}
+            samples = self._worker.run(environment, {"cloud": self._cloud_pids, "proxy": frozenset({proxy.pid})})
+        answers = list(self.answers())
         responses = checked([response for _, response in answers], refs)
         return Flood(
             images=count,
@@ -179,23 +206,6 @@ class Bench:
             fetched_ms=statistics.median(each.timings.fetched or 0.0 for each in responses),
             stored_ms=statistics.median(each.timings.stored or 0.0 for each in responses),
         )
-
-    def _send(self, refs: Sequence[ImageRef]) -> None:
-        now = datetime.now(UTC)
-        requests = [RequestMessage.about(ref, input_key(ref, "jpg"), now) for ref in refs]
-        if self._requests.send([OutgoingMessage(request.image_id, request.to_json()) for request in requests]):
-            raise RuntimeError("the local cloud took not all requests")
-
-    def _answers(self) -> Iterator[tuple[float, Response]]:
-        """Yield the responses that there are, each with the moment at which it was sent (epoch seconds)."""
-        while received := self._responses.receive(wait_seconds=0):
-            self._responses.delete([each.receipt for each in received])
-            told = ((each.sent_at, parse_worker_message(each.body)) for each in received)
-            yield from ((sent_at, each) for sent_at, each in told if isinstance(each, Response))
-
-    def _work(self, bundle: Path, proxy: DelayedCloud) -> list[CpuSample]:
-        environment = os.environ | _settings(proxy.endpoint_url) | {"FLEETSIGHT__WORKER__BUNDLE": str(bundle)}
-        return self._worker.run(environment, {"cloud": self._cloud_pids, "proxy": frozenset({proxy.pid})})
 
 
 def checked(responses: Sequence[Response], refs: Sequence[ImageRef]) -> Sequence[Response]:
@@ -212,8 +222,9 @@ def checked(responses: Sequence[Response], refs: Sequence[ImageRef]) -> Sequence
     return responses
 
 
-def _settings(endpoint_url: str) -> dict[str, str]:
-    return {
+def worker_environment(endpoint_url: str) -> dict[str, str]:
+    """Return the environment of a worker that ends soon after its last image, without its bundle."""
+    return os.environ | {
         "AWS_ENDPOINT_URL": endpoint_url,
         "FLEETSIGHT__AWS__ENDPOINT_URL": endpoint_url,
         "FLEETSIGHT__WORKER__IDLE_SECONDS": "0.3",

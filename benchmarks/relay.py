@@ -36,10 +36,6 @@ class Peer:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
-    def close(self) -> None:
-        """Close the connection without waiting for it."""
-        self.writer.close()
-
 
 @dataclass(frozen=True)
 class Head:
@@ -106,16 +102,19 @@ class Relay:
                 while await self._exchange(client, service):
                     pass
             finally:
-                service.close()
+                service.writer.close()
         except (asyncio.IncompleteReadError, OSError):
             pass
         finally:
-            client.close()
+            client.writer.close()
 
     async def _exchange(self, client: Peer, service: Peer) -> bool:
-        """Pass one request and its answer on; tell whether the connection can be used again."""
+        """Pass one request and its answer on; return whether the connection can be used again."""
         request = await read_head(client)
-        await self._pause(request)
+        seconds = self.delays.get(request.service)
+        if seconds is not None:
+            self.calls[request.service] += 1
+            await self.sleep(seconds)
         service.writer.write(request.raw)
         if b"expect" in request.fields:
             # The client waits with its body until the service wants it (RFC 9110, section 10.1.1).
@@ -123,29 +122,14 @@ class Relay:
             if interim.first_line[1] != b"100":
                 await _pass_answer_body(interim, request, service, client)
                 return False
-        await _pass_request_body(request, client, service)
-        return await _pass_answer(request, service, client)
-
-    async def _pause(self, request: Head) -> None:
-        seconds = self.delays.get(request.service)
-        if seconds is not None:
-            self.calls[request.service] += 1
-            await self.sleep(seconds)
-
-
-async def _pass_request_body(request: Head, client: Peer, service: Peer) -> None:
-    if request.chunked:
-        await pass_chunks(client, service)
-    else:
-        await pass_bytes(client, service, request.length or 0)
-
-
-async def _pass_answer(request: Head, service: Peer, client: Peer) -> bool:
-    """Pass the answer on; tell whether the connection can be used again."""
-    answer = await _pass_head(service, client)
-    while answer.first_line[1].startswith(b"1"):
+        if request.chunked:
+            await pass_chunks(client, service)
+        else:
+            await pass_bytes(client, service, request.length or 0)
         answer = await _pass_head(service, client)
-    return await _pass_answer_body(answer, request, service, client) and not (answer.last or request.last)
+        while answer.first_line[1].startswith(b"1"):
+            answer = await _pass_head(service, client)
+        return await _pass_answer_body(answer, request, service, client) and not (answer.last or request.last)
 
 
 async def _pass_answer_body(answer: Head, request: Head, service: Peer, client: Peer) -> bool:

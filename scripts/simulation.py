@@ -10,10 +10,9 @@ import click
 from rich.console import Console
 
 from core.config import Config
-from simulator.comparison import Scene, figures_of, rivals, row_of, tables_of
+from simulator.comparison import Scene, draw, figures_of, rivals, row_of, tables_of
 from simulator.engine import Conditions
-from simulator.ours import ours
-from simulator.plots import draw
+from simulator.policies import ours
 from simulator.traces import TraceError, from_csv, named
 from simulator.workers import Machine
 
