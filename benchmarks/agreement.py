@@ -120,7 +120,7 @@ def ask_all(
 def _torch_eager() -> Infer:
     """Return the demo network as torch's own modules, on as many threads."""
     torch = import_torch()
-    from scripts.demo_model.network import CifarResNet
+    from scripts.demo_model.training import CifarResNet
 
     torch.set_num_threads(THREADS)
     with export_warnings_off():

@@ -17,8 +17,7 @@ from app_tier.preprocess import load_pixels
 from benchmarks.measure import percentile
 from benchmarks.report import Bar, Report
 from benchmarks.running import ALWAYS_WARM, GROWTH, OURS, WORKERS, Measured, running
-from scripts.demo_model.signs import samples
-from scripts.run.images import ImageSet
+from scripts.run.images import ImageSet, draw_signs
 
 COLD_ROUNDS: Final = 3
 AGAIN: Final = 1_000
@@ -47,11 +46,7 @@ def run(quick: bool) -> Report:
 
 def draw(folder: Path, count: int) -> ImageSet:
     """Draw `count` signs of 64 x 64 pixels into `folder`."""
-    folder.mkdir()
-    truth = {}
-    for sample in samples(count, seed=11, sizes=(((64, 64), 1.0),)):
-        (folder / sample.filename).write_bytes(sample.data)
-        truth[sample.filename] = sample.label
+    truth = draw_signs(folder, count, seed=11, side=64)
     return ImageSet("end-to-end", [folder / name for name in truth], truth)
 
 

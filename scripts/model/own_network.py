@@ -164,7 +164,11 @@ def _onnx(path: Path, spec: NetworkSpec, folder: Path) -> None:
         model = openvino.Core().read_model(path)
     except RuntimeError as error:
         raise BundleBuildError(f"{path} cannot be read as ONNX ({_last_line(error)}): export it again") from error
-    _check_ends(model, path)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise BundleBuildError(
+            f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs: "
+            "export a network with one image input and one output of logits"
+        )
     try:
         model.reshape([-1, 3, spec.input_size, spec.input_size])
         model = _with_rgb_in_and_probabilities_out(model, spec)
@@ -178,14 +182,6 @@ def _onnx(path: Path, spec: NetworkSpec, folder: Path) -> None:
         ) from error
     check_outputs(tuple(shape), len(spec.all_labels))
     openvino.save_model(model, folder / IR_NAME, compress_to_fp16=False)
-
-
-def _check_ends(model: Any, path: Path) -> None:
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise BundleBuildError(
-            f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs: "
-            "export a network with one image input and one output of logits"
-        )
 
 
 def _with_rgb_in_and_probabilities_out(model: Any, spec: NetworkSpec) -> Any:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
+from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
 from app_tier.bundle.manifest import IR_WEIGHTS_NAME
 from app_tier.engines import OpenVinoEngine
 from scripts.demo_model.signs import samples
 from scripts.model.commands import model
-from scripts.model.torchvision_import import import_torchvision
-from tests.integration.model.onnx_file import colour_network
+from scripts.model.precision import Target
+from tests.support.onnx_file import colour_network
 
 
 def run(*arguments: str) -> Result:
@@ -58,13 +58,19 @@ def test_verify_refuses_a_damaged_bundle_in_one_line(tmp_path: Path) -> None:
     assert "model.bin has SHA-256" in ran.output
 
 
-def test_build_makes_a_bundle_of_the_users_own_weights_and_labels(tmp_path: Path) -> None:
-    torch.save(import_torchvision().models.resnet18(num_classes=2).state_dict(), tmp_path / "own.pth")
+def test_build_hands_over_the_users_own_weights_and_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def build(*arguments: object) -> Bundle:
+        asked.append(arguments)
+        return load_bundle()
+
+    monkeypatch.setattr("scripts.model.torchvision_networks.build_torchvision", build)
     (tmp_path / "labels.txt").write_text("cats\n\ndogs\n")
-    options = ("--weights", str(tmp_path / "own.pth"), "--labels", str(tmp_path / "labels.txt"))
+    options = ("--weights", "own.pth", "--labels", str(tmp_path / "labels.txt"))
     ran = run("build", "resnet18", *options, "--precision", "fp32", "--out", str(tmp_path / "bundle"))
     assert ran.exit_code == 0, ran.output
-    assert load_bundle(tmp_path / "bundle").labels == ("cats", "dogs")
+    assert asked == [("resnet18", tmp_path / "bundle", "own.pth", ("cats", "dogs"), Target("fp32"))]
 
 
 @pytest.mark.skipif(not OpenVinoEngine.is_fast_in("bf16"), reason="this CPU is not fast in bf16")

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from scripts.chaos import client as client_module
-from scripts.chaos.campaign import CampaignReport, _recoveries
+from scripts.chaos.campaign import CampaignReport
 from scripts.chaos.client import BATCH_FILES, JOB_IMAGES, CampaignVerdict, ChaosClient, UnansweredError, _check_job
 from scripts.chaos.strikes import ACTIONS, SPARED, VICTIMS, descendants, strikes
 from scripts.client import ApiClient, ApiError, UploadResult
@@ -97,14 +97,15 @@ def test_each_kind_of_finding_is_detected(results: list[dict[str, Any]], finding
 
 
 def test_the_report_has_kills_and_the_share_of_faulty_calls() -> None:
-    rows = dict(CampaignReport(7, "fifo", 40, 30, 25, 2_000, 130, 60.0, CampaignVerdict()).rows())
+    rows = dict(CampaignReport(7, "fifo", 40, 25, 2_000, 130, 60.0, CampaignVerdict(), [1.0] * 30).rows())
     assert rows["strikes"] == "30"
     assert rows["kills, those between two calls included"] == "25"
     assert rows["calls that met a fault"] == "6.5% of 2000"
 
 
 def test_recovery_lasts_until_the_next_new_result() -> None:
-    assert _recoveries([1.0, 4.0, 9.0], [0.5, 2.0, 6.0]) == [1.0, 2.0]
+    report = CampaignReport(7, "fifo", 40, 25, 1, 0, 60.0, CampaignVerdict(), [1.0, 4.0, 9.0], [0.5, 2.0, 6.0])
+    assert report.recoveries == [1.0, 2.0]
 
 
 def test_descendants_of_a_process_exclude_its_parent() -> None:
