@@ -32,7 +32,6 @@ TURN: Final = 200
 MIN_AGREEMENT: Final = 0.9999
 MIN_SPEED: Final = 3.0
 MAX_POINTS_LOST: Final[Mapping[LowPrecision, float]] = {"bf16": 0.2, "int8": 0.5}
-
 Infer = Callable[[Batch], Batch]
 
 

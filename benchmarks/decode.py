@@ -26,7 +26,6 @@ from scripts.model.torchvision_import import import_torchvision
 
 Pixels = NDArray[np.float32]
 Way = Callable[[bytes], Pixels]
-
 IMAGENET: Final = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 TIMED: Final = 10
 """Images that are timed; all are compared."""

@@ -29,15 +29,10 @@ from benchmarks.report import Bar, Report, seconds_of
 from scripts.model.torchvision_import import import_torchvision
 
 ARCHITECTURES: Final = ("resnet18", "resnet50")
-
 THREADS: Final = (1, 2)
-
 BATCHES: Final = (1, 8, 32)
-
 STREAMED_BATCHES: Final = (1, 8)
-
 TORCH: Final = "torch_fp32"
-
 LEAST: Final[Mapping[str, float]] = {"openvino_bf16": 3.0, "openvino_int8": 6.0}
 """Times as fast as torch in eager fp32, at a batch of 8 on 2 threads."""
 

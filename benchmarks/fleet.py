@@ -37,9 +37,7 @@ from simulator.theory import Check, checks
 from simulator.workers import CERTAIN
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-
 CONDITIONS: Final = Conditions()
-
 CAPACITY: Final = CONDITIONS.max_workers / CONDITIONS.image_seconds
 """Images/s of a full fleet."""
 
@@ -54,13 +52,9 @@ RIVALS: Final = frozenset({"one per message", "backlog", "target tracking", "KED
 """Each of these it is tuned to."""
 
 NO_DEARER: Final = 1.01
-
 CLEARLY_CHEAPER: Final = 0.85
-
 CHEAPER: Final = 0.9
-
 CLEARLY_BEATEN: Final = frozenset({"target tracking", "Ray Serve"})
-
 BURSTY: Final = frozenset({"flash-crowd", "mmpp"})
 
 OWN_TARGETS: Final = {
@@ -142,7 +136,6 @@ class Effort:
 
 
 FULL: Final = Effort(seeds=5, bins=BINS, steps=STEPS, images=1_000_000, hours=traces.DAY)
-
 QUICK: Final = Effort(seeds=2, bins=300, steps=7, images=200_000, hours=traces.MORNING)
 
 

@@ -171,7 +171,6 @@ MAX_RATIO: Final = 1.25
 """Bar: FIFO ÷ standard."""
 
 KILLED_SETTINGS: Final = {"FLEETSIGHT__FLEET__MAX_WORKERS": "4", "FLEETSIGHT__WORKER__IDLE_SECONDS": "2"}
-
 Kind = Literal["standard", "fifo"]
 
 

@@ -1,6 +1,6 @@
 """One real worker without a controller: on a local cloud, or under a flood on a cloud that is made far away.
 
-The maker of a `Bench` keeps the cloud, the delaying proxy and itself off the worker's core (see
+The maker of a `Bench` keeps the cloud and itself off the worker's core (see
 `benchmarks.measure.pinned`). Moments of results are those of the cloud's queues, on the same clock.
 """
 
@@ -9,7 +9,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import cycle, islice
@@ -17,11 +19,11 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.measure import CpuSample, Window, busy_seconds, pinned, steady, tree, usages
-from benchmarks.relay import DelayedCloud
 from core.config import PATH_VARIABLE, load_config
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestMessage, Response, parse_worker_message
 from core.provision import provision
+from localcloud.clients import ControlClient
 from localcloud.launch import LocalCloud
 from scripts.run.system import ROOT
 from services.clients import Clients
@@ -33,7 +35,6 @@ DELAYS: Final[Mapping[str, float]] = {"s3": 0.020, "sqs": 0.010}
 
 
 SAMPLE_SECONDS: Final = 0.1
-
 MAX_SECONDS: Final = 180.0
 """Longest that a worker may take until it has ended by itself."""
 
@@ -109,7 +110,7 @@ class Flood:
     Attributes:
         images: how many there were.
         window: the steady state.
-        samples: at the CPU seconds of ``worker``, ``cloud`` and ``proxy``, ``worker_core`` and ``other_core``.
+        samples: at the CPU seconds of ``worker`` and ``cloud``, ``worker_core`` and ``other_core``.
         calls: that the worker made, by service.
         fetched_ms: median wait for an image from S3.
         stored_ms: median wait for a prediction to be put into S3.
@@ -193,19 +194,34 @@ class Bench(WorkerCloud):
         """
         refs = self._refs[:count]
         self.send(refs)
-        with DelayedCloud(self._cloud.endpoint_url, DELAYS, self._cloud.lifeline_fd) as proxy:
-            environment = worker_environment(proxy.endpoint_url) | {"FLEETSIGHT__WORKER__BUNDLE": str(bundle)}
-            samples = self._worker.run(environment, {"cloud": self._cloud_pids, "proxy": frozenset({proxy.pid})})
+        before = self._calls()
+        slow = [{"kind": "slow", "service": name, "seconds": seconds} for name, seconds in DELAYS.items()]
+        self._set_switch("faults", slow)
+        try:
+            environment = self.environment | {"FLEETSIGHT__WORKER__BUNDLE": str(bundle)}
+            samples = self._worker.run(environment, {"cloud": self._cloud_pids})
+        finally:
+            self._set_switch("faults", [])
+        made = self._calls() - before
         answers = list(self.answers())
         responses = checked([response for _, response in answers], refs)
         return Flood(
             images=count,
             window=steady([sent_at for sent_at, _ in answers]),
             samples=samples,
-            calls=proxy.calls,
+            calls={name: sum(made[call] for call in made if call.split()[0] == name) for name in DELAYS},
             fetched_ms=statistics.median(each.timings.fetched or 0.0 for each in responses),
             stored_ms=statistics.median(each.timings.stored or 0.0 for each in responses),
         )
+
+    def _calls(self) -> Counter[str]:
+        """Return how often each call of the cloud was made so far."""
+        with closing(ControlClient(self._cloud.endpoint_url)) as control:
+            return Counter(control.get("calls")["calls"])
+
+    def _set_switch(self, name: str, value: object) -> None:
+        with closing(ControlClient(self._cloud.endpoint_url)) as control:
+            control.send("PUT", "switches", {name: value})
 
 
 def checked(responses: Sequence[Response], refs: Sequence[ImageRef]) -> Sequence[Response]:

@@ -16,7 +16,6 @@ IN_IMAGES = "ami/files/"
 """Begins the paths of files that have the same path in a machine image."""
 
 ROOT = Path(__file__).resolve().parents[1]
-
 PRONOUNS = re.compile(r"\b(whoever|whatever|nobody|somebody|whose|whom|thereof|wherever)\b", re.IGNORECASE)
 """Pronouns that leave open who acts. The documents of this project name the actor instead."""
 

@@ -26,7 +26,6 @@ OURS: Final = ("web", "controller", "worker")
 """What runs on the user's instances on AWS; the local cloud stands for AWS itself."""
 SERVICES: Final = ("cloud", "hypervisor", "controller", "web")
 PATIENCE_SECONDS: Final = 60.0
-
 ByProcess = dict[str, dict[int, Usage]]
 
 

@@ -111,9 +111,7 @@ def row_of(played: Played, bins: int = BINS) -> Row:
 
 
 MIN_SECONDS: Final = 0.25
-
 MAX_SECONDS: Final = 2_400.0
-
 RATIO: Final = 1.02
 """Of one target that can be tried to the one below it."""
 

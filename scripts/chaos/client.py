@@ -23,7 +23,6 @@ BATCH_FILES = 20
 """Images in one request."""
 
 UPLOADERS = 4
-
 PAUSE_SECONDS = 0.25
 """The pause before a request without an answer is repeated."""
 
@@ -32,7 +31,6 @@ JOB_IMAGES = 200
 
 T = TypeVar("T")
 Finding = Literal["lost", "doubled", "wrong", "failed", "unexpected", "disagreeing", "left over"]
-
 MAX_EXAMPLES: Final = 5
 POLL_SECONDS: Final = 0.25
 READERS: Final = 16

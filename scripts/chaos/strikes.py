@@ -24,7 +24,6 @@ from scripts.run.system import System
 
 Victim = Literal["worker", "decoder", "controller", "web", "hypervisor"]
 Action = Literal["kill", "freeze", "no_memory", "disk_full"]
-
 VICTIMS: Final[dict[Victim, int]] = {"worker": 8, "decoder": 3, "controller": 3, "web": 2, "hypervisor": 1}
 """Relative frequency of each kind of process."""
 

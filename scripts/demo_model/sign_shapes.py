@@ -14,24 +14,14 @@ FACE_SIZE: Final = 384
 """Width and height of a face, in pixels; the sign touches the edges, all around it is transparent."""
 
 RED: Final = (196, 24, 34)
-
 BLUE: Final = (18, 78, 160)
-
 GREEN: Final = (10, 122, 62)
-
 YELLOW: Final = (250, 204, 20)
-
 ORANGE: Final = (244, 126, 16)
-
 WHITE: Final = (248, 248, 246)
-
 BLACK: Final = (22, 22, 24)
-
-
 Colour = tuple[int, int, int]
-
 Point = tuple[float, float]
-
 _SUPERSAMPLING: Final = 2
 
 

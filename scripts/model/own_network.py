@@ -21,16 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ONNX_SUFFIX: Final = ".onnx"
-
 TORCH_SUFFIX: Final = ".pt2"
-
-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-
 Fractions = tuple[float, float, float]
-
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-
 _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 

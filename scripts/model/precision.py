@@ -37,18 +37,12 @@ from app_tier.openvino_import import import_openvino, not_importable
 from scripts.model.sample_images import UNKNOWN, Labelled, decoded, images_for, source_of, split_images
 
 _log = logging.getLogger(__name__)
-
-
 _BATCH: Final = 8
-
 Probabilities = NDArray[np.float32]
-
-
 SAFETY: Final = 2.0
 """How many times the smallest margin with fp32's answer to every measured image the chosen one is."""
 
 MAX_ACCURACY_LOST: Final = 0.005
-
 MAX_DISAGREEMENT: Final = 0.02
 """Shares of the images that int8 may answer worse, or otherwise, than fp32."""
 

@@ -27,12 +27,10 @@ FEW: Final = 40
 """A folder with fewer images than these is not divided: all calibrate and all are measured."""
 
 DRAWN: Final = f"{DRAWN_IMAGES} drawn signs and noise, for want of a folder of images (--images)"
-
 UNKNOWN: Final = -1
 """Stands for an unknown label of an image."""
 
 _SUFFIXES: Final = SUFFIXES | {".tif", ".tiff"}
-
 _SEED: Final = 7
 
 

@@ -15,11 +15,8 @@ from scripts.model.precision import Target
 from scripts.model.torchvision_import import import_torchvision
 
 FAMILIES: Final = ("resnet", "resnext", "wide_resnet")
-
 PUBLISHED: Final = "published"
-
 RANDOM: Final = "random"
-
 MAX_COMPLAINT: Final = 160
 """Characters of torch's reason why weights do not fit."""
 

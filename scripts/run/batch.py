@@ -22,7 +22,6 @@ LARGE_JOB = 500
 """The number of images from which a job is large, and has larger batches."""
 
 UPLOADERS = 4
-
 POLL_SECONDS = 0.1
 """The pause between two polls of the job."""
 

@@ -1,15 +1,10 @@
 """What benchmarks measure with, on a real kernel: cores, processes, a delaying proxy, a flooded worker, torch."""
 
-import http.client
 import os
-import select
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -19,12 +14,10 @@ from app_tier.engines import TorchEngine
 from benchmarks.engine import PEAKS, SIDE, gpu_engines, matrix_product
 from benchmarks.flood import Bench, Cores, PinnedWorker, checked
 from benchmarks.measure import Usage, busy_seconds, cpu_seconds_between, pinned, tree, two_cores, usage_of, usages
-from benchmarks.relay import DelayedCloud
 from core.ids import ImageRef, new_id
 from core.messages import Failure, Response
 from localcloud.launch import LocalCloud
 from scripts.demo_model.signs import samples
-from tests.support.served import serving
 
 
 @pytest.fixture
@@ -92,75 +85,6 @@ def test_a_process_that_started_in_between_counts_from_its_start() -> None:
     before = {1: Usage(2.0, 10, 10)}
     after = {1: Usage(2.5, 10, 10), 2: Usage(0.75, 10, 10)}
     assert cpu_seconds_between(before, after) == 1.25
-
-
-SIGNED = {
-    "Authorization": "AWS4-HMAC-SHA256 Credential=embedded/20260101/us-east-1/s3/aws4_request, "
-    "SignedHeaders=host, Signature=0"
-}
-
-
-class Echo(BaseHTTPRequestHandler):
-    """Answers a request with its body."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def url() -> Iterator[str]:
-    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Echo)) as address:  # its threads are daemons
-        yield address
-
-
-@pytest.fixture
-def lifeline() -> Iterator[tuple[int, int]]:
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        try:
-            os.close(end)
-        except OSError:
-            continue  # closed by the test
-
-
-@pytest.mark.processes
-def test_calls_pass_through_the_process_and_are_counted(url: str, lifeline: tuple[int, int]) -> None:
-    with DelayedCloud(url, {"s3": 0.001}, lifeline[0]) as proxy:
-        near = urlsplit(proxy.endpoint_url)
-        connection = http.client.HTTPConnection(near.hostname or "", near.port, timeout=120)
-        for body in (b"one", b"two"):
-            connection.request("POST", "/", body, SIGNED)
-            assert connection.getresponse().read() == body
-        connection.close()
-    assert proxy.calls == {"s3": 2}
-
-
-@pytest.mark.processes
-def test_the_process_ends_with_the_one_that_holds_its_lifeline(url: str, lifeline: tuple[int, int]) -> None:
-    with DelayedCloud(url, {}, lifeline[0]) as proxy:
-        process = os.pidfd_open(proxy.pid)
-        os.close(lifeline[1])
-        ended, _, _ = select.select([process], [], [], 10)
-        os.close(process)
-    assert ended == [process]
-
-
-@pytest.mark.processes
-def test_nothing_listens_once_the_context_has_ended(url: str, lifeline: tuple[int, int]) -> None:
-    with DelayedCloud(url, {}, lifeline[0]) as proxy:
-        port = urlsplit(proxy.endpoint_url).port
-    with socket.socket() as client:
-        assert client.connect_ex(("127.0.0.1", port)) != 0
 
 
 IMAGES = 60

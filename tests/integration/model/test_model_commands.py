@@ -28,6 +28,14 @@ def pictures(folder: Path, count: int) -> Path:
     return folder
 
 
+@pytest.fixture
+def own_network(tmp_path: Path) -> tuple[str, ...]:
+    """The options of a small network of three colours."""
+    (tmp_path / "net.onnx").write_bytes(colour_network(16))
+    (tmp_path / "spec.yaml").write_text("input_size: 16\nlabels: [red, green, blue]\n")
+    return ("--network", str(tmp_path / "net.onnx"), "--spec", str(tmp_path / "spec.yaml"))
+
+
 def test_show_names_the_demo_bundle_and_its_digest() -> None:
     ran = run("show")
     assert ran.exit_code == 0
@@ -74,12 +82,11 @@ def test_build_hands_over_the_users_own_weights_and_labels(tmp_path: Path, monke
 
 
 @pytest.mark.skipif(not OpenVinoEngine.is_fast_in("bf16"), reason="this CPU is not fast in bf16")
-def test_build_is_exact_by_default_and_says_on_which_images_it_was_measured(tmp_path: Path) -> None:
-    (tmp_path / "net.onnx").write_bytes(colour_network(16))
-    (tmp_path / "spec.yaml").write_text("input_size: 16\nlabels: [red, green, blue]\n")
-    files = ("--network", str(tmp_path / "net.onnx"), "--spec", str(tmp_path / "spec.yaml"))
+def test_build_is_exact_by_default_and_says_on_which_images_it_was_measured(
+    own_network: tuple[str, ...], tmp_path: Path
+) -> None:
     images = ("--images", str(pictures(tmp_path / "pictures", 4)))
-    ran = run("build", *files, *images, "--out", str(tmp_path / "bundle"))
+    ran = run("build", *own_network, *images, "--out", str(tmp_path / "bundle"))
     assert ran.exit_code == 0, ran.output
     assert load_bundle(tmp_path / "bundle").manifest.precision == "exact"
     assert "4 images: folder pictures" in ran.output
@@ -141,24 +148,18 @@ def test_train_demo_hands_its_options_to_the_training() -> None:
     assert "--epochs" in str(ran.output) + str(ran.exception)
 
 
-def test_build_makes_a_bundle_of_the_users_own_network(tmp_path: Path) -> None:
-    (tmp_path / "net.onnx").write_bytes(colour_network(16))
-    (tmp_path / "spec.yaml").write_text("input_size: 16\nlabels: [red, green, blue]\n")
-    files = ("--network", str(tmp_path / "net.onnx"), "--spec", str(tmp_path / "spec.yaml"))
-    ran = run("build", *files, "--out", str(tmp_path / "bundle"), "--precision", "fp32")
+def test_build_makes_a_bundle_of_the_users_own_network(own_network: tuple[str, ...], tmp_path: Path) -> None:
+    ran = run("build", *own_network, "--out", str(tmp_path / "bundle"), "--precision", "fp32")
     assert ran.exit_code == 0, ran.output
     assert load_bundle(tmp_path / "bundle").labels == ("red", "green", "blue")
     assert "compared" in run("verify", str(tmp_path / "bundle")).output
 
 
 def test_build_says_where_this_cpu_cannot_measure_low_precision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_network: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OpenVinoEngine, "is_fast_in", lambda _precision: False)
-    (tmp_path / "net.onnx").write_bytes(colour_network(16))
-    (tmp_path / "spec.yaml").write_text("input_size: 16\nlabels: [red, green, blue]\n")
-    files = ("--network", str(tmp_path / "net.onnx"), "--spec", str(tmp_path / "spec.yaml"))
-    ran = run("build", *files, "--out", str(tmp_path / "bundle"))
+    ran = run("build", *own_network, "--out", str(tmp_path / "bundle"))
     assert ran.exit_code == 0, ran.output
     assert "this CPU is not fast in bf16 or int8, so it could not be measured and the bundle is fp32" in ran.output
 

@@ -59,8 +59,8 @@ def test_two_measurements_make_one_of_their_sums() -> None:
 
 
 BARE = Bare(images=100, seconds=1.0, decode_s=0.3, infer_s=0.7)
-NOTHING = dict.fromkeys(("worker", "cloud", "proxy", "worker_core", "other_core"), 0.0)
-USED = {"worker": 6.0, "cloud": 1.5, "proxy": 0.5, "worker_core": 7.0, "other_core": 5.0}
+NOTHING = dict.fromkeys(("worker", "cloud", "worker_core", "other_core"), 0.0)
+USED = {"worker": 6.0, "cloud": 2.0, "worker_core": 7.0, "other_core": 5.0}
 FLOOD = Flood(
     images=1000,
     window=Window(0.0, 10.0, 500),

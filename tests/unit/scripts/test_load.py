@@ -30,6 +30,7 @@ from scripts.load.inputs import (
 from scripts.load.jobs import BATCH_FILES, DirectLoad, JobLoad, content_type
 from scripts.load.metrics import ImageVerdict, LoadMetrics, LoadSummary, percentile, summary_rows
 from scripts.load.runner import LoadTest, run_concurrently
+from tests.support.clock import ManualClock
 from tests.support.pictures import picture
 from tests.support.served import serving
 from tests.support.waiting import DEADLINE_SECONDS
@@ -164,10 +165,8 @@ class FakeApi(ApiClient):
         return UploadResult(accepted, [(name, "not an image") for name, content in files if content == b"-"])
 
     def status(self, job_id: str) -> dict[str, Any]:
-        return {"done": sum(label not in "!?" for _, label in self.sent), "failed": self._count("!")}
-
-    def _count(self, label: str) -> int:
-        return sum(each == label for _, each in self.sent)
+        labels = [label for _, label in self.sent]
+        return {"done": sum(label not in "!?" for label in labels), "failed": labels.count("!")}
 
     def results(self, job_id: str, page: int = 500) -> Iterator[dict[str, Any]]:
         states = {"!": "failed", "?": "waiting"}
@@ -181,39 +180,27 @@ class FakeApi(ApiClient):
             }
 
 
-@dataclass
-class Clock:
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
+HERE = LoadTarget("http://127.0.0.1:8000", "127.0.0.1", 8000, False)
+JPEG = b"\xff\xd8\xff"
 
 
-def run(tmp_path: Path, contents: Sequence[str], api: FakeApi) -> LoadMetrics:
-    """Send files with `contents`, each of which is expected to be a stop sign; return what came of it."""
-    files = [tmp_path / f"{number}.jpg" for number in range(len(contents))]
+def judged(folder: Path, contents: Sequence[str], api: FakeApi, target: LoadTarget | None = None) -> LoadMetrics:
+    """Send files with `contents`, each of which should be a stop sign, to the bucket if there is a `target`."""
+    files = [folder / f"{number}.jpg" for number in range(len(contents))]
     for file, content in zip(files, contents, strict=True):
-        file.write_text(content)
-    figures, clock = LoadMetrics(), Clock()
+        file.write_bytes((JPEG if target and content != "-" else b"") + content.encode())
+    metrics, clock = LoadMetrics(), ManualClock()
     pictures = LoadImages(files, len(files), {file.name: "stop" for file in files})
-    load = JobLoad(api, pictures, figures, 30, threading.Event(), clock, clock.sleep)
+    rest = (pictures, metrics, 30, threading.Event(), clock, clock.sleep)
+    load = JobLoad(api, *rest) if target is None else DirectLoad(api, *rest, target=target)
     for part in load.batches():
         load.upload("job", part)
     load.collect("job", lambda images: None)
-    return figures
-
-
-def test_each_image_has_a_verdict_by_the_api(tmp_path: Path) -> None:
-    figures = run(tmp_path, ["stop", "yield", "!", "?", "-", "stop"], FakeApi())
-    assert figures.counts == {"right": 2, "answered": 0, "wrong": 1, "failed": 2, "lost": 1}
-    assert "lost: 3.jpg: accepted, and no result" in figures.problems
+    return metrics
 
 
 def test_a_rejected_batch_fails_as_a_whole(tmp_path: Path) -> None:
-    figures = run(tmp_path, ["stop"] * (2 * BATCH_FILES + 5), FakeApi(failing_posts=1))
+    figures = judged(tmp_path, ["stop"] * (2 * BATCH_FILES + 5), FakeApi(failing_posts=1))
     assert (figures.counts["right"], figures.counts["failed"]) == (BATCH_FILES + 5, BATCH_FILES)
 
 
@@ -224,7 +211,7 @@ def test_a_job_without_a_readable_status_stalls(tmp_path: Path, monkeypatch: pyt
         raise ApiError("no answer")
 
     monkeypatch.setattr(api, "status", unreadable)
-    assert run(tmp_path, ["stop", "?"], api).counts["lost"] == 1
+    assert judged(tmp_path, ["stop", "?"], api).counts["lost"] == 1
 
 
 def test_images_without_an_expected_label_are_answered(tmp_path: Path) -> None:
@@ -236,10 +223,6 @@ def test_images_without_an_expected_label_are_answered(tmp_path: Path) -> None:
         load.upload("job", part)
     load.collect("job", lambda images: None)
     assert figures.counts["answered"] == 3
-
-
-HERE = LoadTarget("http://127.0.0.1:8000", "127.0.0.1", 8000, False)
-JPEG = b"\xff\xd8\xff"
 
 
 @dataclass
@@ -284,25 +267,13 @@ class FakeDirectApi(FakeApi):
             raise ApiError(self.failing[call])
 
 
-def run_direct(folder: Path, contents: Sequence[str], api: FakeApi, target: LoadTarget = HERE) -> LoadMetrics:
-    """Send files with `contents`, each of which is expected to be a stop sign; return what came of it."""
-    files = [folder / f"{number}.jpg" for number in range(len(contents))]
-    for file, content in zip(files, contents, strict=True):
-        file.write_bytes((b"" if content == "-" else JPEG) + content.encode())
-    figures, clock = LoadMetrics(), Clock()
-    pictures = LoadImages(files, len(files), {file.name: "stop" for file in files})
-    load = DirectLoad(api, pictures, figures, 30, threading.Event(), clock, clock.sleep, target=target)
-    for part in load.batches():
-        load.upload("job", part)
-    load.collect("job", lambda images: None)
-    return figures
-
-
-def test_each_image_has_a_verdict_by_the_bucket(tmp_path: Path) -> None:
-    api = FakeDirectApi()
-    figures = run_direct(tmp_path, ["stop", "yield", "!", "?", "-", "stop"], api)
+@pytest.mark.parametrize("target", [None, HERE], ids=["by the API", "to the bucket"])
+def test_each_image_has_a_verdict(tmp_path: Path, target: LoadTarget | None) -> None:
+    api = FakeDirectApi() if target else FakeApi()
+    figures = judged(tmp_path, ["stop", "yield", "!", "?", "-", "stop"], api, target)
     assert figures.counts == {"right": 2, "answered": 0, "wrong": 1, "failed": 2, "lost": 1}
-    assert "failed: 4.jpg: not taken" in figures.problems
+    assert "lost: 3.jpg: accepted, and no result" in figures.problems
+    assert f"failed: 4.jpg: {'not taken' if target else 'not an image'}" in figures.problems
 
 
 @pytest.mark.parametrize(
@@ -310,7 +281,7 @@ def test_each_image_has_a_verdict_by_the_bucket(tmp_path: Path) -> None:
     [("offer", "a slice of 3: no answer"), ("form", "0.jpg: no answer"), ("commit", "a slice of 3: no answer")],
 )
 def test_a_failed_upload_has_the_first_error(tmp_path: Path, call: str, says: str) -> None:
-    figures = run_direct(tmp_path, ["stop"] * 3, FakeDirectApi(failing={call: "no answer"}))
+    figures = judged(tmp_path, ["stop"] * 3, FakeDirectApi(failing={call: "no answer"}), HERE)
     assert figures.counts["failed"] == 3
     assert f"failed: {says}" in figures.problems
 
@@ -318,13 +289,13 @@ def test_a_failed_upload_has_the_first_error(tmp_path: Path, call: str, says: st
 def test_a_form_for_another_host_is_not_sent(tmp_path: Path) -> None:
     api = FakeDirectApi(form_url="http://192.0.2.1/photos")
     with pytest.raises(TargetError, match="--i-may-load-this-target"):
-        run_direct(tmp_path, ["stop"], api)
+        judged(tmp_path, ["stop"], api, HERE)
     assert api.arrived == {}
 
 
 def test_a_form_for_another_host_is_sent_if_allowed(tmp_path: Path) -> None:
     allowed = parse_target("http://127.0.0.1:8000", anywhere=True)
-    figures = run_direct(tmp_path, ["stop"], FakeDirectApi(form_url="http://192.0.2.1/photos"), allowed)
+    figures = judged(tmp_path, ["stop"], FakeDirectApi(form_url="http://192.0.2.1/photos"), allowed)
     assert figures.counts["right"] == 1
 
 
@@ -334,49 +305,19 @@ def test_an_invalid_form_address_is_never_loaded(url: str) -> None:
         parse_target("http://127.0.0.1:8000", anywhere=True).check(url)
 
 
-@pytest.mark.parametrize(("form", "found"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")])
-def test_the_content_type_follows_the_content(tmp_path: Path, form: str, found: str) -> None:
-    file = tmp_path / "a.txt"
-    file.write_bytes(picture(form))
-    assert content_type(file) == found
-
-
-def test_an_unknown_content_type_is_octet_stream(tmp_path: Path) -> None:
-    file = tmp_path / "a.jpg"
-    file.write_bytes(b"text")
-    assert content_type(file) == "application/octet-stream"
-
-
-class Redirecting(http.server.BaseHTTPRequestHandler):
-    """Sends every form on to `/elsewhere`, where it is taken; `seen` are the paths."""
-
-    seen: list[str]
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.seen.append(self.path)
-        self.send_response(204 if self.path == "/elsewhere" else 307)
-        self.send_header("Location", "/elsewhere")
-        self.end_headers()
-
-    def log_request(self, code: object = "-", size: object = "-") -> None:
-        pass
-
-
-@pytest.fixture
-def redirecting() -> Iterator[str]:
-    Redirecting.seen = []
-    with serving(http.server.HTTPServer(("127.0.0.1", 0), Redirecting)) as address:
-        yield address
-
-
-@pytest.mark.processes
-def test_a_redirected_form_is_not_forwarded(redirecting: str) -> None:
-    client = ApiClient("http://127.0.0.1:9")
-    with pytest.raises(ApiError, match="answered 307"):
-        client.send_form(f"{redirecting}/photos", {}, "a.jpg", b"x")
-    client.close()
-    assert Redirecting.seen == ["/photos"]
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (picture("JPEG"), "image/jpeg"),
+        (picture("PNG"), "image/png"),
+        (picture("WEBP"), "image/webp"),
+        (b"text", "application/octet-stream"),
+    ],
+    ids=["JPEG", "PNG", "WEBP", "text"],
+)
+def test_the_content_type_follows_the_content(tmp_path: Path, content: bytes, found: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    assert content_type(tmp_path / "a.txt") == found
 
 
 @pytest.mark.parametrize(
