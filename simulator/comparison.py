@@ -158,18 +158,15 @@ class Dial:
         low, high = 0, math.ceil(math.log(MAX_SECONDS / MIN_SECONDS, RATIO))
         for _ in range(self.steps):
             middle = (low + high) // 2
-            p95 = self._at(middle).played.outcome.p95
+            if middle not in self._played:
+                target = MIN_SECONDS * RATIO**middle
+                self._played[middle] = Tuned(target, self.scene.play(self.by_target(target)))
+            p95 = self._played[middle].played.outcome.p95
             if (1 - NEAR) * wanted_seconds <= p95 <= wanted_seconds or middle in {low, high}:
                 break
             low, high = (low, middle) if p95 > wanted_seconds else (middle, high)
         fast = [each for each in self._played.values() if each.played.outcome.p95 <= wanted_seconds]
         return min(fast, key=lambda each: each.played.outcome.cost, default=None)
-
-    def _at(self, position: int) -> Tuned:
-        if position not in self._played:
-            target = MIN_SECONDS * RATIO**position
-            self._played[position] = Tuned(target, self.scene.play(self.by_target(target)))
-        return self._played[position]
 
 
 HEADINGS: Mapping[str, str] = {

@@ -289,13 +289,14 @@ def quantise(bundle: Bundle, images: Iterable[Labelled]) -> tuple[Bundle, int]:
             "none of the images to calibrate int8 on can be classified: give a folder of JPEG or PNG files"
         )
     openvino = import_openvino()
+    plain = openvino.Core().read_model(bundle.path(IR_NAME))
     nncf = _import_nncf()
     try:
         with _silence():
             # Symmetric scales are the fast ones. The slower of NNCF's two bias corrections, which asks the network
             # again after each layer, lost a tenth of the accuracy that the quick one lost, in the same time.
             network = nncf.quantize(
-                openvino.Core().read_model(bundle.path(IR_NAME)),
+                plain,
                 nncf.Dataset(pixels),
                 preset=nncf.QuantizationPreset.PERFORMANCE,
                 subset_size=len(pixels),

@@ -119,11 +119,6 @@ def test_the_state_dict_of_another_network_is_refused_in_one_short_line(tmp_path
     assert not (tmp_path / "own").exists()
 
 
-def test_an_unknown_network_is_refused_with_the_choices(tmp_path: Path) -> None:
-    with pytest.raises(BundleBuildError, match=r"no network 'resnet19': choose one of .*resnet18"):
-        build_torchvision("resnet19", tmp_path / "own")
-
-
 def test_every_resnet_family_is_offered() -> None:
     assert {"resnet18", "resnet152", "resnext50_32x4d", "wide_resnet101_2"} <= set(architectures())
     assert "vgg16" not in architectures()

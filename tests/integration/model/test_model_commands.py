@@ -130,6 +130,7 @@ def test_build_of_an_unknown_network_is_one_clear_line() -> None:
     ran = run("build", "resnet19")
     assert ran.exit_code == 1
     assert ran.output.startswith("Error: no network 'resnet19': choose one of")
+    assert "resnet18, " in ran.output
 
 
 @pytest.mark.parametrize("arguments", [("build", "resnet18"), ("train-demo", "--out", "nowhere")])

@@ -15,7 +15,6 @@ from scripts.run.batch import (
     STALLED_SECONDS,
     AwsCost,
     Batch,
-    BatchProgress,
     InterruptedBatchError,
     cost_between,
     job_cost,
@@ -133,10 +132,6 @@ def test_an_interrupted_batch_is_an_error(tmp_path: Path) -> None:
     interrupted.interrupted = lambda: True
     with pytest.raises(InterruptedBatchError):
         interrupted.run()
-
-
-def test_waiting_is_never_negative() -> None:
-    assert BatchProgress(10, uploaded=3, classified=5).waiting == 0
 
 
 def test_samples_are_drawn_once_with_their_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
