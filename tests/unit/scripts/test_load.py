@@ -29,7 +29,7 @@ from scripts.load.inputs import (
 )
 from scripts.load.jobs import BATCH_FILES, DirectLoad, JobLoad, content_type
 from scripts.load.metrics import ImageVerdict, LoadMetrics, LoadSummary, percentile, summary_rows
-from scripts.load.runner import LoadTest, run_concurrently
+from scripts.load.runner import LoadTest, Mode, run_concurrently
 from tests.support.clock import ManualClock
 from tests.support.pictures import picture
 from tests.support.served import serving
@@ -164,6 +164,12 @@ class FakeApi(ApiClient):
         accepted = [(f"id-{start + at}", name) for at, (name, _) in enumerate(self.sent[start:])]
         return UploadResult(accepted, [(name, "not an image") for name, content in files if content == b"-"])
 
+    def create_job(self, name: str, *, keep: bool = False, key: str | None = None) -> str:
+        return "job"
+
+    def fleet(self) -> dict[str, Any] | None:
+        return None
+
     def status(self, job_id: str) -> dict[str, Any]:
         labels = [label for _, label in self.sent]
         return {"done": sum(label not in "!?" for label in labels), "failed": labels.count("!")}
@@ -274,6 +280,18 @@ def test_each_image_has_a_verdict(tmp_path: Path, target: LoadTarget | None) -> 
     assert figures.counts == {"right": 2, "answered": 0, "wrong": 1, "failed": 2, "lost": 1}
     assert "lost: 3.jpg: accepted, and no result" in figures.problems
     assert f"failed: 4.jpg: {'not taken' if target else 'not an image'}" in figures.problems
+
+
+@pytest.mark.parametrize("mode", ["api", "direct"])
+def test_a_job_is_sent_by_the_api_or_to_the_bucket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    api = FakeDirectApi()
+    monkeypatch.setattr("scripts.load.runner.ApiClient", lambda *_arguments, **_options: api)
+    (tmp_path / "a.jpg").write_bytes((JPEG if mode == "direct" else b"") + b"stop")
+    sent, results = LoadImages([tmp_path / "a.jpg"], 1, {"a.jpg": "stop"}), list[int]()
+    summary = LoadTest(HERE, mode, 1, "/", "", 30).run(sent, threading.Event(), results.append)
+    assert (summary.mode, summary.ok, results[-1]) == (mode, True, 1)
 
 
 @pytest.mark.parametrize(
