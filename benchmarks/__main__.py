@@ -2,38 +2,44 @@
 
 import argparse
 import importlib
-import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
-import benchmarks
 from benchmarks.report import Report
 from scripts.chromium import NoBrowserError
 
-NOT_BENCHMARKS = {
-    "__main__",
-    "agreement",
-    "bare",
-    "flood",
-    "in_browser",
-    "measure",
-    "networks",
-    "relay",
-    "report",
-    "running",
-    "signed",
-    "torch_way",
+BENCHMARKS: Final = {
+    "aws_costs": "aws_costs.run",
+    "coldstart": "coldstart.run",
+    "decode": "decode.run",
+    "embedded_calls": "embedded_cloud.run_calls",
+    "embedded_cloud": "embedded_cloud.run",
+    "end_to_end": "end_to_end.run",
+    "engine": "engine.run",
+    "first_run": "first_run.run",
+    "fleet": "fleet.run",
+    "fleet_faults": "fleet_faults.run",
+    "fleet_runs": "fleet_runs.run",
+    "fleet_size": "fleet_faults.run_size",
+    "house": "house.run",
+    "memory": "end_to_end.run_memory",
+    "queue_kinds": "fleet_runs.run_queue_kinds",
+    "recovery": "recovery.run",
+    "ten_thousand": "ten_thousand.run",
+    "worker": "worker.run",
 }
-"""Modules that benchmarks are made of."""
+"""The module and function of each benchmark, by its name."""
 
 
-def names() -> list[str]:
-    """Return the names of the benchmarks: every module here with a ``run``."""
-    modules = {module.name for module in pkgutil.iter_modules(benchmarks.__path__)}
-    return sorted(modules - NOT_BENCHMARKS)
+def load(name: str) -> Callable[..., Report]:
+    """Return the function that runs the benchmark `name`."""
+    module, _, function = BENCHMARKS[name].partition(".")
+    run: Callable[..., Report] = getattr(importlib.import_module(f"benchmarks.{module}"), function)
+    return run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when every bar is held, 1 when one is missed, 2 when the browser that a benchmark needs is missing.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=names())
+    parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--quick", action="store_true", help="fewer rounds; ends within 50 seconds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="fleet: also draw each trace over time, here")
@@ -52,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--plots is for the benchmark fleet; {options.name} draws none")
     more = {} if options.plots is None else {"plots": options.plots}
     try:
-        report: Report = importlib.import_module(f"benchmarks.{options.name}").run(options.quick, **more)
+        report = load(options.name)(options.quick, **more)
     except NoBrowserError as error:
         print(f"{options.name}: {error}", file=sys.stderr)
         return 2

@@ -30,7 +30,6 @@ REQUEST_LINE_BYTES = 350
 """Of the web tier's line in the log for a request, and CloudWatch's 26 bytes for an event."""
 
 ZONES = 2
-
 BATCHES = (100, 1_000, 10_000)
 """Images that are uploaded at once, to a fleet that stands at nothing."""
 

@@ -98,25 +98,16 @@ def measure(
     cpu_clock: Callable[[], float] = time.process_time,
 ) -> Bare:
     """Decode and run `batch` photos at a time, in turn and over again, for `seconds`; the first batch warms up."""
-    endless = cycle(photos)
-    total, once = Bare(0, 0.0, 0.0, 0.0), _batch_runner(engine, spec, batch, clock, cpu_clock)
-    once(list(islice(endless, batch)))
+    endless, total, is_warm = cycle(photos), Bare(0, 0.0, 0.0, 0.0), False
     while total.seconds < seconds:
-        total += once(list(islice(endless, batch)))
-    return total
-
-
-def _batch_runner(
-    engine: Engine, spec: Preprocess, batch: int, clock: Callable[[], float], cpu_clock: Callable[[], float]
-) -> Callable[[Sequence[bytes]], Bare]:
-    def once(photos: Sequence[bytes]) -> Bare:
+        part = list(islice(endless, batch))
         began, cpu_began = clock(), cpu_clock()
-        pixels = [load_pixels(photo, spec) for photo in photos]
+        pixels = [load_pixels(photo, spec) for photo in part]
         cpu_decoded = cpu_clock()
         engine.infer(np.stack(pixels))
-        return Bare(batch, clock() - began, cpu_decoded - cpu_began, cpu_clock() - cpu_decoded)
-
-    return once
+        once = Bare(batch, clock() - began, cpu_decoded - cpu_began, cpu_clock() - cpu_decoded)
+        total, is_warm = total + once if is_warm else total, True
+    return total
 
 
 def main() -> None:

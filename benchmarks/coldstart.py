@@ -1,36 +1,28 @@
 """A worker's start: from its process to its first published prediction, against a start the torch way.
 
-The worker is the real one, ``python -m app_tier``, on a local cloud where a message waits. Moments are told by
+The worker is the real one, ``python -m app_tier``, on a local cloud where a message waits. Moments are those of
 that cloud's queues, on the same clock, so that nothing polls while it starts. The torch way imports torch and
 torchvision, makes ResNet-18 and answers once, without any cloud; it stands for a worker that would do both.
 """
 
 import compileall
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from app_tier.bundle.load import DEMO_BUNDLE
+from benchmarks.flood import WorkerCloud
 from benchmarks.measure import usage_of
 from benchmarks.networks import random_network
 from benchmarks.report import Bar, Report
-from core.config import Config, load_config
-from core.ids import ImageRef, input_key, new_id
-from core.messages import RequestMessage, Response, parse_worker_message
-from core.provision import provision
 from localcloud.launch import LocalCloud
 from scripts.demo_model.signs import samples
 from scripts.run.system import ROOT
-from services.clients import Clients
-from services.s3 import Bucket
-from services.sqs import OutgoingMessage, Queue
 
 SECONDS = 0.6
 MEGABYTES = 250.0
@@ -53,18 +45,20 @@ def run(quick: bool) -> Report:
     resnet = random_network("resnet18").folder
     with tempfile.TemporaryDirectory() as state, LocalCloud(Path(state), hypervisor=False) as cloud:
         bench = _Bench(cloud)
-        starts = _in_turns(
-            {
-                "demo": lambda: bench.start(DEMO_BUNDLE),
-                "resnet18": lambda: bench.start(resnet),
-                "torch": torch_way,
-            },
-            3 if quick else 9,
-        )
-    return _report(starts)
+        kinds: Mapping[str, Callable[[], Start]] = {
+            "demo": lambda: bench.start(DEMO_BUNDLE),
+            "resnet18": lambda: bench.start(resnet),
+            "torch": torch_way,
+        }
+        seen: dict[str, list[Start]] = {name: [] for name in kinds}
+        for _ in range(3 if quick else 9):  # in turns, so that what else the machine does slows all alike
+            for name, begin in kinds.items():
+                seen[name].append(begin())
+    return report_of({name: min(starts, key=lambda start: start.answer_s) for name, starts in seen.items()})
 
 
-def _report(starts: Mapping[str, Start]) -> Report:
+def report_of(starts: Mapping[str, Start]) -> Report:
+    """Return the report of each kind's fastest start."""
     torch, resnet = starts["torch"], starts["resnet18"]
     figures: dict[str, float] = {}
     for name, start in starts.items():
@@ -85,15 +79,6 @@ def _report(starts: Mapping[str, Start]) -> Report:
     )
 
 
-def _in_turns(kinds: Mapping[str, Callable[[], Start]], rounds: int) -> dict[str, Start]:
-    """Return each kind's fastest start; in turns, so that what else the machine does slows all alike."""
-    seen: dict[str, list[Start]] = {name: [] for name in kinds}
-    for _ in range(rounds):
-        for name, begin in kinds.items():
-            seen[name].append(begin())
-    return {name: min(starts, key=lambda start: start.answer_s) for name, starts in seen.items()}
-
-
 def torch_way() -> Start:
     """Start the torch way once."""
     began = time.time()
@@ -108,30 +93,24 @@ def torch_way() -> Start:
     return Start(told["answered_at"] - began, told["peak_mb"])
 
 
-class _Bench:
-    """A local cloud with the system's buckets and queues, and one image to classify."""
+class _Bench(WorkerCloud):
+    """A local cloud, and one image to classify."""
 
     def __init__(self, cloud: LocalCloud) -> None:
-        self._environment = os.environ | cloud.environment() | _settings(cloud.endpoint_url)
-        os.environ |= {name: value for name, value in cloud.environment().items() if name != "AWS_ENDPOINT_URL"}
-        config = load_config(ROOT / "config.yaml", self._environment)
-        clients = Clients(config.aws.endpoint())
-        provision(clients, config)
-        self._requests, self._responses = _queues(clients, config)
-        self._inputs = Bucket.named(clients, config.names.input_bucket)
+        super().__init__(cloud)
         self._image = next(samples(1, seed=1, sizes=(((64, 64), 1.0),))).data
 
     def start(self, bundle: Path) -> Start:
         """Let one worker start with a message waiting, answer, and end itself when idle."""
-        ref = ImageRef(new_id(), new_id())
-        key = input_key(ref, "jpg")
-        self._inputs.put(key, self._image, "image/jpeg")
+        ref = self.put(self._image)
         sent = time.time()
-        self._requests.send(
-            [OutgoingMessage(ref.image_id, RequestMessage.about(ref, key, datetime.now(UTC)).to_json())]
-        )
+        self.send([ref])
         began = time.time()
-        environment = self._environment | {"FLEETSIGHT__WORKER__BUNDLE": str(bundle)}
+        environment = self.environment | {
+            "FLEETSIGHT__WORKER__THREADS": "1",
+            "FLEETSIGHT__WORKER__DECODE_THREADS": "1",
+            "FLEETSIGHT__WORKER__BUNDLE": str(bundle),
+        }
         with subprocess.Popen(
             [sys.executable, "-m", "app_tier"],
             cwd=ROOT,
@@ -139,46 +118,17 @@ class _Bench:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as worker:
-            peak = _peak_until_end(worker)
-        return self._told(ref, sent, began, peak)
-
-    def _told(self, ref: ImageRef, sent: float, began: float, peak_mb: float) -> Start:
-        received = self._responses.receive(wait_seconds=1)
-        self._responses.delete([each.receipt for each in received])
-        told = [(each.sent_at, parse_worker_message(each.body)) for each in received]
-        ((sent_at, response),) = [(at, each) for at, each in told if isinstance(each, Response)]
+            peak, deadline = 0.0, time.monotonic() + MAX_SECONDS
+            while worker.poll() is None:
+                if time.monotonic() > deadline:
+                    worker.kill()
+                    raise RuntimeError(f"the worker has not ended after {MAX_SECONDS:.0f} s")
+                usage = usage_of(worker.pid)
+                peak = max(peak, usage.peak_mb) if usage else peak
+                time.sleep(0.05)
+        ((sent_at, response),) = self.answers()
         if response.image_id != ref.image_id or response.status != "done":
             raise RuntimeError(f"the worker answered {response.to_json()}")
         # The response is sent right after the prediction has been put; SQS's clock is this machine's.
         polled = sent + (response.timings.queued or 0.0) / 1000 - began
-        return Start(sent_at - began, peak_mb, polled)
-
-
-def _peak_until_end(worker: "subprocess.Popen[bytes]") -> float:
-    peak, deadline = 0.0, time.monotonic() + MAX_SECONDS
-    while worker.poll() is None:
-        if time.monotonic() > deadline:
-            worker.kill()
-            raise RuntimeError(f"the worker has not ended after {MAX_SECONDS:.0f} s")
-        usage = usage_of(worker.pid)
-        peak = max(peak, usage.peak_mb) if usage else peak
-        time.sleep(0.05)
-    return peak
-
-
-def _settings(endpoint_url: str) -> dict[str, str]:
-    return {
-        "FLEETSIGHT__AWS__ENDPOINT_URL": endpoint_url,
-        "FLEETSIGHT__WORKER__THREADS": "1",
-        "FLEETSIGHT__WORKER__DECODE_THREADS": "1",
-        "FLEETSIGHT__WORKER__IDLE_SECONDS": "0.3",
-        # No metadata service here: refused at once, as a local one that is missing would be.
-        "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9/",
-        "FLEETSIGHT_CONFIG": str(ROOT / "config.yaml"),
-    }
-
-
-def _queues(clients: Clients, config: Config) -> tuple[Queue, Queue]:
-    names = (config.names.request_queue, config.names.response_queue)
-    requests, responses = (Queue.named(clients.sqs, config.queue_name(name)) for name in names)
-    return requests, responses
+        return Start(sent_at - began, peak, polled)

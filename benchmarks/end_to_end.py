@@ -1,7 +1,8 @@
-"""The whole system, from the first POST of a batch to its last result, with a cold fleet and with a warm one.
+"""The whole system, from the first POST of a batch to its last result: its speed, and its memory over a long run.
 
-The images are drawn before any clock starts. Throughput is also given as a share of the bare pipeline's (one thread
-that decodes and classifies the same files, nothing around it), measured in the same run.
+`end_to_end` has a cold fleet and a warm one; `memory` sends batch after batch through one warm system, 100,000 images
+in all. The images are drawn before any clock starts. Throughput is also given as a share of the bare pipeline's (one
+thread that decodes and classifies the same files, nothing around it), measured in the same run.
 """
 
 import tempfile
@@ -16,8 +17,7 @@ from app_tier.preprocess import load_pixels
 from benchmarks.measure import percentile
 from benchmarks.report import Bar, Report
 from benchmarks.running import ALWAYS_WARM, GROWTH, OURS, WORKERS, Measured, running
-from scripts.demo_model.signs import samples
-from scripts.run.images import ImageSet
+from scripts.run.images import ImageSet, draw_signs
 
 COLD_ROUNDS: Final = 3
 AGAIN: Final = 1_000
@@ -36,17 +36,17 @@ def run(quick: bool) -> Report:
     for temperature, batches in (("cold", cold), ("warm", warm)):
         for count, measured in batches.items():
             figures |= figures_of(f"{temperature}_{count}", measured, bare)
-    figures |= figures_of("again_1000", again, bare) | _cloud_growth(warm)
+    figures |= figures_of("again_1000", again, bare)
+    # What the local cloud keeps of an image, since its memory is its disk: objects, rows.
+    largest = warm[max(warm)]
+    grown = largest.resident_mb["cloud"] * (1 - 1 / largest.growth["cloud"])
+    figures["cloud_kept_kb_an_image"] = grown * 1024 / largest.images
     return Report("end_to_end", figures, bars_of(cold, warm, again))
 
 
 def draw(folder: Path, count: int) -> ImageSet:
     """Draw `count` signs of 64 x 64 pixels into `folder`."""
-    folder.mkdir()
-    truth = {}
-    for sample in samples(count, seed=11, sizes=(((64, 64), 1.0),)):
-        (folder / sample.filename).write_bytes(sample.data)
-        truth[sample.filename] = sample.label
+    truth = draw_signs(folder, count, seed=11, side=64)
     return ImageSet("end-to-end", [folder / name for name in truth], truth)
 
 
@@ -112,33 +112,48 @@ def bars_of(cold: Mapping[int, Measured], warm: Mapping[int, Measured], again: M
     """Return the bars; those of 10,000 images only where they were measured."""
     hundred, thousand = cold[100], warm[1_000]
     ours = sum(thousand.cpu_ms[name] for name in OURS)
-    bars = (
+    bars = [
         Bar("cold, 100 images: images/s", hundred.images_per_second, at_least=80),
         Bar("cold, 100 images: p95 from accepted to result, s", percentile(hundred.latency_s, 95), at_most=1.3),
         Bar("warm, 1,000 images: images/s", thousand.images_per_second, at_least=160),
         Bar("warm, 1,000 images: CPU ms an image of web, controller and workers", ours, at_most=5),
         Bar("warm, 1,000 images: CPU ms an image of the local cloud", thousand.cpu_ms["cloud"], at_most=4),
         Bar("the same 1,000 images again: times as fast, warm", thousand.seconds / again.seconds, at_least=5),
-    )
-    return bars + _bars_of_size(warm)
-
-
-def _bars_of_size(warm: Mapping[int, Measured]) -> tuple[Bar, ...]:
-    if 10_000 not in warm:
-        return ()
-    slower = warm[1_000].images_per_second / warm[10_000].images_per_second
-    growth = warm[10_000].growth
-    return (
-        Bar("warm, 10,000 to 1,000 images: time an image, ratio", slower, at_most=1.15),
-        *(
+    ]
+    if 10_000 in warm:
+        slower, growth = thousand.images_per_second / warm[10_000].images_per_second, warm[10_000].growth
+        bars.append(Bar("warm, 10,000 to 1,000 images: time an image, ratio", slower, at_most=1.15))
+        bars += [
             Bar(f"{name}: memory after ÷ before 10,000 images", growth[name], at_most=GROWTH)
             for name in (*OURS, "cloud")
-        ),
-    )
+        ]
+    return tuple(bars)
 
 
-def _cloud_growth(warm: Mapping[int, Measured]) -> dict[str, float]:
-    """What the local cloud keeps of an image, since its memory is its disk: objects, rows."""
-    largest = warm[max(warm)]
-    grown = largest.resident_mb["cloud"] * (1 - 1 / largest.growth["cloud"])
-    return {"cloud_kept_kb_an_image": grown * 1024 / largest.images}
+def run_memory(quick: bool) -> Report:
+    """Send ten batches of 10,000 images; `quick` sends five of 1,000."""
+    size, batches = (1_000, 5) if quick else (10_000, 10)
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch)
+        images = draw(home / "images", size)
+        with running(home / "system", ALWAYS_WARM) as bench:
+            bench.wait_for_workers(WORKERS)
+            measured = [bench.batch(images) for _ in range(batches)]
+    return memory_report(measured)
+
+
+def memory_report(measured: Sequence[Measured]) -> Report:
+    """Return each process's memory after each batch (of several processes, the greatest), and how it grew."""
+    first, last = measured[0], measured[-1]
+    figures: dict[str, float] = {"images": sum(each.images for each in measured)}
+    for number, each in enumerate(measured, 1):
+        figures[f"batch_{number}_images_per_second"] = each.images_per_second
+        figures |= {f"batch_{number}_{name}_mb": each.resident_mb[name] for name in (*OURS, "cloud")}
+    kept = (last.resident_mb["cloud"] - first.resident_mb["cloud"]) * 1024
+    figures["cloud_kept_kb_an_image"] = kept / (figures["images"] - first.images)
+    grown = {name: last.resident_mb[name] / first.resident_mb[name] for name in (*OURS, "cloud")}
+    count = f"{figures['images']:,.0f} images"
+    bars = [
+        Bar(f"{name}: memory after {count} ÷ after the first batch", grown[name], at_most=GROWTH) for name in grown
+    ]
+    return Report("memory", figures, tuple(bars))

@@ -29,15 +29,10 @@ from benchmarks.report import Bar, Report, seconds_of
 from scripts.model.torchvision_import import import_torchvision
 
 ARCHITECTURES: Final = ("resnet18", "resnet50")
-
 THREADS: Final = (1, 2)
-
 BATCHES: Final = (1, 8, 32)
-
 STREAMED_BATCHES: Final = (1, 8)
-
 TORCH: Final = "torch_fp32"
-
 LEAST: Final[Mapping[str, float]] = {"openvino_bf16": 3.0, "openvino_int8": 6.0}
 """Times as fast as torch in eager fp32, at a batch of 8 on 2 threads."""
 
@@ -107,14 +102,10 @@ def figures_of(
             ("images_per_second", speed),
             ("to_torch_ratio", speed / speeds[TORCH]),
             ("to_peak_ratio", speed * gigaflop / peaks["fp32"]),
-            ("to_own_peak_ratio", speed * gigaflop / peaks[_number_type(name)]),
+            # Of what the run computes in, or computes in first.
+            ("to_own_peak_ratio", speed * gigaflop / next(peaks[kind] for kind in PEAKS if f"_{kind}" in name)),
         )
     }
-
-
-def _number_type(name: str) -> NumberType:
-    """Return what the run `name` computes in, or computes in first."""
-    return next(kind for kind in PEAKS if f"_{kind}" in name)
 
 
 def bars_of(case: Case, speeds: Mapping[str, float]) -> list[Bar]:
@@ -156,25 +147,19 @@ def _cases(threads: int, batches: tuple[int, ...]) -> Iterator[tuple[Case, Runs]
             pixels = np.random.default_rng(1).standard_normal((batch, 3, 224, 224)).astype(np.float32)
             runs: Runs = {f"peak_{kind}": matrix_product(kind) for kind in PEAKS}
             runs[TORCH] = _torch(architecture, pixels)
-            runs |= _openvino(engines, pixels)
+            runs |= {f"openvino_{kind}": _asking(engine, pixels) for kind, engine in engines.items()}
+            for kind in (kind for kind in engines if kind != "fp32"):
+                # With the margin that an eighth of the images lie within.
+                gaps = np.sort(top_two_gap(engines[kind].infer(pixels)))
+                exact = ExactEngine(engines[kind], engines["fp32"], margin=float(gaps[batch // 8]))
+                runs[f"exact_{kind}_first"] = _asking(exact, pixels)
             runs |= {f"gpu_{kind}": _asking(engine, pixels) for kind, engine in gpu.items()}
-            if batch in STREAMED_BATCHES:
-                runs |= _streams(streamed, pixels, threads)
+            if batch in STREAMED_BATCHES:  # a stream for each thread; the others have one for all
+                runs |= {
+                    f"openvino_{kind}_{threads}_streams": side_by_side(engine, pixels, threads)
+                    for kind, engine in streamed.items()
+                }
             yield Case(architecture, threads, batch), runs
-
-
-def _openvino(engines: Mapping[NumberType, OpenVinoEngine], pixels: Batch) -> Runs:
-    alone = {f"openvino_{kind}": _asking(engine, pixels) for kind, engine in engines.items()}
-    exact = {f"exact_{kind}_first": _exact(engines, kind, pixels) for kind in engines if kind != "fp32"}
-    return alone | exact
-
-
-def _streams(engines: Mapping[NumberType, OpenVinoEngine], pixels: Batch, threads: int) -> Runs:
-    """Return the engines that have a stream for each thread; the others have one for all."""
-    return {
-        f"openvino_{kind}_{threads}_streams": side_by_side(engine, pixels, threads)
-        for kind, engine in engines.items()
-    }
 
 
 def fast_types(bundle: Bundle) -> tuple[NumberType, ...]:
@@ -197,13 +182,6 @@ def gpu_engines(bundle: Bundle) -> dict[NumberType, TorchEngine]:
 
 def _asking(engine: Engine, pixels: Batch) -> Run:
     return Run(lambda: engine.infer(pixels), len(pixels))
-
-
-def _exact(engines: Mapping[NumberType, OpenVinoEngine], first: NumberType, pixels: Batch) -> Run:
-    """Return ``exact`` with the margin that an eighth of `pixels` lie within."""
-    gaps = np.sort(top_two_gap(engines[first].infer(pixels)))
-    exact = ExactEngine(engines[first], engines["fp32"], margin=float(gaps[len(pixels) // 8]))
-    return Run(lambda: exact.infer(pixels), len(pixels))
 
 
 def _torch(architecture: str, pixels: Batch) -> Run:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.end_to_end import bare_images_per_second
 from benchmarks.report import Bar, Report
-from scripts.run.images import ImageSet, sample_images
+from scripts.run.images import sample_images
 from scripts.run.system import ROOT, free_port
 
 FIRST_SECONDS = 180.0
@@ -39,9 +40,13 @@ class _Run:
 def run(quick: bool) -> Report:
     """Measure both starts in a fresh clone; `quick` measures two starts in this checkout."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = ROOT if quick else _clone(Path(scratch) / "fleetsight")
+        folder = ROOT if quick else Path(scratch) / "fleetsight"
+        if not quick:  # what is committed: no environment, no samples, no compiled modules
+            git = shutil.which("git") or "git"
+            subprocess.run([git, "clone", "--quiet", str(ROOT), str(folder)], check=True, timeout=60)
         first, second = _start(folder), _start(folder)
-        bare = _bare_seconds(sample_images(Path(scratch) / "samples"))
+        files = sample_images(Path(scratch) / "samples").files
+        bare = len(files) / bare_images_per_second(files)
     figures = {
         "first_until_batch_s": first.until_batch,
         "second_until_batch_s": second.until_batch,
@@ -64,13 +69,6 @@ def run(quick: bool) -> Report:
     )
 
 
-def _clone(folder: Path) -> Path:
-    """Clone what is committed: no environment, no samples, no compiled modules."""
-    git = shutil.which("git") or "git"
-    subprocess.run([git, "clone", "--quiet", str(ROOT), str(folder)], check=True, timeout=60)
-    return folder
-
-
 def _start(folder: Path) -> _Run:
     command = [str(folder / "scripts" / "run.sh"), "--once", "--port", str(free_port())]
     environment = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
@@ -88,18 +86,3 @@ def _start(folder: Path) -> _Run:
         seconds = time.time() - started
         figures = json.loads(summary.read_text())
         return _Run(seconds, figures | {"started_s": figures["started_at"] - started})
-
-
-def _bare_seconds(images: ImageSet) -> float:
-    from app_tier.bundle.load import load_bundle
-    from app_tier.engines import open_engine
-    from app_tier.preprocess import load_pixels
-    from core.images import ImageLimits
-
-    bundle = load_bundle(ROOT / "app_tier" / "demo" / "bundle")
-    engine = open_engine("openvino", bundle, threads=1)
-    content = [path.read_bytes() for path in images.files]
-    started = time.perf_counter()
-    for data in content:
-        engine.infer(load_pixels(data, bundle.manifest.preprocess, ImageLimits())[None])
-    return time.perf_counter() - started

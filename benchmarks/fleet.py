@@ -18,20 +18,26 @@ from benchmarks.report import Bar, Report
 from core.config import FleetSettings, load_config
 from simulator import traces
 from simulator.bound import BINS
-from simulator.comparison import STEPS, Dial, Played, Row, Scene, deadline, figures_of, rivals, row_of, tables_of
-from simulator.engine import Conditions
-from simulator.ours import ours
-from simulator.outcome import Outcome
-from simulator.plots import draw
-from simulator.policy import NamedPolicy
-from simulator.rivals.target_tracking import acceptable_backlog, wanted
-from simulator.theory import checks
+from simulator.comparison import (
+    STEPS,
+    Dial,
+    Played,
+    Row,
+    Scene,
+    deadline,
+    draw,
+    figures_of,
+    rivals,
+    row_of,
+    tables_of,
+)
+from simulator.engine import Conditions, Outcome
+from simulator.policies import acceptable_backlog, ours, wanted
+from simulator.theory import Check, checks
 from simulator.workers import CERTAIN
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-
 CONDITIONS: Final = Conditions()
-
 CAPACITY: Final = CONDITIONS.max_workers / CONDITIONS.image_seconds
 """Images/s of a full fleet."""
 
@@ -46,13 +52,9 @@ RIVALS: Final = frozenset({"one per message", "backlog", "target tracking", "KED
 """Each of these it is tuned to."""
 
 NO_DEARER: Final = 1.01
-
 CLEARLY_CHEAPER: Final = 0.85
-
 CHEAPER: Final = 0.9
-
 CLEARLY_BEATEN: Final = frozenset({"target tracking", "Ray Serve"})
-
 BURSTY: Final = frozenset({"flash-crowd", "mmpp"})
 
 OWN_TARGETS: Final = {
@@ -134,7 +136,6 @@ class Effort:
 
 
 FULL: Final = Effort(seeds=5, bins=BINS, steps=STEPS, images=1_000_000, hours=traces.DAY)
-
 QUICK: Final = Effort(seeds=2, bins=300, steps=7, images=200_000, hours=traces.MORNING)
 
 
@@ -151,15 +152,42 @@ class Part:
 def run(quick: bool = False, plots: Path | None = None) -> FleetReport:
     """Play everything; draw a plot for each trace into the folder `plots`, if it is given."""
     started, effort = time.perf_counter(), QUICK if quick else FULL
-    parts = _side_by_side(list(traces.named(CAPACITY)), effort, plots)
+    with ProcessPoolExecutor(PROCESSES) as processes:
+        # The longest, which stand last, begin first.
+        names = reversed(list(traces.named(CAPACITY)))
+        parts = list(processes.map(partial(play_part, effort=effort, plots=plots), names))[::-1]
+    return report_of(parts, checks(effort.images), started)
+
+
+def report_of(parts: Sequence[Part], theory: Sequence[Check], started: float) -> FleetReport:
+    """Return the report of all traces: the comparison, and its bars.
+
+    They are queueing theory and AWS's published example, what holds for every policy (the maximum; none is cheaper
+    than the cheapest possible), and what `deadline` is held to.
+
+    Args:
+        parts: what came of each trace.
+        theory: figures of the simulator beside queueing theory's.
+        started: when the run began, by `time.perf_counter`.
+    """
     rows, duels = [row for part in parts for row in part.rows], [each for part in parts for each in part.duels]
-    tuned = {name: value for each in duels for name, value in each.figures.items()}
-    bars = [*_theory_bars(effort.images), *_law_bars(parts), *_promised_bars(parts)]
-    others = {
-        "mmpp: index of dispersion": traces.bursty(CAPACITY).dispersion,
-        "this run, s": time.perf_counter() - started,
-    }
-    figures = {**figures_of(rows), **tuned, **others}
+    more = wanted(1_500, 10, acceptable_backlog(10.0, 0.1)) - 10
+    beyond = sum(part.beyond for part in parts)
+    # To a millionth, since a fixed fleet can cost exactly what the bound says.
+    least = round(min(row.measures["cost_over_bound"] for row in rows), 6)
+    hundred = Scene.of("batch-100", lambda _: traces.batch(100, 90.0), Conditions(CERTAIN), (0,))
+    bars = [
+        *(Bar(f"{check.what}: deviation", check.deviation, at_most=0.02) for check in theory),
+        Bar("AWS's example, 1,500 messages on 10 instances: more of them", more, at_most=5, at_least=5),
+        Bar("decisions beyond the maximum, every policy and trace", beyond, at_most=0),
+        Bar("cost ÷ clairvoyant bound, least of every policy and trace", least, at_least=1.0),
+        *duel_bars(duels),
+        *chain.from_iterable(part.bars for part in parts),
+        *batch_bars(hundred.play(deadline(fleet_settings(), 90.0)).outcome),
+    ]
+    figures = figures_of(rows) | {name: value for each in duels for name, value in each.figures.items()}
+    figures["mmpp: index of dispersion"] = traces.bursty(CAPACITY).dispersion
+    figures["this run, s"] = time.perf_counter() - started
     return FleetReport("fleet", figures, tuple(bars), rows, duels)
 
 
@@ -184,7 +212,9 @@ def play_part(name: str, effort: Effort, plots: Path | None = None) -> Part:
     scene = Scene.of(name, traces.named(CAPACITY, effort.hours)[name], CONDITIONS, range(seeds))
     fleet = fleet_settings()
     dial = Dial(partial(deadline, fleet), scene, effort.steps)
-    played = [scene.play(rule) for rule in _rules(fleet, name)]
+    own_target, _ = OWN_TARGETS[name]
+    rules = (*rivals(CONDITIONS), ours(fleet), deadline(fleet, own_target))
+    played = [scene.play(rule) for rule in rules]
     if plots is not None:
         draw(played, plots)
     return Part(
@@ -193,48 +223,6 @@ def play_part(name: str, effort: Effort, plots: Path | None = None) -> Part:
         bars=(bound_bar(dial, effort.bins),),
         beyond=sum(each.outcome.beyond_maximum for each in played),
     )
-
-
-def _side_by_side(names: Sequence[str], effort: Effort, plots: Path | None) -> list[Part]:
-    play = partial(play_part, effort=effort, plots=plots)
-    with ProcessPoolExecutor(PROCESSES) as processes:
-        # The longest, which stand last, begin first.
-        return list(processes.map(play, reversed(names)))[::-1]
-
-
-def _rules(fleet: FleetSettings, trace: str) -> tuple[NamedPolicy, ...]:
-    """Return who plays the trace: others, `backlog`, and `deadline` with the trace's own target."""
-    target, _ = OWN_TARGETS[trace]
-    return (*rivals(CONDITIONS), ours(fleet), deadline(fleet, target))
-
-
-def _theory_bars(images: int) -> list[Bar]:
-    """Return the simulator beside queueing theory, and AWS's rule beside its published example."""
-    bars = [Bar(f"{check.what}: deviation", check.deviation, at_most=0.02) for check in checks(images)]
-    more = wanted(1_500, 10, acceptable_backlog(10.0, 0.1)) - 10
-    return [*bars, Bar("AWS's example, 1,500 messages on 10 instances: more of them", more, at_most=5, at_least=5)]
-
-
-def _law_bars(parts: Sequence[Part]) -> list[Bar]:
-    """Return what holds for every policy: the maximum, and that none is cheaper than the cheapest possible."""
-    # To a millionth, since a fixed fleet can cost exactly what the bound says.
-    least = round(min(row.measures["cost_over_bound"] for part in parts for row in part.rows), 6)
-    beyond = sum(part.beyond for part in parts)
-    return [
-        Bar("decisions beyond the maximum, every policy and trace", beyond, at_most=0),
-        Bar("cost ÷ clairvoyant bound, least of every policy and trace", least, at_least=1.0),
-    ]
-
-
-def _promised_bars(parts: Sequence[Part]) -> list[Bar]:
-    """Return what `deadline` is held to: against the others, against the bound, and for a hundred images."""
-    hundred = Scene.of("batch-100", lambda _: traces.batch(100, 90.0), Conditions(CERTAIN), (0,))
-    duels = [each for part in parts for each in part.duels]
-    return [
-        *duel_bars(duels),
-        *chain.from_iterable(part.bars for part in parts),
-        *batch_bars(hundred.play(deadline(fleet_settings(), 90.0)).outcome),
-    ]
 
 
 def duel(dial: Dial, rival: Played) -> Duel:
@@ -287,15 +275,12 @@ def batch_bars(outcome: Outcome) -> list[Bar]:
 def table_of_duels(duels: Iterable[Duel]) -> Table:
     """Return a table of `deadline`'s cost ÷ each rival's, when it is as fast as the rival."""
     ratios = {(each.trace, each.rival): each.cost_ratio for each in duels}
-    rivals = list(dict.fromkeys(rival for _, rival in ratios))
+    names = list(dict.fromkeys(rival for _, rival in ratios))
     title = "deadline tuned to the p95 of each: its cost ÷ theirs"
     table = Table("trace", title=title, title_justify="left", box=SIMPLE_HEAD)
-    for rival in rivals:
+    for rival in names:
         table.add_column(rival, justify="right")
     for trace in dict.fromkeys(trace for trace, _ in ratios):
-        table.add_row(trace, *(_ratio_in_words(ratios[trace, rival]) for rival in rivals))
+        costs = [ratios[trace, rival] for rival in names]
+        table.add_row(trace, *(f"{ratio:.3f}" if math.isfinite(ratio) else "slower" for ratio in costs))
     return table
-
-
-def _ratio_in_words(ratio: float) -> str:
-    return f"{ratio:.3f}" if math.isfinite(ratio) else "slower"

@@ -1,9 +1,15 @@
-"""Real fleets on the local cloud: instances that take seconds to boot, and one worker for each image.
+"""Real fleets on the local cloud, beside the simulations: real processes, real queues, and a bill at the end.
 
-Beside the simulations of `fleet` and `fleet_faults`: real processes, real queues, and a bill at the end.
+`fleet_runs` has instances that take seconds to boot, and one worker for each image. `queue_kinds` measures what FIFO
+queues cost beside standard ones: seconds and billed seconds of a batch in which workers are killed. Both kinds get
+the same images, and workers are killed at the same shares of the batch, so that luck does not decide which kind has
+more work to repeat. Each kill costs a launch, with the billed minimum, and the messages that the worker held wait for
+their visibility timeout. Near the end of a batch the other workers have nothing to do meanwhile.
 """
 
 import json
+import os
+import signal
 import tempfile
 import threading
 import time
@@ -11,15 +17,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from statistics import median
+from typing import Any, Final, Literal
 
 from benchmarks.end_to_end import draw
 from benchmarks.report import Bar, Report
 from benchmarks.running import Bench, Measured, running
+from scripts.chaos.strikes import workers
+from scripts.run.batch import Batch, BatchProgress
 from scripts.run.images import ImageSet
 
-GONE_SECONDS: Final = 60.0
-"""Longest that is waited for the end of a fleet."""
+GONE_SECONDS: Final = 120.0
+"""Longest wait for the end of a fleet."""
 SLOW_BOOTS: Final = ("boot_delay_seconds=5", "boot_delay_tail_seconds=10")
 BY_DEADLINE: Final = {
     "FLEETSIGHT__FLEET__POLICY": "deadline",
@@ -118,9 +127,11 @@ def fleet_of(home: Path, images: ImageSet, settings: Mapping[str, str], switches
         ended = time.monotonic()
         bench.wait_for_workers(0)
         gone_seconds = time.monotonic() - ended
-        bill = _bill(bench)
-        launched = _launched(bench.system.state_dir / "logs" / "controller.log")
-    return Fleet(batch, launched, watch.most, gone_seconds, *bill)
+        fleet = await_end(bench)
+        log = (bench.system.state_dir / "logs" / "controller.log").read_text()
+    lines = (json.loads(line) for line in log.splitlines() if line.startswith("{"))
+    launched = sum(len(line["instances"]) for line in lines if line.get("message") == "workers are launching")
+    return Fleet(batch, launched, watch.most, gone_seconds, fleet["billed_seconds"], fleet["cost"])
 
 
 @contextmanager
@@ -136,18 +147,78 @@ def watched(bench: Bench) -> Iterator[Watch]:
         thread.join()
 
 
-def _bill(bench: Bench) -> tuple[float, float]:
-    """Return billed seconds and dollars once the controller has seen the end of the last instance."""
+def await_end(bench: Bench) -> dict[str, Any]:
+    """Return the status of the fleet, with its bill, once the controller has seen the end of the last instance.
+
+    Raises:
+        TimeoutError: it has not after `GONE_SECONDS`.
+    """
     deadline = time.monotonic() + GONE_SECONDS
-    while True:
-        fleet = bench.api.fleet()
-        if fleet is not None and fleet["running"] + fleet["pending"] == 0:
-            return fleet["billed_seconds"], fleet["cost"]
+    while (fleet := bench.api.fleet()) is None or fleet["running"] + fleet["pending"]:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"the controller still tells of workers: {fleet}")
+            raise TimeoutError(f"the fleet has not ended after {GONE_SECONDS:.0f} s: {fleet}")
         time.sleep(0.2)
+    return fleet
 
 
-def _launched(log: Path) -> int:
-    lines = (json.loads(line) for line in log.read_text().splitlines() if line.startswith("{"))
-    return sum(len(line["instances"]) for line in lines if line.get("message") == "workers are launching")
+IMAGES: Final = 3_000
+QUICK_IMAGES: Final = 600
+ROUNDS: Final = 3
+KILLED_AT: Final = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Shares of the batch that have a result when a worker is killed."""
+
+MAX_RATIO: Final = 1.25
+"""Bar: FIFO ÷ standard."""
+
+KILLED_SETTINGS: Final = {"FLEETSIGHT__FLEET__MAX_WORKERS": "4", "FLEETSIGHT__WORKER__IDLE_SECONDS": "2"}
+Kind = Literal["standard", "fifo"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one batch took, from the first upload to the last result, and how many instance-seconds were billed."""
+
+    seconds: float
+    billed_seconds: float
+
+
+def run_queue_kinds(quick: bool) -> Report:
+    """Send a batch through each kind in turn, three times or, if `quick`, once; the medians count."""
+    with tempfile.TemporaryDirectory() as scratch:
+        images = draw(Path(scratch) / "images", QUICK_IMAGES if quick else IMAGES)
+        costs: dict[Kind, list[Cost]] = {"standard": [], "fifo": []}
+        for turn in range(1 if quick else ROUNDS):
+            for kind, measured in costs.items():
+                settings = {**KILLED_SETTINGS, "FLEETSIGHT__QUEUES__KIND": kind}
+                with running(Path(scratch) / f"{kind}-{turn}", settings) as bench:
+                    measured.append(batch_with_kills(bench, images))
+    seconds = {kind: median(cost.seconds for cost in costs[kind]) for kind in costs}
+    billed = {kind: median(cost.billed_seconds for cost in costs[kind]) for kind in costs}
+    return Report(
+        "queue_kinds",
+        {f"{kind}_s": seconds[kind] for kind in costs} | {f"{kind}_billed_s": billed[kind] for kind in costs},
+        (
+            Bar("a batch with FIFO queues ÷ with standard ones", seconds["fifo"] / seconds["standard"], MAX_RATIO),
+            Bar("instance-seconds billed with FIFO ÷ standard", billed["fifo"] / billed["standard"], MAX_RATIO),
+        ),
+    )
+
+
+def batch_with_kills(bench: Bench, images: ImageSet) -> Cost:
+    """Send `images` and kill a worker each time so many have a result; wait until the fleet has ended.
+
+    Raises:
+        RuntimeError: an image got no result.
+        TimeoutError: the fleet did not end.
+    """
+    left = [round(share * len(images.files)) for share in KILLED_AT]
+
+    def kill_when_due(progress: BatchProgress) -> None:
+        if left and progress.classified >= left[0] and (running_now := workers(bench.system)):
+            left.pop(0)
+            os.kill(running_now[0].pid, signal.SIGKILL)
+
+    summary = Batch(bench.api, images, kill_when_due).run()
+    if not summary.ok:
+        raise RuntimeError(f"{summary.failed} images failed, {summary.lost} were lost: {summary.failures[:3]}")
+    return Cost(summary.last_result_s, await_end(bench)["billed_seconds"])

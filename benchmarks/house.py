@@ -16,7 +16,6 @@ IN_IMAGES = "ami/files/"
 """Begins the paths of files that have the same path in a machine image."""
 
 ROOT = Path(__file__).resolve().parents[1]
-
 PRONOUNS = re.compile(r"\b(whoever|whatever|nobody|somebody|whose|whom|thereof|wherever)\b", re.IGNORECASE)
 """Pronouns that leave open who acts. The documents of this project name the actor instead."""
 
@@ -85,7 +84,15 @@ def protocols(trees: Iterable[ast.Module]) -> Iterator[ast.ClassDef]:
 def import_cycles(source: Mapping[str, str], trees: Mapping[str, ast.Module]) -> int:
     """Return how many groups of modules import each other, also inside functions and for types alone."""
     names = {file.removesuffix(".py").replace("/", ".").removesuffix(".__init__"): file for file in source}
-    imported = {name: set(_imports(trees[file])) & names.keys() - {name} for name, file in names.items()}
+    imported: dict[str, set[str]] = {}
+    for name, file in names.items():
+        found: set[str] = set()
+        for node in ast.walk(trees[file]):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        imported[name] = found & names.keys() - {name}
     reached = {name: _reached(name, imported) for name in names}
     return len(
         {frozenset(each for each in far if name in reached[each]) for name, far in reached.items() if name in far}
@@ -101,12 +108,3 @@ def _reached(name: str, imported: Mapping[str, set[str]]) -> set[str]:
         found |= fresh
         left += fresh
     return found
-
-
-def _imports(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)

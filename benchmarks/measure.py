@@ -70,12 +70,6 @@ def cpu_seconds_between(before: Mapping[int, Usage], after: Mapping[int, Usage])
     return sum(usage.cpu_seconds - earlier.get(pid, 0.0) for pid, usage in after.items())
 
 
-def machine_cpu_seconds() -> float:
-    """Return the CPU seconds that all processors together have been busy with, for all processes, since the boot."""
-    user, nice, system, _idle, _wait, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split()[1:11])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
-
-
 def _mebibytes(field: str) -> float:
     return int(field.split(maxsplit=1)[0]) * 1024 / MIB
 
@@ -103,18 +97,22 @@ def pinned(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def busy_seconds(core: int) -> float:
-    """Return the CPU seconds that `core` has been busy with, for all processes, since the boot."""
-    lines = Path("/proc/stat").read_text().splitlines()
-    fields = next(line.split()[1:] for line in lines if line.startswith(f"cpu{core} "))
-    user, nice, system, _idle, _wait, irq, softirq, *_ = map(int, fields)
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+def busy_seconds(core: int | None = None, *, stat: Path = Path("/proc/stat"), stolen: bool = False) -> float:
+    """Return the CPU seconds that `core`, or all cores together, have been busy with since the boot.
+
+    Args:
+        core: number of the core; None for all.
+        stat: the kernel's file.
+        stolen: count what the hypervisor gave to other machines, too.
+    """
+    begin = "cpu " if core is None else f"cpu{core} "
+    fields = next(line.split()[1:9] for line in stat.read_text().splitlines() if line.startswith(begin))
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, fields)
+    return (user + nice + system + irq + softirq + (steal if stolen else 0)) / os.sysconf("SC_CLK_TCK")
 
 
 TRUSTED: Final = 0.05
 """Share of the CPUs that others may take before ratios of two-thread runs mean little."""
-
-_IDLE_COLUMNS: Final = (3, 4)  # idle and iowait, in the first line of /proc/stat
 
 
 @dataclass
@@ -137,15 +135,10 @@ class Share:
 def watch_others(stat: Path = Path("/proc/stat")) -> Iterator[Share]:
     """Yield a share that is known once the block has ended."""
     share = Share()
-    busy, own, started = _busy_seconds(stat), time.process_time(), time.perf_counter()
+    busy, own, started = busy_seconds(stat=stat, stolen=True), time.process_time(), time.perf_counter()
     yield share
-    took = (_busy_seconds(stat) - busy) - (time.process_time() - own)
+    took = (busy_seconds(stat=stat, stolen=True) - busy) - (time.process_time() - own)
     share.ratio = max(0.0, took / (time.perf_counter() - started) / (os.cpu_count() or 1))
-
-
-def _busy_seconds(stat: Path) -> float:
-    ticks = [int(word) for word in stat.read_text().split("\n", 1)[0].split()[1:9]]
-    return (sum(ticks) - sum(ticks[column] for column in _IDLE_COLUMNS)) / os.sysconf("SC_CLK_TCK")
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Final
 
 from app_tier.bundle.errors import BundleError
 from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
@@ -15,7 +14,7 @@ from scripts.run.system import ROOT
 KEPT = ROOT / ".fleetsight" / "bench"
 
 
-def random_network(architecture: str, kept: Path = KEPT) -> Bundle:
+def random_network(architecture: str) -> Bundle:
     """Return the bundle of `architecture`, such as ``resnet18``, at its published input size.
 
     Random weights cost what trained ones cost; only the answers mean nothing.
@@ -23,36 +22,33 @@ def random_network(architecture: str, kept: Path = KEPT) -> Bundle:
     Raises:
         BundleError: it cannot be built, since torch or torchvision is not installed.
     """
-    folder = kept / architecture
+    folder = KEPT / architecture
     try:
         return load_bundle(folder)
     except BundleError:
         return build_torchvision(architecture, folder, RANDOM)
 
 
-_FORCED: Final = Target("int8", force=True)
-
-
-def quantised_network(architecture: str, kept: Path = KEPT) -> Bundle:
+def quantised_network(architecture: str) -> Bundle:
     """Return a bundle of `architecture` with random weights that holds an int8 network too, where this CPU is fast.
 
     Raises:
         BundleError: it cannot be built, since torch, torchvision or nncf is not installed.
     """
-    folder = kept / f"{architecture}-int8"
+    folder = KEPT / f"{architecture}-int8"
     try:
         return load_bundle(folder)
     except BundleError:
-        return build_torchvision(architecture, folder, RANDOM, target=_FORCED)
+        return build_torchvision(architecture, folder, RANDOM, target=Target("int8", force=True))
 
 
-def demo_network(precision: Precision, kept: Path = KEPT) -> Bundle:
+def demo_network(precision: Precision) -> Bundle:
     """Return the demo bundle in `precision`; it is fp32 where this CPU is not fast in that.
 
     Raises:
         BundleError: it cannot be built, since nncf is not installed.
     """
-    folder = kept / f"demo-{precision}"
+    folder = KEPT / f"demo-{precision}"
     try:
         return load_bundle(folder)
     except BundleError:

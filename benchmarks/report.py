@@ -78,18 +78,16 @@ class Report:
         for name, value in self.figures.items():
             figures.add_row(name, f"{value:,.4g}")
         console.print(figures)
-        if self.bars:
-            console.print(self._bars_table())
-
-    def _bars_table(self) -> Table:
-        table = Table("bar")
-        table.add_column("value", justify="right")
-        table.add_column("must be")
-        table.add_column("")
+        if not self.bars:
+            return
+        bars = Table("bar")
+        bars.add_column("value", justify="right")
+        bars.add_column("must be")
+        bars.add_column("")
         for bar in self.bars:
             verdict = "[green]ok[/]" if bar.ok else "[red]missed[/]"
-            table.add_row(bar.what, f"{bar.value:,.4g}", bar.bar, verdict)
-        return table
+            bars.add_row(bar.what, f"{bar.value:,.4g}", bar.bar, verdict)
+        console.print(bars)
 
 
 def seconds_of(action: Callable[[], object], rounds: int, clock: Callable[[], float]) -> float:

@@ -10,7 +10,7 @@ from typing import Final
 
 from ulid import ULID
 
-from benchmarks.measure import Usage, cpu_seconds_between, latencies, machine_cpu_seconds, result_moments, usages
+from benchmarks.measure import Usage, busy_seconds, cpu_seconds_between, latencies, result_moments, usages
 from scripts.client import ApiClient
 from scripts.run.batch import Batch, BatchProgress, BatchSummary
 from scripts.run.images import ImageSet
@@ -26,7 +26,6 @@ OURS: Final = ("web", "controller", "worker")
 """What runs on the user's instances on AWS; the local cloud stands for AWS itself."""
 SERVICES: Final = ("cloud", "hypervisor", "controller", "web")
 PATIENCE_SECONDS: Final = 60.0
-
 ByProcess = dict[str, dict[int, Usage]]
 
 
@@ -107,38 +106,35 @@ class Bench:
         def look(progress: BatchProgress) -> None:
             looks.append((time.time(), progress.classified))
 
-        before, busy, began = self._usages(), machine_cpu_seconds(), time.monotonic()
+        before, busy, began = self._usages(), busy_seconds(), time.monotonic()
         summary = Batch(self.api, images, look).run()
-        after, busy, took = self._usages(), machine_cpu_seconds() - busy, time.monotonic() - began
+        after, busy, took = self._usages(), busy_seconds() - busy, time.monotonic() - began
         if not summary.ok:
             raise RuntimeError(f"{summary.failed} images failed, {summary.lost} were lost: {summary.failures[:3]}")
         others = busy - sum(cpu_seconds_between(before.get(name, {}), used) for name, used in after.items())
-        return measured(summary, self._latencies(summary, looks), before, after, others / took)
-
-    def _latencies(self, summary: BatchSummary, looks: list[tuple[float, int]]) -> list[float]:
         # An image's id is made when it is accepted, and holds that moment.
         accepted = [ULID.from_str(result["image_id"]).timestamp for result in self.api.results(summary.job_id)]
-        return latencies(accepted, result_moments(looks, len(accepted)))
+        latency_s = latencies(accepted, result_moments(looks, len(accepted)))
+        return measured(summary, latency_s, before, after, others / took)
 
     def _usages(self) -> ByProcess:
         found = {name: usages([pid]) for name in SERVICES if (pid := self.system.supervisor.pid(name)) is not None}
-        workers = usages(self._workers())
+        # The local hypervisor writes down the process of each worker.
+        stats = (self.system.state_dir / "instances").glob("*/process")
+        workers = usages({int(text.split()[0]) for stat in stats if (text := stat.read_text())})
         # The instances are the hypervisor's children.
         own = {pid: usage for pid, usage in found["hypervisor"].items() if pid not in workers}
         return found | {"hypervisor": own, "worker": workers, "client": usages([os.getpid()], below=False)}
-
-    def _workers(self) -> set[int]:
-        """Return every worker's process id that the local hypervisor has written down."""
-        stats = (self.system.state_dir / "instances").glob("*/process")
-        return {int(text.split()[0]) for stat in stats if (text := stat.read_text())}
 
 
 def measured(
     summary: BatchSummary, latency_s: list[float], before: ByProcess, after: ByProcess, others_cores: float
 ) -> Measured:
     """Put together what a batch used between two looks at the processes."""
-    resident = {name: max((each.resident_mb for each in used.values()), default=0.0) for name, used in after.items()}
-    earlier = {name: max((each.resident_mb for each in used.values()), default=0.0) for name, used in before.items()}
+    resident, earlier = (
+        {name: max((each.resident_mb for each in used.values()), default=0.0) for name, used in usages_then.items()}
+        for usages_then in (after, before)
+    )
     return Measured(
         images=summary.images,
         right=summary.right or 0,

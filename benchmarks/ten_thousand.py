@@ -2,26 +2,178 @@
 
 Each way has a system of its own, so no image is known from before. In the browser the files go into the upload page,
 which is scrolled while it checks and sends, and then the job's page is, while results come. The browser shares the
-machine with the system: an empty page beside tells for how long a page gets no processor at all.
+machine with the system: an empty page beside measures for how long a page gets no processor at all.
 """
 
+import re
 import tempfile
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from benchmarks.end_to_end import bare_images_per_second, draw
-from benchmarks.in_browser import Tasks, Way, through_pages
+from benchmarks.measure import usages
 from benchmarks.report import Bar, Report
 from benchmarks.running import ALWAYS_WARM, WORKERS, Bench, running
 from scripts.chromium import open_chromium
 from scripts.run.images import ImageSet
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 COUNT: Final = 10_000
 QUICK_COUNT: Final = 500
 MAX_WEB_MB: Final = 300
 MAX_TASK_MS: Final = 200
 MIN_ACCURACY: Final = 0.99
+STALLED_SECONDS: Final = 180.0
+ACTION_MS: Final = 120_000
+JOB_PAGE: Final = re.compile(r"/jobs/([0-9A-Z]{26})$")
+SCROLLS: Final = 40
+LOOKS: Final = 3
+
+_WATCH: Final = """
+new PerformanceObserver((list) => {
+    for (const task of list.getEntries()) tellTask(location.pathname, task.duration);
+}).observe({ type: "longtask" });
+"""
+_TICK: Final = """
+window.longestPause = 0;
+let last = performance.now();
+setInterval(() => {
+    longestPause = Math.max(longestPause, performance.now() - last - 10);
+    last = performance.now();
+}, 10);
+"""
+
+
+@dataclass(frozen=True)
+class Way:
+    """What one way of sending the batch came to.
+
+    Attributes:
+        images: how many files were sent.
+        right: images that got their true label.
+        answered: images that got a result: a label or the reason why there is none.
+        refused: files that were not taken, with the reason.
+        seconds: from the first file to the last result.
+        web_peak_mb: most memory that any process of the web tier ever had, in MiB.
+    """
+
+    images: int
+    right: int
+    answered: int
+    refused: int
+    seconds: float
+    web_peak_mb: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput."""
+        return self.images / self.seconds
+
+    @property
+    def unaccounted(self) -> int:
+        """Files of which nothing is known in the end."""
+        return self.images - self.answered - self.refused
+
+
+@dataclass
+class Tasks:
+    """The longest tasks of the pages, in milliseconds, by what was going on."""
+
+    stage: str = "opening"
+    longest: dict[str, float] = field(default_factory=dict)
+
+    def hear(self, _path: str, duration: float) -> None:
+        """Note a task of a page; a task under 50 ms is none that the browser tells of."""
+        self.longest[self.stage] = max(duration, self.longest.get(self.stage, 0.0))
+
+    def enter(self, stage: str) -> None:
+        """Count tasks for `stage` from now on."""
+        self.stage = stage
+        self.longest.setdefault(stage, 0.0)
+
+
+def through_pages(bench: Bench, browser: "Browser", images: ImageSet, tasks: Tasks) -> tuple[Way, float]:
+    """Send `images` as a person does; return what came of it, and the longest pause of an empty page in ms."""
+    with browser.new_context(base_url=bench.system.url) as context:
+        context.set_default_timeout(ACTION_MS)
+        idle = context.new_page()
+        idle.evaluate(_TICK)
+        context.expose_function("tellTask", tasks.hear)
+        context.add_init_script(_WATCH)
+        page = context.new_page()
+        page.goto("/")
+        began = time.monotonic()
+        job_id, refused = _upload(page, images, tasks)
+        seconds = _follow(bench, page, job_id, tasks) - began
+        longest = []
+        for _ in range(LOOKS):  # the best of several looks is the page's own
+            tasks.longest.pop("finished", None)
+            tasks.enter("finished")
+            page.evaluate("scrollTo(0, 0)")
+            for _ in range(SCROLLS):
+                page.mouse.wheel(0, 4_000)
+                page.wait_for_timeout(50)
+            longest.append(tasks.longest["finished"])
+        tasks.longest["finished"] = min(longest)
+        pause = float(idle.evaluate("longestPause"))
+    results = {str(result["filename"]): result for result in bench.api.results(job_id)}
+    answered = [name for name, result in results.items() if result["status"] in {"done", "failed"}]
+    web = bench.system.supervisor.pid("web")
+    used = usages([web] if web is not None else [])
+    way = Way(
+        images=len(images.files),
+        right=sum(images.truth[name] == results[name].get("label") for name in answered),
+        answered=len(answered),
+        refused=refused,
+        seconds=seconds,
+        web_peak_mb=max((each.peak_mb for each in used.values()), default=0.0),
+    )
+    return way, pause
+
+
+def _upload(page: "Page", images: ImageSet, tasks: Tasks) -> tuple[str, int]:
+    """Hand the files to the page and send them; return the job, and how many files were not taken."""
+    tasks.enter("choosing")
+    page.locator("#images").set_input_files(images.files)
+    page.locator("#count", has_text=f"{len(images.files):,} images").wait_for()
+    tasks.enter("uploading")
+    page.locator("#send").click()
+    while not (JOB_PAGE.search(page.url) or page.locator("#said", has_text="not taken").count()):
+        _scroll(page)
+    match = JOB_PAGE.search(page.url)
+    if match is not None:
+        return match[1], 0
+    refused = re.sub(r"\D", "", page.locator("#refusedCount").inner_text())
+    page.locator("#follow").click()
+    page.wait_for_url(JOB_PAGE)
+    return page.url.rpartition("/")[2], int(refused)
+
+
+def _follow(bench: Bench, page: "Page", job_id: str, tasks: Tasks) -> float:
+    """Scroll the job's page while results come; return when it showed the last one, or no new one for long."""
+    tasks.enter("results")
+    shown, since = -1, time.monotonic()
+    while time.monotonic() - since < STALLED_SECONDS:
+        _scroll(page)
+        status = bench.api.status(job_id)
+        figures = page.locator('[data-slot="done"], [data-slot="failed"]').all_inner_texts()
+        told = sum(int(text.replace(",", "")) for text in figures)
+        if not status["waiting"] and told == status["accepted"]:
+            break
+        if told != shown:
+            shown, since = told, time.monotonic()
+    return time.monotonic()
+
+
+def _scroll(page: "Page") -> None:
+    page.mouse.move(400, 500)
+    page.mouse.wheel(0, 3_000)
+    page.wait_for_timeout(100)
 
 
 def run(quick: bool) -> Report:

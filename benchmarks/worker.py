@@ -1,7 +1,7 @@
 """One real worker on a core of its own and services that are far away, against its engine and decode alone.
 
 The worker, ``python -m app_tier``, has one core; the local cloud and everything else that measures has the other.
-Between them each S3 call takes 20 ms longer and each SQS call 10 ms (`benchmarks.relay`). A flood of photos of about
+Each S3 call takes 20 ms longer and each SQS call 10 ms, by the cloud's switch `faults`. A flood of photos of about
 100 KB waits in the queue: some fifty different ones, each under many keys. The bare engine and decode run before and
 after the worker on the same core, in the same precision, with the same batch size. What the worker spends on an image
 beyond them is its calls and its pipeline.
@@ -101,9 +101,8 @@ def figures_of(bare: Bare, flood: Flood) -> dict[str, float]:
         "core_of_others": of_others / seconds,
         "bare_core_of_others": max(0.0, 1 - bare.cpu_ms / 1e3 * bare.images_per_second),
         "cloud_cpu_ms": 1e3 * cpu["cloud"] / images,
-        "proxy_cpu_ms": 1e3 * cpu["proxy"] / images,
         "other_core_busy": cpu["other_core"] / seconds,
-        "other_core_of_cloud": (cpu["cloud"] + cpu["proxy"]) / seconds,
+        "other_core_of_cloud": cpu["cloud"] / seconds,
         **{f"{service}_calls_per_image": calls / flood.images for service, calls in flood.calls.items()},
         "fetched_ms": flood.fetched_ms,
         "stored_ms": flood.stored_ms,

@@ -76,11 +76,6 @@ class LocalCloud:
             raise LocalCloudError("the local cloud has not been started; call start() first")
         return self._cloud.pid
 
-    @property
-    def lifeline_fd(self) -> int:
-        """The read end of the lifeline, for processes that the caller starts and that must end with it."""
-        return self._lifeline.read_end
-
     def environment(self) -> dict[str, str]:
         """Return the environment variables with which boto3 uses this cloud; the key is valid only here."""
         return {

@@ -194,7 +194,11 @@ class ApiClient:
                 f"{TOKEN_VARIABLE}"
             )
         if reply.status_code not in allowed:
-            raise ApiError(f"{method} {url} answered {reply.status_code}: {_error_detail(reply)}")
+            try:
+                detail = str(reply.json()["detail"])
+            except (ValueError, KeyError, TypeError):
+                detail = reply.text[:200]
+            raise ApiError(f"{method} {url} answered {reply.status_code}: {detail}")
         body: dict[str, Any] = reply.json() if reply.content else {}
         return body
 
@@ -209,13 +213,6 @@ def _parse_result(reply: dict[str, Any]) -> UploadResult:
         accepted=[(image["image_id"], image["filename"]) for image in reply.get("accepted", [])],
         rejected=[(image["filename"], image["message"]) for image in reply.get("rejected", [])],
     )
-
-
-def _error_detail(reply: requests.Response) -> str:
-    try:
-        return str(reply.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return reply.text[:200]
 
 
 class NotRunningError(ApiError):

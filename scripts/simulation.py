@@ -1,7 +1,6 @@
 """``fleetsight simulate``: simulates the configured policy over one trace, and shows, plots and writes the result."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,10 +9,9 @@ import click
 from rich.console import Console
 
 from core.config import Config
-from simulator.comparison import Scene, figures_of, rivals, row_of, tables_of
+from simulator.comparison import Scene, draw, figures_of, rivals, row_of, tables_of
 from simulator.engine import Conditions
-from simulator.ours import ours
-from simulator.plots import draw
+from simulator.policies import ours
 from simulator.traces import TraceError, from_csv, named
 from simulator.workers import Machine
 
@@ -69,7 +67,12 @@ def run_simulation(
     if outputs.plots is not None:
         click.echo("drawn: " + ", ".join(str(path) for path in draw(played, outputs.plots)))
     if outputs.json_file is not None:
-        _write(figures_of(rows), outputs.json_file)
+        report = {"name": "simulate", "figures": figures_of(rows), "bars": []}
+        try:
+            outputs.json_file.write_text(json.dumps(report, indent=2) + "\n")
+        except OSError as error:
+            reason = f"cannot write {outputs.json_file}: {error.strerror}; choose another file"
+            raise click.ClickException(reason) from error
 
 
 def build_scene(request: SimulationRequest, conditions: Conditions) -> Scene:
@@ -90,10 +93,3 @@ def build_scene(request: SimulationRequest, conditions: Conditions) -> Scene:
     if scene.traces[0].arrivals.size == 0:
         raise TraceError(f"no image comes in {request.trace} for a fleet so slow: --image-seconds must be lower")
     return scene
-
-
-def _write(figures: Mapping[str, float], path: Path) -> None:
-    try:
-        path.write_text(json.dumps({"name": "simulate", "figures": figures, "bars": []}, indent=2) + "\n")
-    except OSError as error:
-        raise click.ClickException(f"cannot write {path}: {error.strerror}; choose another file") from error

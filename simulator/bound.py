@@ -13,8 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.errors import FleetsightError
-from simulator.engine import Conditions
-from simulator.outcome import Outcome
+from simulator.engine import Conditions, Outcome
 from simulator.traces import Floats, Trace
 
 LATE_SHARE: Final = 0.05
@@ -153,7 +152,9 @@ class _Program:
         # One bin less: a worker that becomes ready within a bin counts in part there and in part in the next.
         stay = math.floor((machine.minimum_seconds - machine.init_seconds) / self.bin) - 1
         for k in range(self._bins):
-            self._grow_by_launches(k)
+            workers_before = [(self._workers(k - 1), -1.0), (self._launched(k - 1), 1.0)] if k else []
+            grown = [(self._workers(k), 1.0), (self._launched(k), -1.0), *workers_before]
+            self._at_most(grown, 0.0 if k else float(self._prepared))
             if stay > 0:
                 before = [(self._launched(k - stay), -1.0)] if k >= stay else []
                 self._at_most([(self._launched(k), 1.0), *before, (self._workers(k), -1.0)], 0.0)
@@ -162,20 +163,12 @@ class _Program:
             if k:
                 self._never_shrinks(self._launched(k))
                 self._never_shrinks(self._done(k))
-                self._let_be_late(k)
+                come = self._come[k] - self._come[k - 1]
+                self._at_most([(self._late(k), 1.0), (self._late(k - 1), -1.0)], come)
+                self._never_shrinks(self._late(k))
             if self._due[k] > 0:
                 last = self._due[k] - 1
                 self._at_most([(self._done(k), -1.0), (self._late(last), -1.0)], -self._come[last])
-
-    def _grow_by_launches(self, k: int) -> None:
-        before = [(self._workers(k - 1), -1.0), (self._launched(k - 1), 1.0)] if k else []
-        at_begin = 0.0 if k else float(self._prepared)
-        self._at_most([(self._workers(k), 1.0), (self._launched(k), -1.0), *before], at_begin)
-
-    def _let_be_late(self, k: int) -> None:
-        come = self._come[k] - self._come[k - 1]
-        self._at_most([(self._late(k), 1.0), (self._late(k - 1), -1.0)], come)
-        self._never_shrinks(self._late(k))
 
     def _never_shrinks(self, column: int) -> None:
         self._at_most([(column - 1, 1.0), (column, -1.0)], 0.0)

@@ -1,28 +1,27 @@
 """Every policy over every trace, beside what the cheapest fleet that knew everything would have cost.
 
-It also finds the target with which one policy is as fast as another, and what it costs then.
+It also finds the target with which one policy is as fast as another, and what it costs then; and it draws, for each
+trace, what came, how many workers each policy had, and what waited.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from core.config import FleetSettings
-from simulator.bound import BINS, mean_bound
-from simulator.engine import Conditions, simulate
-from simulator.ours import ours
-from simulator.outcome import Outcome, together
+from services.errors import FleetsightError
+from simulator.bound import BINS, mean_bound, need
+from simulator.engine import COLUMNS, Conditions, Outcome, simulate, together
+from simulator.policies import fixed, keda_accurate, one_per_message, ours, ray_serve, target_tracking
 from simulator.policy import NamedPolicy
-from simulator.rivals.keda import keda_accurate
-from simulator.rivals.plain import fixed, one_per_message
-from simulator.rivals.ray_serve import ray_serve
-from simulator.rivals.target_tracking import target_tracking
-from simulator.traces import Trace, TraceOf
+from simulator.traces import Floats, Trace, TraceOf
 
 
 @dataclass(frozen=True)
@@ -112,9 +111,7 @@ def row_of(played: Played, bins: int = BINS) -> Row:
 
 
 MIN_SECONDS: Final = 0.25
-
 MAX_SECONDS: Final = 2_400.0
-
 RATIO: Final = 1.02
 """Of one target that can be tried to the one below it."""
 
@@ -161,18 +158,15 @@ class Dial:
         low, high = 0, math.ceil(math.log(MAX_SECONDS / MIN_SECONDS, RATIO))
         for _ in range(self.steps):
             middle = (low + high) // 2
-            p95 = self._at(middle).played.outcome.p95
+            if middle not in self._played:
+                target = MIN_SECONDS * RATIO**middle
+                self._played[middle] = Tuned(target, self.scene.play(self.by_target(target)))
+            p95 = self._played[middle].played.outcome.p95
             if (1 - NEAR) * wanted_seconds <= p95 <= wanted_seconds or middle in {low, high}:
                 break
             low, high = (low, middle) if p95 > wanted_seconds else (middle, high)
         fast = [each for each in self._played.values() if each.played.outcome.p95 <= wanted_seconds]
         return min(fast, key=lambda each: each.played.outcome.cost, default=None)
-
-    def _at(self, position: int) -> Tuned:
-        if position not in self._played:
-            target = MIN_SECONDS * RATIO**position
-            self._played[position] = Tuned(target, self.scene.play(self.by_target(target)))
-        return self._played[position]
 
 
 HEADINGS: Mapping[str, str] = {
@@ -203,3 +197,76 @@ def tables_of(rows: Iterable[Row]) -> Iterator[Table]:
 def figures_of(rows: Iterable[Row]) -> dict[str, float]:
     """Return every measure under a name such as ``batch-100, backlog: p95_s``."""
     return {f"{row.trace}, {row.rule}: {name}": value for row in rows for name, value in row.measures.items()}
+
+
+POINTS: Final = 600
+"""Points of a line; of longer histories each shows the highest of several."""
+COLORS: Final = ("#d1495b", "#edae49", "#30638e", "#8d5a97", "#9aa5b1", "#0b6e4f", "#003d5b")
+NOW, VISIBLE, WORKERS = (COLUMNS.index(name) for name in ("now", "visible", "workers"))
+
+
+class PlotError(FleetsightError):
+    """Raised when plots cannot be written; the message says what to do."""
+
+
+def draw(played: Sequence[Played], folder: Path) -> list[Path]:
+    """Draw the first simulation of one scene by several policies; return the PNG and the SVG in `folder`.
+
+    The last of them stands out.
+
+    Raises:
+        PlotError: when the folder cannot be written.
+        MissingError: when matplotlib is not installed.
+    """
+    # A fixed salt and no date, so that the same simulation gives the same file.
+    with need("matplotlib").rc_context({"svg.hashsalt": "fleetsight", "svg.fonttype": "none", "font.size": 9}):
+        figure = need("matplotlib.figure").Figure(figsize=(10, 7.5), layout="constrained")
+        _fill(figure, played)
+        paths = [folder / f"{played[0].scene.name}{suffix}" for suffix in (".png", ".svg")]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in paths:
+                figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
+        except OSError as error:
+            raise PlotError(f"cannot write the plots to {folder}: {error}; choose another folder") from error
+        return paths
+
+
+def _fill(figure: Any, played: Sequence[Played]) -> None:
+    scene = played[0].scene
+    unit, name = (3_600.0, "h") if scene.traces[0].seconds > 7_200 else (60.0, "min")
+    last = max(each.outcome.history[-1, NOW] for each in played)
+    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(1, 2, 2))
+    times, rates = rate_over_time(scene.traces[0].arrivals, last)
+    top.fill_between(times / unit, rates, step="post", color="#9aa5b1")
+    for number, each in enumerate(played):
+        width = 2.2 if each is played[-1] else 1.2
+        style = {"label": each.rule.name, "color": COLORS[number % len(COLORS)], "linewidth": width}
+        middle.step(*_line(each, WORKERS, unit), where="post", **style)
+        bottom.step(*_line(each, VISIBLE, unit), where="post", **style)
+    top.set(ylabel="images/s come", title=f"{scene.name}: {len(scene.traces[0].arrivals):,} images")
+    middle.set(ylabel="workers", ylim=(0, scene.conditions.max_workers + 1))
+    bottom.set(ylabel="images wait", xlabel=name, yscale="symlog", ylim=(0, None))
+    for axes in (top, middle, bottom):
+        axes.grid(alpha=0.3)
+    middle.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+
+
+def rate_over_time(arrivals: Floats, seconds: float) -> tuple[Floats, Floats]:
+    """Return times, and the mean arrivals a second from each to the next, over `seconds`."""
+    edges = np.linspace(0.0, max(seconds, 1.0), POINTS // 4 + 1)
+    counts, _ = np.histogram(arrivals, edges)
+    return edges[:-1], counts / np.diff(edges)
+
+
+def thinned(times: Floats, values: Floats) -> tuple[Floats, Floats]:
+    """Return at most `POINTS` points; each stands for several and shows the highest of them."""
+    step = max(1, -(-len(times) // POINTS))
+    begins = np.arange(0, len(times), step)
+    return times[begins], np.maximum.reduceat(values, begins)
+
+
+def _line(played: Played, column: int, unit: float) -> tuple[Floats, Floats]:
+    history = played.outcome.history
+    times, values = thinned(history[:, NOW], history[:, column])
+    return times / unit, values

@@ -7,6 +7,7 @@ longest, at the very moment when both are there; so events are exact, and only t
 import heapq
 from array import array
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -14,10 +15,71 @@ from typing import Final
 import numpy as np
 
 from services.errors import FleetsightError
-from simulator.outcome import COLUMNS, Outcome
-from simulator.policy import FleetView, NamedPolicy, Policy, ScalingAction
-from simulator.traces import Trace
+from simulator.policy import FleetView, NamedPolicy
+from simulator.traces import Floats, Trace
 from simulator.workers import USUAL, Crew, Machine
+
+COLUMNS: Final = ("now", "visible", "in_flight", "workers", "ready")
+"""Of a history: seconds since the begin, images that wait, images in hand, all workers, those that receive."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One simulation, or several of the same trace and policy with other seeds taken together.
+
+    Attributes:
+        latencies: seconds from arrival to answer, one for each image, float64 [images].
+        billed_seconds: instance-seconds.
+        work_seconds: instance-seconds of the work itself, N·S: the cost of a fleet that boots and idles at no cost.
+        launches: instances launched, those that were prepared not among them.
+        peak: most workers at once.
+        beyond_maximum: decisions that would have led beyond the maximum; the cloud refuses the surplus.
+        simulations: how many are taken together.
+        history: a row a decision and one for the end, float64 [decisions + 1, len(COLUMNS)]; of the first simulation.
+    """
+
+    latencies: Floats
+    billed_seconds: float
+    work_seconds: float
+    launches: float
+    peak: int
+    beyond_maximum: int
+    simulations: int
+    history: Floats
+
+    @property
+    def cost(self) -> float:
+        """Billed instance-seconds ÷ N·S."""
+        return self.billed_seconds / self.work_seconds
+
+    def percentile(self, percent: float) -> float:
+        """Return the least latency within which at least `percent` of the images were answered, in seconds."""
+        return float(np.percentile(self.latencies, percent, method="inverted_cdf"))
+
+    @property
+    def p95(self) -> float:
+        """The 95th percentile of latency, in seconds."""
+        return self.percentile(95)
+
+    def missed(self, deadline_seconds: float) -> float:
+        """Return the share of images that were answered later than `deadline_seconds` after they came."""
+        return float(np.mean(self.latencies > deadline_seconds))
+
+
+def together(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return several simulations as one: latencies pooled, launches and instance-seconds a simulation on average."""
+    count = len(outcomes)
+    return Outcome(
+        latencies=np.concatenate([each.latencies for each in outcomes]),
+        billed_seconds=sum(each.billed_seconds for each in outcomes) / count,
+        work_seconds=sum(each.work_seconds for each in outcomes) / count,
+        launches=sum(each.launches for each in outcomes) / count,
+        peak=max(each.peak for each in outcomes),
+        beyond_maximum=sum(each.beyond_maximum for each in outcomes),
+        simulations=count,
+        history=outcomes[0].history,
+    )
+
 
 LINGER_SECONDS: Final = 4 * 3_600.0
 """A fleet that does not shrink to its floor is watched for so long after the last image, and ended then.
@@ -61,24 +123,27 @@ def simulate(trace: Trace, rule: NamedPolicy, conditions: Conditions, seed: int 
     Raises:
         StalledError: when images wait for `LINGER_SECONDS` and none is answered in that time.
     """
-    return _Simulation(trace, rule.new(), conditions, seed).run()
+    return _Simulation(trace, rule, conditions, seed).run()
 
 
 class _Simulation:
     """One simulation under way."""
 
-    def __init__(self, trace: Trace, policy: Policy, conditions: Conditions, seed: int) -> None:
-        self._trace, self._policy, self._terms, self._conditions = trace, policy, policy.terms, conditions
-        self._crew = Crew(conditions.machine, policy.terms.idle_seconds, seed)
+    def __init__(self, trace: Trace, rule: NamedPolicy, conditions: Conditions, seed: int) -> None:
+        self._trace, self._conditions = trace, conditions
+        self._policy = rule.new()
+        self._terms = self._policy.terms
+        self._crew = Crew(conditions.machine, self._terms.idle_seconds, seed)
         self._arrivals: list[float] = trace.arrivals.tolist()
         self._services = conditions.service_seconds(len(self._arrivals), seed)
         self._finished = array("d")
-        self._arrived = self._beyond = 0
+        self._arrived = 0
         self._history = array("d")
 
     def run(self) -> Outcome:
         """Play the trace until every image is answered and the fleet has shrunk to its floor."""
         self._crew.prepare(self._terms.prepared)
+        beyond = 0
         for tick in count():
             now = tick * self._terms.interval_seconds
             self._serve(now)
@@ -88,9 +153,28 @@ class _Simulation:
                 break
             if view.visible:
                 self._check_progress(view)
-            self._apply(self._policy.decide(view), view)
+            order = self._policy.decide(view)
+            if order.drain:
+                self._crew.drain(frozenset(order.drain), now)
+            if order.protect or order.unprotect:
+                self._crew.set_protection(frozenset(order.protect), frozenset(order.unprotect))
+            room = self._conditions.max_workers - len(self._crew)
+            if order.launch > room:
+                beyond += 1
+            self._crew.launch(min(order.launch, room), now)
             self._note(view)
-        return self._outcome(view)
+        self._crew.end_all(view.now)
+        self._note(view)
+        return Outcome(
+            latencies=np.frombuffer(self._finished) - self._trace.arrivals,
+            billed_seconds=float(self._crew.billed_seconds),
+            work_seconds=sum(self._services),
+            launches=float(self._crew.launched - self._terms.prepared),
+            peak=self._crew.peak,
+            beyond_maximum=beyond,
+            simulations=1,
+            history=np.frombuffer(self._history).reshape(-1, len(COLUMNS)),
+        )
 
     def _serve(self, until: float) -> None:
         """Hand every image that starts before `until` to a worker."""
@@ -127,16 +211,6 @@ class _Simulation:
             boot_seconds=self._crew.boot_seconds,
         )
 
-    def _apply(self, order: ScalingAction, view: FleetView) -> None:
-        if order.drain:
-            self._crew.drain(frozenset(order.drain), view.now)
-        if order.protect or order.unprotect:
-            self._crew.set_protection(frozenset(order.protect), frozenset(order.unprotect))
-        room = self._conditions.max_workers - len(self._crew)
-        if order.launch > room:
-            self._beyond += 1
-        self._crew.launch(min(order.launch, room), view.now)
-
     def _note(self, view: FleetView) -> None:
         self._history.extend((view.now, view.visible, view.in_flight, len(self._crew), self._crew.receiving))
 
@@ -153,17 +227,3 @@ class _Simulation:
                 f"{view.visible} images of {self._trace.name} have waited for {LINGER_SECONDS:.0f} s and none was "
                 f"answered, with {len(view.workers)} workers there: allow the policy to start some"
             )
-
-    def _outcome(self, view: FleetView) -> Outcome:
-        self._crew.end_all(view.now)
-        self._note(view)
-        return Outcome(
-            latencies=np.frombuffer(self._finished) - self._trace.arrivals,
-            billed_seconds=float(self._crew.billed_seconds),
-            work_seconds=sum(self._services),
-            launches=float(self._crew.launched - self._terms.prepared),
-            peak=self._crew.peak,
-            beyond_maximum=self._beyond,
-            simulations=1,
-            history=np.frombuffer(self._history).reshape(-1, len(COLUMNS)),
-        )

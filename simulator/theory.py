@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.engine import Conditions, simulate
-from simulator.outcome import COLUMNS, Floats, Outcome
-from simulator.rivals.plain import fixed
-from simulator.traces import Trace, poisson
+from simulator.engine import COLUMNS, Conditions, Outcome, simulate
+from simulator.policies import fixed
+from simulator.traces import Floats, Trace, poisson
 from simulator.workers import CERTAIN
 
 

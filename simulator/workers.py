@@ -58,12 +58,11 @@ class Machine:
         luck = np.random.default_rng((seed, 1))
         while True:
             for chance in luck.random(256).tolist():
-                yield self._boot(chance)
-
-    def _boot(self, chance: float) -> float:
-        if chance < self.never_share:
-            return NEVER
-        return self.slow_boot_seconds if chance < self.never_share + self.slow_share else self.boot_seconds
+                if chance < self.never_share:
+                    yield NEVER
+                else:
+                    is_slow = chance < self.never_share + self.slow_share
+                    yield self.slow_boot_seconds if is_slow else self.boot_seconds
 
     def billed(self, launched_at: float, ended_at: float) -> int:
         """Return the seconds billed: whole ones from `running` to the end, at least the minimum; 0 if it never ran.
@@ -155,8 +154,12 @@ class Crew:
         while self._not_running and self._not_running[0] <= now:
             self._not_running.popleft()
             self.changes += 1
-        if self._booting:
-            self._note_boots(now)
+        if booted := [number for ready_at, number in self._booting if ready_at <= now]:
+            self._booting = [each for each in self._booting if each[0] > now]
+            # A worker that has idled out within the same interval has ended already.
+            workers = [self._there[number] for number in booted if number in self._there]
+            self._booted.extend(each.ready_at - each.launched_at for each in workers)
+            self.boot_seconds = statistics.median(self._booted) if self._booted else None
         while self.free and self.free[0][0] + self._idle_seconds <= now:
             self.end_idle()
         for at, number in [each for each in self._leaving if each[0] <= now]:
@@ -216,15 +219,6 @@ class Crew:
             self._booting.append((ready_at, number))
         self.peak = max(self.peak, len(self._there))
         self.changes += 1
-
-    def _note_boots(self, now: float) -> None:
-        booted = [number for ready_at, number in self._booting if ready_at <= now]
-        if booted:
-            self._booting = [each for each in self._booting if each[0] > now]
-            # One that has idled out within the same interval has ended already.
-            workers = [self._there[number] for number in booted if number in self._there]
-            self._booted.extend(each.ready_at - each.launched_at for each in workers)
-            self.boot_seconds = statistics.median(self._booted) if self._booted else None
 
     def _end(self, number: int, at: float) -> None:
         self.billed_seconds += self._machine.billed(self._there.pop(number).launched_at, at)

@@ -81,30 +81,37 @@ class CampaignReport:
         kills: number of processes killed by kill -9, by a strike or between two calls.
         calls: number of calls to the cloud under faults.
         faulty_calls: number of these calls with a fault.
-        recoveries: seconds from each strike to the next new result, in order.
+        struck, progressed: moments of the strikes and of new results, in monotonic seconds.
     """
 
     seed: int
     queues: str
     images: int
-    strikes: int
     kills: int
     calls: int
     faulty_calls: int
     seconds: float
     verdict: CampaignVerdict
-    recoveries: Sequence[float] = ()
+    struck: Sequence[float] = ()
+    progressed: Sequence[float] = ()
+
+    @property
+    def recoveries(self) -> list[float]:
+        """Seconds from each strike to the next new result, if there is one."""
+        following = ((strike, [moment for moment in self.progressed if moment > strike]) for strike in self.struck)
+        return [moments[0] - strike for strike, moments in following if moments]
 
     def rows(self) -> list[tuple[str, str]]:
         """Return the names and values of the report's rows."""
         findings = [(str(name), str(count)) for name, count in self.verdict.counts.items()]
-        slowest = f"{max(self.recoveries):.1f} s" if self.recoveries else "-"
-        usual = f"{median(self.recoveries):.1f} s" if self.recoveries else "-"
+        recoveries = self.recoveries
+        slowest = f"{max(recoveries):.1f} s" if recoveries else "-"
+        usual = f"{median(recoveries):.1f} s" if recoveries else "-"
         return [
             ("seed", str(self.seed)),
             ("queues", self.queues),
             ("images", str(self.images)),
-            ("strikes", str(self.strikes)),
+            ("strikes", str(len(self.struck))),
             ("kills, those between two calls included", str(self.kills)),
             ("calls that met a fault", f"{self.faulty_calls / max(1, self.calls):.1%} of {self.calls}"),
             ("seconds", f"{self.seconds:.0f}"),
@@ -185,13 +192,13 @@ class Campaign:
             seed=self.seed,
             queues=self.queues,
             images=len(client.acknowledged),
-            strikes=len(striker.moments),
             kills=striker.kills + faults["killed_before"] + faults["killed_after"],
             calls=calls - calls_before,
             faulty_calls=faults.total(),
             seconds=time.monotonic() - began,
             verdict=verdict,
-            recoveries=_recoveries(striker.moments, progress.moments),
+            struck=striker.moments,
+            progressed=progress.moments,
         )
 
     def _true_labels(self, system: System) -> list[tuple[bytes, str]]:
@@ -218,12 +225,6 @@ class Campaign:
         line = {"at": round(time.monotonic() - self._began, 3), **fields}
         with self.log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
-
-
-def _recoveries(strikes: Sequence[float], progress: Sequence[float]) -> list[float]:
-    """Return the seconds from each strike to the next progress, if there is one."""
-    following = ((strike, [moment for moment in progress if moment > strike]) for strike in strikes)
-    return [moments[0] - strike for strike, moments in following if moments]
 
 
 def _count_calls(system: System) -> tuple[int, Counter[str]]:

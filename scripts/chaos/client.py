@@ -23,7 +23,6 @@ BATCH_FILES = 20
 """Images in one request."""
 
 UPLOADERS = 4
-
 PAUSE_SECONDS = 0.25
 """The pause before a request without an answer is repeated."""
 
@@ -32,17 +31,6 @@ JOB_IMAGES = 200
 
 T = TypeVar("T")
 Finding = Literal["lost", "doubled", "wrong", "failed", "unexpected", "disagreeing", "left over"]
-
-FINDINGS: Final[tuple[Finding, ...]] = (
-    "lost",
-    "doubled",
-    "wrong",
-    "failed",
-    "unexpected",
-    "disagreeing",
-    "left over",
-)
-
 MAX_EXAMPLES: Final = 5
 POLL_SECONDS: Final = 0.25
 READERS: Final = 16
@@ -184,7 +172,10 @@ def check_images(system: System, client: ChaosClient, patience_seconds: float) -
     for job_id, results in visible.items():
         _check_job(client, job_id, results, verdict)
     _check_objects(system, visible, verdict)
-    for what in _await_empty(system, patience_seconds):
+    ends = time.monotonic() + patience_seconds
+    while (left := list(_list_left_over(system))) and time.monotonic() < ends:
+        time.sleep(POLL_SECONDS)
+    for what in left:
         verdict.add("left over", what)
     return verdict
 
@@ -233,15 +224,8 @@ def _check_objects(system: System, visible: dict[str, list[dict[str, Any]]], ver
                 verdict.add("disagreeing", found)
 
 
-def _await_empty(system: System, patience_seconds: float) -> Iterator[str]:
-    """Wait until queues and fleet are empty; yield a sentence for each that is not."""
-    ends = time.monotonic() + patience_seconds
-    while (left := list(_list_left_over(system))) and time.monotonic() < ends:
-        time.sleep(POLL_SECONDS)
-    yield from left
-
-
 def _list_left_over(system: System) -> Iterator[str]:
+    """Yield a sentence for each queue with messages, and for the fleet if it has not ended."""
     config, clients = system.config, system.clients
     names = config.names
     try:

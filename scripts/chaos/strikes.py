@@ -24,7 +24,6 @@ from scripts.run.system import System
 
 Victim = Literal["worker", "decoder", "controller", "web", "hypervisor"]
 Action = Literal["kill", "freeze", "no_memory", "disk_full"]
-
 VICTIMS: Final[dict[Victim, int]] = {"worker": 8, "decoder": 3, "controller": 3, "web": 2, "hypervisor": 1}
 """Relative frequency of each kind of process."""
 
@@ -114,7 +113,13 @@ class Striker(threading.Thread):
         self.join()
 
     def _strike(self, strike: Strike) -> None:
-        pids = self._pids(strike.victim)
+        if strike.victim in {"worker", "decoder"}:
+            pids = [worker.pid for worker in workers(self._system)]
+            if strike.victim == "decoder":
+                pids = sorted(pid for each in pids for pid in descendants(each))
+        else:
+            first = self._system.supervisor.pid(strike.victim)
+            pids = [] if first is None else [first, *descendants(first)]
         process = Process.of(pids[int(strike.place * len(pids))]) if pids else None
         if process is None:
             return
@@ -134,7 +139,8 @@ class Striker(threading.Thread):
                 os.kill(pid, signal.SIGSTOP)
             case "no_memory":
                 self._later(strike, process, lambda: _lift_limit(pid, resource.RLIMIT_AS))
-                _limit(pid, resource.RLIMIT_AS, _address_space(pid))
+                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])  # of its present address space
+                _limit(pid, resource.RLIMIT_AS, pages * os.sysconf("SC_PAGE_SIZE"))
             case "disk_full":
                 self._later(strike, process, lambda: _lift_limit(pid, resource.RLIMIT_FSIZE))
                 for each in (pid, *descendants(pid)):
@@ -150,14 +156,6 @@ class Striker(threading.Thread):
             with contextlib.suppress(OSError):  # the process has just ended
                 if process.alive():
                     end()
-
-    def _pids(self, victim: Victim) -> list[int]:
-        """Return the process ids of a kind, in order."""
-        if victim in {"worker", "decoder"}:
-            pids = [worker.pid for worker in workers(self._system)]
-            return pids if victim == "worker" else sorted(pid for each in pids for pid in descendants(each))
-        first = self._system.supervisor.pid(victim)
-        return [] if first is None else [first, *descendants(first)]
 
 
 def workers(system: System) -> list[Process]:
@@ -181,9 +179,3 @@ def _lift_limit(pid: int, kind: int) -> None:
     """Lift a limit of a process and its descendants as far as possible."""
     for each in (pid, *descendants(pid)):
         _limit(each, kind, resource.prlimit(each, kind)[1])
-
-
-def _address_space(pid: int) -> int:
-    """Return the present size of a process's address space in bytes."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -4,9 +4,9 @@ Chosen to stay apart at 16 pixels: no two share shape, colour and pictogram, and
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -14,24 +14,14 @@ FACE_SIZE: Final = 384
 """Width and height of a face, in pixels; the sign touches the edges, all around it is transparent."""
 
 RED: Final = (196, 24, 34)
-
 BLUE: Final = (18, 78, 160)
-
 GREEN: Final = (10, 122, 62)
-
 YELLOW: Final = (250, 204, 20)
-
 ORANGE: Final = (244, 126, 16)
-
 WHITE: Final = (248, 248, 246)
-
 BLACK: Final = (22, 22, 24)
-
-
 Colour = tuple[int, int, int]
-
 Point = tuple[float, float]
-
 _SUPERSAMPLING: Final = 2
 
 
@@ -100,174 +90,120 @@ def _around(centre: Point, radius: float) -> list[Point]:
     return [(x - radius, y - radius), (x + radius, y + radius)]
 
 
+Step = tuple[Any, ...]
+"""A method of `Canvas`, and its arguments."""
+
+
+def _polar(radius: float, degrees: float) -> Point:
+    return radius * math.cos(math.radians(degrees)), radius * math.sin(math.radians(degrees))
+
+
 def _regular(corners: int, radius: float, turned_by: float) -> list[Point]:
     """Corners of a regular polygon; `turned_by` degrees puts the first one (0 is to the right, 90 below)."""
-    angles = [math.radians(turned_by + 360 * k / corners) for k in range(corners)]
-    return [(radius * math.cos(a), radius * math.sin(a)) for a in angles]
+    return [_polar(radius, turned_by + 360 * k / corners) for k in range(corners)]
 
 
-def _triangle(c: Canvas, upwards: bool) -> None:
-    """A white triangle with a red border, as large as the canvas allows."""
-    flip = 1 if upwards else -1
-    c.shape([(-1, 0.86 * flip), (1, 0.86 * flip), (0, -0.9 * flip)], RED)
-    c.shape([(-0.66, 0.66 * flip), (0.66, 0.66 * flip), (0, -0.5 * flip)], WHITE)
+def _triangle(flip: int) -> tuple[Step, ...]:
+    """A white triangle with a red border, as large as the canvas allows; `flip` is 1 upwards, -1 downwards."""
+    return (
+        (Canvas.shape, [(-1, 0.86 * flip), (1, 0.86 * flip), (0, -0.9 * flip)], RED),
+        (Canvas.shape, [(-0.66, 0.66 * flip), (0.66, 0.66 * flip), (0, -0.5 * flip)], WHITE),
+    )
 
 
-def _stop(c: Canvas) -> None:
-    c.shape(_regular(8, 1, 22.5), WHITE)
-    c.shape(_regular(8, 0.92, 22.5), RED)
-    c.text("STOP", 0.66, WHITE)
+_BLUE_SQUARE: Final[Step] = (Canvas.box, -1, -1, 1, 1, BLUE, 0.1)
 
-
-def _give_way(c: Canvas) -> None:
-    _triangle(c, upwards=False)
-
-
-def _no_entry(c: Canvas) -> None:
-    c.disc(1, RED)
-    c.box(-0.72, -0.2, 0.72, 0.2, WHITE)
-
-
-def _speed_limit_50(c: Canvas) -> None:
-    c.disc(1, RED)
-    c.disc(0.76, WHITE)
-    c.text("50", 1.0, BLACK)
-
-
-def _no_parking(c: Canvas) -> None:
-    c.disc(1, RED)
-    c.disc(0.8, BLUE)
-    c.stroke([(-0.6, -0.6), (0.6, 0.6)], 0.22, RED)
-
-
-def _end_of_limits(c: Canvas) -> None:
-    c.disc(1, BLACK)
-    c.disc(0.94, WHITE)
-    for shift in (-0.24, 0.0, 0.24):
-        c.stroke([(-0.6 + shift, 0.6 + shift), (0.6 + shift, -0.6 + shift)], 0.11, BLACK)
-
-
-def _priority_road(c: Canvas) -> None:
-    c.shape(_regular(4, 1, 0), WHITE)
-    c.shape(_regular(4, 0.72, 0), YELLOW)
-
-
-def _pedestrian_crossing(c: Canvas) -> None:
-    c.box(-1, -1, 1, 1, BLUE, 0.1)
-    c.shape([(-0.86, 0.74), (0.86, 0.74), (0, -0.84)], WHITE)
-    c.disc(0.12, BLACK, (0.02, -0.3))
-    c.stroke([(0.02, -0.16), (0.0, 0.22), (-0.26, 0.62)], 0.16, BLACK)
-    c.stroke([(0.0, 0.2), (0.28, 0.62)], 0.15, BLACK)
-    c.stroke([(-0.28, 0.12), (0.0, -0.1), (0.28, 0.14)], 0.1, BLACK)
-
-
-def _parking(c: Canvas) -> None:
-    c.box(-1, -1, 1, 1, BLUE, 0.1)
-    c.text("P", 1.8, WHITE)
-
-
-def _dead_end(c: Canvas) -> None:
-    c.box(-1, -1, 1, 1, BLUE, 0.1)
-    c.box(-0.17, -0.4, 0.17, 0.9, WHITE)
-    c.box(-0.62, -0.72, 0.62, -0.36, RED)
-
-
-def _one_way(c: Canvas) -> None:
-    c.box(-1, -0.46, 1, 0.46, WHITE, 0.06)
-    c.box(-0.95, -0.41, 0.95, 0.41, BLACK, 0.06)
-    c.arrow((-0.82, 0), (0.84, 0), 0.24, WHITE)
-
-
-def _roundabout(c: Canvas) -> None:
-    c.disc(1, BLUE)
-    for k in range(3):
-        start = 120 * k - 90
-        c.ring(0.66, 0.2, WHITE, (start, start + 78))
-        tip, ahead = math.radians(start + 78), math.radians(start + 116)
-        c.shape(
-            [
-                (0.86 * math.cos(tip), 0.86 * math.sin(tip)),
-                (0.26 * math.cos(tip), 0.26 * math.sin(tip)),
-                (0.56 * math.cos(ahead), 0.56 * math.sin(ahead)),
-            ],
-            WHITE,
-        )
-
-
-def _turn_left(c: Canvas) -> None:
-    c.disc(1, BLUE)
-    c.arrow((0.74, 0), (-0.76, 0), 0.3, WHITE)
-
-
-def _turn_right(c: Canvas) -> None:
-    c.disc(1, BLUE)
-    c.arrow((-0.74, 0), (0.76, 0), 0.3, WHITE)
-
-
-def _straight_ahead(c: Canvas) -> None:
-    c.disc(1, BLUE)
-    c.arrow((0, 0.74), (0, -0.76), 0.3, WHITE)
-
-
-def _danger(c: Canvas) -> None:
-    _triangle(c, upwards=True)
-    c.shape([(-0.13, -0.26), (0.13, -0.26), (0.08, 0.3), (-0.08, 0.3)], BLACK)
-    c.disc(0.11, BLACK, (0, 0.48))
-
-
-def _traffic_lights(c: Canvas) -> None:
-    c.shape([(-1, 0.86), (1, 0.86), (0, -0.9)], RED)
-    c.shape([(-0.78, 0.74), (0.78, 0.74), (0, -0.64)], WHITE)
-    c.box(-0.21, -0.36, 0.21, 0.7, BLACK, 0.1)
-    for y, colour in ((-0.18, (255, 50, 40)), (0.16, YELLOW), (0.5, (50, 220, 90))):
-        c.disc(0.155, colour, (0, y))
-
-
-def _railway_crossing(c: Canvas) -> None:
-    for sign in (-1, 1):
-        c.stroke([(-0.94, -0.6 * sign), (0.94, 0.6 * sign)], 0.34, RED)
-    for sign in (-1, 1):
-        c.stroke([(-0.62, -0.396 * sign), (0.62, 0.396 * sign)], 0.34, WHITE)
-
-
-def _road_works(c: Canvas) -> None:
-    c.shape(_regular(4, 1, 0), BLACK)
-    c.shape(_regular(4, 0.94, 0), ORANGE)
-    c.disc(0.12, BLACK, (-0.1, -0.46))
-    c.stroke([(-0.12, -0.28), (-0.24, 0.1), (-0.04, 0.42)], 0.17, BLACK)
-    c.stroke([(-0.24, 0.1), (-0.4, 0.42)], 0.15, BLACK)
-    c.stroke([(-0.3, -0.2), (0.4, 0.3)], 0.1, BLACK)
-    c.shape([(0.12, 0.46), (0.62, 0.46), (0.37, 0.18)], BLACK)
-
-
-def _motorway(c: Canvas) -> None:
-    c.box(-1, -1, 1, 1, GREEN, 0.1)
-    c.shape([(-0.74, 0.86), (-0.08, 0.86), (-0.06, -0.84), (-0.24, -0.84)], WHITE)
-    c.shape([(0.74, 0.86), (0.08, 0.86), (0.06, -0.84), (0.24, -0.84)], WHITE)
-    c.box(-0.78, -0.42, 0.78, -0.16, WHITE)
-
-
-_FACES: Final[dict[str, Callable[[Canvas], None]]] = {
-    "stop": _stop,
-    "give way": _give_way,
-    "no entry": _no_entry,
-    "speed limit 50": _speed_limit_50,
-    "no parking": _no_parking,
-    "end of limits": _end_of_limits,
-    "priority road": _priority_road,
-    "pedestrian crossing": _pedestrian_crossing,
-    "parking": _parking,
-    "dead end": _dead_end,
-    "one way": _one_way,
-    "roundabout": _roundabout,
-    "turn left": _turn_left,
-    "turn right": _turn_right,
-    "straight ahead": _straight_ahead,
-    "danger": _danger,
-    "traffic lights": _traffic_lights,
-    "railway crossing": _railway_crossing,
-    "road works": _road_works,
-    "motorway": _motorway,
+_FACES: Final[dict[str, tuple[Step, ...]]] = {
+    "stop": (
+        (Canvas.shape, _regular(8, 1, 22.5), WHITE),
+        (Canvas.shape, _regular(8, 0.92, 22.5), RED),
+        (Canvas.text, "STOP", 0.66, WHITE),
+    ),
+    "give way": _triangle(-1),
+    "no entry": ((Canvas.disc, 1, RED), (Canvas.box, -0.72, -0.2, 0.72, 0.2, WHITE)),
+    "speed limit 50": ((Canvas.disc, 1, RED), (Canvas.disc, 0.76, WHITE), (Canvas.text, "50", 1.0, BLACK)),
+    "no parking": (
+        (Canvas.disc, 1, RED),
+        (Canvas.disc, 0.8, BLUE),
+        (Canvas.stroke, [(-0.6, -0.6), (0.6, 0.6)], 0.22, RED),
+    ),
+    "end of limits": (
+        (Canvas.disc, 1, BLACK),
+        (Canvas.disc, 0.94, WHITE),
+        *((Canvas.stroke, [(-0.6 + x, 0.6 + x), (0.6 + x, -0.6 + x)], 0.11, BLACK) for x in (-0.24, 0.0, 0.24)),
+    ),
+    "priority road": ((Canvas.shape, _regular(4, 1, 0), WHITE), (Canvas.shape, _regular(4, 0.72, 0), YELLOW)),
+    "pedestrian crossing": (
+        _BLUE_SQUARE,
+        (Canvas.shape, [(-0.86, 0.74), (0.86, 0.74), (0, -0.84)], WHITE),
+        (Canvas.disc, 0.12, BLACK, (0.02, -0.3)),
+        (Canvas.stroke, [(0.02, -0.16), (0.0, 0.22), (-0.26, 0.62)], 0.16, BLACK),
+        (Canvas.stroke, [(0.0, 0.2), (0.28, 0.62)], 0.15, BLACK),
+        (Canvas.stroke, [(-0.28, 0.12), (0.0, -0.1), (0.28, 0.14)], 0.1, BLACK),
+    ),
+    "parking": (_BLUE_SQUARE, (Canvas.text, "P", 1.8, WHITE)),
+    "dead end": (
+        _BLUE_SQUARE,
+        (Canvas.box, -0.17, -0.4, 0.17, 0.9, WHITE),
+        (Canvas.box, -0.62, -0.72, 0.62, -0.36, RED),
+    ),
+    "one way": (
+        (Canvas.box, -1, -0.46, 1, 0.46, WHITE, 0.06),
+        (Canvas.box, -0.95, -0.41, 0.95, 0.41, BLACK, 0.06),
+        (Canvas.arrow, (-0.82, 0), (0.84, 0), 0.24, WHITE),
+    ),
+    "roundabout": (
+        (Canvas.disc, 1, BLUE),
+        *(
+            step
+            for start in (-90, 30, 150)
+            for step in (
+                (Canvas.ring, 0.66, 0.2, WHITE, (start, start + 78)),
+                (
+                    Canvas.shape,
+                    [_polar(0.86, start + 78), _polar(0.26, start + 78), _polar(0.56, start + 116)],
+                    WHITE,
+                ),
+            )
+        ),
+    ),
+    "turn left": ((Canvas.disc, 1, BLUE), (Canvas.arrow, (0.74, 0), (-0.76, 0), 0.3, WHITE)),
+    "turn right": ((Canvas.disc, 1, BLUE), (Canvas.arrow, (-0.74, 0), (0.76, 0), 0.3, WHITE)),
+    "straight ahead": ((Canvas.disc, 1, BLUE), (Canvas.arrow, (0, 0.74), (0, -0.76), 0.3, WHITE)),
+    "danger": (
+        *_triangle(1),
+        (Canvas.shape, [(-0.13, -0.26), (0.13, -0.26), (0.08, 0.3), (-0.08, 0.3)], BLACK),
+        (Canvas.disc, 0.11, BLACK, (0, 0.48)),
+    ),
+    "traffic lights": (
+        (Canvas.shape, [(-1, 0.86), (1, 0.86), (0, -0.9)], RED),
+        (Canvas.shape, [(-0.78, 0.74), (0.78, 0.74), (0, -0.64)], WHITE),
+        (Canvas.box, -0.21, -0.36, 0.21, 0.7, BLACK, 0.1),
+        (Canvas.disc, 0.155, (255, 50, 40), (0, -0.18)),
+        (Canvas.disc, 0.155, YELLOW, (0, 0.16)),
+        (Canvas.disc, 0.155, (50, 220, 90), (0, 0.5)),
+    ),
+    "railway crossing": (
+        (Canvas.stroke, [(-0.94, 0.6), (0.94, -0.6)], 0.34, RED),
+        (Canvas.stroke, [(-0.94, -0.6), (0.94, 0.6)], 0.34, RED),
+        (Canvas.stroke, [(-0.62, 0.396), (0.62, -0.396)], 0.34, WHITE),
+        (Canvas.stroke, [(-0.62, -0.396), (0.62, 0.396)], 0.34, WHITE),
+    ),
+    "road works": (
+        (Canvas.shape, _regular(4, 1, 0), BLACK),
+        (Canvas.shape, _regular(4, 0.94, 0), ORANGE),
+        (Canvas.disc, 0.12, BLACK, (-0.1, -0.46)),
+        (Canvas.stroke, [(-0.12, -0.28), (-0.24, 0.1), (-0.04, 0.42)], 0.17, BLACK),
+        (Canvas.stroke, [(-0.24, 0.1), (-0.4, 0.42)], 0.15, BLACK),
+        (Canvas.stroke, [(-0.3, -0.2), (0.4, 0.3)], 0.1, BLACK),
+        (Canvas.shape, [(0.12, 0.46), (0.62, 0.46), (0.37, 0.18)], BLACK),
+    ),
+    "motorway": (
+        (Canvas.box, -1, -1, 1, 1, GREEN, 0.1),
+        (Canvas.shape, [(-0.74, 0.86), (-0.08, 0.86), (-0.06, -0.84), (-0.24, -0.84)], WHITE),
+        (Canvas.shape, [(0.74, 0.86), (0.08, 0.86), (0.06, -0.84), (0.24, -0.84)], WHITE),
+        (Canvas.box, -0.78, -0.42, 0.78, -0.16, WHITE),
+    ),
 }
 
 SIGN_LABELS: Final = tuple(_FACES)
@@ -282,5 +218,6 @@ def face(label: str) -> Image.Image:
         KeyError: there is no such sign.
     """
     canvas = Canvas(FACE_SIZE)
-    _FACES[label](canvas)
+    for method, *arguments in _FACES[label]:
+        method(canvas, *arguments)
     return canvas.finished()

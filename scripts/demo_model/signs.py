@@ -16,8 +16,6 @@ from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
 
 from scripts.demo_model.sign_shapes import FACE_SIZE, SIGN_LABELS, face
 
-__all__ = ["SAMPLE_SIZES", "SIGN_LABELS", "Sample", "SizeShares", "draw", "encode", "samples"]
-
 Size = tuple[int, int]
 SizeShares = tuple[tuple[Size, float], ...]
 
@@ -62,7 +60,13 @@ def draw(label_index: int | None, seed: int, size: Size = (128, 128)) -> tuple[I
     chosen = int(rng.integers(len(SIGN_LABELS)))
     label = SIGN_LABELS[chosen if label_index is None else label_index]
     scene = _background(rng, size)
-    _place(scene, _worn(face(label), rng), rng)
+    sign = face(label).copy()
+    if rng.random() < 0.3:  # a leaf, a sticker, a pole's shadow: at most 4% of the sign
+        side = int(FACE_SIZE * rng.uniform(0.08, 0.2))
+        x, y = (int(v) for v in rng.integers(0, FACE_SIZE - side, 2))
+        patch = Image.new("RGBA", (side, side), (*_colour(rng), 255))
+        sign.paste(patch, (x, y), sign.getchannel("A").crop((x, y, x + side, y + side)))
+    _place(scene, sign, rng)
     return _photographed(scene, rng), label
 
 
@@ -74,7 +78,12 @@ def samples(count: int | None, seed: int, sizes: SizeShares = SAMPLE_SIZES, star
     for position in itertools.count(start) if count is None else range(start, start + count):
         block, within = divmod(position, len(SIGN_LABELS))
         order = np.random.default_rng([seed, 0, block]).permutation(len(SIGN_LABELS))
-        yield _sample(int(order[within]), seed, position, sizes)
+        rng = np.random.default_rng([seed, 1, position])
+        size = sizes[rng.choice(len(sizes), p=[share for _, share in sizes])][0]
+        name, extension, _ = _FORMATS[rng.choice(len(_FORMATS), p=[share for _, _, share in _FORMATS])]
+        image, label = draw(int(order[within]), int(rng.integers(2**62)), size)
+        data = encode(image, name, quality=int(rng.integers(60, 96)))
+        yield Sample(f"{position:05d}-{label.replace(' ', '-')}.{extension}", data, label)
 
 
 def encode(image: Image.Image, format_name: str, quality: int = 88) -> bytes:
@@ -87,15 +96,6 @@ def encode(image: Image.Image, format_name: str, quality: int = 88) -> bytes:
     }
     image.save(buffer, format_name, **options[format_name])
     return buffer.getvalue()
-
-
-def _sample(label_index: int, seed: int, position: int, sizes: SizeShares) -> Sample:
-    rng = np.random.default_rng([seed, 1, position])
-    size = sizes[rng.choice(len(sizes), p=[share for _, share in sizes])][0]
-    name, extension, _ = _FORMATS[rng.choice(len(_FORMATS), p=[share for _, _, share in _FORMATS])]
-    image, label = draw(label_index, int(rng.integers(2**62)), size)
-    data = encode(image, name, quality=int(rng.integers(60, 96)))
-    return Sample(f"{position:05d}-{label.replace(' ', '-')}.{extension}", data, label)
 
 
 def _colour(rng: np.random.Generator, low: int = 0, high: int = 256) -> tuple[int, int, int]:
@@ -120,17 +120,6 @@ def _background(rng: np.random.Generator, size: Size) -> Image.Image:
     return ImageEnhance.Color(small).enhance(float(rng.uniform(0.15, 0.8))).resize(size, Image.Resampling.BICUBIC)
 
 
-def _worn(sign: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Let light, age and something in front of it change a sign a little."""
-    worn = sign.copy()
-    if rng.random() < 0.3:  # a leaf, a sticker, a pole's shadow: at most 4% of the sign
-        side = int(FACE_SIZE * rng.uniform(0.08, 0.2))
-        x, y = (int(v) for v in rng.integers(0, FACE_SIZE - side, 2))
-        patch = Image.new("RGBA", (side, side), (*_colour(rng), 255))
-        worn.paste(patch, (x, y), worn.getchannel("A").crop((x, y, x + side, y + side)))
-    return worn
-
-
 def _place(scene: Image.Image, sign: Image.Image, rng: np.random.Generator) -> None:
     """Put the sign, on its pole, somewhere within the central square of the scene."""
     square = min(scene.size)
@@ -152,7 +141,11 @@ def _paste_turned(
     angle, narrow, shear = math.radians(rng.uniform(-12, 12)), rng.uniform(0.8, 1.0), rng.uniform(-0.12, 0.12)
     cos, sin = math.cos(angle), math.sin(angle)
     forward = np.array([[cos, -sin], [sin, cos]]) @ np.array([[narrow, 0], [shear, 1]]) * (side / FACE_SIZE)
-    reduced, back = _reduced(sign, forward)
+    # The sign is shrunk with a filter first, since a transform samples single pixels.
+    scale = math.sqrt(abs(float(np.linalg.det(forward))))
+    pixels = max(8, min(FACE_SIZE, math.ceil(1.4 * scale * FACE_SIZE)))
+    reduced = sign.resize((pixels, pixels), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    back = np.linalg.inv(forward) * (pixels / FACE_SIZE)
     half = math.ceil(float(np.abs(forward).sum(axis=1).max()) * FACE_SIZE / 2) + 1
     left, top = round(centre[0]) - half, round(centre[1]) - half
     middle = np.array([half, half]) + np.array(centre) - np.round(centre)
@@ -166,14 +159,6 @@ def _paste_turned(
     scene.paste(turned.convert("RGB"), (left, top), turned.getchannel("A"))
 
 
-def _reduced(sign: Image.Image, forward: Any) -> tuple[Image.Image, Any]:
-    """Shrink the sign with a filter first, since a transform samples single pixels; and the map back into it."""
-    scale = math.sqrt(abs(float(np.linalg.det(forward))))
-    pixels = max(8, min(FACE_SIZE, math.ceil(1.4 * scale * FACE_SIZE)))
-    reduced = sign.resize((pixels, pixels), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return reduced, np.linalg.inv(forward) * (pixels / FACE_SIZE)
-
-
 def _photographed(scene: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Blur, light, contrast, colour and noise of a camera that is no better than it must be."""
     light, contrast, colour, blur, noise = rng.uniform((0.6, 0.65, 0.6, 0, 0), (1.35, 1.25, 1.3, 1, 1)).tolist()
@@ -181,11 +166,6 @@ def _photographed(scene: Image.Image, rng: np.random.Generator) -> Image.Image:
         scene = scene.filter(ImageFilter.BoxBlur((blur - 0.5) * 0.03 * min(scene.size)))
     scene = ImageEnhance.Contrast(ImageEnhance.Brightness(scene).enhance(light)).enhance(contrast)
     scene = ImageEnhance.Color(scene).enhance(colour)
-    return _noisy(scene, rng, int(noise * 28))
-
-
-def _noisy(scene: Image.Image, rng: np.random.Generator, amplitude: int) -> Image.Image:
-    """Add uniform noise of up to ±`amplitude` grey levels."""
-    shape = (scene.height, scene.width, 3)
-    grain = rng.integers(0, 2 * amplitude + 1, shape, dtype=np.uint8)
+    amplitude = int(noise * 28)  # of uniform noise, in grey levels
+    grain = rng.integers(0, 2 * amplitude + 1, (scene.height, scene.width, 3), dtype=np.uint8)
     return ImageChops.add(scene, Image.fromarray(grain), offset=-amplitude)

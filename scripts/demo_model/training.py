@@ -1,4 +1,7 @@
-"""Training of the demo network: settings, schedule, augmentation, epochs, measurement, bundle, and the command."""
+"""The demo network and its training: settings, schedule, augmentation, epochs, measurement, bundle, the command.
+
+The network is the CIFAR ResNet of He et al. 2015 (https://arxiv.org/abs/1512.03385), section 4.2, for 32 x 32 images.
+"""
 
 import json
 import math
@@ -20,10 +23,73 @@ from torch.nn import functional
 from app_tier.bundle.load import Bundle, load_bundle
 from app_tier.engines import Engine, open_engine
 from app_tier.preprocess import normalise
-from scripts.demo_model import data
-from scripts.demo_model.data import CIFAR_LABELS, DEMO_LABELS, DEMO_PREPROCESS, Images, drawn_signs
-from scripts.demo_model.network import DEMO_BLOCKS, DEMO_WIDTH, CifarResNet
+from scripts.demo_model.data import (
+    CIFAR_LABELS,
+    DEMO_LABELS,
+    DEMO_PREPROCESS,
+    TRAINING_SIZES,
+    Images,
+    cifar_from_torchvision,
+    cifar_from_zip,
+    drawn_signs,
+)
 from scripts.model.build import Description, build_bundle, write_manifest
+
+DEMO_BLOCKS: Final = 3
+"""Blocks in each of the three stages; depth is 6 x blocks + 2, so this is ResNet-20."""
+
+DEMO_WIDTH: Final = 16
+"""Channels of the first stage; the second and third have two and four times as many."""
+
+
+class Block(nn.Module):  # type: ignore[misc]
+    """Two 3 x 3 convolutions beside a shortcut without parameters (the paper's option A)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.stride = stride
+        self.added = channels_out - channels_in
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float [N, channels_in, H, W] to [N, channels_out, H / stride, W / stride]."""
+        out = functional.relu(self.bn1(self.conv1(x)))
+        if self.stride > 1 or self.added:
+            kept = x[:, :, :: self.stride, :: self.stride]
+            x = functional.pad(kept, (0, 0, 0, 0, self.added // 2, self.added - self.added // 2))
+        return functional.relu(self.bn2(self.conv2(out)) + x)
+
+
+class CifarResNet(nn.Module):  # type: ignore[misc]
+    """A 3 x 3 stem, three stages of `blocks` blocks at 32, 16 and 8 pixels, global average, one linear layer."""
+
+    def __init__(self, classes: int, blocks: int = DEMO_BLOCKS, width: int = DEMO_WIDTH) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.stages = nn.Sequential(
+            _stage(width, width, blocks, 1),
+            _stage(width, 2 * width, blocks, 2),
+            _stage(2 * width, 4 * width, blocks, 2),
+        )
+        self.fc = nn.Linear(4 * width, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float [N, 3, 32, 32] to logits [N, classes]."""
+        out = self.stages(functional.relu(self.bn1(self.conv1(x))))
+        logits: Tensor = self.fc(torch.mean(out, dim=(2, 3)))
+        return logits
+
+
+def _stage(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
+    first = Block(channels_in, channels_out, stride)
+    return nn.Sequential(first, *(Block(channels_out, channels_out, 1) for _ in range(blocks - 1)))
 
 
 @dataclass(frozen=True)
@@ -63,7 +129,7 @@ def augment(pixels: Tensor, labels: Tensor, shift: int, generator: torch.Generat
         generator: where chance comes from.
     """
     count, _, height, width = pixels.shape
-    mirrored = (torch.rand(count, generator=generator) < 0.5) & (labels < len(data.CIFAR_LABELS))
+    mirrored = (torch.rand(count, generator=generator) < 0.5) & (labels < len(CIFAR_LABELS))
     pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
     padded = functional.pad(pixels, (shift, shift, shift, shift), mode="reflect")
     down, right = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
@@ -80,14 +146,23 @@ class Training:
         torch.manual_seed(settings.seed)
         self.settings = settings
         self.epoch = 0
-        self.network = CifarResNet(len(data.DEMO_LABELS), settings.blocks, settings.width)
+        self.network = CifarResNet(len(DEMO_LABELS), settings.blocks, settings.width)
         self.network.to(memory_format=torch.channels_last)
-        self.optimiser = torch.optim.SGD(_groups(self.network, settings), momentum=settings.momentum, nesterov=True)
+        # Weight decay is for the weights of convolutions and the linear layer only.
+        decayed = [p for p in self.network.parameters() if p.ndim > 1]
+        others = [p for p in self.network.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.SGD(groups, momentum=settings.momentum, nesterov=True)
         self._checkpoint = folder / "checkpoint.pt"
         if self._checkpoint.exists():
-            self._restore(torch.load(self._checkpoint, weights_only=True))
+            state: dict[str, Any] = torch.load(self._checkpoint, weights_only=True)
+            if state["settings"] != asdict(settings):
+                raise click.ClickException(f"{self._checkpoint} was made with other settings: use another --out")
+            self.epoch = state["epoch"]
+            self.network.load_state_dict(state["network"])
+            self.optimiser.load_state_dict(state["optimiser"])
 
-    def run_epoch(self, cifar: data.Images, signs: data.Images) -> float:
+    def run_epoch(self, cifar: Images, signs: Images) -> float:
         """Learn from every CIFAR image and some of the signs once; returns the mean loss."""
         self.network.train()
         generator = torch.Generator().manual_seed(1000 * self.settings.seed + self.epoch)
@@ -107,15 +182,8 @@ class Training:
         torch.save(state, part)
         part.replace(self._checkpoint)
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        if state["settings"] != asdict(self.settings):
-            raise click.ClickException(f"{self._checkpoint} was made with other settings: use another --out")
-        self.epoch = state["epoch"]
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-
     def _batches(
-        self, cifar: data.Images, signs: data.Images, generator: torch.Generator
+        self, cifar: Images, signs: Images, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, Tensor, float]]:
         """Yield (float [N, 3, 32, 32], labels, progress of the whole training from 0 to 1)."""
         chosen = torch.randperm(len(signs), generator=generator)[: self.settings.signs_per_epoch].numpy()
@@ -142,11 +210,11 @@ class Training:
 
 def as_input(pixels: Any) -> Tensor:
     """Normalise uint8 [N, 32, 32, 3] to float32 [N, 3, 32, 32], as `app_tier.preprocess.normalise` does."""
-    mean, std = (torch.tensor(values) for values in (data.DEMO_PREPROCESS.mean, data.DEMO_PREPROCESS.std))
+    mean, std = (torch.tensor(values) for values in (DEMO_PREPROCESS.mean, DEMO_PREPROCESS.std))
     return ((torch.from_numpy(pixels).float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
-def accuracy(network: nn.Module, images: data.Images, batch: int = 500) -> float:
+def accuracy(network: nn.Module, images: Images, batch: int = 500) -> float:
     """Share of images with their label as the highest logit."""
     network.eval()
     right = 0
@@ -155,27 +223,6 @@ def accuracy(network: nn.Module, images: data.Images, batch: int = 500) -> float
             logits = network(as_input(images.pixels[start : start + batch]))
             right += int((logits.argmax(1).numpy() == images.labels[start : start + batch]).sum())
     return right / len(images)
-
-
-def _groups(network: nn.Module, settings: Settings) -> list[dict[str, Any]]:
-    """Weight decay is for the weights of convolutions and the linear layer only."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    return [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
-def _cifar(path: Path | None, folder: Path, part: str) -> data.Images:
-    return data.cifar_from_zip(path, part) if path else data.cifar_from_torchvision(folder, part)
-
-
-def _cached_signs(folder: Path, settings: Settings) -> data.Images:
-    """Draw the training signs, or take them from an earlier start."""
-    path = folder / f"signs-{settings.seed}-{settings.signs}.npz"
-    if not path.exists():
-        drawn = data.drawn_signs(settings.signs, settings.seed, data.TRAINING_SIZES)
-        np.savez(path, pixels=drawn.pixels, labels=drawn.labels)
-    with np.load(path) as stored:
-        return data.Images(stored["pixels"], stored["labels"])
 
 
 def _log(folder: Path, **figures: object) -> None:
@@ -212,33 +259,9 @@ def finish(
         report: called with each total as a keyword.
         fresh_signs: how many signs to draw for the measurement.
     """
-    bundle = build_bundle(network, _describe(settings), out)
-    engine = open_engine("openvino", bundle, threads=2)
-    confusion = np.zeros((len(DEMO_LABELS), len(DEMO_LABELS)), np.int64)
-    figures: dict[str, Any] = {}
-    for name, images in (("cifar_test", cifar_test), ("signs", drawn_signs(fresh_signs, FRESH_SEED))):
-        part = count_answers(engine, images)
-        figures[name] = {"images": len(images), "accuracy": round(float(part.trace() / part.sum()), 4)}
-        confusion += part
-        report(bundle_on=name, **figures[name])
-    return _record(bundle, {**figures, **_per_class(confusion)})
-
-
-def count_answers(engine: Engine, images: Images, batch: int = 200) -> NDArray[np.int64]:
-    """Count answers: row is the truth, column the answer, both as indices of `DEMO_LABELS`."""
-    counts = np.zeros((len(DEMO_LABELS), len(DEMO_LABELS)), np.int64)
-    for start in range(0, len(images), batch):
-        pixels = [normalise(square, DEMO_PREPROCESS) for square in images.pixels[start : start + batch]]
-        answers = engine.infer(np.stack(pixels)).argmax(1)
-        np.add.at(counts, (images.labels[start : start + batch], answers), 1)
-    return counts
-
-
-def _describe(settings: Settings) -> Description:
-    depth = 6 * settings.blocks + 2
-    return Description(
+    description = Description(
         name="demo",
-        architecture=f"cifar-resnet{depth}",
+        architecture=f"cifar-resnet{6 * settings.blocks + 2}",
         preprocess=DEMO_PREPROCESS,
         labels=DEMO_LABELS,
         provenance={
@@ -249,20 +272,33 @@ def _describe(settings: Settings) -> Description:
             "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         },
     )
-
-
-def _per_class(confusion: NDArray[np.int64]) -> dict[str, Any]:
+    bundle = build_bundle(network, description, out)
+    engine = open_engine("openvino", bundle, threads=2)
+    confusion = np.zeros((len(DEMO_LABELS), len(DEMO_LABELS)), np.int64)
+    figures: dict[str, Any] = {}
+    for name, images in (("cifar_test", cifar_test), ("signs", drawn_signs(fresh_signs, FRESH_SEED))):
+        part = count_answers(engine, images)
+        figures[name] = {"images": len(images), "accuracy": round(float(part.trace() / part.sum()), 4)}
+        confusion += part
+        report(bundle_on=name, **figures[name])
     shares = confusion.diagonal() / confusion.sum(axis=1).clip(min=1)
-    return {
+    figures |= {
         "accuracy_per_class": {label: round(float(s), 4) for label, s in zip(DEMO_LABELS, shares, strict=True)},
         "confusion": {"rows": "truth", "columns": "answer", "labels": "as in labels", "counts": confusion.tolist()},
     }
-
-
-def _record(bundle: Bundle, figures: dict[str, Any]) -> Bundle:
     provenance = {**bundle.manifest.provenance, "measured_with": "openvino, float32", "measured": figures}
-    write_manifest(bundle.manifest.model_copy(update={"provenance": provenance}), bundle.folder)
-    return load_bundle(bundle.folder)
+    write_manifest(bundle.manifest.model_copy(update={"provenance": provenance}), out)
+    return load_bundle(out)
+
+
+def count_answers(engine: Engine, images: Images, batch: int = 200) -> NDArray[np.int64]:
+    """Count answers: row is the truth, column the answer, both as indices of `DEMO_LABELS`."""
+    counts = np.zeros((len(DEMO_LABELS), len(DEMO_LABELS)), np.int64)
+    for start in range(0, len(images), batch):
+        pixels = [normalise(square, DEMO_PREPROCESS) for square in images.pixels[start : start + batch]]
+        answers = engine.infer(np.stack(pixels)).argmax(1)
+        np.add.at(counts, (images.labels[start : start + batch], answers), 1)
+    return counts
 
 
 @click.command()
@@ -282,9 +318,15 @@ def main(cifar: Path | None, out: Path, epochs: int, seed: int, signs: int, fres
     """Train the demo network, measure it and write OUT/bundle."""
     out.mkdir(parents=True, exist_ok=True)
     settings = Settings(epochs=epochs, seed=seed, signs=signs)
-    images = _cifar(cifar, out, "train")
-    test = _cifar(cifar, out, "test")
-    drawn = _cached_signs(out, settings)
+    images, test = (
+        cifar_from_zip(cifar, part) if cifar else cifar_from_torchvision(out, part) for part in ("train", "test")
+    )
+    cached = out / f"signs-{seed}-{signs}.npz"
+    if not cached.exists():
+        drawn = drawn_signs(signs, seed, TRAINING_SIZES)
+        np.savez(cached, pixels=drawn.pixels, labels=drawn.labels)
+    with np.load(cached) as stored:
+        drawn = Images(stored["pixels"], stored["labels"])
     training = Training(settings, out)
     while training.epoch < settings.epochs:
         began = time.monotonic()

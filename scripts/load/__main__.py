@@ -5,9 +5,8 @@ import resource
 import signal
 import sys
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
@@ -25,25 +24,6 @@ DRAWN_FOLDER = Path(".fleetsight/load")
 """Drawn signs are stored here: the next test with the same seed reuses them."""
 
 _FILE = click.Path(path_type=Path)
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """The options of the command line; `load_test` describes them."""
-
-    url: str
-    mode: Mode
-    count: int | None
-    concurrency: int | None
-    images: Path | None
-    expected: Path | None
-    seed: int
-    side: int
-    path: str
-    field: str
-    patience: float
-    json_file: Path | None
-    anywhere: bool
 
 
 @click.command(context_settings={"show_default": True})
@@ -76,43 +56,47 @@ class LoadOptions:
 )
 @click.option("--json", "json_file", type=_FILE, help="Also write the figures to this file.")
 @click.option(ALLOW_FLAG, "anywhere", is_flag=True, help="Also load a system that is not on this machine.")
-def load_test(**arguments: Any) -> None:
+def load_test(  # noqa: PLR0913 - click calls it by name
+    *,
+    url: str,
+    mode: Mode,
+    count: int | None,
+    concurrency: int | None,
+    images: Path | None,
+    expected: Path | None,
+    seed: int,
+    side: int,
+    path: str,
+    field: str,
+    patience: float,
+    json_file: Path | None,
+    anywhere: bool,
+) -> None:
     """Load a running system and verify every answer; status 1 when one is wrong, failed or lost."""
-    options, console = LoadOptions(**arguments), Console()
-    target = parse_target(options.url, anywhere=options.anywhere)
-    images = _images(console, options)
-    concurrency = options.concurrency or CONCURRENCY[options.mode]
-    load = LoadTest(target, options.mode, concurrency, options.path, options.field, options.patience)
+    console, target = Console(), parse_target(url, anywhere=anywhere)
+    if images is not None:
+        files = images_in(images).files
+        sent = LoadImages(files, count or len(files), read_expected(expected, files) if expected else {})
+    elif expected is not None:
+        raise click.UsageError("--expected belongs to --images: the labels of drawn signs are known")
+    else:
+        with progress_bar(console) as progress:
+            drawing = progress.add_task("drawing", total=count or COUNT)
+            sent = drawn_signs(
+                DRAWN_FOLDER, count or COUNT, seed, side, lambda number: progress.update(drawing, completed=number)
+            )
+    load = LoadTest(target, mode, concurrency or CONCURRENCY[mode], path, field, patience)
     # The usual limit of 1,024 open files is too small for a thousand connections.
     maximum = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
     with progress_bar(console) as progress:
-        task = progress.add_task(options.mode, total=images.count)
+        task = progress.add_task(mode, total=sent.count)
         stopped = _stopped_by_interrupt()
-        summary = load.run(images, stopped, lambda count: progress.update(task, completed=count))
+        summary = load.run(sent, stopped, lambda done: progress.update(task, completed=done))
     show_load_summary(console, summary)
-    if options.json_file is not None:
-        options.json_file.write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
+    if json_file is not None:
+        json_file.write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
     sys.exit(0 if summary.ok else 1)
-
-
-def _images(console: Console, options: LoadOptions) -> LoadImages:
-    if options.images is not None:
-        files = images_in(options.images).files
-        expected = read_expected(options.expected, files) if options.expected else {}
-        return LoadImages(files, options.count or len(files), expected)
-    if options.expected is not None:
-        raise click.UsageError("--expected belongs to --images: the labels of drawn signs are known")
-    count = options.count or COUNT
-    with progress_bar(console) as progress:
-        task = progress.add_task("drawing", total=count)
-        return drawn_signs(
-            DRAWN_FOLDER,
-            count,
-            options.seed,
-            options.side,
-            lambda number: progress.update(task, completed=number),
-        )
 
 
 def _stopped_by_interrupt() -> threading.Event:

@@ -9,6 +9,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from scripts.run.images import draw_signs
 from services.errors import FleetsightError
 
 ALLOW_FLAG = "--i-may-load-this-target"
@@ -59,28 +60,8 @@ def drawn_signs(folder: Path, count: int, seed: int, side: int, drawn: Callable[
         drawn: receives the number of signs that are drawn so far.
     """
     signs = folder / f"signs-{seed}-{side}-{count}"
-    labels = signs / "labels.csv"
-    if not labels.exists():
-        _draw_signs(signs, labels, count, seed, side, drawn)
-    with labels.open(newline="", encoding="utf-8") as rows:
-        expected = {row["filename"]: row["label"] for row in csv.DictReader(rows)}
+    expected = draw_signs(signs, count, seed, side, drawn)
     return LoadImages([signs / name for name in expected], count, expected)
-
-
-def _draw_signs(folder: Path, labels: Path, count: int, seed: int, side: int, drawn: Callable[[int], None]) -> None:
-    from scripts.demo_model.signs import samples
-
-    folder.mkdir(parents=True, exist_ok=True)
-    # Written last and atomically: if labels.csv exists, every sign does.
-    partial = labels.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as rows:
-        writer = csv.writer(rows)
-        writer.writerow(["filename", "label"])
-        for number, sample in enumerate(samples(count, seed, (((side, side), 1.0),)), start=1):
-            (folder / sample.filename).write_bytes(sample.data)
-            writer.writerow([sample.filename, sample.label])
-            drawn(number)
-    partial.rename(labels)
 
 
 class TargetError(FleetsightError):

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -81,7 +82,10 @@ class JobLoad:
     def _wait(self, job_id: str, classified: Callable[[int], None]) -> None:
         last, since = -1, self.clock()
         while not self.stopped.is_set():
-            count = self._count_results(job_id, last)
+            count = last
+            with suppress(ApiError):  # a temporary failure; a permanent one stalls the job
+                status = self.client.status(job_id)
+                count = int(status["done"]) + int(status["failed"])
             classified(count)
             if count >= len(self._accepted):
                 return
@@ -90,13 +94,6 @@ class JobLoad:
             elif self.clock() - since > self.stalled_seconds:
                 return
             self.sleep(POLL_SECONDS)
-
-    def _count_results(self, job_id: str, last: int) -> int:
-        try:
-            status = self.client.status(job_id)
-        except ApiError:
-            return last  # a temporary failure; a permanent one stalls the job
-        return int(status["done"]) + int(status["failed"])
 
     def _verify(self, result: dict[str, Any]) -> None:
         """Record the verdict of an image, unless its upload was never acknowledged."""

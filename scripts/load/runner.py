@@ -93,7 +93,18 @@ class LoadTest:
             TargetError: the system refers to another one that may not be loaded.
         """
         before, metrics, started = self._fleet(), LoadMetrics(), time.monotonic()
-        (self._classic if self.mode == "classic" else self._job)(images, metrics, stopped, progressed)
+        if self.mode == "classic":
+            client = ClassicClient(
+                self.target, self.path, self.field, self.patience_seconds, token_from_environment()
+            )
+
+            def one(file: Path) -> None:
+                client.classify(file, images, metrics)
+                progressed(metrics.images)
+
+            run_concurrently(images, min(self.concurrency, images.count), one, stopped)
+        else:
+            self._job(images, metrics, stopped, progressed)
         seconds = time.monotonic() - started
         return metrics.summary(self.mode, images.count, seconds, cost_between(before, self._fleet()))
 
@@ -106,17 +117,6 @@ class LoadTest:
             return None
         finally:
             client.close()
-
-    def _classic(
-        self, images: LoadImages, metrics: LoadMetrics, stopped: threading.Event, progressed: Progressed
-    ) -> None:
-        client = ClassicClient(self.target, self.path, self.field, self.patience_seconds, token_from_environment())
-
-        def one(file: Path) -> None:
-            client.classify(file, images, metrics)
-            progressed(metrics.images)
-
-        run_concurrently(images, min(self.concurrency, images.count), one, stopped)
 
     def _job(
         self, images: LoadImages, metrics: LoadMetrics, stopped: threading.Event, progressed: Progressed

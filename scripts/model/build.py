@@ -7,7 +7,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -32,8 +31,6 @@ from scripts.demo_model.signs import samples
 from scripts.model.precision import Target, choose_precision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import nn
 
 FP32: Final = Target()
@@ -76,11 +73,23 @@ def write_bundle(export: Callable[[Path], None], description: Description, out: 
     Raises:
         BundleBuildError: as `build_bundle`, and the errors of `export`.
     """
-    _check_replaceable(out)
+    if out.exists() and not (out / MANIFEST_NAME).exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BundleBuildError(f"{out} exists and is not a bundle: name another folder with --out")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _folder_beside(out) as folder:
+    # On the same disk as `out`, so that it can be renamed.
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    folder.chmod(0o755)
+    try:
         export(folder)
-        manifest = _manifest(description, folder)
+        manifest = Manifest(
+            name=description.name,
+            architecture=description.architecture,
+            files={name: file_digest(folder / name) for name in _NETWORK_FILES if (folder / name).exists()},
+            preprocess=description.preprocess,
+            labels=description.labels,
+            messages=dict(description.messages),
+            provenance=dict(description.provenance),
+        )
         write_manifest(manifest, folder)
         plain = load_bundle(folder)
         agreement = measure_agreement(plain) if TORCH_NAME in manifest.files else None
@@ -89,6 +98,8 @@ def write_bundle(export: Callable[[Path], None], description: Description, out: 
         if out.exists():
             shutil.rmtree(out)
         folder.rename(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return load_bundle(out)
 
 
@@ -111,37 +122,6 @@ def measure_agreement(bundle: Bundle, images: int = AGREEMENT_IMAGES) -> Agreeme
     )
 
 
-def _manifest(description: Description, folder: Path) -> Manifest:
-    return Manifest(
-        name=description.name,
-        architecture=description.architecture,
-        files={name: file_digest(folder / name) for name in _NETWORK_FILES if (folder / name).exists()},
-        preprocess=description.preprocess,
-        labels=description.labels,
-        messages=dict(description.messages),
-        provenance=dict(description.provenance),
-    )
-
-
-def _check_replaceable(out: Path) -> None:
-    if out.exists() and not (out / MANIFEST_NAME).exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BundleBuildError(f"{out} exists and is not a bundle: name another folder with --out")
-
-
-@contextmanager
-def _folder_beside(out: Path) -> "Iterator[Path]":
-    """A new folder on the same disk as `out`, so that it can be renamed; gone afterwards if it was not."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-if TYPE_CHECKING:
-    from torch import nn
-
 _MAX_BATCH: Final = 4096
 
 
@@ -159,11 +139,17 @@ def export_torch(network: "nn.Module", size: int, classes: int, folder: Path) ->
         batch = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
         program = torch.export.export(whole, (example,), dynamic_shapes=({0: batch},))
         check_outputs(tuple(program.module()(example).shape), classes)
-        _forget_source_lines(program)
+        # The files and lines that torch notes on every node are this machine's, and half of the file.
+        for node in program.graph.nodes:
+            for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
+                node.meta.pop(key, None)
         torch.export.save(program, folder / TORCH_NAME)
-        model = _import_converter()(program)
+        openvino = import_openvino()
+        with not_importable("openvino_telemetry"):  # which would be sent with each conversion
+            from openvino.tools.ovc import convert_model
+        model = convert_model(program)
     model.reshape([-1, 3, size, size])
-    import_openvino().save_model(model, folder / IR_NAME, compress_to_fp16=False)
+    openvino.save_model(model, folder / IR_NAME, compress_to_fp16=False)
 
 
 def check_outputs(shape: tuple[int, ...], classes: int) -> None:
@@ -177,18 +163,3 @@ def check_outputs(shape: tuple[int, ...], classes: int) -> None:
             f"the network answers two images with outputs of shape {shape} but {classes} labels were given: "
             "it must have one output per image and label"
         )
-
-
-def _forget_source_lines(program: Any) -> None:
-    """Drop the files and lines that torch notes on every node: they are this machine's, and half of the file."""
-    for node in program.graph.nodes:
-        for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
-            node.meta.pop(key, None)
-
-
-def _import_converter() -> Any:
-    """Import ``openvino.tools.ovc.convert_model`` without the telemetry that it would send with each conversion."""
-    import_openvino()
-    with not_importable("openvino_telemetry"):
-        from openvino.tools.ovc import convert_model
-    return convert_model

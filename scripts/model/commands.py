@@ -121,7 +121,14 @@ def build(
     target: "Target",
 ) -> None:
     """Build the bundle of torchvision's network NAME, such as resnet18, or of your own --network and --spec."""
-    _check_sources(name, weights, labels, network, spec)
+    if (network is None) != (spec is None):
+        raise click.UsageError("--network and --spec go together: the YAML says what the network expects and answers")
+    if (network is None) == (name is None):
+        raise click.UsageError("say what to build: a NAME such as resnet18, or --network FILE with --spec FILE")
+    if network is not None and (weights != "published" or labels is not None):
+        raise click.UsageError(
+            "--weights and --labels are for a NAME: a --network has its own, and --spec the labels"
+        )
     if network is not None and spec is not None:
         from scripts.model.own_network import build_own
 
@@ -129,14 +136,13 @@ def build(
     else:
         from scripts.model.torchvision_networks import build_torchvision
 
-        bundle = build_torchvision(
-            name or "", out or MODELS_FOLDER / (name or ""), weights, _read_labels(labels), target
-        )
+        lines = labels.read_text().splitlines() if labels is not None else []
+        listed = tuple(line.strip() for line in lines if line.strip()) if labels is not None else None
+        bundle = build_torchvision(name or "", out or MODELS_FOLDER / (name or ""), weights, listed, target)
     click.echo(f"built {bundle.name} in {bundle.folder}: set worker.bundle in config.yaml to this folder to use it")
     if bundle.manifest.precision != target.precision:
-        click.echo(
-            f"this CPU is not fast in {_low(target.precision)}, so it could not be measured and the bundle is fp32"
-        )
+        low = "bf16 or int8" if target.precision == "exact" else target.precision
+        click.echo(f"this CPU is not fast in {low}, so it could not be measured and the bundle is fp32")
     _print(bundle, bundle.folder)
 
 
@@ -193,30 +199,6 @@ def _open(bundle: Path) -> Bundle:
     return fetch_bundle(Clients(load_config().aws.endpoint()).s3, place)
 
 
-def _check_sources(
-    name: str | None, weights: str, labels: Path | None, network: Path | None, spec: Path | None
-) -> None:
-    """Let through a NAME, with or without weights and labels of one's own, or a network with its spec."""
-    if (network is None) != (spec is None):
-        raise click.UsageError("--network and --spec go together: the YAML says what the network expects and answers")
-    if (network is None) == (name is None):
-        raise click.UsageError("say what to build: a NAME such as resnet18, or --network FILE with --spec FILE")
-    if network is not None and (weights != "published" or labels is not None):
-        raise click.UsageError(
-            "--weights and --labels are for a NAME: a --network has its own, and --spec the labels"
-        )
-
-
-def _read_labels(path: Path | None) -> tuple[str, ...] | None:
-    if path is None:
-        return None
-    return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
-
-
-def _low(precision: Precision) -> str:
-    return "bf16 or int8" if precision == "exact" else precision
-
-
 def _print(bundle: Bundle, place: Path) -> None:
     rows = [*rows_of(bundle.manifest), ("folder", str(bundle.folder)), ("digest", bundle.digest)]
     is_zip = place.suffix.lower() == ".zip"
@@ -243,7 +225,13 @@ def rows_of(manifest: Manifest) -> list[Row]:
     if manifest.agreement:
         same = f"{manifest.agreement.same_top1:.1%} the same label, scores within"
         rows.append(("OpenVINO and torch", f"{same} {manifest.agreement.largest_difference:.1g}"))
-    rows.append(("precision", _precision(manifest)))
+    precision: str = manifest.precision
+    if manifest.margin is not None:
+        precision = (
+            f"exact: {manifest.low_precision} first, and fp32 where the two best logits differ by less than "
+            f"{manifest.margin:.3g}"
+        )
+    rows.append(("precision", precision))
     if manifest.measured:
         rows += _against_fp32(manifest.measured, manifest.low_precision or "fp32")
     measured = manifest.provenance.get("measured", {})
@@ -253,15 +241,6 @@ def rows_of(manifest: Manifest) -> list[Row]:
         if name in measured
     ]
     return rows
-
-
-def _precision(manifest: Manifest) -> str:
-    if manifest.margin is None:
-        return manifest.precision
-    return (
-        f"exact: {manifest.low_precision} first, and fp32 where the two best logits differ by less than "
-        f"{manifest.margin:.3g}"
-    )
 
 
 def _against_fp32(measured: Measurement, low: str) -> list[Row]:

@@ -20,16 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ONNX_SUFFIX: Final = ".onnx"
-
 TORCH_SUFFIX: Final = ".pt2"
-
-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-
 Fractions = tuple[float, float, float]
-
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-
 _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 
@@ -163,7 +157,11 @@ def _onnx(path: Path, spec: NetworkSpec, folder: Path) -> None:
         model = openvino.Core().read_model(path)
     except RuntimeError as error:
         raise BundleBuildError(f"{path} cannot be read as ONNX ({_last_line(error)}): export it again") from error
-    _check_ends(model, path)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise BundleBuildError(
+            f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs: "
+            "export a network with one image input and one output of logits"
+        )
     try:
         model.reshape([-1, 3, spec.input_size, spec.input_size])
         model = _with_rgb_in_and_probabilities_out(model, spec)
@@ -177,14 +175,6 @@ def _onnx(path: Path, spec: NetworkSpec, folder: Path) -> None:
         ) from error
     check_outputs(tuple(shape), len(spec.all_labels))
     openvino.save_model(model, folder / IR_NAME, compress_to_fp16=False)
-
-
-def _check_ends(model: Any, path: Path) -> None:
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise BundleBuildError(
-            f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs: "
-            "export a network with one image input and one output of logits"
-        )
 
 
 def _with_rgb_in_and_probabilities_out(model: Any, spec: NetworkSpec) -> Any:

@@ -1,10 +1,18 @@
-"""Give a bundle the precision that it shall have: quantise where that takes int8, measure, choose, or refuse."""
+"""Give a bundle the precision that it shall have: quantise where that takes int8, measure, choose, or refuse.
 
+To quantise, NNCF watches what lies between the network's layers, and picks a scale for each. This is build time: NNCF
+needs torch, and a worker runs what was quantised with OpenVINO alone.
+"""
+
+import io
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -14,24 +22,27 @@ from numpy.typing import NDArray
 
 from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.load import Bundle
-from app_tier.bundle.manifest import INT8_IR_NAME, LowPrecision, Measurement, NumberType, Precision
+from app_tier.bundle.manifest import (
+    INT8_IR_NAME,
+    INT8_WEIGHTS_NAME,
+    IR_NAME,
+    LowPrecision,
+    Measurement,
+    NumberType,
+    Precision,
+    file_digest,
+)
+from app_tier.engine_imports import import_openvino, not_importable
 from app_tier.engines import Engine, OpenVinoEngine, top_two_gap
-from scripts.model.quantise import can_quantise, forget_int8, quantise
 from scripts.model.sample_images import UNKNOWN, Labelled, decoded, images_for, source_of, split_images
 
 _log = logging.getLogger(__name__)
-
-
 _BATCH: Final = 8
-
 Probabilities = NDArray[np.float32]
-
-
 SAFETY: Final = 2.0
 """How many times the smallest margin with fp32's answer to every measured image the chosen one is."""
 
 MAX_ACCURACY_LOST: Final = 0.005
-
 MAX_DISAGREEMENT: Final = 0.02
 """Shares of the images that int8 may answer worse, or otherwise, than fp32."""
 
@@ -72,10 +83,11 @@ def compare(
     threads = len(os.sched_getaffinity(0))
     asked = {kind: _Timed(OpenVinoEngine(bundle, threads, kind), clock) for kind in kinds}
     truth: list[int] = []
-    for pixels, labels in _batches(bundle, images):
+    pairs = decoded(images, bundle.manifest)
+    while part := list(islice(pairs, _BATCH)):
         for engine in asked.values():
-            engine.ask(pixels)
-        truth += labels
+            engine.ask(np.stack([pixels for pixels, _ in part]))
+        truth += [label for _, label in part]
     if not truth:
         raise BundleBuildError("none of the images can be classified: give a folder of JPEG or PNG files")
     labels_of, fp32 = np.asarray(truth, np.int64), asked["fp32"]
@@ -101,12 +113,6 @@ class _Timed:
 
     def told(self) -> Probabilities:
         return np.concatenate(self._answers)
-
-
-def _batches(bundle: Bundle, images: Iterable[Labelled]) -> Iterator[tuple[NDArray[np.float32], list[int]]]:
-    pairs = decoded(images, bundle.manifest)
-    while part := list(islice(pairs, _BATCH)):
-        yield np.stack([pixels for pixels, _ in part]), [label for _, label in part]
 
 
 @dataclass(frozen=True)
@@ -144,13 +150,22 @@ def choose_precision(bundle: Bundle, target: Target) -> dict[str, Any]:
     Raises:
         BundleBuildError: there is no usable image; int8 cannot be had, or loses too much.
     """
-    lows = _to_try(target.precision)
+    wanted: tuple[LowPrecision, ...] = ()
+    if target.precision == "exact":
+        wanted = ("bf16", "int8") if can_quantise() else ("bf16",)
+    elif target.precision != "fp32":
+        wanted = (target.precision,)
+    lows = tuple(low for low in wanted if OpenVinoEngine.is_fast_in(low))
     if not lows:
         return {"precision": "fp32"}
     bundle, images, calibrated = _prepared(bundle, lows, target)
     lows = tuple(low for low in lows if low != "int8" or INT8_IR_NAME in bundle.manifest.files)
     compared = compare(bundle, images, lows)
-    tried = [_try(low, compared[low], target, calibrated if low == "int8" else 0) for low in lows]
+    tried = []
+    for low in lows:
+        margin = choose_margin(compared[low]) if target.precision == "exact" else None
+        source, used = source_of(target.images), calibrated if low == "int8" else 0
+        tried.append(_Tried(low, margin, summarise(compared[low], margin, source, used)))
     chosen = max(tried, key=lambda each: each.measured.speed)
     if target.precision == "int8" and not target.force:
         refuse_losses(chosen.measured)
@@ -164,15 +179,6 @@ def choose_precision(bundle: Bundle, target: Target) -> dict[str, Any]:
         "margin": chosen.margin,
         "measured": chosen.measured.model_copy(update={"speeds": speeds}),
     }
-
-
-def _to_try(precision: Precision) -> tuple[LowPrecision, ...]:
-    if precision == "fp32":
-        return ()
-    if precision != "exact":
-        return (precision,) if OpenVinoEngine.is_fast_in(precision) else ()
-    tools: dict[LowPrecision, bool] = {"bf16": True, "int8": can_quantise()}
-    return tuple(low for low, there in tools.items() if there and OpenVinoEngine.is_fast_in(low))
 
 
 def _prepared(
@@ -192,11 +198,6 @@ def _prepared(
     return bundle, images, calibrated
 
 
-def _try(low: LowPrecision, compared: Compared, target: Target, calibrated: int) -> _Tried:
-    margin = choose_margin(compared) if target.precision == "exact" else None
-    return _Tried(low, margin, summarise(compared, margin, source_of(target.images), calibrated))
-
-
 def choose_margin(compared: Compared) -> float:
     """Return the gap between two logits below which low precision's answer is not to be trusted.
 
@@ -205,7 +206,11 @@ def choose_margin(compared: Compared) -> float:
     """
     gap = top_two_gap(compared.low)
     wrong = compared.low.argmax(1) != compared.fp32.argmax(1)
-    moved = float(np.abs(gap - _gap_of_the_same_two(compared)).max())
+    # fp32's gap between the two labels that low precision found best; negative where it has them turned.
+    second, first = np.argsort(compared.low, axis=1)[:, -2:].T
+    rows = np.arange(len(first))
+    logits = np.log(compared.fp32.clip(min=np.finfo(np.float32).tiny))
+    moved = float(np.abs(gap - (logits[rows, first] - logits[rows, second])).max())
     return float(max(SAFETY * float(gap[wrong].max(initial=0)), moved, 1e-6))
 
 
@@ -243,7 +248,9 @@ def refuse_losses(measured: Measurement) -> None:
     Raises:
         BundleBuildError: it loses more than `MAX_ACCURACY_LOST`, or disagrees on more than `MAX_DISAGREEMENT`.
     """
-    lost, otherwise = _accuracy_lost(measured), 1 - measured.same_top1
+    is_known = measured.accuracy is not None and measured.accuracy_fp32 is not None
+    lost = (measured.accuracy_fp32 or 0.0) - (measured.accuracy or 0.0) if is_known else 0.0
+    otherwise = 1 - measured.same_top1
     if lost <= MAX_ACCURACY_LOST + _ROUNDING and otherwise <= MAX_DISAGREEMENT + _ROUNDING:
         return
     accuracy = (
@@ -257,21 +264,83 @@ def refuse_losses(measured: Measurement) -> None:
     )
 
 
-def _accuracy_lost(measured: Measurement) -> float:
-    if measured.accuracy is None or measured.accuracy_fp32 is None:
-        return 0.0
-    return measured.accuracy_fp32 - measured.accuracy
-
-
-def _gap_of_the_same_two(compared: Compared) -> NDArray[np.float32]:
-    """Return fp32's gap between the two labels that low precision found best; negative where it has them turned."""
-    second, first = np.argsort(compared.low, axis=1)[:, -2:].T
-    rows = np.arange(len(first))
-    logits = np.log(compared.fp32.clip(min=np.finfo(np.float32).tiny))
-    gap: NDArray[np.float32] = logits[rows, first] - logits[rows, second]
-    return gap
-
-
 def _accuracy(answers: Probabilities, truth: NDArray[np.int64]) -> float | None:
     known = truth != UNKNOWN
     return float(np.mean(answers.argmax(1)[known] == truth[known])) if known.any() else None
+
+
+def can_quantise() -> bool:
+    """Whether NNCF is installed."""
+    return find_spec("nncf") is not None
+
+
+def quantise(bundle: Bundle, images: Iterable[Labelled]) -> tuple[Bundle, int]:
+    """Write the int8 network of `bundle`, calibrated on `images`, beside the others.
+
+    Returns:
+        The bundle with its new files, of which ``bundle.json`` does not know yet, and how many images were used.
+
+    Raises:
+        BundleBuildError: NNCF is not installed or finds nothing to quantise, or no image can be decoded.
+    """
+    pixels = [image[np.newaxis] for image, _ in decoded(images, bundle.manifest)]
+    if not pixels:
+        raise BundleBuildError(
+            "none of the images to calibrate int8 on can be classified: give a folder of JPEG or PNG files"
+        )
+    openvino = import_openvino()
+    plain = openvino.Core().read_model(bundle.path(IR_NAME))
+    nncf = _import_nncf()
+    try:
+        with _silence():
+            # Symmetric scales are the fast ones. The slower of NNCF's two bias corrections, which asks the network
+            # again after each layer, lost a tenth of the accuracy that the quick one lost, in the same time.
+            network = nncf.quantize(
+                plain,
+                nncf.Dataset(pixels),
+                preset=nncf.QuantizationPreset.PERFORMANCE,
+                subset_size=len(pixels),
+                fast_bias_correction=False,
+            )
+    except Exception as error:  # NNCF has no common class for what it cannot do
+        reason = " ".join(str(error).split())[:200]
+        raise BundleBuildError(f"NNCF cannot quantise the network ({reason}): take --precision exact") from error
+    openvino.save_model(network, bundle.folder / INT8_IR_NAME, compress_to_fp16=False)
+    written = {name: file_digest(bundle.folder / name) for name in (INT8_IR_NAME, INT8_WEIGHTS_NAME)}
+    manifest = bundle.manifest.model_copy(update={"files": bundle.manifest.files | written})
+    return replace(bundle, manifest=manifest, digest=manifest.digest), len(pixels)
+
+
+def forget_int8(bundle: Bundle) -> Bundle:
+    """Remove what `quantise` wrote, where it has turned out to be of no use."""
+    files = dict(bundle.manifest.files)
+    for name in (INT8_IR_NAME, INT8_WEIGHTS_NAME):
+        if files.pop(name, None):
+            (bundle.folder / name).unlink()
+    manifest = bundle.manifest.model_copy(update={"files": files})
+    return replace(bundle, manifest=manifest, digest=manifest.digest)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep back NNCF's bars, which it draws on standard output, and its warnings about packages of its own."""
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _import_nncf() -> Any:
+    """Import ``nncf``, without the telemetry that it would send with each use.
+
+    Raises:
+        BundleBuildError: it is not installed.
+    """
+    import_openvino()
+    try:
+        with _silence(), not_importable("openvino_telemetry"):
+            import nncf
+    except ImportError as error:
+        raise BundleBuildError("nncf is not installed, which int8 needs: run ./scripts/setup.sh torch") from error
+    # Not by nncf.set_log_level, which quietens every handler that the logger has, also those of others.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    return nncf

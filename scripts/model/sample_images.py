@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -16,7 +15,7 @@ from app_tier.bundle.errors import BundleBuildError
 from app_tier.bundle.manifest import Manifest
 from app_tier.preprocess import load_pixels
 from core.images import SUFFIXES, ImageRejectedError
-from scripts.demo_model.signs import samples
+from scripts.demo_model.signs import encode, samples
 
 DRAWN_IMAGES: Final = 200
 """Drawn images in a measurement without a folder, half of them signs and half noise."""
@@ -28,12 +27,10 @@ FEW: Final = 40
 """A folder with fewer images than these is not divided: all calibrate and all are measured."""
 
 DRAWN: Final = f"{DRAWN_IMAGES} drawn signs and noise, for want of a folder of images (--images)"
-
 UNKNOWN: Final = -1
 """Stands for an unknown label of an image."""
 
 _SUFFIXES: Final = SUFFIXES | {".tif", ".tiff"}
-
 _SEED: Final = 7
 
 
@@ -119,12 +116,6 @@ def _drawn(seed: int) -> Iterator[Labelled]:
     random = np.random.default_rng(seed)
     for sample in samples(None, seed=seed):
         yield Labelled(sample.data, sample.label)
-        yield Labelled(_noise(random), None)
-
-
-def _noise(random: np.random.Generator) -> bytes:
-    """Soft blotches of colour, 64 x 64 pixels, as PNG."""
-    blotches = Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8))
-    buffer = BytesIO()
-    blotches.resize((64, 64), Image.Resampling.BICUBIC).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+        # Soft blotches of colour, 64 x 64 pixels.
+        blotches = Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8))
+        yield Labelled(encode(blotches.resize((64, 64), Image.Resampling.BICUBIC), "PNG"), None)

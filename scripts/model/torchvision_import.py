@@ -27,15 +27,11 @@ def import_torchvision() -> ModuleType:
     try:
         return importlib.import_module("torchvision")
     except RuntimeError:
-        _declare_missing_operators()
+        import torch
+
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        _kept_alive.append(library)  # the declarations end with the object
+        for name, schema in _OPERATORS:
+            if not hasattr(torch.ops.torchvision, name):
+                library.define(f"{name}{schema}")
         return importlib.import_module("torchvision")
-
-
-def _declare_missing_operators() -> None:
-    import torch
-
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    _kept_alive.append(library)  # the declarations end with the object
-    for name, schema in _OPERATORS:
-        if not hasattr(torch.ops.torchvision, name):
-            library.define(f"{name}{schema}")

@@ -15,10 +15,10 @@ from scripts.model.precision import Target
 from scripts.model.torchvision_import import import_torchvision
 
 FAMILIES: Final = ("resnet", "resnext", "wide_resnet")
-
 PUBLISHED: Final = "published"
-
 RANDOM: Final = "random"
+MAX_COMPLAINT: Final = 160
+"""Characters of torch's reason why weights do not fit."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,13 @@ def build_torchvision(
     Raises:
         BundleBuildError: no such network, or weights and labels that do not fit it.
     """
-    published = _published(architecture)
+    if architecture not in architectures():
+        raise BundleBuildError(f"no network {architecture!r}: choose one of {', '.join(architectures())}")
+    published = _models().get_model_weights(architecture).DEFAULT
     chosen = _choose(published, weights, labels)
+    short = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in Path(weights).stem)[:60]
     description = Description(
-        name=architecture if weights == PUBLISHED else f"{architecture}-{_short_name(weights)}",
+        name=architecture if weights == PUBLISHED else f"{architecture}-{short}",
         architecture=architecture,
         preprocess=chosen.preprocess,
         labels=chosen.labels,
@@ -75,13 +78,6 @@ def _models() -> Any:
         return import_torchvision().models
     except ImportError as error:
         raise BundleBuildError("torchvision is not installed: run ./scripts/setup.sh torch") from error
-
-
-def _published(architecture: str) -> Any:
-    """What torchvision publishes for a network: an entry that names weights, labels and preprocessing."""
-    if architecture not in architectures():
-        raise BundleBuildError(f"no network {architecture!r}: choose one of {', '.join(architectures())}")
-    return _models().get_model_weights(architecture).DEFAULT
 
 
 def _choose(published: Any, weights: str | Path, labels: tuple[str, ...] | None) -> _Weights:
@@ -136,18 +132,10 @@ def _network(architecture: str, chosen: _Weights) -> Any:
         network.load_state_dict(chosen.state)
     except RuntimeError as error:
         first = next(line.strip() for line in str(error).splitlines()[1:] if line.strip())
+        # Without torch's list of every parameter that is missing; the first few show what the file is not.
+        short = first if len(first) <= MAX_COMPLAINT else f"{first[:MAX_COMPLAINT]} …"
         raise BundleBuildError(
-            f"the weights do not fit {architecture} with {len(chosen.labels)} labels: {_shortened(first)}"
+            f"the weights do not fit {architecture} with {len(chosen.labels)} labels: {short}"
             " (is it the right network, and one label per class?)"
         ) from error
     return network
-
-
-def _shortened(complaint: str, most: int = 160) -> str:
-    """Cut torch's list of every parameter that is missing; the first few tell what the file is not."""
-    return complaint if len(complaint) <= most else f"{complaint[:most]} …"
-
-
-def _short_name(weights: str | Path) -> str:
-    stem = Path(weights).stem
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)[:60]

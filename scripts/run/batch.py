@@ -22,7 +22,6 @@ LARGE_JOB = 500
 """The number of images from which a job is large, and has larger batches."""
 
 UPLOADERS = 4
-
 POLL_SECONDS = 0.1
 """The pause between two polls of the job."""
 
@@ -66,14 +65,11 @@ def cost_between(before: Mapping[str, Any] | None, after: Mapping[str, Any] | No
     """
     if after is None:
         return None
-    seconds, spent, images = (_increase(before, after, name) for name in ("billed_seconds", "cost", "images"))
+    # The status of an older version has fewer fields.
+    names, earlier = ("billed_seconds", "cost", "images"), before or {}
+    seconds, spent, images = (float(after.get(name, 0.0)) - float(earlier.get(name, 0.0)) for name in names)
     per_thousand = after.get("requests_dollars_per_1000_images") or 0.0
     return AwsCost(seconds, spent, images * per_thousand / 1_000)
-
-
-def _increase(before: Mapping[str, Any] | None, after: Mapping[str, Any], name: str) -> float:
-    # The status of an older version has fewer fields.
-    return float(after.get(name, 0.0)) - (float(before.get(name, 0.0)) if before else 0.0)
 
 
 class InterruptedBatchError(FleetsightError):
@@ -217,6 +213,7 @@ class Batch:
             if self.images.truth and self.images.truth[accepted[image_id]] != result["label"]
         ]
         known = bool(self.images.truth)
+        models = [result["model"] for result in answered.values() if result["model"]]
         status = self.client.status(job_id)
         last = _seconds_since(started, status["last_result_at"])
         return BatchSummary(
@@ -234,14 +231,9 @@ class Batch:
             labels=Counter(str(result["label"]) for result in answered.values()),
             failures=failures,
             mistakes=mistakes,
-            model=_model_names(answered.values()),
+            model=", ".join(sorted({f"{model['name']}@{model['digest'][:8]}" for model in models})),
         )
 
 
 def _seconds_since(started: float, moment: str | None) -> float:
     return 0.0 if moment is None else round(datetime.fromisoformat(moment).timestamp() - started, 2)
-
-
-def _model_names(results: Any) -> str:
-    names = {f"{result['model']['name']}@{result['model']['digest'][:8]}" for result in results if result["model"]}
-    return ", ".join(sorted(names))

@@ -1,7 +1,7 @@
 """The images of a run: drawn samples with known labels, or a folder of the user's."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,31 +25,42 @@ class ImageSet:
     truth: Mapping[str, str]
 
 
-def sample_images(folder: Path) -> ImageSet:
-    """Return the hundred samples; draw them into `folder` if they do not exist yet."""
+def draw_signs(
+    folder: Path, count: int, seed: int, side: int | None = None, drawn: Callable[[int], None] = lambda _number: None
+) -> dict[str, str]:
+    """Return the labels of `count` signs in `folder`, by filename; draw them if they do not exist yet.
+
+    Args:
+        folder: of these signs alone.
+        count: number of signs.
+        seed: the same seed draws the same signs.
+        side: width and height in pixels; None draws signs of all sizes.
+        drawn: receives the number of signs that are drawn so far.
+    """
     labels = folder / "labels.csv"
     if not labels.exists():
-        _draw_samples(folder, labels)
+        from scripts.demo_model.signs import SAMPLE_SIZES, samples
+
+        folder.mkdir(parents=True, exist_ok=True)
+        sizes = SAMPLE_SIZES if side is None else (((side, side), 1.0),)
+        # Written last and atomically: if labels.csv exists, every sign does.
+        partial = labels.with_suffix(".partial")
+        with partial.open("w", newline="", encoding="utf-8") as rows:
+            writer = csv.writer(rows)
+            writer.writerow(["filename", "label"])
+            for number, sample in enumerate(samples(count, seed, sizes), start=1):
+                (folder / sample.filename).write_bytes(sample.data)
+                writer.writerow([sample.filename, sample.label])
+                drawn(number)
+        partial.rename(labels)
     with labels.open(newline="", encoding="utf-8") as rows:
-        truth = {row["filename"]: row["label"] for row in csv.DictReader(rows)}
+        return {row["filename"]: row["label"] for row in csv.DictReader(rows)}
+
+
+def sample_images(folder: Path) -> ImageSet:
+    """Return the hundred samples; draw them into `folder` if they do not exist yet."""
+    truth = draw_signs(folder, SAMPLES, SEED)
     return ImageSet("sample-signs", [folder / name for name in truth], truth)
-
-
-def _draw_samples(folder: Path, labels: Path) -> None:
-    from scripts.demo_model.signs import samples
-
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    for sample in samples(SAMPLES, SEED):
-        (folder / sample.filename).write_bytes(sample.data)
-        drawn.append({"filename": sample.filename, "label": sample.label})
-    # Written last and atomically: if labels.csv exists, every sample does.
-    partial = labels.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as rows:
-        writer = csv.DictWriter(rows, ["filename", "label"])
-        writer.writeheader()
-        writer.writerows(drawn)
-    partial.rename(labels)
 
 
 def images_in(folder: Path) -> ImageSet:

@@ -18,8 +18,7 @@ from app_tier.bundle.errors import BundleError
 from app_tier.bundle.load import load_bundle
 from app_tier.bundle.s3 import in_s3
 from scripts.client import ApiClient, ApiError
-from scripts.run import batch
-from scripts.run.batch import AwsCost, Batch, BatchSummary, InterruptedBatchError, job_cost
+from scripts.run.batch import AwsCost, Batch, BatchProgress, BatchSummary, InterruptedBatchError, job_cost
 from scripts.run.images import ImageSet
 from scripts.run.sign_in import MailPrinter, sign_in_instructions
 from scripts.run.system import ROOT, StartError, System
@@ -76,7 +75,7 @@ class LiveBar:
         """Stop the bar; its last state stays visible."""
         self._bar.stop()
 
-    def show(self, progress: batch.BatchProgress) -> None:
+    def show(self, progress: BatchProgress) -> None:
         """Show the progress."""
         self._bar.update(
             self._task,
@@ -96,26 +95,16 @@ class LiveBar:
         self._last_line = line
 
 
-def show_summary(console: Console, summary: batch.BatchSummary, cost: AwsCost) -> None:
+def show_summary(console: Console, summary: BatchSummary, cost: AwsCost) -> None:
     """Print a table of the batch's results, then its first wrong and failed images."""
     table = Table(title=f"{summary.images} images, {summary.model}", show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(justify="right")
-    for name, value in _summary_rows(summary, cost):
-        table.add_row(name, value)
-    console.print(table)
-    for name, true, answered in summary.mistakes[:10]:
-        console.print(Text(f"wrong: {name} is {true!r}, answered {answered!r}"))
-    for name, reason in summary.failures[:10]:
-        console.print(Text(f"failed: {name}: {reason}"))
-
-
-def _summary_rows(summary: batch.BatchSummary, cost: AwsCost) -> list[tuple[str, str]]:
     if summary.right is None:
         verdicts = [(label, str(count)) for label, count in summary.labels.most_common(10)]
     else:
         verdicts = [("right", str(summary.right)), ("wrong", str(summary.wrong))]
-    return [
+    for row in (
         *verdicts,
         ("failed", str(summary.failed)),
         ("lost", str(summary.lost)),
@@ -124,7 +113,13 @@ def _summary_rows(summary: batch.BatchSummary, cost: AwsCost) -> list[tuple[str,
         ("first result", f"{summary.first_result_s:.2f} s"),
         ("last result", f"{summary.last_result_s:.2f} s"),
         ("would have cost", str(cost)),
-    ]
+    ):
+        table.add_row(*row)
+    console.print(table)
+    for name, true, answered in summary.mistakes[:10]:
+        console.print(Text(f"wrong: {name} is {true!r}, answered {answered!r}"))
+    for name, reason in summary.failures[:10]:
+        console.print(Text(f"failed: {name}: {reason}"))
 
 
 @dataclass
@@ -154,11 +149,22 @@ class RunSession:
         try:
             self._start()
             summary = self._classify()
-            self._report(summary, json_file)
+            cost = self._cost(summary.job_id)
+            show_summary(self.console, summary, cost)
+            if json_file is not None:
+                figures = {name: getattr(summary, name) for name in JSON_FIELDS}
+                figures["cost_dollars"] = round(cost.dollars, 6)
+                json_file.write_text(json.dumps(figures, indent=2) + "\n")
             if once:
                 self._await_scale_down(FLEET_END_SECONDS + self.system.config.worker.idle_seconds)
                 return 0 if summary.ok else 1
-            self._serve(summary)
+            self.console.print(f"The page is at {self.system.url}")
+            self.console.print(f"This batch is at {self.system.url}/jobs/{summary.job_id}")
+            self.console.print("Everything is in this command's memory and ends with it: Ctrl-C.")
+            self._await_scale_down(float("inf"))
+            while not self.stop.wait(0.5):
+                self._check()
+                self._show_mails()
             return 0
         finally:
             self.client.close()
@@ -194,28 +200,22 @@ class RunSession:
             raise StartError(f"worker.bundle: {error}") from error
 
     def _classify(self) -> BatchSummary:
+        failed = self.system.supervisor.failed
         with LiveBar(self.console) as bar:
+            # The images are kept: else the page of the first batch would show placeholders.
+            batch = Batch(
+                self.client, self.images, bar.show, lambda: self.stop.is_set() or failed.is_set(), keep=True
+            )
             try:
-                # The images are kept: else the page of the first batch would show placeholders.
-                return Batch(self.client, self.images, bar.show, self._interrupted, keep=True).run()
+                return batch.run()
             except InterruptedBatchError:
                 self._check()
                 raise
-
-    def _interrupted(self) -> bool:
-        return self.stop.is_set() or self.system.supervisor.failed.is_set()
 
     def _check(self) -> None:
         """Raise `StartError` if the system has ended by itself."""
         if self.system.supervisor.failed.is_set():
             raise StartError(self.system.supervisor.failure)
-
-    def _report(self, summary: BatchSummary, json_file: Path | None) -> None:
-        cost = self._cost(summary.job_id)
-        show_summary(self.console, summary, cost)
-        if json_file is not None:
-            figures = {name: getattr(summary, name) for name in JSON_FIELDS}
-            json_file.write_text(json.dumps({**figures, "cost_dollars": round(cost.dollars, 6)}, indent=2) + "\n")
 
     def _cost(self, job_id: str) -> AwsCost:
         """Return the cost of the batch; the controller publishes it a moment after the last result."""
@@ -225,15 +225,6 @@ class RunSession:
             is_known = cost.billed_seconds > 0 or not cost.requests_dollars
             if is_known or time.monotonic() > deadline or self.stop.wait(0.1):
                 return cost
-
-    def _serve(self, summary: BatchSummary) -> None:
-        self.console.print(f"The page is at {self.system.url}")
-        self.console.print(f"This batch is at {self.system.url}/jobs/{summary.job_id}")
-        self.console.print("Everything is in this command's memory and ends with it: Ctrl-C.")
-        self._await_scale_down(float("inf"))
-        while not self.stop.wait(0.5):
-            self._check()
-            self._show_mails()
 
     def _show_mails(self) -> None:
         if self.system.sign_in is not None:
@@ -247,17 +238,12 @@ class RunSession:
                 return
             self._check()
             self._show_mails()
-            if ended := self._fleet_ended():
+            try:
+                fleet = self.client.fleet()
+            except ApiError:
+                continue  # the supervisor restarts the web tier
+            if fleet is not None and fleet["running"] + fleet["pending"] <= self.system.config.fleet.min_workers:
+                ended = f"{fleet['peak_workers']} → {fleet['running']}"
                 self.console.print(f"The fleet ended itself: {ended} in {waited:.1f} s.")
                 return
         self.console.print(f"The fleet has not ended itself within {seconds:.0f} s; it ends with this command.")
-
-    def _fleet_ended(self) -> str | None:
-        """Return the peak and the present number of workers, or None if the fleet is above its minimum."""
-        try:
-            fleet = self.client.fleet()
-        except ApiError:
-            return None  # the supervisor restarts the web tier
-        if fleet is None or fleet["running"] + fleet["pending"] > self.system.config.fleet.min_workers:
-            return None
-        return f"{fleet['peak_workers']} → {fleet['running']}"

@@ -62,39 +62,26 @@ def prepare_sign_in(
     """
     pool_id, client_id = provision_user_pool(clients, name)
     accounts, pool = Accounts(clients.cognito_idp, pool_id), UserPool(clients.cognito_idp, pool_id, client_id)
-    password, signed_in = _make_operator(accounts, pool)
-    app_key = _set_up_app(pool, signed_in.access_token) if second_factor else None
-    [owner] = [account.sub for account in accounts.list() if account.email == OPERATOR]
-    tokens = PersonalTokens(Table(clients.dynamodb, job_table))
-    token, _ = tokens.make(owner, OPERATOR, "scripts/run.sh", frozenset(Scope), TOKEN_DAYS)
-    return LocalSignIn(pool_id, client_id, _create_keys(folder / "session-keys"), password, token, app_key)
-
-
-def _make_operator(accounts: Accounts, pool: UserPool) -> tuple[str, PoolTokens]:
-    """Create the operator's account; return its password, and the tokens of a sign-in."""
-    temporary = accounts.add(OPERATOR)
+    temporary, password = accounts.add(OPERATOR), random_password()
     accounts.set_operator(OPERATOR, is_operator=True)
-    password = random_password()
     reply = pool.sign_in(OPERATOR, temporary)
     if isinstance(reply, NewPasswordRequired):
         reply = pool.set_first_password(OPERATOR, reply.session, password)
-    return password, cast(PoolTokens, reply)  # a new account has no second factor
+    app_key = None
+    if second_factor:
+        from localcloud.cognito.sign_in import STEP_SECONDS, Authenticator
 
-
-def _set_up_app(pool: UserPool, access_token: str) -> str:
-    """Set up a second factor as the operator's authenticator app would; return its key."""
-    from localcloud.cognito.sign_in import STEP_SECONDS, Authenticator
-
-    key = pool.begin_second_factor(access_token)
-    app = Authenticator(secret=b32decode(key))
-    pool.confirm_second_factor(access_token, app.code(int(app.clock() // STEP_SECONDS)))
-    return key
-
-
-def _create_keys(path: Path) -> Path:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        access_token = cast(PoolTokens, reply).access_token  # a new account has no second factor yet
+        app_key = pool.begin_second_factor(access_token)
+        app = Authenticator(secret=b32decode(app_key))
+        pool.confirm_second_factor(access_token, app.code(int(app.clock() // STEP_SECONDS)))
+    [owner] = [account.sub for account in accounts.list() if account.email == OPERATOR]
+    tokens = PersonalTokens(Table(clients.dynamodb, job_table))
+    token, _ = tokens.make(owner, OPERATOR, "scripts/run.sh", frozenset(Scope), TOKEN_DAYS)
+    keys = folder / "session-keys"
+    with os.fdopen(os.open(keys, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(secrets.token_urlsafe(48) + "\n")
-    return path
+    return LocalSignIn(pool_id, client_id, keys, password, token, app_key)
 
 
 def sign_in_instructions(sign_in: LocalSignIn) -> str:

@@ -107,7 +107,12 @@ class System:
             ConfigError: the configuration is not valid.
             StartError: the port is in use, a part does not start in time, or the image has another configuration.
         """
-        self._check_image()
+        config_file = Path(self._settings[PATH_VARIABLE])
+        if self.image is not None and config_file != ROOT / "config.yaml":
+            raise StartError(
+                f"{PATH_VARIABLE} is {config_file}, and in the image is {ROOT / 'config.yaml'}: change that, or set "
+                f"single keys as {PREFIX}SECTION__KEY"
+            )
         check_port_free(self.config.web.host, self.config.web.port)
         shutil.rmtree(self.state_dir, ignore_errors=True)
         (self.state_dir / "logs").mkdir(parents=True)
@@ -164,27 +169,19 @@ class System:
 
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "AWS_"))}
-        # The value is read as YAML, which would take the script's first line for a comment; JSON is part of YAML.
-        script = {"FLEETSIGHT__FLEET__USER_DATA": json.dumps(self._user_data())}
-        sign_in = {} if self.sign_in is None else {**self.sign_in.settings, **self.sign_in.environment}
-        return inherited | owner_key().environment | script | self._settings | sign_in | {"PYTHONPATH": str(ROOT)}
-
-    def _user_data(self) -> str:
-        """Return the user data of an instance, which starts its worker; an image has a start script, as on AWS."""
+        # The user data of an instance starts its worker; an image has a start script, as on AWS.
         excluded = set() if self.image is None else _IMAGE_SETTINGS
         settings = sorted((name, value) for name, value in self._settings.items() if name not in excluded)
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings)
-        if self.image is not None:
-            return f"#!/bin/sh\n{exports}exec /opt/fleetsight/start worker\n"
-        return f"#!/bin/sh\ncd {shlex.quote(str(ROOT))}\n{exports}exec {shlex.quote(sys.executable)} -m app_tier\n"
-
-    def _check_image(self) -> None:
-        config_file = Path(self._settings[PATH_VARIABLE])
-        if self.image is not None and config_file != ROOT / "config.yaml":
-            raise StartError(
-                f"{PATH_VARIABLE} is {config_file}, and in the image is {ROOT / 'config.yaml'}: change that, or set "
-                f"single keys as {PREFIX}SECTION__KEY"
-            )
+        if self.image is None:
+            checkout, python = shlex.quote(str(ROOT)), shlex.quote(sys.executable)
+            user_data = f"#!/bin/sh\ncd {checkout}\n{exports}exec {python} -m app_tier\n"
+        else:
+            user_data = f"#!/bin/sh\n{exports}exec /opt/fleetsight/start worker\n"
+        # The value is read as YAML, where the script's first line would be a comment; JSON is part of YAML.
+        script = {"FLEETSIGHT__FLEET__USER_DATA": json.dumps(user_data)}
+        sign_in = {} if self.sign_in is None else {**self.sign_in.settings, **self.sign_in.environment}
+        return inherited | owner_key().environment | script | self._settings | sign_in | {"PYTHONPATH": str(ROOT)}
 
     def _cloud_answers(self) -> bool:
         try:

@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from simulator.faults.machines import FailureMode, Instance, Shown
-from simulator.faults.queues import Queues, refusal
+from simulator.faults.machines import FailureMode, Instance, Queues, Shown, refusal
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 LATE_SECONDS: Final = 4.0
@@ -172,7 +171,20 @@ class Cloud:
         count = min(call["MaxCount"], self._room(call["InstanceType"], spot=spot))
         if count < call["MinCount"]:
             raise refusal("InsufficientInstanceCapacity", "RunInstances")
-        ids = [self._new(call, spot=spot) for _ in range(count)]
+        ids = [f"i-{len(self.instances) + number:05d}" for number in range(count)]
+        for key in ids:
+            self.instances[key] = Instance(
+                instance_id=key,
+                instance_type=call["InstanceType"],
+                spot=spot,
+                stops=call["InstanceInitiatedShutdownBehavior"] == "stop",
+                fate=self.next_failure_mode(),
+                launched_at=self.now(),
+                image_seconds=self.image_seconds,
+                idle_seconds=self.idle_seconds,
+                tags={tag["Key"]: tag["Value"] for each in call["TagSpecifications"] for tag in each["Tags"]},
+                client_token=token,
+            )
         self._by_token[token] = (call, ids)
         self.launched(len(self.alive()))
         return ids
@@ -183,23 +195,6 @@ class Cloud:
         if self.faults.quota is not None:
             rooms.append(self.faults.quota - len(self.alive()))
         return min(rooms)
-
-    def _new(self, call: dict[str, Any], *, spot: bool) -> str:
-        key = f"i-{len(self.instances):05d}"
-        tags = {tag["Key"]: tag["Value"] for each in call["TagSpecifications"] for tag in each["Tags"]}
-        self.instances[key] = Instance(
-            instance_id=key,
-            instance_type=call["InstanceType"],
-            spot=spot,
-            stops=call["InstanceInitiatedShutdownBehavior"] == "stop",
-            fate=self.next_failure_mode(),
-            launched_at=self.now(),
-            image_seconds=self.image_seconds,
-            idle_seconds=self.idle_seconds,
-            tags=tags,
-            client_token=call["ClientToken"],
-        )
-        return key
 
     def _start(self, instance_ids: list[str]) -> list[str]:
         if any(self.instances[key].state not in {"stopped", *("pending", "running")} for key in instance_ids):

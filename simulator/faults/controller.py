@@ -23,7 +23,7 @@ from services.backoff import Backoff
 from services.ec2 import Fleet
 from services.sqs import Queue, QueueCounts
 from simulator.faults.cloud import EPOCH, Cloud
-from simulator.faults.queues import Queues, refusal
+from simulator.faults.machines import Queues, refusal
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator

@@ -1,13 +1,17 @@
-"""The instances of a simulated cloud and the workers on them, second by second."""
+"""The instances of a simulated cloud, the workers on them and the queues that they share, second by second."""
 
 import math
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
+
+from botocore.exceptions import ClientError
 
 from core.messages import Heartbeat, Response, WorkerState
 from services.metadata import DRAIN_TAG, PROTECTED_TAG
-from simulator.faults.queues import Queues
+from services.sqs import QueueCounts
 
 PENDING_SECONDS: Final = 5.0
 """From the launch to `running`."""
@@ -19,11 +23,20 @@ NOTICE_SECONDS: Final = 5.0
 """A worker looks so often whether it is asked to end, as `app_tier.lifecycle` does."""
 NEVER: Final = math.inf
 ALIVE: Final = ("pending", "running")
+VISIBILITY_SECONDS: Final = 30.0
+REMEMBERED_SECONDS: Final = 120
+"""How old counts may be."""
 
 _ANSWER: Final = Response(
     job_id="0" * 26, image_id="0" * 26, status="done", label="stop", score=1.0, worker="-", attempts=1
 )
 _BEAT: Final = Heartbeat(worker="-", at=datetime(2026, 1, 1, tzinfo=UTC), state="ready", images=0, in_hand=0)
+
+
+def refusal(code: str, operation: str) -> ClientError:
+    """Return the error with which AWS refuses."""
+    reply: Any = {"Error": {"Code": code, "Message": "simulated"}}
+    return ClientError(reply, operation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +56,86 @@ class FailureMode:
     dies: float = NEVER
     noticed: float = NEVER
     powers_off: bool = True
+
+
+@dataclass
+class Queues:
+    """The request queue and the response queue, with counts that may be old or wrong, and a listener that may lag.
+
+    Attributes:
+        counts_lag: the counts are those of so many seconds ago.
+        counts_factor: and so many times what they should be.
+        counts_fail: they cannot be had.
+        listener_lag: the collector is so many seconds behind.
+    """
+
+    now: Callable[[], float]
+    counts_lag: float = 0.0
+    counts_factor: float = 1.0
+    counts_fail: bool = False
+    listener_lag: float = 0.0
+    sent: int = 0
+    answered: int = 0
+    visible: int = 0
+    in_hand: int = 0
+    lost: list[float] = field(default_factory=list)
+    said: deque[tuple[float, Response | Heartbeat]] = field(default_factory=deque)
+    _past: deque[tuple[float, QueueCounts]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_SECONDS))
+
+    def send(self, images: int) -> None:
+        """Accept images."""
+        self.sent += images
+        self.visible += images
+
+    def live(self) -> None:
+        """Make visible what workers have lost, once its visibility timeout is over."""
+        back = [at for at in self.lost if at <= self.now()]
+        self.lost = [at for at in self.lost if at > self.now()]
+        self.visible += len(back)
+        self._past.append((self.now(), QueueCounts(self.visible, self.in_hand + len(self.lost), 0)))
+
+    # What workers do
+
+    def take(self) -> bool:
+        """Receive an image; tell whether there was one."""
+        if not self.visible:
+            return False
+        self.visible -= 1
+        self.in_hand += 1
+        return True
+
+    def answer(self) -> None:
+        """Delete the image that was received."""
+        self.in_hand -= 1
+        self.answered += 1
+
+    def lose(self) -> None:
+        """Let the image that was received come again."""
+        self.in_hand -= 1
+        self.lost.append(self.now() + VISIBILITY_SECONDS)
+
+    def say(self, word: Response | Heartbeat) -> None:
+        """Put a message into the response queue."""
+        self.said.append((self.now(), word))
+
+    # What the controller sees
+
+    def counts(self) -> QueueCounts:
+        """Return the approximate counts."""
+        if self.counts_fail:
+            raise refusal("ServiceUnavailable", "GetQueueAttributes")
+        moment = self.now() - self.counts_lag
+        then = next((counts for at, counts in reversed(self._past) if at <= moment), QueueCounts(0, 0, 0))
+        if self.counts_factor == 1.0:
+            return then
+        return QueueCounts(round(then.visible * self.counts_factor), round(then.in_flight * self.counts_factor), 0)
+
+    def heard(self) -> tuple[list[Response | Heartbeat], bool]:
+        """Return what the collector receives now, and whether that was all there is."""
+        moment, heard = self.now() - self.listener_lag, list[Response | Heartbeat]()
+        while self.said and self.said[0][0] <= moment:
+            heard.append(self.said.popleft()[1])
+        return heard, not self.said
 
 
 @dataclass
@@ -80,7 +173,10 @@ class Worker:
         if self.silent or now < self.ready_at:
             return True
         if self.in_hand_until is not None and self.in_hand_until <= now:
-            self._answer(queue)
+            self._idle_since, self.in_hand_until = self.in_hand_until or self.ready_at, None
+            self.images += 1
+            queue.answer()
+            queue.say(_ANSWER.model_copy(update={"worker": self.name}))
         if self.in_hand_until is None and not ending and queue.take():
             self.in_hand_until = now + self.image_seconds
         if self._has_nothing_left(now, ending=ending, wanted=wanted):
@@ -97,12 +193,6 @@ class Worker:
         if self.in_hand_until is not None:
             self.in_hand_until = None
             queue.lose()
-
-    def _answer(self, queue: Queues) -> None:
-        self._idle_since, self.in_hand_until = self.in_hand_until or self.ready_at, None
-        self.images += 1
-        queue.answer()
-        queue.say(_ANSWER.model_copy(update={"worker": self.name}))
 
     def _has_nothing_left(self, now: float, *, ending: bool, wanted: bool) -> bool:
         if self.in_hand_until is not None:
@@ -211,12 +301,10 @@ class Instance:
             self.noticed_at = now
         if age >= self.fate.hangs:
             self.worker.fall_silent(queue)
-        if not self.worker.live(now, queue, ending=self._knows_that_it_ends(now), wanted=PROTECTED_TAG in self.tags):
+        is_asked = DRAIN_TAG in self.tags or self.noticed_at is not None
+        self._asked_at = (self._asked_at or now) if is_asked else None
+        is_ending = self._asked_at is not None and now - self._asked_at >= NOTICE_SECONDS
+        if not self.worker.live(now, queue, ending=is_ending, wanted=PROTECTED_TAG in self.tags):
             self.worker.silent = True
             if self.fate.powers_off:
                 self.become("stopping" if self.stops else "shutting-down", now)
-
-    def _knows_that_it_ends(self, now: float) -> bool:
-        asked = DRAIN_TAG in self.tags or self.noticed_at is not None
-        self._asked_at = (self._asked_at or now) if asked else None
-        return self._asked_at is not None and now - self._asked_at >= NOTICE_SECONDS

@@ -33,7 +33,6 @@ LAUNCH_FAULTS: Final = (
 )
 TYPES: Final = ("c7a.large", "c6a.large")
 STEPS: Final = 20
-
 spans = st.sampled_from((1, 5, 20, 60, 150))
 
 

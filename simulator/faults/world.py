@@ -18,8 +18,7 @@ from core.fleet.models import FleetPause
 from services.errors import FleetsightError
 from simulator.faults.cloud import EPOCH, LATE_SECONDS, Cloud, Faults
 from simulator.faults.controller import Controller, InMemoryFleetStore, Site
-from simulator.faults.machines import FailureMode, Instance
-from simulator.faults.queues import Queues
+from simulator.faults.machines import FailureMode, Instance, Queues
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LEASE_SECONDS: Final = 5.0
@@ -31,8 +30,6 @@ PATIENCE_SECONDS: Final = 7_200.0
 """Longest that images may take once every fault is over."""
 
 Moment = Literal["before", "after"]
-
-
 Kind = Literal["beyond the maximum", "ended although well", "left or never answered"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
@@ -127,7 +124,11 @@ class World:
         self.queues.live()
         self.cloud.live()
         if self._controller is None and self.now >= self._taken_over_at:
-            self._take_over()
+            self.controllers += 1
+            name = f"controller {self.controllers}"
+            self._controller = Controller(
+                name, self._site, lambda: self._controller is not None and self._controller.name == name
+            )
         if self._controller is not None:
             self._controller.collect()
 
@@ -178,14 +179,6 @@ class World:
         )
 
     # The controllers
-
-    def _take_over(self) -> None:
-        self.controllers += 1
-        name = f"controller {self.controllers}"
-        self._controller = Controller(name, self._site, lambda: self._acts(name))
-
-    def _acts(self, name: str) -> bool:
-        return self._controller is not None and self._controller.name == name
 
     def _befall(self, operation: str, moment: str) -> None:
         crash_plan = self.crash_plan

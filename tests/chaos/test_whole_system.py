@@ -1,5 +1,9 @@
-"""What a person sees of the whole system, with real processes: right answers, a fleet that comes and goes."""
+"""What users see of the whole system, with real processes: right answers, a fleet that comes and goes, examples."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -9,10 +13,11 @@ import pytest
 from PIL import Image
 
 from scripts.client import FileSpec, FleetClient, UploadResult
-from scripts.load.inputs import drawn_signs, parse_target
+from scripts.load.inputs import LoadImages, drawn_signs, parse_target
 from scripts.load.runner import LoadTest
 from tests.chaos.conftest import RunningSystem, signs
-from tests.support.waiting import wait_until
+from tests.conftest import ROOT
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -187,3 +192,85 @@ def _reason(running: RunningSystem) -> str:
     fleet = running.api.fleet()
     assert fleet is not None
     return str(fleet["reason"])
+
+
+CLIENTS = 100
+
+
+def hundred_signs(folder: Path, seed: int) -> LoadImages:
+    return drawn_signs(folder, CLIENTS, seed, 128, lambda number: None)
+
+
+def classic(running: RunningSystem, field: str) -> LoadTest:
+    return LoadTest(parse_target(running.system.url, anywhere=False), "classic", CLIENTS, "/", field, 110)
+
+
+def test_a_hundred_clients_before_a_cold_fleet_are_all_answered_right(running: RunningSystem, tmp_path: Path) -> None:
+    pictures = hundred_signs(tmp_path, seed=51)
+    wait_for_empty_fleet(running)
+    summary = classic(running, "inputFile").run(pictures, threading.Event(), lambda images: None)
+    assert (summary.failed, summary.lost) == (0, 0), summary
+    assert summary.right >= CLIENTS - 1
+
+
+def test_a_worker_that_dies_costs_its_clients_time_and_no_answer(running: RunningSystem, tmp_path: Path) -> None:
+    pictures = hundred_signs(tmp_path, seed=53)
+    killed, first = list[int](), threading.Lock()
+
+    def kill_a_worker(_answered: int) -> None:
+        """Kill a worker at the first answer, when most images are still in hand."""
+        if first.acquire(blocking=False):
+            pids = [pid for instance in running.workers() if (pid := running.worker_pid(instance))]
+            os.kill(pids[0], signal.SIGKILL)
+            killed.append(pids[0])
+
+    summary = classic(running, "myfile").run(pictures, threading.Event(), kill_a_worker)
+    assert killed
+    assert (summary.failed, summary.lost) == (0, 0), summary
+    assert summary.right >= CLIENTS - 1
+    wait_until(lambda: not running.workers(), "the fleet has ended itself")
+
+
+EXAMPLES = ROOT / "examples"
+
+
+def run_example(*command: object) -> list[str]:
+    """Run an example; return the lines that it prints."""
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_upload_prints_the_label_of_each_file_and_the_reason_of_a_rejected_one(
+    running: RunningSystem, tmp_path: Path
+) -> None:
+    files, truth = signs(25, seed=81)
+    for name, content in files:
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "text.jpg").write_text("this is no image")
+    printed = dict(
+        line.split(": ", 1)
+        for line in run_example(sys.executable, EXAMPLES / "upload.py", running.system.url, *tmp_path.iterdir())
+    )
+    right = sum(printed[name].startswith(label) for name, label in truth.items())
+    assert (len(printed), right >= 24) == (25, True)
+
+
+def test_watch_prints_the_events_of_a_job_until_its_end(running: RunningSystem) -> None:
+    files, _ = signs(5, seed=82)
+    job_id = running.api.create_job("watched")
+    outcome = running.api.add_images(job_id, files)
+    lines = run_example(sys.executable, EXAMPLES / "watch.py", running.system.url, job_id)
+    assert lines[-1].startswith("end ")
+    assert len(outcome.accepted) == 5
+
+
+def test_presigned_uploads_an_image_without_the_web_tier(running: RunningSystem, tmp_path: Path) -> None:
+    files, truth = signs(20, seed=83)
+    name, content = next((name, content) for name, content in files if name.endswith(".jpg"))
+    (tmp_path / name).write_bytes(content)
+    header, row = run_example(EXAMPLES / "presigned.sh", running.system.url, tmp_path / name)
+    assert "label" in header
+    assert truth[name] in row

@@ -52,8 +52,17 @@ class Outcome:
 
 def fuzz(targets: Sequence[str], seconds: int, folder: Path) -> list[Outcome]:
     """Fuzz `targets` for `seconds`, all at the same time; what they write goes into `folder`."""
-    running = [(target, _begun(target, seconds, folder / target)) for target in targets]
-    return [_outcome(target, _ended(process, seconds), folder / target) for target, process in running]
+    running = []
+    for target in targets:
+        own = folder / target
+        (own / FOUND).mkdir(parents=True)
+        (own / SEEDS).mkdir()
+        options = [f"-max_total_time={seconds}", f"-artifact_prefix={own}/broken-", "-print_final_stats=1"]
+        folders = [str(own / FOUND), str(own / SEEDS), str(CORPUS / target)]
+        with (own / "log").open("wb") as log:
+            command = [*_command(target, own), *options, *folders]
+            running.append((target, own, subprocess.Popen(command, stdout=log, stderr=log)))
+    return [_outcome(target, own, process, seconds + SPARE_SECONDS) for target, own, process in running]
 
 
 def keep_smallest(target: str, found: Sequence[Path], folder: Path) -> list[Path]:
@@ -72,22 +81,9 @@ def keep_smallest(target: str, found: Sequence[Path], folder: Path) -> list[Path
     with (folder / "log").open("wb") as log:
         subprocess.run([*_command(target, folder), *merge], check=True, stdout=log, stderr=log)
     # Those that reach most were written first.
-    chosen = [file for file in sorted(fewest.iterdir(), key=_written_at) if file.name not in seeds]
+    written = sorted(fewest.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    chosen = [file for file in written if file.name not in seeds]
     return chosen[:MAX_KEPT]
-
-
-def _written_at(file: Path) -> int:
-    return file.stat().st_mtime_ns
-
-
-def _begun(target: str, seconds: int, folder: Path) -> "subprocess.Popen[bytes]":
-    found = folder / FOUND
-    found.mkdir(parents=True)
-    (folder / SEEDS).mkdir()
-    options = [f"-max_total_time={seconds}", f"-artifact_prefix={folder}/broken-", "-print_final_stats=1"]
-    folders = [str(found), str(folder / SEEDS), str(CORPUS / target)]
-    with (folder / "log").open("wb") as log:
-        return subprocess.Popen([*_command(target, folder), *options, *folders], stdout=log, stderr=log)
 
 
 def _command(target: str, folder: Path) -> list[str]:
@@ -95,15 +91,12 @@ def _command(target: str, folder: Path) -> list[str]:
     return [sys.executable, "-m", "tests.fuzz.engine", target, str(folder), *limits]
 
 
-def _ended(process: "subprocess.Popen[bytes]", seconds: int) -> int:
+def _outcome(target: str, folder: Path, process: "subprocess.Popen[bytes]", patience_seconds: int) -> Outcome:
     try:
-        return process.wait(seconds + SPARE_SECONDS)
+        status = process.wait(patience_seconds)
     except subprocess.TimeoutExpired:
         process.kill()
-        return process.wait()
-
-
-def _outcome(target: str, status: int, folder: Path) -> Outcome:
+        status = process.wait()
     log = folder / "log"
     said = log.read_text(errors="replace")
     return Outcome(

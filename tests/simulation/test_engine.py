@@ -1,14 +1,19 @@
+"""The simulated fleet: nothing is lost, the maximum and the billing hold, and queueing theory agrees."""
+
+from itertools import islice
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.engine import LINGER_SECONDS, Conditions, StalledError, simulate
-from simulator.outcome import COLUMNS
+from simulator.engine import COLUMNS, LINGER_SECONDS, Conditions, Outcome, StalledError, simulate, together
+from simulator.policies import fixed, one_per_message
 from simulator.policy import FleetView, NamedPolicy, PolicyTerms, ScalingAction
-from simulator.rivals.plain import fixed, one_per_message
+from simulator.theory import checks, md1_wait_seconds
+from simulator.theory import waiting_share as erlang_c
 from simulator.traces import Trace, batch
-from simulator.workers import CERTAIN, Machine
+from simulator.workers import CERTAIN, NEVER, Machine
 from tests.simulation.stories import Script, arrivals
 
 CALM = Conditions(CERTAIN, image_seconds=1.5, max_workers=19)
@@ -169,3 +174,71 @@ def test_figures_are_measured_only_once_there_is_something_to_measure() -> None:
     assert (script.at(41.0).boot_seconds, script.at(42.0).boot_seconds) == (None, 42.0)
     # Nine answers by 55.5 s, ten by 57 s.
     assert (script.at(56.0).image_seconds, script.at(57.0).image_seconds) == (None, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "billed"),
+    [(17.0, 0), (16.0, 0), (17.5, 60), (77.0, 60), (77.1, 61), (78.0, 61), (177.0, 160)],
+    ids=["as soon as it runs", "pending", "half a second", "a minute", "a little more", "a second more", "longer"],
+)
+def test_seconds_are_billed_from_running_on_and_at_least_a_minute_of_them(ended_at: float, billed: int) -> None:
+    assert CERTAIN.billed(0.0, ended_at) == billed
+
+
+def test_one_boot_in_twenty_is_slow_and_one_in_fifty_never_ends() -> None:
+    boots = list(islice(Machine().boots(seed=3), 20_000))
+    assert boots.count(80.0) / len(boots) == pytest.approx(0.05, rel=0.1)
+    assert boots.count(NEVER) / len(boots) == pytest.approx(0.02, rel=0.15)
+    assert set(boots) == {42.0, 80.0, NEVER}
+
+
+def test_boots_are_the_same_for_the_same_seed_only() -> None:
+    first, again, other = (list(islice(Machine().boots(seed), 500)) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_another_boot_time_scales_its_parts_and_its_tail() -> None:
+    quick = Machine.booting_in(4.2)
+    assert (quick.boot_seconds, quick.pending_seconds, quick.slow_boot_seconds) == pytest.approx((4.2, 1.7, 8.0))
+    assert Machine.booting_in(42.0) == Machine()
+
+
+def outcome_of(*latencies: float, billed: float = 100.0, work: float = 50.0, peak: int = 1) -> Outcome:
+    history = np.zeros((1, len(COLUMNS)))
+    return Outcome(np.array(latencies), billed, work, 2.0, peak, 1, 1, history)
+
+
+def test_cost_is_what_was_billed_by_the_work_itself() -> None:
+    assert outcome_of(1.0, billed=120.0, work=50.0).cost == pytest.approx(2.4)
+
+
+def test_at_least_so_many_percent_were_answered_within_a_percentile() -> None:
+    twenty = outcome_of(*range(1, 21))
+    assert twenty.p95 == 19.0  # 19 of 20
+    assert twenty.percentile(50) == 10.0
+
+
+def test_a_deadline_is_missed_by_who_is_later() -> None:
+    assert outcome_of(1.0, 2.0, 3.0, 4.0).missed(3.0) == 0.25
+
+
+def test_several_simulations_are_pooled_and_averaged() -> None:
+    both = together([outcome_of(1.0, billed=100.0, work=50.0, peak=3), outcome_of(3.0, 5.0, billed=200.0, work=70.0)])
+    assert sorted(both.latencies) == [1.0, 3.0, 5.0]
+    assert (both.billed_seconds, both.work_seconds, both.launches, both.peak) == (150.0, 60.0, 2.0, 3)
+    assert (both.beyond_maximum, both.simulations) == (2, 2)
+
+
+def test_erlang_c_is_the_load_for_one_server_and_one_at_full_load() -> None:
+    assert erlang_c(1, 0.7) == pytest.approx(0.7)
+    assert erlang_c(2, 1.0) == pytest.approx(1 / 3)  # by hand: a²/2 / (1 - u) over the sum
+    assert erlang_c(10, 8.0) == pytest.approx(0.4092, abs=1e-4)
+    assert erlang_c(10, 9.999_999) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_half_as_long_as_with_exponential_times_is_waited_in_md1() -> None:
+    assert md1_wait_seconds(0.5, 2.0) == pytest.approx(0.5 * 2.0 * 0.5 / (1 - 0.5))
+
+
+def test_the_simulator_does_what_queueing_theory_says_within_two_percent() -> None:
+    assert {check.what: check.deviation for check in checks(100_000) if check.deviation > 0.02} == {}

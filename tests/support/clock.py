@@ -9,3 +9,7 @@ class ManualClock:
 
     def __call__(self) -> float:
         return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let so much time pass at once."""
+        self.now += seconds

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from benchmarks.signed import signed
+from benchmarks.embedded_cloud import signed
 from tests.support.cloud_clients import CloudClients
 
 pytestmark = pytest.mark.processes

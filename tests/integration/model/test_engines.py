@@ -1,19 +1,22 @@
-"""Both engines give the same answers, and the worker's one needs no torch."""
+"""Both engines give the same answers, the worker's one needs no torch, and pixels are those of torchvision."""
 
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from app_tier.bundle.errors import EngineError
 from app_tier.bundle.load import Bundle, load_bundle
 from app_tier.bundle.manifest import IR_NAME, Precision
 from app_tier.engines import Batch, ExactEngine, OpenVinoEngine, TorchEngine, open_engine
-from app_tier.preprocess import load_pixels
+from app_tier.preprocess import Preprocess, load_pixels, load_square
 from scripts.demo_model.signs import samples
+from scripts.model.torchvision_import import import_torchvision
 from tests.support.waiting import DEADLINE_SECONDS
 
 DRAWN = 100
@@ -247,3 +250,18 @@ def test_threads_whose_first_question_comes_at_the_same_time_are_all_answered() 
     command = [sys.executable, "-c", FOUR_ASK_FIRST, str(DEADLINE_SECONDS / 2)]
     started = [subprocess.Popen(command, cwd=ROOT) for _ in range(6)]
     assert [process.wait(DEADLINE_SECONDS) for process in started] == [0] * 6
+
+
+@pytest.mark.parametrize("size", [(64, 64), (1600, 1200), (333, 517), (31, 33), (1, 70), (50, 7)])
+@pytest.mark.parametrize(("resize", "crop"), [(32, 32), (256, 224), (232, 224)])
+def test_geometry_is_that_of_torchvisions_presets(size: tuple[int, int], resize: int, crop: int) -> None:
+    import_torchvision()
+    from torchvision.transforms import InterpolationMode, functional
+
+    noise = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    theirs = functional.center_crop(functional.resize(image, resize, InterpolationMode.BILINEAR), [crop, crop])
+    encoded = BytesIO()
+    image.save(encoded, "BMP")
+    ours = load_square(encoded.getvalue(), Preprocess(resize=resize, crop=crop, mean=(0, 0, 0), std=(1, 1, 1)))
+    assert np.abs(ours.astype(int) - np.asarray(theirs)).max() <= 2

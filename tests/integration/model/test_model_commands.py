@@ -8,13 +8,13 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
+from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
 from app_tier.bundle.manifest import IR_WEIGHTS_NAME
 from app_tier.engines import OpenVinoEngine
 from scripts.demo_model.signs import samples
 from scripts.model.commands import model
-from scripts.model.torchvision_import import import_torchvision
-from tests.integration.model.onnx_file import colour_network
+from scripts.model.precision import Target
+from tests.support.onnx_file import colour_network
 
 
 def run(*arguments: str) -> Result:
@@ -26,6 +26,14 @@ def pictures(folder: Path, count: int) -> Path:
     for number, sample in enumerate(samples(count, seed=3, sizes=(((64, 64), 1.0),))):
         (folder / f"{number}.png").write_bytes(sample.data)
     return folder
+
+
+@pytest.fixture
+def own_network(tmp_path: Path) -> tuple[str, ...]:
+    """The options of a small network of three colours."""
+    (tmp_path / "net.onnx").write_bytes(colour_network(16))
+    (tmp_path / "spec.yaml").write_text("input_size: 16\nlabels: [red, green, blue]\n")
+    return ("--network", str(tmp_path / "net.onnx"), "--spec", str(tmp_path / "spec.yaml"))
 
 
 def test_show_names_the_demo_bundle_and_its_digest() -> None:
@@ -58,22 +66,27 @@ def test_verify_refuses_a_damaged_bundle_in_one_line(tmp_path: Path) -> None:
     assert "model.bin has SHA-256" in ran.output
 
 
-def test_build_makes_a_bundle_of_the_users_own_weights_and_labels(tmp_path: Path) -> None:
-    torch.save(import_torchvision().models.resnet18(num_classes=2).state_dict(), tmp_path / "own.pth")
+def test_build_hands_over_the_users_own_weights_and_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def build(*arguments: object) -> Bundle:
+        asked.append(arguments)
+        return load_bundle()
+
+    monkeypatch.setattr("scripts.model.torchvision_networks.build_torchvision", build)
     (tmp_path / "labels.txt").write_text("cats\n\ndogs\n")
-    options = ("--weights", str(tmp_path / "own.pth"), "--labels", str(tmp_path / "labels.txt"))
+    options = ("--weights", "own.pth", "--labels", str(tmp_path / "labels.txt"))
     ran = run("build", "resnet18", *options, "--precision", "fp32", "--out", str(tmp_path / "bundle"))
     assert ran.exit_code == 0, ran.output
-    assert load_bundle(tmp_path / "bundle").labels == ("cats", "dogs")
+    assert asked == [("resnet18", tmp_path / "bundle", "own.pth", ("cats", "dogs"), Target("fp32"))]
 
 
 @pytest.mark.skipif(not OpenVinoEngine.is_fast_in("bf16"), reason="this CPU is not fast in bf16")
-def test_build_is_exact_by_default_and_says_on_which_images_it_was_measured(tmp_path: Path) -> None:
-    (tmp_path / "net.onnx").write_bytes(colour_network(16))
-    (tmp_path / "spec.yaml").write_text("input_size: 16\nlabels: [red, green, blue]\n")
-    files = ("--network", str(tmp_path / "net.onnx"), "--spec", str(tmp_path / "spec.yaml"))
+def test_build_is_exact_by_default_and_says_on_which_images_it_was_measured(
+    own_network: tuple[str, ...], tmp_path: Path
+) -> None:
     images = ("--images", str(pictures(tmp_path / "pictures", 4)))
-    ran = run("build", *files, *images, "--out", str(tmp_path / "bundle"))
+    ran = run("build", *own_network, *images, "--out", str(tmp_path / "bundle"))
     assert ran.exit_code == 0, ran.output
     assert load_bundle(tmp_path / "bundle").manifest.precision == "exact"
     assert "4 images: folder pictures" in ran.output
@@ -117,6 +130,7 @@ def test_build_of_an_unknown_network_is_one_clear_line() -> None:
     ran = run("build", "resnet19")
     assert ran.exit_code == 1
     assert ran.output.startswith("Error: no network 'resnet19': choose one of")
+    assert "resnet18, " in ran.output
 
 
 @pytest.mark.parametrize("arguments", [("build", "resnet18"), ("train-demo", "--out", "nowhere")])
@@ -135,24 +149,18 @@ def test_train_demo_hands_its_options_to_the_training() -> None:
     assert "--epochs" in str(ran.output) + str(ran.exception)
 
 
-def test_build_makes_a_bundle_of_the_users_own_network(tmp_path: Path) -> None:
-    (tmp_path / "net.onnx").write_bytes(colour_network(16))
-    (tmp_path / "spec.yaml").write_text("input_size: 16\nlabels: [red, green, blue]\n")
-    files = ("--network", str(tmp_path / "net.onnx"), "--spec", str(tmp_path / "spec.yaml"))
-    ran = run("build", *files, "--out", str(tmp_path / "bundle"), "--precision", "fp32")
+def test_build_makes_a_bundle_of_the_users_own_network(own_network: tuple[str, ...], tmp_path: Path) -> None:
+    ran = run("build", *own_network, "--out", str(tmp_path / "bundle"), "--precision", "fp32")
     assert ran.exit_code == 0, ran.output
     assert load_bundle(tmp_path / "bundle").labels == ("red", "green", "blue")
     assert "compared" in run("verify", str(tmp_path / "bundle")).output
 
 
 def test_build_says_where_this_cpu_cannot_measure_low_precision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_network: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OpenVinoEngine, "is_fast_in", lambda _precision: False)
-    (tmp_path / "net.onnx").write_bytes(colour_network(16))
-    (tmp_path / "spec.yaml").write_text("input_size: 16\nlabels: [red, green, blue]\n")
-    files = ("--network", str(tmp_path / "net.onnx"), "--spec", str(tmp_path / "spec.yaml"))
-    ran = run("build", *files, "--out", str(tmp_path / "bundle"))
+    ran = run("build", *own_network, "--out", str(tmp_path / "bundle"))
     assert ran.exit_code == 0, ran.output
     assert "this CPU is not fast in bf16 or int8, so it could not be measured and the bundle is fp32" in ran.output
 

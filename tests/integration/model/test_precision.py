@@ -1,6 +1,8 @@
 """A bundle gets the precision that it was asked for, measured against fp32, and no file that it does not need."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +18,19 @@ from app_tier.engines import OpenVinoEngine, open_engine
 from scripts.demo_model.signs import samples
 from scripts.model import precision as module
 from scripts.model.build import write_manifest
-from scripts.model.precision import Compared, Target, choose_precision, compare
-from scripts.model.sample_images import Labelled
+from scripts.model.precision import Compared, Target, choose_precision, compare, quantise
+from scripts.model.sample_images import (
+    CALIBRATION_IMAGES,
+    DRAWN_IMAGES,
+    FEW,
+    UNKNOWN,
+    Labelled,
+    decoded,
+    images_for,
+    source_of,
+    split_images,
+)
+from tests.support.waiting import DEADLINE_SECONDS
 
 needs_bf16 = pytest.mark.skipif(not OpenVinoEngine.is_fast_in("bf16"), reason="this CPU has no bf16")
 needs_int8 = pytest.mark.skipif(not OpenVinoEngine.is_fast_in("int8"), reason="this CPU is not fast in int8")
@@ -184,6 +197,107 @@ def test_a_cpu_that_is_not_fast_in_low_precision_builds_fp32(target: Target, mon
     assert choose_precision(load_bundle(), target) == {"precision": "fp32"}
 
 
-def test_images_of_which_none_can_be_decoded_are_refused() -> None:
+def test_images_to_measure_on_of_which_none_can_be_decoded_are_refused() -> None:
     with pytest.raises(BundleBuildError, match="none of the images can be classified"):
         compare(load_bundle(), [Labelled(b"no picture", None)], ())
+
+
+PROGRAM = """
+import shutil, sys
+from pathlib import Path
+from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
+from scripts.model.precision import forget_int8, quantise
+from scripts.model.sample_images import Labelled
+from scripts.demo_model.signs import samples
+from app_tier.engine_imports import import_openvino
+bundle = load_bundle(Path(shutil.copytree(DEMO_BUNDLE, Path(sys.argv[1]) / "bundle")))
+quantised, count = quantise(bundle, [Labelled(sample.data, None) for sample in samples(20, seed=1)])
+path, plain = str(quantised.path("model-int8.xml")), {"INFERENCE_PRECISION_HINT": "f32"}
+layers = import_openvino().Core().compile_model(path, "CPU", plain).get_runtime_model().get_ops()
+kinds = [[layer.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision")] for layer in layers]
+convolutions = {precision in ("u8", "i8") for kind, precision in kinds if kind == "Convolution"}
+adds = [kind for kind, _ in kinds if kind == "Eltwise"]  # none, since the convolution before each does it
+same = forget_int8(quantised).digest == bundle.digest and len(list(bundle.folder.iterdir())) == 4
+print(count, convolutions, adds, same, "openvino_telemetry" in sys.modules)
+"""
+
+
+@pytest.mark.processes
+def test_every_convolution_and_residual_add_is_int8_nothing_is_printed_and_nobody_told(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=DEADLINE_SECONDS,
+    )
+    assert ran.stdout.strip() == "20 {True} [] True False"
+    assert ran.stderr == ""
+
+
+def test_images_to_calibrate_on_of_which_none_can_be_decoded_are_refused() -> None:
+    with pytest.raises(BundleBuildError, match="none of the images to calibrate int8 on"):
+        quantise(load_bundle(), [Labelled(b"no picture", None)])
+
+
+def test_without_nncf_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(BundleBuildError, match=r"nncf is not installed.*\./scripts/setup\.sh torch"):
+        quantise(load_bundle(), [Labelled(sample.data, None) for sample in samples(1, seed=1)])
+
+
+def folder_of(path: Path, count: int) -> Path:
+    for number in range(count):
+        (path / f"label {number % 2}").mkdir(parents=True, exist_ok=True)
+        (path / f"label {number % 2}" / f"{number}.png").write_bytes(b"%d" % number)
+    return path
+
+
+def test_without_a_folder_signs_and_noise_are_drawn_none_to_calibrate_and_to_measure_on() -> None:
+    calibration, measured = (set(images) for images in split_images(None))
+    assert (len(calibration), len(measured)) == (CALIBRATION_IMAGES, DRAWN_IMAGES)
+    assert not calibration & measured
+    assert sum(image.label is None for image in measured) == DRAWN_IMAGES / 2
+    assert "drawn" in source_of(None)
+
+
+def test_a_folder_is_divided_always_alike_with_every_label_in_both_parts(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, 100)
+    calibration, measured = (list(images) for images in split_images(folder))
+    assert (len(calibration), len(measured)) == (50, 50)
+    assert not {image.data for image in calibration} & {image.data for image in measured}
+    assert {image.label for image in calibration} == {image.label for image in measured} == {"label 0", "label 1"}
+    assert list(split_images(folder)[0]) == calibration
+
+
+def test_calibration_takes_no_more_than_it_needs_of_a_large_folder(tmp_path: Path) -> None:
+    calibration, measured = split_images(folder_of(tmp_path, 1000))
+    assert (len(list(calibration)), len(list(measured))) == (CALIBRATION_IMAGES, 1000 - CALIBRATION_IMAGES)
+
+
+def test_a_folder_of_few_images_serves_both_purposes(tmp_path: Path) -> None:
+    calibration, measured = (list(images) for images in split_images(folder_of(tmp_path, FEW - 1)))
+    assert calibration == measured
+    assert len(measured) == FEW - 1
+
+
+def test_with_a_folder_of_its_own_for_calibration_all_other_images_are_measured(tmp_path: Path) -> None:
+    own, images = folder_of(tmp_path / "own", 5), folder_of(tmp_path / "images", 60)
+    calibration, measured = split_images(images, own)
+    assert (len(list(calibration)), len(list(measured))) == (5, 60)
+
+
+def test_a_label_that_the_bundle_does_not_know_and_a_broken_file_do_no_harm() -> None:
+    sign = next(samples(1, seed=3))
+    images = [Labelled(sign.data, sign.label), Labelled(b"no picture", "stop"), Labelled(sign.data, "unheard of")]
+    bundle = load_bundle()
+    found = list(decoded(images, bundle.manifest))
+    assert [index for _, index in found] == [bundle.labels.index(sign.label), UNKNOWN]
+    assert found[0][0].shape == (3, 32, 32)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleBuildError, match=r"no folder .*missing: .*--images"):
+        list(images_for(tmp_path / "missing"))
+    with pytest.raises(BundleBuildError, match=r"no folder .*missing: .*--calibrate"):
+        split_images(None, tmp_path / "missing")

@@ -19,9 +19,8 @@ from scripts.demo_model.data import (
     cifar_from_zip,
     drawn_signs,
 )
-from scripts.demo_model.network import CifarResNet
 from scripts.demo_model.signs import draw, encode
-from scripts.demo_model.training import Settings, Training, as_input, augment, learning_rate, main
+from scripts.demo_model.training import CifarResNet, Settings, Training, as_input, augment, learning_rate, main
 from scripts.model.torchvision_import import import_torchvision
 
 TINY = Settings(epochs=2, batch=20, signs=40, signs_per_epoch=20, blocks=1)

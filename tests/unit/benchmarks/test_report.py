@@ -1,3 +1,7 @@
+"""Reports with their bars, the command that shows them, and the structure of code in figures."""
+
+import ast
+import inspect
 import json
 from io import StringIO
 from pathlib import Path
@@ -5,7 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.__main__ import main, names
+from benchmarks import house
+from benchmarks.__main__ import BENCHMARKS, load, main
 from benchmarks.report import Bar, Report, seconds_of
 
 KEPT = Bar("images/s", 90.0, at_least=80)
@@ -57,11 +62,9 @@ def test_the_fastest_of_several_rounds_counts() -> None:
     assert seconds_of(lambda: None, 3, lambda: next(moments)) == 2.0
 
 
-def test_every_name_that_is_offered_has_a_run() -> None:
-    import importlib
-
-    assert {"coldstart", "decode", "embedded_cloud", "end_to_end", "engine", "first_run"} <= set(names())
-    assert all(hasattr(importlib.import_module(f"benchmarks.{name}"), "run") for name in names())
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_name_that_is_offered_has_a_function_that_takes_quick(name: str) -> None:
+    assert next(each.strip("_") for each in inspect.signature(load(name)).parameters) == "quick"
 
 
 @pytest.mark.parametrize(("bar", "status"), [(KEPT, 0), (BROKEN, 1)])
@@ -71,3 +74,22 @@ def test_the_exit_status_tells_whether_every_bar_is_held(
     monkeypatch.setattr("benchmarks.decode.run", lambda quick: Report("decode", {"quick": quick}, (bar,)))
     assert main(["decode", "--quick", "--json", str(tmp_path / "d.json")]) == status
     assert json.loads((tmp_path / "d.json").read_text())["figures"] == {"quick": True}
+
+
+SOURCE = {
+    "a/one.py": "from a import two\ndef _once(): pass\n_once()\ndef _twice(): pass\n_twice(); _twice()\n",
+    "a/two.py": "def late():\n    import a.one\nclass Port(Protocol): ...\n",
+    "a/three.py": "from a.two import Port\n",
+}
+TREES = {name: ast.parse(text) for name, text in SOURCE.items()}
+
+
+def test_modules_that_import_each_other_are_a_cycle_also_within_functions() -> None:
+    assert house.import_cycles(SOURCE, TREES) == 1
+    alone = {name: text for name, text in SOURCE.items() if name != "a/two.py"}
+    assert house.import_cycles(alone, {name: TREES[name] for name in alone}) == 0
+
+
+def test_helpers_used_once_and_protocols_are_counted() -> None:
+    assert house.helpers_used_once(SOURCE, TREES) == 1
+    assert [each.name for each in house.protocols(TREES.values())] == ["Port"]

@@ -8,10 +8,19 @@ from typing import Any, cast
 import pytest
 
 from scripts.chaos import client as client_module
-from scripts.chaos.campaign import CampaignReport, _recoveries
-from scripts.chaos.client import BATCH_FILES, JOB_IMAGES, CampaignVerdict, ChaosClient, UnansweredError, _check_job
+from scripts.chaos.campaign import CampaignReport
+from scripts.chaos.client import (
+    BATCH_FILES,
+    JOB_IMAGES,
+    CampaignVerdict,
+    ChaosClient,
+    ProgressWatcher,
+    UnansweredError,
+    _check_job,
+)
 from scripts.chaos.strikes import ACTIONS, SPARED, VICTIMS, descendants, strikes
 from scripts.client import ApiClient, ApiError, UploadResult
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 PICTURES = [(b"red", "stop"), (b"blue", "yield")]
 
@@ -71,6 +80,37 @@ def test_a_request_without_an_answer_ends_the_campaign(monkeypatch: pytest.Monke
         client.send(lambda sent: sent == 0)
 
 
+class Statuses(ApiClient):
+    """Answers with one status of the job after the other, and then always with the last; an error is raised."""
+
+    def __init__(self, *statuses: dict[str, Any] | ApiError) -> None:
+        super().__init__("http://fake")
+        self.statuses = list(statuses)
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        if isinstance(status, ApiError):
+            raise status
+        return status
+
+
+@pytest.mark.parametrize("state", ["finished", "open"])
+def test_progress_is_watched_until_every_job_is_finished_or_nothing_new_comes(
+    state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "POLL_SECONDS", 0.001)
+    answered = {"done": 1, "failed": 0, "state": state}
+    api = Statuses(ApiError("no answer"), {"done": 0, "failed": 0, "state": "open"}, answered)
+    client = ChaosClient(api, PICTURES, 0)
+    client.jobs, client.acknowledged = ["job"], {"i0": ("job", "0.jpg", 0)}
+    progress = ProgressWatcher(client)
+    progress.start()
+    wait_until(lambda: len(progress.moments) == 2, "the result was seen")
+    progress.wait(DEADLINE_SECONDS if state == "finished" else 0.05)
+    progress.stop()
+    assert len(progress.moments) == 2
+
+
 def test_the_same_seed_gives_the_same_strikes() -> None:
     first, again, other = (list(islice(strikes(seed, 1.0), 300)) for seed in (7, 7, 8))
     assert first == again != other
@@ -97,14 +137,15 @@ def test_each_kind_of_finding_is_detected(results: list[dict[str, Any]], finding
 
 
 def test_the_report_has_kills_and_the_share_of_faulty_calls() -> None:
-    rows = dict(CampaignReport(7, "fifo", 40, 30, 25, 2_000, 130, 60.0, CampaignVerdict()).rows())
+    rows = dict(CampaignReport(7, "fifo", 40, 25, 2_000, 130, 60.0, CampaignVerdict(), [1.0] * 30).rows())
     assert rows["strikes"] == "30"
     assert rows["kills, those between two calls included"] == "25"
     assert rows["calls that met a fault"] == "6.5% of 2000"
 
 
 def test_recovery_lasts_until_the_next_new_result() -> None:
-    assert _recoveries([1.0, 4.0, 9.0], [0.5, 2.0, 6.0]) == [1.0, 2.0]
+    report = CampaignReport(7, "fifo", 40, 25, 1, 0, 60.0, CampaignVerdict(), [1.0, 4.0, 9.0], [0.5, 2.0, 6.0])
+    assert report.recoveries == [1.0, 2.0]
 
 
 def test_descendants_of_a_process_exclude_its_parent() -> None:

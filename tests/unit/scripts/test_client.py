@@ -73,6 +73,13 @@ def test_a_redirect_does_not_forward_the_token(heard: Heard) -> None:
     assert len(heard.authorizations) == 1
 
 
+def test_a_redirected_form_is_not_forwarded(heard: Heard) -> None:
+    heard.status, heard.location = 307, f"{heard.url}/elsewhere"
+    with pytest.raises(ApiError, match="answered 307"):
+        ApiClient(heard.url).send_form(f"{heard.url}/bucket", {}, "a.jpg", b"x")
+    assert len(heard.authorizations) == 1
+
+
 def test_the_token_is_never_sent_unencrypted() -> None:
     with pytest.raises(ApiError, match=f"would show the token .{TOKEN_VARIABLE}. to everybody on the way: use https"):
         ApiClient("http://photos.example.org", token=TOKEN)

@@ -1,6 +1,10 @@
-"""The load generator: the classic contract, jobs by the API, and uploads to the bucket."""
+"""The load generator: what it sends and where, the classic contract, jobs by the API, uploads to the bucket."""
 
+import csv
 import http.server
+import json
+import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +13,24 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from click.testing import CliRunner
 
 from scripts.client import ApiClient, ApiError, FileSpec, FormOffer, OfferedForm, UploadResult
+from scripts.load import __main__ as command
 from scripts.load.classic import ClassicAnswer, ClassicClient, judge_answer
-from scripts.load.inputs import LoadImages, LoadTarget, TargetError, parse_target
+from scripts.load.inputs import (
+    ExpectationError,
+    LoadImages,
+    LoadTarget,
+    TargetError,
+    drawn_signs,
+    parse_target,
+    read_expected,
+)
 from scripts.load.jobs import BATCH_FILES, DirectLoad, JobLoad, content_type
-from scripts.load.metrics import ImageVerdict, LoadMetrics
-from scripts.load.runner import LoadTest
+from scripts.load.metrics import ImageVerdict, LoadMetrics, LoadSummary, percentile, summary_rows
+from scripts.load.runner import LoadTest, Mode, run_concurrently
+from tests.support.clock import ManualClock
 from tests.support.pictures import picture
 from tests.support.served import serving
 from tests.support.waiting import DEADLINE_SECONDS
@@ -149,11 +164,15 @@ class FakeApi(ApiClient):
         accepted = [(f"id-{start + at}", name) for at, (name, _) in enumerate(self.sent[start:])]
         return UploadResult(accepted, [(name, "not an image") for name, content in files if content == b"-"])
 
-    def status(self, job_id: str) -> dict[str, Any]:
-        return {"done": sum(label not in "!?" for _, label in self.sent), "failed": self._count("!")}
+    def create_job(self, name: str, *, keep: bool = False, key: str | None = None) -> str:
+        return "job"
 
-    def _count(self, label: str) -> int:
-        return sum(each == label for _, each in self.sent)
+    def fleet(self) -> dict[str, Any] | None:
+        return None
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        labels = [label for _, label in self.sent]
+        return {"done": sum(label not in "!?" for label in labels), "failed": labels.count("!")}
 
     def results(self, job_id: str, page: int = 500) -> Iterator[dict[str, Any]]:
         states = {"!": "failed", "?": "waiting"}
@@ -167,39 +186,27 @@ class FakeApi(ApiClient):
             }
 
 
-@dataclass
-class Clock:
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
+HERE = LoadTarget("http://127.0.0.1:8000", "127.0.0.1", 8000, False)
+JPEG = b"\xff\xd8\xff"
 
 
-def run(tmp_path: Path, contents: Sequence[str], api: FakeApi) -> LoadMetrics:
-    """Send files with `contents`, each of which is expected to be a stop sign; return what came of it."""
-    files = [tmp_path / f"{number}.jpg" for number in range(len(contents))]
+def judged(folder: Path, contents: Sequence[str], api: FakeApi, target: LoadTarget | None = None) -> LoadMetrics:
+    """Send files with `contents`, each of which should be a stop sign, to the bucket if there is a `target`."""
+    files = [folder / f"{number}.jpg" for number in range(len(contents))]
     for file, content in zip(files, contents, strict=True):
-        file.write_text(content)
-    figures, clock = LoadMetrics(), Clock()
+        file.write_bytes((JPEG if target and content != "-" else b"") + content.encode())
+    metrics, clock = LoadMetrics(), ManualClock()
     pictures = LoadImages(files, len(files), {file.name: "stop" for file in files})
-    load = JobLoad(api, pictures, figures, 30, threading.Event(), clock, clock.sleep)
+    rest = (pictures, metrics, 30, threading.Event(), clock, clock.sleep)
+    load = JobLoad(api, *rest) if target is None else DirectLoad(api, *rest, target=target)
     for part in load.batches():
         load.upload("job", part)
     load.collect("job", lambda images: None)
-    return figures
-
-
-def test_each_image_has_a_verdict_by_the_api(tmp_path: Path) -> None:
-    figures = run(tmp_path, ["stop", "yield", "!", "?", "-", "stop"], FakeApi())
-    assert figures.counts == {"right": 2, "answered": 0, "wrong": 1, "failed": 2, "lost": 1}
-    assert "lost: 3.jpg: accepted, and no result" in figures.problems
+    return metrics
 
 
 def test_a_rejected_batch_fails_as_a_whole(tmp_path: Path) -> None:
-    figures = run(tmp_path, ["stop"] * (2 * BATCH_FILES + 5), FakeApi(failing_posts=1))
+    figures = judged(tmp_path, ["stop"] * (2 * BATCH_FILES + 5), FakeApi(failing_posts=1))
     assert (figures.counts["right"], figures.counts["failed"]) == (BATCH_FILES + 5, BATCH_FILES)
 
 
@@ -210,7 +217,7 @@ def test_a_job_without_a_readable_status_stalls(tmp_path: Path, monkeypatch: pyt
         raise ApiError("no answer")
 
     monkeypatch.setattr(api, "status", unreadable)
-    assert run(tmp_path, ["stop", "?"], api).counts["lost"] == 1
+    assert judged(tmp_path, ["stop", "?"], api).counts["lost"] == 1
 
 
 def test_images_without_an_expected_label_are_answered(tmp_path: Path) -> None:
@@ -222,10 +229,6 @@ def test_images_without_an_expected_label_are_answered(tmp_path: Path) -> None:
         load.upload("job", part)
     load.collect("job", lambda images: None)
     assert figures.counts["answered"] == 3
-
-
-HERE = LoadTarget("http://127.0.0.1:8000", "127.0.0.1", 8000, False)
-JPEG = b"\xff\xd8\xff"
 
 
 @dataclass
@@ -270,25 +273,25 @@ class FakeDirectApi(FakeApi):
             raise ApiError(self.failing[call])
 
 
-def run_direct(folder: Path, contents: Sequence[str], api: FakeApi, target: LoadTarget = HERE) -> LoadMetrics:
-    """Send files with `contents`, each of which is expected to be a stop sign; return what came of it."""
-    files = [folder / f"{number}.jpg" for number in range(len(contents))]
-    for file, content in zip(files, contents, strict=True):
-        file.write_bytes((b"" if content == "-" else JPEG) + content.encode())
-    figures, clock = LoadMetrics(), Clock()
-    pictures = LoadImages(files, len(files), {file.name: "stop" for file in files})
-    load = DirectLoad(api, pictures, figures, 30, threading.Event(), clock, clock.sleep, target=target)
-    for part in load.batches():
-        load.upload("job", part)
-    load.collect("job", lambda images: None)
-    return figures
-
-
-def test_each_image_has_a_verdict_by_the_bucket(tmp_path: Path) -> None:
-    api = FakeDirectApi()
-    figures = run_direct(tmp_path, ["stop", "yield", "!", "?", "-", "stop"], api)
+@pytest.mark.parametrize("target", [None, HERE], ids=["by the API", "to the bucket"])
+def test_each_image_has_a_verdict(tmp_path: Path, target: LoadTarget | None) -> None:
+    api = FakeDirectApi() if target else FakeApi()
+    figures = judged(tmp_path, ["stop", "yield", "!", "?", "-", "stop"], api, target)
     assert figures.counts == {"right": 2, "answered": 0, "wrong": 1, "failed": 2, "lost": 1}
-    assert "failed: 4.jpg: not taken" in figures.problems
+    assert "lost: 3.jpg: accepted, and no result" in figures.problems
+    assert f"failed: 4.jpg: {'not taken' if target else 'not an image'}" in figures.problems
+
+
+@pytest.mark.parametrize("mode", ["api", "direct"])
+def test_a_job_is_sent_by_the_api_or_to_the_bucket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    api = FakeDirectApi()
+    monkeypatch.setattr("scripts.load.runner.ApiClient", lambda *_arguments, **_options: api)
+    (tmp_path / "a.jpg").write_bytes((JPEG if mode == "direct" else b"") + b"stop")
+    sent, results = LoadImages([tmp_path / "a.jpg"], 1, {"a.jpg": "stop"}), list[int]()
+    summary = LoadTest(HERE, mode, 1, "/", "", 30).run(sent, threading.Event(), results.append)
+    assert (summary.mode, summary.ok, results[-1]) == (mode, True, 1)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +299,7 @@ def test_each_image_has_a_verdict_by_the_bucket(tmp_path: Path) -> None:
     [("offer", "a slice of 3: no answer"), ("form", "0.jpg: no answer"), ("commit", "a slice of 3: no answer")],
 )
 def test_a_failed_upload_has_the_first_error(tmp_path: Path, call: str, says: str) -> None:
-    figures = run_direct(tmp_path, ["stop"] * 3, FakeDirectApi(failing={call: "no answer"}))
+    figures = judged(tmp_path, ["stop"] * 3, FakeDirectApi(failing={call: "no answer"}), HERE)
     assert figures.counts["failed"] == 3
     assert f"failed: {says}" in figures.problems
 
@@ -304,13 +307,13 @@ def test_a_failed_upload_has_the_first_error(tmp_path: Path, call: str, says: st
 def test_a_form_for_another_host_is_not_sent(tmp_path: Path) -> None:
     api = FakeDirectApi(form_url="http://192.0.2.1/photos")
     with pytest.raises(TargetError, match="--i-may-load-this-target"):
-        run_direct(tmp_path, ["stop"], api)
+        judged(tmp_path, ["stop"], api, HERE)
     assert api.arrived == {}
 
 
 def test_a_form_for_another_host_is_sent_if_allowed(tmp_path: Path) -> None:
     allowed = parse_target("http://127.0.0.1:8000", anywhere=True)
-    figures = run_direct(tmp_path, ["stop"], FakeDirectApi(form_url="http://192.0.2.1/photos"), allowed)
+    figures = judged(tmp_path, ["stop"], FakeDirectApi(form_url="http://192.0.2.1/photos"), allowed)
     assert figures.counts["right"] == 1
 
 
@@ -320,46 +323,134 @@ def test_an_invalid_form_address_is_never_loaded(url: str) -> None:
         parse_target("http://127.0.0.1:8000", anywhere=True).check(url)
 
 
-@pytest.mark.parametrize(("form", "found"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")])
-def test_the_content_type_follows_the_content(tmp_path: Path, form: str, found: str) -> None:
-    file = tmp_path / "a.txt"
-    file.write_bytes(picture(form))
-    assert content_type(file) == found
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (picture("JPEG"), "image/jpeg"),
+        (picture("PNG"), "image/png"),
+        (picture("WEBP"), "image/webp"),
+        (b"text", "application/octet-stream"),
+    ],
+    ids=["JPEG", "PNG", "WEBP", "text"],
+)
+def test_the_content_type_follows_the_content(tmp_path: Path, content: bytes, found: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    assert content_type(tmp_path / "a.txt") == found
 
 
-def test_an_unknown_content_type_is_octet_stream(tmp_path: Path) -> None:
-    file = tmp_path / "a.jpg"
-    file.write_bytes(b"text")
-    assert content_type(file) == "application/octet-stream"
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000", "http://localhost", "http://[::1]:80/", "https://127.9.9.9"]
+)
+def test_a_system_on_this_machine_may_be_loaded(url: str) -> None:
+    assert parse_target(url, anywhere=False).port in {8000, 80, 443}
 
 
-class Redirecting(http.server.BaseHTTPRequestHandler):
-    """Sends every form on to `/elsewhere`, where it is taken; `seen` are the paths."""
-
-    seen: list[str]
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.seen.append(self.path)
-        self.send_response(204 if self.path == "/elsewhere" else 307)
-        self.send_header("Location", "/elsewhere")
-        self.end_headers()
-
-    def log_request(self, code: object = "-", size: object = "-") -> None:
-        pass
+@pytest.mark.parametrize(
+    "url", ["http://192.0.2.1", "http://10.0.0.1:8000", "http://0.0.0.0", "http://127.0.0.1.@192.0.2.1"]
+)
+def test_a_system_on_another_machine_is_loaded_only_if_allowed(url: str) -> None:
+    with pytest.raises(TargetError, match="--i-may-load-this-target"):
+        parse_target(url, anywhere=False)
+    parse_target(url, anywhere=True)
 
 
-@pytest.fixture
-def redirecting() -> Iterator[str]:
-    Redirecting.seen = []
-    with serving(http.server.HTTPServer(("127.0.0.1", 0), Redirecting)) as address:
-        yield address
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://", "http://127.0.0.1:x", "http://127.0.0.1/jobs"]
+)
+def test_an_invalid_target_is_rejected(url: str) -> None:
+    with pytest.raises(TargetError, match="--url"):
+        parse_target(url, anywhere=True)
 
 
-@pytest.mark.processes
-def test_a_redirected_form_is_not_forwarded(redirecting: str) -> None:
-    client = ApiClient("http://127.0.0.1:9")
-    with pytest.raises(ApiError, match="answered 307"):
-        client.send_form(f"{redirecting}/photos", {}, "a.jpg", b"x")
-    client.close()
-    assert Redirecting.seen == ["/photos"]
+def test_signs_are_drawn_once_with_their_labels(tmp_path: Path) -> None:
+    drawn: list[int] = []
+    first = drawn_signs(tmp_path, 6, 1, 32, drawn.append)
+    assert (drawn, len(first.files)) == ([1, 2, 3, 4, 5, 6], 6)
+    assert set(first.expected) == {file.name for file in first.files}
+    again = drawn_signs(tmp_path, 6, 1, 32, drawn.append)
+    assert (len(drawn), again) == (6, first)
+    assert all(file.stat().st_size for file in again)
+
+
+def test_a_folder_with_too_few_images_is_repeated(tmp_path: Path) -> None:
+    assert [file.name for file in LoadImages([tmp_path / "a", tmp_path / "b"], 5, {})] == ["a", "b", "a", "b", "a"]
+
+
+def test_expected_labels_must_be_complete(tmp_path: Path) -> None:
+    path, files = tmp_path / "expected.csv", [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    path.write_text("filename,label\na.jpg,stop\n")
+    assert read_expected(path, files[:1]) == {"a.jpg": "stop"}
+    with pytest.raises(ExpectationError, match=r"no label for 1 images, such as 'b.jpg'"):
+        read_expected(path, files)
+    path.write_text("name,label\na.jpg,stop\n")
+    with pytest.raises(ExpectationError, match="columns filename and label"):
+        read_expected(path, files)
+
+
+def test_percentiles_use_the_nearest_rank() -> None:
+    hundred = [float(number) for number in range(1, 101)]
+    assert [percentile(hundred, share) for share in (50, 95, 99, 100)] == [50, 95, 99, 100]
+    assert (percentile([7.0], 50), percentile([], 50)) == (7, None)
+
+
+def test_images_without_a_verdict_are_lost() -> None:
+    figures = LoadMetrics()
+    figures.record_verdict("right", images=7)
+    summary = figures.summary("classic", 10, 2.0)
+    assert (summary.lost, summary.ok, summary.images_per_second) == (3, False, 3.5)
+    assert ("right", "7") in summary_rows(summary)
+    assert ("request, p95", "-") in summary_rows(summary)
+
+
+def test_an_error_of_one_client_ends_the_others_and_is_raised() -> None:
+    stopped = threading.Event()
+
+    def fail(number: int) -> None:
+        if number == 3:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_concurrently(iter(range(1_000_000_000)), 4, fail, stopped)
+    assert stopped.is_set()
+
+
+def summary_of(right: int, wrong: int) -> LoadSummary:
+    figures = LoadMetrics()
+    figures.record_verdict("right", images=right)
+    figures.record_verdict("wrong", "a.jpg: 'x', not 'y'", images=wrong)
+    return figures.summary("classic", right + wrong, 1.0)
+
+
+@pytest.mark.parametrize(("wrong", "status"), [(0, 0), (1, 1)])
+def test_the_command_ends_with_status_1_for_any_wrong_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int, status: int
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    expected, out = tmp_path / "expected.csv", tmp_path / "out.json"
+    with expected.open("w", newline="") as file:
+        csv.writer(file).writerows([("filename", "label"), ("a.jpg", "y")])
+    sent: list[LoadImages] = []
+
+    def run_nothing(load: object, pictures: LoadImages, *_rest: object) -> LoadSummary:
+        sent.append(pictures)
+        return summary_of(9, wrong)
+
+    monkeypatch.setattr(LoadTest, "run", run_nothing)
+    monkeypatch.setattr(signal, "signal", lambda *_given: None)
+    arguments = ["--images", str(tmp_path), "--expected", str(expected), "--count", "10", "--json", str(out)]
+    result = CliRunner().invoke(command.load_test, arguments)
+    assert result.exit_code == status, result.output
+    assert (sent[0].count, sent[0].expected) == (10, {"a.jpg": "y"})
+    assert (json.loads(out.read_text())["wrong"], "wrong" in result.output) == (wrong, True)
+
+
+def test_a_forbidden_target_is_an_error_of_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["load_test", "--url", "http://192.0.2.1"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert error.startswith("load_test: --url http://192.0.2.1 is not on this machine")
+    assert len(error.splitlines()) == 1

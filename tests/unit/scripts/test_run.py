@@ -15,28 +15,15 @@ from scripts.run.batch import (
     STALLED_SECONDS,
     AwsCost,
     Batch,
-    BatchProgress,
     InterruptedBatchError,
     cost_between,
     job_cost,
 )
 from scripts.run.images import ImageSet, NoImagesError, images_in, sample_images
 from scripts.run.system import ROOT, StartError, System
+from tests.support.clock import ManualClock
 
 MODEL = {"name": "demo", "digest": "0123456789abcdef"}
-
-
-class FakeClock:
-    """Time that passes only when somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class FakeApi(ApiClient):
@@ -85,11 +72,11 @@ class FakeApi(ApiClient):
                 yield {"image_id": image_id, "status": "done", "label": label, "model": MODEL}
 
 
-def batch(tmp_path: Path, api: FakeApi, truth: dict[str, str], clock: FakeClock | None = None) -> Batch:
+def batch(tmp_path: Path, api: FakeApi, truth: dict[str, str], clock: ManualClock | None = None) -> Batch:
     files = [tmp_path / name for name in api.labels]
     for path in files:
         path.write_bytes(b"pixels")
-    clock = clock or FakeClock()
+    clock = clock or ManualClock(1_000_000.0)
     return Batch(api, ImageSet("test", files, truth), lambda _progress: None, clock=clock, sleep=clock.sleep)
 
 
@@ -133,7 +120,7 @@ def test_an_upload_that_fails_at_every_attempt_ends_the_batch(tmp_path: Path) ->
 
 
 def test_a_batch_without_progress_ends_after_a_bounded_wait(tmp_path: Path) -> None:
-    clock = FakeClock()
+    clock = ManualClock(1_000_000.0)
     started = clock.now
     summary = batch(tmp_path, FakeApi({"a": None}), {"a": "stop"}, clock).run()
     assert summary.lost == 1
@@ -147,16 +134,13 @@ def test_an_interrupted_batch_is_an_error(tmp_path: Path) -> None:
         interrupted.run()
 
 
-def test_waiting_is_never_negative() -> None:
-    assert BatchProgress(10, uploaded=3, classified=5).waiting == 0
-
-
-def test_samples_are_drawn_once_with_their_labels(tmp_path: Path) -> None:
+def test_samples_are_drawn_once_with_their_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.run.images.SAMPLES", 3)
     first = sample_images(tmp_path / "samples")
     changed = first.files[0]
     changed.write_bytes(b"not drawn again")
     second = sample_images(tmp_path / "samples")
-    assert len(second.files) == 100
+    assert len(second.files) == 3
     assert second.truth == first.truth
     assert changed.read_bytes() == b"not drawn again"
 

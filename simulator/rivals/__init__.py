@@ -1,1 +1,0 @@
-"""Policies of others, as their documentation or source describes them: to compare with, never for a real fleet."""
