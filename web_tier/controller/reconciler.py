@@ -63,7 +63,8 @@ class ResultRecovery:
         recorded = self.store.result(ref)
         if recorded is not None and recorded.status == "done":
             return recorded
-        found = [each for each in (recorded, self._stored(ref)) if each is not None]
+        prediction = stored_prediction(ref, self.outputs)
+        found = [each for each in (recorded, prediction and prediction.response()) if each is not None]
         return max((each for each in found if rank(each) >= (False, attempt)), key=rank, default=None)
 
     def fail(self, ref: ImageRef, failure: Failure, *, attempt: int, attempts: int) -> None:
@@ -83,10 +84,6 @@ class ResultRecovery:
                     "an image failed", extra={"job": ref.job_id, "image": ref.image_id, "reason": failure.message}
                 )
         self.recorder.record([result])
-
-    def _stored(self, ref: ImageRef) -> Response | None:
-        prediction = stored_prediction(ref, self.outputs)
-        return None if prediction is None else prediction.response()
 
 
 @dataclass(frozen=True)
@@ -196,11 +193,14 @@ class Reconciler:
         answers = max(0, self.responses.counts().total - self.heartbeats())
         messages = self.requests.counts().total + answers
         opened = self.store.open_jobs()
-        self._jobs = {job.job_id: self._watched(job) for job in opened}
+        before, self._jobs = self._jobs, {}
         for job in opened:
+            watch = self._jobs[job.job_id] = before.get(job.job_id) or JobWatch(job.touched_at, self.clock())
+            if watch.touched_at != job.touched_at:  # images were added since the last sweep
+                watch.touched_at, watch.touched_seen, watch.is_counted = job.touched_at, self.clock(), False
             if self.active():
                 with _isolated(job.job_id):
-                    self._sweep(job, self._jobs[job.job_id])
+                    self._sweep(job, watch)
         waits = (
             (ImageRef(job_id, image_id), wait)
             for job_id, watch in self._jobs.items()
@@ -212,13 +212,6 @@ class Reconciler:
         if lost and not self.is_paused():
             self._repair_all(lost)
         return self.reconcile_seconds
-
-    def _watched(self, job: OpenJob) -> JobWatch:
-        """Return what is known of `job`, updated if images were added since the last sweep."""
-        watch = self._jobs.get(job.job_id) or JobWatch(job.touched_at, self.clock())
-        if watch.touched_at != job.touched_at:
-            watch.touched_at, watch.touched_seen, watch.is_counted = job.touched_at, self.clock(), False
-        return watch
 
     def _sweep(self, job: OpenJob, watch: JobWatch) -> None:
         untouched, retried_at = self.clock() - watch.touched_seen, self.store.retried_at(job.job_id)

@@ -278,13 +278,10 @@ class ResultRecorder:
             job_counts.count_result(response, at)
         for response in fresh:
             if response.status == "failed":
-                job_counts.count_result(self._put_failed(response), at)
+                is_stored = self.store.put_failed(response)  # not over a better result, which counts then
+                job_counts.count_result(response if is_stored else self.store.result(response.ref) or response, at)
         if fresh and (period := self.on_results(len(fresh))) is not None:
             job_counts.counts = with_answers(job_counts.counts, period, len(fresh))
-
-    def _put_failed(self, response: Response) -> Response:
-        """Put a failed result unless there is a better one; return the result that is there."""
-        return response if self.store.put_failed(response) else self.store.result(response.ref) or response
 
     @contextmanager
     def _marking(self, job_id: str) -> Iterator[None]:
@@ -357,17 +354,14 @@ class ResultRecorder:
         unknown = [image_id for image_id in image_ids if image_id not in job_counts.statuses]
         if len(unknown) > FEW:
             # Ids are ordered by time: what is unknown stands near the end, with more of its kind behind it.
-            self._learn_from(job_id, job_counts, min(unknown)[:-1])
+            for image in self.store.images(job_id, after=min(unknown)[:-1]):
+                job_counts.add_image(image)
             return
         for image_id in unknown:
             try:
                 job_counts.add_image(self.store.image(ImageRef(job_id, image_id)))
             except NotFoundError:
                 continue
-
-    def _learn_from(self, job_id: str, job_counts: JobCounts, after: str) -> None:
-        for image in self.store.images(job_id, after=after):
-            job_counts.add_image(image)
 
 
 def rank(response: Response) -> tuple[bool, int]:
