@@ -19,7 +19,7 @@ from app_tier.sizing import Sizing
 from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
 from app_tier.task import Delivery, Task, new_task
 from core.images import ImageLimits
-from core.messages import Failure, Prediction, Response, crashed_worker
+from core.messages import ClassificationResult, Failure, Prediction, crashed_worker
 from services.errors import NotFoundError
 from services.s3 import Bucket
 from services.sqs import BATCH, Queue
@@ -200,9 +200,9 @@ class Pipeline:
         self._to_decode: Channel[Task[bytes]] = Channel(2 * sizing.decode_threads)
         self._to_classify: Channel[Task[Pixels]] = Channel(2 * sizing.streams * sizing.batch_size)
         self._to_store: Channel[Task[Prediction]] = Channel(in_flight.capacity)
-        self._to_respond: Channel[Task[Response]] = Channel(in_flight.capacity)
+        self._to_respond: Channel[Task[ClassificationResult]] = Channel(in_flight.capacity)
         classify = self._step("classify", self._classify, classifier.check)
-        answer: Step[Response] = self._step("respond", self._respond)
+        answer: Step[ClassificationResult] = self._step("respond", self._respond)
         next_batch = partial(
             take_batch, self._to_classify, sizing.batch_size, sizing.batch_wait_seconds, self._more_than
         )
@@ -281,7 +281,7 @@ class Pipeline:
     def _store(self, task: Task[Prediction]) -> None:
         self._to_respond.put(store(task, self._services.outputs))
 
-    def _respond(self, tasks: Sequence[Task[Response]]) -> None:
+    def _respond(self, tasks: Sequence[Task[ClassificationResult]]) -> None:
         answered = respond(tasks, self._services.responses)
         self.answered += len(answered)  # this stage has one thread
         try:

@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from app_tier.task import Delivery, Task
 from core.images import ImageLimits, too_large
-from core.messages import Failure, Prediction, Response, failed
+from core.messages import ClassificationResult, Failure, Prediction, failed
 from core.predictions import store_prediction, stored_prediction
 from services.errors import ObjectTooLargeError
 from services.s3 import Bucket
@@ -30,7 +30,7 @@ def refuse(task: Task[object], failure: Failure, worker: str) -> Task[Prediction
     return task.with_payload(prediction.model_copy(update=more))
 
 
-def answered_before(task: Task[None], bucket: Bucket) -> Task[Response] | None:
+def answered_before(task: Task[None], bucket: Bucket) -> Task[ClassificationResult] | None:
     """Return the task with the response of an earlier delivery if that one's prediction is stored and has a label.
 
     The image may have been deleted since, as soon as its label was stored, while this delivery was on its way.
@@ -42,7 +42,9 @@ def answered_before(task: Task[None], bucket: Bucket) -> Task[Response] | None:
     return _repeat(task, earlier) if earlier is not None and earlier.status == "done" else None
 
 
-def store(task: Task[Prediction], bucket: Bucket, clock: Callable[[], float] = time.perf_counter) -> Task[Response]:
+def store(
+    task: Task[Prediction], bucket: Bucket, clock: Callable[[], float] = time.perf_counter
+) -> Task[ClassificationResult]:
     """Store the prediction unless one stands that it may not replace; return the task with the response.
 
     The response alone knows how long storing took.
@@ -58,7 +60,7 @@ def store(task: Task[Prediction], bucket: Bucket, clock: Callable[[], float] = t
     return timed.with_payload(task.payload.response().model_copy(update={"timings": timed.timings}))
 
 
-def respond(tasks: Sequence[Task[Response]], responses: Queue) -> list[Delivery]:
+def respond(tasks: Sequence[Task[ClassificationResult]], responses: Queue) -> list[Delivery]:
     """Send up to ten responses; return the deliveries that have been answered by it.
 
     Raises:
@@ -80,7 +82,7 @@ def delete(answered: Sequence[Delivery], requests: Queue) -> None:
         _log.warning("requests were not deleted and come again", extra={"messages": len(kept)})
 
 
-def _repeat(task: Task[object], stored: Prediction) -> Task[Response]:
+def _repeat(task: Task[object], stored: Prediction) -> Task[ClassificationResult]:
     """Return the task with `stored` as its response, which answers the task's attempt."""
     attempt = max(stored.attempt, task.delivery.request.attempt)
     return task.with_payload(stored.response().model_copy(update={"attempt": attempt}))

@@ -21,7 +21,7 @@ from typing import Final
 from benchmarks.measure import CpuSample, Window, busy_seconds, pinned, steady, tree, usages
 from core.config import PATH_VARIABLE, load_config
 from core.ids import ImageRef, input_key, new_id
-from core.messages import RequestMessage, Response, parse_worker_message
+from core.messages import ClassificationResult, RequestMessage, parse_worker_message
 from core.provision import provision
 from localcloud.clients import ControlClient
 from localcloud.launch import LocalCloud
@@ -159,12 +159,12 @@ class WorkerCloud:
         if self._requests.send([OutgoingMessage(request.image_id, request.to_json()) for request in requests]):
             raise RuntimeError("the local cloud took not all requests")
 
-    def answers(self) -> Iterator[tuple[float, Response]]:
+    def answers(self) -> Iterator[tuple[float, ClassificationResult]]:
         """Yield the responses that there are, each with the moment at which it was sent (epoch seconds)."""
         while received := self._responses.receive(wait_seconds=0):
             self._responses.delete([each.receipt for each in received])
             parsed = ((each.sent_at, parse_worker_message(each.body)) for each in received)
-            yield from ((sent_at, each) for sent_at, each in parsed if isinstance(each, Response))
+            yield from ((sent_at, each) for sent_at, each in parsed if isinstance(each, ClassificationResult))
 
 
 class Bench(WorkerCloud):
@@ -224,7 +224,7 @@ class Bench(WorkerCloud):
             control.send("PUT", "switches", {name: value})
 
 
-def checked(responses: Sequence[Response], refs: Sequence[ImageRef]) -> Sequence[Response]:
+def checked(responses: Sequence[ClassificationResult], refs: Sequence[ImageRef]) -> Sequence[ClassificationResult]:
     """Return `responses`, which are one for each of `refs`.
 
     Raises:

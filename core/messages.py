@@ -109,7 +109,7 @@ class Failure(WireModel):
     message: str
 
 
-class Response(_ImageMessage):
+class ClassificationResult(_ImageMessage):
     """The result of one image, in the response queue and in the job table.
 
     Attributes:
@@ -148,14 +148,16 @@ class Response(_ImageMessage):
         return self
 
 
-class Prediction(Response):
+class Prediction(ClassificationResult):
     """The object in the output bucket, the authoritative result: the response with one probability per class."""
 
     probabilities: tuple[float, ...] = ()
 
-    def response(self) -> Response:
+    def response(self) -> ClassificationResult:
         """Return the response without the probabilities."""
-        return Response.model_construct(**{name: getattr(self, name) for name in Response.model_fields})
+        return ClassificationResult.model_construct(
+            **{name: getattr(self, name) for name in ClassificationResult.model_fields}
+        )
 
 
 class Heartbeat(WireModel):
@@ -181,14 +183,14 @@ class Heartbeat(WireModel):
     images_per_second: float = Field(default=0, ge=0)
 
 
-def parse_worker_message(body: str | bytes) -> Response | Heartbeat:
+def parse_worker_message(body: str | bytes) -> ClassificationResult | Heartbeat:
     """Return the response or heartbeat of a message of the response queue.
 
     Raises:
         MessageError: it is neither; the message describes the fault of it as a response.
     """
     try:
-        return Response.from_json(body)
+        return ClassificationResult.from_json(body)
     except MessageError as error:
         # Most messages are responses, so they are tried first.
         try:

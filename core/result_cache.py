@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from core.ids import ImageRef, output_key
-from core.messages import Response, Timings
+from core.messages import ClassificationResult, Timings
 from services.table import EXPIRES_AT, Item, Table
 
 MARGIN = timedelta(hours=1)
@@ -31,7 +31,7 @@ class ResultCache:
     table: Table
     lifetime: timedelta
 
-    def put(self, responses: Sequence[Response], now: datetime, owners: Mapping[str, str]) -> None:
+    def put(self, responses: Sequence[ClassificationResult], now: datetime, owners: Mapping[str, str]) -> None:
         """Store those of `responses` that may be repeated: done, by a worker, of known bytes and a known model.
 
         Args:
@@ -49,7 +49,9 @@ class ResultCache:
         # By key, since a batch must not contain the same key twice.
         self.table.put_all(list({(entry["pk"], entry["sk"]): entry for entry in entries if entry}.values()))
 
-    def find(self, owner: str, digests: Collection[str], model_digest: str, now: datetime) -> Mapping[str, Response]:
+    def find(
+        self, owner: str, digests: Collection[str], model_digest: str, now: datetime
+    ) -> Mapping[str, ClassificationResult]:
         """Return `owner`'s results that are valid at `now` for those of `digests` in the cache, by the SHA-256.
 
         Raises:
@@ -59,13 +61,15 @@ class ResultCache:
             return {}
         items = self.table.get_all([(_partition(digest, owner), model_digest) for digest in set(digests)])
         last = (now + MARGIN).timestamp()
-        found = [Response.from_json(str(item["response"])) for item in items if int(item[EXPIRES_AT]) > last]
+        found = [
+            ClassificationResult.from_json(str(item["response"])) for item in items if int(item[EXPIRES_AT]) > last
+        ]
         return {response.sha256: response for response in found if response.sha256}
 
 
-def repeated(response: Response, ref: ImageRef, recorded_at: datetime) -> Response:
+def repeated(response: ClassificationResult, ref: ImageRef, recorded_at: datetime) -> ClassificationResult:
     """Return the cached `response` as the result of the image `ref`."""
-    return Response(
+    return ClassificationResult(
         job_id=ref.job_id,
         image_id=ref.image_id,
         status="done",
@@ -81,7 +85,7 @@ def repeated(response: Response, ref: ImageRef, recorded_at: datetime) -> Respon
     )
 
 
-def _entry(response: Response, owner: str | None, expires_at: int) -> Item | None:
+def _entry(response: ClassificationResult, owner: str | None, expires_at: int) -> Item | None:
     if response.status != "done" or response.cached or not (response.key and response.sha256 and response.model):
         return None
     if owner is None:

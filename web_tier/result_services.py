@@ -12,7 +12,7 @@ from flask import Flask, current_app
 from core.config import Config
 from core.ids import parse_key
 from core.jobs.models import ImageRecord, JobStatus
-from core.messages import LabelScore, Prediction, Response
+from core.messages import ClassificationResult, LabelScore, Prediction
 from core.predictions import stored_prediction
 from services.clients import Clients
 from services.s3 import Bucket
@@ -45,7 +45,7 @@ class ImageObjects:
         """
         return self._open()[0].get(record.key, self._config.web.max_image_bytes)
 
-    def prediction(self, response: Response) -> Prediction | None:
+    def prediction(self, response: ClassificationResult) -> Prediction | None:
         """Return the prediction with one probability per class, or None if it cannot be read.
 
         An image that was answered from the cache has the prediction of the earlier image, until the job of that image

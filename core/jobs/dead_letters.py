@@ -20,7 +20,7 @@ from core.ids import ULID_PATTERN, ImageRef
 from core.jobs.items import DEAD_LETTERS, FIRST_ID
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import CRASHED_WORKER, Response
+from core.messages import CRASHED_WORKER, ClassificationResult
 from services.errors import NotFoundError
 from services.table import LAST, Item
 
@@ -35,7 +35,7 @@ class DeadLetterImage:
 
     job: Job
     record: ImageRecord
-    result: Response
+    result: ClassificationResult
 
     @property
     def is_retrying(self) -> bool:
@@ -68,7 +68,7 @@ class _LetterKey:
         return DEAD_LETTERS, f"{self.ref.job_id}-{self.ref.image_id}-{self.attempt}"
 
 
-def is_given_up(response: Response) -> bool:
+def is_given_up(response: ClassificationResult) -> bool:
     """Return whether a result reports that workers received its image too often without an answer."""
     return response.status == "failed" and response.error is not None and response.error.code == CRASHED_WORKER
 
@@ -79,7 +79,7 @@ class DeadLetterStore:
 
     store: JobStore
 
-    def put(self, given_up: Sequence[Response]) -> None:
+    def put(self, given_up: Sequence[ClassificationResult]) -> None:
         """Record that images of one job are given up, before their results are put; repeating it is safe."""
         keys = [_LetterKey(response.ref, response.attempt).key for response in given_up]
         self.store.table.put_all([{"pk": pk, "sk": sk} for pk, sk in keys])

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from core.ids import ImageRef
 from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job, MergedFile, Resend, ResultSummary
-from core.messages import Response, Status
+from core.messages import ClassificationResult, Status
 from services.table import Item
 
 JOBS, OWNED, OPEN, DELETED = "JOBS", "OWNED#", "OPEN", "DELETED"
@@ -109,7 +109,7 @@ def image_of(job_id: str, item: Item) -> ImageRecord:
     )
 
 
-def result_item(response: Response) -> Item:
+def result_item(response: ClassificationResult) -> Item:
     """Return the item of a result."""
     item: dict[str, str | int] = {
         "pk": partition(response.job_id),

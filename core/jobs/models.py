@@ -78,7 +78,7 @@ class Resend:
 
 @dataclass(frozen=True, slots=True)
 class ResultSummary:
-    """The part of a result that the recorder needs; the attributes are those of `Response`."""
+    """The part of a result that the recorder needs; the attributes are those of `ClassificationResult`."""
 
     status: Status
     attempt: int = 0

@@ -95,7 +95,7 @@ from core.jobs.models import (
     ResultSummary,
     with_accepted,
 )
-from core.messages import Response, Status
+from core.messages import ClassificationResult, Status
 from services.errors import NotFoundError
 from services.table import LAST, Item, Table
 
@@ -388,7 +388,9 @@ class JobStore:
             raise no_image(ref)
         return image_of(ref.job_id, item)
 
-    def whole_image(self, ref: ImageRef, owner: str) -> tuple[Job, ImageRecord, Response | None, Resend | None]:
+    def whole_image(
+        self, ref: ImageRef, owner: str
+    ) -> tuple[Job, ImageRecord, ClassificationResult | None, Resend | None]:
         """Return an image's job, its record, and its result and resend if they exist, in one read.
 
         Raises:
@@ -403,7 +405,7 @@ class JobStore:
             raise no_job(ref.job_id)
         if record is None:
             raise no_image(ref)
-        response = None if result is None else Response.from_json(str(result["response"]))
+        response = None if result is None else ClassificationResult.from_json(str(result["response"]))
         return job_of(job), image_of(ref.job_id, record), response, None if resend is None else resend_of(resend)
 
     def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
@@ -418,7 +420,7 @@ class JobStore:
 
     # Results
 
-    def put_done(self, responses: Sequence[Response]) -> None:
+    def put_done(self, responses: Sequence[ClassificationResult]) -> None:
         """Store results with status `done`, replacing existing ones.
 
         Raises:
@@ -426,7 +428,7 @@ class JobStore:
         """
         self.table.put_all([result_item(response) for response in responses])
 
-    def put_failed(self, response: Response) -> bool:
+    def put_failed(self, response: ClassificationResult) -> bool:
         """Store a result with status `failed`; return False if the image is done or a later attempt has failed."""
         free = (
             "attribute_not_exists( #pk )"
@@ -434,25 +436,25 @@ class JobStore:
         )
         return self.table.put_if(result_item(response), free, {"failed": "failed", "attempt": response.attempt})
 
-    def result(self, ref: ImageRef) -> Response | None:
+    def result(self, ref: ImageRef) -> ClassificationResult | None:
         """Return the result of one image, or None if no result exists yet."""
         item = self.table.get(partition(ref.job_id), f"{RESULT}{ref.image_id}")
-        return None if item is None else Response.from_json(str(item["response"]))
+        return None if item is None else ClassificationResult.from_json(str(item["response"]))
 
-    def results_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, Response]:
+    def results_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ClassificationResult]:
         """Return the results of those of `refs`, each once and of any jobs, that have one.
 
         Raises:
             TableBusyError: some could not be read.
         """
         items = self.table.get_all([(partition(ref.job_id), f"{RESULT}{ref.image_id}") for ref in refs])
-        found = (Response.from_json(str(item["response"])) for item in items)
+        found = (ClassificationResult.from_json(str(item["response"])) for item in items)
         return {response.ref: response for response in found}
 
-    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Response]:
+    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, ClassificationResult]:
         """Return results by image id, from the image id `first` to `last`, both included."""
         items = self.table.query(partition(job_id), f"{RESULT}{first}", f"{RESULT}{last}")
-        found = (Response.from_json(str(item["response"])) for item in items)
+        found = (ClassificationResult.from_json(str(item["response"])) for item in items)
         return {response.image_id: response for response in found}
 
     def statuses(self, job_id: str) -> dict[str, Status]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
-from core.messages import Heartbeat, Response, WorkerState
+from core.messages import ClassificationResult, Heartbeat, WorkerState
 from services.metadata import DRAIN_TAG, PROTECTED_TAG
 from services.sqs import QueueCounts
 
@@ -27,7 +27,7 @@ VISIBILITY_SECONDS: Final = 30.0
 REMEMBERED_SECONDS: Final = 120
 """How old counts may be."""
 
-_ANSWER: Final = Response(
+_ANSWER: Final = ClassificationResult(
     job_id="0" * 26, image_id="0" * 26, status="done", label="stop", score=1.0, worker="-", attempts=1
 )
 _BEAT: Final = Heartbeat(worker="-", at=datetime(2026, 1, 1, tzinfo=UTC), state="ready", images=0, in_hand=0)
@@ -79,7 +79,7 @@ class Queues:
     visible: int = 0
     in_hand: int = 0
     lost: list[float] = field(default_factory=list)
-    said: deque[tuple[float, Response | Heartbeat]] = field(default_factory=deque)
+    said: deque[tuple[float, ClassificationResult | Heartbeat]] = field(default_factory=deque)
     _past: deque[tuple[float, QueueCounts]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_SECONDS))
 
     def send(self, images: int) -> None:
@@ -114,7 +114,7 @@ class Queues:
         self.in_hand -= 1
         self.lost.append(self.now() + VISIBILITY_SECONDS)
 
-    def say(self, word: Response | Heartbeat) -> None:
+    def say(self, word: ClassificationResult | Heartbeat) -> None:
         """Put a message into the response queue."""
         self.said.append((self.now(), word))
 
@@ -130,9 +130,9 @@ class Queues:
             return then
         return QueueCounts(round(then.visible * self.counts_factor), round(then.in_flight * self.counts_factor), 0)
 
-    def heard(self) -> tuple[list[Response | Heartbeat], bool]:
+    def heard(self) -> tuple[list[ClassificationResult | Heartbeat], bool]:
         """Return what the collector receives now, and whether that was all there is."""
-        moment, heard = self.now() - self.listener_lag, list[Response | Heartbeat]()
+        moment, heard = self.now() - self.listener_lag, list[ClassificationResult | Heartbeat]()
         while self.said and self.said[0][0] <= moment:
             heard.append(self.said.popleft()[1])
         return heard, not self.said

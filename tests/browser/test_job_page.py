@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from core.ids import ImageRef, input_key, new_id
 from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import Failure, LabelScore, Response
+from core.messages import ClassificationResult, Failure, LabelScore
 from scripts.client import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
@@ -74,17 +74,17 @@ class WrittenJob:
         )
 
 
-def done(image: ImageRecord, index: int) -> Response:
+def done(image: ImageRecord, index: int) -> ClassificationResult:
     label, score = LABELS[index % len(LABELS)], 0.5 + (index % 50) / 100
-    return Response(
+    return ClassificationResult(
         job_id=image.ref.job_id, image_id=image.ref.image_id, status="done", label=label, score=score,
         top=(LabelScore(label=label, score=score),), worker="i-0f3a", attempts=1,
     )  # fmt: skip
 
 
-def refused(image: ImageRecord, message: str = "its workers crashed") -> Response:
+def refused(image: ImageRecord, message: str = "its workers crashed") -> ClassificationResult:
     failure = Failure(code="crashed_worker", message=message)
-    return Response(
+    return ClassificationResult(
         job_id=image.ref.job_id, image_id=image.ref.image_id, status="failed", worker="i-0f3a", attempts=1,
         error=failure,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from benchmarks.engine import PEAKS, SIDE, gpu_engines, matrix_product
 from benchmarks.flood import Bench, Cores, PinnedWorker, checked
 from benchmarks.measure import Usage, busy_seconds, cpu_seconds_between, pinned, tree, two_cores, usage_of, usages
 from core.ids import ImageRef, new_id
-from core.messages import Failure, Response
+from core.messages import ClassificationResult, Failure
 from localcloud.launch import LocalCloud
 from scripts.demo_model.signs import samples
 
@@ -90,8 +90,8 @@ def test_a_process_that_started_in_between_counts_from_its_start() -> None:
 IMAGES = 60
 
 
-def response(ref: ImageRef, error: Failure | None = None) -> Response:
-    return Response(
+def response(ref: ImageRef, error: Failure | None = None) -> ClassificationResult:
+    return ClassificationResult(
         job_id=ref.job_id,
         image_id=ref.image_id,
         status="failed" if error else "done",

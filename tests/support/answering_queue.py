@@ -6,11 +6,11 @@ from typing import Any, cast
 from core.ids import ImageRef
 from core.jobs.models import ImageRecord
 from core.jobs.store import JobStore
-from core.messages import RequestMessage, Response
+from core.messages import ClassificationResult, RequestMessage
 from services.sqs import OutgoingMessage, Queue
 from tests.support.jobs import done
 
-Answering = Callable[[ImageRecord], Response | None]
+Answering = Callable[[ImageRecord], ClassificationResult | None]
 
 
 class AnsweringQueue(Queue):

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from core.ids import ImageRef, new_id
 from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job, Resend
 from core.jobs.store import JobStore
-from core.messages import Failure, LabelScore, Model, RequestMessage, Response
+from core.messages import ClassificationResult, Failure, LabelScore, Model, RequestMessage
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
 
@@ -86,9 +86,9 @@ def add_images(store: JobStore, job: Job, *filenames: str) -> list[ImageRecord]:
     return sorted(records, key=lambda added: added.ref.image_id)
 
 
-def done(image: ImageRecord, label: str = "stop sign", score: float = 0.93) -> Response:
+def done(image: ImageRecord, label: str = "stop sign", score: float = 0.93) -> ClassificationResult:
     """Return a result with a label."""
-    return Response(
+    return ClassificationResult(
         job_id=image.ref.job_id,
         image_id=image.ref.image_id,
         status="done",
@@ -103,9 +103,9 @@ def done(image: ImageRecord, label: str = "stop sign", score: float = 0.93) -> R
 
 def failed(
     image: ImageRecord, message: str = "its workers crashed", code: str = "crashed_worker", attempt: int = 0
-) -> Response:
+) -> ClassificationResult:
     """Return a failed result; by default one that a retry may change."""
-    return Response(
+    return ClassificationResult(
         job_id=image.ref.job_id,
         image_id=image.ref.image_id,
         status="failed",
@@ -134,7 +134,7 @@ def send_again(store: JobStore, image: ImageRecord, times: int = 1, at: datetime
     store.store_counts(job_id, counts, token=LATEST_TOKEN)
 
 
-def put_results(store: JobStore, job: Job, *responses: Response) -> None:
+def put_results(store: JobStore, job: Job, *responses: ClassificationResult) -> None:
     """Store results and the job's counts, as the collector does."""
     for response in responses:
         if response.status == "done":

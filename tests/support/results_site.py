@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from core.ids import ImageRef, input_key, new_id, output_key
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import Failure, Prediction, RequestMessage, Response, failed
+from core.messages import ClassificationResult, Failure, Prediction, RequestMessage, failed
 from core.result_cache import ResultCache
 from services.sqs import OutgoingMessage
 from tests.support.autoscaler import EPOCH, Clock
@@ -22,13 +22,13 @@ LOST_AFTER = 60.0
 MAX_RECEIVES = 5
 
 
-def done(ref: ImageRef) -> Response:
-    return Response(
+def done(ref: ImageRef) -> ClassificationResult:
+    return ClassificationResult(
         job_id=ref.job_id, image_id=ref.image_id, status="done", label="cat", score=0.5, worker="i-1", attempts=1
     )
 
 
-def refused(ref: ImageRef, attempt: int = 0, message: str = "the worker stopped") -> Response:
+def refused(ref: ImageRef, attempt: int = 0, message: str = "the worker stopped") -> ClassificationResult:
     """A result that a retry may change."""
     failure = Failure(code="crashed_worker", message=message)
     return failed(ref, failure, worker="i-1", attempt=attempt, attempts=5).response()
@@ -80,7 +80,7 @@ class ResultsSite:
     def _may_act(self) -> bool:
         return self.active
 
-    def respond(self, *responses: Response) -> None:
+    def respond(self, *responses: ClassificationResult) -> None:
         """Send responses, as workers do, and let the collector record them."""
         self.responses.send([OutgoingMessage(new_id(), response.to_json()) for response in responses])
         self.collector.tick()
@@ -115,7 +115,7 @@ class ResultsSite:
         self.store.put_retried(ref.job_id, EPOCH)
         return after
 
-    def store_output(self, response: Response) -> None:
+    def store_output(self, response: ClassificationResult) -> None:
         """Store a prediction, as a worker does."""
         prediction = Prediction(**response.model_dump())
         self.outputs.put(output_key(response.ref), prediction.to_json().encode(), "application/json")
@@ -123,7 +123,7 @@ class ResultsSite:
     def stored(self, ref: ImageRef) -> Prediction:
         return Prediction.from_json(self.outputs.get(output_key(ref)))
 
-    def result(self, ref: ImageRef) -> Response:
+    def result(self, ref: ImageRef) -> ClassificationResult:
         result = self.store.result(ref)
         assert result is not None
         return result

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Final, Self
 
-from flask import Blueprint, request
-from flask import Response as HttpResponse
+from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import (
@@ -28,7 +27,7 @@ from werkzeug.exceptions import (
 
 from core.config import Classic
 from core.jobs.models import ImageRecord
-from core.messages import Response
+from core.messages import ClassificationResult
 from services.errors import NotFoundError
 from web_tier.api.openapi import BYTES, FILE, FORM, JSON, ApiResponse, operation
 from web_tier.api.parsing import ClassifyQuery, json_response, parse_query
@@ -73,7 +72,7 @@ def ingest_single(uploads: Iterable[Upload]) -> ImageRecord:
     return outcome
 
 
-def wait_for_result(record: ImageRecord, seconds: float) -> Response | None:
+def wait_for_result(record: ImageRecord, seconds: float) -> ClassificationResult | None:
     """Return the result of an accepted image, or None if none exists within `seconds`.
 
     Raises:
@@ -85,7 +84,7 @@ def wait_for_result(record: ImageRecord, seconds: float) -> Response | None:
     return None if response is None else require_label(response)
 
 
-def require_label(response: Response) -> Response:
+def require_label(response: ClassificationResult) -> ClassificationResult:
     """Return `response`, which has a label.
 
     Raises:
@@ -127,7 +126,7 @@ class SingleImageBody(ImageBody):
     location: str = Field(description="Path of the image on this server; also in the `Location` header.")
 
     @classmethod
-    def of_single(cls, record: ImageRecord, response: Response | None) -> Self:
+    def of_single(cls, record: ImageRecord, response: ClassificationResult | None) -> Self:
         """Return the body of an accepted image, with its result if it has one."""
         body = ImageBody.of(ImageResult(record, response))
         location = f"{ROOT}/jobs/{record.ref.job_id}/images/{record.ref.image_id}"
@@ -211,17 +210,17 @@ def classify_form_or_poster() -> ResponseReturnValue:
     uploads = json_image(backend.config.web, backend.reading)
     _, label = classify_single(uploads, backend.config.classic.wait_seconds)
     messages = current_result_services().class_labels.messages
-    return HttpResponse(json.dumps(messages.get(label, label)), 200, mimetype="application/json")
+    return Response(json.dumps(messages.get(label, label)), 200, mimetype="application/json")
 
 
 @classic.errorhandler(HTTPException)
-def classic_error(error: HTTPException) -> HttpResponse | HTTPException:
+def classic_error(error: HTTPException) -> Response | HTTPException:
     """Return an error at these addresses as plain text, or as JSON if the client sent JSON."""
     is_poster = request.endpoint == "classic.classify_form_or_poster" and request.mimetype != "multipart/form-data"
     return refuse(error) if is_poster else refuse_in_text(error)
 
 
-def classic_answer(parts: Parts) -> HttpResponse | HTTPException:
+def classic_answer(parts: Parts) -> Response | HTTPException:
     """Return the label of the one file of a form as plain text, or the error."""
     settings, fields = current_backend().config.classic, list[str]()
     if not settings.enabled:
@@ -232,7 +231,7 @@ def classic_answer(parts: Parts) -> HttpResponse | HTTPException:
         record, label = classify_single(_record_fields(parts, fields), settings.wait_seconds)
     except HTTPException as error:
         return refuse_in_text(error)
-    return HttpResponse(classic_reply(settings, fields[0], record.filename, label), 200, mimetype="text/plain")
+    return Response(classic_reply(settings, fields[0], record.filename, label), 200, mimetype="text/plain")
 
 
 def classic_reply(settings: Classic, field: str, filename: str, label: str) -> str:
@@ -272,7 +271,7 @@ class PredictionBody(BaseModel):
 
 @predictions.post("/inference/image", strict_slashes=False)
 @predictions.post("/inference/image/")
-def hand_in() -> HttpResponse:
+def hand_in() -> Response:
     """Accept one image as JSON (`Base64Image`) under any content type; return 200 with `InferenceBody`.
 
     Returns 413 or 422 if the image is rejected.

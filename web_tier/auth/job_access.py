@@ -11,7 +11,7 @@ from core.idempotency import Claims
 from core.ids import ImageRef
 from core.jobs.models import ImageRecord, Job, JobStatus, Resend
 from core.jobs.store import JobStore, no_job
-from core.messages import Response
+from core.messages import ClassificationResult
 from services.table import LAST
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
@@ -87,7 +87,7 @@ class UserJobs:
         self._check(job_id)
         return self.store.images(job_id, after, limit)
 
-    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Response]:
+    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, ClassificationResult]:
         """Return results by image id, from the image id `first` to `last`, both included.
 
         Raises:

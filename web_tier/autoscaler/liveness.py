@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from core.fleet.models import FleetInstance
-from core.messages import Heartbeat, Response, WorkerState
+from core.messages import ClassificationResult, Heartbeat, WorkerState
 from services.ec2 import ALIVE, Instance
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, FleetDescription
 
@@ -100,11 +100,11 @@ class WorkerRegistry:
                     self._statuses.setdefault(each.instance_id, status)
             self._evict()
 
-    def record(self, messages: Iterable[Response | Heartbeat]) -> None:
+    def record(self, messages: Iterable[ClassificationResult | Heartbeat]) -> None:
         """Record answers and heartbeats from the response queue."""
         with self._lock:
             for each in messages:
-                if isinstance(each, Response):
+                if isinstance(each, ClassificationResult):
                     self.answers += 1
                     status = self._seen(each.worker)
                     self._statuses[each.worker] = replace(status, images=status.images + 1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from core.messages import Heartbeat, Response, parse_worker_message
+from core.messages import ClassificationResult, Heartbeat, parse_worker_message
 from core.result_cache import ResultCache
 from services.errors import MessageError
 from services.sqs import BATCH, Queue, ReceivedMessage
@@ -88,7 +88,9 @@ class Collector:
     def _collect(self, messages: Sequence[ReceivedMessage]) -> None:
         """Record the messages and delete them; make those visible again later that could not be recorded."""
         parsed = parse(messages)
-        unrecorded = self._record([(message, each) for message, each in parsed if isinstance(each, Response)])
+        unrecorded = self._record(
+            [(message, each) for message, each in parsed if isinstance(each, ClassificationResult)]
+        )
         self.registry.record(each for message, each in parsed if message.receipt not in unrecorded)
         delays: dict[int, list[str]] = {}
         for message in unrecorded.values():
@@ -101,7 +103,7 @@ class Collector:
             self.responses.change_visibility(receipts, seconds)
         self.responses.delete([message.receipt for message in messages if message.receipt not in kept])
 
-    def _record(self, received: Sequence[tuple[ReceivedMessage, Response]]) -> dict[str, ReceivedMessage]:
+    def _record(self, received: Sequence[tuple[ReceivedMessage, ClassificationResult]]) -> dict[str, ReceivedMessage]:
         """Record responses job by job; return the messages of those that could not be recorded, by their receipts.
 
         If the responses of a job are refused, they are recorded one by one; not if the table throttles the job, since
@@ -109,7 +111,7 @@ class Collector:
         """
         now = self.registry.clock()
         self._suspended = {job_id: until for job_id, until in self._suspended.items() if until > now}
-        by_job: dict[str, list[tuple[ReceivedMessage, Response]]] = {}
+        by_job: dict[str, list[tuple[ReceivedMessage, ClassificationResult]]] = {}
         for message, response in received:
             by_job.setdefault(response.job_id, []).append((message, response))
         unrecorded: list[ReceivedMessage] = []
@@ -129,7 +131,7 @@ class Collector:
             unrecorded += failed
         return {message.receipt: message for message in unrecorded}
 
-    def _try_to_record(self, received: Sequence[tuple[ReceivedMessage, Response]]) -> _RecordState:
+    def _try_to_record(self, received: Sequence[tuple[ReceivedMessage, ClassificationResult]]) -> _RecordState:
         """Record responses of one job; they are also refused if this process may no longer act."""
         if not self.active():
             return "refused"
@@ -162,9 +164,9 @@ def _delay_seconds(message: ReceivedMessage) -> int:
     return FIRST_DELAY_SECONDS << min(message.receive_count - 1, MAX_RECEIVES)
 
 
-def parse(messages: Sequence[ReceivedMessage]) -> list[tuple[ReceivedMessage, Response | Heartbeat]]:
+def parse(messages: Sequence[ReceivedMessage]) -> list[tuple[ReceivedMessage, ClassificationResult | Heartbeat]]:
     """Return the messages that hold a response or a heartbeat, with it; others are logged with the reason."""
-    parsed: list[tuple[ReceivedMessage, Response | Heartbeat]] = []
+    parsed: list[tuple[ReceivedMessage, ClassificationResult | Heartbeat]] = []
     for message in messages:
         try:
             parsed.append((message, parse_worker_message(message.body)))

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from core.ids import ImageRef
 from core.jobs.models import ImageRecord, OpenJob, Resend
 from core.jobs.store import JobStore
-from core.messages import GONE, Failure, RequestMessage, Response, crashed_worker, failed
+from core.messages import GONE, ClassificationResult, Failure, RequestMessage, crashed_worker, failed
 from core.predictions import store_prediction, stored_prediction
 from services.errors import MessageError
 from services.s3 import Bucket
@@ -54,7 +54,7 @@ class ResultRecovery:
     recorder: ResultRecorder
     outputs: Bucket
 
-    def result(self, ref: ImageRef, attempt: int) -> Response | None:
+    def result(self, ref: ImageRef, attempt: int) -> ClassificationResult | None:
         """Return the result of the image from the job table or the output bucket, or None.
 
         It is `done`, or the failure of `attempt` or a later one. This repairs a crash between writing a result and

@@ -19,7 +19,7 @@ from core.ids import ImageRef, input_key, output_key
 from core.jobs.dead_letters import DeadLetterStore, is_given_up
 from core.jobs.models import Counts, ImageRecord, Resend, with_answers, with_cached, with_result
 from core.jobs.store import JobStore
-from core.messages import Response, Status
+from core.messages import ClassificationResult, Status
 from services.errors import FleetsightError, NotFoundError
 
 _log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class JobCounts:
         self.redelivered.discard(image_id)
         self.resends.pop(image_id, None)
 
-    def count_result(self, result: Response, at: datetime) -> None:
+    def count_result(self, result: ClassificationResult, at: datetime) -> None:
         """Count a result that was stored in the table."""
         image_id, before = result.image_id, self.statuses[result.image_id]
         self.counts = with_result(self.counts, before, result.status, at)
@@ -136,7 +136,7 @@ class ResultRecorder:
     _jobs: "OrderedDict[str, JobCounts]" = field(default_factory=OrderedDict, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
 
-    def record(self, responses: Iterable[Response]) -> None:
+    def record(self, responses: Iterable[ClassificationResult]) -> None:
         """Put results and store the counts of their jobs; all of it may be repeated.
 
         Unless its job keeps them, an image is deleted once its label is stored.
@@ -148,7 +148,7 @@ class ResultRecorder:
             TableBusyError: when some could not be put; record all of them again.
             StaleTokenError: when another controller has taken over; it has to record all of them again.
         """
-        by_job: dict[str, list[Response]] = {}
+        by_job: dict[str, list[ClassificationResult]] = {}
         for response in responses:
             by_job.setdefault(response.job_id, []).append(response)
         with self._lock:
@@ -242,7 +242,7 @@ class ResultRecorder:
             job_counts = self._job_counts(job_id)
             return {} if job_counts is None else job_counts.missing()
 
-    def _record_job(self, job_id: str, responses: Sequence[Response]) -> None:
+    def _record_job(self, job_id: str, responses: Sequence[ClassificationResult]) -> None:
         job_counts = self._job_counts(job_id)
         if job_counts is None:
             _log.warning("dropped results of a job that does not exist", extra={"job": job_id, "n": len(responses)})
@@ -261,7 +261,7 @@ class ResultRecorder:
             # Also of those that were recorded before: the process that did may have died before this.
             self.delete_inputs(inputs_of(known))
 
-    def _put(self, job_counts: JobCounts, responses: Sequence[Response]) -> None:
+    def _put(self, job_counts: JobCounts, responses: Sequence[ClassificationResult]) -> None:
         at = self.now()
         # Without the digest, which is of use to the cache only: an item of up to 1 KB is one write, above it is two.
         fresh = [
@@ -364,20 +364,20 @@ class ResultRecorder:
                 continue
 
 
-def rank(response: Response) -> tuple[bool, int]:
+def rank(response: ClassificationResult) -> tuple[bool, int]:
     """Return what orders the results of one image: the greatest counts."""
     return response.status == "done", response.attempt
 
 
-def best_by_image(responses: Iterable[Response]) -> list[Response]:
+def best_by_image(responses: Iterable[ClassificationResult]) -> list[ClassificationResult]:
     """Return one response for each image: one that is done if there is any, else the failure of the last attempt."""
-    best: dict[str, Response] = {}
+    best: dict[str, ClassificationResult] = {}
     for response in responses:
         best[response.image_id] = max(best.get(response.image_id, response), response, key=rank)
     return list(best.values())
 
 
-def inputs_of(responses: Iterable[Response]) -> list[str]:
+def inputs_of(responses: Iterable[ClassificationResult]) -> list[str]:
     """Return the keys of the images that have a label now, as their workers name them."""
     return [
         response.key

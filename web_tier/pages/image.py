@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from flask import Response as HttpResponse
-from flask import redirect, render_template, request, url_for
+from flask import Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from ulid import ULID
 from werkzeug.exceptions import ServiceUnavailable
@@ -20,7 +19,7 @@ from werkzeug.exceptions import ServiceUnavailable
 from core.format import clock, duration, milliseconds, plural
 from core.ids import ImageRef
 from core.jobs.models import Resend
-from core.messages import CRASHED_WORKER, Response
+from core.messages import CRASHED_WORKER, ClassificationResult
 from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError, ObjectTooLargeError
 from web_tier.auth.job_access import user_jobs
@@ -119,7 +118,7 @@ def _thumbnail(ref: ImageRef, side: int) -> ResponseReturnValue:
             return _no_thumbnail()
         except PoolUnavailableError as error:
             raise ServiceUnavailable("pictures cannot be drawn just now; reload in a moment") from error
-    answer = HttpResponse(body, mimetype=CONTENT_TYPE)
+    answer = Response(body, mimetype=CONTENT_TYPE)
     answer.headers["Content-Disposition"] = "inline"
     answer.headers["Cache-Control"] = f"private, max-age={THUMBNAIL_SECONDS}, immutable"
     return answer
@@ -215,7 +214,7 @@ def _resent(resend: Resend | None) -> list[TimelineStep]:
     return [TimelineStep(f"requested again by the system{times}", note, resend.last_at)]
 
 
-def _answered(response: Response, resent: list[TimelineStep]) -> list[TimelineStep]:
+def _answered(response: ClassificationResult, resent: list[TimelineStep]) -> list[TimelineStep]:
     """Return the steps of a response, from the queue to its delivery, with the resend at its time."""
     timings, steps = response.timings, list[TimelineStep]()
     if response.queued_at is not None:
@@ -238,7 +237,7 @@ def _answered(response: Response, resent: list[TimelineStep]) -> list[TimelineSt
     return [*steps[:index], *resent, *steps[index:]]
 
 
-def _received(response: Response) -> TimelineStep:
+def _received(response: ClassificationResult) -> TimelineStep:
     waited = response.timings.queued
     times, note = "", f"by worker {response.worker}"
     if response.attempts > 1:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from core.ids import ImageRef
 from core.jobs.models import ImageRecord, Resend
 from core.jobs.store import JobStore
-from core.messages import Response
+from core.messages import ClassificationResult
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, is_final, is_retrying
 
 BLOCK = 500
@@ -88,7 +88,7 @@ class ImageRow(_RowModel):
         return cls(id=image_id, status="waiting", again=resend.times)
 
     @classmethod
-    def of_response(cls, response: Response) -> Self:
+    def of_response(cls, response: ClassificationResult) -> Self:
         """Return the row that has only a result."""
         return cls(
             id=response.image_id,
@@ -185,7 +185,7 @@ class JobSnapshot:
         self._resend_count = count
         return {image_id: resend for image_id, resend in self._resends.items() if before.get(image_id) != resend}
 
-    def new_results(self) -> list[Response]:
+    def new_results(self) -> list[ClassificationResult]:
         """Add and return new results from up to `MAX_BLOCKS_PER_POLL` blocks, in turn."""
         starts = [
             start
@@ -195,7 +195,7 @@ class JobSnapshot:
         turn = bisect_left(starts, self._next_block)
         chosen = (starts[turn:] + starts[:turn])[:MAX_BLOCKS_PER_POLL]
         self._next_block = chosen[-1] + 1 if chosen else 0
-        new: list[Response] = []
+        new: list[ClassificationResult] = []
         for start in chosen:
             block = self.ids[start : start + BLOCK]
             found = self.store.results(self.job_id, block[0], block[-1])
@@ -233,7 +233,7 @@ class JobSnapshot:
         self._retrying |= {item.record.ref.image_id: item.record for item in new if item.retrying}
         return new
 
-    def new_retry_results(self) -> list[Response]:
+    def new_retry_results(self) -> list[ClassificationResult]:
         """Return new results of images that were being retried; checks up to `MAX_RETRIES_PER_POLL` images."""
         some = list(self._retrying)[:MAX_RETRIES_PER_POLL]
         results = self.store.results_of([ImageRef(self.job_id, image_id) for image_id in some])

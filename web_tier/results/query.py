@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from core.images import CODES
 from core.jobs.models import ImageRecord, Job, JobStatus, Resend
-from core.messages import Model, Response
+from core.messages import ClassificationResult, Model
 from services.table import LAST
 
 PAGE = 500
@@ -47,7 +47,7 @@ class JobReader(Protocol):
         """Yield a job's images in the order of their ids, those beyond the image id `after`."""
         ...
 
-    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Response]:
+    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, ClassificationResult]:
         """Return results by image id, from the image id `first` to `last`, both included."""
         ...
 
@@ -61,7 +61,7 @@ class ImageResult:
     """An accepted image with its result and its requests that were sent again, as far as they exist."""
 
     record: ImageRecord
-    response: Response | None
+    response: ClassificationResult | None
     resend: Resend | None = None
 
     @property
@@ -75,12 +75,12 @@ class ImageResult:
         return self.response.status if self.response else "waiting"
 
 
-def is_retrying(record: ImageRecord, response: Response) -> bool:
+def is_retrying(record: ImageRecord, response: ClassificationResult) -> bool:
     """Return True if an image failed with `response` and a later attempt has no result yet."""
     return response.status == "failed" and response.attempt < record.attempt
 
 
-def is_final(response: Response) -> bool:
+def is_final(response: ClassificationResult) -> bool:
     """Return True if the image itself made the request fail, so that a retry would fail as well."""
     return response.error is not None and response.error.code in CODES
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from core.ids import ImageRef
-from core.messages import Response
+from core.messages import ClassificationResult
 
 POLL_SECONDS = 0.05
 """Time between two polls; on average half of it is added to the latency of an answer."""
@@ -36,16 +36,16 @@ class ResultWaiter:
         clock: monotonic seconds.
     """
 
-    results_of: Callable[[Collection[ImageRef]], Mapping[ImageRef, Response]]
+    results_of: Callable[[Collection[ImageRef]], Mapping[ImageRef, ClassificationResult]]
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
-    _waiters: dict[ImageRef, list["Future[Response]"]] = field(default_factory=dict, init=False)
+    _waiters: dict[ImageRef, list["Future[ClassificationResult]"]] = field(default_factory=dict, init=False)
     _polling: bool = field(default=False, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def wait(self, ref: ImageRef, seconds: float) -> Response | None:
+    def wait(self, ref: ImageRef, seconds: float) -> ClassificationResult | None:
         """Return the result of `ref` as soon as it exists, or None if none exists within `seconds`."""
-        waiter: Future[Response] = Future()
+        waiter: Future[ClassificationResult] = Future()
         with self._lock:
             self._waiters.setdefault(ref, []).append(waiter)
             if not self._polling:
@@ -71,7 +71,7 @@ class ResultWaiter:
                 self._polling = bool(wanted)  # False ends this thread; the next request starts another
             if not wanted:
                 return
-            began, found = self.clock(), dict[ImageRef, Response]()
+            began, found = self.clock(), dict[ImageRef, ClassificationResult]()
             try:
                 found.update(self.results_of(wanted))
             except Exception:  # noqa: BLE001 - every waiting request depends on this loop; the error is logged

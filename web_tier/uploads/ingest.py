@@ -41,7 +41,7 @@ from core.image_open import ImageInfo, inspect
 from core.images import ImageLimits, ImageRejectedError
 from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import RequestMessage, Response
+from core.messages import ClassificationResult, RequestMessage
 from core.result_cache import ResultCache, repeated
 from services.errors import NotFoundError
 from services.s3 import Bucket
@@ -98,7 +98,7 @@ class CachedImage(ImageRecord):
     It has an object only if its job keeps images.
     """
 
-    response: Response
+    response: ClassificationResult
 
     def with_record(self, record: ImageRecord) -> "CachedImage":
         """Return the image `record`, which has the same bytes, with this one's result."""
@@ -127,7 +127,7 @@ class CachedResults:
     model_digest: Callable[[], str | None]
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def find(self, owner: str, digests: Collection[str]) -> Mapping[str, Response]:
+    def find(self, owner: str, digests: Collection[str]) -> Mapping[str, ClassificationResult]:
         """Return the results of `owner`, by the SHA-256 of their image, for those of `digests` that have one.
 
         If the table does not reply, there are none: the images go to a worker as if they were new.
@@ -193,7 +193,7 @@ class ImageIngest:
     bucket: Bucket
     store: JobStore
     queue: Queue
-    cached_results: Callable[[str, Collection[str]], Mapping[str, Response]] = lambda _owner, _digests: {}
+    cached_results: Callable[[str, Collection[str]], Mapping[str, ClassificationResult]] = lambda _owner, _digests: {}
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="ingest")
@@ -328,7 +328,7 @@ class ImageIngest:
             futures.append(future)
         return futures
 
-    def _put(self, ref: ImageRef, upload: Upload, cached: Response | None, *, keep: bool) -> UploadResult:
+    def _put(self, ref: ImageRef, upload: Upload, cached: ClassificationResult | None, *, keep: bool) -> UploadResult:
         try:
             image = validate_image(upload, self.limits)
             if isinstance(image, RejectedUpload):
@@ -344,7 +344,7 @@ class ImageIngest:
         finally:
             self.memory.release(len(upload.data))
 
-    def _cached_image(self, ref: ImageRef, upload: Upload, key: str, cached: Response) -> CachedImage:
+    def _cached_image(self, ref: ImageRef, upload: Upload, key: str, cached: ClassificationResult) -> CachedImage:
         now = self.clock()
         response = repeated(cached, ref, now)
         return CachedImage(ref, upload.filename, key, upload.size, now, cached=True, response=response)

@@ -22,7 +22,7 @@ from typing import Final, Literal
 from core.ids import ImageRef
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.models import ImageRecord, Job
-from core.messages import RequestMessage, Response
+from core.messages import ClassificationResult, RequestMessage
 from services.errors import NotFoundError
 from services.sqs import OutgoingMessage
 from web_tier.rate_limits.quotas import UNLIMITED, QuotaScope
@@ -124,7 +124,7 @@ def retry_failed(
 
 
 def retry_image(
-    ingest: ImageIngest, record: ImageRecord, result: Response | None, quota: QuotaScope = UNLIMITED
+    ingest: ImageIngest, record: ImageRecord, result: ClassificationResult | None, quota: QuotaScope = UNLIMITED
 ) -> Retried:
     """Request one image again if it failed.
 
@@ -137,7 +137,7 @@ def retry_image(
 def retry_images(
     ingest: ImageIngest,
     job_id: str,
-    found: Iterable[tuple[ImageRecord, Response]],
+    found: Iterable[tuple[ImageRecord, ClassificationResult]],
     quota: QuotaScope = UNLIMITED,
 ) -> Retried:
     """Request those images of a job again that failed, each given with its result.

@@ -20,7 +20,7 @@ from werkzeug.exceptions import UnprocessableEntity
 from core.config import parse_config
 from core.jobs.models import Job
 from core.jobs.store import JobStore
-from core.messages import LabelScore, RequestMessage, Response
+from core.messages import ClassificationResult, LabelScore, RequestMessage
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
 from tests.fuzz.targets import uploads
@@ -100,9 +100,9 @@ class _ForgetfulBucket(Bucket):
         return True
 
 
-def _answer(request: RequestMessage) -> Response:
+def _answer(request: RequestMessage) -> ClassificationResult:
     top = (LabelScore(label="stop sign", score=0.9),)
-    return Response(
+    return ClassificationResult(
         job_id=request.job_id,
         image_id=request.image_id,
         status="done",

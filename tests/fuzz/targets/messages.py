@@ -5,24 +5,24 @@ from datetime import UTC, datetime
 
 from core.fleet.models import BillingPeriod, FleetPause, FleetSnapshot, LimitsOverride
 from core.ids import ImageRef
-from core.messages import Failure as ErrorOfImage
 from core.messages import (
+    ClassificationResult,
     Heartbeat,
     LabelScore,
     Model,
     Prediction,
     RequestMessage,
-    Response,
     Timings,
     WireModel,
     failed,
     parse_worker_message,
 )
+from core.messages import Failure as ErrorOfImage
 from services.errors import MessageError
 
 KINDS: tuple[type[WireModel], ...] = (
     RequestMessage,
-    Response,
+    ClassificationResult,
     Prediction,
     Heartbeat,
     FleetPause,

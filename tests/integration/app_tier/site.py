@@ -13,7 +13,7 @@ from typing import Any
 
 from core.config import Config
 from core.ids import ImageRef, input_key, new_id, output_key
-from core.messages import Heartbeat, Prediction, RequestMessage, Response, parse_worker_message
+from core.messages import ClassificationResult, Heartbeat, Prediction, RequestMessage, parse_worker_message
 from localcloud.launch import LocalCloud
 from services.clients import Clients
 from services.s3 import Bucket
@@ -97,15 +97,15 @@ class Site:
         self.workers.append(worker)
         return worker
 
-    def collect(self, count: int, seconds: float = DEADLINE_SECONDS) -> dict[str, list[Response]]:
+    def collect(self, count: int, seconds: float = DEADLINE_SECONDS) -> dict[str, list[ClassificationResult]]:
         """Receive responses until `count` images have one, and return them all by image."""
-        found: dict[str, list[Response]] = {}
+        found: dict[str, list[ClassificationResult]] = {}
         deadline = time.monotonic() + seconds
         while len(found) < count and time.monotonic() < deadline:
             messages = self.responses.receive(wait_seconds=1)
             for message in messages:
                 told = parse_worker_message(message.body)
-                if isinstance(told, Response):
+                if isinstance(told, ClassificationResult):
                     found.setdefault(told.image_id, []).append(told)
             self.responses.delete([message.receipt for message in messages])
         assert len(found) == count, (
@@ -113,7 +113,7 @@ class Site:
         )
         return found
 
-    def left(self) -> Iterator[Response | Heartbeat]:
+    def left(self) -> Iterator[ClassificationResult | Heartbeat]:
         """Take everything out of the response queue."""
         while messages := self.responses.receive(wait_seconds=0):
             self.responses.delete([message.receipt for message in messages])

@@ -14,7 +14,7 @@ from app_tier.engines import open_engine
 from app_tier.preprocess import load_pixels
 from app_tier.receiver import parse_messages
 from core.ids import ImageRef, output_key
-from core.messages import Response
+from core.messages import ClassificationResult
 from localcloud.access_keys import owner_key
 from scripts.demo_model.signs import Sample, samples
 from services.metadata import DRAIN_TAG
@@ -227,7 +227,7 @@ def test_row_4_a_worker_that_stood_still_past_its_timeout_answers_late_and_chang
     answers = site.collect(len(refs))
     first.process.send_signal(signal.SIGCONT)
     assert first.wait() == 0
-    late = [told for told in site.left() if isinstance(told, Response)]
+    late = [told for told in site.left() if isinstance(told, ClassificationResult)]
     assert late, "it had images in hand"
     for response in [*late, *(each for of_image in answers.values() for each in of_image)]:
         prediction = site.prediction(response.ref)
@@ -300,7 +300,7 @@ sys.exit(__main__.main())
 """
 
 
-def answer(response: Response) -> tuple[str | None, float | None]:
+def answer(response: ClassificationResult) -> tuple[str | None, float | None]:
     """What a reader sees; how a batch was made up may move the last digits."""
     return response.label, None if response.score is None else round(response.score, 3)
 

@@ -16,7 +16,7 @@ from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.ids import ImageRef, input_key, new_id
 from core.jobs.models import ImageRecord, Job
-from core.messages import RequestMessage, Response
+from core.messages import ClassificationResult, RequestMessage
 from core.provision import provision
 from services.clients import Clients
 from services.sqs import OutgoingMessage
@@ -31,9 +31,9 @@ Its lease is long: on a busy machine a controller may lose a short one, and then
 """
 
 
-def done(ref: ImageRef, label: str = "cat") -> Response:
+def done(ref: ImageRef, label: str = "cat") -> ClassificationResult:
     """A worker's answer for an image that was classified."""
-    return Response(
+    return ClassificationResult(
         job_id=ref.job_id, image_id=ref.image_id, status="done", label=label, score=0.5, worker="i-1", attempts=1
     )
 
@@ -103,7 +103,7 @@ class Scene:
             )
         return refs
 
-    def respond(self, responses: list[Response]) -> None:
+    def respond(self, responses: list[ClassificationResult]) -> None:
         """Send responses, as workers do."""
         assert not self.wiring.responses.send(
             [OutgoingMessage(new_id(), response.to_json()) for response in responses]

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from core.ids import ImageRef, output_key
-from core.messages import Prediction, RequestMessage, Response
+from core.messages import ClassificationResult, Prediction, RequestMessage
 from core.result_cache import ResultCache
 from scripts.demo_model.signs import samples
 from services.sqs import Queue
@@ -72,7 +72,7 @@ class Sweeper:
         wait_until(completed, f"the messages of {names.dead_letter_queue} have been moved")
         return sqs.list_message_move_tasks(SourceArn=arn)["Results"][0]["ApproximateNumberOfMessagesMoved"]
 
-    def result(self, ref: ImageRef) -> Response:
+    def result(self, ref: ImageRef) -> ClassificationResult:
         """Return the image's result, which there must be."""
         result = self.scene.wiring.store.result(ref)
         assert result is not None

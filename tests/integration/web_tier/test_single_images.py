@@ -18,7 +18,7 @@ from core.config import Config
 from core.images import ImageLimits
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import RequestMessage, Response
+from core.messages import ClassificationResult, RequestMessage
 from scripts.load.inputs import LoadImages, parse_target
 from scripts.load.runner import LoadTest
 from scripts.run.system import free_port
@@ -385,9 +385,9 @@ class Worker:
             queue.delete([each.receipt for each in messages])
             self.seen += len(messages)
 
-    def _answer(self, bucket: Bucket, message: RequestMessage) -> Response:
+    def _answer(self, bucket: Bucket, message: RequestMessage) -> ClassificationResult:
         label = label_of(bucket.get(message.key))
-        return Response(
+        return ClassificationResult(
             job_id=message.job_id,
             image_id=message.image_id,
             status="done",

@@ -15,7 +15,7 @@ from core.ids import ImageRef, new_id, output_key
 from core.jobs.dead_letters import DeadLetterStore, is_given_up
 from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.store import JobStore
-from core.messages import Prediction, Response
+from core.messages import ClassificationResult, Prediction
 from services.errors import FleetsightError
 from tests.simulation.data_path.faults import Faults
 from tests.simulation.data_path.pictures import Kind, label_of, picture
@@ -519,7 +519,7 @@ class World:
         if is_open:
             raise BrokenError(f"{job.name} is open for ever")
 
-    def _check_result(self, file: File, response: Response) -> None:
+    def _check_result(self, file: File, response: ClassificationResult) -> None:
         index, kind = file.content
         if response.status == "done" and (kind == "broken" or response.label != label_of(index)):
             raise BrokenError(f"wrong: {file.name} ({kind} {index}) is {response.label}")
@@ -532,7 +532,7 @@ class World:
                 raise BrokenError(f"innocent: {file.name} ({kind}) failed with {code} after {deaths} deaths")
         self._check_object(file, response)
 
-    def _check_object(self, file: File, response: Response) -> None:
+    def _check_object(self, file: File, response: ClassificationResult) -> None:
         """The table's result and the prediction object are of one attempt, one label and one model."""
         body = self.outputs.objects.get(response.source or output_key(response.ref))
         if body is None:

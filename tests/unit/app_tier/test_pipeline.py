@@ -14,7 +14,7 @@ from app_tier.storage import answered_before, delete, fetch, refuse, store
 from app_tier.task import Task, new_task
 from core.ids import output_key
 from core.images import ImageLimits, ImageRejectedError
-from core.messages import Failure, Prediction, RequestMessage, Response
+from core.messages import ClassificationResult, Failure, Prediction, RequestMessage
 from tests.support.waiting import DEADLINE_SECONDS
 from tests.support.worker import FakeBucket, FakeClock, FakeSqs, deliveries, delivery, new_request
 
@@ -251,7 +251,7 @@ def test_row_4_of_two_workers_at_once_done_beats_failed_and_both_answer_what_is_
 ) -> None:
     request = new_request()
     mine, theirs = (outcome(request, status, f"i-{number}") for number, status in enumerate(statuses.split()))
-    answers: list[Response] = []
+    answers: list[ClassificationResult] = []
     bucket = SharedBucket()
     if there is not None:
         store(outcome(request, there, "i-before"), bucket.bucket())

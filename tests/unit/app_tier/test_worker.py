@@ -18,7 +18,7 @@ from app_tier.sizing import Machine, sized
 from app_tier.worker import Worker
 from core.config import parse_config
 from core.ids import output_key
-from core.messages import Prediction, RequestMessage, Response
+from core.messages import ClassificationResult, Prediction, RequestMessage
 from core.sandbox.process import PoolUnavailableError
 from tests.conftest import shipped_values
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
@@ -115,9 +115,9 @@ class Bench:
         assert ended, "the worker did not end"
         return ended[0]
 
-    def result(self, request: RequestMessage) -> Response:
+    def result(self, request: RequestMessage) -> ClassificationResult:
         (body,) = (body for body in self.responses.bodies if request.image_id in body)
-        return Response.from_json(body)
+        return ClassificationResult.from_json(body)
 
     def stored(self, request: RequestMessage) -> Prediction:
         return Prediction.from_json(self.outputs.objects[output_key(request.ref)])
@@ -221,7 +221,7 @@ def test_a_message_delivered_twice_at_once_is_harmless() -> None:
     (request,) = bench.submit(picture("green"))
     send_requests(bench.requests, [request])
     bench.run()
-    labels = [Response.from_json(body).label for body in bench.responses.bodies]
+    labels = [ClassificationResult.from_json(body).label for body in bench.responses.bodies]
     assert labels == ["green", "green"]
     assert bench.stored(request).label == "green"
     assert bench.requests.messages == []

@@ -12,7 +12,7 @@ from core.idempotency import Claim, Claims, UploadCounts
 from core.ids import ImageRef, input_key, new_id, output_key
 from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job, OpenJob, Resend, with_result
 from core.jobs.store import JobStore
-from core.messages import Failure, LabelScore, Model, Response, failed
+from core.messages import ClassificationResult, Failure, LabelScore, Model, failed
 from core.result_cache import MARGIN, ResultCache, repeated
 from services.errors import NotFoundError
 from services.table import LAST, Table
@@ -26,13 +26,13 @@ def record(job_id: str, filename: str = "cat.jpg") -> ImageRecord:
     return ImageRecord(ref, filename, input_key(ref, "jpg"), 10, NOW)
 
 
-def done(ref: ImageRef, label: str = "cat") -> Response:
-    return Response(
+def done(ref: ImageRef, label: str = "cat") -> ClassificationResult:
+    return ClassificationResult(
         job_id=ref.job_id, image_id=ref.image_id, status="done", label=label, score=0.5, worker="i-1", attempts=1
     )
 
 
-def not_done(ref: ImageRef) -> Response:
+def not_done(ref: ImageRef) -> ClassificationResult:
     return failed(ref, Failure(code="bad", message="no"), worker="i-1", attempts=1).response()
 
 
@@ -342,7 +342,7 @@ def test_an_image_is_read_with_its_job_and_its_result_by_its_owner_only(store: J
         store.whole_image(ref, "anna")
     store.record_images([image], NOW)
     assert store.whole_image(ref, "anna") == (job, image, None, None)
-    result = Response(
+    result = ClassificationResult(
         job_id=ref.job_id, image_id=ref.image_id, status="done", label="cat", score=0.5, worker="i-1", attempts=1
     )
     store.put_done([result])
@@ -396,7 +396,7 @@ def cache(store: JobStore) -> ResultCache:
     return ResultCache(store.table, LIFETIME)
 
 
-def remember(cache: ResultCache, answers: list[Response], owner: str = "") -> None:
+def remember(cache: ResultCache, answers: list[ClassificationResult], owner: str = "") -> None:
     """Remember results as the collector does, all of jobs of one user."""
     cache.put(answers, NOW, {answer.job_id: owner for answer in answers})
 
@@ -405,8 +405,8 @@ def digest(number: int) -> str:
     return f"{number:064x}"
 
 
-def answered(number: int, label: str = "cat", model: Model | None = MODEL) -> Response:
-    return Response(
+def answered(number: int, label: str = "cat", model: Model | None = MODEL) -> ClassificationResult:
+    return ClassificationResult(
         job_id=new_id(),
         image_id=new_id(),
         status="done",

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from core.fleet.models import FleetSnapshot, HistoryBlock, JournalEntry, LaunchJournal, points_since
 from core.ids import ImageRef, first_id_of, input_key, is_id, new_id, output_key, parse_key
 from core.messages import (
+    ClassificationResult,
     Failure,
     Heartbeat,
     LabelScore,
     Model,
     Prediction,
     RequestMessage,
-    Response,
     Timings,
     WireModel,
     failed,
@@ -48,7 +48,7 @@ PREDICTION = Prediction(
 def test_a_prediction_arrives_as_it_left_and_its_response_lacks_only_the_vector() -> None:
     assert Prediction.from_json(PREDICTION.to_json().encode()) == PREDICTION
     response = PREDICTION.response()
-    assert Response.from_json(response.to_json()) == response
+    assert ClassificationResult.from_json(response.to_json()) == response
     assert {**response.model_dump(), "probabilities": (0.9, 0.1)} == PREDICTION.model_dump()
     assert "probabilities" not in response.to_json()
 
@@ -88,14 +88,14 @@ def test_the_response_queue_holds_responses_and_heartbeats_and_neither_is_taken_
     assert parse_worker_message(response.to_json()) == response
     assert parse_worker_message(HEARTBEAT.to_json()) == HEARTBEAT
     with pytest.raises(MessageError, match="not a Response: job_id"):
-        Response.from_json(HEARTBEAT.to_json())
+        ClassificationResult.from_json(HEARTBEAT.to_json())
     with pytest.raises(MessageError, match="not a Heartbeat: at"):
         Heartbeat.from_json(response.to_json())
 
 
 @pytest.mark.parametrize("change", [{"state": "asleep"}, {"images": -1}, {"kind": "answer"}, {"worker": ""}])
 def test_a_heartbeat_that_makes_no_sense_is_refused_as_what_most_messages_are(change: dict[str, Any]) -> None:
-    with pytest.raises(MessageError, match="not a Response"):
+    with pytest.raises(MessageError, match="not a ClassificationResult"):
         parse_worker_message(json.dumps(json.loads(HEARTBEAT.to_json()) | change))
 
 
@@ -124,7 +124,7 @@ def without(key: str) -> dict[str, Any]:
 )
 def test_what_is_malformed_is_refused_with_its_place_and_reason(body: str, reason: str) -> None:
     with pytest.raises(MessageError) as caught:
-        Response.from_json(body)
+        ClassificationResult.from_json(body)
     assert str(caught.value).startswith(reason) or reason in str(caught.value)
 
 
@@ -144,7 +144,7 @@ def test_a_request_without_a_time_zone_is_refused() -> None:
 
 @given(st.binary(max_size=50) | st.text(max_size=50))
 def test_garbage_raises_nothing_but_a_message_error(body: bytes | str) -> None:
-    for kind in (RequestMessage, Response, Prediction, FleetSnapshot, Heartbeat):
+    for kind in (RequestMessage, ClassificationResult, Prediction, FleetSnapshot, Heartbeat):
         with pytest.raises(MessageError):
             kind.from_json(body)
 

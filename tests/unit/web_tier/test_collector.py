@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from core.ids import ImageRef, new_id
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import Heartbeat, Model, Response
+from core.messages import ClassificationResult, Heartbeat, Model
 from core.result_cache import ResultCache
 from services.sqs import OutgoingMessage
 from services.table import THROTTLING_CODES, TableBusyError
@@ -65,7 +65,7 @@ class Site:
         recorder = self.recorder or recorder_of(self.store)
         self.collector = Collector(self.queue, recorder, cache, lambda: self.active, registry=self.registry)
 
-    def send(self, *messages: Response | Heartbeat) -> None:
+    def send(self, *messages: ClassificationResult | Heartbeat) -> None:
         self.queue.send([OutgoingMessage(new_id(), each.to_json()) for each in messages])
 
     def tick(self, times: int = 1, seconds: float = 1.0) -> None:
@@ -132,7 +132,7 @@ class FailingRecorder(ResultRecorder):
     error: Exception
     tried: list[set[str]]
 
-    def record(self, responses: Iterable[Response]) -> None:
+    def record(self, responses: Iterable[ClassificationResult]) -> None:
         received = list(responses)
         self.tried.append({each.image_id for each in received})
         if self.bad & {name for each in received for name in (each.job_id, each.image_id)}:
@@ -206,7 +206,7 @@ def test_one_response_that_cannot_be_recorded_delays_no_other_of_its_job() -> No
     site.send(*[done(ref) for ref in IMAGES[ONE]], *[done(ref) for ref in IMAGES[OTHER]])
     site.tick()
     assert (figures(site.store, ONE), figures(site.store, OTHER)) == ((39, 0, 40), (40, 0, 40))
-    assert [Response.from_json(each.body).ref for each in site.queue.messages] == [bad]
+    assert [ClassificationResult.from_json(each.body).ref for each in site.queue.messages] == [bad]
 
 
 def test_a_response_that_can_never_be_recorded_is_hidden_longer_each_time_and_then_dropped() -> None:
@@ -241,7 +241,7 @@ def test_the_label_of_a_visible_result_is_already_in_the_cache() -> None:
     digest, seen = "a" * 64, list[bool]()
 
     class Watching(ResultRecorder):
-        def record(self, responses: Iterable[Response]) -> None:
+        def record(self, responses: Iterable[ClassificationResult]) -> None:
             cache = ResultCache(self.store.table, timedelta(days=1))
             seen.append(digest in cache.find("", [digest], "d1", datetime.now(UTC)))
             super().record(responses)

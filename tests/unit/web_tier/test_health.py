@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.fleet.models import FleetInstance
 from core.ids import new_id
-from core.messages import Response, WorkerState
+from core.messages import ClassificationResult, WorkerState
 from services.backoff import Backoff
 from services.sqs import QueueCounts
 from tests.support.autoscaler import EPOCH, Clock, FakeEC2, fleet_settings, heartbeat, instance
@@ -187,8 +187,8 @@ def test_a_gap_in_coverage_counts_for_no_more_than_one_heartbeat() -> None:
     assert coverage.advance(1300.0) == HeartbeatCoverage(1300.0, 4.0 + MAX_COVERAGE_STEP_SECONDS)
 
 
-def answer(worker: str) -> Response:
-    return Response(
+def answer(worker: str) -> ClassificationResult:
+    return ClassificationResult(
         job_id=new_id(), image_id=new_id(), status="done", label="cat", score=1, worker=worker, attempts=1
     )
 

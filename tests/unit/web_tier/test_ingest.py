@@ -19,7 +19,7 @@ from core.image_open import ImageInfo
 from core.images import ImageLimits
 from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import Model, Response
+from core.messages import ClassificationResult, Model
 from core.result_cache import ResultCache
 from services.sqs import OutgoingMessage
 from services.table import TableBusyError
@@ -348,7 +348,7 @@ def files(*shades: int) -> list[Upload]:
     return [Upload(f"{shade}.jpg", body := picture(shade=shade), len(body)) for shade in shades]
 
 
-def answer_of(upload: Upload, label: str = "cat") -> Response:
+def answer_of(upload: Upload, label: str = "cat") -> ClassificationResult:
     """The result that a worker gave for the same bytes in another job."""
     response = done(ImageRecord(ImageRef(new_id(), new_id()), "other.jpg", "key", 1, NOW), label)
     return response.model_copy(
@@ -360,7 +360,7 @@ def answer_of(upload: Upload, label: str = "cat") -> Response:
     )
 
 
-def remember(cache: ResultCache, answers: list[Response], at: datetime = NOW, owner: str = "") -> None:
+def remember(cache: ResultCache, answers: list[ClassificationResult], at: datetime = NOW, owner: str = "") -> None:
     """Remember results as the collector does, all of jobs of one user."""
     cache.put(answers, at, {answer.job_id: owner for answer in answers})
 
@@ -435,7 +435,7 @@ def test_a_result_is_repeated_only_for_the_user_who_sent_the_image_before(
 def test_known_images_are_found_with_one_read_for_each_group(ingest: ImageIngest, job: Job) -> None:
     asked = list[int]()
 
-    def find(_owner: str, digests: Collection[str]) -> Mapping[str, Response]:
+    def find(_owner: str, digests: Collection[str]) -> Mapping[str, ClassificationResult]:
         asked.append(len(digests))
         return {}
 

@@ -15,7 +15,7 @@ from core.config import Config
 from core.ids import ImageRef, new_id, output_key
 from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.store import JobStore
-from core.messages import Failure, Model, Prediction, Response, Timings, crashed_worker
+from core.messages import ClassificationResult, Failure, Model, Prediction, Timings, crashed_worker
 from core.messages import failed as failed_prediction
 from services.s3 import Bucket
 from tests.support.api import AppMaker
@@ -342,20 +342,22 @@ def after(**length: float) -> datetime:
 RECORD = ImageRecord(
     ImageRef(new_id(), str(ULID.from_datetime(NOW))), "a.jpg", "key", 1, accepted_at=after(milliseconds=30)
 )
-DONE = Response(
+DONE = ClassificationResult(
     job_id=RECORD.ref.job_id, image_id=RECORD.ref.image_id, status="done", label="stop", score=0.9, worker="i-1",
     attempts=1, timings=TIMINGS, queued_at=after(milliseconds=40), recorded_at=after(seconds=2),
 )  # fmt: skip
 
 
-def failure(recorded_at: datetime) -> Response:
+def failure(recorded_at: datetime) -> ClassificationResult:
     found = failed_prediction(
         RECORD.ref, Failure(code="bad", message="the JPEG ends early"), worker="i-1", attempts=1
     )
     return found.response().model_copy(update={"recorded_at": recorded_at, "queued_at": after(milliseconds=40)})
 
 
-def steps(record: ImageRecord, response: Response | None) -> list[tuple[str, datetime | None, float | None]]:
+def steps(
+    record: ImageRecord, response: ClassificationResult | None
+) -> list[tuple[str, datetime | None, float | None]]:
     return [(step.name, step.at, step.milliseconds) for step in ImageTimeline.of(ImageResult(record, response)).steps]
 
 
@@ -363,7 +365,7 @@ def sent_again(seconds: float, attempt: int = 0) -> Resend:
     return Resend(attempt, after(seconds=seconds), after(seconds=seconds), waited_seconds=600)
 
 
-def names(record: ImageRecord, response: Response | None, resend: Resend) -> list[str]:
+def names(record: ImageRecord, response: ClassificationResult | None, resend: Resend) -> list[str]:
     timeline = ImageTimeline.of(ImageResult(record, response, resend))
     assert timeline.contradiction is None
     return [step.name for step in timeline.steps]

@@ -13,7 +13,7 @@ import pytest
 from core.ids import new_id
 from core.jobs.models import AcceptedCount, Counts, Job, JobStatus, Resend
 from core.jobs.store import JobStore
-from core.messages import Response
+from core.messages import ClassificationResult
 from services.errors import NotFoundError
 from services.table import LAST
 from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, record, request_again
@@ -172,7 +172,9 @@ def new_resend(times: int) -> Resend:
     ],
     ids=["waiting", "at once", "redelivered", "sent again", "sent again twice", "both"],
 )
-def test_a_row_has_how_the_system_retried_its_image(response: Response | None, resends: int, retries: str) -> None:
+def test_a_row_has_how_the_system_retried_its_image(
+    response: ClassificationResult | None, resends: int, retries: str
+) -> None:
     assert (
         ImageRow.of_result(ImageResult(IMAGE, response, new_resend(resends) if resends else None)).retries == retries
     )
@@ -189,7 +191,7 @@ class CountingStore(JobStore):
         self.status_reads.append(job_id)
         return super().status(job_id)
 
-    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Response]:
+    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, ClassificationResult]:
         self.reads.append((first, last))
         return super().results(job_id, first, last)
 

@@ -12,7 +12,7 @@ import pytest
 from core.ids import ImageRef, new_id, output_key, parse_key
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.models import Counts, Resend
-from core.messages import Failure, Heartbeat, Prediction, RequestMessage, Response, crashed_worker
+from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
 from services.sqs import OutgoingMessage, QueueCounts
 from tests.support.autoscaler import EPOCH
 from tests.support.memory_bucket import MemoryBucket
@@ -327,7 +327,7 @@ def test_a_retry_whose_web_process_ended_is_requested_although_the_file_of_the_j
 
 @pytest.mark.parametrize("again", [done, lambda ref: refused(ref, 1, "worse")], ids=["done", "failed"])
 def test_a_retry_whose_response_was_lost_is_read_from_the_output_bucket(
-    site: ResultsSite, again: Callable[[ImageRef], Response]
+    site: ResultsSite, again: Callable[[ImageRef], ClassificationResult]
 ) -> None:
     """Row 46."""
     [ref] = site.add_job(1, request=False)

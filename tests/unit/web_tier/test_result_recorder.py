@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from core.ids import ImageRef, input_key, new_id, output_key
 from core.jobs.models import Counts, DeletedJob, ImageRecord, Job, Resend, ResultSummary
 from core.jobs.store import JobStore
-from core.messages import Failure, Response, failed
+from core.messages import ClassificationResult, Failure, failed
 from tests.support.autoscaler import EPOCH
 from tests.support.memory_table import MemoryTable, failing_writes
 from web_tier.controller.result_recorder import ResultRecorder, StaleTokenError, best_by_image
@@ -26,8 +26,8 @@ class CrashError(Exception):
     """The process dies here."""
 
 
-def done(ref: ImageRef, attempts: int = 1) -> Response:
-    return Response(
+def done(ref: ImageRef, attempts: int = 1) -> ClassificationResult:
+    return ClassificationResult(
         job_id=ref.job_id,
         image_id=ref.image_id,
         status="done",
@@ -38,7 +38,7 @@ def done(ref: ImageRef, attempts: int = 1) -> Response:
     )
 
 
-def not_done(ref: ImageRef, attempt: int = 0, attempts: int = 1) -> Response:
+def not_done(ref: ImageRef, attempt: int = 0, attempts: int = 1) -> ClassificationResult:
     failure = Failure(code="bad", message="no image")
     return failed(ref, failure, worker="i-1", attempt=attempt, attempts=attempts).response()
 
@@ -362,7 +362,7 @@ _responses = st.lists(
 @settings(max_examples=150)
 @given(_responses, st.sets(st.integers(1, 60), max_size=12), st.lists(st.booleans(), max_size=12), st.randoms())
 def test_any_order_repetition_and_crash_ends_at_the_figures_of_the_items(
-    responses: list[Response],
+    responses: list[ClassificationResult],
     crashes: set[int],
     restarts: list[bool],
     random: "st.random.Random",  # type: ignore[name-defined]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from core.ids import ImageRef, new_id
-from core.messages import Response
+from core.messages import ClassificationResult
 from services.table import TableBusyError
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.results.waiter import PAUSE_RATIO, POLL_SECONDS, ResultWaiter
@@ -16,8 +16,8 @@ from web_tier.results.waiter import PAUSE_RATIO, POLL_SECONDS, ResultWaiter
 SOON = DEADLINE_SECONDS
 
 
-def response(ref: ImageRef, label: str = "stop") -> Response:
-    return Response(
+def response(ref: ImageRef, label: str = "stop") -> ClassificationResult:
+    return ClassificationResult(
         job_id=ref.job_id, image_id=ref.image_id, status="done", label=label, score=0.9, worker="i-1", attempts=1
     )
 
@@ -30,11 +30,11 @@ def new_ref() -> ImageRef:
 class FakeStore:
     """Holds results; `before_poll` is called at each poll, which it may make fail."""
 
-    results: dict[ImageRef, Response] = field(default_factory=dict)
+    results: dict[ImageRef, ClassificationResult] = field(default_factory=dict)
     polls: list[list[ImageRef]] = field(default_factory=list)
     before_poll: Callable[[int], None] = lambda number: None
 
-    def results_of(self, refs: Collection[ImageRef]) -> Mapping[ImageRef, Response]:
+    def results_of(self, refs: Collection[ImageRef]) -> Mapping[ImageRef, ClassificationResult]:
         self.polls.append(list(refs))
         self.before_poll(len(self.polls))
         return {ref: self.results[ref] for ref in refs if ref in self.results}
