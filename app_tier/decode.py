@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app_tier.preprocess import Preprocess, normalise, to_array
 from app_tier.task import Task
-from core.config import Worker as WorkerConfig
+from core.config import WorkerSettings as WorkerConfig
 from core.images import BYTES_A_PIXEL, ImageLimits, ImageRejectedError
 from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, TooCostlyError

@@ -38,7 +38,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.errors import FatalError, classify_error
 from app_tier.lifecycle import Lifetime
-from app_tier.recovery import Backoff
+from app_tier.recovery import FailureBackoff
 from app_tier.task import Delivery
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import parse_key
@@ -76,7 +76,7 @@ class Receiver:
         in_flight: InFlightMessages,
         extender: VisibilityExtender,
         lifetime: Lifetime,
-        backoff: Backoff,
+        backoff: FailureBackoff,
         submit: Callable[[Delivery], None],
         *,
         idle_seconds: float,

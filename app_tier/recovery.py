@@ -61,7 +61,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Backoff:
+class FailureBackoff:
     """Counts failures in a row of each activity, over all threads; a success forgets those of its activity."""
 
     def __init__(self, jitter: Jitter = random.uniform) -> None:
@@ -86,7 +86,7 @@ class Backoff:
         return pause_seconds(failures, FIRST_SECONDS, MAX_SECONDS, self._jitter)
 
 
-class Decision(Enum):
+class FailureAction(Enum):
     """What to do about tasks after their step has failed."""
 
     TRY_AGAIN = auto()
@@ -96,7 +96,7 @@ class Decision(Enum):
     END_AND_LEAVE = auto()
 
 
-def decide(fault: TransientError, failures: int, seconds: float, *, works_for_others: bool) -> Decision:
+def decide(fault: TransientError, failures: int, seconds: float, *, works_for_others: bool) -> FailureAction:
     """Return what follows from a fault.
 
     Args:
@@ -113,14 +113,14 @@ def decide(fault: TransientError, failures: int, seconds: float, *, works_for_ot
         case UnknownFault():
             is_patient = failures < (MAX_FAILURES_ALONE if works_for_others else MAX_FAILURES)
     if is_patient:
-        return Decision.TRY_AGAIN
+        return FailureAction.TRY_AGAIN
     if works_for_others:
-        return Decision.GIVE_BACK if isinstance(fault, LocalFault) else Decision.LEAVE
-    return Decision.END_AND_LEAVE if isinstance(fault, UnknownFault) else Decision.END_AND_GIVE_BACK
+        return FailureAction.GIVE_BACK if isinstance(fault, LocalFault) else FailureAction.LEAVE
+    return FailureAction.END_AND_LEAVE if isinstance(fault, UnknownFault) else FailureAction.END_AND_GIVE_BACK
 
 
 @dataclass(frozen=True)
-class Recovery:
+class StepRecovery:
     """What the steps of all stages share.
 
     Attributes:
@@ -135,7 +135,7 @@ class Recovery:
     in_flight: InFlightMessages
     extender: VisibilityExtender
     lifetime: Lifetime
-    backoff: Backoff
+    backoff: FailureBackoff
     clock: Callable[[], float] = time.monotonic
     jitter: Jitter = random.uniform
 
@@ -156,7 +156,7 @@ class Step(Generic[T]):
         name: str,
         do: Callable[[Sequence[Task[T]]], None],
         refuse: Callable[[Task[T], Failure], None],
-        recovery: Recovery,
+        recovery: StepRecovery,
         check: Callable[[], None] | None = None,
     ) -> None:
         self._name, self._do, self._refuse, self._recovery, self._check = name, do, refuse, recovery, check
@@ -184,15 +184,15 @@ class Step(Generic[T]):
             decision = decide(fault, failures, seconds, works_for_others=self._passed != passed_before)
             more = {"step": self._name, "images": _images(tasks), "failures": failures, "decision": decision.name}
             _log.warning("a step failed", extra={**more, "error": fault.reason}, exc_info=error)
-            if decision is Decision.TRY_AGAIN:
+            if decision is FailureAction.TRY_AGAIN:
                 self._recovery.backoff.failed(self._name)
                 pause = pause_seconds(failures, FIRST_SECONDS, MAX_SECONDS, self._recovery.jitter)
                 if not self._recovery.lifetime.wait(pause):
                     continue
-            if decision in {Decision.END_AND_GIVE_BACK, Decision.END_AND_LEAVE}:
+            if decision in {FailureAction.END_AND_GIVE_BACK, FailureAction.END_AND_LEAVE}:
                 tries = f"{failures} tries in {seconds:.0f} s failed, the last with {fault.reason}"
                 self._recovery.lifetime.fail(f"{self._name} does not work: {tries}")
-            self._release(tasks, is_left=decision in {Decision.LEAVE, Decision.END_AND_LEAVE})
+            self._release(tasks, is_left=decision in {FailureAction.LEAVE, FailureAction.END_AND_LEAVE})
             return
 
     def _attempt(self, tasks: Sequence[Task[T]]) -> Exception | None:

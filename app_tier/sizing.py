@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.config import Worker as WorkerConfig
+from core.config import WorkerSettings as WorkerConfig
 from services.sqs import BATCH
 
 BATCHES_IN_HAND = 3
@@ -33,7 +33,7 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True)
-class Machine:
+class HostResources:
     """What a worker may use: CPU cores, and all of the memory, not only what is free now."""
 
     cores: int
@@ -69,17 +69,17 @@ class Sizing:
         return max(classifying, self.fetch_threads + self.streams * self.batch_size + self.publish_threads)
 
 
-def this_machine(cgroup_limit: Path = _CGROUP_LIMIT) -> Machine:
+def this_machine(cgroup_limit: Path = _CGROUP_LIMIT) -> HostResources:
     """Return the cores that this process may use, and the machine's memory or what its control group allows."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         allowed = cgroup_limit.read_text().strip()
     except OSError:  # no control groups here
         allowed = "max"
-    return Machine(len(os.sched_getaffinity(0)), min(memory, int(allowed)) if allowed.isdecimal() else memory)
+    return HostResources(len(os.sched_getaffinity(0)), min(memory, int(allowed)) if allowed.isdecimal() else memory)
 
 
-def sized(config: WorkerConfig, machine: Machine, input_size: int) -> Sizing:
+def sized(config: WorkerConfig, machine: HostResources, input_size: int) -> Sizing:
     """Return the sizes for `machine`; those that `config` sets to other than 0 stay as they are set.
 
     `input_size` is the height and width of the network's input in pixels.

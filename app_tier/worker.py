@@ -17,7 +17,7 @@ from app_tier.heartbeat import Heartbeater, Send, WorkerStats
 from app_tier.lifecycle import Lifetime, NotStartedError
 from app_tier.pipeline import Pipeline, Services
 from app_tier.receiver import POLL_SECONDS, Receiver
-from app_tier.recovery import Backoff, Recovery
+from app_tier.recovery import FailureBackoff, StepRecovery
 from app_tier.sizing import Sizing
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import Config
@@ -53,14 +53,14 @@ class Worker:
         self._drain_seconds = config.worker.drain_seconds
         self._classifier = classifier
         visibility = config.queues.visibility_timeout_seconds
-        backoff = Backoff()
+        backoff = FailureBackoff()
         self._in_flight = InFlightMessages(sizing.in_flight, visibility)
         self.lifetime = Lifetime(on_end=self._in_flight.close, is_protected=is_protected)
         max_step_seconds = MAX_CALLS_SECONDS + TRIES * HANG_FACTOR * config.worker.decode_seconds
         self._extender = VisibilityExtender(
             services.requests, self._in_flight, visibility, max_step_seconds, self.lifetime.fail
         )
-        recovery = Recovery(self._in_flight, self._extender, self.lifetime, backoff)
+        recovery = StepRecovery(self._in_flight, self._extender, self.lifetime, backoff)
         self._pipeline = Pipeline(
             sizing,
             services,

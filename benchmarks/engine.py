@@ -55,7 +55,7 @@ Runs = dict[str, Run]
 
 
 @dataclass(frozen=True)
-class Case:
+class EngineCase:
     """One network on so many threads with so many images at once."""
 
     architecture: str
@@ -92,7 +92,7 @@ def _speeds(quick: bool) -> tuple[dict[str, float], list[Bar]]:
 
 
 def figures_of(
-    case: Case, speeds: Mapping[str, float], peaks: Mapping[NumberType, float], gigaflop: float
+    case: EngineCase, speeds: Mapping[str, float], peaks: Mapping[NumberType, float], gigaflop: float
 ) -> dict[str, float]:
     """Return each engine's images/s, as multiples of torch's, and its share of the peaks (10^9 operations/s)."""
     return {
@@ -108,7 +108,7 @@ def figures_of(
     }
 
 
-def bars_of(case: Case, speeds: Mapping[str, float]) -> list[Bar]:
+def bars_of(case: EngineCase, speeds: Mapping[str, float]) -> list[Bar]:
     """Return the bars of `case`: there are some for a batch of 8 on 2 threads."""
     if (case.threads, case.batch) != (2, 8):
         return []
@@ -124,7 +124,7 @@ def gigaflop(architecture: str) -> float:
     return 2 * float(_models().get_model_weights(architecture).DEFAULT.meta["_ops"])
 
 
-def fastest_speeds(case: Case, runs: Runs, rounds: int) -> dict[str, float]:
+def fastest_speeds(case: EngineCase, runs: Runs, rounds: int) -> dict[str, float]:
     """Return what each one did in a second of its fastest run.
 
     Two runs at a turn, since the threads of the one before spin on for a while.
@@ -137,7 +137,7 @@ def fastest_speeds(case: Case, runs: Runs, rounds: int) -> dict[str, float]:
     return {name: each.amount / fastest[name] for name, each in runs.items()}
 
 
-def _cases(threads: int, batches: tuple[int, ...]) -> Iterator[tuple[Case, Runs]]:
+def _cases(threads: int, batches: tuple[int, ...]) -> Iterator[tuple[EngineCase, Runs]]:
     for architecture in ARCHITECTURES:
         bundle = quantised_network(architecture)
         engines = {kind: OpenVinoEngine(bundle, threads, kind) for kind in fast_types(bundle)}
@@ -159,7 +159,7 @@ def _cases(threads: int, batches: tuple[int, ...]) -> Iterator[tuple[Case, Runs]
                     f"openvino_{kind}_{threads}_streams": side_by_side(engine, pixels, threads)
                     for kind, engine in streamed.items()
                 }
-            yield Case(architecture, threads, batch), runs
+            yield EngineCase(architecture, threads, batch), runs
 
 
 def fast_types(bundle: Bundle) -> tuple[NumberType, ...]:

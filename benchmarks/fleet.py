@@ -31,7 +31,7 @@ from simulator.comparison import (
     row_of,
     tables_of,
 )
-from simulator.engine import Conditions, Outcome
+from simulator.engine import Conditions, SimulationOutcome
 from simulator.policies import acceptable_backlog, ours, wanted
 from simulator.theory import Check, checks
 from simulator.workers import CERTAIN
@@ -264,7 +264,7 @@ def bound_bar(dial: Dial, bins: int = BINS) -> Bar:
     return Bar(f"deadline, {dial.scene.name}: cost ÷ clairvoyant bound, at p95 {wanted:g} s", ratio, most)
 
 
-def batch_bars(outcome: Outcome) -> list[Bar]:
+def batch_bars(outcome: SimulationOutcome) -> list[Bar]:
     """Return what is promised of 100 images of 1.5 s with boots of 42 s and `target_seconds` 90."""
     return [
         Bar("deadline, 100 images of 1.5 s in 90 s: workers", outcome.peak, 5),

@@ -67,7 +67,7 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Fleet:
+class RunningFleet:
     """What became of a fleet that answered one batch.
 
     Attributes:
@@ -120,7 +120,7 @@ def run(quick: bool) -> Report:
     )
 
 
-def fleet_of(home: Path, images: ImageSet, settings: Mapping[str, str], switches: Sequence[str] = ()) -> Fleet:
+def fleet_of(home: Path, images: ImageSet, settings: Mapping[str, str], switches: Sequence[str] = ()) -> RunningFleet:
     """Send a batch to a system with a fleet at zero, and watch the fleet until it is there again."""
     with running(home, settings, switches) as bench, watched(bench) as watch:
         batch = bench.batch(images)
@@ -131,7 +131,7 @@ def fleet_of(home: Path, images: ImageSet, settings: Mapping[str, str], switches
         log = (bench.system.state_dir / "logs" / "controller.log").read_text()
     lines = (json.loads(line) for line in log.splitlines() if line.startswith("{"))
     launched = sum(len(line["instances"]) for line in lines if line.get("message") == "workers are launching")
-    return Fleet(batch, launched, watch.most, gone_seconds, fleet["billed_seconds"], fleet["cost"])
+    return RunningFleet(batch, launched, watch.most, gone_seconds, fleet["billed_seconds"], fleet["cost"])
 
 
 @contextmanager

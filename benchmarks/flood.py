@@ -1,6 +1,6 @@
 """One real worker without a controller: on a local cloud, or under a flood on a cloud that is made far away.
 
-The maker of a `Bench` keeps the cloud and itself off the worker's core (see
+The maker of a `FloodBench` keeps the cloud and itself off the worker's core (see
 `benchmarks.measure.pinned`). Moments of results are those of the cloud's queues, on the same clock.
 """
 
@@ -167,7 +167,7 @@ class WorkerCloud:
             yield from ((sent_at, each) for sent_at, each in parsed if isinstance(each, ClassificationResult))
 
 
-class Bench(WorkerCloud):
+class FloodBench(WorkerCloud):
     """A cloud with photos to classify.
 
     Args:

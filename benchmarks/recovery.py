@@ -94,7 +94,7 @@ VICTIMS: Final = (
 
 
 @dataclass(frozen=True)
-class Recovery:
+class MeasuredRecovery:
     """What followed a kill.
 
     Attributes:
@@ -176,7 +176,7 @@ def seconds_down(moments: Sequence[tuple[float, int]], killed_at: float, results
     return next((seconds for seconds, lack in behind if lack >= furthest - usual), 0.0) if furthest > usual else 0.0
 
 
-def recovery(system: System, victim: Victim, results: Results) -> Recovery:
+def recovery(system: System, victim: Victim, results: Results) -> MeasuredRecovery:
     """Kill one process of a kind while results come steadily; return what followed.
 
     Raises:
@@ -198,7 +198,9 @@ def recovery(system: System, victim: Victim, results: Results) -> Recovery:
     _await(lambda: results.count >= due, "results have caught up")
     down = seconds_down(list(results.moments), killed_at, had, level)
     explained = ready_at - replaced_at + (VISIBILITY_SECONDS if victim.holds_messages else 0.0)
-    return Recovery(replaced_at - killed_at, ready_at - replaced_at, down, beyond_s=max(0.0, down - explained))
+    return MeasuredRecovery(
+        replaced_at - killed_at, ready_at - replaced_at, down, beyond_s=max(0.0, down - explained)
+    )
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from app_tier.bundle.manifest import NumberType
 from app_tier.engines import OpenVinoEngine
 from benchmarks.bare import Bare, on_core
 from benchmarks.decode import KINDS, photo
-from benchmarks.flood import Bench, Cores, Flood, PinnedWorker
+from benchmarks.flood import Cores, Flood, FloodBench, PinnedWorker
 from benchmarks.measure import pinned, two_cores, used
 from benchmarks.networks import quantised_network, random_network
 from benchmarks.report import Bar, Report
@@ -46,7 +46,7 @@ WORKER_SECONDS: Final = 7.0
 
 
 @dataclass(frozen=True)
-class Case:
+class WorkerCase:
     """One network in one precision."""
 
     architecture: str
@@ -71,10 +71,10 @@ def run(quick: bool) -> Report:
     return Report("worker", figures, tuple(bars))
 
 
-def cases(quick: bool) -> list[Case]:
+def cases(quick: bool) -> list[WorkerCase]:
     """Return what is measured on this CPU."""
     fast = [precision for precision in LOW_PRECISIONS if OpenVinoEngine.is_fast_in(precision)] or ["fp32"]
-    return [Case(each, precision) for each in LEAST for precision in (fast[-1:] if quick else fast)]
+    return [WorkerCase(each, precision) for each in LEAST for precision in (fast[-1:] if quick else fast)]
 
 
 def figures_of(bare: Bare, flood: Flood) -> dict[str, float]:
@@ -109,7 +109,7 @@ def figures_of(bare: Bare, flood: Flood) -> dict[str, float]:
     }
 
 
-def _measure(case: Case, bench: Bench, cores: Cores, folder: Path) -> dict[str, float]:
+def _measure(case: WorkerCase, bench: FloodBench, cores: Cores, folder: Path) -> dict[str, float]:
     photos = folder / "photos"
     network = quantised_network if case.precision == "int8" else random_network
     bundle = in_precision(network(case.architecture), case.precision, folder / str(case))
@@ -130,7 +130,7 @@ def in_precision(bundle: Bundle, precision: NumberType, folder: Path) -> Path:
 
 
 @contextmanager
-def _bench(cores: Cores) -> Iterator[tuple[Bench, Path]]:
+def _bench(cores: Cores) -> Iterator[tuple[FloodBench, Path]]:
     """Start a local cloud beside a folder with photos."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -138,4 +138,4 @@ def _bench(cores: Cores) -> Iterator[tuple[Bench, Path]]:
         for seed in range(PHOTOS):
             (folder / "photos" / f"{seed:03d}.jpg").write_bytes(photo(KINDS[0], seed))
         with LocalCloud(folder / "cloud", hypervisor=False) as cloud:
-            yield Bench(cloud, PinnedWorker(cores, folder / "worker.log")), folder
+            yield FloodBench(cloud, PinnedWorker(cores, folder / "worker.log")), folder

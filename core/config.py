@@ -61,7 +61,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Aws(_Section):
+class AwsSettings(_Section):
     """The cloud, and the retries of calls."""
 
     region: str = Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
@@ -73,7 +73,7 @@ class Aws(_Section):
         return Endpoint(self.region, self.endpoint_url, self.max_attempts, pool_size=pool_size)
 
 
-class Names(_Section):
+class NameSettings(_Section):
     """Names of the resources in the account; the suffix of FIFO queues is added."""
 
     input_bucket: BucketName
@@ -86,7 +86,7 @@ class Names(_Section):
     worker_instance: str = Field(min_length=1, max_length=255)
 
 
-class Queues(_Section):
+class QueueSettings(_Section):
     """Settings of the queues."""
 
     kind: Literal["standard", "fifo"]
@@ -103,7 +103,7 @@ class Queues(_Section):
         return value
 
 
-class Web(_Section):
+class WebSettings(_Section):
     """The web tier."""
 
     host: str
@@ -128,7 +128,7 @@ class Web(_Section):
         return ImageLimits(self.max_image_bytes, self.max_image_pixels, self.max_image_frames)
 
 
-class Auth(_Section):
+class AuthSettings(_Section):
     """Sign-in.
 
     Attributes:
@@ -154,7 +154,7 @@ class Auth(_Section):
         return self
 
 
-class Limits(_Section):
+class LimitSettings(_Section):
     """Limits of one user, or of one address without a signed-in user; 0 is no limit."""
 
     store: Literal["memory", "table"]
@@ -166,7 +166,7 @@ class Limits(_Section):
     open_jobs: int = Field(ge=0, le=100_000)
 
 
-class Classic(_Section):
+class ClassicSettings(_Section):
     """The classic synchronous API: one image per request, answered with its label as plain text."""
 
     enabled: bool
@@ -174,7 +174,7 @@ class Classic(_Section):
     wait_seconds: float = Field(gt=0, le=3_600)
 
 
-class Worker(_Section):
+class WorkerSettings(_Section):
     """The worker on each instance of the app tier."""
 
     bundle: Path
@@ -275,7 +275,7 @@ class FleetSettings(_Section):
         return zone_named(self.timezone)
 
 
-class Controller(_Section):
+class ControllerSettings(_Section):
     """The autoscaler, the collector and the reconciler."""
 
     interval_seconds: Seconds
@@ -284,7 +284,7 @@ class Controller(_Section):
     lost_after_seconds: Seconds
 
 
-class Retention(_Section):
+class RetentionSettings(_Section):
     """Retention of images and results."""
 
     unkept_days: float = Field(ge=0, le=3_650)
@@ -301,7 +301,7 @@ class Retention(_Section):
         return timedelta(days=self.repeat_days)
 
 
-class Prices(_Section):
+class PriceSettings(_Section):
     """Prices in US dollars, for the displayed cost; AWS's list prices of the region.
 
     Attributes:
@@ -342,18 +342,18 @@ class Prices(_Section):
 class Config(_Section):
     """The whole configuration."""
 
-    aws: Aws
-    names: Names
-    queues: Queues
-    web: Web
-    auth: Auth
-    limits: Limits
-    classic: Classic
-    worker: Worker
+    aws: AwsSettings
+    names: NameSettings
+    queues: QueueSettings
+    web: WebSettings
+    auth: AuthSettings
+    limits: LimitSettings
+    classic: ClassicSettings
+    worker: WorkerSettings
     fleet: FleetSettings
-    controller: Controller
-    retention: Retention
-    prices: Prices
+    controller: ControllerSettings
+    retention: RetentionSettings
+    prices: PriceSettings
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
 from operator import add
 
-from core.config import Controller, Prices
+from core.config import ControllerSettings, PriceSettings
 from core.fleet.models import BillingPeriod, FleetSnapshot
 from core.jobs.models import Counts
 
@@ -44,7 +44,7 @@ class Requests:
         """Return the requests multiplied."""
         return Requests(*(each * times for each in astuple(self)))
 
-    def dollars(self, prices: Prices) -> float:
+    def dollars(self, prices: PriceSettings) -> float:
         """Return the cost of the requests in US dollars."""
         return (
             self.s3_put * prices.s3_put_thousand / 1e3
@@ -138,7 +138,7 @@ class JobCost:
     request_dollars: float
 
     @classmethod
-    def of(cls, counts: Counts, runs: Mapping[int, BillingPeriod], prices: Prices) -> "JobCost | None":
+    def of(cls, counts: Counts, runs: Mapping[int, BillingPeriod], prices: PriceSettings) -> "JobCost | None":
         """Return the cost of a job, or None if it is unknown."""
         images = by_workers(counts)
         bill = instances_bill(counts, runs)
@@ -166,7 +166,7 @@ class ThousandCost:
     requests_dollars: float
 
     @classmethod
-    def of(cls, fleet: FleetSnapshot, prices: Prices) -> "ThousandCost | None":
+    def of(cls, fleet: FleetSnapshot, prices: PriceSettings) -> "ThousandCost | None":
         """Return the cost by the fleet's snapshot, or None before the first answer of a worker."""
         if not fleet.images:
             return None
@@ -178,7 +178,7 @@ class ThousandCost:
         return self.instances_dollars + self.requests_dollars
 
 
-def at_rest(controller: Controller) -> Requests:
+def at_rest(controller: ControllerSettings) -> Requests:
     """Return the controller's requests in an idle hour.
 
     A protected worker adds 4,700 requests to SQS: a poll each second, and every ten a heartbeat, which is sent,

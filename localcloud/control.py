@@ -31,7 +31,7 @@ from werkzeug.wrappers import Request, Response
 from localcloud.access_keys import instance_key, owner_key
 from localcloud.cognito.mailbox import mailbox
 from localcloud.dispatch import call_counter
-from localcloud.ec2.fleet import Fleet, LaunchedInstance, UnknownInstanceError
+from localcloud.ec2.fleet import Ec2Fleet, LaunchedInstance, UnknownInstanceError
 from localcloud.options import InvalidSwitchError
 
 MAX_POLL_SECONDS = 60.0
@@ -58,7 +58,7 @@ _ROUTES = Map(
 class ControlApplication:
     """WSGI application of the control endpoint over one fleet."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Ec2Fleet) -> None:
         self._fleet = fleet
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from core.config import Web, is_loopback
+from core.config import WebSettings, is_loopback
 from services.errors import FleetsightError
 
 TOKEN_VARIABLE = "FLEETSIGHT_TOKEN"  # nosec B105 # noqa: S105 (the name of it)
@@ -38,7 +38,7 @@ class UploadResult:
 
 
 @dataclass(frozen=True)
-class FileSpec:
+class FileToUpload:
     """A file to upload to the bucket; `size` is in bytes."""
 
     name: str
@@ -121,7 +121,7 @@ class ApiClient:
         reply = self._call("POST", f"/jobs/{job_id}/images", files=parts, allowed=(200, 422), key=key)
         return _parse_result(reply)
 
-    def offer_uploads(self, job_id: str, files: Sequence[FileSpec]) -> FormOffer:
+    def offer_uploads(self, job_id: str, files: Sequence[FileToUpload]) -> FormOffer:
         """Request presigned forms for `files`."""
         wanted = [{"name": file.name, "bytes": file.size, "content_type": file.content_type} for file in files]
         reply = self._call("POST", f"/jobs/{job_id}/uploads", json={"files": wanted}, allowed=(200, 422))
@@ -219,7 +219,7 @@ class NotRunningError(ApiError):
     """Raised when no Fleetsight answers at the address; the message says what to start."""
 
 
-def web_url(web: Web) -> str:
+def web_url(web: WebSettings) -> str:
     """Return the address of the configured web tier on its own machine."""
     host = WILDCARD_ADDRESSES.get(web.host, web.host)
     return f"http://[{host}]:{web.port}" if ":" in host else f"http://{host}:{web.port}"

@@ -13,7 +13,7 @@ from simulator.comparison import Scene, draw, figures_of, rivals, row_of, tables
 from simulator.engine import Conditions
 from simulator.policies import ours
 from simulator.traces import TraceError, from_csv, named
-from simulator.workers import Machine
+from simulator.workers import InstanceProfile
 
 MIN_INTERVAL_SECONDS: Final = 1.0
 """The shortest simulated interval of decisions: with a shorter one, a simulated day takes minutes."""
@@ -53,7 +53,7 @@ def run_simulation(
         TraceError, StalledError, PlotError, MissingError: see their descriptions.
     """
     conditions = Conditions(
-        machine=Machine.booting_in(settings.fleet.boot_seconds),
+        machine=InstanceProfile.booting_in(settings.fleet.boot_seconds),
         image_seconds=image_seconds or settings.fleet.image_seconds,
         max_workers=settings.fleet.max_workers,
     )

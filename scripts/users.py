@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from localcloud.access_keys import AccessKey
-from scripts.aws.account import Account
+from scripts.aws.account import AwsAccount
 from scripts.aws.commands import aws_command
 from scripts.aws.deploy.stack import find_stack
 from services.accounts import OPERATORS, USERS, Accounts
@@ -36,7 +36,7 @@ def _accounts_command(command: Callable[Concatenate[Accounts, P], None]) -> Call
     @click.option("--local", is_flag=True, help="Of the system that ./scripts/run.sh runs on this machine.")
     @click.option("--port", default=LOCAL_PORT, show_default=True, help="With --local: the port of its page.")
     @wraps(command)
-    def on_either(account: Account, prefix: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
+    def on_either(account: AwsAccount, prefix: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
         local, port = kwargs.pop("local"), kwargs.pop("port")
         found = _local_accounts(HOME / f"run-{port}") if local else _accounts_of_stack(account, prefix)
         command(found, *args, **kwargs)
@@ -124,7 +124,7 @@ def remove(accounts: Accounts, email: str, *, yes: bool) -> None:
     click.echo(f"{email} is removed.")
 
 
-def _accounts_of_stack(account: Account, prefix: str) -> Accounts:
+def _accounts_of_stack(account: AwsAccount, prefix: str) -> Accounts:
     stack = find_stack(account, prefix)
     if stack is None:
         raise NoPoolError(f"there is no stack {prefix}: give --prefix and --region, or --local for this machine")
@@ -146,4 +146,4 @@ def _local_accounts(state_dir: Path) -> Accounts:
             "no system with sign-in runs here: start one with ./scripts/run.sh --sign-in, and give its --port"
         ) from error
     os.environ |= key.environment
-    return Accounts(Account(pool_id.partition("_")[0], None, endpoint).cognito, pool_id)
+    return Accounts(AwsAccount(pool_id.partition("_")[0], None, endpoint).cognito, pool_id)

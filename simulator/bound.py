@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.errors import FleetsightError
-from simulator.engine import Conditions, Outcome
+from simulator.engine import Conditions, SimulationOutcome
 from simulator.traces import Floats, Trace
 
 LATE_SHARE: Final = 0.05
@@ -39,7 +39,11 @@ def lower_bound(
 
 
 def mean_bound(
-    traces: Sequence[Trace], outcomes: Sequence[Outcome], conditions: Conditions, prepared: int, bins: int = BINS
+    traces: Sequence[Trace],
+    outcomes: Sequence[SimulationOutcome],
+    conditions: Conditions,
+    prepared: int,
+    bins: int = BINS,
 ) -> float:
     """Return the bound over several simulations, each held to its own 95th percentile."""
     pairs = zip(traces, outcomes, strict=True)
@@ -88,7 +92,7 @@ def fluid_bound(
     Raises:
         MissingError: when scipy is not installed.
     """
-    program = _Program(trace, p95_seconds, conditions, prepared, trace.seconds / bins)
+    program = _LinearProgram(trace, p95_seconds, conditions, prepared, trace.seconds / bins)
     solved = need("scipy.optimize").linprog(
         program.costs(), A_ub=program.matrix(), b_ub=program.limits(), bounds=program.ranges(), method="highs"
     )
@@ -99,7 +103,7 @@ def fluid_bound(
     return (float(solved.fun) + program.paid) / program.work
 
 
-class _Program:
+class _LinearProgram:
     """The linear program: four variables for each bin, in the order X, n, C, D."""
 
     def __init__(

@@ -18,7 +18,7 @@ from rich.table import Table
 from core.config import FleetSettings
 from services.errors import FleetsightError
 from simulator.bound import BINS, mean_bound, need
-from simulator.engine import COLUMNS, Conditions, Outcome, simulate, together
+from simulator.engine import COLUMNS, Conditions, SimulationOutcome, simulate, together
 from simulator.policies import fixed, keda_accurate, one_per_message, ours, ray_serve, target_tracking
 from simulator.policy import NamedPolicy
 from simulator.traces import Floats, Trace, TraceOf
@@ -56,8 +56,8 @@ class Played:
 
     scene: Scene
     rule: NamedPolicy
-    outcomes: tuple[Outcome, ...]
-    outcome: Outcome
+    outcomes: tuple[SimulationOutcome, ...]
+    outcome: SimulationOutcome
 
     def bound(self, bins: int = BINS) -> float:
         """Return the least cost ÷ N·S with the same 95th percentile in each simulation (see `bound`)."""

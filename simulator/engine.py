@@ -17,14 +17,14 @@ import numpy as np
 from services.errors import FleetsightError
 from simulator.policy import FleetView, NamedPolicy
 from simulator.traces import Floats, Trace
-from simulator.workers import USUAL, Crew, Machine
+from simulator.workers import USUAL, Crew, InstanceProfile
 
 COLUMNS: Final = ("now", "visible", "in_flight", "workers", "ready")
 """Of a history: seconds since the begin, images that wait, images in hand, all workers, those that receive."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SimulationOutcome:
     """One simulation, or several of the same trace and policy with other seeds taken together.
 
     Attributes:
@@ -66,10 +66,10 @@ class Outcome:
         return float(np.mean(self.latencies > deadline_seconds))
 
 
-def together(outcomes: Sequence[Outcome]) -> Outcome:
+def together(outcomes: Sequence[SimulationOutcome]) -> SimulationOutcome:
     """Return several simulations as one: latencies pooled, launches and instance-seconds a simulation on average."""
     count = len(outcomes)
-    return Outcome(
+    return SimulationOutcome(
         latencies=np.concatenate([each.latencies for each in outcomes]),
         billed_seconds=sum(each.billed_seconds for each in outcomes) / count,
         work_seconds=sum(each.work_seconds for each in outcomes) / count,
@@ -104,7 +104,7 @@ class Conditions:
         max_workers: the most that may exist at once, draining ones among them.
     """
 
-    machine: Machine = USUAL
+    machine: InstanceProfile = USUAL
     image_seconds: float = 1.5
     exponential: bool = False
     max_workers: int = 19
@@ -117,7 +117,7 @@ class Conditions:
         return seconds
 
 
-def simulate(trace: Trace, rule: NamedPolicy, conditions: Conditions, seed: int = 0) -> Outcome:
+def simulate(trace: Trace, rule: NamedPolicy, conditions: Conditions, seed: int = 0) -> SimulationOutcome:
     """Return what becomes of `trace` when `rule` decides; the same arguments give the same outcome.
 
     Raises:
@@ -140,7 +140,7 @@ class _Simulation:
         self._arrived = 0
         self._history = array("d")
 
-    def run(self) -> Outcome:
+    def run(self) -> SimulationOutcome:
         """Play the trace until every image is answered and the fleet has shrunk to its floor."""
         self._crew.prepare(self._terms.prepared)
         beyond = 0
@@ -165,7 +165,7 @@ class _Simulation:
             self._note(view)
         self._crew.end_all(view.now)
         self._note(view)
-        return Outcome(
+        return SimulationOutcome(
             latencies=np.frombuffer(self._finished) - self._trace.arrivals,
             billed_seconds=float(self._crew.billed_seconds),
             work_seconds=sum(self._services),

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 @dataclass(slots=True)
-class Worker:
+class WorkerView:
     """A simulated worker. Times in seconds since the trace's begin.
 
     Attributes:
@@ -44,7 +44,7 @@ class FleetView:
     visible: int
     in_flight: int
     answered: int
-    workers: Sequence[Worker]
+    workers: Sequence[WorkerView]
     idle: frozenset[str]
     changes: int
     image_seconds: float | None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.engine import COLUMNS, Conditions, Outcome, simulate
+from simulator.engine import COLUMNS, Conditions, SimulationOutcome, simulate
 from simulator.policies import fixed
 from simulator.traces import Floats, Trace, poisson
 from simulator.workers import CERTAIN
@@ -82,7 +82,7 @@ def checks(images: int) -> tuple[Check, ...]:
     return waiting_probability(images), mean_wait(images), littles_law(images)
 
 
-def _steady(servers: int, load: float, images: int, seed: int, *, exponential: bool = False) -> Outcome:
+def _steady(servers: int, load: float, images: int, seed: int, *, exponential: bool = False) -> SimulationOutcome:
     """Simulate servers that are always there, and images of 1 s that come at `load` a second."""
     seconds = math.ceil(images / load)
     trace = Trace("steady", poisson([load], float(seconds), seed), float(seconds), deadline_seconds=math.inf)
@@ -90,7 +90,7 @@ def _steady(servers: int, load: float, images: int, seed: int, *, exponential: b
     return simulate(trace, fixed(servers), conditions, seed)
 
 
-def _settled(outcome: Outcome) -> Floats:
+def _settled(outcome: SimulationOutcome) -> Floats:
     """Return the history without its first fiftieth, in which an empty system fills, and without its end."""
     rows = len(outcome.history)
     return outcome.history[rows // 50 : -1]

@@ -10,13 +10,13 @@ from typing import Final
 
 import numpy as np
 
-from simulator.policy import Worker
+from simulator.policy import WorkerView
 
 NEVER: Final = math.inf
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class InstanceProfile:
     """A make of instance. All times in seconds.
 
     Attributes:
@@ -37,7 +37,7 @@ class Machine:
     boot_allowance_seconds: float = 120.0
 
     @classmethod
-    def booting_in(cls, seconds: float) -> "Machine":
+    def booting_in(cls, seconds: float) -> "InstanceProfile":
         """Return an instance that boots in so long as a rule, its parts and its tail in proportion to the usual."""
         usual = cls()
         scale = seconds / usual.boot_seconds
@@ -75,10 +75,10 @@ class Machine:
         return math.ceil(max(self.minimum_seconds, ran - 1e-6)) if ran > 0 else 0
 
 
-USUAL: Final = Machine()
+USUAL: Final = InstanceProfile()
 """An instance of which one boot in twenty is slow and one in fifty never ends."""
 
-CERTAIN: Final = Machine(slow_share=0.0, never_share=0.0)
+CERTAIN: Final = InstanceProfile(slow_share=0.0, never_share=0.0)
 """The same without bad luck: each boot takes 42 s."""
 
 BOOTS_KEPT: Final = 20
@@ -100,19 +100,19 @@ class Crew:
         peak: most at once.
     """
 
-    def __init__(self, machine: Machine, idle_seconds: float, seed: int) -> None:
+    def __init__(self, machine: InstanceProfile, idle_seconds: float, seed: int) -> None:
         self._machine, self._idle_seconds = machine, idle_seconds
         self._boots = machine.boots(seed)
         self.free: list[tuple[float, int]] = []
         self.changes = self.launched = self.billed_seconds = self.peak = 0
         self.boot_seconds: float | None = None
-        self._there: dict[int, Worker] = {}
+        self._there: dict[int, WorkerView] = {}
         self._booting: list[tuple[float, int]] = []
         self._leaving: list[tuple[float, int]] = []
         self._silent: deque[tuple[float, int]] = deque()
         self._not_running: deque[float] = deque()
         self._booted: deque[float] = deque(maxlen=BOOTS_KEPT)
-        self._workers: tuple[Worker, ...] = ()
+        self._workers: tuple[WorkerView, ...] = ()
         self._seen_changes = 0
 
     def __len__(self) -> int:
@@ -120,7 +120,7 @@ class Crew:
         return len(self._there)
 
     @property
-    def workers(self) -> tuple[Worker, ...]:
+    def workers(self) -> tuple[WorkerView, ...]:
         """All that have not ended, oldest first; the same tuple as long as nothing has changed."""
         if self.changes != self._seen_changes:
             self._workers, self._seen_changes = tuple(self._there.values()), self.changes
@@ -210,7 +210,7 @@ class Crew:
         number = self.launched
         self.launched += 1
         running_at, ready_at = at + self._machine.pending_seconds, at + boot_seconds
-        self._there[number] = Worker(f"i-{number:08x}", at, running_at, ready_at)
+        self._there[number] = WorkerView(f"i-{number:08x}", at, running_at, ready_at)
         self._not_running.append(running_at)
         if ready_at == NEVER:
             self._silent.append((at + self._machine.boot_allowance_seconds, number))

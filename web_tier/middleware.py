@@ -22,7 +22,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import Forbidden, MisdirectedRequest
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from core.config import Web
+from core.config import WebSettings
 from core.ids import new_id
 from web_tier.auth.identity import known_identity
 from web_tier.slow_clients import bound_body
@@ -175,7 +175,7 @@ def is_cross_site(site: str | None, origin: str | None, address: str) -> bool:
 class Middleware:
     """The checks and headers that the configuration `web` requires for each request to an application."""
 
-    def __init__(self, web: Web) -> None:
+    def __init__(self, web: WebSettings) -> None:
         self._names = {name.lower() for name in (*web.hosts, web.host, "localhost")}
         self._origins = web.cors_origins
 

@@ -29,7 +29,7 @@ from core.sandbox.process import (
     MAX_CHARACTERS,
     REPLY_HEAD,
     REQUEST_HEAD,
-    Outcome,
+    SandboxOutcome,
 )
 
 Function = Callable[..., bytes]
@@ -84,7 +84,7 @@ def kill_child(child: int, children: set[int]) -> int:
 
 def serve(channel: socket.socket, function: Function, missing: list[str]) -> None:
     """Process items until the other end is closed."""
-    _reply(channel, Outcome.READY, " ".join(missing).encode())
+    _reply(channel, SandboxOutcome.READY, " ".join(missing).encode())
     while head := receive(channel, REQUEST_HEAD.size):
         cpu_seconds, length, size = REQUEST_HEAD.unpack(head)
         body = receive(channel, length + size)
@@ -92,16 +92,16 @@ def serve(channel: socket.socket, function: Function, missing: list[str]) -> Non
         _reply(channel, *process_item(function, body[length:], body[:length]))
 
 
-def process_item(function: Function, data: bytes, arguments: bytes) -> tuple[Outcome, bytes]:
+def process_item(function: Function, data: bytes, arguments: bytes) -> tuple[SandboxOutcome, bytes]:
     """Return the outcome of an item and the body of the reply."""
     try:
-        return Outcome.DONE, function(data, **json.loads(arguments))
+        return SandboxOutcome.DONE, function(data, **json.loads(arguments))
     except ImageRejectedError as error:
-        return Outcome.REJECTED, json.dumps([error.code, error.message[:MAX_CHARACTERS]]).encode()
+        return SandboxOutcome.REJECTED, json.dumps([error.code, error.message[:MAX_CHARACTERS]]).encode()
     except MemoryError:
-        return Outcome.NO_MEMORY, b""
+        return SandboxOutcome.NO_MEMORY, b""
     except Exception as error:  # noqa: BLE001 (the edge: each error is reported, and the next item gets its turn)
-        return Outcome.RAISED, f"{type(error).__name__}: {error}"[:MAX_CHARACTERS].encode("ascii", "replace")
+        return SandboxOutcome.RAISED, f"{type(error).__name__}: {error}"[:MAX_CHARACTERS].encode("ascii", "replace")
 
 
 def _fork(
@@ -137,7 +137,7 @@ def _run_child(channel: int, function: Function, memory_bytes: int, zygote: int,
         os._exit(status)
 
 
-def _reply(channel: socket.socket, outcome: Outcome, body: bytes) -> None:
+def _reply(channel: socket.socket, outcome: SandboxOutcome, body: bytes) -> None:
     head = REPLY_HEAD.pack(outcome, len(body))
     sent = channel.sendmsg([head, body])
     if sent < len(head) + len(body):

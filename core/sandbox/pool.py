@@ -14,11 +14,11 @@ from typing import Any, Final
 from core.images import ImageRejectedError
 from core.sandbox.process import (
     CrashedError,
-    Outcome,
     PoolUnavailableError,
     ProcessGoneError,
     ProtocolError,
     SandboxError,
+    SandboxOutcome,
     SandboxProcess,
     TooCostlyError,
 )
@@ -130,7 +130,7 @@ class SandboxPool:
                 self._kill(child)
                 if child.items == 1:
                     raise PoolUnavailableError("a process ended before it had its first item") from gone
-        if outcome is Outcome.DONE:
+        if outcome is SandboxOutcome.DONE:
             self._release_child(child)
             return reply
         error = self._error(outcome, reply)
@@ -140,7 +140,9 @@ class SandboxPool:
             self._kill(child)
         raise error
 
-    def _request(self, child: SandboxProcess, data: bytes, arguments: bytes) -> tuple[Outcome, bytes | bytearray]:
+    def _request(
+        self, child: SandboxProcess, data: bytes, arguments: bytes
+    ) -> tuple[SandboxOutcome, bytes | bytearray]:
         allowed = self.allowance
         timeout = HANG_FACTOR * allowed.seconds
         try:
@@ -187,16 +189,16 @@ class SandboxPool:
         child.close()
         return self._zygote.kill_child(child.pid)
 
-    def _error(self, outcome: Outcome, message: bytes | bytearray) -> Exception:
+    def _error(self, outcome: SandboxOutcome, message: bytes | bytearray) -> Exception:
         """Return the error that a reply reports."""
         match outcome:
-            case Outcome.REJECTED:
+            case SandboxOutcome.REJECTED:
                 try:
                     code, text = json.loads(message)
                 except (ValueError, TypeError):
                     return CrashedError("its process sent an invalid reply")
                 return ImageRejectedError(str(code), str(text))
-            case Outcome.NO_MEMORY:
+            case SandboxOutcome.NO_MEMORY:
                 # The machine may have had no memory; then a retry helps.
                 megabytes = self.allowance.memory_bytes / 2**20
                 return _ChildDiedError(TooCostlyError(f"more than {megabytes:.0f} MB of memory"))

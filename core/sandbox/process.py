@@ -24,7 +24,7 @@ REQUEST_HEAD: Final = struct.Struct("<dII")
 """To a child: seconds of CPU time, bytes of the arguments, bytes of the item. The arguments and the item follow."""
 
 REPLY_HEAD: Final = struct.Struct("<BI")
-"""From a child: an `Outcome`, and the number of bytes that follow."""
+"""From a child: a `SandboxOutcome`, and the number of bytes that follow."""
 
 MAX_CHARACTERS: Final = 500
 """Characters of the message of a rejection or an error."""
@@ -39,7 +39,7 @@ FIRST_BYTES: Final = 2**16
 """Bytes of a reply that are read at once."""
 
 
-class Outcome(IntEnum):
+class SandboxOutcome(IntEnum):
     """What a reply reports. Replies are untrusted, so none is unpickled."""
 
     READY = 0  # of no item: sent once, with the limits that could not be set
@@ -90,14 +90,14 @@ class SandboxProcess:
         """
         self._set_timeout(START_SECONDS)
         outcome, message = self._read_reply(MAX_MESSAGE_BYTES, time.monotonic() + START_SECONDS)
-        if outcome != Outcome.READY:
+        if outcome != SandboxOutcome.READY:
             raise ProtocolError
         self._set_timeout(timeout)
         return bytes(message).decode("ascii", "replace")
 
     def request(
         self, data: bytes, arguments: bytes, cpu_seconds: float, timeout: float, max_bytes: int
-    ) -> tuple[Outcome, bytes | bytearray]:
+    ) -> tuple[SandboxOutcome, bytes | bytearray]:
         """Send an item with its keyword arguments as JSON; return the reply, which must be complete after `timeout`.
 
         Raises:
@@ -134,17 +134,17 @@ class SandboxProcess:
         except ConnectionError as error:
             raise ProcessGoneError from error
 
-    def _read_reply(self, max_bytes: int, deadline: float) -> tuple[Outcome, bytes | bytearray]:
+    def _read_reply(self, max_bytes: int, deadline: float) -> tuple[SandboxOutcome, bytes | bytearray]:
         first = self._channel.recv(REPLY_HEAD.size + FIRST_BYTES)
         if not first:
             raise ConnectionResetError("it closed its end")
         try:
             kind, size = REPLY_HEAD.unpack_from(first)  # a child sends the head at once
-            outcome = Outcome(kind)
+            outcome = SandboxOutcome(kind)
         except (struct.error, ValueError) as error:
             raise ProtocolError from error
         beginning = first[REPLY_HEAD.size :]
-        if len(beginning) > size or size > (max_bytes if outcome is Outcome.DONE else MAX_MESSAGE_BYTES):
+        if len(beginning) > size or size > (max_bytes if outcome is SandboxOutcome.DONE else MAX_MESSAGE_BYTES):
             raise ProtocolError
         return outcome, beginning if len(beginning) == size else self._read_rest(beginning, size, deadline)
 

@@ -112,7 +112,7 @@ def _later(seconds: float, action: Callable[[], None]) -> None:
 
 
 @dataclass
-class Fleet:
+class Ec2Fleet:
     """The instances of all accounts and regions. Methods are atomic.
 
     Args:
@@ -320,5 +320,5 @@ class Fleet:
         self._changed.notify_all()
 
 
-fleet = Fleet()
+fleet = Ec2Fleet()
 """The fleet of this process."""

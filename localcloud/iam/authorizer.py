@@ -18,7 +18,7 @@ from moto.sts.models import sts_backends
 from moto.utilities.utils import get_partition
 
 from localcloud.dispatch import ErrorReason, error_response
-from localcloud.ec2.fleet import Fleet
+from localcloud.ec2.fleet import Ec2Fleet
 from localcloud.iam.actions import ASSUME_ROLE, permission_checks_of
 from localcloud.iam.calls import ApiCall, Credential, UnknownCallError, credential_of
 from localcloud.iam.policies import (
@@ -225,7 +225,7 @@ class AuthorizedCalls:
     A request without a signature passes: `signatures` lets only those through that AWS accepts without one.
     """
 
-    def __init__(self, aws: WsgiApp, authorizer: Authorizer, fleet: Fleet) -> None:
+    def __init__(self, aws: WsgiApp, authorizer: Authorizer, fleet: Ec2Fleet) -> None:
         self._aws, self._authorizer, self._fleet = aws, authorizer, fleet
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -241,7 +241,7 @@ class AuthorizedCalls:
         return self._aws(environ, start_response)
 
 
-def form_check(authorizer: Authorizer, fleet: Fleet) -> Callable[[Form, Signer], None]:
+def form_check(authorizer: Authorizer, fleet: Ec2Fleet) -> Callable[[Form, Signer], None]:
     """Return the check of forms for `PostObjects`: it raises `RefusedError` if the signer may not put the object."""
 
     def check(form: Form, signer: Signer) -> None:

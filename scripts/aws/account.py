@@ -48,14 +48,14 @@ class ServiceClient(Generic[ClientT]):
     def __init__(self, service: str) -> None:
         self._service = service
 
-    def __get__(self, account: "Account", _: type) -> ClientT:
+    def __get__(self, account: "AwsAccount", _: type) -> ClientT:
         """Return the client."""
         client: ClientT = account.client(self._service)
         return client
 
 
 @dataclass
-class Account:
+class AwsAccount:
     """Clients of one region of one account; threads may share it.
 
     Attributes:

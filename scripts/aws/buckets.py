@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from scripts.aws.account import TAG, Account
+from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.bake.spec import SourceArchive
 from scripts.aws.context import AwsContext
 
@@ -29,7 +29,7 @@ BUCKET_SECONDS = 3600.0
 NOT_FOUND = {"404", "NoSuchBucket", "NoSuchKey", "NotFound"}
 
 
-def bucket_exists(account: Account, bucket: str) -> bool:
+def bucket_exists(account: AwsAccount, bucket: str) -> bool:
     """Return whether a bucket of this name exists in this account."""
     # Another account may own the name, and must not receive our data.
     return _exists(lambda: account.s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account.id))
@@ -45,7 +45,7 @@ def _exists(head: Callable[[], object]) -> bool:
     return True
 
 
-def empty_bucket(account: Account, bucket: str) -> int:
+def empty_bucket(account: AwsAccount, bucket: str) -> int:
     """Delete all objects of a bucket, old versions and unfinished uploads too, and return the number of objects."""
     for page in account.s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
         for upload in page.get("Uploads", []):
@@ -60,7 +60,7 @@ def empty_bucket(account: Account, bucket: str) -> int:
     return deleted
 
 
-def delete_bucket(account: Account, bucket: str) -> None:
+def delete_bucket(account: AwsAccount, bucket: str) -> None:
     """Empty a bucket and delete it, if it exists."""
     if bucket_exists(account, bucket):
         empty_bucket(account, bucket)

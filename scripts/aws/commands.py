@@ -19,7 +19,7 @@ from rich.console import Console, RenderableType
 from core.config import EngineName, load_config
 from core.ids import new_id
 from scripts.aws import logs, status
-from scripts.aws.account import Account, explain_error
+from scripts.aws.account import AwsAccount, explain_error
 from scripts.aws.bake.bake import DEMO_NAME, BakeOptions, bake, ready_images, select_bundle, source_archive
 from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.spec import ROLES, BaseImage, ImageSpec, Role, SourceArchive, base_image
@@ -54,7 +54,7 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
-def aws_command(command: Callable[Concatenate[Account, str, P], None]) -> Callable[P, None]:
+def aws_command(command: Callable[Concatenate[AwsAccount, str, P], None]) -> Callable[P, None]:
     """Give a command `--region`, `--profile` and `--prefix`, and call it with the account and the prefix.
 
     An error becomes one line, and status 1.
@@ -69,7 +69,7 @@ def aws_command(command: Callable[Concatenate[Account, str, P], None]) -> Callab
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         region, profile, prefix, url = (kwargs.pop(name) for name in ("region", "profile", "prefix", "endpoint_url"))
-        account = Account(_text(region), _text(profile), _text(url))
+        account = AwsAccount(_text(region), _text(profile), _text(url))
         try:
             command(account, str(prefix), *args, **kwargs)
         except (FleetsightError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
@@ -90,7 +90,7 @@ def _parse_prefix(_context: click.Context, _parameter: click.Parameter, value: s
     return value
 
 
-def console_context(account: Account, prefix: str) -> AwsContext:
+def console_context(account: AwsAccount, prefix: str) -> AwsContext:
     """Return the context of a command that reports on the terminal."""
     console = Console()
 
@@ -170,7 +170,7 @@ def aws() -> None:
 @_config
 @click.option("--policy", is_flag=True, help="Print the IAM policy of the person who deploys, and check nothing.")
 @aws_command
-def check_command(account: Account, prefix: str, /, *, policy: bool, **arguments: Any) -> None:
+def check_command(account: AwsAccount, prefix: str, /, *, policy: bool, **arguments: Any) -> None:
     """Find what the account lacks for a stack: rights, quotas, instance types, a network, and what else stops `up`.
 
     Nothing is made. `up` begins with the same checks. The exit status is 1 where one of them says stop.
@@ -203,7 +203,7 @@ def check_command(account: Account, prefix: str, /, *, policy: bool, **arguments
 @yes_option
 @dry_run_option
 @aws_command
-def up_command(account: Account, prefix: str, /, *, yes: bool, **arguments: Any) -> None:
+def up_command(account: AwsAccount, prefix: str, /, *, yes: bool, **arguments: Any) -> None:
     """Make Fleetsight on AWS, or change it: images where there are none, the stack, and its page answering.
 
     What would change is shown first. What is not said stays as it is. Run again after a crash it goes on. A dry run
@@ -226,7 +226,7 @@ def up_command(account: Account, prefix: str, /, *, yes: bool, **arguments: Any)
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @aws_command
-def status_command(account: Account, prefix: str, *, as_json: bool) -> None:
+def status_command(account: AwsAccount, prefix: str, *, as_json: bool) -> None:
     """Show how the stack is: page, instances, queues, alarms, images, and the last failure."""
     context = console_context(account, prefix)
     stack_status = status.read_status(context)
@@ -244,7 +244,7 @@ def status_command(account: Account, prefix: str, *, as_json: bool) -> None:
 @click.option("--follow", is_flag=True, help="Go on with new lines until Ctrl-C.")
 @click.option("--filter", "text", default="", metavar="TEXT", help="Only lines that hold TEXT.")
 @aws_command
-def logs_command(account: Account, prefix: str, *, role: str | None, since: str, follow: bool, text: str) -> None:
+def logs_command(account: AwsAccount, prefix: str, *, role: str | None, since: str, follow: bool, text: str) -> None:
     """Show what web tier, controller and workers have written, or one of them, oldest first (times in UTC)."""
     reader = logs.LogReader(account, prefix, (role,) if role else logs.ROLES, text)
     for line in reader.since(time.time() - logs.parse_duration(since)):
@@ -257,7 +257,7 @@ def logs_command(account: Account, prefix: str, *, role: str | None, since: str,
 @click.argument("instance", metavar="[INSTANCE|web]", required=False)
 @dry_run_option
 @aws_command
-def ssh_command(account: Account, prefix: str, *, instance: str | None, dry_run: bool) -> None:
+def ssh_command(account: AwsAccount, prefix: str, *, instance: str | None, dry_run: bool) -> None:
     """Open a shell on INSTANCE, by its id or the beginning of it, or on the web instance.
 
     It goes by Session Manager: there is no key, and no port is open for it.
@@ -279,7 +279,7 @@ def ssh_command(account: Account, prefix: str, *, instance: str | None, dry_run:
 @dry_run_option
 @aws_command
 def down_command(
-    account: Account, prefix: str, *, delete_data: bool, drain_seconds: float, yes: bool, dry_run: bool
+    account: AwsAccount, prefix: str, *, delete_data: bool, drain_seconds: float, yes: bool, dry_run: bool
 ) -> None:
     """Take Fleetsight off AWS: fleet, stack, images and all else that carries its tag; and prove that it is gone.
 
@@ -316,7 +316,7 @@ def down_command(
 @dry_run_option
 @aws_command
 def bake_command(
-    account: Account,
+    account: AwsAccount,
     prefix: str,
     /,
     *,
@@ -375,7 +375,7 @@ def _report_dry_run(context: AwsContext, options: BakeOptions, source: SourceArc
 @dry_run_option
 @aws_command
 def roll_command(
-    account: Account, prefix: str, *, to: int | None, back: bool, wait: bool, new_session_key: bool, dry_run: bool
+    account: AwsAccount, prefix: str, *, to: int | None, back: bool, wait: bool, new_session_key: bool, dry_run: bool
 ) -> None:
     """Bring a new image, or new settings, to the fleet: new workers take the place of old ones, a few at a time.
 
@@ -395,7 +395,7 @@ def roll_command(
 @click.command()
 @aws_command
 @dry_run_option
-def site(account: Account, prefix: str, dry_run: bool) -> None:
+def site(account: AwsAccount, prefix: str, dry_run: bool) -> None:
     """Publish the front end as static files, where the stack has a site.
 
     `fleetsight up` does it too; by itself it is for a change of texts or styles alone.
@@ -408,7 +408,7 @@ def site(account: Account, prefix: str, dry_run: bool) -> None:
         print(f"The site is at {publish_site(account, prefix, print)}")
 
 
-def site_plan(account: Account, prefix: str) -> str:
+def site_plan(account: AwsAccount, prefix: str) -> str:
     """Return what `publish_site` would do, as a sentence for the user.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from scripts.aws.account import Account
+from scripts.aws.account import AwsAccount
 from services.errors import FleetsightError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class AwsContext:
         report: shows the user any other sentence or table; nothing depends on it.
     """
 
-    account: Account
+    account: AwsAccount
     prefix: str
     report_change: Callable[[str], None]
     report: Callable[["RenderableType"], None]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from scripts.aws.account import TAG, Account
+from scripts.aws.account import TAG, AwsAccount
 from services.ec2 import WORKER_SUFFIX
 from services.errors import FleetsightError
 from services.metadata import DRAIN_TAG
@@ -62,17 +62,19 @@ def worker_name(prefix: str) -> str:
     return f"{prefix}{WORKER_SUFFIX}"
 
 
-def instances_named(account: Account, *names: str, states: Sequence[str] = EXISTING_STATES) -> list[StackInstance]:
+def instances_named(account: AwsAccount, *names: str, states: Sequence[str] = EXISTING_STATES) -> list[StackInstance]:
     """Return the instances of these names, oldest first."""
     return _describe_instances(account, {"Name": "tag:Name", "Values": list(names)}, states)
 
 
-def instances_tagged(account: Account, prefix: str, states: Sequence[str] = EXISTING_STATES) -> list[StackInstance]:
+def instances_tagged(
+    account: AwsAccount, prefix: str, states: Sequence[str] = EXISTING_STATES
+) -> list[StackInstance]:
     """Return the instances that carry this prefix's tag, oldest first."""
     return _describe_instances(account, {"Name": f"tag:{TAG}", "Values": [prefix]}, states)
 
 
-def _describe_instances(account: Account, selector: "FilterTypeDef", states: Sequence[str]) -> list[StackInstance]:
+def _describe_instances(account: AwsAccount, selector: "FilterTypeDef", states: Sequence[str]) -> list[StackInstance]:
     state: FilterTypeDef = {"Name": "instance-state-name", "Values": list(states)}
     pages = account.ec2.get_paginator("describe_instances").paginate(Filters=[selector, state])
     found = []
@@ -161,7 +163,7 @@ def select_instance(running: Sequence[StackInstance], prefix: str, wanted: str |
     raise SessionError(f"several instances run; name one:{listed}")
 
 
-def session_command(account: Account, instance: StackInstance) -> list[str]:
+def session_command(account: AwsAccount, instance: StackInstance) -> list[str]:
     """Return the command that opens a session."""
     words = ["aws", "ssm", "start-session", "--target", instance.instance_id, "--region", account.region_name]
     return [*words, "--profile", account.profile] if account.profile else words

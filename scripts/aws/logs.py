@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from scripts.aws.account import Account
+from scripts.aws.account import AwsAccount
 from scripts.aws.context import Waiter
 from services.errors import FleetsightError
 
@@ -54,7 +54,7 @@ class LogReader:
         text: only lines with this text are read; empty for all lines.
     """
 
-    account: Account
+    account: AwsAccount
     prefix: str
     roles: Sequence[str] = ROLES
     text: str = ""

@@ -28,9 +28,9 @@ from werkzeug.routing import Map
 from core.config import Config, parse_config
 from core.ids import new_id
 from core.jobs.store import JobStore
-from scripts.aws.account import Account
+from scripts.aws.account import AwsAccount
 from scripts.aws.deploy.settings import CONFIG_PATH
-from scripts.aws.deploy.stack import Stack, find_stack
+from scripts.aws.deploy.stack import StackDescription, find_stack
 from services.errors import FleetsightError
 from services.table import Item, Table
 from web_tier.app import STATIC_SECONDS, create_app
@@ -233,7 +233,7 @@ class SiteLocation:
     address: str
 
     @classmethod
-    def from_stack(cls, stack: Stack) -> "SiteLocation":
+    def from_stack(cls, stack: StackDescription) -> "SiteLocation":
         """Return the location of a stack's site.
 
         Raises:
@@ -267,7 +267,7 @@ class RenderedSite:
     published_digest: str | None
 
     @classmethod
-    def render(cls, account: Account, prefix: str, folder: Path) -> "RenderedSite":
+    def render(cls, account: AwsAccount, prefix: str, folder: Path) -> "RenderedSite":
         """Render the site of a stack into `folder`, and list its bucket.
 
         Raises:
@@ -300,7 +300,7 @@ class RenderedSite:
         return self.published_digest == self.digest and self.keys == {DIGEST_KEY, *(file.name for file in self.files)}
 
 
-def publish_site(account: Account, prefix: str, report: Callable[[str], None]) -> str:
+def publish_site(account: AwsAccount, prefix: str, report: Callable[[str], None]) -> str:
     """Publish the front end, rendered with the deployed settings, in the stack's bucket; return the site's address.
 
     Call it after each deployment of a stack that has the output `SiteBucketName`: pages contain settings, such as the
@@ -317,7 +317,7 @@ def publish_site(account: Account, prefix: str, report: Callable[[str], None]) -
     return site.location.address
 
 
-def _publish(account: Account, site: RenderedSite, report: Callable[[str], None]) -> None:
+def _publish(account: AwsAccount, site: RenderedSite, report: Callable[[str], None]) -> None:
     bucket = site.location.bucket
     _delete_keys(account, bucket, [DIGEST_KEY])  # from here on the publication is incomplete
     for file in sorted(site.files, key=lambda each: each.address in PAGES):  # pages after the files that they link to
@@ -341,7 +341,7 @@ def _publish(account: Account, site: RenderedSite, report: Callable[[str], None]
     account.s3.put_object(Bucket=bucket, Key=DIGEST_KEY, Body=site.digest.encode())
 
 
-def deployed_config(account: Account, stack: Stack) -> Config:
+def deployed_config(account: AwsAccount, stack: StackDescription) -> Config:
     """Return the configuration of a stack's web instance: config.yaml with the stack's overrides.
 
     Raises:
@@ -355,7 +355,7 @@ def deployed_config(account: Account, stack: Stack) -> Config:
     return parse_config(values, dict(word.split("=", 1) for word in exported), source=f"the stack {stack.name}")
 
 
-def _delete_keys(account: Account, bucket: str, keys: Iterable[str]) -> None:
+def _delete_keys(account: AwsAccount, bucket: str, keys: Iterable[str]) -> None:
     ordered = sorted(keys)
     for start in range(0, len(ordered), MAX_DELETE_KEYS):
         batch = ordered[start : start + MAX_DELETE_KEYS]

@@ -8,12 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from scripts.aws.account import Account
+from scripts.aws.account import AwsAccount
 from scripts.aws.bake.images import stored_image
 from scripts.aws.bake.spec import ROLES
 from scripts.aws.context import AwsContext
 from scripts.aws.deploy.settings import stack_config
-from scripts.aws.deploy.stack import Stack, failed_launch, find_stack, last_failure, template_versions
+from scripts.aws.deploy.stack import StackDescription, failed_launch, find_stack, last_failure, template_versions
 from scripts.aws.instances import StackInstance, instances_named, web_name, worker_name
 
 QUEUES = {"requests": "RequestQueueName", "responses": "ResponseQueueName", "dead letters": "DeadLetterQueueName"}
@@ -132,7 +132,7 @@ def _web_instance(instance: StackInstance) -> dict[str, str]:
     }
 
 
-def _queue_depths(account: Account, stack: Stack) -> Iterator[tuple[str, QueueDepth]]:
+def _queue_depths(account: AwsAccount, stack: StackDescription) -> Iterator[tuple[str, QueueDepth]]:
     for name, output in QUEUES.items():
         if output not in stack.outputs:
             continue

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from core.images import ImageRejectedError, sniff
-from scripts.client import ApiClient, ApiError, FileSpec, OfferedForm
+from scripts.client import ApiClient, ApiError, FileToUpload, OfferedForm
 from scripts.load.inputs import LoadImages, LoadTarget
 from scripts.load.metrics import LoadMetrics
 
@@ -128,7 +128,7 @@ class DirectLoad(JobLoad):
         Raises:
             TargetError: the host of a form may not be loaded.
         """
-        specs = [FileSpec(file.name, file.stat().st_size, content_type(file)) for file in files]
+        specs = [FileToUpload(file.name, file.stat().st_size, content_type(file)) for file in files]
         try:
             offer = self._timed(lambda: self.client.offer_uploads(job_id, specs))
         except ApiError as error:

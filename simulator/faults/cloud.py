@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from simulator.faults.machines import FailureMode, Instance, Queues, Shown, refusal
+from simulator.faults.machines import FailureMode, Shown, SimulatedInstance, SimulatedQueues, refusal
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 LATE_SECONDS: Final = 4.0
@@ -54,15 +54,15 @@ class Cloud:
     """
 
     now: Callable[[], float]
-    queue: Queues
+    queue: SimulatedQueues
     next_failure_mode: Callable[[], FailureMode]
     before_call: Callable[[str], None]
     launched: Callable[[int], None]
-    ended: Callable[[Instance], None]
+    ended: Callable[[SimulatedInstance], None]
     image_seconds: float
     idle_seconds: float
     faults: Faults = field(default_factory=Faults)
-    instances: dict[str, Instance] = field(default_factory=dict)
+    instances: dict[str, SimulatedInstance] = field(default_factory=dict)
     late: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
     after_call: Callable[[str], None] = lambda _operation: None
     _by_token: dict[str, tuple[dict[str, Any], list[str]]] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Cloud:
         for instance in self.instances.values():
             instance.live(self.now(), self.queue)
 
-    def alive(self) -> list[Instance]:
+    def alive(self) -> list[SimulatedInstance]:
         """Return who is pending or running."""
         return [each for each in self.instances.values() if each.alive]
 
@@ -173,7 +173,7 @@ class Cloud:
             raise refusal("InsufficientInstanceCapacity", "RunInstances")
         ids = [f"i-{len(self.instances) + number:05d}" for number in range(count)]
         for key in ids:
-            self.instances[key] = Instance(
+            self.instances[key] = SimulatedInstance(
                 instance_id=key,
                 instance_type=call["InstanceType"],
                 spot=spot,
@@ -207,7 +207,7 @@ class Cloud:
         self.launched(len(self.alive()))
         return instance_ids
 
-    def _tag(self, operation: str, keys: list[str], change: Callable[[Instance], object]) -> dict[str, Any]:
+    def _tag(self, operation: str, keys: list[str], change: Callable[[SimulatedInstance], object]) -> dict[str, Any]:
         self.before_call("tag")
         if self.faults.tags_fail:
             raise refusal("RequestLimitExceeded", operation)
@@ -218,7 +218,7 @@ class Cloud:
         return {}
 
 
-def _described(instance: Instance, shown: Shown) -> dict[str, Any]:
+def _described(instance: SimulatedInstance, shown: Shown) -> dict[str, Any]:
     described = {
         "InstanceId": instance.instance_id,
         "InstanceType": instance.instance_type,

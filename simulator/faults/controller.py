@@ -23,7 +23,7 @@ from services.backoff import Backoff
 from services.ec2 import Fleet
 from services.sqs import Queue, QueueCounts
 from simulator.faults.cloud import EPOCH, Cloud
-from simulator.faults.machines import Queues, refusal
+from simulator.faults.machines import SimulatedQueues, refusal
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
@@ -147,12 +147,12 @@ class Site:
 
     clock: Callable[[], float]
     cloud: Cloud
-    queues: Queues
+    queues: SimulatedQueues
     store: InMemoryFleetStore
     settings: Callable[[], FleetSettings]
 
 
-class Controller:
+class SimulatedController:
     """One tenure of one controller.
 
     Args:

@@ -59,7 +59,7 @@ class FailureMode:
 
 
 @dataclass
-class Queues:
+class SimulatedQueues:
     """The request queue and the response queue, with counts that may be old or wrong, and a listener that may lag.
 
     Attributes:
@@ -139,7 +139,7 @@ class Queues:
 
 
 @dataclass
-class Worker:
+class SimulatedWorker:
     """The worker of one boot: takes an image, answers it, takes the next, until it is idle or asked to end."""
 
     name: str
@@ -161,7 +161,7 @@ class Worker:
         """Whether it has an image in hand and will answer it."""
         return self.in_hand_until is not None and not self.silent
 
-    def live(self, now: float, queue: Queues, *, ending: bool, wanted: bool) -> bool:
+    def live(self, now: float, queue: SimulatedQueues, *, ending: bool, wanted: bool) -> bool:
         """Do what was due by `now`; tell whether the worker goes on.
 
         Args:
@@ -187,7 +187,7 @@ class Worker:
             self._say("draining" if ending else "busy" if self.in_hand_until else "ready", queue)
         return True
 
-    def fall_silent(self, queue: Queues) -> None:
+    def fall_silent(self, queue: SimulatedQueues) -> None:
         """Hang, or be cut off: what was in hand comes again."""
         self.silent = True
         if self.in_hand_until is not None:
@@ -204,7 +204,7 @@ class Worker:
         self._idle_since = now
         return not wanted
 
-    def _say(self, state: WorkerState, queue: Queues) -> None:
+    def _say(self, state: WorkerState, queue: SimulatedQueues) -> None:
         in_hand = int(self.in_hand_until is not None)
         said = {"worker": self.name, "state": state, "images": self.images, "in_hand": in_hand}
         queue.say(_BEAT.model_copy(update=said))
@@ -221,7 +221,7 @@ class Shown:
 
 
 @dataclass
-class Instance:
+class SimulatedInstance:
     """One instance, with the history that DescribeInstances may lag behind.
 
     Attributes:
@@ -244,7 +244,7 @@ class Instance:
     state: str = "pending"
     since: float = field(init=False)
     booted_at: float = field(init=False)
-    worker: Worker = field(init=False)
+    worker: SimulatedWorker = field(init=False)
     noticed_at: float | None = None
     history: list["Shown"] = field(default_factory=list)
     _asked_at: float | None = None
@@ -261,7 +261,7 @@ class Instance:
     def boot(self, now: float, fate: FailureMode) -> None:
         """Boot, for the first time or again."""
         self.fate, self.booted_at, self.noticed_at, self._asked_at = fate, now, None, None
-        self.worker = Worker(self.instance_id, now + fate.boots, self.image_seconds, self.idle_seconds)
+        self.worker = SimulatedWorker(self.instance_id, now + fate.boots, self.image_seconds, self.idle_seconds)
         self.become("pending", now)
 
     def become(self, state: str, now: float) -> None:
@@ -277,7 +277,7 @@ class Instance:
         """Return what a description of `moment` says; None before the launch."""
         return next((shown for shown in reversed(self.history) if shown.since <= moment), None)
 
-    def live(self, now: float, queue: Queues) -> None:
+    def live(self, now: float, queue: SimulatedQueues) -> None:
         """Do what was due by `now`."""
         age = now - self.booted_at
         if self.state == "pending" and age >= PENDING_SECONDS:
@@ -287,13 +287,13 @@ class Instance:
         if self.state == "running":
             self._run(now, age, queue)
 
-    def end(self, now: float, queue: Queues) -> None:
+    def end(self, now: float, queue: SimulatedQueues) -> None:
         """Be ended by EC2, in the middle of its work."""
         if self.state not in {"shutting-down", "terminated"}:
             self.worker.fall_silent(queue)
             self.become("shutting-down", now)
 
-    def _run(self, now: float, age: float, queue: Queues) -> None:
+    def _run(self, now: float, age: float, queue: SimulatedQueues) -> None:
         if age >= self.fate.dies or (self.noticed_at is not None and now - self.noticed_at >= 120.0):
             self.end(now, queue)
             return

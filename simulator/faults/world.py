@@ -17,8 +17,8 @@ from core.config import FleetSettings, load_config
 from core.fleet.models import FleetPause
 from services.errors import FleetsightError
 from simulator.faults.cloud import EPOCH, LATE_SECONDS, Cloud, Faults
-from simulator.faults.controller import Controller, InMemoryFleetStore, Site
-from simulator.faults.machines import FailureMode, Instance, Queues
+from simulator.faults.controller import InMemoryFleetStore, SimulatedController, Site
+from simulator.faults.machines import FailureMode, SimulatedInstance, SimulatedQueues
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LEASE_SECONDS: Final = 5.0
@@ -76,7 +76,7 @@ class World:
         self.violations: list[Violation] = []
         self.crash_plan: CrashPlan | None = None
         self.failure_modes: tuple[FailureMode, ...] = (FailureMode(),)
-        self.queues = Queues(self.clock)
+        self.queues = SimulatedQueues(self.clock)
         self.cloud = Cloud(
             now=self.clock,
             queue=self.queues,
@@ -95,7 +95,7 @@ class World:
         self._most = [(0.0, settings.max_workers)]
         self._tick_began = self._next_tick = 0.0
         self._taken_over_at = 0.0
-        self._controller: Controller | None = None
+        self._controller: SimulatedController | None = None
 
     def clock(self) -> float:
         """Return the seconds since the beginning."""
@@ -126,7 +126,7 @@ class World:
         if self._controller is None and self.now >= self._taken_over_at:
             self.controllers += 1
             name = f"controller {self.controllers}"
-            self._controller = Controller(
+            self._controller = SimulatedController(
                 name, self._site, lambda: self._controller is not None and self._controller.name == name
             )
         if self._controller is not None:
@@ -201,7 +201,7 @@ class World:
         if alive > allowed:
             self._note("beyond the maximum", f"{alive} workers, {allowed} allowed")
 
-    def _check_end(self, instance: Instance) -> None:
+    def _check_end(self, instance: SimulatedInstance) -> None:
         worker = instance.worker
         has_booted = worker.ready_at <= self.now
         boots_in_time = self.now - instance.booted_at < self.settings.boot_allowance_seconds

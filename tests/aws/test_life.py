@@ -23,9 +23,9 @@ import requests
 from click.testing import CliRunner
 
 from core.ids import new_id
-from scripts.aws.account import TAG, Account
+from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.context import Waiter
-from scripts.aws.deploy.stack import Stack, find_stack
+from scripts.aws.deploy.stack import StackDescription, find_stack
 from scripts.cli import fleetsight
 from scripts.client import ApiClient
 from scripts.run.batch import Batch
@@ -60,7 +60,7 @@ class PageClient(ApiClient):
 class Life:
     """Runs commands for one prefix, as a person would type them."""
 
-    account: Account
+    account: AwsAccount
     prefix: str
     password: str
 
@@ -69,7 +69,7 @@ class Life:
         return ["--prefix", self.prefix, "--region", self.account.region_name]
 
     @property
-    def stack(self) -> Stack:
+    def stack(self) -> StackDescription:
         stack = find_stack(self.account, self.prefix)
         assert stack is not None
         return stack
@@ -123,7 +123,7 @@ class Life:
 
 @pytest.fixture
 def life() -> Iterator[Life]:
-    account = Account(os.environ.get("FLEETSIGHT_AWS_REGION"), os.environ.get("AWS_PROFILE"))
+    account = AwsAccount(os.environ.get("FLEETSIGHT_AWS_REGION"), os.environ.get("AWS_PROFILE"))
     made = Life(account, f"fs-{new_id()[-8:].lower()}", f"A-passw0rd-{new_id()}")
     undo = ["down", "--yes", "--delete-data"]
     click.echo(" ".join(["\nIf this is killed, run: ./scripts/fleetsight", *undo, *made.where]))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from scripts.client import FileSpec, FleetClient, UploadResult
+from scripts.client import FileToUpload, FleetClient, UploadResult
 from scripts.load.inputs import LoadImages, drawn_signs, parse_target
 from scripts.load.runner import LoadTest
 from tests.chaos.conftest import RunningSystem, signs
@@ -75,7 +75,7 @@ def test_a_batch_that_goes_straight_to_the_bucket_is_classified_right(running: R
 
     # What says that it is an image and is none fails alone, with its reason.
     job_id = running.api.create_job("text")
-    offer = running.api.offer_uploads(job_id, [FileSpec("a.jpg", 4, "image/jpeg")])
+    offer = running.api.offer_uploads(job_id, [FileToUpload("a.jpg", 4, "image/jpeg")])
     running.api.send_form(offer.files[0].url, offer.files[0].fields, "a.jpg", b"text")
     outcome = running.api.commit_upload(job_id, offer.upload_id)
     running.wait_for_results(job_id, len(outcome.accepted))

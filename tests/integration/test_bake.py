@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from core.ids import new_id
 from localcloud.launch import REGION, LocalCloud
-from scripts.aws.account import TAG, Account
+from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.bake.bake import bake
 from scripts.aws.bake.builders import MAX_LIFE_MINUTES
 from scripts.aws.bake.images import list_images
@@ -27,7 +27,7 @@ STEPS = range(1, 15)
 
 
 @pytest.fixture(scope="module")
-def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MortalAccount, Account]]:
+def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MortalAccount, AwsAccount]]:
     """The account that bakes and the one that looks on, shared: making their clients costs more than a bake.
 
     In a cloud of their own without moto's 500 images, through all of which it looks for each of ours.
@@ -36,17 +36,17 @@ def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MortalA
         patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
         with LocalCloud(tmp_path_factory.mktemp("bake"), hypervisor=False) as cloud:
             url = cloud.endpoint_url
-            yield MortalAccount(REGION, endpoint_url=url), Account(REGION, endpoint_url=url)
+            yield MortalAccount(REGION, endpoint_url=url), AwsAccount(REGION, endpoint_url=url)
 
 
 @pytest.fixture
-def bakery(accounts: tuple[MortalAccount, Account], tmp_path: Path) -> Bakery:
+def bakery(accounts: tuple[MortalAccount, AwsAccount], tmp_path: Path) -> Bakery:
     accounts[0].reborn()
     return Bakery(*accounts, f"t{new_id().lower()[-12:]}", tmp_path, ("worker",))
 
 
 @pytest.fixture(scope="module")
-def base(accounts: tuple[MortalAccount, Account]) -> BaseImage:
+def base(accounts: tuple[MortalAccount, AwsAccount]) -> BaseImage:
     return base_image(accounts[1].ec2, "c7a.large", "openvino", ROLES)
 
 
@@ -61,7 +61,7 @@ class Baked:
 
 @pytest.fixture(scope="module")
 def baked(
-    accounts: tuple[MortalAccount, Account], base: BaseImage, tmp_path_factory: pytest.TempPathFactory
+    accounts: tuple[MortalAccount, AwsAccount], base: BaseImage, tmp_path_factory: pytest.TempPathFactory
 ) -> Baked:
     accounts[0].reborn()
     prefix = f"t{new_id().lower()[-12:]}"
@@ -397,7 +397,7 @@ def test_the_command_bakes_this_source_with_the_bundle_and_prints_the_images(
 
 def test_the_command_reports_a_denial_in_one_line(bakery: Bakery, monkeypatch: pytest.MonkeyPatch) -> None:
     bakery.account.refusals["DescribeImages"] = ["UnauthorizedOperation"]
-    monkeypatch.setattr("scripts.aws.commands.Account", lambda *_: bakery.account)
+    monkeypatch.setattr("scripts.aws.commands.AwsAccount", lambda *_: bakery.account)
     ran = typed(bakery, "--demo", "--dry-run")
     assert ran.exit_code == 1, ran.exception
     assert ran.output.splitlines()[-1].startswith("Error: AWS does not allow you to call DescribeImages: ")

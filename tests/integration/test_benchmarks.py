@@ -12,7 +12,7 @@ from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
 from app_tier.engine_imports import import_torch
 from app_tier.engines import TorchEngine
 from benchmarks.engine import PEAKS, SIDE, gpu_engines, matrix_product
-from benchmarks.flood import Bench, Cores, PinnedWorker, checked
+from benchmarks.flood import Cores, FloodBench, PinnedWorker, checked
 from benchmarks.measure import Usage, busy_seconds, cpu_seconds_between, pinned, tree, two_cores, usage_of, usages
 from core.ids import ImageRef, new_id
 from core.messages import ClassificationResult, Failure
@@ -125,17 +125,17 @@ def test_an_image_that_was_not_classified_fails_the_benchmark(refs: list[ImageRe
 
 
 @pytest.fixture
-def bench(cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def bench(cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FloodBench]:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("this machine has one core: a worker on a core of its own needs a second one")
     monkeypatch.setattr(os, "environ", os.environ.copy())
     cores = Cores(*two_cores())
     with pinned(cores.others):
-        yield Bench(cloud, PinnedWorker(cores, tmp_path / "worker.log"))
+        yield FloodBench(cloud, PinnedWorker(cores, tmp_path / "worker.log"))
 
 
 @pytest.mark.processes
-def test_a_real_worker_answers_every_image_and_each_of_its_calls_is_delayed(bench: Bench) -> None:
+def test_a_real_worker_answers_every_image_and_each_of_its_calls_is_delayed(bench: FloodBench) -> None:
     bench.store([sample.data for sample in samples(5, seed=1, sizes=(((64, 64), 1.0),))], IMAGES)
     flood = bench.flood(DEMO_BUNDLE, IMAGES)
     assert flood.calls["s3"] == 2 * IMAGES
@@ -147,7 +147,7 @@ def test_a_real_worker_answers_every_image_and_each_of_its_calls_is_delayed(benc
 
 
 @pytest.mark.processes
-def test_a_worker_that_cannot_start_fails_the_benchmark_with_its_reason(bench: Bench, tmp_path: Path) -> None:
+def test_a_worker_that_cannot_start_fails_the_benchmark_with_its_reason(bench: FloodBench, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)ended with status 1.*no model bundle"):
         bench.flood(tmp_path, 0)
 

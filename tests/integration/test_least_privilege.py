@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from app_tier.bundle.load import DEMO_BUNDLE
 from localcloud.iam.policies import PermissionCheck, decide
 from localcloud.launch import REGION, LocalCloud
-from scripts.client import FileSpec, FleetClient, UploadResult
+from scripts.client import FileToUpload, FleetClient, UploadResult
 from scripts.demo_model.signs import samples
 from scripts.run.system import free_port
 from services.clients import Clients
@@ -198,7 +198,7 @@ def upload_straight_to_the_bucket(deployed: Deployed, job_id: str, files: list[t
     """Upload by forms that the web tier signs."""
     api = deployed.api
     kinds = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "bmp": "image/bmp", "gif": "image/gif"}
-    wanted = [FileSpec(name, len(data), kinds[name.rpartition(".")[2]]) for name, data, _ in files]
+    wanted = [FileToUpload(name, len(data), kinds[name.rpartition(".")[2]]) for name, data, _ in files]
     offer = api.offer_uploads(job_id, wanted)
     for each in offer.files:
         name, data, _ = files[each.index]

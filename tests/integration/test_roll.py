@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from core.ids import new_id
 from localcloud.launch import REGION, LocalCloud
-from scripts.aws.account import TAG, Account
+from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.commands import roll_command
 from scripts.aws.context import AwsContext, TimedOutError, Waiter
 from scripts.aws.deploy.auth import session_keys_parameter
@@ -29,7 +29,7 @@ class Fleet:
     """
 
     account: MortalAccount
-    observer: Account
+    observer: AwsAccount
     prefix: str
     wanted: int = 0
     obedient: bool = True
@@ -111,17 +111,17 @@ class Fleet:
 
 
 @pytest.fixture(scope="module")
-def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MortalAccount, Account]]:
+def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MortalAccount, AwsAccount]]:
     """The account that rolls, and an observer, in a cloud without moto's 500 images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
         with LocalCloud(tmp_path_factory.mktemp("roll"), hypervisor=False) as cloud:
             url = cloud.endpoint_url
-            yield MortalAccount(REGION, endpoint_url=url), Account(REGION, endpoint_url=url)
+            yield MortalAccount(REGION, endpoint_url=url), AwsAccount(REGION, endpoint_url=url)
 
 
 @pytest.fixture
-def fleet(accounts: tuple[MortalAccount, Account]) -> Fleet:
+def fleet(accounts: tuple[MortalAccount, AwsAccount]) -> Fleet:
     accounts[0].reborn()
     return Fleet(*accounts, f"t{new_id().lower()[-12:]}")
 

@@ -20,7 +20,7 @@ import pytest
 
 from localcloud.clients import mails
 from localcloud.launch import LocalCloud
-from scripts.aws.account import Account
+from scripts.aws.account import AwsAccount
 from scripts.aws.bake.spec import ROLES
 from scripts.aws.context import Waiter
 from scripts.aws.deploy.settings import TEMPLATE_PATH, StackSettings, config_parameters
@@ -46,7 +46,7 @@ OWN = [path for path in sorted(FOLDER.rglob("*.py")) if not OTHERS & set(path.re
 """Modules of these commands; the others' are tested with them."""
 
 Call = tuple[str, str]
-"""The name of a client of `Account`, and of one of its methods."""
+"""The name of a client of `AwsAccount`, and of one of its methods."""
 
 
 WITH_STUBS = {
@@ -83,7 +83,7 @@ def written(path: Path) -> set[Call]:
         if (
             len(owner) >= 2
             and owner[-2] in {"account", "self"}
-            and isinstance(getattr(Account, owner[-1], 0), property)
+            and isinstance(getattr(AwsAccount, owner[-1], 0), property)
         ):
             method = node.func.attr
             found.add((owner[-1], str(ast.literal_eval(node.args[0])) if method == "get_paginator" else method))
@@ -93,7 +93,7 @@ def written(path: Path) -> set[Call]:
 def test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing_is_left(
     own_cloud: LocalCloud,
 ) -> None:
-    account, made = Account("us-east-1", None, own_cloud.endpoint_url), set[tuple[str, str]]()
+    account, made = AwsAccount("us-east-1", None, own_cloud.endpoint_url), set[tuple[str, str]]()
 
     def note(model: Any, **_: Any) -> None:
         made.add((model.service_model.service_name, model.name))
@@ -110,7 +110,7 @@ def test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing
 
 
 def test_where_there_are_no_images_up_bakes_them_first(own_cloud: LocalCloud) -> None:
-    stage = Stage(Account("us-east-1", None, own_cloud.endpoint_url), "fsb")
+    stage = Stage(AwsAccount("us-east-1", None, own_cloud.endpoint_url), "fsb")
     builders = Builders(stage.account, stage.prefix, honest=True)
     waiter = Clock(builders.work)
     context = replace(stage.context, waiter=Waiter(waiter, waiter.sleep, lambda _: None))
@@ -208,7 +208,7 @@ def invalidations(stage: Stage, distribution: str) -> int:
 
 
 def test_up_publishes_the_site_once_and_down_leaves_nothing_of_it(own_cloud: LocalCloud) -> None:
-    account = Account("us-east-1", None, own_cloud.endpoint_url)
+    account = AwsAccount("us-east-1", None, own_cloud.endpoint_url)
     stage = Stage(account)
     settings = StackSettings({**WITH_SITE, **WITH_NAME})
     assert stage.up(settings=settings) == "https://images.example.org"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simulator.policy import FleetView, NamedPolicy, PolicyTerms, ScalingAction, Worker
+from simulator.policy import FleetView, NamedPolicy, PolicyTerms, ScalingAction, WorkerView
 from simulator.traces import Trace
 
 
@@ -42,7 +42,7 @@ def fleet_view(
     """
     ages = [100.0] * draining + [100.0] * ready + [10.0] * booting
     workers = [
-        Worker(f"w{number}", now - age, now - age + 17, now - age + 42, draining=number < draining)
+        WorkerView(f"w{number}", now - age, now - age + 17, now - age + 42, draining=number < draining)
         for number, age in enumerate(ages)
     ]
     idle = frozenset(f"w{number}" for number in range(draining + in_flight, draining + ready))

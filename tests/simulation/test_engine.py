@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.engine import COLUMNS, LINGER_SECONDS, Conditions, Outcome, StalledError, simulate, together
+from simulator.engine import COLUMNS, LINGER_SECONDS, Conditions, SimulationOutcome, StalledError, simulate, together
 from simulator.policies import fixed, one_per_message
 from simulator.policy import FleetView, NamedPolicy, PolicyTerms, ScalingAction
 from simulator.theory import checks, md1_wait_seconds
 from simulator.theory import waiting_share as erlang_c
 from simulator.traces import Trace, batch
-from simulator.workers import CERTAIN, NEVER, Machine
+from simulator.workers import CERTAIN, NEVER, InstanceProfile
 from tests.simulation.stories import Script, arrivals
 
 CALM = Conditions(CERTAIN, image_seconds=1.5, max_workers=19)
@@ -41,7 +41,7 @@ whims = st.builds(
 )
 some_arrivals = st.lists(st.floats(0, 300), min_size=1, max_size=80).map(lambda times: arrivals(*sorted(times)))
 some_conditions = st.builds(
-    lambda most, exponential, service: Conditions(Machine(), service, exponential, most),
+    lambda most, exponential, service: Conditions(InstanceProfile(), service, exponential, most),
     st.integers(1, 5),
     st.booleans(),
     st.sampled_from([0.1, 1.5, 20.0]),
@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_outcome(
 
 @given(some_arrivals, st.integers(0, 50))
 def test_images_are_started_in_the_order_in_which_they_came(trace: Trace, seed: int) -> None:
-    outcome = simulate(trace, one_per_message(4), Conditions(Machine(), max_workers=4), seed)
+    outcome = simulate(trace, one_per_message(4), Conditions(InstanceProfile(), max_workers=4), seed)
     starts = trace.arrivals + outcome.latencies - 1.5
     assert np.all(np.diff(starts) >= -1e-9)
 
@@ -136,7 +136,7 @@ def test_a_worker_that_is_drained_while_it_boots_ends_at_once() -> None:
 
 
 def test_what_never_reports_is_ended_after_its_allowance() -> None:
-    broken = Conditions(Machine(slow_share=0.0, never_share=1.0))
+    broken = Conditions(InstanceProfile(slow_share=0.0, never_share=1.0))
     script = Script({0.0: ScalingAction(1)})
     with pytest.raises(StalledError, match="1 images of story have waited for 14400 s"):
         simulate(arrivals(0.0, length=0.0), script.as_rule(), broken)
@@ -186,26 +186,26 @@ def test_seconds_are_billed_from_running_on_and_at_least_a_minute_of_them(ended_
 
 
 def test_one_boot_in_twenty_is_slow_and_one_in_fifty_never_ends() -> None:
-    boots = list(islice(Machine().boots(seed=3), 20_000))
+    boots = list(islice(InstanceProfile().boots(seed=3), 20_000))
     assert boots.count(80.0) / len(boots) == pytest.approx(0.05, rel=0.1)
     assert boots.count(NEVER) / len(boots) == pytest.approx(0.02, rel=0.15)
     assert set(boots) == {42.0, 80.0, NEVER}
 
 
 def test_boots_are_the_same_for_the_same_seed_only() -> None:
-    first, again, other = (list(islice(Machine().boots(seed), 500)) for seed in (1, 1, 2))
+    first, again, other = (list(islice(InstanceProfile().boots(seed), 500)) for seed in (1, 1, 2))
     assert first == again != other
 
 
 def test_another_boot_time_scales_its_parts_and_its_tail() -> None:
-    quick = Machine.booting_in(4.2)
+    quick = InstanceProfile.booting_in(4.2)
     assert (quick.boot_seconds, quick.pending_seconds, quick.slow_boot_seconds) == pytest.approx((4.2, 1.7, 8.0))
-    assert Machine.booting_in(42.0) == Machine()
+    assert InstanceProfile.booting_in(42.0) == InstanceProfile()
 
 
-def outcome_of(*latencies: float, billed: float = 100.0, work: float = 50.0, peak: int = 1) -> Outcome:
+def outcome_of(*latencies: float, billed: float = 100.0, work: float = 50.0, peak: int = 1) -> SimulationOutcome:
     history = np.zeros((1, len(COLUMNS)))
-    return Outcome(np.array(latencies), billed, work, 2.0, peak, 1, 1, history)
+    return SimulationOutcome(np.array(latencies), billed, work, 2.0, peak, 1, 1, history)
 
 
 def test_cost_is_what_was_billed_by_the_work_itself() -> None:

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from services.ec2 import Fleet, Instance, LaunchSpec
 from services.metadata import DRAIN_TAG
 from simulator.faults.cloud import Cloud, Faults
-from simulator.faults.machines import NEVER, FailureMode, Queues
+from simulator.faults.machines import NEVER, FailureMode, SimulatedQueues
 from simulator.faults.schedules import BrokenError, play
 from simulator.faults.world import CrashPlan, World, settings_of
 from web_tier.autoscaler.health import UnhealthyTerminator
@@ -22,7 +22,7 @@ class Scene:
 
     def __init__(self, fate: FailureMode) -> None:
         self.now = 0.0
-        self.queues = Queues(lambda: self.now)
+        self.queues = SimulatedQueues(lambda: self.now)
         self.alive: list[int] = []
         self.cloud = Cloud(
             now=lambda: self.now,

@@ -21,7 +21,7 @@ from ami.archive import ArchiveFacts
 from core.config import EngineName
 from core.ids import new_id
 from localcloud.launch import REGION
-from scripts.aws.account import TAG, Account
+from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.bake.bake import BakeOptions
 from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.spec import ROLES, RUN_TAG, Role, SourceArchive
@@ -36,7 +36,7 @@ class Killed(BaseException):
 
 
 @dataclass
-class MortalAccount(Account):
+class MortalAccount(AwsAccount):
     """An account of a process that may be killed, after which it makes no more calls; AWS may deny its calls.
 
     Attributes:
@@ -102,7 +102,7 @@ class Builders:
         engine: that the image says it is for.
     """
 
-    account: Account
+    account: AwsAccount
     prefix: str
     says: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     stops: bool = True
@@ -163,7 +163,7 @@ class Bakery:
     """
 
     account: MortalAccount
-    observer: Account
+    observer: AwsAccount
     prefix: str
     folder: Path
     roles: tuple[Role, ...] = ROLES
@@ -222,7 +222,7 @@ class Bakery:
         return left(self.observer, self.prefix)
 
 
-def instances(account: Account, prefix: str, *states: str) -> list[Any]:
+def instances(account: AwsAccount, prefix: str, *states: str) -> list[Any]:
     found = account.ec2.describe_instances(
         Filters=[
             {"Name": f"tag:{TAG}", "Values": [prefix]},
@@ -232,14 +232,14 @@ def instances(account: Account, prefix: str, *states: str) -> list[Any]:
     return [each for reservation in found["Reservations"] for each in reservation["Instances"]]
 
 
-def user_data(account: Account, instance_id: str) -> str:
+def user_data(account: AwsAccount, instance_id: str) -> str:
     said = account.ec2.describe_instance_attribute(InstanceId=instance_id, Attribute="userData")
     packed = base64.b64decode(said["UserData"]["Value"])
     assert len(packed) < 16_384 / 2  # where a session's long token stands in its addresses, three times
     return gzip.decompress(packed).decode()
 
 
-def left(account: Account, prefix: str) -> dict[str, list[str]]:
+def left(account: AwsAccount, prefix: str) -> dict[str, list[str]]:
     """Return what carries the prefix's tag but images, and each snapshot that no image needs."""
     ec2 = account.ec2
     tag: list[FilterTypeDef] = [{"Name": f"tag:{TAG}", "Values": [prefix]}]

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 
 from core.config import load_config
 from core.ids import new_id
-from scripts.aws.account import TAG, Account
+from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.spec import ROLES, Role
 from scripts.aws.context import AwsContext, Waiter
@@ -48,9 +48,9 @@ class Time:
 
 
 @cache
-def account_at(endpoint_url: str) -> Account:
+def account_at(endpoint_url: str) -> AwsAccount:
     """Return the account of a local cloud; its clients are shared, since making them costs more than a test."""
-    return Account("us-east-1", None, endpoint_url)
+    return AwsAccount("us-east-1", None, endpoint_url)
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Stage:
         crash_at: the step of a run at which the command crashes; None for no crash.
     """
 
-    account: Account
+    account: AwsAccount
     prefix: str = field(default_factory=lambda: f"t{new_id()[-12:].lower()}")
     steps: list[str] = field(default_factory=list)
     builders: list[BuilderConfig] = field(default_factory=list)
@@ -132,4 +132,4 @@ class Stage:
 def stubbed_stage(**stubs: Stubber) -> Stage:
     """Return a stage for the prefix fs whose account has these stubs, by service; its sleeps take no time."""
     clients = {service.replace("_", "-"): stub.client for service, stub in stubs.items()}
-    return Stage(Account("us-east-1", _clients=clients), "fs", time=Time(pause=0))
+    return Stage(AwsAccount("us-east-1", _clients=clients), "fs", time=Time(pause=0))

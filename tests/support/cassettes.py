@@ -22,7 +22,7 @@ from botocore.compat import HTTPHeaders
 from click.testing import CliRunner, Result
 
 from scripts.aws import commands
-from scripts.aws.account import Account
+from scripts.aws.account import AwsAccount
 from scripts.aws.context import Waiter
 from scripts.cli import fleetsight
 
@@ -168,16 +168,16 @@ def words(output: str) -> list[str]:
 @contextmanager
 def _each_client(prepare: Callable[[Any], object]) -> Iterator[None]:
     """Have each client of an account prepared when it is made."""
-    make, seen = Account.client, set[int]()
+    make, seen = AwsAccount.client, set[int]()
 
-    def made(self: Account, service: str) -> Any:
+    def made(self: AwsAccount, service: str) -> Any:
         client = make(self, service)
         if id(client) not in seen:
             seen.add(id(client))
             prepare(client)
         return client
 
-    with patch.object(Account, "client", made):
+    with patch.object(AwsAccount, "client", made):
         yield
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.stub import Stubber
 
-from scripts.aws.account import Account
+from scripts.aws.account import AwsAccount
 from scripts.aws.bake.spec import Role
 from scripts.aws.context import AwsContext
 from scripts.aws.deploy.settings import StackSettings, parameter_values, validated_config
@@ -38,8 +38,8 @@ class StubbedAccount:
     is_new: bool = True
 
     @property
-    def account(self) -> Account:
-        account = Account("us-east-1", _clients={name: stub.client for name, stub in self.stubs.items()})
+    def account(self) -> AwsAccount:
+        account = AwsAccount("us-east-1", _clients={name: stub.client for name, stub in self.stubs.items()})
         account.__dict__["_caller"] = {"Account": "123456789012", "Arn": self.caller}  # known already
         return account
 

@@ -1,8 +1,8 @@
 """Prices for tests: plain figures, unlike those of any region."""
 
-from core.config import Prices
+from core.config import PriceSettings
 
-PRICES = Prices(
+PRICES = PriceSettings(
     instance_hour={"c7a.large": 0.36, "g4dn.xlarge": 0.72},
     spot_hour={"c7a.large": 0.18},
     minimum_billed_seconds=60,

@@ -25,7 +25,7 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from core.config import Classic
+from core.config import ClassicSettings
 from core.jobs.models import ImageRecord
 from core.messages import ClassificationResult
 from services.errors import NotFoundError
@@ -234,7 +234,7 @@ def classic_answer(parts: Parts) -> Response | HTTPException:
     return Response(classic_reply(settings, fields[0], record.filename, label), 200, mimetype="text/plain")
 
 
-def classic_reply(settings: Classic, field: str, filename: str, label: str) -> str:
+def classic_reply(settings: ClassicSettings, field: str, filename: str, label: str) -> str:
     """Return the answer to an image called `filename` in `field`; a `:` in the label is replaced by a space."""
     plain = " ".join(label.replace(":", " ").split())
     named = settings.reply == "name_and_label" or (settings.reply == "by_field" and field == NAMED_FIELD)

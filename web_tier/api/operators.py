@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.audit import AuditPage
-from core.config import Prices
+from core.config import PriceSettings
 from core.cost import ThousandCost
 from core.fleet.models import (
     MAX_REASON_CHARACTERS,
@@ -62,7 +62,7 @@ class FleetStatusBody(FleetSnapshot):
     )
 
     @classmethod
-    def of(cls, fleet: FleetSnapshot, prices: Prices, silent_seconds: float) -> Self:
+    def of(cls, fleet: FleetSnapshot, prices: PriceSettings, silent_seconds: float) -> Self:
         """Return the body of a snapshot."""
         fields, cost = {**dict(fleet), "silent_seconds": round(silent_seconds, 1)}, ThousandCost.of(fleet, prices)
         if cost is None:

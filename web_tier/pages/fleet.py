@@ -15,7 +15,7 @@ from flask import Response, render_template, request
 from pydantic import BaseModel, ConfigDict
 from werkzeug.exceptions import BadRequest
 
-from core.config import Prices
+from core.config import PriceSettings
 from core.cost import ThousandCost
 from core.fleet.models import Decision, FleetSnapshot, HistoryPoint, Span, WorkerLimits, points_since
 from core.fleet.store import FleetState, FleetStore
@@ -197,7 +197,7 @@ class FleetBody(BaseModel):
     def of(
         cls,
         state: FleetState,
-        prices: Prices,
+        prices: PriceSettings,
         now: datetime | None = None,
         *,
         silent_seconds: float = 0.0,
@@ -231,7 +231,7 @@ class FleetBody(BaseModel):
         )
 
 
-def _figures(fleet: FleetSnapshot, prices: Prices) -> dict[str, Any]:
+def _figures(fleet: FleetSnapshot, prices: PriceSettings) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "known": True,
         "running": fleet.running,

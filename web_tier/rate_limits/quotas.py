@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 from werkzeug.exceptions import TooManyRequests
 
-from core.config import Limits
+from core.config import LimitSettings
 from core.jobs.models import ImageRecord
 from services.table import EXPIRES_AT, Item, Table
 
@@ -62,7 +62,7 @@ class Quotas:
     """
 
     table: Table
-    limits: Limits
+    limits: LimitSettings
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def charge(self, caller: str, amount: Amount) -> datetime:

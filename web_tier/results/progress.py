@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
-from core.config import Prices
+from core.config import PriceSettings
 from core.cost import JobCost
 from core.fleet.models import BillingPeriod, FleetSnapshot
 from core.fleet.store import FleetStore
@@ -180,7 +180,7 @@ def has_current_file(status: JobStatus) -> bool:
     return status.merged is not None and status.merged.edition == status.edition
 
 
-def job_cost(counts: Counts, fleet: FleetSnapshot | None, store: FleetStore, prices: Prices) -> JobCost | None:
+def job_cost(counts: Counts, fleet: FleetSnapshot | None, store: FleetStore, prices: PriceSettings) -> JobCost | None:
     """Return the cost of a job so far, or None if it is not known, as for jobs from before the first billing period.
 
     Raises:

@@ -14,7 +14,7 @@ from flask import request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnprocessableEntity, UnsupportedMediaType
 
-from core.config import Web
+from core.config import WebSettings
 from web_tier.backend import current_backend
 from web_tier.text import clean_filename
 from web_tier.uploads.ingest import UNAVAILABLE, RejectedUpload, UploadResult
@@ -40,7 +40,7 @@ class Base64Image(BaseModel):
     data: str = Field(description="The image file, base64.")
 
 
-def request_parts(limits: Web) -> Parts:
+def request_parts(limits: WebSettings) -> Parts:
     """Yield the parts of the current request's form as they arrive.
 
     Raises:
@@ -97,7 +97,7 @@ def only_file(parts: Parts) -> Iterator[Upload]:
             yield part
 
 
-def raw_image(name: str, limits: Web, memory: MemoryLimiter) -> Iterator[Upload]:
+def raw_image(name: str, limits: WebSettings, memory: MemoryLimiter) -> Iterator[Upload]:
     """Yield the body of the current request as an image with that `name`.
 
     Raises:
@@ -109,7 +109,7 @@ def raw_image(name: str, limits: Web, memory: MemoryLimiter) -> Iterator[Upload]
         yield Upload(clean_filename(name), body, len(body))
 
 
-def json_image(limits: Web, memory: MemoryLimiter) -> Iterator[Upload]:
+def json_image(limits: WebSettings, memory: MemoryLimiter) -> Iterator[Upload]:
     """Yield the image in the JSON body of the current request, with any content type.
 
     Raises:

@@ -18,7 +18,7 @@ from app_tier.bundle.manifest import TORCH_NAME
 from app_tier.bundle.s3 import fetch_bundle, in_s3
 from core.config import EngineName
 from scripts.aws import buckets
-from scripts.aws.account import Account
+from scripts.aws.account import AwsAccount
 from scripts.aws.bake import images
 from scripts.aws.bake.builders import (
     MAX_LIFE_MINUTES,
@@ -71,7 +71,7 @@ class BakeOptions:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
-def select_bundle(account: Account, name: str | None, engine: EngineName, models: Path = MODELS_FOLDER) -> Path:
+def select_bundle(account: AwsAccount, name: str | None, engine: EngineName, models: Path = MODELS_FOLDER) -> Path:
     """Return the folder of the bundle to bake, every digest verified.
 
     Args:

@@ -3,10 +3,10 @@
 import secrets
 from typing import TYPE_CHECKING
 
-from scripts.aws.account import TAG, Account
+from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.context import AwsContext
 from scripts.aws.deploy.settings import SettingError, StackSettings, parameter_values
-from scripts.aws.deploy.stack import Stack
+from scripts.aws.deploy.stack import StackDescription
 from scripts.aws.teardown.resources import user_pools
 from services.accounts import OPERATORS, USERS
 
@@ -29,13 +29,13 @@ KEY_BYTES = 48
 """The random bytes of a key."""
 
 
-def has_sign_in(settings: StackSettings, stack: Stack | None) -> bool:
+def has_sign_in(settings: StackSettings, stack: StackDescription | None) -> bool:
     """Return whether users sign in: the given value, else the stack's, else the template's default."""
     return parameter_values(settings, stack)[CREATE_POOL] == "true"
 
 
 def kept_pool_parameters(
-    account: Account, prefix: str, settings: StackSettings, stack: Stack | None
+    account: AwsAccount, prefix: str, settings: StackSettings, stack: StackDescription | None
 ) -> dict[str, str]:
     """Return the parameters with which a stack without accounts adopts the user pool of an earlier stack.
 
@@ -64,7 +64,7 @@ def kept_pool_parameters(
     return {KEPT_POOL: pool["Id"]}
 
 
-def check_sender(settings: StackSettings, stack: Stack | None) -> None:
+def check_sender(settings: StackSettings, stack: StackDescription | None) -> None:
     """Check that mail has a sender: an identity of SES is an address, or a domain that needs an address.
 
     Raises:
@@ -80,7 +80,7 @@ def check_sender(settings: StackSettings, stack: Stack | None) -> None:
         )
 
 
-def complete_kept_pool(context: AwsContext, stack: Stack) -> None:
+def complete_kept_pool(context: AwsContext, stack: StackDescription) -> None:
     """Complete an adopted user pool: create groups, and allow authenticator apps as second factor."""
     account, pool_id = context.account, stack.parameters.get(KEPT_POOL, "")
     if not pool_id:
@@ -103,7 +103,7 @@ def complete_kept_pool(context: AwsContext, stack: Stack) -> None:
         context.report_change(f"made the group {name} of the user pool {pool_id}")
 
 
-def report_access(context: AwsContext, stack: Stack) -> None:
+def report_access(context: AwsContext, stack: StackDescription) -> None:
     """Report how to create an operator if there is none, or that there is no sign-in."""
     account, pool = context.account, stack.outputs.get("UserPoolId")
     if pool is None:

@@ -10,14 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from core.ids import new_id
-from scripts.aws.account import TAG, Account
+from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.context import AwsContext
 from scripts.aws.deploy.stack import (
     AUTO_SCALING_GROUP,
     LaunchFailureReporter,
-    Stack,
-    StackError,
+    StackDescription,
     StackEvents,
+    StackFailedError,
     find_stack,
     follow_stack,
     stack_resources,
@@ -133,10 +133,10 @@ def create_change_set(
     delete_change_set(account, proposed)
     if is_empty:
         return None
-    raise StackError("\n".join([f"CloudFormation refuses the change: {reason}", *details]))
+    raise StackFailedError("\n".join([f"CloudFormation refuses the change: {reason}", *details]))
 
 
-def _validation_errors(account: Account, change_set_id: str) -> list[str]:
+def _validation_errors(account: AwsAccount, change_set_id: str) -> list[str]:
     """Return the errors of CloudFormation's early validation, one per resource; DescribeChangeSet omits them.
 
     https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/validate-stack-deployments.html
@@ -163,7 +163,7 @@ def _wait_until_created(context: AwsContext, change_set_id: str) -> Mapping[str,
     return context.waiter.until(poll, what, seconds=PROPOSE_SECONDS, every=2.0)
 
 
-def _read_changes(account: Account, change_set_id: str) -> tuple[ResourceChange, ...]:
+def _read_changes(account: AwsAccount, change_set_id: str) -> tuple[ResourceChange, ...]:
     pages = account.cloudformation.get_paginator("describe_change_set").paginate(ChangeSetName=change_set_id)
     described = (each["ResourceChange"] for page in pages for each in page.get("Changes", []))
     changes = [
@@ -175,14 +175,14 @@ def _read_changes(account: Account, change_set_id: str) -> tuple[ResourceChange,
     return tuple(sorted(changes, key=lambda each: (each.action, each.kind, each.name)))
 
 
-def delete_change_set(account: Account, proposed: ProposedChangeSet) -> None:
+def delete_change_set(account: AwsAccount, proposed: ProposedChangeSet) -> None:
     """Delete a change set, and the empty stack that CloudFormation has created for a new one."""
     account.cloudformation.delete_change_set(ChangeSetName=proposed.change_set_id)
     if proposed.kind == "CREATE":
         account.cloudformation.delete_stack(StackName=proposed.stack_id)
 
 
-def delete_stale_change_sets(account: Account, stack_id: str) -> None:
+def delete_stale_change_sets(account: AwsAccount, stack_id: str) -> None:
     """Delete the change sets that an earlier run of the command has left after a crash."""
     pages = account.cloudformation.get_paginator("list_change_sets").paginate(StackName=stack_id)
     for each in [each for page in pages for each in page["Summaries"]]:
@@ -228,7 +228,7 @@ def prepare_stack(context: AwsContext) -> ChangeSetType:
     return "CREATE"
 
 
-def _delete_unused_pool(context: AwsContext, stack: Stack) -> None:
+def _delete_unused_pool(context: AwsContext, stack: StackDescription) -> None:
     """Delete the user pool of a stack that was never complete, unless it has accounts.
 
     CloudFormation cannot delete it, since it is protected. The next stack could only use it unchanged
@@ -243,19 +243,19 @@ def _delete_unused_pool(context: AwsContext, stack: Stack) -> None:
             context.report_change(f"deleted the user pool {pool_id}, which has no accounts")
 
 
-def _check_not_stuck(stack: Stack) -> None:
+def _check_not_stuck(stack: StackDescription) -> None:
     if stack.status == "UPDATE_ROLLBACK_FAILED":
-        raise StackError(
+        raise StackFailedError(
             f"an update of the stack {stack.name} failed, and so did the way back ({stack.reason}): see to that "
             f"reason, run `aws cloudformation continue-update-rollback --stack-name {stack.name}`, then this again"
         )
     if stack.status == "DELETE_FAILED":
-        raise StackError(
+        raise StackFailedError(
             f"the stack {stack.name} is half deleted ({stack.reason}): run `fleetsight down` to the end first"
         )
 
 
-def deploy(context: AwsContext, proposed: ProposedChangeSet) -> Stack:
+def deploy(context: AwsContext, proposed: ProposedChangeSet) -> StackDescription:
     """Execute a change set, report its events, and return the stack.
 
     If the operation fails, CloudFormation also deletes the new resources that the template retains: they are empty,
@@ -281,12 +281,12 @@ def deploy(context: AwsContext, proposed: ProposedChangeSet) -> Stack:
                 "image of an earlier version does not signal: run `fleetsight bake --prefix "
                 f"{context.prefix}` first.{shown}{remedy}"
             )
-        raise StackError(_failure_text(stack, events, remedy))
+        raise StackFailedError(_failure_text(stack, events, remedy))
     context.report_change(f"the stack {stack.name} is complete")
     return stack
 
 
-def delete_stack(context: AwsContext, stack: Stack) -> None:
+def delete_stack(context: AwsContext, stack: StackDescription) -> None:
     """Delete the stack except the resources that the template retains, and report the events.
 
     Raises:
@@ -298,11 +298,11 @@ def delete_stack(context: AwsContext, stack: Stack) -> None:
         context.account.cloudformation.delete_stack(StackName=stack.stack_id)
     ended = follow_stack(context, events)
     if not ended.is_deleted:
-        raise StackError(_failure_text(ended, events, "see to it and run this again"))
+        raise StackFailedError(_failure_text(ended, events, "see to it and run this again"))
     context.report_change(f"the stack {stack.name} is deleted")
 
 
-def set_termination_protection(context: AwsContext, stack: Stack, *, wanted: bool) -> None:
+def set_termination_protection(context: AwsContext, stack: StackDescription, *, wanted: bool) -> None:
     """Switch CloudFormation's termination protection of the stack on or off."""
     if stack.is_protected != wanted:
         context.account.cloudformation.update_termination_protection(
@@ -311,7 +311,7 @@ def set_termination_protection(context: AwsContext, stack: Stack, *, wanted: boo
         context.report_change(f"the stack {stack.name} {'is' if wanted else 'is no longer'} protected from deletion")
 
 
-def _failure_text(stack: Stack, events: StackEvents, remedy: str) -> str:
+def _failure_text(stack: StackDescription, events: StackEvents, remedy: str) -> str:
     failures = events.failures or [stack.reason or "CloudFormation gives no reason"]
     why = "".join(f"\n  {each}" for each in failures)
     return f"the stack {stack.name} is {stack.status}:{why}\n{remedy}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scripts.aws.account import TAG, Account
+from scripts.aws.account import TAG, AwsAccount
 from services.errors import FleetsightError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class StackNetwork:
 
 
 def find_network(
-    account: Account, prefix: str, vpc_id: str | None = None, subnet_ids: Sequence[str] = ()
+    account: AwsAccount, prefix: str, vpc_id: str | None = None, subnet_ids: Sequence[str] = ()
 ) -> StackNetwork:
     """Return the network of the stack.
 
@@ -80,7 +80,7 @@ def find_network(
     return _with_route_tables(account, prefix, vpc_id, tuple(by_zone[zone] for zone in sorted(by_zone)))
 
 
-def _with_route_tables(account: Account, prefix: str, vpc_id: str, subnet_ids: tuple[str, ...]) -> StackNetwork:
+def _with_route_tables(account: AwsAccount, prefix: str, vpc_id: str, subnet_ids: tuple[str, ...]) -> StackNetwork:
     """Return the network with the route tables of its subnets that have no other gateway endpoint.
 
     The route tables of a VPC that another account shares are not visible, and get no gateway endpoint.
@@ -102,7 +102,9 @@ def _with_route_tables(account: Account, prefix: str, vpc_id: str, subnet_ids: t
     return StackNetwork(vpc_id, subnet_ids, without_endpoint("s3"), without_endpoint("dynamodb"))
 
 
-def route_tables(account: Account, vpc_id: str, subnet_ids: Sequence[str]) -> "dict[str, RouteTableTypeDef | None]":
+def route_tables(
+    account: AwsAccount, vpc_id: str, subnet_ids: Sequence[str]
+) -> "dict[str, RouteTableTypeDef | None]":
     """Return the route table of each subnet: its own, else the VPC's main one, else None if neither is visible."""
     in_vpc: FilterTypeDef = {"Name": "vpc-id", "Values": [vpc_id]}
     tables = account.ec2.describe_route_tables(Filters=[in_vpc])["RouteTables"]

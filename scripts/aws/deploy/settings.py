@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from core.config import PREFIX, Config, Retention, parse_config
+from core.config import PREFIX, Config, RetentionSettings, parse_config
 from scripts.aws.buckets import ensure_bucket
 from scripts.aws.context import AwsContext
-from scripts.aws.deploy.stack import Stack
+from scripts.aws.deploy.stack import StackDescription
 from services.cloudformation import parse_template
 from services.errors import ConfigError, FleetsightError
 
@@ -224,7 +224,7 @@ class StackSettings:
     config: Mapping[str, str] = field(default_factory=dict)
 
 
-def check_parameters(settings: StackSettings, stack: Stack | None) -> None:
+def check_parameters(settings: StackSettings, stack: StackDescription | None) -> None:
     """Check the given parameters as CloudFormation will, before anything is created.
 
     Raises:
@@ -242,7 +242,7 @@ def check_parameters(settings: StackSettings, stack: Stack | None) -> None:
 
 
 def change_set_parameters(
-    template: StackTemplate, wanted: Mapping[str, str], stack: Stack | None
+    template: StackTemplate, wanted: Mapping[str, str], stack: StackDescription | None
 ) -> "list[ParameterTypeDef]":
     """Return the parameters of a change set: the wanted value, else the stack's, else the template's default.
 
@@ -260,13 +260,13 @@ def change_set_parameters(
     return found
 
 
-def parameter_values(settings: StackSettings, stack: Stack | None) -> dict[str, str]:
+def parameter_values(settings: StackSettings, stack: StackDescription | None) -> dict[str, str]:
     """Return all parameters with a value: the given one, else the stack's, else the template's default."""
     defaults = {name: each.default for name, each in load_template().parameters.items() if each.default is not None}
     return {**defaults, **({} if stack is None else stack.parameters), **settings.parameters}
 
 
-def stack_config(stack: Stack | None) -> dict[str, str]:
+def stack_config(stack: StackDescription | None) -> dict[str, str]:
     """Return the stack's overrides of config.yaml: values in YAML by keys such as fleet.max_workers."""
     line = "" if stack is None else stack.parameters.get("WebSettings", "")
     pairs = [word.split("=", 1) for word in shlex.split(line)[1:]]
@@ -332,7 +332,7 @@ def _variable(key: str) -> str:
     return f"{PREFIX}{section.upper()}__{name.upper()}"
 
 
-def unkept_days(retention: Retention, settings: StackSettings, stack: Stack | None) -> str:
+def unkept_days(retention: RetentionSettings, settings: StackSettings, stack: StackDescription | None) -> str:
     """Return `UnkeptDays`: the given value, else the stack's value if the configuration still allows it.
 
     Otherwise the configuration determines it, as for a new stack, or if `retention.unkept_days` is given.
@@ -353,7 +353,7 @@ def unkept_days(retention: Retention, settings: StackSettings, stack: Stack | No
     return str(ceil(retention.unkept_days + SPARE_DAYS) if retention.unkept_days else 0)
 
 
-def _check_unkept_days(days: str, retention: Retention) -> str:
+def _check_unkept_days(days: str, retention: RetentionSettings) -> str:
     if not (days.isascii() and days.isdigit()):
         raise SettingError(f"--set {UNKEPT_PARAMETER}={days}: give whole days, or 0 for never")
     if not _is_late_enough(int(days), retention):
@@ -366,5 +366,5 @@ def _check_unkept_days(days: str, retention: Retention) -> str:
     return days
 
 
-def _is_late_enough(days: int, retention: Retention) -> bool:
+def _is_late_enough(days: int, retention: RetentionSettings) -> bool:
     return days == 0 or 0 < retention.unkept_days < days

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from scripts.aws.account import Account
+from scripts.aws.account import AwsAccount
 from scripts.aws.context import AwsContext
 from scripts.aws.instances import EXISTING_STATES, instances_named, web_name
 from services.ec2 import console_of
@@ -43,12 +43,12 @@ CLOSED = "127.0.0.1/32"
 """The default of the stack's `WebCidr`, which admits no client."""
 
 
-class StackError(FleetsightError):
+class StackFailedError(FleetsightError):
     """Raised when a stack cannot be created, changed or deleted; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
-class Stack:
+class StackDescription:
     """A stack as DescribeStacks describes it.
 
     Attributes:
@@ -77,7 +77,7 @@ class Stack:
         return self.status == "DELETE_COMPLETE"
 
 
-def find_stack(account: Account, name: str) -> Stack | None:
+def find_stack(account: AwsAccount, name: str) -> StackDescription | None:
     """Return the stack with this name or id, or None if it does not exist."""
     try:
         (described,) = account.cloudformation.describe_stacks(StackName=name)["Stacks"]
@@ -85,7 +85,7 @@ def find_stack(account: Account, name: str) -> Stack | None:
         if "does not exist" in str(error):
             return None
         raise
-    return Stack(
+    return StackDescription(
         name=described["StackName"],
         stack_id=described["StackId"],
         status=described["StackStatus"],
@@ -96,12 +96,12 @@ def find_stack(account: Account, name: str) -> Stack | None:
     )
 
 
-def group_names(account: Account, stack: Stack) -> list[str]:
+def group_names(account: AwsAccount, stack: StackDescription) -> list[str]:
     """Return the names of the stack's existing Auto Scaling groups."""
     return [name for _, kind, name in stack_resources(account, stack) if kind == AUTO_SCALING_GROUP and name]
 
 
-def stack_resources(account: Account, stack: Stack) -> list[tuple[str, str, str]]:
+def stack_resources(account: AwsAccount, stack: StackDescription) -> list[tuple[str, str, str]]:
     """Return the logical name, type and physical id of each existing resource of the stack."""
     pages = account.cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack.stack_id)
     return [
@@ -120,7 +120,7 @@ class StackEvents:
         failures: the failures among the events so far, each with its reason.
     """
 
-    account: Account
+    account: AwsAccount
     stack_id: str
     failures: list[str] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
@@ -151,7 +151,7 @@ def is_failure(event: Mapping[str, Any]) -> bool:
     return event["ResourceStatus"].endswith("_FAILED") and "cancelled" not in event.get("ResourceStatusReason", "")
 
 
-def last_failure(account: Account, stack: Stack) -> str:
+def last_failure(account: AwsAccount, stack: StackDescription) -> str:
     """Return the time and the text of the newest failure among the stack's events, or an empty text."""
     pages = account.cloudformation.get_paginator("describe_stack_events").paginate(StackName=stack.stack_id)
     events = (event for page in pages for event in page["StackEvents"])
@@ -160,8 +160,8 @@ def last_failure(account: Account, stack: Stack) -> str:
 
 
 def follow_stack(
-    context: AwsContext, events: StackEvents, on_poll: Callable[[Stack], None] = lambda _: None
-) -> Stack:
+    context: AwsContext, events: StackEvents, on_poll: Callable[[StackDescription], None] = lambda _: None
+) -> StackDescription:
     """Report the stack's events until the operation on it has ended, and return the stack.
 
     Args:
@@ -173,7 +173,7 @@ def follow_stack(
         TimedOutError: the operation has not ended after an hour.
     """
 
-    def poll() -> Stack | None:
+    def poll() -> StackDescription | None:
         # The stack is read before its events: so all events before the returned state are reported.
         stack = find_stack(events.account, events.stack_id)
         for text in events.new():
@@ -193,20 +193,20 @@ def _event_text(event: Mapping[str, Any]) -> str:
     return f"{event['LogicalResourceId']} ({event['ResourceType']}) {status}{reason}"
 
 
-def template_versions(account: Account, stack: Stack) -> tuple[int, int] | None:
+def template_versions(account: AwsAccount, stack: StackDescription) -> tuple[int, int] | None:
     """Return the default and the newest version of the workers' launch template, or None if it does not exist."""
     name = stack.outputs.get("WorkerTemplateName")
     template = None if name is None else find_launch_template(account, name)
     return None if template is None else (template["DefaultVersionNumber"], template["LatestVersionNumber"])
 
 
-def find_launch_template(account: Account, name: str) -> "LaunchTemplateTypeDef | None":
+def find_launch_template(account: AwsAccount, name: str) -> "LaunchTemplateTypeDef | None":
     """Return EC2's description of the launch template with this name, or None if it does not exist."""
     found = account.ec2.describe_launch_templates(Filters=[{"Name": "launch-template-name", "Values": [name]}])
     return next(iter(found["LaunchTemplates"]), None)
 
 
-def failed_launch(account: Account, stack: Stack) -> str:
+def failed_launch(account: AwsAccount, stack: StackDescription) -> str:
     """Return why the newest complete activity of the stack's group has failed, or an empty text if it has not.
 
     https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeScalingActivities.html
@@ -228,7 +228,7 @@ class LaunchFailureReporter:
     context: AwsContext
     _reported: set[str] = field(default_factory=set)
 
-    def report(self, stack: Stack) -> None:
+    def report(self, stack: StackDescription) -> None:
         """Report why the newest launch has failed, if this reason is new."""
         reason = failed_launch(self.context.account, stack)
         if reason and reason not in self._reported:
@@ -236,7 +236,7 @@ class LaunchFailureReporter:
             self.context.report(f"Auto Scaling could not launch the web instance, and tries again: {reason}")
 
 
-def web_console_lines(account: Account, prefix: str) -> list[str]:
+def web_console_lines(account: AwsAccount, prefix: str) -> list[str]:
     """Return the last lines on the console of the newest web instance, if EC2 has any.
 
     EC2 keeps the console for an hour or more after the instance was terminated.
@@ -270,7 +270,7 @@ def page_answers(address: str) -> bool:
         connection.close()
 
 
-def wait_for_page(context: AwsContext, stack: Stack, answers: Callable[[str], bool] = page_answers) -> str:
+def wait_for_page(context: AwsContext, stack: StackDescription, answers: Callable[[str], bool] = page_answers) -> str:
     """Return the page's address once the page answers; if it is not open to anyone, once its instance runs.
 
     Raises:

@@ -53,7 +53,7 @@ from scripts.aws.deploy.settings import (
     validated_config,
 )
 from scripts.aws.deploy.stack import (
-    Stack,
+    StackDescription,
     find_stack,
     page_answers,
     stack_resources,
@@ -235,7 +235,11 @@ def check_account(context: AwsContext, options: UpOptions) -> None:
 
 
 def _plan(
-    context: AwsContext, options: UpOptions, config: Config, stack: Stack | None, network: Mapping[str, str]
+    context: AwsContext,
+    options: UpOptions,
+    config: Config,
+    stack: StackDescription | None,
+    network: Mapping[str, str],
 ) -> StackPlan:
     wanted = parameter_values(options.settings, stack)
     return StackPlan(context, network, config, wanted, available_images(context), is_new=stack is None)
@@ -250,7 +254,7 @@ def _report_findings(context: AwsContext, findings: Sequence[tuple[str, Finding]
         raise NotReadyError("the account is not ready, as the lines above that begin with stop say: nothing was made")
 
 
-def _validate(options: UpOptions, stack: Stack | None) -> Config:
+def _validate(options: UpOptions, stack: StackDescription | None) -> Config:
     check_parameters(options.settings, stack)
     config = validated_config(merge_config(stack_config(stack), options.settings.config))
     unkept_days(config.retention, options.settings, stack)
@@ -258,7 +262,7 @@ def _validate(options: UpOptions, stack: Stack | None) -> Config:
     return config
 
 
-def _find_network(context: AwsContext, options: UpOptions, stack: Stack | None) -> dict[str, str]:
+def _find_network(context: AwsContext, options: UpOptions, stack: StackDescription | None) -> dict[str, str]:
     """Return the parameters of the stack's network: a new one, or the present one."""
     if stack is None or stack.status in NEVER_COMPLETE or options.vpc_id or options.subnet_ids:
         return find_network(context.account, context.prefix, options.vpc_id, options.subnet_ids).parameters()
@@ -281,7 +285,9 @@ def _bake_missing(plan: StackPlan, options: UpOptions, prompts: Prompts, roles: 
         prompts.bake(plan.context, of_kind, options.bundle, plan.config.worker.engine, builder_config)
 
 
-def _create_change_set(plan: StackPlan, options: UpOptions, stack: Stack | None) -> ProposedChangeSet | None:
+def _create_change_set(
+    plan: StackPlan, options: UpOptions, stack: StackDescription | None
+) -> ProposedChangeSet | None:
     context, wanted = plan.context, _wanted_parameters(plan, options, stack)
     url = upload_template(context, load_template())
     if stack is not None:
@@ -290,7 +296,7 @@ def _create_change_set(plan: StackPlan, options: UpOptions, stack: Stack | None)
     return create_change_set(context, kind, url, change_set_parameters(load_template(), wanted, stack))
 
 
-def _wanted_parameters(plan: StackPlan, options: UpOptions, stack: Stack | None) -> dict[str, str]:
+def _wanted_parameters(plan: StackPlan, options: UpOptions, stack: StackDescription | None) -> dict[str, str]:
     context, config, prefix = plan.context, plan.config, plan.context.prefix
     return {
         "Prefix": prefix,
@@ -307,7 +313,7 @@ def _wanted_parameters(plan: StackPlan, options: UpOptions, stack: Stack | None)
     }
 
 
-def _dry_run(plan: StackPlan, options: UpOptions, stack: Stack | None, lacking: Sequence[Role]) -> None:
+def _dry_run(plan: StackPlan, options: UpOptions, stack: StackDescription | None, lacking: Sequence[Role]) -> None:
     """Report the change set, delete it, and delete the bucket if it did not exist before.
 
     A change set needs existing images: an image of Amazon's replaces each missing one.
@@ -367,7 +373,7 @@ def _finish(context: AwsContext, config: Config, prompts: Prompts) -> str:
 
 
 def _idle_cost(
-    context: AwsContext, config: Config, kinds: Sequence[str], wanted: dict[str, str], stack: Stack | None
+    context: AwsContext, config: Config, kinds: Sequence[str], wanted: dict[str, str], stack: StackDescription | None
 ) -> list[idle_cost.CostRow]:
     known = parameter_values(StackSettings(wanted), stack)
     zones, web_instances = len(known["SubnetIds"].split(",")), int(known["WebInstances"])

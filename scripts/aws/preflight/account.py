@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from scripts.aws.account import Account
+from scripts.aws.account import AwsAccount
 from scripts.aws.buckets import bucket_exists
 from scripts.aws.deploy.settings import load_template, pseudo_values, substitute
 from scripts.aws.preflight.findings import Finding, Level, PreflightCheck, StackPlan, guarded
@@ -67,7 +67,7 @@ NAME_PROPERTIES: Mapping[str, str] = {
 """The property with the name of a resource, by type."""
 
 
-def existing_names(account: Account, kind: str, prefix: str, names: Sequence[str]) -> Iterator[str]:
+def existing_names(account: AwsAccount, kind: str, prefix: str, names: Sequence[str]) -> Iterator[str]:
     """Yield existing names of resources of a type: at least those among `names`, which begin with the prefix."""
     match kind:
         case "AWS::Budgets::Budget":

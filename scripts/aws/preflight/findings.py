@@ -14,7 +14,7 @@ from functools import cached_property
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import Config, FleetSettings
-from scripts.aws.account import Account, explain_error
+from scripts.aws.account import AwsAccount, explain_error
 from scripts.aws.bake.spec import Role
 from scripts.aws.context import AwsContext
 from scripts.aws.instances import InstanceType, describe_instance_types
@@ -75,7 +75,7 @@ class StackPlan:
     is_new: bool
 
     @property
-    def account(self) -> Account:
+    def account(self) -> AwsAccount:
         """The account of the stack."""
         return self.context.account
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scripts.aws.account import Account
+from scripts.aws.account import AwsAccount
 
 if TYPE_CHECKING:
     from mypy_boto3_iam.type_defs import ContextEntryTypeDef
@@ -34,7 +34,7 @@ class Permission:
     more: str = ""
     part: str = ""
 
-    def arns(self, account: Account, prefix: str) -> list[str]:
+    def arns(self, account: AwsAccount, prefix: str) -> list[str]:
         """Return the ARNs of the resources."""
         partition = account.caller_arn.split(":")[1]
         values = {"prefix": prefix, "region": account.region_name, "account": account.id}
@@ -250,7 +250,7 @@ def needed_permissions(parameters: Mapping[str, str]) -> list[Permission]:
     return [each for each in PERMISSIONS if not each.part or parameters.get(each.part, "") not in OFF]
 
 
-def deploy_policy(account: Account, prefix: str) -> dict[str, Any]:
+def deploy_policy(account: AwsAccount, prefix: str) -> dict[str, Any]:
     """Return the IAM policy that allows `fleetsight up` with all parts that a stack can have."""
     statements = [
         {
@@ -264,7 +264,7 @@ def deploy_policy(account: Account, prefix: str) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": statements}
 
 
-def policy_source(account: Account) -> str | None:
+def policy_source(account: AwsAccount) -> str | None:
     """Return the ARN of the user or the role with the policies of the caller, or None if the caller is neither.
 
     The simulation does not accept a session: a role's session is `assumed-role/NAME/SESSION`, without the path of the
@@ -280,7 +280,7 @@ def policy_source(account: Account) -> str | None:
     return None
 
 
-def denials(account: Account, prefix: str, source: str, permissions: list[Permission]) -> dict[str, bool]:
+def denials(account: AwsAccount, prefix: str, source: str, permissions: list[Permission]) -> dict[str, bool]:
     """Return the actions that the policies of `source` deny, and whether the real calls are certainly denied.
 
     The simulation can differ from a real call. It does not know all conditions of policies, such as a second factor

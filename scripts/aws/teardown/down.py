@@ -12,12 +12,12 @@ from botocore.exceptions import ClientError
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from core.config import Prices
-from scripts.aws.account import TAG, Account
+from core.config import PriceSettings
+from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.buckets import bucket_exists, empty_bucket
 from scripts.aws.context import AwsContext, TimedOutError
 from scripts.aws.deploy.change_set import delete_stack
-from scripts.aws.deploy.stack import Stack, StackEvents, find_stack, follow_stack, stack_resources
+from scripts.aws.deploy.stack import StackDescription, StackEvents, find_stack, follow_stack, stack_resources
 from scripts.aws.deploy.up import DeclinedError
 from scripts.aws.teardown.drain import DRAIN_SECONDS, drain_workers, stop_web_tier
 from scripts.aws.teardown.resources import RESOURCE_TYPES, kept_buckets
@@ -40,7 +40,7 @@ BUCKET_TYPE = "AWS::S3::Bucket"
 FoundResource = tuple[str, str, bool]
 """The type and the id of a resource, and whether it holds users' data."""
 
-TAG_READERS: Mapping[str, Callable[[Account, str], object]] = {
+TAG_READERS: Mapping[str, Callable[[AwsAccount, str], object]] = {
     "autoscaling": lambda account, arn: account.autoscaling.describe_tags(
         Filters=[{"Name": "auto-scaling-group", "Values": [_arn_name(arn)]}]
     )["Tags"],
@@ -111,7 +111,7 @@ def _tagged_resources_left(context: AwsContext) -> list[str]:
     return left
 
 
-def _exists(account: Account, arn: str) -> bool:
+def _exists(account: AwsAccount, arn: str) -> bool:
     """Return whether the resource's own service knows it, or is unknown itself."""
     question = TAG_READERS.get(arn.split(":")[2])
     try:
@@ -140,7 +140,7 @@ class DownOptions:
     dry_run: bool = False
 
 
-def down(context: AwsContext, options: DownOptions, prices: Prices, confirm: Callable[[str], bool]) -> None:
+def down(context: AwsContext, options: DownOptions, prices: PriceSettings, confirm: Callable[[str], bool]) -> None:
     """Delete all resources of the prefix; data only if the user has asked for it.
 
     Args:
@@ -179,7 +179,7 @@ def _find_resources(context: AwsContext) -> list[FoundResource]:
     ]
 
 
-def _delete_all(context: AwsContext, stack: Stack | None, options: DownOptions) -> None:
+def _delete_all(context: AwsContext, stack: StackDescription | None, options: DownOptions) -> None:
     if stack is not None and stack.is_busy and stack.status != "DELETE_IN_PROGRESS":
         context.report(f"The stack is busy ({stack.status}): waiting for it.")
         stack = follow_stack(context, StackEvents(context.account, stack.stack_id))
@@ -200,7 +200,7 @@ def _delete_all(context: AwsContext, stack: Stack | None, options: DownOptions) 
 
 
 def _deletion_table(
-    context: AwsContext, stack: Stack | None, found: Sequence[FoundResource], *, delete_data: bool
+    context: AwsContext, stack: StackDescription | None, found: Sequence[FoundResource], *, delete_data: bool
 ) -> Table:
     """Return a table of the stack and the resources outside it, with what `down` does with each."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -217,7 +217,7 @@ def _deletion_table(
     return shown
 
 
-def _report_kept(context: AwsContext, found: Sequence[FoundResource], prices: Prices) -> None:
+def _report_kept(context: AwsContext, found: Sequence[FoundResource], prices: PriceSettings) -> None:
     kept = [f"\n  {kind} {one}" for kind, one, data in found if data]
     if kept:
         context.report(

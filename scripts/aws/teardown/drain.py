@@ -1,7 +1,7 @@
 """The end of a fleet: the controllers stop, then workers drain and terminate."""
 
 from scripts.aws.context import AwsContext, TimedOutError
-from scripts.aws.deploy.stack import Stack, group_names
+from scripts.aws.deploy.stack import StackDescription, group_names
 from scripts.aws.instances import StackInstance, instances_named, web_name, worker_name
 from services.ec2 import Fleet
 
@@ -18,7 +18,7 @@ MAX_GROUP_SIZE = 5
 """The maximum size of the group of web instances in the template."""
 
 
-def stop_web_tier(context: AwsContext, stack: Stack) -> None:
+def stop_web_tier(context: AwsContext, stack: StackDescription) -> None:
     """Terminate the web instances with their controllers, so that no worker is launched any more.
 
     Raises:
@@ -35,7 +35,7 @@ def stop_web_tier(context: AwsContext, stack: Stack) -> None:
         context.waiter.until(lambda: not instances_named(context.account, name), what, seconds=WEB_SECONDS)
 
 
-def restart_web_tier(context: AwsContext, stack: Stack) -> None:
+def restart_web_tier(context: AwsContext, stack: StackDescription) -> None:
     """Restore the web instances after an unfinished `down`: CloudFormation does not detect the changed group."""
     count = int(stack.parameters.get("WebInstances", "1"))
     for name in [name for name, size in _group_sizes(context, stack).items() if not size]:
@@ -45,7 +45,7 @@ def restart_web_tier(context: AwsContext, stack: Stack) -> None:
         context.report_change("told the web tier to come back, which an unfinished `down` had ended")
 
 
-def _group_sizes(context: AwsContext, stack: Stack) -> dict[str, int]:
+def _group_sizes(context: AwsContext, stack: StackDescription) -> dict[str, int]:
     """Return the maximum sizes of the stack's existing Auto Scaling groups by name."""
     names = group_names(context.account, stack)
     if not names:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from scripts.aws.account import TAG, Account
+from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.buckets import delete_bucket
 from scripts.aws.context import AwsContext
 from scripts.aws.instances import instances_named, instances_tagged, web_name, worker_name
@@ -43,8 +43,8 @@ class ResourceType:
     """
 
     name: str
-    find: Callable[[Account, str], list[str]]
-    delete: Callable[[Account, str], object]
+    find: Callable[[AwsAccount, str], list[str]]
+    delete: Callable[[AwsAccount, str], object]
     data: bool = False
 
     def delete_all(self, context: AwsContext) -> None:
@@ -60,7 +60,7 @@ class ResourceType:
             context.report_change(f"deleted the {self.name} {one}")
         waiter.until(lambda: not self.find(account, prefix), f"every {self.name} to be gone", seconds=DELETE_SECONDS)
 
-    def _begin(self, account: Account, one: str) -> bool:
+    def _begin(self, account: AwsAccount, one: str) -> bool:
         """Begin to delete a resource; return False while another resource uses it."""
         try:
             self.delete(account, one)
@@ -78,33 +78,33 @@ def _tag_filter(prefix: str) -> "list[FilterTypeDef]":
     return [{"Name": f"tag:{TAG}", "Values": [prefix]}]
 
 
-def _instances(account: Account, prefix: str) -> list[str]:
+def _instances(account: AwsAccount, prefix: str) -> list[str]:
     own = [*instances_named(account, web_name(prefix), worker_name(prefix)), *instances_tagged(account, prefix)]
     return sorted({each.instance_id for each in own})
 
 
-def _images(account: Account, prefix: str) -> list[str]:
+def _images(account: AwsAccount, prefix: str) -> list[str]:
     pages = account.ec2.get_paginator("describe_images").paginate(Owners=["self"], Filters=_tag_filter(prefix))
     return [each["ImageId"] for page in pages for each in page["Images"]]
 
 
-def _snapshots(account: Account, prefix: str) -> list[str]:
+def _snapshots(account: AwsAccount, prefix: str) -> list[str]:
     pages = account.ec2.get_paginator("describe_snapshots").paginate(OwnerIds=["self"], Filters=_tag_filter(prefix))
     return [each["SnapshotId"] for page in pages for each in page["Snapshots"]]
 
 
-def _volumes(account: Account, prefix: str) -> list[str]:
+def _volumes(account: AwsAccount, prefix: str) -> list[str]:
     pages = account.ec2.get_paginator("describe_volumes").paginate(Filters=_tag_filter(prefix))
     # EC2 deletes the volumes of terminated instances itself.
     return [each["VolumeId"] for page in pages for each in page["Volumes"] if each["State"] != "deleting"]
 
 
-def _security_groups(account: Account, prefix: str) -> list[str]:
+def _security_groups(account: AwsAccount, prefix: str) -> list[str]:
     pages = account.ec2.get_paginator("describe_security_groups").paginate(Filters=_tag_filter(prefix))
     return [each["GroupId"] for page in pages for each in page["SecurityGroups"]]
 
 
-def _parameters(account: Account, prefix: str) -> list[str]:
+def _parameters(account: AwsAccount, prefix: str) -> list[str]:
     # By the tag: a certificate that a user has stored under our prefix is the user's.
     pages = account.ssm.get_paginator("describe_parameters").paginate(
         ParameterFilters=[{"Key": f"tag:{TAG}", "Values": [prefix]}]
@@ -112,19 +112,19 @@ def _parameters(account: Account, prefix: str) -> list[str]:
     return [each["Name"] for page in pages for each in page["Parameters"]]
 
 
-def _log_groups(account: Account, prefix: str) -> list[str]:
+def _log_groups(account: AwsAccount, prefix: str) -> list[str]:
     # By their names: the last lines of an instance create a group again, without a tag.
     ours = {f"/{prefix}/{each}" for each in LOG_GROUPS}
     pages = account.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=f"/{prefix}/")
     return [each["logGroupName"] for page in pages for each in page["logGroups"] if each["logGroupName"] in ours]
 
 
-def kept_buckets(account: Account, prefix: str) -> list[str]:
+def kept_buckets(account: AwsAccount, prefix: str) -> list[str]:
     """Return the names that the stack gives to the buckets of images and of results."""
     return [f"{prefix}-{each}-{account.id}-{account.region_name}" for each in ("input", "output")]
 
 
-def _buckets(account: Account, prefix: str, *, data: bool) -> list[str]:
+def _buckets(account: AwsAccount, prefix: str, *, data: bool) -> list[str]:
     """Return the buckets of this prefix in this region that hold data, or all others."""
     found = []
     for each in account.s3.list_buckets()["Buckets"]:
@@ -143,7 +143,7 @@ def _buckets(account: Account, prefix: str, *, data: bool) -> list[str]:
     return found
 
 
-def _tables(account: Account, prefix: str) -> list[str]:
+def _tables(account: AwsAccount, prefix: str) -> list[str]:
     name = f"{prefix}-jobs"
     try:
         table = account.dynamodb.describe_table(TableName=name)["Table"]
@@ -153,13 +153,13 @@ def _tables(account: Account, prefix: str) -> list[str]:
     return [name] if {"Key": TAG, "Value": prefix} in tags else []
 
 
-def _delete_table(account: Account, one: str) -> None:
+def _delete_table(account: AwsAccount, one: str) -> None:
     if account.dynamodb.describe_table(TableName=one)["Table"].get("DeletionProtectionEnabled"):
         account.dynamodb.update_table(TableName=one, DeletionProtectionEnabled=False)
     account.dynamodb.delete_table(TableName=one)
 
 
-def user_pools(account: Account, prefix: str) -> "list[UserPoolTypeTypeDef]":
+def user_pools(account: AwsAccount, prefix: str) -> "list[UserPoolTypeTypeDef]":
     """Return Cognito's description of each user pool with the prefix as its name and its tag."""
     pages = account.cognito.get_paginator("list_user_pools").paginate(PaginationConfig={"PageSize": 60})
     ids = [each["Id"] for page in pages for each in page["UserPools"] if each["Name"] == prefix]
@@ -167,7 +167,7 @@ def user_pools(account: Account, prefix: str) -> "list[UserPoolTypeTypeDef]":
     return [each for each in pools if each.get("UserPoolTags", {}).get(TAG) == prefix]
 
 
-def delete_user_pool(account: Account, one: str) -> None:
+def delete_user_pool(account: AwsAccount, one: str) -> None:
     """Delete a user pool with its accounts."""
     # The pool is protected from deletion. UpdateUserPool resets all that it does not name: the call names the tags,
     # so that a run after a crash between these calls finds the pool again.

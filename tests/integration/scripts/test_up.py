@@ -12,14 +12,14 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
 from localcloud.launch import LocalCloud
-from scripts.aws.account import TAG, Account
+from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.commands import parse_network
 from scripts.aws.context import TimedOutError
 from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.auth import complete_kept_pool, kept_pool_parameters, rotate_session_key
 from scripts.aws.deploy.network import NetworkError, find_network
 from scripts.aws.deploy.settings import SettingError, StackSettings
-from scripts.aws.deploy.stack import Stack, find_stack, wait_for_page
+from scripts.aws.deploy.stack import StackDescription, find_stack, wait_for_page
 from scripts.aws.deploy.up import DeclinedError, NotReadyError
 from scripts.cli import fleetsight
 from tests.support.aws_resources import left
@@ -35,12 +35,12 @@ ZONE = "us-east-1a"
 
 
 @pytest.fixture
-def account(cloud: LocalCloud) -> Account:
+def account(cloud: LocalCloud) -> AwsAccount:
     return account_at(cloud.endpoint_url)
 
 
 @pytest.fixture
-def stage(account: Account) -> Stage:
+def stage(account: AwsAccount) -> Stage:
     return Stage(account)
 
 
@@ -339,14 +339,14 @@ def test_a_stack_adopts_its_accounts_when_sign_in_returns(stage: Stage) -> None:
     made = cognito.create_user_pool(
         PoolName=stage.prefix, UserPoolTags=tags, AdminCreateUserConfig={"AllowAdminCreateUserOnly": True}
     )
-    without = Stack(stage.prefix, "arn", "UPDATE_COMPLETE", parameters={"CreateUserPool": "false"})
+    without = StackDescription(stage.prefix, "arn", "UPDATE_COMPLETE", parameters={"CreateUserPool": "false"})
     request = stage.account, stage.prefix
     assert kept_pool_parameters(*request, StackSettings(), without) == {}
     again = kept_pool_parameters(*request, StackSettings({"CreateUserPool": "true"}), without)
     assert again == {"KeptUserPool": made["UserPool"]["Id"]}
     assert (
         kept_pool_parameters(
-            *request, StackSettings(), Stack(stage.prefix, "arn", "", outputs={"UserPoolId": "its own"})
+            *request, StackSettings(), StackDescription(stage.prefix, "arn", "", outputs={"UserPoolId": "its own"})
         )
         == {}
     )
@@ -358,7 +358,7 @@ def test_an_adopted_pool_gets_authenticator_apps(stage: Stage, had: Literal["OFF
     pool_id = stage.account.cognito.create_user_pool(PoolName=stage.prefix)["UserPool"]["Id"]
     sms: Any = {"SmsConfiguration": {"SnsCallerArn": "arn:aws:iam::123456789012:role/sms"}}
     stage.account.cognito.set_user_pool_mfa_config(UserPoolId=pool_id, SmsMfaConfiguration=sms, MfaConfiguration=had)
-    kept = Stack(stage.prefix, "arn", "CREATE_COMPLETE", parameters={"KeptUserPool": pool_id})
+    kept = StackDescription(stage.prefix, "arn", "CREATE_COMPLETE", parameters={"KeptUserPool": pool_id})
     for _ in range(2):
         complete_kept_pool(stage.context, kept)
     settings = stage.account.cognito.get_user_pool_mfa_config(UserPoolId=pool_id)
@@ -390,7 +390,7 @@ def test_a_stack_of_an_earlier_version_keeps_its_network(deployed: Stage, monkey
     parameters = dict(stack(deployed).parameters)
     assert parameters.pop("TableRouteTableIds")
 
-    def of_then(account: Account, name: str) -> Stack | None:
+    def of_then(account: AwsAccount, name: str) -> StackDescription | None:
         found = find_stack(account, name)
         return None if found is None else replace(found, parameters=parameters)
 
@@ -430,12 +430,12 @@ def test_open_to_accepts_everybody_or_a_network(value: str, cidr: str) -> None:
 
 
 @pytest.fixture
-def vpc(account: Account) -> str:
+def vpc(account: AwsAccount) -> str:
     return account.ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
 
 
 @pytest.fixture
-def subnet(account: Account, vpc: str) -> Subnet:
+def subnet(account: AwsAccount, vpc: str) -> Subnet:
     """Make a subnet: `subnet(3, "b")` is 10.9.3.0/24 in zone b."""
 
     def make(number: int, zone: str = "a", *, public: bool = True) -> str:
@@ -448,7 +448,7 @@ def subnet(account: Account, vpc: str) -> Subnet:
     return make
 
 
-def endpoint(account: Account, vpc: str, table: str, **tags: str) -> None:
+def endpoint(account: AwsAccount, vpc: str, table: str, **tags: str) -> None:
     specs: Any = [{"ResourceType": "vpc-endpoint", "Tags": [{"Key": key, "Value": tags[key]} for key in tags]}]
     account.ec2.create_vpc_endpoint(
         VpcId=vpc,
@@ -458,12 +458,12 @@ def endpoint(account: Account, vpc: str, table: str, **tags: str) -> None:
     )
 
 
-def main_table(account: Account, vpc: str) -> str:
+def main_table(account: AwsAccount, vpc: str) -> str:
     (table,) = account.ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
     return table["RouteTableId"]
 
 
-def test_the_default_network_is_the_default_vpc_with_a_subnet_per_zone(account: Account) -> None:
+def test_the_default_network_is_the_default_vpc_with_a_subnet_per_zone(account: AwsAccount) -> None:
     place = find_network(account, "fs")
     (default,) = account.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     assert place.vpc_id == default["VpcId"]
@@ -473,24 +473,24 @@ def test_the_default_network_is_the_default_vpc_with_a_subnet_per_zone(account: 
     assert find_network(account, "fs") == place
 
 
-def test_private_and_second_subnets_of_a_zone_are_left_out(account: Account, vpc: str, subnet: Subnet) -> None:
+def test_private_and_second_subnets_of_a_zone_are_left_out(account: AwsAccount, vpc: str, subnet: Subnet) -> None:
     b, a, again, _private = subnet(1, "b"), subnet(2, "a"), subnet(3, "b"), subnet(4, "c", public=False)
     assert find_network(account, "fs", vpc).subnet_ids == (a, min(b, again))
 
 
-def test_given_subnets_keep_their_order_and_determine_the_vpc(account: Account, vpc: str, subnet: Subnet) -> None:
+def test_given_subnets_keep_their_order_and_determine_the_vpc(account: AwsAccount, vpc: str, subnet: Subnet) -> None:
     b, a = subnet(1, "b", public=False), subnet(2, "a")
     place = find_network(account, "fs", None, [b, a])
     assert (place.vpc_id, place.subnet_ids) == (vpc, (b, a))
     assert place.parameters()["SubnetIds"] == f"{b},{a}"
 
 
-def test_a_vpc_without_public_subnets_is_rejected_with_the_remedy(account: Account, vpc: str) -> None:
+def test_a_vpc_without_public_subnets_is_rejected_with_the_remedy(account: AwsAccount, vpc: str) -> None:
     with pytest.raises(NetworkError, match="--subnets"):
         find_network(account, "fs", vpc)
 
 
-def test_subnets_of_another_vpc_are_rejected(account: Account, subnet: Subnet) -> None:
+def test_subnets_of_another_vpc_are_rejected(account: AwsAccount, subnet: Subnet) -> None:
     one = subnet(1)
     with pytest.raises(NetworkError, match=f"{one} are not all of one VPC, vpc-other"):
         find_network(account, "fs", "vpc-other", [one])
@@ -498,7 +498,7 @@ def test_subnets_of_another_vpc_are_rejected(account: Account, subnet: Subnet) -
         find_network(account, "fs", None, [one, *find_network(account, "fs").subnet_ids])
 
 
-def test_route_tables_of_the_subnets_get_a_gateway_endpoint(account: Account, vpc: str, subnet: Subnet) -> None:
+def test_route_tables_of_the_subnets_get_a_gateway_endpoint(account: AwsAccount, vpc: str, subnet: Subnet) -> None:
     a, b = subnet(1, "a"), subnet(2, "b")
     main = main_table(account, vpc)
     own = account.ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
@@ -507,7 +507,7 @@ def test_route_tables_of_the_subnets_get_a_gateway_endpoint(account: Account, vp
     assert find_network(account, "fs", None, [b]).route_table_ids == (main,)
 
 
-def test_an_existing_gateway_endpoint_of_others_is_used(account: Account, vpc: str, subnet: Subnet) -> None:
+def test_an_existing_gateway_endpoint_of_others_is_used(account: AwsAccount, vpc: str, subnet: Subnet) -> None:
     subnet(1)
     table = main_table(account, vpc)
     endpoint(account, vpc, table, **{TAG: "fs"})
@@ -516,7 +516,7 @@ def test_an_existing_gateway_endpoint_of_others_is_used(account: Account, vpc: s
     assert find_network(account, "fs", vpc).route_table_ids == ()
 
 
-def test_gateway_endpoints_of_services_are_independent(account: Account, vpc: str, subnet: Subnet) -> None:
+def test_gateway_endpoints_of_services_are_independent(account: AwsAccount, vpc: str, subnet: Subnet) -> None:
     subnet(1)
     table = main_table(account, vpc)
     endpoint(account, vpc, table)
@@ -541,5 +541,5 @@ def test_local_zones_and_invisible_route_tables_are_left_out() -> None:
         ec2.add_response("describe_availability_zones", {"AvailabilityZones": zones})
         ec2.add_response("describe_route_tables", {"RouteTables": []})
         ec2.add_response("describe_vpc_endpoints", {"VpcEndpoints": []})
-        place = find_network(Account("us-east-1", _clients={"ec2": ec2.client}), "fs", vpc_id="vpc-1")
+        place = find_network(AwsAccount("us-east-1", _clients={"ec2": ec2.client}), "fs", vpc_id="vpc-1")
     assert (place.subnet_ids, place.route_table_ids) == (("subnet-1",), ())

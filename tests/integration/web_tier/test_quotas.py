@@ -14,7 +14,7 @@ import requests
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from core.config import Limits, parse_config
+from core.config import LimitSettings, parse_config
 from core.jobs.store import JobStore
 from services.clients import Clients
 from services.s3 import Bucket
@@ -32,7 +32,7 @@ EVENING = datetime(2026, 3, 1, 23, 59, 30, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
 
 
-def limits(images: int = 0, size: int = 0, jobs: int = 0) -> Limits:
+def limits(images: int = 0, size: int = 0, jobs: int = 0) -> LimitSettings:
     """Return limits of so many images, bytes and jobs a day."""
     update = {"images_per_day": images, "bytes_per_day": size, "jobs_per_day": jobs}
     return parse_config(shipped_values()).limits.model_copy(update=update)

@@ -17,8 +17,8 @@ from app_tier.lifecycle import Lifetime
 from app_tier.pipeline import Pipeline, Services
 from app_tier.preprocess import Preprocess
 from app_tier.receiver import Receiver
-from app_tier.recovery import Backoff as WorkerBackoff
-from app_tier.recovery import Recovery
+from app_tier.recovery import FailureBackoff as WorkerBackoff
+from app_tier.recovery import StepRecovery
 from app_tier.sizing import Sizing
 from app_tier.task import Delivery
 from app_tier.visibility import InFlightMessages, VisibilityExtender
@@ -230,7 +230,7 @@ class Worker:
             jitter=_most,
         )
         self.extender._calling = cast(Any, TaskLock(scheduler))
-        recovery = Recovery(self.in_flight, self.extender, self.lifetime, self.backoff, scheduler.clock, _most)
+        recovery = StepRecovery(self.in_flight, self.extender, self.lifetime, self.backoff, scheduler.clock, _most)
         classifier = Classifier(Engine(self), bundle_of(world.model), process.name, 3)
         self.pipeline = Pipeline(
             SIZING, services, classifier, LIMITS, recovery, decoder=self._square, max_tries=MAX_RECEIVE_COUNT

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from app_tier import heartbeat
 from app_tier.heartbeat import Heartbeater, Send, WorkerStats
 from app_tier.lifecycle import Lifetime, is_protected, watch_notices
-from app_tier.sizing import Machine, Sizing, sized, this_machine
-from core.config import Worker as WorkerConfig
+from app_tier.sizing import HostResources, Sizing, sized, this_machine
+from core.config import WorkerSettings as WorkerConfig
 from core.config import parse_config
 from core.messages import Heartbeat
 from services.metadata import DRAIN_TAG, PROTECTED_TAG, Metadata
@@ -199,7 +199,7 @@ def config(**settings: Any) -> WorkerConfig:
     ],
 )
 def test_each_core_has_a_stream_of_its_own(cores: int, gibibytes: int, expected: Sizing) -> None:
-    assert sized(config(), Machine(cores, gibibytes * GIB), input_size=224) == expected
+    assert sized(config(), HostResources(cores, gibibytes * GIB), input_size=224) == expected
 
 
 def test_what_is_configured_stays() -> None:
@@ -211,27 +211,27 @@ def test_what_is_configured_stays() -> None:
         "fetch_threads": 6,
         "publish_threads": 7,
     }
-    assert sized(config(**wanted), Machine(16, 32 * GIB), 224) == Sizing(1, 3, 32, 5, 6, 7, WAIT)
+    assert sized(config(**wanted), HostResources(16, 32 * GIB), 224) == Sizing(1, 3, 32, 5, 6, 7, WAIT)
 
 
 def test_there_are_never_more_streams_than_threads_of_the_engine() -> None:
-    assert sized(config(threads=2, streams=8), Machine(4, 8 * GIB), 224).streams == 2
+    assert sized(config(threads=2, streams=8), HostResources(4, 8 * GIB), 224).streams == 2
 
 
 def test_torch_computes_one_batch_at_a_time_and_a_larger_one() -> None:
-    sizing = sized(config(engine="torch"), Machine(16, 128 * GIB), 224)
+    sizing = sized(config(engine="torch"), HostResources(16, 128 * GIB), 224)
     assert (sizing.streams, sizing.engine_threads, sizing.batch_size) == (1, 16, 32)
 
 
 def test_little_memory_or_large_images_make_small_batches() -> None:
-    assert sized(config(), Machine(2, GIB // 2), 224).batch_size == 3
-    assert sized(config(), Machine(2, 4 * GIB), 600).batch_size == 3
-    assert sized(config(), Machine(64, GIB // 2), 1024).batch_size == 1
+    assert sized(config(), HostResources(2, GIB // 2), 224).batch_size == 3
+    assert sized(config(), HostResources(2, 4 * GIB), 600).batch_size == 3
+    assert sized(config(), HostResources(64, GIB // 2), 1024).batch_size == 1
 
 
 @given(cores=st.integers(1, 256), memory=st.integers(2**28, 2**40), size=st.integers(1, 2048))
 def test_what_is_in_hand_fills_every_stage(cores: int, memory: int, size: int) -> None:
-    sizing = sized(config(), Machine(cores, memory), size)
+    sizing = sized(config(), HostResources(cores, memory), size)
     assert sizing.in_flight >= sizing.fetch_threads + sizing.streams * sizing.batch_size + sizing.publish_threads
     assert sizing.in_flight >= 3 * sizing.streams * sizing.batch_size
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app_tier.lifecycle import Lifetime
 from app_tier.receiver import POLL_SECONDS, UNREACHABLE_SECONDS, Receiver, parse_messages, poison_safe_order
-from app_tier.recovery import Backoff
+from app_tier.recovery import FailureBackoff
 from app_tier.task import Delivery
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import ImageRef, input_key, new_id
@@ -49,7 +49,7 @@ class Bench:
         self.sqs, self.clock = sqs, sqs.clock
         self.in_flight = InFlightMessages(capacity, VISIBILITY, self.clock)
         self.lifetime = Lifetime(on_end=self.in_flight.close, is_protected=is_protected)
-        self.backoff = Backoff(jitter=lambda *_: 0.001)
+        self.backoff = FailureBackoff(jitter=lambda *_: 0.001)
         self.extender = VisibilityExtender(
             sqs.queue(), self.in_flight, VISIBILITY, 900, self.lifetime.fail, self.clock
         )

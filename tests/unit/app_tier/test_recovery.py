@@ -18,10 +18,10 @@ from app_tier.recovery import (
     MAX_FAILURES_ALONE,
     MAX_OUTAGE_SECONDS,
     MAX_SECONDS,
-    Backoff,
-    Decision,
-    Recovery,
+    FailureAction,
+    FailureBackoff,
     Step,
+    StepRecovery,
     decide,
 )
 from app_tier.task import Task, new_task
@@ -51,8 +51,8 @@ class Bench:
         extender = VisibilityExtender(
             self.sqs.queue(), self.in_flight, VISIBILITY, 900, self.lifetime.fail, self.clock
         )
-        self.backoff = Backoff()
-        recovery = Recovery(
+        self.backoff = FailureBackoff()
+        recovery = StepRecovery(
             self.in_flight, extender, self.lifetime, self.backoff, self.clock, lambda _least, most: most
         )
         self.step = Step("test", self.attempt, self.refuse, recovery)
@@ -217,20 +217,20 @@ def test_a_fault_of_the_system_costs_no_try_while_it_hits_all_images(
 ) -> None:
     decision = decide(fault, failures, seconds, works_for_others=works)
     if not works and not isinstance(fault, UnknownFault):
-        assert decision not in {Decision.LEAVE, Decision.END_AND_LEAVE}
+        assert decision not in {FailureAction.LEAVE, FailureAction.END_AND_LEAVE}
     if works:
-        assert decision not in {Decision.END_AND_GIVE_BACK, Decision.END_AND_LEAVE}
+        assert decision not in {FailureAction.END_AND_GIVE_BACK, FailureAction.END_AND_LEAVE}
 
 
 @pytest.mark.parametrize("fault", [ServiceFault("s"), LocalFault("l"), UnknownFault("u")])
 @pytest.mark.parametrize("works", [False, True])
 def test_no_fault_is_tried_again_for_ever(fault: ServiceFault | LocalFault | UnknownFault, works: bool) -> None:
     decision = decide(fault, 1_000, 2 * MAX_OUTAGE_SECONDS, works_for_others=works)
-    assert decision is not Decision.TRY_AGAIN
+    assert decision is not FailureAction.TRY_AGAIN
 
 
 def test_pauses_double_up_to_a_bound() -> None:
-    backoff = Backoff(jitter=lambda _least, most: most)
+    backoff = FailureBackoff(jitter=lambda _least, most: most)
     pauses = []
     for _ in range(9):
         backoff.failed("put")
@@ -239,7 +239,7 @@ def test_pauses_double_up_to_a_bound() -> None:
 
 
 def test_a_success_forgets_the_failures_of_its_own_kind() -> None:
-    backoff = Backoff()
+    backoff = FailureBackoff()
     backoff.failed("put")
     backoff.succeeded("receive")
     assert backoff.pause_seconds() > 0

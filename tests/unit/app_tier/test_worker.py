@@ -14,7 +14,7 @@ from app_tier.central_crop import central_crop
 from app_tier.classify import Classifier
 from app_tier.decode import Decoder
 from app_tier.pipeline import Services
-from app_tier.sizing import Machine, sized
+from app_tier.sizing import HostResources, sized
 from app_tier.worker import Worker
 from core.config import parse_config
 from core.ids import output_key
@@ -72,7 +72,7 @@ class Bench:
         services = Services(
             self.requests.queue(), self.responses.queue(), self.inputs.bucket(), self.outputs.bucket()
         )
-        self.sizing = sized(self.config.worker, Machine(cores=2, memory_bytes=4 * 2**30), input_size=32)
+        self.sizing = sized(self.config.worker, HostResources(cores=2, memory_bytes=4 * 2**30), input_size=32)
         classifier = Classifier(self.engine, colour_bundle(model), "i-1", 3)
         self.heartbeats = FakeSqs(self.clock)
         self.worker = Worker(

@@ -9,10 +9,10 @@ from app_tier.engines import Batch
 from benchmarks.agreement import BATCH, AgreementReport, ask_all, speed_of
 from benchmarks.agreement import bars_of as agreement_bars
 from benchmarks.agreement import figures_of as agreement_figures
-from benchmarks.engine import TORCH, Case, bars_of, figures_of, side_by_side
+from benchmarks.engine import TORCH, EngineCase, bars_of, figures_of, side_by_side
 from scripts.demo_model.data import Images
 
-BARRED = Case("resnet18", threads=2, batch=8)
+BARRED = EngineCase("resnet18", threads=2, batch=8)
 
 
 def test_each_speed_is_told_by_torch_by_the_fp32_peak_and_by_the_peak_of_its_own_number_type() -> None:
@@ -28,7 +28,7 @@ def test_each_speed_is_told_by_torch_by_the_fp32_peak_and_by_the_peak_of_its_own
 def test_the_bars_are_of_a_batch_of_eight_on_two_threads() -> None:
     speeds = {TORCH: 10.0, "openvino_fp32": 20.0, "openvino_bf16": 31.0, "openvino_int8": 59.0}
     assert [(bar.at_least, bar.ok) for bar in bars_of(BARRED, speeds)] == [(3.0, True), (6.0, False)]
-    assert bars_of(Case("resnet18", 1, 8), speeds) == bars_of(Case("resnet18", 2, 32), speeds) == []
+    assert bars_of(EngineCase("resnet18", 1, 8), speeds) == bars_of(EngineCase("resnet18", 2, 32), speeds) == []
 
 
 def test_a_machine_without_int8_has_no_bar_for_it() -> None:

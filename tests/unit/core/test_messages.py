@@ -87,7 +87,7 @@ def test_the_response_queue_holds_responses_and_heartbeats_and_neither_is_taken_
     response = PREDICTION.response()
     assert parse_worker_message(response.to_json()) == response
     assert parse_worker_message(HEARTBEAT.to_json()) == HEARTBEAT
-    with pytest.raises(MessageError, match="not a Response: job_id"):
+    with pytest.raises(MessageError, match="not a ClassificationResult: job_id"):
         ClassificationResult.from_json(HEARTBEAT.to_json())
     with pytest.raises(MessageError, match="not a Heartbeat: at"):
         Heartbeat.from_json(response.to_json())
@@ -111,15 +111,15 @@ def without(key: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ("", "not a Response: body: Invalid JSON"),
-        ("[]", "not a Response: body: "),
-        (json.dumps(without("job_id")), "not a Response: job_id: Field required"),
+        ("", "not a ClassificationResult: body: Invalid JSON"),
+        ("[]", "not a ClassificationResult: body: "),
+        (json.dumps(without("job_id")), "not a ClassificationResult: job_id: Field required"),
         (json.dumps(without("label")), "a result that is done needs a label and a score"),
         (json.dumps({**without(""), "status": "failed"}), "a result that failed needs an error"),
-        (json.dumps({**without(""), "status": "maybe"}), "not a Response: status: "),
-        (json.dumps({**without(""), "version": 2}), "not a Response: version: "),
-        (json.dumps({**without(""), "image_id": "../x"}), "not a Response: image_id: "),
-        (json.dumps({**without(""), "attempts": -1}), "not a Response: attempts: "),
+        (json.dumps({**without(""), "status": "maybe"}), "not a ClassificationResult: status: "),
+        (json.dumps({**without(""), "version": 2}), "not a ClassificationResult: version: "),
+        (json.dumps({**without(""), "image_id": "../x"}), "not a ClassificationResult: image_id: "),
+        (json.dumps({**without(""), "attempts": -1}), "not a ClassificationResult: attempts: "),
     ],
 )
 def test_what_is_malformed_is_refused_with_its_place_and_reason(body: str, reason: str) -> None:

@@ -14,7 +14,7 @@ from werkzeug.test import Client
 from localcloud.access_keys import owner_key
 from localcloud.control import ControlApplication
 from localcloud.ec2 import fleet as fleets
-from localcloud.ec2.fleet import CapacityPool, Fleet, InstanceActions, UnknownInstanceError, free_capacity
+from localcloud.ec2.fleet import CapacityPool, Ec2Fleet, InstanceActions, UnknownInstanceError, free_capacity
 from localcloud.ec2.instances import CONSOLE_BYTES, console_tail
 from localcloud.options import Switches
 from tests.support.clock import ManualClock
@@ -64,8 +64,8 @@ class Appointments:
         return seconds
 
 
-def fleet_of(*instances: Instance, later: Appointments | None = None, **switches: Any) -> Fleet:
-    fleet = Fleet(switches=Switches(**switches), later=later or Appointments())
+def fleet_of(*instances: Instance, later: Appointments | None = None, **switches: Any) -> Ec2Fleet:
+    fleet = Ec2Fleet(switches=Switches(**switches), later=later or Appointments())
     fleet.set_actions(ACTIONS)
     for instance in instances:
         fleet.boot(instance)
@@ -133,7 +133,7 @@ def test_report_about_an_earlier_boot_has_no_effect() -> None:
 def test_without_compute_instances_need_no_hypervisor() -> None:
     instance = Instance()
     instance._state.name = "running"
-    fleet = Fleet(compute=False)
+    fleet = Ec2Fleet(compute=False)
     fleet.boot(instance)
     assert instance.state == "running"
     assert fleet.wait_for_work(-1, 0)[1] == []
@@ -214,7 +214,7 @@ def test_instance_that_ended_before_its_notice_gets_no_notice() -> None:
 
 @pytest.mark.parametrize("compute", [True, False])
 def test_history_has_the_states_of_an_instance(compute: bool) -> None:
-    fleet, instance = Fleet(compute=compute), Instance()
+    fleet, instance = Ec2Fleet(compute=compute), Instance()
     fleet.set_actions(ACTIONS)
     fleet.boot(instance)
     past = fleet.find("i-1").past
@@ -362,7 +362,7 @@ def tags_of(ec2: Any, instance_id: str) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in reservation["Instances"][0]["Tags"]}
 
 
-def lag(seconds: float) -> Fleet:
+def lag(seconds: float) -> Ec2Fleet:
     fleets.fleet.set_switches(Switches(describe_lag_seconds=seconds))
     return fleets.fleet
 

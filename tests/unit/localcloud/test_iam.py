@@ -14,7 +14,7 @@ from werkzeug.test import Client
 
 from localcloud.access_keys import owner_key
 from localcloud.control import ControlApplication
-from localcloud.ec2.fleet import Fleet
+from localcloud.ec2.fleet import Ec2Fleet
 from localcloud.iam.authorizer import AuthorizedCalls, Authorizer, DecisionRecord, form_check
 from localcloud.iam.policies import (
     Context,
@@ -254,7 +254,7 @@ class Role:
         self.iam, self.sts = iam_backends[ACCOUNT]["aws"], sts_backends[ACCOUNT]["aws"]
         self.role = self.iam.create_role("tested", TRUST, "/", None, "", [], "3600")
         self.key = self.assume()
-        self.record, self.fleet = DecisionRecord(), Fleet(compute=False, switches=Switches(enforce_iam=True))
+        self.record, self.fleet = DecisionRecord(), Ec2Fleet(compute=False, switches=Switches(enforce_iam=True))
         self.authorizer = Authorizer(self.record)
         self.passed_on = 0
         self.application = AuthorizedCalls(self._pass_on, self.authorizer, self.fleet)

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from app_tier.bundle.load import DEMO_BUNDLE
-from scripts.aws.account import Account
+from scripts.aws.account import AwsAccount
 from scripts.aws.bake.bake import DEMO_NAME, select_bundle
 from scripts.aws.bake.spec import BakeError
 from scripts.aws.buckets import ensure_bucket
@@ -20,7 +20,7 @@ from tests.support.aws_stage import Time
 from tests.support.preflight import StubbedAccount, stubbed_account
 from tests.support.stubs import stubbed
 
-ACCOUNT = Account("us-east-1")
+ACCOUNT = AwsAccount("us-east-1")
 
 
 def test_the_default_bundle_is_the_built_resnet(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_given_bundle_must_be_complete(tmp_path: Path) -> None:
 
 def context(s3: Stubber, done: list[str]) -> AwsContext:
     """Return a context of an account with a stub of S3 and a known id."""
-    account = Account("us-east-1", _clients={"s3": s3.client})
+    account = AwsAccount("us-east-1", _clients={"s3": s3.client})
     account.__dict__["id"] = "123456789012"  # without a call of STS
     return AwsContext(account, "fs", done.append, lambda _: None, Time(pause=0).waiter)
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 from click.testing import CliRunner
 
-from scripts.client import ApiClient, ApiError, FileSpec, FormOffer, OfferedForm, UploadResult
+from scripts.client import ApiClient, ApiError, FileToUpload, FormOffer, OfferedForm, UploadResult
 from scripts.load import __main__ as command
 from scripts.load.classic import ClassicAnswer, ClassicClient, judge_answer
 from scripts.load.inputs import (
@@ -238,10 +238,10 @@ class FakeDirectApi(FakeApi):
     form_url: str = "http://127.0.0.1:9000/photos"
     failing: dict[str, str] = field(default_factory=dict)
     """Names of calls that fail, with the reason."""
-    requested: list[FileSpec] = field(default_factory=list)
+    requested: list[FileToUpload] = field(default_factory=list)
     arrived: dict[str, tuple[str, bytes]] = field(default_factory=dict)
 
-    def offer_uploads(self, job_id: str, files: Sequence[FileSpec]) -> FormOffer:
+    def offer_uploads(self, job_id: str, files: Sequence[FileToUpload]) -> FormOffer:
         self._fail("offer")
         self.requested += files
         forms = [

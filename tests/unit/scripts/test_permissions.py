@@ -12,7 +12,7 @@ import pytest
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
 from scripts.aws import account as accounts
-from scripts.aws.account import Account, ServiceClient
+from scripts.aws.account import AwsAccount, ServiceClient
 from scripts.aws.deploy.settings import load_template
 from scripts.aws.preflight.permissions import PERMISSIONS, denials, deploy_policy, needed_permissions, policy_source
 from tests.support.preflight import USER, stubbed_account
@@ -76,13 +76,13 @@ def test_the_policy_has_the_calls_of_cloudformation_for_each_resource(kind: str)
 
 def calls() -> Iterator[str]:
     """Yield the action of each call that stands in the commands, such as `account.ec2.describe_images(…)`."""
-    account = Account("us-east-1")
+    account = AwsAccount("us-east-1")
     for path in FOLDER.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             owner, method = ast.unparse(node.func.value).rpartition(".")[2], node.func.attr
-            if not isinstance(getattr_static(Account, owner, None), ServiceClient):
+            if not isinstance(getattr_static(AwsAccount, owner, None), ServiceClient):
                 continue
             method = str(ast.literal_eval(node.args[0])) if method == "get_paginator" else method
             if (api_call := getattr(account, owner).meta.method_to_api_mapping.get(method)) is not None:
@@ -130,7 +130,7 @@ def test_the_simulation_uses_the_role_of_a_session() -> None:
     assert policy_source(account_of("arn:aws:iam::123456789012:root")) is None
 
 
-def account_of(caller: str) -> Account:
+def account_of(caller: str) -> AwsAccount:
     with stubbed_account(caller=caller) as at:
         return at.account
 

@@ -13,7 +13,7 @@ from moto import mock_aws
 from werkzeug.routing import Map, Rule
 
 from core.config import parse_config
-from scripts.aws.account import Account
+from scripts.aws.account import AwsAccount
 from scripts.aws.commands import site as site_command
 from scripts.aws.commands import site_plan
 from scripts.aws.site import (
@@ -177,11 +177,11 @@ class CrashError(Exception):
 
 
 @pytest.fixture
-def account() -> Iterator[Account]:
+def account() -> Iterator[AwsAccount]:
     """An account with a stack that has a site and one that has none, and nothing in the bucket."""
     with mock_aws():
         stacks = Stacks({"plain": {}})
-        account = Account(region="us-east-1", _clients={"cloudformation": stacks})
+        account = AwsAccount(region="us-east-1", _clients={"cloudformation": stacks})
         account.s3.create_bucket(Bucket=BUCKET)
         own = '{"worker": {"bundle": "/opt/fleetsight/bundle"}}'
         account.ssm.put_parameter(Name="/fleetsight/config", Value=own, Type="String")
@@ -194,7 +194,7 @@ def account() -> Iterator[Account]:
         yield account
 
 
-def distribution(account: Account) -> str:
+def distribution(account: AwsAccount) -> str:
     """Make a distribution; return its id."""
     origin = {"Id": "web", "DomainName": "web.example.org", "CustomHeaders": {"Quantity": 0}}
     config: Any = {
@@ -207,19 +207,19 @@ def distribution(account: Account) -> str:
     return account.cloudfront.create_distribution(DistributionConfig=config)["Distribution"]["Id"]
 
 
-def keys(account: Account) -> set[str]:
+def keys(account: AwsAccount) -> set[str]:
     """Return the keys of the bucket."""
     return {each["Key"] for each in account.s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])}
 
 
-def invalidations(account: Account) -> int:
+def invalidations(account: AwsAccount) -> int:
     """Return how often CloudFront was told of news."""
     (each,) = account.cloudfront.list_distributions()["DistributionList"]["Items"]
     return account.cloudfront.list_invalidations(DistributionId=each["Id"])["InvalidationList"]["Quantity"]
 
 
 def test_files_are_published_before_the_invalidation_and_again_only_if_something_changed(
-    account: Account, site: Export
+    account: AwsAccount, site: Export
 ) -> None:
     steps: list[str] = []
     assert publish_site(account, "fleetsight", steps.append) == ADDRESS
@@ -240,7 +240,7 @@ def test_files_are_published_before_the_invalidation_and_again_only_if_something
 
 
 def test_after_a_crash_the_next_run_publishes_the_whole_site_without_obsolete_files(
-    account: Account, site: Export
+    account: AwsAccount, site: Export
 ) -> None:
     publish_site(account, "fleetsight", print)  # of the settings that hold again at the end
     for crash_after in (1, 2, 3):
@@ -264,7 +264,7 @@ def test_after_a_crash_the_next_run_publishes_the_whole_site_without_obsolete_fi
         assert keys(account) == {DIGEST_KEY, *(file.name for file in site.files.values())}
 
 
-def test_a_dry_run_of_site_changes_nothing(account: Account) -> None:
+def test_a_dry_run_of_site_changes_nothing(account: AwsAccount) -> None:
     printed = site_plan(account, "fleetsight")
     assert re.match(r"\d+ files would be put into fleetsight-site, 0 would be deleted there", printed)
     assert (keys(account), invalidations(account)) == (set(), 0)
@@ -277,7 +277,7 @@ def test_an_error_of_site_is_one_line() -> None:
     assert "small letters, digits and dashes" in printed.output
 
 
-def test_without_a_site_or_a_stack_the_command_names_the_remedy(account: Account) -> None:
+def test_without_a_site_or_a_stack_the_command_names_the_remedy(account: AwsAccount) -> None:
     with pytest.raises(SiteError, match="no stack other-one in us-east-1: `fleetsight up`"):
         publish_site(account, "other-one", print)
     with pytest.raises(SiteError, match="plain has no static site: deploy it with one"):

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
 from rich.console import Console
 
-from scripts.aws.account import TAG, Account, explain_error
+from scripts.aws.account import TAG, AwsAccount, explain_error
 from scripts.aws.bake.spec import disk_gib
 from scripts.aws.context import TimedOutError
 from scripts.aws.deploy.change_set import (
@@ -27,7 +27,13 @@ from scripts.aws.deploy.change_set import (
 )
 from scripts.aws.deploy.idle_cost import WEB_DISK_GB, BilledParts, monthly_cost
 from scripts.aws.deploy.settings import validated_config
-from scripts.aws.deploy.stack import AUTO_SCALING_GROUP, LaunchFailureReporter, Stack, StackError, failed_launch
+from scripts.aws.deploy.stack import (
+    AUTO_SCALING_GROUP,
+    LaunchFailureReporter,
+    StackDescription,
+    StackFailedError,
+    failed_launch,
+)
 from scripts.aws.instances import SessionError, StackInstance, check_programs, select_instance, session_command
 from scripts.aws.preflight.instances import DISK_GIB
 from scripts.aws.status import StackStatus, status_table
@@ -85,7 +91,7 @@ def test_validation_errors_are_reported_per_resource(cloudformation: Stubber) ->
         "describe_events", {"OperationEvents": [event, {"EventType": "STACK_EVENT"}]}, request
     )
     add_discarded(cloudformation)
-    with pytest.raises(StackError) as refused:
+    with pytest.raises(StackFailedError) as refused:
         proposed_by(cloudformation)
     assert str(refused.value).splitlines() == [
         f"CloudFormation refuses the change: {VALIDATION}",
@@ -99,7 +105,9 @@ def test_a_rejection_is_reported_without_details_if_events_may_not_be_read(
     add_refused(cloudformation, VALIDATION)
     cloudformation.add_client_error("describe_events", "AccessDenied", "not authorized")
     add_discarded(cloudformation)
-    with pytest.raises(StackError, match=r"(?s)ResourceExistenceCheck.*cloudformation:DescribeEvents.*AccessDenied"):
+    with pytest.raises(
+        StackFailedError, match=r"(?s)ResourceExistenceCheck.*cloudformation:DescribeEvents.*AccessDenied"
+    ):
         proposed_by(cloudformation)
 
 
@@ -217,7 +225,7 @@ class CloudFormation:
 
 def staged_stack(*statuses: str) -> tuple[Stage, CloudFormation]:
     cloud = CloudFormation(list(statuses))
-    return Stage(Account("us-east-1", _clients={"cloudformation": cloud}), "fs", time=Time(pause=0)), cloud
+    return Stage(AwsAccount("us-east-1", _clients={"cloudformation": cloud}), "fs", time=Time(pause=0)), cloud
 
 
 @pytest.mark.parametrize(
@@ -265,7 +273,7 @@ def test_the_user_pool_of_an_incomplete_stack_is_deleted_unless_it_has_accounts(
             unprotected = one | {"DeletionProtection": "INACTIVE", "UserPoolTags": {TAG: "fs"}}
             cognito.add_response("update_user_pool", {}, unprotected)
             cognito.add_response("delete_user_pool", {}, one)
-        account = Account("us-east-1", _clients={"cloudformation": cloud, "cognito-idp": cognito.client})
+        account = AwsAccount("us-east-1", _clients={"cloudformation": cloud, "cognito-idp": cognito.client})
         on = Stage(account, "fs", time=Time(pause=0))
         assert prepare_stack(on.context) == "CREATE"
     gone = [] if has_accounts else ["deleted the user pool us-east-1_a, which has no accounts"]
@@ -283,7 +291,7 @@ def test_the_wait_for_a_busy_stack_ends() -> None:
 )
 def test_a_stuck_stack_is_an_error_with_the_manual_remedy(status: str, remedy: str) -> None:
     on, cloud = staged_stack(status)
-    with pytest.raises(StackError, match=remedy):
+    with pytest.raises(StackFailedError, match=remedy):
         prepare_stack(on.context)
     assert not cloud.deleted
 
@@ -320,7 +328,7 @@ def test_the_console_is_shown_if_no_web_instance_has_signalled(cloudformation: S
     with stubbed("ec2") as ec2:
         ec2.add_response("describe_instances", found)
         ec2.add_response("get_console_output", {"Output": console}, {"InstanceId": "i-1", "Latest": True})
-        with pytest.raises(StackError) as refused:
+        with pytest.raises(StackFailedError) as refused:
             on = stubbed_stage(cloudformation=cloudformation, ec2=ec2)
             deploy(on.context, ProposedChangeSet("change", "arn", "UPDATE", ()))
     reported = str(refused.value)
@@ -381,7 +389,7 @@ def test_a_rollback_is_an_error_with_the_reason_of_each_failure(
         event(1, *queue, f"{verb}_IN_PROGRESS"),
     )
     on = stubbed_stage(cloudformation=cloudformation)
-    with pytest.raises(StackError) as refused:
+    with pytest.raises(StackFailedError) as refused:
         deploy(on.context, ProposedChangeSet("change", "arn", "CREATE", ()))
     assert str(refused.value).splitlines() == [
         f"the stack fs is {ended}:",
@@ -395,7 +403,7 @@ def test_a_rollback_is_an_error_with_the_reason_of_each_failure(
     assert "InputBucket (AWS::S3::Bucket)" in on.seen
 
 
-DEPLOYED = Stack("fs", STACK, "CREATE_COMPLETE")
+DEPLOYED = StackDescription("fs", STACK, "CREATE_COMPLETE")
 QUOTA = (
     "You have requested more vCPU capacity than your current vCPU limit of 0 allows for the instance bucket that the "
     "specified instance type belongs to. Launching EC2 instance failed."
@@ -516,8 +524,8 @@ def test_an_unknown_instance_lists_the_running_ones(fleet: list[StackInstance]) 
 
 def test_the_session_is_for_the_region_and_the_profile_of_the_account() -> None:
     words = ["aws", "ssm", "start-session", "--target", WEB, "--region", "eu-central-1"]
-    assert session_command(Account("eu-central-1"), machine(WEB, "fs-web")) == words
-    assert session_command(Account("eu-central-1", "ops"), machine(WEB, "fs-web")) == [*words, "--profile", "ops"]
+    assert session_command(AwsAccount("eu-central-1"), machine(WEB, "fs-web")) == words
+    assert session_command(AwsAccount("eu-central-1", "ops"), machine(WEB, "fs-web")) == [*words, "--profile", "ops"]
 
 
 def test_missing_programs_are_named_with_their_source() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.config import Retention, Web
+from core.config import RetentionSettings, WebSettings
 from scripts.aws.deploy.settings import (
     STACK_KEYS,
     STACK_SECTIONS,
@@ -26,7 +26,7 @@ from scripts.aws.deploy.settings import (
     validated_config,
     with_static_names,
 )
-from scripts.aws.deploy.stack import Stack
+from scripts.aws.deploy.stack import StackDescription
 from services.cloudformation import parse_template
 from tests.conftest import ROOT, shipped_values
 from tests.support.stack_template import TEMPLATE, user_data
@@ -37,8 +37,8 @@ SMALL = StackTemplate(
 )
 
 
-def stack(**parameters: str) -> Stack:
-    return Stack("fs", "arn", "CREATE_COMPLETE", parameters=parameters)
+def stack(**parameters: str) -> StackDescription:
+    return StackDescription("fs", "arn", "CREATE_COMPLETE", parameters=parameters)
 
 
 def test_parameters_are_given_values_else_the_stacks_else_defaults() -> None:
@@ -126,7 +126,7 @@ def test_workers_get_only_the_overrides_that_they_read() -> None:
 
 
 def test_workers_get_all_keys_that_they_read() -> None:
-    limits = {f"web.{name}" for name in Web.model_fields if name.startswith("max_image_")}
+    limits = {f"web.{name}" for name in WebSettings.model_fields if name.startswith("max_image_")}
     source = "".join(path.read_text() for path in (ROOT / "app_tier").rglob("*.py"))
     read = {".".join(found) for found in re.findall(r"config\.([a-z]+)\.([a-z_]+)", source)} - {"web.image_limits"}
     assert "worker.idle_seconds" in read
@@ -204,8 +204,8 @@ def test_nothing_else_of_the_template_changes() -> None:
     assert len(changed) == len(names(load_template().body))
 
 
-def retention(days: float) -> Retention:
-    return Retention(unkept_days=days, repeat_days=30)
+def retention(days: float) -> RetentionSettings:
+    return RetentionSettings(unkept_days=days, repeat_days=30)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_the_bucket_expires_images_after_their_jobs_and_a_stack_keeps_its_days_u
 
 def test_unkept_days_of_the_shipped_configuration_is_the_default() -> None:
     default = TEMPLATE["Parameters"]["UnkeptDays"]["Default"]
-    assert unkept_days(Retention(**shipped_values()["retention"]), StackSettings(), None) == str(default)
+    assert unkept_days(RetentionSettings(**shipped_values()["retention"]), StackSettings(), None) == str(default)
 
 
 @pytest.mark.parametrize(

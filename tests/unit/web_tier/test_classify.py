@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from core.config import Classic
+from core.config import ClassicSettings
 from core.jobs.store import JobStore
 from tests.support.answering_queue import AnsweringQueue
 from tests.support.api import AppMaker, problem
@@ -290,7 +290,7 @@ def test_the_classic_contracts_can_be_disabled(make_app: AppMaker, fleet: Answer
     ],
 )
 def test_the_form_of_the_reply_can_be_chosen(setting: str, field: str, said: str) -> None:
-    settings = Classic.model_validate({"enabled": True, "reply": setting, "wait_seconds": 1})
+    settings = ClassicSettings.model_validate({"enabled": True, "reply": setting, "wait_seconds": 1})
     assert classic_reply(settings, field, "a.b.jpg", "stop sign") == said
 
 

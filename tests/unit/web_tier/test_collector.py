@@ -303,4 +303,4 @@ def test_malformed_responses_are_dropped_with_a_reason_each(caplog: pytest.LogCa
     assert [each for _, each in parse(queue.receive())] == [done(REFS[0])]
     reasons = [vars(record)["reason"] for record in caplog.records]
     assert len(reasons) == 5
-    assert all(reason.startswith("not a Response: ") for reason in reasons)
+    assert all(reason.startswith("not a ClassificationResult: ") for reason in reasons)
