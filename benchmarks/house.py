@@ -38,6 +38,9 @@ def run(quick: bool) -> Report:
             "private helpers used once, per 1,000 lines", helpers_used_once(source, trees) / lines * 1_000, at_most=7
         ),
         Bar("Protocol classes", sum(1 for _ in protocols(trees.values())), at_most=5),
+        Bar(
+            "modules on the path of an image", len(modules_on_the_path(documents["docs/architecture.md"])), at_most=40
+        ),
         Bar("folders deep", max(name.count("/") for name in source if not name.startswith(IN_IMAGES)), at_most=3),
         Bar("import cycles", import_cycles(source, trees), at_most=0),
         Bar("archaic pronouns in code, per 1,000 lines", _pronouns(source) / lines * 1_000, at_most=1),
@@ -60,6 +63,12 @@ def _lines(files: Mapping[str, str]) -> int:
 
 def _pronouns(files: Mapping[str, str]) -> int:
     return sum(len(PRONOUNS.findall(text)) for text in files.values())
+
+
+def modules_on_the_path(architecture: str) -> set[str]:
+    """Return the modules that docs/architecture.md names on the way of one image; a test checks that each exists."""
+    section = re.search(r"^## The path of an image\n(.*?)^## ", architecture, re.MULTILINE | re.DOTALL)
+    return set(re.findall(r"`([\w/]+\.py)`", section[1])) if section else set()
 
 
 def helpers_used_once(source: Mapping[str, str], trees: Mapping[str, ast.Module]) -> int:
