@@ -74,7 +74,9 @@ def with_template(backend: Any, parameters: Mapping[str, Any]) -> Parameters:
         return given
     template = _template_data(backend, named)
     complete = {**template, **given}
-    if specifications := [*template.get("TagSpecifications", []), *given.get("TagSpecifications", [])]:
+    # moto stores the template's own tags in its data; no launch uses them.
+    tagged = [each for each in template.get("TagSpecifications", []) if each["ResourceType"] != "launch-template"]
+    if specifications := [*tagged, *given.get("TagSpecifications", [])]:
         tags: dict[str, dict[str, str]] = {}
         for specification in specifications:
             of_type = tags.setdefault(specification["ResourceType"], {})

@@ -64,19 +64,6 @@ class DeployedStack:
         self.wait_for("CREATE_COMPLETE")
         listed = cloudformation.list_stack_resources(StackName=NAME)["StackResourceSummaries"]
         self.ids = {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in listed}
-        self._correct_the_workers_template()
-
-    def _correct_the_workers_template(self) -> None:
-        """Remove the template's own tags from its data: a launch would need the right to set them.
-
-        moto stores them there. On AWS they are tags of the template alone.
-        """
-        ec2, template = self.client("ec2"), {"LaunchTemplateId": self.ids["WorkerTemplate"]}
-        (version,) = ec2.describe_launch_template_versions(**template)["LaunchTemplateVersions"]
-        data = version["LaunchTemplateData"]
-        tags = [each for each in data["TagSpecifications"] if each["ResourceType"] != "launch-template"]
-        ec2.create_launch_template_version(**template, LaunchTemplateData={**data, "TagSpecifications": tags})
-        ec2.modify_launch_template(**template, DefaultVersion="2")
 
     def wait_for(self, status: str) -> None:
         """Wait until no operation is in progress, and check the status."""

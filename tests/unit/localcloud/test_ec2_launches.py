@@ -104,6 +104,7 @@ def templates() -> Templates:
         "TagSpecifications": [
             {"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "theirs"}, {"Key": "Team", "Value": "a"}]},
             {"ResourceType": "volume", "Tags": [{"Key": "Name", "Value": "disk"}]},
+            {"ResourceType": "launch-template", "Tags": [{"Key": "Name", "Value": "of the template alone"}]},
         ],
     }
     template.create_version(data, "")
