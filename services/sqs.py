@@ -88,7 +88,7 @@ class QueueCounts:
 
     @property
     def total(self) -> int:
-        """All messages that are not deleted."""
+        """All messages that are not deleted: they wait, or are in flight."""
         return self.visible + self.in_flight + self.delayed
 
 

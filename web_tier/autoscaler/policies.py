@@ -1,8 +1,7 @@
 """Scaling policies: how many workers `fleet.policy` asks for, and the rule in words.
 
-A policy is a pure function of what is observed and configured. To add one: write its function here, add it to
-`POLICIES`, to the names in `core.config.FleetSettings.policy`, to `config.yaml` and to `docs/fleet.md`. A policy must
-ask for at least one worker while an image waits, or the image waits forever.
+A policy is a pure function of what is observed and configured. It must ask for at least one worker while an image waits,
+or the image waits forever. `docs/fleet.md`, "A policy of your own", lists the five files of a new one.
 """
 
 import math
