@@ -86,8 +86,8 @@ case "${1:-}" in
     images >/dev/null 2>&1 &
     at_once \
       "setup_torch integration_tests" \
-      "setup_simulate format lint imports audit security_lint types covered_unit_tests simulations" \
-      "browser_tests chaos_tests image_tests" \
+      "setup_simulate format lint imports audit security_lint types covered_unit_tests simulations chaos_tests" \
+      "browser_tests image_tests" \
       fuzzing
     report coverage
     ;;
