@@ -8,7 +8,7 @@ from typing import Final
 
 from PIL import Image, ImageOps
 
-from core.image_open import open_image
+from core.image_open import as_8_bit, open_image
 from core.images import DECODER_ERRORS, ImageLimits, ImageRejectedError, ends_early, lacks_memory
 
 DRAFT_MARGIN: Final = 4
@@ -83,10 +83,8 @@ def _upright_square(image: Image.Image, crop: int, box: tuple[float, float, floa
         orientation = 1
     has_alpha = "transparency" in image.info or image.mode in {"RGBA", "LA", "PA", "RGBa", "La"}
     # Pillow resizes RGB and RGBA with a filter (premultiplied where it has alpha), but not every other mode.
-    if image.mode.startswith(("I", "F")):
-        # 16-bit grey becomes 8-bit; Pillow's own convert would clip everything above 255 to white.
-        image = image.point(lambda level: level * (1 / 256)).convert("L").convert("RGB")
-    elif image.mode != "RGB" or has_alpha:
+    image = as_8_bit(image)
+    if image.mode != "RGB" or has_alpha:
         image = image.convert("RGBA" if has_alpha else "RGB")
     small = image.resize((crop, crop), Image.Resampling.BILINEAR, box=box)
     if orientation in range(2, 9):

@@ -133,6 +133,16 @@ def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Imag
     return image
 
 
+def as_8_bit(image: Image.Image) -> Image.Image:
+    """Return 16-bit grey as 8-bit grey, other images unchanged.
+
+    Pillow's own convert would clip all levels above 255 to white.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
+    return image.point(lambda level: level * (1 / 256)).convert("L")
+
+
 def _check_pixels(width: int, height: int, limits: ImageLimits) -> int:
     if width < 1 or height < 1:
         raise ImageRejectedError("undecodable", f"it has no pixels ({width} x {height}): save it again")

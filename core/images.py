@@ -147,7 +147,7 @@ def sniff(data: bytes) -> str:
         ImageRejectedError: it starts like none of them.
     """
     for key, accepted in FORMATS.items():
-        if all(data.startswith(mark, offset) for offset, mark in accepted.signature):
+        if any(all(data.startswith(mark, at) for at, mark in signature) for signature in accepted.signatures):
             return key
     for name, offset, mark in _REJECTED_SIGNATURES:
         if data.startswith(mark, offset):
@@ -325,14 +325,14 @@ class ImageFormat(NamedTuple):
         name: in messages and on pages.
         suffixes: of file names, without the dot; the first one is the extension of stored objects.
         content_type: its media type.
-        signature: the bytes that data of this format has at each offset.
+        signatures: of each, the bytes that data has at each offset; data of this format has one of them.
         count_frames: yields the number of frames that each piece of a file adds; None if a file has one frame.
     """
 
     name: str
     suffixes: tuple[str, ...]
     content_type: str
-    signature: tuple[tuple[int, bytes], ...]
+    signatures: tuple[tuple[tuple[int, bytes], ...], ...]
     count_frames: Callable[[bytes], Iterator[int]] | None = None
 
     @property
@@ -342,11 +342,11 @@ class ImageFormat(NamedTuple):
 
 
 FORMATS: Final[Mapping[str, ImageFormat]] = {
-    "JPEG": ImageFormat("JPEG", ("jpg", "jpeg"), "image/jpeg", ((0, b"\xff\xd8\xff"),), _jpeg),
-    "PNG": ImageFormat("PNG", ("png",), "image/png", ((0, b"\x89PNG\r\n\x1a\n"),), _png),
-    "WEBP": ImageFormat("WebP", ("webp",), "image/webp", ((0, b"RIFF"), (8, b"WEBP")), _webp),
-    "GIF": ImageFormat("GIF", ("gif",), "image/gif", ((0, b"GIF8"),), _gif),
-    "BMP": ImageFormat("BMP", ("bmp",), "image/bmp", ((0, b"BM"),)),
+    "JPEG": ImageFormat("JPEG", ("jpg", "jpeg"), "image/jpeg", (((0, b"\xff\xd8\xff"),),), _jpeg),
+    "PNG": ImageFormat("PNG", ("png",), "image/png", (((0, b"\x89PNG\r\n\x1a\n"),),), _png),
+    "WEBP": ImageFormat("WebP", ("webp",), "image/webp", (((0, b"RIFF"), (8, b"WEBP")),), _webp),
+    "GIF": ImageFormat("GIF", ("gif",), "image/gif", (((0, b"GIF8"),),), _gif),
+    "BMP": ImageFormat("BMP", ("bmp",), "image/bmp", (((0, b"BM"),),)),
 }
 """Accepted formats by Pillow's names. The web tier, the worker, the pages and the commands read them here."""
 

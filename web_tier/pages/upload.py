@@ -117,17 +117,19 @@ class BrowserFormat(_ScriptData):
 
     Attributes:
         content_type: its media type.
-        signature: pairs of an offset and the bytes there, as characters of ISO 8859-1.
+        signatures: of each, pairs of an offset and the bytes there, as characters of ISO 8859-1.
     """
 
     content_type: str
-    signature: tuple[tuple[int, str], ...]
+    signatures: tuple[tuple[tuple[int, str], ...], ...]
 
     @classmethod
     def of(cls, accepted: ImageFormat) -> "BrowserFormat":
         """Return the format for the page's script."""
-        signature = tuple((offset, mark.decode("latin-1")) for offset, mark in accepted.signature)
-        return cls(content_type=accepted.content_type, signature=signature)
+        signatures = tuple(
+            tuple((offset, mark.decode("latin-1")) for offset, mark in signature) for signature in accepted.signatures
+        )
+        return cls(content_type=accepted.content_type, signatures=signatures)
 
 
 class BrowserLimits(_ScriptData):

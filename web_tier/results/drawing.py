@@ -9,7 +9,7 @@ from typing import Final
 
 from PIL import Image, ImageOps
 
-from core.image_open import open_image
+from core.image_open import as_8_bit, open_image
 from core.images import DECODER_ERRORS, ImageLimits, ImageRejectedError
 
 MAX_ASPECT_RATIO: Final = 4
@@ -37,7 +37,7 @@ def draw(data: bytes, limits: tuple[int, int, int], side: int) -> bytes:
                 raise ImageRejectedError(
                     "too_costly", f"{image.width} x {image.height} pixels are more than {MAX_DECODED:,}"
                 )
-            upright = ImageOps.exif_transpose(image)
+            upright = as_8_bit(ImageOps.exif_transpose(image))
             scale = min(1.0, side / min(upright.size), MAX_ASPECT_RATIO * side / max(upright.size))
             size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
             mode = "RGBA" if upright.has_transparency_data else "RGB"

@@ -177,9 +177,9 @@ def test_the_page_has_the_limits_of_the_server_for_its_script(make_app: AppMaker
     web = {"max_image_bytes": 4096, "max_image_pixels": 5000, "max_files_per_request": 7, "shrink_above_pixels": 0}
     client = make_app(web=web).test_client()
     limits = script_data(client, "limits")
-    formats = {each["contentType"]: each["signature"] for each in limits.pop("formats")}
+    formats = {each["contentType"]: each["signatures"] for each in limits.pop("formats")}
     assert formats.keys() == {accepted.content_type for accepted in FORMATS.values()}
-    assert formats["image/webp"] == [[0, "RIFF"], [8, "WEBP"]]
+    assert formats["image/webp"] == [[[0, "RIFF"], [8, "WEBP"]]]
     assert limits == {
         "maxBytes": 4096,
         "maxPixels": 5000,

@@ -31,6 +31,13 @@ def test_a_small_image_is_not_enlarged_and_a_long_one_stays_small() -> None:
     assert drawn(picture(size=(3000, 10))).size[0] == 640
 
 
+def test_16_bit_grey_keeps_its_brightness() -> None:
+    body = BytesIO()
+    Image.new("I;16", (40, 40), 40_000).save(body, "PNG")
+    level = drawn(body.getvalue()).convert("L").getpixel((20, 20))
+    assert level == pytest.approx(40_000 / 256, abs=3)
+
+
 def test_a_thumbnail_is_upright() -> None:
     body, exif = BytesIO(), Image.Exif()
     exif[0x0112] = 6

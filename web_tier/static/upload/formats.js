@@ -5,12 +5,13 @@ export const HEAD_BYTES = 256 * 1024;
 
 /**
  * @param {Uint8Array} bytes - the first `HEAD_BYTES` of a file.
- * @param {{contentType: string, signature: [number, string][]}[]} formats - that the server accepts (core/images.py).
+ * @param {{contentType: string, signatures: [number, string][][]}[]} formats - that the server accepts (core/images.py).
  * @returns {{type: string | null, width?: number, height?: number}} the media type, null if the server does not accept
  *     the format; width and height in pixels where this module can read them.
  */
 export function sniff(bytes, formats) {
-    const format = formats.find(({ signature }) => signature.every(([offset, mark]) => startsWith(bytes, mark, offset)));
+    const matches = (signature) => signature.every(([offset, mark]) => startsWith(bytes, mark, offset));
+    const format = formats.find(({ signatures }) => signatures.some(matches));
     if (!format) return { type: null };
     const type = format.contentType;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
