@@ -86,9 +86,9 @@ case "${1:-}" in
     images >/dev/null 2>&1 &
     at_once \
       "setup_torch integration_tests" \
-      "setup_simulate format lint imports audit security_lint types covered_unit_tests simulations chaos_tests" \
+      "setup_simulate format lint imports covered_unit_tests simulations chaos_tests" \
       "browser_tests image_tests" \
-      fuzzing
+      "types security_lint audit fuzzing"
     report coverage
     ;;
   --fast) at_once "format lint imports security_lint types" unit_tests ;;
