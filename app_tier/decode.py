@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app_tier.preprocess import Preprocess, normalise, to_array
 from app_tier.task import Task
-from core.config import WorkerSettings as WorkerConfig
+from core.config import WorkerSettings
 from core.images import BYTES_A_PIXEL, ImageLimits, ImageRejectedError
 from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, TooCostlyError
@@ -63,7 +63,7 @@ def decode(
 
 
 def sandboxed_decoder(
-    zygote: Zygote, config: WorkerConfig, limits: ImageLimits, crop: int, max_processes: int
+    zygote: Zygote, config: WorkerSettings, limits: ImageLimits, crop: int, max_processes: int
 ) -> SandboxPool:
     """Return `central_crop` in up to `max_processes` sandboxed processes."""
     own = config.decode_megabytes * 2**20

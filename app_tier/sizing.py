@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.config import WorkerSettings as WorkerConfig
+from core.config import WorkerSettings
 from services.sqs import BATCH
 
 BATCHES_IN_HAND = 3
@@ -79,7 +79,7 @@ def this_machine(cgroup_limit: Path = _CGROUP_LIMIT) -> HostResources:
     return HostResources(len(os.sched_getaffinity(0)), min(memory, int(allowed)) if allowed.isdecimal() else memory)
 
 
-def sized(config: WorkerConfig, machine: HostResources, input_size: int) -> Sizing:
+def sized(config: WorkerSettings, machine: HostResources, input_size: int) -> Sizing:
     """Return the sizes for `machine`; those that `config` sets to other than 0 stay as they are set.
 
     `input_size` is the height and width of the network's input in pixels.

@@ -117,7 +117,7 @@ def test_a_standby_stays_when_it_is_idle_and_is_not_launched_again_and_again(pol
     far = Trace("far", np.array([0.0, 1_000.0]), 1_100.0, 60.0)
     outcome = simulate(far, ours(fleet), Conditions(CERTAIN, max_workers=3))
     assert outcome.launches == least
-    assert outcome.latencies[1] == pytest.approx(1.5), "somebody is there"
+    assert outcome.latencies[1] == pytest.approx(1.5), "a worker is running"
 
 
 def test_one_per_message_launches_what_is_lacking_up_to_the_maximum() -> None:

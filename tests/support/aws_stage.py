@@ -130,6 +130,6 @@ class Stage:
 
 
 def stubbed_stage(**stubs: Stubber) -> Stage:
-    """Return a stage for the prefix fs whose account has these stubs, by service; its sleeps take no time."""
+    """Return a stage for the prefix fs with these stubs of its account, by service; its sleeps take no time."""
     clients = {service.replace("_", "-"): stub.client for service, stub in stubs.items()}
     return Stage(AwsAccount("us-east-1", _clients=clients), "fs", time=Time(pause=0))

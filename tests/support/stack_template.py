@@ -138,7 +138,7 @@ ACTION_NAMES = {
     "DeleteMessageBatch": "DeleteMessage",
     "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
 }
-"""Actions of calls whose names do not follow from botocore's; SQS knows no action for a batch."""
+"""Actions of calls that botocore names otherwise; SQS knows no action for a batch."""
 
 
 def calls_of(module: str, service: str) -> set[str]:

@@ -89,7 +89,7 @@ class ApiResponse:
 
 @dataclass(frozen=True, slots=True)
 class ApiOperation:
-    """What the document says of a route besides its address; `operation` has the meaning of the fields."""
+    """The description of a route without its address; the fields are those of the decorator `operation`."""
 
     name: str
     summary: str

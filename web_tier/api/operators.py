@@ -133,7 +133,7 @@ def instances() -> Response:
 @fleet_api.get("/fleet/decisions")
 @operation(ApiResponse(200, "Up to 20 decisions, newest first.", Decisions), name="fleet_decisions", tag="System")
 def decisions() -> Response:
-    """Tell the autoscaler's last decisions in words."""
+    """List the last decisions of the autoscaler, with their reasons."""
     return json_response(current_backend().fleet.decisions())
 
 
@@ -145,7 +145,7 @@ def decisions() -> Response:
     query=HistoryQuery,
 )
 def history() -> Response:
-    """Tell how many workers and images in the queue there were."""
+    """Get the number of workers and of queued images over time."""
     span = parse_query(HistoryQuery).span
     start = datetime.now(UTC) - SPAN_LENGTHS[span]
     points = points_since(current_backend().fleet.blocks(span), start)
@@ -203,7 +203,7 @@ def set_limits() -> Response:
 @fleet_api.delete("/fleet/limits")
 @operation(ApiResponse(204, "Those of config.yaml hold."), name="reset_fleet_limits", tag="System")
 def reset_limits() -> Response:
-    """Take the fleet's limits back."""
+    """Reset the fleet's limits to those of config.yaml."""
     current_backend().fleet.reset_limits()
     return Response(status=204)
 

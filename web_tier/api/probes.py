@@ -32,9 +32,9 @@ class Ready(ApiBody):
 
 
 @health.get("/healthz")
-@operation(ApiResponse(200, "It does.", Alive), tag="System")
+@operation(ApiResponse(200, "The process is alive.", Alive), tag="System")
 def alive() -> Response:
-    """Tell whether the process lives."""
+    """Check that the process is alive."""
     return json_response(Alive())
 
 
@@ -45,7 +45,7 @@ def alive() -> Response:
     tag="System",
 )
 def ready() -> Response:
-    """Tell whether uploads can be taken."""
+    """Check that uploads can be accepted."""
     faults, shows_reason = current_backend().faults(), not current_auth().signs_in
     missing = {name: reason if shows_reason else "does not answer" for name, reason in faults.items()}
     return json_response(Ready(ready=not faults, missing=missing), 503 if faults else 200)

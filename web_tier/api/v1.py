@@ -77,7 +77,7 @@ CREATE_EXAMPLE = '{"name": "nightly", "scopes": ["classify", "read"], "days": 90
 @api.get("")
 @operation(ApiResponse(200, "Paths on this server.", Index), tag="System", problems=(401, 429))
 def index() -> Response:
-    """Say where to begin."""
+    """List the addresses of the API."""
     return json_response(Index())
 
 
@@ -169,7 +169,7 @@ def list_jobs() -> Response:
 @api.get("/jobs/<job_id>")
 @operation(ApiResponse(200, "The job and its counts.", JobStatusBody))
 def job_status(job_id: str) -> Response:
-    """Tell where a job stands."""
+    """Get the status of a job."""
     backend, jobs = current_backend(), user_jobs()
     status = jobs.status(known_id("job", job_id))
     model = backend.models.find(jobs, status)
@@ -324,7 +324,7 @@ def job_image(job_id: str, image_id: str) -> Response:
     problems=(404,),
 )
 def fleet() -> Response:
-    """Tell what the autoscaler saw and decided last."""
+    """Get the fleet and the last decision of the autoscaler."""
     backend = current_backend()
     snapshot = backend.fleet.snapshot()
     if snapshot is None:
@@ -366,7 +366,7 @@ class LimitsBody(BaseModel):
 @limits_api.get("/limits")
 @operation(ApiResponse(200, "The limits, and what is left of the day's.", LimitsBody), tag="System")
 def limits_left() -> Response:
-    """Tell what the caller may still send today."""
+    """Get your limits, and what is left of them today."""
     limits, still = current_backend().config.limits, remaining_quota(current_identity().owner)
     if still is None:
         return json_response(LimitsBody())
@@ -424,7 +424,7 @@ class TokenBody(ApiBody):
 class NewTokenBody(TokenBody):
     """A personal token that was just made."""
 
-    token: str = Field(description="Send it as `Authorization: Bearer TOKEN`. It is never told again.", repr=False)
+    token: str = Field(description="Send it as `Authorization: Bearer TOKEN`. It is shown only once.", repr=False)
 
 
 class TokensBody(ApiBody):
@@ -448,7 +448,7 @@ def list_tokens() -> Response:
 
 @tokens_api.post("/tokens")
 @operation(
-    ApiResponse(201, "The token; its text is never told again.", NewTokenBody),
+    ApiResponse(201, "The token; its text is shown only once.", NewTokenBody),
     tag="Tokens",
     body=CreateToken,
     problems=(404,),
@@ -473,7 +473,7 @@ def make_token() -> ResponseReturnValue:
 
 
 @tokens_api.delete("/tokens/<token_id>")
-@operation(ApiResponse(204, "It is never taken again."), tag="Tokens")
+@operation(ApiResponse(204, "The token is no longer accepted."), tag="Tokens")
 def revoke_token(token_id: str) -> ResponseReturnValue:
     """Revoke a personal token.
 

@@ -62,7 +62,7 @@ def _more_for_backlog(observation: Observation, settings: FleetSettings, image_s
     missing = 0.0
     for horizon, images in due_by.items():
         arriving = demand.rate * max(0.0, horizon - settings.target_seconds)
-        # Each horizon is later than a boot, so what remains of one is shorter.
+        # Every boot ends before the horizon, which is more than a whole boot away.
         done = ready * horizon + sum(horizon - left for left in remaining_boots)
         missing = max(missing, ((images + arriving) * image_seconds - done) / (horizon - boot))
     # A fraction is left to the running workers; if there are none, it needs a worker of its own.

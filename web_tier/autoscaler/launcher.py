@@ -229,10 +229,8 @@ class Launcher:
         if self.clock() < self._retry_at:
             return None
         if uncertain:
-            oldest, not_described = (
-                uncertain[0],
-                [each.count - len(instances_of(each, observation)) for each in uncertain],
-            )
+            oldest = uncertain[0]
+            not_described = [each.count - len(instances_of(each, observation)) for each in uncertain]
             took_place = oldest.spec is not None and not_described[0] < oldest.count
             # Where its instances would not fit (the limits are lower now, or other workers have come), the launcher
             # waits until DescribeInstances shows the outcome.

@@ -78,7 +78,7 @@ class JobCleanup:
         return self.every_seconds
 
     def _remove_all(self, job: DeletedJob) -> bool:
-        """Remove everything of a job, `PORTION` by portion; return whether nothing is left."""
+        """Remove everything of a job, up to `PORTION` of each kind at a time; return whether nothing is left."""
         # First of all: the recorder would write what it remembers again when a result arrives.
         self.recorder.evict(job.job_id)
         removed = 0

@@ -54,11 +54,15 @@ class LimitsForm:
     def of_fields(cls, fields: Mapping[str, str]) -> Self:
         """Return the form that a browser sent, validated."""
         low, high = (fields.get(name, "").strip()[:MAX_SHOWN_CHARACTERS] for name in ("min_workers", "max_workers"))
+        invalid = [
+            name
+            for name, text in (("minimum", low), ("maximum", high))
+            if not (text.isascii() and text.isdigit() and int(text) <= MAX_WORKERS)
+        ]
         fault = None
-        for name, text in (("maximum", high), ("minimum", low)):
-            if not (text.isascii() and text.isdigit() and int(text) <= MAX_WORKERS):
-                fault = f"The {name} must be a whole number from 0 to {MAX_WORKERS:,}."
-        if fault is None and int(low) > int(high):
+        if invalid:
+            fault = f"The {invalid[0]} must be a whole number from 0 to {MAX_WORKERS:,}."
+        elif int(low) > int(high):
             fault = f"The minimum ({low}) must be at most the maximum ({high})."
         return cls(low, high, clean_reason(fields.get("reason", "")), fault)
 

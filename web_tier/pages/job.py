@@ -292,7 +292,7 @@ def retention_sentence(unkept_days: float) -> str:
     header=EventsHeader,
 )
 def job_events(job_id: str) -> Response:
-    """Follow a job's news.
+    """Stream the events of a job.
 
     The stream ends with the job, or after a while; a client then connects again with the id of its last event.
     `resync` means that results have to be read anew.

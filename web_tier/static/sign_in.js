@@ -2,7 +2,7 @@
 
 const SIGN_IN = "/sign-in";
 
-/** Tell whether an answer says so: to a program's call by its status, to a page's with the page that signs people in. */
+/** Return whether a response requires a sign-in: by its status for an API call, by a redirect to the sign-in page else. */
 export function needsSignIn(answer) {
   return answer.status === 401 || (answer.redirected && new URL(answer.url).pathname === SIGN_IN);
 }

@@ -230,7 +230,7 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQue
 
 @contextmanager
 def proof(arn: str, *answers: bool) -> Iterator[tuple[Stage, dict[str, Stubber]]]:
-    """Yield a stage without a stack whose tagging API still lists an ARN, and its stubs.
+    """Yield a stage without a stack, and its stubs; its tagging API still lists an ARN.
 
     The tagging API is asked as often as there are answers, and then the ARN's service says whether it exists.
     """

@@ -1,4 +1,4 @@
-"""Bulkheads: one user who waits, or whose pictures take long, leaves threads for all others and the health check."""
+"""Bulkheads: a user with slow requests or pictures leaves threads for all others and for the health check."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -157,7 +157,7 @@ PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-He
 
 @pytest.fixture
 def allowing(serve: ClientMaker) -> FlaskClient:
-    """A web tier whose API the pages of one other origin may call."""
+    """A web tier; pages of one other origin may call its API."""
     return serve(cors_origins=[CONFIGURED])
 
 

@@ -404,7 +404,7 @@ def test_the_number_of_blocked_callers_is_bounded(
     assert [calls_of(caller) > 0 for caller in ("ann", "bob", "cleo")] == [False, False, True]
     clock.now += 60
     assert counter.hit("request", "cleo", 1) == 0
-    assert [calls_of("cleo") > 0 for _ in range(2)] == [True, False], "callers whose minute has ended make room"
+    assert [calls_of("cleo") > 0 for _ in range(2)] == [True, False], "callers make room when their minute has ended"
 
 
 @pytest.mark.parametrize(

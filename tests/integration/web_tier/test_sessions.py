@@ -400,7 +400,7 @@ def test_a_form_without_the_sessions_token_is_refused(browser: FlaskClient) -> N
 
 
 def test_a_form_with_the_token_of_another_session_is_refused(house: House, browser: FlaskClient) -> None:
-    """An attacker has a session too, and gets somebody to send its form."""
+    """An attacker has a session too, and makes another user send its form."""
     theirs = house.token_for_forms(house.signed_in("eve"))
     assert post_form(browser, token=theirs, **BROWSER) == 403
     assert post_form(browser, **BROWSER, **{CSRF_HEADER: theirs}) == 403

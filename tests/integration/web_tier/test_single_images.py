@@ -262,11 +262,11 @@ def test_each_user_has_their_own_job(singles: SingleImages, watched: WatchedStor
 
 
 def sent_at_once(singles: SingleImages, watched: WatchedStore, owners: Sequence[str]) -> list[UploadResult | None]:
-    """Return what became of an image of each owner, all of which came while one of somebody else was recorded."""
+    """Return the result of an image of each owner; all arrived while an image of another user was being recorded."""
     before = len(watched.writes)
     watched.go.clear()
     with ThreadPoolExecutor(len(owners) + 1) as senders:
-        holding = senders.submit(singles.ingest_one, "somebody else", [an_upload()])
+        holding = senders.submit(singles.ingest_one, "another user", [an_upload()])
         wait_until(lambda: len(watched.writes) > before, "the first image is being recorded")
         sent = [senders.submit(singles.ingest_one, owner, [an_upload()]) for owner in owners]
         wait_until(lambda: len(singles._waiting) == len(owners), "the other images wait")

@@ -283,7 +283,7 @@ def test_probabilities_are_written_with_six_digits() -> None:
 
 
 class Scripted:
-    """An engine whose answer to image k is row k of a table; the first pixel of an image is its number."""
+    """An engine that answers image k with row k of a table; the first pixel of an image is its number."""
 
     def __init__(self, table: list[list[float]]) -> None:
         self.table = np.asarray(table, np.float32)

@@ -16,8 +16,7 @@ from app_tier import heartbeat
 from app_tier.heartbeat import Heartbeater, Send, WorkerStats
 from app_tier.lifecycle import Lifetime, is_protected, watch_notices
 from app_tier.sizing import HostResources, Sizing, sized, this_machine
-from core.config import WorkerSettings as WorkerConfig
-from core.config import parse_config
+from core.config import WorkerSettings, parse_config
 from core.messages import Heartbeat
 from services.metadata import DRAIN_TAG, PROTECTED_TAG, Metadata
 from services.sqs import OutgoingMessage
@@ -183,7 +182,7 @@ GIB = 2**30
 WAIT = 0.005
 
 
-def config(**settings: Any) -> WorkerConfig:
+def config(**settings: Any) -> WorkerSettings:
     values = shipped_values()
     values["worker"] |= settings
     return parse_config(values).worker

@@ -254,9 +254,9 @@ def items_of(store: JobStore, job: Job) -> list[str]:
 
 
 def test_a_job_comes_back_with_its_owner_and_is_listed_for_that_one_only(store: JobStore) -> None:
-    anna, bert, nobody = a_job("anna", keep=True), a_job("bert"), a_job("")
-    store.create_all([anna, bert, nobody])
-    for job in (anna, bert, nobody):
+    anna, bert, unowned = a_job("anna", keep=True), a_job("bert"), a_job("")
+    store.create_all([anna, bert, unowned])
+    for job in (anna, bert, unowned):
         assert store.job(job.job_id) == job
         assert store.jobs(9, owner=job.owner) == [job]
     assert [job.owner for job in store.jobs_until(datetime.now(UTC) + timedelta(seconds=1))] == ["anna", "bert", ""]
@@ -381,10 +381,10 @@ def test_what_is_said_of_several_jobs_is_what_is_said_of_each(store: JobStore) -
 
 
 def test_a_key_claims_a_job_for_its_own_user_only(store: JobStore) -> None:
-    nobody, anna, bert = (Claims(store.table, owner) for owner in ("", "anna", "bert"))
-    claims = {each.owner: each.acquire("k", Claim(new_id(), "r", NOW)) for each in (nobody, anna, bert)}
+    unowned, anna, bert = (Claims(store.table, owner) for owner in ("", "anna", "bert"))
+    claims = {each.owner: each.acquire("k", Claim(new_id(), "r", NOW)) for each in (unowned, anna, bert)}
     assert len({claim.job_id for claim in claims.values()}) == 3
-    assert {each.owner: each.find("k", NOW) for each in (nobody, anna, bert)} == claims
+    assert {each.owner: each.find("k", NOW) for each in (unowned, anna, bert)} == claims
 
 
 LIFETIME = timedelta(days=3)
@@ -416,7 +416,7 @@ def answered(number: int, label: str = "cat", model: Model | None = MODEL) -> Cl
         model=model,
         worker="i-1",
         attempts=2,
-        key="whatever.jpg",
+        key="another.jpg",
         sha256=digest(number),
     )
 
@@ -463,7 +463,7 @@ def test_a_repeated_result_is_that_of_its_own_image_and_says_where_it_comes_from
     again = repeated(first, ref, NOW)
     assert (again.ref, again.cached, again.label, again.top, again.model) == (ref, True, "cat", first.top, MODEL)
     assert (again.source, again.recorded_at, again.attempts) == (output_key(first.ref), NOW, 0)
-    # The object that was classified is not this image's: nobody is to delete it on its behalf.
+    # The classified object belongs to another image, so it must not be deleted for this one.
     assert again.key is None
 
 

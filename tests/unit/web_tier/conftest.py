@@ -16,7 +16,6 @@ from tests.support.api import AppMaker
 from tests.support.compiled import compiled_once
 from tests.support.jobs import MemoryBucket, MemoryQueue
 from tests.support.memory_bucket import MemoryBucket as ReadableBucket
-from tests.support.memory_table import MemoryTable
 from web_tier.app import create_app
 from web_tier.auth.context import AuthContext
 from web_tier.result_services import result_services_of
@@ -44,11 +43,6 @@ def make_config() -> ConfigMaker:
 @pytest.fixture
 def config(make_config: ConfigMaker) -> Config:
     return make_config()
-
-
-@pytest.fixture
-def table() -> MemoryTable:
-    return MemoryTable()
 
 
 @pytest.fixture

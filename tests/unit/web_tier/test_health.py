@@ -552,7 +552,7 @@ NEVER_REGISTERED, OVERDUE = "no heartbeat within 2 min of its launch", "asked to
         (NEW, 9999.0, 619.0, 1000.0, None),
         (NEW, 9999.0, 620.0, 1000.0, NEVER_REGISTERED),
         (NEW, 1119.0, 9999.0, 1000.0, None),
-        # A drain has its time, whatever is read.
+        # A drain has its time, even if no heartbeats are read.
         (DRAINING, None, 0.0, 1000.0 + DRAIN + DRAIN_GRACE_SECONDS - 1, None),
         (DRAINING, None, 0.0, 1000.0 + DRAIN + DRAIN_GRACE_SECONDS, OVERDUE),
     ],

@@ -24,7 +24,6 @@ from core.result_cache import ResultCache
 from services.sqs import OutgoingMessage
 from services.table import TableBusyError
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error, done
-from tests.support.memory_table import MemoryTable
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from web_tier.uploads.idempotency import ingest_idempotent
@@ -78,18 +77,6 @@ class FailingStore(JobStore):
         call()
         if step in self.after:
             raise self.after[step]
-
-
-@pytest.fixture
-def store() -> JobStore:
-    return JobStore(MemoryTable())
-
-
-@pytest.fixture
-def job(store: JobStore) -> Job:
-    job = Job(new_id(), "holiday", NOW)
-    store.create(job)
-    return job
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ export function addImages(jobId, items, key, progress) {
     return post(`/api/v1/jobs/${jobId}/images`, { "Idempotency-Key": key }, form, progress);
 }
 
-/** Tell whether the web tier and what it needs answer. */
+/** Return whether the web tier and the services that it needs respond. */
 export async function isReady() {
     try {
         return (await fetch("/readyz", { cache: "no-store", signal: AbortSignal.timeout(5_000) })).ok;
