@@ -27,6 +27,7 @@ BENCHMARKS: Final = {
     "fleet_size": "fleet_faults.run_size",
     "house": "house.run",
     "memory": "end_to_end.run_memory",
+    "mutants": "mutants.run",
     "queue_kinds": "fleet_runs.run_queue_kinds",
     "recovery": "recovery.run",
     "ten_thousand": "ten_thousand.run",

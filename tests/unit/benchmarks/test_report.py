@@ -67,6 +67,11 @@ def test_every_name_that_is_offered_has_a_function_that_takes_quick(name: str) -
     assert next(each.strip("_") for each in inspect.signature(load(name)).parameters) == "quick"
 
 
+def test_every_module_with_a_benchmark_is_offered() -> None:
+    modules = {path.stem for path in (house.ROOT / "benchmarks").glob("*.py") if "\ndef run(" in path.read_text()}
+    assert modules == {function.partition(".")[0] for function in BENCHMARKS.values()}
+
+
 @pytest.mark.parametrize(("bar", "status"), [(KEPT, 0), (BROKEN, 1)])
 def test_the_exit_status_tells_whether_every_bar_is_held(
     bar: Bar, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
