@@ -68,7 +68,8 @@ def test_every_name_that_is_offered_has_a_function_that_takes_quick(name: str) -
 
 
 def test_every_module_with_a_benchmark_is_offered() -> None:
-    modules = {path.stem for path in (house.ROOT / "benchmarks").glob("*.py") if "\ndef run(" in path.read_text()}
+    sources = (house.ROOT / "benchmarks").glob("*.py")
+    modules = {path.stem for path in sources if "\ndef run(quick" in path.read_text().replace("_quick", "quick")}
     assert modules == {function.partition(".")[0] for function in BENCHMARKS.values()}
 
 
