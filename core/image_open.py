@@ -14,30 +14,22 @@ more bytes than allowed                   ``too_large``
 more pixels than allowed (bombs)          ``too_many_pixels``
 more frames than allowed                  ``too_many_frames``
 cut into millions of empty pieces         ``too_costly``
-TIFF, EPS, PDF, PSD, FITS, SVG,           ``format_not_allowed``
-JPEG 2000, HEIC, AVIF, ICO
+another known format (EPS, PDF, SVG ...)  ``format_not_allowed``
+pixels of a kind not in `PIXEL_MODES`     ``format_not_allowed``
 a known format with a broken header       ``truncated`` or ``undecodable``
 anything else                             ``not_an_image``
 ========================================  =======================================================
 """
 
 import copy  # noqa: F401 (as the plugins below)
+from importlib import import_module
 from io import BytesIO
 from typing import Final, NamedTuple
 
 # All that an accepted image can need is loaded now, and nothing else: a sandboxed process cannot read a file later
 # (tests/integration/app_tier/test_decode.py), and Pillow would load forty plugins to find the one for WebP.
-from PIL import (  # noqa: F401
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    MpoImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+# A JPEG may hold several pictures (MPO), and Pillow reads its EXIF as a TIFF.
+from PIL import GifImagePlugin, Image, ImageFile, MpoImagePlugin, TiffImagePlugin  # noqa: F401
 
 from core.images import (
     DECODER_ERRORS,
@@ -56,6 +48,13 @@ from core.images import (
 )
 
 Image.preinit()
+for _accepted in FORMATS.values():
+    import_module(_accepted.plugin)
+
+PIXEL_MODES: Final = frozenset(
+    {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16L", "I;16B"}
+)
+"""Pillow's modes of pixels that `as_8_bit` and Pillow convert to RGB without loss of what they show."""
 
 # Pillow must never fill in missing data.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -130,6 +129,11 @@ def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Imag
             raise cut_short(name, len(data)) from error
         raise broken_header(name, len(data)) from error
     _check_pixels(image.width, image.height, limits)
+    if image.mode not in PIXEL_MODES:
+        raise ImageRejectedError(
+            "format_not_allowed",
+            f"{name} images with pixels of mode {image.mode} are not taken: save it as JPEG or PNG",
+        )
     return image
 
 
@@ -138,9 +142,9 @@ def as_8_bit(image: Image.Image) -> Image.Image:
 
     Pillow's own convert would clip all levels above 255 to white.
     """
-    if not image.mode.startswith(("I", "F")):
+    if not image.mode.startswith("I;16"):
         return image
-    return image.point(lambda level: level * (1 / 256)).convert("L")
+    return image.convert("I").point(lambda level: level * (1 / 256)).convert("L")
 
 
 def _check_pixels(width: int, height: int, limits: ImageLimits) -> int:

@@ -326,6 +326,7 @@ class ImageFormat(NamedTuple):
         suffixes: of file names, without the dot; the first one is the extension of stored objects.
         content_type: its media type.
         signatures: of each, the bytes that data has at each offset; data of this format has one of them.
+        plugin: Pillow's module that reads it.
         count_frames: yields the number of frames that each piece of a file adds; None if a file has one frame.
     """
 
@@ -333,6 +334,7 @@ class ImageFormat(NamedTuple):
     suffixes: tuple[str, ...]
     content_type: str
     signatures: tuple[tuple[tuple[int, bytes], ...], ...]
+    plugin: str
     count_frames: Callable[[bytes], Iterator[int]] | None = None
 
     @property
@@ -342,11 +344,15 @@ class ImageFormat(NamedTuple):
 
 
 FORMATS: Final[Mapping[str, ImageFormat]] = {
-    "JPEG": ImageFormat("JPEG", ("jpg", "jpeg"), "image/jpeg", (((0, b"\xff\xd8\xff"),),), _jpeg),
-    "PNG": ImageFormat("PNG", ("png",), "image/png", (((0, b"\x89PNG\r\n\x1a\n"),),), _png),
-    "WEBP": ImageFormat("WebP", ("webp",), "image/webp", (((0, b"RIFF"), (8, b"WEBP")),), _webp),
-    "GIF": ImageFormat("GIF", ("gif",), "image/gif", (((0, b"GIF8"),),), _gif),
-    "BMP": ImageFormat("BMP", ("bmp",), "image/bmp", (((0, b"BM"),),)),
+    "JPEG": ImageFormat(
+        "JPEG", ("jpg", "jpeg"), "image/jpeg", (((0, b"\xff\xd8\xff"),),), "PIL.JpegImagePlugin", _jpeg
+    ),
+    "PNG": ImageFormat("PNG", ("png",), "image/png", (((0, b"\x89PNG\r\n\x1a\n"),),), "PIL.PngImagePlugin", _png),
+    "WEBP": ImageFormat(
+        "WebP", ("webp",), "image/webp", (((0, b"RIFF"), (8, b"WEBP")),), "PIL.WebPImagePlugin", _webp
+    ),
+    "GIF": ImageFormat("GIF", ("gif",), "image/gif", (((0, b"GIF8"),),), "PIL.GifImagePlugin", _gif),
+    "BMP": ImageFormat("BMP", ("bmp",), "image/bmp", (((0, b"BM"),),), "PIL.BmpImagePlugin"),
 }
 """Accepted formats by Pillow's names. The web tier, the worker, the pages and the commands read them here."""
 

@@ -513,6 +513,21 @@ def test_the_page_of_a_job_shows_them_where_the_server_has_none(page: Page, api:
     expect(page.locator('#list .tile.done img[src^="data:image/jpeg"]')).to_have_count(4)
 
 
+def test_a_file_that_the_browser_cannot_decode_is_judged_by_the_server_and_has_no_picture(
+    page: Page, api: ApiClient
+) -> None:
+    files, _ = signs(2, seed=37)
+    cut = photo(640, 480, "PNG")
+    page.goto("/")
+    drop(page, "#drop", [files[0], ("cut.png", cut[: len(cut) // 2]), files[1]])
+    expect(page.locator("#count")).to_have_text("3 images")
+    classify(page)
+    results = {str(result["filename"]): result for result in finished(api, arrived(page), 3)}
+    assert "before the picture is complete" in str(results["cut.png"])
+    addresses = dict(zip(results, found(page, [str(result["image_id"]) for result in results.values()]), strict=True))
+    assert [name for name, address in addresses.items() if address is None] == ["cut.png"]
+
+
 def test_of_images_that_the_server_keeps_the_browser_keeps_nothing(page: Page, api: ApiClient) -> None:
     _, ids = upload(page, api, seed=32, keep=True)
     assert found(page, ids) == [None] * 4

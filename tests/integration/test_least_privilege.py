@@ -12,6 +12,7 @@ import requests
 from botocore.exceptions import ClientError
 
 from app_tier.bundle.load import DEMO_BUNDLE
+from core.images import FORMATS
 from localcloud.iam.policies import PermissionCheck, decide
 from localcloud.launch import REGION, LocalCloud
 from scripts.client import FileToUpload, FleetClient, UploadResult
@@ -197,7 +198,7 @@ def launch_an_idle_instance(deployed: Deployed) -> str:
 def upload_straight_to_the_bucket(deployed: Deployed, job_id: str, files: list[tuple[str, bytes, str]]) -> None:
     """Upload by forms that the web tier signs."""
     api = deployed.api
-    kinds = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "bmp": "image/bmp", "gif": "image/gif"}
+    kinds = {accepted.extension: accepted.content_type for accepted in FORMATS.values()}
     wanted = [FileToUpload(name, len(data), kinds[name.rpartition(".")[2]]) for name, data, _ in files]
     offer = api.offer_uploads(job_id, wanted)
     for each in offer.files:

@@ -18,10 +18,6 @@ MAX_FILES = 40
 MAX_BYTES = 200 * 1024
 
 
-# Pillow warns of broken EXIF; a warning is no error where strangers' bytes are read.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-
-
 @pytest.fixture(params=TARGETS)
 def module(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
     """The module of each target."""

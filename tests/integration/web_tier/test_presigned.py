@@ -13,6 +13,7 @@ import requests
 from core.config import Config
 from core.idempotency import MAX_FILES, ReusedKeyError, UploadManifests
 from core.ids import new_id
+from core.images import FORMATS
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from services.clients import Clients
@@ -65,13 +66,7 @@ def codes(outcomes: dict[int, UploadResult]) -> dict[int, str]:
 
 @pytest.mark.parametrize(
     ("content_type", "extension"),
-    [
-        ("image/jpeg", "jpg"),
-        ("image/png", "png"),
-        ("image/webp", "webp"),
-        ("image/gif", "gif"),
-        (" Image/BMP", "bmp"),
-    ],
+    [*((accepted.content_type, accepted.extension) for accepted in FORMATS.values()), (" Image/BMP", "bmp")],
 )
 def test_the_extension_of_the_key_follows_the_content_type(
     direct: PresignedUploads, job: Job, content_type: str, extension: str

@@ -119,7 +119,6 @@ def test_a_turned_photo_is_set_upright(format_name: str, orientation: int, white
     assert min(edge.max() for edge in edges.values()) < 50
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_broken_exif_does_not_cost_a_good_picture() -> None:
     data = encoded(half_and_half(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
     assert load_square(data, PLAIN)[16, 29].min() > 200
@@ -151,7 +150,6 @@ def test_limits_are_checked_before_decoding() -> None:
         load_pixels(encoded(half_and_half()), PLAIN, ImageLimits(max_pixels=1000))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @settings(max_examples=150)
 @given(
     st.sampled_from(list(FORMATS)),

@@ -5,15 +5,15 @@ import struct
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from core.image_open import inspect, open_image
-from core.images import FORMATS, MAX_EXIF_BYTES, ImageLimits, ImageRejectedError, check_frames
+from core.image_open import PIXEL_MODES, as_8_bit, inspect, open_image
+from core.images import FORMATS, MAX_EXIF_BYTES, ImageFormat, ImageLimits, ImageRejectedError, check_frames
 from tests.support.hostile_images import FOREIGN, HONEST, POLYGLOTS, gif_bomb, png_bomb, webp_bomb
 
 
@@ -34,6 +34,31 @@ def test_each_allowed_format_is_known_by_its_content(name: str) -> None:
     info = inspect(encoded(name))
     assert (info.format, info.width, info.height) == (name, 40, 30)
     assert (info.extension, info.content_type) == (FORMATS[name].extension, FORMATS[name].content_type)
+
+
+def test_every_format_has_a_sample_for_the_tests_of_all_decoders() -> None:
+    assert {inspect(make()).format for make in HONEST.values()} == FORMATS.keys()
+
+
+def test_a_format_needs_a_row_of_the_table_alone_and_its_unusual_pixels_are_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = ImageFormat(
+        "PNM", ("ppm",), "image/x-portable-anymap", (((0, b"P6"),), ((0, b"Pf"),)), "PIL.PpmImagePlugin"
+    )
+    monkeypatch.setitem(cast("dict[str, ImageFormat]", FORMATS), "PPM", row)
+    colour, floats = encoded("PPM"), encoded("PPM", mode="F")
+    assert (inspect(colour).extension, inspect(colour).content_type) == ("ppm", "image/x-portable-anymap")
+    assert rejection(floats).code == "format_not_allowed"
+    assert "pixels of mode F" in rejection(floats).message
+    assert "PNM" in rejection(b"text").message
+
+
+@pytest.mark.parametrize("mode", sorted(PIXEL_MODES - {"PA", "RGBX"}))
+def test_accepted_pixels_keep_their_brightness_as_8_bits(mode: str) -> None:
+    white = Image.new("RGB", (1, 1), "white")
+    image = Image.frombytes(mode, (1, 1), b"\xff\xff") if mode.startswith("I;16") else white.convert(mode)
+    assert as_8_bit(image).convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_a_phone_photo_with_a_second_picture_in_it_is_a_jpeg() -> None:
@@ -251,7 +276,7 @@ def test_large_normal_files_are_not_rejected_as_floods() -> None:
         assert inspect(body.getvalue()).width == 1_500
 
 
-@pytest.mark.parametrize("name", ["PNG", "GIF", "WEBP", "JPEG", "BMP"])
+@pytest.mark.parametrize("name", FORMATS)
 @given(data=st.binary(max_size=300), start=st.sampled_from([b"", jpeg(), animation("GIF", 3), animation("PNG", 3)]))
 def test_check_frames_raises_only_rejections_for_any_structure(name: str, data: bytes, start: bytes) -> None:
     try:

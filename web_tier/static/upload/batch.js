@@ -40,7 +40,7 @@ export class Batch extends EventTarget {
         return this.unchecked.shift();
     }
 
-    /** Note what the check of an item found: `{blob, shrunk, converted, picture}`, or `{reason}` why it is not taken. */
+    /** Note what the check of an item found: `{blob, shrunk, converted, picture}` (no picture: null), or the `{reason}` why it is not taken. */
     settle(item, { reason, blob, shrunk, converted, picture }) {
         if (item.state !== "checking") return; // taken out meanwhile
         if (reason) {

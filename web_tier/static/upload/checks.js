@@ -16,7 +16,7 @@ export class Checks {
         this.started = 0;
     }
 
-    /** Check a file: `{blob, shrunk, converted, picture}`, or `{reason}` why it is not taken. */
+    /** Check a file: `{blob, shrunk, converted, picture}` (blob and picture may be null), or `{reason}` why it is not taken. */
     check(file) {
         return new Promise((resolve) => {
             this.waiting.push({ file, resolve });

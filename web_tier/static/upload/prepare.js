@@ -16,20 +16,21 @@ class Refusal extends Error {}
 self.addEventListener("message", async ({ data: { file, limits } }) => {
     try {
         const outcome = await prepare(file, limits);
-        self.postMessage(outcome, [outcome.picture.bytes]);
+        self.postMessage(outcome, outcome.picture ? [outcome.picture.bytes] : []);
     } catch (error) {
         const reason = error instanceof Refusal ? error.message : `it could not be read: ${error.message}`;
         self.postMessage({ reason });
     }
 });
 
-/** Return what to send for `file`, where `blob` is null the file itself, and a small picture of it. */
+/** Return what to send for `file`, where `blob` is null the file itself, and a small picture of it if there is one. */
 async function prepare(file, limits) {
     if (file.size === 0) throw new Refusal("the file is empty");
     const head = await file.slice(0, HEAD_BYTES).arrayBuffer();
     const { type, width, height } = sniff(new Uint8Array(head), limits.formats);
     if (width * height > DECODABLE_PIXELS) throw new Refusal(`${width} × ${height} pixels are too many`);
     const bitmap = await decoded(file);
+    if (!bitmap) return unread(file, type, limits);
     try {
         const fit = await fitted(bitmap, file, type !== null, limits);
         const isSmall = type !== null && head.byteLength <= SMALL_BYTES && longestSide(bitmap) <= SMALL_SIDE;
@@ -40,12 +41,20 @@ async function prepare(file, limits) {
     }
 }
 
+/** Return the image; null if this browser cannot decode it. */
 async function decoded(file) {
     try {
         return await createImageBitmap(file, { imageOrientation: "from-image" });
-    } catch (error) {
-        throw new Refusal("this is not an image that your browser can read");
+    } catch {
+        return null;
     }
+}
+
+/** Return that a file goes to the server as it is: the server may decode what this browser cannot, or says what is wrong. */
+function unread(file, type, { maxBytes }) {
+    if (type === null) throw new Refusal("this is not an image that your browser can read");
+    if (file.size > maxBytes) throw new Refusal("it is larger than the server takes, and your browser cannot shrink it");
+    return { blob: null, shrunk: false, converted: false, picture: null };
 }
 
 async function fitted(bitmap, file, taken, limits) {

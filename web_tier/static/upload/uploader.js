@@ -115,7 +115,7 @@ export class Uploader extends EventTarget {
     /** The server will delete the images: their pictures on the job's page come from this browser. */
     async #keepPictures(slice, { accepted }) {
         const pictures = accepted.map((image) => ({ imageId: image.image_id, picture: slice.items[image.index].picture }));
-        await keepPictures(this.job.job_id, pictures);
+        await keepPictures(this.job.job_id, pictures.filter(({ picture }) => picture));
     }
 
     /** Make a call until it is answered, at most `ATTEMPTS` times with a server that is there. */
