@@ -264,7 +264,7 @@ class FleetSettings(_Section):
             )
         if self.schedule and self.policy != "schedule":
             raise ValueError(
-                f"schedule has entries, which the policy {self.policy!r} does not look at: "
+                f"schedule has entries, which the policy {self.policy!r} ignores: "
                 "set policy to schedule, or schedule to []"
             )
         return self

@@ -4,6 +4,7 @@ from typing import Literal
 
 from core.config import FleetSettings
 from core.fleet.models import FleetPause
+from core.format import plural
 from services.sqs import QueueCounts
 from web_tier.autoscaler.observe import FleetMetrics, Observation
 
@@ -74,9 +75,8 @@ def explain_rotation(drain: tuple[str, ...], settings: FleetSettings) -> str:
 
 def demand_in_words(requests: QueueCounts) -> str:
     """Return the demand as `100 images waiting`, `80 images waiting, 20 in hand`, or `no images waiting`."""
-    waiting = requests.waiting
-    words = f"{waiting or 'no'} image{'' if waiting == 1 else 's'} waiting"
-    return f"{words}, {requests.in_flight} in hand" if requests.in_flight else words
+    words = f"{plural(requests.waiting, 'image') if requests.waiting else 'no images'} waiting"
+    return f"{words}, {requests.in_flight:,} in hand" if requests.in_flight else words
 
 
 def seconds_in_words(seconds: float) -> str:

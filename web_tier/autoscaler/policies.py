@@ -1,7 +1,7 @@
 """Scaling policies: how many workers `fleet.policy` asks for, and the rule in words.
 
 A policy is a pure function of what is observed and configured. It must ask for at least one worker while an image
-waits, or the image waits forever. `docs/fleet.md`, "A policy of your own", lists the four files of a new one.
+waits, or the image waits forever. `CONTRIBUTING.md` shows how to add one.
 """
 
 import math

@@ -239,7 +239,7 @@ def test_a_schedule_is_read_and_dumped_as_it_was_written() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"policy": "backlog"}, ["which the policy 'backlog' does not look at", "schedule to []"]),
+        ({"policy": "backlog"}, ["which the policy 'backlog' ignores", "schedule to []"]),
         ({"timezone": "Mars/Base"}, ["fleet.timezone = 'Mars/Base'", "Europe/Berlin"]),
         ({"timezone": "../../etc/passwd"}, ["fleet.timezone"]),
         (office(**{"from": 1080}), ["schedule.0.from = 1080", "in quotes"]),

@@ -70,7 +70,7 @@ def test_a_fleet_above_a_lowered_maximum_is_left_to_end_itself() -> None:
             observation(1, 60, states=("running",)),
             "starting 3 of at most 19: 1 image waiting, 60 in hand, 20 images a worker, 1 worker there",
         ),
-        (observation(1000, states=("running",) * 19), "19 workers, the most allowed: 1000 images waiting"),
+        (observation(1000, states=("running",) * 19), "19 workers, the most allowed: 1,000 images waiting"),
         (observation(states=("running",)), "1 worker: no images waiting"),
         (
             observation(0, 7, states=("running",)),
@@ -111,7 +111,7 @@ def test_what_has_been_measured_is_in_the_words_and_what_has_not_is_left_out(
 
 def test_at_the_maximum_it_is_told_how_long_an_image_takes() -> None:
     seen = replace(observation(1000, states=("running",) * 19), metrics=FleetMetrics(image_seconds=0.03))
-    assert decide(seen, fleet_settings()).reason == "19 workers, the most allowed: 1000 images waiting, 0.03 s each"
+    assert decide(seen, fleet_settings()).reason == "19 workers, the most allowed: 1,000 images waiting, 0.03 s each"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_no_more_are_launched_within_a_minute_than_is_allowed_and_from_zero_at_o
     plan = decide(seen, fleet_settings(launches_per_minute=10))
     assert (plan.launch, plan.kind) == (launch, "limited")
     assert plan.reason == (
-        "10000 images waiting, no workers there, 19 lacking: no more than 10 are launched within a minute"
+        "10,000 images waiting, no workers there, 19 lacking: no more than 10 are launched within a minute"
     )
 
 
