@@ -11,9 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from core.fleet.models import Decision, FleetInstances, WorkerLimits
-from core.format import dollars, fleet_sentence, limits_words, pause_words, plural
+from core.format import InstanceRow, dollars, fleet_sentence, limits_words, pause_words, plural
 from web_tier.api.operators import FleetStatusBody
-from web_tier.pages.instances import InstanceRow
 
 
 def show_fleet(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: Console) -> None:

@@ -25,7 +25,7 @@ from web_tier.backend import Backend, install_backend
 from web_tier.middleware import BehindProxy, Middleware
 from web_tier.pages.routes import install_pages
 from web_tier.problems import answer_problems
-from web_tier.rate_limits.limiter import install_rate_limiter
+from web_tier.rate_limits import install_rate_limiter
 from web_tier.result_services import install_result_services
 
 SMALL_BODY_BYTES = 64 * 1024

@@ -22,10 +22,10 @@ from services.table import Table
 from web_tier.bulkheads import Bulkheads
 from web_tier.bundle import ConfiguredBundle
 from web_tier.controller_reports import ControllerReports
+from web_tier.memory import MemoryLimiter
 from web_tier.results.query import JobModels
 from web_tier.results.waiter import ResultWaiter
 from web_tier.uploads.ingest import CONCURRENCY, CachedResults, ImageIngest
-from web_tier.uploads.memory_limiter import MemoryLimiter
 from web_tier.uploads.presigned import PresignedUploads
 from web_tier.uploads.single import SingleImages
 

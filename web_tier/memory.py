@@ -1,4 +1,6 @@
-"""Memory of a web process: returns the memory of images to the system.
+"""Memory of a web process: limits the bytes of images in it, and returns their memory to the system.
+
+A limiter bounds images while requests are read, and until the images are stored.
 
 glibc returns freed large blocks to the system, but once it has seen one freed it keeps blocks of that
 size (https://man7.org/linux/man-pages/man3/mallopt.3.html), in an arena for every few threads. Measured with 300
@@ -9,7 +11,10 @@ images of 1.2 MB at once in two processes: 387 MB at the peak and 285 MB afterwa
 import _thread
 import ctypes
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from services.errors import FleetsightError
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 
@@ -20,6 +25,10 @@ ARENAS = 4
 
 BEGIN_SECONDS = 10.0
 """Maximum time until a new thread starts, on a busy machine."""
+
+
+WAIT_SECONDS = 60.0
+"""Maximum time for which a request waits until a limiter has memory."""
 
 
 def return_freed_memory() -> None:
@@ -41,3 +50,52 @@ def is_exhausted() -> bool:
     except (RuntimeError, MemoryError):
         return True
     return not has_begun.wait(BEGIN_SECONDS)
+
+
+class BusyError(FleetsightError):
+    """Raised when no memory became free in `WAIT_SECONDS`, because clients send or the bucket stores too slowly."""
+
+
+class MemoryLimiter:
+    """A number of bytes that threads share: a thread that needs more than is free waits, which slows its client."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = self._free = capacity
+        self._changed = threading.Condition()
+
+    def acquire(self, size: int, wait_seconds: float = WAIT_SECONDS) -> None:
+        """Acquire `size` bytes, waiting until they are free; more than the capacity is acquired alone.
+
+        Raises:
+            BusyError: they did not become free.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._free >= min(size, self._capacity), wait_seconds):
+                raise BusyError(f"no room for {size} bytes after {wait_seconds:g} s; try again later")
+            self._free -= size
+
+    def try_acquire(self, size: int) -> bool:
+        """Acquire `size` bytes if they are free; return whether they were."""
+        with self._changed:
+            is_free = self._free >= min(size, self._capacity)
+            self._free -= size if is_free else 0
+            return is_free
+
+    def release(self, size: int) -> None:
+        """Release acquired bytes."""
+        with self._changed:
+            self._free += size
+            self._changed.notify_all()
+
+    @contextmanager
+    def acquired(self, size: int) -> Iterator[None]:
+        """Hold `size` bytes while the context lasts.
+
+        Raises:
+            BusyError: they did not become free.
+        """
+        self.acquire(size)
+        try:
+            yield
+        finally:
+            self.release(size)

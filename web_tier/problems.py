@@ -22,14 +22,13 @@ from werkzeug.exceptions import (
     UnprocessableEntity,
 )
 
-from core.idempotency import ReusedKeyError
 from core.tokens import TokenUncheckedError
 from services.errors import NotFoundError
 from services.table import TableBusyError
 from services.user_errors import UserPoolError
-from web_tier.memory import is_exhausted
+from web_tier.memory import BusyError, is_exhausted
 from web_tier.middleware import is_for_programs, request_id
-from web_tier.uploads.memory_limiter import BusyError
+from web_tier.uploads.idempotency import ReusedKeyError
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5

@@ -15,6 +15,7 @@
 History and billing periods have a fixed number of items, used in turn, so nothing has to be removed.
 """
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,7 @@ from typing import TypeVar
 from core.fleet.models import (
     BillingPeriod,
     Decisions,
+    FleetInstance,
     FleetInstances,
     FleetPause,
     FleetSnapshot,
@@ -32,10 +34,15 @@ from core.fleet.models import (
     Span,
 )
 from core.messages import WireModel
+from services.ec2 import ALIVE
+from services.errors import NotFoundError
 from services.table import LAST, Item, Table
 
 FLEET = "FLEET"
 """The partition."""
+
+INSTANCE_ID_PATTERN = r"^i-[0-9a-f]{8,17}$"
+
 _SNAPSHOT = "SNAPSHOT"
 _INSTANCES, _DECISIONS, _HISTORY, _JOURNAL = "INSTANCES", "DECISIONS", "HISTORY#", "JOURNAL"
 _RUN = "RUN#"
@@ -105,6 +112,23 @@ class FleetStore:
     def reset_limits(self) -> None:
         """Return to the limits of config.yaml."""
         self.table.delete_all([(FLEET, _LIMITS)])
+
+    def drainable_instance(self, instance_id: str) -> FleetInstance | None:
+        """Return a running instance; None if it may be one that is not listed because there are too many.
+
+        Raises:
+            NotFoundError: the fleet has no such running instance.
+        """
+        listed = self.instances()
+        found = next((each for each in listed.instances if each.instance_id == instance_id), None)
+        if found is not None and found.state not in ALIVE:
+            raise NotFoundError(f"the instance {instance_id} is {found.state}: there is no worker on it to drain")
+        unlisted = listed.total > len(listed.instances) and re.fullmatch(INSTANCE_ID_PATTERN, instance_id)
+        if found is None and not unlisted:
+            raise NotFoundError(
+                f"the fleet has no instance {instance_id[:40]!r}, or no longer; see the list of instances"
+            )
+        return found
 
     def request_drain(self, instance_id: str, now: datetime) -> None:
         """Ask the controller to drain an instance; asking again changes nothing."""

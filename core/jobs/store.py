@@ -14,8 +14,8 @@
 | `JOB#` job id    | `RESULT#` image id | status, attempt, response; a cached one is written by web | collector  |
 | `JOB#` job id    | `RESENT#` image id | how often its request was sent again because a message    | controller |
 |                  |                    | was presumed lost: times, attempt, first, last            |            |
-| `JOB#` job id    | `SLICE#` key       | manifest of a repeatable upload: `core/idempotency.py`    | web        |
-| `JOB#` job id    | `UPLOAD#` id       | its counted images: `core/idempotency.py`                 | web        |
+| `JOB#` job id    | `SLICE#` key       | manifest of a repeatable upload: `UploadManifests`        | web        |
+| `JOB#` job id    | `UPLOAD#` id       | its counted images: `UploadCounts`                        | web        |
 | `DELETED`        | job id             | owner: the rest of this job must be removed;              | both       |
 |                  |                    | while `expiring` is set, it must not be removed yet;      |            |
 |                  |                    | `marked_again`: something was written after its removal   |            |

@@ -17,11 +17,11 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from core.fleet.store import INSTANCE_ID_PATTERN
 from core.ids import ULID_PATTERN
 from web_tier.api.schemas import ROOT
 from web_tier.auth.permissions import RIGHTS, Right
 from web_tier.backend import current_backend
-from web_tier.drain_requests import INSTANCE_ID_PATTERN
 from web_tier.problems import CONTENT_TYPE as PROBLEM
 from web_tier.problems import Problem
 

@@ -7,7 +7,6 @@ from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.audit import AuditPage
 from core.config import PriceSettings
 from core.cost import ThousandCost
 from core.fleet.models import (
@@ -34,11 +33,9 @@ from web_tier.api.parsing import (
     parse_query,
 )
 from web_tier.api.schemas import ApiBody
-from web_tier.audit import audit_details, current_trail
+from web_tier.audit import AuditPage, audit_details, current_trail
 from web_tier.backend import current_backend
-from web_tier.drain_requests import request_drain
-from web_tier.parameters import known_ref
-from web_tier.text import clean_reason
+from web_tier.parameters import clean_reason, known_ref
 from web_tier.uploads.retry import Redriven, RedriveOutcome, redrive, redrive_all
 
 SPAN_LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
@@ -219,7 +216,9 @@ def drain(instance_id: str) -> Response:
     another is launched in its place.
     """
     asked_at = datetime.now(UTC)
-    request_drain(current_backend().fleet, instance_id, asked_at)
+    fleet = current_backend().fleet
+    fleet.drainable_instance(instance_id)
+    fleet.request_drain(instance_id, asked_at)
     return json_response(FleetDrainBody(instance_id=instance_id, asked_at=asked_at), 202)
 
 

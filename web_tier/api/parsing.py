@@ -13,8 +13,8 @@ from werkzeug.exceptions import BadRequest, UnprocessableEntity
 from core.fleet.models import Span
 from core.ids import ULID_PATTERN
 from core.jobs.dead_letters import CURSOR_PATTERN
+from web_tier.parameters import MAX_FILENAME, MAX_JOB_NAME
 from web_tier.results.query import ImageState, ResultsFilter
-from web_tier.text import MAX_FILENAME, MAX_JOB_NAME
 
 MAX_PAGE = 1_000
 

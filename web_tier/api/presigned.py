@@ -7,14 +7,14 @@ from flask import Blueprint, Response, request
 from pydantic import Field
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from core.idempotency import MAX_FILES
 from web_tier.api.openapi import ApiResponse, operation
 from web_tier.api.parsing import KeyHeader, idempotency_key, json_response, parse_body
 from web_tier.api.schemas import ROOT, ApiBody, RejectedImage, UploadOutcome
 from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
 from web_tier.parameters import known_id
-from web_tier.rate_limits.limiter import current_quota_scope
+from web_tier.rate_limits import current_quota_scope
+from web_tier.uploads.idempotency import MAX_FILES
 from web_tier.uploads.presigned import FileSpec, PresignedOffer
 from web_tier.uploads.request_body import upload_status
 

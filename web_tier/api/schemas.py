@@ -15,9 +15,9 @@ from core.ids import ImageRef
 from core.images import CODES
 from core.jobs.models import Job, JobState, JobStatus
 from core.messages import Model
+from web_tier.parameters import MAX_JOB_NAME
 from web_tier.results.export import ImageBody
 from web_tier.results.query import ResultsPage, images_per_second
-from web_tier.text import MAX_JOB_NAME
 from web_tier.uploads.ingest import RejectedUpload, UploadResult
 from web_tier.uploads.retry import Retried, RetriedOutcome
 

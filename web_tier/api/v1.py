@@ -12,7 +12,6 @@ from werkzeug.exceptions import Forbidden, NotFound, UnprocessableEntity
 
 from core.config import Config
 from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, TokenNotMadeError
-from core.idempotency import Claim
 from core.ids import new_id
 from core.jobs.models import Job
 from services.errors import NotFoundError
@@ -48,16 +47,15 @@ from web_tier.auth.context import current_auth
 from web_tier.auth.identity import Scope, current_identity
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
-from web_tier.parameters import known_id, known_ref
+from web_tier.parameters import clean_job_name, known_id, known_ref
 from web_tier.problems import IdempotencyKeyReusedError, TooManyOpenJobsError
-from web_tier.rate_limits.limiter import current_quota_scope, remaining_quota
-from web_tier.rate_limits.quotas import QuotaScope
+from web_tier.quotas import QuotaScope
+from web_tier.rate_limits import current_quota_scope, remaining_quota
 from web_tier.result_services import current_result_services
 from web_tier.results.export import JSON_LINES, ImageBody, csv_lines, json_lines, json_object
 from web_tier.results.progress import job_cost
 from web_tier.results.query import ImageResult, all_results, filtered_page, find_jobs
-from web_tier.text import clean_job_name
-from web_tier.uploads.idempotency import ingest_idempotent
+from web_tier.uploads.idempotency import Claim, ingest_idempotent
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.request_body import request_parts, upload_status
 from web_tier.uploads.retry import retry_failed, retry_image

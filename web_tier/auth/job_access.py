@@ -7,7 +7,6 @@ job table.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from core.idempotency import Claims
 from core.ids import ImageRef
 from core.jobs.models import ImageRecord, Job, JobStatus, Resend
 from core.jobs.store import JobStore, no_job
@@ -16,6 +15,7 @@ from services.table import LAST
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
 from web_tier.results.query import ImageResult
+from web_tier.uploads.idempotency import Claims
 
 
 @dataclass(frozen=True)

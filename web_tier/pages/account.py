@@ -14,7 +14,7 @@ from web_tier.auth.browser import FIRST_PAGE, csrf_token, safe_redirect
 from web_tier.auth.context import current_auth
 from web_tier.auth.identity import Identity, Scope, current_identity, known_identity
 from web_tier.backend import current_backend
-from web_tier.rate_limits.limiter import remaining_quota
+from web_tier.rate_limits import remaining_quota
 
 RETRY_AFTER_SECONDS: Final = 60
 """The user pool does not report how long it rejects attempts: a second at first, up to 15 minutes."""

@@ -1,28 +1,31 @@
-"""The fleet page: figures, instances, decisions and cost of the fleet, and the chart of workers and queue over time.
+"""The fleet page: figures, instances, decisions and cost of the fleet, its chart over time, and its controls.
 
-The server draws the chart, and `static/fleet/chart.js` draws the same, live. Workers and queue each have a scale from
-zero to a round figure. The lines are steps, since a point holds until the next one.
+The chart shows workers and queue. The server draws it, and `static/fleet/chart.js` draws the same, live. Workers and
+queue each have a scale from zero to a round figure. The lines are steps, since a point holds until the next one.
+
+Operators pause and resume the fleet, set the limits of the number of workers, and drain instances.
 """
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from flask import Response, render_template, request
+from flask import Response, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict
 from werkzeug.exceptions import BadRequest
 
-from core.config import PriceSettings
+from core.config import MAX_WORKERS, PriceSettings
 from core.cost import ThousandCost
-from core.fleet.models import Decision, FleetSnapshot, HistoryPoint, Span, WorkerLimits, points_since
+from core.fleet.models import Decision, FleetSnapshot, HistoryPoint, LimitsOverride, Span, WorkerLimits, points_since
 from core.fleet.store import FleetState, FleetStore
-from core.format import clocks_words, dollars, fleet_sentence, limits_words, pause_words, plural
+from core.format import InstanceRow, clocks_words, dollars, fleet_sentence, limits_words, pause_words, plural
+from web_tier.audit import audit_details
 from web_tier.backend import current_backend
-from web_tier.pages.fleet_controls import limits_in_force
-from web_tier.pages.instances import InstanceRow
+from web_tier.parameters import clean_reason
 
 LEFT, RIGHT, TOP, BOTTOM = 36, 684, 12, 190
 """Edges of the drawing in the viewBox of 720 by 220, as in chart.js."""
@@ -30,6 +33,14 @@ LEFT, RIGHT, TOP, BOTTOM = 36, 684, 12, 190
 LINES = 3
 
 _ROUND = (1, 2, 3, 5, 10)
+
+MAX_DECISIONS_SHOWN = 12
+
+MAX_COUNTED_LETTERS = 100
+"""Dead letters that the page counts; each costs three reads of the job table."""
+
+MAX_SHOWN_CHARACTERS = 10
+"""Characters of an invalid field that the form shows again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +134,6 @@ def _y(share: float) -> str:
 def _steps(places: Sequence[tuple[str, str]]) -> str:
     first, *others = places
     return f"M{first[0]} {first[1]}" + "".join(f"H{x}V{y}" for x, y in others)
-
-
-MAX_DECISIONS_SHOWN = 12
-
-MAX_COUNTED_LETTERS = 100
-"""Dead letters that the page counts; each costs three reads of the job table."""
 
 
 class DecisionRow(BaseModel):
@@ -293,4 +298,131 @@ def _fleet_body(state: FleetState) -> FleetBody:
     silent_seconds = backend.reports.silent_seconds(state.snapshot)
     return FleetBody.of(
         state, backend.config.prices, silent_seconds=silent_seconds, controller_ahead=backend.reports.ahead
+    )
+
+
+def limits_in_force(state: FleetState, configured: WorkerLimits) -> WorkerLimits:
+    """Return the limits that operators set last, even if the controller has not applied them yet.
+
+    `configured` are the limits of config.yaml; they count if no controller has reported yet.
+    """
+    snapshot = state.snapshot
+    if state.limits is not None:
+        return state.limits
+    if snapshot is None:
+        return configured
+    if snapshot.limits_order is not None and snapshot.configured is not None:
+        return snapshot.configured
+    return WorkerLimits(min_workers=snapshot.min_workers, max_workers=snapshot.max_workers)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsForm:
+    """The fields of the form that sets limits, and the error message if they are not valid."""
+
+    min_workers: str
+    max_workers: str
+    reason: str = ""
+    fault: str | None = None
+
+    @classmethod
+    def of(cls, limits: WorkerLimits) -> Self:
+        """Return the form that shows `limits`."""
+        return cls(str(limits.min_workers), str(limits.max_workers))
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, str]) -> Self:
+        """Return the form that a browser sent, validated."""
+        low, high = (fields.get(name, "").strip()[:MAX_SHOWN_CHARACTERS] for name in ("min_workers", "max_workers"))
+        invalid = [
+            name
+            for name, text in (("minimum", low), ("maximum", high))
+            if not (text.isascii() and text.isdigit() and int(text) <= MAX_WORKERS)
+        ]
+        fault = None
+        if invalid:
+            fault = f"The {invalid[0]} must be a whole number from 0 to {MAX_WORKERS:,}."
+        elif int(low) > int(high):
+            fault = f"The minimum ({low}) must be at most the maximum ({high})."
+        return cls(low, high, clean_reason(fields.get("reason", "")), fault)
+
+    def override(self, now: datetime) -> LimitsOverride | None:
+        """Return the limits of the form, or None if a field is not valid."""
+        if self.fault is not None:
+            return None
+        return LimitsOverride(
+            min_workers=int(self.min_workers), max_workers=int(self.max_workers), since=now, reason=self.reason
+        )
+
+
+def pause() -> ResponseReturnValue:
+    """Pause the fleet and redirect to its page."""
+    pause = current_backend().fleet.pause(datetime.now(UTC), clean_reason(request.form.get("reason", "")))
+    audit_details(reason=pause.reason)
+    return _redirect_to_fleet()
+
+
+def resume() -> ResponseReturnValue:
+    """Resume the fleet and redirect to its page."""
+    current_backend().fleet.resume()
+    return _redirect_to_fleet()
+
+
+def limits_page() -> str:
+    """Show the form that sets limits."""
+    state = current_backend().fleet.state()
+    return _limits_page(state, LimitsForm.of(limits_in_force(state, _configured())))
+
+
+def set_limits() -> ResponseReturnValue:
+    """Set limits and redirect to the fleet's page; show the form again if a field is not valid."""
+    form = LimitsForm.of_fields(request.form)
+    override = form.override(datetime.now(UTC))
+    store = current_backend().fleet
+    if override is None:
+        return _limits_page(store.state(), form), 422
+    store.set_limits(override)
+    audit_details(min_workers=override.min_workers, max_workers=override.max_workers, reason=override.reason)
+    return _redirect_to_fleet()
+
+
+def reset_limits() -> ResponseReturnValue:
+    """Reset the limits to those of config.yaml and redirect to the fleet's page."""
+    current_backend().fleet.reset_limits()
+    return _redirect_to_fleet()
+
+
+def confirm_drain(instance_id: str) -> str:
+    """Show the form that confirms the drain of an instance."""
+    backend = current_backend()
+    instance = backend.fleet.drainable_instance(instance_id)
+    return render_template("drain.html", instance_id=instance_id, instance=instance, fleet=backend.fleet.snapshot())
+
+
+def drain(instance_id: str) -> ResponseReturnValue:
+    """Drain an instance and redirect to the fleet's page."""
+    store = current_backend().fleet
+    store.drainable_instance(instance_id)
+    store.request_drain(instance_id, datetime.now(UTC))
+    return _redirect_to_fleet()
+
+
+def _redirect_to_fleet() -> ResponseReturnValue:
+    return redirect(url_for("pages.fleet_page"), 303)
+
+
+def _configured() -> WorkerLimits:
+    fleet = current_backend().config.fleet
+    return WorkerLimits(min_workers=fleet.min_workers, max_workers=fleet.max_workers)
+
+
+def _limits_page(state: FleetState, form: LimitsForm) -> str:
+    limits = limits_in_force(state, _configured())
+    configured = state.snapshot.configured if state.snapshot else _configured()
+    return render_template(
+        "limits.html",
+        form=form,
+        words=limits_words(limits, configured, datetime.now(UTC)),
+        is_set=state.limits is not None,
+        fleet=state.snapshot,
     )

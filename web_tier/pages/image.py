@@ -26,7 +26,7 @@ from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
 from web_tier.pages.job import job_page_after
 from web_tier.parameters import known_ref
-from web_tier.rate_limits.limiter import current_quota_scope
+from web_tier.rate_limits import current_quota_scope
 from web_tier.result_services import current_result_services
 from web_tier.results.query import ImageResult, is_final
 from web_tier.results.thumbnails import CONTENT_TYPE, PREVIEW, TILE, NoThumbnailError

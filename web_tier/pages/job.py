@@ -21,8 +21,8 @@ from web_tier.api.parsing import EventsHeader
 from web_tier.auth.guard import credentials_check
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
-from web_tier.parameters import cursor, known_id, whole_number
-from web_tier.rate_limits.limiter import current_quota_scope
+from web_tier.parameters import clean_search, cursor, known_id, whole_number
+from web_tier.rate_limits import current_quota_scope
 from web_tier.result_services import current_result_services
 from web_tier.results.job_snapshot import ImageRow, ImageRows
 from web_tier.results.live_feed import event_stream
@@ -39,7 +39,6 @@ from web_tier.results.query import (
     results_page,
     sorted_page,
 )
-from web_tier.text import clean_search
 from web_tier.uploads.retry import Retried, retry_failed
 
 JOBS_PER_PAGE = 25

@@ -9,10 +9,9 @@ from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
-from core.audit import RETENTION
 from core.format import DISCARD_WORDS, REDRIVE_WORDS, redriven_words
 from core.jobs.dead_letters import CURSOR_PATTERN, DeadLetterImage
-from web_tier.audit import audit_details, current_trail
+from web_tier.audit import RETENTION, audit_details, current_trail
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
 from web_tier.parameters import cursor, known_ref

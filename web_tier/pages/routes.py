@@ -6,7 +6,7 @@ sign-in the guard closes all account pages.
 
 from flask import Blueprint, Flask
 
-from web_tier.pages import account, fleet, fleet_controls, image, job, operators, second_factor, sign_in, upload
+from web_tier.pages import account, fleet, image, job, operators, second_factor, sign_in, upload
 
 GET, POST = ["GET"], ["POST"]
 
@@ -43,13 +43,13 @@ ROUTES = {
     ),
     # The controls of the fleet.
     "operate": (
-        ("/fleet/pause", fleet_controls.pause, POST),
-        ("/fleet/resume", fleet_controls.resume, POST),
-        ("/fleet/limits", fleet_controls.limits_page, GET),
-        ("/fleet/limits", fleet_controls.set_limits, POST),
-        ("/fleet/limits/reset", fleet_controls.reset_limits, POST),
-        (_DRAIN, fleet_controls.confirm_drain, GET),
-        (_DRAIN, fleet_controls.drain, POST),
+        ("/fleet/pause", fleet.pause, POST),
+        ("/fleet/resume", fleet.resume, POST),
+        ("/fleet/limits", fleet.limits_page, GET),
+        ("/fleet/limits", fleet.set_limits, POST),
+        ("/fleet/limits/reset", fleet.reset_limits, POST),
+        (_DRAIN, fleet.confirm_drain, GET),
+        (_DRAIN, fleet.drain, POST),
     ),
     "audit": (("/audit", operators.audit_page, GET),),
     "dead_letters": (

@@ -23,7 +23,7 @@ from web_tier.auth.identity import current_identity, set_identity, set_session
 from web_tier.auth.permissions import is_required_of, lacks_second_factor
 from web_tier.pages.account import form_field, redirect_to, render_error, render_page
 from web_tier.pages.sign_in import continue_sign_in
-from web_tier.rate_limits.limiter import count_code
+from web_tier.rate_limits import count_code
 
 ISSUER: Final = "Fleetsight"
 """Name that authenticator apps show with the account."""

@@ -24,7 +24,7 @@ from web_tier.auth.devices import remember_device
 from web_tier.auth.identity import known_identity
 from web_tier.backend import current_backend
 from web_tier.pages.account import form_field, next_path, redirect_to, render_error, render_page
-from web_tier.rate_limits.limiter import count_code
+from web_tier.rate_limits import count_code
 
 MESSAGES: Final = {
     "out": "You are signed out.",

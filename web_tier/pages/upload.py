@@ -19,8 +19,8 @@ from web_tier.api.v1 import check_open_jobs_limit
 from web_tier.auth.browser import CSRF_FIELD, check_csrf
 from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
-from web_tier.rate_limits.limiter import current_quota_scope
-from web_tier.text import clean_job_name
+from web_tier.parameters import clean_job_name
+from web_tier.rate_limits import current_quota_scope
 from web_tier.uploads.ingest import RejectedUpload
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.request_body import request_parts, up_to_first_file, upload_status

@@ -49,8 +49,8 @@ from services.sqs import BATCH as MAX_MESSAGES
 from services.sqs import OutgoingMessage, Queue
 from services.table import BATCH as MAX_ITEMS
 from services.table import TableBusyError
-from web_tier.rate_limits.quotas import UNLIMITED, QuotaExceededError, QuotaScope, Reservation
-from web_tier.uploads.memory_limiter import MemoryLimiter
+from web_tier.memory import MemoryLimiter
+from web_tier.quotas import UNLIMITED, QuotaExceededError, QuotaScope, Reservation
 from web_tier.uploads.multipart import Upload
 
 CONCURRENCY = 16

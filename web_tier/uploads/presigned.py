@@ -21,14 +21,14 @@ from hashlib import sha256
 
 from ulid import ULID
 
-from core.idempotency import ManifestImages, ReusedKeyError, UploadCounts, UploadManifests
 from core.ids import ImageRef, input_key, new_id
 from core.images import FORMATS, too_large
 from core.jobs.models import ImageRecord, Job
 from services.errors import NotFoundError
 from services.s3 import Bucket, Forms, UploadForm
-from web_tier.rate_limits.quotas import UNLIMITED, QuotaScope
-from web_tier.text import clean_filename
+from web_tier.parameters import clean_filename
+from web_tier.quotas import UNLIMITED, QuotaScope
+from web_tier.uploads.idempotency import ManifestImages, ReusedKeyError, UploadCounts, UploadManifests
 from web_tier.uploads.ingest import CLOUD_ERRORS, UNKEPT, ImageIngest, RejectedUpload, UploadResult, unavailable
 
 _EXTENSION_OF = {accepted.content_type: accepted.extension for accepted in FORMATS.values()}

@@ -16,9 +16,9 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, Unprocessable
 
 from core.config import WebSettings
 from web_tier.backend import current_backend
-from web_tier.text import clean_filename
+from web_tier.memory import MemoryLimiter
+from web_tier.parameters import clean_filename
 from web_tier.uploads.ingest import UNAVAILABLE, RejectedUpload, UploadResult
-from web_tier.uploads.memory_limiter import MemoryLimiter
 from web_tier.uploads.multipart import FormField, Upload, read_parts
 
 _JSON_COPIES = 3

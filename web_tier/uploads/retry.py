@@ -25,7 +25,7 @@ from core.jobs.models import ImageRecord, Job
 from core.messages import ClassificationResult, RequestMessage
 from services.errors import NotFoundError
 from services.sqs import OutgoingMessage
-from web_tier.rate_limits.quotas import UNLIMITED, QuotaScope
+from web_tier.quotas import UNLIMITED, QuotaScope
 from web_tier.results.query import is_final, is_retrying
 from web_tier.uploads.ingest import ImageIngest
 

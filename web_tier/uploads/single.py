@@ -19,7 +19,8 @@ from datetime import UTC, datetime, timedelta
 from core.ids import ImageRef, new_id
 from core.jobs.models import ImageRecord, Job
 from services.errors import NotFoundError
-from web_tier.rate_limits.quotas import UNLIMITED, QuotaScope
+from web_tier.memory import MemoryLimiter
+from web_tier.quotas import UNLIMITED, QuotaScope
 from web_tier.uploads.ingest import (
     BATCH_IMAGES,
     CLOUD_ERRORS,
@@ -29,7 +30,6 @@ from web_tier.uploads.ingest import (
     UploadResult,
     unavailable,
 )
-from web_tier.uploads.memory_limiter import MemoryLimiter
 from web_tier.uploads.multipart import Upload
 
 JOB_NAME = "Single images"

@@ -12,7 +12,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from core.image_open import ImageInfo
 from core.images import FORMATS, ImageLimits
-from web_tier.text import MAX_FILENAME
+from web_tier.parameters import MAX_FILENAME
 from web_tier.uploads.ingest import RejectedUpload, validate_image
 from web_tier.uploads.multipart import FormField, Upload, read_parts
 

@@ -32,9 +32,9 @@ from tests.support.jobs import MemoryBucket, MemoryQueue
 from tests.support.people import SMALL_LIMITS, Clock, House, HouseMaker, PlayedPool, access_of
 from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from web_tier import rate_limits
 from web_tier.app import create_app
-from web_tier.rate_limits import limiter
-from web_tier.rate_limits.quotas import Quotas
+from web_tier.quotas import Quotas
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> None:
@@ -160,7 +160,7 @@ def _wait_until_ready(web: WebTier) -> None:
 def noon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no day of a quota end during a test."""
     noon = datetime.now(UTC).replace(hour=12)
-    monkeypatch.setattr(limiter, "Quotas", partial(Quotas, clock=lambda: noon))
+    monkeypatch.setattr(rate_limits, "Quotas", partial(Quotas, clock=lambda: noon))
 
 
 @pytest.fixture

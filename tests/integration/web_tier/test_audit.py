@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from core.audit import RETENTION, AuditEvent, AuditTrail
 from core.fleet.models import FleetInstance, FleetInstances
 from core.fleet.store import FleetStore
 from core.ids import first_id_of, new_id
@@ -21,7 +20,7 @@ from tests.support.jobs import MemoryBucket, MemoryQueue, add_images
 from tests.support.memory_table import MemoryTable
 from tests.support.people import BROWSER, RIGHT_PASSWORD, Clock, House, PlayedPool, access_of
 from web_tier.app import create_app
-from web_tier.audit import ACTIONS
+from web_tier.audit import ACTIONS, RETENTION, AuditEvent, AuditTrail
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 OF_SECOND_FACTORS = {

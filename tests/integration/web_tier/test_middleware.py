@@ -18,9 +18,9 @@ from services.clients import Clients
 from services.table import TableBusyError
 from tests.conftest import ConfigMaker
 from web_tier.app import create_app
+from web_tier.memory import BusyError
 from web_tier.middleware import PROXY, BehindProxy, claimed_authority, is_cross_site, is_own_name
 from web_tier.problems import ProblemType
-from web_tier.uploads.memory_limiter import BusyError
 
 NAMES = {"photos.example.org", "localhost"}
 FORWARDED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}

@@ -11,7 +11,6 @@ import pytest
 import requests
 
 from core.config import Config
-from core.idempotency import MAX_FILES, ReusedKeyError, UploadManifests
 from core.ids import new_id
 from core.images import FORMATS
 from core.jobs.models import ImageRecord, Job
@@ -26,6 +25,7 @@ from tests.support.jobs import MemoryBucket, MemoryQueue, client_error
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.backend import Backend
+from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError, UploadManifests
 from web_tier.uploads.ingest import UNKEPT, RejectedUpload, UploadResult
 from web_tier.uploads.presigned import FileSpec, PresignedOffer, PresignedUploads
 

@@ -12,7 +12,6 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from core.config import Config
-from core.idempotency import MAX_FILES
 from core.ids import new_id, parse_key
 from core.jobs.models import Job
 from core.jobs.store import JobStore
@@ -20,6 +19,7 @@ from localcloud.access_keys import secret_of
 from localcloud.s3.posts import Form, RefusedError, check_policy, signer_of
 from services.s3 import Bucket
 from tests.support.pictures import picture
+from web_tier.uploads.idempotency import MAX_FILES
 
 PICTURE = picture()
 FILE = {"name": "a.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}

@@ -26,7 +26,7 @@ from tests.support.memory_table import MemoryTable
 from tests.support.people import BROWSER, HouseMaker
 from tests.support.pictures import picture
 from web_tier.app import create_app
-from web_tier.rate_limits.quotas import Amount, QuotaExceededError, Quotas, RemainingQuota
+from web_tier.quotas import Amount, QuotaExceededError, Quotas, RemainingQuota
 
 EVENING = datetime(2026, 3, 1, 23, 59, 30, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)

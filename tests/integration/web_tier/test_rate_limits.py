@@ -22,12 +22,11 @@ from tests.support.memory_table import MemoryTable
 from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, House, HouseMaker, keep
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
+from web_tier import rate_limits
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE
 from web_tier.pages.sign_in import CHALLENGE
-from web_tier.rate_limits import limiter, storage
-from web_tier.rate_limits.limiter import PAUSE_SECONDS, RateCounter, account_key, network_of
-from web_tier.rate_limits.storage import TableStorage
+from web_tier.rate_limits import PAUSE_SECONDS, RateCounter, TableStorage, account_key, network_of
 
 HERE, ELSEWHERE = {"REMOTE_ADDR": "203.0.113.1"}, {"REMOTE_ADDR": "203.0.113.2"}
 
@@ -186,9 +185,9 @@ def test_a_forged_session_is_no_way_around_the_limit_of_an_address(make_house: H
 def test_requests_are_counted_in_the_table_where_the_processes_share_it(
     make_house: HouseMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "WAIT_SECONDS", DEADLINE_SECONDS)
+    monkeypatch.setattr(rate_limits, "WAIT_SECONDS", DEADLINE_SECONDS)
     later = int(time.time() // 60 + 2) * 60
-    monkeypatch.setattr(storage.TableStorage, "_end", lambda *_: later)  # so the minute does not end meanwhile
+    monkeypatch.setattr(rate_limits.TableStorage, "_end", lambda *_: later)  # so the minute does not end meanwhile
     one, other = make_house(store="table"), make_house(store="table")
     found = [statuses(house.stranger(), "/api/v1", 1)[0] for house in (one, other, one, other)]
     assert found == [200, 200, 200, 429]
@@ -396,7 +395,7 @@ def test_the_number_of_blocked_callers_is_bounded(
         assert counter.hit("request", caller, 1) == 60
         return calls.count - before
 
-    monkeypatch.setattr(limiter, "MAX_BLOCKED", 2)
+    monkeypatch.setattr(rate_limits, "MAX_BLOCKED", 2)
     counter = RateCounter(TableStorage(table, clock), clock)
     for caller in ("ann", "bob", "cleo"):
         assert counter.hit("request", caller, 1) == 0

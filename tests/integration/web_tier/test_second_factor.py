@@ -8,7 +8,6 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from core.audit import AuditTrail
 from core.config import Config
 from core.credentials import CODES, PersonalTokens, RecoveryCodes
 from core.jobs.store import JobStore
@@ -28,6 +27,7 @@ from tests.support.people import (
     signed_in,
 )
 from web_tier.app import create_app
+from web_tier.audit import AuditTrail
 from web_tier.auth.context import COOKIE, AuthContext
 from web_tier.auth.identity import Scope
 from web_tier.auth.session_keys import SessionKeys

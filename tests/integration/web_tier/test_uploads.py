@@ -20,7 +20,6 @@ from gunicorn.arbiter import Arbiter
 from werkzeug.test import TestResponse
 
 from core.config import Config
-from core.idempotency import MAX_FILES, ReusedKeyError, UploadManifests
 from core.images import ImageLimits
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
@@ -35,7 +34,7 @@ from tests.support.jobs import MemoryBucket, MemoryQueue, record
 from tests.support.pictures import picture
 from tests.support.processes import take_memory
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from web_tier.uploads.idempotency import ingest_idempotent
+from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError, UploadManifests, ingest_idempotent
 from web_tier.uploads.ingest import GROUP_IMAGES, UNKEPT, ImageIngest
 from web_tier.uploads.multipart import CHUNK_BYTES, Upload
 

@@ -8,7 +8,6 @@ from typing import cast
 
 import pytest
 
-from core.idempotency import Claim, Claims, UploadCounts
 from core.ids import ImageRef, input_key, new_id, output_key
 from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job, OpenJob, Resend, with_result
 from core.jobs.store import JobStore
@@ -17,6 +16,7 @@ from core.result_cache import MARGIN, ResultCache, repeated
 from services.errors import NotFoundError
 from services.table import LAST, Table
 from tests.support.memory_table import MemoryTable, failing_writes, meeting
+from web_tier.uploads.idempotency import Claim, Claims, UploadCounts
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

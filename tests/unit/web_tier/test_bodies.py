@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout
 
+from web_tier.parameters import clean_filename, clean_job_name
 from web_tier.slow_clients import GRACE_SECONDS, TimeoutStream, bound_body
-from web_tier.text import clean_filename, clean_job_name
 from web_tier.uploads.multipart import CHUNK_BYTES, MAX_BUFFER_BYTES, SPARE_PARTS, FormField, Upload, read_parts
 
 BOUNDARY = "the-boundary"

@@ -20,7 +20,7 @@ from core.fleet.models import (
     WorkerLimits,
 )
 from core.fleet.store import FleetStore
-from core.format import fleet_sentence
+from core.format import BOOT_SECONDS, SILENT_SECONDS, InstanceRow, fleet_sentence
 from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.store import JobStore
@@ -29,7 +29,6 @@ from tests.support.fleet import fleet_snapshot
 from tests.support.jobs import NOW, add_images
 from web_tier.controller_reports import MAX_AGE_SECONDS, ControllerReports
 from web_tier.pages.fleet import BOTTOM, LEFT, RIGHT, TOP, WINDOWS, Chart, ceiling
-from web_tier.pages.instances import BOOT_SECONDS, SILENT_SECONDS, InstanceRow
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from services.table import TableBusyError
 from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error, done
 from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
+from web_tier.memory import BusyError, MemoryLimiter
 from web_tier.uploads.idempotency import ingest_idempotent
 from web_tier.uploads.ingest import (
     BATCH_IMAGES,
@@ -41,7 +42,6 @@ from web_tier.uploads.ingest import (
     UploadResult,
     validate_image,
 )
-from web_tier.uploads.memory_limiter import BusyError, MemoryLimiter
 from web_tier.uploads.multipart import Upload
 
 SEND_ERRORS = (

@@ -14,7 +14,6 @@ import pytest
 from flask.testing import FlaskClient
 
 from core.config import Config
-from core.idempotency import CLAIM_LIFETIME, Claim, Claims
 from core.ids import merged_key, new_id
 from core.images import CODES, ImageLimits
 from core.jobs.models import ImageRecord, Job, MergedFile
@@ -36,6 +35,7 @@ from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.api.schemas import CreateJob
 from web_tier.results.query import is_retrying
+from web_tier.uploads.idempotency import CLAIM_LIFETIME, Claim, Claims
 from web_tier.uploads.ingest import ImageIngest
 from web_tier.uploads.retry import retry_failed, retry_image
 

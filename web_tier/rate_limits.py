@@ -11,6 +11,8 @@ account's owner out:
 - codes of a second factor have a low limit in an hour, from all addresses together, and count only after the right
   password;
 - an attempt that succeeds is not counted.
+
+All processes of the web tier count together, in the job table (`TableStorage`).
 """
 
 import ipaddress
@@ -18,11 +20,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from math import ceil
 from typing import Final, Literal, cast
 
+from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, Response, current_app, g, request
 from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.errors import StorageError
@@ -30,12 +33,14 @@ from limits.storage import MemoryStorage, Storage
 from limits.strategies import FixedWindowRateLimiter
 from werkzeug.exceptions import TooManyRequests
 
+from core.config import Config
+from services.clients import Clients
+from services.table import EXPIRES_AT, Table
 from web_tier.auth.context import current_auth
 from web_tier.auth.devices import known_device
 from web_tier.auth.identity import known_identity
 from web_tier.backend import Backend
-from web_tier.rate_limits.quotas import UNLIMITED, Quotas, QuotaScope, RemainingQuota
-from web_tier.rate_limits.storage import TableStorage, hurried_table
+from web_tier.quotas import UNLIMITED, Quotas, QuotaScope, RemainingQuota
 
 Kind = Literal["request", "attempt", "code"]
 """What is counted: in a minute requests, and attempts to sign in and similar; in an hour codes of second factors.
@@ -82,6 +87,17 @@ _HOUSEHOLD_PREFIX = 64
 """Bits of the IPv6 network that one customer has: 2^64 addresses."""
 
 _log = logging.getLogger(__name__)
+
+
+WAIT_SECONDS = 1.0
+"""Seconds that a request waits for its count."""
+
+CONNECTIONS = 16
+
+SECONDS = {"minute": 60, "hour": 3600}
+"""Seconds of a window, by the end of a key."""
+
+_KEPT_SECONDS = 3600
 
 
 @dataclass
@@ -302,3 +318,73 @@ def network_of(host: str) -> str:
 def account_key(email: str) -> str:
     """Return the key under which attempts on an account are counted: a digest, since no e-mail address is stored."""
     return f"account {sha256(email.strip().casefold().encode()).hexdigest()}"
+
+
+class TableStorage(Storage):
+    """Counts by minute and hour in `table`; a failed call is raised as `limits.errors.StorageError`.
+
+    Args:
+        table: the job table, with a client of short timeouts.
+        clock: seconds since the epoch.
+    """
+
+    STORAGE_SCHEME = None
+
+    def __init__(self, table: Table, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(wrap_exceptions=True)
+        self._table, self._clock = table, clock
+
+    @property
+    def base_exceptions(self) -> tuple[type[Exception], ...]:
+        """The errors that a call of the table may raise."""
+        return (BotoCoreError, ClientError)
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:  # noqa: ARG002 (the clock decides the window)
+        """Add `amount` to the count of this window; return the count."""
+        expires_at = self._end(key) + _KEPT_SECONDS
+        item = self._table.add(_partition(key), self._start(key), {"hits": amount}, {EXPIRES_AT: expires_at})
+        return 0 if item is None else int(item["hits"])
+
+    def get(self, key: str) -> int:
+        """Return the count of this window."""
+        item = self._table.get(_partition(key), self._start(key))
+        return 0 if item is None else int(item["hits"])
+
+    def get_expiry(self, key: str) -> float:
+        """Return when this window ends, in seconds since the epoch."""
+        return float(self._end(key))
+
+    def check(self) -> bool:
+        """Return whether the table answers."""
+        self._table.get(_partition("check"), "0")
+        return True
+
+    def clear(self, key: str) -> None:
+        """Delete the count of this window."""
+        self._table.delete_all([(_partition(key), self._start(key))])
+
+    def reset(self) -> int | None:
+        """Do nothing: counts expire by themselves."""
+        return None
+
+    def _start(self, key: str) -> str:
+        return str(self._end(key) - _seconds(key))
+
+    def _end(self, key: str) -> int:
+        return int(self._clock() // _seconds(key) + 1) * _seconds(key)
+
+
+def _seconds(key: str) -> int:
+    return SECONDS[key.rpartition("/")[2]]
+
+
+def hurried_table(config: Config) -> Table:
+    """Return the job table with a client that does not retry, and waits for `WAIT_SECONDS` at most."""
+    endpoint = replace(
+        config.aws.endpoint(CONNECTIONS), max_attempts=1, connect_timeout=WAIT_SECONDS, read_timeout=WAIT_SECONDS
+    )
+    return Table(Clients(endpoint).dynamodb, config.names.job_table)
+
+
+def _partition(key: str) -> str:
+    return f"RATE#{key}"
