@@ -168,7 +168,6 @@ MODULES = {
         "localcloud.cognito.pools",
         "localcloud.cognito.passwords",
         "localcloud.cognito.sign_in",
-        "localcloud.cognito.tokens",
     ),
     "core": ("localcloud.patches",),
     "s3": ("localcloud.s3.objects",),

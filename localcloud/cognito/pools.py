@@ -1,13 +1,37 @@
-"""User pools: the pool of a client, the account of a name, protected pools, and SignUp, which pools here reject."""
+"""User pools: the pool of a client, the account of a name, protected pools, and the tokens that a pool issues.
 
+Pools here reject SignUp. Tokens have Cognito's claims; this process signs them with a key of its own.
+"""
+
+import json
+import threading
+import time
+import uuid
 from typing import Any
 
+from joserfc import jwt
+from joserfc.jwk import RSAKey
 from moto.cognitoidp.exceptions import InvalidParameterException, NotAuthorizedError, ResourceNotFoundError
 from moto.cognitoidp.models import cognitoidp_backends
+from moto.core.exceptions import JsonRESTError
+from moto.core.responses import EmptyResult
 
 from localcloud.patches import Patches
 
 PATCHES = Patches()
+
+_UNCHANGEABLE = ("AliasAttributes", "UsernameAttributes", "UsernameConfiguration")
+
+ALGORITHM = "RS256"
+
+_NAMES = {"id": "IdToken", "access": "AccessToken"}
+
+_SECONDS = {"seconds": 1, "minutes": 60, "hours": 3_600, "days": 86_400}
+
+_keys: list[RSAKey] = []
+"""The key of this process for all its pools, once it is used."""
+
+_generating = threading.Lock()
 
 
 def pool_of(client_id: str | None) -> tuple[Any, Any, Any]:
@@ -48,9 +72,6 @@ def get_user(self: Any, username: str) -> Any:
     return None
 
 
-_UNCHANGEABLE = ("AliasAttributes", "UsernameAttributes", "UsernameConfiguration")
-
-
 @PATCHES.wrap(
     "moto.cognitoidp.models:CognitoIdpBackend.update_user_pool", "forgets that accounts are known by their addresses"
 )
@@ -87,3 +108,84 @@ def sign_up(self: Any, client_id: str, username: str, password: str, attributes:
 def confirm_sign_up(self: Any) -> Any:  # noqa: ARG001
     """Reject the call: administrators create all accounts."""
     raise NotAuthorizedError("User cannot be confirmed. Current status is FORCE_CHANGE_PASSWORD")
+
+
+def pool_signing_key() -> RSAKey:
+    """Return the cloud's own key, generated on first use: moto's key is in every copy of moto."""
+    with _generating:
+        if not _keys:
+            _keys.append(RSAKey.generate_key(2048, {"use": "sig", "alg": ALGORITHM}, auto_kid=True))
+        return _keys[0]
+
+
+@PATCHES.replace(
+    "moto.cognitoidp.models:CognitoIdpUserPool.create_jwt",
+    "signs with a key that is in every copy of moto, names the account as in the request, and ignores lifetimes",
+)
+def create_jwt(
+    self: Any,
+    client_id: str,
+    username: str,
+    token_use: str,
+    expires_in: int = 3_600,
+    extra_data: dict[str, Any] | None = None,
+) -> tuple[str, int]:
+    """Return a token like Cognito's, and its lifetime in seconds."""
+    user, key, now = self._get_user(username), pool_signing_key(), int(time.time())
+    name, client = _NAMES[token_use], self.clients.get(client_id)
+    settings = client.extended_config if client else {}
+    unit = settings.get("TokenValidityUnits", {}).get(name, "hours")
+    count = settings.get(f"{name}Validity")
+    lifetime = int(count * _SECONDS[unit]) if count else expires_in
+    own: dict[str, Any]
+    if token_use == "access":  # nosec B105 # noqa: S105 - a kind of token
+        own = {"client_id": client_id, "username": user.username}
+    else:
+        own = {"aud": client_id, "cognito:username": user.username}
+        if email := user.attribute_lookup.get("email"):
+            own |= {"email": email, "email_verified": user.attribute_lookup.get("email_verified") == "true"}
+    domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
+    claims = {
+        **(extra_data or {}),
+        **own,
+        "sub": user.id,
+        "iss": f"https://cognito-idp.{self.region}.{domain}/{self.id}",
+        "token_use": token_use,
+        "iat": now,
+        "auth_time": now,
+        "exp": now + lifetime,
+        "jti": str(uuid.uuid4()),
+    }
+    return jwt.encode({"kid": key.kid, "alg": ALGORITHM}, claims, key, default_type=None), lifetime
+
+
+@PATCHES.replace(
+    "moto.cognitoidp.responses:CognitoIdpJsonWebKeyResponse.serve_json_web_key", "shows the public half of that key"
+)
+def serve_json_web_key(*args: Any) -> Any:  # noqa: ARG001 - moto's signature
+    """Return the public key."""
+    document = {"keys": [pool_signing_key().as_dict(private=False)]}
+    return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
+
+
+@PATCHES.wrap(
+    "moto.cognitoidp.models:CognitoIdpUserPool.sign_out",
+    "ends no token when the account is called by another name than at sign-in",
+)
+def sign_out(original: Any, self: Any, username: str) -> None:
+    """End all refresh tokens of an account, by any of its names."""
+    user = self._get_user(username)
+    original(self, user.username if user else username)
+
+
+@PATCHES.add("moto.cognitoidp.responses:CognitoIdpResponse.revoke_token", "has no way to end one refresh token")
+def revoke_token(self: Any) -> Any:
+    """End one refresh token; an unknown token is no error (RFC 7009)."""
+    client_id, token = self._get_param("ClientId"), self._get_param("Token")
+    _, pool, client = pool_of(client_id)
+    if not client.extended_config["EnableTokenRevocation"]:
+        raise JsonRESTError("UnsupportedOperationException", "Token revocation is not enabled for this client")
+    issued = pool.refresh_tokens.get(token)
+    if issued is not None and issued[0] == client_id:
+        pool.refresh_tokens[token] = None
+    return EmptyResult()

@@ -19,7 +19,7 @@ from moto.utilities.utils import get_partition
 
 from localcloud.dispatch import ErrorReason, error_response
 from localcloud.ec2.fleet import Ec2Fleet
-from localcloud.iam.actions import ASSUME_ROLE, permission_checks_of
+from localcloud.iam.actions import ASSUME_ROLE, permission_checks_of, put_object_checks
 from localcloud.iam.calls import ApiCall, Credential, UnknownCallError, credential_of
 from localcloud.iam.policies import (
     IamPolicy,
@@ -30,7 +30,6 @@ from localcloud.iam.policies import (
     decide_assuming,
     parse_policy,
 )
-from localcloud.iam.s3_actions import put_object_checks
 from localcloud.page_guard import WsgiApp
 from localcloud.s3.posts import Form, RefusedError, Signer
 
