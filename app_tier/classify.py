@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app_tier.bundle.errors import EngineError
-from app_tier.bundle.load import Bundle
+from app_tier.bundle import Bundle, EngineError
 from app_tier.decode import Pixels
 from app_tier.engines import Batch, Engine
 from app_tier.task import Task

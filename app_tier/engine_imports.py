@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from app_tier.bundle.errors import EngineError
+from app_tier.bundle import EngineError
 
 _filling = Lock()
 

@@ -13,9 +13,7 @@ from typing import Any, Final, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from app_tier.bundle.errors import EngineError
-from app_tier.bundle.load import Bundle
-from app_tier.bundle.manifest import INT8_IR_NAME, IR_NAME, TORCH_NAME, NumberType, Precision
+from app_tier.bundle import INT8_IR_NAME, IR_NAME, TORCH_NAME, Bundle, EngineError, NumberType, Precision
 from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch
 from core.config import EngineName
 
@@ -30,7 +28,6 @@ MAX_WAIT_SECONDS: Final = 60.0
 
 # What is left of an int8 network, its softmax, is as fast in fp32 as in bf16.
 _OPENVINO_TYPES: Final[dict[NumberType, str]] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-
 
 CPUINFO: Final = Path("/proc/cpuinfo")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, NoCredentialsError
 
-from app_tier.bundle.errors import EngineError
+from app_tier.bundle import EngineError
 from core.images import ImageRejectedError
 from core.messages import GONE, Failure
 from core.sandbox.process import PoolUnavailableError

@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from app_tier.bundle.errors import BundleError
-from app_tier.bundle.load import Bundle, load_bundle
+from app_tier.bundle import Bundle, BundleError, load_bundle
 from app_tier.classify import Classifier
 from app_tier.decode import sandboxed_decoder
 from app_tier.engines import Engine, open_engine

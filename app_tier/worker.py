@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app_tier.bundle.load import Bundle, load_bundle
-from app_tier.bundle.s3 import fetch_bundle, in_s3
+from app_tier.bundle import Bundle, load_bundle
+from app_tier.bundle_s3 import fetch_bundle, in_s3
 from app_tier.classify import Classifier
 from app_tier.decode import Decoder
 from app_tier.errors import classify_error

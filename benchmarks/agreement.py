@@ -12,8 +12,7 @@ from typing import Any, Final, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from app_tier.bundle.load import load_bundle
-from app_tier.bundle.manifest import TORCH_NAME, LowPrecision, Precision
+from app_tier.bundle import TORCH_NAME, LowPrecision, Precision, load_bundle
 from app_tier.engine_imports import export_warnings_off, import_torch
 from app_tier.engines import Batch, open_engine
 from app_tier.preprocess import normalise

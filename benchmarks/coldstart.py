@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from app_tier.bundle.load import DEMO_BUNDLE
+from app_tier.bundle import DEMO_BUNDLE
 from benchmarks.flood import WorkerCloud
 from benchmarks.measure import usage_of
 from benchmarks.networks import random_network

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app_tier.bundle.load import load_bundle
+from app_tier.bundle import load_bundle
 from app_tier.engines import open_engine
 from app_tier.preprocess import Preprocess, load_pixels
 from benchmarks.report import Bar, Report, seconds_of
-from scripts.demo_model.sign_shapes import SIGN_LABELS
-from scripts.demo_model.signs import draw, encode
+from scripts.demo_model.signs import SIGN_LABELS, draw, encode
 from scripts.model.torchvision_import import import_torchvision
 
 Pixels = NDArray[np.float32]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from app_tier.bundle.load import load_bundle
+from app_tier.bundle import load_bundle
 from app_tier.engines import open_engine
 from app_tier.preprocess import load_pixels
 from benchmarks.measure import percentile

@@ -18,8 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from app_tier.bundle.load import Bundle
-from app_tier.bundle.manifest import INT8_IR_NAME, NumberType
+from app_tier.bundle import INT8_IR_NAME, Bundle, NumberType
 from app_tier.engine_imports import import_torch
 from app_tier.engines import Batch, Engine, ExactEngine, OpenVinoEngine, TorchEngine, top_two_gap
 from benchmarks import agreement
@@ -35,7 +34,6 @@ STREAMED_BATCHES: Final = (1, 8)
 TORCH: Final = "torch_fp32"
 LEAST: Final[Mapping[str, float]] = {"openvino_bf16": 3.0, "openvino_int8": 6.0}
 """Times as fast as torch in eager fp32, at a batch of 8 on 2 threads."""
-
 
 SIDE: Final = 2048
 """Rows and columns of the matrices."""

@@ -3,9 +3,7 @@
 import shutil
 from pathlib import Path
 
-from app_tier.bundle.errors import BundleError
-from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
-from app_tier.bundle.manifest import Precision
+from app_tier.bundle import DEMO_BUNDLE, Bundle, BundleError, Precision, load_bundle
 from scripts.model.build import write_manifest
 from scripts.model.precision import Target, choose_precision
 from scripts.model.torchvision_networks import RANDOM, build_torchvision

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from app_tier.bundle.load import Bundle
-from app_tier.bundle.manifest import NumberType
+from app_tier.bundle import Bundle, NumberType
 from app_tier.engines import OpenVinoEngine
 from benchmarks.bare import Bare, on_core
 from benchmarks.decode import KINDS, photo

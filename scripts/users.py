@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from localcloud.access_keys import AccessKey
-from scripts.aws.account import AwsAccount
 from scripts.aws.commands import aws_command
+from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.stack import find_stack
 from services.accounts import OPERATORS, USERS, Accounts
 from services.errors import FleetsightError

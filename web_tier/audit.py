@@ -39,11 +39,8 @@ MAX_DETAIL_CHARACTERS: Final = 200
 _ALL: Final = "AUDIT"
 _FIRST_ID: Final = "0"
 
-
 SIGN_IN, FAILED_SIGN_IN, PASSWORD_RESET = "sign-in", "failed sign-in", "password reset"
-
 CODE_ASKED_FOR, RECOVERY_CODE_USED = "code asked for", "recovery code used"
-
 SECOND_FACTOR_ON, SECOND_FACTOR_OFF, RECOVERY_CODES_MADE = (
     "second factor on",
     "second factor off",

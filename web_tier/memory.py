@@ -26,7 +26,6 @@ ARENAS = 4
 BEGIN_SECONDS = 10.0
 """Maximum time until a new thread starts, on a busy machine."""
 
-
 WAIT_SECONDS = 60.0
 """Maximum time for which a request waits until a limiter has memory."""
 

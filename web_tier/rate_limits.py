@@ -88,13 +88,12 @@ _HOUSEHOLD_PREFIX = 64
 
 _log = logging.getLogger(__name__)
 
-
 WAIT_SECONDS = 1.0
 """Seconds that a request waits for its count."""
 
 CONNECTIONS = 16
 
-SECONDS = {"minute": 60, "hour": 3600}
+WINDOW_SECONDS = {"minute": 60, "hour": 3600}
 """Seconds of a window, by the end of a key."""
 
 _KEPT_SECONDS = 3600
@@ -375,7 +374,7 @@ class TableStorage(Storage):
 
 
 def _seconds(key: str) -> int:
-    return SECONDS[key.rpartition("/")[2]]
+    return WINDOW_SECONDS[key.rpartition("/")[2]]
 
 
 def hurried_table(config: Config) -> Table:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.bake.spec import SourceArchive
-from scripts.aws.context import AwsContext
+from scripts.aws.context import TAG, AwsAccount, AwsContext
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CreateBucketRequestTypeDef

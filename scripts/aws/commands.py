@@ -19,18 +19,16 @@ from rich.console import Console, RenderableType
 from core.config import EngineName, load_config
 from core.ids import new_id
 from scripts.aws import logs, status
-from scripts.aws.account import AwsAccount, explain_error
 from scripts.aws.bake.bake import DEMO_NAME, BakeOptions, bake, ready_images, select_bundle, source_archive
 from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.spec import ROLES, BaseImage, ImageSpec, Role, SourceArchive, base_image
-from scripts.aws.context import AwsContext, Waiter
+from scripts.aws.context import AwsAccount, AwsContext, Waiter, explain_error
 from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.deploy.up import Prompts, UpOptions, check_account, up
+from scripts.aws.down import DRAIN_SECONDS, DownOptions, down
 from scripts.aws.instances import check_programs, instances_tagged, select_instance, session_command
 from scripts.aws.preflight.permissions import deploy_policy
 from scripts.aws.rollout import RolloutOptions, roll_out, roll_session_keys
-from scripts.aws.teardown.down import DownOptions, down
-from scripts.aws.teardown.drain import DRAIN_SECONDS
 from services.errors import FleetsightError
 
 P = ParamSpec("P")

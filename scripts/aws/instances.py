@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from scripts.aws.account import TAG, AwsAccount
+from scripts.aws.context import TAG, AwsAccount
 from services.ec2 import WORKER_SUFFIX
 from services.errors import FleetsightError
 from services.metadata import DRAIN_TAG

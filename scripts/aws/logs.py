@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from scripts.aws.account import AwsAccount
-from scripts.aws.context import Waiter
+from scripts.aws.context import AwsAccount, Waiter
 from services.errors import FleetsightError
 
 ROLES = ("web", "controller", "worker")

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from botocore.exceptions import ClientError
 
-from scripts.aws.account import TAG
 from scripts.aws.bake.images import stored_image
-from scripts.aws.context import AwsContext
+from scripts.aws.context import TAG, AwsContext
 from scripts.aws.deploy.auth import rotate_session_key, session_keys_parameter
 from scripts.aws.deploy.stack import find_launch_template
 from scripts.aws.instances import StackInstance, instances_named, worker_name

@@ -28,7 +28,7 @@ from werkzeug.routing import Map
 from core.config import Config, parse_config
 from core.ids import new_id
 from core.jobs.store import JobStore
-from scripts.aws.account import AwsAccount
+from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.settings import CONFIG_PATH
 from scripts.aws.deploy.stack import StackDescription, find_stack
 from services.errors import FleetsightError

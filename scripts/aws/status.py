@@ -8,10 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from scripts.aws.account import AwsAccount
 from scripts.aws.bake.images import stored_image
 from scripts.aws.bake.spec import ROLES
-from scripts.aws.context import AwsContext
+from scripts.aws.context import AwsAccount, AwsContext
 from scripts.aws.deploy.settings import stack_config
 from scripts.aws.deploy.stack import StackDescription, failed_launch, find_stack, last_failure, template_versions
 from scripts.aws.instances import StackInstance, instances_named, web_name, worker_name

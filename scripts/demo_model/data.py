@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app_tier.preprocess import Preprocess, load_square
-from scripts.demo_model.sign_shapes import SIGN_LABELS
-from scripts.demo_model.signs import SAMPLE_SIZES, SizeShares, samples
+from scripts.demo_model.signs import SAMPLE_SIZES, SIGN_LABELS, SizeShares, samples
 
 CIFAR_LABELS: Final = (
     "airplane",

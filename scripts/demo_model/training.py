@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from app_tier.bundle.load import Bundle, load_bundle
+from app_tier.bundle import Bundle, load_bundle
 from app_tier.engines import Engine, open_engine
 from app_tier.preprocess import normalise
 from scripts.demo_model.data import (

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from scripts.client import ApiClient, ApiError, token_from_environment
-from scripts.load.classic import ClassicClient
+from scripts.load.clients import ClassicClient, DirectLoad, JobLoad
 from scripts.load.inputs import LoadImages, LoadTarget
-from scripts.load.jobs import DirectLoad, JobLoad
 from scripts.load.metrics import LoadMetrics, LoadSummary
 from scripts.run.batch import cost_between
 

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from app_tier.bundle.errors import BundleBuildError
-from app_tier.bundle.load import Bundle, load_bundle
-from app_tier.bundle.manifest import (
+from app_tier.bundle import (
     IR_NAME,
     IR_WEIGHTS_NAME,
     MANIFEST_NAME,
     TORCH_NAME,
     Agreement,
+    Bundle,
+    BundleBuildError,
     Manifest,
     file_digest,
+    load_bundle,
 )
 from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch, not_importable
 from app_tier.engines import open_engine

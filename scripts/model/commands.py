@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app_tier.bundle.errors import BundleError
-from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
-from app_tier.bundle.manifest import MANIFEST_NAME, TORCH_NAME, Manifest, Measurement, Precision, file_digest
-from app_tier.bundle.s3 import fetch_bundle, in_s3
+from app_tier.bundle import (
+    DEMO_BUNDLE,
+    MANIFEST_NAME,
+    TORCH_NAME,
+    Bundle,
+    BundleError,
+    Manifest,
+    Measurement,
+    Precision,
+    file_digest,
+    load_bundle,
+)
+from app_tier.bundle_s3 import fetch_bundle, in_s3
 from core.config import load_config
 from services.clients import Clients
 from services.errors import FleetsightError

@@ -8,9 +8,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from app_tier.bundle.errors import BundleBuildError
-from app_tier.bundle.load import Bundle
-from app_tier.bundle.manifest import IR_NAME, file_digest
+from app_tier.bundle import IR_NAME, Bundle, BundleBuildError, file_digest
 from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch
 from app_tier.preprocess import Preprocess
 from scripts.model.build import FP32, Description, check_outputs, export_torch, write_bundle

@@ -20,12 +20,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app_tier.bundle.errors import BundleBuildError
-from app_tier.bundle.load import Bundle
-from app_tier.bundle.manifest import (
+from app_tier.bundle import (
     INT8_IR_NAME,
     INT8_WEIGHTS_NAME,
     IR_NAME,
+    Bundle,
+    BundleBuildError,
     LowPrecision,
     Measurement,
     NumberType,

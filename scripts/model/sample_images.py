@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app_tier.bundle.errors import BundleBuildError
-from app_tier.bundle.manifest import Manifest
+from app_tier.bundle import BundleBuildError, Manifest
 from app_tier.preprocess import load_pixels
 from core.images import SUFFIXES, ImageRejectedError
 from scripts.demo_model.signs import encode, samples

@@ -5,9 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from app_tier.bundle.errors import BundleBuildError
-from app_tier.bundle.load import Bundle
-from app_tier.bundle.manifest import file_digest
+from app_tier.bundle import Bundle, BundleBuildError, file_digest
 from app_tier.engine_imports import import_torch
 from app_tier.preprocess import Preprocess
 from scripts.model.build import FP32, Description, build_bundle

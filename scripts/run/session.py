@@ -14,9 +14,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeElapsed
 from rich.table import Table
 from rich.text import Text
 
-from app_tier.bundle.errors import BundleError
-from app_tier.bundle.load import load_bundle
-from app_tier.bundle.s3 import in_s3
+from app_tier.bundle import BundleError, load_bundle
+from app_tier.bundle_s3 import in_s3
 from scripts.client import ApiClient, ApiError
 from scripts.run.batch import AwsCost, Batch, BatchProgress, BatchSummary, InterruptedBatchError, job_cost
 from scripts.run.images import ImageSet

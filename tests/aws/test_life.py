@@ -23,8 +23,7 @@ import requests
 from click.testing import CliRunner
 
 from core.ids import new_id
-from scripts.aws.account import TAG, AwsAccount
-from scripts.aws.context import Waiter
+from scripts.aws.context import TAG, AwsAccount, Waiter
 from scripts.aws.deploy.stack import StackDescription, find_stack
 from scripts.cli import fleetsight
 from scripts.client import ApiClient

@@ -13,13 +13,12 @@ from click.testing import CliRunner, Result
 
 from core.ids import new_id
 from localcloud.launch import REGION, LocalCloud
-from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.bake.bake import bake
 from scripts.aws.bake.builders import MAX_LIFE_MINUTES
 from scripts.aws.bake.images import list_images
 from scripts.aws.bake.spec import ROLES, BakeError, BaseImage, base_image
 from scripts.aws.commands import bake_command
-from scripts.aws.context import TimedOutError, Waiter
+from scripts.aws.context import TAG, AwsAccount, TimedOutError, Waiter
 from tests.support.aws_builders import Bakery, Killed, MortalAccount, instances, user_data
 
 STEPS = range(1, 15)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
+from app_tier.bundle import DEMO_BUNDLE, load_bundle
 from app_tier.engine_imports import import_torch
 from app_tier.engines import TorchEngine
 from benchmarks.engine import PEAKS, SIDE, gpu_engines, matrix_product

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from app_tier.bundle.load import load_bundle
+from app_tier.bundle import load_bundle
 from localcloud.launch import LocalCloud
 from scripts.cli import fleetsight
 from tests.conftest import ROOT

@@ -11,7 +11,7 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from app_tier.bundle.load import DEMO_BUNDLE
+from app_tier.bundle import DEMO_BUNDLE
 from core.images import FORMATS
 from localcloud.iam.policies import PermissionCheck, decide
 from localcloud.launch import REGION, LocalCloud

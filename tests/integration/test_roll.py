@@ -9,9 +9,8 @@ from click.testing import CliRunner, Result
 
 from core.ids import new_id
 from localcloud.launch import REGION, LocalCloud
-from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.commands import roll_command
-from scripts.aws.context import AwsContext, TimedOutError, Waiter
+from scripts.aws.context import TAG, AwsAccount, AwsContext, TimedOutError, Waiter
 from scripts.aws.deploy.auth import session_keys_parameter
 from scripts.aws.rollout import RolloutError, RolloutOptions, roll_out
 from services.metadata import DRAIN_TAG

@@ -20,17 +20,16 @@ import pytest
 
 from localcloud.clients import mails
 from localcloud.launch import LocalCloud
-from scripts.aws.account import AwsAccount
 from scripts.aws.bake.spec import ROLES
-from scripts.aws.context import Waiter
+from scripts.aws.context import AwsAccount, Waiter
 from scripts.aws.deploy.settings import TEMPLATE_PATH, StackSettings, config_parameters
 from scripts.aws.deploy.stack import find_stack
 from scripts.aws.deploy.up import Prompts, UpOptions, available_images, up
 from scripts.aws.instances import instances_tagged, select_instance, session_command
 from scripts.aws.logs import LogReader
+from scripts.aws.resources import user_pools
 from scripts.aws.site import DIGEST_KEY, SiteLocation
 from scripts.aws.status import read_status
-from scripts.aws.teardown.resources import user_pools
 from scripts.run.system import ROOT
 from services.users import NewPasswordRequired, PoolTokens, UserPool
 from tests.support.aws_builders import Builders, Clock

@@ -21,11 +21,10 @@ from ami.archive import ArchiveFacts
 from core.config import EngineName
 from core.ids import new_id
 from localcloud.launch import REGION
-from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.bake.bake import BakeOptions
 from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.spec import ROLES, RUN_TAG, Role, SourceArchive
-from scripts.aws.context import AwsContext, Waiter
+from scripts.aws.context import TAG, AwsAccount, AwsContext, Waiter
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from scripts.aws.account import TAG
-from scripts.aws.teardown.resources import RESOURCE_TYPES
+from scripts.aws.context import TAG
+from scripts.aws.resources import RESOURCE_TYPES
 from tests.support.aws_stage import IMAGE, Stage
 
 WITH_SITE = {

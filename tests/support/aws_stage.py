@@ -12,12 +12,11 @@ from rich.console import Console, RenderableType
 
 from core.config import load_config
 from core.ids import new_id
-from scripts.aws.account import TAG, AwsAccount
+from scripts.aws import down as downs
 from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.spec import ROLES, Role
-from scripts.aws.context import AwsContext, Waiter
+from scripts.aws.context import TAG, AwsAccount, AwsContext, Waiter
 from scripts.aws.deploy import up as ups
-from scripts.aws.teardown import down as downs
 
 IMAGE = "ami-12c6146b"
 """An image that moto has from the start."""

@@ -22,8 +22,7 @@ from botocore.compat import HTTPHeaders
 from click.testing import CliRunner, Result
 
 from scripts.aws import commands
-from scripts.aws.account import AwsAccount
-from scripts.aws.context import Waiter
+from scripts.aws.context import AwsAccount, Waiter
 from scripts.cli import fleetsight
 
 EXAMPLE_ACCOUNT: Final = "123456789012"

@@ -7,9 +7,8 @@ from typing import Any
 
 from botocore.stub import Stubber
 
-from scripts.aws.account import AwsAccount
 from scripts.aws.bake.spec import Role
-from scripts.aws.context import AwsContext
+from scripts.aws.context import AwsAccount, AwsContext
 from scripts.aws.deploy.settings import StackSettings, parameter_values, validated_config
 from scripts.aws.preflight.findings import PreflightCheck, StackPlan, run_checks
 from tests.support.stubs import stubbed

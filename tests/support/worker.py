@@ -18,8 +18,7 @@ from botocore.exceptions import ClientError
 from numpy.typing import NDArray
 from PIL import Image
 
-from app_tier.bundle.load import Bundle
-from app_tier.bundle.manifest import Manifest
+from app_tier.bundle import Bundle, Manifest
 from app_tier.preprocess import Preprocess
 from app_tier.task import Delivery
 from core.ids import ImageRef, input_key, new_id

@@ -12,13 +12,10 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from ami.archive import write_archive
-from app_tier.bundle.errors import BundleError
-from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
-from app_tier.bundle.manifest import TORCH_NAME
-from app_tier.bundle.s3 import fetch_bundle, in_s3
+from app_tier.bundle import DEMO_BUNDLE, TORCH_NAME, BundleError, load_bundle
+from app_tier.bundle_s3 import fetch_bundle, in_s3
 from core.config import EngineName
 from scripts.aws import buckets
-from scripts.aws.account import AwsAccount
 from scripts.aws.bake import images
 from scripts.aws.bake.builders import (
     MAX_LIFE_MINUTES,
@@ -33,7 +30,7 @@ from scripts.aws.bake.builders import (
     verify_report,
 )
 from scripts.aws.bake.spec import ROLES, BakeError, BaseImage, BuilderError, ImageSpec, Role, SourceArchive
-from scripts.aws.context import AwsContext, TimedOutError
+from scripts.aws.context import AwsAccount, AwsContext, TimedOutError
 from scripts.model.commands import MODELS_FOLDER
 from services.ec2 import console_of
 

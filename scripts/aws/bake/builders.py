@@ -14,7 +14,6 @@ from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import ami
-from scripts.aws.account import TAG
 from scripts.aws.bake.spec import (
     ARCHIVE_TAG,
     BASE_TAG,
@@ -29,7 +28,7 @@ from scripts.aws.bake.spec import (
     tag_specifications,
 )
 from scripts.aws.buckets import log_key, presigned_url, report_key, source_key
-from scripts.aws.context import AwsContext
+from scripts.aws.context import TAG, AwsContext
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.literals import InstanceTypeType

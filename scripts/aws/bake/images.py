@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from scripts.aws.account import TAG
 from scripts.aws.bake.builders import Builder
 from scripts.aws.bake.spec import (
     ARCHIVE_TAG,
@@ -18,7 +17,7 @@ from scripts.aws.bake.spec import (
     tag_filters,
     tag_specifications,
 )
-from scripts.aws.context import AwsContext
+from scripts.aws.context import TAG, AwsContext
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import ImageTypeDef

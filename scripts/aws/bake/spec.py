@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from core.config import EngineName
-from scripts.aws.account import TAG
-from scripts.aws.context import AwsContext
+from scripts.aws.context import TAG, AwsContext
 from scripts.aws.instances import InstanceType, describe_instance_types
 from services.errors import FleetsightError
 

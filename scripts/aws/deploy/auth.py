@@ -3,11 +3,10 @@
 import secrets
 from typing import TYPE_CHECKING
 
-from scripts.aws.account import TAG, AwsAccount
-from scripts.aws.context import AwsContext
+from scripts.aws.context import TAG, AwsAccount, AwsContext
 from scripts.aws.deploy.settings import SettingError, StackSettings, parameter_values
 from scripts.aws.deploy.stack import StackDescription
-from scripts.aws.teardown.resources import user_pools
+from scripts.aws.resources import user_pools
 from services.accounts import OPERATORS, USERS
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from core.ids import new_id
-from scripts.aws.account import TAG, AwsAccount
-from scripts.aws.context import AwsContext
+from scripts.aws.context import TAG, AwsAccount, AwsContext
 from scripts.aws.deploy.stack import (
     AUTO_SCALING_GROUP,
     LaunchFailureReporter,
@@ -23,7 +22,7 @@ from scripts.aws.deploy.stack import (
     stack_resources,
     web_console_lines,
 )
-from scripts.aws.teardown.resources import delete_user_pool, user_pools
+from scripts.aws.resources import delete_user_pool, user_pools
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation.type_defs import ParameterTypeDef

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scripts.aws.account import TAG, AwsAccount
+from scripts.aws.context import TAG, AwsAccount
 from services.errors import FleetsightError
 
 if TYPE_CHECKING:

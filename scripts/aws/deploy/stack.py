@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from scripts.aws.account import AwsAccount
-from scripts.aws.context import AwsContext
+from scripts.aws.context import AwsAccount, AwsContext
 from scripts.aws.instances import EXISTING_STATES, instances_named, web_name
 from services.ec2 import console_of
 from services.errors import FleetsightError

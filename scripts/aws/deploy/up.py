@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from core.config import Config, EngineName
 from core.ids import new_id
-from scripts.aws.account import TAG
 from scripts.aws.bake.bake import BakeOptions, bake, select_bundle, source_archive
 from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.images import stored_image
 from scripts.aws.bake.spec import ROLES, Role, base_image, disk_gib
 from scripts.aws.buckets import bucket_exists, delete_bucket, delete_objects
-from scripts.aws.context import AwsContext
+from scripts.aws.context import TAG, AwsContext, DeclinedError
 from scripts.aws.deploy import idle_cost
 from scripts.aws.deploy.auth import (
     check_sender,
@@ -60,10 +59,10 @@ from scripts.aws.deploy.stack import (
     template_versions,
     wait_for_page,
 )
+from scripts.aws.down import restart_web_tier
 from scripts.aws.preflight.account import ACCOUNT_CHECKS
 from scripts.aws.preflight.findings import Finding, Level, StackPlan, run_checks
 from scripts.aws.preflight.instances import NETWORK_CHECKS
-from scripts.aws.teardown.drain import restart_web_tier
 from services.errors import FleetsightError
 
 if TYPE_CHECKING:
@@ -127,10 +126,6 @@ def snapshot_gb(context: AwsContext) -> float:
         OwnerIds=["self"], Filters=[{"Name": f"tag:{TAG}", "Values": [context.prefix]}]
     )
     return float(sum(each["VolumeSize"] for page in pages for each in page["Snapshots"]))
-
-
-class DeclinedError(FleetsightError):
-    """Raised when the user declines, or images are missing and the user has turned baking off."""
 
 
 class NotReadyError(FleetsightError):

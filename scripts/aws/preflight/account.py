@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from scripts.aws.account import AwsAccount
 from scripts.aws.buckets import bucket_exists
+from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.settings import load_template, pseudo_values, substitute
 from scripts.aws.preflight.findings import Finding, Level, PreflightCheck, StackPlan, guarded
 from scripts.aws.preflight.instances import check_quota

@@ -14,9 +14,8 @@ from functools import cached_property
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import Config, FleetSettings
-from scripts.aws.account import AwsAccount, explain_error
 from scripts.aws.bake.spec import Role
-from scripts.aws.context import AwsContext
+from scripts.aws.context import AwsAccount, AwsContext, explain_error
 from scripts.aws.instances import InstanceType, describe_instance_types
 from services.errors import FleetsightError
 

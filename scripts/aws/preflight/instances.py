@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from scripts.aws.account import DENIED_CODES, TAG, explain_error
 from scripts.aws.bake.spec import (
     DEBIAN_OWNER,
     ENGINE_TAG,
@@ -16,6 +15,7 @@ from scripts.aws.bake.spec import (
     newest_debian,
     tag_specifications,
 )
+from scripts.aws.context import DENIED_CODES, TAG, explain_error
 from scripts.aws.deploy.network import route_tables
 from scripts.aws.preflight.findings import Finding, Level, PreflightCheck, StackPlan
 

@@ -6,10 +6,18 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from app_tier.bundle.errors import BundleDigestError, BundleFormatError, BundleMissingError
-from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
-from app_tier.bundle.manifest import IR_NAME, IR_WEIGHTS_NAME, MANIFEST_NAME, file_digest
-from app_tier.bundle.s3 import Place, fetch_bundle, in_s3
+from app_tier.bundle import (
+    DEMO_BUNDLE,
+    IR_NAME,
+    IR_WEIGHTS_NAME,
+    MANIFEST_NAME,
+    BundleDigestError,
+    BundleFormatError,
+    BundleMissingError,
+    file_digest,
+    load_bundle,
+)
+from app_tier.bundle_s3 import Place, fetch_bundle, in_s3
 from core.config import Config
 from scripts.demo_model.signs import samples
 from scripts.model.commands import model

@@ -25,7 +25,7 @@ import sys
 import app_tier.__main__, app_tier.startup
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 import app_tier.worker
-from app_tier.bundle.load import load_bundle
+from app_tier.bundle import load_bundle
 from app_tier.engines import open_engine
 open_engine("openvino", load_bundle(), 1)
 print(*sorted({name.partition(".")[0] for name in sys.modules}))

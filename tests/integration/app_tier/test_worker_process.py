@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app_tier.bundle.load import load_bundle
+from app_tier.bundle import load_bundle
 from app_tier.engines import open_engine
 from app_tier.preprocess import load_pixels
 from app_tier.receiver import parse_messages

@@ -12,9 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from app_tier.bundle.errors import BundleBuildError
-from app_tier.bundle.load import Bundle, load_bundle
-from app_tier.bundle.manifest import TORCH_NAME
+from app_tier.bundle import TORCH_NAME, Bundle, BundleBuildError, load_bundle
 from app_tier.engines import OpenVinoEngine, open_engine
 from app_tier.preprocess import load_pixels
 from scripts.demo_model.data import DEMO_LABELS, DEMO_PREPROCESS

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app_tier.bundle.errors import EngineError
-from app_tier.bundle.load import Bundle, load_bundle
-from app_tier.bundle.manifest import IR_NAME, Precision
+from app_tier.bundle import IR_NAME, Bundle, EngineError, Precision, load_bundle
 from app_tier.engines import Batch, ExactEngine, OpenVinoEngine, TorchEngine, open_engine
 from app_tier.preprocess import Preprocess, load_pixels, load_square
 from scripts.demo_model.signs import samples
@@ -114,7 +112,7 @@ def test_a_call_that_gets_no_stream_in_time_says_so(
 def test_a_network_without_memory_for_a_batch_gives_no_answer_then_or_later() -> None:
     program = """
 import os, resource, numpy
-from app_tier.bundle.load import load_bundle
+from app_tier.bundle import load_bundle
 from app_tier.engines import open_engine
 engine = open_engine("openvino", load_bundle())
 batch = numpy.zeros((64, 3, 32, 32), "float32")
@@ -149,7 +147,7 @@ def test_a_network_that_openvino_cannot_read_is_named(bundle: Bundle, tmp_path: 
 def test_classifying_with_openvino_imports_neither_torch_nor_a_converter() -> None:
     program = """
 import sys, numpy
-from app_tier.bundle.load import load_bundle
+from app_tier.bundle import load_bundle
 from app_tier.engines import open_engine
 open_engine("openvino", load_bundle()).infer(numpy.zeros((1, 3, 32, 32), "float32"))
 slow = ("torch", "torchvision", "nncf", "openvino.tools.ovc", "openvino_telemetry")
@@ -166,7 +164,7 @@ def test_the_torch_engine_without_torch_says_how_to_install_it() -> None:
     program = """
 import sys
 sys.modules["torch"] = None
-from app_tier.bundle.load import load_bundle
+from app_tier.bundle import load_bundle
 from app_tier.engines import open_engine
 try:
     open_engine("torch", load_bundle())
@@ -231,7 +229,7 @@ def test_the_torch_engine_computes_in_bf16_as_it_does_on_a_gpu(
 FOUR_ASK_FIRST = """
 import faulthandler, sys, threading
 import numpy as np
-from app_tier.bundle.load import load_bundle
+from app_tier.bundle import load_bundle
 from app_tier.engines import open_engine
 faulthandler.dump_traceback_later(float(sys.argv[1]), exit=True)
 engine, together = open_engine("openvino", load_bundle(), threads=4, streams=4), threading.Barrier(4)

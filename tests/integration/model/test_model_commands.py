@@ -8,8 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle
-from app_tier.bundle.manifest import IR_WEIGHTS_NAME
+from app_tier.bundle import DEMO_BUNDLE, IR_WEIGHTS_NAME, Bundle, load_bundle
 from app_tier.engines import OpenVinoEngine
 from scripts.demo_model.signs import samples
 from scripts.model.commands import model

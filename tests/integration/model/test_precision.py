@@ -11,9 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app_tier.bundle.errors import BundleBuildError, BundleDigestError
-from app_tier.bundle.load import DEMO_BUNDLE, Bundle, load_bundle, load_zip
-from app_tier.bundle.manifest import INT8_IR_NAME, INT8_WEIGHTS_NAME, LowPrecision
+from app_tier.bundle import (
+    DEMO_BUNDLE,
+    INT8_IR_NAME,
+    INT8_WEIGHTS_NAME,
+    Bundle,
+    BundleBuildError,
+    BundleDigestError,
+    LowPrecision,
+    load_bundle,
+    load_zip,
+)
 from app_tier.engines import OpenVinoEngine, open_engine
 from scripts.demo_model.signs import samples
 from scripts.model import precision as module
@@ -205,7 +213,7 @@ def test_images_to_measure_on_of_which_none_can_be_decoded_are_refused() -> None
 PROGRAM = """
 import shutil, sys
 from pathlib import Path
-from app_tier.bundle.load import DEMO_BUNDLE, load_bundle
+from app_tier.bundle import DEMO_BUNDLE, load_bundle
 from scripts.model.precision import forget_int8, quantise
 from scripts.model.sample_images import Labelled
 from scripts.demo_model.signs import samples

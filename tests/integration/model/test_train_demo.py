@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from app_tier.bundle.load import DEMO_BUNDLE, load_bundle, read_manifest
+from app_tier.bundle import DEMO_BUNDLE, load_bundle, read_manifest
 from app_tier.preprocess import normalise
 from scripts.demo_model.data import (
     CIFAR_LABELS,

@@ -14,14 +14,13 @@ import pytest
 from botocore.stub import Stubber
 
 from localcloud.launch import LocalCloud
-from scripts.aws.account import TAG
+from scripts.aws import down
+from scripts.aws.context import TAG, DeclinedError
 from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.deploy.stack import find_stack
-from scripts.aws.deploy.up import DeclinedError
+from scripts.aws.down import TAG_READERS, ResourcesLeftError, verify_deleted
 from scripts.aws.instances import instances_named, web_name, worker_name
-from scripts.aws.teardown import down
-from scripts.aws.teardown.down import TAG_READERS, ResourcesLeftError, verify_deleted
-from scripts.aws.teardown.resources import RESOURCE_TYPES
+from scripts.aws.resources import RESOURCE_TYPES
 from services.metadata import DRAIN_TAG
 from tests.support.aws_resources import WITH_SITE, data_buckets, launch_workers, left, make_belongings
 from tests.support.aws_stage import CrashError, Stage, account_at, stubbed_stage

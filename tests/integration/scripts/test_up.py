@@ -12,15 +12,14 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
 from localcloud.launch import LocalCloud
-from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.commands import parse_network
-from scripts.aws.context import TimedOutError
+from scripts.aws.context import TAG, AwsAccount, DeclinedError, TimedOutError
 from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.auth import complete_kept_pool, kept_pool_parameters, rotate_session_key
 from scripts.aws.deploy.network import NetworkError, find_network
 from scripts.aws.deploy.settings import SettingError, StackSettings
 from scripts.aws.deploy.stack import StackDescription, find_stack, wait_for_page
-from scripts.aws.deploy.up import DeclinedError, NotReadyError
+from scripts.aws.deploy.up import NotReadyError
 from scripts.cli import fleetsight
 from tests.support.aws_resources import left
 from tests.support.aws_stage import CrashError, Stage, account_at

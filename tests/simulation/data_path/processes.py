@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from app_tier.bundle.load import Bundle
-from app_tier.bundle.manifest import Manifest
+from app_tier.bundle import Bundle, Manifest
 from app_tier.classify import Classifier
 from app_tier.lifecycle import Lifetime
 from app_tier.pipeline import Pipeline, Services

@@ -11,17 +11,24 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app_tier.bundle.errors import BundleDigestError, BundleFormatError, BundleMissingError
-from app_tier.bundle.load import DEMO_BUNDLE, cache_folder, kept, load_bundle, load_zip, write_file
-from app_tier.bundle.manifest import (
+from app_tier.bundle import (
+    DEMO_BUNDLE,
     INT8_IR_NAME,
     INT8_WEIGHTS_NAME,
     IR_NAME,
     IR_WEIGHTS_NAME,
     MANIFEST_NAME,
     TORCH_NAME,
+    BundleDigestError,
+    BundleFormatError,
+    BundleMissingError,
     Manifest,
+    cache_folder,
     file_digest,
+    kept,
+    load_bundle,
+    load_zip,
+    write_file,
 )
 from core.bundle_facts import BundleFacts, BundleUnreadableError, read_facts
 from scripts.demo_model.data import DEMO_LABELS
@@ -223,7 +230,7 @@ def test_what_is_no_zip_or_holds_no_bundle_is_refused(tmp_path: Path) -> None:
 def test_a_file_without_end_is_refused_before_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app_tier.bundle.load.MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("app_tier.bundle.MAX_FILE_BYTES", 10)
     with (
         Path("/dev/zero").open("rb") as endless,
         pytest.raises(BundleFormatError, match=r"model\.bin is larger than 10 bytes"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from app_tier.bundle.errors import EngineError
+from app_tier.bundle import EngineError
 from app_tier.central_crop import central_crop
 from app_tier.classify import Classifier, top_labels
 from app_tier.decode import decode

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app_tier.bundle.errors import EngineError
+from app_tier.bundle import EngineError
 from app_tier.errors import FatalError, ImageFault, LocalFault, ServiceFault, UnknownFault, classify_error
 from app_tier.lifecycle import Lifetime
 from app_tier.receiver import parse_messages

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app_tier.bundle.load import load_bundle
+from app_tier.bundle import load_bundle
 from app_tier.engines import OpenVinoEngine
 from app_tier.preprocess import Preprocess
 from benchmarks.bare import Bare, measure

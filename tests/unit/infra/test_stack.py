@@ -10,8 +10,8 @@ from flask import Flask
 from core.config import parse_config
 from core.logs import JsonFormatter
 from scripts.aws.deploy.settings import StackSettings, load_template, parameter_values
+from scripts.aws.down import MAX_GROUP_SIZE
 from scripts.aws.site import PAGES, STATIC
-from scripts.aws.teardown.drain import MAX_GROUP_SIZE
 from services.sqs import QueueCounts
 from services.table import EXPIRES_AT
 from tests.conftest import ROOT, shipped_values

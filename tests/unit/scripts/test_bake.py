@@ -9,12 +9,11 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
-from app_tier.bundle.load import DEMO_BUNDLE
-from scripts.aws.account import AwsAccount
+from app_tier.bundle import DEMO_BUNDLE
 from scripts.aws.bake.bake import DEMO_NAME, select_bundle
 from scripts.aws.bake.spec import BakeError
 from scripts.aws.buckets import ensure_bucket
-from scripts.aws.context import AwsContext, TimedOutError
+from scripts.aws.context import AwsAccount, AwsContext, TimedOutError
 from scripts.aws.deploy.up import available_images, worker_disk_gib
 from tests.support.aws_stage import Time
 from tests.support.preflight import StubbedAccount, stubbed_account

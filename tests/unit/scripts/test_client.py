@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from scripts.client import TOKEN_VARIABLE, ApiClient, ApiError, token_from_environment
-from scripts.load.classic import ClassicClient
+from scripts.load.clients import ClassicClient
 from scripts.load.inputs import parse_target
 
 TOKEN = "fst_secret"

@@ -17,7 +17,15 @@ from click.testing import CliRunner
 
 from scripts.client import ApiClient, ApiError, FileToUpload, FormOffer, OfferedForm, UploadResult
 from scripts.load import __main__ as command
-from scripts.load.classic import ClassicAnswer, ClassicClient, judge_answer
+from scripts.load.clients import (
+    BATCH_FILES,
+    ClassicAnswer,
+    ClassicClient,
+    DirectLoad,
+    JobLoad,
+    content_type,
+    judge_answer,
+)
 from scripts.load.inputs import (
     ExpectationError,
     LoadImages,
@@ -27,7 +35,6 @@ from scripts.load.inputs import (
     parse_target,
     read_expected,
 )
-from scripts.load.jobs import BATCH_FILES, DirectLoad, JobLoad, content_type
 from scripts.load.metrics import ImageVerdict, LoadMetrics, LoadSummary, percentile, summary_rows
 from scripts.load.runner import LoadTest, Mode, run_concurrently
 from tests.support.clock import ManualClock

@@ -10,12 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app_tier.bundle.errors import BundleBuildError
-from app_tier.bundle.manifest import Measurement
+from app_tier.bundle import BundleBuildError, Measurement
 from core.image_open import inspect
 from scripts.demo_model.data import CIFAR_LABELS
-from scripts.demo_model.sign_shapes import FACE_SIZE, SIGN_LABELS, face
-from scripts.demo_model.signs import SAMPLE_SIZES, draw, encode, samples
+from scripts.demo_model.signs import FACE_SIZE, SAMPLE_SIZES, SIGN_LABELS, draw, encode, face, samples
 from scripts.model.precision import SAFETY, Compared, Probabilities, choose_margin, refuse_losses, summarise
 
 SMALL = (((64, 64), 0.5), ((96, 64), 0.5))

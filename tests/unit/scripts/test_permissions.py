@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
-from scripts.aws import account as accounts
-from scripts.aws.account import AwsAccount, ServiceClient
+from scripts.aws import context as accounts
+from scripts.aws.context import AwsAccount, ServiceClient
 from scripts.aws.deploy.settings import load_template
 from scripts.aws.preflight.permissions import PERMISSIONS, denials, deploy_policy, needed_permissions, policy_source
 from tests.support.preflight import USER, stubbed_account

@@ -13,9 +13,9 @@ from moto import mock_aws
 from werkzeug.routing import Map, Rule
 
 from core.config import parse_config
-from scripts.aws.account import AwsAccount
 from scripts.aws.commands import site as site_command
 from scripts.aws.commands import site_plan
+from scripts.aws.context import AwsAccount
 from scripts.aws.site import (
     DIGEST_KEY,
     SiteError,

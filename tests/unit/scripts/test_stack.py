@@ -13,9 +13,8 @@ from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
 from rich.console import Console
 
-from scripts.aws.account import TAG, AwsAccount, explain_error
 from scripts.aws.bake.spec import disk_gib
-from scripts.aws.context import TimedOutError
+from scripts.aws.context import TAG, AwsAccount, TimedOutError, explain_error
 from scripts.aws.deploy.change_set import (
     ChangeSetType,
     ProposedChangeSet,

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from app_tier.bundle.errors import BundleDigestError, BundleMissingError
-from app_tier.bundle.load import (
+from app_tier.bundle import (
+    MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
     Bundle,
+    BundleDigestError,
+    BundleMissingError,
     cache_folder,
+    file_digest,
     kept,
     parse_manifest,
     unpack,
     write_file,
 )
-from app_tier.bundle.manifest import MANIFEST_NAME, file_digest
 from core.bundle_facts import IN_S3, check_pin
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""``fleetsight down``: deletes everything of a prefix, and verifies that nothing is left.
+"""``fleetsight down``: drains the fleet, deletes everything of a prefix, and verifies that nothing is left.
 
-Every step reads the present state first, so the command continues where an earlier run ended. The verification asks
-each service, and then the tagging API.
+The controllers stop first, then workers drain and terminate. Every step reads the present state first, so the command
+continues where an earlier run ended. The verification asks each service, and then the tagging API.
 """
 
 import re
@@ -13,15 +13,33 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from core.config import PriceSettings
-from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.buckets import bucket_exists, empty_bucket
-from scripts.aws.context import AwsContext, TimedOutError
+from scripts.aws.context import TAG, AwsAccount, AwsContext, DeclinedError, TimedOutError
 from scripts.aws.deploy.change_set import delete_stack
-from scripts.aws.deploy.stack import StackDescription, StackEvents, find_stack, follow_stack, stack_resources
-from scripts.aws.deploy.up import DeclinedError
-from scripts.aws.teardown.drain import DRAIN_SECONDS, drain_workers, stop_web_tier
-from scripts.aws.teardown.resources import RESOURCE_TYPES, kept_buckets
+from scripts.aws.deploy.stack import (
+    StackDescription,
+    StackEvents,
+    find_stack,
+    follow_stack,
+    group_names,
+    stack_resources,
+)
+from scripts.aws.instances import StackInstance, instances_named, web_name, worker_name
+from scripts.aws.resources import RESOURCE_TYPES, kept_buckets
+from services.ec2 import Fleet
 from services.errors import FleetsightError
+
+WEB_SECONDS = 600.0
+"""The longest wait until the web instances have ended."""
+
+DRAIN_SECONDS = 180.0
+"""Three times the limit of a worker, `worker.drain_seconds`."""
+
+TERMINATE_SECONDS = 300.0
+"""The longest wait until terminated workers have ended."""
+
+MAX_GROUP_SIZE = 5
+"""The maximum size of the group of web instances in the template."""
 
 VERIFY_SECONDS = 600.0
 """The longest wait until no service lists a deleted resource, and the tagging API lists no existing one."""
@@ -36,7 +54,6 @@ _MISSING = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist")
 """Parts of the error codes of a resource that does not exist."""
 
 BUCKET_TYPE = "AWS::S3::Bucket"
-
 FoundResource = tuple[str, str, bool]
 """The type and the id of a resource, and whether it holds users' data."""
 
@@ -54,6 +71,74 @@ TAG_READERS: Mapping[str, Callable[[AwsAccount, str], object]] = {
     "sqs": lambda account, arn: account.sqs.get_queue_url(QueueName=_arn_name(arn))["QueueUrl"],
 }
 """Read the tags of an ARN from its service; if the resource does not exist, the result is empty or an error."""
+
+
+def stop_web_tier(context: AwsContext, stack: StackDescription) -> None:
+    """Terminate the web instances with their controllers, so that no worker is launched any more.
+
+    Raises:
+        TimedOutError: an instance still exists after ten minutes.
+    """
+    groups = _group_sizes(context, stack)
+    for name in [name for name, size in groups.items() if size]:
+        context.account.autoscaling.update_auto_scaling_group(
+            AutoScalingGroupName=name, MinSize=0, MaxSize=0, DesiredCapacity=0
+        )
+        context.report_change("told the web tier to end, and with it the controller: nothing is launched any more")
+    if groups:
+        name, what = web_name(context.prefix), f"the web tier to be gone; look at {', '.join(groups)}"
+        context.waiter.until(lambda: not instances_named(context.account, name), what, seconds=WEB_SECONDS)
+
+
+def restart_web_tier(context: AwsContext, stack: StackDescription) -> None:
+    """Restore the web instances after an unfinished `down`: CloudFormation does not detect the changed group."""
+    count = int(stack.parameters.get("WebInstances", "1"))
+    for name in [name for name, size in _group_sizes(context, stack).items() if not size]:
+        context.account.autoscaling.update_auto_scaling_group(
+            AutoScalingGroupName=name, MinSize=count, MaxSize=MAX_GROUP_SIZE, DesiredCapacity=count
+        )
+        context.report_change("told the web tier to come back, which an unfinished `down` had ended")
+
+
+def _group_sizes(context: AwsContext, stack: StackDescription) -> dict[str, int]:
+    """Return the maximum sizes of the stack's existing Auto Scaling groups by name."""
+    names = group_names(context.account, stack)
+    if not names:
+        return {}
+    found = context.account.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=names)
+    return {each["AutoScalingGroupName"]: each["MaxSize"] for each in found["AutoScalingGroups"]}
+
+
+def drain_workers(context: AwsContext, seconds: float = DRAIN_SECONDS) -> None:
+    """Drain the workers for so many seconds, and terminate those that still exist.
+
+    Images that a terminated worker has not classified return to the request queue, as after a crash.
+
+    Raises:
+        TimedOutError: EC2 does not terminate them in time.
+    """
+    fleet = Fleet(context.account.ec2, worker_name(context.prefix))
+    at_work = [each for each in _workers(context) if each.state in {"pending", "running"}]
+    if new := [each.instance_id for each in at_work if not each.draining]:
+        fleet.request_drain(new)
+        context.report_change(f"asked {len(new)} workers to finish what they have and end")
+    if at_work:
+        try:
+            context.waiter.until(
+                lambda: not any(each.state in {"pending", "running", "stopping"} for each in _workers(context)),
+                "the workers to finish",
+                seconds=seconds,
+            )
+        except TimedOutError:
+            context.report(f"Some workers have not finished within {seconds:.0f} s: they are ended.")
+    if left := [each.instance_id for each in _workers(context) if each.state != "shutting-down"]:
+        fleet.terminate(left)
+        context.report_change(f"ended {len(left)} workers")
+    context.waiter.until(lambda: not _workers(context), "all workers to be gone", seconds=TERMINATE_SECONDS)
+
+
+def _workers(context: AwsContext) -> list[StackInstance]:
+    return instances_named(context.account, worker_name(context.prefix))
 
 
 class ResourcesLeftError(FleetsightError):

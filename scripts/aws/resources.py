@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from scripts.aws.account import TAG, AwsAccount
 from scripts.aws.buckets import delete_bucket
-from scripts.aws.context import AwsContext
+from scripts.aws.context import TAG, AwsAccount, AwsContext
 from scripts.aws.instances import instances_named, instances_tagged, web_name, worker_name
 
 if TYPE_CHECKING:

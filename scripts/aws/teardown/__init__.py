@@ -1,1 +1,0 @@
-"""``down``: drain, delete, and prove that nothing is left."""
