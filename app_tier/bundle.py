@@ -31,10 +31,10 @@ INT8_WEIGHTS_NAME: Final = "model-int8.bin"
 TORCH_NAME: Final = "model.pt2"
 
 LowPrecision = Literal["bf16", "int8"]
-"""What a network computes in when it shall be fast."""
+"""The number types of a network that computes fast at a low precision."""
 
 NumberType = Literal["fp32", "bf16", "int8"]
-"""What a network computes in."""
+"""The number types that a network computes in."""
 
 Precision = Literal["fp32", "bf16", "int8", "exact"]
 """How a bundle answers; ``exact`` is bf16 or int8 first, and fp32 again where that could have changed the answer."""
@@ -55,15 +55,15 @@ _BUILD_AGAIN: Final = "build it again with `./scripts/fleetsight model build`"
 
 
 class BundleError(Exception):
-    """Raised when a bundle cannot be used or built; each message says what is wrong and what to do."""
+    """Raised when a bundle cannot be used or built; each message names the fault and what to do."""
 
 
 class BundleMissingError(BundleError):
-    """Raised when there is no bundle where one was said to be."""
+    """Raised when a named place contains no bundle."""
 
 
 class BundleFormatError(BundleError):
-    """Raised when ``bundle.json`` cannot be read or does not say what it must."""
+    """Raised when ``bundle.json`` cannot be read or is not valid."""
 
 
 class BundleDigestError(BundleError):
@@ -71,11 +71,11 @@ class BundleDigestError(BundleError):
 
 
 class BundleBuildError(BundleError):
-    """Raised when a bundle cannot be built from what was given."""
+    """Raised when a bundle cannot be built from the given network and options."""
 
 
 class EngineError(BundleError):
-    """Raised when no engine of that name exists, or the one asked for cannot run the bundle here."""
+    """Raised when no engine of that name exists, or the engine cannot run the bundle on this machine."""
 
 
 class Agreement(BaseModel):
@@ -104,9 +104,9 @@ class Measurement(BaseModel):
         alone_same_top1: share with fp32's best label, had the low precision answered alone; 0 to 1.
         same_top1: share with fp32's best label, as the bundle answers; 0 to 1.
         largest_difference: the largest difference between two probabilities of one image and class.
-        repeated: share of the images that were asked again in fp32; 0 to 1.
+        repeated: share of the images that were computed again in fp32; 0 to 1.
         speed: images/s by those of fp32.
-        speeds: the same for each low precision that was tried, to choose what ``exact`` asks first.
+        speeds: the same for each low precision that was tried, to choose what ``exact`` computes first.
         labelled: how many of the images came with a label that the bundle knows.
         accuracy: share of those that were right, 0 to 1; None without labels.
         accuracy_fp32: the same in fp32.
@@ -139,10 +139,10 @@ class Manifest(BaseModel):
         files: SHA-256 of each file of the bundle but this one, by name.
         preprocess: what is done to an image before the network sees it.
         labels: one per class, in the order of the network's outputs.
-        messages: what else to tell the user where this label is the answer, by label.
+        messages: what else to show to the user where this label is the answer, by label.
         precision: how the network computes where the device is fast at it.
-        first: what ``exact`` asks first; bf16 where a bundle from before there was int8 does not say.
-        margin: difference of the two best logits below which ``exact`` asks again in fp32; only with that precision.
+        first: what ``exact`` computes first; bf16 if a bundle from before there was int8 names none.
+        margin: difference of the two best logits below which ``exact`` computes again in fp32; only with `exact`.
         agreement: of OpenVINO with torch, both in fp32.
         measured: of the precision against fp32; None where it is fp32.
         provenance: where the weights are from and what was measured; free in form, JSON.
@@ -192,7 +192,7 @@ class Manifest(BaseModel):
         parts = {"architecture", "files", "preprocess", "labels"}
         if self.precision != "fp32":  # bundles from before there was a choice keep their digest
             parts |= {"precision", "margin"}
-        if self.first == "int8":  # so do those that ask bf16 first, whether they say so or not
+        if self.first == "int8":  # so do those that compute bf16 first, whether they state it or not
             parts |= {"first"}
         decisive = self.model_dump(mode="json", include=parts)
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
@@ -269,7 +269,7 @@ def load_folder(folder: Path, sha256: str | None = None) -> Bundle:
 
 
 def read_manifest(folder: Path, sha256: str | None = None) -> Manifest:
-    """Read and validate ``bundle.json``; says nothing yet about the other files.
+    """Read and validate ``bundle.json``, without checking the other files.
 
     Raises:
         BundleMissingError: there is none.
@@ -290,7 +290,7 @@ def read_manifest(folder: Path, sha256: str | None = None) -> Manifest:
 
 
 def parse_manifest(path: str, text: str | bytes) -> Manifest:
-    """Validate the contents of a ``bundle.json``; `path` says in messages where it is.
+    """Validate the contents of a ``bundle.json``; messages name it by `path`.
 
     Raises:
         BundleFormatError: it is not valid.

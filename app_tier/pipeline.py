@@ -13,8 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.classify import Classifier
 from app_tier.decode import Decoder, Pixels, decode
-from app_tier.errors import FatalError, classify_error
-from app_tier.recovery import Step, StepRecovery
+from app_tier.recovery import FatalError, Step, StepRecovery, classify_error
 from app_tier.sizing import Sizing
 from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
 from app_tier.task import Delivery, Task, new_task

@@ -36,9 +36,8 @@ from dataclasses import asdict
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app_tier.errors import FatalError, classify_error
 from app_tier.lifecycle import Lifetime
-from app_tier.recovery import FailureBackoff
+from app_tier.recovery import FailureBackoff, FatalError, classify_error
 from app_tier.task import Delivery
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import parse_key

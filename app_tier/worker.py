@@ -12,12 +12,11 @@ from app_tier.bundle import Bundle, load_bundle
 from app_tier.bundle_s3 import fetch_bundle, in_s3
 from app_tier.classify import Classifier
 from app_tier.decode import Decoder
-from app_tier.errors import classify_error
 from app_tier.heartbeat import Heartbeater, Send, WorkerStats
 from app_tier.lifecycle import Lifetime, NotStartedError
 from app_tier.pipeline import Pipeline, Services
 from app_tier.receiver import POLL_SECONDS, Receiver
-from app_tier.recovery import FailureBackoff, StepRecovery
+from app_tier.recovery import FailureBackoff, StepRecovery, classify_error
 from app_tier.sizing import Sizing
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import Config
@@ -80,7 +79,11 @@ class Worker:
             idle_seconds=config.worker.idle_seconds,
         )
         self._receiving = threading.Thread(target=receiver.run, name="receive", daemon=True)
-        self._heartbeater = Heartbeater(classifier.worker, self._stats, send_heartbeats)
+        self._heartbeater = Heartbeater(
+            classifier.worker,
+            lambda: WorkerStats(self._pipeline.answered, len(self._in_flight), self.lifetime.over),
+            send_heartbeats,
+        )
 
     def run(self) -> bool:
         """Work until the end; return whether every thread has ended."""
@@ -95,9 +98,6 @@ class Worker:
         all_ended = self._drain()
         self._heartbeater.stop()
         return all_ended
-
-    def _stats(self) -> WorkerStats:
-        return WorkerStats(self._pipeline.answered, len(self._in_flight), self.lifetime.over)
 
     def _drain(self) -> bool:
         """Give back what has not started, finish what has, and stop everything."""

@@ -56,7 +56,7 @@ _BY_FORM: Final[Mapping[tuple[str, int], str]] = {
     ("accounts.recovery", 401): FAILED_SIGN_IN,
     ("accounts.reset", 200): PASSWORD_RESET,
 }
-"""Requests of people who are not signed in, by their answer; the form says which account they are about."""
+"""Requests of people who are not signed in, by their answer; the form names the account."""
 
 _BY_USER: Final[Mapping[str, str]] = {
     endpoint: action

@@ -1,27 +1,34 @@
-"""What the web tier talks to: made on first use, so after gunicorn's fork, and shared by the threads of a process."""
+"""What the web tier talks to: made on first use, so after gunicorn's fork, and shared by the threads of a process.
+
+A process reads the facts of the configured bundle now and then (`ConfiguredBundle`). It times by its own clock how
+long the controller has not reported (`ControllerReports`).
+"""
 
 import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, current_app
 
+from core.bundle_facts import BundleFacts, BundleUnreadableError, read_facts
 from core.config import Config
+from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
 from core.result_cache import ResultCache
 from services.clients import Clients
+from services.errors import NotFoundError
 from services.s3 import Bucket, Forms
 from services.sqs import Queue
 from services.table import Table
 from web_tier.bulkheads import Bulkheads
-from web_tier.bundle import ConfiguredBundle
-from web_tier.controller_reports import ControllerReports
 from web_tier.memory import MemoryLimiter
 from web_tier.results.query import JobModels
 from web_tier.results.waiter import ResultWaiter
@@ -29,17 +36,121 @@ from web_tier.uploads.ingest import CONCURRENCY, CachedResults, ImageIngest
 from web_tier.uploads.presigned import PresignedUploads
 from web_tier.uploads.single import SingleImages
 
-_log = logging.getLogger(__name__)
+MAX_AGE_SECONDS = 15.0
+"""A report of the controller that did not exist so long ago is taken for one of just now."""
 
-_EXTENSION = "fleetsight"
+MIN_DIFFERENCE = timedelta(seconds=30)
+"""A smaller difference of the clocks may be the age of a report, and counts as none."""
+
+FRESH_SECONDS = 5.0
+"""Maximum age of the bundle's facts: a bundle that is built again in its place is known after so long."""
+
+MAX_FIRST_READ_SECONDS = 5.0
+"""Maximum time for which a thread waits for the first facts, which another thread reads."""
+
 CHECK_SECONDS = 2.0
+"""How long the check of a service may take."""
+
 CHECKED_SECONDS = 1.0
+"""How long the result of the checks is used."""
 
 READING_BYTES = 48 * 2**20
 """Bytes of images that one process holds at once while it reads them from requests."""
 
 KEPT_CONNECTIONS = 64
-"""Most connections that stay open to a service; of a thousand threads few call one at the same moment."""
+"""Maximum connections that stay open to a service; of a thousand threads few call one at the same moment."""
+
+_EXTENSION = "fleetsight"
+
+_log = logging.getLogger(__name__)
+
+
+class ControllerReports:
+    """Remembers when this process first read the controller's last report; its threads share it.
+
+    A report has a time of the controller's clock, which may differ from this machine's. So the time only
+    distinguishes reports. Its age is known only if this process read an older report a moment before. A process that
+    has just started does not know how old the first report that it reads is.
+
+    Args:
+        clock: monotonic seconds.
+        now: the time of day.
+
+    Attributes:
+        ahead: how far the controller's clock is ahead of this machine's; zero below `MIN_DIFFERENCE`, and while it is
+            not known.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self.ahead = timedelta()
+        self._clock, self._now = clock, now
+        self._lock = threading.Lock()
+        self._last: datetime | None = None
+        self._since = self._read = float("-inf")
+
+    def silent_seconds(self, report: FleetSnapshot | None) -> float:
+        """Return for how long `report`, which has just been read, has been the last one; 0 if there is none."""
+        if report is None:
+            return 0.0
+        with self._lock:
+            read, self._read = self._read, self._clock()
+            if report.at != self._last:
+                if self._read - read <= MAX_AGE_SECONDS:
+                    ahead = report.at - self._now()
+                    self.ahead = ahead if abs(ahead) >= MIN_DIFFERENCE else timedelta()
+                self._last, self._since = report.at, self._read
+            return self._read - self._since
+
+
+@dataclass
+class ConfiguredBundle:
+    """Facts of the bundle at `place`, for all threads of a process.
+
+    Attributes:
+        place: as the configuration names it.
+        get: returns an object of S3, by bucket and key.
+        sha256: pins the bundle; None trusts every one.
+        clock: seconds, never set back.
+    """
+
+    place: Path
+    get: Callable[[str, str], bytes]
+    sha256: str | None = None
+    clock: Callable[[], float] = time.monotonic
+    _facts: BundleFacts = field(default_factory=BundleFacts, init=False)
+    _read_at: float = field(default=float("-inf"), init=False)
+    _problem: str | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _first_read: threading.Event = field(default_factory=threading.Event, init=False)
+
+    def facts(self) -> BundleFacts:
+        """Return what is known of the bundle; nothing when it cannot be read from here, which is logged once.
+
+        One thread reads the facts when they are due. The others wait for the first facts, and afterwards use those
+        that were read last, since S3 may be slow.
+        """
+        with self._lock:
+            now = self.clock()
+            is_due = now - self._read_at >= FRESH_SECONDS
+            self._read_at = now if is_due else self._read_at
+        if not is_due:
+            self._first_read.wait(MAX_FIRST_READ_SECONDS)
+            return self._facts
+        try:
+            self._facts, problem = read_facts(self.place, self.get, self.sha256), None
+        except (BundleUnreadableError, NotFoundError, BotoCoreError, ClientError) as error:
+            self._facts, problem = BundleFacts(), str(error)
+        finally:
+            self._first_read.set()
+        if problem != self._problem and problem is not None:
+            _log.warning("classes have numbers, not names, and repeated images go to a worker: %s", problem)
+        self._problem = problem
+        return self._facts
+
+
+_log = logging.getLogger(__name__)
 
 
 class Backend:
@@ -151,7 +262,7 @@ class Backend:
     def faults(self) -> dict[str, str]:
         """Return the services that do not answer within `CHECK_SECONDS`, with the kind of error.
 
-        One thread at a time checks, at most once in `CHECKED_SECONDS`: every client may ask, all the time.
+        One thread at a time checks, at most once in `CHECKED_SECONDS`: every client may request a check at any time.
         """
         with self._checking:
             now = time.monotonic()

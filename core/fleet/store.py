@@ -10,7 +10,7 @@
 | `FLEET`   | `JOURNAL`                | the last calls that launch or start instances            | controller |
 | `FLEET`   | `ORDER#PAUSE`            | since when the fleet is paused; absent while it is not   | web        |
 | `FLEET`   | `ORDER#LIMITS`           | limits set by operators; absent if config.yaml's hold    | web        |
-| `FLEET`   | `ORDER#DRAIN#` instance  | when an operator asked to drain it; deleted once done    | both       |
+| `FLEET`   | `ORDER#DRAIN#` instance  | when an operator requested its drain; deleted once done  | both       |
 
 History and billing periods have a fixed number of items, used in turn, so nothing has to be removed.
 """
@@ -131,7 +131,7 @@ class FleetStore:
         return found
 
     def request_drain(self, instance_id: str, now: datetime) -> None:
-        """Ask the controller to drain an instance; asking again changes nothing."""
+        """Request that the worker on an instance finishes its images and ends; repeating it changes nothing."""
         self._put(f"{_DRAIN}{instance_id}", now.isoformat())
 
     def delete_drains(self, instance_ids: Iterable[str]) -> None:

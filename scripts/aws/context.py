@@ -126,7 +126,7 @@ class AwsAccount:
             return self.sts.get_caller_identity()
         except (BotoCoreError, ClientError) as error:
             raise AccountError(
-                f"AWS does not know who asks ({error}): sign in with `aws configure`, or give --profile"
+                f"AWS does not know the caller ({error}): sign in with `aws configure`, or give --profile"
             ) from error
 
     @cached_property

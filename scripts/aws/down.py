@@ -1,7 +1,7 @@
 """``fleetsight down``: drains the fleet, deletes everything of a prefix, and verifies that nothing is left.
 
 The controllers stop first, then workers drain and terminate. Every step reads the present state first, so the command
-continues where an earlier run ended. The verification asks each service, and then the tagging API.
+continues where an earlier run ended. The verification reads each service, and then the tagging API.
 """
 
 import re
@@ -48,7 +48,7 @@ CHECKED_TYPES = (
     "cloudformation:stack", "cognito-idp:userpool", "dynamodb:table", "ec2:image", "ec2:instance",
     "ec2:security-group", "ec2:snapshot", "ec2:volume", "logs:log-group", "s3:", "ssm:parameter",
 )  # fmt: skip
-"""The types in `RESOURCE_TYPES`, and the stack; the tagging API is not asked for them."""
+"""The types in `RESOURCE_TYPES`, and the stack: the services list them, so the tagging API is not read for them."""
 
 _MISSING = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist")
 """Parts of the error codes of a resource that does not exist."""
@@ -97,7 +97,7 @@ def restart_web_tier(context: AwsContext, stack: StackDescription) -> None:
         context.account.autoscaling.update_auto_scaling_group(
             AutoScalingGroupName=name, MinSize=count, MaxSize=MAX_GROUP_SIZE, DesiredCapacity=count
         )
-        context.report_change("told the web tier to come back, which an unfinished `down` had ended")
+        context.report_change("restarted the web tier, which an unfinished `down` had stopped")
 
 
 def _group_sizes(context: AwsContext, stack: StackDescription) -> dict[str, int]:
@@ -192,7 +192,7 @@ def _tagged_resources_left(context: AwsContext) -> list[str]:
     except TimedOutError:
         context.report(f"Some tagged resources still exist after {VERIFY_SECONDS:.0f} s.")
     except ClientError as error:
-        context.report(f"The tagging API cannot be asked ({error}); the services themselves have been.")
+        context.report(f"The tagging API cannot be read ({error}); the services themselves were read.")
     return left
 
 
@@ -212,7 +212,7 @@ def _arn_name(arn: str) -> str:
 
 @dataclass(frozen=True)
 class DownOptions:
-    """What the user has asked for.
+    """The options of `down`.
 
     Attributes:
         delete_data: whether to delete images, results, jobs and accounts too.
@@ -226,11 +226,11 @@ class DownOptions:
 
 
 def down(context: AwsContext, options: DownOptions, prices: PriceSettings, confirm: Callable[[str], bool]) -> None:
-    """Delete all resources of the prefix; data only if the user has asked for it.
+    """Delete all resources of the prefix; data only if `options` include it.
 
     Args:
         context: of the command.
-        options: what the user has asked for.
+        options: of the command line.
         prices: of the data that is kept.
         confirm: asks the user to confirm the deletion of this prefix.
 

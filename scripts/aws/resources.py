@@ -1,7 +1,7 @@
 """The resources of a prefix outside its stack, type by type: how they are found and deleted.
 
-CloudFormation deletes the resources of the stack. The services are asked one by one for the rest: the Resource Groups
-Tagging API lags, and returns deleted resources too.
+CloudFormation deletes the resources of the stack. Each service is read for the rest: the Resource Groups Tagging API
+lags, and returns deleted resources too.
 """
 
 from collections.abc import Callable

@@ -286,7 +286,7 @@ def draw(label_index: int | None, seed: int, size: Size = (128, 128)) -> tuple[I
 def samples(count: int | None, seed: int, sizes: SizeShares = SAMPLE_SIZES, start: int = 0) -> Iterator[Sample]:
     """Yield `count` encoded images (None: without end), sizes and formats mixed, every sign equally often.
 
-    Sample k of a seed is the same however many are asked for, and with whichever `start`.
+    Sample k of a seed does not depend on `count` or `start`.
     """
     for position in itertools.count(start) if count is None else range(start, start + count):
         block, within = divmod(position, len(SIGN_LABELS))

@@ -25,8 +25,8 @@ from services.user_errors import (
     WrongSecondFactorError,
 )
 from services.users import Account, CodeRequired, NewPasswordRequired, PoolTokens, required_email
-from web_tier.auth.browser import csrf_token
 from web_tier.auth.context import COOKIE, AccountCache, AuthContext, AuthServices
+from web_tier.auth.guard import csrf_token
 from web_tier.auth.session_keys import SessionKeys
 from web_tier.auth.sessions import RenewedTokens, Sessions, SessionStore, SessionTimes
 

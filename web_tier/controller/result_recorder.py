@@ -305,7 +305,10 @@ class ResultRecorder:
         job_counts = self._read(job_id)
         if job_counts is not None:
             self._jobs[job_id] = job_counts
-            self._evict_oldest()
+            # The job that was used last stays, however large it is.
+            older = list(self._jobs)[:-1]
+            self._evict_beyond(self.max_answered, [each for each in older if self._jobs[each].answered])
+            self._evict_beyond(self.max_images, list(self._jobs))
         return job_counts
 
     def _read(self, job_id: str) -> JobCounts | None:
@@ -334,12 +337,6 @@ class ResultRecorder:
             redelivered={image_id for image_id, result in of_images.items() if result.attempts > 1},
             resends={image_id: resend for image_id, resend in resends.items() if image_id in statuses},
         )
-
-    def _evict_oldest(self) -> None:
-        """Keep to the bounds; the job that was used last stays, however large it is."""
-        older = list(self._jobs)[:-1]
-        self._evict_beyond(self.max_answered, [job_id for job_id in older if self._jobs[job_id].answered])
-        self._evict_beyond(self.max_images, list(self._jobs))
 
     def _evict_beyond(self, most: int, job_ids: Sequence[str]) -> None:
         """Forget the first of `job_ids` until the images of the rest are at most `most`."""

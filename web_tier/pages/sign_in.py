@@ -18,9 +18,9 @@ from services.table import TableBusyError
 from services.user_errors import UserPoolError, WrongCredentialsError, WrongSecondFactorError
 from services.users import CodeRequired, NewPasswordRequired, PoolTokens, required_email
 from web_tier.audit import CODE_ASKED_FOR, FAILED_SIGN_IN, SIGN_IN, audit_as
-from web_tier.auth.browser import FIRST_PAGE
 from web_tier.auth.context import current_auth
 from web_tier.auth.devices import remember_device
+from web_tier.auth.guard import FIRST_PAGE
 from web_tier.auth.identity import known_identity
 from web_tier.backend import current_backend
 from web_tier.pages.account import form_field, next_path, redirect_to, render_error, render_page

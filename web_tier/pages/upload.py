@@ -16,7 +16,7 @@ from core.images import FORMATS, ImageFormat, format_names
 from core.jobs.models import ImageRecord, Job
 from web_tier.api.classify import CLASSIC_FIELDS, classic_answer
 from web_tier.api.v1 import check_open_jobs_limit
-from web_tier.auth.browser import CSRF_FIELD, check_csrf
+from web_tier.auth.guard import CSRF_FIELD, check_csrf
 from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
 from web_tier.parameters import clean_job_name

@@ -25,8 +25,7 @@ from core.tokens import (
     parse_keys,
 )
 from tests.support.memory_table import MemoryTable
-from web_tier.auth.browser import safe_redirect
-from web_tier.auth.guard import InvalidCredentialsError, parse_authorization
+from web_tier.auth.guard import InvalidCredentialsError, parse_authorization, safe_redirect
 from web_tier.auth.session_keys import SessionKeys
 
 SPLIT = b"\x00|"

@@ -25,8 +25,8 @@ from tests.support.jobs import UNKNOWN_ID
 from tests.support.memory_table import MemoryTable
 from tests.support.people import BROWSER, HOUR, MINUTE, Clock, House, PlayedPool, cookie_of, sessions_of
 from web_tier.app import create_app
-from web_tier.auth.browser import CSRF_FIELD, CSRF_HEADER, check_csrf, csrf_field, csrf_token
 from web_tier.auth.context import COOKIE, AuthContext, create_auth
+from web_tier.auth.guard import CSRF_FIELD, CSRF_HEADER, check_csrf, csrf_field, csrf_token
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 from web_tier.auth.sessions import (
     CLAIM_SECONDS,

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app_tier.bundle import EngineError
-from app_tier.errors import FatalError, ImageFault, LocalFault, ServiceFault, UnknownFault, classify_error
 from app_tier.lifecycle import Lifetime
 from app_tier.receiver import parse_messages
 from app_tier.recovery import (
@@ -20,8 +19,14 @@ from app_tier.recovery import (
     MAX_SECONDS,
     FailureAction,
     FailureBackoff,
+    FatalError,
+    ImageFault,
+    LocalFault,
+    ServiceFault,
     Step,
     StepRecovery,
+    UnknownFault,
+    classify_error,
     decide,
 )
 from app_tier.task import Task, new_task

@@ -14,8 +14,8 @@ from services.errors import ConfigError
 from services.users import Account
 from tests.support.people import Clock
 from web_tier.auth import context
-from web_tier.auth.browser import MAX_PATH_CHARACTERS, safe_redirect, sign_in_for
 from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS, AccountCache
+from web_tier.auth.guard import MAX_PATH_CHARACTERS, safe_redirect, sign_in_for
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE, SessionKeys, load_session_keys
 
 OLD, NEW = "the key that signed until yesterday!", "the key that signs since this morning"

@@ -11,7 +11,7 @@ import pytest
 from core.bundle_facts import BundleFacts
 from services.errors import NotFoundError
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
-from web_tier.bundle import FRESH_SECONDS, ConfiguredBundle
+from web_tier.backend import FRESH_SECONDS, ConfiguredBundle
 
 
 def build(folder: Path, digest: str) -> None:
@@ -47,7 +47,7 @@ def test_a_bundle_that_cannot_be_read_is_logged_once_until_it_can(
 
 
 def test_threads_wait_for_the_first_facts_that_another_thread_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web_tier.bundle.MAX_FIRST_READ_SECONDS", NEVER_SECONDS)
+    monkeypatch.setattr("web_tier.backend.MAX_FIRST_READ_SECONDS", NEVER_SECONDS)
     is_read, may_end = threading.Event(), threading.Event()
 
     def slow(_bucket: str, _key: str) -> bytes:
