@@ -22,7 +22,7 @@ from tests.browser.conftest import (
     signs,
     try_it,
 )
-from tests.support.authenticator import App
+from tests.support.operator_account import App
 
 pytestmark = pytest.mark.processes
 

@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from scripts.client import ApiClient
 from tests.browser.conftest import FaultsOf, PageFaults, try_it
-from tests.support.pictures import picture
+from tests.support.jobs import picture
 
 pytestmark = pytest.mark.processes
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from scripts.run.system import System
 from tests.browser.conftest import PageFaults, person, signed_in
-from tests.support.pictures import picture
+from tests.support.jobs import picture
 
 FILENAME = "my-holiday.png"
 """Both send a file of this name, with the very same bytes."""

@@ -1,8 +1,9 @@
-"""Documents name what exists: each path, and each function on the page about the architecture."""
+"""Documents name what exists: paths, functions of the architecture, and the test behind each promise."""
 
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,27 @@ _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"(?:[\w.-]+/)+[\w.-]*\.(?:py|js|html|md|sh|yaml|toml|txt)")
 
 
+NAMED = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+
+
+@cache
+def names_in(path: Path) -> frozenset[str]:
+    """Return the names of the functions and classes of a module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef))
+
+
+def absent(text: str, root: Path) -> list[str]:
+    """Return the tests that `text` names and that are not there."""
+    found = [match.groups() for match in NAMED.finditer(text)]
+    missing = [path for path, _ in found if not (root / path).exists()]
+    return missing + [
+        f"{path}::{test}"
+        for path, test in found
+        if test is not None and path not in missing and test not in names_in(root / path)
+    ]
+
+
 def paths_in(document: Path) -> Iterator[str]:
     """Yield the paths from the project's root that a document has in backticks."""
     for code in _CODE.findall(document.read_text(encoding="utf-8")):
@@ -26,7 +48,7 @@ def paths_in(document: Path) -> Iterator[str]:
             yield path
 
 
-def names_in(path: Path) -> set[str]:
+def qualified_names_in(path: Path) -> set[str]:
     """Return the functions and classes of a module, methods as `Class.method`."""
     found = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -49,7 +71,7 @@ def test_each_function_on_the_architecture_page_exists() -> None:
         cells = _CODE.findall(row)
         modules = [cell for cell in cells if cell.endswith(".py")]
         if modules:
-            known = names_in(ROOT / modules[0])
+            known = qualified_names_in(ROOT / modules[0])
             functions = [cell for cell in cells if re.fullmatch(r"\w+(\.\w+)?", cell)]
             missing += [f"{modules[0]}: {name}" for name in functions if name not in known]
     assert missing == []

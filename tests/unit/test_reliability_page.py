@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.conftest import ROOT
-from tests.support.named_tests import NAMED, absent
+from tests.unit.test_documents import NAMED, absent
 
 PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 CATALOGUE = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import ROOT
-from tests.support.named_tests import NAMED, absent
+from tests.unit.test_documents import NAMED, absent
 
 PAGE = ROOT / "docs" / "security.md"
 FAULT_ROWS = range(33, 44)

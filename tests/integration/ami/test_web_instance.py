@@ -29,10 +29,9 @@ from ami.files.web.opt.fleetsight.prepare_web import (
 )
 from scripts.run.system import free_port
 from tests.conftest import ROOT
-from tests.support.metadata_service import INSTANCE_ID, MetadataService
-from tests.support.served import serving
+from tests.support.aws_stage import stubbed
+from tests.support.servers import INSTANCE_ID, MetadataService, serving
 from tests.support.stack_template import RESOURCES
-from tests.support.stubs import stubbed
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
 UNITS = ROOT / "ami" / "files" / "web" / "etc" / "systemd" / "system"

@@ -20,8 +20,8 @@ from scripts.demo_model.signs import Sample, samples
 from services.metadata import DRAIN_TAG
 from tests.integration.app_tier.conftest import SiteMaker
 from tests.integration.app_tier.site import ROOT, Site
-from tests.support.metadata_service import SPOT_ACTION, SPOT_NOTICE, MetadataService
 from tests.support.processes import children_of, state_of
+from tests.support.servers import SPOT_ACTION, SPOT_NOTICE, MetadataService
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -350,7 +350,7 @@ def test_row_9_an_image_that_crashes_its_decoder_twice_fails_alone(make_site: Si
 CRASHING_DECODER = """
 import sys
 from app_tier import __main__
-__main__.DECODER = "tests.support.poison:crash"
+__main__.DECODER = "tests.support.sandboxed_functions:crash"
 sys.exit(__main__.main())
 """
 

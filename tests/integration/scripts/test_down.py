@@ -23,10 +23,19 @@ from scripts.aws.teardown import down
 from scripts.aws.teardown.down import TAG_READERS, ResourcesLeftError, verify_deleted
 from scripts.aws.teardown.resources import RESOURCE_TYPES
 from services.metadata import DRAIN_TAG
-from tests.support.aws_resources import WITH_SITE, data_buckets, launch_workers, left, make_belongings
-from tests.support.aws_stage import CrashError, Stage, account_at, stubbed_stage
+from tests.support.aws_stage import (
+    WITH_SITE,
+    CrashError,
+    Stage,
+    account_at,
+    data_buckets,
+    launch_workers,
+    left,
+    make_belongings,
+    stubbed,
+    stubbed_stage,
+)
 from tests.support.stack_template import RESOURCES
-from tests.support.stubs import stubbed
 
 
 @pytest.fixture

@@ -30,9 +30,9 @@ from scripts.fleet import follow_events
 from services.clients import Clients
 from services.table import Table
 from tests.conftest import ConfigMaker
-from tests.support.dead_letters import DeadLetterDesk
+from tests.support.api import DeadLetterDesk
 from tests.support.jobs import UNKNOWN_ID
-from tests.support.served import served
+from tests.support.servers import served
 from web_tier.app import create_app
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

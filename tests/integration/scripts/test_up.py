@@ -22,9 +22,7 @@ from scripts.aws.deploy.settings import SettingError, StackSettings
 from scripts.aws.deploy.stack import StackDescription, find_stack, wait_for_page
 from scripts.aws.deploy.up import DeclinedError, NotReadyError
 from scripts.cli import fleetsight
-from tests.support.aws_resources import left
-from tests.support.aws_stage import CrashError, Stage, account_at
-from tests.support.stubs import stubbed
+from tests.support.aws_stage import CrashError, Stage, account_at, left, stubbed
 from web_tier.auth.session_keys import SessionKeys
 
 DOMAIN = "arn:aws:ses:us-east-1:123456789012:identity/example.org"

@@ -20,8 +20,7 @@ from services.s3 import Bucket, StoredObject
 from services.sqs import OutgoingMessage, Queue, ReceivedMessage
 from services.table import LAST, PAGE, Item, Table
 from tests.conftest import ConfigMaker
-from tests.support.memory_bucket import MemoryBucket
-from tests.support.memory_queue import MemoryQueue
+from tests.support.memory_services import MemoryBucket, MemoryQueue
 from tests.support.memory_table import MemoryTable
 from tests.support.waiting import wait_until
 

@@ -33,7 +33,7 @@ from services.user_errors import (
     WrongSecondFactorError,
 )
 from services.users import CodeRequired, NewPasswordRequired, PoolTokens, UserPool
-from tests.support.authenticator import App
+from tests.support.operator_account import App
 
 pytestmark = pytest.mark.processes
 

@@ -16,7 +16,7 @@ from scripts.run.sign_in import OPERATOR, MailPrinter, prepare_sign_in, sign_in_
 from services.clients import Clients
 from services.table import Table
 from services.users import CodeRequired, NewPasswordRequired, PoolTokens, UserPool
-from tests.support.authenticator import App
+from tests.support.operator_account import App
 
 Command = Callable[..., Result]
 ADA = "ada@example.org"

@@ -27,8 +27,8 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ROOT, ConfigMaker, config_of, write_config
-from tests.support.compiled import compiled_once
-from tests.support.jobs import MemoryBucket, MemoryQueue
+from tests.support.api import compiled_once
+from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.people import SMALL_LIMITS, Clock, House, HouseMaker, PlayedPool, access_of
 from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -76,8 +76,8 @@ def bucket() -> MemoryBucket:
 
 
 @pytest.fixture
-def queue() -> MemoryQueue:
-    return MemoryQueue()
+def queue() -> RecordingQueue:
+    return RecordingQueue()
 
 
 @dataclass

@@ -17,7 +17,7 @@ from services.accounts import OPERATORS
 from services.clients import Clients
 from services.table import Table, TableBusyError
 from tests.conftest import ConfigMaker
-from tests.support.jobs import UNKNOWN_ID
+from tests.support.jobs import UNKNOWN_ID, picture
 from tests.support.memory_table import MemoryTable
 from tests.support.people import (
     ANOTHER,
@@ -35,7 +35,6 @@ from tests.support.people import (
     sign_in,
     signed_in,
 )
-from tests.support.pictures import picture
 from web_tier.app import create_app
 
 ADA, OPS, NEW = "ada@example.org", "ops@example.org", "new@example.org"

@@ -16,8 +16,9 @@ from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from services.table import EXPIRES_AT, Table, TableBusyError
 from tests.conftest import ConfigMaker
-from tests.support.dead_letters import give_up
-from tests.support.jobs import MemoryBucket, MemoryQueue, add_images
+from tests.support.api import give_up
+from tests.support.jobs import add_images
+from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.memory_table import MemoryTable
 from tests.support.people import BROWSER, RIGHT_PASSWORD, Clock, House, PlayedPool, access_of
 from web_tier.app import create_app
@@ -53,7 +54,7 @@ def house(make_config: ConfigMaker, store: JobStore) -> House:
         make_config(auth={"mode": "cognito"}),
         store=store,
         input_bucket=MemoryBucket(),
-        request_queue=MemoryQueue(),
+        request_queue=RecordingQueue(),
         auth=access,
     )
     return House(app, access, pool, clock)

@@ -19,9 +19,8 @@ from scripts.run.system import free_port
 from services.clients import Clients
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, serving
-from tests.support.jobs import done, failed
+from tests.support.jobs import done, failed, picture
 from tests.support.people import Clock, House, PlayedPool, access_of
-from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.app import create_app
 from web_tier.bulkheads import Bulkhead, Bulkheads

@@ -13,8 +13,7 @@ from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import Model
 from core.result_cache import ResultCache
-from tests.support.jobs import NOW, done
-from tests.support.pictures import picture
+from tests.support.jobs import NOW, done, picture
 
 
 def test_the_api_answers_a_repeated_image_at_once_and_says_so(client: FlaskClient, job: Job, store: JobStore) -> None:

@@ -3,6 +3,7 @@
 import ast
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -27,10 +28,8 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ROOT, ConfigMaker
-from tests.support.jobs import NOW, UNKNOWN_ID, done
+from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
 from tests.support.people import Clock, House, PlayedPool, access_of
-from tests.support.pictures import picture
-from tests.support.table_calls import clients_of, counted
 from web_tier.app import create_app
 from web_tier.backend import current_backend
 from web_tier.controller.result_recorder import ResultRecorder
@@ -47,6 +46,27 @@ DELETING = ("api_v1.delete_job", "changes.delete")
 
 FOR_OPERATORS = "/dead-letters/"
 """Part of the address of each route on which operators decide about images of any owner."""
+
+
+@contextmanager
+def counted(clients: Clients) -> Iterator[Counter[str]]:
+    """Count the calls of the job table, by operation, while the context lasts."""
+    calls: Counter[str] = Counter()
+
+    def count(model: Any, **_more: Any) -> None:
+        calls[model.name] += 1
+
+    clients.dynamodb.meta.events.register("before-call.dynamodb", count)
+    try:
+        yield calls
+    finally:
+        clients.dynamodb.meta.events.unregister("before-call.dynamodb", count)
+
+
+def clients_of(app: Flask) -> Clients:
+    """Return the clients by which the web tier calls the table."""
+    with app.app_context():
+        return current_backend().shared_clients()
 
 
 class Person:

@@ -20,11 +20,11 @@ from services.clients import Clients
 from services.s3 import Bucket
 from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker, shipped_values
-from tests.support.dead_letters import give_up
-from tests.support.jobs import MemoryBucket, MemoryQueue, client_error, failed
+from tests.support.api import give_up
+from tests.support.jobs import client_error, failed, picture
+from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.memory_table import MemoryTable
 from tests.support.people import BROWSER, HouseMaker
-from tests.support.pictures import picture
 from web_tier.app import create_app
 from web_tier.rate_limits.quotas import Amount, QuotaExceededError, Quotas, RemainingQuota
 
@@ -129,7 +129,7 @@ class Door:
     client: FlaskClient
     store: JobStore
     bucket: MemoryBucket
-    queue: MemoryQueue
+    queue: RecordingQueue
 
     def left(self) -> int:
         """Return how many images may still be sent today."""
@@ -144,7 +144,7 @@ class Door:
 
 @pytest.fixture
 def door(noon: None, make_config: ConfigMaker) -> Door:
-    store, bucket, queue = JobStore(MemoryTable()), MemoryBucket(), MemoryQueue()
+    store, bucket, queue = JobStore(MemoryTable()), MemoryBucket(), RecordingQueue()
     config = make_config(auth={"open": True}, limits=A_DAY)
     app = create_app(config, store=store, input_bucket=bucket, request_queue=queue)
     return Door(app.test_client(), store, bucket, queue)

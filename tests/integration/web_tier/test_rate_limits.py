@@ -18,9 +18,9 @@ from core.jobs.store import JobStore
 from services.clients import Clients
 from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker
+from tests.support.jobs import picture
 from tests.support.memory_table import MemoryTable
 from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, House, HouseMaker, keep
-from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE

@@ -27,9 +27,9 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, serving
-from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error
+from tests.support.jobs import NOW, client_error, picture
+from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.memory_table import MemoryTable
-from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.uploads import single
 from web_tier.uploads.ingest import UNKEPT, ImageIngest, RejectedUpload, UploadResult
@@ -79,7 +79,9 @@ def watched() -> WatchedStore:
 
 
 @pytest.fixture
-def singles(bucket: MemoryBucket, watched: WatchedStore, queue: MemoryQueue, clock: Clock) -> Iterator[SingleImages]:
+def singles(
+    bucket: MemoryBucket, watched: WatchedStore, queue: RecordingQueue, clock: Clock
+) -> Iterator[SingleImages]:
     ingest = ImageIngest(ImageLimits(), bucket, watched, queue)
     yield SingleImages(ingest, clock)
     ingest.pool.shutdown()
@@ -96,7 +98,7 @@ def taken(outcome: UploadResult | None) -> ImageRecord:
 
 
 def test_an_image_is_recorded_enqueued_and_counted_in_a_job_for_single_images(
-    singles: SingleImages, watched: WatchedStore, queue: MemoryQueue, bucket: MemoryBucket
+    singles: SingleImages, watched: WatchedStore, queue: RecordingQueue, bucket: MemoryBucket
 ) -> None:
     record = taken(singles.ingest_one("", [an_upload()]))
     status = watched.status(record.ref.job_id)
@@ -155,7 +157,7 @@ def test_a_request_that_breaks_off_leaves_nothing(singles: SingleImages, bucket:
 
 
 def test_an_image_whose_job_cannot_be_recorded_is_not_accepted_and_leaves_nothing(
-    singles: SingleImages, watched: WatchedStore, bucket: MemoryBucket, queue: MemoryQueue
+    singles: SingleImages, watched: WatchedStore, bucket: MemoryBucket, queue: RecordingQueue
 ) -> None:
     watched.errors.append(client_error(503))
     outcome = singles.ingest_one("", [an_upload()])
@@ -166,7 +168,7 @@ def test_an_image_whose_job_cannot_be_recorded_is_not_accepted_and_leaves_nothin
 
 
 def test_an_image_whose_job_has_been_deleted_goes_into_a_new_one_at_once(
-    singles: SingleImages, watched: WatchedStore, queue: MemoryQueue, bucket: MemoryBucket
+    singles: SingleImages, watched: WatchedStore, queue: RecordingQueue, bucket: MemoryBucket
 ) -> None:
     first = taken(singles.ingest_one("", [an_upload(1)]))
     watched.delete(watched.job(first.ref.job_id))
@@ -181,7 +183,7 @@ def test_an_image_whose_jobs_are_all_deleted_is_not_accepted_and_leaves_nothing(
     singles: SingleImages,
     watched: WatchedStore,
     bucket: MemoryBucket,
-    queue: MemoryQueue,
+    queue: RecordingQueue,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     record_images, deleted = JobStore.record_images, list[str]()
@@ -201,7 +203,7 @@ def test_an_image_that_times_out_before_its_commit_is_not_accepted_and_leaves_no
     singles: SingleImages,
     watched: WatchedStore,
     bucket: MemoryBucket,
-    queue: MemoryQueue,
+    queue: RecordingQueue,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     watched.go.clear()
@@ -310,7 +312,7 @@ def test_only_the_image_whose_job_was_deleted_goes_into_a_new_one(
 
 
 def test_images_whose_job_is_deleted_while_they_are_recorded_go_into_another(
-    singles: SingleImages, watched: WatchedStore, queue: MemoryQueue
+    singles: SingleImages, watched: WatchedStore, queue: RecordingQueue
 ) -> None:
     annas, berts = taken(singles.ingest_one("anna", [an_upload()])), taken(singles.ingest_one("bert", [an_upload()]))
     recorded = len(watched.writes)

@@ -26,9 +26,8 @@ from services.s3 import Bucket
 from services.table import Table
 from services.user_errors import WrongCodeError
 from tests.conftest import shipped_values
-from tests.support.jobs import NOW, done
+from tests.support.jobs import NOW, done, picture
 from tests.support.people import BROWSER, HOUR, Clock, PlayedPool, sessions_of
-from tests.support.pictures import picture
 from tests.support.pool_tokens import ID, JWKS, OTHER_KEY, POOL_KEY, SECONDS, rs256, token, verifier
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AccountCache, AuthContext, AuthServices

@@ -30,7 +30,7 @@ from services.errors import FleetsightError
 from services.s3 import UploadForm
 from tests.simulation.data_path.pictures import LABELS, index_of
 from tests.simulation.data_path.scheduler import KilledError, Process, Scheduler, TaskLock
-from tests.support.memory_queue import VISIBILITY_SECONDS
+from tests.support.memory_services import VISIBILITY_SECONDS
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import Collector

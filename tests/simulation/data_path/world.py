@@ -21,8 +21,7 @@ from tests.simulation.data_path.faults import Faults
 from tests.simulation.data_path.pictures import Kind, label_of, picture
 from tests.simulation.data_path.processes import MAX_RECEIVE_COUNT, UNKEPT_LIFETIME, Controller, Web, Worker
 from tests.simulation.data_path.scheduler import Process, Scheduler
-from tests.support.memory_bucket import MemoryBucket
-from tests.support.memory_queue import MemoryQueue
+from tests.support.memory_services import MemoryBucket, MemoryQueue
 from tests.support.memory_table import MemoryTable
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
 from web_tier.results.query import ImageResult, all_results

@@ -21,7 +21,7 @@ from core.messages import Heartbeat
 from services.metadata import DRAIN_TAG, PROTECTED_TAG, Metadata
 from services.sqs import OutgoingMessage
 from tests.conftest import shipped_values
-from tests.support.metadata_service import SPOT_ACTION, SPOT_NOTICE, Answer, MetadataService
+from tests.support.servers import SPOT_ACTION, SPOT_NOTICE, Answer, MetadataService
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 
 

@@ -34,10 +34,8 @@ from core.format import (
 from core.jobs.items import counts_of, runs_as_text
 from core.jobs.models import MAX_RUNS, Counts, with_answers
 from tests.conftest import shipped_values
-from tests.support.autoscaler import EPOCH
-from tests.support.fleet import fleet_snapshot
+from tests.support.autoscaler import EPOCH, PRICES, fleet_snapshot
 from tests.support.jobs import NOW
-from tests.support.prices import PRICES
 
 
 def run(number: int, images: int, seconds: float, cost: float) -> BillingPeriod:

@@ -26,7 +26,7 @@ from core.messages import (
 )
 from services.ec2 import LaunchSpec
 from services.errors import MessageError
-from tests.support.fleet import fleet_snapshot
+from tests.support.autoscaler import fleet_snapshot
 
 REF = ImageRef(new_id(), new_id())
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -51,7 +51,7 @@ from tests.support.pool_tokens import (
     token,
     verifier,
 )
-from tests.support.served import serving
+from tests.support.servers import serving
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 
 VERIFIER = verifier()

@@ -19,7 +19,7 @@ from localcloud.options import (
     parse_switches,
     rules_of,
 )
-from tests.support.clock import ManualClock
+from tests.support.waiting import ManualClock
 
 RESET = {"kind": "reset"}
 

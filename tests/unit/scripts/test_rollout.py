@@ -13,8 +13,7 @@ from botocore.stub import ANY, Stubber
 
 from scripts.aws.deploy.auth import session_keys_parameter
 from scripts.aws.rollout import RolloutError, WebGroup, refresh_web_group, roll_session_keys, web_groups
-from tests.support.aws_stage import stubbed_stage
-from tests.support.stubs import stubbed
+from tests.support.aws_stage import stubbed, stubbed_stage
 
 GROUP = WebGroup("fs-web", "2", ("i-old",))
 REFRESH = "08b91cf7-8fa6-48af-b6a6-d227f40f1b9b"

@@ -11,8 +11,8 @@ from botocore.exceptions import ClientError
 from services.ec2 import Fleet, LaunchSpec, console_of
 from services.errors import LaunchError, MetadataError
 from services.metadata import Metadata
-from tests.support.metadata_service import INSTANCE_ID, SPOT_ACTION, SPOT_NOTICE, MetadataService
-from tests.support.stubs import stubbed
+from tests.support.aws_stage import stubbed
+from tests.support.servers import INSTANCE_ID, SPOT_ACTION, SPOT_NOTICE, MetadataService
 
 LAUNCHED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 

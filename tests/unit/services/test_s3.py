@@ -16,7 +16,7 @@ from services import clients
 from services.clients import Clients
 from services.endpoint import Endpoint
 from services.s3 import Bucket, Forms, UploadForm, as_botocore
-from tests.support.served import serving
+from tests.support.servers import serving
 
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message></Error>"
 Answer = tuple[int, str] | None

@@ -16,9 +16,8 @@ from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from services.sqs import OutgoingMessage
 from services.table import Table
-from tests.support.api import AppMaker, problem
-from tests.support.dead_letters import DeadLetterDesk, address, give_up
-from tests.support.fleet import fleet_snapshot
+from tests.support.api import AppMaker, DeadLetterDesk, address, give_up, problem
+from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW, UNKNOWN_ID, client_error, done, failed
 from tests.support.people import Clock, House, PlayedPool, access_of
 from tests.support.waiting import DEADLINE_SECONDS

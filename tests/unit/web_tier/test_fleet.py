@@ -25,7 +25,7 @@ from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from services.table import Table
-from tests.support.fleet import fleet_snapshot
+from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW, add_images
 from web_tier.controller_reports import MAX_AGE_SECONDS, ControllerReports
 from web_tier.pages.fleet import BOTTOM, LEFT, RIGHT, TOP, WINDOWS, Chart, ceiling

@@ -17,8 +17,8 @@ from flask.testing import FlaskClient
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.logs import JsonFormatter
-from tests.support.jobs import MemoryBucket, add_images, done, failed, put_results
-from tests.support.pictures import picture
+from tests.support.jobs import add_images, done, failed, picture, put_results
+from tests.support.memory_services import MemoryBucket
 
 HOSTILE = (
     "../../x",

@@ -23,16 +23,8 @@ from core.messages import RequestMessage
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage
 from tests.support.api import AppMaker, problem, upload
-from tests.support.jobs import (
-    MemoryBucket,
-    MemoryQueue,
-    add_images,
-    client_error,
-    done,
-    failed,
-    put_results,
-)
-from tests.support.pictures import picture
+from tests.support.jobs import add_images, client_error, done, failed, picture, put_results
+from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.api.schemas import CreateJob
 from web_tier.results.query import is_retrying
@@ -195,7 +187,7 @@ class Shop:
     """A web tier with a bucket and a queue in memory, and a job with stored images that failed."""
 
     client: FlaskClient
-    queue: MemoryQueue
+    queue: RecordingQueue
     bucket: MemoryBucket
     job: Job
     images: Sequence[ImageRecord]
@@ -206,7 +198,7 @@ class Shop:
 
 @pytest.fixture
 def shop(
-    client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: MemoryQueue
+    client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: RecordingQueue
 ) -> Shop:
     images = add_images(store, job, *[f"{number}.jpg" for number in range(4)])
     input_bucket.objects.update({image.key: b"pixels" for image in images})

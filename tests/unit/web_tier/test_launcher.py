@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from core.config import FleetSettings
 from core.fleet.models import JournalEntry
 from services.errors import LaunchError
-from tests.support.autoscaler import EPOCH, Clock, FakeEC2, fleet_settings
-from tests.support.launches import Scaler, failing
+from tests.support.autoscaler import EPOCH, Clock, FakeEC2, Scaler, failing, fleet_settings
 from web_tier.autoscaler.launcher import (
     MAX_BACKOFF_SECONDS,
     TRANSITIONS,

@@ -15,8 +15,7 @@ from core.jobs.models import Counts, Resend
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
 from services.sqs import OutgoingMessage, QueueCounts
 from tests.support.autoscaler import EPOCH
-from tests.support.memory_bucket import MemoryBucket
-from tests.support.memory_services import ClockedQueue
+from tests.support.memory_services import ClockedQueue, MemoryBucket
 from tests.support.memory_table import MemoryTable, run_effect
 from tests.support.results_site import LOST_AFTER, MAX_RECEIVES, ResultsSite, done, message, refused
 from web_tier.controller.lost_images import BUSY_FACTOR, MAX_REQUESTS

@@ -22,8 +22,7 @@ from core.fleet.models import (
 from core.logs import JsonFormatter
 from scripts.aws.deploy.idle_cost import LOG_LINE_BYTES
 from services.sqs import QueueCounts
-from tests.support.autoscaler import EPOCH, Clock, RecordingStore, fleet_settings, instance
-from tests.support.fleet import fleet_snapshot
+from tests.support.autoscaler import EPOCH, Clock, RecordingStore, fleet_settings, fleet_snapshot, instance
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.explain import DecisionKind

@@ -1,12 +1,35 @@
-"""An instance metadata service, version 2, with answers that a test sets."""
+"""Servers in a thread of the test's process: a Flask application, and an instance metadata service of version 2."""
 
 import json
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import Self
 
-from tests.support.served import serving
+from flask import Flask
+from werkzeug.serving import make_server
+
+from tests.support.waiting import DEADLINE_SECONDS
+
+
+def served(app: Flask) -> AbstractContextManager[str]:
+    """Serve `app` on a free port of loopback; the context is its address."""
+    return serving(make_server("127.0.0.1", 0, app, threaded=True))
+
+
+@contextmanager
+def serving(server: HTTPServer) -> Iterator[str]:
+    """Run `server` in a thread, yield its address, and close it."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join(DEADLINE_SECONDS)
+
 
 INSTANCE_ID = "i-0123456789abcdef0"
 SPOT_ACTION = "spot/instance-action"
