@@ -1,4 +1,4 @@
-"""Servers in a thread of the test's process: a Flask application, and an instance metadata service of version 2."""
+"""Servers for tests: a Flask application or a metadata service (IMDSv2) in a thread, and gunicorn workers."""
 
 import json
 import threading
@@ -8,9 +8,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import Self
 
 from flask import Flask
+from gunicorn import util
 from werkzeug.serving import make_server
 
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
+from web_tier.slow_clients import BoundedThreadWorker
 
 
 def served(app: Flask) -> AbstractContextManager[str]:
@@ -89,3 +91,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
+
+
+class HurriedWorker(BoundedThreadWorker):
+    """As in production, with limits that a test can wait for."""
+
+    head_seconds = 1.0
+    answer_seconds = 1.0
+
+
+class LingeringWorker(BoundedThreadWorker):
+    """As in production, but for a client that does not close its end it waits longer than any test does."""
+
+    def init_process(self) -> None:
+        """Change gunicorn's own limit of two seconds, wherever it is used."""
+        _, max_bytes = util.close_graceful.__defaults__
+        util.close_graceful.__defaults__ = (NEVER_SECONDS, max_bytes)
+        super().init_process()

@@ -18,8 +18,7 @@ from core.messages import ClassificationResult
 from localcloud.access_keys import owner_key
 from scripts.demo_model.signs import Sample, samples
 from services.metadata import DRAIN_TAG
-from tests.integration.app_tier.conftest import SiteMaker
-from tests.integration.app_tier.site import ROOT, Site
+from tests.integration.app_tier.conftest import ROOT, Site, SiteMaker
 from tests.support.processes import children_of, state_of
 from tests.support.servers import SPOT_ACTION, SPOT_NOTICE, MetadataService
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until

@@ -27,10 +27,10 @@ THREADS = 8
 
 @contextmanager
 def one_process(cloud: LocalCloud, clients: Clients, folder: Path, worker: str) -> Iterator[WebTier]:
-    """Run a web tier of one process with few threads; `worker` is a class of `impatient_workers`."""
+    """Run a web tier of one process with few threads; `worker` is a class of `tests.support.servers`."""
     config = config_of(cloud, new_id().lower(), web={"port": free_port(), "processes": 1, "threads": THREADS})
     provision(clients, config)
-    with serving(config, folder, "-k", f"tests.integration.web_tier.impatient_workers.{worker}") as web:
+    with serving(config, folder, "-k", f"tests.support.servers.{worker}") as web:
         yield web
 
 

@@ -18,8 +18,16 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Prediction
 from services.errors import FleetsightError
 from tests.simulation.data_path.faults import Faults
-from tests.simulation.data_path.pictures import Kind, label_of, picture
-from tests.simulation.data_path.processes import MAX_RECEIVE_COUNT, UNKEPT_LIFETIME, Controller, Web, Worker
+from tests.simulation.data_path.processes import (
+    MAX_RECEIVE_COUNT,
+    UNKEPT_LIFETIME,
+    Controller,
+    Kind,
+    Web,
+    Worker,
+    label_of,
+    picture,
+)
 from tests.simulation.data_path.scheduler import Process, Scheduler
 from tests.support.memory_services import MemoryBucket, MemoryQueue
 from tests.support.memory_table import MemoryTable
