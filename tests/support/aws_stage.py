@@ -158,13 +158,13 @@ def tagged(stage: Stage, *kinds: str, **more: str) -> Any:
 
 def launch_workers(stage: Stage, count: int) -> list[str]:
     """Launch workers, as the controller does, and return their ids."""
-    told = stage.account.ec2.run_instances(
+    launched = stage.account.ec2.run_instances(
         MinCount=count,
         MaxCount=count,
         ImageId=IMAGE,
         TagSpecifications=tagged(stage, "instance", Name=f"{stage.prefix}-worker"),
     )
-    return [each["InstanceId"] for each in told["Instances"]]
+    return [each["InstanceId"] for each in launched["Instances"]]
 
 
 def make_belongings(stage: Stage) -> None:

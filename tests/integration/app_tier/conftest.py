@@ -107,9 +107,9 @@ class Site:
         while len(found) < count and time.monotonic() < deadline:
             messages = self.responses.receive(wait_seconds=1)
             for message in messages:
-                told = parse_worker_message(message.body)
-                if isinstance(told, ClassificationResult):
-                    found.setdefault(told.image_id, []).append(told)
+                parsed = parse_worker_message(message.body)
+                if isinstance(parsed, ClassificationResult):
+                    found.setdefault(parsed.image_id, []).append(parsed)
             self.responses.delete([message.receipt for message in messages])
         assert len(found) == count, (
             f"{len(found)} of {count} answered; {[w.log_path.read_text() for w in self.workers]}"
@@ -124,7 +124,7 @@ class Site:
 
     def heartbeats(self) -> list[Heartbeat]:
         """Take everything out of the response queue; return the heartbeats."""
-        return [told for told in self.left() if isinstance(told, Heartbeat)]
+        return [message for message in self.left() if isinstance(message, Heartbeat)]
 
     def prediction(self, ref: ImageRef) -> Prediction:
         return Prediction.from_json(self.outputs.get(output_key(ref)))

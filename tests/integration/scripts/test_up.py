@@ -108,7 +108,7 @@ def test_images_are_baked_in_the_stacks_network_on_the_web_type(stage: Stage) ->
     with pytest.raises(NotReadyError):
         stage.up(vpc_id=vpc)
     assert f"stop     network: {subnet}: no route to the internet" in stage.seen
-    assert not stage.builders, "the place is looked at first, since a bake takes minutes"
+    assert not stage.builders, "the place is checked first, since a bake takes minutes"
     gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
     ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
     (table,) = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]

@@ -396,18 +396,18 @@ def test_without_sign_in_readiness_shows_the_kind_of_the_error(
 
 
 def test_frequent_readiness_requests_share_one_check(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, looked = 100.0, 0
+    now, checks = 100.0, 0
 
-    def look(_: object) -> dict[str, str]:
-        nonlocal looked
-        looked += 1
+    def check(_: object) -> dict[str, str]:
+        nonlocal checks
+        checks += 1
         return {}
 
-    monkeypatch.setattr(backend.Backend, "_found_faults", look)
+    monkeypatch.setattr(backend.Backend, "_found_faults", check)
     monkeypatch.setattr("web_tier.backend.time.monotonic", lambda: now)
     client = app.test_client()
     assert [client.get("/readyz").status_code for _ in range(9)] == [200] * 9
-    assert looked == 1
+    assert checks == 1
     now += backend.CHECKED_SECONDS + 0.1
     client.get("/readyz")
-    assert looked == 2
+    assert checks == 2

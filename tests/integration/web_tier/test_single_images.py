@@ -148,7 +148,7 @@ def test_a_file_that_is_no_image_is_refused_and_makes_no_job(singles: SingleImag
     assert watched.jobs(10) == []
 
 
-def test_a_request_without_a_file_is_told_apart(singles: SingleImages) -> None:
+def test_a_request_without_a_file_is_distinguished(singles: SingleImages) -> None:
     assert singles.ingest_one("", []) is None
 
 

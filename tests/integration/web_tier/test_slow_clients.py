@@ -164,7 +164,7 @@ def test_the_body_of_a_request_that_is_refused_is_not_waited_for(hurried: WebTie
     assert answer_to(hurried, head + b"x").startswith(b"HTTP/1.1 404 ")
 
 
-def test_every_line_of_the_log_is_json_whatever_is_sent(hurried: WebTier) -> None:
+def test_every_line_of_the_log_is_json_for_any_request(hurried: WebTier) -> None:
     for sent in (
         b"\x16\x03\x01\x02\x00",
         b"GET / HTTP/9.9\r\n\r\n",

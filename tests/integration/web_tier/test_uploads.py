@@ -168,7 +168,7 @@ def test_a_worker_killed_in_the_middle_of_an_upload_has_acknowledged_nothing_and
     assert upload(shared_tier, job, images(3)).status_code == 200  # gunicorn has started new workers
 
 
-def test_whatever_was_acknowledged_before_a_kill_is_there_after_it(
+def test_all_that_was_acknowledged_before_a_kill_is_there_after_it(
     shared_tier: WebTier, provisioned: Clients, store: JobStore
 ) -> None:
     job, enough, stop = shared_tier.create_job(), threading.Event(), threading.Event()

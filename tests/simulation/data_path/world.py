@@ -386,7 +386,7 @@ class World:
     # Time
 
     def run_until_expiry(self, job: Job, use: Callable[[], None]) -> None:
-        """Let a client use a job in the round in which the controller looks whether it has expired."""
+        """Let a client use a job in the round in which the controller checks whether it has expired."""
         store = JobStore(self.table)
         if job.keep or not store.existing([job.job_id]):
             return
@@ -394,7 +394,7 @@ class World:
         used = (job.created_at, status.counts.last_at, status.retried_at)
         end = max(moment for moment in used if moment is not None) + UNKEPT_LIFETIME
         now = self.now() + timedelta(seconds=self.controller_skew_seconds)
-        # It looks now and finds that the job has some seconds left; the next time is the one that counts.
+        # It checks now and finds that the job has some seconds left; the next time is the one that counts.
         self.run(max(1.0, (end - now).total_seconds() - 5), 4)
         is_due = bool(store.existing([job.job_id])) and not store.is_open(job.job_id)
         use()

@@ -28,7 +28,7 @@ from scripts.demo_model.signs import draw, encode
 BARRED = EngineCase("resnet18", threads=2, batch=8)
 
 
-def test_each_speed_is_told_by_torch_by_the_fp32_peak_and_by_the_peak_of_its_own_number_type() -> None:
+def test_each_speed_is_relative_to_torch_to_the_fp32_peak_and_to_the_peak_of_its_own_number_type() -> None:
     speeds = {TORCH: 50.0, "openvino_int8": 250.0, "exact_bf16_first": 100.0}
     figures = figures_of(BARRED, speeds, {"fp32": 200.0, "bf16": 400.0, "int8": 800.0}, gigaflop=4.0)
     assert figures["resnet18_2t_batch8_openvino_int8_to_torch_ratio"] == 5
@@ -69,20 +69,22 @@ def test_streams_are_asked_at_the_same_time_and_all_their_images_count() -> None
 TRUTH = np.array([0, 1, 2, 3])
 
 
-def told(answers: list[int], seconds: float) -> AgreementReport:
+def report(answers: list[int], seconds: float) -> AgreementReport:
     return AgreementReport(np.array(answers), seconds)
 
 
-def test_a_way_is_told_by_its_agreement_with_torch_the_accuracy_it_loses_and_its_speed() -> None:
-    figures = agreement_figures("signs", {"torch": told([0, 1, 2, 0], 3.0), "int8": told([0, 1, 0, 3], 0.5)}, TRUTH)
+def test_a_way_is_described_by_its_agreement_with_torch_the_accuracy_it_loses_and_its_speed() -> None:
+    figures = agreement_figures(
+        "signs", {"torch": report([0, 1, 2, 0], 3.0), "int8": report([0, 1, 0, 3], 0.5)}, TRUTH
+    )
     assert figures["signs_int8_agreement_ratio"] == 0.5
     assert figures["signs_int8_lost_points"] == 0
     assert figures["signs_int8_to_torch_ratio"] == 6
 
 
 def test_every_way_that_the_machine_has_must_hold_its_bars() -> None:
-    same = told([0, 1, 2, 3], 1.0)
-    ways = {"torch": told([0, 1, 2, 3], 2.0), "exact": same, "int8": told([0, 1, 2, 0], 0.5)}
+    same = report([0, 1, 2, 3], 1.0)
+    ways = {"torch": report([0, 1, 2, 3], 2.0), "exact": same, "int8": report([0, 1, 2, 0], 0.5)}
     bars = list(agreement_bars("signs", agreement_figures("signs", ways, TRUTH), ways))
     assert [(bar.what, bar.value, bar.ok) for bar in bars] == [
         ("signs: exact, same label as torch fp32", 1.0, True),
@@ -92,7 +94,7 @@ def test_every_way_that_the_machine_has_must_hold_its_bars() -> None:
 
 def test_speed_is_that_of_all_images_together() -> None:
     signs, cifar = (
-        {"torch": told([0], torch), "exact": told([0], exact)} for torch, exact in ((9.0, 1.0), (1.0, 1.0))
+        {"torch": report([0], torch), "exact": report([0], exact)} for torch, exact in ((9.0, 1.0), (1.0, 1.0))
     )
     assert speed_of("exact", [signs, cifar]) == 5
 
@@ -183,7 +185,7 @@ def test_what_is_neither_decode_nor_network_is_the_rest() -> None:
     assert figures["to_bare_cpu_ratio"] == pytest.approx(10 / 12)
 
 
-def test_the_cores_time_is_told_apart_by_who_had_it() -> None:
+def test_the_cores_time_is_split_by_who_had_it() -> None:
     figures = worker_figures(BARE, FLOOD)
     assert figures["core_idle"] == pytest.approx(0.3)
     assert figures["core_of_others"] == pytest.approx(0.1)

@@ -23,7 +23,7 @@ def test_the_percentiles_of_one_value_are_that_value() -> None:
     assert percentile([0.7], 50) == percentile([0.7], 99) == 0.7
 
 
-def test_a_result_is_as_old_as_the_first_look_that_saw_it() -> None:
+def test_a_result_is_as_old_as_the_first_sample_that_saw_it() -> None:
     assert result_moments([(1.0, 0), (2.0, 2), (3.0, 2), (4.0, 3)], 3) == [2.0, 2.0, 4.0]
 
 
@@ -31,7 +31,7 @@ def test_results_beyond_those_asked_for_do_not_count() -> None:
     assert result_moments([(1.0, 5)], 3) == [1.0, 1.0, 1.0]
 
 
-def test_looks_that_miss_results_are_refused() -> None:
+def test_samples_that_miss_results_are_refused() -> None:
     with pytest.raises(ValueError, match="2 of 3 results"):
         result_moments([(1.0, 2)], 3)
 
@@ -60,7 +60,7 @@ def test_a_machine_that_is_busy_with_something_else_is_not_trusted(
     assert share.trusted is trusted
 
 
-LOOKS = [CpuSample(10.0, {"worker": 1.0}), CpuSample(12.0, {"worker": 2.0}), CpuSample(14.0, {"worker": 4.0})]
+SAMPLES = [CpuSample(10.0, {"worker": 1.0}), CpuSample(12.0, {"worker": 2.0}), CpuSample(14.0, {"worker": 4.0})]
 
 
 def sends(count: int, of: int = 10, every: float = 0.1) -> list[float]:
@@ -94,14 +94,14 @@ def test_too_few_results_have_no_steady_state() -> None:
         steady(sends(1))
 
 
-def test_what_was_used_between_two_looks_counts_evenly() -> None:
-    assert used(LOOKS, "worker", Window(11.0, 13.0, 1)) == pytest.approx(1.5)
-    assert used(LOOKS, "worker", Window(10.0, 14.0, 1)) == pytest.approx(3.0)
+def test_what_was_used_between_two_samples_counts_evenly() -> None:
+    assert used(SAMPLES, "worker", Window(11.0, 13.0, 1)) == pytest.approx(1.5)
+    assert used(SAMPLES, "worker", Window(10.0, 14.0, 1)) == pytest.approx(3.0)
 
 
-def test_a_window_that_nobody_looked_at_is_refused() -> None:
+def test_a_window_without_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="there was no look"):
-        used(LOOKS, "worker", Window(9.0, 13.0, 1))
+        used(SAMPLES, "worker", Window(9.0, 13.0, 1))
 
 
 BATCH = Measured(

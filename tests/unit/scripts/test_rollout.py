@@ -39,7 +39,7 @@ def add_start(stub: Stubber, *, skips_matching: bool = True) -> None:
 
 
 def add_statuses(stub: Stubber, *statuses: str, reason: str = WARMING) -> None:
-    """Let each look at the refreshes find the newest one in the next status, and an older one that has succeeded."""
+    """Let each poll of the refreshes find the newest one in the next status, and an older one that has succeeded."""
     older = {"InstanceRefreshId": "0e151305-1e57-4a32-a256-1fd14157c5ec", "Status": "Successful"}
     for status in statuses:
         newest = {"InstanceRefreshId": REFRESH, "Status": status, "StatusReason": reason}

@@ -258,7 +258,7 @@ def test_s2_an_image_that_would_fail_again_is_not_retried(shop: Shop, store: Job
     assert f'action="{address}/retry"' not in shop.client.get(f"/jobs/{shop.job.job_id}").text
 
 
-def test_row_53_a_retry_has_its_attempt_whatever_the_clocks_show(shop: Shop, store: JobStore) -> None:
+def test_row_53_a_retry_has_its_attempt_for_any_clocks(shop: Shop, store: JobStore) -> None:
     """Row 53: the web tier's clock may be ten minutes ahead of, or behind, the controller's."""
     image, attempts = shop.images[1], list[int]()
     for skew in (timedelta(minutes=-10), timedelta(minutes=10), timedelta(0)):
@@ -370,8 +370,8 @@ def test_the_results_file_is_linked_and_downloaded_once_it_exists(
     key, bucket = merged_key(job.job_id), config.names.output_bucket
     output_bucket.put(key, b"{}\n", "application/x-ndjson")
     store.put_merged(job.job_id, MergedFile(key, store.status(job.job_id).edition, datetime.now(UTC)))
-    told = client.get(address).get_json()["results_file"]
-    assert (told["address"], told["current"]) == (f"s3://{bucket}/{key}", True)
+    results_file = client.get(address).get_json()["results_file"]
+    assert (results_file["address"], results_file["current"]) == (f"s3://{bucket}/{key}", True)
     page = client.get(f"/jobs/{job.job_id}").text
     assert f"s3://{bucket}/{key}" in page
     answer = client.get(f"{address}/results/file")
