@@ -7,7 +7,7 @@ dollar, an estimate from the prices in config.yaml: two builders, a web instance
 for some minutes. All that it makes carries the tag `fleetsight` with a prefix of its own, and is deleted at the end,
 also if a step fails. If the test itself is killed, run the command that it prints first.
 
-The answers that the commands got are recorded in `tests/aws/recorded` without what tells of the account. Look at the
+The answers that the commands got are recorded in `tests/aws/recorded` without what identifies the account. Read the
 files and commit them: `tests/integration/scripts/test_status_and_logs.py` plays them.
 """
 

@@ -59,12 +59,12 @@ from tests.support.waiting import DEADLINE_SECONDS
 
 FEW_WORKERS = {"FLEETSIGHT__FLEET__MAX_WORKERS": "2", "FLEETSIGHT__WORKER__IDLE_SECONDS": "10"}
 ACTION_MS = DEADLINE_SECONDS * 1_000
-LOOKS: dict[str, tuple[Literal["light", "dark"], ViewportSize | None]] = {
+STYLES: dict[str, tuple[Literal["light", "dark"], ViewportSize | None]] = {
     "light": ("light", None),
     "dark": ("dark", None),
     "phone": ("light", {"width": 390, "height": 844}),
 }
-"""Color scheme and viewport of each look; None is the test's own viewport."""
+"""Color scheme and viewport of each style; None is the test's own viewport."""
 
 RULES_OF_COLORS = ("color-contrast", "link-in-text-block")
 """Those of axe that the color scheme can change; the dark page differs from the light one in nothing else."""
@@ -87,7 +87,7 @@ class PageFaults:
     expected: list[str] = field(default_factory=list)
 
     def expect(self, text: str) -> None:
-        """Let pass whatever contains `text`."""
+        """Let pass each fault that contains `text`."""
         self.expected.append(text)
 
     def watch(self, page: Page) -> None:
@@ -253,7 +253,7 @@ def _watched_page(browser: Browser, url: str, faults: PageFaults, options: Optio
 def faults_of() -> FaultsOf:
     """Check a page in light, in dark and on a phone.
 
-    Return a line for each violation of WCAG 2.2 A and AA and of axe's good practice, and for each look that is wider
+    Return a line for each violation of WCAG 2.2 A and AA and of axe's good practice, and for each style that is wider
     than the screen. axe is evaluated by the browser's debugger, so the page's Content-Security-Policy stays on.
     """
     first, again = Axe(), Axe("0")  # the script is injected once a page
@@ -262,19 +262,19 @@ def faults_of() -> FaultsOf:
         usual = page.viewport_size
         assert usual is not None
         faults: list[str] = []
-        for look, (scheme, size) in LOOKS.items():
+        for style, (scheme, size) in STYLES.items():
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # or axe measures colours that change
             page.set_viewport_size(size or usual)
-            rules = {"runOnly": {"type": "rule", "values": RULES_OF_COLORS}} if look == "dark" else {}
-            checker = first if look == "light" else again
+            rules = {"runOnly": {"type": "rule", "values": RULES_OF_COLORS}} if style == "dark" else {}
+            checker = first if style == "light" else again
             violations = checker.run(page, options={"resultTypes": ["violations"], **rules}).response["violations"]
             faults += [
-                f"{look}: {violation['id']}: {violation['help']}: {node['html']}"
+                f"{style}: {violation['id']}: {violation['help']}: {node['html']}"
                 for violation in violations
                 for node in violation["nodes"]
             ]
             if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
-                faults.append(f"{look}: the page is wider than the screen")
+                faults.append(f"{style}: the page is wider than the screen")
         page.emulate_media(color_scheme="light", reduced_motion="no-preference")
         page.set_viewport_size(usual)
         return faults

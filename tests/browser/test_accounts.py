@@ -1,14 +1,17 @@
-"""Accounts in a browser: made, confirmed, signed in to and out of, and what open pages do when nobody is any more."""
+"""Accounts in a browser: made, confirmed, signed in to and out of, and what open pages do after a sign-out."""
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import requests
 from playwright.sync_api import Browser, Page, expect
 
 from core.ids import new_id
 from scripts.run.sign_in import OPERATOR
 from scripts.run.system import System
+from services.users import UserPool
 from tests.browser.conftest import (
     FaultsOf,
     Options,
@@ -22,7 +25,7 @@ from tests.browser.conftest import (
     signs,
     try_it,
 )
-from tests.support.authenticator import App
+from tests.support.operator_account import App
 
 pytestmark = pytest.mark.processes
 
@@ -38,7 +41,7 @@ def page_faults(sign_in_system: System) -> PageFaults:
 
 @pytest.fixture
 def page(browser: Browser, sign_in_system: System, page_faults: PageFaults, page_options: Options) -> Iterator[Page]:
-    """A stranger's page where people sign in."""
+    """An anonymous user's page where people sign in."""
     yield from _watched_page(browser, sign_in_system.url, page_faults, page_options)
 
 
@@ -50,7 +53,7 @@ def fill(page: Page, button: str, **fields: str) -> None:
 
 
 @pytest.mark.parametrize("page_options", [COPYING])
-def test_somebody_makes_an_account_signs_in_makes_a_token_and_signs_out(
+def test_a_user_makes_an_account_signs_in_makes_a_token_and_signs_out(
     page: Page, page_faults: PageFaults, sign_in_system: System, faults_of: FaultsOf
 ) -> None:
     page_faults.expect("401")
@@ -88,7 +91,7 @@ def test_somebody_makes_an_account_signs_in_makes_a_token_and_signs_out(
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-def test_a_forgotten_password_is_replaced_and_a_wrong_one_told(
+def test_a_forgotten_password_is_replaced_and_a_wrong_one_reported(
     page: Page, page_faults: PageFaults, sign_in_system: System, faults_of: FaultsOf
 ) -> None:
     page_faults.expect("401")
@@ -107,7 +110,7 @@ def test_a_forgotten_password_is_replaced_and_a_wrong_one_told(
     expect(page.get_by_role("link", name=email)).to_be_visible()
 
 
-def test_somebody_sets_up_an_app_signs_in_with_its_code_and_recovers_when_it_is_lost(
+def test_a_user_sets_up_an_app_signs_in_with_its_code_and_recovers_when_it_is_lost(
     page: Page, page_faults: PageFaults, sign_in_system: System, faults_of: FaultsOf
 ) -> None:
     page_faults.expect("401")
@@ -146,7 +149,7 @@ def test_account_pages_are_accessible_and_fit(page: Page, sign_in_system: System
     for path in ("/sign-in?next=/jobs", "/sign-up", "/forgot", "/reset"):
         page.goto(path)
         assert faults_of(page) == []
-    signed_in(page, *person(sign_in_system, f"{'a-very-long-name-' * 3}of-somebody"))
+    signed_in(page, *person(sign_in_system, f"{'a-very-long-name-' * 3}of-a-user"))
     page.goto("/account")
     fill(page, "Make the token", name="a token")
     expect(page.get_by_role("heading", name="Your new token")).to_be_visible()
@@ -170,7 +173,7 @@ def test_an_operator_searches_the_audit_trail(page: Page, sign_in_system: System
     expect(page.get_by_role("cell", name=OPERATOR).first).to_be_visible()
 
 
-def test_a_password_can_be_looked_at_and_is_hidden_again_when_it_is_sent(page: Page) -> None:
+def test_a_password_can_be_shown_and_is_hidden_again_when_it_is_sent(page: Page) -> None:
     page.goto("/reset")
     field = page.get_by_label("New password", exact=True)
     field.fill(PASSWORD)
@@ -239,7 +242,7 @@ def test_open_pages_lead_to_the_sign_in_and_back_when_the_session_has_ended(
     secret = sign_in_system.sign_in.password
     signed_in(page, OPERATOR, secret)
     page.goto("/fleet")
-    page.context.clear_cookies()  # the page asks for news each second
+    page.context.clear_cookies()  # the page polls each second
     expect(page.get_by_role("status")).to_contain_text("You were signed out meanwhile")
     fill(page, "Sign in", email=OPERATOR, password=secret)
     page.wait_for_url("**/fleet")
@@ -257,14 +260,14 @@ def test_open_pages_lead_to_the_sign_in_and_back_when_the_session_has_ended(
     page.wait_for_url(f"**/jobs/{job_id}")
 
 
-def test_the_page_of_the_api_says_what_a_stranger_lacks_and_works_for_who_is_signed_in(
+def test_the_page_of_the_api_says_what_an_anonymous_user_lacks_and_works_for_who_is_signed_in(
     page: Page, page_faults: PageFaults, sign_in_system: System
 ) -> None:
     page_faults.expect("401")
     page.goto("/api#list_jobs")
-    told = try_it(page, "list_jobs")
-    assert told.startswith("401")
-    assert "you are not signed in" in told
+    answer = try_it(page, "list_jobs")
+    assert answer.startswith("401")
+    assert "you are not signed in" in answer
     expect(page.locator("#list_jobs output").get_by_role("link", name="sign in")).to_have_attribute(
         "target", "_blank"
     )
@@ -272,3 +275,74 @@ def test_the_page_of_the_api_says_what_a_stranger_lacks_and_works_for_who_is_sig
     page.goto("/api#list_jobs")
     expect(page.locator(".api-intro")).to_contain_text("they are sent as ada-")
     assert try_it(page, "list_jobs").startswith("200")
+
+
+COOKIE = "__Host-fleetsight"
+MADE = "#made"
+
+
+@pytest.fixture
+def secrets(browser: Browser, sign_in_system: System) -> dict[str, str]:
+    """Everything secret of a user who has signed in and made a token, and of the system; each was used once."""
+    assert sign_in_system.sign_in is not None
+    email, password = person(sign_in_system, "secretive")
+    with browser.new_context(base_url=sign_in_system.url) as context:
+        page = signed_in(context.new_page(), email, password)
+        page.goto("/account")
+        page.get_by_label("Name").fill("for a script")
+        page.get_by_role("button", name="Make the token").click()
+        expect(page.locator(MADE)).to_be_visible()
+        token = page.locator(MADE).input_value()
+        [cookie] = [each["value"] for each in context.cookies() if each["name"] == COOKIE]
+    found = sign_in_system.sign_in
+    pool_tokens = UserPool(sign_in_system.clients.cognito_idp, found.pool_id, found.client_id)
+    of_the_pool = pool_tokens.sign_in(email, password)
+    return {
+        "password": password,
+        "personal token": token,
+        "cookie": cookie,
+        "id of the session": cookie.split(".")[1],
+        "token of the pool": of_the_pool.id_token,  # type: ignore[union-attr]  # no first sign-in
+        "refresh token": of_the_pool.refresh_token,  # type: ignore[union-attr]
+        "key of the sessions": found.keys.read_text().strip(),
+        "the operator's password": found.password,
+        "the operator's token": found.token,
+    }
+
+
+def error_pages(system: System, secrets: dict[str, str]) -> Iterator[str]:
+    """Send what is secret to where it does not belong, and yield what is answered."""
+    for secret in secrets.values():
+        bearer = {"Authorization": f"Bearer {secret}"}
+        wrong = {"Authorization": f"Basic {secret}"}
+        for headers, cookies in ((bearer, {}), (wrong, {}), ({}, {COOKIE: f"{secret}x"})):
+            for path in ("/api/v1/jobs/none", "/nowhere", "/jobs?before=1"):
+                answer = requests.get(f"{system.url}{path}", headers=headers, cookies=cookies, timeout=120)
+                yield answer.text + str(answer.headers)
+        form = {"email": "nobody@example.org", "password": secret}
+        yield requests.post(f"{system.url}/sign-in", data=form, headers={"Sec-Fetch-Site": "none"}, timeout=120).text
+
+
+def command_lines() -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            yield path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has ended meanwhile
+            continue
+
+
+def test_nothing_secret_is_shown(sign_in_system: System, secrets: dict[str, str]) -> None:
+    texts = {f"answer {number}": text for number, text in enumerate(error_pages(sign_in_system, secrets))}
+    texts |= {f"process {number}": line for number, line in enumerate(command_lines())}
+    keys = sign_in_system.sign_in.keys if sign_in_system.sign_in else None
+    files = [path for path in sign_in_system.state_dir.rglob("*") if path.is_file() and path != keys]
+    texts |= {str(path): path.read_text(errors="replace") for path in files}
+    assert any(re.search(r"logs/web\.log$", name) for name in texts)
+    assert {
+        (secret, where) for secret, text in secrets.items() for where, said in texts.items() if text in said
+    } == set()
+
+
+def test_only_its_user_may_read_the_keys_of_the_sessions(sign_in_system: System) -> None:
+    assert sign_in_system.sign_in is not None
+    assert sign_in_system.sign_in.keys.stat().st_mode & 0o777 == 0o600

@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from scripts.client import ApiClient
 from tests.browser.conftest import FaultsOf, PageFaults, try_it
-from tests.support.pictures import picture
+from tests.support.jobs import picture
 
 pytestmark = pytest.mark.processes
 
@@ -18,9 +18,9 @@ def test_a_job_is_made_filled_and_read_from_the_page(page: Page, api: ApiClient)
     page.goto("/api")
     page.locator("#create_job summary").click()
     page.locator("#create_job textarea").fill('{"name": "<b>from the page</b>"}')
-    told = try_it(page, "create_job")
-    assert told.startswith("201")
-    job_id = json.loads(told.partition("\n")[2])["job_id"]
+    answer = try_it(page, "create_job")
+    assert answer.startswith("201")
+    job_id = json.loads(answer.partition("\n")[2])["job_id"]
 
     page.locator("#add_images summary").click()
     page.locator('#add_images [name="job_id"]').fill(job_id)

@@ -36,7 +36,7 @@ def fleet(system: System) -> Iterator[FleetStore]:
 
 
 def submit(api: ApiClient, count: int) -> str:
-    """Make a job of `count` signs that nobody has sent before; return its id."""
+    """Make a job of `count` signs that no user has sent before; return its id."""
     job_id = api.create_job("a batch")
     drawn = samples(count, seed=next(SEEDS), sizes=(((64, 64), 1.0),))
     api.add_images(job_id, [(f"{number}.jpg", sign.data) for number, sign in enumerate(drawn)])
@@ -63,7 +63,7 @@ def test_a_batch_is_followed_live_from_its_launch_to_its_results(
     )
     # It moves on with time, also where workers of an earlier test were there already.
     expect(chart.locator(".workers-line")).not_to_have_attribute("d", str(before))
-    # Drawn by the server from the history, for whoever comes later.
+    # Drawn by the server from the history, for pages that are opened later.
     page.goto("/fleet?span=hour")
     expect(chart).to_have_attribute("aria-label", re.compile("Last hour: at most [12] workers? and"))
 

@@ -92,7 +92,7 @@ def refused(image: ImageRecord, message: str = "its workers crashed") -> Classif
 
 @pytest.fixture
 def write_job(system: System, page_faults: PageFaults) -> Iterator[Callable[..., WrittenJob]]:
-    """Make jobs of records only; they are deleted afterwards, so that no controller looks for their images."""
+    """Make jobs of records only; they are deleted afterwards, so that no controller searches for their images."""
     # A page asks for some thumbnails before its script takes over the list. There are no images to draw them from.
     page_faults.expect("/thumbnail)")
     store = JobStore(Table(system.clients.dynamodb, system.config.names.job_table))
@@ -283,7 +283,7 @@ def test_what_the_system_retried_is_shown_as_it_happens_and_without_javascript_a
             assert plain.locator("#list .retries").all_inner_texts() == shown
 
 
-def test_rows_have_one_height_whatever_they_say(page: Page, write_job: Callable[..., WrittenJob]) -> None:
+def test_rows_have_one_height_for_any_text(page: Page, write_job: Callable[..., WrittenJob]) -> None:
     """The list draws what can be seen, and computes its place from the height of one row."""
     written = write_job(4)
     written.finish(0, 3, failed=2)
@@ -374,7 +374,7 @@ def test_where_there_is_no_stream_the_page_asks_now_and_then(
     expect(page.locator("#state")).to_have_text("finished")
 
 
-def test_a_page_that_nobody_sees_lets_go_of_its_stream(page: Page, write_job: Callable[..., WrittenJob]) -> None:
+def test_a_hidden_page_closes_its_stream(page: Page, write_job: Callable[..., WrittenJob]) -> None:
     ended: list[str] = []
     written = write_job(2)
     page.on("requestfailed", lambda request: ended.append(request.url))

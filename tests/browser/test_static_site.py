@@ -36,10 +36,10 @@ ANSWER_SECONDS = 60.0
 
 
 def headers_of_the_policy() -> dict[str, str]:
-    """Return what the stack has CloudFront tell browsers with each file, but for what only TLS makes sense of."""
-    told = RESOURCES["SiteHeaders"]["Properties"]["ResponseHeadersPolicyConfig"]
-    policy = told["SecurityHeadersConfig"]["ContentSecurityPolicy"]["ContentSecurityPolicy"]
-    own = {each["Header"]: each["Value"] for each in told["CustomHeadersConfig"]["Items"]}
+    """Return the headers that CloudFront sends with each file by the stack, but for what only TLS makes sense of."""
+    config = RESOURCES["SiteHeaders"]["Properties"]["ResponseHeadersPolicyConfig"]
+    policy = config["SecurityHeadersConfig"]["ContentSecurityPolicy"]["ContentSecurityPolicy"]
+    own = {each["Header"]: each["Value"] for each in config["CustomHeadersConfig"]["Items"]}
     return own | {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
 
 
@@ -56,9 +56,9 @@ class Front(BaseHTTPRequestHandler):
         file = self.files[urlsplit(self.path).path]
         self.served.append(file.address)
         body = (self.folder / file.name).read_bytes()
-        told = {"Content-Type": file.content_type, "Cache-Control": file.cache_control} | headers_of_the_policy()
+        headers = {"Content-Type": file.content_type, "Cache-Control": file.cache_control} | headers_of_the_policy()
         self.send_response(200)
-        for name, value in told.items():
+        for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from scripts.run.system import System
 from tests.browser.conftest import PageFaults, person, signed_in
-from tests.support.pictures import picture
+from tests.support.jobs import picture
 
 FILENAME = "my-holiday.png"
 """Both send a file of this name, with the very same bytes."""
@@ -18,7 +18,7 @@ FILENAME = "my-holiday.png"
 
 @dataclass
 class Person:
-    """Somebody at their browser, and the address of the job that they have made."""
+    """A user at their browser, and the address of the job that they have made."""
 
     email: str
     page: Page
@@ -102,7 +102,7 @@ def test_the_address_of_anothers_job_image_picture_events_or_download_leads_nowh
     expect(ben.page.get_by_text("album")).to_have_count(0)
 
 
-def test_the_same_bytes_of_another_are_classified_anew_and_nobody_learns_of_them(
+def test_the_same_bytes_of_another_are_classified_anew_and_revealed_to_no_other_user(
     people: tuple[Person, Person],
 ) -> None:
     ada, ben = people

@@ -26,11 +26,11 @@ def processes_of(port: int) -> set[int]:
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            told = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+            process_data = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
             state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if state != "Z" and any(mark in told for mark in marks):
+        if state != "Z" and any(mark in process_data for mark in marks):
             found.add(int(folder.name))
     return found - {os.getpid()}
 

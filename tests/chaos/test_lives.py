@@ -70,7 +70,10 @@ def test_an_instance_that_never_works_is_replaced_at_once_and_ended_after_a_seco
         assert running.right(job_id, outcome, truth) >= 29
         wait_until(lambda: not running.workers(), "the unhealthy instance has ended")
         why = f"terminated {unhealthy}: no heartbeat within 2 s of its launch"
-        wait_until(lambda: any(each.words.startswith(why) for each in store.decisions().decisions), "it is told")
+        wait_until(
+            lambda: any(each.words.startswith(why) for each in store.decisions().decisions),
+            "the decision is recorded",
+        )
         assert running.max_seen <= 2
 
 
@@ -91,7 +94,7 @@ def test_a_standby_stays_through_its_idle_times_and_goes_when_it_is_no_longer_wa
 
         wait_until(standby, "a worker stands by")
         first = standby()
-        time.sleep(4 * IDLE_SECONDS)  # Not for luck: nobody stays for long that was not asked to.
+        time.sleep(4 * IDLE_SECONDS)  # An instance that was not launched by the controller ends itself.
         assert [each.instance_id for each in running.workers()] == [first]
         job_id = running.api.create_job("for the standby")
         running.wait_for_results(job_id, len(running.upload(job_id, signs(10, seed=72)[0]).accepted))
@@ -107,8 +110,8 @@ IMAGES = 100
 def asked(running: RunningSystem) -> Counter[str]:
     """Return what the cloud has been asked so far: calls, and items of the table by what they are about."""
     with closing(ControlClient(running.system.endpoint_url)) as cloud:
-        told = cloud.get("calls")
-    return Counter({**told["calls"], **told["items"]})
+        counted = cloud.get("calls")
+    return Counter({**counted["calls"], **counted["items"]})
 
 
 def way_of_images(made: Counter[str]) -> Requests:

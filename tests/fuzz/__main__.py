@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _folder(asked: Path | None) -> Iterator[Path]:
-    """Yield the folder for what is found; one that nobody has asked for goes in the end."""
+    """Yield the folder for what is found; one that was not asked for is removed at the end."""
     if asked:
         yield asked
     else:
@@ -81,7 +81,7 @@ def _keep(target: str, run: Path, folder: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.fuzz", description="Fuzz what strangers' bytes reach first."
+        prog="python -m tests.fuzz", description="Fuzz what untrusted bytes reach first."
     )
     parser.add_argument("targets", nargs="+", choices=[*TARGETS, "all"], metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument("--seconds", type=int, default=60, help="how long, for all targets at the same time")

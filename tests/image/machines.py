@@ -1,4 +1,4 @@
-"""What the tests of booted images look at: a machine's console, its network from inside, and what is left of it."""
+"""What the tests of booted images read: a machine's console, its network from inside, and what is left of it."""
 
 import http.client
 from pathlib import Path
@@ -27,10 +27,10 @@ def left_of(directory: Path) -> set[int]:
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            told = (entry / "mounts").read_bytes() + (entry / "cgroup").read_bytes()
+            process_data = (entry / "mounts").read_bytes() + (entry / "cgroup").read_bytes()
         except OSError:
             continue
-        if any(mark in told for mark in marks):
+        if any(mark in process_data for mark in marks):
             found.add(int(entry.name))
     return found
 

@@ -134,8 +134,8 @@ for _ in range(200):
 chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
 answers = {
     "known": a_known_sender(),
-    "stranger": exchanged("Content-Length: 500000000", bytes(PART)),
-    "stranger's page": exchanged("Content-Length: 500000", bytes(400_000), "/"),
+    "anonymous": exchanged("Content-Length: 500000000", bytes(PART)),
+    "anonymous page": exchanged("Content-Length: 500000", bytes(400_000), "/"),
     "chunked": exchanged("Transfer-Encoding: chunked", chunk * 16),
     "wrong token": exchanged("Authorization: Bearer bad\r\nContent-Length: 500000000", bytes(PART)),
     "small": exchanged("Content-Length: 5", b"a=b&c", "/sign-in"),

@@ -34,7 +34,7 @@ from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
 
-# Tells that it runs, and each time that it was booted, since cloud-init runs user data once only.
+# Reports that it runs, and each time that it was booted, since cloud-init runs user data once only.
 COUNTS_BOOTS = """#!/bin/sh
 cat > /etc/systemd/system/boots.service <<'UNIT'
 [Service]
@@ -201,11 +201,11 @@ def test_a_machines_clock_begins_with_its_boot(cloud: LocalCloud, ec2: Any, work
     (instance_id,) = launch_instances(ec2, script, ImageId=worker_image.image_id)
     machine = machine_of(cloud, instance_id)
     console_says(machine, "up for")
-    told = re.search(r"up for (\d+) seconds", console_of(machine))
-    assert told is not None
+    uptime = re.search(r"up for (\d+) seconds", console_of(machine))
+    assert uptime is not None
     seconds_since_launch = time.monotonic() - launched_at
     # Its clock begins with a whole second, at most two ahead: `_back` in localcloud/machines/backends.py.
-    assert int(told[1]) <= seconds_since_launch + 2, "the clock began before the launch"
+    assert int(uptime[1]) <= seconds_since_launch + 2, "the clock began before the launch"
     ec2.terminate_instances(InstanceIds=[instance_id])
 
 

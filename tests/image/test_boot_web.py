@@ -48,7 +48,7 @@ class WebMachine:
     """A machine that boots the web image, seen by a client in its own network, which trusts its certificate.
 
     Attributes:
-        signed_in: the header of somebody who has an account.
+        signed_in: the header of a user who has an account.
         endpoint_url: of the cloud that the machine is an instance of.
     """
 
@@ -57,7 +57,7 @@ class WebMachine:
     endpoint_url: str = ""
 
     def ask(self, method: str, path: str, **options: object) -> Reply:
-        """Send a request of somebody to port 443, as `requests` would write it, and return the whole reply."""
+        """Send a user's request to port 443, as `requests` would write it, and return the whole reply."""
         return self.ask_as(self.signed_in, method, path, **options)
 
     def ask_as(self, who: Mapping[str, str], method: str, path: str, **options: object) -> Reply:
@@ -78,7 +78,7 @@ class WebMachine:
 
         return in_network_of(self._pid(), send)
 
-    def news(self, job_id: str) -> tuple[bytes, bytes]:
+    def events(self, job_id: str) -> tuple[bytes, bytes]:
         """Return a job's events up to the first, as they come, and those after it until the job has ended."""
 
         def read() -> tuple[bytes, bytes]:
@@ -221,12 +221,12 @@ def test_port_80_leads_to_443(web: WebMachine) -> None:
     assert web.redirect() == "https://fleet.example/jobs"
 
 
-def test_an_upload_is_classified_by_a_machine_of_the_fleet_and_its_news_come_at_once(web: WebMachine) -> None:
+def test_an_upload_is_classified_by_a_machine_of_the_fleet_and_its_events_come_at_once(web: WebMachine) -> None:
     (sign,) = samples(1, seed=3)
     job_id = json.loads(web.ask("POST", "/api/v1/jobs", json={"name": "through nginx"}).body)["job_id"]
     upload = web.ask("POST", f"/api/v1/jobs/{job_id}/images", files={"images": (sign.filename, sign.data)})
     assert len(json.loads(upload.body)["accepted"]) == 1
-    first, rest = web.news(job_id)
+    first, rest = web.events(job_id)
     assert b"event: " in first
     assert b"event: end" not in first  # nothing held it back until the job had ended
     assert b"event: end" in rest
@@ -241,7 +241,7 @@ def test_an_upload_that_is_too_large_is_refused_by_nginx_in_the_apis_words(web: 
     assert json.loads(refused.body)["type"]
 
 
-def test_a_stranger_is_asked_to_sign_in_and_whoever_does_has_a_session(web: WebMachine) -> None:
+def test_an_anonymous_user_is_asked_to_sign_in_and_has_a_session(web: WebMachine) -> None:
     asked = web.ask_as({}, "GET", "/jobs")
     assert (asked.status, asked.headers["location"]) == (303, "/sign-in?next=%2Fjobs")
     assert web.ask_as({}, "GET", "/api/v1/jobs").status == 401
@@ -253,17 +253,17 @@ def test_a_stranger_is_asked_to_sign_in_and_whoever_does_has_a_session(web: WebM
     assert EMAIL.encode() in web.ask_as({"Cookie": cookie}, "GET", "/").body
 
 
-def test_the_key_of_sessions_is_roots_and_the_web_tiers_and_nobody_is_shown_it(web: WebMachine) -> None:
+def test_the_key_of_sessions_is_roots_and_the_web_tiers_and_is_not_shown(web: WebMachine) -> None:
     machine = web.machine
     kept = Path(machine.disk / "upper/etc/fleetsight/session-keys")
     assert (kept.read_text(), kept.stat().st_mode & 0o777, kept.stat().st_uid) == (SESSION_KEY, 0o600, 0)
-    told = [(machine.disk / "upper/etc/fleetsight/stack.env").read_text(), console_of(machine)]
+    texts = [(machine.disk / "upper/etc/fleetsight/stack.env").read_text(), console_of(machine)]
     for pid in left_of(machine.directory):
         for name in ("environ", "cmdline"):
             with contextlib.suppress(OSError):  # it has ended
-                told.append(Path(f"/proc/{pid}/{name}").read_text(errors="replace"))
-    assert any("gunicorn" in each for each in told)
-    assert not [each for each in told if SESSION_KEY in each]
+                texts.append(Path(f"/proc/{pid}/{name}").read_text(errors="replace"))
+    assert any("gunicorn" in each for each in texts)
+    assert not [each for each in texts if SESSION_KEY in each]
 
 
 def test_the_machine_holds_no_keys_but_those_of_its_metadata_service(web: WebMachine) -> None:

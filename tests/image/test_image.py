@@ -24,7 +24,7 @@ MAX_EXPOSURE = 1.5
 
 
 def inside(image: LocalImage, *command: str, seconds: float = 60) -> str:
-    """Run a command in the image, whatever it writes is dropped; return what it said."""
+    """Run a command in the image, which drops what it writes; return what it said."""
     done = subprocess.run(
         (*inside_of(image.root, "--volatile=overlay", "--rlimit=NOFILE=65536"), *command),
         stdin=subprocess.DEVNULL,
@@ -206,8 +206,8 @@ def ask(path, method="GET", headers={}, secure=True):
         made = http.client.HTTPSConnection("127.0.0.1", timeout=120, context=anyone)
     made.request(method, path, headers=headers)
     answer = made.getresponse()
-    told = dict((name.lower(), value) for name, value in answer.getheaders())
-    return [answer.status, told, answer.read(4000).decode("latin-1")]
+    headers = dict((name.lower(), value) for name, value in answer.getheaders())
+    return [answer.status, headers, answer.read(4000).decode("latin-1")]
 for _ in range(200):
     try:
         ask("/static/fleetsight.css"); break
@@ -259,7 +259,7 @@ def test_nginx_serves_static_files_with_the_web_tiers_headers(
     assert "input_bucket" not in answers["outside"][2]
 
 
-def test_a_web_tier_that_is_down_is_told_to_programs_as_a_problem(
+def test_a_web_tier_that_is_down_is_reported_to_programs_as_a_problem(
     answers: dict[str, tuple[int, dict[str, str], str]],
 ) -> None:
     status, headers, body = answers["down"]
@@ -297,23 +297,23 @@ def test_a_large_body_of_a_known_sender_reaches_the_web_tier_whole(served: dict[
 
 
 @pytest.mark.parametrize(
-    "client", ["stranger", "stranger's page", "chunked", "wrong token", "http/2 POST", "http/2 GET"]
+    "client", ["anonymous", "anonymous page", "chunked", "wrong token", "http/2 POST", "http/2 GET"]
 )
-def test_s5_nothing_of_a_strangers_body_is_written_to_disk(served: dict[str, Any], client: str) -> None:
+def test_s5_nothing_of_an_anonymous_users_body_is_written_to_disk(served: dict[str, Any], client: str) -> None:
     found = served[client]
     assert (found["on_disk"], found["reached"]) == (0, False)
     if client != "http/2 GET":  # of which no body is expected: what it sends is bounded
         assert "401" in found["said"]
 
 
-def test_s5_a_stranger_is_told_to_sign_in(served: dict[str, Any]) -> None:
-    problem, page = served["stranger"]["said"], served["stranger's page"]["said"]
+def test_s5_an_anonymous_user_is_asked_to_sign_in(served: dict[str, Any]) -> None:
+    problem, page = served["anonymous"]["said"], served["anonymous page"]["said"]
     assert json.loads(problem.partition("\r\n\r\n")[2])["type"] == "urn:fleetsight:problem:unauthorized"
     assert "Sign in, or send a token" in page
     assert "X-Content-Type-Options: nosniff" in page
 
 
-def test_a_strangers_small_form_reaches_the_web_tier(served: dict[str, Any]) -> None:
+def test_an_anonymous_users_small_form_reaches_the_web_tier(served: dict[str, Any]) -> None:
     assert '{"path": "/sign-in", "bytes": 5}' in served["small"]["said"]
 
 

@@ -22,14 +22,14 @@ from scripts.aws.context import TAG, AwsAccount, TimedOutError, Waiter
 from tests.support.aws_builders import Bakery, Killed, MortalAccount, instances, user_data
 
 STEPS = range(1, 15)
-"""What the bake of one image tells of, in a bucket that is made for it."""
+"""What the bake of one image reports, in a bucket that is made for it."""
 
 
 @pytest.fixture(scope="module")
 def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MortalAccount, AwsAccount]]:
-    """The account that bakes and the one that looks on, shared: making their clients costs more than a bake.
+    """The account that bakes and the one that observes, shared: making their clients costs more than a bake.
 
-    In a cloud of their own without moto's 500 images, through all of which it looks for each of ours.
+    In a cloud of their own without moto's 500 images, all of which it searches for each of ours.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
@@ -67,7 +67,7 @@ def baked(
     done = Baked(Bakery(*accounts, prefix, tmp_path_factory.mktemp("baked"), ("worker",)), "")
     ec2, bakery = done.bakery.observer.ec2, done.bakery
 
-    def look() -> None:
+    def observe() -> None:
         for builder in instances(bakery.observer, bakery.prefix, "running"):
             groups = [each["GroupId"] for each in builder["SecurityGroups"]]
             ours = [{"Name": f"tag:{TAG}", "Values": [bakery.prefix]}]
@@ -83,7 +83,7 @@ def baked(
             }
         bakery.builders.work()
 
-    bakery.clock.work = look
+    bakery.clock.work = observe
     done.image_id = bake(bakery.context, bakery.options(), bakery.source(), base)["worker"]
     return done
 
@@ -144,12 +144,12 @@ def test_torch_with_a_gpu_is_for_x86_64_alone_and_the_web_tier_for_both(bakery: 
 def test_an_image_with_torch_has_a_larger_disk_and_is_checked_to_have_it(bakery: Bakery, base: BaseImage) -> None:
     sizes: list[int] = []
 
-    def look() -> None:
+    def observe() -> None:
         ours = [{"Name": f"tag:{TAG}", "Values": [bakery.prefix]}]
         sizes.extend(each["Size"] for each in bakery.observer.ec2.describe_volumes(Filters=ours)["Volumes"])  # type: ignore[arg-type]
         bakery.builders.work()
 
-    bakery.clock.work = look
+    bakery.clock.work = observe
     with pytest.raises(BakeError, match="made another image: engine 'openvino' and not 'torch'"):
         bake(bakery.context, bakery.options(), bakery.source(engine="torch"), base)
     bakery.builders.engine = "torch"
@@ -222,17 +222,17 @@ def test_a_bake_that_is_interrupted_leaves_nothing_that_costs(step: int, bakery:
 
 
 def test_there_is_a_kill_for_each_step(baked: Baked) -> None:
-    assert len(baked.bakery.told) == STEPS[-1], baked.bakery.told
+    assert len(baked.bakery.reported) == STEPS[-1], baked.bakery.reported
 
 
 def test_a_bake_takes_over_the_builder_that_a_killed_one_has_left(bakery: Bakery, base: BaseImage) -> None:
     bakery.die_after = 7
     with pytest.raises(Killed):
         bake(bakery.context, bakery.options(), bakery.source(), base)
-    assert bakery.told[-1].startswith("launched ")
+    assert bakery.reported[-1].startswith("launched ")
     again = bakery.again()
     bake(again.context, again.options(), again.source(), base)
-    assert not any("launched" in line for line in again.told)
+    assert not any("launched" in line for line in again.reported)
 
 
 def test_what_a_killed_bake_has_left_is_undone_by_that_of_another_source(bakery: Bakery, base: BaseImage) -> None:
@@ -241,8 +241,8 @@ def test_what_a_killed_bake_has_left_is_undone_by_that_of_another_source(bakery:
         bake(bakery.context, bakery.options(), bakery.source(), base)
     again = bakery.again()
     bake(again.context, again.options(), again.source("changed"), base)
-    assert sum("launched" in line for line in again.told) == 1
-    assert sum("ended the builder" in line for line in again.told) == 2
+    assert sum("launched" in line for line in again.reported) == 1
+    assert sum("ended the builder" in line for line in again.reported) == 2
     assert bakery.left() == {}
 
 
@@ -250,7 +250,7 @@ def test_an_image_of_the_same_source_and_base_is_not_baked_again(bakery: Bakery,
     made = bake(bakery.context, bakery.options(), bakery.source(), base)
     again = bakery.again()
     assert bake(again.context, again.options(), again.source(), base) == made
-    assert again.told == []
+    assert again.reported == []
     assert f"{made['worker']} is the worker's image of this source and base already" in again.said
 
 

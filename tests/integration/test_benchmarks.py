@@ -29,8 +29,8 @@ def allowed() -> set[int]:
 def test_a_process_that_is_started_pinned_may_use_that_core_alone(allowed: set[int]) -> None:
     core = max(allowed)
     with pinned(core):
-        told = subprocess.check_output([sys.executable, "-I", "-c", "import os; print(os.sched_getaffinity(0))"])
-    assert told.decode().strip() == str({core})
+        printed = subprocess.check_output([sys.executable, "-I", "-c", "import os; print(os.sched_getaffinity(0))"])
+    assert printed.decode().strip() == str({core})
 
 
 def test_afterwards_everything_may_run_where_it_could_before(allowed: set[int]) -> None:

@@ -24,8 +24,7 @@ from services.endpoint import Endpoint
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
 from tests.conftest import keys_in
-from tests.support.denied_calls import DENIED_CALLS
-from tests.support.deployed_stack import IMAGE, NAME, DeployedStack, web_command, worker_command
+from tests.support.least_privilege import DENIED_CALLS, IMAGE, NAME, DeployedStack, web_command, worker_command
 from tests.support.operator_account import Operator
 from tests.support.stack_template import GIVEN, listed, statements
 from tests.support.waiting import wait_until

@@ -33,7 +33,7 @@ class Fleet:
     wanted: int = 0
     obedient: bool = True
     least: int = 1_000
-    told: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     die_after: int | None = None
 
@@ -88,8 +88,8 @@ class Fleet:
             self.launch(missing)
 
     def done(self, sentence: str) -> None:
-        self.told.append(sentence)
-        if self.die_after == len(self.told):
+        self.reported.append(sentence)
+        if self.die_after == len(self.reported):
             self.account.dead = True
             raise Killed
 
@@ -170,7 +170,7 @@ def test_a_roll_that_is_killed_is_finished_or_taken_back_by_the_next(step: int, 
 @pytest.mark.parametrize("step", range(1, 6))
 def test_a_way_back_that_is_killed_goes_on_back(step: int, rolling: Fleet) -> None:
     rolling.roll_out()
-    rolling.told.clear()
+    rolling.reported.clear()
     rolling.die_after = step
     with pytest.raises(Killed):
         rolling.roll_out(back=True)
@@ -190,7 +190,7 @@ def test_stopped_workers_of_the_old_version_are_ended_and_none_stops_any_more(fl
     fleet.observer.ec2.stop_instances(InstanceIds=[stopped])
     fleet.roll_out()
     assert fleet.workers("pending", "running", "stopping", "stopped") == []
-    assert sum("is to end rather than stop" in line for line in fleet.told) == 2
+    assert sum("is to end rather than stop" in line for line in fleet.reported) == 2
 
 
 def test_without_waiting_all_are_asked_at_once(rolling: Fleet) -> None:
@@ -202,7 +202,7 @@ def test_without_waiting_all_are_asked_at_once(rolling: Fleet) -> None:
 
 def test_a_dry_run_says_old_and_new_and_changes_nothing(rolling: Fleet) -> None:
     rolling.roll_out(dry_run=True)
-    assert rolling.told == []
+    assert rolling.reported == []
     assert rolling.default() == 1
     assert "launched from version 1 (ami-00000001); it shall be version 2 (ami-00000002)" in rolling.said[0]
     assert "2 workers are of other versions" in rolling.said[1]
@@ -236,7 +236,7 @@ def test_a_roll_without_a_target_is_rejected(order: dict[str, Any], prefix: str,
     fleet.prefix = prefix or fleet.prefix
     with pytest.raises(RolloutError, match=named):
         fleet.roll_out(**order)
-    assert fleet.told == []
+    assert fleet.reported == []
 
 
 def typed(fleet: Fleet, *arguments: str) -> Result:

@@ -33,8 +33,7 @@ from scripts.aws.status import read_status
 from scripts.run.system import ROOT
 from services.users import NewPasswordRequired, PoolTokens, UserPool
 from tests.support.aws_builders import Builders, Clock
-from tests.support.aws_resources import WITH_SITE, data_buckets, launch_workers, left, make_belongings
-from tests.support.aws_stage import Stage
+from tests.support.aws_stage import WITH_SITE, Stage, data_buckets, launch_workers, left, make_belongings
 from tests.support.stack_template import GIVEN, user_data
 
 FOLDER = ROOT / "scripts" / "aws"

@@ -1,4 +1,4 @@
-"""Small fleets and policies that tests are told with."""
+"""Small fleets and policies for the tests of the simulator."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

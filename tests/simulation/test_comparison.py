@@ -43,7 +43,7 @@ def test_the_bound_of_a_batch_is_the_fewest_workers_that_do_95_percent_in_time()
     assert batch_bound(100, 49.5, USUAL) == pytest.approx(19 * 60 / 150)
 
 
-def test_nobody_who_starts_from_nothing_is_faster_than_a_boot() -> None:
+def test_no_policy_that_starts_from_nothing_is_faster_than_a_boot() -> None:
     assert batch_bound(10, 42.0, USUAL) == math.inf
     assert batch_bound(10, 15.0, USUAL, prepared=1) == pytest.approx(60 / 15)
 

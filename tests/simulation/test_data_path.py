@@ -1,4 +1,4 @@
-"""Whatever fails, is lost, repeated, late, killed or frozen: every acknowledged image gets exactly one right result.
+"""Under every fault (lost, repeated, late, killed or frozen), every acknowledged image gets exactly one right result.
 
 Each history is random: clients upload, retry and delete, calls fail, processes die and freeze, queues behave at their
 worst, days pass. Afterwards everything must have come to rest as `tests/simulation/data_path/world.py` checks it.

@@ -49,7 +49,7 @@ some_conditions = st.builds(
 
 
 @given(some_arrivals, whims, some_conditions, st.integers(0, 50))
-def test_whatever_a_policy_does_nothing_is_lost_and_the_maximum_and_the_billing_hold(
+def test_under_every_policy_nothing_is_lost_and_the_maximum_and_the_billing_hold(
     trace: Trace, rule: NamedPolicy, conditions: Conditions, seed: int
 ) -> None:
     outcome = simulate(trace, rule, conditions, seed)
@@ -159,7 +159,7 @@ def test_prepared_workers_are_ready_at_once_and_paid_from_their_boot_on() -> Non
     assert outcome.billed_seconds == 19 * 60
 
 
-def test_a_look_counts_what_waits_what_is_in_hand_and_what_was_answered() -> None:
+def test_an_observation_counts_what_waits_what_is_in_hand_and_what_was_answered() -> None:
     script = Script({0.0: ScalingAction(2)}, PolicyTerms(idle_seconds=5.0))
     simulate(batch(10, 60.0), script.as_rule(), CALM)
     before, after = script.at(42.0), script.at(46.0)

@@ -61,7 +61,7 @@ def test_the_decision_is_shown_what_the_controller_would_observe(shown: list[Obs
     assert observation.metrics.image_seconds == 1.5
 
 
-def test_how_long_images_wait_is_told_by_the_simulations_clock(shown: list[Observation]) -> None:
+def test_how_long_images_wait_is_measured_by_the_simulations_clock(shown: list[Observation]) -> None:
     policy = ours(fleet_settings()).new()
     policy.decide(fleet_view(0.0, visible=7))
     policy.decide(fleet_view(30.0, visible=7))
@@ -163,7 +163,7 @@ def test_a_job_is_for_five_messages_by_default() -> None:
     assert jobs_to_create(11, 0, 0, maximum=19) == 3
 
 
-def test_the_queue_is_looked_at_every_thirty_seconds() -> None:
+def test_the_queue_is_polled_every_thirty_seconds() -> None:
     policy = keda_accurate(19).new()
     launched = [policy.decide(fleet_view(float(now), visible=50)).launch for now in (0, 1, 29, 30, 31)]
     assert launched == [10, 0, 0, 10, 0]

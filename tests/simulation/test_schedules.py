@@ -146,7 +146,7 @@ def test_a_stopped_instance_starts_again_with_a_boot_of_its_own(scene: Scene) ->
     assert (scene.described(), scene.queues.answered) == ({key: "running"}, 1)
 
 
-def test_who_never_boots_is_there_until_somebody_ends_it() -> None:
+def test_a_worker_that_never_boots_is_there_until_it_is_terminated() -> None:
     scene = Scene(FailureMode(boots=NEVER))
     (key,) = scene.launch(1)
     scene.run(1_000)

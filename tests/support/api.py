@@ -1,13 +1,27 @@
-"""Requests to the API, and checks of its responses."""
+"""Web tiers in the process of a test: requests to the API, checks of its responses, and dead letters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from io import BytesIO
+from typing import Any
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2 import BytecodeCache
+from jinja2.bccache import Bucket as CompiledTemplate
+from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from core.jobs.models import Job
+from core.config import Config
+from core.ids import new_id
+from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
+from tests.support.jobs import NOW, add_images, failed
+from tests.support.memory_services import MemoryBucket, RecordingQueue
+from web_tier.app import create_app
 
 AppMaker = Callable[..., Flask]
 """Makes a web tier; is given the sections of the configuration that differ, and `bucket`, `queue` or `auth`."""
@@ -26,3 +40,81 @@ def problem(answer: TestResponse, status: int) -> str:
     """Return the detail of `answer`, which must be a problem."""
     assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
     return str(answer.get_json()["detail"])
+
+
+class CompiledTemplates(BytecodeCache):
+    """Keeps each template that was compiled."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: CompiledTemplate) -> None:
+        if bucket.key in self._compiled:
+            bucket.bytecode_from_string(self._compiled[bucket.key])
+
+    def dump_bytecode(self, bucket: CompiledTemplate) -> None:
+        self._compiled[bucket.key] = bucket.bytecode_to_string()
+
+
+@contextmanager
+def compiled_once() -> Iterator[None]:
+    """Compile each template and each route once; Werkzeug compiles a function for each route of each application."""
+    compile_builder, compiled = Rule._compile_builder, dict[tuple[object, ...], Any]()
+
+    def compile_route(rule: Rule, append_unknown: bool = True) -> Any:
+        key = (rule.rule, tuple(rule._trace), repr(rule.defaults), append_unknown)
+        if key not in compiled:
+            compiled[key] = compile_builder(rule, append_unknown)
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(Flask.jinja_options, "bytecode_cache", CompiledTemplates())
+        patch.setattr(Rule, "_compile_builder", compile_route)
+        yield
+
+
+def give_up(store: JobStore, image: ImageRecord, attempt: int = 0) -> None:
+    """Record that an image is given up, as the controller does."""
+    result = failed(image, attempt=attempt).model_copy(update={"recorded_at": NOW, "attempts": 5})
+    DeadLetterStore(store).put([result])
+    assert store.put_failed(result)
+
+
+@dataclass
+class DeadLetterDesk:
+    """A web tier, and jobs whose images are stored and were given up."""
+
+    config: Config
+    store: JobStore
+    queue: RecordingQueue = field(default_factory=RecordingQueue)
+    bucket: MemoryBucket = field(default_factory=MemoryBucket)
+    client: FlaskClient = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the web tier."""
+        app = create_app(self.config, store=self.store, input_bucket=self.bucket, request_queue=self.queue)
+        self.client = app.test_client()
+
+    def given_up(self, *filenames: str, name: str = "holiday", owner: str = "") -> list[ImageRecord]:
+        """Make a job of images that were given up; return them in the order of their ids."""
+        job = Job(new_id(), name, NOW, keep=True, owner=owner)
+        self.store.create(job)
+        images = add_images(self.store, job, *filenames)
+        for image in images:
+            self.bucket.objects[image.key] = b"pixels"
+            give_up(self.store, image)
+        return images
+
+    def listed(self) -> list[str]:
+        """Return the ids of the images that are listed."""
+        body = self.client.get("/api/v1/dead-letters").get_json()
+        return [letter["image_id"] for letter in body["dead_letters"]]
+
+    def call(self, method: str, image: ImageRecord, order: str = "") -> Any:
+        """Call the API for the dead letter of an image."""
+        return self.client.open(address(image) + order, method=method)
+
+
+def address(image: ImageRecord, root: str = "/api/v1") -> str:
+    """Return the path of the dead letter of an image."""
+    return f"{root}/dead-letters/{image.ref.job_id}/{image.ref.image_id}"

@@ -1,24 +1,27 @@
-"""Fakes of EC2, SQS and the fleet's store, builders of observations, and a clock that tests move."""
+"""Fakes of EC2, SQS and the fleet's store, builders of observations, launches and snapshots, and prices."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from core.config import FleetSettings
-from core.fleet.models import FleetSnapshot
+from core.config import FleetSettings, PriceSettings
+from core.fleet.models import FleetSnapshot, JournalEntry
 from core.fleet.store import Commands, FleetStore
 from core.messages import Heartbeat, WorkerState
 from services.ec2 import Fleet, Instance
 from services.metadata import DRAIN_TAG
 from services.sqs import QueueCounts
 from tests.conftest import shipped_values
-from tests.support.clock import ManualClock
 from tests.support.memory_table import MemoryTable
-from web_tier.autoscaler.observe import Observation
+from tests.support.waiting import ManualClock
+from web_tier.autoscaler.decide import decide
+from web_tier.autoscaler.launch_journal import Journal
+from web_tier.autoscaler.launcher import MAX_BACKOFF_SECONDS, Launcher
+from web_tier.autoscaler.observe import ENDED, LISTED, Observation, RecentLaunches
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -275,3 +278,91 @@ class FakeEC2:
                 described |= {"ClientToken": token, "InstanceType": call["InstanceType"]}
                 described |= {"InstanceLifecycle": "spot"} if "InstanceMarketOptions" in call else {}
         return described
+
+
+class Scaler:
+    """One controller, or one of several that share EC2, table and clock."""
+
+    def __init__(
+        self, ec2: FakeEC2 | None = None, table: MemoryTable | None = None, clock: Clock | None = None
+    ) -> None:
+        self.clock = clock or Clock()
+        self.ec2 = ec2 or FakeEC2()
+        self.table = table or MemoryTable()
+        self.launches = RecentLaunches(self.clock)
+        self.active = True
+        self.journal = Journal(
+            FleetStore(self.table), clock=self.clock, now=lambda: EPOCH + timedelta(seconds=self.clock.now)
+        )
+        self.launcher = Launcher(self.ec2.fleet(), self.launches, self.journal, lambda: self.active, self.clock)
+
+    def round(self, images: int, fleet: FleetSettings | None = None, *, after: float = MAX_BACKOFF_SECONDS) -> None:
+        """Run a round `after` so many seconds."""
+        self.clock.now += after
+        self.launcher.sync_from_store()
+        instances = self.ec2.fleet().instances((*LISTED, *ENDED))
+        seen = Observation(QueueCounts(images, 0, 0), 0, tuple(instances), self.launches.launching(instances))
+        fleet = fleet or fleet_settings()
+        self.launcher.apply(decide(seen, fleet), seen, fleet)
+
+    def problem(self) -> str | None:
+        """Return why the last call failed, or None."""
+        return self.launcher.last_error
+
+    def tokens(self) -> list[str]:
+        """Return the token of each launch."""
+        return [call["ClientToken"] for call in self.ec2.calls]
+
+    def journal_entries(self) -> tuple[JournalEntry, ...]:
+        """Return the journal's entries, as they are stored."""
+        return FleetStore(self.table).journal().entries
+
+    def hide_launches(self) -> None:
+        """Let DescribeInstances omit every instance that is launched from now on."""
+        self.ec2.hidden.update(f"i-{number}" for number in range(100))
+
+
+def failing(*failures: str | None) -> FakeEC2:
+    """Return an EC2 with these outcomes of its next launches."""
+    left: Iterator[str | None] = iter(failures)
+    return FakeEC2(fail=lambda: next(left, None))
+
+
+_EMPTY: Final = {
+    "running": 0,
+    "pending": 0,
+    "visible": 0,
+    "in_flight": 0,
+    "min_workers": 0,
+    "max_workers": 19,
+    "peak_workers": 0,
+    "billed_seconds": 0,
+    "reason": "",
+}
+
+
+def fleet_snapshot(at: datetime, **fields: Any) -> FleetSnapshot:
+    """Return the report at `at` about an empty fleet without messages, with other values in `fields`."""
+    return FleetSnapshot.model_validate({"at": at, **_EMPTY, **fields})
+
+
+PRICES = PriceSettings(
+    instance_hour={"c7a.large": 0.36, "g4dn.xlarge": 0.72},
+    spot_hour={"c7a.large": 0.18},
+    minimum_billed_seconds=60,
+    s3_put_thousand=0.005,
+    s3_get_thousand=0.0004,
+    sqs_million=0.4,
+    dynamodb_write_million=0.625,
+    dynamodb_read_million=0.125,
+    disk_gb_month=0.08,
+    snapshot_gb_month=0.05,
+    public_address_hour=0.005,
+    load_balancer_hour=0.0225,
+    alarm_month=0.1,
+    metric_month=0.3,
+    log_gb=0.5,
+    dashboard_month=3,
+    object_gb_month=0.023,
+    item_gb_month=0.45,
+)

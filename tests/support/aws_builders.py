@@ -166,7 +166,7 @@ class Bakery:
     prefix: str
     folder: Path
     roles: tuple[Role, ...] = ROLES
-    told: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     die_after: int | None = None
     fail_after: tuple[int, BaseException] | None = None
@@ -179,11 +179,11 @@ class Bakery:
         self.clock = Clock(self.builders.work)
 
     def done(self, sentence: str) -> None:
-        self.told.append(sentence)
-        if self.die_after == len(self.told):
+        self.reported.append(sentence)
+        if self.die_after == len(self.reported):
             self.account.dead = True
             raise Killed
-        if self.fail_after is not None and self.fail_after[0] == len(self.told):
+        if self.fail_after is not None and self.fail_after[0] == len(self.reported):
             raise self.fail_after[1]
 
     @property

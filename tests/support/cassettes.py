@@ -57,7 +57,7 @@ class UnrecordedCallError(AssertionError):
 
 @dataclass
 class Scrubber:
-    """Replaces what tells of an account; what it has replaced once it replaces by the same text again.
+    """Replaces what identifies an account; what it has replaced once it replaces by the same text again.
 
     Attributes:
         account_id: the account's number.
@@ -86,7 +86,7 @@ class Scrubber:
         raise TypeError(f"a cassette cannot hold a {type(value).__name__}: record another command")
 
     def text(self, text: str) -> str:
-        """Return a text without what tells of the account."""
+        """Return a text without what identifies the account."""
         text = text.replace(self.account_id, EXAMPLE_ACCOUNT)
         text = CALLER.sub(r"\1/deployer", text)
         text = ACCESS_KEY.sub(lambda found: found[1].ljust(len(found[0]), "0"), text)

@@ -1,7 +1,7 @@
-// Writes what @cloud-copilot/iam-simulate decides about the cases of iam_cases.py. Run it where that package is:
+// Writes what @cloud-copilot/iam-simulate decides about the cases of iam_requests.py. Run it where that package is:
 //
 //     npm install @cloud-copilot/iam-simulate
-//     python -m tests.support.iam_cases | node iam_verdicts.mjs > iam_verdicts.json
+//     python -m tests.support.iam_requests | node iam_verdicts.mjs > iam_verdicts.json
 import { readFileSync } from 'node:fs'
 import { runSimulation } from '@cloud-copilot/iam-simulate'
 

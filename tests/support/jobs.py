@@ -1,18 +1,18 @@
-"""Jobs, images and results to test with, and a bucket and a queue in memory that can fail."""
+"""Jobs, images and results to test with."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any, cast
 
 from botocore.exceptions import ClientError
+from PIL import Image
 
 from core.ids import ImageRef, new_id
 from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job, Resend
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Failure, LabelScore, Model, RequestMessage
-from services.s3 import Bucket
-from services.sqs import OutgoingMessage, Queue
+from core.messages import ClassificationResult, Failure, LabelScore, Model
 
 UNKNOWN_ID = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
 """An id of its form that nothing has; written out, since tests that run side by side must have the same names."""
@@ -22,48 +22,6 @@ LATEST_TOKEN = 10**15
 """Later than that of a controller that runs beside the test and may have counted the images meanwhile."""
 
 MODEL = Model(name="demo", digest="sha256:4b1e8899")
-
-
-class MemoryBucket(Bucket):
-    """A bucket in memory with the tags of its objects; `fails` returns the error for a body that it refuses."""
-
-    def __init__(self, fails: Callable[[bytes], Exception | None] = lambda body: None) -> None:
-        super().__init__(cast(Any, None), "memory")
-        self.fails = fails
-        self.objects: dict[str, bytes] = {}
-        self.tags: dict[str, Mapping[str, str] | None] = {}
-
-    def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
-        error = self.fails(body)
-        if error is not None:
-            raise error
-        self.objects[key], self.tags[key] = body, tags
-
-    def delete(self, key: str) -> None:
-        self.objects.pop(key, None)
-
-    def exists(self, key: str) -> bool:
-        return key in self.objects
-
-
-class MemoryQueue(Queue):
-    """A queue in memory; `fails` may raise, or return the messages that it refuses."""
-
-    def __init__(
-        self, fails: Callable[[Sequence[OutgoingMessage]], list[OutgoingMessage]] = lambda messages: []
-    ) -> None:
-        super().__init__(cast(Any, None), "memory")
-        self.fails = fails
-        self.bodies: list[str] = []
-
-    def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
-        refused = self.fails(messages)
-        self.bodies += [message.body for message in messages if message not in refused]
-        return refused
-
-    @property
-    def image_ids(self) -> set[str]:
-        return {RequestMessage.from_json(body).image_id for body in self.bodies}
 
 
 def client_error(status: int, code: str = "SomeError") -> ClientError:
@@ -144,3 +102,10 @@ def put_results(store: JobStore, job: Job, *responses: ClassificationResult) -> 
     good = sum(response.status == "done" for response in responses)
     images = store.count_images(job.job_id)
     store.store_counts(job.job_id, Counts(good, len(responses) - good, images, NOW, NOW))
+
+
+def picture(form: str = "JPEG", size: tuple[int, int] = (16, 12), shade: int = 0) -> bytes:
+    """Return an image file of one colour."""
+    body = BytesIO()
+    Image.new("RGB", size, (shade % 256, 80, 160)).save(body, form)
+    return body.getvalue()

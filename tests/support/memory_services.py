@@ -1,12 +1,43 @@
-"""A queue in memory, of the real class, for tests of the controller that start no process."""
+"""A bucket and queues in memory, of the real classes, for tests that start no process.
 
-from collections.abc import Callable, Sequence
+`RecordingQueue` records what is sent, `ClockedQueue` has visibility timeouts, and `MemoryQueue` is the client of a
+queue with the behaviour that AWS documents. `tests/integration/services/test_services.py` runs the same assertions
+against `MemoryBucket`, `MemoryQueue` and the services' APIs.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from hashlib import sha256
+from random import Random
+from typing import Any, cast
 
 from core.ids import new_id
 from core.messages import RequestMessage
+from localcloud.sqs.queues import MessageQueue, NotInFlightError, StaleReceiptError, StoredMessage
+from services.errors import NotFoundError, ObjectTooLargeError
+from services.s3 import Bucket, StoredObject
 from services.sqs import BATCH, OutgoingMessage, Queue, QueueCounts, ReceivedMessage
+
+
+class RecordingQueue(Queue):
+    """A queue that records the bodies of the messages; `fails` may raise, or return the messages that it refuses."""
+
+    def __init__(
+        self, fails: Callable[[Sequence[OutgoingMessage]], list[OutgoingMessage]] = lambda messages: []
+    ) -> None:
+        super().__init__(cast(Any, None), "memory")
+        self.fails = fails
+        self.bodies: list[str] = []
+
+    def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+        refused = self.fails(messages)
+        self.bodies += [message.body for message in messages if message not in refused]
+        return refused
+
+    @property
+    def image_ids(self) -> set[str]:
+        return {RequestMessage.from_json(body).image_id for body in self.bodies}
 
 
 @dataclass
@@ -73,3 +104,273 @@ class ClockedQueue(Queue):
         """Return image and attempt of each request that was sent."""
         sent = [RequestMessage.from_json(each.body) for each in self.sent]
         return [(request.image_id, request.attempt) for request in sent]
+
+
+Call = Callable[[str, Callable[[], Any]], Any]
+"""Makes a call: is given the operation and its effect, and returns what the effect returned."""
+
+
+class MemoryBucket(Bucket):
+    """A bucket in memory.
+
+    Attributes:
+        objects: by key.
+        types: the content types of the objects, by key.
+        tags: the tags of the objects that `put` has stored, by key.
+        call: makes every call of the service; a test may delay, repeat, lose or refuse it there.
+        fails: returns the error with which `put` refuses a body, or None.
+    """
+
+    def __init__(
+        self,
+        call: Call = lambda _operation, effect: effect(),
+        fails: Callable[[bytes], Exception | None] = lambda body: None,
+    ) -> None:
+        super().__init__(cast(Any, None), "memory")
+        self.call, self.fails = call, fails
+        self.objects: dict[str, bytes] = {}
+        self.types: dict[str, str] = {}
+        self.tags: dict[str, Mapping[str, str] | None] = {}
+
+    def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+        """Store an object; replace an existing one."""
+        error = self.fails(body)
+        if error is not None:
+            raise error
+        self.call("put", lambda: self._store(key, body, content_type))
+        self.tags[key] = tags
+
+    def put_new(self, key: str, body: bytes, content_type: str) -> bool:
+        """Store an object where there is none; return True if it was stored."""
+
+        def effect() -> bool:
+            if key in self.objects:
+                return False
+            self._store(key, body, content_type)
+            return True
+
+        return bool(self.call("put", effect))
+
+    def put_over(self, key: str, body: bytes, content_type: str, etag: str) -> bool:
+        """Store an object over one that still has this ETag; return True if it was stored."""
+
+        def effect() -> bool:
+            if key not in self.objects or etag_of(self.objects[key]) != etag:
+                return False
+            self._store(key, body, content_type)
+            return True
+
+        return bool(self.call("put", effect))
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str]:
+        """Return an object and its ETag."""
+        body = self.get(key)
+        return body, etag_of(body)
+
+    def put_parts(self, key: str, parts: Iterator[bytes], content_type: str) -> None:
+        """Store an object that is made while it is sent."""
+        body = b"".join(parts)
+        self.put(key, body, content_type)
+
+    def get(self, key: str, max_bytes: int | None = None) -> bytes:
+        """Return an object, up to a size."""
+        body = self.call("get", lambda: self.objects.get(key))
+        if body is None:
+            raise NotFoundError(f"there is no object {key!r}")
+        if max_bytes is not None and len(body) > max_bytes:
+            raise ObjectTooLargeError(key, len(body), max_bytes)
+        return bytes(body)
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Yield an object in one part."""
+        yield self.get(key)
+
+    def head(self, key: str) -> StoredObject | None:
+        """Return size and type of an object, or None."""
+        body = self.call("head", lambda: self.objects.get(key))
+        return None if body is None else StoredObject(len(body), self.types[key])
+
+    def exists(self, key: str) -> bool:
+        """Return True if there is an object."""
+        return bool(self.call("head", lambda: key in self.objects))
+
+    def delete(self, key: str) -> None:
+        """Delete an object, if it is there."""
+        self.delete_all([key])
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Delete objects, those that are there."""
+        if keys:
+            self.call("delete", lambda: [self.objects.pop(key, None) for key in keys])
+
+    def list_keys(self, folder: str, limit: int) -> list[str]:
+        """Return up to `limit` keys in a folder, in order."""
+        inside = f"{folder}/"
+        found = self.call("list", lambda: sorted(key for key in self.objects if key.startswith(inside)))
+        return list(found[:limit])
+
+    def _store(self, key: str, body: bytes, content_type: str) -> None:
+        self.objects[key], self.types[key] = body, content_type
+
+
+def etag_of(body: bytes) -> str:
+    """Return the ETag of an object."""
+    return f'"{sha256(body).hexdigest()}"'
+
+
+@dataclass
+class Habits:
+    """How a queue behaves, within what AWS documents.
+
+    Attributes:
+        short: share of receives that return fewer messages than there are.
+        twice: share of messages that a standard queue delivers again at once.
+        late: share of messages that a standard queue delivers up to `MAX_LATE_SECONDS` late.
+        stale_seconds: how old counts may be.
+    """
+
+    short: float = 0.0
+    twice: float = 0.0
+    late: float = 0.0
+    stale_seconds: float = 0.0
+
+
+MAX_LATE_SECONDS = 120
+VISIBILITY_SECONDS = 30
+
+
+@dataclass
+class MemoryQueue:
+    """The client of one queue; `queue()` returns the queue as the product uses it.
+
+    Attributes:
+        clock: seconds.
+        call: makes every call.
+        dead: where messages go that were received `max_receive_count` times.
+        sent: how many messages were sent, by body.
+    """
+
+    fifo: bool
+    clock: Callable[[], float]
+    random: Random
+    call: Call = lambda _operation, effect: effect()
+    dead: "MemoryQueue | None" = None
+    max_receive_count: int = 5
+    habits: Habits = field(default_factory=Habits)
+    sent: Counter[str] = field(default_factory=Counter)
+    _numbers: int = 0
+
+    def __post_init__(self) -> None:
+        """Make the queue itself."""
+        self.messages = MessageQueue[str](fifo=self.fifo, clock=self.clock, wall=self.clock)
+        self._sent_at: dict[str, float] = {}
+
+    def queue(self, sleep: Callable[[float], None]) -> Queue:
+        """Return the queue over this client."""
+        return Queue(cast(Any, self), "memory.fifo" if self.fifo else "memory", sleep)
+
+    def send_message_batch(self, *, Entries: list[dict[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803
+        """Send messages."""
+        return dict(self.call("send", lambda: self._send(Entries)))
+
+    def receive_message(self, *, MaxNumberOfMessages: int, **_: Any) -> dict[str, Any]:  # noqa: N803
+        """Receive messages; a long poll does not wait."""
+        return dict(self.call("receive", lambda: self._receive(MaxNumberOfMessages)))
+
+    def delete_message_batch(self, *, Entries: list[dict[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803
+        """Delete messages."""
+        return dict(self.call("delete", lambda: self._delete(Entries)))
+
+    def change_message_visibility_batch(self, *, Entries: list[dict[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803
+        """Change the visibility timeouts of messages."""
+        return dict(self.call("visibility", lambda: self._change_visibility(Entries)))
+
+    def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
+        """Return the approximate counts."""
+        return dict(self.call("counts", self._attributes))
+
+    def purge(self) -> None:
+        """Lose every message."""
+        self.messages.purge()
+
+    def _send(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        for entry in entries:
+            self._put(entry["MessageBody"], entry.get("MessageDeduplicationId"), entry.get("MessageGroupId"))
+        return {}
+
+    def _put(self, body: str, deduplication_id: str | None, group: str | None, receive_count: int = 0) -> None:
+        self._numbers += 1
+        self.sent[body] += 1
+        is_late = not self.fifo and self.random.random() < self.habits.late
+        delay = self.random.randint(1, MAX_LATE_SECONDS) if is_late else 0
+        message_id = f"m{self._numbers:06}"
+        self._sent_at[message_id] = self.clock()
+        self.messages.send(
+            message_id,
+            body,
+            delay_seconds=delay,
+            group=group,
+            deduplication_key=deduplication_id,
+            receive_count=receive_count,
+        )
+
+    def _receive(self, most: int) -> dict[str, Any]:
+        if self.habits.short and self.random.random() < self.habits.short:
+            most = self.random.randint(0, most - 1)
+        if not most:
+            return {}
+        on_dead_letter = None if self.dead is None else self._add_dead_letter
+        limit = None if self.dead is None else self.max_receive_count
+        found = self.messages.receive(
+            most, VISIBILITY_SECONDS, max_receive_count=limit, on_dead_letter=on_dead_letter
+        )
+        for each in found:
+            if not self.fifo and self.random.random() < self.habits.twice:
+                self.messages.change_visibility(each.receipt_handle, 0)
+        return {
+            "Messages": [
+                {
+                    "MessageId": each.message_id,
+                    "ReceiptHandle": each.receipt_handle,
+                    "Body": each.payload,
+                    "Attributes": {
+                        "ApproximateReceiveCount": str(each.receive_count),
+                        "SentTimestamp": str(int(self._sent_at[each.message_id] * 1000)),
+                        "ApproximateFirstReceiveTimestamp": str(int(each.first_received_at * 1000)),
+                    },
+                }
+                for each in found
+            ]
+        }
+
+    def _add_dead_letter(self, letter: StoredMessage[str]) -> None:
+        if self.dead is not None:
+            self.dead._put(letter.payload, None, letter.group)
+
+    def _delete(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        failed = []
+        for entry in entries:
+            try:
+                self.messages.delete(entry["ReceiptHandle"])
+            except StaleReceiptError:
+                failed.append({"Id": entry["Id"], "SenderFault": True, "Code": "ReceiptHandleIsInvalid"})
+        return {"Failed": failed}
+
+    def _change_visibility(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        failed = []
+        for entry in entries:
+            try:
+                self.messages.change_visibility(entry["ReceiptHandle"], entry["VisibilityTimeout"])
+            except (StaleReceiptError, NotInFlightError):
+                failed.append({"Id": entry["Id"], "SenderFault": True, "Code": "InvalidParameterValue"})
+        return {"Failed": failed}
+
+    def _attributes(self) -> dict[str, Any]:
+        counts = self.messages.counts(self.random.uniform(0, self.habits.stale_seconds))
+        return {
+            "Attributes": {
+                "ApproximateNumberOfMessages": str(counts.visible),
+                "ApproximateNumberOfMessagesNotVisible": str(counts.in_flight),
+                "ApproximateNumberOfMessagesDelayed": str(counts.delayed),
+            }
+        }

@@ -1,17 +1,19 @@
-"""An operator's account, with a personal token for a web tier, as scripts have it."""
+"""An operator's account in a user pool, and the authenticator app of a user."""
 
-from dataclasses import dataclass
+import time
+from base64 import b32decode
+from dataclasses import dataclass, field
 
 import requests
 
 from core.credentials import RecoveryCodes
 from core.provision import provision_user_pool
 from localcloud.clients import mails
+from localcloud.cognito.sign_in import STEP_SECONDS, Authenticator
 from services.accounts import Accounts
 from services.clients import Clients
 from services.table import Table
 from services.users import PoolTokens, UserPool
-from tests.support.authenticator import App
 
 EMAIL = "ops@example.org"
 PASSWORD = "A-password-of-0ne-who-operates"
@@ -91,3 +93,20 @@ class Operator:
         answer = requests.post(f"{url}/sign-in/recovery", data=wanted, timeout=120, allow_redirects=False)
         assert answer.status_code == 303, answer.text
         assert isinstance(self._pool.sign_in(EMAIL, NEW_PASSWORD), PoolTokens)
+
+
+@dataclass
+class App:
+    """Shows the codes of a key; a code that was shown is not shown again.
+
+    Attributes:
+        key: in Base32, as the page shows it.
+    """
+
+    key: str
+    _shown: int = field(default=-1, init=False)
+
+    def code(self) -> str:
+        """Return the code of now, or the next one if that was shown; pools take both. A third code comes later."""
+        self._shown = max(int(time.time()) // STEP_SECONDS, self._shown + 1)
+        return Authenticator(secret=b32decode(self.key)).code(self._shown)

@@ -68,7 +68,7 @@ class Clock:
 class PlayedPool:
     """The user pool: its tokens are `x.SUB.GENERATION`, and good as long as the account is.
 
-    `away` is raised by whatever asks it; `asked` are the accounts and refresh tokens that it was asked for.
+    `away` is raised by each call; `asked` are the accounts and refresh tokens that it was asked for.
     """
 
     accounts: dict[str, Account] = field(default_factory=dict)
@@ -267,8 +267,8 @@ def access_of(table: Table, pool: PlayedPool | MemoryPool, clock: Clock) -> Auth
 
 
 @dataclass
-class House:
-    """The web tier with sign-in, and everybody who might come."""
+class SignInSite:
+    """A web tier with sign-in, and clients for its users."""
 
     app: Flask
     access: AuthContext
@@ -276,20 +276,20 @@ class House:
     clock: Clock
 
     def signed_in(self, sub: str) -> FlaskClient:
-        """Return the browser of somebody who has signed in."""
+        """Return the browser of a user who has signed in."""
         self.pool.accounts.get(sub) or self.pool.add(sub)
-        browser = self.stranger()
+        browser = self.anonymous()
         with self.app.test_request_context("/"):
             answer = self.access.begin(self.pool.tokens(sub), Response())
         keep(browser, answer.headers["Set-Cookie"])
         return browser
 
-    def stranger(self) -> FlaskClient:
-        """Return the browser of somebody who has not."""
+    def anonymous(self) -> FlaskClient:
+        """Return the browser of a user who has not signed in."""
         return self.app.test_client()
 
     def with_token(self, sub: str, *scopes: str, days: int = 30) -> dict[str, str]:
-        """Return the header of a new personal token of somebody."""
+        """Return the header of a new personal token of a user."""
         account = self.pool.accounts.get(sub) or self.pool.add(sub)
         text, _ = self.access.personal_tokens.make(sub, account.email, "test", scopes, days)
         return {"Authorization": f"Bearer {text}"}
@@ -319,7 +319,7 @@ def keep(browser: FlaskClient, set_cookie: str) -> None:
     browser.set_cookie(name, rest.partition(";")[0], secure=True, httponly=True)
 
 
-HouseMaker = Callable[..., House]
+SignInSiteMaker = Callable[..., SignInSite]
 
 
 def sign_in(client: FlaskClient, email: str, password: str = PASSWORD, **fields: str) -> Any:

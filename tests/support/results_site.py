@@ -10,8 +10,7 @@ from core.messages import ClassificationResult, Failure, Prediction, RequestMess
 from core.result_cache import ResultCache
 from services.sqs import OutgoingMessage
 from tests.support.autoscaler import EPOCH, Clock
-from tests.support.memory_bucket import MemoryBucket
-from tests.support.memory_services import ClockedQueue
+from tests.support.memory_services import ClockedQueue, MemoryBucket
 from tests.support.memory_table import MemoryTable
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.controller.collector import Collector

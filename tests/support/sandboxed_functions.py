@@ -1,4 +1,4 @@
-"""Functions that harm the process they run in, for tests of the sandbox: the item names what to do."""
+"""Functions for sandboxed processes with faults on request: the item names the fault."""
 
 import ctypes
 import os
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from app_tier.central_crop import central_crop
 from core.images import ImageRejectedError
 
 ZYGOTE = os.getpid()
@@ -98,3 +99,15 @@ def _write_to_channel(data: bytes) -> None:
             continue
         return
     raise LookupError("no channel")
+
+
+def draw(data: bytes, limits: tuple[int, int, int], side: int) -> bytes:
+    """Return a thumbnail for the item `picture`, else cause the fault that the item names."""
+    return b"RIFF\x00\x00\x00\x00WEBP" if data == b"picture" else misbehave(data)
+
+
+def crash(data: bytes, resize: int, crop: int, limits: tuple[int, int, int]) -> bytes:
+    """Decode an image; one that is the name of a signal ends the process by it."""
+    if data.startswith(b"SIG"):
+        os.kill(os.getpid(), signal.Signals[data.decode()])
+    return central_crop(data, resize, crop, limits)

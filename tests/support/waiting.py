@@ -1,8 +1,7 @@
-"""Waiting for other processes and threads: for a condition with a deadline, never for a length of time.
+"""Waiting for other processes and threads, for a condition with a deadline; and a clock that a test sets.
 
 No test asserts how long something took. A promise about time is one of three: a condition that only the right
-behaviour reaches before a deadline that a busy machine meets, too; a fake clock; or a ratio in `benchmarks/`.
-"""
+behaviour reaches before a deadline that a busy machine meets, too; a fake clock; or a ratio in `benchmarks/`."""
 
 import time
 from collections.abc import Callable
@@ -42,3 +41,17 @@ def wait_until(condition: Callable[[], T | None], what: str, *, details: Callabl
         time.sleep(pause)
         pause = min(1.5 * pause, MAX_PAUSE_SECONDS)
     return value
+
+
+class ManualClock:
+    """Returns the seconds in `now`, which a test changes."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let so much time pass at once."""
+        self.now += seconds

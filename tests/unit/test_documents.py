@@ -1,8 +1,9 @@
-"""Documents name what exists: each path, and each function on the page about the architecture."""
+"""Documents name what exists: paths, functions of the architecture, and the test behind each promise."""
 
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,33 @@ from core.images import format_names
 from tests.conftest import ROOT
 
 FOLDERS = {each.name for each in ROOT.iterdir() if each.is_dir()}
-DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")} - {ROOT / "CHANGELOG.md"})
+READMES = ROOT.glob("[!.]*/README.md")
+DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *READMES} - {ROOT / "CHANGELOG.md"})
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"(?:[\w.-]+/)+[\w.-]*\.(?:py|js|html|md|sh|yaml|toml|txt)")
+
+
+NAMED = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+
+
+@cache
+def names_in(path: Path) -> frozenset[str]:
+    """Return the names of the functions and classes of a module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef))
+
+
+def absent(text: str) -> list[str]:
+    """Return the tests that `text` names and that are not there."""
+    found = [match.groups() for match in NAMED.finditer(text)]
+    missing = [path for path, _ in found if not (ROOT / path).exists()]
+    return missing + [
+        f"{path}::{test}"
+        for path, test in found
+        if test is not None and path not in missing and test not in names_in(ROOT / path)
+    ]
 
 
 def paths_in(document: Path) -> Iterator[str]:
@@ -26,7 +49,7 @@ def paths_in(document: Path) -> Iterator[str]:
             yield path
 
 
-def names_in(path: Path) -> set[str]:
+def qualified_names_in(path: Path) -> set[str]:
     """Return the functions and classes of a module, methods as `Class.method`."""
     found = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -49,7 +72,7 @@ def test_each_function_on_the_architecture_page_exists() -> None:
         cells = _CODE.findall(row)
         modules = [cell for cell in cells if cell.endswith(".py")]
         if modules:
-            known = names_in(ROOT / modules[0])
+            known = qualified_names_in(ROOT / modules[0])
             functions = [cell for cell in cells if re.fullmatch(r"\w+(\.\w+)?", cell)]
             missing += [f"{modules[0]}: {name}" for name in functions if name not in known]
     assert missing == []
@@ -58,3 +81,48 @@ def test_each_function_on_the_architecture_page_exists() -> None:
 
 def test_the_api_document_lists_all_image_formats() -> None:
     assert format_names("and") in (ROOT / "docs/api.md").read_text(encoding="utf-8")
+
+
+RELIABILITY = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+CATALOGUE = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+ROWS = (*range(1, 33), *range(44, 57))
+
+
+@pytest.mark.parametrize("number", ROWS)
+def test_every_row_of_the_catalogue_has_its_test(number: int) -> None:
+    assert re.search(rf"^{number}\. ", CATALOGUE, re.MULTILINE)
+    [row] = re.findall(rf"^\| {number} \| .*$", RELIABILITY, re.MULTILINE)
+    assert NAMED.search(row)
+
+
+SECURITY = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+FAULT_ROWS = range(33, 44)
+API_RISKS = range(1, 11)
+
+
+def row(first_cell: str) -> str:
+    """Return the one line of a table of docs/security.md that begins with `first_cell`."""
+    [found] = [line for line in SECURITY.splitlines() if line.startswith(f"| {first_cell} |")]
+    return found
+
+
+@pytest.mark.parametrize("number", FAULT_ROWS)
+def test_every_fault_that_people_can_cause_has_its_test(number: int) -> None:
+    assert NAMED.search(row(str(number)))
+
+
+@pytest.mark.parametrize("number", API_RISKS)
+def test_every_risk_of_owasps_ten_for_apis_has_its_test(number: int) -> None:
+    assert NAMED.search(row(f"API{number}"))
+
+
+def test_every_line_of_the_upload_checklist_has_its_test() -> None:
+    _, _, after = SECURITY.partition("## Uploads")
+    rows = [line for line in after.partition("\n## ")[0].splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 10
+    assert [line for line in rows if not NAMED.search(line)] == []
+
+
+@pytest.mark.parametrize("page", [RELIABILITY, SECURITY], ids=["reliability", "security"])
+def test_every_test_that_is_named_exists(page: str) -> None:
+    assert absent(page) == []

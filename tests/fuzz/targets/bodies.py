@@ -116,7 +116,7 @@ def _answer(request: RequestMessage) -> ClassificationResult:
 
 def _values() -> dict[str, Any]:
     values: dict[str, Any] = yaml.safe_load((Path(__file__).parents[3] / "config.yaml").read_text(encoding="utf-8"))
-    # Nothing is called; whoever tries is refused at once.
+    # Nothing is called; an attempt is refused at once.
     values["aws"]["endpoint_url"] = "http://127.0.0.1:1"
     return values
 
@@ -129,7 +129,7 @@ _APP = create_app(
     input_bucket=_ForgetfulBucket(cast(Any, None), "memory"),
     request_queue=_AnsweringQueue(cast(Any, None), "memory"),
 )
-# Whoever waits looks again at once, instead of twenty times a second.
+# A waiting request polls again at once, instead of twenty times a second.
 _APP.extensions["fleetsight"]._watch = ResultWaiter(_STORE.results_of, sleep=lambda _: None)
 _CLIENT = _APP.test_client()
 

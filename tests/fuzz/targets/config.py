@@ -1,4 +1,4 @@
-"""Configuration: whatever a file or the environment says, there is a valid configuration or a `ConfigError`.
+"""Configuration: for any content of a file or the environment, there is a valid configuration or a `ConfigError`.
 
 An input is the YAML of a file, a NUL, and assignments of overrides, a line each; where the file is empty, they
 override the configuration that ships.

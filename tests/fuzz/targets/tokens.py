@@ -1,7 +1,7 @@
-"""Tokens and cookies: nobody comes in but by what the pool or we have signed, and whatever is sent is only refused.
+"""Tokens and cookies: only what the pool or the web tier has signed is accepted, and all else is refused.
 
 The first byte of an input says what the others are: an `Authorization` header, a token's header and claims (signed
-here, whatever they say), a document of keys, or a cookie.
+here, for any content), a document of keys, or a cookie.
 """
 
 import base64

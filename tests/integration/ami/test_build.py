@@ -48,7 +48,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A bundle, as far as an archive looks into it."""
+    """A bundle, as far as an archive reads it."""
     folder = tmp_path / "bundle"
     folder.mkdir()
     (folder / "bundle.json").write_text(json.dumps({"digest": DIGEST, "labels": ["cat"]}))

@@ -22,7 +22,7 @@ import pytest
 from scripts.aws.bake.builders import builder_script
 from scripts.pin import read_sections, sections
 from tests.conftest import ROOT
-from tests.support.served import serving
+from tests.support.servers import serving
 from tests.support.waiting import DEADLINE_SECONDS
 
 SCRIPT = ROOT / "ami" / "provision.sh"

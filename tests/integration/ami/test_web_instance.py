@@ -29,10 +29,9 @@ from ami.files.web.opt.fleetsight.prepare_web import (
 )
 from scripts.run.system import free_port
 from tests.conftest import ROOT
-from tests.support.metadata_service import INSTANCE_ID, MetadataService
-from tests.support.served import serving
+from tests.support.aws_stage import stubbed
+from tests.support.servers import INSTANCE_ID, MetadataService, serving
 from tests.support.stack_template import RESOURCES
-from tests.support.stubs import stubbed
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
 UNITS = ROOT / "ami" / "files" / "web" / "etc" / "systemd" / "system"
@@ -209,7 +208,7 @@ def test_the_keys_of_sessions_become_a_file_that_root_alone_reads(
 
 
 @pytest.mark.parametrize(
-    ("named", "held", "told"),
+    ("named", "held", "message"),
     [
         ("", None, "FLEETSIGHT_SESSION_KEYS_PARAMETER names no parameter.*`fleetsight up` makes it"),
         ("/mine/session-keys", None, "/mine/session-keys .*ParameterNotFound.*`fleetsight up` makes the keys"),
@@ -219,10 +218,10 @@ def test_the_keys_of_sessions_become_a_file_that_root_alone_reads(
     ids=["unnamed", "missing", "short", "empty"],
 )
 def test_without_keys_of_sessions_nothing_is_served_and_the_error_says_why(
-    places: Path, monkeypatch: pytest.MonkeyPatch, named: str, held: str | None, told: str
+    places: Path, monkeypatch: pytest.MonkeyPatch, named: str, held: str | None, message: str
 ) -> None:
     offer(monkeypatch, Store(held, "/mine/session-keys"))
-    with pytest.raises(NotPreparedError, match=told) as caught:
+    with pytest.raises(NotPreparedError, match=message) as caught:
         prepare_web.main(SIGN_IN | {"FLEETSIGHT_SESSION_KEYS_PARAMETER": named})
     assert "short-secret" not in str(caught.value)
     assert not (places / "session-keys").exists()

@@ -1,14 +1,140 @@
-from collections.abc import Callable, Iterator
+"""Queues, buckets and workers of one test, in a local cloud that the tests share."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from core.config import Config
+from core.ids import ImageRef, input_key, new_id, output_key
+from core.messages import ClassificationResult, Heartbeat, Prediction, RequestMessage, parse_worker_message
 from core.provision import provision
 from localcloud.launch import LocalCloud
 from services.clients import Clients
-from tests.conftest import ConfigMaker
-from tests.integration.app_tier.site import Site
+from services.s3 import Bucket
+from services.sqs import OutgoingMessage, Queue
+from tests.conftest import ConfigMaker, write_config
+from tests.support.waiting import DEADLINE_SECONDS
+
+ROOT = Path(__file__).parents[3]
+NOWHERE = "http://127.0.0.1:9/"
+"""Nothing listens on the discard port: a metadata service that refuses at once."""
+
+
+@dataclass
+class WorkerProcess:
+    """A real `python -m app_tier` whose log goes to a file."""
+
+    process: subprocess.Popen[bytes]
+    log_path: Path
+
+    def wait(self) -> int:
+        return self.process.wait(DEADLINE_SECONDS)
+
+    def log(self) -> list[dict[str, Any]]:
+        lines = self.log_path.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def said(self, message: str) -> bool:
+        return any(line["message"] == message for line in self.log())
+
+
+@dataclass
+class Site:
+    """What one test does with the queues and buckets that its configuration names."""
+
+    cloud: LocalCloud
+    clients: Clients
+    config: Config
+    folder: Path
+    workers: list[WorkerProcess] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.config_file = write_config(self.config, self.folder / "config.yaml")
+        self.inputs = Bucket.named(self.clients, self.config.names.input_bucket)
+        self.outputs = Bucket.named(self.clients, self.config.names.output_bucket)
+        self.requests = self._queue(self.config.names.request_queue)
+        self.responses = self._queue(self.config.names.response_queue)
+        self.dead_letters = self._queue(self.config.names.dead_letter_queue)
+
+    def _queue(self, name: str) -> Queue:
+        return Queue.named(self.clients.sqs, self.config.queue_name(name))
+
+    def submit(self, images: Iterable[bytes]) -> list[ImageRef]:
+        """Store each image and ask for it, as the web tier does; return them in order."""
+        job_id = new_id()
+        refs = []
+        messages = []
+        for data in images:
+            ref = ImageRef(job_id, new_id())
+            key = input_key(ref, "jpg")
+            self.inputs.put(key, data, "image/jpeg")
+            messages.append(
+                OutgoingMessage(ref.image_id, RequestMessage.about(ref, key, datetime.now(UTC)).to_json())
+            )
+            refs.append(ref)
+        assert self.requests.send(messages) == []
+        return refs
+
+    def start_worker(self, command: Sequence[str] = ("-m", "app_tier"), **extra: str) -> WorkerProcess:
+        """Start a worker process; `extra` is added to its environment."""
+        log_path = self.folder / f"worker-{len(self.workers)}.log"
+        environment = {
+            **os.environ,
+            **self.cloud.environment(),
+            "FLEETSIGHT_CONFIG": str(self.config_file),
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": NOWHERE,
+            **extra,
+        }
+        with log_path.open("wb") as log:
+            process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, stderr=log, stdout=log)
+        worker = WorkerProcess(process, log_path)
+        self.workers.append(worker)
+        return worker
+
+    def collect(self, count: int, seconds: float = DEADLINE_SECONDS) -> dict[str, list[ClassificationResult]]:
+        """Receive responses until `count` images have one, and return them all by image."""
+        found: dict[str, list[ClassificationResult]] = {}
+        deadline = time.monotonic() + seconds
+        while len(found) < count and time.monotonic() < deadline:
+            messages = self.responses.receive(wait_seconds=1)
+            for message in messages:
+                parsed = parse_worker_message(message.body)
+                if isinstance(parsed, ClassificationResult):
+                    found.setdefault(parsed.image_id, []).append(parsed)
+            self.responses.delete([message.receipt for message in messages])
+        assert len(found) == count, (
+            f"{len(found)} of {count} answered; {[w.log_path.read_text() for w in self.workers]}"
+        )
+        return found
+
+    def left(self) -> Iterator[ClassificationResult | Heartbeat]:
+        """Take everything out of the response queue."""
+        while messages := self.responses.receive(wait_seconds=0):
+            self.responses.delete([message.receipt for message in messages])
+            yield from (parse_worker_message(message.body) for message in messages)
+
+    def heartbeats(self) -> list[Heartbeat]:
+        """Take everything out of the response queue; return the heartbeats."""
+        return [message for message in self.left() if isinstance(message, Heartbeat)]
+
+    def prediction(self, ref: ImageRef) -> Prediction:
+        return Prediction.from_json(self.outputs.get(output_key(ref)))
+
+    def end(self) -> None:
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.process.kill()
+            worker.process.wait()
+
 
 SiteMaker = Callable[..., Site]
 

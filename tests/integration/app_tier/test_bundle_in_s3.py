@@ -96,7 +96,7 @@ def test_a_bundle_that_is_not_there_is_named(provisioned: Clients, bucket: Bucke
         (Path("/opt/s3/demo.zip"), None),
     ],
 )
-def test_a_place_in_s3_is_told_from_a_path(text: str | Path, place: Place | None) -> None:
+def test_a_place_in_s3_is_distinguished_from_a_path(text: str | Path, place: Place | None) -> None:
     assert in_s3(text) == place
 
 

@@ -135,7 +135,7 @@ def test_row_34_a_bomb_that_the_limits_let_through_ends_itself_alone(zygote: Zyg
 def test_row_9_a_decoder_that_is_ended_by_a_fault_gives_a_reason_and_the_next_image_its_pixels(
     decoder: SandboxPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crashing = Zygote("tests.support.poison:crash")
+    crashing = Zygote("tests.support.sandboxed_functions:crash")
     poisoned = SandboxPool(crashing, Allowance(5, 2**26, SQUARE_BYTES), max_processes=1)
     with pytest.raises(ImageRejectedError) as refused:
         decoded(signal.SIGSEGV.name.encode(), decoder=poisoned)

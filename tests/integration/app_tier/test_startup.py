@@ -14,8 +14,7 @@ from app_tier.startup import instance_id, start_up
 from core.ids import new_id
 from core.sandbox.zygote import Zygote
 from services.metadata import Metadata
-from tests.integration.app_tier.conftest import SiteMaker
-from tests.integration.app_tier.site import NOWHERE
+from tests.integration.app_tier.conftest import NOWHERE, SiteMaker
 from tests.support.waiting import DEADLINE_SECONDS
 
 ROOT = Path(__file__).parents[3]

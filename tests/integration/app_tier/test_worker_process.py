@@ -18,10 +18,9 @@ from core.messages import ClassificationResult
 from localcloud.access_keys import owner_key
 from scripts.demo_model.signs import Sample, samples
 from services.metadata import DRAIN_TAG
-from tests.integration.app_tier.conftest import SiteMaker
-from tests.integration.app_tier.site import ROOT, Site
-from tests.support.metadata_service import SPOT_ACTION, SPOT_NOTICE, MetadataService
+from tests.integration.app_tier.conftest import ROOT, Site, SiteMaker
 from tests.support.processes import children_of, state_of
+from tests.support.servers import SPOT_ACTION, SPOT_NOTICE, MetadataService
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -227,7 +226,7 @@ def test_row_4_a_worker_that_stood_still_past_its_timeout_answers_late_and_chang
     answers = site.collect(len(refs))
     first.process.send_signal(signal.SIGCONT)
     assert first.wait() == 0
-    late = [told for told in site.left() if isinstance(told, ClassificationResult)]
+    late = [message for message in site.left() if isinstance(message, ClassificationResult)]
     assert late, "it had images in hand"
     for response in [*late, *(each for of_image in answers.values() for each in of_image)]:
         prediction = site.prediction(response.ref)
@@ -350,7 +349,7 @@ def test_row_9_an_image_that_crashes_its_decoder_twice_fails_alone(make_site: Si
 CRASHING_DECODER = """
 import sys
 from app_tier import __main__
-__main__.DECODER = "tests.support.poison:crash"
+__main__.DECODER = "tests.support.sandboxed_functions:crash"
 sys.exit(__main__.main())
 """
 
@@ -382,12 +381,12 @@ def test_the_decoding_processes_of_a_worker_are_forks_that_hold_none_of_its_keys
 ) -> None:
     worker = make_site(worker={"idle_seconds": NEVER_SECONDS}).start_worker()
     wait_until(lambda: worker.said("started"), "the worker has started")
-    told = Path(f"/proc/{worker.process.pid}")
-    assert owner_key().secret.encode() in (told / "environ").read_bytes()
+    process_folder = Path(f"/proc/{worker.process.pid}")
+    assert owner_key().secret.encode() in (process_folder / "environ").read_bytes()
     ours = processes_for_decoding(worker.process.pid)
     for process in ours:
         # A new process would cost a start of its own: docs/performance.md.
-        assert Path(f"/proc/{process}/cmdline").read_bytes() == (told / "cmdline").read_bytes()
+        assert Path(f"/proc/{process}/cmdline").read_bytes() == (process_folder / "cmdline").read_bytes()
         assert not Path(f"/proc/{process}/environ").read_bytes().strip(b"\0")
         sockets = [link for link in Path(f"/proc/{process}/fd").iterdir() if "socket" in str(link.readlink())]
         assert len(sockets) == 1

@@ -253,7 +253,7 @@ def answers(bundle: Bundle) -> list[str]:
 
 
 @FORMATS
-def test_it_answers_as_the_network_does_whatever_the_size_of_the_batch(network: Path) -> None:
+def test_it_answers_as_the_network_does_for_each_size_of_the_batch(network: Path) -> None:
     bundle = build_with(network, SPEC)
     assert answers(bundle) == list(COLOURS)
     assert (bundle.name, bundle.manifest.architecture) == ("paint", "colours")

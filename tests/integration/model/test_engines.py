@@ -208,7 +208,7 @@ def test_exact_needs_a_bundle_with_a_margin(bundle: Bundle) -> None:
         open_engine("openvino", bundle, precision="exact")
 
 
-def test_torch_on_a_cpu_is_the_fp32_reference_whatever_the_bundle_says(
+def test_torch_on_a_cpu_is_the_fp32_reference_for_every_bundle(
     bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
 ) -> None:
     batch = truth_and_batch[1][:4]

@@ -22,10 +22,19 @@ from scripts.aws.down import TAG_READERS, ResourcesLeftError, verify_deleted
 from scripts.aws.instances import instances_named, web_name, worker_name
 from scripts.aws.resources import RESOURCE_TYPES
 from services.metadata import DRAIN_TAG
-from tests.support.aws_resources import WITH_SITE, data_buckets, launch_workers, left, make_belongings
-from tests.support.aws_stage import CrashError, Stage, account_at, stubbed_stage
+from tests.support.aws_stage import (
+    WITH_SITE,
+    CrashError,
+    Stage,
+    account_at,
+    data_buckets,
+    launch_workers,
+    left,
+    make_belongings,
+    stubbed,
+    stubbed_stage,
+)
 from tests.support.stack_template import RESOURCES
-from tests.support.stubs import stubbed
 
 
 @pytest.fixture
@@ -256,13 +265,13 @@ def test_every_tag_reader_has_a_case() -> None:
     assert {arn.split(":")[2] for arn in QUESTIONS} == set(TAG_READERS)
 
 
-@pytest.mark.parametrize("looks", [1, 3])
+@pytest.mark.parametrize("polls", [1, 3])
 @pytest.mark.parametrize("arn", QUESTIONS)
-def test_verification_waits_until_the_service_of_a_tagged_resource_has_deleted_it(arn: str, looks: int) -> None:
-    with proof(arn, *[True] * (looks - 1), False) as (stage, _):
+def test_verification_waits_until_the_service_of_a_tagged_resource_has_deleted_it(arn: str, polls: int) -> None:
+    with proof(arn, *[True] * (polls - 1), False) as (stage, _):
         verify_deleted(stage.context, with_data=True)
     assert "Nothing that carries the tag fleetsight=fs is left." in stage.seen
-    assert (stage.time.now > 0) == (looks > 1)
+    assert (stage.time.now > 0) == (polls > 1)
 
 
 @pytest.mark.parametrize("arn", [TOPIC, f"arn:aws:unheard:{AT}:of/it"], ids=["exists", "no question is known"])

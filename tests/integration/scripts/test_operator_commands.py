@@ -30,9 +30,9 @@ from scripts.fleet import follow_events
 from services.clients import Clients
 from services.table import Table
 from tests.conftest import ConfigMaker
-from tests.support.dead_letters import DeadLetterDesk
+from tests.support.api import DeadLetterDesk
 from tests.support.jobs import UNKNOWN_ID
-from tests.support.served import served
+from tests.support.servers import served
 from web_tier.app import create_app
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -209,34 +209,34 @@ def test_events_are_shown_oldest_first_without_control_characters(url: str, flee
 
 
 @dataclass
-class Told(FleetClient):
-    """A client that answers from a list, one look after the other; an error in it is raised."""
+class ScriptedClient(FleetClient):
+    """A client that answers from a list, one poll after the other; an error in it is raised."""
 
     base_url: str = "http://nowhere"
-    looks: list[list[str] | ApiError] = field(default_factory=list)
+    polls: list[list[str] | ApiError] = field(default_factory=list)
 
     def decisions(self) -> dict[str, Any]:
-        look = self.looks.pop(0)
-        if isinstance(look, ApiError):
-            raise look
-        return {"decisions": [{"at": "2026-03-01T12:00:00Z", "words": words} for words in look]}
+        polled = self.polls.pop(0)
+        if isinstance(polled, ApiError):
+            raise polled
+        return {"decisions": [{"at": "2026-03-01T12:00:00Z", "words": words} for words in polled]}
 
 
 def test_new_events_are_followed_in_order_despite_an_outage(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     gone = ApiError("nothing answers")
-    client = Told(looks=[["a"], ["c", "b", "a"], gone, gone, ["d", "c", "b"], ["d", "c", "b"]])
-    looks, shown = len(client.looks), list[str]()
+    client = ScriptedClient(polls=[["a"], ["c", "b", "a"], gone, gone, ["d", "c", "b"], ["d", "c", "b"]])
+    polls, shown = len(client.polls), list[str]()
 
     def wait(_seconds: float) -> None:
-        if not client.looks:
+        if not client.polls:
             raise KeyboardInterrupt
 
     seen = [{"at": "2026-03-01T12:00:00Z", "words": "a"}]
     follow_events(client, seen, lambda event: shown.append(event["words"]), wait)
     assert shown == ["b", "c", "d"]
-    assert looks == 6
+    assert polls == 6
     assert capsys.readouterr().err == "fleetsight: nothing answers; going on\n"
 
 
@@ -253,7 +253,7 @@ def test_an_invalid_url_is_an_error() -> None:
     assert (done.exit_code, "use --url" in done.output) == (2, True)
 
 
-class Stranger(BaseHTTPRequestHandler):
+class OtherServer(BaseHTTPRequestHandler):
     """A server of another kind."""
 
     def do_GET(self) -> None:
@@ -266,7 +266,7 @@ class Stranger(BaseHTTPRequestHandler):
 
 
 def test_another_server_is_not_taken_for_fleetsight() -> None:
-    with HTTPServer(("127.0.0.1", 0), Stranger) as server:
+    with HTTPServer(("127.0.0.1", 0), OtherServer) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         done = run_fleet("status", "--url", f"http://127.0.0.1:{server.server_port}")
         server.shutdown()

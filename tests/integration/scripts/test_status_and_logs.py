@@ -15,8 +15,7 @@ from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.logs import LogError, LogReader, follow_logs, format_line, parse_duration, strip_control
 from scripts.aws.status import read_status
 from scripts.cli import fleetsight
-from tests.support.aws_resources import launch_workers
-from tests.support.aws_stage import IMAGE, Stage, account_at
+from tests.support.aws_stage import IMAGE, Stage, account_at, launch_workers
 from tests.support.cassettes import Scrubber, UnrecordedCallError, play, record, words
 
 

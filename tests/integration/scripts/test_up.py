@@ -21,9 +21,7 @@ from scripts.aws.deploy.settings import SettingError, StackSettings
 from scripts.aws.deploy.stack import StackDescription, find_stack, wait_for_page
 from scripts.aws.deploy.up import NotReadyError
 from scripts.cli import fleetsight
-from tests.support.aws_resources import left
-from tests.support.aws_stage import CrashError, Stage, account_at
-from tests.support.stubs import stubbed
+from tests.support.aws_stage import CrashError, Stage, account_at, left, stubbed
 from web_tier.auth.session_keys import SessionKeys
 
 DOMAIN = "arn:aws:ses:us-east-1:123456789012:identity/example.org"
@@ -109,7 +107,7 @@ def test_images_are_baked_in_the_stacks_network_on_the_web_type(stage: Stage) ->
     with pytest.raises(NotReadyError):
         stage.up(vpc_id=vpc)
     assert f"stop     network: {subnet}: no route to the internet" in stage.seen
-    assert not stage.builders, "the place is looked at first, since a bake takes minutes"
+    assert not stage.builders, "the place is checked first, since a bake takes minutes"
     gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
     ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
     (table,) = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]

@@ -20,8 +20,7 @@ from services.s3 import Bucket, StoredObject
 from services.sqs import OutgoingMessage, Queue, ReceivedMessage
 from services.table import LAST, PAGE, Item, Table
 from tests.conftest import ConfigMaker
-from tests.support.memory_bucket import MemoryBucket
-from tests.support.memory_queue import MemoryQueue
+from tests.support.memory_services import MemoryBucket, MemoryQueue
 from tests.support.memory_table import MemoryTable
 from tests.support.waiting import wait_until
 
@@ -33,9 +32,7 @@ def bucket(provisioned: Clients, config: Config) -> Bucket:
     return Bucket.named(provisioned, config.names.input_bucket)
 
 
-def test_row_35_whoever_is_led_to_an_object_saves_it_and_does_not_see_it(
-    bucket: Bucket, provisioned: Clients
-) -> None:
+def test_row_35_a_browser_saves_an_object_and_does_not_show_it(bucket: Bucket, provisioned: Clients) -> None:
     bucket.put("a/b.jpg", b"GIF89a<script>", "image/gif", {"kept": "no"})
     bucket.put_parts("a/results.jsonl", iter([b"{}"]), "application/x-ndjson")
     for key, content_type in (("a/b.jpg", "image/gif"), ("a/results.jsonl", "application/x-ndjson")):

@@ -1,4 +1,4 @@
-"""The user pool over the wire: what people do there, how they are refused, and that none is told of another."""
+"""The user pool over the wire: what people do there, how they are refused, and that no user learns of another."""
 
 import json
 import urllib.request
@@ -33,7 +33,7 @@ from services.user_errors import (
     WrongSecondFactorError,
 )
 from services.users import CodeRequired, NewPasswordRequired, PoolTokens, UserPool
-from tests.support.authenticator import App
+from tests.support.operator_account import App
 
 pytestmark = pytest.mark.processes
 
@@ -147,7 +147,7 @@ def test_an_address_is_the_same_in_capitals_and_with_blanks_around_it(stage: Sta
 def test_wrong_passwords_unknown_people_and_disabled_accounts_are_refused_in_the_same_words(stage: Stage) -> None:
     email, disabled = stage.signed_up(), stage.signed_up()
     stage.accounts.set_enabled(disabled, is_enabled=False)
-    told = set()
+    messages = set()
     for name, password in [
         (email, OTHER_PASSWORD),
         (new_email(), PASSWORD),
@@ -160,8 +160,8 @@ def test_wrong_passwords_unknown_people_and_disabled_accounts_are_refused_in_the
     ]:
         with pytest.raises(WrongCredentialsError) as raised:
             stage.pool.sign_in(name, password)
-        told.add(str(raised.value))
-    assert len(told) == 1
+        messages.add(str(raised.value))
+    assert len(messages) == 1
 
 
 def test_s4_a_password_counts_only_for_the_person_who_reads_the_mail(stage: Stage) -> None:
@@ -215,7 +215,7 @@ def test_an_account_that_ops_made_can_be_invited_and_a_disabled_one_stays_out(st
     assert stage.set_first_password(email, temporary)
 
 
-def test_guessing_for_a_stranger_is_answered_as_guessing_for_an_account(stage: Stage) -> None:
+def test_guessing_for_an_anonymous_user_is_answered_as_guessing_for_an_account(stage: Stage) -> None:
     for name in (stage.signed_up(), new_email()):
         stage.pool.send_reset_code(name)
         guess = wrong(stage.mailed(name)[-1]) if stage.mailed(name) else "123456"
@@ -226,15 +226,15 @@ def test_guessing_for_a_stranger_is_answered_as_guessing_for_an_account(stage: S
             stage.pool.reset_password(name, guess, OTHER_PASSWORD)
 
 
-def test_asking_for_codes_says_nothing_of_accounts_and_mails_nobody_else(stage: Stage) -> None:
-    known, stranger, invited, of_ops = stage.signed_up(), new_email(), new_email(), new_email()
+def test_asking_for_codes_says_nothing_of_accounts_and_mails_no_other_user(stage: Stage) -> None:
+    known, anonymous, invited, of_ops = stage.signed_up(), new_email(), new_email(), new_email()
     stage.pool.invite(invited)
     stage.accounts.add(of_ops)
-    for email in (known, stranger, invited, of_ops):
+    for email in (known, anonymous, invited, of_ops):
         for _ in range(7):  # more than are sent
             stage.pool.send_reset_code(email)
-    sent = {email: len(stage.mailed(email)) for email in (known, stranger, invited, of_ops)}
-    assert sent == {known: 1 + 5, stranger: 0, invited: 1, of_ops: 0}
+    sent = {email: len(stage.mailed(email)) for email in (known, anonymous, invited, of_ops)}
+    assert sent == {known: 1 + 5, anonymous: 0, invited: 1, of_ops: 0}
 
 
 def test_a_forgotten_password_is_replaced_by_a_code_and_everybody_signed_out(stage: Stage) -> None:
@@ -267,7 +267,7 @@ def test_a_code_is_for_one_purpose_and_one_account(stage: Stage) -> None:
             stage.pool.sign_in(name, secret)
 
 
-def test_refreshing_tells_the_groups_as_they_are_now(stage: Stage) -> None:
+def test_refreshing_returns_the_groups_as_they_are_now(stage: Stage) -> None:
     email = stage.signed_up()
     tokens = stage.sign_in(email)
     stage.accounts.set_operator(email, is_operator=True)
@@ -350,8 +350,8 @@ def test_ops_list_change_and_remove_accounts(clients: Clients, cloud: LocalCloud
         accounts.add(ann)
     accounts.set_operator(bob, is_operator=True)
     accounts.set_enabled(ann, is_enabled=False)
-    told = {account.email: (account.enabled, account.groups) for account in accounts.list()}
-    assert told == {ann: (False, frozenset()), bob: (True, frozenset({"operators"}))}
+    listed = {account.email: (account.enabled, account.groups) for account in accounts.list()}
+    assert listed == {ann: (False, frozenset()), bob: (True, frozenset({"operators"}))}
     sub = next(account.sub for account in accounts.list() if account.email == bob)
     assert stage.pool.account(sub) in list(accounts.list())
     accounts.set_enabled(ann, is_enabled=True)
@@ -399,7 +399,7 @@ def test_tokens_are_good_for_as_long_as_the_client_says(stage: Stage) -> None:
         short.pool.refresh(tokens.refresh_token)
 
 
-def test_a_client_that_hides_nobody_names_who_is_not_there(stage: Stage) -> None:
+def test_a_client_that_reveals_users_names_who_is_not_there(stage: Stage) -> None:
     cognito = stage.clients.cognito_idp
     flows = {"ExplicitAuthFlows": ["ALLOW_USER_PASSWORD_AUTH"], "PreventUserExistenceErrors": "LEGACY"}
     made = cognito.create_user_pool_client(UserPoolId=stage.pool_id, ClientName="legacy", **flows)  # type: ignore[arg-type]
@@ -442,7 +442,7 @@ def test_the_key_is_this_clouds_own_and_not_the_one_in_every_copy_of_moto(stage:
     assert not {"d", "p", "q", "dp", "dq", "qi"} & set(key)
 
 
-def test_the_words_for_people_tell_nothing_of_accounts_and_no_password(
+def test_the_messages_for_users_reveal_nothing_of_accounts_and_no_password(
     stage: Stage, capfd: pytest.CaptureFixture[str]
 ) -> None:
     email = stage.signed_up()
@@ -455,8 +455,8 @@ def test_the_words_for_people_tell_nothing_of_accounts_and_no_password(
         assert raised.value.__cause__ is None
         assert email not in str(raised.value)
         assert OTHER_PASSWORD not in str(raised.value)
-    told = capfd.readouterr()
-    assert OTHER_PASSWORD not in told.out + told.err
+    output = capfd.readouterr()
+    assert OTHER_PASSWORD not in output.out + output.err
 
 
 def test_an_account_with_an_app_signs_in_with_a_code_that_is_good_once(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""``fleetsight users --local``: ops look after the accounts of a system on this machine."""
+"""``fleetsight users --local``: operators manage the accounts of a system on this machine."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from scripts.run.sign_in import OPERATOR, MailPrinter, prepare_sign_in, sign_in_
 from services.clients import Clients
 from services.table import Table
 from services.users import CodeRequired, NewPasswordRequired, PoolTokens, UserPool
-from tests.support.authenticator import App
+from tests.support.operator_account import App
 
 Command = Callable[..., Result]
 ADA = "ada@example.org"
@@ -76,13 +76,13 @@ def test_an_operator_is_made_and_unmade_and_an_account_disabled_enabled_and_remo
     assert ADA not in users("list").output
 
 
-def test_an_address_without_an_account_is_told_in_a_line(users: Command) -> None:
+def test_an_address_without_an_account_is_reported_in_a_line(users: Command) -> None:
     refused = users("disable", "nobody@example.org")
     assert refused.exit_code == 1
     assert "there is no account for nobody@example.org" in refused.output
 
 
-def test_where_nobody_signs_in_it_is_said_how_that_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_sign_in_the_message_says_how_to_enable_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(users_module, "HOME", tmp_path)
     refused = CliRunner().invoke(users_module.users, ["list", "--local"])
     assert refused.exit_code == 1

@@ -27,9 +27,9 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ROOT, ConfigMaker, config_of, write_config
-from tests.support.compiled import compiled_once
-from tests.support.jobs import MemoryBucket, MemoryQueue
-from tests.support.people import SMALL_LIMITS, Clock, House, HouseMaker, PlayedPool, access_of
+from tests.support.api import compiled_once
+from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.support.people import SMALL_LIMITS, Clock, PlayedPool, SignInSite, SignInSiteMaker, access_of
 from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier import rate_limits
@@ -76,8 +76,8 @@ def bucket() -> MemoryBucket:
 
 
 @pytest.fixture
-def queue() -> MemoryQueue:
-    return MemoryQueue()
+def queue() -> RecordingQueue:
+    return RecordingQueue()
 
 
 @dataclass
@@ -164,14 +164,14 @@ def noon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def make_house(make_config: ConfigMaker, table: Table, noon: None) -> HouseMaker:
-    """Make a web tier with sign-in and small limits, except those given: `make_house(images_per_day=9)`."""
+def make_site(make_config: ConfigMaker, table: Table, noon: None) -> SignInSiteMaker:
+    """Make a web tier with sign-in and small limits, except those given: `make_site(images_per_day=9)`."""
 
-    def make(**limits: object) -> House:
+    def make(**limits: object) -> SignInSite:
         pool, clock = PlayedPool(), Clock()
         access = access_of(table, pool, clock)
         config = make_config(auth={"mode": "cognito"}, limits=SMALL_LIMITS | limits)
-        return House(create_app(config, store=JobStore(table), auth=access), access, pool, clock)
+        return SignInSite(create_app(config, store=JobStore(table), auth=access), access, pool, clock)
 
     return make
 
@@ -187,6 +187,6 @@ def pool() -> PlayedPool:
 
 
 @pytest.fixture
-def house(config: Config, table: Table, pool: PlayedPool, clock: Clock) -> House:
+def site(config: Config, table: Table, pool: PlayedPool, clock: Clock) -> SignInSite:
     access = access_of(table, pool, clock)
-    return House(create_app(config, store=JobStore(table), auth=access), access, pool, clock)
+    return SignInSite(create_app(config, store=JobStore(table), auth=access), access, pool, clock)

@@ -17,7 +17,7 @@ from services.accounts import OPERATORS
 from services.clients import Clients
 from services.table import Table, TableBusyError
 from tests.conftest import ConfigMaker
-from tests.support.jobs import UNKNOWN_ID
+from tests.support.jobs import UNKNOWN_ID, picture
 from tests.support.memory_table import MemoryTable
 from tests.support.people import (
     ANOTHER,
@@ -27,15 +27,14 @@ from tests.support.people import (
     PASSWORD,
     TEMPORARY,
     Clock,
-    House,
     MemoryPool,
     Person,
     PlayedPool,
+    SignInSite,
     access_of,
     sign_in,
     signed_in,
 )
-from tests.support.pictures import picture
 from web_tier.app import create_app
 
 ADA, OPS, NEW = "ada@example.org", "ops@example.org", "new@example.org"
@@ -182,12 +181,12 @@ def test_s4_a_new_account_signs_in_by_the_mailed_password_alone(client: FlaskCli
 def test_s8_a_wrong_password_after_the_sign_up_is_the_same_for_new_and_known_addresses(
     anonymous: FlaskClient,
 ) -> None:
-    told = set()
+    pages = set()
     for email in (ADA, UNKNOWN_EMAIL):
         send(anonymous, "/sign-up", email=email)
         status, page = send(anonymous, "/sign-in", email=email, password="Wrong-horse-9")
-        told.add((status, page.replace(email, "")))
-    assert len(told) == 1
+        pages.add((status, page.replace(email, "")))
+    assert len(pages) == 1
 
 
 def test_the_first_sign_in_of_an_account_created_by_an_operator_sets_a_password(client: FlaskClient) -> None:
@@ -444,18 +443,18 @@ WANTED = {"name": "nightly", "scopes": ["read", "classify"], "days": 30}
 
 
 @pytest.fixture
-def house(config: Config, table: Table) -> House:
+def site(config: Config, table: Table) -> SignInSite:
     pool, clock = PlayedPool(), Clock()
     access = access_of(table, pool, clock)
-    return House(create_app(config, store=JobStore(table), auth=access), access, pool, clock)
+    return SignInSite(create_app(config, store=JobStore(table), auth=access), access, pool, clock)
 
 
 @pytest.fixture
-def browser(house: House) -> FlaskClient:
-    return house.signed_in("ada")
+def browser(site: SignInSite) -> FlaskClient:
+    return site.signed_in("ada")
 
 
-def test_the_text_of_a_token_is_returned_only_once(house: House, browser: FlaskClient) -> None:
+def test_the_text_of_a_token_is_returned_only_once(site: SignInSite, browser: FlaskClient) -> None:
     answer = browser.post(PATH, json=WANTED, headers=BROWSER)
     made = answer.get_json()
     assert answer.status_code == 201
@@ -467,15 +466,15 @@ def test_the_text_of_a_token_is_returned_only_once(house: House, browser: FlaskC
     assert token == {name: value for name, value in made.items() if name != "token"}
     assert made["token"] not in listed.text
     headers = {"Authorization": f"Bearer {made['token']}"}
-    assert house.stranger().post("/api/v1/jobs", headers=headers).status_code == 201
+    assert site.anonymous().post("/api/v1/jobs", headers=headers).status_code == 201
     assert browser.delete(f"{PATH}/{made['token_id']}", headers=BROWSER).status_code == 204
-    assert house.stranger().get("/api/v1/jobs", headers=headers).status_code == 401
+    assert site.anonymous().get("/api/v1/jobs", headers=headers).status_code == 401
     assert browser.get(PATH).get_json() == {"tokens": []}
 
 
-def test_row_40_a_user_cannot_list_or_revoke_the_token_of_another(house: House, browser: FlaskClient) -> None:
+def test_row_40_a_user_cannot_list_or_revoke_the_token_of_another(site: SignInSite, browser: FlaskClient) -> None:
     made = browser.post(PATH, json=WANTED, headers=BROWSER).get_json()
-    other = house.signed_in("eve")
+    other = site.signed_in("eve")
     assert other.get(PATH).get_json() == {"tokens": []}
     theirs = other.delete(f"{PATH}/{made['token_id']}", headers=BROWSER)
     none = other.delete(f"{PATH}/{UNKNOWN_ID}", headers=BROWSER)
@@ -484,20 +483,20 @@ def test_row_40_a_user_cannot_list_or_revoke_the_token_of_another(house: House, 
     assert len(browser.get(PATH).get_json()["tokens"]) == 1
 
 
-def test_a_pool_token_can_create_tokens_and_a_personal_token_cannot(house: House) -> None:
-    house.pool.add("ada")
-    program = house.stranger()
+def test_a_pool_token_can_create_tokens_and_a_personal_token_cannot(site: SignInSite) -> None:
+    site.pool.add("ada")
+    program = site.anonymous()
     assert program.post(PATH, json=WANTED, headers={"Authorization": "id.ada.1"}).status_code == 201
-    personal = house.with_token("ada", "classify", "read", "operate")
+    personal = site.with_token("ada", "classify", "read", "operate")
     assert program.post(PATH, json=WANTED, headers=personal).status_code == 403
     assert program.get(PATH, headers=personal).status_code == 403
 
 
-def test_only_operators_create_tokens_with_the_operate_scope(house: House, browser: FlaskClient) -> None:
+def test_only_operators_create_tokens_with_the_operate_scope(site: SignInSite, browser: FlaskClient) -> None:
     wanted = WANTED | {"scopes": ["operate"]}
     assert browser.post(PATH, json=wanted, headers=BROWSER).status_code == 403
-    house.pool.add("ops", OPERATORS)
-    assert house.signed_in("ops").post(PATH, json=wanted, headers=BROWSER).status_code == 201
+    site.pool.add("ops", OPERATORS)
+    assert site.signed_in("ops").post(PATH, json=wanted, headers=BROWSER).status_code == 201
 
 
 def test_an_invalid_token_request_gets_422(browser: FlaskClient) -> None:

@@ -15,10 +15,11 @@ from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from services.table import EXPIRES_AT, Table, TableBusyError
 from tests.conftest import ConfigMaker
-from tests.support.dead_letters import give_up
-from tests.support.jobs import MemoryBucket, MemoryQueue, add_images
+from tests.support.api import give_up
+from tests.support.jobs import add_images
+from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.memory_table import MemoryTable
-from tests.support.people import BROWSER, RIGHT_PASSWORD, Clock, House, PlayedPool, access_of
+from tests.support.people import BROWSER, RIGHT_PASSWORD, Clock, PlayedPool, SignInSite, access_of
 from web_tier.app import create_app
 from web_tier.audit import ACTIONS, RETENTION, AuditEvent, AuditTrail
 
@@ -45,17 +46,17 @@ def trail(table: Table) -> AuditTrail:
 
 
 @pytest.fixture
-def house(make_config: ConfigMaker, store: JobStore) -> House:
+def site(make_config: ConfigMaker, store: JobStore) -> SignInSite:
     pool, clock = PlayedPool(), Clock()
     access = access_of(store.table, pool, clock)
     app = create_app(
         make_config(auth={"mode": "cognito"}),
         store=store,
         input_bucket=MemoryBucket(),
-        request_queue=MemoryQueue(),
+        request_queue=RecordingQueue(),
         auth=access,
     )
-    return House(app, access, pool, clock)
+    return SignInSite(app, access, pool, clock)
 
 
 def event(minute: int, user: str = "ann@example.org") -> AuditEvent:
@@ -91,23 +92,25 @@ def test_an_event_expires_after_90_days(trail: AuditTrail) -> None:
         assert int(item[EXPIRES_AT]) == int((NOON + RETENTION).timestamp())
 
 
-def form(browser: FlaskClient, house: House, path: str, **fields: str) -> int:
-    token = house.token_for_forms(browser)
+def form(browser: FlaskClient, site: SignInSite, path: str, **fields: str) -> int:
+    token = site.token_for_forms(browser)
     return browser.post(
         path, data={**fields, "csrf_token": token}, headers=BROWSER, base_url="https://localhost"
     ).status_code
 
 
 def an_instance(store: JobStore) -> None:
-    """Let the controller have told of one running instance."""
-    told: dict[str, Any] = {
+    """Let the controller have recorded one running instance."""
+    instance: dict[str, Any] = {
         "instance_id": INSTANCE,
         "state": "running",
         "instance_type": "c7a.large",
         "zone": "us-east-1a",
         "launched_at": datetime.now(UTC),
     }
-    FleetStore(store.table).put_instances(FleetInstances(instances=(FleetInstance.model_validate(told),), total=1))
+    FleetStore(store.table).put_instances(
+        FleetInstances(instances=(FleetInstance.model_validate(instance),), total=1)
+    )
 
 
 def an_image_given_up(store: JobStore) -> list[ImageRecord]:
@@ -119,15 +122,15 @@ def an_image_given_up(store: JobStore) -> list[ImageRecord]:
     return images
 
 
-def everything(house: House, store: JobStore) -> list[tuple[str, dict[str, str]]]:
+def everything(site: SignInSite, store: JobStore) -> list[tuple[str, dict[str, str]]]:
     """Do everything that is recorded, by pages and by the API; return the actions in their order, with details."""
-    house.pool.add("ann")
-    stranger, api = house.stranger(), house.stranger()
+    site.pool.add("ann")
+    anonymous, api = site.anonymous(), site.anonymous()
     done: list[tuple[str, dict[str, str]]] = []
 
     def sign_in(password: str) -> int:
         fields = {"email": "Ann@example.org", "password": password}
-        return stranger.post("/sign-in", data=fields, headers=BROWSER, base_url="https://localhost").status_code
+        return anonymous.post("/sign-in", data=fields, headers=BROWSER, base_url="https://localhost").status_code
 
     def does(action: str, act: Callable[[], int], **details: str) -> None:
         assert act() < 400 or action == "failed sign-in"
@@ -135,45 +138,45 @@ def everything(house: House, store: JobStore) -> list[tuple[str, dict[str, str]]
 
     does("failed sign-in", lambda: sign_in("wrong"))
     does("sign-in", lambda: sign_in(RIGHT_PASSWORD))
-    ann, ops = house.with_token("ann", "classify", "read"), house.operator()
-    operator = house.with_token("ops", "operate")
+    ann, ops = site.with_token("ann", "classify", "read"), site.operator()
+    operator = site.with_token("ops", "operate")
     tokens = {"json": {"name": "ci", "scopes": ["read"], "days": 1}}
     signed_in = {"Authorization": "Bearer id.ann.1"}
     made = api.post("/api/v1/tokens", headers=signed_in, **tokens).get_json()
     done.append(("token created", {"name": "ci", "scopes": "read"}))
     does("token revoked", lambda: api.delete(f"/api/v1/tokens/{made['token_id']}", headers=signed_in).status_code)
-    does("token created", lambda: form(ops, house, "/account/tokens", name="x", scopes="read", days="1"), name="x")
+    does("token created", lambda: form(ops, site, "/account/tokens", name="x", scopes="read", days="1"), name="x")
     for path in ("page", "api"):
         job_id = api.post("/api/v1/jobs", headers=ann).get_json()["job_id"]
         if path == "api":
             does("job deleted", lambda: api.delete(f"/api/v1/jobs/{job_id}", headers=ann).status_code, job_id=job_id)  # noqa: B023
         else:
             does("job deleted", lambda: api.post(f"/jobs/{job_id}/delete", headers=ann).status_code, job_id=job_id)  # noqa: B023
-    does("fleet paused", lambda: form(ops, house, "/fleet/pause", reason="<b>cost</b>"), reason="<b>cost</b>")
-    does("fleet resumed", lambda: form(ops, house, "/fleet/resume"))
+    does("fleet paused", lambda: form(ops, site, "/fleet/pause", reason="<b>cost</b>"), reason="<b>cost</b>")
+    does("fleet resumed", lambda: form(ops, site, "/fleet/resume"))
     limits = {"min_workers": "0", "max_workers": "5", "reason": "test"}
-    does("limits set", lambda: form(ops, house, "/fleet/limits", **limits), **limits)
+    does("limits set", lambda: form(ops, site, "/fleet/limits", **limits), **limits)
     does("limits reset", lambda: api.delete("/api/v1/fleet/limits", headers=operator).status_code)
     an_instance(store)
-    does("instance drained", lambda: form(ops, house, f"/fleet/instances/{INSTANCE}/drain"), instance_id=INSTANCE)
+    does("instance drained", lambda: form(ops, site, f"/fleet/instances/{INSTANCE}/drain"), instance_id=INSTANCE)
     [image] = an_image_given_up(store)
     letter = f"/dead-letters/{image.ref.job_id}/{image.ref.image_id}"
     ids = {"job_id": image.ref.job_id, "image_id": image.ref.image_id}
-    does("dead letter redriven", lambda: form(ops, house, f"{letter}/redrive"), **ids, outcome="gone")
+    does("dead letter redriven", lambda: form(ops, site, f"{letter}/redrive"), **ids, outcome="gone")
     does(
         "dead letters redriven",
         lambda: api.post("/api/v1/dead-letters/redrive", headers=operator).status_code,
         sent="0",
     )
     does("dead letter discarded", lambda: api.delete(f"/api/v1{letter}", headers=operator).status_code, **ids)
-    does("sign-out", lambda: form(ops, house, "/sign-out"))
+    does("sign-out", lambda: form(ops, site, "/sign-out"))
     return done
 
 
 def test_everything_that_users_and_operators_do_is_recorded_once(
-    house: House, store: JobStore, trail: AuditTrail
+    site: SignInSite, store: JobStore, trail: AuditTrail
 ) -> None:
-    done = everything(house, store)
+    done = everything(site, store)
     found = list(reversed(trail.find(limit=100).events))
     assert [each.action for each in found] == [action for action, _ in done]
     for each, (_, details) in zip(found, done, strict=True):
@@ -185,8 +188,8 @@ def test_everything_that_users_and_operators_do_is_recorded_once(
     assert RIGHT_PASSWORD not in str(found)
 
 
-def test_what_was_refused_or_only_looked_at_is_no_event(house: House, trail: AuditTrail) -> None:
-    client, ann = house.stranger(), house.with_token("ann", "read")
+def test_what_was_refused_or_only_read_is_no_event(site: SignInSite, trail: AuditTrail) -> None:
+    client, ann = site.anonymous(), site.with_token("ann", "read")
     client.get("/sign-in")
     assert client.delete("/api/v1/fleet/limits", headers=ann).status_code == 403
     assert client.delete("/api/v1/jobs/none", headers=ann).status_code == 403
@@ -194,27 +197,27 @@ def test_what_was_refused_or_only_looked_at_is_no_event(house: House, trail: Aud
     assert trail.find(limit=10).events == ()
 
 
-def test_an_event_that_cannot_be_stored_is_in_the_log_and_stops_nobody(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_an_event_that_cannot_be_stored_is_in_the_log_and_stops_no_request(
+    site: SignInSite, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def busy(*_: object) -> None:
         raise TableBusyError("the table is busy")
 
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(AuditTrail, "record", busy)
-    operator = house.with_token("ops", "operate")
-    house.pool.add("ops", "operators")
-    assert house.stranger().post("/api/v1/fleet/pause", headers=operator).status_code == 200
-    [told] = [record for record in caplog.records if record.message == "audit"]
-    assert (told.__dict__["action"], told.__dict__["user"]) == ("fleet paused", "ops@example.org")
+    operator = site.with_token("ops", "operate")
+    site.pool.add("ops", "operators")
+    assert site.anonymous().post("/api/v1/fleet/pause", headers=operator).status_code == 200
+    [logged] = [record for record in caplog.records if record.message == "audit"]
+    assert (logged.__dict__["action"], logged.__dict__["user"]) == ("fleet paused", "ops@example.org")
     assert "could not be stored" in caplog.text
 
 
-def test_operators_see_and_search_the_trail_by_page_and_by_the_api(house: House, trail: AuditTrail) -> None:
+def test_operators_see_and_search_the_trail_by_page_and_by_the_api(site: SignInSite, trail: AuditTrail) -> None:
     for minute in range(60):
         trail.record(event(minute))
     trail.record(event(70, "<b>bob</b>@example.org"))
-    ops, api = house.operator(), house.with_token("ops", "operate")
+    ops, api = site.operator(), site.with_token("ops", "operate")
 
     def page(query: str) -> str:
         return ops.get(f"/audit{query}", base_url="https://localhost").text
@@ -225,9 +228,9 @@ def test_operators_see_and_search_the_trail_by_page_and_by_the_api(house: House,
     assert page("?user=ann@example.org&since=2026-03-01&until=2026-03-01").count("ann@example.org</bdi>") == 50
     assert "No events found" in page("?since=2026-03-02")
     assert "is no day" in page("?since=yesterday")
-    body = house.stranger().get("/api/v1/audit?user=ann@example.org&limit=2", headers=api).get_json()
+    body = site.anonymous().get("/api/v1/audit?user=ann@example.org&limit=2", headers=api).get_json()
     assert [each["details"]["minute"] for each in body["events"]] == ["59", "58"]
-    more = house.stranger().get(f"/api/v1/audit?limit=1&before={body['next']}", headers=api).get_json()
+    more = site.anonymous().get(f"/api/v1/audit?limit=1&before={body['next']}", headers=api).get_json()
     assert more["events"][0]["details"]["minute"] == "57"
 
 

@@ -118,7 +118,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 return_freed_memory()
-bytes(4_000_000)  # once freed, blocks of this size are kept from here on, unless told otherwise
+bytes(4_000_000)  # once freed, blocks of this size are kept from here on, unless configured otherwise
 before = resident()
 blocks = [bytearray(1_000_000) for _ in range(100)]
 for block in blocks:

@@ -19,9 +19,8 @@ from scripts.run.system import free_port
 from services.clients import Clients
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, serving
-from tests.support.jobs import done, failed
-from tests.support.people import Clock, House, PlayedPool, access_of
-from tests.support.pictures import picture
+from tests.support.jobs import done, failed, picture
+from tests.support.people import Clock, PlayedPool, SignInSite, access_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.app import create_app
 from web_tier.bulkheads import Bulkhead, Bulkheads
@@ -113,19 +112,19 @@ def test_s3_while_requests_wait_health_and_pages_are_answered(web: WebTier, stor
 
 
 @pytest.fixture
-def house(provisioned: Clients, make_config: ConfigMaker, store: JobStore) -> House:
+def site(provisioned: Clients, make_config: ConfigMaker, store: JobStore) -> SignInSite:
     """The web tier with sign-in; no worker answers."""
     pool, clock = PlayedPool(), Clock()
     access = access_of(store.table, pool, clock)
     config = make_config(auth={"mode": "cognito"}, web={"threads": MORE_THREADS})
-    return House(create_app(config, auth=access), access, pool, clock)
+    return SignInSite(create_app(config, auth=access), access, pool, clock)
 
 
-def test_s3_a_user_who_waits_as_much_as_possible_leaves_places_for_others(house: House, store: JobStore) -> None:
-    ann, bob = house.with_token("ann", "classify", "read"), house.with_token("bob", "classify", "read")
+def test_s3_a_user_who_waits_as_much_as_possible_leaves_places_for_others(site: SignInSite, store: JobStore) -> None:
+    ann, bob = site.with_token("ann", "classify", "read"), site.with_token("bob", "classify", "read")
 
     def send(number: int, who: dict[str, str] = ann) -> Any:
-        client = house.stranger()
+        client = site.anonymous()
         return client.post(CLASSIFY, data=picture(shade=number), content_type="image/jpeg", headers=who)
 
     with as_many_wait_as_may(send, OF_A_USER + 4, store, OF_A_USER) as waiting, ThreadPoolExecutor(1) as other:
@@ -138,16 +137,16 @@ def test_s3_a_user_who_waits_as_much_as_possible_leaves_places_for_others(house:
         assert not any(each.done() for each in waiting)
 
 
-def drawn_by(house: House, monkeypatch: pytest.MonkeyPatch, draw: Any) -> None:
+def drawn_by(site: SignInSite, monkeypatch: pytest.MonkeyPatch, draw: Any) -> None:
     """Let pictures be drawn by `draw`, from nothing."""
-    services = result_services_of(house.app)
+    services = result_services_of(site.app)
     monkeypatch.setattr(services.thumbnails, "render", draw)
     monkeypatch.setattr(services.objects, "original", lambda record: record.ref.image_id.encode())
 
 
-def pictured(house: House, store: JobStore, who: dict[str, str], count: int) -> list[str]:
+def pictured(site: SignInSite, store: JobStore, who: dict[str, str], count: int) -> list[str]:
     """Make a job of images that failed; return the addresses of their previews."""
-    client = house.stranger()
+    client = site.anonymous()
     job_id = client.post("/api/v1/jobs", json={"keep": True}, headers=who).get_json()["job_id"]
     body = {"images": [(BytesIO(picture(shade=number)), f"{number}.jpg") for number in range(count)]}
     accepted = client.post(f"/api/v1/jobs/{job_id}/images", data=body, headers=who).get_json()["accepted"]
@@ -155,10 +154,10 @@ def pictured(house: House, store: JobStore, who: dict[str, str], count: int) -> 
 
 
 def test_s12_pictures_of_one_user_that_take_long_leave_a_turn_for_others(
-    house: House, store: JobStore, monkeypatch: pytest.MonkeyPatch
+    site: SignInSite, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ann, bob = house.with_token("ann", "classify", "read"), house.with_token("bob", "classify", "read")
-    slow, quick = pictured(house, store, ann, 3), pictured(house, store, bob, 1)
+    ann, bob = site.with_token("ann", "classify", "read"), site.with_token("bob", "classify", "read")
+    slow, quick = pictured(site, store, ann, 3), pictured(site, store, bob, 1)
     bobs, ends = quick[0].split("/")[-2].encode(), Event()
 
     def draw(data: bytes, _side: int) -> bytes:
@@ -166,28 +165,28 @@ def test_s12_pictures_of_one_user_that_take_long_leave_a_turn_for_others(
             assert ends.wait(DEADLINE_SECONDS)
         return b"RIFFxxxxWEBP"
 
-    drawn_by(house, monkeypatch, draw)
+    drawn_by(site, monkeypatch, draw)
     with ThreadPoolExecutor(3) as threads:
-        anns = [threads.submit(lambda path: house.stranger().get(path, headers=ann), path) for path in slow]
-        assert house.stranger().get(quick[0], headers=bob).status_code == 200
+        anns = [threads.submit(lambda path: site.anonymous().get(path, headers=ann), path) for path in slow]
+        assert site.anonymous().get(quick[0], headers=bob).status_code == 200
         assert not all(each.done() for each in anns)
         ends.set()
 
 
 def test_s12_an_image_without_a_picture_is_not_drawn_again(
-    house: House, store: JobStore, monkeypatch: pytest.MonkeyPatch
+    site: SignInSite, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ann, drawn = house.with_token("ann", "classify", "read"), list[bytes]()
+    ann, drawn = site.with_token("ann", "classify", "read"), list[bytes]()
 
     def draw(data: bytes, _side: int) -> bytes:
         drawn.append(data)
         raise NoThumbnailError("it takes too long")
 
-    drawn_by(house, monkeypatch, draw)
-    first, costly = pictured(house, store, ann, 2)
+    drawn_by(site, monkeypatch, draw)
+    first, costly = pictured(site, store, ann, 2)
     *_, job_id, _, image_id, _ = costly.split("/")
     store.put_failed(failed(store.image(ImageRef(job_id, image_id)), code="too_costly"))
     for path in (first, first, first.replace("preview", "thumbnail"), costly, costly):
-        answer = house.stranger().get(path, headers=ann)
+        answer = site.anonymous().get(path, headers=ann)
         assert (answer.status_code, answer.headers["Location"]) == (302, "/static/no-picture.svg")
     assert drawn == [first.split("/")[-2].encode()]

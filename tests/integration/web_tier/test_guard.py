@@ -20,7 +20,7 @@ from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.memory_table import MemoryTable
-from tests.support.people import BROWSER, HOUR, House, cookie_of, keep
+from tests.support.people import BROWSER, HOUR, SignInSite, cookie_of, keep
 from web_tier.app import create_app
 from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS, COOKIE
 from web_tier.auth.guard import (
@@ -47,15 +47,17 @@ def status(browser: FlaskClient, path: str = FOR_PROGRAMS, **more: Any) -> int:
 
 
 @pytest.mark.parametrize("headers", [{}, {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site"}])
-def test_a_stranger_who_opens_a_page_is_sent_to_the_sign_in(house: House, headers: dict[str, str]) -> None:
+def test_an_anonymous_user_who_opens_a_page_is_sent_to_the_sign_in(site: SignInSite, headers: dict[str, str]) -> None:
     for path in ("/", "/jobs?q=x", f"/jobs/{UNKNOWN_ID}", "/fleet", "/account"):
-        answer = house.stranger().get(path, headers=headers)
+        answer = site.anonymous().get(path, headers=headers)
         assert answer.status_code == 303, path
         assert answer.headers["Location"].startswith("/sign-in")
 
 
 @pytest.mark.parametrize("headers", [{}, {"Sec-Fetch-Mode": "navigate"}])
-def test_a_stranger_is_never_sent_anywhere_by_what_programs_call(house: House, headers: dict[str, str]) -> None:
+def test_an_anonymous_user_is_never_sent_anywhere_by_what_programs_call(
+    site: SignInSite, headers: dict[str, str]
+) -> None:
     for method, path in (
         ("get", FOR_PROGRAMS),
         ("get", f"/api/v1/jobs/{UNKNOWN_ID}/results.csv"),
@@ -69,60 +71,62 @@ def test_a_stranger_is_never_sent_anywhere_by_what_programs_call(house: House, h
         ("delete", f"/api/v1/jobs/{UNKNOWN_ID}"),
         ("options", FOR_PROGRAMS),
     ):
-        answer = house.stranger().open(path, method=method, headers=headers)
+        answer = site.anonymous().open(path, method=method, headers=headers)
         assert answer.status_code == 401, (method, path)
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="Fleetsight API"'
 
 
 def test_where_a_second_factor_is_required_a_token_of_an_account_without_one_is_good_for_nothing(
-    make_config: ConfigMaker, house: House, table: Table
+    make_config: ConfigMaker, site: SignInSite, table: Table
 ) -> None:
     config = make_config(auth={"mode": "cognito", "require_second_factor": "operators"})
-    strict = create_app(config, store=JobStore(table), auth=house.access).test_client()
-    house.pool.add("ops", "operators")
-    house.pool.add("ada")
+    strict = create_app(config, store=JobStore(table), auth=site.access).test_client()
+    site.pool.add("ops", "operators")
+    site.pool.add("ada")
     headers = {"Authorization": "Bearer id.ops.1"}
     assert status(strict, headers=headers) == 403
     assert status(strict, headers={"Authorization": "Bearer id.ada.1"}) == 200
-    house.pool.accounts["ops"] = replace(house.pool.accounts["ops"], second_factor=True)
+    site.pool.accounts["ops"] = replace(site.pool.accounts["ops"], second_factor=True)
     assert status(strict, headers=headers) == 403, "the pool is asked once a minute"
-    house.clock.go_on(ACCOUNT_LIFETIME_SECONDS)
+    site.clock.go_on(ACCOUNT_LIFETIME_SECONDS)
     assert status(strict, headers=headers) == 200
 
 
-def test_a_script_of_a_page_is_told_rather_than_sent_to_the_sign_in(house: House) -> None:
-    answer = house.stranger().get(f"/jobs/{UNKNOWN_ID}/rows", headers={"Sec-Fetch-Mode": "cors", **BROWSER})
+def test_a_script_of_a_page_gets_an_error_and_is_not_sent_to_the_sign_in(site: SignInSite) -> None:
+    answer = site.anonymous().get(f"/jobs/{UNKNOWN_ID}/rows", headers={"Sec-Fetch-Mode": "cors", **BROWSER})
     assert answer.status_code == 401
 
 
-def test_programs_are_told_as_problem_json_and_people_by_a_page(house: House) -> None:
-    problem = house.stranger().get(FOR_PROGRAMS)
+def test_programs_get_problem_json_and_browsers_a_page(site: SignInSite) -> None:
+    problem = site.anonymous().get(FOR_PROGRAMS)
     assert problem.content_type == "application/problem+json"
     assert problem.get_json()["type"] == "urn:fleetsight:problem:unauthorized"
-    page = house.stranger().post("/", headers=WRONG)
+    page = site.anonymous().post("/", headers=WRONG)
     assert (page.status_code, page.mimetype) == (401, "text/html")
     assert page.headers["WWW-Authenticate"].endswith("error=invalid_token")
 
 
 class Unread:
-    """A body that nobody may read."""
+    """A body that must not be read."""
 
     def read(self, _size: int = -1) -> bytes:
-        raise AssertionError("a stranger's body was read")
+        raise AssertionError("an anonymous user's body was read")
 
 
 @pytest.mark.parametrize("headers", [{}, WRONG])
-def test_a_strangers_upload_is_refused_before_its_body_is_read(house: House, headers: dict[str, str]) -> None:
+def test_an_anonymous_users_upload_is_refused_before_its_body_is_read(
+    site: SignInSite, headers: dict[str, str]
+) -> None:
     unread = {"CONTENT_LENGTH": str(10**9), "wsgi.input": Unread()}
     form = "multipart/form-data; boundary=x"
     for path in ("/", "/api/v1/classify", f"/api/v1/jobs/{UNKNOWN_ID}/images", "/file-upload"):
-        answer = house.stranger().post(path, headers=headers, content_type=form, environ_overrides=unread)
+        answer = site.anonymous().post(path, headers=headers, content_type=form, environ_overrides=unread)
         assert answer.status_code == 401, path
 
 
-def test_a_missing_page_is_missing_for_strangers_too(house: House) -> None:
-    assert status(house.stranger(), "/nowhere") == 404
-    assert house.stranger().post("/healthz").status_code == 405
+def test_a_missing_page_is_missing_for_anonymous_users_too(site: SignInSite) -> None:
+    assert status(site.anonymous(), "/nowhere") == 404
+    assert site.anonymous().post("/healthz").status_code == 405
 
 
 @pytest.mark.parametrize(
@@ -130,98 +134,100 @@ def test_a_missing_page_is_missing_for_strangers_too(house: House) -> None:
     [("read", 200, 403, 403), ("classify", 403, 201, 403), ("operate", 403, 403, 200)],
 )
 def test_a_personal_token_opens_what_it_is_for(
-    house: House, scope: str, reads: int, classifies: int, operates: int
+    site: SignInSite, scope: str, reads: int, classifies: int, operates: int
 ) -> None:
-    house.pool.add("ops", "operators")
-    programme, headers = house.stranger(), house.with_token("ops", scope)
+    site.pool.add("ops", "operators")
+    programme, headers = site.anonymous(), site.with_token("ops", scope)
     assert status(programme, headers=headers) == reads
     assert programme.post(FOR_PROGRAMS, headers=headers).status_code == classifies
     assert status(programme, "/api/v1/fleet/instances", headers=headers) == operates
     assert status(programme, "/api/v1/tokens", headers=headers) == 403
 
 
-def test_a_token_of_the_pool_opens_everything_without_bearer_too(house: House) -> None:
-    house.pool.add("ada", OPERATORS)
+def test_a_token_of_the_pool_opens_everything_without_bearer_too(site: SignInSite) -> None:
+    site.pool.add("ada", OPERATORS)
     for header in ("Bearer id.ada.1", "access.ada.1"):
         for path in (FOR_PROGRAMS, "/api/v1/tokens", "/api/v1/fleet/instances"):
-            assert status(house.stranger(), path, headers={"Authorization": header}) == 200, path
+            assert status(site.anonymous(), path, headers={"Authorization": header}) == 200, path
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer forged", "Basic YTpi", "Bearer fst_forged", "\x01"])
-def test_a_wrong_header_is_refused_also_where_a_good_cookie_or_nothing_would_do(house: House, header: str) -> None:
-    browser = house.signed_in("ada")
+def test_a_wrong_header_is_refused_also_where_a_good_cookie_or_nothing_would_do(
+    site: SignInSite, header: str
+) -> None:
+    browser = site.signed_in("ada")
     for path in (PAGE, FOR_PROGRAMS, "/api", "/api/v1", "/nowhere"):
         assert status(browser, path, headers={"Authorization": header}) == 401, path
 
 
-def test_two_headers_are_refused(house: House) -> None:
-    house.pool.add("ada")
+def test_two_headers_are_refused(site: SignInSite) -> None:
+    site.pool.add("ada")
     good = ("Authorization", "Bearer id.ada.1")
-    assert status(house.stranger(), headers=[good]) == 200
-    assert status(house.stranger(), headers=[good, good]) == 401
+    assert status(site.anonymous(), headers=[good]) == 200
+    assert status(site.anonymous(), headers=[good, good]) == 401
 
 
-def test_expired_and_revoked_tokens_are_refused(house: House) -> None:
-    short, revoked = house.with_token("ada", "read", days=1), house.with_token("ada", "read")
-    for token in house.access.personal_tokens.list("ada"):
+def test_expired_and_revoked_tokens_are_refused(site: SignInSite) -> None:
+    short, revoked = site.with_token("ada", "read", days=1), site.with_token("ada", "read")
+    for token in site.access.personal_tokens.list("ada"):
         if (token.expires_at - token.created_at).days > 1:
-            house.access.personal_tokens.revoke("ada", token.token_id)
-    assert status(house.stranger(), headers=short) == 200
-    assert status(house.stranger(), headers=revoked) == 401
-    house.clock.go_on(24 * HOUR)
-    assert status(house.stranger(), headers=short) == 401
+            site.access.personal_tokens.revoke("ada", token.token_id)
+    assert status(site.anonymous(), headers=short) == 200
+    assert status(site.anonymous(), headers=revoked) == 401
+    site.clock.go_on(24 * HOUR)
+    assert status(site.anonymous(), headers=short) == 401
 
 
-def test_a_cookie_that_was_forged_or_has_ended_is_a_strangers(house: House) -> None:
-    for value in ("", "forged", "a.b", "x" * 4_000, cookie_of(house.signed_in("ada"))[:-1], "\x01"):
-        browser = house.stranger()
+def test_a_cookie_that_was_forged_or_has_ended_is_an_anonymous_users(site: SignInSite) -> None:
+    for value in ("", "forged", "a.b", "x" * 4_000, cookie_of(site.signed_in("ada"))[:-1], "\x01"):
+        browser = site.anonymous()
         browser.set_cookie(COOKIE, value, secure=True)
         assert status(browser) == 401
         assert status(browser, PAGE) == 303
 
 
-def signed_out(house: House, browser: FlaskClient) -> Any:
-    with house.app.test_request_context("/", headers={"Cookie": f"{COOKIE}={cookie_of(browser)}"}):
-        return house.access.end(house.app.response_class())
+def signed_out(site: SignInSite, browser: FlaskClient) -> Any:
+    with site.app.test_request_context("/", headers={"Cookie": f"{COOKIE}={cookie_of(browser)}"}):
+        return site.access.end(site.app.response_class())
 
 
-def test_a_sign_out_when_a_rotation_is_due_sets_no_new_cookie(house: House) -> None:
-    browser = house.signed_in("ada")
-    old, form = cookie_of(browser), {"csrf_token": house.token_for_forms(browser)}
-    house.clock.go_on(ROTATE_SECONDS)
+def test_a_sign_out_when_a_rotation_is_due_sets_no_new_cookie(site: SignInSite) -> None:
+    browser = site.signed_in("ada")
+    old, form = cookie_of(browser), {"csrf_token": site.token_for_forms(browser)}
+    site.clock.go_on(ROTATE_SECONDS)
     [said] = browser.post("/sign-out", data=form, headers=BROWSER).headers.getlist("Set-Cookie")
     assert said.startswith(f"{COOKIE}=;")
-    ids = house.access.sessions.keys.read(old)
+    ids = site.access.sessions.keys.read(old)
     assert ids is not None
     for session_id in (ids.own, ids.next):
-        assert house.access.sessions.open(house.access.sessions.keys.sign(session_id)) is None
+        assert site.access.sessions.open(site.access.sessions.keys.sign(session_id)) is None
 
 
-def test_a_sign_in_starts_a_new_session_and_ends_the_current_one(house: House) -> None:
-    browser = house.signed_in("ada")
+def test_a_sign_in_starts_a_new_session_and_ends_the_current_one(site: SignInSite) -> None:
+    browser = site.signed_in("ada")
     before = cookie_of(browser)
-    with house.app.test_request_context("/", headers={"Cookie": f"{COOKIE}={before}"}):
-        answer = house.access.begin(house.pool.tokens("ada"), house.app.response_class())
+    with site.app.test_request_context("/", headers={"Cookie": f"{COOKIE}={before}"}):
+        answer = site.access.begin(site.pool.tokens("ada"), site.app.response_class())
     assert status(browser) == 401
     keep(browser, answer.headers["Set-Cookie"])
     assert cookie_of(browser) != before
     assert status(browser) == 200
 
 
-def test_a_sign_out_works_while_the_pool_is_unavailable(house: House) -> None:
-    browser = house.signed_in("ada")
-    house.pool.away = EndpointConnectionError(endpoint_url="https://pool.example")
-    answer = signed_out(house, browser)
+def test_a_sign_out_works_while_the_pool_is_unavailable(site: SignInSite) -> None:
+    browser = site.signed_in("ada")
+    site.pool.away = EndpointConnectionError(endpoint_url="https://pool.example")
+    answer = signed_out(site, browser)
     assert f"{COOKIE}=;" in answer.headers["Set-Cookie"]
     assert status(browser) == 401
 
 
-def test_the_cookie_is_for_this_host_for_the_server_and_by_tls(house: House) -> None:
+def test_the_cookie_is_for_this_host_for_the_server_and_by_tls(site: SignInSite) -> None:
     """Row 38."""
-    browser = house.signed_in("ada")
+    browser = site.signed_in("ada")
     cookie = browser.get_cookie(COOKIE)
-    house.clock.go_on(ROTATE_SECONDS)
-    for answer in (browser.get(PAGE), signed_out(house, browser)):
+    site.clock.go_on(ROTATE_SECONDS)
+    for answer in (browser.get(PAGE), signed_out(site, browser)):
         said = answer.headers["Set-Cookie"].split("; ")
         assert said[0].startswith("__Host-")
         assert {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"} <= set(said)
@@ -229,38 +235,38 @@ def test_the_cookie_is_for_this_host_for_the_server_and_by_tls(house: House) -> 
     assert cookie is not None
 
 
-def test_a_page_left_open_does_not_keep_its_session_alive(house: House) -> None:
-    browser = house.signed_in("ada")
+def test_a_page_left_open_does_not_keep_its_session_alive(site: SignInSite) -> None:
+    browser = site.signed_in("ada")
     for _ in range(6):
-        house.clock.go_on(HOUR / 6)
+        site.clock.go_on(HOUR / 6)
         answer = browser.get(f"/jobs/{UNKNOWN_ID}/progress")
         if "Set-Cookie" in answer.headers:
             keep(browser, answer.headers["Set-Cookie"])
     assert status(browser) == 401
 
 
-def test_an_unavailable_table_signs_no_user_out(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    browser, headers = house.signed_in("ada"), house.with_token("ada", "read")
+def test_an_unavailable_table_signs_no_user_out(site: SignInSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser, headers = site.signed_in("ada"), site.with_token("ada", "read")
 
     def away(*_key: str) -> None:
         raise EndpointConnectionError(endpoint_url="https://table.example")
 
     monkeypatch.setattr(MemoryTable, "get", away)
     assert status(browser, PAGE) == 503
-    assert status(house.stranger(), headers=headers) == 503
-    assert status(house.stranger()) == 401
+    assert status(site.anonymous(), headers=headers) == 503
+    assert status(site.anonymous()) == 401
     assert status(browser, "/healthz") == 200
 
 
-def test_an_unavailable_pool_makes_no_token_invalid(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_pool_makes_no_token_invalid(site: SignInSite, monkeypatch: pytest.MonkeyPatch) -> None:
     def unchecked(_text: str) -> None:
         raise TokenUncheckedError("no keys yet")
 
-    headers = house.with_token("ada", "read")
-    monkeypatch.setattr(house.pool, "verify", unchecked)
-    house.pool.away = EndpointConnectionError(endpoint_url="https://pool.example")
-    assert status(house.stranger(), headers={"Authorization": "Bearer id.ada.1"}) == 503
-    assert status(house.stranger(), headers=headers) == 503
+    headers = site.with_token("ada", "read")
+    monkeypatch.setattr(site.pool, "verify", unchecked)
+    site.pool.away = EndpointConnectionError(endpoint_url="https://pool.example")
+    assert status(site.anonymous(), headers={"Authorization": "Bearer id.ada.1"}) == 503
+    assert status(site.anonymous(), headers=headers) == 503
 
 
 FRIEND = "https://photos.example.org"
@@ -268,12 +274,12 @@ FRIEND = "https://photos.example.org"
 
 @pytest.mark.parametrize("friends", [[], [FRIEND], ["*"]])
 def test_a_page_of_another_origin_comes_in_by_a_token_of_its_own_and_never_by_its_visitors_cookie(
-    make_config: ConfigMaker, house: House, table: Table, friends: list[str]
+    make_config: ConfigMaker, site: SignInSite, table: Table, friends: list[str]
 ) -> None:
     """Row 38. A subdomain is of the same site: the browser sends the cookie along."""
-    app = create_app(make_config(web={"cors_origins": friends}), store=JobStore(table), auth=house.access)
-    visitor, token = app.test_client(), house.with_token("ada", "read", "classify")
-    keep(visitor, f"{COOKIE}={cookie_of(house.signed_in('ada'))}")
+    app = create_app(make_config(web={"cors_origins": friends}), store=JobStore(table), auth=site.access)
+    visitor, token = app.test_client(), site.with_token("ada", "read", "classify")
+    keep(visitor, f"{COOKIE}={cookie_of(site.signed_in('ada'))}")
     there = {"Origin": FRIEND, "Sec-Fetch-Site": "same-site"}
     assert status(visitor, headers=there) == 401
     assert visitor.post(FOR_PROGRAMS, headers=there).status_code == (401 if friends else 403)
@@ -282,47 +288,47 @@ def test_a_page_of_another_origin_comes_in_by_a_token_of_its_own_and_never_by_it
     assert status(visitor, headers={"Origin": "http://localhost"}) == 200
 
 
-def test_s11_a_page_behind_cloudfront_acts_in_the_name_of_its_visitor(house: House) -> None:
+def test_s11_a_page_behind_cloudfront_acts_in_the_name_of_its_visitor(site: SignInSite) -> None:
     """CloudFront asks for the host name of the web tier, so `Origin` and `Host` differ."""
-    visitor = house.signed_in("ada")
+    visitor = site.signed_in("ada")
     page = {"Origin": "https://site.example.org"}
     assert visitor.post(FOR_PROGRAMS, headers=page | {"Sec-Fetch-Site": "same-origin"}).status_code == 201
     assert visitor.post(FOR_PROGRAMS, headers=page).status_code == 403
-    for site in ("same-site", "cross-site"):
-        assert visitor.get(FOR_PROGRAMS, headers=page | {"Sec-Fetch-Site": site}).status_code == 401
+    for fetch_site in ("same-site", "cross-site"):
+        assert visitor.get(FOR_PROGRAMS, headers=page | {"Sec-Fetch-Site": fetch_site}).status_code == 401
 
 
-def test_s14_credentials_are_valid_until_they_are_revoked(house: House) -> None:
-    token, browser = house.with_token("ada", "read"), house.signed_in("ada")
+def test_s14_credentials_are_valid_until_they_are_revoked(site: SignInSite) -> None:
+    token, browser = site.with_token("ada", "read"), site.signed_in("ada")
     cookie = {"Cookie": f"{COOKIE}={cookie_of(browser)}"}
-    with house.app.test_request_context("/", headers=token):
+    with site.app.test_request_context("/", headers=token):
         of_token = credentials_check()
-    with house.app.test_request_context("/", headers=cookie):
+    with site.app.test_request_context("/", headers=cookie):
         of_session = credentials_check()
     assert of_token()
     assert of_session()
-    [listed] = house.access.personal_tokens.list("ada")
-    house.access.personal_tokens.revoke("ada", listed.token_id)
-    house.access.sessions.end(cookie_of(browser))
+    [listed] = site.access.personal_tokens.list("ada")
+    site.access.personal_tokens.revoke("ada", listed.token_id)
+    site.access.sessions.end(cookie_of(browser))
     assert not of_token()
     assert not of_session()
 
 
 def test_the_log_names_the_user_by_their_id_and_nothing_else_of_them(
-    house: House, caplog: pytest.LogCaptureFixture
+    site: SignInSite, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 42."""
     caplog.set_level(logging.DEBUG)
-    browser, headers = house.signed_in("ada"), house.with_token("ada", "read")
+    browser, headers = site.signed_in("ada"), site.with_token("ada", "read")
     cookie = cookie_of(browser)
     browser.get(PAGE)
-    house.stranger().get(FOR_PROGRAMS, headers=headers)
-    house.stranger().get(FOR_PROGRAMS, headers={"Authorization": "Bearer id.nobody.secret"})
+    site.anonymous().get(FOR_PROGRAMS, headers=headers)
+    site.anonymous().get(FOR_PROGRAMS, headers={"Authorization": "Bearer id.nobody.secret"})
     ours = [record for record in caplog.records if record.name.startswith(("web_tier", "core", "services"))]
     assert [vars(record).get("user") for record in ours] == ["ada", "ada", None, None]
-    told = str([vars(record) for record in ours])
+    logged = str([vars(record) for record in ours])
     for secret in ("ada@example.org", cookie, headers["Authorization"].removeprefix("Bearer "), "nobody.secret"):
-        assert secret not in told
+        assert secret not in logged
 
 
 def test_without_sign_in_everybody_is_let_in_and_there_are_no_accounts(
@@ -337,10 +343,10 @@ def test_without_sign_in_everybody_is_let_in_and_there_are_no_accounts(
     assert not [record for record in caplog.records if "user" in vars(record)]
 
 
-def test_a_form_with_files_in_it_is_not_read_to_find_out_who_sends_it(house: House) -> None:
+def test_a_form_with_files_in_it_is_not_read_to_find_out_who_sends_it(site: SignInSite) -> None:
     """The form's route reads it as it arrives: what the guard had read, it would find empty."""
     form = {"name": "x", "files": (BytesIO(b"x"), "a.jpg")}
-    assert house.signed_in("ada").post("/", data=form, headers=BROWSER).status_code in {403, 422}
+    assert site.signed_in("ada").post("/", data=form, headers=BROWSER).status_code in {403, 422}
 
 
 TOKENS = st.text(string.ascii_letters + string.digits + "-._~+/", min_size=1, max_size=50)
@@ -385,15 +391,15 @@ def test_a_header_without_exactly_one_token_is_rejected(header: str) -> None:
     assert "one" not in str(refused.value)
 
 
-def test_a_personal_token_has_the_rights_of_its_owner_and_ends_with_the_account(house: House) -> None:
-    house.pool.add("ops", OPERATORS)
-    header = house.with_token("ops", "operate")["Authorization"]
-    assert authenticate(header, house.access).operates
-    house.pool.add("ops")
-    assert authenticate(header, house.access).operates  # the pool is asked once a minute
-    house.clock.go_on(60)
-    assert not authenticate(header, house.access).operates
-    del house.pool.accounts["ops"]
-    house.clock.go_on(60)
+def test_a_personal_token_has_the_rights_of_its_owner_and_ends_with_the_account(site: SignInSite) -> None:
+    site.pool.add("ops", OPERATORS)
+    header = site.with_token("ops", "operate")["Authorization"]
+    assert authenticate(header, site.access).operates
+    site.pool.add("ops")
+    assert authenticate(header, site.access).operates  # the pool is asked once a minute
+    site.clock.go_on(60)
+    assert not authenticate(header, site.access).operates
+    del site.pool.accounts["ops"]
+    site.clock.go_on(60)
     with pytest.raises(InvalidCredentialsError):
-        authenticate(header, house.access)
+        authenticate(header, site.access)

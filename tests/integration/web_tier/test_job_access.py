@@ -3,6 +3,7 @@
 import ast
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -27,10 +28,8 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ROOT, ConfigMaker
-from tests.support.jobs import NOW, UNKNOWN_ID, done
-from tests.support.people import Clock, House, PlayedPool, access_of
-from tests.support.pictures import picture
-from tests.support.table_calls import clients_of, counted
+from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
+from tests.support.people import Clock, PlayedPool, SignInSite, access_of
 from web_tier.app import create_app
 from web_tier.backend import current_backend
 from web_tier.controller.result_recorder import ResultRecorder
@@ -49,12 +48,33 @@ FOR_OPERATORS = "/dead-letters/"
 """Part of the address of each route on which operators decide about images of any owner."""
 
 
-class Person:
-    """Somebody with a token of the pool."""
+@contextmanager
+def counted(clients: Clients) -> Iterator[Counter[str]]:
+    """Count the calls of the job table, by operation, while the context lasts."""
+    calls: Counter[str] = Counter()
 
-    def __init__(self, house: House, sub: str) -> None:
-        house.pool.add(sub)
-        self.sub, self._browser = sub, house.stranger()
+    def count(model: Any, **_more: Any) -> None:
+        calls[model.name] += 1
+
+    clients.dynamodb.meta.events.register("before-call.dynamodb", count)
+    try:
+        yield calls
+    finally:
+        clients.dynamodb.meta.events.unregister("before-call.dynamodb", count)
+
+
+def clients_of(app: Flask) -> Clients:
+    """Return the clients by which the web tier calls the table."""
+    with app.app_context():
+        return current_backend().shared_clients()
+
+
+class Person:
+    """A user with a token of the pool."""
+
+    def __init__(self, site: SignInSite, sub: str) -> None:
+        site.pool.add(sub)
+        self.sub, self._browser = sub, site.anonymous()
         self._headers = {"Authorization": f"Bearer id.{sub}.1"}
 
     def asks(self, method: str, path: str, headers: dict[str, str] | None = None, **sent: Any) -> TestResponse:
@@ -80,20 +100,20 @@ class Person:
 
 
 @pytest.fixture
-def house(config: Config, table: Table, pool: PlayedPool, clock: Clock) -> House:
+def site(config: Config, table: Table, pool: PlayedPool, clock: Clock) -> SignInSite:
     """A web tier with sign-in that calls the table by its own clients, so that its calls are counted."""
     access = access_of(table, pool, clock)
-    return House(create_app(config, auth=access), access, pool, clock)
+    return SignInSite(create_app(config, auth=access), access, pool, clock)
 
 
 @pytest.fixture
-def anna(house: House, provisioned: Clients) -> Person:
-    return Person(house, "anna")
+def anna(site: SignInSite, provisioned: Clients) -> Person:
+    return Person(site, "anna")
 
 
 @pytest.fixture
-def bert(house: House) -> Person:
-    return Person(house, "bert")
+def bert(site: SignInSite) -> Person:
+    return Person(site, "bert")
 
 
 @dataclass(frozen=True)
@@ -119,7 +139,7 @@ NOTHING = Belongings(UNKNOWN_ID, UNKNOWN_ID, UNKNOWN_ID)
 
 
 @pytest.fixture
-def hers(anna: Person, house: House, store: JobStore, config: Config, provisioned: Clients) -> Belongings:
+def hers(anna: Person, site: SignInSite, store: JobStore, config: Config, provisioned: Clients) -> Belongings:
     job_id = anna.makes_a_job()
     image = ImageRef(job_id, anna.sends(job_id)["image_id"])
     upload = anna.asks("POST", f"/api/v1/jobs/{job_id}/uploads", json=FILES).get_json()
@@ -143,7 +163,7 @@ def sent_to(rule: Rule) -> dict[str, Any]:
     return sent
 
 
-def told(answer: TestResponse, ids: Belongings) -> tuple[int, str, list[tuple[str, str]]]:
+def outcome_of(answer: TestResponse, ids: Belongings) -> tuple[int, str, list[tuple[str, str]]]:
     """Return what an answer says, but for the ids in it and the request's own."""
     request_id = answer.headers["X-Request-Id"]
     headers = [(name, ids.blank(value)) for name, value in answer.headers if value != request_id]
@@ -151,16 +171,16 @@ def told(answer: TestResponse, ids: Belongings) -> tuple[int, str, list[tuple[st
 
 
 def test_a_job_of_another_user_is_answered_exactly_like_a_missing_one(
-    house: House, bert: Person, hers: Belongings, store: JobStore, requests_queue: Queue
+    site: SignInSite, bert: Person, hers: Belongings, store: JobStore, requests_queue: Queue
 ) -> None:
     before, asked = (store.status(hers.job_id), list(store.images(hers.job_id))), requests_queue.counts()
-    routes = routes_to_belongings(house.app)
+    routes = routes_to_belongings(site.app)
     assert len(routes) > 30
     for method, rule in routes:
         answers, calls = [], []
         for ids in (hers, NOTHING):
-            with counted(clients_of(house.app)) as made:
-                answers.append(told(bert.asks(method, ids.path(rule), **sent_to(rule)), ids))
+            with counted(clients_of(site.app)) as made:
+                answers.append(outcome_of(bert.asks(method, ids.path(rule), **sent_to(rule)), ids))
             calls.append(made)
         assert answers[0] == answers[1], (method, rule.rule)
         refusal = 403 if FOR_OPERATORS in rule.rule else 404
@@ -170,10 +190,10 @@ def test_a_job_of_another_user_is_answered_exactly_like_a_missing_one(
 
 
 def test_the_owner_gets_an_answer_from_every_route(
-    house: House, anna: Person, hers: Belongings, store: JobStore
+    site: SignInSite, anna: Person, hers: Belongings, store: JobStore
 ) -> None:
     job = store.job(hers.job_id)
-    for method, rule in routes_to_belongings(house.app):
+    for method, rule in routes_to_belongings(site.app):
         if rule.endpoint in DELETING:
             store.create(job)  # another such route has just deleted it
         answer = anna.asks(method, hers.path(rule), **sent_to(rule))
@@ -204,7 +224,7 @@ def test_an_upload_of_another_user_cannot_be_committed(
         for upload_id in (hers.upload_id, UNKNOWN_ID)
     ]
     assert [answer.status_code for answer in answers] == [404, 404]
-    assert told(answers[0], hers) == told(answers[1], NOTHING)
+    assert outcome_of(answers[0], hers) == outcome_of(answers[1], NOTHING)
     assert store.count_images(own) == 0
 
 
@@ -226,12 +246,12 @@ def test_the_same_file_of_two_people_is_an_image_of_each(anna: Person, bert: Per
 
 
 def test_cached_results_reveal_nothing_to_another_user(
-    house: House, anna: Person, bert: Person, store: JobStore, requests_queue: Queue
+    site: SignInSite, anna: Person, bert: Person, store: JobStore, requests_queue: Queue
 ) -> None:
     job_id = anna.makes_a_job()
     first = anna.sends(job_id)
     ref = ImageRef(job_id, first["image_id"])
-    with house.app.app_context():
+    with site.app.app_context():
         digest = current_backend().bundle.facts().digest
     assert digest is not None
     answer = done(store.image(ref)).model_copy(
@@ -289,14 +309,18 @@ def _ids(client: FlaskClient, path: str) -> list[str]:
 
 
 @pytest.fixture
-def narrow(make_config: ConfigMaker, provisioned: Clients, store: JobStore, pool: PlayedPool, clock: Clock) -> House:
+def narrow(
+    make_config: ConfigMaker, provisioned: Clients, store: JobStore, pool: PlayedPool, clock: Clock
+) -> SignInSite:
     """A web tier where a user may have two open jobs, and all together five."""
     config = make_config(limits={"open_jobs": 2}, web={"max_open_jobs": 5})
     access = access_of(store.table, pool, clock)
-    return House(create_app(config, auth=access), access, pool, clock)
+    return SignInSite(create_app(config, auth=access), access, pool, clock)
 
 
-def test_a_user_with_as_many_open_jobs_as_allowed_makes_no_more_and_others_do(narrow: House, store: JobStore) -> None:
+def test_a_user_with_as_many_open_jobs_as_allowed_makes_no_more_and_others_do(
+    narrow: SignInSite, store: JobStore
+) -> None:
     anna, bert = Person(narrow, "anna"), Person(narrow, "bert")
     opened = [anna.makes_a_job() for _ in range(2)]
     for job_id in opened:
@@ -314,7 +338,7 @@ def test_a_user_with_as_many_open_jobs_as_allowed_makes_no_more_and_others_do(na
     assert anna.makes_a_job()
 
 
-def test_the_open_jobs_of_all_users_are_bounded(narrow: House) -> None:
+def test_the_open_jobs_of_all_users_are_bounded(narrow: SignInSite) -> None:
     people = [Person(narrow, f"person-{number}") for number in range(5)]
     for person in people:
         person.sends(person.makes_a_job())
@@ -322,10 +346,10 @@ def test_the_open_jobs_of_all_users_are_bounded(narrow: House) -> None:
     assert (refused.status_code, "5 jobs are open" in refused.get_json()["detail"]) == (429, True)
 
 
-def test_a_request_of_a_user_costs_few_calls_more_than_one_without_a_sign_in(house: House, anna: Person) -> None:
+def test_a_request_of_a_user_costs_few_calls_more_than_one_without_a_sign_in(site: SignInSite, anna: Person) -> None:
     job_id = anna.makes_a_job()
     image = anna.sends(job_id)["image_id"]
-    with counted(clients_of(house.app)) as calls:
+    with counted(clients_of(site.app)) as calls:
         for path in ("", "/results", f"/images/{image}"):
             anna.asks("GET", f"/api/v1/jobs/{job_id}{path}")
     # The counts of the job; and of a page of results the images, their results and their resends.

@@ -1,4 +1,4 @@
-"""What holds for every request: the server's names, other origins, the proxy, headers, problems, the log line."""
+"""What holds for every request: server names, origins, the proxy, headers, problems and the log line; and probes."""
 
 import json
 import logging
@@ -15,8 +15,11 @@ from core.config import Config
 from core.ids import is_id
 from core.logs import JsonFormatter
 from services.clients import Clients
-from services.table import TableBusyError
+from services.sqs import Queue
+from services.table import Table, TableBusyError
 from tests.conftest import ConfigMaker
+from tests.support.people import Clock, PlayedPool, access_of
+from web_tier import backend
 from web_tier.app import create_app
 from web_tier.memory import BusyError
 from web_tier.middleware import PROXY, BehindProxy, claimed_authority, is_cross_site, is_own_name
@@ -358,3 +361,53 @@ def test_the_application_starts_without_any_service(config: Config) -> None:
 def test_a_problem_without_a_type_of_its_own_has_only_its_status() -> None:
     assert ProblemType.from_name("I'm a teapot") == "about:blank"
     assert ProblemType.from_name("Not Found") == "urn:fleetsight:problem:not-found"
+
+
+@pytest.mark.parametrize("prefix", ["", "/api/v1"])
+def test_the_process_is_ready_if_bucket_table_and_queue_respond(client: FlaskClient, prefix: str) -> None:
+    assert client.get(f"{prefix}/healthz").get_json() == {"status": "alive"}
+    assert client.get(f"{prefix}/readyz").get_json() == {"ready": True, "missing": {}}
+
+
+def test_an_unready_process_names_the_missing_service(
+    client: FlaskClient, provisioned: Clients, requests_queue: Queue
+) -> None:
+    provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
+    answer = client.get("/readyz")
+    assert (answer.status_code, list(answer.get_json()["missing"])) == (503, ["request queue"])
+    assert requests_queue.url not in answer.text
+
+
+def test_with_sign_in_readiness_hides_the_kind_of_the_error(
+    config: Config, table: Table, provisioned: Clients, requests_queue: Queue
+) -> None:
+    provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
+    access = access_of(table, PlayedPool(), Clock())
+    answer = create_app(config, auth=access).test_client().get("/readyz")
+    assert (answer.status_code, answer.get_json()["missing"]) == (503, {"request queue": "does not answer"})
+
+
+def test_without_sign_in_readiness_shows_the_kind_of_the_error(
+    client: FlaskClient, provisioned: Clients, requests_queue: Queue
+) -> None:
+    provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
+    [why] = client.get("/readyz").get_json()["missing"].values()
+    assert "NonExistentQueue" in why
+
+
+def test_frequent_readiness_requests_share_one_check(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, checks = 100.0, 0
+
+    def check(_: object) -> dict[str, str]:
+        nonlocal checks
+        checks += 1
+        return {}
+
+    monkeypatch.setattr(backend.Backend, "_found_faults", check)
+    monkeypatch.setattr("web_tier.backend.time.monotonic", lambda: now)
+    client = app.test_client()
+    assert [client.get("/readyz").status_code for _ in range(9)] == [200] * 9
+    assert checks == 1
+    now += backend.CHECKED_SECONDS + 0.1
+    client.get("/readyz")
+    assert checks == 2

@@ -29,7 +29,7 @@ from core.provision import provision
 from localcloud.launch import LocalCloud
 from services.clients import Clients
 from tests.conftest import config_of, shipped_values
-from tests.support.dead_letters import give_up
+from tests.support.api import give_up
 from tests.support.jobs import NOW, add_images, done, failed, put_results
 from tests.support.memory_table import MemoryTable
 from web_tier.api.openapi import api_document, api_routes

@@ -21,8 +21,8 @@ from services.s3 import Bucket, StoredObject
 from services.table import Table, TableBusyError
 from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier
-from tests.support.jobs import MemoryBucket, MemoryQueue, client_error
-from tests.support.pictures import picture
+from tests.support.jobs import client_error, picture
+from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.backend import Backend
 from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError, UploadManifests
@@ -37,12 +37,12 @@ def wanted(*names: str, size: int = len(PICTURE), content_type: str = "image/jpe
 
 
 @pytest.fixture
-def direct(config: Config, provisioned: Clients, queue: MemoryQueue) -> PresignedUploads:
+def direct(config: Config, provisioned: Clients, queue: RecordingQueue) -> PresignedUploads:
     return Backend(config, request_queue=queue).direct
 
 
 @pytest.fixture
-def other_process(config: Config, provisioned: Clients, queue: MemoryQueue) -> PresignedUploads:
+def other_process(config: Config, provisioned: Clients, queue: RecordingQueue) -> PresignedUploads:
     return Backend(config, request_queue=queue).direct
 
 
@@ -144,7 +144,7 @@ def test_as_many_long_names_as_a_request_may_have_can_be_remembered(direct: Pres
 
 
 def test_what_has_arrived_becomes_images_of_the_job_and_the_rest_may_come_later(
-    direct: PresignedUploads, job: Job, store: JobStore, queue: MemoryQueue
+    direct: PresignedUploads, job: Job, store: JobStore, queue: RecordingQueue
 ) -> None:
     offer = offered(direct, job, wanted("a.jpg", "b.jpg", "c.jpg", size=5_000_000))
     assert store.status(job.job_id).state == "empty"
@@ -161,7 +161,7 @@ def test_what_has_arrived_becomes_images_of_the_job_and_the_rest_may_come_later(
 
 
 def test_a_repeated_commit_answers_the_same_and_changes_nothing(
-    direct: PresignedUploads, other_process: PresignedUploads, job: Job, store: JobStore, queue: MemoryQueue
+    direct: PresignedUploads, other_process: PresignedUploads, job: Job, store: JobStore, queue: RecordingQueue
 ) -> None:
     offer = offered(direct, job, wanted("a.jpg", "b.jpg"))
     send(offer, 0, 1)
@@ -176,7 +176,7 @@ def test_commits_at_the_same_time_count_each_image_once(
 ) -> None:
     offer = offered(direct, job, wanted(*(f"{number}.jpg" for number in range(10))))
     send(offer, *range(10))
-    processes = [Backend(config, request_queue=MemoryQueue()).direct for _ in range(4)]
+    processes = [Backend(config, request_queue=RecordingQueue()).direct for _ in range(4)]
     together = Barrier(len(processes))
 
     def commit(process: PresignedUploads) -> set[str]:
@@ -189,7 +189,7 @@ def test_commits_at_the_same_time_count_each_image_once(
 
 
 def test_an_accepted_image_stays_accepted_when_its_object_has_gone(
-    direct: PresignedUploads, job: Job, input_bucket: Bucket, queue: MemoryQueue
+    direct: PresignedUploads, job: Job, input_bucket: Bucket, queue: RecordingQueue
 ) -> None:
     offer = offered(direct, job, wanted("a.jpg"))
     send(offer, 0)
@@ -248,7 +248,7 @@ def test_an_image_is_unavailable_if_the_bucket_fails_for_it(direct: PresignedUpl
 
 
 def test_a_repeated_commit_completes_a_failed_one_and_counts_no_image_twice(
-    direct: PresignedUploads, job: Job, store: JobStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+    direct: PresignedUploads, job: Job, store: JobStore, queue: RecordingQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dies(*_: object) -> None:
         raise TableBusyError("the table is busy")

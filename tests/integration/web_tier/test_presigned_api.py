@@ -18,7 +18,7 @@ from core.jobs.store import JobStore
 from localcloud.access_keys import secret_of
 from localcloud.s3.posts import Form, RefusedError, check_policy, signer_of
 from services.s3 import Bucket
-from tests.support.pictures import picture
+from tests.support.jobs import picture
 from web_tier.uploads.idempotency import MAX_FILES
 
 PICTURE = picture()

@@ -20,11 +20,11 @@ from services.clients import Clients
 from services.s3 import Bucket
 from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker, shipped_values
-from tests.support.dead_letters import give_up
-from tests.support.jobs import MemoryBucket, MemoryQueue, client_error, failed
+from tests.support.api import give_up
+from tests.support.jobs import client_error, failed, picture
+from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.memory_table import MemoryTable
-from tests.support.people import BROWSER, HouseMaker
-from tests.support.pictures import picture
+from tests.support.people import BROWSER, SignInSiteMaker
 from web_tier.app import create_app
 from web_tier.quotas import Amount, QuotaExceededError, Quotas, RemainingQuota
 
@@ -129,7 +129,7 @@ class Door:
     client: FlaskClient
     store: JobStore
     bucket: MemoryBucket
-    queue: MemoryQueue
+    queue: RecordingQueue
 
     def left(self) -> int:
         """Return how many images may still be sent today."""
@@ -144,7 +144,7 @@ class Door:
 
 @pytest.fixture
 def door(noon: None, make_config: ConfigMaker) -> Door:
-    store, bucket, queue = JobStore(MemoryTable()), MemoryBucket(), MemoryQueue()
+    store, bucket, queue = JobStore(MemoryTable()), MemoryBucket(), RecordingQueue()
     config = make_config(auth={"open": True}, limits=A_DAY)
     app = create_app(config, store=store, input_bucket=bucket, request_queue=queue)
     return Door(app.test_client(), store, bucket, queue)
@@ -271,9 +271,9 @@ def test_s9_presigned_forms_are_charged_when_they_are_offered(
 
 
 @pytest.mark.usefixtures("provisioned")
-def test_s9_new_jobs_are_charged(make_house: HouseMaker) -> None:
-    house = make_house(requests_per_minute=0, jobs_per_day=2)
-    ann, client = house.with_token("ann", "classify", "read"), house.stranger()
+def test_s9_new_jobs_are_charged(make_site: SignInSiteMaker) -> None:
+    site = make_site(requests_per_minute=0, jobs_per_day=2)
+    ann, client = site.with_token("ann", "classify", "read"), site.anonymous()
 
     def make(**headers: str) -> int:
         return client.post("/api/v1/jobs", headers=ann | headers).status_code
@@ -308,16 +308,16 @@ def test_a_redrive_is_not_charged(door: Door) -> None:
 
 
 @pytest.mark.usefixtures("provisioned")
-def test_each_user_has_their_own_quota(make_house: HouseMaker) -> None:
-    house = make_house(requests_per_minute=0)
-    ann, bob = house.with_token("ann", "classify", "read"), house.with_token("bob", "classify", "read")
-    client = house.stranger()
+def test_each_user_has_their_own_quota(make_site: SignInSiteMaker) -> None:
+    site = make_site(requests_per_minute=0)
+    ann, bob = site.with_token("ann", "classify", "read"), site.with_token("bob", "classify", "read")
+    client = site.anonymous()
 
-    def send(whose: dict[str, str], *shades: int) -> int:
-        job_id = client.post("/api/v1/jobs", headers=whose).get_json()["job_id"]
-        return client.post(f"/api/v1/jobs/{job_id}/images", data=form(*shades), headers=whose).status_code
+    def send(headers: dict[str, str], *shades: int) -> int:
+        job_id = client.post("/api/v1/jobs", headers=headers).get_json()["job_id"]
+        return client.post(f"/api/v1/jobs/{job_id}/images", data=form(*shades), headers=headers).status_code
 
     assert [send(ann, 1, 2, 3), send(ann, 4), send(bob, 5)] == [200, 429, 200]
     assert client.get("/api/v1/limits", headers=ann).get_json()["images_left"] == 0
-    left = house.signed_in("bob").get("/api/v1/limits", headers=BROWSER).get_json()
+    left = site.signed_in("bob").get("/api/v1/limits", headers=BROWSER).get_json()
     assert (left["images_left"], left["images_per_day"], left["bytes_left"]) == (2, 3, None)

@@ -18,9 +18,9 @@ from core.jobs.store import JobStore
 from services.clients import Clients
 from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker
+from tests.support.jobs import picture
 from tests.support.memory_table import MemoryTable
-from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, House, HouseMaker, keep
-from tests.support.pictures import picture
+from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, SignInSite, SignInSiteMaker, keep
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier import rate_limits
 from web_tier.app import create_app
@@ -44,67 +44,69 @@ def try_to(browser: FlaskClient, do: str, email: str, where: Mapping[str, str] =
     return browser.post(f"/{do}", data=fields, headers=BROWSER, environ_base=dict(where))
 
 
-def test_a_stranger_has_so_many_requests_a_minute_from_an_address(make_house: HouseMaker) -> None:
-    stranger = make_house().stranger()
-    assert statuses(stranger, "/api/v1", 4) == [200, 200, 200, 429]
-    assert statuses(stranger, "/api/v1", 1, ELSEWHERE) == [200]
+def test_an_anonymous_user_has_so_many_requests_a_minute_from_an_address(make_site: SignInSiteMaker) -> None:
+    anonymous = make_site().anonymous()
+    assert statuses(anonymous, "/api/v1", 4) == [200, 200, 200, 429]
+    assert statuses(anonymous, "/api/v1", 1, ELSEWHERE) == [200]
     # Also for what is refused anyway, and what is not there.
-    assert statuses(stranger, "/api/v1/jobs", 4, {"REMOTE_ADDR": "203.0.113.3"}) == [401, 401, 401, 429]
-    assert statuses(stranger, "/api/v1/nowhere", 4, {"REMOTE_ADDR": "203.0.113.4"}) == [404, 404, 404, 429]
+    assert statuses(anonymous, "/api/v1/jobs", 4, {"REMOTE_ADDR": "203.0.113.3"}) == [401, 401, 401, 429]
+    assert statuses(anonymous, "/api/v1/nowhere", 4, {"REMOTE_ADDR": "203.0.113.4"}) == [404, 404, 404, 429]
 
 
-def test_users_at_one_address_have_their_own_and_a_user_has_the_same_at_every_address(make_house: HouseMaker) -> None:
-    house = make_house()
-    ann, bob = house.signed_in("ann"), house.signed_in("bob")
+def test_users_at_one_address_have_their_own_and_a_user_has_the_same_at_every_address(
+    make_site: SignInSiteMaker,
+) -> None:
+    site = make_site()
+    ann, bob = site.signed_in("ann"), site.signed_in("bob")
     assert statuses(ann, "/api/v1/jobs", 2) == [200, 200]
     assert statuses(ann, "/api/v1/jobs", 2, ELSEWHERE) == [200, 429]
     assert statuses(bob, "/api/v1/jobs", 3) == [200, 200, 200]
-    token = house.with_token("cleo", "read")
-    assert statuses(house.stranger(), "/api/v1/jobs", 4, headers=token) == [200, 200, 200, 429]
+    token = site.with_token("cleo", "read")
+    assert statuses(site.anonymous(), "/api/v1/jobs", 4, headers=token) == [200, 200, 200, 429]
 
 
-def test_a_flood_of_strangers_blocks_no_user_of_their_address(make_house: HouseMaker) -> None:
-    house = make_house()
-    assert statuses(house.stranger(), "/api/v1", 9)[-1] == 429
-    assert statuses(house.signed_in("ann"), "/api/v1/jobs", 1) == [200]
+def test_a_flood_of_anonymous_users_blocks_no_user_of_their_address(make_site: SignInSiteMaker) -> None:
+    site = make_site()
+    assert statuses(site.anonymous(), "/api/v1", 9)[-1] == 429
+    assert statuses(site.signed_in("ann"), "/api/v1/jobs", 1) == [200]
 
 
-def test_a_rejection_is_a_problem_with_the_time_to_retry(make_house: HouseMaker) -> None:
-    stranger = make_house().stranger()
-    statuses(stranger, "/api/v1", 3)
-    answer = stranger.get("/api/v1", environ_base=HERE)
+def test_a_rejection_is_a_problem_with_the_time_to_retry(make_site: SignInSiteMaker) -> None:
+    anonymous = make_site().anonymous()
+    statuses(anonymous, "/api/v1", 3)
+    answer = anonymous.get("/api/v1", environ_base=HERE)
     assert (answer.status_code, answer.content_type) == (429, "application/problem+json")
     body = json.loads(answer.data)
     assert body["type"] == "urn:fleetsight:problem:too-many-requests"
     assert f"wait for {answer.headers['Retry-After']} s" in body["detail"]
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
-    page = stranger.get("/sign-in", environ_base=HERE)
+    page = anonymous.get("/sign-in", environ_base=HERE)
     assert page.status_code == 429
     assert page.headers["Retry-After"] in page.text
 
 
-def test_a_classic_client_gets_plain_text(make_house: HouseMaker) -> None:
-    stranger = make_house().stranger()
-    statuses(stranger, "/api/v1", 3)
-    answer = stranger.post("/classify-image", environ_base=HERE, data={})
+def test_a_classic_client_gets_plain_text(make_site: SignInSiteMaker) -> None:
+    anonymous = make_site().anonymous()
+    statuses(anonymous, "/api/v1", 3)
+    answer = anonymous.post("/classify-image", environ_base=HERE, data={})
     assert (answer.status_code, answer.mimetype) == (429, "text/plain")
     assert f"wait for {answer.headers['Retry-After']} s" in answer.text
 
 
 @pytest.mark.usefixtures("provisioned")
-def test_static_files_and_health_are_not_counted(make_house: HouseMaker) -> None:
-    stranger = make_house().stranger()
+def test_static_files_and_health_are_not_counted(make_site: SignInSiteMaker) -> None:
+    anonymous = make_site().anonymous()
     for path in ("/static/fleetsight.css", "/healthz", "/readyz", "/api/v1/healthz"):
-        assert statuses(stranger, path, 5, buffered=True) == [200] * 5
-    assert statuses(stranger, "/api/v1", 1) == [200]
+        assert statuses(anonymous, path, 5, buffered=True) == [200] * 5
+    assert statuses(anonymous, "/api/v1", 1) == [200]
 
 
 @pytest.mark.parametrize("do", ["sign-in", "sign-up", "forgot", "reset"])
-def test_an_address_may_try_passwords_and_codes_so_often(make_house: HouseMaker, do: str) -> None:
-    house = make_house(requests_per_minute=0)
-    tries = [try_to(house.stranger(), do, f"{number}@example.org").status_code for number in range(5)]
+def test_an_address_may_try_passwords_and_codes_so_often(make_site: SignInSiteMaker, do: str) -> None:
+    site = make_site(requests_per_minute=0)
+    tries = [try_to(site.anonymous(), do, f"{number}@example.org").status_code for number in range(5)]
     assert (tries[:4].count(429), tries[4]) == (0, 429)
-    assert statuses(house.stranger(), "/sign-in", 9) == [200] * 9
+    assert statuses(site.anonymous(), "/sign-in", 9) == [200] * 9
 
 
 def signs_in(browser: FlaskClient, email: str, where: Mapping[str, str] = HERE) -> int:
@@ -120,62 +122,66 @@ def places(count: int, net: int = 0) -> list[dict[str, str]]:
     return [{"REMOTE_ADDR": f"198.51.{net}.{number}"} for number in range(count)]
 
 
-def test_s10_an_account_has_few_attempts_from_everywhere_then_one_from_each_address(make_house: HouseMaker) -> None:
-    house = make_house(requests_per_minute=0)
-    house.pool.add("ann")
-    tries = [try_to(house.stranger(), "sign-in", "Ann@example.org ", where).status_code for where in places(3) * 2]
+def test_s10_an_account_has_few_attempts_from_everywhere_then_one_from_each_address(
+    make_site: SignInSiteMaker,
+) -> None:
+    site = make_site(requests_per_minute=0)
+    site.pool.add("ann")
+    tries = [try_to(site.anonymous(), "sign-in", "Ann@example.org ", where).status_code for where in places(3) * 2]
     # Two attempts, then one from each address.
     assert tries == [401] * (2 + 3) + [429]
-    assert signs_in(house.stranger(), "ann@example.org", ELSEWHERE) == 303, "its owner is not locked out"
-    assert try_to(house.stranger(), "sign-in", "bob@example.org", ELSEWHERE).status_code == 401
+    assert signs_in(site.anonymous(), "ann@example.org", ELSEWHERE) == 303, "its owner is not locked out"
+    assert try_to(site.anonymous(), "sign-in", "bob@example.org", ELSEWHERE).status_code == 401
 
 
-def test_s10_guessed_passwords_do_not_stop_a_forgotten_one(make_house: HouseMaker) -> None:
-    house = make_house(requests_per_minute=0, sign_in_attempts_per_minute=6)
-    house.pool.add("ann")
-    tries = [try_to(house.stranger(), "sign-in", "ann@example.org").status_code for _ in range(5)]
+def test_s10_guessed_passwords_do_not_stop_a_forgotten_one(make_site: SignInSiteMaker) -> None:
+    site = make_site(requests_per_minute=0, sign_in_attempts_per_minute=6)
+    site.pool.add("ann")
+    tries = [try_to(site.anonymous(), "sign-in", "ann@example.org").status_code for _ in range(5)]
     assert tries[3:] == [401, 429], "three attempts on the account, and one more from this address"
-    assert try_to(house.stranger(), "forgot", "ann@example.org").status_code == 200
+    assert try_to(site.anonymous(), "forgot", "ann@example.org").status_code == 200
 
 
-def test_s10_strangers_guesses_do_not_stop_a_device_that_has_signed_in_before(make_house: HouseMaker) -> None:
-    house = make_house(requests_per_minute=0)
-    house.pool.add("ann")
-    house.pool.add("bob")
-    known = house.stranger()
+def test_s10_guesses_of_anonymous_users_do_not_stop_a_device_that_has_signed_in_before(
+    make_site: SignInSiteMaker,
+) -> None:
+    site = make_site(requests_per_minute=0)
+    site.pool.add("ann")
+    site.pool.add("bob")
+    known = site.anonymous()
     assert signs_in(known, "ann@example.org") == 303
     for where in [HERE, *places(9)]:
         for _ in range(4):
-            try_to(house.stranger(), "sign-in", "ann@example.org", where)
-    assert signs_in(house.stranger(), "ann@example.org") == 429
+            try_to(site.anonymous(), "sign-in", "ann@example.org", where)
+    assert signs_in(site.anonymous(), "ann@example.org") == 429
     assert signs_in(known, "ann@example.org") == 303
     assert signs_in(known, "bob@example.org") == 429, "the device is one of ann's only"
     tries = [try_to(known, "sign-in", "ann@example.org").status_code for _ in range(5)]
     assert (tries[0], tries[-1]) == (401, 429), "it may not guess for ever either"
 
 
-def test_s10_attempts_that_succeed_are_not_counted(make_house: HouseMaker) -> None:
-    house = make_house(requests_per_minute=0)
+def test_s10_attempts_that_succeed_are_not_counted(make_site: SignInSiteMaker) -> None:
+    site = make_site(requests_per_minute=0)
     for name in ("ann", "bob", "cleo"):
-        house.pool.add(name)
-        assert [signs_in(house.stranger(), f"{name}@example.org") for _ in range(5)] == [303] * 5
+        site.pool.add(name)
+        assert [signs_in(site.anonymous(), f"{name}@example.org") for _ in range(5)] == [303] * 5
 
 
 @pytest.mark.parametrize("header", ["Bearer fst_" + "x" * 43, "Bearer forged", "nonsense of no form"])
-def test_s10_invalid_tokens_stop_strangers_of_their_address_and_no_valid_token(
-    make_house: HouseMaker, header: str
+def test_s10_invalid_tokens_stop_anonymous_users_of_their_address_and_no_valid_token(
+    make_site: SignInSiteMaker, header: str
 ) -> None:
-    house = make_house()
-    forged, valid = {"Authorization": header}, house.with_token("ann", "read")
-    assert statuses(house.stranger(), "/api/v1/jobs", 5, headers=forged) == [401] * 3 + [429] * 2
-    assert statuses(house.stranger(), "/api/v1", 1) == [429]
-    assert statuses(house.stranger(), "/api/v1/jobs", 1, headers=valid) == [200]
-    assert statuses(house.signed_in("bob"), "/api/v1/jobs", 1) == [200]
-    assert statuses(house.stranger(), "/api/v1/jobs", 1, ELSEWHERE, headers=forged) == [401]
+    site = make_site()
+    forged, valid = {"Authorization": header}, site.with_token("ann", "read")
+    assert statuses(site.anonymous(), "/api/v1/jobs", 5, headers=forged) == [401] * 3 + [429] * 2
+    assert statuses(site.anonymous(), "/api/v1", 1) == [429]
+    assert statuses(site.anonymous(), "/api/v1/jobs", 1, headers=valid) == [200]
+    assert statuses(site.signed_in("bob"), "/api/v1/jobs", 1) == [200]
+    assert statuses(site.anonymous(), "/api/v1/jobs", 1, ELSEWHERE, headers=forged) == [401]
 
 
-def test_a_forged_session_is_no_way_around_the_limit_of_an_address(make_house: HouseMaker) -> None:
-    forger = make_house().stranger()
+def test_a_forged_session_is_no_way_around_the_limit_of_an_address(make_site: SignInSiteMaker) -> None:
+    forger = make_site().anonymous()
     forger.set_cookie(COOKIE, "forged", secure=True)
     https = "https://localhost"
     assert statuses(forger, "/jobs", 4, base_url=https) == [303, 303, 303, 429]
@@ -183,13 +189,13 @@ def test_a_forged_session_is_no_way_around_the_limit_of_an_address(make_house: H
 
 @pytest.mark.usefixtures("provisioned")
 def test_requests_are_counted_in_the_table_where_the_processes_share_it(
-    make_house: HouseMaker, monkeypatch: pytest.MonkeyPatch
+    make_site: SignInSiteMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate_limits, "WAIT_SECONDS", DEADLINE_SECONDS)
     later = int(time.time() // 60 + 2) * 60
     monkeypatch.setattr(rate_limits.TableStorage, "_end", lambda *_: later)  # so the minute does not end meanwhile
-    one, other = make_house(store="table"), make_house(store="table")
-    found = [statuses(house.stranger(), "/api/v1", 1)[0] for house in (one, other, one, other)]
+    one, other = make_site(store="table"), make_site(store="table")
+    found = [statuses(site.anonymous(), "/api/v1", 1)[0] for site in (one, other, one, other)]
     assert found == [200, 200, 200, 429]
 
 
@@ -213,61 +219,61 @@ def test_one_machine_without_sign_in_has_no_limits(table: Table, make_config: Co
     assert not [pk for pk, _ in items if pk.startswith(("RATE#", "QUOTA#"))]
 
 
-def challenge_of(house: House, email: str) -> str:
+def challenge_of(site: SignInSite, email: str) -> str:
     """Return what the browser keeps of a sign-in of which the password was right."""
-    return house.access.sessions.keys.seal(CHALLENGE, email, "session")
+    return site.access.sessions.keys.seal(CHALLENGE, email, "session")
 
 
-def test_codes_of_a_second_factor_are_limited_per_hour_from_all_addresses(make_house: HouseMaker) -> None:
-    """Whoever has the password may not guess the code, with however many addresses."""
-    house = make_house(requests_per_minute=0)
-    challenge = challenge_of(house, " Ann@example.org")
-    answers = [try_a_code(house, challenge, where) for where in places(9)]
+def test_codes_of_a_second_factor_are_limited_per_hour_from_all_addresses(make_site: SignInSiteMaker) -> None:
+    """A client with the password may not guess the code, from any number of addresses."""
+    site = make_site(requests_per_minute=0)
+    challenge = challenge_of(site, " Ann@example.org")
+    answers = [try_a_code(site, challenge, where) for where in places(9)]
     assert [answer.status_code for answer in answers] == [401, 401] + [429] * 7
     assert "more than 2 codes came in an hour" in answers[-1].text
-    assert try_a_code(house, challenge_of(house, "bob@example.org"), HERE).status_code == 401
+    assert try_a_code(site, challenge_of(site, "bob@example.org"), HERE).status_code == 401
 
 
 @pytest.mark.parametrize(("second_factor", "status"), [(True, 401), (False, 429)])
 def test_only_a_device_that_gave_a_code_before_has_codes_of_its_own(
-    make_house: HouseMaker, second_factor: bool, status: int
+    make_site: SignInSiteMaker, second_factor: bool, status: int
 ) -> None:
-    house = make_house(requests_per_minute=0)
-    house.pool.add("ann")
-    browser = house.stranger()
-    with house.app.test_request_context("/", base_url="https://localhost"):
-        answer = house.access.begin(house.pool.tokens("ann"), Response(), second_factor=second_factor)
+    site = make_site(requests_per_minute=0)
+    site.pool.add("ann")
+    browser = site.anonymous()
+    with site.app.test_request_context("/", base_url="https://localhost"):
+        answer = site.access.begin(site.pool.tokens("ann"), Response(), second_factor=second_factor)
     for cookie in answer.headers.getlist("Set-Cookie"):
         keep(browser, cookie)
-    challenge = challenge_of(house, "ann@example.org")
+    challenge = challenge_of(site, "ann@example.org")
     for where in places(9):
-        try_a_code(house, challenge, where)
-    assert try_a_code(house, challenge, HERE, browser).status_code == status
+        try_a_code(site, challenge, where)
+    assert try_a_code(site, challenge, HERE, browser).status_code == status
 
 
-def test_strangers_without_the_password_use_up_no_codes(make_house: HouseMaker) -> None:
-    house = make_house(requests_per_minute=0)
+def test_anonymous_users_without_the_password_use_up_no_codes(make_site: SignInSiteMaker) -> None:
+    site = make_site(requests_per_minute=0)
     for where in places(9):
-        assert try_a_code(house, "made-up", where, email="ann@example.org").status_code == 401
-    assert try_a_code(house, challenge_of(house, "ann@example.org"), ELSEWHERE).status_code == 401
-    tries = [try_a_code(house, "made-up", HERE).status_code for _ in range(9)]
+        assert try_a_code(site, "made-up", where, email="ann@example.org").status_code == 401
+    assert try_a_code(site, challenge_of(site, "ann@example.org"), ELSEWHERE).status_code == 401
+    tries = [try_a_code(site, "made-up", HERE).status_code for _ in range(9)]
     assert tries[-1] == 429, "an address has its own attempts"
 
 
-def test_the_page_for_recovery_codes_gives_no_more_attempts_at_a_password(make_house: HouseMaker) -> None:
-    house = make_house(requests_per_minute=0)
-    house.pool.add("ann")
+def test_the_page_for_recovery_codes_gives_no_more_attempts_at_a_password(make_site: SignInSiteMaker) -> None:
+    site = make_site(requests_per_minute=0)
+    site.pool.add("ann")
     pages = ["sign-in", "sign-in/recovery"] * 3
-    tries = [try_to(house.stranger(), page, "ann@example.org").status_code for page in pages]
+    tries = [try_to(site.anonymous(), page, "ann@example.org").status_code for page in pages]
     assert tries == [401] * 3 + [429] * 3
 
 
 def try_a_code(
-    house: House, challenge: str, where: Mapping[str, str], browser: FlaskClient | None = None, **fields: str
+    site: SignInSite, challenge: str, where: Mapping[str, str], browser: FlaskClient | None = None, **fields: str
 ) -> TestResponse:
     """Send a wrong code."""
     fields |= {"challenge": challenge, "code": "000000"}
-    return (browser or house.stranger()).post(
+    return (browser or site.anonymous()).post(
         "/sign-in/code", data=fields, headers=BROWSER, environ_base=dict(where), base_url="https://localhost"
     )
 

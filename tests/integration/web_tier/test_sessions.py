@@ -23,7 +23,7 @@ from services.users import NewPasswordRequired, PoolTokens, UserPool
 from tests.conftest import ConfigMaker
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.memory_table import MemoryTable
-from tests.support.people import BROWSER, HOUR, MINUTE, Clock, House, PlayedPool, cookie_of, sessions_of
+from tests.support.people import BROWSER, HOUR, MINUTE, Clock, PlayedPool, SignInSite, cookie_of, sessions_of
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AuthContext, create_auth
 from web_tier.auth.guard import CSRF_FIELD, CSRF_HEADER, check_csrf, csrf_field, csrf_token
@@ -379,8 +379,8 @@ PAST = 404
 
 
 @pytest.fixture
-def browser(house: House) -> FlaskClient:
-    return house.signed_in("ada")
+def browser(site: SignInSite) -> FlaskClient:
+    return site.signed_in("ada")
 
 
 def post_form(browser: FlaskClient, path: str = FORM, token: str | None = None, **headers: str) -> int:
@@ -388,10 +388,10 @@ def post_form(browser: FlaskClient, path: str = FORM, token: str | None = None, 
     return browser.post(path, data=data, headers=headers).status_code
 
 
-def test_a_form_of_the_session_is_taken(house: House, browser: FlaskClient) -> None:
+def test_a_form_of_the_session_is_taken(site: SignInSite, browser: FlaskClient) -> None:
     for headers in (BROWSER, {"Origin": "http://localhost"}):
-        assert post_form(browser, token=house.token_for_forms(browser), **headers) == PAST
-        assert post_form(browser, **headers, **{CSRF_HEADER: house.token_for_forms(browser)}) == PAST
+        assert post_form(browser, token=site.token_for_forms(browser), **headers) == PAST
+        assert post_form(browser, **headers, **{CSRF_HEADER: site.token_for_forms(browser)}) == PAST
 
 
 def test_a_form_without_the_sessions_token_is_refused(browser: FlaskClient) -> None:
@@ -399,20 +399,20 @@ def test_a_form_without_the_sessions_token_is_refused(browser: FlaskClient) -> N
         assert post_form(browser, token=token, **BROWSER) == 403, token
 
 
-def test_a_form_with_the_token_of_another_session_is_refused(house: House, browser: FlaskClient) -> None:
+def test_a_form_with_the_token_of_another_session_is_refused(site: SignInSite, browser: FlaskClient) -> None:
     """An attacker has a session too, and makes another user send its form."""
-    theirs = house.token_for_forms(house.signed_in("eve"))
+    theirs = site.token_for_forms(site.signed_in("eve"))
     assert post_form(browser, token=theirs, **BROWSER) == 403
     assert post_form(browser, **BROWSER, **{CSRF_HEADER: theirs}) == 403
 
 
-def test_a_wrong_header_is_not_made_good_by_a_field(house: House, browser: FlaskClient) -> None:
-    assert post_form(browser, token=house.token_for_forms(browser), **BROWSER, **{CSRF_HEADER: "forged"}) == 403
+def test_a_wrong_header_is_not_made_good_by_a_field(site: SignInSite, browser: FlaskClient) -> None:
+    assert post_form(browser, token=site.token_for_forms(browser), **BROWSER, **{CSRF_HEADER: "forged"}) == 403
 
 
-def test_a_request_without_its_origin_is_rejected(house: House, browser: FlaskClient) -> None:
+def test_a_request_without_its_origin_is_rejected(site: SignInSite, browser: FlaskClient) -> None:
     for path in (FORM, FOR_PROGRAMS):
-        assert post_form(browser, path, token=house.token_for_forms(browser)) == 403, path
+        assert post_form(browser, path, token=site.token_for_forms(browser)) == 403, path
 
 
 @pytest.mark.parametrize(
@@ -425,15 +425,17 @@ def test_a_request_without_its_origin_is_rejected(house: House, browser: FlaskCl
     ],
 )
 def test_a_request_of_another_site_is_rejected_with_a_valid_token_too(
-    house: House, browser: FlaskClient, headers: dict[str, str]
+    site: SignInSite, browser: FlaskClient, headers: dict[str, str]
 ) -> None:
-    token = house.token_for_forms(browser)
+    token = site.token_for_forms(browser)
     for path in (FORM, FOR_PROGRAMS, "/sign-out"):
         assert post_form(browser, path, token=token, **headers) == 403, path
     assert browser.get("/jobs").status_code == 200
 
 
-def test_a_strangers_form_of_an_older_tab_still_works_and_only_from_a_page_of_ours(browser: FlaskClient) -> None:
+def test_an_anonymous_users_form_of_an_older_tab_still_works_and_only_from_a_page_of_ours(
+    browser: FlaskClient,
+) -> None:
     forgotten = {"email": "ada@example.org"}
     assert browser.post("/forgot", data=forgotten, headers=BROWSER).status_code == 200
     assert browser.post("/forgot", data=forgotten).status_code == 403
@@ -446,28 +448,28 @@ def test_scripts_of_our_pages_call_the_api_by_where_they_come_from_alone(browser
 
 
 def test_programs_with_a_token_need_nothing_of_this_and_a_cookie_beside_it_counts_for_nothing(
-    house: House, browser: FlaskClient
+    site: SignInSite, browser: FlaskClient
 ) -> None:
-    token = house.with_token("bob", "classify")
-    assert post_form(house.stranger(), FORM, **token) == PAST
+    token = site.with_token("bob", "classify")
+    assert post_form(site.anonymous(), FORM, **token) == PAST
     assert post_form(browser, FORM, **token) == PAST
 
 
-def test_a_stranger_is_asked_to_sign_in_before_forms_are_checked(house: House) -> None:
-    assert post_form(house.stranger(), **BROWSER) == 401
+def test_an_anonymous_user_is_asked_to_sign_in_before_forms_are_checked(site: SignInSite) -> None:
+    assert post_form(site.anonymous(), **BROWSER) == 401
 
 
 def test_the_field_holds_the_token_and_is_empty_where_there_is_no_session(
-    house: House, browser: FlaskClient, app: Flask
+    site: SignInSite, browser: FlaskClient, app: Flask
 ) -> None:
-    with house.app.test_request_context("/", headers={"Cookie": f"{COOKIE}={cookie_of(browser)}"}):
-        house.app.preprocess_request()
+    with site.app.test_request_context("/", headers={"Cookie": f"{COOKIE}={cookie_of(browser)}"}):
+        site.app.preprocess_request()
         found = re.fullmatch(r'<input type="hidden" name="csrf_token" value="([\w.-]+)">', str(csrf_field()))
         assert found is not None
         check_csrf(found[1])
         with pytest.raises(Forbidden):
             check_csrf(None)
-    for without in (house.app, app):
+    for without in (site.app, app):
         with without.test_request_context("/api"):
             without.preprocess_request()
             assert (csrf_token(), csrf_field()) == ("", "")

@@ -1,24 +1,30 @@
-"""Single images share a job and their writes; each is accepted by itself, and answered to its own client."""
+"""Single images share a job and their writes; each is answered to its own client, at once if its result is cached."""
 
 import hashlib
+import json
 import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import requests
+from flask.testing import FlaskClient
 
 from core.config import Config
+from core.ids import ImageRef, input_key, new_id
 from core.images import ImageLimits
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, RequestMessage
+from core.messages import ClassificationResult, Model, RequestMessage
+from core.result_cache import ResultCache
 from scripts.load.inputs import LoadImages, parse_target
 from scripts.load.runner import LoadTest
 from scripts.run.system import free_port
@@ -27,9 +33,9 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, serving
-from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error
+from tests.support.jobs import NOW, client_error, done, picture
+from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.memory_table import MemoryTable
-from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.uploads import single
 from web_tier.uploads.ingest import UNKEPT, ImageIngest, RejectedUpload, UploadResult
@@ -79,7 +85,9 @@ def watched() -> WatchedStore:
 
 
 @pytest.fixture
-def singles(bucket: MemoryBucket, watched: WatchedStore, queue: MemoryQueue, clock: Clock) -> Iterator[SingleImages]:
+def singles(
+    bucket: MemoryBucket, watched: WatchedStore, queue: RecordingQueue, clock: Clock
+) -> Iterator[SingleImages]:
     ingest = ImageIngest(ImageLimits(), bucket, watched, queue)
     yield SingleImages(ingest, clock)
     ingest.pool.shutdown()
@@ -96,7 +104,7 @@ def taken(outcome: UploadResult | None) -> ImageRecord:
 
 
 def test_an_image_is_recorded_enqueued_and_counted_in_a_job_for_single_images(
-    singles: SingleImages, watched: WatchedStore, queue: MemoryQueue, bucket: MemoryBucket
+    singles: SingleImages, watched: WatchedStore, queue: RecordingQueue, bucket: MemoryBucket
 ) -> None:
     record = taken(singles.ingest_one("", [an_upload()]))
     status = watched.status(record.ref.job_id)
@@ -140,7 +148,7 @@ def test_a_file_that_is_no_image_is_refused_and_makes_no_job(singles: SingleImag
     assert watched.jobs(10) == []
 
 
-def test_a_request_without_a_file_is_told_apart(singles: SingleImages) -> None:
+def test_a_request_without_a_file_is_distinguished(singles: SingleImages) -> None:
     assert singles.ingest_one("", []) is None
 
 
@@ -155,7 +163,7 @@ def test_a_request_that_breaks_off_leaves_nothing(singles: SingleImages, bucket:
 
 
 def test_an_image_whose_job_cannot_be_recorded_is_not_accepted_and_leaves_nothing(
-    singles: SingleImages, watched: WatchedStore, bucket: MemoryBucket, queue: MemoryQueue
+    singles: SingleImages, watched: WatchedStore, bucket: MemoryBucket, queue: RecordingQueue
 ) -> None:
     watched.errors.append(client_error(503))
     outcome = singles.ingest_one("", [an_upload()])
@@ -166,7 +174,7 @@ def test_an_image_whose_job_cannot_be_recorded_is_not_accepted_and_leaves_nothin
 
 
 def test_an_image_whose_job_has_been_deleted_goes_into_a_new_one_at_once(
-    singles: SingleImages, watched: WatchedStore, queue: MemoryQueue, bucket: MemoryBucket
+    singles: SingleImages, watched: WatchedStore, queue: RecordingQueue, bucket: MemoryBucket
 ) -> None:
     first = taken(singles.ingest_one("", [an_upload(1)]))
     watched.delete(watched.job(first.ref.job_id))
@@ -181,7 +189,7 @@ def test_an_image_whose_jobs_are_all_deleted_is_not_accepted_and_leaves_nothing(
     singles: SingleImages,
     watched: WatchedStore,
     bucket: MemoryBucket,
-    queue: MemoryQueue,
+    queue: RecordingQueue,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     record_images, deleted = JobStore.record_images, list[str]()
@@ -201,7 +209,7 @@ def test_an_image_that_times_out_before_its_commit_is_not_accepted_and_leaves_no
     singles: SingleImages,
     watched: WatchedStore,
     bucket: MemoryBucket,
-    queue: MemoryQueue,
+    queue: RecordingQueue,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     watched.go.clear()
@@ -310,7 +318,7 @@ def test_only_the_image_whose_job_was_deleted_goes_into_a_new_one(
 
 
 def test_images_whose_job_is_deleted_while_they_are_recorded_go_into_another(
-    singles: SingleImages, watched: WatchedStore, queue: MemoryQueue
+    singles: SingleImages, watched: WatchedStore, queue: RecordingQueue
 ) -> None:
     annas, berts = taken(singles.ingest_one("anna", [an_upload()])), taken(singles.ingest_one("bert", [an_upload()]))
     recorded = len(watched.writes)
@@ -469,3 +477,27 @@ def test_an_answer_has_no_line_end_and_is_sent_also_after_other_clients_have_hun
     answer = requests.post(f"{web.url}/", files=files, timeout=120, allow_redirects=False)
     assert (answer.status_code, answer.content) == (200, f"test.00:{label_of(data)}".encode())
     assert answer.headers["Content-Type"].startswith("text/plain")
+
+
+def test_the_api_answers_a_repeated_image_at_once_and_says_so(client: FlaskClient, job: Job, store: JobStore) -> None:
+    data = picture()
+    # The configured bundle is the demo; its path is relative to the working directory, as everywhere.
+    digest = json.loads(Path("app_tier/demo/bundle/bundle.json").read_text(encoding="utf-8"))["digest"]
+    first = done(ImageRecord(ImageRef(new_id(), new_id()), "other.jpg", "key", 1, NOW), "cat")
+    known = first.model_copy(
+        update={
+            "key": input_key(first.ref, "jpg"),
+            "sha256": sha256(data).hexdigest(),
+            "model": Model(name="demo", digest=digest),
+        }
+    )
+    ResultCache(store.table, timedelta(days=1)).put([known], datetime.now(UTC), {known.job_id: ""})
+    single = client.post("/api/v1/classify?wait=0", data=data, content_type="image/jpeg")
+    assert (single.status_code, single.get_json()["cached"], single.get_json()["label"]) == (200, True, "cat")
+    form = {"f": (BytesIO(data), "x.jpg")}
+    (accepted,) = client.post(f"/api/v1/jobs/{job.job_id}/images", data=form).get_json()["accepted"]
+    assert accepted["cached"]
+    status = client.get(f"/api/v1/jobs/{job.job_id}").get_json()
+    assert (status["state"], status["done"], status["cached"]) == ("finished", 1, 1)
+    image = client.get(f"/api/v1/jobs/{job.job_id}/images/{accepted['image_id']}").get_json()
+    assert (image["cached"], image["status"], image["model"]["digest"]) == (True, "done", digest)

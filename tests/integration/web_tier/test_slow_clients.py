@@ -27,10 +27,10 @@ THREADS = 8
 
 @contextmanager
 def one_process(cloud: LocalCloud, clients: Clients, folder: Path, worker: str) -> Iterator[WebTier]:
-    """Run a web tier of one process with few threads; `worker` is a class of `impatient_workers`."""
+    """Run a web tier of one process with few threads; `worker` is a class of `tests.support.servers`."""
     config = config_of(cloud, new_id().lower(), web={"port": free_port(), "processes": 1, "threads": THREADS})
     provision(clients, config)
-    with serving(config, folder, "-k", f"tests.integration.web_tier.impatient_workers.{worker}") as web:
+    with serving(config, folder, "-k", f"tests.support.servers.{worker}") as web:
         yield web
 
 
@@ -164,7 +164,7 @@ def test_the_body_of_a_request_that_is_refused_is_not_waited_for(hurried: WebTie
     assert answer_to(hurried, head + b"x").startswith(b"HTTP/1.1 404 ")
 
 
-def test_every_line_of_the_log_is_json_whatever_is_sent(hurried: WebTier) -> None:
+def test_every_line_of_the_log_is_json_for_any_request(hurried: WebTier) -> None:
     for sent in (
         b"\x16\x03\x01\x02\x00",
         b"GET / HTTP/9.9\r\n\r\n",

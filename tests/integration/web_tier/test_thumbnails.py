@@ -17,8 +17,7 @@ from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.zygote import Zygote
 from services.s3 import Bucket
 from tests.support.hostile_images import HONEST, POLYGLOTS, SCRIPT
-from tests.support.jobs import add_images
-from tests.support.pictures import picture
+from tests.support.jobs import add_images, picture
 from tests.support.processes import children_of
 from web_tier.bulkheads import Bulkhead
 from web_tier.results.drawing import draw
@@ -52,7 +51,7 @@ def test_a_broken_file_has_no_thumbnail(data: bytes, thumbnails: Thumbnails) -> 
 @pytest.fixture(scope="module")
 def garbled() -> Iterator[Thumbnails]:
     """Thumbnails by processes that crash or garble their answers as their item says."""
-    zygote = Zygote("tests.support.drawers:misbehave")
+    zygote = Zygote("tests.support.sandboxed_functions:draw")
     yield Thumbnails(LIMITS, SandboxPool(zygote, SMALL, MAX_CONCURRENT))
     zygote.close()
 

@@ -17,9 +17,8 @@ from scripts.run.system import free_port
 from services.clients import Clients
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import serving
-from tests.support.jobs import done, put_results
+from tests.support.jobs import done, picture, put_results
 from tests.support.operator_account import EMAIL, PASSWORD, Operator
-from tests.support.pictures import picture
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.auth.context import COOKIE
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE

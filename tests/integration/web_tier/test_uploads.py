@@ -30,8 +30,8 @@ from services.sqs import Queue
 from services.table import Table, TableBusyError
 from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier
-from tests.support.jobs import MemoryBucket, MemoryQueue, record
-from tests.support.pictures import picture
+from tests.support.jobs import picture, record
+from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.processes import take_memory
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError, UploadManifests, ingest_idempotent
@@ -167,7 +167,7 @@ def test_a_worker_killed_in_the_middle_of_an_upload_has_acknowledged_nothing_and
     assert upload(shared_tier, job, images(3)).status_code == 200  # gunicorn has started new workers
 
 
-def test_whatever_was_acknowledged_before_a_kill_is_there_after_it(
+def test_all_that_was_acknowledged_before_a_kill_is_there_after_it(
     shared_tier: WebTier, provisioned: Clients, store: JobStore
 ) -> None:
     job, enough, stop = shared_tier.create_job(), threading.Event(), threading.Event()
@@ -271,7 +271,7 @@ def files(*shades: int) -> list[Upload]:
 
 
 @pytest.fixture
-def ingest(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue) -> ImageIngest:
+def ingest(store: JobStore, bucket: MemoryBucket, queue: RecordingQueue) -> ImageIngest:
     return ImageIngest(ImageLimits(), bucket, store, queue)
 
 
@@ -297,7 +297,7 @@ def test_the_same_files_under_another_key_are_other_images(ingest: ImageIngest, 
 
 
 def test_a_repeat_completes_a_request_whose_process_died(
-    ingest: ImageIngest, job: Job, store: JobStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+    ingest: ImageIngest, job: Job, store: JobStore, queue: RecordingQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dies(*_: object) -> None:
         raise TableBusyError("the table is busy")
@@ -312,7 +312,7 @@ def test_a_repeat_completes_a_request_whose_process_died(
 
 
 def test_a_repeat_leaves_an_image_that_was_retried_since_as_it_is(
-    ingest: ImageIngest, job: Job, store: JobStore, queue: MemoryQueue
+    ingest: ImageIngest, job: Job, store: JobStore, queue: RecordingQueue
 ) -> None:
     [accepted] = ingest_idempotent(ingest, job, "key", files(1))
     assert isinstance(accepted, ImageRecord)
@@ -354,7 +354,7 @@ def test_a_key_that_is_reused_with_other_files_is_rejected_and_leaves_nothing(
     job: Job,
     store: JobStore,
     bucket: MemoryBucket,
-    queue: MemoryQueue,
+    queue: RecordingQueue,
     others: Callable[[], list[Upload]],
 ) -> None:
     first = ingest_idempotent(ingest, job, "key", [*files(1, 2), a_text(b"text")])
@@ -366,7 +366,7 @@ def test_a_key_that_is_reused_with_other_files_is_rejected_and_leaves_nothing(
 
 
 def test_a_repeat_accepts_a_manifest_without_a_digest(
-    ingest: ImageIngest, job: Job, store: JobStore, queue: MemoryQueue
+    ingest: ImageIngest, job: Job, store: JobStore, queue: RecordingQueue
 ) -> None:
     image = record(job)
     assert UploadManifests(store.table).claim(job.job_id, "key", {0: image})  # as versions before 2026-11 did

@@ -1,6 +1,6 @@
-"""Who gets what: every route of the web tier, asked by everybody (rows 39 and 40; OWASP API1, API2, API5).
+"""Who gets what: every route of the web tier and every kind of user (rows 39 and 40; OWASP API1, API2, API5).
 
-A line of `ROUTES` says what a stranger, the owner of a job, another user, an operator, and whoever comes with an
+A line of `ROUTES` says what an anonymous user, the owner of a job, another user, an operator, and the holder of an
 expired or a forged token are answered. A route without a line fails.
 """
 
@@ -26,16 +26,15 @@ from services.s3 import Bucket
 from services.table import Table
 from services.user_errors import WrongCodeError
 from tests.conftest import shipped_values
-from tests.support.jobs import NOW, done
+from tests.support.jobs import NOW, done, picture
 from tests.support.people import BROWSER, HOUR, Clock, PlayedPool, sessions_of
-from tests.support.pictures import picture
 from tests.support.pool_tokens import ID, JWKS, OTHER_KEY, POOL_KEY, SECONDS, rs256, token, verifier
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AccountCache, AuthContext, AuthServices
 
 OWNER, OTHER, OPERATOR = "owner", "other", "operator"
 INSTANCE = "i-0123456789abcdef0"
-PEOPLE = ("stranger", OTHER, OPERATOR, "expired", "forged", OWNER)
+PEOPLE = ("anonymous", OTHER, OPERATOR, "expired", "forged", OWNER)
 """The owner comes last, since some of it can be done only once."""
 
 Statuses = tuple[int, int, int, int, int, int]
@@ -43,7 +42,7 @@ Statuses = tuple[int, int, int, int, int, int]
 
 @dataclass(frozen=True)
 class Route:
-    """A route, what is sent to it, and the answers to stranger, owner, other, operator, expired and forged token."""
+    """A route, what is sent to it, and the answers to anonymous, owner, other, operator, expired and forged token."""
 
     method: str
     path: str
@@ -51,27 +50,27 @@ class Route:
     send: dict[str, Any] = field(default_factory=dict)
 
     def status_for(self, who: str) -> int:
-        return self.expected[("stranger", OWNER, OTHER, OPERATOR, "expired", "forged").index(who)]
+        return self.expected[("anonymous", OWNER, OTHER, OPERATOR, "expired", "forged").index(who)]
 
 
 def everybody(status: int) -> Statuses:
-    """What is the same for all, and looks at no token."""
+    """What is the same for all, and reads no token."""
     return (status,) * 6
 
 
 def public(status: int, known: int | None = None) -> Statuses:
-    """What is for strangers too; a token that is sent must be a good one all the same."""
+    """What is for anonymous users too; a token that is sent must be a good one all the same."""
     user = known or status
     return status, user, user, user, 401, 401
 
 
 def page(owner: int = 200, other: int = 404, operator: int | None = None) -> Statuses:
-    """What people open: a stranger is sent to the sign-in."""
+    """What people open: an anonymous user is sent to the sign-in."""
     return 303, owner, other, other if operator is None else operator, 401, 401
 
 
 def program(owner: int = 200, other: int = 404, operator: int | None = None) -> Statuses:
-    """What programs call, and forms that change something: a stranger is refused."""
+    """What programs call, and forms that change something: an anonymous user is refused."""
     return 401, owner, other, other if operator is None else operator, 401, 401
 
 
@@ -170,7 +169,7 @@ ROUTES = (
     Route("POST", "/inference/image/", program(200, 200), BASE64),
     Route("GET", "/predictions/{job}-{image}", program()),
     Route("GET", "/predictions/{job}-{image}/", program()),
-    # The fleet; before its controller's first look there is nothing to show, nor an instance to drain
+    # The fleet; before its controller's first report there is nothing to show, nor an instance to drain
     Route("GET", "/fleet", page(403, 403, 200)),
     Route("GET", "/audit", page(403, 403, 200)),
     Route("GET", "/api/v1/audit", program(403, 403, 200)),
@@ -205,7 +204,7 @@ ROUTES = (
 
 
 class NobodyThere(PlayedPool):
-    """A pool that refuses whatever the account pages ask of it."""
+    """A pool that refuses all that the account pages request."""
 
     def __getattr__(self, name: str) -> Any:
         def refuse(*_: object) -> None:
@@ -229,7 +228,7 @@ class Stage:
     def belongings(self, route: Route) -> dict[str, str]:
         """Make what a route is about, a job of the owner with an answered image, an upload, a token; return the ids.
 
-        What is asked of nobody's belongings needs none.
+        A request that concerns no user's data needs none.
         """
         return self._made() if "{" in route.path else {}
 
@@ -253,14 +252,14 @@ class Stage:
         }
 
     def forget(self, belongings: dict[str, str]) -> None:
-        """Take the owner's token back: nobody may have many."""
+        """Revoke the owner's token: a user may have few."""
         if belongings:
             self.client(OWNER).delete(f"/api/v1/tokens/{belongings['token']}")
 
     def client(self, who: str) -> FlaskClient:
-        """Return whoever comes with a token of the pool; a stranger has none."""
+        """Return a client with a token of the pool; an anonymous user has none."""
         client = self.app.test_client()
-        if who != "stranger":
+        if who != "anonymous":
             client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {self._token(who)}"
         return client
 
@@ -346,7 +345,7 @@ def test_a_session_that_is_over_or_forged_is_no_better_than_none(stage: Stage, r
     over = stage.session()
     stage.clock.go_on(HOUR)
     answers = {ask(stage.browser(cookie), route, ids, headers=BROWSER) for cookie in (over, forged(stage.session()))}
-    assert answers == {route.status_for("stranger")}
+    assert answers == {route.status_for("anonymous")}
 
 
 def test_every_route_has_its_line(stage: Stage) -> None:

@@ -116,7 +116,7 @@ class Faults:
 
     def _draw(self, process: Process, service: str, operation: str) -> Fault | None:
         if process.was_away and process.kind == "controller":
-            # After its last write it looks whether the job still exists. No protocol survives its death in between.
+            # After its last write it checks whether the job still exists. No protocol survives its death in between.
             return None
         if self.missing.get(service, 0.0) > self.scheduler.now:
             return "queue missing"

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from app_tier.bundle import Bundle, Manifest
 from app_tier.classify import Classifier
@@ -27,9 +30,8 @@ from core.jobs.store import JobStore
 from core.result_cache import ResultCache
 from services.errors import FleetsightError
 from services.s3 import UploadForm
-from tests.simulation.data_path.pictures import LABELS, index_of
 from tests.simulation.data_path.scheduler import KilledError, Process, Scheduler, TaskLock
-from tests.support.memory_queue import VISIBILITY_SECONDS
+from tests.support.memory_services import VISIBILITY_SECONDS
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import Collector
@@ -295,3 +297,30 @@ def bundle_of(model: str) -> Bundle:
 
 
 _BUNDLES: dict[str, Bundle] = {}
+
+
+Kind = Literal["good", "broken", "heavy"]
+"""`good` has a label, `broken` cannot be decoded, `heavy` ends its worker as long as workers have little memory."""
+
+LABELS: Final = tuple(f"label-{number}" for number in range(5))
+_TRUTH: dict[bytes, tuple[int, Kind]] = {}
+
+
+@cache
+def picture(index: int, kind: Kind) -> bytes:
+    """Return a PNG of one pixel."""
+    buffer = BytesIO()
+    Image.new("RGB", (1, 1), (index, ("good", "broken", "heavy").index(kind), 0)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    _TRUTH[sha256(data).digest()] = (index, kind)
+    return data
+
+
+def index_of(data: bytes) -> tuple[int, Kind]:
+    """Return the number and the kind of a picture."""
+    return _TRUTH[sha256(data).digest()]
+
+
+def label_of(index: int) -> str:
+    """Return the right label of a good picture."""
+    return LABELS[index % len(LABELS)]

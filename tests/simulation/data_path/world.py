@@ -18,11 +18,18 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Prediction
 from services.errors import FleetsightError
 from tests.simulation.data_path.faults import Faults
-from tests.simulation.data_path.pictures import Kind, label_of, picture
-from tests.simulation.data_path.processes import MAX_RECEIVE_COUNT, UNKEPT_LIFETIME, Controller, Web, Worker
+from tests.simulation.data_path.processes import (
+    MAX_RECEIVE_COUNT,
+    UNKEPT_LIFETIME,
+    Controller,
+    Kind,
+    Web,
+    Worker,
+    label_of,
+    picture,
+)
 from tests.simulation.data_path.scheduler import Process, Scheduler
-from tests.support.memory_bucket import MemoryBucket
-from tests.support.memory_queue import MemoryQueue
+from tests.support.memory_services import MemoryBucket, MemoryQueue
 from tests.support.memory_table import MemoryTable
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
 from web_tier.results.query import ImageResult, all_results
@@ -379,7 +386,7 @@ class World:
     # Time
 
     def run_until_expiry(self, job: Job, use: Callable[[], None]) -> None:
-        """Let a client use a job in the round in which the controller looks whether it has expired."""
+        """Let a client use a job in the round in which the controller checks whether it has expired."""
         store = JobStore(self.table)
         if job.keep or not store.existing([job.job_id]):
             return
@@ -387,7 +394,7 @@ class World:
         used = (job.created_at, status.counts.last_at, status.retried_at)
         end = max(moment for moment in used if moment is not None) + UNKEPT_LIFETIME
         now = self.now() + timedelta(seconds=self.controller_skew_seconds)
-        # It looks now and finds that the job has some seconds left; the next time is the one that counts.
+        # It checks now and finds that the job has some seconds left; the next time is the one that counts.
         self.run(max(1.0, (end - now).total_seconds() - 5), 4)
         is_due = bool(store.existing([job.job_id])) and not store.is_open(job.job_id)
         use()

@@ -289,7 +289,7 @@ def test_a_bundle_that_asks_bf16_first_has_the_same_digest_whether_it_says_so_or
     assert older.digest == manifest(precision="exact", margin=0.1, first="bf16").digest
 
 
-def test_the_digest_tells_apart_what_exact_asks_first_and_every_precision() -> None:
+def test_the_digest_distinguishes_what_exact_asks_first_and_every_precision() -> None:
     kinds: tuple[dict[str, Any], ...] = (
         {"precision": "fp32"},
         {"precision": "bf16"},

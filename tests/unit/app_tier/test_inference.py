@@ -323,7 +323,7 @@ def test_a_batch_that_is_sure_never_reaches_the_reference() -> None:
     assert reference.asked == []
 
 
-def test_the_best_two_of_a_thousand_unlikely_labels_are_told_apart_by_their_logits() -> None:
+def test_the_best_two_of_a_thousand_unlikely_labels_are_distinguished_by_their_logits() -> None:
     row = np.full((1, 1000), 1e-4, np.float32)
     row[0, [3, 5]] = 0.02, 0.01
     assert top_two_gap(row)[0] == pytest.approx(np.log(2), rel=1e-5)
@@ -350,5 +350,5 @@ def test_int8_is_fast_where_the_cpu_multiplies_and_adds_at_once(flags: str, fast
     assert has_int8_dot_products(tmp_path / "cpuinfo") is fast
 
 
-def test_a_machine_that_does_not_tell_is_taken_for_slow(tmp_path: Path) -> None:
+def test_a_machine_of_unknown_speed_is_taken_for_slow(tmp_path: Path) -> None:
     assert not has_int8_dot_products(tmp_path / "missing")

@@ -21,7 +21,7 @@ from core.messages import Heartbeat
 from services.metadata import DRAIN_TAG, PROTECTED_TAG, Metadata
 from services.sqs import OutgoingMessage
 from tests.conftest import shipped_values
-from tests.support.metadata_service import SPOT_ACTION, SPOT_NOTICE, Answer, MetadataService
+from tests.support.servers import SPOT_ACTION, SPOT_NOTICE, Answer, MetadataService
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 
 
@@ -44,7 +44,7 @@ def service() -> Iterator[MetadataService]:
         yield started
 
 
-def test_a_spot_notice_ends_the_worker_whatever_was_answered_before(service: MetadataService) -> None:
+def test_a_spot_notice_ends_the_worker_after_any_earlier_answer(service: MetadataService) -> None:
     service.answers[SPOT_ACTION] = [(404, ""), (500, "broken"), (200, "not JSON"), (200, SPOT_NOTICE)]
     lifetime = Lifetime()
     watch_notices(Metadata(service.url), lifetime, every_seconds=0.001)
@@ -97,7 +97,7 @@ NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 class Post:
-    """Takes heartbeats, and tells the time by how long the heart has waited."""
+    """Takes heartbeats, and derives the time from how long the heart has waited."""
 
     def __init__(self, beats: int) -> None:
         self.taken: list[Heartbeat] = []
@@ -116,10 +116,10 @@ class Post:
         return self._left == 0
 
 
-def heart(post: Post, look: Callable[[], WorkerStats], send: Send | None = None) -> Heartbeater:
+def heart(post: Post, stats: Callable[[], WorkerStats], send: Send | None = None) -> Heartbeater:
     return Heartbeater(
         "i-1",
-        look,
+        stats,
         send or post.send,
         every_seconds=10,
         now=lambda: post.now,
@@ -129,10 +129,10 @@ def heart(post: Post, look: Callable[[], WorkerStats], send: Send | None = None)
 
 def test_a_worker_is_heard_of_at_once_every_ten_seconds_and_at_its_end() -> None:
     post = Post(beats=2)
-    looks = iter([WorkerStats(0, 0, False), WorkerStats(3, 2, False), WorkerStats(5, 0, True)])
-    heart(post, lambda: next(looks)).run(post.wait)
-    told = [((beat.at - NOON).total_seconds(), beat.state, beat.images, beat.in_hand) for beat in post.taken]
-    assert told == [(0, "ready", 0, 0), (10, "busy", 3, 2), (20, "ended", 5, 0)]
+    samples = iter([WorkerStats(0, 0, False), WorkerStats(3, 2, False), WorkerStats(5, 0, True)])
+    heart(post, lambda: next(samples)).run(post.wait)
+    beats = [((beat.at - NOON).total_seconds(), beat.state, beat.images, beat.in_hand) for beat in post.taken]
+    assert beats == [(0, "ready", 0, 0), (10, "busy", 3, 2), (20, "ended", 5, 0)]
     assert {beat.worker for beat in post.taken} == {"i-1"}
     assert [beat.images_per_second for beat in post.taken] == [0, 0.3, 0.2]
 

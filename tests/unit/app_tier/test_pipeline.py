@@ -135,7 +135,7 @@ def test_the_deadline_is_that_of_the_first_item_however_many_follow() -> None:
     assert clock.now == 5.0
 
 
-def test_nobody_waits_for_what_cannot_come() -> None:
+def test_no_caller_waits_for_what_cannot_come() -> None:
     clock = FakeClock(0)
     channel = TimedChannel(clock, {1: 0, 2: 0, 3: 1})
     assert take_batch(channel, 10, 5.0, lambda taken: taken < 2, clock) == [1, 2]

@@ -319,5 +319,5 @@ def test_a_network_that_has_failed_ends_its_worker_as_later_answers_may_be_wrong
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyError("a bug"), OSError(errno.EIO, "I/O error")])
-def test_of_any_other_error_nobody_knows_whose_fault_it_is(error: Exception) -> None:
+def test_any_other_error_has_no_known_cause(error: Exception) -> None:
     assert isinstance(classify_error(error), UnknownFault)

@@ -104,7 +104,7 @@ class Bench:
         return deliveries
 
 
-def test_nobody_else_gets_what_takes_longer_than_the_visibility_timeout() -> None:
+def test_no_other_worker_gets_what_takes_longer_than_the_visibility_timeout() -> None:
     bench = Bench()
     bench.receive(3)
     for _ in range(20):
@@ -299,17 +299,17 @@ def test_what_sqs_would_return_after_twelve_hours_is_given_back_before() -> None
     assert [each.tries for each in bench.receive_again(1)] == [1]
 
 
-def test_the_extender_looks_by_itself_until_it_is_stopped() -> None:
+def test_the_extender_runs_by_itself_until_it_is_stopped() -> None:
     clock = FakeClock()
-    looked = threading.Semaphore(0)
+    checked = threading.Semaphore(0)
 
     class Counting(VisibilityExtender):
         def check(self) -> None:
-            looked.release()
-            raise RuntimeError("one bad look does not end the extender")
+            checked.release()
+            raise RuntimeError("one failed check does not end the extender")
 
     extender = Counting(FakeSqs(clock).queue(), InFlightMessages(1, 0.01, clock), 0.01, 1, print, clock)  # type: ignore[arg-type]
     extender.start()
-    assert looked.acquire(timeout=DEADLINE_SECONDS)
-    assert looked.acquire(timeout=DEADLINE_SECONDS)
+    assert checked.acquire(timeout=DEADLINE_SECONDS)
+    assert checked.acquire(timeout=DEADLINE_SECONDS)
     extender.stop()

@@ -30,7 +30,7 @@ def test_the_shipped_file_is_valid_and_says_what_every_key_means() -> None:
     config = load_config(SHIPPED, {})
     assert config.fleet.max_workers == 19
     for section, keys in config.model_dump().items():
-        assert set(shipped_values()[section]) == set(keys), "no key is left to a default that nobody sees"
+        assert set(shipped_values()[section]) == set(keys), "no key is left to a hidden default"
 
 
 @pytest.mark.parametrize(

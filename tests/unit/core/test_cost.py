@@ -34,10 +34,8 @@ from core.format import (
 from core.jobs.items import counts_of, runs_as_text
 from core.jobs.models import MAX_RUNS, Counts, with_answers
 from tests.conftest import shipped_values
-from tests.support.autoscaler import EPOCH
-from tests.support.fleet import fleet_snapshot
+from tests.support.autoscaler import EPOCH, PRICES, fleet_snapshot
 from tests.support.jobs import NOW
-from tests.support.prices import PRICES
 
 
 def run(number: int, images: int, seconds: float, cost: float) -> BillingPeriod:
@@ -47,7 +45,7 @@ def run(number: int, images: int, seconds: float, cost: float) -> BillingPeriod:
 def test_an_hour_costs_what_is_asked_for_the_type_on_its_market() -> None:
     assert (PRICES.hourly("c7a.large"), PRICES.hourly("c7a.large", spot=True)) == (0.36, 0.18)
     assert PRICES.hourly("g4dn.xlarge", spot=True) == 0.72, "Spot never costs more than on demand"
-    assert PRICES.hourly("m5.large") == 0.72, "what is not known is not told too cheap"
+    assert PRICES.hourly("m5.large") == 0.72, "an unknown price is not shown too low"
 
 
 def test_requests_cost_what_each_service_asks_for_its_units() -> None:
@@ -78,7 +76,7 @@ def test_images_from_the_cache_cost_nothing() -> None:
     assert (cost.dollars, cost.dollars_per_thousand) == (0, None)
 
 
-def test_what_is_not_known_is_not_told() -> None:
+def test_what_is_not_known_is_not_shown() -> None:
     assert JobCost.of(Counts(done=10, images=10), {}, PRICES) is None, "answered before runs were kept"
     assert JobCost.of(Counts(done=10, images=10, runs=((3, 10),)), {}, PRICES) is None, "a run that is forgotten"
 
@@ -115,12 +113,12 @@ def test_the_shares_of_all_jobs_are_never_more_than_the_bill(
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 1_000)), max_size=40))
-def test_answers_by_run_survive_the_table_whatever_their_order(told: list[tuple[int, int]]) -> None:
+def test_answers_by_run_survive_the_table_in_any_order(runs: list[tuple[int, int]]) -> None:
     counts = Counts()
-    for number, answers in told:
+    for number, answers in runs:
         counts = with_answers(counts, number, answers)
-    assert [number for number, _ in counts.runs] == sorted({number for number, _ in told})
-    assert sum(answers for _, answers in counts.runs) == sum(answers for _, answers in told)
+    assert [number for number, _ in counts.runs] == sorted({number for number, _ in runs})
+    assert sum(answers for _, answers in counts.runs) == sum(answers for _, answers in runs)
     assert counts_of({"done": 0, "failed": 0, "images": 0, **runs_as_text(counts)}) == counts
 
 
@@ -131,7 +129,7 @@ def test_a_job_that_was_answered_in_very_many_runs_remembers_the_latest() -> Non
     assert [number for number, _ in counts.runs] == list(range(3, MAX_RUNS + 3))
 
 
-def test_a_thousand_images_of_the_fleet_are_told_once_some_were_answered() -> None:
+def test_a_thousand_images_of_the_fleet_are_shown_once_some_were_answered() -> None:
     fleet = fleet_snapshot(EPOCH, billed_seconds=600, cost=0.06, images=2_000)
     cost = ThousandCost.of(fleet, PRICES)
     assert cost is not None
@@ -140,7 +138,7 @@ def test_a_thousand_images_of_the_fleet_are_told_once_some_were_answered() -> No
     assert ThousandCost.of(fleet.model_copy(update={"images": 0}), PRICES) is None
 
 
-def test_at_rest_most_is_asked_of_sqs_and_ten_times_less_when_the_controller_looks_once_a_second() -> None:
+def test_at_rest_most_is_asked_of_sqs_and_ten_times_less_when_the_controller_polls_once_a_second() -> None:
     values = shipped_values()
     often = at_rest(parse_config(values).controller)
     values["controller"]["interval_seconds"] = 1
@@ -185,7 +183,7 @@ def test_durations_are_short(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-def test_a_moment_is_told_from_now() -> None:
+def test_a_moment_is_shown_relative_to_now() -> None:
     assert ago(NOW, NOW + timedelta(seconds=14)) == "14 s ago"
     assert ago(NOW, NOW - timedelta(seconds=3)) == "just now"
 
@@ -209,7 +207,7 @@ def test_rates_have_a_place_behind_the_point_where_it_matters(rate: float, words
 @pytest.mark.parametrize(
     ("length", "words"), [(0.2, "<1 ms"), (7.4, "7 ms"), (820, "820 ms"), (1_420, "1.42 s"), (300_000, "5 min")]
 )
-def test_short_lengths_are_told_in_milliseconds(length: float, words: str) -> None:
+def test_short_lengths_are_shown_in_milliseconds(length: float, words: str) -> None:
     assert milliseconds(length) == words
 
 
@@ -220,5 +218,5 @@ def test_short_lengths_are_told_in_milliseconds(length: float, words: str) -> No
         *((0.313, "$0.31"), (0.999, "$1.00"), (1234.5, "$1,234.50")),
     ],
 )
-def test_small_sums_are_told_exactly_enough(amount: float, words: str) -> None:
+def test_small_sums_are_shown_exactly_enough(amount: float, words: str) -> None:
     assert dollars(amount) == words

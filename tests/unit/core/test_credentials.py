@@ -87,7 +87,7 @@ def test_once_it_is_revoked_it_is_not_taken_and_no_longer_listed(tokens: Persona
         tokens.revoke("ada", made.token_id)
 
 
-def test_nobody_revokes_or_sees_the_token_of_another(tokens: PersonalTokens) -> None:
+def test_no_user_revokes_or_sees_the_token_of_another(tokens: PersonalTokens) -> None:
     text, made = make(tokens)
     with pytest.raises(NotFoundError):
         tokens.revoke("bob", made.token_id)

@@ -71,7 +71,7 @@ def test_images_that_were_given_up_are_listed_newest_jobs_first_page_by_page(off
     assert office.listed() == expected
 
 
-def test_a_dead_letter_tells_its_image_and_its_result(office: Office) -> None:
+def test_a_dead_letter_has_its_image_and_its_result(office: Office) -> None:
     [image] = office.images("<b>.jpg")
     office.give_up(image)
     office.store.put_failed(failed(image, "four workers stopped"))

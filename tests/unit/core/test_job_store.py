@@ -207,7 +207,7 @@ def counts(table: Table) -> UploadCounts:
     return UploadCounts(table)
 
 
-def test_an_image_is_marked_once_and_those_that_came_later_are_told_apart(counts: UploadCounts) -> None:
+def test_an_image_is_marked_once_and_those_that_came_later_are_distinguished(counts: UploadCounts) -> None:
     job_id, upload_id = new_id(), new_id()
     assert counts.mark(job_id, upload_id, {"a", "b"}) == {"a", "b"}
     assert counts.mark(job_id, upload_id, {"a", "b"}) == set()
@@ -262,7 +262,7 @@ def test_a_job_comes_back_with_its_owner_and_is_listed_for_that_one_only(store: 
     assert [job.owner for job in store.jobs_until(datetime.now(UTC) + timedelta(seconds=1))] == ["anna", "bert", ""]
 
 
-def test_what_belongs_to_nobody_is_written_as_before_there_were_owners(store: JobStore) -> None:
+def test_what_has_no_owner_is_written_as_before_there_were_owners(store: JobStore) -> None:
     job = a_job("")
     store.create(job)
     item = {"pk": "JOBS", "sk": job.job_id, "name": "summer", "created_at": NOW.isoformat(), "keep": 0}
@@ -477,8 +477,8 @@ def test_an_answer_is_repeated_for_the_user_only_whose_job_had_it(cache: ResultC
 
 
 def test_the_same_bytes_of_two_users_in_a_batch_are_an_entry_of_each(cache: ResultCache) -> None:
-    annas, berts, nobody_knows_whose = answered(1), answered(1, "dog"), answered(2)
-    cache.put([annas, berts, nobody_knows_whose], NOW, {annas.job_id: "anna", berts.job_id: "bert"})
+    annas, berts, unowned = answered(1), answered(1, "dog"), answered(2)
+    cache.put([annas, berts, unowned], NOW, {annas.job_id: "anna", berts.job_id: "bert"})
     found = [cache.find(owner, [digest(1), digest(2)], "d1", NOW) for owner in ("anna", "bert", "")]
     assert found == [{digest(1): annas}, {digest(1): berts}, {}]
 

@@ -26,7 +26,7 @@ from core.messages import (
 )
 from services.ec2 import LaunchSpec
 from services.errors import MessageError
-from tests.support.fleet import fleet_snapshot
+from tests.support.autoscaler import fleet_snapshot
 
 REF = ImageRef(new_id(), new_id())
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -169,7 +169,7 @@ def test_points_are_in_order_for_any_order_of_the_items() -> None:
     ]
 
 
-def test_what_held_at_the_beginning_is_told_first_however_old_it_is() -> None:
+def test_what_held_at_the_beginning_is_reported_first_however_old_it_is() -> None:
     points = points_since(BLOCKS, at(1000))
     assert [(point.at, point.workers) for point in points] == [(at(1000), 2), (at(1200), 4), (at(1300), 0)]
     assert points_since(BLOCKS, at(1200))[0].workers == 4
@@ -211,7 +211,7 @@ def test_keys_lead_back_to_their_image() -> None:
 @pytest.mark.parametrize(
     "text", ["", "a", "../../etc/passwd", f"{ID}\n", ID.lower(), f"8{'0' * 25}", "I" * 26, f" {ID}"]
 )
-def test_what_is_no_id_is_told(text: str) -> None:
+def test_what_is_no_id_is_reported(text: str) -> None:
     assert not is_id(text)
 
 

@@ -51,7 +51,7 @@ from tests.support.pool_tokens import (
     token,
     verifier,
 )
-from tests.support.served import serving
+from tests.support.servers import serving
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 
 VERIFIER = verifier()
@@ -81,7 +81,7 @@ def test_an_account_without_groups_is_in_none() -> None:
 
 
 @pytest.mark.parametrize("name", ["none", "None", "NONE", "nOnE", ""])
-def test_a_token_that_nobody_signed_is_refused(name: str) -> None:
+def test_an_unsigned_token_is_refused(name: str) -> None:
     refused(token({**HEADER, "alg": name}, ACCESS, lambda _: b""), "algorithm")
 
 
@@ -243,7 +243,7 @@ def test_every_change_to_a_signed_token_is_noticed() -> None:
             VERIFIER.verify(changed)
 
 
-def test_a_token_that_cannot_be_checked_is_told_from_one_that_is_wrong() -> None:
+def test_a_token_that_cannot_be_checked_is_distinguished_from_one_that_is_wrong() -> None:
     def unreachable() -> bytes:
         raise KeysUnreachableError("no answer")
 
@@ -363,7 +363,7 @@ def test_a_clock_that_was_set_back_does_not_stop_the_asking(pool: Pool) -> None:
     assert pool.keys.find("two") is not None
 
 
-def test_one_asks_for_many_and_whoever_knows_the_key_does_not_wait(pool: Pool) -> None:
+def test_one_caller_asks_for_many_and_a_caller_with_the_key_does_not_wait(pool: Pool) -> None:
     pool.keys.find("one")
     pool.now += KEYS_LIFETIME
     begun, may_end, answer = threading.Event(), threading.Event(), pool.answer or b""

@@ -9,6 +9,7 @@ import pytest
 from core.config import parse_config
 from services.ec2 import Fleet, LaunchSpec
 from tests.conftest import shipped_values
+from tests.support.aws_stage import stubbed
 from tests.support.stack_template import (
     GIVEN,
     RESOURCES,
@@ -21,7 +22,6 @@ from tests.support.stack_template import (
     user_data,
     value_of,
 )
-from tests.support.stubs import stubbed
 
 TEMPLATES = ("WebTemplate", "WorkerTemplate")
 

@@ -108,7 +108,7 @@ def free_calls() -> set[str]:
 # ---- The keys of sessions
 
 
-def test_the_web_instance_is_told_where_the_keys_of_sessions_are_and_not_what_they_are() -> None:
+def test_the_web_instance_gets_the_name_of_the_session_keys_and_not_the_keys() -> None:
     script = user_data("WebTemplate")
     assert f"export FLEETSIGHT_SESSION_KEYS_PARAMETER='{session_keys_parameter('fleetsight')}'\n" in script
     assert "FLEETSIGHT_SESSION_KEYS" not in user_data("WorkerTemplate")

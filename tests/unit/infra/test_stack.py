@@ -1,7 +1,10 @@
 """The stack as a whole: tagged, with alarms and metrics; its storage, private and kept; and its static site."""
 
+import json
 import logging
+import operator
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +19,6 @@ from services.sqs import QueueCounts
 from services.table import EXPIRES_AT
 from tests.conftest import ROOT, shipped_values
 from tests.support.autoscaler import Clock, fleet_settings, instance
-from tests.support.log_filter import matches, value_in
 from tests.support.stack_template import (
     GIVEN,
     RESOURCES,
@@ -513,3 +515,53 @@ def test_browsers_use_http_2_or_3_and_tls_12_or_newer_under_an_own_name() -> Non
     pattern = TEMPLATE["Parameters"]["SiteCertificateArn"]["AllowedPattern"]
     assert re.fullmatch(pattern, "arn:aws:acm:us-east-1:123456789012:certificate/abc")
     assert not re.fullmatch(pattern, "arn:aws:acm:eu-central-1:123456789012:certificate/abc")
+
+
+_COMPARISON = re.compile(r'\$\.(?P<name>\w+) (?P<sign>=|!=|>=|<=|>|<) (?P<value>"[^"]*"|\*|-?\d+(\.\d+)?)')
+_SIGNS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+def matches(pattern: str, line: str) -> bool:
+    """Return whether a line of a log is found by `pattern`; one that is no JSON object never is."""
+    comparisons = _comparisons(pattern)
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(fields, dict) and all(_holds(each, fields) for each in comparisons)
+
+
+def value_in(value: str, pattern: str, line: str) -> float:
+    """Return what a metric filter makes of a line that it has found: a number, or the field that `value` names."""
+    if not value.startswith("$."):
+        return float(value)
+    name = value.removeprefix("$.")
+    assert name in {each["name"] for each in _comparisons(pattern)}, f"{value} has to be in the pattern"
+    return float(json.loads(line)[name])
+
+
+def _comparisons(pattern: str) -> list[re.Match[str]]:
+    assert pattern.startswith("{ "), pattern
+    assert pattern.endswith(" }"), pattern
+    found = [_COMPARISON.fullmatch(part) for part in pattern[2:-2].split(" && ")]
+    assert all(found), f"{pattern} has something that is not known here"
+    return [each for each in found if each]
+
+
+def _holds(comparison: re.Match[str], fields: dict[str, Any]) -> bool:
+    name, sign, wanted = comparison["name"], comparison["sign"], comparison["value"]
+    if name not in fields:
+        return False
+    if wanted == "*":
+        return True
+    value = fields[name]
+    if wanted.startswith('"'):
+        return isinstance(value, str) and _SIGNS[sign](value, wanted.strip('"'))
+    return isinstance(value, int | float) and _SIGNS[sign](value, float(wanted))

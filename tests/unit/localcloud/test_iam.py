@@ -29,8 +29,19 @@ from localcloud.iam.policies import (
 )
 from localcloud.options import Switches
 from localcloud.s3.posts import Form, RefusedError, Signer
-from tests.support.iam_cases import VERDICTS, Case, cases, digest
-from tests.support.iam_requests import ACCOUNT, REGION, document, environ, permission_check, policy, statement
+from tests.support.iam_requests import (
+    ACCOUNT,
+    REGION,
+    VERDICTS,
+    Case,
+    cases,
+    digest,
+    document,
+    environ,
+    permission_check,
+    policy,
+    statement,
+)
 
 
 def is_allowed(case: Case) -> bool:

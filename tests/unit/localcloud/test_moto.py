@@ -142,7 +142,7 @@ class Stock:
 
 
 @pytest.mark.parametrize("service", ["sqs", "s3", "ec2", "sts", "iam", "ssm", "cognito-idp"])
-def test_application_of_signed_requests_is_looked_up_once_for_each_service(service: str) -> None:
+def test_application_of_signed_requests_is_found_once_for_each_service(service: str) -> None:
     stock = Stock()
     dispatcher = CachedDispatcher(stock)
     for _ in range(3):
@@ -164,7 +164,7 @@ def test_application_of_signed_requests_is_looked_up_once_for_each_service(servi
     ],
     ids=["unsigned", "shared signing name", "s3 control path", "s3 control host", "moto's own", "sigv2"],
 )
-def test_application_is_looked_up_each_time_without_a_cache_key(environ: dict[str, str]) -> None:
+def test_application_is_found_each_time_without_a_cache_key(environ: dict[str, str]) -> None:
     stock = Stock()
     dispatcher = CachedDispatcher(stock)
     dispatcher(environ, None)
@@ -227,7 +227,7 @@ def test_signed_calls_count_by_service_and_operation(
     assert ask(service, method, b"body", **environ) == ({"calls": calls, "items": {}}, b"body")
 
 
-def test_table_items_count_by_kind_whatever_users_write() -> None:
+def test_table_items_count_by_kind_for_any_text_of_users() -> None:
     trap = 'x.jpg"}, "pk": {"S": "FLEET'
     items = [
         {"PutRequest": {"Item": {"pk": {"S": pk}, "filename": {"S": trap}}}} for pk in ("JOB#1", "JOB#1", "CACHE#2")

@@ -111,7 +111,7 @@ def bucket(moto: ClientPair) -> str:
 
 
 def comparable(reply: Reply) -> tuple[Any, ...]:
-    """What a client can tell of an answer; of a refusal, all but the request's identity."""
+    """What a client can see of an answer; of a refusal, all but the request's identity."""
     if reply.status >= 300:
         return reply.status, reply.body.partition(b"<RequestId>")[0]
     names = COMPARED_HEADERS if reply.body else ("etag",)  # Flask sets a type for an empty body, too

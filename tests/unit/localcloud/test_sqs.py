@@ -30,8 +30,7 @@ from localcloud.sqs.queues import (
     StaleReceiptError,
     StoredMessage,
 )
-from tests.support.clock import ManualClock
-from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, ManualClock, wait_until
 from tests.support.wsgi_clients import ClientPair, WsgiClient
 
 

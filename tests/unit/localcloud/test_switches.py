@@ -19,7 +19,7 @@ from localcloud.options import (
     parse_switches,
     rules_of,
 )
-from tests.support.clock import ManualClock
+from tests.support.waiting import ManualClock
 
 RESET = {"kind": "reset"}
 
@@ -149,7 +149,7 @@ def test_a_call_meets_the_first_rule_that_chooses_it() -> None:
     assert [rule and rule.kind for rule in rules] == ["slow", "denied"]
 
 
-def test_calls_that_met_a_fault_are_counted_by_kind_whatever_rules_follow() -> None:
+def test_calls_that_met_a_fault_are_counted_by_kind_before_later_rules() -> None:
     faults = turned({"kind": "reset", "service": "s3"}, {"kind": "slow", "service": "ec2"})
     for service in ("s3", "ec2", "s3", "sqs"):
         faults.choose(service, "any", None)

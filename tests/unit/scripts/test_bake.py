@@ -15,9 +15,7 @@ from scripts.aws.bake.spec import BakeError
 from scripts.aws.buckets import ensure_bucket
 from scripts.aws.context import AwsAccount, AwsContext, TimedOutError
 from scripts.aws.deploy.up import available_images, worker_disk_gib
-from tests.support.aws_stage import Time
-from tests.support.preflight import StubbedAccount, stubbed_account
-from tests.support.stubs import stubbed
+from tests.support.aws_stage import StubbedAccount, Time, stubbed, stubbed_account
 
 ACCOUNT = AwsAccount("us-east-1")
 

@@ -16,7 +16,7 @@ TOKEN = "fst_secret"
 
 @dataclass
 class Heard:
-    """A server that answers everything with `status`, and what it was told of who asks."""
+    """A server that answers everything with `status`, and the credentials that it received."""
 
     url: str
     status: int = 200

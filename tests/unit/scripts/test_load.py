@@ -37,10 +37,9 @@ from scripts.load.inputs import (
 )
 from scripts.load.metrics import ImageVerdict, LoadMetrics, LoadSummary, percentile, summary_rows
 from scripts.load.runner import LoadTest, Mode, run_concurrently
-from tests.support.clock import ManualClock
-from tests.support.pictures import picture
-from tests.support.served import serving
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.jobs import picture
+from tests.support.servers import serving
+from tests.support.waiting import DEADLINE_SECONDS, ManualClock
 
 
 class Echo(http.server.BaseHTTPRequestHandler):

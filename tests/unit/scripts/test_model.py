@@ -25,7 +25,7 @@ def test_there_are_twenty_signs_that_no_everyday_thing_is_called() -> None:
     assert not any(":" in label for label in SIGN_LABELS)
 
 
-def test_no_two_signs_look_alike_even_at_16_pixels() -> None:
+def test_no_two_signs_are_alike_even_at_16_pixels() -> None:
     small = [face(label).resize((16, 16), Image.Resampling.BOX).convert("RGBa") for label in SIGN_LABELS]
     pixels = [np.asarray(image, np.float32) for image in small]
     for i, one in enumerate(pixels):

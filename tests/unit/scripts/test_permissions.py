@@ -15,7 +15,7 @@ from scripts.aws import context as accounts
 from scripts.aws.context import AwsAccount, ServiceClient
 from scripts.aws.deploy.settings import load_template
 from scripts.aws.preflight.permissions import PERMISSIONS, denials, deploy_policy, needed_permissions, policy_source
-from tests.support.preflight import USER, stubbed_account
+from tests.support.aws_stage import USER, stubbed_account
 
 PATTERNS = [action for right in PERMISSIONS for action in (*right.actions.split(), *right.more.split())]
 FOLDER = Path(accounts.__file__).parent

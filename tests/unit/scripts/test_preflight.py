@@ -30,7 +30,7 @@ from scripts.aws.preflight.instances import (
     check_types,
     quota_code,
 )
-from tests.support.preflight import StubbedAccount, stubbed_account
+from tests.support.aws_stage import StubbedAccount, stubbed_account
 
 SENDER = "arn:aws:ses:us-east-1:123456789012:identity/a@example.org"
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"

@@ -13,8 +13,7 @@ from botocore.stub import ANY, Stubber
 
 from scripts.aws.deploy.auth import session_keys_parameter
 from scripts.aws.rollout import RolloutError, WebGroup, refresh_web_group, roll_session_keys, web_groups
-from tests.support.aws_stage import stubbed_stage
-from tests.support.stubs import stubbed
+from tests.support.aws_stage import stubbed, stubbed_stage
 
 GROUP = WebGroup("fs-web", "2", ("i-old",))
 REFRESH = "08b91cf7-8fa6-48af-b6a6-d227f40f1b9b"
@@ -40,7 +39,7 @@ def add_start(stub: Stubber, *, skips_matching: bool = True) -> None:
 
 
 def add_statuses(stub: Stubber, *statuses: str, reason: str = WARMING) -> None:
-    """Let each look at the refreshes find the newest one in the next status, and an older one that has succeeded."""
+    """Let each poll of the refreshes find the newest one in the next status, and an older one that has succeeded."""
     older = {"InstanceRefreshId": "0e151305-1e57-4a32-a256-1fd14157c5ec", "Status": "Successful"}
     for status in statuses:
         newest = {"InstanceRefreshId": REFRESH, "Status": status, "StatusReason": reason}

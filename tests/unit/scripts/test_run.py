@@ -21,7 +21,7 @@ from scripts.run.batch import (
 )
 from scripts.run.images import ImageSet, NoImagesError, images_in, sample_images
 from scripts.run.system import ROOT, StartError, System
-from tests.support.clock import ManualClock
+from tests.support.waiting import ManualClock
 
 MODEL = {"name": "demo", "digest": "0123456789abcdef"}
 

@@ -156,7 +156,7 @@ class Stacks:
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def describe_stacks(self, StackName: str) -> dict[str, Any]:  # noqa: N803 (CloudFormation's own name)
-        """Tell of one stack."""
+        """Describe one stack."""
         if StackName not in self.outputs:
             reported: Any = {"Error": {"Code": "ValidationError", "Message": f"Stack {StackName} does not exist"}}
             raise ClientError(reported, "DescribeStacks")
@@ -213,7 +213,7 @@ def keys(account: AwsAccount) -> set[str]:
 
 
 def invalidations(account: AwsAccount) -> int:
-    """Return how often CloudFront was told of news."""
+    """Return how often CloudFront's cache was invalidated."""
     (each,) = account.cloudfront.list_distributions()["DistributionList"]["Items"]
     return account.cloudfront.list_invalidations(DistributionId=each["Id"])["InvalidationList"]["Quantity"]
 

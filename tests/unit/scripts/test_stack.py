@@ -36,9 +36,8 @@ from scripts.aws.deploy.stack import (
 from scripts.aws.instances import SessionError, StackInstance, check_programs, select_instance, session_command
 from scripts.aws.preflight.instances import DISK_GIB
 from scripts.aws.status import StackStatus, status_table
-from tests.support.aws_stage import Stage, Time, stubbed_stage
+from tests.support.aws_stage import Stage, Time, stubbed, stubbed_stage
 from tests.support.stack_template import RESOURCES, TEMPLATE
-from tests.support.stubs import stubbed
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 CHANGE_SET = "arn:aws:cloudformation:us-east-1:123456789012:changeSet/fleetsight-up-1/1"

@@ -11,8 +11,8 @@ from botocore.exceptions import ClientError
 from services.ec2 import Fleet, LaunchSpec, console_of
 from services.errors import LaunchError, MetadataError
 from services.metadata import Metadata
-from tests.support.metadata_service import INSTANCE_ID, SPOT_ACTION, SPOT_NOTICE, MetadataService
-from tests.support.stubs import stubbed
+from tests.support.aws_stage import stubbed
+from tests.support.servers import INSTANCE_ID, SPOT_ACTION, SPOT_NOTICE, MetadataService
 
 LAUNCHED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -83,8 +83,8 @@ def test_a_spot_instance_is_known_as_one(described: dict[str, Any], spot: bool) 
 
 
 def test_a_refusal_says_how_often_the_call_was_made_again() -> None:
-    told = {"Error": {"Code": "RequestLimitExceeded", "Message": "slow"}, "ResponseMetadata": {"RetryAttempts": 2}}
-    client = Client(ClientError(cast(Any, told), "RunInstances"))
+    error = {"Error": {"Code": "RequestLimitExceeded", "Message": "slow"}, "ResponseMetadata": {"RetryAttempts": 2}}
+    client = Client(ClientError(cast(Any, error), "RunInstances"))
     with pytest.raises(LaunchError, match="RequestLimitExceeded: slow") as caught:
         Fleet(cast(Any, client), "worker").launch(LaunchSpec("c7a.large", "terminate", "ami-1", "#!"), 1, "t")
     assert caught.value.retries == 2
@@ -92,11 +92,11 @@ def test_a_refusal_says_how_often_the_call_was_made_again() -> None:
 
 def test_the_latest_console_output_is_asked_for_and_what_there_is_where_the_type_has_none() -> None:
     with stubbed("ec2") as stub:
-        told = {"InstanceId": "i-1", "Output": base64.b64encode(b"at its boot").decode()}
+        output = {"InstanceId": "i-1", "Output": base64.b64encode(b"at its boot").decode()}
         stub.add_client_error(
             "get_console_output", "UnsupportedOperation", expected_params={"InstanceId": "i-1", "Latest": True}
         )
-        stub.add_response("get_console_output", told, {"InstanceId": "i-1"})
+        stub.add_response("get_console_output", output, {"InstanceId": "i-1"})
         assert console_of(cast(Any, stub.client), "i-1") == "at its boot"
     with stubbed("ec2") as stub:
         stub.add_client_error("get_console_output", "InvalidInstanceID.NotFound")
@@ -133,7 +133,7 @@ def test_there_is_no_spot_notice_until_there_is_one(service: MetadataService) ->
 
 
 @pytest.mark.parametrize("notice", ["", "soon", "[]", "{}"])
-def test_a_spot_notice_that_cannot_be_read_is_told(service: MetadataService, notice: str) -> None:
+def test_a_spot_notice_that_cannot_be_read_is_reported(service: MetadataService, notice: str) -> None:
     service.answers[SPOT_ACTION] = [(200, notice)]
     with pytest.raises(MetadataError, match="has no action"):
         metadata(service, [0.0]).spot_action()
@@ -145,13 +145,13 @@ def test_what_is_missing_is_named(service: MetadataService) -> None:
         metadata(service, [0.0]).region()
 
 
-def test_a_service_that_refuses_is_told(service: MetadataService) -> None:
+def test_a_service_that_refuses_is_reported(service: MetadataService) -> None:
     service.token_status = 403
     with pytest.raises(MetadataError, match="answered 403"):
         metadata(service, [0.0]).instance_id()
 
 
-def test_a_machine_that_is_no_instance_is_told_so() -> None:
+def test_a_machine_that_is_no_instance_gets_an_error() -> None:
     with pytest.raises(MetadataError, match="this is no EC2 instance"):
         Metadata("http://127.0.0.1:9", timeout_seconds=0.5).instance_id()
 

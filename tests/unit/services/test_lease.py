@@ -54,9 +54,7 @@ def test_the_first_takes_it_and_the_second_stands_by(table: Table) -> None:
 
 
 @pytest.mark.parametrize("skew", [-600.0, 0.0, 600.0, 1e9])
-def test_a_silent_holder_is_replaced_after_the_leases_length_whatever_the_clocks_say(
-    table: Table, skew: float
-) -> None:
+def test_a_silent_holder_is_replaced_after_the_leases_length_for_any_clocks(table: Table, skew: float) -> None:
     first, second = Contender.of(table), Contender.of(table, skew)
     assert first.after(0)
     assert not second.after(0)
@@ -92,7 +90,7 @@ def test_who_does_not_hold_it_releases_nothing(table: Table) -> None:
     assert first.after(1)
 
 
-def test_a_holder_whose_renewal_comes_late_takes_it_again_if_nobody_else_has(table: Table) -> None:
+def test_a_holder_whose_renewal_comes_late_takes_it_again_if_no_other_has(table: Table) -> None:
     first = Contender.of(table)
     first.after(0)
     first.clock.now += 2 * LENGTH

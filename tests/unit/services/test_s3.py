@@ -16,7 +16,7 @@ from services import clients
 from services.clients import Clients
 from services.endpoint import Endpoint
 from services.s3 import Bucket, Forms, UploadForm, as_botocore
-from tests.support.served import serving
+from tests.support.servers import serving
 
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message></Error>"
 Answer = tuple[int, str] | None
@@ -167,7 +167,7 @@ def test_a_refusal_without_a_body_has_its_status_as_code(s3: FakeS3) -> None:
     assert raised.value.response["Error"]["Code"] == "403"
 
 
-def test_a_look_that_is_refused_says_so_and_one_at_nothing_asks_whether_the_bucket_is_there(s3: FakeS3) -> None:
+def test_a_head_that_is_refused_says_so_and_one_of_no_object_asks_whether_the_bucket_is_there(s3: FakeS3) -> None:
     bucket = s3.bucket()
     s3.answers = [(403, "")]
     with pytest.raises(ClientError, match="403"):
@@ -177,7 +177,7 @@ def test_a_look_that_is_refused_says_so_and_one_at_nothing_asks_whether_the_buck
     assert [method for method, *_ in s3.seen] == ["HEAD", "HEAD", "GET"]
 
 
-def test_nobody_at_the_address_is_an_error_of_botocores_family() -> None:
+def test_no_server_at_the_address_is_an_error_of_botocores_family() -> None:
     server = FakeS3()
     server.server_close()
     with pytest.raises(HTTPClientError, match="error sending request"):

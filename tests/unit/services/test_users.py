@@ -1,4 +1,4 @@
-"""What the pool answers becomes what a person is told, or stays an error of whoever runs the site."""
+"""What the pool answers becomes a message for the user, or stays an error for the operator."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -105,7 +105,7 @@ CALLS: dict[str, tuple[str, Call]] = {
         ("reset", "TooManyFailedAttemptsException", TooManyAttemptsError),
     ],
 )
-def test_a_refusal_is_told_in_words_for_the_person_and_never_in_the_pools(
+def test_a_refusal_has_words_for_the_user_and_never_in_the_pools(
     cognito: Stubber, pool: UserPool, call: str, code: str, refusal: type[UserPoolError]
 ) -> None:
     operation, ask = CALLS[call]
@@ -127,7 +127,7 @@ def test_a_refusal_is_told_in_words_for_the_person_and_never_in_the_pools(
         "CodeDeliveryFailureException",
     ],
 )
-def test_a_request_for_a_code_does_not_tell_why_none_is_sent(cognito: Stubber, pool: UserPool, code: str) -> None:
+def test_a_request_for_a_code_does_not_reveal_why_none_is_sent(cognito: Stubber, pool: UserPool, code: str) -> None:
     cognito.add_client_error("forgot_password", code, POOL_WORDS)
     pool.send_reset_code(EMAIL)
     cognito.assert_no_pending_responses()
@@ -160,7 +160,7 @@ def test_s8_a_weak_password_is_refused_before_the_pool_is_asked(
 
 @pytest.mark.parametrize("call", sorted(CALLS))
 @pytest.mark.parametrize("code", ["AccessDeniedException", "ResourceNotFoundException", "InternalErrorException"])
-def test_what_is_no_refusal_stays_an_error_of_whoever_runs_the_site(
+def test_what_is_no_refusal_stays_an_error_for_the_operator(
     cognito: Stubber, pool: UserPool, call: str, code: str
 ) -> None:
     operation, ask = CALLS[call]
@@ -181,7 +181,7 @@ def test_a_pool_that_rotates_refresh_tokens_is_followed(cognito: Stubber, pool: 
     assert pool.refresh("before").refresh_token == "next"
 
 
-def test_an_account_with_a_second_factor_of_another_kind_is_told_that_it_cannot_come_in_here(
+def test_an_account_with_a_second_factor_of_another_kind_is_refused_with_the_reason(
     cognito: Stubber, pool: UserPool
 ) -> None:
     cognito.add_response("initiate_auth", {"ChallengeName": "SMS_MFA", "Session": "s" * 20})

@@ -12,10 +12,9 @@ from core.jobs.store import JobStore
 from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import ConfigMaker, shipped_values
-from tests.support.api import AppMaker
-from tests.support.compiled import compiled_once
-from tests.support.jobs import MemoryBucket, MemoryQueue
-from tests.support.memory_bucket import MemoryBucket as ReadableBucket
+from tests.support.api import AppMaker, compiled_once
+from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.support.memory_services import MemoryBucket as ReadableBucket
 from web_tier.app import create_app
 from web_tier.auth.context import AuthContext
 from web_tier.result_services import result_services_of
@@ -56,8 +55,8 @@ def output_bucket() -> Bucket:
 
 
 @pytest.fixture
-def requests_queue() -> MemoryQueue:
-    return MemoryQueue()
+def requests_queue() -> RecordingQueue:
+    return RecordingQueue()
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def make_app(
     store: JobStore,
     input_bucket: MemoryBucket,
     output_bucket: Bucket,
-    requests_queue: MemoryQueue,
+    requests_queue: RecordingQueue,
 ) -> AppMaker:
     def make(
         *,

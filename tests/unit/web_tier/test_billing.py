@@ -11,8 +11,7 @@ from core.cost import Bill, share_of
 from core.fleet.models import BillingPeriod, FleetSnapshot
 from services.ec2 import Instance
 from services.sqs import QueueCounts
-from tests.support.autoscaler import EPOCH, Clock, instance
-from tests.support.fleet import fleet_snapshot
+from tests.support.autoscaler import EPOCH, Clock, fleet_snapshot, instance
 from web_tier.autoscaler.billing import MAX_PERIOD_SECONDS, QUIET_SECONDS, BillingMeter
 from web_tier.autoscaler.observe import Observation
 

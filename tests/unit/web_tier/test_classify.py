@@ -2,24 +2,51 @@
 
 import base64
 import json
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from core.config import ClassicSettings
+from core.ids import ImageRef
+from core.jobs.models import ImageRecord
 from core.jobs.store import JobStore
-from tests.support.answering_queue import AnsweringQueue
+from core.messages import ClassificationResult, RequestMessage
+from services.sqs import OutgoingMessage, Queue
 from tests.support.api import AppMaker, problem
-from tests.support.jobs import UNKNOWN_ID, MemoryBucket, client_error, done, failed
-from tests.support.pictures import picture
+from tests.support.jobs import UNKNOWN_ID, client_error, done, failed, picture
+from tests.support.memory_services import MemoryBucket
 from web_tier.api.classify import classic_reply
 
 CLASSIFY = "/api/v1/classify"
 SENT = base64.b64encode(picture()).decode()
+
+
+Answering = Callable[[ImageRecord], ClassificationResult | None]
+
+
+class AnsweringQueue(Queue):
+    """A request queue with a fleet: `answer` returns the result of an image, or None to leave it waiting."""
+
+    def __init__(self, store: JobStore, answer: Answering = done) -> None:
+        super().__init__(cast(Any, None), "memory")
+        self.store, self.answer = store, answer
+        self.images: list[ImageRef] = []
+
+    def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+        for message in messages:
+            ref = RequestMessage.from_json(message.body).ref
+            self.images.append(ref)
+            result = self.answer(self.store.image(ref))
+            if result is not None and result.status == "done":
+                self.store.put_done([result])
+            elif result is not None:
+                self.store.put_failed(result)
+        return []
 
 
 @pytest.fixture
@@ -251,7 +278,7 @@ def test_no_result_in_time_gets_504(make_app: AppMaker, fleet: AnsweringQueue) -
 
 
 def test_an_image_that_cannot_be_stored_gets_503(make_app: AppMaker) -> None:
-    client = make_app(bucket=MemoryBucket(lambda _: client_error(400))).test_client()
+    client = make_app(bucket=MemoryBucket(fails=lambda _: client_error(400))).test_client()
     assert "send it again" in text(post(client, "/", "myfile", picture()), 503)
 
 

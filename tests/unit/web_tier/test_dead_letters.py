@@ -16,11 +16,10 @@ from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from services.sqs import OutgoingMessage
 from services.table import Table
-from tests.support.api import AppMaker, problem
-from tests.support.dead_letters import DeadLetterDesk, address, give_up
-from tests.support.fleet import fleet_snapshot
+from tests.support.api import AppMaker, DeadLetterDesk, address, give_up, problem
+from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW, UNKNOWN_ID, client_error, done, failed
-from tests.support.people import Clock, House, PlayedPool, access_of
+from tests.support.people import Clock, PlayedPool, SignInSite, access_of
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.pages import operators
 from web_tier.uploads import retry
@@ -33,7 +32,7 @@ def desk(config: Config, store: JobStore) -> DeadLetterDesk:
 
 def test_dead_letters_of_all_jobs_are_listed_in_pages(desk: DeadLetterDesk) -> None:
     assert desk.client.get("/api/v1/dead-letters").get_json() == {"dead_letters": [], "next": None}
-    first, second = desk.given_up("a", "b"), desk.given_up("c", owner="somebody")
+    first, second = desk.given_up("a", "b"), desk.given_up("c", owner="ann")
     page = desk.client.get("/api/v1/dead-letters?limit=2").get_json()
     rest = desk.client.get(f"/api/v1/dead-letters?limit=2&before={page['next']}").get_json()
     assert [each["filename"] for each in page["dead_letters"]] == ["c", "b"]
@@ -280,13 +279,13 @@ def test_operators_see_all_dead_letters_and_links_only_to_their_own_jobs(
 ) -> None:
     pool, clock = PlayedPool(), Clock()
     access = access_of(table, pool, clock)
-    house = House(make_app(auth=access), access, pool, clock)
+    site = SignInSite(make_app(auth=access), access, pool, clock)
     [own], [others] = desk.given_up("mine.jpg", owner="ops"), desk.given_up("theirs.jpg", owner="ann")
-    page = house.operator().get("/dead-letters", base_url="https://localhost").text
+    page = site.operator().get("/dead-letters", base_url="https://localhost").text
     assert f'href="/jobs/{own.ref.job_id}/images/{own.ref.image_id}"' in page
     assert "<bdi>theirs.jpg</bdi>" in page
     assert f"/jobs/{others.ref.job_id}" not in page
-    assert house.signed_in("ann").get("/dead-letters", base_url="https://localhost").status_code == 403
+    assert site.signed_in("ann").get("/dead-letters", base_url="https://localhost").status_code == 403
 
 
 @pytest.mark.parametrize("path", ["/dead-letters/redrive", f"/dead-letters/{UNKNOWN_ID}/{UNKNOWN_ID}/redrive"])

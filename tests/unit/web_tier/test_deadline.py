@@ -15,7 +15,7 @@ def by_deadline(target: float = 90.0, **changes: object) -> FleetSettings:
     return fleet_settings(**{**own, **changes})
 
 
-def look(
+def view(
     *waiting: tuple[float, int],
     ready: int = 0,
     booting: tuple[float, ...] = (),
@@ -45,96 +45,96 @@ def plan(seen: Observation, target: float = 90.0, **changes: object) -> Plan:
 
 def test_a_hundred_images_in_ninety_seconds_need_four_workers_not_nineteen() -> None:
     # 150 s of work; a worker launched now has 48 s of the 90 left after its boot.
-    assert plan(look((0.0, 100))).launch == 4
-    assert plan(look((0.0, 100)), target=192.0).launch == 1
+    assert plan(view((0.0, 100))).launch == 4
+    assert plan(view((0.0, 100)), target=192.0).launch == 1
 
 
 def test_what_is_late_in_any_case_is_caught_up_with_soon_after_the_boot() -> None:
     # 75 s of work within 27 s after the boot, 0.3 of the target: 2.8 workers.
-    assert plan(look((80.0, 50))).launch == 3
-    assert plan(look((80.0, 100))).launch > plan(look((0.0, 100))).launch
-    assert plan(look((0.0, 100)), target=5.0).launch == 19
+    assert plan(view((80.0, 50))).launch == 3
+    assert plan(view((80.0, 100))).launch > plan(view((0.0, 100))).launch
+    assert plan(view((0.0, 100)), target=5.0).launch == 19
 
 
 def test_what_is_due_later_comes_on_top_of_what_is_due_before() -> None:
     # 75 s of work are late (2.8 workers); all 150 s within the 48 s from the boot to the target need 3.1.
-    assert plan(look((80.0, 50), (0.0, 50))).launch == 4
+    assert plan(view((80.0, 50), (0.0, 50))).launch == 4
 
 
 def test_images_that_arrive_later_count_once_they_are_due() -> None:
     # One worker does 132 of the 158 s of work that are due one boot after the target: 0.29 of a worker is missing.
-    assert plan(look((0.0, 60), ready=1, rate=68 / 63)).launch == 0
-    assert plan(look((0.0, 61), ready=1, rate=68 / 63)).launch == 1
+    assert plan(view((0.0, 60), ready=1, rate=68 / 63)).launch == 0
+    assert plan(view((0.0, 61), ready=1, rate=68 / 63)).launch == 1
     # None of them is due at the target itself, where 13.5 s of work are missing: 0.28 of a worker.
-    assert plan(look((0.0, 69), ready=1, rate=0.7)).launch == 0
+    assert plan(view((0.0, 69), ready=1, rate=0.7)).launch == 0
 
 
 def test_workers_that_boot_are_counted_for_what_remains_after_it() -> None:
-    assert plan(look((0.0, 100), booting=(0.0,))).launch == 2  # it does 48 of the 150 s of work
-    assert plan(look((0.0, 100), booting=(0.0, 0.0, 0.0))).launch == 0
-    assert plan(look((10.0, 100), booting=(10.0, 10.0, 10.0))).launch == 0
+    assert plan(view((0.0, 100), booting=(0.0,))).launch == 2  # it does 48 of the 150 s of work
+    assert plan(view((0.0, 100), booting=(0.0, 0.0, 0.0))).launch == 0
+    assert plan(view((10.0, 100), booting=(10.0, 10.0, 10.0))).launch == 0
 
 
 def test_a_boot_that_is_overdue_is_not_counted_on_and_still_one_of_the_fleet() -> None:
-    assert plan(look((0.0, 100), booting=(60.0, 60.0, 60.0))).launch == 3
-    assert plan(look((0.0, 100), booting=(60.0,) * 3), max_workers=4).launch == 1
+    assert plan(view((0.0, 100), booting=(60.0, 60.0, 60.0))).launch == 3
+    assert plan(view((0.0, 100), booting=(60.0,) * 3), max_workers=4).launch == 1
     # From 42 s, its usual boot time, a worker counts as booted; from 44 s on, it does not count.
-    assert plan(look((0.0, 68), booting=(41.0,))).launch == 0
-    assert plan(look((0.0, 69), booting=(43.0,))).launch == 0
-    assert plan(look((0.0, 100), booting=(44.0,))).launch == 3
+    assert plan(view((0.0, 68), booting=(41.0,))).launch == 0
+    assert plan(view((0.0, 69), booting=(43.0,))).launch == 0
+    assert plan(view((0.0, 100), booting=(44.0,))).launch == 3
 
 
 def test_no_more_workers_than_images() -> None:
-    assert plan(look((0.0, 2)), target=1.0).launch == 2
+    assert plan(view((0.0, 2)), target=1.0).launch == 2
     # Ten late images, and one that arrives until the twelfth worker has booted; eight arrive within the target.
-    assert plan(look((85.0, 10), rate=0.09), image_seconds=60).launch == 12
+    assert plan(view((85.0, 10), rate=0.09), image_seconds=60).launch == 12
 
 
 def test_one_image_starts_one_worker_at_once() -> None:
-    assert plan(look((0.0, 1))).launch == 1
+    assert plan(view((0.0, 1))).launch == 1
 
 
 def test_a_remainder_of_a_few_images_is_left_to_the_workers_that_there_are() -> None:
-    assert plan(look((0.0, 61), ready=1)).launch == 0
+    assert plan(view((0.0, 61), ready=1)).launch == 0
 
 
 def test_a_stream_has_the_workers_that_it_needs_also_when_nothing_waits() -> None:
-    assert plan(look(rate=4.0)).launch == 6  # images in work at any time
-    assert plan(look(rate=4.0), target=2.0).launch > 6
+    assert plan(view(rate=4.0)).launch == 6  # images in work at any time
+    assert plan(view(rate=4.0), target=2.0).launch > 6
 
 
 def test_nothing_is_drained_while_images_wait() -> None:
-    assert plan(look((0.0, 1), ready=10, spare=10)).drain == ()
+    assert plan(view((0.0, 1), ready=10, spare=10)).drain == ()
 
 
 def test_only_workers_whose_paid_minute_is_over_are_drained_and_only_those_beyond_the_need() -> None:
-    assert plan(look(ready=10, spare=4)).drain == ("i-0", "i-1", "i-2", "i-3")
-    assert plan(look(ready=10, spare=10, rate=4.0)).drain == ("i-0", "i-1", "i-2", "i-3")
-    assert plan(look(ready=10, spare=10), min_workers=8).drain == ("i-8", "i-9"), "the oldest stand by"
+    assert plan(view(ready=10, spare=4)).drain == ("i-0", "i-1", "i-2", "i-3")
+    assert plan(view(ready=10, spare=10, rate=4.0)).drain == ("i-0", "i-1", "i-2", "i-3")
+    assert plan(view(ready=10, spare=10), min_workers=8).drain == ("i-8", "i-9"), "the oldest stand by"
 
 
-def test_a_worker_that_drains_serves_nobody_and_has_its_place_in_the_fleet_until_it_has_ended() -> None:
-    seen = look((0.0, 100), draining=18)
+def test_a_worker_that_drains_serves_no_image_and_has_its_place_in_the_fleet_until_it_has_ended() -> None:
+    seen = view((0.0, 100), draining=18)
     assert plan(seen).launch == 1
     assert plan(seen, max_workers=18).launch == 0
 
 
-def test_other_policies_drain_nobody() -> None:
-    assert decide(look(ready=10, spare=10), fleet_settings(policy="backlog")).drain == ()
-    assert decide(look(ready=10, spare=10), fleet_settings(policy="fixed")).drain == ()
+def test_other_policies_drain_no_worker() -> None:
+    assert decide(view(ready=10, spare=10), fleet_settings(policy="backlog")).drain == ()
+    assert decide(view(ready=10, spare=10), fleet_settings(policy="fixed")).drain == ()
 
 
 def test_the_policy_fixed_has_always_as_many_as_allowed() -> None:
-    starting = decide(look(ready=3), fleet_settings(policy="fixed", max_workers=5))
+    starting = decide(view(ready=3), fleet_settings(policy="fixed", max_workers=5))
     assert starting.launch == 2
     assert starting.reason == "starting 2 of at most 5: no images waiting, always 5 workers, 3 workers there"
     assert (
-        decide(look(ready=5), fleet_settings(policy="fixed", max_workers=5)).reason == "5 workers: no images waiting"
+        decide(view(ready=5), fleet_settings(policy="fixed", max_workers=5)).reason == "5 workers: no images waiting"
     )
 
 
 def test_the_reason_names_the_target() -> None:
-    reason = plan(look((0.0, 100))).reason
+    reason = plan(view((0.0, 100))).reason
     assert reason == "starting 4 of at most 19: 100 images waiting, to be answered within 90 s, no workers there"
 
 
@@ -155,7 +155,7 @@ def test_the_queue_may_grow_by_what_the_workers_do_within_the_target_until_anoth
     grown = stream(60.0, rate=2.4).growth(2, 0.0)
     assert grown == pytest.approx(1.6 * 42)
     assert stream(60.0, rate=2.4).growth(2, 1.0) == pytest.approx(grown + 1.5 * (2.4 * 42) ** 0.5)
-    assert workers_for(stream(60.0, rate=2.4), 0.0, 19) == 3  # the load, rounded down, whatever the target allows
+    assert workers_for(stream(60.0, rate=2.4), 0.0, 19) == 3  # the load, rounded down, for any target
     assert workers_for(stream(60.0, rate=1.9, boot=600.0), 0.0, 19) == 3  # half of each second's surplus adds up
 
 
@@ -167,21 +167,24 @@ def test_with_workers_to_spare_the_queue_is_longest_soon() -> None:
 
 
 def test_more_workers_are_kept_than_would_be_started_so_that_a_ripple_costs_no_boot() -> None:
-    assert desired_range(look(rate=5.26), by_deadline(4.0)) == (8, 9)
+    assert desired_range(view(rate=5.26), by_deadline(4.0)) == (8, 9)
     # Half of the time of the images in flight is left: 15.75 s and 16.5 s of work, where nine workers can leave 16.4.
-    assert [desired_range(look(rate=5.26, in_flight=images), by_deadline(4.0))[1] for images in (21, 22)] == [9, 10]
+    assert [desired_range(view(rate=5.26, in_flight=images), by_deadline(4.0))[1] for images in (21, 22)] == [
+        9,
+        10,
+    ]
 
 
 def test_with_nothing_waiting_only_the_stream_starts_workers() -> None:
-    assert plan(look(rate=4.0, booting=(100.0,) * 6), target=15.0).launch == 0
+    assert plan(view(rate=4.0, booting=(100.0,) * 6), target=15.0).launch == 0
 
 
 def test_a_worker_that_boots_replaces_none_that_works() -> None:
-    assert plan(look(ready=6, booting=(5.0,) * 4, spare=6, rate=4.0)).drain == ()
-    assert plan(look(ready=7, booting=(5.0,) * 4, spare=7, rate=4.0)).drain == ("i-0",)
+    assert plan(view(ready=6, booting=(5.0,) * 4, spare=6, rate=4.0)).drain == ()
+    assert plan(view(ready=7, booting=(5.0,) * 4, spare=7, rate=4.0)).drain == ("i-0",)
 
 
 def test_what_was_measured_is_believed_before_the_configuration() -> None:
-    seen = look((0.0, 100))
+    seen = view((0.0, 100))
     fast = Observation(seen.requests, 0, (), demand=seen.demand, metrics=FleetMetrics(0.15, 1.0))
     assert desired_range(fast, by_deadline(20.0))[0] == 1

@@ -25,7 +25,7 @@ from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from services.table import Table
-from tests.support.fleet import fleet_snapshot
+from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW, add_images
 from web_tier.backend import MAX_AGE_SECONDS, ControllerReports
 from web_tier.pages.fleet import BOTTOM, LEFT, RIGHT, TOP, WINDOWS, Chart, ceiling
@@ -182,14 +182,14 @@ def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClie
 
 def test_instances_are_shown_newest_first_and_the_unlisted_counted(client: FlaskClient, fleet: FleetStore) -> None:
     now = datetime.now(UTC)
-    told = [
+    instances = [
         instance(
             f"i-{number}", launched_at=now - timedelta(minutes=5), images=68, worker="busy",
             heard_at=now - timedelta(seconds=600 * number),
         )
         for number in range(2)
     ]  # fmt: skip
-    fleet.put_instances(FleetInstances(total=5, instances=tuple(told)))
+    fleet.put_instances(FleetInstances(total=5, instances=tuple(instances)))
     page = client.get("/fleet").text
     rows = re.findall(
         r"<tr( class=\"marked\")?>\s*<th scope=\"row\"><code[^>]*>([^<]+)<", page.partition("<template")[0]
@@ -238,7 +238,7 @@ def test_a_silent_controller_is_shown_on_every_page_with_the_fleet(
     assert all("The controller has not reported for 60 s." in place for place in places())
     assert client.get("/api/v1/fleet").get_json()["silent_seconds"] == 60
     FleetStore(store.table).put_snapshot(SNAPSHOT.model_copy(update={"at": NOW - timedelta(hours=1)}))
-    assert all("Three workers, enough." in place for place in places()), "whatever its clock says"
+    assert all("Three workers, enough." in place for place in places()), "for any clock of the controller"
 
 
 def test_decisions_are_listed_with_their_times_and_never_as_markup(client: FlaskClient, fleet: FleetStore) -> None:
@@ -520,7 +520,7 @@ FIRST = fleet_snapshot(NOW, running=1, max_workers=5, peak_workers=1, billed_sec
 
 
 @pytest.mark.parametrize("step", [timedelta(seconds=5), -timedelta(minutes=10)], ids=["onwards", "back"])
-def test_a_controller_is_silent_since_its_last_report_was_read_whatever_its_clock_shows(step: timedelta) -> None:
+def test_a_controller_is_silent_since_its_last_report_was_read_for_any_clock(step: timedelta) -> None:
     now = 1_000.0
     reports = ControllerReports(lambda: now)
     assert reports.silent_seconds(None) == 0

@@ -381,7 +381,7 @@ def test_stopping_and_stopped_instances_are_not_unhealthy() -> None:
     assert scene.ended == []
 
 
-def test_the_console_is_kept_in_the_log_and_its_end_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_console_is_kept_in_the_log_and_its_end_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     scene = HealthScene("a", "b")
     scene.ec2.consoles["b"] = "x" * 10_000 + "\x1b[31mkernel panic\n\nno init\u202e <b>found</b>"
     with caplog.at_level(logging.WARNING):

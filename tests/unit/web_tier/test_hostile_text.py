@@ -17,8 +17,8 @@ from flask.testing import FlaskClient
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.logs import JsonFormatter
-from tests.support.jobs import MemoryBucket, add_images, done, failed, put_results
-from tests.support.pictures import picture
+from tests.support.jobs import add_images, done, failed, picture, put_results
+from tests.support.memory_services import MemoryBucket
 
 HOSTILE = (
     "../../x",
@@ -129,7 +129,7 @@ def test_an_address_and_a_header_are_shown_escaped_and_logged_on_one_line(
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_trace_in_the_log_is_one_line_whatever_the_error_says(text: str) -> None:
+def test_a_trace_in_the_log_is_one_line_for_any_error(text: str) -> None:
     error = ValueError(text)
     record = logging.LogRecord("x", logging.ERROR, "x", 1, "a request %s failed", (text,), (ValueError, error, None))
     line = JsonFormatter("web").format(record)

@@ -23,8 +23,8 @@ from core.messages import ClassificationResult, Model
 from core.result_cache import ResultCache
 from services.sqs import OutgoingMessage
 from services.table import TableBusyError
-from tests.support.jobs import NOW, MemoryBucket, MemoryQueue, client_error, done
-from tests.support.pictures import picture
+from tests.support.jobs import NOW, client_error, done, picture
+from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from web_tier.memory import BusyError, MemoryLimiter
 from web_tier.uploads.idempotency import ingest_idempotent
@@ -85,8 +85,8 @@ def bucket() -> MemoryBucket:
 
 
 @pytest.fixture
-def queue() -> MemoryQueue:
-    return MemoryQueue()
+def queue() -> RecordingQueue:
+    return RecordingQueue()
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def failing(store: JobStore) -> FailingStore:
 
 
 @pytest.fixture
-def ingest(bucket: MemoryBucket, failing: FailingStore, queue: MemoryQueue) -> Iterator[ImageIngest]:
+def ingest(bucket: MemoryBucket, failing: FailingStore, queue: RecordingQueue) -> Iterator[ImageIngest]:
     ingest = ImageIngest(ImageLimits(), bucket, failing, queue)
     yield ingest
     ingest.pool.shutdown()
@@ -120,7 +120,7 @@ def recorded(store: JobStore, job: Job) -> set[str]:
 
 
 def test_an_accepted_image_has_its_object_its_record_and_its_message(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue
 ) -> None:
     sent = list[OutgoingMessage]()
     queue.fails = lambda messages: sent.extend(messages) or []  # type: ignore[func-returns-value]
@@ -136,7 +136,7 @@ def test_an_accepted_image_has_its_object_its_record_and_its_message(
 
 
 def test_an_object_has_the_type_and_the_extension_of_its_content(
-    store: JobStore, job: Job, queue: MemoryQueue
+    store: JobStore, job: Job, queue: RecordingQueue
 ) -> None:
     types = dict[str, str]()
 
@@ -179,7 +179,7 @@ def test_only_an_object_of_a_job_that_does_not_keep_images_is_tagged(
 
 
 def test_a_bad_file_is_rejected_alone_and_in_its_place(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue
 ) -> None:
     outcomes = ingest.ingest(job, uploads(5, broken=[1, 4]))
     assert [type(outcome) for outcome in outcomes] == [
@@ -195,7 +195,7 @@ def test_a_bad_file_is_rejected_alone_and_in_its_place(
 
 
 def test_more_images_than_one_batch_are_all_accepted(
-    ingest: ImageIngest, store: JobStore, job: Job, queue: MemoryQueue
+    ingest: ImageIngest, store: JobStore, job: Job, queue: RecordingQueue
 ) -> None:
     content = picture()
     files = [Upload("a.jpg", content, len(content))] * (BATCH_IMAGES + 2)
@@ -203,7 +203,7 @@ def test_more_images_than_one_batch_are_all_accepted(
     assert len(queue.image_ids) == store.count_images(job.job_id) == BATCH_IMAGES + 2
 
 
-def test_objects_are_put_at_the_same_time(job: Job, store: JobStore, queue: MemoryQueue) -> None:
+def test_objects_are_put_at_the_same_time(job: Job, store: JobStore, queue: RecordingQueue) -> None:
     together = threading.Barrier(CONCURRENCY)
 
     class Meeting(MemoryBucket):
@@ -216,7 +216,7 @@ def test_objects_are_put_at_the_same_time(job: Job, store: JobStore, queue: Memo
 
 
 def test_an_image_that_the_bucket_does_not_take_is_not_accepted(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue
 ) -> None:
     files = uploads(3)
     bucket.fails = lambda body: client_error(503) if body == files[1].data else None
@@ -233,7 +233,7 @@ def test_an_image_that_the_bucket_does_not_take_is_not_accepted(
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_images_that_could_not_be_recorded_are_not_accepted_even_if_the_record_is_there(
-    ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue, moment: str
+    ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue, moment: str
 ) -> None:
     getattr(failing, moment)["record_images"] = TableBusyError("busy")
     content = picture()
@@ -246,7 +246,7 @@ def test_images_that_could_not_be_recorded_are_not_accepted_even_if_the_record_i
 
 @pytest.mark.parametrize("error", SEND_ERRORS, ids=str)
 def test_images_are_accepted_if_sending_their_requests_may_have_failed(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue, error: Exception
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue, error: Exception
 ) -> None:
     # The message may be there, so taking the image back could lose a result; the reconciler sends what is missing.
     queue.fails = _raiser(error)
@@ -258,7 +258,7 @@ def test_images_are_accepted_if_sending_their_requests_may_have_failed(
 
 
 def test_an_image_whose_request_the_queue_returns_is_accepted(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue
 ) -> None:
     queue.fails = lambda messages: list(messages[:1])
     images = accepted(ingest.ingest(job, uploads(12)))
@@ -267,7 +267,7 @@ def test_an_image_whose_request_the_queue_returns_is_accepted(
 
 
 def test_an_image_that_may_be_recorded_keeps_its_object(
-    ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+    ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue
 ) -> None:
     failing.after["record_images"] = TableBusyError("busy")
     failing.before["delete_images"] = client_error(503)
@@ -289,7 +289,7 @@ def test_images_stay_accepted_if_their_count_cannot_be_stored(
 
 
 def test_a_request_that_breaks_off_leaves_nothing_behind(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue
 ) -> None:
     def cut() -> Iterator[Upload]:
         yield from uploads(GROUP_IMAGES + 10, broken=[3])
@@ -358,7 +358,9 @@ def cache(store: JobStore) -> ResultCache:
 
 
 @pytest.fixture
-def caching(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue, cache: ResultCache) -> Iterator[ImageIngest]:
+def caching(
+    store: JobStore, bucket: MemoryBucket, queue: RecordingQueue, cache: ResultCache
+) -> Iterator[ImageIngest]:
     cached_results = CachedResults(cache, lambda: "d1", lambda: NOW)
     caching = ImageIngest(ImageLimits(), bucket, store, queue, cached_results.find, clock=lambda: NOW)
     yield caching
@@ -370,7 +372,7 @@ def cached(outcomes: list[UploadResult]) -> list[bool | None]:
 
 
 def test_a_known_image_has_its_result_at_once_and_no_object_and_no_request(
-    caching: ImageIngest, cache: ResultCache, job: Job, store: JobStore, bucket: MemoryBucket, queue: MemoryQueue
+    caching: ImageIngest, cache: ResultCache, job: Job, store: JobStore, bucket: MemoryBucket, queue: RecordingQueue
 ) -> None:
     uploads = [*files(1, 2), Upload("text.jpg", b"text", 4), *files(3)]
     remember(cache, [answer_of(uploads[0], "stop"), answer_of(uploads[3], "parking")])
@@ -401,7 +403,7 @@ def test_a_job_counts_what_was_answered_at_once_without_the_controller(
 
 
 def test_a_job_that_keeps_images_has_an_object_also_of_a_known_one(
-    caching: ImageIngest, cache: ResultCache, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+    caching: ImageIngest, cache: ResultCache, job: Job, bucket: MemoryBucket, queue: RecordingQueue
 ) -> None:
     (upload,) = files(1)
     remember(cache, [answer_of(upload)])
@@ -431,7 +433,7 @@ def test_known_images_are_found_with_one_read_for_each_group(ingest: ImageIngest
 
 
 def test_another_model_and_a_cache_that_fails_send_every_image_to_a_worker(
-    caching: ImageIngest, cache: ResultCache, job: Job, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+    caching: ImageIngest, cache: ResultCache, job: Job, queue: RecordingQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uploads = files(1, 2)
     remember(cache, [answer_of(upload) for upload in uploads])
@@ -665,7 +667,7 @@ def ten_thousand_uploads() -> Iterator[Upload]:
 
 
 def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_reason(
-    job: Job, store: JobStore, queue: MemoryQueue
+    job: Job, store: JobStore, queue: RecordingQueue
 ) -> None:
     ingest = ImageIngest(ImageLimits(), KeyBucket(), store, queue)
     tracemalloc.start()

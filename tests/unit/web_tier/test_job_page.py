@@ -19,8 +19,7 @@ from core.messages import ClassificationResult, Failure, Model, Prediction, Timi
 from core.messages import failed as failed_prediction
 from services.s3 import Bucket
 from tests.support.api import AppMaker
-from tests.support.jobs import NOW, add_images, done, failed, put_results, record, send_again
-from tests.support.pictures import picture
+from tests.support.jobs import NOW, add_images, done, failed, picture, put_results, record, send_again
 from web_tier.pages.image import ImageTimeline
 from web_tier.results.query import ImageResult
 

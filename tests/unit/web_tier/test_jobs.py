@@ -22,16 +22,8 @@ from core.messages import RequestMessage
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage
 from tests.support.api import AppMaker, problem, upload
-from tests.support.jobs import (
-    MemoryBucket,
-    MemoryQueue,
-    add_images,
-    client_error,
-    done,
-    failed,
-    put_results,
-)
-from tests.support.pictures import picture
+from tests.support.jobs import add_images, client_error, done, failed, picture, put_results
+from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.api.schemas import CreateJob
 from web_tier.results.query import is_retrying
@@ -195,7 +187,7 @@ class Shop:
     """A web tier with a bucket and a queue in memory, and a job with stored images that failed."""
 
     client: FlaskClient
-    queue: MemoryQueue
+    queue: RecordingQueue
     bucket: MemoryBucket
     job: Job
     images: Sequence[ImageRecord]
@@ -206,7 +198,7 @@ class Shop:
 
 @pytest.fixture
 def shop(
-    client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: MemoryQueue
+    client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: RecordingQueue
 ) -> Shop:
     images = add_images(store, job, *[f"{number}.jpg" for number in range(4)])
     input_bucket.objects.update({image.key: b"pixels" for image in images})
@@ -266,7 +258,7 @@ def test_s2_an_image_that_would_fail_again_is_not_retried(shop: Shop, store: Job
     assert f'action="{address}/retry"' not in shop.client.get(f"/jobs/{shop.job.job_id}").text
 
 
-def test_row_53_a_retry_has_its_attempt_whatever_the_clocks_show(shop: Shop, store: JobStore) -> None:
+def test_row_53_a_retry_has_its_attempt_for_any_clocks(shop: Shop, store: JobStore) -> None:
     """Row 53: the web tier's clock may be ten minutes ahead of, or behind, the controller's."""
     image, attempts = shop.images[1], list[int]()
     for skew in (timedelta(minutes=-10), timedelta(minutes=10), timedelta(0)):
@@ -378,8 +370,8 @@ def test_the_results_file_is_linked_and_downloaded_once_it_exists(
     key, bucket = merged_key(job.job_id), config.names.output_bucket
     output_bucket.put(key, b"{}\n", "application/x-ndjson")
     store.put_merged(job.job_id, MergedFile(key, store.status(job.job_id).edition, datetime.now(UTC)))
-    told = client.get(address).get_json()["results_file"]
-    assert (told["address"], told["current"]) == (f"s3://{bucket}/{key}", True)
+    results_file = client.get(address).get_json()["results_file"]
+    assert (results_file["address"], results_file["current"]) == (f"s3://{bucket}/{key}", True)
     page = client.get(f"/jobs/{job.job_id}").text
     assert f"s3://{bucket}/{key}" in page
     answer = client.get(f"{address}/results/file")

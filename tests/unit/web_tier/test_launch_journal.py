@@ -15,8 +15,7 @@ from core.fleet.models import JournalEntry, LaunchJournal
 from core.fleet.store import FleetStore
 from services.ec2 import LaunchSpec
 from services.errors import FleetsightError
-from tests.support.autoscaler import EPOCH, Clock, FakeEC2, fleet_settings, refusal
-from tests.support.launches import Scaler, failing
+from tests.support.autoscaler import EPOCH, Clock, FakeEC2, Scaler, failing, fleet_settings, refusal
 from tests.support.memory_table import MemoryTable, failing_writes, run_effect
 from web_tier.autoscaler.launch_journal import (
     MAX_IDS,

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from core.config import FleetSettings
 from core.fleet.models import JournalEntry
 from services.errors import LaunchError
-from tests.support.autoscaler import EPOCH, Clock, FakeEC2, fleet_settings
-from tests.support.launches import Scaler, failing
+from tests.support.autoscaler import EPOCH, Clock, FakeEC2, Scaler, failing, fleet_settings
 from web_tier.autoscaler.launcher import (
     MAX_BACKOFF_SECONDS,
     TRANSITIONS,
@@ -217,7 +216,7 @@ def offering_ec2(answers: dict[tuple[bool, str, str], int | str]) -> FakeEC2:
     )
 
 
-def test_a_choice_that_is_refused_gives_way_to_the_next_at_the_next_look_with_a_new_token() -> None:
+def test_a_choice_that_is_refused_gives_way_to_the_next_at_the_next_observation_with_a_new_token() -> None:
     scaler = Scaler(offering_ec2({(True, "c7a.large", "subnet-1"): "InsufficientInstanceCapacity"}))
     fleet = fleet_settings(**SPOT)
     scaler.round(100, fleet)
@@ -230,7 +229,7 @@ def test_a_choice_that_is_refused_gives_way_to_the_next_at_the_next_look_with_a_
     assert scaler.problem() is None
 
 
-def test_of_a_partial_launch_the_rest_goes_to_the_next_choice_at_the_next_look() -> None:
+def test_of_a_partial_launch_the_rest_goes_to_the_next_choice_at_the_next_observation() -> None:
     scaler = Scaler(offering_ec2({(True, "c7a.large", "subnet-1"): 12}))
     fleet = fleet_settings(**SPOT)
     scaler.round(1_000, fleet)
@@ -325,7 +324,7 @@ _offers = st.dictionaries(
 
 @settings(max_examples=60)
 @given(_offers, st.integers(1, 19))
-def test_whatever_some_choices_refuse_the_fleet_is_complete_once_each_was_tried_and_another_has_room(
+def test_if_some_choices_refuse_the_fleet_is_complete_once_each_was_tried_and_another_has_room(
     offers: dict[tuple[bool, str, str], int | str], wanted: int
 ) -> None:
     scaler = Scaler(offering_ec2(offers))

@@ -20,16 +20,16 @@ WAITS = {ref: FirstSeen(0, 0.0) for ref in reversed(REFS)}
 BUSY_SECONDS = BUSY_FACTOR * LOST_AFTER
 
 
-def balance(*looks: tuple[float, int, int]) -> BacklogTracker:
+def balance(*samples: tuple[float, int, int]) -> BacklogTracker:
     """What was counted: seconds, missing images, messages."""
     made = BacklogTracker(LOST_AFTER)
-    for look in looks:
-        made.add(*look)
+    for sample in samples:
+        made.add(*sample)
     return made
 
 
 def steady(until: float, missing: int, messages: int) -> BacklogTracker:
-    """The same counts at each look up to `until`."""
+    """The same counts at each sample up to `until`."""
     return balance((until - LOST_AFTER, missing, messages), (until, missing, messages))
 
 
@@ -47,10 +47,10 @@ def test_while_the_queues_are_empty_an_image_is_lost_once_it_is_old() -> None:
     assert lost(WAITS, steady(60, 20, 0), 60) == REFS
 
 
-def test_one_look_that_found_a_message_makes_the_queues_busy() -> None:
+def test_one_sample_that_found_a_message_makes_the_queues_busy() -> None:
     for messages in ((5, 0, 0), (0, 5, 0), (0, 0, 5)):
-        looks = [(10.0 + 30 * number, 20, count) for number, count in enumerate(messages)]
-        assert lost(WAITS, balance(*looks), 70) == []
+        samples = [(10.0 + 30 * number, 20, count) for number, count in enumerate(messages)]
+        assert lost(WAITS, balance(*samples), 70) == []
 
 
 def test_as_many_of_the_oldest_are_lost_over_all_jobs_as_messages_are_missing() -> None:
@@ -63,7 +63,7 @@ def test_none_is_lost_while_there_are_as_many_messages_as_missing_images() -> No
     assert lost(WAITS, steady(1e9, 20, 500), 1e9) == []
 
 
-def test_messages_must_be_missing_at_every_look() -> None:
+def test_messages_must_be_missing_in_every_sample() -> None:
     counted = balance((1e6 - 60, 20, 20), (1e6 - 30, 20, 1), (1e6, 20, 1))
     assert lost(WAITS, counted, 1e6) == []
 
@@ -89,7 +89,7 @@ def test_samples_are_bounded_and_those_of_the_last_minute_all_count(steps: list[
         now += step
         seen.append((now, missing, messages))
         made.add(now, missing, messages)
-    recent = [look for look in seen if look[0] > now - 100]
+    recent = [sample for sample in seen if sample[0] > now - 100]
     assert made.lost <= max(0, min(missing - messages for _, missing, messages in recent))
     assert not (made.is_empty and any(messages for _, _, messages in recent))
     assert len(made._samples) <= 102

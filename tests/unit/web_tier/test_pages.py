@@ -17,9 +17,9 @@ from core.jobs.models import Job
 from core.jobs.store import JobStore
 from tests.conftest import ConfigMaker
 from tests.support.api import AppMaker
-from tests.support.fleet import fleet_snapshot
-from tests.support.jobs import NOW, MemoryBucket, add_images, client_error, done, failed, put_results
-from tests.support.pictures import picture
+from tests.support.autoscaler import fleet_snapshot
+from tests.support.jobs import NOW, add_images, client_error, done, failed, picture, put_results
+from tests.support.memory_services import MemoryBucket
 from web_tier.pages import job as job_pages
 from web_tier.pages.upload import UploadPlan, keep_sentence
 
@@ -88,7 +88,7 @@ def test_the_keep_checkbox_decides_whether_images_are_kept(client: FlaskClient, 
 
 
 def test_an_upload_that_could_not_be_stored_gets_503(make_app: AppMaker) -> None:
-    client = make_app(bucket=MemoryBucket(lambda _: client_error(400))).test_client()
+    client = make_app(bucket=MemoryBucket(fails=lambda _: client_error(400))).test_client()
     answer = post(client, "holiday", ("a.jpg", picture()))
     assert (answer.status_code, "send it again" in answer.text) == (503, True)
 

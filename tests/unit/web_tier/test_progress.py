@@ -13,8 +13,8 @@ from core.fleet.store import FleetStore
 from core.jobs.models import Counts, Job, JobStatus, MergedFile
 from core.jobs.store import JobStore
 from services.table import Table
+from tests.support.autoscaler import PRICES
 from tests.support.jobs import NOW, add_images
-from tests.support.prices import PRICES
 from web_tier.results.progress import JobProgress, ProgressBody
 
 JOB = Job("01", "holiday", NOW)

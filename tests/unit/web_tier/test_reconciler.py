@@ -15,8 +15,7 @@ from core.jobs.models import Counts, Resend
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
 from services.sqs import OutgoingMessage, QueueCounts
 from tests.support.autoscaler import EPOCH
-from tests.support.memory_bucket import MemoryBucket
-from tests.support.memory_services import ClockedQueue
+from tests.support.memory_services import ClockedQueue, MemoryBucket
 from tests.support.memory_table import MemoryTable, run_effect
 from tests.support.results_site import LOST_AFTER, MAX_RECEIVES, ResultsSite, done, message, refused
 from web_tier.controller.lost_images import BUSY_FACTOR, MAX_REQUESTS
@@ -39,15 +38,15 @@ def site() -> ResultsSite:
 class LateCounts(ClockedQueue):
     """A queue whose counts are a minute old, as SQS's may be."""
 
-    looks: list[tuple[float, QueueCounts]] = field(default_factory=list)
+    samples: list[tuple[float, QueueCounts]] = field(default_factory=list)
 
     def counts(self) -> QueueCounts:
-        self.looks.append((self.clock(), super().counts()))
-        return next((counts for at, counts in reversed(self.looks) if at <= self.clock() - 60), self.looks[0][1])
+        self.samples.append((self.clock(), super().counts()))
+        return next((counts for at, counts in reversed(self.samples) if at <= self.clock() - 60), self.samples[0][1])
 
 
 @pytest.mark.parametrize("paused", [True, False])
-def test_a_backlog_that_nobody_consumes_for_62_hours_is_not_multiplied_then_or_when_work_begins(
+def test_a_backlog_without_consumers_for_62_hours_is_not_multiplied_then_or_when_work_begins(
     site: ResultsSite, paused: bool
 ) -> None:
     """Row 44."""
@@ -376,7 +375,7 @@ def test_a_retry_that_the_web_tier_took_back_is_not_waited_for(site: ResultsSite
 # Results that appear meanwhile
 
 
-def test_a_result_that_is_stored_while_its_image_is_looked_for_stays(site: ResultsSite) -> None:
+def test_a_result_that_is_stored_while_its_image_is_searched_for_stays(site: ResultsSite) -> None:
     """A worker stores its result, the collector records it and deletes the image: all between two calls."""
 
     class Racing(MemoryBucket):

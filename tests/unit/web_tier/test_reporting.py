@@ -22,8 +22,7 @@ from core.fleet.models import (
 from core.logs import JsonFormatter
 from scripts.aws.deploy.idle_cost import LOG_LINE_BYTES
 from services.sqs import QueueCounts
-from tests.support.autoscaler import EPOCH, Clock, RecordingStore, fleet_settings, instance
-from tests.support.fleet import fleet_snapshot
+from tests.support.autoscaler import EPOCH, Clock, RecordingStore, fleet_settings, fleet_snapshot, instance
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.explain import DecisionKind
@@ -387,7 +386,7 @@ def test_a_new_controller_continues_the_history() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(-50, 900), st.integers(0, 9), st.integers(0, 999)), max_size=60))
-def test_the_history_stays_bounded_whatever_the_clock_shows(steps: list[tuple[int, int, int]]) -> None:
+def test_the_history_stays_bounded_for_any_clock(steps: list[tuple[int, int, int]]) -> None:
     items, now = HistoryStore(), START
     track = HistoryTrack(items, FINE)
     for step, workers, queue in steps:

@@ -1,4 +1,4 @@
-"""Results and counts: the same in the end, whatever is repeated, reordered, or cut short by a crash."""
+"""Results and counts: the same in the end, also if calls are repeated, reordered, or cut short by a crash."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -138,7 +138,7 @@ def test_a_job_that_was_removed_before_the_last_write_of_a_frozen_controller_is_
     frozen.record([done(IMAGES[job_id][1]) for job_id in JOBS])
     [marked] = store.deleted_jobs()
     assert marked.job_id == JOBS[0]
-    # A removal that has looked for the last time before that write leaves the mark.
+    # A removal that has read for the last time before that write leaves the mark.
     store.unmark_deleted(removed)
     assert store.deleted_jobs() == [marked]
     store.unmark_deleted(marked)
@@ -172,10 +172,10 @@ def test_a_failed_result_never_takes_the_place_of_one_that_another_holder_wrote(
 
 
 def test_each_answer_is_counted_once_in_the_run_in_which_it_was_given() -> None:
-    store, told, run = stored_jobs(), list[int](), [1]
+    store, reported, run = stored_jobs(), list[int](), [1]
 
     def answered(images: int) -> int:
-        told.append(images)
+        reported.append(images)
         return run[0]
 
     recorder = recorder_of(store, on_results=answered)
@@ -185,7 +185,7 @@ def test_each_answer_is_counted_once_in_the_run_in_which_it_was_given() -> None:
     run[0] = 4
     successor = recorder_of(store, on_results=answered)
     successor.record([done(REFS[2]), done(ImageRef(JOBS[0], new_id()))])
-    assert (told, store.counts(JOBS[0]).runs) == ([3, 1, 1], ((1, 4), (4, 1)))
+    assert (reported, store.counts(JOBS[0]).runs) == ([3, 1, 1], ((1, 4), (4, 1)))
 
 
 def resend(attempt: int = 0, minutes: float = 0.0) -> Resend:
@@ -397,7 +397,7 @@ def test_an_image_that_is_not_kept_is_deleted_once_its_label_is_stored_however_o
     recorder = ResultRecorder(store, deleted.extend)
     own, foreign = input_key(REFS[0], "jpg"), input_key(REFS[1], "jpg")
     recorder.record([done(REFS[0]).model_copy(update={"key": own})])
-    # Whoever recorded it first may have died before the deletion.
+    # The controller that recorded it first may have died before the deletion.
     recorder.record([done(REFS[0]).model_copy(update={"key": own})])
     assert deleted == [own, own]
     recorder.record(

@@ -223,7 +223,7 @@ def rows(*results: ImageResult) -> list[dict[str, str]]:
     return list(csv.DictReader(StringIO("".join(csv_lines(results)), newline="")))
 
 
-def test_every_image_has_a_row_whatever_its_state() -> None:
+def test_every_image_has_a_row_in_each_state() -> None:
     one, two, three = image("a.jpg"), image("b.jpg"), image("c.jpg")
     found = rows(ImageResult(one, done(one, "cat", 0.5)), ImageResult(two, failed(two)), ImageResult(three, None))
     assert [tuple(row) for row in found] == [CSV_HEADER] * 3

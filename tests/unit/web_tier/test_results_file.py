@@ -13,7 +13,7 @@ from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, request_again
-from tests.support.memory_bucket import MemoryBucket
+from tests.support.memory_services import MemoryBucket
 from tests.support.memory_table import MemoryTable
 from web_tier.controller import results_file
 from web_tier.controller.results_file import MAX_CHECK_SECONDS, MAX_OPEN_SECONDS, QUIET_SECONDS, ResultsFileWriter

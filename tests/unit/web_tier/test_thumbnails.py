@@ -9,7 +9,7 @@ from PIL import Image
 
 from core.images import FORMATS, ImageLimits, ImageRejectedError
 from tests.support.hostile_images import HONEST, POLYGLOTS, SCRIPT, SECRETS, with_metadata
-from tests.support.pictures import picture
+from tests.support.jobs import picture
 from web_tier.results.drawing import draw
 from web_tier.results.thumbnails import TILE
 

@@ -15,16 +15,15 @@ from tests.support.api import AppMaker, problem, upload
 from tests.support.jobs import (
     NOW,
     UNKNOWN_ID,
-    MemoryBucket,
-    MemoryQueue,
     add_images,
     client_error,
     done,
     failed,
+    picture,
     put_results,
     send_again,
 )
-from tests.support.pictures import picture
+from tests.support.memory_services import MemoryBucket, RecordingQueue
 
 # Jobs
 
@@ -83,7 +82,7 @@ def test_each_file_has_its_outcome_and_index(client: FlaskClient, job: Job) -> N
 
 
 def test_an_accepted_image_is_stored_recorded_and_requested(
-    client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: MemoryQueue
+    client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: RecordingQueue
 ) -> None:
     content = picture("WEBP")
     [image] = upload(client, job, ("../../x.exe", content)).get_json()["accepted"]
@@ -101,7 +100,7 @@ def test_an_upload_without_an_accepted_file_gets_422_with_reasons(client: FlaskC
 
 
 def test_an_upload_that_the_system_could_not_store_gets_503(make_app: AppMaker, job: Job) -> None:
-    client = make_app(bucket=MemoryBucket(lambda _: client_error(403))).test_client()
+    client = make_app(bucket=MemoryBucket(fails=lambda _: client_error(403))).test_client()
     answer = upload(client, job, ("a.jpg", picture()))
     assert (answer.status_code, answer.get_json()["rejected"][0]["code"]) == (503, "unavailable")
 
@@ -121,7 +120,7 @@ def test_limits_are_those_of_the_configuration(make_app: AppMaker, job: Job) -> 
 
 
 def test_a_too_large_request_stores_nothing(
-    make_app: AppMaker, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: MemoryQueue
+    make_app: AppMaker, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: RecordingQueue
 ) -> None:
     client = make_app(web={"max_files_per_request": 2}).test_client()
     assert upload(client, job, *[("a.jpg", picture())] * 3).status_code == 413

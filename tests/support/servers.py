@@ -1,12 +1,37 @@
-"""An instance metadata service, version 2, with answers that a test sets."""
+"""Servers for tests: a Flask application or a metadata service (IMDSv2) in a thread, and gunicorn workers."""
 
 import json
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import Self
 
-from tests.support.served import serving
+from flask import Flask
+from gunicorn import util
+from werkzeug.serving import make_server
+
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
+from web_tier.slow_clients import BoundedThreadWorker
+
+
+def served(app: Flask) -> AbstractContextManager[str]:
+    """Serve `app` on a free port of loopback; the context is its address."""
+    return serving(make_server("127.0.0.1", 0, app, threaded=True))
+
+
+@contextmanager
+def serving(server: HTTPServer) -> Iterator[str]:
+    """Run `server` in a thread, yield its address, and close it."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join(DEADLINE_SECONDS)
+
 
 INSTANCE_ID = "i-0123456789abcdef0"
 SPOT_ACTION = "spot/instance-action"
@@ -66,3 +91,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
+
+
+class HurriedWorker(BoundedThreadWorker):
+    """As in production, with limits that a test can wait for."""
+
+    head_seconds = 1.0
+    answer_seconds = 1.0
+
+
+class LingeringWorker(BoundedThreadWorker):
+    """As in production, but for a client that does not close its end it waits longer than any test does."""
+
+    def init_process(self) -> None:
+        """Change gunicorn's own limit of two seconds, wherever it is used."""
+        _, max_bytes = util.close_graceful.__defaults__
+        util.close_graceful.__defaults__ = (NEVER_SECONDS, max_bytes)
+        super().init_process()

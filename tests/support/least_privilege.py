@@ -1,0 +1,302 @@
+"""Least privilege: a deployed stack, and the calls that each of its roles must be denied.
+
+In the parameters of a call ``{…}`` stands for a value that only the test knows.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from localcloud.iam.policies import IamPolicy, parse_policy
+from localcloud.launch import REGION, LocalCloud
+from tests.conftest import ROOT
+from tests.support.waiting import wait_until
+
+IMAGE = "ami-12c6146b"
+"""An image that moto has from the start."""
+
+NAME = "fleetsight"
+
+
+@dataclass
+class DeployedStack:
+    """The stack in the account of a local cloud.
+
+    Attributes:
+        stack: as DescribeStacks returns it.
+        ids: of the resources, by their names in the template.
+    """
+
+    cloud: LocalCloud
+    stack: dict[str, Any] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+
+    def client(self, service: str, region: str = REGION, **credentials: str) -> Any:
+        """Return a client of the cloud, which may do everything unless it has a role's credentials."""
+        return boto3.client(
+            service,  # type: ignore[call-overload]
+            endpoint_url=self.cloud.endpoint_url,
+            region_name=region,
+            **credentials,
+        )
+
+    def create(self, parameters: Mapping[str, str]) -> None:
+        """Create the stack in the default VPC."""
+        for role in ("worker", "web"):
+            self.client("ssm").put_parameter(Name=f"/{NAME}/image/{role}", Type="String", Value=IMAGE)
+        self.client("s3").create_bucket(Bucket="templates")
+        self.client("s3").upload_file(str(ROOT / "infra" / "stack.yaml"), "templates", "stack.yaml")
+        given = {"VpcId": self.vpc, "SubnetIds": ",".join(self.subnets), **parameters}
+        cloudformation = self.client("cloudformation")
+        created = cloudformation.create_change_set(
+            StackName=NAME,
+            ChangeSetName="create",
+            ChangeSetType="CREATE",
+            TemplateURL=f"{self.cloud.endpoint_url}/templates/stack.yaml",
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
+            Capabilities=["CAPABILITY_IAM"],
+        )
+        cloudformation.execute_change_set(ChangeSetName=created["Id"])
+        self.stack = {"StackId": created["StackId"]}
+        self.wait_for("CREATE_COMPLETE")
+        listed = cloudformation.list_stack_resources(StackName=NAME)["StackResourceSummaries"]
+        self.ids = {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in listed}
+
+    def wait_for(self, status: str) -> None:
+        """Wait until no operation is in progress, and check the status."""
+        cloudformation, stack_id = self.client("cloudformation"), self.stack["StackId"]
+
+        def is_settled() -> bool:
+            (self.stack,) = cloudformation.describe_stacks(StackName=stack_id)["Stacks"]
+            return not self.stack["StackStatus"].endswith("_IN_PROGRESS")
+
+        wait_until(is_settled, f"the stack to be {status}")
+        events = cloudformation.describe_stack_events(StackName=stack_id)["StackEvents"]
+        assert self.stack["StackStatus"] == status, [each for each in events if "FAILED" in each["ResourceStatus"]]
+
+    @property
+    def vpc(self) -> str:
+        """The id of the default VPC."""
+        return str(self.client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"])
+
+    @property
+    def subnets(self) -> list[str]:
+        """The ids of two subnets of the default VPC."""
+        filters = [{"Name": "vpc-id", "Values": [self.vpc]}]
+        return [each["SubnetId"] for each in self.client("ec2").describe_subnets(Filters=filters)["Subnets"][:2]]
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The stack's outputs."""
+        return {each["OutputKey"]: each["OutputValue"] for each in self.stack["Outputs"]}
+
+    def instances(self, name: str) -> list[dict[str, Any]]:
+        """Return all instances of a name, ended ones too."""
+        filters = [{"Name": "tag:Name", "Values": [name]}]
+        found = self.client("ec2").describe_instances(Filters=filters)["Reservations"]
+        return [one for each in found for one in each["Instances"]]
+
+    def role_arn(self, role: str) -> str:
+        """Return the ARN of a role of the template."""
+        return str(self.client("iam").get_role(RoleName=self.ids[role])["Role"]["Arn"])
+
+    def credentials(self, role: str) -> dict[str, str]:
+        """Return credentials of a role of the template, for a client."""
+        given = self.client("sts").assume_role(RoleArn=self.role_arn(role), RoleSessionName="test")["Credentials"]
+        return {
+            "aws_access_key_id": given["AccessKeyId"],
+            "aws_secret_access_key": given["SecretAccessKey"],
+            "aws_session_token": given["SessionToken"],
+        }
+
+    def policies(self, role: str) -> list[IamPolicy]:
+        """Return the policies of a role of the template, as the cloud reads them."""
+        iam, named = self.client("iam"), {"RoleName": self.ids[role]}
+        names = iam.list_role_policies(**named)["PolicyNames"]
+        documents = {name: iam.get_role_policy(**named, PolicyName=name)["PolicyDocument"] for name in names}
+        return [parse_policy(name, json.dumps(document)) for name, document in documents.items()]
+
+
+def worker_command(endpoint_url: str) -> str:
+    """Return the command that starts a worker of this checkout in place of an image's."""
+    settings = {
+        "FLEETSIGHT__AWS__ENDPOINT_URL": endpoint_url,
+        "FLEETSIGHT__WORKER__IDLE_SECONDS": "1",
+        "FLEETSIGHT__WORKER__THREADS": "1",
+        "FLEETSIGHT__WORKER__DECODE_THREADS": "1",
+    }
+    run = f"cd {shlex.quote(str(ROOT))} && exec {shlex.quote(sys.executable)} -m app_tier"
+    return f"env {_assignments(settings)} sh -c {shlex.quote(run)}"
+
+
+def web_command(folder: Path, endpoint_url: str, port: int, settings: dict[str, str]) -> str:
+    """Return the command that starts web tier and controller of this checkout, each with its role.
+
+    The controller's configuration is what the image's `start` writes from the role that the user data names.
+    """
+    every = {
+        "FLEETSIGHT__AWS__ENDPOINT_URL": endpoint_url,
+        "AWS_ENDPOINT_URL_STS": endpoint_url,
+        "FLEETSIGHT__WEB__PORT": str(port),
+        "FLEETSIGHT__WEB__PROCESSES": "1",
+        **settings,
+    }
+    python = shlex.quote(sys.executable)
+    script = folder / "start-web"
+    script.write_text(
+        f"""#!/bin/sh
+cat > {folder}/aws-controller <<END
+[default]
+role_arn = $FLEETSIGHT_CONTROLLER_ROLE
+credential_source = Ec2InstanceMetadata
+role_session_name = controller
+END
+cd {shlex.quote(str(ROOT))}
+AWS_CONFIG_FILE={folder}/aws-controller {python} -m web_tier.controller &
+exec {python} -m gunicorn -c python:web_tier.gunicorn 'web_tier.app:create_app()'
+"""
+    )
+    return f"env {_assignments(every)} sh {shlex.quote(str(script))}"
+
+
+def _assignments(settings: dict[str, str]) -> str:
+    return " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
+
+
+_NAMED = {"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "{worker_name}"}]}
+_FROM_TEMPLATE = {
+    "MinCount": 1,
+    "MaxCount": 1,
+    "LaunchTemplate": {"LaunchTemplateName": "{template}"},
+    "TagSpecifications": [_NAMED],
+}
+_IMAGE, _RESULT = {"Bucket": "{inputs}", "Key": "a/b.jpg"}, {"Bucket": "{outputs}", "Key": "a/b.json"}
+_FLEETS_OWN, _WEB = {"InstanceIds": ["{worker}"]}, {"InstanceIds": ["{web}"]}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A call that a role makes in vain."""
+
+    role: str
+    service: str
+    method: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    region: str = "us-east-1"
+
+    def filled(self, known: Mapping[str, str]) -> dict[str, Any]:
+        """Return the parameters with what is known of the test."""
+        filled: dict[str, Any] = _filled(self.parameters, known)
+        return filled
+
+
+def _filled(value: Any, known: Mapping[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _filled(each, known) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_filled(each, known) for each in value]
+    return known[value[1:-1]] if isinstance(value, str) and value.startswith("{") else value
+
+
+def _launch(**more: Any) -> Attempt:
+    return Attempt("ControllerRole", "ec2", "run_instances", {**_FROM_TEMPLATE, **more})
+
+
+def _tagging(method: str, instance: str, **more: Any) -> Attempt:
+    return Attempt("ControllerRole", "ec2", method, {"Resources": [instance], **more})
+
+
+DENIED_CALLS = {
+    "a worker deletes no image": Attempt("WorkerRole", "s3", "delete_object", _IMAGE),
+    "a worker puts no image": Attempt("WorkerRole", "s3", "put_object", {**_IMAGE, "Body": b""}),
+    "a worker changes no tag of an image": Attempt(
+        "WorkerRole", "s3", "put_object_tagging", {**_IMAGE, "Tagging": {"TagSet": []}}
+    ),
+    "a worker deletes no result": Attempt("WorkerRole", "s3", "delete_object", _RESULT),
+    "a worker lists no jobs": Attempt("WorkerRole", "dynamodb", "scan", {"TableName": "{table}"}),
+    "a worker takes no answers": Attempt("WorkerRole", "sqs", "receive_message", {"QueueUrl": "{responses}"}),
+    "a worker sees no instances": Attempt("WorkerRole", "ec2", "describe_instances"),
+    "a worker ends no instance": Attempt("WorkerRole", "ec2", "terminate_instances", _FLEETS_OWN),
+    "a worker launches nothing": Attempt("WorkerRole", "ec2", "run_instances", _FROM_TEMPLATE),
+    "a worker reads no parameters": Attempt("WorkerRole", "ssm", "get_parameter", {"Name": "/fleetsight/tls"}),
+    "a worker does not become the controller": Attempt(
+        "WorkerRole", "sts", "assume_role", {"RoleArn": "{controller}", "RoleSessionName": "me"}
+    ),
+    "web launches nothing": Attempt("WebRole", "ec2", "run_instances", _FROM_TEMPLATE),
+    "web ends no instance": Attempt("WebRole", "ec2", "terminate_instances", _FLEETS_OWN),
+    "web takes no requests": Attempt("WebRole", "sqs", "receive_message", {"QueueUrl": "{requests}"}),
+    "web writes no results": Attempt("WebRole", "s3", "put_object", {**_RESULT, "Body": b""}),
+    "web makes no buckets": Attempt("WebRole", "s3", "create_bucket", {"Bucket": "another"}),
+    "web deletes no table": Attempt("WebRole", "dynamodb", "delete_table", {"TableName": "{table}"}),
+    "web gives itself no rights": Attempt(
+        "WebRole", "iam", "put_role_policy", {"RoleName": "{web_role}", "PolicyName": "more", "PolicyDocument": "x"}
+    ),
+    "web makes no operators": Attempt(
+        "WebRole",
+        "cognito-idp",
+        "admin_add_user_to_group",
+        {"UserPoolId": "{pool}", "Username": "me", "GroupName": "operators"},
+    ),
+    "web sets no passwords": Attempt(
+        "WebRole",
+        "cognito-idp",
+        "admin_set_user_password",
+        {"UserPoolId": "{pool}", "Username": "me", "Password": "mine"},
+    ),
+    "web knows no accounts of other pools": Attempt(
+        "WebRole", "cognito-idp", "admin_get_user", {"UserPoolId": "us-east-1_Another1", "Username": "me"}
+    ),
+    "a worker knows no accounts": Attempt(
+        "WorkerRole", "cognito-idp", "admin_get_user", {"UserPoolId": "{pool}", "Username": "me"}
+    ),
+    "a worker reads no keys of sessions": Attempt(
+        "WorkerRole", "ssm", "get_parameter", {"Name": "/fleetsight/session-keys"}
+    ),
+    "the controller reads no keys of sessions": Attempt(
+        "ControllerRole", "ssm", "get_parameter", {"Name": "/fleetsight/session-keys"}
+    ),
+    "web reads no other parameter": Attempt("WebRole", "ssm", "get_parameter", {"Name": "/fleetsight/config"}),
+    "the controller puts no image": Attempt("ControllerRole", "s3", "put_object", {**_IMAGE, "Body": b""}),
+    "the controller launches nothing without the template": Attempt(
+        "ControllerRole",
+        "ec2",
+        "run_instances",
+        {"MinCount": 1, "MaxCount": 1, "ImageId": "ami-12c6146b", "TagSpecifications": [_NAMED]},
+    ),
+    "the controller launches nothing under another name": _launch(
+        TagSpecifications=[{**_NAMED, "Tags": [{"Key": "Name", "Value": "mine"}]}]
+    ),
+    "the controller launches no other image": _launch(ImageId="ami-00000000"),
+    "the controller launches no other group": _launch(SecurityGroupIds=["{group}"]),
+    "the controller passes no other role": _launch(IamInstanceProfile={"Name": "{web_profile}"}),
+    "the controller launches none that takes no tokens": _launch(MetadataOptions={"HttpTokens": "optional"}),
+    "the controller launches none with a key pair": _launch(KeyName="mine"),
+    "the controller launches no other template": _launch(LaunchTemplate={"LaunchTemplateName": "{web_template}"}),
+    "the controller ends only the fleet": Attempt("ControllerRole", "ec2", "terminate_instances", _WEB),
+    "the controller starts only the fleet": Attempt("ControllerRole", "ec2", "start_instances", _WEB),
+    "the controller reads only the fleet's consoles": Attempt(
+        "ControllerRole", "ec2", "get_console_output", {"InstanceId": "{web}"}
+    ),
+    "the controller removes no tag of another instance": _tagging(
+        "delete_tags", "{web}", Tags=[{"Key": "fleetsight-drain"}]
+    ),
+    "the controller tags no volume afterwards": _tagging(
+        "create_tags", "vol-0123", Tags=[{"Key": "Name", "Value": "mine"}]
+    ),
+    "the controller stops nothing": Attempt("ControllerRole", "ec2", "stop_instances", _FLEETS_OWN),
+    "the controller renames nothing": _tagging("create_tags", "{worker}", Tags=[{"Key": "Name", "Value": "mine"}]),
+    "the controller takes not every tag": _tagging("delete_tags", "{worker}"),
+    "the controller drains only the fleet": _tagging(
+        "create_tags", "{web}", Tags=[{"Key": "fleetsight-drain", "Value": "asked"}]
+    ),
+    "the controller sees no other region": Attempt(
+        "ControllerRole", "ec2", "describe_instances", region="eu-central-1"
+    ),
+}
+"""By what they show."""

@@ -1,0 +1,227 @@
+"""Rules for every module: exceptions from security rules, requests to the outside, and what no test may do."""
+
+import ast
+import os
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+FOLDERS = (
+    "services",
+    "core",
+    "localcloud",
+    "app_tier",
+    "web_tier",
+    "ami",
+    "scripts",
+    "simulator",
+    "benchmarks",
+    "tests",
+)
+MARK = re.compile(r"# (?:nosec|noqa: [A-Z0-9, ]*\bS\d{3})")
+CODES = re.compile(r"(?:nosec|noqa:|\b[A-Z]{1,4}\d{3}\b|[\W_])+")
+
+
+def reason(line: str) -> str:
+    """Return the words behind the codes of an exception."""
+    return CODES.sub(" ", line[MARK.search(line).start() :]).strip()  # type: ignore[union-attr]
+
+
+def exceptions() -> Iterator[tuple[Path, int, str]]:
+    """Yield every line that asks for an exception."""
+    for folder in FOLDERS:
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            if file != Path(__file__):
+                lines = enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+                yield from ((file, number, line) for number, line in lines if MARK.search(line))
+
+
+def test_every_exception_from_a_security_rule_has_its_reason_in_words() -> None:
+    found = list(exceptions())
+    assert found
+    assert [f"{file.relative_to(ROOT)}:{number}" for file, number, line in found if len(reason(line)) < 5] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("x()  # noqa: S310", ""),
+        ("x()  # nosec B310 # noqa: S310", ""),
+        ("x()  # nosec", ""),
+        ("x()  # nosec B310 # noqa: S310 - our own address", "our own address"),
+        ("x()  # noqa: S310, BLE001 (ours)", "ours"),
+    ],
+)
+def test_a_code_is_no_reason(line: str, words: str) -> None:
+    assert reason(line) == words
+
+
+CAN_CONNECT = {
+    "aiohttp",
+    "asyncio",
+    "boto3",
+    "botocore",
+    "ftplib",
+    "http.client",
+    "httpx",
+    "imaplib",
+    "obstore",
+    "poplib",
+    "requests",
+    "smtplib",
+    "socket",
+    "ssl",
+    "subprocess",
+    "telnetlib",
+    "urllib.request",
+    "urllib3",
+    "webbrowser",
+    "xmlrpc",
+}
+
+KNOWN = {
+    # The cloud's own addresses, of configuration and botocore's models.
+    "services/clients.py": {"botocore", "obstore"},
+    "services/s3.py": {"obstore"},
+    # The instance metadata service, at its one address or the environment's.
+    "services/metadata.py": {"urllib.request"},
+    # The key set of the configured user pool, by botocore's certificates.
+    "core/tokens.py": {"botocore", "urllib3"},
+    # Between this machine's processes: sockets that are there already.
+    "core/sandbox/": {"socket", "subprocess"},
+    "web_tier/slow_clients.py": {"socket"},
+}
+"""Modules and folders that can send something somewhere, and by what; none takes an address from a request."""
+
+NOTHING_SENT = {"botocore.exceptions", "obstore.exceptions"}
+
+
+def modules(folder: str) -> Iterator[Path]:
+    """Yield the modules that a machine of the web tier runs."""
+    yield from (ROOT / folder).rglob("*.py")
+
+
+def clients_in(path: Path) -> set[str]:
+    """Return what a module imports that could open a connection; imports for types alone are none."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        if not any(name in NOTHING_SENT for name in names):
+            found |= {can for can in CAN_CONNECT for name in names if name == can or name.startswith(f"{can}.")}
+    return found
+
+
+@pytest.mark.parametrize("folder", ["web_tier", "core", "services"])
+def test_only_known_modules_can_send_a_request(folder: str) -> None:
+    unknown = {}
+    for path in modules(folder):
+        name = str(path.relative_to(ROOT))
+        allowed = [
+            by for known, by in KNOWN.items() if name == known or (known.endswith("/") and name.startswith(known))
+        ]
+        if others := clients_in(path) - set().union(*allowed):
+            unknown[name] = others
+    assert unknown == {}
+
+
+@pytest.mark.parametrize("known", KNOWN)
+def test_the_list_names_nothing_that_is_gone(known: str) -> None:
+    place = ROOT / known
+    there = [clients_in(path) for path in ([place] if place.is_file() else place.rglob("*.py"))]
+    assert set().union(*there) >= KNOWN[known]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import requests",
+        "from urllib.request import urlopen",
+        "from urllib import request",
+        "import http.client as x",
+    ],
+)
+def test_a_new_way_out_would_be_found(tmp_path: Path, line: str) -> None:
+    module = tmp_path / "new.py"
+    module.write_text(line)
+    assert clients_in(module)
+
+
+CLOCKS = frozenset({"monotonic", "perf_counter", "process_time", "thread_time", "elapsed"})
+"""Names of `time`, and of a response of requests, from which a test could learn how long something took."""
+
+
+FAILS_ON_NO_BUSY_MACHINE = {"tests/image/test_boot.py": 1}
+"""How many assertions of a file may read a clock: more time passes on a busy machine, and they hold the better."""
+
+
+def timed_assertions(source: str) -> Iterator[int]:
+    """Yield the line of each assertion that reads a clock, or a name that its function has set by one."""
+    for scope in ast.walk(ast.parse(source)):
+        if isinstance(scope, (ast.FunctionDef, ast.Module)):
+            statements = [node for part in scope.body for node in own_statements(part)]
+            set_by_a_clock = {
+                name.id
+                for node in statements
+                if isinstance(node, ast.Assign) and reads_a_clock(node.value)
+                for target in node.targets
+                for name in ast.walk(target)
+                if isinstance(name, ast.Name)
+            }
+            for node in statements:
+                if isinstance(node, ast.Assert):
+                    names = {each.id for each in ast.walk(node.test) if isinstance(each, ast.Name)}
+                    if names & set_by_a_clock or reads_a_clock(node.test):
+                        yield node.lineno
+
+
+def own_statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield a node and all below it, but for the functions in it, which have names of their own."""
+    yield node
+    if not isinstance(node, ast.FunctionDef):
+        for child in ast.iter_child_nodes(node):
+            yield from own_statements(child)
+
+
+def reads_a_clock(node: ast.AST) -> bool:
+    return any(isinstance(each, ast.Attribute) and each.attr in CLOCKS for each in ast.walk(node))
+
+
+def test_no_test_asserts_how_long_something_took() -> None:
+    found: Counter[str] = Counter()
+    lines = []
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        for line in timed_assertions(file.read_text(encoding="utf-8")):
+            found[name := str(file.relative_to(ROOT))] += 1
+            lines.append(f"{name}:{line}")
+    assert found == FAILS_ON_NO_BUSY_MACHINE, lines
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "assert time.monotonic() - began < 5",
+        "assert 1 < time.perf_counter() - began",
+        "assert requests.get(url).elapsed.total_seconds() < 2",
+        "took = time.monotonic() - began; assert took < 5",
+    ],
+)
+def test_a_timed_assertion_is_found(source: str) -> None:
+    assert list(timed_assertions(source)) == [1]
+    assert list(timed_assertions(f"def test() -> None:\n    {source}")) == [2]
+
+
+@pytest.mark.parametrize("start", [lambda: subprocess.run(["true"], check=True), os.fork], ids=["run", "fork"])
+def test_a_process_in_a_unit_test_is_refused_with_the_remedy(start: Callable[[], object]) -> None:
+    with pytest.raises(RuntimeError, match=r"in_a_unit_test.* starts a process .*: move it to tests/integration"):
+        start()
