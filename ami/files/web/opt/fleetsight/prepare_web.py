@@ -46,9 +46,9 @@ def main(environment: Mapping[str, str]) -> None:
         raise NotPreparedError(str(error)) from error
     if config.auth.mode == "none" and not config.auth.open:
         raise NotPreparedError(
-            "there is no sign-in (auth.mode none), and nginx shows the page to all who reach this instance: let "
-            "people sign in (`fleetsight up --set CreateUserPool=true`) or, where everybody who reaches the page may "
-            "see and do everything, say so (`fleetsight up --set CreateUserPool=false`, which is auth.open true)"
+            "there is no sign-in (auth.mode none), and nginx serves the page to all clients that can reach "
+            "it: enable sign-in (`fleetsight up --set CreateUserPool=true`), or allow all clients to see and do "
+            "everything (`fleetsight up --set CreateUserPool=false`, which sets auth.open to true)"
         )
     place = (config.aws.region, config.aws.endpoint_url)
     if config.auth.mode == "cognito":
@@ -101,7 +101,7 @@ def client_addresses() -> str:
 
 
 def from_parameter(name: str, get: Callable[[], str]) -> tuple[str, str]:
-    """Return the certificate and key from the parameter `name`, whose value `get` returns.
+    """Return the certificate and key that `get` reads from the parameter `name`.
 
     Raises:
         NotPreparedError: the parameter cannot be read, or does not contain both.
@@ -132,7 +132,7 @@ def keep_pair(folder: Path, certificate: str, key: str) -> None:
         )
     except (ssl.SSLError, OSError) as error:
         (folder / "new-key.pem").unlink()
-        raise NotPreparedError(f"certificate and key are no pair that OpenSSL can use: {error}") from None
+        raise NotPreparedError(f"OpenSSL cannot use the certificate and key: {error}") from None
     (folder / "new-certificate.pem").rename(folder / "certificate.pem")
     (folder / "new-key.pem").rename(folder / "key.pem")
 
@@ -148,8 +148,8 @@ def keep_session_keys(path: Path, name: str, get: Callable[[], str]) -> None:
 
     if not name:
         raise NotPreparedError(
-            "people sign in here (auth.mode cognito), and FLEETSIGHT_SESSION_KEYS_PARAMETER names no parameter with "
-            "the keys of their sessions: `fleetsight up` makes it, and the stack's user data names it"
+            "sign-in is enabled (auth.mode cognito), and FLEETSIGHT_SESSION_KEYS_PARAMETER names no parameter with "
+            "the session keys: `fleetsight up` creates it, and the stack's user data names it"
         )
     write(path, get(), 0o600)
     try:
@@ -157,7 +157,7 @@ def keep_session_keys(path: Path, name: str, get: Callable[[], str]) -> None:
     except ConfigError as error:
         path.unlink()
         raise NotPreparedError(
-            f"the parameter {name} (FLEETSIGHT_SESSION_KEYS_PARAMETER) is no use: {error}"
+            f"the parameter {name} (FLEETSIGHT_SESSION_KEYS_PARAMETER) is invalid: {error}"
         ) from error
 
 
@@ -178,7 +178,7 @@ def self_signed(folder: Path) -> None:
         ("openssl", "req", "-x509", *key, *names, *end), check=False, capture_output=True, text=True, timeout=60
     )
     if made.returncode:
-        raise NotPreparedError(f"OpenSSL made no certificate: {made.stderr.strip()}")
+        raise NotPreparedError(f"OpenSSL created no certificate: {made.stderr.strip()}")
     new_certificate.rename(folder / "certificate.pem")
     new_key.rename(folder / "key.pem")
 
@@ -207,8 +207,8 @@ def _parameter(name: str, variable: str, region: str, endpoint_url: str | None) 
         return str(client.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"])
     except (BotoCoreError, ClientError) as error:
         raise NotPreparedError(
-            f"the parameter {name} ({variable}) cannot be read: {error}; make it (`fleetsight up` makes the keys of "
-            "sessions), and let the web role read it"
+            f"the parameter {name} ({variable}) cannot be read: {error}; create it (`fleetsight up` creates the "
+            "session keys), and allow the web role to read it"
         ) from error
 
 
