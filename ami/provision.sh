@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Turns a stock Debian 12 into Fleetsight's image, for one role:
+# Turns a stock Debian 12 into Fleetsight's image for one role:
 #
 #   provision.sh --role worker|web --source DIR [--wheelhouse DIR] [--agents]
 #
-# DIR is an unpacked source archive (ami/archive.py): services, core, app_tier, web_tier, ami, config.yaml,
-# requirements.txt, bundle, version.json. Python packages come from the wheels of --wheelhouse, and then no network is
-# used, or else from the package index. --agents: CloudWatch's and Session Manager's agents too, which only AWS's own
-# hosts have. If version.json says "engine": "torch", the workers' image also has torch, and NVIDIA's driver unless
-# --wheelhouse is given.
+# --source      An unpacked source archive (ami/archive.py): services, core, app_tier, web_tier, ami, config.yaml,
+#               requirements.txt, bundle, version.json.
+# --wheelhouse  Install Python packages from the wheels in this folder, without a network. The default is the Python
+#               package index.
+# --agents      Also install the CloudWatch agent and the SSM Agent, which are only available from AWS.
 #
-# It may be run again, and is run as root: by a builder instance (fleetsight bake) or in a container.
+# If version.json says "engine": "torch", the workers' image also contains torch, and NVIDIA's driver unless
+# --wheelhouse is given. A builder instance (fleetsight bake) or a container runs this script as root. It is idempotent.
 set -Eeuo pipefail
 umask 022
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -36,14 +37,14 @@ read_arguments() {
   done
   case "$role" in worker | web) ;; *) fail "--role '$role' is neither worker nor web" ;; esac
   [ "$(id -u)" -eq 0 ] || fail "this must be run as root"
-  [ "$(. /etc/os-release && echo "$ID-$VERSION_ID")" = debian-12 ] || fail "this is no Debian 12, which the image is made of"
+  [ "$(. /etc/os-release && echo "$ID-$VERSION_ID")" = debian-12 ] || fail "this is not Debian 12, the base of the image"
   local part
   for part in services core app_tier web_tier ami config.yaml requirements.txt bundle/bundle.json version.json; do
     [ -e "$source/$part" ] || fail "$source has no $part: give --source the folder of an unpacked source archive"
   done
   [ -z "$wheelhouse" ] || [ -d "$wheelhouse" ] || fail "there is no folder $wheelhouse (--wheelhouse)"
   engine=$(sed -n 's/.*"engine": "\([a-z]*\)".*/\1/p' "$source/version.json")
-  case "$engine" in openvino | torch) ;; *) fail "version.json names the engine '$engine'; there are openvino and torch" ;; esac
+  case "$engine" in openvino | torch) ;; *) fail "version.json names the engine '$engine'; it must be openvino or torch" ;; esac
   ! has_gpu_driver || [ "$(uname -m)" = x86_64 ] || fail "NVIDIA's driver and torch with CUDA are for x86_64, not for $(uname -m)"
 }
 
@@ -51,7 +52,7 @@ has_torch() { [ "$role" = worker ] && [ "$engine" = torch ]; }
 
 has_gpu_driver() { has_torch && [ -z "$wheelhouse" ]; }
 
-section() { # FILE SECTION...: the lines of these sections of packages.txt or requirements.txt
+section() { # FILE SECTION...: prints the packages in these sections of packages.txt or requirements.txt
   local file=$1
   shift
   awk -v wanted=" $* " '/^# \[/ { gsub(/[][]/, "", $2); on = index(wanted, " " $2 " "); next } on && NF && !/^#/' "$file"
@@ -59,7 +60,7 @@ section() { # FILE SECTION...: the lines of these sections of packages.txt or re
 
 is_installed() { [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
-# Debian's own timers may hold apt's lock in the first minutes of a machine, and a download may fail once.
+# Debian's timers can hold apt's lock in the first minutes after boot, and a download can fail.
 apt_get() { apt-get --quiet=2 -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 "$@"; }
 
 install_packages() {
@@ -79,7 +80,7 @@ install_packages() {
   fi
 }
 
-# A root that was made for both roles holds the web tier's packages too.
+# A base image for both roles also contains the web tier's packages.
 remove_packages_of_the_other_role() {
   local package unwanted=()
   [ "$role" = worker ] || return 0
@@ -111,7 +112,7 @@ install_python() {
   "$PYTHON" -m pip install --quiet --no-input --disable-pip-version-check --no-cache-dir --no-compile --only-binary :all: \
     --require-hashes --no-deps "${from[@]}" -r "$requirements"
   "$PYTHON" -m pip check --quiet --disable-pip-version-check
-  # Nothing is installed into an image that runs.
+  # A running instance installs no packages.
   "$PYTHON" -m pip uninstall --quiet --yes --disable-pip-version-check setuptools pip
 }
 
@@ -121,12 +122,12 @@ install_code() {
   rm -rf "$app" "$HOME_DIR/bundle"
   mkdir -p "$app"
   cp -r "${folders[@]/#/$source/}" "$source/config.yaml" "$app/"
-  # What people need to try and to build, and what runs does not.
+  # The demo is only for trying and building; instances do not run it.
   rm -rf "$app/app_tier/demo"
   cp -r "$source/bundle" "$HOME_DIR/bundle"
   chown -R root:root "$HOME_DIR"
   chmod -R u=rwX,go=rX "$HOME_DIR"
-  # Half a second less for each start. Torch's tests hold a file for Python 3.12 and newer alone.
+  # Saves half a second at each start. Torch's tests contain a file that only Python 3.12 and newer can compile.
   "$PYTHON" -m compileall -q -j 0 -x '/torch/testing/' "$app" "$HOME_DIR/venv/lib"
 }
 
@@ -142,7 +143,7 @@ install_files() {
   sed "s/{/{\"role\": \"$role\", /" "$source/version.json" >"$HOME_DIR/version.json"
 }
 
-signed_by() { # FINGERPRINT KEYS SIGNATURE FILE: whether the key with that fingerprint, unexpired, has signed it
+signed_by() { # FINGERPRINT KEYS SIGNATURE FILE: succeeds if the unexpired key with this fingerprint signed FILE
   local home said
   home=$(mktemp -d)
   gpg --homedir "$home" --batch --quiet --import "$2"
@@ -157,8 +158,8 @@ fetch() { # URL FILE
 }
 
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/verify-CloudWatch-Agent-Package-Signature.html and
-# https://docs.aws.amazon.com/systems-manager/latest/userguide/verify-agent-signature.html say where the packages are
-# and whose signatures they have. The second key is published on that page only, and replaced now and then.
+# https://docs.aws.amazon.com/systems-manager/latest/userguide/verify-agent-signature.html document where
+# the packages are and which keys sign them. AWS publishes the second key only on that page and replaces it at times.
 install_agents() {
   local cloudwatch=https://amazoncloudwatch-agent.s3.amazonaws.com arch work
   local ssm=https://s3.amazonaws.com/ec2-downloads-windows/SSMAgent/latest
@@ -177,12 +178,12 @@ install_agents() {
   dpkg --install "$work/cloudwatch.deb" "$work/ssm.deb" >/dev/null
   rm -rf "$work"
   systemctl --quiet enable amazon-ssm-agent.service
-  # Started when it is told where this stack's log groups are.
+  # start-logs starts it once it has configured this stack's log groups.
   systemctl --quiet disable amazon-cloudwatch-agent.service
   systemctl stop amazon-ssm-agent.service 2>/dev/null || true
 }
 
-holds_only() { # FINGERPRINT KEYS: whether that key, and no other one, is in the file
+holds_only() { # FINGERPRINT KEYS: succeeds if the file contains this key and no other
   local home shown
   home=$(mktemp -d)
   shown=$(gpg --homedir "$home" --batch --quiet --show-keys --with-colons "$2" || true)
@@ -190,25 +191,27 @@ holds_only() { # FINGERPRINT KEYS: whether that key, and no other one, is in the
   [ "$(grep -c '^pub:' <<<"$shown" || true)" = 1 ] && grep -m 1 '^fpr:' <<<"$shown" | grep -q ":$1:"
 }
 
-# The kernel that the image boots: that of the builder, or a newer one that its update has brought.
+# Prints the kernel that the image boots: the builder's own, or a newer one that apt has installed.
 newest_kernel() { find /lib/modules -mindepth 1 -maxdepth 1 -printf '%f\n' | sort --version-sort | tail -n 1; }
 
-# Removed again with all other sources (configure_debian), so that an image keeps the driver that it was baked with.
+# configure_debian removes this package source again, so that an image keeps the driver that it was baked with.
 add_nvidias_packages() {
   local repository=https://developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64
   local key=/usr/share/keyrings/nvidia.asc
   fetch "$repository/3bf863cc.pub" "$key"
   holds_only "$NVIDIA_KEY" "$key" || fail "$repository/3bf863cc.pub is not the key $NVIDIA_KEY alone: the driver is not installed"
   echo "deb [signed-by=$key] $repository/ /" >/etc/apt/sources.list.d/nvidia.list
-  # Some packages of NVIDIA's need one of Debian's `contrib`.
+  # Some of NVIDIA's packages depend on a package in Debian's `contrib`.
   sed --in-place 's/^Components: main$/Components: main contrib/' /etc/apt/sources.list.d/debian.sources
   apt_get update
 }
 
-# CUDA 13, which torch is built for, needs NVIDIA's driver 580 (https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/),
-# and Debian 12 has 535. NVIDIA's own packages for Debian 12 include a set for computing alone, and one that keeps to a
-# branch: https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/. They work with the kernel of Debian's
-# images for clouds and a T4: https://github.com/GoogleCloudDataproc/initialization-actions/pull/1400.
+# torch is built for CUDA 13, which needs NVIDIA's driver 580; Debian 12 has 535:
+# https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/
+# NVIDIA's packages for Debian 12 include a compute-only driver and a package that pins the branch:
+# https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/
+# They work with the kernel of Debian's cloud images and a T4:
+# https://github.com/GoogleCloudDataproc/initialization-actions/pull/1400
 install_gpu_driver() {
   local install=(apt_get install --yes --no-install-recommends) kernel
   has_gpu_driver || return 0
@@ -221,7 +224,7 @@ install_gpu_driver() {
   say "NVIDIA's driver $(modinfo --set-version "$kernel" --field version nvidia) for the kernel $kernel"
 }
 
-# nginx sends what does not change by itself: the program's own files, and Bootstrap's, packed where that pays.
+# nginx serves the static files of the web tier and of Bootstrap. Text files also get a gzip copy.
 install_static_files() {
   local static=$HOME_DIR/static
   [ "$role" = web ] || return 0
@@ -231,7 +234,7 @@ install_static_files() {
   find "$static" -type f '(' -name '*.js' -o -name '*.css' -o -name '*.svg' ')' -exec gzip --keep --best --no-name {} +
 }
 
-# The files of which a start of this role makes use, in an order that hardly matters: they are read all at once.
+# Lists the files that a start of this role reads. Their order hardly matters: they are read in parallel.
 list_what_is_read_early() {
   local modules=(app_tier.startup app_tier.worker)
   [ "$role" = web ] && modules=(web_tier.app web_tier.gunicorn web_tier.controller.services gunicorn.app.wsgiapp)
@@ -241,29 +244,29 @@ list_what_is_read_early() {
 }
 
 enable_units() {
-  # The units of a role are started by what user data calls; these are there in any case.
+  # These units start at every boot. User data calls `start`, which starts the role's units.
   systemctl --quiet enable fleetsight-read-early.service chrony.service
   if [ "$role" = worker ]; then
     systemctl --quiet enable fleetsight-unstarted@worker.timer
   else
     systemctl --quiet enable fleetsight-unstarted@ready.timer
-    # Without its certificate, which an instance gets at its start, nginx has nothing to begin with.
+    # nginx cannot start without its certificate, which fleetsight-prepare writes on the instance.
     systemctl --quiet disable nginx.service
   fi
-  # Nobody logs in, by network or by screen: people come by Session Manager. cloud-init ends with its first stage.
+  # Logins over SSH or a console are disabled: operators use Session Manager. cloud-init ends after its network stage.
   systemctl --quiet mask ssh.service ssh.socket getty@tty1.service serial-getty@ttyS0.service console-getty.service \
     cloud-config.service cloud-final.service cloud-init-hotplugd.socket systemd-timesyncd.service
 }
 
 configure_debian() {
   local archive
-  # Where this Debian came from: an AMI has lists of mirrors, a root of debootstrap has a line.
+  # Find the URL of Debian's archive. An AMI has it in mirror lists, and debootstrap in a line of sources.list.
   archive=$(cat /etc/apt/mirrors/debian.list /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null \
     | grep -oE 'https?://[^ ]+/debian(/| |$)' | head -n 1 | tr -d ' ' || true)
   [ -n "$archive" ] || fail "there is no address of Debian's archive in /etc/apt"
   archive=https://${archive#*://}
   archive=${archive%/}
-  # chrony asks Amazon's clock, and nobody else: instances reach the internet by HTTPS only.
+  # chrony uses only the Amazon Time Sync Service: instances reach the internet only over HTTPS.
   sed --in-place '/^pool /d' /etc/chrony/chrony.conf
   rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/* /etc/apt/mirrors
   cat >/etc/apt/sources.list.d/debian.sources <<SOURCES
@@ -281,32 +284,32 @@ Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 SOURCES
 }
 
-# Whatever tells machines apart, or tells of the machine that made the image.
+# Deletes what must be unique to an instance, and all traces of the builder.
 clean() {
   rm -rf /etc/ssh/ssh_host_* /root/.ssh /root/.cache /root/.bash_history /root/.python_history /root/.wget-hsts \
     /home/*/.ssh /home/*/.bash_history /var/lib/cloud/* /var/lib/dhcp/* /var/lib/systemd/random-seed \
     /var/lib/amazon/ssm/* /opt/aws/amazon-cloudwatch-agent/logs/* /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /debootstrap /tmp/pip-*
   local user
-  for user in admin debian; do # which cloud-init has made for those who came by SSH
+  for user in admin debian; do # which cloud-init created for SSH logins
     ! id "$user" >/dev/null 2>&1 || userdel --force --remove "$user" 2>/dev/null
   done
   rm -f /etc/sudoers.d/90-cloud-init-users
   find /var/log -type f -delete
   rm -rf /var/log/journal/* "$HOME_DIR/requirements.txt"
-  # systemd makes an id at the first boot of each instance; D-Bus must follow, or all instances are one machine.
+  # systemd creates the machine id at the first boot of each instance. D-Bus must use it too, to be unique.
   : >/etc/machine-id
   mkdir -p /var/lib/dbus
   ln --symbolic --force /etc/machine-id /var/lib/dbus/machine-id
-  # Names are asked of systemd-resolved, as on Debian's own AMI; the name of a host is its instance's affair.
+  # systemd-resolved is the DNS resolver, as on Debian's own AMI. Each instance sets its own host name.
   [ "$(readlink /etc/resolv.conf)" = ../run/systemd/resolve/stub-resolv.conf ] \
     || ln --symbolic --force ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
-  # Our units have no AF_UNIX, by which nss-resolve asks systemd-resolved (man 8 nss-resolve): they ask its DNS server.
+  # nss-resolve needs AF_UNIX to reach systemd-resolved (man 8 nss-resolve). Our units may not use it, so they use DNS.
   sed --in-place 's/^hosts:.*/hosts:          files dns/' /etc/nsswitch.conf
   echo localhost >/etc/hostname
   printf '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n' >/etc/hosts
 }
 
-run() { # FUNCTION WHAT
+run() { # FUNCTION STEP: runs the function and logs how long it took
   local began=$SECONDS
   step=$2
   "$1"

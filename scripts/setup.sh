@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Creates .venv and installs sections of requirements.txt into it: ./scripts/setup.sh run [torch] [simulate] [test]
-# Quick when nothing has changed: a stamp holds the digest of what is installed.
+# It is quick if nothing has changed: a stamp file contains the digest of each installed section.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -53,21 +53,22 @@ install() { # SECTION MEGABYTES WHAT
   [ -s .fleetsight/requirements-"$1".txt ] || fail "requirements.txt has no section [$1]; there are: run torch simulate test"
   need_space "$2"
   echo "fleetsight: installing $3 ..." >&2
-  # Only files of the hashes in requirements.txt, and nothing that is not in it.
+  # pip installs only files whose hashes are in requirements.txt, and no other dependencies.
   .venv/bin/python -m pip install --disable-pip-version-check --no-input --no-compile --require-hashes --no-deps \
     -r .fleetsight/requirements-"$1".txt >"$LOG" 2>&1 || explain_failure
   stamp "$1" "$digest"
 }
 
-# Torch's ordinary build for Linux on x86-64 does, even where nobody has a GPU.
+# Succeeds if the installed build of torch requires the CUDA libraries. Torch's default build for Linux on x86-64 does,
+# even on a machine without a GPU.
 torch_wants_cuda() {
   local missing
   missing=$(.venv/bin/python -m pip check --disable-pip-version-check || true)
   grep -qE '^torch .* requires (cuda|nvidia|triton)' <<<"$missing"
 }
 
-# With hashes pip prefers the index's files, which have theirs beside them, to those of a folder (find-links). A build of
-# torch in such a folder is there for its being without CUDA; its hash must be in requirements.txt all the same.
+# Installs torch from a folder of wheels (pip's find-links), if there is one, to get a build without CUDA. With hashes,
+# pip prefers the index's files, so --no-index is necessary. requirements.txt must contain the hash of that build too.
 install_torch_of_a_folder() {
   local only=.fleetsight/requirements-torch-only.txt
   .venv/bin/python -c 'import torch' 2>/dev/null && return
@@ -75,7 +76,7 @@ install_torch_of_a_folder() {
   .venv/bin/python -m pip install --disable-pip-version-check --no-input --no-index --require-hashes --no-deps -r "$only" >"$LOG" 2>&1 || true
 }
 
-# The tests of the pages drive the machine's own Chromium; those of the images make and boot a Debian.
+# The page tests use the system's Chromium. The image tests need tools that build and boot a Debian.
 have_chromium() {
   local candidate
   for candidate in "${CHROMIUM:-}" chromium-headless-shell chromium chromium-browser google-chrome google-chrome-stable; do
@@ -95,7 +96,7 @@ install_from_debian() { # PACKAGE...
     'apt-get update && apt-get install --yes --no-install-recommends "$@"' install "$@" </dev/null >".fleetsight/logs/$1.log" 2>&1
 }
 
-# Setup never fails for the want of what is tested with these.
+# Setup does not fail if these programs are missing: the tests that need them are skipped.
 have_or_install() { # HAVE TESTS REMEDY PACKAGE...
   local have=$1 tests=$2 remedy=$3
   shift 3
@@ -109,7 +110,7 @@ have_or_install() { # HAVE TESTS REMEDY PACKAGE...
 }
 
 install_test_programs() {
-  # Without windows, pages cost a third of the time. One try for each .venv: with a window they pass, too.
+  # The headless shell takes a third of Chromium's time. Try to install it once for each .venv: it is optional.
   if ! command -v "${CHROMIUM:-chromium-headless-shell}" >/dev/null && ! stamped headless-shell tried; then
     install_from_debian chromium-headless-shell || true
     stamp headless-shell tried
@@ -119,7 +120,7 @@ install_test_programs() {
 }
 
 mkdir -p .fleetsight/logs 2>/dev/null || fail "cannot write to $PWD: give yourself the right, or clone elsewhere"
-# An unfinished creation has no pip command, and a Python that has been removed does not run.
+# .venv has no pip if its creation was interrupted. Its python does not run if the base Python was removed.
 if ! { [ -x .venv/bin/pip ] && .venv/bin/python -c ''; } 2>/dev/null; then
   python=$(find_python)
   need_space 100
@@ -133,13 +134,13 @@ trap wait EXIT
 for name in "${@:-run}"; do
   case "$name" in
     run)
-      # pip uses one core. No section installs what is in another, so the test tools need not wait.
+      # In the background: pip uses one core, and no two sections contain the same package.
       install run 700 "the system (about 100 MB to download, half a minute)" &
       run_section=$!
       ;;
     torch)
-      wait $run_section # returns at once where the section run was not asked for
-      # Importing torch and checking every package take ten seconds, so not each time.
+      wait $run_section # returns immediately if the section run was not requested
+      # To import torch and to check every package takes ten seconds, so a stamp avoids it.
       digest=$(cksum <requirements.txt)
       if ! stamped torch-with-cuda "$digest"; then
         install_torch_of_a_folder
@@ -159,9 +160,9 @@ for name in "${@:-run}"; do
 done
 wait $run_section
 
-# A start without compiled modules takes half a second longer for each process, and some environments never write them.
-# pip would compile on one core, and the packages' own tests too. Some packages hold a file that no Python 3 can compile.
-# What torch and the simulator want is large, and most of it is never imported.
+# Compile modules now: without this, each process starts half a second later where Python cannot write compiled files.
+# pip itself would use one core and also compile the packages' tests. Some packages contain files that Python 3 cannot
+# compile, so errors are ignored. The stamp leaves out torch and simulate: they are large and mostly never imported.
 digest=$(cat .venv/.installed-run .venv/.installed-test 2>/dev/null | cksum || true)
 if ! stamped compiled "$digest"; then
   .venv/bin/python -m compileall -qq --workers 0 -x '/tests/' .venv/lib || true

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # The project's checks and tests.
-#   ./scripts/test.sh            everything, as in CI
-#   ./scripts/test.sh --fast     checks and unit tests, for the daily loop
-#   ./scripts/test.sh PATH...    these tests alone; the arguments are pytest's: ./scripts/test.sh tests/unit -k lease
+#   ./scripts/test.sh            all checks and tests, as in CI
+#   ./scripts/test.sh --fast     checks and unit tests, for daily work
+#   ./scripts/test.sh PATH...    only these tests; passes all arguments to pytest: ./scripts/test.sh tests/unit -k lease
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly SOURCES="services core localcloud app_tier web_tier ami scripts simulator benchmarks" FUZZ_SECONDS=60 MIN_COVERAGE=89
 LOGS=$(mktemp -d)
 mkdir "$LOGS/covered"
-# Where no compiled modules may be written, each of hundreds of processes compiles all that it imports.
+# With this variable, each of hundreds of processes would compile every module that it imports.
 unset PYTHONDONTWRITEBYTECODE
-# Each background step is a process group, so that Ctrl-C ends it with all that it has started.
+# Job control makes each background step a process group, so that Ctrl-C stops it with all of its child processes.
 set -m
 end_steps() {
   local group
@@ -32,7 +32,7 @@ types() { .venv/bin/mypy; }
 imports() { .venv/bin/lint-imports; }
 security_lint() { .venv/bin/bandit --quiet --configfile pyproject.toml --recursive $SOURCES; }
 audit() { .venv/bin/python -m scripts.audit; }
-# At low priority, it uses the CPU time that the tests beside it leave.
+# Runs at low priority, to use only CPU time that the parallel tests leave.
 fuzzing() { nice .venv/bin/python -m tests.fuzz all --seconds "$FUZZ_SECONDS"; }
 coverage() {
   .venv/bin/python -m slipcover --branch --merge "$LOGS"/covered/*.json --out "$LOGS/merged.json" --skip-covered --fail-under "$MIN_COVERAGE"
@@ -41,19 +41,20 @@ coverage() {
 readonly UNIT_TESTS="--numprocesses=auto --maxprocesses=8 tests/unit"
 unit_tests() { pytest $UNIT_TESTS; }
 covered_unit_tests() { covered $UNIT_TESTS; }
-# The tests of a file share what they start, so they stay together. Most of them wait for processes. In pytest-xdist's own
-# order, the files of fewest tests would come last; they take longest, and one process would work on the last of them.
+# The tests of a file share the processes that they start, so loadfile keeps them on one xdist worker. They mostly wait
+# for processes, so five xdist workers suit few cores. pytest-xdist's default order would run the files with the fewest
+# tests last: these take longest, so one xdist worker would still run while the others are idle.
 integration_tests() { covered --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/integration; }
 simulations() { pytest tests/simulation; }
 browser_tests() { pytest tests/browser; }
 chaos_tests() { pytest --numprocesses=2 --dist=loadfile tests/chaos; }
 image_tests() { pytest tests/image; }
-# Built long before the tests that need them; those tests report an image that cannot be built.
+# Builds the images early. If a build fails, the tests that need the image report it.
 images() { .venv/bin/python -m tests.image; }
 setup_torch() { ./scripts/setup.sh torch; }
 setup_simulate() { ./scripts/setup.sh simulate; }
 
-# STEP: runs it and prints what it has written once it has ended, so that steps that run at the same time do not mix.
+# STEP: runs a step and prints its output when it ends, so that the output of parallel steps does not mix.
 report() {
   local started=$SECONDS result=passed TIMEFORMAT="%0U + %0S"
   { time "$1" >"$LOGS/$1" 2>&1; } 2>"$LOGS/$1.cpu" || result=FAILED
@@ -62,13 +63,13 @@ report() {
   [ "$result" = passed ]
 }
 
-in_turn() { # STEP...: all of them, also when one has failed
+in_turn() { # STEP...: runs all steps in sequence, also after a failure
   local step failed=0
   for step in "$@"; do report "$step" || failed=1; done
   return "$failed"
 }
 
-at_once() { # "STEP..."...: runs the lists at the same time, and the steps of a list in turn
+at_once() { # "STEP..."...: runs the lists in parallel, and the steps of each list in sequence
   local steps group failed=0 groups=()
   echo "== running: $(printf '%s | ' "$@")"
   for steps in "$@"; do

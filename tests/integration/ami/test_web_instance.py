@@ -82,7 +82,7 @@ def test_the_certificate_of_the_parameter_store_is_kept(tmp_path: Path) -> None:
 def test_a_key_of_another_certificate_replaces_nothing(tmp_path: Path) -> None:
     kept = pair(tmp_path / "tls")
     other, key = pair(tmp_path / "one")[0], pair(tmp_path / "other")[1]
-    with pytest.raises(NotPreparedError, match="no pair"):
+    with pytest.raises(NotPreparedError, match="OpenSSL cannot use"):
         keep_pair(tmp_path / "tls", other, key)
     assert pair(tmp_path / "tls") == kept
 
@@ -189,7 +189,7 @@ def test_a_parameter_that_is_not_there_is_named(places: Path, monkeypatch: pytes
 
 
 def test_a_page_without_sign_in_is_not_served_unless_the_settings_open_it(places: Path) -> None:
-    with pytest.raises(NotPreparedError, match=r"auth\.mode none.*CreateUserPool=true.*auth\.open true"):
+    with pytest.raises(NotPreparedError, match=r"auth\.mode none.*CreateUserPool=true.*auth\.open to true"):
         prepare_web.main({})
     assert not (places / "limits.conf").exists()
     prepare_web.main(OPEN)
@@ -210,8 +210,8 @@ def test_the_keys_of_sessions_become_a_file_that_root_alone_reads(
 @pytest.mark.parametrize(
     ("named", "held", "message"),
     [
-        ("", None, "FLEETSIGHT_SESSION_KEYS_PARAMETER names no parameter.*`fleetsight up` makes it"),
-        ("/mine/session-keys", None, "/mine/session-keys .*ParameterNotFound.*`fleetsight up` makes the keys"),
+        ("", None, "FLEETSIGHT_SESSION_KEYS_PARAMETER names no parameter.*`fleetsight up` creates it"),
+        ("/mine/session-keys", None, "/mine/session-keys .*ParameterNotFound.*creates the session keys"),
         ("/mine/session-keys", "short-secret", "/mine/session-keys .*fewer than 32 characters"),
         ("/mine/session-keys", "\n", "/mine/session-keys .*holds no key"),
     ],

@@ -60,9 +60,9 @@ def test_an_unknown_parameter_is_rejected_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("WebInstances", "5", "WebInstances=5: it must be one of 1, 2, 3, 4 (Web instances;"),
-        ("MonthlyBudget", "ten", "MonthlyBudget=ten: it must be a number (US dollars a month"),
-        ("WebCidr", "everybody", "WebCidr=everybody: it must match [0-9.]+/[0-9]{1,2} (Who may reach the page"),
+        ("WebInstances", "5", "WebInstances=5: it must be one of 1, 2, 3, 4 (Number of web instances"),
+        ("MonthlyBudget", "ten", "MonthlyBudget=ten: it must be a number (Monthly budget"),
+        ("WebCidr", "everybody", "WebCidr=everybody: it must match [0-9.]+/[0-9]{1,2} (CIDR range of the clients"),
         ("StaticSite", "true", "StaticSite needs DomainName"),
     ],
 )

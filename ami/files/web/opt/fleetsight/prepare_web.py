@@ -1,10 +1,10 @@
-"""Makes what nginx and the web tier need of an instance: certificate, keys for sessions, limits of the configuration.
+"""Write the files that nginx and the web tier need on an instance: certificate, session keys and nginx's limits.
 
-The unit `fleetsight-prepare`, which `start web` starts, runs it with the settings of the user data, again where it
-fails, and then starts the other units. The certificate is that of the parameter store (`FLEETSIGHT_TLS_PARAMETER`: a
-SecureString that holds JSON, `{"certificate": PEM, "key": PEM}`), or one that this instance signs itself. The keys,
-where people sign in, are those of `FLEETSIGHT_SESSION_KEYS_PARAMETER`, a SecureString too. Nothing secret is ever
-printed.
+`start web` starts the unit `fleetsight-prepare`. It runs this script with the settings of the user data, retries
+it if it fails, and then starts the other units. The certificate comes from the SSM parameter named by
+`FLEETSIGHT_TLS_PARAMETER` (a SecureString with the JSON `{"certificate": PEM, "key": PEM}`), or this instance signs
+one itself. With sign-in, the session keys come from the SecureString named by `FLEETSIGHT_SESSION_KEYS_PARAMETER`.
+The script never prints a secret.
 """
 
 import json
@@ -20,22 +20,22 @@ from typing import Any
 HOME = Path("/opt/fleetsight")
 TLS = Path("/etc/fleetsight/tls")
 SESSION_KEYS = Path("/etc/fleetsight/session-keys")
-"""Root's alone; systemd hands it to the web tier's unit, which has it in memory."""
+"""Readable only by root. systemd passes it to the web tier's unit in memory (`LoadCredential=`)."""
 LIMITS = Path("/etc/nginx/fleetsight/limits.conf")
 LARGE_BODIES = Path("/etc/nginx/fleetsight/large-bodies.conf")
 PRIVATE_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
-"""In which a load balancer has its addresses."""
+"""Address ranges that contain the load balancer's addresses."""
 SELF_SIGNED_DAYS = 825
 NGINX = "www-data"
-"""The owner of the key: nginx is never root."""
+"""Owner of the private key: nginx does not run as root."""
 
 
 class NotPreparedError(Exception):
-    """Raised when certificate, keys or a valid configuration are missing; the message says why, without secrets."""
+    """Raised when the certificate, the session keys or a valid configuration is missing. It has no secrets."""
 
 
 def main(environment: Mapping[str, str]) -> None:
-    """Write certificate, keys and limits."""
+    """Write the certificate, the session keys and nginx's limits."""
     sys.path.insert(0, str(HOME / "app"))
     from core.config import load_config
     from services.errors import ConfigError
@@ -46,16 +46,16 @@ def main(environment: Mapping[str, str]) -> None:
         raise NotPreparedError(str(error)) from error
     if config.auth.mode == "none" and not config.auth.open:
         raise NotPreparedError(
-            "there is no sign-in (auth.mode none), and nginx shows the page to all who reach this instance: let "
-            "people sign in (`fleetsight up --set CreateUserPool=true`) or, where everybody who reaches the page may "
-            "see and do everything, say so (`fleetsight up --set CreateUserPool=false`, which is auth.open true)"
+            "there is no sign-in (auth.mode none), and nginx serves the page to all clients that can reach "
+            "it: enable sign-in (`fleetsight up --set CreateUserPool=true`), or allow all clients to see and do "
+            "everything (`fleetsight up --set CreateUserPool=false`, which sets auth.open to true)"
         )
     place = (config.aws.region, config.aws.endpoint_url)
     if config.auth.mode == "cognito":
         name = environment.get("FLEETSIGHT_SESSION_KEYS_PARAMETER", "")
         keep_session_keys(SESSION_KEYS, name, lambda: _parameter(name, "FLEETSIGHT_SESSION_KEYS_PARAMETER", *place))
     else:
-        write(SESSION_KEYS, "", 0o600)  # which the unit names, whether anybody signs in or not
+        write(SESSION_KEYS, "", 0o600)  # LoadCredential= of the unit needs the file, also without sign-in
     said = limits(config.classic.wait_seconds, config.web.port, config.web.hosts)
     if environment.get("FLEETSIGHT_BEHIND_LOAD_BALANCER") == "true":
         said += client_addresses()
@@ -72,9 +72,9 @@ def limits(wait_seconds: float, port: int, hosts: Sequence[str]) -> str:
     """Return nginx's settings that follow from the configuration.
 
     Args:
-        wait_seconds: how long a request may wait for its image; nginx waits a little longer for the answer.
-        port: where gunicorn listens.
-        hosts: the names of the page. nginx redirects to these, to localhost and to IP addresses, and nowhere else.
+        wait_seconds: longest time for which a request waits for its image. nginx waits 30 s longer for the response.
+        port: port on which gunicorn listens.
+        hosts: host names of the page. nginx redirects only to these, to localhost and to IP addresses.
     """
     names = "".join(f'    "{name}" $host;\n' for name in dict.fromkeys(("localhost", *hosts)))
     return (
@@ -86,31 +86,31 @@ def limits(wait_seconds: float, port: int, hosts: Sequence[str]) -> str:
 
 
 def large_bodies(max_request_bytes: int) -> str:
-    """Return nginx's settings of requests with a large body; `max_request_bytes` is the largest that is accepted."""
+    """Return nginx's settings for requests with a large body, of at most `max_request_bytes`."""
     return f"client_max_body_size {max_request_bytes};\nauth_request /.may-send;\n"
 
 
 def client_addresses() -> str:
-    """Return nginx's settings behind a load balancer, which writes the address of each client.
+    """Return nginx's settings behind a load balancer, which sends each client's address in X-Forwarded-For.
 
-    Only the load balancer can reach this instance then, by its security group. It writes the address behind what
-    the client has written there itself, so the last address counts, and no further one.
+    The security group allows only the load balancer to reach this instance. The load balancer appends the address to
+    the header that the client sent, so nginx uses only the last address.
     """
     trusted = "".join(f"set_real_ip_from {network};\n" for network in PRIVATE_NETWORKS)
     return f"{trusted}real_ip_header X-Forwarded-For;\nreal_ip_recursive off;\n"
 
 
 def from_parameter(name: str, get: Callable[[], str]) -> tuple[str, str]:
-    """Return certificate and key of the parameter called `name`, which `get` reads.
+    """Return the certificate and key that `get` reads from the parameter `name`.
 
     Raises:
-        NotPreparedError: it cannot be read, or does not hold both.
+        NotPreparedError: the parameter cannot be read, or does not contain both.
     """
     try:
         pair = json.loads(get())
         return str(pair["certificate"]), str(pair["key"])
     except (ValueError, KeyError, TypeError) as error:
-        # Not what it says: a message of the JSON parser may quote the key.
+        # Only the type of the error: a message of the JSON parser could quote the key.
         raise NotPreparedError(
             f'the parameter {name} (FLEETSIGHT_TLS_PARAMETER) is not JSON {{"certificate": PEM, "key": PEM}}: '
             f"{type(error).__name__}"
@@ -118,10 +118,10 @@ def from_parameter(name: str, get: Callable[[], str]) -> tuple[str, str]:
 
 
 def keep_pair(folder: Path, certificate: str, key: str) -> None:
-    """Write `certificate` and `key` into `folder`, once it is sure that they belong together.
+    """Write `certificate` and `key` into `folder` if they match.
 
     Raises:
-        NotPreparedError: they are no PEM, or no pair.
+        NotPreparedError: they are not PEM, or do not match.
     """
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     write(folder / "new-certificate.pem", certificate, 0o644)
@@ -132,24 +132,24 @@ def keep_pair(folder: Path, certificate: str, key: str) -> None:
         )
     except (ssl.SSLError, OSError) as error:
         (folder / "new-key.pem").unlink()
-        raise NotPreparedError(f"certificate and key are no pair that OpenSSL can use: {error}") from None
+        raise NotPreparedError(f"OpenSSL cannot use the certificate and key: {error}") from None
     (folder / "new-certificate.pem").rename(folder / "certificate.pem")
     (folder / "new-key.pem").rename(folder / "key.pem")
 
 
 def keep_session_keys(path: Path, name: str, get: Callable[[], str]) -> None:
-    """Write the keys of the parameter called `name`, which `get` reads, to a file of root's at `path`.
+    """Write the session keys that `get` reads from the parameter `name` to a file at `path` for root only.
 
     Raises:
-        NotPreparedError: none is named, it cannot be read, or what it holds are no keys.
+        NotPreparedError: `name` is empty, the parameter cannot be read, or its value is invalid.
     """
     from services.errors import ConfigError
     from web_tier.auth.session_keys import KEYS_FILE_VARIABLE, load_session_keys
 
     if not name:
         raise NotPreparedError(
-            "people sign in here (auth.mode cognito), and FLEETSIGHT_SESSION_KEYS_PARAMETER names no parameter with "
-            "the keys of their sessions: `fleetsight up` makes it, and the stack's user data names it"
+            "sign-in is enabled (auth.mode cognito), and FLEETSIGHT_SESSION_KEYS_PARAMETER names no parameter with "
+            "the session keys: `fleetsight up` creates it, and the stack's user data names it"
         )
     write(path, get(), 0o600)
     try:
@@ -157,15 +157,15 @@ def keep_session_keys(path: Path, name: str, get: Callable[[], str]) -> None:
     except ConfigError as error:
         path.unlink()
         raise NotPreparedError(
-            f"the parameter {name} (FLEETSIGHT_SESSION_KEYS_PARAMETER) is no use: {error}"
+            f"the parameter {name} (FLEETSIGHT_SESSION_KEYS_PARAMETER) is invalid: {error}"
         ) from error
 
 
 def self_signed(folder: Path) -> None:
-    """Make a key and a certificate that this instance signs itself, unless they are there.
+    """Create a private key and a self-signed certificate unless they exist.
 
     Raises:
-        NotPreparedError: OpenSSL could not make them.
+        NotPreparedError: OpenSSL failed.
     """
     if (folder / "key.pem").exists():
         return
@@ -178,23 +178,23 @@ def self_signed(folder: Path) -> None:
         ("openssl", "req", "-x509", *key, *names, *end), check=False, capture_output=True, text=True, timeout=60
     )
     if made.returncode:
-        raise NotPreparedError(f"OpenSSL made no certificate: {made.stderr.strip()}")
+        raise NotPreparedError(f"OpenSSL created no certificate: {made.stderr.strip()}")
     new_certificate.rename(folder / "certificate.pem")
     new_key.rename(folder / "key.pem")
 
 
 def write(path: Path, content: str, mode: int) -> None:
-    """Write a file that cannot be read before it has its `mode`."""
+    """Write a file, created with its `mode` so that it is never readable by others."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
         file.write(content)
 
 
 def _parameter(name: str, variable: str, region: str, endpoint_url: str | None) -> str:
-    """Return the decrypted value of a parameter, which `variable` names.
+    """Return the decrypted value of the SSM parameter `name`, which the environment variable `variable` sets.
 
     Raises:
-        NotPreparedError: there is none, or this instance's role may not read it.
+        NotPreparedError: it does not exist, or this instance's role is not allowed to read it.
     """
     import botocore.session
     from botocore.config import Config
@@ -207,8 +207,8 @@ def _parameter(name: str, variable: str, region: str, endpoint_url: str | None) 
         return str(client.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"])
     except (BotoCoreError, ClientError) as error:
         raise NotPreparedError(
-            f"the parameter {name} ({variable}) cannot be read: {error}; make it (`fleetsight up` makes the keys of "
-            "sessions), and let the web role read it"
+            f"the parameter {name} ({variable}) cannot be read: {error}; create it (`fleetsight up` creates the "
+            "session keys), and allow the web role to read it"
         ) from error
 
 

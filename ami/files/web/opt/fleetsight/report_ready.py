@@ -1,13 +1,13 @@
-"""Reports that this instance serves: it waits for the page's first answer, takes its address, and signals the stack.
+"""Wait until the page of this instance responds, associate the page's address, and signal the stack.
 
-Without a load balancer the page has an Elastic IP address. An update has two web instances for a while, so the new
-one takes the address only when its page answers.
+Without a load balancer, the page has an Elastic IP address. During an update two web instances run, so the new one
+associates the address only once its page responds.
 
-CloudFormation waits for the signal of a new web instance, and takes an update back that brings none:
+CloudFormation waits for the signal of a new web instance and rolls back an update without a signal:
 https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-updatepolicy.html
 
-The unit `fleetsight-ready` runs this program, and is active once the page answers at its address. With `--failed` the
-program signals a failure, before `fleetsight-unstarted` ends the machine.
+The unit `fleetsight-ready` runs this script and becomes active once the page has its address. With `--failed`, the
+script signals a failure before `fleetsight-unstarted` powers the instance off.
 """
 
 import http.client
@@ -26,30 +26,30 @@ from botocore.session import get_session
 
 HOME = Path("/opt/fleetsight")
 GROUP = "WebGroup"
-"""The stack's Auto Scaling group of web instances, by its name in the template."""
+"""Logical id of the Auto Scaling group of web instances in the template."""
 
 POLL_SECONDS = 1.0
-"""Between two requests to the page."""
+"""Seconds between two requests to the page."""
 
 ANSWER_SECONDS = 10.0
-"""How long the page may take to answer one of them."""
+"""Timeout of a request to the page, in seconds."""
 
 RETRY_SECONDS = 10.0
-"""Between two attempts to take the address, or to signal."""
+"""Seconds between two attempts to associate the address or to signal."""
 
 MAX_SIGNALS = 60
-"""Attempts to signal: with `RETRY_SECONDS` about as long as CloudFormation waits."""
+"""Maximum number of attempts to signal. With `RETRY_SECONDS` they take about as long as CloudFormation waits."""
 
 NOT_AWAITED = "ValidationError"
-"""The error code of a signal that no operation of the stack waits for, as when Auto Scaling replaced an instance."""
+"""Error code if no stack operation waits for the signal, as after Auto Scaling has replaced an instance."""
 
 Status = Literal["SUCCESS", "FAILURE"]
 
 
 def page_answers(host: str = "127.0.0.1", port: int = 443) -> bool:
-    """Return True if the page of this instance answers that it is healthy.
+    """Return True if the page of this instance responds and is healthy.
 
-    Its certificate is for other names than this address, and the request stays on the machine.
+    The certificate is not verified: it is for other names than this address, and the request stays on the instance.
     """
     unverified = ssl._create_unverified_context()  # nosec B323 # noqa: S323 - see above
     connection = http.client.HTTPSConnection(host, port, timeout=ANSWER_SECONDS, context=unverified)
@@ -63,7 +63,7 @@ def page_answers(host: str = "127.0.0.1", port: int = 443) -> bool:
 
 
 def signal(client: Any, stack: str, instance_id: str, status: Status) -> bool:
-    """Signal `status` to the stack's group; return True unless the signal has to be sent again.
+    """Signal `status` to the stack's group. Return False if the signal must be sent again.
 
     https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_SignalResource.html
     """
@@ -81,7 +81,7 @@ def signal(client: Any, stack: str, instance_id: str, status: Status) -> bool:
 
 
 def take_address(client: Any, allocation_id: str, instance_id: str) -> bool:
-    """Associate the page's Elastic IP address with this instance; return True if it has the address now.
+    """Associate the page's Elastic IP address with this instance. Return True on success.
 
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AssociateAddress.html
     """
@@ -101,9 +101,9 @@ def report(
     send: Callable[[], bool],
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Wait until the page answers, take its address, tell systemd, and send the signal.
+    """Wait until the page responds, associate its address, notify systemd, and signal the stack.
 
-    The machine works once the page answers at its address: a signal that cannot be sent must not end it.
+    systemd is notified before the signal: a failure to signal must not power off an instance that serves the page.
     """
     while not answers():
         sleep(POLL_SECONDS)
@@ -117,7 +117,7 @@ def report(
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Report what `arguments` say: `--failed`, or nothing for an instance that is to serve."""
+    """Signal a failure if `arguments` is `--failed`, else wait until the page responds and signal success."""
     sys.path.insert(0, str(HOME / "app"))
     from services.errors import MetadataError
     from services.metadata import Metadata
@@ -152,13 +152,13 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
 
 
 def client_of(service: str, region: str, endpoint_url: str | None) -> Any:
-    """Return a client of this stack's cloud, with the role of the instance."""
+    """Return a client for this stack's region and endpoint, with the instance's role."""
     retries = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
     return get_session().create_client(service, region_name=region, endpoint_url=endpoint_url, config=retries)
 
 
 def tell_systemd(environment: Mapping[str, str]) -> None:
-    """Tell systemd that the unit is active (man 3 sd_notify)."""
+    """Notify systemd that the unit is active (man 3 sd_notify)."""
     if path := environment.get("NOTIFY_SOCKET"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.sendto(b"READY=1", f"\0{path[1:]}" if path.startswith("@") else path)
