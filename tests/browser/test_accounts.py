@@ -227,7 +227,7 @@ def test_a_session_that_ends_in_the_middle_of_a_batch_loses_no_image_and_doubles
     classify(page)
     expect(page.locator("#said")).to_contain_text("60 images could not be sent for now")
     expect(page.locator("#signIn")).to_be_visible()
-    assert 1 <= len(refused) <= 3  # each lane learns it once, and sends no more
+    assert 1 <= len(refused) <= 3  # each concurrent request learns it once, and sends no more
     page.unroute(re.compile(r"/images$"))
     page.get_by_role("button", name="Try again: 60 images").click()
     arrived(page)

@@ -152,7 +152,7 @@ def test_results_arrive_by_themselves_to_the_end(page: Page, api: ApiClient) -> 
     expect(page.locator(".tile.done")).not_to_have_count(0)
     expect(page.locator(".tile.waiting")).to_have_count(0)
     expect(page.locator("#histogram tr")).not_to_have_count(0)
-    expect(page.locator("#news")).to_contain_text("Every image has its result")
+    expect(page.locator("#announcement")).to_contain_text("Every image has its result")
     # Without an address a picture has not been asked for yet.
     expect(page.locator("#list img[src]")).not_to_have_count(0)
     broken = "all => all.filter((image) => image.complete && image.naturalWidth === 0).length"
@@ -207,7 +207,7 @@ def test_images_are_filtered_sorted_and_searched_at_once(page: Page, write_job: 
     page.get_by_role("searchbox").fill("img_0004")
     expect(page.locator("#shown")).to_have_text("10 of 50 images")
     page.locator('[data-view="table"]').click()
-    expect(page.locator("#list tbody .row-of").last).to_contain_text("IMG_0004")
+    expect(page.locator("#list tbody .image-row").last).to_contain_text("IMG_0004")
     page.get_by_role("searchbox").fill("")
     page.get_by_label("Score from, in percent").fill("60")
     page.get_by_label("Score to, in percent").fill("65")
@@ -275,7 +275,7 @@ def test_what_the_system_retried_is_shown_as_it_happens_and_without_javascript_a
     expect(page.locator(".tile.done .retries").nth(1)).to_have_text(twice)
     shown = page.locator("#list .retries").all_inner_texts()
     page.locator("#list a.open").nth(1).click()
-    expect(page.get_by_role("dialog").locator(".way")).to_contain_text("requested again by the system")
+    expect(page.get_by_role("dialog").locator(".timeline")).to_contain_text("requested again by the system")
     with browser.new_context(base_url=system.url, java_script_enabled=False) as context:
         plain = context.new_page()
         for view in ("", "?view=table"):
@@ -290,7 +290,7 @@ def test_rows_have_one_height_for_any_text(page: Page, write_job: Callable[..., 
     written.store.put_failed(refused(written.images[2]).model_copy(update={"attempts": 3}))
     for retried in (0, 2):
         send_again(written.store, written.images[retried], times=2)
-    for view, row in (("", ".tile"), ("?view=table", ".row-of")):
+    for view, row in (("", ".tile"), ("?view=table", ".image-row")):
         open_live(page, f"{written.path}{view}")
         expect(page.locator(f"#list {row} .retries").nth(2)).to_contain_text("Tried 3 times: a worker failed")
         heights = page.locator(f"#list {row}").evaluate_all("all => all.map((row) => row.offsetHeight)")
@@ -310,7 +310,7 @@ def test_an_image_is_tried_again_from_the_list_and_from_the_viewer(
     page.locator(".tile.failed .open").click()
     viewer = page.get_by_role("dialog")
     viewer.get_by_role("button", name="Try again").click()
-    expect(viewer.locator(".way")).to_contain_text("requested again")
+    expect(viewer.locator(".timeline")).to_contain_text("requested again")
     expect(page.locator(".tile.done")).to_have_count(2)
     assert [result["status"] for result in api.results(job_id)] == ["done"] * len(images)
 
@@ -402,7 +402,7 @@ def test_without_javascript_there_are_pages_filters_and_single_images(
     page.get_by_role("link", name="Failed 2").click()
     expect(page.locator("#list .filename bdi")).to_have_count(2)
     page.get_by_role("link", name="Table").click()
-    expect(page.locator("tbody .row-of.failed")).to_have_count(2)
+    expect(page.locator("tbody .image-row.failed")).to_have_count(2)
     page.locator("tbody a.open").first.click()
     expect(page.locator("#image")).to_contain_text("its workers crashed")
     page.get_by_role("link", name="Back to").click()
@@ -518,11 +518,11 @@ def test_an_image_shows_every_step_of_its_way_with_its_time(
     page: Page, api: ApiClient, faults_of: FaultsOf, page_options: dict[str, object]
 ) -> None:
     page.goto(answered(api))
-    assert page.locator(".way strong").all_inner_texts() == WAY
-    times = page.locator(".way time").evaluate_all("all => all.map((time) => time.dateTime)")
+    assert page.locator(".timeline strong").all_inner_texts() == WAY
+    times = page.locator(".timeline time").evaluate_all("all => all.map((time) => time.dateTime)")
     assert len(times) == 5
     assert times[0] <= times[-1]
-    expect(page.locator(".way .took")).to_have_count(len(WAY))
+    expect(page.locator(".timeline .took")).to_have_count(len(WAY))
     expect(page.locator(".shown")).to_contain_text("deleted once its label was stored")
     if page_options != NO_SCRIPT:
         assert faults_of(page) == []
@@ -530,8 +530,8 @@ def test_an_image_shows_every_step_of_its_way_with_its_time(
 
 def test_a_repeated_image_has_a_short_way(page: Page, api: ApiClient, faults_of: FaultsOf) -> None:
     page.goto(answered(api, repeats=2))
-    assert page.locator(".way strong").all_inner_texts() == ["accepted", "answered at once"]
-    expect(page.locator(".told")).to_contain_text("classified before")
+    assert page.locator(".timeline strong").all_inner_texts() == ["accepted", "answered at once"]
+    expect(page.locator(".details")).to_contain_text("classified before")
     assert faults_of(page) == []
 
 
@@ -542,14 +542,14 @@ def test_a_failed_image_is_tried_again_from_its_page(
     job_id, [image_id] = crashed_images(system)
     address = f"/jobs/{job_id}/images/{image_id}"
     page.goto(address)
-    expect(page.locator(".told .warning")).to_contain_text("Failed")
+    expect(page.locator(".details .warning")).to_contain_text("Failed")
     if page_options != NO_SCRIPT:
         assert faults_of(page) == []
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("status")).to_contain_text("Requested again")
-    expect(page.locator(".way")).to_contain_text("requested again")
-    expect(settled(page, address).locator(".way strong").last).to_have_text("delivered")
-    assert "requested again" in page.locator(".way strong").all_inner_texts()
+    expect(page.locator(".timeline")).to_contain_text("requested again")
+    expect(settled(page, address).locator(".timeline strong").last).to_have_text("delivered")
+    assert "requested again" in page.locator(".timeline strong").all_inner_texts()
 
 
 def settled(page: Page, address: str) -> Page:
@@ -557,7 +557,7 @@ def settled(page: Page, address: str) -> Page:
 
     def has_settled() -> bool:
         page.goto(address)
-        return not page.locator(".way li.open").count()
+        return not page.locator(".timeline li.open").count()
 
     wait_until(has_settled, "the image is not being tried again")
     return page

@@ -1,18 +1,17 @@
-// What a page does when its calls are answered that the user is not signed in any more.
+// What a page does when the user's session has ended.
 
-const SIGN_IN = "/sign-in";
+const SIGN_IN_PATH = "/sign-in";
 
-/** Return whether a response requires a sign-in: by its status for an API call, by a redirect to the sign-in page else. */
-export function needsSignIn(answer) {
-  return answer.status === 401 || (answer.redirected && new URL(answer.url).pathname === SIGN_IN);
+/** Return true if a response requires a sign-in: an API call returns 401, a page redirects to the sign-in page. */
+export function needsSignIn(response) {
+    return response.status === 401 || (response.redirected && new URL(response.url).pathname === SIGN_IN_PATH);
 }
 
-/** The page that signs people in, says that they were signed out, and leads back here. */
-export function signInAddress() {
-  return `${SIGN_IN}?told=ended&next=${encodeURIComponent(location.pathname + location.search)}`;
+/** Return the URL of the sign-in page, which shows that the session has ended and redirects back to this page. */
+export function signInUrl() {
+    return `${SIGN_IN_PATH}?told=ended&next=${encodeURIComponent(location.pathname + location.search)}`;
 }
 
-/** Leave for it. */
 export function goToSignIn() {
-  location.assign(signInAddress());
+    location.assign(signInUrl());
 }

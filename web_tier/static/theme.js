@@ -1,35 +1,36 @@
-// Light or dark: as the machine says, until a person chooses. Loaded before the page is drawn, so that nothing flashes.
+// The light or dark theme: the system's, until the user chooses one. A classic script, so that it runs before the page
+// is drawn and the theme does not flash.
 
-const KEY = "fleetsight-theme";
+const STORAGE_KEY = "fleetsight-theme";
 const root = document.documentElement;
-const machine = matchMedia("(prefers-color-scheme: dark)");
+const systemDark = matchMedia("(prefers-color-scheme: dark)");
 
-function chosen() {
-  try {
-    return localStorage.getItem(KEY);
-  } catch {
-    return null; // storage is switched off
-  }
+function storedTheme() {
+    try {
+        return localStorage.getItem(STORAGE_KEY);
+    } catch {
+        return null; // the browser's storage is off
+    }
 }
 
-function choose(theme) {
-  try {
-    localStorage.setItem(KEY, theme);
-  } catch {
-    // It holds for this page then.
-  }
-  root.dataset.bsTheme = theme;
+function chooseTheme(theme) {
+    try {
+        localStorage.setItem(STORAGE_KEY, theme);
+    } catch {
+        // The browser's storage is off: the theme applies to this page only.
+    }
+    root.dataset.bsTheme = theme;
 }
 
-function apply() {
-  root.dataset.bsTheme = chosen() ?? (machine.matches ? "dark" : "light");
+function applyTheme() {
+    root.dataset.bsTheme = storedTheme() ?? (systemDark.matches ? "dark" : "light");
 }
 
 root.classList.add("js");
-apply();
-machine.addEventListener("change", apply);
+applyTheme();
+systemDark.addEventListener("change", applyTheme);
 document.addEventListener("DOMContentLoaded", () => {
-  const button = document.getElementById("theme");
-  button.hidden = false;
-  button.addEventListener("click", () => choose(root.dataset.bsTheme === "dark" ? "light" : "dark"));
+    const button = document.getElementById("theme");
+    button.hidden = false;
+    button.addEventListener("click", () => chooseTheme(root.dataset.bsTheme === "dark" ? "light" : "dark"));
 });

@@ -1,26 +1,30 @@
-// A page that is a file asks who looks at it, and shows that in its header as the web tier's own pages do.
+// Shows the signed-in user in the header of a static page, as the web tier's own pages do.
 
-const ASK_MS = 10_000;
+const TIMEOUT_MS = 10_000;
 
-const part = (id) => document.getElementById(id);
+const visitor = await fetchVisitor();
+if (visitor?.signed_in) showVisitor(visitor);
 
-const visitor = await ask();
-if (visitor?.signed_in) show(visitor);
-
-async function ask() {
+async function fetchVisitor() {
     try {
-        const answer = await fetch("/account/visitor", { cache: "no-store", signal: AbortSignal.timeout(ASK_MS) });
-        return answer.ok ? await answer.json() : null;
+        const response = await fetch("/account/visitor", {
+            cache: "no-store",
+            signal: AbortSignal.timeout(TIMEOUT_MS),
+        });
+        return response.ok ? await response.json() : null;
     } catch {
         return null;
     }
 }
 
-function show({ email, operates, csrf_token }) {
-    part("account").querySelector("bdi").textContent = email;
+function showVisitor({ email, operates, csrf_token }) {
+    const [account, signOut, signIn, fleetLink] = ["account", "signOut", "headerSignIn", "fleetLink"].map((id) =>
+        document.getElementById(id),
+    );
+    account.querySelector("bdi").textContent = email;
     const token = { type: "hidden", name: "csrf_token", value: csrf_token };
-    part("signOut").append(Object.assign(document.createElement("input"), token));
-    part("account").hidden = part("signOut").hidden = false;
-    part("headerSignIn").hidden = true;
-    part("fleetLink").hidden = !operates;
+    signOut.append(Object.assign(document.createElement("input"), token));
+    account.hidden = signOut.hidden = false;
+    signIn.hidden = true;
+    fleetLink.hidden = !operates;
 }

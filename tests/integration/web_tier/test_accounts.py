@@ -291,7 +291,7 @@ def test_without_sign_in_account_pages_are_missing_and_every_page_warns(
     assert {client.get(path).status_code for path in PAGES} == {404}
     assert {client.post(path, headers=BROWSER).status_code for path in POSTS} == {404}
     page = client.get("/jobs").text
-    assert "all who reach this page see and may do everything" in page
+    assert "All users can view and change everything" in page
     assert "Sign" not in page.replace("sign-in", "")
     assert 'href="/fleet"' in page
 
@@ -352,7 +352,7 @@ def test_an_upload_form_from_before_the_sign_in_is_rejected_and_shown_again(app:
 def test_an_upload_form_without_session_is_rejected_with_a_link_to_the_sign_in(app: Flask) -> None:
     answer = upload(app.test_client(), None)
     assert answer.status_code == 401
-    assert "You are not signed in, or not any more, so nothing was changed." in answer.text
+    assert "You are not signed in, so nothing was changed." in answer.text
     assert 'href="/sign-in"' in answer.text
 
 

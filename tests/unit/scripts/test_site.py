@@ -73,7 +73,7 @@ def test_the_pages_have_the_deployed_settings_the_sites_address_and_load_changin
     assert re.search(r'<p id="fleetNow" data-ask>', page)
     assert "has not looked at the fleet yet" not in page
     assert "visitor.js" not in page
-    assert "There is no sign-in here" in page
+    assert "This site has no sign-in" in page
     assert f"curl -s -X POST {ADDRESS}/api/v1/jobs" in api
     assert "localhost" not in api
 
@@ -91,7 +91,7 @@ def test_with_sign_in_the_pages_load_the_session(tmp_path: Path, monkeypatch: py
         assert re.search(r'<a id="account"[^>]* hidden>', page)
         assert re.search(r'<a id="headerSignIn"[^>]*href="/sign-in">', page)
         assert re.search(r'href="/fleet" id="fleetLink" hidden', page)
-        assert "There is no sign-in here" not in page
+        assert "This site has no sign-in" not in page
     page = (tmp_path / "index.html").read_text()
     assert 'href="/upload"' in page
     assert "data-ask" not in page

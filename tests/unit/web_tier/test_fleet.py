@@ -164,7 +164,7 @@ def paused_sentence(client: FlaskClient) -> str:
 def test_the_fleet_page_before_the_first_report_of_the_controller(client: FlaskClient) -> None:
     page = client.get("/fleet").text
     assert fleet_sentence(None) in page
-    assert "There are none: the first image starts some." in page
+    assert "No workers are running. The first upload starts one." in page
 
 
 def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClient, store: JobStore) -> None:
@@ -391,8 +391,8 @@ def test_an_instance_is_drained_after_a_confirmation(client: FlaskClient, fleet:
     fleet.put_instances(FleetInstances(total=1, instances=(instance_with("i-1", in_hand=3),)))
     assert 'href="/fleet/instances/i-1/drain"' in client.get("/fleet").text
     question = client.get("/fleet/instances/i-1/drain").text
-    assert "finishes what it has (3 images)" in question
-    assert "another is launched in its place" in question
+    assert "finishes its current work (3 images)" in question
+    assert "the controller launches a replacement" in question
     assert fleet.commands().drain == ()
     answer = client.post("/fleet/instances/i-1/drain", headers=SAME_SITE)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/fleet")

@@ -149,7 +149,7 @@ def test_an_image_page_has_all_scores_and_the_timeline(
     for words in ("90.0%", f"All {len(labels)} classes", "90.0000%", "roundabout", "received 2 times", "i-0f3a"):
         assert words in page
     taken = re.findall(
-        r'<strong>([^<]*)</strong>.*?class="took">([^<]*)<', page.partition('class="way"')[2], re.DOTALL
+        r'<strong>([^<]*)</strong>.*?class="took">([^<]*)<', page.partition('class="timeline"')[2], re.DOTALL
     )
     assert [(name, unescape(length)) for name, length in taken if length] == [
         ("received \N{MULTIPLICATION SIGN}2", "1.2 s"), ("fetched", "40 ms"), ("decoded", "9 ms"),
@@ -229,7 +229,7 @@ def test_one_failed_image_is_retried_from_its_own_page(
     page = client.post(f"{address}/retry", follow_redirects=True).text
     for words in (
         "Requested again",
-        "Trying again, since it failed",
+        "Failed, trying again",
         "requested again",
         "waits for a worker once more",
     ):
@@ -296,7 +296,7 @@ def test_failed_images_that_are_no_longer_stored_are_counted(
 
 def test_a_job_is_deleted_after_a_confirmation(client: FlaskClient, store: JobStore, job: Job) -> None:
     question = client.get(f"/jobs/{job.job_id}/delete").text
-    assert "do not come back" in question
+    assert "permanently" in question
     assert store.job(job.job_id) == job
     assert client.post(f"/jobs/{job.job_id}/delete").headers["Location"] == "/jobs"
     assert client.get(f"/jobs/{job.job_id}").status_code == 404

@@ -1,20 +1,20 @@
-// The token that was just made can be copied with a click; where there is no clipboard it is selected.
+// The button that copies a new token. Without access to the clipboard it selects the token.
 
 const field = document.getElementById("made");
 const button = document.getElementById("copy");
 
 async function copy() {
-  field.select();
-  try {
-    await navigator.clipboard.writeText(field.value);
-    button.textContent = "Copied";
-  } catch {
-    button.textContent = "Press Ctrl+C"; // without TLS, or when it is not allowed
-  }
+    field.select();
+    try {
+        await navigator.clipboard.writeText(field.value);
+        button.textContent = "Copied";
+    } catch {
+        button.textContent = "Press Ctrl+C"; // no TLS, or no permission
+    }
 }
 
 if (field) {
-  button.hidden = false;
-  button.addEventListener("click", copy);
-  field.addEventListener("focus", () => field.select());
+    button.hidden = false;
+    button.addEventListener("click", copy);
+    field.addEventListener("focus", () => field.select());
 }

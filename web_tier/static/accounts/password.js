@@ -1,12 +1,12 @@
-// A password can be looked at while it is typed. Pasting it, and what a password manager fills in, work by themselves.
+// The button that shows the password in a form.
 
 for (const button of document.querySelectorAll("button[data-shows]")) {
-  const field = document.getElementById(button.dataset.shows);
-  const show = (shown) => {
-    field.type = shown ? "text" : "password";
-    button.setAttribute("aria-pressed", String(shown));
-  };
-  button.hidden = false;
-  button.addEventListener("click", () => show(field.type === "password"));
-  field.form.addEventListener("submit", () => show(false)); // so that the browser remembers it as a password only
+    const field = document.getElementById(button.dataset.shows);
+    const setVisible = (isVisible) => {
+        field.type = isVisible ? "text" : "password";
+        button.setAttribute("aria-pressed", String(isVisible));
+    };
+    button.hidden = false;
+    button.addEventListener("click", () => setVisible(field.type === "password"));
+    field.form.addEventListener("submit", () => setVisible(false)); // browsers save password fields only as passwords
 }

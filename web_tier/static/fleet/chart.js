@@ -1,84 +1,85 @@
-// Workers and queue over time: the chart that the server has drawn, drawn again as time goes on. Lines are steps, since
-// a sample holds until the next one; each has a scale of its own.
+// The chart of workers and queue over time: the server draws it once, and this module redraws it with each poll. A line
+// is a step function, since a sample holds until the next one. Each line has its own scale.
 
-const SVG = "http://www.w3.org/2000/svg";
+const SVG_NAMESPACE = "http://www.w3.org/2000/svg";
+/** Edges of the drawing in the viewBox, as in pages/fleet.py. */
 const LEFT = 36;
 const RIGHT = 684;
 const TOP = 12;
 const BOTTOM = 190;
-const LINES = 3;
+const GRIDLINE_INTERVALS = 3;
 
-/** The least round figure that is not below `most`. */
-export function ceiling(most) {
-  const steps = [1, 2, 3, 5, 10];
-  const power = 10 ** Math.floor(Math.log10(Math.max(1, most)));
-  return steps.map((step) => step * power).find((round) => round >= most);
+/** Return the least round number (1, 2, 3 or 5 times a power of ten) that is at least `max`. */
+export function roundUp(max) {
+    const steps = [1, 2, 3, 5, 10];
+    const power = 10 ** Math.floor(Math.log10(Math.max(1, max)));
+    return steps.map((step) => step * power).find((round) => round >= max);
 }
 
-function line(y) {
-  const element = document.createElementNS(SVG, "path");
-  element.setAttribute("d", `M${LEFT} ${y}H${RIGHT}`);
-  return element;
+function createGridline(y) {
+    const element = document.createElementNS(SVG_NAMESPACE, "path");
+    element.setAttribute("d", `M${LEFT} ${y}H${RIGHT}`);
+    return element;
 }
 
-const steps = (places) => places.map(([x, y], index) => (index ? `H${x}V${y}` : `M${x} ${y}`)).join("");
-const count = (number, noun) => `${number.toLocaleString("en-US")} ${noun}${number === 1 ? "" : "s"}`;
+const stepPath = (points) => points.map(([x, y], index) => (index ? `H${x}V${y}` : `M${x} ${y}`)).join("");
+const plural = (count, noun) => `${count.toLocaleString("en-US")} ${noun}${count === 1 ? "" : "s"}`;
 
 export class Chart {
-  #chart;
-  #samples; // [milliseconds, workers, queue], oldest first
-  #span;
-  #scales = "";
+    #svg;
+    #samples; // [milliseconds since 1970, workers, queue], oldest first
+    #spanMs;
+    #drawnScales = "";
 
-  /** @param {SVGElement} chart as the server drew it, with its samples and its span in milliseconds */
-  constructor(chart) {
-    this.#chart = chart;
-    this.#samples = JSON.parse(chart.dataset.samples);
-    this.#span = Number(chart.dataset.span);
-  }
+    /** @param {SVGElement} svg - drawn by the server, with its samples and its span in milliseconds as data. */
+    constructor(svg) {
+        this.#svg = svg;
+        this.#samples = JSON.parse(svg.dataset.samples);
+        this.#spanMs = Number(svg.dataset.span);
+    }
 
-  /** Take in what there is now, and draw. */
-  add(workers, queue) {
-    const at = Date.now();
-    const last = this.#samples.at(-1);
-    // The last one only says how long the one before it held: it gives way while nothing changes.
-    const before = this.#samples.at(-2);
-    const held = before && [before, last].every((sample) => sample[1] === workers && sample[2] === queue);
-    if (held) this.#samples.pop();
-    this.#samples.push([at, workers, queue]);
-    const start = at - this.#span;
-    while (this.#samples.length > 1 && this.#samples[1][0] <= start) this.#samples.shift();
-    this.#draw(start, at);
-  }
+    /** Add a sample of the current time, and redraw. */
+    add(workers, queue) {
+        const now = Date.now();
+        // The last of several equal samples only marks how long the value has held, so a new equal one replaces it.
+        const lastTwo = this.#samples.slice(-2);
+        const isUnchanged = lastTwo.every((sample) => sample[1] === workers && sample[2] === queue);
+        if (lastTwo.length === 2 && isUnchanged) this.#samples.pop();
+        this.#samples.push([now, workers, queue]);
+        const start = now - this.#spanMs;
+        while (this.#samples.length > 1 && this.#samples[1][0] <= start) this.#samples.shift();
+        this.#draw(start);
+    }
 
-  #draw(start, now) {
-    const most = (place) => Math.max(...this.#samples.map((sample) => sample[place]));
-    const [workersTop, queueTop] = [ceiling(most(1)), ceiling(most(2))];
-    const x = (at) => (LEFT + (Math.max(0, at - start) / this.#span) * (RIGHT - LEFT)).toFixed(1);
-    const y = (share) => (BOTTOM - share * (BOTTOM - TOP)).toFixed(1);
-    const queue = steps(this.#samples.map((sample) => [x(sample[0]), y(sample[2] / queueTop)]));
-    this.#put(".workers-line", steps(this.#samples.map((sample) => [x(sample[0]), y(sample[1] / workersTop)])));
-    this.#put(".queue-line", queue);
-    this.#put(".queue-area", `${queue}V${BOTTOM}H${x(this.#samples[0][0])}Z`);
-    this.#drawScales(workersTop, queueTop, y);
-    const [, workers, images] = this.#samples.at(-1);
-    const words = `at most ${count(most(1), "worker")} and ${count(most(2), "image")} in the queue`;
-    const present = `now ${count(workers, "worker")} and ${count(images, "image")}.`;
-    this.#chart.setAttribute("aria-label", `${this.#chart.dataset.title}: ${words}; ${present}`);
-  }
+    #draw(start) {
+        const max = (column) => Math.max(...this.#samples.map((sample) => sample[column]));
+        const [workersTop, queueTop] = [roundUp(max(1)), roundUp(max(2))];
+        const x = (at) => (LEFT + (Math.max(0, at - start) / this.#spanMs) * (RIGHT - LEFT)).toFixed(1);
+        const y = (share) => (BOTTOM - share * (BOTTOM - TOP)).toFixed(1);
+        const workersPath = stepPath(this.#samples.map((sample) => [x(sample[0]), y(sample[1] / workersTop)]));
+        const queuePath = stepPath(this.#samples.map((sample) => [x(sample[0]), y(sample[2] / queueTop)]));
+        this.#setPath(".workers-line", workersPath);
+        this.#setPath(".queue-line", queuePath);
+        this.#setPath(".queue-area", `${queuePath}V${BOTTOM}H${x(this.#samples[0][0])}Z`);
+        this.#drawScales(workersTop, queueTop, y);
+        const [, workers, images] = this.#samples.at(-1);
+        const highest = `at most ${plural(max(1), "worker")} and ${plural(max(2), "image")} in the queue`;
+        const current = `now ${plural(workers, "worker")} and ${plural(images, "image")}.`;
+        this.#svg.setAttribute("aria-label", `${this.#svg.dataset.title}: ${highest}; ${current}`);
+    }
 
-  #put(selector, path) {
-    this.#chart.querySelector(selector).setAttribute("d", path);
-  }
+    #setPath(selector, path) {
+        this.#svg.querySelector(selector).setAttribute("d", path);
+    }
 
-  #drawScales(workersTop, queueTop, y) {
-    const scales = `${workersTop}/${queueTop}`;
-    if (this.#scales === scales) return;
-    this.#scales = scales;
-    const shares = Array.from({ length: LINES + 1 }, (_, index) => index / LINES);
-    this.#chart.querySelector(".gridlines").replaceChildren(...shares.map((share) => line(y(share))));
-    const [workers, , queue] = this.#chart.querySelectorAll(".axis text");
-    workers.textContent = workersTop.toLocaleString("en-US");
-    queue.textContent = queueTop.toLocaleString("en-US");
-  }
+    #drawScales(workersTop, queueTop, y) {
+        const scales = `${workersTop}/${queueTop}`;
+        if (this.#drawnScales === scales) return;
+        this.#drawnScales = scales;
+        const shares = Array.from({ length: GRIDLINE_INTERVALS + 1 }, (_, index) => index / GRIDLINE_INTERVALS);
+        this.#svg.querySelector(".gridlines").replaceChildren(...shares.map((share) => createGridline(y(share))));
+        const [workers, , queue] = this.#svg.querySelectorAll(".axis text");
+        workers.textContent = workersTop.toLocaleString("en-US");
+        queue.textContent = queueTop.toLocaleString("en-US");
+    }
 }

@@ -1,12 +1,12 @@
-// Deleting a job from this browser also lets go of the small pictures of its images that this browser has kept.
+// Deletes a job's thumbnails from this browser when the user deletes the job.
 
-import { forgetJob } from "./local_pictures.js";
+import { deleteJobPictures } from "./local_pictures.js";
 
 const form = document.getElementById("delete");
 
 form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    form.querySelector("button").disabled = true; // once is enough
-    await forgetJob(form.dataset.job); // before the page is left, which would end it
+    form.querySelector("button").disabled = true; // against a second click
+    await deleteJobPictures(form.dataset.job); // before the submit, which leaves the page
     form.submit();
 });

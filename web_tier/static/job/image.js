@@ -1,5 +1,5 @@
 // The page of one image.
 
-import { showOwnPictures } from "./own_pictures.js";
+import { showLocalPictures } from "./local_pictures.js";
 
-showOwnPictures(document);
+showLocalPictures(document);

@@ -1,121 +1,134 @@
-// How an image looks in the grid and in the table: the templates at the end of the page, filled as _image.html does.
+// The items of the grid and of the table: clones of the templates in job.html, filled as _image.html does.
 
-import { DELETED, ownPicture } from "./own_pictures.js";
-import { retries, UNSURE } from "./rows.js";
+import { DELETED_URL, localPicture } from "./local_pictures.js";
+import { retriesText, UNSURE } from "./rows.js";
 
-const template = (id) => document.getElementById(id).content.firstElementChild;
+const findTemplate = (id) => document.getElementById(id).content.firstElementChild;
 
-export const percent = (score) => (score >= 1 ? "100%" : `${Math.min(99, Math.round(score * 100))}%`);
+const formatPercent = (score) => (score >= 1 ? "100%" : `${Math.min(99, Math.round(score * 100))}%`);
 
-function size(bytes) {
-  return bytes >= 2 ** 20 ? `${Number((bytes / 2 ** 20).toPrecision(3))} MB` : `${Math.max(1, Math.round(bytes / 1024))} KB`;
+function formatSize(bytes) {
+    if (bytes < 2 ** 20) return `${Math.max(1, Math.round(bytes / 1024))} KB`;
+    return `${Number((bytes / 2 ** 20).toPrecision(3))} MB`;
 }
 
-function addressed(element, base, row) {
-  const link = element.querySelector("a.open");
-  element.querySelector("img").dataset.id = row.id;
-  link.href = `${base}/images/${row.id}`;
-  link.dataset.id = row.id;
-  element.querySelector("img").dataset.src = `${base}/images/${row.id}/thumbnail`;
-  for (const name of element.querySelectorAll("bdi")) name.textContent = row.name;
-  element.querySelector("form").action = `${base}/images/${row.id}/retry`;
-  return element;
+/** Set what never changes: the links, the name and the picture's URL. */
+function initializeItem(element, base, row) {
+    const link = element.querySelector("a.open");
+    const image = element.querySelector("img");
+    link.href = `${base}/images/${row.id}`;
+    link.dataset.id = row.id;
+    image.dataset.id = row.id;
+    image.dataset.src = `${base}/images/${row.id}/thumbnail`;
+    for (const name of element.querySelectorAll("bdi")) name.textContent = row.name;
+    element.querySelector("form").action = `${base}/images/${row.id}/retry`;
+    return element;
 }
 
-function marked(element, row) {
-  element.querySelector("form").hidden = row.status !== "failed" || row.retrying === true || row.final === true;
-  element.querySelector(".at-once").hidden = !row.cached;
-  element.querySelector(".retries").textContent = retries(row);
+function updateMarks(element, row) {
+    element.querySelector("form").hidden = row.status !== "failed" || row.retrying === true || row.final === true;
+    element.querySelector(".at-once").hidden = !row.cached;
+    element.querySelector(".retries").textContent = retriesText(row);
 }
 
-const wanted = new WeakSet(); // pictures that are looked for
+const loadingImages = new WeakSet();
 
-/** Asks for the picture of an element; of an image that is not kept, the server has none once it has its label. */
-function stills(keep) {
-  return async (element) => {
-    const picture = element.querySelector("img");
-    if (picture.src || wanted.has(picture)) return;
-    const stored = () => (!keep && element.classList.contains("done") ? DELETED : picture.dataset.src);
-    wanted.add(picture);
-    const address = keep ? stored() : await ownPicture(picture.dataset.id, stored);
-    if (wanted.delete(picture)) picture.src = address;
-  };
+/** Return a function that loads an item's picture. Without `keep` the server deletes an image once it is classified. */
+function pictureLoader(keep) {
+    return async (element) => {
+        const image = element.querySelector("img");
+        if (image.src || loadingImages.has(image)) return;
+        const serverUrl = () => (!keep && element.classList.contains("done") ? DELETED_URL : image.dataset.src);
+        loadingImages.add(image);
+        const url = keep ? serverUrl() : ((await localPicture(image.dataset.id)) ?? serverUrl());
+        if (loadingImages.delete(image)) image.src = url; // unless `cancelPictures` was called meanwhile
+    };
 }
 
-/** Take an element out of use: a picture that is still awaited is not wanted any more. */
-export function drop(element) {
-  for (const picture of element.querySelectorAll("img")) {
-    wanted.delete(picture);
-    picture.removeAttribute("src");
-  }
+/** Unload the pictures in an element, and cancel their loading. */
+export function cancelPictures(element) {
+    for (const image of element.querySelectorAll("img")) {
+        loadingImages.delete(image);
+        image.removeAttribute("src");
+    }
 }
 
-function spaces(tag) {
-  return {
-    space() {
-      const space = document.createElement(tag);
-      space.className = "space";
-      space.setAttribute("aria-hidden", "true");
-      return space;
-    },
-    stretch(space, pixels) {
-      space.hidden = pixels === 0;
-      space.style.height = `${pixels}px`;
-    },
-  };
+function spacers(tag) {
+    return {
+        createSpacer() {
+            const spacer = document.createElement(tag);
+            spacer.className = "space";
+            spacer.setAttribute("aria-hidden", "true");
+            return spacer;
+        },
+        setSpacerHeight(spacer, pixels) {
+            spacer.hidden = pixels === 0;
+            spacer.style.height = `${pixels}px`;
+        },
+    };
 }
 
+/**
+ * @param {string} base - the job's path.
+ * @param {boolean} keep - whether the server keeps the job's images.
+ * @returns {ItemRenderer} see virtual_list.js.
+ */
 export function gridItems(base, keep) {
-  const blank = template("tile-template");
-  return {
-    container: () => {
-      const grid = template("grid-template").cloneNode(true);
-      return { root: grid, list: grid };
-    },
-    make(row) {
-      const tile = addressed(blank.cloneNode(true), base, row);
-      tile.querySelector(".filename").title = row.name;
-      return tile;
-    },
-    fill(tile, row) {
-      const done = row.status === "done";
-      tile.className = `tile ${row.status}${row.retrying ? " retrying" : ""}`;
-      marked(tile, row);
-      const label = tile.querySelector(".label");
-      const failed = row.retrying ? "Trying again" : "Failed";
-      label.textContent = done ? row.label : row.status === "failed" ? failed : "waiting";
-      label.classList.toggle("quiet", row.status === "waiting");
-      tile.querySelector(".score").textContent = done ? percent(row.score) : "";
-      tile.querySelector(".reason").textContent = row.reason ?? "";
-      const bar = tile.querySelector(".confidence");
-      bar.toggleAttribute("hidden", !done);
-      bar.classList.toggle("unsure", done && row.score < UNSURE);
-      bar.lastElementChild.setAttribute("width", done ? `${row.score * 100}%` : "0");
-    },
-    still: stills(keep),
-    drop,
-    ...spaces("li"),
-  };
+    const template = findTemplate("tile-template");
+    return {
+        createContainer() {
+            const grid = findTemplate("grid-template").cloneNode(true);
+            return { root: grid, list: grid };
+        },
+        createItem(row) {
+            const tile = initializeItem(template.cloneNode(true), base, row);
+            tile.querySelector(".filename").title = row.name;
+            return tile;
+        },
+        update(tile, row) {
+            const isDone = row.status === "done";
+            tile.className = `tile ${row.status}${row.retrying ? " retrying" : ""}`;
+            updateMarks(tile, row);
+            const label = tile.querySelector(".label");
+            const failure = row.retrying ? "Trying again" : "Failed";
+            label.textContent = isDone ? row.label : row.status === "failed" ? failure : "waiting";
+            label.classList.toggle("quiet", row.status === "waiting");
+            tile.querySelector(".score").textContent = isDone ? formatPercent(row.score) : "";
+            tile.querySelector(".reason").textContent = row.reason ?? "";
+            const bar = tile.querySelector(".confidence");
+            bar.toggleAttribute("hidden", !isDone);
+            bar.classList.toggle("unsure", isDone && row.score < UNSURE);
+            bar.lastElementChild.setAttribute("width", isDone ? `${row.score * 100}%` : "0");
+        },
+        loadPicture: pictureLoader(keep),
+        cancelPicture: cancelPictures,
+        ...spacers("li"),
+    };
 }
 
+/**
+ * @param {string} base - the job's path.
+ * @param {boolean} keep - whether the server keeps the job's images.
+ * @returns {ItemRenderer} see virtual_list.js.
+ */
 export function tableItems(base, keep) {
-  const blank = template("row-template");
-  return {
-    container: () => {
-      const root = template("table-template").cloneNode(true);
-      return { root, list: root.querySelector("tbody") };
-    },
-    make: (row) => addressed(blank.cloneNode(true), base, row),
-    fill(line, row) {
-      line.className = `row-of ${row.status}${row.retrying ? " retrying" : ""}`;
-      marked(line, row);
-      line.querySelector(".found").textContent = row.label ?? row.reason ?? "";
-      line.querySelector(".score").textContent = row.score === undefined ? "" : percent(row.score);
-      line.querySelector(".state .words").textContent = row.retrying ? "trying again" : row.status;
-      line.querySelector(".size").textContent = size(row.bytes);
-    },
-    still: stills(keep),
-    drop,
-    ...spaces("tr"),
-  };
+    const template = findTemplate("row-template");
+    return {
+        createContainer() {
+            const root = findTemplate("table-template").cloneNode(true);
+            return { root, list: root.querySelector("tbody") };
+        },
+        createItem: (row) => initializeItem(template.cloneNode(true), base, row),
+        update(element, row) {
+            element.className = `image-row ${row.status}${row.retrying ? " retrying" : ""}`;
+            updateMarks(element, row);
+            element.querySelector(".found").textContent = row.label ?? row.reason ?? "";
+            element.querySelector(".score").textContent = row.score === undefined ? "" : formatPercent(row.score);
+            element.querySelector(".state .words").textContent = row.retrying ? "trying again" : row.status;
+            element.querySelector(".size").textContent = formatSize(row.bytes);
+        },
+        loadPicture: pictureLoader(keep),
+        cancelPicture: cancelPictures,
+        ...spacers("tr"),
+    };
 }

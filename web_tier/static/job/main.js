@@ -1,186 +1,213 @@
-// The page of a job, live: the server drew it once, and from here on it follows the job by itself.
+// The page of a job: the server renders it once, and this module keeps it up to date.
 
 import { Feed } from "./feed.js";
-import { showCount, showProgress } from "./figures.js";
-import { drop, gridItems, tableItems } from "./items.js";
+import { cancelPictures, gridItems, tableItems } from "./items.js";
 import { Labels } from "./labels.js";
-import { takeOverRetries } from "./retry.js";
+import { showCount, showProgress } from "./progress.js";
+import { interceptRetryForms } from "./retry.js";
 import { Rows } from "./rows.js";
 import { Viewer } from "./viewer.js";
-import { Windowed } from "./window.js";
+import { VirtualList } from "./virtual_list.js";
 
-const REFRESH_MILLISECONDS = 250; // between two sorts and counts of everything, at least
-const RETRY_MILLISECONDS = 60_000; // how long failed images that are tried again are waited for
-const REST = 8; // and this many times as long as one took
+/** Least time between two refreshes of the list. */
+const MIN_REFRESH_INTERVAL_MS = 250;
+/** The time between two refreshes is at least this many times as long as a refresh takes. */
+const REFRESH_INTERVAL_FACTOR = 8;
+/** How long the page follows a finished job after a retry. */
+const RETRY_FOLLOW_MS = 60_000;
+
+/**
+ * The filters, the order and the view of the list; the page's URL has them as parameters.
+ *
+ * @typedef {object} Query
+ * @property {string} state - "done", "failed", "waiting", "unsure", or empty for all.
+ * @property {string} label - or empty for all.
+ * @property {number | null} low - lowest score, in percent.
+ * @property {number | null} high - highest score, in percent.
+ * @property {string} name - a part of the file name.
+ * @property {string} sort - see orders.js.
+ * @property {string} view - "grid" or "table".
+ */
 
 const job = document.getElementById("job").dataset;
 const base = `/jobs/${job.job}`;
 const filters = document.getElementById("filters");
+const announcement = document.getElementById("announcement");
 const rows = new Rows();
-const asked = askedByAddress();
+const query = queryFromUrl();
 
 let list = null;
-let order = [];
-let refreshDue = null;
-let notBefore = 0;
+let selectedRows = [];
+let refreshTimer = null;
+let nextRefreshAt = 0;
 
-function askedByAddress() {
-  const words = new URLSearchParams(location.search);
-  const word = (name) => words.get(name) ?? "";
-  return {
-    state: word("state"),
-    label: word("label"),
-    low: percentage(word("from")),
-    high: percentage(word("to")),
-    name: word("q"),
-    sort: word("sort"),
-    view: word("view") || "grid",
-  };
+/** @returns {Query} */
+function queryFromUrl() {
+    const params = new URLSearchParams(location.search);
+    const param = (name) => params.get(name) ?? "";
+    return {
+        state: param("state"),
+        label: param("label"),
+        low: parsePercent(param("from")),
+        high: parsePercent(param("to")),
+        name: param("q"),
+        sort: param("sort"),
+        view: param("view") || "grid",
+    };
 }
 
-function percentage(text) {
-  return text.trim() === "" || Number.isNaN(Number(text)) ? null : Number(text);
+function parsePercent(text) {
+    return text.trim() === "" || Number.isNaN(Number(text)) ? null : Number(text);
 }
 
-function address() {
-  const words = new URLSearchParams();
-  const { state, label, low, high, name: q, sort } = asked;
-  const named = { state, label, from: low, to: high, q, sort, view: asked.view === "table" ? "table" : "" };
-  for (const [name, value] of Object.entries(named)) if (value || value === 0) words.set(name, value);
-  return words.size ? `${base}?${words}` : base;
+function queryUrl() {
+    const { state, label, low, high, name: q, sort } = query;
+    const values = { state, label, from: low, to: high, q, sort, view: query.view === "table" ? "table" : "" };
+    const params = new URLSearchParams();
+    for (const [name, value] of Object.entries(values)) if (value || value === 0) params.set(name, value);
+    return params.size ? `${base}?${params}` : base;
 }
 
-/** Show what is asked for; many news make one refresh. */
-function refreshSoon() {
-  refreshDue ??= setTimeout(refresh, Math.max(0, notBefore - performance.now()));
+/** Refresh the list soon. Many updates share one refresh. */
+function scheduleRefresh() {
+    refreshTimer ??= setTimeout(refresh, Math.max(0, nextRefreshAt - performance.now()));
 }
 
 function refresh() {
-  clearTimeout(refreshDue);
-  refreshDue = null;
-  const began = performance.now();
-  order = rows.select(asked);
-  list ??= newList();
-  list.show(order);
-  labels.show(rows);
-  showCount("unsure", rows.unsure);
-  document.getElementById("nothing").hidden = order.length > 0;
-  document.getElementById("nothing").textContent = rows.size ? "No image is like that." : "No images here yet.";
-  document.getElementById("shown").textContent =
-    order.length === rows.size ? "" : `${order.length.toLocaleString("en-US")} of ${rows.size.toLocaleString("en-US")} images`;
-  const took = performance.now() - began;
-  notBefore = performance.now() + Math.max(REFRESH_MILLISECONDS, REST * took);
+    clearTimeout(refreshTimer);
+    refreshTimer = null;
+    const startedAt = performance.now();
+    selectedRows = rows.select(query);
+    list ??= createList();
+    list.show(selectedRows);
+    labels.show(rows);
+    showCount("unsure", rows.unsure);
+    showListNotes(selectedRows.length, rows.size);
+    const took = performance.now() - startedAt;
+    nextRefreshAt = performance.now() + Math.max(MIN_REFRESH_INTERVAL_MS, REFRESH_INTERVAL_FACTOR * took);
 }
 
-function newList() {
-  const keep = job.keep === "true";
-  const items = asked.view === "table" ? tableItems(base, keep) : gridItems(base, keep);
-  const { root, list: container } = items.container();
-  const place = document.getElementById("list");
-  drop(place);
-  place.replaceChildren(root);
-  document.getElementById("pager").hidden = true;
-  return new Windowed(container, items);
+function showListNotes(shown, total) {
+    const emptyNote = document.getElementById("nothing");
+    emptyNote.hidden = shown > 0;
+    emptyNote.textContent = total ? "No images match the filters." : "No images here yet.";
+    const countText = `${shown.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} images`;
+    document.getElementById("shown").textContent = shown === total ? "" : countText;
 }
 
-function ask(changes) {
-  const other = changes.view !== undefined && changes.view !== asked.view;
-  Object.assign(asked, changes);
-  history.replaceState(null, "", address());
-  if (other) {
-    list?.close();
-    list = null;
-  }
-  showAsked();
-  refresh();
+function createList() {
+    const keep = job.keep === "true";
+    const renderer = query.view === "table" ? tableItems(base, keep) : gridItems(base, keep);
+    const { root, list: container } = renderer.createContainer();
+    const parent = document.getElementById("list");
+    cancelPictures(parent);
+    parent.replaceChildren(root);
+    document.getElementById("pager").hidden = true;
+    return new VirtualList(container, renderer);
 }
 
-function mark(elements, isCurrent) {
-  for (const element of elements) {
-    if (isCurrent(element.dataset)) element.setAttribute("aria-current", "true");
-    else element.removeAttribute("aria-current");
-  }
+/** @param {Partial<Query>} changes */
+function setQuery(changes) {
+    const changesView = changes.view !== undefined && changes.view !== query.view;
+    Object.assign(query, changes);
+    history.replaceState(null, "", queryUrl());
+    if (changesView) {
+        list?.close();
+        list = null;
+    }
+    showQuery();
+    refresh();
 }
 
-function showAsked() {
-  mark(filters.querySelectorAll("[data-state]"), ({ state }) => state === asked.state);
-  mark(filters.querySelectorAll("[data-view]"), ({ view }) => view === asked.view);
-  const { label, sort, from, to } = filters.elements;
-  for (const [field, value] of [[from, asked.low], [to, asked.high]]) {
-    if (percentage(field.value) !== value) field.value = value ?? "";
-  }
-  if (asked.label && ![...label.options].some((option) => option.value === asked.label)) label.add(new Option(asked.label));
-  label.value = asked.label;
-  sort.value = asked.sort;
+function markCurrent(elements, isCurrent) {
+    for (const element of elements) {
+        if (isCurrent(element.dataset)) element.setAttribute("aria-current", "true");
+        else element.removeAttribute("aria-current");
+    }
 }
 
-const place = (id) => order.findIndex((row) => row.id === id);
-const neighbour = (id, step) => (place(id) < 0 ? undefined : order[place(id) + step]?.id);
-const reveal = (id) => list.reveal(place(id))?.querySelector("a.open");
-
-/** Take news; what the viewer shows is shown anew when it is about that image. */
-function merge(news) {
-  const version = () => rows.byId.get(viewer.shown)?.version;
-  const before = version();
-  rows.merge(news);
-  if (version() !== before) viewer.open(viewer.shown);
+/** Show the query in the filters. */
+function showQuery() {
+    markCurrent(filters.querySelectorAll("[data-state]"), ({ state }) => state === query.state);
+    markCurrent(filters.querySelectorAll("[data-view]"), ({ view }) => view === query.view);
+    const { label, sort, from, to } = filters.elements;
+    for (const [field, value] of [[from, query.low], [to, query.high]]) {
+        if (parsePercent(field.value) !== value) field.value = value ?? "";
+    }
+    const hasOption = [...label.options].some((option) => option.value === query.label);
+    if (query.label && !hasOption) label.add(new Option(query.label));
+    label.value = query.label;
+    sort.value = query.sort;
 }
 
-const labels = new Labels((label) => ask({ label: asked.label === label ? "" : label }));
+const indexOf = (id) => selectedRows.findIndex((row) => row.id === id);
+const neighbour = (id, step) => (indexOf(id) < 0 ? undefined : selectedRows[indexOf(id) + step]?.id);
+const reveal = (id) => list.reveal(indexOf(id))?.querySelector("a.open");
+
+/** Merge updates into the rows. The viewer reloads its image if that image has changed. */
+function merge(updates) {
+    const shownVersion = () => rows.byId.get(viewer.shownId)?.version;
+    const before = shownVersion();
+    rows.merge(updates);
+    if (shownVersion() !== before) viewer.open(viewer.shownId);
+}
+
+const labels = new Labels((label) => setQuery({ label: query.label === label ? "" : label }));
 const viewer = new Viewer(base, neighbour, reveal);
 const feed = new Feed(job.job, {
-  rows(news) {
-    merge(news);
-    refreshSoon();
-  },
-  progress(progress, ended) {
-    showProgress(progress);
-    if (progress.state === "finished") document.getElementById("news").textContent = progress.sentence;
-    document.getElementById("state").classList.toggle("live", !ended);
-    document.title = document.title.replace(/ · [\d,]+ of [\d,]+ · /, ` · ${progress.done + progress.failed} of ${progress.accepted} · `);
-  },
-  gone() {
-    document.getElementById("news").textContent = "This job has been deleted.";
-    location.assign("/jobs");
-  },
+    rows(updates) {
+        merge(updates);
+        scheduleRefresh();
+    },
+    progress(progress, hasEnded) {
+        showProgress(progress);
+        if (progress.state === "finished") announcement.textContent = progress.sentence;
+        document.getElementById("state").classList.toggle("live", !hasEnded);
+        const counts = ` · ${progress.done + progress.failed} of ${progress.accepted} · `;
+        document.title = document.title.replace(/ · [\d,]+ of [\d,]+ · /, counts);
+    },
+    gone() {
+        announcement.textContent = "This job has been deleted.";
+        location.assign("/jobs");
+    },
 });
 
 filters.addEventListener("click", (event) => {
-  const link = event.target.closest("a");
-  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
-  event.preventDefault();
-  ask(link.dataset.view ? { view: link.dataset.view } : { state: link.dataset.state });
+    const link = event.target.closest("a");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    setQuery(link.dataset.view ? { view: link.dataset.view } : { state: link.dataset.state });
 });
 filters.addEventListener("change", ({ target }) => {
-  if (target.name === "label" || target.name === "sort") ask({ [target.name]: target.value });
+    if (target.name === "label" || target.name === "sort") setQuery({ [target.name]: target.value });
 });
-filters.elements.q.addEventListener("input", ({ target }) => ask({ name: target.value.trim() }));
-filters.elements.from.addEventListener("input", ({ target }) => ask({ low: percentage(target.value) }));
-filters.elements.to.addEventListener("input", ({ target }) => ask({ high: percentage(target.value) }));
+filters.elements.q.addEventListener("input", ({ target }) => setQuery({ name: target.value.trim() }));
+filters.elements.from.addEventListener("input", ({ target }) => setQuery({ low: parsePercent(target.value) }));
+filters.elements.to.addEventListener("input", ({ target }) => setQuery({ high: parsePercent(target.value) }));
 filters.addEventListener("submit", (event) => event.preventDefault());
 
 document.getElementById("list").addEventListener("click", (event) => {
-  const link = event.target.closest("a.open");
-  if (!link?.dataset.id || event.ctrlKey || event.metaKey || event.shiftKey) return;
-  event.preventDefault();
-  viewer.open(link.dataset.id, link);
+    const link = event.target.closest("a.open");
+    if (!link?.dataset.id || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    viewer.open(link.dataset.id, link);
 });
 
-takeOverRetries(base, (id) => {
-  const row = rows.byId.get(id);
-  if (row) merge([{ ...row, retrying: true, turn: (row.turn ?? 0) + 1 }]);
-  refresh();
-  feed.resume(RETRY_MILLISECONDS);
+interceptRetryForms(base, (id) => {
+    const row = rows.byId.get(id);
+    if (row) merge([{ ...row, retrying: true, turn: (row.turn ?? 0) + 1 }]);
+    refresh();
+    feed.resume(RETRY_FOLLOW_MS);
 });
 
 const share = document.getElementById("share");
-share.hidden = !navigator.clipboard;
+share.hidden = !navigator.clipboard; // missing without TLS
 share.addEventListener("click", async () => {
-  await navigator.clipboard.writeText(location.href);
-  share.querySelector("span").textContent = "Copied";
+    await navigator.clipboard.writeText(location.href);
+    share.querySelector("span").textContent = "Copied";
 });
 
 filters.querySelector('[data-state="unsure"]').hidden = false;
 document.getElementById("apply").hidden = true;
-showAsked();
-feed.follow(job.insist === "true" ? RETRY_MILLISECONDS : 0);
+showQuery();
+feed.follow(job.followRetry === "true" ? RETRY_FOLLOW_MS : 0);

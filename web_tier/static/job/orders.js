@@ -1,15 +1,16 @@
-// The orders that images can be shown in; web_tier/results/query.py has the same for browsers without JavaScript.
+// The sort orders of a job's images. web_tier/results/query.py has the same orders for browsers without JavaScript.
 
-const STATES = ["failed", "waiting", "done"];
+const STATUS_ORDER = ["failed", "waiting", "done"];
 
-export const byName = new Intl.Collator(undefined, { numeric: true }).compare;
+export const compareNames = new Intl.Collator(undefined, { numeric: true }).compare;
 
+/** Compare functions of two rows, by the `sort` parameter of the page's URL. Missing labels and scores come last. */
 export const ORDERS = {
-  "": null, // as uploaded: the order of the ids
-  name: (a, b) => byName(a.name, b.name),
-  label: (a, b) => byName(a.label ?? "\uffff", b.label ?? "\uffff"),
-  sure: (a, b) => (b.score ?? -1) - (a.score ?? -1),
-  unsure: (a, b) => (a.score ?? 2) - (b.score ?? 2),
-  state: (a, b) => STATES.indexOf(a.status) - STATES.indexOf(b.status),
-  recent: (a, b) => (b.at ?? 0) - (a.at ?? 0),
+    "": null, // as uploaded: the order of the ids
+    name: (a, b) => compareNames(a.name, b.name),
+    label: (a, b) => compareNames(a.label ?? "\uffff", b.label ?? "\uffff"),
+    sure: (a, b) => (b.score ?? -1) - (a.score ?? -1),
+    unsure: (a, b) => (a.score ?? 2) - (b.score ?? 2),
+    state: (a, b) => STATUS_ORDER.indexOf(a.status) - STATUS_ORDER.indexOf(b.status),
+    recent: (a, b) => (b.at ?? 0) - (a.at ?? 0),
 };

@@ -1,94 +1,130 @@
-// The images of a job, as far as this page knows them; rows are laid over each other by id.
+// The images of a job, as far as the page has received them. Updates of an image merge into one row.
 
-import { byName, ORDERS } from "./orders.js";
+import { compareNames, ORDERS } from "./orders.js";
 
+/** A label with a lower score is shown as unsure. */
 export const UNSURE = 0.75;
 
-/** How the system retried an image and why, a line for each way; as `Row.retries` of results/job_snapshot.py. */
-export function retries({ tries, again }) {
-  const tried = tries ? `Tried ${tries} times: a worker failed` : "";
-  const resent = again ? `Requested again${again > 1 ? ` ×${again}` : ""}: presumed lost` : "";
-  return [tried, resent].filter(Boolean).join("\n");
+/** Return how the system retried an image and why, one line each, as `ImageRow.retries` of job_snapshot.py does. */
+export function retriesText({ tries, again }) {
+    const received = tries ? `Tried ${tries} times: a worker failed` : "";
+    const requested = again ? `Requested again${again > 1 ? ` ×${again}` : ""}: presumed lost` : "";
+    return [received, requested].filter(Boolean).join("\n");
 }
 
-const RANK = { waiting: 0, failed: 1, done: 2 };
+const STATUS_RANK = { waiting: 0, failed: 1, done: 2 };
+
+/**
+ * A row of the list. The server sends it with short field names; `version` and `folded` are the page's own.
+ *
+ * @typedef {object} Row
+ * @property {string} id - of the image; ids sort by the time of the upload.
+ * @property {string} name - of the file.
+ * @property {string} folded - the name in lower case.
+ * @property {number} bytes
+ * @property {"waiting" | "done" | "failed"} status
+ * @property {number} version - counts the changes of the row.
+ * @property {string} [label]
+ * @property {number} [score] - 0 to 1.
+ * @property {string} [reason] - why the image failed.
+ * @property {boolean} [final] - whether a retry would fail too.
+ * @property {boolean} [retrying] - whether the failed image is being retried.
+ * @property {boolean} [cached] - whether the result of an equal image was reused.
+ * @property {number} [at] - when the result was stored.
+ * @property {number} [turn] - orders an image's failures: twice its retries by the user, one less while retrying.
+ * @property {number} [tries] - how many times a worker received the image, if more than once.
+ * @property {number} [again] - how many times the system has requested the image again.
+ */
 
 export class Rows {
-  constructor() {
-    this.byId = new Map();
-    this.all = []; // in the order of the ids
-    this.early = new Map(); // news of images that have not been told yet
-    this.labels = new Map(); // label → images
-    this.unsure = 0;
-  }
-
-  get size() {
-    return this.all.length;
-  }
-
-  /** Take rows; each has an id and a status, and as much more as is known. */
-  merge(rows) {
-    let inOrder = true;
-    for (const news of rows) {
-      const known = this.byId.get(news.id);
-      if (known) {
-        this.#update(known, news);
-      } else if (news.name === undefined) {
-        this.early.set(news.id, [...(this.early.get(news.id) ?? []), news]);
-      } else {
-        inOrder = this.#add(news) && inOrder;
-      }
+    constructor() {
+        this.byId = new Map();
+        this.all = []; // sorted by id
+        this.pendingUpdates = new Map(); // id → updates that arrived before the image's name
+        this.labels = new Map(); // label → number of images
+        this.unsure = 0;
     }
-    if (!inOrder) this.all.sort((a, b) => (a.id < b.id ? -1 : 1));
-  }
 
-  #add(news) {
-    const row = { id: news.id, name: news.name, bytes: news.bytes, status: "waiting", version: 0 };
-    row.folded = row.name.toLowerCase();
-    const inOrder = this.size === 0 || this.all[this.size - 1].id < row.id;
-    this.byId.set(row.id, row);
-    this.all.push(row);
-    this.#update(row, news);
-    for (const early of this.early.get(row.id) ?? []) this.#update(row, early);
-    this.early.delete(row.id);
-    return inOrder;
-  }
-
-  /** A result beats none, done beats failed, a later failure an earlier one, and more requests fewer; so any news may come first. */
-  #update(row, news) {
-    if ((news.again ?? 0) > (row.again ?? 0)) {
-      row.again = news.again;
-      row.version += 1;
+    get size() {
+        return this.all.length;
     }
-    const isLater = news.status === "failed" && row.status === "failed" && (news.turn ?? 0) > (row.turn ?? 0);
-    if (RANK[news.status] <= RANK[row.status] && !isLater) return;
-    const { status, label, score, reason, final, retrying, cached, at, turn, tries } = news;
-    Object.assign(row, { status, label, score, reason, final, retrying, cached, at, turn, tries });
-    row.version += 1;
-    if (row.status === "done") {
-      this.labels.set(row.label, (this.labels.get(row.label) ?? 0) + 1);
-      if (row.score < UNSURE) this.unsure += 1;
+
+    /**
+     * Merge updates of images in any order.
+     *
+     * @param {Partial<Row>[]} updates - each has an id and a status; the first one with a name adds the row.
+     */
+    merge(updates) {
+        let isSorted = true;
+        for (const update of updates) {
+            const row = this.byId.get(update.id);
+            if (row) {
+                this.#update(row, update);
+            } else if (update.name === undefined) {
+                this.pendingUpdates.set(update.id, [...(this.pendingUpdates.get(update.id) ?? []), update]);
+            } else {
+                isSorted = this.#add(update) && isSorted;
+            }
+        }
+        if (!isSorted) this.all.sort((a, b) => (a.id < b.id ? -1 : 1));
     }
-  }
 
-  /** The rows that are asked for, in the order that is asked for. */
-  select({ state, label, low, high, name, sort }) {
-    const folded = name.toLowerCase();
-    const takes = (row) =>
-      (!state || (state === "unsure" ? row.score < UNSURE : row.status === state)) &&
-      (!label || row.label === label) &&
-      (low === null || row.score >= low / 100) &&
-      (high === null || row.score <= high / 100) &&
-      (!folded || row.folded.includes(folded));
-    const wantsAll = !state && !label && !folded && low === null && high === null;
-    const found = wantsAll ? this.all : this.all.filter(takes);
-    const order = ORDERS[sort] ?? null;
-    return order ? [...found].sort(order) : found;
-  }
+    /** Add a row at the end; return true if the rows are still sorted. */
+    #add(update) {
+        const row = { id: update.id, name: update.name, bytes: update.bytes, status: "waiting", version: 0 };
+        row.folded = row.name.toLowerCase();
+        const isSorted = this.size === 0 || this.all[this.size - 1].id < row.id;
+        this.byId.set(row.id, row);
+        this.all.push(row);
+        this.#update(row, update);
+        for (const pending of this.pendingUpdates.get(row.id) ?? []) this.#update(row, pending);
+        this.pendingUpdates.delete(row.id);
+        return isSorted;
+    }
 
-  /** Labels with most images first: [label, images] each. */
-  histogram(most) {
-    const entries = [...this.labels].sort((a, b) => b[1] - a[1] || byName(a[0], b[0]));
-    return entries.slice(0, most);
-  }
+    /**
+     * Apply an update if it is newer. A result replaces no result, done replaces failed, a later failure replaces an
+     * earlier one, and a higher count of requests a lower one; so the order in which updates arrive does not matter.
+     */
+    #update(row, update) {
+        if ((update.again ?? 0) > (row.again ?? 0)) {
+            row.again = update.again;
+            row.version += 1;
+        }
+        const bothFailed = update.status === "failed" && row.status === "failed";
+        const isLaterFailure = bothFailed && (update.turn ?? 0) > (row.turn ?? 0);
+        if (STATUS_RANK[update.status] <= STATUS_RANK[row.status] && !isLaterFailure) return;
+        const { status, label, score, reason, final, retrying, cached, at, turn, tries } = update;
+        Object.assign(row, { status, label, score, reason, final, retrying, cached, at, turn, tries });
+        row.version += 1;
+        if (row.status === "done") {
+            this.labels.set(row.label, (this.labels.get(row.label) ?? 0) + 1);
+            if (row.score < UNSURE) this.unsure += 1;
+        }
+    }
+
+    /**
+     * Return the rows that match a query, in its sort order.
+     *
+     * @param {Query} query - see main.js.
+     */
+    select({ state, label, low, high, name, sort }) {
+        const folded = name.toLowerCase();
+        const matches = (row) =>
+            (!state || (state === "unsure" ? row.score < UNSURE : row.status === state)) &&
+            (!label || row.label === label) &&
+            (low === null || row.score >= low / 100) &&
+            (high === null || row.score <= high / 100) &&
+            (!folded || row.folded.includes(folded));
+        const matchesAll = !state && !label && !folded && low === null && high === null;
+        const selected = matchesAll ? this.all : this.all.filter(matches);
+        const compare = ORDERS[sort] ?? null;
+        return compare ? [...selected].sort(compare) : selected;
+    }
+
+    /** Return the most frequent labels: [label, number of images] each, most frequent first. */
+    histogram(maxLabels) {
+        const entries = [...this.labels].sort((a, b) => b[1] - a[1] || compareNames(a[0], b[0]));
+        return entries.slice(0, maxLabels);
+    }
 }

@@ -1,93 +1,108 @@
-// The calls of the page to /api/v1.
+// The page's calls to the web tier.
 
-const ANSWER_MS = 120_000;
-const STALL_MS = 45_000;
-const ASK_MS = 10_000;
+const RESPONSE_TIMEOUT_MS = 120_000;
+/** An upload that sends no bytes for this long, in milliseconds, is aborted. */
+const STALL_TIMEOUT_MS = 45_000;
+const FLEET_TIMEOUT_MS = 10_000;
+const READY_TIMEOUT_MS = 5_000;
 
-/** Raised when a call got no answer, or one that says so; `again` tells whether repeating it may help. */
-export class CallError extends Error {
-    constructor(message, again, waitSeconds = 0) {
+/** Raised when a call got no response or an error response. `canRetry` is true if the same call may succeed later. */
+export class ApiError extends Error {
+    constructor(message, canRetry, retryAfterSeconds = 0) {
         super(message);
-        Object.assign(this, { again, waitSeconds });
+        Object.assign(this, { canRetry, retryAfterSeconds });
     }
 }
 
-/** Raised when a call was refused because the user is not signed in; after a sign-in it can be repeated. */
-export class SignedOutError extends CallError {
+/** Raised when a call was rejected because the user is not signed in. The call can be retried after a sign-in. */
+export class SignedOutError extends ApiError {
     constructor() {
         super("you are not signed in", true);
     }
 }
 
-/** Return a key that no other request has. Also pages without TLS get random values, unlike `randomUUID`. */
-export function newKey() {
+/** Return a random key. Unlike `randomUUID`, `getRandomValues` also works on pages without TLS. */
+export function newIdempotencyKey() {
     return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Create a job; its images stay if `keep`; the same `key` makes no second one. */
+/**
+ * Create a job. A second call with the same key returns the same job.
+ *
+ * @param {string} name
+ * @param {boolean} keep - whether the server keeps the images after they are classified.
+ * @param {string} key - the idempotency key.
+ */
 export function createJob(name, keep, key) {
     const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
     return post("/api/v1/jobs", headers, JSON.stringify({ name, keep }), () => {});
 }
 
 /**
- * Send items to a job; the same `key` makes no second images of them.
+ * Upload images to a job. A second call with the same key adds no image twice.
  *
- * @param {(share: number) => void} progress - told how much of it is sent, 0 to 1.
+ * @param {string} jobId
+ * @param {BatchItem[]} items
+ * @param {string} key - the idempotency key.
+ * @param {(share: number) => void} onProgress - receives the share of the body that has been sent, 0 to 1.
  */
-export function addImages(jobId, items, key, progress) {
+export function addImages(jobId, items, key, onProgress) {
     const form = new FormData();
     for (const item of items) form.append("images", item.blob, item.name);
-    return post(`/api/v1/jobs/${jobId}/images`, { "Idempotency-Key": key }, form, progress);
+    return post(`/api/v1/jobs/${jobId}/images`, { "Idempotency-Key": key }, form, onProgress);
 }
 
-/** Return whether the web tier and the services that it needs respond. */
+/** Return true if the web tier and the services that it needs respond. */
 export async function isReady() {
     try {
-        return (await fetch("/readyz", { cache: "no-store", signal: AbortSignal.timeout(5_000) })).ok;
+        return (await fetch("/readyz", { cache: "no-store", signal: AbortSignal.timeout(READY_TIMEOUT_MS) })).ok;
     } catch {
         return false;
     }
 }
 
-/** Return what the fleet does just now, as its page shows it; null without an answer in time. */
-export async function fleetNow() {
+/** Return the current state of the fleet, or null if the server does not respond in time. */
+export async function fetchFleet() {
     try {
-        const answer = await fetch("/fleet/now", { cache: "no-store", signal: AbortSignal.timeout(ASK_MS) });
-        return answer.ok ? await answer.json() : null;
+        const response = await fetch("/fleet/now", {
+            cache: "no-store",
+            signal: AbortSignal.timeout(FLEET_TIMEOUT_MS),
+        });
+        return response.ok ? await response.json() : null;
     } catch {
         return null;
     }
 }
 
-// XMLHttpRequest, because fetch does not tell how much of a body is sent.
-function post(url, headers, body, progress) {
+// XMLHttpRequest, because fetch does not report the progress of an upload.
+function post(url, headers, body, onProgress) {
     const request = new XMLHttpRequest();
     request.open("POST", url);
     for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
     return new Promise((resolve, reject) => {
         let timer;
-        const patience = (milliseconds) => {
+        const abortAfter = (milliseconds) => {
             clearTimeout(timer);
             timer = setTimeout(() => request.abort(), milliseconds);
         };
         request.upload.onprogress = ({ loaded, total }) => {
-            progress(total ? loaded / total : 0);
-            patience(loaded === total ? ANSWER_MS : STALL_MS);
+            onProgress(total ? loaded / total : 0);
+            abortAfter(loaded === total ? RESPONSE_TIMEOUT_MS : STALL_TIMEOUT_MS);
         };
         request.onloadend = () => {
             clearTimeout(timer);
-            answer(request, resolve, reject);
+            settle(request, resolve, reject);
         };
-        patience(ANSWER_MS);
+        abortAfter(RESPONSE_TIMEOUT_MS);
         request.send(body);
     });
 }
 
-function answer(request, resolve, reject) {
-    const body = parsed(request.responseText);
-    const whole = request.status >= 200 && request.status < 300;
-    if (body && (whole || "rejected" in body)) {
+function settle(request, resolve, reject) {
+    const body = parseJson(request.responseText);
+    const isSuccess = request.status >= 200 && request.status < 300;
+    // An error response that lists `rejected` files is a result too: the server decided on every file.
+    if (body && (isSuccess || "rejected" in body)) {
         resolve(body);
         return;
     }
@@ -95,12 +110,12 @@ function answer(request, resolve, reject) {
         reject(new SignedOutError());
         return;
     }
-    const again = request.status === 0 || request.status === 408 || request.status === 429 || request.status >= 500;
-    const words = body?.detail ?? (request.status ? `the server answered ${request.status}` : "the connection was cut");
-    reject(new CallError(words, again || whole, Number(request.getResponseHeader("Retry-After")) || 0));
+    const problem = request.status ? `the server returned ${request.status}` : "the connection failed";
+    const canRetry = isSuccess || [0, 408, 429].includes(request.status) || request.status >= 500;
+    reject(new ApiError(body?.detail ?? problem, canRetry, Number(request.getResponseHeader("Retry-After")) || 0));
 }
 
-function parsed(text) {
+function parseJson(text) {
     try {
         return JSON.parse(text);
     } catch {

@@ -1,125 +1,126 @@
-// The upload page: takes files from wherever they come, has them checked, shows them, and sends them.
-// Without this script the form sends the chosen files by itself.
+// The upload page: adds files to the batch, has them checked, shows them, and uploads them.
+// Without JavaScript the browser submits the form itself.
 
-import { CallError, fleetNow } from "./api.js";
+import { ApiError, fetchFleet } from "./api.js";
 import { Batch } from "./batch.js";
-import { Checks } from "./checks.js";
-import { sources, transferred } from "./gather.js";
+import { CheckPool } from "./check_pool.js";
 import { Grid } from "./grid.js";
-import { Report } from "./report.js";
+import { fileSources, transferSources } from "./sources.js";
+import { StatusView } from "./status_view.js";
 import { Uploader } from "./uploader.js";
 
-/** A photo of more than this many times what the server takes is not unpacked from a zip. */
+/** A file of a zip is unpacked up to this many times the server's limit: the page may shrink it. */
 const UNPACK_FACTOR = 10;
-const CHECKS_AHEAD = 32;
-/** How long files are added before the page may do something else. */
-const TURN_MS = 15;
-/** Longest side of the small pictures: as a tile, but no more, so that 10,000 of them take about 50 MB. */
-const PICTURE_SIDE = Math.min(160, Math.ceil(112 * devicePixelRatio));
+const MAX_CONCURRENT_CHECKS = 32;
+/** After adding files for this long, in milliseconds, the page yields to other tasks. */
+const YIELD_AFTER_MS = 15;
+/** Longest side of the thumbnails, in pixels: that of a tile, up to a limit at which 10,000 of them take 50 MB. */
+const THUMBNAIL_SIDE = Math.min(160, Math.ceil(112 * devicePixelRatio));
 
 const form = document.getElementById("upload");
 const limits = JSON.parse(form.dataset.limits);
 const batch = new Batch();
-const checks = new Checks(limits, PICTURE_SIDE);
+const checkPool = new CheckPool(limits, THUMBNAIL_SIDE);
 const uploader = new Uploader(batch, limits);
-const parts = Object.fromEntries([...form.querySelectorAll("[id]")].map((part) => [part.id, part]));
-new Grid(parts.thumbs, batch, uploader); // before the report, which writes: the grid measures what is drawn
-const report = new Report(form, batch, uploader);
-let checking = 0;
-let finished = false;
+const elements = Object.fromEntries([...form.querySelectorAll("[id]")].map((element) => [element.id, element]));
+new Grid(elements.thumbs, batch, uploader); // before the view, which writes: the grid measures first
+const view = new StatusView(form, batch, uploader);
+let concurrentChecks = 0;
+let isLeaving = false;
 
-enhance();
+initialize();
 
-function enhance() {
-    parts.images.required = false;
-    const folder = Object.assign(document.createElement("input"), { type: "file", webkitdirectory: true });
-    folder.id = "folder-input";
-    folder.hidden = true;
-    folder.ariaLabel = "A folder of images";
-    parts.choices.append(folder);
-    parts.images.removeAttribute("accept"); // what the browser can read, it converts; and zips
-    parts.choose.addEventListener("click", () => parts.images.click());
-    parts.folder.addEventListener("click", () => folder.click());
-    for (const input of [parts.images, folder]) input.addEventListener("change", () => chosen(input));
-    parts.clear.addEventListener("click", clear);
-    form.addEventListener("submit", submit);
-    addEventListener("paste", (event) => taken(event, event.clipboardData));
+function initialize() {
+    elements.images.required = false;
+    const folderInput = Object.assign(document.createElement("input"), { type: "file", webkitdirectory: true });
+    folderInput.id = "folder-input";
+    folderInput.hidden = true;
+    folderInput.ariaLabel = "A folder of images";
+    elements.choices.append(folderInput);
+    elements.images.removeAttribute("accept"); // the page also accepts zips, and converts what the browser can decode
+    elements.choose.addEventListener("click", () => elements.images.click());
+    elements.folder.addEventListener("click", () => folderInput.click());
+    for (const input of [elements.images, folderInput]) input.addEventListener("change", () => addChosen(input));
+    elements.clear.addEventListener("click", clear);
+    form.addEventListener("submit", onSubmit);
+    addEventListener("paste", (event) => addTransferred(event, event.clipboardData));
     listenForDrops();
-    if ("ask" in parts.fleetNow.dataset) askFleet();
+    if ("ask" in elements.fleetNow.dataset) showFleet();
     addEventListener("beforeunload", (event) => {
-        if (uploader.running) event.preventDefault();
+        if (uploader.isRunning) event.preventDefault();
     });
 }
 
-async function askFleet() {
-    const fleet = await fleetNow();
-    if (fleet) report.knowFleet(fleet);
+async function showFleet() {
+    const fleet = await fetchFleet();
+    if (fleet) view.setFleet(fleet);
 }
 
-// A drop anywhere on the page is meant for the batch; beside the target it would leave the page.
+// The whole page accepts drops: a drop beside the target would make the browser leave the page.
 function listenForDrops() {
-    let depth = 0;
-    const over = (change) => {
+    let depth = 0; // the browser fires dragenter and dragleave for each nested element
+    const changeDepth = (change) => {
         depth = Math.max(0, depth + change);
-        parts.drop.classList.toggle("over", depth > 0);
+        elements.drop.classList.toggle("over", depth > 0);
     };
-    addEventListener("dragenter", () => over(1));
-    addEventListener("dragleave", () => over(-1));
+    addEventListener("dragenter", () => changeDepth(1));
+    addEventListener("dragleave", () => changeDepth(-1));
     addEventListener("dragover", (event) => event.preventDefault());
     addEventListener("drop", (event) => {
         event.preventDefault();
-        over(-depth);
-        taken(event, event.dataTransfer);
+        changeDepth(-depth);
+        addTransferred(event, event.dataTransfer);
     });
 }
 
-function taken(event, transfer) {
+function addTransferred(event, transfer) {
     if (![...(transfer?.items ?? [])].some((item) => item.kind === "file")) return;
     event.preventDefault();
-    add(transferred(transfer, limits.maxBytes * UNPACK_FACTOR));
+    add(transferSources(transfer, limits.maxBytes * UNPACK_FACTOR));
 }
 
-function chosen(input) {
+function addChosen(input) {
     const files = [...input.files];
-    input.value = ""; // so that the same choice can be made again
-    add(sources(files, limits.maxBytes * UNPACK_FACTOR));
+    input.value = ""; // so that the user can choose the same files again
+    add(fileSources(files, limits.maxBytes * UNPACK_FACTOR));
 }
 
-async function add(found) {
+async function add(sources) {
     try {
-        let until = performance.now() + TURN_MS;
-        for await (const source of found) {
+        let yieldAt = performance.now() + YIELD_AFTER_MS;
+        for await (const source of sources) {
             batch.add(source);
-            check();
-            if (performance.now() < until) continue;
-            await nextTask();
-            until = performance.now() + TURN_MS;
+            startChecks();
+            if (performance.now() < yieldAt) continue;
+            await yieldToPage();
+            yieldAt = performance.now() + YIELD_AFTER_MS;
         }
     } catch (error) {
-        report.say(`Something could not be read: ${error.message}`);
+        view.announce(`Some files could not be read: ${error.message}`);
     }
-    if (uploader.job && !uploader.running) send();
+    if (uploader.job && !uploader.isRunning) send();
 }
 
-/** Let the page do what else waits, such as being drawn. */
-function nextTask() {
+/** Let the browser run other tasks, such as drawing the page. */
+function yieldToPage() {
     return new Promise((resolve) => setTimeout(resolve));
 }
 
-/** Keep some files in the hands of the checks; not all, since each of a zip is unpacked for it. */
-async function check() {
-    if (checking >= CHECKS_AHEAD) return;
-    checking += 1;
+/** Check files until none is left. The number of checks is bounded, since each check of a zip's file unpacks it. */
+async function startChecks() {
+    if (concurrentChecks >= MAX_CONCURRENT_CHECKS) return;
+    concurrentChecks += 1;
     for (let item = batch.nextUnchecked(); item; item = batch.nextUnchecked()) {
-        batch.settle(item, await checked(item.source));
+        batch.recordCheck(item, await check(item.source));
     }
-    checking -= 1;
+    concurrentChecks -= 1;
 }
 
-async function checked(source) {
+/** @returns {Promise<CheckOutcome>} with a blob, if the file is accepted; see batch.js. */
+async function check(source) {
     try {
         const file = await source.open();
-        const outcome = await checks.check(file);
+        const outcome = await checkPool.check(file);
         return outcome.reason ? outcome : { ...outcome, blob: outcome.blob ?? file };
     } catch (error) {
         return { reason: error.message };
@@ -128,31 +129,31 @@ async function checked(source) {
 
 function clear() {
     batch.clear();
-    parts.choose.focus();
+    elements.choose.focus();
 }
 
-function submit(event) {
+function onSubmit(event) {
     event.preventDefault();
     if (!batch.total) {
-        report.say("Choose one or more images first.");
-        parts.choose.focus();
-    } else if (!uploader.running) {
+        view.announce("Choose one or more images first.");
+        elements.choose.focus();
+    } else if (!uploader.isRunning) {
         send();
     }
 }
 
 async function send() {
     try {
-        await uploader.run(parts.name.value, parts.keep.checked);
+        await uploader.run(elements.name.value, elements.keep.checked);
     } catch (error) {
-        if (!(error instanceof CallError)) throw error;
-        report.refused(error);
+        if (!(error instanceof ApiError)) throw error;
+        view.announceFailure(error);
         return;
     }
-    if (batch.counts.accepted && batch.counts.accepted === batch.total && !finished) {
-        finished = true;
+    if (batch.counts.accepted && batch.counts.accepted === batch.total && !isLeaving) {
+        isLeaving = true;
         location.assign(uploader.job.links.page);
     } else {
-        report.end();
+        view.announceResult();
     }
 }

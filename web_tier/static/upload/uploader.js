@@ -1,22 +1,24 @@
-// Sends a batch in slices, a few side by side. A slice has a key, with which the server takes it once however often it
-// is sent; so all that was not answered is sent again: after a pause that grows, and once the server is there again.
+// Uploads a batch in several concurrent requests. Each request has an idempotency key, so that the page can retry a
+// request without a response. Retries back off, and wait until the server is ready again.
 
 import { keepPictures } from "../job/local_pictures.js";
-import { CallError, SignedOutError, addImages, createJob, isReady, newKey } from "./api.js";
+import { ApiError, SignedOutError, addImages, createJob, isReady, newIdempotencyKey } from "./api.js";
 
-const LANES = 3;
-const SLICE_FILES = 50;
-const SLICE_BYTES = 8 * 2 ** 20;
-/** While files are still being checked, a slice waits for this many. */
-const WORTH_SENDING = 10;
-const ATTEMPTS = 6;
-const FIRST_PAUSE_MS = 500;
-const MAX_PAUSE_MS = 15_000;
-/** How long a server that does not answer at all is waited for. */
-const ABSENCE_MS = 10 * 60_000;
-const LOOK_MS = 1_000;
-/** How often the server may say of one file that it could not store it. */
-const ROUNDS = 3;
+const MAX_CONCURRENT_REQUESTS = 3;
+const MAX_REQUEST_FILES = 50;
+const MAX_REQUEST_BYTES = 8 * 2 ** 20;
+/** While files are still being checked, a request waits for this many ready files. */
+const MIN_REQUEST_FILES = 10;
+const MAX_ATTEMPTS = 6;
+const FIRST_BACKOFF_MS = 500;
+const MAX_BACKOFF_MS = 15_000;
+/** How long the page waits for an unavailable server before the next attempt. */
+const MAX_OUTAGE_MS = 10 * 60_000;
+const READY_POLL_MS = 1_000;
+/** A file that the server could not store this many times is rejected. */
+const MAX_STORE_FAILURES = 3;
+
+/** @typedef {{items: BatchItem[], key: string, share: number}} UploadRequest - `share` of the body is sent, 0 to 1. */
 
 export class Uploader extends EventTarget {
     /**
@@ -26,150 +28,153 @@ export class Uploader extends EventTarget {
     constructor(batch, limits) {
         super();
         this.batch = batch;
-        this.files = Math.min(SLICE_FILES, limits.maxFiles);
-        this.bytes = Math.min(SLICE_BYTES, limits.maxRequestBytes * 0.9);
+        this.maxFiles = Math.min(MAX_REQUEST_FILES, limits.maxFiles);
+        this.maxBytes = Math.min(MAX_REQUEST_BYTES, limits.maxRequestBytes * 0.9);
         this.job = null;
-        this.running = false;
-        this.absent = false;
-        this.signedOut = false;
-        this.slices = new Set(); // those that are being sent
-        this.stuck = []; // those that were given up, to be tried again with the same key
+        this.isRunning = false;
+        this.isServerDown = false;
+        this.isSignedOut = false;
+        this.requestsInFlight = new Set();
+        this.failedRequests = []; // the next run retries them with the same key
     }
 
     /**
-     * Send everything; resolves when nothing is left to send. Throws CallError when there is no job to send it to.
+     * Upload every ready item. Resolves when nothing is left to send; throws ApiError if the job cannot be created.
+     * A second run adds to the job of the first one and ignores `name` and `keep`.
      *
-     * @param {boolean} keep - whether the images stay on the server; as the name, of a job that is there it counts no more.
+     * @param {string} name - of the job.
+     * @param {boolean} keep - whether the server keeps the images after they are classified.
      */
     async run(name, keep) {
-        this.#say({ running: true, signedOut: false });
-        const key = newKey();
+        this.#update({ isRunning: true, isSignedOut: false });
+        const key = newIdempotencyKey();
         try {
-            this.job ??= await this.#persist(() => createJob(name, keep, key));
-            this.#say({});
-            const again = this.stuck.splice(0);
-            for (const slice of again) for (const item of slice.items) this.batch.move(item, "sending");
-            await Promise.all(Array.from({ length: LANES }, () => this.#lane(again)));
+            this.job ??= await this.#retry(() => createJob(name, keep, key));
+            this.#update({});
+            const retries = this.failedRequests.splice(0);
+            for (const { items } of retries) for (const item of items) this.batch.setState(item, "sending");
+            const senders = Array.from({ length: MAX_CONCURRENT_REQUESTS }, () => this.#sendRequests(retries));
+            await Promise.all(senders);
         } finally {
-            this.#say({ running: false });
+            this.#update({ isRunning: false });
         }
     }
 
-    /** How much is sent, 0 to 1, counting what is under way. */
+    /** The share of the batch that is sent, 0 to 1; requests in flight count by their progress. */
     get share() {
-        const { counts, toSend } = this.batch;
+        const { counts, sendable } = this.batch;
         let sent = counts.accepted;
-        for (const slice of this.slices) sent += slice.share * slice.items.length * 0.95;
-        return toSend ? Math.min(1, sent / toSend) : 0;
+        for (const request of this.requestsInFlight) sent += request.share * request.items.length * 0.95;
+        return sendable ? Math.min(1, sent / sendable) : 0;
     }
 
-    async #lane(again) {
+    async #sendRequests(retries) {
         for (;;) {
-            const slice = again.shift() ?? (await this.#nextSlice());
-            if (!slice) return;
-            this.slices.add(slice);
-            await this.#send(slice);
-            this.slices.delete(slice);
+            const request = retries.shift() ?? (await this.#nextRequest());
+            if (!request) return;
+            this.requestsInFlight.add(request);
+            await this.#send(request);
+            this.requestsInFlight.delete(request);
         }
     }
 
-    async #nextSlice() {
+    async #nextRequest() {
         for (;;) {
             const { counts } = this.batch;
-            if (counts.ready && (!counts.checking || counts.ready >= WORTH_SENDING)) {
-                return newSlice(this.batch.take(this.files, this.bytes));
+            if (counts.ready && (!counts.checking || counts.ready >= MIN_REQUEST_FILES)) {
+                return newRequest(this.batch.startSending(this.maxFiles, this.maxBytes));
             }
             if (!counts.checking && !counts.ready) return null;
             await new Promise((resolve) => this.batch.addEventListener("change", resolve, { once: true }));
         }
     }
 
-    async #send(slice) {
-        const progress = (share) => {
-            slice.share = share;
-            this.#say({});
+    async #send(request) {
+        const onProgress = (share) => {
+            request.share = share;
+            this.#update({});
         };
         try {
-            const taken = await this.#persist(() => addImages(this.job.job_id, slice.items, slice.key, progress));
-            if (!this.job.keep) await this.#keepPictures(slice, taken);
-            this.#take(slice, taken);
+            const result = await this.#retry(() => addImages(this.job.job_id, request.items, request.key, onProgress));
+            if (!this.job.keep) await this.#keepPictures(request, result);
+            this.#recordResult(request, result);
         } catch (error) {
-            if (!(error instanceof CallError)) throw error;
-            const state = error.again ? "stuck" : "refused";
-            for (const item of slice.items) this.batch.move(item, state, error.message);
-            if (error.again) this.stuck.push(slice);
+            if (!(error instanceof ApiError)) throw error;
+            const state = error.canRetry ? "unsent" : "rejected";
+            for (const item of request.items) this.batch.setState(item, state, error.message);
+            if (error.canRetry) this.failedRequests.push(request);
         }
     }
 
-    /** Note what became of each file; what the server could not store goes into another slice. */
-    #take(slice, { accepted, rejected }) {
-        for (const { index } of accepted) this.batch.move(slice.items[index], "accepted");
+    /** Update the state of each item. An item that the server could not store goes into a later request. */
+    #recordResult({ items }, { accepted, rejected }) {
+        for (const { index } of accepted) this.batch.setState(items[index], "accepted");
         for (const { index, code, message } of rejected) {
-            const item = slice.items[index];
-            item.rounds = (item.rounds ?? 0) + 1;
-            const again = code === "unavailable" && item.rounds < ROUNDS;
-            this.batch.move(item, again ? "ready" : "refused", message);
+            const item = items[index];
+            item.storeFailures = (item.storeFailures ?? 0) + 1;
+            const canRetry = code === "unavailable" && item.storeFailures < MAX_STORE_FAILURES;
+            this.batch.setState(item, canRetry ? "ready" : "rejected", message);
         }
     }
 
-    /** The server will delete the images: their pictures on the job's page come from this browser. */
-    async #keepPictures(slice, { accepted }) {
-        const pictures = accepted.map((image) => ({ imageId: image.image_id, picture: slice.items[image.index].picture }));
+    /** Keep thumbnails in this browser, since the server deletes the images. */
+    async #keepPictures({ items }, { accepted }) {
+        const pictures = accepted.map(({ image_id, index }) => ({ imageId: image_id, picture: items[index].picture }));
         await keepPictures(this.job.job_id, pictures.filter(({ picture }) => picture));
     }
 
-    /** Make a call until it is answered, at most `ATTEMPTS` times with a server that is there. */
-    async #persist(call) {
+    /** Make a call until it succeeds, at most `MAX_ATTEMPTS` times. */
+    async #retry(call) {
         for (let attempt = 1; ; attempt += 1) {
             try {
-                if (this.signedOut) throw new SignedOutError(); // as was another call meanwhile
+                if (this.isSignedOut) throw new SignedOutError(); // a concurrent call found it out
                 return await call();
             } catch (error) {
                 if (error instanceof SignedOutError) {
-                    this.#say({ signedOut: true });
+                    this.#update({ isSignedOut: true });
                     throw error;
                 }
-                if (!(error instanceof CallError && error.again) || attempt === ATTEMPTS) throw error;
-                await pause(attempt, error.waitSeconds);
-                await this.#presence();
+                if (!(error instanceof ApiError && error.canRetry) || attempt === MAX_ATTEMPTS) throw error;
+                await backOff(attempt, error.retryAfterSeconds);
+                await this.#waitUntilReady();
             }
         }
     }
 
-    async #presence() {
-        const until = Date.now() + ABSENCE_MS;
-        while (Date.now() < until && !(await isReady())) {
-            this.#say({ absent: true });
-            await onlineOrSoon();
+    async #waitUntilReady() {
+        const deadline = Date.now() + MAX_OUTAGE_MS;
+        while (Date.now() < deadline && !(await isReady())) {
+            this.#update({ isServerDown: true });
+            await waitForPollOrOnline();
         }
-        this.#say({ absent: false });
+        this.#update({ isServerDown: false });
     }
 
-    #say(news) {
-        Object.assign(this, news);
+    #update(changes) {
+        Object.assign(this, changes);
         this.dispatchEvent(new Event("change"));
     }
 }
 
-/** Return a slice of items, `share` of which (0 to 1) is sent. */
-function newSlice(items) {
-    const slice = { items, key: newKey(), share: 0 };
-    for (const item of items) item.slice = slice;
-    return slice;
+/** @returns {UploadRequest} */
+function newRequest(items) {
+    const request = { items, key: newIdempotencyKey(), share: 0 };
+    for (const item of items) item.request = request;
+    return request;
 }
 
-/** Wait longer after each attempt, by a random part of it, so that many pages do not come back at once. */
-function pause(attempt, atLeastSeconds) {
-    const longest = Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (attempt - 1));
-    return sleep(Math.max(atLeastSeconds * 1_000, longest * (0.5 + Math.random() / 2)));
+/** Wait longer after each attempt, with jitter, so that many pages do not retry at the same time. */
+function backOff(attempt, minSeconds) {
+    const backoff = Math.min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** (attempt - 1));
+    return sleep(Math.max(minSeconds * 1_000, backoff * (0.5 + Math.random() / 2)));
 }
 
-/** Wait a moment, less when the browser says that it is online again. */
-async function onlineOrSoon() {
-    const stop = new AbortController();
-    const online = new Promise((resolve) => addEventListener("online", resolve, { once: true, signal: stop.signal }));
-    await Promise.race([online, sleep(LOOK_MS * (1 + Math.random()))]);
-    stop.abort();
+/** Wait for the poll interval with jitter, or until the browser is online again. */
+async function waitForPollOrOnline() {
+    const abort = new AbortController();
+    const online = new Promise((resolve) => addEventListener("online", resolve, { once: true, signal: abort.signal }));
+    await Promise.race([online, sleep(READY_POLL_MS * (1 + Math.random()))]);
+    abort.abort();
 }
 
 function sleep(milliseconds) {

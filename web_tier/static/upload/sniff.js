@@ -1,46 +1,46 @@
 // The format and the size of an image, read from its first bytes.
 
-/** Bytes that `sniff` needs to see; the size of a JPEG with large EXIF data stands further in than that of others. */
+/** Bytes that `sniff` needs. In a JPEG with large EXIF data, the size comes later than in other files. */
 export const HEAD_BYTES = 256 * 1024;
 
 /**
  * @param {Uint8Array} bytes - the first `HEAD_BYTES` of a file.
- * @param {{contentType: string, signatures: [number, string][][]}[]} formats - that the server accepts (core/images.py).
- * @returns {{type: string | null, width?: number, height?: number}} the media type, null if the server does not accept
- *     the format; width and height in pixels where this module can read them.
+ * @param {{contentType: string, signatures: [number, string][][]}[]} formats - the server accepts (core/images.py).
+ * @returns {{type: string | null, width?: number, height?: number}} the media type, or null if the server does not
+ *     accept the format; width and height in pixels if this module can read them.
  */
 export function sniff(bytes, formats) {
-    const matches = (signature) => signature.every(([offset, mark]) => startsWith(bytes, mark, offset));
+    const matches = (signature) => signature.every(([offset, magic]) => startsWith(bytes, magic, offset));
     const format = formats.find(({ signatures }) => signatures.some(matches));
     if (!format) return { type: null };
     const type = format.contentType;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    return { type, ...(SIZES[type] ? sizeOrNothing(SIZES[type], view) : {}) };
+    return { type, ...(SIZE_READERS[type] ? readSize(SIZE_READERS[type], view) : {}) };
 }
 
-// Readers of the size in a header. The browser reports the sizes of other formats once it has decoded them.
-const SIZES = {
-    "image/jpeg": jpegSize,
+// The browser reports the sizes of other formats once it has decoded them.
+const SIZE_READERS = {
+    "image/jpeg": readJpegSize,
     "image/png": (view) => ({ width: view.getUint32(16), height: view.getUint32(20) }),
     "image/gif": (view) => ({ width: view.getUint16(6, true), height: view.getUint16(8, true) }),
     "image/bmp": (view) => ({ width: view.getInt32(18, true), height: Math.abs(view.getInt32(22, true)) }),
 };
 
-function startsWith(bytes, mark, offset) {
-    return [...mark].every((character, index) => bytes[offset + index] === character.charCodeAt(0));
+function startsWith(bytes, magic, offset) {
+    return [...magic].every((character, index) => bytes[offset + index] === character.charCodeAt(0));
 }
 
-function sizeOrNothing(size, view) {
+function readSize(reader, view) {
     try {
-        return size(view);
+        return reader(view);
     } catch (error) {
-        if (error instanceof RangeError) return {}; // the header goes on behind what we have
+        if (error instanceof RangeError) return {}; // the header is longer than `view`
         throw error;
     }
 }
 
 // Walks the segments of a JPEG to its frame header (ITU-T T.81, annex B).
-function jpegSize(view) {
+function readJpegSize(view) {
     for (let at = 2; ; at += 2 + view.getUint16(at + 2)) {
         const marker = view.getUint8(at + 1);
         const isFrame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
