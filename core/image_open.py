@@ -75,7 +75,8 @@ class _FirstFrame(GifImagePlugin.GifImageFile):
 
 
 Image.register_open("GIF_FIRST_FRAME", _FirstFrame, lambda prefix: prefix.startswith(b"GIF8"))
-_READERS: Final = {"GIF": "GIF_FIRST_FRAME"}
+READERS: Final = {"GIF": "GIF_FIRST_FRAME"}
+"""Pillow's readers that are replaced by one above, by format."""
 
 
 class ImageInfo(NamedTuple):
@@ -121,7 +122,7 @@ def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Imag
         check_webp_complete(data)
     check_frames(name, data, limits)
     try:
-        image = Image.open(BytesIO(data), formats=[_READERS.get(name, name)])
+        image = Image.open(BytesIO(data), formats=[READERS.get(name, name)])
     except DECODER_ERRORS as error:
         if pixels and lacks_memory(pixels):
             raise MemoryError from error

@@ -38,6 +38,7 @@ from simulator.policy import NO_ACTION, FleetView, NamedPolicy, PolicyTerms, Sca
 from web_tier.autoscaler.decide import decide
 from web_tier.autoscaler.estimators import ArrivalRateEstimator
 from web_tier.autoscaler.observe import FleetMetrics, Observation
+from web_tier.autoscaler.policies import POLICIES
 
 BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """When a simulated trace begins by the wall clock, which launch times are told by."""
@@ -109,8 +110,11 @@ def metrics(view: FleetView) -> FleetMetrics:
 
 def ours(settings: FleetSettings, interval_seconds: float = 1.0, idle_seconds: float = IDLE_SECONDS) -> NamedPolicy:
     """Return the policy that `settings` names, by that name."""
-    floor = settings.max_workers if settings.policy == "fixed" else settings.min_workers
-    terms = PolicyTerms(interval_seconds, idle_seconds, floor)
+    without_work = Observation(QueueCounts(0, 0, 0), 0, (), at=BEGIN)
+    always_on = POLICIES[settings.policy](without_work, settings).always_on
+    terms = PolicyTerms(
+        interval_seconds, idle_seconds, floor=min(settings.max_workers, max(settings.min_workers, always_on))
+    )
     return NamedPolicy(settings.policy, lambda: Ours(settings, terms))
 
 

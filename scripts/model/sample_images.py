@@ -29,7 +29,6 @@ DRAWN: Final = f"{DRAWN_IMAGES} drawn signs and noise, for want of a folder of i
 UNKNOWN: Final = -1
 """Stands for an unknown label of an image."""
 
-_SUFFIXES: Final = SUFFIXES | {".tif", ".tiff"}
 _SEED: Final = 7
 
 
@@ -99,7 +98,7 @@ def _files(folder: Path) -> list[Path]:
         raise BundleBuildError(
             f"no folder {folder}: give folders of images with --images (to measure) and --calibrate"
         )
-    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES and path.is_file()]
+    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
 
 
 def _read(files: Iterable[Path]) -> Iterator[Labelled]:

@@ -1,13 +1,16 @@
-"""Images that mean harm, and honest ones that are rare: made when asked for, by name."""
+"""Images by name, honest but rare ones and hostile ones. The tests of every decoder use all images of a table."""
 
 import io
 import struct
 import zlib
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 from typing import Any
 
 from PIL import Image, ImageCms, PngImagePlugin
+
+from core.images import FORMATS
 
 SCRIPT = b"<script>alert(document.domain)</script>"
 SECRETS = (b"hidden-exif", b"hidden-gps", b"hidden-xmp", b"hidden-text", b"hidden-comment", b"acsp")
@@ -49,10 +52,11 @@ def with_metadata(form: str) -> bytes:
     return encoded(form, "P" if form == "GIF" else "RGB", **options)
 
 
-def _several(form: str) -> bytes:
+def animation(form: str, frames: int = 2, **options: Any) -> bytes:
+    """Return an image with several frames or pages of different colours."""
+    pictures = [Image.new("RGB", (60, 40), (number * 40 % 256, number % 256, 80)) for number in range(frames)]
     body = io.BytesIO()
-    first, second = Image.new("RGB", (60, 40), "red"), Image.new("RGB", (60, 40), "blue")
-    first.save(body, form, save_all=True, append_images=[second])
+    pictures[0].save(body, form, save_all=True, append_images=pictures[1:], **options)
     return body.getvalue()
 
 
@@ -69,6 +73,17 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
+def png_with(*chunks: bytes) -> bytes:
+    """Return a PNG with these chunks after its header."""
+    plain = animation("PNG", 1)
+    return plain[:33] + b"".join(chunks) + plain[33:]
+
+
+def _webp_with(piece: bytes, times: int) -> bytes:
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(10) + piece * times
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
 def png_bomb(width: int, height: int) -> bytes:
     """Return a whole PNG of zeros: a thousandth of its pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -76,6 +91,12 @@ def png_bomb(width: int, height: int) -> bytes:
     packed = b"".join(rows.compress(bytes(1 + 3 * width)) for _ in range(height)) + rows.flush()
     chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", packed) + png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def _progressive_jpeg_bomb(side: int) -> bytes:
+    body = io.BytesIO()
+    Image.new("RGB", (side, side)).save(body, "JPEG", progressive=True)
+    return body.getvalue()
 
 
 def gif_bomb(width: int, height: int, frame: tuple[int, int] | None = None) -> bytes:
@@ -113,12 +134,12 @@ HONEST: dict[str, Callable[[], bytes]] = {
     "png with metadata": lambda: with_metadata("PNG"),
     "webp with metadata": lambda: with_metadata("WEBP"),
     "gif with a comment": lambda: with_metadata("GIF"),
-    "animated gif": lambda: _several("GIF"),
-    "animated png": lambda: _several("PNG"),
-    "animated webp": lambda: _several("WEBP"),
-    "two pictures in a jpeg": lambda: _several("MPO"),
+    "animated gif": lambda: animation("GIF"),
+    "animated png": lambda: animation("PNG"),
+    "animated webp": lambda: animation("WEBP"),
+    "two pictures in a jpeg": lambda: animation("MPO"),
 }
-"""Row 33: what is taken."""
+"""Row 33 of docs/faults.md: each is classified and has a thumbnail. A name with "16-bit" is of one level, 40,000."""
 
 POLYGLOTS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "jpeg with a zip behind it": ("image/jpeg", lambda: encoded("JPEG") + _zip_of(b"a.html", SCRIPT)),
@@ -132,7 +153,7 @@ POLYGLOTS: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "bmp with a pdf behind it": ("image/bmp", lambda: encoded("BMP") + b"%PDF-1.7\n" + SCRIPT),
 }
-"""Row 35: an image and something else at once, with what it is taken for."""
+"""Row 35: an image and something else at once, with its media type."""
 
 SVG = b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]><svg onload="alert(1)">&x;</svg>'
 
@@ -152,4 +173,42 @@ FOREIGN: dict[str, Callable[[], bytes]] = {
     "ico": lambda: encoded("ICO"),
     "avif": lambda: b"\x00\x00\x00 ftypavif" + bytes(40),
 }
-"""Row 34: what is no format of ours, whatever it is called."""
+"""Row 34: formats that are not accepted."""
+
+BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "png": ("4000 x 4000", lambda: png_bomb(4_000, 4_000)),
+    "gif": ("8000 x 6000", lambda: gif_bomb(8_000, 6_000)),
+    "gif with an image larger than its canvas": ("8000 x 6000", lambda: gif_bomb(10, 10, frame=(8_000, 6_000))),
+    "webp": ("3000 x 3000", lambda: webp_bomb(3_000)),
+    "progressive jpeg": ("3000 x 3000", lambda: _progressive_jpeg_bomb(3_000)),
+}
+"""Row 34: small files with many pixels: more than 8 million, and fewer than `ImageLimits` allow; with their size."""
+
+MANY = 400_000
+GIF = b"GIF89a" + struct.pack("<HHBBB", 8, 6, 0, 0, 0)
+"""The start of a GIF without a palette."""
+
+FLOODS: dict[str, Callable[[], bytes]] = {
+    "gif of empty extensions": lambda: GIF + b"\x21\xfe\x00" * MANY,
+    "gif comment in blocks of one byte": lambda: GIF + b"\x21\xfe" + b"\x01a" * MANY,
+    "gif with bytes between blocks": lambda: GIF + b"\x01" * 2 * MANY,
+    "png of empty chunks": lambda: png_with(png_chunk(b"teSt", b"") * MANY),
+    "png of text": lambda: png_with(png_chunk(b"tEXt", b"a\0b") * MANY),
+    "webp of empty chunks": lambda: _webp_with(b"teSt" + bytes(4), MANY),
+    "jpeg of empty segments": lambda: b"\xff\xd8" + b"\xff\xe5\x00\x02" * MANY + encoded("JPEG")[2:],
+    "jpeg of padding": lambda: b"\xff\xd8" + b"\xff" * 2 * MANY + encoded("JPEG")[2:],
+    "jpeg with bytes between segments": lambda: encoded("JPEG")[:20] + b"\x01" * 2 * MANY + encoded("JPEG")[20:],
+    "jpeg of restarts": lambda: b"\xff\xd8" + b"\xff\xd0" * 2 * MANY + encoded("JPEG")[2:],
+    "jpeg of exif": lambda: b"\xff\xd8" + b"\xff\xe1\x00\x0dExif\0\0hello" * MANY + encoded("JPEG")[2:],
+}
+"""Files of so many pieces that a decoder would take seconds for them: ``too_costly``, before Pillow opens them."""
+
+WITHOUT_EXIF = frozenset({"GIF", "BMP"})
+"""Formats that cannot have an orientation or other metadata of a camera."""
+
+STARTS = [
+    b"".join(mark.ljust(after - at, b"\0") for (at, mark), (after, _) in pairwise([*signature, (0, b"")]))
+    for accepted in FORMATS.values()
+    for signature in accepted.signatures
+]
+"""First bytes of each accepted format."""

@@ -2,8 +2,6 @@
 
 import io
 import struct
-import zlib
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -12,9 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from core.image_open import PIXEL_MODES, as_8_bit, inspect, open_image
-from core.images import FORMATS, MAX_EXIF_BYTES, ImageFormat, ImageLimits, ImageRejectedError, check_frames
-from tests.support.hostile_images import FOREIGN, HONEST, POLYGLOTS, gif_bomb, png_bomb, webp_bomb
+from core.image_open import PIXEL_MODES, READERS, as_8_bit, inspect, open_image
+from core.images import CODES, FORMATS, MAX_EXIF_BYTES, ImageFormat, ImageLimits, ImageRejectedError, check_frames
+from tests.support.hostile_images import (
+    BOMBS,
+    FLOODS,
+    FOREIGN,
+    HONEST,
+    POLYGLOTS,
+    STARTS,
+    animation,
+    png_chunk,
+    png_with,
+)
 
 
 def encoded(format_name: str, size: tuple[int, int] = (40, 30), mode: str = "RGB", **options: Any) -> bytes:
@@ -136,7 +144,7 @@ def test_a_header_that_ends_early_is_refused_and_never_crashes(name: str, length
 
 @given(
     st.binary(max_size=200),
-    st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF1234WEBP"]),
+    st.sampled_from([b"", *STARTS]),
 )
 def test_inspect_raises_only_rejections_for_any_bytes(data: bytes, start: bytes) -> None:
     try:
@@ -163,20 +171,13 @@ def test_row_34_no_frame_of_a_gif_has_memory_reserved_when_its_header_is_read(
     assert rejection(data).message.startswith("60000 x 60000 pixels is more than")
 
 
-ANIMATED = ("GIF", "PNG", "WEBP", "MPO")
-
-
-def animation(form: str, frames: int, **options: Any) -> bytes:
-    pictures = [Image.new("RGB", (8, 6), (number * 40 % 256, number % 256, 80)) for number in range(frames)]
-    body = io.BytesIO()
-    pictures[0].save(body, form, save_all=True, append_images=pictures[1:], **options)
-    return body.getvalue()
+ANIMATED = [*(name for name, accepted in FORMATS.items() if accepted.count_frames and name != "JPEG"), "MPO"]
 
 
 @pytest.mark.parametrize("form", ANIMATED)
 def test_an_animation_with_as_many_frames_as_allowed_is_taken_and_one_with_more_is_not(form: str) -> None:
     data = animation(form, 5)
-    assert inspect(data, ImageLimits(max_frames=5)).width == 8
+    assert inspect(data, ImageLimits(max_frames=5)).width == 60
     error = rejection(data, ImageLimits(max_frames=4))
     assert (error.code, error.message) == (
         "too_many_frames",
@@ -189,18 +190,9 @@ def test_frames_are_counted_behind_comments_and_palettes_of_their_own() -> None:
     assert rejection(data, ImageLimits(max_frames=5)).code == "too_many_frames"
 
 
-def chunk(kind: bytes, body: bytes = b"") -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def png_with(*chunks: bytes) -> bytes:
-    plain = animation("PNG", 1)
-    return plain[:33] + b"".join(chunks) + plain[33:]
-
-
 def test_a_png_has_the_greater_of_its_declared_and_its_present_frames() -> None:
-    declares = png_with(chunk(b"acTL", struct.pack(">II", 2_000_000_000, 0)))
-    has = png_with(chunk(b"acTL", struct.pack(">II", 1, 0)), *[chunk(b"fcTL", bytes(26))] * 11)
+    declares = png_with(png_chunk(b"acTL", struct.pack(">II", 2_000_000_000, 0)))
+    has = png_with(png_chunk(b"acTL", struct.pack(">II", 1, 0)), *[png_chunk(b"fcTL", bytes(26))] * 11)
     assert rejection(declares).code == "too_many_frames"
     assert rejection(has, ImageLimits(max_frames=10)).code == "too_many_frames"
 
@@ -214,38 +206,8 @@ def mpo_index(count: int, order: str) -> bytes:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_jpeg_has_the_pictures_that_its_index_declares(order: str) -> None:
-    plain = jpeg()
+    plain = encoded("JPEG")
     assert rejection(plain[:2] + mpo_index(3_000_000_000, order) + plain[2:]).code == "too_many_frames"
-
-
-def jpeg() -> bytes:
-    body = io.BytesIO()
-    Image.new("RGB", (8, 6)).save(body, "JPEG")
-    return body.getvalue()
-
-
-MANY = 400_000
-GIF = b"GIF89a" + struct.pack("<HHBBB", 8, 6, 0, 0, 0)
-"""The start of a GIF without a palette."""
-
-FLOODS: dict[str, Callable[[], bytes]] = {
-    "gif of empty extensions": lambda: GIF + b"\x21\xfe\x00" * MANY,
-    "gif comment in blocks of one byte": lambda: GIF + b"\x21\xfe" + b"\x01a" * MANY,
-    "gif with bytes between blocks": lambda: GIF + b"\x01" * 2 * MANY,
-    "png of empty chunks": lambda: png_with(chunk(b"teSt") * MANY),
-    "png of text": lambda: png_with(chunk(b"tEXt", b"a\0b") * MANY),
-    "webp of empty chunks": lambda: webp_with(b"teSt" + bytes(4), MANY),
-    "jpeg of empty segments": lambda: b"\xff\xd8" + b"\xff\xe5\x00\x02" * MANY + jpeg()[2:],
-    "jpeg of padding": lambda: b"\xff\xd8" + b"\xff" * 2 * MANY + jpeg()[2:],
-    "jpeg with bytes between segments": lambda: jpeg()[:20] + b"\x01" * 2 * MANY + jpeg()[20:],
-    "jpeg of restarts": lambda: b"\xff\xd8" + b"\xff\xd0" * 2 * MANY + jpeg()[2:],
-    "jpeg of exif": lambda: b"\xff\xd8" + b"\xff\xe1\x00\x0dExif\0\0hello" * MANY + jpeg()[2:],
-}
-
-
-def webp_with(piece: bytes, times: int) -> bytes:
-    body = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(10) + piece * times
-    return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 @pytest.mark.parametrize("kind", FLOODS)
@@ -261,7 +223,7 @@ def test_a_file_of_too_many_pieces_is_rejected_before_pillow_opens_it(
 
 def test_exif_in_many_segments_is_rejected() -> None:
     segment = b"\xff\xe1\xff\xffExif\0\0" + bytes(0xFFFF - 8)
-    plain = jpeg()
+    plain = encoded("JPEG")
     few = plain[:2] + segment * 2 + plain[2:]
     many = plain[:2] + segment * (MAX_EXIF_BYTES // 0xFFFF + 1) + plain[2:]
     assert inspect(few).format == "JPEG"
@@ -270,19 +232,22 @@ def test_exif_in_many_segments_is_rejected() -> None:
 
 def test_large_normal_files_are_not_rejected_as_floods() -> None:
     noise = Image.effect_noise((1_500, 1_000), 90).convert("RGB")
-    for form, options in (("PNG", {"compress_level": 1}), ("GIF", {}), ("JPEG", {}), ("WEBP", {"method": 0})):
+    for form in FORMATS:
         body = io.BytesIO()
-        noise.save(body, form, **options)
+        noise.save(body, form, compress_level=1, method=0)
         assert inspect(body.getvalue()).width == 1_500
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@given(data=st.binary(max_size=300), start=st.sampled_from([b"", jpeg(), animation("GIF", 3), animation("PNG", 3)]))
+@given(
+    data=st.binary(max_size=300),
+    start=st.sampled_from([b"", encoded("JPEG"), *STARTS, *(animation(form, 3) for form in ANIMATED)]),
+)
 def test_check_frames_raises_only_rejections_for_any_structure(name: str, data: bytes, start: bytes) -> None:
     try:
         check_frames(name, start + data, ImageLimits())
     except ImageRejectedError as error:
-        assert error.code in {"too_many_frames", "too_costly"}
+        assert error.code in CODES
 
 
 @pytest.mark.parametrize("kind", HONEST)
@@ -306,9 +271,7 @@ def test_row_34_a_foreign_format_is_refused_by_its_content_whatever_its_name(
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-@pytest.mark.parametrize(
-    "start", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF\x00\x00\x00\x00WEBP"]
-)
+@pytest.mark.parametrize("start", STARTS)
 def test_row_34_a_foreign_format_behind_the_first_bytes_of_ours_reaches_no_reader_of_its_own(
     start: bytes, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,22 +285,12 @@ def test_row_34_a_foreign_format_behind_the_first_bytes_of_ours_reaches_no_reade
     monkeypatch.setattr(Image, "open", watched)
     with suppress(ImageRejectedError):  # some are no valid GIF
         inspect(start + FOREIGN[kind]())
-    assert formats in ([], [["JPEG"]], [["PNG"]], [["GIF_FIRST_FRAME"]], [["BMP"]], [["WEBP"]])
+    assert formats in ([], *([[READERS.get(name, name)]] for name in FORMATS))
 
 
-@pytest.mark.parametrize(
-    ("bomb", "size"),
-    [
-        (lambda: png_bomb(9_000, 8_000), "9000 x 8000"),
-        (lambda: gif_bomb(9_000, 8_000), "9000 x 8000"),
-        (lambda: gif_bomb(10, 10, frame=(9_000, 8_000)), "9000 x 8000"),
-        (lambda: webp_bomb(2_000), "2000 x 2000"),
-    ],
-    ids=["png", "gif", "gif with an image larger than its canvas", "webp"],
-)
-def test_row_34_a_bomb_is_refused_and_none_of_its_pixels_is_read(
-    bomb: Callable[[], bytes], size: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("kind", BOMBS)
+def test_row_34_a_bomb_is_refused_and_none_of_its_pixels_is_read(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    size, bomb = BOMBS[kind]
     body = bomb()
     assert len(body) < 300_000
 
