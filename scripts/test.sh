@@ -23,8 +23,8 @@ trap end_steps EXIT
 
 pytest() { .venv/bin/python -m pytest "$@"; }
 
-# Also measures branch coverage of pytest's own processes.
-covered() { COVERAGE_DIR="$LOGS/covered" pytest -p tests.support.coverage "$@"; }
+# Also measures branch coverage of pytest's own processes, of commands and of the local cloud.
+covered() { PYTHONPATH="$PWD/tests/support/measured" COVERAGE_DIR="$LOGS/covered" pytest -p tests.support.coverage "$@"; }
 
 format() { .venv/bin/ruff format --check .; }
 lint() { .venv/bin/ruff check .; }

@@ -1,6 +1,7 @@
 """A pytest plugin that measures branch coverage: `COVERAGE_DIR=folder pytest -p tests.support.coverage`.
 
-Each process of pytest writes a file into the folder; processes that tests start are not measured.
+Each process of pytest writes a file into the folder. If PYTHONPATH has the folder `tests/support/measured`, so do
+commands and the local cloud that tests start as processes.
 
 Slipcover puts probes into the code that is imported and takes them out again once they have been reached, so tests
 take a fifth longer. coverage.py would double their time, since Python 3.11 has no `sys.monitoring`.
@@ -8,6 +9,7 @@ take a fifth longer. coverage.py would double their time, since Python 3.11 has 
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from slipcover import FileMatcher, ImportManager, Slipcover
@@ -15,17 +17,33 @@ from slipcover import FileMatcher, ImportManager, Slipcover
 ROOT = Path(__file__).parents[2]
 SOURCES = [str(ROOT / name) for name in ("services", "core", "localcloud", "app_tier", "web_tier", "ami", "scripts")]
 
-_matcher = FileMatcher()
-for _source in SOURCES:
-    _matcher.addSource(_source)
-# After so many calls of probes that have been called before, Slipcover visits all functions to remove such probes.
-# With its default of 50, these visits take longer than the calls that they save.
-_probes = Slipcover(d_miss_threshold=1_000, branch=True, source=SOURCES)
-# Before any of the sources is imported, and until the process ends.
-ImportManager(_probes, _matcher).__enter__()
+
+def measure(*, unloaded: bool) -> Callable[[], None]:
+    """Measure from now on; return the function that writes what has been reached.
+
+    Args:
+        unloaded: whether files that were never imported count as missed. To list them takes a second.
+    """
+    matcher = FileMatcher()
+    for source in SOURCES:
+        matcher.addSource(source)
+    # After so many calls of probes that have been called before, Slipcover visits all functions to remove such
+    # probes. With its default of 50, these visits take longer than the calls that they save.
+    probes = Slipcover(d_miss_threshold=1_000, branch=True, source=SOURCES if unloaded else [])
+    # Before any of the sources is imported, and until the process ends.
+    ImportManager(probes, matcher).__enter__()
+
+    def write() -> None:
+        file = Path(os.environ["COVERAGE_DIR"]) / f"{os.getpid()}.json"
+        file.write_text(json.dumps(probes.get_coverage()), encoding="utf-8")
+
+    return write
+
+
+if __name__ == "tests.support.coverage":
+    write = measure(unloaded=True)
 
 
 def pytest_sessionfinish() -> None:
-    """Write what this process has reached. Once it has reported its end, pytest-xdist kills it after 10 seconds."""
-    file = Path(os.environ["COVERAGE_DIR"]) / f"{os.getpid()}.json"
-    file.write_text(json.dumps(_probes.get_coverage()), encoding="utf-8")
+    """Write before this process reports its end to pytest-xdist, which kills it 10 seconds later."""
+    write()
