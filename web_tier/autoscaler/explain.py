@@ -74,9 +74,9 @@ def explain_rotation(drain: tuple[str, ...], settings: FleetSettings) -> str:
 
 
 def demand_in_words(requests: QueueCounts) -> str:
-    """Return the demand as `100 images waiting`, `80 images waiting, 20 in hand`, or `no images waiting`."""
+    """Return the demand as `100 images waiting`, `80 images waiting, 20 in flight`, or `no images waiting`."""
     words = f"{plural(requests.waiting, 'image') if requests.waiting else 'no images'} waiting"
-    return f"{words}, {requests.in_flight:,} in hand" if requests.in_flight else words
+    return f"{words}, {requests.in_flight:,} in flight" if requests.in_flight else words
 
 
 def seconds_in_words(seconds: float) -> str:

@@ -68,13 +68,13 @@ def test_a_fleet_above_a_lowered_maximum_is_left_to_end_itself() -> None:
         (observation(100), "starting 5 of at most 19: 100 images waiting, 20 images a worker, no workers there"),
         (
             observation(1, 60, states=("running",)),
-            "starting 3 of at most 19: 1 image waiting, 60 in hand, 20 images a worker, 1 worker there",
+            "starting 3 of at most 19: 1 image waiting, 60 in flight, 20 images a worker, 1 worker there",
         ),
         (observation(1000, states=("running",) * 19), "19 workers, the most allowed: 1,000 images waiting"),
         (observation(states=("running",)), "1 worker: no images waiting"),
         (
             observation(0, 7, states=("running",)),
-            "1 worker, enough: no images waiting, 7 in hand, 20 images a worker",
+            "1 worker, enough: no images waiting, 7 in flight, 20 images a worker",
         ),
     ],
 )
@@ -135,7 +135,7 @@ PAUSE = FleetPause(since=datetime(2026, 3, 1, 12, 3, tzinfo=UTC))
         (
             observation(1, 2, states=("running",)),
             "new model",
-            "paused by ops since 12:03 UTC (new model): 1 image waiting, 2 in hand, 1 worker finishes what it has",
+            "paused by ops since 12:03 UTC (new model): 1 image waiting, 2 in flight, 1 worker finishes what it has",
         ),
         (observation(), "", "paused by ops since 12:03 UTC: no images waiting"),
     ],
