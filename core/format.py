@@ -94,7 +94,7 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
 def fleet_sentence(fleet: FleetSnapshot | None, silent_seconds: float = 0.0) -> str:
     """Return a sentence on the fleet's last decision, from the controller's report, which is `silent_seconds` old."""
     if fleet is None:
-        return "The controller has not looked at the fleet yet."
+        return "The controller has not published a fleet status yet."
     if silent_seconds > STALE_SECONDS:
         return f"The controller has not reported for {duration(silent_seconds)}. Images wait safely until it is back."
     return f"{fleet.reason[:1].upper()}{fleet.reason[1:]}."

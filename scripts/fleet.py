@@ -64,7 +64,7 @@ def print_json(body: dict[str, Any]) -> None:
 
 @click.group()
 def fleet() -> None:
-    """Watch and steer the running fleet."""
+    """View and manage the running fleet."""
 
 
 @fleet.command()
@@ -80,16 +80,17 @@ def status(client: FleetClient, *, as_json: bool) -> None:
 
         show_fleet(found, instances, Console())
     if found is None:
-        raise click.ClickException("the controller has not looked at the fleet yet: is it running?")
+        raise click.ClickException("the controller has not published a fleet status yet: check that it runs")
 
 
 @fleet.command()
 @click.argument("reason", default="")
 @operator_command
 def pause(client: FleetClient, *, reason: str, as_json: bool) -> None:
-    """Pause the fleet: nothing is launched until `resume`.
+    """Pause the fleet: the controller launches nothing until `resume`.
 
-    Workers that run finish what they have and end themselves; images are taken and wait. REASON is shown with it.
+    Running workers finish their images and terminate when idle. The web tier still accepts images, which wait. REASON
+    is shown with the pause.
     """
     answer = client.pause(reason)
     why = f" ({answer['reason']})" if answer["reason"] else ""
@@ -108,7 +109,7 @@ def resume(client: FleetClient, *, as_json: bool) -> None:
 @fleet.command()
 @click.argument("minimum", metavar="[MIN]", type=click.IntRange(min=0), required=False)
 @click.argument("maximum", metavar="[MAX]", type=click.IntRange(min=0), required=False)
-@click.option("--reset", is_flag=True, help="Take them back: config.yaml's limits hold again.")
+@click.option("--reset", is_flag=True, help="Delete the limits: those of config.yaml apply again.")
 @click.option("--reason", default="", help="Shown with the limits.")
 @operator_command
 def scale(
@@ -116,19 +117,19 @@ def scale(
 ) -> None:
     """Set the limits of the fleet: at least MIN and at most MAX workers.
 
-    They hold within seconds, in place of those of config.yaml, until they are taken back with --reset. Workers above
-    a lowered maximum finish what they have and end themselves.
+    The limits take effect within seconds. They override those of config.yaml until you delete them with --reset.
+    Workers above a lowered maximum finish their images and terminate when idle.
     """
     if reset:
         if minimum is not None or reason:
-            raise click.UsageError("--reset takes limits back, so it goes without MIN, MAX and --reason")
+            raise click.UsageError("--reset deletes the limits: give it without MIN, MAX and --reason")
         client.reset_limits()
-        print_result({"limits_order": None}, "The limits of config.yaml hold again.", as_json=as_json)
+        print_result({"limits_order": None}, "The limits of config.yaml apply again.", as_json=as_json)
         return
     if minimum is None or maximum is None:
-        raise click.UsageError("say MIN and MAX, such as `fleetsight fleet scale 0 5`, or --reset")
+        raise click.UsageError("give MIN and MAX, such as `fleetsight fleet scale 0 5`, or --reset")
     answer = client.set_limits(minimum, maximum, reason)
-    text = f"Limits {answer['min_workers']}..{answer['max_workers']} hold until `fleetsight fleet scale --reset`."
+    text = f"Limits {answer['min_workers']}..{answer['max_workers']} apply until `fleetsight fleet scale --reset`."
     print_result(answer, text, as_json=as_json)
 
 
@@ -136,17 +137,17 @@ def scale(
 @click.argument("instance")
 @operator_command
 def drain(client: FleetClient, *, instance: str, as_json: bool) -> None:
-    """Ask INSTANCE to finish what it has and end.
+    """Drain INSTANCE: its worker receives no more images, finishes those it has, and terminates.
 
-    While it is still needed, another is launched in its place, since one that drains takes no more images: for fewer
-    workers lower the limits with `scale`.
+    If the fleet still needs it, the controller launches a replacement. To have fewer workers, lower the limits with
+    `scale`.
     """
-    text = f"{instance} is asked to drain: it finishes what it has and ends."
+    text = f"{instance} drains: its worker finishes its images and terminates."
     print_result(client.drain(instance), text, as_json=as_json)
 
 
 @fleet.command()
-@click.option("--follow", is_flag=True, help="Go on with new ones until Ctrl-C.")
+@click.option("--follow", is_flag=True, help="Print new events until Ctrl-C.")
 @operator_command
 def events(client: FleetClient, *, follow: bool, as_json: bool) -> None:
     """Show the last decisions with their times (UTC), oldest first."""

@@ -62,7 +62,7 @@ def list_command(accounts: Accounts) -> None:
 
 @users.command()
 @click.argument("email")
-@click.option("--operator", is_flag=True, help="Who may see and steer the fleet.")
+@click.option("--operator", is_flag=True, help="Let the account view and manage the fleet.")
 @_accounts_command
 def add(accounts: Accounts, email: str, *, operator: bool) -> None:
     """Make an account for EMAIL, and print the password that its first sign-in asks to change."""
@@ -74,10 +74,10 @@ def add(accounts: Accounts, email: str, *, operator: bool) -> None:
 
 @users.command()
 @click.argument("email")
-@click.option("--remove", is_flag=True, help="Take it back.")
+@click.option("--remove", is_flag=True, help="Revoke the permission.")
 @_accounts_command
 def operator(accounts: Accounts, email: str, *, remove: bool) -> None:
-    """Let EMAIL see and steer the fleet; holds with the next sign-in, or within 15 minutes."""
+    """Let EMAIL view and manage the fleet. Takes effect with the next sign-in, or within 15 minutes."""
     accounts.set_operator(email, is_operator=not remove)
     click.echo(f"{email} is {'no operator any more' if remove else 'an operator'}.")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 USERS: Final = "users"
 OPERATORS: Final = "operators"
-"""The group of those who may see and steer the fleet."""
+"""The group of the users who can view and manage the fleet."""
 
 
 class Accounts:
@@ -45,7 +45,7 @@ class Accounts:
         return password
 
     def set_operator(self, email: str, is_operator: bool) -> None:
-        """Let an account see and steer the fleet, or no longer."""
+        """Grant or revoke an account's permission to view and manage the fleet."""
         with self._found(email) as name:
             if is_operator:
                 self._client.admin_add_user_to_group(UserPoolId=self._pool_id, Username=name, GroupName=OPERATORS)

@@ -48,7 +48,7 @@ limit_request_field_size = 8190
 proc_name = "fleetsight-web"
 control_socket_disable = True
 
-# A browser keeps its connection between two refreshes of a page; nginx keeps its own for longer and is told to close.
+# A browser keeps its connection between two refreshes of a page. nginx keeps its own until gunicorn closes it.
 keepalive = 30
 # Of a worker's main loop, which never waits for a client; requests have their own limits (slow_clients.py).
 timeout = 30
@@ -72,7 +72,7 @@ logconfig_dict = {
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let a process end its streams of results when it is told to end, instead of waiting `graceful_timeout`.
+    """Let a process end its streams of results when it receives SIGTERM, instead of waiting `graceful_timeout`.
 
     A process that has no memory from the beginning has inherited that. gunicorn ends then, and its supervisor starts
     it again.

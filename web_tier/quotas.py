@@ -134,7 +134,7 @@ class Quotas:
         seconds = max(1, ceil((_end(now) - now).total_seconds()))
         return QuotaExceededError(
             f"{limit} a day are taken, and {rest} of them are left, so nothing of this request was accepted; "
-            "send less, or go on after midnight UTC",
+            "send less, or continue after midnight UTC",
             retry_after=seconds,
         )
 

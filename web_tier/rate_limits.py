@@ -268,7 +268,7 @@ def _count(kind: Kind, caller: str, limit: int) -> None:
     if seconds := current_limiter().counter.hit(kind, caller, limit):
         raise TooManyRequests(
             f"more than {limit:,} {kind}s came in {'an hour' if kind == 'code' else 'a minute'}; "
-            f"wait for {seconds} s, then go on slower",
+            f"wait for {seconds} s, then send fewer requests",
             retry_after=seconds,
         )
     if kind != "request":

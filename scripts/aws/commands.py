@@ -187,9 +187,9 @@ def check_command(account: AwsAccount, prefix: str, /, *, policy: bool, **argume
 @click.option("--certificate", metavar="ARN", help="Of ACM: puts a load balancer before the page.")
 @click.option("--domain", metavar="NAME", help="Of the page; with --certificate and --zone.")
 @click.option("--zone", metavar="ID", help="Route 53 zone in which that name is made.")
-@click.option("--email", metavar="ADDRESS", help="Who is told of alarms, and confirms that once.")
+@click.option("--email", metavar="ADDRESS", help="Receives alarms, after a confirmation by e-mail.")
 @click.option(
-    "--budget", type=click.IntRange(min=0), metavar="DOLLARS", help="A month; an alarm tells at 80% of it; 0: none."
+    "--budget", type=click.IntRange(min=0), metavar="DOLLARS", help="Monthly; an alarm is sent at 80%; 0: no budget."
 )
 @_vpc
 @_subnets
@@ -202,10 +202,10 @@ def check_command(account: AwsAccount, prefix: str, /, *, policy: bool, **argume
 @dry_run_option
 @aws_command
 def up_command(account: AwsAccount, prefix: str, /, *, yes: bool, **arguments: Any) -> None:
-    """Make Fleetsight on AWS, or change it: images where there are none, the stack, and its page answering.
+    """Create or update Fleetsight on AWS: bake missing images, deploy the stack, wait until the page responds.
 
-    What would change is shown first. What is not said stays as it is. Run again after a crash it goes on. A dry run
-    asks CloudFormation for the changes and throws them away.
+    The command shows the changes first. Options that you omit keep their values. After a crash, run it again: it
+    continues. A dry run creates CloudFormation's change set, shows it, and deletes it.
     """
     given = {
         parameter: str(arguments[name]) for name, parameter in _PARAMETERS.items() if arguments[name] is not None
@@ -239,7 +239,7 @@ def status_command(account: AwsAccount, prefix: str, *, as_json: bool) -> None:
 @click.command("logs")
 @click.argument("role", type=click.Choice(logs.ROLES), required=False)
 @click.option("--since", default="10m", show_default=True, help="How far back: 90s, 10m, 2h, 1d.")
-@click.option("--follow", is_flag=True, help="Go on with new lines until Ctrl-C.")
+@click.option("--follow", is_flag=True, help="Print new lines until Ctrl-C.")
 @click.option("--filter", "text", default="", metavar="TEXT", help="Only lines that hold TEXT.")
 @aws_command
 def logs_command(account: AwsAccount, prefix: str, *, role: str | None, since: str, follow: bool, text: str) -> None:
@@ -279,10 +279,10 @@ def ssh_command(account: AwsAccount, prefix: str, *, instance: str | None, dry_r
 def down_command(
     account: AwsAccount, prefix: str, *, delete_data: bool, drain_seconds: float, yes: bool, dry_run: bool
 ) -> None:
-    """Take Fleetsight off AWS: fleet, stack, images and all else that carries its tag; and prove that it is gone.
+    """Delete Fleetsight from AWS: fleet, stack, images and everything with its tag. Verify that all is deleted.
 
-    What people have entrusted stays, unless --delete-data is given: the next `up` finds it again. Run again after a
-    crash it goes on. The exit status is 1 when anything is left.
+    Users' data stay, unless you give --delete-data: the next `up` finds them again. After a crash, run the command
+    again: it continues. The exit status is 1 if anything is left.
     """
     options = DownOptions(delete_data, drain_seconds, dry_run)
     prices = load_config().prices
@@ -375,9 +375,9 @@ def _report_dry_run(context: AwsContext, options: BakeOptions, source: SourceArc
 def roll_command(
     account: AwsAccount, prefix: str, *, to: int | None, back: bool, wait: bool, new_session_key: bool, dry_run: bool
 ) -> None:
-    """Bring a new image, or new settings, to the fleet: new workers take the place of old ones, a few at a time.
+    """Roll out a new image or new settings: new workers replace old ones, a few at a time.
 
-    Old workers finish what they have; no image is lost by it. Run again after a crash it goes on.
+    Old workers finish their images; no image is lost. After a crash, run the command again: it continues.
     """
     if back and to is not None:
         raise click.UsageError("--back and --to each name a version: give one of them")
@@ -421,5 +421,5 @@ def site_plan(account: AwsAccount, prefix: str) -> str:
         return f"{location.bucket} has all of the site already. It is at {location.address}"
     return (
         f"{len(rendered.files)} files would be put into {location.bucket}, {len(rendered.obsolete)} would be deleted "
-        f"there, and CloudFront told so. The site is at {location.address}"
+        f"there, and CloudFront's cache would be invalidated. The site is at {location.address}"
     )

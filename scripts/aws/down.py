@@ -84,7 +84,7 @@ def stop_web_tier(context: AwsContext, stack: StackDescription) -> None:
         context.account.autoscaling.update_auto_scaling_group(
             AutoScalingGroupName=name, MinSize=0, MaxSize=0, DesiredCapacity=0
         )
-        context.report_change("told the web tier to end, and with it the controller: nothing is launched any more")
+        context.report_change("scaled the web tier to 0: its controller stops and launches no more workers")
     if groups:
         name, what = web_name(context.prefix), f"the web tier to be gone; look at {', '.join(groups)}"
         context.waiter.until(lambda: not instances_named(context.account, name), what, seconds=WEB_SECONDS)

@@ -199,7 +199,9 @@ def refresh_web_group(context: AwsContext, group: WebGroup, *, wait: bool, every
             Preferences={"MinHealthyPercentage": 100, "MaxHealthyPercentage": 200, "SkipMatching": not every},
         )
         replaced = "every instance" if every else ", ".join(group.old)
-        context.report_change(f"told {group.name} to replace {replaced} by version {group.version}")
+        context.report_change(
+            f"started an instance refresh of {group.name}: version {group.version} replaces {replaced}"
+        )
     except ClientError as error:
         if error.response["Error"]["Code"] != "InstanceRefreshInProgress":
             raise

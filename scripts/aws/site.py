@@ -337,7 +337,7 @@ def _publish(account: AwsAccount, site: RenderedSite, report: Callable[[str], No
         # AWS bills the wildcard as one path; a new reference makes a new invalidation.
         InvalidationBatch={"Paths": {"Quantity": 1, "Items": ["/*"]}, "CallerReference": new_id()},
     )
-    report("CloudFront is told to ask for them anew.")
+    report("CloudFront's cache is invalidated.")
     account.s3.put_object(Bucket=bucket, Key=DIGEST_KEY, Body=site.digest.encode())
 
 

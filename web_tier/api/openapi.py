@@ -33,8 +33,8 @@ also go straight to the bucket: ask for forms (`uploads`), send them, commit.
 
 Where people sign in, each request carries a token: `Authorization: Bearer TOKEN`.
 
-What goes wrong is told as problem JSON (RFC 9457): `type` is stable and for programs, `detail` says what to do, and
-`request_id` is in the log."""
+An error response is problem JSON (RFC 9457): `type` is stable and for programs, `detail` says what to do, and the log
+contains `request_id`."""
 
 INFO = {"title": "Fleetsight", "description": DESCRIPTION, "version": "1.0.0"}
 

@@ -110,7 +110,7 @@ class FleetLimitsBody(ApiBody):
 
 
 class FleetDrainBody(ApiBody):
-    """An instance with a worker that is asked to finish what it has and end."""
+    """An instance that drains: its worker finishes its images and terminates."""
 
     instance_id: str
     asked_at: datetime
@@ -173,7 +173,7 @@ def resume() -> Response:
 
 @fleet_api.put("/fleet/limits")
 @operation(
-    ApiResponse(200, "They hold within seconds.", FleetLimitsBody),
+    ApiResponse(200, "The limits take effect within seconds.", FleetLimitsBody),
     name="set_fleet_limits",
     tag="System",
     body=SetLimits,
@@ -181,9 +181,9 @@ def resume() -> Response:
 def set_limits() -> Response:
     """Set the fleet's limits.
 
-    They hold in place of `min_workers` and `max_workers` of config.yaml until they are taken back, also when that
-    file changes. `min_workers` is at most `max_workers`. Workers above a lowered maximum finish what they have and
-    end themselves.
+    The limits override `min_workers` and `max_workers` of config.yaml until they are deleted, also when that file
+    changes. `min_workers` is at most `max_workers`. Workers above a lowered maximum finish their images and terminate
+    when idle.
     """
     wanted = parse_body(SetLimits, '{"min_workers": 0, "max_workers": 5}', may_be_empty=False)
     override = LimitsOverride(
@@ -198,7 +198,7 @@ def set_limits() -> Response:
 
 
 @fleet_api.delete("/fleet/limits")
-@operation(ApiResponse(204, "Those of config.yaml hold."), name="reset_fleet_limits", tag="System")
+@operation(ApiResponse(204, "The limits of config.yaml apply."), name="reset_fleet_limits", tag="System")
 def reset_limits() -> Response:
     """Reset the fleet's limits to those of config.yaml."""
     current_backend().fleet.reset_limits()
@@ -207,13 +207,15 @@ def reset_limits() -> Response:
 
 @fleet_api.post("/fleet/instances/<instance_id>/drain")
 @operation(
-    ApiResponse(202, "Its worker is asked within seconds.", FleetDrainBody), name="drain_instance", tag="System"
+    ApiResponse(202, "Its worker starts to drain within seconds.", FleetDrainBody),
+    name="drain_instance",
+    tag="System",
 )
 def drain(instance_id: str) -> Response:
     """Drain an instance.
 
-    The worker takes no more images, finishes what it has, and ends itself with its machine. While it is still needed,
-    another is launched in its place.
+    The worker receives no more images, finishes those it has, and terminates with its machine. If the fleet still
+    needs it, the controller launches a replacement.
     """
     asked_at = datetime.now(UTC)
     fleet = current_backend().fleet

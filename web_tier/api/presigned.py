@@ -59,7 +59,7 @@ class OfferedUpload(ApiBody):
 
 
 class UploadLinks(ApiBody):
-    """Where to go on from an upload; paths on this server."""
+    """The next requests after an upload; paths on this server."""
 
     commit: str
     job: str

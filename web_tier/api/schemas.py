@@ -42,7 +42,7 @@ class CreateJob(ApiBody):
 
 
 class JobLinks(ApiBody):
-    """Where to go on from a job; paths on this server."""
+    """The next requests about a job; paths on this server."""
 
     self: str
     images: str
@@ -101,7 +101,9 @@ class ResultsFile(ApiBody):
 
     address: str = Field(description="`s3://bucket/key`.")
     written_at: datetime
-    current: bool = Field(description="Whether it holds the results as they are; if not, it is soon written anew.")
+    current: bool = Field(
+        description="Whether it holds the current results; if not, the controller rewrites it soon."
+    )
 
     @classmethod
     def of(cls, status: JobStatus, bucket: str) -> Self | None:

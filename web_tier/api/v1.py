@@ -297,8 +297,8 @@ def job_results_json(job_id: str) -> Response:
 def job_results_file(job_id: str) -> Response:
     """Read the file that holds all results of a finished job.
 
-    It is written once the job is finished, and anew when results change; the job's status names its address in the
-    output bucket.
+    The controller writes it once the job is finished, and again when results change. The job's status contains its
+    address in the output bucket.
     """
     merged = user_jobs().status(known_id("job", job_id)).merged
     if merged is None:
@@ -326,7 +326,7 @@ def fleet() -> Response:
     backend = current_backend()
     snapshot = backend.fleet.snapshot()
     if snapshot is None:
-        raise NotFound("the controller has not looked at the fleet yet; try again in a second")
+        raise NotFound("the controller has not published a fleet status yet; try again in a second")
     return json_response(
         FleetStatusBody.of(snapshot, backend.config.prices, backend.reports.silent_seconds(snapshot))
     )
@@ -389,14 +389,14 @@ class CreateToken(ApiBody):
     scopes: tuple[Scope, ...] = Field(
         min_length=1,
         max_length=len(Scope),
-        description="What it may be used for: to send images and change jobs, to read, or to steer the fleet, which "
-        "only operators can allow.",
+        description="What the token permits: to send images and change jobs, to read, or to manage the fleet. Only "
+        "operators can permit the last.",
     )
     days: int = Field(ge=1, le=MAX_DAYS, strict=True, description="After how many days it expires.")
 
 
 class TokenBody(ApiBody):
-    """A personal token; its text is told only once, when it is made."""
+    """A personal token. Only the response that creates it contains its text."""
 
     token_id: str
     name: str

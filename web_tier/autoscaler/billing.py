@@ -1,7 +1,7 @@
 """What the fleet costs: billed instance-seconds, US dollars and peak size, attributed to the images answered.
 
 Durations come from this process's monotonic clock. The wall clock is used only for instances that were already
-running when this controller took over.
+running when this controller acquired the lease.
 """
 
 import threading
@@ -37,7 +37,7 @@ class CostAttribution:
     The collector reports answers and the autoscaler reports bills, each in its own thread.
 
     Attributes:
-        before: the last snapshot of the previous controller; its period goes on.
+        before: the last snapshot of the previous controller; its period continues.
         quiet_seconds: see `QUIET_SECONDS`; longer where workers are idle for longer.
         images: images answered since the fleet's first launch.
         current: the period that is open, or else the last one.

@@ -128,7 +128,8 @@ def _robust_mean(counts: list[int]) -> float:
 class BootTimeEstimator:
     """Measures the time from an instance's launch to its worker's first heartbeat.
 
-    Both times are from this process's clock. Instances that were there when this controller took over do not count.
+    Both times are from this process's clock. Instances that this controller found when it acquired
+    the lease do not count.
 
     Attributes:
         before: the estimate of the previous controller in seconds, or None.

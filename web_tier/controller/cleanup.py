@@ -21,7 +21,7 @@ from web_tier.controller.result_recorder import ResultRecorder
 _log = logging.getLogger(__name__)
 
 PORTION = 1_000
-"""Objects, and items, that are removed before the cleanup checks whether it may go on."""
+"""Objects, and items, that are removed before the cleanup checks whether it may continue."""
 
 LINGER_SECONDS = 3_600.0
 """Lifetime of the mark of a deleted job: longer than an upload, and than an image usually waits or is processed. At

@@ -7,7 +7,7 @@ before it acts, which turns false by itself when a renewal is late.
 |---------|-----------------------------------------------|---------|--------------------------------------------|
 | standby | the lease is acquired                         | leading | start the loops                            |
 | leading | the lease is lost                             | standby | stop the loops; exit with 1 if they hang   |
-| leading | a loop has died                               | (exit)  | exit with 1; the supervisor starts it anew |
+| leading | a loop has died                               | (exit)  | exit with 1; the supervisor restarts it    |
 | leading | SIGTERM or SIGINT                             | (exit)  | stop the loops, release the lease          |
 | standby | SIGTERM or SIGINT                             | (exit)  |                                            |
 """

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 CLOSE_AFTER = 5
 """A finished job is closed when nothing has been added for so many times `lost_after_seconds`."""
 PAGE = 100
-"""Images that are repaired before the reconciler checks whether it may go on."""
+"""Images that are repaired before the reconciler checks whether it may continue."""
 
 MAX_BATCHES = 100
 """Receives from the dead-letter queue in one sweep; the rest waits for the next."""

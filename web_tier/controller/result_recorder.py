@@ -4,7 +4,7 @@ Counts are absolute numbers, derived from the statuses of the job's images, and 
 agree with the items in the end, also after repetitions, changes of order and crashes in between.
 
 `done` beats `failed`, and the failure of a later attempt beats that of an earlier one. Counts carry the controller's
-fencing token, so that a controller that was frozen while another one took over cannot store old ones.
+fencing token: a controller that was frozen while another one acquired the lease cannot store old counts.
 """
 
 import logging
@@ -33,7 +33,7 @@ FEW = 3
 
 
 class StaleTokenError(FleetsightError):
-    """Raised when a controller that took over later has stored a job's counts."""
+    """Raised when a controller that acquired the lease later has stored a job's counts."""
 
 
 @dataclass

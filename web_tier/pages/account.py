@@ -23,7 +23,7 @@ RETRY_AFTER_SECONDS: Final = 60
 SCOPE_TEXTS: Final = {
     Scope.CLASSIFY: "send images, and change or delete jobs",
     Scope.READ: "see jobs and results",
-    Scope.OPERATE: "see and steer the fleet",
+    Scope.OPERATE: "view and manage the fleet",
 }
 """What a token with a scope may be used for."""
 

@@ -294,7 +294,7 @@ def job_events(job_id: str) -> Response:
     """Stream the events of a job.
 
     The stream ends with the job, or after a while; a client then connects again with the id of its last event.
-    `resync` means that results have to be read anew.
+    `resync` means that the client must read the results again.
     """
     services = current_result_services()
     owner = user_jobs().job(known_id("job", job_id)).owner

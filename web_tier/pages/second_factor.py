@@ -28,7 +28,7 @@ from web_tier.rate_limits import count_code
 ISSUER: Final = "Fleetsight"
 """Name that authenticator apps show with the account."""
 
-REQUIRED: Final = "This site requires a second factor of you. Set it up to go on."
+REQUIRED: Final = "This site requires a second factor of you. Set it up to continue."
 SIGN_IN_AGAIN: Final = (
     "This site requires a second factor of you. Sign out, and sign in again with a code of your app."
 )

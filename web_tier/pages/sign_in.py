@@ -28,7 +28,7 @@ from web_tier.rate_limits import count_code
 
 MESSAGES: Final = {
     "out": "You are signed out.",
-    "ended": "You were signed out meanwhile. Sign in to go on where you were.",
+    "ended": "You were signed out meanwhile. Sign in to continue where you were.",
 }
 """Message of the page by the query parameter `told`."""
 

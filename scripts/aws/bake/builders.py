@@ -334,9 +334,9 @@ def verify_report(text: bytes | None, spec: ImageSpec) -> BuilderReport:
     """
     if text is None:
         raise BuilderError(
-            f"the {spec.role}'s builder has ended without a report. It reports by an address that is good for as "
-            "long as the caller's credentials: if they are temporary (single sign-on, a role), sign in anew and bake "
-            "again",
+            f"the {spec.role}'s builder has ended without a report. It reports to a presigned address that "
+            "expires with the caller's credentials. If they are temporary (single sign-on, a role), sign in again, "
+            "then bake again",
             "",
         )
     try:

@@ -79,7 +79,7 @@ def create_image(context: AwsContext, spec: ImageSpec, builder: Builder, baked_a
         Description=f"Fleetsight {facts.version}, {spec.role}, on {spec.base.name}",
         TagSpecifications=tag_specifications(tags, "image", "snapshot"),
     )["ImageId"]
-    context.report_change(f"told EC2 to make {image_id} of {builder.instance_id}")
+    context.report_change(f"requested image {image_id} of {builder.instance_id}")
     return image_id
 
 

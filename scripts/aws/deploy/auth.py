@@ -56,7 +56,7 @@ def kept_pool_parameters(
         return {}
     if not pool.get("AdminCreateUserConfig", {}).get("AllowAdminCreateUserOnly"):
         raise SettingError(
-            f"{KEPT_POOL}={pool['Id']}: self-registration of this user pool is on, so anybody may choose the "
+            f"{KEPT_POOL}={pool['Id']}: self-registration of this user pool is on, so anyone can choose the "
             "password of an account for an address that is not theirs: turn it off in the Cognito console, then run "
             "this again"
         )
@@ -113,7 +113,7 @@ def report_access(context: AwsContext, stack: StackDescription) -> None:
     elif not account.cognito.list_users_in_group(UserPoolId=pool, GroupName=OPERATORS, Limit=1)["Users"]:
         at = f"--prefix {context.prefix} --region {account.region_name}"
         context.report(
-            "No account may steer the fleet yet. Create an account on the page, or by "
+            "No account can manage the fleet yet. Create an account on the page, or by "
             f"`./scripts/fleetsight users add EMAIL {at}`; then `./scripts/fleetsight users operator EMAIL {at}`."
         )
 

@@ -105,7 +105,7 @@ def check_rights(plan: StackPlan) -> Iterable[Finding]:
         words = f"{account.caller_arn} may do everything"
         yield Finding(Level.WARNING, words, "Use a role with the policy of `fleetsight aws check --policy`")
     elif source is None:
-        yield Finding(Level.WARNING, f"cannot tell: IAM simulates users and roles, and not {account.caller_arn}")
+        yield Finding(Level.WARNING, f"unknown: IAM simulates users and roles, and not {account.caller_arn}")
     elif denied := denials(account, plan.context.prefix, source, needed_permissions(plan.parameters)):
         remedy = "Have it allowed; `fleetsight aws check --policy` prints the policy for `up`"
         if certain := ", ".join(sorted(action for action, is_certain in denied.items() if is_certain)):
@@ -183,7 +183,7 @@ def check_mail(plan: StackPlan) -> Iterable[Finding]:
         return
     region = sender.split(":")[3]
     if region != plan.account.region_name:
-        yield Finding(Level.WARNING, f"cannot tell: SES of the sender is in {region}, another region")
+        yield Finding(Level.WARNING, f"unknown: SES of the sender is in {region}, another region")
     elif plan.account.ses.get_account()["ProductionAccessEnabled"]:
         yield Finding(Level.OK, f"SES in {region} sends to every address")
     else:

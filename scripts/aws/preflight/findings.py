@@ -133,9 +133,7 @@ def run_checks(
         try:
             findings = future.result(timeout=max(0.0, end - time.monotonic()))
         except TimeoutError:
-            findings = [
-                Finding(Level.WARNING, f"cannot tell: AWS did not answer within {seconds:.0f} s", "Try again")
-            ]
+            findings = [Finding(Level.WARNING, f"unknown: AWS did not answer within {seconds:.0f} s", "Try again")]
         found += [(name, each) for each in findings]
     return found
 
@@ -159,4 +157,4 @@ def guarded(check: Callable[[], Iterable[Finding]]) -> list[Finding]:
     try:
         return list(check())
     except (BotoCoreError, ClientError, FleetsightError) as error:
-        return [Finding(Level.WARNING, f"cannot tell: {explain_error(error)}")]
+        return [Finding(Level.WARNING, f"unknown: {explain_error(error)}")]

@@ -53,7 +53,7 @@ def check_network(plan: StackPlan) -> Iterable[Finding]:
         active = [each for each in routes if each["State"] == "active"]
         out = [each for each in active if each.get("DestinationCidrBlock") == "0.0.0.0/0"]
         if table is None:
-            answer = Level.WARNING, "cannot tell: EC2 shows no route table"
+            answer = Level.WARNING, "unknown: EC2 shows no route table"
         elif not out:
             answer = Level.STOP, "no route to the internet, by which instances call AWS"
         elif not out[0].get("GatewayId", "").startswith("igw-"):
@@ -229,7 +229,7 @@ def check_quota(plan: StackPlan) -> Iterable[Finding]:
         for code in sorted(set(quotas.values()))
     }
     for kind, market in sorted(codes - set(quotas)):
-        yield Finding(Level.WARNING, f"cannot tell which quota counts the vCPUs of {kind} ({market})")
+        yield Finding(Level.WARNING, f"unknown: which quota counts the vCPUs of {kind} ({market})")
     web_code = quotas.get((web, "on_demand"))
     if web_code:
         # An update of the stack launches the first new web instance before it ends an old one.

@@ -138,7 +138,7 @@ def test_workers_drain_and_the_remaining_ones_are_terminated(stage: Stage) -> No
 def test_an_up_restores_the_web_tier_after_an_unfinished_down(stage: Stage) -> None:
     stage.up()
     stage.crash_at = 1
-    with pytest.raises(CrashError, match="told the web tier to end"):
+    with pytest.raises(CrashError, match="scaled the web tier to 0"):
         stage.down()
     stage.crash_at = None
     assert stage.up()

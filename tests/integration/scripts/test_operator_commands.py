@@ -130,7 +130,7 @@ def test_status_as_json_is_what_the_api_answers(url: str, fleet: FleetStore, sto
 def test_status_before_the_first_snapshot_is_an_error(url: str) -> None:
     done = run_fleet("status", "--url", url)
     assert done.exit_code == 1
-    assert "the controller has not looked at the fleet yet" in done.output
+    assert "the controller has not published a fleet status yet" in done.output
     assert run_fleet("status", "--url", url, "--json").exit_code == 1
 
 
@@ -152,13 +152,13 @@ def test_the_fleet_is_paused_with_a_reason_and_resumed(url: str, fleet: FleetSto
 
 def test_limits_are_set_and_reset(url: str, fleet: FleetStore) -> None:
     done = run_fleet("scale", "1", "5", "--reason", "budget", "--url", url)
-    assert (done.exit_code, "Limits 1..5 hold until" in done.output) == (0, True)
+    assert (done.exit_code, "Limits 1..5 apply until" in done.output) == (0, True)
     order = fleet.commands().limits
     assert order is not None
     assert (order.min_workers, order.max_workers, order.reason) == (1, 5, "budget")
     assert json.loads(run_fleet("scale", "0", "3", "--json", "--url", url).output)["max_workers"] == 3
     done = run_fleet("scale", "--reset", "--url", url)
-    assert (done.exit_code, "config.yaml hold again" in done.output) == (0, True)
+    assert (done.exit_code, "config.yaml apply again" in done.output) == (0, True)
     assert fleet.commands().limits is None
     assert json.loads(run_fleet("scale", "--reset", "--json", "--url", url).output) == {"limits_order": None}
 
@@ -168,9 +168,9 @@ def test_limits_are_set_and_reset(url: str, fleet: FleetStore) -> None:
     [
         (("scale", "5", "3"), 1, "min_workers (5) must be at most max_workers (3)"),
         (("scale", "0", "1001"), 1, "less than or equal to 1000"),
-        (("scale", "5"), 2, "say MIN and MAX"),
+        (("scale", "5"), 2, "give MIN and MAX"),
         (("scale", "many", "5"), 2, "'many' is not a valid integer"),
-        (("scale", "1", "5", "--reset"), 2, "--reset takes limits back"),
+        (("scale", "1", "5", "--reset"), 2, "--reset deletes the limits"),
         (("drain", "i-none"), 1, "the fleet has no instance 'i-none'"),
         (("drain", "../limits"), 1, "answered 404"),
         (("pause", "x" * 201), 1, "at most 200 characters"),
@@ -187,13 +187,13 @@ def test_an_invalid_command_is_rejected_with_the_reason(
 def test_an_instance_is_drained(url: str, fleet: FleetStore) -> None:
     fleet.put_instances(FleetInstances(total=1, instances=(instance(),)))
     done = run_fleet("drain", INSTANCE, "--url", url)
-    assert (done.exit_code, "is asked to drain" in done.output) == (0, True)
+    assert (done.exit_code, f"{INSTANCE} drains" in done.output) == (0, True)
     assert fleet.commands().drain == (INSTANCE,)
     assert json.loads(run_fleet("drain", INSTANCE, "--url", url, "--json").output)["instance_id"] == INSTANCE
 
 
 def test_the_help_of_drain_mentions_the_replacement() -> None:
-    assert "another is launched in its place" in " ".join(run_fleet("drain", "--help").output.split())
+    assert "the controller launches a replacement" in " ".join(run_fleet("drain", "--help").output.split())
 
 
 def test_events_are_shown_oldest_first_without_control_characters(url: str, fleet: FleetStore) -> None:

@@ -174,7 +174,7 @@ def test_a_finding_stops_up_and_its_dry_run(stage: Stage) -> None:
             stage.up(dry_run=dry_run)
         shown = stage.seen
         assert f"stop     names: {stage.prefix}-requests (AWS::SQS::Queue) exists" in shown
-        assert "warning  quota: cannot tell" in shown
+        assert "warning  quota: unknown" in shown
         assert ("ok       launch: EC2 would launch c7a.large" in shown) == dry_run
     assert not stage.steps
     assert not stage.builders
@@ -293,7 +293,7 @@ def test_up_says_how_to_create_the_first_operator(
     cognito.admin_create_user(UserPoolId=pool, Username="ops@example.org", MessageAction="SUPPRESS")
     cognito.admin_add_user_to_group(UserPoolId=pool, Username="ops@example.org", GroupName="operators")
     stage.up()
-    assert "No account may steer the fleet" not in stage.seen
+    assert "No account can manage the fleet" not in stage.seen
 
 
 def test_without_sign_in_there_is_no_pool_and_no_key(stage: Stage) -> None:

@@ -194,7 +194,7 @@ def test_the_fleet_says_why_it_is_as_it_is() -> None:
 
 def test_a_controller_that_is_silent_or_has_not_begun_is_named() -> None:
     assert "has not reported for 60 s" in fleet_sentence(FLEET, silent_seconds=60)
-    assert "not looked" in fleet_sentence(None)
+    assert "not published" in fleet_sentence(None)
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_a_failed_check_is_a_warning_and_others_continue(error: Exception, words
 
     (first, reported), second = run_checks(StubbedAccount({}).plan(), {"quota": fails, "types": lambda _: [OK]})
     assert (first, reported.level) == ("quota", Level.WARNING)
-    assert reported.found.startswith("cannot tell: ")
+    assert reported.found.startswith("unknown: ")
     assert words in reported.found
     assert second == ("types", OK)
 
@@ -171,7 +171,7 @@ def test_a_slow_check_is_a_warning_and_delays_no_other() -> None:
     (_, reported), *others = run_checks(StubbedAccount({}).plan(), {"rights": hangs}, seconds=0.0)
     assert (reported.level, reported.found, others) == (
         Level.WARNING,
-        "cannot tell: AWS did not answer within 0 s",
+        "unknown: AWS did not answer within 0 s",
         [],
     )
     never.set()

@@ -51,7 +51,7 @@ def test_a_new_instance_is_in_service_before_the_old_one_ends(autoscaling: Stubb
     add_statuses(autoscaling, "Pending", "InProgress", "Baking", "Successful")
     on = stubbed_stage(autoscaling=autoscaling)
     refresh_web_group(on.context, GROUP, wait=True)
-    assert on.steps == ["told fs-web to replace i-old by version 2"]
+    assert on.steps == ["started an instance refresh of fs-web: version 2 replaces i-old"]
     assert "fs-web runs version 2" in on.seen
 
 
@@ -144,7 +144,7 @@ def test_a_new_key_of_sessions_is_stored_before_every_web_instance_is_replaced(
     roll_session_keys(on.context, wait=True, dry_run=False)
     assert [step.split(",")[0] for step in on.steps] == [
         "put a new key for sessions first",
-        "told fs-web to replace every instance by version 2",
+        "started an instance refresh of fs-web: version 2 replaces every instance",
     ]
 
 

@@ -71,7 +71,7 @@ def test_the_pages_have_the_deployed_settings_the_sites_address_and_load_changin
     page, api = ((site.folder / name).read_text() for name in ("index.html", "api"))
     assert "up to 4 KB each" in page
     assert re.search(r'<p id="fleetNow" data-ask>', page)
-    assert "has not looked at the fleet yet" not in page
+    assert "has not published a fleet status yet" not in page
     assert "visitor.js" not in page
     assert "This site has no sign-in" in page
     assert f"curl -s -X POST {ADDRESS}/api/v1/jobs" in api
@@ -232,7 +232,7 @@ def test_files_are_published_before_the_invalidation_and_again_only_if_something
     assert "up to 4 KB each" in page["Body"].read().decode()  # as the stack says, not as config.yaml does
     assert account.s3.get_object(Bucket=BUCKET, Key="static/theme.js")["CacheControl"] == "public, max-age=3600"
     assert invalidations(account) == 1
-    assert steps[-1].startswith("CloudFront is told")
+    assert steps[-1] == "CloudFront's cache is invalidated."
     assert site_plan(account, "fleetsight").startswith("fleetsight-site has all of the site already")
     again: list[str] = []
     assert publish_site(account, "fleetsight", again.append) == ADDRESS

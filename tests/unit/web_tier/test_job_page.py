@@ -129,7 +129,7 @@ def test_rows_have_the_fields_of_a_list(client: FlaskClient, images: list[ImageR
 def test_progress_has_figures_and_sentences(client: FlaskClient, images: list[ImageRecord], job: Job) -> None:
     body = client.get(f"/jobs/{job.job_id}/progress").get_json()
     assert [body[name] for name in ("accepted", "done", "failed", "waiting")] == [3, 1, 1, 1]
-    assert "not looked at the fleet" in body["sentence"]
+    assert "not published a fleet status" in body["sentence"]
     assert body["settled"] is False
 
 

@@ -138,7 +138,7 @@ def test_jobs_are_listed_with_their_state_in_pages(
 
 
 def test_the_fleet_page_and_the_header_show_the_last_snapshot(client: FlaskClient, store: JobStore) -> None:
-    assert "not looked at the fleet yet" in client.get("/fleet").text
+    assert "not published a fleet status yet" in client.get("/fleet").text
     FleetStore(store.table).put_snapshot(
         fleet_snapshot(
             NOW,

@@ -146,7 +146,7 @@ def test_images_that_the_system_retried_are_counted_in_a_sentence(images: int, w
 def test_a_finished_job_has_its_duration_and_a_running_one_its_reason_to_wait() -> None:
     finished, running = (ProgressBody.of(found, None, None) for found in (progress(5, 5, 0), progress(200, 81, 20)))
     assert finished.sentence == "Every image has its result, 2 s after the start."
-    assert "not looked at the fleet" in running.sentence
+    assert "not published a fleet status" in running.sentence
     assert (running.rate, running.left, running.waiting) == ("50 /s", "2 s", 99)
 
 
