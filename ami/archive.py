@@ -91,7 +91,7 @@ def bundle_digest(bundle: Path) -> str:
         )
     digest = read_facts(bundle, _no_s3).digest
     if digest is None:
-        raise ArchiveError(f"{bundle / MANIFEST} states no digest: build the bundle anew")
+        raise ArchiveError(f"{bundle / MANIFEST} states no digest: build the bundle again")
     return digest
 
 

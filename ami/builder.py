@@ -1,8 +1,8 @@
-"""Makes the machine that it runs on into one of our images: the user data of a builder, with its settings below.
+"""Turns the machine that it runs on into one of our images: the user data of a builder, with its settings below.
 
-It runs once, as root, under the Python that cloud-init runs under, so nothing but the standard library is there. It
-tells how it went by a report, which it puts where its settings say, and then powers the machine off, also after
-failures: a builder that has stopped has no more to say. All commands are taken from PATH.
+It runs once, as root, under the Python that cloud-init runs under, so only the standard library is available. It
+uploads a report to the address in its settings. Then it powers the machine off, also after a failure: a stopped
+builder has sent its report. All commands are found by PATH.
 """
 
 import hashlib

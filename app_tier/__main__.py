@@ -1,6 +1,6 @@
 """`python -m app_tier`: the worker process, from its first import to its exit status.
 
-Exit status: 0 if it was idle or stopped by request, 1 if it could not start or go on; the last log line says why.
+Exit status: 0 if it was idle or stopped by request, 1 if it could not start or failed. The last log line says why.
 """
 
 import faulthandler

@@ -89,7 +89,7 @@ def _fetch_files(client: "S3Client", place: Place, cache: Path, sha256: str | No
 
 
 def _fetch_zip(client: "S3Client", place: Place, cache: Path, sha256: str | None) -> Bundle:
-    """Fetch a zip unless the cache keeps what this version of it held; S3 tells versions apart by their ETag.
+    """Fetch a zip unless the cache keeps the content of this version, which the ETag of S3 identifies.
 
     What is kept was checked when it was fetched, so the name in the cache of a pinned zip holds its pin.
     """

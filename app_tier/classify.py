@@ -19,7 +19,7 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class Classifier:
-    """The model and how its answers are told; as many threads may use it at once as its engine has streams.
+    """The model and the format of its results. As many threads may use it at once as its engine has streams.
 
     Attributes:
         engine: runs the network.

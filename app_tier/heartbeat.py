@@ -83,7 +83,7 @@ class Heartbeater:
     def _send_heartbeat(self, state: WorkerState | None = None) -> None:
         try:
             refused = self._send([OutgoingMessage(new_id(), self._heartbeat(state).to_json())])
-        except Exception as error:  # noqa: BLE001 (the edge: the worker goes on after any error)
+        except Exception as error:  # noqa: BLE001 (the edge: the worker continues after any error)
             _log.warning("a heartbeat could not be sent", extra={"error": str(error)})
             return
         if refused:

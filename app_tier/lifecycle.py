@@ -78,7 +78,7 @@ class Lifetime:
         return True
 
     def fail(self, reason: str) -> None:
-        """End because the worker cannot go on."""
+        """End because of a fatal error."""
         self._enter(WorkerPhase.FAILED, reason)
 
     def wait(self, seconds: float | None = None) -> bool:

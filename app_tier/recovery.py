@@ -93,7 +93,7 @@ class ImageFault:
 
 @dataclass(frozen=True)
 class FatalError:
-    """This worker cannot go on: it gives back its messages and ends with the reason."""
+    """This worker cannot continue: it returns its messages to the queue and ends with the reason."""
 
     reason: str
 
@@ -226,7 +226,7 @@ class StepRecovery:
     Attributes:
         in_flight: records which steps are running, so that one that hangs is noticed.
         extender: gives deliveries back, or leaves them to the queue.
-        lifetime: ends when the worker cannot go on.
+        lifetime: ends when the worker cannot continue.
         backoff: pauses the receiver while a step fails.
         clock: monotonic seconds.
         jitter: returns a random number between its arguments.

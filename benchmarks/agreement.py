@@ -43,7 +43,7 @@ class AgreementReport:
 
 
 def run() -> Report:
-    """Ask every way about every image."""
+    """Classify all images with every way."""
     figures: dict[str, float] = {}
     bars: list[Bar] = []
     ways: dict[str, Infer] = {"torch": _torch_eager()}
@@ -63,10 +63,10 @@ def run() -> Report:
     else:
         print(f"no CIFAR-10 in {CIFAR_ZIP.name} beside this checkout: measured on drawn signs alone")
     for name, images in kinds.items():
-        told = ask_all(ways, images)
-        figures |= figures_of(name, told, images.labels)
-        bars += bars_of(name, figures, told)
-        measured.append(told)
+        reports = classify_all(ways, images)
+        figures |= figures_of(name, reports, images.labels)
+        bars += bars_of(name, figures, reports)
+        measured.append(reports)
     for way in ways:
         figures[f"all_{way}_to_torch_ratio"] = speed_of(way, measured)
     if "exact" in ways:
@@ -77,14 +77,14 @@ def run() -> Report:
 
 def speed_of(way: str, kinds: Sequence[Mapping[str, AgreementReport]]) -> float:
     """Return how many times as fast as torch `way` answered all kinds of images together."""
-    return sum(told["torch"].seconds for told in kinds) / sum(told[way].seconds for told in kinds)
+    return sum(reports["torch"].seconds for reports in kinds) / sum(reports[way].seconds for reports in kinds)
 
 
-def figures_of(name: str, told: Mapping[str, AgreementReport], truth: NDArray[np.int64]) -> dict[str, float]:
+def figures_of(name: str, reports: Mapping[str, AgreementReport], truth: NDArray[np.int64]) -> dict[str, float]:
     """Return each way's agreement with torch, points of accuracy lost against it, and speed by torch's."""
-    torch = told["torch"]
+    torch = reports["torch"]
     figures: dict[str, float] = {f"{name}_images": len(truth)}
-    for way, one in told.items():
+    for way, one in reports.items():
         figures[f"{name}_{way}_agreement_ratio"] = float(np.mean(one.answers == torch.answers))
         lost = np.mean(torch.answers == truth) - np.mean(one.answers == truth)
         figures[f"{name}_{way}_lost_points"] = 100 * float(lost)
@@ -92,20 +92,20 @@ def figures_of(name: str, told: Mapping[str, AgreementReport], truth: NDArray[np
     return figures
 
 
-def bars_of(name: str, figures: Mapping[str, float], told: Mapping[str, AgreementReport]) -> Iterator[Bar]:
+def bars_of(name: str, figures: Mapping[str, float], reports: Mapping[str, AgreementReport]) -> Iterator[Bar]:
     """Yield the bars of one kind of images, for the ways that this machine has."""
-    if "exact" in told:
+    if "exact" in reports:
         agreement = figures[f"{name}_exact_agreement_ratio"]
         yield Bar(f"{name}: exact, same label as torch fp32", agreement, at_least=MIN_AGREEMENT)
     for way, most in MAX_POINTS_LOST.items():
-        if way in told:
+        if way in reports:
             yield Bar(f"{name}: {way}, points of accuracy lost", figures[f"{name}_{way}_lost_points"], at_most=most)
 
 
-def ask_all(
+def classify_all(
     ways: Mapping[str, Infer], images: Images, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, AgreementReport]:
-    """Ask each way about all images, `TURN` at a time and in turns; the faster of the two times counts."""
+    """Classify all images with each way, `TURN` at a time and in turns; the faster of the two times counts."""
     answers: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ways}
     seconds = dict.fromkeys(ways, 0.0)
     for start in range(0, len(images), TURN):

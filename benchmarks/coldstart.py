@@ -89,8 +89,8 @@ def torch_way() -> Start:
         timeout=MAX_SECONDS,
         stdout=subprocess.PIPE,
     )
-    told = json.loads(done.stdout)
-    return Start(told["answered_at"] - began, told["peak_mb"])
+    reported = json.loads(done.stdout)
+    return Start(reported["answered_at"] - began, reported["peak_mb"])
 
 
 class _Bench(WorkerCloud):

@@ -111,8 +111,8 @@ class FleetReport(Report):
         for table in tables_of(self.rows):
             console.print(table)
         console.print(table_of_duels(self.duels))
-        told = figures_of(self.rows).keys() | {name for each in self.duels for name in each.figures}
-        others = {name: value for name, value in self.figures.items() if name not in told}
+        shown = figures_of(self.rows).keys() | {name for each in self.duels for name in each.figures}
+        others = {name: value for name, value in self.figures.items() if name not in shown}
         Report(self.name, others, self.bars).show(console)
 
 

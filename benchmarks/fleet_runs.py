@@ -68,12 +68,12 @@ class Watch:
 
 @dataclass(frozen=True)
 class RunningFleet:
-    """What became of a fleet that answered one batch.
+    """The outcome of a fleet that classified one batch.
 
     Attributes:
         batch: the batch.
         launched: instances, by the controller's own log.
-        peak: most of them at once, as EC2 told.
+        peak: most instances at once, by EC2.
         gone_seconds: from the last answer to an empty fleet.
         billed_seconds, dollars: the bill, at the price of config.yaml.
     """
@@ -86,7 +86,7 @@ class RunningFleet:
     dollars: float
 
     def figures(self, name: str) -> dict[str, float]:
-        """Return all that is told of it."""
+        """Return the figures of the run, by their names in the report."""
         return {
             f"{name}_batch_s": self.batch.seconds,
             f"{name}_right": self.batch.right / self.batch.images,

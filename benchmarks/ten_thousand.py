@@ -36,7 +36,7 @@ LOOKS: Final = 3
 
 _WATCH: Final = """
 new PerformanceObserver((list) => {
-    for (const task of list.getEntries()) tellTask(location.pathname, task.duration);
+    for (const task of list.getEntries()) recordTask(location.pathname, task.duration);
 }).observe({ type: "longtask" });
 """
 _TICK: Final = """
@@ -87,8 +87,8 @@ class Tasks:
     stage: str = "opening"
     longest: dict[str, float] = field(default_factory=dict)
 
-    def hear(self, _path: str, duration: float) -> None:
-        """Note a task of a page; a task under 50 ms is none that the browser tells of."""
+    def record(self, _path: str, duration: float) -> None:
+        """Record a task of a page. The browser reports only tasks of at least 50 ms."""
         self.longest[self.stage] = max(duration, self.longest.get(self.stage, 0.0))
 
     def enter(self, stage: str) -> None:
@@ -103,7 +103,7 @@ def through_pages(bench: Bench, browser: "Browser", images: ImageSet, tasks: Tas
         context.set_default_timeout(ACTION_MS)
         idle = context.new_page()
         idle.evaluate(_TICK)
-        context.expose_function("tellTask", tasks.hear)
+        context.expose_function("recordTask", tasks.record)
         context.add_init_script(_WATCH)
         page = context.new_page()
         page.goto("/")
@@ -162,11 +162,11 @@ def _follow(bench: Bench, page: "Page", job_id: str, tasks: Tasks) -> float:
         _scroll(page)
         status = bench.api.status(job_id)
         figures = page.locator('[data-slot="done"], [data-slot="failed"]').all_inner_texts()
-        told = sum(int(text.replace(",", "")) for text in figures)
-        if not status["waiting"] and told == status["accepted"]:
+        counted = sum(int(text.replace(",", "")) for text in figures)
+        if not status["waiting"] and counted == status["accepted"]:
             break
-        if told != shown:
-            shown, since = told, time.monotonic()
+        if counted != shown:
+            shown, since = counted, time.monotonic()
     return time.monotonic()
 
 

@@ -1,7 +1,7 @@
 """DynamoDB of the local cloud: atomic operations, fast items and queries, and direct calls on items.
 
 Stock moto reads, evaluates the condition and writes without a lock: if several threads put a key on condition that it
-does not exist, more than one can succeed, and a Query during a put can fail. It measures an item anew for each
+does not exist, more than one can succeed, and a Query during a put can fail. It measures an item again for each
 attribute that is added, and tests a value for all other types before its own, which is most of the time of a
 BatchWriteItem. It sorts the whole table for each page of a Query.
 

@@ -222,7 +222,7 @@ MAX_CACHED_NAMES = 50_000
 class AttributeNames:
     """Caches the names by which moto may store a member of an answer, by its shape and the type of its object.
 
-    Stock moto derives them anew for each member of each item, which is most of the time of a Query.
+    Stock moto derives them again for each member of each item, which is most of the time of a Query.
     """
 
     def __init__(self) -> None:
@@ -306,6 +306,6 @@ PATCHES += [
         "moto.core.serialize:ResponseSerializer.get_value",
         ("self", "value", "key", "shape"),
         _fast_get_value,
-        "derives the possible names of each member of each answer anew",
+        "derives the possible names of each member of each answer again",
     ),
 ]

@@ -37,7 +37,7 @@ class Lease:
         length_seconds: the holder must renew within this time. It stops acting after that time by its own clock,
             counted from before the last renewal that succeeded, so before anyone else can take over.
         holder: who contends; shown to people, and unique for each process.
-        clock: in seconds; it goes on while the machine is suspended.
+        clock: in seconds; it advances while the machine is suspended.
         now: the time of day in seconds. The version of a lease that has no item begins with it, in milliseconds: a
             version grows by one with each renewal, more slowly than that, so none before was as great.
     """

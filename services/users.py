@@ -7,7 +7,7 @@ temporary password to the address instead, and the first sign-in with it sets th
 
 The web tier sends the password to the pool over TLS (USER_PASSWORD_AUTH). It sees the password in any case, so the
 secure remote password protocol would prove nothing. Passwords and the pool's messages are never logged or shown: the
-messages may tell whether an address has an account.
+messages may disclose whether an address has an account.
 """
 
 import re
@@ -63,7 +63,7 @@ _CODE = re.compile(r"\d{6}", re.ASCII)
 _PASSWORD = re.compile(r"\S(.*\S)?", re.DOTALL)
 _NEW_PASSWORD = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9]).{12,}", re.DOTALL)
 """The policy of the pools that Fleetsight creates. It is checked before the pool is asked, so that the order of the
-pool's own checks cannot tell whether an address has an account.
+pool's own checks cannot disclose whether an address has an account.
 """
 
 
@@ -123,7 +123,7 @@ class UserPool:
 
         Can be repeated until the first sign-in: each mail brings a new temporary password. Does nothing for an
         account that is in use. The pool gets the same two calls either way, so the time that they
-        take tells little about the account.
+        take discloses little about the account.
 
         Raises:
             EmailRefusedError: the address cannot be the name of an account.

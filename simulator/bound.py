@@ -1,6 +1,6 @@
 """What the cheapest fleet that knew everything would cost: a lower bound for every policy with the same p95.
 
-It knows each arrival beforehand, each of its boots takes the usual time, and it is not told when to decide. It starts
+It knows each arrival beforehand, each of its boots takes the usual time, and it can decide at any time. It starts
 from nothing, unless the policy that it is compared with has prepared workers, which it is given too.
 """
 

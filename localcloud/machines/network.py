@@ -2,7 +2,7 @@
 
 No other route leads out of the namespace (man 7 network_namespaces). The metadata service has a namespace of its own
 at the other end of the link: in the machine's namespace it would occupy port 80. Both ends disappear with the sockets
-of the hypervisor that created them; a later hypervisor creates them anew.
+of the hypervisor that created them; a later hypervisor creates new ones.
 
 A thread enters a namespace only for itself, and a socket or process that it creates there stays in it. Each call
 therefore runs in a thread that ends with it. (`os.setns` and `os.unshare` need Python 3.12.)

@@ -156,7 +156,7 @@ MAX_TAGS = 10
 """Largest number of tags of an object."""
 
 CACHED_TAG_SETS = 256
-"""Sets of tags in the cache: stock moto parses each set anew, and Fleetsight puts most images with the same tag."""
+"""Sets of tags in the cache: stock moto parses each set again, and Fleetsight puts most images with the same tag."""
 
 _PLAIN_TAG = re.compile(r"(?!aws)([A-Za-z0-9_.-]{1,128})=([A-Za-z0-9_.-]{0,256})")
 

@@ -39,7 +39,7 @@ class NetworkSpec(BaseModel):
         outputs: ``logits``, or ``probabilities`` where the network ends with softmax.
         classes: how many outputs there are; may be left out where there are labels.
         labels: one per output, in order; ``class 0`` and so on where only `classes` is given.
-        messages: what else to tell the user where this label is the answer, by label.
+        messages: a text shown with a label to the user, by label.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)

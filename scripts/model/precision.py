@@ -81,37 +81,41 @@ def compare(
     """
     kinds: tuple[NumberType, ...] = ("fp32", *lows)
     threads = len(os.sched_getaffinity(0))
-    asked = {kind: _Timed(OpenVinoEngine(bundle, threads, kind), clock) for kind in kinds}
+    engines = {kind: _Timed(OpenVinoEngine(bundle, threads, kind), clock) for kind in kinds}
     truth: list[int] = []
     pairs = decoded(images, bundle.manifest)
     while part := list(islice(pairs, _BATCH)):
-        for engine in asked.values():
-            engine.ask(np.stack([pixels for pixels, _ in part]))
+        for engine in engines.values():
+            engine.infer(np.stack([pixels for pixels, _ in part]))
         truth += [label for _, label in part]
     if not truth:
         raise BundleBuildError("none of the images can be classified: give a folder of JPEG or PNG files")
-    labels_of, fp32 = np.asarray(truth, np.int64), asked["fp32"]
+    labels_of, fp32 = np.asarray(truth, np.int64), engines["fp32"]
     return {
-        low: Compared(fp32.told(), asked[low].told(), labels_of, fp32.seconds, asked[low].seconds) for low in lows
+        low: Compared(
+            fp32.probabilities(), engines[low].probabilities(), labels_of, fp32.seconds, engines[low].seconds
+        )
+        for low in lows
     }
 
 
 class _Timed:
-    """An engine that keeps answers and counts seconds; the first batch is asked twice to warm up."""
+    """An engine that keeps its output and counts seconds; it infers the first batch twice, to warm up."""
 
     def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
         self._engine, self._clock = engine, clock
         self._answers: list[Probabilities] = []
         self.seconds = 0.0
 
-    def ask(self, pixels: NDArray[np.float32]) -> None:
+    def infer(self, pixels: NDArray[np.float32]) -> None:
         if not self._answers:
             self._engine.infer(pixels)
         before = self._clock()
         self._answers.append(self._engine.infer(pixels))
         self.seconds += self._clock() - before
 
-    def told(self) -> Probabilities:
+    def probabilities(self) -> Probabilities:
+        """Return the probabilities of all images so far."""
         return np.concatenate(self._answers)
 
 

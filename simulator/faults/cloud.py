@@ -22,7 +22,7 @@ class Faults:
     """How EC2 behaves just now.
 
     Attributes:
-        describe_lag: DescribeInstances tells how things stood so many seconds ago.
+        describe_lag: DescribeInstances returns the state of so many seconds ago.
         describe_fails, tags_fail, ends_fail: whether these calls are refused.
         launch: of the next launch or start: `lost` reply of a call that took place, `timeout` of one that did not,
             `late` for a time-out of one that takes place a little later, an error code, or None.
@@ -47,9 +47,9 @@ class Cloud:
         now: the time, in seconds.
         queue: what the workers work on.
         next_failure_mode: of the next boot.
-        before_call: is told of each call before anything happens: a process may die or freeze right there.
-        launched: is told after each launch or start how many are alive.
-        ended: is told of each instance that the controller ends, before it is.
+        before_call: called before each call takes effect; it may kill or freeze the process.
+        launched: called after each launch or start with the number of live instances.
+        ended: called with each instance that the controller terminates, before it is terminated.
         late: calls that are still to be carried out, and when.
     """
 

@@ -41,11 +41,11 @@ def refusal(code: str, operation: str) -> ClientError:
 
 @dataclass(frozen=True, slots=True)
 class FailureMode:
-    """What will become of an instance, in seconds after its launch; `NEVER` for what does not happen.
+    """When each fault hits an instance, in seconds after its launch; `NEVER` for none.
 
     Attributes:
         boots: its worker is ready.
-        hangs: its worker says and does nothing any more, and its machine goes on.
+        hangs: its worker stops and reports nothing more, while its machine runs.
         dies: its machine ends in the middle of its work.
         noticed: EC2 takes it back two minutes later, if it is a Spot instance.
         powers_off: whether the machine ends when its worker has.
@@ -97,7 +97,7 @@ class SimulatedQueues:
     # What workers do
 
     def take(self) -> bool:
-        """Receive an image; tell whether there was one."""
+        """Receive an image; return whether there was one."""
         if not self.visible:
             return False
         self.visible -= 1
@@ -162,7 +162,7 @@ class SimulatedWorker:
         return self.in_hand_until is not None and not self.silent
 
     def live(self, now: float, queue: SimulatedQueues, *, ending: bool, wanted: bool) -> bool:
-        """Do what was due by `now`; tell whether the worker goes on.
+        """Do what was due by `now`; return whether the worker still runs.
 
         Args:
             now: seconds.
@@ -212,7 +212,7 @@ class SimulatedWorker:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What EC2 tells of an instance, `since` some moment: its launch time is that of its last boot."""
+    """What EC2 reports of an instance, `since` some moment. Its launch time is the time of its last boot."""
 
     since: float
     state: str

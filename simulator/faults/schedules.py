@@ -146,7 +146,7 @@ class Schedule(RuleBasedStateMachine):
     def the_controller_dies_or_freezes(
         self, operation: str, moment: Any, frozen: int, images: int, lag: int, passing: int
     ) -> None:
-        """At its next such call it dies, or stands still while another takes over, and then goes on."""
+        """At its next such call the controller dies, or freezes while another acquires its lease; then it resumes."""
         self.world.cloud.faults.describe_lag = float(lag)
         self.world.crash_plan = CrashPlan(operation, moment, float(frozen))
         self.world.queues.send(images)

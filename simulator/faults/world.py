@@ -1,7 +1,7 @@
 """A fleet under faults: the product's autoscaler, simulated EC2 and queues, and what must never happen.
 
-Time passes second by second. A controller may be killed or frozen at any of its calls; another takes over when its
-lease has run out, and what was frozen goes on afterwards as if nothing had happened.
+Time passes second by second. A controller may be killed or frozen at any of its calls; another acquires the lease
+once it has expired. A frozen controller resumes afterwards as if nothing had happened.
 """
 
 from collections import Counter

@@ -76,7 +76,7 @@ def test_ops_pause_the_fleet_with_a_reason_and_resume_it(
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("status")).to_contain_text("<b>new</b> model. Nothing is launched")
     expect(page.locator('[data-slot="sentence"]')).to_contain_text("Paused by ops since")
-    # Workers of an earlier test may be there still, and would go on.
+    # Workers of an earlier test may still run, and would classify images.
     expect(page.locator('[data-slot="running"]')).to_have_text("0")
     job_id = submit(api, 30)
     expect(page.locator('[data-slot="sentence"]')).to_contain_text("(<b>new</b> model): 30 images waiting")

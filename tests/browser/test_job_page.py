@@ -28,7 +28,7 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 NO_SCRIPT = {"java_script_enabled": False}
 LABELS = ("stop", "give way", "no entry", "parking", "danger")
 LONG_FINISHED = 100.0
-"""Seconds after which a page without JavaScript loads itself anew no more, while a test fills in its form."""
+"""Seconds after which a page without JavaScript no longer reloads itself, while a test fills in its form."""
 MARKUP = "<img src=x onerror=alert(1)>.jpg"
 AT_THE_END = """
 () => {

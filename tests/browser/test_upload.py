@@ -209,7 +209,7 @@ def test_a_file_that_is_no_image_is_refused_with_its_reason_and_its_neighbours_g
     assert {result["filename"] for result in finished(api, followed(page), 4)} == set(truth)
 
 
-def test_what_the_server_refuses_is_told_with_its_reason(page: Page, page_faults: PageFaults) -> None:
+def test_a_file_that_the_server_rejects_is_shown_with_the_reason(page: Page, page_faults: PageFaults) -> None:
     page_faults.expect("422")
     page.goto("/")
     drop(page, "#drop", [("a.png", photo(30, 20, "PNG"))])

@@ -47,7 +47,7 @@ UNIT
 systemctl enable boots.service
 systemctl --no-block start boots.service
 """
-# A shutdown in order would take longer than anybody waits.
+# An orderly shutdown would take longer than any timeout.
 HANGS = """#!/bin/sh
 cat > /etc/systemd/system/hangs.service <<'UNIT'
 [Service]

@@ -86,7 +86,7 @@ def test_a_dead_letter_that_is_redriven_eight_times_at_once_is_one_attempt_and_g
 
 
 def upload_while_frozen(world: World, where: str) -> None:
-    """Freeze the controller before a call; upload a second image; let the controller go on once the job is closed."""
+    """Freeze the controller before a call; upload a second image; resume the controller once the job is closed."""
     world.faults.armed.append(("controller", where, "frozen before"))
     world.upload(world.jobs[0], [(0, "good")], "plain")
     world.run(60, 6)

@@ -50,7 +50,7 @@ BROWSER = {"Sec-Fetch-Site": "same-origin"}
 
 @dataclass
 class Clock:
-    """The time of day, which goes on when a test says so."""
+    """The time of day, which a test advances."""
 
     at: datetime = BEGIN
 

@@ -320,7 +320,7 @@ def test_systemd_is_notified_by_its_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(path)
-        report_ready.tell_systemd({"NOTIFY_SOCKET": path})
+        report_ready.notify_systemd({"NOTIFY_SOCKET": path})
         assert systemd.recv(64) == b"READY=1"
 
 

@@ -318,7 +318,7 @@ def ask(client: FlaskClient, route: Route, ids: dict[str, str], **more: Any) -> 
 
 
 def sent(value: Any) -> Any:
-    """Return a body with an image in it, made anew for each request."""
+    """Return a body with an image in it, made again for each request."""
     if isinstance(value, dict):
         return {key: sent(part) for key, part in value.items()}
     if value == "{file}":

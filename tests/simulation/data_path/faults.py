@@ -109,7 +109,7 @@ class Faults:
                 raise HTTPClientError(error="the reply was lost")
 
     def _freeze(self, process: Process) -> None:
-        """Freeze a process in the middle of a call; return when it goes on."""
+        """Freeze a process in the middle of a call; return when it resumes."""
         self.freezes += 1
         self.freeze(process)
         self.scheduler.stand_still()

@@ -1,4 +1,4 @@
-"""Processes that take turns: each runs up to its next call of a service, and any other may go on before that call.
+"""Processes that take turns: each runs up to its next call of a service, and any other may run before that call.
 
 Every task is a greenlet, so that the product's own code runs as it is, and a random seed decides all turns.
 """
@@ -25,7 +25,7 @@ class KilledError(BaseException):
 
 @dataclass(eq=False)
 class Process:
-    """One process of the system; a frozen one goes on later as if nothing had happened."""
+    """One process of the system; a frozen one resumes later as if nothing had happened."""
 
     name: str
     kind: str
@@ -106,13 +106,13 @@ class Scheduler:
         self._current.process.check()
 
     def stand_still(self) -> None:
-        """Let other tasks go on until this one's process, which is frozen, goes on."""
+        """Let other tasks run until this task's process, which is frozen, resumes."""
         assert self._current is not None
         self._switch()
         self._current.process.check()
 
     def wait_for(self, lock: "TaskLock") -> None:
-        """Let other tasks go on until `lock` is free."""
+        """Let other tasks run until `lock` is free."""
         assert self._current is not None
         self._current.waits_for = lock
         self._switch()

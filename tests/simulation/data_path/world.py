@@ -345,7 +345,7 @@ class World:
         self.web_processes = [web for web in self.web_processes if web.process is not process]
 
     def thaw(self) -> None:
-        """Let frozen processes go on."""
+        """Resume the frozen processes."""
         for process, since in self.frozen.items():
             process.frozen = False
             process.was_away |= self.scheduler.now - since >= LINGER_SECONDS

@@ -426,14 +426,14 @@ def test_those_with_most_tries_are_tried_first_and_equals_change_their_order_eac
     assert order == [(3, third), (3, second), (3, first), (2, first), (2, second), (2, third)]
 
 
-def test_a_request_that_was_sent_anew_keeps_its_place_in_the_order_of_trial() -> None:
+def test_a_request_that_was_sent_again_keeps_its_place_in_the_order_of_trial() -> None:
     requests = [new_request() for _ in range(5)]
     received = [delivery(number, count=3, request=request) for number, request in enumerate(requests)]
-    anew = [
+    sent_again = [
         delivery(9 - number, count=1, request=request.model_copy(update={"crashes": 2}))
         for number, request in enumerate(requests)
     ]
-    orders = [[one.request.image_id for one in poison_safe_order(each)] for each in (received, anew)]
+    orders = [[one.request.image_id for one in poison_safe_order(each)] for each in (received, sent_again)]
     assert orders[0] == orders[1]
 
 

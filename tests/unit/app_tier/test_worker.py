@@ -248,7 +248,7 @@ def test_row_48_s3_is_away_for_ten_minutes_and_each_image_stays_in_hand(fifo: bo
     assert bench.run()
     assert [bench.result(request).status for request in requests] == ["done"] * 60
     assert {bench.result(request).attempts for request in requests} == {1}
-    assert bench.requests.called("send") == [], "no request was sent anew"
+    assert bench.requests.called("send") == [], "no request was sent again"
     assert bench.worker.lifetime.status == 0
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from app_tier.bundle import load_bundle
 from app_tier.engines import Batch, OpenVinoEngine
 from app_tier.preprocess import Preprocess
-from benchmarks.agreement import BATCH, AgreementReport, ask_all, speed_of
+from benchmarks.agreement import BATCH, AgreementReport, classify_all, speed_of
 from benchmarks.agreement import bars_of as agreement_bars
 from benchmarks.agreement import figures_of as agreement_figures
 from benchmarks.bare import Bare, measure
@@ -111,7 +111,7 @@ def test_all_images_are_asked_about_in_batches_twice_and_answered_once() -> None
         return np.stack([first < 0, first >= first.mean()], 1).astype(np.float32)
 
     images = Images(squares, np.zeros(len(squares), np.int64))
-    answers = ask_all({"ours": infer}, images, clock=lambda: float(next(seconds)))["ours"]
+    answers = classify_all({"ours": infer}, images, clock=lambda: float(next(seconds)))["ours"]
     assert sizes == [BATCH, 3, BATCH, 3]
     assert len(answers.answers) == BATCH + 3
     assert answers.seconds == pytest.approx(1.0)

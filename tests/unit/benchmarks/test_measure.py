@@ -168,7 +168,7 @@ def test_tasks_count_for_what_is_going_on() -> None:
     tasks = Tasks()
     tasks.enter("uploading")
     for duration in (60.0, 90.0, 70.0):
-        tasks.hear("/", duration)
+        tasks.record("/", duration)
     tasks.enter("finished")
     assert tasks.longest == {"uploading": 90.0, "finished": 0.0}
 

@@ -74,7 +74,7 @@ def test_every_module_with_a_benchmark_is_offered() -> None:
 
 
 @pytest.mark.parametrize(("bar", "status"), [(KEPT, 0), (BROKEN, 1)])
-def test_the_exit_status_tells_whether_every_bar_is_held(
+def test_the_exit_status_is_1_if_a_bar_is_missed(
     bar: Bar, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("benchmarks.decode.run", lambda quick: Report("decode", {"quick": quick}, (bar,)))

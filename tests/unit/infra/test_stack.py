@@ -165,7 +165,7 @@ def test_the_stack_waits_for_a_new_web_instance_longer_than_its_start_may_take()
     until_failure = int(timer.split("OnBootSec=")[1].split()[0])
     for wait in (rolling["PauseTime"], created["Timeout"]):
         assert until_failure + 120 <= seconds(wait) <= 3_600, "a launch may take two minutes; AWS allows an hour"
-    # Nothing replaces the new instance before it has signalled, and what a rolling update needs goes on.
+    # No process replaces the new instance before it signals; the processes that a rolling update needs still run.
     suspended = set(rolling["SuspendProcesses"])
     assert {"HealthCheck", "ReplaceUnhealthy", "AZRebalance"} <= suspended
     assert not suspended & {"Launch", "Terminate", "AddToLoadBalancer"}

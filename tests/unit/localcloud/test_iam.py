@@ -54,7 +54,7 @@ def is_allowed(case: Case) -> bool:
 def test_each_case_is_decided_as_by_an_independent_evaluator() -> None:
     """Of wildcards, `Not…` elements, condition operators with one value and several, and explicit denials."""
     recorded = json.loads(VERDICTS.read_text())
-    assert recorded["sha256"] == digest(), "the cases have changed: record them anew by iam_verdicts.mjs"
+    assert recorded["sha256"] == digest(), "the cases have changed: record them again by iam_verdicts.mjs"
     allowed = [verdict == "1" for verdict in recorded["allowed"]]
     differing = [
         (case, verdict) for case, verdict in zip(cases(), allowed, strict=True) if is_allowed(case) != verdict

@@ -37,7 +37,7 @@ class Contender:
         return cls(Lease(table, "controller", LENGTH, clock=clock, now=lambda: time_of_day), clock)
 
     def after(self, seconds: float) -> bool:
-        """Let this machine's clock go on, then contend."""
+        """Advance this machine's clock, then contend."""
         self.clock.now += seconds
         return self.lease.take_or_renew()
 

@@ -109,7 +109,7 @@ def test_what_has_been_measured_is_in_the_words_and_what_has_not_is_left_out(
     assert decide(replace(observation(100, states=states), metrics=measured), fleet_settings()).reason == reason
 
 
-def test_at_the_maximum_it_is_told_how_long_an_image_takes() -> None:
+def test_at_the_maximum_the_reason_states_the_seconds_of_an_image() -> None:
     seen = replace(observation(1000, states=("running",) * 19), metrics=FleetMetrics(image_seconds=0.03))
     assert decide(seen, fleet_settings()).reason == "19 workers, the most allowed: 1,000 images waiting, 0.03 s each"
 

@@ -97,7 +97,7 @@ def take_address(client: Any, allocation_id: str, instance_id: str) -> bool:
 def report(
     answers: Callable[[], bool],
     take: Callable[[], bool],
-    tell_systemd: Callable[[], None],
+    notify_systemd: Callable[[], None],
     send: Callable[[], bool],
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
@@ -109,7 +109,7 @@ def report(
         sleep(POLL_SECONDS)
     while not take():
         sleep(RETRY_SECONDS)
-    tell_systemd()
+    notify_systemd()
     for _ in range(MAX_SIGNALS):
         if send():
             return
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         report(
             page_answers,
             lambda: act("FLEETSIGHT_ADDRESS", "ec2", take_address),
-            lambda: tell_systemd(environment),
+            lambda: notify_systemd(environment),
             lambda: send("SUCCESS"),
         )
 
@@ -157,7 +157,7 @@ def client_of(service: str, region: str, endpoint_url: str | None) -> Any:
     return get_session().create_client(service, region_name=region, endpoint_url=endpoint_url, config=retries)
 
 
-def tell_systemd(environment: Mapping[str, str]) -> None:
+def notify_systemd(environment: Mapping[str, str]) -> None:
     """Notify systemd that the unit is active (man 3 sd_notify)."""
     if path := environment.get("NOTIFY_SOCKET"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
