@@ -273,7 +273,7 @@ def run_calls(quick: bool) -> Report:
 
 
 class Client:
-    """Signed requests, without looking at what comes back, on one kept-alive connection."""
+    """Sends signed requests on one kept-alive connection, without checking the responses."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection(HOST, port, timeout=30)

@@ -51,7 +51,7 @@ def _play(schedules: int) -> Counter[str]:
 SIZES: Final = (10, 1_000)
 ROUNDS: Final = 30
 BOOTED_SECONDS: Final = 90.0
-"""By then every worker that was launched at once has been heard of."""
+"""By then every worker that was launched at once has sent a heartbeat."""
 
 
 def run_size(quick: bool) -> Report:
@@ -82,7 +82,7 @@ def run_size(quick: bool) -> Report:
 
 
 def measured(size: int, rounds: int) -> dict[str, float]:
-    """Return the figures of a fleet of `size` that is busy, and of the look at which it was launched."""
+    """Return the figures of a busy fleet of `size`, and of the round that launched it."""
     world = World(settings_of(max_workers=size, images_per_worker=1, launches_per_minute=10 * size))
     calls: Counter[str] = Counter()
     world.cloud.before_call = lambda operation: calls.update([operation])

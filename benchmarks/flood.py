@@ -64,10 +64,10 @@ class PinnedWorker:
 
         Args:
             environment: of the worker.
-            others: process ids to look at as well, by the name of what they are together.
+            others: ids of other processes to sample, by the name of their group.
 
         Returns:
-            Looks at the CPU seconds of ``worker`` and of the `others`, and at those of ``worker_core`` and
+            Samples of the CPU seconds of ``worker`` and of the `others`, and of those of ``worker_core`` and
             ``other_core``, by all processes.
 
         Raises:

@@ -151,7 +151,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 def result_moments(samples: Sequence[tuple[float, int]], count: int) -> list[float]:
     """Return when each of the first `count` results was seen, from samples of (moment, results so far).
 
-    A result is older than the look that sees it, so these moments are late by up to the time between two samples.
+    A result is older than the sample that counts it, so these moments are late by up to the time between two samples.
 
     Raises:
         ValueError: the samples do not see that many.
@@ -160,7 +160,7 @@ def result_moments(samples: Sequence[tuple[float, int]], count: int) -> list[flo
     for moment, results in samples:
         moments += [moment] * (min(results, count) - len(moments))
     if len(moments) < count:
-        raise ValueError(f"{len(moments)} of {count} results were seen: look until all have arrived")
+        raise ValueError(f"{len(moments)} of {count} results were seen: sample until all have arrived")
     return moments
 
 
@@ -182,7 +182,7 @@ MARGIN: Final = 0.1
 
 @dataclass(frozen=True)
 class CpuSample:
-    """One look, at epoch seconds `at`: CPU seconds so far, by name."""
+    """A sample at epoch seconds `at`: CPU seconds so far, by name."""
 
     at: float
     cpu_seconds: Mapping[str, float]
@@ -235,4 +235,4 @@ def _until(samples: Sequence[CpuSample], name: str, moment: float) -> float:
         if before.at <= moment <= after.at:
             share = (moment - before.at) / (after.at - before.at)
             return before.cpu_seconds[name] + share * (after.cpu_seconds[name] - before.cpu_seconds[name])
-    raise ValueError(f"there was no look around {moment}, only from {samples[0].at} to {samples[-1].at}")
+    raise ValueError(f"there is no sample around {moment}, only from {samples[0].at} to {samples[-1].at}")

@@ -101,20 +101,20 @@ class Bench:
         Raises:
             RuntimeError: an image got no result.
         """
-        looks: list[tuple[float, int]] = []
+        samples: list[tuple[float, int]] = []
 
-        def look(progress: BatchProgress) -> None:
-            looks.append((time.time(), progress.classified))
+        def add_sample(progress: BatchProgress) -> None:
+            samples.append((time.time(), progress.classified))
 
         before, busy, began = self._usages(), busy_seconds(), time.monotonic()
-        summary = Batch(self.api, images, look).run()
+        summary = Batch(self.api, images, add_sample).run()
         after, busy, took = self._usages(), busy_seconds() - busy, time.monotonic() - began
         if not summary.ok:
             raise RuntimeError(f"{summary.failed} images failed, {summary.lost} were lost: {summary.failures[:3]}")
         others = busy - sum(cpu_seconds_between(before.get(name, {}), used) for name, used in after.items())
         # An image's id is made when it is accepted, and holds that moment.
         accepted = [ULID.from_str(result["image_id"]).timestamp for result in self.api.results(summary.job_id)]
-        latency_s = latencies(accepted, result_moments(looks, len(accepted)))
+        latency_s = latencies(accepted, result_moments(samples, len(accepted)))
         return measured(summary, latency_s, before, after, others / took)
 
     def _usages(self) -> ByProcess:
@@ -130,7 +130,7 @@ class Bench:
 def measured(
     summary: BatchSummary, latency_s: list[float], before: ByProcess, after: ByProcess, others_cores: float
 ) -> Measured:
-    """Put together what a batch used between two looks at the processes."""
+    """Return what a batch used between two samples of the processes."""
     resident, earlier = (
         {name: max((each.resident_mb for each in used.values()), default=0.0) for name, used in usages_then.items()}
         for usages_then in (after, before)
@@ -152,7 +152,7 @@ def measured(
 
 
 def renew(images: ImageSet, number: int) -> None:
-    """Make other files of `images`, with the same pixels: decoders do not look behind an image's end."""
+    """Make other files of `images`, with the same pixels: decoders do not read past an image's end."""
     tail = f"batch {number:06d}".encode()
     for path in images.files:
         content = path.read_bytes()

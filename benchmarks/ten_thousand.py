@@ -32,7 +32,7 @@ STALLED_SECONDS: Final = 180.0
 ACTION_MS: Final = 120_000
 JOB_PAGE: Final = re.compile(r"/jobs/([0-9A-Z]{26})$")
 SCROLLS: Final = 40
-LOOKS: Final = 3
+SAMPLES: Final = 3
 
 _WATCH: Final = """
 new PerformanceObserver((list) => {
@@ -111,7 +111,7 @@ def through_pages(bench: Bench, browser: "Browser", images: ImageSet, tasks: Tas
         job_id, refused = _upload(page, images, tasks)
         seconds = _follow(bench, page, job_id, tasks) - began
         longest = []
-        for _ in range(LOOKS):  # the best of several looks is the page's own
+        for _ in range(SAMPLES):  # the best of several samples is the page's own
             tasks.longest.pop("finished", None)
             tasks.enter("finished")
             page.evaluate("scrollTo(0, 0)")

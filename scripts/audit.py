@@ -51,7 +51,7 @@ def audit(pins: list[Pin], run: Callable[[Iterable[Pin]], list[AuditAnswer]]) ->
             lines.append(f"{name}: not audited: {reason}")
         for each in answer.get("vulns", ()):
             fixes = ", ".join(each["fix_versions"]) or "nothing yet"
-            lines.append(f"{name}: {each['id']}, mended in {fixes}")
+            lines.append(f"{name}: {each['id']}, fixed in {fixes}")
     return lines
 
 

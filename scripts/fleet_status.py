@@ -51,9 +51,9 @@ def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[tuple[str, st
 def instance_table(instances: FleetInstances, now: datetime) -> Table | Text:
     """Return the instances as a table, newest first, at `now` by the controller's clock."""
     if not instances.instances:
-        return Text("\nThere are no instances: the first image starts some.")
+        return Text("\nNo instances are running. The first upload starts one.")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("instance", "state", "type", "age", "images", "heard"):
+    for heading in ("instance", "state", "type", "age", "images", "heartbeat"):
         numeric = heading in {"age", "images"}
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading == "instance")
     for each in instances.instances:

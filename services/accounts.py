@@ -37,7 +37,7 @@ class Accounts:
                 Username=name,
                 TemporaryPassword=password,
                 MessageAction="SUPPRESS",
-                # The operator vouches for the address: without a verified one no forgotten password could be reset.
+                # The operator has verified the address: only a verified one can receive the code for a new password.
                 UserAttributes=[{"Name": "email", "Value": name}, {"Name": "email_verified", "Value": "true"}],
             )
         except self._client.exceptions.UsernameExistsException:

@@ -261,7 +261,7 @@ class UserPool:
                 self._client.revoke_token(Token=refresh_token, ClientId=self._client_id)
 
     def send_reset_code(self, email: str) -> None:
-        """Have a code for a new password sent to an account's address; nothing is said where there is none."""
+        """Have the pool send a code for a new password to an account's address; no error if the address has none."""
         if name := normalise_email(email):
             with translated_errors(ASKING_FOR_A_CODE):
                 self._client.forgot_password(ClientId=self._client_id, Username=name)

@@ -44,7 +44,7 @@ class Scene:
         return self.traces[0].deadline_seconds
 
     def play(self, rule: NamedPolicy) -> "Played":
-        """Return what becomes of the trace when `rule` decides."""
+        """Return the outcome of the trace when `rule` decides."""
         pairs = zip(self.seeds, self.traces, strict=True)
         outcomes = tuple(simulate(trace, rule, self.conditions, seed) for seed, trace in pairs)
         return Played(self, rule, outcomes, together(outcomes))

@@ -118,7 +118,7 @@ class Conditions:
 
 
 def simulate(trace: Trace, rule: NamedPolicy, conditions: Conditions, seed: int = 0) -> SimulationOutcome:
-    """Return what becomes of `trace` when `rule` decides; the same arguments give the same outcome.
+    """Return the outcome of `trace` when `rule` decides; the same arguments give the same outcome.
 
     Raises:
         StalledError: when images wait for `LINGER_SECONDS` and none is answered in that time.

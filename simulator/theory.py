@@ -50,7 +50,7 @@ def waiting_probability(images: int, servers: int = 8, load: float = 6.0, seed: 
     """Compare the share of images that wait in M/M/c with Erlang's C formula.
 
     An image waits when it comes while all are busy, so by PASTA (Wolff, 1982) the share of time in which all are busy
-    is the same; that is what the looks at the fleet, which do not depend on arrivals, are asked.
+    is the same. The samples of the fleet, which do not depend on arrivals, measure that share.
     """
     outcome = _steady(servers, load, images, seed, exponential=True)
     busy = _settled(outcome)[:, COLUMNS.index("in_flight")]
@@ -67,7 +67,7 @@ def mean_wait(images: int, load: float = 0.7, seed: int = 0) -> Check:
 
 
 def littles_law(images: int, servers: int = 8, load: float = 6.8, seed: int = 0) -> Check:
-    """Compare the images in the system, as looks count them, with arrival rate times latency.
+    """Compare the images in the system, as samples count them, with arrival rate times latency.
 
     ``L = λ W``. Source: Little, A proof for the queuing formula L = λW, Operations Research 9 (1961), 383-387.
     """

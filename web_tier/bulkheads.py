@@ -1,7 +1,7 @@
-"""Bulkheads: kinds of requests that hold a thread for long have a bound each, and so has each user within it.
+"""Bulkheads: each kind of request that holds a thread for long has a limit, and each user has a limit within it.
 
-So users who wait, follow jobs or look at pictures leave threads for everybody else, and for the health check. A load
-balancer takes an instance that does not answer the health check for broken.
+So users who wait, follow jobs or view pictures leave threads for other users and for the health check. A load
+balancer treats an instance that does not answer the health check as unhealthy.
 """
 
 import threading

@@ -140,7 +140,7 @@ class Cloud:
         self.before_call("console")
         return {"Output": f"console of {InstanceId}"}
 
-    # What becomes of it
+    # Outcomes
 
     def _change(self, operation: str, effect: Callable[[], list[str]]) -> list[str]:
         """Carry a launch or a start out, or not, as the faults have it."""

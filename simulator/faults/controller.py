@@ -182,7 +182,7 @@ class SimulatedController:
 
     def collect(self) -> None:
         """Do what the collector does: record the heartbeats and answers that the workers have sent."""
-        messages, is_all = self._site.queues.heard()
+        messages, is_all = self._site.queues.receive_responses()
         self._registry.record(messages)
         if is_all:
             self._registry.mark_read_until(self._site.clock())

@@ -20,7 +20,7 @@ ENDING_SECONDS: Final = 5.0
 BEAT_SECONDS: Final = 10.0
 """Between two heartbeats, as `app_tier.heartbeat` sends them."""
 NOTICE_SECONDS: Final = 5.0
-"""A worker looks so often whether it is asked to end, as `app_tier.lifecycle` does."""
+"""Interval at which a worker polls for a request to drain, as `app_tier.lifecycle` does."""
 NEVER: Final = math.inf
 ALIVE: Final = ("pending", "running")
 VISIBILITY_SECONDS: Final = 30.0
@@ -79,7 +79,7 @@ class SimulatedQueues:
     visible: int = 0
     in_hand: int = 0
     lost: list[float] = field(default_factory=list)
-    said: deque[tuple[float, ClassificationResult | Heartbeat]] = field(default_factory=deque)
+    responses: deque[tuple[float, ClassificationResult | Heartbeat]] = field(default_factory=deque)
     _past: deque[tuple[float, QueueCounts]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_SECONDS))
 
     def send(self, images: int) -> None:
@@ -114,9 +114,9 @@ class SimulatedQueues:
         self.in_hand -= 1
         self.lost.append(self.now() + VISIBILITY_SECONDS)
 
-    def say(self, word: ClassificationResult | Heartbeat) -> None:
+    def send_response(self, message: ClassificationResult | Heartbeat) -> None:
         """Put a message into the response queue."""
-        self.said.append((self.now(), word))
+        self.responses.append((self.now(), message))
 
     # What the controller sees
 
@@ -130,12 +130,12 @@ class SimulatedQueues:
             return then
         return QueueCounts(round(then.visible * self.counts_factor), round(then.in_flight * self.counts_factor), 0)
 
-    def heard(self) -> tuple[list[ClassificationResult | Heartbeat], bool]:
+    def receive_responses(self) -> tuple[list[ClassificationResult | Heartbeat], bool]:
         """Return what the collector receives now, and whether that was all there is."""
-        moment, heard = self.now() - self.listener_lag, list[ClassificationResult | Heartbeat]()
-        while self.said and self.said[0][0] <= moment:
-            heard.append(self.said.popleft()[1])
-        return heard, not self.said
+        moment, received = self.now() - self.listener_lag, list[ClassificationResult | Heartbeat]()
+        while self.responses and self.responses[0][0] <= moment:
+            received.append(self.responses.popleft()[1])
+        return received, not self.responses
 
 
 @dataclass
@@ -176,7 +176,7 @@ class SimulatedWorker:
             self._idle_since, self.in_hand_until = self.in_hand_until or self.ready_at, None
             self.images += 1
             queue.answer()
-            queue.say(_ANSWER.model_copy(update={"worker": self.name}))
+            queue.send_response(_ANSWER.model_copy(update={"worker": self.name}))
         if self.in_hand_until is None and not ending and queue.take():
             self.in_hand_until = now + self.image_seconds
         if self._has_nothing_left(now, ending=ending, wanted=wanted):
@@ -207,7 +207,7 @@ class SimulatedWorker:
     def _say(self, state: WorkerState, queue: SimulatedQueues) -> None:
         in_hand = int(self.in_hand_until is not None)
         said = {"worker": self.name, "state": state, "images": self.images, "in_hand": in_hand}
-        queue.say(_BEAT.model_copy(update=said))
+        queue.send_response(_BEAT.model_copy(update=said))
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ class Schedule(RuleBasedStateMachine):
 
     @rule(lag=st.sampled_from((0, 5, 30, 90)), passing=spans)
     def the_listener_lags(self, lag: int, passing: int) -> None:
-        """The collector is behind, so that heartbeats are heard late."""
+        """The collector is behind, so that it receives heartbeats late."""
         self.world.queues.listener_lag = float(lag)
         self.world.run(passing)
 

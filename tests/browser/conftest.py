@@ -230,7 +230,7 @@ def page(browser: Browser, system: System, page_faults: PageFaults, page_options
 
 @pytest.fixture
 def own_page(browser: Browser, own_system: System, page_options: Options) -> Iterator[Page]:
-    """A page at the address of `own_system`, whose errors are the test's to judge: it breaks things."""
+    """A page at the address of `own_system`. The test checks its errors: it breaks things."""
     with _context(browser, own_system.url, page_options) as context:
         yield context.new_page()
 

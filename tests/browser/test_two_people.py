@@ -43,7 +43,7 @@ class Person:
 
 @pytest.fixture(scope="module")
 def people(browser: Browser, sign_in_system: System) -> Iterator[tuple[Person, Person]]:
-    """Two people, signed in, each of whom has a finished job."""
+    """Two signed-in users with a finished job each."""
     with ExitStack() as contexts:
         both = []
         for name in ("ada", "ben"):

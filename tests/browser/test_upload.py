@@ -197,7 +197,7 @@ def test_a_zip_is_unpacked_whether_its_files_are_stored_or_deflated(page: Page, 
 
 def test_a_file_that_is_no_image_is_refused_with_its_reason_and_its_neighbours_go(page: Page, api: ApiClient) -> None:
     files, truth = signs(4, seed=10)
-    bad = [("<b>text</b>.jpg", b"no image, whatever its name"), ("empty.png", b""), ("broken.zip", b"PK")]
+    bad = [("<b>text</b>.jpg", b"no image, despite its name"), ("empty.png", b""), ("broken.zip", b"PK")]
     page.goto("/")
     drop(page, "#drop", [*files[:2], *bad, *files[2:]])
     classify(page)

@@ -103,7 +103,7 @@ def test_each_bad_file_is_answered_with_a_reason_and_the_good_ones_are_right(run
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
     bad = {
         "truncated.jpg": whole[: len(whole) // 2],
-        "text.jpg": b"this is no image, whatever its name says",
+        "text.jpg": b"this is no image, despite its name",
         "empty.png": b"",
         "bomb.png": bomb.getvalue(),
     }

@@ -110,9 +110,9 @@ def test_a_worker_answers_everything_says_so_and_ends_itself_when_idle(scene: Sc
     scene.queues.send(4)
     scene.run(60)
     assert (scene.queues.answered, scene.described()) == (4, {key: "terminated"})
-    heard, is_all = scene.queues.heard()
+    received, is_all = scene.queues.receive_responses()
     assert is_all
-    assert len(heard) >= 4
+    assert len(received) >= 4
 
 
 def test_what_a_dead_worker_had_in_hand_comes_again() -> None:
@@ -130,10 +130,10 @@ def test_a_hung_worker_is_there_and_silent() -> None:
     (key,) = scene.launch(1)
     scene.queues.send(50)
     scene.run(60)
-    scene.queues.heard()
+    scene.queues.receive_responses()
     scene.run(100)
     assert scene.described() == {key: "running"}
-    assert scene.queues.heard() == ([], True)
+    assert scene.queues.receive_responses() == ([], True)
 
 
 def test_a_stopped_instance_starts_again_with_a_boot_of_its_own(scene: Scene) -> None:

@@ -7,7 +7,7 @@ FLOAT = 1
 
 
 def colour_network(size: int, outputs: int = 1) -> bytes:
-    """Return a network for one image of 3 x size x size whose three logits are the means of its channels."""
+    """Return a network for one image of 3 x size x size; its three logits are the means of its channels."""
     nodes = [_node("GlobalAveragePool", "pixels", "pooled"), _node("Flatten", "pooled", "logits")]
     ends = [_value("logits", (1, 3)), _value("pooled", (1, 3, 1, 1))][:outputs]
     graph = b"".join(_part(1, node) for node in nodes) + _part(2, b"colours")

@@ -271,7 +271,7 @@ class DeadLettersBody(ApiBody):
 
 
 class RedriveBody(ApiBody):
-    """What became of a dead letter that was to be redriven.
+    """The outcome of redriving a dead letter.
 
     `sent`: the image was requested again; `running`: it is being retried already; `gone`: the image is no longer
     stored, so its owner must upload it again; `refused`: the queue refused the request, call again;
@@ -284,7 +284,7 @@ class RedriveBody(ApiBody):
 
 
 class RedriveAllBody(ApiBody):
-    """What became of up to 1,000 dead letters that were to be redriven."""
+    """The outcome of redriving up to 1,000 dead letters."""
 
     sent: int = Field(description="Images that were requested again.")
     refused: int = Field(
@@ -332,7 +332,7 @@ def show_letter(job_id: str, image_id: str) -> Response:
 
 
 @dead_letters_api.post("/dead-letters/<job_id>/<image_id>/redrive")
-@operation(ApiResponse(200, "What became of it.", RedriveBody), name="redrive_dead_letter", tag="Dead letters")
+@operation(ApiResponse(200, "The outcome.", RedriveBody), name="redrive_dead_letter", tag="Dead letters")
 def redrive_letter(job_id: str, image_id: str) -> Response:
     """Redrive a dead letter.
 
@@ -347,7 +347,7 @@ def redrive_letter(job_id: str, image_id: str) -> Response:
 
 @dead_letters_api.post("/dead-letters/redrive")
 @operation(
-    ApiResponse(200, "What became of up to 1,000 dead letters.", RedriveAllBody),
+    ApiResponse(200, "The outcome of up to 1,000 dead letters.", RedriveAllBody),
     name="redrive_dead_letters",
     tag="Dead letters",
     query=RedriveQuery,

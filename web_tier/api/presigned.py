@@ -133,7 +133,7 @@ def offer_uploads(job_id: str) -> Response:
 
 @direct.post("/jobs/<job_id>/uploads/<upload_id>/commit")
 @operation(
-    ApiResponse(200, "What became of each file; at least one was accepted.", UploadOutcome),
+    ApiResponse(200, "The outcome of each file; at least one was accepted.", UploadOutcome),
     ApiResponse(422, "No file was accepted: each says why.", UploadOutcome),
     ApiResponse(503, "No file was accepted, and the fault is ours: commit again.", UploadOutcome),
     problems=(422,),

@@ -201,7 +201,7 @@ class RejectedImage(ApiBody):
 
 
 class UploadOutcome(ApiBody):
-    """What became of each file of a request, in the order of the files."""
+    """The outcome of each file of a request, in the order of the files."""
 
     job_id: str
     accepted: tuple[AcceptedImage, ...]
@@ -261,7 +261,7 @@ class GoneImage(ApiBody):
 
 
 class RetryOutcome(ApiBody):
-    """What became of a job's failed images, up to 1,000 at a call; a failed result stays until a better one comes."""
+    """The outcome of retrying a job's failed images, up to 1,000 a call; a failed result stays until a newer one."""
 
     job_id: str
     sent: int = Field(description="Images that were requested again.")
@@ -287,7 +287,7 @@ class RetryOutcome(ApiBody):
 
 
 class ImageRetryOutcome(ApiBody):
-    """What became of one image that was to be tried again.
+    """The outcome of retrying one image.
 
     `sent`: requested again; `refused`: the queue did not take it just now, call again; `gone`: no longer stored,
     upload it again; `final`: it cannot be classified, so a retry would fail; `running`: it is being retried

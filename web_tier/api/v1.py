@@ -193,7 +193,7 @@ _FILES = {
 
 @api.post("/jobs/<job_id>/images")
 @operation(
-    ApiResponse(200, "What became of each file; at least one was accepted.", UploadOutcome),
+    ApiResponse(200, "The outcome of each file; at least one was accepted.", UploadOutcome),
     ApiResponse(422, "No file was accepted: each says why, or there was none.", UploadOutcome),
     ApiResponse(503, "No file was accepted, and the fault is ours: send them again.", UploadOutcome),
     header=KeyHeader,
@@ -221,7 +221,7 @@ def add_images(job_id: str) -> Response:
 
 
 @api.post("/jobs/<job_id>/retry")
-@operation(ApiResponse(200, "What became of up to 1,000 failed images.", RetryOutcome), query=RetryQuery)
+@operation(ApiResponse(200, "The outcome of up to 1,000 failed images.", RetryOutcome), query=RetryQuery)
 def retry_job(job_id: str) -> Response:
     """Request a job's failed images again.
 
@@ -236,7 +236,7 @@ def retry_job(job_id: str) -> Response:
 
 
 @api.post("/jobs/<job_id>/images/<image_id>/retry")
-@operation(ApiResponse(200, "What became of it.", ImageRetryOutcome), name="retry_image")
+@operation(ApiResponse(200, "The outcome.", ImageRetryOutcome), name="retry_image")
 def retry_one(job_id: str, image_id: str) -> Response:
     """Request one failed image again.
 

@@ -8,7 +8,7 @@ the instances of the first call, or refuses the token if they have all ended.
 only where all of its instances fit beside the known workers, unless some of its instances are described: then the
 call did take place, and repeating it launches nothing more.
 
-**States of a call.** `CallState` is what became of a call; `TRANSITIONS` is what follows. A call ends as `COMPLETE`,
+**States of a call.** `CallState` is the outcome of a call; `TRANSITIONS` is what follows. A call ends as `COMPLETE`,
 `SHORT`, `SPENT` or, at the first attempt, with a refusal. A refusal of a repeated call says nothing about the first
 attempt, so the call stays in the journal until DescribeInstances shows its instances, or must have shown them.
 
@@ -69,7 +69,7 @@ Before January 2025, EC2 answered with these instances: https://github.com/boto/
 
 
 class CallState(Enum):
-    """What became of a call."""
+    """The outcome of a call."""
 
     COMPLETE = auto()
     """EC2 launched or started all instances."""
@@ -88,7 +88,7 @@ class CallState(Enum):
 
 
 class JournalAction(Enum):
-    """What becomes of the call's journal entry."""
+    """What the launcher does with the call's journal entry."""
 
     COMPLETE = auto()
     DISCARD = auto()
@@ -127,7 +127,7 @@ TRANSITIONS_OF_REPEATED: Mapping[CallState, tuple[JournalAction, NextStep]] = {
 
 
 def state_after_refusal(entry: JournalEntry, error: LaunchError) -> CallState:
-    """Return what became of a call that EC2 refused."""
+    """Return the outcome of a call that EC2 refused."""
     is_launch = entry.spec is not None
     if error.code == TERMINATED_LAUNCH_CODE:
         return CallState.SPENT
@@ -274,7 +274,7 @@ class Launcher:
         self._go_on(next_step, problem, entry.spec, options)
 
     def _make(self, entry: JournalEntry, options: Sequence[Offering]) -> tuple[CallState, list[str], str | None]:
-        """Make a call; return what became of it, the ids of its instances, and what EC2 has reported otherwise.
+        """Make a call; return its outcome, the ids of its instances, and what EC2 has reported otherwise.
 
         What the call shows about its offering is remembered.
         """

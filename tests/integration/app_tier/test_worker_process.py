@@ -220,7 +220,7 @@ def test_row_4_a_worker_that_stood_still_past_its_timeout_answers_late_and_chang
     first = site.start_worker(("-c", signalled_in_the_middle(signal.SIGSTOP)))
     wait_until(lambda: state_of(first.process.pid) == "T", "the first worker stands still")
     assert site.requests.counts().in_flight > 0
-    # Another worker, whose own answers differ.
+    # Another worker: its own answers differ.
     second = site.start_worker(FLEETSIGHT__WORKER__IDLE_SECONDS="4", FLEETSIGHT__WORKER__TOP_K="1")
     assert second.wait() == 0
     answers = site.collect(len(refs))
@@ -276,7 +276,7 @@ def test_row_2_a_worker_killed_between_two_steps_of_its_answer_leaves_one_result
     (ref,) = site.submit([sign.data])
     site.start_worker(("-c", killed_before(step))).wait()
     stored = None if step == "store" else site.outputs.get(output_key(ref))
-    # Another worker, whose own answer would differ.
+    # Another worker: its own answer would differ.
     second = site.start_worker(FLEETSIGHT__WORKER__IDLE_SECONDS="4", FLEETSIGHT__WORKER__TOP_K="1")
     assert second.wait() == 0
     responses = site.collect(1)[ref.image_id]

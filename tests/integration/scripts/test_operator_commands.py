@@ -136,7 +136,7 @@ def test_status_before_the_first_snapshot_is_an_error(url: str) -> None:
 
 def test_status_reports_a_fleet_without_instances(url: str, store: JobStore) -> None:
     FleetStore(store.table).put_snapshot(snapshot(running=0, pending=0))
-    assert "There are no instances" in run_fleet("status", "--url", f"{url}/").output
+    assert "No instances are running" in run_fleet("status", "--url", f"{url}/").output
 
 
 def test_the_fleet_is_paused_with_a_reason_and_resumed(url: str, fleet: FleetStore) -> None:

@@ -403,18 +403,20 @@ def test_a_client_that_reveals_users_names_who_is_not_there(stage: Stage) -> Non
     cognito = stage.clients.cognito_idp
     flows = {"ExplicitAuthFlows": ["ALLOW_USER_PASSWORD_AUTH"], "PreventUserExistenceErrors": "LEGACY"}
     made = cognito.create_user_pool_client(UserPoolId=stage.pool_id, ClientName="legacy", **flows)  # type: ignore[arg-type]
-    client_id, nobody = made["UserPoolClient"]["ClientId"], new_email()
+    client_id, unknown = made["UserPoolClient"]["ClientId"], new_email()
     for call in (
-        lambda: cognito.forgot_password(ClientId=client_id, Username=nobody),
+        lambda: cognito.forgot_password(ClientId=client_id, Username=unknown),
         lambda: cognito.initiate_auth(
-            ClientId=client_id, AuthFlow="USER_PASSWORD_AUTH", AuthParameters={"USERNAME": nobody, "PASSWORD": "x"}
+            ClientId=client_id,
+            AuthFlow="USER_PASSWORD_AUTH",
+            AuthParameters={"USERNAME": unknown, "PASSWORD": "x"},
         ),
     ):
         with pytest.raises(cognito.exceptions.UserNotFoundException):
             call()
     pool = UserPool(cognito, stage.pool_id, client_id)
     with pytest.raises(WrongCredentialsError):
-        pool.sign_in(nobody, PASSWORD)
+        pool.sign_in(unknown, PASSWORD)
 
 
 def test_a_client_that_is_not_there_is_an_error_and_no_refusal(stage: Stage) -> None:

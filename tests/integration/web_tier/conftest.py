@@ -126,7 +126,7 @@ def shared_tier(cloud: LocalCloud, clients: Clients, tmp_path_factory: pytest.Te
 
 @contextmanager
 def serving(config: Config, tmp_path: Path, *options: str) -> Iterator[WebTier]:
-    """Run a web tier with `config`, whose port is free, and `options` of gunicorn, while the context lasts."""
+    """Run a web tier with `config`, on a free port, and `options` of gunicorn, while the context lasts."""
     port = config.web.port
     path, log = write_config(config, tmp_path / "config.yaml"), tmp_path / "web.log"
     command = [sys.executable, "-m", "gunicorn", "-c", "python:web_tier.gunicorn", *options]

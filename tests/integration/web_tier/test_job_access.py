@@ -88,7 +88,7 @@ class Person:
         return str(answer.get_json()["job_id"])
 
     def sends(self, job_id: str, body: bytes = PICTURE) -> dict[str, Any]:
-        """Send an image into a job; return what became of it."""
+        """Send an image into a job; return the response's outcome."""
         answer = self.asks("POST", f"/api/v1/jobs/{job_id}/images", data={"f": (BytesIO(body), "mine.jpg")})
         assert answer.status_code == 200, answer.text
         accepted: dict[str, Any] = answer.get_json()["accepted"][0]

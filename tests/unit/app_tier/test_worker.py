@@ -45,7 +45,7 @@ class Bench:
 
     Args:
         decoder: decodes.
-        after: an earlier worker, whose queues and buckets this one uses.
+        after: an earlier worker; this one uses its queues and buckets.
         fifo: the kind of the queues.
         model: name of the bundle.
         settings: of the worker's section of the configuration.

@@ -100,7 +100,7 @@ def test_what_was_used_between_two_samples_counts_evenly() -> None:
 
 
 def test_a_window_without_samples_is_refused() -> None:
-    with pytest.raises(ValueError, match="there was no look"):
+    with pytest.raises(ValueError, match="there is no sample"):
         used(SAMPLES, "worker", Window(9.0, 13.0, 1))
 
 

@@ -329,7 +329,7 @@ NAMED = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "worker"
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[ManualClock]:
-    """The clock of the fleet of this process, whose switches are off again afterwards."""
+    """The clock of this process's fleet. Its switches are off again afterwards."""
     clock = ManualClock(5000.0)
     monkeypatch.setattr(fleets.fleet, "clock", clock)
     monkeypatch.setattr(fleets.fleet, "compute", True)

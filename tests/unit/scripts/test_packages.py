@@ -127,7 +127,7 @@ class Known:
 @pytest.mark.parametrize(
     ("answer", "lines"),
     [
-        (BROKEN, ["pillow 12.2.0: CVE-1, mended in 12.3.0"]),
+        (BROKEN, ["pillow 12.2.0: CVE-1, fixed in 12.3.0"]),
         ({**HARMLESS, "name": "pillow"}, []),
         (UNKNOWN, ["pillow: not audited: not found"]),
     ],

@@ -159,11 +159,11 @@ def test_subfolders_are_searched(tmp_path: Path) -> None:
     assert [path.name for path in images_in(tmp_path).files] == ["photo.JPG"]
 
 
-TOLD = {"billed_seconds": 120.0, "instances_dollars": 0.0034, "requests_dollars": 0.0013}
+COST = {"billed_seconds": 120.0, "instances_dollars": 0.0034, "requests_dollars": 0.0013}
 
 
 def test_a_batch_costs_what_its_job_does() -> None:
-    assert str(job_cost({"cost": TOLD})) == "$0.0047 (120 s of instances; requests $0.0013)"
+    assert str(job_cost({"cost": COST})) == "$0.0047 (120 s of instances; requests $0.0013)"
     assert job_cost({"cost": None}) == job_cost({}) == AwsCost()
 
 
