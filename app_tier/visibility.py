@@ -149,12 +149,12 @@ class InFlightMessages:
             return not self._closed and not self._count_started()
 
     def wait_until_empty(self, seconds: float) -> bool:
-        """Wait until nothing is in hand, closed or not; False after `seconds`."""
+        """Wait until nothing is in flight, closed or not; False after `seconds`."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._entries, seconds)
 
     def close(self) -> None:
-        """End the waits of those who want to take more; what is in hand stays."""
+        """End the waits of those who want to take more; what is in flight stays."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -20,7 +20,7 @@ from simulator.traces import Floats, Trace
 from simulator.workers import USUAL, Crew, InstanceProfile
 
 COLUMNS: Final = ("now", "visible", "in_flight", "workers", "ready")
-"""Of a history: seconds since the begin, images that wait, images in hand, all workers, those that receive."""
+"""Of a history: seconds since the begin, images that wait, images in flight, all workers, those that receive."""
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def ours(settings: FleetSettings, interval_seconds: float = 1.0, idle_seconds: f
 
 @dataclass
 class OnePerMessage:
-    """Launches a worker for each message that waits or is in hand, up to the maximum; what most peers do."""
+    """Launches a worker for each message that waits or is in flight, up to the maximum; what most peers do."""
 
     terms: PolicyTerms
     max_workers: int

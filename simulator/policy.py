@@ -12,7 +12,7 @@ class WorkerView:
     Attributes:
         name: its instance id.
         ready_at: its first receive; infinite for one that never reports.
-        draining: whether it receives nothing more and ends with what it has in hand.
+        draining: whether it receives nothing more and ends with what it has in flight.
         protected: whether it stays when it is idle.
     """
 
@@ -31,10 +31,10 @@ class FleetView:
     Attributes:
         now: seconds since the trace's begin.
         visible: images that wait.
-        in_flight: images that workers have in hand.
+        in_flight: images in flight.
         answered: images classified so far.
         workers: those that have not ended, oldest first; a draining one is among them until it ends.
-        idle: names of those that receive and have no image in hand.
+        idle: names of those that receive and have no image in flight.
         changes: grows whenever a worker is launched, becomes `running`, begins to drain or ends.
         image_seconds: that a worker takes for an image; None as long as nothing was measured.
         boot_seconds: from a launch to the first receive; None as long as nothing was measured.

@@ -132,11 +132,11 @@ class Crew:
         return len(self.free) - len(self._booting)
 
     def busy(self, now: float) -> int:
-        """Return how many have an image in hand; `settle` comes first."""
+        """Return how many have an image in flight; `settle` comes first."""
         return sum(at > now for at, _ in self.free) - len(self._booting) + len(self._leaving)
 
     def idle(self, now: float) -> frozenset[str]:
-        """Return the names of those that receive and have no image in hand; `settle` comes first."""
+        """Return the names of those that receive and have no image in flight; `settle` comes first."""
         return frozenset(self._there[number].name for at, number in self.free if at <= now)
 
     def prepare(self, count: int) -> None:
@@ -184,7 +184,7 @@ class Crew:
             each.protected = (each.protected or each.name in protect) and each.name not in unprotect
 
     def drain(self, names: frozenset[str], now: float) -> None:
-        """Let the named ones finish what they have in hand; who has nothing ends now."""
+        """Let the named ones finish what they have in flight; who has nothing ends now."""
         chosen = {number for number, each in self._there.items() if each.name in names and not each.draining}
         booting = {number for _, number in self._booting}
         in_hand = {number: at for at, number in self.free if number in chosen - booting and at > now}

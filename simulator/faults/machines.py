@@ -158,7 +158,7 @@ class SimulatedWorker:
 
     @property
     def works(self) -> bool:
-        """Whether it has an image in hand and will answer it."""
+        """Whether it has an image in flight and will answer it."""
         return self.in_hand_until is not None and not self.silent
 
     def live(self, now: float, queue: SimulatedQueues, *, ending: bool, wanted: bool) -> bool:
@@ -188,7 +188,7 @@ class SimulatedWorker:
         return True
 
     def fall_silent(self, queue: SimulatedQueues) -> None:
-        """Hang, or be cut off: what was in hand comes again."""
+        """Hang, or be cut off: what was in flight comes again."""
         self.silent = True
         if self.in_hand_until is not None:
             self.in_hand_until = None

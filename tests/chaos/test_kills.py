@@ -59,7 +59,7 @@ def test_a_web_tier_killed_in_the_middle_of_an_upload_has_acknowledged_only_what
     files, truth = signs(60, seed=11)
     job_id = running.api.create_job("web tier killed")
     acknowledged = [*running.api.add_images(job_id, files[:20]).accepted]
-    # The web tier waits for S3 when it is killed, with 20 files in hand.
+    # The web tier waits for S3 when it is killed, with 20 files in flight.
     running.set_switches(faults=[{"kind": "slow", "tier": "web", "service": "s3", "seconds": 20}])
     with ThreadPoolExecutor(1) as client:
         cut = client.submit(running.api.add_images, job_id, files[20:40])

@@ -218,7 +218,7 @@ def test_a_worker_that_dies_costs_its_clients_time_and_no_answer(running: Runnin
     killed, first = list[int](), threading.Lock()
 
     def kill_a_worker(_answered: int) -> None:
-        """Kill a worker at the first answer, when most images are still in hand."""
+        """Kill a worker at the first answer, when most images are still in flight."""
         if first.acquire(blocking=False):
             pids = [pid for instance in running.workers() if (pid := running.worker_pid(instance))]
             os.kill(pids[0], signal.SIGKILL)

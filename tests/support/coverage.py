@@ -1,5 +1,8 @@
 """A pytest plugin that measures branch coverage: `COVERAGE_DIR=folder pytest -p tests.support.coverage`.
 
+`python -m tests.support.coverage REPORT MINIMUM` ends with status 1 if less than `MINIMUM` percent of the branches in
+Slipcover's merged report were taken.
+
 Each process of pytest writes a file into the folder. If PYTHONPATH has the folder `tests/support/measured`, so do
 commands and the local cloud that tests start as processes.
 
@@ -9,6 +12,7 @@ take a fifth longer. coverage.py would double their time, since Python 3.11 has 
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,3 +51,11 @@ if __name__ == "tests.support.coverage":
 def pytest_sessionfinish() -> None:
     """Write before this process reports its end to pytest-xdist, which kills it 10 seconds later."""
     write()
+
+
+if __name__ == "__main__":
+    report, minimum = sys.argv[1:]
+    summary = json.loads(Path(report).read_text(encoding="utf-8"))["summary"]
+    share = 100 * summary["covered_branches"] / (summary["covered_branches"] + summary["missing_branches"])
+    print(f"{share:.1f} % of the branches were taken; at least {minimum} % must be")  # noqa: T201 - a command
+    sys.exit(share < float(minimum))

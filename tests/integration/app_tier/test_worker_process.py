@@ -227,7 +227,7 @@ def test_row_4_a_worker_that_stood_still_past_its_timeout_answers_late_and_chang
     first.process.send_signal(signal.SIGCONT)
     assert first.wait() == 0
     late = [message for message in site.left() if isinstance(message, ClassificationResult)]
-    assert late, "it had images in hand"
+    assert late, "it had images in flight"
     for response in [*late, *(each for of_image in answers.values() for each in of_image)]:
         prediction = site.prediction(response.ref)
         assert (response.label, response.top) == (prediction.label, prediction.top)

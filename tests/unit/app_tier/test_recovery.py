@@ -85,7 +85,7 @@ class Bench:
 
     @property
     def tries(self) -> list[int]:
-        """How often each request counts as tried that is no longer in hand."""
+        """How often each request counts as tried that is no longer in flight."""
         found = parse_messages(self.sqs.queue().receive(10, 0)) if self.sqs.visible else []
         return [delivery.tries - 1 for delivery in found]
 
