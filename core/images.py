@@ -327,7 +327,8 @@ class ImageFormat(NamedTuple):
         content_type: its media type.
         signatures: of each, the bytes that data has at each offset; data of this format has one of them.
         plugin: Pillow's module that reads it.
-        count_frames: yields the number of frames that each piece of a file adds; None if a file has one frame.
+        count_frames: yields one number for each piece that a decoder reads one by one (chunk, block, table entry):
+            how many frames the piece adds, mostly 0. None if a file has one frame and few pieces.
     """
 
     name: str
