@@ -51,7 +51,7 @@ def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[tuple[str, st
 def instance_table(instances: FleetInstances, now: datetime) -> Table | Text:
     """Return the instances as a table, newest first, at `now` by the controller's clock."""
     if not instances.instances:
-        return Text("\nNo instances are running. The first upload starts one.")
+        return Text("\nNo instances are running. The first upload starts workers.")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("instance", "state", "type", "age", "images", "heartbeat"):
         numeric = heading in {"age", "images"}

@@ -164,7 +164,7 @@ def paused_sentence(client: FlaskClient) -> str:
 def test_the_fleet_page_before_the_first_report_of_the_controller(client: FlaskClient) -> None:
     page = client.get("/fleet").text
     assert fleet_sentence(None) in page
-    assert "No workers are running. The first upload starts one." in page
+    assert "No workers are running. The first upload starts workers." in page
 
 
 def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClient, store: JobStore) -> None:
