@@ -54,7 +54,7 @@ for _accepted in FORMATS.values():
 PIXEL_MODES: Final = frozenset(
     {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16L", "I;16B"}
 )
-"""Pillow's modes of pixels that `as_8_bit` and Pillow convert to RGB without loss of what they show."""
+"""Pillow's modes of pixels that can be converted to RGB with the right brightness, after `as_8_bit`."""
 
 # Pillow must never fill in missing data.
 ImageFile.LOAD_TRUNCATED_IMAGES = False

@@ -53,7 +53,7 @@ install() { # SECTION MEGABYTES WHAT
   [ -s .fleetsight/requirements-"$1".txt ] || fail "requirements.txt has no section [$1]; there are: run torch simulate test"
   need_space "$2"
   echo "fleetsight: installing $3 ..." >&2
-  # pip installs only files whose hashes are in requirements.txt, and no other dependencies.
+  # pip installs only files with a hash in requirements.txt, and no other dependencies.
   .venv/bin/python -m pip install --disable-pip-version-check --no-input --no-compile --require-hashes --no-deps \
     -r .fleetsight/requirements-"$1".txt >"$LOG" 2>&1 || explain_failure
   stamp "$1" "$digest"

@@ -111,10 +111,8 @@ def metrics(view: FleetView) -> FleetMetrics:
 def ours(settings: FleetSettings, interval_seconds: float = 1.0, idle_seconds: float = IDLE_SECONDS) -> NamedPolicy:
     """Return the policy that `settings` names, by that name."""
     without_work = Observation(QueueCounts(0, 0, 0), 0, (), at=BEGIN)
-    always_on = POLICIES[settings.policy](without_work, settings).always_on
-    terms = PolicyTerms(
-        interval_seconds, idle_seconds, floor=min(settings.max_workers, max(settings.min_workers, always_on))
-    )
+    floor = POLICIES[settings.policy](without_work, settings).kept_without_work(settings)
+    terms = PolicyTerms(interval_seconds, idle_seconds, floor)
     return NamedPolicy(settings.policy, lambda: Ours(settings, terms))
 
 

@@ -12,7 +12,7 @@ class WorkerView:
     Attributes:
         name: its instance id.
         ready_at: its first receive; infinite for one that never reports.
-        draining: whether it receives nothing more and ends with what it has in flight.
+        draining: whether it receives nothing more, and ends after the images that it has.
         protected: whether it stays when it is idle.
     """
 
@@ -31,7 +31,7 @@ class FleetView:
     Attributes:
         now: seconds since the trace's begin.
         visible: images that wait.
-        in_flight: images in flight.
+        in_flight: images that workers have received and not answered yet.
         answered: images classified so far.
         workers: those that have not ended, oldest first; a draining one is among them until it ends.
         idle: names of those that receive and have no image in flight.

@@ -203,7 +203,7 @@ def is_quiet(system: System) -> bool:
 
 
 def state_of(system: System, job_id: str) -> dict[str, Any]:
-    """Return what a page could have changed: of other jobs without results, which the controller may still write."""
+    """Return what a page could have changed, without results of other jobs, which the controller may still write."""
     clients, names = system.clients, system.config.names
     reservations = clients.ec2.describe_instances()["Reservations"]
     items = clients.dynamodb.scan(TableName=names.job_table)["Items"]

@@ -82,7 +82,7 @@ def give_up(store: JobStore, image: ImageRecord, attempt: int = 0) -> None:
 
 @dataclass
 class DeadLetterDesk:
-    """A web tier, and jobs whose images are stored and were given up."""
+    """A web tier, and jobs of stored images that are dead letters."""
 
     config: Config
     store: JobStore

@@ -44,7 +44,7 @@ def measure(*, unloaded: bool) -> Callable[[], None]:
     return write
 
 
-if __name__ == "tests.support.coverage":
+if __name__ == "tests.support.coverage":  # pytest loads this file; `sitecustomize` runs it under another name
     write = measure(unloaded=True)
 
 

@@ -104,7 +104,7 @@ class LingeringWorker(BoundedThreadWorker):
     """As in production, but for a client that does not close its end it waits longer than any test does."""
 
     def init_process(self) -> None:
-        """Change gunicorn's own limit of two seconds, wherever it is used."""
+        """Change gunicorn's own limit of two seconds for all callers."""
         _, max_bytes = util.close_graceful.__defaults__
         util.close_graceful.__defaults__ = (NEVER_SECONDS, max_bytes)
         super().init_process()

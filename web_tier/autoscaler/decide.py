@@ -52,7 +52,7 @@ def decide(observation: Observation, settings: FleetSettings) -> Plan:
     `maximum`. While the fleet is paused nothing is started, not even to reach `min_workers`.
     """
     desired = POLICIES[settings.policy](observation, settings)
-    always_on = min(settings.max_workers, max(settings.min_workers, desired.always_on))
+    always_on = desired.kept_without_work(settings)
     keep = workers_to_protect(observation, always_on)
     if observation.pause is not None:
         plan = Plan(0, (), "paused", explain_pause(observation, observation.pause))

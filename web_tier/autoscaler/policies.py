@@ -37,6 +37,10 @@ class DesiredCapacity:
     always_on: int = 0
     always_on_rule: str = ""
 
+    def kept_without_work(self, settings: FleetSettings) -> int:
+        """Return how many workers are kept also without work, within the limits."""
+        return min(settings.max_workers, max(settings.min_workers, self.always_on))
+
 
 def backlog(observation: Observation, settings: FleetSettings) -> DesiredCapacity:
     """One worker for each `images_per_worker` images that wait or are in flight."""

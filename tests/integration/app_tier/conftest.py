@@ -31,7 +31,7 @@ NOWHERE = "http://127.0.0.1:9/"
 
 @dataclass
 class WorkerProcess:
-    """A real `python -m app_tier` whose log goes to a file."""
+    """A real `python -m app_tier` that logs to a file."""
 
     process: subprocess.Popen[bytes]
     log_path: Path

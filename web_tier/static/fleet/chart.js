@@ -1,6 +1,8 @@
 // The chart of workers and queue over time: the server draws it once, and this module redraws it with each poll. A line
 // is a step function, since a sample holds until the next one. Each line has its own scale.
 
+import { plural } from "../upload/format.js";
+
 const SVG_NAMESPACE = "http://www.w3.org/2000/svg";
 /** Edges of the drawing in the viewBox, as in pages/fleet.py. */
 const LEFT = 36;
@@ -23,7 +25,6 @@ function createGridline(y) {
 }
 
 const stepPath = (points) => points.map(([x, y], index) => (index ? `H${x}V${y}` : `M${x} ${y}`)).join("");
-const plural = (count, noun) => `${count.toLocaleString("en-US")} ${noun}${count === 1 ? "" : "s"}`;
 
 export class Chart {
     #svg;

@@ -6,7 +6,7 @@ const STORE = "pictures"; // {imageId, jobId, at (milliseconds since 1970), type
 const VERSION = 1;
 const MAX_PICTURES = 20_000;
 const LIFETIME_MS = 7 * 24 * 3_600_000;
-/** The page does not wait longer for a browser whose storage hangs. */
+/** The page does not wait longer for the browser's storage, which may hang. */
 const STORAGE_TIMEOUT_MS = 3_000;
 
 /** The picture shown for an image that neither the server nor this browser has. */

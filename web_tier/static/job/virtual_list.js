@@ -1,5 +1,7 @@
 // A list of any length of which only the visible items, and a few more, are in the page.
 
+import { oncePerFrame } from "../frames.js";
+
 /** Rows above and below the window, so that scrolling and the tab key find items. */
 const OVERSCAN_ROWS = 3;
 /** Pictures load once the visible items have not changed for this long, in milliseconds. */
@@ -31,7 +33,6 @@ export class VirtualList {
         this.topSpacer = renderer.createSpacer();
         this.bottomSpacer = renderer.createSpacer();
         container.replaceChildren(this.topSpacer, this.bottomSpacer);
-        this.isScheduled = false;
         this.abort = new AbortController();
         addEventListener("scroll", () => this.scheduleDraw(), { passive: true, signal: this.abort.signal });
         this.observer = new ResizeObserver(() => this.#onResize());
@@ -52,14 +53,7 @@ export class VirtualList {
     }
 
     /** Draw before the next frame. Several calls share one draw. */
-    scheduleDraw() {
-        if (this.isScheduled) return;
-        this.isScheduled = true;
-        requestAnimationFrame(() => {
-            this.isScheduled = false;
-            this.#draw();
-        });
-    }
+    scheduleDraw = oncePerFrame(() => this.#draw());
 
     /** Scroll so that the row at `index` is drawn, and return its element. */
     reveal(index) {

@@ -1,5 +1,6 @@
 // The grid of thumbnails. Only the visible rows are in the page, so that it scrolls smoothly with 10,000 files.
 
+import { oncePerFrame } from "../frames.js";
 import { dataUrl } from "../job/local_pictures.js";
 
 /** Rows drawn above and below the window. */
@@ -16,6 +17,8 @@ const STATE_TEXTS = {
 };
 
 export class Grid {
+    #renderSoon = oncePerFrame(() => this.#render());
+
     /**
      * @param {HTMLElement} list - the list that gets the tiles.
      * @param {Batch} batch
@@ -25,7 +28,6 @@ export class Grid {
         this.list = list;
         this.batch = batch;
         this.tiles = new Map(); // item → {element, image, badge, state}
-        this.isScheduled = false;
         this.layoutChanged = true;
         this.visibleRange = [0, 0];
         batch.addEventListener("change", ({ detail }) => this.#schedule(LAYOUT_STATES.includes(detail?.state)));
@@ -36,12 +38,7 @@ export class Grid {
 
     #schedule(layoutChanged) {
         this.layoutChanged ||= layoutChanged;
-        if (this.isScheduled) return;
-        this.isScheduled = true;
-        requestAnimationFrame(() => {
-            this.isScheduled = false;
-            this.#render();
-        });
+        this.#renderSoon();
     }
 
     #render() {

@@ -1,5 +1,6 @@
 // The status of the batch on the page: totals, progress bar, buttons, rejected files, and screen reader announcements.
 
+import { oncePerFrame } from "../frames.js";
 import { duration, fileSize, formatCount, plural } from "./format.js";
 
 const MAX_REASONS = 200;
@@ -10,6 +11,8 @@ const MIN_ESTIMATE_SHARE = 0.05;
 const SIGN_IN_FIRST = "You are not signed in. Sign in in a new tab, then try again here: the files stay here.";
 
 export class StatusView {
+    #renderSoon = oncePerFrame(() => this.#render());
+
     /**
      * @param {HTMLFormElement} form
      * @param {Batch} batch
@@ -19,11 +22,10 @@ export class StatusView {
         this.elements = Object.fromEntries([...form.querySelectorAll("[id]")].map((element) => [element.id, element]));
         this.plan = JSON.parse(form.dataset.plan);
         Object.assign(this, { batch, uploader });
-        this.isScheduled = false;
         this.announcedAt = 0;
         this.startedAt = 0;
         this.listedRejections = 0;
-        for (const source of [batch, uploader]) source.addEventListener("change", () => this.#schedule());
+        for (const source of [batch, uploader]) source.addEventListener("change", () => this.#renderSoon());
     }
 
     /** Show a message and announce it to screen readers. It stays until the next message. */
@@ -36,7 +38,7 @@ export class StatusView {
     setFleet(fleet) {
         this.elements.fleetNow.textContent = fleet.sentence;
         if (fleet.known) Object.assign(this.plan, { running: fleet.running + fleet.pending, most: fleet.max_workers });
-        this.#schedule();
+        this.#renderSoon();
     }
 
     /** Announce the result of an upload in which some files were not accepted. */
@@ -54,15 +56,6 @@ export class StatusView {
     announceFailure(error) {
         const reason = this.uploader.isSignedOut ? `. ${SIGN_IN_FIRST}` : `: ${error.message}. Try again.`;
         this.announce(`Nothing was sent${reason}`);
-    }
-
-    #schedule() {
-        if (this.isScheduled) return;
-        this.isScheduled = true;
-        requestAnimationFrame(() => {
-            this.isScheduled = false;
-            this.#render();
-        });
     }
 
     #render() {
