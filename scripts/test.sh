@@ -35,8 +35,7 @@ audit() { .venv/bin/python -m scripts.audit; }
 # Runs at low priority, to use only CPU time that the parallel tests leave.
 fuzzing() { nice .venv/bin/python -m tests.fuzz all --seconds "$FUZZ_SECONDS"; }
 coverage() {
-  .venv/bin/python -m slipcover --branch --merge "$LOGS"/covered/*.json --out "$LOGS/merged.json" --skip-covered
-  .venv/bin/python -m tests.support.coverage "$LOGS/merged.json" "$MIN_COVERAGE"
+  .venv/bin/python -m tests.support.coverage "$LOGS/covered" "$MIN_COVERAGE"
 }
 
 readonly UNIT_TESTS="--numprocesses=auto --maxprocesses=8 tests/unit"
@@ -88,9 +87,9 @@ case "${1:-}" in
     images >/dev/null 2>&1 &
     at_once \
       "setup_torch integration_tests" \
-      "setup_simulate format lint imports covered_unit_tests simulations chaos_tests" \
+      "setup_simulate format lint imports covered_unit_tests simulations" \
       "browser_tests image_tests" \
-      "types security_lint audit fuzzing"
+      "types security_lint audit chaos_tests fuzzing"
     report coverage
     ;;
   --fast) at_once "format lint imports security_lint types" unit_tests ;;

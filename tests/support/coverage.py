@@ -1,10 +1,10 @@
-"""A pytest plugin that measures branch coverage: `COVERAGE_DIR=folder pytest -p tests.support.coverage`.
+"""A pytest plugin that measures branch coverage: `COVERAGE_DIR=folder pytest -n 2 -p tests.support.coverage`.
 
-`python -m tests.support.coverage REPORT MINIMUM` ends with status 1 if less than `MINIMUM` percent of the branches in
-Slipcover's merged report were taken.
+`python -m tests.support.coverage FOLDER MINIMUM` reports what all processes together reached. It ends with status 1
+if that is less than `MINIMUM` percent of the branches.
 
-Each process of pytest writes a file into the folder. If PYTHONPATH has the folder `tests/support/measured`, so do
-commands and the local cloud that tests start as processes.
+Each process of pytest-xdist that runs tests writes a file into the folder. If PYTHONPATH has the folder
+`tests/support/measured`, so do commands and the local cloud that tests start as processes.
 
 Slipcover puts probes into the code that is imported and takes them out again once they have been reached, so tests
 take a fifth longer. coverage.py would double their time, since Python 3.11 has no `sys.monitoring`.
@@ -13,27 +13,26 @@ take a fifth longer. coverage.py would double their time, since Python 3.11 has 
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from slipcover import FileMatcher, ImportManager, Slipcover
+from slipcover import FileMatcher, ImportManager, Slipcover, merge_coverage, print_coverage
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [str(ROOT / name) for name in ("services", "core", "localcloud", "app_tier", "web_tier", "ami", "scripts")]
+SOURCES = ("services", "core", "localcloud", "app_tier", "web_tier", "ami", "scripts")
 
 
-def measure(*, unloaded: bool) -> Callable[[], None]:
-    """Measure from now on; return the function that writes what has been reached.
+def measure(sources: Iterable[str]) -> Callable[[], None]:
+    """Measure these packages from now on; return the function that writes what has been reached.
 
-    Args:
-        unloaded: whether files that were never imported count as missed. To list them takes a second.
+    Importing a measured module takes about ten times as long, because it is compiled anew.
     """
     matcher = FileMatcher()
-    for source in SOURCES:
-        matcher.addSource(source)
+    for source in sources:
+        matcher.addSource(str(ROOT / source))
     # After so many calls of probes that have been called before, Slipcover visits all functions to remove such
     # probes. With its default of 50, these visits take longer than the calls that they save.
-    probes = Slipcover(d_miss_threshold=1_000, branch=True, source=SOURCES if unloaded else [])
+    probes = Slipcover(d_miss_threshold=1_000, branch=True)
     # Before any of the sources is imported, and until the process ends.
     ImportManager(probes, matcher).__enter__()
 
@@ -44,18 +43,23 @@ def measure(*, unloaded: bool) -> Callable[[], None]:
     return write
 
 
-if __name__ == "tests.support.coverage":  # pytest loads this file; `sitecustomize` runs it under another name
-    write = measure(unloaded=True)
+# Pytest loads this file under this name; `sitecustomize` under another. The main process of pytest-xdist runs no tests.
+if __name__ == "tests.support.coverage" and "PYTEST_XDIST_WORKER" in os.environ:
+    write = measure(SOURCES)
 
-
-def pytest_sessionfinish() -> None:
-    """Write before this process reports its end to pytest-xdist, which kills it 10 seconds later."""
-    write()
+    def pytest_sessionfinish() -> None:
+        """Write before this process reports its end to pytest-xdist, which kills it 10 seconds later."""
+        write()
 
 
 if __name__ == "__main__":
-    report, minimum = sys.argv[1:]
-    summary = json.loads(Path(report).read_text(encoding="utf-8"))["summary"]
+    folder, minimum = sys.argv[1:]
+    # Begins with all files, since those that no process imported count as missed.
+    total = Slipcover(branch=True, source=[str(ROOT / source) for source in SOURCES]).get_coverage()
+    for file in Path(folder).glob("*.json"):
+        merge_coverage(total, json.loads(file.read_text(encoding="utf-8")))
+    print_coverage(total, skip_covered=True)
+    summary = total["summary"]
     share = 100 * summary["covered_branches"] / (summary["covered_branches"] + summary["missing_branches"])
     print(f"{share:.1f} % of the branches were taken; at least {minimum} % must be")  # noqa: T201 - a command
     sys.exit(share < float(minimum))
