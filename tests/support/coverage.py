@@ -43,7 +43,7 @@ def measure(sources: Iterable[str]) -> Callable[[], None]:
     return write
 
 
-# Pytest loads this file under this name; `sitecustomize` under another. Pytest-xdist runs no tests in its main process.
+# `sitecustomize` loads this file under another name. The main process of pytest-xdist runs no tests.
 if __name__ == "tests.support.coverage" and "PYTEST_XDIST_WORKER" in os.environ:
     write = measure(SOURCES)
 
