@@ -89,7 +89,8 @@ case "${1:-}" in
       "setup_torch integration_tests" \
       "setup_simulate format lint imports covered_unit_tests simulations" \
       "browser_tests image_tests" \
-      "types security_lint audit chaos_tests fuzzing"
+      "types security_lint audit chaos_tests" \
+      fuzzing
     report coverage
     ;;
   --fast) at_once "format lint imports security_lint types" unit_tests ;;

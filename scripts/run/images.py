@@ -1,10 +1,12 @@
 """The images of a run: drawn samples with known labels, or a folder of the user's."""
 
 import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.ids import new_id
 from core.images import SUFFIXES
 from services.errors import FleetsightError
 
@@ -43,15 +45,17 @@ def draw_signs(
 
         folder.mkdir(parents=True, exist_ok=True)
         sizes = SAMPLE_SIZES if side is None else (((side, side), 1.0),)
-        # Written last and atomically: if labels.csv exists, every sign does.
-        partial = labels.with_suffix(".partial")
-        with partial.open("w", newline="", encoding="utf-8") as rows:
-            writer = csv.writer(rows)
-            writer.writerow(["filename", "label"])
-            for number, sample in enumerate(samples(count, seed, sizes), start=1):
-                (folder / sample.filename).write_bytes(sample.data)
-                writer.writerow([sample.filename, sample.label])
-                drawn(number)
+        # Other processes may draw the same signs: each file is replaced at once, and labels.csv is written last.
+        partial = folder / f"{new_id()}.partial"
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(["filename", "label"])
+        for number, sample in enumerate(samples(count, seed, sizes), start=1):
+            partial.write_bytes(sample.data)
+            partial.rename(folder / sample.filename)
+            writer.writerow([sample.filename, sample.label])
+            drawn(number)
+        partial.write_text(text.getvalue(), encoding="utf-8", newline="")
         partial.rename(labels)
     with labels.open(newline="", encoding="utf-8") as rows:
         return {row["filename"]: row["label"] for row in csv.DictReader(rows)}

@@ -19,7 +19,7 @@ from scripts.run.batch import (
     cost_between,
     job_cost,
 )
-from scripts.run.images import ImageSet, NoImagesError, images_in, sample_images
+from scripts.run.images import ImageSet, NoImagesError, draw_signs, images_in, sample_images
 from scripts.run.system import ROOT, StartError, System
 from tests.support.waiting import ManualClock
 
@@ -143,6 +143,18 @@ def test_samples_are_drawn_once_with_their_labels(tmp_path: Path, monkeypatch: p
     assert len(second.files) == 3
     assert second.truth == first.truth
     assert changed.read_bytes() == b"not drawn again"
+
+
+def test_two_runs_may_draw_the_same_samples_at_once(tmp_path: Path) -> None:
+    other: list[dict[str, str]] = []
+
+    def draw_in_the_other_run(number: int) -> None:
+        if number == 2:
+            other.append(draw_signs(tmp_path, 3, seed=1))
+
+    assert draw_signs(tmp_path, 3, seed=1, drawn=draw_in_the_other_run) == other[0]
+    assert {path.name for path in tmp_path.iterdir()} == {*other[0], "labels.csv"}
+    assert all(path.stat().st_size for path in tmp_path.iterdir())
 
 
 def test_a_folder_without_images_is_rejected(tmp_path: Path) -> None:
