@@ -87,9 +87,9 @@ case "${1:-}" in
     images >/dev/null 2>&1 &
     at_once \
       "setup_torch integration_tests" \
-      "setup_simulate format lint imports covered_unit_tests simulations" \
+      "format lint imports covered_unit_tests chaos_tests" \
       "browser_tests image_tests" \
-      "types security_lint audit chaos_tests" \
+      "setup_simulate types security_lint audit simulations" \
       fuzzing
     report coverage
     ;;
