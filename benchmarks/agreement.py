@@ -18,8 +18,15 @@ from app_tier.engines import Batch, open_engine
 from app_tier.preprocess import normalise
 from benchmarks.networks import KEPT, demo_network
 from benchmarks.report import Bar, Report
-from scripts.demo_model.data import DEMO_LABELS, DEMO_PREPROCESS, Images, cifar_from_zip, drawn_signs
-from scripts.demo_model.training import FRESH_SEED, FRESH_SIGNS
+from scripts.demo_model.data import (
+    DEMO_LABELS,
+    DEMO_PREPROCESS,
+    FRESH_SEED,
+    FRESH_SIGNS,
+    Images,
+    cifar_from_zip,
+    drawn_signs,
+)
 from scripts.run.system import ROOT
 
 CIFAR_ZIP: Final = ROOT.parent / "shared" / "data" / "cifar10-jpeg.zip"

@@ -31,6 +31,12 @@ DEMO_LABELS: Final = CIFAR_LABELS + SIGN_LABELS
 
 DEMO_PREPROCESS: Final = Preprocess(resize=32, crop=32, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
 
+FRESH_SIGNS: Final = 10_000
+"""Signs drawn to measure the trained network."""
+
+FRESH_SEED: Final = 1_000_003
+"""Another seed than any training uses by default: signs that the network has not seen."""
+
 TRAINING_SIZES: Final[SizeShares] = (
     ((64, 64), 0.35),
     ((96, 96), 0.2),

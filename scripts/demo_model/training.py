@@ -27,6 +27,8 @@ from scripts.demo_model.data import (
     CIFAR_LABELS,
     DEMO_LABELS,
     DEMO_PREPROCESS,
+    FRESH_SEED,
+    FRESH_SIGNS,
     TRAINING_SIZES,
     Images,
     cifar_from_torchvision,
@@ -231,12 +233,6 @@ def _log(folder: Path, **figures: object) -> None:
     with (folder / "train.log").open("a") as log:
         log.write(f"{line}\n")
 
-
-FRESH_SIGNS: Final = 10_000
-"""Signs drawn to measure the trained network."""
-
-FRESH_SEED: Final = 1_000_003
-"""Another seed than any training uses by default: signs that the network has not seen."""
 
 _PACKAGES: Final = ("torch", "openvino", "numpy", "pillow")
 
