@@ -162,7 +162,8 @@ wait $run_section
 
 # Compile modules now: without this, each process starts half a second later where Python cannot write compiled files.
 # pip itself would use one core and also compile the packages' tests. Some packages contain files that Python 3 cannot
-# compile, so errors are ignored. Left out is what is large and mostly never imported, also torch and simulate.
+# compile, so errors are ignored. The pattern leaves out large packages of which the tests import little; the stamp does
+# not depend on torch and simulate, for the same reason.
 digest=$(cat .venv/.installed-run .venv/.installed-test 2>/dev/null | cksum || true)
 if ! stamped compiled "$digest"; then
   .venv/bin/python -m compileall -qq --workers 0 -x '/(tests|libcst|moto|mypy|networkx|pip|setuptools|textual)/' .venv/lib || true

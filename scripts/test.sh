@@ -34,9 +34,7 @@ security_lint() { .venv/bin/bandit --quiet --configfile pyproject.toml --recursi
 audit() { .venv/bin/python -m scripts.audit; }
 # Runs at low priority, to use only CPU time that the parallel tests leave.
 fuzzing() { nice .venv/bin/python -m tests.fuzz all --seconds "$FUZZ_SECONDS"; }
-coverage() {
-  .venv/bin/python -m tests.support.coverage "$LOGS/covered" "$MIN_COVERAGE"
-}
+coverage() { .venv/bin/python -m tests.support.coverage "$LOGS/covered" "$MIN_COVERAGE"; }
 
 readonly UNIT_TESTS="--numprocesses=auto --maxprocesses=8 tests/unit"
 unit_tests() { pytest $UNIT_TESTS; }

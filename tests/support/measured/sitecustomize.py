@@ -12,7 +12,7 @@ from runpy import run_path
 MODULE = sys.orig_argv[2] if sys.orig_argv[1:2] == ["-m"] else ""
 
 if "COVERAGE_DIR" in os.environ and MODULE.startswith(("localcloud", "scripts.")):
-    # Not the packages that it uses: other tests reach those, and measuring would delay each of hundreds of processes.
+    # Not the packages that it uses: other tests reach those, and to measure them would delay each process.
     write = run_path(str(Path(__file__).parents[1] / "coverage.py"))["measure"]([MODULE.partition(".")[0]])
     exit_at_once = os._exit
 
