@@ -1,0 +1,56 @@
+// The banner that says that a page which keeps itself up to date has lost its server, and how old its figures are.
+
+/** A page has lost its connection when nothing has succeeded for this long after the first failure, in milliseconds. */
+const GRACE_MS = 5_000;
+
+const timeFormat = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+
+export class Connection {
+    #onChange;
+    #timer = null;
+    #updatedAt = Date.now(); // the server has just rendered the page
+    #banner = null;
+
+    /** @param {(isLost: boolean) => void} [onChange] - called when the connection is lost, and when it is back. */
+    constructor(onChange = () => {}) {
+        this.#onChange = onChange;
+        addEventListener("offline", () => this.failed());
+    }
+
+    /** Whether the banner is shown. */
+    get isLost() {
+        return this.#banner !== null;
+    }
+
+    /** Report that the page has just received current figures: after each successful poll and each event of a stream. */
+    succeeded() {
+        this.#updatedAt = Date.now();
+        this.paused();
+        if (!this.isLost) return;
+        this.#banner.remove();
+        this.#banner = null;
+        this.#onChange(false);
+    }
+
+    /** Report a failed poll, or an error of a stream. The banner appears unless something succeeds within seconds. */
+    failed() {
+        if (!this.isLost) this.#timer ??= setTimeout(() => this.#lose(), GRACE_MS);
+    }
+
+    /** Report that the page asks no more, for example while it is hidden. An earlier failure does not count then. */
+    paused() {
+        clearTimeout(this.#timer);
+        this.#timer = null;
+    }
+
+    #lose() {
+        this.#timer = null;
+        this.#banner = document.createElement("p");
+        this.#banner.className = "connection-lost";
+        this.#banner.setAttribute("role", "alert");
+        document.querySelector("main").prepend(this.#banner);
+        // An alert is announced when its text changes in the page.
+        this.#banner.textContent = `Connection lost. Retrying… Figures are from ${timeFormat.format(this.#updatedAt)}.`;
+        this.#onChange(true);
+    }
+}
