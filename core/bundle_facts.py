@@ -23,18 +23,22 @@ class BundleUnreadableError(FleetsightError):
 
 @dataclass(frozen=True)
 class BundleFacts:
-    """The digest and the labels of a bundle.
+    """What a bundle states about itself.
 
     Attributes:
         digest: SHA-256 of everything that affects a result, as results state it; None if the bundle does not state
             it.
         labels: one per class, in the order of the probabilities.
         messages: a message for the user by label.
+        name: name of the model; None if the bundle does not state it.
+        precision: how the network computes: fp32, bf16, int8 or exact.
     """
 
     digest: str | None = None
     labels: Sequence[str] = ()
     messages: Mapping[str, str] = field(default_factory=dict)
+    name: str | None = None
+    precision: str = "fp32"
 
 
 def check_pin(place: object, actual: str, pinned: str | None, error: type[Exception]) -> None:
@@ -60,7 +64,13 @@ def read_facts(bundle: Path, get: Callable[[str, str], bytes], sha256: str | Non
     """
     try:
         manifest = json.loads(_manifest(bundle, get, sha256))
-        return BundleFacts(manifest.get("digest"), tuple(manifest["labels"]), dict(manifest.get("messages", {})))
+        return BundleFacts(
+            manifest.get("digest"),
+            tuple(manifest["labels"]),
+            dict(manifest.get("messages", {})),
+            manifest.get("name"),
+            manifest.get("precision", "fp32"),
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
 

@@ -26,9 +26,9 @@ _ENDING = frozenset({"draining", "ended"})
 _STARTS = {"pending": "starts", "stopping": "stops", "stopped": "stopped"}
 
 
-def plural(count: int, noun: str) -> str:
-    """Return `1 image`, `2 images`, `1,000 images`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def plural(count: int, noun: str, many: str = "") -> str:
+    """Return `1 image`, `2 images`, `1,000 images`; `many` is the plural if it is not the noun with an s."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {many or noun + 's'}"
 
 
 def percent(score: float) -> str:

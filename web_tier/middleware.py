@@ -92,6 +92,7 @@ HEADERS: Mapping[str, str] = {
             "default-src 'none'",
             "script-src 'self'",
             "style-src 'self'",
+            "font-src 'self'",
             # blob: a thumbnail of a file that is not sent yet; data: the icons in Bootstrap's style sheet.
             "img-src 'self' blob: data:",
             "connect-src 'self'",

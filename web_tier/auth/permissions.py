@@ -78,6 +78,7 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "limits_api.limits_left",
             "pages.upload_form",
             "pages.plain_upload_form",
+            "pages.model_page",
             "pages.jobs_page",
             "pages.job_page",
             "image.image_page",

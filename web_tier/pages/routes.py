@@ -6,7 +6,7 @@ sign-in the guard closes all account pages.
 
 from flask import Blueprint, Flask
 
-from web_tier.pages import account, fleet, image, job, operators, second_factor, sign_in, upload
+from web_tier.pages import account, fleet, image, job, model, operators, second_factor, sign_in, upload
 
 GET, POST = ["GET"], ["POST"]
 
@@ -20,6 +20,7 @@ ROUTES = {
         ("/upload", upload.plain_upload_form, GET),
         ("/jobs", job.jobs_page, GET),
         ("/jobs/<job_id>", job.job_page, GET),
+        ("/model", model.model_page, GET),
         ("/fleet", fleet.fleet_page, GET),
         ("/fleet/now", fleet.fleet_now, GET),
     ),
@@ -81,8 +82,8 @@ ROUTES = {
 
 
 def install_pages(app: Flask) -> None:
-    """Add all pages to `app`, and the global `visitor()` to its templates."""
-    app.jinja_env.globals["visitor"] = account.visitor
+    """Add all pages to `app`, and the globals `visitor()` and `model_facts()` to its templates."""
+    app.jinja_env.globals.update(visitor=account.visitor, model_facts=model.model_facts)
     for name, routes in ROUTES.items():
         blueprint = Blueprint(name, __name__)
         for rule, view, methods in routes:

@@ -277,6 +277,7 @@ def test_every_answer_has_the_headers_that_owasp_lists(client: FlaskClient, path
     policy = dict(rule.split(" ", 1) for rule in headers["Content-Security-Policy"].split("; "))
     assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == policy["form-action"] == "'self'"
+    assert policy["font-src"] == "'self'"
     assert policy["img-src"] == "'self' blob: data:"
     assert "unsafe" not in headers["Content-Security-Policy"]
 

@@ -131,6 +131,7 @@ ROUTES = (
     Route("GET", "/", page(200, 200)),
     Route("GET", "/upload", page(200, 200)),
     Route("POST", "/", program(303, 303), form(images="{file}")),
+    Route("GET", "/model", page(200, 200)),
     Route("GET", "/jobs", page(200, 200)),
     Route("GET", JOB, page()),
     Route("GET", f"{JOB}/delete", page()),

@@ -326,8 +326,15 @@ def test_a_measurement_from_before_there_was_int8_is_read() -> None:
     assert (measured.alone_same_top1, measured.speeds, measured.calibrated) == (0.995, {}, 0)
 
 
-CONTENTS = json.dumps({"digest": "d1", "labels": ["cat", "dog"], "messages": {"dog": "A dog."}})
-FACTS = BundleFacts("d1", ("cat", "dog"), {"dog": "A dog."})
+STATED = {
+    "digest": "d1",
+    "labels": ["cat", "dog"],
+    "messages": {"dog": "A dog."},
+    "name": "pets",
+    "precision": "exact",
+}
+CONTENTS = json.dumps(STATED)
+FACTS = BundleFacts("d1", ("cat", "dog"), {"dog": "A dog."}, "pets", "exact")
 
 
 def nothing(_bucket: str, _key: str) -> bytes:
@@ -352,8 +359,9 @@ def test_a_bundle_in_s3_is_asked_for_its_manifest_alone(place: str) -> None:
     assert read_facts(Path(place), lambda bucket, key: objects[bucket, key]) == FACTS
 
 
-def test_the_demo_bundle_states_the_digest_that_results_name() -> None:
-    assert read_facts(DEMO_BUNDLE, nothing).digest == load_bundle().digest
+def test_the_demo_bundle_states_what_it_is_and_the_digest_that_results_name() -> None:
+    facts = read_facts(DEMO_BUNDLE, nothing)
+    assert (facts.name, facts.precision, facts.digest) == ("demo", "fp32", load_bundle().digest)
 
 
 def test_a_bundle_from_before_the_digest_was_stated_has_labels_and_no_digest(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def test_files_have_their_content_type_and_cache_control(site: Export) -> None:
     assert files["/"].content_type == files["/api"].content_type == "text/html; charset=utf-8"
     assert files["/static/upload/main.js"].content_type.startswith("text/javascript")
     assert files["/static/mark.svg"].content_type.startswith("image/svg+xml")
+    assert files["/static/fonts/inter-latin-wght-normal.woff2"].content_type == "font/woff2"
     assert files["/"].cache_control == "public, max-age=0, s-maxage=86400"
     assert files["/static/fleetsight.css"].cache_control == "public, max-age=3600"
 
@@ -73,7 +74,7 @@ def test_the_pages_have_the_deployed_settings_the_sites_address_and_load_changin
     assert re.search(r'<p id="fleetNow" data-ask>', page)
     assert "has not published a fleet status yet" not in page
     assert "visitor.js" not in page
-    assert "This site has no sign-in" in page
+    assert "Sign-in is off" in page
     assert f"curl -s -X POST {ADDRESS}/api/v1/jobs" in api
     assert "localhost" not in api
 
@@ -91,7 +92,7 @@ def test_with_sign_in_the_pages_load_the_session(tmp_path: Path, monkeypatch: py
         assert re.search(r'<a id="account"[^>]* hidden>', page)
         assert re.search(r'<a id="headerSignIn"[^>]*href="/sign-in">', page)
         assert re.search(r'href="/fleet" id="fleetLink" hidden', page)
-        assert "This site has no sign-in" not in page
+        assert "Sign-in is off" not in page
     page = (tmp_path / "index.html").read_text()
     assert 'href="/upload"' in page
     assert "data-ask" not in page

@@ -42,6 +42,30 @@ def test_the_upload_form_explains_the_demo_model(make_app: AppMaker) -> None:
     assert command not in make_app(worker={"bundle": "models/resnet18"}).test_client().get("/").text
 
 
+@pytest.mark.parametrize("path", ["/", "/jobs", "/fleet", "/api", "/model", "/nowhere"])
+def test_every_page_names_the_configured_model_and_leads_to_its_classes(client: FlaskClient, path: str) -> None:
+    page = client.get(path).text
+    pill = re.search(r'<a class="pill" href="/model".*?</a>', page)
+    assert pill
+    assert "demo · 30 classes · fp32" in re.sub(r"<[^>]*>", "", pill[0])
+
+
+def test_the_model_page_searches_the_classes_without_a_script(client: FlaskClient) -> None:
+    def shown(path: str) -> list[str]:
+        return re.findall(r"<li><bdi>(.*?)</bdi>", client.get(path).text)
+
+    assert shown("/model")[:3] == ["airplane", "automobile", "bird"]
+    assert shown("/model?q=PARKING") == ["no parking", "parking"]
+    assert shown("/model?q=<b>") == []
+
+
+def test_a_model_that_cannot_be_read_is_reported_with_its_key(make_app: AppMaker) -> None:
+    client = make_app(worker={"bundle": "models/none"}).test_client()
+    page = client.get("/model").text
+    assert "worker.bundle" in page
+    assert 'href="/model"' not in page
+
+
 def test_an_upload_redirects_to_its_job(client: FlaskClient) -> None:
     answer = post(client, "holiday", ("a.jpg", picture()), ("a.jpg", picture(shade=9)))
     assert answer.status_code == 303
