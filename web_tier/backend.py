@@ -17,9 +17,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, current_app
 
 from core.bundle_facts import BundleFacts, BundleUnreadableError, read_facts
-from core.config import Config
+from core.config import Config, config_path
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
+from core.format import STALE_SECONDS
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
 from core.result_cache import ResultCache
@@ -28,6 +29,8 @@ from services.errors import NotFoundError
 from services.s3 import Bucket, Forms
 from services.sqs import Queue
 from services.table import Table
+from web_tier.autoscaler.fleet_config import FleetConfigWatcher
+from web_tier.autoscaler.forecast import Forecast, forecast
 from web_tier.bulkheads import Bulkheads
 from web_tier.memory import MemoryLimiter
 from web_tier.results.query import JobModels
@@ -175,6 +178,7 @@ class Backend:
         self.reading = MemoryLimiter(READING_BYTES)
         self.bulkheads = Bulkheads.of(config.web.threads)
         self.reports = ControllerReports()
+        self._fleet_config = FleetConfigWatcher(config_path(), config.fleet)
         self._store, self._bucket, self._queue = store, input_bucket, request_queue
         self._intake: ImageIngest | None = None
         self._singles: SingleImages | None = None
@@ -250,6 +254,17 @@ class Backend:
             if self._watch is None:
                 self._watch = ResultWaiter(self.store.results_of)
             return self._watch
+
+    def forecast(self, images: int) -> Forecast | None:
+        """Return when a batch of `images` would have its results, and its cost; None while the fleet is unknown.
+
+        It follows config.yaml as the controller does, which reads its fleet settings again when the file changes.
+        """
+        state = self.fleet.state()
+        if self.reports.silent_seconds(state.snapshot) > STALE_SECONDS:
+            return None
+        config = self.config.model_copy(update={"fleet": self._fleet_config.current()})
+        return forecast(images, state, config)
 
     def shared_clients(self) -> Clients:
         """Return the clients of this process, for all its threads."""

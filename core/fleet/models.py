@@ -89,6 +89,10 @@ class FleetSnapshot(WireModel):
         paused: the pause of the fleet, or None.
         image_seconds: measured time that one worker takes for an image; None if it is not known yet.
         boot_seconds: measured time from a launch to the worker's first heartbeat; None if it is not known yet.
+        arrival_rate: estimated arrivals, in images/s.
+        waiting_seconds: how long the oldest waiting image has waited, by the same estimate.
+        recent_launches: instances launched or started within the last 60 s.
+        failed_boots: consecutive instances that ended before their first heartbeat.
     """
 
     version: Literal[1] = 1
@@ -115,6 +119,10 @@ class FleetSnapshot(WireModel):
     policy: str | None = None
     limits_order: LimitsOverride | None = None
     configured: WorkerLimits | None = None
+    arrival_rate: float = 0.0
+    waiting_seconds: float = 0.0
+    recent_launches: int = 0
+    failed_boots: int = 0
 
 
 class FleetInstance(WireModel):

@@ -13,6 +13,7 @@ from werkzeug.exceptions import BadRequest, UnprocessableEntity
 from core.fleet.models import Span
 from core.ids import ULID_PATTERN
 from core.jobs.dead_letters import CURSOR_PATTERN
+from web_tier.autoscaler.forecast import MAX_IMAGES
 from web_tier.parameters import MAX_FILENAME, MAX_JOB_NAME
 from web_tier.results.query import ImageState, ResultsFilter
 
@@ -77,6 +78,12 @@ class HistoryQuery(_Query):
     """How far back to look."""
 
     span: Span = Field(default="hour", description="A point at most every 5 seconds, or every 2 minutes.")
+
+
+class ForecastQuery(_Query):
+    """The batch to forecast."""
+
+    images: int = Field(default=100, ge=1, le=MAX_IMAGES, description="Images in the batch.")
 
 
 class FilterQuery(_Query):

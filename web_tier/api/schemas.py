@@ -15,6 +15,7 @@ from core.ids import ImageRef
 from core.images import CODES
 from core.jobs.models import Job, JobState, JobStatus
 from core.messages import Model
+from web_tier.autoscaler.forecast import Forecast
 from web_tier.parameters import MAX_JOB_NAME
 from web_tier.results.export import ImageBody
 from web_tier.results.query import ResultsPage, images_per_second
@@ -304,6 +305,36 @@ class ImageRetryOutcome(ApiBody):
         return cls(job_id=ref.job_id, image_id=ref.image_id, outcome=retried.of_one())
 
 
+class ForecastBody(ApiBody):
+    """When a batch would have its results, and its cost, by the fleet as it is now."""
+
+    images: int
+    workers: int = Field(description="Workers that run or start already.")
+    launches: int = Field(description="Workers that will start for the queue and the batch.")
+    max_workers: int
+    first_result_seconds: float | None = Field(description="Null if nothing will classify it as things are.")
+    last_result_seconds: float | None = Field(description="Null if nothing will classify it as things are.")
+    dollars: float | None = Field(description="Instances and requests, in US dollars; null as before.")
+    measured: bool = Field(description="Whether the times are measured; else they are estimates of config.yaml.")
+    text: str = Field(description="The same in words.")
+
+    @classmethod
+    def of(cls, forecast: Forecast) -> Self:
+        """Return the body of a forecast."""
+        first, last = forecast.first_seconds, forecast.last_seconds
+        return cls(
+            images=forecast.images,
+            workers=forecast.workers,
+            launches=forecast.launches,
+            max_workers=forecast.max_workers,
+            first_result_seconds=None if first is None else round(first, 2),
+            last_result_seconds=None if last is None else round(last, 2),
+            dollars=None if last is None else round(forecast.dollars, 6),
+            measured=forecast.is_measured,
+            text=" ".join(forecast.sentences()),
+        )
+
+
 class Index(ApiBody):
     """Where to begin."""
 
@@ -311,5 +342,6 @@ class Index(ApiBody):
     openapi: str = f"{ROOT}/openapi.json"
     jobs: str = f"{ROOT}/jobs"
     fleet: str = f"{ROOT}/fleet"
+    forecast: str = f"{ROOT}/forecast"
     health: str = "/healthz"
     readiness: str = "/readyz"

@@ -19,6 +19,7 @@ from web_tier.api.openapi import FILE, FORM, ApiResponse, operation
 from web_tier.api.operators import FleetStatusBody
 from web_tier.api.parsing import (
     FilterQuery,
+    ForecastQuery,
     JobsQuery,
     KeyHeader,
     ResultsQuery,
@@ -33,6 +34,7 @@ from web_tier.api.schemas import (
     AllResultsBody,
     ApiBody,
     CreateJob,
+    ForecastBody,
     ImageRetryOutcome,
     Index,
     JobBody,
@@ -330,6 +332,25 @@ def fleet() -> Response:
     return json_response(
         FleetStatusBody.of(snapshot, backend.config.prices, backend.reports.silent_seconds(snapshot))
     )
+
+
+@api.get("/forecast")
+@operation(
+    ApiResponse(200, "Workers, seconds and US dollars.", ForecastBody),
+    tag="System",
+    query=ForecastQuery,
+    problems=(404,),
+)
+def forecast() -> Response:
+    """Forecast a batch before it is sent.
+
+    The autoscaler's own decisions are played forward from the fleet as it is now, with the measured times of a boot
+    and of an image. All images count as sent at once.
+    """
+    found = current_backend().forecast(parse_query(ForecastQuery).images)
+    if found is None:
+        raise NotFound("the controller has not reported the fleet just now; try again in a few seconds")
+    return json_response(ForecastBody.of(found))
 
 
 def _wanted_results(job_id: str) -> Iterator[ImageResult]:

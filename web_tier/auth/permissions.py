@@ -88,6 +88,7 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "live.job_events",
             "live.job_rows",
             "live.job_progress",
+            "api_v1.forecast",
             "api_v1.list_jobs",
             "api_v1.job_status",
             "api_v1.job_results",

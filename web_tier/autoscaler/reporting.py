@@ -41,6 +41,9 @@ MIN_SNAPSHOT_SECONDS = 0.25
 MAX_SNAPSHOT_SECONDS = 5.0
 """Longest time between two snapshots: pages recognise a controller that has stopped by the age of the snapshot."""
 
+_ALWAYS_CHANGING = ("at", "billed_seconds", "cost", "run", "arrival_rate", "waiting_seconds")
+"""Fields of a snapshot that change without an event, and are no reason to store it."""
+
 MAX_LISTED = 100
 """Instances that are listed, the newest: some 25 KB of an item's 400 KB."""
 MIN_LIST_SECONDS = 1.0
@@ -116,6 +119,10 @@ class SnapshotWriter:
                 policy=settings.policy,
                 limits_order=limits[0],
                 configured=limits[1],
+                arrival_rate=_two_digits(observation.demand.rate) or 0.0,
+                waiting_seconds=round(max((age for age, _ in observation.demand.waiting), default=0.0), 1),
+                recent_launches=observation.recent_launches,
+                failed_boots=observation.metrics.failed_boots,
             )
         )
 
@@ -125,7 +132,7 @@ class SnapshotWriter:
             self._store_if_due(self._stored.model_copy(update={"at": self.now(), "problem": problem}))
 
     def _store_if_due(self, snapshot: FleetSnapshot) -> None:
-        always_changing = {name: getattr(snapshot, name) for name in ("at", "billed_seconds", "cost", "run")}
+        always_changing = {name: getattr(snapshot, name) for name in _ALWAYS_CHANGING}
         is_unchanged = self._stored is not None and self._stored.model_copy(update=always_changing) == snapshot
         min_seconds = MAX_SNAPSHOT_SECONDS if is_unchanged else MIN_SNAPSHOT_SECONDS
         if self.clock() - self._stored_at >= min_seconds:

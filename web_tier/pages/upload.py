@@ -9,8 +9,6 @@ from pydantic.alias_generators import to_camel
 from werkzeug.exceptions import Forbidden, UnprocessableEntity
 
 from core.config import DEMO_BUNDLE, Config
-from core.cost import SECONDS_AN_HOUR
-from core.fleet.models import FleetSnapshot
 from core.ids import new_id
 from core.images import FORMATS, ImageFormat, format_names
 from core.jobs.models import ImageRecord, Job
@@ -27,6 +25,9 @@ from web_tier.uploads.request_body import request_parts, up_to_first_file, uploa
 
 KEEP_FIELD = "keep"
 """Checkbox: whether the images and the records stay. It and the name precede the files in the form."""
+
+EXAMPLE_IMAGES = 100
+"""Batch that the page forecasts before any image is chosen, and without JavaScript."""
 
 FORM_WITHOUT_SESSION = (
     "Nothing was sent: that form was opened before you signed in. Choose the images once more and send them here."
@@ -51,7 +52,7 @@ def _upload_form(fault: str | None = None) -> str:
         limits=backend.config.web,
         format_names=format_names("or"),
         browser_limits=BrowserLimits.of(backend.config).model_dump(by_alias=True),
-        plan=UploadPlan.of(backend.config, fleet).model_dump(by_alias=True),
+        example=backend.forecast(EXAMPLE_IMAGES) if fleet else None,
         keeping=keep_sentence(backend.config.retention.unkept_days),
         fleet=fleet,
         demo=backend.config.worker.bundle == DEMO_BUNDLE,
@@ -162,35 +163,4 @@ class BrowserLimits(_ScriptData):
             max_files=web.max_files_per_request,
             max_request_bytes=web.max_request_bytes,
             formats=tuple(BrowserFormat.of(accepted) for accepted in FORMATS.values()),
-        )
-
-
-class UploadPlan(_ScriptData):
-    """Figures from which the page's script predicts how many workers a batch will start.
-
-    Attributes:
-        running: workers that run or start.
-        most: the maximum number of workers.
-        images_per_worker: images for which one worker starts.
-        worker_cost: minimum cost of a worker that is started, in US dollars.
-        shrink_above: as in `BrowserLimits`.
-    """
-
-    running: int
-    most: int
-    images_per_worker: int
-    worker_cost: float
-    shrink_above: int
-
-    @classmethod
-    def of(cls, config: Config, fleet: FleetSnapshot | None) -> "UploadPlan":
-        """Return the plan of a configuration and of the autoscaler's last snapshot."""
-        prices, market = config.prices, config.fleet.market
-        hourly = prices.hourly(config.fleet.instance_types[0], spot=market == "spot")
-        return cls(
-            running=fleet.running + fleet.pending if fleet else 0,
-            most=fleet.max_workers if fleet else config.fleet.max_workers,
-            images_per_worker=config.fleet.images_per_worker,
-            worker_cost=hourly * prices.minimum_billed_seconds / SECONDS_AN_HOUR,
-            shrink_above=config.web.shrink_above_pixels,
         )

@@ -145,6 +145,7 @@ ROUTES = (
     Route("GET", f"{IMAGE}/preview", page(200)),
     # Jobs by the API
     Route("GET", "/api/v1/jobs", program(200, 200)),
+    Route("GET", "/api/v1/forecast?images=9", program(404, 404)),  # no controller has reported
     Route("POST", "/api/v1/jobs", program(201, 201), {"json": {"name": "mine"}}),
     Route("GET", API_JOB, program()),
     Route("DELETE", API_JOB, program(204)),

@@ -10,18 +10,16 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from core.config import Config
 from core.fleet.store import FleetStore
 from core.images import FORMATS
 from core.jobs.models import Job
 from core.jobs.store import JobStore
-from tests.conftest import ConfigMaker
 from tests.support.api import AppMaker
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW, add_images, client_error, done, failed, picture, put_results
 from tests.support.memory_services import MemoryBucket
 from web_tier.pages import job as job_pages
-from web_tier.pages.upload import UploadPlan, keep_sentence
+from web_tier.pages.upload import keep_sentence
 
 
 def post(client: FlaskClient, name: str, *files: tuple[str, bytes]) -> TestResponse:
@@ -233,16 +231,3 @@ def test_name_and_keep_precede_the_files_and_keep_is_unchecked(client: FlaskClie
     fields = re.findall(r'<input [^>]*name="(\w+)"', client.get("/").text)
     assert fields == ["name", "keep", "images"]
     assert " checked" not in client.get("/").text
-
-
-def test_the_plan_counts_running_and_starting_workers(config: Config) -> None:
-    fleet = fleet_snapshot(NOW, running=2, pending=1, max_workers=5, peak_workers=3, reason="enough", problem="")
-    assert (UploadPlan.of(config, fleet).running, UploadPlan.of(config, fleet).most) == (3, 5)
-    assert (UploadPlan.of(config, None).running, UploadPlan.of(config, None).most) == (0, config.fleet.max_workers)
-
-
-def test_a_worker_costs_at_least_the_billed_minimum(make_config: ConfigMaker) -> None:
-    prices = {"instance_hour": {"c7a.large": 0.6}, "spot_hour": {"c7a.large": 0.12}, "minimum_billed_seconds": 60}
-    for market, cost in (("on_demand", 0.01), ("spot", 0.002)):
-        config = make_config(prices=prices, fleet={"instance_types": ["c7a.large"], "market": market})
-        assert UploadPlan.of(config, None).worker_cost == pytest.approx(cost)

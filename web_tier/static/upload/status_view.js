@@ -1,6 +1,7 @@
 // The status of the batch on the page: totals, progress bar, buttons, rejected files, and screen reader announcements.
 
 import { oncePerFrame } from "../frames.js";
+import { Forecast } from "./forecast.js";
 import { duration, fileSize, formatCount, plural } from "./format.js";
 
 const MAX_REASONS = 200;
@@ -20,7 +21,8 @@ export class StatusView {
      */
     constructor(form, batch, uploader) {
         this.elements = Object.fromEntries([...form.querySelectorAll("[id]")].map((element) => [element.id, element]));
-        this.plan = JSON.parse(form.dataset.plan);
+        this.shrinkAbove = JSON.parse(form.dataset.limits).shrinkAbove;
+        this.forecast = new Forecast(this.elements.forecast, this.elements.fleetNow);
         Object.assign(this, { batch, uploader });
         this.announcedAt = 0;
         this.startedAt = 0;
@@ -34,11 +36,9 @@ export class StatusView {
         this.announcedAt = performance.now();
     }
 
-    /** Use the current state of the fleet for the forecast. */
+    /** Show what the fleet does at the moment. */
     setFleet(fleet) {
         this.elements.fleetNow.textContent = fleet.sentence;
-        if (fleet.known) Object.assign(this.plan, { running: fleet.running + fleet.pending, most: fleet.max_workers });
-        this.#renderSoon();
     }
 
     /** Announce the result of an upload in which some files were not accepted. */
@@ -73,7 +73,8 @@ export class StatusView {
         this.#renderButton();
         this.#renderLink();
         this.#renderRejections();
-        elements.next.textContent = this.#forecast();
+        // Once images are on their way, the job's page shows what happens.
+        this.forecast.update(hasJob || uploader.isRunning ? 0 : batch.sendable);
         this.#announceProgress();
     }
 
@@ -81,7 +82,7 @@ export class StatusView {
         const { batch } = this;
         const facts = [fileSize(batch.bytes)];
         if (batch.counts.checking) facts.push(`${formatCount(batch.counts.checking)} being checked`);
-        if (batch.shrunk) facts.push(`${formatCount(batch.shrunk)} shrunk to ${this.plan.shrinkAbove} px`);
+        if (batch.shrunk) facts.push(`${formatCount(batch.shrunk)} shrunk to ${this.shrinkAbove} px`);
         if (batch.converted) facts.push(`${formatCount(batch.converted)} converted to JPEG`);
         if (batch.counts.rejected) facts.push(`${formatCount(batch.counts.rejected)} not taken`);
         return facts.join(", ");
@@ -132,17 +133,6 @@ export class StatusView {
         const lines = items.map(reasonLine);
         if (rejected > MAX_REASONS) lines.push(textLine(`and ${formatCount(rejected - MAX_REASONS)} more`));
         elements.reasons.replaceChildren(...lines);
-    }
-
-    /** Return how many workers the batch will start, or an empty text if it starts none. */
-    #forecast() {
-        const { running, most, imagesPerWorker, workerCost } = this.plan;
-        const images = this.batch.sendable;
-        const launches = Math.min(most, Math.ceil(images / imagesPerWorker)) - running;
-        if (!images || !most || launches <= 0) return "";
-        const workers = plural(launches, running ? "more worker" : "worker");
-        const cost = (launches * workerCost).toFixed(4);
-        return `About ${workers} will start for ${plural(images, "image")} (at most ${most}), for about $${cost}.`;
     }
 
     #announceProgress() {
