@@ -167,10 +167,15 @@ class LimitSettings(_Section):
 
 
 class ClassicSettings(_Section):
-    """The classic synchronous API: one image per request, answered with its label as plain text."""
+    """The classic synchronous API: one image per request, answered with its label as plain text.
+
+    Attributes:
+        keep: whether images that clients send one by one are kept, at every address.
+    """
 
     enabled: bool
     reply: Literal["by_field", "label", "name_and_label"]
+    keep: bool
     wait_seconds: float = Field(gt=0, le=3_600)
 
 

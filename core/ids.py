@@ -76,8 +76,11 @@ def output_key(ref: ImageRef) -> str:
 
 
 def merged_key(job_id: str) -> str:
-    """Return the key of the file with all results of a job in the output bucket; no image has it."""
-    return f"{job_id}/results.jsonl"
+    """Return the key of the file with all results of a job in the output bucket, apart from the predictions.
+
+    Files of earlier versions are at `{job_id}/results.jsonl`: the job table has the key of each file.
+    """
+    return f"results/{job_id}.jsonl"
 
 
 def parse_key(key: str) -> ImageRef:

@@ -229,7 +229,7 @@ class Backend:
         """Where images go that are sent alone."""
         with self._lock:
             if self._singles is None:
-                self._singles = SingleImages(self.intake)
+                self._singles = SingleImages(self.intake, keep=self.config.classic.keep)
             return self._singles
 
     @property

@@ -43,7 +43,8 @@ def jobs_partition(owner: str) -> str:
 def job_item(job: Job, partition_key: str = JOBS) -> Item:
     """Return the item of a job in a partition."""
     item = {"pk": partition_key, "sk": job.job_id, "name": job.name, "created_at": job.created_at.isoformat()}
-    return {**item, "keep": int(job.keep), **_owner_as_text(job.owner)}
+    single = {"single": 1} if job.is_single else {}
+    return {**item, "keep": int(job.keep), **single, **_owner_as_text(job.owner)}
 
 
 def job_of(item: Item) -> Job:
@@ -54,6 +55,7 @@ def job_of(item: Item) -> Job:
         created_at=datetime.fromisoformat(str(item["created_at"])),
         keep=bool(item.get("keep", 0)),
         owner=str(item.get("owner", "")),
+        is_single="single" in item,
     )
 
 

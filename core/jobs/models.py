@@ -22,6 +22,7 @@ class Job:
         owner: id of its user; empty without sign-in.
         keep: whether the images and the records are kept; otherwise an image is deleted once its label is stored, and
             the job expires.
+        is_single: whether it collects images that were sent one by one, without a job of their own.
     """
 
     job_id: str
@@ -29,6 +30,7 @@ class Job:
     created_at: datetime
     keep: bool = False
     owner: str = ""
+    is_single: bool = False
 
 
 @dataclass(frozen=True, slots=True)

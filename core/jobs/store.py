@@ -2,7 +2,7 @@
 
 | pk               | sk                 | content                                                   | written by |
 | ---------------- | ------------------ | --------------------------------------------------------- | ---------- |
-| `JOBS`           | job id             | name, created_at, keep, owner: the list of all jobs       | web        |
+| `JOBS`           | job id             | name, created_at, keep, owner, single: list of all jobs   | web        |
 | `OWNED#` owner   | job id             | the same, for the jobs of one user                        | web        |
 | `OPEN`           | job id             | touched_at: there may be images without a result          | web        |
 | `COUNTS#` job id | `COUNTED`          | done, cached, failed, images, first, last result, runs,   | controller |

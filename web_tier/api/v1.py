@@ -300,7 +300,7 @@ def job_results_file(job_id: str) -> Response:
     """Read the file that holds all results of a finished job.
 
     The controller writes it once the job is finished, and again when results change. The job's status contains its
-    address in the output bucket.
+    address in the output bucket. A job of single images has no such file.
     """
     merged = user_jobs().status(known_id("job", job_id)).merged
     if merged is None:

@@ -1,9 +1,9 @@
 """Expiry and cleanup: old jobs are deleted, and what is left of deleted jobs is removed from buckets and table.
 
 A deleted job does not exist for any user from the moment it is deleted. Its mark in the table says that objects or
-items may be left. They are found by their place (the job's folder in each bucket, its partitions in the table), not
-by a list that could be lost. So any portion may be repeated, and the next controller continues where a killed one
-stopped.
+items may be left. They are found by their place (the job's folder in each bucket, the key of its results file, its
+partitions in the table), not by a list that could be lost. So any portion may be repeated, and the next controller
+continues where a killed one stopped.
 """
 
 import logging
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from core.ids import merged_key
 from core.jobs.models import DeletedJob, Job
 from core.jobs.store import JobStore
 from services.s3 import Bucket
@@ -83,6 +84,7 @@ class JobCleanup:
         self.recorder.evict(job.job_id)
         removed = 0
         while self.active():
+            self.outputs.delete(merged_key(job.job_id))
             portion = 0
             for bucket in (self.inputs, self.outputs):
                 keys = bucket.list_keys(job.job_id, PORTION)

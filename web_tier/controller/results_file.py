@@ -1,4 +1,6 @@
-"""The results file: all results of a finished job as one object, `{job_id}/results.jsonl`, in the output bucket.
+"""The results file: all results of a finished job as one object, `results/{job_id}.jsonl`, in the output bucket.
+
+A job of single images has none: its images do not belong together, and new ones arrive while it is open.
 
 The table says which results the file has (their edition). So the next controller continues where the last one
 stopped, and a job that finished while no controller ran is found: it stays open until its file is written. When
@@ -124,6 +126,8 @@ class ResultsFileWriter:
     def _check(self, job_id: str, state: FileState) -> bool:
         """Write the file if it is due; return whether it is up to date."""
         status = self.store.status(job_id)
+        if status.job.is_single:
+            return True
         last = status.counts.last_at
         if status.state != "finished" or last is None or (self.now() - last).total_seconds() <= QUIET_SECONDS:
             return status.state == "empty"
@@ -151,6 +155,8 @@ class ResultsFileWriter:
                 self.store.delete_merged(job_id, self.now())
         if is_refused:
             raise TenureOverError
+        if status.merged is not None and status.merged.key != key:
+            self.outputs.delete(status.merged.key)  # of an earlier version, among the predictions
         state.written, state.retrying = status.edition, retrying
         _log.info("wrote the results of a job as one file", extra={"job": job_id, "images": status.accepted})
 

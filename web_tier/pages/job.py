@@ -271,7 +271,7 @@ def job_page(job_id: str) -> str:
         job=view.progress.status.job,
         model=view.model,
         output_bucket=backend.config.names.output_bucket,
-        file_key=merged_key(job_id),
+        file_key=merged.key if (merged := view.progress.status.merged) else merged_key(job_id),
         fleet=backend.fleet.snapshot(),
     )
 

@@ -75,11 +75,13 @@ class SingleImages:
     Attributes:
         ingest: stores, records and enqueues the images.
         clock: the time of day, for the age of a job.
+        keep: whether the images are kept after their labels are stored.
         memory: the bytes of images that are not yet accepted.
     """
 
     ingest: ImageIngest
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    keep: bool = False
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
     _open: "OrderedDict[str, _OpenJob]" = field(default_factory=OrderedDict, init=False)
     _waiting: list[_Waiting] = field(default_factory=list, init=False)
@@ -128,7 +130,8 @@ class SingleImages:
         with self._lock:
             found, now = self._open.get(owner), self.clock()
             if found is None or found.images >= MAX_JOB_IMAGES or now - found.job.created_at >= MAX_JOB_AGE:
-                found = self._open[owner] = _OpenJob(Job(new_id(), JOB_NAME, now, owner=owner))
+                found = _OpenJob(Job(new_id(), JOB_NAME, now, self.keep, owner, is_single=True))
+                self._open[owner] = found
             self._open.move_to_end(owner)
             if len(self._open) > MAX_OPEN_JOBS:
                 self._open.popitem(last=False)

@@ -317,7 +317,7 @@ def test_the_classic_contracts_can_be_disabled(make_app: AppMaker, fleet: Answer
     ],
 )
 def test_the_form_of_the_reply_can_be_chosen(setting: str, field: str, said: str) -> None:
-    settings = ClassicSettings.model_validate({"enabled": True, "reply": setting, "wait_seconds": 1})
+    settings = ClassicSettings.model_validate({"enabled": True, "reply": setting, "keep": False, "wait_seconds": 1})
     assert classic_reply(settings, field, "a.b.jpg", "stop sign") == said
 
 
@@ -330,4 +330,18 @@ def test_single_images_share_a_job_with_a_clear_name(asking: FlaskClient, store:
     for _ in range(3):
         post(asking, "/", "myfile", picture())
     [job] = store.jobs(10)
-    assert (job.name, store.status(job.job_id).accepted) == ("Single images", 3)
+    assert (job.name, job.is_single, store.status(job.job_id).accepted) == ("Single images", True, 3)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_single_images_are_kept_if_the_configuration_says_so(
+    make_app: AppMaker, fleet: AnsweringQueue, store: JobStore, input_bucket: MemoryBucket, *, keep: bool
+) -> None:
+    client = make_app(queue=fleet, classic={"keep": keep}).test_client()
+    post(client, "/", "myfile", picture())
+    client.post(CLASSIFY, json={"data": SENT})
+    [job] = store.jobs(10)
+    assert job.keep is keep
+    unkept = [key for key, tags in input_bucket.tags.items() if tags]
+    assert len(input_bucket.objects) == 2
+    assert len(unkept) == (0 if keep else 2)

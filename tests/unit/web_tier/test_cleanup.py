@@ -7,10 +7,11 @@ from typing import TypeVar, cast
 
 import pytest
 
-from core.ids import ImageRef, first_id_of, input_key, new_id, output_key
+from core.ids import ImageRef, first_id_of, input_key, merged_key, new_id, output_key
 from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
+from tests.support.memory_services import MemoryBucket
 from tests.support.memory_table import WRITES, MemoryTable
 from tests.support.results_site import ResultsSite, done
 from web_tier.controller import cleanup
@@ -232,6 +233,9 @@ class Site(ResultsSite):
         for ref in refs:
             self.outputs.put(output_key(ref), b"{}", "application/json")
         self.recorder.record([done(ref) for ref in refs])
+        for job_id in {ref.job_id for ref in refs}:
+            for key in (merged_key(job_id), f"{job_id}/results.jsonl"):  # this version's, and earlier versions'
+                self.outputs.put(key, b"{}", "application/x-ndjson")
 
     def delete(self, job_id: str) -> None:
         """Delete a job, as its owner does."""
@@ -239,8 +243,8 @@ class Site(ResultsSite):
 
     def left(self, job_id: str) -> list[str]:
         """Return the objects and items of a job."""
-        keys = [key for bucket in (self.inputs, self.outputs) for key in bucket.list_keys(job_id, 1_000)]
-        return sorted(keys) + sorted(
+        keys = [key for bucket in (self.inputs, self.outputs) for key in cast(MemoryBucket, bucket).objects]
+        return sorted(key for key in keys if job_id in key) + sorted(
             f"{pk} {sk}" for pk, sk in cast(MemoryTable, self.store.table).items if job_id in f"{pk} {sk}"
         )
 
@@ -280,6 +284,7 @@ def test_objects_and_items_that_are_written_after_the_first_removal_are_removed_
     site.delete(image.job_id)
     site.cleanup.tick()
     site.outputs.put(output_key(image), b"{}", "application/json")  # by a worker
+    site.outputs.put(merged_key(image.job_id), b"{}", "application/x-ndjson")  # by an earlier controller
     site.store.put_accepted_count(image.job_id, "writer", AcceptedCount(1))  # by an upload
     site.clock.now += LINGER_SECONDS
     site.cleanup.tick()

@@ -85,6 +85,32 @@ def test_a_finished_job_gets_a_file_of_all_results_once(scene: Scene) -> None:
     assert scene.written_at() == first
 
 
+def test_the_file_is_apart_from_predictions_and_replaces_one_of_an_earlier_version(scene: Scene) -> None:
+    [one] = add_images(scene.store, scene.job, "a.jpg")
+    put_results(scene.store, scene.job, done(one))
+    old = f"{scene.job.job_id}/results.jsonl"
+    scene.outputs.put(old, b"{}", "application/x-ndjson")
+    scene.store.put_merged(scene.job.job_id, MergedFile(old, scene.store.status(scene.job.job_id).edition, NOW))
+    scene.check()
+    assert list(scene.outputs.objects) == [old], "it holds the current results"
+    put_results(scene.store, scene.job, failed(one))
+    scene.store.put_retried(scene.job.job_id, NOW)
+    scene.check()
+    assert list(scene.outputs.objects) == [f"results/{scene.job.job_id}.jsonl"]
+    merged = scene.store.status(scene.job.job_id).merged
+    assert merged is not None
+    assert merged.key == f"results/{scene.job.job_id}.jsonl"
+
+
+def test_a_job_of_single_images_gets_no_file_and_may_be_closed(scene: Scene) -> None:
+    job = Job(new_id(), "Single images", NOW, is_single=True)
+    scene.store.create(job)
+    [one] = add_images(scene.store, job, "a.jpg")
+    put_results(scene.store, job, done(one))
+    scene.check()
+    assert (scene.outputs.objects, scene.writer.is_done_with(job.job_id)) == ({}, True)
+
+
 def test_a_running_job_and_one_that_has_just_finished_get_no_file(scene: Scene) -> None:
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
     put_results(scene.store, scene.job, done(one))
