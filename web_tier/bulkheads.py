@@ -16,16 +16,19 @@ USER_SHARE: Final = 4
 
 MAX_STREAMS: Final = 256
 MAX_PICTURES: Final = 32
+MAX_ARCHIVES: Final = 8
 
 
 class Bulkhead:
     """Lets at most `size` threads in at once, and at most a quarter of them for one user.
 
-    Where there is no sign-in the owner is empty, and only `size` counts.
+    Where there is no sign-in the owner is empty, and only `size` counts. A thread in it also holds a place of the
+    bulkhead `within`, if any.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, within: "Bulkhead | None" = None) -> None:
         self.size, self.user_size = size, max(1, size // USER_SHARE)
+        self._within = within
         self._inside: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -33,15 +36,18 @@ class Bulkhead:
         """Take a place, which must be left; return False at once if there is none for this user."""
         with self._lock:
             is_full = self._inside.total() >= self.size or (owner and self._inside[owner] >= self.user_size)
-            if not is_full:
-                self._inside[owner] += 1
-            return not is_full
+            if is_full or (self._within is not None and not self._within.enter(owner)):
+                return False
+            self._inside[owner] += 1
+            return True
 
     def leave(self, owner: str = "") -> None:
         """Give a place back."""
         with self._lock:
             self._inside[owner] -= 1
             self._inside += Counter()  # forgets users who have none
+        if self._within is not None:
+            self._within.leave(owner)
 
     @contextmanager
     def place(self, owner: str = "") -> Iterator[bool]:
@@ -62,11 +68,14 @@ class Bulkheads:
         waiting: requests that wait for the result of their image.
         streams: pages that follow their jobs.
         pictures: pictures that are drawn, or wait for it.
+        archives: downloads of images as a zip, which last as long as streams, and are among them. Each has an image
+            of up to `web.max_image_bytes` in memory.
     """
 
     waiting: Bulkhead
     streams: Bulkhead
     pictures: Bulkhead
+    archives: Bulkhead
 
     @classmethod
     def of(cls, threads: int) -> Self:
@@ -74,8 +83,10 @@ class Bulkheads:
 
         Most are for requests that wait, since classic load generators send a thousand of these at once.
         """
+        streams = Bulkhead(min(MAX_STREAMS, max(1, threads // 8)))
         return cls(
-            Bulkhead(max(1, threads * 5 // 8)),
-            Bulkhead(min(MAX_STREAMS, max(1, threads // 8))),
-            Bulkhead(min(MAX_PICTURES, max(1, threads // 8))),
+            waiting=Bulkhead(max(1, threads * 5 // 8)),
+            streams=streams,
+            pictures=Bulkhead(min(MAX_PICTURES, max(1, threads // 8))),
+            archives=Bulkhead(min(MAX_ARCHIVES, max(1, threads // 16)), within=streams),
         )

@@ -15,6 +15,7 @@ from core.ids import ULID_PATTERN
 from core.jobs.dead_letters import CURSOR_PATTERN
 from web_tier.autoscaler.forecast import MAX_IMAGES
 from web_tier.parameters import MAX_FILENAME, MAX_JOB_NAME
+from web_tier.results.export import Separator
 from web_tier.results.query import ImageState, ResultsFilter
 
 MAX_PAGE = 1_000
@@ -100,6 +101,19 @@ class FilterQuery(_Query):
     def filter(self) -> ResultsFilter:
         """Return the filter of these parameters."""
         return ResultsFilter(self.state, self.label, self.min_score, self.max_score, self.filename)
+
+
+class CsvQuery(FilterQuery):
+    """Which images are wanted, and how the file is written."""
+
+    separator: Separator = Field(
+        default="comma",
+        description="Between two cells. With `semicolon`, scores have a decimal comma: spreadsheets that expect the "
+        "one expect the other.",
+    )
+    bom: bool = Field(
+        default=False, description="Whether the file begins with a byte order mark, which Excel needs to read UTF-8."
+    )
 
 
 class ResultsQuery(FilterQuery):

@@ -53,6 +53,7 @@ class JobLinks(ApiBody):
     results_jsonl: str
     results_json: str
     results_file: str
+    images_zip: str
     retry: str
     page: str
 
@@ -69,6 +70,7 @@ class JobLinks(ApiBody):
             results_jsonl=f"{here}/results.jsonl",
             results_json=f"{here}/results.json",
             results_file=f"{here}/results/file",
+            images_zip=f"{here}/images.zip",
             retry=f"{here}/retry",
             page=f"/jobs/{job_id}",
         )

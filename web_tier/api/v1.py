@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from hashlib import sha256
-from typing import Self
+from typing import Final, Self
 
-from flask import Blueprint, Response, stream_with_context
+from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
-from werkzeug.exceptions import Forbidden, NotFound, UnprocessableEntity
+from werkzeug.exceptions import Forbidden, NotFound, ServiceUnavailable, UnprocessableEntity
 
 from core.config import Config
 from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, TokenNotMadeError
@@ -18,6 +18,7 @@ from services.errors import NotFoundError
 from web_tier.api.openapi import FILE, FORM, ApiResponse, operation
 from web_tier.api.operators import FleetStatusBody
 from web_tier.api.parsing import (
+    CsvQuery,
     FilterQuery,
     ForecastQuery,
     JobsQuery,
@@ -54,7 +55,9 @@ from web_tier.problems import IdempotencyKeyReusedError, TooManyOpenJobsError
 from web_tier.quotas import QuotaScope
 from web_tier.rate_limits import current_quota_scope, remaining_quota
 from web_tier.result_services import current_result_services
+from web_tier.results.archive import zip_parts
 from web_tier.results.export import JSON_LINES, ImageBody, csv_lines, json_lines, json_object
+from web_tier.results.file_names import attachment
 from web_tier.results.progress import job_cost
 from web_tier.results.query import ImageResult, all_results, filtered_page, find_jobs
 from web_tier.uploads.idempotency import Claim, ingest_idempotent
@@ -69,6 +72,11 @@ limits_api = Blueprint("limits_api", __name__)
 
 tokens_api = Blueprint("tokens_api", __name__)
 
+
+ZIP: Final = "application/zip"
+
+ARCHIVE_RETRY_SECONDS: Final = 30
+"""Seconds after which a client should repeat a download that was rejected since too many others are running."""
 
 CREATE_EXAMPLE = '{"name": "nightly", "scopes": ["classify", "read"], "days": 90}'
 
@@ -267,11 +275,18 @@ def job_results(job_id: str) -> Response:
 
 @api.get("/jobs/<job_id>/results.csv")
 @operation(
-    ApiResponse(200, "A header and a line for each image (RFC 4180).", "text/csv"), tag="Results", query=FilterQuery
+    ApiResponse(200, "A header and a line for each image (RFC 4180).", "text/csv"), tag="Results", query=CsvQuery
 )
 def job_results_csv(job_id: str) -> Response:
-    """Read all results as CSV."""
-    return _download(job_id, csv_lines(_wanted_results(job_id)), "csv", "text/csv; charset=utf-8")
+    """Read all results as CSV.
+
+    Read columns by name: later versions may add some at the end. Times are in UTC. A cell that a spreadsheet could
+    execute as a formula begins with an apostrophe.
+    """
+    query = parse_query(CsvQuery)
+    job, results = _wanted_results(job_id, query)
+    lines = csv_lines(results, query.separator, byte_order_mark=query.bom)
+    return _download(job, lines, "csv", "text/csv; charset=utf-8")
 
 
 @api.get("/jobs/<job_id>/results.jsonl")
@@ -280,7 +295,8 @@ def job_results_csv(job_id: str) -> Response:
 )
 def job_results_jsonl(job_id: str) -> Response:
     """Read all results as JSON Lines."""
-    return _download(job_id, json_lines(_wanted_results(job_id)), "jsonl", JSON_LINES)
+    job, results = _wanted_results(job_id, parse_query(FilterQuery))
+    return _download(job, json_lines(results), "jsonl", JSON_LINES)
 
 
 @api.get("/jobs/<job_id>/results.json")
@@ -291,7 +307,34 @@ def job_results_jsonl(job_id: str) -> Response:
 )
 def job_results_json(job_id: str) -> Response:
     """Read all results as one JSON object."""
-    return _download(job_id, json_object(job_id, _wanted_results(job_id)), "json", "application/json")
+    job, results = _wanted_results(job_id, parse_query(FilterQuery))
+    return _download(job, json_object(job_id, results), "json", "application/json")
+
+
+@api.get("/jobs/<job_id>/images.zip")
+@operation(ApiResponse(200, "A zip of the images in a folder for each label.", ZIP), tag="Results", query=FilterQuery)
+def job_images_zip(job_id: str) -> Response:
+    """Download the kept images of a job, sorted into folders by label.
+
+    An image is at `LABEL/NAME` without its own folders; equal names get numbers. Images without a label are in
+    `_failed` and `_waiting`. Images that are no longer stored are named in `missing.txt`.
+    """
+    job, results = _wanted_results(job_id, parse_query(FilterQuery))
+    if not job.keep:
+        raise NotFound(
+            "the images of this job are not kept: each is deleted once its label is stored. "
+            "Create a job with `keep`, and upload them again"
+        )
+    archives, original = current_backend().bulkheads.archives, current_result_services().objects.original
+    if not archives.enter(job.owner):
+        raise ServiceUnavailable(
+            f"too many downloads of images are running just now; try again in {ARCHIVE_RETRY_SECONDS} s",
+            retry_after=ARCHIVE_RETRY_SECONDS,
+        )
+    answer = _download(job, zip_parts(results, original), "zip", ZIP)
+    answer.headers["X-Accel-Buffering"] = "no"  # nginx would write what a slow client has not read to its disk
+    answer.call_on_close(lambda: archives.leave(job.owner))
+    return answer
 
 
 @api.get("/jobs/<job_id>/results/file")
@@ -302,10 +345,11 @@ def job_results_file(job_id: str) -> Response:
     The controller writes it once the job is finished, and again when results change. The job's status contains its
     address in the output bucket. A job of single images has no such file.
     """
-    merged = user_jobs().status(known_id("job", job_id)).merged
-    if merged is None:
+    status = user_jobs().status(known_id("job", job_id))
+    if status.merged is None:
         raise NotFound("the results are not one file yet; that is written when the job is finished")
-    return _download(job_id, current_result_services().objects.results_file(merged.key), "jsonl", JSON_LINES)
+    lines = current_result_services().objects.results_file(status.merged.key)
+    return _download(status.job, lines, "jsonl", JSON_LINES)
 
 
 @api.get("/jobs/<job_id>/images/<image_id>")
@@ -353,16 +397,17 @@ def forecast() -> Response:
     return json_response(ForecastBody.of(found))
 
 
-def _wanted_results(job_id: str) -> Iterator[ImageResult]:
-    """Return the results that match the query; errors are raised before the first result."""
-    wanted, jobs = parse_query(FilterQuery).filter(), user_jobs()
-    jobs.job(known_id("job", job_id))
-    return all_results(jobs, job_id, wanted)
+def _wanted_results(job_id: str, query: FilterQuery) -> tuple[Job, Iterator[ImageResult]]:
+    """Return a job of the user, and its results that match the query."""
+    jobs = user_jobs()
+    job = jobs.job(known_id("job", job_id))
+    return job, all_results(jobs, job_id, query.filter())
 
 
-def _download(job_id: str, lines: Iterator[str] | Iterator[bytes], extension: str, content_type: str) -> Response:
-    answer = Response(stream_with_context(lines), content_type=content_type)
-    answer.headers.set("Content-Disposition", "attachment", filename=f"{job_id}.{extension}")
+def _download(job: Job, parts: Iterator[str] | Iterator[bytes], extension: str, content_type: str) -> Response:
+    answer = Response(parts, content_type=content_type)
+    names = attachment(job.name, job.job_id, extension)
+    answer.headers.set("Content-Disposition", "attachment", **names)
     return answer
 
 

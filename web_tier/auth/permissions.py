@@ -96,6 +96,7 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "api_v1.job_results_jsonl",
             "api_v1.job_results_json",
             "api_v1.job_results_file",
+            "api_v1.job_images_zip",
             "api_v1.job_image",
             "predictions.prediction",
         ),

@@ -6,9 +6,9 @@ the controller writes has the same JSON Lines as the download.
 
 import csv
 import re
-from collections.abc import Iterable, Iterator
-from datetime import datetime
-from typing import Self
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,13 +30,40 @@ CSV_HEADER = (
     "model_digest",
     "worker",
     "attempts",
+    "bytes",
+    "accepted_at",
+    "recorded_at",
+    "cached",
+    "label_2",
+    "score_2",
+    "label_3",
+    "score_3",
+    "label_4",
+    "score_4",
+    "label_5",
+    "score_5",
 )
+"""Columns of a CSV. Clients read them by name or by place: add new ones at the end."""
 
-_FORMULA_STARTS = re.compile(r'(?:^|(?<=[;\t\r\n]))(?="*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n])')
+FURTHER_LABELS: Final = 4
+"""Labels in a row after the best one."""
+
+Separator = Literal["comma", "semicolon", "tab"]
+DELIMITERS: Final[Mapping[Separator, str]] = {"comma": ",", "semicolon": ";", "tab": "\t"}
+
+BYTE_ORDER_MARK: Final = "\ufeff"
+"""Excel reads a CSV as UTF-8 only if it begins with this character."""
+
+_FORMULA = r'(?="*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n])'
+_FORMULA_STARTS: Final[Mapping[Separator, re.Pattern[str]]] = {
+    "comma": re.compile(rf"(?:^|(?<=[;\t\r\n])){_FORMULA}"),
+    "semicolon": re.compile(rf"(?:^|(?<=[,;\t\r\n])){_FORMULA}"),
+    "tab": re.compile(rf"(?:^|(?<=[,;\t\r\n])){_FORMULA}"),
+}
 """The places before the first character of a formula: at the start of a cell, and where a spreadsheet may split it.
 
-Where a comma is the decimal mark, spreadsheets split cells at semicolons, regardless of the file's quotes. Japanese
-and Chinese spreadsheets accept full-width signs, too.
+A spreadsheet that expects another separator splits cells regardless of the file's quotes: at semicolons where a comma
+is the decimal mark, else at commas. Japanese and Chinese spreadsheets accept full-width signs, too.
 """
 
 
@@ -128,37 +155,58 @@ def json_object(job_id: str, results: Iterable[ImageResult]) -> Iterator[str]:
     yield "]}\n" if before == "," else f"{before}]}}\n"
 
 
-def csv_lines(results: Iterable[ImageResult]) -> Iterator[str]:
-    """Yield the header and a line for each image, with line ends."""
+def csv_lines(
+    results: Iterable[ImageResult], separator: Separator = "comma", *, byte_order_mark: bool = False
+) -> Iterator[str]:
+    """Yield the header and a line for each image, with line ends.
+
+    With semicolons, scores have a decimal comma: spreadsheets that expect the one expect the other.
+    """
     buffer = _LineBuffer()
-    writer = csv.writer(buffer)
+    writer = csv.writer(buffer, delimiter=DELIMITERS[separator])
     writer.writerow(CSV_HEADER)
-    yield buffer.line
+    yield f"{BYTE_ORDER_MARK if byte_order_mark else ''}{buffer.line}"
+    decimal_mark = "," if separator == "semicolon" else "."
     for result in results:
-        writer.writerow([safe_cell(cell) for cell in _csv_row(result)])
+        writer.writerow([safe_cell(cell, separator) for cell in _csv_row(result, decimal_mark)])
         yield buffer.line
 
 
-def safe_cell(cell: str) -> str:
+def safe_cell(cell: str, separator: Separator = "comma") -> str:
     """Return `cell` escaped so that no spreadsheet executes it as a formula.
 
     Source: https://owasp.org/www-community/attacks/CSV_Injection
     """
-    return _FORMULA_STARTS.sub("'", cell)
+    return _FORMULA_STARTS[separator].sub("'", cell)
 
 
-def _csv_row(result: ImageResult) -> list[str]:
+def _csv_row(result: ImageResult, decimal_mark: str) -> list[str]:
     record, response = result.record, result.response
     identity = [record.ref.image_id, record.filename, result.state]
+    upload = [str(record.size), _csv_time(record.accepted_at)]
     if response is None:
-        return identity + [""] * (len(CSV_HEADER) - len(identity))
-    label = [
-        "" if response.label is None else response.label,
-        "" if response.score is None else f"{response.score:.6f}",
-    ]
+        return _padded(_padded(identity, CSV_HEADER.index("bytes")) + upload, len(CSV_HEADER))
+    further_pairs = response.top[1 : 1 + FURTHER_LABELS]
+    further = [cell for pair in further_pairs for cell in (pair.label, _csv_score(pair.score, decimal_mark))]
+    label = ["" if response.label is None else response.label, _csv_score(response.score, decimal_mark)]
     error = [response.error.code, response.error.message] if response.error else ["", ""]
     model = [response.model.name, response.model.digest] if response.model else ["", ""]
-    return identity + label + error + model + [response.worker, str(response.attempts)]
+    origin = [response.worker, str(response.attempts)]
+    recorded = [_csv_time(response.recorded_at), "true" if response.cached else "false"]
+    return _padded(identity + label + error + model + origin + upload + recorded + further, len(CSV_HEADER))
+
+
+def _padded(cells: list[str], length: int) -> list[str]:
+    return cells + [""] * (length - len(cells))
+
+
+def _csv_score(score: float | None, decimal_mark: str) -> str:
+    return "" if score is None else f"{score:.6f}".replace(".", decimal_mark)
+
+
+def _csv_time(moment: datetime | None) -> str:
+    """Return a time in UTC as every spreadsheet reads it."""
+    return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 class _LineBuffer:

@@ -97,8 +97,8 @@ class WebTier:
         """Return the process ids of gunicorn's workers."""
         return children_of(self.process.pid)
 
-    def create_job(self) -> str:
-        return str(requests.post(f"{self.url}/api/v1/jobs", timeout=120).json()["job_id"])
+    def create_job(self, *, keep: bool = False) -> str:
+        return str(requests.post(f"{self.url}/api/v1/jobs", json={"keep": keep}, timeout=120).json()["job_id"])
 
 
 def two_processes() -> dict[str, int]:

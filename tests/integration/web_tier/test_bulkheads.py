@@ -5,13 +5,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from random import randbytes
 from threading import Event
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from core.ids import ImageRef
 from core.jobs.store import JobStore
@@ -42,6 +45,19 @@ def test_a_user_has_a_quarter_and_all_have_the_whole() -> None:
 
 def test_without_sign_in_only_the_whole_counts() -> None:
     assert entered(Bulkhead(3), "", "", "", "") == [True, True, True, False]
+
+
+def test_a_place_within_another_bulkhead_counts_in_both() -> None:
+    outer = Bulkhead(8)
+    inner = Bulkhead(4, within=outer)
+    assert entered(inner, "ann", "ann") == [True, False], "a quarter of the inner one"
+    assert entered(outer, "ann", "ann") == [True, False], "a quarter of the outer one, one of them inside"
+    assert entered(inner, "ann") == [False]
+    inner.leave("ann")
+    assert entered(outer, "ann") == [True]
+    assert entered(inner, "ann", "bob") == [False, True], "ann has no place left in the outer one"
+    outer.leave("ann")
+    assert entered(inner, "ann") == [True], "a refusal by the outer one took no place of the inner one"
 
 
 def test_a_place_is_given_back_however_its_block_ends() -> None:
@@ -190,3 +206,55 @@ def test_s12_an_image_without_a_picture_is_not_drawn_again(
         answer = site.anonymous().get(path, headers=ann)
         assert (answer.status_code, answer.headers["Location"]) == (302, "/static/no-picture.svg")
     assert drawn == [first.split("/")[-2].encode()]
+
+
+ARCHIVES = Bulkheads.of(MORE_THREADS).archives
+
+
+def zip_of(previews: list[str]) -> str:
+    """Return the address of the zip of a job, by the addresses of its previews."""
+    return f"/api/v1{previews[0].partition('/images/')[0]}/images.zip"
+
+
+def test_zips_of_a_user_are_bounded_and_leave_places_for_others(site: SignInSite, store: JobStore) -> None:
+    ann, bob = site.with_token("ann", "classify", "read"), site.with_token("bob", "classify", "read")
+    zips = {name: zip_of(pictured(site, store, who, 1)) for name, who in (("ann", ann), ("bob", bob))}
+    running = [site.anonymous().get(zips["ann"], headers=ann) for _ in range(ARCHIVES.user_size)]
+    assert {answer.status_code for answer in running} == {200}
+    refused = site.anonymous().get(zips["ann"], headers=ann)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "30")
+    assert site.anonymous().get(zips["bob"], headers=bob).status_code == 200
+    running[0].close()
+    assert site.anonymous().get(zips["ann"], headers=ann).status_code == 200
+
+
+def test_kept_images_are_downloaded_in_folders_and_a_client_that_leaves_frees_its_place(
+    web: WebTier, store: JobStore
+) -> None:
+    job_id = web.create_job(keep=True)
+    address = f"{web.url}/api/v1/jobs/{job_id}"
+    sent = [noisy_picture() for _ in range(6)]
+    files = [("images", (f"day{number}/IMG.bmp", data)) for number, data in enumerate(sent)]
+    requests.post(f"{address}/images", files=files, timeout=DEADLINE_SECONDS).raise_for_status()
+    images = list(store.images(job_id))
+    store.put_done([done(image, "cat" if index % 2 else "dog") for index, image in enumerate(images)])
+
+    def download(**query: str) -> requests.Response:
+        return requests.get(f"{address}/images.zip", params=query, stream=True, timeout=DEADLINE_SECONDS)
+
+    with download() as left:
+        assert next(left.iter_content(2)) == b"PK"
+        assert download().status_code == 503, "this process has one place"
+    wait_until(lambda: download(state="failed").status_code == 200, "the place of the client that left is free")
+    answer = download(label="dog")
+    archive = ZipFile(BytesIO(answer.content))
+    assert archive.namelist() == ["dog/IMG.bmp", "dog/IMG (2).bmp", "dog/IMG (3).bmp"]
+    assert {archive.read(name) for name in archive.namelist()} < set(sent)
+    assert (answer.headers["Content-Type"], answer.headers["X-Accel-Buffering"]) == ("application/zip", "no")
+
+
+def noisy_picture() -> bytes:
+    """Return an image of 3 MB, more than sockets buffer."""
+    body = BytesIO()
+    Image.frombytes("RGB", (1_000, 1_000), randbytes(3_000_000)).save(body, "BMP")
+    return body.getvalue()

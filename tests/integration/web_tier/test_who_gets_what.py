@@ -156,6 +156,7 @@ ROUTES = (
     Route("GET", f"{API_JOB}/results.json", program()),
     Route("GET", f"{API_JOB}/results.jsonl", program()),
     Route("GET", f"{API_JOB}/results/file", program()),
+    Route("GET", f"{API_JOB}/images.zip", program()),
     Route("GET", f"{API_JOB}/events", program()),
     Route("GET", API_IMAGE, program()),
     Route("POST", f"{API_IMAGE}/retry", program()),

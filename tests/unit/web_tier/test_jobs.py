@@ -9,6 +9,7 @@ from hashlib import sha256
 from io import BytesIO
 from threading import Barrier
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from flask.testing import FlaskClient
@@ -172,11 +173,62 @@ def test_json_lines_and_csv_are_downloads_with_a_line_each(client: FlaskClient, 
     add_images(store, job, "a\u2028b.jpg", "b.jpg")
     answer = client.get(f"/api/v1/jobs/{job.job_id}/results.jsonl")
     assert answer.content_type == "application/x-ndjson"
-    assert answer.headers["Content-Disposition"] == f"attachment; filename={job.job_id}.jsonl"
+    assert answer.headers["Content-Disposition"] == "attachment; filename=holiday.jsonl"
     assert len(answer.text.rstrip("\n").split("\n")) == 2
     table = client.get(f"/api/v1/jobs/{job.job_id}/results.csv")
     assert table.content_type == "text/csv; charset=utf-8"
-    assert table.headers["Content-Disposition"] == f"attachment; filename={job.job_id}.csv"
+    assert table.headers["Content-Disposition"] == "attachment; filename=holiday.csv"
+
+
+def test_csv_options_choose_separator_and_byte_order_mark(client: FlaskClient, store: JobStore, job: Job) -> None:
+    add_images(store, job, "a;b.jpg")
+    address = f"/api/v1/jobs/{job.job_id}/results.csv"
+    for query, start in (("", b"image_id,filename"), ("separator=tab", b"image_id\tfilename")):
+        assert client.get(f"{address}?{query}").data.startswith(start)
+    excel = client.get(f"{address}?separator=semicolon&bom=true").data
+    assert excel.startswith(b"\xef\xbb\xbfimage_id;filename")
+    assert b'"a;b.jpg"' in excel
+    for query in ("separator=pipe", "bom=perhaps"):
+        assert query.split("=", maxsplit=1)[0] in problem(client.get(f"{address}?{query}"), 400)
+
+
+def test_downloads_are_named_after_the_job(client: FlaskClient, store: JobStore) -> None:
+    job = Job(new_id(), 'Été à "Nice"; x=\u202e.exe', datetime.now(UTC), keep=True)
+    store.create(job)
+    for extension in ("csv", "json", "jsonl", "zip"):
+        path = "images.zip" if extension == "zip" else f"results.{extension}"
+        answer = client.get(f"/api/v1/jobs/{job.job_id}/{path}")
+        assert answer.headers["Content-Disposition"] == (
+            f"attachment; filename=Ete-a-_Nice_-x-.exe.{extension}; "
+            f"filename*=UTF-8''%C3%89t%C3%A9-%C3%A0-_Nice_-x-.exe.{extension}"
+        )
+
+
+def test_a_zip_has_the_kept_images_that_match(
+    make_app: AppMaker, store: JobStore, input_bucket: MemoryBucket
+) -> None:
+    client = make_app().test_client()
+    job = Job(new_id(), "holiday", datetime.now(UTC), keep=True)
+    store.create(job)
+    images = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
+    input_bucket.objects.update({image.key: image.filename.encode() for image in images})
+    put_results(store, job, done(images[0], "cat"), done(images[1], "dog"), failed(images[2]))
+    address = f"/api/v1/jobs/{job.job_id}/images.zip"
+
+    def names(query: str) -> list[str]:
+        answer = client.get(f"{address}?{query}")
+        assert (answer.status_code, answer.content_type) == (200, "application/zip")
+        return ZipFile(BytesIO(answer.data)).namelist()
+
+    assert names("") == ["cat/a.jpg", "dog/b.jpg", "_failed/c.jpg"]
+    assert names("label=dog") == ["dog/b.jpg"]
+    del input_bucket.objects[images[1].key]
+    assert names("state=done") == ["cat/a.jpg", "missing.txt"]
+    problem(client.get(f"{address}?state=lost"), 400)
+
+
+def test_a_job_that_keeps_no_images_has_no_zip(client: FlaskClient, job: Job) -> None:
+    assert "not kept" in problem(client.get(f"/api/v1/jobs/{job.job_id}/images.zip"), 404)
 
 
 # Retry
@@ -356,7 +408,7 @@ def test_all_results_are_one_json_object(client: FlaskClient, store: JobStore, j
     put_results(store, job, done(one))
     answer = client.get(f"{address}.json")
     assert answer.get_json() == {"job_id": job.job_id, "results": client.get(address).get_json()["results"]}
-    assert answer.headers["Content-Disposition"] == f"attachment; filename={job.job_id}.json"
+    assert answer.headers["Content-Disposition"] == "attachment; filename=holiday.json"
 
 
 def test_the_results_file_is_linked_and_downloaded_once_it_exists(
@@ -376,7 +428,7 @@ def test_the_results_file_is_linked_and_downloaded_once_it_exists(
     assert f"s3://{bucket}/{key}" in page
     answer = client.get(f"{address}/results/file")
     assert (answer.data, answer.content_type) == (b"{}\n", "application/x-ndjson")
-    assert answer.headers["Content-Disposition"] == f"attachment; filename={job.job_id}.jsonl"
+    assert answer.headers["Content-Disposition"] == "attachment; filename=holiday.jsonl"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     store.put_merged(job.job_id, MergedFile(key, "other", datetime.now(UTC)))
     assert client.get(address).get_json()["results_file"]["current"] is False

@@ -3,7 +3,7 @@
 import csv
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import timedelta, timezone
 from io import StringIO
 
 import pytest
@@ -18,7 +18,7 @@ from tests.support.jobs import MODEL, NOW, add_images, done, failed, put_results
 from tests.support.memory_table import MemoryTable
 from web_tier.result_services import ClassLabels
 from web_tier.results import query
-from web_tier.results.export import CSV_HEADER, csv_lines, safe_cell
+from web_tier.results.export import BYTE_ORDER_MARK, CSV_HEADER, DELIMITERS, Separator, csv_lines, safe_cell
 from web_tier.results.query import (
     ImageResult,
     JobModels,
@@ -219,8 +219,9 @@ def image(filename: str) -> ImageRecord:
     return ImageRecord(ImageRef(new_id(), new_id()), filename, "key", 10, NOW)
 
 
-def rows(*results: ImageResult) -> list[dict[str, str]]:
-    return list(csv.DictReader(StringIO("".join(csv_lines(results)), newline="")))
+def rows(*results: ImageResult, separator: Separator = "comma") -> list[dict[str, str]]:
+    lines = "".join(csv_lines(results, separator))
+    return list(csv.DictReader(StringIO(lines, newline=""), delimiter=DELIMITERS[separator]))
 
 
 def test_every_image_has_a_row_in_each_state() -> None:
@@ -230,6 +231,47 @@ def test_every_image_has_a_row_in_each_state() -> None:
     assert [row["status"] for row in found] == ["done", "failed", "waiting"]
     assert (found[0]["label"], found[0]["score"], found[0]["model"]) == ("cat", "0.500000", "demo")
     assert (found[1]["error_code"], found[1]["label"]) == ("crashed_worker", "")
+    assert {(row["bytes"], row["accepted_at"]) for row in found} == {("10", f"{NOW:%Y-%m-%d %H:%M:%S}")}
+
+
+def test_the_columns_of_earlier_versions_are_the_first_ones() -> None:
+    earlier = "image_id,filename,status,label,score,error_code,error_message,model,model_digest,worker,attempts"
+    assert ",".join(CSV_HEADER).startswith(f"{earlier},bytes,")
+
+
+def test_a_row_has_up_to_five_labels_and_when_the_result_came() -> None:
+    one, two = image("a.jpg"), image("b.jpg")
+    top = tuple(
+        LabelScore(label=name, score=score)
+        for name, score in zip("abcdef", (0.5, 0.2, 0.1, 0.05, 0.04, 0.03), strict=True)
+    )
+    came = NOW.astimezone(timezone(timedelta(hours=5)))
+    many = done(one, "a", 0.5).model_copy(update={"top": top, "recorded_at": came, "cached": True})
+    few = done(two, "a", 0.5).model_copy(update={"top": top[:2]})
+    first, second = rows(ImageResult(one, many), ImageResult(two, few))
+    labels = [first[name] for name in ("label", *(f"label_{place}" for place in range(2, 6)))]
+    assert (labels, first["score_5"], first["cached"]) == (list("abcde"), "0.040000", "true")
+    assert first["recorded_at"] == f"{NOW:%Y-%m-%d %H:%M:%S}", "in UTC"
+    assert (second["label_2"], second["score_2"], second["label_3"], second["cached"]) == (
+        "b",
+        "0.200000",
+        "",
+        "false",
+    )
+
+
+def test_scores_have_a_decimal_comma_where_semicolons_separate() -> None:
+    one = image("a;b,c.jpg")
+    [row] = rows(ImageResult(one, done(one, "cat", 0.5)), separator="semicolon")
+    assert (row["filename"], row["score"]) == ("a;b,c.jpg", "0,500000")
+    [row] = rows(ImageResult(one, done(one, "cat", 0.5)), separator="tab")
+    assert (row["filename"], row["score"]) == ("a;b,c.jpg", "0.500000")
+
+
+def test_a_byte_order_mark_is_written_once_and_only_on_request() -> None:
+    one = image("a.jpg")
+    marked = "".join(csv_lines([ImageResult(one, None)] * 2, byte_order_mark=True))
+    assert marked == BYTE_ORDER_MARK + "".join(csv_lines([ImageResult(one, None)] * 2))
 
 
 @pytest.mark.parametrize(
@@ -239,10 +281,11 @@ def test_s15_no_name_is_taken_for_a_formula(name: str) -> None:
     assert safe_cell(name) == f"'{name}"
 
 
-@given(st.text(alphabet="=+-@\uff1d\uff0b\uff0d\uff20;\t\n\r,'\"a1", max_size=12))
-def test_s15_no_name_holds_a_formula_wherever_a_spreadsheet_splits_it(name: str) -> None:
-    line = "".join(csv_lines([ImageResult(image(name), None)])).partition("\r\n")[2]
-    cells = [cell.strip('"') for cell in re.split("[;\t\r\n]", line)]
+@given(st.text(alphabet="=+-@\uff1d\uff0b\uff0d\uff20;\t\n\r,'\"a1", max_size=12), st.sampled_from(list(DELIMITERS)))
+def test_s15_no_name_holds_a_formula_wherever_a_spreadsheet_splits_it(name: str, separator: Separator) -> None:
+    line = "".join(csv_lines([ImageResult(image(name), None)], separator)).partition("\r\n")[2]
+    splits = "[;\t\r\n]" if separator == "comma" else "[,;\t\r\n]"
+    cells = [cell.strip('"') for cell in re.split(splits, line)]
     assert not [cell for cell in cells if cell.startswith(tuple("=+-@\uff1d\uff0b\uff0d\uff20"))]
 
 
@@ -251,9 +294,12 @@ def test_s15_a_name_with_semicolons_is_unchanged_without_formula() -> None:
     assert safe_cell("a;=1+1.png") == "a;'=1+1.png"
 
 
-@given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=50))
-def test_any_name_comes_back_from_the_csv_as_it_was_shown(name: str) -> None:
+@given(
+    st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=50),
+    st.sampled_from(list(DELIMITERS)),
+)
+def test_any_name_comes_back_from_the_csv_as_it_was_shown(name: str, separator: Separator) -> None:
     named = image(name)
-    [row] = rows(ImageResult(named, None))
+    [row] = rows(ImageResult(named, None), separator=separator)
     assert row["filename"].replace("'", "") == name.replace("'", "")
     assert not row["filename"].startswith(("=", "+", "-", "@"))
