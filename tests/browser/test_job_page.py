@@ -189,11 +189,17 @@ def test_images_are_filtered_sorted_and_searched_at_once(page: Page, write_job: 
     written = write_job(50)
     written.finish(0, 40, failed=5)
     open_live(page, written.path)
-    expect(page.locator('[data-state="unsure"] .count')).to_have_text("25")
-    for state, count in (("failed", 5), ("waiting", 10), ("unsure", 25)):
+    low = page.locator('[data-to="75"]')
+    expect(low.locator(".count")).to_have_text("26")
+    for state, count in (("failed", 5), ("waiting", 10)):
         page.locator(f'[data-state="{state}"]').click()
         expect(page.locator("#shown")).to_have_text(f"{count} of 50 images")
     page.locator('[data-state=""]').click()
+    low.click()
+    expect(page.locator("#shown")).to_have_text("26 of 50 images")
+    expect(page.get_by_label("Score to, in percent")).to_have_value("75")
+    expect(page).to_have_url(re.compile(r"\?to=75$"))
+    low.click()
     expect(page.locator("#shown")).to_be_empty()
     page.locator("[name=label]").select_option("parking")
     expect(page.locator("#list .tile")).to_have_count(7)
@@ -348,6 +354,38 @@ def test_the_results_stand_as_one_file_soon_after_the_end(page: Page, api: ApiCl
     with page.expect_download() as started:
         page.locator("#file a").click()
     assert len(started.value.path().read_text(encoding="utf-8").splitlines()) == 4
+
+
+@pytest.mark.parametrize("page_options", [{}, NO_SCRIPT, PHONE], ids=["script", "no script", "phone"])
+def test_downloads_follow_the_filters(
+    page: Page, write_job: Callable[..., WrittenJob], page_options: dict[str, object]
+) -> None:
+    written = write_job(20, name="Été 2026")
+    written.finish(0, 20, failed=3, seconds_ago=LONG_FINISHED)
+    page.goto(f"{written.path}?state=done&to=60")
+    menu = page.locator("#downloads")
+    menu.locator("summary").click()
+    expect(menu).to_contain_text("11 images that match the filters")
+    with page.expect_download() as started:
+        menu.get_by_role("link", name="CSV", exact=True).click()
+    assert started.value.suggested_filename == "Été-2026.csv"
+    lines = started.value.path().read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[1] for line in lines[1:]] == [image.filename for image in written.images[:11]]
+    if not page_options.get("java_script_enabled", True):
+        return
+    expect(menu).not_to_have_attribute("open", "")
+    page.get_by_label("Score to, in percent").fill("")
+    page.get_by_role("searchbox").fill("IMG_0001")
+    menu.locator("summary").click()
+    expect(menu).to_contain_text("7 images that match the filters")
+    with page.expect_download() as started:
+        menu.get_by_role("link", name="CSV for Excel, with semicolons").click()
+    table = started.value.path().read_text(encoding="utf-8")
+    assert table.startswith("\ufeffimage_id;")
+    assert len(table.splitlines()) == 1 + 7
+    menu.locator("summary").click()
+    page.keyboard.press("Escape")
+    expect(menu.get_by_role("link", name="JSON", exact=True)).to_be_hidden()
 
 
 def test_names_with_markup_are_text(page: Page, write_job: Callable[..., WrittenJob]) -> None:

@@ -1,6 +1,7 @@
 """The pages of jobs: the list, the page of one job with its live updates, and the forms that retry and delete it."""
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -9,19 +10,19 @@ from urllib.parse import urlencode
 
 from flask import Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import BadRequest, ServiceUnavailable
+from werkzeug.exceptions import ServiceUnavailable
 
 from core.format import duration, percent_text, plural
-from core.ids import merged_key
+from core.ids import is_id, merged_key
 from core.jobs.models import Job, JobStatus
 from core.messages import Model
 from services.errors import NotFoundError
 from web_tier.api.openapi import EVENTS, ApiResponse, operation
-from web_tier.api.parsing import EventsHeader
+from web_tier.api.parsing import MAX_LABEL, EventsHeader
 from web_tier.auth.guard import credentials_check
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
-from web_tier.parameters import clean_search, cursor, known_id, whole_number
+from web_tier.parameters import MAX_FILENAME, clean_search, cursor, known_id, whole_number
 from web_tier.rate_limits import current_quota_scope
 from web_tier.result_services import current_result_services
 from web_tier.results.job_snapshot import ImageRow, ImageRows
@@ -44,6 +45,9 @@ from web_tier.uploads.retry import Retried, retry_failed
 JOBS_PER_PAGE = 25
 IMAGES_PER_PAGE = 200
 MAX_PAGES = 1_000
+
+UNSURE_PERCENT: Final = "75"
+"""Score up to which the filter for low scores goes."""
 
 MAX_LABELS = 20
 """Labels in the histogram: the most frequent ones."""
@@ -112,20 +116,16 @@ class JobPageQuery:
 
     @classmethod
     def of_request(cls) -> "JobPageQuery":
-        """Return the query of the current request.
-
-        Raises:
-            BadRequest: if a state or an order does not exist, or a score is not a percentage.
-        """
-        args = request.args
-        state = _one_of("state", tuple(get_args(ImageState)))
+        """Return the query of the current request; a parameter that is not valid is left out."""
+        args = valid_parameters(request.args)
+        low, high = (float(args[name]) if name in args else None for name in ("from", "to"))
         return cls(
-            state=next((each for each in get_args(ImageState) if each == state), None),
-            label=args.get("label", ""),
-            low=_percent("from"),
-            high=_percent("to"),
-            name=args.get("q", "").strip(),
-            sort=_one_of("sort", tuple(ORDERS)),
+            state=next((each for each in get_args(ImageState) if each == args.get("state")), None),
+            label=args.get("label", "")[:MAX_LABEL],
+            low=low,
+            high=high,
+            name=args.get("q", "").strip()[:MAX_FILENAME],
+            sort=args.get("sort", ""),
             view="table" if args.get("view") == "table" else "grid",
         )
 
@@ -140,6 +140,14 @@ class JobPageQuery:
             filename=self.name or None,
         )
 
+    @property
+    def api_parameters(self) -> dict[str, str]:
+        """The parameters with which the API returns the images of this query."""
+        wanted = self.filter
+        names = ("state", "label", "min_score", "max_score", "filename")
+        values = {name: getattr(wanted, name) for name in names}
+        return {name: str(value) for name, value in values.items() if value is not None}
+
     def parameters(self, **changes: str) -> dict[str, str]:
         """Return the parameters of an address with this query, except for `changes`."""
         own = {"state": self.state or "", "label": self.label, "q": self.name, "sort": self.sort}
@@ -148,24 +156,33 @@ class JobPageQuery:
         return {name: value for name, value in (own | changes).items() if value}
 
 
-def _one_of(name: str, known: tuple[str, ...]) -> str:
-    text = request.args.get(name, "")
-    if text and text not in known:
-        raise BadRequest(f"{name}={text[:40]!r} is not one of {', '.join(known)}")
-    return text
+def valid_parameters(args: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters of a job page's address without the empty ones and those that are not valid.
+
+    The state `unsure` of earlier versions is a range of scores.
+    """
+    given = {name: text.strip() for name, text in args.items() if text.strip()}
+    if given.get("state") == "unsure":
+        given = {"to": UNSURE_PERCENT, **given}
+    return {name: text for name, text in given.items() if name not in _IS_VALID or _IS_VALID[name](text)}
 
 
-def _percent(name: str) -> float | None:
-    text = request.args.get(name, "").strip()
-    if not text:
-        return None
+def _is_percentage(text: str) -> bool:
     try:
-        found = float(text)
+        return 0 <= float(text) <= 100
     except ValueError:
-        found = -1.0
-    if not 0 <= found <= 100:
-        raise BadRequest(f"{name}={text[:40]!r} is not a percentage from 0 to 100")
-    return found
+        return False
+
+
+_IS_VALID: Final[Mapping[str, Callable[[str], bool]]] = {
+    "state": lambda text: text in get_args(ImageState),
+    "sort": lambda text: text in ORDERS,
+    "from": _is_percentage,
+    "to": _is_percentage,
+    "page": lambda text: text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_PAGES,
+    "after": is_id,
+}
+"""Returns of a parameter with a limited set of values whether a text is one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +235,6 @@ class JobView:
 
         Raises:
             NotFoundError: if there is no such job.
-            BadRequest: if a parameter is not valid.
         """
         status, query = jobs.status(job_id), JobPageQuery.of_request()
         page = ImageListPage.read(jobs, status, query, limit)
@@ -250,6 +266,13 @@ class JobView:
         )
 
     @property
+    def matching(self) -> int | None:
+        """The number of images that match the query, or None if they are on several pages."""
+        if self.query.filter.is_empty:
+            return self.body.accepted
+        return len(self.rows) if self.page.is_first and self.page.next is None else None
+
+    @property
     def model(self) -> Model | None:
         """The model of the newest result on this page."""
         return self.page.found.model
@@ -261,8 +284,14 @@ class JobView:
         return f"{page}?{parameters}" if parameters else page
 
 
-def job_page(job_id: str) -> str:
-    """Show a job: its progress, and a page of its images."""
+def job_page(job_id: str) -> ResponseReturnValue:
+    """Show a job: its progress, and a page of its images.
+
+    An address with parameters that are not valid leads to the same page without them.
+    """
+    valid = valid_parameters(request.args)
+    if valid != {name: text.strip() for name, text in request.args.items() if text.strip()}:
+        return redirect(url_for("pages.job_page", job_id=known_id("job", job_id), **dict[str, Any](valid)), 302)
     backend = current_backend()
     view = JobView.read(user_jobs(), known_id("job", job_id), IMAGES_PER_PAGE)
     return render_template(

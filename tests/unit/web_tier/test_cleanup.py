@@ -11,7 +11,6 @@ from core.ids import ImageRef, first_id_of, input_key, merged_key, new_id, outpu
 from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
-from tests.support.memory_services import MemoryBucket
 from tests.support.memory_table import WRITES, MemoryTable
 from tests.support.results_site import ResultsSite, done
 from web_tier.controller import cleanup
@@ -243,7 +242,7 @@ class Site(ResultsSite):
 
     def left(self, job_id: str) -> list[str]:
         """Return the objects and items of a job."""
-        keys = [key for bucket in (self.inputs, self.outputs) for key in cast(MemoryBucket, bucket).objects]
+        keys = [key for bucket in (self.inputs, self.outputs) for key in bucket.objects]
         return sorted(key for key in keys if job_id in key) + sorted(
             f"{pk} {sk}" for pk, sk in cast(MemoryTable, self.store.table).items if job_id in f"{pk} {sk}"
         )

@@ -68,9 +68,72 @@ def test_images_are_filtered_by_state_label_and_name(
     assert tiles(query) == names
 
 
-@pytest.mark.parametrize("query", ["state=lost", "sort=size", "from=x", "to=101", "from=nan", "sort=name&page=0"])
-def test_an_invalid_query_of_a_job_page_gets_400(client: FlaskClient, job: Job, query: str) -> None:
-    assert client.get(f"/jobs/{job.job_id}?{query}").status_code == 400
+@pytest.mark.parametrize(
+    ("query", "valid"),
+    [
+        ("state=lost&q=a+b", "?q=a+b"),
+        ("sort=size&view=table", "?view=table"),
+        ("from=x&to=80", "?to=80"),
+        ("to=101", ""),
+        ("from=nan", ""),
+        ("sort=name&page=0", "?sort=name"),
+        ("after=1", ""),
+        ("state=unsure", "?to=75"),
+        ("state=unsure&to=50", "?to=50"),
+    ],
+)
+def test_an_address_with_an_invalid_filter_leads_to_the_page_without_it(
+    client: FlaskClient, job: Job, query: str, valid: str
+) -> None:
+    answer = client.get(f"/jobs/{job.job_id}?{query}")
+    assert (answer.status_code, answer.headers["Location"]) == (302, f"/jobs/{job.job_id}{valid}")
+    assert client.get(answer.headers["Location"]).status_code == 200
+
+
+def downloads(page: str) -> dict[str, str]:
+    """Return the addresses of the downloads on a page, by their titles."""
+    menu = page.partition('id="downloads"')[2].partition("</details>")[0]
+    return {title: unescape(link) for link, title in re.findall(r'<a href="([^"]*)" download>([^<]*)</a>', menu)}
+
+
+@pytest.mark.parametrize(
+    ("query", "names", "note"),
+    [
+        ("", ["Beach.jpg", "city.jpg", "dune.jpg"], "All 3 images"),
+        ("state=failed", ["city.jpg"], "1 image that matches the filters"),
+        ("label=stop+sign&from=90&to=95", ["Beach.jpg"], "1 image that matches the filters"),
+        ("q=.JPG", ["Beach.jpg", "city.jpg", "dune.jpg"], "3 images that match the filters"),
+        ("to=75&sort=unsure", [], "0 images that match the filters"),
+    ],
+)
+def test_downloads_have_the_images_that_the_page_shows(
+    client: FlaskClient, images: list[ImageRecord], job: Job, query: str, names: list[str], note: str
+) -> None:
+    page = client.get(f"/jobs/{job.job_id}?{query}").text
+    found = downloads(page)
+    assert list(found) == ["CSV", "CSV for Excel", "CSV for Excel, with semicolons", "JSON", "JSON Lines"]
+    assert note in page
+    assert [row["filename"] for row in client.get(found["JSON"]).get_json()["results"]] == names
+    lines = client.get(found["CSV for Excel, with semicolons"]).text.splitlines()
+    assert [line.split(";")[1] for line in lines[1:]] == names
+    assert lines[0].startswith("\ufeffimage_id;")
+    assert client.get(found["CSV for Excel"]).text.startswith("\ufeffimage_id,")
+
+
+def test_the_images_of_a_job_that_keeps_them_are_among_its_downloads(client: FlaskClient, store: JobStore) -> None:
+    job = Job(new_id(), "kept", NOW, keep=True)
+    store.create(job)
+    link = downloads(client.get(f"/jobs/{job.job_id}?state=done").text)["Images in folders by label (zip)"]
+    assert link == f"/api/v1/jobs/{job.job_id}/images.zip?state=done"
+
+
+def test_downloads_of_images_on_several_pages_have_no_number(
+    client: FlaskClient, images: list[ImageRecord], job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web_tier.pages.job.IMAGES_PER_PAGE", 2)
+    page = client.get(f"/jobs/{job.job_id}?q=.jpg").text
+    assert "Images that match the filters" in page
+    assert len(client.get(downloads(page)["JSON"]).get_json()["results"]) == 3
 
 
 def test_sorted_pages_link_to_the_next_page_in_the_same_order(

@@ -1,11 +1,12 @@
 // The page of a job: the server renders it once, and this module keeps it up to date.
 
+import { showDownloads } from "./downloads.js";
 import { Feed } from "./feed.js";
 import { cancelPictures, gridItems, tableItems } from "./items.js";
 import { Labels } from "./labels.js";
-import { showCount, showProgress } from "./progress.js";
+import { showProgress } from "./progress.js";
 import { interceptRetryForms } from "./retry.js";
-import { Rows } from "./rows.js";
+import { LOW_SCORE, Rows } from "./rows.js";
 import { Viewer } from "./viewer.js";
 import { VirtualList } from "./virtual_list.js";
 
@@ -20,7 +21,7 @@ const RETRY_FOLLOW_MS = 60_000;
  * The filters, the order and the view of the list; the page's URL has them as parameters.
  *
  * @typedef {object} Query
- * @property {string} state - "done", "failed", "waiting", "unsure", or empty for all.
+ * @property {string} state - "done", "failed", "waiting", or empty for all.
  * @property {string} label - or empty for all.
  * @property {number | null} low - lowest score, in percent.
  * @property {number | null} high - highest score, in percent.
@@ -81,8 +82,9 @@ function refresh() {
     list ??= createList();
     list.show(selectedRows);
     labels.show(rows);
-    showCount("unsure", rows.unsure);
+    filters.querySelector("[data-to] .count").textContent = rows.lowScores.toLocaleString("en-US");
     showListNotes(selectedRows.length, rows.size);
+    showDownloads(query, selectedRows.length, rows.size);
     const took = performance.now() - startedAt;
     nextRefreshAt = performance.now() + Math.max(MIN_REFRESH_INTERVAL_MS, REFRESH_INTERVAL_FACTOR * took);
 }
@@ -126,8 +128,12 @@ function markCurrent(elements, isCurrent) {
     }
 }
 
+/** Return whether the scores are those of the filter "Up to 75%". */
+const isLow = () => query.low === null && query.high === 100 * LOW_SCORE;
+
 /** Show the query in the filters. */
 function showQuery() {
+    markCurrent(filters.querySelectorAll("[data-to]"), isLow);
     markCurrent(filters.querySelectorAll("[data-state]"), ({ state }) => state === query.state);
     markCurrent(filters.querySelectorAll("[data-view]"), ({ view }) => view === query.view);
     const { label, sort, from, to } = filters.elements;
@@ -176,7 +182,9 @@ filters.addEventListener("click", (event) => {
     const link = event.target.closest("a");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    setQuery(link.dataset.view ? { view: link.dataset.view } : { state: link.dataset.state });
+    const { view, state, to } = link.dataset;
+    if (to) setQuery({ low: null, high: isLow() ? null : Number(to) });
+    else setQuery(view ? { view } : { state });
 });
 filters.addEventListener("change", ({ target }) => {
     if (target.name === "label" || target.name === "sort") setQuery({ [target.name]: target.value });
@@ -207,7 +215,6 @@ share.addEventListener("click", async () => {
     share.querySelector("span").textContent = "Copied";
 });
 
-filters.querySelector('[data-state="unsure"]').hidden = false;
 document.getElementById("apply").hidden = true;
 showQuery();
 feed.follow(job.followRetry === "true" ? RETRY_FOLLOW_MS : 0);

@@ -46,7 +46,7 @@ function showBar({ accepted, done, failed, waiting }) {
 }
 
 /** Show the number of images of a state in its filter. */
-export function showCount(state, count) {
+function showCount(state, count) {
     const element = document.querySelector(`.chip[data-state="${state}"] .count`);
     const text = numberFormat.format(count);
     if (element.textContent !== text) element.textContent = text;

@@ -4,6 +4,8 @@ import { compareNames, ORDERS } from "./orders.js";
 
 /** A label with a lower score is shown as unsure. */
 export const UNSURE = 0.75;
+/** Upper end of the filter for low scores. */
+export const LOW_SCORE = 0.75;
 
 /** Return how the system retried an image and why, one line each, as `ImageRow.retries` of job_snapshot.py does. */
 export function retriesText({ tries, again }) {
@@ -42,7 +44,7 @@ export class Rows {
         this.all = []; // sorted by id
         this.pendingUpdates = new Map(); // id → updates that arrived before the image's name
         this.labels = new Map(); // label → number of images
-        this.unsure = 0;
+        this.lowScores = 0;
     }
 
     get size() {
@@ -99,7 +101,7 @@ export class Rows {
         row.version += 1;
         if (row.status === "done") {
             this.labels.set(row.label, (this.labels.get(row.label) ?? 0) + 1);
-            if (row.score < UNSURE) this.unsure += 1;
+            if (row.score <= LOW_SCORE) this.lowScores += 1;
         }
     }
 
@@ -111,7 +113,7 @@ export class Rows {
     select({ state, label, low, high, name, sort }) {
         const folded = name.toLowerCase();
         const matches = (row) =>
-            (!state || (state === "unsure" ? row.score < UNSURE : row.status === state)) &&
+            (!state || row.status === state) &&
             (!label || row.label === label) &&
             (low === null || row.score >= low / 100) &&
             (high === null || row.score <= high / 100) &&
