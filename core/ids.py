@@ -1,7 +1,7 @@
 """Identity of jobs and images, and the object keys that follow from it.
 
-Both ids are ULIDs: 26 characters, ordered by time, with a random tail (https://github.com/ulid/spec). Input of users
-is never part of a key.
+Both ids are ULIDs: 26 characters, ordered by time, with a random tail (https://github.com/ulid/spec). The ids of
+images with a position are ordered by it. No text of a user is ever part of a key.
 """
 
 import os
@@ -16,6 +16,9 @@ from services.errors import MessageError
 
 ULID_PATTERN = r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
 _ULID = re.compile(ULID_PATTERN)
+MAX_POSITION = 9_999_999
+"""Highest position of an image in its job."""
+
 _INPUT_KEY = re.compile(r"^(?P<job>[0-9A-Z]{26})/(?P<image>[0-9A-Z]{26})\.[a-z0-9]{1,8}$")
 
 
@@ -52,6 +55,22 @@ _ids = _Ids()
 def new_id() -> str:
     """Return a new ULID for a job, an image or a process, greater than any earlier one of this process."""
     return str(_ids.next())
+
+
+def positioned_id(job_id: str, position: int) -> str:
+    """Return a new id for the image at `position`, 0 to `MAX_POSITION`, of a job.
+
+    It has the time of its job, then the position, so the images of a job are in the order of their positions and
+    before those without one.
+    """
+    start = ULID.from_str(job_id).bytes[:6]
+    return str(ULID.from_bytes(start + position.to_bytes(4, "big") + os.urandom(6)))
+
+
+def received_at(ref: ImageRef) -> datetime | None:
+    """Return when the web tier received an image, or None if its id has a position in place of that time."""
+    image, job = ULID.from_str(ref.image_id), ULID.from_str(ref.job_id)
+    return None if image.milliseconds == job.milliseconds else image.datetime
 
 
 def first_id_of(moment: datetime) -> str:

@@ -3,7 +3,11 @@
 Text from users is only shown, and never part of a key, a path or a command.
 """
 
+import re
 import unicodedata
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
 
 from flask import request
 from werkzeug.exceptions import BadRequest
@@ -12,9 +16,12 @@ from core.fleet.models import MAX_REASON_CHARACTERS
 from core.ids import ImageRef, is_id
 from services.errors import NotFoundError
 
-MAX_FILENAME = 255
+MAX_FILENAME_BYTES = 700
+"""Bytes of a filename in UTF-8: the manifest of an upload with the longest ones fits into an item."""
 
 MAX_JOB_NAME = 100
+
+_DRIVE = re.compile(r"[A-Za-z]:")
 
 _DROPPED_CATEGORIES = frozenset({"Cc", "Cs"})  # control characters (NUL, line ends), halves of surrogate pairs
 
@@ -67,13 +74,40 @@ def whole_number(name: str, *, default: int, maximum: int) -> int:
 
 
 def clean_filename(raw: str) -> str:
-    """Return the name to show for a file that was sent as `raw`: its last path part, at most 255 characters."""
-    return _printable(raw.replace("\\", "/").rsplit("/", 1)[-1])[:MAX_FILENAME] or "unnamed"
+    """Return the name to show for a file that was sent as `raw`: its path within a folder or zip, if it has one.
+
+    An absolute path, or one with `..`, is not inside a folder that the client has sent: only its last part is shown.
+    Of a name that is too long, the end is kept.
+    """
+    parts = [_printable(part) for part in raw.replace("\\", "/").split("/")]
+    if not parts[-1]:
+        return "unnamed"
+    if parts[0] == "" or ".." in parts or (len(parts) > 1 and _DRIVE.fullmatch(parts[0])):
+        parts = parts[-1:]
+    path = "/".join(part for part in parts if part not in {"", "."})
+    return path.encode()[-MAX_FILENAME_BYTES:].decode(errors="ignore").lstrip("/ ") or "unnamed"
 
 
-def clean_job_name(raw: str) -> str:
-    """Return the name to show for a job, at most 100 characters; a job without a name is `untitled`."""
-    return _printable(raw)[:MAX_JOB_NAME] or "untitled"
+def clean_job_name(raw: str, default: str) -> str:
+    """Return the name to show for a job, at most 100 characters; `default` if the user gave none."""
+    return (_printable(raw) or default)[:MAX_JOB_NAME]
+
+
+def job_name_of_files(filenames: Sequence[str]) -> str:
+    """Return the default name of a job: the folder of all files, or the first file and the number of the others.
+
+    `static/upload/batch.js` makes the same name.
+    """
+    folders = {filename.partition("/")[0] if "/" in filename else "" for filename in filenames}
+    if len(folders) == 1 and (folder := folders.pop()):
+        return folder
+    first, others = PurePosixPath(filenames[0]).stem[:60], len(filenames) - 1
+    return f"{first} and {others:,} more" if others else first
+
+
+def job_name_of_time(at: datetime) -> str:
+    """Return the default name of a job that was created `at` a time, without files."""
+    return f"{at.astimezone(UTC):%-d %B %Y, %H:%M} UTC"
 
 
 def clean_search(raw: str) -> str:

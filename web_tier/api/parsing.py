@@ -14,7 +14,7 @@ from core.fleet.models import Span
 from core.ids import ULID_PATTERN
 from core.jobs.dead_letters import CURSOR_PATTERN
 from web_tier.autoscaler.forecast import MAX_IMAGES
-from web_tier.parameters import MAX_FILENAME, MAX_JOB_NAME
+from web_tier.parameters import MAX_FILENAME_BYTES, MAX_JOB_NAME
 from web_tier.results.export import Separator
 from web_tier.results.query import ImageState, ResultsFilter
 
@@ -95,7 +95,7 @@ class FilterQuery(_Query):
     min_score: float | None = Field(default=None, ge=0, le=1, description="The least score of its label.")
     max_score: float | None = Field(default=None, ge=0, le=1, description="The greatest score of its label.")
     filename: str | None = Field(
-        default=None, min_length=1, max_length=MAX_FILENAME, description="Part of its filename, in any case."
+        default=None, min_length=1, max_length=MAX_FILENAME_BYTES, description="Part of its filename, in any case."
     )
 
     def filter(self) -> ResultsFilter:
@@ -151,7 +151,7 @@ class ClassifyQuery(_Query):
 
     wait: int = Field(default=30, ge=0, le=60, description="Longest wait for the result, in seconds.")
     name: str | None = Field(
-        default=None, max_length=MAX_FILENAME, description="What to call an image that is the body itself."
+        default=None, max_length=MAX_FILENAME_BYTES, description="What to call an image that is the body itself."
     )
 
 

@@ -7,6 +7,7 @@ from flask import Blueprint, Response, request
 from pydantic import Field
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from core.ids import MAX_POSITION
 from web_tier.api.openapi import ApiResponse, operation
 from web_tier.api.parsing import KeyHeader, idempotency_key, json_response, parse_body
 from web_tier.api.schemas import ROOT, ApiBody, RejectedImage, UploadOutcome
@@ -31,9 +32,12 @@ direct = Blueprint("direct", __name__)
 class DirectFile(ApiBody):
     """A file that is to be uploaded."""
 
-    name: str = Field(max_length=MAX_NAME_CHARACTERS, description="What to call it.")
+    name: str = Field(max_length=MAX_NAME_CHARACTERS, description="What to call it; a relative path stays.")
     bytes: int = Field(ge=0, le=MAX_SIZE_BYTES, description="Its size; the form takes no more.")
     content_type: str = Field(max_length=255, description="Such as image/jpeg; the form takes no other.")
+    position: int | None = Field(
+        default=None, ge=0, le=MAX_POSITION, description="Place of its image among those of the job, from 0."
+    )
 
 
 class DirectFiles(ApiBody):
@@ -123,7 +127,7 @@ def offer_uploads(job_id: str) -> Response:
         raise RequestEntityTooLarge(
             f"the request is larger than {MAX_BODY_BYTES / 2**20:g} MB: send fewer files in each"
         ) from error
-    files = [FileSpec(file.name, file.bytes, file.content_type) for file in wanted.files]
+    files = [FileSpec(file.name, file.bytes, file.content_type, file.position) for file in wanted.files]
     offer, rejected = current_backend().direct.offer(job, files, key, current_quota_scope())
     outcome = UploadOutcome.of_numbered(job_id, rejected.items())
     if offer is None:

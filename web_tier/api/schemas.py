@@ -34,7 +34,7 @@ class ApiBody(BaseModel):
 class CreateJob(ApiBody):
     """What a job is made of."""
 
-    name: str = Field(default="", max_length=MAX_JOB_NAME)
+    name: str = Field(default="", max_length=MAX_JOB_NAME, description="By default the time of the job's creation.")
     keep: bool = Field(
         default=False,
         description="Whether the images and the records stay; else each image is deleted once its label is stored, "

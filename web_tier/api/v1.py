@@ -50,7 +50,7 @@ from web_tier.auth.context import current_auth
 from web_tier.auth.identity import Scope, current_identity
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
-from web_tier.parameters import clean_job_name, known_id, known_ref
+from web_tier.parameters import clean_job_name, job_name_of_time, known_id, known_ref
 from web_tier.problems import IdempotencyKeyReusedError, TooManyOpenJobsError
 from web_tier.quotas import QuotaScope
 from web_tier.rate_limits import current_quota_scope, remaining_quota
@@ -61,8 +61,7 @@ from web_tier.results.file_names import attachment
 from web_tier.results.progress import job_cost
 from web_tier.results.query import ImageResult, all_results, filtered_page, find_jobs
 from web_tier.uploads.idempotency import Claim, ingest_idempotent
-from web_tier.uploads.multipart import Upload
-from web_tier.uploads.request_body import request_parts, upload_status
+from web_tier.uploads.request_body import POSITIONS_FIELD, positioned_files, request_parts, upload_status
 from web_tier.uploads.retry import retry_failed, retry_image
 
 api = Blueprint("api_v1", __name__)
@@ -112,7 +111,8 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
         except NotFoundError as error:
             raise NotFoundError("the job of this Idempotency-Key has been deleted; use a new key") from error
     # This is the first request, or it repeats one that crashed here: both store the same item.
-    job = Job(claim.job_id, clean_job_name(wanted.name), claim.at, wanted.keep, jobs.owner)
+    name = clean_job_name(wanted.name, job_name_of_time(claim.at))
+    job = Job(claim.job_id, name, claim.at, wanted.keep, jobs.owner)
     jobs.create(job)
     claims.mark_stored(key)
     return job
@@ -155,7 +155,9 @@ def new_job() -> ResponseReturnValue:
     wanted, key = parse_body(CreateJob, '{"name": "..."}'), idempotency_key()
     jobs, config, quota = user_jobs(), current_backend().config, current_quota_scope()
     if key is None:
-        job = Job(new_id(), clean_job_name(wanted.name), datetime.now(UTC), wanted.keep, jobs.owner)
+        now = datetime.now(UTC)
+        name = clean_job_name(wanted.name, job_name_of_time(now))
+        job = Job(new_id(), name, now, wanted.keep, jobs.owner)
         check_open_jobs_limit(jobs, config)
         quota.charge_job()
         jobs.create(job)
@@ -195,9 +197,18 @@ def delete_job(job_id: str) -> ResponseReturnValue:
 
 _FILES = {
     "type": "object",
-    "properties": {"images": {"type": "array", "items": FILE, "minItems": 1}},
+    "properties": {
+        POSITIONS_FIELD: {
+            "type": "string",
+            "pattern": "^[0-9]{1,7}(,[0-9]{1,7})*$",
+            "description": "The place of each file's image among those of the job, from 0, such as `0,1,2`; before "
+            "the files. Without it, images are in the order of their arrival.",
+        },
+        "images": {"type": "array", "items": FILE, "minItems": 1},
+    },
     "required": ["images"],
-    "description": "Files in any fields, up to `web.max_files_per_request` (1,000) of `web.max_image_bytes` (10 MB).",
+    "description": "Files in any fields, up to `web.max_files_per_request` (1,000) of `web.max_image_bytes` (10 MB). "
+    "A filename may be a relative path, such as `day1/IMG_1.jpg`.",
 }
 
 
@@ -219,7 +230,7 @@ def add_images(job_id: str) -> Response:
     """
     backend, key = current_backend(), idempotency_key()
     job = user_jobs().job(known_id("job", job_id))
-    uploads = (part for part in request_parts(backend.config.web) if isinstance(part, Upload))
+    uploads = positioned_files(request_parts(backend.config.web))
     intake, quota = backend.intake, current_quota_scope()
     if key is None:
         outcomes = intake.ingest(job, uploads, quota)

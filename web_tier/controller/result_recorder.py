@@ -350,7 +350,7 @@ class ResultRecorder:
         """Look up those of `image_ids` that are not known yet."""
         unknown = [image_id for image_id in image_ids if image_id not in job_counts.statuses]
         if len(unknown) > FEW:
-            # Ids are ordered by time: what is unknown stands near the end, with more of its kind behind it.
+            # Images mostly arrive in the order of their ids: more unknown ones follow the first one.
             for image in self.store.images(job_id, after=min(unknown)[:-1]):
                 job_counts.add_image(image)
             return

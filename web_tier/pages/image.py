@@ -8,16 +8,15 @@ says so.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 from flask import Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from ulid import ULID
 from werkzeug.exceptions import ServiceUnavailable
 
 from core.format import clock, duration, milliseconds, plural
-from core.ids import ImageRef
+from core.ids import ImageRef, received_at
 from core.jobs.models import Resend
 from core.messages import CRASHED_WORKER, ClassificationResult
 from core.sandbox.process import PoolUnavailableError
@@ -176,9 +175,7 @@ class ImageTimeline:
 
 def _steps(result: ImageResult) -> list[TimelineStep]:
     record, response = result.record, result.response
-    # The web tier creates the id of an image when it receives the image.
-    received_at = datetime.fromtimestamp(ULID.from_str(record.ref.image_id).timestamp, UTC)
-    accepted = TimelineStep("accepted", "checked by the web tier", received_at)
+    accepted = TimelineStep("accepted", "checked by the web tier", received_at(record.ref))
     if record.cached or (response is not None and response.cached):
         at = response.recorded_at if response and response.recorded_at else record.accepted_at
         return [

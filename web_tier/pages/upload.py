@@ -1,5 +1,6 @@
 """The upload page: its form, the texts and limits that it shows, and the upload itself."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from flask import redirect, render_template, url_for
@@ -17,7 +18,7 @@ from web_tier.api.v1 import check_open_jobs_limit
 from web_tier.auth.guard import CSRF_FIELD, check_csrf
 from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
-from web_tier.parameters import clean_job_name
+from web_tier.parameters import clean_job_name, job_name_of_files
 from web_tier.rate_limits import current_quota_scope
 from web_tier.uploads.ingest import RejectedUpload
 from web_tier.uploads.multipart import Upload
@@ -75,12 +76,12 @@ def upload() -> ResponseReturnValue:
     if backend.config.classic.enabled and file_field in CLASSIC_FIELDS:
         return classic_answer(parts)
     check_open_jobs_limit(jobs, backend.config)
-    name, keep = clean_job_name(fields.get("name", "")), KEEP_FIELD in fields
-    job = Job(new_id(), name, datetime.now(UTC), keep, jobs.owner)
+    job = Job(new_id(), "", datetime.now(UTC), KEEP_FIELD in fields, jobs.owner)
     outcomes = backend.intake.put_objects(job, (part for part in parts if isinstance(part, Upload)))
     if not outcomes:
         raise UnprocessableEntity("no file was chosen; go back and choose one or more images")
-    if any(isinstance(outcome, ImageRecord) for outcome in outcomes):
+    if filenames := [outcome.filename for outcome in outcomes if isinstance(outcome, ImageRecord)]:
+        job = replace(job, name=clean_job_name(fields.get("name", ""), job_name_of_files(filenames)))
         with backend.intake.quota_reservation(outcomes, current_quota_scope()) as reservation:
             jobs.create(job)
             outcomes = reservation.commit(backend.intake.commit(outcomes))
@@ -99,14 +100,11 @@ def upload() -> ResponseReturnValue:
 
 def keep_sentence(unkept_days: float) -> str:
     """Return the help text of the checkbox `keep`; a job without it expires after `unkept_days` days, 0 is never."""
-    start = "Then the images and their records stay. Otherwise each image is deleted as soon as its label is stored"
+    start = "Off: each image is deleted once classified"
     if not unkept_days:
-        return f"{start}, and one that failed once it has been tried again."
+        return f"{start}; its result stays."
     days = "1 day" if unkept_days == 1 else f"{unkept_days:g} days"
-    return (
-        f"{start}, one that failed once it has been tried again or the job expires, "
-        f"and the job with its results expires after {days}."
-    )
+    return f"{start}; results are deleted after {days}."
 
 
 class _ScriptData(BaseModel):

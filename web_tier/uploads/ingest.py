@@ -36,7 +36,7 @@ from hashlib import sha256
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.ids import ImageRef, input_key, new_id
+from core.ids import ImageRef, input_key, new_id, positioned_id
 from core.image_open import ImageInfo, inspect
 from core.images import ImageLimits, ImageRejectedError
 from core.jobs.models import AcceptedCount, ImageRecord, Job
@@ -315,7 +315,9 @@ class ImageIngest:
         cached = self.cached_results(job.owner, set(digests))
         futures: list[Future[UploadResult]] = []
         for upload, digest in zip(group, digests, strict=True):
-            ref, response = ImageRef(job.job_id, new_id()), cached.get(digest)
+            position, response = upload.position, cached.get(digest)
+            image_id = new_id() if position is None else positioned_id(job.job_id, position)
+            ref = ImageRef(job.job_id, image_id)
             if response is None or response.key is None or job.keep:
                 futures.append(self.pool.submit(self._put, ref, upload, response, keep=job.keep))
                 continue

@@ -27,12 +27,19 @@ SPARE_PARTS = 20
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file of a form, in its `field`; `data` is empty when its `size` (bytes) is more than allowed."""
+    """A file of a form.
+
+    Attributes:
+        data: empty when its `size` (bytes) is more than allowed.
+        field: name of its field.
+        position: of its image among those of the job, if the client chose one.
+    """
 
     filename: str
     data: bytes
     size: int
     field: str = ""
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from hashlib import sha256
 
 from ulid import ULID
 
-from core.ids import ImageRef, input_key, new_id
+from core.ids import ImageRef, input_key, new_id, positioned_id
 from core.images import FORMATS, too_large
 from core.jobs.models import ImageRecord, Job
 from services.errors import NotFoundError
@@ -38,11 +38,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FileSpec:
-    """A file as its owner declares it: `size` in bytes."""
+    """A file as its owner declares it: `size` in bytes, and its `position` in the job if the owner chose one."""
 
     name: str
     size: int
     content_type: str
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class PresignedUploads:
             return RejectedUpload(name, "empty", "the file is empty: send it again")
         if file.size > limits.max_bytes:
             return RejectedUpload(name, "too_large", too_large(file.size, limits).message)
-        ref = ImageRef(job_id, new_id())
+        ref = ImageRef(job_id, new_id() if file.position is None else positioned_id(job_id, file.position))
         return ImageRecord(ref, name, input_key(ref, extension), file.size, self.ingest.clock())
 
     def _claim(self, job_id: str, upload_id: str, declared: ManifestImages, quota: QuotaScope) -> ManifestImages:

@@ -8,6 +8,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 
 from flask import request
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnprocessableEntity, UnsupportedMediaType
 
 from core.config import WebSettings
+from core.ids import MAX_POSITION
 from web_tier.backend import current_backend
 from web_tier.memory import MemoryLimiter
 from web_tier.parameters import clean_filename
@@ -26,6 +28,7 @@ _JSON_COPIES = 3
 
 _BASE64_GROWTH = 4 / 3
 _SPARE_BYTES = 64 * 1024
+_POSITIONS = re.compile(r"[0-9]{1,7}(,[0-9]{1,7})*", re.ASCII)
 _DATA_URL = re.compile(r"data:[^,]{0,200},", re.ASCII)
 
 Parts = Iterator[Upload | FormField]
@@ -80,6 +83,38 @@ def up_to_first_file(parts: Parts) -> tuple[dict[str, str], str | None, Parts]:
             return fields, part.field, chain([part], parts)
         fields[part.name] = part.value
     return fields, None, iter(())
+
+
+POSITIONS_FIELD = "positions"
+
+_POSITIONS_REFUSED = (
+    f"{POSITIONS_FIELD} must come before the files, with a whole number from 0 to {MAX_POSITION} for each: 0,1,2"
+)
+
+
+def positioned_files(parts: Parts) -> Iterator[Upload]:
+    """Yield the files of a form, with their positions in the job if the field `positions` precedes them.
+
+    Raises:
+        UnprocessableEntity: the field does not have one position for each file.
+    """
+    positions: list[int] | None = None
+    files = 0
+    for part in parts:
+        if isinstance(part, Upload):
+            if positions is None:
+                yield part
+            elif files < len(positions):
+                yield replace(part, position=positions[files])
+            else:
+                raise UnprocessableEntity(_POSITIONS_REFUSED)
+            files += 1
+        elif part.name == POSITIONS_FIELD:
+            if files or positions is not None or not _POSITIONS.fullmatch(part.value):
+                raise UnprocessableEntity(_POSITIONS_REFUSED)
+            positions = [int(position) for position in part.value.split(",")]
+    if positions is not None and files < len(positions):
+        raise UnprocessableEntity(_POSITIONS_REFUSED)
 
 
 def only_file(parts: Parts) -> Iterator[Upload]:

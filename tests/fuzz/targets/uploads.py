@@ -12,7 +12,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from core.image_open import ImageInfo
 from core.images import FORMATS, ImageLimits
-from web_tier.parameters import MAX_FILENAME
+from web_tier.parameters import MAX_FILENAME_BYTES
 from web_tier.uploads.ingest import RejectedUpload, validate_image
 from web_tier.uploads.multipart import FormField, Upload, read_parts
 
@@ -111,8 +111,9 @@ def _parts(body: bytes, piece: int) -> list[Upload | FormField] | None:
 
 def _check(upload: Upload, sent: int) -> None:
     assert upload.size <= sent
-    assert len(upload.filename) <= MAX_FILENAME
-    assert not set("/\\\x00\r\n") & set(upload.filename)
+    assert len(upload.filename.encode()) <= MAX_FILENAME_BYTES
+    assert not set("\\\x00\r\n") & set(upload.filename)
+    assert not {"", ".", ".."} & set(upload.filename.split("/"))
     outcome = validate_image(upload, LIMITS)
     if isinstance(outcome, RejectedUpload):
         assert outcome.code

@@ -8,11 +8,12 @@ from io import BytesIO
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnprocessableEntity
 
-from web_tier.parameters import clean_filename, clean_job_name
+from web_tier.parameters import MAX_FILENAME_BYTES, clean_filename, clean_job_name, job_name_of_files
 from web_tier.slow_clients import GRACE_SECONDS, TimeoutStream, bound_body
 from web_tier.uploads.multipart import CHUNK_BYTES, MAX_BUFFER_BYTES, SPARE_PARTS, FormField, Upload, read_parts
+from web_tier.uploads.request_body import positioned_files
 
 BOUNDARY = "the-boundary"
 
@@ -120,6 +121,13 @@ def test_a_field_that_is_too_long_is_dropped_and_not_kept() -> None:
     ("sent", "shown"),
     [
         ("IMG_1.jpg", "IMG_1.jpg"),
+        ("day1/inner/IMG_1.jpg", "day1/inner/IMG_1.jpg"),
+        ("day1\\IMG_1.jpg", "day1/IMG_1.jpg"),
+        ("./day1//IMG_1.jpg", "day1/IMG_1.jpg"),
+        ("day1/\r\n/ IMG_1.jpg ", "day1/IMG_1.jpg"),
+        ("/home/me/cat.jpg", "cat.jpg"),
+        ("\\\\server\\share\\cat.jpg", "cat.jpg"),
+        ("day1/.\x00./cat.jpg", "cat.jpg"),
         ("../../etc/passwd", "passwd"),
         ("C:\\photos\\cat.jpg", "cat.jpg"),
         ("a\x00b\r\nc.jpg", "abc.jpg"),
@@ -128,23 +136,56 @@ def test_a_field_that_is_too_long_is_dropped_and_not_kept() -> None:
         ("<img onerror>.jpg", "<img onerror>.jpg"),
         ("folder/", "unnamed"),
         ("", "unnamed"),
-        ("x" * 300, "x" * 255),
+        ("x" * 800 + ".jpg", "x" * 696 + ".jpg"),
+        ("ü" * 400 + "/a.jpg", "ü" * 347 + "/a.jpg"),
     ],
 )
-def test_a_filename_is_shown_without_its_path_and_without_what_breaks_a_line(sent: str, shown: str) -> None:
+def test_a_filename_keeps_its_relative_path_and_nothing_that_breaks_a_line(sent: str, shown: str) -> None:
     assert clean_filename(sent) == shown
 
 
 @given(st.text(max_size=400))
 def test_any_name_becomes_short_printable_text_that_can_be_stored(sent: str) -> None:
-    for shown in (clean_filename(sent), clean_job_name(sent)):
-        assert 1 <= len(shown) <= 255
+    for shown in (clean_filename(sent), clean_job_name(sent, "default")):
+        assert 1 <= len(shown.encode()) <= MAX_FILENAME_BYTES
         assert not any(unicodedata.category(character) in {"Cc", "Cs"} for character in shown)
-        shown.encode()
+    assert not {"", ".", ".."} & set(clean_filename(sent).split("/"))
 
 
-def test_a_job_without_a_name_is_untitled() -> None:
-    assert clean_job_name(" \t") == "untitled"
+@pytest.mark.parametrize(
+    ("filenames", "name"),
+    [
+        (["holiday/a.jpg", "holiday/inner/b.jpg"], "holiday"),
+        (["holiday/a.jpg", "work/b.jpg"], "a and 1 more"),
+        (["holiday/a.jpg", "b.jpg"], "a and 1 more"),
+        (["IMG_0001.jpg"], "IMG_0001"),
+        ([f"{'x' * 80}.jpg"] * 1_001, f"{'x' * 60} and 1,000 more"),
+    ],
+)
+def test_a_job_without_a_name_is_named_after_its_files(filenames: list[str], name: str) -> None:
+    assert clean_job_name(" \t", job_name_of_files(filenames)) == name
+    assert clean_job_name("mine", job_name_of_files(filenames)) == "mine"
+
+
+def positions_of(*parts: Upload | FormField) -> list[int | None]:
+    return [upload.position for upload in positioned_files(iter(parts))]
+
+
+def test_files_have_the_positions_of_the_field_before_them() -> None:
+    first, second = Upload("a", b"", 0), Upload("b", b"", 0)
+    assert positions_of(FormField("note", "x"), FormField("positions", "7,2"), first, second) == [7, 2]
+    assert positions_of(FormField("note", "x"), first, second) == [None, None]
+
+
+@pytest.mark.parametrize("positions", ["", "1", "1,2,3", "1;2", "-1,2", "1,12345678", "1,\u0662"])
+def test_positions_that_do_not_fit_the_files_are_refused(positions: str) -> None:
+    with pytest.raises(UnprocessableEntity, match="positions must come before the files"):
+        positions_of(FormField("positions", positions), Upload("a", b"", 0), Upload("b", b"", 0))
+
+
+def test_positions_after_a_file_are_refused() -> None:
+    with pytest.raises(UnprocessableEntity):
+        positions_of(Upload("a", b"", 0), FormField("positions", "1"))
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def asking(make_app: AppMaker, fleet: AnsweringQueue) -> FlaskClient:
     ("request_", "filename"),
     [
         ({"data": {"f": (BytesIO(picture()), "a.jpg")}}, "a.jpg"),
-        ({"data": picture(), "content_type": "image/jpeg", "query_string": {"name": "dir/b.jpg"}}, "b.jpg"),
+        ({"data": picture(), "content_type": "image/jpeg", "query_string": {"name": "dir/b.jpg"}}, "dir/b.jpg"),
         ({"data": picture(), "content_type": "application/octet-stream"}, "unnamed"),
         ({"json": {"data": SENT}}, "unnamed"),
         ({"json": {"name": "c.jpg", "data": f"data:image/jpeg;base64,{SENT}"}}, "c.jpg"),
@@ -318,7 +318,8 @@ def test_the_classic_contracts_can_be_disabled(make_app: AppMaker, fleet: Answer
 )
 def test_the_form_of_the_reply_can_be_chosen(setting: str, field: str, said: str) -> None:
     settings = ClassicSettings.model_validate({"enabled": True, "reply": setting, "keep": False, "wait_seconds": 1})
-    assert classic_reply(settings, field, "a.b.jpg", "stop sign") == said
+    for filename in ("a.b.jpg", "day1/a.b.jpg"):
+        assert classic_reply(settings, field, filename, "stop sign") == said
 
 
 def test_a_label_never_holds_a_colon_or_a_line_end(asking: FlaskClient, fleet: AnsweringQueue) -> None:

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from ulid import ULID
 
 from core.config import Config
-from core.ids import ImageRef, new_id, output_key
+from core.ids import ImageRef, new_id, output_key, positioned_id
 from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Model, Prediction, Timings, crashed_worker
@@ -134,6 +134,14 @@ def test_downloads_of_images_on_several_pages_have_no_number(
     page = client.get(f"/jobs/{job.job_id}?q=.jpg").text
     assert "Images that match the filters" in page
     assert len(client.get(downloads(page)["JSON"]).get_json()["results"]) == 3
+
+
+def test_a_tile_shows_the_name_of_a_file_and_the_table_its_path(
+    client: FlaskClient, store: JobStore, job: Job
+) -> None:
+    add_images(store, job, "day1/inner/a.jpg")
+    assert 'title="day1/inner/a.jpg"><bdi>a.jpg</bdi>' in client.get(f"/jobs/{job.job_id}").text
+    assert "<bdi>day1/inner/a.jpg</bdi>" in client.get(f"/jobs/{job.job_id}?view=table").text
 
 
 def test_sorted_pages_link_to_the_next_page_in_the_same_order(
@@ -447,6 +455,14 @@ def test_an_image_that_was_classified_has_every_step_with_a_time_or_a_length() -
     ]
     timeline = ImageTimeline.of(ImageResult(RECORD, DONE))
     assert (timeline.total, timeline.contradiction) == (1_279.2, None)
+
+
+def test_an_image_with_a_position_has_no_time_of_arrival() -> None:
+    ref = ImageRef(RECORD.ref.job_id, positioned_id(RECORD.ref.job_id, 4))
+    assert steps(replace(RECORD, ref=ref), DONE)[:2] == [
+        ("accepted", None, None),
+        ("stored", after(milliseconds=30), None),
+    ]
 
 
 def test_an_image_received_more_than_once_shows_how_often_and_why() -> None:

@@ -1,6 +1,8 @@
 """API v1: jobs, images, results and the fleet."""
 
 import json
+from datetime import datetime
+from io import BytesIO
 
 import pytest
 from flask.testing import FlaskClient
@@ -38,8 +40,10 @@ def test_a_job_is_created_with_links(client: FlaskClient) -> None:
     assert client.get(body["links"]["self"]).get_json()["state"] == "empty"
 
 
-def test_a_job_needs_no_body_and_no_name(client: FlaskClient) -> None:
-    assert client.post("/api/v1/jobs").get_json()["name"] == "untitled"
+def test_a_job_without_a_name_is_named_after_the_time_of_its_creation(client: FlaskClient) -> None:
+    body = client.post("/api/v1/jobs").get_json()
+    at = datetime.fromisoformat(body["created_at"])
+    assert body["name"] == f"{at.day} {at:%B %Y, %H:%M} UTC"
 
 
 @pytest.mark.parametrize("body", ["[]", "{", '{"name": 1}', '{"naem": "x"}', json.dumps({"name": "x" * 101})])
@@ -79,6 +83,34 @@ def test_each_file_has_its_outcome_and_index(client: FlaskClient, job: Job) -> N
     assert [(image["index"], image["filename"]) for image in body["accepted"]] == [(0, "a.jpg"), (2, "a.jpg")]
     assert len({image["image_id"] for image in body["accepted"]}) == 2
     assert [(file["index"], file["code"]) for file in body["rejected"]] == [(1, "not_an_image"), (3, "empty")]
+
+
+@pytest.mark.parametrize("keys", [(None, None), ("first", "second")])
+def test_images_with_positions_are_in_their_order_and_before_those_without(
+    client: FlaskClient, job: Job, keys: tuple[str | None, str | None]
+) -> None:
+    upload(client, job, ("last.jpg", picture(shade=9)))
+    for positions, names, key in (("3,1", ("d.jpg", "day/b.jpg"), keys[0]), ("2,0", ("c.jpg", "a.jpg"), keys[1])):
+        files = [(BytesIO(picture(shade=len(name))), name) for name in names]
+        data = {"positions": positions, "images": files}
+        headers = {} if key is None else {"Idempotency-Key": key}
+        answer = client.post(f"/api/v1/jobs/{job.job_id}/images", data=data, headers=headers)
+        assert [image["filename"] for image in answer.get_json()["accepted"]] == list(names)
+    shown = ["a.jpg", "day/b.jpg", "c.jpg", "d.jpg", "last.jpg"]
+    path = f"/api/v1/jobs/{job.job_id}/results"
+    assert [image["filename"] for image in client.get(path).get_json()["results"]] == shown
+    assert [row.split(",")[1] for row in client.get(f"{path}.csv").text.splitlines()[1:]] == shown
+    found = client.get(f"{path}?filename=DAY/").get_json()["results"]
+    assert [image["filename"] for image in found] == ["day/b.jpg"]
+
+
+def test_images_whose_positions_do_not_fit_are_not_accepted(
+    client: FlaskClient, job: Job, input_bucket: MemoryBucket, store: JobStore
+) -> None:
+    data = {"positions": "1,2", "images": [(BytesIO(picture()), "a.jpg")]}
+    problem(client.post(f"/api/v1/jobs/{job.job_id}/images", data=data), 422)
+    assert store.status(job.job_id).accepted == 0
+    assert not input_bucket.objects
 
 
 def test_an_accepted_image_is_stored_recorded_and_requested(

@@ -83,6 +83,7 @@ export function gridItems(base, keep) {
         createItem(row) {
             const tile = initializeItem(template.cloneNode(true), base, row);
             tile.querySelector(".filename").title = row.name;
+            tile.querySelector(".filename bdi").textContent = row.name.slice(row.name.lastIndexOf("/") + 1);
             return tile;
         },
         update(tile, row) {
