@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from app_tier.cancellation import CancelledJobs
 from app_tier.classify import Classifier
 from app_tier.decode import Decoder, Pixels, decode
 from app_tier.recovery import FatalError, Step, StepRecovery, classify_error
@@ -18,7 +19,7 @@ from app_tier.sizing import Sizing
 from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
 from app_tier.task import Delivery, Task, new_task
 from core.images import ImageLimits
-from core.messages import ClassificationResult, Failure, Prediction, crashed_worker
+from core.messages import CANCELLED, ClassificationResult, Failure, Prediction, crashed_worker
 from services.errors import NotFoundError
 from services.s3 import Bucket
 from services.sqs import BATCH, Queue
@@ -191,6 +192,7 @@ class Pipeline:
         max_tries: int,
     ) -> None:
         self._services, self._classifier, self._limits = services, classifier, limits
+        self._cancelled = CancelledJobs(services.inputs)
         self._in_flight, self._recovery, self._decoder = recovery.in_flight, recovery, decoder
         self._max_tries, in_flight = max_tries, recovery.in_flight
         self.answered = 0
@@ -261,6 +263,9 @@ class Pipeline:
         # The worker of an earlier delivery may have died between storing the prediction and deleting the request.
         if task.delivery.redelivered and (answer := answered_before(task, self._services.outputs)):
             self._to_respond.put(answer)
+            return
+        if self._cancelled.has(task.delivery.request.job_id):
+            self._refuse(task, CANCELLED)
             return
         try:
             self._to_decode.put(fetch(task, self._services.inputs, self._limits))

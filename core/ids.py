@@ -102,6 +102,11 @@ def merged_key(job_id: str) -> str:
     return f"results/{job_id}.jsonl"
 
 
+def cancelled_key(job_id: str) -> str:
+    """Return the key of the tombstone of a cancelled job in the input bucket; no image has it."""
+    return f"{job_id}/cancelled"
+
+
 def parse_key(key: str) -> ImageRef:
     """Return the image of an input or output key.
 

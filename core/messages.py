@@ -213,6 +213,17 @@ def crashed_worker(tries: int) -> Failure:
     return Failure(code=CRASHED_WORKER, message=message)
 
 
+CANCELLED: Final = Failure(
+    code="cancelled", message="the job was cancelled before this image was classified: retry it to go on"
+)
+"""The failure of an image without a result when its job was cancelled."""
+
+
+def is_cancelled(response: ClassificationResult) -> bool:
+    """Return whether a result reports that the job was cancelled before the image was classified."""
+    return response.error is not None and response.error.code == CANCELLED.code
+
+
 def failed(ref: ImageRef, failure: Failure, *, worker: str, attempts: int, attempt: int = 0) -> Prediction:
     """Return the prediction of an image that cannot be classified."""
     return Prediction(

@@ -161,6 +161,21 @@ class ApiClient:
         """Return the status of a job."""
         return self._call("GET", f"/jobs/{job_id}")
 
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """Cancel a job: its images without a result fail, the others stay. Return the status of the job."""
+        return self._call("POST", f"/jobs/{job_id}/cancel")
+
+    def retry(self, job_id: str) -> dict[str, int]:
+        """Request a job's failed images again, which resumes a cancelled job; return the counts of all calls."""
+        total, query = Counter[str](), dict[str, str]()
+        while True:
+            reply = self._call("POST", f"/jobs/{job_id}/retry", params=query)
+            total.update({name: reply[name] for name in ("sent", "refused", "final", "running")})
+            total["gone"] += len(reply["gone"])
+            if reply["next"] is None:
+                return dict(total)
+            query = {"after": reply["next"]}
+
     def fleet(self) -> dict[str, Any] | None:
         """Return the last snapshot of the fleet, or None before the first one."""
         reply = self._call("GET", "/fleet", allowed=(200, 404))

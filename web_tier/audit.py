@@ -64,6 +64,7 @@ _BY_USER: Final[Mapping[str, str]] = {
         "sign-out": ("accounts.sign_out",),
         "token created": ("accounts.make_token", "tokens_api.make_token"),
         "token revoked": ("accounts.revoke_token", "tokens_api.revoke_token"),
+        "job cancelled": ("changes.cancel", "api_v1.cancel"),
         "job deleted": ("changes.delete", "api_v1.delete_job"),
         "fleet paused": ("operate.pause", "fleet_api.pause"),
         "fleet resumed": ("operate.resume", "fleet_api.resume"),

@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, Response, make_response, render_template, request
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import (
+    Conflict,
     HTTPException,
     InternalServerError,
     MethodNotAllowed,
@@ -53,6 +54,7 @@ class ProblemType(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = f"{_URN}unsupported-media-type"
     UNPROCESSABLE_ENTITY = f"{_URN}unprocessable-entity"
     IDEMPOTENCY_KEY_REUSED = f"{_URN}idempotency-key-reused"
+    JOB_CANCELLED = f"{_URN}job-cancelled"
     TOO_MANY_OPEN_JOBS = f"{_URN}too-many-open-jobs"
     TOO_MANY_REQUESTS = f"{_URN}too-many-requests"
     QUOTA_EXCEEDED = f"{_URN}quota-exceeded"
@@ -73,6 +75,12 @@ class IdempotencyKeyReusedError(UnprocessableEntity):
     """Raised when an Idempotency-Key is reused with a different request."""
 
     name = "Idempotency Key Reused"
+
+
+class JobCancelledError(Conflict):
+    """Raised when images are sent to a cancelled job."""
+
+    name = "Job Cancelled"
 
 
 class TooManyOpenJobsError(TooManyRequests):

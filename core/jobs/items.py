@@ -4,12 +4,12 @@ from datetime import datetime
 
 from core.ids import ImageRef
 from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job, MergedFile, Resend, ResultSummary
-from core.messages import ClassificationResult, Status
+from core.messages import ClassificationResult, Status, is_cancelled
 from services.table import Item
 
 JOBS, OWNED, OPEN, DELETED = "JOBS", "OWNED#", "OPEN", "DELETED"
 DEAD_LETTERS = "DEADLETTERS"
-COUNTED, ACCEPTED, MERGED, RETRIED = "COUNTED", "SAID#", "MERGED", "RETRIED"
+CANCELLED, COUNTED, ACCEPTED, MERGED, RETRIED = "CANCELLED", "COUNTED", "SAID#", "MERGED", "RETRIED"
 IMAGE, RESULT, RESENT = "IMAGE#", "RESULT#", "RESENT#"
 
 EXPIRING = "expiring"
@@ -122,13 +122,15 @@ def result_item(response: ClassificationResult) -> Item:
     }
     if response.attempts > 1:
         item["attempts"] = response.attempts
+    if is_cancelled(response):
+        item["cancelled"] = 1
     return item
 
 
 def result_summary_of(item: Item) -> ResultSummary:
     """Return the summary of a result's item, without reading its response."""
     status: Status = "done" if item["status"] == "done" else "failed"
-    return ResultSummary(status, int(item.get("attempt", 0)), int(item.get("attempts", 1)))
+    return ResultSummary(status, int(item.get("attempt", 0)), int(item.get("attempts", 1)), "cancelled" in item)
 
 
 def resend_item(job_id: str, image_id: str, resend: Resend) -> Item:
@@ -167,6 +169,7 @@ def counts_of(item: Item) -> Counts:
         runs=tuple((int(run), int(answers)) for run, _, answers in runs),
         system_retried=int(item.get("system_retried", 0)),
         resends=int(item.get("resends", 0)),
+        cancelled=int(item.get("cancelled", 0)),
         first_cached_at=moment_in(item, f"{OF_CACHED}first_at"),
         last_cached_at=moment_in(item, f"{OF_CACHED}last_at"),
     )

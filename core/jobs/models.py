@@ -8,7 +8,7 @@ from typing import Literal
 from core.ids import ImageRef
 from core.messages import Status
 
-JobState = Literal["empty", "running", "finished"]
+JobState = Literal["empty", "running", "finished", "cancelled"]
 
 MAX_RUNS = 200
 """Maximum billing periods of a job, the latest ones: that many hours of uninterrupted work."""
@@ -80,11 +80,15 @@ class Resend:
 
 @dataclass(frozen=True, slots=True)
 class ResultSummary:
-    """The part of a result that the recorder needs; the attributes are those of `ClassificationResult`."""
+    """The part of a result that the recorder needs; the attributes are those of `ClassificationResult`.
+
+    `cancelled` is whether the image failed because its job was cancelled.
+    """
 
     status: Status
     attempt: int = 0
     attempts: int = 1
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class Counts:
         system_retried: images that the system retried: received more than once, or requested again by the controller.
         resends: requests that the controller sent again.
         first_cached_at, last_cached_at: of the images that web processes answered at once, by their clocks.
+        cancelled: images of `failed` that were not classified because the job was cancelled.
     """
 
     done: int = 0
@@ -113,6 +118,7 @@ class Counts:
     resends: int = 0
     first_cached_at: datetime | None = None
     last_cached_at: datetime | None = None
+    cancelled: int = 0
 
     @property
     def first_at(self) -> datetime | None:
@@ -156,6 +162,7 @@ class JobStatus:
     Attributes:
         retried_at: when failed images were last requested again, if ever.
         merged: the file with all results, once it is written.
+        cancelled_at: when it was cancelled, unless a retry has resumed it.
     """
 
     job: Job
@@ -163,6 +170,7 @@ class JobStatus:
     counts: Counts
     retried_at: datetime | None = None
     merged: MergedFile | None = None
+    cancelled_at: datetime | None = None
 
     @property
     def waiting(self) -> int:
@@ -171,10 +179,22 @@ class JobStatus:
 
     @property
     def state(self) -> JobState:
-        """`empty` before the first image, `finished` when every image has its result."""
+        """`empty` before the first image, `finished` when every image has its result, `cancelled` in any case."""
+        if self.cancelled_at is not None:
+            return "cancelled"
         if self.accepted == 0:
             return "empty"
         return "running" if self.waiting else "finished"
+
+    @property
+    def words(self) -> str:
+        """The state for people: `cancelling` until a cancelled job has all results."""
+        return "cancelling" if self.cancelled_at is not None and self.waiting else self.state
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the job has images, and each has its result."""
+        return self.accepted > 0 and not self.waiting
 
     @property
     def edition(self) -> str:

@@ -5,8 +5,9 @@
 | `JOBS`           | job id             | name, created_at, keep, owner, single: list of all jobs   | web        |
 | `OWNED#` owner   | job id             | the same, for the jobs of one user                        | web        |
 | `OPEN`           | job id             | touched_at: there may be images without a result          | web        |
+| `COUNTS#` job id | `CANCELLED`        | at: when the job was cancelled; a retry deletes it        | web        |
 | `COUNTS#` job id | `COUNTED`          | done, cached, failed, images, first, last result, runs,   | controller |
-|                  |                    | system_retried, resends                                   |            |
+|                  |                    | system_retried, resends, cancelled                        |            |
 | `COUNTS#` job id | `MERGED`           | key, edition, at: the file with all results               | controller |
 | `COUNTS#` job id | `RETRIED`          | at: when failed images were last requested again          | web        |
 | `COUNTS#` job id | `SAID#` writer id  | images this web process has accepted, and answered itself | web        |
@@ -46,6 +47,7 @@ from datetime import datetime
 from core.ids import ImageRef, first_id_of, new_id
 from core.jobs.items import (
     ACCEPTED,
+    CANCELLED,
     COUNTED,
     DEAD_LETTERS,
     DELETED,
@@ -132,6 +134,19 @@ class JobStore:
             raise no_job(job_id)
         return job_of(item)
 
+    def job_and_cancelled(self, job_id: str) -> tuple[Job, bool]:
+        """Return a job, and whether it is cancelled, in one read.
+
+        Raises:
+            NotFoundError: it does not exist.
+            TableBusyError: it could not be read.
+        """
+        items = self.table.get_all([(JOBS, job_id), (counts_partition(job_id), CANCELLED)])
+        found = next((item for item in items if item["pk"] == JOBS), None)
+        if found is None:
+            raise no_job(job_id)
+        return job_of(found), len(items) > 1
+
     def existing(self, job_ids: Collection[str], owner: str = "") -> set[str]:
         """Return those of `job_ids`, each once, that exist; with `owner`, only jobs of that user.
 
@@ -185,9 +200,11 @@ class JobStore:
 
     def status_of(self, job: Job) -> JobStatus:
         """Return the status of a job that has just been read."""
-        found = self.table.query(counts_partition(job.job_id), COUNTED, ACCEPTED + LAST)
+        found = self.table.query(counts_partition(job.job_id), CANCELLED, ACCEPTED + LAST)
         items = {str(item["sk"]): item for item in found}
-        counted, merged, retried = (items.pop(kind, None) for kind in (COUNTED, MERGED, RETRIED))
+        counted, merged, retried, cancelled = (
+            items.pop(kind, None) for kind in (COUNTED, MERGED, RETRIED, CANCELLED)
+        )
         counts = with_accepted(
             counts_of(counted) if counted else Counts(), [accepted_count_of(item) for item in items.values()]
         )
@@ -197,7 +214,50 @@ class JobStore:
             counts,
             retried_at=moment_in(retried, "at") if retried else None,
             merged=merged_of(merged) if merged else None,
+            cancelled_at=moment_in(cancelled, "at") if cancelled else None,
         )
+
+    # Cancelling
+
+    def put_cancelled(self, job_id: str, at: datetime) -> None:
+        """Mark a job as cancelled `at` that time, and as open; the mark of an earlier cancelling stays.
+
+        Raises:
+            TableBusyError: it could not be marked; marking it again is safe.
+            NotFoundError: the job is being deleted.
+        """
+        # Open first: the controller finds the mark in the open jobs.
+        self.reopen(job_id, at)
+        item = {"pk": counts_partition(job_id), "sk": CANCELLED, "at": at.isoformat()}
+        self.table.put_if(item, "attribute_not_exists( #pk )")
+
+    def delete_cancelled(self, job_id: str) -> None:
+        """Delete the mark of `put_cancelled`, if there is one.
+
+        Raises:
+            TableBusyError: it could not be deleted; deleting it again is safe.
+        """
+        self.table.delete_all([(counts_partition(job_id), CANCELLED)])
+
+    def cancelled_jobs(self, job_ids: Collection[str]) -> set[str]:
+        """Return those of `job_ids`, each once, that are cancelled.
+
+        Raises:
+            TableBusyError: some could not be read.
+        """
+        found = self.table.get_all([(counts_partition(job_id), CANCELLED) for job_id in job_ids])
+        return {str(item["pk"]).partition("#")[2] for item in found}
+
+    def taking_images(self, job_ids: Collection[str]) -> set[str]:
+        """Return those of `job_ids`, each once, that exist and are not cancelled, in one read.
+
+        Raises:
+            TableBusyError: some could not be read.
+        """
+        keys = [key for job_id in job_ids for key in ((JOBS, job_id), (counts_partition(job_id), CANCELLED))]
+        items = self.table.get_all(keys)
+        existing = {str(item["sk"]) for item in items if item["pk"] == JOBS}
+        return existing - {str(item["pk"]).partition("#")[2] for item in items if item["pk"] != JOBS}
 
     # Deletion
 
@@ -500,6 +560,7 @@ class JobStore:
             "images": counts.images,
             "system_retried": counts.system_retried,
             "resends": counts.resends,
+            "cancelled": counts.cancelled,
             **times_as_text(counts.first_result_at, counts.last_result_at),
             **times_as_text(counts.first_cached_at, counts.last_cached_at, OF_CACHED),
             **runs_as_text(counts),

@@ -164,6 +164,7 @@ def lived(deployed: Deployed) -> Deployed:
     wait_until(lambda: deployed.ended(kept) and deployed.ended(unkept), "all has a result", details=deployed.logs)
     hold_and_drain(deployed)
     retry_what_failed(deployed, lose_requests(deployed, idle))
+    cancel_and_resume(deployed, idle)
     repeat(deployed, signs(40, 1))
     assert deployed.wrong(kept) == []
     wait_until(lambda: merged(deployed, kept), "the results are one file")
@@ -227,6 +228,21 @@ def retry_what_failed(deployed: Deployed, job_id: str) -> None:
     answer.raise_for_status()
     assert (answer.json()["sent"], len(answer.json()["gone"])) == (1, 1), answer.text
     wait_until(lambda: len(deployed.wrong(job_id)) == 1, "the retried image has its label", details=deployed.logs)
+
+
+def cancel_and_resume(deployed: Deployed, idle: str) -> None:
+    """Cancel a job before any of its images is classified, and resume it when workers have seen its requests."""
+    deployed.api.pause("a test")
+    wait_until(lambda: set(deployed.workers()) <= {idle}, "the workers are idle and end")
+    job_id = deployed.api.create_job("cancelled", keep=True)
+    deployed.upload(job_id, signs(3, 6))
+    assert deployed.api.cancel(job_id)["state"] == "cancelled"
+    wait_until(lambda: deployed.api.status(job_id)["cancelled"] == 3, "each image fails", details=deployed.logs)
+    deployed.api.resume()
+    wait_until(lambda: deployed.requests.counts().total == 0, "workers drop the requests", details=deployed.logs)
+    assert deployed.api.status(job_id)["cancelled"] == 3
+    assert deployed.api.retry(job_id)["sent"] == 3
+    wait_until(lambda: deployed.wrong(job_id) == [], "the resumed images have their labels", details=deployed.logs)
 
 
 def lose_requests(deployed: Deployed, idle: str) -> str:

@@ -17,9 +17,11 @@ from services.errors import NotFoundError
 from services.table import Item
 from tests.simulation.data_path.machine import STEPS, play
 from tests.simulation.data_path.world import WORKERS, BrokenError, World
+from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import LINGER_SECONDS
 from web_tier.controller.reconciler import ResultRecovery
 from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.uploads import retry
 from web_tier.uploads.ingest import ImageIngest
 
 HISTORIES = 810
@@ -46,6 +48,7 @@ def test_the_histories_are_of_some_length_and_meet_faults_and_deaths() -> None:
     assert _TOTAL["freezes"] > 250
     assert _TOTAL["kept"] > 10
     assert _TOTAL["expired"] > 10
+    assert _TOTAL["cancelled"] > 50
 
 
 def settled(fifo: bool, act: Callable[[World], None], seed: int = 1) -> World:
@@ -145,6 +148,94 @@ def test_a_controller_that_records_no_dead_letters_is_noticed(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("fifo", [False, True])
+def test_a_cancelled_job_is_answered_while_the_fleet_is_paused_and_its_requests_are_not_classified_later(
+    fifo: bool,
+) -> None:
+    def act(world: World) -> None:
+        world.upload(world.jobs[0], [(0, "good")], "plain")
+        world.run(60, 6)
+        world.pause(on=True)
+        world.upload(world.jobs[0], [(1, "good"), (2, "broken")], "plain")
+        world.run(10, 5)
+        world.cancel(world.jobs[0])
+        world.run(10, 5)
+        assert JobStore(world.table).status(world.jobs[0].job_id).counts.cancelled == 2
+
+    assert list(settled(fifo, act).done_labels.values()) == ["label-0"]
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_a_retry_of_a_cancelled_job_classifies_the_images_that_the_cancelling_left_out(fifo: bool) -> None:
+    def act(world: World) -> None:
+        world.pause(on=True)
+        world.upload(world.jobs[0], [(0, "good"), (1, "good")], "plain")
+        world.run(10, 5)
+        world.cancel(world.jobs[0])
+        world.run(10, 5)
+        world.retry(world.jobs[0])
+        world.run(10, 5)
+        world.pause(on=False)
+
+    world = settled(fifo, act)
+    assert sorted(world.done_labels.values()) == ["label-0", "label-1"]
+    assert JobStore(world.table).status(world.jobs[0].job_id).state == "finished"
+
+
+def test_a_label_of_a_cancelled_image_with_a_lost_response_is_noticed_by_the_canceller_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def act(world: World) -> None:
+        world.faults.armed.append(("worker", "outputs.put", "frozen before"))
+        world.upload(world.jobs[0], [(0, "good")], "plain")
+        world.run(20, 10)
+        assert world.frozen
+        world.cancel(world.jobs[0])
+        world.run(10, 5)
+        world.thaw()
+        world.faults.armed += [("controller", "responses.receive", "unavailable")] * 20
+        world.run(5, 5)
+        assert "label-0" in str(world.outputs.objects)
+        world.responses.purge()
+
+    assert list(settled(False, act).done_labels.values()) == ["label-0"]
+    monkeypatch.setattr(JobCanceller, "is_done_with", lambda *_: True)
+    with pytest.raises(BrokenError, match="the table says failed by None, the bucket done"):
+        settled(False, act)
+
+
+def test_workers_classify_no_image_of_a_cancelled_job_without_a_canceller_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(JobCanceller, "tick", lambda _self: 60.0)
+
+    def act(world: World) -> None:
+        world.pause(on=True)
+        world.upload(world.jobs[0], [(0, "good")], "plain")
+        world.run(10, 5)
+        world.cancel(world.jobs[0])
+        world.run(10, 5)
+        world.pause(on=False)
+
+    assert not settled(False, act).done_labels
+
+
+def test_a_retry_that_leaves_the_tombstone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "resume_job", lambda ingest, job_id: ingest.store.delete_cancelled(job_id))
+    monkeypatch.setattr(JobCanceller, "is_done_with", lambda *_: True)
+
+    def act(world: World) -> None:
+        world.pause(on=True)
+        world.upload(world.jobs[0], [(0, "good")], "plain")
+        world.run(10, 5)
+        world.cancel(world.jobs[0])
+        world.run(10, 5)
+        world.retry(world.jobs[0])
+
+    with pytest.raises(BrokenError, match="has a tombstone and is not cancelled"):
+        settled(False, act)
+
+
+@pytest.mark.parametrize("fifo", [False, True])
 def test_results_wait_for_a_consumer_that_is_away_for_hours_and_nothing_is_requested_again(fifo: bool) -> None:
     """Row 29."""
 
@@ -171,7 +262,7 @@ def test_results_are_read_from_the_bucket_after_their_queue_was_deleted_and_made
         world.run_without_consumer(10, 5)
         world.upload(world.jobs[0], [(1, "good")], "plain")
         world.delete_response_queue(600)
-        world.run(601, 60)
+        world.run(599, 60)
         assert not world.done_labels
 
     world = settled(fifo, act)

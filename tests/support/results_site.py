@@ -13,6 +13,7 @@ from tests.support.autoscaler import EPOCH, Clock
 from tests.support.memory_services import ClockedQueue, MemoryBucket
 from tests.support.memory_table import MemoryTable
 from web_tier.autoscaler.liveness import WorkerRegistry
+from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.collector import Collector
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import ResultRecorder
@@ -59,6 +60,9 @@ class ResultsSite:
         cache, registry = ResultCache(self.store.table, timedelta(days=1)), WorkerRegistry(self.clock)
         self.collector = Collector(self.responses, self.recorder, cache, self._may_act, registry=registry)
         recovery = ResultRecovery(self.store, self.recorder, self.outputs)
+        self.canceller = JobCanceller(
+            self.store, self.recorder, recovery, self.inputs, self._may_act, lambda: EPOCH + timedelta(minutes=1)
+        )
         self.reconciler = Reconciler(
             store=self.store,
             recorder=self.recorder,
@@ -74,6 +78,7 @@ class ResultsSite:
             clock=self.clock,
             now=lambda: EPOCH,
             heartbeats=registry.active,
+            may_close=self.canceller.is_done_with,
         )
 
     def _may_act(self) -> bool:

@@ -255,6 +255,10 @@ class FakeBucket:
             raise ObjectTooLargeError(key, len(self.objects[key]), max_bytes)
         return self.objects[key]
 
+    def exists(self, key: str) -> bool:
+        self._call("head")
+        return key in self.objects
+
 
 def _etag(body: bytes) -> str:
     return sha256(body).hexdigest()

@@ -108,7 +108,7 @@ class UploadOffer(ApiBody):
     ApiResponse(422, "No file may be uploaded: each says why, or the request is wrong.", UploadOutcome),
     header=KeyHeader,
     body=DirectFiles,
-    problems=(400, 408),
+    problems=(400, 408, 409),
 )
 def offer_uploads(job_id: str) -> Response:
     """Ask for forms to upload images straight to the bucket.
@@ -119,7 +119,7 @@ def offer_uploads(job_id: str) -> Response:
     is offered the same images again, in new forms. With other files the same key gets 422 (`idempotency-key-reused`).
     """
     key = idempotency_key()
-    job = user_jobs().job(known_id("job", job_id))
+    job = user_jobs().job_for_images(known_id("job", job_id))
     request.max_content_length = MAX_BODY_BYTES
     try:
         wanted = parse_body(DirectFiles, _EXAMPLE, may_be_empty=False)
@@ -140,7 +140,7 @@ def offer_uploads(job_id: str) -> Response:
     ApiResponse(200, "The outcome of each file; at least one was accepted.", UploadOutcome),
     ApiResponse(422, "No file was accepted: each says why.", UploadOutcome),
     ApiResponse(503, "No file was accepted, and the fault is ours: commit again.", UploadOutcome),
-    problems=(422,),
+    problems=(409, 422),
 )
 def commit_upload(job_id: str, upload_id: str) -> Response:
     """Add the images that have arrived of an upload to its job.
@@ -148,7 +148,7 @@ def commit_upload(job_id: str, upload_id: str) -> Response:
     May be repeated at any time, as when some images were missing: each becomes one image of the job, and stays
     accepted. What has arrived and is no image fails later, as a result.
     """
-    job = user_jobs().job(known_id("job", job_id))
+    job = user_jobs().job_for_images(known_id("job", job_id))
     outcomes = current_backend().direct.commit(job, known_id("upload", upload_id))
     body = UploadOutcome.of_numbered(job_id, outcomes.items())
     return json_response(body, upload_status(list(outcomes.values())))

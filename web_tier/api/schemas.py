@@ -55,6 +55,7 @@ class JobLinks(ApiBody):
     results_file: str
     images_zip: str
     retry: str
+    cancel: str
     page: str
 
     @classmethod
@@ -72,6 +73,7 @@ class JobLinks(ApiBody):
             results_file=f"{here}/results/file",
             images_zip=f"{here}/images.zip",
             retry=f"{here}/retry",
+            cancel=f"{here}/cancel",
             page=f"/jobs/{job_id}",
         )
 
@@ -153,7 +155,9 @@ class JobStatusBody(JobBody):
     done: int
     cached: int = Field(description="Of `done`: images answered at once, as earlier ones with the same bytes were.")
     failed: int
+    cancelled: int = Field(description="Of `failed`: images without a label because the job was cancelled.")
     waiting: int
+    cancelled_at: datetime | None = Field(description="Null unless the state is `cancelled`.")
     system_retried: int = Field(
         description="Images that the system retried: received more than once, or requested again."
     )
@@ -174,7 +178,9 @@ class JobStatusBody(JobBody):
             done=status.counts.done,
             cached=status.counts.cached,
             failed=status.counts.failed,
+            cancelled=status.counts.cancelled,
             waiting=status.waiting,
+            cancelled_at=status.cancelled_at,
             system_retried=status.counts.system_retried,
             first_result_at=status.counts.first_at,
             last_result_at=status.counts.last_at,

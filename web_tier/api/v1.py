@@ -60,6 +60,7 @@ from web_tier.results.export import JSON_LINES, ImageBody, csv_lines, json_lines
 from web_tier.results.file_names import attachment
 from web_tier.results.progress import job_cost
 from web_tier.results.query import ImageResult, all_results, filtered_page, find_jobs
+from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.idempotency import Claim, ingest_idempotent
 from web_tier.uploads.request_body import POSITIONS_FIELD, positioned_files, request_parts, upload_status
 from web_tier.uploads.retry import retry_failed, retry_image
@@ -180,11 +181,28 @@ def list_jobs() -> Response:
 @operation(ApiResponse(200, "The job and its counts.", JobStatusBody))
 def job_status(job_id: str) -> Response:
     """Get the status of a job."""
-    backend, jobs = current_backend(), user_jobs()
-    status = jobs.status(known_id("job", job_id))
+    return _status_response(user_jobs(), known_id("job", job_id))
+
+
+def _status_response(jobs: UserJobs, job_id: str) -> Response:
+    backend, status = current_backend(), jobs.status(job_id)
     model = backend.models.find(jobs, status)
     cost = job_cost(status.counts, backend.fleet.snapshot(), backend.fleet, backend.config.prices)
     return json_response(JobStatusBody.of_status(status, model, backend.config.names.output_bucket, cost))
+
+
+@api.post("/jobs/<job_id>/cancel")
+@operation(ApiResponse(200, "The job and its counts, as of now.", JobStatusBody), name="cancel_job")
+def cancel(job_id: str) -> Response:
+    """Cancel a job and keep its results.
+
+    Each image without a result fails with the code `cancelled`, usually within seconds. An image that a worker has
+    already received may still get its label. A job that has finished stays as it is, and so does a cancelled one. A
+    retry of the failed images resumes the job. Until then it takes no images (409, `job-cancelled`).
+    """
+    jobs = user_jobs()
+    cancel_job(current_backend().intake, jobs.status(known_id("job", job_id)))
+    return _status_response(jobs, job_id)
 
 
 @api.delete("/jobs/<job_id>")
@@ -219,7 +237,7 @@ _FILES = {
     ApiResponse(503, "No file was accepted, and the fault is ours: send them again.", UploadOutcome),
     header=KeyHeader,
     body={FORM: _FILES},
-    problems=(400, 408, 415),
+    problems=(400, 408, 409, 415),
 )
 def add_images(job_id: str) -> Response:
     """Add images to a job.
@@ -229,7 +247,7 @@ def add_images(job_id: str) -> Response:
     (`idempotency-key-reused`).
     """
     backend, key = current_backend(), idempotency_key()
-    job = user_jobs().job(known_id("job", job_id))
+    job = user_jobs().job_for_images(known_id("job", job_id))
     uploads = positioned_files(request_parts(backend.config.web))
     intake, quota = backend.intake, current_quota_scope()
     if key is None:
@@ -244,7 +262,7 @@ def add_images(job_id: str) -> Response:
 @api.post("/jobs/<job_id>/retry")
 @operation(ApiResponse(200, "The outcome of up to 1,000 failed images.", RetryOutcome), query=RetryQuery)
 def retry_job(job_id: str) -> Response:
-    """Request a job's failed images again.
+    """Request a job's failed images again; resume a cancelled job.
 
     A failed result stays until a better one comes. Each image is sent once: further calls count it as `running` until
     its result comes, or for 15 minutes. An image that cannot be classified, such as a truncated file, counts as

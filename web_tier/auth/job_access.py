@@ -14,6 +14,7 @@ from core.messages import ClassificationResult
 from services.table import LAST
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
+from web_tier.problems import JobCancelledError
 from web_tier.results.query import ImageResult
 from web_tier.uploads.idempotency import Claims
 
@@ -38,6 +39,19 @@ class UserJobs:
             NotFoundError: the user has no job with that id.
         """
         return self._own(self.store.job(job_id))
+
+    def job_for_images(self, job_id: str) -> Job:
+        """Return a job that takes images.
+
+        Raises:
+            NotFoundError: as `job`.
+            JobCancelledError: it is cancelled.
+        """
+        job, is_cancelled = self.store.job_and_cancelled(job_id)
+        self._own(job)
+        if is_cancelled:
+            raise JobCancelledError("the job is cancelled: retry its failed images to resume it, or make another job")
+        return job
 
     def status(self, job_id: str) -> JobStatus:
         """Return a job and its counts.

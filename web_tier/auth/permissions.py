@@ -103,9 +103,11 @@ RIGHTS: Final[Mapping[str, Right]] = {
         Right.CLASSIFY: (
             "pages.upload",
             "changes.retry",
+            "changes.cancel",
             "changes.delete",
             "image.retry_one",
             "api_v1.new_job",
+            "api_v1.cancel",
             "api_v1.delete_job",
             "api_v1.add_images",
             "api_v1.retry_job",

@@ -149,7 +149,7 @@ class JobExpiry:
 
     def _end(self, job: Job) -> datetime:
         status = self.store.status_of(job)
-        if job.keep and status.state != "empty":
+        if job.keep and status.accepted:
             return _NEVER
         used = (job.created_at, status.counts.last_at, status.retried_at)
         return max(moment for moment in used if moment is not None) + self.lifetime

@@ -68,22 +68,26 @@ class ResultRecovery:
         return max((each for each in found if rank(each) >= (False, attempt)), key=rank, default=None)
 
     def fail(self, ref: ImageRef, failure: Failure, *, attempt: int, attempts: int) -> None:
-        """Record the result of the image if there is one by now; else give it a failed result.
-
-        The object is stored before the item in the job table, as by a worker. If a worker stores a prediction at the
-        same time, the stored one is recorded.
-        """
-        result = self.result(ref, attempt)
-        if result is None:
-            stored = store_prediction(
-                failed(ref, failure, worker=CONTROLLER_AS_WORKER, attempt=attempt, attempts=attempts), self.outputs
+        """Record the result of the image if there is one by now; else give it a failed result."""
+        result = self.result_or_failure(ref, failure, attempt=attempt, attempts=attempts)
+        if result.worker == CONTROLLER_AS_WORKER:
+            _log.warning(
+                "an image failed", extra={"job": ref.job_id, "image": ref.image_id, "reason": failure.message}
             )
-            result = stored.response()
-            if stored.worker == CONTROLLER_AS_WORKER:
-                _log.warning(
-                    "an image failed", extra={"job": ref.job_id, "image": ref.image_id, "reason": failure.message}
-                )
         self.recorder.record([result])
+
+    def result_or_failure(
+        self, ref: ImageRef, failure: Failure, *, attempt: int, attempts: int
+    ) -> ClassificationResult:
+        """Return the result of the image; if there is none, store a failed prediction, and return its response.
+
+        The caller records the result. So the object is stored before the item in the job table, as by a worker. If a
+        worker stores a prediction at the same time, the response is that of the stored one.
+        """
+        if (result := self.result(ref, attempt)) is not None:
+            return result
+        prediction = failed(ref, failure, worker=CONTROLLER_AS_WORKER, attempt=attempt, attempts=attempts)
+        return store_prediction(prediction, self.outputs).response()
 
 
 @dataclass(frozen=True)
@@ -199,7 +203,7 @@ class Reconciler:
             if watch.touched_at != job.touched_at:  # images were added since the last sweep
                 watch.touched_at, watch.touched_seen, watch.is_counted = job.touched_at, self.clock(), False
             if self.active():
-                with _isolated(job.job_id):
+                with isolated(job.job_id):
                     self._sweep(job, watch)
         waits = (
             (ImageRef(job_id, image_id), wait)
@@ -247,7 +251,7 @@ class Reconciler:
             for start in range(0, len(image_ids), PAGE):
                 if not self.active():
                     return
-                with _isolated(job_id):
+                with isolated(job_id):
                     self._repair(job_id, image_ids[start : start + PAGE])
 
     def _repair(self, job_id: str, image_ids: Sequence[str]) -> None:
@@ -259,7 +263,7 @@ class Reconciler:
             waits[image_id] = replace(waits[image_id], since=now, requests=waits[image_id].requests + 1)
         unanswered: list[ImageRecord] = []
         for record in self.recorder.read_again(job_id, image_ids):
-            with _isolated(job_id):
+            with isolated(job_id):
                 if result := self.recovery.result(record.ref, record.attempt):
                     self.recorder.record([result])
                     ids = {"job": job_id, "image": record.ref.image_id}
@@ -294,7 +298,7 @@ class Reconciler:
 
 
 @contextmanager
-def _isolated(job_id: str) -> Iterator[None]:
+def isolated(job_id: str) -> Iterator[None]:
     """Log an exception of one job or image, so that it does not delay the others."""
     try:
         yield

@@ -19,7 +19,7 @@ from core.ids import ImageRef, input_key, output_key
 from core.jobs.dead_letters import DeadLetterStore, is_given_up
 from core.jobs.models import Counts, ImageRecord, Resend, with_answers, with_cached, with_result
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Status
+from core.messages import ClassificationResult, Status, is_cancelled
 from services.errors import FleetsightError, NotFoundError
 
 _log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class JobCounts:
         failures: attempt of the failed results, as far as it is not 0.
         redelivered: images with a request that was received more than once until the result that they have.
         resends: of images with a request that the controller sent again.
+        cancelled: images that failed because the job was cancelled.
     """
 
     statuses: dict[str, Status | None]
@@ -59,6 +60,7 @@ class JobCounts:
     failures: dict[str, int] = field(default_factory=dict)
     redelivered: set[str] = field(default_factory=set)
     resends: dict[str, Resend] = field(default_factory=dict)
+    cancelled: set[str] = field(default_factory=set)
 
     @property
     def answered(self) -> bool:
@@ -83,6 +85,7 @@ class JobCounts:
         self.counts = replace(self.counts, done=done, failed=failed)
         self.redelivered.discard(image_id)
         self.resends.pop(image_id, None)
+        self.cancelled.discard(image_id)
 
     def count_result(self, result: ClassificationResult, at: datetime) -> None:
         """Count a result that was stored in the table."""
@@ -95,6 +98,10 @@ class JobCounts:
             self.redelivered.add(image_id)
         else:
             self.redelivered.discard(image_id)
+        if self.statuses[image_id] == "failed" and is_cancelled(result):
+            self.cancelled.add(image_id)
+        else:
+            self.cancelled.discard(image_id)
 
     def missing(self) -> dict[str, int]:
         """Return the images without a result of their last attempt, oldest first, each with this attempt."""
@@ -242,6 +249,12 @@ class ResultRecorder:
             job_counts = self._job_counts(job_id)
             return {} if job_counts is None else job_counts.missing()
 
+    def cancelled(self, job_id: str) -> list[str]:
+        """Return the ids of images that failed because the job was cancelled, oldest first."""
+        with self._lock:
+            job_counts = self._job_counts(job_id)
+            return [] if job_counts is None else sorted(job_counts.cancelled)
+
     def _record_job(self, job_id: str, responses: Sequence[ClassificationResult]) -> None:
         job_counts = self._job_counts(job_id)
         if job_counts is None:
@@ -280,8 +293,10 @@ class ResultRecorder:
             if response.status == "failed":
                 is_stored = self.store.put_failed(response)  # not over a better result, which counts then
                 job_counts.count_result(response if is_stored else self.store.result(response.ref) or response, at)
-        if fresh and (period := self.on_results(len(fresh))) is not None:
-            job_counts.counts = with_answers(job_counts.counts, period, len(fresh))
+        # Cancelled images had no share of the workers' time.
+        answers = sum(not is_cancelled(response) for response in fresh)
+        if answers and (period := self.on_results(answers)) is not None:
+            job_counts.counts = with_answers(job_counts.counts, period, answers)
 
     @contextmanager
     def _marking(self, job_id: str) -> Iterator[None]:
@@ -336,6 +351,7 @@ class ResultRecorder:
             failures={image_id: result.attempt for image_id, result in of_images.items() if result.attempt},
             redelivered={image_id for image_id, result in of_images.items() if result.attempts > 1},
             resends={image_id: resend for image_id, resend in resends.items() if image_id in statuses},
+            cancelled={image_id for image_id, result in of_images.items() if result.cancelled},
         )
 
     def _evict_beyond(self, most: int, job_ids: Sequence[str]) -> None:
@@ -405,4 +421,5 @@ def _counted(job_counts: JobCounts) -> Counts:
         images=len(job_counts.statuses),
         system_retried=len(job_counts.redelivered | job_counts.resends.keys()),
         resends=sum(resend.times for resend in job_counts.resends.values()),
+        cancelled=len(job_counts.cancelled),
     )

@@ -129,8 +129,8 @@ class ResultsFileWriter:
         if status.job.is_single:
             return True
         last = status.counts.last_at
-        if status.state != "finished" or last is None or (self.now() - last).total_seconds() <= QUIET_SECONDS:
-            return status.state == "empty"
+        if not status.is_answered or last is None or (self.now() - last).total_seconds() <= QUIET_SECONDS:
+            return status.accepted == 0
         if status.merged is not None and status.merged.edition == status.edition:
             return True
         if state.written == status.edition and state.retrying:

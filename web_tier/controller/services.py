@@ -23,6 +23,7 @@ from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.loop import Autoscaler
 from web_tier.autoscaler.observe import Observer, RecentLaunches
 from web_tier.autoscaler.reporting import Reporter
+from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import Collector
 from web_tier.controller.leader import Tick
@@ -107,10 +108,17 @@ class ControllerServices:
         cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
         registry = WorkerRegistry()
         results_files = ResultsFileWriter(self.store, self.outputs, active, token=token)
+        recovery = ResultRecovery(self.store, recorder, self.outputs)
+        canceller = JobCanceller(self.store, recorder, recovery, self.inputs, active)
+
+        def may_close(job_id: str) -> bool:
+            return results_files.is_done_with(job_id) and canceller.is_done_with(job_id)
+
         return {
             "autoscaler": self._autoscaler(holder, fleet_config, registry, meter, active).tick,
             "collector": Collector(self.responses, recorder, cache, active, registry=registry).tick,
-            "reconciler": self._reconciler(recorder, registry, results_files, active).tick,
+            "reconciler": self._reconciler(recovery, registry, may_close, active).tick,
+            "canceller": canceller.tick,
             "results_files": results_files.tick,
             "cleanup": JobCleanup(
                 self.store, recorder, self.inputs, self.outputs, self.config.controller.reconcile_seconds, active
@@ -141,12 +149,12 @@ class ControllerServices:
 
     def _reconciler(
         self,
-        recorder: ResultRecorder,
+        recovery: ResultRecovery,
         registry: WorkerRegistry,
-        results_files: ResultsFileWriter,
+        may_close: Callable[[str], bool],
         active: Callable[[], bool],
     ) -> Reconciler:
-        recovery, fleet = ResultRecovery(self.store, recorder, self.outputs), FleetStore(self.store.table)
+        recorder, fleet = recovery.recorder, FleetStore(self.store.table)
         receives = self.config.queues.max_receive_count
         return Reconciler(
             store=self.store,
@@ -161,7 +169,7 @@ class ControllerServices:
             active=active,
             is_paused=lambda: fleet.paused() is not None,
             heartbeats=registry.active,
-            may_close=results_files.is_done_with,
+            may_close=may_close,
         )
 
 

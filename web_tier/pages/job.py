@@ -22,7 +22,7 @@ from web_tier.api.parsing import MAX_LABEL, EventsHeader
 from web_tier.auth.guard import credentials_check
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
-from web_tier.parameters import MAX_FILENAME, clean_search, cursor, known_id, whole_number
+from web_tier.parameters import MAX_FILENAME_BYTES, clean_search, cursor, known_id, whole_number
 from web_tier.rate_limits import current_quota_scope
 from web_tier.result_services import current_result_services
 from web_tier.results.job_snapshot import ImageRow, ImageRows
@@ -40,6 +40,7 @@ from web_tier.results.query import (
     results_page,
     sorted_page,
 )
+from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.retry import Retried, retry_failed
 
 JOBS_PER_PAGE = 25
@@ -124,7 +125,7 @@ class JobPageQuery:
             label=args.get("label", "")[:MAX_LABEL],
             low=low,
             high=high,
-            name=args.get("q", "").strip()[:MAX_FILENAME],
+            name=args.get("q", "").strip()[:MAX_FILENAME_BYTES],
             sort=args.get("sort", ""),
             view="table" if args.get("view") == "table" else "grid",
         )
@@ -373,6 +374,12 @@ def job_page_after(job_id: str, retried: Retried) -> str:
     }
     others: dict[str, Any] = {name: count for name, count in counts.items() if count}
     return url_for("pages.job_page", job_id=job_id, retried=retried.sent, **others)
+
+
+def cancel(job_id: str) -> ResponseReturnValue:
+    """Cancel a job and redirect to its page."""
+    cancel_job(current_backend().intake, user_jobs().status(known_id("job", job_id)))
+    return redirect(url_for("pages.job_page", job_id=job_id), 303)
 
 
 def ask_to_delete(job_id: str) -> str:

@@ -33,6 +33,7 @@ ROUTES = {
     # The forms that change a job.
     "changes": (
         ("/jobs/<job_id>/retry", job.retry, POST),
+        ("/jobs/<job_id>/cancel", job.cancel, POST),
         ("/jobs/<job_id>/delete", job.ask_to_delete, GET),
         ("/jobs/<job_id>/delete", job.delete, POST),
     ),

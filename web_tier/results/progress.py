@@ -61,7 +61,7 @@ class JobProgress:
         retried = retried_at is not None and (now - retried_at).total_seconds() <= MAX_SETTLING_SECONDS
 
         def has_ended(for_seconds: float) -> bool:
-            if status.state != "finished" or answered_at is None or retried:
+            if not status.is_answered or answered_at is None or retried:
                 return False
             return (now - answered_at).total_seconds() > for_seconds
 
@@ -83,6 +83,7 @@ class ProgressBody(BaseModel):
 
     Attributes:
         state: state of the job.
+        words: the state in words: `cancelling` until a cancelled job has all results.
         accepted, done, failed, waiting: images.
         rate, left: such as `46 /s` and `3 s`; None if they are not known.
         workers: workers that run or start.
@@ -101,6 +102,7 @@ class ProgressBody(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     state: JobState
+    words: str
     accepted: int
     done: int
     failed: int
@@ -126,10 +128,12 @@ class ProgressBody(BaseModel):
         """Return the body of a job's progress; `silent_seconds` is how long the controller has not reported."""
         if progress.status.counts.done + progress.status.counts.failed == 0:
             cost = None  # a job without results shows no cost
-        status, finished = progress.status, progress.status.state == "finished"
+        status = progress.status
         cached, retried = status.counts.cached, status.counts.system_retried
         sentence, problem = "Every image has its result.", None
-        if not finished:
+        if status.cancelled_at is not None:
+            sentence = cancelled_sentence(status)
+        elif not status.is_answered:
             sentence = fleet_sentence(fleet, silent_seconds)
             problem = None if fleet is None else fleet.problem if fleet.paused is None else PAUSE_MEANS
         elif progress.answered_at is not None:
@@ -137,6 +141,7 @@ class ProgressBody(BaseModel):
             sentence = f"Every image has its result, {duration(seconds)} after the start."
         return cls(
             state=status.state,
+            words=status.words,
             accepted=status.accepted,
             done=status.counts.done,
             failed=status.counts.failed,
@@ -160,6 +165,14 @@ class ProgressBody(BaseModel):
             retried=progress.retried,
             file=has_current_file(status),
         )
+
+
+def cancelled_sentence(status: JobStatus) -> str:
+    """Return what became of the images of a cancelled job, or what happens to them."""
+    done, others = f"{status.counts.done:,} classified", status.accepted - status.counts.done
+    if status.waiting:
+        return f"Cancelling: {done}, {others:,} not yet answered."
+    return f"Cancelled: {done}, {others:,} not."
 
 
 def _price_text(cost: JobCost) -> str:

@@ -265,7 +265,7 @@ def images_per_second(status: JobStatus) -> float | None:
     """
     counts = status.counts
     first, last = counts.first_result_at, counts.last_result_at
-    answered = counts.done - counts.cached + counts.failed
+    answered = counts.done - counts.cached + counts.failed - counts.cancelled
     if first is None or last is None or last <= first or answered < 2:
         return None
     return (answered - 1) / (last - first).total_seconds()

@@ -10,6 +10,8 @@ While the result belongs to an earlier attempt, the image is being retried, and 
 request or its response is lost, or this process ends between the two writes, the controller sends the request again.
 
 A failed result stays until the retry has a result.
+
+A retry of failed images of a cancelled job resumes the job (`web_tier/uploads/cancellation.py`).
 """
 
 import logging
@@ -27,6 +29,7 @@ from services.errors import NotFoundError
 from services.sqs import OutgoingMessage
 from web_tier.quotas import UNLIMITED, QuotaScope
 from web_tier.results.query import is_final, is_retrying
+from web_tier.uploads.cancellation import resume_job
 from web_tier.uploads.ingest import ImageIngest
 
 MAX_RETRIED: Final = 1_000
@@ -108,7 +111,7 @@ def retry_failed(
     after: str | None = None,
     max_images: int = MAX_RETRIED,
 ) -> Retried:
-    """Request up to `max_images` failed images of a job again, those after the image id `after`.
+    """Request up to `max_images` failed images of a job again, those after the image id `after`; resume the job.
 
     Raises:
         QuotaExceededError: they exceed the `quota`; nothing is sent.
@@ -120,6 +123,8 @@ def retry_failed(
     # A record is missing while the job is being deleted.
     found = [(records[ref], results[ref]) for ref in refs if ref in records and ref in results]
     retried = retry_images(ingest, job.job_id, found, quota)
+    if not retried.sent:
+        resume_job(ingest, job.job_id)  # no image has failed yet, or none is stored
     return replace(retried, next_after=failed[max_images - 1] if len(failed) > max_images else None)
 
 
@@ -162,7 +167,9 @@ def retry_images(
     missing = tuple(retry.before for retry, is_stored in zip(retries, exists, strict=True) if not is_stored)
     with quota.reserve([retry.before for retry in stored]) as reservation:
         if stored:
-            # First, so that the controller watches the claimed images, and the job does not expire meanwhile.
+            # Before the requests: workers classify no image of a cancelled job.
+            resume_job(ingest, job_id)
+            # Before the records, so that the controller watches the claimed images, and the job does not expire.
             ingest.store.reopen(job_id, at)
         claims = list(ingest.pool.map(lambda retry: ingest.store.replace_image(retry.before, retry.after), stored))
         claimed = [retry for retry, is_ours in zip(stored, claims, strict=True) if is_ours]

@@ -4,8 +4,8 @@ A job for each image would flood the list of jobs, and three calls for each woul
 has one job at a time for the single images of a user, and one thread that records and enqueues all waiting images
 together, of all users.
 
-A user may delete such a job while it is open, like any other. If its job has been deleted, an image goes into a new
-one; its bytes stay in memory until it is accepted.
+A user may delete or cancel such a job while it is open, like any other. Then an image goes into a new one; its bytes
+stay in memory until it is accepted.
 """
 
 import logging
@@ -176,8 +176,8 @@ class SingleImages:
         self.ingest.store.create_all([each.job for each in new.values()])
         for each in new.values():
             each.recorded = True
-        # Users may have deleted some of the others.
-        existing_ids = new.keys() | self.ingest.store.existing(jobs.keys() - new.keys())
+        # Users may have deleted or cancelled some of the others.
+        existing_ids = new.keys() | self.ingest.store.taking_images(jobs.keys() - new.keys())
         self._give_up([image for image in waiting if image.record.ref.job_id not in existing_ids])
         existing = [image for image in waiting if image.record.ref.job_id in existing_ids]
         results = dict[ImageRef, UploadResult]()

@@ -148,6 +148,8 @@ def everything(site: SignInSite, store: JobStore) -> list[tuple[str, dict[str, s
     does("token created", lambda: form(ops, site, "/account/tokens", name="x", scopes="read", days="1"), name="x")
     for path in ("page", "api"):
         job_id = api.post("/api/v1/jobs", headers=ann).get_json()["job_id"]
+        cancelling = f"{'/api/v1' if path == 'api' else ''}/jobs/{job_id}/cancel"
+        does("job cancelled", lambda: api.post(cancelling, headers=ann).status_code, job_id=job_id)  # noqa: B023
         if path == "api":
             does("job deleted", lambda: api.delete(f"/api/v1/jobs/{job_id}", headers=ann).status_code, job_id=job_id)  # noqa: B023
         else:

@@ -95,6 +95,24 @@ class History(RuleBasedStateMachine):
         self.world.retry(self._job(job))
         self.world.run(*span)
 
+    @rule(job=jobs, span=spans)
+    def a_client_cancels_a_job(self, job: int, span: tuple[int, int]) -> None:
+        """A job is cancelled, as a whole or in part."""
+        self.world.cancel(self._job(job))
+        self.world.run(*span)
+
+    @rule(job=jobs, contents=contents, how=ways, span=spans)
+    def a_job_is_cancelled_and_resumed_as_images_arrive(
+        self, job: int, contents: list[Content], how: str, span: tuple[int, int]
+    ) -> None:
+        """Two clients disagree while a third one uploads."""
+        world, ours = self.world, self._job(job)
+        world.upload(ours, contents, how)
+        world.cancel(ours)
+        world.retry(ours)
+        world.cancel(ours)
+        world.run(*span)
+
     @rule(number=jobs, order=st.sampled_from(ORDERS), span=spans, room=st.booleans())
     def an_operator_decides(self, number: int, order: str, span: tuple[int, int], room: bool) -> None:
         """Dead letters are redriven or discarded."""
@@ -267,6 +285,7 @@ class History(RuleBasedStateMachine):
             images=sum(file.acknowledged is not None for file in self.world.files.values()),
             redriven=self.world.redriven.total(),
             freezes=self.world.faults.freezes,
+            cancelled=sum("cancelled" in item for item in self.world.table.items.values()),
             **self.world.used_as_it_expires,
         )
 

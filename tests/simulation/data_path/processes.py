@@ -33,6 +33,7 @@ from services.s3 import UploadForm
 from tests.simulation.data_path.scheduler import KilledError, Process, Scheduler, TaskLock
 from tests.support.memory_services import VISIBILITY_SECONDS
 from web_tier.autoscaler.liveness import WorkerRegistry
+from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import Collector
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
@@ -131,6 +132,9 @@ class Controller:
         cache = ResultCache(world.table, CACHE_LIFETIME)
         results_files = ResultsFileWriter(store, world.outputs, self.active, scheduler.clock, self.now, token)
         recovery = ResultRecovery(store, recorder, world.outputs)
+        canceller = JobCanceller(
+            store, recorder, recovery, world.inputs, self.active, self.now, cast(Any, InlineExecutor())
+        )
         reconciler = Reconciler(
             store=store,
             recorder=recorder,
@@ -145,12 +149,13 @@ class Controller:
             is_paused=lambda: world.paused,
             clock=scheduler.clock,
             now=self.now,
-            may_close=results_files.is_done_with,
+            may_close=lambda job_id: results_files.is_done_with(job_id) and canceller.is_done_with(job_id),
         )
         cleanup = JobCleanup(store, recorder, world.inputs, world.outputs, 5.0, self.active, scheduler.clock)
         ticks = {
             "collector": Collector(responses, recorder, cache, self.active, self.now, registry=registry).tick,
             "reconciler": reconciler.tick,
+            "canceller": canceller.tick,
             "results_files": results_files.tick,
             "cleanup": cleanup.tick,
             "expiry": JobExpiry(store, UNKEPT_LIFETIME, self.active, self.now).tick,

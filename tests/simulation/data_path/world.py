@@ -11,11 +11,11 @@ from typing import Any, Final
 from ulid import ULID
 
 from core import ids
-from core.ids import ImageRef, new_id, output_key
+from core.ids import ImageRef, cancelled_key, new_id, output_key
 from core.jobs.dead_letters import DeadLetterStore, is_given_up
 from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Prediction
+from core.messages import ClassificationResult, Prediction, is_cancelled
 from services.errors import FleetsightError
 from tests.simulation.data_path.faults import Faults
 from tests.simulation.data_path.processes import (
@@ -33,6 +33,7 @@ from tests.support.memory_services import MemoryBucket, MemoryQueue
 from tests.support.memory_table import MemoryTable
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
 from web_tier.results.query import ImageResult, all_results
+from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.idempotency import ingest_idempotent
 from web_tier.uploads.ingest import CLOUD_ERRORS, UNCERTAIN, RejectedUpload, UploadResult
 from web_tier.uploads.multipart import Upload
@@ -103,6 +104,7 @@ class World:
 
     Attributes:
         deleted: the jobs that a client has deleted; False as long as it does not know whether it has.
+        cancelled: the jobs that a client has asked to cancel.
     """
 
     def __init__(self, seed: int, *, fifo: bool) -> None:
@@ -121,6 +123,7 @@ class World:
         self.files: dict[str, File] = {}
         self.jobs: list[Job] = []
         self.deleted: dict[str, bool] = {}
+        self.cancelled: set[str] = set()
         self.touched: dict[str, float] = {}
         self.retries: Counter[ImageRef] = Counter()
         self.redriven: Counter[ImageRef] = Counter()
@@ -185,6 +188,8 @@ class World:
 
         def operation(web: Web) -> None:
             web.store.job(job.job_id)  # as the route does
+            if web.store.cancelled_jobs([job.job_id]):
+                return
             send(web, job, files, key)
 
         self._operate(operation)
@@ -198,6 +203,15 @@ class World:
             if retry_failed(web.intake, job).sent:
                 self.touched[job.job_id] = self.scheduler.now
 
+        self._operate(operation)
+
+    def cancel(self, job: Job) -> None:
+        """Cancel a job; images without a result fail."""
+
+        def operation(web: Web) -> None:
+            cancel_job(web.intake, web.store.status(job.job_id))
+
+        self.cancelled.add(job.job_id)
         self._operate(operation)
 
     def delete(self, job: Job) -> None:
@@ -523,8 +537,14 @@ class World:
             self._check_resend(ref, name, item.resend)
         self._check_status(store, job, results)
         self._check_merged(store, job, results)
+        self._check_tombstone(store, job)
         if is_open:
             raise BrokenError(f"{job.name} is open for ever")
+
+    def _check_tombstone(self, store: JobStore, job: Job) -> None:
+        """Workers take no job for cancelled that is not."""
+        if cancelled_key(job.job_id) in self.inputs.objects and not store.cancelled_jobs([job.job_id]):
+            raise BrokenError(f"{job.name} has a tombstone and is not cancelled")
 
     def _check_result(self, file: File, response: ClassificationResult) -> None:
         index, kind = file.content
@@ -534,7 +554,11 @@ class World:
             code = response.error.code if response.error else ""
             deaths = self.deaths[response.image_id]
             least = MIN_DEATHS if kind == "heavy" else MIN_LOST_DELIVERIES
-            is_justified = (code == "crashed_worker" and deaths >= least) or (code, kind) == ("undecodable", "broken")
+            is_justified = (
+                (code == "crashed_worker" and deaths >= least)
+                or (code, kind) == ("undecodable", "broken")
+                or (code == "cancelled" and response.job_id in self.cancelled)
+            )
             if not is_justified:
                 raise BrokenError(f"innocent: {file.name} ({kind}) failed with {code} after {deaths} deaths")
         self._check_object(file, response)
@@ -580,8 +604,9 @@ class World:
     def _check_status(self, store: JobStore, job: Job, results: dict[ImageRef, Any]) -> None:
         status = store.status(job.job_id)
         counted = Counter(item.response.status for item in results.values())
-        seen = (status.accepted, status.counts.done, status.counts.failed)
-        if seen != (len(results), counted["done"], counted["failed"]):
+        cancelled = sum(is_cancelled(item.response) for item in results.values())
+        seen = (status.accepted, status.counts.done, status.counts.failed, status.counts.cancelled)
+        if seen != (len(results), counted["done"], counted["failed"], cancelled):
             raise BrokenError(f"{job.name} says {seen}, its images {len(results)} {dict(counted)}")
         sent = sum(count for body, count in self.resent.items() if job.job_id in body)
         if status.counts.resends > sent:

@@ -17,8 +17,8 @@ from app_tier.pipeline import Services
 from app_tier.sizing import HostResources, sized
 from app_tier.worker import Worker
 from core.config import parse_config
-from core.ids import output_key
-from core.messages import ClassificationResult, Prediction, RequestMessage
+from core.ids import cancelled_key, output_key
+from core.messages import CANCELLED, ClassificationResult, Prediction, RequestMessage
 from core.sandbox.process import PoolUnavailableError
 from tests.conftest import shipped_values
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
@@ -141,6 +141,31 @@ def test_every_image_gets_its_own_answer_and_its_request_ends() -> None:
     assert bench.requests.messages == []
     assert (bench.worker.lifetime.reason, bench.worker.lifetime.status) == ("idle for 0.05 s", 0)
     assert max(bench.engine.batches) <= bench.sizing.batch_size
+
+
+def test_images_of_a_cancelled_job_fail_without_being_fetched_and_others_are_classified() -> None:
+    bench = Bench()
+    cancelled, gone, other = bench.submit(picture("red"), None, picture("blue"))
+    for request in (cancelled, gone):
+        bench.inputs.objects[cancelled_key(request.job_id)] = b""
+    assert bench.run()
+    for request in (cancelled, gone):
+        assert bench.result(request).error == bench.stored(request).error == CANCELLED
+        assert bench.result(request).timings.fetched is None
+    assert bench.result(other).label == "blue"
+    assert bench.requests.messages == []
+
+
+def test_a_label_that_is_stored_stands_although_the_job_was_cancelled() -> None:
+    first = Bench()
+    [request] = first.submit(picture("red"))
+    assert first.run()
+    second = Bench(after=first)
+    send_requests(second.requests, [request])
+    second.inputs.objects[cancelled_key(request.job_id)] = b""
+    second.responses.messages.clear()
+    assert second.run()
+    assert second.result(request).label == "red"
 
 
 def test_bad_images_fail_alone_each_with_its_reason() -> None:

@@ -167,7 +167,7 @@ const feed = new Feed(job.job, {
     },
     progress(progress, hasEnded) {
         showProgress(progress);
-        if (progress.state === "finished") announcement.textContent = progress.sentence;
+        if (["finished", "cancelled"].includes(progress.state)) announcement.textContent = progress.sentence;
         document.getElementById("state").classList.toggle("live", !hasEnded);
         const counts = ` · ${progress.done + progress.failed} of ${progress.accepted} · `;
         document.title = document.title.replace(/ · [\d,]+ of [\d,]+ · /, counts);

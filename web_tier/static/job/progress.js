@@ -28,9 +28,10 @@ export function showProgress(progress) {
     setText("sentence", progress.sentence);
     findSlot("workers").previousElementSibling.textContent = progress.workers === 1 ? "worker" : "workers";
     const state = document.getElementById("state");
-    state.textContent = progress.state;
+    state.textContent = progress.words;
     state.classList.toggle("on", progress.state === "running");
     document.getElementById("retry").hidden = progress.failed === 0;
+    document.getElementById("cancel").hidden = progress.state !== "running";
     showBar(progress);
     const counts = { "": progress.accepted, done: progress.done, failed: progress.failed, waiting: progress.waiting };
     for (const [name, count] of Object.entries(counts)) showCount(name, count);

@@ -1,0 +1,48 @@
+"""Cancelled jobs, as a worker sees them: by their tombstones in the input bucket."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from core.ids import cancelled_key
+from services.s3 import Bucket
+
+RECHECK_SECONDS = 2.0
+"""For so long a worker classifies images of a job without asking again whether it is cancelled: it costs one read of
+the bucket per job and period, less than a thousandth of what the instance costs."""
+
+MAX_JOBS = 1_000
+"""Jobs that are remembered at a time, those asked for last."""
+
+
+class CancelledJobs:
+    """Finds out which jobs are cancelled; threads may share it.
+
+    Only "not cancelled" is remembered, and only for `RECHECK_SECONDS`: a retry deletes the tombstone before it sends
+    requests, so an image that is requested after that is never taken for cancelled.
+    """
+
+    def __init__(self, inputs: Bucket, clock: Callable[[], float] = time.monotonic) -> None:
+        self._inputs, self._clock = inputs, clock
+        self._checked: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def has(self, job_id: str) -> bool:
+        """Return whether a job is cancelled, or was not cancelled at most `RECHECK_SECONDS` ago.
+
+        Raises:
+            botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
+        """
+        now = self._clock()
+        with self._lock:
+            if now - self._checked.get(job_id, float("-inf")) < RECHECK_SECONDS:
+                return False
+        if self._inputs.exists(cancelled_key(job_id)):
+            return True
+        with self._lock:
+            self._checked[job_id] = now
+            self._checked.move_to_end(job_id)
+            if len(self._checked) > MAX_JOBS:
+                self._checked.popitem(last=False)
+        return False

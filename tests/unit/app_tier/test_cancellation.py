@@ -1,0 +1,92 @@
+"""How a worker finds out that a job is cancelled: by its tombstone, with few reads of the bucket."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from app_tier.cancellation import MAX_JOBS, RECHECK_SECONDS, CancelledJobs
+from core.ids import cancelled_key, new_id
+from tests.support.worker import FakeBucket, FakeClock, refusal
+
+
+@dataclass
+class CountingBucket(FakeBucket):
+    """A bucket that records the keys that are asked for."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def exists(self, key: str) -> bool:
+        self.asked.append(key)
+        return super().exists(key)
+
+
+@pytest.fixture
+def bucket() -> CountingBucket:
+    return CountingBucket()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def jobs(bucket: CountingBucket, clock: FakeClock) -> CancelledJobs:
+    return CancelledJobs(bucket.bucket(), clock)
+
+
+def test_a_running_job_costs_one_read_in_each_period(
+    jobs: CancelledJobs, bucket: CountingBucket, clock: FakeClock
+) -> None:
+    job_id = new_id()
+    for _ in range(100):
+        assert not jobs.has(job_id)
+        clock.advance(RECHECK_SECONDS / 50)
+    assert bucket.asked == [cancelled_key(job_id)] * 2
+
+
+def test_a_job_is_cancelled_for_the_worker_after_one_period_at_most(
+    jobs: CancelledJobs, bucket: CountingBucket, clock: FakeClock
+) -> None:
+    job_id, other_id = new_id(), new_id()
+    assert not jobs.has(job_id)
+    bucket.objects[cancelled_key(job_id)] = b""
+    clock.advance(RECHECK_SECONDS)
+    assert jobs.has(job_id)
+    assert not jobs.has(other_id)
+
+
+def test_a_resumed_job_is_never_taken_for_cancelled(jobs: CancelledJobs, bucket: CountingBucket) -> None:
+    job_id = new_id()
+    bucket.objects[cancelled_key(job_id)] = b""
+    assert jobs.has(job_id)
+    del bucket.objects[cancelled_key(job_id)]
+    assert not jobs.has(job_id)
+
+
+def test_the_period_begins_before_the_read(bucket: CountingBucket) -> None:
+    """A read that takes long must not make its answer look newer than it is."""
+    times = iter([0.0, 3 * RECHECK_SECONDS])
+    jobs, job_id = CancelledJobs(bucket.bucket(), lambda: next(times)), new_id()
+    assert not jobs.has(job_id)
+    assert not jobs.has(job_id)
+    assert len(bucket.asked) == 2
+
+
+def test_an_unknown_answer_is_an_error_and_is_not_remembered(jobs: CancelledJobs, bucket: CountingBucket) -> None:
+    job_id, error = new_id(), refusal("SlowDown")
+    bucket.errors["head"].append(error)
+    with pytest.raises(type(error), match="SlowDown"):
+        jobs.has(job_id)
+    bucket.objects[cancelled_key(job_id)] = b""
+    assert jobs.has(job_id)
+
+
+def test_few_jobs_are_remembered(jobs: CancelledJobs, bucket: CountingBucket) -> None:
+    job_ids = [new_id() for _ in range(MAX_JOBS + 1)]
+    for job_id in job_ids:
+        jobs.has(job_id)
+    jobs.has(job_ids[-1])
+    assert len(bucket.asked) == MAX_JOBS + 1
+    jobs.has(job_ids[0])
+    assert len(bucket.asked) == MAX_JOBS + 2

@@ -1,0 +1,399 @@
+"""Cancelling a job keeps what is done, gives the other images a result, and a retry goes on with them."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from io import BytesIO
+from unittest.mock import Mock
+
+import pytest
+from botocore.exceptions import HTTPClientError
+from flask.testing import FlaskClient
+
+from core.ids import cancelled_key, new_id, parse_key
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
+from core.messages import CANCELLED, ClassificationResult, failed
+from services.errors import MessageError, NotFoundError
+from tests.support.api import AppMaker, problem, upload
+from tests.support.autoscaler import EPOCH
+from tests.support.jobs import NOW, UNKNOWN_ID, add_images, done, picture, put_results, request_again
+from tests.support.jobs import failed as failed_result
+from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.support.results_site import LOST_AFTER, ResultsSite
+from tests.support.results_site import done as labelled
+from web_tier.controller.cancellation import CHECK_SECONDS, PAGE
+from web_tier.controller.cleanup import JobCleanup
+from web_tier.uploads.cancellation import cancel_job, resume_job
+from web_tier.uploads.ingest import UNKEPT, ImageIngest
+
+# The web tier
+
+
+def cancel(client: FlaskClient, job: Job) -> dict[str, object]:
+    answer = client.post(f"/api/v1/jobs/{job.job_id}/cancel")
+    assert answer.status_code == 200
+    return dict(answer.get_json())
+
+
+def cancelled(image: ImageRecord, attempt: int = 0) -> ClassificationResult:
+    return failed_result(image, CANCELLED.message, CANCELLED.code, attempt)
+
+
+def test_a_running_job_is_cancelled_once_and_says_what_is_done(
+    client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket
+) -> None:
+    one, two, three = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
+    put_results(store, job, done(one))
+    first, second = cancel(client, job), cancel(client, job)
+    assert first == second, "the time of the first one stays"
+    assert (first["state"], first["done"], first["failed"], first["waiting"]) == ("cancelled", 1, 0, 2)
+    assert input_bucket.tags[cancelled_key(job.job_id)] == UNKEPT, "a lifecycle rule deletes what is left"
+    assert [each.job_id for each in store.open_jobs()] == [job.job_id], "the controller finds the job"
+    put_results(store, job, done(one), cancelled(two), cancelled(three))
+    page = client.get(f"/jobs/{job.job_id}").get_data(as_text=True)
+    assert "Cancelled: 1 classified, 2 not." in page
+    assert "Cancelling" not in page
+
+
+@pytest.mark.parametrize("images", [[], ["a.jpg"]])
+def test_a_finished_job_stays_as_it_is_and_an_empty_one_is_closed_for_images(
+    client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket, images: list[str]
+) -> None:
+    put_results(store, job, *map(done, add_images(store, job, *images)))
+    assert cancel(client, job)["state"] == ("finished" if images else "cancelled")
+    assert (cancelled_key(job.job_id) in input_bucket.objects) is not bool(images)
+
+
+def test_a_job_in_which_failed_images_are_retried_is_cancelled(
+    client: FlaskClient, store: JobStore, job: Job
+) -> None:
+    images = add_images(store, job, "a.jpg")
+    put_results(store, job, *map(failed_result, images))
+    request_again(store, images, NOW)
+    assert cancel(client, job)["state"] == "cancelled"
+
+
+def test_a_cancelled_job_takes_no_images_and_says_what_to_do(
+    client: FlaskClient, store: JobStore, job: Job, requests_queue: RecordingQueue
+) -> None:
+    add_images(store, job, "a.jpg")
+    cancel(client, job)
+    answer = upload(client, job, ("b.jpg", picture()))
+    assert answer.get_json()["type"] == "urn:fleetsight:problem:job-cancelled"
+    assert "retry its failed images to resume it" in problem(answer, 409)
+    files = {"files": [{"name": "b.jpg", "bytes": 10, "content_type": "image/jpeg"}]}
+    problem(client.post(f"/api/v1/jobs/{job.job_id}/uploads", json=files), 409)
+    problem(client.post(f"/api/v1/jobs/{job.job_id}/uploads/{UNKNOWN_ID}/commit"), 409)
+    assert store.count_images(job.job_id) == 1
+    assert requests_queue.bodies == []
+
+
+@pytest.mark.parametrize("is_failed", [True, False])
+def test_a_retry_resumes_the_job_before_it_sends_requests(
+    make_app: AppMaker, store: JobStore, job: Job, input_bucket: MemoryBucket, is_failed: bool
+) -> None:
+    seen: list[bool] = []
+
+    def send(_messages: object) -> list[object]:
+        seen.append(cancelled_key(job.job_id) in input_bucket.objects or bool(store.cancelled_jobs([job.job_id])))
+        return []
+
+    client = make_app(queue=RecordingQueue(send)).test_client()  # type: ignore[arg-type]
+    [image] = add_images(store, job, "a.jpg")
+    input_bucket.objects[image.key] = picture()
+    cancel(client, job)
+    if is_failed:
+        put_results(store, job, cancelled(image))
+    outcome = client.post(f"/api/v1/jobs/{job.job_id}/retry").get_json()
+    assert outcome["sent"] == len(seen) == int(is_failed)
+    assert not any(seen)
+    assert cancelled_key(job.job_id) not in input_bucket.objects
+    assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["state"] != "cancelled"
+    assert upload(client, job, ("b.jpg", picture())).status_code == 200
+
+
+def test_the_page_cancels_by_a_form_and_offers_it_only_while_the_job_runs(
+    client: FlaskClient, store: JobStore, job: Job
+) -> None:
+    add_images(store, job, "a.jpg")
+    address, form = f"/jobs/{job.job_id}", f'action="/jobs/{job.job_id}/cancel"'
+    assert f"{form}>" in client.get(address).get_data(as_text=True)
+    answer = client.post(f"{address}/cancel")
+    assert (answer.status_code, answer.location) == (303, address)
+    page = client.get(address).get_data(as_text=True)
+    assert f"{form} hidden>" in page
+    assert "Cancelling: 0 classified, 1 not yet answered." in page
+
+
+def test_a_job_that_does_not_exist_is_not_cancelled(client: FlaskClient) -> None:
+    problem(client.post(f"/api/v1/jobs/{UNKNOWN_ID}/cancel"), 404)
+
+
+def test_a_single_image_goes_into_a_new_job_if_its_job_is_cancelled(client: FlaskClient, store: JobStore) -> None:
+    def send() -> None:
+        data = {"image": (BytesIO(picture()), "a.jpg")}
+        client.post("/api/v1/classify?wait=0", data=data, content_type="multipart/form-data")
+
+    send()
+    [first] = store.jobs(10)
+    cancel(client, first)
+    send()
+    [second, _] = store.jobs(10)
+    assert (store.count_images(first.job_id), store.count_images(second.job_id)) == (1, 1)
+
+
+# A cancelling and a retry at the same time
+
+
+@pytest.fixture
+def ingest(store: JobStore, input_bucket: MemoryBucket, requests_queue: RecordingQueue) -> ImageIngest:
+    return ImageIngest(Mock(), input_bucket, store, requests_queue)
+
+
+def between_the_calls_of(bucket: MemoryBucket, operation: str, act: Callable[[], None]) -> None:
+    """Let another process act before the next `operation` of the bucket."""
+
+    def call(called: str, effect: Callable[[], object]) -> object:
+        if called == operation:
+            bucket.call = lambda _operation, effect: effect()
+            act()
+        return effect()
+
+    bucket.call = call
+
+
+def test_a_job_that_is_resumed_while_it_is_cancelled_keeps_no_tombstone(
+    ingest: ImageIngest, store: JobStore, job: Job, input_bucket: MemoryBucket
+) -> None:
+    add_images(store, job, "a.jpg")
+    between_the_calls_of(input_bucket, "put", lambda: resume_job(ingest, job.job_id))
+    cancel_job(ingest, store.status(job.job_id))
+    assert (store.status(job.job_id).state, list(input_bucket.objects)) == ("running", [])
+
+
+def test_a_job_that_is_cancelled_while_it_is_resumed_keeps_no_tombstone_without_a_mark(
+    ingest: ImageIngest, store: JobStore, job: Job, input_bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_images(store, job, "a.jpg")
+    cancel_job(ingest, store.status(job.job_id))
+    delete = JobStore.delete_cancelled
+
+    def delete_late(store: JobStore, job_id: str) -> None:
+        cancel_job(ingest, store.status(job_id))
+        delete(store, job_id)
+
+    monkeypatch.setattr(JobStore, "delete_cancelled", delete_late)
+    resume_job(ingest, job.job_id)
+    assert (store.status(job.job_id).state, list(input_bucket.objects)) == ("running", [])
+
+
+def test_a_cancelling_that_stored_no_tombstone_may_be_repeated(
+    ingest: ImageIngest, store: JobStore, job: Job, input_bucket: MemoryBucket
+) -> None:
+    add_images(store, job, "a.jpg")
+    input_bucket.fails = lambda _body: HTTPClientError(error="lost")
+    with pytest.raises(HTTPClientError):
+        cancel_job(ingest, store.status(job.job_id))
+    input_bucket.fails = lambda _body: None
+    cancel_job(ingest, store.status(job.job_id))
+    assert cancelled_key(job.job_id) in input_bucket.objects
+
+
+def test_a_tombstone_is_no_image() -> None:
+    with pytest.raises(MessageError):
+        parse_key(cancelled_key(new_id()))
+
+
+# The controller
+
+
+@pytest.fixture
+def site() -> ResultsSite:
+    return ResultsSite()
+
+
+def cancel_on(site: ResultsSite, job_id: str, after: float = 1.0) -> None:
+    """Cancel a job so many seconds after the epoch."""
+    site.store.put_cancelled(job_id, EPOCH + timedelta(seconds=after))
+    site.inputs.put(cancelled_key(job_id), b"", "text/plain")
+
+
+def test_each_image_without_a_result_fails_and_the_others_keep_theirs(site: ResultsSite) -> None:
+    one, two, three = site.add_job(3)
+    site.respond(labelled(one))
+    site.store_output(labelled(two))  # its response is on its way
+    cancel_on(site, one.job_id)
+    assert site.canceller.tick() == CHECK_SECONDS
+    assert [site.result(ref).status for ref in (one, two, three)] == ["done", "done", "failed"]
+    assert site.result(three).error == site.stored(three).error == CANCELLED
+    counts = site.store.status(one.job_id).counts
+    assert (counts.done, counts.failed, counts.cancelled) == (2, 1, 1)
+    assert site.inputs.exists(f"{three.job_id}/{three.image_id}.jpg"), "it can be retried"
+
+
+def test_other_jobs_are_left_alone_and_have_their_turn(site: ResultsSite) -> None:
+    [other] = site.add_job(1)
+    many, [last] = site.add_job(PAGE + 1), site.add_job(1)
+    for ref in (many[0], last):
+        cancel_on(site, ref.job_id)
+    assert site.canceller.tick() == 0, "some images are left"
+    assert site.store.status(many[0].job_id).counts.cancelled == PAGE
+    assert site.store.status(last.job_id).counts.cancelled == 1
+    assert site.canceller.tick() == CHECK_SECONDS
+    assert site.store.status(many[0].job_id).counts.cancelled == PAGE + 1
+    assert site.store.result(other) is None
+
+
+def test_a_job_that_cannot_be_read_delays_no_other(site: ResultsSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    [bad], [good] = site.add_job(1), site.add_job(1)
+    resync = site.recorder.resync
+
+    def fail_for_one(job_id: str) -> None:
+        if job_id == bad.job_id:
+            raise TimeoutError
+        resync(job_id)
+
+    monkeypatch.setattr(site.recorder, "resync", fail_for_one)
+    for ref in (bad, good):
+        cancel_on(site, ref.job_id)
+    site.canceller.tick()
+    assert (site.store.result(bad), site.result(good).error) == (None, CANCELLED)
+
+
+def test_images_that_were_recorded_while_the_job_was_cancelled_fail_too(site: ResultsSite) -> None:
+    [known] = site.add_job(1)
+    cancel_on(site, known.job_id)
+    site.canceller.tick()
+    [late] = site.add_images(known.job_id, 1, touched_at=EPOCH + timedelta(seconds=2))
+    site.canceller.tick()
+    assert site.result(late).error == CANCELLED
+
+
+def test_a_retried_image_fails_with_its_attempt_if_the_job_is_cancelled_again(site: ResultsSite) -> None:
+    [ref] = site.add_job(1)
+    cancel_on(site, ref.job_id)
+    site.canceller.tick()
+    site.store.delete_cancelled(ref.job_id)
+    site.retry(ref)
+    site.canceller.tick()
+    assert site.result(ref).attempt == 0, "it is being retried"
+    cancel_on(site, ref.job_id, after=2)
+    site.canceller.tick()
+    assert (site.result(ref).attempt, site.result(ref).error) == (1, CANCELLED)
+
+
+def test_an_image_that_is_retried_at_that_moment_does_not_fail(
+    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [ref] = site.add_job(1)
+    cancel_on(site, ref.job_id)
+    read_again = site.recorder.read_again
+
+    def resume_afterwards(job_id: str, image_ids: list[str]) -> list[ImageRecord]:
+        records = read_again(job_id, image_ids)
+        site.store.delete_cancelled(job_id)
+        return records
+
+    monkeypatch.setattr(site.recorder, "read_again", resume_afterwards)
+    site.canceller.tick()
+    assert site.store.result(ref) is None
+
+
+def test_a_label_that_comes_after_the_cancelling_replaces_the_failure(site: ResultsSite) -> None:
+    [ref] = site.add_job(1)
+    cancel_on(site, ref.job_id)
+    site.canceller.tick()
+    site.respond(labelled(ref))
+    counts = site.store.status(ref.job_id).counts
+    assert (site.result(ref).status, counts.done, counts.cancelled) == ("done", 1, 0)
+
+
+def test_a_late_label_with_a_lost_response_is_found_before_the_job_is_closed(site: ResultsSite) -> None:
+    [ref] = site.add_job(1)
+    cancel_on(site, ref.job_id)
+    site.canceller.tick()
+    site.lose_messages()
+    site.outputs.objects.clear()
+    site.store_output(labelled(ref))
+    site.pass_time(20 * LOST_AFTER)
+    assert site.result(ref).status == "done"
+    assert not site.store.open_jobs()
+
+
+def test_a_controller_that_was_killed_in_between_leaves_the_rest_to_the_next(site: ResultsSite) -> None:
+    refs = site.add_job(3)
+    cancel_on(site, refs[0].job_id)
+    prediction = failed(refs[1], CANCELLED, worker="controller", attempts=0)
+    site.store_output(prediction.response())
+    site.start()
+    site.canceller.tick()
+    assert {site.result(ref).status for ref in refs} == {"failed"}
+
+
+def test_a_controller_that_may_not_act_fails_nothing(site: ResultsSite) -> None:
+    [ref] = site.add_job(1)
+    cancel_on(site, ref.job_id)
+    site.active = False
+    site.canceller.tick()
+    assert site.store.result(ref) is None
+    assert not site.outputs.objects
+
+
+def test_cancelled_images_are_no_work_of_a_worker(site: ResultsSite) -> None:
+    answers: list[int] = []
+    site.recorder.on_results = answers.append
+    one, _ = site.add_job(2)
+    site.respond(labelled(one))
+    cancel_on(site, one.job_id)
+    site.canceller.tick()
+    assert answers == [1]
+
+
+def test_a_tombstone_without_a_mark_is_gone_when_the_job_is_closed(site: ResultsSite) -> None:
+    [ref] = site.add_job(1)
+    site.inputs.put(cancelled_key(ref.job_id), b"", "text/plain")
+    site.respond(labelled(ref))
+    site.lose_messages()
+    site.pass_time(10 * LOST_AFTER)
+    assert not site.store.open_jobs()
+    assert not site.inputs.exists(cancelled_key(ref.job_id))
+
+
+def test_the_tombstone_of_a_cancelled_job_stays_for_messages_that_come_late(site: ResultsSite) -> None:
+    [ref] = site.add_job(1)
+    cancel_on(site, ref.job_id)
+    site.canceller.tick()
+    site.lose_messages()
+    site.pass_time(10 * LOST_AFTER)
+    assert not site.store.open_jobs()
+    assert site.inputs.exists(cancelled_key(ref.job_id))
+
+
+def test_a_deleted_job_is_not_cancelled_and_leaves_no_tombstone(site: ResultsSite) -> None:
+    [ref] = site.add_job(1)
+    cancel_on(site, ref.job_id)
+    site.store.delete(site.store.job(ref.job_id))
+    with pytest.raises(NotFoundError):
+        site.store.put_cancelled(ref.job_id, EPOCH)
+    JobCleanup(site.store, site.recorder, site.inputs, site.outputs, 1.0, lambda: True).tick()
+    assert not site.inputs.objects
+    assert not site.store.cancelled_jobs([ref.job_id])
+
+
+def test_a_new_controller_counts_the_cancelled_images_of_the_table(site: ResultsSite) -> None:
+    refs = site.add_job(2)
+    cancel_on(site, refs[0].job_id)
+    site.canceller.tick()
+    site.start()
+    site.reconciler.tick()
+    assert site.store.counts(refs[0].job_id).cancelled == 2
+    assert site.recorder.cancelled(refs[0].job_id) == sorted(ref.image_id for ref in refs)
+
+
+def test_a_read_of_jobs_that_take_images_leaves_out_cancelled_and_missing_ones(store: JobStore, job: Job) -> None:
+    other = Job(new_id(), "other", NOW)
+    store.create(other)
+    store.put_cancelled(other.job_id, NOW)
+    assert store.taking_images({job.job_id, other.job_id, UNKNOWN_ID}) == {job.job_id}
+    assert store.cancelled_jobs([other.job_id, UNKNOWN_ID]) == {other.job_id}
+    assert store.status(other.job_id).cancelled_at == NOW

@@ -1,0 +1,114 @@
+"""The canceller: gives the images of cancelled jobs their results, so that such a job ends within seconds.
+
+`web_tier/uploads/cancellation.py` describes marks and tombstones. A cancelled image has a failed result like any
+other: first the object in the output bucket, unless one exists, then the item in the job table. A worker may still
+classify an image that it received before. Its label replaces the failure when its response arrives; `is_done_with`
+finds those labels whose responses were lost.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from core.ids import ImageRef, cancelled_key
+from core.jobs.models import ImageRecord
+from core.jobs.store import JobStore
+from core.messages import CANCELLED, ClassificationResult
+from services.s3 import Bucket
+from web_tier.controller.reconciler import ResultRecovery, isolated
+from web_tier.controller.result_recorder import ResultRecorder
+
+_log = logging.getLogger(__name__)
+
+CHECK_SECONDS = 2.0
+"""Time between two checks for cancelled jobs. Each reads the list of open jobs and an item of each; without open jobs
+the checks cost some 0.2 dollars a month."""
+
+PAGE = 100
+"""Images of a job that are failed before the next job has its turn."""
+
+CONCURRENCY = 16
+"""Calls to the output bucket at a time."""
+
+
+@dataclass
+class JobCanceller:
+    """Fails the images of cancelled jobs that have no result of their last attempt.
+
+    Attributes:
+        inputs: the input bucket.
+        active: returns whether this process may still act.
+        pool: makes the calls to the output bucket.
+    """
+
+    store: JobStore
+    recorder: ResultRecorder
+    recovery: ResultRecovery
+    inputs: Bucket
+    active: Callable[[], bool]
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    pool: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="cancel")
+    )
+    _read: dict[str, str] = field(default_factory=dict, init=False)
+    """The cancelled jobs that were read from the table, each with its `touched_at` of then."""
+
+    def tick(self) -> float:
+        """Fail some images of each cancelled job; return the seconds until the next round, 0 if some are left."""
+        opened = {job.job_id: job.touched_at for job in self.store.open_jobs()}
+        cancelled = sorted(self.store.cancelled_jobs(opened))
+        self._read = {job_id: at for job_id, at in self._read.items() if job_id in cancelled}
+        is_complete = True
+        for job_id in cancelled:
+            if not self.active():
+                break
+            with isolated(job_id):
+                if self._read.get(job_id) != opened[job_id]:
+                    # Later the reconciler reads which images are added: the job is touched before they are recorded.
+                    self.recorder.resync(job_id)
+                    self.recorder.learn_retries(job_id)
+                    self._read[job_id] = opened[job_id]
+                is_complete &= self._fail_some(job_id)
+        return CHECK_SECONDS if is_complete else 0.0
+
+    def is_done_with(self, job_id: str) -> bool:
+        """Return whether a job in which nothing is missing can be closed.
+
+        To be called when it could be, minutes after it was used last: workers have finished what they had received.
+        A label that replaced a failure is recorded, and the job stays open for its results file. A tombstone without
+        a mark is deleted.
+        """
+        if not self.store.cancelled_jobs([job_id]):
+            self.inputs.delete_all([cancelled_key(job_id)])
+        refs = [ImageRef(job_id, image_id) for image_id in self.recorder.cancelled(job_id)]
+        for start in range(0, len(refs), PAGE):
+            if not self.active():
+                return False
+            found = self.pool.map(lambda ref: self.recovery.result(ref, 0), refs[start : start + PAGE])
+            if late := [result for result in found if result is not None and result.status == "done"]:
+                self.store.reopen(job_id, self.now())
+                self.recorder.record(late)
+                return False
+        return True
+
+    def _fail_some(self, job_id: str) -> bool:
+        """Fail up to `PAGE` images of a job; return whether these were all."""
+        missing = list(self.recorder.missing(job_id))
+        records = self.recorder.read_again(job_id, missing[:PAGE])
+        # After the attempts were read: a retry deletes the mark before it raises attempts, so those are never failed.
+        if records and self.active() and self.store.cancelled_jobs([job_id]):
+            self.recorder.record(self._results(records))
+            _log.info("failed images of a cancelled job", extra={"job": job_id, "images": len(records)})
+        return len(missing) <= PAGE
+
+    def _results(self, records: Sequence[ImageRecord]) -> list[ClassificationResult]:
+        return list(
+            self.pool.map(
+                lambda record: self.recovery.result_or_failure(
+                    record.ref, CANCELLED, attempt=record.attempt, attempts=0
+                ),
+                records,
+            )
+        )

@@ -1,0 +1,49 @@
+"""Cancelling of jobs by their users, and resuming by a retry.
+
+A cancelled job has a mark in the job table and a tombstone, an object in the input bucket. The controller fails the
+images without a result while the mark exists (`web_tier/controller/cancellation.py`). Workers, which cannot read the
+table, classify no image while the tombstone exists (`app_tier/cancellation.py`). Both answer with the failure
+`cancelled`, over which any label wins. So whatever is killed, each image gets its one result.
+
+The mark is put before the tombstone, and a retry deletes both before it sends a request. A tombstone without a mark
+would fail the images of a job that is not cancelled. A cancelling and a retry at the same time leave none: a retry
+deletes the tombstone before and after the mark, and a cancelling deletes its tombstone if the mark is gone. If a
+process ends in between, the controller deletes the tombstone before it closes the job.
+"""
+
+from core.ids import cancelled_key
+from core.jobs.models import JobStatus
+from web_tier.uploads.ingest import UNKEPT, ImageIngest
+
+TOMBSTONE = b"This job is cancelled."
+
+
+def cancel_job(ingest: ImageIngest, status: JobStatus) -> None:
+    """Cancel a job, so that images without a result fail; a job that has finished stays as it is.
+
+    A repeat does nothing more.
+
+    Raises:
+        TableBusyError, botocore.exceptions.BotoCoreError, ClientError: cancelling again is safe.
+        NotFoundError: the job is being deleted.
+    """
+    store, job_id = ingest.store, status.job.job_id
+    # While images are retried, the counts have their earlier results.
+    if status.state == "finished" and not (status.retried_at and store.is_open(job_id)):
+        return
+    store.put_cancelled(job_id, ingest.clock())
+    ingest.bucket.put(cancelled_key(job_id), TOMBSTONE, "text/plain", UNKEPT)
+    if not store.cancelled_jobs([job_id]):
+        ingest.bucket.delete(cancelled_key(job_id))
+
+
+def resume_job(ingest: ImageIngest, job_id: str) -> None:
+    """End the cancelling of a job, if it is cancelled; images that have failed meanwhile stay failed.
+
+    Raises:
+        TableBusyError, botocore.exceptions.BotoCoreError, ClientError: resuming again is safe.
+    """
+    ingest.bucket.delete(cancelled_key(job_id))
+    if ingest.store.cancelled_jobs([job_id]):
+        ingest.store.delete_cancelled(job_id)
+        ingest.bucket.delete(cancelled_key(job_id))
