@@ -124,8 +124,8 @@ def total(bills: Iterable[Bill]) -> Bill:
 
 
 def by_workers(counts: Counts) -> int:
-    """Return the number of a job's images that workers have answered."""
-    return max(0, counts.done - counts.cached + counts.failed)
+    """Return the number of a job's images that workers have answered; not those that were cancelled."""
+    return max(0, counts.done - counts.cached + counts.failed - counts.cancelled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +187,6 @@ def at_rest(controller: ControllerSettings) -> Requests:
     sqs = 1 / controller.interval_seconds + 1 / 2  # messages in each round, dead letters every two seconds
     sqs += 1 + 3 / controller.reconcile_seconds  # the collector's polls, and both queues and the dead letters
     writes = 3 / controller.lease_seconds + 1 / 5  # the lease, and the snapshot for the pages
-    # Operators' commands; open jobs, for results files; open and deleted jobs.
-    reads = 1 + 1 / 2 + 2 / controller.reconcile_seconds
+    # Operators' commands; open jobs, for results files and for cancelled jobs; open and deleted jobs.
+    reads = 1 + 1 / 2 + 1 / 2 + 2 / controller.reconcile_seconds
     return Requests(sqs=sqs, table_write=writes, table_read=reads) * SECONDS_AN_HOUR

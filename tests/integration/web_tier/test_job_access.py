@@ -449,8 +449,8 @@ BEFORE: list[tuple[str, int, Step]] = [
     ("a deletion", 3, lambda web, job, _image: web.delete(f"/api/v1/jobs/{job}")),
 ]
 """Calls of the table for each step as the web tier made them when jobs had no owners. There is one more where images
-are recorded (is their job being deleted?), where results are listed (which requests were sent again?), and for a retry
-(is the job cancelled?)."""
+are recorded (is their job being deleted?), where results are listed (which requests were sent again?), and for a
+retry (is the job cancelled?)."""
 
 
 def test_no_step_calls_the_table_more_often_than_before_jobs_had_owners(app: Flask, client: FlaskClient) -> None:
