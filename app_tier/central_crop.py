@@ -1,4 +1,4 @@
-"""From an untrusted image to its central square: all that Pillow does for the network, and nothing else.
+"""From an untrusted image to its central square, and a thumbnail: all that Pillow does for a worker.
 
 A worker runs this in sandboxed processes (`core.sandbox`), and its own process never loads Pillow. This module
 imports as little as possible, since a worker waits for it when it starts.
@@ -6,10 +6,18 @@ imports as little as possible, since a worker waits for it when it starts.
 
 from typing import Final
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from core.image_open import as_8_bit, open_image
-from core.images import DECODER_ERRORS, ImageLimits, ImageRejectedError, ends_early, lacks_memory
+from core.image_open import open_image
+from core.images import (
+    DECODER_ERRORS,
+    MAX_THUMBNAIL_BYTES,
+    ImageLimits,
+    ImageRejectedError,
+    ends_early,
+    lacks_memory,
+)
+from core.thumbnails import as_rgb, orientation_of, thumbnail, turned
 
 DRAFT_MARGIN: Final = 4
 DRAFT_SHORTEST: Final = 384
@@ -22,13 +30,22 @@ the 32 pixels of the demo network scores changed by up to 0.04, at 384 pixels by
 0.01.
 """
 
-_ORIENTATION: Final = 0x0112
+THUMBNAIL_QUALITY: Final = 60
+"""Photos of 160 pixels then have about 5 KB."""
 
 
 def central_crop(
-    data: bytes, resize: int, crop: int, limits: tuple[int, int, int], *, full_resolution: bool = False
+    data: bytes,
+    resize: int,
+    crop: int,
+    limits: tuple[int, int, int],
+    *,
+    full_resolution: bool = False,
+    thumbnail_side: int = 0,
 ) -> bytes:
     """Decode an image into its central square: `crop` rows of `crop` pixels of red, green and blue.
+
+    The file of a thumbnail follows if `thumbnail_side` is not 0, and if one can be drawn.
 
     Args:
         data: the image's file.
@@ -36,6 +53,7 @@ def central_crop(
         crop: pixels of the square's side.
         limits: the fields of an `ImageLimits`.
         full_resolution: never at a reduced scale.
+        thumbnail_side: pixels of the thumbnail's short side.
 
     Raises:
         ImageRejectedError: the data cannot be classified; the message is for the image's owner.
@@ -50,7 +68,13 @@ def central_crop(
             reduced = None if full_resolution else image.draft(None, (short_side, short_side))
             scale = reduced[1][2] / width if reduced else 1.0
             image.load()
-            return _upright_square(image, crop, (scale * left, scale * top, scale * right, scale * bottom)).tobytes()
+            orientation, pixels = orientation_of(image), as_rgb(image)
+            box = (scale * left, scale * top, scale * right, scale * bottom)
+            # Pillow resizes RGB and RGBA with a filter (premultiplied where it has alpha), but not every other mode.
+            small = pixels.resize((crop, crop), Image.Resampling.BILINEAR, box=box)
+            # The central square of a turned image is the turned central square.
+            square = _on_white(turned(small, orientation)).tobytes()
+            return square + (_thumbnail(pixels, thumbnail_side, orientation) if thumbnail_side else b"")
         except DECODER_ERRORS as error:
             if lacks_memory(width * height):
                 raise MemoryError from error
@@ -75,22 +99,17 @@ def _central_span(length: int, short: int, resize: int, crop: int) -> tuple[floa
     return start * length / resized, (start + crop) * length / resized
 
 
-def _upright_square(image: Image.Image, crop: int, box: tuple[float, float, float, float]) -> Image.Image:
-    """Cut, shrink, turn and flatten; the central square of a turned image is the turned central square."""
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _thumbnail(pixels: Image.Image, side: int, orientation: int) -> bytes:
+    """Return a thumbnail that fits into a prediction, or nothing: it must not keep an image from its label."""
     try:
-        orientation = int(image.getexif().get(_ORIENTATION, 1))
-    except DECODER_ERRORS:  # a picture with broken EXIF is classified as it is stored
-        orientation = 1
-    has_alpha = "transparency" in image.info or image.mode in {"RGBA", "LA", "PA", "RGBa", "La"}
-    # Pillow resizes RGB and RGBA with a filter (premultiplied where it has alpha), but not every other mode.
-    image = as_8_bit(image)
-    if image.mode != "RGB" or has_alpha:
-        image = image.convert("RGBA" if has_alpha else "RGB")
-    small = image.resize((crop, crop), Image.Resampling.BILINEAR, box=box)
-    if orientation in range(2, 9):
-        small.getexif()[_ORIENTATION] = orientation
-        small = ImageOps.exif_transpose(small)
-    if small.mode != "RGBA":
-        return small.convert("RGB")
-    white = Image.new("RGBA", small.size, "white")
-    return Image.alpha_composite(white, small).convert("RGB")
+        drawn = thumbnail(pixels, side, THUMBNAIL_QUALITY, orientation)
+    except (*DECODER_ERRORS, MemoryError):
+        return b""
+    return drawn if len(drawn) <= MAX_THUMBNAIL_BYTES else b""

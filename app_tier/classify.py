@@ -86,6 +86,7 @@ class Classifier:
             sha256=task.sha256 or None,
             queued_at=task.delivery.queued_at,
             timings=task.timings,
+            thumbnail=task.thumbnail or None,
         )
         return task.with_payload(prediction)
 

@@ -1,11 +1,13 @@
-"""Decoding: from the image's bytes to the network's input.
+"""Decoding: from the image's bytes to the network's input and a thumbnail.
 
-Untrusted bytes are read in another process (`sandboxed_decoder`); only pixels come back.
+Untrusted bytes are read in another process (`sandboxed_decoder`); only pixels come back, and the thumbnail's file,
+which nothing here decodes.
 """
 
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from app_tier.preprocess import Preprocess, normalise, to_array
 from app_tier.task import Task
 from core.config import WorkerSettings
-from core.images import BYTES_A_PIXEL, ImageLimits, ImageRejectedError
+from core.images import BYTES_A_PIXEL, MAX_THUMBNAIL_BYTES, ImageLimits, ImageRejectedError, thumbnail_type
 from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, TooCostlyError
 from core.sandbox.zygote import Zygote
@@ -24,12 +26,18 @@ Pixels = NDArray[np.float32]
 BYTES_BESIDE: Final = 32 * 2**20
 """Memory that an image of any size needs besides its pixels."""
 
+THUMBNAIL_SIDE: Final = 160
+"""Shorter side of a thumbnail, in pixels."""
+
 _log = logging.getLogger(__name__)
 
 
 Decoder = Callable[..., bytes | bytearray]
-"""Decodes an image into its central crop, with the parameters and errors of `app_tier.central_crop.central_crop`; a
-`SandboxPool` runs that function in its processes, by the name in `app_tier.__main__.DECODER`."""
+"""Decodes an image into its central crop and a thumbnail.
+
+Parameters and errors are those of `app_tier.central_crop.central_crop`; a `SandboxPool` runs that function in its
+processes, by the name in `app_tier.__main__.DECODER`.
+"""
 
 
 def decode(
@@ -39,15 +47,15 @@ def decode(
     decoder: Decoder,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Task[Pixels]:
-    """Return the task with the network's input, float32 [3, H, W].
+    """Return the task with the network's input, float32 [3, H, W], and the thumbnail.
 
     Raises:
         ImageRejectedError: the image is not accepted; the message is for its owner.
         PoolUnavailableError: it cannot be decoded now.
     """
-    before = clock()
+    before, sizes = clock(), {"resize": spec.resize, "crop": spec.crop, "thumbnail_side": THUMBNAIL_SIDE}
     try:
-        square = to_array(decoder(task.payload, resize=spec.resize, crop=spec.crop, limits=limits), spec)
+        square, thumbnail = _split(decoder(task.payload, limits=limits, **sizes), spec)
     except TooCostlyError as error:
         _log.warning("too costly to decode", extra={"key": task.delivery.request.key, "reason": str(error)})
         raise ImageRejectedError(
@@ -59,7 +67,17 @@ def decode(
         raise ImageRejectedError(
             "undecodable", "it is damaged in a way that no decoder gets over: save it again as JPEG or PNG"
         ) from error
-    return task.with_payload(normalise(square, spec), decoded=(clock() - before) * 1000)
+    decoded = task.with_payload(normalise(square, spec), decoded=(clock() - before) * 1000)
+    return replace(decoded, thumbnail=thumbnail)
+
+
+def _split(answer: bytes | bytearray, spec: Preprocess) -> tuple[NDArray[np.uint8], bytes]:
+    """Return the square and the thumbnail in a decoder's answer; raises `ValueError` for any other bytes."""
+    pixels = 3 * spec.crop * spec.crop
+    thumbnail = bytes(answer[pixels:])
+    if thumbnail and thumbnail_type(thumbnail) is None:
+        raise ValueError("what follows the pixels is no thumbnail")
+    return to_array(memoryview(answer)[:pixels], spec), thumbnail
 
 
 def sandboxed_decoder(
@@ -68,4 +86,5 @@ def sandboxed_decoder(
     """Return `central_crop` in up to `max_processes` sandboxed processes."""
     own = config.decode_megabytes * 2**20
     memory = own or BYTES_A_PIXEL * limits.max_pixels + 2 * limits.max_bytes + BYTES_BESIDE
-    return SandboxPool(zygote, Allowance(config.decode_seconds, memory, 3 * crop * crop), max_processes)
+    answer = 3 * crop * crop + MAX_THUMBNAIL_BYTES
+    return SandboxPool(zygote, Allowance(config.decode_seconds, memory, answer), max_processes)

@@ -78,7 +78,7 @@ def load_square(
     return to_array(central_crop(data, spec.resize, spec.crop, limits, full_resolution=full_resolution), spec)
 
 
-def to_array(rows: bytes | bytearray, spec: Preprocess) -> NDArray[np.uint8]:
+def to_array(rows: bytes | bytearray | memoryview, spec: Preprocess) -> NDArray[np.uint8]:
     """Return what `central_crop` returned as uint8 [crop, crop, 3], without a copy.
 
     Raises:

@@ -65,12 +65,14 @@ class Task(Generic[T_co]):
         payload: output of the last stage: None, bytes, pixels, or a prediction.
         milliseconds: duration of each stage so far; a plain mapping, since it is copied at every stage.
         sha256: of the image's bytes, hexadecimal; empty until they have been fetched.
+        thumbnail: file of the image's thumbnail; empty until it has been drawn, or if it could not be.
     """
 
     delivery: Delivery
     payload: T_co
     milliseconds: Mapping[str, float]
     sha256: str = ""
+    thumbnail: bytes = b""
 
     @property
     def timings(self) -> Timings:
@@ -80,7 +82,7 @@ class Task(Generic[T_co]):
     def with_payload(self, payload: U, **milliseconds: float) -> "Task[U]":
         """Return the task for the next stage, with the output of this one and its duration."""
         rounded = {stage: round(duration, 3) for stage, duration in milliseconds.items()}
-        return Task(self.delivery, payload, {**self.milliseconds, **rounded}, self.sha256)
+        return Task(self.delivery, payload, {**self.milliseconds, **rounded}, self.sha256, self.thumbnail)
 
 
 def new_task(delivery: Delivery) -> Task[None]:

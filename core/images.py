@@ -46,6 +46,9 @@ BYTES_A_PIXEL: Final = 24
 """Maximum bytes of memory that decoding a pixel takes: lossless WebP with transparency took 21
 (docs/performance.md)."""
 
+MAX_THUMBNAIL_BYTES: Final = 65_536
+"""Maximum size of the thumbnail in a prediction: photos have about 5 KB, noise four times as long as wide 30 KB."""
+
 _REJECTED_SIGNATURES: Final[tuple[tuple[str, int, bytes], ...]] = (
     ("TIFF", 0, b"II*\x00"),
     ("TIFF", 0, b"MM\x00*"),
@@ -155,6 +158,15 @@ def sniff(data: bytes) -> str:
     if b"<svg" in data[:1024].lower():
         raise ImageRejectedError("format_not_allowed", "SVG drawings are not taken: export it as PNG")
     raise ImageRejectedError("not_an_image", f"this is not an image: send {format_names('or')}")
+
+
+def thumbnail_type(data: bytes) -> str | None:
+    """Return the media type of a thumbnail, or None if it does not begin like one.
+
+    Processes that read untrusted bytes write thumbnails, so nothing else is stored or served as one.
+    """
+    name = "JPEG" if data.startswith(b"\xff\xd8\xff") else "WEBP" if data[:4] + data[8:12] == b"RIFFWEBP" else None
+    return FORMATS[name].content_type if name else None
 
 
 def webp_size(data: bytes) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.ids import ULID_PATTERN, ImageRef
+from core.images import MAX_THUMBNAIL_BYTES
 from services.errors import MessageError
 
 Id = Annotated[str, Field(pattern=ULID_PATTERN)]
@@ -149,12 +150,21 @@ class ClassificationResult(_ImageMessage):
 
 
 class Prediction(ClassificationResult):
-    """The object in the output bucket, the authoritative result: the response with one probability per class."""
+    """The object in the output bucket, the authoritative result: the response, and what is too large for a queue.
+
+    Attributes:
+        probabilities: one per class.
+        thumbnail: file of a small JPEG or WebP that the worker drew, URL-safe Base64 in JSON; it stays when the image
+            is deleted. Absent if the image could not be decoded.
+    """
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
     probabilities: tuple[float, ...] = ()
+    thumbnail: Annotated[bytes, Field(max_length=MAX_THUMBNAIL_BYTES)] | None = None
 
     def response(self) -> ClassificationResult:
-        """Return the response without the probabilities."""
+        """Return the response, without the probabilities and the thumbnail."""
         return ClassificationResult.model_construct(
             **{name: getattr(self, name) for name in ClassificationResult.model_fields}
         )

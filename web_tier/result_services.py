@@ -11,14 +11,17 @@ from flask import Flask, current_app
 
 from core.config import Config
 from core.ids import parse_key
+from core.images import thumbnail_type
 from core.jobs.models import ImageRecord, JobStatus
 from core.messages import ClassificationResult, LabelScore, Prediction
 from core.predictions import stored_prediction
 from services.clients import Clients
+from services.errors import NotFoundError
 from services.s3 import Bucket
 from web_tier.backend import Backend
 from web_tier.results.live_feed import FeedRegistry, JobFeed
 from web_tier.results.progress import JobProgress, ProgressBody, job_cost
+from web_tier.results.query import ImageResult
 from web_tier.results.thumbnails import RenderLimiter, Thumbnails
 
 _EXTENSION = "fleetsight-results"
@@ -55,6 +58,19 @@ class ImageObjects:
         ref = parse_key(response.source) if response.source else response.ref
         found = stored_prediction(ref, self._open()[1])
         return found if found is not None and (found.label, found.model) == (response.label, response.model) else None
+
+    def thumbnail(self, result: ImageResult) -> bytes:
+        """Return the thumbnail that a worker drew of an image; a cached result has that of the earlier image.
+
+        Raises:
+            NotFoundError: if there is no prediction of it, or none with a thumbnail.
+        """
+        source = result.response.source if result.response else None
+        ref = parse_key(source) if source else result.record.ref
+        found = stored_prediction(ref, self._open()[1])
+        if found is None or not found.thumbnail or thumbnail_type(found.thumbnail) is None:
+            raise NotFoundError(f"no thumbnail of {ref} is stored")
+        return found.thumbnail
 
     def results_file(self, key: str) -> Iterator[bytes]:
         """Return the results file of a job in parts; the first part has been read.

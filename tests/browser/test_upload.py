@@ -1,4 +1,4 @@
-"""The upload page: from a drop to the last result, the reason for each refused file, and the kept pictures."""
+"""The upload page: from a drop to the last result, the reason for each refused file, and the thumbnails that stay."""
 
 import base64
 import io
@@ -8,11 +8,10 @@ import signal
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Dialog, Page, Route, expect
+from playwright.sync_api import Browser, Dialog, Page, Route, expect
 
 from core.jobs.store import JobStore
 from scripts.client import ApiClient
@@ -443,44 +442,7 @@ def test_an_upload_goes_on_by_itself_when_the_web_tier_was_killed_in_the_middle(
     api.close()
 
 
-_MODULE = "/static/job/local_pictures.js"
-_FIND = """
-async ([module, ids]) => {
-    const { localPicture } = await import(module);
-    return Promise.all(ids.map(localPicture));
-}
-"""
-_KEEP = """
-async ([module, count, ageDays]) => {
-    const { keepPictures } = await import(module);
-    const now = Date.now;
-    Date.now = () => now() - ageDays * 24 * 3600 * 1000;
-    const picture = { type: "image/jpeg", bytes: new ArrayBuffer(1) };
-    for (let from = 0; from < count; from += 2000) {
-        const numbers = Array.from({ length: Math.min(2000, count - from) }, (_, index) => from + index);
-        await keepPictures(`job-${ageDays}`, numbers.map((number) => ({ imageId: `${ageDays}-${number}`, picture })));
-    }
-    Date.now = now;
-}
-"""
-_COUNT = """
-() => new Promise((resolve) => {
-    indexedDB.open("fleetsight").onsuccess = ({ target }) => {
-        target.result.transaction("pictures").objectStore("pictures").count().onsuccess = ({ target: counted }) => {
-            target.result.close();
-            resolve(counted.result);
-        };
-    };
-})
-"""
-_DRAWN_SIZE = """
-async (address) => {
-    const image = new Image();
-    image.src = address;
-    await image.decode();
-    return [image.naturalWidth, image.naturalHeight];
-}
-"""
+_SIZES = "images => images.map((image) => [image.naturalWidth, image.naturalHeight])"
 
 
 def upload(page: Page, api: ApiClient, seed: int, *, keep: bool = False) -> tuple[str, list[str]]:
@@ -495,27 +457,23 @@ def upload(page: Page, api: ApiClient, seed: int, *, keep: bool = False) -> tupl
     return job_id, [str(result["image_id"]) for result in finished(api, job_id, 4)]
 
 
-def found(page: Page, ids: list[str]) -> list[Any]:
-    """Return what the browser has for images: an address, or None."""
-    addresses: list[Any] = page.evaluate(_FIND, [_MODULE, ids])
-    return addresses
-
-
-def test_the_browser_keeps_a_small_picture_of_each_image_that_the_server_deletes(page: Page, api: ApiClient) -> None:
-    _, ids = upload(page, api, seed=31)
-    addresses = found(page, ids)
-    assert all(len(address) < 12_000 for address in addresses)
-    assert page.evaluate(_DRAWN_SIZE, addresses[0]) == [112, 84]
-
-
-def test_the_page_of_a_job_shows_them_where_the_server_has_none(page: Page, api: ApiClient) -> None:
-    upload(page, api, seed=36)
-    expect(page.locator('#list .tile.done img[src^="data:image/jpeg"]')).to_have_count(4)
-
-
-def test_a_file_that_the_browser_cannot_decode_is_judged_by_the_server_and_has_no_picture(
-    page: Page, api: ApiClient
+def test_another_browser_shows_thumbnails_of_a_job_whose_originals_are_deleted(
+    page: Page, browser: Browser, system: System, api: ApiClient
 ) -> None:
+    job_id, ids = upload(page, api, seed=31)
+    inputs = Bucket.named(system.clients, system.config.names.input_bucket)
+    wait_until(lambda: not inputs.list_keys(job_id, 1), "the originals are deleted")
+    with browser.new_context(base_url=system.url) as other, other.new_page() as shared:
+        shared.goto(f"/jobs/{job_id}")
+        pictures = shared.locator("#list .tile.done img")
+        expect(pictures).to_have_count(4)
+        wait_until(lambda: pictures.evaluate_all(_SIZES) == [[213, 160]] * 4, "thumbnails in the list")
+        shared.goto(f"/jobs/{job_id}/images/{ids[0]}")
+        shown = shared.locator("#image .shown img")
+        wait_until(lambda: shown.evaluate_all(_SIZES) == [[213, 160]], "the thumbnail on the image's page")
+
+
+def test_a_file_that_the_browser_cannot_decode_is_judged_by_the_server(page: Page, api: ApiClient) -> None:
     files, _ = signs(2, seed=37)
     cut = photo(640, 480, "PNG")
     page.goto("/")
@@ -524,54 +482,6 @@ def test_a_file_that_the_browser_cannot_decode_is_judged_by_the_server_and_has_n
     classify(page)
     results = {str(result["filename"]): result for result in finished(api, arrived(page), 3)}
     assert "before the picture is complete" in str(results["cut.png"])
-    addresses = dict(zip(results, found(page, [str(result["image_id"]) for result in results.values()]), strict=True))
-    assert [name for name, address in addresses.items() if address is None] == ["cut.png"]
-
-
-def test_of_images_that_the_server_keeps_the_browser_keeps_nothing(page: Page, api: ApiClient) -> None:
-    _, ids = upload(page, api, seed=32, keep=True)
-    assert found(page, ids) == [None] * 4
-
-
-def test_deleting_a_job_lets_go_of_its_pictures_and_of_no_others(page: Page, api: ApiClient) -> None:
-    _, others = upload(page, api, seed=33)
-    job_id, ids = upload(page, api, seed=34)
-    page.goto(f"/jobs/{job_id}/delete")
-    page.get_by_role("button", name="Delete the job").click()
-    page.wait_for_url("**/jobs")
-    assert found(page, ids) == [None] * 4
-    assert None not in found(page, others)
-
-
-def test_pictures_older_than_a_week_are_not_shown_and_go_with_the_next_upload(page: Page) -> None:
-    page.goto("/jobs")
-    page.evaluate(_KEEP, [_MODULE, 2, 8])
-    page.evaluate(_KEEP, [_MODULE, 2, 6])
-    assert found(page, ["8-0"]) == [None]
-    assert None not in found(page, ["6-0", "6-1"])
-    page.evaluate(_KEEP, [_MODULE, 1, 0])
-    assert page.evaluate(_COUNT) == 3
-
-
-def test_the_oldest_pictures_go_when_there_are_more_than_20000(page: Page) -> None:
-    page.goto("/jobs")
-    page.evaluate(_KEEP, [_MODULE, 100, 2])
-    page.evaluate(_KEEP, [_MODULE, 20_000, 1])
-    assert page.evaluate(_COUNT) == 20_000
-    assert found(page, ["2-0"]) == [None]
-
-
-BROKEN = {
-    "switched off": "Object.defineProperty(window, 'indexedDB', { get() { throw new Error('not allowed'); } })",
-    "full": "IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); }",
-}
-
-
-@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
-def test_where_the_browser_can_keep_nothing_the_upload_goes_on(page: Page, api: ApiClient, broken: str) -> None:
-    page.add_init_script(broken)
-    _, ids = upload(page, api, seed=35)
-    assert found(page, ids) == [None] * 4
 
 
 @pytest.mark.parametrize("page_options", [NO_SCRIPT], ids=["no script"])

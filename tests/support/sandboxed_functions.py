@@ -103,11 +103,11 @@ def _write_to_channel(data: bytes) -> None:
 
 def draw(data: bytes, limits: tuple[int, int, int], side: int) -> bytes:
     """Return a thumbnail for the item `picture`, else cause the fault that the item names."""
-    return b"RIFF\x00\x00\x00\x00WEBP" if data == b"picture" else misbehave(data)
+    return b"\xff\xd8\xff drawn" if data == b"picture" else misbehave(data)
 
 
-def crash(data: bytes, resize: int, crop: int, limits: tuple[int, int, int]) -> bytes:
+def crash(data: bytes, resize: int, crop: int, limits: tuple[int, int, int], thumbnail_side: int = 0) -> bytes:
     """Decode an image; one that is the name of a signal ends the process by it."""
     if data.startswith(b"SIG"):
         os.kill(os.getpid(), signal.Signals[data.decode()])
-    return central_crop(data, resize, crop, limits)
+    return central_crop(data, resize, crop, limits, thumbnail_side=thumbnail_side)

@@ -17,7 +17,8 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from core.format import clock, duration, milliseconds, plural
 from core.ids import ImageRef, received_at
-from core.jobs.models import Resend
+from core.images import thumbnail_type
+from core.jobs.models import Job, Resend
 from core.messages import CRASHED_WORKER, ClassificationResult
 from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError, ObjectTooLargeError
@@ -28,7 +29,7 @@ from web_tier.parameters import known_ref
 from web_tier.rate_limits import current_quota_scope
 from web_tier.result_services import current_result_services
 from web_tier.results.query import ImageResult, is_final
-from web_tier.results.thumbnails import CONTENT_TYPE, PREVIEW, TILE, NoThumbnailError
+from web_tier.results.thumbnails import PREVIEW, TILE, NoThumbnailError
 from web_tier.uploads.retry import retry_image
 
 THUMBNAIL_SECONDS = 3_600
@@ -98,33 +99,47 @@ def image_preview(job_id: str, image_id: str) -> ResponseReturnValue:
 
 
 def _thumbnail(ref: ImageRef, side: int) -> ResponseReturnValue:
+    """Return the thumbnail that a worker drew, or draw one from the original, whichever is better and there is."""
     job, result = user_jobs().image(ref)
-    services = current_result_services()
-    response = result.response
+    has_original = job.keep or result.state != "done"
+    worker_first = result.state == "done" and (side == TILE or not has_original)
+    placeholder = "job/deleted.svg"
+    for read in (_stored, _drawn) if worker_first else (_drawn, _stored):
+        try:
+            body = read(job, result, side)
+        except NotFoundError:
+            continue
+        except NoThumbnailError:
+            placeholder = "no-picture.svg"
+            continue
+        answer = Response(body, mimetype=thumbnail_type(body))
+        answer.headers["Content-Disposition"] = "inline"
+        answer.headers["Cache-Control"] = f"private, max-age={THUMBNAIL_SECONDS}, immutable"
+        return answer
+    return redirect(url_for("static", filename=placeholder))
+
+
+def _stored(_job: Job, result: ImageResult, _side: int) -> bytes:
+    return current_result_services().objects.thumbnail(result)
+
+
+def _drawn(job: Job, result: ImageResult, side: int) -> bytes:
+    """Return a thumbnail drawn from the original; raises `NoThumbnailError`, or `NotFoundError` if it is deleted."""
+    services, response, ref = current_result_services(), result.response, result.record.ref
     # A worker rejected the image for its time or memory, so a thumbnail would need too much as well.
     was_too_costly = response is not None and response.error is not None and response.error.code == "too_costly"
     if was_too_costly or services.thumbnails.is_unavailable(ref):
-        return _no_thumbnail()
+        raise NoThumbnailError("it cannot be drawn")
     with services.render_limiter.slot(job.owner) as may_draw:
         if not may_draw:
             raise ServiceUnavailable("too many pictures are asked for just now; reload in a moment")
         try:
-            body = services.thumbnails.render(services.objects.original(result.record), side)
-        except NotFoundError:
-            return redirect(url_for("static", filename="job/deleted.svg"))
-        except (ObjectTooLargeError, NoThumbnailError):
+            return services.thumbnails.render(services.objects.original(result.record), side)
+        except (ObjectTooLargeError, NoThumbnailError) as error:
             services.thumbnails.mark_unavailable(ref)
-            return _no_thumbnail()
+            raise NoThumbnailError(str(error)) from error
         except PoolUnavailableError as error:
             raise ServiceUnavailable("pictures cannot be drawn just now; reload in a moment") from error
-    answer = Response(body, mimetype=CONTENT_TYPE)
-    answer.headers["Content-Disposition"] = "inline"
-    answer.headers["Cache-Control"] = f"private, max-age={THUMBNAIL_SECONDS}, immutable"
-    return answer
-
-
-def _no_thumbnail() -> ResponseReturnValue:
-    return redirect(url_for("static", filename="no-picture.svg"))
 
 
 @dataclass(frozen=True, slots=True)

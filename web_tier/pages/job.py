@@ -307,12 +307,11 @@ def job_page(job_id: str) -> ResponseReturnValue:
 
 
 def retention_sentence(unkept_days: float) -> str:
-    """Return what happens to the images of a job that are not kept; it expires after so many days, 0 is never."""
-    deleted = "Each image is deleted as soon as its label is stored"
+    """Return what is deleted of a job that is not kept; it expires after so many days, 0 is never."""
+    deleted = "Originals are deleted once classified; thumbnails stay with the job."
     if not unkept_days:
-        return f"{deleted}; one that failed stays until it has a label."
-    after = duration(unkept_days * SECONDS_PER_DAY)
-    return f"{deleted}; one that failed stays until it has a label. This job with its results expires after {after}."
+        return deleted
+    return f"{deleted} The job expires after {duration(unkept_days * SECONDS_PER_DAY)}."
 
 
 @operation(

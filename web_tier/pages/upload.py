@@ -100,11 +100,11 @@ def upload() -> ResponseReturnValue:
 
 def keep_sentence(unkept_days: float) -> str:
     """Return the help text of the checkbox `keep`; a job without it expires after `unkept_days` days, 0 is never."""
-    start = "Off: each image is deleted once classified"
+    start = "Off: originals are deleted once classified; thumbnails and results"
     if not unkept_days:
-        return f"{start}; its result stays."
+        return f"{start} stay."
     days = "1 day" if unkept_days == 1 else f"{unkept_days:g} days"
-    return f"{start}; results are deleted after {days}."
+    return f"{start} after {days}."
 
 
 class _ScriptData(BaseModel):

@@ -1,18 +1,14 @@
-"""Drawing of thumbnails with Pillow, in sandboxed processes (`web_tier.results.thumbnails`).
+"""Drawing of thumbnails from originals, in sandboxed processes (`web_tier.results.thumbnails`).
 
-The web tier never sends a user's file back to a browser. A thumbnail has only pixels of the file: no EXIF with the
-location, no colour profile, no comment.
+The web tier never sends a user's file back to a browser.
 """
 
-from io import BytesIO
 from typing import Final
 
-from PIL import Image, ImageOps
-
-from core.image_open import as_8_bit, open_image
+from core.image_open import open_image
 from core.images import DECODER_ERRORS, ImageLimits, ImageRejectedError
+from core.thumbnails import as_rgb, orientation_of, thumbnail
 
-MAX_ASPECT_RATIO: Final = 4
 MAX_DECODED: Final = 16_000_000
 """Pixels that are decoded for one thumbnail, about 64 MB; a JPEG is decoded at a fraction of its size."""
 
@@ -20,7 +16,7 @@ _QUALITY: Final = 80
 
 
 def draw(data: bytes, limits: tuple[int, int, int], side: int) -> bytes:
-    """Return a WebP thumbnail of an image, upright, its shorter side at most `side` pixels.
+    """Return a thumbnail of an image, as `core.thumbnails.thumbnail` does.
 
     Args:
         data: file of the image.
@@ -37,14 +33,7 @@ def draw(data: bytes, limits: tuple[int, int, int], side: int) -> bytes:
                 raise ImageRejectedError(
                     "too_costly", f"{image.width} x {image.height} pixels are more than {MAX_DECODED:,}"
                 )
-            upright = as_8_bit(ImageOps.exif_transpose(image))
-            scale = min(1.0, side / min(upright.size), MAX_ASPECT_RATIO * side / max(upright.size))
-            size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
-            mode = "RGBA" if upright.has_transparency_data else "RGB"
-            small = upright.convert(mode).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-            body, bare = BytesIO(), Image.new(mode, size)
-            bare.paste(small)  # into an image that has never had metadata
-            bare.save(body, "WEBP", quality=_QUALITY, method=0, icc_profile=None, exif=b"", xmp=b"")
-            return body.getvalue()
+            image.load()
+            return thumbnail(as_rgb(image), side, _QUALITY, orientation_of(image))
         except DECODER_ERRORS as error:
             raise ImageRejectedError("undecodable", str(error)) from error

@@ -1,4 +1,8 @@
-"""Thumbnails of images for the pages, drawn by `web_tier.results.drawing` in sandboxed processes."""
+"""Thumbnails of images for the pages: those that workers drew, and those that the web tier draws from originals.
+
+A worker's is in the prediction object, so it lives as long as the job. `web_tier.results.drawing` draws the others in
+sandboxed processes.
+"""
 
 import threading
 from collections import Counter, OrderedDict
@@ -7,13 +11,11 @@ from contextlib import contextmanager
 from typing import Final
 
 from core.ids import ImageRef
-from core.images import ImageLimits, ImageRejectedError
+from core.images import ImageLimits, ImageRejectedError, thumbnail_type
 from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, TooCostlyError
 from core.sandbox.zygote import Zygote
 from web_tier.bulkheads import Bulkhead
-
-CONTENT_TYPE: Final = "image/webp"
 
 TILE: Final = 160
 """Shorter side of a thumbnail in a list, in pixels."""
@@ -65,7 +67,7 @@ class Thumbnails:
                 self._unavailable.popitem(last=False)
 
     def render(self, data: bytes, side: int = TILE) -> bytes:
-        """Return a WebP thumbnail of an image, upright, its shorter side at most `side` pixels.
+        """Return a thumbnail of an image, upright, its shorter side at most `side` pixels.
 
         Raises:
             NoThumbnailError: if the image has none.
@@ -75,8 +77,8 @@ class Thumbnails:
             drawn = bytes(self._pool(data, limits=self._limits, side=side))
         except (ImageRejectedError, TooCostlyError, CrashedError) as error:
             raise NoThumbnailError(str(error)) from error
-        if drawn[:4] != b"RIFF" or drawn[8:12] != b"WEBP":
-            raise NoThumbnailError("the output of the drawing process is not a WebP image")
+        if thumbnail_type(drawn) is None:
+            raise NoThumbnailError("the output of the drawing process is no thumbnail")
         return drawn
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """`docs/faults.md` rows 9 and 33: each image gets its pixels or its reason, whatever its decoder does."""
 
+import random
 import signal
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -10,10 +11,10 @@ from PIL import Image
 
 from app_tier.__main__ import DECODER
 from app_tier.central_crop import central_crop
-from app_tier.decode import Decoder, decode, sandboxed_decoder
-from app_tier.task import new_task
+from app_tier.decode import THUMBNAIL_SIDE, Decoder, Pixels, decode, sandboxed_decoder
+from app_tier.task import Task, new_task
 from core.config import Config
-from core.images import BYTES_A_PIXEL, FORMATS, ImageLimits, ImageRejectedError
+from core.images import BYTES_A_PIXEL, FORMATS, MAX_THUMBNAIL_BYTES, ImageLimits, ImageRejectedError, thumbnail_type
 from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, PoolUnavailableError, SandboxError, TooCostlyError
 from core.sandbox.zygote import Zygote
@@ -23,10 +24,15 @@ from tests.support.worker import colour_bundle, delivery, picture
 SPEC = colour_bundle().manifest.preprocess
 LIMITS = ImageLimits()
 SQUARE_BYTES = 3 * SPEC.crop**2
+ANSWER_BYTES = SQUARE_BYTES + MAX_THUMBNAIL_BYTES
+
+
+def decoded_task(data: bytes, limits: ImageLimits = LIMITS, decoder: Decoder = central_crop) -> Task[Pixels]:
+    return decode(new_task(delivery()).with_payload(data), SPEC, limits, decoder)
 
 
 def decoded(data: bytes, limits: ImageLimits = LIMITS, decoder: Decoder = central_crop) -> object:
-    return decode(new_task(delivery()).with_payload(data), SPEC, limits, decoder).payload
+    return decoded_task(data, limits, decoder).payload
 
 
 def test_an_image_becomes_what_the_network_expects() -> None:
@@ -56,7 +62,7 @@ def test_what_a_decoder_s_process_ends_of_is_the_image_s_fault_and_said_in_its_o
 
 
 def failing(error: Exception) -> Decoder:
-    def decoder(data: bytes, *, resize: int, crop: int, limits: ImageLimits) -> bytes:
+    def decoder(data: bytes, *, resize: int, crop: int, limits: ImageLimits, thumbnail_side: int) -> bytes:
         raise error
 
     return decoder
@@ -69,12 +75,33 @@ def test_where_nobody_can_decode_the_image_is_not_blamed() -> None:
 
 @pytest.mark.parametrize("size", [0, SQUARE_BYTES - 1, SQUARE_BYTES + 1])
 def test_a_decoder_that_answers_with_too_few_pixels_or_too_many_is_not_believed(size: int) -> None:
-    def decoder(data: bytes, *, resize: int, crop: int, limits: ImageLimits) -> bytes:
+    def decoder(data: bytes, *, resize: int, crop: int, limits: ImageLimits, thumbnail_side: int) -> bytes:
         return bytes(size)
 
     with pytest.raises(ImageRejectedError) as refused:
         decoded(picture("red"), decoder=decoder)
     assert refused.value.code == "undecodable"
+
+
+def test_the_thumbnail_of_an_image_is_small_and_upright() -> None:
+    photo, exif = BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (1600, 1200), "green").save(photo, "JPEG", exif=exif)
+    small = Image.open(BytesIO(decoded_task(photo.getvalue()).thumbnail))
+    assert (small.format, small.size) == ("JPEG", (THUMBNAIL_SIDE, THUMBNAIL_SIDE * 4 // 3))
+
+
+def test_the_thumbnail_of_the_longest_image_is_small() -> None:
+    line = BytesIO()
+    Image.new("RGB", (1_000_000, 1)).save(line, "PNG")
+    assert Image.open(BytesIO(decoded_task(line.getvalue()).thumbnail)).size == (4 * THUMBNAIL_SIDE, 1)
+
+
+def test_noise_has_a_label_even_if_its_thumbnail_is_too_large() -> None:
+    noise = BytesIO()
+    Image.frombytes("RGBA", (1280, 320), random.Random(0).randbytes(1280 * 320 * 4)).save(noise, "PNG")
+    task = decoded_task(noise.getvalue())
+    assert (task.payload.shape, task.thumbnail) == ((3, 8, 8), b"")
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +113,7 @@ def zygote() -> Iterator[Zygote]:
 
 @pytest.fixture(scope="module")
 def decoder(zygote: Zygote) -> SandboxPool:
-    return SandboxPool(zygote, Allowance(20, BYTES_A_PIXEL * LIMITS.max_pixels, SQUARE_BYTES), max_processes=1)
+    return SandboxPool(zygote, Allowance(20, BYTES_A_PIXEL * LIMITS.max_pixels, ANSWER_BYTES), max_processes=1)
 
 
 EVERY_KIND: dict[str, Callable[[], bytes]] = HONEST | {kind: make for kind, (_, make) in POLYGLOTS.items()}
@@ -98,7 +125,10 @@ def test_row_33_a_process_that_has_nothing_decodes_every_kind_of_image_to_the_sa
     kind: str, decoder: SandboxPool
 ) -> None:
     data = EVERY_KIND[kind]()
-    assert np.array_equal(decoded(data, decoder=decoder), decoded(data))  # type: ignore[arg-type]
+    in_process, here = decoded_task(data, decoder=decoder), decoded_task(data)
+    assert np.array_equal(in_process.payload, here.payload)
+    assert in_process.thumbnail == here.thumbnail
+    assert thumbnail_type(here.thumbnail)
 
 
 @pytest.mark.processes
@@ -123,7 +153,7 @@ def test_row_33_a_process_that_has_nothing_gives_the_same_reason_for_a_cut_image
 def test_no_format_takes_more_memory_than_a_pixel_may(name: str, zygote: Zygote) -> None:
     """Row 34: an honest image of the most pixels that are allowed is not too costly."""
     side = 1_800  # 10 MB as BMP
-    allowance = Allowance(20, BYTES_A_PIXEL * side**2, SQUARE_BYTES)
+    allowance = Allowance(20, BYTES_A_PIXEL * side**2, ANSWER_BYTES)
     body = BytesIO()
     Image.new("RGB", (side, side), "red").save(body, name, lossless=True)
     assert decoded(body.getvalue(), decoder=SandboxPool(zygote, allowance, max_processes=1)) is not None
@@ -132,7 +162,7 @@ def test_no_format_takes_more_memory_than_a_pixel_may(name: str, zygote: Zygote)
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", BOMBS)
 def test_row_34_a_bomb_that_the_limits_let_through_ends_itself_alone(zygote: Zygote, kind: str) -> None:
-    decoder = SandboxPool(zygote, Allowance(20, 20 * 2**20, SQUARE_BYTES), max_processes=1)
+    decoder = SandboxPool(zygote, Allowance(20, 20 * 2**20, ANSWER_BYTES), max_processes=1)
     with pytest.raises(ImageRejectedError) as refused:
         decoded(BOMBS[kind][1](), decoder=decoder)
     assert refused.value.code == "too_costly"
@@ -144,7 +174,7 @@ def test_row_9_a_decoder_that_is_ended_by_a_fault_gives_a_reason_and_the_next_im
     decoder: SandboxPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crashing = Zygote("tests.support.sandboxed_functions:crash")
-    poisoned = SandboxPool(crashing, Allowance(5, 2**26, SQUARE_BYTES), max_processes=1)
+    poisoned = SandboxPool(crashing, Allowance(5, 2**26, ANSWER_BYTES), max_processes=1)
     with pytest.raises(ImageRejectedError) as refused:
         decoded(signal.SIGSEGV.name.encode(), decoder=poisoned)
     assert refused.value.code == "undecodable"
@@ -156,6 +186,6 @@ def test_a_decoder_may_take_what_the_costliest_image_takes_unless_ops_say_otherw
     zygote = Zygote(DECODER)
     derived = sandboxed_decoder(zygote, config.worker, LIMITS, 8, 1).allowance
     assert derived.memory_bytes > BYTES_A_PIXEL * LIMITS.max_pixels
-    assert (derived.seconds, derived.answer_bytes) == (config.worker.decode_seconds, 3 * 8 * 8)
+    assert (derived.seconds, derived.answer_bytes) == (config.worker.decode_seconds, ANSWER_BYTES)
     own = config.worker.model_copy(update={"decode_megabytes": 100})
     assert sandboxed_decoder(zygote, own, LIMITS, 8, 1).allowance.memory_bytes == 100 * 2**20

@@ -3,22 +3,28 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from io import BytesIO
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 
 from core.config import Config
+from core.ids import new_id, output_key
 from core.images import ImageLimits
 from core.jobs.models import Job
 from core.jobs.store import JobStore
+from core.messages import ClassificationResult, Prediction
 from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.zygote import Zygote
+from services.clients import Clients
 from services.s3 import Bucket
 from tests.support.hostile_images import HONEST, POLYGLOTS, SCRIPT
-from tests.support.jobs import add_images, picture
+from tests.support.jobs import NOW, add_images, done, picture, put_results
 from tests.support.processes import children_of
+from web_tier.backend import current_backend
 from web_tier.bulkheads import Bulkhead
 from web_tier.results.drawing import draw
 from web_tier.results.thumbnails import MAX_CONCURRENT, TILE, NoThumbnailError, RenderLimiter, Thumbnails
@@ -63,7 +69,7 @@ def test_an_image_that_crashes_its_process_or_garbles_its_answer_has_no_thumbnai
 ) -> None:
     with pytest.raises(NoThumbnailError):
         garbled.render(item)
-    assert garbled.render(b"picture").startswith(b"RIFF")
+    assert garbled.render(b"picture").startswith(b"\xff\xd8\xff")
 
 
 @pytest.mark.processes
@@ -103,12 +109,88 @@ def test_a_thumbnail_is_small_and_cached_by_the_browser(
     hidden = b"<script>alert(1)</script>"
     page = stored(input_bucket, store, job, picture("PNG", (800, 600)) + hidden)
     answer = client.get(f"{page}/thumbnail")
-    assert (answer.status_code, answer.mimetype) == (200, "image/webp")
+    assert (answer.status_code, answer.mimetype) == (200, "image/jpeg")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Cache-Control"].startswith("private, max-age=3600")
     assert hidden not in answer.data
     assert min(Image.open(BytesIO(answer.data)).size) == 160
     assert min(Image.open(BytesIO(client.get(f"{page}/preview").data)).size) == 600
+
+
+@pytest.fixture
+def output_bucket(config: Config, provisioned: Clients) -> Bucket:
+    return Bucket.named(provisioned, config.names.output_bucket)
+
+
+def put_prediction(outputs: Bucket, response: ClassificationResult, thumbnail: bytes | None) -> None:
+    prediction = Prediction(**response.model_dump(), thumbnail=thumbnail)
+    outputs.put(output_key(response.ref), prediction.to_json().encode(), "application/json")
+
+
+def test_a_deleted_image_has_the_thumbnail_that_its_worker_drew(
+    client: FlaskClient, store: JobStore, job: Job, output_bucket: Bucket
+) -> None:
+    [image] = add_images(store, job, "a.jpg")
+    put_results(store, job, done(image))
+    put_prediction(output_bucket, done(image), picture(shade=7))
+    for path in ("thumbnail", "preview"):
+        answer = client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}/{path}")
+        assert (answer.status_code, answer.mimetype, answer.data) == (200, "image/jpeg", picture(shade=7))
+        assert (answer.headers["X-Content-Type-Options"], answer.headers["Content-Disposition"]) == (
+            "nosniff",
+            "inline",
+        )
+        assert answer.headers["Cache-Control"].startswith("private, max-age=3600")
+
+
+def test_a_thumbnail_needs_no_drawing_and_a_preview_of_a_kept_image_is_drawn_from_it(
+    app: Flask, client: FlaskClient, store: JobStore, output_bucket: Bucket, input_bucket: Bucket
+) -> None:
+    kept = Job(new_id(), "kept", NOW, keep=True)
+    store.create(kept)
+    page = stored(input_bucket, store, kept, picture(size=(800, 600)))
+    [image] = store.images(kept.job_id)
+    put_results(store, kept, done(image))
+    put_prediction(output_bucket, done(image), picture(shade=7))
+    with app.app_context():
+        drawing = current_backend().bulkheads.pictures
+    with ExitStack() as places:
+        for _ in range(drawing.size):
+            places.enter_context(drawing.place())
+        assert client.get(f"{page}/thumbnail").data == picture(shade=7)
+        assert client.get(f"{page}/preview").status_code == 503
+    assert min(Image.open(BytesIO(client.get(f"{page}/preview").data)).size) == 600
+
+
+def test_an_image_answered_from_the_cache_has_the_thumbnail_of_the_earlier_one_while_that_exists(
+    client: FlaskClient, store: JobStore, job: Job, output_bucket: Bucket
+) -> None:
+    earlier, image = add_images(store, job, "a.jpg", "b.jpg")
+    put_prediction(output_bucket, done(earlier), picture(shade=7))
+    put_results(store, job, done(image).model_copy(update={"cached": True, "source": output_key(earlier.ref)}))
+    address = f"/jobs/{job.job_id}/images/{image.ref.image_id}/thumbnail"
+    assert client.get(address).data == picture(shade=7)
+    output_bucket.delete(output_key(earlier.ref))
+    assert client.get(address).headers["Location"].endswith("deleted.svg")
+
+
+def test_an_image_that_is_answered_and_deleted_while_its_thumbnail_is_requested_has_one(
+    client: FlaskClient, store: JobStore, job: Job, output_bucket: Bucket
+) -> None:
+    [image] = add_images(store, job, "a.jpg")  # its result is not recorded yet, and its object is deleted
+    put_prediction(output_bucket, done(image), picture(shade=7))
+    assert client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}/thumbnail").data == picture(shade=7)
+
+
+@pytest.mark.parametrize("thumbnail", [None, SCRIPT, b"GIF89a" + SCRIPT])
+def test_a_prediction_without_a_thumbnail_or_with_other_bytes_gives_a_placeholder(
+    thumbnail: bytes | None, client: FlaskClient, store: JobStore, job: Job, output_bucket: Bucket
+) -> None:
+    [image] = add_images(store, job, "a.jpg")
+    put_results(store, job, done(image))
+    put_prediction(output_bucket, done(image), thumbnail)
+    answer = client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}/thumbnail")
+    assert (answer.status_code, SCRIPT in answer.data) == (302, False)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +201,8 @@ def test_row_35_a_polyglot_is_served_as_a_drawn_thumbnail_only(
 ) -> None:
     page = stored(input_bucket, store, job, POLYGLOTS[kind][1]())
     for path, mimetype in (
-        (f"{page}/thumbnail", "image/webp"),
-        (f"{page}/preview", "image/webp"),
+        (f"{page}/thumbnail", "image/jpeg"),
+        (f"{page}/preview", "image/jpeg"),
         (page, "text/html"),
     ):
         answer = client.get(path)

@@ -233,6 +233,7 @@ def test_a_prediction_says_everything_that_its_reader_needs() -> None:
     assert prediction.timings.fetched == 1.0
     assert prediction.timings.inferred is not None
     assert prediction.timings.stored is None
+    assert prediction.thumbnail == task.thumbnail != b""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import zlib
 from io import BytesIO
 
 import pytest
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from core.images import FORMATS, ImageLimits, ImageRejectedError
 from tests.support.hostile_images import HONEST, POLYGLOTS, SCRIPT, SECRETS, WITHOUT_EXIF, with_metadata
@@ -21,9 +21,9 @@ def drawn(data: bytes, side: int = TILE) -> Image.Image:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_every_kind_of_image_becomes_a_small_webp(form: str) -> None:
+def test_every_kind_of_image_becomes_a_small_jpeg(form: str) -> None:
     small = drawn(picture(form, (800, 400)), side=160)
-    assert (small.format, small.size) == ("WEBP", (320, 160))
+    assert (small.format, small.size) == ("JPEG", (320, 160))
 
 
 def test_a_small_image_is_not_enlarged_and_a_long_one_stays_small() -> None:
@@ -51,14 +51,26 @@ def test_a_thumbnail_has_only_pixels_of_the_file(form: str) -> None:
     assert any(secret in data for secret in SECRETS)
     body = draw(data, LIMITS, TILE)
     assert not [secret for secret in SECRETS if secret in body]
-    assert chunks(body) in ([b"VP8 "], [b"VP8L"])
+    assert markers(body) <= {"SOI", "APP0", "DQT", "SOF0", "DHT", "SOS"}
+    assert body[6:11] == b"JFIF\0"  # of APP0, which has the pixels' density
 
 
 @pytest.mark.parametrize("kind", ["png with metadata", "webp with metadata"])
 def test_a_transparent_thumbnail_has_only_pixels_and_transparency(kind: str) -> None:
     body = BytesIO()
-    Image.open(BytesIO(HONEST[kind]())).convert("RGBA").save(body, "PNG", icc_profile=b"acsp" * 40)
+    image = Image.open(BytesIO(HONEST[kind]())).convert("RGBA")
+    image.putalpha(128)
+    image.save(body, "PNG", icc_profile=b"acsp" * 40)
     assert chunks(draw(body.getvalue(), LIMITS, TILE)) in ([b"VP8X", b"ALPH", b"VP8 "], [b"VP8 "], [b"VP8L"])
+
+
+def markers(jpeg: bytes) -> set[str]:
+    """Return the kinds of segments in a JPEG before its pixels."""
+    found, place = {"SOI"}, 2
+    while "SOS" not in found:
+        found.add(JpegImagePlugin.MARKER[int.from_bytes(jpeg[place : place + 2])][0])
+        place += 2 + int.from_bytes(jpeg[place + 2 : place + 4])
+    return found
 
 
 def chunks(webp: bytes) -> list[bytes]:
@@ -74,6 +86,12 @@ def chunks(webp: bytes) -> list[bytes]:
 @pytest.mark.parametrize("kind", POLYGLOTS)
 def test_row_35_content_hidden_in_a_file_is_not_in_its_thumbnail(kind: str) -> None:
     assert SCRIPT not in draw(POLYGLOTS[kind][1](), LIMITS, TILE)
+
+
+def test_an_image_with_nothing_transparent_in_it_becomes_a_jpeg() -> None:
+    body = BytesIO()
+    Image.new("RGBA", (8, 8), (0, 0, 0, 255)).save(body, "PNG")
+    assert drawn(body.getvalue()).format == "JPEG"
 
 
 def test_a_transparent_image_stays_transparent() -> None:

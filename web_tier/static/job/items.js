@@ -1,6 +1,5 @@
 // The items of the grid and of the table: clones of the templates in job.html, filled as _image.html does.
 
-import { DELETED_URL, localPicture } from "./local_pictures.js";
 import { retriesText, UNSURE } from "./rows.js";
 
 const findTemplate = (id) => document.getElementById(id).content.firstElementChild;
@@ -18,7 +17,6 @@ function initializeItem(element, base, row) {
     const image = element.querySelector("img");
     link.href = `${base}/images/${row.id}`;
     link.dataset.id = row.id;
-    image.dataset.id = row.id;
     image.dataset.src = `${base}/images/${row.id}/thumbnail`;
     for (const name of element.querySelectorAll("bdi")) name.textContent = row.name;
     element.querySelector("form").action = `${base}/images/${row.id}/retry`;
@@ -31,26 +29,15 @@ function updateMarks(element, row) {
     element.querySelector(".retries").textContent = retriesText(row);
 }
 
-const loadingImages = new WeakSet();
-
-/** Return a function that loads an item's picture. Without `keep` the server deletes an image once it is classified. */
-function pictureLoader(keep) {
-    return async (element) => {
-        const image = element.querySelector("img");
-        if (image.src || loadingImages.has(image)) return;
-        const serverUrl = () => (!keep && element.classList.contains("done") ? DELETED_URL : image.dataset.src);
-        loadingImages.add(image);
-        const url = keep ? serverUrl() : ((await localPicture(image.dataset.id)) ?? serverUrl());
-        if (loadingImages.delete(image)) image.src = url; // unless `cancelPictures` was called meanwhile
-    };
+/** Load the picture of an item. */
+function loadPicture(element) {
+    const image = element.querySelector("img");
+    if (!image.src) image.src = image.dataset.src;
 }
 
 /** Unload the pictures in an element, and cancel their loading. */
 export function cancelPictures(element) {
-    for (const image of element.querySelectorAll("img")) {
-        loadingImages.delete(image);
-        image.removeAttribute("src");
-    }
+    for (const image of element.querySelectorAll("img")) image.removeAttribute("src");
 }
 
 function spacers(tag) {
@@ -70,10 +57,9 @@ function spacers(tag) {
 
 /**
  * @param {string} base - the job's path.
- * @param {boolean} keep - whether the server keeps the job's images.
  * @returns {ItemRenderer} see virtual_list.js.
  */
-export function gridItems(base, keep) {
+export function gridItems(base) {
     const template = findTemplate("tile-template");
     return {
         createContainer() {
@@ -101,7 +87,7 @@ export function gridItems(base, keep) {
             bar.classList.toggle("unsure", isDone && row.score < UNSURE);
             bar.lastElementChild.setAttribute("width", isDone ? `${row.score * 100}%` : "0");
         },
-        loadPicture: pictureLoader(keep),
+        loadPicture,
         cancelPicture: cancelPictures,
         ...spacers("li"),
     };
@@ -109,10 +95,9 @@ export function gridItems(base, keep) {
 
 /**
  * @param {string} base - the job's path.
- * @param {boolean} keep - whether the server keeps the job's images.
  * @returns {ItemRenderer} see virtual_list.js.
  */
-export function tableItems(base, keep) {
+export function tableItems(base) {
     const template = findTemplate("row-template");
     return {
         createContainer() {
@@ -128,7 +113,7 @@ export function tableItems(base, keep) {
             element.querySelector(".state .words").textContent = row.retrying ? "trying again" : row.status;
             element.querySelector(".size").textContent = formatSize(row.bytes);
         },
-        loadPicture: pictureLoader(keep),
+        loadPicture,
         cancelPicture: cancelPictures,
         ...spacers("tr"),
     };

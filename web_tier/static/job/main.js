@@ -98,8 +98,7 @@ function showListNotes(shown, total) {
 }
 
 function createList() {
-    const keep = job.keep === "true";
-    const renderer = query.view === "table" ? tableItems(base, keep) : gridItems(base, keep);
+    const renderer = query.view === "table" ? tableItems(base) : gridItems(base);
     const { root, list: container } = renderer.createContainer();
     const parent = document.getElementById("list");
     cancelPictures(parent);

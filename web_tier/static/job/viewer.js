@@ -1,7 +1,6 @@
 // A dialog that shows the page of one image over the list.
 
 import { goToSignIn, needsSignIn } from "../sign_in.js";
-import { showLocalPictures } from "./local_pictures.js";
 
 export class Viewer {
     /**
@@ -35,7 +34,6 @@ export class Viewer {
         const article = await this.#fetchImagePage(id);
         if (this.id !== id) return; // the user has gone on to another image
         this.content.replaceChildren(article);
-        showLocalPictures(article);
     }
 
     /** The id of the image in the open dialog, or undefined. */

@@ -1,7 +1,16 @@
 // The grid of thumbnails. Only the visible rows are in the page, so that it scrolls smoothly with 10,000 files.
 
 import { oncePerFrame } from "../frames.js";
-import { dataUrl } from "../job/local_pictures.js";
+
+/**
+ * Return a thumbnail's URL: `data:`, since the browser's main process handles each `blob:` URL, which delays scrolling
+ * through thousands of images, and a `blob:` URL has to be revoked.
+ *
+ * @param {Thumbnail} picture - see batch.js.
+ */
+function dataUrl({ type, bytes }) {
+    return `data:${type};base64,${btoa(String.fromCharCode(...new Uint8Array(bytes)))}`;
+}
 
 /** Rows drawn above and below the window. */
 const OVERSCAN_ROWS = 3;

@@ -1,7 +1,6 @@
 // Uploads a batch in several concurrent requests. Each request has an idempotency key, so that the page can retry a
 // request without a response. Retries back off, and wait until the server is ready again.
 
-import { keepPictures } from "../job/local_pictures.js";
 import { ApiError, SignedOutError, addImages, createJob, isReady, newIdempotencyKey } from "./api.js";
 
 const MAX_CONCURRENT_REQUESTS = 3;
@@ -96,7 +95,6 @@ export class Uploader extends EventTarget {
         };
         try {
             const result = await this.#retry(() => addImages(this.job.job_id, request.items, request.key, onProgress));
-            if (!this.job.keep) await this.#keepPictures(request, result);
             this.#recordResult(request, result);
         } catch (error) {
             if (!(error instanceof ApiError)) throw error;
@@ -115,12 +113,6 @@ export class Uploader extends EventTarget {
             const canRetry = code === "unavailable" && item.storeFailures < MAX_STORE_FAILURES;
             this.batch.setState(item, canRetry ? "ready" : "rejected", message);
         }
-    }
-
-    /** Keep thumbnails in this browser, since the server deletes the images. */
-    async #keepPictures({ items }, { accepted }) {
-        const pictures = accepted.map(({ image_id, index }) => ({ imageId: image_id, picture: items[index].picture }));
-        await keepPictures(this.job.job_id, pictures.filter(({ picture }) => picture));
     }
 
     /** Make a call until it succeeds, at most `MAX_ATTEMPTS` times. */
