@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -208,7 +209,9 @@ class Switches:
         """
         known = {switch.name for switch in fields(self)}
         if unknown := sorted(set(values) - known):
-            raise InvalidSwitchError(f"unknown switches {unknown}; there are {sorted(known)}")
+            near = get_close_matches(unknown[0], known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+            raise InvalidSwitchError(f"{unknown[0]}: there is no such switch; {hint}")
         return replace(self, **values)
 
 

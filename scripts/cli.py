@@ -1,7 +1,9 @@
 """The `fleetsight` command: one group of subcommands for each task of a user."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -21,16 +23,28 @@ from scripts.chaos.campaign import chaos
 from scripts.dead_letters import dead_letters
 from scripts.fleet import fleet
 from scripts.model.commands import model
+from scripts.standard_options import CONTEXT, version_option
 from scripts.users import users
 from services.errors import FleetsightError
 
 
-@click.group()
+class _SectionedGroup(click.Group):
+    """A group that lists its commands by section, since `status` on AWS and `fleet status` are not the same."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write a list of commands for each section."""
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(str(command.name), command.get_short_help_str(90)) for command in commands])
+
+
+@click.group(cls=_SectionedGroup, context_settings=CONTEXT)
+@version_option
 def fleetsight() -> None:
     """Image classification on an elastic fleet."""
 
 
-@fleetsight.command()
+@click.command()
 @click.argument("file", type=click.Path(dir_okay=False, writable=True, path_type=Path))
 @click.option("--section", default="run", show_default=True, help="Of requirements.txt; of a machine: worker, web.")
 def sbom(file: Path, section: str) -> None:
@@ -42,7 +56,7 @@ def sbom(file: Path, section: str) -> None:
     click.echo(f"{file}: what [{section}] of requirements.txt installs")
 
 
-@fleetsight.command()
+@click.command()
 @click.option(
     "--trace", "trace_name", required=True, metavar="NAME|FILE", help="A name, or a CSV file of arrival seconds."
 )
@@ -90,10 +104,20 @@ def simulate(
     run_simulation(request, load_config(config), image_seconds, SimulationOutputs(plots, json_file))
 
 
-for group in (aws, chaos, dead_letters, fleet, model, site, users):
-    fleetsight.add_command(group)
-for command in (bake_command, roll_command, up_command, status_command, logs_command, ssh_command, down_command):
-    fleetsight.add_command(command)
+SECTIONS: Final[Mapping[str, tuple[click.Command, ...]]] = {
+    "A running system, on this machine or by --url": (fleet, dead_letters, users),
+    "Models": (model,),
+    "AWS": (
+        *(up_command, status_command, logs_command, ssh_command, roll_command),
+        *(aws, bake_command, site, down_command),
+    ),
+    "Tests and documents": (chaos, simulate, sbom),
+}
+"""The commands by section of the help."""
+
+for section in SECTIONS.values():
+    for command in section:
+        fleetsight.add_command(command)
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ class ApiClient:
     user pool; it is sent to `base_url` only, by TLS or to this machine.
 
     Raises:
-        ApiError: the token would be sent unencrypted over a network.
+        ApiError: `base_url` is no address, or the token would be sent unencrypted over a network.
     """
 
     base_url: str
@@ -82,8 +82,10 @@ class ApiClient:
     _sessions: list[requests.Session] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
-        """Check that the token is not sent unencrypted."""
+        """Check the address, and that the token is not sent unencrypted."""
         parts = urlsplit(self.base_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ApiError(f"{self.base_url!r} is no address of Fleetsight: write one such as http://127.0.0.1:8000")
         if self.token is not None and parts.scheme != "https" and not is_loopback(parts.hostname or ""):
             raise ApiError(
                 f"{self.base_url} would show the token ({TOKEN_VARIABLE}) to everybody on the way: use https"
@@ -116,9 +118,14 @@ class ApiClient:
         return str(self._call("POST", "/jobs", json={"name": name, "keep": keep}, key=key)["job_id"])
 
     def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str | None = None) -> UploadResult:
-        """Upload `files`, each a filename with its content. An idempotency `key` makes it repeatable."""
+        """Upload `files`, each a filename with its content. An idempotency `key` makes it repeatable.
+
+        The result has the names of `files`; a filename may be a relative path.
+        """
         parts = [("images", (name, content, "application/octet-stream")) for name, content in files]
         reply = self._call("POST", f"/jobs/{job_id}/images", files=parts, allowed=(200, 422), key=key)
+        for image in (*reply.get("accepted", []), *reply.get("rejected", [])):
+            image["filename"] = files[image["index"]][0]
         return _parse_result(reply)
 
     def offer_uploads(self, job_id: str, files: Sequence[FileToUpload]) -> FormOffer:

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Runs the whole system on this machine and classifies 100 images:
-#   ./scripts/run.sh [--once] [--json FILE] [--images DIR] [--switch NAME=VALUE]
+# Runs the whole system on this machine and classifies 100 images: ./scripts/run.sh --help
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ./scripts/setup.sh run

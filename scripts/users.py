@@ -46,7 +46,7 @@ def _accounts_command(command: Callable[Concatenate[Accounts, P], None]) -> Call
 
 @click.group()
 def users() -> None:
-    """Make, list and change the accounts of those who sign in."""
+    """List, create and change accounts."""
 
 
 @users.command("list")
@@ -65,7 +65,7 @@ def list_command(accounts: Accounts) -> None:
 @click.option("--operator", is_flag=True, help="Let the account view and manage the fleet.")
 @_accounts_command
 def add(accounts: Accounts, email: str, *, operator: bool) -> None:
-    """Make an account for EMAIL, and print the password that its first sign-in asks to change."""
+    """Create an account, and print its first password, which the user must change."""
     password = accounts.add(email)
     if operator:
         accounts.set_operator(email, is_operator=True)
@@ -86,7 +86,7 @@ def operator(accounts: Accounts, email: str, *, remove: bool) -> None:
 @click.argument("email")
 @_accounts_command
 def disable(accounts: Accounts, email: str) -> None:
-    """Let EMAIL in no more; what is theirs stays."""
+    """Disable an account (keeps its data)."""
     accounts.set_enabled(email, is_enabled=False)
     click.echo(f"{email} cannot sign in; sessions and tokens end within 15 minutes.")
 
@@ -95,7 +95,7 @@ def disable(accounts: Accounts, email: str) -> None:
 @click.argument("email")
 @_accounts_command
 def enable(accounts: Accounts, email: str) -> None:
-    """Let EMAIL in again."""
+    """Enable a disabled account."""
     accounts.set_enabled(email, is_enabled=True)
     click.echo(f"{email} can sign in again.")
 
@@ -117,7 +117,7 @@ def second_factor_off(accounts: Accounts, email: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_accounts_command
 def remove(accounts: Accounts, email: str, *, yes: bool) -> None:
-    """Remove the account of EMAIL for good; its jobs have no owner then, and expire as any that is not kept."""
+    """Delete an account; its jobs have no owner then, and expire unless they are kept."""
     if not yes:
         click.confirm(f"Remove {email} for good?", abort=True)
     accounts.remove(email)

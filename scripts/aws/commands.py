@@ -158,7 +158,7 @@ _config = click.option(
 
 @click.group("aws")
 def aws() -> None:
-    """Look at an AWS account."""
+    """Check an AWS account."""
 
 
 @aws.command("check")
@@ -225,7 +225,7 @@ def up_command(account: AwsAccount, prefix: str, /, *, yes: bool, **arguments: A
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @aws_command
 def status_command(account: AwsAccount, prefix: str, *, as_json: bool) -> None:
-    """Show how the stack is: page, instances, queues, alarms, images, and the last failure."""
+    """Show the stack on AWS: page, instances, queues, alarms, images, and the last failure."""
     context = console_context(account, prefix)
     stack_status = status.read_status(context)
     if as_json:
@@ -243,7 +243,7 @@ def status_command(account: AwsAccount, prefix: str, *, as_json: bool) -> None:
 @click.option("--filter", "text", default="", metavar="TEXT", help="Only lines that hold TEXT.")
 @aws_command
 def logs_command(account: AwsAccount, prefix: str, *, role: str | None, since: str, follow: bool, text: str) -> None:
-    """Show what web tier, controller and workers have written, or one of them, oldest first (times in UTC)."""
+    """Show the logs of web tier, controller and workers, or of one of them, oldest first (times in UTC)."""
     reader = logs.LogReader(account, prefix, (role,) if role else logs.ROLES, text)
     for line in reader.since(time.time() - logs.parse_duration(since)):
         click.echo(line)

@@ -139,7 +139,8 @@ class AwsAccount:
         name = self.region or self._session.region_name
         if not name:
             raise AccountError(
-                "no region: give --region, such as --region us-east-1, or set one with `aws configure`"
+                "no region: give --region, such as --region us-east-1, or set one with `aws configure`. "
+                "This command is about AWS; the system on this machine has ./scripts/fleetsight fleet status"
             )
         return str(name)
 

@@ -15,6 +15,7 @@ from scripts.load.inputs import ALLOW_FLAG, LoadImages, drawn_signs, parse_targe
 from scripts.load.metrics import progress_bar, show_load_summary
 from scripts.load.runner import LoadTest, Mode
 from scripts.run.images import images_in
+from scripts.standard_options import CONTEXT, version_option
 from services.errors import FleetsightError
 
 MAX_CLIENTS = 2_000
@@ -26,7 +27,7 @@ DRAWN_FOLDER = Path(".fleetsight/load")
 _FILE = click.Path(path_type=Path)
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(context_settings={"show_default": True, **CONTEXT})
 @click.option("--url", default="http://127.0.0.1:8000", help="The system to load.")
 @click.option(
     "--mode",
@@ -43,7 +44,9 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option("--images", type=_FILE, help="Folder of images; sent again where they are fewer than --count.")
 @click.option("--expected", type=_FILE, help="With --images: CSV with the columns filename and label.")
-@click.option("--seed", default=2026, help="Without --images, road signs are drawn from this seed.")
+@click.option(
+    "--seed", default=2026, help="Road signs are drawn from this seed, and their bytes are new in each test."
+)
 @click.option(
     "--side", type=click.IntRange(32, 2_000), default=96, help="Width and height of a drawn sign in pixels."
 )
@@ -56,6 +59,7 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option("--json", "json_file", type=_FILE, help="Also write the figures to this file.")
 @click.option(ALLOW_FLAG, "anywhere", is_flag=True, help="Also load a system that is not on this machine.")
+@version_option
 def load_test(  # noqa: PLR0913 - click calls it by name
     *,
     url: str,
@@ -74,6 +78,7 @@ def load_test(  # noqa: PLR0913 - click calls it by name
 ) -> None:
     """Load a running system and verify every answer; status 1 when one is wrong, failed or lost."""
     console, target = Console(), parse_target(url, anywhere=anywhere)
+    target.check_answers()
     if images is not None:
         files = images_in(images).files
         sent = LoadImages(files, count or len(files), read_expected(expected, files) if expected else {})
@@ -114,7 +119,7 @@ def _stopped_by_interrupt() -> threading.Event:
 def main() -> None:
     """Run the command; an error of Fleetsight is one line and status 2."""
     try:
-        load_test(prog_name="load_test")
+        load_test(prog_name="./scripts/load_test")
     except FleetsightError as error:
         print(f"load_test: {error}", file=sys.stderr)
         sys.exit(2)

@@ -66,7 +66,7 @@ class ClassicClient:
 
     def classify(self, file: Path, images: LoadImages, metrics: LoadMetrics) -> None:
         """Classify one image, and record the verdict."""
-        data = file.read_bytes()
+        data = images.content(file)
         started = time.monotonic()
         try:
             answer = self.post(file.name, data)
@@ -159,7 +159,7 @@ class JobLoad:
 
     def upload(self, job_id: str, files: Sequence[Path]) -> None:
         """Upload one batch; images that are not accepted have failed."""
-        content = [(file.name, file.read_bytes()) for file in files]
+        content = [(file.name, self.images.content(file)) for file in files]
         started = self.clock()
         try:
             result = self.client.add_images(job_id, content)
@@ -205,6 +205,8 @@ class JobLoad:
         if result["status"] == "waiting" or self._accepted.pop(result["image_id"], None) is None:
             return
         name, label = result["filename"], result["label"]
+        if result.get("cached"):
+            self.metrics.record_cached()
         expected = self.images.expected.get(name)
         if result["status"] == "failed":
             self.metrics.record_verdict("failed", f"{name}: {result['error']['message']}")
@@ -233,7 +235,10 @@ class DirectLoad(JobLoad):
         Raises:
             TargetError: the host of a form may not be loaded.
         """
-        specs = [FileToUpload(file.name, file.stat().st_size, content_type(file)) for file in files]
+        specs = [
+            FileToUpload(file.name, file.stat().st_size + len(self.images.suffix), content_type(file))
+            for file in files
+        ]
         try:
             offer = self._timed(lambda: self.client.offer_uploads(job_id, specs))
         except ApiError as error:
@@ -250,7 +255,7 @@ class DirectLoad(JobLoad):
         if form.url not in self._checked:
             self.target.check(form.url)
             self._checked.add(form.url)
-        data = file.read_bytes()
+        data = self.images.content(file)
         try:
             self._timed(lambda: self.client.send_form(form.url, form.fields, file.name, data))
         except ApiError as error:

@@ -2,6 +2,7 @@
 
 import csv
 import ipaddress
+import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from scripts.run.images import draw_signs
 from services.errors import FleetsightError
 
 ALLOW_FLAG = "--i-may-load-this-target"
+SUFFIX_BYTES = 16
+CONNECT_SECONDS = 5.0
 
 
 class ExpectationError(FleetsightError):
@@ -26,10 +29,16 @@ class LoadImages:
     files: Sequence[Path]
     count: int
     expected: Mapping[str, str]
+    suffix: bytes = b""
+    """Appended to each file: no decoder reads it, and it makes the bytes new to a system that repeats answers."""
 
     def __iter__(self) -> Iterator[Path]:
         """Yield the file of each image."""
         return islice(cycle(self.files), self.count)
+
+    def content(self, file: Path) -> bytes:
+        """Return what is sent for a file."""
+        return file.read_bytes() + self.suffix
 
 
 def read_expected(path: Path, files: Sequence[Path]) -> dict[str, str]:
@@ -52,6 +61,8 @@ def read_expected(path: Path, files: Sequence[Path]) -> dict[str, str]:
 def drawn_signs(folder: Path, count: int, seed: int, side: int, drawn: Callable[[int], None]) -> LoadImages:
     """Return `count` road signs and their labels; draw them into `folder` if they do not exist yet.
 
+    Their bytes are new in each test: a system answers the same bytes from its cache, which would be measured.
+
     Args:
         folder: contains sets of signs, each in a folder of its own.
         count: number of signs.
@@ -61,7 +72,7 @@ def drawn_signs(folder: Path, count: int, seed: int, side: int, drawn: Callable[
     """
     signs = folder / f"signs-{seed}-{side}-{count}"
     expected = draw_signs(signs, count, seed, side, drawn)
-    return LoadImages([signs / name for name in expected], count, expected)
+    return LoadImages([signs / name for name in expected], count, expected, secrets.token_bytes(SUFFIX_BYTES))
 
 
 class TargetError(FleetsightError):
@@ -77,6 +88,19 @@ class LoadTarget:
     port: int
     secure: bool
     anywhere: bool = False
+
+    def check_answers(self) -> None:
+        """Check that something listens there.
+
+        Raises:
+            TargetError: nothing does.
+        """
+        try:
+            socket.create_connection((self.host, self.port), CONNECT_SECONDS).close()
+        except OSError as error:
+            raise TargetError(
+                f"nothing answers at {self.base_url}: start ./scripts/run.sh, or say where it is with --url"
+            ) from error
 
     def check(self, url: str) -> None:
         """Check that an upload address from this server may be loaded.
@@ -112,7 +136,7 @@ def parse_target(url: str, *, anywhere: bool) -> LoadTarget:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
         raise TargetError(f"--url {url}: not of the form http://127.0.0.1:8000")
     if not anywhere and not _is_local(parts.hostname):
-        raise TargetError(f"--url {url} is not on this machine: if you may load it, say so with {ALLOW_FLAG}")
+        raise TargetError(f"refusing to load a remote host, {url}: if you are allowed to, add {ALLOW_FLAG}")
     return LoadTarget(url.rstrip("/"), parts.hostname, port, parts.scheme == "https", anywhere)
 
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from core.format import dollars
+from core.format import dollars, plural
 from scripts.run.batch import AwsCost
 
 ImageVerdict = Literal["right", "answered", "wrong", "failed", "lost"]
@@ -29,6 +29,7 @@ class LoadMetrics:
         default_factory=lambda: {"right": 0, "answered": 0, "wrong": 0, "failed": 0, "lost": 0}
     )
     problems: list[str] = field(default_factory=list)
+    cached: int = 0
     _seconds: "array[float]" = field(default_factory=lambda: array("d"))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -38,6 +39,11 @@ class LoadMetrics:
             self.counts[verdict] += images
             if problem and len(self.problems) < MAX_PROBLEMS:
                 self.problems.append(f"{verdict}: {problem}")
+
+    def record_cached(self) -> None:
+        """Count an image that was answered from the system's cache."""
+        with self._lock:
+            self.cached += 1
 
     def record_time(self, seconds: float) -> None:
         """Record the duration of a request."""
@@ -66,6 +72,7 @@ class LoadMetrics:
                 slowest_s=percentile(ordered, 100),
                 problems=tuple(self.problems),
                 cost=cost,
+                cached=self.cached,
             )
 
 
@@ -75,6 +82,7 @@ class LoadSummary:
 
     Attributes:
         cost: of the system's fleet during the test, for all its users; None if it is unknown.
+        cached: images of a job that were answered from the system's cache.
     """
 
     mode: str
@@ -92,6 +100,7 @@ class LoadSummary:
     slowest_s: float | None
     problems: tuple[str, ...] = ()
     cost: AwsCost | None = None
+    cached: int = 0
 
     @property
     def dollars_per_1000_images(self) -> float | None:
@@ -134,6 +143,10 @@ def show_load_summary(console: Console, summary: LoadSummary) -> None:
     console.print(table)
     for problem in summary.problems:
         console.print(Text(problem))
+    if summary.cached:
+        console.print(
+            f"No worker classified {plural(summary.cached, 'image')}: these figures are faster than the fleet."
+        )
 
 
 def summary_rows(summary: LoadSummary) -> list[tuple[str, str]]:
@@ -145,6 +158,7 @@ def summary_rows(summary: LoadSummary) -> list[tuple[str, str]]:
     times = (summary.p50_s, summary.p95_s, summary.p99_s, summary.slowest_s)
     return [
         *((name, str(count)) for name, count in counts),
+        *([("from the cache", str(summary.cached))] if summary.cached else []),
         ("seconds", f"{summary.seconds:.2f}"),
         ("images/s", f"{summary.images_per_second:.1f}"),
         *(

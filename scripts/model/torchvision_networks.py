@@ -1,5 +1,6 @@
 """Bundles of torchvision's ResNets: with their published ImageNet weights, or with the user's own."""
 
+import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -95,7 +96,7 @@ def _choose(published: Any, weights: str | Path, labels: tuple[str, ...] | None)
 
 def _download(published: Any) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = published.get_state_dict(progress=False, check_hash=True)
+        state: dict[str, Any] = published.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
     except (OSError, RuntimeError) as error:
         raise BundleBuildError(
             f"the published weights cannot be downloaded from {published.url} ({error}): "

@@ -14,17 +14,31 @@ from rich.console import Console
 from localcloud.options import InvalidSwitchError, format_switches, load_scenario, parse_switches
 from scripts.run.batch import InterruptedBatchError
 from scripts.run.images import images_in, sample_images
+from scripts.run.model import checked_bundle, model_setting
 from scripts.run.session import RunSession
 from scripts.run.system import ROOT, System, worker_image
+from scripts.standard_options import CONTEXT, version_option
 from services.errors import FleetsightError
 
 HOME = ROOT / ".fleetsight"
 
 
-@click.command()
+@click.command(context_settings=CONTEXT)
 @click.option("--once", is_flag=True, help="End after the batch; status 1 when any image is lost or failed.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the summary to this file.")
-@click.option("--images", "folder", type=click.Path(path_type=Path), help="Classify the images in this folder.")
+@click.option(
+    "--images",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Classify the images in this folder. Sub-folders named like classes are the truth.",
+)
+@click.option("--no-batch", is_flag=True, help="Just serve: classify nothing first.")
+@click.option("--open", "open_page", is_flag=True, help="Open the page in your browser.")
+@click.option(
+    "--model",
+    metavar="NAME|PATH",
+    help="Serve with this model: a ResNet such as resnet18, built once with ImageNet's 1,000 classes, or a bundle.",
+)
 @click.option("--port", type=click.IntRange(1, 65_535), help="Port of the page; by default web.port of config.yaml.")
 @click.option("--sign-in", is_flag=True, help="People sign in, by a user pool of this command's own (auth.mode).")
 @click.option(
@@ -32,12 +46,12 @@ HOME = ROOT / ".fleetsight"
     "switches",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Turn a switch of the local cloud, for a hard day; may be repeated. They are in localcloud/README.md.",
+    help="Inject a fault or delay by a switch of the local cloud (localcloud/README.md); may be repeated.",
 )
 @click.option(
     "--scenario",
     type=click.Path(path_type=Path),
-    help="Turn the switches in this YAML file, to rehearse a bad day; --switch counts before it.",
+    help="Set the switches in this YAML file; --switch counts before it.",
 )
 @click.option(
     "--hypervisor",
@@ -46,10 +60,14 @@ HOME = ROOT / ".fleetsight"
     show_default=True,
     help="What an instance is: a process, or a machine that boots the workers' image (Linux, root).",
 )
-def main(  # noqa: PLR0917 - click calls it by name
+@version_option
+def main(  # noqa: PLR0913, PLR0917 - click calls it by name
     once: bool,
     json_file: Path | None,
     folder: Path | None,
+    no_batch: bool,
+    open_page: bool,
+    model: str | None,
     port: int | None,
     sign_in: bool,
     switches: tuple[str, ...],
@@ -57,21 +75,32 @@ def main(  # noqa: PLR0917 - click calls it by name
     hypervisor: str,
 ) -> None:
     """Run Fleetsight on this machine and classify 100 drawn road signs, or the images of a folder."""
+    if no_batch and (once or json_file is not None or folder is not None):
+        raise click.UsageError("--no-batch classifies nothing: leave out --once, --json and --images")
+    if once and open_page:
+        raise click.UsageError("--once ends with the batch: leave out --open")
     logging.basicConfig(level=logging.WARNING, format="fleetsight: %(message)s")
-    stop = _stop_on_signals()
+    stop, console = _stop_on_signals(), Console()
     try:
         option = "--scenario"
         scenario_values = load_scenario(scenario) if scenario else {}
         option = "--switch"
         switches = (*format_switches(scenario_values), *switches)
         parse_switches(switches)
-        images = images_in(folder) if folder is not None else sample_images(HOME / "samples")
         overrides = {} if port is None else {"FLEETSIGHT__WEB__PORT": str(port)}
         overrides |= {"FLEETSIGHT__AUTH__MODE": "cognito"} if sign_in else {}
+        overrides |= model_setting(model, console.print, stop) if model is not None else {}
         system = System(HOME, overrides, switches=switches)
+        classes = checked_bundle(system.config).labels
+        images = None
+        if folder is not None:
+            images = images_in(folder, classes)
+        elif not no_batch:
+            images = sample_images(HOME / "samples", classes)
         if hypervisor == "nspawn":
             system = replace(system, image=worker_image(system.config, HOME / "images"))
-        sys.exit(RunSession(system, images, Console(), stop).run(once=once, json_file=json_file))
+        session = RunSession(system, images, console, stop)
+        sys.exit(session.run(once=once, json_file=json_file, open_page=open_page))
     except InvalidSwitchError as error:
         print(f"fleetsight: {option}: {error}", file=sys.stderr)
         sys.exit(2)
@@ -92,4 +121,4 @@ def _stop_on_signals() -> threading.Event:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="./scripts/run.sh")

@@ -94,7 +94,12 @@ class BatchProgress:
 
 @dataclass(frozen=True)
 class BatchSummary:
-    """The result of a batch. Without true labels `right` and `wrong` are None; times are seconds from its start."""
+    """The result of a batch. Without true labels `right` and `wrong` are None; times are seconds from its start.
+
+    Attributes:
+        no_truth: images with a label whose true label is not known.
+        mistakes: names, true labels and answered labels.
+    """
 
     job_id: str
     started_at: float
@@ -102,6 +107,7 @@ class BatchSummary:
     images: int
     right: int | None
     wrong: int | None
+    no_truth: int
     failed: int
     lost: int
     images_per_second: float
@@ -157,7 +163,7 @@ class Batch:
         return self._summary(job_id, results, progress, started)
 
     def _upload(self, job_id: str, files: Sequence[Path]) -> UploadResult:
-        content = [(path.name, path.read_bytes()) for path in files]
+        content = [(self.images.name_of(path), path.read_bytes()) for path in files]
         for attempt in range(1, UPLOAD_ATTEMPTS + 1):
             try:
                 return self.client.add_images(job_id, content)
@@ -207,12 +213,13 @@ class Batch:
             for image_id, result in results.items()
             if result["status"] == "failed"
         ]
-        mistakes = [
-            (accepted[image_id], self.images.truth[accepted[image_id]], str(result["label"]))
+        truth = self.images.truth
+        judged = [
+            (name, truth[name], str(result["label"]))
             for image_id, result in answered.items()
-            if self.images.truth and self.images.truth[accepted[image_id]] != result["label"]
+            if (name := accepted[image_id]) in truth
         ]
-        known = bool(self.images.truth)
+        mistakes = [(name, label, answer) for name, label, answer in judged if label != answer]
         models = [result["model"] for result in answered.values() if result["model"]]
         status = self.client.status(job_id)
         last = _seconds_since(started, status["last_result_at"])
@@ -220,8 +227,9 @@ class Batch:
             job_id=job_id,
             started_at=started,
             images=progress.total,
-            right=len(answered) - len(mistakes) if known else None,
-            wrong=len(mistakes) if known else None,
+            right=len(judged) - len(mistakes) if truth else None,
+            wrong=len(mistakes) if truth else None,
+            no_truth=len(answered) - len(judged),
             failed=len(failures),
             lost=progress.total - len(answered) - len(failures),
             images_per_second=round((len(answered) + len(failures)) / last, 1) if last else 0.0,

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,22 @@ class NoImagesError(FleetsightError):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Files to classify, and their true labels by filename where they are known."""
+    """Files to classify, and their true labels by name where they are known.
+
+    Attributes:
+        root: folder to which names are relative, with slashes; None: names are filenames.
+        truth_source: where the labels come from, such as `folder names`.
+    """
 
     title: str
     files: Sequence[Path]
     truth: Mapping[str, str]
+    root: Path | None = None
+    truth_source: str = ""
+
+    def name_of(self, file: Path) -> str:
+        """Return the name under which a file is sent."""
+        return file.name if self.root is None else file.relative_to(self.root).as_posix()
 
 
 def draw_signs(
@@ -61,14 +73,20 @@ def draw_signs(
         return {row["filename"]: row["label"] for row in csv.DictReader(rows)}
 
 
-def sample_images(folder: Path) -> ImageSet:
-    """Return the hundred samples; draw them into `folder` if they do not exist yet."""
+def sample_images(folder: Path, classes: Collection[str] | None = None) -> ImageSet:
+    """Return the hundred samples; draw them into `folder` if they do not exist yet.
+
+    A model that lacks one of their labels among its `classes` cannot be right, so they have no truth for it.
+    """
     truth = draw_signs(folder, SAMPLES, SEED)
-    return ImageSet("sample-signs", [folder / name for name in truth], truth)
+    is_known = classes is None or set(truth.values()) <= set(classes)
+    return ImageSet("sample-signs", [folder / name for name in truth], truth if is_known else {})
 
 
-def images_in(folder: Path) -> ImageSet:
+def images_in(folder: Path, classes: Collection[str] = ()) -> ImageSet:
     """Return the image files in `folder` and below, by their suffix; the web tier checks their content.
+
+    If each file lies in a sub-folder, those with the name of one of the model's `classes` are the truth.
 
     Raises:
         NoImagesError: the folder does not exist or contains no images.
@@ -78,4 +96,14 @@ def images_in(folder: Path) -> ImageSet:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not files:
         raise NoImagesError(f"--images {folder}: no image in it; known suffixes are {', '.join(sorted(SUFFIXES))}")
-    return ImageSet(folder.resolve().name, files, {})
+    truth: dict[str, str] = {}
+    if all(file.parent != folder for file in files):
+        labels = {_folder_name(label): label for label in classes}
+        found = {file.relative_to(folder).as_posix(): labels.get(_folder_name(file.parent.name)) for file in files}
+        truth = {name: label for name, label in found.items() if label is not None}
+    return ImageSet(folder.resolve().name, files, truth, folder, "folder names" if truth else "")
+
+
+def _folder_name(label: str) -> str:
+    """Return a label as a folder is called: `Stop_Sign` is the folder of `stop sign`."""
+    return re.sub(r"[\s_-]+", " ", label.casefold())

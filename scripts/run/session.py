@@ -1,10 +1,13 @@
 """One run from start to end: the system starts, classifies a batch, and serves until it is stopped."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
+import webbrowser
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +17,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeElapsed
 from rich.table import Table
 from rich.text import Text
 
-from app_tier.bundle import BundleError, load_bundle
-from app_tier.bundle_s3 import in_s3
+from core.format import plural
 from scripts.client import ApiClient, ApiError
 from scripts.run.batch import AwsCost, Batch, BatchProgress, BatchSummary, InterruptedBatchError, job_cost
 from scripts.run.images import ImageSet
@@ -29,7 +31,7 @@ COST_SECONDS = 3.0
 """The longest wait of the summary until the cost of the workers is known."""
 
 JSON_FIELDS = (
-    *("job_id", "started_at", "images", "right", "wrong", "failed", "lost"),
+    *("job_id", "started_at", "images", "right", "wrong", "no_truth", "failed", "lost"),
     *("images_per_second", "peak_workers", "first_result_s", "last_result_s"),
 )
 """Fields of the summary that `--json` writes."""
@@ -94,15 +96,18 @@ class LiveBar:
         self._last_line = line
 
 
-def show_summary(console: Console, summary: BatchSummary, cost: AwsCost) -> None:
+def show_summary(console: Console, summary: BatchSummary, cost: AwsCost, truth_source: str = "") -> None:
     """Print a table of the batch's results, then its first wrong and failed images."""
-    table = Table(title=f"{summary.images} images, {summary.model}", show_header=False, title_justify="left")
+    title = f"{summary.images} images, {summary.model}{truth_source and f', truth from {truth_source}'}"
+    table = Table(title=title, show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(justify="right")
     if summary.right is None:
         verdicts = [(label, str(count)) for label, count in summary.labels.most_common(10)]
     else:
         verdicts = [("right", str(summary.right)), ("wrong", str(summary.wrong))]
+    if summary.no_truth:
+        verdicts.append(("no truth", str(summary.no_truth)))
     for row in (
         *verdicts,
         ("failed", str(summary.failed)),
@@ -121,12 +126,23 @@ def show_summary(console: Console, summary: BatchSummary, cost: AwsCost) -> None
         console.print(Text(f"failed: {name}: {reason}"))
 
 
+def open_in_browser(address: str, environment: Mapping[str, str] = os.environ) -> bool:
+    """Open an address in the user's browser; return False if there is none."""
+    # On Linux without a display only browsers of the terminal are left, which would take it over.
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & environment.keys():
+        return False
+    try:
+        return webbrowser.open(address)
+    except (OSError, webbrowser.Error):
+        return False
+
+
 @dataclass
 class RunSession:
-    """A system and a batch that it classifies; `stop` is set when the command is to end."""
+    """A system and a batch that it classifies, if there are `images`; `stop` is set when the command is to end."""
 
     system: System
-    images: ImageSet
+    images: ImageSet | None
     console: Console
     stop: threading.Event
     client: ApiClient = field(init=False)
@@ -137,8 +153,13 @@ class RunSession:
         self.client = self.system.api()
         self._mails = MailPrinter(self.system.mails, self._print)
 
-    def run(self, *, once: bool, json_file: Path | None) -> int:
+    def run(self, *, once: bool = False, json_file: Path | None = None, open_page: bool = False) -> int:
         """Run everything; return the exit status.
+
+        Args:
+            once: end after the batch.
+            json_file: file for the summary.
+            open_page: open the batch's page in a browser, or the first page without a batch.
 
         Raises:
             StartError: the system does not start, or ends by itself.
@@ -147,20 +168,26 @@ class RunSession:
         """
         try:
             self._start()
-            summary = self._classify()
-            cost = self._cost(summary.job_id)
-            show_summary(self.console, summary, cost)
-            if json_file is not None:
-                figures = {name: getattr(summary, name) for name in JSON_FIELDS}
-                figures["cost_dollars"] = round(cost.dollars, 6)
-                json_file.write_text(json.dumps(figures, indent=2) + "\n")
-            if once:
-                self._await_scale_down(FLEET_END_SECONDS + self.system.config.worker.idle_seconds)
-                return 0 if summary.ok else 1
-            self.console.print(f"The page is at {self.system.url}")
-            self.console.print(f"This batch is at {self.system.url}/jobs/{summary.job_id}")
-            self.console.print("Everything is in this command's memory and ends with it: Ctrl-C.")
-            self._await_scale_down(float("inf"))
+            page = self.system.url
+            if self.images is not None:
+                summary = self._classify(self.images)
+                cost = self._cost(summary.job_id)
+                show_summary(self.console, summary, cost, self.images.truth_source)
+                if json_file is not None:
+                    figures = {name: getattr(summary, name) for name in JSON_FIELDS}
+                    figures["cost_dollars"] = round(cost.dollars, 6)
+                    json_file.write_text(json.dumps(figures, indent=2) + "\n")
+                if once:
+                    self._await_scale_down(FLEET_END_SECONDS + self.system.config.worker.idle_seconds)
+                    return 0 if summary.ok else 1
+                page = f"{self.system.url}/jobs/{summary.job_id}"
+                self._print(f"The page is at {self.system.url}")
+                self._print(f"This batch is at {page}")
+            self._print("Press Ctrl-C to stop; nothing is saved.")
+            if open_page and not open_in_browser(page):
+                self._print(f"No browser was found. Open {page}")
+            if self.images is not None:
+                self._await_scale_down(float("inf"))
             while not self.stop.wait(0.5):
                 self._check()
                 self._show_mails()
@@ -170,13 +197,12 @@ class RunSession:
             self.system.stop()
 
     def _start(self) -> None:
-        self._check_bundle()
         if self.system.config.worker.engine == "torch":
             subprocess.run([str(ROOT / "scripts" / "setup.sh"), "run", "torch"], check=True)
         self.system.start()
         self.client = self.system.api()
-        count = len(self.images.files)
-        self.console.print(f"Fleetsight is at {self.system.url}. {count} images are on their way through it.")
+        batch = f" Classifying {plural(len(self.images.files), 'image')}." if self.images is not None else ""
+        self._print(f"Fleetsight is at {self.system.url}.{batch}")
         if self.system.sign_in is not None:
             self._print(sign_in_instructions(self.system.sign_in))
         if self.system.switches:
@@ -186,25 +212,11 @@ class RunSession:
         """Print arbitrary text unwrapped, so that it can be copied."""
         self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
-    def _check_bundle(self) -> None:
-        """Check the bundle now: with an invalid one, workers would start and fail again and again."""
-        bundle = self.system.config.worker.bundle
-        try:
-            if place := in_s3(bundle):
-                raise StartError(
-                    f"worker.bundle: {place} cannot be here, where buckets begin empty: name a folder or zip"
-                )
-            load_bundle(ROOT / bundle)
-        except BundleError as error:
-            raise StartError(f"worker.bundle: {error}") from error
-
-    def _classify(self) -> BatchSummary:
+    def _classify(self, images: ImageSet) -> BatchSummary:
         failed = self.system.supervisor.failed
         with LiveBar(self.console) as bar:
             # The images are kept: else the page of the first batch would show placeholders.
-            batch = Batch(
-                self.client, self.images, bar.show, lambda: self.stop.is_set() or failed.is_set(), keep=True
-            )
+            batch = Batch(self.client, images, bar.show, lambda: self.stop.is_set() or failed.is_set(), keep=True)
             try:
                 return batch.run()
             except InterruptedBatchError:
@@ -242,7 +254,6 @@ class RunSession:
             except ApiError:
                 continue  # the supervisor restarts the web tier
             if fleet is not None and fleet["running"] + fleet["pending"] <= self.system.config.fleet.min_workers:
-                ended = f"{fleet['peak_workers']} → {fleet['running']}"
-                self.console.print(f"The fleet ended itself: {ended} in {waited:.1f} s.")
+                self._print(f"Fleet scaled down to {fleet['running']} in {waited:.1f} s.")
                 return
-        self.console.print(f"The fleet has not ended itself within {seconds:.0f} s; it ends with this command.")
+        self._print(f"The fleet has not scaled down within {seconds:.0f} s; it ends with this command.")

@@ -81,7 +81,7 @@ def test_the_page_of_the_first_batch_has_its_pictures_and_outlives_a_killed_web_
     [job_id] = set(re.findall("/jobs/([0-9A-Z]{26})", requests.get(f"{url}/jobs", timeout=DEADLINE_SECONDS).text))
     for image in ApiClient(url).results(job_id):
         picture = requests.get(f"{url}/jobs/{job_id}/images/{image['image_id']}/thumbnail", timeout=DEADLINE_SECONDS)
-        assert (picture.status_code, picture.headers["Content-Type"]) == (200, "image/webp")
+        assert (picture.status_code, picture.headers["Content-Type"]) == (200, "image/jpeg")
 
     web = {pid for pid in processes_of(port) if b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()}
     assert web
@@ -105,7 +105,7 @@ def test_once_ends_with_0_and_a_summary_when_every_image_has_its_answer(port: in
     assert 1 <= summary["peak_workers"] <= 5
     assert 0.5 < summary["first_result_s"] <= summary["last_result_s"]
     assert "boot_delay_seconds=0.5, capacity={c7a.large: 5}" in ended.stdout
-    assert "The fleet ended itself" in ended.stdout
+    assert "Fleet scaled down to 0" in ended.stdout
     assert f"http://127.0.0.1:{port}" in ended.stdout
     assert not processes_of(port)
 

@@ -1,5 +1,6 @@
 """A bundle of any torchvision ResNet or of a user's own network, whole or not at all."""
 
+import math
 import os
 import shutil
 from io import BytesIO
@@ -23,6 +24,7 @@ from scripts.model.own_network import build_own
 from scripts.model.precision import Target
 from scripts.model.torchvision_import import import_torchvision
 from scripts.model.torchvision_networks import architectures, build_torchvision
+from scripts.run.model import WEIGHTS_MEGABYTES
 from tests.support.onnx_file import colour_network
 
 LABELS = ("red", "green", "blue")
@@ -120,6 +122,12 @@ def test_the_state_dict_of_another_network_is_refused_in_one_short_line(tmp_path
 def test_every_resnet_family_is_offered() -> None:
     assert {"resnet18", "resnet152", "resnext50_32x4d", "wide_resnet101_2"} <= set(architectures())
     assert "vgg16" not in architectures()
+
+
+def test_run_knows_each_network_and_the_size_of_its_weights() -> None:
+    models = import_torchvision().models
+    sizes = {name: models.get_model_weights(name).DEFAULT.meta["_file_size"] for name in architectures()}
+    assert {name: math.ceil(size) for name, size in sizes.items()} == WEIGHTS_MEGABYTES
 
 
 def test_published_weights_bring_their_own_labels_preprocessing_and_hash_check(

@@ -5,6 +5,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+import tomllib
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +15,9 @@ import pytest
 
 from benchmarks.__main__ import main
 from scripts.chromium import find_chromium
+from scripts.cli import fleetsight
+from scripts.run.model import model_setting
+from scripts.run.system import StartError
 from tests.support.waiting import DEADLINE_SECONDS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,6 +45,89 @@ def clone_of_setup(tmp_path: Path) -> Path:
     return tmp_path / "scripts" / "setup.sh"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "installed"),
+    [
+        ("model build resnet18", "run torch"),
+        ("model build resnet18 --help", "run"),
+        ("model build -h", "run"),
+        ("simulate --trace nys-day", "run simulate"),
+        ("simulate --help", "run"),
+        ("", "run"),
+    ],
+)
+def test_help_installs_nothing_that_only_its_command_needs(arguments: str, installed: str, tmp_path: Path) -> None:
+    for name in ("scripts/setup.sh", ".venv/bin/python"):
+        program = tmp_path / name
+        program.parent.mkdir(parents=True)
+        program.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/{program.name}.log\n')
+        program.chmod(0o755)
+    shutil.copy(ROOT / "scripts" / "fleetsight", tmp_path / "scripts")
+    assert run(tmp_path / "scripts" / "fleetsight", *arguments.split()).returncode == 0
+    assert (tmp_path / "setup.sh.log").read_text() == f"{installed}\n"
+    assert (tmp_path / "python.log").read_text().split() == ["-m", "scripts.cli", *arguments.split()]
+
+
+@pytest.mark.parametrize("module", ["scripts.run", "scripts.load", "scripts.cli"])
+def test_each_command_has_a_version_and_short_help(module: str) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert run(sys.executable, "-m", module, "--version").stdout == f"Fleetsight {version}\n"
+    assert run(sys.executable, "-m", module, "-h").stdout.startswith("Usage: ")
+
+
+def test_each_command_is_listed_in_the_help() -> None:
+    listed = run(sys.executable, "-m", "scripts.cli", "--help").stdout
+    assert not [name for name in fleetsight.commands if f"  {name} " not in listed]
+
+
+def test_the_status_of_aws_names_the_one_of_this_machine(tmp_path: Path) -> None:
+    ended = run(
+        *(sys.executable, "-m", "scripts.cli", "status"),
+        AWS_CONFIG_FILE=str(tmp_path / "none"),
+        AWS_REGION="",
+        AWS_DEFAULT_REGION="",
+    )
+    assert ended.returncode
+    assert "no region" in ended.stderr
+    assert "fleetsight fleet status" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reported"),
+    [
+        (["--no-batch", "--once"], "--no-batch classifies nothing: leave out --once"),
+        (["--no-bach"], "Did you mean '--no-batch'?"),
+        (["--model", "resnet1"], "--model resnet1: no bundle has this path"),
+    ],
+)
+def test_options_of_a_run_that_do_not_fit_are_named(arguments: list[str], reported: str) -> None:
+    ended = run(sys.executable, "-m", "scripts.run", *arguments)
+    assert ended.returncode == 2
+    assert reported in ended.stderr
+    assert ended.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"), [("false", "could not be built.* --weights FILE"), ("sleep 60", "interrupted")]
+)
+def test_a_build_that_fails_or_is_stopped_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, reason: str
+) -> None:
+    said: list[str] = []
+    setup = tmp_path / "scripts" / "setup.sh"
+    setup.parent.mkdir()
+    setup.write_text(f"#!/bin/sh\n{program}\n")
+    setup.chmod(0o755)
+    monkeypatch.setattr("scripts.run.model.ROOT", tmp_path)
+    monkeypatch.setattr("scripts.run.model.MODELS_FOLDER", tmp_path)
+    stop = threading.Event()
+    if "sleep" in program:
+        stop.set()
+    with pytest.raises(StartError, match=f"resnet18.*{reason}"):
+        model_setting("resnet18", said.append, stop)
+    assert "45 MB" in said[0]
+
+
 def test_a_port_in_use_is_named_with_the_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -59,7 +147,8 @@ def test_a_wrong_key_of_the_configuration_is_named_with_its_value() -> None:
 @pytest.mark.parametrize(
     ("switch", "reported"),
     [
-        ("speed=3", "unknown switches ['speed']; there are ['boot_delay_seconds', "),
+        ("speed=3", "speed: there is no such switch; there are boot_delay_seconds, "),
+        ("boot_delay=3", "boot_delay: there is no such switch; did you mean boot_delay_seconds?"),
         ("boot_delay_seconds=soon", "boot_delay_seconds='soon': must be a number of seconds, 0 or more"),
         ("max_instances", "'max_instances': must be NAME=VALUE, such as boot_delay_seconds=5"),
     ],

@@ -3,18 +3,23 @@
 import csv
 import http.server
 import json
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email import message_from_bytes
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
+from rich.console import Console
 
+from core.image_open import inspect
 from scripts.client import ApiClient, ApiError, FileToUpload, FormOffer, OfferedForm, UploadResult
 from scripts.load import __main__ as command
 from scripts.load.clients import (
@@ -35,7 +40,14 @@ from scripts.load.inputs import (
     parse_target,
     read_expected,
 )
-from scripts.load.metrics import ImageVerdict, LoadMetrics, LoadSummary, percentile, summary_rows
+from scripts.load.metrics import (
+    ImageVerdict,
+    LoadMetrics,
+    LoadSummary,
+    percentile,
+    show_load_summary,
+    summary_rows,
+)
 from scripts.load.runner import LoadTest, Mode, run_concurrently
 from tests.support.jobs import picture
 from tests.support.servers import serving
@@ -120,6 +132,43 @@ def test_a_load_test_that_is_stopped_counts_the_rest_as_lost(target: LoadTarget,
     sent = pictures(tmp_path, {"a.jpg": "stop", "b.jpg": "stop"})
     summary = LoadTest(target, "classic", 2, "/", "myfile", 20).run(sent, stopped, lambda images: None)
     assert (summary.lost, summary.ok) == (2, False)
+
+
+def test_drawn_signs_have_new_bytes_in_each_test_and_the_same_pixels(tmp_path: Path) -> None:
+    first, second = (drawn_signs(tmp_path, 3, 1, 32, lambda _number: None) for _ in range(2))
+    assert first.files == second.files
+    for file in first.files:
+        sent = [images.content(file) for images in (first, second)]
+        assert sent[0] != sent[1]
+        pixels = [Image.open(BytesIO(data)).convert("RGB").tobytes() for data in (*sent, file.read_bytes())]
+        assert pixels[0] == pixels[1] == pixels[2]
+        assert inspect(sent[0])
+
+
+def test_a_folder_of_images_is_sent_as_it_is(tmp_path: Path) -> None:
+    sent = pictures(tmp_path, {"a.jpg": "stop"})
+    assert sent.content(sent.files[0]) == b"stop"
+
+
+def test_images_from_the_cache_are_counted_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = LoadMetrics()
+    figures.record_verdict("right", images=3)
+    assert "from the cache" not in dict(summary_rows(figures.summary("api", 3, 1.0)))
+    figures.record_cached()
+    show_load_summary(Console(width=120), figures.summary("api", 3, 1.0))
+    assert re.search(r"from the cache\W+1\b.*No worker classified 1 image", capsys.readouterr().out, re.DOTALL)
+
+
+def test_without_a_server_nothing_is_sent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["load_test", "--url", "http://127.0.0.1:9"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("load_test: nothing answers at http://127.0.0.1:9: start ./scripts/run.sh")
+    assert said.out == ""
 
 
 @pytest.mark.processes
@@ -374,7 +423,7 @@ def test_signs_are_drawn_once_with_their_labels(tmp_path: Path) -> None:
     assert (drawn, len(first.files)) == ([1, 2, 3, 4, 5, 6], 6)
     assert set(first.expected) == {file.name for file in first.files}
     again = drawn_signs(tmp_path, 6, 1, 32, drawn.append)
-    assert (len(drawn), again) == (6, first)
+    assert (len(drawn), again.files, again.expected) == (6, first.files, first.expected)
     assert all(file.stat().st_size for file in again)
 
 
@@ -442,6 +491,7 @@ def test_the_command_ends_with_status_1_for_any_wrong_image(
         return summary_of(9, wrong)
 
     monkeypatch.setattr(LoadTest, "run", run_nothing)
+    monkeypatch.setattr(LoadTarget, "check_answers", lambda _target: None)
     monkeypatch.setattr(signal, "signal", lambda *_given: None)
     arguments = ["--images", str(tmp_path), "--expected", str(expected), "--count", "10", "--json", str(out)]
     result = CliRunner().invoke(command.load_test, arguments)
@@ -458,5 +508,5 @@ def test_a_forbidden_target_is_an_error_of_one_line(
         command.main()
     error = capsys.readouterr().err
     assert ended.value.code == 2
-    assert error.startswith("load_test: --url http://192.0.2.1 is not on this machine")
+    assert error.startswith("load_test: refusing to load a remote host, http://192.0.2.1")
     assert len(error.splitlines()) == 1

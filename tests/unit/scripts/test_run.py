@@ -1,11 +1,16 @@
 """The local system: its configuration, a batch, and the cost of a batch."""
 
+import re
+import sys
+import threading
+import webbrowser
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from ami.local import LocalImage
 from core.config import PATH_VARIABLE
@@ -20,6 +25,8 @@ from scripts.run.batch import (
     job_cost,
 )
 from scripts.run.images import ImageSet, NoImagesError, draw_signs, images_in, sample_images
+from scripts.run.model import model_setting
+from scripts.run.session import open_in_browser, show_summary
 from scripts.run.system import ROOT, StartError, System
 from tests.support.waiting import ManualClock
 
@@ -169,6 +176,99 @@ def test_subfolders_are_searched(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "photo.JPG").write_bytes(b"")
     assert [path.name for path in images_in(tmp_path).files] == ["photo.JPG"]
+
+
+def images(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"pixels")
+    return folder
+
+
+def test_equal_filenames_in_different_folders_are_different_images(tmp_path: Path) -> None:
+    found = images_in(images(tmp_path, "stop/1.jpg", "yield/1.jpg"), ["stop", "yield"])
+    assert [found.name_of(file) for file in found.files] == ["stop/1.jpg", "yield/1.jpg"]
+    api = FakeApi({"stop/1.jpg": "stop", "yield/1.jpg": "stop"})
+    summary = Batch(api, found, lambda _progress: None, sleep=lambda _seconds: None).run()
+    assert (summary.right, summary.wrong, summary.mistakes) == (1, 1, [("yield/1.jpg", "yield", "stop")])
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "truth"),
+    [
+        (
+            ["a/Stop_Sign/1.jpg", "traffic-light/2.jpg"],
+            ["stop sign", "Traffic Light"],
+            ["stop sign", "Traffic Light"],
+        ),
+        (["stop/1.jpg", "holiday/2.jpg"], ["stop", "yield"], ["stop"]),
+        (["stop/1.jpg", "2.jpg"], ["stop", "yield"], []),
+        (["monday/1.jpg", "tuesday/2.jpg"], ["stop", "yield"], []),
+    ],
+    ids=["as folders are called", "only classes", "an image beside the folders", "no class"],
+)
+def test_folders_named_like_classes_are_the_truth(
+    tmp_path: Path, names: list[str], classes: list[str], truth: list[str]
+) -> None:
+    found = images_in(images(tmp_path, *names), classes)
+    assert [found.truth[name] for name in names if name in found.truth] == truth
+    assert found.truth_source == ("folder names" if truth else "")
+
+
+def test_images_without_truth_are_neither_right_nor_wrong(tmp_path: Path) -> None:
+    found = images_in(images(tmp_path, "stop/1.jpg", "holiday/2.jpg"), ["stop"])
+    api = FakeApi({"stop/1.jpg": "stop", "holiday/2.jpg": "stop"})
+    summary = Batch(api, found, lambda _progress: None, sleep=lambda _seconds: None).run()
+    assert (summary.right, summary.wrong, summary.no_truth, summary.ok) == (1, 0, 1, True)
+    console = Console(record=True, width=100)
+    show_summary(console, summary, AwsCost(), found.truth_source)
+    shown = console.export_text()
+    assert re.search(r"no truth\W+1\b", shown)
+    assert "truth from folder names" in shown
+
+
+def test_drawn_signs_have_no_truth_for_a_model_of_other_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.run.images.SAMPLES", 3)
+    labels = set(sample_images(tmp_path).truth.values())
+    assert len(sample_images(tmp_path, [*labels, "cat"]).truth) == 3
+    assert sample_images(tmp_path, [*sorted(labels)[1:], "cat"]).truth == {}
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("scripts.run.model.MODELS_FOLDER", tmp_path)
+    return tmp_path
+
+
+def bundle_of(setting: dict[str, str]) -> Path:
+    return System(Path("unused"), setting).config.worker.bundle
+
+
+def test_a_model_that_was_built_before_is_served_at_once(models: Path) -> None:
+    said: list[str] = []
+    images(models, "resnet18/bundle.json")
+    assert bundle_of(model_setting("resnet18", said.append, threading.Event())) == models / "resnet18"
+    assert bundle_of(model_setting(str(models / "resnet18"), said.append, threading.Event())) == models / "resnet18"
+    assert said == []
+
+
+def test_an_unknown_model_is_rejected_with_the_nearest_name(models: Path) -> None:
+    with pytest.raises(StartError, match=r"--model resnet19: .*did you mean resnet1\d"):
+        model_setting("resnet19", print, threading.Event())
+
+
+@pytest.mark.parametrize("display", [{}, {"DISPLAY": ":9"}], ids=["no display", "no browser"])
+def test_opening_a_page_without_a_browser_does_not_fail(
+    display: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_address: str) -> bool:
+        raise webbrowser.Error("could not locate runnable browser")
+
+    monkeypatch.setattr(webbrowser, "open", fail)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert not open_in_browser("http://127.0.0.1:8000", display)
 
 
 COST = {"billed_seconds": 120.0, "instances_dollars": 0.0034, "requests_dollars": 0.0013}
