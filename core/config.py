@@ -306,6 +306,22 @@ class RetentionSettings(_Section):
         return timedelta(days=self.repeat_days)
 
 
+WebhookHost = Annotated[
+    str,
+    Field(pattern=r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(:\d{1,5})?$"),
+    AfterValidator(str.lower),
+]
+
+
+class NotificationSettings(_Section):
+    """Notifications of finished jobs."""
+
+    webhook_hosts: tuple[WebhookHost, ...]
+    webhook_private: bool
+    mail_sender: Annotated[str, Field(min_length=3, max_length=320, pattern=r"^[^\r\n]*@[^\r\n]*$")] | None
+    topic_arn: Annotated[str, Field(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$")] | None
+
+
 class PriceSettings(_Section):
     """Prices in US dollars, for the displayed cost; AWS's list prices of the region.
 
@@ -358,6 +374,7 @@ class Config(_Section):
     fleet: FleetSettings
     controller: ControllerSettings
     retention: RetentionSettings
+    notifications: NotificationSettings
     prices: PriceSettings
 
     @model_validator(mode="after")

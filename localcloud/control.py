@@ -11,7 +11,7 @@ POST   /_embedded/instances/ID/events          {"event": running | ended, "gener
 PUT    /_embedded/instances/ID/spot-notice     {"action", "seconds"}
 GET    /_embedded/calls                        {"calls", "items", "faults"}: calls so far, and those that met a fault
 GET    /_embedded/decisions                    {"decisions"}: allowed and denied actions, with their statements
-GET    /_embedded/mail                         {"mail"}: the mails of user pools, oldest first
+GET    /_embedded/mail                         {"mail"}: the mails of pools and SES, oldest first
 GET    /_embedded/switches                     the switches of `options.Switches`; PUT changes some
 ====== ====================================== ==========================================================
 """

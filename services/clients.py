@@ -109,6 +109,16 @@ class Clients:
         )
         return client
 
+    @cached_property
+    def sns(self) -> Any:
+        """The SNS client."""
+        return self._client("sns")
+
+    @cached_property
+    def sesv2(self) -> Any:
+        """The client of Amazon SES."""
+        return self._client("sesv2")
+
     def object_store(self, bucket: str) -> "S3Store":
         """Return a new connection pool to the objects of `bucket`."""
         from obstore.store import S3Store

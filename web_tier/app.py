@@ -12,6 +12,7 @@ from services.errors import ConfigError
 from services.s3 import Bucket
 from services.sqs import Queue
 from web_tier.api.classify import classic, classify, predictions
+from web_tier.api.notifications import notifications_api
 from web_tier.api.openapi import api_docs
 from web_tier.api.operators import audit_api, dead_letters_api, fleet_api
 from web_tier.api.presigned import direct
@@ -72,7 +73,17 @@ def create_app(
     )
     app.register_blueprint(bootstrap_files())
     install_pages(app)
-    for blueprint in (api, fleet_api, audit_api, dead_letters_api, classify, direct, tokens_api, limits_api):
+    for blueprint in (
+        api,
+        fleet_api,
+        audit_api,
+        dead_letters_api,
+        classify,
+        direct,
+        tokens_api,
+        limits_api,
+        notifications_api,
+    ):
         app.register_blueprint(blueprint, url_prefix="/api/v1")
     for blueprint in (classic, predictions, admission, api_docs, health):
         app.register_blueprint(blueprint)

@@ -1,4 +1,4 @@
-"""The mails of user pools: not sent, but stored, the latest thousand, for the owner of the cloud."""
+"""The mails of user pools and of SES: not sent, but stored, the latest thousand, for the owner of the cloud."""
 
 import threading
 import time
@@ -7,26 +7,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Purpose = Literal["invitation", "reset"]
+Purpose = Literal["invitation", "reset", "message"]
 MAX_MAILS = 1_000
 """Largest number of stored mails."""
 
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail of a user pool.
+    """A mail of a user pool or of SES.
 
     Attributes:
         number: counts all mails of this cloud, from 1.
-        purpose: the first sign-in to a new account, or a new password.
-        secret: a temporary password for an invitation, else a code of six digits.
+        purpose: the first sign-in to a new account, a new password, or a message by SES.
+        content: a temporary password for an invitation, a code of six digits for a new password, or the message.
         sent_at: epoch seconds.
     """
 
     number: int
     to: str
     purpose: Purpose
-    secret: str
+    content: str
     sent_at: float
 
 
@@ -37,11 +37,11 @@ class Mailbox:
         self._clock, self._number, self._lock = clock, 0, threading.Lock()
         self._mails: deque[Mail] = deque(maxlen=max_mails)
 
-    def send(self, to: str, purpose: Purpose, secret: str) -> None:
+    def send(self, to: str, purpose: Purpose, content: str) -> None:
         """Store a mail, and drop the oldest if there are too many."""
         with self._lock:
             self._number += 1
-            self._mails.append(Mail(self._number, to, purpose, secret, self._clock()))
+            self._mails.append(Mail(self._number, to, purpose, content, self._clock()))
 
     def mails(self) -> list[Mail]:
         """Return the stored mails, oldest first."""

@@ -19,7 +19,7 @@ FILE = Path(__file__).with_name("reference.json")
 
 SERVICES = (
     "autoscaling", "cloudformation", "cloudwatch", "cognito-idp", "dynamodb", "ec2", "ec2messages", "iam", "kms",
-    "logs", "s3", "sqs", "ssm", "ssmmessages", "sts",
+    "logs", "s3", "ses", "sns", "sqs", "ssm", "ssmmessages", "sts",
 )  # fmt: skip
 _OF_EC2 = re.compile(
     r"(Run|Start|Stop|Terminate|Reboot)Instances|CreateFleet|(Create|Delete)Tags|\w+Address(es)?|GetConsoleOutput"

@@ -10,7 +10,7 @@ from typing import cast
 
 from core.credentials import PersonalTokens
 from core.provision import provision_user_pool
-from localcloud.cognito.mailbox import Mail
+from localcloud.cognito.mailbox import Mail, Purpose
 from services.accounts import Accounts, random_password
 from services.clients import Clients
 from services.table import Table
@@ -20,6 +20,9 @@ from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
 OPERATOR = "operator@example.org"
 """The operator's address, in a domain that cannot be registered (RFC 2606)."""
+
+SENDER = "fleetsight@example.org"
+"""The address from which notifications are sent."""
 
 POOL = "fleetsight"
 TOKEN_DAYS = 1
@@ -44,8 +47,12 @@ class LocalSignIn:
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """The settings that the user pool requires."""
-        return {"FLEETSIGHT__AUTH__USER_POOL_ID": self.pool_id, "FLEETSIGHT__AUTH__CLIENT_ID": self.client_id}
+        """The settings that the user pool and the sender of e-mails require."""
+        return {
+            "FLEETSIGHT__AUTH__USER_POOL_ID": self.pool_id,
+            "FLEETSIGHT__AUTH__CLIENT_ID": self.client_id,
+            "FLEETSIGHT__NOTIFICATIONS__MAIL_SENDER": SENDER,
+        }
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -61,6 +68,7 @@ def prepare_sign_in(
     With `second_factor` the operator has an authenticator app.
     """
     pool_id, client_id = provision_user_pool(clients, name)
+    clients.sesv2.create_email_identity(EmailIdentity=SENDER)
     accounts, pool = Accounts(clients.cognito_idp, pool_id), UserPool(clients.cognito_idp, pool_id, client_id)
     temporary, password = accounts.add(OPERATOR), random_password()
     accounts.set_operator(OPERATOR, is_operator=True)
@@ -93,9 +101,16 @@ def sign_in_instructions(sign_in: LocalSignIn) -> str:
     )
 
 
+_TEXTS: Mapping[Purpose, str] = {
+    "invitation": "your temporary password is ",
+    "reset": "your code is ",
+    "message": "",
+}
+
+
 @dataclass
 class MailPrinter:
-    """Shows each mail that the user pool would have sent, once.
+    """Shows each mail that the user pool or SES would have sent, once.
 
     Attributes:
         mails: returns all mails, oldest first.
@@ -111,5 +126,4 @@ class MailPrinter:
         for mail in self.mails():
             if mail.number > self._shown:
                 self._shown = mail.number
-                what = "temporary password" if mail.purpose == "invitation" else "code"
-                self.show(f"Mail to {mail.to}: your {what} is {mail.secret}")
+                self.show(f"Mail to {mail.to}: {_TEXTS[mail.purpose]}{mail.content}")

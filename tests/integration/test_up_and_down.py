@@ -184,7 +184,7 @@ def sign_in_as_a_new_user(stage: Stage, email: str) -> None:
     pool, endpoint_url = pool_of(stage), stage.account.endpoint_url
     assert endpoint_url is not None
     pool.invite(email)
-    wanted = pool.sign_in(email, next(mail.secret for mail in mails(endpoint_url) if mail.to == email))
+    wanted = pool.sign_in(email, next(mail.content for mail in mails(endpoint_url) if mail.to == email))
     assert isinstance(wanted, NewPasswordRequired)
     pool.set_first_password(email, wanted.session, PASSWORD)
     assert isinstance(pool.sign_in(email, PASSWORD), PoolTokens)

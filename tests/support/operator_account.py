@@ -76,7 +76,7 @@ class Operator:
         """Set another password at the web tier by the mailed code."""
         requests.post(f"{url}/forgot", data={"email": EMAIL}, timeout=120).raise_for_status()
         assert self.clients.endpoint.url is not None
-        code = [mail.secret for mail in mails(self.clients.endpoint.url) if mail.to == EMAIL][-1]
+        code = [mail.content for mail in mails(self.clients.endpoint.url) if mail.to == EMAIL][-1]
         wanted = {"email": EMAIL, "code": code, "password": NEW_PASSWORD}
         requests.post(f"{url}/reset", data=wanted, timeout=120).raise_for_status()
         assert isinstance(self._pool.sign_in(EMAIL, NEW_PASSWORD), PoolTokens)

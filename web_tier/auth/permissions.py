@@ -98,6 +98,7 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "api_v1.job_results_file",
             "api_v1.job_images_zip",
             "api_v1.job_image",
+            "notifications_api.get_notification",
             "predictions.prediction",
         ),
         Right.CLASSIFY: (
@@ -105,6 +106,9 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "changes.retry",
             "changes.cancel",
             "changes.delete",
+            "changes.notify",
+            "notifications_api.set_notification",
+            "notifications_api.cancel_notification",
             "image.retry_one",
             "api_v1.new_job",
             "api_v1.cancel",

@@ -77,6 +77,8 @@ class ResultsFileWriter:
         active: returns whether this process may still act; asked before each page of images, and before the file is
             complete.
         token: fencing token with which a written file is recorded.
+        on_finished: called with the id of a job in which every image has its last result, before its file is
+            recorded; again if the controller dies in between, or results change later.
     """
 
     store: JobStore
@@ -85,6 +87,7 @@ class ResultsFileWriter:
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     token: int = 0
+    on_finished: Callable[[str], None] = lambda _job_id: None
     _states: dict[str, FileState] = field(default_factory=dict, init=False)
 
     def tick(self) -> float:
@@ -148,6 +151,8 @@ class ResultsFileWriter:
         try:
             self.outputs.put_parts(key, self._parts(status, retrying), JSON_LINES)
             edition = f"{status.edition}, {len(retrying)} tried again" if retrying else status.edition
+            if not retrying:
+                self.on_finished(job_id)
             is_refused = not self.store.put_merged(job_id, MergedFile(key, edition, self.now()), self.token)
         finally:
             if is_refused or not self.active():

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from core.config import Config
 from core.fleet.store import FleetStore
 from core.ids import new_id
+from core.jobs.notifications import Channel, NotificationStore
 from core.jobs.store import JobStore
 from core.result_cache import ResultCache
 from services.clients import Clients
@@ -27,6 +29,7 @@ from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import Collector
 from web_tier.controller.leader import Tick
+from web_tier.controller.notifier import Notifier, Send, senders
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import ResultRecorder
 from web_tier.controller.results_file import ResultsFileWriter
@@ -44,6 +47,7 @@ class ControllerServices:
     Attributes:
         launching: the fleet again, with calls that botocore does not retry. It would retry a launch that was refused
             for lack of capacity, which EC2 answers as a server error; but the next offering must be tried at once.
+        send: how to send a message about a job that is done, by channel.
     """
 
     config: Config
@@ -55,6 +59,7 @@ class ControllerServices:
     outputs: Bucket
     fleet: Fleet
     launching: Fleet
+    send: Mapping[Channel, Send]
 
     @classmethod
     def connect(cls, config: Config) -> "ControllerServices":
@@ -79,6 +84,7 @@ class ControllerServices:
             outputs=Bucket.named(clients, names.output_bucket),
             fleet=Fleet(clients.ec2, names.worker_instance),
             launching=Fleet(controller_clients(config, attempts=1).ec2, names.worker_instance),
+            send=senders(clients, config.notifications),
         )
 
     def ticks(
@@ -107,7 +113,13 @@ class ControllerServices:
         )
         cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
         registry = WorkerRegistry()
-        results_files = ResultsFileWriter(self.store, self.outputs, active, token=token)
+        notifications, topic = NotificationStore(self.store.table), self.config.notifications.topic_arn
+
+        def publish(job_id: str) -> None:
+            if topic is not None:
+                notifications.request(job_id, {"topic": topic}, datetime.now(UTC), is_bounded=False)
+
+        results_files = ResultsFileWriter(self.store, self.outputs, active, token=token, on_finished=publish)
         recovery = ResultRecovery(self.store, recorder, self.outputs)
         canceller = JobCanceller(self.store, recorder, recovery, self.inputs, active)
 
@@ -120,6 +132,13 @@ class ControllerServices:
             "reconciler": self._reconciler(recovery, registry, may_close, active).tick,
             "canceller": canceller.tick,
             "results_files": results_files.tick,
+            "notifier": Notifier(
+                self.store,
+                notifications,
+                self.send,
+                lambda job_id: results_files.is_done_with(job_id) or not self.store.is_open(job_id),
+                active,
+            ).tick,
             "cleanup": JobCleanup(
                 self.store, recorder, self.inputs, self.outputs, self.config.controller.reconcile_seconds, active
             ).tick,

@@ -10,13 +10,15 @@ from urllib.parse import urlencode
 
 from flask import Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import ServiceUnavailable
+from pydantic import ValidationError
+from werkzeug.exceptions import ServiceUnavailable, UnprocessableEntity
 
 from core.format import duration, percent_text, plural
 from core.ids import is_id, merged_key
 from core.jobs.models import Job, JobStatus
 from core.messages import Model
 from services.errors import NotFoundError
+from web_tier.api.notifications import NotificationWanted, can_mail, notification_store, request_notification
 from web_tier.api.openapi import EVENTS, ApiResponse, operation
 from web_tier.api.parsing import MAX_LABEL, EventsHeader
 from web_tier.auth.guard import credentials_check
@@ -302,6 +304,9 @@ def job_page(job_id: str) -> ResponseReturnValue:
         model=view.model,
         output_bucket=backend.config.names.output_bucket,
         file_key=merged.key if (merged := view.progress.status.merged) else merged_key(job_id),
+        notification=notification_store().find(job_id),
+        can_mail=can_mail(),
+        webhook_hosts=backend.config.notifications.webhook_hosts,
         fleet=backend.fleet.snapshot(),
     )
 
@@ -361,6 +366,23 @@ def retry(job_id: str) -> ResponseReturnValue:
     job = user_jobs().job(known_id("job", job_id))
     retried = retry_failed(current_backend().intake, job, current_quota_scope())
     return redirect(job_page_after(job_id, retried), 303)
+
+
+def notify(job_id: str) -> ResponseReturnValue:
+    """Request the notification that the form names, and redirect to the page of the job.
+
+    The secret of a webhook is not shown on pages: the form has one, or only `PUT …/notification` answers with one.
+    """
+    url, secret = request.form.get("webhook", "").strip(), request.form.get("secret", "").strip()
+    webhook = {"url": url, "secret": secret or None} if url else None
+    try:
+        wanted = NotificationWanted.model_validate({"email": "email" in request.form, "webhook": webhook})
+    except ValidationError as error:
+        raise UnprocessableEntity(
+            "the address or the secret of the webhook is not valid; a secret is whsec_ and 24 to 64 bytes as base64"
+        ) from error
+    request_notification(known_id("job", job_id), wanted)
+    return redirect(url_for("pages.job_page", job_id=job_id, _anchor="notify"), 303)
 
 
 def job_page_after(job_id: str, retried: Retried) -> str:

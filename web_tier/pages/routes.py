@@ -34,6 +34,7 @@ ROUTES = {
     "changes": (
         ("/jobs/<job_id>/retry", job.retry, POST),
         ("/jobs/<job_id>/cancel", job.cancel, POST),
+        ("/jobs/<job_id>/notify", job.notify, POST),
         ("/jobs/<job_id>/delete", job.ask_to_delete, GET),
         ("/jobs/<job_id>/delete", job.delete, POST),
     ),

@@ -160,7 +160,7 @@ PERMISSIONS = (
     ),
     Permission(
         "Alerts",
-        ("sns:{region}:{account}:{prefix}-alerts",),
+        ("sns:{region}:{account}:{prefix}-alerts", "sns:{region}:{account}:{prefix}-finished-jobs"),
         "sns:CreateTopic sns:DeleteTopic sns:GetTopicAttributes sns:SetTopicAttributes sns:Subscribe sns:TagResource",
         "sns:GetDataProtectionPolicy sns:GetSubscriptionAttributes sns:List* sns:SetSubscriptionAttributes "
         "sns:Unsubscribe sns:UntagResource",

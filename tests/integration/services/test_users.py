@@ -66,7 +66,7 @@ class Stage:
 
     def mailed(self, email: str) -> list[str]:
         """Return the temporary passwords and codes that were mailed to an address, oldest first."""
-        return [mail.secret for mail in mails(self.cloud.endpoint_url) if mail.to == email]
+        return [mail.content for mail in mails(self.cloud.endpoint_url) if mail.to == email]
 
     def signed_up(self) -> str:
         """Return the address of a new account with the password `PASSWORD`."""

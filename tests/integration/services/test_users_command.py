@@ -139,4 +139,4 @@ def test_a_mail_is_shown_once(pool: UserPool, config: Config) -> None:
     pool.invite("eve@example.org")
     slot.print_new()
     slot.print_new()
-    assert shown == [f"Mail to eve@example.org: your temporary password is {ours()[0].secret}"]
+    assert shown == [f"Mail to eve@example.org: your temporary password is {ours()[0].content}"]

@@ -40,7 +40,7 @@ EXACTLY = {
         f"{OUTPUTS}/*": "s3:AbortMultipartUpload s3:DeleteObject s3:GetObject s3:PutObject",
         INPUTS: "s3:ListBucket",
         OUTPUTS: "s3:ListBucket",
-        "<JobTable.Arn>": f"{READ_TABLE} dynamodb:BatchWriteItem dynamodb:DeleteItem",
+        "<JobTable.Arn>": f"{READ_TABLE} dynamodb:BatchWriteItem dynamodb:DeleteItem dynamodb:UpdateItem",
         "<RequestQueue.Arn>": f"{READ_QUEUE} sqs:SendMessage",
         "<ResponseQueue.Arn>": f"{CONSUME} sqs:ChangeMessageVisibility",
         "<DeadLetterQueue.Arn>": CONSUME,
@@ -116,6 +116,23 @@ def test_an_instance_may_besides_only_log_open_sessions_and_read_the_bundle(role
     bundle = {pair for pair in allowed(role) if pair[1].startswith("arn:aws:s3:::")}
     places = ("arn:aws:s3:::models/resnet18", "arn:aws:s3:::models/resnet18/*")
     assert bundle == {("s3:GetObject", place) for place in places}
+
+
+def test_only_the_controller_may_notify_by_the_stacks_topic_and_sender() -> None:
+    identity = "arn:aws:ses:eu-central-1:123456789012:identity/me@example.org"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(GIVEN, "SenderArn", identity)
+        may = {role: {pair for pair in allowed(role) if pair[0].startswith(("sns:", "ses:"))} for role in ROLES}
+        assert of_this_stack().notifications.mail_sender == "me@example.org"
+        patch.setitem(GIVEN, "SenderAddress", "Fleetsight: photos <me@example.org>")
+        assert of_this_stack().notifications.mail_sender == "Fleetsight: photos <me@example.org>"
+    assert may == {
+        "WebRole": set(),
+        "ControllerRole": {("sns:Publish", GIVEN["FinishedJobs"]), ("ses:SendEmail", identity)},
+        "WorkerRole": set(),
+    }
+    assert RESOURCES["MailPolicy"]["Condition"] == "HasSender"
+    assert of_this_stack().notifications.mail_sender is None
 
 
 def test_the_bundles_place_is_only_opened_where_the_bundle_lies_in_s3() -> None:
@@ -222,11 +239,14 @@ def of_aws(value: object) -> str:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_aws_lists_every_action_of_a_role_for_its_resources_and_with_its_condition_keys(role: str) -> None:
+def test_aws_lists_every_action_of_a_role_for_its_resources_and_with_its_condition_keys(
+    role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A condition on a key that a request does not have allows nothing, and AWS does not say so.
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/
     """
+    monkeypatch.setitem(GIVEN, "SenderArn", "arn:aws:ses:eu-central-1:123456789012:identity/me@example.org")
     pairs = [(each, action) for each in statements(role).values() for action in listed(each["Action"])]
     assert len(pairs) > 5
     for statement, action in pairs:

@@ -108,7 +108,7 @@ def test_mailbox_stores_latest_mails_and_numbers_all() -> None:
     mailbox = Mailbox(lambda: 12.5, max_mails=2)
     for code in ("1", "2", "3"):
         mailbox.send("ann@example.org", "reset", code)
-    assert [(mail.number, mail.secret, mail.sent_at) for mail in mailbox.mails()] == [(2, "2", 12.5), (3, "3", 12.5)]
+    assert [(mail.number, mail.content, mail.sent_at) for mail in mailbox.mails()] == [(2, "2", 12.5), (3, "3", 12.5)]
 
 
 STRICT = {"MinimumLength": 12}

@@ -35,6 +35,7 @@ export function showProgress(progress) {
     showBar(progress);
     const counts = { "": progress.accepted, done: progress.done, failed: progress.failed, waiting: progress.waiting };
     for (const [name, count] of Object.entries(counts)) showCount(name, count);
+    document.dispatchEvent(new CustomEvent("job-progress", { detail: progress }));
 }
 
 function showBar({ accepted, done, failed, waiting }) {

@@ -1,0 +1,182 @@
+"""Notifications of finished jobs: what their users and operators want to be sent, and what became of it.
+
+| pk           | sk             | content                                                            | written by |
+| ------------ | -------------- | ------------------------------------------------------------------ | ---------- |
+| `JOB#` job   | `NOTIFICATION` | page, requests, and of each channel: id, target, state, attempts,  | both       |
+|              |                | error; the webhook's secret                                        |            |
+| `NOTIFY`     | job id         | at: the job has notifications that were not sent yet               | both       |
+
+The web tier writes the first item, then the second one. The controller sends what is due, and deletes the second item
+once nothing is left to send. Each request of a notification has an id of its own. The controller writes the outcome
+only to the request that it has sent, so that a newer request is not taken for sent.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final, Literal, get_args
+
+from core.ids import new_id
+from core.jobs.items import FIRST_ID, partition
+from services.table import LAST, Item, Table
+
+Channel = Literal["email", "webhook", "topic"]
+DeliveryState = Literal["waiting", "sent", "failed"]
+
+CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
+
+PENDING: Final = "NOTIFY"
+_NOTIFICATION: Final = "NOTIFICATION"
+
+MAX_REQUESTS: Final = 20
+"""Requests of notifications of one job, which bounds the messages that its user can send."""
+
+MAX_ERROR_CHARACTERS: Final = 200
+"""Length of a stored error."""
+
+
+class TooManyNotificationsError(Exception):
+    """Raised when the notification of a job was requested `MAX_REQUESTS` times."""
+
+
+class DeliveryFailedError(Exception):
+    """Raised when a message was not sent, or no reply came; `is_final` if a later try would fail, too."""
+
+    def __init__(self, message: str, *, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.is_final = is_final
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message about a finished job.
+
+    Attributes:
+        id: identifies the message, also when it is sent again.
+        target: e-mail address, URL, or ARN of the topic.
+        attempts: failed tries to send it.
+        error: why the last try failed.
+    """
+
+    channel: Channel
+    id: str
+    target: str
+    state: DeliveryState = "waiting"
+    attempts: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """The messages about one job, each on its own channel.
+
+    Attributes:
+        page: address of the job's page, or empty if it is not known.
+        secret: key that signs the webhook, as the receiver knows it.
+    """
+
+    job_id: str
+    page: str = ""
+    secret: str = ""
+    deliveries: tuple[Delivery, ...] = ()
+
+    def delivery(self, channel: Channel) -> Delivery | None:
+        """Return the message on a channel, if one was requested."""
+        return next((each for each in self.deliveries if each.channel == channel), None)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingJob:
+    """A job with messages that were not sent yet; `at` identifies the last request."""
+
+    job_id: str
+    at: str
+
+
+@dataclass(frozen=True)
+class NotificationStore:
+    """Reads and writes notifications in the job table."""
+
+    table: Table
+
+    def request(
+        self, job_id: str, targets: Mapping[Channel, str], at: datetime, *, is_bounded: bool = True, **shared: str
+    ) -> None:
+        """Request a message on each channel of `targets`, and cancel those with an empty target.
+
+        Args:
+            job_id: the job.
+            targets: addresses by channel; other channels stay as they are.
+            at: the present.
+            is_bounded: whether the request counts towards `MAX_REQUESTS`.
+            shared: attributes of `Notification`: page, secret.
+
+        Raises:
+            TooManyNotificationsError: as it says.
+        """
+        attributes: dict[str, str | int] = dict(shared)
+        for channel, target in targets.items():
+            attributes |= _attributes(Delivery(channel, new_id(), target))
+        is_stored = self.table.add(
+            partition(job_id),
+            _NOTIFICATION,
+            {"requests": int(is_bounded)},
+            attributes,
+            condition="attribute_not_exists( #requests ) OR #requests < :max_requests" if is_bounded else None,
+            values={"max_requests": MAX_REQUESTS} if is_bounded else None,
+        )
+        if not is_stored:
+            raise TooManyNotificationsError(f"a job has at most {MAX_REQUESTS} requests of notifications")
+        if any(targets.values()):
+            self.table.put_all([{"pk": PENDING, "sk": job_id, "at": f"{at.isoformat()} {new_id()}"}])
+
+    def find(self, job_id: str) -> Notification:
+        """Return the notification of a job, without deliveries if none was requested."""
+        item = self.table.get(partition(job_id), _NOTIFICATION) or {}
+        found = (_delivery_of(item, channel) for channel in CHANNELS)
+        return Notification(
+            job_id,
+            str(item.get("page", "")),
+            str(item.get("secret", "")),
+            tuple(each for each in found if each is not None),
+        )
+
+    def pending(self) -> Sequence[PendingJob]:
+        """Return the jobs with messages that were not sent yet, oldest first."""
+        items = self.table.query(PENDING, FIRST_ID, LAST)
+        return [PendingJob(str(item["sk"]), str(item["at"])) for item in items]
+
+    def record(self, job_id: str, delivery: Delivery) -> None:
+        """Record what became of a message, unless it was requested again meanwhile, or the job was deleted."""
+        attributes = _attributes(replace(delivery, error=delivery.error[:MAX_ERROR_CHARACTERS]))
+        name = f"{delivery.channel}_id"
+        self.table.set(partition(job_id), _NOTIFICATION, attributes, f"#{name} = :{name}")
+
+    def settle(self, job: PendingJob) -> None:
+        """Remove a job from the pending ones, unless a notification was requested meanwhile."""
+        self.table.delete_if(PENDING, job.job_id, "#at = :read", {"read": job.at})
+
+
+def _attributes(delivery: Delivery) -> Item:
+    name = delivery.channel
+    return {
+        name: delivery.target,
+        f"{name}_id": delivery.id,
+        f"{name}_state": delivery.state,
+        f"{name}_attempts": delivery.attempts,
+        f"{name}_error": delivery.error,
+    }
+
+
+def _delivery_of(item: Item, channel: Channel) -> Delivery | None:
+    if not item.get(channel):
+        return None
+    state = str(item[f"{channel}_state"])
+    return Delivery(
+        channel,
+        id=str(item[f"{channel}_id"]),
+        target=str(item[channel]),
+        state=next(each for each in get_args(DeliveryState) if each == state),
+        attempts=int(item[f"{channel}_attempts"]),
+        error=str(item[f"{channel}_error"]),
+    )

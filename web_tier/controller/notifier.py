@@ -1,0 +1,233 @@
+"""The notifier: sends a message once a job is done, by e-mail, webhook or SNS topic.
+
+A message that is not taken is tried again, with pauses, until `MAX_ATTEMPTS` tries have failed. A try without a reply
+may have been successful, so a receiver may get a message more than once; its id is the same each time. Each job has a
+thread of its own while its messages are sent, so a slow receiver does not delay others.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from core.config import NotificationSettings
+from core.format import plural
+from core.jobs.models import JobStatus
+from core.jobs.notifications import (
+    Channel,
+    Delivery,
+    DeliveryFailedError,
+    Notification,
+    NotificationStore,
+    PendingJob,
+)
+from core.jobs.store import JobStore
+from services.backoff import pause_seconds
+from services.clients import Clients
+from services.errors import NotFoundError
+from web_tier.webhooks import WebhookMessage, send_webhook
+
+CHECK_SECONDS: Final = 2.0
+"""Time between two rounds."""
+
+CHECK_SECONDS_PER_JOB: Final = 0.05
+"""With many jobs that wait, a job is checked after so many seconds for each of them."""
+
+MAX_CONCURRENT: Final = 8
+"""Jobs with messages that are being sent at a time."""
+
+MAX_ATTEMPTS: Final = 8
+"""Failed tries after which a message is given up; with the pauses between them, after some ten minutes."""
+
+FIRST_PAUSE_SECONDS: Final = 5.0
+MAX_PAUSE_SECONDS: Final = 300.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class JobMessage:
+    """One message about a job that is done, at a time."""
+
+    notification: Notification
+    delivery: Delivery
+    status: JobStatus
+    at: datetime
+
+    @property
+    def body(self) -> str:
+        """The JSON that webhooks and topics get; `docs/api.md` describes it."""
+        job, counts = self.status.job, self.status.counts
+        data: dict[str, str | int | None] = {
+            "job_id": job.job_id,
+            "name": job.name,
+            "state": self.status.state,
+            "images": self.status.accepted,
+            "done": counts.done,
+            "failed": counts.failed,
+            "created_at": job.created_at.isoformat(),
+            "page": self.notification.page or None,
+        }
+        head = {"type": "job.finished", "id": self.delivery.id, "timestamp": self.at.isoformat()}
+        return json.dumps({**head, "data": data})
+
+    @property
+    def subject(self) -> str:
+        """The subject of the e-mail."""
+        return f"Job done: {self.status.job.name}"
+
+    @property
+    def text(self) -> str:
+        """The text of the e-mail."""
+        counts = self.status.counts
+        failed = f", {counts.failed:,} failed" if counts.failed else ""
+        lines = [f"Your job “{self.status.job.name}” is done: {plural(counts.done, 'image')} classified{failed}."]
+        if self.notification.page:
+            lines += ["", f"Results: {self.notification.page}"]
+        return "\n".join([*lines, "", "You requested this message on the page of the job.", ""])
+
+
+Send = Callable[[JobMessage], None]
+"""Sends one message; raises DeliveryFailedError."""
+
+
+@dataclass
+class Notifier:
+    """Sends the messages of jobs that are done.
+
+    Attributes:
+        send: how to send a message, by channel; a message on another channel fails.
+        is_done: returns whether all images of a job have their results, and no upload or retry goes on.
+        active: returns whether this process may still act.
+        start: runs a function in a thread of its own.
+    """
+
+    store: JobStore
+    notifications: NotificationStore
+    send: Mapping[Channel, Send]
+    is_done: Callable[[str], bool]
+    active: Callable[[], bool]
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    start: Callable[[Callable[[], None]], None] = lambda run: threading.Thread(target=run, daemon=True).start()
+    _due: dict[PendingJob, float] = field(default_factory=dict, init=False)
+    _sending: set[str] = field(default_factory=set, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def tick(self) -> float:
+        """Start to send the messages that are due; return the seconds until the next round."""
+        pending, now = self.notifications.pending(), self.clock()
+        with self._lock:
+            self._due = {job: self._due.get(job, now) for job in pending}
+            due = [job for job in pending if self._due[job] <= now and job.job_id not in self._sending]
+            free = MAX_CONCURRENT - len(self._sending)
+        pause = max(CHECK_SECONDS, CHECK_SECONDS_PER_JOB * len(pending))
+        for job in due:
+            if free == 0 or not self.active():
+                break
+            free -= self._check_safely(job)
+            self._postpone(job, pause)
+        return CHECK_SECONDS
+
+    def _check_safely(self, job: PendingJob) -> bool:
+        """Start to send the messages of a job if it is done; return whether they are being sent."""
+        try:
+            status = self.store.status(job.job_id)
+            if status.accepted == 0 or status.waiting or not self.is_done(job.job_id):
+                return False
+        except NotFoundError:
+            self.notifications.settle(job)  # the job was deleted
+            return False
+        except Exception:  # noqa: BLE001 (it must not delay other jobs; it is logged and tried again)
+            _log.exception("a job could not be checked for its notification", extra={"job": job.job_id})
+            return False
+        with self._lock:
+            self._sending.add(job.job_id)
+        self.start(lambda: self._send_all(job, status))
+        return True
+
+    def _send_all(self, job: PendingJob, status: JobStatus) -> None:
+        try:
+            notification = self.notifications.find(job.job_id)
+            waiting = [each for each in notification.deliveries if each.state == "waiting"]
+            after = [self._try_to_send(notification, delivery, status) for delivery in waiting if self.active()]
+            if len(after) < len(waiting):
+                return
+            if attempts := [each.attempts for each in after if each.state == "waiting"]:
+                self._postpone(job, pause_seconds(min(attempts), FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS))
+            else:
+                self.notifications.settle(job)
+        except Exception:  # noqa: BLE001 (the edge of the thread)
+            _log.exception("the notification of a job could not be sent", extra={"job": job.job_id})
+        finally:
+            with self._lock:
+                self._sending.discard(job.job_id)
+
+    def _try_to_send(self, notification: Notification, delivery: Delivery, status: JobStatus) -> Delivery:
+        """Send a message, record the outcome, and return it."""
+        ids = {"job": notification.job_id, "channel": delivery.channel}
+        try:
+            self.send.get(delivery.channel, _is_off)(JobMessage(notification, delivery, status, self.now()))
+            after = replace(delivery, state="sent", error="")
+            _log.info("sent a notification", extra=ids)
+        except DeliveryFailedError as error:
+            attempts = delivery.attempts + 1
+            is_final = error.is_final or attempts >= MAX_ATTEMPTS
+            after = replace(delivery, state="failed" if is_final else "waiting", attempts=attempts, error=str(error))
+            _log.warning("a notification was not sent", extra={**ids, "reason": str(error), "given_up": is_final})
+        self.notifications.record(notification.job_id, after)
+        return after
+
+    def _postpone(self, job: PendingJob, seconds: float) -> None:
+        with self._lock:
+            self._due[job] = max(self._due.get(job, 0.0), self.clock() + seconds)
+
+
+def senders(clients: Clients, settings: NotificationSettings) -> Mapping[Channel, Send]:
+    """Return how to send a message on each channel of the configuration."""
+
+    def by_webhook(message: JobMessage) -> None:
+        signed = WebhookMessage(message.delivery.id, int(message.at.timestamp()), message.body.encode())
+        send_webhook(message.delivery.target, message.notification.secret, signed, settings)
+
+    def by_topic(message: JobMessage) -> None:
+        with _aws_errors():
+            clients.sns.publish(TopicArn=message.delivery.target, Message=message.body)
+
+    def by_email(message: JobMessage) -> None:
+        content = {
+            "Subject": {"Data": message.subject, "Charset": "UTF-8"},
+            "Body": {"Text": {"Data": message.text, "Charset": "UTF-8"}},
+        }
+        with _aws_errors():
+            clients.sesv2.send_email(
+                FromEmailAddress=settings.mail_sender,
+                Destination={"ToAddresses": [message.delivery.target]},
+                Content={"Simple": content},
+            )
+
+    found: dict[Channel, Send] = {"webhook": by_webhook}
+    if settings.topic_arn is not None:
+        found["topic"] = by_topic
+    if settings.mail_sender is not None:
+        found["email"] = by_email
+    return found
+
+
+def _is_off(_message: JobMessage) -> None:
+    raise DeliveryFailedError("the configuration has no such notifications any more", is_final=True)
+
+
+@contextmanager
+def _aws_errors() -> Iterator[None]:
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise DeliveryFailedError(str(error)) from error

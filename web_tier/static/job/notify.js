@@ -1,0 +1,59 @@
+// The choice to be notified in this browser: one notification when the job is done, while its page is open.
+
+const STORAGE_KEY = "fleetsight-notify";
+
+const menu = document.getElementById("notify");
+const choice = document.getElementById("notify-here");
+const blocked = document.getElementById("notify-blocked");
+const checkbox = choice.querySelector("input");
+const { job } = document.getElementById("job").dataset;
+
+let wasRunning = document.getElementById("state").textContent === "running";
+
+function isWanted() {
+    try {
+        return localStorage.getItem(STORAGE_KEY) === "on";
+    } catch {
+        return false; // the browser stores nothing
+    }
+}
+
+function store(isOn) {
+    try {
+        localStorage.setItem(STORAGE_KEY, isOn ? "on" : "off");
+    } catch {
+        // Then the choice holds for this page only.
+    }
+}
+
+async function onChange() {
+    const permission = checkbox.checked ? await Notification.requestPermission() : Notification.permission;
+    if (permission !== "granted") checkbox.checked = false;
+    blocked.hidden = permission !== "denied";
+    store(checkbox.checked);
+}
+
+function onProgress({ detail: progress }) {
+    const isRunning = progress.state === "running";
+    if (wasRunning && !isRunning && progress.accepted > 0 && checkbox.checked) show(progress);
+    wasRunning = isRunning;
+}
+
+function show({ done, failed }) {
+    const name = document.querySelector("h1 bdi").textContent;
+    const notification = new Notification(`Job done: ${name}`, {
+        body: failed ? `${done} classified, ${failed} failed` : `${done} classified`,
+        tag: job, // one notification for all tabs with this job
+    });
+    notification.addEventListener("click", () => {
+        window.focus();
+        notification.close();
+    });
+}
+
+if ("Notification" in window) {
+    menu.hidden = choice.hidden = false;
+    checkbox.checked = isWanted() && Notification.permission === "granted";
+    checkbox.addEventListener("change", onChange);
+    document.addEventListener("job-progress", onProgress);
+}
