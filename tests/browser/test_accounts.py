@@ -26,6 +26,7 @@ from tests.browser.conftest import (
     try_it,
 )
 from tests.support.operator_account import App
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -346,3 +347,47 @@ def test_nothing_secret_is_shown(sign_in_system: System, secrets: dict[str, str]
 def test_only_its_user_may_read_the_keys_of_the_sessions(sign_in_system: System) -> None:
     assert sign_in_system.sign_in is not None
     assert sign_in_system.sign_in.keys.stat().st_mode & 0o777 == 0o600
+
+
+NOTIFICATIONS = """
+    window.shown = [];
+    window.Notification = class {
+        static get permission() { return sessionStorage.permission ?? "default"; }
+        static async requestPermission() { return (sessionStorage.permission = "granted"); }
+        constructor(title, { body }) { window.shown.push(`${title}: ${body}`); }
+        addEventListener() {}
+    };
+"""
+"""Stands for the notifications of the desktop, which a test cannot see."""
+
+
+def test_a_job_that_is_done_notifies_in_the_browser_and_by_email(
+    page: Page, sign_in_system: System, faults_of: FaultsOf
+) -> None:
+    email, password = person(sign_in_system, "ada")
+    signed_in(page, email, password)
+    page.add_init_script(NOTIFICATIONS)
+    token = page.evaluate("fetch('/account/visitor').then((reply) => reply.json())")["csrf_token"]
+    headers = {"Origin": sign_in_system.url, "X-CSRF-Token": token}
+    made = page.request.post("/api/v1/jobs", data={"name": "holiday"}, headers=headers).json()
+    page.goto(made["links"]["page"])
+    page.get_by_text("Notify me").click()
+    page.get_by_label(re.compile("In this browser")).check()
+    assert faults_of(page) == []
+    page.get_by_label(re.compile("By e-mail")).check()
+    page.get_by_role("button", name="Save").click()
+    [(name, content)], _ = signs(1, 77)
+    file = {"name": name, "mimeType": "image/png", "buffer": content}
+    sent = page.request.post(made["links"]["images"], multipart={"image": file}, headers=headers)
+    assert sent.ok, sent.text()
+    expect(page.locator("#state")).to_have_text("finished")
+    assert page.evaluate("window.shown") == ["Job done: holiday: 1 classified"]
+    mails = wait_until(
+        lambda: [each for each in sign_in_system.mails() if each.to == email and each.purpose == "message"],
+        "the e-mail about the job",
+    )
+    assert [mail.content.splitlines()[0] for mail in mails] == ["Job done: holiday"]
+    assert made["links"]["page"] in mails[0].content
+    page.reload()
+    page.get_by_text("Notify me").click()
+    expect(page.locator("#notify")).to_contain_text(f"E-mail sent: {email}")

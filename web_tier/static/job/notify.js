@@ -8,7 +8,11 @@ const blocked = document.getElementById("notify-blocked");
 const checkbox = choice.querySelector("input");
 const { job } = document.getElementById("job").dataset;
 
-let wasRunning = document.getElementById("state").textContent === "running";
+let wasDone = isDone(document.getElementById("state").textContent);
+
+function isDone(state) {
+    return state === "finished" || state === "cancelled";
+}
 
 function isWanted() {
     try {
@@ -34,9 +38,8 @@ async function onChange() {
 }
 
 function onProgress({ detail: progress }) {
-    const isRunning = progress.state === "running";
-    if (wasRunning && !isRunning && progress.accepted > 0 && checkbox.checked) show(progress);
-    wasRunning = isRunning;
+    if (!wasDone && isDone(progress.state) && checkbox.checked) show(progress);
+    wasDone = isDone(progress.state);
 }
 
 function show({ done, failed }) {
