@@ -187,6 +187,6 @@ def at_rest(controller: ControllerSettings) -> Requests:
     sqs = 1 / controller.interval_seconds + 1 / 2  # messages in each round, dead letters every two seconds
     sqs += 1 + 3 / controller.reconcile_seconds  # the collector's polls, and both queues and the dead letters
     writes = 3 / controller.lease_seconds + 1 / 5  # the lease, and the snapshot for the pages
-    # Operators' commands; open jobs, for results files and for cancelled jobs; open and deleted jobs.
-    reads = 1 + 1 / 2 + 1 / 2 + 2 / controller.reconcile_seconds
+    # Operators' commands; open jobs, for results files and for cancelled jobs; notifications; open and deleted jobs.
+    reads = 1 + 1 / 2 + 1 / 2 + 1 / 10 + 2 / controller.reconcile_seconds
     return Requests(sqs=sqs, table_write=writes, table_read=reads) * SECONDS_AN_HOUR

@@ -378,7 +378,7 @@ def test_a_job_that_is_done_notifies_in_the_browser_and_by_email(
     page.get_by_role("button", name="Save").click()
     [(name, content)], _ = signs(1, 77)
     file = {"name": name, "mimeType": "image/png", "buffer": content}
-    sent = page.request.post(made["links"]["images"], multipart={"image": file}, headers=headers)
+    sent = page.request.post(made["links"]["images"], multipart={"image": file}, headers=headers)  # type: ignore[dict-item]
     assert sent.ok, sent.text()
     expect(page.locator("#state")).to_have_text("finished")
     assert page.evaluate("window.shown") == ["Job done: holiday: 1 classified"]

@@ -1,5 +1,6 @@
 """The notification of a job: what its user is sent when the job is done."""
 
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Self
 
@@ -103,6 +104,25 @@ def notification_store() -> NotificationStore:
 def can_mail() -> bool:
     """Return whether the current user can be sent an e-mail."""
     return current_backend().config.notifications.mail_sender is not None and bool(current_identity().email)
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationForm:
+    """What the page of a job offers to its user: an e-mail, and webhooks to these hosts; and what was requested."""
+
+    can_mail: bool
+    webhook_hosts: tuple[str, ...]
+    email: Delivery | None = None
+    webhook: Delivery | None = None
+
+
+def notification_form(job_id: str) -> NotificationForm:
+    """Return what the page of a job of the current user offers; reads the table only if it offers something."""
+    form = NotificationForm(can_mail(), current_backend().config.notifications.webhook_hosts)
+    if not (form.can_mail or form.webhook_hosts):
+        return form
+    found = notification_store().find(job_id)
+    return replace(form, email=found.delivery("email"), webhook=found.delivery("webhook"))
 
 
 def request_notification(job_id: str, wanted: NotificationWanted) -> Notification:

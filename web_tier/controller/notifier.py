@@ -35,7 +35,10 @@ from services.errors import NotFoundError
 from web_tier.webhooks import WebhookMessage, send_webhook
 
 CHECK_SECONDS: Final = 2.0
-"""Time between two rounds."""
+"""Time between two rounds while a job has messages to send."""
+
+IDLE_CHECK_SECONDS: Final = 10.0
+"""Time between two rounds otherwise: each costs a read of the table."""
 
 CHECK_SECONDS_PER_JOB: Final = 0.05
 """With many jobs that wait, a job is checked after so many seconds for each of them."""
@@ -134,7 +137,7 @@ class Notifier:
                 break
             free -= self._check_safely(job)
             self._postpone(job, pause)
-        return CHECK_SECONDS
+        return CHECK_SECONDS if pending else IDLE_CHECK_SECONDS
 
     def _check_safely(self, job: PendingJob) -> bool:
         """Start to send the messages of a job if it is done; return whether they are being sent."""

@@ -18,7 +18,7 @@ from core.ids import is_id, merged_key
 from core.jobs.models import Job, JobStatus
 from core.messages import Model
 from services.errors import NotFoundError
-from web_tier.api.notifications import NotificationWanted, can_mail, notification_store, request_notification
+from web_tier.api.notifications import NotificationWanted, notification_form, request_notification
 from web_tier.api.openapi import EVENTS, ApiResponse, operation
 from web_tier.api.parsing import MAX_LABEL, EventsHeader
 from web_tier.auth.guard import credentials_check
@@ -304,9 +304,7 @@ def job_page(job_id: str) -> ResponseReturnValue:
         model=view.model,
         output_bucket=backend.config.names.output_bucket,
         file_key=merged.key if (merged := view.progress.status.merged) else merged_key(job_id),
-        notification=notification_store().find(job_id),
-        can_mail=can_mail(),
-        webhook_hosts=backend.config.notifications.webhook_hosts,
+        notification=notification_form(job_id),
         fleet=backend.fleet.snapshot(),
     )
 
