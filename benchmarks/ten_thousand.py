@@ -57,7 +57,7 @@ class Way:
         images: how many files were sent.
         right: images that got their true label.
         answered: images that got a result: a label or the reason why there is none.
-        refused: files that were not taken, with the reason.
+        refused: files that the page or the server skipped, with the reason.
         seconds: from the first file to the last result.
         web_peak_mb: most memory that any process of the web tier ever had, in MiB.
     """
@@ -137,21 +137,16 @@ def through_pages(bench: Bench, browser: "Browser", images: ImageSet, tasks: Tas
 
 
 def _upload(page: "Page", images: ImageSet, tasks: Tasks) -> tuple[str, int]:
-    """Hand the files to the page and send them; return the job, and how many files were not taken."""
+    """Hand the files to the page and send them; return the job, and how many files were skipped."""
     tasks.enter("choosing")
     page.locator("#images").set_input_files(images.files)
     page.locator("#count", has_text=f"{len(images.files):,} images").wait_for()
     tasks.enter("uploading")
     page.locator("#send").click()
-    while not (JOB_PAGE.search(page.url) or page.locator("#said", has_text="not taken").count()):
+    while not JOB_PAGE.search(page.url):
         _scroll(page)
-    match = JOB_PAGE.search(page.url)
-    if match is not None:
-        return match[1], 0
-    refused = re.sub(r"\D", "", page.locator("#refusedCount").inner_text())
-    page.locator("#follow").click()
-    page.wait_for_url(JOB_PAGE)
-    return page.url.rpartition("/")[2], int(refused)
+    skipped = re.sub(r"\D", "", page.locator("#skipped summary").inner_text())
+    return page.url.rpartition("/")[2], int(skipped or 0)
 
 
 def _follow(bench: Bench, page: "Page", job_id: str, tasks: Tasks) -> float:

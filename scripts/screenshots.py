@@ -123,8 +123,8 @@ def main_job(camera: PageCamera, files: Sequence[Path]) -> str:
         page.locator("#facts", has_not_text="being checked").wait_for()
         camera.capture(page, "upload")
         page.locator("#send").click()
-        page.locator("#said", has_text="not taken").wait_for(timeout=1_000 * RESULT_SECONDS)
-        job_id = str(page.locator("#follow").get_attribute("href")).rpartition("/")[2]
+        page.wait_for_url("**/jobs/*", timeout=1_000 * RESULT_SECONDS)
+        job_id = page.url.rpartition("/")[2]
     whole = files[0].read_bytes()
     camera.api.add_images(
         job_id, [(f"IMG_9{number:03}.jpg", whole[: len(whole) // 2]) for number in range(TRUNCATED)]
@@ -173,7 +173,7 @@ def capture_refusals(camera: PageCamera, files: Sequence[Path]) -> None:
         page.goto("/")
         page.locator("#images").set_input_files(files)
         page.locator("#send").click()
-        page.get_by_text("1 file not accepted").first.wait_for()
+        page.get_by_text("1 file skipped").first.wait_for()
         camera.capture(page, "not-accepted")
 
 

@@ -197,8 +197,8 @@ def test_files_that_were_chosen_stay_when_the_session_ends_and_are_sent_after_th
     drop(page, "#drop", signs(3, seed=31)[0])
     page.context.clear_cookies()
     classify(page)
-    expect(page.locator("#said")).to_contain_text("You are not signed in.")
-    expect(page.locator("#said")).to_contain_text("the files stay here")
+    expect(page.locator("#said")).to_contain_text("Your session ended.")
+    expect(page.locator("#said")).to_contain_text("Your files stay selected.")
     assert faults_of(page) == []
     with page.expect_popup() as opened:
         page.locator("#signIn").click()
@@ -226,11 +226,11 @@ def test_a_session_that_ends_in_the_middle_of_a_batch_loses_no_image_and_doubles
 
     page.route(re.compile(r"/images$"), refuse)
     classify(page)
-    expect(page.locator("#said")).to_contain_text("60 images could not be sent for now")
+    expect(page.locator("#said")).to_contain_text("60 images were not sent.")
     expect(page.locator("#signIn")).to_be_visible()
     assert 1 <= len(refused) <= 3  # each concurrent request learns it once, and sends no more
     page.unroute(re.compile(r"/images$"))
-    page.get_by_role("button", name="Try again: 60 images").click()
+    page.get_by_role("button", name="Retry 60 images").click()
     arrived(page)
     expect(page.locator("#main")).to_contain_text("60 images")
 

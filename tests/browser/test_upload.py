@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import random
 import re
 import signal
 import zipfile
@@ -57,13 +58,6 @@ def drag_and_drop(page: Page, *paths: Path) -> None:
         session.send("Input.dispatchDragEvent", {"type": kind, **where, "data": data})
 
 
-def followed(page: Page) -> str:
-    """Go to the results from a batch that was not taken as a whole; return the job's id."""
-    expect(page.locator("#said")).to_contain_text("not taken")
-    page.get_by_role("link", name="Go to the results").click()
-    return arrived(page)
-
-
 def finished(api: ApiClient, job_id: str, images: int) -> list[dict[str, object]]:
     """Wait until a job has the results of `images` images; return them."""
     wait_until(
@@ -101,8 +95,22 @@ def test_a_folder_is_taken_with_the_folders_in_it(page: Page, api: ApiClient, tm
     (tmp_path / ".DS_Store").write_bytes(b"litter")
     page.goto("/")
     page.locator("#folder-input").set_input_files(tmp_path)
+    expect(page.get_by_label("Name")).to_have_attribute("placeholder", tmp_path.name)
     classify(page)
-    assert {result["filename"] for result in finished(api, arrived(page), 6)} == set(truth)
+    paths = {f"{tmp_path.name}/{'inner/' if number % 2 else ''}{name}" for number, name in enumerate(truth)}
+    job_id = arrived(page)
+    assert {result["filename"] for result in finished(api, job_id, 6)} == paths
+    assert api.status(job_id)["name"] == tmp_path.name
+    # The page shows base names, and searches and exports paths.
+    tile = page.locator("#list .tile .filename").first
+    expect(tile).to_have_text(next(iter(truth)))
+    expect(tile).to_have_attribute("title", f"{tmp_path.name}/{next(iter(truth))}")
+    page.get_by_label("Search file name").fill("inner/")
+    expect(page.locator("#list .tile")).to_have_count(3)
+    csv = page.request.get(f"/api/v1/jobs/{job_id}/results.csv").text()
+    assert all(path in csv for path in paths)
+    expect(page.locator("#skipped summary")).to_have_text("1 file skipped")
+    expect(page.locator("#skipped li")).to_contain_text("1 hidden or system file")
 
 
 def test_folders_and_zips_that_are_dropped_are_taken_with_all_that_is_in_them(
@@ -123,7 +131,9 @@ def test_folders_and_zips_that_are_dropped_are_taken_with_all_that_is_in_them(
     drag_and_drop(page, tmp_path / "holiday", tmp_path / "more.zip", single)
     expect(page.locator("#count")).to_have_text("106 images")
     classify(page)
-    assert {result["filename"] for result in finished(api, arrived(page), 106)} == set(truth)
+    folders = ["holiday/"] * 101 + ["holiday/inner/"] * 2 + ["more/"] * 2 + [""]
+    paths = {f"{folder}{name}" for folder, name in zip(folders, truth, strict=True)}
+    assert {result["filename"] for result in finished(api, arrived(page), 106)} == paths
 
 
 def test_an_image_is_pasted_from_the_clipboard(page: Page, api: ApiClient) -> None:
@@ -154,7 +164,9 @@ def test_images_are_kept_only_when_the_box_says_so(page: Page, api: ApiClient, k
     page.goto("/")
     box = page.get_by_role("checkbox", name="Keep my images")
     expect(box).not_to_be_checked()
-    expect(box).to_have_accessible_description(re.compile("deleted as soon as its label is stored"))
+    expect(box).to_have_accessible_description(
+        re.compile("each image is deleted once classified; results are deleted after 7 days")
+    )
     if kept:
         box.check()
     page.locator("#images").set_input_files({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": photo(32, 32)})
@@ -173,7 +185,7 @@ def test_an_upload_that_is_taken_up_again_keeps_the_choice(
     box = page.get_by_role("checkbox", name="Keep my images")
     box.check()
     classify(page)
-    try_again_when_it_is_offered(page, "Try again: 1 image", lambda: expect(box).to_be_disabled())
+    try_again_when_it_is_offered(page, "Retry 1 image", lambda: expect(box).to_be_disabled())
     job_id = arrived(page)
     assert api.status(job_id)["keep"] is True
     assert len(finished(api, job_id, 1)) == 1
@@ -187,11 +199,14 @@ def test_a_zip_is_unpacked_whether_its_files_are_stored_or_deflated(page: Page, 
         for number, (name, content) in enumerate(files):
             packed.writestr(f"photos/{name}", content, zipfile.ZIP_DEFLATED if number % 2 else zipfile.ZIP_STORED)
         packed.writestr("__MACOSX/photos/._litter.jpg", b"litter")
+        packed.writestr("photos/inner.zip", b"PK")
     page.goto("/")
-    drop(page, "#drop", [("photos.zip", archive.getvalue())])
+    drop(page, "#drop", [("2026.zip", archive.getvalue())])
+    expect(page.locator("#reasons")).to_contain_text("photos/inner.zip: a zip inside a zip: unpack it")
+    expect(page.locator("#facts")).to_contain_text("2 skipped")
     classify(page)
     results = finished(api, arrived(page), 6)
-    assert sum(result["label"] == truth[str(result["filename"])] for result in results) >= 5
+    assert sum(result["label"] == truth[str(result["filename"]).removeprefix("photos/")] for result in results) >= 5
 
 
 def test_a_file_that_is_no_image_is_refused_with_its_reason_and_its_neighbours_go(page: Page, api: ApiClient) -> None:
@@ -205,7 +220,16 @@ def test_a_file_that_is_no_image_is_refused_with_its_reason_and_its_neighbours_g
     assert "not an image" in reasons[0]
     assert "empty" in reasons[1]
     assert "not a zip" in reasons[2]
-    assert {result["filename"] for result in finished(api, followed(page), 4)} == set(truth)
+    job_id = arrived(page)
+    expect(page.locator("#skipped summary")).to_have_text("3 files skipped")
+    assert page.locator("#skipped li").all_inner_texts() == ["", "", ""], "closed"
+    page.locator("#skipped summary").click()
+    assert page.locator("#skipped li").all_inner_texts() == reasons
+    page.reload()
+    page.locator("#skipped").get_by_role("button", name="Close").click()
+    page.reload()
+    expect(page.locator("#skipped")).to_be_hidden()
+    assert {result["filename"] for result in finished(api, job_id, 4)} == set(truth)
 
 
 def test_a_file_that_the_server_rejects_is_shown_with_the_reason(page: Page, page_faults: PageFaults) -> None:
@@ -295,7 +319,7 @@ def test_what_could_not_be_sent_can_be_tried_again(page: Page, api: ApiClient, p
     page.goto("/")
     drop(page, "#drop", files)
     classify(page)
-    try_again_when_it_is_offered(page, "Try again: 5 images")
+    try_again_when_it_is_offered(page, "Retry 5 images")
     assert {result["filename"] for result in finished(api, arrived(page), 5)} == set(truth)
 
 
@@ -349,9 +373,9 @@ def test_every_control_is_reached_by_tab_in_the_order_of_use_and_enter_sends(pag
     expect(page.locator("#count")).to_have_text("1 image")
     expect(page.locator("#facts")).not_to_contain_text("being checked")
     page.locator("#choose").focus()
-    for following in ("folder", "name", "keep", "send"):
+    for following in ("#folder", ".thumb .remove", "#name", "#keep", "#send"):
         page.keyboard.press("Tab")
-        expect(page.locator(f"#{following}")).to_be_focused()
+        expect(page.locator(following)).to_be_focused()
     page.keyboard.press("Enter")
     assert [result["filename"] for result in finished(api, arrived(page), 1)] == [name]
 
@@ -365,19 +389,95 @@ def test_nothing_of_the_page_is_inaccessible_before_or_with_a_batch(page: Page, 
     assert faults_of(page) == []
 
 
+def test_files_are_removed_by_mouse_and_keyboard_and_the_rest_keeps_its_order(page: Page, api: ApiClient) -> None:
+    files, _ = signs(9, seed=20)
+    shown = [name for name, _ in reversed(files)]  # not in the order of their names
+    page.goto("/")
+    drop(page, "#drop", [*reversed(files), ("notes.txt", b"text")])
+    expect(page.locator("#facts")).to_contain_text("1 skipped")
+    page.get_by_role("button", name="Remove notes.txt").click()
+    expect(page.locator("#facts")).not_to_contain_text("skipped")
+    expect(page.locator("#refused")).to_be_hidden()
+    page.locator(".thumb").first.hover()
+    page.get_by_role("button", name=f"Remove {shown[0]}").click()
+    expect(page.get_by_role("button", name=f"Remove {shown[1]}")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Delete")
+    page.keyboard.press("End")
+    page.keyboard.press("Backspace")
+    left = [shown[1], *shown[3:8]]
+    expect(page.get_by_role("button", name=f"Remove {left[-1]}")).to_be_focused()
+    expect(page.locator("#count")).to_have_text("6 images")
+    expect(page.get_by_role("button", name="Classify 6 images")).to_be_visible()
+    assert page.locator(".thumb .name").all_inner_texts() == left
+    classify(page)
+    job_id = arrived(page)
+    assert [result["filename"] for result in finished(api, job_id, 6)] == left
+    assert api.status(job_id)["name"] == f"{Path(left[0]).stem} and 5 more"
+
+
+def test_results_are_in_the_order_in_which_the_files_were_chosen(page: Page, api: ApiClient) -> None:
+    files, _ = signs(160, seed=21)  # four slices in three lanes
+    random.Random(21).shuffle(files)
+    sent: list[Route] = []
+
+    def hold_the_first(route: Route) -> None:
+        sent.append(route)
+        if len(sent) == 4:
+            sent[0].continue_()  # the first slice arrives last
+        if len(sent) > 1:
+            route.continue_()
+
+    page.route(SENDS_IMAGES, hold_the_first)
+    page.goto("/")
+    drop(page, "#drop", files)
+    classify(page)
+    job_id = arrived(page)
+    assert [result["filename"] for result in finished(api, job_id, 160)] == [name for name, _ in files]
+    expect(page.locator("#list .tile .filename").first).to_have_text(files[0][0])
+
+
+def test_an_upload_that_is_stopped_keeps_what_was_sent(page: Page, api: ApiClient) -> None:
+    files, _ = signs(120, seed=22)
+    sent: list[Route] = []
+
+    def send_the_first(route: Route) -> None:
+        sent.append(route)
+        if len(sent) == 1:
+            route.continue_()
+
+    page.route(SENDS_IMAGES, send_the_first)
+    page.goto("/")
+    drop(page, "#drop", files)
+    classify(page)
+    expect(page.locator("#progressText")).to_contain_text("41%")  # one request of 50
+    page.get_by_role("button", name="Stop uploading").click()
+    assert len(finished(api, arrived(page), 50)) == 50
+
+
+def test_a_message_does_not_stay_when_its_cause_is_gone(page: Page) -> None:
+    page.goto("/")
+    page.get_by_role("button", name="Classify").click()
+    expect(page.locator("#said")).to_have_text("Choose one or more images first.")
+    drop(page, "#drop", [("a.jpg", photo(32, 32))])
+    expect(page.locator("#said")).to_have_text("")
+
+
 @pytest.mark.parametrize("page_options", [PHONE])
-def test_on_a_phone_nothing_is_wider_than_the_screen_and_the_button_is_above_the_thumbnails(page: Page) -> None:
+def test_on_a_phone_the_button_stays_in_sight_and_the_files_are_counted_above(page: Page) -> None:
     files, _ = signs(50, seed=17)
     page.goto("/")
+    for words in ("Drop images", "choose a folder", "or paste"):
+        expect(page.get_by_text(words)).to_be_hidden()
     drop(page, "#drop", [(f"{'a-long-name-' * 8}{name}", content) for name, content in files])
     expect(page.locator("#facts")).not_to_contain_text("being checked")
     expect(page.locator("#count")).to_have_text("50 images")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    button = page.get_by_role("button", name="Classify").bounding_box()
-    thumbs = page.locator("#thumbs").bounding_box()
-    assert button is not None
-    assert thumbs is not None
-    assert button["y"] < thumbs["y"]
+    button = page.get_by_role("button", name="Classify 50 images")
+    expect(page.locator("#add")).to_have_text("50 images · Add more")
+    for place in ("0", "document.documentElement.scrollHeight"):
+        page.evaluate(f"scrollTo(0, {place})")
+        expect(button).to_be_in_viewport(ratio=1)
 
 
 _DROP_MANY = """

@@ -76,7 +76,7 @@ def test_an_upload_redirects_to_its_job(client: FlaskClient) -> None:
 def test_rejected_files_are_shown_with_their_reason(client: FlaskClient, store: JobStore) -> None:
     answer = post(client, "holiday", ("good.jpg", picture()), ("<b>bad</b>.jpg", b"text"))
     assert answer.status_code == 200
-    assert "1 file not accepted" in answer.text
+    assert "<h1>1 image accepted, 1 file skipped</h1>" in answer.text
     assert escape(["<b>bad<", "b>.jpg"][-1]) in answer.text
     assert "this is not an image" in answer.text
     [job] = store.jobs(5)

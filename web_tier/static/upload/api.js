@@ -21,6 +21,13 @@ export class SignedOutError extends ApiError {
     }
 }
 
+/** Raised when the user stopped the call. */
+export class StoppedError extends ApiError {
+    constructor() {
+        super("the upload was stopped", true);
+    }
+}
+
 /** Return a random key. Unlike `randomUUID`, `getRandomValues` also works on pages without TLS. */
 export function newIdempotencyKey() {
     return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -45,11 +52,13 @@ export function createJob(name, keep, key) {
  * @param {BatchItem[]} items
  * @param {string} key - the idempotency key.
  * @param {(share: number) => void} onProgress - receives the share of the body that has been sent, 0 to 1.
+ * @param {AbortSignal} signal - stops the call unless its whole body has been sent.
  */
-export function addImages(jobId, items, key, onProgress) {
+export function addImages(jobId, items, key, onProgress, signal) {
     const form = new FormData();
+    form.append("positions", items.map((item) => item.position).join(",")); // before the files
     for (const item of items) form.append("images", item.blob, item.name);
-    return post(`/api/v1/jobs/${jobId}/images`, { "Idempotency-Key": key }, form, onProgress);
+    return post(`/api/v1/jobs/${jobId}/images`, { "Idempotency-Key": key }, form, onProgress, signal);
 }
 
 /** Return true if the web tier and the services that it needs respond. */
@@ -75,22 +84,31 @@ export async function fetchFleet() {
 }
 
 // XMLHttpRequest, because fetch does not report the progress of an upload.
-function post(url, headers, body, onProgress) {
+function post(url, headers, body, onProgress, signal) {
     const request = new XMLHttpRequest();
     request.open("POST", url);
     for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
     return new Promise((resolve, reject) => {
         let timer;
+        let isSent = false;
+        const stop = () => {
+            if (isSent) return; // the server may accept the images: its response says which
+            request.abort();
+            reject(new StoppedError());
+        };
+        signal?.addEventListener("abort", stop);
         const abortAfter = (milliseconds) => {
             clearTimeout(timer);
             timer = setTimeout(() => request.abort(), milliseconds);
         };
         request.upload.onprogress = ({ loaded, total }) => {
             onProgress(total ? loaded / total : 0);
-            abortAfter(loaded === total ? RESPONSE_TIMEOUT_MS : STALL_TIMEOUT_MS);
+            isSent = loaded === total;
+            abortAfter(isSent ? RESPONSE_TIMEOUT_MS : STALL_TIMEOUT_MS);
         };
         request.onloadend = () => {
             clearTimeout(timer);
+            signal?.removeEventListener("abort", stop);
             settle(request, resolve, reject);
         };
         abortAfter(RESPONSE_TIMEOUT_MS);

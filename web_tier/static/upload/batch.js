@@ -5,7 +5,9 @@
 //       └──▶ rejected      ▼  │
 //           (here)        unsent (the upload failed; the user can retry it)
 //
-// An item that the user removed has the state `removed`.
+// The user can remove an item that is checking, ready or rejected: its state is `removed`.
+
+import { formatCount } from "./format.js";
 
 /** @typedef {{type: string, bytes: ArrayBuffer}} Thumbnail - a small picture, with its media type. */
 
@@ -21,15 +23,37 @@
 /**
  * @typedef {object} BatchItem
  * @property {Source} source - see sources.js.
- * @property {string} name
+ * @property {string} name - with the path within its folder or zip.
+ * @property {number} position - the place among all files that the user added.
  * @property {number} size - bytes.
  * @property {"checking" | "ready" | "sending" | "unsent" | "accepted" | "rejected" | "removed"} state
  * @property {Blob | null} blob - the content to send; null until the check has accepted the file.
+ * @property {boolean} [shrunk] - set by the check.
+ * @property {boolean} [converted] - set by the check.
  * @property {Thumbnail | null} [picture] - set by the check.
  * @property {string} reason - why the item is rejected or unsent, else empty.
  * @property {UploadRequest} [request] - the request that sends the item; see uploader.js.
  * @property {number} [storeFailures] - how many times the server could not store the item.
  */
+
+const REMOVABLE_STATES = ["checking", "ready", "rejected"];
+const MAX_NAME_CHARACTERS = 60;
+/** Skipped files that are listed with their reasons. */
+const MAX_SKIPPED_LISTED = 200;
+
+/** The last part of a path. */
+export function baseName(path) {
+    return path.slice(path.lastIndexOf("/") + 1);
+}
+
+/** The first characters of a name; a pair of surrogates is one. */
+function cut(name) {
+    return [...name].slice(0, MAX_NAME_CHARACTERS).join("");
+}
+
+export function isRemovable(item) {
+    return REMOVABLE_STATES.includes(item.state);
+}
 
 export class Batch extends EventTarget {
     constructor() {
@@ -44,23 +68,51 @@ export class Batch extends EventTarget {
         this.unchecked = [];
         this.counts = { checking: 0, ready: 0, sending: 0, unsent: 0, accepted: 0, rejected: 0 };
         this.bytes = this.shrunk = this.converted = 0;
+        this.hidden = 0; // hidden files and system files: counted, not listed
+        this.rejections = 0; // counts the changes of the rejected items
+        this.folders = new Map(); // outermost folder, or "" → number of items that are not rejected
+        this.added = 0;
         this.#changed(null);
     }
 
     /** Add a source (see sources.js). Its state is `checking` until `recordCheck`. */
     add(source) {
-        const item = { source, name: source.name, size: source.size, state: "checking", blob: null, reason: "" };
+        const { name, size } = source;
+        const item = { source, name, size, position: this.added, state: "checking", blob: null, reason: "" };
+        this.added += 1;
         this.items.push(item);
         this.unchecked.push(item);
         this.counts.checking += 1;
-        this.bytes += item.size;
+        this.#countIn(item, 1);
         this.#changed(item);
         return item;
     }
 
+    /** Count a file that is left out without being listed. */
+    addHidden() {
+        this.hidden += 1;
+        this.rejections += 1;
+        this.#changed(null);
+    }
+
+    /** Remove an item that has not been sent. */
+    remove(item) {
+        if (!isRemovable(item)) return;
+        this.counts[item.state] -= 1;
+        if (item.state === "rejected") this.rejections += 1;
+        else this.#countIn(item, -1);
+        this.shrunk -= item.shrunk ?? false;
+        this.converted -= item.converted ?? false;
+        item.state = "removed";
+        this.items.splice(this.items.indexOf(item), 1);
+        this.#changed(null);
+    }
+
     /** Return the next item to check, or undefined. */
     nextUnchecked() {
-        return this.unchecked.shift();
+        let item = this.unchecked.shift();
+        while (item?.state === "removed") item = this.unchecked.shift();
+        return item;
     }
 
     /**
@@ -72,12 +124,11 @@ export class Batch extends EventTarget {
     recordCheck(item, { reason, blob, shrunk, converted, picture }) {
         if (item.state !== "checking") return; // the user removed it meanwhile
         if (reason) {
-            this.bytes -= item.size;
             this.setState(item, "rejected", reason);
             return;
         }
         this.bytes += blob.size - item.size;
-        Object.assign(item, { blob, picture, size: blob.size });
+        Object.assign(item, { blob, picture, shrunk, converted, size: blob.size });
         this.shrunk += shrunk;
         this.converted += converted;
         this.setState(item, "ready");
@@ -86,6 +137,10 @@ export class Batch extends EventTarget {
     setState(item, state, reason = "") {
         this.counts[item.state] -= 1;
         this.counts[state] += 1;
+        if (state === "rejected") {
+            this.#countIn(item, -1);
+            this.rejections += 1;
+        }
         Object.assign(item, { state, reason });
         this.#changed(item);
     }
@@ -99,8 +154,30 @@ export class Batch extends EventTarget {
         return this.total - this.counts.rejected;
     }
 
+    /** The number of files that are left out. */
+    get skipped() {
+        return this.counts.rejected + this.hidden;
+    }
+
     get isFinished() {
         return this.counts.accepted + this.counts.rejected === this.total;
+    }
+
+    /** @returns {SkippedFiles} see ../job/skipped.js. */
+    skippedFiles() {
+        const rejected = this.items.filter((item) => item.state === "rejected");
+        const files = rejected.slice(0, MAX_SKIPPED_LISTED).map(({ name, reason }) => ({ name, reason }));
+        return { files, others: rejected.length - files.length, hidden: this.hidden };
+    }
+
+    /** The name of a job without a name: see `job_name_of_files` of web_tier/parameters.py. */
+    get defaultName() {
+        const first = this.items.find((item) => item.state !== "rejected");
+        if (!first) return "";
+        const [folder] = this.folders.keys();
+        if (this.folders.size === 1 && folder) return cut(folder);
+        const stem = cut(baseName(first.name).replace(/(?<=.)\.[^.]*$/, ""));
+        return this.sendable > 1 ? `${stem} and ${formatCount(this.sendable - 1)} more` : stem;
     }
 
     /** Set the state of up to `maxFiles` ready items of up to `maxBytes` in all, at least one, to `sending`. */
@@ -116,6 +193,20 @@ export class Batch extends EventTarget {
         }
         for (const item of items) this.setState(item, "sending");
         return items;
+    }
+
+    /** Add an item to the totals of those that are not rejected, or take it out again (`step` is 1 or -1). */
+    #countIn(item, step) {
+        this.bytes += step * item.size;
+        const folder = item.name.includes("/") ? item.name.slice(0, item.name.indexOf("/")) : "";
+        const items = (this.folders.get(folder) ?? 0) + step;
+        if (items) this.folders.set(folder, items);
+        else this.folders.delete(folder);
+    }
+
+    /** Make those who wait for a change check their condition. */
+    wake() {
+        this.#changed(null);
     }
 
     #changed(item) {

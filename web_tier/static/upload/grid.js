@@ -1,6 +1,9 @@
 // The grid of thumbnails. Only the visible rows are in the page, so that it scrolls smoothly with 10,000 files.
+//
+// The buttons that remove a file are one tab stop: the arrow keys move between them.
 
 import { oncePerFrame } from "../frames.js";
+import { baseName, isRemovable } from "./batch.js";
 
 /**
  * Return a thumbnail's URL: `data:`, since the browser's main process handles each `blob:` URL, which delays scrolling
@@ -14,15 +17,15 @@ function dataUrl({ type, bytes }) {
 
 /** Rows drawn above and below the window. */
 const OVERSCAN_ROWS = 3;
-/** An item that gets one of these states changes the number of tiles. `undefined`: the batch was cleared. */
+/** An item that gets one of these states changes the number of tiles. `undefined`: some were removed. */
 const LAYOUT_STATES = [undefined, "checking", "rejected"];
 const STATE_TEXTS = {
-    checking: ["…", "being checked"],
-    ready: [" ", "ready"],
-    sending: ["", "being sent"], // shows the percentage instead of a sign
-    unsent: ["!", "not sent"],
-    accepted: ["✓", "sent"],
-    rejected: ["✕", "not taken"],
+    checking: "being checked",
+    ready: "ready",
+    sending: "being sent",
+    unsent: "not sent",
+    accepted: "sent",
+    rejected: "skipped",
 };
 
 export class Grid {
@@ -36,11 +39,17 @@ export class Grid {
     constructor(list, batch, uploader) {
         this.list = list;
         this.batch = batch;
-        this.tiles = new Map(); // item → {element, image, badge, state}
+        this.template = document.getElementById("thumb-template").content.firstElementChild;
+        this.tiles = new Map(); // item → {element, image, badge, remove, state}
+        this.active = null; // the item whose button is the tab stop
+        this.columns = 1;
+        this.rowHeight = 0; // pixels, with the gap
         this.layoutChanged = true;
         this.visibleRange = [0, 0];
         batch.addEventListener("change", ({ detail }) => this.#schedule(LAYOUT_STATES.includes(detail?.state)));
         uploader.addEventListener("change", () => this.#schedule(false));
+        list.addEventListener("click", (event) => this.#onClick(event));
+        list.addEventListener("keydown", (event) => this.#onKeyDown(event));
         addEventListener("scroll", () => this.#schedule(true), { passive: true });
         new ResizeObserver(() => this.#schedule(true)).observe(list);
     }
@@ -56,7 +65,10 @@ export class Grid {
         this.layoutChanged = false;
         const [first, last] = this.visibleRange;
         const visible = new Set(items.slice(first, last));
-        for (const [item, tile] of this.tiles) if (!visible.has(item)) this.#remove(item, tile);
+        for (const [item, tile] of this.tiles) if (!visible.has(item)) this.#removeTile(item, tile);
+        if (!visible.has(this.active) || !isRemovable(this.active)) {
+            this.active = items.slice(first, last).find(isRemovable) ?? null;
+        }
         let next = null;
         for (let index = last - 1; index >= first; index -= 1) next = this.#place(items[index], index, next);
     }
@@ -66,6 +78,7 @@ export class Grid {
         const style = getComputedStyle(this.list);
         const columns = Math.max(1, style.gridTemplateColumns.split(" ").length);
         const rowHeight = parseFloat(style.gridAutoRows) + parseFloat(style.rowGap);
+        Object.assign(this, { columns, rowHeight });
         const rows = Math.ceil(count / columns);
         const scrolled = -this.list.getBoundingClientRect().top;
         const from = clamp(Math.floor(scrolled / rowHeight) - OVERSCAN_ROWS, 0, rows);
@@ -84,17 +97,11 @@ export class Grid {
     }
 
     #createTile(item) {
-        const element = document.createElement("li");
-        const image = new Image();
-        const name = document.createElement("bdi");
-        const badge = document.createElement("span");
-        image.alt = "";
-        image.decoding = "async";
-        name.textContent = element.title = item.name;
-        name.className = "name";
-        badge.className = "state";
-        element.append(image, name, badge);
-        const tile = { element, image, badge, state: "" };
+        const element = this.template.cloneNode(true);
+        const find = (selector) => element.querySelector(selector);
+        for (const name of element.querySelectorAll("bdi")) name.textContent = baseName(item.name);
+        const tile = { element, image: find("img"), badge: find(".state"), remove: find(".remove"), state: "" };
+        tile.percent = tile.badge.querySelector(".percent");
         this.tiles.set(item, tile);
         return tile;
     }
@@ -102,21 +109,70 @@ export class Grid {
     #update(item, tile, index) {
         tile.element.ariaPosInSet = String(index + 1);
         tile.element.ariaSetSize = String(this.batch.items.length);
-        if (item.state === "sending") tile.badge.textContent = `${Math.floor(item.request.share * 100)}%`;
+        tile.remove.tabIndex = item === this.active ? 0 : -1;
+        if (item.state === "sending") tile.percent.textContent = `${Math.floor(item.request.share * 100)}%`;
         if (tile.state === item.state) return;
         tile.state = item.state;
-        const [sign, description] = STATE_TEXTS[item.state];
         tile.element.className = `thumb ${item.state}`;
         tile.element.title = item.reason ? `${item.name}: ${item.reason}` : item.name;
-        if (sign) tile.badge.textContent = sign;
-        tile.badge.ariaLabel = description;
-        tile.badge.role = "img";
+        tile.badge.ariaLabel = STATE_TEXTS[item.state];
+        tile.remove.hidden = !isRemovable(item);
         if (item.picture && !tile.image.src) tile.image.src = dataUrl(item.picture);
     }
 
-    #remove(item, tile) {
+    #removeTile(item, tile) {
         tile.element.remove();
         this.tiles.delete(item);
+    }
+
+    #itemOf(element) {
+        const tileElement = element.closest(".thumb");
+        for (const [item, tile] of this.tiles) if (tile.element === tileElement) return item;
+        return null;
+    }
+
+    /** A click on the button removes the file; a click on its tile selects it for the keyboard. */
+    #onClick({ target }) {
+        const item = this.#itemOf(target);
+        if (!item) return;
+        if (target.closest(".remove")) this.#removeItem(item);
+        else this.#focus(this.batch.items.indexOf(item));
+    }
+
+    #onKeyDown(event) {
+        if (!event.target.closest(".remove") || event.ctrlKey || event.metaKey || event.altKey) return;
+        const { items } = this.batch;
+        const index = items.indexOf(this.#itemOf(event.target));
+        const { columns } = this;
+        const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
+        const ends = { Home: 0, End: items.length - 1 };
+        if (["Delete", "Backspace"].includes(event.key)) this.#removeItem(items[index]);
+        else if (event.key in steps) this.#focus(index + steps[event.key]);
+        else if (event.key in ends) this.#focus(ends[event.key]);
+        else return;
+        event.preventDefault(); // or the page scrolls
+    }
+
+    /** Remove an item. The focus goes to its neighbour, or to the button that adds files. */
+    #removeItem(item) {
+        const index = this.batch.items.indexOf(item);
+        this.batch.remove(item);
+        this.layoutChanged = true;
+        this.#render();
+        if (this.batch.total) this.#focus(Math.min(index, this.batch.total - 1));
+        else requestAnimationFrame(() => document.getElementById("choose").focus()); // which a phone shows by then
+    }
+
+    /** Focus the button of the item at `index`, if there is such an item that the user can remove. */
+    #focus(index) {
+        const item = this.batch.items[index];
+        if (!item || !isRemovable(item)) return;
+        const top = this.list.getBoundingClientRect().top + Math.floor(index / this.columns) * this.rowHeight;
+        if (top < 0 || top + this.rowHeight > innerHeight) scrollBy({ top: top - innerHeight / 3 });
+        this.active = item;
+        this.layoutChanged = true;
+        this.#render();
+        this.tiles.get(item)?.remove.focus({ preventScroll: true });
     }
 }
 

@@ -1,6 +1,7 @@
 // The upload page: adds files to the batch, has them checked, shows them, and uploads them.
 // Without JavaScript the browser submits the form itself.
 
+import { keepSkippedFiles } from "../job/skipped.js";
 import { ApiError, fetchFleet } from "./api.js";
 import { Batch } from "./batch.js";
 import { CheckPool } from "./check_pool.js";
@@ -39,9 +40,11 @@ function initialize() {
     elements.choices.append(folderInput);
     elements.images.removeAttribute("accept"); // the page also accepts zips, and converts what the browser can decode
     elements.choose.addEventListener("click", () => elements.images.click());
+    elements.more.addEventListener("click", () => elements.images.click());
     elements.folder.addEventListener("click", () => folderInput.click());
     for (const input of [elements.images, folderInput]) input.addEventListener("change", () => addChosen(input));
     elements.clear.addEventListener("click", clear);
+    elements.stop.addEventListener("click", () => uploader.stop());
     form.addEventListener("submit", onSubmit);
     addEventListener("paste", (event) => addTransferred(event, event.clipboardData));
     listenForDrops();
@@ -89,7 +92,8 @@ async function add(sources) {
     try {
         let yieldAt = performance.now() + YIELD_AFTER_MS;
         for await (const source of sources) {
-            batch.add(source);
+            if (source.isHidden) batch.addHidden();
+            else batch.add(source);
             startChecks();
             if (performance.now() < yieldAt) continue;
             await yieldToPage();
@@ -98,7 +102,7 @@ async function add(sources) {
     } catch (error) {
         view.announce(`Some files could not be read: ${error.message}`);
     }
-    if (uploader.job && !uploader.isRunning) send();
+    if (uploader.job && !uploader.isRunning && !uploader.isStopped) send();
 }
 
 /** Let the browser run other tasks, such as drawing the page. */
@@ -135,7 +139,7 @@ function clear() {
 function onSubmit(event) {
     event.preventDefault();
     if (!batch.total) {
-        view.announce("Choose one or more images first.");
+        view.announceEmpty();
         elements.choose.focus();
     } else if (!uploader.isRunning) {
         send();
@@ -143,15 +147,19 @@ function onSubmit(event) {
 }
 
 async function send() {
+    view.announce("");
     try {
-        await uploader.run(elements.name.value, elements.keep.checked);
+        await uploader.run(elements.name.value.trim() || batch.defaultName, elements.keep.checked);
     } catch (error) {
         if (!(error instanceof ApiError)) throw error;
         view.announceFailure(error);
         return;
     }
-    if (batch.counts.accepted && batch.counts.accepted === batch.total && !isLeaving) {
+    const isComplete = batch.isFinished || uploader.isStopped;
+    if (batch.counts.accepted && isComplete) {
+        if (isLeaving) return;
         isLeaving = true;
+        keepSkippedFiles(uploader.job.job_id, batch.skippedFiles());
         location.assign(uploader.job.links.page);
     } else {
         view.announceResult();

@@ -1,15 +1,16 @@
-// The status of the batch on the page: totals, progress bar, buttons, rejected files, and screen reader announcements.
+// The status of the batch on the page: totals, progress bar, buttons, skipped files, and screen reader announcements.
 
 import { oncePerFrame } from "../frames.js";
+import { skippedLines } from "../job/skipped.js";
 import { Forecast } from "./forecast.js";
 import { duration, fileSize, formatCount, plural } from "./format.js";
 
-const MAX_REASONS = 200;
 /** Least time between two progress announcements to screen readers. */
 const ANNOUNCE_INTERVAL_MS = 5_000;
 /** The page estimates the time left once it has sent this share, 0 to 1. */
 const MIN_ESTIMATE_SHARE = 0.05;
-const SIGN_IN_FIRST = "You are not signed in. Sign in in a new tab, then try again here: the files stay here.";
+const CHOOSE_FIRST = "Choose one or more images first.";
+const SIGN_IN_FIRST = "Your session ended. Sign in in a new tab, then retry. Your files stay selected.";
 
 export class StatusView {
     #renderSoon = oncePerFrame(() => this.#render());
@@ -23,7 +24,8 @@ export class StatusView {
         this.elements = Object.fromEntries([...form.querySelectorAll("[id]")].map((element) => [element.id, element]));
         this.shrinkAbove = JSON.parse(form.dataset.limits).shrinkAbove;
         this.forecast = new Forecast(this.elements.forecast, this.elements.fleetNow);
-        Object.assign(this, { batch, uploader });
+        Object.assign(this, { form, batch, uploader });
+        this.emptyName = this.elements.name.placeholder;
         this.announcedAt = 0;
         this.startedAt = 0;
         this.listedRejections = 0;
@@ -33,7 +35,11 @@ export class StatusView {
     /** Show a message and announce it to screen readers. It stays until the next message. */
     announce(message) {
         this.elements.said.textContent = message;
-        this.announcedAt = performance.now();
+    }
+
+    /** Show that there is nothing to send. The message goes when there is. */
+    announceEmpty() {
+        this.announce(CHOOSE_FIRST);
     }
 
     /** Show what the fleet does at the moment. */
@@ -41,34 +47,43 @@ export class StatusView {
         this.elements.fleetNow.textContent = fleet.sentence;
     }
 
-    /** Announce the result of an upload in which some files were not accepted. */
+    /** Announce the result of an upload after which the page stays. */
     announceResult() {
-        const { accepted, rejected, unsent } = this.batch.counts;
-        const parts = [`${plural(accepted, "image")} sent.`];
-        if (rejected) parts.push(`${plural(rejected, "file")} not taken; see the reasons in the list.`);
-        if (unsent) parts.push(`${plural(unsent, "image")} could not be sent for now: try again.`);
-        if (this.uploader.isSignedOut) parts.push(SIGN_IN_FIRST);
-        this.announce(parts.join(" "));
+        const { accepted, unsent } = this.batch.counts;
+        if (this.uploader.isStopped) {
+            this.announce("Upload stopped. No image was sent.");
+        } else if (unsent) {
+            const sent = accepted ? `${plural(accepted, "image")} sent. ` : "";
+            const advice = this.uploader.isSignedOut ? ` ${SIGN_IN_FIRST}` : "";
+            this.announce(`${sent}${plural(unsent, "image")} ${unsent === 1 ? "was" : "were"} not sent.${advice}`);
+        } else {
+            this.announce("No image was accepted. The list shows why.");
+        }
         this.#render();
     }
 
     /** Announce that nothing was sent, and why. */
     announceFailure(error) {
         const reason = this.uploader.isSignedOut ? `. ${SIGN_IN_FIRST}` : `: ${error.message}. Try again.`;
-        this.announce(`Nothing was sent${reason}`);
+        this.announce(this.uploader.isStopped ? "Upload stopped. No image was sent." : `Nothing was sent${reason}`);
     }
 
     #render() {
         const { batch, uploader, elements } = this;
         const hasJob = uploader.job !== null;
-        elements.batch.hidden = batch.total === 0;
-        elements.count.textContent = plural(batch.sendable, "image");
+        const isEmpty = batch.total === 0 && batch.hidden === 0;
+        if (batch.total && elements.said.textContent === CHOOSE_FIRST) this.announce("");
+        this.form.classList.toggle("has-batch", !isEmpty);
+        elements.batch.hidden = isEmpty;
+        for (const count of [elements.count, elements.chosen]) count.textContent = plural(batch.sendable, "image");
+        elements.name.placeholder = batch.defaultName || this.emptyName;
         elements.facts.textContent = this.#factsText();
         elements.progressText.textContent = this.#progressText();
         elements.bar.hidden = !hasJob;
         elements.bar.value = uploader.share;
         elements.signIn.hidden = !uploader.isSignedOut;
-        elements.clear.hidden = hasJob;
+        elements.clear.hidden = hasJob || uploader.isRunning || isEmpty;
+        elements.stop.hidden = !uploader.isRunning || uploader.isStopped;
         elements.name.disabled = elements.keep.disabled = uploader.isRunning || hasJob; // the job has them already
         this.#renderButton();
         this.#renderLink();
@@ -84,14 +99,15 @@ export class StatusView {
         if (batch.counts.checking) facts.push(`${formatCount(batch.counts.checking)} being checked`);
         if (batch.shrunk) facts.push(`${formatCount(batch.shrunk)} shrunk to ${this.shrinkAbove} px`);
         if (batch.converted) facts.push(`${formatCount(batch.converted)} converted to JPEG`);
-        if (batch.counts.rejected) facts.push(`${formatCount(batch.counts.rejected)} not taken`);
+        if (batch.skipped) facts.push(`${formatCount(batch.skipped)} skipped`);
         return facts.join(", ");
     }
 
     #progressText() {
         const { uploader } = this;
-        if (uploader.isServerDown) return "Connection lost. The upload resumes by itself.";
+        if (uploader.isServerDown) return "Connection lost. The upload resumes automatically.";
         if (!uploader.isRunning) return this.batch.counts.unsent ? "Stopped" : "";
+        if (uploader.isStopped) return "Stopping …";
         this.startedAt ||= performance.now();
         const share = uploader.share;
         const seconds = (performance.now() - this.startedAt) / 1_000;
@@ -105,8 +121,8 @@ export class StatusView {
         const { send } = this.elements;
         send.disabled = uploader.isRunning;
         send.hidden = this.#isFinished();
-        if (uploader.isRunning) send.textContent = "Sending …";
-        else if (batch.counts.unsent) send.textContent = `Try again: ${plural(batch.counts.unsent, "image")}`;
+        if (uploader.isRunning) send.textContent = "Uploading …";
+        else if (batch.counts.unsent && !uploader.isStopped) send.textContent = `Retry ${plural(batch.counts.unsent, "image")}`;
         else send.textContent = batch.sendable ? `Classify ${plural(batch.sendable, "image")}` : "Classify";
     }
 
@@ -124,33 +140,17 @@ export class StatusView {
 
     #renderRejections() {
         const { batch, elements } = this;
-        const { rejected } = batch.counts;
-        elements.refused.hidden = rejected === 0;
-        if (rejected === this.listedRejections) return;
-        this.listedRejections = rejected;
-        elements.refusedCount.textContent = `${plural(rejected, "file")} not taken`;
-        const items = batch.items.filter((item) => item.state === "rejected").slice(0, MAX_REASONS);
-        const lines = items.map(reasonLine);
-        if (rejected > MAX_REASONS) lines.push(textLine(`and ${formatCount(rejected - MAX_REASONS)} more`));
-        elements.reasons.replaceChildren(...lines);
+        elements.refused.hidden = batch.skipped === 0;
+        if (batch.rejections === this.listedRejections) return;
+        this.listedRejections = batch.rejections;
+        elements.refusedCount.textContent = `${plural(batch.skipped, "file")} skipped`;
+        elements.reasons.replaceChildren(...skippedLines(batch.skippedFiles()));
     }
 
     #announceProgress() {
-        const { batch, uploader } = this;
+        const { uploader, elements } = this;
         if (!uploader.isRunning || performance.now() - this.announcedAt < ANNOUNCE_INTERVAL_MS) return;
-        this.announce(`${formatCount(batch.counts.accepted)} of ${plural(batch.sendable, "image")} sent.`);
+        this.announcedAt = performance.now();
+        elements.announcement.textContent = `${Math.floor(uploader.share * 100)}% sent.`;
     }
-}
-
-function reasonLine(item) {
-    const line = document.createElement("li");
-    const name = document.createElement("bdi");
-    name.className = "filename";
-    name.textContent = item.name;
-    line.append(name, `: ${item.reason}`);
-    return line;
-}
-
-function textLine(text) {
-    return Object.assign(document.createElement("li"), { textContent: text });
 }

@@ -1,7 +1,7 @@
 // Uploads a batch in several concurrent requests. Each request has an idempotency key, so that the page can retry a
 // request without a response. Retries back off, and wait until the server is ready again.
 
-import { ApiError, SignedOutError, addImages, createJob, isReady, newIdempotencyKey } from "./api.js";
+import { ApiError, SignedOutError, StoppedError, addImages, createJob, isReady, newIdempotencyKey } from "./api.js";
 
 const MAX_CONCURRENT_REQUESTS = 3;
 const MAX_REQUEST_FILES = 50;
@@ -33,19 +33,21 @@ export class Uploader extends EventTarget {
         this.isRunning = false;
         this.isServerDown = false;
         this.isSignedOut = false;
+        this.stopping = new AbortController(); // of the current run
         this.requestsInFlight = new Set();
         this.failedRequests = []; // the next run retries them with the same key
     }
 
     /**
-     * Upload every ready item. Resolves when nothing is left to send; throws ApiError if the job cannot be created.
+     * Upload every ready item. Resolves when nothing is left to send, or when the user has stopped it; throws ApiError if
+     * the job cannot be created.
      * A second run adds to the job of the first one and ignores `name` and `keep`.
      *
      * @param {string} name - of the job.
      * @param {boolean} keep - whether the server keeps the images after they are classified.
      */
     async run(name, keep) {
-        this.#update({ isRunning: true, isSignedOut: false });
+        this.#update({ isRunning: true, isSignedOut: false, stopping: new AbortController() });
         const key = newIdempotencyKey();
         try {
             this.job ??= await this.#retry(() => createJob(name, keep, key));
@@ -59,6 +61,21 @@ export class Uploader extends EventTarget {
         }
     }
 
+    /**
+     * Stop the run: no further request starts, and a request whose body is not sent yet ends. An earlier attempt of it
+     * may have reached the server, so the next run would retry it with its key.
+     */
+    stop() {
+        this.stopping.abort();
+        this.batch.wake();
+        this.#update({});
+    }
+
+    /** Whether the user has stopped the last run. */
+    get isStopped() {
+        return this.stopping.signal.aborted;
+    }
+
     /** The share of the batch that is sent, 0 to 1; requests in flight count by their progress. */
     get share() {
         const { counts, sendable } = this.batch;
@@ -69,6 +86,7 @@ export class Uploader extends EventTarget {
 
     async #sendRequests(retries) {
         for (;;) {
+            if (this.isStopped) for (const request of retries.splice(0)) this.#setUnsent(request, "");
             const request = retries.shift() ?? (await this.#nextRequest());
             if (!request) return;
             this.requestsInFlight.add(request);
@@ -80,6 +98,7 @@ export class Uploader extends EventTarget {
     async #nextRequest() {
         for (;;) {
             const { counts } = this.batch;
+            if (this.isStopped) return null;
             if (counts.ready && (!counts.checking || counts.ready >= MIN_REQUEST_FILES)) {
                 return newRequest(this.batch.startSending(this.maxFiles, this.maxBytes));
             }
@@ -88,19 +107,26 @@ export class Uploader extends EventTarget {
         }
     }
 
+    /** Keep a request for the next run. */
+    #setUnsent(request, reason) {
+        for (const item of request.items) this.batch.setState(item, "unsent", reason);
+        this.failedRequests.push(request);
+    }
+
     async #send(request) {
         const onProgress = (share) => {
             request.share = share;
             this.#update({});
         };
         try {
-            const result = await this.#retry(() => addImages(this.job.job_id, request.items, request.key, onProgress));
+            const { signal } = this.stopping;
+            const call = () => addImages(this.job.job_id, request.items, request.key, onProgress, signal);
+            const result = await this.#retry(call);
             this.#recordResult(request, result);
         } catch (error) {
             if (!(error instanceof ApiError)) throw error;
-            const state = error.canRetry ? "unsent" : "rejected";
-            for (const item of request.items) this.batch.setState(item, state, error.message);
-            if (error.canRetry) this.failedRequests.push(request);
+            if (error.canRetry) this.#setUnsent(request, error.message);
+            else for (const item of request.items) this.batch.setState(item, "rejected", error.message);
         }
     }
 
@@ -119,6 +145,7 @@ export class Uploader extends EventTarget {
     async #retry(call) {
         for (let attempt = 1; ; attempt += 1) {
             try {
+                if (this.isStopped) throw new StoppedError();
                 if (this.isSignedOut) throw new SignedOutError(); // a concurrent call found it out
                 return await call();
             } catch (error) {
@@ -126,8 +153,9 @@ export class Uploader extends EventTarget {
                     this.#update({ isSignedOut: true });
                     throw error;
                 }
+                if (error instanceof StoppedError) throw error;
                 if (!(error instanceof ApiError && error.canRetry) || attempt === MAX_ATTEMPTS) throw error;
-                await backOff(attempt, error.retryAfterSeconds);
+                await this.#unlessStopped(backOff(attempt, error.retryAfterSeconds));
                 await this.#waitUntilReady();
             }
         }
@@ -135,11 +163,20 @@ export class Uploader extends EventTarget {
 
     async #waitUntilReady() {
         const deadline = Date.now() + MAX_OUTAGE_MS;
-        while (Date.now() < deadline && !(await isReady())) {
+        while (!this.isStopped && Date.now() < deadline && !(await isReady())) {
             this.#update({ isServerDown: true });
-            await waitForPollOrOnline();
+            await this.#unlessStopped(waitForPollOrOnline());
         }
         this.#update({ isServerDown: false });
+    }
+
+    /** Wait for `promise`, or until the user stops the run. */
+    #unlessStopped(promise) {
+        const { signal } = this.stopping;
+        return Promise.race([
+            promise,
+            new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true })),
+        ]);
     }
 
     #update(changes) {

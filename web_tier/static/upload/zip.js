@@ -58,7 +58,7 @@ function readEntry(view, at) {
     const nameLength = view.getUint16(at + 28, true);
     const name = new Uint8Array(view.buffer, view.byteOffset + at + ENTRY_HEADER_BYTES, nameLength);
     return {
-        name: new TextDecoder().decode(name),
+        name: new TextDecoder().decode(name).replaceAll("\\", "/"), // as some Windows programs write paths
         isEncrypted: (view.getUint16(at + 8, true) & 1) === 1,
         method: view.getUint16(at + 10, true),
         packedSize: view.getUint32(at + 20, true),
