@@ -258,7 +258,7 @@ def test_open_pages_lead_to_the_sign_in_and_back_when_the_session_has_ended(
     page.locator("#list a.open").click()
     page.wait_for_url("**/sign-in?**")
     fill(page, "Sign in", email=OPERATOR, password=secret)
-    page.wait_for_url(f"**/jobs/{job_id}")
+    page.wait_for_url(f"**/jobs/{job_id}?image=*")  # the image that was asked for
 
 
 def test_the_page_of_the_api_says_what_an_anonymous_user_lacks_and_works_for_who_is_signed_in(

@@ -152,7 +152,7 @@ def test_results_arrive_by_themselves_to_the_end(page: Page, api: ApiClient) -> 
     expect(page.locator(".tile.done")).not_to_have_count(0)
     expect(page.locator(".tile.waiting")).to_have_count(0)
     expect(page.locator("#histogram tr")).not_to_have_count(0)
-    expect(page.locator("#announcement")).to_contain_text("Every image has its result")
+    expect(page.locator("#announcement")).to_have_text(re.compile(r"^All 60 images done in \d+ s\.$"))
     # Without an address a picture has not been asked for yet.
     expect(page.locator("#list img[src]")).not_to_have_count(0)
     broken = "all => all.filter((image) => image.complete && image.naturalWidth === 0).length"
@@ -189,12 +189,17 @@ def test_images_are_filtered_sorted_and_searched_at_once(page: Page, write_job: 
     written = write_job(50)
     written.finish(0, 40, failed=5)
     open_live(page, written.path)
-    low = page.locator('[data-to="75"]')
-    expect(low.locator(".count")).to_have_text("26")
+    low = page.get_by_role("link", name="Up to 75% 26")
     for state, count in (("failed", 5), ("waiting", 10)):
         page.locator(f'[data-state="{state}"]').click()
         expect(page.locator("#shown")).to_have_text(f"{count} of 50 images")
     page.locator('[data-state=""]').click()
+    low.click()
+    expect(page.locator("#shown")).to_have_text("26 of 50 images")
+    expect(page.get_by_label("Score to, in percent")).to_have_value("75")
+    expect(page).to_have_url(re.compile(r"\?to=75$"))
+    low.click()
+    expect(page.locator("#shown")).to_be_empty()
     low.click()
     expect(page.locator("#shown")).to_have_text("26 of 50 images")
     expect(page.get_by_label("Score to, in percent")).to_have_value("75")
@@ -223,7 +228,9 @@ def test_images_are_filtered_sorted_and_searched_at_once(page: Page, write_job: 
     expect(page.locator("#shown")).to_have_text("6 of 50 images")
     page.locator("[name=sort]").select_option("recent")
     page.get_by_role("searchbox").fill("nothing like it")
-    expect(page.locator("#nothing")).to_be_visible()
+    expect(page.locator("#nothing")).to_contain_text("No images match.")
+    page.get_by_role("link", name="Clear the filters").click()
+    expect(page.locator("#shown")).to_be_empty()
 
 
 def test_an_image_opens_with_its_scores_and_steps_to_the_next_by_keyboard(page: Page, api: ApiClient) -> None:
@@ -232,16 +239,177 @@ def test_an_image_opens_with_its_scores_and_steps_to_the_next_by_keyboard(page: 
     first, second, _ = tiles(page)
     page.locator(".tile .open").first.focus()
     page.keyboard.press("Enter")
-    viewer = page.get_by_role("dialog")
+    viewer = page.locator("#panel")
     expect(viewer).to_contain_text(first)
     expect(viewer).to_contain_text("queued")
     viewer.get_by_text("All 30 classes").click()
     expect(viewer.locator(".all-scores tr")).to_have_count(30)
+    page.locator(".tile .open").first.focus()
     page.keyboard.press("ArrowRight")
     expect(viewer).to_contain_text(second)
+    expect(page.locator(".tile:has([aria-current]) .filename")).to_have_text(second)
     page.keyboard.press("Escape")
     expect(viewer).to_be_hidden()
     expect(page.locator(".tile .open").nth(1)).to_be_focused()
+    page.set_viewport_size({"width": 900, "height": 800})
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text(second)
+    page.keyboard.press("k")
+    expect(dialog).to_contain_text(first)
+    for _ in range(2):  # a browser lets a page hold only the first one
+        page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(page).to_have_url(re.compile(r"/jobs/[0-9A-Z]{26}$"))
+
+
+def test_back_closes_the_image_and_then_undoes_the_filters(
+    page: Page, page_faults: PageFaults, write_job: Callable[..., WrittenJob]
+) -> None:
+    page_faults.expect("/preview)")  # a job of records only has no pictures
+    written = write_job(20)
+    written.finish(0, 20, failed=2)
+    page.goto("/jobs")
+    open_live(page, written.path)
+    shown, search, panel = page.locator("#shown"), page.get_by_role("searchbox"), page.locator("#panel")
+    page.get_by_role("link", name="Done 18").click()
+    search.press_sequentially("IMG_0001")
+    expect(shown).to_have_text("8 of 20 images")
+    page.locator("#list a.open").first.click()
+    expect(panel).to_contain_text("1 of 8")
+    page.get_by_role("button", name="Next image").click()
+    expect(panel.locator("h1")).to_contain_text("IMG_00011.jpg")
+    link = page.url
+    page.go_back()
+    expect(panel).to_be_hidden()
+    expect(shown).to_have_text("8 of 20 images")
+    page.go_back()
+    expect(search).to_have_value("")
+    expect(shown).to_have_text("18 of 20 images")
+    page.go_back()
+    expect(shown).to_be_empty()
+    expect(page).to_have_url(re.compile(f"{written.path}$"))
+    page.go_forward()
+    expect(shown).to_have_text("18 of 20 images")
+
+    page.goto(link)  # as someone who was sent it
+    expect(panel.locator("h1")).to_contain_text("IMG_00011.jpg")
+    expect(panel).to_contain_text("2 of 8")
+    expect(search).to_have_value("IMG_0001")
+    expect(page.locator(".tile:has([aria-current]) .filename")).to_have_text("IMG_00011.jpg")
+    page.get_by_role("button", name="Close").click()
+    expect(panel).to_be_hidden()
+    expect(page).to_have_url(re.compile(r"\?state=done&q=IMG_0001$"))
+
+
+def test_keys_move_in_the_list_unless_the_user_types_or_has_turned_them_off(
+    page: Page, page_faults: PageFaults, write_job: Callable[..., WrittenJob]
+) -> None:
+    page_faults.expect("/preview)")
+    written = write_job(20)
+    written.finish(0, 20)
+    open_live(page, written.path)
+    links, name = page.locator("#list a.open"), page.locator("#panel h1 bdi")
+    columns = page.locator("#list .grid").evaluate(
+        "grid => getComputedStyle(grid).gridTemplateColumns.split(' ').length"
+    )
+    page.keyboard.press("j")
+    expect(links.nth(0)).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(links.nth(columns)).to_be_focused()
+    page.keyboard.press("k")
+    expect(links.nth(columns - 1)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(name).to_have_text(f"IMG_{columns - 1:05}.jpg")
+    page.keyboard.press("Control+j")
+    page.keyboard.press("ArrowLeft")
+    expect(name).to_have_text(f"IMG_{columns - 2:05}.jpg")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Previous image")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(links.nth(columns - 2)).to_be_focused()
+    page.keyboard.press("/")
+    search = page.get_by_role("searchbox")
+    expect(search).to_be_focused()
+    page.keyboard.type("j/?")
+    expect(search).to_have_value("j/?")
+    search.fill("")
+    page.get_by_role("button", name="Keyboard shortcuts").click()
+    page.get_by_label("Use these shortcuts").uncheck()
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    links.nth(3).focus()
+    page.keyboard.press("j")
+    page.reload()
+    links.nth(3).focus()
+    page.keyboard.press("j")
+    expect(links.nth(3)).to_be_focused()
+
+
+def test_a_lost_connection_is_shown_until_it_is_back(
+    page: Page, page_faults: PageFaults, write_job: Callable[..., WrittenJob]
+) -> None:
+    page_faults.expect("net::ERR")
+    written = write_job(4)
+    written.finish(0, 1)
+    page.route("**/events*", lambda route: route.abort())
+    page.route("**/progress", lambda route: route.abort())
+    page.goto(written.path)
+    banner, state = page.get_by_role("alert"), page.locator("#state")
+    expect(banner).to_have_text(re.compile(r"^Connection lost\. Retrying… Figures are from \d\d:\d\d:\d\d\.$"))
+    expect(state).to_have_text("Connection lost, retrying")
+    written.finish(1, 3)
+    page.unroute("**/progress")
+    page.unroute("**/events*")
+    expect(banner).to_have_count(0)
+    expect(state).to_have_text("live")
+    expect(page.locator(".tile.done")).to_have_count(3)
+
+
+def test_a_job_that_another_tab_deletes_leads_to_the_jobs_and_says_so(
+    page: Page, page_faults: PageFaults, api: ApiClient
+) -> None:
+    page_faults.expect("404")
+    path = upload(api, 2, seed=9)
+    open_live(page, path)
+    with page.context.expect_page() as opened:
+        page.evaluate("open(location.pathname + '/delete')")
+    opened.value.get_by_role("button", name="Delete").click()
+    page.wait_for_url("**/jobs?deleted=1")
+    expect(page.get_by_role("status").first).to_have_text("The job was deleted.")
+    page.goto(path)
+    expect(page.get_by_role("heading", name="Job not found")).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [1280, 1360])
+def test_the_filters_of_a_large_running_job_are_on_one_line(
+    page: Page, write_job: Callable[..., WrittenJob], width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    written = write_job(1_300)
+    written.finish(0, 1_200, failed=150)
+    open_live(page, written.path)
+    expect(page.get_by_role("link", name="Up to 75%")).to_be_visible()
+    middles = page.locator("#filters > :visible").evaluate_all(
+        "all => all.map((each) => each.getBoundingClientRect()).map(({ top, bottom }) => (top + bottom) / 2)"
+    )
+    assert max(middles) - min(middles) <= 2
+    ends = page.locator("#filters .views, #filters").evaluate_all(
+        "all => all.map((each) => Math.round(each.getBoundingClientRect().right))"
+    )
+    assert ends[0] == ends[1], "the switch is at the right, and nothing is wider than the bar"
+
+
+def test_a_label_of_a_low_score_is_a_guess(page: Page, write_job: Callable[..., WrittenJob]) -> None:
+    written = write_job(3)
+    results = [done(image, index).model_copy(update={"score": 0.2}) for index, image in enumerate(written.images)]
+    written.store.put_done(results[:1])
+    open_live(page, written.path)
+    expect(page.locator(".tile.guess .label")).to_have_text("Unsure")
+    expect(page.locator(".tile.guess .reason")).to_have_text("Best guess: stop")
+    expect(page.locator("#unlikely")).to_contain_text("Fewer than half of the images match one of the model's")
+    written.finish(1, 3)
+    expect(page.locator(".tile.done")).to_have_count(3)
+    expect(page.locator("#unlikely")).to_be_hidden()
 
 
 def test_a_retry_is_shown_while_it_is_under_way_and_so_is_that_it_failed_again(
@@ -251,12 +419,12 @@ def test_a_retry_is_shown_while_it_is_under_way_and_so_is_that_it_failed_again(
     written.finish(0, 3, failed=1)
     open_live(page, written.path)
     expect(page.locator(".tile.failed")).to_have_count(1)
-    expect(page.locator("#list").get_by_role("button", name="Try again")).to_have_count(1)
+    expect(page.locator("#list").get_by_role("button", name="Retry")).to_have_count(1)
     request_again(written.store, [written.images[2]], datetime.now(UTC))
     # The job has ended, and so may its stream have: a click on the page is what begins to follow it again.
     page.reload()
     expect(page.locator(".tile.retrying .label")).to_have_text("Trying again")
-    expect(page.locator("#list").get_by_role("button", name="Try again")).to_have_count(0)
+    expect(page.locator("#list").get_by_role("button", name="Retry")).to_have_count(0)
     again = refused(written.images[2], "it is no image at all").model_copy(update={"attempt": 1})
     written.store.put_failed(again)
     expect(page.locator(".tile.retrying")).to_have_count(0)
@@ -281,7 +449,7 @@ def test_what_the_system_retried_is_shown_as_it_happens_and_without_javascript_a
     expect(page.locator(".tile.done .retries").nth(1)).to_have_text(twice)
     shown = page.locator("#list .retries").all_inner_texts()
     page.locator("#list a.open").nth(1).click()
-    expect(page.get_by_role("dialog").locator(".timeline")).to_contain_text("requested again by the system")
+    expect(page.locator("#panel .timeline")).to_contain_text("requested again by the system")
     with browser.new_context(base_url=system.url, java_script_enabled=False) as context:
         plain = context.new_page()
         for view in ("", "?view=table"):
@@ -308,14 +476,14 @@ def test_an_image_is_tried_again_from_the_list_and_from_the_viewer(
 ) -> None:
     job_id, images = crashed_images(system, 2)
     open_live(page, f"/jobs/{job_id}")
-    retry = page.locator("#list").get_by_role("button", name="Try again")
+    retry = page.locator("#list").get_by_role("button", name="Retry")
     expect(retry).to_have_count(2)
     retry.first.click()
     expect(page.locator("#retried")).to_contain_text("Requested again")
     expect(page.locator(".tile.done")).to_have_count(1)
     page.locator(".tile.failed .open").click()
-    viewer = page.get_by_role("dialog")
-    viewer.get_by_role("button", name="Try again").click()
+    viewer = page.locator("#panel")
+    viewer.get_by_role("button", name="Retry").click()
     expect(viewer.locator(".timeline")).to_contain_text("requested again")
     expect(page.locator(".tile.done")).to_have_count(2)
     assert [result["status"] for result in api.results(job_id)] == ["done"] * len(images)
@@ -327,17 +495,24 @@ def test_s2_an_image_that_would_fail_again_has_no_retry(page: Page, api: ApiClie
     assert len(api.add_images(job_id, [("broken.jpg", sample.data[: len(sample.data) * 3 // 4])]).accepted) == 1
     open_live(page, f"/jobs/{job_id}")
     expect(page.locator(".tile.failed")).to_have_count(1)
-    expect(page.locator("#list").get_by_role("button", name="Try again")).to_have_count(0)
-    page.locator("#retry button").click()
+    expect(page.locator("#list").get_by_role("button", name="Retry")).to_have_count(0)
+    expect(page.locator(".tile.failed .label")).to_have_text("Not readable")
+    expect(page.locator("#retry")).to_be_hidden()
+    page.evaluate("document.getElementById('retry').submit()")
     expect(page.locator("#retried")).to_contain_text("1 cannot be classified, so a retry would fail")
 
 
-def test_images_that_were_classified_before_are_answered_at_once_and_say_so(page: Page, api: ApiClient) -> None:
+def test_images_from_the_cache_say_so_unless_most_are(page: Page, api: ApiClient) -> None:
+    """A mark on each picture would say nothing: the sentence says it once."""
     open_live(page, upload(api, 3, seed=6))
     expect(page.locator("#state")).to_have_text("finished")
-    page.goto(upload(api, 3, seed=6))
+    page.goto(upload(api, 9, seed=6))
+    expect(page.locator("#state")).to_have_text("finished")
     expect(page.locator("#list .at-once:visible")).to_have_count(3)
-    expect(page.locator('[data-slot="repeats"]')).to_contain_text("3 of 3 answered at once")
+    page.goto(upload(api, 3, seed=6))
+    expect(page.locator("#list a.open[data-id]")).to_have_count(3)
+    expect(page.locator("#list .at-once:visible")).to_have_count(0)
+    expect(page.locator('[data-slot="repeats"]')).to_contain_text("3 of 3 images came from the cache")
     expect(page.locator('[data-slot="cost"]')).to_have_text("$0.00")
     expect(page.locator("#list img[src]")).to_have_count(3)
     sizes = page.locator("#list img").evaluate_all
@@ -394,7 +569,7 @@ def test_names_with_markup_are_text(page: Page, write_job: Callable[..., Written
     expect(page.locator("#list .filename bdi").first).to_have_text(MARKUP)
     expect(page.locator("h1 bdi")).to_have_text("<b>bold</b>")
     page.locator(".tile .open").first.click()
-    expect(page.get_by_role("dialog").locator("h1 bdi")).to_have_text(MARKUP)
+    expect(page.locator("#panel h1 bdi")).to_have_text(MARKUP)
 
 
 def test_where_there_is_no_stream_the_page_asks_now_and_then(
@@ -497,7 +672,10 @@ def test_nothing_is_out_of_reach_for_anyone(
         assert faults_of(page) == [], path
     open_live(page, written.path)
     page.locator(".tile.done .open").first.click()
-    expect(page.get_by_role("dialog")).to_contain_text("Best")
+    expect(page.locator("#panel")).to_contain_text("Top 1")
+    assert faults_of(page) == []  # on a phone the panel is a dialog
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("Next and previous image")
     assert faults_of(page) == []
 
 
@@ -556,19 +734,21 @@ def test_an_image_shows_every_step_of_its_way_with_its_time(
     page: Page, api: ApiClient, faults_of: FaultsOf, page_options: dict[str, object]
 ) -> None:
     page.goto(answered(api))
+    expect(page.locator(".legend-line")).to_contain_text("queued")
+    page.get_by_text("Timeline").click()
     assert page.locator(".timeline strong").all_inner_texts() == WAY
     times = page.locator(".timeline time").evaluate_all("all => all.map((time) => time.dateTime)")
     assert len(times) == 5
     assert times[0] <= times[-1]
     expect(page.locator(".timeline .took")).to_have_count(len(WAY))
-    expect(page.locator(".shown")).to_contain_text("deleted once its label was stored")
+    expect(page.locator(".shown")).to_contain_text("deleted after it was classified")
     if page_options != NO_SCRIPT:
         assert faults_of(page) == []
 
 
 def test_a_repeated_image_has_a_short_way(page: Page, api: ApiClient, faults_of: FaultsOf) -> None:
     page.goto(answered(api, repeats=2))
-    assert page.locator(".timeline strong").all_inner_texts() == ["accepted", "answered at once"]
+    assert page.locator(".timeline strong").all_inner_texts() == ["accepted", "from cache"]
     expect(page.locator(".details")).to_contain_text("classified before")
     assert faults_of(page) == []
 
@@ -583,11 +763,11 @@ def test_a_failed_image_is_tried_again_from_its_page(
     expect(page.locator(".details .warning")).to_contain_text("Failed")
     if page_options != NO_SCRIPT:
         assert faults_of(page) == []
-    page.get_by_role("button", name="Try again").click()
+    page.get_by_role("button", name="Retry").click()
     expect(page.get_by_role("status")).to_contain_text("Requested again")
     expect(page.locator(".timeline")).to_contain_text("requested again")
     expect(settled(page, address).locator(".timeline strong").last).to_have_text("delivered")
-    assert "requested again" in page.locator(".timeline strong").all_inner_texts()
+    assert "requested again" in page.locator(".timeline strong").all_text_contents()
 
 
 def settled(page: Page, address: str) -> Page:

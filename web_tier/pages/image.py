@@ -28,6 +28,7 @@ from web_tier.pages.job import job_page_after
 from web_tier.parameters import known_ref
 from web_tier.rate_limits import current_quota_scope
 from web_tier.result_services import current_result_services
+from web_tier.results.job_snapshot import UNSURE
 from web_tier.results.query import ImageResult, is_final
 from web_tier.results.thumbnails import PREVIEW, TILE, NoThumbnailError
 from web_tier.uploads.retry import retry_image
@@ -74,6 +75,7 @@ def image_page(job_id: str, image_id: str) -> str:
         timeline=ImageTimeline.of(result),
         is_kept=job.keep or result.state != "done",
         can_retry=response is not None and not result.retrying and not is_final(response),
+        unsure=UNSURE,
         note=RETRY_NOTES.get(request.args.get("retried", "")),
         fleet=current_backend().fleet.snapshot(),
     )
@@ -164,6 +166,20 @@ class TimelineStep:
 
 
 @dataclass(frozen=True, slots=True)
+class TimelinePart:
+    """A part of the time that an image took; `start` and `share` are in percent of the sum of all parts."""
+
+    name: str
+    milliseconds: float
+    start: float
+    share: float
+
+
+_PARTS = {"stored": "stored", "received": "queued", **{name: name for _, name, _ in _WORKER_STEPS}}
+"""Name of the part that a step ends, by the name of the step."""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageTimeline:
     """The steps of an image in order; `contradiction` says which clocks contradict each other, if any do."""
 
@@ -187,6 +203,26 @@ class ImageTimeline:
         lengths = [step.milliseconds for step in self.steps if step.milliseconds is not None]
         return sum(lengths) if lengths else None
 
+    @property
+    def parts(self) -> tuple[TimelinePart, ...]:
+        """The parts of known length. The first one is by the web tier's clock alone, the others are durations."""
+        lengths = {
+            step.name.partition(f" {TIMES}")[0]: step.milliseconds
+            for step in self.steps
+            if step.milliseconds is not None
+        }
+        accepted, stored = (
+            next((step.at for step in self.steps if step.name == name), None) for name in ("accepted", "stored")
+        )
+        if lengths and accepted and stored and stored >= accepted:
+            lengths = {"stored": (stored - accepted).total_seconds() * 1_000, **lengths}
+        whole, start, parts = sum(lengths.values()) or 1.0, 0.0, list[TimelinePart]()
+        for step, length in lengths.items():
+            share = 100 * length / whole
+            parts.append(TimelinePart(_PARTS[step], length, start, share))
+            start += share
+        return tuple(parts)
+
 
 def _steps(result: ImageResult) -> list[TimelineStep]:
     record, response = result.record, result.response
@@ -195,7 +231,7 @@ def _steps(result: ImageResult) -> list[TimelineStep]:
         at = response.recorded_at if response and response.recorded_at else record.accepted_at
         return [
             accepted,
-            TimelineStep("answered at once", "with the result of an earlier image of the same bytes", at),
+            TimelineStep("from cache", "the result of an earlier image of the same bytes", at),
         ]
     known = [accepted, TimelineStep("stored", "in the input bucket", record.accepted_at)]
     resent = _resent(result.resend)

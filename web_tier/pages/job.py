@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, get_args
 from urllib.parse import urlencode
@@ -24,10 +25,11 @@ from web_tier.api.parsing import MAX_LABEL, EventsHeader
 from web_tier.auth.guard import credentials_check
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
+from web_tier.middleware import request_id
 from web_tier.parameters import MAX_FILENAME_BYTES, clean_search, cursor, known_id, whole_number
 from web_tier.rate_limits import current_quota_scope
 from web_tier.result_services import current_result_services
-from web_tier.results.job_snapshot import ImageRow, ImageRows
+from web_tier.results.job_snapshot import UNSURE, ImageRow, ImageRows
 from web_tier.results.live_feed import event_stream
 from web_tier.results.progress import JobProgress, ProgressBody
 from web_tier.results.query import (
@@ -53,7 +55,10 @@ UNSURE_PERCENT: Final = "75"
 """Score up to which the filter for low scores goes."""
 
 MAX_LABELS = 20
-"""Labels in the histogram: the most frequent ones."""
+"""Labels in the histogram before it is expanded: the most frequent ones."""
+
+WHOLE_BAR = 0.25
+"""Share of the images that a full bar of the histogram stands for, if no label has more."""
 
 MAX_CONCURRENT_READS = 8
 """Jobs of a page with a status that is read at the same time."""
@@ -184,6 +189,7 @@ _IS_VALID: Final[Mapping[str, Callable[[str], bool]]] = {
     "to": _is_percentage,
     "page": lambda text: text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_PAGES,
     "after": is_id,
+    "image": is_id,
 }
 """Returns of a parameter with a limited set of values whether a text is one of them."""
 
@@ -211,7 +217,7 @@ class ImageListPage:
 
 @dataclass(frozen=True, slots=True)
 class LabelCount:
-    """A label and its number of images; `share` is in percent of the most frequent label."""
+    """A label and its number of images; `share` is the length of its bar in percent."""
 
     label: str
     images: int
@@ -220,7 +226,13 @@ class LabelCount:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """Everything that the page shows of a job; `retention`, `not_sorted` and `note` are sentences or None."""
+    """Everything that the page shows of a job; `retention`, `not_sorted` and `note` are sentences or None.
+
+    Attributes:
+        classes: number of classes of the job's model; None if it is not the configured one.
+        image: id of the image that the address opens, or None.
+        age_seconds: time since the job was created, by the web tier's clock.
+    """
 
     progress: JobProgress
     body: ProgressBody
@@ -231,6 +243,9 @@ class JobView:
     retention: str | None
     not_sorted: str | None
     note: str | None
+    classes: int | None
+    image: str | None
+    age_seconds: float
 
     @classmethod
     def read(cls, jobs: UserJobs, job_id: str, limit: int) -> "JobView":
@@ -242,8 +257,10 @@ class JobView:
         status, query = jobs.status(job_id), JobPageQuery.of_request()
         page = ImageListPage.read(jobs, status, query, limit)
         rows = tuple(ImageRow.of_result(item) for item in page.found.items)
-        counted = Counter(row.label for row in rows if row.label is not None).most_common(MAX_LABELS)
+        counted = Counter(row.label for row in rows if row.label is not None).most_common()
+        whole = max(counted[0][1], WHOLE_BAR * sum(images for _, images in counted)) if counted else 1
         progress, body = current_result_services().progress(status)
+        facts, model = current_backend().bundle.facts(), page.found.model
         not_sorted = None
         if query.sort and not can_sort(status):
             not_sorted = (
@@ -262,10 +279,13 @@ class JobView:
             query=query,
             page=page,
             rows=rows,
-            labels=[LabelCount(label, images, 100 * images / counted[0][1]) for label, images in counted],
+            labels=[LabelCount(label, images, 100 * images / whole) for label, images in counted],
             retention=None if status.job.keep else retention_sentence(unkept_days),
             not_sorted=not_sorted,
             note=note,
+            classes=len(facts.labels) if model and model.digest.removeprefix("sha256:") == facts.digest else None,
+            image=valid_parameters(request.args).get("image"),
+            age_seconds=(datetime.now(UTC) - status.job.created_at).total_seconds(),
         )
 
     @property
@@ -274,6 +294,17 @@ class JobView:
         if self.query.filter.is_empty:
             return self.body.accepted
         return len(self.rows) if self.page.is_first and self.page.next is None else None
+
+    @property
+    def is_mostly_unsure(self) -> bool:
+        """Whether the model is unsure about more than half of the results on this page."""
+        scores = [row.score for row in self.rows if row.score is not None]
+        return sum(score < UNSURE for score in scores) * 2 > len(scores)
+
+    @property
+    def is_mostly_cached(self) -> bool:
+        """Whether more than half of the results came from the cache, so that a mark on each says nothing."""
+        return self.progress.status.counts.cached * 2 > self.body.done
 
     @property
     def model(self) -> Model | None:
@@ -300,6 +331,7 @@ def job_page(job_id: str) -> ResponseReturnValue:
     return render_template(
         "job.html",
         view=view,
+        max_labels=MAX_LABELS,
         job=view.progress.status.job,
         model=view.model,
         output_bucket=backend.config.names.output_bucket,
@@ -318,7 +350,7 @@ def retention_sentence(unkept_days: float) -> str:
 
 
 @operation(
-    ApiResponse(200, "Server-sent events: `resync`, `images`, `results`, `progress`, `end`.", EVENTS),
+    ApiResponse(200, "Server-sent events: `resync`, `images`, `results`, `progress`, `alive`, `end`.", EVENTS),
     tag="Results",
     header=EventsHeader,
 )
@@ -401,6 +433,15 @@ def cancel(job_id: str) -> ResponseReturnValue:
     return redirect(url_for("pages.job_page", job_id=job_id), 303)
 
 
+def job_not_found(_: NotFoundError) -> ResponseReturnValue:
+    """Return the page for a job or an image that does not exist, or not any more."""
+    unkept_days = current_backend().config.retention.unkept_days
+    after = duration(unkept_days * SECONDS_PER_DAY)
+    expiry = f"Jobs that are not kept are deleted after {after}." if unkept_days else "It may have been deleted."
+    thing = "Image" if "image_id" in (request.view_args or {}) else "Job"
+    return render_template("job_not_found.html", thing=thing, expiry=expiry, request_id=request_id()), 404
+
+
 def ask_to_delete(job_id: str) -> str:
     """Show the form that confirms the deletion of a job."""
     status = user_jobs().status(known_id("job", job_id))
@@ -410,4 +451,4 @@ def ask_to_delete(job_id: str) -> str:
 def delete(job_id: str) -> ResponseReturnValue:
     """Delete a job and redirect to the list of jobs."""
     user_jobs().delete(known_id("job", job_id))
-    return redirect(url_for("pages.jobs_page"), 303)
+    return redirect(url_for("pages.jobs_page", deleted=1), 303)

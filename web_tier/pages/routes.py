@@ -6,6 +6,7 @@ sign-in the guard closes all account pages.
 
 from flask import Blueprint, Flask
 
+from services.errors import NotFoundError
 from web_tier.pages import account, fleet, image, job, model, operators, second_factor, sign_in, upload
 
 GET, POST = ["GET"], ["POST"]
@@ -82,6 +83,9 @@ ROUTES = {
 }
 """Rule, view and methods of each page by the blueprint of its endpoint; a class has the methods that it defines."""
 
+SHOW_JOBS = frozenset({"pages", "image", "changes"})
+"""Blueprints with pages of jobs and images, which may not exist any more."""
+
 
 def install_pages(app: Flask) -> None:
     """Add all pages to `app`, and the globals `visitor()` and `model_facts()` to its templates."""
@@ -90,4 +94,6 @@ def install_pages(app: Flask) -> None:
         blueprint = Blueprint(name, __name__)
         for rule, view, methods in routes:
             blueprint.add_url_rule(rule, view_func=view, methods=methods)
+        if name in SHOW_JOBS:
+            blueprint.register_error_handler(NotFoundError, job.job_not_found)
         app.register_blueprint(blueprint)

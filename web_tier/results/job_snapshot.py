@@ -13,9 +13,10 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict
 
 from core.ids import ImageRef
+from core.images import CODES
 from core.jobs.models import ImageRecord, Resend
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult
+from core.messages import CRASHED_WORKER, GONE, ClassificationResult
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, is_final, is_retrying
 
 BLOCK = 500
@@ -25,6 +26,20 @@ MAX_BLOCKS_PER_POLL = 4
 
 MAX_RETRIES_PER_POLL = 400
 """Failed images that one poll checks for a retry, and retried images that it checks for a new result."""
+
+UNSURE = 0.5
+"""Score below which a label is shown as a guess: the model believes more in the other classes together."""
+
+FAILURE_WORDS: Mapping[str, str] = {
+    **dict.fromkeys(CODES, "Not readable"),
+    "empty": "Empty file",
+    "too_large": "File too large",
+    "too_many_pixels": "Image too large",
+    "too_costly": "Too complex",
+    CRASHED_WORKER: "Worker failed",
+    GONE.code: "Not stored",
+}
+"""Why an image failed, by the code of its failure, for a tile."""
 
 
 class _RowModel(BaseModel):
@@ -44,7 +59,8 @@ class ImageRow(_RowModel):
         bytes: size of the file; absent in the same case.
         status: state of the image.
         label, score: of an image that is done; the score from 0 to 1.
-        reason: why an image failed.
+        failure: why an image failed, in two or three words.
+        reason: why it failed, in a sentence.
         final: true if the image itself made the request fail, so that it cannot be retried.
         retrying: true while a failed image is being retried.
         cached: true if the result is that of an earlier image with the same bytes.
@@ -60,6 +76,7 @@ class ImageRow(_RowModel):
     status: ImageState
     label: str | None = None
     score: float | None = None
+    failure: str | None = None
     reason: str | None = None
     final: Literal[True] | None = None
     retrying: Literal[True] | None = None
@@ -68,6 +85,11 @@ class ImageRow(_RowModel):
     turn: int | None = None
     tries: int | None = None
     again: int | None = None
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether the label is a mere guess, as for a picture of something that is not one of the classes."""
+        return self.score is not None and self.score < UNSURE
 
     @property
     def retries(self) -> str:
@@ -95,6 +117,7 @@ class ImageRow(_RowModel):
             status=response.status,
             label=response.label,
             score=response.score,
+            failure=FAILURE_WORDS.get(response.error.code, "Failed") if response.error else None,
             reason=response.error.message if response.error else None,
             final=True if is_final(response) else None,
             cached=True if response.cached else None,

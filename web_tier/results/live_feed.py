@@ -52,7 +52,7 @@ RETRY_MILLISECONDS = 1_000
 LINGER_SECONDS = 30.0
 """How long a feed without a viewer is kept, so that a viewer who reconnects misses nothing."""
 
-_HEARTBEAT = ": alive\n\n"
+_HEARTBEAT = "event: alive\ndata: {}\n\n"
 _GONE = "event: gone\ndata: {}\n\n"
 
 _log = logging.getLogger(__name__)

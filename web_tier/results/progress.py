@@ -9,7 +9,7 @@ from core.config import PriceSettings
 from core.cost import JobCost
 from core.fleet.models import BillingPeriod, FleetSnapshot
 from core.fleet.store import FleetStore
-from core.format import PAUSE_MEANS, dollars, duration, fleet_sentence, plural, rate_words
+from core.format import PAUSE_MEANS, STALE_SECONDS, dollars, duration, fleet_sentence, plural, rate_words
 from core.jobs.models import Counts, JobState, JobStatus
 from web_tier.results.query import images_per_second
 
@@ -19,6 +19,9 @@ SETTLED_SECONDS = 10.0
 
 MAX_SETTLING_SECONDS = 60.0
 """How long a page waits for the results file, and for images that are being retried."""
+
+MIN_PRICED_IMAGES = 100
+"""Images that workers must have answered before the cost of 1,000 is shown: few images pay for a whole minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,10 @@ class ProgressBody(BaseModel):
         state: state of the job.
         words: the state in words: `cancelling` until a cancelled job has all results.
         accepted, done, failed, waiting: images.
-        rate, left: such as `46 /s` and `3 s`; None if they are not known.
+        in_flight: images that a worker has for certain; they wait for their results, too.
+        rate, left: images/s such as `46`, and time such as `3 s`; None if they are not known.
         workers: workers that run or start.
+        paused: whether the fleet is paused.
         sentence: what happens at the moment, and why.
         problem: what prevents a launch, if anything does.
         settled: whether the job will not change any more.
@@ -107,9 +112,11 @@ class ProgressBody(BaseModel):
     done: int
     failed: int
     waiting: int
+    in_flight: int
     rate: str | None
     left: str | None
     workers: int
+    paused: bool
     sentence: str
     problem: str | None
     settled: bool
@@ -130,15 +137,12 @@ class ProgressBody(BaseModel):
             cost = None  # a job without results shows no cost
         status = progress.status
         cached, retried = status.counts.cached, status.counts.system_retried
-        sentence, problem = "Every image has its result.", None
+        sentence, problem = _finished_sentence(progress), None
         if status.cancelled_at is not None:
             sentence = cancelled_sentence(status)
         elif not status.is_answered:
             sentence = fleet_sentence(fleet, silent_seconds)
             problem = None if fleet is None else fleet.problem if fleet.paused is None else PAUSE_MEANS
-        elif progress.answered_at is not None:
-            seconds = (progress.answered_at - status.job.created_at).total_seconds()
-            sentence = f"Every image has its result, {duration(seconds)} after the start."
         return cls(
             state=status.state,
             words=status.words,
@@ -146,13 +150,15 @@ class ProgressBody(BaseModel):
             done=status.counts.done,
             failed=status.counts.failed,
             waiting=status.waiting,
-            rate=rate_words(progress.rate) if progress.rate else None,
+            in_flight=0 if silent_seconds > STALE_SECONDS else in_flight_images(status.waiting, fleet),
+            rate=rate_words(progress.rate).removesuffix(" /s") if progress.rate else None,
             left=duration(progress.left_seconds) if progress.left_seconds else None,
             workers=fleet.running + fleet.pending if fleet else 0,
+            paused=fleet is not None and fleet.paused is not None,
             sentence=sentence,
             problem=problem,
             settled=progress.settled,
-            repeats=f"{cached:,} of {status.accepted:,} answered at once: they were classified before."
+            repeats=f"{cached:,} of {status.accepted:,} images came from the cache: they were classified before."
             if cached
             else None,
             system_retries=f"The system retried {plural(retried, 'image')}: a worker failed, or a message was "
@@ -175,17 +181,33 @@ def cancelled_sentence(status: JobStatus) -> str:
     return f"Cancelled: {done}, {others:,} not."
 
 
+def _finished_sentence(progress: JobProgress) -> str:
+    status, failed = progress.status, progress.status.counts.failed
+    whole = "1 image" if status.accepted == 1 else f"All {status.accepted:,} images"
+    took = ""
+    if progress.answered_at is not None:
+        took = f" in {duration((progress.answered_at - status.job.created_at).total_seconds())}"
+    return f"{whole} done{took}{f' ({failed:,} failed)' if failed else ''}."
+
+
+def in_flight_images(waiting: int, fleet: FleetSnapshot | None) -> int:
+    """Return how many of a job's `waiting` images are in flight at least.
+
+    The fleet counts the messages of all jobs. Those of other jobs are assumed to be in flight first.
+    """
+    if fleet is None:
+        return 0
+    of_others = max(0, fleet.visible + fleet.in_flight + fleet.delayed - waiting)
+    return max(0, min(waiting, fleet.in_flight - of_others))
+
+
 def _price_text(cost: JobCost) -> str:
-    """Return the parts of the cost of a job; the number of requests is rounded to two digits."""
+    """Return the parts of the cost of a job in one sentence."""
     if cost.dollars_per_thousand is None:
-        return "No worker was needed: every image so far was answered from an earlier result."
-    instances, requests = dollars(cost.instances.dollars), dollars(cost.request_dollars)
-    about = float(f"{cost.requests.total:.2g}")
-    return (
-        f"{instances} for {cost.instances.seconds:,.0f} instance-seconds, with boots, idle time and paid minutes; "
-        f"{requests} for some {about:,.0f} requests. "
-        f"{dollars(cost.dollars_per_thousand)} for 1,000 images."
-    )
+        return "No worker was needed: every image so far came from the cache."
+    compute, requests = dollars(cost.instances.dollars), dollars(cost.request_dollars)
+    rate = f" ({dollars(cost.dollars_per_thousand)} per 1,000 images)" if cost.images >= MIN_PRICED_IMAGES else ""
+    return f"{dollars(cost.dollars)}: compute {compute} + requests {requests}{rate}"
 
 
 def has_current_file(status: JobStatus) -> bool:

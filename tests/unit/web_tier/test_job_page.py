@@ -38,7 +38,7 @@ def tiles(client: FlaskClient, job: Job) -> Callable[[str], list[str]]:
 
     def names(query: str) -> list[str]:
         page = client.get(f"/jobs/{job.job_id}?{query}").text.partition("<template")[0]
-        return re.findall(r'class="filename"[^>]*>(?:<a[^>]*>)?<bdi>([^<]*)</bdi>', page)
+        return re.findall(r'class="filename"[^>]*>(?:<a[^>]*>)?<bdi[^>]*>([^<]*)</bdi>', page)
 
     return names
 
@@ -184,6 +184,43 @@ def test_labels_are_counted_and_link_to_their_images(client: FlaskClient, store:
     assert f"/jobs/{job.job_id}?label=cat+%26+dog" in page
 
 
+@pytest.mark.parametrize(("unsure", "is_said"), [(1, False), (2, True)])
+def test_a_page_says_that_most_images_are_none_of_the_classes(
+    client: FlaskClient, store: JobStore, job: Job, config: Config, unsure: int, is_said: bool
+) -> None:
+    manifest = json.loads((config.worker.bundle / "bundle.json").read_text(encoding="utf-8"))
+    model = Model(name="demo", digest=f"sha256:{manifest['digest']}")
+    found = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
+    scores = [0.2] * unsure + [0.9] * (3 - unsure)
+    results = [done(image, "ship", score) for image, score in zip(found, scores, strict=True)]
+    put_results(store, job, *(result.model_copy(update={"model": model}) for result in results))
+    page = client.get(f"/jobs/{job.job_id}").text
+    [sentence] = re.findall(r'<p class="sentence" id="unlikely"([^>]*)>', page)
+    assert ("hidden" not in sentence) is is_said
+    assert f"Fewer than half of the images match one of the model's {len(manifest['labels'])} classes." in page
+    assert page.partition("<template")[0].count("Best guess: ship") == unsure
+
+
+def test_a_bar_stands_for_a_share_of_the_images_where_no_label_is_frequent(
+    client: FlaskClient, store: JobStore, job: Job
+) -> None:
+    found = add_images(store, job, *(f"{number}.jpg" for number in range(40)))
+    put_results(store, job, *(done(image, f"label {number}") for number, image in enumerate(found)))
+    page = client.get(f"/jobs/{job.job_id}").text.partition('id="histogram"')[2].partition("</table>")[0]
+    assert set(re.findall(r'class="share" width="([^"]*)%"', page)) == {"10.00"}
+    assert page.count('<tr class="more">') == 20
+    assert "and 20 more" in client.get(f"/jobs/{job.job_id}").text
+
+
+def test_an_address_of_an_open_image_leads_to_its_page_without_javascript(
+    client: FlaskClient, images: list[ImageRecord], job: Job
+) -> None:
+    own = f"/jobs/{job.job_id}/images/{images[0].ref.image_id}"
+    page = client.get(f"/jobs/{job.job_id}?image={images[0].ref.image_id}").text
+    assert f'<noscript><meta http-equiv="refresh" content="0; url={own}"></noscript>' in page
+    assert client.get(f'/jobs/{job.job_id}?image="><b>').headers["Location"] == f"/jobs/{job.job_id}"
+
+
 def test_rows_have_the_fields_of_a_list(client: FlaskClient, images: list[ImageRecord], job: Job) -> None:
     body = client.get(f"/jobs/{job.job_id}/rows?limit=2").get_json()
     one, two = body["rows"]
@@ -191,7 +228,7 @@ def test_rows_have_the_fields_of_a_list(client: FlaskClient, images: list[ImageR
         "id": images[0].ref.image_id, "name": "Beach.jpg", "bytes": 1234, "status": "done", "label": "stop sign",
         "score": 0.93,
     }  # fmt: skip
-    assert two["reason"] == "its workers crashed"
+    assert (two["failure"], two["reason"]) == ("Worker failed", "its workers crashed")
     rest = client.get(f"/jobs/{job.job_id}/rows?after={body['next']}").get_json()
     assert [row["status"] for row in rest["rows"]] == ["waiting"]
     assert "next" not in rest
@@ -364,7 +401,9 @@ def test_a_job_is_deleted_after_a_confirmation(client: FlaskClient, store: JobSt
     question = client.get(f"/jobs/{job.job_id}/delete").text
     assert "permanently" in question
     assert store.job(job.job_id) == job
-    assert client.post(f"/jobs/{job.job_id}/delete").headers["Location"] == "/jobs"
+    answer = client.post(f"/jobs/{job.job_id}/delete")
+    assert "The job was deleted." in client.get(answer.headers["Location"]).text
+    assert "The job was deleted." not in client.get("/jobs").text
     assert client.get(f"/jobs/{job.job_id}").status_code == 404
 
 
@@ -460,6 +499,18 @@ def test_an_image_with_a_position_has_no_time_of_arrival() -> None:
     ]
 
 
+def test_the_parts_of_the_time_of_an_image_add_up() -> None:
+    received_twice = DONE.model_copy(update={"attempts": 2})
+    parts = ImageTimeline.of(ImageResult(RECORD, received_twice)).parts
+    assert [(part.name, round(part.milliseconds, 1)) for part in parts] == [
+        ("stored", 30), ("queued", 1_200), ("fetched", 40), ("decoded", 9), ("classified", 0.2),
+        ("result stored", 30),
+    ]  # fmt: skip
+    assert parts[-1].start + parts[-1].share == pytest.approx(100)
+    assert [part.start for part in parts] == sorted(part.start for part in parts)
+    assert ImageTimeline.of(ImageResult(RECORD, None)).parts == ()
+
+
 def test_an_image_received_more_than_once_shows_how_often_and_why() -> None:
     step = ImageTimeline.of(ImageResult(RECORD, DONE.model_copy(update={"attempts": 3}))).steps[3]
     assert step.name == "received \N{MULTIPLICATION SIGN}3"
@@ -515,7 +566,7 @@ def test_a_waiting_image_has_its_steps_until_now() -> None:
 
 def test_an_image_answered_from_the_cache_has_two_steps() -> None:
     answer = DONE.model_copy(update={"cached": True, "attempts": 0, "queued_at": None, "timings": Timings()})
-    assert [name for name, _, _ in steps(replace(RECORD, cached=True), answer)] == ["accepted", "answered at once"]
+    assert [name for name, _, _ in steps(replace(RECORD, cached=True), answer)] == ["accepted", "from cache"]
 
 
 def test_a_retried_image_has_its_failure_and_an_open_step() -> None:

@@ -78,7 +78,7 @@ def test_an_event_has_its_cursor_as_id_so_that_a_browser_can_resume() -> None:
 def test_a_stream_without_events_has_heartbeats_and_ends_after_a_while() -> None:
     feed = ScriptedFeed()
     text = lines(feed)
-    assert text[1:] == [": alive\n\n"] * int(STREAM_SECONDS / HEARTBEAT_SECONDS)
+    assert text[1:] == ["event: alive\ndata: {}\n\n"] * int(STREAM_SECONDS / HEARTBEAT_SECONDS)
     assert feed.now == STREAM_SECONDS
 
 

@@ -16,7 +16,7 @@ from core.jobs.models import Job
 from core.jobs.store import JobStore
 from tests.support.api import AppMaker
 from tests.support.autoscaler import fleet_snapshot
-from tests.support.jobs import NOW, add_images, client_error, done, failed, picture, put_results
+from tests.support.jobs import NOW, UNKNOWN_ID, add_images, client_error, done, failed, picture, put_results
 from tests.support.memory_services import MemoryBucket
 from web_tier.pages import job as job_pages
 from web_tier.pages.upload import keep_sentence
@@ -181,10 +181,29 @@ def test_the_fleet_page_and_the_header_show_the_last_snapshot(client: FlaskClien
     assert "3 workers" in client.get("/jobs").text
 
 
-@pytest.mark.parametrize("path", ["/jobs/x", "/jobs/01M7VZC4WFV7NFCGGR65PAXY7J", "/nowhere"])
-def test_an_unknown_address_gets_an_error_page(client: FlaskClient, path: str) -> None:
-    answer = client.get(path)
+def test_an_unknown_address_gets_an_error_page(client: FlaskClient) -> None:
+    answer = client.get("/nowhere")
     assert (answer.status_code, "Back to the start" in answer.text) == (404, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "thing"),
+    [
+        ("/jobs/x", "Job"),
+        (f"/jobs/{UNKNOWN_ID}", "Job"),
+        (f"/jobs/{UNKNOWN_ID}/delete", "Job"),
+        (f"/jobs/{UNKNOWN_ID}/images/{UNKNOWN_ID}", "Image"),
+    ],
+)
+def test_a_job_that_does_not_exist_may_have_expired_and_leads_to_the_list(
+    make_app: AppMaker, path: str, thing: str
+) -> None:
+    answer = make_app(retention={"unkept_days": 7.0}).test_client().get(path)
+    assert answer.status_code == 404
+    for words in (f"{thing} not found", "Jobs that are not kept are deleted after 7 days.", 'href="/jobs"'):
+        assert words in answer.text
+    never = make_app(retention={"unkept_days": 0}).test_client().get(path)
+    assert "It may have been deleted." in never.text
 
 
 def script_data(client: FlaskClient, name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from core.config import Config
 from core.cost import JobCost, requests_of
 from core.fleet.models import BillingPeriod, FleetSnapshot
 from core.fleet.store import FleetStore
+from core.format import dollars as format_dollars
 from core.jobs.models import Counts, Job, JobStatus, MergedFile
 from core.jobs.store import JobStore
 from services.table import Table
@@ -62,14 +63,12 @@ def test_row_53_durations_do_not_depend_on_how_the_clocks_of_web_tier_and_contro
     for counts in (workers, replace(workers, done=9, images=9, cached=4, first_cached_at=NOW + shift)):
         found = seen(1, counts)
         assert found.rate == 2
-        assert ProgressBody.of(found, FLEET, None).sentence == "Every image has its result, 2 s after the start."
+        assert ProgressBody.of(found, FLEET, None).sentence == f"All {counts.images} images done in 2 s."
     assert [seen(age, workers).refresh_seconds is None for age in (9, 11)] == [False, True]
     assert [seen(age, workers).settled for age in (59, 61)] == [False, True]
     cached = Counts(5, 0, 5, cached=5, first_cached_at=NOW + shift, last_cached_at=last + shift)
     assert [seen(age, cached).refresh_seconds is None for age in (9, 11)] == [False, True]
-    assert (
-        ProgressBody.of(seen(1, cached), FLEET, None).sentence == "Every image has its result, 2 s after the start."
-    )
+    assert ProgressBody.of(seen(1, cached), FLEET, None).sentence == "All 5 images done in 2 s."
 
 
 def test_a_page_waits_for_the_results_file_for_a_bounded_time() -> None:
@@ -105,16 +104,38 @@ def test_a_job_costs_its_share_of_the_fleets_bill_and_its_requests_in_two_digits
     counts = Counts(1_000, 0, 2_000, NOW, NOW, runs=((1, 1_000),))
     assert cost_texts(counts, cost_of(counts)) == (
         "$0.025",
-        "$0.012 for 120 instance-seconds, with boots, idle time and paid minutes; $0.013 for some 8,700 requests. "
-        "$0.025 for 1,000 images.",
+        "$0.025: compute $0.012 + requests $0.013 ($0.025 per 1,000 images)",
     )
+
+
+@pytest.mark.parametrize(("answers", "has_rate"), [(99, False), (100, True)])
+def test_a_price_per_1000_images_needs_enough_of_them(answers: int, has_rate: bool) -> None:
+    counts = Counts(2_000, 0, 2_000, NOW, NOW, runs=((1, answers),), cached=2_000 - answers)
+    _, price = cost_texts(counts, cost_of(counts))
+    assert price is not None
+    assert ("per 1,000 images" in price) is has_rate
 
 
 def test_images_from_the_cache_cost_nothing() -> None:
     counts = Counts(10, 0, 10, NOW, NOW, cached=10)
     assert cost_texts(counts, cost_of(counts)) == (
-        "$0.00", "No worker was needed: every image so far was answered from an earlier result."
+        "$0.00", "No worker was needed: every image so far came from the cache."
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("waiting", "visible", "in_flight", "certain"),
+    [(112, 75, 37, 37), (20, 0, 37, 20), (50, 75, 37, 0), (100, 75, 37, 25), (0, 0, 5, 0)],
+    ids=["alone", "some are recorded soon", "others may have all", "others may have some", "finished"],
+)
+def test_only_images_that_are_certainly_the_jobs_count_as_in_flight(
+    waiting: int, visible: int, in_flight: int, certain: int
+) -> None:
+    fleet = FLEET.model_copy(update={"visible": visible, "in_flight": in_flight})
+    found = progress(200, 200 - waiting, 0)
+    assert ProgressBody.of(found, fleet, None).in_flight == certain
+    assert ProgressBody.of(found, fleet, None, silent_seconds=60).in_flight == 0, "the report is old"
+    assert ProgressBody.of(found, None, None).in_flight == 0
 
 
 def test_an_unknown_cost_and_that_of_an_empty_job_are_not_shown() -> None:
@@ -125,7 +146,7 @@ def test_an_unknown_cost_and_that_of_an_empty_job_are_not_shown() -> None:
 def test_images_answered_from_the_cache_are_counted_in_a_sentence() -> None:
     status = JobStatus(JOB, 12, Counts(10, 0, 12, NOW, NOW, 4))
     assert ProgressBody.of(JobProgress.of(status), None, None).repeats == (
-        "4 of 12 answered at once: they were classified before."
+        "4 of 12 images came from the cache: they were classified before."
     )
 
 
@@ -145,9 +166,11 @@ def test_images_that_the_system_retried_are_counted_in_a_sentence(images: int, w
 
 def test_a_finished_job_has_its_duration_and_a_running_one_its_reason_to_wait() -> None:
     finished, running = (ProgressBody.of(found, None, None) for found in (progress(5, 5, 0), progress(200, 81, 20)))
-    assert finished.sentence == "Every image has its result, 2 s after the start."
+    assert finished.sentence == "All 5 images done in 2 s."
+    assert ProgressBody.of(progress(5, 3, 2), None, None).sentence == "All 5 images done in 2 s (2 failed)."
+    assert ProgressBody.of(progress(1, 1, 0), None, None).sentence == "1 image done in 2 s."
     assert "not published a fleet status" in running.sentence
-    assert (running.rate, running.left, running.waiting) == ("50 /s", "2 s", 99)
+    assert (running.rate, running.left, running.waiting) == ("50", "2 s", 99)
 
 
 CURRENT = BillingPeriod(number=2, images=4, billed_seconds=120, cost=0.004)
@@ -191,7 +214,7 @@ def test_a_job_costs_its_share_of_the_periods_in_which_it_was_answered(
     assert cost["dollars"] == pytest.approx(dollars + requests, abs=1e-6)
     assert cost["dollars_per_1000_images"] == pytest.approx((dollars + requests) / images * 1_000, abs=1e-5)
     page = client.get(f"/jobs/{job.job_id}").text
-    assert f"for {seconds} instance-seconds" in page
+    assert f"compute {format_dollars(dollars)} + requests" in page
 
 
 @pytest.mark.usefixtures("fleet")
@@ -205,4 +228,4 @@ def test_the_cost_of_a_job_is_null_if_its_period_is_not_stored(
     add_images(store, job, "a.jpg")
     store.store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW, runs=((2, 1),)))
     assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["cost"] is None
-    assert "instance-seconds" not in client.get(f"/jobs/{job.job_id}").text
+    assert "compute" not in client.get(f"/jobs/{job.job_id}").text

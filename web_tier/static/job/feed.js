@@ -5,6 +5,10 @@ import { goToSignIn, needsSignIn } from "../sign_in.js";
 const POLL_INTERVAL_MS = 2_000;
 /** Polling lasts this long before the page tries to open a stream again. */
 const STREAM_RETRY_MS = 30_000;
+/** A stream without an event for this long is broken. The server sends one at least every 10 s. */
+const MAX_SILENCE_MS = 25_000;
+/** A poll without an answer for this long has failed. */
+const POLL_TIMEOUT_MS = 10_000;
 const ROWS_PER_PAGE = 1_000;
 
 /**
@@ -18,10 +22,12 @@ export class Feed {
     /**
      * @param {string} jobId
      * @param {FeedListener} listener
+     * @param {Connection} connection - learns of each success and failure; see connection.js.
      */
-    constructor(jobId, listener) {
+    constructor(jobId, listener, connection) {
         this.jobId = jobId;
         this.listener = listener;
+        this.connection = connection;
         this.lastEventId = "";
         this.hasEnded = false;
         this.reading = null;
@@ -67,8 +73,8 @@ export class Feed {
         } while (after);
     }
 
-    async #fetchJson(url) {
-        const response = await fetch(url, { headers: { Accept: "application/json" } });
+    async #fetchJson(url, signal) {
+        const response = await fetch(url, { headers: { Accept: "application/json" }, signal });
         if (response.status === 404) {
             this.#end();
             this.listener.gone();
@@ -84,7 +90,7 @@ export class Feed {
 
     // A browser opens at most six connections to a server for all its tabs, so a hidden tab closes its stream.
     #onVisibilityChange() {
-        if (document.hidden) this.#close();
+        if (document.hidden) this.#pause();
         else if (!this.hasEnded) this.#openStream();
     }
 
@@ -92,11 +98,17 @@ export class Feed {
         this.source?.close();
         this.source = null;
         clearTimeout(this.pollTimer);
+        clearTimeout(this.silenceTimer);
+    }
+
+    #pause() {
+        this.#close();
+        this.connection.paused();
     }
 
     #end() {
         this.hasEnded = true;
-        this.#close();
+        this.#pause();
     }
 
     #openStream() {
@@ -107,9 +119,12 @@ export class Feed {
         this.source = source;
         const on = (type, handle) =>
             source.addEventListener(type, (event) => {
+                this.#onSign(source);
                 this.lastEventId = event.lastEventId;
                 handle(JSON.parse(event.data));
             });
+        source.addEventListener("open", () => this.#onSign(source));
+        source.addEventListener("alive", () => this.#onSign(source));
         on("resync", () => this.readAll().catch(() => this.#startPolling()));
         on("images", ({ rows }) => this.listener.rows(rows));
         on("results", ({ rows }) => this.listener.rows(rows));
@@ -124,8 +139,28 @@ export class Feed {
             this.listener.gone();
         });
         source.addEventListener("error", () => {
-            if (source.readyState === EventSource.CLOSED && source === this.source) this.#startPolling();
+            if (source !== this.source) return;
+            this.connection.failed();
+            if (source.readyState === EventSource.CLOSED) this.#startPolling();
         });
+        this.#expectSign(source);
+    }
+
+    /** The stream is open: everything that the page shows is current. */
+    #onSign(source) {
+        if (source !== this.source) return;
+        this.connection.succeeded();
+        this.#expectSign(source);
+    }
+
+    // A machine or a network that disappears ends no connection: then only the silence shows it.
+    #expectSign(source) {
+        clearTimeout(this.silenceTimer);
+        this.silenceTimer = setTimeout(() => {
+            if (source !== this.source) return;
+            this.connection.failed();
+            this.#startPolling();
+        }, MAX_SILENCE_MS);
     }
 
     // Used when the server has rejected or ended the stream.
@@ -137,14 +172,15 @@ export class Feed {
 
     async #poll(reopenAt) {
         try {
-            const progress = await this.#fetchJson(`/jobs/${this.jobId}/progress`);
+            const progress = await this.#fetchJson(`/jobs/${this.jobId}/progress`, AbortSignal.timeout(POLL_TIMEOUT_MS));
             const counts = `${progress.accepted}/${progress.done}/${progress.failed}/${progress.resends}`;
             if (counts !== this.counts || progress.retried) await this.readAll();
             this.counts = counts;
+            this.connection.succeeded();
             if (progress.settled && performance.now() > this.followUntil) this.#end();
             this.listener.progress(progress, progress.settled);
         } catch {
-            // The next poll may succeed. The page keeps the last progress.
+            if (!this.hasEnded && !document.hidden) this.connection.failed(); // the next poll may succeed
         }
         if (this.hasEnded || document.hidden) return;
         const next = () => (performance.now() > reopenAt ? this.#openStream() : this.#poll(reopenAt));

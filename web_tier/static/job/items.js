@@ -1,6 +1,6 @@
 // The items of the grid and of the table: clones of the templates in job.html, filled as _image.html does.
 
-import { retriesText, UNSURE } from "./rows.js";
+import { LOW_SCORE, retriesText, UNSURE } from "./rows.js";
 
 const findTemplate = (id) => document.getElementById(id).content.firstElementChild;
 
@@ -18,7 +18,7 @@ function initializeItem(element, base, row) {
     link.href = `${base}/images/${row.id}`;
     link.dataset.id = row.id;
     image.dataset.src = `${base}/images/${row.id}/thumbnail`;
-    for (const name of element.querySelectorAll("bdi")) name.textContent = row.name;
+    for (const name of element.querySelectorAll("form bdi")) name.textContent = row.name;
     element.querySelector("form").action = `${base}/images/${row.id}/retry`;
     return element;
 }
@@ -27,6 +27,13 @@ function updateMarks(element, row) {
     element.querySelector("form").hidden = row.status !== "failed" || row.retrying === true || row.final === true;
     element.querySelector(".at-once").hidden = !row.cached;
     element.querySelector(".retries").textContent = retriesText(row);
+}
+
+/** Mark the image that is open. */
+export function markOpened(element, isOpened) {
+    const link = element?.querySelector("a.open");
+    if (isOpened) link?.setAttribute("aria-current", "true");
+    else link?.removeAttribute("aria-current");
 }
 
 /** Load the picture of an item. */
@@ -68,23 +75,33 @@ export function gridItems(base) {
         },
         createItem(row) {
             const tile = initializeItem(template.cloneNode(true), base, row);
-            tile.querySelector(".filename").title = row.name;
-            tile.querySelector(".filename bdi").textContent = row.name.slice(row.name.lastIndexOf("/") + 1);
+            const name = tile.querySelector(".filename");
+            name.title = row.name;
+            name.firstElementChild.textContent = row.name.slice(row.name.lastIndexOf("/") + 1);
             return tile;
         },
         update(tile, row) {
             const isDone = row.status === "done";
-            tile.className = `tile ${row.status}${row.retrying ? " retrying" : ""}`;
+            const isGuess = row.score < UNSURE;
+            const texts = {
+                done: isGuess ? "Unsure" : row.label,
+                failed: row.retrying ? "Trying again" : row.failure,
+                waiting: "Waiting",
+            };
+            tile.className = `tile ${row.status}${isGuess ? " guess" : ""}${row.retrying ? " retrying" : ""}`;
             updateMarks(tile, row);
             const label = tile.querySelector(".label");
-            const failure = row.retrying ? "Trying again" : "Failed";
-            label.textContent = isDone ? row.label : row.status === "failed" ? failure : "waiting";
+            label.textContent = texts[row.status];
+            label.title = row.label ?? "";
             label.classList.toggle("quiet", row.status === "waiting");
+            tile.querySelector(".stand-in").textContent = row.label ?? "";
             tile.querySelector(".score").textContent = isDone ? formatPercent(row.score) : "";
-            tile.querySelector(".reason").textContent = row.reason ?? "";
+            const reason = tile.querySelector(".reason");
+            reason.textContent = isGuess ? `Best guess: ${row.label}` : (row.reason ?? "");
+            reason.title = row.reason ?? "";
             const bar = tile.querySelector(".confidence");
             bar.toggleAttribute("hidden", !isDone);
-            bar.classList.toggle("unsure", isDone && row.score < UNSURE);
+            bar.classList.toggle("unsure", isDone && row.score <= LOW_SCORE);
             bar.lastElementChild.setAttribute("width", isDone ? `${row.score * 100}%` : "0");
         },
         loadPicture,
@@ -104,11 +121,17 @@ export function tableItems(base) {
             const root = findTemplate("table-template").cloneNode(true);
             return { root, list: root.querySelector("tbody") };
         },
-        createItem: (row) => initializeItem(template.cloneNode(true), base, row),
+        createItem(row) {
+            const element = initializeItem(template.cloneNode(true), base, row);
+            const name = element.querySelector(".filename bdi");
+            name.textContent = name.title = row.name;
+            return element;
+        },
         update(element, row) {
             element.className = `image-row ${row.status}${row.retrying ? " retrying" : ""}`;
             updateMarks(element, row);
-            element.querySelector(".found").textContent = row.label ?? row.reason ?? "";
+            const found = row.label ?? row.reason ?? "";
+            element.querySelector(".found").textContent = row.score < UNSURE ? `Unsure: ${found}` : found;
             element.querySelector(".score").textContent = row.score === undefined ? "" : formatPercent(row.score);
             element.querySelector(".state .words").textContent = row.retrying ? "trying again" : row.status;
             element.querySelector(".size").textContent = formatSize(row.bytes);

@@ -1,12 +1,14 @@
 // The histogram of labels, and the options of the label filter.
 
-const MAX_LABELS = 20;
+/** Share of the images that a full bar stands for, if no label has more. */
+const WHOLE_BAR = 0.25;
 const numberFormat = new Intl.NumberFormat("en-US");
 
 export class Labels {
     /** @param {(label: string) => void} onSelect - called when the user clicks a label of the histogram. */
     constructor(onSelect) {
         this.body = document.getElementById("histogram");
+        this.more = document.getElementById("more-labels");
         this.emptyNote = document.getElementById("no-labels");
         this.template = document.getElementById("bar-template").content.firstElementChild;
         this.select = document.querySelector("#filters [name=label]");
@@ -19,23 +21,33 @@ export class Labels {
         });
     }
 
-    /** @param {Rows} rows */
-    show(rows) {
-        const entries = rows.histogram(MAX_LABELS);
+    /**
+     * @param {Rows} rows
+     * @param {string} selected - the label of the filter, or empty.
+     */
+    show(rows, selected) {
+        const entries = rows.histogram();
+        const whole = Math.max(entries[0]?.[1] ?? 0, WHOLE_BAR * rows.done);
         while (this.body.rows.length > entries.length) this.body.lastElementChild.remove();
-        entries.forEach(([label, images], index) => this.#showBar(index, label, images, entries[0][1]));
+        entries.forEach(([label, images], index) => this.#showBar(index, label, images, whole, selected));
+        const more = entries.length - Number(this.more.dataset.max);
+        this.more.hidden = more <= 0;
+        this.more.firstElementChild.textContent = `and ${numberFormat.format(more)} more`;
         this.emptyNote.hidden = entries.length > 0;
         this.#addOptions(rows.labels.keys());
     }
 
-    #showBar(index, label, images, maxImages) {
+    #showBar(index, label, images, whole, selected) {
         const bar = this.body.rows[index] ?? this.body.appendChild(this.template.cloneNode(true));
         const link = bar.querySelector("a");
+        bar.classList.toggle("more", index >= Number(this.more.dataset.max));
+        if (label === selected) link.setAttribute("aria-current", "true");
+        else link.removeAttribute("aria-current");
         if (link.textContent !== label) {
-            link.textContent = label;
+            link.textContent = link.title = label;
             link.href = `?label=${encodeURIComponent(label)}`;
         }
-        bar.querySelector(".share").setAttribute("width", `${(100 * images) / maxImages}%`);
+        bar.querySelector(".share").setAttribute("width", `${(100 * images) / whole}%`);
         bar.lastElementChild.textContent = numberFormat.format(images);
     }
 

@@ -1,10 +1,12 @@
 // The page of a job: the server renders it once, and this module keeps it up to date.
 
+import { Connection } from "../connection.js";
 import { showDownloads } from "./downloads.js";
 import { Feed } from "./feed.js";
-import { cancelPictures, gridItems, tableItems } from "./items.js";
+import { cancelPictures, gridItems, markOpened, tableItems } from "./items.js";
+import { listenForListKeys } from "./keyboard.js";
 import { Labels } from "./labels.js";
-import { showProgress } from "./progress.js";
+import { showAge, showLowScores, showProgress, showRetriable, showState } from "./progress.js";
 import { interceptRetryForms } from "./retry.js";
 import { LOW_SCORE, Rows } from "./rows.js";
 import { Viewer } from "./viewer.js";
@@ -17,8 +19,11 @@ const REFRESH_INTERVAL_FACTOR = 8;
 /** How long the page follows a finished job after a retry. */
 const RETRY_FOLLOW_MS = 60_000;
 
+const STATES = ["done", "failed", "waiting"];
+const IMAGE_ID = /^[0-9A-Z]{26}$/;
+
 /**
- * The filters, the order and the view of the list; the page's URL has them as parameters.
+ * The filters, the order and the view of the list, and the open image; the page's URL has them as parameters.
  *
  * @typedef {object} Query
  * @property {string} state - "done", "failed", "waiting", or empty for all.
@@ -28,6 +33,7 @@ const RETRY_FOLLOW_MS = 60_000;
  * @property {string} name - a part of the file name.
  * @property {string} sort - see orders.js.
  * @property {string} view - "grid" or "table".
+ * @property {string} image - the id of the open image, or empty.
  */
 
 const job = document.getElementById("job").dataset;
@@ -39,6 +45,10 @@ const query = queryFromUrl();
 
 let list = null;
 let selectedRows = [];
+let places = new Map(); // id → place in `selectedRows`
+let lastId = null; // of the image that had the focus, or was open
+let progress = null; // the last one that arrived
+let mustReveal = query.image !== ""; // the page's URL has opened an image
 let refreshTimer = null;
 let nextRefreshAt = 0;
 
@@ -47,23 +57,26 @@ function queryFromUrl() {
     const params = new URLSearchParams(location.search);
     const param = (name) => params.get(name) ?? "";
     return {
-        state: param("state"),
+        state: STATES.includes(param("state")) ? param("state") : "",
         label: param("label"),
         low: parsePercent(param("from")),
         high: parsePercent(param("to")),
         name: param("q"),
         sort: param("sort"),
-        view: param("view") || "grid",
+        view: param("view") === "table" ? "table" : "grid",
+        image: IMAGE_ID.test(param("image")) ? param("image") : "",
     };
 }
 
 function parsePercent(text) {
-    return text.trim() === "" || Number.isNaN(Number(text)) ? null : Number(text);
+    const number = Number(text);
+    return text.trim() !== "" && number >= 0 && number <= 100 ? number : null;
 }
 
 function queryUrl() {
-    const { state, label, low, high, name: q, sort } = query;
-    const values = { state, label, from: low, to: high, q, sort, view: query.view === "table" ? "table" : "" };
+    const { state, label, low, high, name: q, sort, image } = query;
+    const view = query.view === "table" ? "table" : "";
+    const values = { state, label, from: low, to: high, q, sort, view, image };
     const params = new URLSearchParams();
     for (const [name, value] of Object.entries(values)) if (value || value === 0) params.set(name, value);
     return params.size ? `${base}?${params}` : base;
@@ -79,12 +92,19 @@ function refresh() {
     refreshTimer = null;
     const startedAt = performance.now();
     selectedRows = rows.select(query);
+    places = new Map(selectedRows.map((row, index) => [row.id, index]));
     list ??= createList();
     list.show(selectedRows);
-    labels.show(rows);
-    filters.querySelector("[data-to] .count").textContent = rows.lowScores.toLocaleString("en-US");
+    labels.show(rows, query.label);
+    showLowScores(rows.lowScores);
+    showRetriable(rows.retriable);
+    document.getElementById("unlikely").hidden = rows.unsure * 2 <= rows.done;
+    document.getElementById("list").classList.toggle("mostly-cached", rows.cached * 2 > rows.done);
     showListNotes(selectedRows.length, rows.size);
     showDownloads(query, selectedRows.length, rows.size);
+    if (query.image) viewer.show(query.image, rows.byId.get(query.image));
+    viewer.updateSteps();
+    if (mustReveal && reveal(query.image)) mustReveal = false;
     const took = performance.now() - startedAt;
     nextRefreshAt = performance.now() + Math.max(MIN_REFRESH_INTERVAL_MS, REFRESH_INTERVAL_FACTOR * took);
 }
@@ -92,13 +112,20 @@ function refresh() {
 function showListNotes(shown, total) {
     const emptyNote = document.getElementById("nothing");
     emptyNote.hidden = shown > 0;
-    emptyNote.textContent = total ? "No images match the filters." : "No images here yet.";
+    emptyNote.querySelector("strong").textContent = total ? "No images match." : "No images yet.";
+    document.getElementById("clear").hidden = total === 0;
     const countText = `${shown.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} images`;
     document.getElementById("shown").textContent = shown === total ? "" : countText;
 }
 
 function createList() {
     const renderer = query.view === "table" ? tableItems(base) : gridItems(base);
+    const createItem = renderer.createItem;
+    renderer.createItem = (row) => {
+        const element = createItem(row);
+        markOpened(element, row.id === query.image);
+        return element;
+    };
     const { root, list: container } = renderer.createContainer();
     const parent = document.getElementById("list");
     cancelPictures(parent);
@@ -107,18 +134,76 @@ function createList() {
     return new VirtualList(container, renderer);
 }
 
-/** @param {Partial<Query>} changes */
-function setQuery(changes) {
-    const changesView = changes.view !== undefined && changes.view !== query.view;
+/**
+ * Change the query and the page's URL. Back undoes the change, unless it replaces the entry of the history.
+ *
+ * @param {Partial<Query>} changes
+ * @param {{replace?: boolean, state?: object | null}} [entry] - `state` says how the entry came about.
+ */
+function navigate(changes, { replace = false, state = null } = {}) {
+    const before = { ...query };
     Object.assign(query, changes);
-    history.replaceState(null, "", queryUrl());
-    if (changesView) {
+    if (replace) history.replaceState(state, "", queryUrl());
+    else history.pushState(state, "", queryUrl());
+    showChange(before);
+}
+
+/** Change the query while the user types: all letters in one field are one entry of the history. */
+function navigateTyping(field, changes) {
+    const state = { typing: field };
+    navigate(changes, { replace: history.state?.typing === field, state });
+}
+
+function showChange(before) {
+    const { image, view, ...filter } = query;
+    if (view !== before.view) {
         list?.close();
         list = null;
     }
-    showQuery();
-    refresh();
+    if (view !== before.view || Object.entries(filter).some(([name, value]) => before[name] !== value)) {
+        showQuery();
+        refresh();
+    }
+    if (image !== before.image) showImage(before.image);
 }
+
+function showImage(previousId) {
+    markOpened(list?.elements.get(previousId), false);
+    markOpened(list?.elements.get(query.image), true);
+    if (query.image) {
+        lastId = query.image;
+        const row = rows.byId.get(query.image);
+        viewer.show(query.image, row);
+        if (row) announcement.textContent = [row.name, row.label ?? row.failure ?? row.status].join(": ");
+    } else {
+        viewer.hide();
+        reveal(lastId)?.focus({ preventScroll: true });
+    }
+}
+
+/** Open an image. Back closes it, also after steps to other images. */
+function openImage(id) {
+    if (query.image) navigate({ image: id }, { replace: true, state: history.state });
+    else navigate({ image: id }, { state: { opened: true } });
+}
+
+function closeImage() {
+    if (!query.image || isGoingBack) return;
+    if (history.state?.opened) {
+        isGoingBack = true;
+        history.back();
+    } else {
+        navigate({ image: "" });
+    }
+}
+
+let isGoingBack = false;
+addEventListener("popstate", () => {
+    isGoingBack = false;
+    const before = { ...query };
+    Object.assign(query, queryFromUrl());
+    showChange(before);
+});
 
 function markCurrent(elements, isCurrent) {
     for (const element of elements) {
@@ -127,15 +212,14 @@ function markCurrent(elements, isCurrent) {
     }
 }
 
-/** Return whether the scores are those of the filter "Up to 75%". */
-const isLow = () => query.low === null && query.high === 100 * LOW_SCORE;
-
 /** Show the query in the filters. */
 function showQuery() {
-    markCurrent(filters.querySelectorAll("[data-to]"), isLow);
     markCurrent(filters.querySelectorAll("[data-state]"), ({ state }) => state === query.state);
     markCurrent(filters.querySelectorAll("[data-view]"), ({ view }) => view === query.view);
-    const { label, sort, from, to } = filters.elements;
+    const isLow = query.low === null && query.high === 100 * LOW_SCORE;
+    markCurrent(filters.querySelectorAll("[data-to]"), () => isLow);
+    const { label, sort, from, to, q } = filters.elements;
+    if (q.value.trim() !== query.name) q.value = query.name;
     for (const [field, value] of [[from, query.low], [to, query.high]]) {
         if (parsePercent(field.value) !== value) field.value = value ?? "";
     }
@@ -145,59 +229,108 @@ function showQuery() {
     sort.value = query.sort;
 }
 
-const indexOf = (id) => selectedRows.findIndex((row) => row.id === id);
-const neighbour = (id, step) => (indexOf(id) < 0 ? undefined : selectedRows[indexOf(id) + step]?.id);
-const reveal = (id) => list.reveal(indexOf(id))?.querySelector("a.open");
+function neighbour(id, step) {
+    return places.has(id) ? selectedRows[places.get(id) + step] : undefined;
+}
+
+/** Scroll the list to an image, and return its link. */
+function reveal(id) {
+    return places.has(id) ? list?.reveal(places.get(id))?.querySelector("a.open") : undefined;
+}
+
+/** Go to the image that is `step` places after the open or focused one; false if there is none. */
+function move(step) {
+    const focusedId = document.activeElement?.closest("#list a.open")?.dataset.id;
+    const id = query.image || focusedId || lastId;
+    const next = places.has(id) ? neighbour(id, step) : selectedRows[0];
+    if (!next) return false;
+    lastId = next.id;
+    const link = reveal(next.id);
+    if (query.image) openImage(next.id);
+    if (!query.image || viewer.isBeside) link?.focus({ preventScroll: true });
+}
 
 /** Merge updates into the rows. The viewer reloads its image if that image has changed. */
 function merge(updates) {
-    const shownVersion = () => rows.byId.get(viewer.shownId)?.version;
-    const before = shownVersion();
     rows.merge(updates);
-    if (shownVersion() !== before) viewer.open(viewer.shownId);
+    if (query.image) viewer.show(query.image, rows.byId.get(query.image));
 }
 
-const labels = new Labels((label) => setQuery({ label: query.label === label ? "" : label }));
-const viewer = new Viewer(base, neighbour, reveal);
-const feed = new Feed(job.job, {
-    rows(updates) {
-        merge(updates);
-        scheduleRefresh();
+const labels = new Labels((label) => navigate({ label: query.label === label ? "" : label }));
+const viewer = new Viewer(base, {
+    neighbour,
+    position(id) {
+        const [place, count] = [places.get(id) + 1, selectedRows.length].map((value) => value.toLocaleString("en-US"));
+        return places.has(id) ? `${place} of ${count}` : "";
     },
-    progress(progress, hasEnded) {
-        showProgress(progress);
-        if (["finished", "cancelled"].includes(progress.state)) announcement.textContent = progress.sentence;
-        document.getElementById("state").classList.toggle("live", !hasEnded);
-        const counts = ` · ${progress.done + progress.failed} of ${progress.accepted} · `;
-        document.title = document.title.replace(/ · [\d,]+ of [\d,]+ · /, counts);
+    onStep(step) {
+        const next = neighbour(query.image, step);
+        if (!next) return;
+        reveal(next.id);
+        openImage(next.id);
     },
-    gone() {
-        announcement.textContent = "This job has been deleted.";
-        location.assign("/jobs");
-    },
+    onClose: closeImage,
 });
+const connection = new Connection((isLost) => showState(progress ?? { words: "unknown" }, isLost));
+const feed = new Feed(
+    job.job,
+    {
+        rows(updates) {
+            merge(updates);
+            scheduleRefresh();
+        },
+        progress(update, hasEnded) {
+            progress = update;
+            document.getElementById("state").classList.toggle("live", !hasEnded);
+            showProgress(progress);
+            showState(progress, connection.isLost);
+            if (["finished", "cancelled"].includes(progress.state)) announcement.textContent = progress.sentence;
+            const counts = ` · ${progress.done + progress.failed} of ${progress.accepted} · `;
+            document.title = document.title.replace(/ · [\d,]+ of [\d,]+ · /, counts);
+        },
+        gone: () => location.assign("/jobs?deleted=1"),
+    },
+    connection,
+);
 
 filters.addEventListener("click", (event) => {
     const link = event.target.closest("a");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
     const { view, state, to } = link.dataset;
-    if (to) setQuery({ low: null, high: isLow() ? null : Number(to) });
-    else setQuery(view ? { view } : { state });
+    if (view) navigate({ view });
+    else if (state !== undefined) navigate({ state });
+    else navigate({ low: null, high: link.hasAttribute("aria-current") ? null : Number(to) });
 });
 filters.addEventListener("change", ({ target }) => {
-    if (target.name === "label" || target.name === "sort") setQuery({ [target.name]: target.value });
+    if (target.name === "label" || target.name === "sort") navigate({ [target.name]: target.value });
 });
-filters.elements.q.addEventListener("input", ({ target }) => setQuery({ name: target.value.trim() }));
-filters.elements.from.addEventListener("input", ({ target }) => setQuery({ low: parsePercent(target.value) }));
-filters.elements.to.addEventListener("input", ({ target }) => setQuery({ high: parsePercent(target.value) }));
+filters.elements.q.addEventListener("input", ({ target }) => navigateTyping("q", { name: target.value.trim() }));
+for (const [field, bound] of [["from", "low"], ["to", "high"]]) {
+    filters.elements[field].addEventListener("input", ({ target }) => {
+        navigateTyping(field, { [bound]: parsePercent(target.value) });
+    });
+}
 filters.addEventListener("submit", (event) => event.preventDefault());
+
+document.getElementById("clear").addEventListener("click", (event) => {
+    event.preventDefault();
+    navigate({ state: "", label: "", low: null, high: null, name: "" });
+});
 
 document.getElementById("list").addEventListener("click", (event) => {
     const link = event.target.closest("a.open");
     if (!link?.dataset.id || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    viewer.open(link.dataset.id, link);
+    if (link.dataset.id !== query.image) openImage(link.dataset.id);
+    else if (event.detail === 0) viewer.focus(); // by the keyboard
+});
+listenForListKeys({
+    hasImage: () => query.image !== "",
+    isOverList: () => query.image !== "" && !viewer.isBeside,
+    columns: () => list?.columns ?? 1,
+    move,
+    close: closeImage,
 });
 
 interceptRetryForms(base, (id) => {
@@ -207,13 +340,23 @@ interceptRetryForms(base, (id) => {
     feed.resume(RETRY_FOLLOW_MS);
 });
 
-const share = document.getElementById("share");
-share.hidden = !navigator.clipboard; // missing without TLS
-share.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(location.href);
-    share.querySelector("span").textContent = "Copied";
+for (const button of document.querySelectorAll("[data-copy]")) {
+    button.hidden = !navigator.clipboard; // missing without TLS
+    button.addEventListener("click", async () => {
+        await navigator.clipboard.writeText(button.dataset.copy || location.href);
+        button.querySelector("span").textContent = "Copied";
+        button.classList.add("copied");
+    });
+}
+
+// The list scrolls to the image that has the focus; the browser would scroll to where the list was before.
+history.scrollRestoration = "manual";
+addEventListener("pagehide", () => {
+    history.scrollRestoration = "auto";
 });
 
 document.getElementById("apply").hidden = true;
+showAge();
 showQuery();
+if (query.image) viewer.show(query.image);
 feed.follow(job.followRetry === "true" ? RETRY_FOLLOW_MS : 0);

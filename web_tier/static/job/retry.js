@@ -4,7 +4,7 @@ import { goToSignIn, needsSignIn } from "../sign_in.js";
 
 /** Messages by the `outcome` of the API's response. */
 const MESSAGES = {
-    sent: "Requested again: a worker will try it once more.",
+    sent: "Requested again. A worker will try it once more.",
     gone: "The image is no longer stored, so it cannot be tried again. Upload it again.",
     refused: "The queue did not accept the image. Try again in a moment.",
     final: "This file cannot be classified, so it would fail again. Upload another one.",

@@ -2,10 +2,10 @@
 
 import { compareNames, ORDERS } from "./orders.js";
 
-/** A label with a lower score is shown as unsure. */
-export const UNSURE = 0.75;
-/** Upper end of the filter for low scores. */
+/** Labels up to this score have a bar of another colour, and a filter. */
 export const LOW_SCORE = 0.75;
+/** A label with a lower score is a guess: the model believes more in the other classes together. */
+export const UNSURE = 0.5;
 
 /** Return how the system retried an image and why, one line each, as `ImageRow.retries` of job_snapshot.py does. */
 export function retriesText({ tries, again }) {
@@ -28,7 +28,8 @@ const STATUS_RANK = { waiting: 0, failed: 1, done: 2 };
  * @property {number} version - counts the changes of the row.
  * @property {string} [label]
  * @property {number} [score] - 0 to 1.
- * @property {string} [reason] - why the image failed.
+ * @property {string} [failure] - why the image failed, in two or three words.
+ * @property {string} [reason] - why the image failed, in a sentence.
  * @property {boolean} [final] - whether a retry would fail too.
  * @property {boolean} [retrying] - whether the failed image is being retried.
  * @property {boolean} [cached] - whether the result of an equal image was reused.
@@ -45,6 +46,8 @@ export class Rows {
         this.pendingUpdates = new Map(); // id → updates that arrived before the image's name
         this.labels = new Map(); // label → number of images
         this.lowScores = 0;
+        this.unsure = 0;
+        this.cached = 0;
     }
 
     get size() {
@@ -96,12 +99,14 @@ export class Rows {
         const bothFailed = update.status === "failed" && row.status === "failed";
         const isLaterFailure = bothFailed && (update.turn ?? 0) > (row.turn ?? 0);
         if (STATUS_RANK[update.status] <= STATUS_RANK[row.status] && !isLaterFailure) return;
-        const { status, label, score, reason, final, retrying, cached, at, turn, tries } = update;
-        Object.assign(row, { status, label, score, reason, final, retrying, cached, at, turn, tries });
+        const { status, label, score, failure, reason, final, retrying, cached, at, turn, tries } = update;
+        Object.assign(row, { status, label, score, failure, reason, final, retrying, cached, at, turn, tries });
         row.version += 1;
         if (row.status === "done") {
             this.labels.set(row.label, (this.labels.get(row.label) ?? 0) + 1);
             if (row.score <= LOW_SCORE) this.lowScores += 1;
+            if (row.score < UNSURE) this.unsure += 1;
+            if (row.cached) this.cached += 1;
         }
     }
 
@@ -124,9 +129,18 @@ export class Rows {
         return compare ? [...selected].sort(compare) : selected;
     }
 
-    /** Return the most frequent labels: [label, number of images] each, most frequent first. */
-    histogram(maxLabels) {
-        const entries = [...this.labels].sort((a, b) => b[1] - a[1] || compareNames(a[0], b[0]));
-        return entries.slice(0, maxLabels);
+    /** Number of images with a label. */
+    get done() {
+        return [...this.labels.values()].reduce((sum, images) => sum + images, 0);
+    }
+
+    /** Number of failed images that may succeed in a retry. */
+    get retriable() {
+        return this.all.filter((row) => row.status === "failed" && !row.final && !row.retrying).length;
+    }
+
+    /** Return the labels: [label, number of images] each, most frequent first. */
+    histogram() {
+        return [...this.labels].sort((a, b) => b[1] - a[1] || compareNames(a[0], b[0]));
     }
 }

@@ -1,53 +1,151 @@
-// A dialog that shows the page of one image over the list.
+// Shows the page of one image: in a panel beside the list, or in a dialog where the window is too narrow for both.
 
 import { goToSignIn, needsSignIn } from "../sign_in.js";
 
+/** The panel stands beside the list from this width on; job.css has the same. */
+const wide = matchMedia("(min-width: 1100px)");
+/** A key that is held down passes images faster than they could be loaded: each must stay for this long first. */
+const SETTLE_MS = 80;
+/** Loaded pages of images that are kept: the shown one, its neighbours, and some that were shown before. */
+const MAX_CACHED = 12;
+
+/**
+ * @typedef {object} ViewerOptions
+ * @property {(id: string, step: number) => Row | undefined} neighbour - returns the row that is `step` places after
+ *     an image in the list.
+ * @property {(id: string) => string} position - returns the place of an image in the list in words.
+ * @property {(step: number) => void} onStep - called when the user wants another image.
+ * @property {() => void} onClose - called when the user wants to close the image.
+ */
+
 export class Viewer {
+    #pages = new Map(); // id and version of a row → promise of its page
+
     /**
      * @param {string} base - the job's path.
-     * @param {(id: string, step: number) => string | undefined} neighbour - returns the id of the image that is `step`
-     *     places after the image in the list.
-     * @param {(id: string) => HTMLElement | undefined} reveal - scrolls the list to an image and returns its link.
+     * @param {ViewerOptions} options
      */
-    constructor(base, neighbour, reveal) {
+    constructor(base, options) {
         this.base = base;
-        this.neighbour = neighbour;
-        this.reveal = reveal;
+        this.options = options;
         this.dialog = document.getElementById("viewer");
+        this.panel = document.getElementById("panel");
+        this.detail = document.getElementById("detail");
         this.content = document.getElementById("viewed");
-        this.dialog.addEventListener("click", (event) => this.#onClick(event));
-        this.dialog.addEventListener("keydown", (event) => this.#onKeyDown(event));
-        this.dialog.addEventListener("close", () => this.link?.focus());
+        this.detail.addEventListener("click", (event) => this.#onClick(event));
+        this.dialog.addEventListener("click", ({ target }) => target === this.dialog && options.onClose()); // backdrop
+        this.dialog.addEventListener("cancel", (event) => {
+            event.preventDefault();
+            options.onClose();
+        });
+        // A second Escape closes a dialog whatever its cancel event says.
+        this.dialog.addEventListener("close", () => this.id && !this.isBeside && options.onClose());
+        wide.addEventListener("change", () => this.id && this.#place());
     }
 
-    /** Show an image, or reload it. `link` gets the focus when the dialog closes. */
-    async open(id, link) {
+    /** Whether the image is beside the list, not over it. */
+    get isBeside() {
+        return wide.matches;
+    }
+
+    /**
+     * Show an image, or show it again after a change. Other modules may add to its page: the event `image-shown` has
+     * its id, its row and the article.
+     *
+     * @param {string} id
+     * @param {Row} [row] - its row, if the page has received it.
+     */
+    async show(id, row) {
+        const key = pageKey(id, row);
+        if (this.key === key) return;
+        const isOther = this.id !== id;
         this.id = id;
-        this.link = link ?? this.link;
-        if (!this.dialog.open) {
-            this.content.replaceChildren();
-            this.dialog.showModal();
+        this.key = key;
+        document.getElementById("own-page").href = `${this.base}/images/${id}`;
+        this.#place();
+        this.updateSteps();
+        if (isOther && !this.#pages.has(key)) {
+            this.#showSkeleton(row);
+            await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+            if (this.key !== key) return;
         }
-        for (const button of this.dialog.querySelectorAll("[data-step]")) {
-            button.disabled = !this.neighbour(id, Number(button.dataset.step));
-        }
-        const article = await this.#fetchImagePage(id);
-        if (this.id !== id) return; // the user has gone on to another image
+        const page = await this.#page(id, row);
+        if (this.key !== key) return; // the user has gone on to another image
+        const article = document.importNode(page, true);
+        const isExpanded = [...this.content.querySelectorAll("details")].map((details) => details.open);
         this.content.replaceChildren(article);
+        if (!isOther) for (const [index, details] of [...this.content.querySelectorAll("details")].entries()) {
+            details.open ||= isExpanded[index] ?? false;
+        }
+        this.detail.dispatchEvent(new CustomEvent("image-shown", { bubbles: true, detail: { id, row, article } }));
+        for (const step of [1, -1]) {
+            const neighbour = this.options.neighbour(id, step);
+            if (neighbour) this.#preload(neighbour);
+        }
     }
 
-    /** The id of the image in the open dialog, or undefined. */
-    get shownId() {
-        return this.dialog.open ? this.id : undefined;
+    hide() {
+        this.id = this.key = undefined;
+        this.panel.hidden = true;
+        this.dialog.close();
+        this.content.replaceChildren();
     }
 
-    async #fetchImagePage(id) {
+    /** Move the focus into the panel. */
+    focus() {
+        this.detail.querySelector("button:enabled").focus();
+    }
+
+    /** Update what depends on the list: the buttons and the place of the image. */
+    updateSteps() {
+        if (!this.id) return;
+        for (const button of this.detail.querySelectorAll("[data-step]")) {
+            button.disabled = !this.options.neighbour(this.id, Number(button.dataset.step));
+        }
+        document.getElementById("position").textContent = this.options.position(this.id);
+    }
+
+    #place() {
+        const parent = this.isBeside ? this.panel : this.dialog;
+        if (this.detail.parentElement !== parent) parent.append(this.detail);
+        this.panel.hidden = !this.isBeside;
+        if (this.isBeside) this.dialog.close();
+        else if (!this.dialog.open) this.dialog.showModal();
+    }
+
+    #showSkeleton(row) {
+        const skeleton = document.getElementById("skeleton-template").content.firstElementChild.cloneNode(true);
+        skeleton.querySelector("bdi").textContent = row?.name ?? "";
+        this.content.replaceChildren(skeleton);
+        skeleton.querySelector("img").src = `${this.base}/images/${this.id}/thumbnail`; // the list has loaded it
+    }
+
+    /** Load the page and the picture of an image that the user may want to see next. */
+    async #preload(row) {
+        const image = (await this.#page(row.id, row)).querySelector(".shown img");
+        if (image) new Image().src = image.getAttribute("src");
+    }
+
+    #page(id, row) {
+        const key = pageKey(id, row);
+        if (!this.#pages.has(key)) {
+            this.#pages.set(key, this.#fetchPage(id, key));
+            if (this.#pages.size > MAX_CACHED) this.#pages.delete(this.#pages.keys().next().value);
+        }
+        return this.#pages.get(key);
+    }
+
+    async #fetchPage(id, key) {
         try {
             const response = await fetch(`${this.base}/images/${id}`);
             if (needsSignIn(response)) goToSignIn();
             const page = new DOMParser().parseFromString(await response.text(), "text/html");
-            return document.adoptNode(page.getElementById("image"));
+            const article = page.getElementById("image");
+            if (!article) throw new Error(`${id} returned ${response.status}`);
+            article.querySelector("h1").ariaLevel = "2"; // the job's page has its own title
+            return article;
         } catch {
+            this.#pages.delete(key);
             const warning = document.createElement("p");
             warning.className = "warning";
             warning.textContent = "This image cannot be shown. Try again in a moment.";
@@ -55,19 +153,11 @@ export class Viewer {
         }
     }
 
-    #step(step) {
-        const next = this.neighbour(this.id, step);
-        if (next) this.open(next, this.reveal(next));
-    }
-
     #onClick(event) {
-        const button = event.target.closest("[data-step]");
-        if (button) this.#step(Number(button.dataset.step));
-        else if (event.target === this.dialog) this.dialog.close(); // a click on the backdrop
-    }
-
-    #onKeyDown(event) {
-        const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-        if (step && !event.target.closest("[role=region]")) this.#step(step); // a region scrolls by the arrow keys
+        const step = event.target.closest("[data-step]");
+        if (step) this.options.onStep(Number(step.dataset.step));
+        else if (event.target.closest("[data-close]")) this.options.onClose();
     }
 }
+
+const pageKey = (id, row) => `${id} ${row?.version ?? 0}`;
