@@ -16,7 +16,7 @@ from core.ids import ImageRef
 from core.images import CODES
 from core.jobs.models import ImageRecord, Resend
 from core.jobs.store import JobStore
-from core.messages import CRASHED_WORKER, GONE, ClassificationResult
+from core.messages import CANCELLED, CRASHED_WORKER, GONE, ClassificationResult
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, is_final, is_retrying
 
 BLOCK = 500
@@ -36,6 +36,7 @@ FAILURE_WORDS: Mapping[str, str] = {
     "too_large": "File too large",
     "too_many_pixels": "Image too large",
     "too_costly": "Too complex",
+    CANCELLED.code: "Cancelled",
     CRASHED_WORKER: "Worker failed",
     GONE.code: "Not stored",
 }

@@ -38,7 +38,7 @@ def tiles(client: FlaskClient, job: Job) -> Callable[[str], list[str]]:
 
     def names(query: str) -> list[str]:
         page = client.get(f"/jobs/{job.job_id}?{query}").text.partition("<template")[0]
-        return re.findall(r'class="filename"[^>]*>(?:<a[^>]*>)?<bdi[^>]*>([^<]*)</bdi>', page)
+        return re.findall(r'class="filename"[^>]*>(?:<a[^>]*>)?<bdi>([^<]*)</bdi>', page)
 
     return names
 

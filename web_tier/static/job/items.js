@@ -123,8 +123,8 @@ export function tableItems(base) {
         },
         createItem(row) {
             const element = initializeItem(template.cloneNode(true), base, row);
-            const name = element.querySelector(".filename bdi");
-            name.textContent = name.title = row.name;
+            const name = element.querySelector(".filename");
+            name.title = name.querySelector("bdi").textContent = row.name;
             return element;
         },
         update(element, row) {
