@@ -147,7 +147,7 @@ def capture_pages(camera: PageCamera, job_id: str) -> None:
     done = [result for result in camera.api.results(job_id) if result["status"] == "done"]
     image = min(done, key=lambda result: str(result["filename"]))["image_id"]
     shots = (
-        (LIGHT, job, "job"),
+        (LIGHT, f"{job}?image={image}", "job"),
         (LIGHT, f"{job}?view=table", "job-table"),
         (LIGHT, f"{job}/images/{image}", "image"),
         (LIGHT, f"{job}/delete", "delete"),
@@ -156,10 +156,11 @@ def capture_pages(camera: PageCamera, job_id: str) -> None:
         (LIGHT, "/api", "api"),
         (LIGHT, MISSING_PAGE, "error"),
         (NO_SCRIPT, "/", "upload-plain"),
-        (DARK, job, "job-dark"),
+        (DARK, f"{job}?image={image}", "job-dark"),
         (DARK, "/fleet", "fleet-dark"),
         (PHONE, "/", "upload-phone"),
         (PHONE, job, "job-phone"),
+        (PHONE, f"{job}?image={image}", "image-phone"),
     )
     for options, path, name in shots:
         with camera.page(options) as page:

@@ -365,6 +365,36 @@ def test_a_lost_connection_is_shown_until_it_is_back(
     expect(page.locator(".tile.done")).to_have_count(3)
 
 
+def test_a_stream_that_is_silent_is_replaced_by_polls(page: Page, write_job: Callable[..., WrittenJob]) -> None:
+    """A machine that disappears ends no connection."""
+    written = write_job(2)
+    page.clock.install()
+    page.route("**/events*", lambda _: None)
+    page.goto(written.path)
+    written.finish(0, 2)
+    expect(page.locator("#list .tile.waiting")).to_have_count(2)
+    page.clock.fast_forward(26_000)
+    expect(page.locator(".tile.done")).to_have_count(2)
+
+
+def test_labels_beyond_the_most_frequent_are_expanded(page: Page, write_job: Callable[..., WrittenJob]) -> None:
+    written = write_job(25)
+    results = [done(image, index) for index, image in enumerate(written.images)]
+    written.store.put_done(
+        [result.model_copy(update={"label": f"label {number}"}) for number, result in enumerate(results)]
+    )
+    open_live(page, written.path)
+    labels = page.locator("#histogram tr:visible")
+    expect(page.get_by_text("and 5 more")).to_be_visible()
+    expect(labels).to_have_count(20)
+    page.get_by_text("and 5 more").click()
+    expect(labels).to_have_count(25)
+    labels.last.get_by_role("link").click()
+    expect(page.locator("#shown")).to_have_text("1 of 25 images")
+    labels.last.get_by_role("link").click()
+    expect(page.locator("#shown")).to_be_empty()
+
+
 def test_a_job_that_another_tab_deletes_leads_to_the_jobs_and_says_so(
     page: Page, page_faults: PageFaults, api: ApiClient
 ) -> None:

@@ -9,6 +9,7 @@ export class Labels {
     constructor(onSelect) {
         this.body = document.getElementById("histogram");
         this.more = document.getElementById("more-labels");
+        this.more.addEventListener("toggle", () => this.showAgain?.());
         this.emptyNote = document.getElementById("no-labels");
         this.template = document.getElementById("bar-template").content.firstElementChild;
         this.select = document.querySelector("#filters [name=label]");
@@ -26,11 +27,14 @@ export class Labels {
      * @param {string} selected - the label of the filter, or empty.
      */
     show(rows, selected) {
-        const entries = rows.histogram();
-        const whole = Math.max(entries[0]?.[1] ?? 0, WHOLE_BAR * rows.done);
+        this.showAgain = () => this.show(rows, selected);
+        const all = rows.histogram();
+        const max = Number(this.more.dataset.max);
+        const entries = this.more.open ? all : all.slice(0, max);
+        const whole = Math.max(all[0]?.[1] ?? 0, WHOLE_BAR * rows.done);
         while (this.body.rows.length > entries.length) this.body.lastElementChild.remove();
         entries.forEach(([label, images], index) => this.#showBar(index, label, images, whole, selected));
-        const more = entries.length - Number(this.more.dataset.max);
+        const more = all.length - max;
         this.more.hidden = more <= 0;
         this.more.firstElementChild.textContent = `and ${numberFormat.format(more)} more`;
         this.emptyNote.hidden = entries.length > 0;
