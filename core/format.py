@@ -80,6 +80,11 @@ def clock(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%H:%M:%S.%f")[:-3]
 
 
+def full_date(moment: datetime) -> str:
+    """Return the date and the time of day in UTC: `2026-03-01 14:03:22 UTC`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
 def percent_text(percent: float | None) -> str:
     """Return a percentage for a form field; an empty string for None."""
     return "" if percent is None else f"{percent:g}"
@@ -170,6 +175,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "milliseconds": milliseconds,
     "dollars": dollars,
     "ago": ago,
+    "full_date": full_date,
     "clock": clock,
     "percent_text": percent_text,
 }

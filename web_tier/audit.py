@@ -65,6 +65,8 @@ _BY_USER: Final[Mapping[str, str]] = {
         "token created": ("accounts.make_token", "tokens_api.make_token"),
         "token revoked": ("accounts.revoke_token", "tokens_api.revoke_token"),
         "job cancelled": ("changes.cancel", "api_v1.cancel"),
+        "jobs cancelled": ("changes.cancel_jobs",),
+        "jobs deleted": ("changes.delete_jobs",),
         "job deleted": ("changes.delete", "api_v1.delete_job"),
         "fleet paused": ("operate.pause", "fleet_api.pause"),
         "fleet resumed": ("operate.resume", "fleet_api.resume"),

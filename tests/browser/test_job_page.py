@@ -709,6 +709,47 @@ def test_nothing_is_out_of_reach_for_anyone(
     assert faults_of(page) == []
 
 
+def test_a_running_job_is_cancelled_on_its_page(page: Page, write_job: Callable[..., WrittenJob]) -> None:
+    written = write_job(3)
+    page.goto(written.path)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("[data-slot=sentence]")).to_have_text("Cancelled: 0 classified, 3 not.")
+    expect(page.locator("#state")).to_have_text("cancelled")
+    expect(page.locator(".tile.failed .reason").first).to_contain_text("the job was cancelled")
+    expect(page.get_by_role("button", name="Cancel")).to_be_hidden()
+
+
+def test_the_list_of_jobs_is_live_and_several_are_cancelled_and_deleted_at_once(
+    page: Page, write_job: Callable[..., WrittenJob], page_faults: PageFaults, faults_of: FaultsOf
+) -> None:
+    first, stays = write_job(2, name=f"first {new_id()}"), write_job(1, name=f"stays {new_id()}")
+    page.goto("/jobs")
+    boxes = {name: page.get_by_role("checkbox", name=f"Select {name}") for name in (first.job.name, stays.job.name)}
+    boxes[first.job.name].check()
+    second = write_job(1, name=f"second {new_id()}")
+    expect(page.get_by_role("link", name=second.job.name, exact=True)).to_be_visible()
+    expect(boxes[first.job.name]).to_be_checked()
+    page.get_by_role("checkbox", name=f"Select {second.job.name}").check()
+    assert faults_of(page) == []
+    page.get_by_role("button", name="Cancel 2 jobs").click()
+    expect(page.get_by_role("status")).to_contain_text("2 jobs cancelled.")
+    row = page.locator(f'[data-job="{first.job.job_id}"]')
+    expect(row).to_contain_text("0 of 2 images · 2 cancelled")
+    for written in (first, second):
+        page.get_by_role("checkbox", name=f"Select {written.job.name}").check()
+    page.get_by_role("button", name="Delete 2 jobs").click()
+    expect(page.get_by_role("listitem")).to_contain_text([second.job.name, first.job.name])
+    assert faults_of(page) == []
+    page.get_by_role("button", name="Delete 2 jobs").click()
+    expect(page.get_by_role("link", name=stays.job.name, exact=True)).to_be_visible()
+    expect(row).to_have_count(0)
+    page_faults.expect("net::ERR_FAILED")
+    page.route("**/jobs", lambda route: route.abort())
+    expect(page.get_by_role("alert")).to_contain_text("Connection lost. Retrying")
+    page.unroute("**/jobs")
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_the_choice_of_light_or_dark_is_kept(page: Page) -> None:
     page.goto("/jobs")
     page.get_by_role("button", name="Light or dark").click()

@@ -1,8 +1,9 @@
 """The pages of jobs: the list, the page of one job with its live updates, and the forms that retry and delete it."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -12,16 +13,18 @@ from urllib.parse import urlencode
 from flask import Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import ValidationError
-from werkzeug.exceptions import ServiceUnavailable, UnprocessableEntity
+from werkzeug.exceptions import BadRequest, ServiceUnavailable, UnprocessableEntity
 
-from core.format import duration, percent_text, plural
+from core.cost import JobCost
+from core.format import dollars, duration, percent_text, plural
 from core.ids import is_id, merged_key
-from core.jobs.models import Job, JobStatus
+from core.jobs.models import JobStatus
 from core.messages import Model
 from services.errors import NotFoundError
 from web_tier.api.notifications import NotificationWanted, notification_form, request_notification
 from web_tier.api.openapi import EVENTS, ApiResponse, operation
 from web_tier.api.parsing import MAX_LABEL, EventsHeader
+from web_tier.audit import audit_details
 from web_tier.auth.guard import credentials_check
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
@@ -31,7 +34,7 @@ from web_tier.rate_limits import current_quota_scope
 from web_tier.result_services import current_result_services
 from web_tier.results.job_snapshot import UNSURE, ImageRow, ImageRows
 from web_tier.results.live_feed import event_stream
-from web_tier.results.progress import JobProgress, ProgressBody
+from web_tier.results.progress import JobProgress, ProgressBody, job_costs
 from web_tier.results.query import (
     MAX_SORTED,
     ORDERS,
@@ -48,6 +51,9 @@ from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.retry import Retried, retry_failed
 
 JOBS_PER_PAGE = 25
+MAX_SELECTED = 100
+"""Jobs that one request cancels or deletes."""
+
 IMAGES_PER_PAGE = 200
 MAX_PAGES = 1_000
 
@@ -85,21 +91,55 @@ def jobs_page() -> str:
     """List jobs, newest first, or those with a text in their name."""
     jobs, name = user_jobs(), clean_search(request.args.get("q", ""))
     found = find_jobs(jobs, before=cursor("before"), limit=JOBS_PER_PAGE, name=name or None)
-    with ThreadPoolExecutor(MAX_CONCURRENT_READS) as readers:
-        statuses = [status for status in readers.map(partial(_status, jobs), found.jobs) if status is not None]
+    backend, statuses = current_backend(), _statuses(jobs, [job.job_id for job in found.jobs])
+    fleet, cancelled = backend.fleet.snapshot(), request.args.get("cancelled", default=0, type=int)
+    costs = job_costs([status.counts for status in statuses], fleet, backend.fleet, backend.config.prices)
     return render_template(
         "jobs.html",
-        statuses=statuses,
+        rows=[JobRow(status, cost) for status, cost in zip(statuses, costs, strict=True)],
         name=name,
         next_before=found.next_before,
         is_first_page="before" not in request.args,
-        fleet=current_backend().fleet.snapshot(),
+        note=f"{plural(cancelled, 'job')} cancelled. A retry of its failed images resumes a job."
+        if 0 < cancelled <= MAX_SELECTED
+        else None,
+        fleet=fleet,
     )
 
 
-def _status(jobs: UserJobs, job: Job) -> JobStatus | None:
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job in the list of jobs; `job_cost` is None if it is not known."""
+
+    status: JobStatus
+    job_cost: JobCost | None
+
+    @property
+    def words(self) -> str:
+        """How many images have a label, and how many have failed."""
+        counts, status = self.status.counts, self.status
+        if not status.accepted:
+            return "no images"
+        failed = [f"{counts.failed - counts.cancelled:,} failed"] if counts.failed > counts.cancelled else []
+        cancelled = [f"{counts.cancelled:,} cancelled"] if counts.cancelled else []
+        return " · ".join([f"{counts.done:,} of {plural(status.accepted, 'image')}", *failed, *cancelled])
+
+    @property
+    def cost(self) -> str | None:
+        """The cost so far, once the job has results."""
+        has_results = self.status.counts.done + self.status.counts.failed > 0
+        return dollars(self.job_cost.dollars) if self.job_cost is not None and has_results else None
+
+
+def _statuses(jobs: UserJobs, job_ids: Sequence[str]) -> list[JobStatus]:
+    """Return the status of those of these jobs that still exist."""
+    with ThreadPoolExecutor(MAX_CONCURRENT_READS) as readers:
+        return [status for status in readers.map(partial(_status, jobs), job_ids) if status is not None]
+
+
+def _status(jobs: UserJobs, job_id: str) -> JobStatus | None:
     try:
-        return jobs.status(job.job_id)
+        return jobs.status(job_id)
     except NotFoundError:  # it was just deleted
         return None
 
@@ -425,6 +465,49 @@ def job_page_after(job_id: str, retried: Retried) -> str:
     }
     others: dict[str, Any] = {name: count for name, count in counts.items() if count}
     return url_for("pages.job_page", job_id=job_id, retried=retried.sent, **others)
+
+
+def _selected() -> list[str]:
+    """Return the ids of the selected jobs of the list, each once.
+
+    Raises:
+        BadRequest: none is selected, or more than a page has.
+        NotFoundError: one is no id.
+    """
+    chosen = [known_id("job", text) for text in dict.fromkeys(request.form.getlist("job"))]
+    if not chosen:
+        raise BadRequest("no job is selected; go back and select one or more")
+    if len(chosen) > MAX_SELECTED:
+        raise BadRequest(f"{len(chosen)} jobs are selected; select at most {MAX_SELECTED}")
+    return chosen
+
+
+def cancel_jobs() -> ResponseReturnValue:
+    """Cancel the selected jobs that run, and redirect to the list of jobs."""
+    statuses = [status for status in _statuses(user_jobs(), _selected()) if status.state != "finished"]
+    for status in statuses:
+        cancel_job(current_backend().intake, status)
+    audit_details(jobs=" ".join(status.job.job_id for status in statuses))
+    return redirect(url_for("pages.jobs_page", cancelled=len(statuses)), 303)
+
+
+def ask_to_delete_jobs() -> ResponseReturnValue:
+    """Show the form that confirms the deletion of the selected jobs; redirect to the list if none exists."""
+    statuses = _statuses(user_jobs(), _selected())
+    if not statuses:
+        return redirect(url_for("pages.jobs_page"), 303)
+    return render_template("delete_jobs.html", statuses=statuses, fleet=current_backend().fleet.snapshot())
+
+
+def delete_jobs() -> ResponseReturnValue:
+    """Delete the selected jobs that exist, and redirect to the list of jobs."""
+    jobs, deleted = user_jobs(), list[str]()
+    for job_id in _selected():
+        with suppress(NotFoundError):  # it was deleted meanwhile
+            jobs.delete(job_id)
+            deleted.append(job_id)
+    audit_details(jobs=" ".join(deleted))
+    return redirect(url_for("pages.jobs_page"), 303)
 
 
 def cancel(job_id: str) -> ResponseReturnValue:

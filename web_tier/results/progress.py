@@ -1,5 +1,6 @@
 """Progress and cost of a job: figures, and the sentences that the job page has for them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -178,7 +179,7 @@ def cancelled_sentence(status: JobStatus) -> str:
     done, others = f"{status.counts.done:,} classified", status.accepted - status.counts.done
     if status.waiting:
         return f"Cancelling: {done}, {others:,} not yet answered."
-    return f"Cancelled: {done}, {others:,} not."
+    return f"Cancelled: {done}, {others:,} not." if others else "Cancelled after every image had its label."
 
 
 def _finished_sentence(progress: JobProgress) -> str:
@@ -221,11 +222,19 @@ def job_cost(counts: Counts, fleet: FleetSnapshot | None, store: FleetStore, pri
     Raises:
         TableBusyError: if an earlier billing period could not be read.
     """
+    return job_costs([counts], fleet, store, prices)[0]
+
+
+def job_costs(
+    counts: Sequence[Counts], fleet: FleetSnapshot | None, store: FleetStore, prices: PriceSettings
+) -> list[JobCost | None]:
+    """Return the costs of several jobs by their counts, as `job_cost`, with one read of earlier billing periods."""
     current = fleet.run if fleet else None
     last = current.number if current else 0
-    # The job's counts may be newer than the snapshot: the cost of such a period is not known yet.
-    periods = {number: BillingPeriod(number=number) for number, _ in counts.runs if number > last}
+    numbers = {number for each in counts for number, _ in each.runs}
+    # The jobs' counts may be newer than the snapshot: the cost of such a period is not known yet.
+    periods = {number: BillingPeriod(number=number) for number in numbers if number > last}
     if current is not None:
         periods[last] = current
-    periods |= store.runs({number for number, _ in counts.runs if number < last})  # only those that are over are read
-    return JobCost.of(counts, periods, prices)
+    periods |= store.runs({number for number in numbers if number < last})  # only those that are over are read
+    return [JobCost.of(each, periods, prices) for each in counts]

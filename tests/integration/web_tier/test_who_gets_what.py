@@ -139,6 +139,9 @@ ROUTES = (
     Route("POST", f"{JOB}/retry", program(303)),
     Route("POST", f"{JOB}/cancel", program(303)),
     Route("POST", f"{JOB}/notify", program(303)),
+    Route("POST", "/jobs/cancel", program(400, 400)),  # no job is selected
+    Route("POST", "/jobs/delete/confirm", program(400, 400)),  # no job is selected
+    Route("POST", "/jobs/delete", program(400, 400)),  # no job is selected
     Route("GET", f"{JOB}/rows", page()),
     Route("GET", f"{JOB}/progress", page()),
     Route("GET", IMAGE, page()),

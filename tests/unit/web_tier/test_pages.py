@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html import escape, unescape
 from io import BytesIO
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from core.fleet.models import BillingPeriod
 from core.fleet.store import FleetStore
+from core.ids import new_id
 from core.images import FORMATS
 from core.jobs.models import Job
 from core.jobs.store import JobStore
@@ -148,15 +151,70 @@ def test_many_images_are_shown_in_pages(
 def test_jobs_are_listed_with_their_state_in_pages(
     client: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "no jobs yet" in client.get("/jobs").text
+    assert "No jobs yet" in client.get("/jobs").text
     monkeypatch.setattr(job_pages, "JOBS_PER_PAGE", 2)
     for index in range(3):
         post(client, f"batch {index}", ("a.jpg", picture()))
     first = client.get("/jobs").text
     older = re.search(r'href="(/jobs\?before=[^"]*)"', first)
-    assert (first.count("<bdi>batch ") // 2, first.count("running")) == (2, 2)
+    assert (first.count("<bdi>batch ") // 2, first.count('data-state="running"')) == (2, 2)
     assert older is not None
     assert client.get(older[1]).text.count("<bdi>batch ") // 2 == 1
+
+
+def test_the_list_of_jobs_says_how_far_each_is_what_it_cost_and_when_it_started(
+    client: FlaskClient, store: JobStore, job: Job
+) -> None:
+    one, two, three, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    put_results(store, job, done(one), failed(two), failed(three, "cancelled", "cancelled"))
+    store.store_counts(job.job_id, replace(store.counts(job.job_id), cancelled=1, runs=((7, 2),)))
+    FleetStore(store.table).put_snapshot(
+        fleet_snapshot(NOW, run=BillingPeriod(number=7, images=2, billed_seconds=60, cost=0.0017))
+    )
+    store.create(Job(new_id(), "Single images", NOW))
+    page = client.get("/jobs").text
+    assert "1 of 4 images · 1 failed · 1 cancelled" in page
+    assert re.search(r"<td[^>]*>\$0\.00\d+</td>", page)
+    assert f'title="{job.created_at:%Y-%m-%d %H:%M:%S} UTC"' in page
+    assert page.count("sent one by one") == 1
+
+
+def select(client: FlaskClient, path: str, *job_ids: str) -> TestResponse:
+    return client.post(path, data={"job": list(job_ids)})
+
+
+def test_several_jobs_are_cancelled_and_those_that_have_finished_stay(client: FlaskClient, store: JobStore) -> None:
+    running, finished, _ = jobs = [Job(new_id(), name, NOW) for name in ("running", "finished", "other")]
+    store.create_all(jobs)
+    images = [add_images(store, each, "a.jpg") for each in jobs]
+    put_results(store, finished, *map(done, images[1]))
+    answer = select(client, "/jobs/cancel", running.job_id, finished.job_id, UNKNOWN_ID)
+    assert answer.headers["Location"] == "/jobs?cancelled=1"
+    assert "1 job cancelled. A retry of its failed images resumes a job." in client.get("/jobs?cancelled=1").text
+    assert [store.status_of(each).state for each in jobs] == ["cancelled", "finished", "running"]
+
+
+def test_several_jobs_are_deleted_after_a_confirmation_that_lists_them(client: FlaskClient, store: JobStore) -> None:
+    first, second, other = jobs = [Job(new_id(), name, NOW) for name in ("<b>first", "second", "other")]
+    store.create_all(jobs)
+    chosen = first.job_id, second.job_id, UNKNOWN_ID
+    question = select(client, "/jobs/delete/confirm", *chosen).text
+    assert "Delete 2 jobs?" in question
+    assert ("&lt;b&gt;first" in question, "other" in question) == (True, False)
+    assert len(store.existing([each.job_id for each in jobs])) == 3, "nothing is deleted yet"
+    assert re.findall(r'name="job" value="(\w+)"', question) == list(chosen[:2])
+    assert select(client, "/jobs/delete", *chosen).headers["Location"] == "/jobs"
+    assert store.existing([each.job_id for each in jobs]) == {other.job_id}
+    assert select(client, "/jobs/delete/confirm", *chosen).headers["Location"] == "/jobs", "they are gone"
+
+
+@pytest.mark.parametrize("path", ["/jobs/cancel", "/jobs/delete/confirm", "/jobs/delete"])
+def test_a_selection_is_of_at_least_one_job_and_of_no_more_than_allowed(client: FlaskClient, path: str) -> None:
+    assert "no job is selected" in select(client, path).text
+    many = select(client, path, *(new_id() for _ in range(job_pages.MAX_SELECTED + 1)))
+    assert (many.status_code, "select at most 100" in many.text) == (400, True)
+    assert select(client, path, "../etc").status_code == 404
+    assert client.post(path, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
 
 
 def test_the_fleet_page_and_the_header_show_the_last_snapshot(client: FlaskClient, store: JobStore) -> None:

@@ -1,0 +1,97 @@
+// The list of jobs: it keeps itself up to date while it is visible, and counts the selected jobs.
+
+import { Connection } from "./connection.js";
+import { goToSignIn, needsSignIn } from "./sign_in.js";
+
+/** Time between two polls while a job runs, and while none does, in milliseconds. */
+const POLL_INTERVAL_MS = 2_000;
+const REST_INTERVAL_MS = 5_000;
+
+const connection = new Connection();
+const list = document.getElementById("jobs");
+let pollTimer = null;
+
+const tableBody = (root) => root.querySelector("tbody");
+const selected = () => [...list.querySelectorAll("[name=job]:checked")];
+
+async function poll() {
+    try {
+        const response = await fetch(location.href);
+        if (needsSignIn(response)) goToSignIn();
+        if (!response.ok) throw new Error(`the list returned ${response.status}`);
+        const page = new DOMParser().parseFromString(await response.text(), "text/html");
+        if (!document.hidden) show(document.adoptNode(page.getElementById("jobs")));
+        connection.succeeded();
+    } catch {
+        connection.failed(); // the next poll may succeed
+    }
+    schedule();
+}
+
+function schedule() {
+    clearTimeout(pollTimer);
+    if (document.hidden) return;
+    const isRunning = [...list.querySelectorAll("[data-state]")].some(({ dataset }) => dataset.state === "running");
+    pollTimer = setTimeout(poll, isRunning ? POLL_INTERVAL_MS : REST_INTERVAL_MS);
+}
+
+/** Show the list that the server has rendered. */
+function show(fresh) {
+    if (tableBody(list) && tableBody(fresh)) mergeRows(tableBody(list), [...tableBody(fresh).rows]);
+    else list.replaceChildren(...fresh.childNodes);
+    showSelection();
+}
+
+/** Replace the cells that have changed: rows keep their place, their selection and the focus. */
+function mergeRows(body, freshRows) {
+    const rows = new Map([...body.rows].map((row) => [row.dataset.job, row]));
+    freshRows.forEach((fresh, index) => {
+        const row = rows.get(fresh.dataset.job) ?? fresh;
+        rows.delete(fresh.dataset.job);
+        if (row !== fresh) mergeCells(row, fresh);
+        if (body.rows[index] !== row) body.insertBefore(row, body.rows[index] ?? null);
+    });
+    for (const row of rows.values()) row.remove();
+}
+
+function mergeCells(row, fresh) {
+    row.dataset.state = fresh.dataset.state;
+    [...fresh.cells].forEach((cell, index) => {
+        if (row.cells[index].innerHTML !== cell.innerHTML) row.cells[index].replaceWith(cell);
+    });
+}
+
+/** Offer what can be done with the selected jobs: only running ones can be cancelled. */
+function showSelection() {
+    const form = document.getElementById("selected");
+    if (!form) return;
+    const jobs = selected();
+    const running = jobs.filter((box) => box.closest("tr").dataset.state === "running");
+    for (const button of form.querySelectorAll("[data-verb]")) {
+        const count = button.dataset.verb === "Cancel" ? running.length : jobs.length;
+        button.hidden = count === 0;
+        button.textContent = `${button.dataset.verb} ${count} ${count === 1 ? "job" : "jobs"}`;
+    }
+    form.hidden = jobs.length === 0;
+    const all = document.getElementById("all");
+    const boxes = list.querySelectorAll("[name=job]");
+    all.hidden = false;
+    all.checked = jobs.length === boxes.length;
+    all.indeterminate = jobs.length > 0 && !all.checked;
+}
+
+list.addEventListener("change", ({ target }) => {
+    if (target.id === "all") for (const box of list.querySelectorAll("[name=job]")) box.checked = target.checked;
+    showSelection();
+});
+document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) {
+        poll();
+        return;
+    }
+    clearTimeout(pollTimer);
+    connection.paused();
+});
+
+showSelection();
+schedule();
