@@ -171,7 +171,7 @@ def test_the_list_of_jobs_says_how_far_each_is_what_it_cost_and_when_it_started(
     FleetStore(store.table).put_snapshot(
         fleet_snapshot(NOW, run=BillingPeriod(number=7, images=2, billed_seconds=60, cost=0.0017))
     )
-    store.create(Job(new_id(), "Single images", NOW))
+    store.create(Job(new_id(), "Single images", NOW, is_single=True))
     page = client.get("/jobs").text
     assert "1 of 4 images · 1 failed · 1 cancelled" in page
     assert re.search(r"<td[^>]*>\$0\.00\d+</td>", page)
