@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from core.config import PriceSettings
 from core.fleet.models import FleetInstance, FleetPause, FleetSnapshot, LimitsOverride, WorkerLimits
 from services.ec2 import ALIVE
 
@@ -114,7 +115,7 @@ def clocks_words(controller_ahead: timedelta) -> str | None:
     return f"The controller's clock is {duration(abs(seconds))} {ahead} the web tier's: let NTP set both."
 
 
-PAUSE_MEANS = "Nothing is launched until the fleet is resumed; images are taken and wait."
+PAUSE_MEANS = "No new workers start; uploads still queue."
 
 
 def pause_words(pause: FleetPause) -> str:
@@ -190,8 +191,10 @@ class InstanceRow(BaseModel):
         market: `Spot` for a Spot Instance, else empty.
         launched: moment of the launch as ISO 8601.
         age: time since the launch.
-        images: images answered so far and images per second; `-` before the first heartbeat.
-        heard: when its last heartbeat arrived, or why the controller believes that the worker does not work.
+        images: images answered so far; `-` before the first heartbeat.
+        speed: images per second; `-` while it answers none.
+        heard: when its last heartbeat arrived, how long it may still boot, or why it does not work.
+        cost: billed so far in US dollars; `-` if the prices are not known.
         marked: whether the controller believes so, or no heartbeat arrived for too long.
         can_drain: whether the worker can be drained and is not being drained yet.
     """
@@ -207,17 +210,25 @@ class InstanceRow(BaseModel):
     launched: str
     age: str
     images: str
+    speed: str
     heard: str
+    cost: str
     marked: bool
     can_drain: bool
 
     @classmethod
-    def of(cls, instance: FleetInstance, now: datetime) -> Self:
+    def of(
+        cls,
+        instance: FleetInstance,
+        now: datetime,
+        prices: PriceSettings | None = None,
+        boot_allowance_seconds: float = BOOT_SECONDS,
+    ) -> Self:
         """Return the row of an instance at `now`, by the controller's clock."""
         age = max(0.0, (now - instance.launched_at).total_seconds())
         silence = None if instance.heard_at is None else max(0.0, (now - instance.heard_at).total_seconds())
         running = instance.state == "running"
-        silent = running and (age > BOOT_SECONDS if silence is None else silence > SILENT_SECONDS)
+        silent = running and (age > boot_allowance_seconds if silence is None else silence > SILENT_SECONDS)
         state = _STARTS.get(instance.state, instance.state)
         if running:
             state = "silent" if silent else "boots" if silence is None else instance.worker or "busy"
@@ -227,11 +238,13 @@ class InstanceRow(BaseModel):
             state = "stuck"
         if silent:
             heard = f"none for {duration(age if silence is None else silence)}"
+        elif instance.heard_at is not None:
+            heard = ago(instance.heard_at, now)
+        elif instance.state in ALIVE:
+            heard = f"boots, {max(0.0, boot_allowance_seconds - age):.0f} s left"
         else:
-            heard = "not yet" if instance.heard_at is None else ago(instance.heard_at, now)
-        images, rate = "-", instance.images_per_second or 0.0
-        if instance.images is not None:
-            images = f"{instance.images:,}" + (f" ({rate:.2g}/s)" if rate >= MIN_RATE else "")
+            heard = "-"
+        rate = instance.images_per_second or 0.0
         return cls(
             instance_id=instance.instance_id,
             state=state,
@@ -241,8 +254,19 @@ class InstanceRow(BaseModel):
             zone=instance.zone,
             launched=instance.launched_at.isoformat(),
             age=duration(age),
-            images=images,
+            images="-" if instance.images is None else f"{instance.images:,}",
+            speed=f"{rate:.2g} /s" if rate >= MIN_RATE and state == "busy" else "-",
             heard=instance.marked or heard,
+            cost=_billed_so_far(instance, now, prices),
             marked=silent or instance.marked is not None,
             can_drain=instance.state in ALIVE and not instance.draining and instance.worker not in _ENDING,
         )
+
+
+def _billed_so_far(instance: FleetInstance, now: datetime, prices: PriceSettings | None) -> str:
+    if prices is None:
+        return "-"
+    if instance.billed_since is None:
+        return dollars(0)
+    seconds = max(prices.minimum_billed_seconds, (now - instance.billed_since).total_seconds())
+    return dollars(seconds * prices.hourly(instance.instance_type, spot=instance.spot) / 3_600)

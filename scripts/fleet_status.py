@@ -42,6 +42,8 @@ def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[tuple[str, st
     if fleet.paused:
         yield "paused", pause_words(fleet.paused)
     yield "billed", f"{fleet.billed_seconds:,.0f} s, {dollars(fleet.cost)}"
+    if fleet.today:
+        yield "today", f"{dollars(fleet.today.cost)} for instances, {plural(fleet.today.images, 'image')} (UTC)"
     instances, requests = fleet.instances_dollars_per_1000_images, fleet.requests_dollars_per_1000_images
     if instances is not None and requests is not None:
         each = f"instances {dollars(instances)}, requests {dollars(requests)}"
@@ -59,9 +61,8 @@ def instance_table(instances: FleetInstances, now: datetime) -> Table | Text:
     for each in instances.instances:
         row = InstanceRow.of(each, now)
         kind = f"{row.instance_type} {row.market}".rstrip()
-        table.add_row(
-            *(plain_text(cell) for cell in (row.instance_id, row.state, kind, row.age, row.images, row.heard))
-        )
+        images = row.images if row.speed == "-" else f"{row.images} ({row.speed})"
+        table.add_row(*(plain_text(cell) for cell in (row.instance_id, row.state, kind, row.age, images, row.heard)))
     if unlisted := instances.total - len(instances.instances):
         table.add_row(Text(f"and {unlisted:,} older"))
     return table

@@ -1,7 +1,7 @@
 """Values of the fleet: snapshot, limits, billing periods, instances, launch journal, decisions and history."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
@@ -68,6 +68,21 @@ class BillingPeriod(WireModel):
     is_open: bool = True
 
 
+class FleetDay(WireModel):
+    """What the fleet did on a day (UTC).
+
+    Attributes:
+        images: answered by workers on the day.
+        billed_seconds: instance-seconds that were billed on the day.
+        cost: cost of the billed seconds in US dollars.
+    """
+
+    day: date
+    images: int = 0
+    billed_seconds: float = 0.0
+    cost: float = 0.0
+
+
 class FleetSnapshot(WireModel):
     """The observation and the decision of the autoscaler in one round.
 
@@ -93,6 +108,8 @@ class FleetSnapshot(WireModel):
         waiting_seconds: how long the oldest waiting image has waited, by the same estimate.
         recent_launches: instances launched or started within the last 60 s.
         failed_boots: consecutive instances that ended before their first heartbeat.
+        images_per_second: answers of all workers in the last seconds.
+        today: images and cost of the day of `at`; None in reports of an older release.
     """
 
     version: Literal[1] = 1
@@ -123,6 +140,8 @@ class FleetSnapshot(WireModel):
     waiting_seconds: float = 0.0
     recent_launches: int = 0
     failed_boots: int = 0
+    images_per_second: float = 0.0
+    today: FleetDay | None = None
 
 
 class FleetInstance(WireModel):
@@ -139,6 +158,7 @@ class FleetInstance(WireModel):
         draining: whether the worker was asked to finish its images and end.
         spot: whether it is a Spot Instance.
         marked: why it is unhealthy and what happens next, in words; None while it is healthy.
+        billed_since: since when it runs and is billed; None if it does not.
     """
 
     instance_id: str
@@ -154,6 +174,7 @@ class FleetInstance(WireModel):
     draining: bool = False
     spot: bool = False
     marked: str | None = None
+    billed_since: AwareDatetime | None = None
 
 
 class FleetInstances(WireModel):

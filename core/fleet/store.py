@@ -7,12 +7,13 @@
 | `FLEET`   | `DECISIONS`              | the last decisions and events in words                   | controller |
 | `FLEET`   | `HISTORY#` span `#` slot | a block of the fleet's history                           | controller |
 | `FLEET`   | `RUN#` slot              | the cost of a billing period, once it is over            | controller |
+| `FLEET`   | `DAY#` slot              | images and cost of a day (UTC) that is over              | controller |
 | `FLEET`   | `JOURNAL`                | the last calls that launch or start instances            | controller |
 | `FLEET`   | `ORDER#PAUSE`            | since when the fleet is paused; absent while it is not   | web        |
 | `FLEET`   | `ORDER#LIMITS`           | limits set by operators; absent if config.yaml's hold    | web        |
 | `FLEET`   | `ORDER#DRAIN#` instance  | when an operator requested its drain; deleted once done  | both       |
 
-History and billing periods have a fixed number of items, used in turn, so nothing has to be removed.
+History, billing periods and days have a fixed number of items, used in turn, so nothing has to be removed.
 """
 
 import re
@@ -24,6 +25,7 @@ from typing import TypeVar
 from core.fleet.models import (
     BillingPeriod,
     Decisions,
+    FleetDay,
     FleetInstance,
     FleetInstances,
     FleetPause,
@@ -48,6 +50,9 @@ _INSTANCES, _DECISIONS, _HISTORY, _JOURNAL = "INSTANCES", "DECISIONS", "HISTORY#
 _RUN = "RUN#"
 KEPT_RUNS = 10_000
 """Billing periods that are kept: two weeks of a fleet that starts and ends every two minutes."""
+_DAY = "DAY#"
+KEPT_DAYS = 62
+"""Days that are kept: always more than the current month."""
 _ORDERS = "ORDER#"
 _PAUSE, _LIMITS, _DRAIN = f"{_ORDERS}PAUSE", f"{_ORDERS}LIMITS", f"{_ORDERS}DRAIN#"
 _BODY = "body"
@@ -211,6 +216,17 @@ class FleetStore:
         items = self.table.get_all([(FLEET, key) for key in {_run_key(number) for number in numbers}])
         found = (BillingPeriod.from_json(str(item[_BODY])) for item in items)
         return {run.number: run for run in found if run.number in numbers}
+
+    def put_day(self, day: FleetDay) -> None:
+        """Store a day that is over, replacing the one `KEPT_DAYS` before it."""
+        self._put(f"{_DAY}{day.day.toordinal() % KEPT_DAYS:02}", day.to_json())
+
+    def days(self) -> list[FleetDay]:
+        """Return the days that are over and on which the fleet was used, newest first; older ones are forgotten."""
+        items = self.table.query(FLEET, _DAY, _DAY + LAST)
+        return sorted(
+            (FleetDay.from_json(str(item[_BODY])) for item in items), key=lambda each: each.day, reverse=True
+        )
 
     def state(self) -> FleetState:
         """Return the stored state without the history, in one read."""

@@ -43,6 +43,13 @@ def submit(api: ApiClient, count: int) -> str:
     return job_id
 
 
+def pause(page: Page, reason: str = "") -> None:
+    """Pause the fleet in the step that asks for the reason, which is a dialog or a page."""
+    page.get_by_role("link", name="Pause").click()
+    page.get_by_label("Reason").fill(reason)
+    page.get_by_role("button", name="Pause the fleet").click()
+
+
 def test_a_batch_is_followed_live_from_its_launch_to_its_results(
     page: Page, api: ApiClient, fleet: FleetStore
 ) -> None:
@@ -57,10 +64,16 @@ def test_a_batch_is_followed_live_from_its_launch_to_its_results(
     expect(row.locator("code")).to_have_text(re.compile("^i-[0-9a-f]+$"))
     expect(row.locator('[data-cell="state"]')).to_have_text(re.compile("busy|ready"))
     expect(row.locator('[data-cell="heard"]')).to_have_text(re.compile("just now|s ago"))
-    expect(page.locator("#decisions")).to_contain_text(re.compile("Starting \\d of at most 2: "))
+    expect(page.locator("#decisions")).to_contain_text(re.compile(r"Starting \d workers? \(\d → \d, limit 2\): "))
     expect(chart).to_have_attribute(
-        "aria-label", re.compile(r"Last 10 minutes: at most [12] workers? and \d+ images? in")
+        "aria-label", re.compile(r"Last [\w ]+: at most [12] workers? and \d+ images? in")
     )
+    # The pointer shows the values of a moment.
+    chart.hover()
+    expect(page.locator("#chart-value")).to_have_text(re.compile(r"\d\d:\d\d:\d\d: \d workers?, \d+ images?"))
+    # The header never says another number than the page.
+    workers = page.locator('[data-slot="workers"]').inner_text()
+    expect(page.locator("#workersPill")).to_have_text(re.compile(rf"^\s*{workers} workers?$"))
     # It moves on with time, also where workers of an earlier test were there already.
     expect(chart.locator(".workers-line")).not_to_have_attribute("d", str(before))
     # Drawn by the server from the history, for pages that are opened later.
@@ -72,22 +85,21 @@ def test_ops_pause_the_fleet_with_a_reason_and_resume_it(
     page: Page, api: ApiClient, fleet: FleetStore, system: System
 ) -> None:
     page.goto("/fleet")
-    page.get_by_label("Why the fleet is paused").fill("<b>new</b> model")
-    page.get_by_role("button", name="Pause").click()
-    expect(page.get_by_role("status")).to_contain_text("<b>new</b> model. Nothing is launched")
+    pause(page, "<b>new</b> model")
+    expect(page.locator("#paused")).to_contain_text("<b>new</b> model. No new workers start; uploads still queue.")
     expect(page.locator('[data-slot="sentence"]')).to_contain_text("Paused by ops since")
     # Workers of an earlier test may still run, and would classify images.
-    expect(page.locator('[data-slot="running"]')).to_have_text("0")
+    expect(page.locator('[data-slot="workers"]')).to_have_text("0")
     job_id = submit(api, 30)
     expect(page.locator('[data-slot="sentence"]')).to_contain_text("(<b>new</b> model): 30 images waiting")
     page.goto(f"/jobs/{job_id}")
     expect(page.locator('[data-slot="sentence"]')).to_contain_text("Paused by ops since")
-    expect(page.locator('[data-slot="problem"]')).to_contain_text("Nothing is launched until the fleet is resumed")
+    expect(page.locator('[data-slot="problem"]')).to_contain_text("No new workers start; uploads still queue.")
     expect(page.get_by_role("link", name="0 workers · paused")).to_be_visible()
 
     page.goto("/fleet")
     page.get_by_role("button", name="Resume").click()
-    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    expect(page.get_by_role("link", name="Pause")).to_be_visible()
     page.goto(f"/jobs/{job_id}")
     expect(page.locator("#state")).to_have_text("finished")
     assert api.status(job_id)["done"] == 30
@@ -98,9 +110,12 @@ def test_ops_set_limits_drain_an_instance_and_take_the_limits_back(
 ) -> None:
     page_faults.expect("422")
     page.goto("/fleet")
-    page.get_by_role("link", name="Change the limits").click()
+    page.get_by_role("link", name=re.compile("^Limits 0 . 2$")).click()
+    dialog = page.get_by_role("dialog", name="Limits of the fleet")
+    expect(dialog).to_be_visible()
     assert faults_of(page) == []
     page.get_by_label("At least").fill("3")
+    expect(dialog.locator("[data-preview]")).to_have_text(re.compile("will start|none starts"))
     page.get_by_role("button", name="Set the limits").click()
     expect(page.get_by_role("alert")).to_have_text("The minimum (3) must be at most the maximum (2).")
     assert faults_of(page) == []
@@ -117,8 +132,7 @@ def test_ops_set_limits_drain_an_instance_and_take_the_limits_back(
     expect(drains).to_have_count(1)
     asked = str(drains.get_attribute("aria-label")).removeprefix("Drain ")
     drains.click()
-    expect(page.get_by_role("heading")).to_have_text(f"Drain {asked}?")
-    assert faults_of(page) == []
+    expect(page.get_by_role("dialog", name=f"Drain {asked}?")).to_be_visible()
     page.get_by_role("button", name="Drain the instance").click()
     expect(page.locator("#decisions")).to_contain_text(f"Ops have asked {asked} to drain")
     row = page.locator("#instances tbody tr").filter(has_text=asked)
@@ -126,7 +140,7 @@ def test_ops_set_limits_drain_an_instance_and_take_the_limits_back(
     # It is still needed, so another takes its place once there is room for it.
     expect(row).to_have_count(0)
     expect(drains).to_have_count(1)
-    page.get_by_role("button", name="Take back").click()
+    page.get_by_role("button", name="Reset to config.yaml").click()
     expect(page.locator("#limits-set")).to_be_hidden()
     expect(page.locator('[data-slot="max_workers"]')).to_have_text("2")
     assert fleet.commands().limits is None
@@ -136,22 +150,52 @@ def test_the_page_is_accessible_and_fits(page: Page, api: ApiClient, fleet: Flee
     submit(api, 30)
     page.goto("/fleet")
     expect(page.locator("#instances tbody tr").first).to_be_visible()
+    page.set_viewport_size({"width": 1280, "height": 900})
+    table = page.locator("#instances")
+    assert table.evaluate("table => table.scrollWidth <= table.clientWidth"), "no column is cut at 1280 px"
+    tops = {round(page.locator(".tiles .card").nth(index).bounding_box()["y"]) for index in range(6)}  # type: ignore[index]
+    assert len(tops) == 1, "the tiles are in one row"
     assert faults_of(page) == []
-    page.get_by_role("button", name="Pause").click()
+    pause(page)
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
     assert faults_of(page) == []
 
 
+def test_a_lost_connection_is_visible_with_the_time_of_the_figures(page: Page, page_faults: PageFaults) -> None:
+    page_faults.expect("ERR_INTERNET_DISCONNECTED")
+    page.goto("/fleet")
+    page.context.set_offline(True)
+    expect(page.get_by_role("alert")).to_contain_text("Connection lost. Retrying… Figures are from")
+    page.context.set_offline(False)
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_titles_are_at_the_same_height_on_each_page_and_in_inter(page: Page) -> None:
+    centres = set()
+    for path in ("/", "/jobs", "/fleet", "/api", "/model"):
+        page.goto(path)
+        box = page.locator("h1").bounding_box()
+        assert box is not None
+        centres.add(round(box["y"] + box["height"] / 2))
+    assert len(centres) == 1
+    assert page.evaluate("document.fonts.check('16px Inter')")
+    page.get_by_label("Search classes").fill("park")
+    expect(page.locator("#classes li:visible")).to_have_text(["no parking", "parking"])
+
+
 @pytest.mark.parametrize("page_options", [NO_SCRIPT], ids=["no script"])
-def test_without_javascript_everything_is_there_but_the_reason(page: Page, fleet: FleetStore) -> None:
+def test_without_javascript_everything_is_there(page: Page, fleet: FleetStore) -> None:
     page.goto("/fleet?span=day")
     expect(page.locator("#chart .workers-line")).to_have_attribute("d", re.compile(r"^M36\.0 "))
-    expect(page.locator("#chart .axis text")).to_have_count(6)
-    page.get_by_role("button", name="Pause").click()
-    expect(page.get_by_role("status")).to_contain_text("Paused by ops since")
+    expect(page.locator("#chart .axis text")).to_have_count(12)
+    page.get_by_role("link", name=re.compile("^Limits")).click()
+    expect(page.get_by_role("heading", name="Limits of the fleet")).to_be_visible()
+    page.get_by_role("link", name="Cancel").click()
+    pause(page, "by hand")
+    expect(page.locator("#paused")).to_contain_text("by hand")
     assert fleet.paused() is not None
     page.get_by_role("button", name="Resume").click()
-    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    expect(page.get_by_role("link", name="Pause")).to_be_visible()
     assert fleet.paused() is None
 
 

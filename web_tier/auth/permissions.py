@@ -145,6 +145,7 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "audit_api.events",
             "pages.fleet_page",
             "pages.fleet_now",
+            "operate.pause_page",
             "operate.pause",
             "operate.resume",
             "operate.limits_page",

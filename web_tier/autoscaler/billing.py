@@ -8,10 +8,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from core.cost import SECONDS_AN_HOUR, Bill, total
-from core.fleet.models import BillingPeriod, FleetSnapshot
+from core.fleet.models import BillingPeriod, FleetDay, FleetSnapshot
 from services.ec2 import Instance
 from web_tier.autoscaler.observe import FleetDescription
 
@@ -113,12 +113,58 @@ class CostAttribution:
         return self.current
 
 
+@dataclass
+class DailyLedger:
+    """Adds up images and cost of each day (UTC), from the totals since the fleet's first launch.
+
+    Attributes:
+        before: the last snapshot of the previous controller; its day continues.
+        today: the current day; None before the first update.
+    """
+
+    before: FleetSnapshot | None = None
+    today: FleetDay | None = field(default=None, init=False)
+    _bill: Bill = field(default=Bill(), init=False)
+    _images: int = field(default=0, init=False)
+    _unsaved: list[FleetDay] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        """Continue the day of the previous controller."""
+        if self.before is not None:
+            self.today, self._images = self.before.today, self.before.images
+            self._bill = Bill(self.before.billed_seconds, self.before.cost)
+
+    def update(self, day: date, bill: Bill, images: int) -> None:
+        """Count what was added since the last update towards `day`; `bill` and `images` are totals."""
+        if self.today is None or day > self.today.day:
+            if self.today is not None and (self.today.images or self.today.cost):
+                self._unsaved.append(self.today)
+            self.today = FleetDay(day=day)
+        more = bill - self._bill
+        self.today = FleetDay(
+            day=self.today.day,
+            images=self.today.images + images - self._images,
+            billed_seconds=self.today.billed_seconds + more.seconds,
+            cost=self.today.cost + more.dollars,
+        )
+        self._bill, self._images = bill, images
+
+    def unsaved(self) -> tuple[FleetDay, ...]:
+        """Return the days that are over and were not stored yet, oldest first."""
+        return tuple(self._unsaved)
+
+    def mark_saved(self, day: FleetDay) -> None:
+        """Note that a day has been stored."""
+        self._unsaved.remove(day)
+
+
 @dataclass(frozen=True, slots=True)
 class BilledInstance:
-    """A running instance: since when, in monotonic seconds, and its price for an hour in US dollars."""
+    """A running instance: since when, in monotonic seconds and by the wall clock, and its price in US dollars/h."""
 
     since: float
     hourly: float
+    began_at: datetime
 
 
 @dataclass
@@ -131,6 +177,7 @@ class BillingMeter:
         before: the last snapshot of the previous controller; None for a new fleet.
         quiet_seconds: see `CostAttribution`.
         attribution: attributes what is billed to the images answered meanwhile.
+        daily: what is billed on each day.
         peak_workers: most workers since the fleet was last at rest.
     """
 
@@ -141,6 +188,7 @@ class BillingMeter:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     quiet_seconds: float = QUIET_SECONDS
     attribution: CostAttribution = field(init=False)
+    daily: DailyLedger = field(init=False)
     peak_workers: int = field(default=0, init=False)
     _ended: Bill = field(default=Bill(), init=False)
     _running: dict[str, BilledInstance] = field(default_factory=dict, init=False)
@@ -150,6 +198,7 @@ class BillingMeter:
     def __post_init__(self) -> None:
         """Continue the figures of the previous controller."""
         self.attribution = CostAttribution(self.before, self.quiet_seconds, self.clock)
+        self.daily = DailyLedger(self.before)
 
     def update(self, fleet: FleetDescription) -> None:
         """Bill the instances that run now."""
@@ -160,8 +209,9 @@ class BillingMeter:
         for ended in self._running.keys() - running.keys():
             self._ended += self._billed(self._running.pop(ended))
         for begun in running.keys() - self._running.keys():
-            self._running[begun] = BilledInstance(self.clock(), self.hourly(running[begun]))
+            self._running[begun] = BilledInstance(self.clock(), self.hourly(running[begun]), self.now())
         self.attribution.update(fleet, self.bill)
+        self.daily.update(self.now().date(), self.bill, self.attribution.images)
         is_at_rest = fleet.capacity == 0 and fleet.requests.total == 0
         if self._is_at_rest and not is_at_rest:
             self.peak_workers = 0  # only now, so that the last peak can be read until a new batch begins
@@ -172,6 +222,11 @@ class BillingMeter:
         """Return the instances that have run for the minimum that EC2 bills, oldest first."""
         since = sorted((each.since, instance_id) for instance_id, each in self._running.items())
         return [instance_id for begun, instance_id in since if self.clock() - begun >= self.minimum_seconds]
+
+    @property
+    def billed_since(self) -> dict[str, datetime]:
+        """Since when each running instance is billed, by its id."""
+        return {instance_id: each.began_at for instance_id, each in self._running.items()}
 
     @property
     def bill(self) -> Bill:
@@ -186,7 +241,9 @@ class BillingMeter:
         """Continue from the snapshot `before`; its figures contain the cost of the running instances until then."""
         for instance_id, instance in running.items():
             age = max(0.0, (self.now() - instance.launched_at).total_seconds())
-            self._running[instance_id] = BilledInstance(self.clock() - age, self.hourly(instance))
+            self._running[instance_id] = BilledInstance(
+                self.clock() - age, self.hourly(instance), instance.launched_at
+            )
         if self.before is not None:
             last, counted = self.before, self.bill
             self._ended = Bill(max(0.0, last.billed_seconds - counted.seconds), max(0.0, last.cost - counted.dollars))

@@ -11,6 +11,7 @@ from web_tier.autoscaler.explain import (
     explain_no_launch,
     explain_pause,
     explain_rotation,
+    explain_surplus,
 )
 from web_tier.autoscaler.observe import Observation
 from web_tier.autoscaler.policies import POLICIES, DesiredCapacity
@@ -99,17 +100,23 @@ def _size(
     if missing and (launching < missing or boots_failing):
         kind, reason = explain_launch_limit(observation, settings, missing, boots_failing=boots_failing)
     elif missing:
-        kind, reason = "starting", explain_launch(observation, settings, missing, desired.rule)
+        kind, reason = "starting", explain_launch(observation, settings, missing, _why(desired, settings, always_on))
     else:
         is_capped = desired.minimum > settings.max_workers
-        kind, reason = explain_no_launch(
-            observation, settings, desired.rule, desired.always_on_rule, is_capped=is_capped
-        )
+        kind, reason = explain_no_launch(observation, settings, desired.always_on_rule, is_capped=is_capped)
     keep = max(minimum, min(settings.max_workers, desired.maximum))
-    drain = _surplus(observation, keep, protected)
+    if drain := _surplus(observation, keep, protected):
+        kind, reason = "draining", explain_surplus(drain, observation)
     if not shortfall and not drain and (drain := _workers_to_rotate(observation)):
         kind, reason = "rotating", explain_rotation(drain, settings)
     return Plan(launching - len(start), start, kind, reason, drain)
+
+
+def _why(desired: DesiredCapacity, settings: FleetSettings, always_on: int) -> str:
+    """Return what makes the fleet so large: the policy's rule for the work, or a minimum above it."""
+    if always_on <= min(settings.max_workers, desired.minimum):
+        return desired.rule
+    return desired.always_on_rule or f"the minimum is {always_on}"
 
 
 def _surplus(observation: Observation, keep: int, protected: tuple[str, ...]) -> tuple[str, ...]:

@@ -54,6 +54,10 @@ MAX_STEP_SECONDS = 1.0
 """Longest time between two updates that counts: a loop that stood still shows nothing about the workers."""
 
 
+RATE_SECONDS = 5.0
+"""Time over which the displayed rate of answers is taken."""
+
+
 @dataclass
 class ArrivalRateEstimator:
     """Estimates when the waiting images arrived, and the rate of arrivals."""
@@ -198,6 +202,23 @@ class ThroughputEstimator:
 
 
 @dataclass
+class AnswerRateMeter:
+    """Measures the answers of all workers in the last `RATE_SECONDS`, for operators."""
+
+    clock: Callable[[], float] = time.monotonic
+    _samples: deque[tuple[float, int]] = field(default_factory=deque, init=False)
+
+    def update(self, answers: int) -> float:
+        """Return the images/s, given the total of `answers` so far."""
+        now = self.clock()
+        self._samples.append((now, answers))
+        while len(self._samples) > 1 and self._samples[1][0] <= now - RATE_SECONDS:
+            self._samples.popleft()
+        since, before = self._samples[0]
+        return (answers - before) / max(MAX_STEP_SECONDS, now - since)
+
+
+@dataclass
 class MetricsCollector:
     """Measures the workers in each round; it starts with the estimates of the previous controller."""
 
@@ -206,12 +227,14 @@ class MetricsCollector:
     clock: Callable[[], float] = time.monotonic
     _boots: BootTimeEstimator = field(init=False)
     _throughput: ThroughputEstimator = field(init=False)
+    _rate: AnswerRateMeter = field(init=False)
 
     def __post_init__(self) -> None:
         """Continue the estimates of the previous controller."""
         before = self.meter.before
         self._boots = BootTimeEstimator(before.boot_seconds if before else None, self.clock)
         self._throughput = ThroughputEstimator(before.image_seconds if before else None, self.clock)
+        self._rate = AnswerRateMeter(self.clock)
 
     def update(self, fleet: FleetDescription, available: frozenset[str], max_lifetime_seconds: float) -> FleetMetrics:
         """Return the metrics of this round; the tracker must have been updated with `fleet` before.
@@ -232,4 +255,5 @@ class MetricsCollector:
             spare=tuple(worker for worker in self.meter.past_minimum_billing() if worker in idle),
             past_lifetime=self.tracker.past_lifetime(max_lifetime_seconds),
             failed_boots=self.tracker.failed_boots,
+            images_per_second=self._rate.update(registry.answers),
         )

@@ -9,7 +9,7 @@ from services.sqs import QueueCounts
 from web_tier.autoscaler.observe import FleetMetrics, Observation
 
 DecisionKind = Literal[
-    "paused", "starting", "limited", "failing", "rotating", "too_many", "at_maximum", "idle", "enough"
+    "paused", "starting", "limited", "failing", "draining", "rotating", "too_many", "at_maximum", "idle", "enough"
 ]
 """Kind of a decision. A new event is logged when it changes, not whenever the figures change."""
 
@@ -24,53 +24,58 @@ def explain_pause(observation: Observation, pause: FleetPause) -> str:
     return f"paused by ops since {pause.since:%H:%M UTC}{why}: {left}"
 
 
-def explain_launch(observation: Observation, settings: FleetSettings, missing: int, rule: str) -> str:
-    """Return why `missing` workers are started."""
-    figures = joined(
-        demand_in_words(observation.requests), _image_time(observation.metrics), _boot_time(observation.metrics), rule
-    )
-    workers = workers_in_words(observation.capacity)
-    return f"starting {missing} of at most {settings.max_workers}: {figures}, {workers} there"
+def explain_launch(observation: Observation, settings: FleetSettings, missing: int, why: str) -> str:
+    """Return why `missing` workers are started; `why` is the policy's rule, or the minimum."""
+    left = plural(observation.requests.total, "image") + " left" if observation.requests.total else ""
+    capacity, target = observation.capacity, observation.capacity + missing
+    change = f"({capacity} → {target}, limit {settings.max_workers})"
+    return f"starting {plural(missing, 'worker')} {change}: {joined(left, why)}"
 
 
 def explain_no_launch(
-    observation: Observation, settings: FleetSettings, rule: str, always_on_rule: str, *, is_capped: bool
+    observation: Observation, settings: FleetSettings, always_on_rule: str, *, is_capped: bool
 ) -> tuple[DecisionKind, str]:
     """Return why no worker is started; `is_capped` if the policy asks for more than `max_workers`."""
-    requests, metrics = observation.requests, observation.metrics
-    images, workers = demand_in_words(requests), workers_in_words(observation.capacity)
-    if observation.capacity > settings.max_workers:
-        return "too_many", f"{workers}, more than the {settings.max_workers} allowed: they end themselves when idle"
+    requests, metrics, capacity = observation.requests, observation.metrics, observation.capacity
+    workers, are = workers_in_words(capacity), "is" if capacity == 1 else "are"
+    if capacity > settings.max_workers:
+        return "too_many", f"{workers}, above the limit of {settings.max_workers}: they end when idle"
     if is_capped:
-        return (
-            "at_maximum",
-            f"{workers}, the most allowed: {joined(images, _image_time(metrics), _unregistered(metrics))}",
-        )
+        left = plural(requests.total, "image") + " left"
+        return "at_maximum", f"{workers}, the limit: {joined(left, _image_time(metrics), _unregistered(metrics))}"
     if requests.total == 0:
-        return "idle", f"{workers}: {joined(images, always_on_rule)}"
-    return "enough", f"{workers}, enough: {joined(images, rule, _unregistered(metrics))}"
+        if capacity == 0:
+            return "idle", "idle. Workers start when you upload"
+        return "idle", joined(f"{workers} {are} idle", always_on_rule)
+    enough = f"{workers} {are} enough for {plural(requests.total, 'image')}"
+    return "enough", joined(enough, _unregistered(metrics))
 
 
 def explain_launch_limit(
     observation: Observation, settings: FleetSettings, missing: int, *, boots_failing: bool
 ) -> tuple[DecisionKind, str]:
     """Return why fewer workers are started than are `missing`."""
-    workers = f"{workers_in_words(observation.capacity)} there, {missing} lacking"
-    state = joined(demand_in_words(observation.requests), workers)
+    needed = f"{plural(missing, 'more worker')} needed for {plural(observation.requests.total, 'image')}"
     if not boots_failing:
-        return "limited", f"{state}: no more than {settings.launches_per_minute} are launched within a minute"
+        return "limited", f"starting at most {plural(settings.launches_per_minute, 'worker')} a minute: {needed}"
     failed = observation.metrics.failed_boots
     return "failing", (
-        f"{state}: the last {failed} workers ended before their first heartbeat: one is tried each minute; "
-        "see their console output"
+        f"starting 1 worker a minute: the last {failed} ended before their first heartbeat; see their console output"
     )
+
+
+def explain_surplus(drain: tuple[str, ...], observation: Observation) -> str:
+    """Return why spare workers are drained."""
+    left = observation.available - len(drain)
+    are = "is" if left == 1 else "are"
+    return f"draining {plural(len(drain), 'idle worker')}: {workers_in_words(left)} {are} enough"
 
 
 def explain_rotation(drain: tuple[str, ...], settings: FleetSettings) -> str:
     """Return why workers are drained for their age."""
-    have, their = ("has", "its") if len(drain) == 1 else ("have", "their")
-    longest = f"{settings.max_lifetime_seconds / 3600:.3g} h, the longest allowed"
-    return f"{workers_in_words(len(drain))} {have} run for {longest}: asked to end, others take {their} place"
+    have, others = ("it has", "another takes its") if len(drain) == 1 else ("they have", "others take their")
+    longest = f"{settings.max_lifetime_seconds / 3600:.3g} h"
+    return f"draining {plural(len(drain), 'worker')}: {have} run for {longest}, the limit; {others} place"
 
 
 def demand_in_words(requests: QueueCounts) -> str:

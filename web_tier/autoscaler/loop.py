@@ -101,7 +101,7 @@ class Autoscaler:
         # Without the time of the next try, which changes in each round and is no event.
         problem = _joined(self.launcher.last_error, health.last_error, config.problem)
         events = [*config.drain_events(), *command_events, *health.drain_events()]
-        reporter.report(observation, plan, problem, events, health.reasons())
+        reporter.report(observation, plan, problem, events, health.reasons(), self.meter.billed_since)
 
 
 def _joined(*problems: str | None) -> str | None:

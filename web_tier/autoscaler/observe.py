@@ -56,6 +56,7 @@ class FleetMetrics:
             oldest first.
         past_lifetime: ids of workers that have run for `fleet.max_lifetime_seconds`; oldest first.
         failed_boots: consecutive instances that ended before their first heartbeat.
+        images_per_second: answers of all workers in the last seconds; only displayed.
     """
 
     image_seconds: float | None = None
@@ -64,6 +65,7 @@ class FleetMetrics:
     spare: tuple[str, ...] = ()
     past_lifetime: tuple[str, ...] = ()
     failed_boots: int = 0
+    images_per_second: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

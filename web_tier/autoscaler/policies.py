@@ -45,13 +45,14 @@ class DesiredCapacity:
 def backlog(observation: Observation, settings: FleetSettings) -> DesiredCapacity:
     """One worker for each `images_per_worker` images that wait or are in flight."""
     workers = math.ceil(observation.requests.total / settings.images_per_worker)
-    return DesiredCapacity(workers, f"{settings.images_per_worker} images a worker")
+    return DesiredCapacity(workers, f"{settings.images_per_worker} per worker")
 
 
 def fixed(_observation: Observation, settings: FleetSettings) -> DesiredCapacity:
     """`max_workers`, always."""
     workers = settings.max_workers
-    return DesiredCapacity(workers, f"always {workers_in_words(workers)}", always_on=workers)
+    rule = f"always {workers_in_words(workers)}"
+    return DesiredCapacity(workers, rule, always_on=workers, always_on_rule=rule)
 
 
 def deadline(observation: Observation, settings: FleetSettings) -> DesiredCapacity:

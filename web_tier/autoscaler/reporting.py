@@ -19,6 +19,7 @@ from core.config import FleetSettings
 from core.fleet.models import (
     Decision,
     Decisions,
+    FleetDay,
     FleetInstance,
     FleetInstances,
     FleetSnapshot,
@@ -41,7 +42,7 @@ MIN_SNAPSHOT_SECONDS = 0.25
 MAX_SNAPSHOT_SECONDS = 5.0
 """Longest time between two snapshots: pages recognise a controller that has stopped by the age of the snapshot."""
 
-_ALWAYS_CHANGING = ("at", "billed_seconds", "cost", "run", "arrival_rate", "waiting_seconds")
+_ALWAYS_CHANGING = ("at", "billed_seconds", "cost", "run", "today", "arrival_rate", "waiting_seconds")
 """Fields of a snapshot that change without an event, and are no reason to store it."""
 
 MAX_LISTED = 100
@@ -93,6 +94,9 @@ class SnapshotWriter:
         for period in attribution.unsaved():
             self.store.put_run(period)
             attribution.mark_saved(period)
+        for day in meter.daily.unsaved():
+            self.store.put_day(day)
+            meter.daily.mark_saved(day)
         bill = meter.bill
         self._store_if_due(
             FleetSnapshot(
@@ -123,6 +127,8 @@ class SnapshotWriter:
                 waiting_seconds=round(max((age for age, _ in observation.demand.waiting), default=0.0), 1),
                 recent_launches=observation.recent_launches,
                 failed_boots=observation.metrics.failed_boots,
+                images_per_second=_two_digits(observation.metrics.images_per_second) or 0.0,
+                today=_rounded(meter.daily.today),
             )
         )
 
@@ -138,6 +144,12 @@ class SnapshotWriter:
         if self.clock() - self._stored_at >= min_seconds:
             self.store.put_snapshot(snapshot)
             self._stored, self._stored_at = snapshot, self.clock()
+
+
+def _rounded(day: FleetDay | None) -> FleetDay | None:
+    if day is None:
+        return None
+    return day.model_copy(update={"billed_seconds": round(day.billed_seconds, 3), "cost": round(day.cost, 8)})
 
 
 def _two_digits(seconds: float | None) -> float | None:
@@ -163,11 +175,12 @@ class InstanceListWriter:
         observation: Observation,
         statuses: Mapping[str, WorkerStatus],
         unhealthy: Mapping[str, str],
+        billed_since: Mapping[str, datetime],
     ) -> None:
-        """Store the list if it has changed; `unhealthy` has the reason, in words, of each unhealthy instance."""
+        """Store the list if it has changed; see `instance_list`."""
         if self.clock() - self._stored_at < MIN_LIST_SECONDS:
             return
-        instances = instance_list(observation, statuses, unhealthy)
+        instances = instance_list(observation, statuses, unhealthy, billed_since)
         if instances != self.stored:
             self._stored_at = self.clock()
             self.store.put_instances(instances)
@@ -175,9 +188,16 @@ class InstanceListWriter:
 
 
 def instance_list(
-    observation: Observation, statuses: Mapping[str, WorkerStatus], unhealthy: Mapping[str, str]
+    observation: Observation,
+    statuses: Mapping[str, WorkerStatus],
+    unhealthy: Mapping[str, str],
+    billed_since: Mapping[str, datetime],
 ) -> FleetInstances:
-    """Return the instances that have not ended, newest first, at most `MAX_LISTED`."""
+    """Return the instances that have not ended, newest first, at most `MAX_LISTED`.
+
+    By instance id, `unhealthy` has the reason of each unhealthy instance in words, and `billed_since` when each began
+    to run.
+    """
     present = [each for each in reversed(observation.instances) if each.state in LISTED]
     listed = []
     for instance in present[:MAX_LISTED]:
@@ -197,6 +217,7 @@ def instance_list(
                 heard_at=status and status.seen_at,
                 draining=instance.instance_id in observation.draining,
                 marked=unhealthy.get(instance.instance_id),
+                billed_since=billed_since.get(instance.instance_id),
             )
         )
     return FleetInstances(total=len(present), instances=tuple(listed))
@@ -396,15 +417,17 @@ class Reporter:
         problem: str | None,
         events: Iterable[FleetEvent],
         unhealthy: Mapping[str, str],
+        billed_since: Mapping[str, datetime],
     ) -> None:
         """Report the instances, the events and the history of one round.
 
         `problem` is in words; a text that changes in each round would be an event each time. `events` has what
-        happened besides the decision, `unhealthy` why instances are unhealthy, by instance id.
+        happened besides the decision, `unhealthy` why instances are unhealthy, and `billed_since` when each began to
+        run, by instance id.
         """
         for event in events:
             self._events.add(event)
-        self._instances.update(observation, self.registry.statuses(), unhealthy)
+        self._instances.update(observation, self.registry.statuses(), unhealthy, billed_since)
         self._events.update(plan, observation.capacity, problem)
         for track in self._history:
             track.update(self.now().timestamp(), observation.capacity, observation.requests.total)

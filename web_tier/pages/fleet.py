@@ -1,13 +1,9 @@
-"""The fleet page: figures, instances, decisions and cost of the fleet, its chart over time, and its controls.
-
-The chart shows workers and queue. The server draws it, and `static/fleet/chart.js` draws the same, live. Workers and
-queue each have a scale from zero to a round figure. The lines are steps, since a point holds until the next one.
+"""The fleet page: figures, instances, decisions and cost of the fleet, and its controls.
 
 Operators pause and resume the fleet, set the limits of the number of workers, and drain instances.
 """
 
-import json
-import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,21 +13,31 @@ from flask import Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict
 
-from core.config import MAX_WORKERS, PriceSettings
-from core.cost import ThousandCost
-from core.fleet.models import Decision, FleetSnapshot, HistoryPoint, LimitsOverride, Span, WorkerLimits, points_since
-from core.fleet.store import FleetState, FleetStore
-from core.format import InstanceRow, clocks_words, dollars, fleet_sentence, limits_words, pause_words, plural
+from core.config import MAX_WORKERS, Config, PriceSettings
+from core.cost import IMAGE, ThousandCost
+from core.fleet.models import (
+    Decision,
+    FleetDay,
+    FleetSnapshot,
+    LimitsOverride,
+    WorkerLimits,
+)
+from core.fleet.store import FleetState
+from core.format import (
+    InstanceRow,
+    clocks_words,
+    dollars,
+    fleet_sentence,
+    limits_words,
+    pause_words,
+    plural,
+    rate_words,
+)
+from services.ec2 import ALIVE
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend
+from web_tier.pages.fleet_chart import CHIPS, FIRST_WINDOW, WINDOWS, fleet_chart
 from web_tier.parameters import clean_reason
-
-LEFT, RIGHT, TOP, BOTTOM = 36, 684, 12, 190
-"""Edges of the drawing in the viewBox of 720 by 220, as in chart.js."""
-
-LINES = 3
-
-_ROUND = (1, 2, 3, 5, 10)
 
 MAX_DECISIONS_SHOWN = 12
 
@@ -42,113 +48,30 @@ MAX_SHOWN_CHARACTERS = 10
 """Characters of an invalid field that the form shows again."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChartWindow:
-    """The time that the chart shows, until now; its data are from the history of `span`."""
-
-    name: str
-    length: timedelta
-    title: str
-    ago: str
-    span: Span
-
-
-WINDOWS = {
-    window.name: window
-    for window in (
-        ChartWindow("minutes", timedelta(minutes=10), "Last 10 minutes", "10 min ago", "hour"),
-        ChartWindow("hour", timedelta(hours=1), "Last hour", "1 h ago", "hour"),
-        ChartWindow("day", timedelta(days=1), "Last day", "24 h ago", "day"),
-    )
-}
-
-FIRST_WINDOW = "minutes"
-
-
-@dataclass(frozen=True, slots=True)
-class ChartLabel:
-    """A text at an axis."""
-
-    x: int
-    y: int
-    anchor: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """The drawing: paths, labels and a sentence for screen readers; `samples` is JSON for the script."""
-
-    window: ChartWindow
-    workers: str
-    queue: str
-    area: str
-    gridlines: tuple[str, ...]
-    labels: tuple[ChartLabel, ...]
-    summary: str
-    samples: str
-
-    @classmethod
-    def of(cls, window: ChartWindow, points: Sequence[HistoryPoint], now: HistoryPoint) -> "Chart":
-        """Return the chart of `points`, the first at the start of `window`, and of the state `now`."""
-        drawn = [*points, now]
-        start = now.at - window.length
-        max_workers, max_queue = max(each.workers for each in drawn), max(each.queue for each in drawn)
-        tops = ceiling(max_workers), ceiling(max_queue)
-        queue = _steps([(_x(each.at, start, window.length), _y(each.queue / tops[1])) for each in drawn])
-        return cls(
-            window=window,
-            workers=_steps([(_x(each.at, start, window.length), _y(each.workers / tops[0])) for each in drawn]),
-            queue=queue,
-            area=f"{queue}V{BOTTOM}H{_x(drawn[0].at, start, window.length)}Z",
-            gridlines=tuple(f"M{LEFT} {_y(line / LINES)}H{RIGHT}" for line in range(LINES + 1)),
-            labels=(
-                ChartLabel(LEFT - 6, TOP + 4, "end", f"{tops[0]:,}"),
-                ChartLabel(LEFT - 6, BOTTOM + 4, "end", "0"),
-                ChartLabel(RIGHT + 6, TOP + 4, "start", f"{tops[1]:,}"),
-                ChartLabel(RIGHT + 6, BOTTOM + 4, "start", "0"),
-                ChartLabel(LEFT, BOTTOM + 22, "start", window.ago),
-                ChartLabel(RIGHT, BOTTOM + 22, "end", "now"),
-            ),
-            summary=f"{window.title}: at most {plural(max_workers, 'worker')} and {plural(max_queue, 'image')} in "
-            f"the queue; now {plural(now.workers, 'worker')} and {plural(now.queue, 'image')}.",
-            samples=json.dumps([(round(each.at.timestamp() * 1000), each.workers, each.queue) for each in drawn]),
-        )
-
-
-def ceiling(value: int) -> int:
-    """Return the lowest round figure that is not below `value`."""
-    power = int(10 ** math.floor(math.log10(max(1, value))))
-    return next(step * power for step in _ROUND if step * power >= value)
-
-
-def _x(at: datetime, start: datetime, length: timedelta) -> str:
-    return f"{LEFT + max(0.0, (at - start) / length) * (RIGHT - LEFT):.1f}"
-
-
-def _y(share: float) -> str:
-    return f"{BOTTOM - share * (BOTTOM - TOP):.1f}"
-
-
-def _steps(places: Sequence[tuple[str, str]]) -> str:
-    first, *others = places
-    return f"M{first[0]} {first[1]}" + "".join(f"H{x}V{y}" for x, y in others)
-
-
 class DecisionRow(BaseModel):
-    """A decision: its moment as ISO 8601, its time of the day (UTC), and its text."""
+    """A decision: its moment as ISO 8601, its time of the day (UTC), and its text; `lead` is what was done."""
 
     model_config = ConfigDict(frozen=True)
 
     at: str
     time: str
+    lead: str
     words: str
 
     @classmethod
     def of(cls, decision: Decision) -> Self:
         """Return the row of a decision."""
         words = f"{decision.words[:1].upper()}{decision.words[1:]}"
-        return cls(at=decision.at.isoformat(), time=decision.at.strftime("%H:%M:%S"), words=words)
+        found = _LEAD.match(words)
+        lead = found[0] if found else ""
+        time = decision.at.strftime("%H:%M:%S")
+        return cls(at=decision.at.isoformat(), time=time, lead=lead, words=words.removeprefix(lead))
+
+
+_LEAD = re.compile(
+    r"(Starting|Draining)( at most)? [\d,]+ (idle )?workers?( a minute)?|Paused( by ops)?|Idle|Limits [\d.]+"
+)
+"""What a decision does, at the beginning of its text."""
 
 
 class FleetBody(BaseModel):
@@ -156,14 +79,18 @@ class FleetBody(BaseModel):
 
     Attributes:
         known: whether the controller has reported; all figures are zero otherwise.
-        running, pending, stopped: instances.
+        running, pending, stopped, draining: instances.
+        workers: running and pending ones; `workers_of` says how many of them boot or drain.
         waiting, in_flight, dead_letters: messages of the request queue and of its dead-letter queue.
         min_workers, max_workers: the limits in force.
         peak_workers: most workers at once since the fleet was last at zero.
+        rate: answers of all workers, images/s as a text.
+        today, today_of: cost of instances and requests since midnight UTC, and its images, as texts.
+        month: the same cost since the first of the month.
         billed, cost: instance-seconds since the first launch, and their cost in US dollars, as texts.
         per_thousand: cost of 1,000 images as a text; None before the first answer of a worker.
         per_thousand_of: the parts of that cost.
-        sentence: what happens at the moment, and why.
+        sentence: what happens at the moment, and why; `is_latest` if the newest decision says the same.
         problem: what prevents a launch, if anything does.
         clocks: a warning if the clocks of controller and web tier differ.
         paused: since when and why the fleet is paused; None if it is not.
@@ -178,17 +105,25 @@ class FleetBody(BaseModel):
     running: int = 0
     pending: int = 0
     stopped: int = 0
+    draining: int = 0
+    workers: int = 0
+    workers_of: str = "workers"
     waiting: int = 0
     in_flight: int = 0
     dead_letters: int = 0
     min_workers: int = 0
     max_workers: int = 0
     peak_workers: int = 0
+    rate: str = "0 /s"
+    today: str = dollars(0)
+    today_of: str = "today"
+    month: str = dollars(0)
     billed: str = "0 s"
     cost: str = dollars(0)
     per_thousand: str | None = None
     per_thousand_of: str = ""
     sentence: str
+    is_latest: bool = False
     problem: str | None = None
     clocks: str | None = None
     paused: str | None = None
@@ -201,7 +136,8 @@ class FleetBody(BaseModel):
     def of(
         cls,
         state: FleetState,
-        prices: PriceSettings,
+        config: Config,
+        days: Sequence[FleetDay] = (),
         now: datetime | None = None,
         *,
         silent_seconds: float = 0.0,
@@ -211,7 +147,8 @@ class FleetBody(BaseModel):
 
         Args:
             state: last report of the controller; its times are by the controller's clock.
-            prices: prices of instances and requests.
+            config: the configuration, for its prices.
+            days: that are over.
             now: time by the web tier's clock.
             silent_seconds: how long the controller has not reported.
             controller_ahead: how far the controller's clock is ahead of the web tier's.
@@ -221,26 +158,44 @@ class FleetBody(BaseModel):
         older = listed.total - len(listed.instances)
         limits = limits_in_force(state, WorkerLimits(min_workers=0, max_workers=0))
         configured = None if state.snapshot is None else state.snapshot.configured
+        sentence = fleet_sentence(state.snapshot, silent_seconds)
+        decisions = tuple(DecisionRow.of(each) for each in state.decisions.decisions[:MAX_DECISIONS_SHOWN])
+        allowance = config.fleet.boot_allowance_seconds
         return cls(
-            **({} if state.snapshot is None else _figures(state.snapshot, prices)),
+            **({} if state.snapshot is None else _figures(state.snapshot, state, days, config.prices)),
             min_workers=limits.min_workers,
             max_workers=limits.max_workers,
             limits_set=state.limits and f"Limits {limits_words(limits, configured, now)}.",
-            sentence=fleet_sentence(state.snapshot, silent_seconds),
+            sentence=sentence,
+            is_latest=any(f"{each.lead}{each.words}." == sentence for each in decisions[:1]),
             clocks=clocks_words(controller_ahead),
             paused=None if state.pause is None else pause_words(state.pause),
-            instances=tuple(InstanceRow.of(each, seen_at) for each in listed.instances),
+            instances=tuple(InstanceRow.of(each, seen_at, config.prices, allowance) for each in listed.instances),
             unlisted=f"and {older:,} older" if older > 0 else None,
-            decisions=tuple(DecisionRow.of(each) for each in state.decisions.decisions[:MAX_DECISIONS_SHOWN]),
+            decisions=decisions,
         )
 
 
-def _figures(fleet: FleetSnapshot, prices: PriceSettings) -> dict[str, Any]:
+def _figures(
+    fleet: FleetSnapshot, state: FleetState, days: Sequence[FleetDay], prices: PriceSettings
+) -> dict[str, Any]:
+    workers = fleet.running + fleet.pending
+    draining = sum(each.draining and each.state in ALIVE for each in state.instances.instances)
+    parts = [f"{count:,} {word}" for count, word in ((fleet.pending, "pending"), (draining, "draining")) if count]
+    noun = "worker" if workers == 1 else "workers"
+    today = fleet.today or FleetDay(day=fleet.at.astimezone(UTC).date())
     figures: dict[str, Any] = {
         "known": True,
         "running": fleet.running,
         "pending": fleet.pending,
         "stopped": fleet.stopped,
+        "draining": draining,
+        "workers": workers,
+        "workers_of": f"{noun} ({', '.join(parts)})" if parts else noun,
+        "rate": rate_words(fleet.images_per_second) if fleet.images_per_second else "0 /s",
+        "today": dollars(_day_dollars(today, prices)),
+        "today_of": f"today, {plural(today.images, 'image')}",
+        "month": dollars(month_dollars(today, days, prices)),
         "waiting": fleet.visible + fleet.delayed,
         "in_flight": fleet.in_flight,
         "dead_letters": fleet.dead_letters,
@@ -256,30 +211,46 @@ def _figures(fleet: FleetSnapshot, prices: PriceSettings) -> dict[str, Any]:
     return figures
 
 
-def fleet_chart(store: FleetStore, fleet: FleetSnapshot | None, window: ChartWindow) -> Chart:
-    """Return the chart of `window`, until now."""
-    now = datetime.now(UTC)
-    start = now - window.length
-    points = points_since(store.blocks(window.span), start)
-    if not points or points[0].at > start:
-        points = [HistoryPoint(at=start, workers=0, queue=0), *points]  # the first point ever is the first change
-    workers, queue = points[-1].workers, points[-1].queue
-    if fleet is not None:
-        workers, queue = fleet.running + fleet.pending, fleet.visible + fleet.delayed + fleet.in_flight
-    return Chart.of(window, points, HistoryPoint(at=now, workers=workers, queue=queue))
+def _day_dollars(day: FleetDay, prices: PriceSettings) -> float:
+    """Return the cost of a day's instances, and of the requests of its images."""
+    return day.cost + (IMAGE * day.images).dollars(prices)
+
+
+@dataclass(frozen=True, slots=True)
+class DayCost:
+    """A day's row in the table of costs."""
+
+    day: str
+    images: int
+    seconds: str
+    cost: str
+
+    @classmethod
+    def of(cls, day: FleetDay, prices: PriceSettings) -> Self:
+        """Return the row of a day."""
+        name = f"{day.day:%d %B %Y}".removeprefix("0")
+        return cls(name, day.images, f"{day.billed_seconds:,.0f} s", dollars(_day_dollars(day, prices)))
+
+
+def month_dollars(today: FleetDay, before: Sequence[FleetDay], prices: PriceSettings) -> float:
+    """Return the cost of the current month (UTC): of `today`, and of the days `before` in the same month."""
+    first = today.day.replace(day=1)
+    days = [today, *(each for each in before if first <= each.day < today.day)]
+    return sum(_day_dollars(each, prices) for each in days)
 
 
 def fleet_page() -> str:
     """Show the fleet and its history."""
-    window = WINDOWS.get(request.args.get("span", ""), WINDOWS[FIRST_WINDOW])
-    store = current_backend().fleet
-    state = store.state()
-    chart = fleet_chart(store, state.snapshot, window)
+    span = WINDOWS.get(request.args.get("span", FIRST_WINDOW), WINDOWS[FIRST_WINDOW])
+    store, prices = current_backend().fleet, current_backend().config.prices
+    state, days = store.state(), store.days()
+    chart = fleet_chart(store, state.snapshot, span)
     return render_template(
         "fleet.html",
-        body=_fleet_body(state),
+        body=_fleet_body(state, days),
         chart=chart,
-        windows=WINDOWS,
+        chips=CHIPS,
+        days=[DayCost.of(day, prices) for day in days],
         dead_letters=current_backend().dead_letters.page(limit=MAX_COUNTED_LETTERS),
         fleet=state.snapshot,
     )
@@ -287,14 +258,15 @@ def fleet_page() -> str:
 
 def fleet_now() -> Response:
     """Return the fleet without its history; the page polls it."""
-    return Response(_fleet_body(current_backend().fleet.state()).model_dump_json(), mimetype="application/json")
+    store = current_backend().fleet
+    return Response(_fleet_body(store.state(), store.days()).model_dump_json(), mimetype="application/json")
 
 
-def _fleet_body(state: FleetState) -> FleetBody:
+def _fleet_body(state: FleetState, days: Sequence[FleetDay]) -> FleetBody:
     backend = current_backend()
     silent_seconds = backend.reports.silent_seconds(state.snapshot)
     return FleetBody.of(
-        state, backend.config.prices, silent_seconds=silent_seconds, controller_ahead=backend.reports.ahead
+        state, backend.config, days, silent_seconds=silent_seconds, controller_ahead=backend.reports.ahead
     )
 
 
@@ -350,6 +322,11 @@ class LimitsForm:
         return LimitsOverride(
             min_workers=int(self.min_workers), max_workers=int(self.max_workers), since=now, reason=self.reason
         )
+
+
+def pause_page() -> str:
+    """Show the form that pauses the fleet, with its reason."""
+    return render_template("pause.html", fleet=current_backend().fleet.snapshot())
 
 
 def pause() -> ResponseReturnValue:
@@ -413,7 +390,20 @@ def _configured() -> WorkerLimits:
     return WorkerLimits(min_workers=fleet.min_workers, max_workers=fleet.max_workers)
 
 
+def limits_preview(workers: int, low: int, high: int) -> str:
+    """Return what limits mean for the workers that run or start now, as in dialogs.js."""
+    now = f"{plural(workers, 'worker')} now"
+    if workers > high:
+        return f"{now}: {workers - high:,} will end when idle."
+    if workers < low:
+        return f"{now}: {low - workers:,} will start."
+    return f"{now}: none starts or ends for this."
+
+
 def _limits_page(state: FleetState, form: LimitsForm) -> str:
+    fleet = state.snapshot
+    workers = fleet.running + fleet.pending if fleet else 0
+    preview = "" if form.fault else limits_preview(workers, int(form.min_workers), int(form.max_workers))
     limits = limits_in_force(state, _configured())
     configured = state.snapshot.configured if state.snapshot else _configured()
     return render_template(
@@ -421,5 +411,7 @@ def _limits_page(state: FleetState, form: LimitsForm) -> str:
         form=form,
         words=limits_words(limits, configured, datetime.now(UTC)),
         is_set=state.limits is not None,
+        workers=workers,
+        preview=preview,
         fleet=state.snapshot,
     )

@@ -50,6 +50,7 @@ ROUTES = {
     ),
     # The controls of the fleet.
     "operate": (
+        ("/fleet/pause", fleet.pause_page, GET),
         ("/fleet/pause", fleet.pause, POST),
         ("/fleet/resume", fleet.resume, POST),
         ("/fleet/limits", fleet.limits_page, GET),

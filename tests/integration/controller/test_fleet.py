@@ -65,7 +65,7 @@ def test_a_batch_gets_its_fleet_is_shown_and_its_results_are_counted(make_scene:
         "the history has three workers and 65 images",
     )
     assert len(stored(scene).blocks()) <= sum(each.blocks for each in RESOLUTIONS)
-    reason = "3 workers, the most allowed: 65 images waiting, 3 still booting"
+    reason = "3 workers, the limit: 65 images left, 3 still booting"
     wait_until(
         lambda: (seen := scene.snapshot()) and (seen.running, seen.visible) == (3, 65), "three workers are shown"
     )
@@ -75,7 +75,8 @@ def test_a_batch_gets_its_fleet_is_shown_and_its_results_are_counted(make_scene:
     # A round may fall between two requests of the same job.
     wait_until(
         lambda: any(
-            re.match("starting [123] of at most 3: ", each.words) for each in stored(scene).decisions().decisions
+            re.match(r"starting [123] workers? \(\d → \d, limit 3\): ", each.words)
+            for each in stored(scene).decisions().decisions
         ),
         "the decision is shown",
     )
@@ -215,7 +216,7 @@ def test_changed_limits_and_a_drain_take_effect_without_a_restart_and_a_broken_f
     assert len([each for each in words if each.startswith("limits 0..1, set by ops at ")]) == 1
     fleet.reset_limits()
     wait_until(lambda: scene.workers() == 2, "as many run as the last good file allows")
-    wait_until(lambda: shown(scene, "2 workers, the most allowed"), "no more are allowed")
+    wait_until(lambda: shown(scene, "2 workers, the limit"), "no more are allowed")
 
     [first, *_] = scene.wiring.fleet.instances()
     fleet.request_drain(first.instance_id, datetime.now(UTC))

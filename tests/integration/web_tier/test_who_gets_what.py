@@ -196,6 +196,7 @@ ROUTES = (
     Route("POST", f"/api/v1{LETTER}/redrive", program(403, 403, 200)),
     Route("DELETE", f"/api/v1{LETTER}", program(403, 403, 204)),
     Route("GET", "/fleet/now", page(403, 403, 200)),
+    Route("GET", "/fleet/pause", page(403, 403, 200)),
     Route("POST", "/fleet/pause", program(403, 403, 303)),
     Route("POST", "/fleet/resume", program(403, 403, 303)),
     Route("GET", "/fleet/limits", page(403, 403, 200)),

@@ -160,7 +160,7 @@ def test_an_instance_that_operators_drain_is_tagged_and_replaced_while_it_is_nee
     assert bench.ec2.alive() == ["i-0", "i-1", "i-2"]
     bench.tick()
     assert [each.instance_id for each in bench.store.instances().instances] == ["i-2", "i-1", "i-0"]
-    assert bench.decisions[-1].startswith("starting 2 of at most 19")
+    assert bench.decisions[-1].startswith("starting 2 workers (0 → 2, limit 19)")
 
 
 def test_a_drain_command_that_cannot_be_deleted_delays_no_snapshot(

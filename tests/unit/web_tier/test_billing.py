@@ -1,18 +1,18 @@
 """Billing: what the fleet costs, and what an image costs."""
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.cost import Bill, share_of
-from core.fleet.models import BillingPeriod, FleetSnapshot
+from core.fleet.models import BillingPeriod, FleetDay, FleetSnapshot
 from services.ec2 import Instance
 from services.sqs import QueueCounts
 from tests.support.autoscaler import EPOCH, Clock, fleet_snapshot, instance
-from web_tier.autoscaler.billing import MAX_PERIOD_SECONDS, QUIET_SECONDS, BillingMeter
+from web_tier.autoscaler.billing import MAX_PERIOD_SECONDS, QUIET_SECONDS, BillingMeter, DailyLedger
 from web_tier.autoscaler.observe import Observation
 
 
@@ -281,3 +281,39 @@ def test_periods_never_cost_more_than_the_bill_across_changes_of_the_controller(
         assert sum(run.images for run in runs) == site.meter.attribution.images == answered
         assert bill.seconds >= 60 * starts - 1e-6
         assert [run.number for run in runs] == list(range(1, len(runs) + 1))
+
+
+def test_a_day_counts_from_midnight_and_the_next_controller_continues_it() -> None:
+    first, second = date(2026, 3, 1), date(2026, 3, 2)
+    ledger = DailyLedger()
+    ledger.update(first, Bill(100, 1.0), 10)
+    ledger.update(first, Bill(160, 1.6), 16)
+    assert ledger.today == FleetDay(day=first, images=16, billed_seconds=160, cost=1.6)
+    assert ledger.unsaved() == ()
+    before = fleet_snapshot(EPOCH, billed_seconds=160, cost=1.6, images=16, today=ledger.today)
+    following = DailyLedger(before)
+    following.update(second, Bill(200, 2.0), 20)
+    [day] = following.unsaved()
+    assert (day.day, day.images) == (first, 16)
+    following.mark_saved(day)
+    assert following.unsaved() == ()
+    assert following.today is not None
+    assert (following.today.images, following.today.billed_seconds) == (4, 40)
+    following.update(first, Bill(200, 2.0), 20)  # the clock was set back
+    assert following.today.day == second
+
+
+def test_a_day_on_which_nothing_happened_is_not_stored() -> None:
+    ledger = DailyLedger()
+    for day in (1, 2, 3):
+        ledger.update(date(2026, 3, day), Bill(), 0)
+    assert ledger.unsaved() == ()
+
+
+def test_the_meter_knows_since_when_each_instance_runs_and_the_cost_of_the_day() -> None:
+    clock, now = Clock(), datetime(2026, 3, 1, 12, tzinfo=UTC)
+    meter = BillingMeter(60, lambda _: 3_600.0, clock=clock, now=lambda: now)
+    meter.update(observed(0))
+    meter.update(observed(1))
+    assert meter.billed_since == {"i-0": now}
+    assert meter.daily.today == FleetDay(day=now.date(), billed_seconds=60, cost=60)

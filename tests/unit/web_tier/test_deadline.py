@@ -127,15 +127,16 @@ def test_other_policies_drain_no_worker() -> None:
 def test_the_policy_fixed_has_always_as_many_as_allowed() -> None:
     starting = decide(view(ready=3), fleet_settings(policy="fixed", max_workers=5))
     assert starting.launch == 2
-    assert starting.reason == "starting 2 of at most 5: no images waiting, always 5 workers, 3 workers there"
+    assert starting.reason == "starting 2 workers (3 → 5, limit 5): always 5 workers"
     assert (
-        decide(view(ready=5), fleet_settings(policy="fixed", max_workers=5)).reason == "5 workers: no images waiting"
+        decide(view(ready=5), fleet_settings(policy="fixed", max_workers=5)).reason
+        == "5 workers are idle, always 5 workers"
     )
 
 
 def test_the_reason_names_the_target() -> None:
     reason = plan(view((0.0, 100))).reason
-    assert reason == "starting 4 of at most 19: 100 images waiting, to be answered within 90 s, no workers there"
+    assert reason == "starting 4 workers (0 → 4, limit 19): 100 images left, to be answered within 90 s"
 
 
 def stream(target: float, rate: float = 4.0, boot: float = 42.0) -> Arrivals:

@@ -52,29 +52,33 @@ def test_a_stopped_worker_that_is_being_started_is_not_started_again() -> None:
     assert (plan.launch, plan.start) == (1, ())
 
 
-def test_the_least_number_of_workers_is_kept_without_any_images() -> None:
-    assert decide(observation(), fleet_settings(min_workers=3)).launch == 3
+def test_the_least_number_of_workers_is_kept_without_any_images_and_is_the_reason() -> None:
+    plan = decide(observation(), fleet_settings(min_workers=3))
+    assert (plan.launch, plan.reason) == (3, "starting 3 workers (0 → 3, limit 19): the minimum is 3")
+    few = decide(observation(30), fleet_settings(min_workers=3))
+    assert few.reason == "starting 3 workers (0 → 3, limit 19): 30 images left, the minimum is 3"
+    assert "20 per worker" in decide(observation(100), fleet_settings(min_workers=3)).reason
 
 
 def test_a_fleet_above_a_lowered_maximum_is_left_to_end_itself() -> None:
     plan = decide(observation(1_000, states=("running",) * 8), fleet_settings(max_workers=5))
     assert (plan.launch, plan.start, plan.drain) == (0, (), ())
-    assert plan.reason == "8 workers, more than the 5 allowed: they end themselves when idle"
+    assert plan.reason == "8 workers, above the limit of 5: they end when idle"
 
 
 @pytest.mark.parametrize(
     ("seen", "reason"),
     [
-        (observation(100), "starting 5 of at most 19: 100 images waiting, 20 images a worker, no workers there"),
+        (observation(100), "starting 5 workers (0 → 5, limit 19): 100 images left, 20 per worker"),
         (
             observation(1, 60, states=("running",)),
-            "starting 3 of at most 19: 1 image waiting, 60 in flight, 20 images a worker, 1 worker there",
+            "starting 3 workers (1 → 4, limit 19): 61 images left, 20 per worker",
         ),
-        (observation(1000, states=("running",) * 19), "19 workers, the most allowed: 1,000 images waiting"),
-        (observation(states=("running",)), "1 worker: no images waiting"),
+        (observation(1000, states=("running",) * 19), "19 workers, the limit: 1,000 images left"),
+        (observation(states=("running",)), "1 worker is idle"),
         (
             observation(0, 7, states=("running",)),
-            "1 worker, enough: no images waiting, 7 in flight, 20 images a worker",
+            "1 worker is enough for 7 images",
         ),
     ],
 )
@@ -88,18 +92,17 @@ def test_a_decision_says_why_in_words(seen: Observation, reason: str) -> None:
         (
             FleetMetrics(image_seconds=0.03, boot_seconds=42),
             (),
-            "starting 5 of at most 19: 100 images waiting, 0.03 s each, 42 s to boot, 20 images a worker, "
-            "no workers there",
+            "starting 5 workers (0 → 5, limit 19): 100 images left, 20 per worker",
         ),
         (
             FleetMetrics(boot_seconds=0.6, unregistered=booting(*"abcde")),
             ("pending",) * 5,
-            "5 workers, enough: 100 images waiting, 20 images a worker, 5 still booting, 0.6 s to boot",
+            "5 workers are enough for 100 images, 5 still booting, 0.6 s to boot",
         ),
         (
             FleetMetrics(image_seconds=1.5, unregistered=booting("a")),
             ("running",) * 5,
-            "5 workers, enough: 100 images waiting, 20 images a worker, 1 still booting",
+            "5 workers are enough for 100 images, 1 still booting",
         ),
     ],
 )
@@ -111,7 +114,7 @@ def test_what_has_been_measured_is_in_the_words_and_what_has_not_is_left_out(
 
 def test_at_the_maximum_the_reason_states_the_seconds_of_an_image() -> None:
     seen = replace(observation(1000, states=("running",) * 19), metrics=FleetMetrics(image_seconds=0.03))
-    assert decide(seen, fleet_settings()).reason == "19 workers, the most allowed: 1,000 images waiting, 0.03 s each"
+    assert decide(seen, fleet_settings()).reason == "19 workers, the limit: 1,000 images left, 0.03 s each"
 
 
 @pytest.mark.parametrize(
@@ -181,9 +184,7 @@ def test_no_more_are_launched_within_a_minute_than_is_allowed_and_from_zero_at_o
     seen = replace(observation(10_000), recent_launches=lately)
     plan = decide(seen, fleet_settings(launches_per_minute=10))
     assert (plan.launch, plan.kind) == (launch, "limited")
-    assert plan.reason == (
-        "10,000 images waiting, no workers there, 19 lacking: no more than 10 are launched within a minute"
-    )
+    assert plan.reason == ("starting at most 10 workers a minute: 19 more workers needed for 10,000 images")
 
 
 def test_starts_of_stopped_workers_count_too() -> None:
@@ -207,8 +208,8 @@ def test_when_boots_fail_again_and_again_one_is_tried_each_minute(failed: int, l
     assert (plan.kind == "failing") == (failed >= MAX_FAILED_BOOTS)
     if plan.kind == "failing":
         assert plan.reason == (
-            f"100 images waiting, no workers there, 5 lacking: the last {failed} workers ended before their "
-            "first heartbeat: one is tried each minute; see their console output"
+            f"starting 1 worker a minute: the last {failed} ended before their first heartbeat; "
+            "see their console output"
         )
 
 
@@ -232,10 +233,10 @@ def old(workers: int, past_lifetime: int, *, silent: int = 0) -> Observation:
 def test_old_workers_are_asked_to_end_one_at_a_time_and_of_many_a_tenth() -> None:
     plan = decide(old(4, 3), fleet_settings())
     assert (plan.drain, plan.kind, plan.launch) == (("i-0",), "rotating", 0)
-    assert plan.reason == "1 worker has run for 24 h, the longest allowed: asked to end, others take its place"
+    assert plan.reason == "draining 1 worker: it has run for 24 h, the limit; another takes its place"
     plan = decide(old(40, 30), fleet_settings(max_workers=50, max_lifetime_seconds=7200))
     assert plan.drain == ("i-0", "i-1", "i-2", "i-3")
-    assert plan.reason.startswith("4 workers have run for 2 h, the longest allowed: asked to end, others take their")
+    assert plan.reason.startswith("draining 4 workers: they have run for 2 h, the limit; others take their place")
 
 
 def test_the_next_one_goes_when_the_one_before_has_ended_and_another_works_in_its_place() -> None:

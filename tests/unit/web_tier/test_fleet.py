@@ -2,15 +2,18 @@
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from html import escape, unescape
 
 import pytest
 from flask.testing import FlaskClient
 
+from core.config import load_config
+from core.cost import IMAGE
 from core.fleet.models import (
     Decision,
     Decisions,
+    FleetDay,
     FleetInstance,
     FleetInstances,
     FleetSnapshot,
@@ -20,15 +23,16 @@ from core.fleet.models import (
     WorkerLimits,
 )
 from core.fleet.store import FleetStore
-from core.format import BOOT_SECONDS, SILENT_SECONDS, InstanceRow, fleet_sentence
+from core.format import BOOT_SECONDS, SILENT_SECONDS, InstanceRow, dollars, fleet_sentence
 from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from services.table import Table
-from tests.support.autoscaler import fleet_snapshot
+from tests.support.autoscaler import PRICES, fleet_snapshot
 from tests.support.jobs import NOW, add_images
 from web_tier.backend import MAX_AGE_SECONDS, ControllerReports
-from web_tier.pages.fleet import BOTTOM, LEFT, RIGHT, TOP, WINDOWS, Chart, ceiling
+from web_tier.pages.fleet import limits_preview, month_dollars
+from web_tier.pages.fleet_chart import BOTTOM, LEFT, RIGHT, TOP, WINDOWS, Chart, ceiling
 
 
 @pytest.fixture
@@ -164,7 +168,7 @@ def paused_sentence(client: FlaskClient) -> str:
 def test_the_fleet_page_before_the_first_report_of_the_controller(client: FlaskClient) -> None:
     page = client.get("/fleet").text
     assert fleet_sentence(None) in page
-    assert "No workers are running. The first upload starts workers." in page
+    assert "No workers are running.</strong> The first upload starts one." in page
 
 
 def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClient, store: JobStore) -> None:
@@ -172,12 +176,45 @@ def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClie
         SNAPSHOT.model_copy(update={"billed_seconds": 3_456.7, "cost": 0.0986, "images": 5_000})
     )
     page = re.sub(r"<[^>]+>", " ", client.get("/fleet").text)
-    assert re.search(r"\$0\.099 +for 3,457 s billed", page)
-    assert re.search(r"\$0\.033 +for 1,000 images: instances \$0\.020, requests \$0\.013", page)
+    page = " ".join(page.split())
+    assert "Since the start $0.099 for 3,457 s" in page
+    assert "1,000 images $0.033" in page
+    assert "for 1,000 images: instances $0.020, requests $0.013" in page
     body = client.get("/fleet/now").get_json()
     assert (body["billed"], body["cost"], body["per_thousand"]) == ("3,457 s", "$0.099", "$0.033")
     FleetStore(store.table).put_snapshot(SNAPSHOT)
     assert client.get("/fleet/now").get_json()["per_thousand"] is None
+
+
+def test_the_tiles_show_speed_and_the_cost_of_today_with_its_requests(client: FlaskClient, store: JobStore) -> None:
+    fleet, today = (
+        FleetStore(store.table),
+        FleetDay(day=date(2026, 3, 2), images=212_000, billed_seconds=9, cost=0.25),
+    )
+    instances = (instance("i-1"), instance("i-2", draining=True), instance("i-3", "pending"))
+    fleet.put_instances(FleetInstances(total=3, instances=instances))
+    fleet.put_snapshot(SNAPSHOT.model_copy(update={"images_per_second": 46.2, "today": today}))
+    for day in (date(2026, 3, 1), date(2026, 2, 28)):
+        fleet.put_day(FleetDay(day=day, images=0, billed_seconds=10, cost=1.0))
+    body = client.get("/fleet/now").get_json()
+    assert (body["workers"], body["workers_of"]) == (3, "workers (1 pending, 1 draining)")
+    assert (body["rate"], body["today_of"]) == ("46 /s", "today, 212,000 images")
+    requests = (IMAGE * 212_000).dollars(load_config(environment={}).prices)
+    assert (body["today"], body["month"]) == (dollars(0.25 + requests), dollars(1.25 + requests))
+    page = client.get("/fleet").text
+    assert [each for each in ("1 March 2026", "28 February 2026") if each in page] == [
+        "1 March 2026",
+        "28 February 2026",
+    ]
+    # A report of an older release has no day.
+    fleet.put_snapshot(SNAPSHOT)
+    assert client.get("/fleet/now").get_json()["today_of"] == "today, 0 images"
+
+
+def test_the_month_has_no_day_twice_and_none_of_another_month() -> None:
+    day = FleetDay(day=date(2026, 3, 2), cost=1.0)
+    before = [FleetDay(day=each, cost=10.0) for each in (date(2026, 3, 2), date(2026, 3, 1), date(2026, 2, 28))]
+    assert month_dollars(day, before, PRICES) == 11.0
 
 
 def test_instances_are_shown_newest_first_and_the_unlisted_counted(client: FlaskClient, fleet: FleetStore) -> None:
@@ -245,7 +282,7 @@ def test_decisions_are_listed_with_their_times_and_never_as_markup(client: Flask
     words = "paused by ops since 12:03 UTC (<b>new</b> model): no images waiting"
     fleet.put_decisions(Decisions(decisions=(Decision(at=NOW, words=words),)))
     page = client.get("/fleet").text
-    assert escape("P" + words[1:]) in page
+    assert escape("Paused by ops") + "</strong>" + escape(words.removeprefix("paused by ops")) in page
     assert f"{NOW:%H:%M:%S}</time>" in page
 
 
@@ -255,19 +292,37 @@ def test_the_chart_is_drawn_from_the_history_without_a_script(
     now = int(datetime.now(UTC).timestamp())
     fleet.put_block("hour", 0, HistoryBlock(number=1, points=((now - 1_800, 5, 112), (now - 300, 2, 30))))
     FleetStore(store.table).put_snapshot(SNAPSHOT)
-    ten_minutes = unescape(client.get("/fleet").text)
+    ten_minutes = unescape(client.get("/fleet?span=minutes").text)
     assert (
         "Last 10 minutes: at most 5 workers and 135 images in the queue; now 3 workers and 135 images." in ten_minutes
     )
-    assert re.search(r'class="workers-line" d="M36\.0 12\.0H\d+\.\d+V', ten_minutes)
+    assert re.search(r'class="workers-line" d="M36\.0 26\.0H\d+\.\d+V', ten_minutes)
     assert "Last hour: at most 5 workers" in client.get("/fleet?span=hour").text
     assert "Last day: at most 3 workers" in client.get("/fleet?span=day").text
-    assert "Last 10 minutes: at most 5 workers" in client.get("/fleet?span=<b>").text
+    assert client.get("/fleet?span=<b>").text.count("Last 10 minutes") == client.get("/fleet").text.count(
+        "Last 10 min"
+    )
+
+
+@pytest.mark.parametrize(
+    ("since", "title"), [(20, "Last minute"), (170, "Last 5 minutes"), (3_000, "Last 10 minutes")]
+)
+def test_the_chart_begins_shortly_before_the_first_activity(
+    client: FlaskClient, fleet: FleetStore, since: int, title: str
+) -> None:
+    now = int(datetime.now(UTC).timestamp())
+    fleet.put_block("hour", 0, HistoryBlock(number=1, points=((now - since, 2, 40),)))
+    page = client.get("/fleet").text
+    assert f'<h2 id="chart-title">{title}</h2>' in page
+    assert " data-fits>" in page
+    assert '<h2 id="chart-title">Last 2 minutes</h2>' in client.get("/fleet?span=two").text
 
 
 def test_operators_pause_and_resume_from_the_page(client: FlaskClient, fleet: FleetStore) -> None:
-    page = client.get("/fleet").text
-    assert re.search(r'<form id="pause"[^>]*method="post" action="/fleet/pause">', page)
+    assert re.search(r'<a id="pause"[^>]* href="/fleet/pause" data-dialog>', client.get("/fleet").text)
+    question = client.get("/fleet/pause").text
+    assert re.search(r'<form[^>]*method="post" action="/fleet/pause">', question)
+    assert 'name="reason"' in question
     answer = client.post("/fleet/pause", data={"reason": "new\r\n model\u202e"}, headers=SAME_SITE)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/fleet")
     pause = fleet.paused()
@@ -275,9 +330,10 @@ def test_operators_pause_and_resume_from_the_page(client: FlaskClient, fleet: Fl
     assert pause.reason == "new model"
     page = client.get("/fleet").text
     assert re.search(r'<form id="resume"[^>]*action="/fleet/resume">', page)
-    assert "Nothing is launched until the fleet is resumed" in page
+    assert re.search(r'<p class="caution"[^>]* id="paused">', page), "a warning, not a success"
     assert re.fullmatch(
-        r"Paused by ops since \d+ \w+, \d\d:\d\d UTC: new model\. Nothing .*", paused_sentence(client)
+        r"Paused by ops since \d+ \w+, \d\d:\d\d UTC: new model\. No new workers start; uploads still queue\.",
+        paused_sentence(client),
     )
     client.post("/fleet/resume", headers=SAME_SITE)
     assert fleet.paused() is None
@@ -303,7 +359,7 @@ def test_every_page_shows_a_paused_fleet_and_a_job_shows_why_it_waits(
     add_images(store, job, "a.jpg")
     page = client.get(f"/jobs/{job.job_id}").text
     assert "3 workers · paused" in page
-    assert "Nothing is launched until the fleet is resumed; images are taken and wait." in page
+    assert "No new workers start; uploads still queue." in page
     assert "no capacity" not in page
 
 
@@ -324,7 +380,8 @@ def test_limits_are_set_by_a_form_that_shows_those_in_force(client: FlaskClient,
     page = client.get("/fleet/limits").text
     assert re.search(r'name="min_workers" value="0"', page)
     assert re.search(r'name="max_workers" value="19"', page)
-    assert "Take them back" not in page
+    assert "Reset to config.yaml" not in page
+    assert "0 workers now: none starts or ends for this." in page
     fields = {"min_workers": " 1", "max_workers": "5", "reason": "<b>budget</b>\r\n"}
     answer = client.post("/fleet/limits", data=fields, headers=SAME_SITE)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/fleet")
@@ -333,7 +390,20 @@ def test_limits_are_set_by_a_form_that_shows_those_in_force(client: FlaskClient,
     assert (order.min_workers, order.max_workers, order.reason) == (1, 5, "<b>budget</b>")
     page = client.get("/fleet/limits").text
     assert re.search(r'name="max_workers" value="5"', page)
-    assert "Take them back" in page
+    assert "Reset to config.yaml" in page
+    assert "0 workers now: 1 will start." in page
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0, 2, "5 workers now: 3 will end when idle."),
+        (7, 19, "5 workers now: 2 will start."),
+        (0, 5, "5 workers now: none starts or ends for this."),
+    ],
+)
+def test_limits_have_a_preview(low: int, high: int, words: str) -> None:
+    assert limits_preview(5, low, high) == words
 
 
 @pytest.mark.parametrize(
@@ -390,8 +460,8 @@ def test_an_instance_is_drained_after_a_confirmation(client: FlaskClient, fleet:
     fleet.put_instances(FleetInstances(total=1, instances=(instance_with("i-1", in_hand=3),)))
     assert 'href="/fleet/instances/i-1/drain"' in client.get("/fleet").text
     question = client.get("/fleet/instances/i-1/drain").text
-    assert "finishes its current work (3 images)" in question
-    assert "the controller launches a replacement" in question
+    assert "finishes its current images (3 images), then shuts down" in question
+    assert "a replacement starts" in question
     assert fleet.commands().drain == ()
     answer = client.post("/fleet/instances/i-1/drain", headers=SAME_SITE)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/fleet")
@@ -433,8 +503,8 @@ def row(state: str = "running", *, age: float = 72, silence: float | None = None
 @pytest.mark.parametrize(
     ("shown", "state", "heard", "marked"),
     [
-        (row("pending", age=5), "starts", "not yet", False),
-        (row(age=40), "boots", "not yet", False),
+        (row("pending", age=5), "starts", "boots, 115 s left", False),
+        (row(age=40), "boots", "boots, 80 s left", False),
         (row(age=BOOT_SECONDS + 60), "silent", "none for 3 min", True),
         (row(worker="ready", silence=0.4), "ready", "just now", False),
         (row(worker="busy", silence=9), "busy", "9 s ago", False),
@@ -443,7 +513,7 @@ def row(state: str = "running", *, age: float = 72, silence: float | None = None
         (row(worker=None, silence=2, images=1), "busy", "2 s ago", False),
         (row(worker="ended", silence=1), "ended", "1 s ago", False),
         (row("stopping", worker="busy", silence=90), "stops", "90 s ago", False),
-        (row("stopped", age=7200), "stopped", "not yet", False),
+        (row("stopped", age=7200), "stopped", "-", False),
     ],
 )
 def test_a_worker_has_its_reported_state_and_is_marked_when_silent(
@@ -453,16 +523,23 @@ def test_a_worker_has_its_reported_state_and_is_marked_when_silent(
 
 
 @pytest.mark.parametrize(
-    ("shown", "images"),
+    ("shown", "images", "speed"),
     [
-        (row(), "-"),
-        (row(images=1_234, silence=1), "1,234"),
-        (row(images=31, images_per_second=2.444, silence=1), "31 (2.4/s)"),
-        (row(images=31, images_per_second=0.0, silence=1), "31"),
+        (row(), "-", "-"),
+        (row(images=1_234, silence=1), "1,234", "-"),
+        (row(images=31, images_per_second=2.444, silence=1), "31", "2.4 /s"),
+        (row(images=31, images_per_second=2.444, silence=1, worker="draining"), "31", "-"),
     ],
 )
-def test_a_row_has_images_and_their_rate(shown: InstanceRow, images: str) -> None:
-    assert shown.images == images
+def test_a_row_has_images_and_the_speed_while_its_worker_is_busy(shown: InstanceRow, images: str, speed: str) -> None:
+    assert (shown.images, shown.speed) == (images, speed)
+
+
+@pytest.mark.parametrize(("ran", "cost"), [(None, "$0.00"), (5, "$0.0060"), (600, "$0.060")])
+def test_a_row_has_the_cost_of_its_instance_so_far_at_least_the_billed_minimum(ran: int | None, cost: str) -> None:
+    since = None if ran is None else NOW - timedelta(seconds=ran)
+    assert InstanceRow.of(instance(billed_since=since), NOW, PRICES).cost == cost
+    assert row().cost == "-", "the prices are not known"
 
 
 def test_a_spot_instance_is_marked_beside_its_type() -> None:
@@ -487,15 +564,19 @@ def point(minutes_ago: float, workers: int, queue: int) -> HistoryPoint:
 
 def test_lines_are_steps_from_edge_to_edge_each_on_its_own_scale() -> None:
     chart = Chart.of(WINDOWS["minutes"], [point(10, 0, 0), point(5, 2, 100), point(2.5, 1, 0)], point(0, 1, 0))
-    assert chart.workers == "M36.0 190.0H360.0V12.0H522.0V101.0H684.0V101.0"
-    assert chart.queue == "M36.0 190.0H360.0V12.0H522.0V190.0H684.0V190.0"
+    assert chart.workers == "M36.0 200.0H360.0V26.0H522.0V113.0H684.0V113.0"
+    assert chart.queue == "M36.0 200.0H360.0V26.0H522.0V200.0H684.0V200.0"
     assert chart.area == f"{chart.queue}V{BOTTOM}H36.0Z"
 
 
 def test_the_chart_has_a_summary_for_screen_readers() -> None:
     chart = Chart.of(WINDOWS["hour"], [point(60, 0, 0), point(5, 3, 1_200)], point(0, 1, 0))
     assert chart.summary == "Last hour: at most 3 workers and 1,200 images in the queue; now 1 worker and 0 images."
-    assert [label.text for label in chart.labels] == ["3", "0", "2,000", "0", "1 h ago", "now"]
+    assert [label.text for label in chart.labels] == [
+        *("3", "0", "2,000", "0", "workers", "images", "now"),
+        *("10 min ago", "20 min ago", "30 min ago", "40 min ago", "50 min ago"),
+    ]
+    assert len(chart.ticks) == 5
 
 
 def test_an_empty_history_is_a_line_at_zero() -> None:

@@ -15,7 +15,9 @@ from web_tier.autoscaler.estimators import (
     MAX_BINS,
     MAX_STEP_SECONDS,
     MIN_IMAGES,
+    RATE_SECONDS,
     SETTLE_SECONDS,
+    AnswerRateMeter,
     ArrivalRateEstimator,
     BootTimeEstimator,
     ThroughputEstimator,
@@ -289,3 +291,15 @@ def test_old_measurements_fade(bench: Throughput) -> None:
     bench.run(200, 1, 1)
     bench.run(2000, 10, 1)
     assert bench.estimator.seconds == pytest.approx(0.05, rel=0.05)
+
+
+def test_the_displayed_rate_is_that_of_the_last_seconds_and_falls_to_zero() -> None:
+    clock = Clock()
+    meter = AnswerRateMeter(clock)
+    assert meter.update(1_000) == 0, "answers of the time before"
+    for second in range(1, 11):
+        clock.now += 1
+        rate = meter.update(1_000 + 20 * second)
+    assert rate == pytest.approx(20)
+    clock.now += RATE_SECONDS
+    assert meter.update(1_200) == 0

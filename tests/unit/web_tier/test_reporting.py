@@ -424,7 +424,9 @@ def observed(*states: str) -> Observation:
 def test_an_instance_is_listed_with_the_status_of_its_worker_and_why_it_is_unhealthy() -> None:
     spot = replace(instance("i-1"), spot=True)
     observed = Observation(QueueCounts(0, 0, 0), 0, (instance("i-0"), spot), draining=frozenset({"i-1"}))
-    newer, older = instance_list(observed, {"i-0": STATUS, "local-7": STATUS}, {"i-1": "silent"}).instances
+    statuses, silent, since = {"i-0": STATUS, "local-7": STATUS}, {"i-1": "silent"}, {"i-1": EPOCH}
+    newer, older = instance_list(observed, statuses, silent, since).instances
+    assert (newer.billed_since, older.billed_since) == (EPOCH, None)
     assert (older.instance_id, older.state, older.instance_type) == ("i-0", "running", "c7a.large")
     assert (older.launched_at, older.spot, older.draining, older.marked) == (EPOCH, False, False, None)
     assert (older.worker, older.images, older.in_hand, older.heard_at) == ("busy", 68, 3, EPOCH)
@@ -433,9 +435,9 @@ def test_an_instance_is_listed_with_the_status_of_its_worker_and_why_it_is_unhea
 
 
 def test_newest_instances_are_listed_first_and_only_so_many() -> None:
-    listed = instance_list(observed("running", "terminated", "stopped"), {}, {})
+    listed = instance_list(observed("running", "terminated", "stopped"), {}, {}, {})
     assert [each.instance_id for each in listed.instances] == ["i-2", "i-0"]
-    many = instance_list(observed(*["running"] * (MAX_LISTED + 3)), {}, {})
+    many = instance_list(observed(*["running"] * (MAX_LISTED + 3)), {}, {}, {})
     assert (many.total, len(many.instances)) == (MAX_LISTED + 3, MAX_LISTED)
     assert len(many.to_json()) < 30_000
 
@@ -443,13 +445,13 @@ def test_newest_instances_are_listed_first_and_only_so_many() -> None:
 def test_a_changed_list_is_stored_at_most_once_a_second() -> None:
     clock, shown = Clock(), ListStore()
     listing = InstanceListWriter(shown, clock=clock)
-    listing.update(observed(), {}, {})
+    listing.update(observed(), {}, {}, {})
     assert shown.lists == []
     for images in range(9):
-        listing.update(observed("running"), {"i-0": replace(STATUS, images=images)}, {})
+        listing.update(observed("running"), {"i-0": replace(STATUS, images=images)}, {}, {})
     assert len(shown.lists) == 1
     clock.now += MIN_LIST_SECONDS
     for _ in range(9):
-        listing.update(observed("running"), {"i-0": STATUS}, {})
+        listing.update(observed("running"), {"i-0": STATUS}, {}, {})
         clock.now += MIN_LIST_SECONDS
     assert [each.instances[0].images for each in shown.lists] == [0, 68]

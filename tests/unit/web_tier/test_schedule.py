@@ -153,13 +153,12 @@ def test_workers_are_launched_one_boot_before_as_expected_until_it_is_measured()
 def test_the_reason_names_the_schedule_and_the_maximum_limits_it() -> None:
     plan = decide(at_rest(berlin(1, "12:00")), fleet_settings(**OFFICE, max_workers=3))
     assert plan.launch == 3
-    assert plan.reason == (
-        "starting 3 of at most 3: no images waiting, to be answered within 60 s, at least 3 at this time of day, "
-        "no workers there"
-    )
+    assert plan.reason == ("starting 3 workers (0 → 3, limit 3): at least 3 at this time of day")
     plan = decide(at_rest(berlin(1, "12:00"), workers=4), fleet_settings(**OFFICE))
-    assert plan.reason == "4 workers: no images waiting, at least 4 at this time of day"
-    assert decide(at_rest(berlin(1, "20:00")), fleet_settings(**OFFICE)).reason == "no workers: no images waiting"
+    assert plan.reason == "4 workers are idle, at least 4 at this time of day"
+    assert (
+        decide(at_rest(berlin(1, "20:00")), fleet_settings(**OFFICE)).reason == "idle. Workers start when you upload"
+    )
 
 
 def test_a_higher_minimum_of_the_limits_stands_at_all_times() -> None:

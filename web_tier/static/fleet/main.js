@@ -1,24 +1,25 @@
 // The fleet page: polls the state of the fleet every second while the page is visible, and updates the page.
 
+import { Connection } from "../connection.js";
 import { goToSignIn, needsSignIn } from "../sign_in.js";
+import { plural } from "../upload/format.js";
+import { showWorkersPill } from "../workers_pill.js";
 import { Chart } from "./chart.js";
+import "./dialogs.js";
 
 const POLL_INTERVAL_MS = 1_000;
 /** Names of the fields of `/fleet/now` that the page shows as counts. */
-const COUNTS = [
-    "running",
-    "pending",
-    "stopped",
-    "waiting",
-    "in_flight",
-    "dead_letters",
-    "peak_workers",
-    "min_workers",
-    "max_workers",
-];
+const COUNTS = ["workers", "waiting", "in_flight", "dead_letters", "min_workers", "max_workers"];
+/** Names of those that it shows as they are. */
+const TEXTS = ["workers_of", "rate", "today", "today_of", "month", "cost", "billed", "sentence"];
 
 const numberFormat = new Intl.NumberFormat("en-US");
-const chart = new Chart(document.getElementById("chart"));
+const connection = new Connection();
+const chart = new Chart(
+    document.getElementById("chart"),
+    document.getElementById("chart-title"),
+    document.getElementById("chart-value"),
+);
 
 const findSlot = (name) => document.querySelector(`[data-slot="${name}"]`);
 
@@ -31,23 +32,28 @@ function setTextOrHide(name, text) {
     findSlot(name).hidden = !text;
 }
 
+function setBanner(name, text) {
+    setText(findSlot(name), text ?? "");
+    document.getElementById(name).hidden = !text;
+}
+
 function showFleet(fleet) {
     for (const name of COUNTS) setText(findSlot(name), numberFormat.format(fleet[name]));
-    findSlot("stopped").parentElement.hidden = fleet.stopped === 0;
-    setText(findSlot("cost"), fleet.cost);
-    setText(findSlot("cost").nextElementSibling, `for ${fleet.billed} billed`);
-    setText(findSlot("per_thousand"), fleet.per_thousand ?? "");
-    setText(findSlot("per_thousand").nextElementSibling, fleet.per_thousand_of);
-    findSlot("per_thousand").parentElement.hidden = !fleet.per_thousand;
-    setText(findSlot("sentence"), fleet.sentence);
-    for (const name of ["problem", "clocks", "paused", "unlisted"]) setTextOrHide(name, fleet[name]);
+    for (const name of TEXTS) setText(findSlot(name), fleet[name]);
+    setText(findSlot("per_thousand"), fleet.per_thousand ?? "–");
+    setText(findSlot("peak"), plural(fleet.peak_workers, "worker"));
+    findSlot("sentence").hidden = fleet.is_latest;
+    for (const name of ["paused", "problem", "clocks"]) setBanner(name, fleet[name]);
+    for (const name of ["unlisted", "per_thousand_of"]) setTextOrHide(name, fleet[name]);
     setText(findSlot("limits_set"), fleet.limits_set ?? "");
     document.getElementById("limits-set").hidden = !fleet.limits_set;
     document.getElementById("pause").hidden = Boolean(fleet.paused);
     document.getElementById("resume").hidden = !fleet.paused;
     showInstances(fleet.instances);
     showDecisions(fleet.decisions);
-    if (fleet.known) chart.add(fleet.running + fleet.pending, fleet.waiting + fleet.in_flight);
+    if (!fleet.known) return;
+    showWorkersPill(fleet.workers, Boolean(fleet.paused));
+    chart.add(fleet.workers, fleet.waiting + fleet.in_flight);
 }
 
 function showInstances(instances) {
@@ -62,13 +68,14 @@ function showInstances(instances) {
 
 function showInstance(row, instance) {
     for (const cell of row.querySelectorAll("[data-cell]")) setText(cell, instance[cell.dataset.cell]);
+    row.querySelector("code").title = instance.instance_id;
     row.querySelector("time").dateTime = instance.launched;
     row.querySelector(".pill").classList.toggle("on", instance.at_work);
     row.classList.toggle("marked", instance.marked);
     showDrainLink(row.querySelector("[data-drain]"), instance);
 }
 
-// A link to a confirmation page instead of a button: the rows may move just before the user clicks.
+// A link to a confirmation instead of a button: the rows may move just before the user clicks.
 function showDrainLink(link, { instance_id, can_drain }) {
     link.hidden = !can_drain;
     link.href = `/fleet/instances/${encodeURIComponent(instance_id)}/drain`;
@@ -77,19 +84,21 @@ function showDrainLink(link, { instance_id, can_drain }) {
 
 function showDecisions(decisions) {
     const list = document.getElementById("decisions");
-    const newest = decisions[0] ? `${decisions[0].at} ${decisions[0].words}` : "";
+    const newest = decisions[0] ? `${decisions[0].at} ${decisions[0].lead}${decisions[0].words}` : "";
     if (list.dataset.newest === newest) return;
     list.dataset.newest = newest;
     list.replaceChildren(...decisions.map(createDecision));
 }
 
-function createDecision({ at, time, words }) {
+function createDecision({ at, time, lead, words }) {
     const item = document.createElement("li");
     const timeElement = document.createElement("time");
     const text = document.createElement("span");
+    const leadElement = document.createElement("strong");
     timeElement.dateTime = at;
     timeElement.textContent = time;
-    text.textContent = words;
+    leadElement.textContent = lead;
+    text.append(leadElement, words);
     item.append(timeElement, " ", text);
     return item;
 }
@@ -98,19 +107,21 @@ async function poll() {
     try {
         const response = await fetch("/fleet/now");
         if (needsSignIn(response)) goToSignIn();
-        else if (response.ok) showFleet(await response.json());
+        if (!response.ok) throw new Error(response.statusText);
+        showFleet(await response.json());
+        connection.succeeded();
     } catch {
-        // The next poll may succeed. The page keeps the last state.
+        // The next poll may succeed. The page keeps the last state, and says how old it is.
+        connection.failed();
     }
 }
 
 async function pollForever() {
     for (;;) {
-        if (!document.hidden) await poll();
+        if (document.hidden) connection.paused();
+        else await poll();
         await new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL_MS));
     }
 }
 
-// The field is hidden without JavaScript: the page then reloads every two seconds, which would discard its text.
-document.querySelector("#pause label").hidden = false;
 pollForever();

@@ -1,0 +1,58 @@
+// The steps of an action (pause, limits, drain) as dialogs over the fleet page. Each is a page of its own, which works
+// without JavaScript; its content is shown here, and its form is sent as from there.
+
+import { plural } from "../upload/format.js";
+
+const dialog = document.getElementById("dialog");
+
+/** Open the page of a link with `data-dialog` as a dialog; if that fails, the browser follows the link. */
+async function open(link) {
+    let content = null;
+    try {
+        const response = await fetch(link.href);
+        const page = new DOMParser().parseFromString(await response.text(), "text/html");
+        content = response.ok ? page.querySelector("[data-dialog-content]") : null;
+    } catch {
+        // The page that the browser opens instead says what is wrong.
+    }
+    if (!content) {
+        location.assign(link.href);
+        return;
+    }
+    const title = content.querySelector("h1");
+    title.id = "dialog-title";
+    dialog.setAttribute("aria-labelledby", title.id);
+    dialog.replaceChildren(...content.children);
+    dialog.querySelector("[data-cancel]").addEventListener("click", (event) => {
+        event.preventDefault();
+        dialog.close();
+    });
+    const preview = dialog.querySelector("[data-preview]");
+    if (preview) preview.closest("form").addEventListener("input", () => showPreview(preview));
+    dialog.showModal();
+}
+
+/** What limits mean for the workers that run or start now, as in pages/fleet.py. */
+function showPreview(preview) {
+    const { min_workers: low, max_workers: high } = preview.closest("form").elements;
+    const isValid = [low, high].every((field) => /^\d{1,4}$/.test(field.value.trim()));
+    const workers = Number(preview.dataset.workers);
+    const tooMany = workers - Number(high.value);
+    const missing = Number(low.value) - workers;
+    const now = `${plural(workers, "worker")} now`;
+    if (!isValid) preview.textContent = "";
+    else if (tooMany > 0) preview.textContent = `${now}: ${tooMany} will end when idle.`;
+    else if (missing > 0) preview.textContent = `${now}: ${missing} will start.`;
+    else preview.textContent = `${now}: none starts or ends for this.`;
+}
+
+document.addEventListener("click", (event) => {
+    const link = event.target.closest("[data-dialog]");
+    const isPlainClick = event.button === 0 && !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
+    if (!link || !isPlainClick) return;
+    event.preventDefault();
+    open(link);
+});
+dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close(); // beside it
+});
