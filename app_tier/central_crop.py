@@ -62,12 +62,14 @@ def central_crop(
     with open_image(data, ImageLimits(*limits)) as image:
         width, height = image.size
         try:
-            left, right = _central_span(width, min(width, height), resize, crop)
-            top, bottom = _central_span(height, min(width, height), resize, crop)
             short_side = max(DRAFT_MARGIN * resize, DRAFT_SHORTEST)
             reduced = None if full_resolution else image.draft(None, (short_side, short_side))
             scale = reduced[1][2] / width if reduced else 1.0
             image.load()
+            if not reduced:
+                width, height = image.size  # a HEIC is turned now
+            left, right = _central_span(width, min(width, height), resize, crop)
+            top, bottom = _central_span(height, min(width, height), resize, crop)
             orientation, pixels = orientation_of(image), as_rgb(image)
             box = (scale * left, scale * top, scale * right, scale * bottom)
             # Pillow resizes RGB and RGBA with a filter (premultiplied where it has alpha), but not every other mode.

@@ -2,24 +2,34 @@
 
 Both ways start from the same bytes in memory and run on one thread, in turns. Agreement is that of the whole chain:
 how many images the demo network, in float32, gives the same label both ways.
+
+One photo is saved in each accepted format, too: the worker's time for it, as a multiple of the time for the JPEG, and
+the least memory with which a sandboxed process decodes it, in bytes a pixel.
 """
 
 import random
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from typing import Any, Final
 
 import numpy as np
+import pillow_heif
 from numpy.typing import NDArray
 from PIL import Image
 
+from app_tier.__main__ import DECODER
 from app_tier.bundle import load_bundle
 from app_tier.engines import open_engine
 from app_tier.preprocess import Preprocess, load_pixels
 from benchmarks.report import Bar, Report, seconds_of
+from core.images import BYTES_A_PIXEL, FORMATS, ImageLimits
+from core.sandbox.pool import Allowance, SandboxPool
+from core.sandbox.process import CrashedError, TooCostlyError
+from core.sandbox.zygote import Zygote
 from scripts.demo_model.signs import SIGN_LABELS, draw, encode
 from scripts.model.torchvision_import import import_torchvision
 
@@ -28,6 +38,9 @@ Way = Callable[[bytes], Pixels]
 IMAGENET: Final = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 TIMED: Final = 10
 """Images that are timed; all are compared."""
+
+_LIMITS: Final = ImageLimits(max_bytes=2**30)
+_DECODE_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -65,11 +78,16 @@ def run(quick: bool) -> Report:
             figures[f"{begin}_reference_ms"] = 1e3 * reference_s / len(timed)
             figures[f"{begin}_ratio"] = reference_s / own_s
         figures[f"{kind.name}_agreement"] = agreement(photos, demo)
+    figures |= by_format(replace(KINDS[1], enlarge=1) if quick else KINDS[1])
     bars = (
         Bar("12 megapixels to 32: times as fast", figures["12_megapixels_demo_ratio"], at_least=3),
         Bar("12 megapixels to 224: times as fast", figures["12_megapixels_224_ratio"], at_least=3),
         Bar("12 megapixels: same label", figures["12_megapixels_agreement"], at_least=0.995),
         Bar("100 KB: same label", figures["100_kb_agreement"], at_least=0.995),
+        *(
+            Bar(f"{name}: bytes a pixel", figures[f"format_{name}_bytes_a_pixel"], at_most=BYTES_A_PIXEL)
+            for name in FORMATS
+        ),
     )
     return Report("decode", figures, bars)
 
@@ -83,9 +101,44 @@ def photo(kind: Kind, seed: int) -> bytes:
     return encode(Image.fromarray(grained.clip(0, 255).astype(np.uint8)), "JPEG", kind.quality)
 
 
+def by_format(kind: Kind) -> dict[str, float]:
+    """Return the time and the memory of one photo in each format, decoded for ImageNet's 224 pixels."""
+    pillow_heif.register_heif_opener()  # Pillow can save HEIC now
+    picture = Image.open(BytesIO(photo(kind, 0)))
+    figures: dict[str, float] = {}
+    for name in FORMATS:
+        body = BytesIO()
+        options: dict[str, Any] = {"compression": "tiff_lzw"} if name == "TIFF" else {"quality": 80, "speed": 8}
+        picture.save(body, name, **options)
+        data = body.getvalue()
+        seconds = seconds_of(partial(ours(IMAGENET), data), 3, time.perf_counter)
+        figures[f"format_{name}_ms"] = 1e3 * seconds
+        figures[f"format_{name}_times_jpeg"] = 1e3 * seconds / figures["format_JPEG_ms"]
+        figures[f"format_{name}_bytes_a_pixel"] = least_memory(data, picture.width * picture.height)
+    return figures
+
+
+def least_memory(data: bytes, pixels: int) -> float:
+    """Return the bytes of memory for each pixel with which a sandboxed process decodes an image."""
+    zygote = Zygote(DECODER)
+
+    def is_enough(bytes_a_pixel: int) -> bool:
+        allowance = Allowance(_DECODE_SECONDS, bytes_a_pixel * pixels, 3 * IMAGENET.crop**2)
+        pool = SandboxPool(zygote, allowance, max_processes=1)
+        try:
+            pool(data, resize=IMAGENET.resize, crop=IMAGENET.crop, limits=_LIMITS)
+        except (TooCostlyError, CrashedError):
+            return False
+        return True
+
+    least = bisect_left(range(2 * BYTES_A_PIXEL), True, key=is_enough)
+    zygote.close()
+    return least
+
+
 def ours(spec: Preprocess) -> Way:
     """Return the worker's way."""
-    return lambda data: load_pixels(data, spec)
+    return lambda data: load_pixels(data, spec, _LIMITS)
 
 
 def torchvision_way(spec: Preprocess) -> Way:

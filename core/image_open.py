@@ -17,26 +17,31 @@ cut into millions of empty pieces         ``too_costly``
 another known format (EPS, PDF, SVG ...)  ``format_not_allowed``
 pixels of a kind not in `PIXEL_MODES`     ``format_not_allowed``
 a known format with a broken header       ``truncated`` or ``undecodable``
+a camera raw file that starts like TIFF   ``format_not_allowed``
 anything else                             ``not_an_image``
 ========================================  =======================================================
 """
 
 import copy  # noqa: F401 (as the plugins below)
+import warnings
 from importlib import import_module
 from io import BytesIO
-from typing import Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple, cast
 
 # All that an accepted image can need is loaded now, and nothing else: a sandboxed process cannot read a file later
 # (tests/integration/app_tier/test_decode.py), and Pillow would load forty plugins to find the one for WebP.
 # A JPEG may hold several pictures (MPO), and Pillow reads its EXIF as a TIFF.
-from PIL import GifImagePlugin, Image, ImageFile, MpoImagePlugin, TiffImagePlugin  # noqa: F401
+from PIL import AvifImagePlugin, GifImagePlugin, Image, ImageFile, ImagePalette, MpoImagePlugin, TiffImagePlugin  # noqa: F401
 
+from core import libheif
+from core.image_containers import primary_picture
 from core.images import (
     DECODER_ERRORS,
     FORMATS,
     ImageLimits,
     ImageRejectedError,
     broken_header,
+    check_boxes_complete,
     check_frames,
     check_webp_complete,
     cut_short,
@@ -74,13 +79,115 @@ class _FirstFrame(GifImagePlugin.GifImageFile):
     disposal_method = property(lambda _: 0, lambda _self, _method: None)
 
 
-Image.register_open("GIF_FIRST_FRAME", _FirstFrame, lambda prefix: prefix.startswith(b"GIF8"))
-READERS: Final = {"GIF": "GIF_FIRST_FRAME"}
+class _FirstPage(TiffImagePlugin.TiffImageFile):
+    """A TIFF whose pixels get the right brightness, from decoders that each library has and that are often used."""
+
+    def _setup(self) -> None:
+        tags = self.tag_v2
+        compression = tags.get(TiffImagePlugin.COMPRESSION, 1)
+        if compression not in _TIFF_COMPRESSIONS:
+            raise _unusual("TIFF", f"compression {compression}")
+        bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+        kind = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0)
+        if set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}:
+            raise _unusual("TIFF", "signed or floating-point pixels")
+        if bits == (12,) or (bits == (16,) and kind == _INVERTED):
+            raise _unusual("TIFF", f"{bits[0]}-bit grey of this kind")
+        if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) != 1 and max(bits) > 8:
+            raise _unusual("TIFF", "16-bit colours in separate planes")
+        subsampling = tags.get(TiffImagePlugin.YCBCRSUBSAMPLING, (2, 2))
+        if (kind, compression) == (_YCBCR, 1) and subsampling != (1, 1):
+            raise _unusual("TIFF", "subsampled colours")
+        try:
+            super()._setup()
+        except SyntaxError as error:
+            if "unknown pixel mode" in str(error):
+                raise _unusual("TIFF", f"pixels of {bits} bits, interpretation {kind}") from error
+            raise
+        self._size = self._tile_size  # it is turned when it is decoded, and has its size then
+        palette = tags.get(TiffImagePlugin.COLORMAP, ())
+        if self.palette is not None and max(palette, default=0) < 256:  # some programs write 8 bits instead of 16
+            self.palette = ImagePalette.raw("RGB;L", palette)
+
+
+_TIFF_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
+"""None, CCITT (fax), LZW, JPEG, Deflate and PackBits."""
+
+_INVERTED, _YCBCR = 0, 6
+"""Photometric interpretations of a TIFF."""
+
+
+class _PrimaryPicture(ImageFile.ImageFile):
+    """A HEIC or AVIF whose header is read from its boxes, without a C library.
+
+    So the web tier gives no byte of it to a C library, and a sandboxed process does as soon as pixels are needed.
+    Then the image gets the size and the mode that it has: HEIC is cropped and turned as it says.
+    """
+
+    kinds: ClassVar[frozenset[bytes]]
+    crops: ClassVar[bool]
+    coded_size: tuple[int, int]
+
+    def _open(self) -> None:
+        picture = primary_picture(self._data())
+        if picture is None:
+            raise SyntaxError("no primary picture")
+        if picture.kind not in self.kinds:
+            raise _unusual(str(self.format), f"a picture of kind {picture.kind.decode('ascii', 'replace')}")
+        self.coded_size, self._mode = picture.size, "RGB"
+        self._size = picture.cropped if self.crops else picture.size
+
+    def load(self) -> Any:
+        if self._im is None:
+            decoded = self._decode(self._data(), self.coded_size[0] * self.coded_size[1])
+            self.im, self._mode, self._size = decoded.im, decoded.mode, decoded.size
+            self.info |= {key: value for key, value in decoded.info.items() if key == "exif"}
+        return super().load()
+
+    def _data(self) -> bytes:
+        return cast("BytesIO", self.fp).getvalue()
+
+    def _decode(self, data: bytes, max_pixels: int) -> Image.Image:
+        raise NotImplementedError
+
+
+class _HeicPicture(_PrimaryPicture):
+    format = "HEIF"
+    kinds = frozenset({b"hvc1", b"grid", b"iden", b"iovl"})
+    crops = True
+
+    def _decode(self, data: bytes, max_pixels: int) -> Image.Image:
+        return libheif.decode(data, max_pixels)
+
+
+class _AvifPicture(_PrimaryPicture):
+    format = "AVIF"
+    kinds = frozenset({b"av01", b"grid"})
+    crops = False
+
+    def _decode(self, data: bytes, max_pixels: int) -> Image.Image:
+        image = AvifImagePlugin.AvifImageFile(BytesIO(data))
+        if image.width * image.height > max_pixels:
+            raise ValueError(f"{image.width} x {image.height} pixels are more than its header says")
+        image.load()
+        return image
+
+
+# A sandboxed process may start no threads.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+# For each damaged tag of a TIFF: a message of its own for the log, which would be kept for ever.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+
+READERS: Final = {"GIF": "GIF_FIRST_FRAME", "TIFF": "TIFF_FIRST_PAGE", "HEIF": "HEIF_PRIMARY", "AVIF": "AVIF_PRIMARY"}
 """Pillow's readers that are replaced by one above, by format."""
+
+for _format, _reader in (("GIF", _FirstFrame), ("TIFF", _FirstPage), ("HEIF", _HeicPicture), ("AVIF", _AvifPicture)):
+    Image.register_open(READERS[_format], _reader)
 
 
 class ImageInfo(NamedTuple):
-    """The data of an image's header; ``width`` and ``height`` in pixels, before its EXIF orientation is applied."""
+    """The data of an image's header; ``width`` and ``height`` in pixels, before it is turned."""
 
     format: str
     width: int
@@ -121,6 +228,8 @@ def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Imag
         pixels = _check_pixels(*webp_size(data), limits)
         check_webp_complete(data)
     check_frames(name, data, limits)
+    if name in {"AVIF", "HEIF"}:
+        check_boxes_complete(name, data)
     try:
         image = Image.open(BytesIO(data), formats=[READERS.get(name, name)])
     except DECODER_ERRORS as error:
@@ -129,12 +238,9 @@ def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Imag
         if ends_early(error):
             raise cut_short(name, len(data)) from error
         raise broken_header(name, len(data)) from error
-    _check_pixels(image.width, image.height, limits)
+    _check_pixels(*(image.coded_size if isinstance(image, _PrimaryPicture) else image.size), limits)
     if image.mode not in PIXEL_MODES:
-        raise ImageRejectedError(
-            "format_not_allowed",
-            f"{name} images with pixels of mode {image.mode} are not taken: save it as JPEG or PNG",
-        )
+        raise _unusual(name, f"pixels of mode {image.mode}")
     return image
 
 
@@ -146,6 +252,12 @@ def as_8_bit(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I;16"):
         return image
     return image.convert("I").point(lambda level: level * (1 / 256)).convert("L")
+
+
+def _unusual(name: str, what: str) -> ImageRejectedError:
+    return ImageRejectedError(
+        "format_not_allowed", f"{name} images with {what} are not supported: save it as JPEG or PNG"
+    )
 
 
 def _check_pixels(width: int, height: int, limits: ImageLimits) -> int:

@@ -9,7 +9,10 @@ import mmap
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from itertools import zip_longest
 from typing import Final, NamedTuple
+
+from core.image_containers import TiffReader, boxes, count_pictures
 
 DECODER_ERRORS: Final = (
     OSError,
@@ -48,23 +51,6 @@ BYTES_A_PIXEL: Final = 24
 
 MAX_THUMBNAIL_BYTES: Final = 65_536
 """Maximum size of the thumbnail in a prediction: photos have about 5 KB, noise four times as long as wide 30 KB."""
-
-_REJECTED_SIGNATURES: Final[tuple[tuple[str, int, bytes], ...]] = (
-    ("TIFF", 0, b"II*\x00"),
-    ("TIFF", 0, b"MM\x00*"),
-    ("TIFF", 0, b"II+\x00"),
-    ("TIFF", 0, b"MM\x00+"),
-    ("EPS or PostScript", 0, b"%!PS"),
-    ("EPS or PostScript", 0, b"\xc5\xd0\xd3\xc6"),
-    ("PDF", 0, b"%PDF"),
-    ("PSD", 0, b"8BPS"),
-    ("FITS", 0, b"SIMPLE  ="),
-    ("JPEG 2000", 0, b"\x00\x00\x00\x0cjP  "),
-    ("JPEG 2000", 0, b"\xff\x4f\xff\x51"),
-    ("JPEG XL", 0, b"\xff\x0a"),
-    ("HEIC or AVIF", 4, b"ftyp"),
-    ("ICO", 0, b"\x00\x00\x01\x00"),
-)
 
 MAX_PIECES: Final = 20_000
 """Maximum chunks, segments or blocks of a file, plus one for each `BYTES_A_PIECE` bytes, as normal encoders write."""
@@ -150,14 +136,20 @@ def sniff(data: bytes) -> str:
         ImageRejectedError: it starts like none of them.
     """
     for key, accepted in FORMATS.items():
-        if any(all(data.startswith(mark, at) for at, mark in signature) for signature in accepted.signatures):
+        if _starts_like(data, accepted.signatures):
             return key
-    for name, offset, mark in _REJECTED_SIGNATURES:
-        if data.startswith(mark, offset):
-            raise ImageRejectedError("format_not_allowed", f"{name} images are not taken: save it as JPEG or PNG")
-    if b"<svg" in data[:1024].lower():
-        raise ImageRejectedError("format_not_allowed", "SVG drawings are not taken: export it as PNG")
-    raise ImageRejectedError("not_an_image", f"this is not an image: send {format_names('or')}")
+    for other in OTHER_FILES:
+        if _starts_like(data, other.signatures):
+            raise ImageRejectedError("format_not_allowed", other.reason)
+    text = data[:TEXT_BYTES].lower()
+    for mark, reason in TEXT_FILES:
+        if mark in text:
+            raise ImageRejectedError("format_not_allowed", reason)
+    raise ImageRejectedError("not_an_image", unknown_reason())
+
+
+def _starts_like(data: bytes, signatures: "Signatures") -> bool:
+    return any(all(data.startswith(mark, at) for at, mark in signature) for signature in signatures)
 
 
 def thumbnail_type(data: bytes) -> str | None:
@@ -199,6 +191,19 @@ def check_webp_complete(data: bytes) -> None:
     if len(data) < declared:
         raise ImageRejectedError(
             "truncated", f"only {len(data)} of the WebP's {declared} bytes are here: send it again"
+        )
+
+
+def check_boxes_complete(name: str, data: bytes) -> None:
+    """Check that a HEIC or AVIF is as long as its boxes declare.
+
+    Raises:
+        ImageRejectedError: it is shorter.
+    """
+    declared = max((box.end for box in boxes(data, 0, len(data))), default=0)
+    if len(data) < declared:
+        raise ImageRejectedError(
+            "truncated", f"only {len(data)} of the {name}'s {declared} bytes are here: send it again"
         )
 
 
@@ -330,6 +335,86 @@ def _pictures(index: bytes) -> int:
     return 0
 
 
+RAW_REASON: Final = "this is a camera raw file: export it as JPEG first"
+
+_SUBFILE, _COMPRESSION, _PHOTOMETRIC, _SUB_DIRECTORIES, _DNG_VERSION = 254, 259, 262, 330, 50706
+_STRIP_TABLES: Final = ((273, 279), (324, 325))
+"""Tags of a TIFF with the offsets and sizes of its strips or tiles."""
+_TRANSFER_FUNCTION: Final = 301
+"""A long table that no reader of ours reads."""
+
+_OF_SENSOR: Final = frozenset({32803, 34892})
+"""Photometric interpretations of pixels as a sensor gives them: CFA and LinearRaw of TIFF/EP and DNG."""
+_BYTES_OR_TEXT: Final = frozenset({1, 2, 6, 7})
+_UNCOMPRESSED: Final = 1
+
+
+def _tiff(data: bytes) -> Iterator[int]:
+    """Yield 1 for each page, 0 for each tag, and each number in a tag, which a reader makes an object of."""
+    tiff = TiffReader(data.ljust(8, b"\0"))
+    page: dict[int, list[int]] = {}
+    seen: set[int] = set()
+    try:
+        place = tiff.first()
+        while place and place not in seen:
+            seen.add(place)
+            yield 1
+            for entry in tiff.entries(place):
+                yield 0
+                page.setdefault(entry.tag, [])
+                if entry.kind in _BYTES_OR_TEXT or entry.tag == _TRANSFER_FUNCTION:
+                    continue
+                for _ in range(entry.length):
+                    yield 0
+                if len(seen) == 1:
+                    page[entry.tag] = list(tiff.values(entry))
+            if len(seen) == 1:
+                _check_first_page(data, tiff, page)
+            place = tiff.following(place)
+    except struct.error:  # the data ends
+        if len(seen) < 2:
+            raise cut_short("TIFF", len(data)) from None
+
+
+def _check_first_page(data: bytes, tiff: TiffReader, page: Mapping[int, list[int]]) -> None:
+    """Check that the first page is a picture, not the preview of a camera raw file, and that all of it is here.
+
+    Raises:
+        ImageRejectedError: it is not.
+    """
+    interpretations = {*page.get(_PHOTOMETRIC, ())}
+    for place in page.get(_SUB_DIRECTORIES, ()):
+        interpretations |= _interpretations(tiff, place)
+    is_preview = any(value & 1 for value in page.get(_SUBFILE, ()))
+    if is_preview or _DNG_VERSION in page or interpretations & _OF_SENSOR or data[8:10] == b"CR":
+        raise ImageRejectedError("format_not_allowed", RAW_REASON)
+    if page.get(_COMPRESSION, [_UNCOMPRESSED]) == [_UNCOMPRESSED]:
+        return  # its reader needs no sizes of strips, which some programs write wrong
+    for offsets, sizes in _STRIP_TABLES:
+        for offset, size in zip_longest(page.get(offsets, ()), page.get(sizes, ()), fillvalue=0):
+            if offset + size > len(data):
+                raise ImageRejectedError(
+                    "truncated",
+                    f"the TIFF ends after {len(data)} bytes, before the picture is complete: send it again",
+                )
+
+
+def _interpretations(tiff: TiffReader, place: int) -> set[int]:
+    try:
+        entries = (entry for entry in tiff.entries(place) if entry.tag == _PHOTOMETRIC and entry.length == 1)
+        return {value for entry in entries for value in tiff.values(entry)}
+    except struct.error:
+        return set()
+
+
+Signatures = tuple[tuple[tuple[int, bytes], ...], ...]
+"""Of each signature, the bytes that data has at each offset; data of a format has one of its signatures."""
+
+
+def _at(offset: int, *marks: bytes) -> Signatures:
+    return tuple(((offset, mark),) for mark in marks)
+
+
 class ImageFormat(NamedTuple):
     """An accepted image format.
 
@@ -346,7 +431,7 @@ class ImageFormat(NamedTuple):
     name: str
     suffixes: tuple[str, ...]
     content_type: str
-    signatures: tuple[tuple[tuple[int, bytes], ...], ...]
+    signatures: Signatures
     plugin: str
     count_frames: Callable[[bytes], Iterator[int]] | None = None
 
@@ -356,18 +441,105 @@ class ImageFormat(NamedTuple):
         return self.suffixes[0]
 
 
+_GENERIC: Final = ((4, b"ftypmif1"), (4, b"ftypmsf1"))
+"""Starts of files that may hold AVIF as well as HEIC; the list of compatible brands follows."""
+
 FORMATS: Final[Mapping[str, ImageFormat]] = {
-    "JPEG": ImageFormat(
-        "JPEG", ("jpg", "jpeg"), "image/jpeg", (((0, b"\xff\xd8\xff"),),), "PIL.JpegImagePlugin", _jpeg
-    ),
-    "PNG": ImageFormat("PNG", ("png",), "image/png", (((0, b"\x89PNG\r\n\x1a\n"),),), "PIL.PngImagePlugin", _png),
+    "JPEG": ImageFormat("JPEG", ("jpg", "jpeg"), "image/jpeg", _at(0, b"\xff\xd8\xff"), "PIL.JpegImagePlugin", _jpeg),
+    "PNG": ImageFormat("PNG", ("png",), "image/png", _at(0, b"\x89PNG\r\n\x1a\n"), "PIL.PngImagePlugin", _png),
     "WEBP": ImageFormat(
         "WebP", ("webp",), "image/webp", (((0, b"RIFF"), (8, b"WEBP")),), "PIL.WebPImagePlugin", _webp
     ),
-    "GIF": ImageFormat("GIF", ("gif",), "image/gif", (((0, b"GIF8"),),), "PIL.GifImagePlugin", _gif),
-    "BMP": ImageFormat("BMP", ("bmp",), "image/bmp", (((0, b"BM"),),), "PIL.BmpImagePlugin"),
+    "GIF": ImageFormat("GIF", ("gif",), "image/gif", _at(0, b"GIF8"), "PIL.GifImagePlugin", _gif),
+    "AVIF": ImageFormat(
+        "AVIF",
+        ("avif",),
+        "image/avif",
+        (
+            *_at(4, b"ftypavif", b"ftypavis"),
+            *((start, (at, b"avif")) for start in _GENERIC for at in (16, 20, 24, 28)),
+        ),
+        "PIL.AvifImagePlugin",
+        count_pictures,
+    ),
+    "HEIF": ImageFormat(
+        "HEIC",
+        ("heic", "heif", "hif"),
+        "image/heic",
+        _at(
+            4,
+            *(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")),
+        )
+        + tuple((start,) for start in _GENERIC),
+        "core.libheif",
+        count_pictures,
+    ),
+    "TIFF": ImageFormat(
+        "TIFF",
+        ("tif", "tiff"),
+        "image/tiff",
+        _at(0, b"II*\x00", b"MM\x00*", b"II+\x00"),
+        "PIL.TiffImagePlugin",
+        _tiff,
+    ),
+    "BMP": ImageFormat("BMP", ("bmp",), "image/bmp", _at(0, b"BM"), "PIL.BmpImagePlugin"),
 }
 """Accepted formats by Pillow's names. The web tier, the worker, the pages and the commands read them here."""
+
+
+class OtherFile(NamedTuple):
+    """A kind of file that is not accepted and can be named; ``reason`` says what it is and what to do."""
+
+    reason: str
+    signatures: Signatures
+
+
+_SAVE: Final = "save it as JPEG or PNG"
+_EXPORT: Final = "export it as JPEG or PNG"
+
+OTHER_FILES: Final = (
+    OtherFile(
+        RAW_REASON,
+        (
+            *_at(0, b"IIU\x00", b"IIRO", b"IIRS", b"MMOR", b"FUJIFILMCCD-RAW", b"FOVb", b"\x00MRM"),
+            *_at(6, b"HEAPCCDR"),
+            *_at(4, b"ftypcrx "),
+        ),
+    ),
+    OtherFile(f"this is a PDF document: {_EXPORT}", _at(0, b"%PDF")),
+    OtherFile(f"this is an EPS or PostScript drawing: {_EXPORT}", _at(0, b"%!PS", b"\xc5\xd0\xd3\xc6")),
+    OtherFile(f"this is a Photoshop document: {_EXPORT}", _at(0, b"8BPS")),
+    OtherFile(f"FITS images are not supported: {_SAVE}", _at(0, b"SIMPLE  =")),
+    OtherFile(f"JPEG 2000 images are not supported: {_SAVE}", _at(0, b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")),
+    OtherFile(f"JPEG XL images are not supported: {_SAVE}", _at(0, b"\x00\x00\x00\x0cJXL ", b"\xff\x0a")),
+    OtherFile(f"icons are not supported: {_SAVE}", _at(0, b"\x00\x00\x01\x00")),
+    OtherFile(f"big-endian BigTIFF images are not supported: {_SAVE}", _at(0, b"MM\x00+")),
+    OtherFile("this is a sound file: send images", _at(0, b"ID3", b"fLaC") + _at(4, b"ftypM4A ")),
+    OtherFile(
+        "this is a video: save the frames that matter as JPEG or PNG",
+        (
+            ((4, b"ftyp"), (12, b"")),  # with its brand, which could be that of a HEIC
+            *_at(4, b"moov", b"mdat", b"wide"),
+            *_at(0, b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"OggS", b"0&\xb2u"),
+            ((0, b"RIFF"), (8, b"AVI ")),
+        ),
+    ),
+    OtherFile("this is a zip or an Office document: send the images in it as files", _at(0, b"PK\x03\x04")),
+    OtherFile(
+        "this is an archive: unpack it, then send the images in it",
+        _at(0, b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ") + _at(257, b"ustar"),
+    ),
+)
+"""Kinds of files that are often sent. The page's script has the same table, so both give the same reasons."""
+
+TEXT_FILES: Final = (
+    (b"<svg", "this is an SVG drawing: export it as PNG"),
+    (b"<html", "this is a web page, not an image: save the image itself"),
+    (b"<!doctype html", "this is a web page, not an image: save the image itself"),
+)
+"""Kinds of text, by what is in lower case among the first `TEXT_BYTES`, and the reasons why they are rejected."""
+
+TEXT_BYTES: Final = 1024
 
 SUFFIXES: Final = frozenset(f".{suffix}" for accepted in FORMATS.values() for suffix in accepted.suffixes)
 """Suffixes of the names of files with an accepted format."""
@@ -377,3 +549,8 @@ def format_names(conjunction: str) -> str:
     """Return the names of the accepted formats as a list in a sentence: "JPEG, PNG or BMP"."""
     *others, last = (accepted.name for accepted in FORMATS.values())
     return f"{', '.join(others)} {conjunction} {last}"
+
+
+def unknown_reason() -> str:
+    """Return why a file of no known kind is rejected."""
+    return f"this is not an image: send {format_names('or')}"

@@ -21,6 +21,7 @@ from scripts.run.system import System
 from services.s3 import Bucket
 from services.table import Table
 from tests.browser.conftest import JOB_PAGE, FaultsOf, Options, PageFaults, arrived, classify, drop, signs
+from tests.support.hostile_images import FOREIGN, box, encoded
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -232,6 +233,46 @@ def test_a_file_that_is_no_image_is_refused_with_its_reason_and_its_neighbours_g
     assert {result["filename"] for result in finished(api, job_id, 4)} == set(truth)
 
 
+def test_tiff_and_heic_are_sent_as_they_are_and_each_other_file_is_refused_with_what_it_is(
+    page: Page, api: ApiClient
+) -> None:
+    """Chromium decodes neither TIFF nor HEIC."""
+    (_, first), (_, second) = signs(2, seed=21)[0]
+    truth = list(signs(2, seed=21)[1].values())
+    sent = {}
+    for name, form, content in (("scan.tif", "TIFF", first), ("IMG_0001.HEIC", "HEIF", second)):
+        body = io.BytesIO()
+        Image.open(io.BytesIO(content)).convert("RGB").save(body, form, quality=95)
+        sent[name] = body.getvalue()
+    large = encoded("HEIF", size=(32, 32)) + box(b"free", bytes(11_000_000))
+    refused = {
+        "paper.pdf": (FOREIGN["pdf"](), "this is a PDF document: export it as JPEG or PNG"),
+        "drawing.svg": (FOREIGN["svg"](), "this is an SVG drawing: export it as PNG"),
+        "page.jpg": (b"<!DOCTYPE html><title>Sign in</title>", "this is a web page, not an image"),
+        "notes.txt": (b"no image", "this is not an image: send JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF or BMP"),
+        "clip.mov": (FOREIGN["mov"](), "this is a video: save the frames that matter"),
+        "CANON.CR3": (FOREIGN["canon raw, new"](), "this is a camera raw file: export it as JPEG first"),
+        "inner.docx": (FOREIGN["zip"](), "this is a zip or an Office document"),
+        "cut.jpg": (photo(600, 400)[:3_000], "the JPEG ends after 3000 bytes, before the picture is complete"),
+        "empty.png": (b"", "the file is empty: send it again"),
+        "large.heic": (large, "11.0 MB is more than the 10.5 MB allowed: export it as a smaller JPEG"),
+    }
+    raw = ("NIKON.NEF", FOREIGN["nikon raw"]())
+    page.goto("/")
+    page.get_by_label("Keep my images").check()
+    drop(page, "#drop", [*sent.items(), *((name, content) for name, (content, _) in refused.items()), raw])
+    expect(page.locator("#reasons li")).to_have_count(len(refused))
+    for name, (_, reason) in refused.items():
+        expect(page.locator("#reasons li").filter(has_text=name)).to_contain_text(reason)
+    classify(page)
+    results = finished(api, arrived(page), 2)
+    page.locator("#skipped summary").click()
+    expect(page.locator("#skipped li").filter(has_text="NIKON.NEF")).to_contain_text("this is a camera raw file")
+    assert {result["filename"]: result["label"] for result in results} == dict(zip(sent, truth, strict=True))
+    shown = "[...document.querySelectorAll('main img')].filter((image) => image.naturalWidth > 0).length"
+    wait_until(lambda: page.evaluate(shown) == len(sent), "the page has a thumbnail of each image")
+
+
 def test_a_file_that_the_server_rejects_is_shown_with_the_reason(page: Page, page_faults: PageFaults) -> None:
     page_faults.expect("422")
     page.goto("/")
@@ -272,11 +313,11 @@ def test_a_large_photo_is_shrunk_the_right_way_up_and_a_small_one_is_sent_as_it_
 def test_a_format_that_the_server_does_not_take_is_converted(page: Page, system: System, api: ApiClient) -> None:
     page.goto("/")
     page.get_by_label("Keep my images").check()
-    drop(page, "#drop", [("a.avif", photo(64, 64, "AVIF"))])
+    drop(page, "#drop", [("a.ico", photo(64, 64, "ICO"))])
     expect(page.locator("#facts")).to_contain_text("1 converted to JPEG")
     classify(page)
     job_id = arrived(page)
-    assert stored(system, job_id)["a.avif"].format == "JPEG"
+    assert stored(system, job_id)["a.ico"].format == "JPEG"
     [result] = finished(api, job_id, 1)
     assert result["status"] == "done"
 

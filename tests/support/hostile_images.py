@@ -3,14 +3,18 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise
 from random import Random
 from typing import Any
 
+import pillow_heif
 from PIL import Image, ImageCms, PngImagePlugin
 
 from core.images import FORMATS
+
+pillow_heif.register_heif_opener(thumbnails=False)  # Pillow can save HEIC now
 
 SCRIPT = b"<script>alert(document.domain)</script>"
 SECRETS = (b"hidden-exif", b"hidden-gps", b"hidden-xmp", b"hidden-text", b"hidden-comment", b"acsp")
@@ -20,7 +24,9 @@ SECRETS = (b"hidden-exif", b"hidden-gps", b"hidden-xmp", b"hidden-text", b"hidde
 def encoded(form: str, mode: str = "RGB", size: tuple[int, int] = (60, 40), **options: Any) -> bytes:
     body = io.BytesIO()
     plain = Image.frombytes("L", size, Random(7).randbytes(size[0] * size[1]))
-    picture = Image.new("I;16", size, 40_000) if mode == "I;16" else plain.convert("RGB").convert(_through(mode))
+    picture = (
+        Image.new(mode, size, 40_000) if mode.startswith("I;16") else plain.convert("RGB").convert(_through(mode))
+    )
     picture.convert(mode).save(body, form, **options)
     return body.getvalue()
 
@@ -60,6 +66,47 @@ def animation(form: str, frames: int = 2, **options: Any) -> bytes:
     return body.getvalue()
 
 
+Tags = Mapping[int, tuple[Any, ...]]
+"""Tags of a TIFF: the code of the values' type in `struct`, then the values."""
+
+
+def tiff_of(
+    tags: Tags,
+    strips: tuple[bytes, ...] = (),
+    order: str = "<",
+    after: bytes = b"",
+) -> bytes:
+    """Return a TIFF with one page of 60 x 40 pixels."""
+    rows: dict[int, tuple[Any, ...]] = {256: ("H", 60), 257: ("H", 40), 259: ("H", 1), **tags}
+    body = 8 + 2 + 12 * (len(rows) + 2 * bool(strips)) + 4
+    if strips:
+        sizes = [len(strip) for strip in strips]
+        start = body + 4 * len(strips) * 2 + sum(struct.calcsize(f"{len(v) - 1}{v[0]}") for v in rows.values())
+        offsets = [start + sum(sizes[:number]) for number in range(len(sizes))]
+        rows |= {273: ("I", *offsets), 279: ("I", *sizes)}
+    entries, values = b"", b""
+    for tag, (code, *numbers) in sorted(rows.items()):
+        packed = struct.pack(f"{order}{len(numbers)}{code}", *numbers)
+        kind = {"B": 1, "H": 3, "I": 4}[code]
+        place = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack(f"{order}I", body + len(values))
+        entries += struct.pack(f"{order}HHI", tag, kind, len(numbers)) + place
+        values += packed if len(packed) > 4 else b""
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    head = mark + struct.pack(f"{order}IH", 8, len(rows)) + entries + bytes(4) + values
+    return head.ljust(start if strips else 0, b"\0") + b"".join(strips) + after
+
+
+GREY: dict[int, tuple[Any, ...]] = {258: ("H", 8), 262: ("H", 1)}
+COLOUR: dict[int, tuple[Any, ...]] = {258: ("H", 8, 8, 8), 262: ("H", 2), 277: ("H", 3)}
+_DEEP = struct.pack("<H", 40_000)
+
+
+def box(kind: bytes, *content: bytes) -> bytes:
+    """Return a box of a HEIC, AVIF or video."""
+    body = b"".join(content)
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
 def _zip_of(name: bytes, content: bytes) -> bytes:
     import zipfile
 
@@ -93,9 +140,9 @@ def png_bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
-def _progressive_jpeg_bomb(side: int) -> bytes:
+def _bomb(form: str, side: int, **options: Any) -> bytes:
     body = io.BytesIO()
-    Image.new("RGB", (side, side)).save(body, "JPEG", progressive=True)
+    Image.new("RGB", (side, side)).save(body, form, **options)
     return body.getvalue()
 
 
@@ -138,6 +185,50 @@ HONEST: dict[str, Callable[[], bytes]] = {
     "animated png": lambda: animation("PNG"),
     "animated webp": lambda: animation("WEBP"),
     "two pictures in a jpeg": lambda: animation("MPO"),
+    "avif": lambda: encoded("AVIF"),
+    "grey avif": lambda: encoded("AVIF", "L"),
+    "avif with alpha": lambda: encoded("AVIF", "RGBA"),
+    "avif with metadata": lambda: with_metadata("AVIF"),
+    "animated avif": lambda: animation("AVIF"),
+    "heic": lambda: encoded("HEIF"),
+    "grey heic": lambda: encoded("HEIF", "L"),
+    "16-bit heic": lambda: encoded("HEIF", "I;16"),
+    "heic with alpha": lambda: encoded("HEIF", "RGBA"),
+    "heic of tiles": lambda: encoded("HEIF", tile_size=32),
+    "heic with a thumbnail": lambda: encoded("HEIF", thumbnails=[16]),
+    "heic with metadata": lambda: with_metadata("HEIF"),
+    "two pictures in a heic": lambda: animation("HEIF"),
+    "heic with a general brand": lambda: encoded("HEIF").replace(b"ftypheic", b"ftypmif1", 1),
+    "avif with a general brand": lambda: encoded("AVIF").replace(b"ftypavif", b"ftypmif1", 1),
+    **{
+        f"{compression} tiff": partial(encoded, "TIFF", compression=compression)
+        for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits")
+    },
+    "fax tiff": lambda: encoded("TIFF", "1", compression="group4"),
+    "1-bit tiff": lambda: encoded("TIFF", "1"),
+    "palette tiff": lambda: encoded("TIFF", "P"),
+    "grey tiff with alpha": lambda: encoded("TIFF", "LA"),
+    "tiff with alpha": lambda: encoded("TIFF", "RGBA"),
+    "cmyk tiff": lambda: encoded("TIFF", "CMYK", compression="tiff_lzw"),
+    "ycbcr tiff": lambda: encoded("TIFF", "YCbCr"),
+    "16-bit tiff": lambda: encoded("TIFF", "I;16"),
+    "16-bit lzw tiff": lambda: encoded("TIFF", "I;16", compression="tiff_lzw"),
+    "16-bit big-endian tiff": lambda: encoded("TIFF", "I;16B"),
+    "16-bit big-endian lzw tiff": lambda: encoded("TIFF", "I;16B", compression="tiff_lzw"),
+    "16-bit colour tiff": lambda: tiff_of(COLOUR | {258: ("H", 16, 16, 16)}, (_DEEP * 3 * 2_400,)),
+    "bigtiff": lambda: encoded("TIFF", big_tiff=True),
+    "tiff with metadata": lambda: with_metadata("TIFF"),
+    "tiff of two pages": lambda: animation("TIFF"),
+    "tiff in separate planes": lambda: tiff_of(
+        COLOUR | {284: ("H", 2)}, (b"\xc8" * 2_400, b"\x14" * 2_400, bytes(2_400))
+    ),
+    "deflate tiff in separate planes": lambda: tiff_of(
+        COLOUR | {259: ("H", 8), 284: ("H", 2), 278: ("H", 40)},
+        tuple(zlib.compress(plane * 2_400) for plane in (b"\xc8", b"\x14", b"\0")),
+    ),
+    "tiff with a palette of 8 bits": lambda: tiff_of(
+        {258: ("H", 8), 262: ("H", 3), 320: ("H", *([200] * 256), *([20] * 256), *([0] * 256))}, (bytes(2_400),)
+    ),
 }
 """Row 33 of docs/faults.md: each is classified and has a thumbnail. A name with "16-bit" is of one level, 40,000."""
 
@@ -157,6 +248,13 @@ POLYGLOTS: dict[str, tuple[str, Callable[[], bytes]]] = {
 
 SVG = b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]><svg onload="alert(1)">&x;</svg>'
 
+
+def _raw_in_a_part() -> bytes:
+    part = tiff_of({262: ("H", 32803)})[8:]
+    place = len(tiff_of(COLOUR | {330: ("I", 0)}, (bytes(7_200),)))
+    return tiff_of(COLOUR | {330: ("I", place)}, (bytes(7_200),), after=part)
+
+
 FOREIGN: dict[str, Callable[[], bytes]] = {
     "svg": lambda: SVG,
     "svg behind a byte order mark and spaces": lambda: b"\xef\xbb\xbf  \n" + SVG,
@@ -165,13 +263,28 @@ FOREIGN: dict[str, Callable[[], bytes]] = {
     "eps for dos": lambda: b"\xc5\xd0\xd3\xc6" + bytes(30),
     "psd": lambda: b"8BPS\x00\x01" + bytes(6) + struct.pack(">HIIHH", 3, 40, 60, 8, 3),
     "fits": lambda: b"SIMPLE  =                    T" + bytes(2_850),
-    "tiff": lambda: encoded("TIFF"),
-    "big-endian tiff": lambda: b"MM\x00*" + bytes(40),
-    "bigtiff": lambda: b"II+\x00" + bytes(40),
+    "big-endian bigtiff": lambda: b"MM\x00+" + bytes(40),
     "jpeg 2000": lambda: b"\x00\x00\x00\x0cjP  \r\n\x87\n" + bytes(40),
     "jpeg 2000 without a box": lambda: b"\xff\x4f\xff\x51" + bytes(40),
     "ico": lambda: encoded("ICO"),
-    "avif": lambda: b"\x00\x00\x00 ftypavif" + bytes(40),
+    "jpeg xl": lambda: b"\xff\x0a" + bytes(40),
+    "mp4": lambda: box(b"ftyp", b"isom", bytes(4), b"isomiso2avc1mp41") + box(b"mdat", bytes(40)),
+    "mov": lambda: box(b"ftyp", b"qt  ", bytes(4)) + bytes(40),
+    "webm": lambda: b"\x1aE\xdf\xa3" + bytes(40),
+    "avi": lambda: b"RIFF\x28\0\0\0AVI " + bytes(40),
+    "m4a": lambda: box(b"ftyp", b"M4A ", bytes(4)) + bytes(40),
+    "zip": lambda: _zip_of(b"a.jpg", encoded("JPEG")),
+    "gzip": lambda: b"\x1f\x8b\x08" + bytes(40),
+    "tar": lambda: bytes(257) + b"ustar\x0000" + bytes(200),
+    "canon raw, new": lambda: box(b"ftyp", b"crx ", bytes(4), b"crx isom") + bytes(40),
+    "canon raw": lambda: b"II*\0\x10\0\0\0CR\2\0\0\0\0\0" + tiff_of({})[8:],
+    "fuji raw": lambda: b"FUJIFILMCCD-RAW 0201" + bytes(40),
+    "olympus raw": lambda: b"IIRO\x08\0\0\0" + bytes(40),
+    "panasonic raw": lambda: b"IIU\0\x08\0\0\0" + bytes(40),
+    "nikon raw": lambda: tiff_of(COLOUR | {254: ("I", 1)}, (bytes(7_200),)),
+    "dng": lambda: tiff_of(COLOUR | {50706: ("B", 1, 4, 0, 0)}, (bytes(7_200),)),
+    "raw with its pixels first": lambda: tiff_of(GREY | {262: ("H", 32803)}, (bytes(2_400),)),
+    "raw with its pixels in a part": _raw_in_a_part,
 }
 """Row 34: formats that are not accepted."""
 
@@ -180,13 +293,18 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "gif": ("8000 x 6000", lambda: gif_bomb(8_000, 6_000)),
     "gif with an image larger than its canvas": ("8000 x 6000", lambda: gif_bomb(10, 10, frame=(8_000, 6_000))),
     "webp": ("3000 x 3000", lambda: webp_bomb(3_000)),
-    "progressive jpeg": ("3000 x 3000", lambda: _progressive_jpeg_bomb(3_000)),
+    "progressive jpeg": ("3000 x 3000", lambda: _bomb("JPEG", 3_000, progressive=True)),
+    "avif": ("3000 x 3000", lambda: _bomb("AVIF", 3_000, speed=10)),
+    "heic": ("3000 x 3000", lambda: _bomb("HEIF", 3_000)),
+    "heic of tiles": ("3000 x 3000", lambda: _bomb("HEIF", 3_000, tile_size=512)),
+    "deflate tiff": ("3000 x 3000", lambda: _bomb("TIFF", 3_000, compression="tiff_adobe_deflate")),
 }
 """Row 34: small files with many pixels: more than 8 million, and fewer than `ImageLimits` allow; with their size."""
 
 MANY = 400_000
 GIF = b"GIF89a" + struct.pack("<HHBBB", 8, 6, 0, 0, 0)
 """The start of a GIF without a palette."""
+HEIC = box(b"ftyp", b"heic", bytes(4), b"mif1heic")
 
 FLOODS: dict[str, Callable[[], bytes]] = {
     "gif of empty extensions": lambda: GIF + b"\x21\xfe\x00" * MANY,
@@ -199,6 +317,18 @@ FLOODS: dict[str, Callable[[], bytes]] = {
     "jpeg of padding": lambda: b"\xff\xd8" + b"\xff" * 2 * MANY + encoded("JPEG")[2:],
     "jpeg with bytes between segments": lambda: encoded("JPEG")[:20] + b"\x01" * 2 * MANY + encoded("JPEG")[20:],
     "jpeg of restarts": lambda: b"\xff\xd8" + b"\xff\xd0" * 2 * MANY + encoded("JPEG")[2:],
+    "tiff of tags": lambda: b"II*\0\x08\0\0\0\xff\xff" + bytes(12) * 0xFFFF,
+    "tiff of strips": lambda: tiff_of(COLOUR | {273: ("I", *range(MANY))}),
+    "tiff of fractions": lambda: b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 282, 5, MANY, 20) + bytes(8 * MANY),
+    "avif of empty boxes": lambda: encoded("AVIF") + box(b"free") * MANY,
+    "heic of items": lambda: HEIC + box(b"meta", bytes(4), box(b"iinf", bytes(6), box(b"infe", bytes(14)) * MANY)),
+    "heic of references": lambda: (
+        HEIC + box(b"meta", bytes(4), box(b"iref", bytes(4), box(b"dimg", bytes(2 * MANY))))
+    ),
+    "heic of properties": lambda: HEIC + box(b"meta", bytes(4), box(b"iprp", box(b"ipco", box(b"ispe") * MANY))),
+    "heic of associations": lambda: (
+        HEIC + box(b"meta", bytes(4), box(b"iprp", box(b"ipma", bytes(4), struct.pack(">I", MANY), bytes(3 * MANY))))
+    ),
     "jpeg of exif": lambda: b"\xff\xd8" + b"\xff\xe1\x00\x0dExif\0\0hello" * MANY + encoded("JPEG")[2:],
 }
 """Files of so many pieces that a decoder would take seconds for them: ``too_costly``, before Pillow opens them."""

@@ -11,7 +11,7 @@ from werkzeug.exceptions import Forbidden, UnprocessableEntity
 
 from core.config import DEMO_BUNDLE, Config
 from core.ids import new_id
-from core.images import FORMATS, ImageFormat, format_names
+from core.images import FORMATS, OTHER_FILES, SUFFIXES, TEXT_FILES, Signatures, format_names, unknown_reason
 from core.jobs.models import ImageRecord, Job
 from web_tier.api.classify import CLASSIC_FIELDS, classic_answer
 from web_tier.api.v1 import check_open_jobs_limit
@@ -52,6 +52,7 @@ def _upload_form(fault: str | None = None) -> str:
         "upload.html",
         limits=backend.config.web,
         format_names=format_names("or"),
+        accepted_files=[*(accepted.content_type for accepted in FORMATS.values()), *sorted(SUFFIXES)],
         browser_limits=BrowserLimits.of(backend.config).model_dump(by_alias=True),
         example=backend.forecast(EXAMPLE_IMAGES) if fleet else None,
         keeping=keep_sentence(backend.config.retention.unkept_days),
@@ -111,24 +112,38 @@ class _ScriptData(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
+BrowserSignatures = tuple[tuple[tuple[int, str], ...], ...]
+"""Signatures of files as the page's script reads them: bytes are characters of ISO 8859-1."""
+
+
+def _for_browser(signatures: Signatures) -> BrowserSignatures:
+    return tuple(tuple((offset, mark.decode("latin-1")) for offset, mark in signature) for signature in signatures)
+
+
 class BrowserFormat(_ScriptData):
     """An image format as the page's script recognises it.
 
     Attributes:
         content_type: its media type.
-        signatures: of each, pairs of an offset and the bytes there, as characters of ISO 8859-1.
+        signatures: as of `core.images.ImageFormat`.
     """
 
     content_type: str
-    signatures: tuple[tuple[tuple[int, str], ...], ...]
+    signatures: BrowserSignatures
 
-    @classmethod
-    def of(cls, accepted: ImageFormat) -> "BrowserFormat":
-        """Return the format for the page's script."""
-        signatures = tuple(
-            tuple((offset, mark.decode("latin-1")) for offset, mark in signature) for signature in accepted.signatures
-        )
-        return cls(content_type=accepted.content_type, signatures=signatures)
+
+class BrowserOtherFile(_ScriptData):
+    """A kind of file that is not accepted: a file of its signatures, or with its mark, is rejected with the reason.
+
+    Attributes:
+        reason: what it is and what to do.
+        signatures: as of `core.images.OtherFile`.
+        mark: as in `core.images.TEXT_FILES`, in place of signatures.
+    """
+
+    reason: str
+    signatures: BrowserSignatures = ()
+    mark: str = ""
 
 
 class BrowserLimits(_ScriptData):
@@ -141,6 +156,8 @@ class BrowserLimits(_ScriptData):
         max_files: files in one request.
         max_request_bytes: size of one request.
         formats: that are accepted as they are.
+        other_files: kinds of files that are not accepted.
+        unknown_reason: why a file of no known kind is not accepted.
     """
 
     max_bytes: int
@@ -149,6 +166,8 @@ class BrowserLimits(_ScriptData):
     max_files: int
     max_request_bytes: int
     formats: tuple[BrowserFormat, ...]
+    other_files: tuple[BrowserOtherFile, ...]
+    unknown_reason: str
 
     @classmethod
     def of(cls, config: Config) -> "BrowserLimits":
@@ -160,5 +179,16 @@ class BrowserLimits(_ScriptData):
             shrink_above=web.shrink_above_pixels,
             max_files=web.max_files_per_request,
             max_request_bytes=web.max_request_bytes,
-            formats=tuple(BrowserFormat.of(accepted) for accepted in FORMATS.values()),
+            formats=tuple(
+                BrowserFormat(content_type=accepted.content_type, signatures=_for_browser(accepted.signatures))
+                for accepted in FORMATS.values()
+            ),
+            other_files=(
+                *(
+                    BrowserOtherFile(reason=other.reason, signatures=_for_browser(other.signatures))
+                    for other in OTHER_FILES
+                ),
+                *(BrowserOtherFile(reason=reason, mark=mark.decode("ascii")) for mark, reason in TEXT_FILES),
+            ),
+            unknown_reason=unknown_reason(),
         )

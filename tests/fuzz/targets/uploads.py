@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
+import pillow_heif
 from PIL import Image
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
@@ -23,6 +24,7 @@ PIECES = (1, 2, 7, 1 << 20)
 """Bytes that arrive at once."""
 
 _FILE, _CONTENTS, _FORM = 0, 1, 2
+pillow_heif.register_heif_opener()  # Pillow can save HEIC now
 Image.init()  # loads Pillow's decoders now, so that they are instrumented too
 SPLIT = b"\x00|"
 """Stands between the contents of files."""
@@ -38,6 +40,21 @@ WORDS = (
     ),
     *(b"\x89PNG\r\n\x1a\n", b"IHDR", b"IDAT", b"acTL", b"zTXt", b"iTXt", b"GIF89a", b"NETSCAPE2.0", b"RIFF", b"WEBP"),
     *(b"VP8 ", b"VP8L", b"VP8X", b"ANIM", b"BM", b"Exif\x00\x00MM\x00*", b"MPF\x00", b"ICC_PROFILE\x00", b"ftypavif"),
+    *(
+        b"ftypheic",
+        b"ftypmif1",
+        b"meta",
+        b"iinf",
+        b"infe",
+        b"iref",
+        b"dimg",
+        b"iprp",
+        b"ipco",
+        b"ipma",
+        b"ispe",
+        b"clap",
+    ),
+    *(b"II*\x00", b"MM\x00*", b"II+\x00", b"\x11\x01\x04\x00", b"\x4a\x01\x04\x00"),
 )
 
 
@@ -68,6 +85,10 @@ _FORMS: tuple[tuple[str, dict[str, object]], ...] = (
     ("JPEG", {"progressive": True, "exif": b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x00"}),
     ("GIF", {"save_all": True, "append_images": [Image.new("RGB", (9, 5))]}),
     ("WEBP", {"lossless": True}),
+    ("AVIF", {"save_all": True, "append_images": [Image.new("RGB", (9, 5))]}),
+    ("HEIF", {"save_all": True, "append_images": [Image.new("RGB", (9, 5))]}),
+    ("TIFF", {"save_all": True, "append_images": [Image.new("RGB", (9, 5))], "compression": "tiff_lzw"}),
+    ("TIFF", {"big_tiff": True}),
 )
 
 

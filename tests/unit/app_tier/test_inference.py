@@ -114,7 +114,7 @@ def test_the_extreme_aspect_ratio_costs_nothing() -> None:
 def test_a_turned_photo_is_set_upright(format_name: str, orientation: int, white_edge: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    square = load_square(encoded(half_and_half(), format_name, exif=exif), PLAIN).astype(int)
+    square = load_square(encoded(half_and_half(), format_name, exif=exif.tobytes()), PLAIN).astype(int)
     edges = {"left": square[16, 2], "right": square[16, 29], "top": square[2, 16], "bottom": square[29, 16]}
     assert edges[white_edge].min() > 200
     assert min(edge.max() for edge in edges.values()) < 50

@@ -279,6 +279,10 @@ def test_the_page_has_the_limits_of_the_server_for_its_script(make_app: AppMaker
     formats = {each["contentType"]: each["signatures"] for each in limits.pop("formats")}
     assert formats.keys() == {accepted.content_type for accepted in FORMATS.values()}
     assert formats["image/webp"] == [[[0, "RIFF"], [8, "WEBP"]]]
+    reasons = {each["reason"]: each for each in limits.pop("otherFiles")}
+    assert reasons["this is a PDF document: export it as JPEG or PNG"]["signatures"] == [[[0, "%PDF"]]]
+    assert reasons["this is an SVG drawing: export it as PNG"]["mark"] == "<svg"
+    assert limits.pop("unknownReason").startswith("this is not an image: send JPEG")
     assert limits == {
         "maxBytes": 4096,
         "maxPixels": 5000,

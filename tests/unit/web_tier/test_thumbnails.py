@@ -41,7 +41,7 @@ def test_16_bits_keep_their_brightness(kind: str) -> None:
 def test_a_thumbnail_is_upright(form: str) -> None:
     body, exif = BytesIO(), Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (40, 20)).save(body, form, exif=exif)
+    Image.new("RGB", (40, 20)).save(body, form, exif=exif.tobytes())
     assert drawn(body.getvalue()).size == (20, 40)
 
 

@@ -1,4 +1,4 @@
-// The format and the size of an image, read from its first bytes.
+// The format and the size of an image, or what else a file is, read from its first bytes.
 
 /** Bytes that `sniff` needs. In a JPEG with large EXIF data, the size comes later than in other files. */
 export const HEAD_BYTES = 256 * 1024;
@@ -10,12 +10,31 @@ export const HEAD_BYTES = 256 * 1024;
  *     accept the format; width and height in pixels if this module can read them.
  */
 export function sniff(bytes, formats) {
-    const matches = (signature) => signature.every(([offset, magic]) => startsWith(bytes, magic, offset));
-    const format = formats.find(({ signatures }) => signatures.some(matches));
+    const format = formats.find(({ signatures }) => startsLike(bytes, signatures));
     if (!format) return { type: null };
     const type = format.contentType;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     return { type, ...(SIZE_READERS[type] ? readSize(SIZE_READERS[type], view) : {}) };
+}
+
+/** Bytes in which text is searched for what kind of text it is. */
+const TEXT_BYTES = 1024;
+
+/**
+ * Return what a file is that the server does not accept, and what to do.
+ *
+ * @param {Uint8Array} bytes - the first `HEAD_BYTES` of a file.
+ * @param {{reason: string, signatures: [number, string][][], mark: string}[]} otherFiles - see core/images.py.
+ * @param {string} unknownReason - for a file of another kind.
+ */
+export function reasonOf(bytes, otherFiles, unknownReason) {
+    const text = String.fromCharCode(...bytes.subarray(0, TEXT_BYTES)).toLowerCase();
+    const isOf = ({ signatures, mark }) => startsLike(bytes, signatures) || (mark && text.includes(mark));
+    return otherFiles.find(isOf)?.reason ?? unknownReason;
+}
+
+function startsLike(bytes, signatures) {
+    return signatures.some((signature) => signature.every(([offset, magic]) => startsWith(bytes, magic, offset)));
 }
 
 // The browser reports the sizes of other formats once it has decoded them.
@@ -27,6 +46,7 @@ const SIZE_READERS = {
 };
 
 function startsWith(bytes, magic, offset) {
+    if (bytes.length < offset) return false;
     return [...magic].every((character, index) => bytes[offset + index] === character.charCodeAt(0));
 }
 
