@@ -1,6 +1,8 @@
 """The API's page: every operation is shown, and may be tried from the page itself."""
 
 import json
+import re
+import shlex
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -48,6 +50,26 @@ def test_an_address_with_a_models_name_opens_it(page: Page) -> None:
     expect(page.locator("#JobStatusBody table")).to_be_visible()
 
 
+def test_operations_are_found_by_search_and_copied_as_curl(page: Page) -> None:
+    page.goto("/api")
+    index = page.get_by_role("navigation", name="Operations")
+    page.get_by_label("Search operations").fill("limits")
+    expect(index.get_by_role("link")).to_have_count(3)
+    expect(page.locator("details.operation:visible")).to_have_count(3)
+    page.get_by_label("Search operations").fill("no such operation")
+    expect(page.get_by_text("No operation matches.")).to_be_visible()
+    page.get_by_label("Search operations").fill("")
+    index.get_by_role("link", name="Create a job").click()
+    form = page.locator("#create_job form")
+    form.locator("textarea").fill("""{"name": "it's"}""")
+    form.get_by_role("button", name="Copy as curl").click()
+    command = form.locator("output code").inner_text()
+    body = shlex.split(command)
+    assert body[:4] == ["curl", "-sS", "-X", "POST"]
+    assert body[-3:-1] == ["--data-raw", """{"name": "it's"}"""]
+    assert body[-1].endswith("/api/v1/jobs")
+
+
 def test_the_page_is_accessible_and_fits(page: Page, faults_of: FaultsOf) -> None:
     page.goto("/api#create_job")
     page.locator("#job_results summary").click()
@@ -58,6 +80,9 @@ def test_the_page_is_accessible_and_fits(page: Page, faults_of: FaultsOf) -> Non
 def test_without_javascript_the_page_is_to_be_read_and_says_so(page: Page) -> None:
     page.goto("/api")
     expect(page.get_by_text("need JavaScript")).to_be_visible()
+    expect(page.get_by_label("Search operations")).to_be_hidden()
+    page.get_by_role("link", name="Create a job").click()
+    expect(page).to_have_url(re.compile("#create_job$"))
     page.locator("#create_job summary").click()
     expect(page.locator("#create_job table")).to_be_visible()
     expect(page.locator("#create_job").get_by_role("button", name="Send")).to_be_hidden()

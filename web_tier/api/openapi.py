@@ -273,4 +273,8 @@ def openapi() -> ResponseReturnValue:
 def page() -> str:
     """Show every operation with a form that calls it."""
     api = api_document(current_app._get_current_object())  # type: ignore[attr-defined]
-    return render_template("api.html", api=api, fleet=current_backend().fleet.snapshot())
+    groups: dict[str, list[tuple[str, str, Schema]]] = {tag: [] for tag in TAGS}
+    for path, methods in api["paths"].items():
+        for method, described in methods.items():
+            groups[described["tags"][0]].append((path, method, described))
+    return render_template("api.html", api=api, groups=groups, fleet=current_backend().fleet.snapshot())

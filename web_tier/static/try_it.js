@@ -5,7 +5,8 @@ import { needsSignIn, signInUrl } from "./sign_in.js";
 const MAX_SHOWN_CHARACTERS = 20_000;
 
 for (const form of document.querySelectorAll("form.try")) {
-    form.querySelector("button").hidden = false;
+    for (const button of form.querySelectorAll("button")) button.hidden = false;
+    form.querySelector("[data-copy]").addEventListener("click", () => copyAsCurl(form));
     form.addEventListener("submit", (event) => {
         event.preventDefault();
         send(form);
@@ -18,7 +19,46 @@ window.addEventListener("hashchange", openTarget);
 /** Open the model or the operation that the URL's fragment names. */
 function openTarget() {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (target instanceof HTMLDetailsElement) target.open = true;
+    if (!(target instanceof HTMLDetailsElement)) return;
+    target.open = true;
+    const models = target.parentElement.closest("details");
+    if (!models || models.open) return;
+    models.open = true;
+    target.scrollIntoView();
+}
+
+/** Copy the command that sends what the form would send; it is shown, too, since a browser may refuse to copy. */
+async function copyAsCurl(form) {
+    const command = curlCommand(form);
+    let status = "Copied";
+    try {
+        await navigator.clipboard.writeText(command);
+    } catch {
+        status = "Copy this command";
+    }
+    const output = form.querySelector("output");
+    output.hidden = false;
+    output.querySelector(".status-line").textContent = status;
+    output.querySelector("code").textContent = command;
+}
+
+function curlCommand(form) {
+    const { method, headers, body } = requestOptions(form);
+    const parts = ["curl", "-sS"];
+    if (method !== "GET") parts.push("-X", method);
+    // In double quotes, so that the shell inserts the token.
+    if (form.closest("[data-token=true]")) parts.push("-H", '"Authorization: Bearer $TOKEN"');
+    for (const [name, value] of headers) parts.push("-H", quote(`${name}: ${value}`));
+    if (body instanceof FormData) for (const file of body.getAll("images")) parts.push("-F", quote(`images=@${file.name}`));
+    else if (body) parts.push("--data-raw", quote(body));
+    else if (form.elements.files) parts.push("-F", "images=@one.jpg");
+    parts.push(quote(new URL(requestUrl(form), location.origin).href));
+    return parts.join(" ");
+}
+
+/** Quote a text for a POSIX shell. */
+function quote(text) {
+    return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 async function send(form) {

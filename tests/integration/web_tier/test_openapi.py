@@ -32,7 +32,7 @@ from tests.conftest import config_of, shipped_values
 from tests.support.api import give_up
 from tests.support.jobs import NOW, add_images, done, failed, put_results
 from tests.support.memory_table import MemoryTable
-from web_tier.api.openapi import api_document, api_routes
+from web_tier.api.openapi import TAGS, api_document, api_routes
 from web_tier.api.schemas import ROOT
 from web_tier.app import create_app
 from web_tier.problems import ProblemType
@@ -178,6 +178,9 @@ def test_every_operation_can_be_tried_on_the_page(client: FlaskClient) -> None:
     for route in ROUTES:
         assert f'data-method="{route.method}" data-path="{route.path}"' in page
         assert route.operation.summary in page
+        assert f'<a href="#{route.operation.name}">{route.operation.summary}</a>' in page, "the index"
+    for tag in TAGS:
+        assert page.count(f"<h2>{tag}</h2>") == 1
 
 
 def test_every_operation_but_the_index_and_health_documents_token_and_401() -> None:
