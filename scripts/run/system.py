@@ -37,6 +37,9 @@ _ONE_MACHINE = {
     "FLEETSIGHT__WORKER__DECODE_THREADS": "1",
 }
 
+_PROCESSES = {"FLEETSIGHT__FLEET__BOOT_SECONDS": "2"}
+"""Before the first measurement, forecasts take a process for an instance that boots in no more than seconds."""
+
 _IMAGE_SETTINGS = {PATH_VARIABLE, "FLEETSIGHT__WORKER__BUNDLE"}
 """Settings that an image contains itself."""
 
@@ -71,7 +74,8 @@ class System:
         ours = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
         endpoint = {"FLEETSIGHT__AWS__ENDPOINT_URL": self.endpoint_url}
         image = {} if self.image is None else {"FLEETSIGHT__FLEET__IMAGE_ID": self.image.image_id}
-        return {**_ONE_MACHINE, **ours, **self.overrides, **endpoint, **image, PATH_VARIABLE: config_file}
+        defaults = _ONE_MACHINE | (_PROCESSES if self.image is None else {})
+        return {**defaults, **ours, **self.overrides, **endpoint, **image, PATH_VARIABLE: config_file}
 
     @cached_property
     def endpoint_url(self) -> str:

@@ -314,6 +314,9 @@ def test_a_process_runs_the_worker_of_this_checkout(system: System) -> None:
     assert f"cd {ROOT}\n" in script
     assert "export FLEETSIGHT__WORKER__BUNDLE=my/bundle\n" in script
     assert script.endswith(" -m app_tier\n")
+    assert system.config.fleet.boot_seconds < 10, (
+        "a forecast before the first boot does not promise that of an instance"
+    )
 
 
 def test_an_instance_with_an_image_gets_the_systems_settings(system: System) -> None:
@@ -323,6 +326,7 @@ def test_an_instance_with_an_image_gets_the_systems_settings(system: System) -> 
     assert "export FLEETSIGHT__WORKER__IDLE_SECONDS=7\n" in script
     assert f"export FLEETSIGHT__AWS__ENDPOINT_URL={machines.endpoint_url}\n" in script
     assert machines.config.fleet.image_id == IMAGE.image_id
+    assert machines.config.fleet.boot_seconds == 42
 
 
 def test_an_instance_with_an_image_gets_no_local_path(system: System) -> None:
