@@ -630,4 +630,4 @@ def test_a_job_is_deleted_without_javascript_too(page: Page, api: ApiClient) -> 
     job_id = api.create_job("to be deleted")
     page.goto(f"/jobs/{job_id}/delete")
     page.get_by_role("button", name="Delete the job").click()
-    expect(page).to_have_url("/jobs")
+    expect(page).to_have_url("/jobs?deleted=1")

@@ -133,7 +133,7 @@ export class StatusView {
     #renderLink() {
         const { job } = this.uploader;
         const { follow } = this.elements;
-        follow.hidden = !job || !this.batch.counts.accepted;
+        follow.hidden = !job || !this.batch.counts.accepted || this.uploader.isRunning;
         follow.classList.toggle("plain", !this.#isFinished());
         if (job) follow.href = job.links.page;
     }
