@@ -20,7 +20,7 @@ const STATUS_RANK = { waiting: 0, failed: 1, done: 2 };
  * A row of the list. The server sends it with short field names; `version` and `folded` are the page's own.
  *
  * @typedef {object} Row
- * @property {string} id - of the image; ids sort by the time of the upload.
+ * @property {string} id - of the image; ids sort by the order of the upload.
  * @property {string} name - of the file.
  * @property {string} folded - the name in lower case.
  * @property {number} bytes
