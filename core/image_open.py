@@ -34,7 +34,7 @@ from typing import Any, ClassVar, Final, NamedTuple, cast
 from PIL import AvifImagePlugin, GifImagePlugin, Image, ImageFile, ImagePalette, MpoImagePlugin, TiffImagePlugin  # noqa: F401
 
 from core import libheif
-from core.image_containers import primary_picture
+from core.image_containers import boxes, primary_picture
 from core.images import (
     DECODER_ERRORS,
     FORMATS,
@@ -129,7 +129,10 @@ class _PrimaryPicture(ImageFile.ImageFile):
     coded_size: tuple[int, int]
 
     def _open(self) -> None:
-        picture = primary_picture(self._data())
+        data = self._data()
+        picture = primary_picture(data)
+        if picture is None and any(box.kind == b"moov" for box in boxes(data, 0, len(data))):
+            raise _unusual(str(self.format), "a sequence alone")
         if picture is None:
             raise SyntaxError("no primary picture")
         if picture.kind not in self.kinds:

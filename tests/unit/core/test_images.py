@@ -430,6 +430,11 @@ def test_tiles_and_thumbnails_are_no_pictures_of_their_own() -> None:
         assert inspect(HONEST[kind](), ImageLimits(max_frames=1)).width == 60
 
 
+def test_a_sequence_without_a_still_picture_is_not_called_damaged() -> None:
+    error = rejection(HONEST["animated avif"]().replace(b"meta", b"free", 1))
+    assert (error.code, "a sequence alone" in error.message) == ("format_not_allowed", True)
+
+
 def test_a_heic_that_holds_another_kind_of_picture_is_rejected() -> None:
     error = rejection(HONEST["heic"]().replace(b"hvc1", b"unci"))
     assert (error.code, "a picture of kind unci" in error.message) == ("format_not_allowed", True)
