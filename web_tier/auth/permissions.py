@@ -83,6 +83,7 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "pages.job_page",
             "image.image_page",
             "image.image_thumbnail",
+            "image.job_picture",
             "image.image_preview",
             "changes.ask_to_delete",
             "live.job_events",

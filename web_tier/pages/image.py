@@ -25,7 +25,7 @@ from services.errors import NotFoundError, ObjectTooLargeError
 from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
 from web_tier.pages.job import job_page_after
-from web_tier.parameters import known_ref
+from web_tier.parameters import known_id, known_ref
 from web_tier.rate_limits import current_quota_scope
 from web_tier.result_services import current_result_services
 from web_tier.results.job_snapshot import UNSURE
@@ -98,6 +98,16 @@ def image_thumbnail(job_id: str, image_id: str) -> ResponseReturnValue:
 def image_preview(job_id: str, image_id: str) -> ResponseReturnValue:
     """Return the thumbnail of an image for its own page."""
     return _thumbnail(known_ref(job_id, image_id), PREVIEW)
+
+
+def job_picture(job_id: str) -> ResponseReturnValue:
+    """Redirect to the thumbnail of a job's first image, for the list of jobs."""
+    first = next(user_jobs().images(known_id("job", job_id), limit=1), None)
+    if first is None:
+        return redirect(url_for("static", filename="no-picture.svg"))
+    answer = redirect(url_for("image.image_thumbnail", job_id=job_id, image_id=first.ref.image_id))
+    answer.headers["Cache-Control"] = f"private, max-age={THUMBNAIL_SECONDS}"
+    return answer
 
 
 def _thumbnail(ref: ImageRef, side: int) -> ResponseReturnValue:

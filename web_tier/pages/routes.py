@@ -29,6 +29,7 @@ ROUTES = {
         (_IMAGE, image.image_page, GET),
         (f"{_IMAGE}/retry", image.retry_one, POST),
         (f"{_IMAGE}/thumbnail", image.image_thumbnail, GET),
+        ("/jobs/<job_id>/picture", image.job_picture, GET),
         (f"{_IMAGE}/preview", image.image_preview, GET),
     ),
     # The forms that change a job.

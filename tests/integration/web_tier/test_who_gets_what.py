@@ -147,6 +147,7 @@ ROUTES = (
     Route("GET", IMAGE, page()),
     Route("POST", f"{IMAGE}/retry", program(303)),
     Route("GET", f"{IMAGE}/thumbnail", page(200)),
+    Route("GET", f"{JOB}/picture", page(302)),
     Route("GET", f"{IMAGE}/preview", page(200)),
     # Jobs by the API
     Route("GET", "/api/v1/jobs", program(200, 200)),

@@ -179,6 +179,18 @@ def test_the_list_of_jobs_says_how_far_each_is_what_it_cost_and_when_it_started(
     assert page.count("sent one by one") == 1
 
 
+def test_a_job_has_the_picture_of_its_first_image(client: FlaskClient, store: JobStore, job: Job) -> None:
+    address = f"/jobs/{job.job_id}/picture"
+    assert client.get(address).headers["Location"].endswith("/no-picture.svg")
+    assert address not in client.get("/jobs").text
+    first, _ = add_images(store, job, "a.jpg", "b.jpg")
+    answer = client.get(address)
+    assert answer.headers["Location"] == f"/jobs/{job.job_id}/images/{first.ref.image_id}/thumbnail"
+    assert "max-age" in answer.headers["Cache-Control"]
+    assert address in client.get("/jobs").text
+    assert client.get(f"/jobs/{UNKNOWN_ID}/picture").status_code == 404
+
+
 def select(client: FlaskClient, path: str, *job_ids: str) -> TestResponse:
     return client.post(path, data={"job": list(job_ids)})
 
