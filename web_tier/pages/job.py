@@ -34,7 +34,7 @@ from web_tier.rate_limits import current_quota_scope
 from web_tier.result_services import current_result_services
 from web_tier.results.job_snapshot import UNSURE, ImageRow, ImageRows
 from web_tier.results.live_feed import event_stream
-from web_tier.results.progress import JobProgress, ProgressBody, job_costs
+from web_tier.results.progress import JobProgress, ProgressBody, has_cost, job_costs
 from web_tier.results.query import (
     MAX_SORTED,
     ORDERS,
@@ -127,8 +127,7 @@ class JobRow:
     @property
     def cost(self) -> str | None:
         """The cost so far, once the job has results."""
-        has_results = self.status.counts.done + self.status.counts.failed > 0
-        return dollars(self.job_cost.dollars) if self.job_cost is not None and has_results else None
+        return dollars(self.job_cost.dollars) if self.job_cost and has_cost(self.status.counts) else None
 
 
 def _statuses(jobs: UserJobs, job_ids: Sequence[str]) -> list[JobStatus]:

@@ -134,9 +134,9 @@ class ProgressBody(BaseModel):
         cls, progress: JobProgress, fleet: FleetSnapshot | None, cost: JobCost | None, silent_seconds: float = 0.0
     ) -> "ProgressBody":
         """Return the body of a job's progress; `silent_seconds` is how long the controller has not reported."""
-        if progress.status.counts.done + progress.status.counts.failed == 0:
-            cost = None  # a job without results shows no cost
         status = progress.status
+        if not has_cost(status.counts):
+            cost = None
         cached, retried = status.counts.cached, status.counts.system_retried
         sentence, problem = _finished_sentence(progress), None
         if status.cancelled_at is not None:
@@ -214,6 +214,11 @@ def _price_text(cost: JobCost) -> str:
 def has_current_file(status: JobStatus) -> bool:
     """Return whether the results file of a job exists and is up to date."""
     return status.merged is not None and status.merged.edition == status.edition
+
+
+def has_cost(counts: Counts) -> bool:
+    """Return whether a job shows its cost: once an image was answered, and not only cancelled."""
+    return counts.done + counts.failed > counts.cancelled
 
 
 def job_cost(counts: Counts, fleet: FleetSnapshot | None, store: FleetStore, prices: PriceSettings) -> JobCost | None:

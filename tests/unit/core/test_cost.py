@@ -76,6 +76,13 @@ def test_images_from_the_cache_cost_nothing() -> None:
     assert (cost.dollars, cost.dollars_per_thousand) == (0, None)
 
 
+def test_cancelled_images_cost_nothing() -> None:
+    counts = Counts(done=100, failed=50, images=150, cancelled=50, runs=((3, 100),))
+    cost = JobCost.of(counts, {3: run(3, 100, 120, 0.012)}, PRICES)
+    assert cost is not None
+    assert cost.images == 100
+
+
 def test_what_is_not_known_is_not_shown() -> None:
     assert JobCost.of(Counts(done=10, images=10), {}, PRICES) is None, "answered before runs were kept"
     assert JobCost.of(Counts(done=10, images=10, runs=((3, 10),)), {}, PRICES) is None, "a run that is forgotten"

@@ -1,6 +1,7 @@
 """Cancelling a job keeps what is done, gives the other images a result, and a retry goes on with them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 from unittest.mock import Mock
@@ -10,7 +11,7 @@ from botocore.exceptions import HTTPClientError
 from flask.testing import FlaskClient
 
 from core.ids import cancelled_key, new_id, parse_key
-from core.jobs.models import ImageRecord, Job
+from core.jobs.models import Counts, ImageRecord, Job, JobStatus
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult, failed
 from services.errors import MessageError, NotFoundError
@@ -23,6 +24,8 @@ from tests.support.results_site import LOST_AFTER, ResultsSite
 from tests.support.results_site import done as labelled
 from web_tier.controller.cancellation import CHECK_SECONDS, PAGE
 from web_tier.controller.cleanup import JobCleanup
+from web_tier.results.progress import has_cost
+from web_tier.results.query import images_per_second
 from web_tier.uploads.cancellation import cancel_job, resume_job
 from web_tier.uploads.ingest import UNKEPT, ImageIngest
 
@@ -318,6 +321,40 @@ def test_a_late_label_with_a_lost_response_is_found_before_the_job_is_closed(sit
     site.pass_time(20 * LOST_AFTER)
     assert site.result(ref).status == "done"
     assert not site.store.open_jobs()
+
+
+def test_a_job_with_a_late_label_stays_open_for_its_results_file(site: ResultsSite) -> None:
+    [ref] = site.add_job(1)
+    cancel_on(site, ref.job_id)
+    site.canceller.tick()
+    assert site.canceller.is_done_with(ref.job_id)
+    [before] = site.store.open_jobs()
+    site.outputs.objects.clear()
+    site.store_output(labelled(ref))
+    assert not site.canceller.is_done_with(ref.job_id)
+    assert site.store.open_jobs() != [before]
+    assert site.canceller.is_done_with(ref.job_id)
+
+
+def test_a_cancelled_job_is_read_again_only_when_it_was_touched(
+    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [ref] = site.add_job(1)
+    cancel_on(site, ref.job_id)
+    resync = Mock(wraps=site.recorder.resync)
+    monkeypatch.setattr(site.recorder, "resync", resync)
+    for _ in range(3):
+        site.canceller.tick()
+    assert resync.call_count == 1
+    site.store.reopen(ref.job_id, EPOCH + timedelta(seconds=9))
+    site.canceller.tick()
+    assert resync.call_count == 2
+
+
+def test_cancelled_images_do_not_count_in_the_rate_or_the_cost(store: JobStore, job: Job) -> None:
+    counts = Counts(100, 50, 150, NOW, NOW + timedelta(seconds=9), cancelled=50)
+    assert images_per_second(JobStatus(job, 150, counts)) == 11
+    assert [has_cost(replace(counts, done=done)) for done in (0, 1)] == [False, True]
 
 
 def test_a_controller_that_was_killed_in_between_leaves_the_rest_to_the_next(site: ResultsSite) -> None:

@@ -70,6 +70,17 @@ def scene() -> Scene:
     return Scene()
 
 
+def test_a_cancelled_job_gets_a_file_once_every_image_has_its_result(scene: Scene) -> None:
+    one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
+    scene.store.put_cancelled(scene.job.job_id, NOW)
+    put_results(scene.store, scene.job, done(one))
+    scene.check()
+    assert scene.written_at() is None
+    put_results(scene.store, scene.job, done(one), failed(two, "cancelled", "cancelled"))
+    scene.check()
+    assert scene.lines() == [("a.jpg", "done"), ("b.jpg", "failed")]
+
+
 def test_a_finished_job_gets_a_file_of_all_results_once(scene: Scene) -> None:
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
     put_results(scene.store, scene.job, done(one), failed(two))
