@@ -1,5 +1,6 @@
 """The pages of jobs: the list, the page of one job with its live updates, and the forms that retry and delete it."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,9 +49,12 @@ from web_tier.results.query import (
     sorted_page,
 )
 from web_tier.uploads.cancellation import cancel_job
-from web_tier.uploads.retry import Retried, retry_failed
+from web_tier.uploads.retry import Retried, retry_all_failed
 
 JOBS_PER_PAGE = 25
+RETRY_SECONDS = 10.0
+"""A request to retry a job begins no further portion of failed images after this long."""
+
 MAX_SELECTED = 100
 """Jobs that one request cancels or deletes."""
 
@@ -431,9 +435,11 @@ def job_progress(job_id: str) -> Response:
 
 
 def retry(job_id: str) -> ResponseReturnValue:
-    """Request a job's failed images again, up to 1,000 of them, and redirect to its page."""
-    job = user_jobs().job(known_id("job", job_id))
-    retried = retry_failed(current_backend().intake, job, current_quota_scope())
+    """Request a job's failed images again, as many as it can for a while, and redirect to its page."""
+    job, until = user_jobs().job(known_id("job", job_id)), time.monotonic() + RETRY_SECONDS
+    retried = retry_all_failed(
+        current_backend().intake, job, current_quota_scope(), may_continue=lambda: time.monotonic() < until
+    )
     return redirect(job_page_after(job_id, retried), 303)
 
 

@@ -15,7 +15,7 @@ A retry of failed images of a cancelled job resumes the job (`web_tier/uploads/c
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
@@ -27,7 +27,7 @@ from core.jobs.models import ImageRecord, Job
 from core.messages import ClassificationResult, RequestMessage
 from services.errors import NotFoundError
 from services.sqs import OutgoingMessage
-from web_tier.quotas import UNLIMITED, QuotaScope
+from web_tier.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.results.query import is_final, is_retrying
 from web_tier.uploads.cancellation import resume_job
 from web_tier.uploads.ingest import ImageIngest
@@ -126,6 +126,31 @@ def retry_failed(
     if not retried.sent:
         resume_job(ingest, job.job_id)  # no image has failed yet, or none is stored
     return replace(retried, next_after=failed[max_images - 1] if len(failed) > max_images else None)
+
+
+def retry_all_failed(
+    ingest: ImageIngest, job: Job, quota: QuotaScope = UNLIMITED, *, may_continue: Callable[[], bool]
+) -> Retried:
+    """Request the failed images of a job again, as `retry_failed`, in portions while `may_continue` returns True.
+
+    Raises:
+        QuotaExceededError: the first portion exceeds the `quota`; nothing is sent. A later one ends the retry.
+    """
+    whole = retry_failed(ingest, job, quota)
+    while whole.next_after is not None and may_continue():
+        try:
+            part = retry_failed(ingest, job, quota, after=whole.next_after)
+        except QuotaExceededError:
+            break
+        whole = Retried(
+            whole.sent + part.sent,
+            whole.rejected + part.rejected,
+            (*whole.missing, *part.missing),
+            whole.final + part.final,
+            whole.running + part.running,
+            part.next_after,
+        )
+    return whole
 
 
 def retry_image(

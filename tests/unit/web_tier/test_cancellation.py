@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from io import BytesIO
 from unittest.mock import Mock
 
@@ -26,8 +27,10 @@ from web_tier.controller.cancellation import CHECK_SECONDS, PAGE
 from web_tier.controller.cleanup import JobCleanup
 from web_tier.results.progress import has_cost
 from web_tier.results.query import images_per_second
+from web_tier.uploads import retry
 from web_tier.uploads.cancellation import cancel_job, resume_job
 from web_tier.uploads.ingest import UNKEPT, ImageIngest
+from web_tier.uploads.retry import retry_all_failed, retry_failed
 
 # The web tier
 
@@ -113,6 +116,25 @@ def test_a_retry_resumes_the_job_before_it_sends_requests(
     assert cancelled_key(job.job_id) not in input_bucket.objects
     assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["state"] != "cancelled"
     assert upload(client, job, ("b.jpg", picture())).status_code == 200
+
+
+@pytest.mark.parametrize(("portions", "sent"), [(0, 1), (1, 2), (9, 3)])
+def test_a_retry_on_the_page_goes_on_portion_by_portion_while_there_is_time(
+    ingest: ImageIngest,
+    store: JobStore,
+    job: Job,
+    input_bucket: MemoryBucket,
+    monkeypatch: pytest.MonkeyPatch,
+    portions: int,
+    sent: int,
+) -> None:
+    monkeypatch.setattr(retry, "retry_failed", partial(retry_failed, max_images=1))
+    images = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
+    input_bucket.objects.update({image.key: b"pixels" for image in images})
+    put_results(store, job, *map(cancelled, images))
+    times = iter([True] * portions + [False])
+    retried = retry_all_failed(ingest, job, may_continue=lambda: next(times))
+    assert (retried.sent, retried.next_after is None) == (sent, sent == 3)
 
 
 def test_the_page_cancels_by_a_form_and_offers_it_only_while_the_job_runs(
