@@ -165,9 +165,7 @@ def test_images_are_kept_only_when_the_box_says_so(page: Page, api: ApiClient, k
     page.goto("/")
     box = page.get_by_role("checkbox", name="Keep my images")
     expect(box).not_to_be_checked()
-    expect(box).to_have_accessible_description(
-        re.compile("each image is deleted once classified; results are deleted after 7 days")
-    )
+    expect(box).to_have_accessible_description(re.compile("deleted once classified; thumbnails and results after 7"))
     if kept:
         box.check()
     page.locator("#images").set_input_files({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": photo(32, 32)})

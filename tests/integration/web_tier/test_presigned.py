@@ -64,6 +64,17 @@ def codes(outcomes: dict[int, UploadResult]) -> dict[int, str]:
     return {index: each.code if isinstance(each, RejectedUpload) else "accepted" for index, each in outcomes.items()}
 
 
+def test_files_with_positions_become_images_in_that_order_under_their_paths(
+    direct: PresignedUploads, job: Job, store: JobStore
+) -> None:
+    names = ("day2/a.jpg", "day1/a.jpg", "/home/me/b.jpg")
+    files = [replace(file, position=2 - number) for number, file in enumerate(wanted(*names))]
+    offer = offered(direct, job, files)
+    send(offer, 0, 1, 2)
+    direct.commit(job, offer.upload_id)
+    assert [image.filename for image in store.images(job.job_id)] == ["b.jpg", "day1/a.jpg", "day2/a.jpg"]
+
+
 @pytest.mark.parametrize(
     ("content_type", "extension"),
     [*((accepted.content_type, accepted.extension) for accepted in FORMATS.values()), (" Image/BMP", "bmp")],

@@ -147,6 +147,7 @@ export class StatusView {
         elements.reasons.replaceChildren(...skippedLines(batch.skippedFiles()));
     }
 
+    // For screen readers only: the line above the bar shows the same.
     #announceProgress() {
         const { uploader, elements } = this;
         if (!uploader.isRunning || performance.now() - this.announcedAt < ANNOUNCE_INTERVAL_MS) return;
