@@ -17,6 +17,7 @@ from web_tier.api.openapi import api_docs
 from web_tier.api.operators import audit_api, dead_letters_api, fleet_api
 from web_tier.api.presigned import direct
 from web_tier.api.probes import admission, health
+from web_tier.api.review import review_api
 from web_tier.api.v1 import api, limits_api, tokens_api
 from web_tier.audit import record_audit_events
 from web_tier.auth.context import AuthContext, create_auth, install_auth
@@ -75,6 +76,7 @@ def create_app(
     install_pages(app)
     for blueprint in (
         api,
+        review_api,
         fleet_api,
         audit_api,
         dead_letters_api,

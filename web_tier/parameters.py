@@ -21,6 +21,9 @@ MAX_FILENAME_BYTES = 700
 
 MAX_JOB_NAME = 100
 
+MAX_LABEL = 200
+"""Characters of a label in a query, and of a true label that a user sets."""
+
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 _DROPPED_CATEGORIES = frozenset({"Cc", "Cs"})  # control characters (NUL, line ends), halves of surrogate pairs
@@ -113,6 +116,11 @@ def job_name_of_time(at: datetime) -> str:
 def clean_search(raw: str) -> str:
     """Return the text to search for among the names of jobs, at most 100 characters, or an empty string."""
     return _printable(raw)[:MAX_JOB_NAME]
+
+
+def clean_label(raw: str) -> str:
+    """Return a user's text as a true label, at most 200 characters, or an empty string."""
+    return " ".join(_printable(raw)[:MAX_LABEL].split())
 
 
 def clean_reason(raw: str) -> str:

@@ -1,22 +1,37 @@
 """Items of jobs, images and results in the job table: their keys and attributes; `core/jobs/store.py` lists them."""
 
 from datetime import datetime
+from typing import cast
 
 from core.ids import ImageRef
-from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job, MergedFile, Resend, ResultSummary
+from core.jobs.models import (
+    AcceptedCount,
+    Counts,
+    DeletedJob,
+    ImageRecord,
+    Job,
+    MergedFile,
+    Resend,
+    ResultSummary,
+    TrueLabel,
+    TruthSource,
+)
 from core.messages import ClassificationResult, Status, is_cancelled
 from services.table import Item
 
 JOBS, OWNED, OPEN, DELETED = "JOBS", "OWNED#", "OPEN", "DELETED"
 DEAD_LETTERS = "DEADLETTERS"
 CANCELLED, COUNTED, ACCEPTED, MERGED, RETRIED = "CANCELLED", "COUNTED", "SAID#", "MERGED", "RETRIED"
-IMAGE, RESULT, RESENT = "IMAGE#", "RESULT#", "RESENT#"
+IMAGE, RESULT, RESENT, TRUTH = "IMAGE#", "RESULT#", "RESENT#", "TRUTH#"
 
 EXPIRING = "expiring"
 """Attribute of a mark in `DELETED`: the controller still checks whether images are being added to the job."""
 
 MARKED_AGAIN = "marked_again"
 """Attribute of a mark in `DELETED`: something may have been written after the job was removed."""
+
+REVIEWED = "reviewed"
+"""Attribute of a job: images of it may have true labels."""
 
 FIRST_ID = "0"
 """Sorts before every id."""
@@ -44,7 +59,8 @@ def job_item(job: Job, partition_key: str = JOBS) -> Item:
     """Return the item of a job in a partition."""
     item = {"pk": partition_key, "sk": job.job_id, "name": job.name, "created_at": job.created_at.isoformat()}
     single = {"single": 1} if job.is_single else {}
-    return {**item, "keep": int(job.keep), **single, **_owner_as_text(job.owner)}
+    reviewed = {REVIEWED: 1} if job.is_reviewed else {}
+    return {**item, "keep": int(job.keep), **single, **_owner_as_text(job.owner), **reviewed}
 
 
 def job_of(item: Item) -> Job:
@@ -56,6 +72,7 @@ def job_of(item: Item) -> Job:
         keep=bool(item.get("keep", 0)),
         owner=str(item.get("owner", "")),
         is_single="single" in item,
+        is_reviewed=REVIEWED in item,
     )
 
 
@@ -154,6 +171,23 @@ def resend_of(item: Item) -> Resend:
         waited_seconds=int(item["waited_seconds"]),
         times=int(item["times"]),
     )
+
+
+def truth_item(job_id: str, image_id: str, truth: TrueLabel) -> Item:
+    """Return the item of an image's true label."""
+    return {
+        "pk": partition(job_id),
+        "sk": f"{TRUTH}{image_id}",
+        "label": truth.label,
+        "set_at": truth.set_at.isoformat(),
+        "source": truth.source,
+    }
+
+
+def truth_of(item: Item) -> TrueLabel:
+    """Return the true label of an item."""
+    source = cast(TruthSource, str(item["source"]))
+    return TrueLabel(str(item["label"]), datetime.fromisoformat(str(item["set_at"])), source)
 
 
 def counts_of(item: Item) -> Counts:

@@ -10,6 +10,9 @@ from core.messages import Status
 
 JobState = Literal["empty", "running", "finished", "cancelled"]
 
+TruthSource = Literal["review", "csv", "folder"]
+"""How a user set a true label: on the page or by the API, by a file, or by the names of folders."""
+
 MAX_RUNS = 200
 """Maximum billing periods of a job, the latest ones: that many hours of uninterrupted work."""
 
@@ -20,6 +23,7 @@ class Job:
 
     Attributes:
         owner: id of its user; empty without sign-in.
+        is_reviewed: whether its user has set true labels of images; they may have been removed since.
         keep: whether the images and the records are kept; otherwise an image is deleted once its label is stored, and
             the job expires.
         is_single: whether it collects images that were sent one by one, without a job of their own.
@@ -31,6 +35,7 @@ class Job:
     keep: bool = False
     owner: str = ""
     is_single: bool = False
+    is_reviewed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,19 @@ class Resend:
     def after(self, earlier: "Resend | None") -> "Resend":
         """Return this resend combined with the earlier ones of the same image."""
         return self if earlier is None else replace(self, first_at=earlier.first_at, times=earlier.times + self.times)
+
+
+@dataclass(frozen=True, slots=True)
+class TrueLabel:
+    """The true label of an image, which a user has set; it changes no prediction.
+
+    Attributes:
+        label: a class of the model, or any other text: an image may show none of the classes.
+    """
+
+    label: str
+    set_at: datetime
+    source: TruthSource = "review"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 | pk               | sk                 | content                                                   | written by |
 | ---------------- | ------------------ | --------------------------------------------------------- | ---------- |
-| `JOBS`           | job id             | name, created_at, keep, owner, single: list of all jobs   | web        |
+| `JOBS`           | job id             | name, created_at, keep, owner, single: list of all jobs;  | web        |
+|                  |                    | `reviewed`: its images may have true labels               |            |
 | `OWNED#` owner   | job id             | the same, for the jobs of one user                        | web        |
 | `OPEN`           | job id             | touched_at: there may be images without a result          | web        |
 | `COUNTS#` job id | `CANCELLED`        | at: when the job was cancelled; a retry deletes it        | web        |
@@ -15,6 +16,7 @@
 | `JOB#` job id    | `RESULT#` image id | status, attempt, response; a cached one is written by web | collector  |
 | `JOB#` job id    | `RESENT#` image id | how often its request was sent again because a message    | controller |
 |                  |                    | was presumed lost: times, attempt, first, last            |            |
+| `JOB#` job id    | `TRUTH#` image id  | label, set_at, source: its true label, set by its user    | web        |
 | `JOB#` job id    | `SLICE#` key       | manifest of a repeatable upload: `UploadManifests`        | web        |
 | `JOB#` job id    | `UPLOAD#` id       | its counted images: `UploadCounts`                        | web        |
 | `DELETED`        | job id             | owner: the rest of this job must be removed;              | both       |
@@ -62,6 +64,8 @@ from core.jobs.items import (
     RESENT,
     RESULT,
     RETRIED,
+    REVIEWED,
+    TRUTH,
     accepted_attributes,
     accepted_count_of,
     counts_of,
@@ -83,6 +87,8 @@ from core.jobs.items import (
     result_summary_of,
     runs_as_text,
     times_as_text,
+    truth_item,
+    truth_of,
 )
 from core.jobs.models import (
     AcceptedCount,
@@ -95,6 +101,7 @@ from core.jobs.models import (
     OpenJob,
     Resend,
     ResultSummary,
+    TrueLabel,
     with_accepted,
 )
 from core.messages import ClassificationResult, Status
@@ -450,23 +457,30 @@ class JobStore:
 
     def whole_image(
         self, ref: ImageRef, owner: str
-    ) -> tuple[Job, ImageRecord, ClassificationResult | None, Resend | None]:
-        """Return an image's job, its record, and its result and resend if they exist, in one read.
+    ) -> tuple[Job, ImageRecord, ClassificationResult | None, Resend | None, TrueLabel | None]:
+        """Return an image's job, its record, and its result, resend and true label if they exist, in one read.
 
         Raises:
             NotFoundError: `owner` has no such job, or it has no such image.
             TableBusyError: they could not be read.
         """
-        partition_key, kinds = partition(ref.job_id), [f"{kind}{ref.image_id}" for kind in (IMAGE, RESULT, RESENT)]
+        partition_key = partition(ref.job_id)
+        kinds = [f"{kind}{ref.image_id}" for kind in (IMAGE, RESULT, RESENT, TRUTH)]
         items = self.table.get_all([(JOBS, ref.job_id), *((partition_key, kind) for kind in kinds)])
         found = {str(item["sk"]): item for item in items}
-        job, record, result, resend = (found.get(key) for key in (ref.job_id, *kinds))
+        job, record, result, resend, truth = (found.get(key) for key in (ref.job_id, *kinds))
         if job is None or job_of(job).owner != owner:
             raise no_job(ref.job_id)
         if record is None:
             raise no_image(ref)
         response = None if result is None else ClassificationResult.from_json(str(result["response"]))
-        return job_of(job), image_of(ref.job_id, record), response, None if resend is None else resend_of(resend)
+        return (
+            job_of(job),
+            image_of(ref.job_id, record),
+            response,
+            None if resend is None else resend_of(resend),
+            None if truth is None else truth_of(truth),
+        )
 
     def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
         """Yield a job's images in the order of their ids, those after the image id `after`."""
@@ -540,6 +554,35 @@ class JobStore:
         """Return the resends by image id, from the image id `first` to `last`, both included; few images have one."""
         found = self.table.query(partition(job_id), f"{RESENT}{first}", f"{RESENT}{last}")
         return {str(item["sk"]).removeprefix(RESENT): resend_of(item) for item in found}
+
+    # True labels
+
+    def set_truths(self, job: Job, truths: Mapping[str, TrueLabel | None]) -> None:
+        """Set true labels of images of a job that has just been read, by image id; None removes one.
+
+        Raises:
+            TableBusyError: some could not be set; setting all again is safe.
+            NotFoundError: the job was deleted; what was written is removed.
+        """
+        if not job.is_reviewed:
+            # First: true labels of a job without this mark would not be read. A deleted job is not made again.
+            for partition_key in dict.fromkeys((JOBS, jobs_partition(job.owner))):
+                if not self.table.set(partition_key, job.job_id, {REVIEWED: 1}, "attribute_exists( #pk )"):
+                    raise no_job(job.job_id)
+        self.table.put_all(
+            [truth_item(job.job_id, image_id, truth) for image_id, truth in truths.items() if truth is not None]
+        )
+        self.table.delete_all(
+            [(partition(job.job_id), f"{TRUTH}{image_id}") for image_id, truth in truths.items() if truth is None]
+        )
+        if not self.existing([job.job_id]):
+            self.mark_if_removed(job.job_id)
+            raise no_job(job.job_id)
+
+    def truths(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, TrueLabel]:
+        """Return true labels by image id, from the image id `first` to `last`, both included."""
+        found = self.table.query(partition(job_id), f"{TRUTH}{first}", f"{TRUTH}{last}")
+        return {str(item["sk"]).removeprefix(TRUTH): truth_of(item) for item in found}
 
     # Counts
 

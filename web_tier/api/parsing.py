@@ -14,15 +14,13 @@ from core.fleet.models import Span
 from core.ids import ULID_PATTERN
 from core.jobs.dead_letters import CURSOR_PATTERN
 from web_tier.autoscaler.forecast import MAX_IMAGES
-from web_tier.parameters import MAX_FILENAME_BYTES, MAX_JOB_NAME
+from web_tier.parameters import MAX_FILENAME_BYTES, MAX_JOB_NAME, MAX_LABEL
 from web_tier.results.export import Separator
 from web_tier.results.query import ImageState, ResultsFilter
 
 MAX_PAGE = 1_000
 
 MAX_JOBS = 200
-
-MAX_LABEL = 200
 
 Cursor = Annotated[str, Field(pattern=ULID_PATTERN)]
 
@@ -97,10 +95,22 @@ class FilterQuery(_Query):
     filename: str | None = Field(
         default=None, min_length=1, max_length=MAX_FILENAME_BYTES, description="Part of its filename, in any case."
     )
+    truth: str | None = Field(default=None, min_length=1, max_length=MAX_LABEL, description="Its true label, whole.")
+    correct: bool | None = Field(default=None, description="Whether its label is its true label.")
+    reviewed: bool | None = Field(default=None, description="Whether it has a true label.")
 
     def filter(self) -> ResultsFilter:
         """Return the filter of these parameters."""
-        return ResultsFilter(self.state, self.label, self.min_score, self.max_score, self.filename)
+        return ResultsFilter(
+            self.state,
+            self.label,
+            self.min_score,
+            self.max_score,
+            self.filename,
+            self.truth,
+            self.correct,
+            self.reviewed,
+        )
 
 
 class CsvQuery(FilterQuery):

@@ -56,6 +56,8 @@ class JobLinks(ApiBody):
     images_zip: str
     retry: str
     cancel: str
+    truth: str
+    evaluation: str
     page: str
 
     @classmethod
@@ -74,6 +76,8 @@ class JobLinks(ApiBody):
             images_zip=f"{here}/images.zip",
             retry=f"{here}/retry",
             cancel=f"{here}/cancel",
+            truth=f"{here}/truth",
+            evaluation=f"{here}/evaluation",
             page=f"/jobs/{job_id}",
         )
 

@@ -62,7 +62,7 @@ _log = logging.getLogger(__name__)
 
 CSRF_FIELD: Final = "csrf_token"
 CSRF_HEADER: Final = "X-CSRF-Token"
-CHECKED_BY_THEIR_ROUTE: Final = frozenset({"pages.upload"})
+CHECKED_BY_THEIR_ROUTE: Final = frozenset({"pages.upload", "review.send_truth_file"})
 """Routes that read their form as it arrives, so that only they can find its token: they call `check_csrf`."""
 
 FIRST_PAGE: Final = "/"

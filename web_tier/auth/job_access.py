@@ -4,11 +4,11 @@ A job of another user is answered exactly like a missing one: with the same text
 job table.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from core.ids import ImageRef
-from core.jobs.models import ImageRecord, Job, JobStatus, Resend
+from core.jobs.models import ImageRecord, Job, JobStatus, Resend, TrueLabel
 from core.jobs.store import JobStore, no_job
 from core.messages import ClassificationResult
 from services.table import LAST
@@ -30,7 +30,7 @@ class UserJobs:
 
     store: JobStore
     owner: str
-    _checked: set[str] = field(default_factory=set, init=False)
+    _read: dict[str, Job] = field(default_factory=dict, init=False)
 
     def job(self, job_id: str) -> Job:
         """Return a job.
@@ -89,8 +89,8 @@ class UserJobs:
             NotFoundError: as `job`, and if the image does not exist.
             TableBusyError: it could not be read.
         """
-        job, record, response, resend = self.store.whole_image(ref, self.owner)
-        return job, ImageResult(record, response, resend)
+        job, record, response, resend, truth = self.store.whole_image(ref, self.owner)
+        return job, ImageResult(record, response, resend, truth)
 
     def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
         """Yield a job's images in the order of their ids, those after the image id `after`.
@@ -98,7 +98,7 @@ class UserJobs:
         Raises:
             NotFoundError: as `job`.
         """
-        self._check(job_id)
+        self._known(job_id)
         return self.store.images(job_id, after, limit)
 
     def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, ClassificationResult]:
@@ -107,8 +107,30 @@ class UserJobs:
         Raises:
             NotFoundError: as `job`.
         """
-        self._check(job_id)
+        self._known(job_id)
         return self.store.results(job_id, first, last)
+
+    def images_of(self, job_id: str, image_ids: Collection[str]) -> dict[str, ImageRecord]:
+        """Return the records of those of `image_ids`, each once, that are images of a job, by their ids.
+
+        Raises:
+            NotFoundError: as `job`.
+            TableBusyError: some could not be read.
+        """
+        self._known(job_id)
+        found = self.store.images_of([ImageRef(job_id, image_id) for image_id in image_ids])
+        return {ref.image_id: record for ref, record in found.items()}
+
+    def results_of(self, job_id: str, image_ids: Collection[str]) -> dict[str, ClassificationResult]:
+        """Return the results of those of `image_ids`, each once, that have one, by their ids.
+
+        Raises:
+            NotFoundError: as `job`.
+            TableBusyError: some could not be read.
+        """
+        self._known(job_id)
+        found = self.store.results_of([ImageRef(job_id, image_id) for image_id in image_ids])
+        return {ref.image_id: response for ref, response in found.items()}
 
     def resends(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Resend]:
         """Return the requests that were sent again, by image id, in the range of `results`.
@@ -116,8 +138,27 @@ class UserJobs:
         Raises:
             NotFoundError: as `job`.
         """
-        self._check(job_id)
+        self._known(job_id)
         return self.store.resends(job_id, first, last)
+
+    def truths(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, TrueLabel]:
+        """Return true labels by image id, in the range of `results`; costs nothing for a job without any.
+
+        Raises:
+            NotFoundError: as `job`.
+        """
+        return self.store.truths(job_id, first, last) if self._known(job_id).is_reviewed else {}
+
+    def set_truths(self, job_id: str, truths: Mapping[str, TrueLabel | None]) -> None:
+        """Set true labels of images of a job, by image id; None removes one.
+
+        Raises:
+            NotFoundError: as `job`, and if the job was deleted meanwhile.
+            TableBusyError: some could not be set; setting all again is safe.
+        """
+        job = self._known(job_id)
+        self.store.set_truths(job, truths)
+        self._read[job_id] = replace(job, is_reviewed=True)
 
     def count_open(self) -> tuple[int, int]:
         """Return how many jobs may have images without a result: of all users, and of this user."""
@@ -135,13 +176,12 @@ class UserJobs:
     def _own(self, job: Job) -> Job:
         if job.owner != self.owner:
             raise no_job(job.job_id)
-        self._checked.add(job.job_id)
+        self._read[job.job_id] = job
         return job
 
-    def _check(self, job_id: str) -> None:
-        """Check the owner of a job once per request; it never changes."""
-        if job_id not in self._checked:
-            self.job(job_id)
+    def _known(self, job_id: str) -> Job:
+        """Return a job, read once per request: its owner never changes."""
+        return self._read[job_id] if job_id in self._read else self.job(job_id)
 
 
 def user_jobs() -> UserJobs:

@@ -101,6 +101,9 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "api_v1.job_image",
             "notifications_api.get_notification",
             "predictions.prediction",
+            "review.evaluation_page",
+            "review_api.evaluation",
+            "review_api.truth_file",
         ),
         Right.CLASSIFY: (
             "pages.upload",
@@ -126,6 +129,12 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "predictions.hand_in",
             "direct.offer_uploads",
             "direct.commit_upload",
+            "review.send_truth_file",
+            "review.use_folder_names",
+            "review.set_truth",
+            "review_api.change_truth",
+            "review_api.send_truth_file",
+            "review_api.use_folder_names",
         ),
         Right.ACCOUNT: (
             "accounts.account",

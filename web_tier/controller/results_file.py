@@ -167,7 +167,8 @@ class ResultsFileWriter:
 
     def _parts(self, status: JobStatus, retrying: dict[ImageRef, ImageRecord]) -> Iterator[bytes]:
         """Yield the file, a page of images at a time, and add the images that are being retried to `retrying`."""
-        results, images = all_results(self.store, status.job.job_id), 0
+        # What the model answered: users may set true labels at any time, and the file is not written again then.
+        results, images = all_results(self.store, status.job.job_id, with_truths=False), 0
         while page := list(islice(results, PAGE)):
             if not self.active():
                 raise TenureOverError

@@ -77,6 +77,7 @@ def image_page(job_id: str, image_id: str) -> str:
         can_retry=response is not None and not result.retrying and not is_final(response),
         unsure=UNSURE,
         note=RETRY_NOTES.get(request.args.get("retried", "")),
+        classes=services.class_labels.labels,
         fleet=current_backend().fleet.snapshot(),
     )
 

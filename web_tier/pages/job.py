@@ -24,15 +24,16 @@ from core.messages import Model
 from services.errors import NotFoundError
 from web_tier.api.notifications import NotificationWanted, notification_form, request_notification
 from web_tier.api.openapi import EVENTS, ApiResponse, operation
-from web_tier.api.parsing import MAX_LABEL, EventsHeader
+from web_tier.api.parsing import EventsHeader
 from web_tier.audit import audit_details
 from web_tier.auth.guard import credentials_check
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
 from web_tier.middleware import request_id
-from web_tier.parameters import MAX_FILENAME_BYTES, clean_search, cursor, known_id, whole_number
+from web_tier.parameters import MAX_FILENAME_BYTES, MAX_LABEL, clean_search, cursor, known_id, whole_number
 from web_tier.rate_limits import current_quota_scope
 from web_tier.result_services import current_result_services
+from web_tier.results.export import BOOLEAN_TEXTS
 from web_tier.results.job_snapshot import UNSURE, ImageRow, ImageRows
 from web_tier.results.live_feed import event_stream
 from web_tier.results.progress import JobProgress, ProgressBody, has_cost, job_costs
@@ -155,6 +156,8 @@ class JobPageQuery:
         low, high: lowest and highest score in percent; None is no condition.
         sort: one of the `ORDERS`, or empty for the order of the upload.
         view: `grid` or `table`.
+        truth: true label, or empty for all.
+        correct, reviewed: whether the label is the true label, and whether there is one; None is no condition.
     """
 
     state: ImageState | None
@@ -164,6 +167,9 @@ class JobPageQuery:
     name: str
     sort: str
     view: str
+    truth: str
+    correct: bool | None
+    reviewed: bool | None
 
     @classmethod
     def of_request(cls) -> "JobPageQuery":
@@ -178,6 +184,9 @@ class JobPageQuery:
             name=args.get("q", "").strip()[:MAX_FILENAME_BYTES],
             sort=args.get("sort", ""),
             view="table" if args.get("view") == "table" else "grid",
+            truth=args.get("truth", "")[:MAX_LABEL],
+            correct=_BOOLEANS.get(args.get("correct", "")),
+            reviewed=_BOOLEANS.get(args.get("reviewed", "")),
         )
 
     @property
@@ -189,14 +198,18 @@ class JobPageQuery:
             min_score=None if self.low is None else self.low / 100,
             max_score=None if self.high is None else self.high / 100,
             filename=self.name or None,
+            truth=self.truth or None,
+            is_correct=self.correct,
+            is_reviewed=self.reviewed,
         )
 
     @property
     def api_parameters(self) -> dict[str, str]:
         """The parameters with which the API returns the images of this query."""
         wanted = self.filter
-        names = ("state", "label", "min_score", "max_score", "filename")
+        names = ("state", "label", "min_score", "max_score", "filename", "truth")
         values = {name: getattr(wanted, name) for name in names}
+        values |= {"correct": BOOLEAN_TEXTS[self.correct] or None, "reviewed": BOOLEAN_TEXTS[self.reviewed] or None}
         return {name: str(value) for name, value in values.items() if value is not None}
 
     def parameters(self, **changes: str) -> dict[str, str]:
@@ -204,7 +217,11 @@ class JobPageQuery:
         own = {"state": self.state or "", "label": self.label, "q": self.name, "sort": self.sort}
         own |= {"from": percent_text(self.low), "to": percent_text(self.high)}
         own["view"] = "" if self.view == "grid" else self.view
+        own |= {"truth": self.truth, "correct": BOOLEAN_TEXTS[self.correct], "reviewed": BOOLEAN_TEXTS[self.reviewed]}
         return {name: value for name, value in (own | changes).items() if value}
+
+
+_BOOLEANS: Final = {"true": True, "false": False}
 
 
 def valid_parameters(args: Mapping[str, str]) -> dict[str, str]:
@@ -230,6 +247,8 @@ _IS_VALID: Final[Mapping[str, Callable[[str], bool]]] = {
     "sort": lambda text: text in ORDERS,
     "from": _is_percentage,
     "to": _is_percentage,
+    "correct": lambda text: text in _BOOLEANS,
+    "reviewed": lambda text: text in _BOOLEANS,
     "page": lambda text: text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_PAGES,
     "after": is_id,
     "image": is_id,

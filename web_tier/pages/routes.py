@@ -7,7 +7,7 @@ sign-in the guard closes all account pages.
 from flask import Blueprint, Flask
 
 from services.errors import NotFoundError
-from web_tier.pages import account, fleet, image, job, model, operators, second_factor, sign_in, upload
+from web_tier.pages import account, fleet, image, job, model, operators, review, second_factor, sign_in, upload
 
 GET, POST = ["GET"], ["POST"]
 
@@ -42,6 +42,12 @@ ROUTES = {
         ("/jobs/delete", job.delete_jobs, POST),
         ("/jobs/<job_id>/delete", job.ask_to_delete, GET),
         ("/jobs/<job_id>/delete", job.delete, POST),
+    ),
+    "review": (
+        ("/jobs/<job_id>/evaluation", review.evaluation_page, GET),
+        ("/jobs/<job_id>/truth/csv", review.send_truth_file, POST),
+        ("/jobs/<job_id>/truth/folders", review.use_folder_names, POST),
+        (f"{_IMAGE}/truth", review.set_truth, POST),
     ),
     # The addresses that an open job page polls or streams.
     "live": (

@@ -42,8 +42,13 @@ CSV_HEADER = (
     "score_4",
     "label_5",
     "score_5",
+    "truth",
+    "correct",
 )
 """Columns of a CSV. Clients read them by name or by place: add new ones at the end."""
+
+BOOLEAN_TEXTS: Final[Mapping[bool | None, str]] = {True: "true", False: "false", None: ""}
+"""Texts of a cell, and of a parameter of a page's address."""
 
 FURTHER_LABELS: Final = 4
 """Labels in a row after the best one."""
@@ -65,6 +70,9 @@ _FORMULA_STARTS: Final[Mapping[Separator, re.Pattern[str]]] = {
 A spreadsheet that expects another separator splits cells regardless of the file's quotes: at semicolons where a comma
 is the decimal mark, else at commas. Japanese and Chinese spreadsheets accept full-width signs, too.
 """
+
+
+_ESCAPES: Final = re.compile(rf"(?:^|(?<=[,;\t\r\n]))'{_FORMULA}")
 
 
 class RequestedAgain(BaseModel):
@@ -107,6 +115,10 @@ class ImageBody(BaseModel):
     )
     timings: Timings | None = None
     error: Failure | None = None
+    truth: str | None = Field(
+        default=None, description="The true label that its user has set; null in the file of a finished job."
+    )
+    correct: bool | None = Field(default=None, description="Whether `label` is `truth`; null if one of them is null.")
 
     @classmethod
     def of(cls, result: ImageResult) -> Self:
@@ -122,6 +134,8 @@ class ImageBody(BaseModel):
             status=result.state,
             retrying=result.retrying,
             requested_again=again,
+            truth=None if result.truth is None else result.truth.label,
+            correct=result.is_correct,
             **found,
         )
 
@@ -180,12 +194,19 @@ def safe_cell(cell: str, separator: Separator = "comma") -> str:
     return _FORMULA_STARTS[separator].sub("'", cell)
 
 
+def unescaped_cell(cell: str) -> str:
+    """Return a cell without what `safe_cell` has added, or as it is."""
+    plain = _ESCAPES.sub("", cell)
+    return plain if any(safe_cell(plain, separator) == cell for separator in DELIMITERS) else cell
+
+
 def _csv_row(result: ImageResult, decimal_mark: str) -> list[str]:
     record, response = result.record, result.response
     identity = [record.ref.image_id, record.filename, result.state]
+    truth = ["" if result.truth is None else result.truth.label, BOOLEAN_TEXTS[result.is_correct]]
     upload = [str(record.size), _csv_time(record.accepted_at)]
     if response is None:
-        return _padded(_padded(identity, CSV_HEADER.index("bytes")) + upload, len(CSV_HEADER))
+        return _padded(_padded(identity, CSV_HEADER.index("bytes")) + upload, CSV_HEADER.index("truth")) + truth
     further_pairs = response.top[1 : 1 + FURTHER_LABELS]
     further = [cell for pair in further_pairs for cell in (pair.label, _csv_score(pair.score, decimal_mark))]
     label = ["" if response.label is None else response.label, _csv_score(response.score, decimal_mark)]
@@ -193,7 +214,8 @@ def _csv_row(result: ImageResult, decimal_mark: str) -> list[str]:
     model = [response.model.name, response.model.digest] if response.model else ["", ""]
     origin = [response.worker, str(response.attempts)]
     recorded = [_csv_time(response.recorded_at), "true" if response.cached else "false"]
-    return _padded(identity + label + error + model + origin + upload + recorded + further, len(CSV_HEADER))
+    answered = identity + label + error + model + origin + upload + recorded + further
+    return _padded(answered, CSV_HEADER.index("truth")) + truth
 
 
 def _padded(cells: list[str], length: int) -> list[str]:
@@ -207,6 +229,18 @@ def _csv_score(score: float | None, decimal_mark: str) -> str:
 def _csv_time(moment: datetime | None) -> str:
     """Return a time in UTC as every spreadsheet reads it."""
     return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def truth_lines(results: Iterable[ImageResult]) -> Iterator[str]:
+    """Yield the header and a line for each image with a true label: a file that sets the same labels again."""
+    buffer = _LineBuffer()
+    writer = csv.writer(buffer)
+    writer.writerow(("filename", "label"))
+    yield buffer.line
+    for result in results:
+        if result.truth is not None:
+            writer.writerow([safe_cell(result.record.filename), safe_cell(result.truth.label)])
+            yield buffer.line
 
 
 class _LineBuffer:

@@ -69,6 +69,7 @@ class ImageRow(_RowModel):
         turn: how many results and retries came before this one; of two rows the one with the greater turn counts.
         tries: how often the request was received until this result, if more than once.
         again: how often the system has requested the image again; the greatest of all rows counts.
+        truth: its true label; only a row that was read as a whole has it.
     """
 
     id: str
@@ -86,6 +87,7 @@ class ImageRow(_RowModel):
     turn: int | None = None
     tries: int | None = None
     again: int | None = None
+    truth: str | None = None
 
     @property
     def is_unsure(self) -> bool:
@@ -133,6 +135,8 @@ class ImageRow(_RowModel):
         row = cls.of_record(result.record)
         if result.resend is not None:
             row = row.model_copy(update={"again": result.resend.times})
+        if result.truth is not None:
+            row = row.model_copy(update={"truth": result.truth.label})
         if result.response is None:
             return row
         row = row.model_copy(update=cls.of_response(result.response).model_dump(exclude_none=True))

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Literal, Protocol
 
 from core.images import CODES
-from core.jobs.models import ImageRecord, Job, JobStatus, Resend
+from core.jobs.models import ImageRecord, Job, JobStatus, Resend, TrueLabel
 from core.messages import ClassificationResult, Model
 from services.table import LAST
 
@@ -55,14 +55,19 @@ class JobReader(Protocol):
         """Return the requests that were sent again, in the same way; few images have any."""
         ...
 
+    def truths(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, TrueLabel]:
+        """Return true labels, in the same way."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """An accepted image with its result and its requests that were sent again, as far as they exist."""
+    """An accepted image with its result, its requests that were sent again and its true label, if they exist."""
 
     record: ImageRecord
     response: ClassificationResult | None
     resend: Resend | None = None
+    truth: TrueLabel | None = None
 
     @property
     def retrying(self) -> bool:
@@ -73,6 +78,12 @@ class ImageResult:
     def state(self) -> ImageState:
         """State of the image."""
         return self.response.status if self.response else "waiting"
+
+    @property
+    def is_correct(self) -> bool | None:
+        """Whether the label is the true one; None if one of them is not known."""
+        label = self.response.label if self.response else None
+        return None if self.truth is None or label is None else label == self.truth.label
 
 
 def is_retrying(record: ImageRecord, response: ClassificationResult) -> bool:
@@ -108,6 +119,9 @@ class ResultsFilter:
         label: its whole label.
         min_score, max_score: lowest and highest score of its label, 0 to 1.
         filename: part of its filename, in any case.
+        truth: its whole true label.
+        is_correct: whether its label is its true label; an image without one of them never matches.
+        is_reviewed: whether it has a true label.
     """
 
     state: ImageState | None = None
@@ -115,6 +129,9 @@ class ResultsFilter:
     min_score: float | None = None
     max_score: float | None = None
     filename: str | None = None
+    truth: str | None = None
+    is_correct: bool | None = None
+    is_reviewed: bool | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -130,11 +147,16 @@ class ResultsFilter:
             and (self.min_score is None or (score is not None and score >= self.min_score))
             and (self.max_score is None or (score is not None and score <= self.max_score))
             and (self.filename is None or self.filename.casefold() in result.record.filename.casefold())
+            and (self.truth is None or (result.truth is not None and result.truth.label == self.truth))
+            and self.is_correct in {None, result.is_correct}
+            and self.is_reviewed in {None, result.truth is not None}
         )
 
 
-def results_page(jobs: JobReader, job_id: str, *, after: str | None = None, limit: int) -> ResultsPage:
-    """Return up to `limit` of a job's images beyond the image id `after`, with their results."""
+def results_page(
+    jobs: JobReader, job_id: str, *, after: str | None = None, limit: int, with_truths: bool = True
+) -> ResultsPage:
+    """Return up to `limit` of a job's images beyond the image id `after`, with their results and true labels."""
     records = list(islice(jobs.images(job_id, after, limit + 1), limit + 1))
     more = len(records) > limit
     records = records[:limit]
@@ -142,8 +164,9 @@ def results_page(jobs: JobReader, job_id: str, *, after: str | None = None, limi
         return ResultsPage((), None)
     ids = [record.ref.image_id for record in records]
     results, resends = jobs.results(job_id, ids[0], ids[-1]), jobs.resends(job_id, ids[0], ids[-1])
+    truths = jobs.truths(job_id, ids[0], ids[-1]) if with_truths else {}
     items = tuple(
-        ImageResult(record, results.get(image_id), resends.get(image_id))
+        ImageResult(record, results.get(image_id), resends.get(image_id), truths.get(image_id))
         for image_id, record in zip(ids, records, strict=True)
     )
     return ResultsPage(items, ids[-1] if more else None)
@@ -170,12 +193,14 @@ def filtered_page(
     return ResultsPage(tuple(found), after)
 
 
-def all_results(jobs: JobReader, job_id: str, wanted: ResultsFilter | None = None) -> Iterator[ImageResult]:
+def all_results(
+    jobs: JobReader, job_id: str, wanted: ResultsFilter | None = None, *, with_truths: bool = True
+) -> Iterator[ImageResult]:
     """Yield all of a job's images that match `wanted` with their results; reads `PAGE` images at a time."""
     wanted = wanted or ResultsFilter()
     after: str | None = None
     while True:
-        page = results_page(jobs, job_id, after=after, limit=PAGE)
+        page = results_page(jobs, job_id, after=after, limit=PAGE, with_truths=with_truths)
         yield from filter(wanted.matches, page.items)
         after = page.next_after
         if after is None:

@@ -26,7 +26,7 @@ from services.s3 import Bucket
 from services.table import Table
 from services.user_errors import WrongCodeError
 from tests.conftest import shipped_values
-from tests.support.jobs import NOW, done, picture
+from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
 from tests.support.people import BROWSER, HOUR, Clock, PlayedPool, sessions_of
 from tests.support.pool_tokens import ID, JWKS, OTHER_KEY, POOL_KEY, SECONDS, rs256, token, verifier
 from web_tier.app import create_app
@@ -142,10 +142,14 @@ ROUTES = (
     Route("POST", "/jobs/cancel", program(400, 400)),  # no job is selected
     Route("POST", "/jobs/delete/confirm", program(400, 400)),  # no job is selected
     Route("POST", "/jobs/delete", program(400, 400)),  # no job is selected
+    Route("GET", f"{JOB}/evaluation", page()),
+    Route("POST", f"{JOB}/truth/csv", program(422), form(file="{file}")),  # it is an image
+    Route("POST", f"{JOB}/truth/folders", program()),
     Route("GET", f"{JOB}/rows", page()),
     Route("GET", f"{JOB}/progress", page()),
     Route("GET", IMAGE, page()),
     Route("POST", f"{IMAGE}/retry", program(303)),
+    Route("POST", f"{IMAGE}/truth", program(303)),
     Route("GET", f"{IMAGE}/thumbnail", page(200)),
     Route("GET", f"{JOB}/picture", page(302)),
     Route("GET", f"{IMAGE}/preview", page(200)),
@@ -167,6 +171,11 @@ ROUTES = (
     Route("GET", f"{API_JOB}/results.jsonl", program()),
     Route("GET", f"{API_JOB}/results/file", program()),
     Route("GET", f"{API_JOB}/images.zip", program()),
+    Route("GET", f"{API_JOB}/evaluation", program()),
+    Route("PUT", f"{API_JOB}/truth", program(), {"json": {"labels": {UNKNOWN_ID: "dog"}}}),
+    Route("GET", f"{API_JOB}/truth.csv", program()),
+    Route("POST", f"{API_JOB}/truth.csv", program(), {"data": b"a.png,dog"}),
+    Route("POST", f"{API_JOB}/truth/folders", program()),
     Route("GET", f"{API_JOB}/events", program()),
     Route("GET", API_IMAGE, program()),
     Route("POST", f"{API_IMAGE}/retry", program()),

@@ -1,5 +1,6 @@
 """The job store: jobs, owners, images, results and counts, and what a process leaves that dies between two writes."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,17 @@ from typing import cast
 import pytest
 
 from core.ids import ImageRef, input_key, new_id, output_key
-from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job, OpenJob, Resend, with_result
+from core.jobs.models import (
+    AcceptedCount,
+    Counts,
+    DeletedJob,
+    ImageRecord,
+    Job,
+    OpenJob,
+    Resend,
+    TrueLabel,
+    with_result,
+)
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, LabelScore, Model, failed
 from core.result_cache import MARGIN, ResultCache, repeated
@@ -129,6 +140,58 @@ def test_resends_are_read_as_they_were_written_and_go_with_their_job(store: JobS
     store.delete(job)
     assert store.remove_items(DeletedJob(job.job_id), 100) == 2
     assert store.resends(job.job_id) == {}
+
+
+def test_true_labels_are_read_as_they_were_set_and_go_with_their_job(store: JobStore, job: Job) -> None:
+    first, second = sorted(new_id() for _ in range(2))
+    assert not store.job(job.job_id).is_reviewed
+    truths = {first: TrueLabel("cat", NOW), second: TrueLabel("none of them", NOW, "csv")}
+    store.set_truths(job, truths)
+    assert store.truths(job.job_id) == truths
+    assert list(store.truths(job.job_id, second, second)) == [second]
+    job = store.job(job.job_id)
+    assert job.is_reviewed
+    assert (store.statuses(job.job_id), store.count_images(job.job_id)) == ({}, 0)
+    store.set_truths(job, {first: None, second: TrueLabel("dog", NOW)})
+    assert store.truths(job.job_id) == {second: TrueLabel("dog", NOW)}
+    store.delete(job)
+    while store.remove_items(DeletedJob(job.job_id), 100):
+        pass
+    assert store.truths(job.job_id) == {}
+
+
+def test_true_labels_that_are_set_while_their_job_is_removed_are_removed_too(store: JobStore, job: Job) -> None:
+    store.delete(job)
+    store.unmark_deleted(DeletedJob(job.job_id))
+    with pytest.raises(NotFoundError, match="no job"):
+        store.set_truths(job, {new_id(): TrueLabel("cat", NOW)})
+    assert (store.existing([job.job_id]), store.deleted_jobs()) == (set(), [])
+    # The job was reviewed before, and is deleted between the check of its owner and the write.
+    with pytest.raises(NotFoundError, match="no job"):
+        store.set_truths(replace(job, is_reviewed=True), {new_id(): TrueLabel("cat", NOW)})
+    [marked] = store.deleted_jobs()
+    assert marked.job_id == job.job_id
+
+
+def test_true_labels_are_never_stored_without_their_mark() -> None:
+    """A process may end between any two writes: true labels that no reader finds would be worse than none."""
+    for left in count():
+        table = MemoryTable()
+        store, made = JobStore(table), Job(new_id(), "summer", NOW)
+        store.create(made)
+        budget = iter(range(left))
+
+        def fail(_when: str, budget: Iterator[int] = budget) -> None:
+            next(budget)
+
+        table.call = failing_writes(fail)
+        try:
+            store.set_truths(made, {new_id(): TrueLabel("cat", NOW)})
+        except StopIteration:
+            assert store.job(made.job_id).is_reviewed or not store.truths(made.job_id)
+        else:
+            break
+    assert left >= 4
 
 
 def test_results_of_images_of_any_jobs_are_found_together(store: JobStore) -> None:
@@ -341,15 +404,17 @@ def test_an_image_is_read_with_its_job_and_its_result_by_its_owner_only(store: J
     with pytest.raises(NotFoundError, match="no image"):
         store.whole_image(ref, "anna")
     store.record_images([image], NOW)
-    assert store.whole_image(ref, "anna") == (job, image, None, None)
+    assert store.whole_image(ref, "anna") == (job, image, None, None, None)
     result = ClassificationResult(
         job_id=ref.job_id, image_id=ref.image_id, status="done", label="cat", score=0.5, worker="i-1", attempts=1
     )
     store.put_done([result])
-    assert store.whole_image(ref, "anna") == (job, image, result, None)
+    assert store.whole_image(ref, "anna") == (job, image, result, None, None)
     resend = Resend(0, NOW, NOW, waited_seconds=60)
     store.put_resends(job.job_id, {ref.image_id: resend})
-    assert store.whole_image(ref, "anna") == (job, image, result, resend)
+    truth = TrueLabel("dog", NOW)
+    store.set_truths(job, {ref.image_id: truth})
+    assert store.whole_image(ref, "anna") == (replace(job, is_reviewed=True), image, result, resend, truth)
     said = []
     for unknown, owner in ((ref, "bert"), (ref, ""), (replace(ref, image_id=new_id()), "bert")):
         with pytest.raises(NotFoundError) as refused:

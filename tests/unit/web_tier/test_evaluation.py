@@ -1,0 +1,93 @@
+"""The evaluation of labels against true labels: laws of its sums and shares, and its confusion matrix."""
+
+from collections import Counter
+from fractions import Fraction
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from web_tier.results.evaluation import ConfusionMatrix, Evaluation
+
+LABELS = st.sampled_from(["cat", "dog", "ship", "none of them"])
+PAIRS = st.lists(st.tuples(LABELS, LABELS), max_size=40)
+
+
+@given(PAIRS)
+def test_the_figures_agree_with_their_definitions(pairs: list[tuple[str, str]]) -> None:
+    found = Evaluation.of(pairs)
+    hits = [truth for truth, label in pairs if truth == label]
+    assert (found.counted, found.correct) == (len(pairs), len(hits))
+    assert {each.label for each in found.classes} == {name for pair in pairs for name in pair}
+    for each in found.classes:
+        truly = [pair for pair in pairs if pair[0] == each.label]
+        labelled = [pair for pair in pairs if pair[1] == each.label]
+        both = hits.count(each.label)
+        assert (each.support, each.predicted, each.correct) == (len(truly), len(labelled), both)
+        assert each.precision == (both / len(labelled) if labelled else None)
+        assert each.recall == (both / len(truly) if truly else None)
+        precision, recall = Fraction(both, len(labelled) or 1), Fraction(both, len(truly) or 1)
+        harmonic = 2 * precision * recall / (precision + recall) if both else Fraction(0)
+        assert each.f1 == pytest.approx(float(harmonic))
+    assert {(cell.truth, cell.label): cell.images for cell in found.confusions} == Counter(pairs)
+
+
+@given(PAIRS)
+def test_the_sums_add_up(pairs: list[tuple[str, str]]) -> None:
+    found = Evaluation.of(pairs)
+    assert sum(each.support for each in found.classes) == found.counted
+    assert sum(each.predicted for each in found.classes) == found.counted
+    assert sum(cell.images for cell in found.confusions) == found.counted
+    assert sum(each.errors for each in found.classes) == 2 * (found.counted - found.correct)
+
+
+@given(PAIRS, st.integers(0, 5))
+def test_matrix_and_other_errors_hold_every_error_once(pairs: list[tuple[str, str]], classes: int) -> None:
+    found = Evaluation.of(pairs)
+    matrix = ConfusionMatrix.of(found, classes)
+    shown = {
+        (truth, label): images
+        for truth, row in zip(matrix.labels, matrix.rows, strict=True)
+        for label, images in zip(matrix.labels, row, strict=True)
+        if images and truth != label
+    }
+    others = {(cell.truth, cell.label): cell.images for cell in matrix.others}
+    assert not shown.keys() & others.keys()
+    assert shown | others == Counter(pair for pair in pairs if pair[0] != pair[1])
+
+
+@given(PAIRS, st.randoms())
+def test_the_order_of_the_images_changes_nothing(pairs: list[tuple[str, str]], random: Random) -> None:
+    assert Evaluation.of(random.sample(pairs, len(pairs))) == Evaluation.of(pairs)
+
+
+@given(PAIRS.filter(bool))
+def test_the_interval_contains_the_accuracy_and_narrows_with_more_images(pairs: list[tuple[str, str]]) -> None:
+    few, many = Evaluation.of(pairs), Evaluation.of(pairs * 4)
+    assert few.interval is not None
+    assert many.interval is not None
+    assert few.accuracy is not None
+    low, high = few.interval
+    assert 0 <= low <= few.accuracy <= high <= 1
+    assert many.interval[1] - many.interval[0] < high - low
+
+
+def test_the_interval_is_that_of_wilson() -> None:
+    # https://www.statsmodels.org: proportion_confint(35, 40, method="wilson")
+    interval = Evaluation.of([("cat", "cat")] * 35 + [("cat", "dog")] * 5).interval
+    assert interval == pytest.approx((0.7389, 0.9454), abs=1e-4)
+
+
+def test_without_images_no_share_is_known() -> None:
+    found = Evaluation.of([])
+    assert (found.accuracy, found.interval, found.classes, found.confusions) == (None, None, (), ())
+
+
+def test_classes_and_errors_are_listed_with_the_largest_first() -> None:
+    pairs = [("cat", "cat")] * 9 + [("dog", "cat")] * 2 + [("dog", "fox")] * 3 + [("fox", "fox")]
+    found = Evaluation.of(pairs)
+    assert [each.label for each in found.classes] == ["dog", "fox", "cat"]
+    assert [(cell.truth, cell.label, cell.images) for cell in found.confusions] == [
+        ("dog", "fox", 3), ("dog", "cat", 2), ("cat", "cat", 9), ("fox", "fox", 1),
+    ]  # fmt: skip

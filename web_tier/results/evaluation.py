@@ -1,0 +1,146 @@
+"""Evaluation of predictions against true labels: accuracy, precision and recall of each class, confusion matrix.
+
+Only images with both a true label and a label of the model count. An image without a label, since it failed or
+waits, is neither right nor wrong.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+Z_95 = 1.959964
+"""Two-sided 95 % quantile of the standard normal distribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScores:
+    """Figures of one class, in images.
+
+    Attributes:
+        label: the class, as the model or the user calls it.
+        support: images that truly show it.
+        predicted: images to which the model gave this label.
+        correct: images of both kinds.
+    """
+
+    label: str
+    support: int
+    predicted: int
+    correct: int
+
+    @property
+    def errors(self) -> int:
+        """Images that show the class or have its label, but not both."""
+        return self.support + self.predicted - 2 * self.correct
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the images with this label that truly show the class; None without such images."""
+        return self.correct / self.predicted if self.predicted else None
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the images of the class that have its label; None without such images."""
+        return self.correct / self.support if self.support else None
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall, 0 if one of them is 0 or not known."""
+        return 2 * self.correct / (self.support + self.predicted)
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """A cell of the confusion matrix that is not empty."""
+
+    truth: str
+    label: str
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How the model's labels compare with the true ones.
+
+    Attributes:
+        counted: images with a true label and a label of the model.
+        correct: those of them where both are equal.
+        classes: every class that occurs, those with the most errors first.
+        confusions: every cell of the matrix that is not empty: errors before hits, then the largest first.
+    """
+
+    counted: int
+    correct: int
+    classes: tuple[ClassScores, ...]
+    confusions: tuple[Confusion, ...]
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[str, str]]) -> Self:
+        """Return the evaluation of pairs of an image's true label and the model's label."""
+        cells = Counter(pairs)
+        support, predicted = Counter[str](), Counter[str]()
+        for (truth, label), images in cells.items():
+            support[truth] += images
+            predicted[label] += images
+        classes = [
+            ClassScores(name, support[name], predicted[name], cells[name, name]) for name in support | predicted
+        ]
+        confusions = [Confusion(truth, label, images) for (truth, label), images in cells.items()]
+        return cls(
+            counted=cells.total(),
+            correct=sum(each.correct for each in classes),
+            classes=tuple(sorted(classes, key=lambda each: (-each.errors, -each.support, each.label))),
+            confusions=tuple(
+                sorted(confusions, key=lambda each: (each.truth == each.label, -each.images, each.truth, each.label))
+            ),
+        )
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the counted images that are correct; None without any."""
+        return self.correct / self.counted if self.counted else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % Wilson score interval of the accuracy; None without counted images.
+
+        Source: https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval#Wilson_score_interval
+        """
+        if not self.counted:
+            return None
+        images, share = self.counted, self.correct / self.counted
+        centre = share + Z_95**2 / (2 * images)
+        width = Z_95 * math.sqrt(share * (1 - share) / images + Z_95**2 / (4 * images**2))
+        scale = 1 + Z_95**2 / images
+        return max(0.0, (centre - width) / scale), min(1.0, (centre + width) / scale)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusionMatrix:
+    """The confusion matrix of the classes with the most errors, as a table.
+
+    Attributes:
+        labels: its rows (true labels) and its columns (labels of the model), those with the most errors first.
+        rows: images by true label, then by label.
+        others: errors that are not in the table, the largest first.
+    """
+
+    labels: tuple[str, ...]
+    rows: tuple[tuple[int, ...], ...]
+    others: tuple[Confusion, ...]
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, max_classes: int) -> Self:
+        """Return the matrix of at most `max_classes` classes."""
+        labels = tuple(each.label for each in evaluation.classes[:max_classes])
+        shown = set(labels)
+        cells = {(each.truth, each.label): each.images for each in evaluation.confusions}
+        others = (
+            each
+            for each in evaluation.confusions
+            if each.truth != each.label and not {each.truth, each.label} <= shown
+        )
+        rows = tuple(tuple(cells.get((truth, label), 0) for label in labels) for truth in labels)
+        return cls(labels, rows, tuple(others))
