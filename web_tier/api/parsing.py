@@ -4,7 +4,7 @@ The models also describe the parameters in the OpenAPI document.
 """
 
 import json
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from flask import Response, request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -123,6 +123,16 @@ class CsvQuery(FilterQuery):
     )
     bom: bool = Field(
         default=False, description="Whether the file begins with a byte order mark, which Excel needs to read UTF-8."
+    )
+
+
+class ArchiveQuery(FilterQuery):
+    """Which images are wanted, and how they are sorted."""
+
+    by: Literal["label", "truth"] = Field(
+        default="label",
+        description="What the folders are named after. With `truth`, images without a true label are left out: the "
+        "zip is a training set.",
     )
 
 

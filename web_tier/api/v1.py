@@ -18,6 +18,7 @@ from services.errors import NotFoundError
 from web_tier.api.openapi import FILE, FORM, ApiResponse, operation
 from web_tier.api.operators import FleetStatusBody
 from web_tier.api.parsing import (
+    ArchiveQuery,
     CsvQuery,
     FilterQuery,
     ForecastQuery,
@@ -55,7 +56,7 @@ from web_tier.problems import IdempotencyKeyReusedError, TooManyOpenJobsError
 from web_tier.quotas import QuotaScope
 from web_tier.rate_limits import current_quota_scope, remaining_quota
 from web_tier.result_services import current_result_services
-from web_tier.results.archive import zip_parts
+from web_tier.results.archive import label_of, truth_of, zip_parts
 from web_tier.results.export import JSON_LINES, ImageBody, csv_lines, json_lines, json_object
 from web_tier.results.file_names import attachment
 from web_tier.results.progress import job_cost
@@ -341,14 +342,21 @@ def job_results_json(job_id: str) -> Response:
 
 
 @api.get("/jobs/<job_id>/images.zip")
-@operation(ApiResponse(200, "A zip of the images in a folder for each label.", ZIP), tag="Results", query=FilterQuery)
+@operation(
+    ApiResponse(200, "A zip of the images in a folder for each label.", ZIP), tag="Results", query=ArchiveQuery
+)
 def job_images_zip(job_id: str) -> Response:
     """Download the kept images of a job, sorted into folders by label.
 
     An image is at `LABEL/NAME` without its own folders; equal names get numbers. Images without a label are in
-    `_failed` and `_waiting`. Images that are no longer stored are named in `missing.txt`.
+    `_failed` and `_waiting`. Images that are no longer stored are named in `missing.txt`. With `by=truth` the folders
+    are true labels, and images without one are left out.
     """
-    job, results = _wanted_results(job_id, parse_query(FilterQuery))
+    query = parse_query(ArchiveQuery)
+    is_training_set = query.by == "truth"
+    job, results = _wanted_results(job_id, query)
+    if is_training_set:
+        results = (result for result in results if result.truth is not None)
     if not job.keep:
         raise NotFound(
             "the images of this job are not kept: each is deleted once its label is stored. "
@@ -360,7 +368,7 @@ def job_images_zip(job_id: str) -> Response:
             f"too many downloads of images are running just now; try again in {ARCHIVE_RETRY_SECONDS} s",
             retry_after=ARCHIVE_RETRY_SECONDS,
         )
-    answer = _download(job, zip_parts(results, original), "zip", ZIP)
+    answer = _download(job, zip_parts(results, original, truth_of if is_training_set else label_of), "zip", ZIP)
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would write what a slow client has not read to its disk
     answer.call_on_close(lambda: archives.leave(job.owner))
     return answer

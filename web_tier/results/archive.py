@@ -35,6 +35,11 @@ def label_of(result: ImageResult) -> str | None:
     return result.response.label if result.response else None
 
 
+def truth_of(result: ImageResult) -> str | None:
+    """Return the true label of an image."""
+    return result.truth.label if result.truth else None
+
+
 def zip_parts(
     results: Iterable[ImageResult], read: Callable[[ImageRecord], bytes], folder_of: FolderOf = label_of
 ) -> Iterator[bytes]:
