@@ -397,6 +397,7 @@ def job_page(job_id: str) -> ResponseReturnValue:
         job=view.progress.status.job,
         model=view.model,
         output_bucket=backend.config.names.output_bucket,
+        class_labels=current_result_services().class_labels.labels,
         file_key=merged.key if (merged := view.progress.status.merged) else merged_key(job_id),
         notification=notification_form(job_id),
         fleet=backend.fleet.snapshot(),

@@ -78,10 +78,10 @@ def use_folder_names(job_id: str) -> str:
 def set_truth(job_id: str, image_id: str) -> ResponseReturnValue:
     """Set or remove the true label of an image, and redirect to its page.
 
-    The form sends the text of its field `other`, or else the `label` of a button. Both empty remove the true label.
+    The form sends the `label`; an empty one removes the true label.
     """
     ref, jobs = known_ref(job_id, image_id), user_jobs()
     jobs.image(ref)
-    label, now = clean_label(request.form.get("other", "") or request.form.get("label", "")), datetime.now(UTC)
+    label, now = clean_label(request.form.get("label", "")), datetime.now(UTC)
     jobs.set_truths(job_id, {image_id: TrueLabel(label, now) if label else None})
     return redirect(url_for("image.image_page", job_id=job_id, image_id=image_id), 303)

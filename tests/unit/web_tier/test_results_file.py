@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from core.ids import merged_key, new_id
-from core.jobs.models import Counts, ImageRecord, Job, MergedFile
+from core.jobs.models import Counts, ImageRecord, Job, MergedFile, TrueLabel
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from tests.support.autoscaler import Clock
@@ -94,6 +94,16 @@ def test_a_finished_job_gets_a_file_of_all_results_once(scene: Scene) -> None:
     scene.start()
     scene.check()
     assert scene.written_at() == first
+
+
+def test_the_file_has_what_the_model_answered_and_no_true_labels(scene: Scene) -> None:
+    """Users may set them at any time, and the file is not written again then."""
+    [one] = add_images(scene.store, scene.job, "a.jpg")
+    put_results(scene.store, scene.job, done(one))
+    scene.store.set_truths(scene.job, {one.ref.image_id: TrueLabel("wolf", NOW)})
+    scene.check()
+    assert scene.lines() == [("a.jpg", "done")]
+    assert b"wolf" not in scene.outputs.get(merged_key(scene.job.job_id))
 
 
 def test_the_file_is_apart_from_predictions_and_replaces_one_of_an_earlier_version(scene: Scene) -> None:

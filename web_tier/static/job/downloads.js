@@ -2,11 +2,12 @@
 
 const menu = document.getElementById("downloads");
 const note = document.getElementById("downloaded");
+const FILTERS = ["state", "label", "min_score", "max_score", "filename", "truth", "correct", "reviewed"];
 const numberFormat = new Intl.NumberFormat("en-US");
 
 /** Return the API's parameters for a query of the page; see main.js. `/api` describes them. */
-function filtersOf({ state, label, low, high, name }) {
-    const values = { state, label, min_score: low, max_score: high, filename: name };
+function filtersOf({ state, label, low, high, name, truth, correct, reviewed }) {
+    const values = { state, label, min_score: low, max_score: high, filename: name, truth, correct, reviewed };
     const given = Object.entries(values).filter(([, value]) => value || value === 0);
     return given.map(([key, value]) => [key, key.endsWith("_score") ? value / 100 : value]);
 }
@@ -25,7 +26,7 @@ export function showDownloads(query, shown, total) {
     note.textContent = filters.length ? matching : `All ${count} images`;
     for (const link of menu.querySelectorAll("a")) {
         const address = new URL(link.href);
-        for (const key of ["state", "label", "min_score", "max_score", "filename"]) address.searchParams.delete(key);
+        for (const key of FILTERS) address.searchParams.delete(key);
         for (const [key, value] of filters) address.searchParams.set(key, value);
         if (link.href !== address.href) link.href = address.href;
     }

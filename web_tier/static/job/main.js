@@ -8,6 +8,7 @@ import { listenForListKeys } from "./keyboard.js";
 import { Labels } from "./labels.js";
 import { showAge, showLowScores, showProgress, showRetriable, showState } from "./progress.js";
 import { interceptRetryForms } from "./retry.js";
+import { Review } from "./review.js";
 import { LOW_SCORE, Rows } from "./rows.js";
 import { Viewer } from "./viewer.js";
 import { VirtualList } from "./virtual_list.js";
@@ -20,6 +21,7 @@ const REFRESH_INTERVAL_FACTOR = 8;
 const RETRY_FOLLOW_MS = 60_000;
 
 const STATES = ["done", "failed", "waiting"];
+const BOOLEANS = ["true", "false"];
 const IMAGE_ID = /^[0-9A-Z]{26}$/;
 
 /**
@@ -33,6 +35,9 @@ const IMAGE_ID = /^[0-9A-Z]{26}$/;
  * @property {string} name - a part of the file name.
  * @property {string} sort - see orders.js.
  * @property {string} view - "grid" or "table".
+ * @property {string} truth - true label, or empty for all.
+ * @property {string} correct - "true" or "false": whether the label is the true one; empty for all.
+ * @property {string} reviewed - "true" or "false": whether there is a true label; empty for all.
  * @property {string} image - the id of the open image, or empty.
  */
 
@@ -64,6 +69,9 @@ function queryFromUrl() {
         name: param("q"),
         sort: param("sort"),
         view: param("view") === "table" ? "table" : "grid",
+        truth: param("truth"),
+        correct: BOOLEANS.includes(param("correct")) ? param("correct") : "",
+        reviewed: BOOLEANS.includes(param("reviewed")) ? param("reviewed") : "",
         image: IMAGE_ID.test(param("image")) ? param("image") : "",
     };
 }
@@ -74,9 +82,9 @@ function parsePercent(text) {
 }
 
 function queryUrl() {
-    const { state, label, low, high, name: q, sort, image } = query;
+    const { state, label, low, high, name: q, sort, truth, correct, reviewed, image } = query;
     const view = query.view === "table" ? "table" : "";
-    const values = { state, label, from: low, to: high, q, sort, view, image };
+    const values = { state, label, from: low, to: high, q, sort, view, truth, correct, reviewed, image };
     const params = new URLSearchParams();
     for (const [name, value] of Object.entries(values)) if (value || value === 0) params.set(name, value);
     return params.size ? `${base}?${params}` : base;
@@ -102,6 +110,7 @@ function refresh() {
     document.getElementById("list").classList.toggle("mostly-cached", rows.cached * 2 > rows.done);
     showListNotes(selectedRows.length, rows.size);
     showDownloads(query, selectedRows.length, rows.size);
+    review.updateSelection();
     if (query.image) viewer.show(query.image, rows.byId.get(query.image));
     viewer.updateSteps();
     if (mustReveal && reveal(query.image)) mustReveal = false;
@@ -120,11 +129,15 @@ function showListNotes(shown, total) {
 
 function createList() {
     const renderer = query.view === "table" ? tableItems(base) : gridItems(base);
-    const createItem = renderer.createItem;
+    const { createItem, update } = renderer;
     renderer.createItem = (row) => {
         const element = createItem(row);
         markOpened(element, row.id === query.image);
         return element;
+    };
+    renderer.update = (element, row) => {
+        update(element, row);
+        review.decorate(element, row);
     };
     const { root, list: container } = renderer.createContainer();
     const parent = document.getElementById("list");
@@ -227,6 +240,7 @@ function showQuery() {
     if (query.label && !hasOption) label.add(new Option(query.label));
     label.value = query.label;
     sort.value = query.sort;
+    review.showFilter(query);
 }
 
 function neighbour(id, step) {
@@ -315,7 +329,7 @@ filters.addEventListener("submit", (event) => event.preventDefault());
 
 document.getElementById("clear").addEventListener("click", (event) => {
     event.preventDefault();
-    navigate({ state: "", label: "", low: null, high: null, name: "" });
+    navigate({ state: "", label: "", low: null, high: null, name: "", truth: "", correct: "", reviewed: "" });
 });
 
 document.getElementById("list").addEventListener("click", (event) => {
@@ -331,6 +345,24 @@ listenForListKeys({
     columns: () => list?.columns ?? 1,
     move,
     close: closeImage,
+});
+
+const review = new Review(base, {
+    rows,
+    shown: () => selectedRows,
+    openedId: () => query.image,
+    focusedId: () => document.activeElement?.closest(".tile, .image-row")?.querySelector("a.open").dataset.id,
+    elements: () => list?.elements ?? new Map(),
+    open(id) {
+        reveal(id);
+        openImage(id);
+    },
+    merge(updates) {
+        merge(updates);
+        refresh();
+    },
+    readAll: () => feed.readAll(),
+    navigate,
 });
 
 interceptRetryForms(base, (id) => {

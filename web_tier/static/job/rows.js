@@ -37,6 +37,7 @@ const STATUS_RANK = { waiting: 0, failed: 1, done: 2 };
  * @property {number} [turn] - orders an image's failures: twice its retries by the user, one less while retrying.
  * @property {number} [tries] - how many times a worker received the image, if more than once.
  * @property {number} [again] - how many times the system has requested the image again.
+ * @property {string} [truth] - the true label that the user has set; in an update, empty removes it.
  */
 
 export class Rows {
@@ -92,6 +93,10 @@ export class Rows {
      * earlier one, and a higher count of requests a lower one; so the order in which updates arrive does not matter.
      */
     #update(row, update) {
+        if (update.truth !== undefined && update.truth !== (row.truth ?? "")) {
+            row.truth = update.truth || undefined;
+            row.version += 1;
+        }
         if ((update.again ?? 0) > (row.again ?? 0)) {
             row.again = update.again;
             row.version += 1;
@@ -115,15 +120,19 @@ export class Rows {
      *
      * @param {Query} query - see main.js.
      */
-    select({ state, label, low, high, name, sort }) {
+    select({ state, label, low, high, name, sort, truth, correct, reviewed }) {
         const folded = name.toLowerCase();
         const matches = (row) =>
             (!state || row.status === state) &&
             (!label || row.label === label) &&
             (low === null || row.score >= low / 100) &&
             (high === null || row.score <= high / 100) &&
-            (!folded || row.folded.includes(folded));
-        const matchesAll = !state && !label && !folded && low === null && high === null;
+            (!folded || row.folded.includes(folded)) &&
+            (!truth || row.truth === truth) &&
+            (!correct || (row.truth && row.label && String(row.truth === row.label) === correct)) &&
+            (!reviewed || String(row.truth !== undefined) === reviewed);
+        const filtersReview = truth || correct || reviewed;
+        const matchesAll = !state && !label && !folded && low === null && high === null && !filtersReview;
         const selected = matchesAll ? this.all : this.all.filter(matches);
         const compare = ORDERS[sort] ?? null;
         return compare ? [...selected].sort(compare) : selected;
