@@ -277,14 +277,14 @@ class Worker:
                     tasks = stage._take()
                     cast(Any, stage)._step(tasks)
 
-    def _square(self, data: bytes, *, resize: int, crop: int, limits: ImageLimits) -> bytes:
+    def _square(self, data: bytes, *, resize: int, crop: int, thumbnail_side: int, limits: ImageLimits) -> bytes:
         index, kind = index_of(data)
         if kind == "broken":
             raise ValueError("damaged")
         if kind == "heavy" and not self.world.has_room:
             self.world.kill(self.process)
             raise KilledError
-        return bytes((index, 0, 0))
+        return bytes((index, 0, 0)) + THUMBNAIL
 
 
 def bundle_of(model: str) -> Bundle:
@@ -303,6 +303,9 @@ def bundle_of(model: str) -> Bundle:
 
 _BUNDLES: dict[str, Bundle] = {}
 
+
+THUMBNAIL: Final = b"\xff\xd8\xff"
+"""What every decoder draws: it begins like a JPEG."""
 
 Kind = Literal["good", "broken", "heavy"]
 """`good` has a label, `broken` cannot be decoded, `heavy` ends its worker as long as workers have little memory."""
