@@ -66,10 +66,16 @@ function showInstances(instances) {
     document.getElementById("no-instances").hidden = instances.length > 0;
 }
 
+/** Set the moment of a `<time>`, with the whole date as its tooltip, as the server renders it. */
+function showMoment(element, at) {
+    element.dateTime = at;
+    element.title = `${at.slice(0, 19).replace("T", " ")} UTC`;
+}
+
 function showInstance(row, instance) {
     for (const cell of row.querySelectorAll("[data-cell]")) setText(cell, instance[cell.dataset.cell]);
     row.querySelector("code").title = instance.instance_id;
-    row.querySelector("time").dateTime = instance.launched;
+    showMoment(row.querySelector("time"), instance.launched);
     row.querySelector(".pill").classList.toggle("on", instance.at_work);
     row.classList.toggle("marked", instance.marked);
     showDrainLink(row.querySelector("[data-drain]"), instance);
@@ -95,7 +101,7 @@ function createDecision({ at, time, lead, words }) {
     const timeElement = document.createElement("time");
     const text = document.createElement("span");
     const leadElement = document.createElement("strong");
-    timeElement.dateTime = at;
+    showMoment(timeElement, at);
     timeElement.textContent = time;
     leadElement.textContent = lead;
     text.append(leadElement, words);
