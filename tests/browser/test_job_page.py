@@ -118,8 +118,8 @@ def write_job(system: System, page_faults: PageFaults) -> Iterator[Callable[...,
         return WrittenJob(store, job, images)
 
     yield write
-    for job_id in made:
-        store.delete(store.job(job_id))
+    for job in store.jobs_of(made).values():  # a test may have deleted some
+        store.delete(job)
 
 
 def upload(api: ApiClient, count: int, seed: int) -> str:
