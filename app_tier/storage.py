@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from app_tier.task import Delivery, Task
 from core.images import ImageLimits, too_large
-from core.messages import ClassificationResult, Failure, Prediction, failed
+from core.messages import ClassificationResult, Failure, Prediction, failed, response_within
 from core.predictions import store_prediction, stored_prediction
 from services.errors import ObjectTooLargeError
 from services.s3 import Bucket
@@ -63,10 +63,13 @@ def store(
 def respond(tasks: Sequence[Task[ClassificationResult]], responses: Queue) -> list[Delivery]:
     """Send up to ten responses; return the deliveries that have been answered by it.
 
+    A response that is too large for the queue loses its last labels, or refers to the stored prediction.
+
     Raises:
         botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
     """
-    messages = [OutgoingMessage(task.payload.image_id, task.payload.to_json()) for task in tasks]
+    fitting = [response_within(task.payload, responses.max_message_bytes) for task in tasks]
+    messages = [OutgoingMessage(each.image_id, each.to_json()) for each in fitting]
     refused = set(responses.send(messages))
     return [task.delivery for task, message in zip(tasks, messages, strict=True) if message not in refused]
 

@@ -124,7 +124,9 @@ def open_services(config: Config) -> Services:
     with _explaining_refusals():
         return Services(
             requests=Queue.named(clients.sqs, config.queue_name(names.request_queue)),
-            responses=Queue.named(clients.sqs, config.queue_name(names.response_queue)),
+            responses=Queue.named(
+                clients.sqs, config.queue_name(names.response_queue), config.queues.max_message_bytes
+            ),
             inputs=Bucket.named(clients, names.input_bucket),
             outputs=Bucket.named(clients, names.output_bucket),
         )

@@ -39,6 +39,13 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MIN_RECEIVES = 3
 """Minimum receives before a request becomes a dead letter: one for the image, and others for workers that ended."""
+MIN_MESSAGE_BYTES = 1_024
+MAX_MESSAGE_BYTES = 1_048_576
+"""Values that SQS allows for a queue's MaximumMessageSize; the maximum is the default (1 MiB, since August 2025).
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SetQueueAttributes.html
+https://aws.amazon.com/about-aws/whats-new/2025/08/amazon-sqs-max-payload-size-1mib/
+"""
 MAX_SPOT_DRAIN_SECONDS = 100.0
 """Maximum `worker.drain_seconds` on Spot Instances. EC2 gives notice two minutes before it interrupts an instance.
 The worker polls for the notice every 5 s and needs a few more seconds to stop.
@@ -92,6 +99,17 @@ class QueueSettings(_Section):
     kind: Literal["standard", "fifo"]
     visibility_timeout_seconds: int = Field(ge=1, le=43_200)
     max_receive_count: int = Field(le=1_000)
+    max_message_bytes: int
+
+    @field_validator("max_message_bytes")
+    @classmethod
+    def _is_a_size_of_sqs(cls, value: int) -> int:
+        if not MIN_MESSAGE_BYTES <= value <= MAX_MESSAGE_BYTES:
+            raise ValueError(
+                f"must be from {MIN_MESSAGE_BYTES:,} to {MAX_MESSAGE_BYTES:,} bytes, the sizes that SQS allows; "
+                f"set {MAX_MESSAGE_BYTES}, its default"
+            )
+        return value
 
     @field_validator("max_receive_count")
     @classmethod

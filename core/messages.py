@@ -1,9 +1,13 @@
 """Formats of the messages between the tiers: the request, the prediction object, the response and the heartbeat.
 
+A request, a heartbeat and a `StoredResult` fit into 1,024 bytes, the least to which SQS can limit messages.
+
 No other module defines these formats. Unknown versions and malformed bodies raise `MessageError`; unknown fields are
 ignored, so that an older reader understands a newer writer.
 """
 
+from bisect import bisect_left
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
@@ -149,6 +153,39 @@ class ClassificationResult(_ImageMessage):
         return self
 
 
+class StoredResult(_ImageMessage):
+    """The response for a result that is too large for the response queue: the prediction object has it.
+
+    Attributes:
+        attempt: attempt of the request that it answers.
+    """
+
+    kind: Literal["stored"]
+    attempt: int = Field(default=0, ge=0)
+
+
+def response_within(response: ClassificationResult, max_bytes: int) -> ClassificationResult | StoredResult:
+    """Return the response in at most `max_bytes` of JSON: with as many of its best labels in `top` as fit.
+
+    If it is too large even without `top`, the controller must read the prediction object.
+    """
+
+    def with_top(count: int) -> ClassificationResult:
+        return response.model_copy(update={"top": response.top[:count]})
+
+    def is_too_large(count: int) -> bool:
+        return len(with_top(count).to_json().encode()) > max_bytes
+
+    if not is_too_large(len(response.top)):
+        return response
+    fitting = bisect_left(range(len(response.top)), x=True, key=is_too_large) - 1
+    if fitting < 0:
+        return StoredResult(
+            job_id=response.job_id, image_id=response.image_id, kind="stored", attempt=response.attempt
+        )
+    return with_top(fitting)
+
+
 class Prediction(ClassificationResult):
     """The object in the output bucket, the authoritative result: the response, and what is too large for a queue.
 
@@ -193,7 +230,7 @@ class Heartbeat(WireModel):
     images_per_second: float = Field(default=0, ge=0)
 
 
-def parse_worker_message(body: str | bytes) -> ClassificationResult | Heartbeat:
+def parse_worker_message(body: str | bytes) -> ClassificationResult | StoredResult | Heartbeat:
     """Return the response or heartbeat of a message of the response queue.
 
     Raises:
@@ -202,11 +239,11 @@ def parse_worker_message(body: str | bytes) -> ClassificationResult | Heartbeat:
     try:
         return ClassificationResult.from_json(body)
     except MessageError as error:
-        # Most messages are responses, so they are tried first.
-        try:
-            return Heartbeat.from_json(body)
-        except MessageError:
-            raise error from None
+        # Most messages are such responses, so they are tried first.
+        for kind in (Heartbeat, StoredResult):
+            with suppress(MessageError):
+                return kind.from_json(body)
+        raise error from None
 
 
 GONE: Final = Failure(code="gone", message="the image is no longer stored: upload it again")

@@ -66,6 +66,7 @@ def _create_queues(clients: Clients, config: Config) -> None:
 def _create_queue(clients: Clients, config: Config, name: str, more: "dict[QueueAttributeNameType, str]") -> str:
     attributes: dict[QueueAttributeNameType, str] = {
         "VisibilityTimeout": str(config.queues.visibility_timeout_seconds),
+        "MaximumMessageSize": str(config.queues.max_message_bytes),
         **more,
     }
     if config.queues.kind == "fifo":

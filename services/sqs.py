@@ -94,16 +94,21 @@ class QueueCounts:
 
 @dataclass(frozen=True)
 class Queue:
-    """One queue. botocore's errors pass through once its retries are spent."""
+    """One queue. botocore's errors pass through once its retries are spent.
+
+    Attributes:
+        max_message_bytes: the queue's MaximumMessageSize; it does not accept larger messages.
+    """
 
     client: "SQSClient"
     url: str
     sleep: Callable[[float], None] = time.sleep
+    max_message_bytes: int = MAX_BATCH_BYTES
 
     @classmethod
-    def named(cls, client: "SQSClient", name: str) -> "Queue":
+    def named(cls, client: "SQSClient", name: str, max_message_bytes: int = MAX_BATCH_BYTES) -> "Queue":
         """Return the queue called `name` in the client's account and region."""
-        return cls(client, client.get_queue_url(QueueName=name)["QueueUrl"])
+        return cls(client, client.get_queue_url(QueueName=name)["QueueUrl"], max_message_bytes=max_message_bytes)
 
     @property
     def fifo(self) -> bool:

@@ -42,11 +42,22 @@ def _send_message_batch(_backend: SQSBackend, queue: Any, parameters: Parameters
     entries = _entries(parameters, {"MessageBody": str, **(_FIFO if queue.fifo_queue else {})})
     if entries is None or queue.content_based_deduplication or queue.delay_seconds:
         return None
-    lengths = [len(entry["MessageBody"]) for entry in entries]
-    if max(lengths) > queue.maximum_message_size or sum(lengths) > MAXIMUM_MESSAGE_LENGTH:
+    sizes = [len(entry["MessageBody"].encode(errors="surrogatepass")) for entry in entries]
+    if sum(sizes) > MAXIMUM_MESSAGE_LENGTH:
         return None
-    sent = []
-    for entry in entries:
+    sent, failed = [], []
+    for entry, size in zip(entries, sizes, strict=True):
+        if size > queue.maximum_message_size:  # SQS rejects this entry alone
+            reason = f"Reason: Message must be shorter than {queue.maximum_message_size} bytes."
+            failed.append(
+                {
+                    "Id": entry["Id"],
+                    "SenderFault": True,
+                    "Code": "InvalidParameterValue",
+                    "Message": f"One or more parameters are invalid. {reason}",
+                }
+            )
+            continue
         message = Message(str(uuid.uuid4()), entry["MessageBody"])
         message.group_id, message.deduplication_id = entry.get("MessageGroupId"), entry.get("MessageDeduplicationId")
         message.mark_sent()
@@ -54,7 +65,7 @@ def _send_message_batch(_backend: SQSBackend, queue: Any, parameters: Parameters
         sent.append({"Id": entry["Id"], "MessageId": message.id, "MD5OfMessageBody": message.body_md5})
         if queue.fifo_queue:
             sent[-1]["SequenceNumber"] = message.sequence_number
-    return {"Successful": sent, "Failed": []}
+    return {"Successful": sent, "Failed": failed}
 
 
 def _receive_message(_backend: SQSBackend, queue: Any, parameters: Parameters) -> Parameters | None:

@@ -58,7 +58,9 @@ class ResultsSite:
         """Start a controller that remembers nothing."""
         self.recorder = ResultRecorder(self.store, self.inputs.delete_all, self.outputs.delete_all)
         cache, registry = ResultCache(self.store.table, timedelta(days=1)), WorkerRegistry(self.clock)
-        self.collector = Collector(self.responses, self.recorder, cache, self._may_act, registry=registry)
+        self.collector = Collector(
+            self.responses, self.outputs, self.recorder, cache, self._may_act, registry=registry
+        )
         recovery = ResultRecovery(self.store, self.recorder, self.outputs)
         self.canceller = JobCanceller(
             self.store, self.recorder, recovery, self.inputs, self._may_act, lambda: EPOCH + timedelta(minutes=1)

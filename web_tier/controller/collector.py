@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from core.messages import ClassificationResult, Heartbeat, parse_worker_message
+from core.messages import ClassificationResult, Heartbeat, StoredResult, parse_worker_message
+from core.predictions import stored_prediction
 from core.result_cache import ResultCache
 from services.errors import MessageError
+from services.s3 import Bucket
 from services.sqs import BATCH, Queue, ReceivedMessage
 from services.table import is_throttled
 from web_tier.autoscaler.liveness import WorkerRegistry
@@ -52,6 +54,7 @@ class Collector:
 
     Attributes:
         responses: the response queue.
+        outputs: the output bucket, with the predictions of responses that were too large for the queue.
         recorder: where results are recorded.
         cache: remembers them for images with the same bytes.
         active: returns whether this process may still act; asked before anything is written.
@@ -59,6 +62,7 @@ class Collector:
     """
 
     responses: Queue
+    outputs: Bucket
     recorder: ResultRecorder
     cache: ResultCache
     active: Callable[[], bool]
@@ -87,8 +91,8 @@ class Collector:
 
     def _collect(self, messages: Sequence[ReceivedMessage]) -> None:
         """Record the messages and delete them; make those visible again later that could not be recorded."""
-        parsed = parse(messages)
-        unrecorded = self._record(
+        parsed, unread = self._read_stored(parse(messages))
+        unrecorded = unread | self._record(
             [(message, each) for message, each in parsed if isinstance(each, ClassificationResult)]
         )
         self.registry.record(each for message, each in parsed if message.receipt not in unrecorded)
@@ -102,6 +106,27 @@ class Collector:
         for seconds, receipts in delays.items():
             self.responses.change_visibility(receipts, seconds)
         self.responses.delete([message.receipt for message in messages if message.receipt not in kept])
+
+    def _read_stored(
+        self, parsed: Sequence[tuple[ReceivedMessage, ClassificationResult | StoredResult | Heartbeat]]
+    ) -> tuple[list[tuple[ReceivedMessage, ClassificationResult | Heartbeat]], dict[str, ReceivedMessage]]:
+        """Return the messages with the results of stored predictions, and those with one that could not be read."""
+        found: list[tuple[ReceivedMessage, ClassificationResult | Heartbeat]] = []
+        unread: dict[str, ReceivedMessage] = {}
+        for message, each in parsed:
+            if not isinstance(each, StoredResult):
+                found.append((message, each))
+                continue
+            try:
+                prediction = stored_prediction(each.ref, self.outputs)
+            except Exception:  # noqa: BLE001 (it must not delay other messages; it is logged)
+                _log.exception("a prediction could not be read", extra={"job": each.job_id, "image": each.image_id})
+                unread[message.receipt] = message
+                continue
+            if prediction is not None:  # if there is none, its job has been deleted
+                attempt = max(prediction.attempt, each.attempt)
+                found.append((message, prediction.response().model_copy(update={"attempt": attempt})))
+        return found, unread
 
     def _record(self, received: Sequence[tuple[ReceivedMessage, ClassificationResult]]) -> dict[str, ReceivedMessage]:
         """Record responses job by job; return the messages of those that could not be recorded, by their receipts.
@@ -164,9 +189,11 @@ def _delay_seconds(message: ReceivedMessage) -> int:
     return FIRST_DELAY_SECONDS << min(message.receive_count - 1, MAX_RECEIVES)
 
 
-def parse(messages: Sequence[ReceivedMessage]) -> list[tuple[ReceivedMessage, ClassificationResult | Heartbeat]]:
+def parse(
+    messages: Sequence[ReceivedMessage],
+) -> list[tuple[ReceivedMessage, ClassificationResult | StoredResult | Heartbeat]]:
     """Return the messages that hold a response or a heartbeat, with it; others are logged with the reason."""
-    parsed: list[tuple[ReceivedMessage, ClassificationResult | Heartbeat]] = []
+    parsed: list[tuple[ReceivedMessage, ClassificationResult | StoredResult | Heartbeat]] = []
     for message in messages:
         try:
             parsed.append((message, parse_worker_message(message.body)))

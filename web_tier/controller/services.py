@@ -128,7 +128,7 @@ class ControllerServices:
 
         return {
             "autoscaler": self._autoscaler(holder, fleet_config, registry, meter, active).tick,
-            "collector": Collector(self.responses, recorder, cache, active, registry=registry).tick,
+            "collector": Collector(self.responses, self.outputs, recorder, cache, active, registry=registry).tick,
             "reconciler": self._reconciler(recovery, registry, may_close, active).tick,
             "canceller": canceller.tick,
             "results_files": results_files.tick,

@@ -37,6 +37,7 @@ STACK_KEYS = {
     "fleet.launch_template": "the stack makes it",
     "fleet.subnet_ids": "give --subnets",
     "fleet.scale_in": "give --set ScaleIn=terminate or stop",
+    "queues.max_message_bytes": "give --set MaxMessageBytes=1024 to 1048576",
     "worker.bundle": "give --set BundleAddress=…",
     "web.hosts": "give --set PageNames=NAME,NAME",
     "auth.mode": "give --set CreateUserPool=true or false",

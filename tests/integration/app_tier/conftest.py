@@ -15,7 +15,14 @@ import pytest
 
 from core.config import Config
 from core.ids import ImageRef, input_key, new_id, output_key
-from core.messages import ClassificationResult, Heartbeat, Prediction, RequestMessage, parse_worker_message
+from core.messages import (
+    ClassificationResult,
+    Heartbeat,
+    Prediction,
+    RequestMessage,
+    StoredResult,
+    parse_worker_message,
+)
 from core.provision import provision
 from localcloud.launch import LocalCloud
 from services.clients import Clients
@@ -116,7 +123,7 @@ class Site:
         )
         return found
 
-    def left(self) -> Iterator[ClassificationResult | Heartbeat]:
+    def left(self) -> Iterator[ClassificationResult | StoredResult | Heartbeat]:
         """Take everything out of the response queue."""
         while messages := self.responses.receive(wait_seconds=0):
             self.responses.delete([message.receipt for message in messages])

@@ -1,20 +1,23 @@
 """Real worker processes against the local cloud."""
 
+import json
 import os
 import shutil
 import signal
 import socket
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from app_tier.bundle import load_bundle
+from app_tier.bundle import DEMO_BUNDLE, MANIFEST_NAME, load_bundle
 from app_tier.engines import open_engine
 from app_tier.preprocess import load_pixels
 from app_tier.receiver import parse_messages
+from core.config import MIN_MESSAGE_BYTES
 from core.ids import ImageRef, output_key
-from core.messages import ClassificationResult
+from core.messages import ClassificationResult, Heartbeat, StoredResult
 from localcloud.access_keys import owner_key
 from scripts.demo_model.signs import Sample, samples
 from services.metadata import DRAIN_TAG
@@ -54,6 +57,41 @@ def test_twenty_signs_are_classified_as_by_the_engine_alone_and_the_worker_ends_
     expected = open_engine("openvino", bundle).infer(pixels)
     assert np.abs(predicted - expected).max() < 1e-2
     assert (predicted.argmax(1) == expected.argmax(1)).all()
+
+
+@pytest.mark.parametrize(
+    ("label_characters", "labels_sent"), [(20, range(1, 5)), (200, ())], ids=["some labels fit", "none fits"]
+)
+def test_with_the_smallest_messages_every_image_is_answered_and_its_prediction_is_whole(
+    make_site: SiteMaker, tmp_path: Path, label_characters: int, labels_sent: Container[int]
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(DEMO_BUNDLE, bundle)
+    manifest = json.loads((bundle / MANIFEST_NAME).read_text(encoding="utf-8"))
+    labels = [f"{number:02}".rjust(label_characters, "\U0001f3d6") for number in range(len(manifest["labels"]))]
+    (bundle / MANIFEST_NAME).write_text(
+        json.dumps(manifest | {"labels": labels, "messages": {}, "digest": None}, ensure_ascii=False),
+        encoding="utf-8",
+    )
+    site = make_site(queues={"max_message_bytes": MIN_MESSAGE_BYTES}, worker={"bundle": str(bundle)})
+    refs = site.submit([*(sign.data for sign in small_signs(20)), b"is no image"])
+    assert site.start_worker().wait() == 0
+    assert site.requests.counts().total == 0, "every request was deleted once its response was sent"
+    answers = {each.image_id: each for each in site.left() if not isinstance(each, Heartbeat)}
+    assert set(answers) == {ref.image_id for ref in refs}
+    for ref in refs[:-1]:
+        prediction, answer = site.prediction(ref), answers[ref.image_id]
+        assert (len(prediction.top), len(prediction.probabilities)) == (site.config.worker.top_k, len(labels))
+        assert prediction.label in labels
+        if isinstance(answer, StoredResult):
+            assert labels_sent == ()
+        else:
+            assert len(answer.top) in labels_sent
+            assert (answer.label, answer.top) == (prediction.label, prediction.top[: len(answer.top)])
+    rejected = answers[refs[-1].image_id]
+    assert isinstance(rejected, ClassificationResult)
+    assert rejected.error is not None
+    assert rejected.error == site.prediction(refs[-1]).error
 
 
 def test_a_worker_says_when_it_is_ready_and_when_it_ends(make_site: SiteMaker) -> None:

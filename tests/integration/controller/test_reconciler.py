@@ -36,7 +36,7 @@ class Sweeper:
         recorder = ResultRecorder(wiring.store, wiring.inputs.delete_all)
         recovery = ResultRecovery(wiring.store, recorder, wiring.outputs)
         cache = ResultCache(wiring.store.table, timedelta(days=1))
-        self.collector = Collector(wiring.responses, recorder, cache, lambda: True)
+        self.collector = Collector(wiring.responses, wiring.outputs, recorder, cache, lambda: True)
         self.reconciler = Reconciler(
             store=wiring.store,
             recorder=recorder,

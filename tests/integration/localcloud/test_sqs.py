@@ -44,6 +44,18 @@ def counts(sqs: Any, url: str) -> tuple[str, str, str]:
     return attributes[names[0]], attributes[names[1]], attributes[names[2]]
 
 
+def test_a_message_with_more_bytes_than_its_queue_allows_is_rejected_alone(apis: CloudClients) -> None:
+    sqs = apis("sqs")
+    url = new_queue(sqs, MaximumMessageSize="1024")
+    bodies = {"fits": "x" * 1_024, "large": "x" * 1_025, "characters": "\u0444" * 513}
+    entries = [{"Id": name, "MessageBody": body} for name, body in bodies.items()]
+    answer = sqs.send_message_batch(QueueUrl=url, Entries=entries)
+    assert [each["Id"] for each in answer["Successful"]] == ["fits"]
+    assert [(each["Id"], each["SenderFault"]) for each in answer["Failed"]] == [("large", True), ("characters", True)]
+    assert "shorter than 1024 bytes" in answer["Failed"][0]["Message"]
+    assert [message["Body"] for message in receive(sqs, url)] == [bodies["fits"]]
+
+
 def test_message_has_attributes_body_and_receive_count(apis: CloudClients) -> None:
     sqs = apis("sqs")
     url = new_queue(sqs, VisibilityTimeout="0")

@@ -153,7 +153,9 @@ class Controller:
         )
         cleanup = JobCleanup(store, recorder, world.inputs, world.outputs, 5.0, self.active, scheduler.clock)
         ticks = {
-            "collector": Collector(responses, recorder, cache, self.active, self.now, registry=registry).tick,
+            "collector": Collector(
+                responses, world.outputs, recorder, cache, self.active, self.now, registry=registry
+            ).tick,
             "reconciler": reconciler.tick,
             "canceller": canceller.tick,
             "results_files": results_files.tick,

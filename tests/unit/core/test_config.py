@@ -53,6 +53,18 @@ def test_the_shipped_file_is_valid_and_says_what_every_key_means() -> None:
         ("fleet", "max_lifetime_seconds", -1, ["fleet.max_lifetime_seconds = -1", "greater than or equal to 0"]),
         ("fleet", "user_data", "echo", ["fleet.user_data = 'echo'", "^#!"]),
         ("fleet", "scale_in", "kill", ["fleet.scale_in = 'kill'", "'terminate' or 'stop'"]),
+        (
+            "queues",
+            "max_message_bytes",
+            1_023,
+            ["queues.max_message_bytes = 1023", "1,024 to 1,048,576", "set 1048576"],
+        ),
+        (
+            "queues",
+            "max_message_bytes",
+            1_048_577,
+            ["queues.max_message_bytes = 1048577", "the sizes that SQS allows"],
+        ),
         ("queues", "max_receive_count", 2, ["queues.max_receive_count = 2", "must be at least 3", "set 5"]),
         ("names", "input_bucket", "My_Bucket", ["names.input_bucket = 'My_Bucket'", "pattern"]),
         ("names", "request_queue", "a.fifo", ["names.request_queue = 'a.fifo'", "pattern"]),

@@ -2,13 +2,14 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.config import MIN_MESSAGE_BYTES
 from core.fleet.models import FleetSnapshot, HistoryBlock, JournalEntry, LaunchJournal, points_since
 from core.ids import ImageRef, first_id_of, input_key, is_id, new_id, output_key, parse_key
 from core.messages import (
@@ -19,10 +20,12 @@ from core.messages import (
     Model,
     Prediction,
     RequestMessage,
+    StoredResult,
     Timings,
     WireModel,
     failed,
     parse_worker_message,
+    response_within,
 )
 from services.ec2 import LaunchSpec
 from services.errors import MessageError
@@ -89,6 +92,10 @@ def test_the_response_queue_holds_responses_and_heartbeats_and_neither_is_taken_
     response = PREDICTION.response()
     assert parse_worker_message(response.to_json()) == response
     assert parse_worker_message(HEARTBEAT.to_json()) == HEARTBEAT
+    stored = StoredResult(job_id=REF.job_id, image_id=REF.image_id, kind="stored", attempt=2)
+    assert parse_worker_message(stored.to_json()) == stored
+    with pytest.raises(MessageError, match="not a ClassificationResult: status"):
+        parse_worker_message(json.dumps({"job_id": REF.job_id, "image_id": REF.image_id}))
     with pytest.raises(MessageError, match="not a ClassificationResult: job_id"):
         ClassificationResult.from_json(HEARTBEAT.to_json())
     with pytest.raises(MessageError, match="not a Heartbeat: at"):
@@ -99,6 +106,59 @@ def test_the_response_queue_holds_responses_and_heartbeats_and_neither_is_taken_
 def test_a_heartbeat_that_makes_no_sense_is_refused_as_what_most_messages_are(change: dict[str, Any]) -> None:
     with pytest.raises(MessageError, match="not a ClassificationResult"):
         parse_worker_message(json.dumps(json.loads(HEARTBEAT.to_json()) | change))
+
+
+ANY_LABEL = st.text(min_size=1, max_size=200)
+ANY_NAME = st.text(min_size=1, max_size=100)
+LARGE_LABEL = "\U0001f3d6" * 200
+"""The label with the most bytes that a bundle can have."""
+
+
+def fitted(response: ClassificationResult, max_bytes: int = MIN_MESSAGE_BYTES) -> ClassificationResult | StoredResult:
+    found = response_within(response, max_bytes)
+    assert len(found.to_json().encode()) <= max_bytes
+    assert found.ref == response.ref
+    return found
+
+
+@given(st.lists(ANY_LABEL, min_size=1, max_size=100), ANY_NAME, ANY_NAME, st.integers(0, 9))
+def test_a_response_fits_with_as_many_labels_as_possible_or_refers_to_its_prediction(
+    labels: list[str], model: str, worker: str, attempt: int
+) -> None:
+    top = tuple(LabelScore(label=label, score=0.123456) for label in labels)
+    changes = {"label": labels[0], "top": top, "worker": worker, "attempt": attempt}
+    whole = PREDICTION.response().model_copy(update={**changes, "model": Model(name=model, digest="0" * 64)})
+    found = fitted(whole)
+    if isinstance(found, StoredResult):
+        assert found.attempt == attempt
+        assert len(whole.model_copy(update={"top": ()}).to_json().encode()) > MIN_MESSAGE_BYTES
+    else:
+        kept = len(found.top)
+        assert found == whole.model_copy(update={"top": top[:kept]})
+        more = whole.model_copy(update={"top": top[: kept + 1]})
+        assert kept == len(top) or len(more.to_json().encode()) > MIN_MESSAGE_BYTES
+
+
+def test_a_response_that_fits_is_sent_as_it_is_and_a_large_label_or_reason_is_read_from_the_bucket() -> None:
+    response = PREDICTION.response()
+    assert fitted(response) is response
+    large = response.model_copy(update={"label": LARGE_LABEL})
+    assert isinstance(fitted(large), StoredResult)
+    reason = failed(REF, Failure(code="bad", message="x" * 2_000), worker="i-1", attempts=1)
+    assert isinstance(fitted(reason.response()), StoredResult)
+
+
+@given(ANY_NAME, st.text(max_size=100), st.integers(0, 2**31), st.floats(0, 1e9, allow_nan=False))
+def test_requests_and_heartbeats_fit_into_the_smallest_messages(
+    worker: str, key: str, number: int, rate: float
+) -> None:
+    at = datetime(2026, 12, 31, 23, 59, 59, 999_999, timezone(timedelta(hours=13, minutes=45)))
+    request = RequestMessage.about(REF, key, at, number).model_copy(update={"crashes": number})
+    heartbeat = Heartbeat(
+        worker=worker, at=at, state="draining", images=number, in_hand=number, images_per_second=rate
+    )
+    for message in (request, heartbeat):
+        assert len(message.to_json().encode()) <= MIN_MESSAGE_BYTES
 
 
 def test_a_newer_writers_fields_are_ignored() -> None:

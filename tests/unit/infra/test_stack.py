@@ -404,6 +404,7 @@ def test_the_queues_are_set_as_in_config_yaml() -> None:
     assert queues["kind"] == "standard"
     for name in QUEUES:
         assert RESOURCES[name]["Properties"]["VisibilityTimeout"] == queues["visibility_timeout_seconds"]
+        assert RESOURCES[name]["Properties"]["MaximumMessageSize"] == {"Ref": "MaxMessageBytes"}
         # As long as SQS keeps any.
         assert RESOURCES[name]["Properties"]["MessageRetentionPeriod"] == 14 * 86_400
     redrive = RESOURCES["RequestQueue"]["Properties"]["RedrivePolicy"]

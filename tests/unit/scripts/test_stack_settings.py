@@ -165,6 +165,7 @@ def test_the_configuration_has_the_values_of_user_data() -> None:
         ("fleet.subnet_ids", "[a]", "give --subnets"),
         ("queues.kind", "fifo", "its queues are standard ones"),
         ("queues.visibility_timeout_seconds", "60", "infra/stack.yaml"),
+        ("queues.max_message_bytes", "1024", "--set MaxMessageBytes=1024"),
         ("worker.bundle", "/x", "BundleAddress"),
         ("web.host", "it's", "quotes"),
     ],

@@ -10,15 +10,15 @@ from typing import TypeVar, cast
 import pytest
 from botocore.exceptions import ClientError
 
-from core.ids import ImageRef, new_id
+from core.ids import ImageRef, new_id, output_key
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Heartbeat, Model
+from core.messages import ClassificationResult, Heartbeat, Model, Prediction, StoredResult
 from core.result_cache import ResultCache
 from services.sqs import OutgoingMessage
 from services.table import THROTTLING_CODES, TableBusyError
 from tests.support.autoscaler import EPOCH, Clock
-from tests.support.memory_services import ClockedQueue
+from tests.support.memory_services import ClockedQueue, MemoryBucket
 from tests.support.memory_table import WRITES, MemoryTable
 from tests.unit.web_tier.test_result_recorder import (
     IMAGES,
@@ -60,12 +60,15 @@ class Site:
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
+        self.outputs = MemoryBucket()
         self.queue, self.registry = ClockedQueue(clock=self.clock), WorkerRegistry(self.clock)
         cache = ResultCache(self.store.table, timedelta(days=1))
         recorder = self.recorder or recorder_of(self.store)
-        self.collector = Collector(self.queue, recorder, cache, lambda: self.active, registry=self.registry)
+        self.collector = Collector(
+            self.queue, self.outputs, recorder, cache, lambda: self.active, registry=self.registry
+        )
 
-    def send(self, *messages: ClassificationResult | Heartbeat) -> None:
+    def send(self, *messages: ClassificationResult | StoredResult | Heartbeat) -> None:
         self.queue.send([OutgoingMessage(new_id(), each.to_json()) for each in messages])
 
     def tick(self, times: int = 1, seconds: float = 1.0) -> None:
@@ -123,6 +126,41 @@ def test_while_polls_are_never_empty_the_count_of_the_queue_shows_what_was_read(
     site.send(*[beat()] * 1000)
     site.tick(30)
     assert site.registry.read_until == begun + COUNT_SECONDS - COUNT_AGE_SECONDS, "there are more"
+
+
+def stored(ref: ImageRef, attempt: int = 0) -> StoredResult:
+    return StoredResult(job_id=ref.job_id, image_id=ref.image_id, kind="stored", attempt=attempt)
+
+
+def test_a_result_that_was_too_large_for_the_queue_is_read_from_the_output_bucket() -> None:
+    site = Site()
+    prediction = Prediction(**dict(done(REFS[0])))
+    site.outputs.put(output_key(REFS[0]), prediction.to_json().encode(), "application/json")
+    site.send(stored(REFS[0], attempt=2), stored(REFS[1]), done(REFS[2]), beat())
+    site.tick()
+    found = site.store.results(ONE)
+    assert set(found) == {REFS[0].image_id, REFS[2].image_id}, "the second one's prediction was deleted with its job"
+    assert (found[REFS[0].image_id].label, found[REFS[0].image_id].attempt) == (prediction.label, 2)
+    assert (site.queue.messages, len(site.registry.statuses())) == ([], 1)
+
+
+def test_a_prediction_that_cannot_be_read_delays_its_own_message_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site()
+
+    def refuse(_key: str) -> tuple[bytes, str]:
+        raise ClientError({"Error": {"Code": "SlowDown"}}, "GetObject")
+
+    monkeypatch.setattr(site.outputs, "get_with_etag", refuse)
+    site.send(stored(REFS[0]), done(REFS[1]))
+    site.tick()
+    assert set(site.store.results(ONE)) == {REFS[1].image_id}
+    [left] = site.queue.messages
+    assert left.visible_at >= site.clock.now + FIRST_DELAY_SECONDS - 2
+    monkeypatch.undo()
+    site.outputs.put(output_key(REFS[0]), Prediction(**dict(done(REFS[0]))).to_json().encode(), "application/json")
+    site.clock.now += FIRST_DELAY_SECONDS
+    site.tick()
+    assert set(site.store.results(ONE)) == {REFS[0].image_id, REFS[1].image_id}
 
 
 class FailingRecorder(ResultRecorder):
