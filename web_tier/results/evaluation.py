@@ -114,7 +114,8 @@ class Evaluation:
         centre = share + Z_95**2 / (2 * images)
         width = Z_95 * math.sqrt(share * (1 - share) / images + Z_95**2 / (4 * images**2))
         scale = 1 + Z_95**2 / images
-        return max(0.0, (centre - width) / scale), min(1.0, (centre + width) / scale)
+        # Rounding may leave the accuracy itself out, where every image or none is correct.
+        return max(0.0, min(share, (centre - width) / scale)), min(1.0, max(share, (centre + width) / scale))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from fractions import Fraction
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from web_tier.results.evaluation import ConfusionMatrix, Evaluation
@@ -63,6 +63,7 @@ def test_the_order_of_the_images_changes_nothing(pairs: list[tuple[str, str]], r
 
 
 @given(PAIRS.filter(bool))
+@example([("cat", "cat")] * 4)
 def test_the_interval_contains_the_accuracy_and_narrows_with_more_images(pairs: list[tuple[str, str]]) -> None:
     few, many = Evaluation.of(pairs), Evaluation.of(pairs * 4)
     assert few.interval is not None
