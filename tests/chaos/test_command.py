@@ -92,6 +92,18 @@ def test_the_page_of_the_first_batch_has_its_pictures_and_outlives_a_killed_web_
     assert serving.poll() is None
 
 
+def test_without_a_batch_an_empty_system_is_served_until_it_is_stopped(port: int) -> None:
+    command = [sys.executable, "-u", "-m", "scripts.run", "--no-batch", "--port", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any("Press Ctrl-C to stop" in line for line in process.stdout)
+        jobs = requests.get(f"http://127.0.0.1:{port}/api/v1/jobs", timeout=DEADLINE_SECONDS).json()["jobs"]
+        assert jobs == []
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=DEADLINE_SECONDS) == 0
+    wait_until(lambda: not processes_of(port), "every process has ended")
+
+
 def test_once_ends_with_0_and_a_summary_when_every_image_has_its_answer(port: int, tmp_path: Path) -> None:
     summary_file = tmp_path / "summary.json"
     slowly = ["--switch", "boot_delay_seconds=0.5", "--switch", "capacity={c7a.large: 5}"]
