@@ -6,6 +6,8 @@ const menu = document.getElementById("notify");
 const choice = document.getElementById("notify-here");
 const blocked = document.getElementById("notify-blocked");
 const checkbox = choice.querySelector("input");
+/** Whether the server offers no notification for this job. */
+const isServerSilent = menu.hidden;
 const { job } = document.getElementById("job").dataset;
 
 let wasDone = isDone(document.getElementById("state").textContent);
@@ -40,6 +42,13 @@ async function onChange() {
 function onProgress({ detail: progress }) {
     if (!wasDone && isDone(progress.state) && checkbox.checked) show(progress);
     wasDone = isDone(progress.state);
+    showChoice();
+}
+
+// The choice is of no use once the job is done; a retry may start it again.
+function showChoice() {
+    choice.hidden = wasDone;
+    menu.hidden = isServerSilent && wasDone;
 }
 
 function show({ done, failed }) {
@@ -55,7 +64,7 @@ function show({ done, failed }) {
 }
 
 if ("Notification" in window) {
-    menu.hidden = choice.hidden = false;
+    showChoice();
     checkbox.checked = isWanted() && Notification.permission === "granted";
     checkbox.addEventListener("change", onChange);
     document.addEventListener("job-progress", onProgress);
