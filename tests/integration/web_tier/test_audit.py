@@ -154,6 +154,13 @@ def everything(site: SignInSite, store: JobStore) -> list[tuple[str, dict[str, s
             does("job deleted", lambda: api.delete(f"/api/v1/jobs/{job_id}", headers=ann).status_code, job_id=job_id)  # noqa: B023
         else:
             does("job deleted", lambda: api.post(f"/jobs/{job_id}/delete", headers=ann).status_code, job_id=job_id)  # noqa: B023
+    job_id = api.post("/api/v1/jobs", headers=ann).get_json()["job_id"]
+    for action in ("cancel", "delete"):
+        does(
+            f"jobs {'cancelled' if action == 'cancel' else 'deleted'}",
+            lambda: api.post(f"/jobs/{action}", data={"job": job_id}, headers=ann).status_code,  # noqa: B023
+            jobs=job_id,
+        )
     does("fleet paused", lambda: form(ops, site, "/fleet/pause", reason="<b>cost</b>"), reason="<b>cost</b>")
     does("fleet resumed", lambda: form(ops, site, "/fleet/resume"))
     limits = {"min_workers": "0", "max_workers": "5", "reason": "test"}
