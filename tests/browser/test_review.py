@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -38,7 +38,9 @@ def answered(system: System) -> Iterator[Callable[..., AnsweredJob]]:
     store, made = JobStore(Table(system.clients.dynamodb, system.config.names.job_table)), list[Job]()
 
     def make(*names: str) -> AnsweredJob:
-        job, now = Job(new_id(), "to be checked", datetime.now(UTC)), datetime.now(UTC)
+        # So long ago that the page without JavaScript no longer reloads itself.
+        now = datetime.now(UTC) - timedelta(minutes=5)
+        job = Job(new_id(), "to be checked", now)
         made.append(job)
         store.create(job)
         refs = sorted((ImageRef(job.job_id, new_id()) for _ in names), key=lambda ref: ref.image_id)
@@ -181,5 +183,5 @@ def test_labels_are_reviewed_without_javascript(page: Page, answered: Callable[.
     expect(page.locator("#evaluation")).to_contain_text("Reviewed 2 of 2 · 1 correct (50.0%")
     page.get_by_role("link", name="1 image: true label dog, model's label cat").click()
     expect(page.locator("#list .filename")).to_have_text("b.jpg")
-    page.get_by_role("link", name="Clear").click()
+    page.get_by_role("link", name="Clear", exact=True).click()
     expect(page.locator("#list .filename")).to_have_count(2)
