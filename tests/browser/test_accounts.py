@@ -62,7 +62,7 @@ def test_a_user_makes_an_account_signs_in_makes_a_token_and_signs_out(
     page.goto("/jobs")
     page.get_by_role("link", name="Create an account").click()
     fill(page, "Mail me a temporary password", email=email)
-    expect(page.get_by_role("status")).to_contain_text("a temporary password is on its way")
+    expect(page.get_by_role("status")).to_contain_text("Check your email for a temporary password")
     expect(page.get_by_label("E-mail")).to_have_value(email)
     fill(page, "Sign in", password=PASSWORD)
     expect(page.get_by_role("alert")).to_contain_text("The e-mail address or the password is wrong")

@@ -1,7 +1,6 @@
 """The notification of a job: what its user is sent when the job is done."""
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Annotated, Self
 
 from flask import Blueprint, Response, url_for
@@ -14,7 +13,6 @@ from core.jobs.notifications import (
     Delivery,
     DeliveryState,
     Notification,
-    NotificationStore,
     TooManyNotificationsError,
 )
 from web_tier.api.openapi import ApiResponse, operation
@@ -96,11 +94,6 @@ class NotificationBody(ApiBody):
         )
 
 
-def notification_store() -> NotificationStore:
-    """Return the store of notifications."""
-    return NotificationStore(current_backend().store.table)
-
-
 def can_mail() -> bool:
     """Return whether the current user can be sent an e-mail."""
     return current_backend().config.notifications.mail_sender is not None and bool(current_identity().email)
@@ -121,7 +114,7 @@ def notification_form(job_id: str) -> NotificationForm:
     form = NotificationForm(can_mail(), current_backend().config.notifications.webhook_hosts)
     if not (form.can_mail or form.webhook_hosts):
         return form
-    found = notification_store().find(job_id)
+    found = user_jobs().notification(job_id)
     return replace(form, email=found.delivery("email"), webhook=found.delivery("webhook"))
 
 
@@ -149,27 +142,22 @@ def request_notification(job_id: str, wanted: NotificationWanted) -> Notificatio
         "email": current_identity().email if wanted.email else "",
         "webhook": "" if webhook is None else webhook.url,
     }
-    store = notification_store()
     try:
-        store.request(
+        return jobs.request_notification(
             job_id,
             targets,
-            datetime.now(UTC),
             page=url_for("pages.job_page", job_id=job_id, _external=True),
             secret="" if webhook is None else webhook.secret or new_secret(),
         )
     except TooManyNotificationsError as error:
         raise TooManyRequests(str(error)) from error
-    jobs.store.mark_if_removed(job_id)
-    return store.find(job_id)
 
 
 @notifications_api.get("/jobs/<job_id>/notification")
 @operation(ApiResponse(200, "What is sent, and what was.", NotificationBody))
 def get_notification(job_id: str) -> Response:
     """Get the notification of a job."""
-    user_jobs().job(known_id("job", job_id))
-    return json_response(NotificationBody.of(notification_store().find(job_id)))
+    return json_response(NotificationBody.of(user_jobs().notification(known_id("job", job_id))))
 
 
 @notifications_api.put("/jobs/<job_id>/notification")

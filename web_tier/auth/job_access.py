@@ -6,9 +6,11 @@ job table.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from core.ids import ImageRef
 from core.jobs.models import ImageRecord, Job, JobStatus, Resend, TrueLabel
+from core.jobs.notifications import Channel, Notification, NotificationStore
 from core.jobs.store import JobStore, no_job
 from core.messages import ClassificationResult
 from services.table import LAST
@@ -159,6 +161,30 @@ class UserJobs:
         job = self._known(job_id)
         self.store.set_truths(job, truths)
         self._read[job_id] = replace(job, is_reviewed=True)
+
+    def notification(self, job_id: str) -> Notification:
+        """Return what was requested for the end of a job.
+
+        Raises:
+            NotFoundError: as `job`.
+        """
+        self._known(job_id)
+        return NotificationStore(self.store.table).find(job_id)
+
+    def request_notification(
+        self, job_id: str, targets: Mapping[Channel, str], *, page: str, secret: str
+    ) -> Notification:
+        """Request messages for the end of a job, as `NotificationStore.request`, and return all of them.
+
+        Raises:
+            NotFoundError: as `job`.
+            TooManyNotificationsError: as it says.
+        """
+        self._known(job_id)
+        notifications = NotificationStore(self.store.table)
+        notifications.request(job_id, targets, datetime.now(UTC), page=page, secret=secret)
+        self.store.mark_if_removed(job_id)
+        return notifications.find(job_id)
 
     def count_open(self) -> tuple[int, int]:
         """Return how many jobs may have images without a result: of all users, and of this user."""

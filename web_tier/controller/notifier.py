@@ -1,8 +1,8 @@
 """The notifier: sends a message once a job is done, by e-mail, webhook or SNS topic.
 
-A message that is not taken is tried again, with pauses, until `MAX_ATTEMPTS` tries have failed. A try without a reply
-may have been successful, so a receiver may get a message more than once; its id is the same each time. Each job has a
-thread of its own while its messages are sent, so a slow receiver does not delay others.
+A message that a receiver does not accept is tried again, with pauses, until `MAX_ATTEMPTS` tries have failed. A try
+without a reply may have been successful, so a message may be received more than once; its id is the same each time.
+Each job has a thread of its own while its messages are sent, so a slow receiver does not delay others.
 """
 
 import json

@@ -52,7 +52,7 @@ CODE_TOO_LATE: Final = "That took longer than a few minutes. Sign in again."
 
 
 INVITED: Final = (
-    "If this address can have a new account, a temporary password is on its way to it. Sign in with that password."
+    "Check your email for a temporary password, and sign in with it. An address with an account gets no email."
 )
 
 

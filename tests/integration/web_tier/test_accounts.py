@@ -168,7 +168,7 @@ def test_s8_no_response_shows_whether_an_address_has_an_account(anonymous: Flask
 def test_s4_a_new_account_signs_in_by_the_mailed_password_alone(client: FlaskClient, pool: MemoryPool) -> None:
     _, page = send(client, "/sign-up", email=UNKNOWN_EMAIL, password=PASSWORD, next="/jobs")
     assert (f'value="{UNKNOWN_EMAIL}"' in page, 'action="/sign-in"' in page) == (True, True)
-    assert "a temporary password is on its way" in page
+    assert "Check your email for a temporary password" in page
     assert send(client, "/sign-in", email=UNKNOWN_EMAIL, password=PASSWORD)[0] == 401, (
         "nothing typed at the sign-up counts"
     )
