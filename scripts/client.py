@@ -85,7 +85,9 @@ class ApiClient:
         """Check the address, and that the token is not sent unencrypted."""
         parts = urlsplit(self.base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ApiError(f"{self.base_url!r} is no address of Fleetsight: write one such as http://127.0.0.1:8000")
+            raise NotRunningError(
+                f"{self.base_url!r} is no address of Fleetsight: write one such as http://127.0.0.1:8000"
+            )
         if self.token is not None and parts.scheme != "https" and not is_loopback(parts.hostname or ""):
             raise ApiError(
                 f"{self.base_url} would show the token ({TOKEN_VARIABLE}) to everybody on the way: use https"

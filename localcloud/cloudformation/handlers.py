@@ -7,7 +7,7 @@ import string
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from botocore.exceptions import ClientError
 
@@ -423,9 +423,17 @@ class _PlausibleAttributes(dict[str, str]):
         return self._arn if name.lower().endswith("arn") else f"{self._id}.{name}.invalid"
 
 
+_REF_IS_ARN: Final = frozenset({"AWS::SNS::Topic"})
+"""Types of which ``Ref`` returns the ARN.
+
+https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-sns-topic.html
+"""
+
+
 def _create_listed_only(cloud: StackServices, resource: Resource) -> PhysicalResource:
-    physical_id = name_for(cloud.stack_name, resource.logical_id, 255)
-    return PhysicalResource(physical_id, _PlausibleAttributes(cloud, resource, physical_id))
+    name = name_for(cloud.stack_name, resource.logical_id, 255)
+    attributes = _PlausibleAttributes(cloud, resource, name)
+    return PhysicalResource(attributes["Arn"] if resource.type in _REF_IS_ARN else name, attributes)
 
 
 def handler_of(resource_type: str) -> ResourceHandler:

@@ -250,7 +250,7 @@ def test_without_a_server_the_error_says_what_to_start() -> None:
 
 def test_an_invalid_url_is_an_error() -> None:
     done = run_fleet("status", "--url", "nonsense")
-    assert (done.exit_code, "use --url" in done.output) == (2, True)
+    assert (done.exit_code, "'nonsense' is no address of Fleetsight" in done.output) == (2, True)
 
 
 class OtherServer(BaseHTTPRequestHandler):

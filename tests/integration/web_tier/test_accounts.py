@@ -291,8 +291,8 @@ def test_without_sign_in_account_pages_are_missing_and_every_page_warns(
     assert {client.get(path).status_code for path in PAGES} == {404}
     assert {client.post(path, headers=BROWSER).status_code for path in POSTS} == {404}
     page = client.get("/jobs").text
-    assert "All users can view and change everything" in page
-    assert "Sign" not in page.replace("sign-in", "")
+    assert "anyone who can open this page has full access" in page
+    assert "Sign" not in page.replace("Sign-in is off", "")
     assert 'href="/fleet"' in page
 
 
