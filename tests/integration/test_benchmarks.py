@@ -139,7 +139,7 @@ def test_a_real_worker_answers_every_image_and_each_of_its_calls_is_delayed(benc
     bench.store([sample.data for sample in samples(5, seed=1, sizes=(((64, 64), 1.0),))], IMAGES)
     flood = bench.flood(DEMO_BUNDLE, IMAGES)
     # An image is fetched, and its prediction stored. Now and then the worker checks whether the job was cancelled.
-    assert 1 <= flood.calls["s3"] - 2 * IMAGES <= IMAGES / 10
+    assert 1 <= flood.calls["s3"] - 2 * IMAGES <= IMAGES / 2
     assert flood.calls["sqs"] >= 3 * IMAGES / 10
     assert flood.fetched_ms >= 20
     assert flood.stored_ms >= 20
