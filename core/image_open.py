@@ -80,7 +80,7 @@ class _FirstFrame(GifImagePlugin.GifImageFile):
 
 
 class _FirstPage(TiffImagePlugin.TiffImageFile):
-    """A TIFF whose pixels get the right brightness, from decoders that each library has and that are often used."""
+    """A TIFF with pixels of the right brightness, from decoders that each library has and that are often used."""
 
     def _setup(self) -> None:
         tags = self.tag_v2
@@ -118,7 +118,7 @@ _INVERTED, _YCBCR = 0, 6
 
 
 class _PrimaryPicture(ImageFile.ImageFile):
-    """A HEIC or AVIF whose header is read from its boxes, without a C library.
+    """A HEIC or AVIF; its header is read from its boxes, without a C library.
 
     So the web tier gives no byte of it to a C library, and a sandboxed process does as soon as pixels are needed.
     Then the image gets the size and the mode that it has: HEIC is cropped and turned as it says.

@@ -97,7 +97,7 @@ class BatchSummary:
     """The result of a batch. Without true labels `right` and `wrong` are None; times are seconds from its start.
 
     Attributes:
-        no_truth: images with a label whose true label is not known.
+        no_truth: images with a label, and without a known true label.
         mistakes: names, true labels and answered labels.
     """
 

@@ -1,4 +1,4 @@
-"""The model that `run.sh` serves with: a bundle, or a torchvision ResNet whose bundle is built once."""
+"""The model that `run.sh` serves with: a bundle, or a torchvision ResNet, of which a bundle is built once."""
 
 import json
 import subprocess
@@ -38,7 +38,7 @@ def model_setting(model: str, say: Callable[[str], None], stop: threading.Event)
     """Return the setting that serves `model`, the path of a bundle or the name of a ResNet.
 
     Args:
-        model: a folder or zip, or a name in `WEIGHTS_MEGABYTES`, whose bundle is built if it does not exist yet.
+        model: a folder or zip, or a name in `WEIGHTS_MEGABYTES`; its bundle is built if it does not exist yet.
         say: shows a sentence.
         stop: ends the build.
 

@@ -26,7 +26,7 @@ RESULTS = (("cat", 0.95), ("cat", 0.4), ("dog", 0.6), ("dog", 0.8), ("ship", 0.9
 
 @dataclass(frozen=True)
 class AnsweredJob:
-    """A job whose results are written straight into the table."""
+    """A job with results that are written straight into the table."""
 
     path: str
     names: tuple[str, ...]

@@ -3,7 +3,7 @@
 `web_tier/uploads/cancellation.py` describes marks and tombstones. A cancelled image has a failed result like any
 other: first the object in the output bucket, unless one exists, then the item in the job table. A worker may still
 classify an image that it received before. Its label replaces the failure when its response arrives; `is_done_with`
-finds those labels whose responses were lost.
+finds the labels with lost responses.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Names of files and folders that leave the system: safe on Windows, macOS and Linux, whatever their source.
+"""Names of files and folders that leave the system: safe on Windows, macOS and Linux.
 
 Names of files, jobs and labels come from users and from bundles.
 """

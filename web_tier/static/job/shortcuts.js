@@ -1,6 +1,6 @@
 // Keyboard shortcuts of one key, and the dialog that lists them. Each module adds its own.
 
-/** Users who dictate, or whose keys are other commands, can turn the shortcuts off (WCAG 2.1.4). */
+/** Users who dictate, or use the keys for other commands, can turn the shortcuts off (WCAG 2.1.4). */
 const STORAGE_KEY = "fleetsight-shortcuts";
 const FIELDS = "input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]";
 

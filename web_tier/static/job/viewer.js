@@ -38,7 +38,7 @@ export class Viewer {
             event.preventDefault();
             options.onClose();
         });
-        // A second Escape closes a dialog whatever its cancel event says.
+        // A second Escape closes a dialog even if its cancel event was prevented.
         this.dialog.addEventListener("close", () => this.id && !this.isBeside && options.onClose());
         wide.addEventListener("change", () => this.id && this.#place());
     }

@@ -41,7 +41,7 @@ export class Grid {
         this.batch = batch;
         this.template = document.getElementById("thumb-template").content.firstElementChild;
         this.tiles = new Map(); // item → {element, image, badge, remove, state}
-        this.active = null; // the item whose button is the tab stop
+        this.active = null; // the item with the button that is the tab stop
         this.columns = 1;
         this.rowHeight = 0; // pixels, with the gap
         this.layoutChanged = true;
