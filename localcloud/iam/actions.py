@@ -104,6 +104,11 @@ def _sqs_checks(call: ApiCall) -> Iterable[PermissionCheck]:
     yield PermissionCheck(f"sqs:{call.operation.removesuffix('Batch')}", resource, {})
 
 
+def _sns_checks(call: ApiCall) -> Iterable[PermissionCheck]:
+    """Yield the check of a call of SNS (list_amazonsns.html), on the topic that it names."""
+    yield PermissionCheck(f"sns:{call.operation}", str(call.parameters.get("TopicArn") or "*"), {})
+
+
 def _ssm_checks(call: ApiCall) -> Iterable[PermissionCheck]:
     """Yield the checks of a call of Systems Manager (list_awssystemsmanager.html), on each of its parameters."""
     parameters = call.parameters
@@ -268,6 +273,7 @@ _CHECKS: dict[str, Callable[[ApiCall], Iterable[PermissionCheck]]] = {
     "dynamodb": _dynamodb_checks,
     "logs": _logs_checks,
     "s3": s3_checks,
+    "sns": _sns_checks,
     "sqs": _sqs_checks,
     "ssm": _ssm_checks,
     "sts": _sts_checks,

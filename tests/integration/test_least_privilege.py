@@ -130,6 +130,7 @@ def deployed(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> It
         stack, url = DeployedStack(cloud), cloud.endpoint_url
         haste = {**HASTE, KEYS_FILE_VARIABLE: str(folder / "session-keys")}
         given = {name: GIVEN[name] for name in ("BundleAddress", "TlsParameter", "DiskKeyArn", "DataKeyArn")}
+        given["SenderArn"] = SENDER
         put_bundle(stack)
         stack.create({**given, "StartWorker": worker_command(url), "StartWeb": web_command(folder, url, port, haste)})
         clients, page = Clients(Endpoint(REGION, url)), f"http://127.0.0.1:{port}"
@@ -293,6 +294,7 @@ def test_a_day_in_the_life_of_the_system_is_denied_nothing(lived: Deployed) -> N
     assert {each["role"] for each in lived.decisions} == set(ROLES)
 
 
+SENDER = f"arn:aws:ses:{REGION}:{ACCOUNT}:identity/me@example.org"
 ELSEWHERE = {
     # Role and statement, and why no call of the local cloud makes use of it.
     ("WebRole", "WriteLogs"): "the CloudWatch agent is AWS's own program and runs on the image alone",
@@ -303,6 +305,7 @@ ELSEWHERE = {
     ("WebRole", "TakeThePagesAddress"): "the same program takes the address, and no address leads here",
     ("WebRole", "GiveItToAWebInstance"): "the same",
     ("WebRole", "AtItsNetworkInterface"): "the same",
+    ("ControllerRole", "MailUsers"): "no user requests an e-mail on this day",
     ("ControllerRole", "EncryptDisks"): "EC2 needs it in the controller's name, and no disk is encrypted here",
     ("ControllerRole", "LetDisksUseTheKey"): "the same",
     **{
@@ -417,6 +420,8 @@ def documented(deployed: Deployed, role: str, sid: str) -> list[PermissionCheck]
         return of_groups + [
             PermissionCheck("logs:PutLogEvents", f"{group}i-0123456789abcdef0", {}) for group in groups
         ]
+    if sid == "MailUsers":
+        return [PermissionCheck("ses:SendEmail", SENDER, {"ses:fromaddress": ("me@example.org",)})]
     if sid == "OpenSessions":
         channels = [f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")]
         return [PermissionCheck(action, "*", {}) for action in ("ssm:UpdateInstanceInformation", *channels)]
