@@ -34,15 +34,14 @@ class CancelledJobs:
         Raises:
             botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
         """
-        now = self._clock()
-        with self._lock:
-            if now - self._checked.get(job_id, float("-inf")) < RECHECK_SECONDS:
+        with self._lock:  # so that threads with images of one job ask once
+            if self._clock() - self._checked.get(job_id, float("-inf")) < RECHECK_SECONDS:
                 return False
-        if self._inputs.exists(cancelled_key(job_id)):
-            return True
-        with self._lock:
+            now = self._clock()
+            if self._inputs.exists(cancelled_key(job_id)):
+                return True
             self._checked[job_id] = now
             self._checked.move_to_end(job_id)
             if len(self._checked) > MAX_JOBS:
                 self._checked.popitem(last=False)
-        return False
+            return False

@@ -75,6 +75,7 @@ IMAGE = Requests(
 
 JOB = Requests(
     s3_put=1,  # the file of all results
+    s3_get=2,  # workers check whether it is cancelled, each every two seconds
     table_write=5,  # the job, its mark as open and the removal of the mark, and the file
     table_read=60,  # a few every `reconcile_seconds` and by the merger, until some minutes after the last image
 )
