@@ -172,7 +172,7 @@ def test_row_22_a_lower_maximum_a_pause_and_a_drain_in_a_batch_cost_no_image_a_t
     first = next(result["worker"] for result in running.api.results(job_id) if result["status"] == "done")
 
     ops.set_limits(0, 1, "")
-    wait_until(lambda: "more than the 1 allowed" in _reason(running), "the lower maximum is in force")
+    wait_until(lambda: "above the limit of 1" in _reason(running), "the lower maximum is in force")
     ops.pause("")
     wait_until(lambda: _reason(running).startswith("paused"), "the fleet is paused")
     ops.drain(first)
