@@ -15,6 +15,9 @@ the bucket per job and period, less than a thousandth of what the instance costs
 MAX_JOBS = 1_000
 """Jobs that are remembered at a time, those asked for last."""
 
+LOCKS = 64
+"""Locks that the jobs share, so that threads ask once about a job, and a slow answer delays few other jobs."""
+
 
 class CancelledJobs:
     """Finds out which jobs are cancelled; threads may share it.
@@ -27,6 +30,7 @@ class CancelledJobs:
         self._inputs, self._clock = inputs, clock
         self._checked: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
+        self._asking = tuple(threading.Lock() for _ in range(LOCKS))
 
     def has(self, job_id: str) -> bool:
         """Return whether a job is cancelled, or was not cancelled at most `RECHECK_SECONDS` ago.
@@ -34,14 +38,21 @@ class CancelledJobs:
         Raises:
             botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
         """
-        with self._lock:  # so that threads with images of one job ask once
-            if self._clock() - self._checked.get(job_id, float("-inf")) < RECHECK_SECONDS:
+        if self._was_checked(job_id):
+            return False
+        with self._asking[hash(job_id) % len(self._asking)]:
+            if self._was_checked(job_id):  # by a thread with another image of this job
                 return False
             now = self._clock()
             if self._inputs.exists(cancelled_key(job_id)):
                 return True
-            self._checked[job_id] = now
-            self._checked.move_to_end(job_id)
-            if len(self._checked) > MAX_JOBS:
-                self._checked.popitem(last=False)
+            with self._lock:
+                self._checked[job_id] = now
+                self._checked.move_to_end(job_id)
+                if len(self._checked) > MAX_JOBS:
+                    self._checked.popitem(last=False)
             return False
+
+    def _was_checked(self, job_id: str) -> bool:
+        with self._lock:
+            return self._clock() - self._checked.get(job_id, float("-inf")) < RECHECK_SECONDS

@@ -62,7 +62,7 @@ export class Uploader extends EventTarget {
     }
 
     /**
-     * Stop the run: no further request starts, and a request whose body is not sent yet ends. An earlier attempt of it
+     * Stop the run: no further request starts, and a request ends unless its whole body is sent. An earlier attempt of it
      * may have reached the server, so the next run would retry it with its key.
      */
     stop() {
