@@ -38,12 +38,12 @@ class CancelledJobs:
         Raises:
             botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
         """
-        if self._was_checked(job_id):
+        now = self._clock()
+        if self._was_checked(job_id, now):
             return False
         with self._asking[hash(job_id) % len(self._asking)]:
-            if self._was_checked(job_id):  # by a thread with another image of this job
+            if self._was_checked(job_id, now):  # by a thread with another image of this job
                 return False
-            now = self._clock()
             if self._inputs.exists(cancelled_key(job_id)):
                 return True
             with self._lock:
@@ -53,6 +53,6 @@ class CancelledJobs:
                     self._checked.popitem(last=False)
             return False
 
-    def _was_checked(self, job_id: str) -> bool:
+    def _was_checked(self, job_id: str, now: float) -> bool:
         with self._lock:
-            return self._clock() - self._checked.get(job_id, float("-inf")) < RECHECK_SECONDS
+            return now - self._checked.get(job_id, float("-inf")) < RECHECK_SECONDS
