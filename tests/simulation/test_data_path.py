@@ -24,7 +24,7 @@ from web_tier.controller.result_recorder import ResultRecorder
 from web_tier.uploads import retry
 from web_tier.uploads.ingest import ImageIngest
 
-HISTORIES = 1_020
+HISTORIES = 810
 SEEDS = 6
 SEED_OF_INTERLEAVED_REDRIVES = 5
 """With this seed redrives have their turns between each other's reads and writes."""

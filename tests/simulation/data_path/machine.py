@@ -201,24 +201,24 @@ class History(RuleBasedStateMachine):
         self.world.run(*span)
 
     @rule(
-        call=st.sampled_from(CALLS),
+        calls=st.lists(st.sampled_from(CALLS), min_size=1, max_size=2),
         freeze=st.sampled_from(FREEZES),
         job=jobs,
         contents=contents,
         how=ways,
         span=spans,
     )
-    def a_process_is_frozen_in_a_call(
+    def processes_are_frozen_in_calls(
         self,
-        call: tuple[str, str],
+        calls: list[tuple[str, str]],
         freeze: Freeze,
         job: int,
         contents: list[Content],
         how: str,
         span: tuple[int, int],
     ) -> None:
-        """A process stands still before such a call takes effect, or before it knows of that, while images arrive."""
-        self.world.faults.armed.append((*call, freeze))
+        """Processes stand still before such calls take effect, or before they know of that, while images arrive."""
+        self.world.faults.armed.extend((*call, freeze) for call in calls)
         self.world.upload(self._job(job), contents, how)
         self.world.run(*span)
 

@@ -29,6 +29,7 @@ from tests.support.hostile_images import (
     GREY,
     HONEST,
     POLYGLOTS,
+    QUICK_HEIC,
     STARTS,
     Tags,
     animation,
@@ -248,7 +249,7 @@ def test_exif_in_many_segments_is_rejected() -> None:
 def test_a_large_normal_file_is_not_rejected_as_a_flood(form: str) -> None:
     noise = Image.effect_noise((1_500, 1_000), 90).convert("RGB")
     body = io.BytesIO()
-    noise.save(body, form, compress_level=1, method=0, speed=10, quality=50, tile_size=256)
+    noise.save(body, form, compress_level=1, method=0, speed=10, quality=50, tile_size=256, enc_params=QUICK_HEIC)
     assert inspect(body.getvalue()).width == 1_500
 
 
