@@ -29,6 +29,8 @@ class Picture(NamedTuple):
 
 
 _CONTAINERS: Final = frozenset({b"trak", b"mdia", b"minf", b"stbl"})
+"""Boxes of a sequence that contain one another, each once, down to the sizes of its frames."""
+
 _SAMPLE_SIZES: Final = frozenset({b"stsz", b"stz2"})
 _NO_PICTURES: Final = frozenset({b"Exif", b"mime", b"uri ", b"tmap"})
 """Types of items that are metadata, or a recipe for another picture's colours."""
@@ -69,12 +71,12 @@ def count_pictures(data: bytes) -> Iterator[int]:
     yield max(pictures, frames)
 
 
-def _count_samples(data: bytes, parent: Box) -> Generator[int, None, int]:
+def _count_samples(data: bytes, parent: Box, depth: int = 0) -> Generator[int, None, int]:
     most = 0
     for box in boxes(data, parent.start, parent.end):
         yield 0
-        if box.kind in _CONTAINERS:
-            most = max(most, (yield from _count_samples(data, box)))
+        if box.kind in _CONTAINERS and depth < len(_CONTAINERS):
+            most = max(most, (yield from _count_samples(data, box, depth + 1)))
         elif box.kind in _SAMPLE_SIZES:
             most = max(most, int.from_bytes(data[box.start + 8 : box.start + 12], "big"))
     return most
@@ -86,14 +88,15 @@ def _count_items(data: bytes, meta: Box) -> Generator[int, None, int]:
     for box in boxes(data, meta.start + 4, meta.end):
         yield 0
         if box.kind == b"iinf":
-            for number, kind, is_hidden in _items(data, box):
+            for item in _items(data, box):
                 yield 0
-                if kind not in _NO_PICTURES and not is_hidden:
-                    pictures.add(number)
+                if item and item.kind not in _NO_PICTURES and not item.is_hidden:
+                    pictures.add(item.number)
         elif box.kind == b"iref":
-            for kind, source, target in _references(data, box):
+            for reference in _references(data, box):
                 yield 0
-                parts.add(target if kind == b"dimg" else source)
+                if reference:
+                    parts.add(reference.target if reference.kind == b"dimg" else reference.source)
         elif box.kind == b"iprp":
             yield from _count_properties(data, box)
     return len(pictures - parts)
@@ -108,26 +111,41 @@ def _count_properties(data: bytes, parent: Box) -> Iterator[int]:
             yield from (0 for _ in _associations(data, box))
 
 
-def _items(data: bytes, box: Box) -> Iterator[tuple[int, bytes, bool]]:
-    """Yield the id and type of each item of an ``iinf`` box, and whether it is hidden."""
+class _Item(NamedTuple):
+    number: int
+    kind: bytes
+    is_hidden: bool
+
+
+def _items(data: bytes, box: Box) -> Iterator[_Item | None]:
+    """Yield the items of an ``iinf`` box, and None for any other box in it."""
     version = data[box.start] if box.start < len(data) else 0
     for entry in boxes(data, box.start + (8 if version else 6), box.end):
         wide = 2 if data[entry.start : entry.start + 1] > b"\2" else 0
         body = data[entry.start : entry.start + 14]
         if entry.kind == b"infe" and len(body) >= 12 + wide:
-            yield int.from_bytes(body[4 : 6 + wide], "big"), body[8 + wide : 12 + wide], bool(body[3] & 1)
+            yield _Item(int.from_bytes(body[4 : 6 + wide], "big"), body[8 + wide : 12 + wide], bool(body[3] & 1))
+        else:
+            yield None
 
 
-def _references(data: bytes, box: Box) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the tiles, thumbnails and auxiliary pictures of an ``iref`` box: the reference's type, source, target."""
+class _Reference(NamedTuple):
+    kind: bytes
+    source: int
+    target: int
+
+
+def _references(data: bytes, box: Box) -> Iterator[_Reference | None]:
+    """Yield None for each box in an ``iref`` box, and its references to tiles, thumbnails and auxiliary pictures."""
     width = 4 if data[box.start : box.start + 1] > b"\0" else 2
     for reference in boxes(data, box.start + 4, box.end):
+        yield None
         if reference.kind not in {b"dimg", b"thmb", b"auxl"}:
             continue
         end = min(reference.end, len(data))
         source = int.from_bytes(data[reference.start : reference.start + width], "big")
         for place in range(reference.start + width + 2, end - width + 1, width):
-            yield reference.kind, source, int.from_bytes(data[place : place + width], "big")
+            yield _Reference(reference.kind, source, int.from_bytes(data[place : place + width], "big"))
 
 
 def _associations(data: bytes, box: Box) -> Iterator[tuple[int, int]]:
@@ -163,7 +181,8 @@ def primary_picture(data: bytes) -> Picture | None:
     start = children[b"pitm"].start
     wide = 4 if data[start : start + 1] > b"\0" else 2
     primary = int.from_bytes(data[start + 4 : start + 4 + wide], "big")
-    kind = next((kind for number, kind, _ in _items(data, children[b"iinf"]) if number == primary), None)
+    items = (item for item in _items(data, children[b"iinf"]) if item)
+    kind = next((item.kind for item in items if item.number == primary), None)
     properties = _first(data, b"ipco", children[b"iprp"].start, children[b"iprp"].end)
     association = _first(data, b"ipma", children[b"iprp"].start, children[b"iprp"].end)
     if kind is None or properties is None or association is None:

@@ -9,6 +9,7 @@ import mmap
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import zip_longest
 from typing import Final, NamedTuple
 
@@ -369,22 +370,28 @@ def _tiff(data: bytes) -> Iterator[int]:
                 if len(seen) == 1:
                     page[entry.tag] = list(tiff.values(entry))
             if len(seen) == 1:
-                _check_first_page(data, tiff, page)
+                yield from _check_first_page(data, tiff, page)
             place = tiff.following(place)
     except struct.error:  # the data ends
         if len(seen) < 2:
             raise cut_short("TIFF", len(data)) from None
 
 
-def _check_first_page(data: bytes, tiff: TiffReader, page: Mapping[int, list[int]]) -> None:
+def _check_first_page(data: bytes, tiff: TiffReader, page: Mapping[int, list[int]]) -> Iterator[int]:
     """Check that the first page is a picture, not the preview of a camera raw file, and that all of it is here.
+
+    Yields 0 for each tag of its parts: many parts may be the same large directory.
 
     Raises:
         ImageRejectedError: it is not.
     """
     interpretations = {*page.get(_PHOTOMETRIC, ())}
     for place in page.get(_SUB_DIRECTORIES, ()):
-        interpretations |= _interpretations(tiff, place)
+        with suppress(struct.error):  # the data ends
+            for entry in tiff.entries(place):
+                yield 0
+                if entry.tag == _PHOTOMETRIC and entry.length == 1:
+                    interpretations |= {*tiff.values(entry)}
     is_preview = any(value & 1 for value in page.get(_SUBFILE, ()))
     if is_preview or _DNG_VERSION in page or interpretations & _OF_SENSOR or data[8:10] == b"CR":
         raise ImageRejectedError("format_not_allowed", RAW_REASON)
@@ -397,14 +404,6 @@ def _check_first_page(data: bytes, tiff: TiffReader, page: Mapping[int, list[int
                     "truncated",
                     f"the TIFF ends after {len(data)} bytes, before the picture is complete: send it again",
                 )
-
-
-def _interpretations(tiff: TiffReader, place: int) -> set[int]:
-    try:
-        entries = (entry for entry in tiff.entries(place) if entry.tag == _PHOTOMETRIC and entry.length == 1)
-        return {value for entry in entries for value in tiff.values(entry)}
-    except struct.error:
-        return set()
 
 
 Signatures = tuple[tuple[tuple[int, bytes], ...], ...]

@@ -308,6 +308,13 @@ GIF = b"GIF89a" + struct.pack("<HHBBB", 8, 6, 0, 0, 0)
 """The start of a GIF without a palette."""
 HEIC = box(b"ftyp", b"heic", bytes(4), b"mif1heic")
 
+
+def _tiff_of_parts() -> bytes:
+    directory, parts = struct.pack("<H", 5_000) + struct.pack("<HHII", 1, 1, 1, 0) * 5_000, 100
+    place = len(tiff_of(COLOUR | {330: ("I", *[0] * parts)}, (bytes(7_200),)))
+    return tiff_of(COLOUR | {330: ("I", *[place] * parts)}, (bytes(7_200),), after=directory)
+
+
 FLOODS: dict[str, Callable[[], bytes]] = {
     "gif of empty extensions": lambda: GIF + b"\x21\xfe\x00" * MANY,
     "gif comment in blocks of one byte": lambda: GIF + b"\x21\xfe" + b"\x01a" * MANY,
@@ -321,11 +328,18 @@ FLOODS: dict[str, Callable[[], bytes]] = {
     "jpeg of restarts": lambda: b"\xff\xd8" + b"\xff\xd0" * 2 * MANY + encoded("JPEG")[2:],
     "tiff of tags": lambda: b"II*\0\x08\0\0\0\xff\xff" + bytes(12) * 0xFFFF,
     "tiff of strips": lambda: tiff_of(COLOUR | {273: ("I", *range(MANY))}),
+    "tiff of parts that are the same directory": _tiff_of_parts,
     "tiff of fractions": lambda: b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 282, 5, MANY, 20) + bytes(8 * MANY),
     "avif of empty boxes": lambda: encoded("AVIF") + box(b"free") * MANY,
     "heic of items": lambda: HEIC + box(b"meta", bytes(4), box(b"iinf", bytes(6), box(b"infe", bytes(14)) * MANY)),
     "heic of references": lambda: (
         HEIC + box(b"meta", bytes(4), box(b"iref", bytes(4), box(b"dimg", bytes(2 * MANY))))
+    ),
+    "heic of boxes among its items": lambda: (
+        HEIC + box(b"meta", bytes(4), box(b"iinf", bytes(6), box(b"free") * MANY))
+    ),
+    "heic of boxes among its references": lambda: (
+        HEIC + box(b"meta", bytes(4), box(b"iref", bytes(4), box(b"free") * MANY))
     ),
     "heic of properties": lambda: HEIC + box(b"meta", bytes(4), box(b"iprp", box(b"ipco", box(b"ispe") * MANY))),
     "heic of associations": lambda: (

@@ -27,6 +27,7 @@ from tests.support.hostile_images import (
     FLOODS,
     FOREIGN,
     GREY,
+    HEIC,
     HONEST,
     POLYGLOTS,
     QUICK_HEIC,
@@ -234,6 +235,12 @@ def test_a_file_of_too_many_pieces_is_rejected_before_pillow_opens_it(
     monkeypatch.setattr(Image, "open", lambda *arguments, **_: opened.append(arguments))
     assert rejection(data).code == "too_costly"
     assert opened == []
+
+
+def test_a_sequence_of_boxes_in_boxes_is_rejected_like_any_other() -> None:
+    depth = 5_000
+    nested = b"".join(struct.pack(">I4s", 8 * (depth - level), b"trak") for level in range(depth))
+    assert rejection(HEIC + box(b"moov", nested)).code == "format_not_allowed"
 
 
 def test_exif_in_many_segments_is_rejected() -> None:
