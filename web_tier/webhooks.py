@@ -13,9 +13,12 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -33,9 +36,18 @@ SECRET_PATTERN: Final = r"^whsec_[A-Za-z0-9+/]{32,88}={0,2}$"  # noqa: S105 (as 
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 10.0
+TOTAL_SECONDS: Final = 20.0
+"""Time from a connection to its end. `READ_SECONDS` bounds the wait for each part of a reply, not for all of it."""
 
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
-"""Addresses that a NAT64 gateway translates to IPv4 addresses, which may be private (RFC 6052)."""
+_HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+"""Names of hosts (RFC 1123): a resolver does not take every other text as a name that does not exist."""
+
+_UNICAST: Final = ipaddress.ip_network("2000::/3")
+_SIX_TO_FOUR: Final = ipaddress.ip_network("2002::/16")
+"""Global IPv6 addresses (RFC 4291), and those of them that contain an IPv4 address, which may be private (RFC 3056).
+
+Outside the first network are other such addresses, as those of a NAT64 gateway (RFC 6052, RFC 8215).
+"""
 
 _RETRIED_STATUSES: Final = frozenset({408, 425, 429})
 """Client errors that a later try may not get."""
@@ -73,7 +85,7 @@ def parse_webhook(url: str, settings: NotificationSettings) -> WebhookAddress:
     except ValueError:
         parts, port, host = urlsplit(""), None, ""
     is_plain = url.isascii() and url.isprintable() and " " not in url and "\\" not in url
-    if not (is_plain and host and len(url) <= MAX_URL_CHARACTERS and parts.scheme in schemes):
+    if not (is_plain and _HOST.fullmatch(host) and len(url) <= MAX_URL_CHARACTERS and parts.scheme in schemes):
         raise WebhookRefusedError(
             f"webhook {url[:80]!r} is not a URL such as https://example.com/done, "
             f"with up to {MAX_URL_CHARACTERS:,} characters"
@@ -119,7 +131,8 @@ def is_public(text: str) -> bool:
     address = ipaddress.ip_address(text.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     checked = mapped or address
-    return checked.is_global and not checked.is_multicast and not (checked.version == 6 and checked in _NAT64)
+    is_unicast = checked.version == 4 or (checked in _UNICAST and checked not in _SIX_TO_FOUR)
+    return checked.is_global and not checked.is_multicast and is_unicast
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +215,10 @@ def send_webhook(
 def _pool(place: WebhookAddress, address: str) -> urllib3.HTTPConnectionPool:
     """Return connections to an address that was checked, with the certificate of the host."""
     if place.scheme == "http":
-        return urllib3.HTTPConnectionPool(address, place.port, maxsize=1)
-    return urllib3.HTTPSConnectionPool(
+        plain = urllib3.HTTPConnectionPool(address, place.port, maxsize=1)
+        plain.ConnectionCls = _BoundedConnection
+        return plain
+    pool = urllib3.HTTPSConnectionPool(
         address,
         place.port,
         maxsize=1,
@@ -211,3 +226,36 @@ def _pool(place: WebhookAddress, address: str) -> urllib3.HTTPConnectionPool:
         server_hostname=place.host,
         assert_hostname=place.host,
     )
+    pool.ConnectionCls = _BoundedTlsConnection
+    return pool
+
+
+class _BoundedConnection(urllib3.connection.HTTPConnection):
+    """A connection that ends `TOTAL_SECONDS` after it was made, in the middle of a handshake or a reply, too."""
+
+    _timer: threading.Timer | None = None
+    _twin: socket.socket | None = None
+
+    def _new_conn(self) -> socket.socket:
+        made = super()._new_conn()
+        self._twin = made.dup()  # TLS takes `made` over
+        self._timer = threading.Timer(TOTAL_SECONDS, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+        return made
+
+    def _end(self) -> None:
+        if self._twin is not None:
+            with suppress(OSError):  # it has just been closed
+                self._twin.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._twin is not None:
+            self._twin.close()
+        super().close()
+
+
+class _BoundedTlsConnection(_BoundedConnection, urllib3.connection.HTTPSConnection):
+    pass

@@ -2,6 +2,7 @@
 
 A message that a receiver does not accept is tried again, with pauses, until `MAX_ATTEMPTS` tries have failed. A try
 without a reply may have been successful, so a message may be received more than once; its id is the same each time.
+An outcome that cannot be recorded is recorded later, without another try.
 Each job has a thread of its own while its messages are sent, so a slow receiver does not delay others.
 """
 
@@ -122,6 +123,8 @@ class Notifier:
     start: Callable[[Callable[[], None]], None] = lambda run: threading.Thread(target=run, daemon=True).start()
     _due: dict[PendingJob, float] = field(default_factory=dict, init=False)
     _sending: set[str] = field(default_factory=set, init=False)
+    _unrecorded: dict[tuple[str, Channel], Delivery] = field(default_factory=dict, init=False)
+    """Outcomes that are not recorded yet, by job and channel."""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def tick(self) -> float:
@@ -129,6 +132,8 @@ class Notifier:
         pending, now = self.notifications.pending(), self.clock()
         with self._lock:
             self._due = {job: self._due.get(job, now) for job in pending}
+            job_ids = {job.job_id for job in pending}
+            self._unrecorded = {key: each for key, each in self._unrecorded.items() if key[0] in job_ids}
             due = [job for job in pending if self._due[job] <= now and job.job_id not in self._sending]
             free = MAX_CONCURRENT - len(self._sending)
         pause = max(CHECK_SECONDS, CHECK_SECONDS_PER_JOB * len(pending))
@@ -175,18 +180,34 @@ class Notifier:
 
     def _try_to_send(self, notification: Notification, delivery: Delivery, status: JobStatus) -> Delivery:
         """Send a message, record the outcome, and return it."""
+        key = notification.job_id, delivery.channel
+        with self._lock:
+            known = self._unrecorded.get(key)
+        after = known if known and known.id == delivery.id else self._outcome(notification, delivery, status)
+        with self._lock:
+            self._unrecorded[key] = after
+        self.notifications.record(notification.job_id, after)
+        with self._lock:
+            self._unrecorded.pop(key, None)
+        return after
+
+    def _outcome(self, notification: Notification, delivery: Delivery, status: JobStatus) -> Delivery:
+        """Send a message, and return what became of it; an unexpected error is a failed try like any other."""
         ids = {"job": notification.job_id, "channel": delivery.channel}
         try:
             self.send.get(delivery.channel, _is_off)(JobMessage(notification, delivery, status, self.now()))
-            after = replace(delivery, state="sent", error="")
-            _log.info("sent a notification", extra=ids)
         except DeliveryFailedError as error:
-            attempts = delivery.attempts + 1
-            is_final = error.is_final or attempts >= MAX_ATTEMPTS
-            after = replace(delivery, state="failed" if is_final else "waiting", attempts=attempts, error=str(error))
-            _log.warning("a notification was not sent", extra={**ids, "reason": str(error), "given_up": is_final})
-        self.notifications.record(notification.job_id, after)
-        return after
+            failure = error
+        except Exception as error:  # noqa: BLE001 (it must not be tried for ever, nor delay the other channels)
+            _log.exception("a notification could not be sent", extra=ids)
+            failure = DeliveryFailedError(f"unexpected error: {type(error).__name__}")
+        else:
+            _log.info("sent a notification", extra=ids)
+            return replace(delivery, state="sent", error="")
+        attempts = delivery.attempts + 1
+        is_final = failure.is_final or attempts >= MAX_ATTEMPTS
+        _log.warning("a notification was not sent", extra={**ids, "reason": str(failure), "given_up": is_final})
+        return replace(delivery, state="failed" if is_final else "waiting", attempts=attempts, error=str(failure))
 
     def _postpone(self, job: PendingJob, seconds: float) -> None:
         with self._lock:

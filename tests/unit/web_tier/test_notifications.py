@@ -4,6 +4,8 @@ import base64
 import hashlib
 import hmac
 import json
+import socketserver
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,6 +21,7 @@ from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.notifications import MAX_REQUESTS, Delivery, DeliveryFailedError, NotificationStore
 from core.jobs.store import JobStore
+from services.table import TableBusyError
 from tests.conftest import ConfigMaker
 from tests.support.api import AppMaker, problem
 from tests.support.autoscaler import Clock
@@ -60,7 +63,7 @@ class Scene:
     store: JobStore = field(default_factory=lambda: JobStore(MemoryTable()))
     clock: Clock = field(default_factory=Clock)
     sent: list[JobMessage] = field(default_factory=list)
-    failures: list[DeliveryFailedError] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
     unfinished: set[str] = field(default_factory=set)
     threads: list[Callable[[], None]] = field(default_factory=list)
     active: bool = True
@@ -169,6 +172,37 @@ def test_a_final_failure_ends_the_tries_and_leaves_the_other_channel() -> None:
     assert [message.delivery.channel for message in scene.sent] == ["webhook"]
 
 
+def test_an_unexpected_error_is_a_failed_try_like_any_other() -> None:
+    scene = Scene()
+    job = scene.job()
+    scene.request(job, webhook=URL)
+    scene.failures = [UnicodeError("label too long")] * MAX_ATTEMPTS
+    for _ in range(MAX_ATTEMPTS + 1):
+        scene.round(MAX_PAUSE_SECONDS)
+    assert (scene.delivery(job).state, scene.delivery(job).attempts) == ("failed", MAX_ATTEMPTS)
+    assert scene.notifications.pending() == []
+
+
+def test_a_message_is_not_sent_again_because_its_outcome_could_not_be_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene()
+    job = scene.job()
+    scene.request(job, email="me@example.com")
+
+    def rejected(*_: object) -> None:
+        raise TableBusyError("the table rejects writes")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(NotificationStore, "record", rejected)
+        for _ in range(3):
+            scene.round()
+    assert (len(scene.sent), scene.delivery(job).state) == (1, "waiting")
+    scene.round()
+    assert (len(scene.sent), scene.delivery(job).state) == (1, "sent")
+    assert scene.notifications.pending() == []
+
+
 def test_a_failed_try_waits_before_the_next_one() -> None:
     scene = Scene(failures=[DeliveryFailedError("busy")])
     scene.request(scene.job(), webhook=URL)
@@ -256,6 +290,10 @@ def test_requests_of_one_job_are_bounded_and_cancelled_ones_are_not_sent() -> No
         ("https://example.com/\n", False),
         ("https://example.com:port/", False),
         ("https://[::1/", False),
+        ("https://.example.org:8443/", False),
+        ("https://a..example.org:8443/", False),
+        (f"https://{'a' * 64}.example.org:8443/", False),
+        ("https://a%2fb.example.org:8443/", False),
         ("ftp://example.com/", False),
         ("/done", False),
         ("", False),
@@ -284,6 +322,7 @@ def test_webhooks_go_to_allowed_hosts_only(url: str, allowed: bool) -> None:
             "224.0.0.1",
         ),
         *("::1", "::", "fe80::1%eth0", "fd00::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "ff02::1"),
+        *("fec0::1", "::a00:1", "::ffff:0:a00:1", "64:ff9b:1::a00:1", "2002:a00:1::1", "2001::1"),
     ],
 )
 def test_private_addresses_are_not_public(address: str) -> None:
@@ -356,6 +395,29 @@ def test_a_webhook_on_the_wire(status: int, outcome: bool | None) -> None:
 def test_a_receiver_that_does_not_answer_is_tried_again() -> None:
     with pytest.raises(DeliveryFailedError, match="did not answer") as caught:
         send("http://receiver.test:1/", settings("receiver.test:1", private=True))
+    assert not caught.value.is_final
+
+
+def test_a_reply_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("web_tier.webhooks.TOTAL_SECONDS", 0.2)
+    is_closed = threading.Event()
+
+    class Endless(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            try:
+                while not is_closed.wait(0.01):
+                    self.request.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            except OSError:
+                is_closed.set()
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Endless) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        port = server.server_address[1]
+        with pytest.raises(DeliveryFailedError, match="did not answer") as caught:
+            send(f"http://receiver.test:{port}/", settings(f"receiver.test:{port}", private=True))
+        is_closed.set()
+        thread.join()
     assert not caught.value.is_final
 
 
