@@ -7,7 +7,7 @@ only image of which one path ends with the other: `day1/a.jpg` is `photos/day1/a
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import StringIO
@@ -137,25 +137,29 @@ def _columns(header: Sequence[str]) -> tuple[int, int] | None:
 
 def match_rows(rows: Iterable[TruthRow], images: Iterable[ImageRecord], classes: Sequence[str]) -> TruthOutcome:
     """Return the true labels that the lines of a file give to a job's images."""
-    outcome, by_id, by_base = TruthOutcome(), set[str](), defaultdict[str, list[tuple[str, ...]]](list)
-    ids = defaultdict[tuple[str, ...], list[str]](list)
+    all_rows = list(rows)
+    labelled = [row for row in all_rows if row.label]
+    outcome = TruthOutcome(without=len(all_rows) - len(labelled))
+    # Not line by line: in a job with the same filename in many folders, each line would be compared with each image.
+    longer: dict[str, list[str]] = {_path(row.name): [] for row in labelled}
+    depths = {path.count("/") for path in longer}
+    ids, by_id = defaultdict[str, list[str]](list), set[str]()
     for image in images:
-        path = _parts(image.filename)
+        path = _path(image.filename)
         by_id.add(image.ref.image_id)
-        if not ids[path]:
-            by_base[path[-1]].append(path)
         ids[path].append(image.ref.image_id)
-    spelling = ClassSpelling(classes)
-    for row in rows:
-        if not row.label:
-            outcome.without += 1
-            continue
+        for end in _ends(path, depths):
+            if end in longer and len(longer[end]) < 2:  # a line needs to know of two at most
+                longer[end].append(image.ref.image_id)
+    spelling, depths = ClassSpelling(classes), {path.count("/") for path in ids}
+    for row in labelled:
+        path = _path(row.name)
         if is_id(row.name) and row.name in by_id:
             found = [row.name]
+        elif path in ids:
+            found = ids[path]
         else:
-            path = _parts(row.name)
-            paths = [path] if path in ids else [each for each in by_base.get(path[-1], ()) if _ends(each, path)]
-            found = [image_id for each in paths for image_id in ids[each]]
+            found = longer[path] + [image_id for end in _ends(path, depths) for image_id in ids.get(end, ())[:2]]
         label = spelling.of(row.label)
         if len(found) != 1:
             reason: Reason = "several images have this name" if found else "no image has this name"
@@ -185,10 +189,18 @@ def _parts(name: str) -> tuple[str, ...]:
     return tuple(parts) or ("",)
 
 
-def _ends(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Return whether one of two paths ends with the other."""
-    common = min(len(one), len(other))
-    return one[-common:] == other[-common:]
+def _path(name: str) -> str:
+    """Return the parts of a path, each after a slash."""
+    return "/" + "/".join(_parts(name))
+
+
+def _ends(path: str, depths: Collection[int]) -> Iterator[str]:
+    """Yield the last parts of a path, but not all of them, in each number of parts that is one of `depths`."""
+    at, depth = path.rfind("/"), 1
+    while at > 0:
+        if depth in depths:
+            yield path[at:]
+        at, depth = path.rfind("/", 0, at), depth + 1
 
 
 class ClassSpelling:

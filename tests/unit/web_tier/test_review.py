@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from html import unescape
 from io import BytesIO, StringIO
@@ -248,6 +249,36 @@ def test_a_line_belongs_to_the_only_image_whose_path_ends_alike() -> None:
         (6, "no image has this name"),
         (7, "no image has this name"),
     ]
+
+
+_PATHS = st.lists(st.sampled_from("ab"), min_size=1, max_size=4).map("/".join)
+
+
+@given(names=st.lists(_PATHS, max_size=6), row=_PATHS)
+def test_a_line_finds_the_same_path_or_else_paths_that_end_alike(names: list[str], row: str) -> None:
+    like = [name for name in names if f"/{name}".endswith(f"/{row}") or f"/{row}".endswith(f"/{name}")]
+    found = [name for name in names if name == row] or like
+    labels, outcome = outcome_of(f"{row},dog\n", names)
+    assert labels == (dict.fromkeys(found, "dog") if len(found) == 1 else {})
+    reasons = {0: ["no image has this name"], 1: []}
+    assert [fault.reason for fault in outcome.faults] == reasons.get(len(found), ["several images have this name"])
+
+
+def test_the_same_filename_in_many_folders_is_not_compared_with_each_line() -> None:
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    images = [f"day{number}/a.jpg" for number in range(300)]
+    sys.setprofile(count)
+    try:
+        _, outcome = outcome_of("".join(f"night{number}/a.jpg,dog\n" for number in range(300)), images)
+    finally:
+        sys.setprofile(None)
+    assert len(outcome.faults) == 300
+    assert calls < 300 * 300
 
 
 def test_an_earlier_line_stands_and_lines_without_a_label_are_counted() -> None:
