@@ -22,6 +22,7 @@ from web_tier.auth.job_access import UserJobs
 from web_tier.parameters import clean_label
 from web_tier.results.evaluation import Evaluation
 from web_tier.results.export import unescaped_cell
+from web_tier.results.query import PAGE
 
 MAX_TRUTH_BYTES: Final = 2 * 2**20
 """Largest file with true labels."""
@@ -228,12 +229,19 @@ class ClassSpelling:
 def read_evaluation(jobs: UserJobs, status: JobStatus) -> Evaluation:
     """Return the evaluation of a job's predictions against the true labels that its user has set."""
     job_id = status.job.job_id
-    truths: Mapping[str, str] = {key: truth.label for key, truth in jobs.truths(job_id).items()}
-    is_sparse = len(truths) * SPARSE < status.accepted
-    results: Mapping[str, ClassificationResult]
-    results = jobs.results_of(job_id, list(truths)) if is_sparse else jobs.results(job_id)
-    labels = ((truth, results[key].label) for key, truth in truths.items() if key in results)
-    return Evaluation.of((truth, label) for truth, label in labels if label is not None)
+    truths = {key: truth.label for key, truth in jobs.truths(job_id).items()}
+    is_sparse, ids = len(truths) * SPARSE < status.accepted, sorted(truths)
+
+    def labels() -> Iterator[tuple[str, str]]:
+        for start in range(0, len(ids), PAGE):  # memory must not grow with the job
+            some = ids[start : start + PAGE]
+            found: Mapping[str, ClassificationResult]
+            found = jobs.results_of(job_id, some) if is_sparse else jobs.results(job_id, some[0], some[-1])
+            for key in some:
+                if key in found and (label := found[key].label) is not None:
+                    yield truths[key], label
+
+    return Evaluation.of(labels())
 
 
 def set_truths(jobs: UserJobs, job_id: str, labels: Mapping[str, str], source: TruthSource) -> int:

@@ -23,6 +23,7 @@ from tests.support.api import AppMaker, problem
 from tests.support.jobs import NOW, UNKNOWN_ID, add_images, done, failed, put_results, record
 from tests.support.memory_services import MemoryBucket
 from tests.support.memory_table import MemoryTable
+from web_tier.auth.job_access import UserJobs
 from web_tier.results import truth
 from web_tier.results.truth import TruthFileError, TruthOutcome, match_folders, match_rows, parse_truth_file
 
@@ -174,6 +175,30 @@ def test_few_and_many_true_labels_are_evaluated_alike(
     store.set_truths(job, truths)
     body = client.get(f"/api/v1/jobs/{job.job_id}/evaluation").get_json()
     assert (body["reviewed"], body["correct"]) == (reviewed, reviewed)
+
+
+@pytest.mark.parametrize("reviewed", [3, 30])
+def test_an_evaluation_reads_a_bounded_number_of_results_at_a_time(
+    client: FlaskClient, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch, reviewed: int
+) -> None:
+    images = add_images(store, job, *["a.jpg"] * 31)
+    put_results(store, job, *[done(image, "dog") for image in images])
+    store.set_truths(job, {image.ref.image_id: TrueLabel("dog", NOW) for image in images[:reviewed]})
+    sizes = list[int]()
+
+    def watched(read: Callable[..., Any]) -> Callable[..., Any]:
+        def reading(*arguments: Any) -> Any:
+            found = read(*arguments)
+            sizes.append(len(found))
+            return found
+
+        return reading
+
+    monkeypatch.setattr(truth, "PAGE", 2)
+    for name in ("results", "results_of"):
+        monkeypatch.setattr(UserJobs, name, watched(getattr(UserJobs, name)))
+    assert client.get(f"/api/v1/jobs/{job.job_id}/evaluation").get_json()["reviewed"] == reviewed
+    assert (sum(sizes), max(sizes)) == (reviewed, 2)
 
 
 def test_a_job_without_true_labels_costs_no_read(
