@@ -47,6 +47,9 @@ CHECK_SECONDS_PER_JOB: Final = 0.05
 MAX_CONCURRENT: Final = 8
 """Jobs with messages that are being sent at a time."""
 
+MAX_CONCURRENT_PER_USER: Final = 2
+"""Those of one user: a user with many jobs and a slow receiver must not delay the messages of others."""
+
 MAX_ATTEMPTS: Final = 8
 """Failed tries after which a message is given up; with the pauses between them, after some ten minutes."""
 
@@ -122,7 +125,8 @@ class Notifier:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     start: Callable[[Callable[[], None]], None] = lambda run: threading.Thread(target=run, daemon=True).start()
     _due: dict[PendingJob, float] = field(default_factory=dict, init=False)
-    _sending: set[str] = field(default_factory=set, init=False)
+    _sending: dict[str, str] = field(default_factory=dict, init=False)
+    """Jobs with messages that are being sent, each with its owner."""
     _unrecorded: dict[tuple[str, Channel], Delivery] = field(default_factory=dict, init=False)
     """Outcomes that are not recorded yet, by job and channel."""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -156,8 +160,11 @@ class Notifier:
         except Exception:  # noqa: BLE001 (it must not delay other jobs; it is logged and tried again)
             _log.exception("a job could not be checked for its notification", extra={"job": job.job_id})
             return False
+        owner = status.job.owner
         with self._lock:
-            self._sending.add(job.job_id)
+            if owner and list(self._sending.values()).count(owner) >= MAX_CONCURRENT_PER_USER:
+                return False
+            self._sending[job.job_id] = owner
         self.start(lambda: self._send_all(job, status))
         return True
 
@@ -176,7 +183,7 @@ class Notifier:
             _log.exception("the notification of a job could not be sent", extra={"job": job.job_id})
         finally:
             with self._lock:
-                self._sending.discard(job.job_id)
+                self._sending.pop(job.job_id, None)
 
     def _try_to_send(self, notification: Notification, delivery: Delivery, status: JobStatus) -> Delivery:
         """Send a message, record the outcome, and return it."""

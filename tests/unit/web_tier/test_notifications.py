@@ -32,6 +32,7 @@ from web_tier.controller.notifier import (
     CHECK_SECONDS,
     MAX_ATTEMPTS,
     MAX_CONCURRENT,
+    MAX_CONCURRENT_PER_USER,
     MAX_PAUSE_SECONDS,
     JobMessage,
     Notifier,
@@ -91,8 +92,8 @@ class Scene:
             raise self.failures.pop(0)
         self.sent.append(message)
 
-    def job(self, *, is_done: bool = True) -> Job:
-        job = Job(new_id(), "holiday", NOW)
+    def job(self, *, is_done: bool = True, owner: str = "") -> Job:
+        job = Job(new_id(), "holiday", NOW, owner=owner)
         self.store.create(job)
         [image] = add_images(self.store, job, "a.jpg")
         put_results(self.store, job, *([done(image)] if is_done else []))
@@ -244,6 +245,22 @@ def test_slow_receivers_take_a_bounded_number_of_threads_and_each_job_one() -> N
     scene.round()
     scene.round(MAX_PAUSE_SECONDS)
     assert len(scene.sent) == MAX_CONCURRENT + 3
+
+
+def test_the_slow_receiver_of_one_user_does_not_delay_the_messages_of_another() -> None:
+    scene = Scene()
+    jobs = [scene.job(owner="ann") for _ in range(2 * MAX_CONCURRENT)] + [scene.job(owner="bob")]
+    for job in jobs:
+        scene.request(job, webhook=URL)
+    scene.notifier.tick()
+    for thread in scene.threads[MAX_CONCURRENT_PER_USER:]:  # the receiver of the first ones does not answer
+        thread()
+    assert [message.status.job for message in scene.sent] == [jobs[-1]]
+    scene.round()
+    assert len(scene.sent) == 1 + MAX_CONCURRENT_PER_USER
+    for _ in jobs:
+        scene.round()
+    assert {message.status.job.job_id for message in scene.sent} == {job.job_id for job in jobs}
 
 
 def test_a_deleted_job_is_not_notified_and_leaves_nothing() -> None:
