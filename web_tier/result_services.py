@@ -44,9 +44,9 @@ class ImageObjects:
 
         Raises:
             NotFoundError: if it is no longer stored.
-            ObjectTooLargeError: if it is larger than an image may be.
+            ObjectTooLargeError: if it is larger than an image may be, and than it was when it was accepted.
         """
-        return self._open()[0].get(record.key, self._config.web.max_image_bytes)
+        return self._open()[0].get(record.key, max(self._config.web.max_image_bytes, record.size))
 
     def prediction(self, response: ClassificationResult) -> Prediction | None:
         """Return the prediction with one probability per class, or None if it cannot be read.
