@@ -509,11 +509,14 @@ def _selected() -> list[str]:
 
 def cancel_jobs() -> ResponseReturnValue:
     """Cancel the selected jobs that run, and redirect to the list of jobs."""
-    statuses = [status for status in _statuses(user_jobs(), _selected()) if status.state != "finished"]
-    for status in statuses:
-        cancel_job(current_backend().intake, status)
-    audit_details(jobs=" ".join(status.job.job_id for status in statuses))
-    return redirect(url_for("pages.jobs_page", cancelled=len(statuses)), 303)
+    cancelled = list[str]()
+    for status in _statuses(user_jobs(), _selected()):
+        if status.state != "finished":
+            with suppress(NotFoundError):  # it was deleted meanwhile
+                cancel_job(current_backend().intake, status)
+                cancelled.append(status.job.job_id)
+    audit_details(jobs=" ".join(cancelled))
+    return redirect(url_for("pages.jobs_page", cancelled=len(cancelled)), 303)
 
 
 def ask_to_delete_jobs() -> ResponseReturnValue:

@@ -15,6 +15,7 @@ from core.fleet.models import BillingPeriod
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.images import FORMATS
+from core.jobs.items import deleted_item
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from tests.support.api import AppMaker
@@ -218,6 +219,18 @@ def test_several_jobs_are_deleted_after_a_confirmation_that_lists_them(client: F
     assert select(client, "/jobs/delete", *chosen).headers["Location"] == "/jobs"
     assert store.existing([each.job_id for each in jobs]) == {other.job_id}
     assert select(client, "/jobs/delete/confirm", *chosen).headers["Location"] == "/jobs", "they are gone"
+
+
+def test_a_selected_job_that_is_being_deleted_leaves_the_others_to_be_cancelled(
+    client: FlaskClient, store: JobStore, job: Job
+) -> None:
+    going = Job(new_id(), "going", NOW)
+    store.create(going)
+    for each in (job, going):
+        add_images(store, each, "a.jpg")
+    store.table.put_all([deleted_item(going)])
+    assert select(client, "/jobs/cancel", going.job_id, job.job_id).headers["Location"] == "/jobs?cancelled=1"
+    assert store.cancelled_jobs([job.job_id, going.job_id]) == {job.job_id}
 
 
 @pytest.mark.parametrize("path", ["/jobs/cancel", "/jobs/delete/confirm", "/jobs/delete"])
