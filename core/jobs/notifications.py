@@ -108,7 +108,7 @@ class NotificationStore:
             job_id: the job.
             targets: addresses by channel; other channels stay as they are.
             at: the present.
-            is_bounded: whether the request counts towards `MAX_REQUESTS`.
+            is_bounded: whether the request counts towards `MAX_REQUESTS`, unless it only cancels.
             shared: attributes of `Notification`: page, secret.
 
         Raises:
@@ -117,13 +117,14 @@ class NotificationStore:
         attributes: dict[str, str | int] = dict(shared)
         for channel, target in targets.items():
             attributes |= _attributes(Delivery(channel, new_id(), target))
+        is_counted = is_bounded and any(targets.values())
         is_stored = self.table.add(
             partition(job_id),
             _NOTIFICATION,
-            {"requests": int(is_bounded)},
+            {"requests": int(is_counted)},
             attributes,
-            condition="attribute_not_exists( #requests ) OR #requests < :max_requests" if is_bounded else None,
-            values={"max_requests": MAX_REQUESTS} if is_bounded else None,
+            condition="attribute_not_exists( #requests ) OR #requests < :max_requests" if is_counted else None,
+            values={"max_requests": MAX_REQUESTS} if is_counted else None,
         )
         if not is_stored:
             raise TooManyNotificationsError(f"a job has at most {MAX_REQUESTS} requests of notifications")

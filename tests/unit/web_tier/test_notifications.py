@@ -480,6 +480,8 @@ def test_requests_of_notifications_of_a_job_are_bounded(hooked: FlaskClient) -> 
     for _ in range(MAX_REQUESTS):
         assert hooked.put(address, json={"webhook": {"url": URL}}).status_code == 200
     problem(hooked.put(address, json={"webhook": {"url": URL}}), 429)
+    assert hooked.delete(address).status_code == 204, "the last one can be cancelled"
+    assert hooked.get(address).get_json()["webhook"] is None
 
 
 def test_without_allowed_hosts_there_are_no_webhooks(client: FlaskClient) -> None:
