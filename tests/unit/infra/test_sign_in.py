@@ -185,6 +185,8 @@ def test_the_sender_of_codes_is_an_address_or_a_domain_of_ses(monkeypatch: pytes
     identity = "arn:aws:ses:us-east-1:123456789012:identity/"
     for name, valid in (("a@b.org", True), ("b.org", True), ("a@b@c.org", False), ("b.org/x", False), ("", False)):
         assert bool(re.fullmatch(arn, identity + name)) is valid
+    for quote in "'\"\\":  # it would end the text in the user data's script
+        assert not re.fullmatch(arn, f"{identity}o{quote}b@c.org")
     address = TEMPLATE["Parameters"]["SenderAddress"]["AllowedPattern"]
     for name, valid in (("a@b.org", True), ("Fleet <a@b.org>", True), ("", True), ("b.org", False), ("a@b@c", False)):
         assert bool(re.fullmatch(address, name)) is valid
