@@ -466,9 +466,14 @@ def retry(job_id: str) -> ResponseReturnValue:
 def notify(job_id: str) -> ResponseReturnValue:
     """Request the notification that the form names, and redirect to the page of the job.
 
-    The secret of a webhook is not shown on pages: the form has one, or only `PUT …/notification` answers with one.
+    The secret of a webhook is not shown on pages: the form has one, or only `PUT …/notification` answers with one. A
+    form with the same URL and no secret leaves the secret as it is, which the receiver has.
     """
     url, secret = request.form.get("webhook", "").strip(), request.form.get("secret", "").strip()
+    if url and not secret:
+        before = user_jobs().notification(known_id("job", job_id))
+        known = before.delivery("webhook")
+        secret = before.secret if known and known.target == url else ""
     webhook = {"url": url, "secret": secret or None} if url else None
     try:
         wanted = NotificationWanted.model_validate({"email": "email" in request.form, "webhook": webhook})

@@ -501,6 +501,15 @@ def test_a_webhook_is_requested_by_the_page(hooked: FlaskClient) -> None:
     assert hooked.post(f"/jobs/{job_id}/notify", data={"webhook": URL, "secret": "x"}).status_code == 422
 
 
+def test_the_page_keeps_the_secret_of_a_webhook_that_it_leaves_as_it_is(hooked: FlaskClient, store: JobStore) -> None:
+    job_id, secret = new_job(hooked), new_secret()
+    hooked.put(f"/api/v1/jobs/{job_id}/notification", json={"webhook": {"url": URL, "secret": secret}})
+    for url, is_kept in ((URL, True), (f"{URL}/other", False)):
+        hooked.post(f"/jobs/{job_id}/notify", data={"webhook": url, "secret": ""})
+        found = NotificationStore(store.table).find(job_id)
+        assert ([each.target for each in found.deliveries], found.secret == secret) == ([url], is_kept)
+
+
 @pytest.mark.parametrize("host", ["https://example.com", "example.com/path", "*", "a b"])
 def test_a_wrong_host_in_the_configuration_stops_the_process(make_config: ConfigMaker, host: str) -> None:
     with pytest.raises(Exception, match=r"notifications\.webhook_hosts"):
