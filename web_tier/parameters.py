@@ -88,7 +88,10 @@ def clean_filename(raw: str) -> str:
     if parts[0] == "" or ".." in parts or (len(parts) > 1 and _DRIVE.fullmatch(parts[0])):
         parts = parts[-1:]
     path = "/".join(part for part in parts if part not in {"", "."})
-    return path.encode()[-MAX_FILENAME_BYTES:].decode(errors="ignore").lstrip("/ ") or "unnamed"
+    if len(path.encode()) > MAX_FILENAME_BYTES:
+        # The rest of a part may be `.` or `..`.
+        path = path.encode()[-MAX_FILENAME_BYTES:].decode(errors="ignore").lstrip("/. ")
+    return path or "unnamed"
 
 
 def clean_job_name(raw: str, default: str) -> str:

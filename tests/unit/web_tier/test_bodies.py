@@ -138,6 +138,8 @@ def test_a_field_that_is_too_long_is_dropped_and_not_kept() -> None:
         ("", "unnamed"),
         ("x" * 800 + ".jpg", "x" * 696 + ".jpg"),
         ("ü" * 400 + "/a.jpg", "ü" * 347 + "/a.jpg"),
+        ("x../" + "b" * 697, "b" * 697),
+        ("x./" + "b" * 698, "b" * 698),
     ],
 )
 def test_a_filename_keeps_its_relative_path_and_nothing_that_breaks_a_line(sent: str, shown: str) -> None:
