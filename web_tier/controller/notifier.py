@@ -165,7 +165,13 @@ class Notifier:
             if owner and list(self._sending.values()).count(owner) >= MAX_CONCURRENT_PER_USER:
                 return False
             self._sending[job.job_id] = owner
-        self.start(lambda: self._send_all(job, status))
+        try:
+            self.start(lambda: self._send_all(job, status))
+        except RuntimeError:  # the system has no thread left
+            _log.exception("the messages of a job could not be sent now", extra={"job": job.job_id})
+            with self._lock:
+                self._sending.pop(job.job_id, None)
+            return False
         return True
 
     def _send_all(self, job: PendingJob, status: JobStatus) -> None:

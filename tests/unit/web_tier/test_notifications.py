@@ -272,6 +272,25 @@ def test_a_deleted_job_is_not_notified_and_leaves_nothing() -> None:
     assert (scene.sent, scene.notifications.pending()) == ([], [])
 
 
+def test_a_thread_that_cannot_start_delays_its_message_and_no_other() -> None:
+    scene = Scene()
+    jobs = [scene.job(), scene.job()]
+    for job in jobs:
+        scene.request(job, webhook=URL)
+    honest, failures = scene.notifier.start, [RuntimeError("can't start new thread")]
+
+    def start(run: Callable[[], None]) -> None:
+        if failures:
+            raise failures.pop()
+        honest(run)
+
+    scene.notifier.start = start
+    scene.round()
+    assert len(scene.sent) == 1
+    scene.round()
+    assert {message.status.job.job_id for message in scene.sent} == {job.job_id for job in jobs}
+
+
 def test_a_controller_that_has_lost_its_lease_sends_nothing() -> None:
     scene = Scene(active=False)
     scene.request(scene.job(), webhook=URL)
