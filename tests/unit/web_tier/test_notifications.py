@@ -529,7 +529,9 @@ def test_the_page_keeps_the_secret_of_a_webhook_that_it_leaves_as_it_is(hooked: 
         assert ([each.target for each in found.deliveries], found.secret == secret) == ([url], is_kept)
 
 
-@pytest.mark.parametrize("host", ["https://example.com", "example.com/path", "*", "a b"])
+@pytest.mark.parametrize(
+    "host", ["https://example.com", "example.com/path", "*", "a b", "a..b", "-a.b", "a.b:0", "a.b:70000"]
+)
 def test_a_wrong_host_in_the_configuration_stops_the_process(make_config: ConfigMaker, host: str) -> None:
     with pytest.raises(Exception, match=r"notifications\.webhook_hosts"):
         make_config(notifications={"webhook_hosts": [host]})
