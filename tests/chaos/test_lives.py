@@ -152,9 +152,8 @@ def check_costs(running: RunningSystem) -> None:
     assert made.table_write == pytest.approx(IMAGES * IMAGE.table_write, rel=0.2)
     # The model's other reads come later, by sweeps and for the file of all results.
     assert IMAGES <= made.table_read <= IMAGES * IMAGE.table_read
-    # A fleet that has more time than work sends its batches half full.
-    assert made.sqs <= 1.5 * IMAGES
-    # What is paid is S3's puts, nearly all of it, so that the rest may vary.
+    # S3's puts are most of the bill, so the rest may vary: a slow or a waiting fleet sends small batches of messages.
+    # Full ones are one call (tests/unit/app_tier/test_pipeline.py, tests/unit/web_tier/test_collector.py).
     prices = running.system.config.prices
     assert made.dollars(prices) == pytest.approx((IMAGE * IMAGES).dollars(prices), rel=0.1)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app_tier.pipeline import Channel, ChannelClosedError, Stage, take_batch
-from app_tier.storage import answered_before, delete, fetch, refuse, store
+from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
 from app_tier.task import Task, new_task
 from core.ids import output_key
 from core.images import ImageLimits, ImageRejectedError
@@ -175,6 +175,14 @@ def test_the_object_is_stored_under_the_image_and_the_response_knows_how_long_it
     assert stored.timings.stored is None
     assert responded.payload.timings.stored is not None
     assert responded.payload.timings.fetched == 7.0
+
+
+def test_ten_responses_are_sent_and_their_requests_deleted_with_one_call_each() -> None:
+    requests, responses, s3 = FakeSqs(FakeClock()), FakeSqs(FakeClock()), FakeBucket()
+    tasks = [store(refused(number), s3.bucket()) for number in range(10)]
+    delete(respond(tasks, responses.queue()), requests.queue())
+    assert [operation for operation, _ in responses.calls] == ["send"]
+    assert [operation for operation, _ in requests.calls] == ["delete"]
 
 
 def test_a_delete_with_a_stale_receipt_is_logged_and_harmless(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,7 +1,7 @@
 """The collector between a queue and a recorder that fail."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -91,6 +91,19 @@ def test_full_batches_are_received_together_and_only_the_first_waits() -> None:
     site.send(*[done(REFS[0])] * 1000)
     site.tick()
     assert len(site.queue.messages) == 1000 - 10 * MAX_BATCHES, "a round is bounded"
+
+
+def test_the_messages_of_a_round_are_deleted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    site, deleted, delete = Site(), list[int](), ClockedQueue.delete
+
+    def watched(queue: ClockedQueue, receipts: Sequence[str]) -> list[str]:
+        deleted.append(len(receipts))
+        return delete(queue, receipts)
+
+    monkeypatch.setattr(ClockedQueue, "delete", watched)
+    site.send(*[done(ref) for ref in REFS[:25]])
+    site.tick()
+    assert deleted == [25]
 
 
 def test_a_queue_is_empty_after_several_long_polls_without_a_message() -> None:
