@@ -64,6 +64,15 @@ def cursor(name: str) -> str | None:
     return text
 
 
+def cursor_of_page(name: str) -> str | None:
+    """Return the cursor in the query parameter `name` of a page's address, or None, also if it is no id.
+
+    A person with a damaged address sees the first page.
+    """
+    text = request.args.get(name, "")
+    return text if is_id(text) else None
+
+
 def whole_number(name: str, *, default: int, maximum: int) -> int:
     """Return the query parameter `name`, from 1 to `maximum`.
 

@@ -33,7 +33,7 @@ from web_tier.uploads.idempotency import ReusedKeyError
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
-_NOTHING_HERE = "there is nothing at this address; check it, or start from the first page"
+_NOTHING_HERE = "nothing is at this address: check it, or start from the first page"
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +97,11 @@ class Problem(BaseModel):
     status: int
     detail: str = Field(description="What was wrong, and what to do.")
     request_id: str = Field(description="Name it when you ask for help.")
+
+    @property
+    def heading(self) -> str:
+        """The title for people."""
+        return "Page not found" if self.detail == _NOTHING_HERE else self.title.capitalize()
 
 
 def answer_problems(app: Flask) -> None:

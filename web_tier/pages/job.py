@@ -30,7 +30,15 @@ from web_tier.auth.guard import credentials_check
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
 from web_tier.middleware import request_id
-from web_tier.parameters import MAX_FILENAME_BYTES, MAX_LABEL, clean_search, cursor, known_id, whole_number
+from web_tier.parameters import (
+    MAX_FILENAME_BYTES,
+    MAX_LABEL,
+    clean_search,
+    cursor,
+    cursor_of_page,
+    known_id,
+    whole_number,
+)
 from web_tier.rate_limits import current_quota_scope
 from web_tier.result_services import current_result_services
 from web_tier.results.export import BOOLEAN_TEXTS
@@ -94,8 +102,8 @@ SECONDS_PER_DAY = 86_400
 
 def jobs_page() -> str:
     """List jobs, newest first, or those with a text in their name."""
-    jobs, name = user_jobs(), clean_search(request.args.get("q", ""))
-    found = find_jobs(jobs, before=cursor("before"), limit=JOBS_PER_PAGE, name=name or None)
+    jobs, name, before = user_jobs(), clean_search(request.args.get("q", "")), cursor_of_page("before")
+    found = find_jobs(jobs, before=before, limit=JOBS_PER_PAGE, name=name or None)
     backend, statuses = current_backend(), _statuses(jobs, [job.job_id for job in found.jobs])
     fleet, cancelled = backend.fleet.snapshot(), request.args.get("cancelled", default=0, type=int)
     costs = job_costs([status.counts for status in statuses], fleet, backend.fleet, backend.config.prices)
@@ -104,7 +112,7 @@ def jobs_page() -> str:
         rows=[JobRow(status, cost) for status, cost in zip(statuses, costs, strict=True)],
         name=name,
         next_before=found.next_before,
-        is_first_page="before" not in request.args,
+        is_first_page=before is None,
         note=f"{plural(cancelled, 'job')} cancelled. A retry of its failed images resumes a job."
         if 0 < cancelled <= MAX_SELECTED
         else None,

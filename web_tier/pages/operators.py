@@ -14,7 +14,7 @@ from core.jobs.dead_letters import CURSOR_PATTERN, DeadLetterImage
 from web_tier.audit import RETENTION, audit_details, current_trail
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
-from web_tier.parameters import cursor, known_ref
+from web_tier.parameters import cursor_of_page, known_ref
 from web_tier.uploads.retry import redrive, redrive_all
 
 EVENTS_PER_PAGE = 50
@@ -28,12 +28,12 @@ NOTES = {**REDRIVE_WORDS, DISCARDED: DISCARD_WORDS}
 def audit_page() -> str:
     """Show the events of the audit trail, newest first."""
     user = request.args.get("user", "").strip()[:128]
-    since, until = _day("since"), _day("until")
+    since, until, before = _day("since"), _day("until"), cursor_of_page("before")
     page = current_trail().find(
         user=user or None,
         since=None if since is None else _midnight(since),
         until=None if until is None else _midnight(until) + timedelta(days=1),
-        before=cursor("before"),
+        before=before,
         limit=EVENTS_PER_PAGE,
     )
     return render_template(
@@ -41,7 +41,7 @@ def audit_page() -> str:
         page=page,
         query={"user": user, "since": since or "", "until": until or ""},
         kept_days=RETENTION.days,
-        is_first_page="before" not in request.args,
+        is_first_page=before is None,
         fleet=current_backend().fleet.snapshot(),
     )
 
@@ -50,8 +50,8 @@ def _day(name: str) -> date | None:
     text = request.args.get(name, "")
     try:
         return date.fromisoformat(text) if text else None
-    except ValueError as error:
-        raise BadRequest(f"{name}={text[:20]!r} is no day: write it as 2026-11-21") from error
+    except ValueError:
+        return None
 
 
 def _midnight(day: date) -> datetime:
@@ -73,7 +73,7 @@ class LetterRow:
 
 def dead_letters_page() -> str:
     """List the dead letters of all jobs, those of the newest jobs first."""
-    backend, before = current_backend(), _before()
+    backend, before = current_backend(), _before_or_none()
     page = backend.dead_letters.page(before, limit=LETTERS_PER_PAGE)
     sent, note = request.args.get("sent", type=int), NOTES.get(request.args.get("outcome", ""))
     if sent is not None:
@@ -95,13 +95,13 @@ def redrive_letter(job_id: str, image_id: str) -> ResponseReturnValue:
     backend = current_backend()
     outcome = redrive(backend.intake, backend.dead_letters, known_ref(job_id, image_id))
     audit_details(outcome=outcome)
-    return _redirect_to_list(_before(), outcome=outcome)
+    return _redirect_to_list(_before_or_none(), outcome=outcome)
 
 
 def discard_letter(job_id: str, image_id: str) -> ResponseReturnValue:
     """Discard a dead letter, if there is one, and redirect to the list."""
     current_backend().dead_letters.discard(known_ref(job_id, image_id))
-    return _redirect_to_list(_before(), outcome=DISCARDED)
+    return _redirect_to_list(_before_or_none(), outcome=DISCARDED)
 
 
 def redrive_letters() -> ResponseReturnValue:
@@ -119,12 +119,18 @@ def _before() -> str | None:
     """Return the cursor in the address of the current request.
 
     Raises:
-        BadRequest: if it is not valid.
+        BadRequest: if it is not valid: without it, more images would be requested than the operator meant.
     """
     before = request.args.get("before")
     if before is not None and not re.fullmatch(CURSOR_PATTERN, before):
         raise BadRequest(f"before={before[:40]!r} is not a cursor; take it from the page before")
     return before
+
+
+def _before_or_none() -> str | None:
+    """Return the cursor in the address of the current request, or None, also if it is not valid."""
+    before = request.args.get("before", "")
+    return before if re.fullmatch(CURSOR_PATTERN, before) else None
 
 
 def _redirect_to_list(before: str | None, **outcome: Any) -> ResponseReturnValue:

@@ -267,6 +267,13 @@ def test_the_fleet_page_and_the_header_show_the_last_snapshot(client: FlaskClien
 def test_an_unknown_address_gets_an_error_page(client: FlaskClient) -> None:
     answer = client.get("/nowhere")
     assert (answer.status_code, "Back to the start" in answer.text) == (404, True)
+    assert "<h1>Page not found</h1>" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/jobs?before=x", "/jobs?before=", "/fleet?span=year"])
+def test_an_invalid_filter_in_the_address_of_a_list_is_ignored(client: FlaskClient, path: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, "Newest" in answer.text) == (200, False)
 
 
 @pytest.mark.parametrize(
