@@ -106,6 +106,13 @@ def fleet_sentence(fleet: FleetSnapshot | None, silent_seconds: float = 0.0) -> 
     return f"{fleet.reason[:1].upper()}{fleet.reason[1:]}."
 
 
+def next_worker_words(*, is_paused: bool, max_workers: int) -> str:
+    """Return a sentence on what starts a worker while none runs, in a fleet with these limits."""
+    if is_paused:
+        return "Resume the fleet to start workers."
+    return "The first upload starts one." if max_workers else "The limits allow none."
+
+
 def clocks_words(controller_ahead: timedelta) -> str | None:
     """Return a sentence on the difference between the clocks of controller and web tier, or None if there is none."""
     seconds = controller_ahead.total_seconds()

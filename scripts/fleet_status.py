@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from core.fleet.models import Decision, FleetInstances, WorkerLimits
-from core.format import InstanceRow, dollars, fleet_sentence, limits_words, pause_words, plural
+from core.format import InstanceRow, dollars, fleet_sentence, limits_words, next_worker_words, pause_words, plural
 from web_tier.api.operators import FleetStatusBody
 
 
@@ -23,7 +23,8 @@ def show_fleet(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: 
     for name, words in status_rows(status, now):
         figures.add_row(Text(name, style="bold"), plain_text(words))
     console.print(figures)
-    console.print(instance_table(FleetInstances.model_validate(instances), status.at))
+    first = next_worker_words(is_paused=status.paused is not None, max_workers=status.max_workers)
+    console.print(instance_table(FleetInstances.model_validate(instances), status.at, first))
 
 
 def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[tuple[str, str]]:
@@ -50,10 +51,13 @@ def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[tuple[str, st
         yield "1,000 images", f"{dollars(instances + requests)} ({each})"
 
 
-def instance_table(instances: FleetInstances, now: datetime) -> Table | Text:
-    """Return the instances as a table, newest first, at `now` by the controller's clock."""
+def instance_table(instances: FleetInstances, now: datetime, first_worker: str) -> Table | Text:
+    """Return the instances as a table, newest first, at `now` by the controller's clock.
+
+    Without instances return a sentence, and `first_worker`: what starts one.
+    """
     if not instances.instances:
-        return Text("\nNo instances are running. The first upload starts workers.")
+        return Text(f"\nNo workers are running. {first_worker}")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("instance", "state", "type", "age", "images", "heartbeat"):
         numeric = heading in {"age", "images"}

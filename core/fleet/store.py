@@ -34,6 +34,7 @@ from core.fleet.models import (
     LaunchJournal,
     LimitsOverride,
     Span,
+    WorkerLimits,
 )
 from core.messages import WireModel
 from services.ec2 import ALIVE
@@ -83,6 +84,20 @@ class FleetState:
     decisions: Decisions
     pause: FleetPause | None
     limits: LimitsOverride | None = None
+
+    def limits_in_force(self, configured: WorkerLimits) -> WorkerLimits:
+        """Return the limits that operators set last, even if the controller has not applied them yet.
+
+        `configured` are the limits of config.yaml; they count if no controller has reported yet.
+        """
+        snapshot = self.snapshot
+        if self.limits is not None:
+            return self.limits
+        if snapshot is None:
+            return configured
+        if snapshot.limits_order is not None and snapshot.configured is not None:
+            return snapshot.configured
+        return WorkerLimits(min_workers=snapshot.min_workers, max_workers=snapshot.max_workers)
 
 
 @dataclass(frozen=True)

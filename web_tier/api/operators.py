@@ -5,9 +5,9 @@ from typing import Self
 
 from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from core.config import PriceSettings
+from core.config import MAX_WORKERS, PriceSettings
 from core.cost import ThousandCost
 from core.fleet.models import (
     MAX_REASON_CHARACTERS,
@@ -92,12 +92,25 @@ class FleetPauseBody(ApiBody):
     reason: str = ""
 
 
-class SetLimits(WorkerLimits):
+class SetLimits(BaseModel):
     """The least and the most workers that there may be from now on, and why."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    min_workers: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_WORKERS,
+        description="Without it, the minimum stays as it is, or becomes `max_workers` if that is lower.",
+    )
+    max_workers: int = Field(ge=0, le=MAX_WORKERS)
     reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the limits.")
+
+    @model_validator(mode="after")
+    def _minimum_is_at_most_maximum(self) -> Self:
+        if self.min_workers is not None:
+            WorkerLimits(min_workers=self.min_workers, max_workers=self.max_workers)
+        return self
 
 
 class FleetLimitsBody(ApiBody):
@@ -186,13 +199,17 @@ def set_limits() -> Response:
     when idle.
     """
     wanted = parse_body(SetLimits, '{"min_workers": 0, "max_workers": 5}', may_be_empty=False)
+    minimum, fleet, configured = wanted.min_workers, current_backend().fleet, current_backend().config.fleet
+    if minimum is None:
+        limits = WorkerLimits(min_workers=configured.min_workers, max_workers=configured.max_workers)
+        minimum = min(fleet.state().limits_in_force(limits).min_workers, wanted.max_workers)
     override = LimitsOverride(
-        min_workers=wanted.min_workers,
+        min_workers=minimum,
         max_workers=wanted.max_workers,
         since=datetime.now(UTC),
         reason=clean_reason(wanted.reason),
     )
-    current_backend().fleet.set_limits(override)
+    fleet.set_limits(override)
     audit_details(min_workers=override.min_workers, max_workers=override.max_workers, reason=override.reason)
     return json_response(FleetLimitsBody(**override.model_dump(exclude={"version"})))
 

@@ -29,6 +29,7 @@ from core.format import (
     dollars,
     fleet_sentence,
     limits_words,
+    next_worker_words,
     pause_words,
     plural,
     rate_words,
@@ -84,13 +85,14 @@ class FleetBody(BaseModel):
         waiting, in_flight, dead_letters: messages of the request queue and of its dead-letter queue.
         min_workers, max_workers: the limits in force.
         peak_workers: most workers at once since the fleet was last at zero.
-        rate: answers of all workers, images/s as a text.
+        rate: answers of all workers, in images/s, as a text without the unit.
         today, today_of: cost of instances and requests since midnight UTC, and its images, as texts.
         month: the same cost since the first of the month.
         billed, cost: instance-seconds since the first launch, and their cost in US dollars, as texts.
         per_thousand: cost of 1,000 images as a text; None before the first answer of a worker.
         per_thousand_of: the parts of that cost.
         sentence: what happens at the moment, and why; `is_latest` if the newest decision says the same.
+        next_worker: what starts a worker while none runs.
         problem: what prevents a launch, if anything does.
         clocks: a warning if the clocks of controller and web tier differ.
         paused: since when and why the fleet is paused; None if it is not.
@@ -114,7 +116,7 @@ class FleetBody(BaseModel):
     min_workers: int = 0
     max_workers: int = 0
     peak_workers: int = 0
-    rate: str = "0 /s"
+    rate: str = "0"
     today: str = dollars(0)
     today_of: str = "today"
     month: str = dollars(0)
@@ -123,6 +125,7 @@ class FleetBody(BaseModel):
     per_thousand: str | None = None
     per_thousand_of: str = ""
     sentence: str
+    next_worker: str
     is_latest: bool = False
     problem: str | None = None
     clocks: str | None = None
@@ -156,7 +159,7 @@ class FleetBody(BaseModel):
         now, listed = now or datetime.now(UTC), state.instances
         seen_at = now if state.snapshot is None else state.snapshot.at
         older = listed.total - len(listed.instances)
-        limits = limits_in_force(state, WorkerLimits(min_workers=0, max_workers=0))
+        limits = state.limits_in_force(WorkerLimits(min_workers=0, max_workers=0))
         configured = None if state.snapshot is None else state.snapshot.configured
         sentence = fleet_sentence(state.snapshot, silent_seconds)
         decisions = tuple(DecisionRow.of(each) for each in state.decisions.decisions[:MAX_DECISIONS_SHOWN])
@@ -167,6 +170,10 @@ class FleetBody(BaseModel):
             max_workers=limits.max_workers,
             limits_set=state.limits and f"Limits {limits_words(limits, configured, now)}.",
             sentence=sentence,
+            next_worker=next_worker_words(
+                is_paused=state.pause is not None,
+                max_workers=limits.max_workers if state.snapshot is not None else config.fleet.max_workers,
+            ),
             is_latest=any(f"{each.lead}{each.words}." == sentence for each in decisions[:1]),
             clocks=clocks_words(controller_ahead),
             paused=None if state.pause is None else pause_words(state.pause),
@@ -192,7 +199,7 @@ def _figures(
         "draining": draining,
         "workers": workers,
         "workers_of": f"{noun} ({', '.join(parts)})" if parts else noun,
-        "rate": rate_words(fleet.images_per_second) if fleet.images_per_second else "0 /s",
+        "rate": rate_words(fleet.images_per_second).removesuffix(" /s") if fleet.images_per_second else "0",
         "today": dollars(_day_dollars(today, prices)),
         "today_of": f"today, {plural(today.images, 'image')}",
         "month": dollars(month_dollars(today, days, prices)),
@@ -270,21 +277,6 @@ def _fleet_body(state: FleetState, days: Sequence[FleetDay]) -> FleetBody:
     )
 
 
-def limits_in_force(state: FleetState, configured: WorkerLimits) -> WorkerLimits:
-    """Return the limits that operators set last, even if the controller has not applied them yet.
-
-    `configured` are the limits of config.yaml; they count if no controller has reported yet.
-    """
-    snapshot = state.snapshot
-    if state.limits is not None:
-        return state.limits
-    if snapshot is None:
-        return configured
-    if snapshot.limits_order is not None and snapshot.configured is not None:
-        return snapshot.configured
-    return WorkerLimits(min_workers=snapshot.min_workers, max_workers=snapshot.max_workers)
-
-
 @dataclass(frozen=True, slots=True)
 class LimitsForm:
     """The fields of the form that sets limits, and the error message if they are not valid."""
@@ -345,7 +337,7 @@ def resume() -> ResponseReturnValue:
 def limits_page() -> str:
     """Show the form that sets limits."""
     state = current_backend().fleet.state()
-    return _limits_page(state, LimitsForm.of(limits_in_force(state, _configured())))
+    return _limits_page(state, LimitsForm.of(state.limits_in_force(_configured())))
 
 
 def set_limits() -> ResponseReturnValue:
@@ -404,7 +396,7 @@ def _limits_page(state: FleetState, form: LimitsForm) -> str:
     fleet = state.snapshot
     workers = fleet.running + fleet.pending if fleet else 0
     preview = "" if form.fault else limits_preview(workers, int(form.min_workers), int(form.max_workers))
-    limits = limits_in_force(state, _configured())
+    limits = state.limits_in_force(_configured())
     configured = state.snapshot.configured if state.snapshot else _configured()
     return render_template(
         "limits.html",

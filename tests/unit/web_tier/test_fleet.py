@@ -94,6 +94,9 @@ def test_limits_are_set_and_reset(client: FlaskClient, fleet: FleetStore) -> Non
     assert order is not None
     assert (order.min_workers, order.max_workers, order.reason) == (1, 5, "budget")
     assert order.since == datetime.fromisoformat(body["since"])
+    for most, least in ((4, 1), (0, 0), (9, 0)):
+        body = client.put("/api/v1/fleet/limits", json={"max_workers": most}).get_json()
+        assert (body["min_workers"], body["max_workers"]) == (least, most)
     for _ in range(2):
         assert client.delete("/api/v1/fleet/limits").status_code == 204
         assert fleet.commands().limits is None
@@ -168,7 +171,20 @@ def paused_sentence(client: FlaskClient) -> str:
 def test_the_fleet_page_before_the_first_report_of_the_controller(client: FlaskClient) -> None:
     page = client.get("/fleet").text
     assert fleet_sentence(None) in page
-    assert "No workers are running.</strong> The first upload starts one." in page
+    assert NO_WORKERS.format("The first upload starts one.") in page
+
+
+NO_WORKERS = 'No workers are running.</strong> <span data-slot="next_worker">{}</span>'
+
+
+def test_a_fleet_without_workers_says_what_starts_one(client: FlaskClient, fleet: FleetStore) -> None:
+    fleet.put_snapshot(SNAPSHOT)
+    assert client.get("/fleet/now").get_json()["next_worker"] == "The first upload starts one."
+    fleet.set_limits(LimitsOverride(min_workers=0, max_workers=0, since=NOW))
+    assert client.get("/fleet/now").get_json()["next_worker"] == "The limits allow none."
+    fleet.pause(NOW, "holiday")
+    assert client.get("/fleet/now").get_json()["next_worker"] == "Resume the fleet to start workers."
+    assert NO_WORKERS.format("Resume the fleet to start workers.") in client.get("/fleet").text
 
 
 def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClient, store: JobStore) -> None:
@@ -198,7 +214,8 @@ def test_the_tiles_show_speed_and_the_cost_of_today_with_its_requests(client: Fl
         fleet.put_day(FleetDay(day=day, images=0, billed_seconds=10, cost=1.0))
     body = client.get("/fleet/now").get_json()
     assert (body["workers"], body["workers_of"]) == (3, "workers (1 pending, 1 draining)")
-    assert (body["rate"], body["today_of"]) == ("46 /s", "today, 212,000 images")
+    assert re.search(r'data-slot="rate">46</dd><dt class="quiet">images/s</dt>', client.get("/fleet").text)
+    assert (body["rate"], body["today_of"]) == ("46", "today, 212,000 images")
     requests = (IMAGE * 212_000).dollars(load_config(environment={}).prices)
     assert (body["today"], body["month"]) == (dollars(0.25 + requests), dollars(1.25 + requests))
     page = client.get("/fleet").text

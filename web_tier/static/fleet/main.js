@@ -11,7 +11,7 @@ const POLL_INTERVAL_MS = 1_000;
 /** Names of the fields of `/fleet/now` that the page shows as counts. */
 const COUNTS = ["workers", "waiting", "in_flight", "dead_letters", "min_workers", "max_workers"];
 /** Names of those that it shows as they are. */
-const TEXTS = ["workers_of", "rate", "today", "today_of", "month", "cost", "billed", "sentence"];
+const TEXTS = ["workers_of", "rate", "today", "today_of", "month", "cost", "billed", "sentence", "next_worker"];
 
 const numberFormat = new Intl.NumberFormat("en-US");
 const connection = new Connection();
