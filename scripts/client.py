@@ -27,6 +27,18 @@ class ApiError(FleetsightError):
     """Raised when the API rejects a call or does not answer; the message contains the reason."""
 
 
+class RejectedError(ApiError):
+    """Raised when the API rejects a call.
+
+    Attributes:
+        detail: the API's reason, without the call.
+    """
+
+    def __init__(self, call: str, status: int, detail: str) -> None:
+        super().__init__(f"{call} answered {status}: {detail}")
+        self.detail = detail
+
+
 @dataclass(frozen=True)
 class UploadResult:
     """The result of one upload, in the order of its files."""
@@ -119,13 +131,25 @@ class ApiClient:
         """Create a job, which may `keep` its images; return its id. An idempotency `key` makes it repeatable."""
         return str(self._call("POST", "/jobs", json={"name": name, "keep": keep}, key=key)["job_id"])
 
-    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str | None = None) -> UploadResult:
+    def add_images(
+        self,
+        job_id: str,
+        files: Sequence[tuple[str, bytes]],
+        key: str | None = None,
+        *,
+        first_position: int | None = None,
+    ) -> UploadResult:
         """Upload `files`, each a filename with its content. An idempotency `key` makes it repeatable.
 
-        The result has the names of `files`; a filename may be a relative path.
+        With `first_position`, the place of the first image among those of the job, the images have the order of
+        `files`, whichever upload arrives first. The result has the names of `files`; a filename may be a relative
+        path.
         """
+        places = {}
+        if first_position is not None:
+            places["positions"] = ",".join(str(first_position + index) for index in range(len(files)))
         parts = [("images", (name, content, "application/octet-stream")) for name, content in files]
-        reply = self._call("POST", f"/jobs/{job_id}/images", files=parts, allowed=(200, 422), key=key)
+        reply = self._call("POST", f"/jobs/{job_id}/images", data=places, files=parts, allowed=(200, 422), key=key)
         for image in (*reply.get("accepted", []), *reply.get("rejected", [])):
             image["filename"] = files[image["index"]][0]
         return _parse_result(reply)
@@ -222,7 +246,7 @@ class ApiClient:
                 detail = str(reply.json()["detail"])
             except (ValueError, KeyError, TypeError):
                 detail = reply.text[:200]
-            raise ApiError(f"{method} {url} answered {reply.status_code}: {detail}")
+            raise RejectedError(f"{method} {url}", reply.status_code, detail)
         body: dict[str, Any] = reply.json() if reply.content else {}
         return body
 
@@ -276,8 +300,8 @@ class FleetClient(ApiClient):
         """End the pause."""
         return self._call("POST", "/fleet/resume")
 
-    def set_limits(self, min_workers: int, max_workers: int, reason: str) -> dict[str, Any]:
-        """Override the limits of config.yaml."""
+    def set_limits(self, min_workers: int | None, max_workers: int, reason: str) -> dict[str, Any]:
+        """Override the limits of config.yaml; without `min_workers` keep the minimum, if the maximum allows it."""
         wanted = {"min_workers": min_workers, "max_workers": max_workers, "reason": reason}
         return self._call("PUT", "/fleet/limits", json=wanted)
 

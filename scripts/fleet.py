@@ -13,8 +13,8 @@ from typing import Any, Concatenate, Final, ParamSpec
 import click
 from rich.console import Console
 
-from core.config import load_config
-from scripts.client import ApiError, FleetClient, NotRunningError, token_from_environment, web_url
+from core.config import MAX_WORKERS, load_config
+from scripts.client import ApiError, FleetClient, NotRunningError, RejectedError, token_from_environment, web_url
 from services.errors import ConfigError
 
 P = ParamSpec("P")
@@ -43,6 +43,8 @@ def operator_command(command: Callable[Concatenate[FleetClient, P], None]) -> Ca
             command(client, *args, **kwargs)
         except (NotRunningError, ConfigError) as error:
             raise NoAnswerError(str(error)) from error
+        except RejectedError as error:
+            raise click.ClickException(error.detail) from error
         except ApiError as error:
             raise click.ClickException(str(error)) from error
 
@@ -107,27 +109,28 @@ def resume(client: FleetClient, *, as_json: bool) -> None:
 
 
 @fleet.command()
-@click.argument("minimum", metavar="[MIN]", type=click.IntRange(min=0), required=False)
-@click.argument("maximum", metavar="[MAX]", type=click.IntRange(min=0), required=False)
+@click.argument("limits", metavar="[[MIN] MAX]", type=click.IntRange(0, MAX_WORKERS), nargs=-1)
 @click.option("--reset", is_flag=True, help="Delete the limits: those of config.yaml apply again.")
 @click.option("--reason", default="", help="Shown with the limits.")
 @operator_command
-def scale(
-    client: FleetClient, *, minimum: int | None, maximum: int | None, reset: bool, reason: str, as_json: bool
-) -> None:
-    """Set the limits of the fleet: at least MIN and at most MAX workers.
+def scale(client: FleetClient, *, limits: tuple[int, ...], reset: bool, reason: str, as_json: bool) -> None:
+    """Set the limits of the fleet: at most MAX workers, and at least MIN.
 
-    The limits take effect within seconds. They override those of config.yaml until you delete them with --reset.
-    Workers above a lowered maximum finish their images and terminate when idle.
+    MAX alone keeps the minimum, or makes it MAX if it was higher. The limits take effect within seconds. They
+    override those of config.yaml until you delete them with --reset. Workers above a lowered maximum finish their
+    images and terminate when idle.
     """
     if reset:
-        if minimum is not None or reason:
+        if limits or reason:
             raise click.UsageError("--reset deletes the limits: give it without MIN, MAX and --reason")
         client.reset_limits()
         print_result({"limits_order": None}, "The limits of config.yaml apply again.", as_json=as_json)
         return
-    if minimum is None or maximum is None:
-        raise click.UsageError("give MIN and MAX, such as `fleetsight fleet scale 0 5`, or --reset")
+    if len(limits) not in {1, 2}:
+        raise click.UsageError("give MAX, or MIN and MAX, such as `fleetsight fleet scale 0 5`, or --reset")
+    minimum, maximum = (None if len(limits) == 1 else limits[0]), limits[-1]
+    if minimum is not None and minimum > maximum:
+        raise click.UsageError(f"MIN ({minimum}) must be at most MAX ({maximum})")
     answer = client.set_limits(minimum, maximum, reason)
     text = f"Limits {answer['min_workers']}..{answer['max_workers']} apply until `fleetsight fleet scale --reset`."
     print_result(answer, text, as_json=as_json)

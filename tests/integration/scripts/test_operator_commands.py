@@ -136,7 +136,7 @@ def test_status_before_the_first_snapshot_is_an_error(url: str) -> None:
 
 def test_status_reports_a_fleet_without_instances(url: str, store: JobStore) -> None:
     FleetStore(store.table).put_snapshot(snapshot(running=0, pending=0))
-    assert "No instances are running" in run_fleet("status", "--url", f"{url}/").output
+    assert "No workers are running" in run_fleet("status", "--url", f"{url}/").output
 
 
 def test_the_fleet_is_paused_with_a_reason_and_resumed(url: str, fleet: FleetStore) -> None:
@@ -157,6 +157,8 @@ def test_limits_are_set_and_reset(url: str, fleet: FleetStore) -> None:
     assert order is not None
     assert (order.min_workers, order.max_workers, order.reason) == (1, 5, "budget")
     assert json.loads(run_fleet("scale", "0", "3", "--json", "--url", url).output)["max_workers"] == 3
+    for arguments, limits in ((("2", "9"), "2..9"), (("4",), "2..4"), (("1",), "1..1")):
+        assert f"Limits {limits} apply until" in run_fleet("scale", *arguments, "--url", url).output
     done = run_fleet("scale", "--reset", "--url", url)
     assert (done.exit_code, "config.yaml apply again" in done.output) == (0, True)
     assert fleet.commands().limits is None
@@ -166,13 +168,14 @@ def test_limits_are_set_and_reset(url: str, fleet: FleetStore) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (("scale", "5", "3"), 1, "min_workers (5) must be at most max_workers (3)"),
-        (("scale", "0", "1001"), 1, "less than or equal to 1000"),
-        (("scale", "5"), 2, "give MIN and MAX"),
+        (("scale", "5", "3"), 2, "Error: MIN (5) must be at most MAX (3)"),
+        (("scale", "0", "1001"), 2, "1001 is not in the range 0<=x<=1000"),
+        (("scale",), 2, "give MAX, or MIN and MAX"),
+        (("scale", "1", "2", "3"), 2, "give MAX, or MIN and MAX"),
         (("scale", "many", "5"), 2, "'many' is not a valid integer"),
         (("scale", "1", "5", "--reset"), 2, "--reset deletes the limits"),
-        (("drain", "i-none"), 1, "the fleet has no instance 'i-none'"),
-        (("drain", "../limits"), 1, "answered 404"),
+        (("drain", "i-none"), 1, "Error: the fleet has no instance 'i-none'"),
+        (("drain", "../limits"), 1, "Error: nothing is at this address"),
         (("pause", "x" * 201), 1, "at most 200 characters"),
     ],
 )
