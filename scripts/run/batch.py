@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from core.format import dollars
@@ -153,20 +152,21 @@ class Batch:
         started = self.clock()
         job_id = self.client.create_job(self.images.title, keep=self.keep)
         size = BATCH_FILES if progress.total < LARGE_JOB else LARGE_BATCH_FILES
-        batches = [self.images.files[at : at + size] for at in range(0, progress.total, size)]
         with ThreadPoolExecutor(UPLOADERS) as uploaders:
-            uploads = [uploaders.submit(self._upload, job_id, files) for files in batches]
+            uploads = [uploaders.submit(self._upload, job_id, at, size) for at in range(0, progress.total, size)]
             while wait(uploads, timeout=POLL_SECONDS).not_done:
                 self._poll(job_id, progress)
         results = [upload.result() for upload in uploads]
         self._await_results(job_id, progress, sum(len(result.accepted) for result in results))
         return self._summary(job_id, results, progress, started)
 
-    def _upload(self, job_id: str, files: Sequence[Path]) -> UploadResult:
+    def _upload(self, job_id: str, first: int, count: int) -> UploadResult:
+        """Upload `count` files from number `first` on; their positions keep the order of the files."""
+        files = self.images.files[first : first + count]
         content = [(self.images.name_of(path), path.read_bytes()) for path in files]
         for attempt in range(1, UPLOAD_ATTEMPTS + 1):
             try:
-                return self.client.add_images(job_id, content)
+                return self.client.add_images(job_id, content, first_position=first)
             except ApiError:
                 # A retry may upload images again that the API has accepted without an acknowledgement. They count
                 # twice in the job, and once here: the summary contains acknowledged images only.

@@ -41,15 +41,25 @@ class FakeApi(ApiClient):
         self.labels, self.refused, self.failing_posts = labels, refused, failing_posts
         self.accepted: list[tuple[str, str]] = []
         self.keeps = False
+        self.positions: dict[str, int] = {}
 
     def create_job(self, name: str, *, keep: bool = False, key: str | None = None) -> str:
         self.keeps = keep
         return "job"
 
-    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str | None = None) -> UploadResult:
+    def add_images(
+        self,
+        job_id: str,
+        files: Sequence[tuple[str, bytes]],
+        key: str | None = None,
+        *,
+        first_position: int | None = None,
+    ) -> UploadResult:
         if self.failing_posts:
             self.failing_posts -= 1
             raise ApiError("the connection was cut")
+        if first_position is not None:
+            self.positions |= {name: first_position + index for index, (name, _) in enumerate(files)}
         accepted = [(f"id-{name}", name) for name, _ in files if name not in self.refused]
         self.accepted += accepted
         return UploadResult(accepted, [(name, "not an image") for name, _ in files if name in self.refused])
@@ -94,6 +104,12 @@ def test_every_file_is_right_wrong_failed_or_lost(tmp_path: Path) -> None:
     assert summary.mistakes == [("b", "stop", "yield")]
     assert sorted(summary.failures) == [("c", "torn"), ("d", "not an image")]
     assert not summary.ok
+
+
+def test_images_have_the_order_of_the_files_although_uploads_are_parallel(tmp_path: Path) -> None:
+    api = FakeApi({f"{number:03}.jpg": "stop" for number in range(130)})
+    batch(tmp_path, api, {}).run()
+    assert api.positions == {f"{number:03}.jpg": number for number in range(130)}
 
 
 @pytest.mark.parametrize("keep", [False, True])
