@@ -7,8 +7,9 @@ type or a value out of range stops the process with every fault named. Secrets a
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, timedelta, tzinfo
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -486,7 +487,9 @@ def parse_config(values: object, environment: Mapping[str, str] | None = None, s
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError("\n".join([f"{source} is not valid:", *_faults(error)])) from error
+        is_overridden = any(variable.startswith(PREFIX) for variable in environment or {})
+        what = f"{source}, with the variables of the environment," if is_overridden else source
+        raise ConfigError("\n".join([f"{what} is not valid:", *_faults(error, environment or {})])) from error
 
 
 def _overridden(values: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -513,15 +516,17 @@ def _why(error: Exception) -> str:
     return message if isinstance(error, yaml.YAMLError) else f"{type(error).__name__}: {message}"
 
 
-def _faults(error: ValidationError) -> list[str]:
-    """Return a line for each fault: the key, its value and the allowed values."""
+def _faults(error: ValidationError, environment: Mapping[str, str]) -> list[str]:
+    """Return a line for each fault: the key, its value, the variable that it comes from, and the allowed values."""
     lines = []
     for fault in error.errors(include_url=False):
-        key = ".".join(str(part) for part in fault["loc"])
+        parts = [str(part) for part in fault["loc"]]
+        variable = f"{PREFIX}{'__'.join(parts[:2])}".upper()
+        key = ".".join(parts) + (f" (from {variable})" if variable in environment else "")
         found = fault["input"]
         match fault["type"]:
             case "extra_forbidden":
-                lines.append(f"  {key}: unknown key (value {found!r}); see config.yaml for those there are")
+                lines.append(f"  {key}: unknown key (value {found!r}); {_hint(parts)}")
             case "missing":
                 lines.append(f"  {key}: missing; see config.yaml for its meaning")
             case _:
@@ -530,3 +535,16 @@ def _faults(error: ValidationError) -> list[str]:
                 where = f"{key}{shown}: " if key else ""
                 lines.append(f"  {where}{fault['msg'].removeprefix('Value error, ')}")
     return lines
+
+
+def _hint(unknown: Sequence[str]) -> str:
+    """Return what a user may have meant by an unknown key, given as the parts of its path."""
+    fields = Config.model_fields
+    if (
+        len(unknown) == 2
+        and isinstance(section := fields[unknown[0]].annotation, type)
+        and issubclass(section, _Section)
+    ):
+        fields = section.model_fields
+    near = get_close_matches(unknown[-1], fields, n=1) if len(unknown) <= 2 else []
+    return f"did you mean {near[0]}?" if near else "see config.yaml for those there are"

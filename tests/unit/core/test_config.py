@@ -159,8 +159,10 @@ def test_the_environment_overrides_the_file() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("FLEET__MAX_WORKERS", "lots", "fleet.max_workers = 'lots'"),
-        ("FLEET__SPEED", "9", "fleet.speed: unknown key"),
+        ("FLEET__MAX_WORKERS", "lots", "fleet.max_workers (from FLEETSIGHT__FLEET__MAX_WORKERS) = 'lots'"),
+        ("FLEET__SPEED", "9", "fleet.speed (from FLEETSIGHT__FLEET__SPEED): unknown key"),
+        ("FLEET__MAXWORKERS", "3", "unknown key (value 3); did you mean max_workers?"),
+        ("FLET__MAX_WORKERS", "3", "flet: unknown key (value {'max_workers': 3}); did you mean fleet?"),
         ("FLEET", "9", "overrides have the form FLEETSIGHT__SECTION__KEY"),
         ("FLEET__A__B", "9", "overrides have the form FLEETSIGHT__SECTION__KEY"),
         ("FLEET__MAX_WORKERS", "[", "is not YAML"),
