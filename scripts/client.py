@@ -238,7 +238,7 @@ class ApiClient:
             raise ApiError(f"{method} {url}: {error}") from error
         if reply.status_code == requests.codes.unauthorized and self.token is None:
             raise ApiError(
-                f"{method} {url}: people sign in here. Make a token on your account's page, and put it into "
+                f"users sign in at {self.base_url}: make a token on your account's page, and put it into "
                 f"{TOKEN_VARIABLE}"
             )
         if reply.status_code not in allowed:

@@ -56,7 +56,7 @@ def list_command(accounts: Accounts) -> None:
     table = Table("E-mail", "Group", "State")
     for account in accounts.list():
         group = OPERATORS if OPERATORS in account.groups else USERS
-        table.add_row(account.email, group, "" if account.enabled else "disabled")
+        table.add_row(account.email, group, "active" if account.enabled else "disabled")
     Console().print(table)
 
 

@@ -68,7 +68,9 @@ class WrongCodeError(UserPoolError):
 class PasswordRefusedError(UserPoolError):
     """Raised when a new password does not meet the pool's policy."""
 
-    default_message = "Choose a longer password, of at least 12 characters with capital and small letters and digits."
+    default_message = (
+        "Choose a longer password: at least 12 characters, with uppercase letters, lowercase letters and digits."
+    )
 
 
 class EmailRefusedError(UserPoolError):

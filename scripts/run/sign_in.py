@@ -11,6 +11,7 @@ from typing import cast
 from core.credentials import PersonalTokens
 from core.provision import provision_user_pool
 from localcloud.cognito.mailbox import Mail, Purpose
+from scripts.client import TOKEN_VARIABLE
 from services.accounts import Accounts, random_password
 from services.clients import Clients
 from services.table import Table
@@ -93,11 +94,12 @@ def prepare_sign_in(
 
 
 def sign_in_instructions(sign_in: LocalSignIn) -> str:
-    """Return how the user who has started the system signs in."""
+    """Return how the user who has started the system signs in, on the page and with the commands."""
     app = f" The key for your authenticator app is {sign_in.app_key}." if sign_in.app_key else ""
     return (
         f"People sign in here. You are {OPERATOR}, and your password is {sign_in.password} until this command ends."
-        f"{app} Other people create accounts on the page. Mails to them are shown here instead of being sent."
+        f"{app} Other people create accounts on the page. Mails to them are shown here instead of being sent.\n"
+        f"Commands act as you with: export {TOKEN_VARIABLE}={sign_in.token}"
     )
 
 

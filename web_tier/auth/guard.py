@@ -176,7 +176,7 @@ def _check_right(right: Right, identity: Identity) -> None:
     if right.is_granted_to(identity):
         return
     if right is Right.OPERATE and OPERATORS not in identity.groups:
-        raise Forbidden("the fleet is for operators; ask one of them")
+        raise Forbidden("only operators see the fleet: ask one of them for access")
     if right in {Right.ACCOUNT, Right.SECOND_FACTOR}:
         raise Forbidden("a personal token cannot do this; sign in and try again")
     raise Forbidden(f"this token is not for this: make one with the scope {right.value}, or sign in")

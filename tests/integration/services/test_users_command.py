@@ -51,7 +51,7 @@ def test_an_account_that_ops_made_is_listed_and_signs_in_with_the_password_that_
     assert made.exit_code == 0
     assert isinstance(pool.sign_in(ADA, made.output.split()[-1]), NewPasswordRequired)
     [line] = [line for line in users("list").output.splitlines() if ADA in line]
-    assert "operators" in line
+    assert [word in line for word in ("operators", "active")] == [True, True]
 
 
 def test_an_operator_is_made_and_unmade_and_an_account_disabled_enabled_and_removed(users: Command) -> None:
@@ -101,6 +101,7 @@ def test_who_runs_a_system_is_its_operator_and_its_key_is_theirs_alone(
     assert found.keys.stat().st_mode & 0o777 == 0o600
     assert not {found.password, found.token} & set(repr(found).split("'"))
     assert found.password in sign_in_instructions(found)
+    assert f"export FLEETSIGHT_TOKEN={found.token}" in sign_in_instructions(found)
 
 
 def test_where_operators_must_have_a_second_factor_who_runs_a_system_has_one(
