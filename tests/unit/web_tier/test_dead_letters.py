@@ -219,7 +219,7 @@ def test_dead_letters_are_listed_with_file_job_reason_and_tries_and_never_as_mar
     link = f'<a href="/jobs/{image.ref.job_id}/images/{image.ref.image_id}"><bdi>&lt;img src=x'
     assert link in page
     assert "its workers crashed" in page
-    assert re.findall(r'<td class="number">(\d+)</td>', page) == ["5", "0"]
+    assert re.findall(r'<td class="number wide-only">(\d+)</td>', page) == ["5", "0"]
 
 
 def test_row_53_the_age_of_a_dead_letter_is_by_the_controllers_clock(desk: DeadLetterDesk) -> None:

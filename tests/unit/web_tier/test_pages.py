@@ -175,6 +175,8 @@ def test_the_list_of_jobs_says_how_far_each_is_what_it_cost_and_when_it_started(
     store.create(Job(new_id(), "Single images", NOW, is_single=True))
     page = client.get("/jobs").text
     assert "1 of 4 images · 1 failed · 1 cancelled" in page
+    # A cancelled image leaves a gap in the bar; it did not fail.
+    assert '<rect class="failed" x="25.00%" width="25.00%"' in page
     assert re.search(r"<td[^>]*>\$0\.00\d+</td>", page)
     assert f'title="{job.created_at:%Y-%m-%d %H:%M:%S} UTC"' in page
     assert page.count("sent one by one") == 1
