@@ -210,7 +210,14 @@ class FakeApi(ApiClient):
     sent: list[tuple[str, str]] = field(default_factory=list)
     failing_posts: int = 0
 
-    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str | None = None) -> UploadResult:
+    def add_images(
+        self,
+        job_id: str,
+        files: Sequence[tuple[str, bytes]],
+        key: str | None = None,
+        *,
+        first_position: int | None = None,
+    ) -> UploadResult:
         if self.failing_posts:
             self.failing_posts -= 1
             raise ApiError("the connection was cut")
