@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Dialog, Page, Route, expect
+from playwright.sync_api import Browser, Dialog, Locator, Page, Route, expect
 
 from core.jobs.store import JobStore
 from scripts.client import ApiClient
@@ -57,6 +57,13 @@ def drag_and_drop(page: Page, *paths: Path) -> None:
     where = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
     for kind in ("dragEnter", "dragOver", "drop"):
         session.send("Input.dispatchDragEvent", {"type": kind, **where, "data": data})
+
+
+def top_of(locator: Locator) -> float:
+    """Return the distance of an element from the top of the window, in pixels."""
+    box = locator.bounding_box()
+    assert box is not None
+    return box["y"]
 
 
 def finished(api: ApiClient, job_id: str, images: int) -> list[dict[str, object]]:
@@ -263,6 +270,10 @@ def test_tiff_and_heic_are_sent_as_they_are_and_each_other_file_is_refused_with_
     expect(page.locator("#reasons li")).to_have_count(len(refused))
     for name, (_, reason) in refused.items():
         expect(page.locator("#reasons li").filter(has_text=name)).to_contain_text(reason)
+    for name in sent:
+        expect(page.locator(".thumb").filter(has_text=name).get_by_text("No preview")).to_be_visible()
+    for tile in page.locator(".thumb").all():
+        assert top_of(tile.locator(".state")) - top_of(tile) > 80, "below the picture"
     classify(page)
     results = finished(api, arrived(page), 2)
     page.locator("#skipped summary").click()
@@ -384,6 +395,7 @@ def test_leaving_while_images_are_being_sent_warns(page: Page) -> None:
     drop(page, "#drop", files)
     classify(page)
     expect(page.locator(".thumb.sending")).to_have_count(3)
+    expect(page.locator("#fleetNow")).to_be_hidden()  # it is not updated
     warnings: list[str] = []
 
     def leave(dialog: Dialog) -> None:
@@ -401,9 +413,18 @@ def test_without_javascript_the_plain_form_does_it(page: Page, api: ApiClient) -
     page.goto("/")
     expect(page.get_by_text("Drop images")).to_be_hidden()
     named = [{"name": name, "mimeType": "image/jpeg", "buffer": content} for name, content in files]
-    page.get_by_label("Choose images").set_input_files(named)  # type: ignore[arg-type]
+    chosen = page.get_by_label("Choose images")
+    chosen.set_input_files(named)  # type: ignore[arg-type]
+    chosen.focus()
+    for following in ("Name", "Keep my images"):
+        assert top_of(chosen) < top_of(page.get_by_label(following))
+        page.keyboard.press("Tab")
+        expect(page.get_by_label(following)).to_be_focused()
+    page.get_by_label("Keep my images").check()
     page.get_by_role("button", name="Classify").click()
-    assert {result["filename"] for result in finished(api, arrived(page), 3)} == set(truth)
+    job_id = arrived(page)
+    assert {result["filename"] for result in finished(api, job_id, 3)} == set(truth)
+    assert api.status(job_id)["keep"]
 
 
 def test_every_control_is_reached_by_tab_in_the_order_of_use_and_enter_sends(page: Page, api: ApiClient) -> None:
@@ -424,7 +445,7 @@ def test_nothing_of_the_page_is_inaccessible_before_or_with_a_batch(page: Page, 
     files, _ = signs(8, seed=16)
     page.goto("/")
     assert faults_of(page) == []
-    drop(page, "#drop", [*files, ("text.txt", b"text")])
+    drop(page, "#drop", [*files, *((f"text{number}.txt", b"text") for number in range(12))])
     expect(page.locator("#facts")).not_to_contain_text("being checked")
     assert faults_of(page) == []
 

@@ -30,6 +30,12 @@ KEEP_FIELD = "keep"
 EXAMPLE_IMAGES = 100
 """Batch that the page forecasts before any image is chosen, and without JavaScript."""
 
+LOCAL_MODEL_COMMAND = "./scripts/run.sh --model resnet18"
+"""Starts the system on this machine with ImageNet's classes."""
+
+AWS_MODEL_COMMAND = "./scripts/fleetsight model build resnet18"
+"""Builds the bundle that the next bake of the workers' image takes; see docs/aws.md."""
+
 FORM_WITHOUT_SESSION = (
     "Nothing was sent: that form was opened before you signed in. Choose the images once more and send them here."
 )
@@ -58,6 +64,7 @@ def _upload_form(fault: str | None = None) -> str:
         keeping=keep_sentence(backend.config.retention.unkept_days),
         fleet=fleet,
         demo=backend.config.worker.bundle == DEMO_BUNDLE,
+        model_command=LOCAL_MODEL_COMMAND if backend.config.aws.endpoint_url else AWS_MODEL_COMMAND,
         fault=fault,
     )
 

@@ -38,10 +38,17 @@ def test_the_upload_form_accepts_many_files_and_a_name(client: FlaskClient) -> N
     assert 'name="name"' in page
 
 
-def test_the_upload_form_explains_the_demo_model(make_app: AppMaker) -> None:
-    command = "./scripts/fleetsight model build resnet18"
-    assert command in make_app().test_client().get("/").text
-    assert command not in make_app(worker={"bundle": "models/resnet18"}).test_client().get("/").text
+@pytest.mark.parametrize(
+    ("endpoint_url", "command"),
+    [
+        (None, "./scripts/fleetsight model build resnet18"),
+        ("http://127.0.0.1:4566", "./scripts/run.sh --model resnet18"),
+    ],
+)
+def test_the_upload_form_explains_the_demo_model(make_app: AppMaker, endpoint_url: str | None, command: str) -> None:
+    aws = {"endpoint_url": endpoint_url}
+    assert f">{command}</code>" in make_app(aws=aws).test_client().get("/").text
+    assert "resnet18" not in make_app(aws=aws, worker={"bundle": "models/resnet18"}).test_client().get("/").text
 
 
 @pytest.mark.parametrize("path", ["/", "/jobs", "/fleet", "/api", "/model", "/nowhere"])

@@ -114,6 +114,7 @@ export class Grid {
         if (tile.state === item.state) return;
         tile.state = item.state;
         tile.element.className = `thumb ${item.state}`;
+        tile.element.classList.toggle("without-picture", item.picture === null); // as for a TIFF in most browsers
         tile.element.title = item.reason ? `${item.name}: ${item.reason}` : item.name;
         tile.badge.ariaLabel = STATE_TEXTS[item.state];
         tile.remove.hidden = !isRemovable(item);

@@ -89,7 +89,9 @@ export class StatusView {
         this.#renderLink();
         this.#renderRejections();
         // Once images are on their way, the job's page shows what happens.
-        this.forecast.update(hasJob || uploader.isRunning ? 0 : batch.sendable);
+        const isSending = hasJob || uploader.isRunning;
+        this.forecast.update(isSending ? 0 : batch.sendable);
+        if (isSending) elements.fleetNow.hidden = true;
         this.#announceProgress();
     }
 
