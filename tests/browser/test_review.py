@@ -17,6 +17,7 @@ from scripts.run.system import System
 from services.table import Table
 from tests.browser.conftest import FaultsOf
 from tests.support.jobs import LATEST_TOKEN
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -75,8 +76,20 @@ def tile(page: Page, name: str) -> Locator:
 
 def marks(page: Page) -> dict[str, str]:
     """Return the marks of the reviewed images in the list, by filename."""
-    tiles = page.locator(".tile:has(.truth-mark)").all()
-    return {one.locator(".filename").inner_text(): one.locator(".truth-mark").inner_text() for one in tiles}
+    read = """(tiles) => Object.fromEntries(tiles.map((tile) =>
+        [".filename bdi", ".truth-mark"].map((part) => tile.querySelector(part).textContent)))"""
+    found: dict[str, str] = page.locator(".tile:has(.truth-mark)").evaluate_all(read)
+    return found
+
+
+WRAPPED_TEXTS = """
+(selector) => [...document.querySelectorAll(selector)].filter((element) => {
+    const range = document.createRange();
+    range.selectNodeContents(element);
+    return new Set([...range.getClientRects()].map(({ x, y }) => `${x} ${y}`)).size > 1;
+}).map((element) => element.textContent)
+"""
+"""The texts of the elements that have more than one line."""
 
 
 def opened(page: Page) -> Locator:
@@ -97,25 +110,32 @@ def test_labels_are_accepted_and_corrected_by_keyboard_one_by_one_and_many_at_on
     page.keyboard.press("2")
     expect(opened(page)).to_have_text("d.jpg")
     expect(page.locator("#review-note")).to_contain_text("True label set: “frog”.")
-    assert marks(page) == {"b.jpg": "✓ accepted", "c.jpg": "✎ frog"}
+    wait_until(lambda: marks(page) == {"b.jpg": "✓ accepted", "c.jpg": "✎ frog"}, "both images are marked")
     page.keyboard.press("z")
     expect(page.locator("#review-note")).to_contain_text("Undone.")
-    assert marks(page) == {"b.jpg": "✓ accepted"}
+    wait_until(lambda: marks(page) == {"b.jpg": "✓ accepted"}, "the mark is taken back")
     page.keyboard.press("Escape")
     expect(page.locator("#panel")).to_be_hidden()
 
     page.get_by_label("Select c.jpg").click()
     page.get_by_label("Select e.jpg").click(modifiers=["Shift"])
     expect(page.locator("#selection")).to_contain_text("3 images selected")
+    assert page.locator("#selection").evaluate(
+        "(bar) => bar.offsetHeight < 2 * bar.querySelector('form').offsetHeight"
+    )
     page.keyboard.press("a")
     expect(page.locator("#review-note")).to_contain_text("Accepted 3 labels.")
     expect(page.locator("#selection")).to_be_hidden()
     tile(page, "a.jpg").get_by_role("link").focus()
     page.keyboard.press("x")
     page.get_by_label("True label of the selected images").fill("none  of them")
+    page.clock.install()
     page.keyboard.press("Enter")
     expect(tile(page, "a.jpg").locator(".truth-mark")).to_have_text("✎ none of them")
     expect(page.locator("#review-summary")).to_contain_text("Reviewed 5 of 6 · 4 correct (80.0%")
+    expect(page.locator("#review-note")).to_be_visible()
+    page.clock.fast_forward(11_000)
+    expect(page.locator("#review-note")).to_be_hidden()
 
     page.reload()
     expect(page.locator(".truth-mark")).to_have_count(5)
@@ -141,14 +161,16 @@ def test_a_file_of_true_labels_fills_the_confusion_matrix_which_filters_the_list
     expect(page.locator(".tile .pick")).to_have_count(6)
     page.locator("#review summary").click()
     text = "\ufefffile;label\nday1/a.jpg;cat\nday2/a.jpg;dog\nb.jpg;dog\nc.jpg;cat\nd.jpg;ship\na.jpg;cat\n"
+    text += "e.jpg;end of all limits\n"
     page.get_by_label("True labels as CSV").set_input_files(
         {"name": "truth.csv", "mimeType": "text/csv", "buffer": text.encode()}
     )
     page.get_by_role("button", name="Upload").click()
-    expect(page.locator("#truth-outcome")).to_contain_text("5 true labels set. 1 line set nothing:")
+    expect(page.locator("#truth-outcome")).to_contain_text("6 true labels set. 1 line set nothing:")
     expect(page.locator("#truth-outcome")).to_contain_text("Line 7, a.jpg: several images have this name")
-    expect(page.locator("#review-summary")).to_contain_text("Reviewed 5 of 6 · 3 correct (60.0%")
-    expect(page.locator(".truth-mark")).to_have_count(5)
+    expect(page.locator("#review-summary")).to_contain_text("Reviewed 6 of 6 · 3 correct (50.0%")
+    expect(page.locator(".truth-mark")).to_have_count(6)
+    assert page.evaluate(WRAPPED_TEXTS, ".confusion :is(thead bdi, td)") == []
     assert faults_of(page) == []
     page.get_by_role("link", name="1 image: true label dog, model's label cat").click()
     expect(page.locator(".tile .filename")).to_have_count(1)

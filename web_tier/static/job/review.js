@@ -10,6 +10,9 @@ const MIN_EVALUATION_DELAY_MS = 600;
 /** The delay is at least this many times as long as the last reading took: a large job has many true labels. */
 const EVALUATION_DELAY_FACTOR = 4;
 
+/** A message goes after this long, unless the user points at it or its button has the focus. */
+const MESSAGE_MS = 10_000;
+
 const numberFormat = new Intl.NumberFormat("en-US");
 const images = (count) => `${numberFormat.format(count)} ${count === 1 ? "image" : "images"}`;
 const labels = (count) => `${numberFormat.format(count)} ${count === 1 ? "label" : "labels"}`;
@@ -33,6 +36,7 @@ export class Review {
     #previous = null; // truths before the last change, by id
     #uncertainId = null; // image that "next uncertain" has opened: a decision goes on to the next one
     #evaluationTimer = null;
+    #messageTimer = null;
     #evaluationDelay = MIN_EVALUATION_DELAY_MS;
 
     /**
@@ -262,6 +266,16 @@ export class Review {
         this.note.hidden = false;
         this.note.firstElementChild.textContent = text;
         this.note.querySelector("button").hidden = !canUndo;
+        clearTimeout(this.#messageTimer);
+        this.#messageTimer = setTimeout(() => this.#hideMessage(), MESSAGE_MS);
+    }
+
+    #hideMessage() {
+        if (this.note.matches(":hover, :focus-within")) {
+            this.#messageTimer = setTimeout(() => this.#hideMessage(), MESSAGE_MS);
+        } else {
+            this.note.hidden = true;
+        }
     }
 
     // Forms and links
@@ -297,6 +311,8 @@ export class Review {
             if (needsSignIn(response)) goToSignIn();
             const page = parsed(await response.text());
             if (response.ok) {
+                this.#previous = null; // an undo would take back some of these labels
+                this.note.hidden = true;
                 this.#showEvaluation(page);
                 await this.list.readAll();
                 form.reset();
