@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from core.ids import ImageRef, input_key, new_id
 from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job
@@ -255,6 +255,22 @@ def test_an_image_opens_with_its_scores_and_steps_to_the_next_by_keyboard(page: 
         page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     expect(page).to_have_url(re.compile(r"/jobs/[0-9A-Z]{26}$"))
+
+
+def test_an_open_image_shows_its_thumbnail_until_its_picture_is_loaded(page: Page, api: ApiClient) -> None:
+    delayed: list[Route] = []
+
+    def delay(route: Route) -> None:
+        delayed.append(route)
+
+    page.route("**/preview", delay)
+    open_live(page, upload(api, 1, seed=2))
+    with page.expect_request("**/preview"):
+        page.locator(".tile.done .open").click()
+    picture = page.locator("#viewed #image .shown img")
+    expect(picture).to_have_css("background-image", re.compile("/thumbnail"))
+    delayed.pop().continue_()
+    expect(picture).to_have_css("background-image", "none")
 
 
 def test_back_closes_the_image_and_then_undoes_the_filters(
@@ -678,6 +694,15 @@ def test_a_phone_shows_everything_in_its_width(page: Page, write_job: Callable[.
         page.goto(path)
         page.wait_for_load_state("networkidle" if path == "/jobs" else "load")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    open_live(page, f"{written.path}{view}")
+    for menu in ("Download", "Notify me"):
+        summary = page.locator("summary").filter(has_text=menu)
+        summary.click()
+        box = summary.locator("xpath=following-sibling::*").bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+        summary.click()
 
 
 def test_nothing_is_out_of_reach_for_anyone(

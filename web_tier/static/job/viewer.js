@@ -74,6 +74,7 @@ export class Viewer {
         const article = document.importNode(page, true);
         const isExpanded = [...this.content.querySelectorAll("details")].map((details) => details.open);
         this.content.replaceChildren(article);
+        this.#showThumbnailUntilLoaded(article.querySelector(".shown img"));
         if (!isOther) for (const [index, details] of [...this.content.querySelectorAll("details")].entries()) {
             details.open ||= isExpanded[index] ?? false;
         }
@@ -117,7 +118,19 @@ export class Viewer {
         const skeleton = document.getElementById("skeleton-template").content.firstElementChild.cloneNode(true);
         skeleton.querySelector("bdi").textContent = row?.name ?? "";
         this.content.replaceChildren(skeleton);
-        skeleton.querySelector("img").src = `${this.base}/images/${this.id}/thumbnail`; // the list has loaded it
+        skeleton.querySelector("img").src = this.#thumbnail;
+    }
+
+    /** A kept image may be large: its thumbnail stands behind it until then. */
+    #showThumbnailUntilLoaded(picture) {
+        if (!picture || picture.complete) return;
+        picture.style.background = `url("${this.#thumbnail}") center / contain no-repeat`;
+        picture.addEventListener("load", () => picture.style.removeProperty("background"), { once: true });
+    }
+
+    /** The address of the open image's thumbnail, which the list has loaded. */
+    get #thumbnail() {
+        return `${this.base}/images/${this.id}/thumbnail`;
     }
 
     /** Load the page and the picture of an image that the user may want to see next. */
