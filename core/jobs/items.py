@@ -17,9 +17,9 @@ from core.jobs.models import (
     TruthSource,
 )
 from core.messages import ClassificationResult, Status, is_cancelled
-from services.table import Item
+from services.table import EXPIRES_AT, Item
 
-JOBS, OWNED, OPEN, DELETED = "JOBS", "OWNED#", "OPEN", "DELETED"
+JOBS, OWNED, OPEN, DELETED, SINGLE = "JOBS", "OWNED#", "OPEN", "DELETED", "SINGLE"
 DEAD_LETTERS = "DEADLETTERS"
 CANCELLED, COUNTED, ACCEPTED, MERGED, RETRIED = "CANCELLED", "COUNTED", "SAID#", "MERGED", "RETRIED"
 IMAGE, RESULT, RESENT, TRUTH = "IMAGE#", "RESULT#", "RESENT#", "TRUTH#"
@@ -61,6 +61,17 @@ def job_item(job: Job, partition_key: str = JOBS) -> Item:
     single = {"single": 1} if job.is_single else {}
     reviewed = {REVIEWED: 1} if job.is_reviewed else {}
     return {**item, "keep": int(job.keep), **single, **_owner_as_text(job.owner), **reviewed}
+
+
+def single_job_item(job: Job, until: datetime) -> Item:
+    """Return the item with the current job for the single images of a user."""
+    where = {"pk": SINGLE, "sk": jobs_partition(job.owner), "job_id": job.job_id}
+    return {**job_item(job), **where, EXPIRES_AT: int(until.timestamp())}
+
+
+def single_job_of(item: Item) -> Job:
+    """Return the job of an item of `SINGLE`."""
+    return job_of({**item, "sk": item["job_id"]})
 
 
 def job_of(item: Item) -> Job:

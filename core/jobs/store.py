@@ -5,6 +5,8 @@
 | `JOBS`           | job id             | name, created_at, keep, owner, single: list of all jobs;  | web        |
 |                  |                    | `reviewed`: its images may have true labels               |            |
 | `OWNED#` owner   | job id             | the same, for the jobs of one user                        | web        |
+| `SINGLE`         | `OWNED#` owner, or | job_id, expires_at, and the job: takes the single images  | web        |
+|                  | `JOBS`             | of a user at present                                      |            |
 | `OPEN`           | job id             | touched_at: there may be images without a result          | web        |
 | `COUNTS#` job id | `CANCELLED`        | at: when the job was cancelled; a retry deletes it        | web        |
 | `COUNTS#` job id | `COUNTED`          | done, cached, failed, images, first, last result, runs,   | controller |
@@ -65,6 +67,7 @@ from core.jobs.items import (
     RESULT,
     RETRIED,
     REVIEWED,
+    SINGLE,
     TRUTH,
     accepted_attributes,
     accepted_count_of,
@@ -86,6 +89,8 @@ from core.jobs.items import (
     result_item,
     result_summary_of,
     runs_as_text,
+    single_job_item,
+    single_job_of,
     times_as_text,
     truth_item,
     truth_of,
@@ -106,7 +111,7 @@ from core.jobs.models import (
 )
 from core.messages import ClassificationResult, Status
 from services.errors import NotFoundError
-from services.table import LAST, Item, Table
+from services.table import EXPIRES_AT, LAST, Item, Table
 
 
 @dataclass(frozen=True)
@@ -265,6 +270,39 @@ class JobStore:
         items = self.table.get_all(keys)
         existing = {str(item["sk"]) for item in items if item["pk"] == JOBS}
         return existing - {str(item["pk"]).partition("#")[2] for item in items if item["pk"] != JOBS}
+
+    # Jobs of single images
+
+    def current_single_jobs(self, owners: Collection[str], now: datetime) -> dict[str, Job]:
+        """Return the current jobs for the single images of these users, by user; not all users have one.
+
+        A job may have been deleted or cancelled since it became current.
+
+        Raises:
+            TableBusyError: some could not be read.
+        """
+        items = self.table.get_all([(SINGLE, jobs_partition(owner)) for owner in dict.fromkeys(owners)])
+        jobs = [single_job_of(item) for item in items if int(item[EXPIRES_AT]) > now.timestamp()]
+        return {job.owner: job for job in jobs}
+
+    def make_current_single_job(self, job: Job, now: datetime, until: datetime, before: str) -> bool:
+        """Make a job the current one for the single images of its owner until a moment.
+
+        Returns False, and changes nothing, if another job is current that is not the job with the id `before`.
+        """
+        return self.table.put_if(
+            single_job_item(job, until),
+            "attribute_not_exists( #pk ) OR #expires_at <= :now OR #job_id = :before",
+            {"now": int(now.timestamp()), "before": before},
+        )
+
+    def delete_unused(self, job: Job) -> None:
+        """Delete a job that has never been used, and whose id no other process knows.
+
+        Raises:
+            TableBusyError: it could not be deleted; deleting again is safe.
+        """
+        self.table.delete_all(keys_of_job(job.job_id, job.owner))
 
     # Deletion
 

@@ -1,8 +1,11 @@
 """Ingest of single images, each sent in its own request: a group commit of all that arrive at the same moment.
 
-A job for each image would flood the list of jobs, and three calls for each would load the job table. So each process
-has one job at a time for the single images of a user, and one thread that records and enqueues all waiting images
-together, of all users.
+A job for each image would flood the list of jobs, and three calls for each would load the job table. So the single
+images of a user go into one job at a time, which all processes share. Each process has one thread that records and
+enqueues all waiting images together, of all users.
+
+The first process that needs a job creates it and makes it the user's current one, by a conditional write: of several
+at the same moment one succeeds. The others put their images into that job, and delete their own.
 
 A user may delete or cancel such a job while it is open, like any other. Then an image goes into a new one; its bytes
 stay in memory until it is accepted.
@@ -11,7 +14,7 @@ stay in memory until it is accepted.
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -52,9 +55,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class _OpenJob:
-    """A job of single images; `recorded` once it is in the job table, with its first image."""
+    """A job of single images.
+
+    Attributes:
+        before: the id of the last job of the same user, which takes no more images; empty if there is none.
+        images: how many this process has put into it.
+        recorded: whether it is in the job table.
+    """
 
     job: Job
+    before: str = ""
     images: int = 0
     recorded: bool = False
 
@@ -130,7 +140,8 @@ class SingleImages:
         with self._lock:
             found, now = self._open.get(owner), self.clock()
             if found is None or found.images >= MAX_JOB_IMAGES or now - found.job.created_at >= MAX_JOB_AGE:
-                found = _OpenJob(Job(new_id(), JOB_NAME, now, self.keep, owner, is_single=True))
+                before = "" if found is None else found.job.job_id
+                found = _OpenJob(Job(new_id(), JOB_NAME, now, self.keep, owner, is_single=True), before)
                 self._open[owner] = found
             self._open.move_to_end(owner)
             if len(self._open) > MAX_OPEN_JOBS:
@@ -170,14 +181,13 @@ class SingleImages:
             image.result.set_result(results.get(image.record.ref))
 
     def _record_and_enqueue(self, waiting: Sequence[_Waiting]) -> dict[ImageRef, UploadResult]:
-        """Create the jobs that are new, and commit the images of existing jobs; return the result of each image."""
+        """Create the jobs that are new, and commit the images of existing jobs; return the result of each image.
+
+        An image has no result if its job has been deleted or cancelled, or if another process has one for its user.
+        """
         jobs = {image.record.ref.job_id: image.open_job for image in waiting}
         new = {job_id: each for job_id, each in jobs.items() if not each.recorded}
-        self.ingest.store.create_all([each.job for each in new.values()])
-        for each in new.values():
-            each.recorded = True
-        # Users may have deleted or cancelled some of the others.
-        existing_ids = new.keys() | self.ingest.store.taking_images(jobs.keys() - new.keys())
+        existing_ids = self._create(list(new.values())) | self.ingest.store.taking_images(jobs.keys() - new.keys())
         self._give_up([image for image in waiting if image.record.ref.job_id not in existing_ids])
         existing = [image for image in waiting if image.record.ref.job_id in existing_ids]
         results = dict[ImageRef, UploadResult]()
@@ -192,10 +202,49 @@ class SingleImages:
                 results |= zip([image.record.ref for image in batch], committed, strict=True)
         return results
 
+    def _create(self, new: Collection[_OpenJob]) -> set[str]:
+        """Create these jobs but those of users who have a current one; return the ids of the created ones."""
+        current = self._current_jobs(new)
+        ours = [each for each in new if each.job.job_id not in current]
+        self.ingest.store.create_all([each.job for each in ours])
+        made_current = self.ingest.pool.map(self._make_current, ours)
+        late = [each for each, is_current in zip(ours, made_current, strict=True) if not is_current]
+        current |= self._current_jobs(late)
+        for each in late:
+            if each.job.job_id in current:
+                self.ingest.store.delete_unused(each.job)
+        with self._lock:
+            for each in new:
+                owner, job = each.job.owner, current.get(each.job.job_id)
+                if job is None:
+                    each.recorded = True
+                elif self._open.get(owner) is each:
+                    self._open[owner] = _OpenJob(job, each.before, recorded=True)
+        return {each.job.job_id for each in new if each.recorded}
+
+    def _current_jobs(self, new: Collection[_OpenJob]) -> dict[str, Job]:
+        """Return the current jobs that other processes have for the users of new jobs, by the id of the new job."""
+        found = self.ingest.store.current_single_jobs([each.job.owner for each in new], self.clock()) if new else {}
+        return {
+            each.job.job_id: job
+            for each in new
+            if (job := found.get(each.job.owner)) is not None
+            and job.keep == self.keep
+            and job.job_id not in {each.job.job_id, each.before}
+        }
+
+    def _make_current(self, new: _OpenJob) -> bool:
+        """Make a new job the current one of its user; return False if another process has been faster."""
+        until = new.job.created_at + MAX_JOB_AGE
+        try:
+            return self.ingest.store.make_current_single_job(new.job, self.clock(), until, new.before)
+        except CLOUD_ERRORS:
+            _log.exception("a job for single images could not be made the current one, so others may have their own")
+            return True
+
     def _give_up(self, images: Sequence[_Waiting]) -> None:
         """Delete the objects of `images`, and close their jobs for further images."""
         with self._lock:
-            for open_job in [image.open_job for image in images]:
-                if self._open.get(open_job.job.owner) is open_job:
-                    del self._open[open_job.job.owner]
+            for image in images:
+                image.open_job.images = MAX_JOB_IMAGES
         self.ingest.discard([image.record for image in images])
