@@ -735,7 +735,10 @@ def test_a_running_job_is_cancelled_on_its_page(page: Page, write_job: Callable[
     expect(page.locator("[data-slot=sentence]")).to_have_text("Cancelled: 0 classified, 3 not.")
     expect(page.locator("#state")).to_have_text("cancelled")
     expect(page.locator(".tile.failed .reason").first).to_contain_text("the job was cancelled")
-    expect(page.get_by_role("button", name="Cancel")).to_be_hidden()
+    expect(page.locator("#retry button")).to_contain_text("Retry 3 cancelled")
+    expect(page.locator(".chip[data-state=failed]")).to_have_text("Cancelled 3")
+    expect(page.locator("#bar .failed")).to_have_attribute("width", "0%")
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_hidden()
 
 
 def test_the_list_of_jobs_is_live_and_several_are_cancelled_and_deleted_at_once(

@@ -30,6 +30,7 @@ class JobProgress:
     """A job's progress: shares in percent of its images, rates in images/s, times in seconds.
 
     Attributes:
+        failed_share: without the cancelled images.
         refresh_seconds: time after which a page without JavaScript reloads; None if it need not.
         settled: whether the job will not change any more, and its results file is written.
         retried: whether the user retried failed images recently.
@@ -72,7 +73,7 @@ class JobProgress:
         return cls(
             status=status,
             done_share=100 * status.counts.done / whole,
-            failed_share=100 * status.counts.failed / whole,
+            failed_share=100 * (status.counts.failed - status.counts.cancelled) / whole,
             rate=rate,
             left_seconds=status.waiting / rate if rate and status.waiting else None,
             refresh_seconds=None if has_ended(SETTLED_SECONDS) else REFRESH_SECONDS,
@@ -89,6 +90,8 @@ class ProgressBody(BaseModel):
         state: state of the job.
         words: the state in words: `cancelling` until a cancelled job has all results.
         accepted, done, failed, waiting: images.
+        cancelled: those of the failed images that were cancelled.
+        failed_words: what the failed images are: failed, cancelled, or both.
         in_flight: images that a worker has for certain; they wait for their results, too.
         rate, left: images/s such as `46`, and time such as `3 s`; None if they are not known.
         workers: workers that run or start.
@@ -112,6 +115,8 @@ class ProgressBody(BaseModel):
     accepted: int
     done: int
     failed: int
+    cancelled: int
+    failed_words: str
     waiting: int
     in_flight: int
     rate: str | None
@@ -150,6 +155,8 @@ class ProgressBody(BaseModel):
             accepted=status.accepted,
             done=status.counts.done,
             failed=status.counts.failed,
+            cancelled=status.counts.cancelled,
+            failed_words=failed_words(status.counts),
             waiting=status.waiting,
             in_flight=0 if silent_seconds > STALE_SECONDS else in_flight_images(status.waiting, fleet),
             rate=rate_words(progress.rate).removesuffix(" /s") if progress.rate else None,
@@ -172,6 +179,13 @@ class ProgressBody(BaseModel):
             retried=progress.retried,
             file=has_current_file(status),
         )
+
+
+def failed_words(counts: Counts) -> str:
+    """Return what the failed images of a job are, since cancelled ones count as failed."""
+    if not counts.cancelled:
+        return "failed"
+    return "cancelled" if counts.cancelled == counts.failed else "failed or cancelled"
 
 
 def cancelled_sentence(status: JobStatus) -> str:

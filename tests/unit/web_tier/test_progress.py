@@ -38,6 +38,19 @@ def test_shares_are_of_all_accepted_images() -> None:
 
 
 @pytest.mark.parametrize(
+    ("failed", "cancelled", "words"), [(3, 0, "failed"), (3, 3, "cancelled"), (3, 2, "failed or cancelled")]
+)
+def test_cancelled_images_are_called_so_and_have_no_part_in_the_red_bar(
+    failed: int, cancelled: int, words: str
+) -> None:
+    counts = Counts(1, failed, 10, NOW, NOW + timedelta(seconds=2), cancelled=cancelled)
+    found = JobProgress.of(JobStatus(JOB, 10, counts))
+    body = ProgressBody.of(found, FLEET, None)
+    assert (body.failed, body.cancelled, body.failed_words) == (failed, cancelled, words)
+    assert found.failed_share == 10 * (failed - cancelled)
+
+
+@pytest.mark.parametrize(
     ("accepted", "done", "seen_after", "refreshes"),
     [(0, 0, 100, True), (5, 3, 100, True), (5, 5, 1, True), (5, 5, 100, False)],
     ids=["empty", "running", "just finished", "finished"],

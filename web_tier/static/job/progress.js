@@ -66,23 +66,30 @@ export function showProgress(progress) {
     findSlot("cost").previousElementSibling.textContent = progress.waiting ? "so far" : "cost";
     document.getElementById("cancel").hidden = progress.state !== "running";
     showWorkersPill(progress.workers, progress.paused);
+    showFailedWords(progress.failed_words);
     showBar(progress);
     const counts = { "": progress.accepted, done: progress.done, failed: progress.failed, waiting: progress.waiting };
     for (const [name, count] of Object.entries(counts)) showCount(name, count);
     document.dispatchEvent(new CustomEvent("job-progress", { detail: progress }));
 }
 
-function showBar({ accepted, done, failed, waiting, in_flight: inFlight }) {
+/** Call the failed images what they are: cancelled ones count as failed. */
+function showFailedWords(words) {
+    for (const element of document.querySelectorAll("[data-words='failed']")) element.textContent = words;
+    document.querySelector(".chip[data-state='failed'] .title").textContent = words[0].toUpperCase() + words.slice(1);
+}
+
+function showBar({ accepted, done, failed, cancelled, waiting, in_flight: inFlight, failed_words: words }) {
     const bar = document.getElementById("bar");
     const percentage = (images) => `${(100 * images) / Math.max(1, accepted)}%`;
     bar.querySelector(".done").setAttribute("width", percentage(done));
     bar.querySelector(".failed").setAttribute("x", percentage(done));
-    bar.querySelector(".failed").setAttribute("width", percentage(failed));
-    bar.querySelector(".in-flight").setAttribute("x", percentage(done + failed));
+    bar.querySelector(".failed").setAttribute("width", percentage(failed - cancelled));
+    bar.querySelector(".in-flight").setAttribute("x", percentage(done + failed - cancelled));
     bar.querySelector(".in-flight").setAttribute("width", percentage(inFlight));
-    const words = `${done} done, ${failed} failed, ${inFlight} in flight, ${waiting - inFlight} queued`;
-    bar.setAttribute("aria-label", words);
-    bar.querySelector("title").textContent = words;
+    const figures = `${done} done, ${failed} ${words}, ${inFlight} in flight, ${waiting - inFlight} queued`;
+    bar.setAttribute("aria-label", figures);
+    bar.querySelector("title").textContent = figures;
 }
 
 /** Show the number of images of a state in its filter, which hides while it has none and is not chosen. */
