@@ -141,7 +141,7 @@ def test_a_port_in_use_is_named_with_the_remedy() -> None:
 def test_a_wrong_key_of_the_configuration_is_named_with_its_value() -> None:
     ended = run(sys.executable, "-m", "scripts.run", "--once", FLEETSIGHT__FLEET__MAX_WORKERS="many")
     assert ended.returncode == 2
-    assert "fleet.max_workers = 'many'" in ended.stderr
+    assert "fleet.max_workers (from FLEETSIGHT__FLEET__MAX_WORKERS) = 'many'" in ended.stderr
 
 
 @pytest.mark.parametrize(
