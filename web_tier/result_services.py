@@ -145,10 +145,11 @@ class ResultServices:
         """Return the progress of a job, and its body."""
         backend = self._backend
         fleet = backend.fleet.snapshot()
-        cost = job_cost(status.counts, fleet, backend.fleet, backend.config.prices)
+        prices = backend.config.prices
+        cost = job_cost(status.counts, fleet, backend.fleet, prices)
         silent_seconds = backend.reports.silent_seconds(fleet)
         progress = JobProgress.of(status, controller_ahead=backend.reports.ahead)
-        return progress, ProgressBody.of(progress, fleet, cost, silent_seconds)
+        return progress, ProgressBody.of(progress, fleet, cost, silent_seconds, prices.minimum_billed_seconds)
 
     def _new_feed(self, job_id: str) -> JobFeed:
         def read_progress(status: JobStatus) -> tuple[str, bool]:

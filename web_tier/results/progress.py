@@ -25,6 +25,10 @@ MIN_PRICED_IMAGES = 100
 """Images that workers must have answered before the cost of 1,000 is shown: few images pay for a whole minute."""
 
 
+MIN_SAVED_SHARE = 0.05
+"""Share of the remaining time that one more worker must save to be of help."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobProgress:
     """A job's progress: shares in percent of its images, rates in images/s, times in seconds.
@@ -136,9 +140,22 @@ class ProgressBody(BaseModel):
 
     @classmethod
     def of(
-        cls, progress: JobProgress, fleet: FleetSnapshot | None, cost: JobCost | None, silent_seconds: float = 0.0
+        cls,
+        progress: JobProgress,
+        fleet: FleetSnapshot | None,
+        cost: JobCost | None,
+        silent_seconds: float = 0.0,
+        billed_seconds: float = 0.0,
     ) -> "ProgressBody":
-        """Return the body of a job's progress; `silent_seconds` is how long the controller has not reported."""
+        """Return the body of a job's progress.
+
+        Args:
+            progress: of the job.
+            fleet: the last report of the controller.
+            cost: of the job.
+            silent_seconds: how long the controller has not reported.
+            billed_seconds: what EC2 bills for an instance at least.
+        """
         status = progress.status
         if not has_cost(status.counts):
             cost = None
@@ -148,6 +165,8 @@ class ProgressBody(BaseModel):
             sentence = cancelled_sentence(status)
         elif not status.is_answered:
             sentence = fleet_sentence(fleet, silent_seconds)
+            if fleet is not None and silent_seconds <= STALE_SECONDS:
+                sentence = f"{sentence} {next_worker_sentence(fleet, billed_seconds)}".rstrip()
             problem = None if fleet is None else fleet.problem if fleet.paused is None else PAUSE_MEANS
         return cls(
             state=status.state,
@@ -194,6 +213,26 @@ def cancelled_sentence(status: JobStatus) -> str:
     if status.waiting:
         return f"Cancelling: {done}, {others:,} not yet answered."
     return f"Cancelled: {done}, {others:,} not." if others else "Cancelled after every image had its label."
+
+
+def next_worker_sentence(fleet: FleetSnapshot, billed_seconds: float) -> str:
+    """Return when the fleet is done, and what one more worker would save and cost.
+
+    It is empty while that is not known: before the first answers, while workers start, and in a paused fleet.
+    """
+    waiting, workers = fleet.visible + fleet.in_flight + fleet.delayed, fleet.running
+    if not (waiting and workers and fleet.image_seconds and fleet.billed_seconds) or fleet.pending or fleet.paused:
+        return ""
+    work = waiting * fleet.image_seconds
+    left = work / workers
+    done = f"Done in about {duration(left)}"
+    if fleet.boot_seconds is None or workers >= fleet.max_workers:
+        return f"{done}."
+    saved = left - (work + fleet.boot_seconds) / (workers + 1)  # the present workers go on while it boots
+    if saved < MIN_SAVED_SHARE * left:
+        return f"{done}; one more worker would start too late to help."
+    price = dollars(billed_seconds * fleet.cost / fleet.billed_seconds)
+    return f"{done}; one more worker would save {duration(saved)} and cost at least {price}."
 
 
 def _finished_sentence(progress: JobProgress) -> str:

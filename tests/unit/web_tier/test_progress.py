@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from core.config import Config
 from core.cost import JobCost, requests_of
-from core.fleet.models import BillingPeriod, FleetSnapshot
+from core.fleet.models import BillingPeriod, FleetPause, FleetSnapshot
 from core.fleet.store import FleetStore
 from core.format import dollars as format_dollars
 from core.jobs.models import Counts, Job, JobStatus, MergedFile
@@ -16,7 +16,7 @@ from core.jobs.store import JobStore
 from services.table import Table
 from tests.support.autoscaler import PRICES
 from tests.support.jobs import NOW, add_images
-from web_tier.results.progress import JobProgress, ProgressBody
+from web_tier.results.progress import JobProgress, ProgressBody, next_worker_sentence
 
 JOB = Job("01", "holiday", NOW)
 FLEET = FleetSnapshot(
@@ -134,6 +134,42 @@ def test_images_from_the_cache_cost_nothing() -> None:
     assert cost_texts(counts, cost_of(counts)) == (
         "$0.00", "No worker was needed: every image so far came from the cache."
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "Done in about 9 s; one more worker would save 1 s and cost at least $0.0017."),
+        ({"boot_seconds": 8.5}, "Done in about 9 s; one more worker would start too late to help."),
+        ({"boot_seconds": 60.0}, "Done in about 9 s; one more worker would start too late to help."),
+        ({"max_workers": 5}, "Done in about 9 s."),
+        ({"boot_seconds": None}, "Done in about 9 s."),
+        ({"image_seconds": None}, ""),
+        ({"pending": 1}, ""),
+        ({"running": 0}, ""),
+        ({"visible": 0, "in_flight": 0}, ""),
+        ({"paused": FleetPause(since=NOW)}, ""),
+    ],
+)
+def test_one_more_worker_is_weighed(changes: dict[str, object], sentence: str) -> None:
+    fleet = FLEET.model_copy(
+        update={
+            "running": 5,
+            "visible": 300,
+            "in_flight": 100,
+            "max_workers": 19,
+            "image_seconds": 0.1125,
+            "boot_seconds": 1.8,
+            "billed_seconds": 600.0,
+            "cost": 0.017,
+            **changes,
+        }
+    )
+    assert next_worker_sentence(fleet, 60.0) == sentence
+    found = ProgressBody.of(progress(400, 0, 0), fleet, None, billed_seconds=60.0).sentence
+    assert found == f"One worker, enough. {sentence}".rstrip()
+    stale = ProgressBody.of(progress(400, 0, 0), fleet, None, silent_seconds=60, billed_seconds=60.0).sentence
+    assert "Done in" not in stale
 
 
 @pytest.mark.parametrize(
