@@ -276,7 +276,7 @@ class JobStore:
     def current_single_jobs(self, owners: Collection[str], now: datetime) -> dict[str, Job]:
         """Return the current jobs for the single images of these users, by user; not all users have one.
 
-        A job may have been deleted or cancelled since it became current.
+        A current job may not exist yet, and may have been deleted or cancelled since.
 
         Raises:
             TableBusyError: some could not be read.
@@ -295,14 +295,6 @@ class JobStore:
             "attribute_not_exists( #pk ) OR #expires_at <= :now OR #job_id = :before",
             {"now": int(now.timestamp()), "before": before},
         )
-
-    def delete_unused(self, job: Job) -> None:
-        """Delete a job that has never been used, and whose id no other process knows.
-
-        Raises:
-            TableBusyError: it could not be deleted; deleting again is safe.
-        """
-        self.table.delete_all(keys_of_job(job.job_id, job.owner))
 
     # Deletion
 

@@ -4,8 +4,9 @@ A job for each image would flood the list of jobs, and three calls for each woul
 images of a user go into one job at a time, which all processes share. Each process has one thread that records and
 enqueues all waiting images together, of all users.
 
-The first process that needs a job creates it and makes it the user's current one, by a conditional write: of several
-at the same moment one succeeds. The others put their images into that job, and delete their own.
+The first process that needs a job makes it the user's current one, by a conditional write, and creates it. The others
+put their images into that job. If it does not exist, since it was deleted or its process died before it was created,
+the next image makes another one the current one.
 
 A user may delete or cancel such a job while it is open, like any other. Then an image goes into a new one; its bytes
 stay in memory until it is accepted.
@@ -204,30 +205,26 @@ class SingleImages:
 
     def _create(self, new: Collection[_OpenJob]) -> set[str]:
         """Create these jobs but those of users who have a current one; return the ids of the created ones."""
-        current = self._current_jobs(new)
-        ours = [each for each in new if each.job.job_id not in current]
-        self.ingest.store.create_all([each.job for each in ours])
-        made_current = self.ingest.pool.map(self._make_current, ours)
-        late = [each for each, is_current in zip(ours, made_current, strict=True) if not is_current]
-        current |= self._current_jobs(late)
-        for each in late:
-            if each.job.job_id in current:
-                self.ingest.store.delete_unused(each.job)
+        made_current = self.ingest.pool.map(self._make_current, new)
+        late = [each for each, is_current in zip(new, made_current, strict=True) if not is_current]
+        others = self._current_jobs(late)
+        created = [each for each in new if each.job.job_id not in others]
+        self.ingest.store.create_all([each.job for each in created])
         with self._lock:
-            for each in new:
-                owner, job = each.job.owner, current.get(each.job.job_id)
-                if job is None:
-                    each.recorded = True
-                elif self._open.get(owner) is each:
+            for each in created:
+                each.recorded = True
+            for each in late:
+                owner, job = each.job.owner, others.get(each.job.job_id)
+                if job is not None and self._open.get(owner) is each:
                     self._open[owner] = _OpenJob(job, each.before, recorded=True)
-        return {each.job.job_id for each in new if each.recorded}
+        return {each.job.job_id for each in created}
 
-    def _current_jobs(self, new: Collection[_OpenJob]) -> dict[str, Job]:
+    def _current_jobs(self, late: Collection[_OpenJob]) -> dict[str, Job]:
         """Return the current jobs that other processes have for the users of new jobs, by the id of the new job."""
-        found = self.ingest.store.current_single_jobs([each.job.owner for each in new], self.clock()) if new else {}
+        found = self.ingest.store.current_single_jobs([each.job.owner for each in late], self.clock()) if late else {}
         return {
             each.job.job_id: job
-            for each in new
+            for each in late
             if (job := found.get(each.job.owner)) is not None
             and job.keep == self.keep
             and job.job_id not in {each.job.job_id, each.before}

@@ -162,30 +162,38 @@ def test_all_processes_share_the_job_of_a_user(
     assert watched.status(job.job_id).accepted == 6
     assert bucket.objects.keys() == {record.key for record in records}
     annas = ingested(other, owner="anna").ref.job_id
-    assert watched.created == [job.job_id, annas], "no other one is created first, and then deleted"
+    assert watched.created == [job.job_id, annas]
 
 
-def test_of_two_processes_that_create_a_job_at_once_one_deletes_its_own(
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_job_that_is_current_before_it_exists_is_shared_or_replaced(
+    dies: bool,
     singles: SingleImages,
     other: SingleImages,
     watched: WatchedStore,
     bucket: MemoryBucket,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    create_all, faster = WatchedStore.create_all, list[ImageRecord]()
+    create_all, made = WatchedStore.create_all, list[ImageRecord]()
 
     def create_late(store: WatchedStore, jobs: Sequence[Job]) -> None:
         monkeypatch.setattr(WatchedStore, "create_all", create_all)
-        faster.append(ingested(other, 1, owner="anna"))
-        create_all(store, jobs)
+        if not dies:
+            create_all(store, jobs)
+        made.append(ingested(other, 1, owner="anna"))
+        if dies:
+            raise client_error(503)
 
     monkeypatch.setattr(WatchedStore, "create_all", create_late)
-    record = ingested(singles, 2, owner="anna")
-    assert record.ref.job_id == faster[0].ref.job_id
-    assert [job.job_id for job in watched.jobs(9, owner="anna")] == [record.ref.job_id]
-    assert watched.status(record.ref.job_id).accepted == 2
-    assert bucket.objects.keys() == {record.key, faster[0].key}
-    assert watched.deleted_jobs() == []
+    outcome = singles.ingest_one("anna", [an_upload(2)])
+    if dies:
+        assert isinstance(outcome, RejectedUpload)
+        outcome = ingested(singles, 2, owner="anna")
+    made.append(taken(outcome))
+    [job] = watched.jobs(9, owner="anna")
+    assert {record.ref.job_id for record in made} == {job.job_id}
+    assert watched.status(job.job_id).accepted == 2
+    assert bucket.objects.keys() == {record.key for record in made}
 
 
 @pytest.mark.parametrize("end", ["deleted", "cancelled", "full"])
