@@ -274,13 +274,19 @@ def faults_of() -> FaultsOf:
                 for node in violation["nodes"]
             ]
             if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
-                faults.append(f"{style}: the page is wider than the screen")
+                faults.append(f"{style}: the page is wider than the screen: {page.evaluate(_WIDE_ELEMENTS)}")
         page.emulate_media(color_scheme="light", reduced_motion="no-preference")
         page.set_viewport_size(usual)
         return faults
 
     return check
 
+
+_WIDE_ELEMENTS = """
+[...document.querySelectorAll("body *")]
+    .filter((element) => element.checkVisibility() && element.getBoundingClientRect().right > innerWidth)
+    .map((element) => element.outerHTML.slice(0, 120))
+"""
 
 _DROP = """
 (target, files) => {
