@@ -61,7 +61,7 @@ class Bench:
         **settings: Any,
     ) -> None:
         values = shipped_values()
-        values["worker"] |= {"idle_seconds": 0.05, "drain_seconds": 5, "batch_wait_seconds": 0.02, **settings}
+        values["worker"] |= {"idle_seconds": 0.05, "batch_wait_seconds": 0.02, **settings}
         self.config = parse_config(values)
         self.clock = WallClock()
         self.requests: FakeSqs = after.requests if after else FakeSqs(self.clock, fifo=fifo)
