@@ -326,11 +326,14 @@ class RetentionSettings(_Section):
 
 
 _HOST_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+HOST_PATTERN = rf"{_HOST_LABEL}(\.{_HOST_LABEL})*"
+"""Names of hosts (RFC 1123), of any length."""
+
 _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 
 WebhookHost = Annotated[
     str,
-    Field(max_length=260, pattern=rf"^(\*\.)?{_HOST_LABEL}(\.{_HOST_LABEL})*(:{_PORT})?$"),
+    Field(max_length=260, pattern=rf"^(\*\.)?{HOST_PATTERN}(:{_PORT})?$"),
     AfterValidator(str.lower),
 ]
 

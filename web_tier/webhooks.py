@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from core.config import NotificationSettings
+from core.config import HOST_PATTERN, NotificationSettings
 from core.jobs.notifications import DeliveryFailedError
 
 MAX_URL_CHARACTERS: Final = 2_000
@@ -39,15 +39,14 @@ READ_SECONDS: Final = 10.0
 TOTAL_SECONDS: Final = 20.0
 """Time from a connection to its end. `READ_SECONDS` bounds the wait for each part of a reply, not for all of it."""
 
-_HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
-"""Names of hosts (RFC 1123): a resolver does not take every other text as a name that does not exist."""
+_HOST: Final = re.compile(rf"(?=.{{1,253}}\Z){HOST_PATTERN}")
+"""Names that a resolver can be asked for: for some other texts it raises an error instead of finding no host."""
 
 _UNICAST: Final = ipaddress.ip_network("2000::/3")
-_SIX_TO_FOUR: Final = ipaddress.ip_network("2002::/16")
-"""Global IPv6 addresses (RFC 4291), and those of them that contain an IPv4 address, which may be private (RFC 3056).
+"""Global IPv6 addresses (RFC 4291). Those of NAT64 gateways, which contain IPv4 addresses, are outside (RFC 6052)."""
 
-Outside the first network are other such addresses, as those of a NAT64 gateway (RFC 6052, RFC 8215).
-"""
+_SIX_TO_FOUR: Final = ipaddress.ip_network("2002::/16")
+"""Global IPv6 addresses that contain an IPv4 address, which may be private (6to4, RFC 3056)."""
 
 _RETRIED_STATUSES: Final = frozenset({408, 425, 429})
 """Client errors that a later try may not get."""

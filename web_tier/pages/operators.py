@@ -121,9 +121,9 @@ def _before() -> str | None:
     Raises:
         BadRequest: if it is not valid: without it, more images would be requested than the operator meant.
     """
-    before = request.args.get("before")
-    if before is not None and not re.fullmatch(CURSOR_PATTERN, before):
-        raise BadRequest(f"before={before[:40]!r} is not a cursor; take it from the page before")
+    before = _before_or_none()
+    if before is None and "before" in request.args:
+        raise BadRequest(f"before={request.args['before'][:40]!r} is not a cursor; take it from the page before")
     return before
 
 

@@ -24,7 +24,6 @@ MAX_SETTLING_SECONDS = 60.0
 MIN_PRICED_IMAGES = 100
 """Images that workers must have answered before the cost of 1,000 is shown: few images pay for a whole minute."""
 
-
 MIN_SAVED_SHARE = 0.05
 """Share of the remaining time that one more worker must save to be of help."""
 
@@ -145,7 +144,7 @@ class ProgressBody(BaseModel):
         fleet: FleetSnapshot | None,
         cost: JobCost | None,
         silent_seconds: float = 0.0,
-        billed_seconds: float = 0.0,
+        minimum_billed_seconds: float = 0.0,
     ) -> "ProgressBody":
         """Return the body of a job's progress.
 
@@ -154,7 +153,7 @@ class ProgressBody(BaseModel):
             fleet: the last report of the controller.
             cost: of the job.
             silent_seconds: how long the controller has not reported.
-            billed_seconds: what EC2 bills for an instance at least.
+            minimum_billed_seconds: what EC2 bills for an instance at least.
         """
         status = progress.status
         if not has_cost(status.counts):
@@ -166,7 +165,7 @@ class ProgressBody(BaseModel):
         elif not status.is_answered:
             sentence = fleet_sentence(fleet, silent_seconds)
             if fleet is not None and silent_seconds <= STALE_SECONDS:
-                sentence = f"{sentence} {next_worker_sentence(fleet, billed_seconds)}".rstrip()
+                sentence = f"{sentence} {next_worker_sentence(fleet, minimum_billed_seconds)}".rstrip()
             problem = None if fleet is None else fleet.problem if fleet.paused is None else PAUSE_MEANS
         return cls(
             state=status.state,
@@ -215,7 +214,7 @@ def cancelled_sentence(status: JobStatus) -> str:
     return f"Cancelled: {done}, {others:,} not." if others else "Cancelled after every image had its label."
 
 
-def next_worker_sentence(fleet: FleetSnapshot, billed_seconds: float) -> str:
+def next_worker_sentence(fleet: FleetSnapshot, minimum_billed_seconds: float) -> str:
     """Return when the fleet is done, and what one more worker would save and cost.
 
     It is empty while that is not known: before the first answers, while workers start, and in a paused fleet.
@@ -231,7 +230,7 @@ def next_worker_sentence(fleet: FleetSnapshot, billed_seconds: float) -> str:
     saved = left - (work + fleet.boot_seconds) / (workers + 1)  # the present workers go on while it boots
     if saved < MIN_SAVED_SHARE * left:
         return f"{done}; one more worker would start too late to help."
-    price = dollars(billed_seconds * fleet.cost / fleet.billed_seconds)
+    price = dollars(minimum_billed_seconds * fleet.cost / fleet.billed_seconds)
     return f"{done}; one more worker would save {duration(saved)} and cost at least {price}."
 
 

@@ -62,12 +62,18 @@ class _OpenJob:
         before: the id of the last job of the same user, which takes no more images; empty if there is none.
         images: how many this process has put into it.
         recorded: whether it is in the job table.
+        closed: whether no more images go into it, since it could not take one.
     """
 
     job: Job
     before: str = ""
     images: int = 0
     recorded: bool = False
+    closed: bool = False
+
+
+def _is_full_or_old(open_job: _OpenJob, now: datetime) -> bool:
+    return open_job.images >= MAX_JOB_IMAGES or now - open_job.job.created_at >= MAX_JOB_AGE
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ class SingleImages:
         """Return the open job of a user, a new one if that is full, and count one more image for it."""
         with self._lock:
             found, now = self._open.get(owner), self.clock()
-            if found is None or found.images >= MAX_JOB_IMAGES or now - found.job.created_at >= MAX_JOB_AGE:
+            if found is None or found.closed or _is_full_or_old(found, now):
                 before = "" if found is None else found.job.job_id
                 found = _OpenJob(Job(new_id(), JOB_NAME, now, self.keep, owner, is_single=True), before)
                 self._open[owner] = found
@@ -221,7 +227,7 @@ class SingleImages:
 
     def _current_jobs(self, late: Collection[_OpenJob]) -> dict[str, Job]:
         """Return the current jobs that other processes have for the users of new jobs, by the id of the new job."""
-        found = self.ingest.store.current_single_jobs([each.job.owner for each in late], self.clock()) if late else {}
+        found = self.ingest.store.current_single_jobs([each.job.owner for each in late], self.clock())
         return {
             each.job.job_id: job
             for each in late
@@ -243,5 +249,5 @@ class SingleImages:
         """Delete the objects of `images`, and close their jobs for further images."""
         with self._lock:
             for image in images:
-                image.open_job.images = MAX_JOB_IMAGES
+                image.open_job.closed = True
         self.ingest.discard([image.record for image in images])

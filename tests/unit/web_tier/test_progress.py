@@ -166,9 +166,9 @@ def test_one_more_worker_is_weighed(changes: dict[str, object], sentence: str) -
         }
     )
     assert next_worker_sentence(fleet, 60.0) == sentence
-    found = ProgressBody.of(progress(400, 0, 0), fleet, None, billed_seconds=60.0).sentence
+    found = ProgressBody.of(progress(400, 0, 0), fleet, None, minimum_billed_seconds=60.0).sentence
     assert found == f"One worker, enough. {sentence}".rstrip()
-    stale = ProgressBody.of(progress(400, 0, 0), fleet, None, silent_seconds=60, billed_seconds=60.0).sentence
+    stale = ProgressBody.of(progress(400, 0, 0), fleet, None, silent_seconds=60, minimum_billed_seconds=60.0).sentence
     assert "Done in" not in stale
 
 
