@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from core.config import MAX_WORKERS
+from core.config import MAX_WORKERS, FleetSettings
 from core.messages import WireModel, WorkerState
 from services.ec2 import LaunchSpec
 
@@ -29,6 +29,11 @@ class WorkerLimits(WireModel):
 
     min_workers: int = Field(ge=0, le=MAX_WORKERS)
     max_workers: int = Field(ge=0, le=MAX_WORKERS)
+
+    @classmethod
+    def configured(cls, settings: FleetSettings) -> "WorkerLimits":
+        """Return the limits of config.yaml."""
+        return WorkerLimits(min_workers=settings.min_workers, max_workers=settings.max_workers)
 
     @model_validator(mode="after")
     def _minimum_is_at_most_maximum(self) -> Self:

@@ -199,17 +199,17 @@ def set_limits() -> Response:
     when idle.
     """
     wanted = parse_body(SetLimits, '{"min_workers": 0, "max_workers": 5}', may_be_empty=False)
-    minimum, fleet, configured = wanted.min_workers, current_backend().fleet, current_backend().config.fleet
+    backend, minimum = current_backend(), wanted.min_workers
     if minimum is None:
-        limits = WorkerLimits(min_workers=configured.min_workers, max_workers=configured.max_workers)
-        minimum = min(fleet.state().limits_in_force(limits).min_workers, wanted.max_workers)
+        limits = backend.fleet.state().limits_in_force(WorkerLimits.configured(backend.config.fleet))
+        minimum = min(limits.min_workers, wanted.max_workers)
     override = LimitsOverride(
         min_workers=minimum,
         max_workers=wanted.max_workers,
         since=datetime.now(UTC),
         reason=clean_reason(wanted.reason),
     )
-    fleet.set_limits(override)
+    backend.fleet.set_limits(override)
     audit_details(min_workers=override.min_workers, max_workers=override.max_workers, reason=override.reason)
     return json_response(FleetLimitsBody(**override.model_dump(exclude={"version"})))
 

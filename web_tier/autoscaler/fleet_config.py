@@ -50,7 +50,7 @@ class FleetConfigWatcher:
     @property
     def configured(self) -> WorkerLimits:
         """The limits of config.yaml."""
-        return WorkerLimits(min_workers=self.fleet.min_workers, max_workers=self.fleet.max_workers)
+        return WorkerLimits.configured(self.fleet)
 
     def current(self, override: LimitsOverride | None = None) -> FleetSettings:
         """Return the settings in force: the configuration, with the limits of `override` if there is one.

@@ -378,8 +378,7 @@ def _redirect_to_fleet() -> ResponseReturnValue:
 
 
 def _configured() -> WorkerLimits:
-    fleet = current_backend().config.fleet
-    return WorkerLimits(min_workers=fleet.min_workers, max_workers=fleet.max_workers)
+    return WorkerLimits.configured(current_backend().config.fleet)
 
 
 def limits_preview(workers: int, low: int, high: int) -> str:
