@@ -86,8 +86,8 @@ case "${1:-}" in
     at_once \
       "setup_torch integration_tests" \
       "format lint imports covered_unit_tests chaos_tests" \
-      "browser_tests image_tests" \
-      "setup_simulate types security_lint audit simulations" \
+      browser_tests \
+      "setup_simulate types security_lint audit image_tests simulations" \
       fuzzing
     report coverage
     ;;

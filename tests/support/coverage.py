@@ -38,7 +38,10 @@ def measure(sources: Iterable[str]) -> Callable[[], None]:
 
     def write() -> None:
         file = Path(os.environ["COVERAGE_DIR"]) / f"{os.getpid()}.json"
-        file.write_text(json.dumps(probes.get_coverage()), encoding="utf-8")
+        # Renamed when it is whole: a test may kill this process while it writes.
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(probes.get_coverage()), encoding="utf-8")
+        unfinished.replace(file)
 
     return write
 
