@@ -69,7 +69,10 @@ def respond(tasks: Sequence[Task[ClassificationResult]], responses: Queue) -> li
         botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
     """
     fitting = [response_within(task.payload, responses.max_message_bytes) for task in tasks]
-    messages = [OutgoingMessage(each.image_id, each.to_json()) for each in fitting]
+    messages = [
+        OutgoingMessage(each.image_id, each.to_json(), task.delivery.received.group)
+        for task, each in zip(tasks, fitting, strict=True)
+    ]
     refused = set(responses.send(messages))
     return [task.delivery for task, message in zip(tasks, messages, strict=True) if message not in refused]
 

@@ -247,7 +247,10 @@ class VisibilityExtender:
             self._show(self._in_flight.take_back(deliveries), self._jitter(*LEAVE_SECONDS))
 
     def _give_back_batch(self, ours: Sequence[Delivery]) -> None:
-        copies = [OutgoingMessage(delivery.receipt, delivery.given_back().to_json()) for delivery in ours]
+        copies = [
+            OutgoingMessage(delivery.receipt, delivery.given_back().to_json(), delivery.received.group)
+            for delivery in ours
+        ]
         try:
             refused = {copy.id for copy in self._queue.send(copies)}
         except BotoCoreError as error:

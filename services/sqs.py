@@ -49,10 +49,16 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
-    """A message to send; the sender finds rejected messages by `id`, which is not sent."""
+    """A message to send; the sender finds rejected messages by `id`, which is not sent.
+
+    Attributes:
+        group: its message group, 1 to 128 letters, digits or punctuation marks, for the standard queue only: while
+            one group keeps the consumers busy, SQS delivers the messages of other groups first.
+    """
 
     id: str
     body: str
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,7 @@ class ReceivedMessage:
         receive_count: number of receives, including this one.
         sent_at: when SQS accepted it, in epoch seconds of SQS's clock.
         first_received_at: when it was first received, in epoch seconds of SQS's clock.
+        group: its message group; None if it was sent without one.
     """
 
     id: str
@@ -71,6 +78,7 @@ class ReceivedMessage:
     receive_count: int
     sent_at: float
     first_received_at: float
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +134,13 @@ class Queue:
 
     def _entry(self, message: OutgoingMessage) -> dict[str, Any]:
         entry = {"MessageBody": message.body}
-        if self.fifo:
-            # Both are unique. A message in flight blocks the rest of its group, and order does not matter here. A
-            # repeated deduplication id would drop a legitimate repeat: a retry, its response, a request sent again.
-            unique = uuid4().hex
-            entry |= {"MessageGroupId": unique, "MessageDeduplicationId": unique}
-        return entry
+        if not self.fifo:
+            # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
+            return entry if message.group is None else entry | {"MessageGroupId": message.group}
+        # Both are unique. A message in flight blocks the rest of its group, and order does not matter here. A
+        # repeated deduplication id would drop a legitimate repeat: a retry, its response, a request sent again.
+        unique = uuid4().hex
+        return entry | {"MessageGroupId": unique, "MessageDeduplicationId": unique}
 
     def receive(self, max_messages: int = BATCH, wait_seconds: int = LONG_POLL_SECONDS) -> list[ReceivedMessage]:
         """Return up to `max_messages` (1 to 10), waiting up to `wait_seconds` (0 to 20) for the first."""
@@ -143,6 +152,7 @@ class Queue:
                 "ApproximateReceiveCount",
                 "SentTimestamp",
                 "ApproximateFirstReceiveTimestamp",
+                "MessageGroupId",
             ],
         )
         return [_received(message) for message in reply.get("Messages", [])]
@@ -228,4 +238,5 @@ def _received(message: Any) -> ReceivedMessage:
         receive_count=int(attributes["ApproximateReceiveCount"]),
         sent_at=int(attributes["SentTimestamp"]) / 1000,
         first_received_at=int(attributes["ApproximateFirstReceiveTimestamp"]) / 1000,
+        group=attributes.get("MessageGroupId"),
     )

@@ -122,7 +122,7 @@ def image_item(image: ImageRecord) -> Item:
         item["retried_at"] = image.retried_at.isoformat()
     if image.attempt:
         item["attempt"] = image.attempt
-    return item
+    return {**item, **_owner_as_text(image.owner)}
 
 
 def image_of(job_id: str, item: Item) -> ImageRecord:
@@ -136,6 +136,7 @@ def image_of(job_id: str, item: Item) -> ImageRecord:
         cached="cached" in item,
         retried_at=moment_in(item, "retried_at"),
         attempt=int(item.get("attempt", 0)),
+        owner=str(item.get("owner", "")),
     )
 
 

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Literal
 
 from core.ids import ImageRef
-from core.messages import Status
+from core.messages import RequestMessage, Status
+from services.sqs import OutgoingMessage
 
 JobState = Literal["empty", "running", "finished", "cancelled"]
 
@@ -49,6 +50,7 @@ class ImageRecord:
         cached: whether it was answered at once, from the result of an earlier image with the same bytes.
         retried_at: when it was last retried after a failure; for display, not for comparison.
         attempt: number of the last request: 0 for the first one, one more for each retry.
+        owner: id of its user; empty without sign-in, and in records of versions before 2026-11-24.
     """
 
     ref: ImageRef
@@ -59,6 +61,15 @@ class ImageRecord:
     cached: bool = False
     retried_at: datetime | None = None
     attempt: int = 0
+    owner: str = ""
+
+    def request(self, submitted_at: datetime) -> OutgoingMessage:
+        """Return the message that requests the result of its last attempt; its id is the image's.
+
+        Users share the fleet fairly: the message group is the user, or the job if the user is unknown.
+        """
+        message = RequestMessage.about(self.ref, self.key, submitted_at, self.attempt)
+        return OutgoingMessage(self.ref.image_id, message.to_json(), self.owner or self.ref.job_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from moto.sqs.exceptions import InvalidParameterValue, ReceiptHandleIsInvalid, S
 from localcloud.ec2.fleet import fleet
 from localcloud.options import Switches
 from localcloud.patches import Patch, Patches
+from localcloud.sqs.fair_order import StoredMessage
 from localcloud.sqs.move_tasks import MAX_RESULTS, MoveTask
 from localcloud.sqs.queues import (
     MalformedReceiptError,
@@ -27,7 +28,6 @@ from localcloud.sqs.queues import (
     MessageQueue,
     NotInFlightError,
     StaleReceiptError,
-    StoredMessage,
 )
 
 _open_queues: "weakref.WeakSet[MessageQueue[Any]]" = weakref.WeakSet()
@@ -71,7 +71,7 @@ class FastQueue(models.Queue):  # type: ignore[misc] # moto is untyped
             message.id,
             message,
             delay_seconds=delay_seconds,
-            group=message.group_id if self.fifo_queue else None,
+            group=message.group_id,
             deduplication_key=key,
         )
         message.id = sent.message_id
@@ -87,7 +87,7 @@ class FastQueue(models.Queue):  # type: ignore[misc] # moto is untyped
         self.store.send(
             letter.message_id,
             message,
-            group=letter.group if self.fifo_queue else None,
+            group=letter.group,
             receive_count=letter.receive_count,
         )
 

@@ -39,7 +39,8 @@ def answer(request: DirectRequest) -> DirectResponse | None:
 
 
 def _send_message_batch(_backend: SQSBackend, queue: Any, parameters: Parameters) -> Parameters | None:
-    entries = _entries(parameters, {"MessageBody": str, **(_FIFO if queue.fifo_queue else {})})
+    needed = {"MessageBody": str, **(_FIFO if queue.fifo_queue else {})}
+    entries = _entries(parameters, needed, {"MessageGroupId": str})
     if entries is None or queue.content_based_deduplication or queue.delay_seconds:
         return None
     sizes = [len(entry["MessageBody"].encode(errors="surrogatepass")) for entry in entries]
@@ -126,12 +127,17 @@ def _by_entry(done: list[str], failed: list[Any]) -> Parameters:
     return {"Successful": [{"Id": name} for name in done], "Failed": failed}
 
 
-def _entries(parameters: Parameters, types: Mapping[str, type]) -> list[Parameters] | None:
-    """Return the entries of a batch if each has a unique id and exactly the parameters of `types`, else None."""
+def _entries(
+    parameters: Parameters, needed: Mapping[str, type], allowed: Mapping[str, type] | None = None
+) -> list[Parameters] | None:
+    """Return the entries of a batch if each has a unique id, the `needed` parameters and at most `allowed` others.
+
+    If any entry has not, return None.
+    """
     entries = parameters.get("Entries")
     if set(parameters) != {"Entries"} or type(entries) is not list or not 1 <= len(entries) <= MAX_ENTRIES:
         return None
-    if not all(type(entry) is dict and _has_types(entry, {"Id": str, **types}) for entry in entries):
+    if not all(type(entry) is dict and _has_types(entry, {"Id": str, **needed}, allowed) for entry in entries):
         return None
     names = {entry["Id"] for entry in entries if _ENTRY_ID.fullmatch(entry["Id"])}
     return entries if len(names) == len(entries) else None

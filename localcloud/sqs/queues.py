@@ -1,7 +1,7 @@
 """A queue with SQS's rules, in memory: one lock, a condition for long polls, no scan of the messages.
 
 Times are seconds of the given clocks. A FIFO queue delivers the messages of a group in order, and none while an
-earlier message of the group is in flight.
+earlier message of the group is in flight. On a standard queue a group is a tenant of a fair queue (`fair_order`).
 """
 
 import base64
@@ -12,10 +12,10 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar
 
 from localcloud.eventual_consistency import ValueHistory
+from localcloud.sqs.fair_order import FairOrder, MessageState, StoredMessage
 
 DEDUPLICATION_SECONDS = 300.0
 """Seconds in which a second message with the same deduplication key is a duplicate, as on SQS."""
@@ -40,31 +40,6 @@ class StaleReceiptError(Exception):
 
 class NotInFlightError(Exception):
     """Raised when a call changes the visibility of a message that is not in flight."""
-
-
-class MessageState(StrEnum):
-    """The state of a message: the three that SQS counts, and deleted."""
-
-    DELAYED = "delayed"
-    VISIBLE = "visible"
-    IN_FLIGHT = "in flight"
-    DELETED = "deleted"
-
-
-@dataclass(eq=False, slots=True)
-class StoredMessage(Generic[Payload]):
-    """A message in its queue; times are of the queue's monotonic clock."""
-
-    message_id: str
-    payload: Payload
-    group: str | None
-    state: MessageState
-    sent_at: float
-    sequence: int
-    receive_count: int = 0
-    receipt: str | None = None
-    timer: int = 0  # number of the current timer; timers with other numbers are stale
-    first_received_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -98,6 +73,7 @@ class MessageDelivery(Generic[Payload]):
     receipt_handle: str
     receive_count: int
     first_received_at: float
+    group: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +108,7 @@ class MessageQueue(Generic[Payload]):
 
     def _reset(self) -> None:
         self._entries: dict[str, StoredMessage[Payload]] = {}
-        self._visible: deque[StoredMessage[Payload]] = deque()
+        self._fair_order: FairOrder[Payload] = FairOrder(self._clock)
         self._groups: dict[str, MessageGroup[Payload]] = {}
         self._ready_groups: OrderedDict[str, None] = OrderedDict()
         self._timers: list[tuple[float, int, StoredMessage[Payload]]] = []
@@ -167,7 +143,9 @@ class MessageQueue(Generic[Payload]):
             sent = SentMessage(message_id, entry.sequence)
             self._entries[message_id] = entry
             self._counts[MessageState.DELAYED] += 1
-            if group is not None:
+            if not self._fifo:
+                self._fair_order.record_sent(entry)
+            elif group is not None:
                 self._groups.setdefault(group, MessageGroup()).entries.append(entry)
             if deduplication_key is not None:
                 self._duplicates[deduplication_key] = (now + DEDUPLICATION_SECONDS, sent)
@@ -317,11 +295,7 @@ class MessageQueue(Generic[Payload]):
             if entry is not None and entry.state is MessageState.VISIBLE:
                 return entry
             self._ready_groups.popitem(last=False)
-        while self._visible:
-            entry = self._visible.popleft()
-            if entry.state is MessageState.VISIBLE:  # others were deleted while they were in this list
-                return entry
-        return None
+        return self._fair_order.pop()
 
     def _deliver(self, entry: StoredMessage[Payload], visibility_seconds: float) -> MessageDelivery[Payload]:
         entry.receive_count += 1
@@ -339,13 +313,14 @@ class MessageQueue(Generic[Payload]):
             entry.receipt,
             entry.receive_count,
             entry.first_received_at,
+            entry.group,
         )
 
     def _drop(self, entry: StoredMessage[Payload]) -> None:
         del self._entries[entry.message_id]
         self._move(entry, MessageState.DELETED)
         self._drop_stale_timers()
-        if entry.group is not None:
+        if self._fifo and entry.group is not None:
             self._groups[entry.group].entries.remove(entry)
             self._update_group(entry.group)
 
@@ -355,7 +330,7 @@ class MessageQueue(Generic[Payload]):
         if self._fifo and entry.group is not None:
             self._update_group(entry.group)
         else:
-            self._visible.append(entry)
+            self._fair_order.append(entry)
             self._changed.notify()
 
     def _update_group(self, name: str) -> None:
@@ -369,7 +344,9 @@ class MessageQueue(Generic[Payload]):
             self._changed.notify()
 
     def _move(self, entry: StoredMessage[Payload], state: MessageState) -> None:
-        if self._fifo and entry.group is not None:
+        if not self._fifo:
+            self._fair_order.record_move(entry, state)
+        elif entry.group is not None:
             self._groups[entry.group].in_flight += (state is MessageState.IN_FLIGHT) - (
                 entry.state is MessageState.IN_FLIGHT
             )

@@ -14,7 +14,8 @@ from typing import Any, cast
 
 from core.ids import new_id
 from core.messages import RequestMessage
-from localcloud.sqs.queues import MessageQueue, NotInFlightError, StaleReceiptError, StoredMessage
+from localcloud.sqs.fair_order import StoredMessage
+from localcloud.sqs.queues import MessageQueue, NotInFlightError, StaleReceiptError
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket, StoredObject
 from services.sqs import BATCH, OutgoingMessage, Queue, QueueCounts, ReceivedMessage
@@ -337,6 +338,7 @@ class MemoryQueue:
                         "ApproximateReceiveCount": str(each.receive_count),
                         "SentTimestamp": str(int(self._sent_at[each.message_id] * 1000)),
                         "ApproximateFirstReceiveTimestamp": str(int(each.first_received_at * 1000)),
+                        **({} if each.group is None else {"MessageGroupId": each.group}),
                     },
                 }
                 for each in found

@@ -28,7 +28,7 @@ from core.messages import GONE, ClassificationResult, Failure, RequestMessage, c
 from core.predictions import store_prediction, stored_prediction
 from services.errors import MessageError
 from services.s3 import Bucket
-from services.sqs import OutgoingMessage, Queue, ReceivedMessage
+from services.sqs import Queue, ReceivedMessage
 from web_tier.controller.lost_images import BacklogTracker, FirstSeen, find_lost
 from web_tier.controller.result_recorder import ResultRecorder, rank
 
@@ -284,13 +284,11 @@ class Reconciler:
             waited: seconds without a result, by image id.
         """
         at = self.now()
-        requests = [RequestMessage.about(each.ref, each.key, at, each.attempt) for each in records]
-        unsent = self.requests.send([OutgoingMessage(request.image_id, request.to_json()) for request in requests])
-        refused = {message.id for message in unsent}
+        refused = {message.id for message in self.requests.send([record.request(at) for record in records])}
         sent = {
-            each.image_id: Resend(each.attempt, at, at, round(waited[each.image_id]))
-            for each in requests
-            if each.image_id not in refused
+            record.ref.image_id: Resend(record.attempt, at, at, round(waited[record.ref.image_id]))
+            for record in records
+            if record.ref.image_id not in refused
         }
         _log.warning("requested images again", extra={"job": job_id, "sent": len(sent), "refused": len(refused)})
         if sent:

@@ -151,11 +151,13 @@ class UploadManifests:
             ]
             for index, image in images.items()
         ]
+        owner = next((image.owner for image in images.values()), "")
         item = {
             "pk": partition(job_id),
             "sk": f"SLICE#{key}",
             "images": json.dumps(lines, ensure_ascii=False),
             **({"digest": digest} if digest else {}),
+            **({"owner": owner} if owner else {}),
         }
         if self.table.put_if(item, "attribute_not_exists( #pk )"):
             return True
@@ -167,10 +169,12 @@ class UploadManifests:
         item = self.table.get(partition(job_id), f"SLICE#{key}")
         if item is None:
             return None
-        images = {}
+        images, owner = {}, str(item.get("owner", ""))
         for index, image_id, filename, key_of_object, size, accepted_at, cached in json.loads(str(item["images"])):
             ref, accepted = ImageRef(job_id, image_id), datetime.fromisoformat(accepted_at)
-            images[index] = ImageRecord(ref, filename, key_of_object, size, accepted, cached=bool(cached))
+            images[index] = ImageRecord(
+                ref, filename, key_of_object, size, accepted, cached=bool(cached), owner=owner
+            )
         return UploadManifest(images, str(item.get("digest", "")))
 
 

@@ -41,12 +41,12 @@ from core.image_open import ImageInfo, inspect
 from core.images import ImageLimits, ImageRejectedError
 from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, RequestMessage
+from core.messages import ClassificationResult
 from core.result_cache import ResultCache, repeated
 from services.errors import NotFoundError
 from services.s3 import Bucket
 from services.sqs import BATCH as MAX_MESSAGES
-from services.sqs import OutgoingMessage, Queue
+from services.sqs import Queue
 from services.table import BATCH as MAX_ITEMS
 from services.table import TableBusyError
 from web_tier.memory import MemoryLimiter
@@ -319,37 +319,40 @@ class ImageIngest:
             image_id = new_id() if position is None else positioned_id(job.job_id, position)
             ref = ImageRef(job.job_id, image_id)
             if response is None or response.key is None or job.keep:
-                futures.append(self.pool.submit(self._put, ref, upload, response, keep=job.keep))
+                futures.append(self.pool.submit(self._put, job, ref, upload, response))
                 continue
             # A worker has classified these bytes, so they are valid and are not stored.
             self.memory.release(len(upload.data))
             future: Future[UploadResult] = Future()
-            future.set_result(
-                self._cached_image(ref, upload, input_key(ref, response.key.rpartition(".")[2]), response)
-            )
+            key = input_key(ref, response.key.rpartition(".")[2])
+            future.set_result(self._cached_image(job, ref, upload, key, response))
             futures.append(future)
         return futures
 
-    def _put(self, ref: ImageRef, upload: Upload, cached: ClassificationResult | None, *, keep: bool) -> UploadResult:
+    def _put(self, job: Job, ref: ImageRef, upload: Upload, cached: ClassificationResult | None) -> UploadResult:
         try:
             image = validate_image(upload, self.limits)
             if isinstance(image, RejectedUpload):
                 return image
             key = input_key(ref, image.extension)
-            self.bucket.put(key, upload.data, image.content_type, None if keep else UNKEPT)
+            self.bucket.put(key, upload.data, image.content_type, None if job.keep else UNKEPT)
             if cached is not None:
-                return self._cached_image(ref, upload, key, cached)
-            return ImageRecord(ref, upload.filename, key, upload.size, self.clock())
+                return self._cached_image(job, ref, upload, key, cached)
+            return ImageRecord(ref, upload.filename, key, upload.size, self.clock(), owner=job.owner)
         except CLOUD_ERRORS:
             _log.exception("an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id})
             return unavailable(upload.filename)
         finally:
             self.memory.release(len(upload.data))
 
-    def _cached_image(self, ref: ImageRef, upload: Upload, key: str, cached: ClassificationResult) -> CachedImage:
+    def _cached_image(
+        self, job: Job, ref: ImageRef, upload: Upload, key: str, cached: ClassificationResult
+    ) -> CachedImage:
         now = self.clock()
         response = repeated(cached, ref, now)
-        return CachedImage(ref, upload.filename, key, upload.size, now, cached=True, response=response)
+        return CachedImage(
+            ref, upload.filename, key, upload.size, now, cached=True, owner=job.owner, response=response
+        )
 
     def _record(self, records: Sequence[ImageRecord]) -> None:
         # Results first: a reader of the record of a cached image reads its result, too.
@@ -382,14 +385,8 @@ class ImageIngest:
     def _send(self, records: Sequence[ImageRecord]) -> None:
         """Send the requests of up to ten recorded images; the reconciler sends those that the queue refuses."""
         extra = {"job_id": records[0].ref.job_id}
-        messages = [
-            OutgoingMessage(
-                record.ref.image_id, RequestMessage.about(record.ref, record.key, record.accepted_at).to_json()
-            )
-            for record in records
-        ]
         try:
-            refused = self.queue.send(messages)
+            refused = self.queue.send([record.request(record.accepted_at) for record in records])
         except CLOUD_ERRORS:
             _log.exception("the request queue failed; the reconciler sends these requests", extra=extra)
         else:

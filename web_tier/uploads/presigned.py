@@ -85,7 +85,7 @@ class PresignedUploads:
             ReusedKeyError: `key` came with other files.
             QuotaExceededError: the files exceed the `quota`; there is no offer.
         """
-        results = {index: self._check(job.job_id, file) for index, file in enumerate(files)}
+        results = {index: self._check(job, file) for index, file in enumerate(files)}
         rejected = {index: each for index, each in results.items() if isinstance(each, RejectedUpload)}
         declared = {index: each for index, each in results.items() if isinstance(each, ImageRecord)}
         if not declared:
@@ -135,7 +135,7 @@ class PresignedUploads:
     def _manifests(self) -> UploadManifests:
         return UploadManifests(self.ingest.store.table)
 
-    def _check(self, job_id: str, file: FileSpec) -> UploadResult:
+    def _check(self, job: Job, file: FileSpec) -> UploadResult:
         """Return the record of the file's image if it arrives as declared, or the rejection of the file."""
         name, limits = clean_filename(file.name), self.ingest.limits
         extension = _EXTENSION_OF.get(file.content_type.strip().lower())
@@ -149,8 +149,9 @@ class PresignedUploads:
             return RejectedUpload(name, "empty", "the file is empty: send it again")
         if file.size > limits.max_bytes:
             return RejectedUpload(name, "too_large", too_large(file.size, limits).message)
-        ref = ImageRef(job_id, new_id() if file.position is None else positioned_id(job_id, file.position))
-        return ImageRecord(ref, name, input_key(ref, extension), file.size, self.ingest.clock())
+        image_id = new_id() if file.position is None else positioned_id(job.job_id, file.position)
+        ref = ImageRef(job.job_id, image_id)
+        return ImageRecord(ref, name, input_key(ref, extension), file.size, self.ingest.clock(), owner=job.owner)
 
     def _claim(self, job_id: str, upload_id: str, declared: ManifestImages, quota: QuotaScope) -> ManifestImages:
         """Return the images of an upload: `declared`, or those of the first request with the same key.

@@ -24,9 +24,8 @@ from typing import Final, Literal
 from core.ids import ImageRef
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.models import ImageRecord, Job
-from core.messages import ClassificationResult, RequestMessage
+from core.messages import ClassificationResult
 from services.errors import NotFoundError
-from services.sqs import OutgoingMessage
 from web_tier.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.results.query import is_final, is_retrying
 from web_tier.uploads.cancellation import resume_job
@@ -243,15 +242,8 @@ def _send(ingest: ImageIngest, job_id: str, retries: Sequence[_Retry], at: datet
     """
     if not retries:
         return []
-    messages = [
-        OutgoingMessage(
-            retry.after.ref.image_id,
-            RequestMessage.about(retry.after.ref, retry.after.key, at, retry.after.attempt).to_json(),
-        )
-        for retry in retries
-    ]
     try:
-        rejected = {message.id for message in ingest.queue.send(messages)}
+        rejected = {message.id for message in ingest.queue.send([retry.after.request(at) for retry in retries])}
         unsent = [retry for retry in retries if retry.after.ref.image_id in rejected]
         list(ingest.pool.map(lambda retry: ingest.store.replace_image(retry.after, retry.before), unsent))
     finally:

@@ -21,6 +21,7 @@ from localcloud.dispatch import DirectCalls
 from localcloud.eventual_consistency import ValueHistory
 from localcloud.options import MAX_LAG_SECONDS, Switches
 from localcloud.sqs.backend import approximate_counts
+from localcloud.sqs.fair_order import NOISY_IN_FLIGHT, SILENT_SECONDS, StoredMessage
 from localcloud.sqs.queues import (
     SPARE_TIMERS,
     MalformedReceiptError,
@@ -28,7 +29,6 @@ from localcloud.sqs.queues import (
     MessageQueue,
     NotInFlightError,
     StaleReceiptError,
-    StoredMessage,
 )
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, ManualClock, wait_until
 from tests.support.wsgi_clients import ClientPair, WsgiClient
@@ -76,7 +76,7 @@ class StandardQueue(RuleBasedStateMachine):
 
     @rule(delay=st.sampled_from([0, 0, 5]), group=st.sampled_from("aab"))
     def send(self, delay: int, group: str) -> None:
-        sent = self.queue.send(f"{self.sequence}", group, delay_seconds=delay, group=group if self.fifo else None)
+        sent = self.queue.send(f"{self.sequence}", group, delay_seconds=delay, group=group)
         assert sent.sequence > self.sequence
         self.known[sent.message_id] = Known(group, self.clock.now + delay, delay > 0)
         self.sequence = sent.sequence
@@ -86,7 +86,9 @@ class StandardQueue(RuleBasedStateMachine):
         assert set(names) <= set(visible)
         assert len(set(names)) == len(names) == min(limit, len(visible))
         fresh = [n for n in names if not self.known[n].receives and not self.known[n].is_delayed]
-        assert fresh == sorted(fresh, key=int)
+        for group in "ab":
+            of_group = [name for name in fresh if self.known[name].group == group]
+            assert of_group == sorted(of_group, key=int)
 
     @rule(limit=st.integers(1, 4), visibility=st.sampled_from([0, 30, 30]))
     def receive(self, limit: int, visibility: int) -> None:
@@ -165,6 +167,90 @@ class FifoQueue(StandardQueue):
     def error_of_delete(self, name: str, receipt: str) -> type[Exception] | None:
         is_valid = self.known[name].receipt == receipt and self.in_flight(name)
         return None if is_valid else StaleReceiptError
+
+
+class Tenants:
+    """A standard queue with messages of tenants, whose payload is their tenant's name."""
+
+    def __init__(self) -> None:
+        self.clock, self._numbers = ManualClock(), count()
+        self.queue: MessageQueue[str] = MessageQueue(clock=self.clock, wall=self.clock)
+
+    def send(self, tenant: str, messages: int = 1) -> None:
+        for _ in range(messages):
+            self.queue.send(str(next(self._numbers)), tenant, group=tenant)
+
+    def receive(self, messages: int, seconds: float = 0) -> list[str]:
+        """Receive messages and delete them after so many seconds; without seconds, leave them in flight."""
+        deliveries = self.queue.receive(messages, LONG)
+        if seconds:
+            self.clock.now += seconds
+            for delivery in deliveries:
+                self.queue.delete(delivery.receipt_handle)
+        return [delivery.payload for delivery in deliveries]
+
+
+@pytest.fixture
+def tenants() -> Tenants:
+    return Tenants()
+
+
+def test_a_quiet_tenant_overtakes_one_with_many_messages_in_flight(tenants: Tenants) -> None:
+    tenants.send("noisy", 100)
+    assert tenants.receive(NOISY_IN_FLIGHT) == ["noisy"] * NOISY_IN_FLIGHT
+    tenants.send("quiet", 2)
+    tenants.queue.send("own tenant", "without a group")
+    assert tenants.receive(5) == ["quiet", "quiet", "without a group", "noisy", "noisy"]
+    assert len(tenants.receive(100)) == 100 - NOISY_IN_FLIGHT - 2
+
+
+def test_tenants_with_few_messages_in_flight_are_delivered_in_the_order_of_sends(tenants: Tenants) -> None:
+    tenants.send("a", NOISY_IN_FLIGHT)
+    tenants.receive(NOISY_IN_FLIGHT - 9)
+    tenants.send("b")
+    assert tenants.receive(10) == ["a"] * 9 + ["b"]
+
+
+def test_a_quiet_tenant_overtakes_one_that_took_most_of_the_processing_time(tenants: Tenants) -> None:
+    tenants.send("slow", 5)
+    tenants.send("quick", 20)
+    assert tenants.receive(1, seconds=50) == ["slow"]
+    assert tenants.receive(1, seconds=1) == ["quick"]
+
+
+def test_of_noisy_tenants_the_one_with_the_fewest_messages_in_flight_is_next(tenants: Tenants) -> None:
+    tenants.send("a", 100)
+    tenants.receive(40)
+    tenants.send("b", 100)
+    assert tenants.receive(30) == ["b"] * 30  # quiet until it has 30 in flight, too
+    assert tenants.receive(30) == ["b"] * 10 + ["a", "b"] * 10
+
+
+def test_a_tenant_without_a_backlog_is_quiet_again(tenants: Tenants) -> None:
+    tenants.send("a", NOISY_IN_FLIGHT + 1)
+    deliveries = tenants.queue.receive(NOISY_IN_FLIGHT, LONG)
+    tenants.send("b")
+    assert tenants.receive(2) == ["b", "a"]
+    for delivery in deliveries[:2]:
+        tenants.queue.delete(delivery.receipt_handle)
+    tenants.send("a")
+    tenants.send("b")
+    assert tenants.receive(2) == ["a", "b"]
+
+
+def test_a_tenant_that_sends_nothing_for_five_minutes_gets_its_place_in_the_queue_back(tenants: Tenants) -> None:
+    tenants.send("a", 100)
+    deliveries = tenants.queue.receive(NOISY_IN_FLIGHT, LONG)
+    tenants.send("b")
+    assert tenants.receive(1) == ["b"]
+    for delivery in deliveries:
+        tenants.queue.delete(delivery.receipt_handle)
+    tenants.send("c")
+    tenants.clock.now += SILENT_SECONDS - 1
+    tenants.send("b")
+    assert tenants.receive(1) == ["c"]
+    tenants.clock.now += 1
+    assert tenants.receive(1) == ["a"]
 
 
 for _machine in (StandardQueue, FifoQueue):
@@ -433,9 +519,9 @@ def new_queue(moto: ClientPair, *, fifo: bool = False, **attributes: str) -> str
 
 
 def entries(bodies: list[str], fifo: bool = False) -> list[dict[str, str]]:
-    group = {"MessageGroupId": "g", "MessageDeduplicationId": "d"}
+    group = {"MessageGroupId": "g", "MessageDeduplicationId": "d"} if fifo else {"MessageGroupId": "g"}
     return [
-        {"Id": str(n), "MessageBody": body, **({k: f"{v}{body}" for k, v in group.items()} if fifo else {})}
+        {"Id": str(n), "MessageBody": body, **({k: f"{v}{n}" for k, v in group.items()} if fifo or n % 2 else {})}
         for n, body in enumerate(bodies)
     ]
 
