@@ -45,10 +45,13 @@ class Channel(Generic[T]):
 
     A full channel makes the stage before it wait, so memory cannot grow. Its waits have no time-out. They end when
     the pipeline closes the channel, and an image that hangs meanwhile is dropped by the visibility extender.
+
+    Items with priority overtake the others, and wait for no room: `InFlightMessages` bounds their number.
     """
 
-    def __init__(self, bound: int) -> None:
-        self._bound = bound
+    def __init__(self, bound: int, has_priority: Callable[[T], bool] = lambda _item: False) -> None:
+        self._bound, self.has_priority = bound, has_priority
+        self._first: deque[T] = deque()
         self._items: deque[T] = deque()
         lock = threading.Lock()
         # Two conditions, so that each item wakes one thread and not all that wait.
@@ -57,25 +60,28 @@ class Channel(Generic[T]):
 
     def __len__(self) -> int:
         """Return the number of waiting items."""
-        return len(self._items)
+        return len(self._first) + len(self._items)
 
     def put(self, item: T) -> None:
-        """Append `item`, waiting while the channel is full.
+        """Append `item`, waiting while the channel is full unless it has priority.
 
         Raises:
             ChannelClosedError: the channel is closed.
         """
+        has_priority = self.has_priority(item)
         with self._freed:
-            self._freed.wait_for(lambda: self._closed or len(self._items) < self._bound)
+            self._freed.wait_for(lambda: self._closed or has_priority or len(self._items) < self._bound)
             if self._closed:
                 raise ChannelClosedError
-            self._items.append(item)
+            (self._first if has_priority else self._items).append(item)
             self._filled.notify()
 
     def get(self, wait_seconds: float | None = None) -> T | None:
         """Remove and return the first item; None after `wait_seconds`, or if the channel is closed and empty."""
         with self._filled:
-            self._filled.wait_for(lambda: self._items or self._closed, wait_seconds)
+            self._filled.wait_for(lambda: self._first or self._items or self._closed, wait_seconds)
+            if self._first:
+                return self._first.popleft()
             if not self._items:
                 return None
             self._freed.notify()
@@ -84,7 +90,8 @@ class Channel(Generic[T]):
     def drain(self) -> list[T]:
         """Remove and return all items."""
         with self._freed:
-            items = list(self._items)
+            items = [*self._first, *self._items]
+            self._first.clear()
             self._items.clear()
             self._freed.notify_all()
             return items
@@ -142,6 +149,8 @@ def take_batch(
 ) -> list[T]:
     """Wait for one item, then take those that follow: up to `most` in all, for up to `wait_seconds`.
 
+    An item with priority is a batch of its own, since a larger one would take longer.
+
     Args:
         channel: source of the items.
         most: size of a full batch.
@@ -157,6 +166,8 @@ def take_batch(
     if first is None:
         return []
     batch = [first]
+    if channel.has_priority(first):
+        return batch
     deadline = clock() + wait_seconds
     while len(batch) < most:
         wait = max(0.0, deadline - clock()) if more_to_come(len(batch)) else 0.0
@@ -165,6 +176,10 @@ def take_batch(
             break
         batch.append(following)
     return batch
+
+
+def _has_priority(task: Task[object]) -> bool:
+    return task.delivery.has_priority
 
 
 @dataclass(frozen=True)
@@ -196,12 +211,12 @@ class Pipeline:
         self._in_flight, self._recovery, self._decoder = recovery.in_flight, recovery, decoder
         self._max_tries, in_flight = max_tries, recovery.in_flight
         self.answered = 0
-        self._to_fetch: Channel[Task[None]] = Channel(in_flight.capacity)
+        self._to_fetch: Channel[Task[None]] = Channel(in_flight.capacity, _has_priority)
         # Whole files wait here: as few as keep the decoders busy.
-        self._to_decode: Channel[Task[bytes]] = Channel(2 * sizing.decode_threads)
-        self._to_classify: Channel[Task[Pixels]] = Channel(2 * sizing.streams * sizing.batch_size)
-        self._to_store: Channel[Task[Prediction]] = Channel(in_flight.capacity)
-        self._to_respond: Channel[Task[ClassificationResult]] = Channel(in_flight.capacity)
+        self._to_decode: Channel[Task[bytes]] = Channel(2 * sizing.decode_threads, _has_priority)
+        self._to_classify: Channel[Task[Pixels]] = Channel(2 * sizing.streams * sizing.batch_size, _has_priority)
+        self._to_store: Channel[Task[Prediction]] = Channel(in_flight.capacity, _has_priority)
+        self._to_respond: Channel[Task[ClassificationResult]] = Channel(in_flight.capacity, _has_priority)
         classify = self._step("classify", self._classify, classifier.check)
         answer: Step[ClassificationResult] = self._step("respond", self._respond)
         next_batch = partial(

@@ -140,10 +140,9 @@ class Receiver:
         return 1 if self._is_probing else min(BATCH, self._in_flight.capacity)
 
     def _process(self, received: Sequence[ReceivedMessage], asked_at: float) -> None:
-        deliveries = parse_messages(received)
+        deliveries = self._in_flight.hold(parse_messages(received), asked_at)
         redelivered = poison_safe_order(delivery for delivery in deliveries if delivery.redelivered)
         self._is_probing = bool(redelivered)
-        self._in_flight.hold(deliveries, asked_at)
         for delivery in deliveries:
             if not delivery.redelivered:
                 self._start(delivery)

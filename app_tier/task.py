@@ -18,10 +18,14 @@ class Delivery:
 
     A message that is delivered twice is two deliveries, each with its own receipt. Both go through the worker; the
     second is answered with the stored prediction of the first.
+
+    Attributes:
+        has_priority: whether it overtakes others in the pipeline: `InFlightMessages.hold` decides.
     """
 
     received: ReceivedMessage
     request: RequestMessage
+    has_priority: bool = False
 
     @property
     def receipt(self) -> str:

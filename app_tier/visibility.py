@@ -4,13 +4,20 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.task import Delivery
 from services.sqs import BATCH, OutgoingMessage, Queue
+
+PRIORITY_SHARE = 0.1
+"""The share of the messages in flight up to which a group's messages have priority, and all such messages together.
+
+SQS's fair queues distinguish quiet groups from noisy ones by the same share (`OutgoingMessage.group`).
+"""
 
 
 @dataclass(slots=True)
@@ -47,12 +54,35 @@ class InFlightMessages:
         with self._changed:
             return self._count_started()
 
-    def hold(self, deliveries: Sequence[Delivery], asked_at: float) -> None:
-        """Add deliveries; `asked_at` is when the receive began, the earliest start of their timeout."""
+    def hold(self, deliveries: Sequence[Delivery], asked_at: float) -> list[Delivery]:
+        """Add deliveries and return them, each with priority or without.
+
+        A message has priority if at most `PRIORITY_SHARE` of all messages in flight are of its group. So an image of
+        a user who sends few does not wait for the images of a user who sends many.
+
+        Args:
+            deliveries: to add.
+            asked_at: when the receive began, the earliest start of their timeout.
+        """
         with self._changed:
+            groups = Counter(entry.delivery.received.group for entry in self._entries.values())
+            groups.update(delivery.received.group for delivery in deliveries)
+            with_priority = sum(entry.delivery.has_priority for entry in self._entries.values())
+            held = []
             for delivery in deliveries:
-                self._entries[delivery.receipt] = _Entry(delivery, self._clock(), asked_at + self._visibility_seconds)
+                group = delivery.received.group
+                is_quiet = group is not None and groups[group] <= PRIORITY_SHARE * groups.total()
+                has_priority = is_quiet and with_priority < int(PRIORITY_SHARE * self.capacity)
+                with_priority += has_priority
+                entry = _Entry(
+                    replace(delivery, has_priority=has_priority),
+                    self._clock(),
+                    asked_at + self._visibility_seconds,
+                )
+                self._entries[delivery.receipt] = entry
+                held.append(entry.delivery)
             self._changed.notify_all()
+        return held
 
     def start(self, delivery: Delivery) -> bool:
         """Note that the pipeline gets `delivery`; return False if it was removed already, as after 12 hours."""

@@ -20,6 +20,7 @@ BENCHMARKS: Final = {
     "embedded_cloud": "embedded_cloud.run",
     "end_to_end": "end_to_end.run",
     "engine": "engine.run",
+    "fairness": "fairness.run",
     "first_run": "first_run.run",
     "fleet": "fleet.run",
     "fleet_faults": "fleet_faults.run",

@@ -5,7 +5,7 @@ Limits from https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDevelope
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
@@ -69,7 +69,7 @@ class ReceivedMessage:
         receive_count: number of receives, including this one.
         sent_at: when SQS accepted it, in epoch seconds of SQS's clock.
         first_received_at: when it was first received, in epoch seconds of SQS's clock.
-        group: its message group; None if it was sent without one.
+        group: its message group; None if it was sent without one, or comes from a FIFO queue.
     """
 
     id: str
@@ -155,7 +155,8 @@ class Queue:
                 "MessageGroupId",
             ],
         )
-        return [_received(message) for message in reply.get("Messages", [])]
+        received = [_received(message) for message in reply.get("Messages", [])]
+        return [replace(message, group=None) for message in received] if self.fifo else received
 
     def delete(self, receipts: Sequence[str]) -> list[str]:
         """Delete the messages of `receipts`; return those that could not be deleted."""

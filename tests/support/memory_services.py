@@ -30,9 +30,11 @@ class RecordingQueue(Queue):
         super().__init__(cast(Any, None), "memory")
         self.fails = fails
         self.bodies: list[str] = []
+        self.groups: Counter[str | None] = Counter()
 
     def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         refused = self.fails(messages)
+        self.groups.update(message.group for message in messages)
         self.bodies += [message.body for message in messages if message not in refused]
         return refused
 

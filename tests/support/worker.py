@@ -66,6 +66,7 @@ class FakeMessage:
     visible_at: float
     count: int = 0
     first_received_at: float = 0.0
+    group: str | None = None
 
 
 @dataclass
@@ -99,8 +100,8 @@ class FakeSqs:
     def queue(self) -> Queue:
         return Queue(cast("Any", self), f"http://sqs/queue{'.fifo' * self.fifo}", sleep=self.clock.advance)
 
-    def add(self, body: str, count: int = 0) -> FakeMessage:
-        message = FakeMessage(f"m{next(self.numbers):03}", body, self.clock(), self.clock(), count)
+    def add(self, body: str, count: int = 0, group: str | None = None) -> FakeMessage:
+        message = FakeMessage(f"m{next(self.numbers):03}", body, self.clock(), self.clock(), count, group=group)
         self.messages.append(message)
         return message
 
@@ -172,6 +173,7 @@ class FakeSqs:
                 "ApproximateReceiveCount": str(message.count),
                 "SentTimestamp": str(int(message.sent_at * 1000)),
                 "ApproximateFirstReceiveTimestamp": str(int(message.first_received_at * 1000)),
+                **({} if message.group is None else {"MessageGroupId": message.group}),
             },
         }
 
@@ -183,7 +185,7 @@ class FakeSqs:
                 body, unique = entry["MessageBody"], entry.get("MessageDeduplicationId", "")
                 assert bool(unique) == self.fifo
                 if not self._refused(body) and unique not in self.deduplicated:
-                    self.add(body)
+                    self.add(body, group=entry.get("MessageGroupId"))
                     self.deduplicated |= {unique} - {""}
         return self._answer(arguments, "MessageBody")
 
@@ -325,10 +327,16 @@ def new_request() -> RequestMessage:
 
 
 def delivery(
-    number: int = 0, *, count: int = 1, request: RequestMessage | None = None, sent: float = 10.0, first: float = 10.5
+    number: int = 0,
+    *,
+    count: int = 1,
+    request: RequestMessage | None = None,
+    sent: float = 10.0,
+    first: float = 10.5,
+    group: str | None = None,
 ) -> Delivery:
     wanted = request or new_request()
-    received = ReceivedMessage(f"m{number:03}", f"m{number:03}#{count}", wanted.to_json(), count, sent, first)
+    received = ReceivedMessage(f"m{number:03}", f"m{number:03}#{count}", wanted.to_json(), count, sent, first, group)
     return Delivery(received, wanted)
 
 

@@ -10,36 +10,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app_tier.pipeline import Channel, ChannelClosedError, Stage, take_batch
+from app_tier.receiver import parse_messages
 from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
 from app_tier.task import Task, new_task
 from core.ids import output_key
 from core.images import ImageLimits, ImageRejectedError
 from core.messages import ClassificationResult, Failure, Prediction, RequestMessage
-from tests.support.waiting import DEADLINE_SECONDS
+from services.sqs import OutgoingMessage
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from tests.support.worker import FakeBucket, FakeClock, FakeSqs, deliveries, delivery, new_request
 
 
-@given(st.lists(st.sampled_from(["put", "get", "drain", "close"]), max_size=30))
+@given(st.lists(st.sampled_from(["put", "put first", "get", "drain", "close"]), max_size=30))
 def test_a_channel_is_a_bounded_queue_that_takes_nothing_once_it_is_closed(calls: list[str]) -> None:
-    channel: Channel[int] = Channel(3)
-    waiting, is_closed = list[int](), False
+    with_priority = {number for number, call in enumerate(calls) if call == "put first"}
+    channel: Channel[int] = Channel(3, with_priority.__contains__)
+    first, waiting, is_closed = list[int](), list[int](), False
     for number, call in enumerate(calls):
         match call:
-            case "put" if is_closed:
+            case "put" | "put first" if is_closed:
                 with pytest.raises(ChannelClosedError):
                     channel.put(number)
             case "put" if len(waiting) < 3:  # otherwise it would wait
                 channel.put(number)
                 waiting.append(number)
+            case "put first":
+                channel.put(number)
+                first.append(number)
             case "get":
-                assert channel.get(0) == (waiting.pop(0) if waiting else None)
+                lane = first or waiting
+                assert channel.get(0) == (lane.pop(0) if lane else None)
             case "drain":
-                assert channel.drain() == waiting
-                waiting = []
+                assert channel.drain() == first + waiting
+                first, waiting = [], []
             case "close":
                 channel.close()
                 is_closed = True
-        assert len(channel) == len(waiting)
+        assert len(channel) == len(first + waiting)
 
 
 def test_a_full_channel_makes_the_putter_wait_until_something_is_taken() -> None:
@@ -135,6 +142,13 @@ def test_the_deadline_is_that_of_the_first_item_however_many_follow() -> None:
     assert clock.now == 5.0
 
 
+def test_an_item_with_priority_is_a_batch_of_its_own() -> None:
+    channel: Channel[int] = Channel(3, lambda item: item > 2)
+    for item in (1, 2, 3, 4):
+        channel.put(item)
+    assert [take_batch(channel, 10, NEVER_SECONDS, lambda taken: taken < 2) for _ in range(3)] == [[3], [4], [1, 2]]
+
+
 def test_no_caller_waits_for_what_cannot_come() -> None:
     clock = FakeClock(0)
     channel = TimedChannel(clock, {1: 0, 2: 0, 3: 1})
@@ -175,6 +189,15 @@ def test_the_object_is_stored_under_the_image_and_the_response_knows_how_long_it
     assert stored.timings.stored is None
     assert responded.payload.timings.stored is not None
     assert responded.payload.timings.fetched == 7.0
+
+
+def test_a_response_has_the_message_group_of_its_request() -> None:
+    requests, responses = FakeSqs(FakeClock()), FakeSqs(FakeClock())
+    requests.queue().send([OutgoingMessage("1", new_request().to_json(), "user")])
+    [one] = parse_messages(requests.queue().receive())
+    task = refuse(new_task(one), Failure(code="empty", message="it is empty"), "i-1")
+    respond([store(task, FakeBucket().bucket())], responses.queue())
+    assert [message.group for message in responses.messages] == ["user"]
 
 
 def test_ten_responses_are_sent_and_their_requests_deleted_with_one_call_each() -> None:

@@ -1,13 +1,18 @@
 """Messages in flight: what is held, for how long it is invisible, and how it is given back."""
 
 import threading
+from collections import Counter
+from itertools import count
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app_tier.receiver import parse_messages
 from app_tier.task import Delivery
 from app_tier.visibility import MAX_SECONDS, InFlightMessages, VisibilityExtender
+from services.sqs import OutgoingMessage
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from tests.support.worker import (
     VISIBILITY,
@@ -62,6 +67,29 @@ def test_what_is_held_is_not_started() -> None:
     assert not held.wait_until_none_started(0)
     held.remove(one)
     assert held.wait_until_none_started(0)
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "a", "a", "b", None]), max_size=10), max_size=8))
+def test_only_a_small_share_of_the_messages_in_flight_has_priority(receives: list[list[str | None]]) -> None:
+    held, numbers = in_flight(FakeClock(), capacity=40), count()
+    for groups in receives[:4]:
+        before = Counter(each.received.group for each in held.everything())
+        now = before + Counter(groups)
+        added = held.hold([delivery(next(numbers), group=group) for group in groups], 0)
+        assert held.everything()[-len(added) :] == added or not added
+        for each in added:
+            is_quiet = each.received.group is not None and now[each.received.group] <= now.total() / 10
+            assert is_quiet or not each.has_priority
+            assert each.has_priority or not is_quiet or sum(one.has_priority for one in held.everything()) == 4
+        assert sum(each.has_priority for each in held.everything()) <= 4
+
+
+def test_a_single_image_of_a_user_has_priority_beside_many_of_another() -> None:
+    held = in_flight(FakeClock(), capacity=30)
+    many = held.hold([delivery(number, group="many") for number in range(20)], 0)
+    [single, another] = held.hold([delivery(20, group="single"), delivery(21, group="many")], 0)
+    assert single.has_priority
+    assert not any(each.has_priority for each in (*many, another))
 
 
 def test_closing_ends_the_waits_of_those_who_want_more() -> None:
@@ -132,6 +160,13 @@ def test_what_was_given_back_is_visible_at_once_and_never_hidden_again() -> None
     bench.extender.check()
     assert [message.body for message in bench.sqs.visible] == [given.request.to_json()]
     assert bench.in_flight.everything() == [kept]
+
+
+def test_what_was_given_back_keeps_its_message_group() -> None:
+    bench = Bench()
+    bench.sqs.queue().send([OutgoingMessage("1", new_request().to_json(), "user")])
+    bench.extender.give_back(bench.receive_again(1))
+    assert [message.group for message in bench.sqs.visible] == ["user"]
 
 
 @KINDS

@@ -141,6 +141,12 @@ def test_each_send_to_a_fifo_queue_has_ids_of_its_own_so_that_no_repeat_is_dropp
     assert set(sqs.taken[-1]) == {"Id", "MessageBody"}
 
 
+def test_a_message_of_a_standard_queue_is_sent_with_its_group() -> None:
+    sqs = FakeSQS()
+    queue(sqs).send([OutgoingMessage("1", "body", "user")])
+    assert sqs.taken == [{"Id": "0", "MessageBody": "body", "MessageGroupId": "user"}]
+
+
 @dataclass
 class FakeDynamoDB:
     """Takes at most so many items of each batch, as given by `takes`, then all."""

@@ -135,6 +135,20 @@ def test_an_accepted_image_has_its_object_its_record_and_its_message(
     assert store.status(job.job_id).accepted == 23
 
 
+@pytest.mark.parametrize("owner", ["", "anna"], ids=["without sign-in", "with sign-in"])
+def test_the_message_group_of_an_image_is_its_user_or_else_its_job(
+    owner: str, ingest: ImageIngest, store: JobStore, queue: RecordingQueue
+) -> None:
+    job = Job(new_id(), "job", NOW, owner=owner)
+    store.create(job)
+    group, files = owner or job.job_id, uploads(3)
+    ingest.ingest(job, files)
+    ingest_idempotent(ingest, job, "key", files)
+    ingest_idempotent(ingest, job, "key", files)  # the images of the manifest are enqueued again
+    assert queue.groups == {group: 9}
+    assert [image.request(NOW).group for image in store.images(job.job_id)] == [group] * 6
+
+
 def test_an_object_has_the_type_and_the_extension_of_its_content(
     store: JobStore, job: Job, queue: RecordingQueue
 ) -> None:

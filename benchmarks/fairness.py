@@ -1,0 +1,159 @@
+"""Does a job of 100,000 images delay a single image of another user?
+
+One worker has a core to itself, and the rest of the system has another, so that they do not share a CPU, as on AWS.
+The local cloud answers as late as S3 and SQS do within a region. Single images are sent one after another, first to
+the idle fleet and then beside the job, by the classic contract: the answer to a POST is the label.
+"""
+
+import os
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Final
+
+from benchmarks.end_to_end import bare_images_per_second
+from benchmarks.flood import DELAYS
+from benchmarks.measure import percentile, pinned, tree, two_cores
+from benchmarks.report import Bar, Report
+from benchmarks.running import Bench, running
+from localcloud.clients import ControlClient
+from scripts.load.clients import ClassicClient
+from scripts.load.inputs import parse_target
+from scripts.run.images import draw_signs
+
+JOB_IMAGES: Final = 100_000
+QUICK_JOB_IMAGES: Final = 6_000
+SINGLE_IMAGES: Final = 200
+QUICK_SINGLE_IMAGES: Final = 20
+DRAWN: Final = 200
+SIDE: Final = 512
+"""Pixels: so large that the worker, and not the local cloud, limits the throughput."""
+
+BATCH_FILES: Final = 50
+UPLOADERS: Final = 4
+MAX_RATIO: Final = 2.0
+PATIENCE_SECONDS: Final = 600.0
+ONE_WORKER: Final = {
+    "FLEETSIGHT__FLEET__MIN_WORKERS": "1",
+    "FLEETSIGHT__FLEET__MAX_WORKERS": "1",
+    "FLEETSIGHT__WORKER__IDLE_SECONDS": "600",
+    "FLEETSIGHT__WORKER__THREADS": "1",
+}
+
+
+def run(quick: bool) -> Report:
+    """Compare 200 single images with and without a job of 100,000 beside them; `quick`: 20, beside 6,000."""
+    worker_core, other_core = two_cores()
+    singles = QUICK_SINGLE_IMAGES if quick else SINGLE_IMAGES
+    with tempfile.TemporaryDirectory() as scratch, pinned(other_core):
+        home = Path(scratch)
+        files = [home / "images" / name for name in draw_signs(home / "images", DRAWN, seed=11, side=SIDE)]
+        with running(home / "system", ONE_WORKER) as bench:
+            bench.wait_for_workers(1)
+            _pin(bench, worker_core)
+            slow = [{"kind": "slow", "service": name, "seconds": seconds} for name, seconds in DELAYS.items()]
+            with closing(ControlClient(bench.system.endpoint_url)) as control:
+                control.send("PUT", "switches", {"faults": slow})
+            alone = _classify_singles(bench, files, singles)
+            job_id = _upload(bench, files, QUICK_JOB_IMAGES if quick else JOB_IMAGES)
+            before, began = bench.api.status(job_id), time.monotonic()
+            beside = _classify_singles(bench, files, singles)
+            after, seconds = bench.api.status(job_id), time.monotonic() - began
+        with pinned(worker_core):
+            bare = bare_images_per_second(files)
+    throughput = (after["done"] - before["done"]) / seconds
+    figures = {
+        "job_images": after["accepted"],
+        "job_waiting_at_the_end": after["waiting"],
+        "job_images_per_second": throughput,
+        "job_to_bare_ratio": throughput / bare,
+    }
+    for name, latencies in (("alone", alone), ("beside", beside)):
+        figures |= {f"{name}_p{percent}_ms": percentile(latencies, percent) * 1000 for percent in (50, 95, 99)}
+    ratios = {percent: percentile(beside, percent) / percentile(alone, percent) for percent in (50, 95)}
+    figures |= {f"p{percent}_ratio": ratio for percent, ratio in ratios.items()}
+    return Report(
+        "fairness",
+        figures,
+        (
+            Bar("p95 of a single image beside the job ÷ without it", ratios[95], at_most=MAX_RATIO),
+            Bar("images of the job that still wait at the end", after["waiting"], at_least=1),
+        ),
+    )
+
+
+def _pin(bench: Bench, core: int) -> None:
+    """Let the worker, all its threads and its processes, run on `core` alone.
+
+    Raises:
+        RuntimeError: there is no worker.
+    """
+    stats = (bench.system.state_dir / "instances").glob("*/process")
+    workers = {int(text.split()[0]) for stat in stats if (text := stat.read_text())}
+    if not workers:
+        raise RuntimeError("the fleet has no worker's process")
+    for worker in workers:
+        for pid in tree(worker):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), {core})
+
+
+def _classify_singles(bench: Bench, files: Sequence[Path], count: int) -> list[float]:
+    """Send `count` single images, one after another; return the seconds of each.
+
+    Raises:
+        RuntimeError: the answer is not a label.
+    """
+    client = ClassicClient(parse_target(bench.system.url, anywhere=False), "/", "myfile", PATIENCE_SECONDS)
+    seconds = []
+    for file in islice(cycle(files), count):
+        data = _unseen(file)
+        started = time.monotonic()
+        answer = client.post(file.name, data)
+        seconds.append(time.monotonic() - started)
+        if answer.status != 200:
+            raise RuntimeError(f"a single image was answered with {answer.status}: {answer.body[:200]!r}")
+    return seconds
+
+
+def _upload(bench: Bench, files: Sequence[Path], count: int) -> str:
+    """Upload a job of `count` images and return its id.
+
+    Raises:
+        RuntimeError: an image was rejected.
+    """
+    job_id = bench.api.create_job("a large job")
+    lock = threading.Lock()
+    batches = _batches(files, count)
+
+    def upload() -> None:
+        while True:
+            with lock:
+                batch = next(batches, None)
+            if batch is None:
+                return
+            result = bench.api.add_images(job_id, [(file.name, _unseen(file)) for file in batch])
+            if result.rejected:
+                raise RuntimeError(f"an image was rejected: {result.rejected[0]}")
+
+    with ThreadPoolExecutor(UPLOADERS) as uploaders:
+        for ended in [uploaders.submit(upload) for _ in range(UPLOADERS)]:
+            ended.result()
+    return job_id
+
+
+def _batches(files: Sequence[Path], count: int) -> Iterator[list[Path]]:
+    every = islice(cycle(files), count)
+    while batch := list(islice(every, BATCH_FILES)):
+        yield batch
+
+
+def _unseen(file: Path) -> bytes:
+    """Return the file with bytes of its own, which no decoder reads: the system answers repeated images at once."""
+    return file.read_bytes() + secrets.token_bytes(16)
