@@ -20,9 +20,9 @@ from typing import Final
 
 from benchmarks.report import Bar, Report
 from benchmarks.running import ALWAYS_WARM, PATIENCE_SECONDS, WORKERS, running
+from fleetsight_client.api import ApiClient, ApiError
 from localcloud.machines.machine import Process, children_of
 from scripts.chaos.strikes import workers
-from scripts.client import ApiClient, ApiError
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
 

@@ -11,7 +11,7 @@ from typing import Final
 from ulid import ULID
 
 from benchmarks.measure import Usage, busy_seconds, cpu_seconds_between, latencies, result_moments, usages
-from scripts.client import ApiClient
+from fleetsight_client.api import ApiClient
 from scripts.run.batch import Batch, BatchProgress, BatchSummary
 from scripts.run.images import ImageSet
 from scripts.run.system import System, free_port

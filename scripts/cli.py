@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from core.config import load_config
+from fleetsight_client import FleetsightClientError
 from scripts.aws.commands import (
     aws,
     bake_command,
@@ -124,7 +125,7 @@ def main() -> None:
     """Run the command; an error of Fleetsight is one line and status 2."""
     try:
         fleetsight(prog_name="fleetsight")
-    except FleetsightError as error:
+    except (FleetsightError, FleetsightClientError) as error:
         print(f"fleetsight: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -14,7 +14,8 @@ import click
 from rich.console import Console
 
 from core.config import MAX_WORKERS, load_config
-from scripts.client import ApiError, FleetClient, NotRunningError, RejectedError, token_from_environment, web_url
+from fleetsight_client.api import ApiError, NotRunningError, RejectedError, token_from_environment
+from scripts.client import FleetClient, web_url
 from services.errors import ConfigError
 
 P = ParamSpec("P")

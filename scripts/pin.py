@@ -16,8 +16,9 @@ from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies
 
-import requests
+import urllib3
 from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
@@ -121,21 +122,29 @@ class _Links(HTMLParser):
 def main() -> None:
     """Write the hashes, or exit with the packages that have none."""
     index, folders = pip_index(), pip_folders()
+    proxy = getproxies().get(urlsplit(index).scheme)
+    http = urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
     pins = all_pins()
     with ThreadPoolExecutor(MAX_REQUESTS) as pool:
-        found = dict(zip(pins, pool.map(lambda pin: find_hashes(pin, index, folders), pins.values()), strict=True))
+        found = dict(
+            zip(pins, pool.map(lambda pin: find_hashes(pin, index, folders, http), pins.values()), strict=True)
+        )
     if missing := [f"{name}=={pins[name].version}" for name, hashes in found.items() if not hashes]:
         sys.exit(f"the index has no file for {', '.join(missing)}")
     REQUIREMENTS.write_text(with_hashes(REQUIREMENTS.read_text(encoding="utf-8"), found), encoding="utf-8")
     print(f"{len(found)} packages, {sum(map(len, found.values()))} files")
 
 
-def find_hashes(pin: Pin, index: str, folders: list[Path]) -> tuple[str, ...]:
+def find_hashes(pin: Pin, index: str, folders: list[Path], http: urllib3.PoolManager) -> tuple[str, ...]:
     """Return the sorted SHA-256 of all files of a pin for our machines."""
-    answer = requests.get(f"{index.rstrip('/')}/{pin.name}/", timeout=TIMEOUT_SECONDS)
-    answer.raise_for_status()
+    address = urllib3.util.parse_url(f"{index.rstrip('/')}/{pin.name}/")
+    headers = urllib3.make_headers(basic_auth=address.auth) if address.auth else None
+    url = address._replace(auth=None).url
+    answer = http.request("GET", url, headers=headers, timeout=TIMEOUT_SECONDS)
+    if answer.status != 200:
+        sys.exit(f"{url} answered {answer.status}: check pip's index-url")
     links = _Links()
-    links.feed(answer.text)
+    links.feed(answer.data.decode())
     listed = {digest for file, digest in links.files if is_wanted(file, pin)}
     local = {
         sha256(file.read_bytes()).hexdigest()

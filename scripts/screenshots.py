@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from PIL import Image
 
+from fleetsight_client import FleetsightClientError
+from fleetsight_client.api import ApiClient
 from scripts.chromium import open_chromium
-from scripts.client import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import ROOT, System, free_port
 from services.errors import FleetsightError
@@ -198,7 +199,7 @@ def main(out: Path) -> None:
     """Draw a batch, start a system, and capture all pages."""
     try:
         capture_all(out)
-    except FleetsightError as error:
+    except (FleetsightError, FleetsightClientError) as error:
         raise click.ClickException(str(error)) from error
 
 

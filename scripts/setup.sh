@@ -169,4 +169,4 @@ if ! stamped compiled "$digest"; then
   .venv/bin/python -m compileall -qq --workers 0 -x '/(tests|libcst|moto|mypy|networkx|pip|setuptools|textual)/' .venv/lib || true
   stamp compiled "$digest"
 fi
-.venv/bin/python -m compileall -q services core localcloud app_tier web_tier scripts simulator benchmarks
+.venv/bin/python -m compileall -q services core localcloud app_tier web_tier fleetsight_client scripts simulator benchmarks

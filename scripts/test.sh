@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly SOURCES="services core localcloud app_tier web_tier ami scripts simulator benchmarks" FUZZ_SECONDS=60 MIN_COVERAGE=90
+readonly SOURCES="services core localcloud app_tier web_tier ami client scripts simulator benchmarks" FUZZ_SECONDS=60 MIN_COVERAGE=90
 LOGS=$(mktemp -d)
 mkdir "$LOGS/covered"
 # With this variable, each of hundreds of processes would compile every module that it imports.

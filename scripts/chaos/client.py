@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import ImageRef
 from core.predictions import stored_prediction
-from scripts.client import ApiClient, ApiError, UploadResult
+from fleetsight_client.api import ApiClient, ApiError, UploadResult
 from scripts.run.system import System
 from services.ec2 import Fleet
 from services.s3 import Bucket

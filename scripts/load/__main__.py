@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from fleetsight_client import FleetsightClientError
 from scripts.load.inputs import ALLOW_FLAG, LoadImages, drawn_signs, parse_target, read_expected
 from scripts.load.metrics import progress_bar, show_load_summary
 from scripts.load.runner import LoadTest, Mode
@@ -120,7 +121,7 @@ def main() -> None:
     """Run the command; an error of Fleetsight is one line and status 2."""
     try:
         load_test(prog_name="./scripts/load_test")
-    except FleetsightError as error:
+    except (FleetsightError, FleetsightClientError) as error:
         print(f"load_test: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from core.images import ImageRejectedError, sniff
-from scripts.client import ApiClient, ApiError, FileToUpload, OfferedForm
+from fleetsight_client.api import ApiClient, ApiError, FileToUpload, OfferedForm
 from scripts.load.inputs import LoadImages, LoadTarget
 from scripts.load.metrics import ImageVerdict, LoadMetrics
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from scripts.client import ApiClient, ApiError, token_from_environment
+from fleetsight_client.api import ApiClient, ApiError, token_from_environment
 from scripts.load.clients import ClassicClient, DirectLoad, JobLoad
 from scripts.load.inputs import LoadImages, LoadTarget
 from scripts.load.metrics import LoadMetrics, LoadSummary

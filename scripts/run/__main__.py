@@ -11,6 +11,7 @@ from types import FrameType
 import click
 from rich.console import Console
 
+from fleetsight_client import FleetsightClientError
 from localcloud.options import InvalidSwitchError, format_switches, load_scenario, parse_switches
 from scripts.run.batch import InterruptedBatchError
 from scripts.run.images import images_in, sample_images
@@ -104,7 +105,7 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
     except InvalidSwitchError as error:
         print(f"fleetsight: {option}: {error}", file=sys.stderr)
         sys.exit(2)
-    except FleetsightError as error:
+    except (FleetsightError, FleetsightClientError) as error:
         print(f"fleetsight: {error}", file=sys.stderr)
         sys.exit(130 if isinstance(error, InterruptedBatchError) else 2)
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from core.format import dollars
-from scripts.client import ApiClient, ApiError, UploadResult
+from fleetsight_client.api import ApiClient, ApiError, UploadResult
 from scripts.run.images import ImageSet
 from services.backoff import pause_seconds
 from services.errors import FleetsightError

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from core.format import plural
-from scripts.client import ApiClient, ApiError
+from fleetsight_client.api import ApiClient, ApiError
 from scripts.run.batch import AwsCost, Batch, BatchProgress, BatchSummary, InterruptedBatchError, job_cost
 from scripts.run.images import ImageSet
 from scripts.run.sign_in import MailPrinter, sign_in_instructions

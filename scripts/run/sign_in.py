@@ -10,8 +10,8 @@ from typing import cast
 
 from core.credentials import PersonalTokens
 from core.provision import provision_user_pool
+from fleetsight_client.api import TOKEN_VARIABLE
 from localcloud.cognito.mailbox import Mail, Purpose
-from scripts.client import TOKEN_VARIABLE
 from services.accounts import Accounts, random_password
 from services.clients import Clients
 from services.table import Table

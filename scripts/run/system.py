@@ -16,13 +16,13 @@ from pathlib import Path
 from ami.local import ImageToolMissingError, LocalImage, build_image
 from core.config import PATH_VARIABLE, PREFIX, Config, load_config
 from core.provision import provision
+from fleetsight_client.api import ApiClient
 from localcloud.access_keys import owner_key
 from localcloud.clients import mails
 from localcloud.cognito.mailbox import Mail
 from localcloud.launch import machines
 from localcloud.machines.backends import NspawnMissingError, check_tools
 from localcloud.parent_watch import Lifeline
-from scripts.client import ApiClient
 from scripts.run.sign_in import LocalSignIn, prepare_sign_in
 from scripts.run.supervisor import ManagedProcess, Supervisor
 from services.clients import Clients, new_session

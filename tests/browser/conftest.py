@@ -47,8 +47,8 @@ from playwright.sync_api import (
 from core.ids import ImageRef, input_key, new_id
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
+from fleetsight_client.api import ApiClient
 from scripts.chromium import NO_BROWSER, find_chromium, launch_chromium
-from scripts.client import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System, free_port
 from services.s3 import Bucket

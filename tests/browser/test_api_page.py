@@ -7,7 +7,7 @@ import shlex
 import pytest
 from playwright.sync_api import Page, expect
 
-from scripts.client import ApiClient
+from fleetsight_client.api import ApiClient
 from tests.browser.conftest import FaultsOf, PageFaults, try_it
 from tests.support.jobs import picture
 

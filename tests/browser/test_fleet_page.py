@@ -11,7 +11,7 @@ from core.fleet.store import FleetStore
 from core.ids import ImageRef
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
-from scripts.client import ApiClient
+from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
 from services.table import Table

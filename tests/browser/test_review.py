@@ -12,7 +12,7 @@ from core.ids import ImageRef, input_key, new_id
 from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, LabelScore
-from scripts.client import ApiClient
+from fleetsight_client.api import ApiClient
 from scripts.run.system import System
 from services.table import Table
 from tests.browser.conftest import FaultsOf

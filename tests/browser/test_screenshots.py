@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser
 
-from scripts.client import ApiClient
+from fleetsight_client.api import ApiClient
 from scripts.run.system import ROOT, System
 from scripts.screenshots import (
     FOLDER,

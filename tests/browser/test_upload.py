@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Dialog, Locator, Page, Route, expect
 
 from core.jobs.store import JobStore
-from scripts.client import ApiClient
+from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
 from services.s3 import Bucket

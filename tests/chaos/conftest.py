@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from fleetsight_client.api import ApiClient, UploadResult
 from localcloud.clients import ControlClient
 from localcloud.machines.machine import Machine
-from scripts.client import ApiClient, UploadResult
 from scripts.demo_model.signs import samples
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet, Instance

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from scripts.client import ApiClient
+from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import ROOT, free_port
 from tests.support.waiting import DEADLINE_SECONDS, wait_until

@@ -11,9 +11,9 @@ from typing import Any, cast
 
 import pytest
 
+from fleetsight_client.api import ApiError, UploadResult
 from localcloud.machines.machine import Process
 from scripts.chaos.strikes import Action, Strike, Striker
-from scripts.client import ApiError, UploadResult
 from scripts.run.system import System
 from tests.chaos.conftest import RunningSystem, run_system, signs
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until

@@ -12,8 +12,8 @@ import yaml
 from core.config import PATH_VARIABLE
 from core.cost import IMAGE, JOB, Requests
 from core.fleet.store import FleetStore
+from fleetsight_client.api import ApiClient
 from localcloud.clients import ControlClient
-from scripts.client import ApiClient
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet
 from services.table import Table

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from scripts.client import FileToUpload, FleetClient, UploadResult
+from fleetsight_client.api import FileToUpload, UploadResult
+from scripts.client import FleetClient
 from scripts.load.inputs import LoadImages, drawn_signs, parse_target
 from scripts.load.runner import LoadTest
 from tests.chaos.conftest import RunningSystem, signs

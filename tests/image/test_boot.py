@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from ami.local import LocalImage
+from fleetsight_client.api import ApiClient
 from localcloud.launch import LocalCloud
 from localcloud.machines.machine import Machine, Process
-from scripts.client import ApiClient
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet
 from tests.chaos.conftest import RunningSystem, signs

@@ -13,9 +13,10 @@ from botocore.exceptions import ClientError
 
 from app_tier.bundle import DEMO_BUNDLE
 from core.images import FORMATS
+from fleetsight_client.api import FileToUpload, UploadResult
 from localcloud.iam.policies import PermissionCheck, decide
 from localcloud.launch import REGION, LocalCloud
-from scripts.client import FileToUpload, FleetClient, UploadResult
+from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import free_port
 from services.clients import Clients

@@ -19,7 +19,7 @@ from pathlib import Path
 from slipcover import FileMatcher, ImportManager, Slipcover, merge_coverage, print_coverage
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("services", "core", "localcloud", "app_tier", "web_tier", "ami", "scripts")
+SOURCES = ("services", "core", "localcloud", "app_tier", "web_tier", "ami", "client/fleetsight_client", "scripts")
 
 
 def measure(sources: Iterable[str]) -> Callable[[], None]:

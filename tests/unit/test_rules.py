@@ -19,6 +19,7 @@ FOLDERS = (
     "app_tier",
     "web_tier",
     "ami",
+    "client",
     "scripts",
     "simulator",
     "benchmarks",

@@ -24,8 +24,9 @@ from core.fleet.models import (
 )
 from core.fleet.store import FleetStore
 from core.jobs.store import JobStore
+from fleetsight_client.api import ApiError
 from scripts.cli import fleetsight
-from scripts.client import ApiError, FleetClient, web_url
+from scripts.client import FleetClient, web_url
 from scripts.fleet import follow_events
 from services.clients import Clients
 from services.table import Table

@@ -12,7 +12,7 @@ import requests
 from core.ids import new_id
 from core.jobs.store import JobStore
 from core.provision import provision_user_pool
-from scripts.client import ApiClient
+from fleetsight_client.api import ApiClient
 from scripts.run.system import free_port
 from services.clients import Clients
 from tests.conftest import ConfigMaker

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from fleetsight_client.api import ApiClient, ApiError, UploadResult
 from scripts.chaos import client as client_module
 from scripts.chaos.campaign import CampaignReport
 from scripts.chaos.client import (
@@ -19,7 +20,6 @@ from scripts.chaos.client import (
     _check_job,
 )
 from scripts.chaos.strikes import ACTIONS, SPARED, VICTIMS, descendants, strikes
-from scripts.client import ApiClient, ApiError, UploadResult
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 PICTURES = [(b"red", "stop"), (b"blue", "yield")]

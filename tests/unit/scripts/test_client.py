@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from scripts.client import TOKEN_VARIABLE, ApiClient, ApiError, token_from_environment
+from fleetsight_client.api import TOKEN_VARIABLE, ApiClient, ApiError, token_from_environment
 from scripts.load.clients import ClassicClient
 from scripts.load.inputs import parse_target
 

@@ -20,7 +20,7 @@ from PIL import Image
 from rich.console import Console
 
 from core.image_open import inspect
-from scripts.client import ApiClient, ApiError, FileToUpload, FormOffer, OfferedForm, UploadResult
+from fleetsight_client.api import ApiClient, ApiError, FileToUpload, FormOffer, OfferedForm, UploadResult
 from scripts.load import __main__ as command
 from scripts.load.clients import (
     BATCH_FILES,

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ami.local import LocalImage
 from core.config import PATH_VARIABLE
-from scripts.client import ApiClient, ApiError, UploadResult
+from fleetsight_client.api import ApiClient, ApiError, UploadResult
 from scripts.load.metrics import LoadMetrics, summary_rows
 from scripts.run.batch import (
     STALLED_SECONDS,

@@ -1,0 +1,403 @@
+"""A client of the HTTP API of users, `/api/v1`."""
+
+import ipaddress
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+import urllib3
+
+TOKEN_VARIABLE: Final = "FLEETSIGHT_TOKEN"  # nosec B105 # noqa: S105 (the name of it)
+"""The environment variable with the token of commands; all users of a machine can read its command lines."""
+
+TIMEOUT_SECONDS: Final = (5.0, 120.0)
+"""Timeouts to connect, and between two bytes of an answer."""
+
+MAX_CONNECTIONS: Final = 32
+"""Connections to one server that are kept open; threads beyond that number open one for each call."""
+
+MAX_DETAIL_CHARACTERS: Final = 200
+"""Characters of an answer that an error quotes, if the answer is no problem JSON."""
+
+
+_CONNECTION: Final = re.compile(r"^HTTPS?Connection(?:Pool)?\([^)]*\): ")
+"""The connection before the reason of an error of urllib3."""
+
+
+class FleetsightClientError(Exception):
+    """Base of every error that the client raises itself."""
+
+
+class ApiError(FleetsightClientError):
+    """Raised when the API rejects a call or does not answer; the message contains the reason."""
+
+
+class UnreachableError(ApiError):
+    """Raised when a call got no answer: it may have been executed."""
+
+
+class NotRunningError(ApiError):
+    """Raised when no Fleetsight answers at the address; the message says what to do."""
+
+
+class RejectedError(ApiError):
+    """Raised when the API rejects a call.
+
+    Attributes:
+        status: of HTTP.
+        detail: the API's reason, without the call.
+        problem: the type of the problem (RFC 9457), such as `quota-exceeded`; empty if the answer has none.
+        retry_after_seconds: after which the call may be repeated, or None.
+    """
+
+    def __init__(
+        self, call: str, status: int, detail: str, problem: str = "", retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(f"{call} answered {status}: {detail}")
+        self.status = status
+        self.detail = detail
+        self.problem = problem
+        self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(frozen=True)
+class UploadResult:
+    """The result of one upload, in the order of its files."""
+
+    accepted: Sequence[tuple[str, str]]
+    """Image ids and filenames."""
+    rejected: Sequence[tuple[str, str]]
+    """Filenames and reasons."""
+
+
+@dataclass(frozen=True)
+class RejectedFile:
+    """Why a file was not accepted: a stable code, and a sentence for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class FileToUpload:
+    """A file to upload to the bucket; `size` is in bytes."""
+
+    name: str
+    size: int
+    content_type: str
+
+
+@dataclass(frozen=True)
+class OfferedForm:
+    """The presigned form of a file; `index` is the file's position in the request."""
+
+    index: int
+    url: str
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class FormOffer:
+    """Presigned forms, and the names of rejected files with the reasons."""
+
+    upload_id: str
+    files: Sequence[OfferedForm]
+    rejected: Sequence[tuple[str, str]]
+
+
+@dataclass
+class ApiClient:
+    """Calls `/api/v1` at `base_url`; threads may share it.
+
+    `timeout_seconds` are to connect, and between two bytes of an answer. `token` is a personal token, or one of the
+    user pool; it is sent to `base_url` only, by TLS or to this machine. Proxies of the environment are not used, as
+    commands often call their own machine. No call is repeated, and no redirect followed.
+
+    Raises:
+        NotRunningError: `base_url` is no address.
+        ApiError: the token would be sent unencrypted over a network.
+    """
+
+    base_url: str
+    timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS
+    token: str | None = field(default=None, repr=False)
+    _pool: urllib3.PoolManager = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the address, and that the token is not sent unencrypted."""
+        try:
+            parts = urlsplit(self.base_url)
+            is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # such as a port that is no number
+            is_address = False
+        if not is_address:
+            raise NotRunningError(
+                f"{self.base_url!r} is no address of Fleetsight: write one such as http://127.0.0.1:8000"
+            )
+        self.base_url = self.base_url.rstrip("/")
+        if self.token is not None and parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
+            raise ApiError(
+                f"{self.base_url} would show the token ({TOKEN_VARIABLE}) to everybody on the way: use https"
+            )
+        self._pool = urllib3.PoolManager(maxsize=MAX_CONNECTIONS)
+
+    def close(self) -> None:
+        """Close the connections of all threads; a server that stops waits for open ones."""
+        self._pool.clear()
+
+    def ready(self) -> bool:
+        """Return whether the web tier and all its services are ready."""
+        try:
+            return self._send("GET", f"{self.base_url}/api/v1/readyz", timeout=(2.0, 2.0)).status == 200
+        except ApiError:
+            return False
+
+    # Jobs
+
+    def create_job(self, name: str, *, keep: bool = False, key: str | None = None) -> str:
+        """Create a job, which may `keep` its images; return its id. An idempotency `key` makes it repeatable."""
+        return str(self._call("POST", "/jobs", json={"name": name, "keep": keep}, key=key)["job_id"])
+
+    def jobs(self, page: int = 50) -> Iterator[dict[str, Any]]:
+        """Yield the user's jobs, newest first."""
+        before: str | None = None
+        while True:
+            query = {"limit": str(page)} | ({"before": before} if before else {})
+            reply = self._call("GET", "/jobs", params=query)
+            yield from reply["jobs"]
+            before = reply.get("next")
+            if not before:
+                return
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        """Return the status of a job."""
+        return self._call("GET", _job_path(job_id))
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """Cancel a job: its images without a result fail, the others stay. Return the status of the job."""
+        return self._call("POST", f"{_job_path(job_id)}/cancel")
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job; its images and results are removed soon after."""
+        self._call("DELETE", _job_path(job_id), allowed=(204,))
+
+    def retry(self, job_id: str) -> dict[str, int]:
+        """Request a job's failed images again, which resumes a cancelled job; return the counts of all calls."""
+        total, query = Counter[str](), dict[str, str]()
+        while True:
+            reply = self._call("POST", f"{_job_path(job_id)}/retry", params=query)
+            total.update({name: reply[name] for name in ("sent", "refused", "final", "running")})
+            total["gone"] += len(reply["gone"])
+            if reply["next"] is None:
+                return dict(total)
+            query = {"after": reply["next"]}
+
+    def results(self, job_id: str, page: int = 500) -> Iterator[dict[str, Any]]:
+        """Yield every image of a job with its result, if it has one."""
+        after: str | None = None
+        while True:
+            results, after = self.results_page(job_id, after, page)
+            yield from results
+            if not after:
+                return
+
+    def results_page(
+        self, job_id: str, after: str | None = None, limit: int = 500
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Return images after the image id `after` with their results, and the cursor of the next page, if any."""
+        query = {"limit": str(limit)} | ({"after": after} if after else {})
+        reply = self._call("GET", f"{_job_path(job_id)}/results", params=query)
+        return reply["results"], reply.get("next")
+
+    def set_truth(self, job_id: str, labels: Mapping[str, str]) -> None:
+        """Set the true labels of up to 1,000 images, by image id."""
+        self._call("PUT", f"{_job_path(job_id)}/truth", json={"labels": dict(labels)})
+
+    def limits(self) -> dict[str, Any]:
+        """Return the limits of the user and of a request, and what is left of the day's quotas."""
+        return self._call("GET", "/limits")
+
+    def fleet(self) -> dict[str, Any] | None:
+        """Return the last snapshot of the fleet, or None before the first one."""
+        reply = self._call("GET", "/fleet", allowed=(200, 404))
+        return reply if "running" in reply else None
+
+    # Images
+
+    def add_images(
+        self,
+        job_id: str,
+        files: Sequence[tuple[str, bytes]],
+        key: str | None = None,
+        *,
+        first_position: int | None = None,
+    ) -> UploadResult:
+        """Upload `files`, each a filename with its content. An idempotency `key` makes it repeatable.
+
+        With `first_position`, the place of the first image among those of the job, the images have the order of
+        `files`, whichever upload arrives first. The result has the names of `files`; a filename may be a relative
+        path.
+        """
+        places = None if first_position is None else range(first_position, first_position + len(files))
+        sent = self.send_images(job_id, files, key, positions=places)
+        names = [name for name, _ in files]
+        return UploadResult(
+            accepted=[(each, names[at]) for at, each in sent.items() if isinstance(each, str)],
+            rejected=[(names[at], each.message) for at, each in sent.items() if isinstance(each, RejectedFile)],
+        )
+
+    def send_images(
+        self,
+        job_id: str,
+        files: Sequence[tuple[str, bytes]],
+        key: str | None = None,
+        *,
+        positions: Sequence[int] | None = None,
+    ) -> dict[int, str | RejectedFile]:
+        """Upload `files` as `add_images`; return the image id or the rejection of each, by its index in `files`."""
+        form: list[tuple[str, Any]] = []
+        if positions is not None:
+            form.append(("positions", ",".join(map(str, positions))))
+        form += [("images", (name, content, "application/octet-stream")) for name, content in files]
+        reply = self._call("POST", f"{_job_path(job_id)}/images", fields=form, allowed=(200, 422), key=key)
+        outcome: dict[int, str | RejectedFile] = {
+            int(image["index"]): str(image["image_id"]) for image in reply.get("accepted", [])
+        }
+        for image in reply.get("rejected", []):
+            outcome[int(image["index"])] = RejectedFile(str(image["code"]), str(image["message"]))
+        return dict(sorted(outcome.items()))
+
+    def offer_uploads(self, job_id: str, files: Sequence[FileToUpload]) -> FormOffer:
+        """Request presigned forms for `files`."""
+        wanted = [{"name": file.name, "bytes": file.size, "content_type": file.content_type} for file in files]
+        reply = self._call("POST", f"{_job_path(job_id)}/uploads", json={"files": wanted}, allowed=(200, 422))
+        forms = [(each["index"], each["upload"]) for each in reply.get("uploads", [])]
+        return FormOffer(
+            upload_id=reply.get("upload_id", ""),
+            files=[OfferedForm(index, form["url"], form["fields"]) for index, form in forms],
+            rejected=_parse_result(reply).rejected,
+        )
+
+    def send_form(self, url: str, fields: Mapping[str, str], name: str, content: bytes) -> None:
+        """Upload a file to the bucket by its presigned form.
+
+        Raises:
+            ApiError: the bucket rejects the file, does not answer, or redirects: the caller decides whether another
+                host is allowed.
+        """
+        reply = self._send("POST", url, timeout=TIMEOUT_SECONDS, fields=[*fields.items(), ("file", (name, content))])
+        if not 200 <= reply.status < 300:
+            raise ApiError(f"POST {url} answered {reply.status}: {_text(reply)[:300]}")
+
+    def commit_upload(self, job_id: str, upload_id: str) -> UploadResult:
+        """Commit the images of an upload that have arrived in the bucket."""
+        path = f"{_job_path(job_id)}/uploads/{quote(upload_id, safe='')}/commit"
+        return _parse_result(self._call("POST", path, allowed=(200, 422)))
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        allowed: tuple[int, ...] = (200, 201),
+        *,
+        key: str | None = None,
+        params: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Return the JSON object that the API answers; an empty one for an empty answer.
+
+        Raises:
+            UnreachableError: there is no answer.
+            NotRunningError: another server answers.
+            RejectedError: the status is not one of `allowed`.
+            ApiError: users must sign in.
+        """
+        url = f"{self.base_url}/api/v1{path}"
+        headers = {} if key is None else {"Idempotency-Key": key}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        address = f"{url}?{urlencode(params)}" if params else url
+        reply = self._send(method, address, timeout=self.timeout_seconds, headers=headers, **options)
+        if reply.status == 401 and self.token is None:
+            raise ApiError(
+                f"users sign in at {self.base_url}: make a token on your account's page, and put it into "
+                f"{TOKEN_VARIABLE}"
+            )
+        # An upload without any accepted image answers 422 with the reason of each file, which is no problem.
+        if reply.status not in allowed or (reply.status == 422 and _is_problem(reply)):
+            raise _rejection(f"{method} {url}", reply)
+        if not reply.data:
+            return {}
+        try:
+            body = json.loads(reply.data)
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise NotRunningError(f"what answers at {self.base_url} is not Fleetsight: say where it is with --url")
+        return body
+
+    def _send(
+        self, method: str, url: str, *, timeout: tuple[float, float], **options: Any
+    ) -> urllib3.BaseHTTPResponse:
+        limits = urllib3.Timeout(connect=timeout[0], read=timeout[1])
+        try:
+            return self._pool.request(method, url, timeout=limits, retries=False, redirect=False, **options)
+        except urllib3.exceptions.LocationValueError as error:
+            raise NotRunningError(f"{url} is no address that can be called ({error}): use --url") from error
+        except urllib3.exceptions.HTTPError as error:
+            raise UnreachableError(f"{method} {url}: {_cause(error)}") from error
+
+
+def token_from_environment(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the token in the environment, or None."""
+    return environment.get(TOKEN_VARIABLE, "").strip() or None
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether only this machine can be reached at `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _job_path(job_id: str) -> str:
+    return f"/jobs/{quote(job_id, safe='')}"
+
+
+def _parse_result(reply: Mapping[str, Any]) -> UploadResult:
+    return UploadResult(
+        accepted=[(image["image_id"], image["filename"]) for image in reply.get("accepted", [])],
+        rejected=[(image["filename"], image["message"]) for image in reply.get("rejected", [])],
+    )
+
+
+def _text(reply: urllib3.BaseHTTPResponse) -> str:
+    return reply.data.decode(errors="replace")
+
+
+def _is_problem(reply: urllib3.BaseHTTPResponse) -> bool:
+    return reply.headers.get("Content-Type", "").partition(";")[0] == "application/problem+json"
+
+
+def _rejection(call: str, reply: urllib3.BaseHTTPResponse) -> RejectedError:
+    """Return the error for an answer that is no success."""
+    try:
+        body = json.loads(reply.data)
+        detail, problem = str(body["detail"]), str(body.get("type", "")).rpartition(":")[2]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        detail, problem = _text(reply)[:MAX_DETAIL_CHARACTERS].strip(), ""
+    if location := reply.headers.get("Location", "") if 300 <= reply.status < 400 else "":
+        detail = f"it redirects to {location[:MAX_DETAIL_CHARACTERS]}; call that address"
+    pause = reply.headers.get("Retry-After", "")
+    return RejectedError(call, reply.status, detail, problem, float(pause) if pause.isdecimal() else None)
+
+
+def _cause(error: urllib3.exceptions.HTTPError) -> str:
+    """Return why there is no answer, without the names of Python's objects."""
+    return _CONNECTION.sub("", str(error)) or type(error).__name__
