@@ -9,6 +9,7 @@ import click
 
 from core.config import load_config
 from fleetsight_client import FleetsightClientError
+from fleetsight_client.cli import COMMANDS as IMAGE_COMMANDS
 from scripts.aws.commands import (
     aws,
     bake_command,
@@ -106,6 +107,7 @@ def simulate(
 
 
 SECTIONS: Final[Mapping[str, tuple[click.Command, ...]]] = {
+    "Images": IMAGE_COMMANDS,
     "A running system, on this machine or by --url": (fleet, dead_letters, users),
     "Models": (model,),
     "AWS": (

@@ -1,4 +1,4 @@
-"""The client of Fleetsight: the HTTP API in Python."""
+"""The client of Fleetsight: the HTTP API in Python, and the command `fleetsight`."""
 
 from fleetsight_client.api import (
     ApiClient,

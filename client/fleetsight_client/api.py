@@ -214,9 +214,9 @@ class ApiClient:
         reply = self._call("GET", f"{_job_path(job_id)}/results", params=query)
         return reply["results"], reply.get("next")
 
-    def set_truth(self, job_id: str, labels: Mapping[str, str]) -> None:
-        """Set the true labels of up to 1,000 images, by image id."""
-        self._call("PUT", f"{_job_path(job_id)}/truth", json={"labels": dict(labels)})
+    def send_truth_file(self, job_id: str, content: bytes) -> dict[str, Any]:
+        """Set true labels by a CSV file of up to 2 MB and 20,000 lines; return what was matched."""
+        return self._call("POST", f"{_job_path(job_id)}/truth.csv", body=content, content_type="text/csv")
 
     def limits(self) -> dict[str, Any]:
         """Return the limits of the user and of a request, and what is left of the day's quotas."""
@@ -307,6 +307,7 @@ class ApiClient:
         *,
         key: str | None = None,
         params: Mapping[str, str] | None = None,
+        content_type: str | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """Return the JSON object that the API answers; an empty one for an empty answer.
@@ -319,6 +320,8 @@ class ApiClient:
         """
         url = f"{self.base_url}/api/v1{path}"
         headers = {} if key is None else {"Idempotency-Key": key}
+        if content_type is not None:
+            headers["Content-Type"] = content_type
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
         address = f"{url}?{urlencode(params)}" if params else url

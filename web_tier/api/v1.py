@@ -62,6 +62,7 @@ from web_tier.results.file_names import attachment
 from web_tier.results.progress import job_cost
 from web_tier.results.query import ImageResult, all_results, filtered_page, find_jobs
 from web_tier.uploads.cancellation import cancel_job
+from web_tier.uploads.idempotency import MAX_FILES as MAX_FILES_WITH_KEY
 from web_tier.uploads.idempotency import Claim, ingest_idempotent
 from web_tier.uploads.request_body import POSITIONS_FIELD, positioned_files, request_parts, upload_status
 from web_tier.uploads.retry import retry_failed, retry_image
@@ -449,7 +450,7 @@ def _download(job: Job, parts: Iterator[str] | Iterator[bytes], extension: str, 
 
 
 class LimitsBody(BaseModel):
-    """What a user may do, and may still do today (UTC); null is without limit."""
+    """What a user may do, and may still do today (UTC); null is without limit. All have the limits of a request."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -462,16 +463,27 @@ class LimitsBody(BaseModel):
     jobs_left: int | None = None
     renewed_at: datetime | None = Field(default=None, description="When a new day begins.")
     open_jobs: int | None = Field(default=None, description="Jobs with images without a result, at once.")
+    max_image_bytes: int = Field(description="Of one image.")
+    max_request_bytes: int = Field(description="Of all files of a request.")
+    max_files: int = Field(description="Of a request.")
+    max_files_with_key: int = Field(description="Of a request with an `Idempotency-Key`.")
 
 
 @limits_api.get("/limits")
 @operation(ApiResponse(200, "The limits, and what is left of the day's.", LimitsBody), tag="System")
 def limits_left() -> Response:
     """Get your limits, and what is left of them today."""
-    limits, still = current_backend().config.limits, remaining_quota(current_identity().owner)
+    config, still = current_backend().config, remaining_quota(current_identity().owner)
+    limits, web = config.limits, config.web
+    of_request = LimitsBody(
+        max_image_bytes=web.max_image_bytes,
+        max_request_bytes=web.max_request_bytes,
+        max_files=web.max_files_per_request,
+        max_files_with_key=MAX_FILES_WITH_KEY,
+    )
     if still is None:
-        return json_response(LimitsBody())
-    body = LimitsBody(
+        return json_response(of_request)
+    own = dict[str, int | datetime | None](
         requests_per_minute=limits.requests_per_minute or None,
         images_per_day=limits.images_per_day or None,
         images_left=still.images,
@@ -482,7 +494,7 @@ def limits_left() -> Response:
         renewed_at=still.renewed_at,
         open_jobs=limits.open_jobs or None,
     )
-    return json_response(body)
+    return json_response(of_request.model_copy(update=own))
 
 
 class CreateToken(ApiBody):

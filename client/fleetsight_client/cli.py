@@ -1,0 +1,428 @@
+"""The command `fleetsight`: classify folders, and manage jobs.
+
+Exit status: 0 if every image has a label, 1 if an image was rejected, failed or has no result, 2 for wrong use or if
+the server refuses or does not answer, 130 if the command was interrupted.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, Final, ParamSpec
+
+import click
+from click.core import ParameterSource
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import fleetsight_client
+from fleetsight_client.api import (
+    ApiClient,
+    ApiError,
+    FleetsightClientError,
+    NotRunningError,
+    RejectedError,
+    UnreachableError,
+)
+from fleetsight_client.classification import Classification, Summary
+from fleetsight_client.display import ProgressDisplay
+from fleetsight_client.folders import checked_folders
+from fleetsight_client.journal import Journal, journal_file, state_folder
+from fleetsight_client.output import ResultsFile, check_output, format_of, row_of
+from fleetsight_client.retries import GaveUpError, PatientCalls, StoppedError
+from fleetsight_client.sorting import SortedFolder
+from fleetsight_client.truth import Truth
+from fleetsight_client.uploader import JobClosedError
+
+P = ParamSpec("P")
+
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+URL_VARIABLE: Final = "FLEETSIGHT_URL"
+INTERRUPTED: Final = 130
+"""The exit status after Ctrl-C."""
+
+SHOWN: Final = 10
+"""Labels, reasons and jobs that a summary lists."""
+
+EXIT_STATUSES: Final = """\b
+Exit status:
+  0    every image has a label
+  1    an image was rejected, failed or has no result
+  2    wrong use, or the server refuses or does not answer
+  130  interrupted"""
+
+
+class CommandError(click.ClickException):
+    """Raised when a command ends with status 2: the server refuses, or does not answer."""
+
+    exit_code = 2
+
+
+class _EpilogCommand(click.Command):
+    """A command whose help ends with the exit statuses."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the exit statuses as they are."""
+        formatter.write_paragraph()
+        for line in EXIT_STATUSES.splitlines()[1:]:
+            formatter.write(f"{line}\n")
+
+
+def api_command(command: Callable[Concatenate[ApiClient, P], None]) -> Callable[P, None]:
+    """Give a command `--url` and `--token`, and call it with the client; an error is one line."""
+
+    @click.option(
+        "--url",
+        default=DEFAULT_URL,
+        envvar=URL_VARIABLE,
+        show_default=True,
+        show_envvar=True,
+        help="Address of Fleetsight.",
+    )
+    @click.option(
+        "--token",
+        envvar="FLEETSIGHT_TOKEN",
+        show_envvar=True,
+        help="Your token. Prefer the variable: all users of a machine can read command lines.",
+    )
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        url, token = str(kwargs.pop("url")), kwargs.pop("token")
+        try:
+            client = ApiClient(url, token=str(token).strip() or None if token else None)
+            try:
+                command(client, *args, **kwargs)
+            finally:
+                client.close()
+        except FleetsightClientError as error:
+            raise CommandError(_reason(error, url)) from error
+
+    return run  # fmt: skip
+
+
+def _reason(error: FleetsightClientError, url: str) -> str:
+    """Return an error in words; a wrong address of the environment is reported with its variable."""
+    cause = error.__cause__ if isinstance(error, GaveUpError) else error
+    origin = ""
+    if click.get_current_context().get_parameter_source("url") == ParameterSource.ENVIRONMENT:
+        origin = f"{URL_VARIABLE}={url}: "
+    if isinstance(error, RejectedError):
+        return f"{error.detail}{'; check your token' if error.status == 401 else ''}"
+    if isinstance(cause, UnreachableError):
+        return f"{origin}nothing answers at {url}: check --url ({str(cause).partition(': ')[2]})"
+    return f"{origin if isinstance(error, NotRunningError) else ''}{error}"
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets; the second one ends the process at once.
+
+    That is safe: the journal is complete at any moment.
+    """
+    stop = threading.Event()
+
+    def interrupt(_number: int, _frame: object) -> None:
+        if stop.is_set():
+            sys.stderr.write("\nfleetsight: ended\n")
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        stop.set()
+        sys.stderr.write("\nfleetsight: stopping; press Ctrl-C again to end at once\n")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@click.command(cls=_EpilogCommand)
+@click.argument(
+    "folders",
+    nargs=-1,
+    required=True,
+    metavar="FOLDER...",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option("--name", help="Name of the job [default: of the first folder]")
+@click.option("--keep", is_flag=True, help="Keep the images on the server after their classification.")
+@click.option("--out", metavar="FILE", help="Results: FILE.csv, .jsonl or .parquet; - writes CSV to the output.")
+@click.option(
+    "--sort-into",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Put each image into DIR/LABEL/PATH; images without a label into DIR/_failed.",
+)
+@click.option(
+    "--copy/--link", "copies", default=True, help="Copy the sorted images, or make hard links. [default: copy]"
+)
+@click.option(
+    "--truth",
+    "truth_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="CSV",
+    help="Compare with the true labels of a CSV: filename,label.",
+)
+@click.option("--truth-from-folders", is_flag=True, help="Compare with the name of each image's folder.")
+@click.option("--resume", is_flag=True, help="Continue where an earlier command ended; nothing is sent twice.")
+@click.option("--restart", is_flag=True, help="Forget an earlier command that did not finish.")
+@click.option("--watch", is_flag=True, help="Also classify new files, until Ctrl-C.")
+@click.option("--wait/--no-wait", "waits", default=True, help="Wait for the results. [default: wait]")
+@api_command
+def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any) -> None:
+    """Classify the images in folders and below.
+
+    Hidden files, other files and links to folders are left out, and counted. The first Ctrl-C ends the command in an
+    orderly way; the same command with --resume continues.
+    """
+    wanted = _Options(**options)
+    wanted.check()
+    absolute, state, out = checked_folders(folders), state_folder(), wanted.out
+    file = journal_file(client.base_url, absolute, state)
+    own = [state, *([wanted.sort_into] if wanted.sort_into else []), *([Path(out)] if out and out != "-" else [])]
+    # Stderr: the standard output has nothing but results.
+    console = Console(stderr=True, highlight=False)
+    with _interruptible() as stop, _opened(file, absolute, wanted) as journal:
+        with ProgressDisplay(console) as display:
+            work = Classification(
+                client,
+                journal,
+                PatientCalls(stop),
+                absolute,
+                own,
+                wanted.name or absolute[0].name or "images",
+                keep=wanted.keep,
+                out=out,
+                sorted=SortedFolder(wanted.sort_into, links=not wanted.copies) if wanted.sort_into else None,
+                truth=Truth(journal, absolute, wanted.truth_file) if wanted.has_truth else None,
+                show=display.show,
+            )
+            summary = _run(work, watch=wanted.watch, waits=wanted.waits)
+        for line in _lines(summary, client.base_url, waits=wanted.waits):
+            console.print(Text(line), soft_wrap=True)
+        journal.remove()
+    if not summary.total:
+        raise CommandError("no image was found in " + ", ".join(map(str, folders)))
+    sys.exit(0 if summary.ok or (not wanted.waits and not summary.statuses["rejected"]) else 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """The options of `classify`."""
+
+    name: str | None
+    keep: bool
+    out: str | None
+    sort_into: Path | None
+    copies: bool
+    truth_file: Path | None
+    truth_from_folders: bool
+    resume: bool
+    restart: bool
+    watch: bool
+    waits: bool
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether there are true labels."""
+        return self.truth_file is not None or self.truth_from_folders
+
+    def check(self) -> None:
+        """Check that the options go together, before anything is sent.
+
+        Raises:
+            UsageError: they do not.
+            OutputError: the results cannot be written.
+        """
+        if self.truth_file is not None and self.truth_from_folders:
+            raise click.UsageError("--truth and --truth-from-folders exclude each other.")
+        if self.resume and self.restart:
+            raise click.UsageError("--resume and --restart exclude each other.")
+        if not self.waits and (self.out or self.sort_into or self.has_truth or self.watch):
+            raise click.UsageError("--no-wait has no results: leave out --out, --sort-into, --truth and --watch.")
+        if self.out is not None:
+            check_output(self.out)
+            if self.watch and format_of(self.out) == "parquet":
+                raise click.UsageError("--watch appends results, which Parquet does not allow: use .csv or .jsonl.")
+
+
+def _run(work: Classification, *, watch: bool, waits: bool) -> Summary:
+    """Run a classification; when it is stopped or fails, say how to continue."""
+    try:
+        return work.watch() if watch else work.run(waits=waits)
+    except StoppedError:
+        click.echo("fleetsight: stopped; continue with the same command and --resume", err=True)
+        sys.exit(INTERRUPTED)
+    except JobClosedError as error:
+        raise CommandError(f"{error}. Begin anew with --restart, or retry a cancelled job and --resume.") from error
+    except (GaveUpError, ApiError) as error:
+        if not work.journal.is_started:
+            raise
+        reason = _reason(error, work.client.base_url).removesuffix(".")
+        raise CommandError(f"{reason}. Continue with the same command and --resume.") from error
+
+
+@contextmanager
+def _opened(file: Path, folders: Sequence[Path], wanted: _Options) -> Iterator[Journal]:
+    """Open the journal of these folders; it stays if a job was begun, unless it is removed."""
+    journal = Journal(file, folders)
+    try:
+        if wanted.restart:
+            journal.clear()
+        if journal.is_started and not wanted.resume:
+            counts = journal.counts()
+            done = counts["accepted"] + counts["rejected"]
+            raise click.UsageError(
+                f"An earlier command for these folders did not finish: it had sent {done:,} of "
+                f"{sum(counts.values()):,} files. Continue with --resume, or begin anew with --restart."
+            )
+        yield journal
+    finally:
+        journal.close()
+
+
+def _lines(summary: Summary, url: str, *, waits: bool) -> Iterator[str]:
+    """Yield in words what became of the files."""
+    statuses = summary.statuses
+    if waits:
+        without = statuses["waiting"] + statuses["missing"]
+        counts = {"with a label": statuses["done"], "failed": statuses["failed"], "rejected": statuses["rejected"]}
+        counts["without a result"] = without
+    else:
+        counts = {"accepted": statuses["waiting"], "rejected": statuses["rejected"]}
+    shown = [f"{count:,} {words}" for at, (words, count) in enumerate(counts.items()) if count or not at]
+    yield f"{summary.total:,} images: {', '.join(shown)}."
+    yield from (f"{count:>9,}  {label}" for label, count in summary.labels.most_common(SHOWN))
+    if len(summary.labels) > SHOWN:
+        yield f"and {len(summary.labels) - SHOWN:,} more labels"
+    yield from (f"Not classified ({code}): {count:,}." for code, count in summary.codes.most_common(SHOWN))
+    yield from (f"Left out ({reason}): {count:,}." for reason, count in sorted(summary.skipped.items()))
+    if summary.accuracy is not None:
+        yield from summary.accuracy.sentences()
+    if summary.sorted is not None:
+        placed, problems = summary.sorted.counts, summary.sorted.problems
+        yield f"Sorted into {summary.sorted.folder}: {placed['sorted'] + placed['there']:,}."
+        yield from problems
+        if placed["problem"] > len(problems):
+            yield f"and {placed['problem'] - len(problems):,} more were not sorted"
+    for job_id in summary.job_ids:
+        yield f"Job: {url}/jobs/{job_id}"
+        if not waits:
+            yield f"Results: fleetsight results {job_id} --out results.csv"
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Jobs to list.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each job.")
+@api_command
+def jobs(client: ApiClient, *, limit: int, as_json: bool) -> None:
+    """List your jobs, newest first."""
+    table = Table("job", "name", "created", "state", box=None, pad_edge=False)
+    for column in ("images", "done", "failed", "waiting"):
+        table.add_column(column, justify="right")
+    count = 0
+    for job in client.jobs(min(limit, 200)):
+        if count == limit:
+            break
+        try:
+            status = client.status(job["job_id"])
+        except RejectedError as error:
+            if error.status == 404:  # deleted meanwhile
+                continue
+            raise
+        count += 1
+        if as_json:
+            click.echo(json.dumps(status))
+            continue
+        figures = (f"{status[each]:,}" for each in ("accepted", "done", "failed", "waiting"))
+        created = status["created_at"][:16].replace("T", " ")
+        table.add_row(status["job_id"], Text(status["name"]), created, status["state"], *figures)
+    if not as_json:
+        # Ids must be whole in a pipe, which has no width.
+        width = None if sys.stdout.isatty() else max(200, shutil.get_terminal_size().columns)
+        Console(width=width).print(table if count else "There are no jobs.")
+
+
+@click.command(cls=_EpilogCommand)
+@click.argument("job", metavar="JOB")
+@click.option("--out", metavar="FILE", default="-", show_default=True, help="FILE.csv, .jsonl or .parquet; - is CSV.")
+@api_command
+def results(client: ApiClient, *, job: str, out: str) -> None:
+    """Write the results of a job, in the order of its images."""
+    check_output(out)
+    client.status(job)
+    is_complete = True
+    with ResultsFile(out) as file:
+        for result in client.results(job):
+            is_complete &= result["status"] == "done"
+            file.write(row_of(str(result["filename"]), job, result, result.get("truth")))
+    sys.exit(0 if is_complete else 1)
+
+
+@click.command()
+@click.argument("job", metavar="JOB")
+@api_command
+def cancel(client: ApiClient, *, job: str) -> None:
+    """Cancel a job; its results stay."""
+    status = client.cancel(job)
+    click.echo(f"Job {job} is {status['state']}: {status['done']:,} of {status['accepted']:,} images have a label.")
+
+
+@click.command()
+@click.argument("job_ids", nargs=-1, required=True, metavar="JOB...")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@api_command
+def delete(client: ApiClient, *, job_ids: tuple[str, ...], yes: bool) -> None:
+    """Delete jobs with their images and results."""
+    for job_id in job_ids:
+        status = client.status(job_id)
+        if not yes:
+            click.confirm(
+                f"Delete job {job_id} ({status['name']}, {status['accepted']:,} images)?", abort=True, err=True
+            )
+        client.delete(job_id)
+        click.echo(f"Job {job_id} was deleted.")
+
+
+@click.command()
+@click.argument("job", metavar="JOB")
+@api_command
+def retry(client: ApiClient, *, job: str) -> None:
+    """Request the failed images of a job again; resume a cancelled job."""
+    counts = client.retry(job)
+    parts = [f"{counts['sent']:,} images were requested again"]
+    parts += [f"{counts['running']:,} are being retried already"] if counts["running"] else []
+    parts += [f"{counts['final']:,} cannot be classified"] if counts["final"] else []
+    parts += [f"{counts['gone']:,} are no longer stored: send them again"] if counts["gone"] else []
+    parts += [f"{counts['refused']:,} were not taken: try again"] if counts["refused"] else []
+    click.echo("; ".join(parts) + ".")
+
+
+COMMANDS: Final = (classify, jobs, results, cancel, delete, retry)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(fleetsight_client.__version__, message="fleetsight-client %(version)s")
+def fleetsight() -> None:
+    """Classify images with Fleetsight."""
+
+
+for each in COMMANDS:
+    fleetsight.add_command(each)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    fleetsight(args=None if arguments is None else [*arguments], prog_name="fleetsight")

@@ -1,0 +1,152 @@
+"""The image files of folders, found one by one, with an honest count of what is left out."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from fleetsight_client.api import FleetsightClientError
+
+SUFFIXES: Final = frozenset(
+    {".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+)
+"""Suffixes of the names of images that the server accepts; it decides by their content."""
+
+MAX_DEPTH: Final = 200
+"""Folders in folders; each level keeps one of them open."""
+
+
+class SkipReason(StrEnum):
+    """Why a file or folder is not classified."""
+
+    HIDDEN = "hidden"
+    NOT_AN_IMAGE = "not an image by name"
+    LINKED_FOLDER = "link to a folder"
+    UNREADABLE = "not readable"
+    SPECIAL = "no regular file"
+    OWN = "written by this command"
+    TOO_DEEP = "too many folders deep"
+
+
+class FolderError(FleetsightClientError):
+    """Raised when the folders cannot be classified together; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """An image file: `root` is the index of its folder, `path` relative to it as the system's bytes."""
+
+    root: int
+    path: bytes
+    size: int
+    mtime_ns: int
+
+
+@dataclass
+class FolderWalk:
+    """Finds the images in folders and below; nothing is kept in memory but a folder for each level.
+
+    A link to a file counts as the file. A link to a folder is not followed, so that no loop is walked for ever.
+
+    Attributes:
+        folders: to search, absolute.
+        own: files and folders that the command writes.
+        skipped: number of files and folders left out, by reason.
+    """
+
+    folders: Sequence[Path]
+    own: Sequence[Path] = ()
+    skipped: Counter[SkipReason] = field(default_factory=Counter)
+
+    def __iter__(self) -> Iterator[FoundFile]:
+        """Yield the images in no order, each once."""
+        self.skipped.clear()
+        own = {identity for path in self.own if (identity := _identity(path)) is not None}
+        for root, folder in enumerate(self.folders):
+            yield from self._walk(root, os.fsencode(folder), own)
+
+    def _walk(self, root: int, folder: bytes, own: set[tuple[int, int]]) -> Iterator[FoundFile]:
+        start = len(folder.rstrip(b"/")) + 1
+        levels = [os.scandir(folder)]
+        try:
+            while levels:
+                try:
+                    entry = next(levels[-1], None)
+                except OSError:
+                    self.skipped[SkipReason.UNREADABLE] += 1
+                    entry = None
+                if entry is None:
+                    levels.pop().close()
+                elif (reason := self._reason_to_skip(entry, own)) is not None:
+                    self.skipped[reason] += 1
+                elif not entry.is_dir(follow_symlinks=False):
+                    found = entry.stat()
+                    yield FoundFile(root, entry.path[start:], found.st_size, found.st_mtime_ns)
+                elif len(levels) == MAX_DEPTH:
+                    self.skipped[SkipReason.TOO_DEEP] += 1
+                else:
+                    self._enter(entry.path, levels)
+        finally:
+            for level in levels:
+                level.close()
+
+    def _enter(self, folder: bytes, levels: list[Any]) -> None:
+        try:
+            levels.append(os.scandir(folder))
+        except OSError:
+            self.skipped[SkipReason.UNREADABLE] += 1
+
+    def _reason_to_skip(self, entry: "os.DirEntry[bytes]", own: set[tuple[int, int]]) -> SkipReason | None:
+        if entry.name.startswith(b"."):
+            return SkipReason.HIDDEN
+        try:
+            found = entry.stat()
+        except OSError:  # also a link to nothing, and a loop of links
+            return SkipReason.UNREADABLE
+        if (found.st_dev, found.st_ino) in own:
+            return SkipReason.OWN
+        if stat.S_ISDIR(found.st_mode):
+            return SkipReason.LINKED_FOLDER if entry.is_symlink() else None
+        if not stat.S_ISREG(found.st_mode):
+            return SkipReason.SPECIAL
+        suffix = os.fsdecode(os.path.splitext(entry.name)[1]).lower()  # noqa: PTH122 (bytes)
+        return None if suffix in SUFFIXES else SkipReason.NOT_AN_IMAGE
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def checked_folders(folders: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the folders as absolute paths.
+
+    Raises:
+        FolderError: one of them is in another one, so that its images would be classified twice.
+    """
+    absolute = tuple(folder.resolve() for folder in folders)
+    for at, inner in enumerate(absolute):
+        for other, outer in enumerate(absolute):
+            if at != other and inner.is_relative_to(outer):
+                raise FolderError(f"{folders[at]} is in {folders[other]}: name only one of them")
+    return absolute
+
+
+def shown_prefixes(folders: Sequence[Path]) -> tuple[str, ...]:
+    """Return what comes before the names of each folder's files: nothing for one folder, else its name."""
+    if len(folders) == 1:
+        return ("",)
+    names = Counter[str]()
+    prefixes = []
+    for folder in folders:
+        name = folder.name or "root"
+        names[name] += 1
+        prefixes.append(f"{name} ({names[name]})/" if names[name] > 1 else f"{name}/")
+    return tuple(prefixes)

@@ -1,0 +1,424 @@
+"""The journal of one classification: what was found, what was sent under which key, and what the server answered.
+
+A slice is recorded with its idempotency key before it is sent, and its outcome after the answer. So a killed command
+can send each slice whose outcome is unknown again under the same key, and the server adds no image twice.
+
+The journal is an SQLite file in the user's state folder, never in a folder that is classified. One command at a time
+has it. Nothing of it is kept in memory but a slice.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from fleetsight_client.api import FleetsightClientError, RejectedFile
+from fleetsight_client.folders import FoundFile, shown_prefixes
+
+VERSION: Final = "1"
+JOB_KEY_SECONDS: Final = 20 * 3600
+"""Time for which the key of a job is used; the server forgets it after 24 hours."""
+
+INSERTED: Final = 500
+"""Files that are written together."""
+
+_TABLES: Final = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE found (root INTEGER, path BLOB, size INTEGER, mtime INTEGER, PRIMARY KEY (root, path)) WITHOUT ROWID;
+CREATE TABLE jobs (job INTEGER PRIMARY KEY, key TEXT, made REAL, job_id TEXT);
+CREATE TABLE slices (slice INTEGER PRIMARY KEY, key TEXT, job INTEGER);
+CREATE TABLE files (
+  position INTEGER PRIMARY KEY, root INTEGER, path BLOB, size INTEGER, mtime INTEGER,
+  state TEXT DEFAULT 'listed', slice INTEGER, tries INTEGER DEFAULT 0,
+  job INTEGER, image_id TEXT, code TEXT, message TEXT
+);
+CREATE UNIQUE INDEX files_by_path ON files (root, path);
+CREATE INDEX files_to_send ON files (position) WHERE state = 'listed';
+CREATE INDEX files_by_slice ON files (slice) WHERE state = 'sent';
+CREATE TABLE truths (name TEXT PRIMARY KEY, label TEXT, uses INTEGER DEFAULT 0) WITHOUT ROWID;
+"""
+"""`files.state` is `listed`, `sent` (in a slice whose outcome is unknown), `accepted` or `rejected`."""
+
+
+class JournalError(FleetsightClientError):
+    """Raised when a journal cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """A file of the classification.
+
+    Attributes:
+        position: its place among the images of the classification, from 0.
+        path: where it is.
+        name: its shown name, a relative path.
+        tries: how often the server could not store it.
+    """
+
+    position: int
+    path: Path
+    name: str
+    size: int
+    mtime_ns: int
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Files that are sent together, under one idempotency key; one that `is_repeated` may have been sent before."""
+
+    number: int
+    key: str
+    job_id: str
+    files: Sequence[ListedFile]
+    is_repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a file: `image_id` and `job_id` if it was accepted, else the rejection."""
+
+    file: ListedFile
+    job_id: str = ""
+    image_id: str = ""
+    rejected: RejectedFile | None = None
+
+
+def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of journals: `$XDG_STATE_HOME/fleetsight`, by default `~/.local/state/fleetsight`."""
+    home = environment.get("XDG_STATE_HOME", "")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "fleetsight"
+
+
+def journal_file(url: str, folders: Sequence[Path], state: Path) -> Path:
+    """Return the journal of these folders, absolute, and this server."""
+    identity = json.dumps([url, *(os.fsencode(folder).hex() for folder in folders)])
+    return state / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.journal"
+
+
+class Journal:
+    """The journal in a file, which is created if it does not exist; of one thread.
+
+    Args:
+        file: the journal.
+        folders: that are classified, absolute.
+
+    Raises:
+        JournalError: another command has it, or it cannot be written or read.
+    """
+
+    def __init__(self, file: Path, folders: Sequence[Path]) -> None:
+        self.file = file
+        self._folders = [os.fsencode(folder) for folder in folders]
+        self._prefixes = shown_prefixes(folders)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._base = sqlite3.connect(file, timeout=1.0, isolation_level=None)
+            self._base.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._base.execute("PRAGMA journal_mode = WAL")
+            self._base.execute("PRAGMA synchronous = FULL")
+            self._base.execute("BEGIN IMMEDIATE")
+            if not self._base.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
+                for statement in _TABLES.split(";\n"):
+                    self._base.execute(statement)
+                self._set_fact("version", VERSION)
+            self._base.execute("COMMIT")
+            known = self.fact("version")
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise JournalError("another command classifies these folders: wait for it, or stop it") from error
+            raise JournalError(f"the journal {file} cannot be used: {error}") from error
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise JournalError(f"the journal {file} cannot be used: {error}") from error
+        if known != VERSION:
+            raise JournalError(f"the journal {file} is of another version of this command: remove it")
+
+    def close(self) -> None:
+        """Close the journal, unless it is closed; it stays if a job was begun."""
+        try:
+            is_started = self.is_started
+        except sqlite3.ProgrammingError:
+            return
+        if is_started:
+            self._base.close()
+        else:
+            self.remove()
+
+    def remove(self) -> None:
+        """Close and remove the journal."""
+        self._base.close()
+        for suffix in ("", "-wal", "-shm"):
+            self.file.with_name(self.file.name + suffix).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._transaction():
+            for table in ("found", "jobs", "slices", "files", "truths"):
+                self._base.execute(f"DELETE FROM {table}")  # noqa: S608 (our own names)
+            self._base.execute("DELETE FROM facts WHERE name != 'version'")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._base.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self._base.execute("ROLLBACK")
+            raise
+        self._base.execute("COMMIT")
+
+    # Facts
+
+    def fact(self, name: str) -> str | None:
+        """Return a fact, or None."""
+        row = self._base.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_fact(self, name: str, value: str) -> None:
+        """Store a fact."""
+        self._set_fact(name, value)
+
+    def _set_fact(self, name: str, value: str) -> None:
+        self._base.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def set_facts(self, facts: Mapping[str, str]) -> None:
+        """Store facts, all or none."""
+        with self._transaction():
+            for name, value in facts.items():
+                self._set_fact(name, value)
+
+    def fact_names(self, start: str) -> list[str]:
+        """Return the names of the facts that begin with `start`."""
+        rows = self._base.execute("SELECT name FROM facts WHERE substr(name, 1, ?) = ?", (len(start), start))
+        return [str(row[0]) for row in rows]
+
+    @property
+    def is_started(self) -> bool:
+        """Whether an earlier command has listed all files and begun a job, so that it may have sent some."""
+        return self._base.execute("SELECT 1 FROM jobs").fetchone() is not None
+
+    # Files
+
+    def note_found(self, found: Iterable[FoundFile]) -> None:
+        """Store what a search has found, in place of what the one before has found."""
+        self._base.execute("DELETE FROM found")
+        self._insert_found(found)
+
+    def list_found(self) -> int:
+        """List the files that were found and are not listed yet, by name; return how many were added."""
+        return self._list_found("")
+
+    def list_stable_files(self, found: Iterable[FoundFile]) -> int:
+        """Add the files that are not listed yet and are as they were when this was called before.
+
+        Return how many were added. A file that is still being written is added by a later call.
+        """
+        with self._transaction():
+            self._base.execute("CREATE TEMP TABLE IF NOT EXISTS before AS SELECT * FROM found")
+            self._base.execute("DELETE FROM before")
+            self._base.execute("INSERT INTO before SELECT * FROM found")
+            self._base.execute("DELETE FROM found")
+        self._insert_found(found)
+        self._base.execute("CREATE INDEX IF NOT EXISTS temp.before_by_path ON before (root, path)")
+        return self._list_found(
+            "AND EXISTS (SELECT 1 FROM before WHERE before.root = found.root AND before.path = found.path "
+            "AND before.size = found.size AND before.mtime = found.mtime)"
+        )
+
+    def _insert_found(self, found: Iterable[FoundFile]) -> None:
+        rows = iter((each.root, each.path, each.size, each.mtime_ns) for each in found)
+        while some := list(islice(rows, INSERTED)):
+            with self._transaction():
+                self._base.executemany("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", some)
+
+    def _list_found(self, condition: str) -> int:
+        with self._transaction():
+            return self._base.execute(
+                "INSERT INTO files (position, root, path, size, mtime) "  # noqa: S608 (our own conditions)
+                "SELECT (SELECT coalesce(max(position), -1) FROM files) + row_number() OVER (ORDER BY root, path), "
+                "root, path, size, mtime FROM found WHERE NOT EXISTS "
+                "(SELECT 1 FROM files WHERE files.root = found.root AND files.path = found.path) " + condition
+            ).rowcount
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of files by state."""
+        rows = self._base.execute("SELECT state, count(*) FROM files GROUP BY state").fetchall()
+        return {"listed": 0, "sent": 0, "accepted": 0, "rejected": 0} | {str(state): int(n) for state, n in rows}
+
+    def last_position(self) -> int:
+        """Return the highest position of a file, or -1."""
+        return int(self._base.execute("SELECT coalesce(max(position), -1) FROM files").fetchone()[0])
+
+    def rejections(self) -> dict[str, int]:
+        """Return the number of rejected files by code."""
+        rows = self._base.execute("SELECT code, count(*) FROM files WHERE state = 'rejected' GROUP BY code")
+        return {str(code): int(count) for code, count in rows}
+
+    def outcomes(self, after: int = -1) -> Iterator[Outcome]:
+        """Yield the files at positions beyond `after` in order, with what became of their upload."""
+        while rows := self._base.execute(
+            "SELECT position, root, path, size, mtime, tries, jobs.job_id, image_id, code, message FROM files "
+            "LEFT JOIN jobs ON jobs.job = files.job WHERE position > ? ORDER BY position LIMIT ?",
+            (after, INSERTED),
+        ).fetchall():
+            after = rows[-1][0]
+            for row in rows:
+                rejected = RejectedFile(row[8], row[9]) if row[8] is not None else None
+                yield Outcome(self._file(row[:6]), row[6] or "", row[7] or "", rejected)
+
+    def _file(self, row: Sequence[Any]) -> ListedFile:
+        position, root, path, size, mtime, tries = row
+        # A name that is no UTF-8 is shown with replacement characters.
+        name = self._prefixes[root] + path.decode(errors="replace")
+        return ListedFile(position, Path(os.fsdecode(self._folders[root] + b"/" + path)), name, size, mtime, tries)
+
+    # Jobs and slices
+
+    def job(self) -> tuple[int, str | None, str] | None:
+        """Return number, id (if the server has answered) and idempotency key of the present job, if there is one."""
+        row = self._base.execute("SELECT job, job_id, key, made FROM jobs ORDER BY job DESC LIMIT 1").fetchone()
+        if row is None or (row[1] is None and time.time() - row[3] > JOB_KEY_SECONDS):
+            return None
+        return row[0], row[1], row[2]
+
+    def begin_job(self) -> tuple[int, None, str]:
+        """Record a new job, before it is created; return as `job`."""
+        key = str(uuid.uuid4())
+        number = self._base.execute("INSERT INTO jobs (key, made) VALUES (?, ?)", (key, time.time())).lastrowid
+        return int(number or 0), None, key
+
+    def set_job_id(self, number: int, job_id: str) -> None:
+        """Record the id of a job."""
+        self._base.execute("UPDATE jobs SET job_id = ? WHERE job = ?", (job_id, number))
+
+    def jobs(self) -> list[tuple[str, int]]:
+        """Return the ids of the jobs in order, each with the number of its accepted images."""
+        rows = self._base.execute(
+            "SELECT job_id, (SELECT count(*) FROM files WHERE files.job = jobs.job AND state = 'accepted') "
+            "FROM jobs WHERE job_id IS NOT NULL ORDER BY job"
+        )
+        return [(str(job_id), int(count)) for job_id, count in rows]
+
+    def begin_slice(self, job: int, job_id: str, max_files: int, max_bytes: int) -> Slice | None:
+        """Record a new slice of files that are to be sent, at most so many and so large; None if there are none."""
+        rows = self._base.execute(
+            "SELECT position, root, path, size, mtime, tries FROM files WHERE state = 'listed' "
+            "ORDER BY position LIMIT ?",
+            (max_files,),
+        ).fetchall()
+        files, total = list[ListedFile](), 0
+        for row in rows:
+            total += row[3]
+            if files and total > max_bytes:
+                break
+            files.append(self._file(row))
+        return self._record_slice(job, job_id, files) if files else None
+
+    def _record_slice(self, job: int, job_id: str, files: Sequence[ListedFile]) -> Slice:
+        key = str(uuid.uuid4())
+        with self._transaction():
+            number = self._base.execute("INSERT INTO slices (key, job) VALUES (?, ?)", (key, job)).lastrowid
+            self._base.executemany(
+                "UPDATE files SET state = 'sent', slice = ? WHERE position = ?",
+                [(number, file.position) for file in files],
+            )
+        return Slice(int(number or 0), key, job_id, files)
+
+    def halve(self, whole: Slice) -> list[Slice]:
+        """Replace a slice that the server refused for its size by two; nothing of it was accepted."""
+        job = int(self._base.execute("SELECT job FROM slices WHERE slice = ?", (whole.number,)).fetchone()[0])
+        middle = len(whole.files) // 2
+        return [self._record_slice(job, whole.job_id, part) for part in (whole.files[:middle], whole.files[middle:])]
+
+    def unknown_slices(self) -> list[int]:
+        """Return the numbers of the slices whose outcome is unknown; few, since few are sent at a time."""
+        rows = self._base.execute("SELECT DISTINCT slice FROM files WHERE state = 'sent' ORDER BY slice")
+        return [int(row[0]) for row in rows]
+
+    def slice(self, number: int) -> Slice:
+        """Return a slice with those of its files whose outcome is unknown."""
+        key, job_id = self._base.execute(
+            "SELECT slices.key, jobs.job_id FROM slices JOIN jobs USING (job) WHERE slice = ?", (number,)
+        ).fetchone()
+        rows = self._base.execute(
+            "SELECT position, root, path, size, mtime, tries FROM files WHERE state = 'sent' AND slice = ? "
+            "ORDER BY position",
+            (number,),
+        ).fetchall()
+        return Slice(number, str(key), str(job_id), [self._file(row) for row in rows], is_repeated=True)
+
+    def settle(
+        self, settled: Slice, outcome: Mapping[int, str | RejectedFile], again: Iterable[int] = (), *, relist: bool
+    ) -> None:
+        """Record the outcome of a slice by position: image ids and rejections, and the files to send `again`.
+
+        With `relist`, a file that changed since it was listed is forgotten, so that it is found again.
+        """
+        job = int(self._base.execute("SELECT job FROM slices WHERE slice = ?", (settled.number,)).fetchone()[0])
+        with self._transaction():
+            for position, result in outcome.items():
+                if isinstance(result, str):
+                    self._base.execute(
+                        "UPDATE files SET state = 'accepted', job = ?, image_id = ? WHERE position = ?",
+                        (job, result, position),
+                    )
+                elif relist and result.code == "changed":
+                    self._base.execute("DELETE FROM files WHERE position = ?", (position,))
+                else:
+                    self._base.execute(
+                        "UPDATE files SET state = 'rejected', code = ?, message = ? WHERE position = ?",
+                        (result.code, result.message, position),
+                    )
+            self._base.executemany(
+                "UPDATE files SET state = 'listed', slice = NULL, tries = tries + 1 WHERE position = ?",
+                [(position,) for position in again],
+            )
+
+    def release_unknown(self) -> None:
+        """List the files of all unknown slices to be sent again: their job does not exist any more."""
+        self._base.execute("UPDATE files SET state = 'listed', slice = NULL WHERE state = 'sent'")
+
+    # True labels
+
+    def set_truths(self, truths: Iterable[tuple[str, str]]) -> None:
+        """Store true labels by the path of a file; an earlier one of the same path stays."""
+        with self._transaction():
+            self._base.execute("DELETE FROM truths")
+        rows = iter(truths)
+        while some := list(islice(rows, INSERTED)):
+            with self._transaction():
+                self._base.executemany("INSERT OR IGNORE INTO truths (name, label) VALUES (?, ?)", some)
+
+    def count_truth_uses(self, candidates: Iterable[Sequence[str]]) -> None:
+        """Count for each stored path the files that it may mean; each file has its candidates, longest first."""
+        paths = iter(candidates)
+        while some := list(islice(paths, INSERTED)):
+            with self._transaction():
+                for names in some:
+                    found = self._truth(names)
+                    if found is not None:
+                        self._base.execute("UPDATE truths SET uses = uses + 1 WHERE name = ?", (found[0],))
+
+    def truth(self, names: Sequence[str]) -> str | None:
+        """Return the true label of the first of `names` that has one, unless that path may mean several files."""
+        found = self._truth(names)
+        return None if found is None or found[2] > 1 else found[1]
+
+    def unused_truths(self) -> int:
+        """Return how many of the true labels belong to no file, or to several."""
+        return int(self._base.execute("SELECT count(*) FROM truths WHERE uses != 1").fetchone()[0])
+
+    def _truth(self, names: Sequence[str]) -> tuple[str, str, int] | None:
+        for name in names:
+            row = self._base.execute("SELECT name, label, uses FROM truths WHERE name = ?", (name,)).fetchone()
+            if row is not None:
+                return str(row[0]), str(row[1]), int(row[2])
+        return None

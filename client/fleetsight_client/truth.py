@@ -1,0 +1,159 @@
+"""True labels of files, from a CSV or from folders' names, and how the model's labels compare with them."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from fleetsight_client.api import FleetsightClientError
+from fleetsight_client.journal import Journal, ListedFile
+from fleetsight_client.output import ResultRow, same_label
+
+MAX_PART_LINES: Final = 10_000
+MAX_PART_BYTES: Final = 2**20
+"""Lines and bytes of true labels that are sent to the job at a time."""
+
+MAX_CONFUSIONS: Final = 10_000
+"""Pairs of labels that are counted."""
+
+SHOWN_CONFUSIONS: Final = 5
+
+_FILE_COLUMNS: Final = ("filename", "path", "file", "image", "name")
+_LABEL_COLUMNS: Final = ("truth", "label", "class", "category")
+
+
+class TruthError(FleetsightClientError):
+    """Raised when a file with true labels cannot be read; the message says what to do."""
+
+
+@dataclass
+class Truth:
+    """The true labels of listed files.
+
+    Attributes:
+        folders: that are classified, absolute.
+        file: CSV with true labels; None takes the name of each file's folder.
+    """
+
+    journal: Journal
+    folders: Sequence[Path]
+    file: Path | None = None
+
+    def load(self) -> None:
+        """Read the file; call it after the files have been listed.
+
+        Raises:
+            TruthError: it is not such a file.
+        """
+        if self.file is not None:
+            self.journal.set_truths(read_truths(self.file))
+            self.journal.count_truth_uses(self._candidates(each.file) for each in self.journal.outcomes())
+
+    def label(self, file: ListedFile) -> str | None:
+        """Return the true label of a file, or None."""
+        if self.file is None:
+            return file.path.parent.name or None
+        return self.journal.truth(self._candidates(file))
+
+    def _candidates(self, file: ListedFile) -> list[str]:
+        """Return the paths that may name a file: with the folder's name, as it is shown, and each end of it."""
+        parts = file.name.split("/")
+        ends = ["/".join(parts[at:]) for at in range(len(parts))]
+        return [f"{self.folders[0].name}/{file.name}", *ends] if len(self.folders) == 1 else ends
+
+
+def read_truths(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield paths and true labels of a CSV; a header names its columns, else they are the first two.
+
+    Raises:
+        TruthError: it cannot be read, is no UTF-8, or has fewer than two columns.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            separator = max(",;\t", key=lines.readline().count)
+            lines.seek(0)
+            reader, columns = csv.reader(lines, delimiter=separator), None
+            for row in reader:
+                cells = [cell.strip() for cell in row]
+                if not any(cells):
+                    continue
+                if columns is None:
+                    columns = _columns(cells)
+                    if columns is not None:
+                        continue
+                    columns = (0, 1)
+                if len(cells) < 2:
+                    raise TruthError(f"{file}, line {reader.line_num}: write a filename and its label")
+                name, label = (cells[at] if at < len(cells) else "" for at in columns)
+                if label:
+                    yield name.replace("\\", "/").removeprefix("./"), label
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TruthError(f"{file} is no CSV in UTF-8 ({error}): save it as one") from error
+    except OSError as error:
+        raise TruthError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _columns(header: Sequence[str]) -> tuple[int, int] | None:
+    """Return the places of file and label in a header, or None if the line is no header."""
+    names = [cell.casefold() for cell in header]
+    files = [names.index(name) for name in _FILE_COLUMNS if name in names]
+    labels = [names.index(name) for name in _LABEL_COLUMNS if name in names]
+    return (files[0], labels[0]) if files and labels and files[0] != labels[0] else None
+
+
+def truth_parts(rows: Iterator[tuple[str, str]]) -> Iterator[bytes]:
+    """Yield CSV files with image ids and true labels, each small enough for a request."""
+    text, lines = io.StringIO(), 0
+    writer = csv.writer(text)
+    for image_id, label in rows:
+        if not lines:
+            writer.writerow(("image_id", "truth"))
+        writer.writerow((image_id, label))
+        lines += 1
+        if lines == MAX_PART_LINES or text.tell() > MAX_PART_BYTES:
+            yield text.getvalue().encode()
+            text, lines = io.StringIO(), 0
+            writer = csv.writer(text)
+    if lines:
+        yield text.getvalue().encode()
+
+
+@dataclass
+class Accuracy:
+    """Counts of labels that were compared with true labels."""
+
+    right: int = 0
+    wrong: int = 0
+    unknown: int = 0
+    """Images with a label and without a true label."""
+    confusions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Wrong labels by true label and label."""
+
+    def add(self, row: ResultRow) -> None:
+        """Count a row, if it has a label."""
+        if row.label is None:
+            return
+        if row.truth is None:
+            self.unknown += 1
+        elif same_label(row.label, row.truth):
+            self.right += 1
+        else:
+            self.wrong += 1
+            pair = (row.truth, row.label)
+            if pair in self.confusions or len(self.confusions) < MAX_CONFUSIONS:
+                self.confusions[pair] += 1
+
+    def sentences(self) -> Iterator[str]:
+        """Yield the accuracy and the worst confusions in words."""
+        total = self.right + self.wrong
+        if total:
+            yield f"Accuracy: {100 * self.right / total:.1f}% ({self.right:,} of {total:,} right)."
+        else:
+            yield "Accuracy: no image has both a label and a true label."
+        if self.unknown:
+            yield f"Without a true label: {self.unknown:,}."
+        for (truth, label), count in self.confusions.most_common(SHOWN_CONFUSIONS):
+            yield f"{truth} was classified as {label}: {count:,}."

@@ -1,0 +1,195 @@
+"""An API of jobs in memory, for tests of the client: it classifies at once, keeps keys, and fails as it is told."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from click.testing import Result
+from flask import Flask, Response, request
+from flask.typing import ResponseReturnValue
+
+from core.ids import new_id, positioned_id
+
+REJECTED = b"not an image"
+FAILED = b"torn"
+UNAVAILABLE = b"unavailable once"
+
+
+@dataclass
+class ApiJob:
+    """A job, its images by id, and its slices by key."""
+
+    name: str
+    images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    slices: dict[str, tuple[str, Any]] = field(default_factory=dict)
+
+
+Command = Callable[..., Result]
+"""Runs the client's command with arguments."""
+
+Photos = Callable[..., Path]
+"""Makes a folder of files, given their contents by path."""
+
+Fault = Callable[[], ResponseReturnValue | None]
+"""Returns the answer of a request in place of its execution, or None to execute it and lose the answer."""
+
+
+def problem(status: int, detail: str, kind: str = "other", **headers: str) -> Response:
+    """Return problem JSON."""
+    body = {"type": f"urn:fleetsight:problem:{kind}", "title": kind, "status": status, "detail": detail}
+    reply = Response(json.dumps(body), status, content_type="application/problem+json")
+    reply.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    return reply
+
+
+@dataclass
+class ResultsApi:
+    """The API; a label is the text of the image's content up to a space.
+
+    Attributes:
+        faults: for the next uploads, one each; None lets an upload pass.
+        max_files: of a request, above which the answer is 413.
+        uploads: bytes of each upload's body.
+    """
+
+    jobs: dict[str, ApiJob] = field(default_factory=dict)
+    faults: list[Fault | None] = field(default_factory=list)
+    max_files: int = 250
+    uploads: list[int] = field(default_factory=list)
+    truths: list[str] = field(default_factory=list)
+    names: Counter[str] = field(default_factory=Counter)
+    """Filenames of accepted images."""
+    results_fault: Response | None = None
+    """The answer to each request for results, in place of them."""
+    is_holding: bool = False
+    """Whether images have no results for now."""
+    _unavailable: set[str] = field(default_factory=set)
+    _keys: dict[str, str] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def app(self) -> Flask:
+        """Return the application."""
+        app = Flask("results_api")
+        app.config["MAX_FORM_PARTS"] = None
+        root = "/api/v1"
+        app.add_url_rule(
+            f"{root}/limits", view_func=lambda: {"max_image_bytes": 1_000_000, "max_files_with_key": 250}
+        )
+        app.add_url_rule(f"{root}/jobs", "create", self._create, methods=["POST"])
+        app.add_url_rule(f"{root}/jobs", "list", self._list)
+        app.add_url_rule(f"{root}/jobs/<job_id>", "status", self._status)
+        app.add_url_rule(f"{root}/jobs/<job_id>", "delete", self._delete, methods=["DELETE"])
+        app.add_url_rule(f"{root}/jobs/<job_id>/images", "images", self._images, methods=["POST"])
+        app.add_url_rule(f"{root}/jobs/<job_id>/results", "results", self._results)
+        app.add_url_rule(f"{root}/jobs/<job_id>/cancel", "cancel", self._status, methods=["POST"])
+        app.add_url_rule(f"{root}/jobs/<job_id>/retry", "retry", self._retry, methods=["POST"])
+        app.add_url_rule(f"{root}/jobs/<job_id>/truth.csv", "truth", self._truth, methods=["POST"])
+        return app
+
+    @property
+    def job(self) -> ApiJob:
+        """The only job."""
+        (job,) = self.jobs.values()
+        return job
+
+    def _create(self) -> ResponseReturnValue:
+        key = request.headers.get("Idempotency-Key", new_id())
+        job_id = self._keys.setdefault(key, new_id())
+        self.jobs.setdefault(job_id, ApiJob(request.get_json()["name"]))
+        return {"job_id": job_id}, 201
+
+    def _list(self) -> ResponseReturnValue:
+        return {"jobs": [{"job_id": job_id} for job_id in sorted(self.jobs, reverse=True)], "next": None}
+
+    def _status(self, job_id: str) -> ResponseReturnValue:
+        job = self.jobs.get(job_id)
+        if job is None:
+            return problem(404, f"there is no job {job_id!r}", "not-found")
+        done = sum(image["status"] == "done" for image in job.images.values())
+        waiting = len(job.images) if self.is_holding else 0
+        return {
+            "job_id": job_id, "name": job.name, "created_at": "2026-11-24T00:00:00+00:00", "state": "finished",
+            "accepted": len(job.images), "done": 0 if self.is_holding else done,
+            "failed": 0 if self.is_holding else len(job.images) - done, "waiting": waiting,
+        }  # fmt: skip
+
+    def _delete(self, job_id: str) -> ResponseReturnValue:
+        self.jobs.pop(job_id)
+        return "", 204
+
+    def _retry(self, job_id: str) -> ResponseReturnValue:
+        return {"job_id": job_id, "sent": 2, "refused": 0, "gone": [], "final": 1, "running": 0, "next": None}
+
+    def _truth(self, job_id: str) -> ResponseReturnValue:
+        self.truths.append(request.get_data(as_text=True))
+        return {"job_id": job_id}
+
+    def _images(self, job_id: str) -> ResponseReturnValue:
+        with self._lock:
+            self.uploads.append(request.content_length or 0)
+            fault = self.faults.pop(0) if self.faults else None
+            answer = None if fault is None else fault()
+            if answer is not None:
+                return answer
+            accepted = self._accept(job_id)
+            return problem(502, "the answer was lost") if fault is not None else accepted
+
+    def _accept(self, job_id: str) -> ResponseReturnValue:
+        job = self.jobs.get(job_id)
+        if job is None:
+            return problem(404, f"there is no job {job_id!r}", "not-found")
+        files = [(file.filename or "", file.read()) for file in request.files.getlist("images")]
+        if len(files) > self.max_files:
+            return problem(413, "the request is too large")
+        places = [int(place) for place in request.form["positions"].split(",")]
+        assert len(places) == len(files)
+        key = request.headers["Idempotency-Key"]
+        digest = sha256(repr(files).encode()).hexdigest()
+        if key in job.slices:
+            before, answer = job.slices[key]
+            return answer if before == digest else problem(422, "other files", "idempotency-key-reused")
+        accepted, rejected = [], []
+        for index, ((name, content), place) in enumerate(zip(files, places, strict=True)):
+            if content == UNAVAILABLE and name not in self._unavailable:
+                self._unavailable.add(name)
+                rejected.append({"index": index, "filename": name, "code": "unavailable", "message": "again"})
+            elif content == REJECTED:
+                rejected.append({"index": index, "filename": name, "code": "not_an_image", "message": "no image"})
+            else:
+                image_id = positioned_id(job_id, place)
+                self.names[name] += 1
+                job.images[image_id] = result_of(image_id, name, content)
+                accepted.append({"index": index, "image_id": image_id, "filename": name, "cached": False})
+        answer = {"job_id": job_id, "accepted": accepted, "rejected": rejected}, 200 if accepted else 422
+        job.slices[key] = digest, answer
+        return answer
+
+    def _results(self, job_id: str) -> ResponseReturnValue:
+        job = self.jobs.get(job_id)
+        if self.results_fault is not None:
+            return self.results_fault
+        if job is None:
+            return problem(404, f"there is no job {job_id!r}", "not-found")
+        after, limit = request.args.get("after", ""), int(request.args.get("limit", "100"))
+        ids = sorted(image_id for image_id in job.images if image_id > after)
+        page = [job.images[image_id] for image_id in ids[:limit]]
+        return {"job_id": job_id, "results": page, "next": ids[limit - 1] if len(ids) > limit else None}
+
+
+def result_of(image_id: str, name: str, content: bytes) -> dict[str, Any]:
+    """Return an image with its result, as the API answers it."""
+    body: dict[str, Any] = {
+        "image_id": image_id, "filename": name, "accepted_at": "2026-11-24T00:00:00+00:00",
+        "recorded_at": "2026-11-24T00:00:01+00:00", "cached": False, "truth": None,
+        "status": "done", "label": None, "score": None, "top": [], "model": None, "error": None,
+    }  # fmt: skip
+    if content == FAILED:
+        return body | {"status": "failed", "error": {"code": "truncated", "message": "the file ends early"}}
+    label = content.decode(errors="replace").partition(" ")[0]
+    top = [{"label": label, "score": 0.9}, {"label": "=second", "score": 0.1}]
+    return body | {"label": label, "score": 0.9, "top": top, "model": {"name": "demo", "digest": "abc"}}

@@ -1,0 +1,191 @@
+"""The command `classify`: what is sent, what is written, and the exit status."""
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.images import SUFFIXES as ACCEPTED_SUFFIXES
+from fleetsight_client.folders import SUFFIXES
+from fleetsight_client.output import COLUMNS
+from tests.support.results_api import FAILED, REJECTED, UNAVAILABLE, Command, Photos, ResultsApi, problem
+
+
+def rows(file: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of a CSV by path."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        return {row["path"]: row for row in csv.DictReader(lines)}
+
+
+def test_each_image_gets_a_row_in_the_order_of_the_names(
+    api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    folder = photos({f"day{n % 2}/{n:02}.jpg": f"cat {n}".encode() for n in range(50)} | {"a.PNG": b"dog"})
+    done = command("classify", folder, "--out", tmp_path / "r.csv")
+    assert done.exit_code == 0, done.output
+    found = rows(tmp_path / "r.csv")
+    assert list(found) == sorted(found)
+    assert len(found) == 51
+    assert found["a.PNG"]["label"] == "dog"
+    assert found["day1/01.jpg"] == found["day1/01.jpg"] | {"status": "done", "label": "cat", "score": "0.900000"}
+    assert tuple(found["a.PNG"]) == COLUMNS
+    assert max(api.names.values()) == 1
+    assert api.job.name == "photos"
+    assert not list((tmp_path / "state").rglob("*.journal*")), "a finished command leaves no journal"
+
+
+def test_rejected_and_failed_images_have_their_reason_and_status_1(
+    command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    folder = photos({"a.jpg": b"cat", "b.jpg": REJECTED, "c.jpg": FAILED, "d.jpg": b"", "e.jpg": b"x" * 1_000_001})
+    done = command("classify", folder, "--out", tmp_path / "r.jsonl")
+    assert done.exit_code == 1
+    found = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    codes = [(row["path"], row["status"], row["error_code"]) for row in found]
+    assert codes[0] == ("a.jpg", "done", None)
+    assert codes[1] == ("b.jpg", "rejected", "not_an_image")
+    assert codes[2] == ("c.jpg", "failed", "truncated")
+    assert codes[4] == ("e.jpg", "rejected", "too_large")
+    assert "5 images: 2 with a label, 1 failed, 2 rejected." in done.stderr
+
+
+def test_standard_output_has_nothing_but_results(command: Command, photos: Photos) -> None:
+    done = command("classify", photos({"a.jpg": b"cat"}), "--out", "-")
+    assert [row["label"] for row in csv.DictReader(done.stdout.splitlines())] == ["cat"]
+    assert "1 images: 1 with a label." in done.stderr
+
+
+def test_several_folders_have_their_names_before_the_paths(command: Command, photos: Photos, tmp_path: Path) -> None:
+    one, two = photos({"x.jpg": b"cat"}, "one/photos"), photos({"x.jpg": b"dog"}, "two/photos")
+    assert command("classify", one, two, "--out", tmp_path / "r.csv").exit_code == 0
+    labels = {path: row["label"] for path, row in rows(tmp_path / "r.csv").items()}
+    assert labels == {"photos/x.jpg": "cat", "photos (2)/x.jpg": "dog"}
+
+
+def test_what_is_left_out_is_counted_by_reason_and_loops_end(
+    api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    folder = photos({"a.jpg": b"cat", ".hidden.jpg": b"cat", ".git/b.jpg": b"cat", "notes.txt": b"cat"})
+    (folder / "loop").symlink_to(folder)
+    (folder / "nothing.jpg").symlink_to(folder / "nothing.jpg")
+    (folder / "link.jpg").symlink_to(folder / "a.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    done = command("classify", folder, "--out", folder / "results.csv", "--sort-into", folder / "sorted")
+    assert done.exit_code == 0, done.output
+    assert api.names == {"a.jpg": 1, "link.jpg": 1}
+    for line in (
+        "Left out (hidden): 2.", "Left out (not an image by name): 1.", "Left out (link to a folder): 1.",
+        "Left out (not readable): 1.", "Left out (no regular file): 1.", "Left out (written by this command): 1.",
+    ):  # fmt: skip
+        assert line in done.stderr
+
+
+def test_a_folder_in_another_one_is_refused(command: Command, photos: Photos) -> None:
+    folder = photos({"day/a.jpg": b"cat"})
+    done = command("classify", folder, folder / "day")
+    assert (done.exit_code, "name only one of them" in done.output) == (2, True)
+
+
+def test_a_folder_without_images_is_status_2(api: ResultsApi, command: Command, photos: Photos) -> None:
+    done = command("classify", photos({"a.txt": b""}))
+    assert (done.exit_code, api.jobs) == (2, {})
+    assert "no image was found" in done.output
+
+
+def test_suffixes_are_those_that_the_server_accepts() -> None:
+    assert SUFFIXES == ACCEPTED_SUFFIXES
+
+
+def test_formulas_in_names_and_labels_are_neutralised(command: Command, photos: Photos, tmp_path: Path) -> None:
+    folder = photos({"=1+1.jpg": b"@SUM(1)", "a;=x.jpg": b"cat"})
+    command("classify", folder, "--out", tmp_path / "r.csv")
+    found = rows(tmp_path / "r.csv")
+    assert set(found) == {"'=1+1.jpg", "a;'=x.jpg"}
+    assert found["'=1+1.jpg"]["label"] == "'@SUM(1)"
+    assert found["a;'=x.jpg"]["label_2"] == "'=second"
+
+
+def test_a_name_that_is_no_utf8_is_classified_and_shown(command: Command, photos: Photos, tmp_path: Path) -> None:
+    folder = photos({"a.jpg": b"cat"})
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jpg")).write_bytes(b"dog")
+    assert command("classify", folder, "--out", tmp_path / "r.csv", "--sort-into", tmp_path / "s").exit_code == 0
+    assert rows(tmp_path / "r.csv")["\ufffd.jpg"]["label"] == "dog"
+    assert (tmp_path / "s" / "dog" / "\ufffd.jpg").read_bytes() == b"dog"
+
+
+def test_no_wait_ends_when_all_images_are_accepted(api: ResultsApi, command: Command, photos: Photos) -> None:
+    api.is_holding = True
+    done = command("classify", photos({"a.jpg": b"cat"}), "--no-wait")
+    assert done.exit_code == 0
+    assert f"fleetsight results {next(iter(api.jobs))} --out results.csv" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--out", "r.txt"), "end"),
+        (("--out", "no/such/folder/r.csv"), "there is no folder"),
+        (("--no-wait", "--out", "r.csv"), "--no-wait has no results"),
+        (("--resume", "--restart"), "exclude each other"),
+        (("--watch", "--out", "r.parquet"), "Parquet"),
+        (("--truth-from-folders", "--no-wait"), "--no-wait has no results"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_sent(
+    options: tuple[str, ...], reason: str, api: ResultsApi, command: Command, photos: Photos
+) -> None:
+    done = command("classify", photos({"a.jpg": b"cat"}), *options)
+    assert (done.exit_code, api.jobs) == (2, {})
+    assert reason in done.output
+
+
+def test_an_existing_file_of_results_stays_until_the_new_one_is_whole(
+    api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    out = tmp_path / "r.csv"
+    out.write_text("before")
+    api.results_fault = problem(403, "not yours")
+    assert command("classify", photos({"a.jpg": b"cat"}), "--out", out).exit_code == 2
+    assert out.read_text() == "before"
+    assert [file.name for file in tmp_path.iterdir() if "partial" in file.name] == []
+
+
+def test_parquet_has_the_same_columns_with_types(command: Command, photos: Photos, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is an option of the client: pip install pyarrow")
+    out = tmp_path / "r.parquet"
+    assert command("classify", photos({"a.jpg": b"cat", "b.jpg": REJECTED}), "--out", out).exit_code == 1
+    found = parquet.read_table(out).to_pylist()
+    assert tuple(found[0]) == COLUMNS
+    assert [(row["path"], row["score"], row["cached"], row["error_code"]) for row in found] == [
+        ("a.jpg", 0.9, False, None),
+        ("b.jpg", None, None, "not_an_image"),
+    ]
+
+
+def test_parquet_without_pyarrow_is_refused_before_anything_is_sent(
+    api: ResultsApi, command: Command, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    done = command("classify", photos({"a.jpg": b"cat"}), "--out", tmp_path / "r.parquet")
+    assert (done.exit_code, api.jobs) == (2, {})
+    assert "pip install 'fleetsight-client[parquet]'" in done.output
+
+
+def test_a_file_that_the_server_cannot_store_is_sent_again_under_a_new_key(
+    api: ResultsApi, command: Command, photos: Photos
+) -> None:
+    done = command("classify", photos({"a.jpg": b"cat", "b.jpg": UNAVAILABLE}))
+    assert done.exit_code == 0, done.output
+    assert api.names == {"a.jpg": 1, "b.jpg": 1}
+
+
+def test_without_an_answer_the_variable_with_the_address_is_named(
+    command: Command, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEETSIGHT_URL", "htp://x")
+    done = command("classify", photos({"a.jpg": b"cat"}))
+    assert done.exit_code == 2
+    assert "FLEETSIGHT_URL=htp://x: 'htp://x' is no address of Fleetsight" in done.output

@@ -1,0 +1,93 @@
+"""The commands about jobs: their output, refusals and exit statuses."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import scripts.cli
+from fleetsight_client.cli import COMMANDS, fleetsight
+from tests.support.results_api import FAILED, Command, Photos, ResultsApi
+
+
+@pytest.fixture
+def job_id(api: ResultsApi, command: Command, photos: Photos) -> str:
+    command("classify", photos({"a.jpg": b"cat", "b.jpg": FAILED}), "--name", "two [bold]cats[/]")
+    return next(iter(api.jobs))
+
+
+def test_jobs_are_listed_with_their_counts(job_id: str, command: Command) -> None:
+    shown = command("jobs")
+    assert shown.exit_code == 0
+    line = next(line for line in shown.output.splitlines() if job_id in line)
+    assert line.split()[-4:] == ["2", "1", "1", "0"]
+    assert "two [bold]cats[/]" in line
+    assert json.loads(command("jobs", "--json").output)["accepted"] == 2
+
+
+def test_results_are_written_with_status_1_if_an_image_has_no_label(
+    job_id: str, command: Command, tmp_path: Path
+) -> None:
+    shown = command("results", job_id)
+    rows = list(csv.DictReader(shown.stdout.splitlines()))
+    assert [(row["path"], row["status"]) for row in rows] == [("a.jpg", "done"), ("b.jpg", "failed")]
+    assert shown.exit_code == 1
+    assert command("results", job_id, "--out", tmp_path / "r.jsonl").exit_code == 1
+    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_job_is_cancelled_and_retried(job_id: str, command: Command) -> None:
+    assert "1 of 2 images have a label" in command("cancel", job_id).output
+    assert command("retry", job_id).output == "2 images were requested again; 1 cannot be classified.\n"
+
+
+def test_a_job_is_deleted_after_a_question(job_id: str, api: ResultsApi, command: Command) -> None:
+    assert command("delete", job_id).exit_code == 1
+    assert api.jobs
+    assert command("delete", job_id, "--yes").output == f"Job {job_id} was deleted.\n"
+    assert not api.jobs
+
+
+@pytest.mark.parametrize("name", ["results", "cancel", "delete"])
+def test_an_unknown_job_is_status_2_with_the_reason(name: str, command: Command) -> None:
+    ended = command(name, "01M85JGYAA6YHEQ7XE0BTP5G2H")
+    assert (ended.exit_code, ended.output) == (2, "Error: there is no job '01M85JGYAA6YHEQ7XE0BTP5G2H'\n")
+
+
+@pytest.mark.parametrize("arguments", [("jobs",), ("classify", ".")])
+def test_without_an_answer_the_address_is_in_the_error(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    environment = {"XDG_STATE_HOME": str(tmp_path)}
+    ended = CliRunner(env=environment).invoke(fleetsight, [*arguments, "--url", "http://127.0.0.1:1"])
+    assert ended.exit_code == 2
+    assert "nothing answers at http://127.0.0.1:1: check --url (Failed to establish" in ended.output
+
+
+def test_a_variable_with_the_address_is_named_where_nothing_answers() -> None:
+    ended = CliRunner(env={"FLEETSIGHT_URL": "http://127.0.0.1:1"}).invoke(fleetsight, ["jobs"])
+    assert ended.output.startswith("Error: FLEETSIGHT_URL=http://127.0.0.1:1: nothing answers at")
+
+
+def test_a_mistyped_command_is_guessed() -> None:
+    ended = CliRunner().invoke(fleetsight, ["clasify"])
+    assert (ended.exit_code, "Did you mean 'classify'?" in ended.output) == (2, True)
+
+
+@pytest.mark.parametrize("name", [command.name for command in COMMANDS])
+def test_help_warns_of_tokens_on_the_command_line(name: str) -> None:
+    shown = " ".join(CliRunner().invoke(fleetsight, [name, "--help"]).output.split())
+    assert "all users of a machine can read command lines" in shown
+    assert "FLEETSIGHT_URL" in shown
+
+
+def test_exit_statuses_are_in_the_help() -> None:
+    shown = CliRunner().invoke(fleetsight, ["classify", "-h"]).output
+    assert "\n  1    an image was rejected, failed or has no result\n" in shown
+
+
+def test_the_commands_of_a_checkout_begin_with_those_of_the_client() -> None:
+    shown = CliRunner().invoke(scripts.cli.fleetsight, ["--help"]).output
+    assert shown.index("Images:") < shown.index("A running system")
+    for command in COMMANDS:
+        assert scripts.cli.fleetsight.commands[str(command.name)] is command

@@ -1,0 +1,213 @@
+"""Uploads that are repeated, refused, interrupted and resumed: nothing is sent twice, and nothing is missing."""
+
+import os
+import re
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fleetsight_client.journal import Journal, journal_file, state_folder
+from fleetsight_client.retries import GaveUpError, PatientCalls
+from tests.support.results_api import Command, Photos, ResultsApi, problem
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that gives up at the first failure, as if it were killed there."""
+    monkeypatch.setattr("fleetsight_client.cli.PatientCalls", partial(PatientCalls, patience_seconds=-1.0))
+
+
+def busy() -> object:
+    return problem(503, "a service does not answer just now")
+
+
+def many(count: int = 50) -> dict[str, bytes]:
+    return {f"{number:03}.jpg": f"cat {number}".encode() for number in range(count)}
+
+
+def test_a_lost_answer_is_repeated_under_the_same_key(api: ResultsApi, command: Command, photos: Photos) -> None:
+    api.faults = [lambda: None, lambda: None]  # executed, and then the answer is lost
+    assert command("classify", photos(many())).exit_code == 0
+    assert len(api.names) == 50
+    assert max(api.names.values()) == 1
+
+
+def test_a_busy_server_is_called_again(api: ResultsApi, command: Command, photos: Photos) -> None:
+    api.faults = [lambda: problem(503, "busy"), lambda: problem(429, "too many", "too-many-requests")]
+    assert command("classify", photos(many())).exit_code == 0
+    assert len(api.names) == 50
+
+
+def test_a_pause_that_the_server_asks_for_is_kept_and_bounded() -> None:
+    pauses: list[float] = []
+
+    def note(seconds: float) -> bool:
+        pauses.append(seconds)
+        return False
+
+    calls = PatientCalls(wait=note, uniform=lambda low, _high: low)
+    answers = iter([rejected(429, 7.0), rejected(503, None), rejected(429, 301.0)])
+
+    def call() -> None:
+        raise next(answers)
+
+    with pytest.raises(GaveUpError, match=r"quota \(possible again in 5 min\)"):
+        calls.call(call)
+    assert pauses == [7.0, 0.5]
+
+
+def rejected(status: int, retry_after: float | None) -> Exception:
+    from fleetsight_client.api import RejectedError
+
+    return RejectedError("POST /", status, "quota", retry_after_seconds=retry_after)
+
+
+def test_tries_end_after_a_bounded_time() -> None:
+    now = [0.0]
+
+    def wait(seconds: float) -> bool:
+        now[0] += seconds
+        return False
+
+    calls = PatientCalls(wait=wait, clock=lambda: now[0])
+
+    def call() -> None:
+        raise rejected(503, None)
+
+    with pytest.raises(GaveUpError, match="no success in 10 min"):
+        calls.call(call)
+    assert now[0] < 700
+
+
+def test_an_exhausted_quota_ends_the_command_which_can_be_resumed(
+    api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    folder = photos(many())
+    refuse = partial(problem, 429, "the day's quota is used up", "quota-exceeded", Retry_After="7200")
+    api.faults = [None, refuse, refuse]
+    ended = command("classify", folder, "--out", tmp_path / "r.csv")
+    assert ended.exit_code == 2
+    assert "the day's quota is used up (possible again in 2 h 0 min)." in ended.output
+    assert "Continue with the same command and --resume." in ended.output
+    again = command("classify", folder)
+    assert again.exit_code == 2
+    assert re.search(r"did not finish: it had sent [12]0 of 50 files\. Continue with --resume", again.output)
+    assert command("classify", folder, "--resume", "--out", tmp_path / "r.csv").exit_code == 0
+    assert len(api.names) == 50
+    assert max(api.names.values()) == 1
+    assert len(api.jobs) == 1
+
+
+def test_restart_forgets_what_was_sent(api: ResultsApi, command: Command, photos: Photos) -> None:
+    folder = photos(many(5))
+    api.faults = [partial(problem, 403, "the token has no right to classify")]
+    assert command("classify", folder).exit_code == 2
+    assert command("classify", folder, "--restart").exit_code == 0
+    assert len(api.jobs) == 2
+
+
+def test_a_slice_that_is_too_large_for_the_server_is_halved(
+    api: ResultsApi, command: Command, photos: Photos
+) -> None:
+    api.max_files = 3
+    assert command("classify", photos(many())).exit_code == 0
+    assert len(api.names) == 50
+    assert max(api.names.values()) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_files_that_changed_since_they_were_listed_are_reported(
+    api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    folder = photos(many(30))
+    api.faults = [lambda: problem(503, "busy"), lambda: problem(503, "busy")]
+    assert command("classify", folder).exit_code == 2
+    (folder / "003.jpg").write_bytes(b"other")
+    (folder / "025.jpg").unlink()
+    done = command("classify", folder, "--resume", "--out", tmp_path / "r.csv")
+    assert done.exit_code == 1
+    assert "30 images: 28 with a label, 2 rejected." in done.stderr
+    assert "Not classified (changed): 2." in done.stderr
+    assert set(api.names) == set(many(30)) - {"003.jpg", "025.jpg"}
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("change", [0, 1, 10])
+def test_a_file_that_changed_after_its_slice_was_accepted_counts_once(
+    change: int, api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    folder = photos(many(10))
+    api.faults = [lambda: None]  # accepted, and the command ends before the answer arrives
+    assert command("classify", folder).exit_code == 2
+    for number in range(change):
+        (folder / f"{number:03}.jpg").write_bytes(b"other")
+    assert command("classify", folder, "--resume", "--out", tmp_path / "r.csv").exit_code == 0
+    assert api.names == dict.fromkeys(many(10), 1)
+
+
+def test_a_deleted_job_is_reported_with_what_to_do(api: ResultsApi, command: Command, photos: Photos) -> None:
+    folder = photos(many())
+    refuse = partial(problem, 429, "quota", "quota-exceeded", Retry_After="7200")
+    api.faults = [None, refuse, refuse]
+    assert command("classify", folder).exit_code == 2
+    api.jobs.clear()
+    ended = command("classify", folder, "--resume")
+    assert ended.exit_code == 2
+    assert "takes no more images" in ended.output
+    assert "Begin anew with --restart" in ended.output
+
+
+def test_one_command_at_a_time_has_the_journal(
+    url: str, api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    folder = photos(many(1))
+    other = Journal(
+        journal_file(url, (folder,), state_folder({"XDG_STATE_HOME": str(tmp_path / "state")})), (folder,)
+    )
+    done = command("classify", folder)
+    other.close()
+    assert (done.exit_code, api.jobs) == (2, {})
+    assert "another command classifies these folders" in done.output
+
+
+def test_an_interrupted_command_says_how_to_continue(
+    api: ResultsApi, command: Command, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, stop = photos(many()), threading.Event()
+    api.is_holding = True
+
+    def stopping(_stop: threading.Event) -> PatientCalls:
+        return PatientCalls(stop, wait=lambda _seconds: True)
+
+    monkeypatch.setattr("fleetsight_client.cli.PatientCalls", stopping)
+    done = command("classify", folder)
+    assert done.exit_code == 130
+    assert "stopped; continue with the same command and --resume" in done.stderr
+    monkeypatch.undo()
+    api.is_holding = False
+
+
+@pytest.mark.parametrize("damage", [b"no database at all, but long enough to be read as one", b""])
+def test_a_damaged_journal_is_reported_or_begun_anew(
+    damage: bytes, url: str, command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    folder = photos(many(1))
+    file = journal_file(url, (folder,), tmp_path / "state" / "fleetsight")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(damage)
+    done = command("classify", folder)
+    assert done.exit_code == (2 if damage else 0)
+    assert not damage or f"the journal {file} cannot be used" in " ".join(done.output.split())
+
+
+def test_a_pipe_in_place_of_a_file_does_not_block(api: ResultsApi, command: Command, photos: Photos) -> None:
+    folder = photos(many(30))
+    api.faults = [partial(problem, 429, "quota", "quota-exceeded", Retry_After="7200")] * 2
+    assert command("classify", folder).exit_code == 2
+    (folder / "007.jpg").unlink()
+    os.mkfifo(folder / "007.jpg")
+    done = command("classify", folder, "--resume")
+    assert done.exit_code == 1
+    assert "30 images: 29 with a label, 1 rejected." in done.stderr

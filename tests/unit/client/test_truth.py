@@ -1,0 +1,89 @@
+"""True labels from a CSV or from folders: accuracy, columns, and what the job gets."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from fleetsight_client.truth import MAX_PART_BYTES, TruthError, read_truths, truth_parts
+from tests.support.results_api import REJECTED, Command, Photos, ResultsApi
+
+FILES = {
+    "cat/1.jpg": b"cat a", "cat/2.jpg": b"dog b", "Stop_Sign/3.jpg": b"stop-sign c", "dog/4.jpg": b"cat d",
+    "dog/5.jpg": b"cat e", "dog/6.jpg": REJECTED,
+}  # fmt: skip
+
+
+def found(file: Path) -> dict[str, tuple[str | None, bool | None]]:
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    return {row["path"]: (row["truth"], row["right"]) for row in rows}
+
+
+def test_folders_are_true_labels(api: ResultsApi, command: Command, photos: Photos, tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    done = command("classify", photos(FILES), "--truth-from-folders", "--out", out)
+    assert "Accuracy: 40.0% (2 of 5 right)." in done.stderr
+    assert "dog was classified as cat: 2.\ncat was classified as dog: 1." in done.stderr
+    assert found(out) == {
+        "Stop_Sign/3.jpg": ("Stop_Sign", True), "cat/1.jpg": ("cat", True), "cat/2.jpg": ("cat", False),
+        "dog/4.jpg": ("dog", False), "dog/5.jpg": ("dog", False), "dog/6.jpg": ("dog", None),
+    }  # fmt: skip
+    sent = list(csv.DictReader("".join(api.truths).splitlines()))
+    assert {row["image_id"] for row in sent} == set(api.job.images)
+    assert sorted(row["truth"] for row in sent) == ["Stop_Sign", "cat", "cat", "dog", "dog"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "filename,label\ncat/1.jpg,cat\n2.jpg,dog\nphotos/dog/4.jpg,dog\n./dog/5.jpg,cat\nnot/there.jpg,cat\n",
+        "label;path\ncat;cat/1.jpg\ndog;2.jpg\ndog;photos/dog/4.jpg\ncat;dog\\5.jpg\n",
+        "\ufeffcat/1.jpg\tcat\n2.jpg\tdog\nphotos/dog/4.jpg\tdog\n5.jpg\tcat\n",
+    ],
+    ids=["header", "semicolons", "tabs"],
+)
+def test_a_csv_has_true_labels_by_path_or_by_its_end(
+    lines: str, command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    truth, out = tmp_path / "truth.csv", tmp_path / "r.jsonl"
+    truth.write_text(lines, encoding="utf-8")
+    done = command("classify", photos(FILES), "--truth", truth, "--out", out)
+    assert found(out) == {
+        "Stop_Sign/3.jpg": (None, None), "cat/1.jpg": ("cat", True), "cat/2.jpg": ("dog", True),
+        "dog/4.jpg": ("dog", False), "dog/5.jpg": ("cat", True), "dog/6.jpg": (None, None),
+    }  # fmt: skip
+    assert "Accuracy: 75.0% (3 of 4 right)." in done.stderr
+    assert "Without a true label: 1." in done.stderr
+
+
+def test_a_name_that_may_mean_several_files_sets_no_label(command: Command, photos: Photos, tmp_path: Path) -> None:
+    truth, out = tmp_path / "truth.csv", tmp_path / "r.jsonl"
+    truth.write_text("a.jpg,cat\n")
+    command("classify", photos({"x/a.jpg": b"cat", "y/a.jpg": b"dog"}), "--truth", truth, "--out", out)
+    assert found(out) == {"x/a.jpg": (None, None), "y/a.jpg": (None, None)}
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"a.jpg\nb.jpg\n", "line 1"), (b"\xff\xfe\x00", "no CSV in UTF-8")])
+def test_another_file_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "truth.csv"
+    file.write_bytes(content)
+    with pytest.raises(TruthError, match=reason):
+        list(read_truths(file))
+
+
+def test_a_wrong_file_is_refused_before_anything_is_sent(
+    api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    truth = tmp_path / "truth.csv"
+    truth.write_text("only one column\n")
+    assert command("classify", photos(FILES), "--truth", truth).exit_code == 2
+    assert api.jobs == {}
+
+
+def test_true_labels_are_sent_in_parts() -> None:
+    rows = [(f"{number:026}", "é" * 100) for number in range(12_000)]
+    parts = list(truth_parts(iter(rows)))
+    assert len(parts) > 1
+    assert max(len(part) for part in parts) < 2 * MAX_PART_BYTES
+    assert [tuple(row) for part in parts for row in list(csv.reader(part.decode().splitlines()))[1:]] == rows

@@ -1,0 +1,92 @@
+"""`classify --watch`: new files are classified once they are complete, and results appended."""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from fleetsight_client.api import ApiClient
+from fleetsight_client.classification import Classification, Summary
+from fleetsight_client.journal import Journal
+from fleetsight_client.retries import PatientCalls
+from tests.support.results_api import Photos, ResultsApi
+
+Steps = Sequence[Callable[[], object]]
+Watch = Callable[[Path, Steps], Summary]
+
+
+@pytest.fixture
+def watch(url: str, tmp_path: Path) -> Iterator[Watch]:
+    """Watch a folder; each step is done in one of the pauses, and the last pause ends the watch."""
+    client = ApiClient(url)
+
+    def run(folder: Path, steps: Steps) -> Summary:
+        left = iter(steps)
+
+        def wait(_seconds: float) -> bool:
+            step = next(left, None)
+            if step is not None:
+                step()
+            return step is None
+
+        journal = Journal(tmp_path / "journal", (folder,))
+        try:
+            calls, out = PatientCalls(wait=wait), str(tmp_path / "r.csv")
+            return Classification(client, journal, calls, (folder,), (), "watched", out=out).watch()
+        finally:
+            journal.close()
+
+    yield run
+    client.close()
+
+
+def nothing() -> None:
+    """Let a pause pass."""
+
+
+def labels(tmp_path: Path) -> list[tuple[str, str]]:
+    with (tmp_path / "r.csv").open(newline="", encoding="utf-8") as lines:
+        return [(row["path"], row["label"]) for row in csv.DictReader(lines)]
+
+
+def test_new_files_join_the_same_job_and_rows_are_appended(
+    api: ResultsApi, watch: Watch, photos: Photos, tmp_path: Path
+) -> None:
+    folder = photos({"b.jpg": b"cat"})
+    summary = watch(folder, [nothing, nothing, lambda: photos({"a.jpg": b"dog"}), nothing, nothing])
+    assert labels(tmp_path) == [("b.jpg", "cat"), ("a.jpg", "dog")]
+    assert (summary.total, summary.ok, len(api.jobs)) == (2, True, 1)
+
+
+def test_a_file_that_still_grows_waits_until_it_is_complete(
+    api: ResultsApi, watch: Watch, photos: Photos, tmp_path: Path
+) -> None:
+    folder = photos({"a.jpg": b"c"})
+    grow = [lambda: photos({"a.jpg": b"ca"}), lambda: photos({"a.jpg": b"cat"})]
+    watch(folder, [*grow, nothing, nothing])
+    assert labels(tmp_path) == [("a.jpg", "cat")]
+    assert api.names == {"a.jpg": 1}
+
+
+def test_a_closed_job_is_followed_by_another(api: ResultsApi, watch: Watch, photos: Photos, tmp_path: Path) -> None:
+    folder = photos({"a.jpg": b"cat"})
+
+    def expire() -> None:
+        api.jobs.clear()
+        photos({"b.jpg": b"dog"})
+
+    watch(folder, [nothing, nothing, expire, nothing, nothing])
+    assert labels(tmp_path) == [("a.jpg", "cat"), ("b.jpg", "dog")]
+    assert len(api.jobs) == 1
+
+
+def test_a_resumed_watch_repeats_no_row(api: ResultsApi, watch: Watch, photos: Photos, tmp_path: Path) -> None:
+    folder = photos({"a.jpg": b"cat"})
+    watch(folder, [nothing, nothing])
+    with (tmp_path / "r.csv").open("a") as file:
+        file.write("half a row of a command that was killed")
+    photos({"b.jpg": b"dog"})
+    watch(folder, [nothing, nothing])
+    assert labels(tmp_path) == [("a.jpg", "cat"), ("b.jpg", "dog")]
+    assert api.names == {"a.jpg": 1, "b.jpg": 1}
