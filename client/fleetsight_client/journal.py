@@ -33,6 +33,7 @@ INSERTED: Final = 500
 _TABLES: Final = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE found (root INTEGER, path BLOB, size INTEGER, mtime INTEGER, PRIMARY KEY (root, path)) WITHOUT ROWID;
+CREATE TABLE before (root INTEGER, path BLOB, size INTEGER, mtime INTEGER, PRIMARY KEY (root, path)) WITHOUT ROWID;
 CREATE TABLE jobs (job INTEGER PRIMARY KEY, key TEXT, made REAL, job_id TEXT);
 CREATE TABLE slices (slice INTEGER PRIMARY KEY, key TEXT, job INTEGER);
 CREATE TABLE files (
@@ -45,7 +46,21 @@ CREATE INDEX files_to_send ON files (position) WHERE state = 'listed';
 CREATE INDEX files_by_slice ON files (slice) WHERE state = 'sent';
 CREATE TABLE truths (name TEXT PRIMARY KEY, label TEXT, uses INTEGER DEFAULT 0) WITHOUT ROWID;
 """
-"""`files.state` is `listed`, `sent` (in a slice whose outcome is unknown), `accepted` or `rejected`."""
+"""`found` is what the last search has found, `before` what the one before it has.
+
+`files.state` is `listed`, `sent` (in a slice whose outcome is unknown), `accepted` or `rejected`.
+"""
+
+
+_CLEAR: Final = (
+    "DELETE FROM found",
+    "DELETE FROM before",
+    "DELETE FROM jobs",
+    "DELETE FROM slices",
+    "DELETE FROM files",
+    "DELETE FROM truths",
+    "DELETE FROM facts WHERE name != 'version'",
+)
 
 
 class JournalError(FleetsightClientError):
@@ -119,6 +134,8 @@ class Journal:
         self.file = file
         self._folders = [os.fsencode(folder) for folder in folders]
         self._prefixes = shown_prefixes(folders)
+        # Counting all files after each slice would take longer than to send them.
+        self._counts: dict[str, int] | None = None
         try:
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._base = sqlite3.connect(file, timeout=1.0, isolation_level=None)
@@ -160,10 +177,17 @@ class Journal:
 
     def clear(self) -> None:
         """Forget everything."""
+        self._counts = None
         with self._transaction():
-            for table in ("found", "jobs", "slices", "files", "truths"):
-                self._base.execute(f"DELETE FROM {table}")  # noqa: S608 (our own names)
-            self._base.execute("DELETE FROM facts WHERE name != 'version'")
+            for statement in _CLEAR:
+                self._base.execute(statement)
+
+    def _move(self, state: str, to: str | None, count: int) -> None:
+        """Correct the counts after `count` files have another state, or None if they are forgotten."""
+        if self._counts is not None:
+            self._counts[state] -= count
+            if to is not None:
+                self._counts[to] += count
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -214,7 +238,7 @@ class Journal:
 
     def list_found(self) -> int:
         """List the files that were found and are not listed yet, by name; return how many were added."""
-        return self._list_found("")
+        return self._list_found(only_stable=False)
 
     def list_stable_files(self, found: Iterable[FoundFile]) -> int:
         """Add the files that are not listed yet and are as they were when this was called before.
@@ -222,16 +246,11 @@ class Journal:
         Return how many were added. A file that is still being written is added by a later call.
         """
         with self._transaction():
-            self._base.execute("CREATE TEMP TABLE IF NOT EXISTS before AS SELECT * FROM found")
             self._base.execute("DELETE FROM before")
             self._base.execute("INSERT INTO before SELECT * FROM found")
             self._base.execute("DELETE FROM found")
         self._insert_found(found)
-        self._base.execute("CREATE INDEX IF NOT EXISTS temp.before_by_path ON before (root, path)")
-        return self._list_found(
-            "AND EXISTS (SELECT 1 FROM before WHERE before.root = found.root AND before.path = found.path "
-            "AND before.size = found.size AND before.mtime = found.mtime)"
-        )
+        return self._list_found(only_stable=True)
 
     def _insert_found(self, found: Iterable[FoundFile]) -> None:
         rows = iter((each.root, each.path, each.size, each.mtime_ns) for each in found)
@@ -239,19 +258,26 @@ class Journal:
             with self._transaction():
                 self._base.executemany("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", some)
 
-    def _list_found(self, condition: str) -> int:
+    def _list_found(self, *, only_stable: bool) -> int:
+        self._counts = None
         with self._transaction():
             return self._base.execute(
-                "INSERT INTO files (position, root, path, size, mtime) "  # noqa: S608 (our own conditions)
+                "INSERT INTO files (position, root, path, size, mtime) "
                 "SELECT (SELECT coalesce(max(position), -1) FROM files) + row_number() OVER (ORDER BY root, path), "
                 "root, path, size, mtime FROM found WHERE NOT EXISTS "
-                "(SELECT 1 FROM files WHERE files.root = found.root AND files.path = found.path) " + condition
+                "(SELECT 1 FROM files WHERE files.root = found.root AND files.path = found.path) "
+                "AND (NOT ? OR EXISTS (SELECT 1 FROM before WHERE before.root = found.root "
+                "AND before.path = found.path AND before.size = found.size AND before.mtime = found.mtime))",
+                (only_stable,),
             ).rowcount
 
     def counts(self) -> dict[str, int]:
         """Return the number of files by state."""
-        rows = self._base.execute("SELECT state, count(*) FROM files GROUP BY state").fetchall()
-        return {"listed": 0, "sent": 0, "accepted": 0, "rejected": 0} | {str(state): int(n) for state, n in rows}
+        if self._counts is None:
+            rows = self._base.execute("SELECT state, count(*) FROM files GROUP BY state").fetchall()
+            counted = {str(state): int(count) for state, count in rows}
+            self._counts = {"listed": 0, "sent": 0, "accepted": 0, "rejected": 0} | counted
+        return dict(self._counts)
 
     def last_position(self) -> int:
         """Return the highest position of a file, or -1."""
@@ -322,7 +348,7 @@ class Journal:
             files.append(self._file(row))
         return self._record_slice(job, job_id, files) if files else None
 
-    def _record_slice(self, job: int, job_id: str, files: Sequence[ListedFile]) -> Slice:
+    def _record_slice(self, job: int, job_id: str, files: Sequence[ListedFile], *, is_halved: bool = False) -> Slice:
         key = str(uuid.uuid4())
         with self._transaction():
             number = self._base.execute("INSERT INTO slices (key, job) VALUES (?, ?)", (key, job)).lastrowid
@@ -330,13 +356,16 @@ class Journal:
                 "UPDATE files SET state = 'sent', slice = ? WHERE position = ?",
                 [(number, file.position) for file in files],
             )
+        if not is_halved:
+            self._move("listed", "sent", len(files))
         return Slice(int(number or 0), key, job_id, files)
 
     def halve(self, whole: Slice) -> list[Slice]:
         """Replace a slice that the server refused for its size by two; nothing of it was accepted."""
         job = int(self._base.execute("SELECT job FROM slices WHERE slice = ?", (whole.number,)).fetchone()[0])
         middle = len(whole.files) // 2
-        return [self._record_slice(job, whole.job_id, part) for part in (whole.files[:middle], whole.files[middle:])]
+        parts = (whole.files[:middle], whole.files[middle:])
+        return [self._record_slice(job, whole.job_id, part, is_halved=True) for part in parts]
 
     def unknown_slices(self) -> list[int]:
         """Return the numbers of the slices whose outcome is unknown; few, since few are sent at a time."""
@@ -363,28 +392,29 @@ class Journal:
         With `relist`, a file that changed since it was listed is forgotten, so that it is found again.
         """
         job = int(self._base.execute("SELECT job FROM slices WHERE slice = ?", (settled.number,)).fetchone()[0])
+        accepted = [(job, result, at) for at, result in outcome.items() if isinstance(result, str)]
+        rejected = [(each.code, each.message, at) for at, each in outcome.items() if isinstance(each, RejectedFile)]
+        forgotten = [(row[2],) for row in rejected if relist and row[0] == "changed"]
+        rejected = [row for row in rejected if not (relist and row[0] == "changed")]
+        waiting = [(position,) for position in again]
         with self._transaction():
-            for position, result in outcome.items():
-                if isinstance(result, str):
-                    self._base.execute(
-                        "UPDATE files SET state = 'accepted', job = ?, image_id = ? WHERE position = ?",
-                        (job, result, position),
-                    )
-                elif relist and result.code == "changed":
-                    self._base.execute("DELETE FROM files WHERE position = ?", (position,))
-                else:
-                    self._base.execute(
-                        "UPDATE files SET state = 'rejected', code = ?, message = ? WHERE position = ?",
-                        (result.code, result.message, position),
-                    )
             self._base.executemany(
-                "UPDATE files SET state = 'listed', slice = NULL, tries = tries + 1 WHERE position = ?",
-                [(position,) for position in again],
+                "UPDATE files SET state = 'accepted', job = ?, image_id = ? WHERE position = ?", accepted
             )
+            self._base.executemany(
+                "UPDATE files SET state = 'rejected', code = ?, message = ? WHERE position = ?", rejected
+            )
+            self._base.executemany("DELETE FROM files WHERE position = ?", forgotten)
+            self._base.executemany(
+                "UPDATE files SET state = 'listed', slice = NULL, tries = tries + 1 WHERE position = ?", waiting
+            )
+        for to, count in (("accepted", accepted), ("rejected", rejected), (None, forgotten), ("listed", waiting)):
+            self._move("sent", to, len(count))
 
     def release_unknown(self) -> None:
         """List the files of all unknown slices to be sent again: their job does not exist any more."""
         self._base.execute("UPDATE files SET state = 'listed', slice = NULL WHERE state = 'sent'")
+        self._counts = None
 
     # True labels
 

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ class ApiJob:
     name: str
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     slices: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    """The ids of the images, sorted for a page of results."""
 
 
 Command = Callable[..., Result]
@@ -176,9 +179,13 @@ class ResultsApi:
         if job is None:
             return problem(404, f"there is no job {job_id!r}", "not-found")
         after, limit = request.args.get("after", ""), int(request.args.get("limit", "100"))
-        ids = sorted(image_id for image_id in job.images if image_id > after)
-        page = [job.images[image_id] for image_id in ids[:limit]]
-        return {"job_id": job_id, "results": page, "next": ids[limit - 1] if len(ids) > limit else None}
+        if len(job.order) != len(job.images):
+            job.order = sorted(job.images)
+        start = bisect_right(job.order, after)
+        ids = job.order[start : start + limit]
+        page = [job.images[image_id] for image_id in ids]
+        is_last = start + limit >= len(job.order)
+        return {"job_id": job_id, "results": page, "next": None if is_last else ids[-1]}
 
 
 def result_of(image_id: str, name: str, content: bytes) -> dict[str, Any]:
