@@ -14,6 +14,7 @@ from scripts.chromium import NoBrowserError
 
 BENCHMARKS: Final = {
     "aws_costs": "aws_costs.run",
+    "client": "client.run",
     "coldstart": "coldstart.run",
     "decode": "decode.run",
     "embedded_calls": "embedded_cloud.run_calls",

@@ -151,17 +151,23 @@ class Classification:
             self.journal.list_stable_files(self._counted(walk))
             summary.skipped = {str(reason): count for reason, count in walk.skipped.items()}
             if self.journal.counts()["listed"] or self.journal.unknown_slices() or self._unwritten():
-                self._load_truth()
-                with suppress(JobClosedError):
-                    self._upload(watches=True)
-                self._await_results()
-                self._append(summary)
-                self._send_truth()
+                self._round(summary)
             self.progress.phase = "watching"
             self.show(self.progress)
             if (self.calls.wait or self.calls.stop.wait)(WATCH_SECONDS):
                 summary.job_ids = [job_id for job_id, _ in self.journal.jobs()]
                 return summary
+
+    def _round(self, summary: Summary) -> None:
+        """Classify what the watch has found."""
+        self._load_truth()
+        try:
+            self._upload(watches=True)
+        except JobClosedError:
+            return  # also the new job was closed: the next round has another one
+        self._await_results()
+        self._append(summary)
+        self._send_truth()
 
     def _prepare(self) -> None:
         # Not repeated: a wrong address is reported at once.

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from fleetsight_client.api import ApiClient
 from fleetsight_client.classification import Classification, Summary
 from fleetsight_client.journal import Journal
 from fleetsight_client.retries import PatientCalls
-from tests.support.results_api import Photos, ResultsApi
+from tests.support.results_api import Photos, ResultsApi, problem
 
 Steps = Sequence[Callable[[], object]]
 Watch = Callable[[Path, Steps], Summary]
@@ -79,6 +80,17 @@ def test_a_closed_job_is_followed_by_another(api: ResultsApi, watch: Watch, phot
     watch(folder, [nothing, nothing, expire, nothing, nothing])
     assert labels(tmp_path) == [("a.jpg", "cat"), ("b.jpg", "dog")]
     assert len(api.jobs) == 1
+
+
+def test_files_that_no_job_took_are_sent_in_the_next_round(
+    api: ResultsApi, watch: Watch, photos: Photos, tmp_path: Path
+) -> None:
+    folder = photos({"a.jpg": b"cat"})
+    closed = partial(problem, 409, "the job was cancelled", "job-cancelled")
+    api.faults = [closed, closed]
+    watch(folder, [nothing, nothing, nothing])
+    assert labels(tmp_path) == [("a.jpg", "cat")]
+    assert api.names == {"a.jpg": 1}
 
 
 def test_a_resumed_watch_repeats_no_row(api: ResultsApi, watch: Watch, photos: Photos, tmp_path: Path) -> None:
