@@ -12,9 +12,14 @@ CONTEXT: Final = {"help_option_names": ["-h", "--help"]}
 _PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
+def version() -> str:
+    """Return the version of this checkout."""
+    return str(tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"])
+
+
 def _show_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        click.echo(f"Fleetsight {tomllib.loads(_PROJECT.read_text(encoding='utf-8'))['project']['version']}")
+        click.echo(f"Fleetsight {version()}")
         context.exit()
 
 

@@ -64,10 +64,10 @@ class ClassicClient:
     patience_seconds: float
     token: str | None = dataclass_field(default=None, repr=False)
 
-    def classify(self, file: Path, images: LoadImages, metrics: LoadMetrics) -> None:
-        """Classify one image, and record the verdict."""
+    def classify(self, file: Path, images: LoadImages, metrics: LoadMetrics, scheduled: float | None = None) -> None:
+        """Classify one image, and record the verdict; its time counts from `scheduled`, or else from now."""
         data = images.content(file)
-        started = time.monotonic()
+        started = time.monotonic() if scheduled is None else scheduled
         try:
             answer = self.post(file.name, data)
         except (OSError, http.client.HTTPException) as error:
@@ -236,7 +236,7 @@ class DirectLoad(JobLoad):
             TargetError: the host of a form may not be loaded.
         """
         specs = [
-            FileToUpload(file.name, file.stat().st_size + len(self.images.suffix), content_type(file))
+            FileToUpload(file.name, file.stat().st_size + self.images.suffix_bytes, content_type(file))
             for file in files
         ]
         try:

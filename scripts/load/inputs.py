@@ -14,7 +14,9 @@ from scripts.run.images import draw_signs
 from services.errors import FleetsightError
 
 ALLOW_FLAG = "--i-may-load-this-target"
-SUFFIX_BYTES = 16
+SUFFIX_BYTES = 24
+"""Bytes that `new_suffix` returns."""
+
 CONNECT_SECONDS = 5.0
 
 
@@ -31,6 +33,8 @@ class LoadImages:
     expected: Mapping[str, str]
     suffix: bytes = b""
     """Appended to each file: no decoder reads it, and it makes the bytes new to a system that repeats answers."""
+    unique: bool = False
+    """Whether each image has a suffix of its own, so that a file that is sent again is new, too."""
 
     def __iter__(self) -> Iterator[Path]:
         """Yield the file of each image."""
@@ -38,7 +42,22 @@ class LoadImages:
 
     def content(self, file: Path) -> bytes:
         """Return what is sent for a file."""
-        return file.read_bytes() + self.suffix
+        return file.read_bytes() + (new_suffix() if self.unique else self.suffix)
+
+    @property
+    def suffix_bytes(self) -> int:
+        """The number of bytes that are appended to each file."""
+        return SUFFIX_BYTES if self.unique else len(self.suffix)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the same bytes are sent more than once."""
+        return self.count > len(self.files) and not self.unique
+
+
+def new_suffix() -> bytes:
+    """Return random bytes as a free box, which HEIC and AVIF skip; other formats end before it."""
+    return b"\0\0\0\x18free" + secrets.token_bytes(SUFFIX_BYTES - 8)
 
 
 def read_expected(path: Path, files: Sequence[Path]) -> dict[str, str]:
@@ -72,7 +91,7 @@ def drawn_signs(folder: Path, count: int, seed: int, side: int, drawn: Callable[
     """
     signs = folder / f"signs-{seed}-{side}-{count}"
     expected = draw_signs(signs, count, seed, side, drawn)
-    return LoadImages([signs / name for name in expected], count, expected, secrets.token_bytes(SUFFIX_BYTES))
+    return LoadImages([signs / name for name in expected], count, expected, new_suffix())
 
 
 class TargetError(FleetsightError):

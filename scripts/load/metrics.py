@@ -2,8 +2,9 @@
 
 import math
 import threading
+import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,17 +21,24 @@ ImageVerdict = Literal["right", "answered", "wrong", "failed", "lost"]
 
 MAX_PROBLEMS = 10
 
+MAX_STEPS = 60
+MIN_STEP_SECONDS = 0.5
+"""Of a timeline."""
+
 
 @dataclass
 class LoadMetrics:
-    """Counts verdicts and times; threads may share it. It needs eight bytes per request."""
+    """Counts verdicts and times; threads may share it. It needs 16 bytes per request."""
 
     counts: dict[ImageVerdict, int] = field(
         default_factory=lambda: {"right": 0, "answered": 0, "wrong": 0, "failed": 0, "lost": 0}
     )
     problems: list[str] = field(default_factory=list)
     cached: int = 0
+    clock: Callable[[], float] = time.monotonic
     _seconds: "array[float]" = field(default_factory=lambda: array("d"))
+    _moments: "array[float]" = field(default_factory=lambda: array("d"))
+    """When each request ended, by the clock."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def record_verdict(self, verdict: ImageVerdict, problem: str = "", images: int = 1) -> None:
@@ -49,21 +57,32 @@ class LoadMetrics:
         """Record the duration of a request."""
         with self._lock:
             self._seconds.append(seconds)
+            self._moments.append(self.clock())
 
     @property
     def images(self) -> int:
         """The number of images with a verdict."""
         return sum(self.counts.values())
 
-    def summary(self, mode: str, images: int, seconds: float, cost: AwsCost | None = None) -> "LoadSummary":
-        """Return the summary of a test of `images` in `seconds`; images without a verdict are lost."""
+    def summary(
+        self, mode: str, images: int, seconds: float, cost: AwsCost | None = None, ended: float | None = None
+    ) -> "LoadSummary":
+        """Return the summary of a test of `images` that took `seconds` until `ended`, by the clock, or until now.
+
+        Images without a verdict are lost.
+        """
+        began = (self.clock() if ended is None else ended) - seconds
         with self._lock:
             ordered = sorted(self._seconds)
             lost = self.counts["lost"] + max(0, images - self.images)
             return LoadSummary(
                 mode=mode,
                 images=images,
-                **{**self.counts, "lost": lost},
+                right=self.counts["right"],
+                answered=self.counts["answered"],
+                wrong=self.counts["wrong"],
+                failed=self.counts["failed"],
+                lost=lost,
                 seconds=round(seconds, 3),
                 images_per_second=round((images - lost) / seconds, 1) if seconds else 0.0,
                 p50_s=percentile(ordered, 50),
@@ -73,7 +92,55 @@ class LoadMetrics:
                 problems=tuple(self.problems),
                 cost=cost,
                 cached=self.cached,
+                percentiles_s=tuple(percentile(ordered, share) or 0.0 for share in range(101)) if ordered else (),
+                timeline=timeline(self._moments, self._seconds, began, seconds),
             )
+
+
+@dataclass(frozen=True)
+class TimelineStep:
+    """The requests that ended in one step of a load test; times are seconds, `second` from the begin of the test."""
+
+    second: float
+    requests: int
+    per_second: float
+    p50_s: float
+    p95_s: float
+    slowest_s: float
+
+
+def timeline(
+    moments: Sequence[float], seconds: Sequence[float], began: float, total_seconds: float
+) -> tuple[TimelineStep, ...]:
+    """Return the requests by the time of their end, in at most `MAX_STEPS` steps, without empty ones.
+
+    Args:
+        moments: when each request ended.
+        seconds: how long it took.
+        began: when the test began, by the same clock.
+        total_seconds: how long the test took.
+    """
+    width = max(MIN_STEP_SECONDS, total_seconds / MAX_STEPS)
+    steps: dict[int, list[float]] = {}
+    for moment, taken in zip(moments, seconds, strict=True):
+        steps.setdefault(max(0, min(MAX_STEPS - 1, int((moment - began) / width))), []).append(taken)
+    found = []
+    for number, taken_in_step in sorted(steps.items()):
+        ordered = sorted(taken_in_step)
+        p50, p95, slowest = (percentile(ordered, share) or 0.0 for share in (50, 95, 100))
+        rate = round(len(ordered) / width, 2)
+        found.append(TimelineStep(round(number * width, 2), len(ordered), rate, p50, p95, slowest))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class FleetSample:
+    """The fleet at one moment of a load test, in seconds from its begin; `waiting` counts images in the queue."""
+
+    second: float
+    running: int
+    starting: int
+    waiting: int
 
 
 @dataclass(frozen=True)
@@ -83,6 +150,10 @@ class LoadSummary:
     Attributes:
         cost: of the system's fleet during the test, for all its users; None if it is unknown.
         cached: images of a job that were answered from the system's cache.
+        late: requests of an open loop that started later than scheduled, by up to `latest_s`.
+        percentiles_s: from 0 to 100.
+        fleet: about once a second.
+        settings: options of the command by name, and the version, for reports.
     """
 
     mode: str
@@ -101,6 +172,12 @@ class LoadSummary:
     problems: tuple[str, ...] = ()
     cost: AwsCost | None = None
     cached: int = 0
+    late: int = 0
+    latest_s: float = 0.0
+    percentiles_s: tuple[float, ...] = ()
+    timeline: tuple[TimelineStep, ...] = ()
+    fleet: tuple[FleetSample, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dollars_per_1000_images(self) -> float | None:
@@ -111,7 +188,12 @@ class LoadSummary:
     @property
     def ok(self) -> bool:
         """Whether every image has a label, and the expected one if there is one."""
-        return not (self.wrong or self.failed or self.lost)
+        return not self.not_right
+
+    @property
+    def not_right(self) -> int:
+        """The number of images that are wrong, failed or lost."""
+        return self.wrong + self.failed + self.lost
 
 
 def percentile(ordered: Sequence[float], share: float) -> float | None:
@@ -145,7 +227,13 @@ def show_load_summary(console: Console, summary: LoadSummary) -> None:
         console.print(Text(problem))
     if summary.cached:
         console.print(
-            f"No worker classified {plural(summary.cached, 'image')}: these figures are faster than the fleet."
+            f"No worker classified {plural(summary.cached, 'image')}: these figures are faster than the fleet. "
+            "--unique makes each image new."
+        )
+    if summary.late:
+        console.print(
+            f"The load test fell behind: {plural(summary.late, 'request')} started late, by up to "
+            f"{summary.latest_s:.1f} s. Raise --concurrency, or lower the rate."
         )
 
 

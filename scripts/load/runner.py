@@ -2,21 +2,29 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from fleetsight_client.api import ApiClient, ApiError, token_from_environment
 from scripts.load.clients import ClassicClient, DirectLoad, JobLoad
 from scripts.load.inputs import LoadImages, LoadTarget
-from scripts.load.metrics import LoadMetrics, LoadSummary
+from scripts.load.metrics import FleetSample, LoadMetrics, LoadSummary
+from scripts.load.schedule import Pacer
 from scripts.run.batch import cost_between
 
 Work = TypeVar("Work")
 Mode = Literal["classic", "api", "direct"]
 Progressed = Callable[[int], None]
+
+SAMPLE_SECONDS = 1.0
+"""The pause between two samples of the fleet."""
+
+MAX_REPORT_SECONDS = 5.0
+"""The controller reports about once a second; without a report after this long, the last one counts."""
 
 
 @dataclass
@@ -59,6 +67,54 @@ def run_concurrently(
             ended.result()
 
 
+@dataclass
+class FleetWatch:
+    """Samples the fleet of the system during a load test, in a thread of its own."""
+
+    client: ApiClient
+    clock: Callable[[], float] = time.monotonic
+    samples: list[FleetSample] = field(default_factory=list, init=False)
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the status of the fleet, or None if the system has no such API."""
+        try:
+            return self.client.fleet()
+        except (ApiError, ValueError):
+            return None
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Sample the fleet until the context ends."""
+        ended, began = threading.Event(), self.clock()
+
+        def sample() -> None:
+            while (status := self.read()) is not None:
+                waiting = int(status.get("visible", 0)) + int(status.get("delayed", 0))
+                second = round(self.clock() - began, 2)
+                self.samples.append(FleetSample(second, int(status["running"]), int(status["pending"]), waiting))
+                if ended.wait(SAMPLE_SECONDS):
+                    return
+
+        thread = threading.Thread(target=sample, name="fleet-watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def next_report(self, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any] | None:
+        """Return the first status that the controller makes from now on, so that it has the whole cost."""
+        first, began = self.read(), self.clock()
+        status = first
+        while status is not None and first is not None and status.get("at") == first.get("at"):
+            if "at" not in first or self.clock() - began > MAX_REPORT_SECONDS:
+                break
+            sleep(SAMPLE_SECONDS / 4)
+            status = self.read() or status
+        return status
+
+
 @dataclass(frozen=True)
 class LoadTest:
     """A load test of a system.
@@ -66,10 +122,11 @@ class LoadTest:
     Attributes:
         target: the system.
         mode: how images are sent.
-        concurrency: the number of concurrent requests.
+        concurrency: the maximum of concurrent requests.
         path: for `classic`, the path of the requests.
         field: for `classic`, the field of the form.
         patience_seconds: an image without an answer for this long is lost.
+        arrivals: for an open loop of `classic`, the second of each image; None sends one after the other.
     """
 
     target: LoadTarget
@@ -78,6 +135,7 @@ class LoadTest:
     path: str
     field: str
     patience_seconds: float
+    arrivals: Sequence[float] | None = None
 
     def run(self, images: LoadImages, stopped: threading.Event, progressed: Progressed) -> LoadSummary:
         """Send all images unless `stopped` is set before, and return the summary.
@@ -91,44 +149,57 @@ class LoadTest:
             ApiError: the API rejects the job.
             TargetError: the system refers to another one that may not be loaded.
         """
-        before, metrics, started = self._fleet(), LoadMetrics(), time.monotonic()
-        if self.mode == "classic":
-            client = ClassicClient(
-                self.target, self.path, self.field, self.patience_seconds, token_from_environment()
-            )
-
-            def one(file: Path) -> None:
-                client.classify(file, images, metrics)
-                progressed(metrics.images)
-
-            run_concurrently(images, min(self.concurrency, images.count), one, stopped)
-        else:
-            self._job(images, metrics, stopped, progressed)
-        seconds = time.monotonic() - started
-        return metrics.summary(self.mode, images.count, seconds, cost_between(before, self._fleet()))
-
-    def _fleet(self) -> dict[str, Any] | None:
-        """Return the status of the system's fleet, or None if the system has no such API."""
         client = ApiClient(self.target.base_url, token=token_from_environment())
+        pacer = None if self.arrivals is None else Pacer(self.arrivals, stopped, wait=stopped.wait)
         try:
-            return client.fleet()
-        except (ApiError, ValueError):
-            return None
+            watch = FleetWatch(client)
+            before, metrics = watch.read(), LoadMetrics()
+            with watch.sampling():
+                started = time.monotonic()
+                if self.mode == "classic":
+                    self._classic(images, metrics, stopped, progressed, pacer)
+                else:
+                    self._job(client, images, metrics, stopped, progressed)
+                seconds = time.monotonic() - started
+            cost = cost_between(before, watch.next_report())
         finally:
             client.close()
+        summary = metrics.summary(self.mode, images.count, seconds, cost, ended=started + seconds)
+        late = (0, 0.0) if pacer is None else (pacer.late, round(pacer.latest_seconds, 3))
+        return replace(summary, fleet=tuple(watch.samples), late=late[0], latest_s=late[1])
+
+    def _classic(
+        self,
+        images: LoadImages,
+        metrics: LoadMetrics,
+        stopped: threading.Event,
+        progressed: Progressed,
+        pacer: Pacer | None,
+    ) -> None:
+        client = ClassicClient(self.target, self.path, self.field, self.patience_seconds, token_from_environment())
+
+        def one(work: tuple[Path, float | None]) -> None:
+            file, moment = work
+            if pacer is None or moment is None or pacer.hold(moment):
+                client.classify(file, images, metrics, moment)
+                progressed(metrics.images)
+
+        moments: Iterable[float | None] = (None for _ in range(images.count)) if pacer is None else pacer
+        run_concurrently(zip(images, moments, strict=True), min(self.concurrency, images.count), one, stopped)
 
     def _job(
-        self, images: LoadImages, metrics: LoadMetrics, stopped: threading.Event, progressed: Progressed
+        self,
+        client: ApiClient,
+        images: LoadImages,
+        metrics: LoadMetrics,
+        stopped: threading.Event,
+        progressed: Progressed,
     ) -> None:
-        client = ApiClient(self.target.base_url, token=token_from_environment())
         load: JobLoad
         if self.mode == "direct":
             load = DirectLoad(client, images, metrics, self.patience_seconds, stopped, target=self.target)
         else:
             load = JobLoad(client, images, metrics, self.patience_seconds, stopped)
-        try:
-            job_id = client.create_job("load test")
-            run_concurrently(load.batches(), self.concurrency, lambda files: load.upload(job_id, files), stopped)
-            load.collect(job_id, progressed)
-        finally:
-            client.close()
+        job_id = client.create_job("load test")
+        run_concurrently(load.batches(), self.concurrency, lambda files: load.upload(job_id, files), stopped)
+        load.collect(job_id, progressed)

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email import message_from_bytes
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
-from core.image_open import inspect
+from core.image_open import inspect, open_image
 from fleetsight_client.api import ApiClient, ApiError, FileToUpload, FormOffer, OfferedForm, UploadResult
 from scripts.load import __main__ as command
 from scripts.load.clients import (
@@ -49,6 +49,7 @@ from scripts.load.metrics import (
     summary_rows,
 )
 from scripts.load.runner import LoadTest, Mode, run_concurrently
+from tests.support.hostile_images import HONEST
 from tests.support.jobs import picture
 from tests.support.servers import serving
 from tests.support.waiting import DEADLINE_SECONDS, ManualClock
@@ -148,6 +149,22 @@ def test_drawn_signs_have_new_bytes_in_each_test_and_the_same_pixels(tmp_path: P
 def test_a_folder_of_images_is_sent_as_it_is(tmp_path: Path) -> None:
     sent = pictures(tmp_path, {"a.jpg": "stop"})
     assert sent.content(sent.files[0]) == b"stop"
+
+
+@pytest.mark.parametrize("name", sorted(HONEST))
+def test_unique_images_have_bytes_of_their_own_and_the_same_pixels(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "a"
+    original = HONEST[name]()
+    file.write_bytes(original)
+    images = LoadImages([file], 3, {}, unique=True)
+    sent = [images.content(file) for _ in images]
+    assert len({*sent, original}) == 4
+    assert {len(data) - len(original) for data in sent} == {images.suffix_bytes}
+    for data in sent:
+        inspect(data)
+        with open_image(data) as new, open_image(original) as old:
+            assert new.convert("RGB").tobytes() == old.convert("RGB").tobytes()
+    assert (images.repeats, replace(images, unique=False).repeats) == (False, True)
 
 
 def test_images_from_the_cache_are_counted_and_said(capsys: pytest.CaptureFixture[str]) -> None:

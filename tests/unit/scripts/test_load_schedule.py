@@ -1,0 +1,145 @@
+"""An open loop: when images are sent, from when their latency counts, and what the options refuse."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scripts.load import __main__ as command
+from scripts.load.clients import ClassicClient
+from scripts.load.inputs import LoadImages, LoadTarget
+from scripts.load.metrics import LoadMetrics
+from scripts.load.runner import LoadTest
+from scripts.load.schedule import LATE_SECONDS, Pacer, ScheduleError, parse_rate, parse_seconds, ramp, steady, trace
+from simulator.traces import TraceError
+from tests.support.waiting import ManualClock
+
+RATES = st.floats(0, 500)
+HERE = LoadTarget("http://127.0.0.1:8000", "127.0.0.1", 8000, False)
+
+
+@given(first=RATES, last=RATES, seconds=st.floats(0.1, 100))
+def test_a_ramp_sends_as_many_images_as_its_rates_add_up_to(first: float, last: float, seconds: float) -> None:
+    arrivals = ramp(first, last, seconds)
+    assert len(arrivals) == pytest.approx((first + last) / 2 * seconds, abs=1.001)
+    assert arrivals == sorted(arrivals)
+    assert all(0 <= arrival <= seconds for arrival in arrivals)
+    for number, arrival in enumerate(arrivals):
+        come = first * arrival + (last - first) * arrival**2 / 2 / seconds
+        assert come == pytest.approx(number, abs=0.01)
+
+
+@given(rate=st.floats(0.1, 500), seconds=st.floats(0.1, 50))
+def test_a_ramp_between_equal_rates_is_steady(rate: float, seconds: float) -> None:
+    arrivals = ramp(rate, rate, seconds)
+    assert arrivals == pytest.approx(steady(rate, len(arrivals)))
+
+
+def test_a_trace_has_the_format_of_the_simulator(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("second,user\n14,a\n10,b\n12,a\n")
+    assert trace(path, speed=2) == [0, 1, 2]
+    path.write_text("soon\nlater\n")
+    with pytest.raises(TraceError, match=r"mine\.csv, line 2: 'later' is not a time"):
+        trace(path, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("50", 50), ("50/s", 50), ("3000/min", 50), ("1800/h", 0.5), ("2.5/s", 2.5)]
+)
+def test_a_rate_has_a_unit(text: str, rate: float) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("250ms", 0.25), ("2min", 120), ("1h", 3_600)]
+)
+def test_a_duration_has_a_unit(text: str, seconds: float) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "fast", "-3", "5/day", "nan", "inf", "1e3"])
+def test_an_invalid_rate_or_duration_is_rejected(text: str) -> None:
+    with pytest.raises(ScheduleError, match="write one such as"):
+        parse_rate(text)
+    with pytest.raises(ScheduleError, match="write one such as"):
+        parse_seconds(text)
+
+
+def test_each_image_waits_for_its_moment() -> None:
+    clock, stopped = ManualClock(100), threading.Event()
+    pacer = Pacer([0, 5, 9], stopped, clock, clock.sleep)
+    started = []
+    for moment in pacer:
+        assert pacer.hold(moment)
+        started.append(clock())
+    assert (started, pacer.late) == ([100, 105, 109], 0)
+
+
+def test_a_request_that_starts_late_is_counted_with_the_delay() -> None:
+    clock = ManualClock()
+    pacer = Pacer([1, 2, 3], threading.Event(), clock, clock.sleep)
+    moments = list(pacer)
+    clock.sleep(2 + LATE_SECONDS / 2)
+    for moment in moments:
+        pacer.hold(moment)
+    assert pacer.late == 1
+    assert pacer.latest_seconds == pytest.approx(1 + LATE_SECONDS / 2)
+
+
+def test_a_stopped_load_test_sends_nothing_more() -> None:
+    stopped = threading.Event()
+    pacer = Pacer([60], stopped, ManualClock(), lambda _seconds: stopped.set())
+    assert [pacer.hold(moment) for moment in pacer] == [False]
+
+
+def test_latency_counts_from_the_scheduled_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven images come at once, and one connection answers them one after the other."""
+    clock = ManualClock(1_000)
+    monkeypatch.setattr("time.monotonic", clock)
+
+    def classify(
+        client: ClassicClient, file: Path, images: LoadImages, metrics: LoadMetrics, scheduled: float | None = None
+    ) -> None:
+        assert scheduled is not None
+        clock.sleep(1)
+        metrics.record_time(clock() - scheduled)
+        metrics.record_verdict("answered")
+
+    monkeypatch.setattr(ClassicClient, "classify", classify)
+    images = LoadImages([tmp_path / "a.jpg"], 7, {})
+    load = LoadTest(HERE, "classic", 1, "/", "myfile", 5, [0.0] * 7)
+    monkeypatch.setattr("scripts.load.runner.FleetWatch.read", lambda _watch: None)
+    monkeypatch.setattr(
+        "scripts.load.runner.Pacer", lambda arrivals, stopped, **_wait: Pacer(arrivals, stopped, clock, clock.sleep)
+    )
+    summary = load.run(images, threading.Event(), lambda _done: None)
+    assert (summary.p50_s, summary.slowest_s) == (4, 7)
+    assert (summary.late, summary.latest_s) == (6, 6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reported"),
+    [
+        ("--rate 5/s --ramp 1..2 --duration 3", "give one of --rate, --ramp"),
+        ("--rate 5/s --mode api", "--rate is for --mode classic"),
+        ("--duration 5s", "--duration goes with --rate or --ramp"),
+        ("--ramp 1/s..2/s", "--ramp needs --duration"),
+        ("--ramp 5/s --duration 3", "write two rates, such as 10/s..100/s"),
+        ("--rate 0", "must be more than 0"),
+        ("--rate 5/s --duration 60s --count 3", "--duration sets the number of images: omit --count"),
+        ("--trace x.csv --duration 3", "change it with --speed"),
+        ("--rate 5000/s --duration 1h", "18,000,000 images: 1 to 100,000 are possible"),
+        ("--rat 5", "Did you mean one of: '--path', '--ramp', '--rate'?"),
+        ("--max-failed many", "--max-failed"),
+        ("--max-p95 fast", "write one such as 30s"),
+        ("--rate 5/s compare a.json b.json", "compare takes its options after its name"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(arguments: str, reported: str) -> None:
+    result = CliRunner().invoke(command.load_test, arguments.split())
+    assert result.exit_code == 2
+    assert reported in " ".join(result.output.replace("│", " ").split()), result.output
