@@ -1,11 +1,14 @@
 """The `fleetsight` command: one group of subcommands for each task of a user."""
 
+import re
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import click
+from click.shell_completion import get_completion_class
 
 from core.config import load_config
 from fleetsight_client import FleetsightClientError
@@ -28,6 +31,11 @@ from scripts.model.commands import model
 from scripts.standard_options import CONTEXT, version_option
 from scripts.users import users
 from services.errors import FleetsightError
+
+COMPLETE_VARIABLE: Final = "_FLEETSIGHT_COMPLETE"
+"""The environment variable by which a shell asks for completions; the wrapper reads it, too."""
+
+WRAPPER: Final = Path(__file__).resolve().parent / "fleetsight"
 
 
 class _SectionedGroup(click.Group):
@@ -106,6 +114,23 @@ def simulate(
     run_simulation(request, load_config(config), image_seconds, SimulationOutputs(plots, json_file))
 
 
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a SHELL.
+
+    For bash: source <(./scripts/fleetsight completion bash). It completes `./scripts/fleetsight` and `fleetsight`,
+    from any folder, and installs nothing.
+    """
+    found = get_completion_class(shell)
+    if found is None:
+        raise click.ClickException(f"there is no completion for {shell}")
+    script = found(fleetsight, {}, "fleetsight", COMPLETE_VARIABLE).source()
+    # Click's scripts call what was typed, or look for the command in PATH. This one has its own path.
+    call = re.compile(rf"({COMPLETE_VARIABLE}={shell}_complete.*?) (?:\$1|fleetsight)\)")
+    click.echo(call.sub(lambda match: f"{match[1]} {shlex.quote(str(WRAPPER))})", script))
+
+
 SECTIONS: Final[Mapping[str, tuple[click.Command, ...]]] = {
     "Images": IMAGE_COMMANDS,
     "A running system, on this machine or by --url": (fleet, dead_letters, users),
@@ -114,7 +139,7 @@ SECTIONS: Final[Mapping[str, tuple[click.Command, ...]]] = {
         *(up_command, status_command, logs_command, ssh_command, roll_command),
         *(aws, bake_command, site, down_command),
     ),
-    "Tests and documents": (chaos, simulate, sbom),
+    "Tests, documents and your shell": (chaos, simulate, sbom, completion),
 }
 """The commands by section of the help."""
 

@@ -22,7 +22,7 @@ from scripts.aws import logs, status
 from scripts.aws.bake.bake import DEMO_NAME, BakeOptions, bake, ready_images, select_bundle, source_archive
 from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.spec import ROLES, BaseImage, ImageSpec, Role, SourceArchive, base_image
-from scripts.aws.context import AwsAccount, AwsContext, Waiter, explain_error
+from scripts.aws.context import AccountError, AwsAccount, AwsContext, Waiter, explain_error
 from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.deploy.up import Prompts, UpOptions, check_account, up
 from scripts.aws.down import DRAIN_SECONDS, DownOptions, down
@@ -52,10 +52,16 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
+class NoAccountError(click.ClickException):
+    """Raised when no account can be called: there are no credentials or no region."""
+
+    exit_code = 2
+
+
 def aws_command(command: Callable[Concatenate[AwsAccount, str, P], None]) -> Callable[P, None]:
     """Give a command `--region`, `--profile` and `--prefix`, and call it with the account and the prefix.
 
-    An error becomes one line, and status 1.
+    An error becomes one line, and status 1, or 2 if no account can be called.
     """
 
     @click.option("--region", help="AWS region, such as us-east-1 [default: the profile's]")
@@ -70,6 +76,8 @@ def aws_command(command: Callable[Concatenate[AwsAccount, str, P], None]) -> Cal
         account = AwsAccount(_text(region), _text(profile), _text(url))
         try:
             command(account, str(prefix), *args, **kwargs)
+        except AccountError as error:
+            raise NoAccountError(str(error)) from error
         except (FleetsightError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
             raise click.ClickException(explain_error(error)) from error
 

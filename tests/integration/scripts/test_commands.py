@@ -87,9 +87,39 @@ def test_the_status_of_aws_names_the_one_of_this_machine(tmp_path: Path) -> None
         AWS_REGION="",
         AWS_DEFAULT_REGION="",
     )
-    assert ended.returncode
+    assert ended.returncode == 2
     assert "no region" in ended.stderr
     assert "fleetsight fleet status" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("fle", ["fleet"]), ("fleet sc", ["scale"]), ("model build --prec", ["--precision"]), ("completion z", ["zsh"])],
+)
+def test_bash_completes_the_commands_from_any_folder(tmp_path: Path, words: str, offered: list[str]) -> None:
+    script = run(sys.executable, "-m", "scripts.cli", "completion", "bash").stdout
+    (tmp_path / "completion").write_text(script)
+    typed = ["./scripts/fleetsight", *words.split()]
+    asked = (
+        f"cd / && source {tmp_path}/completion && COMP_WORDS=({' '.join(typed)}) COMP_CWORD={len(typed) - 1} && "
+        "_fleetsight_completion ./scripts/fleetsight && printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    assert run("bash", "-c", asked).stdout.split() == offered
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_completion_of_other_shells_calls_this_checkout(shell: str) -> None:
+    script = run(sys.executable, "-m", "scripts.cli", "completion", shell).stdout
+    assert f"{shell}_complete" in script
+    assert str(ROOT / "scripts" / "fleetsight") in script
+
+
+def test_a_completion_installs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "fleetsight", tmp_path / "scripts")
+    ended = run(tmp_path / "scripts" / "fleetsight", _FLEETSIGHT_COMPLETE="bash_complete")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["scripts"]
 
 
 @pytest.mark.parametrize(
