@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleetsight_client.api import ApiClient, RejectedError
-from fleetsight_client.folders import FolderWalk
+from fleetsight_client.folders import FolderError, FolderWalk
 from fleetsight_client.journal import Journal, Outcome
 from fleetsight_client.output import ResultRow, ResultsFile, row_of
 from fleetsight_client.retries import PatientCalls, StoppedError
@@ -23,6 +23,9 @@ MAX_POLL_SECONDS: Final = 2.0
 
 WATCH_SECONDS: Final = 2.0
 """The pause between two searches for new files; a file is complete if both find it with the same size."""
+
+MAX_POSITION: Final = 9_999_999
+"""The highest position of an image in a job."""
 
 STATUSES: Final = ("done", "failed", "rejected", "waiting", "missing")
 """What a file ends as: with a label, without one, never accepted, without a result yet, or without its job."""
@@ -122,6 +125,8 @@ class Classification:
             self.journal.note_found(self._counted(walk))
             self.journal.set_facts({f"skipped {reason}": str(count) for reason, count in walk.skipped.items()})
             self.journal.list_found()
+            if self.journal.last_position() > MAX_POSITION:
+                raise FolderError(f"a job has at most {MAX_POSITION + 1:,} images: classify parts of the folders")
         self._load_truth()
         self._upload(watches=False)
         summary = self._summary()

@@ -33,7 +33,7 @@ from fleetsight_client.api import (
     UnreachableError,
 )
 from fleetsight_client.classification import Classification, Summary
-from fleetsight_client.display import ProgressDisplay
+from fleetsight_client.display import ProgressDisplay, printable
 from fleetsight_client.folders import checked_folders
 from fleetsight_client.journal import Journal, journal_file, state_folder
 from fleetsight_client.output import ResultsFile, check_output, format_of, row_of
@@ -64,6 +64,9 @@ class CommandError(click.ClickException):
     """Raised when a command ends with status 2: the server refuses, or does not answer."""
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class _EpilogCommand(click.Command):
@@ -211,7 +214,7 @@ def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any)
             )
             summary = _run(work, watch=wanted.watch, waits=wanted.waits)
         for line in _lines(summary, client.base_url, waits=wanted.waits):
-            console.print(Text(line), soft_wrap=True)
+            console.print(Text(printable(line)), soft_wrap=True)
         journal.remove()
     if not summary.total:
         raise CommandError("no image was found in " + ", ".join(map(str, folders)))
@@ -348,7 +351,7 @@ def jobs(client: ApiClient, *, limit: int, as_json: bool) -> None:
             continue
         figures = (f"{status[each]:,}" for each in ("accepted", "done", "failed", "waiting"))
         created = status["created_at"][:16].replace("T", " ")
-        table.add_row(status["job_id"], Text(status["name"]), created, status["state"], *figures)
+        table.add_row(status["job_id"], Text(printable(status["name"])), created, status["state"], *figures)
     if not as_json:
         # Ids must be whole in a pipe, which has no width.
         width = None if sys.stdout.isatty() else max(200, shutil.get_terminal_size().columns)
@@ -389,9 +392,9 @@ def delete(client: ApiClient, *, job_ids: tuple[str, ...], yes: bool) -> None:
     for job_id in job_ids:
         status = client.status(job_id)
         if not yes:
-            click.confirm(
-                f"Delete job {job_id} ({status['name']}, {status['accepted']:,} images)?", abort=True, err=True
-            )
+            name = printable(status["name"])
+            question = f"Delete job {job_id} ({name}, {status['accepted']:,} images)?"
+            click.confirm(question, abort=True, err=True)
         client.delete(job_id)
         click.echo(f"Job {job_id} was deleted.")
 

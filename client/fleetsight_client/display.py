@@ -1,6 +1,7 @@
 """The progress of a classification on the standard error: a bar on a terminal, else a line every ten seconds."""
 
 import time
+import unicodedata
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
@@ -55,10 +56,15 @@ class ProgressDisplay:
             self._console.print(f"{state.phase}: {counts}", markup=False, soft_wrap=True)
 
 
+def printable(text: str) -> str:
+    """Return a text without characters that control a terminal: labels, names and reasons are untrusted."""
+    return "".join(each if unicodedata.category(each) not in {"Cc", "Cf", "Cs"} else "\ufffd" for each in text)
+
+
 def words(state: State) -> str:
     """Return the counts in words."""
     if state.phase == "listing":
         return f"{state.total:,} images found"
     rejected = f", rejected {state.rejected:,}" if state.rejected else ""
-    note = f" (waiting: {state.note})" if state.note else ""
+    note = f" (waiting: {printable(state.note)})" if state.note else ""
     return f"sent {state.sent:,} of {state.total:,}{rejected}, classified {state.classified:,}{note}"

@@ -1,6 +1,7 @@
 """One batch through the public API: upload, wait for all results, compare with the true labels, and its cost."""
 
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -164,12 +165,12 @@ class Batch:
         """Upload `count` files from number `first` on; their positions keep the order of the files."""
         files = self.images.files[first : first + count]
         content = [(self.images.name_of(path), path.read_bytes()) for path in files]
+        key = str(uuid.uuid4())
         for attempt in range(1, UPLOAD_ATTEMPTS + 1):
             try:
-                return self.client.add_images(job_id, content, first_position=first)
+                # With the key, images that the API has accepted without an acknowledgement are not added again.
+                return self.client.add_images(job_id, content, key, first_position=first)
             except ApiError:
-                # A retry may upload images again that the API has accepted without an acknowledgement. They count
-                # twice in the job, and once here: the summary contains acknowledged images only.
                 if attempt == UPLOAD_ATTEMPTS or self.interrupted():
                     raise
                 self.sleep(pause_seconds(attempt, first=1.0, maximum=8.0))

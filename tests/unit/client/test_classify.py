@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.images import SUFFIXES as ACCEPTED_SUFFIXES
 from fleetsight_client.folders import SUFFIXES
-from fleetsight_client.output import COLUMNS
+from fleetsight_client.output import COLUMNS, safe_cell
 from tests.support.results_api import FAILED, REJECTED, UNAVAILABLE, Command, Photos, ResultsApi, problem
+from web_tier.results.export import safe_cell as safe_cell_of_the_server
 
 
 def rows(file: Path) -> dict[str, dict[str, str]]:
@@ -106,6 +109,19 @@ def test_formulas_in_names_and_labels_are_neutralised(command: Command, photos: 
     assert set(found) == {"'=1+1.jpg", "a;'=x.jpg"}
     assert found["'=1+1.jpg"]["label"] == "'@SUM(1)"
     assert found["a;'=x.jpg"]["label_2"] == "'=second"
+
+
+@given(cell=st.text(alphabet=st.sampled_from("=+-@\"';,\t\n a\uff1d")))
+def test_cells_are_escaped_as_the_server_escapes_them(cell: str) -> None:
+    assert safe_cell(cell) == safe_cell_of_the_server(cell)
+
+
+def test_no_text_of_the_server_controls_the_terminal(command: Command, photos: Photos) -> None:
+    done = command("classify", photos({"a\x1b]0;x\x07.jpg": b"\x1b[2J\xe2\x80\xae"}), "--sort-into", "/dev/null/x")
+    assert done.exit_code == 2
+    done = command("classify", photos({}), "--restart")
+    assert "\ufffd[2J\ufffd" in done.stderr
+    assert "\x1b" not in done.stderr
 
 
 def test_a_name_that_is_no_utf8_is_classified_and_shown(command: Command, photos: Photos, tmp_path: Path) -> None:

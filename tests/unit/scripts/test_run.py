@@ -42,6 +42,7 @@ class FakeApi(ApiClient):
         self.accepted: list[tuple[str, str]] = []
         self.keeps = False
         self.positions: dict[str, int] = {}
+        self.keys: list[str | None] = []
 
     def create_job(self, name: str, *, keep: bool = False, key: str | None = None) -> str:
         self.keeps = keep
@@ -55,6 +56,7 @@ class FakeApi(ApiClient):
         *,
         first_position: int | None = None,
     ) -> UploadResult:
+        self.keys.append(key)
         if self.failing_posts:
             self.failing_posts -= 1
             raise ApiError("the connection was cut")
@@ -132,9 +134,12 @@ def test_without_true_labels_right_and_wrong_are_unknown(tmp_path: Path) -> None
     assert summary.labels == {"stop": 1}
 
 
-def test_an_interrupted_upload_is_retried(tmp_path: Path) -> None:
-    summary = batch(tmp_path, FakeApi({"a": "stop"}, failing_posts=2), {"a": "stop"}).run()
-    assert summary.ok
+def test_an_interrupted_upload_is_retried_under_its_key(tmp_path: Path) -> None:
+    api = FakeApi({"a": "stop"}, failing_posts=2)
+    assert batch(tmp_path, api, {"a": "stop"}).run().ok
+    assert len(api.keys) == 3
+    assert len(set(api.keys)) == 1
+    assert api.keys[0]
 
 
 def test_an_upload_that_fails_at_every_attempt_ends_the_batch(tmp_path: Path) -> None:
