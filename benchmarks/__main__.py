@@ -45,20 +45,26 @@ def load(name: str) -> Callable[..., Report]:
     return run
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    options.add_argument("name", choices=BENCHMARKS)
+    options.add_argument("--quick", action="store_true", help="fewer rounds; ends within 50 seconds")
+    options.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
+    options.add_argument("--plots", type=Path, metavar="DIR", help="fleet: also draw each trace over time, here")
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark that the command line names.
 
     Returns:
         0 when every bar is held, 1 when one is missed, 2 when the browser that a benchmark needs is missing.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=BENCHMARKS)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds; ends within 50 seconds")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="fleet: also draw each trace over time, here")
-    options = parser.parse_args(arguments)
+    command_line = parser()
+    options = command_line.parse_args(arguments)
     if options.plots is not None and options.name != "fleet":
-        parser.error(f"--plots is for the benchmark fleet; {options.name} draws none")
+        command_line.error(f"--plots is for the benchmark fleet; {options.name} draws none")
     more = {} if options.plots is None else {"plots": options.plots}
     try:
         report = load(options.name)(options.quick, **more)

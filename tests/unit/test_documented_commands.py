@@ -1,0 +1,165 @@
+"""Every command in the documents is one that its program accepts, with exactly these options and arguments."""
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+import pytest
+
+import benchmarks.__main__ as measuring
+from scripts.cli import fleetsight
+from scripts.load.__main__ import load_test
+from scripts.run.__main__ import main as run
+from tests.conftest import ROOT
+
+DOCUMENTS = sorted(
+    {*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("[!.]*/README.md")} - {ROOT / "CHANGELOG.md"}
+)
+
+_FENCE = re.compile(r"^( *)```(?:sh|bash)?\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+_PROGRAM = re.compile(
+    r"^(?:(?:sudo|nice|source <\() ?|[A-Z_]+=\S+ )*"
+    r"(?P<program>\./scripts/[\w.]+|fleetsight(?= )|(?:\.venv/bin/)?python -m [\w.]+)(?P<rest>.*)$",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Documented:
+    """A command in a document; `is_whole` if it can be copied, since it is in a block of commands."""
+
+    document: str
+    program: str
+    arguments: tuple[str, ...]
+    is_whole: bool
+
+    def __str__(self) -> str:
+        """Return it as in the document."""
+        return f"{self.document}: {self.program} {shlex.join(self.arguments)}"
+
+
+def commands_in(document: Path) -> Iterator[Documented]:
+    """Yield the commands of blocks and sentences."""
+    text, name = document.read_text(encoding="utf-8"), str(document.relative_to(ROOT))
+    for _, block in _FENCE.findall(text):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            yield from _parsed(name, line.strip(), is_whole=True)
+    for code in _CODE.findall(_FENCE.sub("", text)):
+        yield from _parsed(name, " ".join(code.split()), is_whole=False)
+
+
+def _parsed(document: str, line: str, *, is_whole: bool) -> Iterator[Documented]:
+    if (found := _PROGRAM.match(line)) is None:
+        return
+    words = shlex.split(found["rest"], comments=True)
+    if ">" in words:
+        words = words[: words.index(">")]
+    if line.startswith("source <("):
+        words[-1] = words[-1].removesuffix(")")
+    # `[--quick]` is an option that may be left out, and `[web|worker]` a choice.
+    words = [word.strip("[]").split("|")[0] if "=" not in word else word for word in words]
+    yield Documented(document, found["program"].removeprefix(".venv/bin/"), tuple(words), is_whole)
+
+
+COMMANDS = [command for document in DOCUMENTS for command in commands_in(document)]
+
+
+def accept_click(program: click.Command) -> Callable[[Documented], None]:
+    """Return a check that `program` parses a command, down to the last subcommand; see `parsed_only`."""
+
+    def accept(documented: Documented) -> None:
+        # `fleetsight fleet …` stands for each command of the group.
+        arguments = ["--help" if word == "…" else word for word in documented.arguments]
+        program.main(arguments, standalone_mode=False)
+
+    return accept
+
+
+def accept_benchmark(documented: Documented) -> None:
+    """Check that the benchmark exists; NAME is any."""
+    arguments = ["worker" if word == "NAME" else word for word in documented.arguments]
+    measuring.parser().parse_args(arguments)
+
+
+def accept_sections(documented: Documented) -> None:
+    """Check that requirements.txt has the sections."""
+    requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    assert [word for word in documented.arguments if f"# [{word}]" not in requirements] == []
+
+
+def accept_tests(documented: Documented) -> None:
+    """Check that the tests exist: the arguments are `--fast`, or paths with pytest's options."""
+    paths = [word for word in documented.arguments if word.startswith("tests/")]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    options = {word for word in documented.arguments if word.startswith("-")}
+    assert options <= {"--fast", "-k", "-s"}
+
+
+def accept_module(documented: Documented) -> None:
+    """Check that the module exists."""
+    assert find_spec(documented.program.split()[-1]) is not None
+
+
+def accept_script(documented: Documented) -> None:
+    """Check that the script exists and is executable."""
+    assert (ROOT / documented.program).stat().st_mode & 0o111
+
+
+PROGRAMS: dict[str, Callable[[Documented], None]] = {
+    "fleetsight": accept_click(fleetsight),
+    "./scripts/fleetsight": accept_click(fleetsight),
+    "./scripts/load_test": accept_click(load_test),
+    "./scripts/run.sh": accept_click(run),
+    "./scripts/setup.sh": accept_sections,
+    "./scripts/test.sh": accept_tests,
+    "./scripts/screenshots": accept_script,
+    "python -m benchmarks": accept_benchmark,
+    **{
+        f"python -m {module}": accept_module
+        for module in (
+            *("ami.archive", "app_tier", "localcloud", "mutmut", "pip", "pytest"),
+            *("scripts.audit", "scripts.pin", "tests.fuzz", "tests.simulation.data_path"),
+        )
+    },
+}
+"""How a command of each program is checked. A document with a new program needs a row here."""
+
+
+@pytest.fixture(autouse=True)
+def parsed_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands are parsed and not run, and FILE and DIR need not exist."""
+    monkeypatch.setattr(click.Command, "invoke", lambda _command, _context: None)
+    monkeypatch.setattr(click.Path, "convert", lambda _type, value, _parameter, _context: Path(value))
+
+
+@pytest.mark.parametrize("documented", COMMANDS, ids=str)
+def test_a_documented_command_is_accepted(documented: Documented) -> None:
+    try:
+        PROGRAMS[documented.program](documented)
+    except (click.MissingParameter, click.exceptions.NoArgsIsHelpError):
+        # A sentence may name a command without its arguments: `fleetsight simulate`.
+        assert not documented.is_whole
+    except click.UsageError as error:
+        pytest.fail(f"{documented}: {error.format_message()}")
+
+
+def test_commands_are_found_in_blocks_and_sentences() -> None:
+    document = ROOT / "README.md"
+    assert {command.program for command in commands_in(document)} >= {"./scripts/load_test", "./scripts/fleetsight"}
+    assert sum(command.is_whole for command in COMMANDS) > 40
+    assert sum(not command.is_whole for command in COMMANDS) > 60
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["fleetsight fleet scal 5", "fleetsight fleet scale 5 --reson x", "fleetsight down --now", "fleetsight simulate"],
+)
+def test_a_wrong_command_is_not_accepted(line: str) -> None:
+    [documented] = _parsed("here", f"./scripts/{line}", is_whole=True)
+    with pytest.raises(click.UsageError):
+        PROGRAMS[documented.program](documented)
