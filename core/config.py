@@ -19,6 +19,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from core.images import ImageLimits
+from core.s3_locations import MAX_LOCATION_CHARACTERS, S3Location
 from services.endpoint import Endpoint
 from services.errors import ConfigError
 
@@ -347,6 +348,34 @@ class NotificationSettings(_Section):
     topic_arn: Annotated[str, Field(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$")] | None
 
 
+def _as_location(text: str) -> str:
+    """Return `text`, a location in S3, in its normal form. Its characters stand for themselves in an IAM policy."""
+    if found := re.search(r"[^A-Za-z0-9!_.()=@+/:-]", text):
+        raise ValueError(f"the character {found[0]!r} is not allowed here; name a folder above it")
+    return str(S3Location.parse(text))
+
+
+class S3Grant(_Section):
+    """A location in S3, with all that is in it, and the users who may name it."""
+
+    location: Annotated[str, Field(max_length=MAX_LOCATION_CHARACTERS), AfterValidator(_as_location)]
+    users: Literal["everyone", "operators"] = "everyone"
+
+
+class ImportSettings(_Section):
+    """Jobs from S3: the locations that they may read."""
+
+    sources: tuple[S3Grant, ...]
+
+
+def is_granted(grants: Sequence[S3Grant], location: S3Location, *, to_operator: bool) -> bool:
+    """Return whether a user may name `location`: one of `grants` contains it, and is for such a user."""
+    return any(
+        S3Location.parse(grant.location).contains(location) and (to_operator or grant.users == "everyone")
+        for grant in grants
+    )
+
+
 class PriceSettings(_Section):
     """Prices in US dollars, for the displayed cost; AWS's list prices of the region.
 
@@ -400,6 +429,7 @@ class Config(_Section):
     controller: ControllerSettings
     retention: RetentionSettings
     notifications: NotificationSettings
+    imports: ImportSettings
     prices: PriceSettings
 
     @model_validator(mode="after")
@@ -420,6 +450,15 @@ class Config(_Section):
                 "only. Set auth.mode to cognito, web.host to 127.0.0.1, or, where everybody who reaches the page may "
                 "see and do everything, auth.open to true"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _own_buckets_are_not_granted(self) -> Self:
+        for grant in self.imports.sources:
+            if S3Location.parse(grant.location).bucket in {self.names.input_bucket, self.names.output_bucket}:
+                raise ValueError(
+                    f"imports.sources = {grant.location!r}: this bucket is the system's own; name another one"
+                )
         return self
 
     def queue_name(self, name: str) -> str:

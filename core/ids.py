@@ -9,6 +9,7 @@ import re
 import threading
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 
 from ulid import ULID
 
@@ -65,6 +66,12 @@ def positioned_id(job_id: str, position: int) -> str:
     """
     start = ULID.from_str(job_id).bytes[:6]
     return str(ULID.from_bytes(start + position.to_bytes(4, "big") + os.urandom(6)))
+
+
+def listed_id(job_id: str, position: int) -> str:
+    """Return the id of the image at `position` of a job from S3: always the same, ordered as by `positioned_id`."""
+    tail = sha256(f"{job_id} {position}".encode()).digest()[:6]
+    return str(ULID.from_bytes(ULID.from_str(job_id).bytes[:6] + position.to_bytes(4, "big") + tail))
 
 
 def received_at(ref: ImageRef) -> datetime | None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlencode
 from xml.sax.saxutils import escape
 
 import obstore
@@ -207,6 +208,73 @@ class Bucket:
         except ClientError as error:
             if error.response["Error"]["Code"] == "NoSuchKey":
                 raise NotFoundError(f"there is no object {key!r} in the bucket {self.name!r}") from error
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """An object in a listing: `size` in bytes; `is_archived` if it must be restored before it can be read."""
+
+    key: str
+    size: int
+    is_archived: bool = False
+
+
+ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+"""Storage classes of objects that cannot be read at once
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-class-intro.html)."""
+
+
+@dataclass(frozen=True)
+class SourceBuckets:
+    """Buckets of others, of which objects are listed and copied; botocore's errors are raised.
+
+    botocore follows a bucket to its region, and its keys may be any text: obstore does neither.
+    """
+
+    client: "S3Client"
+
+    def page(self, bucket: str, prefix: str, after: str, limit: int) -> tuple[list[ListedObject], bool]:
+        """Return up to `limit` objects of `prefix` with keys after `after`, in order, and whether there are more.
+
+        General purpose buckets list keys in the order of their UTF-8 bytes
+        (https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html).
+        """
+        start: Any = {"StartAfter": after} if after else {}
+        reply = self.client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit, **start)
+        found = [
+            ListedObject(each["Key"], each["Size"], each.get("StorageClass") in ARCHIVES)
+            for each in reply.get("Contents", [])
+        ]
+        return found, reply["IsTruncated"]
+
+    def copy(
+        self, bucket: str, key: str, to: Bucket, to_key: str, content_type: str, tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Copy an object of up to 5 GB within S3; its bytes do not pass through this process.
+
+        The copy has the given content type and tags, and nothing else of the object: metadata, tags and storage class
+        are replaced (https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html). S3 may also report a
+        failure after it has answered 200; botocore raises that like any other.
+
+        Raises:
+            NotFoundError: there is no such object any more.
+        """
+        tagging: Any = {"Tagging": urlencode(tags)} if tags else {}
+        try:
+            self.client.copy_object(
+                Bucket=to.name,
+                Key=to_key,
+                CopySource={"Bucket": bucket, "Key": key},
+                MetadataDirective="REPLACE",
+                ContentType=content_type,
+                ContentDisposition=ATTACHMENT,
+                TaggingDirective="REPLACE",
+                **tagging,
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "NoSuchKey":
+                raise NotFoundError(f"there is no object {key!r} in the bucket {bucket!r}") from error
             raise
 
 

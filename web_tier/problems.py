@@ -55,6 +55,7 @@ class ProblemType(StrEnum):
     UNPROCESSABLE_ENTITY = f"{_URN}unprocessable-entity"
     IDEMPOTENCY_KEY_REUSED = f"{_URN}idempotency-key-reused"
     JOB_CANCELLED = f"{_URN}job-cancelled"
+    JOB_TAKES_NO_IMAGES = f"{_URN}job-takes-no-images"
     TOO_MANY_OPEN_JOBS = f"{_URN}too-many-open-jobs"
     TOO_MANY_REQUESTS = f"{_URN}too-many-requests"
     QUOTA_EXCEEDED = f"{_URN}quota-exceeded"
@@ -81,6 +82,12 @@ class JobCancelledError(Conflict):
     """Raised when images are sent to a cancelled job."""
 
     name = "Job Cancelled"
+
+
+class JobTakesNoImagesError(Conflict):
+    """Raised when images are sent to a job with images from S3."""
+
+    name = "Job Takes No Images"
 
 
 class TooManyOpenJobsError(TooManyRequests):

@@ -1,5 +1,6 @@
 """Items of jobs, images and results in the job table: their keys and attributes; `core/jobs/store.py` lists them."""
 
+import json
 from datetime import datetime
 from typing import cast
 
@@ -10,9 +11,11 @@ from core.jobs.models import (
     DeletedJob,
     ImageRecord,
     Job,
+    ListingState,
     MergedFile,
     Resend,
     ResultSummary,
+    SourceListing,
     TrueLabel,
     TruthSource,
 )
@@ -22,6 +25,12 @@ from services.table import EXPIRES_AT, Item
 JOBS, OWNED, OPEN, DELETED, SINGLE = "JOBS", "OWNED#", "OPEN", "DELETED", "SINGLE"
 DEAD_LETTERS = "DEADLETTERS"
 CANCELLED, COUNTED, ACCEPTED, MERGED, RETRIED = "CANCELLED", "COUNTED", "SAID#", "MERGED", "RETRIED"
+LISTING = "SOURCE"
+"""Sorts after the accepted counts, so that processes of earlier versions do not read it as one."""
+
+LISTINGS = "LISTINGS"
+"""Partition of the jobs with a source that may not be listed yet."""
+
 IMAGE, RESULT, RESENT, TRUTH = "IMAGE#", "RESULT#", "RESENT#", "TRUTH#"
 
 EXPIRING = "expiring"
@@ -60,7 +69,8 @@ def job_item(job: Job, partition_key: str = JOBS) -> Item:
     item = {"pk": partition_key, "sk": job.job_id, "name": job.name, "created_at": job.created_at.isoformat()}
     single = {"single": 1} if job.is_single else {}
     reviewed = {REVIEWED: 1} if job.is_reviewed else {}
-    return {**item, "keep": int(job.keep), **single, **_owner_as_text(job.owner), **reviewed}
+    source = {"source": job.source} if job.source else {}
+    return {**item, "keep": int(job.keep), **single, **_owner_as_text(job.owner), **reviewed, **source}
 
 
 def single_job_item(job: Job, until: datetime) -> Item:
@@ -84,6 +94,7 @@ def job_of(item: Item) -> Job:
         owner=str(item.get("owner", "")),
         is_single="single" in item,
         is_reviewed=REVIEWED in item,
+        source=str(item.get("source", "")),
     )
 
 
@@ -99,7 +110,7 @@ def deleted_of(item: Item) -> DeletedJob:
 
 def keys_of_job(job_id: str, owner: str) -> list[tuple[str, str]]:
     """Return the keys of the items that make a job exist, for its owner and for the controller."""
-    return [(key, job_id) for key in dict.fromkeys((JOBS, OPEN, jobs_partition(owner)))]
+    return [(key, job_id) for key in dict.fromkeys((JOBS, OPEN, LISTINGS, jobs_partition(owner)))]
 
 
 def _owner_as_text(owner: str) -> dict[str, str]:
@@ -230,6 +241,35 @@ def runs_as_text(counts: Counts) -> dict[str, str]:
 def merged_of(item: Item) -> MergedFile:
     """Return the file with all results of a job from its item."""
     return MergedFile(str(item["key"]), str(item["edition"]), datetime.fromisoformat(str(item["at"])))
+
+
+def listing_item(job_id: str, listing: SourceListing) -> Item:
+    """Return the item of a source's listing."""
+    paused = {} if listing.paused_until is None else {"paused_until": listing.paused_until.isoformat()}
+    return {
+        "pk": counts_partition(job_id),
+        "sk": LISTING,
+        "state": listing.state,
+        "listed": listing.listed,
+        "accepted": listing.accepted,
+        "skipped": json.dumps(dict(listing.skipped)),
+        "after": listing.after,
+        "error": listing.error,
+        **paused,
+    }
+
+
+def listing_of(item: Item) -> SourceListing:
+    """Return the listing of an item."""
+    return SourceListing(
+        state=cast(ListingState, str(item["state"])),
+        listed=int(item["listed"]),
+        accepted=int(item["accepted"]),
+        skipped=json.loads(str(item["skipped"])),
+        after=str(item["after"]),
+        error=str(item["error"]),
+        paused_until=moment_in(item, "paused_until"),
+    )
 
 
 def accepted_attributes(count: AcceptedCount) -> Item:

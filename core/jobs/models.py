@@ -1,7 +1,7 @@
 """Values of jobs and their images; `core/jobs/store.py` stores them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
@@ -10,6 +10,8 @@ from core.messages import RequestMessage, Status
 from services.sqs import OutgoingMessage
 
 JobState = Literal["empty", "running", "finished", "cancelled"]
+
+ListingState = Literal["listing", "complete", "failed", "cancelled"]
 
 TruthSource = Literal["review", "csv", "folder"]
 """How a user set a true label: on the page or by the API, by a file, or by the names of folders."""
@@ -28,6 +30,7 @@ class Job:
         keep: whether the images and the records are kept; otherwise an image is deleted once its label is stored, and
             the job expires.
         is_single: whether it collects images that were sent one by one, without a job of their own.
+        source: location in S3 from which the controller takes its images; empty for uploaded ones.
     """
 
     job_id: str
@@ -37,6 +40,7 @@ class Job:
     owner: str = ""
     is_single: bool = False
     is_reviewed: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +189,28 @@ class MergedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceListing:
+    """How far the source of a job is listed, and its images are accepted.
+
+    Attributes:
+        listed: objects so far, with those that were skipped.
+        accepted: images of these.
+        skipped: other objects by the reason, such as `not_an_image`.
+        after: key of the last object.
+        error: why the listing failed.
+        paused_until: when it continues, if the day's quota of images is used up.
+    """
+
+    state: ListingState = "listing"
+    listed: int = 0
+    accepted: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    after: str = ""
+    error: str = ""
+    paused_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobStatus:
     """A job and its progress.
 
@@ -192,6 +218,7 @@ class JobStatus:
         retried_at: when failed images were last requested again, if ever.
         merged: the file with all results, once it is written.
         cancelled_at: when it was cancelled, unless a retry has resumed it.
+        listing: of its source; None if its images are uploaded.
     """
 
     job: Job
@@ -200,6 +227,12 @@ class JobStatus:
     retried_at: datetime | None = None
     merged: MergedFile | None = None
     cancelled_at: datetime | None = None
+    listing: SourceListing | None = None
+
+    @property
+    def is_listing(self) -> bool:
+        """Whether the controller may still add images from the job's source."""
+        return self.listing is not None and self.listing.state == "listing"
 
     @property
     def waiting(self) -> int:
@@ -208,22 +241,26 @@ class JobStatus:
 
     @property
     def state(self) -> JobState:
-        """`empty` before the first image, `finished` when every image has its result, `cancelled` in any case."""
+        """`empty` before the first image, `finished` when every image has its result, `cancelled` in any case.
+
+        A job from S3 is running until its source is listed, and finished then if it has no images.
+        """
         if self.cancelled_at is not None:
             return "cancelled"
-        if self.accepted == 0:
+        if self.accepted == 0 and self.listing is None:
             return "empty"
-        return "running" if self.waiting else "finished"
+        return "running" if self.waiting or self.is_listing else "finished"
 
     @property
     def words(self) -> str:
         """The state for people: `cancelling` until a cancelled job has all results."""
-        return "cancelling" if self.cancelled_at is not None and self.waiting else self.state
+        is_over = not (self.waiting or self.is_listing)
+        return "cancelling" if self.cancelled_at is not None and not is_over else self.state
 
     @property
     def is_answered(self) -> bool:
-        """Whether the job has images, and each has its result."""
-        return self.accepted > 0 and not self.waiting
+        """Whether the job has all its images, and each has its result; a source may have none."""
+        return (self.accepted > 0 or self.listing is not None) and not (self.waiting or self.is_listing)
 
     @property
     def edition(self) -> str:

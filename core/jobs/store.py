@@ -2,7 +2,8 @@
 
 | pk               | sk                 | content                                                   | written by |
 | ---------------- | ------------------ | --------------------------------------------------------- | ---------- |
-| `JOBS`           | job id             | name, created_at, keep, owner, single: list of all jobs;  | web        |
+| `JOBS`           | job id             | name, created_at, keep, owner, single, source:            | web        |
+|                  |                    | list of all jobs;                                         |            |
 |                  |                    | `reviewed`: its images may have true labels               |            |
 | `OWNED#` owner   | job id             | the same, for the jobs of one user                        | web        |
 | `SINGLE`         | `OWNED#` owner, or | job_id, expires_at, and the job: takes the single images  | web        |
@@ -14,6 +15,9 @@
 | `COUNTS#` job id | `MERGED`           | key, edition, at: the file with all results               | controller |
 | `COUNTS#` job id | `RETRIED`          | at: when failed images were last requested again          | web        |
 | `COUNTS#` job id | `SAID#` writer id  | images this web process has accepted, and answered itself | web        |
+| `COUNTS#` job id | `SOURCE`           | how far its source is listed: `core/jobs/listings.py`     | controller |
+| `LISTINGS`       | job id             | its source may not be listed: `core/jobs/listings.py`     | both       |
+| `JOB#` job id    | `PAGE#` position   | objects of its source: `core/jobs/listings.py`            | controller |
 | `JOB#` job id    | `IMAGE#` image id  | filename, key, bytes, accepted_at, cached, attempt        | web        |
 | `JOB#` job id    | `RESULT#` image id | status, attempt, response; a cached one is written by web | collector  |
 | `JOB#` job id    | `RESENT#` image id | how often its request was sent again because a message    | controller |
@@ -59,6 +63,7 @@ from core.jobs.items import (
     FIRST_ID,
     IMAGE,
     JOBS,
+    LISTING,
     MARKED_AGAIN,
     MERGED,
     OF_CACHED,
@@ -81,6 +86,7 @@ from core.jobs.items import (
     job_of,
     jobs_partition,
     keys_of_job,
+    listing_of,
     merged_of,
     moment_in,
     partition,
@@ -106,6 +112,7 @@ from core.jobs.models import (
     OpenJob,
     Resend,
     ResultSummary,
+    SourceListing,
     TrueLabel,
     with_accepted,
 )
@@ -212,10 +219,10 @@ class JobStore:
 
     def status_of(self, job: Job) -> JobStatus:
         """Return the status of a job that has just been read."""
-        found = self.table.query(counts_partition(job.job_id), CANCELLED, ACCEPTED + LAST)
+        found = self.table.query(counts_partition(job.job_id), CANCELLED, LISTING)
         items = {str(item["sk"]): item for item in found}
-        counted, merged, retried, cancelled = (
-            items.pop(kind, None) for kind in (COUNTED, MERGED, RETRIED, CANCELLED)
+        counted, merged, retried, cancelled, listing = (
+            items.pop(kind, None) for kind in (COUNTED, MERGED, RETRIED, CANCELLED, LISTING)
         )
         counts = with_accepted(
             counts_of(counted) if counted else Counts(), [accepted_count_of(item) for item in items.values()]
@@ -227,6 +234,7 @@ class JobStore:
             retried_at=moment_in(retried, "at") if retried else None,
             merged=merged_of(merged) if merged else None,
             cancelled_at=moment_in(cancelled, "at") if cancelled else None,
+            listing=(listing_of(listing) if listing else SourceListing()) if job.source else None,
         )
 
     # Cancelling
@@ -638,12 +646,12 @@ class JobStore:
             **times_as_text(counts.first_cached_at, counts.last_cached_at, OF_CACHED),
             **runs_as_text(counts),
         }
-        return self._put_fenced({"pk": counts_partition(job_id), "sk": COUNTED, **attributes}, token)
+        return self.put_fenced({"pk": counts_partition(job_id), "sk": COUNTED, **attributes}, token)
 
     def put_merged(self, job_id: str, merged: MergedFile, token: int = 0) -> bool:
         """Record the file with all results of a job; `token` and the return value are as in `store_counts`."""
         item = {"key": merged.key, "edition": merged.edition, "at": merged.written_at.isoformat()}
-        return self._put_fenced({"pk": counts_partition(job_id), "sk": MERGED, **item}, token)
+        return self.put_fenced({"pk": counts_partition(job_id), "sk": MERGED, **item}, token)
 
     def delete_merged(self, job_id: str, touched_at: datetime) -> None:
         """Delete the record of `put_merged`, and mark the job as open, so that the file is written again.
@@ -655,7 +663,7 @@ class JobStore:
         self.reopen(job_id, touched_at)
         self.table.delete_all([(counts_partition(job_id), MERGED)])
 
-    def _put_fenced(self, item: Item, token: int) -> bool:
+    def put_fenced(self, item: Item, token: int) -> bool:
         """Store an item unless it was stored with a later token; an item without a token is of an older version."""
         free = "attribute_not_exists( #token ) OR #token <= :token"
         return self.table.put_if({**item, "token": token}, free, {"token": token})

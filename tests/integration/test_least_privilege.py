@@ -42,6 +42,7 @@ HASTE = {
     "FLEETSIGHT__FLEET__BOOT_ALLOWANCE_SECONDS": "6",
     "FLEETSIGHT__FLEET__MARKET": "spot",
     "FLEETSIGHT__FLEET__MAX_WORKERS": "3",
+    "FLEETSIGHT__IMPORTS__SOURCES": '[{"location": "s3://photos/incoming"}]',
 }
 """Short intervals, and Spot instances, since the first one needs one more permission than others."""
 
@@ -131,6 +132,7 @@ def deployed(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> It
         stack, url = DeployedStack(cloud), cloud.endpoint_url
         haste = {**HASTE, KEYS_FILE_VARIABLE: str(folder / "session-keys")}
         given = {name: GIVEN[name] for name in ("BundleAddress", "TlsParameter", "DiskKeyArn", "DataKeyArn")}
+        given |= {name: ",".join(GIVEN[name]) for name in ("SourceBuckets", "SourcePrefixes", "SourceObjects")}
         given["SenderArn"] = SENDER
         put_bundle(stack)
         stack.create({**given, "StartWorker": worker_command(url), "StartWeb": web_command(folder, url, port, haste)})
@@ -167,6 +169,7 @@ def lived(deployed: Deployed) -> Deployed:
     hold_and_drain(deployed)
     retry_what_failed(deployed, lose_requests(deployed, idle))
     cancel_and_resume(deployed, idle)
+    take_from_s3(deployed, signs(3, 7))
     repeat(deployed, signs(40, 1))
     assert deployed.wrong(kept) == []
     wait_until(lambda: merged(deployed, kept), "the results are one file")
@@ -273,6 +276,27 @@ def lose_requests(deployed: Deployed, idle: str) -> str:
     wait_until(lambda: deployed.ended(job_id), "lost images have a result", details=deployed.logs)
     assert [each["status"] for each in deployed.wrong(job_id)] == ["failed", "failed"]
     return job_id
+
+
+def take_from_s3(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> None:
+    """Make a job of images in a bucket of the user."""
+    s3 = deployed.stack.client("s3")
+    s3.create_bucket(Bucket="photos")
+    for name, content, _ in files:
+        s3.put_object(Bucket="photos", Key=f"incoming/day1/{name}", Body=content)
+    wanted = {"name": "from S3", "source": "s3://photos/incoming/day1"}
+    headers = {"Authorization": f"Bearer {deployed.api.token}"}
+    address = f"{deployed.api.base_url}/api/v1/jobs"
+    made = requests.post(address, json=wanted, headers=headers, timeout=120)
+    assert made.status_code == 201, made.text
+    job_id = str(made.json()["job_id"])
+
+    def is_finished() -> bool:
+        return deployed.request("GET", f"/jobs/{job_id}").json()["state"] == "finished"
+
+    wait_until(is_finished, "the job from S3 is finished", details=deployed.logs)
+    results = deployed.request("GET", f"/jobs/{job_id}/results").json()["results"]
+    assert {each["filename"]: each["label"] for each in results} == {name: label for name, _, label in files}
 
 
 def repeat(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> None:

@@ -262,7 +262,20 @@ DENIED_CALLS = {
         "ControllerRole", "ssm", "get_parameter", {"Name": "/fleetsight/session-keys"}
     ),
     "web reads no other parameter": Attempt("WebRole", "ssm", "get_parameter", {"Name": "/fleetsight/config"}),
-    "the controller puts no image": Attempt("ControllerRole", "s3", "put_object", {**_IMAGE, "Body": b""}),
+    # It puts images of jobs from S3, which this stack allows: `SourcePolicy`.
+    "the controller reads nothing else of a source's bucket": Attempt(
+        "ControllerRole", "s3", "get_object", {"Bucket": "photos", "Key": "incoming2/a.jpg"}
+    ),
+    "the controller lists no other folder of a source's bucket": Attempt(
+        "ControllerRole", "s3", "list_objects_v2", {"Bucket": "photos", "Prefix": "incoming2/"}
+    ),
+    "the controller writes to no source": Attempt(
+        "ControllerRole", "s3", "put_object", {"Bucket": "photos", "Key": "incoming/a.jpg", "Body": b""}
+    ),
+    "web reads no source": Attempt("WebRole", "s3", "get_object", {"Bucket": "photos", "Key": "incoming/day1/a.jpg"}),
+    "a worker reads no source": Attempt(
+        "WorkerRole", "s3", "get_object", {"Bucket": "photos", "Key": "incoming/day1/a.jpg"}
+    ),
     "the controller launches nothing without the template": Attempt(
         "ControllerRole",
         "ec2",

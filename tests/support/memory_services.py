@@ -12,12 +12,14 @@ from hashlib import sha256
 from random import Random
 from typing import Any, cast
 
+from botocore.exceptions import ClientError
+
 from core.ids import new_id
 from core.messages import RequestMessage
 from localcloud.sqs.fair_order import StoredMessage
 from localcloud.sqs.queues import MessageQueue, NotInFlightError, StaleReceiptError
 from services.errors import NotFoundError, ObjectTooLargeError
-from services.s3 import Bucket, StoredObject
+from services.s3 import Bucket, ListedObject, SourceBuckets, StoredObject
 from services.sqs import BATCH, OutgoingMessage, Queue, QueueCounts, ReceivedMessage
 
 
@@ -214,6 +216,54 @@ class MemoryBucket(Bucket):
 
     def _store(self, key: str, body: bytes, content_type: str) -> None:
         self.objects[key], self.types[key] = body, content_type
+
+
+class MemorySource(SourceBuckets):
+    """Buckets of others in memory.
+
+    Attributes:
+        objects: by bucket and key.
+        archived: those of the objects that must be restored first.
+        unreadable: those of the objects that may not be read.
+        fails: returns the error with which a page of a bucket is refused, or None.
+        call: as of a `MemoryBucket`.
+    """
+
+    def __init__(self, call: Call = lambda _operation, effect: effect()) -> None:
+        super().__init__(cast(Any, None))
+        self.call = call
+        self.objects: dict[tuple[str, str], bytes] = {}
+        self.archived: set[tuple[str, str]] = set()
+        self.unreadable: set[tuple[str, str]] = set()
+        self.fails: Callable[[str], Exception | None] = lambda bucket: None
+
+    def page(self, bucket: str, prefix: str, after: str, limit: int) -> tuple[list[ListedObject], bool]:
+        """Return objects in the order of their keys, and whether there are more."""
+        if (error := self.fails(bucket)) is not None:
+            raise error
+
+        def effect() -> list[ListedObject]:
+            return [
+                ListedObject(key, len(body), (bucket, key) in self.archived)
+                for (place, key), body in sorted(self.objects.items(), key=lambda each: each[0][1].encode())
+                if place == bucket and key.startswith(prefix) and key.encode() > after.encode()
+            ]
+
+        found = self.call("list", effect)
+        return found[:limit], len(found) > limit
+
+    def copy(
+        self, bucket: str, key: str, to: Bucket, to_key: str, content_type: str, tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Copy an object."""
+        if (bucket, key) in self.unreadable:
+            raise ClientError(
+                cast(Any, {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}), "Copy"
+            )
+        body = self.call("get", lambda: self.objects.get((bucket, key)))
+        if body is None:
+            raise NotFoundError(f"there is no object {key!r}")
+        to.put(to_key, body, content_type, tags)
 
 
 def etag_of(body: bytes) -> str:

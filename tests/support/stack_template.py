@@ -19,6 +19,9 @@ GIVEN: dict[str, Any] = {
     "VpcId": "vpc-1",
     "SubnetIds": ["subnet-1", "subnet-2"],
     "BundleAddress": "s3://models/resnet18",
+    "SourceBuckets": ["arn:aws:s3:::photos"],
+    "SourcePrefixes": ["incoming/*"],
+    "SourceObjects": ["arn:aws:s3:::photos/incoming/*"],
     "TlsParameter": "/fleetsight/tls",
     "DiskKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/0123",
     "DataKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/4567",
@@ -124,11 +127,11 @@ def listed(value: Any) -> list[Any]:
 def allowed(role: str) -> set[tuple[str, str]]:
     """Return each pair of action and resource that the role is allowed."""
     return {
-        (action, str(value_of(resource)))
+        (action, str(resource))
         for statement in statements(role).values()
         if statement["Effect"] == "Allow"
         for action in listed(statement["Action"])
-        for resource in listed(statement["Resource"])
+        for resource in listed(value_of(statement["Resource"]))
     }
 
 

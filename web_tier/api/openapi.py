@@ -68,7 +68,8 @@ PROBLEMS: Mapping[int, str] = {
     "may not call this API (`web.cors_origins`).",
     404: "There is nothing of that id, or no longer.",
     408: "The body came too slowly, or stalled.",
-    409: "The job is cancelled (`job-cancelled`), and takes no images until a retry resumes it.",
+    409: "The job is cancelled (`job-cancelled`), and takes no images until a retry resumes it; or its images come "
+    "from S3 (`job-takes-no-images`).",
     413: "The body is larger, or has more files, than is allowed; nothing of it was accepted.",
     415: "The body is of a type that is not taken here.",
     422: "The body was understood and cannot be taken; `detail` says why.",

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.cost import JobCost
 from core.ids import ImageRef
 from core.images import CODES
-from core.jobs.models import Job, JobState, JobStatus
+from core.jobs.models import Job, JobState, JobStatus, ListingState
 from core.messages import Model
+from core.s3_locations import MAX_LOCATION_CHARACTERS
 from web_tier.autoscaler.forecast import Forecast
 from web_tier.parameters import MAX_JOB_NAME
 from web_tier.results.export import ImageBody
@@ -39,6 +40,13 @@ class CreateJob(ApiBody):
         default=False,
         description="Whether the images and the records stay; else each image is deleted once its label is stored, "
         "and the job expires.",
+    )
+    source: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_LOCATION_CHARACTERS,
+        description="A folder in S3, `s3://bucket/prefix`, with everything in it: the images of the job. The "
+        "configuration (`imports.sources`) says which are allowed.",
     )
 
 
@@ -151,6 +159,41 @@ class JobCostBody(ApiBody):
         )
 
 
+class SourceBody(ApiBody):
+    """How far the source of a job is listed: `listed` objects = `accepted` images + those that were skipped."""
+
+    uri: str
+    state: ListingState = Field(
+        description="Of the listing. After `complete`, `failed` and `cancelled` the job gets no more images."
+    )
+    listed: int
+    accepted: int
+    skipped: dict[str, int] = Field(
+        description="Other objects by the reason: `not_an_image` by the name, `empty`, `too_large`, `archived`, "
+        "`gone` before it was copied, or `not_readable`."
+    )
+    error: str | None = Field(description="Why the listing failed, and what to do.")
+    paused_until: datetime | None = Field(
+        description="When the listing goes on, if the day's quota of images or bytes is used up."
+    )
+
+    @classmethod
+    def of(cls, status: JobStatus) -> Self | None:
+        """Return how far the source of a job is listed, or None if its images are uploaded."""
+        listing = status.listing
+        if listing is None:
+            return None
+        return cls(
+            uri=status.job.source,
+            state=listing.state,
+            listed=listing.listed,
+            accepted=listing.accepted,
+            skipped=dict(listing.skipped),
+            error=listing.error or None,
+            paused_until=listing.paused_until,
+        )
+
+
 class JobStatusBody(JobBody):
     """A job and where it stands: `accepted` = `done` + `failed` + `waiting`, in images."""
 
@@ -171,6 +214,7 @@ class JobStatusBody(JobBody):
     model: Model | None = Field(description="The bundle that answered; null before the first result.")
     results_file: ResultsFile | None = Field(description="All results as one file; null until the job is finished.")
     cost: JobCostBody | None = Field(description="What the job has cost so far; null when that is not known.")
+    source: SourceBody | None = Field(description="Where its images come from in S3; null if they are uploaded.")
 
     @classmethod
     def of_status(cls, status: JobStatus, model: Model | None, output_bucket: str, cost: JobCost | None) -> Self:
@@ -192,6 +236,7 @@ class JobStatusBody(JobBody):
             model=model,
             results_file=ResultsFile.of(status, output_bucket),
             cost=None if cost is None else JobCostBody.of(cost),
+            source=SourceBody.of(status),
         )
 
 

@@ -10,10 +10,11 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import Forbidden, NotFound, ServiceUnavailable, UnprocessableEntity
 
-from core.config import Config
+from core.config import Config, is_granted
 from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, TokenNotMadeError
 from core.ids import new_id
 from core.jobs.models import Job
+from core.s3_locations import S3Location
 from services.errors import NotFoundError
 from web_tier.api.openapi import FILE, FORM, ApiResponse, operation
 from web_tier.api.operators import FleetStatusBody
@@ -100,7 +101,8 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
         TooManyOpenJobsError: as `check_open_jobs_limit`, if there is no such job yet.
         QuotaExceededError: if there is no such job yet, and the day's quota of jobs is used up.
     """
-    claims, request = jobs.claims, sha256(wanted.model_dump_json().encode()).hexdigest()
+    # Without null fields, so that a request has the digest that earlier versions gave it.
+    claims, request = jobs.claims, sha256(wanted.model_dump_json(exclude_none=True).encode()).hexdigest()
     claim = claims.find(key, datetime.now(UTC))
     if claim is None:
         check_open_jobs_limit(jobs, config)
@@ -115,10 +117,30 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
             raise NotFoundError("the job of this Idempotency-Key has been deleted; use a new key") from error
     # This is the first request, or it repeats one that crashed here: both store the same item.
     name = clean_job_name(wanted.name, job_name_of_time(claim.at))
-    job = Job(claim.job_id, name, claim.at, wanted.keep, jobs.owner)
-    jobs.create(job)
+    job = Job(claim.job_id, name, claim.at, wanted.keep, jobs.owner, source=wanted.source or "")
+    jobs.create(job, quota.caller)
     claims.mark_stored(key)
     return job
+
+
+def granted_source(text: str | None, config: Config) -> str | None:
+    """Return the source of a wanted job in its normal form.
+
+    Raises:
+        UnprocessableEntity: it is no location in S3.
+        Forbidden: the configuration does not allow it to the current user.
+    """
+    if text is None:
+        return None
+    try:
+        location = S3Location.parse(text)
+    except ValueError as error:
+        raise UnprocessableEntity(f"source: {error}") from error
+    if not is_granted(config.imports.sources, location, to_operator=current_identity().operates):
+        raise Forbidden(
+            f"images of {location} may not be classified: ask an operator to add it to imports.sources in config.yaml"
+        )
+    return str(location)
 
 
 def check_open_jobs_limit(jobs: UserJobs, config: Config) -> None:
@@ -146,7 +168,7 @@ def check_open_jobs_limit(jobs: UserJobs, config: Config) -> None:
     name="create_job",
     header=KeyHeader,
     body=CreateJob,
-    problems=(400, 404),
+    problems=(400, 403, 404),
 )
 def new_job() -> ResponseReturnValue:
     """Create a job.
@@ -154,16 +176,20 @@ def new_job() -> ResponseReturnValue:
     With an `Idempotency-Key` the same request makes the same job for 24 hours, however often it is sent; another
     request with that key is refused. At most `web.max_open_jobs` jobs may be open at once, and `limits.open_jobs` of
     one user.
+
+    With `source` the images of the job come from S3. They are listed and copied in the background: `source` in the
+    job's status shows the progress. Such a job takes no uploads (409, `job-takes-no-images`).
     """
     wanted, key = parse_body(CreateJob, '{"name": "..."}'), idempotency_key()
     jobs, config, quota = user_jobs(), current_backend().config, current_quota_scope()
+    wanted = wanted.model_copy(update={"source": granted_source(wanted.source, config)})
     if key is None:
         now = datetime.now(UTC)
         name = clean_job_name(wanted.name, job_name_of_time(now))
-        job = Job(new_id(), name, now, wanted.keep, jobs.owner)
+        job = Job(new_id(), name, now, wanted.keep, jobs.owner, source=wanted.source or "")
         check_open_jobs_limit(jobs, config)
         quota.charge_job()
-        jobs.create(job)
+        jobs.create(job, quota.caller)
     else:
         job = create_job_once(jobs, wanted, key, config, quota)
     body = JobBody.of(job)

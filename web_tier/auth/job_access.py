@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from core.ids import ImageRef
+from core.jobs.listings import ListingStore
 from core.jobs.models import ImageRecord, Job, JobStatus, Resend, TrueLabel
 from core.jobs.notifications import Channel, Notification, NotificationStore
 from core.jobs.store import JobStore, no_job
@@ -16,7 +17,7 @@ from core.messages import ClassificationResult
 from services.table import LAST
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
-from web_tier.problems import JobCancelledError
+from web_tier.problems import JobCancelledError, JobTakesNoImagesError
 from web_tier.results.query import ImageResult
 from web_tier.uploads.idempotency import Claims
 
@@ -48,11 +49,14 @@ class UserJobs:
         Raises:
             NotFoundError: as `job`.
             JobCancelledError: it is cancelled.
+            JobTakesNoImagesError: its images come from S3.
         """
         job, is_cancelled = self.store.job_and_cancelled(job_id)
         self._own(job)
         if is_cancelled:
             raise JobCancelledError("the job is cancelled: retry its failed images to resume it, or make another job")
+        if job.source:
+            raise JobTakesNoImagesError("the images of this job come from S3: make another job for these")
         return job
 
     def status(self, job_id: str) -> JobStatus:
@@ -67,13 +71,16 @@ class UserJobs:
         """Return up to `limit` jobs, newest first, those older than the job id `before`."""
         return self.store.jobs(limit, before, self.owner)
 
-    def create(self, job: Job) -> None:
-        """Record a new job of this user.
+    def create(self, job: Job, caller: str = "") -> None:
+        """Record a new job of this user; images of its source count towards the quota of `caller`, if any.
 
         Raises:
             NotFoundError: it has another owner.
         """
-        self.store.create(self._own(job))
+        if job.source:
+            ListingStore(self.store).create_job(self._own(job), caller, datetime.now(UTC))
+        else:
+            self.store.create(self._own(job))
 
     def delete(self, job_id: str) -> None:
         """Delete a job.

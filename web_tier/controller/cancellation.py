@@ -7,6 +7,7 @@ finds the labels with lost responses.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -54,12 +55,15 @@ class JobCanceller:
     )
     _read: dict[str, str] = field(default_factory=dict, init=False)
     """The cancelled jobs that were read from the table, each with its `touched_at` of then."""
+    _left: dict[str, deque[str]] = field(default_factory=dict, init=False)
+    """Images of cancelled jobs that may have no result. Each was read once, since a job may have 100,000 of them."""
 
     def tick(self) -> float:
         """Fail some images of each cancelled job; return the seconds until the next round, 0 if some are left."""
         opened = {job.job_id: job.touched_at for job in self.store.open_jobs()}
         cancelled = sorted(self.store.cancelled_jobs(opened))
         self._read = {job_id: at for job_id, at in self._read.items() if job_id in cancelled}
+        self._left = {job_id: left for job_id, left in self._left.items() if job_id in cancelled and left}
         is_complete = True
         for job_id in cancelled:
             if not self.active():
@@ -70,6 +74,7 @@ class JobCanceller:
                     self.recorder.resync(job_id)
                     self.recorder.learn_retries(job_id)
                     self._read[job_id] = opened[job_id]
+                    self._left.pop(job_id, None)
                 is_complete &= self._fail_some(job_id)
         return CHECK_SECONDS if is_complete else 0.0
 
@@ -95,13 +100,17 @@ class JobCanceller:
 
     def _fail_some(self, job_id: str) -> bool:
         """Fail up to `PAGE` images of a job; return whether these were all."""
-        missing = list(self.recorder.missing(job_id))
-        records = self.recorder.read_again(job_id, missing[:PAGE])
+        if job_id not in self._left:
+            self._left[job_id] = deque(self.recorder.missing(job_id))
+        left = self._left[job_id]
+        page = [left.popleft() for _ in range(min(PAGE, len(left)))]
+        # In the meantime some may have got their results.
+        records = self.recorder.read_again(job_id, self.recorder.still_missing(job_id, page))
         # After the attempts were read: a retry deletes the mark before it raises attempts, so those are never failed.
         if records and self.active() and self.store.cancelled_jobs([job_id]):
             self.recorder.record(self._results(records))
             _log.info("failed images of a cancelled job", extra={"job": job_id, "images": len(records)})
-        return len(missing) <= PAGE
+        return not left
 
     def _results(self, records: Sequence[ImageRecord]) -> list[ClassificationResult]:
         return list(

@@ -152,7 +152,7 @@ class Notifier:
         """Start to send the messages of a job if it is done; return whether they are being sent."""
         try:
             status = self.store.status(job.job_id)
-            if status.accepted == 0 or status.waiting or not self.is_done(job.job_id):
+            if not (status.is_answered and self.is_done(job.job_id)):
                 return False
         except NotFoundError:
             self.notifications.settle(job)  # the job was deleted

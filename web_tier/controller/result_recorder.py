@@ -106,12 +106,16 @@ class JobCounts:
     def missing(self) -> dict[str, int]:
         """Return the images without a result of their last attempt, oldest first, each with this attempt."""
         waiting = {image_id: 0 for image_id, status in self.statuses.items() if status is None}
-        retrying = {
-            image_id: attempt
-            for image_id, attempt in self.retries.items()
-            if self.statuses.get(image_id) == "failed" and attempt > self.failures.get(image_id, 0)
-        }
+        retrying = {image_id: attempt for image_id, attempt in self.retries.items() if self._is_retrying(image_id)}
         return dict(sorted({**waiting, **retrying}.items()))
+
+    def is_missing(self, image_id: str) -> bool:
+        """Return whether an image is one of those that `missing` returns."""
+        return image_id in self.statuses and (self.statuses[image_id] is None or self._is_retrying(image_id))
+
+    def _is_retrying(self, image_id: str) -> bool:
+        is_failed = self.statuses.get(image_id) == "failed"
+        return is_failed and self.retries.get(image_id, 0) > self.failures.get(image_id, 0)
 
 
 @dataclass
@@ -248,6 +252,12 @@ class ResultRecorder:
         with self._lock:
             job_counts = self._job_counts(job_id)
             return {} if job_counts is None else job_counts.missing()
+
+    def still_missing(self, job_id: str, image_ids: Sequence[str]) -> list[str]:
+        """Return those of `image_ids` that `missing` would return."""
+        with self._lock:
+            job_counts = self._job_counts(job_id)
+            return [] if job_counts is None else [each for each in image_ids if job_counts.is_missing(each)]
 
     def cancelled(self, job_id: str) -> list[str]:
         """Return the ids of images that failed because the job was cancelled, oldest first."""

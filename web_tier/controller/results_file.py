@@ -133,7 +133,7 @@ class ResultsFileWriter:
             return True
         last = status.counts.last_at
         if not status.is_answered or last is None or (self.now() - last).total_seconds() <= QUIET_SECONDS:
-            return status.accepted == 0
+            return status.accepted == 0 and not status.is_listing
         if status.merged is not None and status.merged.edition == status.edition:
             return True
         if state.written == status.edition and state.retrying:

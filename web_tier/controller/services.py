@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from core.config import Config
 from core.fleet.store import FleetStore
 from core.ids import new_id
+from core.jobs.listings import ListingStore
 from core.jobs.notifications import Channel, NotificationStore
 from core.jobs.store import JobStore
 from core.result_cache import ResultCache
 from services.clients import Clients
 from services.ec2 import Fleet
 from services.lease import Lease
-from services.s3 import Bucket
+from services.s3 import Bucket, SourceBuckets
 from services.sqs import Queue
 from services.table import Table
 from web_tier.autoscaler.billing import BillingMeter
@@ -33,6 +34,8 @@ from web_tier.controller.notifier import Notifier, Send, senders
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import ResultRecorder
 from web_tier.controller.results_file import ResultsFileWriter
+from web_tier.controller.source_importer import SourceImporter
+from web_tier.uploads.ingest import ImageIngest
 
 LEASE_NAME = "controller"
 MAX_ATTEMPTS = 3
@@ -48,6 +51,7 @@ class ControllerServices:
         launching: the fleet again, with calls that botocore does not retry. It would retry a launch that was refused
             for lack of capacity, which EC2 answers as a server error; but the next offering must be tried at once.
         send: how to send a message about a job that is done, by channel.
+        sources: the buckets from which jobs take images.
     """
 
     config: Config
@@ -60,6 +64,7 @@ class ControllerServices:
     fleet: Fleet
     launching: Fleet
     send: Mapping[Channel, Send]
+    sources: SourceBuckets
 
     @classmethod
     def connect(cls, config: Config) -> "ControllerServices":
@@ -85,6 +90,7 @@ class ControllerServices:
             fleet=Fleet(clients.ec2, names.worker_instance),
             launching=Fleet(controller_clients(config, attempts=1).ec2, names.worker_instance),
             send=senders(clients, config.notifications),
+            sources=SourceBuckets(clients.s3),
         )
 
     def ticks(
@@ -122,15 +128,22 @@ class ControllerServices:
         results_files = ResultsFileWriter(self.store, self.outputs, active, token=token, on_finished=publish)
         recovery = ResultRecovery(self.store, recorder, self.outputs)
         canceller = JobCanceller(self.store, recorder, recovery, self.inputs, active)
+        listings = ListingStore(self.store)
+        ingest = ImageIngest(self.config.web.image_limits, self.inputs, self.store, self.requests)
 
         def may_close(job_id: str) -> bool:
-            return results_files.is_done_with(job_id) and canceller.is_done_with(job_id)
+            return (
+                results_files.is_done_with(job_id)
+                and not listings.is_pending(job_id)
+                and canceller.is_done_with(job_id)
+            )
 
         return {
             "autoscaler": self._autoscaler(holder, fleet_config, registry, meter, active).tick,
             "collector": Collector(self.responses, self.outputs, recorder, cache, active, registry=registry).tick,
             "reconciler": self._reconciler(recovery, registry, may_close, active).tick,
             "canceller": canceller.tick,
+            "source_importer": SourceImporter(self.sources, ingest, self.config, active, token).tick,
             "results_files": results_files.tick,
             "notifier": Notifier(
                 self.store,

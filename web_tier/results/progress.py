@@ -11,7 +11,7 @@ from core.cost import JobCost
 from core.fleet.models import BillingPeriod, FleetSnapshot
 from core.fleet.store import FleetStore
 from core.format import PAUSE_MEANS, STALE_SECONDS, dollars, duration, fleet_sentence, plural, rate_words
-from core.jobs.models import Counts, JobState, JobStatus
+from core.jobs.models import Counts, JobState, JobStatus, SourceListing
 from web_tier.results.query import images_per_second
 
 REFRESH_SECONDS = 2
@@ -69,8 +69,10 @@ class JobProgress:
         retried = retried_at is not None and (now - retried_at).total_seconds() <= MAX_SETTLING_SECONDS
 
         def has_ended(for_seconds: float) -> bool:
-            if not status.is_answered or answered_at is None or retried:
+            if not status.is_answered or retried:
                 return False
+            if answered_at is None:
+                return True  # a source without images
             return (now - answered_at).total_seconds() > for_seconds
 
         return cls(
@@ -162,6 +164,8 @@ class ProgressBody(BaseModel):
         sentence, problem = _finished_sentence(progress), None
         if status.cancelled_at is not None:
             sentence = cancelled_sentence(status)
+        elif status.listing is not None and (status.is_listing or status.accepted == 0 or status.listing.error):
+            sentence = listing_sentence(status.job.source, status.listing)
         elif not status.is_answered:
             sentence = fleet_sentence(fleet, silent_seconds)
             if fleet is not None and silent_seconds <= STALE_SECONDS:
@@ -212,6 +216,19 @@ def cancelled_sentence(status: JobStatus) -> str:
     if status.waiting:
         return f"Cancelling: {done}, {others:,} not yet answered."
     return f"Cancelled: {done}, {others:,} not." if others else "Cancelled after every image had its label."
+
+
+def listing_sentence(source: str, listing: SourceListing) -> str:
+    """Return how far the source of a job is listed."""
+    skipped = sum(listing.skipped.values())
+    found = f"{plural(listing.listed, 'object')}{f', {skipped:,} skipped' if skipped else ''}"
+    if listing.error:
+        return f"Could not list {listing.error}. So far: {found}."
+    if listing.state != "listing":
+        return f"Listed {source}: {found}."
+    if listing.paused_until is not None:
+        return f"Listing {source}: {found} so far. Your quota is used up until {listing.paused_until:%H:%M} UTC."
+    return f"Listing {source}: {found} so far."
 
 
 def next_worker_sentence(fleet: FleetSnapshot, minimum_billed_seconds: float) -> str:

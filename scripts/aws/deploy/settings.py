@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from core.config import PREFIX, Config, RetentionSettings, parse_config
+from core.s3_locations import S3Location
 from scripts.aws.buckets import ensure_bucket
 from scripts.aws.context import AwsContext
 from scripts.aws.deploy.stack import StackDescription
@@ -331,6 +332,20 @@ def _export_line(settings: Mapping[str, str]) -> str:
 def _variable(key: str) -> str:
     section, _, name = key.partition(".")
     return f"{PREFIX}{section.upper()}__{name.upper()}"
+
+
+def source_parameters(config: Config, partition: str) -> dict[str, str]:
+    """Return the parameters with the controller's rights to the sources of jobs in S3; a prefix ends with a slash.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/example-policies-s3.html
+    """
+    locations = [S3Location.parse(grant.location) for grant in config.imports.sources]
+    arns = {each: f"arn:{partition}:s3:::{each.bucket}" for each in locations}
+    return {
+        "SourceBuckets": ",".join(dict.fromkeys(arns.values())),
+        "SourcePrefixes": ",".join(dict.fromkeys(f"{each.prefix}*" for each in locations)),
+        "SourceObjects": ",".join(f"{arn}/{each.prefix}*" for each, arn in arns.items()),
+    }
 
 
 def unkept_days(retention: RetentionSettings, settings: StackSettings, stack: StackDescription | None) -> str:

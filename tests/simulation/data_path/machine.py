@@ -15,7 +15,7 @@ from tests.simulation.data_path.world import MAX_SKEW_SECONDS, Content, World
 from tests.support.memory_services import Habits
 
 STEPS: Final = 25
-SERVICES: Final = ("table", "inputs", "outputs", "requests", "responses", "dead_letters")
+SERVICES: Final = ("table", "inputs", "outputs", "requests", "responses", "dead_letters", "sources")
 OPERATIONS: Final = (
     "",
     "table",
@@ -32,6 +32,7 @@ OPERATIONS: Final = (
     "responses.send",
     "responses.receive",
     "responses.delete",
+    "sources.list",
 )
 CALLS: Final = tuple(
     (kind, where)
@@ -40,6 +41,7 @@ CALLS: Final = tuple(
         ("worker", ("requests.receive", "inputs.get", "outputs.put", "responses.send", "requests.delete")),
         ("controller", ("", "table.BatchWriteItem", "table.PutItem", "table.DeleteItem", "outputs.put")),
         ("controller", ("requests.send", "responses.receive", "responses.delete")),
+        ("controller", ("sources.list", "inputs.put")),
     )
     for where in operations
 )
@@ -133,6 +135,17 @@ class History(RuleBasedStateMachine):
     def a_client_makes_a_job(self, keep: bool) -> None:
         """There is another job."""
         self.world.new_job(keep=keep)
+
+    @precondition(lambda self: len(self.world.existing_jobs()) < MAX_JOBS)
+    @rule(contents=contents, keep=st.booleans(), span=spans, changes=st.booleans())
+    def a_client_makes_a_job_from_s3(
+        self, contents: list[Content], keep: bool, span: tuple[int, int], changes: bool
+    ) -> None:
+        """A job takes its images from a bucket, which may change meanwhile."""
+        self.world.import_job(contents, keep=keep)
+        self.world.run(*span)
+        if changes:
+            self.world.change_source()
 
     @precondition(lambda self: len(self.world.jobs) > 1)
     @rule(job=jobs, span=spans)

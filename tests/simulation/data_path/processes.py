@@ -24,8 +24,10 @@ from app_tier.recovery import StepRecovery
 from app_tier.sizing import Sizing
 from app_tier.task import Delivery
 from app_tier.visibility import InFlightMessages, VisibilityExtender
+from core.config import Config, load_config
 from core.images import ImageLimits
 from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.listings import ListingStore
 from core.jobs.store import JobStore
 from core.result_cache import ResultCache
 from services.errors import FleetsightError
@@ -39,6 +41,7 @@ from web_tier.controller.collector import Collector
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import ResultRecorder
 from web_tier.controller.results_file import ResultsFileWriter
+from web_tier.controller.source_importer import SourceImporter
 from web_tier.uploads.ingest import CLOUD_ERRORS, CachedResults, ImageIngest
 from web_tier.uploads.presigned import PresignedUploads
 
@@ -63,6 +66,16 @@ SIZING = Sizing(
     publish_threads=1,
     batch_wait_seconds=0.0,
 )
+
+
+SOURCE: Final = "photos"
+"""Bucket from which jobs take images."""
+
+
+@cache
+def import_config() -> Config:
+    """Return the shipped configuration, with jobs from `SOURCE`."""
+    return load_config(Path("config.yaml"), {"FLEETSIGHT__IMPORTS__SOURCES": f"[{{location: 's3://{SOURCE}'}}]"})
 
 
 class InlineExecutor:
@@ -135,6 +148,7 @@ class Controller:
         canceller = JobCanceller(
             store, recorder, recovery, world.inputs, self.active, self.now, cast(Any, InlineExecutor())
         )
+        listings = ListingStore(store)
         reconciler = Reconciler(
             store=store,
             recorder=recorder,
@@ -149,15 +163,32 @@ class Controller:
             is_paused=lambda: world.paused,
             clock=scheduler.clock,
             now=self.now,
-            may_close=lambda job_id: results_files.is_done_with(job_id) and canceller.is_done_with(job_id),
+            may_close=lambda job_id: (
+                results_files.is_done_with(job_id)
+                and not listings.is_pending(job_id)
+                and canceller.is_done_with(job_id)
+            ),
         )
         cleanup = JobCleanup(store, recorder, world.inputs, world.outputs, 5.0, self.active, scheduler.clock)
+        ingest = ImageIngest(LIMITS, world.inputs, store, requests, clock=self.now, pool=cast(Any, InlineExecutor()))
+        importer = SourceImporter(
+            world.sources,
+            ingest,
+            import_config(),
+            self.active,
+            token,
+            scheduler.clock,
+            self.now,
+            cast(Any, InlineExecutor()),
+            page_objects=2,
+        )
         ticks = {
             "collector": Collector(
                 responses, world.outputs, recorder, cache, self.active, self.now, registry=registry
             ).tick,
             "reconciler": reconciler.tick,
             "canceller": canceller.tick,
+            "source_importer": importer.tick,
             "results_files": results_files.tick,
             "cleanup": cleanup.tick,
             "expiry": JobExpiry(store, UNKEPT_LIFETIME, self.active, self.now).tick,

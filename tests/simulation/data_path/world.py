@@ -13,6 +13,7 @@ from ulid import ULID
 from core import ids
 from core.ids import ImageRef, cancelled_key, new_id, output_key
 from core.jobs.dead_letters import DeadLetterStore, is_given_up
+from core.jobs.listings import ListingStore
 from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Prediction, is_cancelled
@@ -20,6 +21,7 @@ from services.errors import FleetsightError
 from tests.simulation.data_path.faults import Faults
 from tests.simulation.data_path.processes import (
     MAX_RECEIVE_COUNT,
+    SOURCE,
     UNKEPT_LIFETIME,
     Controller,
     Kind,
@@ -29,7 +31,7 @@ from tests.simulation.data_path.processes import (
     picture,
 )
 from tests.simulation.data_path.scheduler import Process, Scheduler
-from tests.support.memory_services import MemoryBucket, MemoryQueue
+from tests.support.memory_services import MemoryBucket, MemoryQueue, MemorySource
 from tests.support.memory_table import MemoryTable
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
 from web_tier.results.query import ImageResult, all_results
@@ -114,6 +116,7 @@ class World:
         self.table = MemoryTable(self.faults.hook("table"))
         self.inputs = MemoryBucket(self.faults.hook("inputs"))
         self.outputs = MemoryBucket(self.faults.hook("outputs"))
+        self.sources = MemorySource(self.faults.hook("sources"))
         clock, random = self.scheduler.clock, Random(seed + 3)
         self.dead_letters = MemoryQueue(fifo, clock, random, self.faults.hook("dead_letters"))
         self.requests = MemoryQueue(fifo, clock, random, self._call_requests, self.dead_letters, MAX_RECEIVE_COUNT)
@@ -122,6 +125,7 @@ class World:
         self.web_skew_seconds = self.controller_skew_seconds = 0.0
         self.files: dict[str, File] = {}
         self.jobs: list[Job] = []
+        self.imported: list[Job] = []
         self.deleted: dict[str, bool] = {}
         self.cancelled: set[str] = set()
         self.touched: dict[str, float] = {}
@@ -175,6 +179,28 @@ class World:
         self.jobs.append(job)
         self.touched[job.job_id] = self.scheduler.now
 
+    def import_job(self, contents: Sequence[Content], *, keep: bool) -> None:
+        """Make a job of objects in a bucket; they stay there until the end."""
+        self.operations += 1
+        folder = f"folder-{self.operations}"
+        job = Job(new_id(), folder, self.now(), keep, source=f"s3://{SOURCE}/{folder}")
+        ListingStore(JobStore(self.table)).create_job(job, "", self.now())
+        self.jobs.append(job)
+        self.imported.append(job)
+        self.touched[job.job_id] = self.scheduler.now
+        for index, content in enumerate(contents):
+            file = self._file(job, content, index)
+            self.sources.objects[SOURCE, f"{folder}/{file.name}"] = picture(*content)
+
+    def change_source(self) -> None:
+        """Put another object before all those that the last job is made of."""
+        if self.imported:
+            job = self.imported[-1]
+            self.operations += 1
+            name = f"{self.operations}.png"
+            file = self.files[name] = File(job.job_id, name, (1, "good"))
+            self.sources.objects[SOURCE, f"{job.name}/!/{file.name}"] = picture(*file.content)
+
     def existing_jobs(self) -> set[str]:
         """Return the ids of the jobs that exist."""
         return JobStore(self.table).existing({job.job_id for job in self.jobs})
@@ -188,7 +214,7 @@ class World:
 
         def operation(web: Web) -> None:
             web.store.job(job.job_id)  # as the route does
-            if web.store.cancelled_jobs([job.job_id]):
+            if job.source or web.store.cancelled_jobs([job.job_id]):
                 return
             send(web, job, files, key)
 
@@ -515,7 +541,7 @@ class World:
 
     def _check_job(self, store: JobStore, job: Job, *, is_open: bool) -> None:
         results, letters = {item.record.ref: item for item in all_results(store, job.job_id)}, self._dead_letters()
-        names = Counter(item.record.filename for item in results.values())
+        names = Counter(item.record.filename.removeprefix("!/") for item in results.values())
         for file in self.files.values():
             if file.job_id != job.job_id:
                 continue
@@ -526,7 +552,7 @@ class World:
             if file.acknowledged is not None and file.acknowledged not in results:
                 raise BrokenError(f"lost: {file.name} was accepted and is not there")
         for ref, item in results.items():
-            name = item.record.filename
+            name = item.record.filename.removeprefix("!/")
             if item.response is None:
                 raise BrokenError(f"{name} has no result")
             if item.retrying:
@@ -537,9 +563,27 @@ class World:
             self._check_resend(ref, name, item.resend)
         self._check_status(store, job, results)
         self._check_merged(store, job, results)
+        self._check_source(store, job, results)
         self._check_tombstone(store, job)
         if is_open:
             raise BrokenError(f"{job.name} is open for ever")
+
+    def _check_source(self, store: JobStore, job: Job, results: dict[ImageRef, ImageResult]) -> None:
+        """Each object of a source is an image once, unless the listing was cancelled."""
+        if not job.source:
+            return
+        listing = store.status(job.job_id).listing
+        if listing is None or listing.state == "listing":
+            raise BrokenError(f"{job.name} is listed for ever")
+        if listing.accepted != len(results):
+            raise BrokenError(f"{job.name}: {listing.accepted} images listed, it has {len(results)}")
+        names = {item.record.filename.removeprefix("!/") for item in results.values()}
+        keys = [key.split("/") for _, key in self.sources.objects]
+        first = {parts[1] for parts in keys if parts[0] == job.name and len(parts) == 2}
+        if listing.state == "complete" and first - names:
+            raise BrokenError(f"{job.name}: not imported: {first - names}")
+        if listing.state != "complete" and job.job_id not in self.cancelled:
+            raise BrokenError(f"{job.name}: the listing is {listing.state}: {listing.error}")
 
     def _check_tombstone(self, store: JobStore, job: Job) -> None:
         """Workers take no job for cancelled that is not."""

@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import PREFIX, Config, config_path, load_config, parse_config, zone_named
+from core.config import PREFIX, Config, config_path, is_granted, load_config, parse_config, zone_named
+from core.s3_locations import S3Location
 from services.errors import ConfigError
 from tests.conftest import SHIPPED, shipped_values
 
@@ -88,11 +89,34 @@ def test_the_shipped_file_is_valid_and_says_what_every_key_means() -> None:
         ("prices", "sqs_million", ".inf", ["prices.sqs_million = '.inf'", "valid number"]),
         ("prices", "s3_put_thousand", float("inf"), ["prices.s3_put_thousand = inf", "finite number"]),
         ("fleet", "maximum", 3, ["fleet.maximum: unknown key (value 3)"]),
+        ("imports", "sources", [{"location": "photos"}], ["imports.sources.0.location = 'photos'", "s3://BUCKET"]),
+        ("imports", "sources", [{"location": "s3://photos/*"}], ["the character '*' is not allowed"]),
+        ("imports", "sources", [{"location": "s3://photos/${a}"}], ["the character '$' is not allowed"]),
+        ("imports", "sources", [{"location": "s3://photos", "users": "ann"}], ["'everyone' or 'operators'"]),
+        ("imports", "sources", [{"location": "s3://fleetsight-input/a"}], ["the system's own"]),
+        ("imports", "sources", [{"location": "s3://fleetsight-output"}], ["the system's own"]),
     ],
 )
 def test_a_fault_names_key_value_and_what_is_allowed(section: str, key: str, value: object, words: list[str]) -> None:
     message = fault(changed(section, key, value))
     assert all(word in message for word in words), message
+
+
+def test_a_source_for_operators_is_granted_to_no_other_user() -> None:
+    sources = [{"location": "s3://photos/incoming/"}, {"location": "s3://archive", "users": "operators"}]
+    values = shipped_values()
+    values["imports"] = {"sources": sources}
+    grants = parse_config(values).imports.sources
+    assert grants[0].location == "s3://photos/incoming"
+    for text, to_user, to_operator in (
+        ("s3://photos/incoming", True, True),
+        ("s3://photos/incoming/day1", True, True),
+        ("s3://photos/incoming2", False, False),
+        ("s3://archive/2019", False, True),
+    ):
+        location = S3Location.parse(text)
+        assert is_granted(grants, location, to_operator=False) is to_user
+        assert is_granted(grants, location, to_operator=True) is to_operator
 
 
 def test_a_missing_key_and_a_missing_section_are_named() -> None:

@@ -36,7 +36,9 @@ EXACTLY = {
         "<ControllerRole.Arn>": "sts:AssumeRole",
     },
     "ControllerRole": {
-        f"{INPUTS}/*": "s3:GetObject s3:DeleteObject",
+        f"{INPUTS}/*": "s3:GetObject s3:DeleteObject s3:PutObject s3:PutObjectTagging",
+        "arn:aws:s3:::photos": "s3:ListBucket",
+        "arn:aws:s3:::photos/incoming/*": "s3:GetObject",
         f"{OUTPUTS}/*": "s3:AbortMultipartUpload s3:DeleteObject s3:GetObject s3:PutObject",
         INPUTS: "s3:ListBucket",
         OUTPUTS: "s3:ListBucket",
@@ -67,6 +69,14 @@ def test_a_tier_may_do_exactly_what_it_does_with_buckets_queues_table_and_roles(
         if own:
             found.setdefault(resource, set()).add(action)
     assert found == {resource: set(actions.split()) for resource, actions in EXACTLY[role].items()}
+
+
+def test_only_with_sources_the_controller_may_list_their_prefixes_and_copy_images() -> None:
+    assert RESOURCES["SourcePolicy"]["Condition"] == "HasSources"
+    listing = statements("ControllerRole")["ListSources"]
+    assert value_of(listing["Condition"]) == {"StringLike": {"s3:prefix": ["incoming/*"]}}
+    of_controller = {sid for sid, each in statements("ControllerRole").items() if "s3:PutObjectTagging" in str(each)}
+    assert of_controller == {"CopyImages"}
 
 
 @pytest.mark.parametrize("role", ROLES)

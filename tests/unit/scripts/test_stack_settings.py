@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.config import RetentionSettings, WebSettings
+from core.config import RetentionSettings, WebSettings, parse_config
 from scripts.aws.deploy.settings import (
     STACK_KEYS,
     STACK_SECTIONS,
@@ -21,6 +21,7 @@ from scripts.aws.deploy.settings import (
     config_parameters,
     load_template,
     merge_config,
+    source_parameters,
     stack_config,
     unkept_days,
     validated_config,
@@ -260,3 +261,14 @@ def test_unkept_days_of_the_shipped_configuration_is_the_default() -> None:
 def test_unkept_days_before_the_expiry_of_jobs_are_rejected(given: str, days: float, reported: str) -> None:
     with pytest.raises(SettingError, match=reported):
         unkept_days(retention(days), StackSettings({"UnkeptDays": given}), None)
+
+
+def test_the_controller_may_read_the_sources_of_the_configuration_and_nothing_else() -> None:
+    values = shipped_values()
+    assert set(source_parameters(parse_config(values), "aws").values()) == {""}
+    values["imports"] = {"sources": [{"location": "s3://photos/incoming"}, {"location": "s3://archive"}]}
+    assert source_parameters(parse_config(values), "aws-cn") == {
+        "SourceBuckets": "arn:aws-cn:s3:::photos,arn:aws-cn:s3:::archive",
+        "SourcePrefixes": "incoming/*,*",
+        "SourceObjects": "arn:aws-cn:s3:::photos/incoming/*,arn:aws-cn:s3:::archive/*",
+    }

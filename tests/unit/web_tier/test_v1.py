@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.ids import is_id, new_id
+from core.jobs.listings import ListingStore
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
@@ -38,6 +39,65 @@ def test_a_job_is_created_with_links(client: FlaskClient) -> None:
     for link in ("self", "results", "results_csv", "page"):
         assert client.get(body["links"][link]).status_code == 200
     assert client.get(body["links"]["self"]).get_json()["state"] == "empty"
+
+
+SOURCES = {
+    "sources": [{"location": "s3://photos/incoming"}, {"location": "s3://archive", "users": "operators"}],
+}
+
+
+def test_a_job_from_s3_says_how_far_its_source_is_listed_and_takes_no_uploads(
+    make_app: AppMaker, store: JobStore
+) -> None:
+    client = make_app(imports=SOURCES).test_client()
+    wanted = {"name": "day 1", "source": "s3://photos/incoming/day1/"}
+    answers = [client.post("/api/v1/jobs", json=wanted, headers={"Idempotency-Key": "k"}) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert answers[0].get_json() == answers[1].get_json()
+    job = store.job(answers[0].get_json()["job_id"])
+    status = client.get(f"/api/v1/jobs/{job.job_id}").get_json()
+    assert (status["state"], status["accepted"]) == ("running", 0)
+    assert status["source"] == {
+        "uri": "s3://photos/incoming/day1",
+        "state": "listing",
+        "listed": 0,
+        "accepted": 0,
+        "skipped": {},
+        "error": None,
+        "paused_until": None,
+    }
+    assert [each.job_id for each in ListingStore(store).pending()] == [job.job_id]
+    assert store.is_open(job.job_id)
+    assert "Listing s3://photos/incoming/day1: 0 objects so far." in client.get(f"/jobs/{job.job_id}").text
+    answer = upload(client, job, ("a.jpg", picture()))
+    assert "come from S3" in problem(answer, 409)
+    assert answer.get_json()["type"] == "urn:fleetsight:problem:job-takes-no-images"
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "words"),
+    [
+        ("s3://photos/incoming2", 403, "imports.sources"),
+        ("s3://photos", 403, "imports.sources"),
+        ("s3://other/incoming", 403, "imports.sources"),
+        ("s3://photos/incoming/../secret", 422, "source: the prefix"),
+        ("https://photos/incoming", 422, "source: "),
+        ("s3://Photos/incoming", 422, "source: "),
+        ("", 422, "source: "),
+    ],
+)
+def test_a_source_that_is_not_allowed_makes_no_job(
+    make_app: AppMaker, store: JobStore, source: str, status: int, words: str
+) -> None:
+    client = make_app(imports=SOURCES).test_client()
+    assert words in problem(client.post("/api/v1/jobs", json={"source": source}), status)
+    assert store.jobs(10) == []
+    assert ListingStore(store).pending() == []
+
+
+def test_without_an_allowed_source_the_answer_names_the_key(client: FlaskClient) -> None:
+    answer = client.post("/api/v1/jobs", json={"source": "s3://photos/incoming"})
+    assert "imports.sources in config.yaml" in problem(answer, 403)
 
 
 def test_a_job_without_a_name_is_named_after_the_time_of_its_creation(client: FlaskClient) -> None:

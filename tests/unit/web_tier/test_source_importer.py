@@ -1,0 +1,389 @@
+"""Jobs from S3: each image of the source is accepted once, whatever is interrupted, and users see how far it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, HTTPClientError
+
+from core.config import Config
+from core.ids import new_id
+from core.jobs.listings import ListingStore
+from core.jobs.models import Job, JobStatus, SourceListing
+from core.jobs.store import JobStore
+from core.messages import RequestMessage
+from tests.conftest import ConfigMaker
+from tests.support.autoscaler import Clock
+from tests.support.jobs import NOW, client_error, done, put_results
+from tests.support.memory_services import MemoryBucket, MemorySource, RecordingQueue
+from tests.support.memory_table import MemoryTable, failing_writes
+from web_tier.controller.source_importer import MAX_PAUSE_SECONDS, ORPHAN_SECONDS, SourceImporter
+from web_tier.results.progress import JobProgress, listing_sentence
+from web_tier.uploads.cancellation import cancel_job
+from web_tier.uploads.ingest import UNKEPT, ImageIngest
+
+BUCKET = "photos"
+
+
+@dataclass
+class Site:
+    """A source, an importer with pages of three objects, and the services that it writes to."""
+
+    config: Config
+    active: bool = True
+    clock: Clock = field(default_factory=Clock)
+    table: MemoryTable = field(default_factory=MemoryTable)
+    inputs: MemoryBucket = field(default_factory=MemoryBucket)
+    queue: RecordingQueue = field(default_factory=RecordingQueue)
+    sources: MemorySource = field(default_factory=MemorySource)
+    token: int = 0
+    late: timedelta = timedelta()
+
+    def __post_init__(self) -> None:
+        self.store = JobStore(self.table)
+        self.start()
+
+    def start(self) -> None:
+        """Start a controller that remembers nothing, as after a crash."""
+        self.token += 1
+        self.ingest = ImageIngest(self.config.web.image_limits, self.inputs, self.store, self.queue)
+        self.importer = SourceImporter(
+            self.sources,
+            self.ingest,
+            self.config,
+            lambda: self.active,
+            self.token,
+            self.clock,
+            lambda: NOW + self.late,
+            page_objects=3,
+        )
+
+    def put(self, *keys: str, size: int = 10) -> None:
+        for key in keys:
+            self.sources.objects[BUCKET, key] = b"x" * size
+
+    def job(self, source: str = f"s3://{BUCKET}/day1", *, keep: bool = False, caller: str = "") -> Job:
+        job = Job(new_id(), "day 1", NOW, keep, source=source)
+        ListingStore(self.store).create_job(job, caller, NOW)
+        return job
+
+    def run(self) -> None:
+        """Run rounds until no job has more that can be accepted now."""
+        while self.importer.tick() == 0.0:
+            pass
+
+    def status(self, job: Job) -> JobStatus:
+        return self.store.status(job.job_id)
+
+    def listing(self, job: Job) -> SourceListing:
+        listing = self.status(job).listing
+        assert listing is not None
+        return listing
+
+    def filenames(self, job: Job) -> list[str]:
+        return [image.filename for image in self.store.images(job.job_id)]
+
+    def is_pending(self, job: Job) -> bool:
+        return ListingStore(self.store).is_pending(job.job_id)
+
+
+SiteMaker = Callable[..., Site]
+
+
+@pytest.fixture
+def make_site(make_config: ConfigMaker) -> SiteMaker:
+    def make(**limits: Any) -> Site:
+        return Site(make_config(imports={"sources": [{"location": f"s3://{BUCKET}/day1"}]}, limits=limits))
+
+    return make
+
+
+@pytest.fixture
+def site(make_site: SiteMaker) -> Site:
+    return make_site()
+
+
+def test_the_images_of_a_source_are_accepted_in_the_order_of_their_keys(site: Site) -> None:
+    site.put(*(f"day1/{number}.JPG" for number in range(7)), "day1/b/c.png", "day10/no.jpg", "day1.jpg")
+    job = site.job()
+    assert site.status(job).state == "running"
+    site.run()
+    assert site.filenames(job) == [*(f"{number}.JPG" for number in range(7)), "b/c.png"]
+    images = list(site.store.images(job.job_id))
+    requests = {RequestMessage.from_json(body).key for body in site.queue.bodies}
+    assert requests == {image.key for image in images} == set(site.inputs.objects)
+    assert len(site.queue.bodies) == 8
+    assert all(image.key.startswith(f"{job.job_id}/{image.ref.image_id}.") for image in images)
+    assert {site.inputs.types[image.key] for image in images} == {"image/jpeg", "image/png"}
+    status = site.status(job)
+    assert (status.accepted, status.state, site.listing(job).state) == (8, "running", "complete")
+    assert not site.is_pending(job)
+    put_results(site.store, job, *map(done, images))
+    assert site.status(job).state == "finished"
+
+
+@pytest.mark.parametrize(("keep", "tags"), [(False, UNKEPT), (True, None)])
+def test_a_copy_has_the_tag_of_an_image_that_is_not_kept(site: Site, keep: bool, tags: object) -> None:
+    site.put("day1/a.jpg")
+    site.job(keep=keep)
+    site.run()
+    assert list(site.inputs.tags.values()) == [tags]
+
+
+def test_objects_that_are_no_images_are_counted_by_the_reason(site: Site) -> None:
+    site.put("day1/a.jpg", "day1/b.txt", "day1/c", "day1/.jpg/d", "day1/old.jpg", "day1/secret.jpg")
+    site.put("day1/empty.jpg", "day1/folder.png/", size=0)
+    site.put("day1/large.jpg", size=site.config.web.max_image_bytes + 1)
+    site.sources.archived.add((BUCKET, "day1/old.jpg"))
+    site.sources.unreadable.add((BUCKET, "day1/secret.jpg"))
+    job = site.job()
+    site.run()
+    listing = site.listing(job)
+    assert site.filenames(job) == ["a.jpg"]
+    assert dict(listing.skipped) == {
+        "not_an_image": 4,
+        "empty": 1,
+        "too_large": 1,
+        "archived": 1,
+        "not_readable": 1,
+    }
+    assert listing.listed == listing.accepted + sum(listing.skipped.values()) == 9
+
+
+def test_each_image_is_accepted_once_whatever_write_is_interrupted(make_site: SiteMaker) -> None:
+    keys = [f"day1/{number}.jpg" for number in range(5)]
+    interruption, is_interrupted = 0, True
+    while is_interrupted:  # at each write of the table, before or after its effect, until there is none left
+        interruption += 1
+        site, seen = make_site(), 0
+
+        def interrupt(_when: str, stop: int = interruption) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == stop:
+                raise HTTPClientError(error="killed")
+
+        site.put(*keys)
+        job = site.job()
+        site.table.call = failing_writes(interrupt)
+        site.run()
+        site.start()  # another controller
+        site.put("day1/!.jpg")  # the source has changed meanwhile
+        site.clock.now += MAX_PAUSE_SECONDS
+        site.run()
+        is_interrupted = seen >= interruption
+        names = site.filenames(job)
+        assert len(names) == len(set(names)), f"doubled at write {interruption}"
+        assert {f"{number}.jpg" for number in range(5)} <= set(names), f"lost at write {interruption}"
+        status = site.status(job)
+        assert (status.accepted, status.listing and status.listing.state) == (len(names), "complete")
+        assert len(site.queue.bodies) == len(site.queue.image_ids), "no request is sent twice"
+        assert not site.is_pending(job)
+    assert interruption > 10
+
+
+def test_a_lost_copy_is_repeated(site: Site) -> None:
+    site.put("day1/a.jpg", "day1/b.jpg")
+    job, failures = site.job(), [HTTPClientError(error="lost")]
+    site.inputs.fails = lambda _body: failures.pop() if failures else None
+    site.run()
+    assert site.filenames(job) == []
+    site.clock.now += MAX_PAUSE_SECONDS
+    site.run()
+    assert site.filenames(job) == ["a.jpg", "b.jpg"]
+
+
+def test_an_object_that_is_gone_after_it_was_listed_is_skipped(site: Site) -> None:
+    site.put("day1/a.jpg", "day1/b.jpg")
+    job = site.job()
+    site.inputs.fails = lambda _body: HTTPClientError(error="lost")
+    site.run()
+    del site.sources.objects[BUCKET, "day1/a.jpg"]
+    site.inputs.fails = lambda _body: None
+    site.clock.now += MAX_PAUSE_SECONDS
+    site.run()
+    assert site.filenames(job) == ["b.jpg"]
+    assert dict(site.listing(job).skipped) == {"gone": 1}
+
+
+def test_a_controller_that_is_no_longer_active_does_nothing_more(site: Site) -> None:
+    site.put("day1/a.jpg")
+    job = site.job()
+    site.sources.fails = lambda _bucket: setattr(site, "active", False)  # type: ignore[func-returns-value]
+    site.importer.tick()
+    assert site.filenames(job) == []
+    assert site.inputs.objects == {}
+    assert site.listing(job) == SourceListing()
+
+
+def test_a_controller_with_an_old_token_cannot_set_a_listing_back(site: Site) -> None:
+    site.put(*(f"day1/{number}.jpg" for number in range(4)))
+    job, old = site.job(), site.importer
+    site.start()
+    site.importer.tick()
+    assert site.listing(job).listed == 3
+    listings = ListingStore(site.store)
+    assert not listings.put(job.job_id, SourceListing(), old.token)
+    assert site.listing(job).listed == 3
+
+
+def test_a_short_job_does_not_wait_for_a_long_one(site: Site) -> None:
+    site.put(*(f"day1/long/{number:03}.jpg" for number in range(60)), "day1/short/a.jpg")
+    long, short = site.job("s3://photos/day1/long"), site.job("s3://photos/day1/short")
+    site.importer.tick()
+    assert site.listing(short).state == "complete"
+    assert site.listing(long).listed == 3
+
+
+def test_a_source_that_fails_delays_no_other_job(make_config: ConfigMaker) -> None:
+    sources = [{"location": f"s3://{bucket}"} for bucket in ("broken", BUCKET)]
+    site = Site(make_config(imports={"sources": sources}))
+    site.sources.fails = lambda bucket: client_error(503, "SlowDown") if bucket == "broken" else None
+    site.put("day1/a.jpg")
+    broken, good = site.job("s3://broken/day1"), site.job()
+    site.run()
+    assert site.filenames(good) == ["a.jpg"]
+    assert site.listing(broken).state == "listing", "a fault of S3 is not the job's failure"
+    assert site.status(broken).state == "running"
+    site.sources.objects["broken", "day1/b.jpg"] = b"b"
+    site.sources.fails = lambda _bucket: None
+    site.importer.tick()
+    assert site.filenames(broken) == [], "it has a pause"
+    site.clock.now += MAX_PAUSE_SECONDS
+    site.run()
+    assert site.filenames(broken) == ["b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (client_error(403, "AccessDenied"), "s3:ListBucket"),
+        (client_error(404, "NoSuchBucket"), "does not exist"),
+    ],
+)
+def test_a_refused_source_ends_the_listing_with_the_reason(site: Site, error: ClientError, words: str) -> None:
+    site.put(*(f"day1/{number}.jpg" for number in range(4)))
+    job = site.job()
+    site.importer.tick()
+    site.sources.fails = lambda _bucket: error
+    site.run()
+    listing = site.listing(job)
+    assert (listing.state, listing.accepted) == ("failed", 3)
+    assert words in listing.error
+    assert not site.is_pending(job)
+    put_results(site.store, job, *map(done, site.store.images(job.job_id)))
+    assert site.status(job).state == "finished", "its images have their results"
+    assert words in listing_sentence(job.source, listing)
+
+
+def test_a_source_that_is_not_allowed_any_more_is_not_listed(make_config: ConfigMaker) -> None:
+    site = Site(make_config())
+    site.put("day1/a.jpg")
+    job = site.job()
+    site.run()
+    assert "imports.sources" in site.listing(job).error
+    assert site.inputs.objects == {}
+
+
+def test_an_empty_source_finishes_the_job(site: Site) -> None:
+    job = site.job()
+    site.run()
+    status = site.status(job)
+    assert (status.state, status.is_answered, status.accepted) == ("finished", True, 0)
+    assert JobProgress.of(status).settled
+
+
+def test_a_job_is_not_answered_before_its_source_is_listed(site: Site) -> None:
+    site.put(*(f"day1/{number}.jpg" for number in range(4)))
+    job = site.job()
+    site.importer.tick()
+    put_results(site.store, job, *map(done, site.store.images(job.job_id)))
+    status = site.status(job)
+    assert (status.waiting, status.state, status.is_answered) == (0, "running", False)
+    assert listing_sentence(job.source, site.listing(job)) == "Listing s3://photos/day1: 3 objects so far."
+
+
+def test_a_cancelled_job_is_listed_no_further_also_after_a_retry(site: Site) -> None:
+    site.put(*(f"day1/{number}.jpg" for number in range(7)))
+    job = site.job()
+    site.importer.tick()
+    cancel_job(site.ingest, site.status(job))
+    assert site.status(job).words == "cancelling"
+    site.run()
+    assert (site.listing(job).state, len(site.filenames(job))) == ("cancelled", 3)
+    site.store.delete_cancelled(job.job_id)
+    site.run()
+    assert len(site.filenames(job)) == 3
+
+
+def test_a_deleted_job_is_listed_no_further(site: Site) -> None:
+    site.put(*(f"day1/{number}.jpg" for number in range(7)))
+    job = site.job()
+    site.importer.tick()
+    site.store.delete(job)
+    site.run()
+    assert len(site.filenames(job)) == 3
+    assert not site.is_pending(job)
+
+
+def test_a_listing_without_a_job_is_dropped_after_an_hour(site: Site) -> None:
+    job = Job(new_id(), "never made", NOW, source="s3://photos/day1")
+    ListingStore(site.store).create_job(job, "", NOW)
+    site.table.items.pop(("JOBS", job.job_id))
+    site.run()
+    assert site.is_pending(job), "the web tier may be about to make it"
+    site.clock.now += ORPHAN_SECONDS
+    site.run()
+    assert not site.is_pending(job)
+
+
+def test_the_listing_pauses_when_the_quota_is_used_up(make_site: SiteMaker) -> None:
+    site = make_site(images_per_day=2, bytes_per_day=0)
+    site.put(*(f"day1/{number}.jpg" for number in range(3)))
+    job = site.job(caller="ann")
+    site.run()
+    status, listing = site.status(job), site.listing(job)
+    assert (status.accepted, listing.state) == (2, "listing")
+    assert listing.paused_until == (NOW + timedelta(days=1)).replace(hour=0)
+    assert "quota" in listing_sentence(job.source, listing)
+    site.clock.now += MAX_PAUSE_SECONDS
+    site.run()
+    assert site.filenames(job) == ["0.jpg", "1.jpg"]
+    site.late = timedelta(days=1)
+    site.clock.now += MAX_PAUSE_SECONDS
+    site.run()
+    assert site.filenames(job) == ["0.jpg", "1.jpg", "2.jpg"]
+    assert (site.listing(job).state, site.listing(job).paused_until) == ("complete", None)
+
+
+def test_the_listing_pauses_when_the_bytes_of_the_day_are_used_up(make_site: SiteMaker) -> None:
+    site = make_site(images_per_day=0, bytes_per_day=25)
+    site.put(*(f"day1/{number}.jpg" for number in range(3)))
+    site.put("day1/9.jpg", size=26)
+    job = site.job(caller="ann")
+    site.run()
+    assert site.filenames(job) == ["0.jpg", "1.jpg"]
+    site.late = timedelta(days=1)
+    site.clock.now += MAX_PAUSE_SECONDS
+    site.run()
+    assert dict(site.listing(job).skipped) == {"too_large": 1}, "no day is enough for it"
+
+
+def test_keys_of_any_characters_are_data(site: Site) -> None:
+    keys = ["day1/a b+c&d=e.jpg", "day1/'\"<b>.jpg", "day1/\x01\n.jpg", "day1/../up.jpg", "day1/日本.jpg"]
+    site.put(*keys)
+    job = site.job()
+    site.run()
+    assert sorted(site.filenames(job)) == sorted(["a b+c&d=e.jpg", "'\"<b>.jpg", ".jpg", "up.jpg", "日本.jpg"])
+    assert all(key.startswith(job.job_id) and key.count("/") == 1 for key in site.inputs.objects)
+
+
+def test_long_keys_make_small_pages(site: Site) -> None:
+    site.importer.page_objects = 250
+    tail = "\x01" * 900 + ".jpg"
+    site.put(*(f"day1/{number:04}{tail}" for number in range(100)))
+    job = site.job()
+    site.run()
+    assert len(site.filenames(job)) == site.listing(job).listed == 100

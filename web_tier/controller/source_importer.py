@@ -1,0 +1,391 @@
+"""The importer: lists the sources of jobs in S3, copies the images into the input bucket, and accepts them.
+
+A source is listed page by page. Each page is stored before its first object is accepted, so its images keep their
+ids, and after a crash the next controller continues with the same page (`core/jobs/listings.py`):
+
+1. list the next objects, and store the page;
+2. copy each object that may be an image to a key of the system; the bytes stay within S3;
+3. record the images, then send their requests, as for an upload (`web_tier/uploads/ingest.py`);
+4. count them, and record that the page is done.
+
+An image that is recorded already is not copied, recorded or sent again. If its request was not sent, the reconciler
+sends it. The content of an object is validated by the worker that decodes it: an object that is no image fails alone.
+
+Each job has a turn of one page, so a long listing does not delay a short one. An error of a service delays its job
+with a backoff. If S3 refuses to list the source, the listing has failed: an operator must change the rights or the
+configuration, and the user creates another job. A cancelled job is not listed any further, also after a retry.
+
+Images count towards the quota of the caller who created the job. When it is used up, the listing pauses until the
+next day.
+"""
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from botocore.exceptions import ClientError
+
+from core.config import Config, is_granted
+from core.ids import MAX_POSITION, ImageRef, input_key, listed_id
+from core.images import FORMATS
+from core.jobs.listings import (
+    MAX_PAGE_BYTES,
+    MAX_PAGE_OBJECTS,
+    ListedPage,
+    ListingStore,
+    PendingListing,
+    SourceObject,
+)
+from core.jobs.models import AcceptedCount, ImageRecord, Job, SourceListing
+from core.s3_locations import S3Location
+from services.backoff import pause_seconds
+from services.errors import NotFoundError
+from services.s3 import ListedObject, SourceBuckets
+from web_tier.parameters import clean_filename
+from web_tier.quotas import UNLIMITED, QuotaExceededError, Quotas, QuotaScope
+from web_tier.uploads.ingest import BATCH_IMAGES, CONCURRENCY, UNKEPT, ImageIngest
+
+CHECK_SECONDS: Final = 2.0
+"""Time between two checks for jobs with a source, while none is listed; each reads a list that is mostly empty."""
+
+ORPHAN_SECONDS: Final = 3_600.0
+"""Time after which a listing without a job is dropped: the web tier records the listing first."""
+
+FIRST_PAUSE_SECONDS: Final = 1.0
+MAX_PAUSE_SECONDS: Final = 60.0
+"""Longest pause after errors in a row, and between two checks of a job that waits for its quota."""
+
+MAX_SOURCE_ERROR_CHARACTERS: Final = 300
+
+WRITER_ID: Final = "source"
+"""Names the count of the images that were accepted from the source, among those of the web processes."""
+
+REFUSALS: Final[Mapping[str, str]] = {
+    "AccessDenied": "S3 does not let Fleetsight list it: the controller's role needs s3:ListBucket there",
+    "AllAccessDisabled": "S3 has disabled all access to it",
+    "NoSuchBucket": "this bucket does not exist",
+}
+"""Error codes with which S3 refuses a listing for good, with their meaning for the user."""
+
+PASSING_REFUSALS: Final = frozenset(
+    {
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "RequestTimeTooSkewed",
+        "RequestTimeout",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    }
+)
+"""Error codes with the status 400 or 403 for which the object is not the reason
+(https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html). Any other one means that the copy would be
+refused again: the object may not be read, or it is encrypted with a key that may not be used."""
+
+_FORMAT_OF: Final = {suffix: each for each in FORMATS.values() for suffix in each.suffixes}
+_TYPE_OF: Final = {each.extension: each.content_type for each in FORMATS.values()}
+
+_log = logging.getLogger(__name__)
+
+
+class OutdatedTenureError(Exception):
+    """Raised when this process may no longer act: the next controller continues with the page."""
+
+
+@dataclass
+class ImportTurns:
+    """What a controller remembers of a listing; times are monotonic seconds."""
+
+    first_seen: float
+    due: float
+    failures: int = 0
+
+
+@dataclass
+class SourceImporter:
+    """Imports the images of jobs with a source.
+
+    Attributes:
+        sources: the buckets of the sources.
+        ingest: records and enqueues images; its bucket is the input bucket.
+        config: the configuration: which sources are allowed, and the limits of an image and of a day.
+        active: returns whether this process may still act; asked before each call that writes.
+        token: the fencing token of this tenure.
+        page_objects: objects of a page.
+    """
+
+    sources: SourceBuckets
+    ingest: ImageIngest
+    config: Config
+    active: Callable[[], bool]
+    token: int = 0
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    pool: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="import")
+    )
+    page_objects: int = MAX_PAGE_OBJECTS
+    _turns: dict[str, ImportTurns] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        """Share the stores of the ingest."""
+        self._listings = ListingStore(self.ingest.store)
+        self._quotas = Quotas(self.ingest.store.table, self.config.limits, self.now)
+
+    def tick(self) -> float:
+        """Accept a page of each job that is due; return the seconds until the next round, 0 if some have more."""
+        pending, now = self._listings.pending(), self.clock()
+        self._turns = {each.job_id: self._turns.get(each.job_id) or ImportTurns(now, now) for each in pending}
+        has_more = False
+        for each in pending:
+            if not self.active():
+                break
+            turns = self._turns[each.job_id]
+            if turns.due <= self.clock():
+                has_more |= self._import_safely(each, turns)
+        return 0.0 if has_more else CHECK_SECONDS
+
+    def _import_safely(self, pending: PendingListing, turns: ImportTurns) -> bool:
+        """Accept the next page of a job; return whether it has more that can be accepted now."""
+        job_id = pending.job_id
+        try:
+            has_more = self._import(pending, turns)
+        except OutdatedTenureError:
+            return False
+        except Exception:  # noqa: BLE001 (it must not delay other jobs; it is logged and tried again)
+            turns.failures += 1
+            pause = pause_seconds(turns.failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+            turns.due = self.clock() + pause
+            extra = {"job": job_id, "next_try_seconds": round(pause, 2)}
+            _log.exception("a page of a source could not be accepted", extra=extra)
+            return False
+        finally:
+            if not self.active():
+                # This controller may have been frozen, and the job may have been removed meanwhile.
+                self.ingest.store.mark_if_removed(job_id)
+        turns.failures = 0
+        return has_more
+
+    def _import(self, pending: PendingListing, turns: ImportTurns) -> bool:
+        job_id = pending.job_id
+        try:
+            job, is_cancelled = self.ingest.store.job_and_cancelled(job_id)
+        except NotFoundError:
+            if self.clock() - turns.first_seen >= ORPHAN_SECONDS:
+                self._listings.end(job_id)
+            return False
+        listing = self._listings.find(job_id)
+        if listing.state == "listing" and is_cancelled:
+            listing = self._put(job_id, replace(listing, state="cancelled", paused_until=None))
+        if listing.state != "listing":
+            self._listings.end(job_id)
+            return False
+        page, is_first_try = self._listings.page(job_id, listing.listed), False
+        if page is None:
+            try:
+                page = self._next_page(job, listing)
+            except _SourceRefusedError as error:
+                _log.warning("a source could not be listed", extra={"job": job_id, "reason": str(error)})
+                self._put(job_id, replace(listing, state="failed", error=str(error), paused_until=None))
+                self._listings.end(job_id)
+                return False
+            is_first_try = self._listings.claim_page(job_id, page)
+            if not is_first_try and (page := self._listings.page(job_id, listing.listed)) is None:
+                raise OutdatedTenureError  # a later controller has accepted and deleted it
+        self._check_active()
+        try:
+            return self._accept(job, pending, listing, page, turns, is_first_try=is_first_try)
+        except NotFoundError:
+            return False  # the job is being deleted
+
+    def _next_page(self, job: Job, listing: SourceListing) -> ListedPage:
+        """List the objects after those that are listed.
+
+        Raises:
+            _SourceRefusedError: the source cannot be listed, now and later.
+        """
+        location = S3Location.parse(job.source)
+        # A user who was an operator when the job was created has the right to its rest.
+        if not is_granted(self.config.imports.sources, location, to_operator=True):
+            raise _SourceRefusedError(f"{location}: imports.sources in config.yaml does not allow it any more")
+        if listing.listed + self.page_objects > MAX_POSITION:
+            raise _SourceRefusedError(
+                f"a job takes the first {listing.listed:,} objects: create a job for the others"
+            )
+        try:
+            found, is_truncated = self.sources.page(
+                location.bucket, location.prefix, listing.after, self.page_objects
+            )
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code in REFUSALS:
+                raise _SourceRefusedError(f"{location}: {REFUSALS[code]} ({code})") from error
+            raise
+        return page_of(listing, found, self._max_bytes, is_last=not is_truncated)
+
+    @property
+    def _max_bytes(self) -> int:
+        """The largest object that is accepted; one that exceeds the quota of a day never would be."""
+        of_day = self.config.limits.bytes_per_day
+        return min(self.ingest.limits.max_bytes, of_day or self.ingest.limits.max_bytes)
+
+    def _accept(
+        self,
+        job: Job,
+        pending: PendingListing,
+        listing: SourceListing,
+        page: ListedPage,
+        turns: ImportTurns,
+        *,
+        is_first_try: bool,
+    ) -> bool:
+        """Accept the images of a page that are not recorded yet, as far as the quota allows.
+
+        Raises:
+            NotFoundError: the job is being deleted.
+        """
+        records = {each: self._record_of(job, each) for each in page.objects}
+        recorded = {} if is_first_try else self.ingest.store.images_of([each.ref for each in records.values()])
+        waiting = {each: record for each, record in records.items() if record.ref not in recorded}
+        quota = QuotaScope(self._quotas, pending.caller) if pending.caller else UNLIMITED
+        chosen, renewed_at = self._within_quota(pending, list(waiting.items()))
+        skipped = Counter[str]()
+        try:
+            with quota.reserve([record for _, record in chosen]) as reservation:
+                reasons = list(self.pool.map(lambda each: self._copy(job, *each), chosen))
+                copied = [record for (_, record), reason in zip(chosen, reasons, strict=True) if reason is None]
+                skipped.update(reason for reason in reasons if reason is not None)
+                reservation.commit(copied)
+                for start in range(0, len(copied), BATCH_IMAGES):
+                    self._check_active()
+                    self.ingest.complete(copied[start : start + BATCH_IMAGES], count=False)
+        except QuotaExceededError:  # other requests of the user came first
+            chosen, copied = [], []
+            renewed_at = self._quotas.remaining(pending.caller).renewed_at
+        accepted = listing.accepted + len(recorded) + len(copied)
+        self._check_active()
+        if accepted:
+            self.ingest.store.put_accepted_count(job.job_id, WRITER_ID, AcceptedCount(accepted))
+        if len(chosen) < len(waiting):
+            self._put(job.job_id, replace(listing, paused_until=renewed_at))
+            until = (renewed_at - self.now()).total_seconds() if renewed_at else 0.0
+            turns.due = self.clock() + max(0.0, min(until, MAX_PAUSE_SECONDS))
+            return False
+        after = SourceListing(
+            state="complete" if page.is_last else "listing",
+            listed=page.start + page.listed,
+            accepted=accepted,
+            skipped=dict(Counter(listing.skipped) + Counter(page.skipped) + skipped),
+            after=page.after,
+        )
+        self._put(job.job_id, after)
+        self._listings.delete_page(job.job_id, page.start)
+        if page.is_last:
+            self._listings.end(job.job_id)
+            _log.info("listed a source", extra={"job": job.job_id, "objects": after.listed, "images": accepted})
+        return not page.is_last
+
+    def _record_of(self, job: Job, found: SourceObject) -> ImageRecord:
+        ref = ImageRef(job.job_id, listed_id(job.job_id, found.position))
+        prefix = S3Location.parse(job.source).prefix
+        filename, extension = (
+            clean_filename(found.key.removeprefix(prefix)),
+            _FORMAT_OF[suffix_of(found.key)].extension,
+        )
+        return ImageRecord(ref, filename, input_key(ref, extension), found.size, self.now())
+
+    def _copy(self, job: Job, found: SourceObject, record: ImageRecord) -> str | None:
+        """Copy an object into the input bucket; return the reason if it is skipped."""
+        self._check_active()
+        location, content_type = S3Location.parse(job.source), _TYPE_OF[record.key.rpartition(".")[2]]
+        tags = None if job.keep else UNKEPT
+        try:
+            self.sources.copy(location.bucket, found.key, self.ingest.bucket, record.key, content_type, tags)
+        except NotFoundError:
+            return "gone"
+        except ClientError as error:
+            is_refused = error.response["ResponseMetadata"]["HTTPStatusCode"] in {400, 403}
+            if is_refused and error.response["Error"]["Code"] not in PASSING_REFUSALS:
+                return "not_readable"
+            raise
+        return None
+
+    def _within_quota(
+        self, pending: PendingListing, waiting: Sequence[tuple[SourceObject, ImageRecord]]
+    ) -> tuple[list[tuple[SourceObject, ImageRecord]], datetime | None]:
+        """Return the first of the images that the rest of the quota allows, and when there is more."""
+        if not pending.caller:
+            return list(waiting), None
+        left, size = self._quotas.remaining(pending.caller), 0
+        chosen = list(waiting)[: left.images]
+        for index, (_, record) in enumerate(chosen):
+            size += record.size
+            if left.bytes is not None and size > left.bytes:
+                return chosen[:index], left.renewed_at
+        return chosen, left.renewed_at
+
+    def _put(self, job_id: str, listing: SourceListing) -> SourceListing:
+        """Record how far a source is listed; return it.
+
+        Raises:
+            OutdatedTenureError: a later controller has recorded it.
+        """
+        self._check_active()
+        if not self._listings.put(job_id, listing, self.token):
+            raise OutdatedTenureError
+        return listing
+
+    def _check_active(self) -> None:
+        if not self.active():
+            raise OutdatedTenureError
+
+
+class _SourceRefusedError(Exception):
+    """Raised when a source cannot be listed; the message is for the user."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message[:MAX_SOURCE_ERROR_CHARACTERS])
+
+
+def page_of(listing: SourceListing, found: Sequence[ListedObject], max_bytes: int, *, is_last: bool) -> ListedPage:
+    """Return the page of the objects that were `found` after those of `listing`.
+
+    An object may be an image if its key ends like the name of one, and it has 1 to `max_bytes` bytes. If the keys are
+    too long for one page, it has only the first ones.
+    """
+    objects, skipped, stored_bytes, listed = list[SourceObject](), Counter[str](), 0, 0
+    for each in found:
+        stored_bytes += len(json.dumps(each.key))
+        if stored_bytes > MAX_PAGE_BYTES:
+            is_last = False
+            break
+        if reason := skip_reason(each, max_bytes):
+            skipped[reason] += 1
+        else:
+            objects.append(SourceObject(listing.listed + listed, each.key, each.size))
+        listed += 1
+    after = found[listed - 1].key if listed else listing.after
+    return ListedPage(listing.listed, listed, tuple(objects), dict(skipped), after, is_last)
+
+
+def skip_reason(found: ListedObject, max_bytes: int) -> str | None:
+    """Return why an object is skipped, or None if it may be an image."""
+    if suffix_of(found.key) not in _FORMAT_OF:
+        return "not_an_image"
+    if found.size == 0:
+        return "empty"
+    if found.size > max_bytes:
+        return "too_large"
+    return "archived" if found.is_archived else None
+
+
+def suffix_of(key: str) -> str:
+    """Return the suffix of a key in lower case, without the dot; empty if it has none."""
+    name = key.rpartition("/")[2]
+    return name.rpartition(".")[2].lower() if "." in name else ""
