@@ -298,7 +298,7 @@ class SourceImporter:
             clean_filename(found.key.removeprefix(prefix)),
             _FORMAT_OF[suffix_of(found.key)].extension,
         )
-        return ImageRecord(ref, filename, input_key(ref, extension), found.size, self.now())
+        return ImageRecord(ref, filename, input_key(ref, extension), found.size, self.now(), owner=job.owner)
 
     def _copy(self, job: Job, found: SourceObject, record: ImageRecord) -> str | None:
         """Copy an object into the input bucket; return the reason if it is skipped."""
