@@ -32,6 +32,7 @@ BENCHMARKS: Final = {
     "mutants": "mutants.run",
     "queue_kinds": "fleet_runs.run_queue_kinds",
     "recovery": "recovery.run",
+    "s3_job": "s3_job.run",
     "ten_thousand": "ten_thousand.run",
     "worker": "worker.run",
 }

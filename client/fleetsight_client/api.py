@@ -159,9 +159,13 @@ class ApiClient:
 
     # Jobs
 
-    def create_job(self, name: str, *, keep: bool = False, key: str | None = None) -> str:
-        """Create a job, which may `keep` its images; return its id. An idempotency `key` makes it repeatable."""
-        return str(self._call("POST", "/jobs", json={"name": name, "keep": keep}, key=key)["job_id"])
+    def create_job(self, name: str, *, keep: bool = False, key: str | None = None, source: str | None = None) -> str:
+        """Create a job, which may `keep` its images; return its id. An idempotency `key` makes it repeatable.
+
+        With `source`, such as `s3://bucket/folder`, its images come from S3, and it takes no others.
+        """
+        body = {"name": name, "keep": keep} | ({} if source is None else {"source": source})
+        return str(self._call("POST", "/jobs", json=body, key=key)["job_id"])
 
     def jobs(self, page: int = 50) -> Iterator[dict[str, Any]]:
         """Yield the user's jobs, newest first."""

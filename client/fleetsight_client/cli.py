@@ -39,6 +39,7 @@ from fleetsight_client.journal import Journal, journal_file, state_folder
 from fleetsight_client.output import ResultsFile, check_output, format_of, row_of
 from fleetsight_client.retries import GaveUpError, PatientCalls, StoppedError
 from fleetsight_client.sorting import SortedFolder
+from fleetsight_client.sources import SourceClassification
 from fleetsight_client.truth import Truth
 from fleetsight_client.uploader import JobClosedError
 
@@ -155,10 +156,10 @@ def _interruptible() -> Iterator[threading.Event]:
 @click.argument(
     "folders",
     nargs=-1,
-    required=True,
     metavar="FOLDER...",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
 )
+@click.option("--source", metavar="S3", help="Classify the images in s3://BUCKET/FOLDER instead, where they are.")
 @click.option("--name", help="Name of the job [default: of the first folder]")
 @click.option("--keep", is_flag=True, help="Keep the images on the server after their classification.")
 @click.option("--out", metavar="FILE", help="Results: FILE.csv, .jsonl or .parquet; - writes CSV to the output.")
@@ -185,13 +186,16 @@ def _interruptible() -> Iterator[threading.Event]:
 @click.option("--wait/--no-wait", "waits", default=True, help="Wait for the results. [default: wait]")
 @api_command
 def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any) -> None:
-    """Classify the images in folders and below.
+    """Classify the images in folders and below, or with --source in a folder of S3.
 
     Hidden files, other files and links to folders are left out, and counted. The first Ctrl-C ends the command in an
     orderly way; the same command with --resume continues.
     """
     wanted = _Options(**options)
-    wanted.check()
+    wanted.check(folders)
+    if wanted.source is not None:
+        _classify_source(client, wanted.source, wanted)
+        return
     absolute, state, out = checked_folders(folders), state_folder(), wanted.out
     file = journal_file(client.base_url, absolute, state)
     own = [state, *([wanted.sort_into] if wanted.sort_into else []), *([Path(out)] if out and out != "-" else [])]
@@ -221,10 +225,32 @@ def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any)
     sys.exit(0 if summary.ok or (not wanted.waits and not summary.statuses["rejected"]) else 1)
 
 
+def _classify_source(client: ApiClient, source: str, wanted: "_Options") -> None:
+    """Classify the images at a location in S3; the job goes on if the command is stopped."""
+    console = Console(stderr=True, highlight=False)
+    with _interruptible() as stop, ProgressDisplay(console) as display:
+        name = wanted.name or source.rstrip("/").rpartition("/")[2]
+        work = SourceClassification(
+            client, PatientCalls(stop), source, name, wanted.keep, wanted.out, show=display.show
+        )
+        try:
+            summary = work.run(waits=wanted.waits)
+        except StoppedError:
+            click.echo("fleetsight: stopped; the job goes on, see fleetsight jobs", err=True)
+            sys.exit(INTERRUPTED)
+    lines = _lines(summary, client.base_url, waits=wanted.waits)
+    for line in lines if wanted.waits else list(lines)[1:]:
+        console.print(Text(line), soft_wrap=True)
+    if wanted.waits and not summary.total:
+        raise CommandError(f"no image was found in {source}")
+    sys.exit(0 if summary.ok else 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Options:
     """The options of `classify`."""
 
+    source: str | None
     name: str | None
     keep: bool
     out: str | None
@@ -242,13 +268,19 @@ class _Options:
         """Whether there are true labels."""
         return self.truth_file is not None or self.truth_from_folders
 
-    def check(self) -> None:
-        """Check that the options go together, before anything is sent.
+    def check(self, folders: Sequence[Path]) -> None:
+        """Check that the options and the folders go together, before anything is sent.
 
         Raises:
             UsageError: they do not.
             OutputError: the results cannot be written.
         """
+        if bool(folders) is (self.source is not None):
+            raise click.UsageError("Give folders, or --source with a location in S3.")
+        if self.source is not None and (
+            self.sort_into or self.has_truth or self.watch or self.resume or self.restart
+        ):
+            raise click.UsageError("--source goes with --name, --keep, --out and --no-wait only.")
         if self.truth_file is not None and self.truth_from_folders:
             raise click.UsageError("--truth and --truth-from-folders exclude each other.")
         if self.resume and self.restart:

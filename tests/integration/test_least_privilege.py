@@ -292,7 +292,7 @@ def take_from_s3(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> Non
     job_id = str(made.json()["job_id"])
 
     def is_finished() -> bool:
-        return deployed.request("GET", f"/jobs/{job_id}").json()["state"] == "finished"
+        return bool(deployed.request("GET", f"/jobs/{job_id}").json()["state"] == "finished")
 
     wait_until(is_finished, "the job from S3 is finished", details=deployed.logs)
     results = deployed.request("GET", f"/jobs/{job_id}/results").json()["results"]
@@ -542,7 +542,7 @@ def test_deletion_ends_all_but_what_is_kept(lived: Deployed) -> None:
     assert {one["State"]["Name"] for one in stack.instances(outputs["WebInstanceName"])} == {"terminated"}
     assert stack.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"] == []
     buckets = {one["Name"] for one in stack.client("s3").list_buckets()["Buckets"]}
-    assert buckets == {"models", "templates", outputs["InputBucketName"], outputs["OutputBucketName"]}
+    assert buckets == {"models", "photos", "templates", outputs["InputBucketName"], outputs["OutputBucketName"]}
     assert stack.client("dynamodb").list_tables()["TableNames"] == [outputs["JobTableName"]]
     groups = stack.client("cognito-idp").list_groups(UserPoolId=outputs["UserPoolId"])["Groups"]
     assert {one["GroupName"] for one in groups} == {"users", "operators"}

@@ -28,6 +28,7 @@ class ApiJob:
     name: str
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     slices: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    source: str = ""
     order: list[str] = field(default_factory=list)
     """The ids of the images, sorted for a page of results."""
 
@@ -69,6 +70,10 @@ class ResultsApi:
     """Filenames of accepted images."""
     results_fault: Response | None = None
     """The answer to each request for results, in place of them."""
+    sources: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Locations in S3 that jobs may read, each with its images by name."""
+    source_error: str | None = None
+    """Why sources cannot be listed."""
     is_holding: bool = False
     """Whether images have no results for now."""
     _unavailable: set[str] = field(default_factory=set)
@@ -103,7 +108,13 @@ class ResultsApi:
     def _create(self) -> ResponseReturnValue:
         key = request.headers.get("Idempotency-Key", new_id())
         job_id = self._keys.setdefault(key, new_id())
-        self.jobs.setdefault(job_id, ApiJob(request.get_json()["name"]))
+        source = request.get_json().get("source", "")
+        if source and source not in self.sources:
+            return problem(403, f"images of {source} may not be classified", "forbidden")
+        job = self.jobs.setdefault(job_id, ApiJob(request.get_json()["name"], source=source))
+        for position, (name, content) in enumerate(self.sources.get(source, {}).items()):
+            image_id = positioned_id(job_id, position)
+            job.images[image_id] = result_of(image_id, name, content)
         return {"job_id": job_id}, 201
 
     def _list(self) -> ResponseReturnValue:
@@ -115,7 +126,12 @@ class ResultsApi:
             return problem(404, f"there is no job {job_id!r}", "not-found")
         done = sum(image["status"] == "done" for image in job.images.values())
         waiting = len(job.images) if self.is_holding else 0
+        source = {
+            "uri": job.source, "state": "failed" if self.source_error else "complete", "listed": len(job.images) + 2,
+            "accepted": len(job.images), "skipped": {"empty": 2}, "error": self.source_error, "paused_until": None,
+        }  # fmt: skip
         return {
+            "source": source if job.source else None,
             "job_id": job_id, "name": job.name, "created_at": "2026-11-24T00:00:00+00:00", "state": "finished",
             "accepted": len(job.images), "done": 0 if self.is_holding else done,
             "failed": 0 if self.is_holding else len(job.images) - done, "waiting": waiting,

@@ -6,6 +6,7 @@ image, since the results file consists of such bodies.
 
 from collections.abc import Iterable
 from datetime import datetime
+from hashlib import sha256
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -48,6 +49,11 @@ class CreateJob(ApiBody):
         description="A folder in S3, `s3://bucket/prefix`, with everything in it: the images of the job. The "
         "configuration (`imports.sources`) says which are allowed.",
     )
+
+    @property
+    def digest(self) -> str:
+        """The digest of the request, without null fields: requests of earlier versions keep theirs."""
+        return sha256(self.model_dump_json(exclude_none=True).encode()).hexdigest()
 
 
 class JobLinks(ApiBody):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
-from hashlib import sha256
 from typing import Final, Self
 
 from flask import Blueprint, Response
@@ -101,8 +100,7 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
         TooManyOpenJobsError: as `check_open_jobs_limit`, if there is no such job yet.
         QuotaExceededError: if there is no such job yet, and the day's quota of jobs is used up.
     """
-    # Without null fields, so that a request has the digest that earlier versions gave it.
-    claims, request = jobs.claims, sha256(wanted.model_dump_json(exclude_none=True).encode()).hexdigest()
+    claims, request = jobs.claims, wanted.digest
     claim = claims.find(key, datetime.now(UTC))
     if claim is None:
         check_open_jobs_limit(jobs, config)

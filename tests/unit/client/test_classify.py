@@ -205,3 +205,33 @@ def test_without_an_answer_the_variable_with_the_address_is_named(
     done = command("classify", photos({"a.jpg": b"cat"}))
     assert done.exit_code == 2
     assert "FLEETSIGHT_URL=htp://x: 'htp://x' is no address of Fleetsight" in done.output
+
+
+def test_images_in_s3_are_classified_where_they_are(api: ResultsApi, command: Command, tmp_path: Path) -> None:
+    api.sources["s3://photos/day1"] = {"a.jpg": b"cat", "b/c.jpg": b"dog"}
+    ended = command("classify", "--source", "s3://photos/day1", "--out", tmp_path / "r.csv")
+    assert ended.exit_code == 0, ended.output
+    assert "2 images: 2 with a label." in ended.output
+    assert "Left out (empty): 2." in ended.output
+    rows = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
+    assert [(row["path"], row["label"]) for row in rows] == [("a.jpg", "cat"), ("b/c.jpg", "dog")]
+    assert api.job.name == "day1"
+    assert command("classify", "--source", "s3://photos/day1", "--no-wait").exit_code == 0
+
+
+def test_a_source_that_is_refused_or_cannot_be_listed_is_status_2_with_the_reason(
+    api: ResultsApi, command: Command
+) -> None:
+    refused = command("classify", "--source", "s3://other")
+    assert (refused.exit_code, refused.output) == (2, "Error: images of s3://other may not be classified\n")
+    api.sources["s3://photos"], api.source_error = {"a.jpg": b"cat"}, "s3://photos: this bucket does not exist"
+    ended = command("classify", "--source", "s3://photos")
+    assert ended.exit_code == 2
+    assert "this bucket does not exist" in ended.output
+
+
+@pytest.mark.parametrize("more", [(), ("--source", "s3://photos", "."), ("--source", "s3://photos", "--watch")])
+def test_folders_and_a_source_exclude_each_other(command: Command, more: tuple[str, ...]) -> None:
+    ended = command("classify", *more)
+    assert ended.exit_code == 2
+    assert "--source" in ended.output

@@ -243,7 +243,7 @@ class FakeApi(ApiClient):
         accepted = [(f"id-{start + at}", name) for at, (name, _) in enumerate(self.sent[start:])]
         return UploadResult(accepted, [(name, "not an image") for name, content in files if content == b"-"])
 
-    def create_job(self, name: str, *, keep: bool = False, key: str | None = None) -> str:
+    def create_job(self, name: str, *, keep: bool = False, key: str | None = None, source: str | None = None) -> str:
         return "job"
 
     def fleet(self) -> dict[str, Any] | None:

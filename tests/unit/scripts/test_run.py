@@ -44,7 +44,7 @@ class FakeApi(ApiClient):
         self.positions: dict[str, int] = {}
         self.keys: list[str | None] = []
 
-    def create_job(self, name: str, *, keep: bool = False, key: str | None = None) -> str:
+    def create_job(self, name: str, *, keep: bool = False, key: str | None = None, source: str | None = None) -> str:
         self.keeps = keep
         return "job"
 

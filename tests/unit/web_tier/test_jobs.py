@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from io import BytesIO
 from threading import Barrier
 from typing import Any
@@ -57,7 +56,7 @@ def test_a_key_with_another_request_is_rejected(client: FlaskClient, store: JobS
 def test_a_repeat_completes_a_request_that_crashed_between_claim_and_job(
     client: FlaskClient, store: JobStore
 ) -> None:
-    request = sha256(CreateJob(name="a").model_dump_json().encode()).hexdigest()
+    request = CreateJob(name="a").digest
     claim = Claims(store.table).acquire("k", Claim(new_id(), request, datetime.now(UTC)))
     assert create(client, "k").get_json()["job_id"] == claim.job_id
     assert store.job(claim.job_id) == Job(claim.job_id, "a", claim.at)

@@ -211,7 +211,7 @@ def test_an_object_that_is_gone_after_it_was_listed_is_skipped(site: Site) -> No
 def test_a_controller_that_is_no_longer_active_does_nothing_more(site: Site) -> None:
     site.put("day1/a.jpg")
     job = site.job()
-    site.sources.fails = lambda _bucket: setattr(site, "active", False)  # type: ignore[func-returns-value]
+    site.sources.fails = lambda _bucket: setattr(site, "active", False)
     site.importer.tick()
     assert site.filenames(job) == []
     assert site.inputs.objects == {}

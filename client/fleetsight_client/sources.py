@@ -1,0 +1,95 @@
+"""A job of images that are in S3: the server lists and copies them, and the command waits for their results."""
+
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from fleetsight_client.api import ApiClient, FleetsightClientError
+from fleetsight_client.classification import MAX_POLL_SECONDS, MIN_POLL_SECONDS, Progress, Summary
+from fleetsight_client.output import ResultsFile, row_of
+from fleetsight_client.retries import PatientCalls, StoppedError
+
+SKIPPED: Final = {
+    "not_an_image": "no image by its name",
+    "empty": "empty",
+    "too_large": "too large",
+    "archived": "archived",
+    "gone": "deleted before it was copied",
+    "not_readable": "not readable by Fleetsight",
+}
+"""Reasons of the server in words."""
+
+
+class SourceFailedError(FleetsightClientError):
+    """Raised when the source could not be listed, or its job was cancelled."""
+
+
+@dataclass
+class SourceClassification:
+    """Classifies the images at a location in S3 by one job.
+
+    Attributes:
+        source: the location, `s3://bucket/folder`.
+        out: file of the results, `-` for the standard output, or None.
+        show: receives the progress.
+    """
+
+    client: ApiClient
+    calls: PatientCalls
+    source: str
+    name: str
+    keep: bool = False
+    out: str | None = None
+    show: Callable[[Progress], None] = lambda _progress: None
+
+    def run(self, *, waits: bool = True) -> Summary:
+        """Make the job; with `waits`, write and count its results when it is finished.
+
+        Raises:
+            RejectedError: the server does not allow the source.
+            SourceFailedError: the source could not be listed, or the job was cancelled.
+            StoppedError: the user has stopped the command; the job goes on.
+        """
+        create = partial(self.client.create_job, self.name, keep=self.keep, key=uuid.uuid4().hex, source=self.source)
+        summary = Summary(job_ids=[self.calls.call(create)])
+        if waits:
+            status = self._wait(summary.job_ids[0])
+            self._read(summary, status)
+        return summary
+
+    def _wait(self, job_id: str) -> dict[str, Any]:
+        pause, last = MIN_POLL_SECONDS, ""
+        while True:
+            status = self.calls.call(partial(self.client.status, job_id))
+            done = int(status["done"]) + int(status["failed"])
+            is_listed = status["source"]["state"] != "listing"
+            note = "the quota of the day" if status["source"]["paused_until"] else ""
+            total = int(status["accepted"])
+            phase = "classifying" if is_listed else "importing"
+            self.show(Progress(phase, total, sent=total, classified=done, note=note))
+            if is_listed and not status["waiting"]:
+                return status
+            seen = f"{total} {done} {phase}"
+            pause = MIN_POLL_SECONDS if seen != last else min(MAX_POLL_SECONDS, pause * 1.5)
+            last = seen
+            if (self.calls.wait or self.calls.stop.wait)(pause):
+                raise StoppedError("stopped")
+
+    def _read(self, summary: Summary, status: dict[str, Any]) -> None:
+        job_id, source = summary.job_ids[0], status["source"]
+        summary.skipped = Counter({SKIPPED.get(code, code): count for code, count in source["skipped"].items()})
+        if self.out is None:
+            for result in self.client.results(job_id):
+                summary.add(row_of(str(result["filename"]), job_id, result, result.get("truth")))
+        else:
+            with ResultsFile(self.out) as file:
+                for result in self.client.results(job_id):
+                    row = row_of(str(result["filename"]), job_id, result, result.get("truth"))
+                    file.write(row)
+                    summary.add(row)
+        if source["state"] != "complete":
+            reason = source["error"] or "the job was cancelled"
+            raise SourceFailedError(f"not all images of {self.source} were classified: {reason} (job {job_id})")
