@@ -48,7 +48,13 @@ class _SectionedGroup(click.Group):
                 formatter.write_dl([(str(command.name), command.get_short_help_str(90)) for command in commands])
 
 
-@click.group(cls=_SectionedGroup, context_settings=CONTEXT)
+EXIT_STATUSES: Final = (
+    "Exit status: 0 if it is done, 1 if it was refused or something is missing, 2 for wrong usage or if nothing "
+    "answers. docs/commands.md lists those of each command."
+)
+
+
+@click.group(cls=_SectionedGroup, context_settings=CONTEXT, epilog=EXIT_STATUSES)
 @version_option
 def fleetsight() -> None:
     """Image classification on an elastic fleet."""

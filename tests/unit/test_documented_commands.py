@@ -13,6 +13,7 @@ import pytest
 import benchmarks.__main__ as measuring
 from scripts.cli import fleetsight
 from scripts.load.__main__ import load_test
+from scripts.model.own_network import NetworkSpec, read_spec
 from scripts.run.__main__ import main as run
 from tests.conftest import ROOT
 
@@ -163,3 +164,21 @@ def test_a_wrong_command_is_not_accepted(line: str) -> None:
     [documented] = _parsed("here", f"./scripts/{line}", is_whole=True)
     with pytest.raises(click.UsageError):
         PROGRAMS[documented.program](documented)
+
+
+COMMANDS_PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+
+
+def test_each_command_has_its_exit_statuses_documented() -> None:
+    page = COMMANDS_PAGE.partition("## Exit statuses")[2].partition("\n## ")[0]
+    named = {name for code in _CODE.findall(page) for name in code.removeprefix("fleetsight ").split()}
+    assert set(fleetsight.commands) - {"completion"} <= named
+
+
+def test_the_documented_yaml_of_an_own_network_is_valid_and_has_every_key(tmp_path: Path) -> None:
+    section = COMMANDS_PAGE.partition("## The YAML of your own network")[2]
+    [example] = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "colours.yaml").write_text(example)
+    assert read_spec(tmp_path / "colours.yaml").all_labels == ("red", "green", "blue")
+    first_cells = re.findall(r"^\| (.*?) \|", section, re.MULTILINE)
+    assert {key for cell in first_cells for key in _CODE.findall(cell)} == set(NetworkSpec.model_fields)

@@ -75,6 +75,22 @@ def test_each_command_has_a_version_and_short_help(module: str) -> None:
     assert run(sys.executable, "-m", module, "-h").stdout.startswith("Usage: ")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        ("model show", "labels"),
+        ("simulate --trace {folder}/mine.csv --json {folder}/nys.json", "p95"),
+        ("sbom {folder}/bill.json", "installs"),
+        ("completion bash", "complete "),
+    ],
+)
+def test_documented_commands_that_need_no_system_run(tmp_path: Path, arguments: str, printed: str) -> None:
+    (tmp_path / "mine.csv").write_text("0\n1\n2\n")
+    ended = run(sys.executable, "-m", "scripts.cli", *arguments.format(folder=tmp_path).split())
+    assert ended.returncode == 0, ended.stderr
+    assert printed in ended.stdout
+
+
 def test_each_command_is_listed_in_the_help() -> None:
     listed = run(sys.executable, "-m", "scripts.cli", "--help").stdout
     assert not [name for name in fleetsight.commands if f"  {name} " not in listed]
