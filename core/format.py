@@ -53,8 +53,8 @@ def duration(seconds: float) -> str:
 
 
 def rate_words(rate: float) -> str:
-    """Return images/s as `46 /s`, or `4.2 /s` below ten."""
-    return f"{rate:,.0f} /s" if rate >= 10 else f"{rate:.1f} /s"
+    """Return images/s as `46`, or `4.2` below ten; the unit stands beside it."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
 
 
 def milliseconds(length: float) -> str:

@@ -199,7 +199,7 @@ def _figures(
         "draining": draining,
         "workers": workers,
         "workers_of": f"{noun} ({', '.join(parts)})" if parts else noun,
-        "rate": rate_words(fleet.images_per_second).removesuffix(" /s") if fleet.images_per_second else "0",
+        "rate": rate_words(fleet.images_per_second) if fleet.images_per_second else "0",
         "today": dollars(_day_dollars(today, prices)),
         "today_of": f"today, {plural(today.images, 'image')}",
         "month": dollars(month_dollars(today, days, prices)),

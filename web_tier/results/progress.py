@@ -181,7 +181,7 @@ class ProgressBody(BaseModel):
             failed_words=failed_words(status.counts),
             waiting=status.waiting,
             in_flight=0 if silent_seconds > STALE_SECONDS else in_flight_images(status.waiting, fleet),
-            rate=rate_words(progress.rate).removesuffix(" /s") if progress.rate else None,
+            rate=rate_words(progress.rate) if progress.rate else None,
             left=duration(progress.left_seconds) if progress.left_seconds else None,
             workers=fleet.running + fleet.pending if fleet else 0,
             paused=fleet is not None and fleet.paused is not None,

@@ -204,9 +204,7 @@ def test_a_controller_that_is_silent_or_has_not_begun_is_named() -> None:
     assert "not published" in fleet_sentence(None)
 
 
-@pytest.mark.parametrize(
-    ("rate", "words"), [(0.25, "0.2 /s"), (9.9, "9.9 /s"), (46.4, "46 /s"), (1234.0, "1,234 /s")]
-)
+@pytest.mark.parametrize(("rate", "words"), [(0.25, "0.2"), (9.9, "9.9"), (46.4, "46"), (1234.0, "1,234")])
 def test_rates_have_a_place_behind_the_point_where_it_matters(rate: float, words: str) -> None:
     assert rate_words(rate) == words
 
