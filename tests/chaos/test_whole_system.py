@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fleetsight_client.api import FileToUpload, UploadResult
 from scripts.client import FleetClient
 from scripts.load.inputs import LoadImages, drawn_signs, parse_target
 from scripts.load.runner import LoadTest
+from scripts.load.schedule import ramp
 from tests.chaos.conftest import RunningSystem, signs
 from tests.conftest import ROOT
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -204,6 +206,26 @@ def hundred_signs(folder: Path, seed: int) -> LoadImages:
 
 def classic(running: RunningSystem, field: str) -> LoadTest:
     return LoadTest(parse_target(running.system.url, anywhere=False), "classic", CLIENTS, "/", field, 110)
+
+
+def test_an_open_loop_keeps_its_schedule_and_samples_the_fleet(running: RunningSystem, tmp_path: Path) -> None:
+    signs = drawn_signs(tmp_path / "signs", 60, 57, 96, lambda number: None)
+    # The first sixty are new, and with bytes of their own the next sixty are, too.
+    pictures = replace(signs, count=120, unique=True)
+    wait_for_empty_fleet(running)
+    before = images_of_workers(running)
+    load = replace(classic(running, "myfile"), arrivals=ramp(10, 50, 4))
+    summary = load.run(pictures, threading.Event(), lambda images: None)
+    assert (summary.failed, summary.lost) == (0, 0), summary
+    assert summary.right >= 118
+    assert sum(step.requests for step in summary.timeline) == 120
+    assert max(sample.running for sample in summary.fleet) > 0
+    wait_until(lambda: images_of_workers(running) - before == 120, "workers have classified each image")
+
+
+def images_of_workers(running: RunningSystem) -> int:
+    fleet = running.api.fleet()
+    return 0 if fleet is None else int(fleet["images"])
 
 
 def test_a_hundred_clients_before_a_cold_fleet_are_all_answered_right(running: RunningSystem, tmp_path: Path) -> None:
