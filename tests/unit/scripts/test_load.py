@@ -20,7 +20,7 @@ from PIL import Image
 from rich.console import Console
 
 from core.image_open import inspect, open_image
-from fleetsight_client.api import ApiClient, ApiError, FileToUpload, FormOffer, OfferedForm, UploadResult
+from fleetsight_client.api import ApiError, FileToUpload, FormOffer, OfferedForm, UploadResult
 from scripts.load import __main__ as command
 from scripts.load.clients import (
     BATCH_FILES,
@@ -49,6 +49,7 @@ from scripts.load.metrics import (
     summary_rows,
 )
 from scripts.load.runner import LoadTest, Mode, run_concurrently
+from tests.support.fake_client import FakeUploads
 from tests.support.hostile_images import HONEST
 from tests.support.jobs import picture
 from tests.support.servers import serving
@@ -220,31 +221,16 @@ def test_answers_are_verified_against_the_contract(
 
 
 @dataclass
-class FakeApi(ApiClient):
+class FakeApi(FakeUploads):
     """Answers with the content of each file as its label; `!` fails, `?` never has a result, `-` is not accepted."""
 
-    base_url: str = "http://fake"
     sent: list[tuple[str, str]] = field(default_factory=list)
-    failing_posts: int = 0
 
-    def add_images(
-        self,
-        job_id: str,
-        files: Sequence[tuple[str, bytes]],
-        key: str | None = None,
-        *,
-        first_position: int | None = None,
-    ) -> UploadResult:
-        if self.failing_posts:
-            self.failing_posts -= 1
-            raise ApiError("the connection was cut")
+    def accept(self, files: Sequence[tuple[str, bytes]]) -> UploadResult:
         start = len(self.sent)
         self.sent += [(name, content.decode()) for name, content in files if content != b"-"]
         accepted = [(f"id-{start + at}", name) for at, (name, _) in enumerate(self.sent[start:])]
         return UploadResult(accepted, [(name, "not an image") for name, content in files if content == b"-"])
-
-    def create_job(self, name: str, *, keep: bool = False, key: str | None = None, source: str | None = None) -> str:
-        return "job"
 
     def fleet(self) -> dict[str, Any] | None:
         return None

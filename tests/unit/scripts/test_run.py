@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ami.local import LocalImage
 from core.config import PATH_VARIABLE
-from fleetsight_client.api import ApiClient, ApiError, UploadResult
+from fleetsight_client.api import ApiError, UploadResult
 from scripts.load.metrics import LoadMetrics, summary_rows
 from scripts.run.batch import (
     STALLED_SECONDS,
@@ -28,40 +28,26 @@ from scripts.run.images import ImageSet, NoImagesError, draw_signs, images_in, s
 from scripts.run.model import model_setting
 from scripts.run.session import open_in_browser, show_summary
 from scripts.run.system import ROOT, StartError, System
+from tests.support.fake_client import FakeUploads
 from tests.support.waiting import ManualClock
 
 MODEL = {"name": "demo", "digest": "0123456789abcdef"}
 
 
-class FakeApi(ApiClient):
+class FakeApi(FakeUploads):
     """Answers as the API does: `label` classifies a filename, None leaves it without a result."""
 
     def __init__(self, labels: dict[str, str | None], refused: Sequence[str] = (), failing_posts: int = 0) -> None:
-        super().__init__("http://fake")
-        self.labels, self.refused, self.failing_posts = labels, refused, failing_posts
+        super().__init__(failing_posts=failing_posts)
+        self.labels, self.refused = labels, refused
         self.accepted: list[tuple[str, str]] = []
         self.keeps = False
-        self.positions: dict[str, int] = {}
-        self.keys: list[str | None] = []
 
     def create_job(self, name: str, *, keep: bool = False, key: str | None = None, source: str | None = None) -> str:
         self.keeps = keep
         return "job"
 
-    def add_images(
-        self,
-        job_id: str,
-        files: Sequence[tuple[str, bytes]],
-        key: str | None = None,
-        *,
-        first_position: int | None = None,
-    ) -> UploadResult:
-        self.keys.append(key)
-        if self.failing_posts:
-            self.failing_posts -= 1
-            raise ApiError("the connection was cut")
-        if first_position is not None:
-            self.positions |= {name: first_position + index for index, (name, _) in enumerate(files)}
+    def accept(self, files: Sequence[tuple[str, bytes]]) -> UploadResult:
         accepted = [(f"id-{name}", name) for name, _ in files if name not in self.refused]
         self.accepted += accepted
         return UploadResult(accepted, [(name, "not an image") for name, _ in files if name in self.refused])
