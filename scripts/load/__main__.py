@@ -226,6 +226,10 @@ def _run(  # noqa: PLR0913 - click calls it by name
     **options: Any,
 ) -> int:
     """Run the load test, show and write its figures, and return the exit status."""
+    for file in (json_file, report):
+        # A long test must not end without its figures.
+        if file is not None and (file.is_dir() or not file.parent.is_dir()):
+            raise click.UsageError(f"cannot write {file}: its folder does not exist, or it is a folder itself")
     arrivals = _arrivals(mode, options)
     console, target = Console(), parse_target(url, anywhere=anywhere)
     target.check_answers()

@@ -134,6 +134,8 @@ def test_latency_counts_from_the_scheduled_moment(tmp_path: Path, monkeypatch: p
         ("--trace x.csv --duration 3", "change it with --speed"),
         ("--rate 5000/s --duration 1h", "18,000,000 images: 1 to 100,000 are possible"),
         ("--rat 5", "Did you mean one of: '--path', '--ramp', '--rate'?"),
+        ("--json /no/such/folder/a.json", "cannot write /no/such/folder/a.json"),
+        ("--report /", "it is a folder itself"),
         ("--max-failed many", "--max-failed"),
         ("--max-p95 fast", "write one such as 30s"),
         ("--rate 5/s compare a.json b.json", "compare takes its options after its name"),
