@@ -16,11 +16,11 @@ from localcloud.launch import LocalCloud
 from services.clients import Clients
 from services.ec2 import Fleet, LaunchSpec
 from services.errors import LaunchError, NotFoundError, ObjectTooLargeError
-from services.s3 import Bucket, StoredObject
+from services.s3 import Bucket, SourceBuckets, StoredObject
 from services.sqs import OutgoingMessage, Queue, ReceivedMessage
 from services.table import LAST, PAGE, Item, Table
 from tests.conftest import ConfigMaker
-from tests.support.memory_services import MemoryBucket, MemoryQueue
+from tests.support.memory_services import MemoryBucket, MemoryQueue, MemorySource
 from tests.support.memory_table import MemoryTable
 from tests.support.waiting import wait_until
 
@@ -38,6 +38,66 @@ def test_row_35_a_browser_saves_an_object_and_does_not_show_it(bucket: Bucket, p
     for key, content_type in (("a/b.jpg", "image/gif"), ("a/results.jsonl", "application/x-ndjson")):
         seen = provisioned.s3.get_object(Bucket=bucket.name, Key=key)
         assert (seen["ContentDisposition"], seen["ContentType"]) == ("attachment", content_type)
+
+
+@pytest.fixture(params=["memory", "local cloud"])
+def place(request: pytest.FixtureRequest) -> tuple[SourceBuckets, str, Callable[[str, bytes], None], Bucket]:
+    """Return sources, the name of one, a function that puts an object into it, and a bucket for copies."""
+    if request.param == "memory":
+        sources = MemorySource()
+        return sources, "photos", lambda key, body: sources.objects.update({("photos", key): body}), MemoryBucket()
+    clients: Clients = request.getfixturevalue("provisioned")
+    config: Config = request.getfixturevalue("config")
+    source = config.names.output_bucket
+    return (
+        SourceBuckets(clients.s3),
+        source,
+        lambda key, body: (
+            clients.s3.put_object(Bucket=source, Key=key, Body=body, Tagging="theirs=1", Metadata={"who": "them"})
+            and None
+        ),
+        Bucket.named(clients, config.names.input_bucket),
+    )
+
+
+HARD_KEYS = ["in/%2F+ &=?.jpg", "in/a b.jpg", "in/it's.jpg", "in/ä/日本.jpg"]
+
+
+def test_a_source_is_listed_in_order_page_by_page(
+    place: tuple[SourceBuckets, str, Callable[[str, bytes], None], Bucket],
+) -> None:
+    sources, bucket, put, _ = place
+    for key in (*HARD_KEYS, "inner.jpg", "in"):
+        put(key, key.encode())
+    found, after, has_more = list[str](), "", True
+    while has_more:
+        page, has_more = sources.page(bucket, "in/", after, 3)
+        found += [each.key for each in page]
+        assert [each.size for each in page] == [len(each.key.encode()) for each in page]
+        after = found[-1]
+    assert found == sorted(HARD_KEYS, key=str.encode)
+    assert sources.page(bucket, "nothing/", "", 3) == ([], False)
+
+
+def test_a_copy_has_the_content_and_nothing_else_of_the_object(
+    place: tuple[SourceBuckets, str, Callable[[str, bytes], None], Bucket],
+) -> None:
+    sources, bucket, put, copies = place
+    for number, key in enumerate(HARD_KEYS):
+        put(key, key.encode())
+        sources.copy(bucket, key, copies, f"J/{number}.jpg", "image/jpeg", {"kept": "no"} if number else None)
+        assert copies.get(f"J/{number}.jpg") == key.encode()
+        assert copies.head(f"J/{number}.jpg") == StoredObject(len(key.encode()), "image/jpeg")
+    if sources.client is not None:
+        seen = sources.client.get_object(Bucket=copies.name, Key="J/1.jpg")
+        assert (seen["Metadata"], seen["ContentDisposition"]) == ({}, "attachment")
+        tags = [
+            sources.client.get_object_tagging(Bucket=copies.name, Key=f"J/{number}.jpg")["TagSet"]
+            for number in (0, 1)
+        ]
+        assert tags == [[], [{"Key": "kept", "Value": "no"}]]
+    with pytest.raises(NotFoundError):
+        sources.copy(bucket, "in/none.jpg", copies, "J/none.jpg", "image/jpeg")
 
 
 PART = b"x" * 100_000

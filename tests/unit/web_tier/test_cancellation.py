@@ -269,6 +269,25 @@ def test_other_jobs_are_left_alone_and_have_their_turn(site: ResultsSite) -> Non
     assert site.store.result(other) is None
 
 
+def test_the_missing_images_of_a_job_are_not_searched_for_each_page_again(
+    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job may have 100,000 images: with a search for each page, cancelling took the square of their number."""
+    refs, searches, search = site.add_job(10 * PAGE), list[str](), site.recorder.missing
+
+    def counted(job_id: str) -> dict[str, int]:
+        searches.append(job_id)
+        return search(job_id)
+
+    monkeypatch.setattr(site.recorder, "missing", counted)
+    cancel_on(site, refs[0].job_id)
+    rounds = 1
+    while site.canceller.tick() == 0:
+        rounds += 1
+    assert site.store.status(refs[0].job_id).counts.cancelled == 10 * PAGE
+    assert (rounds, len(searches)) == (10, 1)
+
+
 def test_a_job_that_cannot_be_read_delays_no_other(site: ResultsSite, monkeypatch: pytest.MonkeyPatch) -> None:
     [bad], [good] = site.add_job(1), site.add_job(1)
     resync = site.recorder.resync
