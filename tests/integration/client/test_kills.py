@@ -29,7 +29,11 @@ SEED = 2026
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    settings = {"FLEETSIGHT__WEB__PORT": str(free_port()), "FLEETSIGHT__FLEET__MAX_WORKERS": "1"}
+    settings = {
+        "FLEETSIGHT__WEB__PORT": str(free_port()),
+        "FLEETSIGHT__FLEET__MAX_WORKERS": "1",
+        "FLEETSIGHT__IMPORTS__SOURCES": '[{"location": "s3://photos/incoming"}]',
+    }
     running = System(tmp_path_factory.mktemp("system"), settings)
     running.start()
     try:
@@ -116,3 +120,15 @@ def test_the_first_interrupt_ends_in_order_and_resume_continues(
     status, errors = finish(start(system, tmp_path, "classify", photos, "--resume"))
     assert status == 0, errors
     assert f"{IMAGES} images: {IMAGES} with a label." in errors
+
+
+def test_a_folder_of_s3_gets_its_results(system: System, photos: Path, tmp_path: Path) -> None:
+    s3, files = system.clients.s3, sorted(photos.rglob("*.png"))[:20]
+    s3.create_bucket(Bucket="photos")
+    for file in files:
+        s3.put_object(Bucket="photos", Key=f"incoming/{file.name}", Body=file.read_bytes())
+    out = tmp_path / "results.csv"
+    status, errors = finish(start(system, tmp_path, "classify", "--source", "s3://photos/incoming", "--out", out))
+    assert status == 0, errors
+    with out.open(newline="", encoding="utf-8") as lines:
+        assert [row["path"] for row in csv.DictReader(lines)] == sorted(file.name for file in files)
