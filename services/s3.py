@@ -277,6 +277,19 @@ class SourceBuckets:
                 raise NotFoundError(f"there is no object {key!r} in the bucket {bucket!r}") from error
             raise
 
+    def is_readable(self, bucket: str, key: str) -> bool:
+        """Return whether an object exists and may be read; a refused copy does not say which object was the reason.
+
+        Its first byte is read, which needs the right to use its KMS key, too.
+        """
+        try:
+            self.client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].close()
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in {400, 403, 404}:
+                return False
+            raise
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class UploadForm:

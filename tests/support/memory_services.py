@@ -225,6 +225,7 @@ class MemorySource(SourceBuckets):
         objects: by bucket and key.
         archived: those of the objects that must be restored first.
         unreadable: those of the objects that may not be read.
+        refuses_copies: whether the bucket of the copies refuses them.
         fails: returns the error with which a page of a bucket is refused, or None.
         call: as of a `MemoryBucket`.
     """
@@ -235,6 +236,7 @@ class MemorySource(SourceBuckets):
         self.objects: dict[tuple[str, str], bytes] = {}
         self.archived: set[tuple[str, str]] = set()
         self.unreadable: set[tuple[str, str]] = set()
+        self.refuses_copies = False
         self.fails: Callable[[str], Exception | None] = lambda bucket: None
 
     def page(self, bucket: str, prefix: str, after: str, limit: int) -> tuple[list[ListedObject], bool]:
@@ -256,7 +258,7 @@ class MemorySource(SourceBuckets):
         self, bucket: str, key: str, to: Bucket, to_key: str, content_type: str, tags: Mapping[str, str] | None = None
     ) -> None:
         """Copy an object."""
-        if (bucket, key) in self.unreadable:
+        if self.refuses_copies or (bucket, key) in self.unreadable:
             raise ClientError(
                 cast(Any, {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}), "Copy"
             )
@@ -264,6 +266,10 @@ class MemorySource(SourceBuckets):
         if body is None:
             raise NotFoundError(f"there is no object {key!r}")
         to.put(to_key, body, content_type, tags)
+
+    def is_readable(self, bucket: str, key: str) -> bool:
+        """Return whether an object exists and may be read."""
+        return (bucket, key) in self.objects.keys() - self.unreadable
 
 
 def etag_of(body: bytes) -> str:

@@ -311,7 +311,9 @@ class SourceImporter:
             return "gone"
         except ClientError as error:
             is_refused = error.response["ResponseMetadata"]["HTTPStatusCode"] in {400, 403}
-            if is_refused and error.response["Error"]["Code"] not in PASSING_REFUSALS:
+            is_final = is_refused and error.response["Error"]["Code"] not in PASSING_REFUSALS
+            # If the object can be read, the input bucket has refused the copy, which is no fault of the object.
+            if is_final and not self.sources.is_readable(location.bucket, found.key):
                 return "not_readable"
             raise
         return None

@@ -79,6 +79,15 @@ def test_a_source_is_listed_in_order_page_by_page(
     assert sources.page(bucket, "nothing/", "", 3) == ([], False)
 
 
+def test_an_object_is_readable_if_it_is_there(
+    place: tuple[SourceBuckets, str, Callable[[str, bytes], None], Bucket],
+) -> None:
+    sources, bucket, put, _ = place
+    put("in/a b.jpg", b"content")
+    assert sources.is_readable(bucket, "in/a b.jpg")
+    assert not sources.is_readable(bucket, "in/none.jpg")
+
+
 def test_a_copy_has_the_content_and_nothing_else_of_the_object(
     place: tuple[SourceBuckets, str, Callable[[str, bytes], None], Bucket],
 ) -> None:

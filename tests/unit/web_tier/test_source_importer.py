@@ -152,6 +152,18 @@ def test_objects_that_are_no_images_are_counted_by_the_reason(site: Site) -> Non
     assert listing.listed == listing.accepted + sum(listing.skipped.values()) == 9
 
 
+def test_no_image_is_skipped_if_the_input_bucket_refuses_its_copy(site: Site) -> None:
+    site.put("day1/a.jpg")
+    site.sources.refuses_copies = True
+    job = site.job()
+    site.run()
+    assert site.listing(job) == SourceListing()
+    site.sources.refuses_copies = False
+    site.clock.now += MAX_PAUSE_SECONDS
+    site.run()
+    assert (site.filenames(job), site.listing(job).state) == (["a.jpg"], "complete")
+
+
 def test_each_image_is_accepted_once_whatever_write_is_interrupted(make_site: SiteMaker) -> None:
     keys = [f"day1/{number}.jpg" for number in range(5)]
     interruption, is_interrupted = 0, True
