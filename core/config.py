@@ -363,9 +363,10 @@ class S3Grant(_Section):
 
 
 class ImportSettings(_Section):
-    """Jobs from S3: the locations that they may read."""
+    """Jobs from S3: the locations that they may read, and those to which results may be copied."""
 
     sources: tuple[S3Grant, ...]
+    destinations: tuple[S3Grant, ...]
 
 
 def is_granted(grants: Sequence[S3Grant], location: S3Location, *, to_operator: bool) -> bool:
@@ -454,10 +455,11 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _own_buckets_are_not_granted(self) -> Self:
-        for grant in self.imports.sources:
+        granted = {"sources": self.imports.sources, "destinations": self.imports.destinations}
+        for key, grant in ((key, grant) for key, grants in granted.items() for grant in grants):
             if S3Location.parse(grant.location).bucket in {self.names.input_bucket, self.names.output_bucket}:
                 raise ValueError(
-                    f"imports.sources = {grant.location!r}: this bucket is the system's own; name another one"
+                    f"imports.{key} = {grant.location!r}: this bucket is the system's own; name another one"
                 )
         return self
 

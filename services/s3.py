@@ -36,6 +36,20 @@ if TYPE_CHECKING:
 ATTACHMENT = "attachment"
 """Content-Disposition of every object: a browser saves it and never shows it as a page of the bucket's host."""
 
+PASSING_REFUSALS = frozenset(
+    {
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "RequestTimeTooSkewed",
+        "RequestTimeout",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    }
+)
+"""Error codes with the status 400 or 403 for which the object is not the reason
+(https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html)."""
+
 PARTS_AT_ONCE = 2
 """Concurrent parts, of 5 MB each, of one upload."""
 
@@ -227,9 +241,10 @@ ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 
 @dataclass(frozen=True)
 class SourceBuckets:
-    """Buckets of others, of which objects are listed and copied; botocore's errors are raised.
+    """Buckets of others: objects of them are listed and copied, and results are copied to them.
 
-    botocore follows a bucket to its region, and its keys may be any text: obstore does neither.
+    botocore's errors are raised. botocore follows a bucket to its region, and its keys may be any text: obstore does
+    neither.
     """
 
     client: "S3Client"
@@ -260,10 +275,23 @@ class SourceBuckets:
         Raises:
             NotFoundError: there is no such object any more.
         """
+        self._copy(bucket, key, to.name, to_key, content_type, tags)
+
+    def copy_out(self, of: Bucket, key: str, bucket: str, to_key: str, content_type: str) -> None:
+        """Copy an object of the system to the `bucket` of another, as `copy` does; an object at `to_key` is replaced.
+
+        Raises:
+            NotFoundError: there is no such object any more.
+        """
+        self._copy(of.name, key, bucket, to_key, content_type, None)
+
+    def _copy(
+        self, bucket: str, key: str, to: str, to_key: str, content_type: str, tags: Mapping[str, str] | None
+    ) -> None:
         tagging: Any = {"Tagging": urlencode(tags)} if tags else {}
         try:
             self.client.copy_object(
-                Bucket=to.name,
+                Bucket=to,
                 Key=to_key,
                 CopySource={"Bucket": bucket, "Key": key},
                 MetadataDirective="REPLACE",
@@ -289,6 +317,18 @@ class SourceBuckets:
                 return False
             raise
         return True
+
+
+def is_refusal(error: ClientError) -> bool:
+    """Return whether S3 would refuse the same copy again.
+
+    The object may not be read or written, is too large, or is encrypted with a key that may not be used.
+    """
+    is_refused = error.response["ResponseMetadata"]["HTTPStatusCode"] in {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.FORBIDDEN,
+    }
+    return is_refused and error.response["Error"]["Code"] not in PASSING_REFUSALS
 
 
 @dataclass(frozen=True, slots=True)

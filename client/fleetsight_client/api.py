@@ -159,12 +159,22 @@ class ApiClient:
 
     # Jobs
 
-    def create_job(self, name: str, *, keep: bool = False, key: str | None = None, source: str | None = None) -> str:
+    def create_job(
+        self,
+        name: str,
+        *,
+        keep: bool = False,
+        key: str | None = None,
+        source: str | None = None,
+        results: str | None = None,
+    ) -> str:
         """Create a job, which may `keep` its images; return its id. An idempotency `key` makes it repeatable.
 
-        With `source`, such as `s3://bucket/folder`, its images come from S3, and it takes no others.
+        With `source`, such as `s3://bucket/folder`, its images come from S3, and it takes no others. With `results`,
+        all results are copied to that folder of S3 as `JOB_ID.jsonl` when the job is finished.
         """
-        body = {"name": name, "keep": keep} | ({} if source is None else {"source": source})
+        locations = {"source": source, "results": results}
+        body = {"name": name, "keep": keep} | {field: text for field, text in locations.items() if text is not None}
         return str(self._call("POST", "/jobs", json=body, key=key)["job_id"])
 
     def jobs(self, page: int = 50) -> Iterator[dict[str, Any]]:

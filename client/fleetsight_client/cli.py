@@ -160,6 +160,7 @@ def _interruptible() -> Iterator[threading.Event]:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
 )
 @click.option("--source", metavar="S3", help="Classify the images in s3://BUCKET/FOLDER instead, where they are.")
+@click.option("--results", metavar="S3", help="Copy the results of --source to s3://BUCKET/PREFIX, as JOB.jsonl.")
 @click.option("--name", help="Name of the job [default: of the first folder]")
 @click.option("--keep", is_flag=True, help="Keep the images on the server after their classification.")
 @click.option("--out", metavar="FILE", help="Results: FILE.csv, .jsonl or .parquet; - writes CSV to the output.")
@@ -231,7 +232,7 @@ def _classify_source(client: ApiClient, source: str, wanted: "_Options") -> None
     with _interruptible() as stop, ProgressDisplay(console) as display:
         name = wanted.name or source.rstrip("/").rpartition("/")[2]
         work = SourceClassification(
-            client, PatientCalls(stop), source, name, wanted.keep, wanted.out, show=display.show
+            client, PatientCalls(stop), source, name, wanted.keep, wanted.out, wanted.results, show=display.show
         )
         try:
             summary = work.run(waits=wanted.waits)
@@ -251,6 +252,7 @@ class _Options:
     """The options of `classify`."""
 
     source: str | None
+    results: str | None
     name: str | None
     keep: bool
     out: str | None
@@ -280,7 +282,9 @@ class _Options:
         if self.source is not None and (
             self.sort_into or self.has_truth or self.watch or self.resume or self.restart
         ):
-            raise click.UsageError("--source goes with --name, --keep, --out and --no-wait only.")
+            raise click.UsageError("--source goes with --results, --name, --keep, --out and --no-wait only.")
+        if self.results is not None and self.source is None:
+            raise click.UsageError("--results goes with --source only: write results of folders with --out.")
         if self.truth_file is not None and self.truth_from_folders:
             raise click.UsageError("--truth and --truth-from-folders exclude each other.")
         if self.resume and self.restart:

@@ -24,7 +24,7 @@ SKIPPED: Final = {
 
 
 class SourceFailedError(FleetsightClientError):
-    """Raised when the source could not be listed, or its job was cancelled."""
+    """Raised when the source could not be listed, its job was cancelled, or its results cannot be copied."""
 
 
 @dataclass
@@ -34,6 +34,7 @@ class SourceClassification:
     Attributes:
         source: the location, `s3://bucket/folder`.
         out: file of the results, `-` for the standard output, or None.
+        results: location in S3 to which the server copies the results, or None.
         show: receives the progress.
     """
 
@@ -43,21 +44,31 @@ class SourceClassification:
     name: str
     keep: bool = False
     out: str | None = None
+    results: str | None = None
     show: Callable[[Progress], None] = lambda _progress: None
 
     def run(self, *, waits: bool = True) -> Summary:
-        """Make the job; with `waits`, write and count its results when it is finished.
+        """Make the job; with `waits`, write and count its results when it is finished, and wait for their copy.
 
         Raises:
-            RejectedError: the server does not allow the source.
-            SourceFailedError: the source could not be listed, or the job was cancelled.
+            RejectedError: the server does not allow the source, or the location of the results.
+            SourceFailedError: the source could not be listed, the job was cancelled, or its results cannot be copied.
             StoppedError: the user has stopped the command; the job goes on.
         """
-        create = partial(self.client.create_job, self.name, keep=self.keep, key=uuid.uuid4().hex, source=self.source)
+        create = partial(
+            self.client.create_job,
+            self.name,
+            keep=self.keep,
+            key=uuid.uuid4().hex,
+            source=self.source,
+            results=self.results,
+        )
         summary = Summary(job_ids=[self.calls.call(create)])
         if waits:
             status = self._wait(summary.job_ids[0])
             self._read(summary, status)
+            if self.results is not None and summary.total:
+                self._wait_for_copy(summary.job_ids[0])
         return summary
 
     def _wait(self, job_id: str) -> dict[str, Any]:
@@ -77,6 +88,13 @@ class SourceClassification:
             last = seen
             if (self.calls.wait or self.calls.stop.wait)(pause):
                 raise StoppedError("stopped")
+
+    def _wait_for_copy(self, job_id: str) -> None:
+        while (copy := self.calls.call(partial(self.client.status, job_id))["results"])["state"] == "waiting":
+            if (self.calls.wait or self.calls.stop.wait)(MIN_POLL_SECONDS):
+                raise StoppedError("stopped")
+        if copy["state"] != "written":
+            raise SourceFailedError(f"the results were not copied to {copy['uri']}: {copy['error']} (job {job_id})")
 
     def _read(self, summary: Summary, status: dict[str, Any]) -> None:
         job_id, source = summary.job_ids[0], status["source"]

@@ -14,6 +14,7 @@ from core.jobs.models import (
     ListingState,
     MergedFile,
     Resend,
+    ResultsCopy,
     ResultSummary,
     SourceListing,
     TrueLabel,
@@ -27,6 +28,9 @@ DEAD_LETTERS = "DEADLETTERS"
 CANCELLED, COUNTED, ACCEPTED, MERGED, RETRIED = "CANCELLED", "COUNTED", "SAID#", "MERGED", "RETRIED"
 LISTING = "SOURCE"
 """Sorts after the accepted counts, so that processes of earlier versions do not read it as one."""
+
+COPIED = "TARGET"
+"""Sorts after `LISTING`, for the same reason."""
 
 LISTINGS = "LISTINGS"
 """Partition of the jobs with a source that may not be listed yet."""
@@ -70,7 +74,8 @@ def job_item(job: Job, partition_key: str = JOBS) -> Item:
     single = {"single": 1} if job.is_single else {}
     reviewed = {REVIEWED: 1} if job.is_reviewed else {}
     source = {"source": job.source} if job.source else {}
-    return {**item, "keep": int(job.keep), **single, **_owner_as_text(job.owner), **reviewed, **source}
+    results = {"results": job.results} if job.results else {}
+    return {**item, "keep": int(job.keep), **single, **_owner_as_text(job.owner), **reviewed, **source, **results}
 
 
 def single_job_item(job: Job, until: datetime) -> Item:
@@ -95,6 +100,7 @@ def job_of(item: Item) -> Job:
         is_single="single" in item,
         is_reviewed=REVIEWED in item,
         source=str(item.get("source", "")),
+        results=str(item.get("results", "")),
     )
 
 
@@ -241,6 +247,11 @@ def runs_as_text(counts: Counts) -> dict[str, str]:
 def merged_of(item: Item) -> MergedFile:
     """Return the file with all results of a job from its item."""
     return MergedFile(str(item["key"]), str(item["edition"]), datetime.fromisoformat(str(item["at"])))
+
+
+def copy_of(item: Item) -> ResultsCopy:
+    """Return the copy of a results file from its item."""
+    return ResultsCopy(str(item["version"]), str(item["error"]))
 
 
 def listing_item(job_id: str, listing: SourceListing) -> Item:

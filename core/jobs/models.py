@@ -13,6 +13,8 @@ JobState = Literal["empty", "running", "finished", "cancelled"]
 
 ListingState = Literal["listing", "complete", "failed", "cancelled"]
 
+CopyState = Literal["waiting", "written", "failed"]
+
 TruthSource = Literal["review", "csv", "folder"]
 """How a user set a true label: on the page or by the API, by a file, or by the names of folders."""
 
@@ -31,6 +33,7 @@ class Job:
             the job expires.
         is_single: whether it collects images that were sent one by one, without a job of their own.
         source: location in S3 from which the controller takes its images; empty for uploaded ones.
+        results: location in S3 to which the controller copies its results file; empty for none.
     """
 
     job_id: str
@@ -41,6 +44,7 @@ class Job:
     is_single: bool = False
     is_reviewed: bool = False
     source: str = ""
+    results: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +191,22 @@ class MergedFile:
     edition: str
     written_at: datetime
 
+    @property
+    def version(self) -> str:
+        """An identifier of the object: a file that is written again has another one, also with the same results."""
+        return f"{self.edition} {self.written_at.isoformat()}"
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsCopy:
+    """The outcome of copying a results file of this `version` to the location that the user chose.
+
+    `error` is why S3 or the configuration refuses it; empty if it was written.
+    """
+
+    version: str
+    error: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceListing:
@@ -219,6 +239,7 @@ class JobStatus:
         merged: the file with all results, once it is written.
         cancelled_at: when it was cancelled, unless a retry has resumed it.
         listing: of its source; None if its images are uploaded.
+        copy: the last copy of the results file to the location that the user chose, if there is one.
     """
 
     job: Job
@@ -228,6 +249,7 @@ class JobStatus:
     merged: MergedFile | None = None
     cancelled_at: datetime | None = None
     listing: SourceListing | None = None
+    copy: ResultsCopy | None = None
 
     @property
     def is_listing(self) -> bool:
@@ -261,6 +283,14 @@ class JobStatus:
     def is_answered(self) -> bool:
         """Whether the job has all its images, and each has its result; a source may have none."""
         return (self.accepted > 0 or self.listing is not None) and not (self.waiting or self.is_listing)
+
+    @property
+    def copy_state(self) -> CopyState:
+        """Of the copy of the current results: `waiting` until it is written or refused, and when results change."""
+        merged, copy = self.merged, self.copy
+        if merged is None or merged.edition != self.edition or copy is None or copy.version != merged.version:
+            return "waiting"
+        return "failed" if copy.error else "written"
 
     @property
     def edition(self) -> str:

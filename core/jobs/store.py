@@ -2,7 +2,7 @@
 
 | pk               | sk                 | content                                                   | written by |
 | ---------------- | ------------------ | --------------------------------------------------------- | ---------- |
-| `JOBS`           | job id             | name, created_at, keep, owner, single, source:            | web        |
+| `JOBS`           | job id             | name, created_at, keep, owner, single, source, results:   | web        |
 |                  |                    | list of all jobs;                                         |            |
 |                  |                    | `reviewed`: its images may have true labels               |            |
 | `OWNED#` owner   | job id             | the same, for the jobs of one user                        | web        |
@@ -13,6 +13,7 @@
 | `COUNTS#` job id | `COUNTED`          | done, cached, failed, images, first, last result, runs,   | controller |
 |                  |                    | system_retried, resends, cancelled                        |            |
 | `COUNTS#` job id | `MERGED`           | key, edition, at: the file with all results               | controller |
+| `COUNTS#` job id | `TARGET`           | version, error: the user's copy of that file              | controller |
 | `COUNTS#` job id | `RETRIED`          | at: when failed images were last requested again          | web        |
 | `COUNTS#` job id | `SAID#` writer id  | images this web process has accepted, and answered itself | web        |
 | `COUNTS#` job id | `SOURCE`           | how far its source is listed: `core/jobs/listings.py`     | controller |
@@ -56,6 +57,7 @@ from core.ids import ImageRef, first_id_of, new_id
 from core.jobs.items import (
     ACCEPTED,
     CANCELLED,
+    COPIED,
     COUNTED,
     DEAD_LETTERS,
     DELETED,
@@ -76,6 +78,7 @@ from core.jobs.items import (
     TRUTH,
     accepted_attributes,
     accepted_count_of,
+    copy_of,
     counts_of,
     counts_partition,
     deleted_item,
@@ -111,6 +114,7 @@ from core.jobs.models import (
     MergedFile,
     OpenJob,
     Resend,
+    ResultsCopy,
     ResultSummary,
     SourceListing,
     TrueLabel,
@@ -219,10 +223,10 @@ class JobStore:
 
     def status_of(self, job: Job) -> JobStatus:
         """Return the status of a job that has just been read."""
-        found = self.table.query(counts_partition(job.job_id), CANCELLED, LISTING)
+        found = self.table.query(counts_partition(job.job_id), CANCELLED, COPIED)
         items = {str(item["sk"]): item for item in found}
-        counted, merged, retried, cancelled, listing = (
-            items.pop(kind, None) for kind in (COUNTED, MERGED, RETRIED, CANCELLED, LISTING)
+        counted, merged, retried, cancelled, listing, copy = (
+            items.pop(kind, None) for kind in (COUNTED, MERGED, RETRIED, CANCELLED, LISTING, COPIED)
         )
         counts = with_accepted(
             counts_of(counted) if counted else Counts(), [accepted_count_of(item) for item in items.values()]
@@ -235,6 +239,7 @@ class JobStore:
             merged=merged_of(merged) if merged else None,
             cancelled_at=moment_in(cancelled, "at") if cancelled else None,
             listing=(listing_of(listing) if listing else SourceListing()) if job.source else None,
+            copy=copy_of(copy) if copy else None,
         )
 
     # Cancelling
@@ -662,6 +667,11 @@ class JobStore:
         self.mark_if_removed(job_id)
         self.reopen(job_id, touched_at)
         self.table.delete_all([(counts_partition(job_id), MERGED)])
+
+    def put_copy(self, job_id: str, copy: ResultsCopy, token: int = 0) -> bool:
+        """Record the user's copy of the results file; `token` and the return value are as in `store_counts`."""
+        item = {"version": copy.version, "error": copy.error}
+        return self.put_fenced({"pk": counts_partition(job_id), "sk": COPIED, **item}, token)
 
     def put_fenced(self, item: Item, token: int) -> bool:
         """Store an item unless it was stored with a later token; an item without a token is of an older version."""

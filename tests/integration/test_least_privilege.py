@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ HASTE = {
     "FLEETSIGHT__FLEET__MARKET": "spot",
     "FLEETSIGHT__FLEET__MAX_WORKERS": "3",
     "FLEETSIGHT__IMPORTS__SOURCES": '[{"location": "s3://photos/incoming"}]',
+    "FLEETSIGHT__IMPORTS__DESTINATIONS": '[{"location": "s3://photos/labels"}]',
 }
 """Short intervals, and Spot instances, since the first one needs one more permission than others."""
 
@@ -132,7 +134,8 @@ def deployed(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> It
         stack, url = DeployedStack(cloud), cloud.endpoint_url
         haste = {**HASTE, KEYS_FILE_VARIABLE: str(folder / "session-keys")}
         given = {name: GIVEN[name] for name in ("BundleAddress", "TlsParameter", "DiskKeyArn", "DataKeyArn")}
-        given |= {name: ",".join(GIVEN[name]) for name in ("SourceBuckets", "SourcePrefixes", "SourceObjects")}
+        locations = ("SourceBuckets", "SourcePrefixes", "SourceObjects", "DestinationObjects")
+        given |= {name: ",".join(GIVEN[name]) for name in locations}
         given["SenderArn"] = SENDER
         put_bundle(stack)
         stack.create({**given, "StartWorker": worker_command(url), "StartWeb": web_command(folder, url, port, haste)})
@@ -284,7 +287,7 @@ def take_from_s3(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> Non
     s3.create_bucket(Bucket="photos")
     for name, content, _ in files:
         s3.put_object(Bucket="photos", Key=f"incoming/day1/{name}", Body=content)
-    wanted = {"name": "from S3", "source": "s3://photos/incoming/day1"}
+    wanted = {"name": "from S3", "source": "s3://photos/incoming/day1", "results": "s3://photos/labels/day1"}
     headers = {"Authorization": f"Bearer {deployed.api.token}"}
     address = f"{deployed.api.base_url}/api/v1/jobs"
     made = requests.post(address, json=wanted, headers=headers, timeout=120)
@@ -297,6 +300,15 @@ def take_from_s3(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> Non
     wait_until(is_finished, "the job from S3 is finished", details=deployed.logs)
     results = deployed.request("GET", f"/jobs/{job_id}/results").json()["results"]
     assert {each["filename"]: each["label"] for each in results} == {name: label for name, _, label in files}
+
+    def copy() -> dict[str, Any]:
+        return dict(deployed.request("GET", f"/jobs/{job_id}").json()["results"])
+
+    wait_until(lambda: copy()["state"] != "waiting", "the results are copied", details=deployed.logs)
+    assert copy() == {"uri": f"s3://photos/labels/day1/{job_id}.jsonl", "state": "written", "error": None}
+    copied = s3.get_object(Bucket="photos", Key=f"labels/day1/{job_id}.jsonl")["Body"].read().decode()
+    rows = [json.loads(line) for line in copied.splitlines()]
+    assert {row["filename"]: row["label"] for row in rows} == {name: label for name, _, label in files}
 
 
 def repeat(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> None:

@@ -24,7 +24,15 @@ class FakeUploads(ApiClient):
         """Return the result of an upload of `files`, each a name with its content."""
         raise NotImplementedError
 
-    def create_job(self, name: str, *, keep: bool = False, key: str | None = None, source: str | None = None) -> str:
+    def create_job(
+        self,
+        name: str,
+        *,
+        keep: bool = False,
+        key: str | None = None,
+        source: str | None = None,
+        results: str | None = None,
+    ) -> str:
         """Return the id of the only job."""
         return "job"
 

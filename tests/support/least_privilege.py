@@ -272,6 +272,15 @@ DENIED_CALLS = {
     "the controller writes to no source": Attempt(
         "ControllerRole", "s3", "put_object", {"Bucket": "photos", "Key": "incoming/a.jpg", "Body": b""}
     ),
+    "the controller writes to no other folder of a destination's bucket": Attempt(
+        "ControllerRole", "s3", "put_object", {"Bucket": "photos", "Key": "labels2/a.jsonl", "Body": b""}
+    ),
+    "the controller reads no destination": Attempt(
+        "ControllerRole", "s3", "get_object", {"Bucket": "photos", "Key": "labels/day1/a.jsonl"}
+    ),
+    "web writes to no destination": Attempt(
+        "WebRole", "s3", "put_object", {"Bucket": "photos", "Key": "labels/a.jsonl", "Body": b""}
+    ),
     "web reads no source": Attempt("WebRole", "s3", "get_object", {"Bucket": "photos", "Key": "incoming/day1/a.jpg"}),
     "a worker reads no source": Attempt(
         "WorkerRole", "s3", "get_object", {"Bucket": "photos", "Key": "incoming/day1/a.jpg"}

@@ -226,6 +226,7 @@ class MemorySource(SourceBuckets):
         archived: those of the objects that must be restored first.
         unreadable: those of the objects that may not be read.
         refuses_copies: whether the bucket of the copies refuses them.
+        unwritable: returns the error with which a copy into a bucket is refused, or None.
         fails: returns the error with which a page of a bucket is refused, or None.
         call: as of a `MemoryBucket`.
     """
@@ -238,6 +239,7 @@ class MemorySource(SourceBuckets):
         self.unreadable: set[tuple[str, str]] = set()
         self.refuses_copies = False
         self.fails: Callable[[str], Exception | None] = lambda bucket: None
+        self.unwritable: Callable[[str], Exception | None] = lambda bucket: None
 
     def page(self, bucket: str, prefix: str, after: str, limit: int) -> tuple[list[ListedObject], bool]:
         """Return objects in the order of their keys, and whether there are more."""
@@ -270,6 +272,13 @@ class MemorySource(SourceBuckets):
     def is_readable(self, bucket: str, key: str) -> bool:
         """Return whether an object exists and may be read."""
         return (bucket, key) in self.objects.keys() - self.unreadable
+
+    def copy_out(self, of: Bucket, key: str, bucket: str, to_key: str, content_type: str) -> None:
+        """Copy an object to a bucket of another."""
+        body = of.get(key)
+        if (error := self.unwritable(bucket)) is not None:
+            raise error
+        self.call("put", lambda: self.objects.update({(bucket, to_key): body}))
 
 
 def etag_of(body: bytes) -> str:

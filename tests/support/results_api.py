@@ -29,6 +29,8 @@ class ApiJob:
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     slices: dict[str, tuple[str, Any]] = field(default_factory=dict)
     source: str = ""
+    results: str = ""
+    polls: int = 0
     order: list[str] = field(default_factory=list)
     """The ids of the images, sorted for a page of results."""
 
@@ -74,6 +76,8 @@ class ResultsApi:
     """Locations in S3 that jobs may read, each with its images by name."""
     source_error: str | None = None
     """Why sources cannot be listed."""
+    copy_error: str | None = None
+    """Why results cannot be copied; else they are copied when the status is read a third time."""
     is_holding: bool = False
     """Whether images have no results for now."""
     _unavailable: set[str] = field(default_factory=set)
@@ -112,6 +116,7 @@ class ResultsApi:
         if source and source not in self.sources:
             return problem(403, f"images of {source} may not be classified", "forbidden")
         job = self.jobs.setdefault(job_id, ApiJob(request.get_json()["name"], source=source))
+        job.results = request.get_json().get("results", "")
         for position, (name, content) in enumerate(self.sources.get(source, {}).items()):
             image_id = positioned_id(job_id, position)
             job.images[image_id] = result_of(image_id, name, content)
@@ -130,8 +135,14 @@ class ResultsApi:
             "uri": job.source, "state": "failed" if self.source_error else "complete", "listed": len(job.images) + 2,
             "accepted": len(job.images), "skipped": {"empty": 2}, "error": self.source_error, "paused_until": None,
         }  # fmt: skip
+        job.polls += 1
+        copied = "failed" if self.copy_error else "written"
+        results = {
+            "uri": f"{job.results}/{job_id}.jsonl", "state": copied if job.polls > 2 else "waiting",
+            "error": self.copy_error if job.polls > 2 else None,
+        }  # fmt: skip
         return {
-            "source": source if job.source else None,
+            "source": source if job.source else None, "results": results if job.results else None,
             "job_id": job_id, "name": job.name, "created_at": "2026-11-24T00:00:00+00:00", "state": "finished",
             "accepted": len(job.images), "done": 0 if self.is_holding else done,
             "failed": 0 if self.is_holding else len(job.images) - done, "waiting": waiting,

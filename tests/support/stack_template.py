@@ -22,6 +22,7 @@ GIVEN: dict[str, Any] = {
     "SourceBuckets": ["arn:aws:s3:::photos"],
     "SourcePrefixes": ["incoming/*"],
     "SourceObjects": ["arn:aws:s3:::photos/incoming/*"],
+    "DestinationObjects": ["arn:aws:s3:::photos/labels/*"],
     "TlsParameter": "/fleetsight/tls",
     "DiskKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/0123",
     "DataKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/4567",

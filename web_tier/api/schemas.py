@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.cost import JobCost
 from core.ids import ImageRef
 from core.images import CODES
-from core.jobs.models import Job, JobState, JobStatus, ListingState
+from core.jobs.models import CopyState, Job, JobState, JobStatus, ListingState
 from core.messages import Model
 from core.s3_locations import MAX_LOCATION_CHARACTERS
 from web_tier.autoscaler.forecast import Forecast
@@ -48,6 +48,13 @@ class CreateJob(ApiBody):
         max_length=MAX_LOCATION_CHARACTERS,
         description="A folder in S3, `s3://bucket/prefix`, with everything in it: the images of the job. The "
         "configuration (`imports.sources`) says which are allowed.",
+    )
+    results: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_LOCATION_CHARACTERS,
+        description="A folder in S3, `s3://bucket/prefix`, to which all results are copied as `JOB_ID.jsonl` when "
+        "the job is finished. The configuration (`imports.destinations`) says which are allowed.",
     )
 
     @property
@@ -200,6 +207,25 @@ class SourceBody(ApiBody):
         )
 
 
+class ResultsCopyBody(ApiBody):
+    """The copy of the results file to the location that was chosen for it in S3."""
+
+    uri: str = Field(description="`s3://bucket/key`.")
+    state: CopyState = Field(
+        description="`written` when it has the current results, `failed` if it is refused for good, else `waiting`."
+    )
+    error: str | None = Field(description="Why it is refused.")
+
+    @classmethod
+    def of(cls, status: JobStatus) -> Self | None:
+        """Return the copy of a job's results file, or None if no location was chosen for it."""
+        job, state = status.job, status.copy_state
+        if not job.results:
+            return None
+        error = status.copy.error if status.copy is not None and state == "failed" else None
+        return cls(uri=f"{job.results}/{job.job_id}.jsonl", state=state, error=error)
+
+
 class JobStatusBody(JobBody):
     """A job and where it stands: `accepted` = `done` + `failed` + `waiting`, in images."""
 
@@ -221,6 +247,7 @@ class JobStatusBody(JobBody):
     results_file: ResultsFile | None = Field(description="All results as one file; null until the job is finished.")
     cost: JobCostBody | None = Field(description="What the job has cost so far; null when that is not known.")
     source: SourceBody | None = Field(description="Where its images come from in S3; null if they are uploaded.")
+    results: ResultsCopyBody | None = Field(description="Where its results are copied in S3; null if nowhere.")
 
     @classmethod
     def of_status(cls, status: JobStatus, model: Model | None, output_bucket: str, cost: JobCost | None) -> Self:
@@ -243,6 +270,7 @@ class JobStatusBody(JobBody):
             results_file=ResultsFile.of(status, output_bucket),
             cost=None if cost is None else JobCostBody.of(cost),
             source=SourceBody.of(status),
+            results=ResultsCopyBody.of(status),
         )
 
 

@@ -1,6 +1,6 @@
 """The API of users, version 1: jobs, their images and results, personal tokens, and what is left of quotas."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import Final, Self
 
@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import Forbidden, NotFound, ServiceUnavailable, UnprocessableEntity
 
-from core.config import Config, is_granted
+from core.config import Config, S3Grant, is_granted
 from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, TokenNotMadeError
 from core.ids import new_id
 from core.jobs.models import Job
@@ -80,6 +80,13 @@ ZIP: Final = "application/zip"
 ARCHIVE_RETRY_SECONDS: Final = 30
 """Seconds after which a client should repeat a download that was rejected since too many others are running."""
 
+SOURCE_REFUSAL: Final = (
+    "images of {} may not be classified: ask an operator to add it to imports.sources in config.yaml"
+)
+RESULTS_REFUSAL: Final = (
+    "results may not be written to {}: ask an operator to add it to imports.destinations in config.yaml"
+)
+
 CREATE_EXAMPLE = '{"name": "nightly", "scopes": ["classify", "read"], "days": 90}'
 
 
@@ -115,29 +122,35 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
             raise NotFoundError("the job of this Idempotency-Key has been deleted; use a new key") from error
     # This is the first request, or it repeats one that crashed here: both store the same item.
     name = clean_job_name(wanted.name, job_name_of_time(claim.at))
-    job = Job(claim.job_id, name, claim.at, wanted.keep, jobs.owner, source=wanted.source or "")
+    job = Job(
+        claim.job_id,
+        name,
+        claim.at,
+        wanted.keep,
+        jobs.owner,
+        source=wanted.source or "",
+        results=wanted.results or "",
+    )
     jobs.create(job, quota.caller)
     claims.mark_stored(key)
     return job
 
 
-def granted_source(text: str | None, config: Config) -> str | None:
-    """Return the source of a wanted job in its normal form.
+def granted_location(field: str, text: str | None, grants: Sequence[S3Grant], refusal: str) -> str | None:
+    """Return a location in S3 of a wanted job in its normal form; `field` is its name in the body.
 
     Raises:
         UnprocessableEntity: it is no location in S3.
-        Forbidden: the configuration does not allow it to the current user.
+        Forbidden: `grants` do not allow it to the current user; `refusal` says so, with `{}` for the location.
     """
     if text is None:
         return None
     try:
         location = S3Location.parse(text)
     except ValueError as error:
-        raise UnprocessableEntity(f"source: {error}") from error
-    if not is_granted(config.imports.sources, location, to_operator=current_identity().operates):
-        raise Forbidden(
-            f"images of {location} may not be classified: ask an operator to add it to imports.sources in config.yaml"
-        )
+        raise UnprocessableEntity(f"{field}: {error}") from error
+    if not is_granted(grants, location, to_operator=current_identity().operates):
+        raise Forbidden(refusal.format(location))
     return str(location)
 
 
@@ -177,14 +190,21 @@ def new_job() -> ResponseReturnValue:
 
     With `source` the images of the job come from S3. They are listed and copied in the background: `source` in the
     job's status shows the progress. Such a job takes no uploads (409, `job-takes-no-images`).
+
+    With `results` the controller copies the results file of the finished job to a folder in S3, and again when
+    results change: `results` in the job's status.
     """
     wanted, key = parse_body(CreateJob, '{"name": "..."}'), idempotency_key()
     jobs, config, quota = user_jobs(), current_backend().config, current_quota_scope()
-    wanted = wanted.model_copy(update={"source": granted_source(wanted.source, config)})
+    source = granted_location("source", wanted.source, config.imports.sources, SOURCE_REFUSAL)
+    results = granted_location("results", wanted.results, config.imports.destinations, RESULTS_REFUSAL)
+    wanted = wanted.model_copy(update={"source": source, "results": results})
     if key is None:
         now = datetime.now(UTC)
         name = clean_job_name(wanted.name, job_name_of_time(now))
-        job = Job(new_id(), name, now, wanted.keep, jobs.owner, source=wanted.source or "")
+        job = Job(
+            new_id(), name, now, wanted.keep, jobs.owner, source=wanted.source or "", results=wanted.results or ""
+        )
         check_open_jobs_limit(jobs, config)
         quota.charge_job()
         jobs.create(job, quota.caller)

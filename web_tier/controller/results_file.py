@@ -6,20 +6,31 @@ The table says which results the file has (their edition). So the next controlle
 stopped, and a job that finished while no controller ran is found: it stays open until its file is written. When
 results change later, since failed images were retried, the file is written again; readers see the previous one until
 then.
+
+A user may have chosen a location in S3 for a copy of the file. Once the file is complete, S3 copies it there, and
+the table says which file was copied. So a copy that was interrupted is repeated, and a file that is written again is
+copied again. An error of the service delays the copy with a backoff, for as long as it lasts; the job stays open. If
+S3 or the configuration refuses the copy, that is recorded for the user, and no copy is tried until the file changes.
+The copy belongs to the user: nothing here deletes it.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 
+from botocore.exceptions import ClientError
+
+from core.config import S3Grant, is_granted
 from core.ids import ImageRef, merged_key
-from core.jobs.models import ImageRecord, JobStatus, MergedFile
+from core.jobs.models import ImageRecord, Job, JobStatus, MergedFile, ResultsCopy
 from core.jobs.store import JobStore
+from core.s3_locations import S3Location
+from services.backoff import pause_seconds
 from services.errors import NotFoundError
-from services.s3 import Bucket
+from services.s3 import Bucket, SourceBuckets, is_refusal
 from web_tier.results.export import JSON_LINES, json_lines
 from web_tier.results.query import PAGE, all_results, is_retrying
 
@@ -34,7 +45,17 @@ MAX_CHECK_SECONDS = 60.0
 QUIET_SECONDS = 5.0
 """Time after the last result in which images of the same upload may still arrive."""
 MAX_OPEN_SECONDS = 86_400.0
-"""Longest time for which a job is kept open for its file."""
+"""Longest time for which a job is kept open for its file; a copy that is due keeps it open for longer."""
+FIRST_COPY_PAUSE_SECONDS = 1.0
+MAX_COPY_PAUSE_SECONDS = 60.0
+"""Longest pause after errors of a copy in a row."""
+MAX_COPY_ERROR_CHARACTERS = 300
+COPY_REFUSALS = {
+    "AccessDenied": "S3 does not let Fleetsight write there: the controller's role needs s3:PutObject",
+    "AllAccessDisabled": "S3 has disabled all access to it",
+    "NoSuchBucket": "this bucket does not exist",
+}
+"""Error codes with which S3 refuses a copy for good, with their meaning for the user."""
 
 
 class TenureOverError(Exception):
@@ -57,6 +78,9 @@ class FileState:
         settled: whether the file is up to date, or none is needed.
         written: edition of the last file that this controller has written.
         retrying: images that were being retried when that file was written.
+        is_copying: whether the copy of the current file is due.
+        copy_failures: errors of the copy in a row.
+        copy_due: when the copy is tried next.
     """
 
     touched_at: str
@@ -66,6 +90,46 @@ class FileState:
     settled: bool = False
     written: str | None = None
     retrying: dict[ImageRef, ImageRecord] = field(default_factory=dict)
+    is_copying: bool = False
+    copy_failures: int = 0
+    copy_due: float = 0.0
+
+
+@dataclass(frozen=True)
+class ResultsCopier:
+    """Copies results files to the locations in S3 that users have chosen for them; the bytes stay within S3.
+
+    Attributes:
+        buckets: those of the locations.
+        outputs: the output bucket.
+        destinations: the locations that are allowed.
+    """
+
+    buckets: SourceBuckets
+    outputs: Bucket
+    destinations: Sequence[S3Grant] = ()
+
+    def copy(self, job: Job, key: str) -> str:
+        """Copy the file at `key`; return why S3 or the configuration refuses it for good, or an empty text.
+
+        Raises:
+            NotFoundError: there is no file.
+            ClientError, BotoCoreError: another try may succeed.
+        """
+        location = S3Location.parse(job.results)
+        # A user who was an operator when the job was created has the right to its copy.
+        if not is_granted(self.destinations, location, to_operator=True):
+            return f"{location}: imports.destinations in config.yaml does not allow it any more"
+        try:
+            to_key = f"{location.prefix}{job.job_id}.jsonl"
+            self.buckets.copy_out(self.outputs, key, location.bucket, to_key, JSON_LINES)
+        except ClientError as error:
+            code = str(error.response["Error"]["Code"])
+            if code in COPY_REFUSALS or is_refusal(error):
+                reason = COPY_REFUSALS.get(code) or error.response["Error"].get("Message", "S3 refuses the copy")
+                return f"{location}: {reason} ({code})"[:MAX_COPY_ERROR_CHARACTERS]
+            raise
+        return ""
 
 
 @dataclass
@@ -74,8 +138,9 @@ class ResultsFileWriter:
 
     Attributes:
         outputs: the output bucket.
-        active: returns whether this process may still act; asked before each page of images, and before the file is
-            complete.
+        active: returns whether this process may still act; asked before each page of images, before the file is
+            complete, and before it is copied.
+        copier: copies complete files.
         token: fencing token with which a written file is recorded.
         on_finished: called with the id of a job in which every image has its last result, before its file is
             recorded; again if the controller dies in between, or results change later.
@@ -84,6 +149,7 @@ class ResultsFileWriter:
     store: JobStore
     outputs: Bucket
     active: Callable[[], bool]
+    copier: ResultsCopier
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     token: int = 0
@@ -112,7 +178,9 @@ class ResultsFileWriter:
     def is_done_with(self, job_id: str) -> bool:
         """Return whether a finished job need not be kept open for its file; other threads may ask."""
         state = self._states.get(job_id)
-        return state is not None and (state.settled or self.clock() - state.first_seen > MAX_OPEN_SECONDS)
+        if state is None or state.settled:
+            return state is not None
+        return not state.is_copying and self.clock() - state.first_seen > MAX_OPEN_SECONDS
 
     def _check_safely(self, job_id: str, state: FileState) -> None:
         try:
@@ -127,21 +195,55 @@ class ResultsFileWriter:
             _log.exception("the results of a job could not be written as one file", extra={"job": job_id})
 
     def _check(self, job_id: str, state: FileState) -> bool:
-        """Write the file if it is due; return whether it is up to date."""
+        """Write the file if it is due, or copy it; return whether both are up to date."""
         status = self.store.status(job_id)
+        state.is_copying = False
         if status.job.is_single:
             return True
         last = status.counts.last_at
         if not status.is_answered or last is None or (self.now() - last).total_seconds() <= QUIET_SECONDS:
             return status.accepted == 0 and not status.is_listing
         if status.merged is not None and status.merged.edition == status.edition:
-            return True
+            return not status.job.results or self._copy(status.job, status.merged, status.copy, state)
         if state.written == status.edition and state.retrying:
             results = self.store.results_of(state.retrying)
             if all(is_retrying(state.retrying[ref], result) for ref, result in results.items()):
                 return False  # no image that was being retried has a newer result
         self._write(status, state)
-        return not state.retrying
+        state.is_copying = bool(status.job.results) and not state.retrying
+        return not state.retrying and not state.is_copying
+
+    def _copy(self, job: Job, merged: MergedFile, copy: ResultsCopy | None, state: FileState) -> bool:
+        """Copy the complete file if it is due, then record it; return whether there is nothing left to do.
+
+        If the controller dies in between, the file is copied again. An earlier controller that was frozen in between
+        copies what the file is at that time.
+        """
+        if copy is not None and copy.version == merged.version:
+            return True
+        state.is_copying = True
+        if self.clock() < state.copy_due:
+            return False
+        if not self.active():
+            raise TenureOverError
+        try:
+            error = self.copier.copy(job, merged.key)
+        except NotFoundError:
+            self.store.delete_merged(job.job_id, self.now())  # the file is missing, so it is written again
+            return False
+        except Exception:  # noqa: BLE001 (it is logged and tried again)
+            state.copy_failures += 1
+            pause = pause_seconds(state.copy_failures, FIRST_COPY_PAUSE_SECONDS, MAX_COPY_PAUSE_SECONDS)
+            state.copy_due = self.clock() + pause
+            extra = {"job": job.job_id, "next_try_seconds": round(pause, 2)}
+            _log.exception("the results of a job could not be copied", extra=extra)
+            return False
+        state.copy_failures = 0
+        if not self.store.put_copy(job.job_id, ResultsCopy(merged.version, error), self.token):
+            raise TenureOverError
+        self.store.mark_if_removed(job.job_id)
+        _log.info("copied the results of a job", extra={"job": job.job_id, "refused": error})
+        return True
 
     def _write(self, status: JobStatus, state: FileState) -> None:
         """Write the file, then record its edition: if the controller dies in between, the file is written again."""

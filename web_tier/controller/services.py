@@ -33,7 +33,7 @@ from web_tier.controller.leader import Tick
 from web_tier.controller.notifier import Notifier, Send, senders
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import ResultRecorder
-from web_tier.controller.results_file import ResultsFileWriter
+from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
 from web_tier.uploads.ingest import ImageIngest
 
@@ -51,7 +51,7 @@ class ControllerServices:
         launching: the fleet again, with calls that botocore does not retry. It would retry a launch that was refused
             for lack of capacity, which EC2 answers as a server error; but the next offering must be tried at once.
         send: how to send a message about a job that is done, by channel.
-        sources: the buckets from which jobs take images.
+        sources: the buckets from which jobs take images, and to which results are copied.
     """
 
     config: Config
@@ -125,7 +125,8 @@ class ControllerServices:
             if topic is not None:
                 notifications.request(job_id, {"topic": topic}, datetime.now(UTC), is_bounded=False)
 
-        results_files = ResultsFileWriter(self.store, self.outputs, active, token=token, on_finished=publish)
+        copier = ResultsCopier(self.sources, self.outputs, self.config.imports.destinations)
+        results_files = ResultsFileWriter(self.store, self.outputs, active, copier, token=token, on_finished=publish)
         recovery = ResultRecovery(self.store, recorder, self.outputs)
         canceller = JobCanceller(self.store, recorder, recovery, self.inputs, active)
         listings = ListingStore(self.store)

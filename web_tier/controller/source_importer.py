@@ -46,7 +46,7 @@ from core.jobs.models import AcceptedCount, ImageRecord, Job, SourceListing
 from core.s3_locations import S3Location
 from services.backoff import pause_seconds
 from services.errors import NotFoundError
-from services.s3 import ListedObject, SourceBuckets
+from services.s3 import ListedObject, SourceBuckets, is_refusal
 from web_tier.parameters import clean_filename
 from web_tier.quotas import UNLIMITED, QuotaExceededError, Quotas, QuotaScope
 from web_tier.uploads.ingest import BATCH_IMAGES, CONCURRENCY, UNKEPT, ImageIngest
@@ -72,21 +72,6 @@ REFUSALS: Final[Mapping[str, str]] = {
     "NoSuchBucket": "this bucket does not exist",
 }
 """Error codes with which S3 refuses a listing for good, with their meaning for the user."""
-
-PASSING_REFUSALS: Final = frozenset(
-    {
-        "ExpiredToken",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "RequestTimeTooSkewed",
-        "RequestTimeout",
-        "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
-    }
-)
-"""Error codes with the status 400 or 403 for which the object is not the reason
-(https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html). Any other one means that the copy would be
-refused again: the object may not be read, or it is encrypted with a key that may not be used."""
 
 _FORMAT_OF: Final = {suffix: each for each in FORMATS.values() for suffix in each.suffixes}
 _TYPE_OF: Final = {each.extension: each.content_type for each in FORMATS.values()}
@@ -310,10 +295,8 @@ class SourceImporter:
         except NotFoundError:
             return "gone"
         except ClientError as error:
-            is_refused = error.response["ResponseMetadata"]["HTTPStatusCode"] in {400, 403}
-            is_final = is_refused and error.response["Error"]["Code"] not in PASSING_REFUSALS
             # If the object can be read, the input bucket has refused the copy, which is no fault of the object.
-            if is_final and not self.sources.is_readable(location.bucket, found.key):
+            if is_refusal(error) and not self.sources.is_readable(location.bucket, found.key):
                 return "not_readable"
             raise
         return None

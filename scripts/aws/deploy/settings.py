@@ -335,16 +335,18 @@ def _variable(key: str) -> str:
 
 
 def source_parameters(config: Config, partition: str) -> dict[str, str]:
-    """Return the parameters with the controller's rights to the sources of jobs in S3; a prefix ends with a slash.
+    """Return the parameters with the controller's rights to sources and destinations; a prefix ends with a slash.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/example-policies-s3.html
     """
     locations = [S3Location.parse(grant.location) for grant in config.imports.sources]
     arns = {each: f"arn:{partition}:s3:::{each.bucket}" for each in locations}
+    destinations = [S3Location.parse(grant.location) for grant in config.imports.destinations]
     return {
         "SourceBuckets": ",".join(dict.fromkeys(arns.values())),
         "SourcePrefixes": ",".join(dict.fromkeys(f"{each.prefix}*" for each in locations)),
         "SourceObjects": ",".join(f"{arn}/{each.prefix}*" for each, arn in arns.items()),
+        "DestinationObjects": ",".join(f"arn:{partition}:s3:::{each.bucket}/{each.prefix}*" for each in destinations),
     }
 
 

@@ -109,6 +109,25 @@ def test_a_copy_has_the_content_and_nothing_else_of_the_object(
         sources.copy(bucket, "in/none.jpg", copies, "J/none.jpg", "image/jpeg")
 
 
+def test_a_copy_to_a_bucket_of_another_replaces_the_one_before(
+    place: tuple[SourceBuckets, str, Callable[[str, bytes], None], Bucket],
+) -> None:
+    buckets, bucket, put, results = place
+    put("labels/J.jsonl", b"before")
+    results.put("results/J.jsonl", b"{}", "application/x-ndjson")
+    for _ in range(2):
+        buckets.copy_out(results, "results/J.jsonl", bucket, "labels/J.jsonl", "application/x-ndjson")
+    assert [(each.key, each.size) for each in buckets.page(bucket, "labels/", "", 3)[0]] == [("labels/J.jsonl", 2)]
+    if buckets.client is not None:
+        seen = buckets.client.get_object(Bucket=bucket, Key="labels/J.jsonl")
+        assert (seen["Body"].read(), seen["ContentType"]) == (b"{}", "application/x-ndjson")
+        with pytest.raises(ClientError) as raised:
+            buckets.copy_out(results, "results/J.jsonl", "no-such-bucket-here", "J.jsonl", "application/x-ndjson")
+        assert raised.value.response["Error"]["Code"] == "NoSuchBucket"
+    with pytest.raises(NotFoundError):
+        buckets.copy_out(results, "results/none.jsonl", bucket, "labels/J.jsonl", "application/x-ndjson")
+
+
 PART = b"x" * 100_000
 PARTS = 120
 """More than two parts of a multipart upload hold."""

@@ -40,7 +40,7 @@ from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import Collector
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import ResultRecorder
-from web_tier.controller.results_file import ResultsFileWriter
+from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
 from web_tier.uploads.ingest import CLOUD_ERRORS, CachedResults, ImageIngest
 from web_tier.uploads.presigned import PresignedUploads
@@ -143,7 +143,8 @@ class Controller:
         recorder._lock = cast(Any, TaskLock(scheduler))
         registry = WorkerRegistry(scheduler.clock, self.now)
         cache = ResultCache(world.table, CACHE_LIFETIME)
-        results_files = ResultsFileWriter(store, world.outputs, self.active, scheduler.clock, self.now, token)
+        copier = ResultsCopier(world.sources, world.outputs)
+        results_files = ResultsFileWriter(store, world.outputs, self.active, copier, scheduler.clock, self.now, token)
         recovery = ResultRecovery(store, recorder, world.outputs)
         canceller = JobCanceller(
             store, recorder, recovery, world.inputs, self.active, self.now, cast(Any, InlineExecutor())

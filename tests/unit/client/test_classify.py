@@ -230,6 +230,23 @@ def test_a_source_that_is_refused_or_cannot_be_listed_is_status_2_with_the_reaso
     assert "this bucket does not exist" in ended.output
 
 
+def test_results_of_a_source_are_copied_to_s3_before_the_command_ends(api: ResultsApi, command: Command) -> None:
+    api.sources["s3://photos/day1"] = {"a.jpg": b"cat"}
+    ended = command("classify", "--source", "s3://photos/day1", "--results", "s3://photos/labels")
+    assert ended.exit_code == 0, ended.output
+    assert (api.job.results, api.job.polls) == ("s3://photos/labels", 3)
+
+
+def test_results_that_cannot_be_copied_are_status_2_with_the_reason(api: ResultsApi, command: Command) -> None:
+    api.sources["s3://photos"], api.copy_error = {"a.jpg": b"cat"}, "s3://gone: this bucket does not exist"
+    ended = command("classify", "--source", "s3://photos", "--results", "s3://gone")
+    assert ended.exit_code == 2
+    assert "this bucket does not exist" in ended.output
+    without_source = command("classify", ".", "--results", "s3://photos/labels")
+    assert without_source.exit_code == 2
+    assert "--results goes with --source only" in without_source.output
+
+
 @pytest.mark.parametrize("more", [(), ("--source", "s3://photos", "."), ("--source", "s3://photos", "--watch")])
 def test_folders_and_a_source_exclude_each_other(command: Command, more: tuple[str, ...]) -> None:
     ended = command("classify", *more)

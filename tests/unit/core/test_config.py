@@ -95,6 +95,13 @@ def test_the_shipped_file_is_valid_and_says_what_every_key_means() -> None:
         ("imports", "sources", [{"location": "s3://photos", "users": "ann"}], ["'everyone' or 'operators'"]),
         ("imports", "sources", [{"location": "s3://fleetsight-input/a"}], ["the system's own"]),
         ("imports", "sources", [{"location": "s3://fleetsight-output"}], ["the system's own"]),
+        ("imports", "destinations", [{"location": "s3://photos/*"}], ["imports.destinations.0.location", "'*'"]),
+        (
+            "imports",
+            "destinations",
+            [{"location": "s3://fleetsight-input"}],
+            ["imports.destinations", "system's own"],
+        ),
     ],
 )
 def test_a_fault_names_key_value_and_what_is_allowed(section: str, key: str, value: object, words: list[str]) -> None:
@@ -105,7 +112,7 @@ def test_a_fault_names_key_value_and_what_is_allowed(section: str, key: str, val
 def test_a_source_for_operators_is_granted_to_no_other_user() -> None:
     sources = [{"location": "s3://photos/incoming/"}, {"location": "s3://archive", "users": "operators"}]
     values = shipped_values()
-    values["imports"] = {"sources": sources}
+    values["imports"]["sources"] = sources
     grants = parse_config(values).imports.sources
     assert grants[0].location == "s3://photos/incoming"
     for text, to_user, to_operator in (

@@ -39,6 +39,7 @@ EXACTLY = {
         f"{INPUTS}/*": "s3:GetObject s3:DeleteObject s3:PutObject s3:PutObjectTagging",
         "arn:aws:s3:::photos": "s3:ListBucket",
         "arn:aws:s3:::photos/incoming/*": "s3:GetObject",
+        "arn:aws:s3:::photos/labels/*": "s3:PutObject",
         f"{OUTPUTS}/*": "s3:AbortMultipartUpload s3:DeleteObject s3:GetObject s3:PutObject",
         INPUTS: "s3:ListBucket",
         OUTPUTS: "s3:ListBucket",
@@ -77,6 +78,12 @@ def test_only_with_sources_the_controller_may_list_their_prefixes_and_copy_image
     assert value_of(listing["Condition"]) == {"StringLike": {"s3:prefix": ["incoming/*"]}}
     of_controller = {sid for sid, each in statements("ControllerRole").items() if "s3:PutObjectTagging" in str(each)}
     assert of_controller == {"CopyImages"}
+
+
+def test_only_with_destinations_the_controller_may_write_results_to_them() -> None:
+    assert RESOURCES["DestinationPolicy"]["Condition"] == "HasDestinations"
+    assert RESOURCES["DestinationPolicy"]["Properties"]["Roles"] == [{"Ref": "ControllerRole"}]
+    assert value_of(statements("ControllerRole")["WriteResults"]["Resource"]) == ["arn:aws:s3:::photos/labels/*"]
 
 
 @pytest.mark.parametrize("role", ROLES)

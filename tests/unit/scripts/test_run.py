@@ -43,7 +43,15 @@ class FakeApi(FakeUploads):
         self.accepted: list[tuple[str, str]] = []
         self.keeps = False
 
-    def create_job(self, name: str, *, keep: bool = False, key: str | None = None, source: str | None = None) -> str:
+    def create_job(
+        self,
+        name: str,
+        *,
+        keep: bool = False,
+        key: str | None = None,
+        source: str | None = None,
+        results: str | None = None,
+    ) -> str:
         self.keeps = keep
         return "job"
 

@@ -263,12 +263,16 @@ def test_unkept_days_before_the_expiry_of_jobs_are_rejected(given: str, days: fl
         unkept_days(retention(days), StackSettings({"UnkeptDays": given}), None)
 
 
-def test_the_controller_may_read_the_sources_of_the_configuration_and_nothing_else() -> None:
+def test_the_controller_may_use_the_locations_of_the_configuration_and_nothing_else() -> None:
     values = shipped_values()
     assert set(source_parameters(parse_config(values), "aws").values()) == {""}
-    values["imports"] = {"sources": [{"location": "s3://photos/incoming"}, {"location": "s3://archive"}]}
+    values["imports"] = {
+        "sources": [{"location": "s3://photos/incoming"}, {"location": "s3://archive"}],
+        "destinations": [{"location": "s3://photos/labels"}, {"location": "s3://results"}],
+    }
     assert source_parameters(parse_config(values), "aws-cn") == {
         "SourceBuckets": "arn:aws-cn:s3:::photos,arn:aws-cn:s3:::archive",
         "SourcePrefixes": "incoming/*,*",
         "SourceObjects": "arn:aws-cn:s3:::photos/incoming/*,arn:aws-cn:s3:::archive/*",
+        "DestinationObjects": "arn:aws-cn:s3:::photos/labels/*,arn:aws-cn:s3:::results/*",
     }

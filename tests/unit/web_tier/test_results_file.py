@@ -1,22 +1,32 @@
 """The results file of a job: written once when the job is finished, and again when results change."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
+from core.config import S3Grant
 from core.ids import merged_key, new_id
-from core.jobs.models import Counts, ImageRecord, Job, MergedFile, TrueLabel
+from core.jobs.models import Counts, ImageRecord, Job, MergedFile, ResultsCopy, TrueLabel
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, request_again
-from tests.support.memory_services import MemoryBucket
+from tests.support.memory_services import MemoryBucket, MemorySource
 from tests.support.memory_table import MemoryTable
 from web_tier.controller import results_file
-from web_tier.controller.results_file import MAX_CHECK_SECONDS, MAX_OPEN_SECONDS, QUIET_SECONDS, ResultsFileWriter
+from web_tier.controller.results_file import (
+    MAX_CHECK_SECONDS,
+    MAX_OPEN_SECONDS,
+    QUIET_SECONDS,
+    ResultsCopier,
+    ResultsFileWriter,
+)
 
 LATER = timedelta(seconds=QUIET_SECONDS + 1)
 
@@ -30,16 +40,23 @@ class Scene:
     clock: Clock = field(default_factory=Clock)
     now: datetime = NOW + LATER
     active: bool = True
+    results: str = ""
+    buckets: MemorySource = field(default_factory=MemorySource)
+    destinations: tuple[str, ...] = ("s3://photos/labels",)
+    token: int = 0
     writer: ResultsFileWriter = field(init=False)
 
     def __post_init__(self) -> None:
-        self.job = Job(new_id(), "holiday", NOW)
+        self.job = Job(new_id(), "holiday", NOW, results=self.results)
         self.store.create(self.job)
         self.start()
 
     def start(self) -> None:
         """Start a writer that remembers nothing, as after a crash."""
-        self.writer = ResultsFileWriter(self.store, self.outputs, lambda: self.active, self.clock, lambda: self.now)
+        copier = ResultsCopier(self.buckets, self.outputs, [S3Grant(location=each) for each in self.destinations])
+        self.writer = ResultsFileWriter(
+            self.store, self.outputs, lambda: self.active, copier, self.clock, lambda: self.now, self.token
+        )
 
     def check(self) -> None:
         """Run a round when every job is due."""
@@ -194,7 +211,8 @@ def test_a_controller_that_may_no_longer_act_leaves_the_file_as_it_was(
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
     put_results(scene.store, scene.job, done(one), done(two))
     turns = iter([True, True, False])
-    ResultsFileWriter(scene.store, scene.outputs, lambda: next(turns, False), scene.clock, lambda: scene.now).tick()
+    scene.writer.active = lambda: next(turns, False)
+    scene.writer.tick()
     assert scene.written_at() is None
     with pytest.raises(NotFoundError):
         scene.lines()
@@ -264,3 +282,198 @@ def test_a_settled_job_is_checked_less_and_less_often_until_it_is_touched(scene:
     scene.store.reopen(scene.job.job_id, NOW + timedelta(seconds=9))
     scene.writer.tick()
     assert len(scene.lines()) == 2
+
+
+# Copies
+
+
+class RefusedError(ClientError):
+    """S3 refuses or fails a copy."""
+
+    def __init__(self, status: int, code: str) -> None:
+        answer: Any = {
+            "Error": {"Code": code, "Message": f"message of {code}"},
+            "ResponseMetadata": {"HTTPStatusCode": status},
+        }
+        super().__init__(answer, "CopyObject")
+
+
+@pytest.fixture
+def copying() -> Scene:
+    """Return a job of one failed image, with a location for its results."""
+    scene = Scene(results="s3://photos/labels/day1")
+    [image] = add_images(scene.store, scene.job, "a.jpg")
+    put_results(scene.store, scene.job, failed(image))
+    return scene
+
+
+def image_in(scene: Scene) -> ImageRecord:
+    [image] = scene.store.images(scene.job.job_id)
+    return image
+
+
+def copy_in(scene: Scene) -> bytes | None:
+    """Return the user's copy."""
+    return scene.buckets.objects.get(("photos", f"labels/day1/{scene.job.job_id}.jsonl"))
+
+
+def state_in(scene: Scene) -> tuple[str, str]:
+    status = scene.store.status(scene.job.job_id)
+    return status.copy_state, status.copy.error if status.copy else ""
+
+
+def test_a_complete_file_is_copied_once_and_the_job_stays_open_until_then(copying: Scene) -> None:
+    copying.check()
+    assert (copying.written_at(), copy_in(copying)) == (copying.now, None)
+    assert state_in(copying) == ("waiting", "")
+    assert not copying.writer.is_done_with(copying.job.job_id)
+    copying.check()
+    assert copy_in(copying) == copying.outputs.get(merged_key(copying.job.job_id))
+    assert state_in(copying) == ("written", "")
+    assert copying.writer.is_done_with(copying.job.job_id)
+    copying.buckets.objects.clear()  # the copy is the user's own: it is not restored
+    copying.check()
+    copying.start()
+    copying.check()
+    assert copying.buckets.objects == {}
+
+
+def test_a_controller_that_dies_between_the_copy_and_its_record_is_followed_by_one_that_repeats_it(
+    copying: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying.check()
+    with monkeypatch.context() as patch:
+        patch.setattr(JobStore, "put_copy", lambda *_: (_ for _ in ()).throw(client_error(503)))
+        copying.check()
+    copied = copy_in(copying)
+    assert copied is not None
+    assert state_in(copying) == ("waiting", "")
+    assert not copying.writer.is_done_with(copying.job.job_id)
+    copying.start()
+    copying.check()
+    assert state_in(copying) == ("written", "")
+    assert copying.buckets.objects == {("photos", f"labels/day1/{copying.job.job_id}.jsonl"): copied}
+
+
+def test_a_retry_replaces_the_copy_once_every_image_has_its_new_result(copying: Scene) -> None:
+    copying.check()
+    copying.check()
+    before = copy_in(copying)
+    copying.retry(image_in(copying), NOW + timedelta(seconds=1))
+    copying.check()
+    copying.check()
+    assert (copy_in(copying), state_in(copying)[0]) == (before, "waiting")
+    put_results(copying.store, copying.job, done(image_in(copying)))
+    copying.check()
+    copying.check()
+    assert copy_in(copying) == copying.outputs.get(merged_key(copying.job.job_id)) != before
+    assert state_in(copying) == ("written", "")
+
+
+def test_a_file_that_is_written_again_with_the_same_results_is_copied_again(copying: Scene) -> None:
+    """A frozen controller may have replaced the file by an old one, which was copied."""
+    copying.check()
+    copying.check()
+    copying.buckets.objects.clear()
+    copying.now += timedelta(seconds=1)
+    copying.store.delete_merged(copying.job.job_id, copying.now)
+    copying.check()
+    copying.check()
+    assert copy_in(copying) is not None
+    assert state_in(copying) == ("written", "")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (403, "AccessDenied", "the controller's role needs s3:PutObject"),
+        (404, "NoSuchBucket", "this bucket does not exist"),
+        (400, "InvalidRequest", "message of InvalidRequest"),  # such as: the file has more than 5 GB
+    ],
+)
+def test_a_refusal_is_reported_and_tried_again_only_when_results_change(
+    copying: Scene, status: int, code: str, words: str
+) -> None:
+    copying.buckets.unwritable = lambda _bucket: RefusedError(status, code)
+    copying.check()
+    copying.check()
+    state, error = state_in(copying)
+    assert state == "failed"
+    assert error.startswith("s3://photos/labels/day1: ")
+    assert words in error
+    assert code in error
+    assert copying.writer.is_done_with(copying.job.job_id)
+    copying.buckets.unwritable = lambda _bucket: None
+    copying.check()
+    assert copy_in(copying) is None
+    copying.retry(image_in(copying), NOW + timedelta(seconds=1))
+    put_results(copying.store, copying.job, done(image_in(copying)))
+    copying.check()
+    copying.check()
+    assert (copy_in(copying) is not None, state_in(copying)) == (True, ("written", ""))
+
+
+def test_a_location_that_is_not_allowed_any_more_gets_no_copy(copying: Scene) -> None:
+    copying.destinations = ("s3://photos/labels/day2",)
+    copying.start()
+    copying.check()
+    copying.check()
+    assert copy_in(copying) is None
+    assert state_in(copying)[0] == "failed"
+    assert "imports.destinations" in state_in(copying)[1]
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (500, "InternalError"), (403, "ExpiredToken")])
+def test_an_error_of_the_service_delays_the_copy_and_never_fails_it(copying: Scene, status: int, code: str) -> None:
+    tries = list[float]()
+
+    def refuse(_bucket: str) -> Exception:
+        tries.append(copying.clock.now)
+        return RefusedError(status, code)
+
+    copying.buckets.unwritable = refuse
+    copying.check()
+    copying.check()
+    for _ in range(200):
+        copying.clock.now += results_file.CHECK_SECONDS
+        copying.writer.tick()
+    assert state_in(copying) == ("waiting", "")
+    pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert 6 <= len(tries) <= 25
+    assert max(pauses[:2]) < min(pauses[-2:]) <= results_file.MAX_COPY_PAUSE_SECONDS + results_file.CHECK_SECONDS
+    copying.clock.now += MAX_OPEN_SECONDS
+    assert not copying.writer.is_done_with(copying.job.job_id), "it does not expire meanwhile"
+    copying.buckets.unwritable = lambda _bucket: None
+    copying.check()
+    assert (copy_in(copying) is not None, state_in(copying)) == (True, ("written", ""))
+    assert copying.writer.is_done_with(copying.job.job_id)
+
+
+def test_a_file_that_is_missing_is_written_again_and_then_copied(copying: Scene) -> None:
+    copying.check()
+    copying.outputs.delete(merged_key(copying.job.job_id))
+    for _ in range(3):
+        copying.check()
+    assert copy_in(copying) == copying.outputs.get(merged_key(copying.job.job_id))
+
+
+def test_a_controller_that_may_no_longer_act_copies_nothing_and_a_later_record_stays(copying: Scene) -> None:
+    copying.check()
+    copying.active = False
+    copying.check()
+    assert copy_in(copying) is None
+    copying.active = True
+    assert copying.store.put_copy(copying.job.job_id, ResultsCopy("later"), token=9)
+    copying.check()
+    status = copying.store.status(copying.job.job_id)
+    assert status.copy == ResultsCopy("later")
+    assert not copying.writer.is_done_with(copying.job.job_id)
+
+
+def test_deleting_a_job_leaves_the_copy(copying: Scene) -> None:
+    copying.check()
+    copying.check()
+    copied = copy_in(copying)
+    copying.store.delete(copying.job)
+    copying.check()
+    assert copy_in(copying) == copied is not None

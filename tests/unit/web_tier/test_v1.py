@@ -11,7 +11,7 @@ from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.ids import is_id, new_id
 from core.jobs.listings import ListingStore
-from core.jobs.models import Job
+from core.jobs.models import Job, MergedFile, ResultsCopy
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from tests.support.api import AppMaker, problem, upload
@@ -43,6 +43,7 @@ def test_a_job_is_created_with_links(client: FlaskClient) -> None:
 
 SOURCES = {
     "sources": [{"location": "s3://photos/incoming"}, {"location": "s3://archive", "users": "operators"}],
+    "destinations": [{"location": "s3://photos/labels"}],
 }
 
 
@@ -98,6 +99,55 @@ def test_a_source_that_is_not_allowed_makes_no_job(
 def test_without_an_allowed_source_the_answer_names_the_key(client: FlaskClient) -> None:
     answer = client.post("/api/v1/jobs", json={"source": "s3://photos/incoming"})
     assert "imports.sources in config.yaml" in problem(answer, 403)
+
+
+@pytest.mark.parametrize("more", [{}, {"source": "s3://photos/incoming/day1"}])
+def test_a_job_says_whether_its_results_are_copied_to_s3(
+    make_app: AppMaker, store: JobStore, more: dict[str, str]
+) -> None:
+    client = make_app(imports=SOURCES).test_client()
+    wanted = {"name": "day 1", "results": "s3://photos/labels/day1/", **more}
+    answers = [client.post("/api/v1/jobs", json=wanted, headers={"Idempotency-Key": "k"}) for _ in range(2)]
+    assert answers[0].get_json() == answers[1].get_json()
+    job = store.job(answers[0].get_json()["job_id"])
+    assert job.results == "s3://photos/labels/day1"
+
+    def results() -> object:
+        return client.get(f"/api/v1/jobs/{job.job_id}").get_json()["results"]
+
+    uri = f"s3://photos/labels/day1/{job.job_id}.jsonl"
+    assert results() == {"uri": uri, "state": "waiting", "error": None}
+    file = MergedFile("key", store.status(job.job_id).edition, NOW)
+    store.put_merged(job.job_id, file)
+    store.put_copy(job.job_id, ResultsCopy(file.version, "no such bucket"))
+    assert results() == {"uri": uri, "state": "failed", "error": "no such bucket"}
+    store.put_copy(job.job_id, ResultsCopy(file.version))
+    assert results() == {"uri": uri, "state": "written", "error": None}
+    store.put_retried(job.job_id, NOW)
+    assert results() == {"uri": uri, "state": "waiting", "error": None}
+    other = client.post("/api/v1/jobs", json={**wanted, "results": None}).get_json()
+    assert client.get(other["links"]["self"]).get_json()["results"] is None
+
+
+@pytest.mark.parametrize(
+    ("results", "status", "words"),
+    [
+        ("s3://photos/labels2", 403, "imports.destinations"),
+        ("s3://photos/incoming", 403, "imports.destinations"),
+        ("s3://photos", 403, "imports.destinations"),
+        ("s3://photos/labels/../secret", 422, "results: the prefix"),
+        ("https://photos/labels", 422, "results: "),
+        ("", 422, "results: "),
+    ],
+)
+def test_a_location_of_results_that_is_not_allowed_makes_no_job(
+    make_app: AppMaker, store: JobStore, results: str, status: int, words: str
+) -> None:
+    client = make_app(imports=SOURCES).test_client()
+    wanted = {"source": "s3://photos/incoming", "results": results}
+    assert words in problem(client.post("/api/v1/jobs", json=wanted), status)
+    assert store.jobs(10) == []
+    assert ListingStore(store).pending() == []
 
 
 def test_a_job_without_a_name_is_named_after_the_time_of_its_creation(client: FlaskClient) -> None:
