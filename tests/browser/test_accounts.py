@@ -364,7 +364,7 @@ NOTIFICATIONS = """
 def test_a_job_that_is_done_notifies_in_the_browser_and_by_email(
     page: Page, sign_in_system: System, faults_of: FaultsOf
 ) -> None:
-    email, password = person(sign_in_system, "ada")
+    email, password = person(sign_in_system, "adawithanamethatiswiderthanaphone")
     signed_in(page, email, password)
     page.add_init_script(NOTIFICATIONS)
     token = page.evaluate("fetch('/account/visitor').then((reply) => reply.json())")["csrf_token"]
