@@ -3,7 +3,7 @@
 Stock moto reads, evaluates the condition and writes without a lock: if several threads put a key on condition that it
 does not exist, more than one can succeed, and a Query during a put can fail. It measures an item again for each
 attribute that is added, and tests a value for all other types before its own, which is most of the time of a
-BatchWriteItem. It sorts the whole table for each page of a Query.
+BatchWriteItem. It sorts the whole table for each page of a Query; here a page costs as much as it holds, as on AWS.
 
 For direct calls moto's handler still validates, evaluates and stores. They skip the general parsing of URL, headers
 and body, and the serializing of an answer that is already JSON.
@@ -11,12 +11,14 @@ and body, and the serializing of an answer that is already JSON.
 
 import base64
 import binascii
+import bisect
 import inspect
 import json
 import operator
 import re
 import threading
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -136,15 +138,46 @@ _JSON_AS_IT_IS = frozenset({"S", "N", "BOOL", "NULL"})
 
 _queried = threading.local()
 
-_COMPARISONS: dict[str, Callable[..., bool]] = {
-    "=": operator.eq,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "BETWEEN": lambda key, low, high: low <= key <= high,
-    "BEGINS_WITH": str.startswith,
-}
+
+class SortedPartition(dict[Any, Any]):
+    """The items of a partition by sort key, of which a page is found without a visit to all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._keys: list[Any] | None = None
+
+    def keys_in_order(self) -> list[Any]:
+        """Return the keys in the order of their values, which must be texts."""
+        if self._keys is None:
+            self._keys = sorted(self, key=_VALUE)
+        return self._keys
+
+    def __setitem__(self, key: Any, item: Any) -> None:
+        """Add or replace an item."""
+        if self._keys is not None and key not in self:
+            bisect.insort(self._keys, key, key=_VALUE)
+        super().__setitem__(key, item)
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        """Remove an item and return it."""
+        if self._keys is not None and key in self:
+            del self._keys[bisect.bisect_left(self._keys, key.value, key=_VALUE)]
+        return super().pop(key, *default)
+
+
+_VALUE = operator.attrgetter("value")
+
+
+@PATCHES.wrap(
+    f"{_TABLE}.__init__",
+    "keeps the items of a partition in the order in which they were added",
+    "self table_name account_id region schema attr throughput billing_mode indexes global_indexes streams "
+    "sse_specification tags deletion_protection_enabled warm_throughput",
+)
+def init_table(original: Any, self: Any, *arguments: Any, **more: Any) -> None:
+    """Keep the partitions sorted."""
+    original(self, *arguments, **more)
+    self.items = defaultdict(SortedPartition)
 
 
 class _QueryArguments(NamedTuple):
@@ -189,23 +222,47 @@ def _first_page(table: Any, asked: _QueryArguments) -> tuple[list[Any], int, dic
 
     Return None if stock moto must compare the sort keys.
     """
-    comparison, values = asked.range_comparison, asked.range_objs
-    test = _COMPARISONS.get(comparison.upper()) if comparison else None
-    if comparison and (test is None or any(value.type != "S" for value in values)):
+    if any(value.type != "S" for value in asked.range_objs):
         return None
-    bounds, forward = [value.value for value in values], asked.scan_index_forward
-    partition = table.items.get(asked.hash_key, {})
-    found = [(key.value, item) for key, item in partition.items() if test is None or test(key.value, *bounds)]
+    partition = table.items.get(asked.hash_key, SortedPartition())
+    keys, forward = partition.keys_in_order(), asked.scan_index_forward
+    span = _span(keys, asked.range_comparison, [value.value for value in asked.range_objs])
+    if span is None:
+        return None
+    first, end = span
     if asked.exclusive_start_key is not None:
         start = asked.exclusive_start_key[table.range_key_attr]["S"]
-        found = [pair for pair in found if (pair[0] > start if forward else pair[0] < start)]
-    items = [item for _, item in sorted(found, key=lambda pair: pair[0], reverse=not forward)]
-    total = 0
-    for number, item in enumerate(items):
+        if forward:
+            first = max(first, bisect.bisect_right(keys, start, key=_VALUE))
+        else:
+            end = min(end, bisect.bisect_left(keys, start, key=_VALUE))
+    items, total = list[Any](), 0
+    for position in range(first, end) if forward else range(end - 1, first - 1, -1):
+        item = partition[keys[position]]
         total += item.size()
-        if number == asked.limit or (number and total > RESULT_SIZE_LIMIT):
-            return items[:number], number, table._get_last_evaluated_key(items[number - 1], None)
+        if len(items) == asked.limit or (items and total > RESULT_SIZE_LIMIT):
+            return items, len(items), table._get_last_evaluated_key(items[-1], None)
+        items.append(item)
     return items, len(items), None
+
+
+def _span(keys: Sequence[Any], comparison: str | None, values: Sequence[str]) -> tuple[int, int] | None:
+    """Return where the sorted `keys` that fulfil a condition begin and end, or None if stock moto must test them."""
+    if comparison is None:
+        return 0, len(keys)
+    first, end = bisect.bisect_left(keys, values[0], key=_VALUE), bisect.bisect_right(keys, values[-1], key=_VALUE)
+    comparison, prefix = comparison.upper(), len(values[0])
+    if comparison == "BEGINS_WITH":
+        return first, bisect.bisect_right(keys, values[0], lo=first, key=lambda key: key.value[:prefix])
+    spans = {
+        "=": (first, end),
+        "BETWEEN": (first, end),
+        "<": (0, first),
+        "<=": (0, end),
+        ">": (end, len(keys)),
+        ">=": (first, len(keys)),
+    }
+    return spans.get(comparison)
 
 
 @PATCHES.wrap(f"{_TABLE}.all_items", "knows no partitions")

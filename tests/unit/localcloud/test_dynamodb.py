@@ -118,14 +118,25 @@ def pages(query: Any, table: Table, key_range: tuple[Any, Any], limit: int | Non
 
 @given(
     keys=st.sets(st.tuples(st.sampled_from(["p", "q"]), SORT_KEYS.filter(bool))),
+    later=st.lists(st.tuples(st.sampled_from(["put", "delete"]), SORT_KEYS.filter(bool)), max_size=4),
     key_range=RANGES,
     limit=st.none() | st.integers(1, 4),
     forward=st.booleans(),
 )
 def test_pages_of_a_query_are_those_of_stock_moto(
-    keys: set[tuple[str, str]], key_range: tuple[Any, Any], limit: int | None, forward: bool
+    keys: set[tuple[str, str]],
+    later: list[tuple[str, str]],
+    key_range: tuple[Any, Any],
+    limit: int | None,
+    forward: bool,
 ) -> None:
     table = table_of(keys)
+    pages(Table.query, table, key_range, limit, forward)
+    for change, sk in later:
+        if change == "put":
+            table.put_item({"pk": {"S": "p"}, "sk": {"S": sk}, "v": {"S": "y"}})
+        else:
+            table.delete_item(DynamoType({"S": "p"}), DynamoType({"S": sk}))
     stock = getattr(Table.query, "__wrapped__")  # noqa: B009 - set by functools.wraps
     ours = [item for page in pages(Table.query, table, key_range, limit, forward) for item in page]
     assert ours == [item for page in pages(stock, table, key_range, limit, forward) for item in page]
