@@ -3,12 +3,17 @@
 In that order, so that after a failure in between a response is delivered again, and recording it again changes
 nothing. A response that cannot be recorded delays no other: it alone is given back, each time for longer. After
 `MAX_RECEIVES` it is dropped, and the reconciler reads its result from the output bucket.
+
+Several threads collect while there is work: a response is received while others are recorded or deleted. In each
+round the jobs with the fewest responses come first, so that a single image does not wait for a large job.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from typing import Literal
 
 from core.messages import ClassificationResult, Heartbeat, StoredResult, parse_worker_message
@@ -25,8 +30,12 @@ _log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1
 """Longest wait for the first message: the loop may need so long to stop."""
-MAX_BATCHES = 10
+MAX_BATCHES = 3
 """Receives, of up to ten messages each, before responses are recorded, while every batch is full."""
+HELPERS = 2
+"""Threads that collect while there is work, besides the one that always does."""
+HELP_SECONDS = 5.0
+"""How long after the last message the helpers stop to poll, since SQS charges for each poll."""
 
 MAX_RECEIVES = 8
 """A response that could not be recorded after so many receives, some 20 minutes, is dropped."""
@@ -50,7 +59,7 @@ _RecordState = Literal["recorded", "refused", "throttled"]
 
 @dataclass
 class Collector:
-    """One consumer of the response queue.
+    """The consumer of the response queue; its ticks may be called from several threads.
 
     Attributes:
         responses: the response queue.
@@ -68,6 +77,13 @@ class Collector:
     active: Callable[[], bool]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     registry: WorkerRegistry = field(default_factory=WorkerRegistry)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _rounds: "count[int]" = field(default_factory=count, init=False)
+    _open_rounds: set[int] = field(default_factory=set, init=False)
+    _claims: list[tuple[float, set[int]]] = field(default_factory=list, init=False)
+    """Times until when everything will have been recorded as soon as these rounds have ended."""
+    _filled_at: float = field(default=float("-inf"), init=False)
+    """When a round had a message."""
     _empty_polls: list[float] = field(default_factory=list, init=False)
     _counted_at: float = field(default=float("-inf"), init=False)
     _suspended: dict[str, float] = field(default_factory=dict, init=False)
@@ -75,7 +91,21 @@ class Collector:
 
     def tick(self) -> float:
         """Collect the messages; return the seconds until the next round: 0, since receiving waits."""
-        asked_at = self.registry.clock()
+        asked_at, read_until = self.registry.clock(), None
+        with self._lock:
+            self._open_rounds.add(number := next(self._rounds))
+        try:
+            read_until = self._run_round(asked_at)
+        finally:
+            self._end_round(number, read_until)
+        return 0.0
+
+    def help_tick(self) -> float:
+        """Collect messages if there were some just now; return the seconds until the next round."""
+        return self.tick() if self.registry.clock() - self._filled_at < HELP_SECONDS else POLL_SECONDS
+
+    def _run_round(self, asked_at: float) -> float | None:
+        """Collect messages once; return until when every message has been received, if that is known."""
         messages = self.responses.receive(wait_seconds=POLL_SECONDS)
         for batches in range(1, MAX_BATCHES):
             if len(messages) < batches * BATCH:
@@ -84,10 +114,26 @@ class Collector:
         if not self.active():
             # For the next holder, which need not wait for the visibility timeout.
             self.responses.change_visibility([message.receipt for message in messages], 0)
-            return 0.0
+            return None
+        if messages:
+            self._filled_at = self.registry.clock()
         self._collect(messages)
-        self._mark_read(asked_at, is_empty=not messages)
-        return 0.0
+        return self._received_until(asked_at, is_empty=not messages)
+
+    def _end_round(self, number: int, received_until: float | None) -> None:
+        """Report to the registry until when every message has been recorded.
+
+        What was received until then was received in this round, in one that has ended, or in one that is open now.
+        """
+        with self._lock:
+            self._open_rounds.discard(number)
+            if received_until is not None:
+                self._claims.append((received_until, set(self._open_rounds)))
+            for _, rounds in self._claims:
+                rounds.discard(number)
+            for until in [until for until, rounds in self._claims if not rounds]:
+                self.registry.mark_read_until(until)
+            self._claims = [claim for claim in self._claims if claim[1]]
 
     def _collect(self, messages: Sequence[ReceivedMessage]) -> None:
         """Record the messages and delete them; make those visible again later that could not be recorded."""
@@ -135,12 +181,13 @@ class Collector:
         each would wait as long as all of them, and delay other jobs.
         """
         now = self.registry.clock()
-        self._suspended = {job_id: until for job_id, until in self._suspended.items() if until > now}
+        with self._lock:
+            self._suspended = {job_id: until for job_id, until in self._suspended.items() if until > now}
         by_job: dict[str, list[tuple[ReceivedMessage, ClassificationResult]]] = {}
         for message, response in received:
             by_job.setdefault(response.job_id, []).append((message, response))
         unrecorded: list[ReceivedMessage] = []
-        for job_id, of_job in by_job.items():
+        for job_id, of_job in sorted(by_job.items(), key=lambda each: len(each[1])):
             failed = [message for message, _ in of_job]
             if job_id not in self._suspended:
                 outcome = self._try_to_record(of_job)
@@ -152,7 +199,8 @@ class Collector:
                         if len(failed) >= MAX_FAILURES or self._try_to_record([(message, response)]) != "recorded":
                             failed.append(message)
                 if len(failed) >= min(MAX_FAILURES, len(of_job)):
-                    self._suspended[job_id] = now + max(_delay_seconds(message) for message in failed)
+                    with self._lock:
+                        self._suspended[job_id] = now + max(_delay_seconds(message) for message in failed)
             unrecorded += failed
         return {message.receipt: message for message in unrecorded}
 
@@ -171,18 +219,16 @@ class Collector:
             return "throttled" if is_throttled(error) else "refused"
         return "recorded"
 
-    def _mark_read(self, asked_at: float, *, is_empty: bool) -> None:
-        """Report to the registry until when everything that was sent has been recorded, if that is known."""
-        if is_empty:
-            self._empty_polls = [*self._empty_polls, asked_at][-EMPTY_POLLS:]
-            if len(self._empty_polls) == EMPTY_POLLS:
-                self.registry.mark_read_until(self._empty_polls[0])
-            return
-        self._empty_polls = []
-        if asked_at - self._counted_at >= COUNT_SECONDS:
+    def _received_until(self, asked_at: float, *, is_empty: bool) -> float | None:
+        """Return until when every message that was sent has been received, if that is known."""
+        with self._lock:
+            self._empty_polls = [*self._empty_polls, asked_at][-EMPTY_POLLS:] if is_empty else []
+            if is_empty:
+                return self._empty_polls[0] if len(self._empty_polls) == EMPTY_POLLS else None
+            if asked_at - self._counted_at < COUNT_SECONDS:
+                return None
             self._counted_at = asked_at
-            if self.responses.counts().visible <= BATCH:
-                self.registry.mark_read_until(asked_at - COUNT_AGE_SECONDS)
+        return asked_at - COUNT_AGE_SECONDS if self.responses.counts().visible <= BATCH else None
 
 
 def _delay_seconds(message: ReceivedMessage) -> int:

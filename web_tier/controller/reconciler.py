@@ -230,10 +230,12 @@ class Reconciler:
             # not record when; the results file keeps the job open while an image is being retried.
             self.recorder.learn_retries(job.job_id)
             watch.retried_at = retried_at
-        if not watch.is_counted or may_close:
-            # The job is touched before its images are recorded, so for a while there may be more than are known.
+        if may_close or (is_quiet and not watch.is_counted):
             self.recorder.resync(job.job_id)
-            watch.is_counted = is_quiet
+            watch.is_counted = True
+        elif not watch.is_counted:
+            # The job is touched before its images are recorded, so for a while there may be more than are known.
+            self.recorder.learn_recent(job.job_id)
         self.recorder.rewrite_counts(job.job_id)
         now = self.clock()
         missing = self.recorder.missing(job.job_id)

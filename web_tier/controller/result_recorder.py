@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from heapq import nlargest
 
 from core.ids import ImageRef, input_key, output_key
 from core.jobs.dead_letters import DeadLetterStore, is_given_up
@@ -30,6 +31,9 @@ MAX_ANSWERED = 20_000
 """Of these, images of jobs in which all have their results: what may still come for those is a repeat."""
 FEW = 3
 """Up to so many unknown images are looked up one by one, more with a query."""
+RECENT = 2_000
+"""Known images that `learn_recent` reads again, those with the last ids: while several uploads run, images are not
+recorded in the order of their ids."""
 
 
 class StaleTokenError(FleetsightError):
@@ -162,9 +166,12 @@ class ResultRecorder:
         by_job: dict[str, list[ClassificationResult]] = {}
         for response in responses:
             by_job.setdefault(response.job_id, []).append(response)
-        with self._lock:
-            for job_id, of_job in by_job.items():
-                self._record_job(job_id, best_by_image(of_job))
+        for job_id, of_job in by_job.items():
+            with self._lock:
+                labelled = self._record_job(job_id, best_by_image(of_job))
+            if labelled:
+                # Also of those that were recorded before: the process that did may have died before this.
+                self.delete_inputs(labelled)
 
     def owners(self, job_ids: Iterable[str]) -> dict[str, str]:
         """Return the owners of those of `job_ids` that exist.
@@ -184,16 +191,21 @@ class ResultRecorder:
             self._learn(ref.job_id, job_counts, [ref.image_id])
             return ref.image_id in job_counts.statuses
 
+    def learn_recent(self, job_id: str) -> None:
+        """Learn from the table which images were added last or taken back; the cost does not grow with the job."""
+        with self._lock:
+            if (job_counts := self._job_counts(job_id)) is not None:
+                recent = nlargest(RECENT, job_counts.statuses)
+                self._read_images(job_id, job_counts, after=recent[-1] if len(recent) == RECENT else "")
+
     def resync(self, job_id: str) -> None:
         """Learn from the table which images the job has; costs more the more there are."""
+        # Before the lock is taken, since no result is recorded while it is held.
+        recorded = self.store.count_images(job_id)
         with self._lock:
             job_counts = self._job_counts(job_id)
-            if job_counts is not None and self.store.count_images(job_id) != len(job_counts.statuses):
-                recorded = {image.ref.image_id: image for image in self.store.images(job_id)}
-                for taken_back in [image_id for image_id in job_counts.statuses if image_id not in recorded]:
-                    job_counts.remove_image(taken_back)
-                for image in recorded.values():
-                    job_counts.add_image(image)
+            if job_counts is not None and recorded != len(job_counts.statuses):
+                self._read_images(job_id, job_counts, after="")
 
     def learn_retries(self, job_id: str) -> None:
         """Learn from the table which failed images of the job were retried."""
@@ -265,13 +277,14 @@ class ResultRecorder:
             job_counts = self._job_counts(job_id)
             return [] if job_counts is None else sorted(job_counts.cancelled)
 
-    def _record_job(self, job_id: str, responses: Sequence[ClassificationResult]) -> None:
+    def _record_job(self, job_id: str, responses: Sequence[ClassificationResult]) -> list[str]:
+        """Record responses of one job; return the keys of the images that are not to be kept."""
         job_counts = self._job_counts(job_id)
         if job_counts is None:
             _log.warning("dropped results of a job that does not exist", extra={"job": job_id, "n": len(responses)})
             # Their worker may have stored them long after the job was deleted: nothing else would find them.
             self.delete_outputs([output_key(response.ref) for response in responses])
-            return
+            return []
         self._learn(job_id, job_counts, [response.image_id for response in responses])
         known = [response for response in responses if response.image_id in job_counts.statuses]
         if len(known) < len(responses):
@@ -280,9 +293,7 @@ class ResultRecorder:
         with self._marking(job_id):
             self._put(job_counts, known)
             self._store_counts(job_id, job_counts)
-        if not job_counts.keep:
-            # Also of those that were recorded before: the process that did may have died before this.
-            self.delete_inputs(inputs_of(known))
+        return [] if job_counts.keep else inputs_of(known)
 
     def _put(self, job_counts: JobCounts, responses: Sequence[ClassificationResult]) -> None:
         at = self.now()
@@ -371,6 +382,14 @@ class ResultRecorder:
             if images <= most or len(self._jobs) == 1:
                 return
             images -= len(self._jobs.pop(job_id).statuses)
+
+    def _read_images(self, job_id: str, job_counts: JobCounts, after: str) -> None:
+        """Read which images the job has after the image id `after`."""
+        recorded = {image.ref.image_id: image for image in self.store.images(job_id, after)}
+        for taken_back in [each for each in job_counts.statuses if each > after and each not in recorded]:
+            job_counts.remove_image(taken_back)
+        for image in recorded.values():
+            job_counts.add_image(image)
 
     def _learn(self, job_id: str, job_counts: JobCounts, image_ids: Sequence[str]) -> None:
         """Look up those of `image_ids` that are not known yet."""

@@ -28,7 +28,7 @@ from web_tier.autoscaler.observe import Observer, RecentLaunches
 from web_tier.autoscaler.reporting import Reporter
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
-from web_tier.controller.collector import Collector
+from web_tier.controller.collector import HELPERS, Collector
 from web_tier.controller.leader import Tick
 from web_tier.controller.notifier import Notifier, Send, senders
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
@@ -125,6 +125,7 @@ class ControllerServices:
             if topic is not None:
                 notifications.request(job_id, {"topic": topic}, datetime.now(UTC), is_bounded=False)
 
+        collector = Collector(self.responses, self.outputs, recorder, cache, active, registry=registry)
         copier = ResultsCopier(self.sources, self.outputs, self.config.imports.destinations)
         results_files = ResultsFileWriter(self.store, self.outputs, active, copier, token=token, on_finished=publish)
         recovery = ResultRecovery(self.store, recorder, self.outputs)
@@ -141,7 +142,8 @@ class ControllerServices:
 
         return {
             "autoscaler": self._autoscaler(holder, fleet_config, registry, meter, active).tick,
-            "collector": Collector(self.responses, self.outputs, recorder, cache, active, registry=registry).tick,
+            "collector": collector.tick,
+            **{f"collector-{number}": collector.help_tick for number in range(1, HELPERS + 1)},
             "reconciler": self._reconciler(recovery, registry, may_close, active).tick,
             "canceller": canceller.tick,
             "source_importer": SourceImporter(self.sources, ingest, self.config, active, token).tick,

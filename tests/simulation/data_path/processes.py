@@ -183,10 +183,10 @@ class Controller:
             cast(Any, InlineExecutor()),
             page_objects=2,
         )
+        collector = Collector(responses, world.outputs, recorder, cache, self.active, self.now, registry=registry)
         ticks = {
-            "collector": Collector(
-                responses, world.outputs, recorder, cache, self.active, self.now, registry=registry
-            ).tick,
+            "collector": collector.tick,
+            "collector-1": collector.help_tick,
             "reconciler": reconciler.tick,
             "canceller": canceller.tick,
             "source_importer": importer.tick,

@@ -35,6 +35,7 @@ from web_tier.controller.collector import (
     COUNT_SECONDS,
     EMPTY_POLLS,
     FIRST_DELAY_SECONDS,
+    HELP_SECONDS,
     MAX_BATCHES,
     MAX_RECEIVES,
     Collector,
@@ -116,6 +117,45 @@ def test_a_queue_is_empty_after_several_long_polls_without_a_message() -> None:
     site.send(beat())
     site.tick()
     assert site.registry.read_until == begun + 1, "it never goes back"
+
+
+def test_what_another_thread_has_received_counts_as_read_only_after_it_was_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site, record, read = Site(), ResultRecorder.record, list[float | None]()
+
+    def tick_meanwhile(recorder: ResultRecorder, responses: Sequence[ClassificationResult]) -> None:
+        site.tick(EMPTY_POLLS)
+        read.append(site.registry.read_until)
+        record(recorder, responses)
+
+    monkeypatch.setattr(ResultRecorder, "record", tick_meanwhile)
+    begun = site.clock.now
+    site.send(done(REFS[0]))
+    site.tick()
+    assert read == [None]
+    assert site.registry.read_until == begun
+
+
+def test_the_jobs_with_the_fewest_responses_are_recorded_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    site, recorded = Site(), list[str]()
+    monkeypatch.setattr(ResultRecorder, "record", lambda _recorder, responses: recorded.append(responses[0].job_id))
+    site.send(*[done(ref) for ref in IMAGES[ONE][:20]], done(IMAGES[OTHER][0]))
+    site.tick()
+    assert recorded == [OTHER, ONE]
+
+
+def test_helpers_poll_only_while_there_is_work() -> None:
+    site = Site()
+    assert site.collector.help_tick() > 0
+    assert site.queue.waits == []
+    site.send(done(REFS[0]))
+    site.tick()
+    site.send(done(REFS[1]))
+    assert site.collector.help_tick() == 0
+    assert (site.queue.messages, figures(site.store, ONE)) == ([], (2, 0, 40))
+    site.clock.now += HELP_SECONDS
+    assert site.collector.help_tick() > 0
 
 
 def test_fewer_messages_than_were_asked_for_do_not_mean_that_there_are_no_more() -> None:
@@ -255,7 +295,7 @@ def test_one_response_that_cannot_be_recorded_delays_no_other_of_its_job() -> No
     bad = IMAGES[ONE][5]
     site = failing(bad.image_id)
     site.send(*[done(ref) for ref in IMAGES[ONE]], *[done(ref) for ref in IMAGES[OTHER]])
-    site.tick()
+    site.tick(3)
     assert (figures(site.store, ONE), figures(site.store, OTHER)) == ((39, 0, 40), (40, 0, 40))
     assert [ClassificationResult.from_json(each.body).ref for each in site.queue.messages] == [bad]
 
@@ -324,7 +364,7 @@ def test_a_label_is_cached_for_the_owner_of_its_job_only() -> None:
 
 
 def test_the_owners_of_jobs_cost_no_reads_of_their_own() -> None:
-    answers = [done(ref).model_copy(update=KNOWN) for ref in REFS]
+    answers = [done(ref).model_copy(update=KNOWN) for ref in (*IMAGES[ONE][:15], *IMAGES[OTHER][:15])]
 
     def reads_by(record: Callable[[JobStore], object]) -> Counter[str]:
         store, calls = stored_jobs(), Counter[str]()

@@ -15,6 +15,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, failed
 from tests.support.autoscaler import EPOCH
 from tests.support.memory_table import MemoryTable, failing_writes
+from web_tier.controller import result_recorder
 from web_tier.controller.result_recorder import ResultRecorder, StaleTokenError, best_by_image
 
 JOBS = [new_id() for _ in range(2)]
@@ -316,6 +317,30 @@ def test_an_image_that_was_taken_back_is_forgotten() -> None:
     recorder.rewrite_counts(JOBS[0])
     assert figures(store, JOBS[0]) == (1, 0, 38)
     assert REFS[2].image_id not in recorder.missing(JOBS[0])
+
+
+def test_recent_changes_are_learned_by_reading_the_last_images_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result_recorder, "RECENT", 5)
+    store = stored_jobs()
+    recorder, read = recorder_of(store), list[ImageRecord]()
+    recorder.record([done(REFS[0])])
+    added = [ImageRecord(ImageRef(JOBS[0], new_id()), "a.jpg", "key", 1, EPOCH) for _ in range(3)]
+    store.record_images(added, EPOCH)
+    images = JobStore.images
+
+    def watched(*arguments: Any) -> list[ImageRecord]:
+        found = list(images(*arguments))
+        read.extend(found)
+        return found
+
+    monkeypatch.setattr(JobStore, "images", watched)
+    recorder.learn_recent(JOBS[0])
+    assert len(recorder.missing(JOBS[0])) == 39 + 3
+    assert len(read) == 4 + 3
+    store.delete_images([added[2].ref])
+    recorder.learn_recent(JOBS[0])
+    assert set(recorder.missing(JOBS[0])) >= {added[0].ref.image_id, added[1].ref.image_id}
+    assert added[2].ref.image_id not in recorder.missing(JOBS[0])
 
 
 def test_a_result_of_an_image_that_was_taken_back_does_not_count() -> None:
