@@ -93,17 +93,17 @@ class Receiver:
         while not self._lifetime.over:
             if (pause := self._backoff.pause_seconds()) and self._lifetime.wait(pause):
                 return
-            if self._in_flight.wait_for_room(self._max_messages(), WAIT_SECONDS):
-                self._receive_once()
+            if room := self._in_flight.wait_for_room(self._max_messages(), WAIT_SECONDS):
+                self._receive_once(room)
 
-    def _receive_once(self) -> None:
+    def _receive_once(self, room: int) -> None:
         # Read before the poll: the last poll is one that began when the worker was idle already, so a message that
         # arrives as the time ends is still received.
         idle_for = min(self._in_flight.idle_seconds(), self._clock() - self._stayed_at)
         idle = idle_for >= self._idle_seconds
         asked_at = self._clock()
         try:
-            received = self._queue.receive(self._max_messages(), wait_seconds=0 if idle else POLL_SECONDS)
+            received = self._queue.receive(room, wait_seconds=0 if idle else POLL_SECONDS)
         except Exception as error:  # noqa: BLE001 (the edge: `_on_error` decides what follows)
             self._on_error(error, asked_at)
             return
@@ -136,7 +136,7 @@ class Receiver:
         return starved
 
     def _max_messages(self) -> int:
-        """Return how many messages to receive; there is room for all, so that most receives are full."""
+        """Return how many messages to receive if there is room for all."""
         return 1 if self._is_probing else min(BATCH, self._in_flight.capacity)
 
     def _process(self, received: Sequence[ReceivedMessage], asked_at: float) -> None:

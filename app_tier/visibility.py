@@ -19,6 +19,10 @@ PRIORITY_SHARE = 0.1
 SQS's fair queues distinguish quiet groups from noisy ones by the same share (`OutgoingMessage.group`).
 """
 
+MORE_ROOM_SECONDS = 0.02
+"""How long a receive waits until it can be a full one. SQS charges for each, but meanwhile an image waits that may
+overtake all others."""
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -166,11 +170,15 @@ class InFlightMessages:
 
     # Waiting
 
-    def wait_for_room(self, room: int, seconds: float) -> bool:
-        """Wait until `room` more can be held; False after `seconds`, or when closed."""
+    def wait_for_room(self, most: int, seconds: float) -> int:
+        """Return how many more can be held, up to `most`; 0 if none can after `seconds`, or when closed.
+
+        Where there is room for some, this waits for room for `most`, but only for `MORE_ROOM_SECONDS`.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._room() >= room, seconds)
-            return not self._closed and self._room() >= room
+            self._changed.wait_for(lambda: self._closed or self._room() >= 1, seconds)
+            self._changed.wait_for(lambda: self._closed or self._room() >= most, MORE_ROOM_SECONDS)
+            return 0 if self._closed else min(most, self._room())
 
     def wait_until_none_started(self, seconds: float) -> bool:
         """Wait until the pipeline is empty; False after `seconds`, or when closed."""

@@ -522,8 +522,8 @@ class CrashingFleet:
 
         waits = bench.in_flight.wait_for_room, bench.in_flight.wait_until_none_started, bench.sqs.receive_message
 
-        def wait_for_room(room: int, seconds: float) -> bool:
-            if not waits[0](room, 0):
+        def wait_for_room(room: int, seconds: float) -> int:
+            if waits[0](room, 0) < room:
                 finish()
             return waits[0](room, seconds)
 

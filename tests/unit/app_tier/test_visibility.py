@@ -92,15 +92,24 @@ def test_a_single_image_of_a_user_has_priority_beside_many_of_another() -> None:
     assert not any(each.has_priority for each in (*many, another))
 
 
+def test_room_for_some_messages_is_used_before_there_is_room_for_all() -> None:
+    held = in_flight(FakeClock(), capacity=30)
+    assert held.wait_for_room(10, NEVER_SECONDS) == 10
+    held.hold([delivery(number) for number in range(27)], 0)
+    assert held.wait_for_room(10, NEVER_SECONDS) == 3
+    held.hold([delivery(number) for number in range(27, 30)], 0)
+    assert held.wait_for_room(10, 0) == 0
+
+
 def test_closing_ends_the_waits_of_those_who_want_more() -> None:
     held = in_flight(FakeClock(), capacity=1)
     held.hold([delivery()], 0)
-    answers: list[bool] = []
+    answers: list[int] = []
     waiting = threading.Thread(target=lambda: answers.append(held.wait_for_room(1, NEVER_SECONDS)), daemon=True)
     waiting.start()
     held.close()
     waiting.join(DEADLINE_SECONDS)
-    assert answers == [False]
+    assert answers == [0]
     assert not held.wait_until_none_started(NEVER_SECONDS)
 
 
