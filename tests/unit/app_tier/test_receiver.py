@@ -536,7 +536,7 @@ class CrashingFleet:
                 finish()
             return FakeSqs.receive_message(self.sqs, **arguments)
 
-        bench.in_flight.wait_for_room = wait_for_room  # type: ignore[method-assign]
+        bench.in_flight.wait_for_room = wait_for_room  # type: ignore[method-assign, assignment]
         bench.in_flight.wait_until_none_started = none_started  # type: ignore[method-assign]
         bench.sqs.receive_message = receive  # type: ignore[method-assign, assignment]
         bench.run()
