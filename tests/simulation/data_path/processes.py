@@ -292,7 +292,8 @@ class Worker:
         while not self.lifetime.over:
             if pause := self.backoff.pause_seconds():
                 self.world.scheduler.sleep(pause)
-            self.receiver._receive_once()
+            if room := self.in_flight.wait_for_room(self.receiver._max_messages(), 0):
+                self.receiver._receive_once(room)
             self.world.scheduler.sleep(1.0)
         self.extender.give_back(self.in_flight.everything())
         self.world.worker_ended(self.process)
