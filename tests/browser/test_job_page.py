@@ -141,6 +141,27 @@ def open_live(page: Page, path: str) -> None:
     expect(page.locator("#list a.open[data-id]").first).to_be_attached()
 
 
+def test_an_image_keeps_the_focus_when_the_script_takes_over_the_list(
+    page: Page, page_faults: PageFaults, write_job: Callable[..., WrittenJob]
+) -> None:
+    page_faults.expect("/preview)")
+    written = write_job(20)
+    written.finish(0, 20)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/rows?*", hold, times=1)
+    with page.expect_request("**/rows?*"):
+        page.goto(written.path)
+    link = page.locator("#list a.open").nth(3)
+    expect(link).not_to_have_attribute("data-id", re.compile("."))
+    link.focus()
+    held[0].continue_()
+    expect(page.locator("#list a.open[data-id]").nth(3)).to_be_focused()
+
+
 def tiles(page: Page) -> list[str]:
     return page.locator("#list .filename bdi").all_inner_texts()
 
@@ -349,7 +370,7 @@ def test_keys_move_in_the_list_unless_the_user_types_or_has_turned_them_off(
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
     links.nth(3).focus()
     page.keyboard.press("j")
-    page.reload()
+    open_live(page, written.path)
     links.nth(3).focus()
     page.keyboard.press("j")
     expect(links.nth(3)).to_be_focused()

@@ -101,8 +101,10 @@ function refresh() {
     const startedAt = performance.now();
     selectedRows = rows.select(query);
     places = new Map(selectedRows.map((row, index) => [row.id, index]));
+    const focused = list ? null : document.activeElement?.closest("#list a.open"); // of the list that the server rendered
     list ??= createList();
     list.show(selectedRows);
+    if (focused) reveal(focused.pathname.split("/").pop())?.focus({ preventScroll: true });
     labels.show(rows, query.label);
     showLowScores(rows.lowScores);
     showRetriable(rows.retriable);
