@@ -9,9 +9,9 @@ fencing token: a controller that was frozen while another one acquired the lease
 
 import logging
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from heapq import nlargest
@@ -122,9 +122,44 @@ class JobCounts:
         return is_failed and self.retries.get(image_id, 0) > self.failures.get(image_id, 0)
 
 
+class JobLocks:
+    """A reentrant lock for each job in use, so that no job waits for another one.
+
+    Args:
+        new_lock: returns a reentrant lock.
+    """
+
+    def __init__(self, new_lock: Callable[[], AbstractContextManager[object]] = threading.RLock) -> None:
+        self._new_lock, self._guard = new_lock, threading.Lock()
+        self._locks: dict[str, AbstractContextManager[object]] = {}
+        self._users: Counter[str] = Counter()
+
+    @contextmanager
+    def hold(self, job_id: str) -> Iterator[None]:
+        """Wait until no other thread holds the lock of `job_id`, then hold it."""
+        with self._guard:
+            lock = self._locks.setdefault(job_id, self._new_lock())
+            self._users[job_id] += 1
+        try:
+            with lock:
+                yield
+        finally:
+            with self._guard:
+                self._users[job_id] -= 1
+                if not self._users[job_id]:
+                    del self._users[job_id], self._locks[job_id]
+
+    def in_use(self) -> Collection[str]:
+        """Return the jobs with a lock that a thread holds or waits for."""
+        with self._guard:
+            return set(self._locks)
+
+
 @dataclass
 class ResultRecorder:
-    """Records results. Its methods may be called from several threads; they take turns.
+    """Records results. Its methods may be called from several threads, which take turns for each job.
+
+    What is known of a job is read and changed only under the job's lock.
 
     Attributes:
         store: the job table.
@@ -137,6 +172,7 @@ class ResultRecorder:
         now: the wall clock, for the times of a job's first and last result.
         on_results: called with the number of workers' answers that were recorded just now; returns the number of the
             billing period that they belong to, or None.
+        locks: of the jobs.
     """
 
     store: JobStore
@@ -148,8 +184,10 @@ class ResultRecorder:
     active: Callable[[], bool] = lambda: True
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     on_results: Callable[[int], int | None] = lambda _answers: None
+    locks: JobLocks = field(default_factory=JobLocks)
     _jobs: "OrderedDict[str, JobCounts]" = field(default_factory=OrderedDict, init=False)
-    _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    """Guards `_jobs`; never held during a call of a service."""
 
     def record(self, responses: Iterable[ClassificationResult]) -> None:
         """Put results and store the counts of their jobs; all of it may be repeated.
@@ -167,7 +205,7 @@ class ResultRecorder:
         for response in responses:
             by_job.setdefault(response.job_id, []).append(response)
         for job_id, of_job in by_job.items():
-            with self._lock:
+            with self.locks.hold(job_id):
                 labelled = self._record_job(job_id, best_by_image(of_job))
             if labelled:
                 # Also of those that were recorded before: the process that did may have died before this.
@@ -178,13 +216,16 @@ class ResultRecorder:
 
         What has to be read for it need not be read again when their results are recorded.
         """
-        with self._lock:
-            found = {job_id: self._job_counts(job_id) for job_id in dict.fromkeys(job_ids)}
-        return {job_id: job_counts.owner for job_id, job_counts in found.items() if job_counts is not None}
+        found: dict[str, str] = {}
+        for job_id in dict.fromkeys(job_ids):
+            with self.locks.hold(job_id):
+                if (job_counts := self._job_counts(job_id)) is not None:
+                    found[job_id] = job_counts.owner
+        return found
 
     def is_accepted(self, ref: ImageRef) -> bool:
         """Return whether `ref` is an accepted image of a job that exists."""
-        with self._lock:
+        with self.locks.hold(ref.job_id):
             job_counts = self._job_counts(ref.job_id)
             if job_counts is None:
                 return False
@@ -193,7 +234,7 @@ class ResultRecorder:
 
     def learn_recent(self, job_id: str) -> None:
         """Learn from the table which images were added last or taken back; the cost does not grow with the job."""
-        with self._lock:
+        with self.locks.hold(job_id):
             if (job_counts := self._job_counts(job_id)) is not None:
                 recent = nlargest(RECENT, job_counts.statuses)
                 self._read_images(job_id, job_counts, after=recent[-1] if len(recent) == RECENT else "")
@@ -202,20 +243,20 @@ class ResultRecorder:
         """Learn from the table which images the job has; costs more the more there are."""
         # Before the lock is taken, since no result is recorded while it is held.
         recorded = self.store.count_images(job_id)
-        with self._lock:
+        with self.locks.hold(job_id):
             job_counts = self._job_counts(job_id)
             if job_counts is not None and recorded != len(job_counts.statuses):
                 self._read_images(job_id, job_counts, after="")
 
     def learn_retries(self, job_id: str) -> None:
         """Learn from the table which failed images of the job were retried."""
-        with self._lock:
+        with self.locks.hold(job_id):
             if (job_counts := self._job_counts(job_id)) is not None:
                 self.read_again(job_id, [key for key, status in job_counts.statuses.items() if status == "failed"])
 
     def read_again(self, job_id: str, image_ids: Sequence[str]) -> list[ImageRecord]:
         """Return the records of known images as the table has them now; forget those that were taken back."""
-        with self._lock:
+        with self.locks.hold(job_id):
             if (job_counts := self._job_counts(job_id)) is None:
                 return []
             records = self.store.images_of([ImageRef(job_id, image_id) for image_id in image_ids])
@@ -236,7 +277,7 @@ class ResultRecorder:
             TableBusyError: when some could not be put.
             StaleTokenError: when another controller has taken over.
         """
-        with self._lock:
+        with self.locks.hold(job_id):
             if (job_counts := self._job_counts(job_id)) is None:
                 return
             known = {image_id: resend for image_id, resend in resends.items() if image_id in job_counts.statuses}
@@ -248,12 +289,12 @@ class ResultRecorder:
 
     def evict(self, job_id: str) -> None:
         """Forget a job that was deleted; what still comes for it belongs to no job."""
-        with self._lock:
+        with self.locks.hold(job_id), self._lock:
             self._jobs.pop(job_id, None)
 
     def rewrite_counts(self, job_id: str) -> None:
         """Store the job's counts again if the table has others, as after a late write of an earlier holder."""
-        with self._lock:
+        with self.locks.hold(job_id):
             job_counts = self._job_counts(job_id)
             if job_counts is not None and self.store.counts(job_id) != _counted(job_counts):
                 with self._marking(job_id):
@@ -261,19 +302,19 @@ class ResultRecorder:
 
     def missing(self, job_id: str) -> dict[str, int]:
         """Return the ids of images without a result of their last attempt, oldest first, each with this attempt."""
-        with self._lock:
+        with self.locks.hold(job_id):
             job_counts = self._job_counts(job_id)
             return {} if job_counts is None else job_counts.missing()
 
     def still_missing(self, job_id: str, image_ids: Sequence[str]) -> list[str]:
         """Return those of `image_ids` that `missing` would return."""
-        with self._lock:
+        with self.locks.hold(job_id):
             job_counts = self._job_counts(job_id)
             return [] if job_counts is None else [each for each in image_ids if job_counts.is_missing(each)]
 
     def cancelled(self, job_id: str) -> list[str]:
         """Return the ids of images that failed because the job was cancelled, oldest first."""
-        with self._lock:
+        with self.locks.hold(job_id):
             job_counts = self._job_counts(job_id)
             return [] if job_counts is None else sorted(job_counts.cancelled)
 
@@ -335,16 +376,15 @@ class ResultRecorder:
 
     def _job_counts(self, job_id: str) -> JobCounts | None:
         """Return what is known of a job, from memory or from the table; None when there is no such job."""
-        if job_id in self._jobs:
-            self._jobs.move_to_end(job_id)
-            return self._jobs[job_id]
+        with self._lock:
+            if job_id in self._jobs:
+                self._jobs.move_to_end(job_id)
+                return self._jobs[job_id]
         job_counts = self._read(job_id)
         if job_counts is not None:
-            self._jobs[job_id] = job_counts
-            # The job that was used last stays, however large it is.
-            older = list(self._jobs)[:-1]
-            self._evict_beyond(self.max_answered, [each for each in older if self._jobs[each].answered])
-            self._evict_beyond(self.max_images, list(self._jobs))
+            with self._lock:
+                self._jobs[job_id] = job_counts
+                self._evict_unused()
         return job_counts
 
     def _read(self, job_id: str) -> JobCounts | None:
@@ -375,13 +415,18 @@ class ResultRecorder:
             cancelled={image_id for image_id, result in of_images.items() if result.cancelled},
         )
 
-    def _evict_beyond(self, most: int, job_ids: Sequence[str]) -> None:
-        """Forget the first of `job_ids` until the images of the rest are at most `most`."""
+    def _evict_unused(self) -> None:
+        """Forget jobs that no thread uses, those used longest ago first, until the rest is within the bounds."""
+        in_use = self.locks.in_use()
+        answered = [job_id for job_id, each in self._jobs.items() if each.answered and job_id not in in_use]
+        self._evict_beyond(self.max_answered, answered, in_use)
+        self._evict_beyond(self.max_images, list(self._jobs), in_use)
+
+    def _evict_beyond(self, max_images: int, job_ids: Sequence[str], in_use: Collection[str]) -> None:
         images = sum(len(self._jobs[job_id].statuses) for job_id in job_ids)
         for job_id in job_ids:
-            if images <= most or len(self._jobs) == 1:
-                return
-            images -= len(self._jobs.pop(job_id).statuses)
+            if images > max_images and job_id not in in_use:
+                images -= len(self._jobs.pop(job_id).statuses)
 
     def _read_images(self, job_id: str, job_counts: JobCounts, after: str) -> None:
         """Read which images the job has after the image id `after`."""

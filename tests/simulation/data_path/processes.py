@@ -39,7 +39,7 @@ from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import Collector
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
-from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.controller.result_recorder import JobLocks, ResultRecorder
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
 from web_tier.uploads.ingest import CLOUD_ERRORS, CachedResults, ImageIngest
@@ -138,9 +138,14 @@ class Controller:
         queues = [each.queue(scheduler.sleep) for each in (world.requests, world.responses, world.dead_letters)]
         requests, responses, dead_letters = queues
         recorder = ResultRecorder(
-            store, world.inputs.delete_all, world.outputs.delete_all, token=token, active=self.active, now=self.now
+            store,
+            world.inputs.delete_all,
+            world.outputs.delete_all,
+            token=token,
+            active=self.active,
+            now=self.now,
+            locks=JobLocks(lambda: TaskLock(scheduler)),
         )
-        recorder._lock = cast(Any, TaskLock(scheduler))
         registry = WorkerRegistry(scheduler.clock, self.now)
         cache = ResultCache(world.table, CACHE_LIFETIME)
         copier = ResultsCopier(world.sources, world.outputs)

@@ -1,6 +1,9 @@
 """Results and counts: the same in the end, also if calls are repeated, reordered, or cut short by a crash."""
 
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, cast
@@ -15,6 +18,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, failed
 from tests.support.autoscaler import EPOCH
 from tests.support.memory_table import MemoryTable, failing_writes
+from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.controller import result_recorder
 from web_tier.controller.result_recorder import ResultRecorder, StaleTokenError, best_by_image
 
@@ -282,6 +286,43 @@ def test_what_is_remembered_is_bounded_and_what_was_forgotten_is_read_again() ->
     assert len(recorder._jobs) == 1
     for job_id in JOBS:
         assert figures(store, job_id) == derived(store, job_id)
+
+
+def test_a_job_that_the_table_keeps_waiting_delays_no_other_job() -> None:
+    is_waiting, may_end = threading.Event(), threading.Event()
+
+    def stall(_when: str) -> None:
+        if threading.current_thread() is slow:
+            is_waiting.set()
+            may_end.wait(DEADLINE_SECONDS)
+
+    store = stored_jobs(stall)
+    recorder = recorder_of(store)
+    slow = threading.Thread(target=recorder.record, args=([done(IMAGES[JOBS[0]][0])],))
+    slow.start()
+    assert is_waiting.wait(DEADLINE_SECONDS)
+    recorder.record([done(IMAGES[JOBS[1]][0])])
+    assert slow.is_alive()
+    may_end.set()
+    slow.join()
+    assert [figures(store, job_id) for job_id in JOBS] == [(1, 0, 40), (1, 0, 40)]
+
+
+def test_threads_write_the_results_of_one_job_in_turns() -> None:
+    writing, most = [0], [0]
+
+    def watch(when: str) -> None:
+        writing[0] += 1 if when == "before" else -1
+        most[0] = max(most[0], writing[0])
+        time.sleep(0.001)  # other threads run
+
+    store = stored_jobs(watch)
+    recorder = recorder_of(store)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda ref: recorder.record([done(ref)]), IMAGES[JOBS[0]]))
+    assert most == [1]
+    assert figures(store, JOBS[0]) == (40, 0, 40)
+    assert not recorder.locks.in_use()
 
 
 def test_jobs_that_have_all_their_results_are_forgotten_first() -> None:
