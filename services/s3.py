@@ -313,7 +313,7 @@ class SourceBuckets:
         try:
             self.client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].close()
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] in {400, 403, 404}:
+            if is_refusal(error) or error.response["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.NOT_FOUND:
                 return False
             raise
         return True
@@ -322,13 +322,12 @@ class SourceBuckets:
 def is_refusal(error: ClientError) -> bool:
     """Return whether S3 would refuse the same copy again.
 
-    The object may not be read or written, is too large, or is encrypted with a key that may not be used.
+    The object may not be read or written, is too large, or is encrypted with a key that may not be used; or a bucket
+    does not exist.
     """
-    is_refused = error.response["ResponseMetadata"]["HTTPStatusCode"] in {
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.FORBIDDEN,
-    }
-    return is_refused and error.response["Error"]["Code"] not in PASSING_REFUSALS
+    status, code = error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]["Code"]
+    is_refused = status in {HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN} or code == "NoSuchBucket"
+    return is_refused and code not in PASSING_REFUSALS
 
 
 @dataclass(frozen=True, slots=True)

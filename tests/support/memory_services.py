@@ -225,6 +225,7 @@ class MemorySource(SourceBuckets):
         objects: by bucket and key.
         archived: those of the objects that must be restored first.
         unreadable: those of the objects that may not be read.
+        gone: names of buckets that were deleted.
         refuses_copies: whether the bucket of the copies refuses them.
         unwritable: returns the error with which a copy into a bucket is refused, or None.
         fails: returns the error with which a page of a bucket is refused, or None.
@@ -237,6 +238,7 @@ class MemorySource(SourceBuckets):
         self.objects: dict[tuple[str, str], bytes] = {}
         self.archived: set[tuple[str, str]] = set()
         self.unreadable: set[tuple[str, str]] = set()
+        self.gone: set[str] = set()
         self.refuses_copies = False
         self.fails: Callable[[str], Exception | None] = lambda bucket: None
         self.unwritable: Callable[[str], Exception | None] = lambda bucket: None
@@ -245,6 +247,8 @@ class MemorySource(SourceBuckets):
         """Return objects in the order of their keys, and whether there are more."""
         if (error := self.fails(bucket)) is not None:
             raise error
+        if bucket in self.gone:
+            raise _no_such_bucket()
 
         def effect() -> list[ListedObject]:
             return [
@@ -264,6 +268,8 @@ class MemorySource(SourceBuckets):
             raise ClientError(
                 cast(Any, {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}), "Copy"
             )
+        if bucket in self.gone:
+            raise _no_such_bucket()
         body = self.call("get", lambda: self.objects.get((bucket, key)))
         if body is None:
             raise NotFoundError(f"there is no object {key!r}")
@@ -271,7 +277,7 @@ class MemorySource(SourceBuckets):
 
     def is_readable(self, bucket: str, key: str) -> bool:
         """Return whether an object exists and may be read."""
-        return (bucket, key) in self.objects.keys() - self.unreadable
+        return bucket not in self.gone and (bucket, key) in self.objects.keys() - self.unreadable
 
     def copy_out(self, of: Bucket, key: str, bucket: str, to_key: str, content_type: str) -> None:
         """Copy an object to a bucket of another."""
@@ -279,6 +285,11 @@ class MemorySource(SourceBuckets):
         if (error := self.unwritable(bucket)) is not None:
             raise error
         self.call("put", lambda: self.objects.update({(bucket, to_key): body}))
+
+
+def _no_such_bucket() -> ClientError:
+    response: Any = {"Error": {"Code": "NoSuchBucket"}, "ResponseMetadata": {"HTTPStatusCode": 404}}
+    return ClientError(response, "Call")
 
 
 def etag_of(body: bytes) -> str:

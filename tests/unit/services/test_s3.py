@@ -15,7 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoC
 from services import clients
 from services.clients import Clients
 from services.endpoint import Endpoint
-from services.s3 import Bucket, Forms, UploadForm, as_botocore
+from services.s3 import Bucket, Forms, SourceBuckets, UploadForm, as_botocore, is_refusal
+from tests.support.jobs import client_error
 from tests.support.servers import serving
 
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message></Error>"
@@ -271,3 +272,27 @@ def test_the_form_goes_to_the_buckets_own_region_and_here_to_the_local_cloud(
     region: str, bucket: str, endpoint: str | None, url: str
 ) -> None:
     assert form(region, bucket, endpoint).url == url
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "is_final"),
+    [
+        (403, "AccessDenied", True),
+        (404, "NoSuchBucket", True),
+        (403, "ExpiredToken", False),
+        (403, "RequestTimeTooSkewed", False),
+        (503, "SlowDown", False),
+    ],
+)
+def test_credentials_that_are_refused_are_no_fault_of_an_object(status: int, code: str, is_final: bool) -> None:
+    class Client:
+        def get_object(self, **_: Any) -> None:
+            raise client_error(status, code)
+
+    source: Any = Client()
+    assert is_refusal(client_error(status, code)) is is_final
+    if is_final:
+        assert not SourceBuckets(source).is_readable("photos", "a.jpg")
+    else:
+        with pytest.raises(ClientError, match=code):
+            SourceBuckets(source).is_readable("photos", "a.jpg")
