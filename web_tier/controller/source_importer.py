@@ -172,14 +172,16 @@ class SourceImporter:
             self._listings.end(job_id)
             return False
         page, is_first_try = self._listings.page(job_id, listing.listed), False
-        if page is None:
-            try:
-                page = self._next_page(job, listing)
-            except _SourceRefusedError as error:
-                _log.warning("a source could not be listed", extra={"job": job_id, "reason": str(error)})
-                self._put(job_id, replace(listing, state="failed", error=str(error), paused_until=None))
-                self._listings.end(job_id)
-                return False
+        is_stored = page is not None
+        try:
+            self._check_granted(S3Location.parse(job.source))
+            page = page or self._next_page(job, listing)
+        except _SourceRefusedError as error:
+            _log.warning("a source could not be listed", extra={"job": job_id, "reason": str(error)})
+            self._put(job_id, replace(listing, state="failed", error=str(error), paused_until=None))
+            self._listings.end(job_id)
+            return False
+        if not is_stored:
             is_first_try = self._listings.claim_page(job_id, page)
             if not is_first_try and (page := self._listings.page(job_id, listing.listed)) is None:
                 raise OutdatedTenureError  # a later controller has accepted and deleted it
@@ -189,6 +191,16 @@ class SourceImporter:
         except NotFoundError:
             return False  # the job is being deleted
 
+    def _check_granted(self, location: S3Location) -> None:
+        """Check that the location may be read, also if a stored page has waited for the quota of the next day.
+
+        Raises:
+            _SourceRefusedError: the configuration does not allow it any more.
+        """
+        # A user who was an operator when the job was created has the right to its rest.
+        if not is_granted(self.config.imports.sources, location, to_operator=True):
+            raise _SourceRefusedError(f"{location}: imports.sources in config.yaml does not allow it any more")
+
     def _next_page(self, job: Job, listing: SourceListing) -> ListedPage:
         """List the objects after those that are listed.
 
@@ -196,9 +208,6 @@ class SourceImporter:
             _SourceRefusedError: the source cannot be listed, now and later.
         """
         location = S3Location.parse(job.source)
-        # A user who was an operator when the job was created has the right to its rest.
-        if not is_granted(self.config.imports.sources, location, to_operator=True):
-            raise _SourceRefusedError(f"{location}: imports.sources in config.yaml does not allow it any more")
         if listing.listed + self.page_objects > MAX_POSITION:
             raise _SourceRefusedError(
                 f"a job takes the first {listing.listed:,} objects: create a job for the others"

@@ -299,6 +299,36 @@ def test_a_source_that_is_not_allowed_any_more_is_not_listed(make_config: Config
     assert site.inputs.objects == {}
 
 
+def test_a_stored_page_of_a_source_that_is_not_allowed_any_more_is_not_copied(
+    make_site: SiteMaker, make_config: ConfigMaker
+) -> None:
+    site = make_site(images_per_day=1, bytes_per_day=0)
+    site.put("day1/a.jpg", "day1/b.jpg")
+    job = site.job(caller="ann")
+    site.run()
+    site.config, site.late = make_config(), timedelta(days=1)
+    site.start()
+    site.clock.now += MAX_PAUSE_SECONDS
+    site.run()
+    assert (site.filenames(job), len(site.inputs.objects)) == (["a.jpg"], 1)
+    assert "imports.sources" in site.listing(job).error
+
+
+def test_a_bucket_that_is_deleted_after_a_page_was_listed_ends_the_listing(site: Site) -> None:
+    site.put(*(f"day1/{number}.jpg" for number in range(7)))
+    job = site.job()
+    site.importer.tick()
+    failures = [HTTPClientError(error="lost")]
+    site.inputs.fails = lambda _body: failures.pop() if failures else None
+    site.importer.tick()
+    site.sources.gone.add(BUCKET)
+    site.clock.now += MAX_PAUSE_SECONDS
+    site.run()
+    listing = site.listing(job)
+    assert (listing.state, listing.accepted, dict(listing.skipped)) == ("failed", 3, {"not_readable": 3})
+    assert "does not exist" in listing.error
+
+
 def test_an_empty_source_finishes_the_job(site: Site) -> None:
     job = site.job()
     site.run()
