@@ -241,32 +241,36 @@ class SourceImporter:
     ) -> bool:
         """Accept the images of a page that are not recorded yet, as far as the quota allows.
 
+        The quota of objects that cannot be copied goes to those that follow.
+
         Raises:
             NotFoundError: the job is being deleted.
         """
         records = {each: self._record_of(job, each) for each in page.objects}
         recorded = {} if is_first_try else self.ingest.store.images_of([each.ref for each in records.values()])
-        waiting = {each: record for each, record in records.items() if record.ref not in recorded}
+        waiting = [(each, record) for each, record in records.items() if record.ref not in recorded]
         quota = QuotaScope(self._quotas, pending.caller) if pending.caller else UNLIMITED
-        chosen, renewed_at = self._within_quota(pending, list(waiting.items()))
-        skipped = Counter[str]()
-        try:
-            with quota.reserve([record for _, record in chosen]) as reservation:
-                reasons = list(self.pool.map(lambda each: self._copy(job, *each), chosen))
-                copied = [record for (_, record), reason in zip(chosen, reasons, strict=True) if reason is None]
-                skipped.update(reason for reason in reasons if reason is not None)
-                reservation.commit(copied)
-                for start in range(0, len(copied), BATCH_IMAGES):
-                    self._check_active()
-                    self.ingest.complete(copied[start : start + BATCH_IMAGES], count=False)
-        except QuotaExceededError:  # other requests of the user came first
-            chosen, copied = [], []
-            renewed_at = self._quotas.remaining(pending.caller).renewed_at
-        accepted = listing.accepted + len(recorded) + len(copied)
+        accepted, skipped = listing.accepted + len(recorded), Counter[str]()
+        chosen, renewed_at = self._within_quota(pending, waiting)
+        while chosen:
+            try:
+                with quota.reserve([record for _, record in chosen]) as reservation:
+                    reasons = list(self.pool.map(lambda each: self._copy(job, *each), chosen))
+                    copied = [record for (_, record), reason in zip(chosen, reasons, strict=True) if reason is None]
+                    reservation.commit(copied)
+                    for start in range(0, len(copied), BATCH_IMAGES):
+                        self._check_active()
+                        self.ingest.complete(copied[start : start + BATCH_IMAGES], count=False)
+            except QuotaExceededError:  # other requests of the user came first
+                break
+            accepted += len(copied)
+            skipped.update(reason for reason in reasons if reason is not None)
+            waiting = waiting[len(chosen) :]
+            chosen, renewed_at = self._within_quota(pending, waiting)
         self._check_active()
         if accepted:
             self.ingest.store.put_accepted_count(job.job_id, WRITER_ID, AcceptedCount(accepted))
-        if len(chosen) < len(waiting):
+        if waiting:
             self._put(job.job_id, replace(listing, paused_until=renewed_at))
             until = (renewed_at - self.now()).total_seconds() if renewed_at else 0.0
             turns.due = self.clock() + max(0.0, min(until, MAX_PAUSE_SECONDS))
@@ -314,7 +318,7 @@ class SourceImporter:
         self, pending: PendingListing, waiting: Sequence[tuple[SourceObject, ImageRecord]]
     ) -> tuple[list[tuple[SourceObject, ImageRecord]], datetime | None]:
         """Return the first of the images that the rest of the quota allows, and when there is more."""
-        if not pending.caller:
+        if not (pending.caller and waiting):
             return list(waiting), None
         left, size = self._quotas.remaining(pending.caller), 0
         chosen = list(waiting)[: left.images]

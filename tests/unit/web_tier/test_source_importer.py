@@ -413,6 +413,17 @@ def test_the_listing_pauses_when_the_bytes_of_the_day_are_used_up(make_site: Sit
     assert dict(site.listing(job).skipped) == {"too_large": 1}, "no day is enough for it"
 
 
+def test_objects_that_cannot_be_read_do_not_use_the_quota_of_those_that_follow(make_site: SiteMaker) -> None:
+    site = make_site(images_per_day=2, bytes_per_day=0)
+    site.put(*(f"day1/{number}.jpg" for number in range(5)))
+    site.sources.unreadable |= {(BUCKET, f"day1/{number}.jpg") for number in (0, 1, 3)}
+    job = site.job(caller="ann")
+    site.run()
+    assert site.filenames(job) == ["2.jpg", "4.jpg"]
+    listing = site.listing(job)
+    assert (listing.state, listing.accepted, dict(listing.skipped)) == ("complete", 2, {"not_readable": 3})
+
+
 def test_keys_of_any_characters_are_data(site: Site) -> None:
     keys = ["day1/a b+c&d=e.jpg", "day1/'\"<b>.jpg", "day1/\x01\n.jpg", "day1/../up.jpg", "day1/日本.jpg"]
     site.put(*keys)
