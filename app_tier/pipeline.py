@@ -46,13 +46,15 @@ class Channel(Generic[T]):
     A full channel makes the stage before it wait, so memory cannot grow. Its waits have no time-out. They end when
     the pipeline closes the channel, and an image that hangs meanwhile is dropped by the visibility extender.
 
-    Items with priority overtake the others, and wait for no room: `InFlightMessages` bounds their number.
+    Items with priority overtake the others, and wait for no room: `InFlightMessages` bounds their number. While both
+    wait, they take turns: however many items with priority come, the others are taken.
     """
 
     def __init__(self, bound: int, has_priority: Callable[[T], bool] = lambda _item: False) -> None:
         self._bound, self.has_priority = bound, has_priority
         self._first: deque[T] = deque()
         self._items: deque[T] = deque()
+        self._has_overtaken = False
         lock = threading.Lock()
         # Two conditions, so that each item wakes one thread and not all that wait.
         self._filled, self._freed = threading.Condition(lock), threading.Condition(lock)
@@ -80,10 +82,12 @@ class Channel(Generic[T]):
         """Remove and return the first item; None after `wait_seconds`, or if the channel is closed and empty."""
         with self._filled:
             self._filled.wait_for(lambda: self._first or self._items or self._closed, wait_seconds)
-            if self._first:
+            if self._first and not (self._items and self._has_overtaken):
+                self._has_overtaken = True
                 return self._first.popleft()
             if not self._items:
                 return None
+            self._has_overtaken = False
             self._freed.notify()
             return self._items.popleft()
 

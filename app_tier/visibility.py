@@ -61,8 +61,9 @@ class InFlightMessages:
     def hold(self, deliveries: Sequence[Delivery], asked_at: float) -> list[Delivery]:
         """Add deliveries and return them, each with priority or without.
 
-        A message has priority if at most `PRIORITY_SHARE` of all messages in flight are of its group. So an image of
-        a user who sends few does not wait for the images of a user who sends many.
+        A message has priority if at most `PRIORITY_SHARE` of all messages in flight are of its group, and more of
+        them are of another group. So an image of a user who sends few does not wait for the images of a user who
+        sends many. Where many users send alike, none has priority.
 
         Args:
             deliveries: to add.
@@ -72,11 +73,12 @@ class InFlightMessages:
             groups = Counter(entry.delivery.received.group for entry in self._entries.values())
             groups.update(delivery.received.group for delivery in deliveries)
             with_priority = sum(entry.delivery.has_priority for entry in self._entries.values())
-            held = []
+            held, quiet_messages = [], PRIORITY_SHARE * groups.total()
+            has_noisy_group = max(groups.values(), default=0) > quiet_messages
             for delivery in deliveries:
                 group = delivery.received.group
-                is_quiet = group is not None and groups[group] <= PRIORITY_SHARE * groups.total()
-                has_priority = is_quiet and with_priority < int(PRIORITY_SHARE * self.capacity)
+                is_quiet = group is not None and groups[group] <= quiet_messages
+                has_priority = has_noisy_group and is_quiet and with_priority < int(PRIORITY_SHARE * self.capacity)
                 with_priority += has_priority
                 entry = _Entry(
                     replace(delivery, has_priority=has_priority),

@@ -79,6 +79,7 @@ def test_only_a_small_share_of_the_messages_in_flight_has_priority(receives: lis
         assert held.everything()[-len(added) :] == added or not added
         for each in added:
             is_quiet = each.received.group is not None and now[each.received.group] <= now.total() / 10
+            is_quiet &= max(now.values()) > now.total() / 10
             assert is_quiet or not each.has_priority
             assert each.has_priority or not is_quiet or sum(one.has_priority for one in held.everything()) == 4
         assert sum(each.has_priority for each in held.everything()) <= 4
@@ -90,6 +91,12 @@ def test_a_single_image_of_a_user_has_priority_beside_many_of_another() -> None:
     [single, another] = held.hold([delivery(20, group="single"), delivery(21, group="many")], 0)
     assert single.has_priority
     assert not any(each.has_priority for each in (*many, another))
+
+
+def test_no_image_has_priority_where_many_users_send_alike() -> None:
+    held = in_flight(FakeClock(), capacity=40)
+    added = held.hold([delivery(number, group=f"user {number % 12}") for number in range(36)], 0)
+    assert not any(each.has_priority for each in added)
 
 
 def test_room_for_some_messages_is_used_before_there_is_room_for_all() -> None:
