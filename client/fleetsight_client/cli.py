@@ -241,7 +241,7 @@ def _classify_source(client: ApiClient, source: str, wanted: "_Options") -> None
             sys.exit(INTERRUPTED)
     lines = _lines(summary, client.base_url, waits=wanted.waits)
     for line in lines if wanted.waits else list(lines)[1:]:
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(printable(line)), soft_wrap=True)
     if wanted.waits and not summary.total:
         raise CommandError(f"no image was found in {source}")
     sys.exit(0 if summary.ok else 1)

@@ -219,6 +219,13 @@ def test_images_in_s3_are_classified_where_they_are(api: ResultsApi, command: Co
     assert command("classify", "--source", "s3://photos/day1", "--no-wait").exit_code == 0
 
 
+def test_no_label_of_an_image_in_s3_controls_the_terminal(api: ResultsApi, command: Command) -> None:
+    api.sources["s3://photos/day1"] = {"a.jpg": b"\x1b[2J\xe2\x80\xae"}
+    ended = command("classify", "--source", "s3://photos/day1")
+    assert "\ufffd[2J\ufffd" in ended.stderr
+    assert "\x1b" not in ended.stderr
+
+
 def test_a_source_that_is_refused_or_cannot_be_listed_is_status_2_with_the_reason(
     api: ResultsApi, command: Command
 ) -> None:
