@@ -1,7 +1,6 @@
 """A job of images that are in S3: the server lists and copies them, and the command waits for their results."""
 
 import uuid
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +11,12 @@ from fleetsight_client.classification import MAX_POLL_SECONDS, MIN_POLL_SECONDS,
 from fleetsight_client.output import ResultsFile, row_of
 from fleetsight_client.retries import PatientCalls, StoppedError
 
+NO_IMAGE: Final = "not_an_image"
+"""The server's reason to skip an object that is not meant to be an image; objects with other reasons are images that
+are not classified."""
+
 SKIPPED: Final = {
-    "not_an_image": "no image by its name",
+    NO_IMAGE: "no image by its name",
     "empty": "empty",
     "too_large": "too large",
     "archived": "archived",
@@ -67,7 +70,7 @@ class SourceClassification:
         if waits:
             status = self._wait(summary.job_ids[0])
             self._read(summary, status)
-            if self.results is not None and summary.total:
+            if self.results is not None and status["accepted"]:  # without an image nothing is copied
                 self._wait_for_copy(summary.job_ids[0])
         return summary
 
@@ -98,7 +101,12 @@ class SourceClassification:
 
     def _read(self, summary: Summary, status: dict[str, Any]) -> None:
         job_id, source = summary.job_ids[0], status["source"]
-        summary.skipped = Counter({SKIPPED.get(code, code): count for code, count in source["skipped"].items()})
+        for code, count in source["skipped"].items():
+            if code == NO_IMAGE:
+                summary.skipped = {SKIPPED[code]: count}
+            else:
+                summary.statuses["rejected"] += count
+                summary.codes[SKIPPED.get(code, code)] += count
         if self.out is None:
             for result in self.client.results(job_id):
                 summary.add(row_of(str(result["filename"]), job_id, result, result.get("truth")))

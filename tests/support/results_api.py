@@ -74,6 +74,8 @@ class ResultsApi:
     """The answer to each request for results, in place of them."""
     sources: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """Locations in S3 that jobs may read, each with its images by name."""
+    skipped: dict[str, int] = field(default_factory=lambda: {"not_an_image": 2})
+    """Other objects of each source, by the reason."""
     source_error: str | None = None
     """Why sources cannot be listed."""
     copy_error: str | None = None
@@ -132,8 +134,9 @@ class ResultsApi:
         done = sum(image["status"] == "done" for image in job.images.values())
         waiting = len(job.images) if self.is_holding else 0
         source = {
-            "uri": job.source, "state": "failed" if self.source_error else "complete", "listed": len(job.images) + 2,
-            "accepted": len(job.images), "skipped": {"empty": 2}, "error": self.source_error, "paused_until": None,
+            "uri": job.source, "state": "failed" if self.source_error else "complete",
+            "listed": len(job.images) + sum(self.skipped.values()), "accepted": len(job.images),
+            "skipped": self.skipped, "error": self.source_error, "paused_until": None,
         }  # fmt: skip
         job.polls += 1
         copied = "failed" if self.copy_error else "written"

@@ -212,11 +212,23 @@ def test_images_in_s3_are_classified_where_they_are(api: ResultsApi, command: Co
     ended = command("classify", "--source", "s3://photos/day1", "--out", tmp_path / "r.csv")
     assert ended.exit_code == 0, ended.output
     assert "2 images: 2 with a label." in ended.output
-    assert "Left out (empty): 2." in ended.output
+    assert "Left out (no image by its name): 2." in ended.output
     rows = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
     assert [(row["path"], row["label"]) for row in rows] == [("a.jpg", "cat"), ("b/c.jpg", "dog")]
     assert api.job.name == "day1"
     assert command("classify", "--source", "s3://photos/day1", "--no-wait").exit_code == 0
+
+
+@pytest.mark.parametrize("names", [("a.jpg",), ()])
+def test_an_image_in_s3_that_is_not_copied_counts_as_rejected(
+    api: ResultsApi, command: Command, names: tuple[str, ...]
+) -> None:
+    api.sources["s3://photos/day1"] = dict.fromkeys(names, b"cat")
+    api.skipped = {"not_an_image": 5, "not_readable": 2, "too_large": 1}
+    ended = command("classify", "--source", "s3://photos/day1", "--results", "s3://photos/labels")
+    assert ended.exit_code == 1
+    assert f"{3 + len(names)} images: {len(names)} with a label, 3 rejected." in ended.output
+    assert "Not classified (not readable by Fleetsight): 2." in ended.output
 
 
 def test_no_label_of_an_image_in_s3_controls_the_terminal(api: ResultsApi, command: Command) -> None:
