@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import StringIO
-from itertools import chain
+from itertools import chain, islice
 from typing import Final, Literal
 
 from core.ids import is_id
@@ -230,18 +230,16 @@ def read_evaluation(jobs: UserJobs, status: JobStatus) -> Evaluation:
     """Return the evaluation of a job's predictions against the true labels that its user has set."""
     job_id = status.job.job_id
     truths = {key: truth.label for key, truth in jobs.truths(job_id).items()}
-    is_sparse, ids = len(truths) * SPARSE < status.accepted, sorted(truths)
+    is_sparse = len(truths) * SPARSE < status.accepted
 
-    def labels() -> Iterator[tuple[str, str]]:
-        for start in range(0, len(ids), PAGE):  # memory must not grow with the job
-            some = ids[start : start + PAGE]
-            found: Mapping[str, ClassificationResult]
-            found = jobs.results_of(job_id, some) if is_sparse else jobs.results(job_id, some[0], some[-1])
-            for key in some:
-                if key in found and (label := found[key].label) is not None:
-                    yield truths[key], label
+    def pages() -> Iterator[Mapping[str, ClassificationResult]]:  # memory must not grow with the job
+        ids = iter(sorted(truths) if is_sparse else (image.ref.image_id for image in jobs.images(job_id)))
+        while some := list(islice(ids, PAGE)):
+            yield jobs.results_of(job_id, some) if is_sparse else jobs.results(job_id, some[0], some[-1])
 
-    return Evaluation.of(labels())
+    results = (result for found in pages() for result in found.items())
+    labels = ((truths[key], result.label) for key, result in results if key in truths)
+    return Evaluation.of((truth, label) for truth, label in labels if label is not None)
 
 
 def set_truths(jobs: UserJobs, job_id: str, labels: Mapping[str, str], source: TruthSource) -> int:

@@ -177,18 +177,23 @@ def test_few_and_many_true_labels_are_evaluated_alike(
     assert (body["reviewed"], body["correct"]) == (reviewed, reviewed)
 
 
-@pytest.mark.parametrize("reviewed", [3, 30])
+@pytest.mark.parametrize(("reviewed", "read"), [([0, 1, 2], 3), ([0, 1, 2, 30], 31), (range(30), 31)])
 def test_an_evaluation_reads_a_bounded_number_of_results_at_a_time(
-    client: FlaskClient, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch, reviewed: int
+    client: FlaskClient,
+    store: JobStore,
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+    reviewed: Sequence[int],
+    read: int,
 ) -> None:
     images = add_images(store, job, *["a.jpg"] * 31)
     put_results(store, job, *[done(image, "dog") for image in images])
-    store.set_truths(job, {image.ref.image_id: TrueLabel("dog", NOW) for image in images[:reviewed]})
+    store.set_truths(job, {images[number].ref.image_id: TrueLabel("dog", NOW) for number in reviewed})
     sizes = list[int]()
 
-    def watched(read: Callable[..., Any]) -> Callable[..., Any]:
+    def watched(read_some: Callable[..., Any]) -> Callable[..., Any]:
         def reading(*arguments: Any) -> Any:
-            found = read(*arguments)
+            found = read_some(*arguments)
             sizes.append(len(found))
             return found
 
@@ -197,8 +202,8 @@ def test_an_evaluation_reads_a_bounded_number_of_results_at_a_time(
     monkeypatch.setattr(truth, "PAGE", 2)
     for name in ("results", "results_of"):
         monkeypatch.setattr(UserJobs, name, watched(getattr(UserJobs, name)))
-    assert client.get(f"/api/v1/jobs/{job.job_id}/evaluation").get_json()["reviewed"] == reviewed
-    assert (sum(sizes), max(sizes)) == (reviewed, 2)
+    assert client.get(f"/api/v1/jobs/{job.job_id}/evaluation").get_json()["reviewed"] == len(reviewed)
+    assert (sum(sizes), max(sizes)) == (read, 2)
 
 
 def test_a_job_without_true_labels_costs_no_read(
