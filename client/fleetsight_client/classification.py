@@ -155,7 +155,11 @@ class Classification:
             walk = FolderWalk(self.folders, self.own)
             self.journal.list_stable_files(self._counted(walk))
             summary.skipped = {str(reason): count for reason, count in walk.skipped.items()}
-            if self.journal.counts()["listed"] or self.journal.unknown_slices() or self._unwritten():
+            if (
+                self.journal.counts()["listed"]
+                or self.journal.unknown_slices()
+                or self.journal.last_position() > self._written
+            ):
                 self._round(summary)
             self.progress.phase = "watching"
             self.show(self.progress)
@@ -313,15 +317,23 @@ class Classification:
         if self.sorted is not None and row.status in {"done", "failed", "rejected"}:
             self.sorted.add(outcome.file, row.label if row.status == "done" else None)
 
-    def _unwritten(self) -> bool:
-        last = self.journal.last_position()
-        return last > int(self.journal.fact("written") or -1)
+    @property
+    def _written(self) -> int:
+        """The position of the last row in the file of results; an earlier command may have had another file."""
+        has_rows = self.journal.fact("out") == str(self.out)
+        return int(self.journal.fact("written") or -1) if has_rows else -1
 
     def _append(self, summary: Summary) -> None:
-        """Write the rows that an earlier round has not written; a killed command repeats its last round."""
-        written, size = int(self.journal.fact("written") or -1), self.journal.fact("end of file")
-        end = self._write(summary, self.journal.outcomes(written), None if size is None else int(size))
-        self.journal.set_facts({"written": str(self.journal.last_position()), "end of file": str(end)})
+        """Write the rows that an earlier round has not written; a killed command repeats its last round.
+
+        If the file was moved away, the rows begin a new one.
+        """
+        written, size = self._written, int(self.journal.fact("end of file") or 0)
+        file = None if self.out in {None, "-"} else Path(str(self.out))
+        is_continued = written >= 0 and (file is None or (file.exists() and file.stat().st_size >= size))
+        end = self._write(summary, self.journal.outcomes(written), size if is_continued else None)
+        last = str(self.journal.last_position())
+        self.journal.set_facts({"out": str(self.out), "written": last, "end of file": str(end)})
 
     # True labels
 

@@ -14,7 +14,7 @@ from fleetsight_client.retries import PatientCalls
 from tests.support.results_api import Photos, ResultsApi, problem
 
 Steps = Sequence[Callable[[], object]]
-Watch = Callable[[Path, Steps], Summary]
+Watch = Callable[..., Summary]
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def watch(url: str, tmp_path: Path) -> Iterator[Watch]:
     """Watch a folder; each step is done in one of the pauses, and the last pause ends the watch."""
     client = ApiClient(url)
 
-    def run(folder: Path, steps: Steps) -> Summary:
+    def run(folder: Path, steps: Steps, out: str | None = str(tmp_path / "r.csv")) -> Summary:
         left = iter(steps)
 
         def wait(_seconds: float) -> bool:
@@ -33,7 +33,7 @@ def watch(url: str, tmp_path: Path) -> Iterator[Watch]:
 
         journal = Journal(tmp_path / "journal", (folder,))
         try:
-            calls, out = PatientCalls(wait=wait), str(tmp_path / "r.csv")
+            calls = PatientCalls(wait=wait)
             return Classification(client, journal, calls, (folder,), (), "watched", out=out).watch()
         finally:
             journal.close()
@@ -102,3 +102,27 @@ def test_a_resumed_watch_repeats_no_row(api: ResultsApi, watch: Watch, photos: P
     watch(folder, [nothing, nothing])
     assert labels(tmp_path) == [("a.jpg", "cat"), ("b.jpg", "dog")]
     assert api.names == {"a.jpg": 1, "b.jpg": 1}
+
+
+@pytest.mark.parametrize("first", [None, "-", "other.csv"])
+def test_a_resumed_watch_with_another_file_writes_all_rows(
+    watch: Watch, photos: Photos, tmp_path: Path, first: str | None
+) -> None:
+    folder = photos({"a.jpg": b"cat"})
+    (tmp_path / "r.csv").write_text("of another command")
+    watch(folder, [nothing, nothing], out=str(tmp_path / first) if first == "other.csv" else first)
+    watch(folder, [nothing, nothing])
+    assert labels(tmp_path) == [("a.jpg", "cat")]
+
+
+def test_rows_begin_a_new_file_after_the_file_of_results_was_moved(
+    watch: Watch, photos: Photos, tmp_path: Path
+) -> None:
+    folder = photos({"a.jpg": b"cat"})
+
+    def move() -> None:
+        (tmp_path / "r.csv").rename(tmp_path / "yesterday.csv")
+        photos({"b.jpg": b"dog"})
+
+    watch(folder, [nothing, nothing, move, nothing, nothing])
+    assert labels(tmp_path) == [("b.jpg", "dog")]
