@@ -72,7 +72,7 @@ def image_page(job_id: str, image_id: str) -> str:
         model=response.model if response else None,
         message=services.class_labels.messages.get(response.label or "") if response else None,
         scores=services.class_labels.all_scores(prediction) if prediction else [],
-        timeline=ImageTimeline.of(result),
+        timeline=ImageTimeline.of(result, is_from_s3=bool(job.source)),
         is_kept=job.keep or result.state != "done",
         can_retry=response is not None and not result.retrying and not is_final(response),
         unsure=UNSURE,
@@ -198,9 +198,9 @@ class ImageTimeline:
     contradiction: str | None
 
     @classmethod
-    def of(cls, result: ImageResult) -> "ImageTimeline":
-        """Return the timeline of an image until now."""
-        steps = _steps(result)
+    def of(cls, result: ImageResult, *, is_from_s3: bool = False) -> "ImageTimeline":
+        """Return the timeline of an image until now; the controller has copied an image that `is_from_s3`."""
+        steps = _steps(result, "listed in S3 by the controller" if is_from_s3 else "checked by the web tier")
         longest = max((step.milliseconds or 0.0 for step in steps), default=0.0) or 1.0
         shown = (replace(step, share=100 * (step.milliseconds or 0.0) / longest) for step in steps)
         return cls(tuple(shown), _contradiction(steps))
@@ -235,9 +235,9 @@ class ImageTimeline:
         return tuple(parts)
 
 
-def _steps(result: ImageResult) -> list[TimelineStep]:
+def _steps(result: ImageResult, accepted_how: str) -> list[TimelineStep]:
     record, response = result.record, result.response
-    accepted = TimelineStep("accepted", "checked by the web tier", received_at(record.ref))
+    accepted = TimelineStep("accepted", accepted_how, received_at(record.ref))
     if record.cached or (response is not None and response.cached):
         at = response.recorded_at if response and response.recorded_at else record.accepted_at
         return [

@@ -491,6 +491,11 @@ def test_an_image_that_was_classified_has_every_step_with_a_time_or_a_length() -
     assert (timeline.total, timeline.contradiction) == (1_279.2, None)
 
 
+def test_the_web_tier_has_not_checked_an_image_from_s3() -> None:
+    first = ImageTimeline.of(ImageResult(RECORD, DONE), is_from_s3=True).steps[0]
+    assert (first.name, first.note) == ("accepted", "listed in S3 by the controller")
+
+
 def test_an_image_with_a_position_has_no_time_of_arrival() -> None:
     ref = ImageRef(RECORD.ref.job_id, positioned_id(RECORD.ref.job_id, 4))
     assert steps(replace(RECORD, ref=ref), DONE)[:2] == [
