@@ -121,19 +121,16 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
         except NotFoundError as error:
             raise NotFoundError("the job of this Idempotency-Key has been deleted; use a new key") from error
     # This is the first request, or it repeats one that crashed here: both store the same item.
-    name = clean_job_name(wanted.name, job_name_of_time(claim.at))
-    job = Job(
-        claim.job_id,
-        name,
-        claim.at,
-        wanted.keep,
-        jobs.owner,
-        source=wanted.source or "",
-        results=wanted.results or "",
-    )
+    job = wanted_job(wanted, claim.job_id, claim.at, jobs.owner)
     jobs.create(job, quota.caller)
     claims.mark_stored(key)
     return job
+
+
+def wanted_job(wanted: CreateJob, job_id: str, at: datetime, owner: str) -> Job:
+    """Return the job that a request wants."""
+    name = clean_job_name(wanted.name, job_name_of_time(at))
+    return Job(job_id, name, at, wanted.keep, owner, source=wanted.source or "", results=wanted.results or "")
 
 
 def granted_location(field: str, text: str | None, grants: Sequence[S3Grant], refusal: str) -> str | None:
@@ -200,11 +197,7 @@ def new_job() -> ResponseReturnValue:
     results = granted_location("results", wanted.results, config.imports.destinations, RESULTS_REFUSAL)
     wanted = wanted.model_copy(update={"source": source, "results": results})
     if key is None:
-        now = datetime.now(UTC)
-        name = clean_job_name(wanted.name, job_name_of_time(now))
-        job = Job(
-            new_id(), name, now, wanted.keep, jobs.owner, source=wanted.source or "", results=wanted.results or ""
-        )
+        job = wanted_job(wanted, new_id(), datetime.now(UTC), jobs.owner)
         check_open_jobs_limit(jobs, config)
         quota.charge_job()
         jobs.create(job, quota.caller)
