@@ -35,7 +35,7 @@ MAX_BATCHES = 3
 HELPERS = 2
 """Threads that collect while there is work, besides the one that always does."""
 HELP_SECONDS = 5.0
-"""How long after the last message the helpers stop to poll, since SQS charges for each poll."""
+"""How long after the last message the helpers stop polling, since SQS charges for each poll."""
 
 MAX_RECEIVES = 8
 """A response that could not be recorded after so many receives, some 20 minutes, is dropped."""
@@ -81,9 +81,10 @@ class Collector:
     _rounds: "count[int]" = field(default_factory=count, init=False)
     _open_rounds: set[int] = field(default_factory=set, init=False)
     _claims: list[tuple[float, set[int]]] = field(default_factory=list, init=False)
-    """Times until when everything will have been recorded as soon as these rounds have ended."""
+    """Times, each with the rounds that were open then. Once these have ended, all messages that were sent before the
+    time have been recorded."""
     _filled_at: float = field(default=float("-inf"), init=False)
-    """When a round had a message."""
+    """When a round last received a message."""
     _empty_polls: list[float] = field(default_factory=list, init=False)
     _counted_at: float = field(default=float("-inf"), init=False)
     _suspended: dict[str, float] = field(default_factory=dict, init=False)
