@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Literal
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from core.messages import ClassificationResult, Heartbeat, StoredResult, parse_worker_message
 from core.predictions import stored_prediction
 from core.result_cache import ResultCache
@@ -111,7 +113,11 @@ class Collector:
         for batches in range(1, MAX_BATCHES):
             if len(messages) < batches * BATCH:
                 break
-            messages += self.responses.receive(wait_seconds=0)
+            try:
+                messages += self.responses.receive(wait_seconds=0)
+            except (BotoCoreError, ClientError):
+                _log.exception("further responses could not be received; those of this round are recorded")
+                break
         if not self.active():
             # For the next holder, which need not wait for the visibility timeout.
             self.responses.change_visibility([message.receipt for message in messages], 0)

@@ -15,9 +15,10 @@ from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Heartbeat, Model, Prediction, StoredResult
 from core.result_cache import ResultCache
-from services.sqs import OutgoingMessage
+from services.sqs import OutgoingMessage, ReceivedMessage
 from services.table import THROTTLING_CODES, TableBusyError
 from tests.support.autoscaler import EPOCH, Clock
+from tests.support.jobs import client_error
 from tests.support.memory_services import ClockedQueue, MemoryBucket
 from tests.support.memory_table import WRITES, MemoryTable
 from tests.unit.web_tier.test_result_recorder import (
@@ -92,6 +93,22 @@ def test_full_batches_are_received_together_and_only_the_first_waits() -> None:
     site.send(*[done(REFS[0])] * 1000)
     site.tick()
     assert len(site.queue.messages) == 1000 - 10 * MAX_BATCHES, "a round is bounded"
+
+
+def test_received_messages_are_recorded_although_a_further_receive_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    site, receive = Site(), ClockedQueue.receive
+
+    def only_first(queue: ClockedQueue, most: int = 10, wait_seconds: int = 20) -> list[ReceivedMessage]:
+        if not wait_seconds:
+            raise client_error(503)
+        return receive(queue, most, wait_seconds)
+
+    monkeypatch.setattr(ClockedQueue, "receive", only_first)
+    site.send(beat(), *[done(ref) for ref in REFS[:24]])
+    site.tick()
+    assert figures(site.store, ONE)[0] == 9
+    assert "i-1" in site.registry.statuses()
+    assert len(site.queue.messages) == 15
 
 
 def test_the_messages_of_a_round_are_deleted_together(monkeypatch: pytest.MonkeyPatch) -> None:
