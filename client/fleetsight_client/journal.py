@@ -46,7 +46,7 @@ CREATE INDEX files_to_send ON files (position) WHERE state = 'listed';
 CREATE INDEX files_by_slice ON files (slice) WHERE state = 'sent';
 CREATE TABLE truths (name TEXT PRIMARY KEY, label TEXT, uses INTEGER DEFAULT 0) WITHOUT ROWID;
 """
-"""`found` is what the last search has found, `before` what the one before it has.
+"""`found` is what the last search has found and was not listed, `before` what the one before it has.
 
 `files.state` is `listed`, `sent` (in a slice whose outcome is unknown), `accepted` or `rejected`.
 """
@@ -232,12 +232,12 @@ class Journal:
     # Files
 
     def note_found(self, found: Iterable[FoundFile]) -> None:
-        """Store what a search has found, in place of what the one before has found."""
+        """Store what a search has found and is not listed, in place of what the one before has found."""
         self._base.execute("DELETE FROM found")
         self._insert_found(found)
 
     def list_found(self) -> int:
-        """List the files that were found and are not listed yet, by name; return how many were added."""
+        """List the files that were found, by name; return how many were added."""
         return self._list_found(only_stable=False)
 
     def list_stable_files(self, found: Iterable[FoundFile]) -> int:
@@ -256,7 +256,12 @@ class Journal:
         rows = iter((each.root, each.path, each.size, each.mtime_ns) for each in found)
         while some := list(islice(rows, INSERTED)):
             with self._transaction():
-                self._base.executemany("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", some)
+                # Nothing is written of listed files: a watch finds the same ones every two seconds.
+                self._base.executemany(
+                    "INSERT OR REPLACE INTO found SELECT ?1, ?2, ?3, ?4 "
+                    "WHERE NOT EXISTS (SELECT 1 FROM files WHERE root = ?1 AND path = ?2)",
+                    some,
+                )
 
     def _list_found(self, *, only_stable: bool) -> int:
         self._counts = None
@@ -264,10 +269,9 @@ class Journal:
             return self._base.execute(
                 "INSERT INTO files (position, root, path, size, mtime) "
                 "SELECT (SELECT coalesce(max(position), -1) FROM files) + row_number() OVER (ORDER BY root, path), "
-                "root, path, size, mtime FROM found WHERE NOT EXISTS "
-                "(SELECT 1 FROM files WHERE files.root = found.root AND files.path = found.path) "
-                "AND (NOT ? OR EXISTS (SELECT 1 FROM before WHERE before.root = found.root "
-                "AND before.path = found.path AND before.size = found.size AND before.mtime = found.mtime))",
+                "root, path, size, mtime FROM found WHERE NOT ? OR EXISTS (SELECT 1 FROM before "
+                "WHERE before.root = found.root AND before.path = found.path AND before.size = found.size "
+                "AND before.mtime = found.mtime)",
                 (only_stable,),
             ).rowcount
 

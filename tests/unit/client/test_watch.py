@@ -9,6 +9,7 @@ import pytest
 
 from fleetsight_client.api import ApiClient
 from fleetsight_client.classification import Classification, Summary
+from fleetsight_client.folders import FoundFile
 from fleetsight_client.journal import Journal
 from fleetsight_client.retries import PatientCalls
 from tests.support.results_api import Photos, ResultsApi, problem
@@ -126,3 +127,13 @@ def test_rows_begin_a_new_file_after_the_file_of_results_was_moved(
 
     watch(folder, [nothing, nothing, move, nothing, nothing])
     assert labels(tmp_path) == [("b.jpg", "dog")]
+
+
+def test_a_search_that_finds_nothing_new_writes_no_file_again(tmp_path: Path) -> None:
+    journal, log = Journal(tmp_path / "journal", (tmp_path,)), tmp_path / "journal-wal"
+    found = [FoundFile(0, b"%d.jpg" % number, 10, 1) for number in range(1_000)]
+    assert [journal.list_stable_files(found) for _ in range(4)] == [0, 1_000, 0, 0]
+    before = log.stat().st_size
+    assert journal.list_stable_files(found) == 0
+    assert log.stat().st_size - before < 10_000, "some pages, however many files there are"
+    journal.close()
