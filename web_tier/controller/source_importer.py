@@ -48,7 +48,7 @@ from services.backoff import pause_seconds
 from services.errors import NotFoundError
 from services.s3 import ListedObject, SourceBuckets, is_refusal
 from web_tier.parameters import clean_filename
-from web_tier.quotas import UNLIMITED, QuotaExceededError, Quotas, QuotaScope
+from web_tier.quotas import UNLIMITED, QuotaExceededError, Quotas, QuotaScope, Reservation
 from web_tier.uploads.ingest import BATCH_IMAGES, CONCURRENCY, UNKEPT, ImageIngest
 
 CHECK_SECONDS: Final = 2.0
@@ -257,10 +257,7 @@ class SourceImporter:
                 with quota.reserve([record for _, record in chosen]) as reservation:
                     reasons = list(self.pool.map(lambda each: self._copy(job, *each), chosen))
                     copied = [record for (_, record), reason in zip(chosen, reasons, strict=True) if reason is None]
-                    reservation.commit(copied)
-                    for start in range(0, len(copied), BATCH_IMAGES):
-                        self._check_active()
-                        self.ingest.complete(copied[start : start + BATCH_IMAGES], count=False)
+                    self._complete(copied, reservation)
             except QuotaExceededError:  # other requests of the user came first
                 break
             accepted += len(copied)
@@ -288,6 +285,18 @@ class SourceImporter:
             self._listings.end(job.job_id)
             _log.info("listed a source", extra={"job": job.job_id, "objects": after.listed, "images": accepted})
         return not page.is_last
+
+    def _complete(self, copied: list[ImageRecord], reservation: Reservation) -> None:
+        """Record and enqueue copied images; after an error only those that are recorded stay charged."""
+        reservation.commit(copied)
+        try:
+            for start in range(0, len(copied), BATCH_IMAGES):
+                self._check_active()
+                self.ingest.complete(copied[start : start + BATCH_IMAGES], count=False)
+        except Exception:
+            recorded = self.ingest.store.images_of([each.ref for each in copied])
+            reservation.commit([each for each in copied if each.ref in recorded])
+            raise
 
     def _record_of(self, job: Job, found: SourceObject) -> ImageRecord:
         ref = ImageRef(job.job_id, listed_id(job.job_id, found.position))

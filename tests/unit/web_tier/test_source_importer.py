@@ -20,6 +20,7 @@ from tests.support.jobs import NOW, client_error, done, put_results
 from tests.support.memory_services import MemoryBucket, MemorySource, RecordingQueue
 from tests.support.memory_table import MemoryTable, failing_writes
 from web_tier.controller.source_importer import MAX_PAUSE_SECONDS, ORPHAN_SECONDS, SourceImporter
+from web_tier.quotas import Quotas
 from web_tier.results.progress import JobProgress, listing_sentence
 from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.ingest import UNKEPT, ImageIngest
@@ -411,6 +412,24 @@ def test_the_listing_pauses_when_the_bytes_of_the_day_are_used_up(make_site: Sit
     site.clock.now += MAX_PAUSE_SECONDS
     site.run()
     assert dict(site.listing(job).skipped) == {"too_large": 1}, "no day is enough for it"
+
+
+def test_an_image_that_could_not_be_recorded_uses_no_quota(make_site: SiteMaker) -> None:
+    site = make_site(images_per_day=3, bytes_per_day=0)
+    site.put(*(f"day1/{number}.jpg" for number in range(3)))
+    job, failures = site.job(caller="ann"), [HTTPClientError(error="busy")] * 5
+
+    def call(operation: str, effect: Callable[[], Any]) -> Any:
+        if operation == "BatchWriteItem" and failures:
+            raise failures.pop()
+        return effect()
+
+    site.table.call = call
+    for _ in range(6):
+        site.run()
+        site.clock.now += MAX_PAUSE_SECONDS
+    assert (len(site.filenames(job)), site.listing(job).state) == (3, "complete")
+    assert Quotas(site.table, site.config.limits, lambda: NOW).remaining("ann").images == 0
 
 
 def test_objects_that_cannot_be_read_do_not_use_the_quota_of_those_that_follow(make_site: SiteMaker) -> None:
