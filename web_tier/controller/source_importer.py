@@ -71,7 +71,11 @@ REFUSALS: Final[Mapping[str, str]] = {
     "AllAccessDisabled": "S3 has disabled all access to it",
     "NoSuchBucket": "this bucket does not exist",
 }
-"""Error codes with which S3 refuses a listing for good, with their meaning for the user."""
+"""Error codes with which S3 refuses a listing, with their meaning for the user."""
+
+MAX_REFUSALS: Final = 10
+"""A listing that has listed a page ends after so many refusals in a row, some minutes: rights may be gone for a moment.
+Any other one ends after the first refusal, since its user waits for the reason."""
 
 _FORMAT_OF: Final = {suffix: each for each in FORMATS.values() for suffix in each.suffixes}
 _TYPE_OF: Final = {each.extension: each.content_type for each in FORMATS.values()}
@@ -175,7 +179,7 @@ class SourceImporter:
         is_stored = page is not None
         try:
             self._check_granted(S3Location.parse(job.source))
-            page = page or self._next_page(job, listing)
+            page = page or self._next_page(job, listing, turns)
         except _SourceRefusedError as error:
             _log.warning("a source could not be listed", extra={"job": job_id, "reason": str(error)})
             self._put(job_id, replace(listing, state="failed", error=str(error), paused_until=None))
@@ -201,7 +205,7 @@ class SourceImporter:
         if not is_granted(self.config.imports.sources, location, to_operator=True):
             raise _SourceRefusedError(f"{location}: imports.sources in config.yaml does not allow it any more")
 
-    def _next_page(self, job: Job, listing: SourceListing) -> ListedPage:
+    def _next_page(self, job: Job, listing: SourceListing, turns: ImportTurns) -> ListedPage:
         """List the objects after those that are listed.
 
         Raises:
@@ -218,7 +222,7 @@ class SourceImporter:
             )
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if code in REFUSALS:
+            if code in REFUSALS and (not listing.listed or turns.failures + 1 >= MAX_REFUSALS):
                 raise _SourceRefusedError(f"{location}: {REFUSALS[code]} ({code})") from error
             raise
         return page_of(listing, found, self._max_bytes, is_last=not is_truncated)

@@ -19,7 +19,7 @@ from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW, client_error, done, put_results
 from tests.support.memory_services import MemoryBucket, MemorySource, RecordingQueue
 from tests.support.memory_table import MemoryTable, failing_writes
-from web_tier.controller.source_importer import MAX_PAUSE_SECONDS, ORPHAN_SECONDS, SourceImporter
+from web_tier.controller.source_importer import MAX_PAUSE_SECONDS, MAX_REFUSALS, ORPHAN_SECONDS, SourceImporter
 from web_tier.quotas import Quotas
 from web_tier.results.progress import JobProgress, listing_sentence
 from web_tier.uploads.cancellation import cancel_job
@@ -281,7 +281,10 @@ def test_a_refused_source_ends_the_listing_with_the_reason(site: Site, error: Cl
     job = site.job()
     site.importer.tick()
     site.sources.fails = lambda _bucket: error
-    site.run()
+    for _ in range(MAX_REFUSALS):
+        assert site.listing(job).state == "listing"
+        site.run()
+        site.clock.now += MAX_PAUSE_SECONDS
     listing = site.listing(job)
     assert (listing.state, listing.accepted) == ("failed", 3)
     assert words in listing.error
@@ -289,6 +292,25 @@ def test_a_refused_source_ends_the_listing_with_the_reason(site: Site, error: Cl
     put_results(site.store, job, *map(done, site.store.images(job.job_id)))
     assert site.status(job).state == "finished", "its images have their results"
     assert words in listing_sentence(job.source, listing)
+
+
+def test_a_source_that_was_never_listed_is_refused_at_once(site: Site) -> None:
+    job = site.job()
+    site.sources.fails = lambda _bucket: client_error(403, "AccessDenied")
+    site.run()
+    assert site.listing(job).state == "failed"
+
+
+def test_a_listing_goes_on_after_rights_that_were_gone_for_a_moment(site: Site) -> None:
+    site.put(*(f"day1/{number}.jpg" for number in range(4)))
+    job = site.job()
+    site.importer.tick()
+    site.sources.fails = lambda _bucket: client_error(403, "AccessDenied")
+    site.run()
+    site.sources.fails = lambda _bucket: None
+    site.clock.now += MAX_PAUSE_SECONDS
+    site.run()
+    assert (site.listing(job).state, len(site.filenames(job))) == ("complete", 4)
 
 
 def test_a_source_that_is_not_allowed_any_more_is_not_listed(make_config: ConfigMaker) -> None:
@@ -323,8 +345,9 @@ def test_a_bucket_that_is_deleted_after_a_page_was_listed_ends_the_listing(site:
     site.inputs.fails = lambda _body: failures.pop() if failures else None
     site.importer.tick()
     site.sources.gone.add(BUCKET)
-    site.clock.now += MAX_PAUSE_SECONDS
-    site.run()
+    for _ in range(MAX_REFUSALS):
+        site.clock.now += MAX_PAUSE_SECONDS
+        site.run()
     listing = site.listing(job)
     assert (listing.state, listing.accepted, dict(listing.skipped)) == ("failed", 3, {"not_readable": 3})
     assert "does not exist" in listing.error
