@@ -138,6 +138,11 @@ def finish_in_steps(written: WrittenJob, starts: range) -> None:
 def open_live(page: Page, path: str) -> None:
     """Open a job's page and wait until its list is the script's: before that, links lead to pages of their own."""
     page.goto(path)
+    expect_live(page)
+
+
+def expect_live(page: Page) -> None:
+    """Wait until the list is the script's, which answers all keys and clicks from then on."""
     expect(page.locator("#list a.open[data-id]").first).to_be_attached()
 
 
@@ -225,6 +230,7 @@ def test_images_are_filtered_sorted_and_searched_at_once(page: Page, write_job: 
     expect(page.locator("#list .tile")).to_have_count(7)
     expect(page).to_have_url(re.compile(r"\?label=parking$"))
     page.reload()
+    expect_live(page)
     expect(page.locator("#list .tile")).to_have_count(7)
     page.locator("[name=sort]").select_option("sure")
     scores = [int(text.rstrip("%")) for text in page.locator("#list .score").all_inner_texts()]
@@ -240,6 +246,7 @@ def test_images_are_filtered_sorted_and_searched_at_once(page: Page, write_job: 
     expect(page.locator("#shown")).to_have_text("6 of 50 images")
     expect(page).to_have_url(re.compile(r"from=60&to=65"))
     page.reload()
+    expect_live(page)
     expect(page.locator("#shown")).to_have_text("6 of 50 images")
     page.locator("[name=sort]").select_option("recent")
     page.get_by_role("searchbox").fill("nothing like it")

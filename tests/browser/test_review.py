@@ -138,6 +138,7 @@ def test_labels_are_accepted_and_corrected_by_keyboard_one_by_one_and_many_at_on
     expect(page.locator("#review-note")).to_be_hidden()
 
     page.reload()
+    expect(page.locator(".tile .pick")).to_have_count(6)  # before that, links lead to pages of their own
     expect(page.locator(".truth-mark")).to_have_count(5)
     expect(page.locator("#review-summary")).to_contain_text("Reviewed 5 of 6")
     tile(page, "f.jpg").get_by_role("link").click()

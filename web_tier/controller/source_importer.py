@@ -74,8 +74,8 @@ REFUSALS: Final[Mapping[str, str]] = {
 """Error codes with which S3 refuses a listing, with their meaning for the user."""
 
 MAX_REFUSALS: Final = 10
-"""A listing that has listed a page ends after so many refusals in a row, some minutes: rights may be gone for a moment.
-Any other one ends after the first refusal, since its user waits for the reason."""
+"""A listing that has listed a page ends after so many refusals in a row, some minutes: rights may be missing for a
+moment. Any other one ends after the first refusal, since its user waits for the reason."""
 
 _FORMAT_OF: Final = {suffix: each for each in FORMATS.values() for suffix in each.suffixes}
 _TYPE_OF: Final = {each.extension: each.content_type for each in FORMATS.values()}
