@@ -24,6 +24,8 @@ MAX_SETTLING_SECONDS = 60.0
 MIN_PRICED_IMAGES = 100
 """Images that workers must have answered before the cost of 1,000 is shown: few images pay for a whole minute."""
 
+QUEUED = "Queued. Workers start within seconds."
+
 MIN_SAVED_SHARE = 0.05
 """Share of the remaining time that one more worker must save to be of help."""
 
@@ -87,6 +89,20 @@ class JobProgress:
             answered_at=answered_at,
         )
 
+    @property
+    def took_seconds(self) -> float | None:
+        """Time from the start of the job to its last answer, or None without an answer."""
+        if self.answered_at is None:
+            return None
+        return (self.answered_at - self.status.job.created_at).total_seconds()
+
+    @property
+    def whole_rate(self) -> float | None:
+        """Rate of the whole job, which is right beside `took_seconds`, or None if it is not known."""
+        counts, took = self.status.counts, self.took_seconds
+        images = counts.done + counts.failed - counts.cancelled
+        return images / took if took and took > 0 and images > 1 else None
+
 
 class ProgressBody(BaseModel):
     """A job's progress as a page shows it; figures with a unit are texts.
@@ -98,7 +114,8 @@ class ProgressBody(BaseModel):
         cancelled: those of the failed images that were cancelled.
         failed_words: what the failed images are: failed, cancelled, or both.
         in_flight: images that a worker has for certain; they wait for their results, too.
-        rate, left: images/s such as `46`, and time such as `3 s`; None if they are not known.
+        rate, left: images/s such as `46`, of a finished job over its whole time, and time left such as `3 s`; None
+            if they are not known.
         workers: workers that run or start.
         paused: whether the fleet is paused.
         sentence: what happens at the moment, and why.
@@ -162,12 +179,13 @@ class ProgressBody(BaseModel):
             cost = None
         cached, retried = status.counts.cached, status.counts.system_retried
         sentence, problem = _finished_sentence(progress), None
+        rate = progress.whole_rate if status.is_answered else progress.rate
         if status.cancelled_at is not None:
             sentence = cancelled_sentence(status)
         elif status.listing is not None and (status.is_listing or status.accepted == 0 or status.listing.error):
             sentence = listing_sentence(status.job.source, status.listing)
         elif not status.is_answered:
-            sentence = fleet_sentence(fleet, silent_seconds)
+            sentence = QUEUED if _is_unaware(fleet, silent_seconds) else fleet_sentence(fleet, silent_seconds)
             if fleet is not None and silent_seconds <= STALE_SECONDS:
                 sentence = f"{sentence} {next_worker_sentence(fleet, minimum_billed_seconds)}".rstrip()
             problem = None if fleet is None else fleet.problem if fleet.paused is None else PAUSE_MEANS
@@ -181,7 +199,7 @@ class ProgressBody(BaseModel):
             failed_words=failed_words(status.counts),
             waiting=status.waiting,
             in_flight=0 if silent_seconds > STALE_SECONDS else in_flight_images(status.waiting, fleet),
-            rate=rate_words(progress.rate) if progress.rate else None,
+            rate=rate_words(rate) if rate else None,
             left=duration(progress.left_seconds) if progress.left_seconds else None,
             workers=fleet.running + fleet.pending if fleet else 0,
             paused=fleet is not None and fleet.paused is not None,
@@ -251,12 +269,17 @@ def next_worker_sentence(fleet: FleetSnapshot, minimum_billed_seconds: float) ->
     return f"{done}; one more worker would save {duration(saved)} and cost at least {price}."
 
 
+def _is_unaware(fleet: FleetSnapshot | None, silent_seconds: float) -> bool:
+    """Return whether the controller has not counted the waiting images of a job yet: it calls the fleet idle."""
+    if fleet is None or silent_seconds > STALE_SECONDS or fleet.paused is not None or not fleet.max_workers:
+        return False
+    return fleet.running + fleet.pending + fleet.visible + fleet.in_flight + fleet.delayed == 0
+
+
 def _finished_sentence(progress: JobProgress) -> str:
     status, failed = progress.status, progress.status.counts.failed
     whole = "1 image" if status.accepted == 1 else f"All {status.accepted:,} images"
-    took = ""
-    if progress.answered_at is not None:
-        took = f" in {duration((progress.answered_at - status.job.created_at).total_seconds())}"
+    took = "" if progress.took_seconds is None else f" in {duration(progress.took_seconds)}"
     return f"{whole} done{took}{f' ({failed:,} failed)' if failed else ''}."
 
 

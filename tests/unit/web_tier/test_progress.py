@@ -222,6 +222,24 @@ def test_a_finished_job_has_its_duration_and_a_running_one_its_reason_to_wait() 
     assert (running.rate, running.left, running.waiting) == ("50", "2 s", 99)
 
 
+def test_the_rate_of_a_finished_job_agrees_with_its_duration() -> None:
+    counts = Counts(40, 0, 40, NOW + timedelta(seconds=3.9), NOW + timedelta(seconds=4))
+    finished = ProgressBody.of(JobProgress.of(JobStatus(JOB, 40, counts)), FLEET, None)
+    assert (finished.sentence, finished.rate) == ("All 40 images done in 4 s.", "10")
+
+
+def test_a_running_job_is_queued_while_the_controller_has_not_counted_its_images() -> None:
+    idle = FLEET.model_copy(update={"running": 0, "reason": "idle. Workers start when you upload"})
+    paused = idle.model_copy(update={"paused": FleetPause(since=NOW), "reason": "paused"})
+
+    def sentence(fleet: FleetSnapshot) -> str:
+        return ProgressBody.of(progress(5, 0, 0), fleet, None).sentence
+
+    assert sentence(idle) == "Queued. Workers start within seconds."
+    assert sentence(paused) == "Paused."
+    assert sentence(idle.model_copy(update={"pending": 1, "reason": "1 worker is enough"})) == "1 worker is enough."
+
+
 CURRENT = BillingPeriod(number=2, images=4, billed_seconds=120, cost=0.004)
 
 
