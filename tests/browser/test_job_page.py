@@ -793,6 +793,11 @@ def test_the_list_of_jobs_is_live_and_several_are_cancelled_and_deleted_at_once(
     page.get_by_role("button", name="Delete 2 jobs").click()
     expect(page.get_by_role("link", name=stays.job.name, exact=True)).to_be_visible()
     expect(row).to_have_count(0)
+    page.route(
+        "**/jobs", lambda route: route.fulfill(body=re.sub(r"\d+ workers?", "7 workers", route.fetch().text()))
+    )
+    expect(page.locator("#workersPill")).to_have_text("7 workers")
+    page.unroute("**/jobs")
     page_faults.expect("net::ERR_FAILED")
     page.route("**/jobs", lambda route: route.abort())
     expect(page.get_by_role("alert")).to_contain_text("Connection lost. Retrying")

@@ -179,6 +179,7 @@ class ProgressBody(BaseModel):
             cost = None
         cached, retried = status.counts.cached, status.counts.system_retried
         sentence, problem = _finished_sentence(progress), None
+        left = _left_seconds(progress, None if silent_seconds > STALE_SECONDS else fleet)
         rate = progress.whole_rate if status.is_answered else progress.rate
         if status.cancelled_at is not None:
             sentence = cancelled_sentence(status)
@@ -200,7 +201,7 @@ class ProgressBody(BaseModel):
             waiting=status.waiting,
             in_flight=0 if silent_seconds > STALE_SECONDS else in_flight_images(status.waiting, fleet),
             rate=rate_words(rate) if rate else None,
-            left=duration(progress.left_seconds) if progress.left_seconds else None,
+            left=duration(left) if left else None,
             workers=fleet.running + fleet.pending if fleet else 0,
             paused=fleet is not None and fleet.paused is not None,
             sentence=sentence,
@@ -254,11 +255,10 @@ def next_worker_sentence(fleet: FleetSnapshot, minimum_billed_seconds: float) ->
 
     It is empty while that is not known: before the first answers, while workers start, and in a paused fleet.
     """
-    waiting, workers = fleet.visible + fleet.in_flight + fleet.delayed, fleet.running
-    if not (waiting and workers and fleet.image_seconds and fleet.billed_seconds) or fleet.pending or fleet.paused:
+    left, workers = fleet_left_seconds(fleet), fleet.running
+    if left is None or not fleet.billed_seconds:
         return ""
-    work = waiting * fleet.image_seconds
-    left = work / workers
+    work = left * workers
     done = f"Done in about {duration(left)}"
     if fleet.boot_seconds is None or workers >= fleet.max_workers:
         return f"{done}."
@@ -267,6 +267,24 @@ def next_worker_sentence(fleet: FleetSnapshot, minimum_billed_seconds: float) ->
         return f"{done}; one more worker would start too late to help."
     price = dollars(minimum_billed_seconds * fleet.cost / fleet.billed_seconds)
     return f"{done}; one more worker would save {duration(saved)} and cost at least {price}."
+
+
+def fleet_left_seconds(fleet: FleetSnapshot) -> float | None:
+    """Return the time until the running workers have answered all images, or None while it is not known."""
+    waiting = fleet.visible + fleet.in_flight + fleet.delayed
+    if not (waiting and fleet.running and fleet.image_seconds) or fleet.pending or fleet.paused:
+        return None
+    return waiting * fleet.image_seconds / fleet.running
+
+
+def _left_seconds(progress: JobProgress, fleet: FleetSnapshot | None) -> float | None:
+    """Return the time left of a job, which agrees with that of the fleet if most images are the job's."""
+    whole = None if fleet is None else fleet_left_seconds(fleet)
+    if fleet is None or whole is None or not progress.status.waiting:
+        return progress.left_seconds
+    if 2 * progress.status.waiting >= fleet.visible + fleet.in_flight + fleet.delayed:
+        return whole
+    return progress.left_seconds and min(progress.left_seconds, whole)
 
 
 def _is_unaware(fleet: FleetSnapshot | None, silent_seconds: float) -> bool:

@@ -20,7 +20,10 @@ async function poll() {
         if (needsSignIn(response)) goToSignIn();
         if (!response.ok) throw new Error(`the list returned ${response.status}`);
         const page = new DOMParser().parseFromString(await response.text(), "text/html");
-        if (!document.hidden) show(document.adoptNode(page.getElementById("jobs")));
+        if (!document.hidden) {
+            show(document.adoptNode(page.getElementById("jobs")));
+            showPill(document.adoptNode(page.getElementById("workersPill")));
+        }
         connection.succeeded();
     } catch {
         connection.failed(); // the next poll may succeed
@@ -40,6 +43,12 @@ function show(fresh) {
     if (tableBody(list) && tableBody(fresh)) mergeRows(tableBody(list), [...tableBody(fresh).rows]);
     else list.replaceChildren(...fresh.childNodes);
     showSelection();
+}
+
+/** Show how many workers there are: the header must not contradict the jobs. */
+function showPill(fresh) {
+    const pill = document.getElementById("workersPill");
+    if (pill.outerHTML !== fresh.outerHTML) pill.replaceWith(fresh);
 }
 
 /** Replace the cells that have changed: rows keep their place, their selection and the focus. */

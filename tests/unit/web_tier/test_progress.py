@@ -172,6 +172,17 @@ def test_one_more_worker_is_weighed(changes: dict[str, object], sentence: str) -
     assert "Done in" not in stale
 
 
+@pytest.mark.parametrize(("of_others", "left"), [(0, "9 s"), (100, "11 s"), (1_000, "2 s")])
+def test_the_time_left_agrees_with_the_fleets_unless_most_images_are_of_other_jobs(of_others: int, left: str) -> None:
+    counts = Counts(400, 0, 400, NOW, NOW + timedelta(seconds=2))
+    found = JobProgress.of(JobStatus(JOB, 800, counts), NOW + timedelta(seconds=2))
+    fleet = FLEET.model_copy(update={"running": 5, "visible": 400 + of_others, "image_seconds": 0.1125})
+    body = ProgressBody.of(found, fleet, None)
+    assert body.left == left
+    if of_others < 400:
+        assert f"Done in about {left}" in body.sentence
+
+
 @pytest.mark.parametrize(
     ("waiting", "visible", "in_flight", "certain"),
     [(112, 75, 37, 37), (20, 0, 37, 20), (50, 75, 37, 0), (100, 75, 37, 25), (0, 0, 5, 0)],
