@@ -210,6 +210,8 @@ def test_a_zip_is_unpacked_whether_its_files_are_stored_or_deflated(page: Page, 
     drop(page, "#drop", [("2026.zip", archive.getvalue())])
     expect(page.locator("#reasons")).to_contain_text("photos/inner.zip: a zip inside a zip: unpack it")
     expect(page.locator("#facts")).to_contain_text("2 skipped")
+    # A mark without the border and the padding of the messages of a page, which would leave no room for it.
+    expect(page.locator(".thumb.rejected .state svg >> visible=true")).to_have_css("border-top-width", "0px")
     classify(page)
     results = finished(api, arrived(page), 6)
     assert sum(result["label"] == truth[str(result["filename"]).removeprefix("photos/")] for result in results) >= 5
