@@ -388,7 +388,7 @@ def limits_preview(workers: int, low: int, high: int) -> str:
         return f"{now}: {workers - high:,} will end when idle."
     if workers < low:
         return f"{now}: {low - workers:,} will start."
-    return f"{now}: none starts or ends for this."
+    return f"{now}: no worker starts or ends."
 
 
 def _limits_page(state: FleetState, form: LimitsForm) -> str:

@@ -193,7 +193,7 @@ def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClie
     )
     page = re.sub(r"<[^>]+>", " ", client.get("/fleet").text)
     page = " ".join(page.split())
-    assert "Since the start $0.099 for 3,457 s" in page
+    assert "Compute since start $0.099 for 3,457 s" in page
     assert "1,000 images $0.033" in page
     assert "for 1,000 images: instances $0.020, requests $0.013" in page
     body = client.get("/fleet/now").get_json()
@@ -396,7 +396,7 @@ def test_limits_are_set_by_a_form_that_shows_those_in_force(client: FlaskClient,
     assert re.search(r'name="min_workers" value="0"', page)
     assert re.search(r'name="max_workers" value="19"', page)
     assert "Reset to config.yaml" not in page
-    assert "0 workers now: none starts or ends for this." in page
+    assert "0 workers now: no worker starts or ends." in page
     fields = {"min_workers": " 1", "max_workers": "5", "reason": "<b>budget</b>\r\n"}
     answer = client.post("/fleet/limits", data=fields, headers=SAME_SITE)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/fleet")
@@ -414,7 +414,7 @@ def test_limits_are_set_by_a_form_that_shows_those_in_force(client: FlaskClient,
     [
         (0, 2, "5 workers now: 3 will end when idle."),
         (7, 19, "5 workers now: 2 will start."),
-        (0, 5, "5 workers now: none starts or ends for this."),
+        (0, 5, "5 workers now: no worker starts or ends."),
     ],
 )
 def test_limits_have_a_preview(low: int, high: int, words: str) -> None:

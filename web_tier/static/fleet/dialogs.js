@@ -43,7 +43,7 @@ function showPreview(preview) {
     if (!isValid) preview.textContent = "";
     else if (tooMany > 0) preview.textContent = `${now}: ${tooMany} will end when idle.`;
     else if (missing > 0) preview.textContent = `${now}: ${missing} will start.`;
-    else preview.textContent = `${now}: none starts or ends for this.`;
+    else preview.textContent = `${now}: no worker starts or ends.`;
 }
 
 document.addEventListener("click", (event) => {
