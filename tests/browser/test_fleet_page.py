@@ -172,6 +172,15 @@ def test_a_lost_connection_is_visible_with_the_time_of_the_figures(page: Page, p
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
+@pytest.mark.parametrize(("path", "poll"), [("/fleet", "**/fleet/now"), ("/jobs", "**/jobs")])
+def test_a_server_that_hangs_is_visible(page: Page, path: str, poll: str) -> None:
+    page.goto(path)
+    page.route(poll, lambda _route: None)  # never answered
+    expect(page.get_by_role("alert")).to_contain_text("Connection lost. Retrying… Figures are from")
+    page.unroute(poll)
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_titles_are_at_the_same_height_on_each_page_and_in_inter(page: Page) -> None:
     centres = set()
     for path in ("/", "/jobs", "/fleet", "/api", "/model"):

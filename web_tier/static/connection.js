@@ -2,6 +2,8 @@
 
 /** A page has lost its connection when nothing has succeeded for this long after the first failure, in milliseconds. */
 const GRACE_MS = 5_000;
+/** A poll without an answer for this long has failed: a machine that hangs ends no connection. */
+export const POLL_TIMEOUT_MS = 10_000;
 
 const timeFormat = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 

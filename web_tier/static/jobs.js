@@ -1,6 +1,6 @@
 // The list of jobs: it keeps itself up to date while it is visible, and counts the selected jobs.
 
-import { Connection } from "./connection.js";
+import { Connection, POLL_TIMEOUT_MS } from "./connection.js";
 import { goToSignIn, needsSignIn } from "./sign_in.js";
 
 /** Time between two polls while a job runs, and while none does, in milliseconds. */
@@ -16,7 +16,7 @@ const selected = () => [...list.querySelectorAll("[name=job]:checked")];
 
 async function poll() {
     try {
-        const response = await fetch(location.href);
+        const response = await fetch(location.href, { signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
         if (needsSignIn(response)) goToSignIn();
         if (!response.ok) throw new Error(`the list returned ${response.status}`);
         const page = new DOMParser().parseFromString(await response.text(), "text/html");

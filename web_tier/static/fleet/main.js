@@ -1,6 +1,6 @@
 // The fleet page: polls the state of the fleet every second while the page is visible, and updates the page.
 
-import { Connection } from "../connection.js";
+import { Connection, POLL_TIMEOUT_MS } from "../connection.js";
 import { goToSignIn, needsSignIn } from "../sign_in.js";
 import { plural } from "../upload/format.js";
 import { showWorkersPill } from "../workers_pill.js";
@@ -111,7 +111,7 @@ function createDecision({ at, time, lead, words }) {
 
 async function poll() {
     try {
-        const response = await fetch("/fleet/now");
+        const response = await fetch("/fleet/now", { signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
         if (needsSignIn(response)) goToSignIn();
         if (!response.ok) throw new Error(response.statusText);
         showFleet(await response.json());

@@ -1,5 +1,6 @@
 // Live updates of a job: server-sent events while the page is visible, or polling while the stream is unavailable.
 
+import { POLL_TIMEOUT_MS } from "../connection.js";
 import { goToSignIn, needsSignIn } from "../sign_in.js";
 
 const POLL_INTERVAL_MS = 2_000;
@@ -7,8 +8,6 @@ const POLL_INTERVAL_MS = 2_000;
 const STREAM_RETRY_MS = 30_000;
 /** A stream without an event for this long is broken. The server sends one at least every 10 s. */
 const MAX_SILENCE_MS = 25_000;
-/** A poll without an answer for this long has failed. */
-const POLL_TIMEOUT_MS = 10_000;
 const ROWS_PER_PAGE = 1_000;
 
 /**
