@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from core.ids import ImageRef, input_key, new_id
 from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job
@@ -803,6 +803,25 @@ def test_the_list_of_jobs_is_live_and_several_are_cancelled_and_deleted_at_once(
     expect(page.get_by_role("alert")).to_contain_text("Connection lost. Retrying")
     page.unroute("**/jobs")
     expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_on_a_phone_the_header_and_the_actions_of_a_job_take_one_line_each(
+    page: Page, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(1)
+    written.finish(0, 1)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(written.path)
+
+    def middles(*locators: Locator) -> set[float]:
+        boxes = [box for locator in locators if (box := locator.bounding_box())]
+        assert len(boxes) == len(locators)
+        return {round((box["y"] + box["height"] / 2) / 4) for box in boxes}  # within a few pixels
+
+    expect(page.get_by_role("button", name="Cancel")).to_be_hidden()
+    assert len(middles(page.locator(".brand"), page.locator(".pills"))) == 1
+    actions = (page.locator("#share"), page.locator("#downloads summary"), page.get_by_role("link", name="Delete"))
+    assert len(middles(*actions)) == 1
 
 
 def test_the_choice_of_light_or_dark_is_kept(page: Page) -> None:
