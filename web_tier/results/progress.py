@@ -186,7 +186,8 @@ class ProgressBody(BaseModel):
         elif status.listing is not None and (status.is_listing or status.accepted == 0 or status.listing.error):
             sentence = listing_sentence(status.job.source, status.listing)
         elif not status.is_answered:
-            sentence = QUEUED if _is_unaware(fleet, silent_seconds) else fleet_sentence(fleet, silent_seconds)
+            is_queued = status.waiting > 0 and _is_unaware(fleet, silent_seconds)
+            sentence = QUEUED if is_queued else fleet_sentence(fleet, silent_seconds)
             if fleet is not None and silent_seconds <= STALE_SECONDS:
                 sentence = f"{sentence} {next_worker_sentence(fleet, minimum_billed_seconds)}".rstrip()
             problem = None if fleet is None else fleet.problem if fleet.paused is None else PAUSE_MEANS

@@ -247,6 +247,7 @@ def test_a_running_job_is_queued_while_the_controller_has_not_counted_its_images
         return ProgressBody.of(progress(5, 0, 0), fleet, None).sentence
 
     assert sentence(idle) == "Queued. Workers start within seconds."
+    assert ProgressBody.of(progress(0, 0, 0), idle, None).sentence == "Idle. Workers start when you upload."
     assert sentence(paused) == "Paused."
     assert sentence(idle.model_copy(update={"pending": 1, "reason": "1 worker is enough"})) == "1 worker is enough."
 
