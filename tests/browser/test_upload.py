@@ -522,6 +522,11 @@ def test_a_message_does_not_stay_when_its_cause_is_gone(page: Page) -> None:
     page.goto("/")
     page.get_by_role("button", name="Classify").click()
     expect(page.locator("#said")).to_have_text("Choose one or more images first.")
+    drop(page, "#drop", [("notes.txt", b"no image")])
+    expect(page.locator("#facts")).to_contain_text("1 skipped")
+    page.get_by_role("button", name="Classify").click()  # makes no empty job, which would end the page
+    expect(page.locator("#said")).to_have_text("Choose one or more images first.")
+    expect(page.get_by_role("button", name="Clear the list")).to_be_visible()
     drop(page, "#drop", [("a.jpg", photo(32, 32))])
     expect(page.locator("#said")).to_have_text("")
 

@@ -138,7 +138,7 @@ function clear() {
 
 function onSubmit(event) {
     event.preventDefault();
-    if (!batch.total) {
+    if (!batch.sendable) {
         view.announceEmpty();
         elements.choose.focus();
     } else if (!uploader.isRunning) {

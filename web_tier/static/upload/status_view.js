@@ -72,7 +72,7 @@ export class StatusView {
         const { batch, uploader, elements } = this;
         const hasJob = uploader.job !== null;
         const isEmpty = batch.total === 0 && batch.hidden === 0;
-        if (batch.total && elements.said.textContent === CHOOSE_FIRST) this.announce("");
+        if (batch.sendable && elements.said.textContent === CHOOSE_FIRST) this.announce("");
         this.form.classList.toggle("has-batch", !isEmpty);
         elements.batch.hidden = isEmpty;
         for (const count of [elements.count, elements.chosen]) count.textContent = plural(batch.sendable, "image");
