@@ -71,7 +71,7 @@ PROBLEMS: Mapping[int, str] = {
     409: "The job is cancelled (`job-cancelled`), and takes no images until a retry resumes it; or its images come "
     "from S3 (`job-takes-no-images`).",
     413: "The body is larger, or has more files, than is allowed; nothing of it was accepted.",
-    415: "The body is of a type that is not taken here.",
+    415: "The operation does not accept a body of this type.",
     422: "The body was understood and cannot be taken; `detail` says why.",
     429: "Too many requests came, too much is open already, or the day's images or bytes are used up; try again "
     "after `Retry-After` seconds.",

@@ -89,7 +89,7 @@ SEND_SECONDS = 20.0
 """A stream is closed if its browser accepts no data for this long."""
 
 _RETRY_NOTES: Final = {
-    "refused": "{count} not taken by the queue: try again in a moment",
+    "refused": "{count} rejected by the queue: try again in a moment",
     "gone": "{count} no longer stored: upload them again",
     "final": "{count} cannot be classified, so a retry would fail",
     "running": "{count} being tried again already",

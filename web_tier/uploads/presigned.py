@@ -143,7 +143,7 @@ class PresignedUploads:
             return RejectedUpload(
                 name,
                 "format_not_allowed",
-                f"{file.content_type[:80]!r} is not taken: send {', '.join(_EXTENSION_OF)}",
+                f"{file.content_type[:80]!r} is not accepted: send {', '.join(_EXTENSION_OF)}",
             )
         if file.size < 1:
             return RejectedUpload(name, "empty", "the file is empty: send it again")
