@@ -36,7 +36,7 @@ from fleetsight_client.classification import Classification, Summary
 from fleetsight_client.display import ProgressDisplay, printable
 from fleetsight_client.folders import checked_folders
 from fleetsight_client.journal import Journal, journal_file, state_folder
-from fleetsight_client.output import ResultsFile, check_output, format_of, row_of
+from fleetsight_client.output import OutputError, ResultsFile, check_output, format_of, row_of
 from fleetsight_client.retries import GaveUpError, PatientCalls, StoppedError
 from fleetsight_client.sorting import SortedFolder
 from fleetsight_client.sources import SourceClassification
@@ -237,7 +237,7 @@ def _classify_source(client: ApiClient, source: str, wanted: "_Options") -> None
         try:
             summary = work.run(waits=wanted.waits)
         except StoppedError:
-            click.echo("fleetsight: stopped; the job goes on, see fleetsight jobs", err=True)
+            click.echo(f"fleetsight: stopped; {_whereabouts(work.job_id)}", err=True)
             sys.exit(INTERRUPTED)
     lines = _lines(summary, client.base_url, waits=wanted.waits)
     for line in lines if wanted.waits else list(lines)[1:]:
@@ -245,6 +245,13 @@ def _classify_source(client: ApiClient, source: str, wanted: "_Options") -> None
     if wanted.waits and not summary.total:
         raise CommandError(f"no image was found in {source}")
     sys.exit(0 if summary.ok else 1)
+
+
+def _whereabouts(job_id: str | None) -> str:
+    """Say where the job of a source is found after the command was stopped."""
+    if job_id is None:
+        return "if the server has created the job, it goes on: see fleetsight jobs"
+    return f"job {job_id} goes on: fleetsight results {job_id} has its results, fleetsight cancel {job_id} ends it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,7 +313,7 @@ def _run(work: Classification, *, watch: bool, waits: bool) -> Summary:
         sys.exit(INTERRUPTED)
     except JobClosedError as error:
         raise CommandError(f"{error}. Begin anew with --restart, or retry a cancelled job and --resume.") from error
-    except (GaveUpError, ApiError) as error:
+    except (GaveUpError, ApiError, OutputError) as error:
         if not work.journal.is_started:
             raise
         reason = _reason(error, work.client.base_url).removesuffix(".")

@@ -209,8 +209,17 @@ class ResultsFile:
         self._close = close
 
     def write(self, row: ResultRow) -> None:
-        """Write a row."""
-        self._write(row)
+        """Write a row.
+
+        Raises:
+            OutputError: the row cannot be written, for example because the disk is full.
+        """
+        try:
+            self._write(row)
+        except BrokenPipeError:  # the reader of the standard output, such as `head`, has enough
+            raise
+        except OSError as error:
+            raise OutputError(f"--out {self.out} cannot be written: {error.strerror}") from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -2,11 +2,12 @@
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from fleetsight_client.api import ApiClient, FleetsightClientError
+from fleetsight_client.api import ApiClient, FleetsightClientError, RejectedError
 from fleetsight_client.classification import MAX_POLL_SECONDS, MIN_POLL_SECONDS, Progress, Summary
 from fleetsight_client.output import ResultsFile, row_of
 from fleetsight_client.retries import PatientCalls, StoppedError
@@ -39,6 +40,7 @@ class SourceClassification:
         out: file of the results, `-` for the standard output, or None.
         results: location in S3 to which the server copies the results, or None.
         show: receives the progress.
+        job_id: of the job, as soon as the server has created it.
     """
 
     client: ApiClient
@@ -49,12 +51,14 @@ class SourceClassification:
     out: str | None = None
     results: str | None = None
     show: Callable[[Progress], None] = lambda _progress: None
+    job_id: str | None = field(default=None, init=False)
 
     def run(self, *, waits: bool = True) -> Summary:
         """Make the job; with `waits`, write and count its results when it is finished, and wait for their copy.
 
         Raises:
             RejectedError: the server does not allow the source, or the location of the results.
+            ApiError: the server does not answer, or is not Fleetsight.
             SourceFailedError: the source could not be listed, the job was cancelled, or its results cannot be copied.
             StoppedError: the user has stopped the command; the job goes on.
         """
@@ -66,7 +70,11 @@ class SourceClassification:
             source=self.source,
             results=self.results,
         )
-        summary = Summary(job_ids=[self.calls.call(create)])
+        # Not repeated: a wrong address is reported at once.
+        with suppress(RejectedError):
+            self.client.limits()
+        self.job_id = self.calls.call(create)
+        summary = Summary(job_ids=[self.job_id])
         if waits:
             status = self._wait(summary.job_ids[0])
             self._read(summary, status)

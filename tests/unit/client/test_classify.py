@@ -169,6 +169,22 @@ def test_an_existing_file_of_results_stays_until_the_new_one_is_whole(
     assert [file.name for file in tmp_path.iterdir() if "partial" in file.name] == []
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a device of Linux")
+def test_results_that_do_not_fit_on_the_disk_are_written_by_resume(
+    api: ResultsApi, command: Command, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = photos({f"{number}.jpg": b"cat" for number in range(200)}), tmp_path / "r.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.mkstemp", lambda **_options: (os.open("/dev/full", os.O_WRONLY), str(tmp_path / "x")))
+        patch.setattr("os.chmod", lambda *_arguments: None)
+        done = command("classify", folder, "--out", out)
+    assert done.exit_code == 2
+    assert f"--out {out} cannot be written: No space left on device. Continue with the same command" in done.output
+    assert command("classify", folder, "--out", out, "--resume").exit_code == 0
+    assert len(out.read_text().splitlines()) == 201
+    assert set(api.names.values()) == {1}
+
+
 def test_parquet_has_the_same_columns_with_types(command: Command, photos: Photos, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is an option of the client: pip install pyarrow")
     out = tmp_path / "r.parquet"

@@ -56,7 +56,7 @@ def test_an_unknown_job_is_status_2_with_the_reason(name: str, command: Command)
     assert (ended.exit_code, ended.output) == (2, "Error: there is no job '01M85JGYAA6YHEQ7XE0BTP5G2H'\n")
 
 
-@pytest.mark.parametrize("arguments", [("jobs",), ("classify", ".")])
+@pytest.mark.parametrize("arguments", [("jobs",), ("classify", "."), ("classify", "--source", "s3://photos")])
 def test_without_an_answer_the_address_is_in_the_error(arguments: tuple[str, ...], tmp_path: Path) -> None:
     environment = {"XDG_STATE_HOME": str(tmp_path)}
     ended = CliRunner(env=environment).invoke(fleetsight, [*arguments, "--url", "http://127.0.0.1:1"])
