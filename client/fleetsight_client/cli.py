@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,7 @@ from fleetsight_client.api import (
 from fleetsight_client.classification import Classification, Summary
 from fleetsight_client.display import ProgressDisplay, printable
 from fleetsight_client.folders import checked_folders
-from fleetsight_client.journal import Journal, journal_file, state_folder
+from fleetsight_client.journal import Journal, JournalError, journal_file, state_folder
 from fleetsight_client.output import OutputError, ResultsFile, check_output, format_of, row_of
 from fleetsight_client.retries import GaveUpError, PatientCalls, StoppedError
 from fleetsight_client.sorting import SortedFolder
@@ -335,6 +336,10 @@ def _opened(file: Path, folders: Sequence[Path], wanted: _Options) -> Iterator[J
                 f"{sum(counts.values()):,} files. Continue with --resume, or begin anew with --restart."
             )
         yield journal
+    except sqlite3.OperationalError as error:
+        raise JournalError(
+            f"the journal {file} cannot be written: {error}. Continue with the same command and --resume."
+        ) from error
     finally:
         journal.close()
 

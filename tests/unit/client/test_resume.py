@@ -2,9 +2,11 @@
 
 import os
 import re
+import sqlite3
 import threading
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -187,6 +189,19 @@ def test_an_interrupted_command_says_how_to_continue(
     assert "stopped; continue with the same command and --resume" in done.stderr
     monkeypatch.undo()
     api.is_holding = False
+
+
+def test_a_journal_that_cannot_be_written_is_reported_with_what_to_do(
+    api: ResultsApi, command: Command, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = photos(many())
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "settle", Mock(side_effect=sqlite3.OperationalError("database or disk is full")))
+        done = command("classify", folder)
+    assert done.exit_code == 2
+    assert "cannot be written: database or disk is full. Continue with the same command and --resume" in done.output
+    assert command("classify", folder, "--resume").exit_code == 0
+    assert set(api.names.values()) == {1}
 
 
 @pytest.mark.parametrize("damage", [b"no database at all, but long enough to be read as one", b""])
