@@ -111,6 +111,10 @@ class Classification:
     progress: Progress = field(default_factory=Progress, init=False)
     _limits: UploadLimits = field(default_factory=UploadLimits, init=False)
 
+    def __post_init__(self) -> None:
+        """Show why calls are repeated."""
+        self.calls = replace(self.calls, waiting=self._note)
+
     def run(self, *, waits: bool = True) -> Summary:
         """Classify the folders once; without `waits`, end when all images are accepted.
 
@@ -214,9 +218,8 @@ class Classification:
 
     def _upload(self, *, watches: bool) -> None:
         self.progress.phase = "uploading"
-        calls = replace(self.calls, waiting=self._note)
         uploader = Uploader(
-            self.client, self.journal, calls, self._limits, self.name, self.keep, self._count, watches
+            self.client, self.journal, self.calls, self._limits, self.name, self.keep, self._count, watches
         )
         counts = self.journal.counts()
         if not (counts["listed"] or counts["sent"]):
@@ -233,7 +236,9 @@ class Classification:
         self.progress.note = ""
 
     def _note(self, reason: str) -> None:
+        """Show why a call is repeated."""
         self.progress.note = reason
+        self.show(self.progress)
 
     def _count(self) -> None:
         counts = self.journal.counts()
@@ -260,6 +265,7 @@ class Classification:
                         break
                     raise
                 classified = int(status["done"]) + int(status["failed"])
+                self.progress.note = ""
                 self.progress.classified = before + min(classified, images)
                 self.show(self.progress)
                 if classified >= images and not status["waiting"]:

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -52,6 +52,15 @@ class SourceClassification:
     results: str | None = None
     show: Callable[[Progress], None] = lambda _progress: None
     job_id: str | None = field(default=None, init=False)
+    progress: Progress = field(default_factory=lambda: Progress("importing"), init=False)
+
+    def __post_init__(self) -> None:
+        """Show why calls are repeated."""
+        self.calls = replace(self.calls, waiting=self._note)
+
+    def _note(self, reason: str) -> None:
+        self.progress.note = reason
+        self.show(self.progress)
 
     def run(self, *, waits: bool = True) -> Summary:
         """Make the job; with `waits`, write and count its results when it is finished, and wait for their copy.
@@ -91,7 +100,8 @@ class SourceClassification:
             note = "the quota of the day" if status["source"]["paused_until"] else ""
             total = int(status["accepted"])
             phase = "classifying" if is_listed else "importing"
-            self.show(Progress(phase, total, sent=total, classified=done, note=note))
+            self.progress = Progress(phase, total, sent=total, classified=done, note=note)
+            self.show(self.progress)
             if is_listed and not status["waiting"]:
                 return status
             seen = f"{total} {done} {phase}"

@@ -6,10 +6,12 @@ import sqlite3
 import threading
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
+from fleetsight_client.api import ApiClient, UnreachableError
 from fleetsight_client.journal import Journal, journal_file, state_folder
 from fleetsight_client.retries import GaveUpError, PatientCalls
 from tests.support.results_api import Command, Photos, ResultsApi, problem
@@ -40,6 +42,25 @@ def test_a_busy_server_is_called_again(api: ResultsApi, command: Command, photos
     api.faults = [lambda: problem(503, "busy"), lambda: problem(429, "too many", "too-many-requests")]
     assert command("classify", photos(many())).exit_code == 0
     assert len(api.names) == 50
+
+
+@pytest.mark.parametrize("is_source", [False, True])
+def test_a_server_that_stops_answering_while_results_are_awaited_is_shown(
+    is_source: bool, api: ResultsApi, command: Command, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.sources["s3://photos"] = {"a.jpg": b"cat"}
+    status, failures = ApiClient.status, [UnreachableError("GET /jobs/1: refused")] * 2
+
+    def failing(client: ApiClient, job_id: str) -> dict[str, Any]:
+        if failures:
+            raise failures.pop()
+        return status(client, job_id)
+
+    monkeypatch.setattr(ApiClient, "status", failing)
+    monkeypatch.setattr("fleetsight_client.display.LINE_SECONDS", 0.0)
+    done = command("classify", *(("--source", "s3://photos") if is_source else (photos({"a.jpg": b"cat"}),)))
+    assert done.exit_code == 0
+    assert "(waiting: GET /jobs/1: refused)" in done.stderr
 
 
 def test_a_pause_that_the_server_asks_for_is_kept_and_bounded() -> None:
