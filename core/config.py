@@ -577,8 +577,21 @@ def _faults(error: ValidationError, environment: Mapping[str, str]) -> list[str]
                 shown = "" if isinstance(found, dict) else f" = {found!r}"
                 # A contradiction between two sections has no key.
                 where = f"{key}{shown}: " if key else ""
-                lines.append(f"  {where}{fault['msg'].removeprefix('Value error, ')}")
+                lines.append(f"  {where}{fault_words(fault['msg'])}")
     return lines
+
+
+_USER_WORDS = {"a valid boolean": "true or false", "a valid integer": "an integer", "a valid tuple": "a list"}
+"""Types as a user of YAML knows them, by the words of pydantic."""
+
+
+def fault_words(message: str) -> str:
+    """Return a message of pydantic for users, who write YAML and not Python."""
+    words = re.sub(r", (unable to|got a number with) .*", "", message.removeprefix("Value error, "))
+    words = re.sub(r"^(Input|String|Tuple) should ", "must ", words).replace(" after validation", "")
+    for program, user in _USER_WORDS.items():
+        words = words.replace(program, user)
+    return words
 
 
 def _hint(unknown: Sequence[str]) -> str:

@@ -1,16 +1,19 @@
 """Bundles of a user's own network: an ONNX file or a ``torch.export`` program, and a YAML that says what it means."""
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from app_tier.bundle import IR_NAME, Bundle, BundleBuildError, file_digest
 from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch
 from app_tier.preprocess import Preprocess
+from core.config import fault_words
 from scripts.model.build import FP32, Description, check_outputs, export_torch, write_bundle
 from scripts.model.precision import Target
 
@@ -113,8 +116,20 @@ def read_spec(path: Path) -> NetworkSpec:
         return NetworkSpec.model_validate({"name": path.stem, **contents})
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise BundleBuildError(f"{path}: {where}: {first['msg']}") from error
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleBuildError(f"{path}: {f'{where}: ' if where else ''}{_fault(first)}") from error
+
+
+def _fault(fault: ErrorDetails) -> str:
+    """Return what is wrong with a key, and what to do."""
+    match fault["type"]:
+        case "extra_forbidden":
+            near = get_close_matches(str(fault["loc"][-1]), NetworkSpec.model_fields, n=1)
+            return f"unknown key; {f'did you mean {near[0]}?' if near else 'docs/commands.md lists all keys'}"
+        case "missing":
+            return "missing; docs/commands.md says what it means"
+        case _:
+            return fault_words(fault["msg"])
 
 
 def build_own(network: Path, spec_file: Path, out: Path | None = None, target: Target = FP32) -> Bundle:

@@ -118,7 +118,7 @@ def test_a_configuration_that_is_not_valid_stops_it_at_start(scene: Scene) -> No
     scene.config_file.write_text(yaml.safe_dump(values))
     controller = scene.start_controller()
     assert controller.wait(DEADLINE_SECONDS) == 2
-    assert "fleet.max_workers = -1: Input should be greater than or equal to 0" in json.loads(scene.log())["message"]
+    assert "fleet.max_workers = -1: must be greater than or equal to 0" in json.loads(scene.log())["message"]
 
 
 def test_without_its_services_it_ends_with_a_reason(tmp_path: Path) -> None:

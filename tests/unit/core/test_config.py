@@ -38,14 +38,14 @@ def test_the_shipped_file_is_valid_and_says_what_every_key_means() -> None:
     ("section", "key", "value", "words"),
     [
         ("fleet", "max_workers", -1, ["fleet.max_workers = -1", "greater than or equal to 0"]),
-        ("fleet", "max_workers", "many", ["fleet.max_workers = 'many'", "valid integer"]),
-        ("fleet", "max_workers", 2.5, ["fleet.max_workers = 2.5", "valid integer"]),
+        ("fleet", "max_workers", "many", ["fleet.max_workers = 'many'", "must be an integer"]),
+        ("fleet", "max_workers", 2.5, ["fleet.max_workers = 2.5", "must be an integer"]),
         ("fleet", "images_per_worker", 0, ["fleet.images_per_worker = 0", "greater than or equal to 1"]),
         ("fleet", "policy", "fastest", ["fleet.policy = 'fastest'", "'backlog'"]),
         ("fleet", "instance_types", ["large"], ["fleet.instance_types.0 = 'large'", "pattern"]),
         ("fleet", "instance_types", [], ["fleet.instance_types", "name at least one instance type"]),
         ("fleet", "instance_type", "c7a.large", ["fleet.instance_type: unknown key (value 'c7a.large')"]),
-        ("fleet", "subnet_ids", "subnet-1", ["fleet.subnet_ids = 'subnet-1'", "valid tuple"]),
+        ("fleet", "subnet_ids", "subnet-1", ["fleet.subnet_ids = 'subnet-1'", "must be a list"]),
         ("fleet", "market", "reserved", ["fleet.market = 'reserved'", "'on_demand' or 'spot'"]),
         ("fleet", "launch_template", "a b", ["fleet.launch_template = 'a b'", "pattern"]),
         ("fleet", "silent_seconds", 29, ["fleet.silent_seconds = 29", "greater than or equal to 30"]),
@@ -190,7 +190,14 @@ def test_the_environment_overrides_the_file() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("FLEET__MAX_WORKERS", "lots", "fleet.max_workers (from FLEETSIGHT__FLEET__MAX_WORKERS) = 'lots'"),
+        (
+            "FLEET__MAX_WORKERS",
+            "lots",
+            "(from FLEETSIGHT__FLEET__MAX_WORKERS) = 'lots': must be an integer",
+        ),
+        ("FLEET__MAX_WORKERS", "2.5", "= 2.5: must be an integer"),
+        ("CLASSIC__KEEP", "maybe", "classic.keep (from FLEETSIGHT__CLASSIC__KEEP) = 'maybe': must be true or false"),
+        ("FLEET__INSTANCE_TYPES", "c7a.large", "= 'c7a.large': must be a list"),
         ("FLEET__SPEED", "9", "fleet.speed (from FLEETSIGHT__FLEET__SPEED): unknown key"),
         ("FLEET__MAXWORKERS", "3", "unknown key (value 3); did you mean max_workers?"),
         ("FLET__MAX_WORKERS", "3", "flet: unknown key (value {'max_workers': 3}); did you mean fleet?"),

@@ -160,7 +160,7 @@ def test_the_configuration_has_the_values_of_user_data() -> None:
     ("key", "value", "reported"),
     [
         ("fleet.max_worker", "5", "unknown key"),
-        ("fleet.max_workers", "many", "valid integer"),
+        ("fleet.max_workers", "many", "must be an integer"),
         ("max_workers", "5", "write SECTION.KEY=VALUE"),
         ("names.job_table", "mine", "the stack says that itself"),
         ("fleet.subnet_ids", "[a]", "give --subnets"),
