@@ -13,6 +13,7 @@ from click.shell_completion import get_completion_class
 from core.config import load_config
 from fleetsight_client import FleetsightClientError
 from fleetsight_client.cli import COMMANDS as IMAGE_COMMANDS
+from fleetsight_client.cli import CommandGroup
 from scripts.aws.commands import (
     aws,
     bake_command,
@@ -38,14 +39,14 @@ COMPLETE_VARIABLE: Final = "_FLEETSIGHT_COMPLETE"
 WRAPPER: Final = Path(__file__).resolve().parent / "fleetsight"
 
 
-class _SectionedGroup(click.Group):
+class _SectionedGroup(CommandGroup):
     """A group that lists its commands by section, since `status` on AWS and `fleet status` are not the same."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write a list of commands for each section."""
         for title, commands in SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl([(str(command.name), command.get_short_help_str(90)) for command in commands])
+                self.write_commands(formatter, commands)
 
 
 EXIT_STATUSES: Final = (

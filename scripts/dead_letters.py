@@ -13,11 +13,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from fleetsight_client.cli import CommandGroup
 from scripts.client import FleetClient
 from scripts.fleet import operator_command, print_json, print_result
 
 
-@click.group("dead-letters")
+@click.group("dead-letters", cls=CommandGroup)
 def dead_letters() -> None:
     """List, redrive and discard images that the system gave up."""
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from core.config import MAX_WORKERS, load_config
 from fleetsight_client.api import ApiError, NotRunningError, RejectedError, token_from_environment
+from fleetsight_client.cli import CommandGroup
 from scripts.client import FleetClient, web_url
 from services.errors import ConfigError
 
@@ -65,7 +66,7 @@ def print_json(body: dict[str, Any]) -> None:
     print(json.dumps(body, indent=2))
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def fleet() -> None:
     """View and manage the running fleet."""
 

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from fleetsight_client.cli import CommandGroup
 from localcloud.access_keys import AccessKey
 from scripts.aws.commands import aws_command
 from scripts.aws.context import AwsAccount
@@ -44,7 +45,7 @@ def _accounts_command(command: Callable[Concatenate[Accounts, P], None]) -> Call
     return aws_command(on_either)
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def users() -> None:
     """List, create and change accounts."""
 

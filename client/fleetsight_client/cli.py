@@ -11,7 +11,7 @@ import signal
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -26,6 +26,7 @@ from rich.text import Text
 
 import fleetsight_client
 from fleetsight_client.api import (
+    TOKEN_VARIABLE,
     ApiClient,
     ApiError,
     FleetsightClientError,
@@ -54,12 +55,22 @@ INTERRUPTED: Final = 130
 SHOWN: Final = 10
 """Labels, reasons and jobs that a summary lists."""
 
-EXIT_STATUSES: Final = """\b
+EXIT_STATUSES: Final = """\
 Exit status:
   0    every image has a label
   1    an image was rejected, failed or has no result
   2    wrong use, or the server refuses or does not answer
   130  interrupted"""
+
+JOB_EXIT_STATUSES: Final = """\
+Exit status:
+  0    done
+  1    not confirmed
+  2    wrong use, or the server refuses or does not answer
+  130  interrupted"""
+
+SENTENCE_CHARACTERS: Final = 200
+"""Longest description of a command in the list of its group; longer ones are cut."""
 
 
 class CommandError(click.ClickException):
@@ -71,13 +82,26 @@ class CommandError(click.ClickException):
         super().__init__(printable(message))
 
 
+class CommandGroup(click.Group):
+    """A group whose help has the first sentence of each command, on several lines if it is long."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands."""
+        with formatter.section("Commands"):
+            self.write_commands(formatter, [self.commands[name] for name in self.list_commands(ctx)])
+
+    def write_commands(self, formatter: click.HelpFormatter, commands: Iterable[click.Command]) -> None:
+        """Write a list of some commands."""
+        formatter.write_dl([(str(each.name), each.get_short_help_str(SENTENCE_CHARACTERS)) for each in commands])
+
+
 class _EpilogCommand(click.Command):
-    """A command whose help ends with the exit statuses."""
+    """A command whose help ends with the exit statuses, which are its epilog."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the exit statuses as they are."""
         formatter.write_paragraph()
-        for line in EXIT_STATUSES.splitlines()[1:]:
+        for line in (self.epilog or "").splitlines():
             formatter.write(f"{line}\n")
 
 
@@ -94,7 +118,7 @@ def api_command(command: Callable[Concatenate[ApiClient, P], None]) -> Callable[
     )
     @click.option(
         "--token",
-        envvar="FLEETSIGHT_TOKEN",
+        envvar=TOKEN_VARIABLE,
         show_envvar=True,
         help="Your token. Prefer the variable: all users of a machine can read command lines.",
     )
@@ -109,6 +133,9 @@ def api_command(command: Callable[Concatenate[ApiClient, P], None]) -> Callable[
                 client.close()
         except FleetsightClientError as error:
             raise CommandError(_reason(error, url)) from error
+        except KeyboardInterrupt:
+            click.echo("fleetsight: interrupted", err=True)
+            sys.exit(INTERRUPTED)
 
     return run  # fmt: skip
 
@@ -117,10 +144,12 @@ def _reason(error: FleetsightClientError, url: str) -> str:
     """Return an error in words; a wrong address of the environment is reported with its variable."""
     cause = error.__cause__ if isinstance(error, GaveUpError) else error
     origin = ""
-    if click.get_current_context().get_parameter_source("url") == ParameterSource.ENVIRONMENT:
+    context = click.get_current_context()
+    if context.get_parameter_source("url") == ParameterSource.ENVIRONMENT:
         origin = f"{URL_VARIABLE}={url}: "
     if isinstance(error, RejectedError):
-        return f"{error.detail}{'; check your token' if error.status == 401 else ''}"
+        is_variable = context.get_parameter_source("token") == ParameterSource.ENVIRONMENT
+        return f"{f'{TOKEN_VARIABLE}: ' if error.status == 401 and is_variable else ''}{error.detail}"
     if isinstance(cause, UnreachableError):
         return f"{origin}nothing answers at {url}: check --url ({str(cause).partition(': ')[2]})"
     return f"{origin if isinstance(error, NotRunningError) else ''}{error}"
@@ -153,7 +182,7 @@ def _interruptible() -> Iterator[threading.Event]:
             signal.signal(each, handler)
 
 
-@click.command(cls=_EpilogCommand)
+@click.command(cls=_EpilogCommand, epilog=EXIT_STATUSES)
 @click.argument(
     "folders",
     nargs=-1,
@@ -374,7 +403,7 @@ def _lines(summary: Summary, url: str, *, waits: bool) -> Iterator[str]:
             yield f"Results: fleetsight results {job_id} --out results.csv"
 
 
-@click.command()
+@click.command(cls=_EpilogCommand, epilog=JOB_EXIT_STATUSES)
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Jobs to list.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each job.")
 @api_command
@@ -406,7 +435,7 @@ def jobs(client: ApiClient, *, limit: int, as_json: bool) -> None:
         Console(width=width).print(table if count else "There are no jobs.")
 
 
-@click.command(cls=_EpilogCommand)
+@click.command(cls=_EpilogCommand, epilog=EXIT_STATUSES)
 @click.argument("job", metavar="JOB")
 @click.option("--out", metavar="FILE", default="-", show_default=True, help="FILE.csv, .jsonl or .parquet; - is CSV.")
 @api_command
@@ -422,7 +451,7 @@ def results(client: ApiClient, *, job: str, out: str) -> None:
     sys.exit(0 if is_complete else 1)
 
 
-@click.command()
+@click.command(cls=_EpilogCommand, epilog=JOB_EXIT_STATUSES)
 @click.argument("job", metavar="JOB")
 @api_command
 def cancel(client: ApiClient, *, job: str) -> None:
@@ -431,7 +460,7 @@ def cancel(client: ApiClient, *, job: str) -> None:
     click.echo(f"Job {job} is {status['state']}: {status['done']:,} of {status['accepted']:,} images have a label.")
 
 
-@click.command()
+@click.command(cls=_EpilogCommand, epilog=JOB_EXIT_STATUSES)
 @click.argument("job_ids", nargs=-1, required=True, metavar="JOB...")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @api_command
@@ -447,7 +476,7 @@ def delete(client: ApiClient, *, job_ids: tuple[str, ...], yes: bool) -> None:
         click.echo(f"Job {job_id} was deleted.")
 
 
-@click.command()
+@click.command(cls=_EpilogCommand, epilog=JOB_EXIT_STATUSES)
 @click.argument("job", metavar="JOB")
 @api_command
 def retry(client: ApiClient, *, job: str) -> None:
@@ -464,7 +493,7 @@ def retry(client: ApiClient, *, job: str) -> None:
 COMMANDS: Final = (classify, jobs, results, cancel, delete, retry)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(fleetsight_client.__version__, message="fleetsight-client %(version)s")
 def fleetsight() -> None:
     """Classify images with Fleetsight."""

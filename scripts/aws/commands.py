@@ -18,6 +18,7 @@ from rich.console import Console, RenderableType
 
 from core.config import EngineName, load_config
 from core.ids import new_id
+from fleetsight_client.cli import CommandGroup
 from scripts.aws import logs, status
 from scripts.aws.bake.bake import DEMO_NAME, BakeOptions, bake, ready_images, select_bundle, source_archive
 from scripts.aws.bake.builders import BuilderConfig
@@ -164,7 +165,7 @@ _config = click.option(
 )
 
 
-@click.group("aws")
+@click.group("aws", cls=CommandGroup)
 def aws() -> None:
     """Check an AWS account."""
 

@@ -23,6 +23,7 @@ from app_tier.bundle import (
 )
 from app_tier.bundle_s3 import fetch_bundle, in_s3
 from core.config import load_config
+from fleetsight_client.cli import CommandGroup
 from services.clients import Clients
 from services.errors import FleetsightError
 
@@ -91,7 +92,7 @@ def _target_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def model() -> None:
     """Build, show and verify model bundles."""
 

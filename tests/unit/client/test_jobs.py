@@ -3,11 +3,13 @@
 import csv
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
 
 import scripts.cli
+from fleetsight_client.api import ApiClient
 from fleetsight_client.cli import COMMANDS, fleetsight
 from tests.support.results_api import FAILED, Command, Photos, ResultsApi
 
@@ -81,9 +83,25 @@ def test_help_warns_of_tokens_on_the_command_line(name: str) -> None:
     assert "FLEETSIGHT_URL" in shown
 
 
-def test_exit_statuses_are_in_the_help() -> None:
-    shown = CliRunner().invoke(fleetsight, ["classify", "-h"]).output
-    assert "\n  1    an image was rejected, failed or has no result\n" in shown
+@pytest.mark.parametrize("name", [command.name for command in COMMANDS])
+def test_exit_statuses_are_in_the_help(name: str) -> None:
+    shown = CliRunner().invoke(fleetsight, [name, "-h"]).output
+    assert "\n  2    wrong use, or the server refuses or does not answer\n  130  interrupted\n" in shown
+    assert ("\n  1    an image was rejected, failed or has no result\n" in shown) is (name in {"classify", "results"})
+
+
+@pytest.mark.parametrize("name", ["results", "cancel", "retry"])
+def test_an_interrupted_command_has_status_130(name: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for call in ("status", "cancel", "retry"):
+        monkeypatch.setattr(ApiClient, call, Mock(side_effect=KeyboardInterrupt))
+    assert command(name, "01M85JGYAA6YHEQ7XE0BTP5G2H").exit_code == 130
+
+
+@pytest.mark.parametrize("group", [(), ("fleet",), ("model",), ("dead-letters",), ("users",), ("aws",)])
+def test_lists_of_commands_have_whole_sentences(group: tuple[str, ...]) -> None:
+    for commands, path in ((scripts.cli.fleetsight, group), (fleetsight, ())):
+        shown = CliRunner().invoke(commands, [*path, "-h"]).output
+        assert "..." not in shown.partition("Options:")[2]
 
 
 def test_the_commands_of_a_checkout_begin_with_those_of_the_client() -> None:
