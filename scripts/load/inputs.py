@@ -6,10 +6,18 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from itertools import cycle, islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from fleetsight_client.api import (
+    ApiClient,
+    NotRunningError,
+    RejectedError,
+    UnreachableError,
+    token_from_environment,
+)
 from scripts.run.images import draw_signs
 from services.errors import FleetsightError
 
@@ -109,10 +117,11 @@ class LoadTarget:
     anywhere: bool = False
 
     def check_answers(self) -> None:
-        """Check that something listens there.
+        """Check that something listens there, and that its users need not sign in, or the token is valid.
 
         Raises:
             TargetError: nothing does.
+            ApiError: users sign in, and the token is missing or wrong.
         """
         try:
             socket.create_connection((self.host, self.port), CONNECT_SECONDS).close()
@@ -120,6 +129,16 @@ class LoadTarget:
             raise TargetError(
                 f"nothing answers at {self.base_url}: start ./scripts/run.sh, or say where it is with --url"
             ) from error
+        client = ApiClient(self.base_url, token=token_from_environment())
+        try:
+            client.limits()
+        except (NotRunningError, UnreachableError):
+            pass  # a system of another make has no such call
+        except RejectedError as error:
+            if error.status == HTTPStatus.UNAUTHORIZED:
+                raise
+        finally:
+            client.close()
 
     def check(self, url: str) -> None:
         """Check that an upload address from this server may be loaded.

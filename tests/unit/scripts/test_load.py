@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
+from flask import Flask
 from PIL import Image
 from rich.console import Console
 
@@ -52,7 +53,7 @@ from scripts.load.runner import LoadTest, Mode, run_concurrently
 from tests.support.fake_client import FakeUploads
 from tests.support.hostile_images import HONEST
 from tests.support.jobs import picture
-from tests.support.servers import serving
+from tests.support.servers import served, serving
 from tests.support.waiting import DEADLINE_SECONDS, ManualClock
 
 
@@ -187,6 +188,23 @@ def test_without_a_server_nothing_is_sent(
     said = capsys.readouterr()
     assert said.err.startswith("load_test: nothing answers at http://127.0.0.1:9: start ./scripts/run.sh")
     assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("token", "words"), [("", "make a token on your account's page"), ("fst_wrong", "the token is wrong")]
+)
+def test_without_a_valid_token_nothing_is_sent(
+    token: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = Flask("signed_in")
+    app.add_url_rule("/api/v1/limits", view_func=lambda: ({"detail": "the token is wrong"}, 401))
+    monkeypatch.setenv("FLEETSIGHT_TOKEN", token)
+    with served(app) as url:
+        monkeypatch.setattr(sys, "argv", ["load_test", "--url", url])
+        with pytest.raises(SystemExit) as ended:
+            command.main()
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.processes
