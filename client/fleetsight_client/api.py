@@ -24,6 +24,8 @@ MAX_CONNECTIONS: Final = 32
 MAX_DETAIL_CHARACTERS: Final = 200
 """Characters of an answer that an error quotes, if the answer is no problem JSON."""
 
+_UNKNOWN: Final = frozenset({404, 405, 501})
+"""Statuses of a server that does not know a call; with a web page, it is not Fleetsight."""
 
 _CONNECTION: Final = re.compile(r"^HTTPS?Connection(?:Pool)?\([^)]*\): ")
 """The connection before the reason of an error of urllib3."""
@@ -345,6 +347,8 @@ class ApiClient:
                 f"users sign in at {self.base_url}: make a token on your account's page, and put it into "
                 f"{TOKEN_VARIABLE}"
             )
+        if reply.status not in allowed and reply.status in _UNKNOWN and _media_type(reply) == "text/html":
+            raise NotRunningError(f"what answers at {self.base_url} is not Fleetsight: say where it is with --url")
         # An upload without any accepted image answers 422 with the reason of each file, which is no problem.
         if reply.status not in allowed or (reply.status == 422 and _is_problem(reply)):
             raise _rejection(f"{method} {url}", reply)
@@ -399,7 +403,11 @@ def _text(reply: urllib3.BaseHTTPResponse) -> str:
 
 
 def _is_problem(reply: urllib3.BaseHTTPResponse) -> bool:
-    return reply.headers.get("Content-Type", "").partition(";")[0] == "application/problem+json"
+    return _media_type(reply) == "application/problem+json"
+
+
+def _media_type(reply: urllib3.BaseHTTPResponse) -> str:
+    return reply.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def _rejection(call: str, reply: urllib3.BaseHTTPResponse) -> RejectedError:
@@ -409,6 +417,8 @@ def _rejection(call: str, reply: urllib3.BaseHTTPResponse) -> RejectedError:
         detail, problem = str(body["detail"]), str(body.get("type", "")).rpartition(":")[2]
     except (ValueError, KeyError, TypeError, AttributeError):
         detail, problem = _text(reply)[:MAX_DETAIL_CHARACTERS].strip(), ""
+        if _media_type(reply) == "text/html":
+            detail = f"a web page with status {reply.status} came in place of Fleetsight's answer"
     if location := reply.headers.get("Location", "") if 300 <= reply.status < 400 else "":
         detail = f"it redirects to {location[:MAX_DETAIL_CHARACTERS]}; call that address"
     pause = reply.headers.get("Retry-After", "")

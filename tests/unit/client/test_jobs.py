@@ -7,11 +7,13 @@ from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
+from flask import Flask
 
 import scripts.cli
 from fleetsight_client.api import ApiClient
 from fleetsight_client.cli import COMMANDS, fleetsight
 from tests.support.results_api import FAILED, Command, Photos, ResultsApi
+from tests.support.servers import served
 
 
 @pytest.fixture
@@ -69,6 +71,20 @@ def test_without_an_answer_the_address_is_in_the_error(arguments: tuple[str, ...
 def test_a_variable_with_the_address_is_named_where_nothing_answers() -> None:
     ended = CliRunner(env={"FLEETSIGHT_URL": "http://127.0.0.1:1"}).invoke(fleetsight, ["jobs"])
     assert ended.output.startswith("Error: FLEETSIGHT_URL=http://127.0.0.1:1: nothing answers at")
+
+
+@pytest.mark.parametrize("arguments", [("jobs",), ("classify", "{photos}"), ("classify", "--source", "s3://photos")])
+def test_another_web_server_is_reported_without_its_page(
+    arguments: tuple[str, ...], command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    folder = str(photos({"a.jpg": b"cat"}))
+    with served(Flask("another")) as url:
+        ended = command(*(folder if each == "{photos}" else each for each in arguments), "--url", url)
+    assert (ended.exit_code, ended.output) == (
+        2,
+        f"Error: what answers at {url} is not Fleetsight: say where it is with --url\n",
+    )
+    assert not list((tmp_path / "state").rglob("*.journal"))
 
 
 def test_a_mistyped_command_is_guessed() -> None:
