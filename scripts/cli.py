@@ -63,7 +63,9 @@ def fleetsight() -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, writable=True, path_type=Path))
-@click.option("--section", default="run", show_default=True, help="Of requirements.txt; of a machine: worker, web.")
+@click.option(
+    "--section", default="run", show_default=True, help="Section of requirements.txt, such as run, worker or web."
+)
 def sbom(file: Path, section: str) -> None:
     """Write a software bill of materials (CycloneDX) into FILE."""
     # Imported here: it needs packages that other commands do not need.
@@ -80,23 +82,25 @@ def sbom(file: Path, section: str) -> None:
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Its fleet section decides [default: config.yaml]",
+    help="Configuration whose fleet section is simulated [default: config.yaml]",
 )
-@click.option("--against", is_flag=True, help="Also what other policies would do.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of arrivals and boots.")
+@click.option("--against", is_flag=True, help="Also simulate the other policies.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of random arrivals and boot times."
+)
 @click.option(
     "--image-seconds",
     type=click.FloatRange(min=0, min_open=True),
-    help="That a worker takes for an image [default: fleet.image_seconds of the config]",
+    help="Seconds that a worker takes for an image [default: fleet.image_seconds of the config]",
 )
 @click.option(
     "--deadline-seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=60.0,
     show_default=True,
-    help="For a FILE: an image answered later counts as missed.",
+    help="With a FILE: an image that is answered later counts as missed.",
 )
-@click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for a plot, PNG and SVG.")
+@click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for a plot as PNG and SVG.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write this file.")
 def simulate(
     *,

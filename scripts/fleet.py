@@ -34,7 +34,7 @@ class NoAnswerError(click.ClickException):
 def operator_command(command: Callable[Concatenate[FleetClient, P], None]) -> Callable[P, None]:
     """Give a command `--url` and `--json`, and call it with the client; an error is one line."""
 
-    @click.option("--url", help="Where Fleetsight is [default: http://, web.host and web.port of config.yaml]")
+    @click.option("--url", help="Address of Fleetsight [default: web.host and web.port of config.yaml]")
     @click.option("--json", "as_json", is_flag=True, help="Print what the API answers.")
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:

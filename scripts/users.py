@@ -34,7 +34,7 @@ class NoPoolError(FleetsightError):
 def _accounts_command(command: Callable[Concatenate[Accounts, P], None]) -> Callable[P, None]:
     """Give a command the options for the user pool, and call it with the accounts."""
 
-    @click.option("--local", is_flag=True, help="Of the system that ./scripts/run.sh runs on this machine.")
+    @click.option("--local", is_flag=True, help="Use the system that ./scripts/run.sh runs on this machine.")
     @click.option("--port", default=LOCAL_PORT, show_default=True, help="With --local: the port of its page.")
     @wraps(command)
     def on_either(account: AwsAccount, prefix: str, /, *args: P.args, **kwargs: P.kwargs) -> None:

@@ -409,7 +409,7 @@ def _lines(summary: Summary, url: str, *, waits: bool) -> Iterator[str]:
 @api_command
 def jobs(client: ApiClient, *, limit: int, as_json: bool) -> None:
     """List your jobs, newest first."""
-    table = Table("job", "name", "created", "state", box=None, pad_edge=False)
+    table = Table("job", "name", "created (UTC)", "state", box=None, pad_edge=False)
     for column in ("images", "done", "failed", "waiting"):
         table.add_column(column, justify="right")
     count = 0

@@ -49,7 +49,7 @@ _PARAMETERS = {
 }
 """Options that set a parameter of the stack."""
 
-dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show what the command would do, and change nothing.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
@@ -68,7 +68,11 @@ def aws_command(command: Callable[Concatenate[AwsAccount, str, P], None]) -> Cal
     @click.option("--region", help="AWS region, such as us-east-1 [default: the profile's]")
     @click.option("--profile", help="Profile of the AWS configuration [default: the default one]")
     @click.option(
-        "--prefix", default="fleetsight", show_default=True, callback=_parse_prefix, help="Begins every name."
+        "--prefix",
+        default="fleetsight",
+        show_default=True,
+        callback=_parse_prefix,
+        help="Beginning of the names of all resources.",
     )
     @click.option("--endpoint-url", hidden=True, help="Of a local cloud.")
     @wraps(command)
@@ -142,9 +146,9 @@ def parse_list(_context: click.Context, _parameter: click.Parameter, value: str 
     return tuple(each.strip() for each in (value or "").split(",") if each.strip())
 
 
-_vpc = click.option("--vpc", metavar="ID", help="Where a new stack goes [default: the default VPC]")
+_vpc = click.option("--vpc", metavar="ID", help="VPC of a new stack [default: the default VPC]")
 _subnets = click.option(
-    "--subnets", callback=parse_list, metavar="ID,ID", help="In it [default: a public one in each zone]"
+    "--subnets", callback=parse_list, metavar="ID,ID", help="Subnets of that VPC [default: a public one in each zone]"
 )
 
 _set = click.option(
@@ -153,7 +157,7 @@ _set = click.option(
     multiple=True,
     callback=parse_pairs,
     metavar="NAME=VALUE",
-    help="Any parameter of the stack.",
+    help="Set a parameter of the stack (infra/README.md).",
 )
 
 _config = click.option(
@@ -161,7 +165,7 @@ _config = click.option(
     multiple=True,
     callback=parse_pairs,
     metavar="KEY=VALUE",
-    help="What config.yaml says otherwise here, such as fleet.max_workers=5; no longer where VALUE is empty.",
+    help="Override a key of config.yaml on this stack, such as fleet.max_workers=5. An empty VALUE removes it.",
 )
 
 
@@ -193,19 +197,22 @@ def check_command(account: AwsAccount, prefix: str, /, *, policy: bool, **argume
 @click.option(
     "--open-to", callback=parse_network, metavar="CIDR|everybody", help="Who may reach the page [at first: no one]"
 )
-@click.option("--certificate", metavar="ARN", help="Of ACM: puts a load balancer before the page.")
-@click.option("--domain", metavar="NAME", help="Of the page; with --certificate and --zone.")
-@click.option("--zone", metavar="ID", help="Route 53 zone in which that name is made.")
-@click.option("--email", metavar="ADDRESS", help="Receives alarms, after a confirmation by e-mail.")
+@click.option("--certificate", metavar="ARN", help="Certificate of ACM, for a load balancer in front of the page.")
+@click.option("--domain", metavar="NAME", help="Domain name of the page; needs --certificate and --zone.")
+@click.option("--zone", metavar="ID", help="Route 53 zone in which the domain name is created.")
+@click.option("--email", metavar="ADDRESS", help="Address that receives alarms, after a confirmation by e-mail.")
 @click.option(
-    "--budget", type=click.IntRange(min=0), metavar="DOLLARS", help="Monthly; an alarm is sent at 80%; 0: no budget."
+    "--budget",
+    type=click.IntRange(min=0),
+    metavar="DOLLARS",
+    help="Monthly budget; an alarm is sent at 80%. 0: no budget.",
 )
 @_vpc
 @_subnets
 @_set
 @_config
-@click.option("--bundle", metavar="DIR|s3://…", help="Model bundle to bake in, where there are no images yet.")
-@click.option("--demo", "bundle", flag_value="demo", help="Bake the demo bundle in, of signs and everyday things.")
+@click.option("--bundle", metavar="DIR|s3://…", help="Model bundle to bake into missing images.")
+@click.option("--demo", "bundle", flag_value="demo", help="Bake the demo bundle: signs and everyday things.")
 @click.option("--bake/--no-bake", default=True, help="Whether to bake images that are missing.")
 @yes_option
 @dry_run_option
@@ -279,9 +286,9 @@ def ssh_command(account: AwsAccount, prefix: str, *, instance: str | None, dry_r
 
 
 @click.command("down")
-@click.option("--delete-data", is_flag=True, help="Images, results, jobs and accounts too, for good.")
+@click.option("--delete-data", is_flag=True, help="Also delete images, results, jobs and accounts, permanently.")
 @click.option("--drain-seconds", type=click.FloatRange(min=0), default=DRAIN_SECONDS, show_default=True,
-              help="How long workers have to finish what they have.")  # fmt: skip
+              help="Seconds that workers have to finish their images.")  # fmt: skip
 @yes_option
 @dry_run_option
 @aws_command
@@ -305,21 +312,21 @@ def down_command(
 
 @click.command("bake")
 @click.option("--role", type=click.Choice(ROLES), help="Bake this image only [default: both, side by side]")
-@click.option("--bundle", metavar="DIR|s3://…", help="Model bundle to put in [default: .fleetsight/models/resnet18]")
-@click.option("--demo", "bundle", flag_value=DEMO_NAME, help="Put the demo bundle in, of signs and everyday things.")
+@click.option("--bundle", metavar="DIR|s3://…", help="Model bundle to bake [default: .fleetsight/models/resnet18]")
+@click.option("--demo", "bundle", flag_value=DEMO_NAME, help="Bake the demo bundle: signs and everyday things.")
 @click.option(
     "--engine",
     type=click.Choice(get_args(EngineName)),
-    help="Of the workers; torch has NVIDIA's driver with it [default: worker.engine of config.yaml]",
+    help="Engine of the workers; torch comes with NVIDIA's driver [default: worker.engine of config.yaml]",
 )
-@click.option("--force", is_flag=True, help="Bake although there is an image of this source and base.")
+@click.option("--force", is_flag=True, help="Bake even if an image of this source and base exists.")
 @click.option(
     "--instance-type",
     default="c7a.large",
     show_default=True,
-    help="Of the machine that builds; images are for its architecture.",
+    help="Type of the instance that builds; images have its architecture.",
 )
-@click.option("--subnet", help="Where it builds, with a way to the internet [default: the default VPC's]")
+@click.option("--subnet", help="Subnet of that instance, with a way to the internet [default: the default VPC's]")
 @dry_run_option
 @aws_command
 def bake_command(
@@ -374,11 +381,14 @@ def _report_dry_run(context: AwsContext, options: BakeOptions, source: SourceArc
 
 @click.command("roll")
 @click.option(
-    "--to", type=click.IntRange(min=1), metavar="VERSION", help="Of the workers' template [default: newest]"
+    "--to",
+    type=click.IntRange(min=1),
+    metavar="VERSION",
+    help="Version of the workers' launch template [default: newest]",
 )
-@click.option("--back", is_flag=True, help="To the version before the last roll.")
-@click.option("--wait/--no-wait", default=True, help="Until all old ones are gone; else all are asked at once.")
-@click.option("--new-session-key", is_flag=True, help="Roll the web instance alone, to a new key of sessions.")
+@click.option("--back", is_flag=True, help="Roll back to the version before the last roll.")
+@click.option("--wait/--no-wait", default=True, help="Wait until all old workers are gone, or replace all at once.")
+@click.option("--new-session-key", is_flag=True, help="Only replace the key of sessions on the web instance.")
 @dry_run_option
 @aws_command
 def roll_command(

@@ -240,19 +240,24 @@ def _set_switches(system: System, switches: Mapping[str, Any]) -> None:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Play a campaign again; by default another each time.")
-@click.option("--minutes", type=click.FloatRange(min=0), default=2.0, help="Images are sent for so long.")
-@click.option("--images", type=click.IntRange(0, 1_000_000), default=0, help="Images that are sent at least.")
 @click.option(
-    "--every", type=click.FloatRange(min=0.05), default=1.0, help="Seconds between two strikes, on average."
+    "--seed", type=click.IntRange(0, MAX_SEED), help="Repeat the campaign of this seed; by default a new one."
 )
-@click.option("--queues", type=click.Choice(["standard", "fifo"]), default="standard", help="The kind of the queues.")
+@click.option("--minutes", type=click.FloatRange(min=0), default=2.0, help="Minutes for which images are sent.")
+@click.option("--images", type=click.IntRange(0, 1_000_000), default=0, help="Minimum number of images to send.")
+@click.option("--every", type=click.FloatRange(min=0.05), default=1.0, help="Average seconds between two faults.")
+@click.option("--queues", type=click.Choice(["standard", "fifo"]), default="standard", help="Kind of the queues.")
 @click.option(
     "--scenario",
     type=click.Path(path_type=Path),
     help="YAML file of switches of the local cloud (localcloud/README.md); by default 7% of all calls fail.",
 )
-@click.option("--log", type=click.Path(path_type=Path), default=HOME / "log.jsonl", help="What was done, and when.")
+@click.option(
+    "--log",
+    type=click.Path(path_type=Path),
+    default=HOME / "log.jsonl",
+    help="File for the log of faults, with their times.",
+)
 def chaos(  # noqa: PLR0917 - click calls it by name
     seed: int | None, minutes: float, images: int, every: float, queues: str, scenario: Path | None, log: Path
 ) -> None:

@@ -61,19 +61,19 @@ def _target_options(command: Callable[..., None]) -> Callable[..., None]:
         type=click.Choice(["exact", "fp32", "bf16", "int8"]),
         default="exact",
         show_default=True,
-        help="exact: bf16 or int8 first, whichever is faster in sum, and fp32 again where that is unsure.",
+        help="exact: bf16 or int8, whichever is faster, and fp32 for images of which it is unsure.",
     )
     @click.option(
         "--images",
         type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help="Folder to measure on, a sub-folder a label where labels are known [default: drawn images]",
+        help="Images to measure on, in sub-folders by label if labels are known [default: drawn images]",
     )
     @click.option(
         "--calibrate",
         type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help="Folder of images to calibrate int8 on, labels or none [default: a part of --images, not measured on]",
+        help="Images to calibrate int8 with; they need no labels [default: a part of --images]",
     )
-    @click.option("--force", is_flag=True, help="Keep int8 however much it was measured to lose.")
+    @click.option("--force", is_flag=True, help="Keep int8 even if it loses more accuracy than allowed.")
     @wraps(command)
     def run(
         *,
@@ -99,24 +99,32 @@ def model() -> None:
 
 @model.command()
 @click.argument("name", required=False)
-@click.option("--weights", metavar="FILE", default="published", show_default=True, help="State dict, or 'random'.")
+@click.option(
+    "--weights",
+    metavar="FILE",
+    default="published",
+    show_default=True,
+    help="File with a state dict, 'published' or 'random'.",
+)
 @click.option(
     "--labels",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="One label a line; else ImageNet's.",
+    help="File with one label a line [default: ImageNet's labels]",
 )
 @click.option(
     "--network",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Your own network instead: .onnx or .pt2. A model file is a program: use one from a source that you trust.",
+    help="Your own .onnx or .pt2 file, not NAME. A model file is a program: use one from a source that you trust.",
 )
 @click.option(
     "--spec",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="YAML that says what --network expects and answers.",
+    help="YAML that describes --network (docs/commands.md).",
 )
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder [default: .fleetsight/models/NAME]"
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the bundle [default: .fleetsight/models/NAME]",
 )
 @_target_options
 @_one_line_errors

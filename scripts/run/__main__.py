@@ -41,7 +41,7 @@ HOME = ROOT / ".fleetsight"
     help="Serve with this model: a ResNet such as resnet18, built once with ImageNet's 1,000 classes, or a bundle.",
 )
 @click.option("--port", type=click.IntRange(1, 65_535), help="Port of the page; by default web.port of config.yaml.")
-@click.option("--sign-in", is_flag=True, help="People sign in, by a user pool of this command's own (auth.mode).")
+@click.option("--sign-in", is_flag=True, help="Ask users to sign in, with a user pool of the local cloud.")
 @click.option(
     "--switch",
     "switches",
