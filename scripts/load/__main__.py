@@ -246,7 +246,7 @@ def _run(  # noqa: PLR0913 - click calls it by name
         stopped = _stopped_by_interrupt()
         summary = load.run(sent, stopped, lambda done: progress.update(task, completed=done))
     summary = replace(summary, settings=_settings(url, mode, load.concurrency, options))
-    show_load_summary(console, summary)
+    show_load_summary(console, summary, is_interrupted=stopped.is_set())
     limits = Thresholds(**{name: options[name] for name in asdict(Thresholds())})
     results = check_thresholds(summary, limits)
     # One line of its own would repeat the table where no threshold is asked for.

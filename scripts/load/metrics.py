@@ -215,7 +215,7 @@ def progress_bar(console: Console) -> Progress:
     )
 
 
-def show_load_summary(console: Console, summary: LoadSummary) -> None:
+def show_load_summary(console: Console, summary: LoadSummary, *, is_interrupted: bool = False) -> None:
     """Print the figures, then what went wrong first, if anything did."""
     table = Table(title=f"{summary.images} images, {summary.mode}", show_header=False, title_justify="left")
     table.add_column(style="bold")
@@ -225,6 +225,8 @@ def show_load_summary(console: Console, summary: LoadSummary) -> None:
     console.print(table)
     for problem in summary.problems:
         console.print(Text(problem))
+    if is_interrupted:
+        console.print("Interrupted: images that were not sent count as lost.")
     if summary.cached:
         console.print(
             f"No worker classified {plural(summary.cached, 'image')}: these figures are faster than the fleet. "

@@ -528,6 +528,19 @@ def test_the_command_ends_with_status_1_for_any_wrong_image(
     assert (json.loads(out.read_text())["wrong"], "wrong" in result.output) == (wrong, True)
 
 
+def test_an_interrupted_test_says_that_images_were_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_load: object, _pictures: LoadImages, stopped: threading.Event, *_rest: object) -> LoadSummary:
+        stopped.set()
+        return summary_of(9, 0)
+
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    monkeypatch.setattr(LoadTest, "run", interrupted)
+    monkeypatch.setattr(LoadTarget, "check_answers", lambda _target: None)
+    monkeypatch.setattr(signal, "signal", lambda *_given: None)
+    result = CliRunner().invoke(command.load_test, ["--images", str(tmp_path)])
+    assert (result.exit_code, "Interrupted: images that were not sent count as lost." in result.output) == (130, True)
+
+
 def test_a_forbidden_target_is_an_error_of_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
