@@ -18,6 +18,9 @@ from core.jobs.models import Counts
 
 SECONDS_AN_HOUR = 3_600
 
+MIN_PRICED_IMAGES = 100
+"""Images that workers must have answered before the cost of 1,000 is shown: few images pay for a whole minute."""
+
 
 @dataclass(frozen=True, slots=True)
 class Requests:

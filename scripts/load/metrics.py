@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from core.cost import MIN_PRICED_IMAGES
 from core.format import dollars, plural
 from scripts.run.batch import AwsCost
 
@@ -244,7 +245,8 @@ def summary_rows(summary: LoadSummary) -> list[tuple[str, str]]:
     counts = [("right", summary.right)] if summary.right or not summary.answered else []
     counts += [("answered", summary.answered)] if summary.answered else []
     counts += [("wrong", summary.wrong), ("failed", summary.failed), ("lost", summary.lost)]
-    per_thousand = summary.dollars_per_1000_images
+    is_priced = summary.images - summary.lost - summary.cached >= MIN_PRICED_IMAGES
+    per_thousand = summary.dollars_per_1000_images if is_priced else None
     times = (summary.p50_s, summary.p95_s, summary.p99_s, summary.slowest_s)
     return [
         *((name, str(count)) for name, count in counts),

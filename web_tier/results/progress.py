@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic import BaseModel, ConfigDict
 
 from core.config import PriceSettings
-from core.cost import JobCost
+from core.cost import MIN_PRICED_IMAGES, JobCost
 from core.fleet.models import BillingPeriod, FleetSnapshot
 from core.fleet.store import FleetStore
 from core.format import PAUSE_MEANS, STALE_SECONDS, dollars, duration, fleet_sentence, plural, rate_words
@@ -20,9 +20,6 @@ SETTLED_SECONDS = 10.0
 
 MAX_SETTLING_SECONDS = 60.0
 """How long a page waits for the results file, and for images that are being retried."""
-
-MIN_PRICED_IMAGES = 100
-"""Images that workers must have answered before the cost of 1,000 is shown: few images pay for a whole minute."""
 
 QUEUED = "Queued. Workers start within seconds."
 

@@ -313,6 +313,9 @@ def test_a_load_test_shows_the_cost_of_1000_images_if_known() -> None:
     reported = dict(summary_rows(figures.summary("api", 500, 2.0, AwsCost(120, 0.0034, 0.0066))))
     assert reported["1,000 images"] == "$0.020"
     assert reported["meanwhile, the fleet cost"] == "$0.010 (120 s of instances; requests $0.0066)"
+    figures.cached = 401
+    few = dict(summary_rows(figures.summary("api", 500, 2.0, AwsCost(120, 0.0034, 0.0066))))
+    assert "1,000 images" not in few, "99 images of workers pay for a whole minute"
 
 
 IMAGE = LocalImage("ami-0123456789abcdef0", Path("/images/ami-0123456789abcdef0"))
