@@ -65,7 +65,7 @@ def plot(title: str, lines: Sequence[Line], x_title: str, y_title: str) -> Marku
         parts.append(Markup('<text class="middle" x="{}" y="{}">{}</text>').format(x, y + 15, f"{tick:,g}"))
     for line in lines:
         places = [place(*point) for point in line.points]
-        if line.is_step:
+        if line.is_step and places:
             places = [
                 corner
                 for before, after in zip(places, [*places[1:], places[-1]], strict=True)

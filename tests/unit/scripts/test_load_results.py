@@ -127,6 +127,12 @@ def test_a_report_has_plots_and_runs_nothing(pair: bool) -> None:
     assert "http:" not in re.sub(r"&lt;.*", "", page)
 
 
+def test_a_test_whose_fleet_was_not_sampled_is_compared() -> None:
+    run = run_of(summary_of())
+    page = render_report([("before", run | {"fleet": []}), ("after", run)])
+    assert Elements(page).names.count("svg") == 5
+
+
 def test_a_report_without_a_request_says_so() -> None:
     page = render_report([("none", run_of(LoadMetrics().summary("classic", 3, 1.0)))])
     assert "Nothing was measured." in page
