@@ -16,13 +16,8 @@ from scripts.load.__main__ import load_test
 from scripts.model.own_network import NetworkSpec, read_spec
 from scripts.run.__main__ import main as run
 from tests.conftest import ROOT
+from tests.support.documents import DOCUMENTS, block_languages, code_in, command_blocks, name_of
 
-DOCUMENTS = sorted(
-    {*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("[!.]*/README.md")} - {ROOT / "CHANGELOG.md"}
-)
-
-_FENCE = re.compile(r"^( *)```(?:sh|bash)?\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
-_CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _PROGRAM = re.compile(
     r"^(?:(?:sudo|nice|source <\() ?|[A-Z_]+=\S+ )*"
     r"(?P<program>\./scripts/[\w.]+|fleetsight(?= )|(?:\.venv/bin/)?python -m [\w.]+)(?P<rest>.*)$",
@@ -46,12 +41,11 @@ class Documented:
 
 def commands_in(document: Path) -> Iterator[Documented]:
     """Yield the commands of blocks and sentences."""
-    text, name = document.read_text(encoding="utf-8"), str(document.relative_to(ROOT))
-    for _, block in _FENCE.findall(text):
-        for line in re.sub(r"\\\n\s*", "", block).splitlines():
-            yield from _parsed(name, line.strip(), is_whole=True)
-    for code in _CODE.findall(_FENCE.sub("", text)):
-        yield from _parsed(name, " ".join(code.split()), is_whole=False)
+    for block in command_blocks(document):
+        for command in block.commands:
+            yield from _parsed(block.document, command, is_whole=True)
+    for code in code_in(document.read_text(encoding="utf-8")):
+        yield from _parsed(name_of(document), code, is_whole=False)
 
 
 def _parsed(document: str, line: str, *, is_whole: bool) -> Iterator[Documented]:
@@ -149,6 +143,11 @@ def test_a_documented_command_is_accepted(documented: Documented) -> None:
         pytest.fail(f"{documented}: {error.format_message()}")
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_each_block_has_a_language_so_that_no_command_is_overlooked(document: Path) -> None:
+    assert "" not in block_languages(document)
+
+
 def test_commands_are_found_in_blocks_and_sentences() -> None:
     document = ROOT / "README.md"
     assert {command.program for command in commands_in(document)} >= {"./scripts/load_test", "./scripts/fleetsight"}
@@ -171,7 +170,7 @@ COMMANDS_PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 
 def test_each_command_has_its_exit_statuses_documented() -> None:
     page = COMMANDS_PAGE.partition("## Exit statuses")[2].partition("\n## ")[0]
-    named = {name for code in _CODE.findall(page) for name in code.removeprefix("fleetsight ").split()}
+    named = {name for code in code_in(page) for name in code.removeprefix("fleetsight ").split()}
     assert set(fleetsight.commands) - {"completion"} <= named
 
 
@@ -181,4 +180,4 @@ def test_the_documented_yaml_of_an_own_network_is_valid_and_has_every_key(tmp_pa
     (tmp_path / "colours.yaml").write_text(example)
     assert read_spec(tmp_path / "colours.yaml").all_labels == ("red", "green", "blue")
     first_cells = re.findall(r"^\| (.*?) \|", section, re.MULTILINE)
-    assert {key for cell in first_cells for key in _CODE.findall(cell)} == set(NetworkSpec.model_fields)
+    assert {key for cell in first_cells for key in code_in(cell)} == set(NetworkSpec.model_fields)

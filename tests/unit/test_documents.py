@@ -10,10 +10,9 @@ import pytest
 
 from core.images import format_names
 from tests.conftest import ROOT
+from tests.support.documents import DOCUMENTS
 
 FOLDERS = {each.name for each in ROOT.iterdir() if each.is_dir()}
-READMES = ROOT.glob("[!.]*/README.md")
-DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *READMES} - {ROOT / "CHANGELOG.md"})
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 _CODE = re.compile(r"`([^`\n]+)`")
