@@ -1,0 +1,373 @@
+"""The commands in the documents' blocks run as they are written, against a system on this machine.
+
+A block is copied into one shell. What a reader replaces is in `PLACEHOLDERS`; what cannot run here is in `EXCUSED`.
+`tests/unit/test_documented_commands.py` parses the commands in sentences, too.
+"""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from app_tier.bundle import DEMO_BUNDLE
+from scripts.client import FleetClient
+from scripts.demo_model.signs import samples
+from scripts.load.metrics import LoadSummary
+from scripts.run.sign_in import prepare_sign_in
+from scripts.run.system import System, free_port
+from tests.conftest import ROOT
+from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
+
+pytestmark = pytest.mark.processes
+
+BLOCKS = [block for document in DOCUMENTS for block in command_blocks(document)]
+
+
+@dataclass(frozen=True)
+class Excuse:
+    """Why a command is not run here, and where it or its function is run, as `PATH` or `PATH::NAME`, if anywhere."""
+
+    reason: str
+    run_by: str | None = None
+
+
+INSTALLS = Excuse("installs packages into the checkout's .venv, which scripts/test.sh does first", "scripts/test.sh")
+RUNS_TESTS = Excuse("would run this test: CI runs everything", ".ci/run")
+STARTS = Excuse(
+    "starts another system, until Ctrl-C",
+    "tests/chaos/test_command.py::test_once_ends_with_0_and_a_summary_when_every_image_has_its_answer",
+)
+OWN_POLICY = Excuse("plays the policy that its reader has just written")
+CAMPAIGN = Excuse("takes two minutes or more; its parts are tested", "tests/unit/scripts/test_chaos.py")
+ON_AWS = Excuse(
+    "needs an AWS account",
+    "tests/integration/test_up_and_down.py::"
+    "test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing_is_left",
+)
+AWS_CLI = Excuse("needs AWS's own command, which is no part of Fleetsight")
+
+EXCUSED: Mapping[str, Excuse] = {
+    "*: ./scripts/setup.sh *": INSTALLS,
+    "*: pipx run pre-commit install *": Excuse("changes the hooks of the checkout and needs pipx"),
+    "*: ./scripts/test.sh*": RUNS_TESTS,
+    "*: ./scripts/run.sh*": STARTS,
+    "localcloud/README.md: sudo ./scripts/run.sh --hypervisor nspawn *": Excuse(
+        "needs root, and boots machines",
+        "tests/image/test_boot.py::test_five_machines_of_one_image_answer_a_hundred_images_and_end_by_themselves",
+    ),
+    "*: FLEETSIGHT__FLEET__IMAGES_PER_WORKER=5 ./scripts/run.sh *": STARTS,
+    "CONTRIBUTING.md: export FLEETSIGHT__FLEET__POLICY=batches *": OWN_POLICY,
+    "CONTRIBUTING.md: ./scripts/fleetsight simulate --trace flash-crowd": OWN_POLICY,
+    "*: ./scripts/fleetsight model build resnet18 *": Excuse(
+        "downloads torch and 45 MB of weights",
+        "tests/integration/model/test_build.py::"
+        "test_published_weights_bring_their_own_labels_preprocessing_and_hash_check",
+    ),
+    "README.md: ./scripts/fleetsight model build --network *": Excuse(
+        "takes a network that torch has exported",
+        "tests/integration/test_examples.py::test_a_network_of_ones_own_becomes_a_bundle",
+    ),
+    "*: ./scripts/fleetsight aws check --region *": Excuse(
+        ON_AWS.reason,
+        "tests/integration/scripts/test_up.py::test_check_shows_all_findings_and_fails_if_up_would_stop",
+    ),
+    "*: ./scripts/fleetsight up --dry-run *": Excuse(
+        ON_AWS.reason,
+        "tests/integration/scripts/test_up.py::test_a_dry_run_shows_changes_and_costs_and_leaves_nothing",
+    ),
+    "*: ./scripts/fleetsight up --set StaticSite=true *": Excuse(
+        ON_AWS.reason,
+        "tests/integration/test_up_and_down.py::test_up_publishes_the_site_once_and_down_leaves_nothing_of_it",
+    ),
+    "*: ./scripts/fleetsight up --[rsc]*": ON_AWS,
+    "*: ./scripts/fleetsight bake *": Excuse(
+        ON_AWS.reason,
+        "tests/integration/test_bake.py::test_the_command_bakes_this_source_with_the_bundle_and_prints_the_images",
+    ),
+    "*: FLEETSIGHT_AWS=1 *": Excuse(ON_AWS.reason, "tests/aws/test_life.py"),
+    "*: aws *": AWS_CLI,
+    "ami/README.md: sudo ami/provision.sh *": Excuse(
+        "installs a machine image into the system it runs on",
+        "tests/integration/ami/test_builder.py::test_a_builder_provisions_reports_and_powers_off",
+    ),
+    "client/README.md: pip install ./client *": Excuse(
+        "installs its dependencies from the package index",
+        "tests/integration/client/test_package.py::test_the_installed_command_answers_help_without_a_checkout",
+    ),
+    "docs/reliability.md: ./scripts/fleetsight chaos *": CAMPAIGN,
+    "docs/reliability.md: .venv/bin/python -m tests.simulation.data_path *": Excuse(
+        "takes minutes", "tests/simulation/test_data_path.py"
+    ),
+    "docs/simulator.md: ./scripts/fleetsight simulate --trace nys-day *": Excuse(
+        "computes for half a minute",
+        "tests/simulation/test_comparison.py::"
+        "test_a_trace_is_drawn_as_png_and_svg_with_every_policy_named_and_again_the_same",
+    ),
+    "docs/simulator.md: .venv/bin/python -m benchmarks fleet *": Excuse(
+        "takes minutes", "tests/simulation/test_fleet_benchmark.py"
+    ),
+}
+"""By a pattern of `DOCUMENT: COMMAND`."""
+
+
+def excuses(block: CommandBlock, command: str) -> list[str]:
+    """Return the patterns that excuse a command."""
+    return [pattern for pattern in EXCUSED if fnmatchcase(f"{block.document}: {command}", pattern)]
+
+
+PHOTOS = ("first.jpg", "second.jpg", "third.jpg")
+EMAIL = "ada@example.org"
+
+
+@dataclass
+class Checkout:
+    """A checkout, made of links to this one, with a running system and the files that the documents presuppose."""
+
+    folder: Path
+    system: System
+    client: FleetClient = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make a client of the system."""
+        self.client = FleetClient(self.system.url)
+
+    @cached_property
+    def job(self) -> str:
+        """A finished job with the photos."""
+        job_id = self.client.create_job("photos")
+        self.client.add_images(job_id, [(name, (self.folder / "photos" / name).read_bytes()) for name in PHOTOS])
+        wait_until(lambda: self.client.status(job_id)["state"] == "finished", "the photos are classified")
+        return job_id
+
+    def instance(self) -> str:
+        """Return a running instance, which the controller shows; the fleet has a minimum of one."""
+
+        def running() -> str | None:
+            shown = self.client.instances()["instances"]
+            return next((str(each["instance_id"]) for each in shown if each["state"] == "running"), None)
+
+        return wait_until(running, "an instance is shown")
+
+    def replaced(self, command: str) -> str:
+        """Return a command with the values of the placeholders."""
+        for pattern, value in PLACEHOLDERS:
+            if re.search(pattern, command):
+                command = re.sub(pattern, value(self), command)
+        return command
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of the reader's shell."""
+        own = {
+            "HOME": str(self.folder / "home"),
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "FLEETSIGHT__WEB__PORT": str(self.system.config.web.port),
+            "FLEETSIGHT_URL": self.system.url,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.system.endpoint_url,
+        }
+        others = ("FLEETSIGHT", "CURL_HOME", "XDG_")
+        return {name: value for name, value in os.environ.items() if not name.startswith(others)} | own
+
+
+PLACEHOLDERS: tuple[tuple[str, Callable[[Checkout], str]], ...] = (
+    (r"http://127\.0\.0\.1:8000|https://ADDRESS|https://photos\.example\.org", lambda checkout: checkout.system.url),
+    # Port 8000 is the default of its option.
+    (r"\./scripts/load_test(?= --)", lambda checkout: f"./scripts/load_test --url {checkout.system.url}"),
+    (r"\b(JOB_)?ID\b", lambda checkout: checkout.job),
+    (r"\bINSTANCE\b|\bi-0123456789abcdef0\b", lambda checkout: checkout.instance()),
+    (r"\bBUNDLE\b", lambda _: str(DEMO_BUNDLE)),
+    (r"\bDIR\b", lambda _: "photos"),
+    (r"\bEMAIL\b", lambda _: EMAIL),
+)
+"""What a reader replaces in a command."""
+
+MAY_MISS = re.compile(r" --max-p95\b")
+"""A threshold that a busy machine may miss, which is status 1."""
+
+UNTIL_CTRL_C = re.compile(r" --follow\b")
+"""Commands that a reader ends with Ctrl-C."""
+
+OUTPUT = re.compile(r"(?:--(?:out|json|report|sort-into)|>) ?([\w./]+)")
+"""A file or folder that a command writes."""
+
+PRINTED: Mapping[str, str] = {
+    "README.md: curl -s -F *": r'(?s)"accepted".*one\.jpg.*two\.png',
+    "README.md: curl -s http*": r"(?s)image_id,filename.*one\.jpg.*two\.png",
+    "* --max-p95 2s*": r"(reached|missed): p95 at most 2 s",
+    "*: ./scripts/fleetsight users list *": r"operators",
+    "*: ./scripts/fleetsight users add *": EMAIL,
+    "*: ./scripts/fleetsight fleet pause *": r"paused \(new model\)",
+    "*: ./scripts/fleetsight fleet scale 5*": r"1\.\.5",
+    "*: ./scripts/fleetsight fleet drain *": r"drains",
+    "*: ./scripts/fleetsight model show *": r"labels",
+    "*: ./scripts/fleetsight simulate *": r"p95",
+    "docs/api.md: curl -X POST *cancel *": r'"cancelled"',
+    "docs/api.md: curl --data-binary *": r'"matched": ?3',
+    "docs/api.md: curl */evaluation": r'"accuracy"',
+    "docs/aws.md: curl -k *": r"label|stop",
+    "examples/README.md: python3 examples/upload.py *": "(?s)" + ".*".join(f"{name}: " for name in PHOTOS),
+    "examples/README.md: python3 examples/watch.py *": r"(?m)^end ",
+    "examples/README.md: examples/presigned.sh *": r"photo\.jpg",
+    "localcloud/README.md: control -X PUT *60*": r'"describe_lag_seconds": ?60',
+}
+"""What the shell of a command prints, by a pattern of `DOCUMENT: COMMAND`."""
+
+
+def fill(folder: Path) -> None:
+    """Make the files that the documents presuppose."""
+    for entry in ROOT.iterdir():
+        if entry.name not in {".fleetsight", ".git", "scripts"}:
+            (folder / entry.name).symlink_to(entry)
+    (folder / "scripts").mkdir()
+    for entry in (ROOT / "scripts").iterdir():
+        (folder / "scripts" / entry.name).symlink_to(entry)
+    # Everything is installed, and other tests use the .venv at the same time.
+    (folder / "scripts" / "setup.sh").unlink()
+    executable(folder / "scripts" / "setup.sh", "#!/bin/sh\n")
+    (folder / "bin").mkdir()
+    executable(folder / "bin" / "fleetsight", '#!/bin/sh\nexec .venv/bin/python -m fleetsight_client "$@"\n')
+    # A reader sees that the API refuses a call; a test sees curl's status.
+    (folder / "home").mkdir()
+    (folder / "home" / ".curlrc").write_text("fail\nshow-error\n")
+
+    drawn = {Path(sample.filename).suffix: sample.data for sample in samples(12, seed=90)}
+    jpegs = [sample for sample in samples(24, seed=91) if sample.filename.endswith(".jpg")]
+    (folder / "photos").mkdir()
+    for name, sample in zip(PHOTOS, jpegs, strict=False):
+        (folder / "photos" / name).write_bytes(sample.data)
+    rows = "".join(f"{name},{sample.label}\n" for name, sample in zip(PHOTOS, jpegs, strict=False))
+    for name in ("labels.csv", "truth.csv"):
+        (folder / name).write_text(f"filename,label\n{rows}")
+    for name in ("one.jpg", "photo.jpg"):
+        (folder / name).write_bytes(drawn[".jpg"])
+    (folder / "two.png").write_bytes(drawn[".png"])
+    (folder / "mine.csv").write_text("second\n0\n1\n2\n")
+    (folder / "token").write_text("Authorization: Bearer fst_none\n")
+    for name in ("chain.pem", "key.pem"):
+        (folder / name).write_text("-----BEGIN-----\n")
+    # So slow that no later test is a fifth worse.
+    slow = LoadSummary("classic", 3, 3, 3, 0, 0, 0, 3e6, 1e-6, 1e6, 1e6, 1e6, 1e6)
+    (folder / "before.json").write_text(json.dumps(asdict(slow)))
+
+
+def executable(path: Path, text: str) -> None:
+    """Write a program."""
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    """A checkout with its system, in which a worker always runs."""
+    folder = tmp_path_factory.mktemp("checkout")
+    fill(folder)
+    port = str(free_port())
+    settings = {
+        "FLEETSIGHT__WEB__PORT": port,
+        "FLEETSIGHT__FLEET__MIN_WORKERS": "1",
+        "FLEETSIGHT__FLEET__MAX_WORKERS": "2",
+        "FLEETSIGHT__WORKER__IDLE_SECONDS": "600",
+    }
+    system = System(folder / ".fleetsight", settings)
+    try:
+        system.start()
+        # The users of `run.sh --sign-in`; the commands of the other documents send no token.
+        pool = prepare_sign_in(system.clients, system.config.names.job_table, system.state_dir)
+        (system.state_dir / "user-pool").write_text(f"{pool.pool_id}\n")
+        (folder / ".fleetsight" / "run-8000").symlink_to(system.state_dir)
+        yield Checkout(folder, system)
+    finally:
+        system.stop()
+
+
+@pytest.fixture
+def checkout(started: Checkout) -> Iterator[Checkout]:
+    """The checkout; afterwards the fleet has its configured limits and is not paused."""
+    yield started
+    started.client.resume()
+    started.client.reset_limits()
+
+
+def run_shell(checkout: Checkout, commands: list[str]) -> str:
+    """Run commands in one shell; return what they print. A command that fails ends the test with its name."""
+    lines = [f"{{ {command}\n}} || (($? == 1))" if MAY_MISS.search(command) else command for command in commands]
+    script = "\n".join(["trap 'echo \"failed: $BASH_COMMAND\" >&2' ERR", *lines])
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        capture_output=True, text=True, timeout=DEADLINE_SECONDS, cwd=checkout.folder, env=checkout.environment(),
+        stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def run_until_output(checkout: Checkout, command: str) -> str:
+    """Run a command, press Ctrl-C at its first line, and return that line."""
+    with subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", command],
+        stdout=subprocess.PIPE, text=True, cwd=checkout.folder, env=checkout.environment(), start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        try:
+            first = process.stdout.readline()
+            os.killpg(process.pid, signal.SIGINT)
+            process.communicate(timeout=DEADLINE_SECONDS)
+        finally:
+            process.kill()
+    assert first, command
+    return first
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if not all(excuses(block, each) for each in block.commands)], ids=str
+)
+def test_the_commands_of_a_block_run(checkout: Checkout, block: CommandBlock) -> None:
+    commands = [command for command in block.commands if not excuses(block, command)]
+    written = [checkout.folder / name for command in commands for name in OUTPUT.findall(command)]
+    for path in written:
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+
+    printed = ""
+    for follows, part in groupby(commands, lambda command: bool(UNTIL_CTRL_C.search(command))):
+        ready = [checkout.replaced(command) for command in part]
+        printed += run_until_output(checkout, *ready) if follows else run_shell(checkout, ready)
+
+    for path in written:
+        assert list(path.iterdir()) if path.is_dir() else path.read_bytes(), path
+        if path.name == "results.csv":
+            rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+            assert [(row["path"], row["status"]) for row in rows] == [(name, "done") for name in PHOTOS]
+    assert "missed: wrong" not in printed
+    for command in commands:
+        for pattern, words in PRINTED.items():
+            if fnmatchcase(f"{block.document}: {command}", pattern):
+                assert re.search(words, printed), f"{command}\n{printed}"
+
+
+def test_each_exception_is_in_the_documents_and_names_a_test_that_exists() -> None:
+    documented = [(block, command) for block in BLOCKS for command in block.commands]
+    used = {pattern for block, command in documented for pattern in excuses(block, command)}
+    assert sorted(EXCUSED.keys() - used) == []
+    for excuse in EXCUSED.values():
+        if excuse.run_by is not None:
+            path, _, name = excuse.run_by.partition("::")
+            assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8") if name else (ROOT / path).exists()
+
+
+def test_what_is_expected_to_be_printed_is_of_commands_that_run() -> None:
+    ran = [f"{block.document}: {each}" for block in BLOCKS for each in block.commands if not excuses(block, each)]
+    assert [pattern for pattern in PRINTED if not any(fnmatchcase(each, pattern) for each in ran)] == []
