@@ -44,7 +44,8 @@ covered_unit_tests() { covered $UNIT_TESTS; }
 # tests last: these take longest, so one xdist worker would still run while the others are idle.
 integration_tests() { covered --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/integration; }
 simulations() { pytest tests/simulation; }
-browser_tests() { pytest tests/browser; }
+# Each of the two xdist workers has a system of its own.
+browser_tests() { pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder tests/browser; }
 chaos_tests() { covered --numprocesses=2 --dist=loadfile tests/chaos; }
 image_tests() { pytest tests/image; }
 # Builds the images early. If a build fails, the tests that need the image report it.
@@ -85,8 +86,8 @@ case "${1:-}" in
     images >/dev/null 2>&1 &
     at_once \
       "setup_torch integration_tests" \
-      "format lint imports covered_unit_tests chaos_tests" \
-      browser_tests \
+      "format lint imports covered_unit_tests" \
+      "browser_tests chaos_tests" \
       "setup_simulate types security_lint audit image_tests simulations" \
       fuzzing
     report coverage
