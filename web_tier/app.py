@@ -29,6 +29,7 @@ from web_tier.pages.routes import install_pages
 from web_tier.problems import answer_problems
 from web_tier.rate_limits import install_rate_limiter
 from web_tier.result_services import install_result_services
+from web_tier.results.progress import waiting_sentence
 
 SMALL_BODY_BYTES = 64 * 1024
 """Most that a request may send, except for uploads, which have their own limit."""
@@ -70,7 +71,9 @@ def create_app(
     record_audit_events(app)
     answer_problems(app)
     app.jinja_env.filters.update(
-        FILTERS, fleet_sentence=lambda fleet: fleet_sentence(fleet, backend.reports.silent_seconds(fleet))
+        FILTERS,
+        fleet_sentence=lambda fleet: fleet_sentence(fleet, backend.reports.silent_seconds(fleet)),
+        waiting_sentence=lambda fleet: waiting_sentence(fleet, backend.reports.silent_seconds(fleet)),
     )
     app.register_blueprint(bootstrap_files())
     install_pages(app)

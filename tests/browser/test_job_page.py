@@ -448,6 +448,25 @@ def test_a_job_that_another_tab_deletes_leads_to_the_jobs_and_says_so(
     expect(page.get_by_role("heading", name="Job not found")).to_be_visible()
 
 
+def test_a_finished_job_that_was_deleted_elsewhere_leads_to_the_jobs_at_the_next_action(
+    page: Page, page_faults: PageFaults, api: ApiClient, write_job: Callable[..., WrittenJob]
+) -> None:
+    page_faults.expect("404")
+    for act in (
+        page.locator("#list a.open").first.click,
+        page.locator("#list .failed form.retry-one button").click,
+        lambda: page.evaluate("document.dispatchEvent(new Event('visibilitychange'))"),  # the user comes back
+    ):
+        written = write_job(3)
+        written.finish(0, 3, failed=1, seconds_ago=LONG_FINISHED)
+        open_live(page, written.path)
+        expect(page.locator("#state")).not_to_have_class(re.compile("live"))
+        api.delete(written.job.job_id)
+        act()
+        page.wait_for_url("**/jobs?deleted=1")
+        expect(page.get_by_role("status").first).to_have_text("The job was deleted.")
+
+
 @pytest.mark.parametrize("width", [1280, 1360])
 def test_the_filters_of_a_large_running_job_are_on_one_line(
     page: Page, write_job: Callable[..., WrittenJob], width: int
@@ -465,6 +484,55 @@ def test_the_filters_of_a_large_running_job_are_on_one_line(
         "all => all.map((each) => Math.round(each.getBoundingClientRect().right))"
     )
     assert ends[0] == ends[1], "the switch is at the right, and nothing is wider than the bar"
+
+
+def test_all_is_marked_only_without_a_filter_and_removes_each(
+    page: Page, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(50)
+    written.finish(0, 40)
+    open_live(page, written.path)
+    chips, every = page.locator("#filters .chip[aria-current]"), page.locator('[data-state=""]')
+    expect(chips).to_have_text(["All 50"])
+    page.get_by_role("link", name="Up to 75%").click()
+    expect(chips).to_have_text([re.compile("^Up to 75%")])
+    page.locator('[data-state="done"]').click()
+    expect(chips).to_have_text(["Done 40", re.compile("^Up to 75%")])
+    every.click()
+    expect(chips).to_have_text(["All 50"])
+    for add_filter in (
+        lambda: page.locator("#filters [name=label]").select_option("parking"),
+        lambda: page.get_by_role("searchbox").fill("img_0004"),
+        lambda: page.get_by_label("Score from, in percent").fill("60"),
+    ):
+        add_filter()
+        expect(chips).to_have_count(0)
+        every.click()
+        expect(page.locator("#shown")).to_be_empty()
+        expect(chips).to_have_text(["All 50"])
+    page.goto(f"{written.path}?reviewed=false")
+    expect_live(page)
+    expect(chips).to_have_count(0)
+
+
+def test_a_long_name_leaves_the_buttons_of_a_job_in_their_place_when_it_finishes(
+    page: Page, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(200, name="n01440764_tench and 199 more")
+    written.finish(0, 100)
+    open_live(page, written.path)
+    actions, title = page.locator(".actions"), page.locator("h1")
+    expect(page.get_by_text("Notify", exact=False).first).to_be_visible()
+    before = [actions.bounding_box(), title.bounding_box()]
+    written.finish(100, 200)
+    expect(page.locator("#state")).to_have_text("finished")
+    buttons, heading = actions.bounding_box(), title.bounding_box()
+    assert buttons is not None
+    assert heading is not None
+    assert heading["y"] < buttons["y"] + buttons["height"] <= heading["y"] + heading["height"] + 1
+    assert [(box["y"], box["height"]) for box in before if box] == [
+        (box["y"], box["height"]) for box in (buttons, heading)
+    ]
 
 
 def test_a_label_of_a_low_score_is_a_guess(page: Page, write_job: Callable[..., WrittenJob]) -> None:

@@ -183,8 +183,8 @@ class ProgressBody(BaseModel):
         elif status.listing is not None and (status.is_listing or status.accepted == 0 or status.listing.error):
             sentence = listing_sentence(status.job.source, status.listing)
         elif not status.is_answered:
-            is_queued = status.waiting > 0 and _is_unaware(fleet, silent_seconds)
-            sentence = QUEUED if is_queued else fleet_sentence(fleet, silent_seconds)
+            describe = waiting_sentence if status.waiting else fleet_sentence
+            sentence = describe(fleet, silent_seconds)
             if fleet is not None and silent_seconds <= STALE_SECONDS:
                 sentence = f"{sentence} {next_worker_sentence(fleet, minimum_billed_seconds)}".rstrip()
             problem = None if fleet is None else fleet.problem if fleet.paused is None else PAUSE_MEANS
@@ -283,6 +283,11 @@ def _left_seconds(progress: JobProgress, fleet: FleetSnapshot | None) -> float |
     if 2 * progress.status.waiting >= fleet.visible + fleet.in_flight + fleet.delayed:
         return whole
     return progress.left_seconds and min(progress.left_seconds, whole)
+
+
+def waiting_sentence(fleet: FleetSnapshot | None, silent_seconds: float) -> str:
+    """Return what happens to waiting images: the sentence on the fleet, or that they are not yet counted."""
+    return QUEUED if _is_unaware(fleet, silent_seconds) else fleet_sentence(fleet, silent_seconds)
 
 
 def _is_unaware(fleet: FleetSnapshot | None, silent_seconds: float) -> bool:

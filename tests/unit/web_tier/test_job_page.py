@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from html import unescape
 
 import pytest
@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from ulid import ULID
 
 from core.config import Config
+from core.fleet.store import FleetStore
 from core.ids import ImageRef, new_id, output_key, positioned_id
 from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.store import JobStore
@@ -19,6 +20,7 @@ from core.messages import ClassificationResult, Failure, Model, Prediction, Timi
 from core.messages import failed as failed_prediction
 from services.s3 import Bucket
 from tests.support.api import AppMaker
+from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW, add_images, done, failed, picture, put_results, record, send_again
 from web_tier.pages.image import ImageTimeline
 from web_tier.results.query import ImageResult
@@ -288,6 +290,42 @@ def test_the_page_of_a_failed_or_waiting_image_shows_its_state(
     failure, waiting = (client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}") for image in images[1:])
     assert "its workers crashed" in failure.text
     assert "Accepted" in waiting.text
+
+
+def test_a_waiting_image_is_queued_while_the_controller_has_not_counted_it(
+    client: FlaskClient, store: JobStore, images: list[ImageRecord], job: Job
+) -> None:
+    idle = fleet_snapshot(datetime.now(UTC), max_workers=5, reason="idle. Workers start when you upload")
+    FleetStore(store.table).put_snapshot(idle)
+    page = client.get(f"/jobs/{job.job_id}/images/{images[2].ref.image_id}").text
+    assert "Queued. Workers start within seconds." in page
+    assert "Idle." not in page
+
+
+@pytest.mark.parametrize(
+    ("query", "marked"),
+    [
+        ("", ["All"]),
+        ("sort=name&view=table", ["All"]),
+        ("state=done", ["Done"]),
+        ("to=75", ["Up to 75%"]),
+        ("state=done&to=75", ["Done", "Up to 75%"]),
+        ("label=stop+sign", []),
+        ("from=10", []),
+        ("q=beach", []),
+        ("reviewed=false", []),
+    ],
+)
+def test_all_is_marked_only_without_a_filter_and_removes_each(
+    client: FlaskClient, images: list[ImageRecord], job: Job, query: str, marked: list[str]
+) -> None:
+    page = client.get(f"/jobs/{job.job_id}?{query}").text
+    chips = re.findall(
+        r'<a class="pill chip" href="([^"]*)"([^>]*)>(?:<span class="title">)?([^<]*?)(?:</span>| <)', page
+    )
+    assert [title for _, attributes, title in chips if "aria-current" in attributes] == marked
+    kept = "?sort=name&view=table" if "sort" in query else ""
+    assert unescape(chips[0][0]) == f"/jobs/{job.job_id}{kept}"
 
 
 @pytest.mark.parametrize("path", ["", "/thumbnail", "/preview"])

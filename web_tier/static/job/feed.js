@@ -2,6 +2,7 @@
 
 import { POLL_TIMEOUT_MS } from "../connection.js";
 import { goToSignIn, needsSignIn } from "../sign_in.js";
+import { isGone } from "./gone.js";
 
 const POLL_INTERVAL_MS = 2_000;
 /** Polling lasts this long before the page tries to open a stream again. */
@@ -74,7 +75,7 @@ export class Feed {
 
     async #fetchJson(url, signal) {
         const response = await fetch(url, { headers: { Accept: "application/json" }, signal });
-        if (response.status === 404) {
+        if (isGone(response)) {
             this.#end();
             this.listener.gone();
         }
@@ -91,6 +92,16 @@ export class Feed {
     #onVisibilityChange() {
         if (document.hidden) this.#pause();
         else if (!this.hasEnded) this.#openStream();
+        else this.#checkIsThere();
+    }
+
+    /** The job has ended, so no stream is open: a user who comes back may have deleted it in another tab. */
+    async #checkIsThere() {
+        try {
+            await this.#fetchJson(`/jobs/${this.jobId}/progress`, AbortSignal.timeout(POLL_TIMEOUT_MS));
+        } catch {
+            // All that the page shows stays right while the server does not answer.
+        }
     }
 
     #close() {

@@ -3,6 +3,7 @@
 import { Connection } from "../connection.js";
 import { showDownloads } from "./downloads.js";
 import { Feed } from "./feed.js";
+import { goToJobs } from "./gone.js";
 import { cancelPictures, gridItems, markOpened, tableItems } from "./items.js";
 import { listenForListKeys } from "./keyboard.js";
 import { Labels } from "./labels.js";
@@ -23,6 +24,8 @@ const RETRY_FOLLOW_MS = 60_000;
 const STATES = ["done", "failed", "waiting"];
 const BOOLEANS = ["true", "false"];
 const IMAGE_ID = /^[0-9A-Z]{26}$/;
+/** The part of a query that shows all images. */
+const NO_FILTERS = { state: "", label: "", low: null, high: null, name: "", truth: "", correct: "", reviewed: "" };
 
 /**
  * The filters, the order and the view of the list, and the open image; the page's URL has them as parameters.
@@ -229,7 +232,8 @@ function markCurrent(elements, isCurrent) {
 
 /** Show the query in the filters. */
 function showQuery() {
-    markCurrent(filters.querySelectorAll("[data-state]"), ({ state }) => state === query.state);
+    const isFiltered = Object.entries(NO_FILTERS).some(([name, value]) => query[name] !== value);
+    markCurrent(filters.querySelectorAll("[data-state]"), ({ state }) => (state ? state === query.state : !isFiltered));
     markCurrent(filters.querySelectorAll("[data-view]"), ({ view }) => view === query.view);
     const isLow = query.low === null && query.high === 100 * LOW_SCORE;
     markCurrent(filters.querySelectorAll("[data-to]"), () => isLow);
@@ -304,7 +308,7 @@ const feed = new Feed(
             const counts = ` · ${progress.done + progress.failed} of ${progress.accepted} · `;
             document.title = document.title.replace(/ · [\d,]+ of [\d,]+ · /, counts);
         },
-        gone: () => location.assign("/jobs?deleted=1"),
+        gone: goToJobs,
     },
     connection,
 );
@@ -315,7 +319,7 @@ filters.addEventListener("click", (event) => {
     event.preventDefault();
     const { view, state, to } = link.dataset;
     if (view) navigate({ view });
-    else if (state !== undefined) navigate({ state });
+    else if (state !== undefined) navigate(state ? { state } : NO_FILTERS);
     else navigate({ low: null, high: link.hasAttribute("aria-current") ? null : Number(to) });
 });
 filters.addEventListener("change", ({ target }) => {
@@ -331,7 +335,7 @@ filters.addEventListener("submit", (event) => event.preventDefault());
 
 document.getElementById("clear").addEventListener("click", (event) => {
     event.preventDefault();
-    navigate({ state: "", label: "", low: null, high: null, name: "", truth: "", correct: "", reviewed: "" });
+    navigate(NO_FILTERS);
 });
 
 document.getElementById("list").addEventListener("click", (event) => {

@@ -1,6 +1,7 @@
 // The review of labels: accept or correct them one by one or many at once, and show the evaluation.
 
 import { goToSignIn, needsSignIn } from "../sign_in.js";
+import { goToJobs, isGone } from "./gone.js";
 import { addShortcut } from "./shortcuts.js";
 
 /** Images of one request; the API takes no more. */
@@ -251,6 +252,7 @@ export class Review {
                 body: JSON.stringify({ labels: Object.fromEntries(entries.map(([id, label]) => [id, label || null])) }),
             });
             if (needsSignIn(response)) goToSignIn();
+            if (isGone(response)) goToJobs();
             return response.ok;
         } catch {
             return false;
@@ -309,6 +311,7 @@ export class Review {
         try {
             const response = await fetch(form.action, { method: "POST", body: new FormData(form) });
             if (needsSignIn(response)) goToSignIn();
+            if (isGone(response)) goToJobs();
             const page = parsed(await response.text());
             if (response.ok) {
                 this.#previous = null; // an undo would take back some of these labels

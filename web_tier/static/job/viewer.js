@@ -1,6 +1,7 @@
 // Shows the page of one image: in a panel beside the list, or in a dialog where the window is too narrow for both.
 
 import { goToSignIn, needsSignIn } from "../sign_in.js";
+import { goToJobs, isGone } from "./gone.js";
 
 /** The panel stands beside the list from this width on; job.css has the same. */
 const wide = matchMedia("(min-width: 1100px)");
@@ -152,6 +153,7 @@ export class Viewer {
         try {
             const response = await fetch(`${this.base}/images/${id}`);
             if (needsSignIn(response)) goToSignIn();
+            if (isGone(response)) goToJobs();
             const page = new DOMParser().parseFromString(await response.text(), "text/html");
             const article = page.getElementById("image");
             if (!article) throw new Error(`${id} returned ${response.status}`);

@@ -1,0 +1,11 @@
+// What the page of a job does when the job has been deleted, such as in another tab.
+
+/** Return true if a response says that the job no longer exists: its images are deleted only with it. */
+export function isGone(response) {
+    return response.status === 404;
+}
+
+/** Go to the list of jobs, which says that the job was deleted. */
+export function goToJobs() {
+    location.assign("/jobs?deleted=1");
+}
