@@ -128,8 +128,9 @@ def show_summary(console: Console, summary: BatchSummary, cost: AwsCost, truth_s
 
 def open_in_browser(address: str, environment: Mapping[str, str] = os.environ) -> bool:
     """Open an address in the user's browser; return False if there is none."""
-    # On Linux without a display only browsers of the terminal are left, which would take it over.
-    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & environment.keys():
+    # On Linux without a display only browsers of the terminal are left, which would take it over, unless the user has
+    # chosen one: the terminals of remote editors and of WSL set BROWSER to a command that opens the user's browser.
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"} & environment.keys():
         return False
     try:
         return webbrowser.open(address)

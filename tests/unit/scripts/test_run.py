@@ -286,6 +286,21 @@ def test_opening_a_page_without_a_browser_does_not_fail(
     assert not open_in_browser("http://127.0.0.1:8000", display)
 
 
+@pytest.mark.parametrize("variable", ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER"])
+def test_a_page_opens_where_a_display_or_a_browser_is_set(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def open_page(address: str) -> bool:
+        opened.append(address)
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", open_page)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert not open_in_browser("http://127.0.0.1:8000", {})
+    assert open_in_browser("http://127.0.0.1:8000", {variable: "x"})
+    assert opened == ["http://127.0.0.1:8000"]
+
+
 COST = {"billed_seconds": 120.0, "instances_dollars": 0.0034, "requests_dollars": 0.0013}
 
 
