@@ -376,6 +376,8 @@ def test_a_job_that_is_done_notifies_in_the_browser_and_by_email(
     assert faults_of(page) == []
     page.get_by_label(re.compile("By e-mail")).check()
     page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("E-mail saved: it will be sent when this job is done.")).to_be_visible()
+    assert faults_of(page) == []
     [(name, content)], _ = signs(1, 77)
     file = {"name": name, "mimeType": "image/png", "buffer": content}
     sent = page.request.post(made["links"]["images"], multipart={"image": file}, headers=headers)  # type: ignore[dict-item]

@@ -516,7 +516,9 @@ def test_a_webhook_is_requested_by_the_page(hooked: FlaskClient) -> None:
     job_id = new_job(hooked)
     reply = hooked.post(f"/jobs/{job_id}/notify", data={"webhook": URL})
     assert reply.status_code == 303
-    assert f'value="{URL}"' in hooked.get(f"/jobs/{job_id}").get_data(as_text=True)
+    page = hooked.get(f"/jobs/{job_id}").get_data(as_text=True)
+    assert f'value="{URL}"' in page
+    assert "Webhook saved: it will be sent when this job is done." in page
     assert hooked.post(f"/jobs/{job_id}/notify", data={"webhook": URL, "secret": "x"}).status_code == 422
 
 

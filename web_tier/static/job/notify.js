@@ -63,6 +63,11 @@ function show({ done, failed }) {
     });
 }
 
+// The form has been saved: show what was saved. A reload does not open the menu again.
+if (location.hash === "#notify") {
+    menu.open = true;
+    history.replaceState(history.state, "", location.pathname + location.search);
+}
 if ("Notification" in window) {
     showChoice();
     checkbox.checked = isWanted() && Notification.permission === "granted";
