@@ -11,6 +11,7 @@ status.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -29,6 +30,9 @@ from web_tier.results.job_snapshot import ImageRow, ImageRows, JobSnapshot
 
 POLL_SECONDS = 0.5
 """Time between two polls of the table."""
+
+MAX_AGE_SECONDS = 2 * POLL_SECONDS
+"""Age of the last poll up to which its events are sent without another poll."""
 
 MAX_HISTORY = 4_000_000
 """Characters of events that are kept for viewers who reconnect."""
@@ -103,6 +107,7 @@ class JobFeed:
         self._max_history = max_history
         self._changed = threading.Condition()
         self._polling, self._next_poll = False, clock()
+        self._polled_at = -math.inf
         self._snapshot: JobSnapshot | None = None
         self._counts = Counts()
         self._start_run()
@@ -124,7 +129,10 @@ class JobFeed:
         until = self._clock() + seconds
         while True:
             with self._changed:
-                events, now = self._events_after(cursor), self._clock()
+                now = self._clock()
+                # Events of a feed that had no viewer may be old, and an old `end` would stop a page at its figures.
+                is_current = now - self._polled_at <= MAX_AGE_SECONDS
+                events = self._events_after(cursor) if is_current else []
                 if events or now >= until:
                     return [(f"{self._run}-{event.number}", event) for event in events]
                 if self._polling or now < self._next_poll:
@@ -182,6 +190,7 @@ class JobFeed:
         data, has_ended = self._read_progress(status)
         is_complete = len(snapshot.answered) >= results and not snapshot.has_open_retries
         self._publish("end" if has_ended and is_complete else "progress", data)
+        self._polled_at = self._clock()
 
     def _new_images(self, snapshot: JobSnapshot, accepted: int) -> list[ImageRecord]:
         """Return new images if the job has more than the snapshot; search among all ids only now and then."""

@@ -235,6 +235,21 @@ def test_a_new_viewer_gets_a_resync_and_the_progress(feed: JobFeed, store: JobSt
     assert events == [("resync", {}), ("progress", {"done": 0})]
 
 
+def test_a_viewer_of_a_feed_that_nobody_watched_gets_no_old_progress(
+    feed: JobFeed, store: JobStore, job: Job, clock: Clock
+) -> None:
+    [image] = add_images(store, job, "a.jpg")
+
+    def joined() -> list[tuple[str, str]]:
+        return [(event.kind, event.data) for _, event in feed.wait(None, 1.0)]
+
+    put_results(store, job, failed(image))
+    assert joined() == [("resync", "{}"), ("end", '{"done": 0}')]
+    put_results(store, job, done(image))  # its retry
+    clock.now += LINGER_SECONDS - 1
+    assert joined() == [("resync", "{}"), ("end", '{"done": 1}')]
+
+
 def test_results_are_published_once_in_any_order_of_arrival(feed: JobFeed, store: JobStore, job: Job) -> None:
     one, two, three = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     _, cursor = poll(feed, None)
