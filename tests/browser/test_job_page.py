@@ -467,6 +467,23 @@ def test_a_finished_job_that_was_deleted_elsewhere_leads_to_the_jobs_at_the_next
         expect(page.get_by_role("status").first).to_have_text("The job was deleted.")
 
 
+def test_a_finished_job_that_was_retried_elsewhere_is_current_when_the_user_comes_back(
+    page: Page, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(3)
+    written.finish(0, 3, failed=1, seconds_ago=LONG_FINISHED)
+    open_live(page, written.path)
+    figures = page.locator('[data-slot="done"], [data-slot="failed"]')
+    expect(figures).to_have_text(["2", "1"])
+    expect(page.locator("#state")).not_to_have_class(re.compile("live"))
+    counts = written.store.counts(written.job.job_id)
+    written.store.put_done([done(written.images[2], 2)])
+    written.store.store_counts(written.job.job_id, replace(counts, done=3, failed=0), token=LATEST_TOKEN)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(figures).to_have_text(["3", "0"])
+    expect(page.locator("#list .tile.done")).to_have_count(3)
+
+
 @pytest.mark.parametrize("width", [1280, 1360])
 def test_the_filters_of_a_large_running_job_are_on_one_line(
     page: Page, write_job: Callable[..., WrittenJob], width: int

@@ -92,16 +92,13 @@ export class Feed {
     #onVisibilityChange() {
         if (document.hidden) this.#pause();
         else if (!this.hasEnded) this.#openStream();
-        else this.#checkIsThere();
+        else this.#checkEnded();
     }
 
-    /** The job has ended, so no stream is open: a user who comes back may have deleted it in another tab. */
-    async #checkIsThere() {
-        try {
-            await this.#fetchJson(`/jobs/${this.jobId}/progress`, AbortSignal.timeout(POLL_TIMEOUT_MS));
-        } catch {
-            // All that the page shows stays right while the server does not answer.
-        }
+    /** Another tab may have retried images of the job, or deleted it. */
+    #checkEnded() {
+        this.hasEnded = false;
+        this.#startPolling();
     }
 
     #close() {
@@ -140,6 +137,7 @@ export class Feed {
         on("results", ({ rows }) => this.listener.rows(rows));
         on("progress", (progress) => this.listener.progress(progress, false));
         on("end", (progress) => {
+            this.counts = countsOf(progress);
             this.listener.progress(progress, true);
             if (performance.now() > this.followUntil) this.#end();
             else this.#startPolling();
@@ -183,7 +181,7 @@ export class Feed {
     async #poll(reopenAt) {
         try {
             const progress = await this.#fetchJson(`/jobs/${this.jobId}/progress`, AbortSignal.timeout(POLL_TIMEOUT_MS));
-            const counts = `${progress.accepted}/${progress.done}/${progress.failed}/${progress.resends}`;
+            const counts = countsOf(progress);
             if (counts !== this.counts || progress.retried) await this.readAll();
             this.counts = counts;
             this.connection.succeeded();
@@ -197,3 +195,6 @@ export class Feed {
         this.pollTimer = setTimeout(next, POLL_INTERVAL_MS);
     }
 }
+
+/** Return what changes when the rows of a job change. */
+const countsOf = ({ accepted, done, failed, resends }) => `${accepted}/${done}/${failed}/${resends}`;
