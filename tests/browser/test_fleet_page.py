@@ -11,6 +11,7 @@ from core.fleet.store import FleetStore
 from core.ids import ImageRef
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
+from core.messages import crashed_worker
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
@@ -216,7 +217,7 @@ def given_up(system: System) -> Iterator[tuple[str, list[str]]]:
     store = JobStore(Table(system.clients.dynamodb, system.config.names.job_table))
     job_id, image_ids = crashed_images(system, 2)
     records = store.images_of([ImageRef(job_id, image_id) for image_id in image_ids])
-    DeadLetterStore(store).put([failed(record) for record in records.values()])
+    DeadLetterStore(store).put([failed(record, crashed_worker(5).message) for record in records.values()])
     yield job_id, sorted(image_ids)
     store.delete(store.job(job_id))
 
@@ -260,6 +261,10 @@ def test_dead_letters_are_accessible_and_fit(
 ) -> None:
     page.goto("/dead-letters")
     expect(page.locator("tbody tr")).to_have_count(2)
+    page.locator(".filename bdi").evaluate_all("all => all.forEach((each) => (each.textContent = 'a-'.repeat(60)))")
+    job = page.get_by_role("link", name="crashed").first.bounding_box()
+    assert job is not None
+    assert job["height"] < 30, "a short name of a job is on one line"
     assert faults_of(page) == []
     for _ in range(2):
         page.get_by_role("button", name="Discard").first.click()
