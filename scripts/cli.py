@@ -82,7 +82,7 @@ def sbom(file: Path, section: str) -> None:
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Configuration whose fleet section is simulated [default: config.yaml]",
+    help="Configuration with the fleet section to simulate [default: config.yaml]",
 )
 @click.option("--against", is_flag=True, help="Also simulate the other policies.")
 @click.option(

@@ -83,7 +83,7 @@ class CommandError(click.ClickException):
 
 
 class CommandGroup(click.Group):
-    """A group whose help has the first sentence of each command, on several lines if it is long."""
+    """A group with the first sentence of each command in its help, on several lines if it is long."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands."""
@@ -96,7 +96,7 @@ class CommandGroup(click.Group):
 
 
 class _EpilogCommand(click.Command):
-    """A command whose help ends with the exit statuses, which are its epilog."""
+    """A command with the exit statuses, its epilog, at the end of its help."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the exit statuses as they are."""
