@@ -172,7 +172,7 @@ class ResultRecorder:
         now: the wall clock, for the times of a job's first and last result.
         on_results: called with the number of workers' answers that were recorded just now; returns the number of the
             billing period that they belong to, or None.
-        locks: of the jobs.
+        locks: a lock for each job; tests replace it to control which thread runs.
     """
 
     store: JobStore
@@ -423,6 +423,7 @@ class ResultRecorder:
         self._evict_beyond(self.max_images, list(self._jobs), in_use)
 
     def _evict_beyond(self, max_images: int, job_ids: Sequence[str], in_use: Collection[str]) -> None:
+        """Forget the first of `job_ids` that are not in use until the images of the rest are at most `max_images`."""
         images = sum(len(self._jobs[job_id].statuses) for job_id in job_ids)
         for job_id in job_ids:
             if images > max_images and job_id not in in_use:
