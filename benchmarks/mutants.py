@@ -17,7 +17,7 @@ from benchmarks.report import Bar, Report
 AREAS = {
     "decision": ("autoscaler.decide.", "autoscaler.deadline.", "autoscaler.policies."),
     "acceptance": ("uploads.ingest.",),
-    "recording": ("controller.result_recorder.",),
+    "recording": ("controller.job_counts.", "controller.result_recorder."),
     "reconciling": ("controller.reconciler.", "controller.lost_images."),
 }
 """The modules of each area, in the package `web_tier`."""

@@ -5,11 +5,13 @@ Limits from https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDevelope
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from services.backoff import pause_seconds
+from services.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -106,17 +108,26 @@ class Queue:
 
     Attributes:
         max_message_bytes: the queue's MaximumMessageSize; it does not accept larger messages.
+        pool: makes the calls for the batches of one operation side by side; None: one after another.
     """
 
     client: "SQSClient"
     url: str
     sleep: Callable[[float], None] = time.sleep
     max_message_bytes: int = MAX_BATCH_BYTES
+    pool: Executor | None = None
 
     @classmethod
-    def named(cls, client: "SQSClient", name: str, max_message_bytes: int = MAX_BATCH_BYTES) -> "Queue":
+    def named(
+        cls,
+        client: "SQSClient",
+        name: str,
+        max_message_bytes: int = MAX_BATCH_BYTES,
+        pool: Executor | None = None,
+    ) -> "Queue":
         """Return the queue called `name` in the client's account and region."""
-        return cls(client, client.get_queue_url(QueueName=name)["QueueUrl"], max_message_bytes=max_message_bytes)
+        url = client.get_queue_url(QueueName=name)["QueueUrl"]
+        return cls(client, url, max_message_bytes=max_message_bytes, pool=pool)
 
     @property
     def fifo(self) -> bool:
@@ -198,9 +209,9 @@ class Queue:
         size: Callable[[_T], int] = lambda _item: 0,
     ) -> list[_T]:
         """Make the batch call for each batch of items; return the items that failed."""
-        failed: list[_T] = []
-        for batch in _batches(items, size):
-            remaining = batch
+
+        def complete(batch: list[_T]) -> list[_T]:
+            failed, remaining = list[_T](), batch
             for attempt in range(BATCH_ATTEMPTS):
                 if attempt:
                     self.sleep(pause_seconds(attempt, first=0.2, maximum=2.0))
@@ -211,8 +222,9 @@ class Queue:
                 remaining = [remaining[int(failure["Id"])] for failure in failures if not failure["SenderFault"]]
                 if not remaining:
                     break
-            failed += remaining
-        return failed
+            return failed + remaining
+
+        return [item for failed in side_by_side(self.pool, complete, _batches(items, size)) for item in failed]
 
 
 def _batches(items: Sequence[_T], size: Callable[[_T], int]) -> Iterator[list[_T]]:

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from services.backoff import pause_seconds
 from services.errors import FleetsightError
+from services.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -33,6 +35,8 @@ LAST = "\U0010ffff"
 BATCH_ATTEMPTS = 8
 """Attempts in total for the unprocessed items of a batch."""
 
+_T = TypeVar("_T")
+
 Item = Mapping[str, str | int]
 """An item; its attributes are strings and whole numbers."""
 
@@ -56,11 +60,16 @@ def is_throttled(error: Exception) -> bool:
 
 @dataclass(frozen=True)
 class Table:
-    """One table. botocore's errors pass through once its retries are spent."""
+    """One table. botocore's errors pass through once its retries are spent.
+
+    Attributes:
+        pool: makes the calls for the batches of one operation side by side; None: one after another.
+    """
 
     client: "DynamoDBClient"
     name: str
     sleep: Callable[[float], None] = time.sleep
+    pool: Executor | None = None
 
     def put_all(self, items: Sequence[Item]) -> None:
         """Put `items`, replacing existing ones, in batches of 25.
@@ -68,7 +77,24 @@ class Table:
         Raises:
             TableBusyError: some could not be put; the others were. Putting all again is safe.
         """
-        self._write_all([{"PutRequest": {"Item": _encode(item)}} for item in items])
+        self._write_all([_put_request(item) for item in items])
+
+    def put_each(self, items: Sequence[Item]) -> list[tuple[Item, Exception]]:
+        """Put `items` in batches of 25, and try each batch once; return those that were not put, with the reason.
+
+        The reason is a `TableBusyError` if DynamoDB processed a part of the batch, else the error of the whole batch.
+        """
+
+        def put(batch: Sequence[Item]) -> list[tuple[Item, Exception]]:
+            try:
+                left = self._write_batch([_put_request(item) for item in batch])
+            except (BotoCoreError, ClientError) as error:
+                return [(item, error) for item in batch]
+            busy = TableBusyError(f"the table {self.name!r} left {len(left)} of {len(batch)} items")
+            keys = {(each["PutRequest"]["Item"]["pk"]["S"], each["PutRequest"]["Item"]["sk"]["S"]) for each in left}
+            return [(item, busy) for item in batch if (item["pk"], item["sk"]) in keys]
+
+        return [each for left in side_by_side(self.pool, put, _batches(items, BATCH)) for each in left]
 
     def delete_all(self, keys: Sequence[tuple[str, str]]) -> None:
         """Delete the items with these `(pk, sk)`, in batches of 25; missing ones are ignored.
@@ -79,23 +105,27 @@ class Table:
         self._write_all([{"DeleteRequest": {"Key": _key(pk, sk)}} for pk, sk in keys])
 
     def _write_all(self, requests: list[Any]) -> None:
-        def write(batch: list[Any]) -> list[Any]:
-            reply = self.client.batch_write_item(RequestItems={self.name: batch})
-            return list(reply.get("UnprocessedItems", {}).get(self.name, []))
+        side_by_side(
+            self.pool, lambda batch: self._complete(batch, self._write_batch, "items"), _batches(requests, BATCH)
+        )
 
-        for start in range(0, len(requests), BATCH):
-            self._complete(requests[start : start + BATCH], write, "items")
+    def _write_batch(self, batch: list[Any]) -> list[Any]:
+        """Write a batch; return the part of it that DynamoDB did not process."""
+        reply = self.client.batch_write_item(RequestItems={self.name: batch})
+        return list(reply.get("UnprocessedItems", {}).get(self.name, []))
 
-    def _complete(self, batch: list[Any], call: Callable[[list[Any]], list[Any]], what: str) -> None:
+    def _complete(
+        self, batch: list[Any], call: Callable[[list[Any]], list[Any]], what: str, attempts: int = BATCH_ATTEMPTS
+    ) -> None:
         """Make `call` for a batch, and again for the part of it that DynamoDB did not process, which it returns."""
-        for attempt in range(BATCH_ATTEMPTS):
+        for attempt in range(attempts):
             if attempt:
                 self.sleep(pause_seconds(attempt, first=0.1, maximum=5.0))
             batch = call(batch)
             if not batch:
                 return
         raise TableBusyError(
-            f"the table {self.name!r} left {len(batch)} {what} after {BATCH_ATTEMPTS} tries; try again later"
+            f"the table {self.name!r} left {len(batch)} {what} after {attempts} tries; try again later"
         )
 
     def put_if(self, item: Item, condition: str, values: Item | None = None) -> bool:
@@ -192,8 +222,10 @@ class Table:
         reply = self.client.get_item(TableName=self.name, Key=_key(pk, sk), ConsistentRead=True)
         return _decode(reply["Item"]) if "Item" in reply else None
 
-    def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
+    def get_all(self, keys: Sequence[tuple[str, str]], attempts: int = BATCH_ATTEMPTS) -> list[Item]:
         """Return the existing items of `keys`, `(pk, sk)` each once, read consistently, 100 a call, in no order.
+
+        `attempts` in total are made for the keys that DynamoDB does not process.
 
         Raises:
             TableBusyError: some could not be read.
@@ -206,8 +238,8 @@ class Table:
             left = reply.get("UnprocessedKeys", {}).get(self.name)
             return list(left["Keys"]) if left else []
 
-        for start in range(0, len(keys), READ_BATCH):
-            self._complete([_key(pk, sk) for pk, sk in keys[start : start + READ_BATCH]], read, "keys unread")
+        batches = _batches([_key(pk, sk) for pk, sk in keys], READ_BATCH)
+        side_by_side(self.pool, lambda batch: self._complete(batch, read, "keys unread", attempts), batches)
         return found
 
     def query(
@@ -240,6 +272,14 @@ class Table:
             Select="COUNT",
         )
         return sum(page["Count"] for page in pages)
+
+
+def _batches(items: Sequence[_T], size: int) -> list[list[_T]]:
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def _put_request(item: Item) -> Any:
+    return {"PutRequest": {"Item": _encode(item)}}
 
 
 def _key(pk: str, sk: str) -> Any:

@@ -122,7 +122,7 @@ from core.jobs.models import (
 )
 from core.messages import ClassificationResult, Status
 from services.errors import NotFoundError
-from services.table import EXPIRES_AT, LAST, Item, Table
+from services.table import BATCH_ATTEMPTS, EXPIRES_AT, LAST, Item, Table
 
 
 @dataclass(frozen=True)
@@ -420,13 +420,13 @@ class JobStore:
         for item in self.table.get_all([(DELETED, job_id) for job_id in job_ids]):
             raise no_job(str(item["sk"]))
 
-    def images_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ImageRecord]:
+    def images_of(self, refs: Collection[ImageRef], attempts: int = BATCH_ATTEMPTS) -> dict[ImageRef, ImageRecord]:
         """Return the records of those of `refs`, each once, that are accepted images.
 
         Raises:
-            TableBusyError: some could not be read.
+            TableBusyError: some could not be read in so many attempts.
         """
-        items = self.table.get_all([(partition(ref.job_id), f"{IMAGE}{ref.image_id}") for ref in refs])
+        items = self.table.get_all([(partition(ref.job_id), f"{IMAGE}{ref.image_id}") for ref in refs], attempts)
         found = (image_of(str(item["pk"]).partition("#")[2], item) for item in items)
         return {record.ref: record for record in found}
 
@@ -545,6 +545,14 @@ class JobStore:
         """
         self.table.put_all([result_item(response) for response in responses])
 
+    def put_each_done(self, responses: Sequence[ClassificationResult]) -> dict[ImageRef, Exception]:
+        """Store results with status `done`, of any jobs; return the images whose result was not, with the reason."""
+        left = self.table.put_each([result_item(response) for response in responses])
+        return {
+            ImageRef(str(item["pk"]).partition("#")[2], str(item["sk"]).removeprefix(RESULT)): error
+            for item, error in left
+        }
+
     def put_failed(self, response: ClassificationResult) -> bool:
         """Store a result with status `failed`; return False if the image is done or a later attempt has failed."""
         free = (
@@ -576,12 +584,12 @@ class JobStore:
 
     def statuses(self, job_id: str) -> dict[str, Status]:
         """Return the status of every image of the job that has a result, by image id."""
-        return {image_id: result.status for image_id, result in self.result_summaries(job_id).items()}
+        return {image_id: result.status for image_id, result in self.summaries(job_id)}
 
-    def result_summaries(self, job_id: str) -> dict[str, ResultSummary]:
-        """Return the summary of every result of the job, by image id."""
-        found = self.table.query(partition(job_id), RESULT, RESULT + LAST)
-        return {str(item["sk"]).removeprefix(RESULT): result_summary_of(item) for item in found}
+    def summaries(self, job_id: str) -> Iterator[tuple[str, ResultSummary]]:
+        """Yield the image id and the summary of each result of the job, in the order of the ids."""
+        for item in self.table.query(partition(job_id), RESULT, RESULT + LAST):
+            yield str(item["sk"]).removeprefix(RESULT), result_summary_of(item)
 
     # Requests that were sent again
 

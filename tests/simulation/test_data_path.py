@@ -26,7 +26,7 @@ from web_tier.uploads.ingest import ImageIngest
 
 HISTORIES = 810
 SEEDS = 6
-SEED_OF_INTERLEAVED_REDRIVES = 1
+SEED_OF_INTERLEAVED_REDRIVES = 0
 """With this seed redrives have their turns between each other's reads and writes."""
 
 _TOTAL: Counter[str] = Counter()

@@ -85,7 +85,7 @@ def send_again(store: JobStore, image: ImageRecord, times: int = 1, at: datetime
     """Record that the system requested an image again, as the controller does."""
     job_id = image.ref.job_id
     store.put_resends(job_id, {image.ref.image_id: Resend(image.attempt, at, at, waited_seconds=600, times=times)})
-    resends, results = store.resends(job_id), store.result_summaries(job_id)
+    resends, results = store.resends(job_id), dict(store.summaries(job_id))
     retried = resends.keys() | {image_id for image_id, result in results.items() if result.attempts > 1}
     sent = sum(resend.times for resend in resends.values())
     counts = replace(store.counts(job_id), system_retried=len(retried), resends=sent)

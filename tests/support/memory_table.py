@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from services.table import BATCH, PAGE, READ_BATCH, Item, Table
 from tests.support.waiting import DEADLINE_SECONDS
@@ -85,6 +85,17 @@ class MemoryTable(Table):
             batch = [dict(item) for item in items[start : start + BATCH]]
             self._call("BatchWriteItem", lambda: self.items.update(_each_once("BatchWriteItem", batch)))  # noqa: B023
 
+    def put_each(self, items: Sequence[Item]) -> list[tuple[Item, Exception]]:
+        """Put items, 25 a call; return those of calls that fail."""
+        left: list[tuple[Item, Exception]] = []
+        for start in range(0, len(items), BATCH):
+            batch = items[start : start + BATCH]
+            try:
+                self.put_all(batch)
+            except (BotoCoreError, ClientError) as error:
+                left += [(item, error) for item in batch]
+        return left
+
     def delete_all(self, keys: Sequence[Key]) -> None:
         """Delete items, 25 a call."""
 
@@ -134,7 +145,7 @@ class MemoryTable(Table):
         """Return an item, or None."""
         return self._call("GetItem", lambda: self.items.get((pk, sk)))
 
-    def get_all(self, keys: Sequence[Key]) -> list[Item]:
+    def get_all(self, keys: Sequence[Key], attempts: int = 1) -> list[Item]:
         """Return the items that exist, 100 a call."""
 
         def read(batch: Sequence[Key]) -> list[Item]:

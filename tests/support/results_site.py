@@ -90,6 +90,7 @@ class ResultsSite:
         """Send responses, as workers do, and let the collector record them."""
         self.responses.send([OutgoingMessage(new_id(), response.to_json()) for response in responses])
         self.collector.tick()
+        self.collector.recorder.write_counts(at_once=True)
 
     def add_job(self, images: int, *, request: bool = True, keep: bool = True) -> list[ImageRef]:
         """Make a job with accepted images, as the web tier does."""

@@ -4,13 +4,15 @@ In that order, so that after a failure in between a response is delivered again,
 nothing. A response that cannot be recorded delays no other: it alone is given back, each time for longer. After
 `MAX_RECEIVES` it is dropped, and the reconciler reads its result from the output bucket.
 
-Several threads collect while there is work: a response is received while others are recorded or deleted. In each
-round the jobs with the fewest responses come first, so that a single image does not wait for a large job.
+On AWS each call takes some milliseconds. So the calls of a round are made side by side, the results of all jobs are
+recorded together, and several threads run rounds while there is work. A job whose results could not be recorded at
+once is tried alone, after the others were recorded.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -23,19 +25,21 @@ from core.predictions import stored_prediction
 from core.result_cache import ResultCache
 from services.errors import MessageError
 from services.s3 import Bucket
+from services.side_by_side import side_by_side
 from services.sqs import BATCH, Queue, ReceivedMessage
-from services.table import is_throttled
 from web_tier.autoscaler.liveness import WorkerRegistry
-from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.controller.result_recorder import ResultRecorder, may_pass
 
 _log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1
 """Longest wait for the first message: the loop may need so long to stop."""
-MAX_BATCHES = 3
-"""Receives, of up to ten messages each, before responses are recorded, while every batch is full."""
-HELPERS = 2
+MAX_BATCHES = 10
+"""Receives of a round, of up to ten messages each."""
+HELPERS = 3
 """Threads that collect while there is work, besides the one that always does."""
+MAX_ALONE = 2
+"""Threads that may try jobs alone at the same time, each for up to a quarter of a minute. The others go on."""
 HELP_SECONDS = 5.0
 """How long after the last message the helpers stop polling, since SQS charges for each poll."""
 
@@ -57,6 +61,7 @@ COUNT_AGE_SECONDS = 60.0
 (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html)."""
 
 _RecordState = Literal["recorded", "refused", "throttled"]
+_Received = tuple[ReceivedMessage, ClassificationResult]
 
 
 @dataclass
@@ -68,8 +73,10 @@ class Collector:
         outputs: the output bucket, with the predictions of responses that were too large for the queue.
         recorder: where results are recorded.
         cache: remembers them for images with the same bytes.
-        active: returns whether this process may still act; asked before anything is written.
+        active: returns whether this process may still act; asked before anything is written, and before a message is
+            deleted.
         registry: records the heartbeats of the workers.
+        pool: receives side by side; None: one after another.
     """
 
     responses: Queue
@@ -79,6 +86,7 @@ class Collector:
     active: Callable[[], bool]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     registry: WorkerRegistry = field(default_factory=WorkerRegistry)
+    pool: Executor | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _rounds: "count[int]" = field(default_factory=count, init=False)
     _open_rounds: set[int] = field(default_factory=set, init=False)
@@ -91,6 +99,9 @@ class Collector:
     _counted_at: float = field(default=float("-inf"), init=False)
     _suspended: dict[str, float] = field(default_factory=dict, init=False)
     """Until when responses of a job are given back without a try."""
+    _received: int = field(default=0, init=False)
+    """Messages of the last round."""
+    _alone: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_ALONE), init=False)
 
     def tick(self) -> float:
         """Collect the messages; return the seconds until the next round: 0, since receiving waits."""
@@ -109,15 +120,7 @@ class Collector:
 
     def _run_round(self, asked_at: float) -> float | None:
         """Collect messages once; return until when every message has been received, if that is known."""
-        messages = self.responses.receive(wait_seconds=POLL_SECONDS)
-        for batches in range(1, MAX_BATCHES):
-            if len(messages) < batches * BATCH:
-                break
-            try:
-                messages += self.responses.receive(wait_seconds=0)
-            except (BotoCoreError, ClientError):
-                _log.exception("further responses could not be received; those of this round are recorded")
-                break
+        messages = self._receive()
         if not self.active():
             # For the next holder, which need not wait for the visibility timeout.
             self.responses.change_visibility([message.receipt for message in messages], 0)
@@ -126,6 +129,26 @@ class Collector:
             self._filled_at = self.registry.clock()
         self._collect(messages)
         return self._received_until(asked_at, is_empty=not messages)
+
+    def _receive(self) -> list[ReceivedMessage]:
+        """Return the messages of a round: of one receive, or of several at once while many messages wait.
+
+        A receive may bring fewer messages than wait, so the number of the last round counts, too.
+        """
+        messages = self.responses.receive(wait_seconds=POLL_SECONDS)
+        waiting = max(len(messages), self._received) if messages else 0
+        further = min(MAX_BATCHES - 1, 2 * waiting // BATCH)
+        for batch in side_by_side(self.pool, self._receive_more, range(further)):
+            messages += batch
+        self._received = len(messages)
+        return messages
+
+    def _receive_more(self, _number: int) -> list[ReceivedMessage]:
+        try:
+            return self.responses.receive(wait_seconds=0)
+        except (BotoCoreError, ClientError):
+            _log.exception("further responses could not be received; those of this round are recorded")
+            return []
 
     def _end_round(self, number: int, received_until: float | None) -> None:
         """Report to the registry until when every message has been recorded.
@@ -145,12 +168,35 @@ class Collector:
     def _collect(self, messages: Sequence[ReceivedMessage]) -> None:
         """Record the messages and delete them; make those visible again later that could not be recorded."""
         parsed, unread = self._read_stored(parse(messages))
-        unrecorded = unread | self._record(
-            [(message, each) for message, each in parsed if isinstance(each, ClassificationResult)]
-        )
-        self.registry.record(each for message, each in parsed if message.receipt not in unrecorded)
+        by_job: dict[str, list[_Received]] = {}
+        for message, each in parsed:
+            if isinstance(each, ClassificationResult):
+                by_job.setdefault(each.job_id, []).append((message, each))
+        suspended = self._suspended_jobs()
+        left = self._record({job_id: of_job for job_id, of_job in by_job.items() if job_id not in suspended})
+        later = {message.receipt for job_id in left for message, _ in by_job[job_id]}
+        unrecorded = [
+            *unread,
+            *(message for job_id in by_job if job_id in suspended for message, _ in by_job[job_id]),
+        ]
+        self._end([each for each in messages if each.receipt not in later], parsed, unrecorded)
+        for job_id in sorted(left, key=lambda each: len(by_job[each])):
+            failed = self._record_alone(job_id, by_job[job_id], left[job_id])
+            self._end([message for message, _ in by_job[job_id]], by_job[job_id], failed)
+
+    def _end(
+        self,
+        messages: Sequence[ReceivedMessage],
+        parsed: Sequence[tuple[ReceivedMessage, ClassificationResult | Heartbeat]],
+        unrecorded: Sequence[ReceivedMessage],
+    ) -> None:
+        """Delete `messages`, but for those that are unrecorded: these are given back for a while, or dropped."""
+        if not self.active():
+            # Another controller may have read these jobs before their results were stored here: it has to count them.
+            self.responses.change_visibility([message.receipt for message in messages], 0)
+            return
         delays: dict[int, list[str]] = {}
-        for message in unrecorded.values():
+        for message in unrecorded:
             if message.receive_count < MAX_RECEIVES:
                 delays.setdefault(_delay_seconds(message), []).append(message.receipt)
             else:
@@ -158,14 +204,16 @@ class Collector:
         kept = {receipt for receipts in delays.values() for receipt in receipts}
         for seconds, receipts in delays.items():
             self.responses.change_visibility(receipts, seconds)
+        ended = {message.receipt for message in messages} - {message.receipt for message in unrecorded}
+        self.registry.record(each for message, each in parsed if message.receipt in ended)
         self.responses.delete([message.receipt for message in messages if message.receipt not in kept])
 
     def _read_stored(
         self, parsed: Sequence[tuple[ReceivedMessage, ClassificationResult | StoredResult | Heartbeat]]
-    ) -> tuple[list[tuple[ReceivedMessage, ClassificationResult | Heartbeat]], dict[str, ReceivedMessage]]:
+    ) -> tuple[list[tuple[ReceivedMessage, ClassificationResult | Heartbeat]], list[ReceivedMessage]]:
         """Return the messages with the results of stored predictions, and those with one that could not be read."""
         found: list[tuple[ReceivedMessage, ClassificationResult | Heartbeat]] = []
-        unread: dict[str, ReceivedMessage] = {}
+        unread: list[ReceivedMessage] = []
         for message, each in parsed:
             if not isinstance(each, StoredResult):
                 found.append((message, each))
@@ -174,56 +222,72 @@ class Collector:
                 prediction = stored_prediction(each.ref, self.outputs)
             except Exception:  # noqa: BLE001 (it must not delay other messages; it is logged)
                 _log.exception("a prediction could not be read", extra={"job": each.job_id, "image": each.image_id})
-                unread[message.receipt] = message
+                unread.append(message)
                 continue
             if prediction is not None:  # if there is none, its job has been deleted
                 attempt = max(prediction.attempt, each.attempt)
                 found.append((message, prediction.response().model_copy(update={"attempt": attempt})))
         return found, unread
 
-    def _record(self, received: Sequence[tuple[ReceivedMessage, ClassificationResult]]) -> dict[str, ReceivedMessage]:
-        """Record responses job by job; return the messages of those that could not be recorded, by their receipts.
-
-        If the responses of a job are refused, they are recorded one by one; not if the table throttles the job, since
-        each would wait as long as all of them, and delay other jobs.
-        """
+    def _suspended_jobs(self) -> Collection[str]:
         now = self.registry.clock()
         with self._lock:
             self._suspended = {job_id: until for job_id, until in self._suspended.items() if until > now}
-        by_job: dict[str, list[tuple[ReceivedMessage, ClassificationResult]]] = {}
-        for message, response in received:
-            by_job.setdefault(response.job_id, []).append((message, response))
-        unrecorded: list[ReceivedMessage] = []
-        for job_id, of_job in sorted(by_job.items(), key=lambda each: len(each[1])):
-            failed = [message for message, _ in of_job]
-            if job_id not in self._suspended:
-                outcome = self._try_to_record(of_job)
-                if outcome == "recorded":
-                    continue
-                if outcome == "refused" and len(of_job) > 1:
-                    failed = []
-                    for message, response in of_job:
-                        if len(failed) >= MAX_FAILURES or self._try_to_record([(message, response)]) != "recorded":
-                            failed.append(message)
-                if len(failed) >= min(MAX_FAILURES, len(of_job)):
-                    with self._lock:
-                        self._suspended[job_id] = now + max(_delay_seconds(message) for message in failed)
-            unrecorded += failed
-        return {message.receipt: message for message in unrecorded}
+            return set(self._suspended)
 
-    def _try_to_record(self, received: Sequence[tuple[ReceivedMessage, ClassificationResult]]) -> _RecordState:
+    def _record(self, by_job: Mapping[str, Sequence[_Received]]) -> Mapping[str, Exception]:
+        """Record the responses of all jobs; return the error of each job with responses that were not recorded."""
+        responses = [response for of_job in by_job.values() for _, response in of_job]
+        if not responses:
+            return {}
+        try:
+            # First, so that a user who sees a result can send the same image again and get the answer at once.
+            self.cache.put(responses, self.now(), self.recorder.owners(by_job))
+            return self.recorder.record_each(responses)
+        except Exception as error:  # noqa: BLE001 (each job is tried alone; its own error is logged)
+            return dict.fromkeys(by_job, error)
+
+    def _record_alone(
+        self, job_id: str, received: Sequence[_Received], error: Exception
+    ) -> Sequence[ReceivedMessage]:
+        """Record responses of a job that were not recorded with others; return the messages of those that failed.
+
+        If they are refused, they are recorded one by one; not if the table throttles the job, since each would wait
+        as long as all of them. Then a job is not tried for a while.
+        """
+        failed = [message for message, _ in received]
+        if may_pass(error) and not self._alone.acquire(blocking=False):
+            return failed
+        try:
+            outcome = self._try_to_record(received)
+        finally:
+            if may_pass(error):
+                self._alone.release()
+        if outcome == "recorded":
+            return []
+        if outcome == "refused" and len(received) > 1:
+            failed = []
+            for message, response in received:
+                if len(failed) >= MAX_FAILURES or self._try_to_record([(message, response)]) != "recorded":
+                    failed.append(message)
+        if len(failed) >= min(MAX_FAILURES, len(received)):
+            with self._lock:
+                until = self.registry.clock() + max(_delay_seconds(message) for message in failed)
+                self._suspended[job_id] = until
+        return failed
+
+    def _try_to_record(self, received: Sequence[_Received]) -> _RecordState:
         """Record responses of one job; they are also refused if this process may no longer act."""
         if not self.active():
             return "refused"
         responses = [response for _, response in received]
         try:
-            # First, so that a user who sees a result can send the same image again and get the answer at once.
             self.cache.put(responses, self.now(), self.recorder.owners(response.job_id for response in responses))
             self.recorder.record(responses)
         except Exception as error:  # noqa: BLE001 (it must not delay other jobs; it is logged)
             extra = {"n": len(responses), "job": responses[0].job_id}
             _log.exception("responses could not be recorded", extra=extra)
-            return "throttled" if is_throttled(error) else "refused"
+            return "throttled" if may_pass(error) else "refused"
         return "recorded"
 
     def _received_until(self, asked_at: float, *, is_empty: bool) -> float | None:

@@ -3,123 +3,71 @@
 Counts are absolute numbers, derived from the statuses of the job's images, and stored after the results. So they
 agree with the items in the end, also after repetitions, changes of order and crashes in between.
 
+On AWS a call takes some milliseconds, so the calls for the results of many jobs are made side by side, and the counts
+of a job are stored a few times a second at most, however many results it gets. A controller that ends in between has
+recorded more results than it has counted: the reconciler of the next one finds the difference.
+
 `done` beats `failed`, and the failure of a later attempt beats that of an earlier one. Counts carry the controller's
 fencing token: a controller that was frozen while another one acquired the lease cannot store old counts.
 """
 
 import logging
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from heapq import nlargest
+from itertools import islice
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import ImageRef, input_key, output_key
 from core.jobs.dead_letters import DeadLetterStore, is_given_up
-from core.jobs.models import Counts, ImageRecord, Resend, with_answers, with_cached, with_result
+from core.jobs.models import Counts, ImageRecord, Job, Resend, with_answers, with_cached
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Status, is_cancelled
+from core.messages import ClassificationResult, is_cancelled
+from services.backoff import pause_seconds
 from services.errors import FleetsightError, NotFoundError
+from services.side_by_side import side_by_side
+from services.table import BATCH_ATTEMPTS, PAGE, is_throttled
+from web_tier.controller.job_counts import ImageStatuses, JobCounts
 
 _log = logging.getLogger(__name__)
 
-MAX_IMAGES = 500_000
-"""Images with a status that is kept in memory, over all jobs; some 200 bytes each."""
+MAX_IMAGES = 10_000_000
+"""Images with a status that is kept in memory, over all jobs; 27 bytes each. Beyond it, unfinished jobs are
+forgotten, too, and read again for their next result."""
 MAX_ANSWERED = 20_000
 """Of these, images of jobs in which all have their results: what may still come for those is a repeat."""
 FEW = 3
-"""Up to so many unknown images are looked up one by one, more with a query."""
+"""Up to so many unknown images of a job are looked up by their ids, more with a query."""
 RECENT = 2_000
 """Known images that `learn_recent` reads again, those with the last ids: while several uploads run, images are not
 recorded in the order of their ids."""
+COUNTS_SECONDS = 0.25
+"""Shortest time between two writes of the counts of a job."""
+MAX_COUNTS_A_SECOND = 200
+"""Jobs with counts that are written in a second: of more jobs, each is written less often."""
+COUNTS_TICK_SECONDS = 0.1
+LOAD_SECONDS = 1.0
+"""How long results of all jobs wait while jobs are read that are not known yet."""
+READERS = 8
+"""Jobs that are read at the same time."""
+LOOKUP = 100
+"""Images that are read again at a time."""
+
+_ERRORS = (BotoCoreError, ClientError, FleetsightError)
 
 
 class StaleTokenError(FleetsightError):
     """Raised when a controller that acquired the lease later has stored a job's counts."""
 
 
-@dataclass
-class JobCounts:
-    """What is known of one job.
-
-    Attributes:
-        statuses: of each image; None as long as it has no result.
-        counts: the counts of the job.
-        keep: whether its images stay once they have a label.
-        owner: id of the user who owns it.
-        retries: attempt of the images that were retried, as their records say.
-        failures: attempt of the failed results, as far as it is not 0.
-        redelivered: images with a request that was received more than once until the result that they have.
-        resends: of images with a request that the controller sent again.
-        cancelled: images that failed because the job was cancelled.
-    """
-
-    statuses: dict[str, Status | None]
-    counts: Counts
-    keep: bool
-    owner: str
-    retries: dict[str, int] = field(default_factory=dict)
-    failures: dict[str, int] = field(default_factory=dict)
-    redelivered: set[str] = field(default_factory=set)
-    resends: dict[str, Resend] = field(default_factory=dict)
-    cancelled: set[str] = field(default_factory=set)
-
-    @property
-    def answered(self) -> bool:
-        """Whether every known image has its result."""
-        return len(self.statuses) == self.counts.done + self.counts.failed
-
-    def add_image(self, image: ImageRecord) -> None:
-        """Add an accepted image, which may have its result from the cache already."""
-        image_id = image.ref.image_id
-        self.retries.pop(image_id, None)
-        if image.attempt:
-            self.retries[image_id] = image.attempt
-        if image_id not in self.statuses:
-            self.statuses[image_id] = "done" if image.cached else None
-            if image.cached:
-                self.counts = with_cached(self.counts, [image.accepted_at])
-
-    def remove_image(self, image_id: str) -> None:
-        """Remove an image that was not accepted after all, and its result if it has one."""
-        status = self.statuses.pop(image_id, None)
-        done, failed = self.counts.done - (status == "done"), self.counts.failed - (status == "failed")
-        self.counts = replace(self.counts, done=done, failed=failed)
-        self.redelivered.discard(image_id)
-        self.resends.pop(image_id, None)
-        self.cancelled.discard(image_id)
-
-    def count_result(self, result: ClassificationResult, at: datetime) -> None:
-        """Count a result that was stored in the table."""
-        image_id, before = result.image_id, self.statuses[result.image_id]
-        self.counts = with_result(self.counts, before, result.status, at)
-        self.statuses[image_id] = "done" if before == "done" else result.status
-        if result.status == "failed" and result.attempt:
-            self.failures[image_id] = max(result.attempt, self.failures.get(image_id, 0))
-        if result.attempts > 1:
-            self.redelivered.add(image_id)
-        else:
-            self.redelivered.discard(image_id)
-        if self.statuses[image_id] == "failed" and is_cancelled(result):
-            self.cancelled.add(image_id)
-        else:
-            self.cancelled.discard(image_id)
-
-    def missing(self) -> dict[str, int]:
-        """Return the images without a result of their last attempt, oldest first, each with this attempt."""
-        waiting = {image_id: 0 for image_id, status in self.statuses.items() if status is None}
-        retrying = {image_id: attempt for image_id, attempt in self.retries.items() if self._is_retrying(image_id)}
-        return dict(sorted({**waiting, **retrying}.items()))
-
-    def is_missing(self, image_id: str) -> bool:
-        """Return whether an image is one of those that `missing` returns."""
-        return image_id in self.statuses and (self.statuses[image_id] is None or self._is_retrying(image_id))
-
-    def _is_retrying(self, image_id: str) -> bool:
-        is_failed = self.statuses.get(image_id) == "failed"
-        return is_failed and self.retries.get(image_id, 0) > self.failures.get(image_id, 0)
+class JobLoadingError(FleetsightError):
+    """Raised when the images of a job are still being read, so none of its results can be recorded yet."""
 
 
 class JobLocks:
@@ -135,31 +83,43 @@ class JobLocks:
         self._users: Counter[str] = Counter()
 
     @contextmanager
-    def hold(self, job_id: str) -> Iterator[None]:
-        """Wait until no other thread holds the lock of `job_id`, then hold it."""
+    def using(self, job_ids: Iterable[str]) -> Iterator[None]:
+        """Mark jobs as in use, without waiting for their locks."""
+        used = set(job_ids)
         with self._guard:
-            lock = self._locks.setdefault(job_id, self._new_lock())
-            self._users[job_id] += 1
+            self._users.update(used)
         try:
-            with lock:
-                yield
+            yield
         finally:
             with self._guard:
-                self._users[job_id] -= 1
-                if not self._users[job_id]:
-                    del self._users[job_id], self._locks[job_id]
+                self._users.subtract(used)
+                for job_id in used:
+                    if not self._users[job_id]:
+                        del self._users[job_id]
+                        self._locks.pop(job_id, None)
+
+    @contextmanager
+    def hold(self, *job_ids: str) -> Iterator[None]:
+        """Wait until no other thread holds the lock of any of `job_ids`, then hold all of them."""
+        with self.using(job_ids), ExitStack() as held:
+            for job_id in sorted(job_ids):  # in one order, so that no two threads wait for each other
+                with self._guard:
+                    lock = self._locks.setdefault(job_id, self._new_lock())
+                held.enter_context(lock)
+            yield
 
     def in_use(self) -> Collection[str]:
-        """Return the jobs with a lock that a thread holds or waits for."""
+        """Return the jobs that a thread uses."""
         with self._guard:
-            return set(self._locks)
+            return set(self._users)
 
 
 @dataclass
 class ResultRecorder:
     """Records results. Its methods may be called from several threads, which take turns for each job.
 
-    What is known of a job is read and changed only under the job's lock.
+    What is known of a job is read and changed only under the job's lock. While a thread holds locks of several jobs,
+    it makes each call once: it waits for no job that is throttled or still being read.
 
     Attributes:
         store: the job table.
@@ -173,6 +133,8 @@ class ResultRecorder:
         on_results: called with the number of workers' answers that were recorded just now; returns the number of the
             billing period that they belong to, or None.
         locks: a lock for each job; tests replace it to control which thread runs.
+        pool: makes calls side by side; None: one after another.
+        readers: reads jobs that are not known yet; None: the calling thread does, for as long as it takes.
     """
 
     store: JobStore
@@ -185,43 +147,127 @@ class ResultRecorder:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     on_results: Callable[[int], int | None] = lambda _answers: None
     locks: JobLocks = field(default_factory=JobLocks)
+    pool: Executor | None = None
+    readers: Executor | None = None
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
     _jobs: "OrderedDict[str, JobCounts]" = field(default_factory=OrderedDict, init=False)
+    _reading: "dict[str, Future[bool]]" = field(default_factory=dict, init=False)
+    _changed: dict[str, None] = field(default_factory=dict, init=False)
+    """Jobs with counts that are not stored yet, those that wait longest first."""
+    _writing: set[str] = field(default_factory=set, init=False)
+    """Jobs with counts that a thread is storing: no other may, since the older figures could be stored last."""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
-    """Guards `_jobs`; never held during a call of a service."""
+    """Guards the attributes above; never held during a call of a service."""
 
-    def record(self, responses: Iterable[ClassificationResult]) -> None:
+    def record(self, responses: Sequence[ClassificationResult]) -> None:
         """Put results and store the counts of their jobs; all of it may be repeated.
 
-        Unless its job keeps them, an image is deleted once its label is stored.
-
-        What belongs to no job or no accepted image is logged and dropped; of a job that does not exist, the stored
-        predictions are deleted.
+        If the table throttles, it is tried again, with pauses, up to `BATCH_ATTEMPTS` times.
 
         Raises:
             TableBusyError: when some could not be put; record all of them again.
             StaleTokenError: when another controller has taken over; it has to record all of them again.
         """
+        for attempt in range(BATCH_ATTEMPTS):
+            if attempt:
+                self.sleep(pause_seconds(attempt, first=0.1, maximum=5.0))
+            errors = self.record_each(responses)
+            if not errors or not all(may_pass(error) for error in errors.values()):
+                break
+        for error in errors.values():
+            raise error
+        self.write_counts({response.job_id for response in responses}, at_once=True)
+
+    def record_each(self, responses: Iterable[ClassificationResult]) -> dict[str, Exception]:
+        """Put results of several jobs; return the error of each job with results that have to be recorded again.
+
+        Unless its job keeps them, an image is deleted once its label is stored.
+
+        What belongs to no job or no accepted image is logged and dropped; of a job that does not exist, the stored
+        predictions are deleted.
+        """
         by_job: dict[str, list[ClassificationResult]] = {}
         for response in responses:
             by_job.setdefault(response.job_id, []).append(response)
-        for job_id, of_job in by_job.items():
-            with self.locks.hold(job_id):
-                labelled = self._record_job(job_id, best_by_image(of_job))
-            if labelled:
+        with self.locks.using(by_job):
+            existing, errors = self._load(by_job)
+            absent = [job_id for job_id in by_job if job_id not in existing and job_id not in errors]
+            try:
+                self._drop([response for job_id in absent for response in by_job[job_id]])
+            except _ERRORS as error:
+                errors |= dict.fromkeys(absent, error)
+            best = {job_id: best_by_image(by_job[job_id]) for job_id in existing}
+            self._put_dead_letters(best, errors)
+            recordable = [job_id for job_id in existing if job_id not in errors]
+            with self.locks.hold(*recordable):
+                labelled = self._record_jobs({job_id: best[job_id] for job_id in recordable}, errors)
+            try:
+                self.write_counts(recordable)
                 # Also of those that were recorded before: the process that did may have died before this.
                 self.delete_inputs(labelled)
+            except _ERRORS as error:
+                errors |= {job_id: error for job_id in recordable if job_id not in errors}
+        return errors
 
     def owners(self, job_ids: Iterable[str]) -> dict[str, str]:
         """Return the owners of those of `job_ids` that exist.
 
-        What has to be read for it need not be read again when their results are recorded.
+        What has to be read for it need not be read again when their results are recorded. A job that is still being
+        read is left out.
         """
-        found: dict[str, str] = {}
-        for job_id in dict.fromkeys(job_ids):
-            with self.locks.hold(job_id):
-                if (job_counts := self._job_counts(job_id)) is not None:
-                    found[job_id] = job_counts.owner
-        return found
+        existing, _ = self._load(dict.fromkeys(job_ids))
+        with self._lock:
+            return {job_id: self._jobs[job_id].owner for job_id in existing if job_id in self._jobs}
+
+    def write_counts(self, job_ids: Collection[str] | None = None, *, at_once: bool = False) -> None:
+        """Store the counts that have changed, of `job_ids` or of all jobs, unless they were stored just now.
+
+        Counts that cannot be stored are logged, and tried again later.
+
+        Args:
+            job_ids: None for all jobs.
+            at_once: also store counts of jobs whose counts were stored just now.
+
+        Raises:
+            StaleTokenError: when another controller has taken over.
+        """
+        with self._lock:
+            pause = 0.0 if at_once else max(COUNTS_SECONDS, len(self._changed) / MAX_COUNTS_A_SECOND)
+            latest = self.clock() - pause
+            due = [
+                job_id
+                for job_id in self._changed
+                if (job_ids is None or job_id in job_ids)
+                and job_id not in self._writing
+                and self._jobs[job_id].stored_at <= latest
+            ]
+            for job_id in due:
+                del self._changed[job_id]
+            self._writing.update(due)
+        left, is_stale = list[str](), False
+        try:
+            summed = [counts for counts in map(self._summed, due) if counts is not None]
+            for job_id, error in side_by_side(self.pool, self._store_counts, summed):
+                left += [job_id] if error else []
+                is_stale |= isinstance(error, StaleTokenError)
+        except BaseException:
+            left = due
+            raise
+        finally:
+            with self._lock:
+                self._writing.difference_update(due)
+                self._changed |= dict.fromkeys(job_id for job_id in left if job_id in self._jobs)
+            if due and not self.active():
+                for job_id in due:
+                    self.store.mark_if_removed(job_id)
+        if is_stale:
+            raise StaleTokenError("a later controller has stored counts")
+
+    def counts_tick(self) -> float:
+        """Store the counts that have changed; return the seconds until the next round."""
+        self.write_counts()
+        return COUNTS_TICK_SECONDS
 
     def is_accepted(self, ref: ImageRef) -> bool:
         """Return whether `ref` is an accepted image of a job that exists."""
@@ -229,30 +275,33 @@ class ResultRecorder:
             job_counts = self._job_counts(ref.job_id)
             if job_counts is None:
                 return False
-            self._learn(ref.job_id, job_counts, [ref.image_id])
+            if ref.image_id not in job_counts.statuses:
+                job_counts.add_images(self.store.images_of([ref]).values())
             return ref.image_id in job_counts.statuses
 
     def learn_recent(self, job_id: str) -> None:
         """Learn from the table which images were added last or taken back; the cost does not grow with the job."""
         with self.locks.hold(job_id):
-            if (job_counts := self._job_counts(job_id)) is not None:
-                recent = nlargest(RECENT, job_counts.statuses)
-                self._read_images(job_id, job_counts, after=recent[-1] if len(recent) == RECENT else "")
+            job_counts = self._job_counts(job_id)
+            after = "" if job_counts is None else job_counts.statuses.last(RECENT)
+        if job_counts is not None:
+            self._read_images(job_id, after)
 
     def resync(self, job_id: str) -> None:
         """Learn from the table which images the job has; costs more the more there are."""
-        # Before the lock is taken, since no result is recorded while it is held.
         recorded = self.store.count_images(job_id)
         with self.locks.hold(job_id):
             job_counts = self._job_counts(job_id)
-            if job_counts is not None and recorded != len(job_counts.statuses):
-                self._read_images(job_id, job_counts, after="")
+        if job_counts is not None and recorded != len(job_counts.statuses):
+            self._read_images(job_id, after="")
 
     def learn_retries(self, job_id: str) -> None:
         """Learn from the table which failed images of the job were retried."""
         with self.locks.hold(job_id):
-            if (job_counts := self._job_counts(job_id)) is not None:
-                self.read_again(job_id, [key for key, status in job_counts.statuses.items() if status == "failed"])
+            job_counts = self._job_counts(job_id)
+            failed = [] if job_counts is None else list(job_counts.statuses.ids("failed"))
+        for start in range(0, len(failed), LOOKUP):
+            self.read_again(job_id, failed[start : start + LOOKUP])
 
     def read_again(self, job_id: str, image_ids: Sequence[str]) -> list[ImageRecord]:
         """Return the records of known images as the table has them now; forget those that were taken back."""
@@ -263,8 +312,7 @@ class ResultRecorder:
             for image_id in image_ids:
                 if ImageRef(job_id, image_id) not in records:
                     job_counts.remove_image(image_id)
-            for record in records.values():
-                job_counts.add_image(record)
+            job_counts.add_images(records.values())
             return list(records.values())
 
     def record_resends(self, job_id: str, resends: Mapping[str, Resend]) -> None:
@@ -282,23 +330,26 @@ class ResultRecorder:
                 return
             known = {image_id: resend for image_id, resend in resends.items() if image_id in job_counts.statuses}
             totals = {image_id: resend.after(job_counts.resends.get(image_id)) for image_id, resend in known.items()}
-            with self._marking(job_id):
+            with self._marking([job_id]):
                 self.store.put_resends(job_id, totals)
-                job_counts.resends |= totals
-                self._store_counts(job_id, job_counts)
+            job_counts.resends |= totals
+            self._mark_changed(job_id)
+        self.write_counts([job_id], at_once=True)
 
     def evict(self, job_id: str) -> None:
         """Forget a job that was deleted; what still comes for it belongs to no job."""
         with self.locks.hold(job_id), self._lock:
             self._jobs.pop(job_id, None)
+            self._changed.pop(job_id, None)
 
     def rewrite_counts(self, job_id: str) -> None:
         """Store the job's counts again if the table has others, as after a late write of an earlier holder."""
         with self.locks.hold(job_id):
             job_counts = self._job_counts(job_id)
-            if job_counts is not None and self.store.counts(job_id) != _counted(job_counts):
-                with self._marking(job_id):
-                    self._store_counts(job_id, job_counts)
+            if job_counts is None or self.store.counts(job_id) == job_counts.summed():
+                return
+            self._mark_changed(job_id)
+        self.write_counts([job_id], at_once=True)
 
     def missing(self, job_id: str) -> dict[str, int]:
         """Return the ids of images without a result of their last attempt, oldest first, each with this attempt."""
@@ -318,61 +369,208 @@ class ResultRecorder:
             job_counts = self._job_counts(job_id)
             return [] if job_counts is None else sorted(job_counts.cancelled)
 
-    def _record_job(self, job_id: str, responses: Sequence[ClassificationResult]) -> list[str]:
-        """Record responses of one job; return the keys of the images that are not to be kept."""
-        job_counts = self._job_counts(job_id)
-        if job_counts is None:
-            _log.warning("dropped results of a job that does not exist", extra={"job": job_id, "n": len(responses)})
+    @property
+    def remembered(self) -> int:
+        """Number of images whose status is in memory."""
+        with self._lock:
+            return sum(len(job_counts.statuses) for job_counts in self._jobs.values())
+
+    # Recording
+
+    def _drop(self, responses: Sequence[ClassificationResult]) -> None:
+        """Delete the predictions of jobs that do not exist."""
+        if responses:
+            jobs = sorted({response.job_id for response in responses})
+            _log.warning("dropped results of jobs that do not exist", extra={"jobs": jobs, "n": len(responses)})
             # Their worker may have stored them long after the job was deleted: nothing else would find them.
             self.delete_outputs([output_key(response.ref) for response in responses])
-            return []
-        self._learn(job_id, job_counts, [response.image_id for response in responses])
-        known = [response for response in responses if response.image_id in job_counts.statuses]
-        if len(known) < len(responses):
-            unknown = len(responses) - len(known)
-            _log.warning("dropped results of images that were never accepted", extra={"job": job_id, "n": unknown})
-        with self._marking(job_id):
-            self._put(job_counts, known)
-            self._store_counts(job_id, job_counts)
-        return [] if job_counts.keep else inputs_of(known)
 
-    def _put(self, job_counts: JobCounts, responses: Sequence[ClassificationResult]) -> None:
-        at = self.now()
-        # Without the digest, which is of use to the cache only: an item of up to 1 KB is one write, above it is two.
-        fresh = [
-            response.model_copy(update={"recorded_at": at, "sha256": None})
-            for response in responses
-            if job_counts.statuses[response.image_id] != "done"
-        ]
-        if given_up := [response for response in fresh if is_given_up(response)]:
-            # Before the results, so that each of these has its dead letter, whenever the controller is killed.
-            DeadLetterStore(self.store).put(given_up)
-        done = [response for response in fresh if response.status == "done"]
-        self.store.put_done(done)
-        for response in done:
+    def _put_dead_letters(
+        self, best: Mapping[str, Sequence[ClassificationResult]], errors: dict[str, Exception]
+    ) -> None:
+        """Record which images are given up: before the results, so that each of these has its dead letter."""
+        for job_id, responses in best.items():
+            given_up = [response for response in responses if is_given_up(response)]
+            try:
+                if given_up:
+                    DeadLetterStore(self.store).put(given_up)
+            except _ERRORS as error:
+                errors[job_id] = error
+
+    def _record_jobs(
+        self, best: Mapping[str, Sequence[ClassificationResult]], errors: dict[str, Exception]
+    ) -> list[str]:
+        """Record results of several jobs, whose locks are held; add the errors of jobs to `errors`.
+
+        Returns the keys of the images that are not to be kept.
+        """
+        jobs = self._known_jobs(best, errors)
+        with self._marking(jobs):
+            self._learn(jobs, best, errors)
+            accepted = {
+                job_id: [response for response in best[job_id] if response.image_id in job_counts.statuses]
+                for job_id, job_counts in jobs.items()
+                if job_id not in errors
+            }
+            for job_id, known in accepted.items():
+                if unknown := len(best[job_id]) - len(known):
+                    extra = {"job": job_id, "n": unknown}
+                    _log.warning("dropped results of images that were never accepted", extra=extra)
+            at = self.now()
+            # Without the digest, which is of use to the cache only: an item of up to 1 KB is one write, above it two.
+            fresh = [
+                response.model_copy(update={"recorded_at": at, "sha256": None})
+                for job_id, known in accepted.items()
+                for response in known
+                if jobs[job_id].statuses[response.image_id] != "done"
+            ]
+            for job_id, stored in self._put(fresh, errors).items():
+                self._count(jobs[job_id], stored, at)
+                self._mark_changed(job_id)
+        recorded = [job_id for job_id in accepted if job_id not in errors and not jobs[job_id].keep]
+        return [key for job_id in recorded for key in inputs_of(accepted[job_id])]
+
+    def _known_jobs(self, job_ids: Iterable[str], errors: dict[str, Exception]) -> dict[str, JobCounts]:
+        with self._lock:
+            jobs = {job_id: self._jobs[job_id] for job_id in job_ids if job_id in self._jobs}
+        # A job that was evicted since it was read is being deleted.
+        errors |= {job_id: JobLoadingError(job_id) for job_id in job_ids if job_id not in jobs}
+        return jobs
+
+    def _learn(
+        self,
+        jobs: Mapping[str, JobCounts],
+        best: Mapping[str, Sequence[ClassificationResult]],
+        errors: dict[str, Exception],
+    ) -> None:
+        """Look up those images that are not known yet."""
+
+        def unknown_of(job_id: str) -> list[str]:
+            statuses = jobs[job_id].statuses
+            return [each.image_id for each in best[job_id] if each.image_id not in statuses]
+
+        def read_ahead(job_id: str) -> tuple[str, list[ImageRecord], Exception | None]:
+            try:
+                return job_id, list(self.store.images(job_id, min(unknown[job_id])[:-1], limit=PAGE)), None
+            except _ERRORS as error:
+                return job_id, [], error
+
+        unknown = {job_id: image_ids for job_id in jobs if (image_ids := unknown_of(job_id))}
+        # Images mostly arrive in the order of their ids: more unknown ones follow the first one.
+        many = [job_id for job_id, image_ids in unknown.items() if len(image_ids) > FEW]
+        for job_id, images, error in side_by_side(self.pool, read_ahead, many):
+            jobs[job_id].add_images(images)
+            errors |= {job_id: error} if error else {}
+        readable = [job_id for job_id in unknown if job_id not in errors]
+        left = [ImageRef(job_id, image_id) for job_id in readable for image_id in unknown_of(job_id)]
+        try:
+            for ref, image in self.store.images_of(left, attempts=1).items():
+                jobs[ref.job_id].add_image(image)
+        except _ERRORS as error:
+            errors |= {ref.job_id: error for ref in left}
+
+    def _put(
+        self, responses: Sequence[ClassificationResult], errors: dict[str, Exception]
+    ) -> dict[str, list[ClassificationResult]]:
+        """Put results; return those that are stored now by their jobs, with the better ones that were there."""
+        left = self.store.put_each_done([response for response in responses if response.status == "done"])
+        errors |= {ref.job_id: error for ref, error in left.items()}
+        stored = [response for response in responses if response.status == "done" and response.ref not in left]
+        failures = [response for response in responses if response.status == "failed"]
+        for response, error in side_by_side(self.pool, self._put_failed, failures):
+            if error is None:
+                stored.append(response)
+            else:
+                errors[response.job_id] = error
+        by_job: dict[str, list[ClassificationResult]] = {}
+        for response in stored:
+            by_job.setdefault(response.job_id, []).append(response)
+        return by_job
+
+    def _put_failed(self, response: ClassificationResult) -> tuple[ClassificationResult, Exception | None]:
+        """Put a failed result unless there is a better one, which counts then; return the one that is stored."""
+        try:
+            is_stored = self.store.put_failed(response)
+            return response if is_stored else self.store.result(response.ref) or response, None
+        except _ERRORS as error:
+            return response, error
+
+    def _count(self, job_counts: JobCounts, stored: Sequence[ClassificationResult], at: datetime) -> None:
+        for response in stored:
             job_counts.count_result(response, at)
-        for response in fresh:
-            if response.status == "failed":
-                is_stored = self.store.put_failed(response)  # not over a better result, which counts then
-                job_counts.count_result(response if is_stored else self.store.result(response.ref) or response, at)
         # Cancelled images had no share of the workers' time.
-        answers = sum(not is_cancelled(response) for response in fresh)
+        answers = sum(not is_cancelled(response) for response in stored)
         if answers and (period := self.on_results(answers)) is not None:
             job_counts.counts = with_answers(job_counts.counts, period, answers)
 
     @contextmanager
-    def _marking(self, job_id: str) -> Iterator[None]:
-        """Mark the job as deleted again if it was removed while this controller was frozen before its write."""
+    def _marking(self, job_ids: Iterable[str]) -> Iterator[None]:
+        """Mark the jobs as deleted again that were removed while this controller was frozen before its write."""
         try:
             yield
         finally:
             if not self.active():
-                self.store.mark_if_removed(job_id)
+                for job_id in job_ids:
+                    self.store.mark_if_removed(job_id)
 
-    def _store_counts(self, job_id: str, job_counts: JobCounts) -> None:
-        job_counts.counts = _counted(job_counts)
-        if not self.store.store_counts(job_id, job_counts.counts, self.token):
-            raise StaleTokenError(f"a later controller has stored the counts of the job {job_id!r}")
+    def _mark_changed(self, job_id: str) -> None:
+        with self._lock:
+            self._changed.setdefault(job_id)
+
+    def _summed(self, job_id: str) -> tuple[str, Counts] | None:
+        with self.locks.hold(job_id):
+            if (job_counts := self._jobs.get(job_id)) is None:
+                return None  # it was deleted
+            job_counts.counts, job_counts.stored_at = job_counts.summed(), self.clock()
+            return job_id, job_counts.counts
+
+    def _store_counts(self, each: tuple[str, Counts]) -> tuple[str, Exception | None]:
+        job_id, counts = each
+        try:
+            if self.store.store_counts(job_id, counts, self.token):
+                return job_id, None
+        except _ERRORS as error:
+            _log.exception("the counts of a job could not be stored; they will be", extra={"job": job_id})
+            return job_id, error
+        return job_id, StaleTokenError(f"a later controller has stored the counts of the job {job_id!r}")
+
+    # What is remembered
+
+    def _load(self, job_ids: Iterable[str]) -> tuple[list[str], dict[str, Exception]]:
+        """Return those jobs that exist and are known, after reading the others, and the errors of those unread."""
+        deadline, existing, errors = self.clock() + LOAD_SECONDS, list[str](), dict[str, Exception]()
+        reading = list[tuple[str, Future[bool]]]()
+        for job_id in job_ids:
+            with self._lock:
+                if is_known := job_id in self._jobs:
+                    self._jobs.move_to_end(job_id)
+            if is_known:
+                existing.append(job_id)
+            elif self.readers is not None:
+                reading.append((job_id, self._start_reading(self.readers, job_id)))
+            else:
+                try:
+                    existing += [job_id] if self._exists(job_id) else []
+                except _ERRORS as error:
+                    errors[job_id] = error
+        for job_id, future in reading:
+            try:
+                existing += [job_id] if future.result(max(0.0, deadline - self.clock())) else []
+            except TimeoutError:
+                errors[job_id] = JobLoadingError(f"the images of the job {job_id!r} are still being read")
+            except _ERRORS as error:
+                errors[job_id] = error
+        return existing, errors
+
+    def _start_reading(self, readers: Executor, job_id: str) -> "Future[bool]":
+        if (future := self._reading.get(job_id)) is None:
+            future = self._reading[job_id] = readers.submit(self._exists, job_id)
+            future.add_done_callback(lambda _: self._reading.pop(job_id, None))
+        return future
+
+    def _exists(self, job_id: str) -> bool:
+        with self.locks.hold(job_id):
+            return self._job_counts(job_id) is not None
 
     def _job_counts(self, job_id: str) -> JobCounts | None:
         """Return what is known of a job, from memory or from the table; None when there is no such job."""
@@ -380,44 +578,45 @@ class ResultRecorder:
             if job_id in self._jobs:
                 self._jobs.move_to_end(job_id)
                 return self._jobs[job_id]
-        job_counts = self._read(job_id)
-        if job_counts is not None:
-            with self._lock:
-                self._jobs[job_id] = job_counts
-                self._evict_unused()
-        return job_counts
-
-    def _read(self, job_id: str) -> JobCounts | None:
         try:
             job = self.store.job(job_id)
         except NotFoundError:
             return None
-        results, resends = self.store.result_summaries(job_id), self.store.resends(job_id)
-        statuses, retries, cached_at = dict[str, Status | None](), dict[str, int](), list[datetime]()
-        for image in self.store.images(job_id):  # without a record, a result belongs to no accepted image
+        job_counts, is_counted = self._read(job)
+        with self._lock:
+            self._jobs[job_id] = job_counts
+            if not is_counted:
+                self._changed.setdefault(job_id)
+            self._evict_unused()
+        return job_counts
+
+    def _read(self, job: Job) -> tuple[JobCounts, bool]:
+        """Return what the table has of a job, and whether its counts there are those of its images.
+
+        Only a page of its images and results is in memory at a time.
+        """
+        job_id = job.job_id
+        stored, resends = self.store.counts(job_id), self.store.resends(job_id)
+        job_counts = JobCounts(Counts(), job.keep, job.owner)
+        results, cached_at = self.store.summaries(job_id), list[datetime]()
+        result_id, result = next(results, ("", None))
+        # Both are in the order of the images' ids. Without a record, a result belongs to no accepted image.
+        for number, image in enumerate(self.store.images(job_id)):
+            if number % PAGE == 0 and not self.active():
+                raise JobLoadingError(f"the job {job_id!r} was not read: this controller no longer acts")
             image_id = image.ref.image_id
+            while result is not None and result_id < image_id:
+                result_id, result = next(results, ("", None))
+            job_counts.add_stored(image, result if result_id == image_id else None)
             if image.cached:
                 cached_at.append(image.accepted_at)
-            answered: Status | None = "done" if image.cached else None
-            statuses[image_id] = results[image_id].status if image_id in results else answered
-            if image.attempt:
-                retries[image_id] = image.attempt
-        of_images = {image_id: result for image_id, result in results.items() if image_id in statuses}
-        return JobCounts(
-            statuses=statuses,
-            counts=derived(statuses, cached_at, self.store.counts(job_id), self.now()),
-            keep=job.keep,
-            owner=job.owner,
-            retries=retries,
-            failures={image_id: result.attempt for image_id, result in of_images.items() if result.attempt},
-            redelivered={image_id for image_id, result in of_images.items() if result.attempts > 1},
-            resends={image_id: resend for image_id, resend in resends.items() if image_id in statuses},
-            cancelled={image_id for image_id, result in of_images.items() if result.cancelled},
-        )
+        job_counts.resends |= {key: resend for key, resend in resends.items() if key in job_counts.statuses}
+        job_counts.counts = derived(job_counts.statuses, cached_at, stored, self.now())
+        return job_counts, job_counts.summed() == stored
 
     def _evict_unused(self) -> None:
         """Forget jobs that no thread uses, those used longest ago first, until the rest is within the bounds."""
-        in_use = self.locks.in_use()
+        in_use = {*self.locks.in_use(), *self._changed, *self._writing}
         answered = [job_id for job_id, each in self._jobs.items() if each.answered and job_id not in in_use]
         self._evict_beyond(self.max_answered, answered, in_use)
         self._evict_beyond(self.max_images, list(self._jobs), in_use)
@@ -427,29 +626,34 @@ class ResultRecorder:
         images = sum(len(self._jobs[job_id].statuses) for job_id in job_ids)
         for job_id in job_ids:
             if images > max_images and job_id not in in_use:
-                images -= len(self._jobs.pop(job_id).statuses)
+                job_counts = self._jobs.pop(job_id)
+                images -= len(job_counts.statuses)
+                if not job_counts.answered:
+                    extra = {"job": job_id, "max_images": max_images}
+                    _log.warning("a job with images without a result is read again for each result", extra=extra)
 
-    def _read_images(self, job_id: str, job_counts: JobCounts, after: str) -> None:
-        """Read which images the job has after the image id `after`."""
-        recorded = {image.ref.image_id: image for image in self.store.images(job_id, after)}
-        for taken_back in [each for each in job_counts.statuses if each > after and each not in recorded]:
-            job_counts.remove_image(taken_back)
-        for image in recorded.values():
-            job_counts.add_image(image)
+    def _read_images(self, job_id: str, after: str) -> None:
+        """Read which images the job has after the image id `after`; no lock is held while they are read."""
+        images, is_last = self.store.images(job_id, after), False
+        while not is_last:
+            page = list(islice(images, PAGE))
+            is_last = len(page) < PAGE
+            until = None if is_last else page[-1].ref.image_id
+            with self.locks.hold(job_id):
+                if (job_counts := self._job_counts(job_id)) is None:
+                    return
+                recorded = {image.ref.image_id for image in page}
+                unrecorded = [each for each in job_counts.statuses.between(after, until) if each not in recorded]
+                job_counts.add_images(page)
+            # They were taken back, or added since the page was read.
+            for start in range(0, len(unrecorded), LOOKUP):
+                self.read_again(job_id, unrecorded[start : start + LOOKUP])
+            after = until or after
 
-    def _learn(self, job_id: str, job_counts: JobCounts, image_ids: Sequence[str]) -> None:
-        """Look up those of `image_ids` that are not known yet."""
-        unknown = [image_id for image_id in image_ids if image_id not in job_counts.statuses]
-        if len(unknown) > FEW:
-            # Images mostly arrive in the order of their ids: more unknown ones follow the first one.
-            for image in self.store.images(job_id, after=min(unknown)[:-1]):
-                job_counts.add_image(image)
-            return
-        for image_id in unknown:
-            try:
-                job_counts.add_image(self.store.image(ImageRef(job_id, image_id)))
-            except NotFoundError:
-                continue
+
+def may_pass(error: Exception) -> bool:
+    """Return whether another try in a few seconds may succeed."""
+    return is_throttled(error) or isinstance(error, JobLoadingError)
 
 
 def rank(response: ClassificationResult) -> tuple[bool, int]:
@@ -474,27 +678,14 @@ def inputs_of(responses: Iterable[ClassificationResult]) -> list[str]:
     ]
 
 
-def derived(
-    statuses: dict[str, Status | None], cached_at: Sequence[datetime], stored: Counts, now: datetime
-) -> Counts:
+def derived(statuses: ImageStatuses, cached_at: Sequence[datetime], stored: Counts, now: datetime) -> Counts:
     """Return the counts that `statuses` make; the web tier answered some of the images itself, `cached_at`.
 
     The times of workers' results are the stored ones, or `now` where some came since. Those of cached images are in
     their records, since a web process may have ended before it could say them.
     """
-    done = sum(status == "done" for status in statuses.values()) - len(cached_at)
-    failed = sum(status == "failed" for status in statuses.values())
+    done, failed = statuses.count("done") - len(cached_at), statuses.count("failed")
     counts = with_cached(replace(stored, done=done, failed=failed, cached=0), cached_at)
     if (done, failed) == (stored.done - stored.cached, stored.failed):
         return counts
     return replace(counts, first_result_at=stored.first_result_at or now, last_result_at=now)
-
-
-def _counted(job_counts: JobCounts) -> Counts:
-    return replace(
-        job_counts.counts,
-        images=len(job_counts.statuses),
-        system_retried=len(job_counts.redelivered | job_counts.resends.keys()),
-        resends=sum(resend.times for resend in job_counts.resends.values()),
-        cancelled=len(job_counts.cancelled),
-    )

@@ -1,7 +1,8 @@
 """The controller's services: clients, queues, buckets and tables by the configuration, and the loops over them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from core.config import Config
@@ -32,7 +33,7 @@ from web_tier.controller.collector import HELPERS, Collector
 from web_tier.controller.leader import Tick
 from web_tier.controller.notifier import Notifier, Send, senders
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
-from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.controller.result_recorder import READERS, ResultRecorder
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
 from web_tier.uploads.ingest import ImageIngest
@@ -41,6 +42,10 @@ LEASE_NAME = "controller"
 MAX_ATTEMPTS = 3
 """Attempts of a call before its error reaches a loop, which has its own backoff and never gives up."""
 READ_SECONDS = 10.0
+CALLS = 32
+"""Calls for results that are made side by side: four rounds of the collector, each with some ten at a time."""
+OTHER_CALLS = 16
+"""Calls of all other loops at the same time."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class ControllerServices:
             for lack of capacity, which EC2 answers as a server error; but the next offering must be tried at once.
         send: how to send a message about a job that is done, by channel.
         sources: the buckets from which jobs take images, and to which results are copied.
+        calls: makes calls for results side by side. Nothing else uses it, so that results wait for no other work.
+        readers: reads the jobs whose results are recorded.
     """
 
     config: Config
@@ -65,6 +72,8 @@ class ControllerServices:
     launching: Fleet
     send: Mapping[Channel, Send]
     sources: SourceBuckets
+    calls: Executor = field(default_factory=lambda: ThreadPoolExecutor(CALLS, thread_name_prefix="calls"))
+    readers: Executor = field(default_factory=lambda: ThreadPoolExecutor(READERS, thread_name_prefix="readers"))
 
     @classmethod
     def connect(cls, config: Config) -> "ControllerServices":
@@ -109,15 +118,18 @@ class ControllerServices:
             # nothing.
             quiet_seconds=self.config.worker.idle_seconds + prices.minimum_billed_seconds,
         )
+        table = replace(self.store.table, pool=self.calls)
         recorder = ResultRecorder(
-            self.store,
+            JobStore(table),
             self.inputs.delete_all,
             self.outputs.delete_all,
             token=token,
             active=active,
             on_results=meter.attribution.add_answers,
+            pool=self.calls,
+            readers=self.readers,
         )
-        cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
+        cache = ResultCache(table, self.config.retention.repeat_lifetime)
         registry = WorkerRegistry()
         notifications, topic = NotificationStore(self.store.table), self.config.notifications.topic_arn
 
@@ -125,7 +137,8 @@ class ControllerServices:
             if topic is not None:
                 notifications.request(job_id, {"topic": topic}, datetime.now(UTC), is_bounded=False)
 
-        collector = Collector(self.responses, self.outputs, recorder, cache, active, registry=registry)
+        responses = replace(self.responses, pool=self.calls)
+        collector = Collector(responses, self.outputs, recorder, cache, active, registry=registry, pool=self.calls)
         copier = ResultsCopier(self.sources, self.outputs, self.config.imports.destinations)
         results_files = ResultsFileWriter(self.store, self.outputs, active, copier, token=token, on_finished=publish)
         recovery = ResultRecovery(self.store, recorder, self.outputs)
@@ -144,6 +157,7 @@ class ControllerServices:
             "autoscaler": self._autoscaler(holder, fleet_config, registry, meter, active).tick,
             "collector": collector.tick,
             **{f"collector-{number}": collector.help_tick for number in range(1, HELPERS + 1)},
+            "counts": recorder.counts_tick,
             "reconciler": self._reconciler(recovery, registry, may_close, active).tick,
             "canceller": canceller.tick,
             "source_importer": SourceImporter(self.sources, ingest, self.config, active, token).tick,
@@ -211,7 +225,8 @@ class ControllerServices:
 def controller_clients(config: Config, attempts: int = MAX_ATTEMPTS) -> Clients:
     """Return clients that give up soon enough for the loops to stop in time, after at most `attempts`."""
     max_attempts = min(attempts, config.aws.max_attempts)
-    return Clients(replace(config.aws.endpoint(), max_attempts=max_attempts, read_timeout=READ_SECONDS))
+    endpoint = replace(config.aws.endpoint(CALLS + OTHER_CALLS), max_attempts=max_attempts, read_timeout=READ_SECONDS)
+    return Clients(endpoint)
 
 
 def controller_lease(config: Config) -> Lease:

@@ -575,7 +575,10 @@ _conditions = st.sampled_from(
 )
 _set_conditions = st.sampled_from([None, "attribute_exists( #pk )", "attribute_not_exists( #a ) OR #a < :a"])
 _calls = st.one_of(
-    st.tuples(st.just("put_all"), st.tuples(st.lists(_items, unique_by=lambda item: (item["pk"], item["sk"])))),
+    st.tuples(
+        st.sampled_from(("put_all", "put_each")),
+        st.tuples(st.lists(_items, unique_by=lambda item: (item["pk"], item["sk"]))),
+    ),
     st.tuples(st.just("delete_all"), st.tuples(st.lists(_keys, unique=True))),
     st.tuples(st.just("get_all"), st.tuples(st.lists(_keys, unique=True))),
     st.tuples(st.just("get"), _keys),

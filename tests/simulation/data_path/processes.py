@@ -145,6 +145,8 @@ class Controller:
             active=self.active,
             now=self.now,
             locks=JobLocks(lambda: TaskLock(scheduler)),
+            clock=scheduler.clock,
+            sleep=scheduler.sleep,
         )
         registry = WorkerRegistry(scheduler.clock, self.now)
         cache = ResultCache(world.table, CACHE_LIFETIME)
@@ -192,6 +194,7 @@ class Controller:
         ticks = {
             "collector": collector.tick,
             "collector-1": collector.help_tick,
+            "counts": recorder.counts_tick,
             "reconciler": reconciler.tick,
             "canceller": canceller.tick,
             "source_importer": importer.tick,

@@ -1,8 +1,10 @@
 """Calls that are repeated: the pauses between tries, and batches that SQS and DynamoDB accept only in part."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
+from threading import Barrier
 from typing import Any, cast
 
 import pytest
@@ -13,8 +15,10 @@ from hypothesis import strategies as st
 from services import sqs as sqs_module
 from services import table as table_module
 from services.backoff import Backoff, pause_seconds
+from services.side_by_side import side_by_side
 from services.sqs import BATCH, MAX_BATCH_BYTES, OutgoingMessage, Queue
 from services.table import Table, TableBusyError
+from tests.support.waiting import DEADLINE_SECONDS
 
 FAILURES = st.integers(1, 10_000)
 SECONDS = st.floats(0.001, 1_000)
@@ -219,3 +223,64 @@ def test_keys_that_stay_unread_are_given_up_with_the_name_of_the_table() -> None
     client = FakeReads(frozenset(), [0] * 100)
     with pytest.raises(TableBusyError, match="'jobs' left 3 keys unread after 8 tries"):
         Table(cast(Any, client), "jobs", sleep=lambda seconds: None).get_all([("p", str(n)) for n in range(3)])
+
+
+def test_items_of_a_busy_partition_are_returned_and_all_others_are_put() -> None:
+    client = FakeDynamoDB([10, 0])
+    left = Table(cast(Any, client), "jobs").put_each(items(60))
+    assert [item["n"] for item, _ in left] == [*range(10, 25), *range(25, 50)]
+    assert {type(error) for _, error in left} == {TableBusyError}
+    assert (len(client.written), client.calls) == (20, 3), "each batch is tried once"
+
+
+def test_items_of_a_batch_that_fails_are_returned_with_its_error() -> None:
+    class Refusing(FakeDynamoDB):
+        def batch_write_item(self, RequestItems: dict[str, list[Any]]) -> dict[str, Any]:  # noqa: N803
+            if self.calls == 1:
+                self.calls += 1
+                raise ClientError({"Error": {"Code": "ValidationException", "Message": "no"}}, "BatchWriteItem")
+            return super().batch_write_item(RequestItems)
+
+    left = Table(cast(Any, Refusing()), "jobs").put_each(items(60))
+    assert [item["n"] for item, _ in left] == list(range(25, 50))
+    assert all("ValidationException" in str(error) for _, error in left)
+
+
+def test_the_batches_of_one_operation_are_made_side_by_side() -> None:
+    """Each waits until all have begun."""
+    together = Barrier(3)
+
+    class Meeting(FakeDynamoDB):
+        def batch_write_item(self, RequestItems: dict[str, list[Any]]) -> dict[str, Any]:  # noqa: N803
+            together.wait(DEADLINE_SECONDS)
+            return super().batch_write_item(RequestItems)
+
+    class MeetingSQS(FakeSQS):
+        def delete_message_batch(self, *, Entries: list[dict[str, Any]], **_more: Any) -> dict[str, Any]:  # noqa: N803
+            together.wait(DEADLINE_SECONDS)
+            return self._batch(Entries)
+
+    with ThreadPoolExecutor(3) as pool:
+        Table(cast(Any, Meeting()), "jobs", pool=pool).put_all(items(60))
+        sqs = MeetingSQS()
+        Queue(cast(Any, sqs), "http://q/1/requests", pool=pool).delete([str(number) for number in range(30)])
+    assert len(sqs.taken) == 30
+
+
+def test_a_call_that_fails_stops_no_other_that_is_made_side_by_side() -> None:
+    made = list[int]()
+
+    def call(number: int) -> int:
+        made.append(number)
+        if number % 2:
+            raise ValueError(number)
+        return number
+
+    with ThreadPoolExecutor(2) as pool:
+        with pytest.raises(ValueError, match="1"):
+            side_by_side(pool, call, range(6))
+        assert sorted(made) == list(range(6))
+        assert side_by_side(pool, call, (2, 0, 4)) == [2, 0, 4]
+    with pytest.raises(ValueError, match="1"):
+        side_by_side(None, call, range(6))
+    assert made[-2:] == [0, 1], "without a pool nothing follows an error"

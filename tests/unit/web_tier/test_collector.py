@@ -16,7 +16,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Heartbeat, Model, Prediction, StoredResult
 from core.result_cache import ResultCache
 from services.sqs import OutgoingMessage, ReceivedMessage
-from services.table import THROTTLING_CODES, TableBusyError
+from services.table import BATCH_ATTEMPTS, THROTTLING_CODES, TableBusyError
 from tests.support.autoscaler import EPOCH, Clock
 from tests.support.jobs import client_error
 from tests.support.memory_services import ClockedQueue, MemoryBucket
@@ -37,6 +37,7 @@ from web_tier.controller.collector import (
     EMPTY_POLLS,
     FIRST_DELAY_SECONDS,
     HELP_SECONDS,
+    MAX_ALONE,
     MAX_BATCHES,
     MAX_RECEIVES,
     Collector,
@@ -76,6 +77,7 @@ class Site:
     def tick(self, times: int = 1, seconds: float = 1.0) -> None:
         for _ in range(times):
             self.collector.tick()
+            self.collector.recorder.write_counts(at_once=True)
             self.clock.now += seconds
 
 
@@ -91,8 +93,12 @@ def test_full_batches_are_received_together_and_only_the_first_waits() -> None:
     assert site.queue.messages == []
     assert figures(site.store, ONE) == (25, 0, 40)
     site.send(*[done(REFS[0])] * 1000)
-    site.tick()
-    assert len(site.queue.messages) == 1000 - 10 * MAX_BATCHES, "a round is bounded"
+    left = [1000]
+    for _ in range(4):
+        site.tick()
+        left.append(len(site.queue.messages))
+    rounds = [before - after for before, after in pairwise(left)]
+    assert rounds == [60, *[10 * MAX_BATCHES] * 3], "more while many wait, and bounded"
 
 
 def test_received_messages_are_recorded_although_a_further_receive_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,14 +145,14 @@ def test_a_queue_is_empty_after_several_long_polls_without_a_message() -> None:
 def test_what_another_thread_has_received_counts_as_read_only_after_it_was_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    site, record, read = Site(), ResultRecorder.record, list[float | None]()
+    site, record, read = Site(), ResultRecorder.record_each, list[float | None]()
 
-    def tick_meanwhile(recorder: ResultRecorder, responses: Sequence[ClassificationResult]) -> None:
+    def tick_meanwhile(recorder: ResultRecorder, responses: Sequence[ClassificationResult]) -> dict[str, Exception]:
         site.tick(EMPTY_POLLS)
         read.append(site.registry.read_until)
-        record(recorder, responses)
+        return record(recorder, responses)
 
-    monkeypatch.setattr(ResultRecorder, "record", tick_meanwhile)
+    monkeypatch.setattr(ResultRecorder, "record_each", tick_meanwhile)
     begun = site.clock.now
     site.send(done(REFS[0]))
     site.tick()
@@ -154,12 +160,24 @@ def test_what_another_thread_has_received_counts_as_read_only_after_it_was_recor
     assert site.registry.read_until == begun
 
 
-def test_the_jobs_with_the_fewest_responses_are_recorded_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    site, recorded = Site(), list[str]()
-    monkeypatch.setattr(ResultRecorder, "record", lambda _recorder, responses: recorded.append(responses[0].job_id))
-    site.send(*[done(ref) for ref in IMAGES[ONE][:20]], done(IMAGES[OTHER][0]))
-    site.tick()
-    assert recorded == [OTHER, ONE]
+def test_the_results_of_all_jobs_of_a_round_are_put_together() -> None:
+    """So a round takes as long, whatever the number of jobs: on AWS each call takes milliseconds."""
+    store = JobStore(MemoryTable())
+    refs = [ImageRef(new_id(), new_id()) for _ in range(20)]
+    for ref in refs:
+        store.create(Job(ref.job_id, "job", EPOCH))
+        store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH)], EPOCH)
+    site, calls = Site(store), Counter[str]()
+    site.send(*[done(ref) for ref in refs])
+
+    def counted(operation: str, effect: Callable[[], _T]) -> _T:
+        calls[operation] += 1
+        return effect()
+
+    cast(MemoryTable, store.table).call = counted
+    site.collector.tick()
+    assert calls["BatchWriteItem"] == 1
+    assert all(figures(store, ref.job_id) == (1, 0, 1) for ref in refs)
 
 
 def test_helpers_poll_only_while_there_is_work() -> None:
@@ -170,6 +188,7 @@ def test_helpers_poll_only_while_there_is_work() -> None:
     site.tick()
     site.send(done(REFS[1]))
     assert site.collector.help_tick() == 0
+    site.collector.recorder.write_counts(at_once=True)
     assert (site.queue.messages, figures(site.store, ONE)) == ([], (2, 0, 40))
     site.clock.now += HELP_SECONDS
     assert site.collector.help_tick() > 0
@@ -240,17 +259,17 @@ class FailingRecorder(ResultRecorder):
     error: Exception
     tried: list[set[str]]
 
-    def record(self, responses: Iterable[ClassificationResult]) -> None:
+    def record_each(self, responses: Iterable[ClassificationResult]) -> dict[str, Exception]:
         received = list(responses)
         self.tried.append({each.image_id for each in received})
-        if self.bad & {name for each in received for name in (each.job_id, each.image_id)}:
-            raise self.error
-        super().record(received)
+        bad = {each.job_id for each in received if self.bad & {each.job_id, each.image_id}}
+        errors = super().record_each([each for each in received if each.job_id not in bad])
+        return errors | dict.fromkeys(bad, self.error)
 
 
 def failing(bad: str, error: Exception | None = None) -> Site:
     store = stored_jobs()
-    recorder = FailingRecorder(store, lambda _keys: None)
+    recorder = FailingRecorder(store, lambda _keys: None, sleep=lambda _seconds: None)
     recorder.bad, recorder.error, recorder.tried = {bad}, error or UnrecordableError(), []
     return Site(store, recorder)
 
@@ -290,13 +309,17 @@ def test_while_a_job_fails_its_new_responses_are_not_tried() -> None:
     ],
     ids=["left items", *sorted(THROTTLING_CODES)],
 )
-def test_a_throttled_job_is_tried_once_and_then_not_for_a_while(throttled: Exception) -> None:
-    """Row 49: other jobs wait while it is tried, since a throttled call is repeated for seconds."""
-    site = failing(ONE, throttled)
+def test_a_throttled_job_is_tried_alone_after_all_others_and_then_not_for_a_while(throttled: Exception) -> None:
+    """Row 49: a throttled call is repeated for seconds."""
+    site, left = failing(ONE, throttled), list[int]()
     recorder = cast(FailingRecorder, site.collector.recorder)
+    recorder.sleep = lambda _seconds: left.append(len(site.queue.messages))
     site.send(*[done(ref) for refs in IMAGES.values() for ref in refs[:12]])
     site.tick()
-    assert recorder.tried == [{ref.image_id for ref in refs[:12]} for refs in (IMAGES[ONE], IMAGES[OTHER])]
+    together = {ref.image_id for refs in IMAGES.values() for ref in refs[:12]}
+    alone = {ref.image_id for ref in IMAGES[ONE][:12]}
+    assert recorder.tried == [together, *[alone] * BATCH_ATTEMPTS]
+    assert left == [12] * (BATCH_ATTEMPTS - 1), "the others are deleted"
     assert figures(site.store, OTHER) == (12, 0, 40)
     recorder.tried.clear()
     site.tick(int(FIRST_DELAY_SECONDS) - 1)
@@ -305,6 +328,25 @@ def test_a_throttled_job_is_tried_once_and_then_not_for_a_while(throttled: Excep
     site.tick(2)
     assert figures(site.store, ONE) == (12, 0, 40)
     assert site.queue.messages == []
+
+
+def test_throttled_jobs_keep_only_some_of_the_threads_busy() -> None:
+    site, depth, most, unsent = failing(ONE, TableBusyError("25 items were left")), [0], [0], IMAGES[ONE][1:9]
+    recorder = cast(FailingRecorder, site.collector.recorder)
+
+    def collect_meanwhile(_seconds: float) -> None:
+        depth[0] += 1
+        most[0] = max(most[0], depth[0])
+        if unsent:
+            site.send(done(unsent.pop()), done(IMAGES[OTHER][0]))
+            site.collector.tick()
+        depth[0] -= 1
+
+    recorder.sleep = collect_meanwhile
+    site.send(done(IMAGES[ONE][0]))
+    site.collector.tick()
+    assert most == [MAX_ALONE]
+    assert figures(site.store, OTHER) == (1, 0, 40)
 
 
 def test_one_response_that_cannot_be_recorded_delays_no_other_of_its_job() -> None:
@@ -345,14 +387,32 @@ def test_without_the_lease_every_message_is_returned_at_once_and_nothing_written
     assert site.registry.read_until is None
 
 
+def test_without_the_lease_after_a_write_the_messages_are_returned_for_the_next_holder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may have read the job before this process, frozen meanwhile, put the results; it has to count them."""
+    site, record = Site(), ResultRecorder.record_each
+
+    def lose_lease(recorder: ResultRecorder, responses: Sequence[ClassificationResult]) -> dict[str, Exception]:
+        errors = record(recorder, responses)
+        site.active = False
+        return errors
+
+    monkeypatch.setattr(ResultRecorder, "record_each", lose_lease)
+    site.send(done(REFS[0]), beat("i-2"))
+    site.tick()
+    assert site.store.statuses(ONE) == {REFS[0].image_id: "done"}
+    assert site.queue.counts().visible == 2
+
+
 def test_the_label_of_a_visible_result_is_already_in_the_cache() -> None:
     digest, seen = "a" * 64, list[bool]()
 
     class Watching(ResultRecorder):
-        def record(self, responses: Iterable[ClassificationResult]) -> None:
+        def record_each(self, responses: Iterable[ClassificationResult]) -> dict[str, Exception]:
             cache = ResultCache(self.store.table, timedelta(days=1))
             seen.append(digest in cache.find("", [digest], "d1", datetime.now(UTC)))
-            super().record(responses)
+            return super().record_each(responses)
 
     known = {"key": "k.jpg", "sha256": digest, "model": Model(name="demo", digest="d1")}
     store = stored_jobs()

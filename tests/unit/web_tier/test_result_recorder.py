@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -16,11 +17,20 @@ from core.ids import ImageRef, input_key, new_id, output_key
 from core.jobs.models import Counts, DeletedJob, ImageRecord, Job, Resend, ResultSummary
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, failed
-from tests.support.autoscaler import EPOCH
+from services.table import Item, TableBusyError
+from tests.support.autoscaler import EPOCH, Clock
+from tests.support.jobs import client_error
 from tests.support.memory_table import MemoryTable, failing_writes
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.controller import result_recorder
-from web_tier.controller.result_recorder import ResultRecorder, StaleTokenError, best_by_image
+from web_tier.controller.result_recorder import (
+    COUNTS_SECONDS,
+    MAX_COUNTS_A_SECOND,
+    JobLoadingError,
+    ResultRecorder,
+    StaleTokenError,
+    best_by_image,
+)
 
 JOBS = [new_id() for _ in range(2)]
 IMAGES = {job_id: [ImageRef(job_id, new_id()) for _ in range(40)] for job_id in JOBS}
@@ -71,7 +81,7 @@ def figures(store: JobStore, job_id: str) -> tuple[int, int, int]:
 
 def redelivered(store: JobStore, job_id: str) -> int:
     """How many results needed more than one receive, as the items themselves say."""
-    return sum(result.attempts > 1 for result in store.result_summaries(job_id).values())
+    return sum(result.attempts > 1 for result in dict(store.summaries(job_id)).values())
 
 
 def derived(store: JobStore, job_id: str) -> tuple[int, int, int]:
@@ -98,7 +108,7 @@ def test_a_result_without_an_attempt_is_of_the_first_one() -> None:
     items = cast(MemoryTable, store.table).items
     key = (f"JOB#{REFS[0].job_id}", f"RESULT#{REFS[0].image_id}")
     items[key] = {name: value for name, value in items[key].items() if name != "attempt"}
-    assert store.result_summaries(JOBS[0]) == {REFS[0].image_id: ResultSummary("failed")}
+    assert dict(store.summaries(JOBS[0])) == {REFS[0].image_id: ResultSummary("failed")}
     assert store.put_failed(not_done(REFS[0], 1))
 
 
@@ -126,7 +136,7 @@ def test_counts_of_a_controller_that_was_replaced_are_refused() -> None:
     frozen.record([done(REFS[0])])
     recorder_of(store, token=9).record([done(ref) for ref in IMAGES[JOBS[0]]])
     with pytest.raises(StaleTokenError):
-        frozen.record([done(REFS[0])])
+        frozen.record([done(REFS[1])])
     assert figures(store, JOBS[0]) == (40, 0, 40)
 
 
@@ -309,18 +319,23 @@ def test_a_job_that_the_table_keeps_waiting_delays_no_other_job() -> None:
 
 
 def test_threads_write_the_results_of_one_job_in_turns() -> None:
-    writing, most = [0], [0]
+    writing, most = Counter[str](), Counter[str]()
 
-    def watch(when: str) -> None:
-        writing[0] += 1 if when == "before" else -1
-        most[0] = max(most[0], writing[0])
+    def watched(operation: str, effect: Callable[[], Any]) -> Any:
+        writing[operation] += 1
+        most[operation] = max(most[operation], writing[operation])
         time.sleep(0.001)  # other threads run
+        result = effect()
+        writing[operation] -= 1
+        return result
 
-    store = stored_jobs(watch)
+    store = stored_jobs()
+    cast(MemoryTable, store.table).call = watched
     recorder = recorder_of(store)
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda ref: recorder.record([done(ref)]), IMAGES[JOBS[0]]))
-    assert most == [1]
+    recorder.write_counts(at_once=True)
+    assert (most["BatchWriteItem"], most["PutItem"]) == (1, 1), "also the counts, so that older ones are never last"
     assert figures(store, JOBS[0]) == (40, 0, 40)
     assert not recorder.locks.in_use()
 
@@ -398,6 +413,161 @@ def test_a_result_of_an_image_that_was_taken_back_does_not_count() -> None:
     successor.rewrite_counts(JOBS[0])
     assert figures(store, JOBS[0]) == (0, 0, 38)
     assert not successor.is_accepted(REFS[1])
+
+
+def test_counts_of_a_job_are_stored_a_few_times_a_second_and_in_the_end() -> None:
+    store, clock, stored = stored_jobs(), Clock(), list[tuple[int, int, int]]()
+    store_counts = JobStore.store_counts
+
+    def watched(each: JobStore, job_id: str, counts: Counts, token: int = 0) -> bool:
+        stored.append((counts.done, counts.failed, counts.images))
+        return store_counts(each, job_id, counts, token)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JobStore, "store_counts", watched)
+        recorder = recorder_of(store, clock=clock)
+        for ref in IMAGES[JOBS[0]]:
+            assert recorder.record_each([done(ref)]) == {}
+            recorder.counts_tick()
+        assert stored == [(1, 0, 40)], "the first one at once"
+        clock.now += COUNTS_SECONDS
+        recorder.counts_tick()
+        assert stored == [(1, 0, 40), (40, 0, 40)]
+        clock.now += COUNTS_SECONDS
+        recorder.counts_tick()
+        assert len(stored) == 2, "nothing has changed"
+
+
+def test_of_many_jobs_the_counts_of_each_are_stored_less_often() -> None:
+    store, clock, jobs = JobStore(MemoryTable()), Clock(), 2 * MAX_COUNTS_A_SECOND
+    refs = [[ImageRef(job_id, new_id()) for _ in range(2)] for job_id in (new_id() for _ in range(jobs))]
+    for pair in refs:
+        store.create(Job(pair[0].job_id, "job", EPOCH))
+        store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in pair], EPOCH)
+    recorder = recorder_of(store, clock=clock)
+    for number in range(2):
+        assert recorder.record_each([done(pair[number]) for pair in refs]) == {}
+    seconds = list[float]()
+    for _ in range(jobs):
+        if all(figures(store, pair[0].job_id) == (2, 0, 2) for pair in refs):
+            break
+        seconds.append(clock.now)
+        clock.now += COUNTS_SECONDS
+        recorder.counts_tick()
+    assert seconds[-1] - seconds[0] >= jobs / MAX_COUNTS_A_SECOND - 2 * COUNTS_SECONDS
+    assert len(seconds) < 12
+
+
+def test_counts_that_cannot_be_stored_are_stored_later_and_their_results_are_recorded() -> None:
+    store, clock, refuse = stored_jobs(), Clock(), [True]
+
+    def call(operation: str, effect: Callable[[], Any]) -> Any:
+        if operation == "PutItem" and refuse[0]:
+            raise client_error(503)
+        return effect()
+
+    cast(MemoryTable, store.table).call = call
+    recorder = recorder_of(store, clock=clock)
+    assert recorder.record_each([done(REFS[0])]) == {}
+    assert (store.statuses(JOBS[0]), figures(store, JOBS[0])) == ({REFS[0].image_id: "done"}, (0, 0, 0))
+    refuse[0] = False
+    clock.now += COUNTS_SECONDS
+    recorder.counts_tick()
+    assert figures(store, JOBS[0]) == (1, 0, 40)
+
+
+def test_a_controller_that_follows_stores_the_counts_that_the_last_one_did_not() -> None:
+    store, clock = stored_jobs(), Clock()
+    killed = recorder_of(store, clock=clock)
+    killed.record_each([done(REFS[0])])
+    killed.record_each([done(REFS[1])])
+    assert figures(store, JOBS[0]) == (1, 0, 40)
+    successor = recorder_of(store)
+    assert successor.is_accepted(REFS[2])
+    successor.counts_tick()
+    assert figures(store, JOBS[0]) == (2, 0, 40)
+
+
+def test_a_job_that_is_being_read_delays_no_other() -> None:
+    """A controller that takes over reads a job of a million images for a minute."""
+    may_read, ref = threading.Event(), IMAGES[JOBS[1]][0]
+    store, images = stored_jobs(), JobStore.images
+
+    def slow(each: JobStore, job_id: str, *arguments: Any, **named: Any) -> Any:
+        if job_id == JOBS[0]:
+            may_read.wait(DEADLINE_SECONDS)
+        return images(each, job_id, *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as readers:
+        patch.setattr(JobStore, "images", slow)
+        patch.setattr(result_recorder, "LOAD_SECONDS", 0.05)
+        recorder = recorder_of(store, readers=readers)
+        recorder.record([done(ref)])
+        errors = recorder.record_each([done(REFS[0]), done(IMAGES[JOBS[1]][1])])
+        assert {job_id: type(error) for job_id, error in errors.items()} == {JOBS[0]: JobLoadingError}
+        recorder.write_counts(at_once=True)
+        assert figures(store, JOBS[1]) == (2, 0, 40)
+        may_read.set()
+        recorder.record([done(REFS[0])])
+    assert figures(store, JOBS[0]) == (1, 0, 40)
+
+
+def test_an_image_that_is_added_while_the_others_are_read_is_not_taken_for_taken_back() -> None:
+    store = stored_jobs()
+    recorder, images = recorder_of(store), JobStore.images
+    recorder.record([done(REFS[0])])
+    late, gone = ImageRef(JOBS[0], new_id()), IMAGES[JOBS[0]][5]
+    store.delete_images([gone])
+
+    def read_then_add(each: JobStore, job_id: str, *arguments: Any, **named: Any) -> Any:
+        found = list(images(each, job_id, *arguments, **named))
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(JobStore, "images", images)
+            store.record_images([ImageRecord(late, "b.jpg", "key", 1, EPOCH)], EPOCH)
+            recorder.record([done(late)])
+        return iter(found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JobStore, "images", read_then_add)
+        recorder.resync(JOBS[0])
+    assert recorder.is_accepted(late)
+    assert gone.image_id not in recorder.missing(JOBS[0])
+    recorder.rewrite_counts(JOBS[0])
+    assert figures(store, JOBS[0]) == derived(store, JOBS[0]) == (2, 0, 40)
+
+
+def test_one_throttled_job_is_the_only_one_that_is_not_recorded() -> None:
+    store = stored_jobs()
+    put_each = MemoryTable.put_each
+
+    def throttled(each: MemoryTable, items: Sequence[Item]) -> list[tuple[Item, Exception]]:
+        busy = [item for item in items if item["pk"] == f"JOB#{JOBS[0]}"]
+        left = put_each(each, [item for item in items if item not in busy])
+        return [*left, *((item, TableBusyError("busy")) for item in busy)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryTable, "put_each", throttled)
+        recorder = recorder_of(store)
+        errors = recorder.record_each([done(IMAGES[job_id][0]) for job_id in JOBS])
+    assert {job_id: type(error) for job_id, error in errors.items()} == {JOBS[0]: TableBusyError}
+    assert [figures(store, job_id)[0] for job_id in JOBS] == [0, 1]
+    recorder.record([done(IMAGES[JOBS[0]][0])])
+    assert figures(store, JOBS[0]) == (1, 0, 40)
+
+
+def test_threads_that_hold_several_jobs_never_wait_for_each_other() -> None:
+    store = stored_jobs()
+    recorder = recorder_of(store)
+
+    def record(number: int) -> None:
+        both = [done(IMAGES[job_id][number]) for job_id in JOBS]
+        recorder.record_each(both if number % 2 else both[::-1])
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(record, range(40), timeout=DEADLINE_SECONDS))
+    recorder.write_counts(at_once=True)
+    assert [figures(store, job_id) for job_id in JOBS] == [(40, 0, 40)] * 2
+    assert not recorder.locks.in_use()
 
 
 @dataclass

@@ -1,0 +1,32 @@
+"""Calls that are made side by side, so that their latencies overlap."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from typing import TypeVar
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+def side_by_side(pool: Executor | None, call: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
+    """Return the results of `call` for each of `items`, in their order.
+
+    No task of `pool` may wait for another one, or for a lock: `call` makes calls of a service and nothing else.
+    Without a pool the calls are made one after another, until the first error.
+
+    Raises:
+        Exception: the first error, once every call has ended.
+    """
+    each = list(items)
+    if pool is None or len(each) < 2:
+        return [call(item) for item in each]
+    futures = [pool.submit(call, item) for item in each]
+    results, errors = list[_R](), list[Exception]()
+    for future in futures:
+        try:
+            results.append(future.result())
+        except Exception as error:  # noqa: BLE001 (it is raised below)
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return results

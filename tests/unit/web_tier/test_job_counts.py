@@ -1,0 +1,69 @@
+"""The statuses of a job's images behave as a dictionary does, and take a few bytes each."""
+
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.ids import new_id
+from core.messages import Status
+from web_tier.controller import job_counts
+from web_tier.controller.job_counts import ImageStatuses
+
+IDS = sorted(new_id() for _ in range(40))
+STATUSES: Sequence[Status | None] = (None, "done", "failed")
+
+_Step = tuple[Literal["set", "remove"], str, Status | None]
+_steps = st.lists(
+    st.tuples(st.sampled_from(("set", "set", "set", "remove")), st.sampled_from(IDS), st.sampled_from(STATUSES)),
+    max_size=80,
+)
+
+
+@given(_steps, st.sampled_from((1, 5, 1_000)), st.sampled_from(["", *IDS]), st.sampled_from([None, *IDS]))
+def test_statuses_are_those_of_a_dictionary(
+    steps: Sequence[_Step], min_recent: int, after: str, until: str | None
+) -> None:
+    statuses, expected = ImageStatuses(), dict[str, Status | None]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job_counts, "MIN_RECENT", min_recent)
+        for step, image_id, status in steps:
+            if step == "set":
+                statuses[image_id] = expected[image_id] = status
+            else:
+                statuses.remove(image_id)
+                expected.pop(image_id, None)
+            assert len(statuses) == len(expected)
+            assert (image_id in statuses) == (image_id in expected)
+    for image_id in IDS:
+        assert (image_id in statuses) == (image_id in expected)
+        if image_id in expected:
+            assert statuses[image_id] == expected[image_id]
+        else:
+            with pytest.raises(KeyError):
+                statuses[image_id]
+    for each in STATUSES:
+        assert statuses.count(each) == sum(status == each for status in expected.values())
+        assert list(statuses.ids(each)) == sorted(key for key, status in expected.items() if status == each)
+    ids = sorted(expected)
+    assert statuses.between(after, until) == [key for key in ids if key > after and (until is None or key <= until)]
+    for number in range(1, len(ids) + 1):
+        assert statuses.last(number) == ids[-number]
+    assert statuses.last(len(ids) + 1) == ""
+
+
+def test_an_image_of_a_large_job_takes_less_than_fifty_bytes() -> None:
+    """At most an eighth of the images are not packed yet."""
+    statuses, images = ImageStatuses(), 40_000
+    for _ in range(images):
+        statuses[new_id()] = None
+    recent = sum(sys.getsizeof(key) for key in statuses._recent) + sys.getsizeof(statuses._recent)
+    assert (sys.getsizeof(statuses._ids) + sys.getsizeof(statuses._codes) + recent) / images < 50
+
+
+def test_an_id_of_another_length_is_refused_with_its_value() -> None:
+    with pytest.raises(ValueError, match="'short'"):
+        ImageStatuses()["short"] = None

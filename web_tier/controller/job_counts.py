@@ -1,0 +1,243 @@
+"""What the recorder remembers of a job: the status of each image, and the counts that follow from them.
+
+A job may have a million images. So a status takes 27 bytes: ids are packed, and searched by bisection.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from core.jobs.models import Counts, ImageRecord, Resend, ResultSummary, with_cached, with_result
+from core.messages import ClassificationResult, Status, is_cancelled
+
+ID_BYTES: Final = 26
+"""Bytes of an image's id, a ULID in ASCII. Their order is that of the ids."""
+MIN_RECENT: Final = 1_000
+"""New images before they are packed; of a large job an eighth of its images."""
+
+_STATUSES: Final[tuple[Status | None, ...]] = (None, "done", "failed")
+_CODES: Final = {status: code for code, status in enumerate(_STATUSES)}
+_REMOVED: Final = len(_STATUSES)
+
+
+class ImageStatuses:
+    """The status of each image of a job by its id; None as long as it has no result.
+
+    Statuses are stored as bytes, beside the sorted ids. New images are in a dictionary until there are enough of them
+    to pack: that is cheap, since the ids of new images mostly follow all others.
+    """
+
+    def __init__(self) -> None:
+        self._ids, self._codes = bytearray(), bytearray()
+        self._recent: dict[bytes, int] = {}
+        self._removed = 0
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._codes) - self._removed + len(self._recent)
+
+    def __contains__(self, image_id: str) -> bool:
+        """Return whether the image is known."""
+        return self._code(image_id.encode()) is not None
+
+    def __getitem__(self, image_id: str) -> Status | None:
+        """Return the status of a known image."""
+        code = self._code(image_id.encode())
+        if code is None:
+            raise KeyError(image_id)
+        return _STATUSES[code]
+
+    def __setitem__(self, image_id: str, status: Status | None) -> None:
+        """Set the status of an image, which may be new."""
+        key, code = image_id.encode(), _CODES[status]
+        if len(key) != ID_BYTES:
+            raise ValueError(f"not an id of {ID_BYTES} characters: {image_id!r}")
+        if (position := self._position(key)) is None:
+            self._recent[key] = code
+            if len(self._recent) > max(MIN_RECENT, len(self._codes) // 8):
+                self._pack()
+        else:
+            self._removed -= self._codes[position] == _REMOVED
+            self._codes[position] = code
+
+    def remove(self, image_id: str) -> None:
+        """Forget an image; one that is not known changes nothing."""
+        key = image_id.encode()
+        if self._recent.pop(key, None) is None and (position := self._position(key)) is not None:
+            self._removed += self._codes[position] != _REMOVED
+            self._codes[position] = _REMOVED
+
+    def count(self, status: Status | None) -> int:
+        """Return how many images have this status."""
+        code = _CODES[status]
+        return self._codes.count(code) + sum(each == code for each in self._recent.values())
+
+    def ids(self, status: Status | None) -> Iterator[str]:
+        """Yield the ids of the images with this status, in order; no image may be added or removed meanwhile."""
+        self._pack()
+        code, position = _CODES[status], -1
+        while (position := self._codes.find(code, position + 1)) >= 0:
+            yield self._id(position)
+
+    def between(self, after: str, until: str | None) -> list[str]:
+        """Return the ids of the images after the id `after`, up to and including `until`; None: up to the last."""
+        self._pack()
+        first = self._first_from(after.encode())
+        last = len(self._codes) if until is None else self._first_from(until.encode()) + 1
+        found = [self._id(each) for each in range(first, min(last, len(self._codes)))]
+        return [each for each in found if each > after and (until is None or each <= until)]
+
+    def last(self, number: int) -> str:
+        """Return the id of the image that is `number`th from the end; an empty text if there are fewer images."""
+        self._pack()
+        return self._id(len(self._codes) - number) if number <= len(self._codes) else ""
+
+    def _code(self, key: bytes) -> int | None:
+        position = self._position(key)
+        code = self._recent.get(key) if position is None else self._codes[position]
+        return None if code == _REMOVED else code
+
+    def _position(self, key: bytes) -> int | None:
+        position = self._first_from(key)
+        is_there = position < len(self._codes) and self._key(position) == key
+        return position if is_there else None
+
+    def _first_from(self, key: bytes) -> int:
+        return bisect_left(range(len(self._codes)), key, key=self._key)
+
+    def _key(self, position: int) -> bytes:
+        return bytes(self._ids[position * ID_BYTES : (position + 1) * ID_BYTES])
+
+    def _id(self, position: int) -> str:
+        return self._key(position).decode()
+
+    def _pack(self) -> None:
+        """Move the new images to the packed ones, and drop the removed ones."""
+        if not (self._recent or self._removed):
+            return
+        # Only what follows the first new image has to move.
+        first = 0 if self._removed else self._first_from(min(self._recent))
+        packed = ((self._key(each), self._codes[each]) for each in range(first, len(self._codes)))
+        merged = sorted([*(each for each in packed if each[1] != _REMOVED), *self._recent.items()])
+        self._ids[first * ID_BYTES :] = b"".join(key for key, _ in merged)
+        self._codes[first:] = bytes(code for _, code in merged)
+        self._recent, self._removed = {}, 0
+
+
+@dataclass
+class JobCounts:
+    """What is known of one job.
+
+    Attributes:
+        counts: the counts of the job.
+        keep: whether its images stay once they have a label.
+        owner: id of the user who owns it.
+        statuses: of each image.
+        retries: attempt of the images that were retried, as their records say.
+        failures: attempt of the failed results, as far as it is not 0.
+        redelivered: images with a request that was received more than once until the result that they have.
+        resends: of images with a request that the controller sent again.
+        cancelled: images that failed because the job was cancelled.
+        stored_at: when the counts were last stored, in seconds of the recorder's clock.
+    """
+
+    counts: Counts
+    keep: bool
+    owner: str
+    statuses: ImageStatuses = field(default_factory=ImageStatuses)
+    retries: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    redelivered: set[str] = field(default_factory=set)
+    resends: dict[str, Resend] = field(default_factory=dict)
+    cancelled: set[str] = field(default_factory=set)
+    stored_at: float = float("-inf")
+
+    @property
+    def answered(self) -> bool:
+        """Whether every known image has its result."""
+        return len(self.statuses) == self.counts.done + self.counts.failed
+
+    def add_image(self, image: ImageRecord) -> None:
+        """Add an accepted image, which may have its result from the cache already."""
+        image_id = image.ref.image_id
+        self.retries.pop(image_id, None)
+        if image.attempt:
+            self.retries[image_id] = image.attempt
+        if image_id not in self.statuses:
+            self.statuses[image_id] = "done" if image.cached else None
+            if image.cached:
+                self.counts = with_cached(self.counts, [image.accepted_at])
+
+    def add_stored(self, image: ImageRecord, result: ResultSummary | None) -> None:
+        """Add an image and its result as the table has them; `counts` are not changed."""
+        image_id = image.ref.image_id
+        answered: Status | None = "done" if image.cached else None
+        self.statuses[image_id] = answered if result is None else result.status
+        if image.attempt:
+            self.retries[image_id] = image.attempt
+        if result is not None and result.attempt:
+            self.failures[image_id] = result.attempt
+        if result is not None and result.attempts > 1:
+            self.redelivered.add(image_id)
+        if result is not None and result.cancelled:
+            self.cancelled.add(image_id)
+
+    def add_images(self, images: Iterable[ImageRecord]) -> None:
+        """Add accepted images."""
+        for image in images:
+            self.add_image(image)
+
+    def remove_image(self, image_id: str) -> None:
+        """Remove an image that was not accepted after all, and its result if it has one."""
+        if image_id not in self.statuses:
+            return
+        status = self.statuses[image_id]
+        self.statuses.remove(image_id)
+        done, failed = self.counts.done - (status == "done"), self.counts.failed - (status == "failed")
+        self.counts = replace(self.counts, done=done, failed=failed)
+        self.redelivered.discard(image_id)
+        self.resends.pop(image_id, None)
+        self.cancelled.discard(image_id)
+
+    def count_result(self, result: ClassificationResult, at: datetime) -> None:
+        """Count a result that was stored in the table."""
+        image_id, before = result.image_id, self.statuses[result.image_id]
+        self.counts = with_result(self.counts, before, result.status, at)
+        status = "done" if before == "done" else result.status
+        self.statuses[image_id] = status
+        if result.status == "failed" and result.attempt:
+            self.failures[image_id] = max(result.attempt, self.failures.get(image_id, 0))
+        if result.attempts > 1:
+            self.redelivered.add(image_id)
+        else:
+            self.redelivered.discard(image_id)
+        if status == "failed" and is_cancelled(result):
+            self.cancelled.add(image_id)
+        else:
+            self.cancelled.discard(image_id)
+
+    def missing(self) -> dict[str, int]:
+        """Return the images without a result of their last attempt, oldest first, each with this attempt."""
+        waiting = dict.fromkeys(self.statuses.ids(None), 0)
+        retrying = {image_id: attempt for image_id, attempt in self.retries.items() if self._is_retrying(image_id)}
+        return dict(sorted({**waiting, **retrying}.items())) if retrying else waiting
+
+    def is_missing(self, image_id: str) -> bool:
+        """Return whether an image is one of those that `missing` returns."""
+        return image_id in self.statuses and (self.statuses[image_id] is None or self._is_retrying(image_id))
+
+    def summed(self) -> Counts:
+        """Return the counts with all figures that follow from the images."""
+        return replace(
+            self.counts,
+            images=len(self.statuses),
+            system_retried=len(self.redelivered | self.resends.keys()),
+            resends=sum(resend.times for resend in self.resends.values()),
+            cancelled=len(self.cancelled),
+        )
+
+    def _is_retrying(self, image_id: str) -> bool:
+        is_failed = image_id in self.statuses and self.statuses[image_id] == "failed"
+        return is_failed and self.retries.get(image_id, 0) > self.failures.get(image_id, 0)
