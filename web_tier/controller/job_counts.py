@@ -4,7 +4,7 @@ A job may have a million images. So a status takes 27 bytes: ids are packed, and
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -126,6 +126,22 @@ class ImageStatuses:
         self._recent, self._removed = {}, 0
 
 
+@dataclass(frozen=True, slots=True)
+class MissingImages:
+    """The images of a job without a result of their last attempt, without a list of all of them.
+
+    Attributes:
+        count: number of these images.
+        newest: id of the last image of the job, whether it has a result or not; an empty text if there is none.
+        attempts: the attempt that each of some of these images misses: of those that are being retried, those that
+            were added since the last time although images with later ids were known, and those that were asked for.
+    """
+
+    count: int = 0
+    newest: str = ""
+    attempts: Mapping[str, int] = field(default_factory=dict)
+
+
 @dataclass
 class JobCounts:
     """What is known of one job.
@@ -153,6 +169,10 @@ class JobCounts:
     resends: dict[str, Resend] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
     stored_at: float = float("-inf")
+    _observed_until: str = ""
+    """The last image when `observe_missing` was called last."""
+    _late: list[str] = field(default_factory=list)
+    """Images that were added since then, with ids before that."""
 
     @property
     def answered(self) -> bool:
@@ -167,6 +187,8 @@ class JobCounts:
             self.retries[image_id] = image.attempt
         if image_id not in self.statuses:
             self.statuses[image_id] = "done" if image.cached else None
+            if image_id <= self._observed_until:
+                self._late.append(image_id)
             if image.cached:
                 self.counts = with_cached(self.counts, [image.accepted_at])
 
@@ -221,8 +243,16 @@ class JobCounts:
     def missing(self) -> dict[str, int]:
         """Return the images without a result of their last attempt, oldest first, each with this attempt."""
         waiting = dict.fromkeys(self.statuses.ids(None), 0)
-        retrying = {image_id: attempt for image_id, attempt in self.retries.items() if self._is_retrying(image_id)}
+        retrying = self._retrying()
         return dict(sorted({**waiting, **retrying}.items())) if retrying else waiting
+
+    def observe_missing(self, known: Iterable[str]) -> MissingImages:
+        """Return how many images are missing, and the attempts of some of them, those of `known` included."""
+        retrying = self._retrying()
+        waiting = [each for each in (*self._late, *known) if each in self.statuses and self.statuses[each] is None]
+        self._late, self._observed_until = [], max(self._observed_until, self.statuses.last(1))
+        count = self.statuses.count(None) + len(retrying)
+        return MissingImages(count, self._observed_until, dict.fromkeys(waiting, 0) | retrying)
 
     def is_missing(self, image_id: str) -> bool:
         """Return whether an image is one of those that `missing` returns."""
@@ -237,6 +267,9 @@ class JobCounts:
             resends=sum(resend.times for resend in self.resends.values()),
             cancelled=len(self.cancelled),
         )
+
+    def _retrying(self) -> dict[str, int]:
+        return {image_id: attempt for image_id, attempt in self.retries.items() if self._is_retrying(image_id)}
 
     def _is_retrying(self, image_id: str) -> bool:
         is_failed = image_id in self.statuses and self.statuses[image_id] == "failed"

@@ -18,7 +18,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from core.ids import ImageRef
@@ -29,7 +29,7 @@ from core.predictions import store_prediction, stored_prediction
 from services.errors import MessageError
 from services.s3 import Bucket
 from services.sqs import Queue, ReceivedMessage
-from web_tier.controller.lost_images import BacklogTracker, FirstSeen, find_lost
+from web_tier.controller.lost_images import BacklogTracker, FirstSeen, WaitTimes, find_lost
 from web_tier.controller.result_recorder import ResultRecorder, rank
 
 _log = logging.getLogger(__name__)
@@ -145,14 +145,16 @@ class JobWatch:
         touched_at: when images were last added, as the table says.
         touched_seen: when this controller saw that.
         retried_at: when images were last retried, as far as the recorder has read it.
-        waits: the images without a result of their last attempt.
+        missing: number of images without a result of their last attempt.
+        waits: since when each of them has been missing.
         is_counted: whether images and retries were read after the last added ones must have been recorded.
     """
 
     touched_at: str
     touched_seen: float
     retried_at: datetime | None = None
-    waits: dict[str, FirstSeen] = field(default_factory=dict)
+    missing: int = 0
+    waits: WaitTimes = field(default_factory=WaitTimes)
     is_counted: bool = False
 
 
@@ -205,14 +207,9 @@ class Reconciler:
             if self.active():
                 with isolated(job.job_id):
                     self._sweep(job, watch)
-        waits = (
-            (ImageRef(job_id, image_id), wait)
-            for job_id, watch in self._jobs.items()
-            for image_id, wait in watch.waits.items()
-        )
-        missing, now = sum(len(watch.waits) for watch in self._jobs.values()), self.clock()
+        missing, now = sum(watch.missing for watch in self._jobs.values()), self.clock()
         self._backlog.add(now, missing, messages)
-        lost = find_lost(waits, self._backlog, now, self.lost_after_seconds)
+        lost = find_lost(self._waits(self._backlog.lost, now), self._backlog, now, self.lost_after_seconds)
         if lost and not self.is_paused():
             self._repair_all(lost)
         return self.reconcile_seconds
@@ -221,9 +218,7 @@ class Reconciler:
         untouched, retried_at = self.clock() - watch.touched_seen, self.store.retried_at(job.job_id)
         is_quiet = untouched > self.lost_after_seconds
         may_close = (
-            untouched > CLOSE_AFTER * self.lost_after_seconds
-            and not self.recorder.missing(job.job_id)
-            and self.may_close(job.job_id)
+            untouched > CLOSE_AFTER * self.lost_after_seconds and not watch.missing and self.may_close(job.job_id)
         )
         if retried_at != watch.retried_at or may_close or (is_quiet and not watch.is_counted):
             # The job is touched before the attempts of its images are raised. A web process that dies after that does
@@ -238,12 +233,22 @@ class Reconciler:
             self.recorder.learn_recent(job.job_id)
         self.recorder.rewrite_counts(job.job_id)
         now = self.clock()
-        missing = self.recorder.missing(job.job_id)
-        fresh = {attempt: FirstSeen(attempt, now) for attempt in set(missing.values())}
-        known = {image_id: wait for image_id, wait in watch.waits.items() if missing.get(image_id) == wait.attempt}
-        watch.waits = {image_id: known.get(image_id, fresh[attempt]) for image_id, attempt in missing.items()}
-        if may_close and not missing and self.store.close(job):
+        missing = self.recorder.observe_missing(job.job_id, watch.waits.own)
+        watch.missing = missing.count
+        watch.waits.update(missing, now)
+        if may_close and not missing.count and self.store.close(job):
             _log.info("closed a finished job", extra={"job": job.job_id})
+
+    def _waits(self, lost: int, now: float) -> Iterator[tuple[ImageRef, FirstSeen]]:
+        """Yield missing images of all jobs with their wait: of each job, those that the `lost` oldest can be."""
+        for job_id, watch in self._jobs.items():
+            if not watch.missing:
+                continue
+            image_ids = set(watch.waits.own)
+            with isolated(job_id):
+                image_ids.update(self.recorder.waiting(job_id, lost + len(image_ids)))
+            for image_id in image_ids:
+                yield ImageRef(job_id, image_id), watch.waits.of(image_id, now)
 
     def _repair_all(self, lost: Sequence[ImageRef]) -> None:
         by_job: dict[str, list[str]] = {}
@@ -259,10 +264,10 @@ class Reconciler:
     def _repair(self, job_id: str, image_ids: Sequence[str]) -> None:
         """Record the results that exist of these images of a job, and request the others again."""
         now, waits = self.clock(), self._jobs[job_id].waits
-        waited = {image_id: now - waits[image_id].since for image_id in image_ids}
+        waited = {image_id: now - waits.of(image_id, now).since for image_id in image_ids}
         for image_id in image_ids:
             # Before any call, which may succeed although its reply is lost.
-            waits[image_id] = replace(waits[image_id], since=now, requests=waits[image_id].requests + 1)
+            waits.request_again(image_id, now)
         unanswered: list[ImageRecord] = []
         for record in self.recorder.read_again(job_id, image_ids):
             with isolated(job_id):

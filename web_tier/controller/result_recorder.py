@@ -33,7 +33,7 @@ from services.backoff import pause_seconds
 from services.errors import FleetsightError, NotFoundError
 from services.side_by_side import side_by_side
 from services.table import BATCH_ATTEMPTS, PAGE, is_throttled
-from web_tier.controller.job_counts import ImageStatuses, JobCounts
+from web_tier.controller.job_counts import ImageStatuses, JobCounts, MissingImages
 
 _log = logging.getLogger(__name__)
 
@@ -357,6 +357,21 @@ class ResultRecorder:
             job_counts = self._job_counts(job_id)
             return {} if job_counts is None else job_counts.missing()
 
+    def observe_missing(self, job_id: str, known: Iterable[str] = ()) -> MissingImages:
+        """Return how many images are missing, and the attempts of some of them, those of `known` included.
+
+        The cost does not grow with the job.
+        """
+        with self.locks.hold(job_id):
+            job_counts = self._job_counts(job_id)
+            return MissingImages() if job_counts is None else job_counts.observe_missing(known)
+
+    def waiting(self, job_id: str, limit: int) -> list[str]:
+        """Return the ids of up to `limit` images without any result, oldest first."""
+        with self.locks.hold(job_id):
+            job_counts = self._job_counts(job_id)
+            return [] if job_counts is None else list(islice(job_counts.statuses.ids(None), limit))
+
     def still_missing(self, job_id: str, image_ids: Sequence[str]) -> list[str]:
         """Return those of `image_ids` that `missing` would return."""
         with self.locks.hold(job_id):
@@ -551,14 +566,14 @@ class ResultRecorder:
             else:
                 try:
                     existing += [job_id] if self._exists(job_id) else []
-                except _ERRORS as error:
+                except Exception as error:  # noqa: BLE001 (an item that cannot be read delays its job alone)
                     errors[job_id] = error
         for job_id, future in reading:
             try:
                 existing += [job_id] if future.result(max(0.0, deadline - self.clock())) else []
             except TimeoutError:
                 errors[job_id] = JobLoadingError(f"the images of the job {job_id!r} are still being read")
-            except _ERRORS as error:
+            except Exception as error:  # noqa: BLE001 (an item that cannot be read delays its job alone)
                 errors[job_id] = error
         return existing, errors
 

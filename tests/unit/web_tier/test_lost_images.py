@@ -1,15 +1,21 @@
 """Which images are requested again, and which are not."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.ids import ImageRef, new_id
+from core.jobs.models import Counts, ImageRecord
+from tests.support.autoscaler import EPOCH
+from web_tier.controller import lost_images
+from web_tier.controller.job_counts import JobCounts
 from web_tier.controller.lost_images import (
     BUSY_FACTOR,
     MAX_REQUESTS,
     MAX_WAIT_SECONDS,
     BacklogTracker,
     FirstSeen,
+    WaitTimes,
     find_lost,
 )
 
@@ -80,6 +86,41 @@ def test_an_image_that_was_requested_three_times_waits_until_the_queues_are_empt
     wait = {REFS[0]: FirstSeen(0, 0.0, MAX_REQUESTS)}
     assert lost(wait, steady(1e9, 20, 1), 1e9) == []
     assert lost(wait, steady(1e9, 20, 0), 1e9) == REFS[:1]
+
+
+_IDS = sorted(new_id() for _ in range(30))
+_steps = st.lists(
+    st.tuples(st.sampled_from(("add", "add", "done", "sweep", "again")), st.sampled_from(_IDS)), max_size=80
+)
+
+
+@given(_steps, st.sampled_from((2, 1_000)))
+def test_images_wait_since_the_first_sweep_without_their_result_or_their_last_request(
+    steps: list[tuple[str, str]], max_seen: int
+) -> None:
+    job, waits, now = JobCounts(Counts(), keep=True, owner=""), WaitTimes(), 0.0
+    known, since = set[str](), dict[str, float]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lost_images, "MAX_SEEN", max_seen)
+        for step, image_id in steps:
+            now += 1
+            if step == "add" and image_id not in known:
+                known.add(image_id)
+                job.add_image(ImageRecord(ImageRef("job", image_id), "a.jpg", "key", 1, EPOCH))
+            elif step == "done" and image_id in known:
+                job.statuses[image_id] = "done"
+            elif step == "again" and image_id in since and job.statuses[image_id] is None:
+                waits.request_again(image_id, now)
+                since[image_id] = now
+            elif step == "sweep":
+                missing = job.observe_missing(waits.own)
+                waits.update(missing, now)
+                waiting = set(job.statuses.ids(None))
+                assert missing.count == len(waiting)
+                since = {each: since.get(each, now) for each in waiting}
+                for each in waiting:
+                    found = waits.of(each, now).since
+                    assert found == since[each] or (max_seen == 2 and since[each] <= found <= now)
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=100))
