@@ -1,5 +1,6 @@
 """One round of the autoscaler: observe, decide, act, report."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -20,7 +21,11 @@ from web_tier.autoscaler.reporting import Reporter
 
 @dataclass
 class Autoscaler:
-    """Brings the fleet to what the queue needs, within the limits in force."""
+    """Brings the fleet to what the queue needs, within the limits in force.
+
+    Attributes:
+        controller_problem: returns a problem of another part of the controller, for operators, or None.
+    """
 
     config: FleetConfigWatcher
     store: FleetStore
@@ -30,6 +35,7 @@ class Autoscaler:
     meter: BillingMeter
     reporter: Reporter
     interval_seconds: float
+    controller_problem: Callable[[], str | None] = lambda: None
     _arrivals: ArrivalRateEstimator = field(init=False)
     _metrics: MetricsCollector = field(init=False)
     _drainer: Drainer = field(init=False)
@@ -92,14 +98,15 @@ class Autoscaler:
     def _report(self, plan: Plan, observation: Observation, settings: FleetSettings) -> None:
         self.meter.update(observation)
         config, health, reporter = self.config, self.health, self.reporter
-        status = _joined(self.launcher.status_text, health.last_error, config.problem)
+        others = (health.last_error, config.problem, self.controller_problem())
+        status = _joined(self.launcher.status_text, *others)
         limits = (config.override, config.configured)
         reporter.snapshots.write(observation, plan, settings, self.meter, status, limits)
         reporter.metrics.update(observation, settings, self.meter)
         # After the snapshot, the bill and the metrics: these must not depend on the deletion of commands.
         command_events = self._commands.carry_out_drains(observation)
         # Without the time of the next try, which changes in each round and is no event.
-        problem = _joined(self.launcher.last_error, health.last_error, config.problem)
+        problem = _joined(self.launcher.last_error, *others)
         events = [*config.drain_events(), *command_events, *health.drain_events()]
         reporter.report(observation, plan, problem, events, health.reasons(), self.meter.billed_since)
 

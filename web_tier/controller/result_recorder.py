@@ -54,6 +54,8 @@ MAX_COUNTS_A_SECOND = 200
 COUNTS_TICK_SECONDS = 0.1
 LOAD_SECONDS = 1.0
 """How long results of all jobs wait while jobs are read that are not known yet."""
+PROBLEM_SECONDS = 60.0
+"""How long operators see that unfinished jobs are forgotten."""
 READERS = 8
 """Jobs that are read at the same time."""
 LOOKUP = 100
@@ -157,6 +159,8 @@ class ResultRecorder:
     """Jobs with counts that are not stored yet, those that wait longest first."""
     _writing: set[str] = field(default_factory=set, init=False)
     """Jobs with counts that a thread is storing: no other may, since the older figures could be stored last."""
+    _forgotten_at: float = field(default=float("-inf"), init=False)
+    """When a job with images without a result was last forgotten."""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     """Guards the attributes above; never held during a call of a service."""
 
@@ -384,11 +388,14 @@ class ResultRecorder:
             job_counts = self._job_counts(job_id)
             return [] if job_counts is None else sorted(job_counts.cancelled)
 
-    @property
-    def remembered(self) -> int:
-        """Number of images whose status is in memory."""
-        with self._lock:
-            return sum(len(job_counts.statuses) for job_counts in self._jobs.values())
+    def problem(self) -> str | None:
+        """Return what slows all results down, for operators, or None."""
+        if self.clock() - self._forgotten_at > PROBLEM_SECONDS:
+            return None
+        return (
+            f"unfinished jobs have more than {self.max_images:,} images: the controller reads jobs again for their "
+            "results; fewer open jobs, or a lower images_per_day, help"
+        )
 
     # Recording
 
@@ -644,8 +651,9 @@ class ResultRecorder:
                 job_counts = self._jobs.pop(job_id)
                 images -= len(job_counts.statuses)
                 if not job_counts.answered:
+                    self._forgotten_at = self.clock()
                     extra = {"job": job_id, "max_images": max_images}
-                    _log.warning("a job with images without a result is read again for each result", extra=extra)
+                    _log.warning("a job with images without a result is read again for its results", extra=extra)
 
     def _read_images(self, job_id: str, after: str) -> None:
         """Read which images the job has after the image id `after`; no lock is held while they are read."""

@@ -154,7 +154,7 @@ class ControllerServices:
             )
 
         return {
-            "autoscaler": self._autoscaler(holder, fleet_config, registry, meter, active).tick,
+            "autoscaler": self._autoscaler(holder, fleet_config, registry, meter, recorder.problem, active).tick,
             "collector": collector.tick,
             **{f"collector-{number}": collector.help_tick for number in range(1, HELPERS + 1)},
             "counts": recorder.counts_tick,
@@ -181,6 +181,7 @@ class ControllerServices:
         fleet_config: FleetConfigWatcher,
         registry: WorkerRegistry,
         meter: BillingMeter,
+        problem: Callable[[], str | None],
         active: Callable[[], bool],
     ) -> Autoscaler:
         launches, store = RecentLaunches(), FleetStore(self.store.table)
@@ -194,6 +195,7 @@ class ControllerServices:
             meter=meter,
             reporter=Reporter(store, registry),
             interval_seconds=self.config.controller.interval_seconds,
+            controller_problem=problem,
         )
 
     def _reconciler(

@@ -107,6 +107,15 @@ def test_a_round_that_cannot_read_its_state_launches_nothing_and_is_shown(bench:
     assert bench.shown.problem is None
 
 
+def test_a_problem_of_the_controller_is_shown_to_operators_while_it_lasts(bench: Bench) -> None:
+    problems = ["unfinished jobs have more than 10 images", None]
+    bench.autoscaler.controller_problem = lambda: problems.pop(0)
+    bench.tick()
+    assert bench.shown.problem == "unfinished jobs have more than 10 images"
+    bench.tick()
+    assert bench.shown.problem is None
+
+
 def test_row_16_a_fleet_that_cannot_be_described_is_not_taken_for_none(bench: Bench) -> None:
     bench.tick()
     before = bench.ec2.alive()

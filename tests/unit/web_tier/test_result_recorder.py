@@ -26,6 +26,7 @@ from web_tier.controller import result_recorder
 from web_tier.controller.result_recorder import (
     COUNTS_SECONDS,
     MAX_COUNTS_A_SECOND,
+    PROBLEM_SECONDS,
     JobLoadingError,
     ResultRecorder,
     StaleTokenError,
@@ -289,11 +290,15 @@ def test_times_of_the_first_and_last_result_survive_a_takeover() -> None:
 
 
 def test_what_is_remembered_is_bounded_and_what_was_forgotten_is_read_again() -> None:
-    store = stored_jobs()
-    recorder = recorder_of(store, max_images=50)
+    store, clock = stored_jobs(), Clock()
+    recorder = recorder_of(store, max_images=50, clock=clock)
+    assert recorder.problem() is None
     for ref in REFS[::3] + REFS[::3][::-1]:
         recorder.record([done(ref)])
     assert len(recorder._jobs) == 1
+    assert "more than 50 images" in (recorder.problem() or "")
+    clock.now += PROBLEM_SECONDS + 1
+    assert recorder.problem() is None
     for job_id in JOBS:
         assert figures(store, job_id) == derived(store, job_id)
 
