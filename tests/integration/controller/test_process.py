@@ -108,7 +108,7 @@ def test_malformed_and_unknown_responses_are_dropped_with_their_reason(scene: Sc
     assert scene.wiring.store.statuses(elsewhere.job_id) == {}
     lines = [json.loads(line)["message"] for line in scene.log().splitlines()]
     assert lines.count("dropped a malformed response") == 3
-    assert "dropped results of a job that does not exist" in lines
+    assert "dropped results of jobs that do not exist" in lines
     assert "dropped results of images that were never accepted" in lines
 
 
