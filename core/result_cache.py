@@ -7,6 +7,7 @@ Entries belong to the owner of the job (`CACHE#` owner `#` SHA-256): a fast answ
 user has sent the same bytes, and its source in which job.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,6 +15,8 @@ from datetime import datetime, timedelta
 from core.ids import ImageRef, output_key
 from core.messages import ClassificationResult, Timings
 from services.table import EXPIRES_AT, Item, Table
+
+_log = logging.getLogger(__name__)
 
 MARGIN = timedelta(hours=1)
 """Time before its expiry at which an entry is no longer used: its reader may have to read it again after a
@@ -39,15 +42,16 @@ class ResultCache:
             now: the time of day.
             owners: the owner of each job, by the job's id; results of other jobs are not stored.
 
-        Raises:
-            TableBusyError: some could not be stored; storing all again is safe.
+        An entry that cannot be stored is left out: its image will be classified again.
         """
         if not self.lifetime:
             return
         expires_at = int((now + self.lifetime).timestamp())
         entries = (_entry(response, owners.get(response.job_id), expires_at) for response in responses)
         # By key, since a batch must not contain the same key twice.
-        self.table.put_all(list({(entry["pk"], entry["sk"]): entry for entry in entries if entry}.values()))
+        left = self.table.put_each(list({(entry["pk"], entry["sk"]): entry for entry in entries if entry}.values()))
+        if left:
+            _log.warning("results were not cached", extra={"n": len(left), "reason": str(left[0][1])})
 
     def find(
         self, owner: str, digests: Collection[str], model_digest: str, now: datetime

@@ -114,18 +114,16 @@ class Table:
         reply = self.client.batch_write_item(RequestItems={self.name: batch})
         return list(reply.get("UnprocessedItems", {}).get(self.name, []))
 
-    def _complete(
-        self, batch: list[Any], call: Callable[[list[Any]], list[Any]], what: str, attempts: int = BATCH_ATTEMPTS
-    ) -> None:
+    def _complete(self, batch: list[Any], call: Callable[[list[Any]], list[Any]], what: str) -> None:
         """Make `call` for a batch, and again for the part of it that DynamoDB did not process, which it returns."""
-        for attempt in range(attempts):
+        for attempt in range(BATCH_ATTEMPTS):
             if attempt:
                 self.sleep(pause_seconds(attempt, first=0.1, maximum=5.0))
             batch = call(batch)
             if not batch:
                 return
         raise TableBusyError(
-            f"the table {self.name!r} left {len(batch)} {what} after {attempts} tries; try again later"
+            f"the table {self.name!r} left {len(batch)} {what} after {BATCH_ATTEMPTS} tries; try again later"
         )
 
     def put_if(self, item: Item, condition: str, values: Item | None = None) -> bool:
@@ -222,10 +220,26 @@ class Table:
         reply = self.client.get_item(TableName=self.name, Key=_key(pk, sk), ConsistentRead=True)
         return _decode(reply["Item"]) if "Item" in reply else None
 
-    def get_all(self, keys: Sequence[tuple[str, str]], attempts: int = BATCH_ATTEMPTS) -> list[Item]:
-        """Return the existing items of `keys`, `(pk, sk)` each once, read consistently, 100 a call, in no order.
+    def get_each(self, keys: Sequence[tuple[str, str]]) -> tuple[list[Item], list[tuple[tuple[str, str], Exception]]]:
+        """Read the items of `keys`, `(pk, sk)` each once, 100 a call, and try each call once.
 
-        `attempts` in total are made for the keys that DynamoDB does not process.
+        Returns the existing items, in no order, and the keys that were not read, with the reason: a `TableBusyError`
+        if DynamoDB processed a part of the call, else the error of the whole call.
+        """
+
+        def read(batch: list[tuple[str, str]]) -> tuple[list[Item], list[tuple[tuple[str, str], Exception]]]:
+            try:
+                found, left = self._read_batch([_key(pk, sk) for pk, sk in batch])
+            except (BotoCoreError, ClientError) as error:
+                return [], [(key, error) for key in batch]
+            busy = TableBusyError(f"the table {self.name!r} left {len(left)} of {len(batch)} keys unread")
+            return found, [((each["pk"]["S"], each["sk"]["S"]), busy) for each in left]
+
+        replies = side_by_side(self.pool, read, _batches(keys, READ_BATCH))
+        return [item for found, _ in replies for item in found], [each for _, left in replies for each in left]
+
+    def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
+        """Return the existing items of `keys`, `(pk, sk)` each once, read consistently, 100 a call, in no order.
 
         Raises:
             TableBusyError: some could not be read.
@@ -233,14 +247,20 @@ class Table:
         found: list[Item] = []
 
         def read(batch: list[Any]) -> list[Any]:
-            reply = self.client.batch_get_item(RequestItems={self.name: {"Keys": batch, "ConsistentRead": True}})
-            found.extend(_decode(item) for item in reply["Responses"].get(self.name, []))
-            left = reply.get("UnprocessedKeys", {}).get(self.name)
-            return list(left["Keys"]) if left else []
+            items, left = self._read_batch(batch)
+            found.extend(items)
+            return left
 
         batches = _batches([_key(pk, sk) for pk, sk in keys], READ_BATCH)
-        side_by_side(self.pool, lambda batch: self._complete(batch, read, "keys unread", attempts), batches)
+        side_by_side(self.pool, lambda batch: self._complete(batch, read, "keys unread"), batches)
         return found
+
+    def _read_batch(self, batch: list[Any]) -> tuple[list[Item], list[Any]]:
+        """Return the existing items of a batch of keys, and the part of it that DynamoDB did not process."""
+        reply = self.client.batch_get_item(RequestItems={self.name: {"Keys": batch, "ConsistentRead": True}})
+        left = reply.get("UnprocessedKeys", {}).get(self.name)
+        found = [_decode(item) for item in reply["Responses"].get(self.name, [])]
+        return found, list(left["Keys"]) if left else []
 
     def query(
         self, pk: str, low: str, high: str, *, limit: int | None = None, newest_first: bool = False

@@ -79,13 +79,14 @@ class DeadLetterStore:
 
     store: JobStore
 
-    def put(self, given_up: Sequence[ClassificationResult]) -> None:
-        """Record that images of one job are given up, before their results are put; repeating it is safe."""
-        keys = [_LetterKey(response.ref, response.attempt).key for response in given_up]
-        self.store.table.put_all([{"pk": pk, "sk": sk} for pk, sk in keys])
-        if not self.store.existing({response.job_id for response in given_up}):
-            # The job may have been deleted so long ago that no removal follows.
-            self.store.table.delete_all(keys)
+    def put_each(self, given_up: Sequence[ClassificationResult]) -> dict[ImageRef, Exception]:
+        """Record that images of jobs that exist are given up, before their results are put; repeating it is safe.
+
+        Returns the images for which that failed, with the reason.
+        """
+        keys = {_LetterKey(response.ref, response.attempt).key: response.ref for response in given_up}
+        left = self.store.table.put_each([{"pk": pk, "sk": sk} for pk, sk in keys])
+        return {keys[str(item["pk"]), str(item["sk"])]: error for item, error in left}
 
     def page(self, before: str | None = None, *, limit: int) -> DeadLetterPage:
         """Return up to `limit` dead letters that wait for a decision, those of the newest jobs first.

@@ -122,7 +122,7 @@ from core.jobs.models import (
 )
 from core.messages import ClassificationResult, Status
 from services.errors import NotFoundError
-from services.table import BATCH_ATTEMPTS, EXPIRES_AT, LAST, Item, Table
+from services.table import EXPIRES_AT, LAST, Item, Table
 
 
 @dataclass(frozen=True)
@@ -420,13 +420,24 @@ class JobStore:
         for item in self.table.get_all([(DELETED, job_id) for job_id in job_ids]):
             raise no_job(str(item["sk"]))
 
-    def images_of(self, refs: Collection[ImageRef], attempts: int = BATCH_ATTEMPTS) -> dict[ImageRef, ImageRecord]:
+    def find_images(
+        self, refs: Collection[ImageRef]
+    ) -> tuple[dict[ImageRef, ImageRecord], dict[ImageRef, Exception]]:
+        """Return the records of those of `refs`, each once, that are accepted images, and why others were not read.
+
+        Each call is tried once.
+        """
+        items, left = self.table.get_each([(partition(ref.job_id), f"{IMAGE}{ref.image_id}") for ref in refs])
+        found = (image_of(str(item["pk"]).partition("#")[2], item) for item in items)
+        return {record.ref: record for record in found}, {_ref_of(*key): error for key, error in left}
+
+    def images_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ImageRecord]:
         """Return the records of those of `refs`, each once, that are accepted images.
 
         Raises:
-            TableBusyError: some could not be read in so many attempts.
+            TableBusyError: some could not be read.
         """
-        items = self.table.get_all([(partition(ref.job_id), f"{IMAGE}{ref.image_id}") for ref in refs], attempts)
+        items = self.table.get_all([(partition(ref.job_id), f"{IMAGE}{ref.image_id}") for ref in refs])
         found = (image_of(str(item["pk"]).partition("#")[2], item) for item in items)
         return {record.ref: record for record in found}
 
@@ -548,10 +559,7 @@ class JobStore:
     def put_each_done(self, responses: Sequence[ClassificationResult]) -> dict[ImageRef, Exception]:
         """Store results with status `done`, of any jobs; return the images whose result was not, with the reason."""
         left = self.table.put_each([result_item(response) for response in responses])
-        return {
-            ImageRef(str(item["pk"]).partition("#")[2], str(item["sk"]).removeprefix(RESULT)): error
-            for item, error in left
-        }
+        return {_ref_of(str(item["pk"]), str(item["sk"])): error for item, error in left}
 
     def put_failed(self, response: ClassificationResult) -> bool:
         """Store a result with status `failed`; return False if the image is done or a later attempt has failed."""
@@ -703,6 +711,11 @@ class JobStore:
     def close(self, job: OpenJob) -> bool:
         """Mark a job as not open unless images were added since it was read; return whether it was marked."""
         return self.table.delete_if(OPEN, job.job_id, "#touched_at = :touched_at", {"touched_at": job.touched_at})
+
+
+def _ref_of(partition_key: str, sort_key: str) -> ImageRef:
+    """Return the image of an item of it."""
+    return ImageRef(partition_key.partition("#")[2], sort_key.partition("#")[2])
 
 
 def no_job(job_id: str) -> NotFoundError:

@@ -217,7 +217,7 @@ def given_up(system: System) -> Iterator[tuple[str, list[str]]]:
     store = JobStore(Table(system.clients.dynamodb, system.config.names.job_table))
     job_id, image_ids = crashed_images(system, 2)
     records = store.images_of([ImageRef(job_id, image_id) for image_id in image_ids])
-    DeadLetterStore(store).put([failed(record, crashed_worker(5).message) for record in records.values()])
+    DeadLetterStore(store).put_each([failed(record, crashed_worker(5).message) for record in records.values()])
     yield job_id, sorted(image_ids)
     store.delete(store.job(job_id))
 

@@ -142,7 +142,7 @@ def test_a_redrive_that_is_sent_twice_is_noticed(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_controller_that_records_no_dead_letters_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DeadLetterStore, "put", lambda *_: None)
+    monkeypatch.setattr(DeadLetterStore, "put_each", lambda *_: {})
     with pytest.raises(BrokenError, match="has 0 dead letters"):
         settled(False, lambda world: world.upload(world.jobs[0], [(0, "heavy")], "plain"))
 

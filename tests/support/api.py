@@ -76,7 +76,7 @@ def compiled_once() -> Iterator[None]:
 def give_up(store: JobStore, image: ImageRecord, attempt: int = 0) -> None:
     """Record that an image is given up, as the controller does."""
     result = failed(image, attempt=attempt).model_copy(update={"recorded_at": NOW, "attempts": 5})
-    DeadLetterStore(store).put([result])
+    DeadLetterStore(store).put_each([result])
     assert store.put_failed(result)
 
 

@@ -145,7 +145,18 @@ class MemoryTable(Table):
         """Return an item, or None."""
         return self._call("GetItem", lambda: self.items.get((pk, sk)))
 
-    def get_all(self, keys: Sequence[Key], attempts: int = 1) -> list[Item]:
+    def get_each(self, keys: Sequence[Key]) -> tuple[list[Item], list[tuple[Key, Exception]]]:
+        """Read items, 100 a call; return them, and the keys of calls that fail."""
+        found, left = list[Item](), list[tuple[Key, Exception]]()
+        for start in range(0, len(keys), READ_BATCH):
+            batch = keys[start : start + READ_BATCH]
+            try:
+                found += self.get_all(batch)
+            except (BotoCoreError, ClientError) as error:
+                left += [(key, error) for key in batch]
+        return found, left
+
+    def get_all(self, keys: Sequence[Key]) -> list[Item]:
         """Return the items that exist, 100 a call."""
 
         def read(batch: Sequence[Key]) -> list[Item]:

@@ -42,6 +42,7 @@ def main() -> int:
 
         _log.info("contending for the lease", extra={"holder": lease.holder})
         status = run_elected(lease, new_loops, wait_for_stop)
+        services.close()
     except ConfigError as error:
         _log.critical("%s", error)
         return 2

@@ -11,24 +11,27 @@ once is tried alone, after the others were recorded.
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
+from math import ceil
 from typing import Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.messages import ClassificationResult, Heartbeat, StoredResult, parse_worker_message
+from core.ids import ImageRef
+from core.messages import ClassificationResult, Heartbeat, Prediction, StoredResult, parse_worker_message
 from core.predictions import stored_prediction
 from core.result_cache import ResultCache
 from services.errors import MessageError
 from services.s3 import Bucket
 from services.side_by_side import side_by_side
 from services.sqs import BATCH, Queue, ReceivedMessage
+from services.table import is_throttled
 from web_tier.autoscaler.liveness import WorkerRegistry
-from web_tier.controller.result_recorder import ResultRecorder, may_pass
+from web_tier.controller.result_recorder import CountsNotStoredError, JobLoadingError, ResultRecorder
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ MAX_BATCHES = 10
 HELPERS = 3
 """Threads that collect while there is work, besides the one that always does."""
 MAX_ALONE = 2
-"""Threads that may try jobs alone at the same time, each for up to a quarter of a minute. The others go on."""
+"""Threads that may wait for a throttled job at the same time, for up to a quarter of a minute. The others go on."""
 HELP_SECONDS = 5.0
 """How long after the last message the helpers stop polling, since SQS charges for each poll."""
 
@@ -47,6 +50,8 @@ MAX_RECEIVES = 8
 """A response that could not be recorded after so many receives, some 20 minutes, is dropped."""
 FIRST_DELAY_SECONDS = 10
 """How long a response that could not be recorded is hidden the first time; twice as long each time."""
+MAX_SUSPENDED_SECONDS = 60
+"""Longest time for which the responses of a job that could not be recorded are given back without a try."""
 MAX_FAILURES = 3
 """Responses of one job that cannot be recorded before its other ones are not tried either."""
 
@@ -73,8 +78,7 @@ class Collector:
         outputs: the output bucket, with the predictions of responses that were too large for the queue.
         recorder: where results are recorded.
         cache: remembers them for images with the same bytes.
-        active: returns whether this process may still act; asked before anything is written, and before a message is
-            deleted.
+        active: returns whether this process may still act; asked after a receive, and before a message is deleted.
         registry: records the heartbeats of the workers.
         pool: receives side by side; None: one after another.
     """
@@ -168,113 +172,134 @@ class Collector:
     def _collect(self, messages: Sequence[ReceivedMessage]) -> None:
         """Record the messages and delete them; make those visible again later that could not be recorded."""
         parsed, unread = self._read_stored(parse(messages))
-        by_job: dict[str, list[_Received]] = {}
-        for message, each in parsed:
-            if isinstance(each, ClassificationResult):
-                by_job.setdefault(each.job_id, []).append((message, each))
+        received = [(message, each) for message, each in parsed if isinstance(each, ClassificationResult)]
         suspended = self._suspended_jobs()
-        left = self._record({job_id: of_job for job_id, of_job in by_job.items() if job_id not in suspended})
-        later = {message.receipt for job_id in left for message, _ in by_job[job_id]}
-        unrecorded = [
-            *unread,
-            *(message for job_id in by_job if job_id in suspended for message, _ in by_job[job_id]),
-        ]
-        self._end([each for each in messages if each.receipt not in later], parsed, unrecorded)
-        for job_id in sorted(left, key=lambda each: len(by_job[each])):
-            failed = self._record_alone(job_id, by_job[job_id], left[job_id])
-            self._end([message for message, _ in by_job[job_id]], by_job[job_id], failed)
+        tried = [(message, each) for message, each in received if each.job_id not in suspended]
+        delays = {message.receipt: suspended[each.job_id] for message, each in received if each.job_id in suspended}
+        errors = self._record([response for _, response in tried])
+        by_job: dict[str, list[_Received]] = {}
+        for message, response in tried:
+            if isinstance(errors.get(response.ref), JobLoadingError | CountsNotStoredError):
+                delays[message.receipt] = FIRST_DELAY_SECONDS
+            elif response.ref in errors:
+                by_job.setdefault(response.job_id, []).append((message, response))
+        alone = {message.receipt for of_job in by_job.values() for message, _ in of_job}
+        self._end([each for each in messages if each.receipt not in alone], parsed, unread, delays)
+        if by_job:
+            self._record_left(by_job, errors)
+
+    def _record_left(self, by_job: Mapping[str, Sequence[_Received]], errors: Mapping[ImageRef, Exception]) -> None:
+        """Record responses that were left, job by job, those with the fewest first.
+
+        A job that the table throttles is tried for seconds. So it is given back untried if enough threads try such
+        jobs, or if another one was throttled in this round.
+        """
+        may_wait = is_slot = self._alone.acquire(blocking=False)
+        try:
+            for job_id, received in sorted(by_job.items(), key=lambda each: len(each[1])):
+                failed, untried = list[ReceivedMessage](), dict[str, int]()
+                if not may_wait and is_throttled(errors[received[0][1].ref]):
+                    untried = {message.receipt: FIRST_DELAY_SECONDS for message, _ in received}
+                else:
+                    failed, outcome = self._record_alone(job_id, received)
+                    may_wait = may_wait and outcome != "throttled"
+                self._end([message for message, _ in received], received, failed, untried)
+        finally:
+            if is_slot:
+                self._alone.release()
 
     def _end(
         self,
         messages: Sequence[ReceivedMessage],
         parsed: Sequence[tuple[ReceivedMessage, ClassificationResult | Heartbeat]],
-        unrecorded: Sequence[ReceivedMessage],
+        failed: Sequence[ReceivedMessage],
+        untried: Mapping[str, int],
     ) -> None:
-        """Delete `messages`, but for those that are unrecorded: these are given back for a while, or dropped."""
+        """Delete `messages`, but give back those that `failed` and the `untried`, by receipt, for so many seconds.
+
+        Those that failed are given back for longer each time, and dropped in the end.
+        """
         if not self.active():
             # Another controller may have read these jobs before their results were stored here: it has to count them.
             self.responses.change_visibility([message.receipt for message in messages], 0)
             return
-        delays: dict[int, list[str]] = {}
-        for message in unrecorded:
+        delays, unrecorded = dict(untried), {message.receipt for message in failed} | untried.keys()
+        for message in failed:
             if message.receive_count < MAX_RECEIVES:
-                delays.setdefault(_delay_seconds(message), []).append(message.receipt)
+                delays[message.receipt] = _delay_seconds(message)
             else:
                 _log.error("dropped a response that cannot be recorded", extra={"message_id": message.id})
-        kept = {receipt for receipts in delays.values() for receipt in receipts}
-        for seconds, receipts in delays.items():
-            self.responses.change_visibility(receipts, seconds)
-        ended = {message.receipt for message in messages} - {message.receipt for message in unrecorded}
+        receipts = [message.receipt for message in messages]
+        ended = set(receipts) - unrecorded
         self.registry.record(each for message, each in parsed if message.receipt in ended)
-        self.responses.delete([message.receipt for message in messages if message.receipt not in kept])
+        self.responses.delete([receipt for receipt in receipts if receipt not in delays])
+        for seconds in set(delays.values()):
+            back = [receipt for receipt in receipts if delays.get(receipt) == seconds]
+            self.responses.change_visibility(back, seconds)
 
     def _read_stored(
         self, parsed: Sequence[tuple[ReceivedMessage, ClassificationResult | StoredResult | Heartbeat]]
     ) -> tuple[list[tuple[ReceivedMessage, ClassificationResult | Heartbeat]], list[ReceivedMessage]]:
         """Return the messages with the results of stored predictions, and those with one that could not be read."""
-        found: list[tuple[ReceivedMessage, ClassificationResult | Heartbeat]] = []
-        unread: list[ReceivedMessage] = []
-        for message, each in parsed:
-            if not isinstance(each, StoredResult):
-                found.append((message, each))
-                continue
-            try:
-                prediction = stored_prediction(each.ref, self.outputs)
-            except Exception:  # noqa: BLE001 (it must not delay other messages; it is logged)
-                _log.exception("a prediction could not be read", extra={"job": each.job_id, "image": each.image_id})
+        found, unread = list[tuple[ReceivedMessage, ClassificationResult | Heartbeat]](), list[ReceivedMessage]()
+        stored = [(message, each) for message, each in parsed if isinstance(each, StoredResult)]
+        found += [(message, each) for message, each in parsed if not isinstance(each, StoredResult)]
+        for (message, each), prediction in zip(
+            stored, side_by_side(self.pool, self._prediction, [each for _, each in stored]), strict=True
+        ):
+            if isinstance(prediction, Exception):
+                extra = {"job": each.job_id, "image": each.image_id}
+                _log.error("a prediction could not be read", extra=extra, exc_info=prediction)
                 unread.append(message)
-                continue
-            if prediction is not None:  # if there is none, its job has been deleted
+            elif prediction is not None:  # if there is none, its job has been deleted
                 attempt = max(prediction.attempt, each.attempt)
                 found.append((message, prediction.response().model_copy(update={"attempt": attempt})))
         return found, unread
 
-    def _suspended_jobs(self) -> Collection[str]:
+    def _prediction(self, stored: StoredResult) -> Prediction | Exception | None:
+        try:
+            return stored_prediction(stored.ref, self.outputs)
+        except Exception as error:  # noqa: BLE001 (it must not delay other messages)
+            return error
+
+    def _suspended_jobs(self) -> Mapping[str, int]:
+        """Return the jobs that are not tried now, with the seconds until they are."""
         now = self.registry.clock()
         with self._lock:
             self._suspended = {job_id: until for job_id, until in self._suspended.items() if until > now}
-            return set(self._suspended)
+            return {job_id: ceil(until - now) for job_id, until in self._suspended.items()}
 
-    def _record(self, by_job: Mapping[str, Sequence[_Received]]) -> Mapping[str, Exception]:
-        """Record the responses of all jobs; return the error of each job with responses that were not recorded."""
-        responses = [response for of_job in by_job.values() for _, response in of_job]
+    def _record(self, responses: Sequence[ClassificationResult]) -> Mapping[ImageRef, Exception]:
+        """Record responses of all jobs; return the reason for each that was not recorded."""
         if not responses:
             return {}
         try:
             # First, so that a user who sees a result can send the same image again and get the answer at once.
-            self.cache.put(responses, self.now(), self.recorder.owners(by_job))
+            self.cache.put(responses, self.now(), self.recorder.owners(each.job_id for each in responses))
             return self.recorder.record_each(responses)
         except Exception as error:  # noqa: BLE001 (each job is tried alone; its own error is logged)
-            return dict.fromkeys(by_job, error)
+            return {response.ref: error for response in responses}
 
-    def _record_alone(
-        self, job_id: str, received: Sequence[_Received], error: Exception
-    ) -> Sequence[ReceivedMessage]:
-        """Record responses of a job that were not recorded with others; return the messages of those that failed.
+    def _record_alone(self, job_id: str, received: Sequence[_Received]) -> tuple[list[ReceivedMessage], _RecordState]:
+        """Record responses of a job; return the messages of those that failed, and the state of the first try.
 
         If they are refused, they are recorded one by one; not if the table throttles the job, since each would wait
         as long as all of them. Then a job is not tried for a while.
         """
+        state = self._try_to_record(received)
+        if state == "recorded":
+            return [], state
         failed = [message for message, _ in received]
-        if may_pass(error) and not self._alone.acquire(blocking=False):
-            return failed
-        try:
-            outcome = self._try_to_record(received)
-        finally:
-            if may_pass(error):
-                self._alone.release()
-        if outcome == "recorded":
-            return []
-        if outcome == "refused" and len(received) > 1:
+        if state == "refused" and len(received) > 1:
             failed = []
             for message, response in received:
                 if len(failed) >= MAX_FAILURES or self._try_to_record([(message, response)]) != "recorded":
                     failed.append(message)
-        if len(failed) >= min(MAX_FAILURES, len(received)):
+        if state == "throttled" or len(failed) >= MAX_FAILURES:
+            seconds = min(MAX_SUSPENDED_SECONDS, max(_delay_seconds(message) for message in failed))
             with self._lock:
-                until = self.registry.clock() + max(_delay_seconds(message) for message in failed)
-                self._suspended[job_id] = until
-        return failed
+                self._suspended[job_id] = self.registry.clock() + seconds
+        return failed, state
 
     def _try_to_record(self, received: Sequence[_Received]) -> _RecordState:
         """Record responses of one job; they are also refused if this process may no longer act."""
@@ -282,12 +307,11 @@ class Collector:
             return "refused"
         responses = [response for _, response in received]
         try:
-            self.cache.put(responses, self.now(), self.recorder.owners(response.job_id for response in responses))
             self.recorder.record(responses)
         except Exception as error:  # noqa: BLE001 (it must not delay other jobs; it is logged)
             extra = {"n": len(responses), "job": responses[0].job_id}
             _log.exception("responses could not be recorded", extra=extra)
-            return "throttled" if may_pass(error) else "refused"
+            return "throttled" if is_throttled(error) else "refused"
         return "recorded"
 
     def _received_until(self, asked_at: float, *, is_empty: bool) -> float | None:

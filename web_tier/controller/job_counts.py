@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from typing import Final
 
 from core.jobs.models import Counts, ImageRecord, Resend, ResultSummary, with_cached, with_result
@@ -86,13 +87,16 @@ class ImageStatuses:
         self._pack()
         first = self._first_from(after.encode())
         last = len(self._codes) if until is None else self._first_from(until.encode()) + 1
-        found = [self._id(each) for each in range(first, min(last, len(self._codes)))]
+        kept = (each for each in range(first, min(last, len(self._codes))) if self._codes[each] != _REMOVED)
+        found = [self._id(each) for each in kept]
         return [each for each in found if each > after and (until is None or each <= until)]
 
     def last(self, number: int) -> str:
         """Return the id of the image that is `number`th from the end; an empty text if there are fewer images."""
         self._pack()
-        return self._id(len(self._codes) - number) if number <= len(self._codes) else ""
+        kept = (each for each in reversed(range(len(self._codes))) if self._codes[each] != _REMOVED)
+        position = next(islice(kept, number - 1, None), None)
+        return "" if position is None else self._id(position)
 
     def _code(self, key: bytes) -> int | None:
         position = self._position(key)
@@ -114,16 +118,17 @@ class ImageStatuses:
         return self._key(position).decode()
 
     def _pack(self) -> None:
-        """Move the new images to the packed ones, and drop the removed ones."""
-        if not (self._recent or self._removed):
+        """Move the new images to the packed ones; drop the removed ones if they are many."""
+        is_sparse = self._removed > len(self._codes) // 8
+        if not (self._recent or is_sparse):
             return
         # Only what follows the first new image has to move.
-        first = 0 if self._removed else self._first_from(min(self._recent))
+        first = 0 if is_sparse else self._first_from(min(self._recent))
         packed = ((self._key(each), self._codes[each]) for each in range(first, len(self._codes)))
         merged = sorted([*(each for each in packed if each[1] != _REMOVED), *self._recent.items()])
         self._ids[first * ID_BYTES :] = b"".join(key for key, _ in merged)
         self._codes[first:] = bytes(code for _, code in merged)
-        self._recent, self._removed = {}, 0
+        self._recent, self._removed = {}, self._codes.count(_REMOVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +161,9 @@ class JobCounts:
         redelivered: images with a request that was received more than once until the result that they have.
         resends: of images with a request that the controller sent again.
         cancelled: images that failed because the job was cancelled.
-        stored_at: when the counts were last stored, in seconds of the recorder's clock.
+        stored_at: when the counts were last stored, in seconds of the recorder's clock; after failures, when they may
+            be tried again.
+        failures_to_store: failures in a row.
     """
 
     counts: Counts
@@ -169,6 +176,7 @@ class JobCounts:
     resends: dict[str, Resend] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
     stored_at: float = float("-inf")
+    failures_to_store: int = 0
     _observed_until: str = ""
     """The last image when `observe_missing` was called last."""
     _late: list[str] = field(default_factory=list)

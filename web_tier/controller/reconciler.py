@@ -199,6 +199,7 @@ class Reconciler:
         answers = max(0, self.responses.counts().total - self.heartbeats())
         messages = self.requests.counts().total + answers
         opened = self.store.open_jobs()
+        self.recorder.set_open_jobs(job.job_id for job in opened)
         before, self._jobs = self._jobs, {}
         for job in opened:
             watch = self._jobs[job.job_id] = before.get(job.job_id) or JobWatch(job.touched_at, self.clock())
@@ -231,12 +232,12 @@ class Reconciler:
         elif not watch.is_counted:
             # The job is touched before its images are recorded, so for a while there may be more than are known.
             self.recorder.learn_recent(job.job_id)
-        self.recorder.rewrite_counts(job.job_id)
+        is_counted = self.recorder.rewrite_counts(job.job_id, may_close=may_close)
         now = self.clock()
         missing = self.recorder.observe_missing(job.job_id, watch.waits.own)
         watch.missing = missing.count
         watch.waits.update(missing, now)
-        if may_close and not missing.count and self.store.close(job):
+        if may_close and is_counted and not missing.count and self.store.close(job):
             _log.info("closed a finished job", extra={"job": job.job_id})
 
     def _waits(self, lost: int, now: float) -> Iterator[tuple[ImageRef, FirstSeen]]:

@@ -4,8 +4,8 @@ Counts are absolute numbers, derived from the statuses of the job's images, and 
 agree with the items in the end, also after repetitions, changes of order and crashes in between.
 
 On AWS a call takes some milliseconds, so the calls for the results of many jobs are made side by side, and the counts
-of a job are stored a few times a second at most, however many results it gets. A controller that ends in between has
-recorded more results than it has counted: the reconciler of the next one finds the difference.
+of an open job are stored a few times a second at most, however many results it gets. A controller that ends in between
+has recorded more results than it has counted: the reconciler of the next one finds the difference.
 
 `done` beats `failed`, and the failure of a later attempt beats that of an earlier one. Counts carry the controller's
 fencing token: a controller that was frozen while another one acquired the lease cannot store old counts.
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 MAX_IMAGES = 10_000_000
 """Images with a status that is kept in memory, over all jobs; 27 bytes each. Beyond it, unfinished jobs are
 forgotten, too, and read again for their next result."""
-MAX_ANSWERED = 20_000
+MAX_ANSWERED = 1_000_000
 """Of these, images of jobs in which all have their results: what may still come for those is a repeat."""
 FEW = 3
 """Up to so many unknown images of a job are looked up by their ids, more with a query."""
@@ -52,12 +52,18 @@ COUNTS_SECONDS = 0.25
 MAX_COUNTS_A_SECOND = 200
 """Jobs with counts that are written in a second: of more jobs, each is written less often."""
 COUNTS_TICK_SECONDS = 0.1
+WAIT_SECONDS = 0.005
+"""Time between two looks at whether another thread has stored counts."""
+MAX_DOUBLINGS = 7
+"""After so many failures the pause between two writes of the counts of a job, half a minute, grows no further."""
 LOAD_SECONDS = 1.0
 """How long results of all jobs wait while jobs are read that are not known yet."""
 PROBLEM_SECONDS = 60.0
 """How long operators see that unfinished jobs are forgotten."""
 READERS = 8
 """Jobs that are read at the same time."""
+LARGE_JOB = 20_000
+"""Images of a job that takes seconds to read. At most half of the readers read such jobs."""
 LOOKUP = 100
 """Images that are read again at a time."""
 
@@ -66,6 +72,10 @@ _ERRORS = (BotoCoreError, ClientError, FleetsightError)
 
 class StaleTokenError(FleetsightError):
     """Raised when a controller that acquired the lease later has stored a job's counts."""
+
+
+class CountsNotStoredError(FleetsightError):
+    """Raised when the counts of a job that may be closed are not stored yet."""
 
 
 class JobLoadingError(FleetsightError):
@@ -154,7 +164,11 @@ class ResultRecorder:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _jobs: "OrderedDict[str, JobCounts]" = field(default_factory=OrderedDict, init=False)
-    _reading: "dict[str, Future[bool]]" = field(default_factory=dict, init=False)
+    _reading: "dict[str, tuple[Future[bool], float]]" = field(default_factory=dict, init=False)
+    """Jobs that are being read, with the time since when."""
+    _large_reads: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(READERS // 2), init=False)
+    _open: frozenset[str] = field(default=frozenset(), init=False)
+    """Open jobs, of which a reconciler finds results that are not counted."""
     _changed: dict[str, None] = field(default_factory=dict, init=False)
     """Jobs with counts that are not stored yet, those that wait longest first."""
     _writing: set[str] = field(default_factory=set, init=False)
@@ -165,28 +179,30 @@ class ResultRecorder:
     """Guards the attributes above; never held during a call of a service."""
 
     def record(self, responses: Sequence[ClassificationResult]) -> None:
-        """Put results and store the counts of their jobs; all of it may be repeated.
+        """Put results; all of it may be repeated.
 
-        If the table throttles, it is tried again, with pauses, up to `BATCH_ATTEMPTS` times.
+        While the table throttles, those that are left are tried again, with pauses, up to `BATCH_ATTEMPTS` times.
 
         Raises:
-            TableBusyError: when some could not be put; record all of them again.
-            StaleTokenError: when another controller has taken over; it has to record all of them again.
+            Exception: the first reason why one could not be recorded; record all of them again.
         """
+        errors, left = dict[ImageRef, Exception](), responses
         for attempt in range(BATCH_ATTEMPTS):
             if attempt:
                 self.sleep(pause_seconds(attempt, first=0.1, maximum=5.0))
-            errors = self.record_each(responses)
-            if not errors or not all(may_pass(error) for error in errors.values()):
+            errors = self.record_each(left)
+            left = [response for response in left if response.ref in errors]
+            if not (left and self.active() and all(is_throttled(error) for error in errors.values())):
                 break
         for error in errors.values():
             raise error
-        self.write_counts({response.job_id for response in responses}, at_once=True)
 
-    def record_each(self, responses: Iterable[ClassificationResult]) -> dict[str, Exception]:
-        """Put results of several jobs; return the error of each job with results that have to be recorded again.
+    def record_each(self, responses: Iterable[ClassificationResult]) -> dict[ImageRef, Exception]:
+        """Put results of several jobs; return the images whose results have to be recorded again, with the reason.
 
-        Unless its job keeps them, an image is deleted once its label is stored.
+        Unless its job keeps them, an image is deleted once its label is stored. The counts of a job that is known as
+        open are stored a moment later; those of another one before this method returns, since no reconciler would
+        find that results are not counted.
 
         What belongs to no job or no accepted image is logged and dropped; of a job that does not exist, the stored
         predictions are deleted.
@@ -194,25 +210,31 @@ class ResultRecorder:
         by_job: dict[str, list[ClassificationResult]] = {}
         for response in responses:
             by_job.setdefault(response.job_id, []).append(response)
+        errors: dict[ImageRef, Exception] = {}
         with self.locks.using(by_job):
-            existing, errors = self._load(by_job)
-            absent = [job_id for job_id in by_job if job_id not in existing and job_id not in errors]
-            try:
-                self._drop([response for job_id in absent for response in by_job[job_id]])
-            except _ERRORS as error:
-                errors |= dict.fromkeys(absent, error)
+            existing, unread = self._load(by_job)
+            for job_id, error in unread.items():
+                errors |= {response.ref: error for response in by_job[job_id]}
+            absent = [each for job_id in by_job if job_id not in {*existing, *unread} for each in by_job[job_id]]
+            errors |= self._try(self._drop, absent)
             best = {job_id: best_by_image(by_job[job_id]) for job_id in existing}
-            self._put_dead_letters(best, errors)
-            recordable = [job_id for job_id in existing if job_id not in errors]
-            with self.locks.hold(*recordable):
-                labelled = self._record_jobs({job_id: best[job_id] for job_id in recordable}, errors)
-            try:
-                self.write_counts(recordable)
-                # Also of those that were recorded before: the process that did may have died before this.
-                self.delete_inputs(labelled)
-            except _ERRORS as error:
-                errors |= {job_id: error for job_id in recordable if job_id not in errors}
+            with self.locks.hold(*existing):
+                labelled = self._record_jobs(best, errors)
+            errors |= self._try(self._store_urgent, [each for job_id in existing for each in best[job_id]])
+            # Also of those that were recorded before: the process that did may have died before this.
+            errors |= self._try(lambda found: self.delete_inputs(inputs_of(found)), labelled)
         return errors
+
+    def _try(
+        self, action: Callable[[Sequence[ClassificationResult]], None], responses: Sequence[ClassificationResult]
+    ) -> dict[ImageRef, Exception]:
+        """Do something with all of `responses`; return the reason for all of them if that fails."""
+        try:
+            if responses:
+                action(responses)
+        except _ERRORS as error:
+            return {response.ref: error for response in responses}
+        return {}
 
     def owners(self, job_ids: Iterable[str]) -> dict[str, str]:
         """Return the owners of those of `job_ids` that exist.
@@ -223,6 +245,10 @@ class ResultRecorder:
         existing, _ = self._load(dict.fromkeys(job_ids))
         with self._lock:
             return {job_id: self._jobs[job_id].owner for job_id in existing if job_id in self._jobs}
+
+    def set_open_jobs(self, job_ids: Iterable[str]) -> None:
+        """Take over which jobs are open: the reconciler will find results of theirs that are not counted."""
+        self._open = frozenset(job_ids)
 
     def write_counts(self, job_ids: Collection[str] | None = None, *, at_once: bool = False) -> None:
         """Store the counts that have changed, of `job_ids` or of all jobs, unless they were stored just now.
@@ -237,8 +263,8 @@ class ResultRecorder:
             StaleTokenError: when another controller has taken over.
         """
         with self._lock:
-            pause = 0.0 if at_once else max(COUNTS_SECONDS, len(self._changed) / MAX_COUNTS_A_SECOND)
-            latest = self.clock() - pause
+            pause = max(COUNTS_SECONDS, len(self._changed) / MAX_COUNTS_A_SECOND)
+            latest = float("inf") if at_once else self.clock() - pause
             due = [
                 job_id
                 for job_id in self._changed
@@ -249,24 +275,36 @@ class ResultRecorder:
             for job_id in due:
                 del self._changed[job_id]
             self._writing.update(due)
-        left, is_stale = list[str](), False
         try:
-            summed = [counts for counts in map(self._summed, due) if counts is not None]
-            for job_id, error in side_by_side(self.pool, self._store_counts, summed):
-                left += [job_id] if error else []
-                is_stale |= isinstance(error, StaleTokenError)
-        except BaseException:
-            left = due
-            raise
+            errors = side_by_side(self.pool, self._store_counts, [each for each in map(self._summed, due) if each])
         finally:
             with self._lock:
+                untried = [job_id for job_id in due if job_id in self._writing and job_id in self._jobs]
+                self._changed |= dict.fromkeys(untried)
                 self._writing.difference_update(due)
-                self._changed |= dict.fromkeys(job_id for job_id in left if job_id in self._jobs)
             if due and not self.active():
                 for job_id in due:
                     self.store.mark_if_removed(job_id)
-        if is_stale:
-            raise StaleTokenError("a later controller has stored counts")
+        for error in errors:
+            if isinstance(error, StaleTokenError):
+                raise error
+
+    def _store_urgent(self, responses: Sequence[ClassificationResult]) -> None:
+        """Store the changed counts of those jobs that are not known as open.
+
+        Raises:
+            CountsNotStoredError: some are not stored yet.
+        """
+        left, deadline = {response.job_id for response in responses} - self._open, self.clock() + LOAD_SECONDS
+        while left:
+            self.write_counts(left, at_once=True)
+            with self._lock:
+                left &= self._changed.keys() | self._writing
+                has_failed = any(self._jobs[job_id].failures_to_store for job_id in left & self._jobs.keys())
+            if left and (has_failed or self.clock() >= deadline):
+                raise CountsNotStoredError(f"counts are not stored yet: of {', '.join(sorted(left))}")
+            if left:  # another thread is storing them, or has counted other results since
+                self.sleep(WAIT_SECONDS)
 
     def counts_tick(self) -> float:
         """Store the counts that have changed; return the seconds until the next round."""
@@ -280,7 +318,10 @@ class ResultRecorder:
             if job_counts is None:
                 return False
             if ref.image_id not in job_counts.statuses:
-                job_counts.add_images(self.store.images_of([ref]).values())
+                found, unread = self.store.find_images([ref])
+                for error in unread.values():
+                    raise error
+                job_counts.add_images(found.values())
             return ref.image_id in job_counts.statuses
 
     def learn_recent(self, job_id: str) -> None:
@@ -305,14 +346,17 @@ class ResultRecorder:
             job_counts = self._job_counts(job_id)
             failed = [] if job_counts is None else list(job_counts.statuses.ids("failed"))
         for start in range(0, len(failed), LOOKUP):
-            self.read_again(job_id, failed[start : start + LOOKUP])
+            if self.active():
+                self.read_again(job_id, failed[start : start + LOOKUP])
 
     def read_again(self, job_id: str, image_ids: Sequence[str]) -> list[ImageRecord]:
         """Return the records of known images as the table has them now; forget those that were taken back."""
         with self.locks.hold(job_id):
             if (job_counts := self._job_counts(job_id)) is None:
                 return []
-            records = self.store.images_of([ImageRef(job_id, image_id) for image_id in image_ids])
+            records, unread = self.store.find_images([ImageRef(job_id, image_id) for image_id in image_ids])
+            for error in unread.values():
+                raise error
             for image_id in image_ids:
                 if ImageRef(job_id, image_id) not in records:
                     job_counts.remove_image(image_id)
@@ -334,10 +378,12 @@ class ResultRecorder:
                 return
             known = {image_id: resend for image_id, resend in resends.items() if image_id in job_counts.statuses}
             totals = {image_id: resend.after(job_counts.resends.get(image_id)) for image_id, resend in known.items()}
-            with self._marking([job_id]):
-                self.store.put_resends(job_id, totals)
-            job_counts.resends |= totals
-            self._mark_changed(job_id)
+        with self._marking([job_id]):
+            self.store.put_resends(job_id, totals)
+        with self.locks.hold(job_id):
+            job_counts.resends |= {key: total for key, total in totals.items() if key in job_counts.statuses}
+            if self._jobs.get(job_id) is job_counts:
+                self._mark_changed(job_id)
         self.write_counts([job_id], at_once=True)
 
     def evict(self, job_id: str) -> None:
@@ -346,14 +392,21 @@ class ResultRecorder:
             self._jobs.pop(job_id, None)
             self._changed.pop(job_id, None)
 
-    def rewrite_counts(self, job_id: str) -> None:
-        """Store the job's counts again if the table has others, as after a late write of an earlier holder."""
+    def rewrite_counts(self, job_id: str, *, may_close: bool = False) -> bool:
+        """Store the job's counts again if the table has others, as after a late write of an earlier holder.
+
+        Returns whether the table had the counts already. If the job `may_close`, the counts of results that come from
+        now on are stored before their responses are deleted.
+        """
+        if may_close:
+            self._open -= {job_id}
         with self.locks.hold(job_id):
             job_counts = self._job_counts(job_id)
             if job_counts is None or self.store.counts(job_id) == job_counts.summed():
-                return
+                return True
             self._mark_changed(job_id)
         self.write_counts([job_id], at_once=True)
+        return False
 
     def missing(self, job_id: str) -> dict[str, int]:
         """Return the ids of images without a result of their last attempt, oldest first, each with this attempt."""
@@ -407,35 +460,25 @@ class ResultRecorder:
             # Their worker may have stored them long after the job was deleted: nothing else would find them.
             self.delete_outputs([output_key(response.ref) for response in responses])
 
-    def _put_dead_letters(
-        self, best: Mapping[str, Sequence[ClassificationResult]], errors: dict[str, Exception]
-    ) -> None:
-        """Record which images are given up: before the results, so that each of these has its dead letter."""
-        for job_id, responses in best.items():
-            given_up = [response for response in responses if is_given_up(response)]
-            try:
-                if given_up:
-                    DeadLetterStore(self.store).put(given_up)
-            except _ERRORS as error:
-                errors[job_id] = error
-
     def _record_jobs(
-        self, best: Mapping[str, Sequence[ClassificationResult]], errors: dict[str, Exception]
-    ) -> list[str]:
-        """Record results of several jobs, whose locks are held; add the errors of jobs to `errors`.
+        self, best: Mapping[str, Sequence[ClassificationResult]], errors: dict[ImageRef, Exception]
+    ) -> list[ClassificationResult]:
+        """Record results of several jobs, whose locks are held; add the reasons of those that are left to `errors`.
 
-        Returns the keys of the images that are not to be kept.
+        Returns those whose images are not to be kept.
         """
-        jobs = self._known_jobs(best, errors)
+        with self._lock:
+            jobs = {job_id: self._jobs[job_id] for job_id in best if job_id in self._jobs}
+        for job_id in best.keys() - jobs.keys():
+            gone = JobLoadingError(f"the job {job_id!r} was deleted while it was read")
+            errors |= {response.ref: gone for response in best[job_id]}
         with self._marking(jobs):
             self._learn(jobs, best, errors)
-            accepted = {
-                job_id: [response for response in best[job_id] if response.image_id in job_counts.statuses]
-                for job_id, job_counts in jobs.items()
-                if job_id not in errors
-            }
-            for job_id, known in accepted.items():
-                if unknown := len(best[job_id]) - len(known):
+            accepted: dict[str, list[ClassificationResult]] = {}
+            for job_id, job_counts in jobs.items():
+                read = [response for response in best[job_id] if response.ref not in errors]
+                known = accepted[job_id] = [each for each in read if each.image_id in job_counts.statuses]
+                if unknown := len(read) - len(known):
                     extra = {"job": job_id, "n": unknown}
                     _log.warning("dropped results of images that were never accepted", extra=extra)
             at = self.now()
@@ -449,21 +492,14 @@ class ResultRecorder:
             for job_id, stored in self._put(fresh, errors).items():
                 self._count(jobs[job_id], stored, at)
                 self._mark_changed(job_id)
-        recorded = [job_id for job_id in accepted if job_id not in errors and not jobs[job_id].keep]
-        return [key for job_id in recorded for key in inputs_of(accepted[job_id])]
-
-    def _known_jobs(self, job_ids: Iterable[str], errors: dict[str, Exception]) -> dict[str, JobCounts]:
-        with self._lock:
-            jobs = {job_id: self._jobs[job_id] for job_id in job_ids if job_id in self._jobs}
-        # A job that was evicted since it was read is being deleted.
-        errors |= {job_id: JobLoadingError(job_id) for job_id in job_ids if job_id not in jobs}
-        return jobs
+        unkept = [known for job_id, known in accepted.items() if not jobs[job_id].keep]
+        return [response for known in unkept for response in known if response.ref not in errors]
 
     def _learn(
         self,
         jobs: Mapping[str, JobCounts],
         best: Mapping[str, Sequence[ClassificationResult]],
-        errors: dict[str, Exception],
+        errors: dict[ImageRef, Exception],
     ) -> None:
         """Look up those images that are not known yet."""
 
@@ -471,51 +507,55 @@ class ResultRecorder:
             statuses = jobs[job_id].statuses
             return [each.image_id for each in best[job_id] if each.image_id not in statuses]
 
-        def read_ahead(job_id: str) -> tuple[str, list[ImageRecord], Exception | None]:
+        def read_ahead(each: tuple[str, str]) -> Sequence[ImageRecord] | Exception:
+            job_id, first = each
             try:
-                return job_id, list(self.store.images(job_id, min(unknown[job_id])[:-1], limit=PAGE)), None
-            except _ERRORS as error:
-                return job_id, [], error
+                return list(self.store.images(job_id, first[:-1], limit=PAGE))
+            except Exception as error:  # noqa: BLE001 (it delays its job alone)
+                return error
 
         unknown = {job_id: image_ids for job_id in jobs if (image_ids := unknown_of(job_id))}
         # Images mostly arrive in the order of their ids: more unknown ones follow the first one.
-        many = [job_id for job_id, image_ids in unknown.items() if len(image_ids) > FEW]
-        for job_id, images, error in side_by_side(self.pool, read_ahead, many):
-            jobs[job_id].add_images(images)
-            errors |= {job_id: error} if error else {}
-        readable = [job_id for job_id in unknown if job_id not in errors]
-        left = [ImageRef(job_id, image_id) for job_id in readable for image_id in unknown_of(job_id)]
-        try:
-            for ref, image in self.store.images_of(left, attempts=1).items():
-                jobs[ref.job_id].add_image(image)
-        except _ERRORS as error:
-            errors |= {ref.job_id: error for ref in left}
+        many = {job_id: min(image_ids) for job_id, image_ids in unknown.items() if len(image_ids) > FEW}
+        for job_id, found in zip(many, side_by_side(self.pool, read_ahead, many.items()), strict=True):
+            if isinstance(found, Exception):
+                errors |= {ImageRef(job_id, image_id): found for image_id in unknown[job_id]}
+            else:
+                jobs[job_id].add_images(found)
+        refs = [ImageRef(job_id, image_id) for job_id in unknown for image_id in unknown_of(job_id)]
+        images, unread = self.store.find_images([ref for ref in refs if ref not in errors])
+        for ref, image in images.items():
+            jobs[ref.job_id].add_image(image)
+        errors |= unread
 
     def _put(
-        self, responses: Sequence[ClassificationResult], errors: dict[str, Exception]
+        self, responses: Sequence[ClassificationResult], errors: dict[ImageRef, Exception]
     ) -> dict[str, list[ClassificationResult]]:
         """Put results; return those that are stored now by their jobs, with the better ones that were there."""
-        left = self.store.put_each_done([response for response in responses if response.status == "done"])
-        errors |= {ref.job_id: error for ref, error in left.items()}
-        stored = [response for response in responses if response.status == "done" and response.ref not in left]
-        failures = [response for response in responses if response.status == "failed"]
-        for response, error in side_by_side(self.pool, self._put_failed, failures):
-            if error is None:
-                stored.append(response)
-            else:
-                errors[response.job_id] = error
+        # First, so that each image that is given up has its dead letter, whenever the controller is killed.
+        errors |= DeadLetterStore(self.store).put_each([each for each in responses if is_given_up(each)])
+        failures = [each for each in responses if each.status == "failed" and each.ref not in errors]
+        done = [each for each in responses if each.status == "done"]
+        left = self.store.put_each_done(done)
+        errors |= left
         by_job: dict[str, list[ClassificationResult]] = {}
-        for response in stored:
-            by_job.setdefault(response.job_id, []).append(response)
+        for response in done:
+            if response.ref not in left:
+                by_job.setdefault(response.job_id, []).append(response)
+        for response, stored in zip(failures, side_by_side(self.pool, self._put_failed, failures), strict=True):
+            if isinstance(stored, Exception):
+                errors[response.ref] = stored
+            else:
+                by_job.setdefault(response.job_id, []).append(stored)
         return by_job
 
-    def _put_failed(self, response: ClassificationResult) -> tuple[ClassificationResult, Exception | None]:
+    def _put_failed(self, response: ClassificationResult) -> ClassificationResult | Exception:
         """Put a failed result unless there is a better one, which counts then; return the one that is stored."""
         try:
             is_stored = self.store.put_failed(response)
-            return response if is_stored else self.store.result(response.ref) or response, None
-        except _ERRORS as error:
-            return response, error
+            return response if is_stored else self.store.result(response.ref) or response
+        except Exception as error:  # noqa: BLE001 (it delays its image alone)
+            return error
 
     def _count(self, job_counts: JobCounts, stored: Sequence[ClassificationResult], at: datetime) -> None:
         for response in stored:
@@ -543,52 +583,62 @@ class ResultRecorder:
         with self.locks.hold(job_id):
             if (job_counts := self._jobs.get(job_id)) is None:
                 return None  # it was deleted
-            job_counts.counts, job_counts.stored_at = job_counts.summed(), self.clock()
+            job_counts.counts = job_counts.summed()
             return job_id, job_counts.counts
 
-    def _store_counts(self, each: tuple[str, Counts]) -> tuple[str, Exception | None]:
+    def _store_counts(self, each: tuple[str, Counts]) -> Exception | None:
         job_id, counts = each
+        error: Exception | None = None
         try:
-            if self.store.store_counts(job_id, counts, self.token):
-                return job_id, None
-        except _ERRORS as error:
-            _log.exception("the counts of a job could not be stored; they will be", extra={"job": job_id})
-            return job_id, error
-        return job_id, StaleTokenError(f"a later controller has stored the counts of the job {job_id!r}")
+            if not self.store.store_counts(job_id, counts, self.token):
+                error = StaleTokenError(f"a later controller has stored the counts of the job {job_id!r}")
+        except _ERRORS as raised:
+            error = raised
+            _log.warning("counts could not be stored", extra={"job": job_id, "reason": str(error)})
+        with self._lock:
+            self._writing.discard(job_id)
+            if (job_counts := self._jobs.get(job_id)) is not None:
+                job_counts.failures_to_store = job_counts.failures_to_store + 1 if error else 0
+                pause = COUNTS_SECONDS * (2 ** min(job_counts.failures_to_store, MAX_DOUBLINGS) - 1)
+                job_counts.stored_at = self.clock() + pause
+                if error:
+                    self._changed.setdefault(job_id)
+        return error
 
     # What is remembered
 
     def _load(self, job_ids: Iterable[str]) -> tuple[list[str], dict[str, Exception]]:
         """Return those jobs that exist and are known, after reading the others, and the errors of those unread."""
-        deadline, existing, errors = self.clock() + LOAD_SECONDS, list[str](), dict[str, Exception]()
-        reading = list[tuple[str, Future[bool]]]()
+        existing, errors, unknown = list[str](), dict[str, Exception](), list[str]()
         for job_id in job_ids:
             with self._lock:
                 if is_known := job_id in self._jobs:
                     self._jobs.move_to_end(job_id)
-            if is_known:
-                existing.append(job_id)
-            elif self.readers is not None:
-                reading.append((job_id, self._start_reading(self.readers, job_id)))
-            else:
-                try:
-                    existing += [job_id] if self._exists(job_id) else []
-                except Exception as error:  # noqa: BLE001 (an item that cannot be read delays its job alone)
-                    errors[job_id] = error
-        for job_id, future in reading:
+            (existing if is_known else unknown).append(job_id)
+        readers, reading = self.readers, dict[str, tuple[Future[bool], float]]()
+        if readers is not None:
+            reading = {job_id: self._start_reading(readers, job_id) for job_id in unknown}
+        for job_id in unknown:
             try:
-                existing += [job_id] if future.result(max(0.0, deadline - self.clock())) else []
+                if job_id in reading:
+                    future, since = reading[job_id]
+                    exists = future.result(max(0.0, since + LOAD_SECONDS - self.clock()))
+                else:
+                    exists = self._exists(job_id)
+                existing += [job_id] if exists else []
             except TimeoutError:
                 errors[job_id] = JobLoadingError(f"the images of the job {job_id!r} are still being read")
             except Exception as error:  # noqa: BLE001 (an item that cannot be read delays its job alone)
                 errors[job_id] = error
         return existing, errors
 
-    def _start_reading(self, readers: Executor, job_id: str) -> "Future[bool]":
-        if (future := self._reading.get(job_id)) is None:
-            future = self._reading[job_id] = readers.submit(self._exists, job_id)
-            future.add_done_callback(lambda _: self._reading.pop(job_id, None))
-        return future
+    def _start_reading(self, readers: Executor, job_id: str) -> "tuple[Future[bool], float]":
+        """Begin to read a job, unless that has begun; return what becomes of it, and when it began."""
+        if (reading := self._reading.get(job_id)) is None:
+            reading = readers.submit(self._exists, job_id), self.clock()
+            self._reading[job_id] = reading
+            reading[0].add_done_callback(lambda _: self._reading.pop(job_id, None))
+        return reading
 
     def _exists(self, job_id: str) -> bool:
         with self.locks.hold(job_id):
@@ -604,21 +654,25 @@ class ResultRecorder:
             job = self.store.job(job_id)
         except NotFoundError:
             return None
-        job_counts, is_counted = self._read(job)
+        stored = self.store.counts(job_id)
+        is_large = stored.images > LARGE_JOB
+        if is_large and not self._large_reads.acquire(blocking=False):
+            raise JobLoadingError(f"the job {job_id!r} is not read yet: other large ones are")
+        try:
+            job_counts = self._read(job, stored)
+        finally:
+            if is_large:
+                self._large_reads.release()
         with self._lock:
             self._jobs[job_id] = job_counts
-            if not is_counted:
+            if job_counts.summed() != stored:
                 self._changed.setdefault(job_id)
             self._evict_unused()
         return job_counts
 
-    def _read(self, job: Job) -> tuple[JobCounts, bool]:
-        """Return what the table has of a job, and whether its counts there are those of its images.
-
-        Only a page of its images and results is in memory at a time.
-        """
-        job_id = job.job_id
-        stored, resends = self.store.counts(job_id), self.store.resends(job_id)
+    def _read(self, job: Job, stored: Counts) -> JobCounts:
+        """Return what the table has of a job; only a page of its images and results is in memory at a time."""
+        job_id, resends = job.job_id, self.store.resends(job.job_id)
         job_counts = JobCounts(Counts(), job.keep, job.owner)
         results, cached_at = self.store.summaries(job_id), list[datetime]()
         result_id, result = next(results, ("", None))
@@ -634,7 +688,7 @@ class ResultRecorder:
                 cached_at.append(image.accepted_at)
         job_counts.resends |= {key: resend for key, resend in resends.items() if key in job_counts.statuses}
         job_counts.counts = derived(job_counts.statuses, cached_at, stored, self.now())
-        return job_counts, job_counts.summed() == stored
+        return job_counts
 
     def _evict_unused(self) -> None:
         """Forget jobs that no thread uses, those used longest ago first, until the rest is within the bounds."""
@@ -658,7 +712,7 @@ class ResultRecorder:
     def _read_images(self, job_id: str, after: str) -> None:
         """Read which images the job has after the image id `after`; no lock is held while they are read."""
         images, is_last = self.store.images(job_id, after), False
-        while not is_last:
+        while not is_last and self.active():
             page = list(islice(images, PAGE))
             is_last = len(page) < PAGE
             until = None if is_last else page[-1].ref.image_id
@@ -672,11 +726,6 @@ class ResultRecorder:
             for start in range(0, len(unrecorded), LOOKUP):
                 self.read_again(job_id, unrecorded[start : start + LOOKUP])
             after = until or after
-
-
-def may_pass(error: Exception) -> bool:
-    """Return whether another try in a few seconds may succeed."""
-    return is_throttled(error) or isinstance(error, JobLoadingError)
 
 
 def rank(response: ClassificationResult) -> tuple[bool, int]:

@@ -102,6 +102,11 @@ class ControllerServices:
             sources=SourceBuckets(clients.s3),
         )
 
+    def close(self) -> None:
+        """Drop the calls that have not begun, so that the process can end."""
+        for pool in (self.calls, self.readers):
+            pool.shutdown(wait=False, cancel_futures=True)
+
     def ticks(
         self, holder: str, token: int, fleet_config: FleetConfigWatcher, active: Callable[[], bool]
     ) -> Mapping[str, Tick]:

@@ -33,7 +33,7 @@ class Office:
 
     def give_up(self, image: ImageRecord, attempt: int = 0) -> None:
         """Record a failure as the controller does: the item first, then the result."""
-        self.letters.put([failed(image, attempt=attempt)])
+        self.letters.put_each([failed(image, attempt=attempt)])
         assert self.store.put_failed(failed(image, attempt=attempt))
 
     def retry(self, image: ImageRecord) -> None:
@@ -101,7 +101,7 @@ def test_an_item_without_its_result_is_not_listed_and_stays(office: Office) -> N
     [image] = office.images("a")
     office.give_up(image)
     office.retry(image)
-    office.letters.put([failed(image, attempt=1)])
+    office.letters.put_each([failed(image, attempt=1)])
     assert office.listed() == []
     office.store.put_failed(failed(image, attempt=1))
     assert office.listed() == [image.ref]
@@ -114,7 +114,7 @@ def test_items_of_replaced_results_are_deleted_when_they_are_read(office: Office
     office.store.put_done([done(labelled)])
     office.retry(failed_again)
     office.give_up(failed_again, attempt=1)
-    office.letters.put([failed(damaged)])
+    office.letters.put_each([failed(damaged)])
     office.store.put_failed(failed(damaged, code="truncated"))
     office.store.delete_images([forgotten.ref])
     assert office.listed() == [failed_again.ref]
@@ -123,7 +123,7 @@ def test_items_of_replaced_results_are_deleted_when_they_are_read(office: Office
 
 def test_a_page_may_end_between_two_attempts_of_an_image(office: Office) -> None:
     [image] = office.images("a")
-    office.letters.put([failed(image, attempt=9)])
+    office.letters.put_each([failed(image, attempt=9)])
     for _ in range(10):
         office.retry(office.store.image(image.ref))
     office.give_up(image, attempt=10)
@@ -161,10 +161,3 @@ def test_a_job_that_is_removed_leaves_no_dead_letters_and_takes_none_of_others(o
     while office.store.remove_items(DeletedJob(job.job_id), 2):
         pass
     assert office.items() == {f"{kept[0].ref.job_id}-{kept[0].ref.image_id}-0"}
-
-
-def test_a_dead_letter_of_a_job_that_was_removed_meanwhile_leaves_nothing(office: Office) -> None:
-    [image] = office.images("a")
-    office.store.delete(office.store.job(image.ref.job_id))
-    office.letters.put([failed(image)])
-    assert office.items() == set()

@@ -16,7 +16,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Heartbeat, Model, Prediction, StoredResult
 from core.result_cache import ResultCache
 from services.sqs import OutgoingMessage, ReceivedMessage
-from services.table import BATCH_ATTEMPTS, THROTTLING_CODES, TableBusyError
+from services.table import BATCH_ATTEMPTS, THROTTLING_CODES, Item, TableBusyError
 from tests.support.autoscaler import EPOCH, Clock
 from tests.support.jobs import client_error
 from tests.support.memory_services import ClockedQueue, MemoryBucket
@@ -40,6 +40,7 @@ from web_tier.controller.collector import (
     MAX_ALONE,
     MAX_BATCHES,
     MAX_RECEIVES,
+    MAX_SUSPENDED_SECONDS,
     Collector,
     parse,
 )
@@ -147,7 +148,9 @@ def test_what_another_thread_has_received_counts_as_read_only_after_it_was_recor
 ) -> None:
     site, record, read = Site(), ResultRecorder.record_each, list[float | None]()
 
-    def tick_meanwhile(recorder: ResultRecorder, responses: Sequence[ClassificationResult]) -> dict[str, Exception]:
+    def tick_meanwhile(
+        recorder: ResultRecorder, responses: Sequence[ClassificationResult]
+    ) -> dict[ImageRef, Exception]:
         site.tick(EMPTY_POLLS)
         read.append(site.registry.read_until)
         return record(recorder, responses)
@@ -259,11 +262,11 @@ class FailingRecorder(ResultRecorder):
     error: Exception
     tried: list[set[str]]
 
-    def record_each(self, responses: Iterable[ClassificationResult]) -> dict[str, Exception]:
+    def record_each(self, responses: Iterable[ClassificationResult]) -> dict[ImageRef, Exception]:
         received = list(responses)
         self.tried.append({each.image_id for each in received})
-        bad = {each.job_id for each in received if self.bad & {each.job_id, each.image_id}}
-        errors = super().record_each([each for each in received if each.job_id not in bad])
+        bad = {each.ref for each in received if self.bad & {each.job_id, each.image_id}}
+        errors = super().record_each([each for each in received if each.ref not in bad])
         return errors | dict.fromkeys(bad, self.error)
 
 
@@ -349,6 +352,53 @@ def test_throttled_jobs_keep_only_some_of_the_threads_busy() -> None:
     assert figures(site.store, OTHER) == (1, 0, 40)
 
 
+def test_an_old_response_suspends_its_job_for_a_minute_at_most_and_none_is_dropped_untried() -> None:
+    site = failing(ONE, TableBusyError("25 items were left"))
+    recorder = cast(FailingRecorder, site.collector.recorder)
+    site.send(done(IMAGES[ONE][0]))
+    site.queue.messages[0].receives = MAX_RECEIVES
+    site.tick()
+    assert site.queue.messages == [], "dropped; the reconciler reads its result from the bucket"
+    site.send(*[done(ref) for ref in IMAGES[ONE][1:]])
+    for message in site.queue.messages:
+        message.receives = MAX_RECEIVES
+    site.tick(MAX_SUSPENDED_SECONDS - 2)
+    recorder.bad.clear()
+    assert len(site.queue.messages) == 39, "given back untried"
+    site.tick(10)
+    assert site.queue.messages == []
+    assert set(site.store.statuses(ONE)) == {ref.image_id for ref in IMAGES[ONE][1:]}
+
+
+def test_a_cache_that_cannot_be_written_delays_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    site, put_each = Site(), MemoryTable.put_each
+
+    def refuse_cache(table: MemoryTable, items: Sequence[Item]) -> list[tuple[Item, Exception]]:
+        entries = [item for item in items if str(item["pk"]).startswith("CACHE#")]
+        left = put_each(table, [item for item in items if item not in entries])
+        return [*left, *((item, TableBusyError("busy")) for item in entries)]
+
+    monkeypatch.setattr(MemoryTable, "put_each", refuse_cache)
+    site.send(done(REFS[0]).model_copy(update=KNOWN))
+    site.tick()
+    assert (set(site.store.statuses(ONE)), site.queue.messages) == ({REFS[0].image_id}, [])
+
+
+def test_recorded_messages_are_deleted_although_others_cannot_be_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = failing(IMAGES[ONE][5].image_id)
+
+    def refuse(*_arguments: object) -> list[str]:
+        raise client_error(503)
+
+    monkeypatch.setattr(ClockedQueue, "change_visibility", refuse)
+    site.send(*[done(ref) for ref in IMAGES[ONE][:8]])
+    with pytest.raises(ClientError):
+        site.tick()
+    assert len(site.queue.messages) == 1
+
+
 def test_one_response_that_cannot_be_recorded_delays_no_other_of_its_job() -> None:
     """Row 49."""
     bad = IMAGES[ONE][5]
@@ -393,7 +443,7 @@ def test_without_the_lease_after_a_write_the_messages_are_returned_for_the_next_
     """It may have read the job before this process, frozen meanwhile, put the results; it has to count them."""
     site, record = Site(), ResultRecorder.record_each
 
-    def lose_lease(recorder: ResultRecorder, responses: Sequence[ClassificationResult]) -> dict[str, Exception]:
+    def lose_lease(recorder: ResultRecorder, responses: Sequence[ClassificationResult]) -> dict[ImageRef, Exception]:
         errors = record(recorder, responses)
         site.active = False
         return errors
@@ -409,7 +459,7 @@ def test_the_label_of_a_visible_result_is_already_in_the_cache() -> None:
     digest, seen = "a" * 64, list[bool]()
 
     class Watching(ResultRecorder):
-        def record_each(self, responses: Iterable[ClassificationResult]) -> dict[str, Exception]:
+        def record_each(self, responses: Iterable[ClassificationResult]) -> dict[ImageRef, Exception]:
             cache = ResultCache(self.store.table, timedelta(days=1))
             seen.append(digest in cache.find("", [digest], "d1", datetime.now(UTC)))
             return super().record_each(responses)

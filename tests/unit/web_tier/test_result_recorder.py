@@ -14,19 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.ids import ImageRef, input_key, new_id, output_key
+from core.jobs.items import DEAD_LETTERS
 from core.jobs.models import Counts, DeletedJob, ImageRecord, Job, Resend, ResultSummary
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Failure, failed
+from core.messages import ClassificationResult, Failure, crashed_worker, failed
 from services.table import Item, TableBusyError
 from tests.support.autoscaler import EPOCH, Clock
 from tests.support.jobs import client_error
 from tests.support.memory_table import MemoryTable, failing_writes
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.controller import result_recorder
 from web_tier.controller.result_recorder import (
     COUNTS_SECONDS,
+    LARGE_JOB,
     MAX_COUNTS_A_SECOND,
     PROBLEM_SECONDS,
+    READERS,
+    CountsNotStoredError,
     JobLoadingError,
     ResultRecorder,
     StaleTokenError,
@@ -151,14 +155,19 @@ def test_a_job_that_was_removed_before_the_last_write_of_a_frozen_controller_is_
         pass
     store.unmark_deleted(removed)
     holds_lease[0] = False
-    frozen.record([done(IMAGES[job_id][1]) for job_id in JOBS])
+    crashed = failed(IMAGES[JOBS[0]][2], crashed_worker(5), worker="i-1", attempts=5).response()
+    frozen.record([*(done(IMAGES[job_id][1]) for job_id in JOBS), crashed])
+    assert any(JOBS[0] in sk for pk, sk in cast(MemoryTable, store.table).items if pk == DEAD_LETTERS)
     [marked] = store.deleted_jobs()
     assert marked.job_id == JOBS[0]
     # A removal that has read for the last time before that write leaves the mark.
     store.unmark_deleted(removed)
     assert store.deleted_jobs() == [marked]
+    while store.remove_items(marked, 100):
+        pass
     store.unmark_deleted(marked)
     assert store.deleted_jobs() == []
+    assert not [key for key in cast(MemoryTable, store.table).items if JOBS[0] in "".join(key)]
 
 
 def test_counts_of_a_version_without_tokens_are_replaced() -> None:
@@ -431,10 +440,11 @@ def test_counts_of_a_job_are_stored_a_few_times_a_second_and_in_the_end() -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JobStore, "store_counts", watched)
         recorder = recorder_of(store, clock=clock)
+        recorder.set_open_jobs(JOBS)
         for ref in IMAGES[JOBS[0]]:
             assert recorder.record_each([done(ref)]) == {}
             recorder.counts_tick()
-        assert stored == [(1, 0, 40)], "the first one at once"
+        assert stored == [(1, 0, 40)], "the first ones at once"
         clock.now += COUNTS_SECONDS
         recorder.counts_tick()
         assert stored == [(1, 0, 40), (40, 0, 40)]
@@ -450,8 +460,10 @@ def test_of_many_jobs_the_counts_of_each_are_stored_less_often() -> None:
         store.create(Job(pair[0].job_id, "job", EPOCH))
         store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in pair], EPOCH)
     recorder = recorder_of(store, clock=clock)
+    recorder.set_open_jobs([pair[0].job_id for pair in refs])
     for number in range(2):
         assert recorder.record_each([done(pair[number]) for pair in refs]) == {}
+        recorder.counts_tick()
     seconds = list[float]()
     for _ in range(jobs):
         if all(figures(store, pair[0].job_id) == (2, 0, 2) for pair in refs):
@@ -473,18 +485,43 @@ def test_counts_that_cannot_be_stored_are_stored_later_and_their_results_are_rec
 
     cast(MemoryTable, store.table).call = call
     recorder = recorder_of(store, clock=clock)
+    recorder.set_open_jobs(JOBS)
     assert recorder.record_each([done(REFS[0])]) == {}
+    recorder.counts_tick()
     assert (store.statuses(JOBS[0]), figures(store, JOBS[0])) == ({REFS[0].image_id: "done"}, (0, 0, 0))
     refuse[0] = False
-    clock.now += COUNTS_SECONDS
+    clock.now += 2 * COUNTS_SECONDS
     recorder.counts_tick()
     assert figures(store, JOBS[0]) == (1, 0, 40)
+
+
+def test_a_late_result_of_a_closed_job_is_recorded_again_until_it_is_counted() -> None:
+    """No reconciler would find that it is not: it reads open jobs only."""
+    store, refuse = stored_jobs(), [False]
+
+    def call(operation: str, effect: Callable[[], Any]) -> Any:
+        if operation == "PutItem" and refuse[0]:
+            raise client_error(503)
+        return effect()
+
+    cast(MemoryTable, store.table).call = call
+    recorder = recorder_of(store)
+    recorder.record([*[done(ref) for ref in IMAGES[JOBS[0]][1:]], not_done(REFS[0])])
+    refuse[0] = True
+    for _ in range(2):
+        errors = recorder.record_each([done(REFS[0])])
+        assert {ref: type(error) for ref, error in errors.items()} == {REFS[0]: CountsNotStoredError}
+    assert figures(store, JOBS[0]) == (39, 1, 40)
+    refuse[0] = False
+    assert recorder.record_each([done(REFS[0])]) == {}
+    assert figures(store, JOBS[0]) == derived(store, JOBS[0]) == (40, 0, 40)
 
 
 def test_a_controller_that_follows_stores_the_counts_that_the_last_one_did_not() -> None:
     store, clock = stored_jobs(), Clock()
     killed = recorder_of(store, clock=clock)
     killed.record_each([done(REFS[0])])
+    killed.set_open_jobs(JOBS)
     killed.record_each([done(REFS[1])])
     assert figures(store, JOBS[0]) == (1, 0, 40)
     successor = recorder_of(store)
@@ -509,12 +546,55 @@ def test_a_job_that_is_being_read_delays_no_other() -> None:
         recorder = recorder_of(store, readers=readers)
         recorder.record([done(ref)])
         errors = recorder.record_each([done(REFS[0]), done(IMAGES[JOBS[1]][1])])
-        assert {job_id: type(error) for job_id, error in errors.items()} == {JOBS[0]: JobLoadingError}
+        assert {ref: type(error) for ref, error in errors.items()} == {REFS[0]: JobLoadingError}
         recorder.write_counts(at_once=True)
         assert figures(store, JOBS[1]) == (2, 0, 40)
         may_read.set()
-        recorder.record([done(REFS[0])])
+        wait_until(lambda: recorder.record_each([done(REFS[0])]) == {}, "the job is read")
     assert figures(store, JOBS[0]) == (1, 0, 40)
+
+
+def test_large_jobs_that_are_being_read_delay_no_small_one() -> None:
+    may_read, images = threading.Event(), JobStore.images
+    store = stored_jobs()
+    large = [new_id() for _ in range(READERS)]
+    for job_id in large:
+        store.create(Job(job_id, "job", EPOCH))
+        store.store_counts(job_id, Counts(images=LARGE_JOB + 1))
+
+    def slow(each: JobStore, job_id: str, *arguments: Any, **named: Any) -> Any:
+        if job_id in large:
+            may_read.wait(DEADLINE_SECONDS)
+        return images(each, job_id, *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(READERS) as readers:
+        patch.setattr(JobStore, "images", slow)
+        patch.setattr(result_recorder, "LOAD_SECONDS", 0.05)
+        recorder = recorder_of(store, readers=readers)
+        errors = recorder.record_each([done(ImageRef(job_id, new_id())) for job_id in large])
+        assert {type(error) for error in errors.values()} == {JobLoadingError}
+        wait_until(lambda: recorder.record_each([done(REFS[0])]) == {}, "the small job is read")
+        may_read.set()
+    assert figures(store, JOBS[0]) == (1, 0, 40)
+
+
+def test_keys_that_the_table_leaves_unread_delay_their_own_job_alone() -> None:
+    store = stored_jobs()
+    recorder, get_each = recorder_of(store), MemoryTable.get_each
+    recorder.record([done(IMAGES[job_id][0]) for job_id in JOBS])
+    added = [ImageRef(job_id, new_id()) for job_id in JOBS]
+    store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in added], EPOCH)
+
+    def busy(each: MemoryTable, keys: Sequence[tuple[str, str]]) -> Any:
+        left = [key for key in keys if key[0] == f"JOB#{JOBS[0]}"]
+        found, _ = get_each(each, [key for key in keys if key not in left])
+        return found, [(key, TableBusyError("busy")) for key in left]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryTable, "get_each", busy)
+        errors = recorder.record_each([done(ref) for ref in added])
+    assert {ref: type(error) for ref, error in errors.items()} == {added[0]: TableBusyError}
+    assert figures(store, JOBS[1]) == (2, 0, 41)
 
 
 def test_an_image_that_is_added_while_the_others_are_read_is_not_taken_for_taken_back() -> None:
@@ -554,7 +634,7 @@ def test_one_throttled_job_is_the_only_one_that_is_not_recorded() -> None:
         patch.setattr(MemoryTable, "put_each", throttled)
         recorder = recorder_of(store)
         errors = recorder.record_each([done(IMAGES[job_id][0]) for job_id in JOBS])
-    assert {job_id: type(error) for job_id, error in errors.items()} == {JOBS[0]: TableBusyError}
+    assert {ref: type(error) for ref, error in errors.items()} == {IMAGES[JOBS[0]][0]: TableBusyError}
     assert [figures(store, job_id)[0] for job_id in JOBS] == [0, 1]
     recorder.record([done(IMAGES[JOBS[0]][0])])
     assert figures(store, JOBS[0]) == (1, 0, 40)
