@@ -31,6 +31,12 @@ TEMPLATE_VERSION = "$Default"
 STACK_TAG = "fleetsight"
 """Tag of everything that a stack has; its value is the stack's prefix."""
 
+DESCRIBED_AT_ONCE = 1_000
+"""Instances in one reply of DescribeInstances, the maximum. Without a number EC2 may throttle a call that has to
+describe many, or answer too late.
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html
+"""
+
 WORKER_SUFFIX = "-worker"
 """Follows the prefix in the `Name` tag of a stack's workers."""
 
@@ -116,7 +122,8 @@ class Fleet:
             Filters=[
                 {"Name": "tag:Name", "Values": [self.name]},
                 {"Name": "instance-state-name", "Values": list(states)},
-            ]
+            ],
+            PaginationConfig={"PageSize": DESCRIBED_AT_ONCE},
         )
         found = [
             _instance(described)

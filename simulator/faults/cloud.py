@@ -23,6 +23,7 @@ class Faults:
 
     Attributes:
         describe_lag: DescribeInstances returns the state of so many seconds ago.
+        describe_cpu: CPU seconds that a description takes, as one of many instances does.
         describe_fails, tags_fail, ends_fail: whether these calls are refused.
         launch: of the next launch or start: `lost` reply of a call that took place, `timeout` of one that did not,
             `late` for a time-out of one that takes place a little later, an error code, or None.
@@ -31,6 +32,7 @@ class Faults:
     """
 
     describe_lag: float = 0.0
+    describe_cpu: float = 0.0
     describe_fails: bool = False
     tags_fail: bool = False
     ends_fail: bool = False
@@ -51,6 +53,7 @@ class Cloud:
         launched: called after each launch or start with the number of live instances.
         ended: called with each instance that the controller terminates, before it is terminated.
         late: calls that are still to be carried out, and when.
+        cpu_seconds: CPU time that all descriptions have taken.
     """
 
     now: Callable[[], float]
@@ -64,6 +67,7 @@ class Cloud:
     faults: Faults = field(default_factory=Faults)
     instances: dict[str, SimulatedInstance] = field(default_factory=dict)
     late: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
+    cpu_seconds: float = 0.0
     after_call: Callable[[str], None] = lambda _operation: None
     _by_token: dict[str, tuple[dict[str, Any], list[str]]] = field(default_factory=dict)
 
@@ -92,6 +96,7 @@ class Cloud:
     def paginate(self, Filters: list[dict[str, Any]], **_: Any) -> Iterator[dict[str, Any]]:  # noqa: N803
         """Describe the instances in the states asked for, as they were when the description was made."""
         self.before_call("describe")
+        self.cpu_seconds += self.faults.describe_cpu
         if self.faults.describe_fails:
             raise refusal("RequestLimitExceeded", "DescribeInstances")
         states = next(each["Values"] for each in Filters if each["Name"] == "instance-state-name")

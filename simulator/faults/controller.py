@@ -170,7 +170,9 @@ class SimulatedController:
         self.autoscaler = Autoscaler(
             config=StubConfig(site.settings),
             store=store,
-            observer=Observer(cast(Queue, site.queues), dead_letters, fleet, launches, clock, self._now),
+            observer=Observer(
+                cast(Queue, site.queues), dead_letters, fleet, launches, clock, self._now, self._cpu_seconds
+            ),
             health=UnhealthyTerminator(fleet, tracker, DRAIN_SECONDS, active, clock, _without_jitter(1.0)),
             launcher=Launcher(
                 fleet, launches, Journal(store, name, clock, self._now), active, clock, _without_jitter(1.0)
@@ -186,6 +188,9 @@ class SimulatedController:
         self._registry.record(messages)
         if is_all:
             self._registry.mark_read_until(self._site.clock())
+
+    def _cpu_seconds(self) -> float:
+        return self._site.cloud.cpu_seconds
 
     def _now(self) -> datetime:
         return EPOCH + timedelta(seconds=self._site.clock())

@@ -79,10 +79,13 @@ class Schedule(RuleBasedStateMachine):
         """Nothing new happens."""
         self.world.run(passing)
 
-    @rule(lag=st.sampled_from((0, 5, 20, 60)), fails=st.booleans(), passing=spans)
-    def descriptions_lag_or_fail(self, lag: int, fails: bool, passing: int) -> None:
-        """DescribeInstances is slow to learn, or refuses for a while."""
+    @rule(
+        lag=st.sampled_from((0, 5, 20, 60)), cost=st.sampled_from((0.0, 0.2, 1.0)), fails=st.booleans(), passing=spans
+    )
+    def descriptions_lag_or_fail(self, lag: int, cost: float, fails: bool, passing: int) -> None:
+        """DescribeInstances is slow to learn, so costly that it is reused for up to 20 s, or refuses for a while."""
         self.world.cloud.faults.describe_lag = float(lag)
+        self.world.cloud.faults.describe_cpu = cost
         self._for_a_while("describe_fails", fails, passing)
 
     @rule(tags=st.booleans(), ends=st.booleans(), passing=spans)

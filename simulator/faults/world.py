@@ -19,6 +19,7 @@ from services.errors import FleetsightError
 from simulator.faults.cloud import EPOCH, LATE_SECONDS, Cloud, Faults
 from simulator.faults.controller import InMemoryFleetStore, SimulatedController, Site
 from simulator.faults.machines import FailureMode, SimulatedInstance, SimulatedQueues
+from web_tier.autoscaler.loop import Autoscaler
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LEASE_SECONDS: Final = 5.0
@@ -100,6 +101,17 @@ class World:
     def clock(self) -> float:
         """Return the seconds since the beginning."""
         return self.now
+
+    @property
+    def autoscaler(self) -> Autoscaler:
+        """The autoscaler of the active controller.
+
+        Raises:
+            RuntimeError: no controller is active.
+        """
+        if self._controller is None:
+            raise RuntimeError("no controller is active")
+        return self._controller.autoscaler
 
     def set_limits(self, **changes: int) -> None:
         """Change the fleet section of the configuration."""

@@ -134,6 +134,8 @@ class FakeEC2:
         hidden: ids that DescribeInstances omits.
         stale: states that DescribeInstances still shows instead of the true ones.
         error: the error that DescribeInstances raises.
+        describe_cpu: CPU seconds that a description takes.
+        cpu_seconds: CPU seconds that all descriptions have taken.
         refuses: whether tags and terminations are refused.
         protected: ids that cannot be terminated.
         consoles: console output by instance id; of other instances it cannot be read.
@@ -146,6 +148,8 @@ class FakeEC2:
     hidden: set[str] = field(default_factory=set)
     stale: dict[str, str] = field(default_factory=dict)
     error: Exception | None = None
+    describe_cpu: float = 0.0
+    cpu_seconds: float = 0.0
     by_token: dict[str, tuple[dict[str, Any], list[str]]] = field(default_factory=dict)
     calls: list[dict[str, Any]] = field(default_factory=list)
     start_fails: str | None = None
@@ -257,8 +261,9 @@ class FakeEC2:
         """Return itself: it paginates."""
         return self
 
-    def paginate(self, Filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:  # noqa: N803 (EC2's name)
+    def paginate(self, Filters: list[dict[str, Any]], **_: Any) -> Iterator[dict[str, Any]]:  # noqa: N803 (EC2's name)
         """Describe the instances that are in the requested states and not hidden."""
+        self.cpu_seconds += self.describe_cpu
         if self.error:
             raise self.error
         states = next(each["Values"] for each in Filters if each["Name"] == "instance-state-name")

@@ -210,8 +210,9 @@ class BillingMeter:
             self._ended += self._billed(self._running.pop(ended))
         for begun in running.keys() - self._running.keys():
             self._running[begun] = BilledInstance(self.clock(), self.hourly(running[begun]), self.now())
-        self.attribution.update(fleet, self.bill)
-        self.daily.update(self.now().date(), self.bill, self.attribution.images)
+        bill = self.bill
+        self.attribution.update(fleet, bill)
+        self.daily.update(self.now().date(), bill, self.attribution.images)
         is_at_rest = fleet.capacity == 0 and fleet.requests.total == 0
         if self._is_at_rest and not is_at_rest:
             self.peak_workers = 0  # only now, so that the last peak can be read until a new batch begins

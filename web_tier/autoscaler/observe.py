@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 
 from core.fleet.models import FleetPause
 from services.ec2 import ALIVE, Fleet, Instance
@@ -22,6 +23,15 @@ DESCRIPTION_SECONDS = 1.0
 
 To describe 19 instances costs some ten times as much as to count messages. The only error of an old description is to
 name workers that have ended since, so a decision by it may launch too late but never too many.
+"""
+DESCRIPTION_CPU_FACTOR = 20.0
+"""A description is reused for at least so many times the CPU time that it took, so that it uses 5% of a core at most.
+
+botocore parses 3.4 KB of XML for each instance, and other threads of the controller cannot run Python meanwhile.
+"""
+MAX_DESCRIPTION_SECONDS = 20.0
+"""Longest reuse of a description. An ended worker that it shows as alive must not be silent long enough to be
+terminated as unhealthy, which takes at least 45 s: 30 s of `fleet.silent_seconds`, then a second check.
 """
 RECENT_SECONDS = 60.0
 """How long a launch counts towards `fleet.launches_per_minute`."""
@@ -68,7 +78,7 @@ class FleetMetrics:
     images_per_second: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FleetDescription:
     """What SQS and EC2 report in one round.
 
@@ -92,7 +102,7 @@ class FleetDescription:
         """Return how many instances are in any of `states`."""
         return sum(instance.state in states for instance in self.instances)
 
-    @property
+    @cached_property
     def capacity_ids(self) -> frozenset[str]:
         """Ids of all workers that run or start: running, pending and launching instances."""
         return self.launching.union(each.instance_id for each in self.instances if each.state in ALIVE)
@@ -103,7 +113,7 @@ class FleetDescription:
         return len(self.capacity_ids)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Observation(FleetDescription):
     """Everything that a decision is made from.
 
@@ -123,7 +133,7 @@ class Observation(FleetDescription):
     metrics: FleetMetrics = field(default_factory=FleetMetrics)
     pause: FleetPause | None = None
 
-    @property
+    @cached_property
     def available_ids(self) -> frozenset[str]:
         """Ids of the workers that take images now or will once they have booted."""
         return self.capacity_ids - self.draining - self.unhealthy
@@ -173,8 +183,12 @@ class RecentLaunches:
         self._batches = [(at, count) for at, count in self._batches if at > oldest]
         return sum(count for _, count in self._batches)
 
-    def launching(self, instances: list[Instance]) -> frozenset[str]:
-        """Return the tracked ids that `instances` does not show as alive; forget those that have ended or expired."""
+    def launching(self, instances: list[Instance], described_at: float | None = None) -> frozenset[str]:
+        """Return the tracked ids that `instances` does not show as alive; forget those that have ended or expired.
+
+        `described_at` is when EC2 was asked for `instances`, by `clock`; None for just now. A launch expires only by
+        a description that was made long enough after it, however long that is reused.
+        """
         states = {
             each.instance_id: each.state
             for each in instances
@@ -182,7 +196,7 @@ class RecentLaunches:
             if each.state in ENDED or each.launched_at > self._former_launch.get(each.instance_id, NEVER)
         }
         alive = {key for key in self._since if states.get(key) in ALIVE}
-        oldest = self.clock() - LAUNCH_VISIBLE_SECONDS
+        oldest = (self.clock() if described_at is None else described_at) - LAUNCH_VISIBLE_SECONDS
         self._since = {
             key: since for key, since in self._since.items() if since > oldest and states.get(key) not in GONE
         }
@@ -192,7 +206,12 @@ class RecentLaunches:
 
 @dataclass
 class Observer:
-    """Counts messages and describes the fleet."""
+    """Counts messages and describes the fleet.
+
+    Attributes:
+        cpu_clock: returns the CPU seconds of this thread.
+        cpu_seconds: CPU time that all descriptions have taken so far.
+    """
 
     requests: Queue
     dead_letters: Queue
@@ -200,9 +219,12 @@ class Observer:
     launches: RecentLaunches
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    cpu_clock: Callable[[], float] = time.thread_time
+    cpu_seconds: float = field(default=0.0, init=False)
     _instances: list[Instance] = field(default_factory=list, init=False)
     _described_at: float = field(default=float("-inf"), init=False)
     _described_demand: int = field(default=0, init=False)
+    _min_reuse_seconds: float = field(default=0.0, init=False)
     _dead_letters: int = field(default=0, init=False)
     _dead_letters_at: float = field(default=float("-inf"), init=False)
 
@@ -216,9 +238,10 @@ class Observer:
         # that is classified in between causes no launch.
         requests = self.requests.counts()
         at = self.clock()
-        if requests.total > self._described_demand or at - self._described_at >= DESCRIPTION_SECONDS:
-            # Ended instances matter only while a launch is tracked, which may have ended already.
-            self._instances = self.fleet.instances((*LISTED, *ENDED) if self.launches else LISTED)
+        has_grown = requests.total > self._described_demand
+        reuse_seconds = self._min_reuse_seconds if has_grown else max(DESCRIPTION_SECONDS, self._min_reuse_seconds)
+        if at - self._described_at >= reuse_seconds:
+            self._describe_fleet()
             self._described_at, self._described_demand = at, requests.total
         if at - self._dead_letters_at >= DEAD_LETTER_SECONDS:
             self._dead_letters, self._dead_letters_at = self.dead_letters.counts().total, at
@@ -226,7 +249,15 @@ class Observer:
             requests,
             self._dead_letters,
             tuple(self._instances),
-            self.launches.launching(self._instances),
+            self.launches.launching(self._instances, self._described_at),
             at=self.now(),
             recent_launches=self.launches.recent(),
         )
+
+    def _describe_fleet(self) -> None:
+        began = self.cpu_clock()
+        # Ended instances matter only while a launch is tracked, which may have ended already.
+        self._instances = self.fleet.instances((*LISTED, *ENDED) if self.launches else LISTED)
+        took = self.cpu_clock() - began
+        self.cpu_seconds += took
+        self._min_reuse_seconds = min(MAX_DESCRIPTION_SECONDS, DESCRIPTION_CPU_FACTOR * took)

@@ -33,7 +33,7 @@ from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.launch_journal import Journal
 from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
-from web_tier.autoscaler.loop import Autoscaler
+from web_tier.autoscaler.loop import ROUND_CPU_FACTOR, Autoscaler
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, Observer, RecentLaunches
 from web_tier.autoscaler.policies import POLICIES
 from web_tier.autoscaler.reporting import FleetEvent, Reporter
@@ -44,6 +44,7 @@ class Bench:
 
     def __init__(self, tmp_path: Path) -> None:
         self.clock, self.ec2, self.sqs = Clock(), FakeEC2(), FakeSQS(20)
+        self.cpu_seconds_a_count = 0.0
         self.table, self.operators, self.store = MemoryTable(), CommandStore(), RecordingStore()
         launches, self.registry = RecentLaunches(self.clock), WorkerRegistry(self.clock)
         queue, fleet = Queue(cast(Any, self.sqs), "requests"), self.ec2.fleet()
@@ -54,7 +55,7 @@ class Bench:
         self.autoscaler = Autoscaler(
             config=FleetConfigWatcher(tmp_path / "none.yaml", fleet_settings()),
             store=self.operators,
-            observer=Observer(queue, queue, fleet, launches, self.clock),
+            observer=Observer(queue, queue, fleet, launches, self.clock, cpu_clock=self.cpu_seconds),
             health=UnhealthyTerminator(fleet, tracker, 60, lambda: True, self.clock),
             launcher=Launcher(fleet, launches, journal, lambda: True, self.clock),
             meter=BillingMeter(60, lambda _: 0.0, clock=self.clock),
@@ -71,6 +72,10 @@ class Bench:
     def decisions(self) -> list[str]:
         """The words of the last decisions, newest first."""
         return [each.words for each in self.store.decisions().decisions]
+
+    def cpu_seconds(self) -> float:
+        """CPU time so far: of descriptions, and of counts of a queue."""
+        return self.ec2.cpu_seconds + self.cpu_seconds_a_count * self.sqs.reads
 
     def tick(self) -> float:
         """Run the next round, a second later."""
@@ -114,6 +119,13 @@ def test_a_problem_of_the_controller_is_shown_to_operators_while_it_lasts(bench:
     assert bench.shown.problem == "unfinished jobs have more than 10 images"
     bench.tick()
     assert bench.shown.problem is None
+
+
+def test_costly_rounds_are_rarer_but_descriptions_have_a_bound_of_their_own(bench: Bench) -> None:
+    bench.ec2.describe_cpu = 0.5
+    assert bench.tick() == 0.1
+    bench.cpu_seconds_a_count = 0.02
+    assert bench.tick() == pytest.approx(ROUND_CPU_FACTOR * 0.02)
 
 
 def test_row_16_a_fleet_that_cannot_be_described_is_not_taken_for_none(bench: Bench) -> None:

@@ -24,8 +24,10 @@ from web_tier.autoscaler.estimators import (
 )
 from web_tier.autoscaler.liveness import WorkerStatus
 from web_tier.autoscaler.observe import (
+    DESCRIPTION_CPU_FACTOR,
     DESCRIPTION_SECONDS,
     LAUNCH_VISIBLE_SECONDS,
+    MAX_DESCRIPTION_SECONDS,
     Demand,
     Observer,
     RecentLaunches,
@@ -34,7 +36,9 @@ from web_tier.autoscaler.observe import (
 
 def observer(ec2: FakeEC2, sqs: FakeSQS, clock: Clock, dead: FakeSQS | None = None) -> Observer:
     requests, dead_letters = Queue(cast(Any, sqs), "requests"), Queue(cast(Any, dead or FakeSQS()), "dead")
-    return Observer(requests, dead_letters, ec2.fleet(), RecentLaunches(clock), clock)
+    return Observer(
+        requests, dead_letters, ec2.fleet(), RecentLaunches(clock), clock, cpu_clock=lambda: ec2.cpu_seconds
+    )
 
 
 def test_a_launched_instance_counts_until_it_is_described() -> None:
@@ -92,6 +96,40 @@ def test_the_fleet_is_described_again_when_demand_grows_or_a_second_has_passed()
     del ec2.states["i-1"]
     clock.now += DESCRIPTION_SECONDS
     assert seen.describe().capacity == 0
+
+
+@pytest.mark.parametrize(
+    ("cpu_seconds", "reuse_seconds"),
+    [(0.3, DESCRIPTION_CPU_FACTOR * 0.3), (5.0, MAX_DESCRIPTION_SECONDS)],
+)
+def test_a_costly_description_is_reused_for_longer_also_while_demand_grows(
+    cpu_seconds: float, reuse_seconds: float
+) -> None:
+    clock, ec2, sqs = Clock(), FakeEC2(describe_cpu=cpu_seconds), FakeSQS(5)
+    seen = observer(ec2, sqs, clock)
+    began = clock.now
+    while clock.now - began < 4 * reuse_seconds:
+        seen.describe()
+        sqs.visible += 100
+        clock.now += 0.25
+    assert ec2.cpu_seconds == pytest.approx(4 * cpu_seconds)
+
+
+def test_a_launch_counts_as_long_as_the_description_that_is_used_is_too_old_to_show_it() -> None:
+    clock, ec2 = Clock(), FakeEC2(describe_cpu=1.0)
+    ec2.hidden.add("i-1")
+    seen = observer(ec2, FakeSQS(), clock)
+    clock.now += 5
+    seen.launches.add(["i-1"])
+    clock.now += LAUNCH_VISIBLE_SECONDS - 1
+    assert seen.describe().capacity == 1, "this description may omit it"
+    ec2.states["i-1"] = "running"
+    ec2.hidden.clear()
+    clock.now += MAX_DESCRIPTION_SECONDS - 1
+    assert seen.describe().capacity == 1, "the old description is reused, and the launch is tracked by its time"
+    clock.now += 1
+    observation = seen.describe()
+    assert (observation.capacity, observation.launching) == (1, frozenset())
 
 
 @pytest.mark.parametrize("code", ["RequestLimitExceeded", "InternalError"])
