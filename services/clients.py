@@ -132,8 +132,6 @@ class Clients:
             bucket,
             region=endpoint.region,
             credential_provider=self._credentials,
-            # One call for each object: the response of DeleteObjects would have to be parsed for errors.
-            disable_bulk_delete=True,
             client_options={
                 "allow_http": endpoint.url is not None,
                 "connect_timeout": timedelta(seconds=endpoint.connect_timeout),

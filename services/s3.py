@@ -210,7 +210,10 @@ class Bucket:
             return [entry["path"] for entry in next(iter(pages), [])]
 
     def delete_all(self, keys: Sequence[str]) -> None:
-        """Delete the objects at `keys` concurrently; missing ones are ignored."""
+        """Delete the objects at `keys`, 1,000 a call; missing ones are ignored.
+
+        If S3 could not delete one of them, which its response lists, obstore repeats the call, and raises at last.
+        """
         if keys:
             with _botocore_errors("DeleteObjects"):
                 obstore.delete(self.store, list(keys))

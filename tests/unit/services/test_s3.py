@@ -84,6 +84,28 @@ def test_a_put_is_signed_with_the_credentials_that_botocore_has(s3: FakeS3, monk
     assert headers["x-amz-security-token"] == "of-a-role"
 
 
+DELETED = "<DeleteResult><Deleted><Key>a</Key></Deleted>{}</DeleteResult>"
+
+
+def test_many_objects_are_deleted_in_calls_of_a_thousand(s3: FakeS3) -> None:
+    s3.answers = [(200, DELETED.format(""))] * 3
+    s3.bucket().delete_all([f"job/{number}" for number in range(2_500)])
+    assert [(method, path) for method, path, _, _ in s3.seen] == [("POST", "/photos?delete")] * 3
+    assert sorted(body.count(b"<Key>") for _, _, _, body in s3.seen) == [500, 1_000, 1_000]
+
+
+def test_an_object_that_s3_could_not_delete_is_tried_again_and_then_raised(s3: FakeS3) -> None:
+    failed = DELETED.format(
+        ERROR.format("InternalError", "We failed.").partition("?>")[2].replace("<Code>", "<Key>b</Key><Code>")
+    )
+    s3.answers = [(200, failed), (200, DELETED.format(""))]
+    s3.bucket().delete_all(["a", "b"])
+    s3.answers = [(200, failed)] * 2
+    with pytest.raises(BotoCoreError, match="InternalError"):
+        s3.bucket().delete_all(["a", "b"])
+    assert len(s3.seen) == 4
+
+
 class EndingCredentials:
     """Credentials of a role that end in a minute, so that botocore fetches the next ones before each call."""
 
