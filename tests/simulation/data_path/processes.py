@@ -177,7 +177,16 @@ class Controller:
                 and canceller.is_done_with(job_id)
             ),
         )
-        cleanup = JobCleanup(store, recorder, world.inputs, world.outputs, 5.0, self.active, scheduler.clock)
+        cleanup = JobCleanup(
+            store,
+            recorder,
+            world.inputs,
+            world.outputs,
+            5.0,
+            self.active,
+            scheduler.clock,
+            cast(Any, InlineExecutor()),
+        )
         ingest = ImageIngest(LIMITS, world.inputs, store, requests, clock=self.now, pool=cast(Any, InlineExecutor()))
         importer = SourceImporter(
             world.sources,

@@ -1,16 +1,20 @@
 """Expiry and cleanup: which jobs expire, also against races and wrong clocks, and nothing is left of deleted jobs."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar, cast
 
 import pytest
+from botocore.exceptions import ClientError
 
 from core.ids import ImageRef, first_id_of, input_key, merged_key, new_id, output_key
 from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
+from tests.support.jobs import client_error
+from tests.support.memory_services import MemoryBucket
 from tests.support.memory_table import WRITES, MemoryTable
 from tests.support.results_site import ResultsSite, done
 from web_tier.controller import cleanup
@@ -302,6 +306,67 @@ def test_a_removal_that_is_cut_short_is_finished_by_a_successor(monkeypatch: pyt
     site.start()
     site.cleanup.tick()
     assert site.left(job_id) == [f"DELETED {job_id}"]
+
+
+def test_a_large_job_delays_the_removal_of_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleanup, "PORTION", 2)
+    site = Site()
+    large, small = site.add_job(9)[0].job_id, site.add_job(1)[0].job_id
+    turns = iter([True, True, False, False])
+    site.start(lambda: next(turns))
+    for job_id in (large, small):
+        site.delete(job_id)
+    site.cleanup.tick()
+    assert site.left(small) == [f"DELETED {small}"]
+    assert len(site.left(large)) > 1
+
+
+def test_jobs_are_removed_side_by_side_and_new_deletions_are_seen_within_a_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cleanup, "PORTION", 2)
+    site = Site()
+    jobs = [site.add_job(5)[0].job_id for _ in range(cleanup.JOBS_AT_ONCE)]
+    later = site.add_job(1)[0].job_id
+    together = threading.Barrier(len(jobs), timeout=30)
+
+    def active() -> bool:
+        together.wait()  # only if that many jobs are removed at the same time
+        return True
+
+    site.start(active)
+    for job_id in jobs:
+        site.delete(job_id)
+    site.clock.now += 1.0
+    site.cleanup.every_seconds = 0.0
+    assert site.cleanup.tick() == 0.0, "a portion of each is removed, and more is left"
+    assert all(len(site.left(job_id)) > 1 for job_id in jobs)
+    site.start()
+    site.cleanup.every_seconds = 0.0
+    site.delete(later)
+    site.cleanup.tick()
+    assert site.left(later) == [f"DELETED {later}"]
+
+
+def test_a_job_that_cannot_be_removed_is_reported_and_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site()
+    stuck, other = site.add_job(1)[0].job_id, site.add_job(1)[0].job_id
+    for job_id in (stuck, other):
+        site.delete(job_id)
+    list_keys = MemoryBucket.list_keys
+
+    def refused(bucket: MemoryBucket, folder: str, limit: int) -> list[str]:
+        if folder == stuck:
+            raise client_error(500)
+        return list_keys(bucket, folder, limit)
+
+    monkeypatch.setattr(MemoryBucket, "list_keys", refused)
+    with pytest.raises(ClientError):
+        site.cleanup.tick()
+    assert site.left(other) == [f"DELETED {other}"]
+    monkeypatch.undo()
+    site.cleanup.tick()
+    assert site.left(stuck) == [f"DELETED {stuck}"]
 
 
 def test_a_job_with_a_deletion_that_died_after_its_mark_is_removed() -> None:
