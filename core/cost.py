@@ -4,8 +4,8 @@
 share its cost. So a job that has the fleet to itself costs as much as the fleet, including boots, idle time and the
 billed minimum.
 
-**Requests** follow from how the tiers batch them. They are the requests from upload to result, without those of
-pages, and without those of an idle fleet (`at_rest`).
+**Requests** follow from how the tiers batch them. They are the requests from upload to result, and those of the
+removal at the end, without those of pages, and without those of an idle fleet (`at_rest`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -76,21 +76,33 @@ IMAGE = Requests(
 )
 """Requests of one image that a worker answers; a test counts them in the whole system."""
 
+REMOVAL = Requests(
+    table_write=2,  # its record and its result are deleted; DynamoDB deletes the cache entry itself, which is free
+    table_read=0.3,  # both are read in pages
+)
+"""Requests that remove one image with its job, when the job expires or is deleted; those to S3 are free, but for two
+listings of 1,000 keys."""
+
+WHOLE_IMAGE = IMAGE + REMOVAL
+"""Requests of one image that a worker answers, from its upload to its removal."""
+
 JOB = Requests(
     s3_put=1,  # the file of all results
     s3_get=2,  # workers check whether it is cancelled, each every two seconds
-    table_write=5,  # the job, its mark as open and the removal of the mark, and the file
+    # The job, its mark as open and the removal of the mark, and the file; then the mark of the removal, and the
+    # deletion of all of these and of its counts.
+    table_write=15,
     table_read=60,  # a few every `reconcile_seconds` and by the merger, until some minutes after the last image
 )
 """Requests of a job in addition to those of its images."""
 
 
 def requests_of(images: int) -> Requests:
-    """Return the requests of a job of which workers answered `images`; none if that is 0.
+    """Return the requests of a job of which workers answered `images`, to its removal; none if that is 0.
 
     An image that was answered from the cache causes a read and two writes of the table: $0.0014 for 1,000.
     """
-    return IMAGE * images + JOB if images else Requests()
+    return WHOLE_IMAGE * images + JOB if images else Requests()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +186,7 @@ class ThousandCost:
         """Return the cost by the fleet's snapshot, or None before the first answer of a worker."""
         if not fleet.images:
             return None
-        return cls(fleet.cost / fleet.images * 1_000, (IMAGE * 1_000).dollars(prices))
+        return cls(fleet.cost / fleet.images * 1_000, (WHOLE_IMAGE * 1_000).dollars(prices))
 
     @property
     def dollars(self) -> float:

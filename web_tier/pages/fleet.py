@@ -14,7 +14,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict
 
 from core.config import MAX_WORKERS, Config, PriceSettings
-from core.cost import IMAGE, ThousandCost
+from core.cost import WHOLE_IMAGE, ThousandCost
 from core.fleet.models import (
     Decision,
     FleetDay,
@@ -220,7 +220,7 @@ def _figures(
 
 def _day_dollars(day: FleetDay, prices: PriceSettings) -> float:
     """Return the cost of a day's instances, and of the requests of its images."""
-    return day.cost + (IMAGE * day.images).dollars(prices)
+    return day.cost + (WHOLE_IMAGE * day.images).dollars(prices)
 
 
 @dataclass(frozen=True, slots=True)

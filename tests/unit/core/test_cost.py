@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from core.config import parse_config
 from core.cost import (
-    IMAGE,
     JOB,
+    WHOLE_IMAGE,
     Bill,
     JobCost,
     Requests,
@@ -55,8 +55,8 @@ def test_requests_cost_what_each_service_asks_for_its_units() -> None:
 
 
 def test_a_thousand_images_ask_for_about_a_cent_and_none_that_no_worker_answered() -> None:
-    assert 0.012 < requests_of(1_000).dollars(PRICES) < 0.014
-    assert requests_of(1_000) == IMAGE * 1_000 + JOB
+    assert 0.013 < requests_of(1_000).dollars(PRICES) < 0.015
+    assert requests_of(1_000) == WHOLE_IMAGE * 1_000 + JOB
     assert requests_of(0) == Requests()
 
 
@@ -141,7 +141,7 @@ def test_a_thousand_images_of_the_fleet_are_shown_once_some_were_answered() -> N
     cost = ThousandCost.of(fleet, PRICES)
     assert cost is not None
     assert cost.instances_dollars == pytest.approx(0.03)
-    assert cost.requests_dollars == pytest.approx((IMAGE * 1_000).dollars(PRICES))
+    assert cost.requests_dollars == pytest.approx((WHOLE_IMAGE * 1_000).dollars(PRICES))
     assert ThousandCost.of(fleet.model_copy(update={"images": 0}), PRICES) is None
 
 

@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from core.config import load_config
-from core.cost import IMAGE
+from core.cost import WHOLE_IMAGE
 from core.fleet.models import (
     Decision,
     Decisions,
@@ -194,10 +194,10 @@ def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClie
     page = re.sub(r"<[^>]+>", " ", client.get("/fleet").text)
     page = " ".join(page.split())
     assert "Compute since start $0.099 for 3,457 s" in page
-    assert "1,000 images $0.033" in page
-    assert "for 1,000 images: instances $0.020, requests $0.013" in page
+    assert "1,000 images $0.034" in page
+    assert "for 1,000 images: instances $0.020, requests $0.014" in page
     body = client.get("/fleet/now").get_json()
-    assert (body["billed"], body["cost"], body["per_thousand"]) == ("3,457 s", "$0.099", "$0.033")
+    assert (body["billed"], body["cost"], body["per_thousand"]) == ("3,457 s", "$0.099", "$0.034")
     FleetStore(store.table).put_snapshot(SNAPSHOT)
     assert client.get("/fleet/now").get_json()["per_thousand"] is None
 
@@ -216,7 +216,7 @@ def test_the_tiles_show_speed_and_the_cost_of_today_with_its_requests(client: Fl
     assert (body["workers"], body["workers_of"]) == (3, "workers (1 pending, 1 draining)")
     assert re.search(r'data-slot="rate">46</dd><dt class="quiet">images/s</dt>', client.get("/fleet").text)
     assert (body["rate"], body["today_of"]) == ("46", "today, 212,000 images")
-    requests = (IMAGE * 212_000).dollars(load_config(environment={}).prices)
+    requests = (WHOLE_IMAGE * 212_000).dollars(load_config(environment={}).prices)
     assert (body["today"], body["month"]) == (dollars(0.25 + requests), dollars(1.25 + requests))
     page = client.get("/fleet").text
     assert [each for each in ("1 March 2026", "28 February 2026") if each in page] == [

@@ -116,8 +116,8 @@ def cost_texts(counts: Counts, cost: JobCost | None) -> tuple[str | None, str | 
 def test_a_job_costs_its_share_of_the_fleets_bill_and_its_requests_in_two_digits() -> None:
     counts = Counts(1_000, 0, 2_000, NOW, NOW, runs=((1, 1_000),))
     assert cost_texts(counts, cost_of(counts)) == (
-        "$0.025",
-        "$0.025: compute $0.012 + requests $0.013 ($0.025 per 1,000 images)",
+        "$0.026",
+        "$0.026: compute $0.012 + requests $0.014 ($0.026 per 1,000 images)",
     )
 
 
