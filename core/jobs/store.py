@@ -49,9 +49,10 @@ controller's last count. So a process that dies between two writes makes no figu
 images that were answered from the cache is calculated in the same way.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from core.ids import ImageRef, first_id_of, new_id
 from core.jobs.items import (
@@ -124,12 +125,16 @@ from core.messages import ClassificationResult, Status
 from services.errors import NotFoundError
 from services.table import EXPIRES_AT, LAST, Item, Table
 
+SLOW_RECORD_SECONDS = 10.0
+"""Time to record images after which their jobs are marked as open again, well before they could be closed."""
+
 
 @dataclass(frozen=True)
 class JobStore:
     """Reads and writes the job table."""
 
     table: Table
+    clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
 
     # Jobs
 
@@ -397,13 +402,20 @@ class JobStore:
     def record_images(self, images: Sequence[ImageRecord], touched_at: datetime) -> None:
         """Record accepted images, and mark their jobs as open.
 
+        If that takes long, the controller may have closed a job meanwhile without having seen all images: the jobs
+        are then marked again, as touched later.
+
         Raises:
             TableBusyError: some could not be recorded; recording all again is safe.
             NotFoundError: one of the jobs is being deleted.
         """
         job_ids = list(dict.fromkeys(image.ref.job_id for image in images))
         opened = [_open_item(job_id, touched_at) for job_id in job_ids]
+        began = self.clock()
         self.table.put_all([*opened, *(image_item(image) for image in images)])
+        if (seconds := self.clock() - began) > SLOW_RECORD_SECONDS:
+            later = touched_at + timedelta(seconds=seconds)
+            self.table.put_all([_open_item(job_id, later) for job_id in job_ids])
         self._check_not_deleted(job_ids)
 
     def reopen(self, job_id: str, touched_at: datetime) -> None:

@@ -1,11 +1,11 @@
 """The job store: jobs, owners, images, results and counts, and what a process leaves that dies between two writes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, count
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -21,12 +21,13 @@ from core.jobs.models import (
     TrueLabel,
     with_result,
 )
-from core.jobs.store import JobStore
+from core.jobs.store import SLOW_RECORD_SECONDS, JobStore
 from core.messages import ClassificationResult, Failure, LabelScore, Model, failed
 from core.result_cache import MARGIN, ResultCache, repeated
 from services.errors import NotFoundError
 from services.table import LAST, Table
 from tests.support.memory_table import MemoryTable, failing_writes, meeting
+from tests.support.waiting import ManualClock
 from web_tier.uploads.idempotency import Claim, Claims, UploadCounts
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -214,6 +215,25 @@ def test_a_job_is_closed_unless_images_were_added_since(store: JobStore, job: Jo
     assert store.open_jobs() == []
     store.record_images([], NOW)
     assert store.open_jobs() == []
+
+
+@pytest.mark.parametrize("seconds", [SLOW_RECORD_SECONDS, SLOW_RECORD_SECONDS + 1])
+def test_a_job_that_is_closed_while_its_images_are_recorded_slowly_is_open_afterwards(seconds: float) -> None:
+    clock, closed = ManualClock(), list[bool]()
+
+    def call(operation: str, effect: Callable[[], Any]) -> Any:
+        if operation == "BatchWriteItem" and table.items and not closed:  # the second batch: images
+            clock.now += seconds
+            closed.append(store.close(store.open_jobs()[0]))
+        return effect()
+
+    table = MemoryTable(call)
+    store, job_id = JobStore(table, clock=clock), new_id()
+    store.record_images([record(job_id) for _ in range(30)], NOW)
+    assert closed == [True]
+    assert [job.touched_at for job in store.open_jobs()] == (
+        [(NOW + timedelta(seconds=seconds)).isoformat()] if seconds > SLOW_RECORD_SECONDS else []
+    )
 
 
 @pytest.mark.parametrize(
