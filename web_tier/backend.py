@@ -229,7 +229,9 @@ class Backend:
         """Where images go that are sent alone."""
         with self._lock:
             if self._singles is None:
-                self._singles = SingleImages(self.intake, keep=self.config.classic.keep)
+                self._singles = SingleImages(
+                    self.intake, keep=self.config.classic.keep, spread_keys=self.config.web.spread_keys
+                )
             return self._singles
 
     @property

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from core.ids import ImageRef, input_key, new_id, output_key
+from core.ids import ImageRef, input_key, new_id, new_job_id, output_key
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Prediction, RequestMessage, failed
@@ -92,9 +92,11 @@ class ResultsSite:
         self.collector.tick()
         self.collector.recorder.write_counts(at_once=True)
 
-    def add_job(self, images: int, *, request: bool = True, keep: bool = True) -> list[ImageRef]:
+    def add_job(
+        self, images: int, *, request: bool = True, keep: bool = True, spread: bool = False
+    ) -> list[ImageRef]:
         """Make a job with accepted images, as the web tier does."""
-        job_id = new_id()
+        job_id = new_job_id(spread=spread)
         self.store.create(Job(job_id, "job", EPOCH, keep=keep))
         return self.add_images(job_id, images, request=request)
 

@@ -11,7 +11,7 @@ from werkzeug.exceptions import Forbidden, NotFound, ServiceUnavailable, Unproce
 
 from core.config import Config, S3Grant, is_granted
 from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, TokenNotMadeError
-from core.ids import new_id
+from core.ids import new_job_id
 from core.jobs.models import Job
 from core.s3_locations import S3Location
 from services.errors import NotFoundError
@@ -112,7 +112,7 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
     if claim is None:
         check_open_jobs_limit(jobs, config)
         quota.charge_job()
-        claim = claims.acquire(key, Claim(new_id(), request, datetime.now(UTC)))
+        claim = claims.acquire(key, Claim(new_job_id(spread=config.web.spread_keys), request, datetime.now(UTC)))
     if claim.request != request:
         raise IdempotencyKeyReusedError("this Idempotency-Key came with another request before; use a new key")
     if claim.stored:
@@ -197,7 +197,7 @@ def new_job() -> ResponseReturnValue:
     results = granted_location("results", wanted.results, config.imports.destinations, RESULTS_REFUSAL)
     wanted = wanted.model_copy(update={"source": source, "results": results})
     if key is None:
-        job = wanted_job(wanted, new_id(), datetime.now(UTC), jobs.owner)
+        job = wanted_job(wanted, new_job_id(spread=config.web.spread_keys), datetime.now(UTC), jobs.owner)
         check_open_jobs_limit(jobs, config)
         quota.charge_job()
         jobs.create(job, quota.caller)

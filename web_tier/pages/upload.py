@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 from werkzeug.exceptions import Forbidden, UnprocessableEntity
 
 from core.config import DEMO_BUNDLE, Config
-from core.ids import new_id
+from core.ids import new_job_id
 from core.images import FORMATS, OTHER_FILES, SUFFIXES, TEXT_FILES, Signatures, format_names, unknown_reason
 from core.jobs.models import ImageRecord, Job
 from web_tier.api.classify import CLASSIC_FIELDS, classic_answer
@@ -84,7 +84,9 @@ def upload() -> ResponseReturnValue:
     if backend.config.classic.enabled and file_field in CLASSIC_FIELDS:
         return classic_answer(parts)
     check_open_jobs_limit(jobs, backend.config)
-    job = Job(new_id(), "", datetime.now(UTC), KEEP_FIELD in fields, jobs.owner)
+    job = Job(
+        new_job_id(spread=backend.config.web.spread_keys), "", datetime.now(UTC), KEEP_FIELD in fields, jobs.owner
+    )
     outcomes = backend.intake.put_objects(job, (part for part in parts if isinstance(part, Upload)))
     if not outcomes:
         raise UnprocessableEntity("no file was chosen; go back and choose one or more images")

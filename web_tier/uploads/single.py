@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from core.ids import ImageRef, new_id
+from core.ids import ImageRef, new_job_id
 from core.jobs.models import ImageRecord, Job
 from services.errors import NotFoundError
 from web_tier.memory import MemoryLimiter
@@ -94,12 +94,14 @@ class SingleImages:
         clock: the time of day, for the age of a job.
         keep: whether the images are kept after their labels are stored.
         memory: the bytes of images that are not yet accepted.
+        spread_keys: whether new jobs have spread keys (`core/ids.py`).
     """
 
     ingest: ImageIngest
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     keep: bool = False
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
+    spread_keys: bool = False
     _open: "OrderedDict[str, _OpenJob]" = field(default_factory=OrderedDict, init=False)
     _waiting: list[_Waiting] = field(default_factory=list, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -148,7 +150,9 @@ class SingleImages:
             found, now = self._open.get(owner), self.clock()
             if found is None or found.closed or _is_full_or_old(found, now):
                 before = "" if found is None else found.job.job_id
-                found = _OpenJob(Job(new_id(), JOB_NAME, now, self.keep, owner, is_single=True), before)
+                found = _OpenJob(
+                    Job(new_job_id(spread=self.spread_keys), JOB_NAME, now, self.keep, owner, is_single=True), before
+                )
                 self._open[owner] = found
             self._open.move_to_end(owner)
             if len(self._open) > MAX_OPEN_JOBS:

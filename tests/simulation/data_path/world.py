@@ -11,7 +11,7 @@ from typing import Any, Final
 from ulid import ULID
 
 from core import ids
-from core.ids import ImageRef, cancelled_key, new_id, output_key
+from core.ids import ImageRef, cancelled_key, new_id, new_job_id, output_key
 from core.jobs.dead_letters import DeadLetterStore, is_given_up
 from core.jobs.listings import ListingStore
 from core.jobs.models import ImageRecord, Job, Resend
@@ -174,7 +174,8 @@ class World:
 
     def new_job(self, *, keep: bool) -> None:
         """Make a job."""
-        job = Job(new_id(), f"job {len(self.jobs)}", self.now(), keep)
+        job_id = new_job_id(spread=len(self.jobs) % 2 == 0)
+        job = Job(job_id, f"job {len(self.jobs)}", self.now(), keep)
         JobStore(self.table).create(job)
         self.jobs.append(job)
         self.touched[job.job_id] = self.scheduler.now

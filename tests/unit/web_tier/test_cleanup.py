@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from core.cost import REMOVAL
-from core.ids import ImageRef, first_id_of, input_key, merged_key, new_id, output_key
+from core.ids import ImageRef, cancelled_key, first_id_of, input_key, merged_key, new_id, output_key
 from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
@@ -253,10 +253,12 @@ class Site(ResultsSite):
         )
 
 
-def test_nothing_is_left_of_a_deleted_job_and_all_of_the_others() -> None:
+@pytest.mark.parametrize("spread", [False, True])
+def test_nothing_is_left_of_a_deleted_job_and_all_of_the_others(spread: bool) -> None:
     site = Site()
-    deleted, kept = site.add_job(4), site.add_job(2)
+    deleted, kept = site.add_job(4, spread=spread), site.add_job(2, spread=spread)
     site.store_results(deleted + kept)
+    site.inputs.put(cancelled_key(deleted[0].job_id), b"", "text/plain")
     before = site.left(kept[0].job_id)
     site.delete(deleted[0].job_id)
     with pytest.raises(NotFoundError):
