@@ -3,8 +3,8 @@
 Counts are absolute numbers, derived from the statuses of the job's images, and stored after the results. So they
 agree with the items in the end, also after repetitions, changes of order and crashes in between.
 
-On AWS a call takes some milliseconds, so the calls for the results of many jobs are made side by side, and the counts
-of an open job are stored a few times a second at most, however many results it gets. A controller that ends in between
+On AWS a call takes some milliseconds, so the calls for the results of many jobs are made side by side. The counts of
+an open job are stored a few times a second at most, however many results it gets. A controller that ends in between
 has recorded more results than it has counted: the reconciler of the next one finds the difference.
 
 `done` beats `failed`, and the failure of a later attempt beats that of an earlier one. Counts carry the controller's
