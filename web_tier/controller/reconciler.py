@@ -34,7 +34,7 @@ from web_tier.controller.result_recorder import ResultRecorder, rank
 
 _log = logging.getLogger(__name__)
 
-CLOSE_AFTER = 5
+CLOSE_AFTER = 1
 """A finished job is closed when nothing has been added for so many times `lost_after_seconds`."""
 PAGE = 100
 """Images that are repaired before the reconciler checks whether it may continue."""

@@ -120,7 +120,7 @@ def test_a_lost_request_is_found_after_the_table_could_not_be_read_for_minutes(
     with monkeypatch.context() as patch:
         patch.setattr(MemoryTable, "count", Mock(side_effect=TimeoutError))
         site.pass_time(2 * LOST_AFTER)
-    site.pass_time((CLOSE_AFTER - 3) * LOST_AFTER)
+    site.pass_time(2 * LOST_AFTER)
     assert site.requests.requests() == [(late.image_id, 0)]
 
 
