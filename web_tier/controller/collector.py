@@ -187,6 +187,8 @@ class Collector:
         self._end([each for each in messages if each.receipt not in alone], parsed, unread, delays)
         if by_job:
             self._record_left(by_job, errors)
+        if tried:  # those that were not stored just now: a single image is counted at once
+            self.recorder.write_counts({each.job_id for _, each in tried})
 
     def _record_left(self, by_job: Mapping[str, Sequence[_Received]], errors: Mapping[ImageRef, Exception]) -> None:
         """Record responses that were left, job by job, those with the fewest first.

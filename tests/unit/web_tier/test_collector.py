@@ -183,6 +183,14 @@ def test_the_results_of_all_jobs_of_a_round_are_put_together() -> None:
     assert all(figures(store, ref.job_id) == (1, 0, 1) for ref in refs)
 
 
+def test_the_result_of_a_single_image_is_counted_in_its_round() -> None:
+    site = Site()
+    site.collector.recorder.set_open_jobs(JOBS)
+    site.send(done(REFS[0]))
+    site.collector.tick()
+    assert figures(site.store, ONE) == (1, 0, 40)
+
+
 def test_helpers_poll_only_while_there_is_work() -> None:
     site = Site()
     assert site.collector.help_tick() > 0
