@@ -37,7 +37,7 @@ NumberType = Literal["fp32", "bf16", "int8"]
 """The number types that a network computes in."""
 
 Precision = Literal["fp32", "bf16", "int8", "exact"]
-"""How a bundle answers; ``exact`` is bf16 or int8 first, and fp32 again where that could have changed the answer."""
+"""How a bundle answers; ``exact`` is bf16 or int8 first, and fp32 again where that could have changed the label."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256, in lower-case hexadecimal."""
@@ -107,6 +107,7 @@ class Measurement(BaseModel):
         repeated: share of the images that were computed again in fp32; 0 to 1.
         speed: images/s by those of fp32.
         speeds: the same for each low precision that was tried, to choose what ``exact`` computes first.
+        shares: share of the images that were computed again after each of them; not in older bundles.
         labelled: how many of the images came with a label that the bundle knows.
         accuracy: share of those that were right, 0 to 1; None without labels.
         accuracy_fp32: the same in fp32.
@@ -124,6 +125,7 @@ class Measurement(BaseModel):
     repeated: float = Field(ge=0, le=1)
     speed: float = Field(gt=0)
     speeds: dict[LowPrecision, float] = Field(default_factory=dict)
+    shares: dict[LowPrecision, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     labelled: int = Field(default=0, ge=0)
     accuracy: float | None = Field(default=None, ge=0, le=1)
     accuracy_fp32: float | None = Field(default=None, ge=0, le=1)
@@ -144,7 +146,7 @@ class Manifest(BaseModel):
         first: what ``exact`` computes first; bf16 if a bundle from before there was int8 names none.
         margin: difference of the two best logits below which ``exact`` computes again in fp32; only with `exact`.
         agreement: of OpenVINO with torch, both in fp32.
-        measured: of the precision against fp32; None where it is fp32.
+        measured: of the precision against fp32; for fp32, that of the precisions which ``exact`` was not faster with.
         provenance: where the weights are from and what was measured; free in form, JSON.
     """
 

@@ -1,9 +1,10 @@
 """The engines that run a bundle's network: OpenVINO on a CPU, or torch (a GPU where there is one; the reference)."""
 
 import logging
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import Empty, LifoQueue
@@ -36,6 +37,22 @@ _DOT_PRODUCTS: Final = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimdd
 
 AT_ONCE: Final = 4
 """Images that are asked again in one batch: 15% faster than alone, and eight are 1% faster still."""
+
+LEAST_GAIN: Final = 1.1
+"""How many times as fast as fp32 alone low precision first must be: less than a tenth is within what timings differ
+by, and not worth the memory of a second network."""
+
+TRIAL_BATCHES: Final = 4
+"""Batches in which both networks are timed before a worker chooses between them."""
+
+RECHECK_BATCHES: Final = 1000
+"""Batches after which a worker times both networks again: later images may be easier or harder than earlier ones."""
+
+RECENT_IMAGES: Final = 64
+"""Images over which the share that is asked again is averaged."""
+
+EXPECTED_IMAGES: Final = 8
+"""Images that the share measured at build counts as."""
 
 _TINY: Final = np.finfo(np.float32).tiny
 
@@ -78,7 +95,14 @@ def open_engine(
         raise EngineError(
             f"bundle {bundle.name} has no measured margin for exact answers: build it with --precision exact"
         )
-    return ExactEngine(opens(precision=low or "bf16"), opens(precision="fp32"), bundle.manifest.margin)
+    low, measured = low or "bf16", bundle.manifest.measured
+    return ExactEngine(
+        opens(precision=low),
+        opens(precision="fp32"),
+        bundle.manifest.margin,
+        low,
+        measured.repeated if measured is not None else 0.0,
+    )
 
 
 class OpenVinoEngine:
@@ -206,29 +230,161 @@ class TorchEngine:
         return probabilities
 
 
-@dataclass(frozen=True)
+class ExactPace:
+    """Which way to exact answers is faster on this CPU: low precision first, or fp32 alone.
+
+    It knows no clock: it is told how long each pass took, and counts the fastest, since what else the machine does
+    only slows. What a batch costs follows from three figures: seconds of an image in low precision, seconds of an
+    image in fp32, and the share of the images that are asked again.
+
+    Args:
+        expected_share: of the images that are asked again, 0 to 1, as measured when the bundle was built.
+
+    Attributes:
+        is_low_first: the choice; low precision first until both have been timed.
+        share: of the latest images that were asked again, 0 to 1.
+    """
+
+    def __init__(self, expected_share: float = 0.0) -> None:
+        self._expected_share = expected_share
+        self.is_low_first = True
+        self._start_trial()
+
+    def _start_trial(self) -> None:
+        self.share = self._expected_share
+        self._low_seconds = self._fp32_seconds = math.inf
+        self._batches = self._images = self._timed = 0
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast as fp32 alone low precision first is; 0 before both have been timed."""
+        if math.isinf(self._low_seconds) or math.isinf(self._fp32_seconds):
+            return 0.0
+        exact_seconds = self._low_seconds + self.share * self._fp32_seconds
+        return self._fp32_seconds / exact_seconds if exact_seconds else 0.0
+
+    @property
+    def has_chosen(self) -> bool:
+        """Whether both ways have been timed often enough."""
+        return self._timed >= TRIAL_BATCHES
+
+    def next_batch(self) -> tuple[bool, bool]:
+        """Return whether low precision shall answer the next batch first, and whether fp32 shall be timed with it.
+
+        Nothing is timed with the first batch, which comes on top of a worker's start.
+        """
+        if self._batches >= RECHECK_BATCHES:
+            self._start_trial()
+        self._batches += 1
+        if self.has_chosen:
+            return self.is_low_first, False
+        return True, self._batches > 1
+
+    def passed(self, images: int, unsure: int, low_seconds: float, again: int, fp32_seconds: float) -> None:
+        """Count a batch that low precision has answered first, and choose.
+
+        Args:
+            images: in the batch.
+            unsure: how many of them had to be asked again.
+            low_seconds: what the first pass took.
+            again: how many images fp32 was timed with; 0 if it was not.
+            fp32_seconds: what that took.
+        """
+        self._images += images
+        weight = images / max(images, min(RECENT_IMAGES, EXPECTED_IMAGES + self._images))
+        self.share += weight * (unsure / images - self.share)
+        self._low_seconds = min(self._low_seconds, low_seconds / images)
+        if again:
+            self._fp32_seconds = min(self._fp32_seconds, fp32_seconds / again)
+            self._timed += 1
+        if self.has_chosen:
+            self.is_low_first = self.gain >= LEAST_GAIN
+
+
 class ExactEngine:
-    """Give fp32's answers at nearly the speed of low precision.
+    """Give fp32's labels at nearly the speed of low precision where that is faster, and at fp32's where it is not.
 
     It asks `fast` about all images, and `reference` again about each image with a top-two gap below `margin`. Low
     precision moves a network's logits a little, so it changes an answer only if the two best are close. How close is
     measured when a bundle is built (`scripts.model.precision`) and kept in the bundle as its margin.
+
+    How much faster low precision is depends on the CPU, and how often it has to ask again on the images. So the
+    engine times what it does, and asks `reference` alone where that is faster (`ExactPace`). For that, `AT_ONCE`
+    images are asked again in `TRIAL_BATCHES` of `RECHECK_BATCHES` batches: below 1% of the time.
+
+    Args:
+        fast: answers first.
+        reference: has the last word.
+        margin: difference of the two best logits below which it is asked.
+        low: number type of `fast`, for the log.
+        expected_share: of the images that are asked again, as measured when the bundle was built.
+        clock: monotonic seconds.
     """
 
-    fast: Engine
-    reference: Engine
-    margin: float
+    def __init__(
+        self,
+        fast: Engine,
+        reference: Engine,
+        margin: float,
+        low: str = "low precision",
+        expected_share: float = 0.0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._fast, self._reference, self._margin = fast, reference, margin
+        self._low, self._clock = low, clock
+        self._lock, self._pace, self._logged = Lock(), ExactPace(expected_share), ""
+
+    @property
+    def is_low_first(self) -> bool:
+        """Whether low precision is asked first; False where fp32 alone was measured as faster."""
+        return self._pace.is_low_first
 
     def infer(self, batch: Batch) -> Batch:
         """Map float32 [N, 3, H, W] to probabilities [N, classes]."""
-        probabilities = self.fast.infer(batch)
-        unsure = np.flatnonzero(top_two_gap(probabilities) < self.margin)
-        while len(unsure):
-            # In batches of 4, 2 and 1: a network is prepared, and keeps memory, for each size of a batch.
-            size = min(AT_ONCE, 1 << (len(unsure).bit_length() - 1))
-            part, unsure = unsure[:size], unsure[size:]
-            probabilities[part] = self.reference.infer(batch[part])
+        with self._lock:
+            is_low_first, is_trial = self._pace.next_batch()
+        if not is_low_first:
+            return self._reference.infer(batch)
+        started = self._clock()
+        probabilities = self._fast.infer(batch)
+        low_seconds = self._clock() - started
+        unsure = left = np.flatnonzero(top_two_gap(probabilities) < self._margin)
+        started = self._clock()
+        while len(left):
+            part, left = np.split(left, [_at_once(len(left))])
+            probabilities[part] = self._reference.infer(batch[part])
+        again, fp32_seconds = len(unsure), self._clock() - started
+        if is_trial and again < _at_once(len(batch)):
+            again, started = _at_once(len(batch)), self._clock()
+            self._reference.infer(batch[:again])  # for the time alone: an answer depends on nothing but its image
+            fp32_seconds = self._clock() - started
+        with self._lock:
+            self._pace.passed(len(batch), len(unsure), low_seconds, again, fp32_seconds)
+            self._log_choice()
         return probabilities
+
+    def _log_choice(self) -> None:
+        if not self._pace.has_chosen:
+            return
+        chosen = f"{self._low} first" if self._pace.is_low_first else "fp32 alone"
+        if chosen != self._logged:
+            self._logged = chosen
+            _log.info(
+                "exact answers",
+                extra={
+                    "way": chosen,
+                    "reason": f"{self._low} first is {self._pace.gain:.2f} times as fast as fp32"
+                    f" with {self._pace.share:.0%} of the images asked again",
+                },
+            )
+
+
+def _at_once(images: int) -> int:
+    """Return how many of so many images fp32 is asked about together, 4, 2 or 1.
+
+    A network is prepared, and keeps memory, for each size of a batch.
+    """
+    return min(AT_ONCE, 1 << (images.bit_length() - 1))
 
 
 def top_two_gap(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

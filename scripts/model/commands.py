@@ -15,6 +15,7 @@ from app_tier.bundle import (
     TORCH_NAME,
     Bundle,
     BundleError,
+    LowPrecision,
     Manifest,
     Measurement,
     Precision,
@@ -22,6 +23,7 @@ from app_tier.bundle import (
     load_bundle,
 )
 from app_tier.bundle_s3 import fetch_bundle, in_s3
+from app_tier.engines import LEAST_GAIN
 from core.config import load_config
 from fleetsight_client.cli import CommandGroup
 from services.clients import Clients
@@ -61,7 +63,7 @@ def _target_options(command: Callable[..., None]) -> Callable[..., None]:
         type=click.Choice(["exact", "fp32", "bf16", "int8"]),
         default="exact",
         show_default=True,
-        help="exact: bf16 or int8, whichever is faster, and fp32 for images of which it is unsure.",
+        help="exact: fp32's labels, the fastest way here: bf16 or int8 first and fp32 where unsure, or fp32 alone.",
     )
     @click.option(
         "--images",
@@ -158,7 +160,7 @@ def build(
         listed = tuple(line.strip() for line in lines if line.strip()) if labels is not None else None
         bundle = build_torchvision(name or "", out or MODELS_FOLDER / (name or ""), weights, listed, target)
     click.echo(f"built {bundle.name} in {bundle.folder}: set worker.bundle in config.yaml to this folder to use it")
-    if bundle.manifest.precision != target.precision:
+    if bundle.manifest.precision != target.precision and bundle.manifest.measured is None:
         low = "bf16 or int8" if target.precision == "exact" else target.precision
         click.echo(f"this CPU is not fast in {low}, so it could not be measured and the bundle is fp32")
     _print(bundle, bundle.folder)
@@ -249,9 +251,13 @@ def rows_of(manifest: Manifest) -> list[Row]:
             f"exact: {manifest.low_precision} first, and fp32 where the two best logits differ by less than "
             f"{manifest.margin:.3g}"
         )
+    elif manifest.measured:
+        precision = _fp32_alone(manifest.measured) if precision == "fp32" else precision
     rows.append(("precision", precision))
-    if manifest.measured:
-        rows += _against_fp32(manifest.measured, manifest.low_precision or "fp32")
+    if manifest.measured and manifest.low_precision:
+        rows += _against_fp32(manifest.measured, manifest.low_precision)
+    elif manifest.measured:
+        rows.append(_measured_on(manifest.measured))
     measured = manifest.provenance.get("measured", {})
     rows += [
         (name, f"{measured[name]['accuracy']:.2%} right of {measured[name]['images']}")
@@ -261,9 +267,28 @@ def rows_of(manifest: Manifest) -> list[Row]:
     return rows
 
 
+def _measured_on(measured: Measurement) -> Row:
+    return "measured on", f"{measured.images} images: {measured.source}"
+
+
+def _fp32_alone(measured: Measurement) -> str:
+    """Say why a bundle that was to be exact answers in fp32 alone."""
+    tried = "; ".join(
+        f"{low} first would take {1 / speed:.2f} times as long: {measured.shares.get(low, 0):.0%} of the images"
+        " are asked again"
+        for low, speed in measured.speeds.items()
+    )
+    return f"exact: fp32 alone, since {tried} (at most {1 / LEAST_GAIN:.2f} is worth a second network)"
+
+
+def _tried(measured: Measurement, low: LowPrecision) -> str:
+    again = f" with {measured.shares[low]:.1%} asked again" if low in measured.shares else ""  # not in older bundles
+    return f"{low} {measured.speeds[low]:.2f} times fp32{again}"
+
+
 def _against_fp32(measured: Measurement, low: str) -> list[Row]:
     rows = [
-        ("measured on", f"{measured.images} images: {measured.source}"),
+        _measured_on(measured),
         ("same label as fp32", f"{measured.same_top1:.2%} ({low} alone {measured.alone_same_top1:.2%})"),
         ("scores", f"within {measured.largest_difference:.2g} of fp32"),
         ("speed", f"{measured.speed:.2f} times fp32, {measured.repeated:.1%} asked again"),
@@ -271,8 +296,7 @@ def _against_fp32(measured: Measurement, low: str) -> list[Row]:
     if measured.calibrated:
         rows.insert(1, ("calibrated on", f"{measured.calibrated} images"))
     if len(measured.speeds) > 1:
-        tried = ", ".join(f"{name} {speed:.2f} times fp32" for name, speed in measured.speeds.items())
-        rows.append(("tried first", tried))
+        rows.append(("tried first", ", ".join(_tried(measured, low) for low in measured.speeds)))
     if measured.accuracy is not None and measured.accuracy_fp32 is not None:
         right = f"{measured.accuracy:.2%} of {measured.labelled} right (fp32 {measured.accuracy_fp32:.2%})"
         rows.append(("accuracy", right))

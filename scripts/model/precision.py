@@ -33,7 +33,7 @@ from app_tier.bundle import (
     file_digest,
 )
 from app_tier.engine_imports import import_openvino, not_importable
-from app_tier.engines import Engine, OpenVinoEngine, top_two_gap
+from app_tier.engines import LEAST_GAIN, Engine, OpenVinoEngine, top_two_gap
 from scripts.model.sample_images import UNKNOWN, Labelled, decoded, images_for, source_of, split_images
 
 _log = logging.getLogger(__name__)
@@ -148,8 +148,9 @@ class _Tried:
 def choose_precision(bundle: Bundle, target: Target) -> dict[str, Any]:
     """Return what the manifest of an fp32 bundle must say, and write the files it needs, to make it `target`.
 
-    ``exact`` asks first the precision that was faster with all that had to be asked again. Where this CPU is not fast
-    in what is wanted there is nothing to measure on, and the precision stays fp32.
+    ``exact`` asks first the precision that was fastest with all that had to be asked again. Where that is not
+    `LEAST_GAIN` times as fast as fp32 alone, fp32 answers alone: the bundle is fp32, and its measurement says why.
+    Where this CPU is not fast in what is wanted there is nothing to measure on, and the precision stays fp32.
 
     Raises:
         BundleBuildError: there is no usable image; int8 cannot be had, or loses too much.
@@ -173,15 +174,22 @@ def choose_precision(bundle: Bundle, target: Target) -> dict[str, Any]:
     chosen = max(tried, key=lambda each: each.measured.speed)
     if target.precision == "int8" and not target.force:
         refuse_losses(chosen.measured)
-    if chosen.low != "int8":
+    is_fp32_alone = target.precision == "exact" and chosen.measured.speed < LEAST_GAIN
+    if chosen.low != "int8" or is_fp32_alone:
         bundle = forget_int8(bundle)
-    speeds = {each.low: each.measured.speed for each in tried}
+    every = {
+        "speeds": {each.low: each.measured.speed for each in tried},
+        "shares": {each.low: each.measured.repeated for each in tried},
+    }
+    if is_fp32_alone:
+        measured = in_fp32(chosen.measured).model_copy(update=every)
+        return {"files": bundle.manifest.files, "precision": "fp32", "measured": measured}
     return {
         "files": bundle.manifest.files,
         "precision": target.precision,
         "first": chosen.low if target.precision == "exact" else None,
         "margin": chosen.margin,
-        "measured": chosen.measured.model_copy(update={"speeds": speeds}),
+        "measured": chosen.measured.model_copy(update=every),
     }
 
 
@@ -244,6 +252,19 @@ def summarise(compared: Compared, margin: float | None, source: str, calibrated:
         accuracy=_accuracy(answers, compared.truth),
         accuracy_fp32=_accuracy(compared.fp32, compared.truth),
     )
+
+
+def in_fp32(measured: Measurement) -> Measurement:
+    """Return the figures of a bundle that answers the same images in fp32 alone."""
+    of_fp32 = {
+        "calibrated": 0,
+        "same_top1": 1.0,
+        "largest_difference": 0.0,
+        "repeated": 0.0,
+        "speed": 1.0,
+        "accuracy": measured.accuracy_fp32,
+    }
+    return measured.model_copy(update=of_fp32)
 
 
 def refuse_losses(measured: Measurement) -> None:

@@ -17,7 +17,17 @@ from app_tier.bundle import EngineError
 from app_tier.central_crop import central_crop
 from app_tier.classify import Classifier, top_labels
 from app_tier.decode import decode
-from app_tier.engines import Batch, ExactEngine, has_int8_dot_products, top_two_gap
+from app_tier.engines import (
+    AT_ONCE,
+    LEAST_GAIN,
+    RECHECK_BATCHES,
+    TRIAL_BATCHES,
+    Batch,
+    ExactEngine,
+    ExactPace,
+    has_int8_dot_products,
+    top_two_gap,
+)
 from app_tier.preprocess import Preprocess, load_pixels, load_square
 from app_tier.task import new_task
 from core.images import FORMATS, ImageLimits, ImageRejectedError
@@ -323,6 +333,148 @@ def test_a_batch_that_is_sure_never_reaches_the_reference() -> None:
     reference = Scripted([[0.5, 0.5]])
     ExactEngine(Scripted([[0.9, 0.1]]), reference, margin=0.2).infer(numbered(1))
     assert reference.asked == []
+
+
+class Costly(Scripted):
+    """A scripted engine that takes `cost` seconds an image."""
+
+    def __init__(self, table: list[list[float]], clock: FakeClock, cost: float) -> None:
+        super().__init__(table)
+        self.clock, self.cost = clock, cost
+
+    def infer(self, batch: Batch) -> Batch:
+        self.clock.advance(self.cost * len(batch))
+        return super().infer(batch)
+
+
+@dataclass
+class Flood:
+    """An exact engine in batches of eight, of which the first so many images are unsure; fp32 takes 1 s an image."""
+
+    unsure: int
+    low_seconds: float
+    expected_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.clock = FakeClock()
+        low = [[0.5, 0.5]] * self.unsure + [[0.9, 0.1]] * (8 - self.unsure)
+        self.low = Costly(low, self.clock, self.low_seconds)
+        self.fp32 = Costly([[0.4, 0.6]] * self.unsure + [[0.8, 0.2]] * (8 - self.unsure), self.clock, 1.0)
+        self.engine = ExactEngine(self.low, self.fp32, 0.2, "int8", self.expected_share, self.clock)
+
+    def seconds(self, batches: int) -> float:
+        """Return what so many batches took; each answer must have fp32's label."""
+        before = self.clock()
+        for _ in range(batches):
+            assert self.engine.infer(numbered(8)).argmax(1).tolist() == [1] * self.unsure + [0] * (8 - self.unsure)
+        return self.clock() - before
+
+
+SETTLED = 20
+"""Batches after which every flood has been measured."""
+
+
+@pytest.mark.parametrize(
+    ("unsure", "low_seconds", "is_low_first"),
+    [
+        (0, 0.5, True),
+        (1, 0.5, True),
+        (2, 0.4, True),
+        (8, 0.01, False),
+        (5, 0.4, False),
+        (0, 0.95, False),
+        (0, 1.5, False),
+    ],
+)
+def test_low_precision_is_first_only_where_it_is_faster_with_all_that_is_asked_again(
+    unsure: int, low_seconds: float, is_low_first: bool
+) -> None:
+    flood = Flood(unsure, low_seconds)
+    flood.seconds(SETTLED)
+    assert flood.engine.is_low_first is is_low_first
+    assert flood.seconds(1) == pytest.approx(8 * low_seconds + unsure if is_low_first else 8)
+
+
+@pytest.mark.parametrize(("unsure", "low_seconds"), [(8, 0.9), (8, 0.3), (4, 0.5), (0, 2.0), (3, 0.5), (0, 0.3)])
+@pytest.mark.parametrize("expected_share", [0.0, 0.5, 1.0])
+def test_in_the_long_run_exact_takes_at_most_a_hundredth_more_than_fp32_alone(
+    unsure: int, low_seconds: float, expected_share: float
+) -> None:
+    flood = Flood(unsure, low_seconds, expected_share)
+    assert flood.seconds(RECHECK_BATCHES) <= 1.01 * 8 * RECHECK_BATCHES
+
+
+def test_what_is_timed_costs_a_few_images_once() -> None:
+    flood = Flood(0, 0.5)
+    assert flood.seconds(RECHECK_BATCHES) == pytest.approx(4 * RECHECK_BATCHES + TRIAL_BATCHES * AT_ONCE)
+    assert max(map(len, flood.fp32.asked)) == AT_ONCE
+
+
+def test_the_answer_to_a_sure_image_is_the_same_whether_or_not_a_batch_is_timed() -> None:
+    flood = Flood(1, 0.5)
+    answers = [flood.engine.infer(numbered(8)) for _ in range(SETTLED)]
+    assert all((each == answers[0]).all() for each in answers)
+    assert flood.engine.is_low_first
+
+
+def test_nothing_is_timed_with_the_first_batch() -> None:
+    flood = Flood(0, 0.5)
+    assert flood.seconds(1) == 4
+    assert flood.fp32.asked == []
+
+
+def test_images_that_become_harder_are_noticed_and_ones_that_become_easier_with_the_next_trial() -> None:
+    flood = Flood(0, 0.5)
+    flood.seconds(SETTLED)
+    flood.low.table[:] = 0.5
+    flood.fp32.table[:] = [0.4, 0.6]
+    flood.unsure = 8
+    flood.seconds(SETTLED)
+    assert not flood.engine.is_low_first
+    flood.low.table[:] = [0.1, 0.9]
+    flood.seconds(RECHECK_BATCHES)
+    assert flood.engine.is_low_first
+
+
+def test_a_bundle_that_was_measured_to_ask_often_needs_few_batches_to_find_out_that_fp32_is_faster() -> None:
+    flood = Flood(5, 0.4, expected_share=0.6)
+    flood.seconds(TRIAL_BATCHES)
+    assert not flood.engine.is_low_first
+
+
+def test_a_batch_that_was_disturbed_does_not_decide() -> None:
+    pace = ExactPace()
+    for low_seconds in (80.0, 4.0, 40.0, 4.0, 90.0):
+        pace.next_batch()
+        pace.passed(images=8, unsure=0, low_seconds=low_seconds, again=4, fp32_seconds=4.0)
+    assert pace.gain == pytest.approx(2)
+    assert pace.is_low_first
+
+
+def test_the_choice_is_logged_once_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "app_tier.engines")
+    Flood(4, 0.75).seconds(SETTLED)
+    Flood(1, 0.5, expected_share=0.125).seconds(SETTLED)
+    assert [(record.way, record.reason) for record in caplog.records] == [  # type: ignore[attr-defined]
+        ("fp32 alone", "int8 first is 0.87 times as fast as fp32 with 40% of the images asked again"),
+        ("int8 first", "int8 first is 1.60 times as fast as fp32 with 12% of the images asked again"),
+    ]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 8), st.floats(0.001, 10), st.floats(0.001, 10)), min_size=1, max_size=50),
+    st.floats(0, 1),
+)
+def test_low_precision_is_never_chosen_without_the_least_gain(
+    batches: list[tuple[int, float, float]], expected_share: float
+) -> None:
+    pace = ExactPace(expected_share)
+    for images, low_seconds, fp32_seconds in batches:
+        is_low_first, is_trial = pace.next_batch()
+        if is_low_first:
+            pace.passed(images, images // 2, low_seconds, images if is_trial else images // 2, fp32_seconds)
+    assert pace.is_low_first == (not pace.has_chosen or pace.gain >= LEAST_GAIN)
+    assert 0 <= pace.share <= 1
 
 
 def test_the_best_two_of_a_thousand_unlikely_labels_are_distinguished_by_their_logits() -> None:
