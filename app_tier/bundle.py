@@ -1,8 +1,8 @@
 """A model bundle: a network and all that is needed to run it, in one folder or zip; its manifest and how to open it.
 
-``bundle.json`` is the manifest: it describes the bundle. A zip is unpacked once into the cache. Nothing of a bundle
-is used before the digest of every file has been checked. `app_tier.bundle_s3` fetches bundles from S3; it is a module
-of its own, so that a worker can open a bundle while botocore is imported.
+``bundle.json`` is the manifest: it describes the bundle. A zip is unpacked once into the cache. No file of a bundle
+is used before its digest has been checked. `app_tier.bundle_s3` fetches bundles from S3; it is a module of its own,
+so that a worker can open a bundle while botocore is imported.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, Literal, Self
@@ -208,11 +208,19 @@ def file_digest(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle with the files that it was built with; results name its digest, a SHA-256 of the whole bundle."""
+    """A bundle with the files that it was built with; results name its digest, a SHA-256 of the whole bundle.
+
+    Attributes:
+        folder: where its files lie.
+        manifest: the contents of its ``bundle.json``.
+        digest: of the manifest.
+        unchecked: names of files that cannot be used, since nothing was to use them and their digests are unchecked.
+    """
 
     folder: Path
     manifest: Manifest
     digest: str
+    unchecked: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -229,16 +237,20 @@ class Bundle:
 
         Raises:
             BundleMissingError: the bundle has no such file.
+            BundleDigestError: the file is `unchecked`.
         """
+        if name in self.unchecked:
+            raise BundleDigestError(f"{name} of bundle {self.name} was opened as unused, so its digest is unchecked")
         if name not in self.manifest.files:
             raise BundleMissingError(f"bundle {self.name} in {self.folder} has no {name}: {_BUILD_AGAIN}")
         return self.folder / name
 
 
-def load_bundle(path: Path | str = DEMO_BUNDLE, sha256: str | None = None) -> Bundle:
+def load_bundle(path: Path | str = DEMO_BUNDLE, sha256: str | None = None, unused: Collection[str] = ()) -> Bundle:
     """Open the bundle in folder or zip `path` after checking every digest; a zip is unpacked once, into the cache.
 
-    `sha256` pins the bundle (`worker.bundle_sha256`): nothing of another one is parsed.
+    `sha256` pins the bundle (`worker.bundle_sha256`): nothing of another one is parsed. Files of a folder that are
+    `unused` are not checked, and cannot be used.
 
     Raises:
         BundleMissingError: there is no bundle.
@@ -248,13 +260,15 @@ def load_bundle(path: Path | str = DEMO_BUNDLE, sha256: str | None = None) -> Bu
     place = Path(path)
     if place.suffix.lower() == ".zip" and place.is_file():
         return load_zip(place, sha256=sha256)
-    return load_folder(place, sha256)
+    return load_folder(place, sha256, unused)
 
 
-def load_folder(folder: Path, sha256: str | None = None) -> Bundle:
-    """Open the bundle in `folder` after checking every digest; raises as `load_bundle`."""
+def load_folder(folder: Path, sha256: str | None = None, unused: Collection[str] = ()) -> Bundle:
+    """Open the bundle in `folder` after checking every digest but those of `unused`; raises as `load_bundle`."""
     manifest = read_manifest(folder, sha256)
     for name, expected in manifest.files.items():
+        if name in unused:
+            continue
         path = folder / name
         try:
             actual = file_digest(path)
@@ -267,7 +281,7 @@ def load_folder(folder: Path, sha256: str | None = None) -> Bundle:
                 f"{path} has SHA-256 {actual}, but the bundle was built with {expected}: "
                 "the file was changed or damaged, restore or build the bundle again"
             )
-    return Bundle(folder, manifest, manifest.digest)
+    return Bundle(folder, manifest, manifest.digest, frozenset(unused))
 
 
 def read_manifest(folder: Path, sha256: str | None = None) -> Manifest:

@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from app_tier.bundle import Bundle, BundleError, load_bundle
+import numpy as np
+
+from app_tier.bundle import TORCH_NAME, Bundle, BundleError, load_bundle
 from app_tier.classify import Classifier
 from app_tier.decode import sandboxed_decoder
 from app_tier.engines import Engine, open_engine
@@ -78,9 +80,16 @@ def open_model(config: Config) -> tuple[Bundle, Engine, Sizing]:
 
         bundle = bundle_from_s3(config)
     else:
-        bundle = load_bundle(config.worker.bundle, config.worker.bundle_sha256)
-    sizing = sized(config.worker, this_machine(), bundle.manifest.preprocess.input_size)
+        # Reading torch's copy of the weights would take as long as reading those that are used.
+        unused = {TORCH_NAME} if config.worker.engine == "openvino" else set()
+        bundle = load_bundle(config.worker.bundle, config.worker.bundle_sha256, unused)
+    machine, size = this_machine(), bundle.manifest.preprocess.input_size
+    sizing = sized(config.worker, machine, size)
     engine = open_engine(config.worker.engine, bundle, sizing.engine_threads, streams=sizing.streams)
+    if config.worker.engine == "openvino" and machine.cores > 1:
+        # A network prepares itself for its first image, which takes as long as another one. Here that costs no time:
+        # meanwhile the other thread imports botocore.
+        engine.infer(np.zeros((1, 3, size, size), np.float32))
     return bundle, engine, sizing
 
 

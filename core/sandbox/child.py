@@ -51,6 +51,7 @@ def run(control: socket.socket, function: Function) -> None:
     for descriptor in range(3):
         os.dup2(devnull, descriptor)
     os.close(devnull)
+    gc.enable()  # its parent may have none while it starts
     gc.freeze()  # so that a child's garbage collector does not write to, and so copy, the shared memory
     children: set[int] = set()
     while request := receive(control, CONTROL_REQUEST.size):

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from app_tier import startup
 from app_tier.__main__ import DECODER
+from app_tier.bundle import TORCH_NAME
+from app_tier.engines import Batch
 from app_tier.lifecycle import NotStartedError
+from app_tier.sizing import HostResources
 from app_tier.startup import instance_id, start_up
+from core.config import load_config
 from core.ids import new_id
 from core.sandbox.zygote import Zygote
 from services.metadata import Metadata
@@ -48,6 +53,59 @@ def test_a_worker_imports_botocore_while_its_network_is_compiled_and_nothing_tha
     assert in_the_end.isdisjoint(
         {"torch", "torchvision", "nncf", "pandas", "flask", "requests", "rich", "moto", "boto3", "click", "web_tier"}
     )
+
+
+GARBAGE = """
+import gc
+import app_tier.__main__
+from app_tier import startup
+
+class Worker:
+    class lifetime:
+        status, reason = 0, ""
+
+    def run(self):
+        print(gc.isenabled(), gc.get_freeze_count() > 10_000)
+        return True
+
+def start_up(zygote):
+    print(gc.isenabled())
+    return Worker()
+
+startup.start_up = start_up
+app_tier.__main__.main()
+"""
+
+
+@pytest.mark.processes
+def test_a_worker_collects_garbage_once_it_has_started_and_leaves_what_it_has_imported_alone() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", GARBAGE],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=True,
+    )
+    assert ran.stdout.split() == ["False", "True", "True"]
+
+
+@pytest.mark.parametrize(("cores", "prepared"), [(1, []), (2, [(1, 3, 32, 32)])])
+def test_the_network_prepares_itself_for_the_first_image_where_another_core_is_free_for_it(
+    cores: int, prepared: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    class Recorder:
+        def infer(self, batch: Batch) -> Batch:
+            asked.append(batch.shape)
+            return batch
+
+    monkeypatch.setattr(startup, "open_engine", lambda *_arguments, **_options: Recorder())
+    monkeypatch.setattr(startup, "this_machine", lambda: HostResources(cores, 2**32))
+    bundle, _, _ = startup.open_model(load_config(ROOT / "config.yaml", {}))
+    assert asked == prepared
+    assert bundle.unchecked == {TORCH_NAME}
 
 
 def test_a_machine_without_a_metadata_service_is_no_instance() -> None:

@@ -332,6 +332,30 @@ time.sleep(600)
 """
 
 
+WITHOUT_COLLECTOR = f"""
+import gc
+gc.disable()
+from core.sandbox.pool import Allowance, SandboxPool
+from core.sandbox.zygote import Zygote
+zygote = Zygote({FUNCTION!r})
+zygote.fork()
+print(SandboxPool(zygote, Allowance(5, 1 << 26, 1000), 1)(b"garbage").decode())
+"""
+
+
+@pytest.mark.processes
+def test_a_child_collects_its_garbage_although_its_parent_did_not_when_it_started() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_COLLECTOR],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=DEADLINE_SECONDS,
+    )
+    assert ran.stdout.strip() == "True"
+
+
 @pytest.mark.parametrize("way", ["fork", "afresh"])
 @pytest.mark.parametrize("state", ["idle", "busy"])
 def test_no_child_outlives_its_parent(way: str, state: str) -> None:

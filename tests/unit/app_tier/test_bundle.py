@@ -70,6 +70,14 @@ def test_one_changed_bit_is_refused_naming_the_file(copy: Path, name: str) -> No
         load_bundle(copy)
 
 
+def test_a_file_that_was_not_checked_cannot_be_used(copy: Path) -> None:
+    (copy / TORCH_NAME).write_bytes(b"another program")
+    bundle = load_bundle(copy, unused={TORCH_NAME})
+    assert bundle.path(IR_NAME).exists()
+    with pytest.raises(BundleDigestError, match=f"{TORCH_NAME} of bundle .* its digest is unchecked"):
+        bundle.path(TORCH_NAME)
+
+
 def test_a_missing_file_is_refused_naming_it(copy: Path) -> None:
     (copy / IR_WEIGHTS_NAME).unlink()
     with pytest.raises(BundleDigestError, match=rf"{IR_WEIGHTS_NAME} cannot be read \(No such file"):

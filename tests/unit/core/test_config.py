@@ -222,7 +222,11 @@ def test_a_file_that_cannot_be_read_is_named_with_the_remedy(tmp_path: Path) -> 
         load_config(tmp_path / "none.yaml", {})
 
 
-@pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00", b"a: b: c", b"\x00", b"? [a]: b\n: {"])
+@pytest.mark.parametrize(
+    "content",
+    [b"a: [", b"\xff\xfe\x00", b"a: b: c", b"\x00", b"? [a]: b\n: {", 200_000 * b"[", 200_000 * b"- "],
+    ids=range(7),
+)
 def test_a_file_that_is_not_yaml_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
