@@ -5,11 +5,14 @@ thread that has lost its core to the decoder. Larger batches than eight were no 
 (docs/performance.md); a GPU wants more.
 """
 
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from core.config import WorkerSettings
+from core.config import AUTO_MAX_WORKERS, EngineName, WorkerSettings
 from services.sqs import BATCH
 
 BATCHES_IN_HAND = 3
@@ -29,7 +32,14 @@ CALLS_PER_CORE = 8
 
 MAX_CALLS = 64
 
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+WORKER_BYTES: Final[Mapping[EngineName, int]] = {"openvino": 160 * 2**20, "torch": 640 * 2**20}
+"""Memory of a worker and its decoder without the network, by engine; measured."""
+
+WEIGHTS_COPIES = 4
+"""Memory that a network takes while it is compiled, as a multiple of its weights; measured: 3.6 of a ResNet-50."""
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
@@ -69,14 +79,57 @@ class Sizing:
         return max(classifying, self.fetch_threads + self.streams * self.batch_size + self.publish_threads)
 
 
-def this_machine(cgroup_limit: Path = _CGROUP_LIMIT) -> HostResources:
-    """Return the cores that this process may use, and the machine's memory or what its control group allows."""
+def this_machine(root: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> HostResources:
+    """Return the cores and the memory that this process may use; control groups may allow less than the machine has.
+
+    Args:
+        root: where version 2 of control groups is mounted; https://docs.kernel.org/admin-guide/cgroup-v2.html
+        membership: the kernel's file that names this process's group.
+    """
+    cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for group in _control_groups(root, membership):
+        if (allowed := _words(group / "memory.max")) and allowed[0].isdecimal():
+            memory = min(memory, int(allowed[0]))
+        if len(quota := _words(group / "cpu.max")) == 2 and quota[0].isdecimal():
+            # Of one and a half cores, two threads have more than one.
+            cores = min(cores, max(1, math.ceil(int(quota[0]) / int(quota[1]))))
+    return HostResources(cores, memory)
+
+
+def _control_groups(root: Path, membership: Path) -> list[Path]:
+    """Return the folder of this process's control group and those above it; each of them limits it."""
+    own = next((line.strip().removeprefix("0::/") for line in _lines(membership) if line.startswith("0::/")), "")
+    folder = root / own
+    # A container may see the path that its group has outside, with ".." in it.
+    return (
+        [root] if ".." in folder.parts else [each for each in (folder, *folder.parents) if each.is_relative_to(root)]
+    )
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        allowed = cgroup_limit.read_text().strip()
-    except OSError:  # no control groups here
-        allowed = "max"
-    return HostResources(len(os.sched_getaffinity(0)), min(memory, int(allowed)) if allowed.isdecimal() else memory)
+        return path.read_text().splitlines()
+    except OSError:  # no control groups, or no such limit in this one
+        return []
+
+
+def _words(path: Path) -> list[str]:
+    return " ".join(_lines(path)).split()
+
+
+def worker_bytes(engine: EngineName, weights_bytes: int) -> int:
+    """Return the memory of a worker of one thread, with its decoder; `weights_bytes` is the size of its network."""
+    return WORKER_BYTES[engine] + WEIGHTS_COPIES * weights_bytes
+
+
+def fitting_workers(machine: HostResources, bytes_each: int) -> int:
+    """Return the number of workers, 1 to `AUTO_MAX_WORKERS`, that a machine that they share has room for.
+
+    Each has a core to itself: a further one would only add its start and its memory. Half of the memory is left to
+    the other processes.
+    """
+    return max(1, min(AUTO_MAX_WORKERS, machine.cores, machine.memory_bytes // 2 // bytes_each))
 
 
 def sized(config: WorkerSettings, machine: HostResources, input_size: int) -> Sizing:

@@ -1,5 +1,6 @@
 """Real fleets on the local cloud, beside the simulations: real processes, real queues, and a bill at the end.
 
+`local_fleet` compares a fleet of as many workers as fit this machine (`fleet.max_workers: auto`) with one of 19.
 `fleet_runs` has instances that take seconds to boot, and one worker for each image. `queue_kinds` measures what FIFO
 queues cost beside standard ones: seconds and billed seconds of a batch in which workers are killed. Both kinds get
 the same images, and workers are killed at the same shares of the batch, so that luck does not decide which kind has
@@ -18,9 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
-from benchmarks.end_to_end import draw
+from benchmarks.end_to_end import bare_images_per_second, draw
+from benchmarks.measure import shared_out_mb, tree
 from benchmarks.report import Bar, Report
 from benchmarks.running import Bench, Measured, running
 from scripts.chaos.strikes import workers
@@ -54,16 +56,30 @@ class Watch:
 
     bench: Bench
     most: int = 0
-    _over: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """Poll until `stop`."""
-        while not self._over.wait(0.05):
+        """Poll until the end."""
+        while not self.over.wait(0.05):
             self.most = max(self.most, len(self.bench.fleet.instances(("pending", "running"))))
 
-    def stop(self) -> None:
-        """Stop polling."""
-        self._over.set()
+
+@dataclass
+class MemoryWatch:
+    """The most memory that all workers, with their decoders, had together, in MiB."""
+
+    bench: Bench
+    most_mb: float = 0.0
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Sample until the end."""
+        while not self.over.wait(0.5):
+            pids = [pid for worker in workers(self.bench.system) for pid in tree(worker.pid)]
+            self.most_mb = max(self.most_mb, sum(map(shared_out_mb, pids)))
+
+
+Watching = TypeVar("Watching", Watch, MemoryWatch)
 
 
 @dataclass(frozen=True)
@@ -122,7 +138,7 @@ def run(quick: bool) -> Report:
 
 def fleet_of(home: Path, images: ImageSet, settings: Mapping[str, str], switches: Sequence[str] = ()) -> RunningFleet:
     """Send a batch to a system with a fleet at zero, and watch the fleet until it is there again."""
-    with running(home, settings, switches) as bench, watched(bench) as watch:
+    with running(home, settings, switches) as bench, watched(Watch(bench)) as watch:
         batch = bench.batch(images)
         ended = time.monotonic()
         bench.wait_for_workers(0)
@@ -135,15 +151,14 @@ def fleet_of(home: Path, images: ImageSet, settings: Mapping[str, str], switches
 
 
 @contextmanager
-def watched(bench: Bench) -> Iterator[Watch]:
-    """Watch the fleet meanwhile."""
-    watch = Watch(bench)
+def watched(watch: Watching) -> Iterator[Watching]:
+    """Let `watch` run meanwhile."""
     thread = threading.Thread(target=watch.run, daemon=True)
     thread.start()
     try:
         yield watch
     finally:
-        watch.stop()
+        watch.over.set()
         thread.join()
 
 
@@ -222,3 +237,70 @@ def batch_with_kills(bench: Bench, images: ImageSet) -> Cost:
     if not summary.ok:
         raise RuntimeError(f"{summary.failed} images failed, {summary.lost} were lost: {summary.failures[:3]}")
     return Cost(summary.last_result_s, await_end(bench)["billed_seconds"])
+
+
+FLEETS: Final = {"fitting": "auto", "nineteen": "19"}
+"""Both fleets, by `fleet.max_workers`."""
+LOCAL_ROUNDS: Final = {1_000: 2, 10_000: 1}
+"""Batches of each fleet, by their number of images."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """A batch that a fleet at zero answered, and the most memory of its workers in MiB."""
+
+    batch: Measured
+    workers_mb: float
+
+
+def run_local(quick: bool) -> Report:
+    """Send 1,000 and, unless `quick`, 10,000 images to each fleet in turn, from zero; the fastest run counts."""
+    rounds = {1_000: 1} if quick else LOCAL_ROUNDS
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch)
+        images = draw(home / "images", max(rounds))
+        bare = bare_images_per_second(images.files[:200])
+        best = dict[tuple[str, int], LocalRun]()
+        for count, times in rounds.items():
+            for turn in range(times):
+                for name, limit in FLEETS.items():
+                    sent = ImageSet(images.title, images.files[:count], images.truth)
+                    folder = home / f"{name}-{count}-{turn}"
+                    run = local_run(folder, sent, {"FLEETSIGHT__FLEET__MAX_WORKERS": limit})
+                    so_far = best.setdefault((name, count), run)
+                    best[name, count] = min(so_far, run, key=lambda each: each.batch.seconds)
+    return local_report(best, bare)
+
+
+def local_run(home: Path, images: ImageSet, settings: Mapping[str, str]) -> LocalRun:
+    """Send a batch to a new system, which has no workers yet."""
+    with running(home, settings) as bench, watched(MemoryWatch(bench)) as memory:
+        batch = bench.again(images)
+    return LocalRun(batch, memory.most_mb)
+
+
+def local_report(runs: Mapping[tuple[str, int], LocalRun], bare: float) -> Report:
+    """Return the figures of both fleets by the number of images, and the ratios; `bare` is in images/s."""
+    figures: dict[str, float] = {"bare_images_per_second": bare}
+    bars = list[Bar]()
+    for (name, count), run in runs.items():
+        figures |= {
+            f"{name}_{count}_images_per_second": run.batch.images_per_second,
+            f"{name}_{count}_to_bare_ratio": run.batch.images_per_second / bare,
+            f"{name}_{count}_first_result_s": run.batch.first_result_s,
+            f"{name}_{count}_workers_mb": run.workers_mb,
+        }
+    for count in dict.fromkeys(count for _, count in runs):
+        fitting, nineteen = (runs[name, count] for name in FLEETS)
+        size = f"{count:,} images, a fleet that fits ÷ one of 19"
+        speed = fitting.batch.images_per_second / nineteen.batch.images_per_second
+        bars += [
+            Bar(f"{size}: images/s", speed, at_least=1),
+            Bar(
+                f"{size}: time to the first result",
+                fitting.batch.first_result_s / nineteen.batch.first_result_s,
+                at_most=1,
+            ),
+            Bar(f"{size}: most memory of all workers", fitting.workers_mb / nineteen.workers_mb, at_most=1),
+        ]
+    return Report("local_fleet", figures, tuple(bars))

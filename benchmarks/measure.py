@@ -46,6 +46,15 @@ def usage_of(pid: int) -> Usage | None:
     return Usage(ticks / os.sysconf("SC_CLK_TCK"), _mebibytes(status["VmRSS"]), _mebibytes(status["VmHWM"]))
 
 
+def shared_out_mb(pid: int) -> float:
+    """Return the memory of a process in MiB, a page that n processes share counted as 1/n (PSS); 0 if it has gone."""
+    try:
+        lines = Path("/proc", str(pid), "smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return next((_mebibytes(line.partition(":")[2]) for line in lines if line.startswith("Pss:")), 0.0)
+
+
 def tree(pid: int) -> Iterator[int]:
     """Yield `pid` and every process below it; nothing when it has gone."""
     try:

@@ -37,6 +37,7 @@ class Measured:
         images: how many.
         right: how many got their true label.
         seconds: from the first POST to the last result.
+        first_result_s: from the first POST to the first result.
         latency_s: from acceptance to result, of each image.
         cpu_ms: CPU milliseconds an image, by process.
         resident_mb: memory at the end, by process; of several, the greatest.
@@ -48,6 +49,7 @@ class Measured:
     images: int
     right: int
     seconds: float
+    first_result_s: float
     latency_s: list[float]
     cpu_ms: dict[str, float]
     resident_mb: dict[str, float]
@@ -139,6 +141,7 @@ def measured(
         images=summary.images,
         right=summary.right or 0,
         seconds=summary.last_result_s,
+        first_result_s=summary.first_result_s,
         latency_s=latency_s,
         cpu_ms={
             name: 1e3 * cpu_seconds_between(before.get(name, {}), used) / summary.images

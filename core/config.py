@@ -59,6 +59,11 @@ MAX_WORKERS = 1_000
 _MAX_OPENINGS = 1000
 """Characters with which a collection of YAML can begin."""
 
+AUTO = "auto"
+AUTO_MAX_WORKERS = 19
+"""The value of `fleet.max_workers: auto`, where the environment has no other one."""
+AUTO_WORKERS_VARIABLE = "FLEETSIGHT_AUTO_WORKERS"
+"""Names the value of `fleet.max_workers: auto`; scripts/run.sh sets it to the workers that fit its machine."""
 _YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """Errors that PyYAML raises on invalid input: its own, and those of Python, as for `!!int ` without digits."""
 
@@ -555,6 +560,9 @@ def _overridden(values: dict[str, Any], environment: Mapping[str, str]) -> dict[
             section[path[1]] = yaml.safe_load(environment[variable])
         except _YAML_ERRORS as error:
             raise ConfigError(f"{variable}={environment[variable]!r} is not YAML: {_why(error)}") from error
+    fleet = merged.get("fleet")
+    if isinstance(fleet, dict) and fleet.get("max_workers") == AUTO:
+        fleet["max_workers"] = environment.get(AUTO_WORKERS_VARIABLE, AUTO_MAX_WORKERS)
     return merged
 
 

@@ -204,6 +204,7 @@ class RunSession:
         self.client = self.system.api()
         batch = f" Classifying {plural(len(self.images.files), 'image')}." if self.images is not None else ""
         self._print(f"Fleetsight is at {self.system.url}.{batch}")
+        self._print(self.system.fleet_words)
         if self.system.sign_in is not None:
             self._print(sign_in_instructions(self.system.sign_in))
         if self.system.switches:

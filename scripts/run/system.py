@@ -14,7 +14,9 @@ from functools import cached_property
 from pathlib import Path
 
 from ami.local import ImageToolMissingError, LocalImage, build_image
-from core.config import PATH_VARIABLE, PREFIX, Config, load_config
+from app_tier.sizing import HostResources, fitting_workers, this_machine, worker_bytes
+from core.config import AUTO_WORKERS_VARIABLE, PATH_VARIABLE, PREFIX, Config, WorkerSettings, load_config
+from core.format import file_size, plural
 from core.provision import provision
 from fleetsight_client.api import ApiClient
 from localcloud.access_keys import owner_key
@@ -30,12 +32,6 @@ from services.errors import FleetsightError
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 30.0
-
-_ONE_MACHINE = {
-    # All workers share the cores of this machine, so each uses one thread, not one per core.
-    "FLEETSIGHT__WORKER__THREADS": "1",
-    "FLEETSIGHT__WORKER__DECODE_THREADS": "1",
-}
 
 _PROCESSES = {"FLEETSIGHT__FLEET__BOOT_SECONDS": "2"}
 """Before the first measurement, forecasts take a process for an instance that boots in no more than seconds."""
@@ -74,8 +70,18 @@ class System:
         ours = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
         endpoint = {"FLEETSIGHT__AWS__ENDPOINT_URL": self.endpoint_url}
         image = {} if self.image is None else {"FLEETSIGHT__FLEET__IMAGE_ID": self.image.image_id}
-        defaults = _ONE_MACHINE | (_PROCESSES if self.image is None else {})
-        return {**defaults, **ours, **self.overrides, **endpoint, **image, PATH_VARIABLE: config_file}
+        defaults = {} if self.image is not None else _PROCESSES
+        settings = {**defaults, **ours, **self.overrides, **endpoint, **image, PATH_VARIABLE: config_file}
+        # Limits that config.yaml gives itself are read again while the system runs, so only `auto` is set here.
+        config = load_config(Path(config_file), settings)
+        settings[AUTO_WORKERS_VARIABLE] = str(max(config.fleet.min_workers, _fitting(config.worker, this_machine())))
+        workers = load_config(Path(config_file), settings).fleet.max_workers
+        # The workers share the cores, so none uses a thread for each core.
+        share = str(max(1, this_machine().cores // max(1, workers)))
+        for name in ("threads", "decode_threads"):
+            if not getattr(config.worker, name):
+                settings[f"{PREFIX}WORKER__{name.upper()}"] = share
+        return settings
 
     @cached_property
     def endpoint_url(self) -> str:
@@ -91,6 +97,16 @@ class System:
     def state_dir(self) -> Path:
         """The folder of the logs and the instances' files."""
         return self.home / f"run-{self.config.web.port}"
+
+    @property
+    def fleet_words(self) -> str:
+        """The maximum of the fleet and where it comes from, as a sentence."""
+        workers, machine = self.config.fleet.max_workers, this_machine()
+        has = f"{plural(machine.cores, 'core')} and {file_size(machine.memory_bytes)} of memory"
+        fitting = _fitting(self.config.worker, machine)
+        if workers == fitting:
+            return f"Fleet: up to {plural(workers, 'worker')} on {has}; set fleet.max_workers to change this."
+        return f"Fleet: up to {plural(workers, 'worker')}, as set; {has} fit {fitting}."
 
     @property
     def url(self) -> str:
@@ -203,6 +219,14 @@ class System:
                 path = self.state_dir / "logs" / f"{log}.log"
                 raise StartError(f"{what} does not answer after {READY_SECONDS:.0f} s; its log is {path}")
             time.sleep(0.02)
+
+
+def _fitting(worker: WorkerSettings, machine: HostResources) -> int:
+    """Return how many workers with the configured bundle `machine` has room for."""
+    bundle = ROOT / worker.bundle
+    files = [bundle] if bundle.suffix == ".zip" else bundle.glob("*.bin")
+    weights = sum(path.stat().st_size for path in files if path.is_file())
+    return fitting_workers(machine, worker_bytes(worker.engine, weights))
 
 
 def free_port() -> int:

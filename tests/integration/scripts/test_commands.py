@@ -2,23 +2,28 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import tomllib
 import zipfile
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.measure import pinned
+from core.config import PREFIX
+from fleetsight_client.api import ApiClient
 from scripts.chromium import find_chromium
 from scripts.cli import fleetsight
 from scripts.run.model import model_setting
-from scripts.run.system import StartError
-from tests.support.waiting import DEADLINE_SECONDS
+from scripts.run.system import StartError, free_port
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -172,6 +177,28 @@ def test_a_build_that_fails_or_is_stopped_says_what_to_do(
     with pytest.raises(StartError, match=f"resnet18.*{reason}"):
         model_setting("resnet18", said.append, stop)
     assert "45 MB" in said[0]
+
+
+def test_a_system_on_one_core_has_one_worker_at_most_and_says_so() -> None:
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    with pinned(min(os.sched_getaffinity(0))):
+        running = subprocess.Popen(
+            [sys.executable, "-m", "scripts.run", "--no-batch", "--port", str(port)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+        )
+    try:
+        with closing(ApiClient(f"http://127.0.0.1:{port}")) as client:
+            wait_until(client.ready, "the page answers")
+            fleet = wait_until(client.fleet, "the controller has reported")
+    finally:
+        running.send_signal(signal.SIGINT)
+        printed, _ = running.communicate(timeout=DEADLINE_SECONDS)
+    assert fleet["max_workers"] == 1
+    assert "Fleet: up to 1 worker on 1 core and " in printed
 
 
 def test_a_port_in_use_is_named_with_the_remedy() -> None:

@@ -67,7 +67,7 @@ EXCUSED: Mapping[str, Excuse] = {
         "needs root, and boots machines",
         "tests/image/test_boot.py::test_five_machines_of_one_image_answer_a_hundred_images_and_end_by_themselves",
     ),
-    "*: FLEETSIGHT__FLEET__IMAGES_PER_WORKER=5 ./scripts/run.sh *": STARTS,
+    "*: FLEETSIGHT__FLEET__IMAGES_PER_WORKER=5 FLEETSIGHT__FLEET__MAX_WORKERS=19 ./scripts/run.sh *": STARTS,
     "CONTRIBUTING.md: export FLEETSIGHT__FLEET__POLICY=batches *": OWN_POLICY,
     "CONTRIBUTING.md: ./scripts/fleetsight simulate --trace flash-crowd": OWN_POLICY,
     "*: ./scripts/fleetsight model build resnet18 *": Excuse(

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from app_tier import heartbeat
 from app_tier.heartbeat import Heartbeater, Send, WorkerStats
 from app_tier.lifecycle import Lifetime, is_protected, watch_notices
-from app_tier.sizing import HostResources, Sizing, sized, this_machine
-from core.config import WorkerSettings, parse_config
+from app_tier.sizing import HostResources, Sizing, fitting_workers, sized, this_machine, worker_bytes
+from core.config import AUTO_MAX_WORKERS, WorkerSettings, parse_config
 from core.messages import Heartbeat
 from services.metadata import DRAIN_TAG, PROTECTED_TAG, Metadata
 from services.sqs import OutgoingMessage
@@ -235,13 +235,55 @@ def test_what_is_in_hand_fills_every_stage(cores: int, memory: int, size: int) -
     assert sizing.in_flight >= 3 * sizing.streams * sizing.batch_size
 
 
-def test_a_control_group_that_allows_less_than_the_machine_has_counts(tmp_path: Path) -> None:
-    limit = tmp_path / "memory.max"
-    unlimited = this_machine(limit)
+@pytest.fixture
+def group(tmp_path: Path) -> Path:
+    """Return the folder of a control group within another one, and let a file name it as this process's."""
+    folder = tmp_path / "groups" / "user.slice" / "shell.scope"
+    folder.mkdir(parents=True)
+    (tmp_path / "membership").write_text("3:cpuset:/elsewhere\n0::/user.slice/shell.scope\n")
+    return folder
+
+
+def machine_of(tmp_path: Path) -> HostResources:
+    return this_machine(tmp_path / "groups", tmp_path / "membership")
+
+
+@pytest.mark.parametrize("above", [0, 1, 2], ids=["its own", "the one above", "the first"])
+def test_a_control_group_that_allows_less_than_the_machine_has_counts(
+    tmp_path: Path, group: Path, above: int
+) -> None:
+    folder = [group, *group.parents][above]
+    unlimited = machine_of(tmp_path)
     assert unlimited.cores == len(os.sched_getaffinity(0))
-    limit.write_text("max\n")
-    assert this_machine(limit) == unlimited
+    limit, quota = folder / "memory.max", folder / "cpu.max"
+    for memory, cpus in (("max", "max 100000"), (str(2**60), f"{10**9} 100000"), ("", "")):
+        limit.write_text(f"{memory}\n")
+        quota.write_text(f"{cpus}\n")
+        assert machine_of(tmp_path) == unlimited
     limit.write_text("1048576\n")
-    assert this_machine(limit).memory_bytes == 1048576
-    limit.write_text(f"{2**60}\n")
-    assert this_machine(limit) == unlimited
+    quota.write_text("50000 100000\n")
+    assert machine_of(tmp_path) == HostResources(cores=1, memory_bytes=1048576)
+
+
+@pytest.mark.parametrize("name", ["", "3:cpuset:/elsewhere", "0::/../../other"])
+def test_without_a_control_group_of_its_own_the_first_one_counts(tmp_path: Path, name: str) -> None:
+    (tmp_path / "groups").mkdir()
+    (tmp_path / "membership").write_text(name)
+    (tmp_path / "groups" / "memory.max").write_text("1048576\n")
+    assert machine_of(tmp_path).memory_bytes == 1048576
+
+
+@given(cores=st.integers(1, 256), memory=st.integers(2**28, 2**40), each=st.integers(2**20, 2**34))
+def test_a_machine_gets_as_many_workers_as_it_has_cores_and_memory_for(cores: int, memory: int, each: int) -> None:
+    workers = fitting_workers(HostResources(cores, memory), each)
+    assert 1 <= workers <= AUTO_MAX_WORKERS
+    if workers > 1:
+        assert workers <= cores
+        assert workers * each <= memory / 2
+    if workers < min(cores, AUTO_MAX_WORKERS):
+        assert (workers + 1) * each > memory / 2, "one more would fit"
+
+
+def test_a_larger_network_or_torch_needs_more_memory() -> None:
+    small, large = worker_bytes("openvino", 2**20), worker_bytes("openvino", 100 * 2**20)
+    assert small < large < worker_bytes("torch", 100 * 2**20)

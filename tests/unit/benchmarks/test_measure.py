@@ -108,6 +108,7 @@ BATCH = Measured(
     images=1_000,
     right=1_000,
     seconds=4.0,
+    first_result_s=1.0,
     latency_s=[1.0],
     cpu_ms={},
     resident_mb={"web": 90.0, "controller": 80.0, "worker": 100.0, "cloud": 200.0},

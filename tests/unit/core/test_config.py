@@ -9,7 +9,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import PREFIX, Config, config_path, is_granted, load_config, parse_config, zone_named
+from core.config import (
+    AUTO_MAX_WORKERS,
+    AUTO_WORKERS_VARIABLE,
+    PREFIX,
+    Config,
+    config_path,
+    is_granted,
+    load_config,
+    parse_config,
+    zone_named,
+)
 from core.s3_locations import S3Location
 from services.errors import ConfigError
 from tests.conftest import SHIPPED, shipped_values
@@ -32,6 +42,22 @@ def test_the_shipped_file_is_valid_and_says_what_every_key_means() -> None:
     assert config.fleet.max_workers == 19
     for section, keys in config.model_dump().items():
         assert set(shipped_values()[section]) == set(keys), "no key is left to a hidden default"
+
+
+@pytest.mark.parametrize(
+    ("value", "environment", "expected"),
+    [
+        ("auto", {}, AUTO_MAX_WORKERS),
+        ("auto", {AUTO_WORKERS_VARIABLE: "2"}, 2),
+        (7, {f"{PREFIX}FLEET__MAX_WORKERS": "auto", AUTO_WORKERS_VARIABLE: "2"}, 2),
+        ("auto", {f"{PREFIX}FLEET__MAX_WORKERS": "7", AUTO_WORKERS_VARIABLE: "2"}, 7),
+        (7, {AUTO_WORKERS_VARIABLE: "2"}, 7),
+    ],
+)
+def test_the_automatic_maximum_of_workers_is_that_of_the_machine(
+    value: object, environment: dict[str, str], expected: int
+) -> None:
+    assert parse_config(changed("fleet", "max_workers", value), environment).fleet.max_workers == expected
 
 
 @pytest.mark.parametrize(

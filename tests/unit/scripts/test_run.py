@@ -1,5 +1,6 @@
 """The local system: its configuration, a batch, and the cost of a batch."""
 
+import os
 import re
 import sys
 import threading
@@ -13,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from ami.local import LocalImage
+from app_tier.sizing import HostResources
 from core.config import PATH_VARIABLE
 from fleetsight_client.api import ApiError, UploadResult
 from scripts.load.metrics import LoadMetrics, summary_rows
@@ -350,6 +352,59 @@ def test_a_process_runs_the_worker_of_this_checkout(system: System) -> None:
     assert system.config.fleet.boot_seconds < 10, (
         "a forecast before the first boot does not promise that of an instance"
     )
+
+
+GIB = 2**30
+LIMIT, LEAST, THREADS = (
+    f"FLEETSIGHT__{key}" for key in ("FLEET__MAX_WORKERS", "FLEET__MIN_WORKERS", "WORKER__THREADS")
+)
+
+
+@pytest.mark.parametrize(
+    ("machine", "settings", "workers", "threads", "words"),
+    [
+        ((2, 24 * GIB), {}, 2, 1, "up to 2 workers on 2 cores and 24 GB of memory; set fleet.max_workers to change"),
+        ((1, GIB // 4), {}, 1, 1, "up to 1 worker on 1 core and 256 MB"),
+        ((64, 256 * GIB), {}, 19, 3, "up to 19 workers on 64 cores and 256 GB"),
+        ((8, GIB), {}, 3, 2, "up to 3 workers on 8 cores and 1 GB"),
+        ((8, 16 * GIB), {LIMIT: "2"}, 2, 4, "up to 2 workers, as set; 8 cores and 16 GB of memory fit 8"),
+        ((2, 16 * GIB), {LIMIT: "19"}, 19, 1, "up to 19 workers, as set"),
+        ((2, 16 * GIB), {LIMIT: "0"}, 0, 2, "up to 0 workers, as set"),
+        ((2, 16 * GIB), {LEAST: "4"}, 4, 1, "up to 4 workers, as set"),
+        ((8, 16 * GIB), {LIMIT: "2", THREADS: "1"}, 2, 1, "up to 2 workers, as set"),
+    ],
+)
+def test_the_fleet_fits_the_machine_unless_it_is_set(
+    machine: tuple[int, int],
+    settings: dict[str, str],
+    workers: int,
+    threads: int,
+    words: str,
+    system: System,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("scripts.run.system.this_machine", lambda: HostResources(*machine))
+    started = replace(system, overrides={**system.overrides, **settings})
+    assert (started.config.fleet.max_workers, started.config.worker.threads) == (workers, threads)
+    assert words in started.fleet_words
+
+
+def test_a_maximum_of_the_configuration_file_stays(
+    system: System, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text((ROOT / "config.yaml").read_text().replace("max_workers: auto", "max_workers: 19"))
+    monkeypatch.setenv(PATH_VARIABLE, str(other))
+    monkeypatch.setattr("scripts.run.system.this_machine", lambda: HostResources(2, 16 * GIB))
+    assert system.config.fleet.max_workers == 19
+
+
+def test_a_larger_network_gets_fewer_workers(system: System, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("scripts.run.system.this_machine", lambda: HostResources(16, 4 * GIB))
+    (tmp_path / "model.bin").write_bytes(b"")
+    os.truncate(tmp_path / "model.bin", 100 * 2**20)
+    large = replace(system, overrides={"FLEETSIGHT__WORKER__BUNDLE": str(tmp_path)})
+    assert 1 < large.config.fleet.max_workers < system.config.fleet.max_workers
 
 
 def test_an_instance_with_an_image_gets_the_systems_settings(system: System) -> None:
