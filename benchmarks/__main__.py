@@ -24,6 +24,7 @@ BENCHMARKS: Final = {
     "fairness": "fairness.run",
     "first_run": "first_run.run",
     "fleet": "fleet.run",
+    "fleet_defaults": "fleet.run_defaults",
     "fleet_faults": "fleet_faults.run",
     "fleet_runs": "fleet_runs.run",
     "fleet_size": "fleet_faults.run_size",

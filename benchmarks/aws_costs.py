@@ -5,20 +5,19 @@ follows from the policy, EC2's billed minimum, and the requests that the tiers m
 docs/aws.md are these.
 """
 
-import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from benchmarks.report import Report
-from core.config import Config, parse_config
+from core.config import Config
 from core.cost import SECONDS_AN_HOUR, requests_of
 from scripts.aws.deploy.idle_cost import BilledParts, monthly_cost
-from scripts.aws.deploy.settings import CONFIG_PATH, TEMPLATE_PATH, load_template
+from scripts.aws.deploy.settings import load_template, validated_config
 from services.cloudformation import parse_template
+from services.sqs import QueueCounts
+from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
+from web_tier.autoscaler.policies import POLICIES
 
 IMAGES_A_SECOND = 90.0
 """Of a worker on two cores with ResNet-18 and photos of 100 KB: twice what one core did, in docs/performance.md."""
@@ -53,14 +52,6 @@ class ThousandImages:
     requests: float
 
 
-def deployed() -> Config:
-    """Return config.yaml with the two intervals that the stack sets otherwise."""
-    set_by_stack = re.findall(
-        r"export (FLEETSIGHT__(?:WORKER|CONTROLLER)__\w+_SECONDS)='(\d+)'", TEMPLATE_PATH.read_text()
-    )
-    return parse_config(yaml.safe_load(CONFIG_PATH.read_text(encoding="utf-8")), dict(set_by_stack))
-
-
 def idle_month(config: Config, conditions: set[str]) -> list[tuple[str, float]]:
     """Return what a stack costs a month at rest, part by part, where these conditions of the template hold."""
     resources: dict[str, Any] = parse_template(load_template().body)["Resources"]
@@ -80,12 +71,16 @@ def thousand_images(config: Config) -> Iterator[ThousandImages]:
 
 
 def batch_seconds(config: Config, images: int) -> float:
-    """Return the instance-seconds that EC2 bills for a batch by the policy `backlog`.
+    """Return the instance-seconds that EC2 bills for a batch by the policy of the stack.
 
     ``n · max(60, boot + idle + N · S / n)`` for n workers and N images of S seconds.
     """
     fleet = config.fleet
-    workers = min(fleet.max_workers, math.ceil(images / fleet.images_per_worker))
+    waits = QueueCounts(images, 0, 0)
+    demand = Demand(waiting=((0.0, images),))
+    metrics = FleetMetrics(image_seconds=1 / IMAGES_A_SECOND)
+    seen = Observation(waits, dead_letters=0, instances=(), demand=demand, metrics=metrics)
+    workers = min(fleet.max_workers, POLICIES[fleet.policy](seen, fleet).minimum)
     busy = images / IMAGES_A_SECOND / workers
     return workers * max(config.prices.minimum_billed_seconds, fleet.boot_seconds + config.worker.idle_seconds + busy)
 
@@ -120,7 +115,7 @@ def thousand_table(config: Config) -> str:
 
 def run(_quick: bool) -> Report:
     """Print both tables, and hand back their figures."""
-    config = deployed()
+    config = validated_config({})
     print(f"{idle_table(config)}\n\n{thousand_table(config)}\n")
     figures = {f"at rest, {name}, $/month": dollars for name, dollars in idle_month(config, WITHOUT)}
     figures["logs of a million requests, $"] = 1e6 * REQUEST_LINE_BYTES / 1e9 * config.prices.log_gb

@@ -1,4 +1,8 @@
-"""``python -m benchmarks fleet``: every policy over every trace, the simulator against theory, and the bars."""
+"""Policies in the simulator.
+
+``python -m benchmarks fleet``: every policy over every trace, the simulator against theory, and the bars.
+``python -m benchmarks fleet_defaults``: `deadline` beside `backlog`, with the defaults of AWS and of this machine.
+"""
 
 import math
 import time
@@ -8,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Final
 
 from rich.box import SIMPLE_HEAD
@@ -16,6 +21,7 @@ from rich.table import Table
 
 from benchmarks.report import Bar, Report
 from core.config import FleetSettings, load_config
+from scripts.aws.deploy.settings import validated_config
 from simulator import traces
 from simulator.bound import BINS
 from simulator.comparison import (
@@ -34,7 +40,7 @@ from simulator.comparison import (
 from simulator.engine import Conditions, SimulationOutcome
 from simulator.policies import acceptable_backlog, ours, wanted
 from simulator.theory import Check, checks
-from simulator.workers import CERTAIN
+from simulator.workers import CERTAIN, InstanceProfile
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CONDITIONS: Final = Conditions()
@@ -284,3 +290,148 @@ def table_of_duels(duels: Iterable[Duel]) -> Table:
         costs = [ratios[trace, rival] for rival in names]
         table.add_row(trace, *(f"{ratio:.3f}" if math.isfinite(ratio) else "slower" for ratio in costs))
     return table
+
+
+@dataclass(frozen=True)
+class Place:
+    """How fleets are run by default at one place.
+
+    Attributes:
+        fleet: the settings that both policies run with.
+        conditions: of the simulation.
+        interval_seconds, idle_seconds: of the controller and of the workers.
+        traces: names of those that are played.
+    """
+
+    name: str
+    fleet: FleetSettings
+    conditions: Conditions
+    interval_seconds: float
+    idle_seconds: float
+    traces: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A trace by both policies at one place."""
+
+    place: Place
+    trace: str
+    backlog: SimulationOutcome
+    deadline: SimulationOutcome
+
+    @property
+    def cost(self) -> float:
+        """Cost with `deadline` ÷ with `backlog`."""
+        return self.deadline.cost / self.backlog.cost
+
+    @property
+    def p95(self) -> float:
+        """The 95th percentile of latency with `deadline` ÷ with `backlog`."""
+        return self.deadline.p95 / self.backlog.p95
+
+    @property
+    def boots_waited(self) -> float:
+        """The 95th percentile of latency with `deadline` ÷ the time of a boot."""
+        return self.deadline.p95 / self.place.conditions.machine.boot_seconds
+
+
+BATCHES: Final = ("batch-100", "batch-1000", "batch-10000")
+STREAMS: Final = ("flash-crowd", "mmpp", "nys-day", "twitter-day")
+AWS_IMAGE_SECONDS: Final = {"AWS": None, "AWS, fast": 1 / 90}
+"""Seconds that a worker takes for an image: the estimate of config.yaml, and ResNet-18 on two cores."""
+
+LOCAL_PROFILE: Final = InstanceProfile(
+    pending_seconds=0.1, init_seconds=1.9, slow_share=0.0, never_share=0.0, minimum_seconds=0.0
+)
+"""A process: it starts in two seconds, and costs what it runs for."""
+
+LOCAL_CORES: Final = (2, 8)
+LOCAL_INTERVAL_SECONDS: Final = 0.25
+LOCAL_TARGET_SECONDS: Final = 5.0
+"""Of `deadline` on this machine: with more, it is only slower there."""
+
+
+def run_defaults(quick: bool) -> Report:
+    """Play both policies; `quick` leaves out the days, and the streams of this machine."""
+    pairs = [(place, trace) for place in places(quick) for trace in place.traces]
+    with ProcessPoolExecutor(PROCESSES) as processes:
+        # The longest, which stand last at each place, begin first.
+        played = list(processes.map(compare, *zip(*reversed(pairs), strict=True)))[::-1]
+    return defaults_report(played)
+
+
+def places(quick: bool) -> list[Place]:
+    """Return the defaults of the stack on AWS, and those of `scripts/run.sh`."""
+    stack, local = validated_config({}), load_config(ROOT / "config.yaml", {})
+    aws, streams = InstanceProfile.booting_in(stack.fleet.boot_seconds), STREAMS[:2] if quick else STREAMS
+    found = [
+        Place(
+            name,
+            stack.fleet,
+            Conditions(aws, image_seconds=seconds or stack.fleet.image_seconds, max_workers=stack.fleet.max_workers),
+            stack.controller.interval_seconds,
+            stack.worker.idle_seconds,
+            (*BATCHES, *streams),
+        )
+        for name, seconds in AWS_IMAGE_SECONDS.items()
+    ]
+    for cores in LOCAL_CORES:
+        changes = {
+            "max_workers": cores,
+            "boot_seconds": LOCAL_PROFILE.boot_seconds,
+            "target_seconds": LOCAL_TARGET_SECONDS,
+        }
+        found.append(
+            Place(
+                f"{cores} cores here",
+                local.fleet.model_copy(update=changes),
+                Conditions(LOCAL_PROFILE, image_seconds=local.fleet.image_seconds, max_workers=cores),
+                LOCAL_INTERVAL_SECONDS,
+                local.worker.idle_seconds,
+                BATCHES if quick else (*BATCHES, *STREAMS[:2]),
+            )
+        )
+    return found
+
+
+def compare(place: Place, trace: str) -> Comparison:
+    """Return what comes of `trace` by both policies; of a day, two hours of the morning."""
+    capacity = place.conditions.max_workers / place.conditions.image_seconds
+    scene = Scene.of(trace, traces.named(capacity, traces.MORNING)[trace], place.conditions, (0,))
+
+    def play(policy: str) -> SimulationOutcome:
+        settings = place.fleet.model_copy(update={"policy": policy})
+        return scene.play(ours(settings, place.interval_seconds, place.idle_seconds)).outcome
+
+    return Comparison(place, trace, play("backlog"), play("deadline"))
+
+
+def defaults_report(played: Sequence[Comparison]) -> Report:
+    """Return cost and p95 of `deadline` ÷ those of `backlog`, and that each place has the better one by default.
+
+    On AWS each second of an instance is paid for. The cheaper policy is the better one there, unless images wait
+    longer than a boot, as the first images always do. On this machine workers cost nothing: the faster one is better.
+    """
+    figures = dict[str, float]()
+    for each in played:
+        begin = f"{each.place.name}, {each.trace}"
+        figures |= {f"{begin}: cost_ratio": each.cost, f"{begin}: p95_ratio": each.p95}
+        figures |= {f"{begin}: backlog_p95_s": each.backlog.p95, f"{begin}: deadline_p95_s": each.deadline.p95}
+    on_aws = [each for each in played if each.place.conditions.machine.minimum_seconds]
+    here = [each for each in played if each not in on_aws]
+    batches = [each for each in on_aws if each.trace in BATCHES]
+    bars = (
+        Bar("AWS: cost with deadline ÷ with backlog, dearest trace", max(each.cost for each in on_aws), at_most=1),
+        Bar("AWS: the same, geometric mean", geometric_mean([each.cost for each in on_aws]), at_most=0.5),
+        Bar("AWS, batches: p95 with deadline ÷ with backlog, worst", max(each.p95 for each in batches), at_most=1.2),
+        Bar(
+            "AWS, streams: p95 with deadline ÷ time of a boot, worst",
+            max(each.boots_waited for each in on_aws if each not in batches),
+            at_most=1,
+        ),
+        Bar(
+            "this machine: p95 with backlog ÷ with deadline, mean", 1 / geometric_mean([each.p95 for each in here]), 1
+        ),
+    )
+    return Report("fleet_defaults", figures, bars)

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,19 @@ from benchmarks.fleet import (
     Part,
     batch_bars,
     bound_bar,
+    compare,
+    defaults_report,
     duel,
     duel_bars,
     fleet_settings,
+    places,
     play_part,
     report_of,
 )
 from benchmarks.report import Bar
+from core.config import load_config
+from scripts.aws.deploy.settings import validated_config
+from scripts.run.system import ROOT
 from simulator.comparison import Dial, Row, Scene, figures_of, row_of
 from simulator.engine import Conditions
 from simulator.policies import fixed, one_per_message
@@ -212,3 +219,23 @@ def test_every_measure_is_in_the_json_under_its_name(tmp_path: Path) -> None:
     assert figures["batch-100, fixed 19: cost_over_bound"] == 1.0
     assert figures["deadline tuned to one per message, batch-100: cost_ratio"] == 0.9
     assert not [name for name, value in figures.items() if not math.isfinite(value)]
+
+
+def test_each_place_has_the_better_policy_by_default() -> None:
+    on_aws, here = places(quick=True)[0], places(quick=True)[2]
+    played = [compare(on_aws, "batch-1000"), compare(on_aws, "flash-crowd"), compare(here, "batch-1000")]
+    report = defaults_report(played)
+    assert [bar.what for bar in report.bars if not bar.ok] == []
+    assert validated_config({}).fleet.policy == "deadline"
+    assert load_config(ROOT / "config.yaml", {}).fleet.policy == "backlog"
+
+
+def test_a_policy_that_is_dearer_or_slower_fails_the_comparison_of_defaults() -> None:
+    on_aws, here = places(quick=True)[0], places(quick=True)[2]
+    batches = [compare(on_aws, "batch-1000"), compare(here, "batch-1000")]
+    stream = compare(on_aws, "flash-crowd")
+    swapped = [replace(each, backlog=each.deadline, deadline=each.backlog) for each in (*batches, stream)]
+    assert [bar.ok for bar in defaults_report(swapped).bars][:2] == [False, False]
+    slow = on_aws.fleet.model_copy(update={"target_seconds": 120})
+    slower = compare(replace(on_aws, fleet=slow), "flash-crowd")
+    assert [bar.ok for bar in defaults_report([*batches, slower]).bars] == [True, True, True, False, True]

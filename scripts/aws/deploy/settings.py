@@ -56,7 +56,13 @@ STACK_SECTIONS = {
 }
 """Sections of which the stack sets every key, and what to do instead of overriding them."""
 
-STACK_VALUES = {"controller.interval_seconds": "1", "limits.store": "table", "worker.idle_seconds": "30"}
+STACK_VALUES = {
+    "controller.interval_seconds": "1",
+    "fleet.policy": "deadline",
+    "fleet.target_seconds": "30",
+    "limits.store": "table",
+    "worker.idle_seconds": "30",
+}
 """Keys that user data overrides in every stack; --config may override them again."""
 
 WORKER_KEYS = ("worker.", "web.max_image_")

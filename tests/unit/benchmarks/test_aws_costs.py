@@ -8,7 +8,6 @@ from benchmarks.aws_costs import (
     WITH,
     WITHOUT,
     batch_seconds,
-    deployed,
     idle_month,
     idle_table,
     run,
@@ -17,6 +16,7 @@ from benchmarks.aws_costs import (
 )
 from core.config import Config
 from core.cost import requests_of
+from scripts.aws.deploy.settings import validated_config
 from scripts.run.system import ROOT
 from tests.support.stack_template import of_this_stack, of_type
 
@@ -24,7 +24,7 @@ from tests.support.stack_template import of_this_stack, of_type
 @pytest.fixture(scope="module")
 def config() -> Config:
     """What the stack runs with."""
-    return deployed()
+    return validated_config({})
 
 
 @pytest.mark.parametrize("table", [idle_table, thousand_table])
@@ -34,15 +34,22 @@ def test_the_page_about_aws_has_the_figures_that_the_command_prints(table: objec
     assert made in text, f"docs/aws.md is behind; python -m benchmarks aws_costs prints:\n{made}"
 
 
-def test_the_intervals_are_those_of_the_stack(config: Config) -> None:
+def test_what_decides_about_the_costs_is_set_as_in_the_stack(config: Config) -> None:
     of_stack = of_this_stack()
     assert config.controller == of_stack.controller
     assert config.worker.idle_seconds == of_stack.worker.idle_seconds
+    assert (config.fleet.policy, config.fleet.target_seconds) == (
+        of_stack.fleet.policy,
+        of_stack.fleet.target_seconds,
+    )
 
 
 def test_a_small_batch_is_billed_for_boot_and_idleness_of_each_of_its_workers(config: Config) -> None:
-    assert batch_seconds(config, 100) == pytest.approx(2 * (42 + 30 + 50 / IMAGES_A_SECOND))
-    assert batch_seconds(config, 10_000) == pytest.approx(19 * (42 + 30) + 10_000 / IMAGES_A_SECOND)
+    assert batch_seconds(config, 100) == pytest.approx(42 + 30 + 100 / IMAGES_A_SECOND)
+    fleet = config.fleet.model_copy(update={"policy": "backlog"})
+    backlog = config.model_copy(update={"fleet": fleet})
+    assert batch_seconds(backlog, 100) == pytest.approx(2 * (42 + 30 + 50 / IMAGES_A_SECOND))
+    assert batch_seconds(backlog, 10_000) == pytest.approx(19 * (42 + 30) + 10_000 / IMAGES_A_SECOND)
 
 
 def test_a_worker_is_billed_for_a_minute_at_least(config: Config) -> None:
