@@ -1,4 +1,7 @@
-"""``python -m benchmarks NAME [--quick] [--json FILE]``: run one benchmark; exit status 1 when a bar is missed."""
+"""``python -m benchmarks NAME [--quick] [--json FILE]``: run one benchmark; exit status 1 when a bar is missed.
+
+``python -m benchmarks peers DIR`` runs the system that DIR describes beside this one.
+"""
 
 import argparse
 import importlib
@@ -11,6 +14,7 @@ from rich.console import Console
 
 from benchmarks.report import Report
 from scripts.chromium import NoBrowserError
+from services.errors import FleetsightError
 
 BENCHMARKS: Final = {
     "aws_costs": "aws_costs.run",
@@ -32,6 +36,7 @@ BENCHMARKS: Final = {
     "local_fleet": "fleet_runs.run_local",
     "memory": "end_to_end.run_memory",
     "mutants": "mutants.run",
+    "peers": "peers.run",
     "queue_kinds": "fleet_runs.run_queue_kinds",
     "recovery": "recovery.run",
     "s3_job": "s3_job.run",
@@ -52,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     options.add_argument("name", choices=BENCHMARKS)
+    options.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="peers: the folder with peer.yaml")
     options.add_argument("--quick", action="store_true", help="fewer rounds; ends within 50 seconds")
     options.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
     options.add_argument("--plots", type=Path, metavar="DIR", help="fleet: also draw each trace over time, here")
@@ -62,16 +68,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark that the command line names.
 
     Returns:
-        0 when every bar is held, 1 when one is missed, 2 when the browser that a benchmark needs is missing.
+        0 when every bar is held, 1 when one is missed, 2 when a benchmark cannot run: what it needs is missing.
     """
     command_line = parser()
     options = command_line.parse_args(arguments)
     if options.plots is not None and options.name != "fleet":
         command_line.error(f"--plots is for the benchmark fleet; {options.name} draws none")
-    more = {} if options.plots is None else {"plots": options.plots}
+    if (options.name == "peers") is (options.folder is None):
+        command_line.error("peers needs the folder of a peer, python -m benchmarks peers DIR; others take none")
+    more = {name: value for name in ("plots", "folder") if (value := getattr(options, name)) is not None}
     try:
         report = load(options.name)(options.quick, **more)
-    except NoBrowserError as error:
+    except (NoBrowserError, FleetsightError) as error:
         print(f"{options.name}: {error}", file=sys.stderr)
         return 2
     report.show(Console())

@@ -4,13 +4,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 from app_tier.bundle import DEMO_BUNDLE, load_bundle
 from app_tier.engine_imports import import_torch
 from app_tier.engines import TorchEngine
+from benchmarks import peers
+from benchmarks.__main__ import main
 from benchmarks.engine import PEAKS, SIDE, gpu_engines, matrix_product
 from benchmarks.flood import Cores, FloodBench, PinnedWorker, checked
 from benchmarks.measure import Usage, busy_seconds, cpu_seconds_between, pinned, tree, two_cores, usage_of, usages
@@ -18,6 +22,9 @@ from core.ids import ImageRef, new_id
 from core.messages import ClassificationResult, Failure
 from localcloud.launch import LocalCloud
 from scripts.demo_model.signs import samples
+from services.errors import FleetsightError
+from tests.support import peer_server
+from tests.support.servers import serving
 
 
 @pytest.fixture
@@ -170,3 +177,90 @@ def test_a_gpu_is_measured_where_there_is_one_in_what_it_is_fast_at(monkeypatch:
     assert list(gpu_engines(bundle)) == opened == ["fp32", "bf16"]
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     assert list(gpu_engines(bundle)) == ["fp32"]
+
+
+PEER_SERVER = Path(peer_server.__file__)
+OVER_HTTP = {"url": "http://127.0.0.1:{port}/classify", "field": "photo", "label": '"class": "([^"]+)"', "at_once": 3}
+BY_COMMAND = {"command": [sys.executable, str(PEER_SERVER), "send", "{port}", "{images}"]}
+
+
+def write_peer(folder: Path, **changes: object) -> Path:
+    settings: dict[str, object] = {
+        "name": "tiny",
+        "start": [sys.executable, str(PEER_SERVER), "serve", "{port}"],
+        "ready": "http://127.0.0.1:{port}/",
+        "classify": OVER_HTTP,
+    }
+    (folder / "peer.yaml").write_text(yaml.safe_dump(settings | changes))
+    return folder
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("way", [OVER_HTTP, BY_COMMAND], ids=["http", "command"])
+def test_a_peer_is_measured_beside_this_system_on_the_same_images(
+    way: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.peers.QUICK_IMAGES", 12)
+    before = set(tree(os.getpid()))
+    report = peers.run(quick=True, folder=write_peer(tmp_path, classify=way))
+    assert set(tree(os.getpid())) <= before, "both systems have ended"
+    figures = report.figures
+    for temperature in ("cold", "warm"):
+        assert figures[f"{temperature}_same_label_share"] == 1
+        assert figures[f"peer_{temperature}_unlabelled"] == figures[f"ours_{temperature}_unlabelled"] == 0
+        ours, theirs = (figures[f"{whose}_{temperature}_images_per_second"] for whose in ("ours", "peer"))
+        bar = next(bar for bar in report.bars if bar.what == f"{temperature}, ours ÷ tiny: images/s")
+        assert bar.value == pytest.approx(ours / theirs)
+        assert bar.ok is (ours >= theirs)
+
+
+@pytest.mark.processes
+def test_an_image_that_a_peer_cannot_label_is_counted_and_does_not_count_as_throughput(tmp_path: Path) -> None:
+    for name in ("stop-sign.jpg", "broken.jpg", "danger.png"):
+        (tmp_path / name).write_bytes(b"not read")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), peer_server.PeerHandler)
+    settings = peers.HttpClassify.model_validate(OVER_HTTP)
+    with serving(server) as address:
+        outcome = peers.over_http(settings, f"{address}/classify", tmp_path)
+    assert (outcome.images, outcome.labels) == (3, {"stop-sign.jpg": "Stop_Sign", "danger.png": "Danger"})
+    assert outcome.images_per_second == pytest.approx(2 / max(outcome.moments))
+
+
+PRINTS = [sys.executable, "-c", "print('other.jpg\\tstop')"]
+ENDS = [sys.executable, "-c", "import sys; sys.exit('no weights here')"]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"start": ENDS}, "tiny has ended; its log ends with: no weights here"),
+        ({"start": ["./no-such-program"]}, "tiny cannot be started"),
+        ({"classify": {"command": ENDS}}, "ended with status 1"),
+        (
+            {"classify": {"command": [sys.executable, "-c", "print('other.jpg\\tstop')"]}},
+            "tiny has labelled no image",
+        ),
+        ({"images": "."}, "no image in it"),
+        ({"start": []}, r"peer\.yaml is not valid: start: "),
+        ({"speed": 3}, r"peer\.yaml is not valid: speed: "),
+    ],
+)
+def test_a_peer_that_cannot_be_measured_is_reported_with_the_reason(
+    changes: dict[str, object], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.peers.QUICK_IMAGES", 2)
+    with pytest.raises(FleetsightError, match=reason):
+        peers.run(quick=True, folder=write_peer(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("arguments", [["peers"], ["decode", "folder"]])
+def test_only_peers_takes_a_folder(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "python -m benchmarks peers DIR" in capsys.readouterr().err
+
+
+def test_a_folder_without_settings_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["peers", str(tmp_path)]) == 2
+    assert f"cannot read {tmp_path / 'peer.yaml'}" in capsys.readouterr().err
