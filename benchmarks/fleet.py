@@ -25,7 +25,6 @@ from scripts.aws.deploy.settings import validated_config
 from simulator import traces
 from simulator.bound import BINS
 from simulator.comparison import (
-    STEPS,
     Dial,
     Played,
     Row,
@@ -127,22 +126,21 @@ class Effort:
     """How thorough a run is.
 
     Attributes:
-        seeds: simulations of each trace but the days, which are long enough for one.
+        seeds: of the simulations of each trace but the days, which are long enough for one.
         bins: of the bound's linear program.
-        steps: of tuning, see `tuning.STEPS`.
         images: against theory.
-        hours: of each day.
+        has_days: whether the days are played.
     """
 
-    seeds: int
+    seeds: Sequence[int]
     bins: int
-    steps: int
     images: int
-    hours: range
+    has_days: bool
 
 
-FULL: Final = Effort(seeds=5, bins=BINS, steps=STEPS, images=1_000_000, hours=traces.DAY)
-QUICK: Final = Effort(seeds=2, bins=300, steps=7, images=200_000, hours=traces.MORNING)
+DAYS: Final = ("nys-day", "twitter-day")
+FULL: Final = Effort(range(5), BINS, images=1_000_000, has_days=True)
+QUICK: Final = Effort((1,), bins=300, images=200_000, has_days=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +158,7 @@ def run(quick: bool = False, plots: Path | None = None) -> FleetReport:
     started, effort = time.perf_counter(), QUICK if quick else FULL
     with ProcessPoolExecutor(PROCESSES) as processes:
         # The longest, which stand last, begin first.
-        names = reversed(list(traces.named(CAPACITY)))
+        names = [name for name in reversed(traces.named(CAPACITY)) if effort.has_days or name not in DAYS]
         parts = list(processes.map(partial(play_part, effort=effort, plots=plots), names))[::-1]
     return report_of(parts, checks(effort.images), started)
 
@@ -214,10 +212,10 @@ def fleet_settings() -> FleetSettings:
 
 def play_part(name: str, effort: Effort, plots: Path | None = None) -> Part:
     """Play the trace called `name` by every policy, tune `deadline` to the others; draw it into `plots`, if given."""
-    seeds = 1 if name.endswith("-day") else effort.seeds
-    scene = Scene.of(name, traces.named(CAPACITY, effort.hours)[name], CONDITIONS, range(seeds))
+    seeds = (0,) if name in DAYS else effort.seeds
+    scene = Scene.of(name, traces.named(CAPACITY)[name], CONDITIONS, seeds)
     fleet = fleet_settings()
-    dial = Dial(partial(deadline, fleet), scene, effort.steps)
+    dial = Dial(partial(deadline, fleet), scene)
     own_target, _ = OWN_TARGETS[name]
     rules = (*rivals(CONDITIONS), ours(fleet), deadline(fleet, own_target))
     played = [scene.play(rule) for rule in rules]
@@ -337,7 +335,7 @@ class Comparison:
 
 
 BATCHES: Final = ("batch-100", "batch-1000", "batch-10000")
-STREAMS: Final = ("flash-crowd", "mmpp", "nys-day", "twitter-day")
+STREAMS: Final = ("flash-crowd", "mmpp", *DAYS)
 AWS_IMAGE_SECONDS: Final = {"AWS": None, "AWS, fast": 1 / 90}
 """Seconds that a worker takes for an image: the estimate of config.yaml, and ResNet-18 on two cores."""
 

@@ -65,6 +65,10 @@ class ArrivalRateEstimator:
     clock: Callable[[], float] = time.monotonic
     _bins: dict[int, int] = field(default_factory=dict, init=False)
     """Arrivals in each second that had any, oldest first."""
+    _latest: deque[int] = field(default_factory=lambda: deque(maxlen=STEADY_SECONDS), init=False)
+    """Arrivals in each of the last complete seconds, latest first."""
+    _complete: int = field(default=-STEADY_SECONDS, init=False)
+    """The second after those of `_latest`."""
     _arrived: int = field(default=0, init=False)
     _fewer_since: float | None = field(default=None, init=False)
     _rate_since: int = field(default=-STEADY_SECONDS, init=False)
@@ -106,7 +110,9 @@ class ArrivalRateEstimator:
     def _rate(self, now: float) -> float:
         """Return the mean rate since it last changed, in images/s."""
         last = math.floor(now)  # this second is not complete
-        counts = [self._bins.get(last - ago, 0) for ago in range(1, STEADY_SECONDS + 1)]  # latest first
+        for second in range(max(self._complete, last - STEADY_SECONDS), last):
+            self._latest.appendleft(self._bins.get(second, 0))
+        self._complete, counts = last, list(self._latest)
         length = min(STEADY_SECONDS, max(WINDOWS[0], last - self._rate_since))
         mean = _robust_mean(counts[:length])
         for window in WINDOWS:
