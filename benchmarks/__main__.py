@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     options.add_argument("name", choices=BENCHMARKS)
     options.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="peers: the folder with peer.yaml")
-    options.add_argument("--quick", action="store_true", help="fewer rounds; ends within 50 seconds")
+    options.add_argument("--quick", action="store_true", help="fewer rounds; ends within a minute")
     options.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
     options.add_argument("--plots", type=Path, metavar="DIR", help="fleet: also draw each trace over time, here")
     return options

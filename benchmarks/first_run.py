@@ -8,20 +8,36 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.end_to_end import bare_images_per_second
-from benchmarks.report import Bar, Report
+from benchmarks.report import Bar, Report, seconds_of
 from scripts.run.images import sample_images
 from scripts.run.system import ROOT, free_port
 
 FIRST_SECONDS = 180.0
-SECOND_SECONDS = 10.0
+SECOND_RATIO = 10.0
 MAX_SECONDS = 600.0
+
+BARE_PROGRAM = """
+import sys
+from app_tier.bundle import load_bundle
+from app_tier.engines import open_engine
+from app_tier.preprocess import load_pixels
+bundle = load_bundle()
+engine = open_engine("openvino", bundle, threads=1)
+for name in sys.argv[1:]:
+    with open(name, "rb") as file:
+        engine.infer(load_pixels(file.read(), bundle.manifest.preprocess)[None])
+"""
+"""The least program that classifies files."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +63,9 @@ def run(quick: bool) -> Report:
         first, second = _start(folder), _start(folder)
         files = sample_images(Path(scratch) / "samples").files
         bare = len(files) / bare_images_per_second(files)
+        program_s = seconds_of(partial(_classify_bare, files), 2, time.monotonic)
     figures = {
+        "bare_program_s": program_s,
         "first_until_batch_s": first.until_batch,
         "second_until_batch_s": second.until_batch,
         "second_until_end_s": second.seconds,
@@ -62,11 +80,24 @@ def run(quick: bool) -> Report:
         "first_run",
         figures,
         (
-            Bar("first start, s to the finished batch", first.until_batch, at_most=FIRST_SECONDS),
-            Bar("second start, s to the finished batch", second.until_batch, at_most=SECOND_SECONDS),
+            Bar(
+                "first start, s to the finished batch: a bound of patience, most of it are downloads",
+                first.until_batch,
+                at_most=FIRST_SECONDS,
+            ),
+            Bar(
+                "second start, time to the finished batch ÷ that of the least program for the same images",
+                second.until_batch / program_s,
+                at_most=SECOND_RATIO,
+            ),
             Bar("right answers of 100", float(min(first.summary["right"], second.summary["right"])), at_least=99),
         ),
     )
+
+
+def _classify_bare(files: Sequence[Path]) -> None:
+    command = [sys.executable, "-c", BARE_PROGRAM, *map(str, files)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=MAX_SECONDS)
 
 
 def _start(folder: Path) -> _Run:

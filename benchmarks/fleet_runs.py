@@ -131,7 +131,11 @@ def run(quick: bool) -> Report:
             Bar("boots of 5 s and a tail: peak ÷ workers that the plan launched", slow.peak / slow.launched, 1, 1),
             Bar("boots of 5 s and a tail: workers at the peak", slow.peak, at_most=19),
             Bar("a worker for each image, at most 15: peak", each.peak, at_most=15, at_least=15),
-            Bar("a worker for each image: s from the last answer to none", each.gone_seconds, at_most=10),
+            Bar(
+                "a worker for each image: time from the last answer to no worker ÷ the batch's time",
+                each.gone_seconds / each.batch.seconds,
+                at_most=1,
+            ),
         ),
     )
 

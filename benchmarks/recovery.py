@@ -26,9 +26,6 @@ from scripts.chaos.strikes import workers
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
 
-SECONDS: Final = 5.0
-"""Bar: beyond the start of the new process and the visibility timeout."""
-
 SLICE: Final = 4
 """Images of one request."""
 
@@ -41,6 +38,8 @@ SENDERS: Final = 64
 
 POLL_SECONDS: Final = 0.05
 VISIBILITY_SECONDS: Final = 5
+MAX_TIMEOUTS: Final = 1.0
+"""Bar: beyond the start of the new process and the visibility timeout, in visibility timeouts."""
 SETTINGS: Final = {
     **ALWAYS_WARM,
     "FLEETSIGHT__QUEUES__VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY_SECONDS),
@@ -126,8 +125,8 @@ def run(quick: bool) -> Report:
             f"{victim.name}_down_s": slowest.down_s,
         }
         beyond = "start and visibility timeout" if victim.holds_messages else "start"
-        what = f"{victim.name} killed: throughput back, beyond {beyond}, s"
-        bars.append(Bar(what, slowest.beyond_s, at_most=SECONDS))
+        what = f"{victim.name} killed: time until throughput is back, beyond {beyond} ÷ visibility timeout"
+        bars.append(Bar(what, slowest.beyond_s / VISIBILITY_SECONDS, at_most=MAX_TIMEOUTS))
     return Report("recovery", figures, tuple(bars))
 
 

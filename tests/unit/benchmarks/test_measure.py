@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.end_to_end import memory_report
+from benchmarks.end_to_end import bars_of, memory_report
+from benchmarks.fleet_runs import LocalRun, local_report
 from benchmarks.measure import CpuSample, Window, latencies, percentile, result_moments, steady, used, watch_others
 from benchmarks.recovery import seconds_down
 from benchmarks.report import Report
@@ -133,6 +134,41 @@ def test_growth_is_counted_from_the_end_of_the_first_batch() -> None:
     assert report.figures["batch_2_web_mb"] == 500.0
 
 
+def slowed(batch: Measured, times: float) -> Measured:
+    """Return what `batch` would have been on a machine that is so many times slower."""
+    return replace(
+        batch,
+        seconds=batch.seconds * times,
+        first_result_s=batch.first_result_s * times,
+        latency_s=[seconds * times for seconds in batch.latency_s],
+        cpu_ms={name: milliseconds * times for name, milliseconds in batch.cpu_ms.items()},
+    )
+
+
+SENT = replace(BATCH, cpu_ms={"web": 1.5, "controller": 0.5, "worker": 1.0, "cloud": 0.7})
+COLD, AGAIN = replace(SENT, images=100, seconds=1.0, latency_s=[0.6]), replace(SENT, seconds=0.5)
+
+
+@pytest.mark.parametrize("times", [0.2, 1.0, 5.0])
+def test_a_slower_machine_holds_and_misses_the_same_bars_of_the_whole_system(times: float) -> None:
+    cold, warm, again = (slowed(batch, times) for batch in (COLD, SENT, AGAIN))
+    bars = bars_of({100: cold}, {1_000: warm}, again, bare=320 / times, bare_cpu_ms=2 * times)
+    assert [bar.value for bar in bars] == pytest.approx([0.3125, 1.92, 0.78125, 1.5, 0.35, 8.0])
+    assert {bar.ok for bar in bars} == {True}
+    slow = bars_of({100: slowed(cold, 2)}, {1_000: slowed(warm, 2)}, again, bare=320 / times, bare_cpu_ms=2 * times)
+    assert [bar.ok for bar in slow] == [False, False, False, False, False, True]
+
+
+def test_a_fitting_fleet_must_not_be_slower_or_larger_than_one_of_nineteen() -> None:
+    small, large = LocalRun(SENT, 200.0), LocalRun(slowed(SENT, 2), 1_600.0)
+    report = local_report({("fitting", 1_000): small, ("nineteen", 1_000): large}, bare=500.0)
+    assert [bar.value for bar in report.bars] == [2.0, 0.5, 0.125]
+    assert missed(report) == []
+    assert report.figures["fitting_1000_to_bare_ratio"] == 0.5
+    swapped = local_report({("fitting", 1_000): large, ("nineteen", 1_000): small}, bare=500.0)
+    assert [bar.ok for bar in swapped.bars] == [False, False, False]
+
+
 WAY = Way(images=1_000, right=995, answered=1_000, refused=0, seconds=10.0, web_peak_mb=120.0)
 TASKS = {"uploading": 310.0, "finished": 60.0}
 
@@ -142,7 +178,7 @@ def missed(report: Report) -> list[str]:
 
 
 def test_a_run_of_which_everything_is_known_holds_every_bar() -> None:
-    report = report_of(WAY, replace(WAY, seconds=20.0), 200.0, TASKS, 12.0)
+    report = report_of(WAY, replace(WAY, seconds=20.0), 200.0, TASKS, 12.0, 50.0)
     assert missed(report) == []
     assert report.figures["browser_to_api_ratio"] == 0.5
     assert report.figures["api_to_bare_ratio"] == 0.5
@@ -150,18 +186,20 @@ def test_a_run_of_which_everything_is_known_holds_every_bar() -> None:
 
 
 def test_a_file_that_was_refused_is_accounted_for_and_one_without_a_result_is_not() -> None:
-    assert missed(report_of(WAY, replace(WAY, answered=999, refused=1), 200.0, TASKS, 0.0)) == []
-    assert missed(report_of(WAY, replace(WAY, answered=999), 200.0, TASKS, 0.0)) == [
+    assert missed(report_of(WAY, replace(WAY, answered=999, refused=1), 200.0, TASKS, 0.0, 50.0)) == []
+    assert missed(report_of(WAY, replace(WAY, answered=999), 200.0, TASKS, 0.0, 50.0)) == [
         "browser: files of which nothing is known in the end"
     ]
 
 
 def test_wrong_labels_memory_and_a_page_that_hangs_miss_their_bars() -> None:
-    report = report_of(replace(WAY, right=900), replace(WAY, web_peak_mb=301.0), 200.0, {"finished": 201.0}, 0.0)
+    report = report_of(
+        replace(WAY, right=900), replace(WAY, web_peak_mb=301.0), 200.0, {"finished": 201.0}, 0.0, 50.0
+    )
     assert missed(report) == [
         "api: images with their true label, share",
-        "browser: most memory of a web process, MiB",
-        "the finished job's page: longest task while it scrolls, ms",
+        "browser: most memory of a web process, MiB: a bound of size",
+        "the finished job's page: longest task while it scrolls ÷ layout of a list of 5,000 lines",
     ]
 
 
