@@ -32,11 +32,15 @@ CALLS_PER_CORE = 8
 
 MAX_CALLS = 64
 
-WORKER_BYTES: Final[Mapping[EngineName, int]] = {"openvino": 160 * 2**20, "torch": 640 * 2**20}
-"""Memory of a worker and its decoder without the network, by engine; measured."""
+WORKER_BYTES: Final[Mapping[EngineName, int]] = {"openvino": 128 * 2**20, "torch": 640 * 2**20}
+"""Memory of a further worker and its decoder without the network, by engine."""
 
-WEIGHTS_COPIES = 4
-"""Memory that a network takes while it is compiled, as a multiple of its weights; measured: 3.6 of a ResNet-50."""
+WEIGHTS_COPIES = 2.5
+"""Memory of a network in a further worker, as a multiple of its weights, with what compiling it takes.
+
+Once compiled, a ResNet-50 takes 1.9, for packed weights and batches (`python -m benchmarks worker_memory`). The file
+of the bundle is mapped, and so shared.
+"""
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
@@ -120,7 +124,7 @@ def _words(path: Path) -> list[str]:
 
 def worker_bytes(engine: EngineName, weights_bytes: int) -> int:
     """Return the memory of a worker of one thread, with its decoder; `weights_bytes` is the size of its network."""
-    return WORKER_BYTES[engine] + WEIGHTS_COPIES * weights_bytes
+    return WORKER_BYTES[engine] + round(WEIGHTS_COPIES * weights_bytes)
 
 
 def fitting_workers(machine: HostResources, bytes_each: int) -> int:

@@ -42,6 +42,7 @@ BENCHMARKS: Final = {
     "s3_job": "s3_job.run",
     "ten_thousand": "ten_thousand.run",
     "worker": "worker.run",
+    "worker_memory": "fleet_runs.run_worker_memory",
 }
 """The module and function of each benchmark, by its name."""
 

@@ -1,6 +1,7 @@
 """Real fleets on the local cloud, beside the simulations: real processes, real queues, and a bill at the end.
 
 `local_fleet` compares a fleet of as many workers as fit this machine (`fleet.max_workers: auto`) with one of 19.
+`worker_memory` measures what several workers with a ResNet-50 share.
 `fleet_runs` has instances that take seconds to boot, and one worker for each image. `queue_kinds` measures what FIFO
 queues cost beside standard ones: seconds and billed seconds of a batch in which workers are killed. Both kinds get
 the same images, and workers are killed at the same shares of the batch, so that luck does not decide which kind has
@@ -22,7 +23,8 @@ from statistics import median
 from typing import Any, Final, Literal, TypeVar
 
 from benchmarks.end_to_end import bare_images_per_second, draw
-from benchmarks.measure import shared_out_mb, tree
+from benchmarks.measure import shared_out_mb, tree, usages
+from benchmarks.networks import random_network
 from benchmarks.report import Bar, Report
 from benchmarks.running import Bench, Measured, running
 from scripts.chaos.strikes import workers
@@ -308,3 +310,67 @@ def local_report(runs: Mapping[tuple[str, int], LocalRun], bare: float) -> Repor
             Bar(f"{size}: most memory of all workers", fitting.workers_mb / nineteen.workers_mb, at_most=1),
         ]
     return Report("local_fleet", figures, tuple(bars))
+
+
+MAX_SHARED: Final = 0.75
+"""Bar: memory of several workers ÷ as many times that of one alone. They share the mapped bundle and libraries."""
+SENT_EACH: Final = 16
+MAX_BATCHES: Final = 20
+
+
+@dataclass(frozen=True)
+class WorkersMemory:
+    """Memory of workers that have all classified, with their decoders, in MiB.
+
+    Attributes:
+        shared_mb: a page that n processes share counts as 1/n in each.
+        resident_mb: it counts in full in each, so that this sum says more than the machine lacks.
+    """
+
+    shared_mb: float
+    resident_mb: float
+
+
+def run_worker_memory(quick: bool) -> Report:
+    """Measure one worker, then 16 or, if `quick`, four."""
+    count, bundle = (4 if quick else 16), random_network("resnet50")
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch)
+        images = draw(home / "images", count * SENT_EACH)
+        one, all_of_them = (workers_memory(home / str(each), images, each, bundle.folder) for each in (1, count))
+    figures = {
+        "one_mb": one.shared_mb,
+        "one_resident_mb": one.resident_mb,
+        "workers": float(count),
+        "all_mb": all_of_them.shared_mb,
+        "all_resident_mb": all_of_them.resident_mb,
+        "each_mb": all_of_them.shared_mb / count,
+    }
+    ratio = all_of_them.shared_mb / (count * one.shared_mb)
+    bar = Bar(f"memory of {count} ResNet-50 workers ÷ {count} times that of one alone", ratio, at_most=MAX_SHARED)
+    return Report("worker_memory", figures, (bar,))
+
+
+def workers_memory(home: Path, images: ImageSet, count: int, bundle: Path) -> WorkersMemory:
+    """Start `count` workers, and send batches until each has answered.
+
+    Raises:
+        TimeoutError: one answers nothing.
+    """
+    settings = {
+        "FLEETSIGHT__FLEET__MAX_WORKERS": str(count),
+        "FLEETSIGHT__FLEET__MIN_WORKERS": str(count),
+        "FLEETSIGHT__WORKER__BUNDLE": str(bundle),
+        "FLEETSIGHT__WORKER__IDLE_SECONDS": "600",
+        "FLEETSIGHT__RETENTION__REPEAT_DAYS": "0",
+    }
+    with running(home, settings) as bench:
+        answered = set[str]()
+        for _ in range(MAX_BATCHES):
+            summary = Batch(bench.api, images, lambda _progress: None).run()
+            answered |= {str(result["worker"]) for result in bench.api.results(summary.job_id)}
+            if len(answered) == count:
+                pids = [pid for worker in workers(bench.system) for pid in tree(worker.pid)]
+                resident = sum(usage.resident_mb for usage in usages(pids, below=False).values())
+                return WorkersMemory(sum(map(shared_out_mb, pids)), resident)
+    raise TimeoutError(f"{len(answered)} of {count} workers have answered after {MAX_BATCHES} batches")
