@@ -16,6 +16,7 @@ from botocore.exceptions import NoCredentialsError
 from botocore.loaders import Loader
 
 from services.endpoint import APP_ID, Endpoint
+from services.json_calls import JsonCalls
 
 if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
@@ -85,7 +86,7 @@ class Clients:
     @cached_property
     def sqs(self) -> "SQSClient":
         """The SQS client."""
-        client: SQSClient = self._client("sqs")
+        client: SQSClient = self._client_of_json("sqs")
         return client
 
     @cached_property
@@ -97,7 +98,7 @@ class Clients:
     @cached_property
     def dynamodb(self) -> "DynamoDBClient":
         """The DynamoDB client."""
-        client: DynamoDBClient = self._client("dynamodb")
+        client: DynamoDBClient = self._client_of_json("dynamodb")
         return client
 
     @cached_property
@@ -152,6 +153,13 @@ class Clients:
 
     def _client(self, service: str, config: BotoConfig | None = None) -> Any:
         return self.session.create_client(service, endpoint_url=self.endpoint.url, config=config or self._config)
+
+    def _client_of_json(self, service: str) -> Any:
+        """Return a client whose frequent calls bypass botocore, unless a call must never be sent twice."""
+        client = self._client(service)
+        if self.endpoint.max_attempts > 1:
+            JsonCalls.install(client, self.session.get_config_variable("ca_bundle"))
+        return client
 
     @cached_property
     def _config(self) -> BotoConfig:

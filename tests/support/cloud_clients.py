@@ -1,6 +1,8 @@
 """CloudClients of a local cloud of real processes, and the calls that its integration tests share."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import boto3
@@ -34,6 +36,21 @@ class CloudClients:
                 ),
             )
         return self._clients[service]
+
+
+@contextmanager
+def calls_of(client: Any) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """Yield the calls of a client while the context lasts: the name of each operation, and its parameters."""
+    calls: list[tuple[str, dict[str, Any]]] = []
+    make = client._make_api_call
+
+    def noted(operation: str, parameters: dict[str, Any]) -> Any:
+        calls.append((operation, parameters))
+        return make(operation, parameters)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "_make_api_call", noted)
+        yield calls
 
 
 def stops_by_itself(cloud: LocalCloud) -> bool:

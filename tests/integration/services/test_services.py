@@ -20,6 +20,7 @@ from services.s3 import Bucket, SourceBuckets, StoredObject
 from services.sqs import OutgoingMessage, Queue, ReceivedMessage
 from services.table import LAST, PAGE, Item, Table
 from tests.conftest import ConfigMaker
+from tests.support.cloud_clients import calls_of
 from tests.support.memory_services import MemoryBucket, MemoryQueue, MemorySource
 from tests.support.memory_table import MemoryTable
 from tests.support.waiting import wait_until
@@ -652,16 +653,7 @@ def test_no_call_of_a_query_reads_more_than_a_page_or_than_is_wanted(
     table: Table, limit: int | None, asked: list[int]
 ) -> None:
     table.put_all([{"pk": "p", "sk": f"{number:04}"} for number in range(PAGE + 10)])
-    limits: list[int] = []
-
-    def note(params: dict[str, Any], **_: object) -> None:
-        limits.append(params["Limit"])
-
-    events = table.client.meta.events
-    events.register("provide-client-params.dynamodb.Query", note)
-    try:
+    with calls_of(table.client) as calls:
         found = [item["sk"] for item in table.query("p", "0", "9", limit=limit)]
-    finally:
-        events.unregister("provide-client-params.dynamodb.Query", note)
     assert found == [f"{number:04}" for number in range(limit or PAGE + 10)]
-    assert limits == asked
+    assert [parameters["Limit"] for _, parameters in calls] == asked

@@ -28,6 +28,7 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ROOT, ConfigMaker
+from tests.support.cloud_clients import calls_of
 from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
 from tests.support.people import Clock, PlayedPool, SignInSite, access_of
 from web_tier.app import create_app
@@ -50,17 +51,11 @@ FOR_OPERATORS = "/dead-letters/"
 
 @contextmanager
 def counted(clients: Clients) -> Iterator[Counter[str]]:
-    """Count the calls of the job table, by operation, while the context lasts."""
-    calls: Counter[str] = Counter()
-
-    def count(model: Any, **_more: Any) -> None:
-        calls[model.name] += 1
-
-    clients.dynamodb.meta.events.register("before-call.dynamodb", count)
-    try:
-        yield calls
-    finally:
-        clients.dynamodb.meta.events.unregister("before-call.dynamodb", count)
+    """Count the calls of the job table, by operation, at the end of the context."""
+    counts: Counter[str] = Counter()
+    with calls_of(clients.dynamodb) as calls:
+        yield counts
+    counts.update(operation for operation, _ in calls)
 
 
 def clients_of(app: Flask) -> Clients:
