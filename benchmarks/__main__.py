@@ -33,6 +33,7 @@ BENCHMARKS: Final = {
     "fleet_runs": "fleet_runs.run",
     "fleet_size": "fleet_faults.run_size",
     "house": "house.run",
+    "idle": "idle.run",
     "local_fleet": "fleet_runs.run_local",
     "memory": "end_to_end.run_memory",
     "mutants": "mutants.run",

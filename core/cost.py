@@ -200,9 +200,11 @@ def at_rest(controller: ControllerSettings) -> Requests:
     A protected worker adds 4,700 requests to SQS: a poll each second, and every ten a heartbeat, which is sent,
     received and deleted.
     """
-    sqs = 1 / controller.interval_seconds + 1 / 2  # messages in each round, dead letters every two seconds
+    # Messages once a second, since a demand signal ends the wait, or once in a longer interval; dead letters.
+    sqs = 1 / max(1.0, controller.interval_seconds) + 1 / 10
     sqs += 1 + 3 / controller.reconcile_seconds  # the collector's polls, and both queues and the dead letters
     writes = 3 / controller.lease_seconds + 1 / 5  # the lease, and the snapshot for the pages
-    # Operators' commands; open jobs, for results files and for cancelled jobs; notifications; open and deleted jobs.
-    reads = 1 + 1 / 2 + 1 / 2 + 1 / 10 + 2 / controller.reconcile_seconds
+    # Operators' commands; open jobs, for results files and for cancelled jobs; jobs with a source; notifications; and
+    # open and deleted jobs.
+    reads = 1 + 1 / 5 + 1 / 2 + 1 / 2 + 1 / 10 + 2 / controller.reconcile_seconds
     return Requests(sqs=sqs, table_write=writes, table_read=reads) * SECONDS_AN_HOUR

@@ -25,6 +25,7 @@ from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
 from core.result_cache import ResultCache
 from services.clients import Clients
+from services.demand_signal import SignallingQueue
 from services.errors import NotFoundError
 from services.s3 import Bucket, Forms
 from services.sqs import Queue
@@ -218,7 +219,7 @@ class Backend:
             if self._intake is None:
                 web, names, clients = self.config.web, self.config.names, self.shared_clients()
                 bucket = self._bucket or Bucket.named(clients, names.input_bucket)
-                queue = self._queue or Queue.named(clients.sqs, self.config.queue_name(names.request_queue))
+                queue = self._queue or SignallingQueue.named(clients.sqs, self.config.queue_name(names.request_queue))
                 cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
                 cached_results = CachedResults(cache, lambda: self.bundle.facts().digest)
                 self._intake = ImageIngest(web.image_limits, bucket, self.store, queue, cached_results.find)

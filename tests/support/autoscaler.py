@@ -66,21 +66,22 @@ def heartbeat(worker: str, images: int = 0, state: WorkerState = "busy", in_hand
 
 
 class FakeSQS:
-    """A queue with counts only; it counts how often they were read."""
+    """A queue with counts only, of which two messages are in flight and one is delayed; it counts the reads."""
 
     def __init__(self, visible: int = 0) -> None:
         self.visible, self.reads, self.error = visible, 0, cast(ClientError | None, None)
+        self.in_flight, self.delayed = 2, 1
 
     def get_queue_attributes(self, **_call: Any) -> dict[str, Any]:
-        """Return counts, with two messages in flight and one delayed."""
+        """Return the counts."""
         self.reads += 1
         if self.error:
             raise self.error
         return {
             "Attributes": {
                 "ApproximateNumberOfMessages": str(self.visible),
-                "ApproximateNumberOfMessagesNotVisible": "2",
-                "ApproximateNumberOfMessagesDelayed": "1",
+                "ApproximateNumberOfMessagesNotVisible": str(self.in_flight),
+                "ApproximateNumberOfMessagesDelayed": str(self.delayed),
             }
         }
 

@@ -1,4 +1,8 @@
-"""One round of the autoscaler: observe, decide, act, report."""
+"""One round of the autoscaler: observe, decide, act, report.
+
+A fleet at rest has no workers, no messages and nothing to start. Its next round follows after `REST_SECONDS`, or at
+once after a demand signal.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,6 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from core.config import FleetSettings
 from core.fleet.models import FleetPause
 from core.fleet.store import FleetStore
+from services.demand_signal import DemandListener
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.drain import Drainer, OperatorCommands, ScaleInProtection
@@ -24,6 +29,10 @@ ROUND_CPU_FACTOR = 40.0
 It makes rounds rarer only for fleets of some hundred workers. Descriptions of the fleet are not counted: they have a
 bound of their own.
 """
+REST_SECONDS = 1.0
+"""Time between two rounds while the fleet is at rest and a demand signal would end the wait."""
+SIGNALLED_SECONDS = 5.0
+"""How long rounds follow as usual after a demand signal: SQS's counts may show the messages later."""
 
 
 @dataclass
@@ -32,6 +41,7 @@ class Autoscaler:
 
     Attributes:
         controller_problem: returns a problem of another part of the controller, for operators, or None.
+        signals: demand signals, or None if there are none.
     """
 
     config: FleetConfigWatcher
@@ -43,6 +53,8 @@ class Autoscaler:
     reporter: Reporter
     interval_seconds: float
     controller_problem: Callable[[], str | None] = lambda: None
+    signals: DemandListener | None = None
+    _signalled_at: float = field(default=float("-inf"), init=False)
     _arrivals: ArrivalRateEstimator = field(init=False)
     _metrics: MetricsCollector = field(init=False)
     _drainer: Drainer = field(init=False)
@@ -64,7 +76,9 @@ class Autoscaler:
         Raises:
             BotoCoreError, ClientError: when the fleet could not be observed, so nothing was decided.
         """
-        began = self._cpu_seconds()
+        # Signals until now announce messages that this round counts.
+        is_listening = self.interval_seconds < REST_SECONDS and self.signals is not None and self.signals.listen()
+        began, cpu_began = self.observer.clock(), self._cpu_seconds()
         try:
             # First of all: launches of the previous controller count as capacity.
             self.launcher.sync_from_store()
@@ -81,11 +95,21 @@ class Autoscaler:
         self._protection.apply(plan.protect, plan.unprotect)
         self.health.terminate_confirmed()
         self._report(plan, observation, settings)
-        return max(self.interval_seconds, ROUND_CPU_FACTOR * (self._cpu_seconds() - began))
+        pause = max(self.interval_seconds, ROUND_CPU_FACTOR * (self._cpu_seconds() - cpu_began))
+        was_signalled = began - self._signalled_at < SIGNALLED_SECONDS
+        if not is_listening or was_signalled or not is_at_rest(observation, plan):
+            return pause
+        return self._rest(began, pause)
 
     def _cpu_seconds(self) -> float:
         """Return the CPU time of this thread without that of descriptions."""
         return self.observer.cpu_clock() - self.observer.cpu_seconds
+
+    def _rest(self, began: float, pause: float) -> float:
+        """Wait for a demand signal; return what is left of the pause, so that signals never shorten it."""
+        if self.signals is not None and self.signals.wait(REST_SECONDS):
+            self._signalled_at = self.observer.clock()
+        return max(0.0, pause - (self.observer.clock() - began))
 
     def _observe(self, settings: FleetSettings, pause: FleetPause | None) -> Observation:
         fleet = self.observer.describe()
@@ -121,6 +145,12 @@ class Autoscaler:
         problem = _joined(self.launcher.last_error, *others)
         events = [*config.drain_events(), *command_events, *health.drain_events()]
         reporter.report(observation, plan, problem, events, health.reasons(), self.meter.billed_since)
+
+
+def is_at_rest(observation: Observation, plan: Plan) -> bool:
+    """Return whether the fleet has no workers, no messages and nothing to start."""
+    starts = plan.launch + len(plan.start)
+    return observation.requests.total + observation.capacity + starts == 0
 
 
 def _joined(*problems: str | None) -> str | None:

@@ -33,10 +33,15 @@ MAX_DESCRIPTION_SECONDS = 20.0
 """Longest reuse of a description. An ended worker that it shows as alive must not be silent long enough to be
 terminated as unhealthy, which takes at least 45 s: 30 s of `fleet.silent_seconds`, then a second check.
 """
+REST_DESCRIPTION_SECONDS = 5.0
+"""How long a description without instances is reused while there are no messages: it omits at most instances that
+another program has launched."""
 RECENT_SECONDS = 60.0
 """How long a launch counts towards `fleet.launches_per_minute`."""
 DEAD_LETTER_SECONDS = 2.0
 """How long a count of the dead-letter queue is reused: the figure is only displayed."""
+REST_DEAD_LETTER_SECONDS = 10.0
+"""The same while there are neither messages nor instances, so that no message can become a dead letter."""
 EPOCH = datetime.fromtimestamp(0, UTC)
 NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -238,12 +243,14 @@ class Observer:
         # that is classified in between causes no launch.
         requests = self.requests.counts()
         at = self.clock()
+        is_at_rest = not (requests.total or self._instances or self.launches)
         has_grown = requests.total > self._described_demand
-        reuse_seconds = self._min_reuse_seconds if has_grown else max(DESCRIPTION_SECONDS, self._min_reuse_seconds)
+        usual_seconds = REST_DESCRIPTION_SECONDS if is_at_rest else DESCRIPTION_SECONDS
+        reuse_seconds = self._min_reuse_seconds if has_grown else max(usual_seconds, self._min_reuse_seconds)
         if at - self._described_at >= reuse_seconds:
             self._describe_fleet()
             self._described_at, self._described_demand = at, requests.total
-        if at - self._dead_letters_at >= DEAD_LETTER_SECONDS:
+        if at - self._dead_letters_at >= (REST_DEAD_LETTER_SECONDS if is_at_rest else DEAD_LETTER_SECONDS):
             self._dead_letters, self._dead_letters_at = self.dead_letters.counts().total, at
         return FleetDescription(
             requests,

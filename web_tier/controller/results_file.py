@@ -44,6 +44,8 @@ MAX_CHECK_SECONDS = 60.0
 """Longest time between two checks of a job with an up-to-date file."""
 QUIET_SECONDS = 5.0
 """Time after the last result in which images of the same upload may still arrive."""
+REST_CHECK_SECONDS = QUIET_SECONDS
+"""Time between two checks for open jobs while there are none: no file of a new job is due earlier."""
 MAX_OPEN_SECONDS = 86_400.0
 """Longest time for which a job is kept open for its file; a copy that is due keeps it open for longer."""
 FIRST_COPY_PAUSE_SECONDS = 1.0
@@ -173,7 +175,7 @@ class ResultsFileWriter:
                 pause = min(MAX_CHECK_SECONDS, 2 * state.pause) if state.settled else 0.0
                 state.pause = max(min_pause, pause)
                 state.due = self.clock() + state.pause
-        return CHECK_SECONDS
+        return CHECK_SECONDS if opened else REST_CHECK_SECONDS
 
     def is_done_with(self, job_id: str) -> bool:
         """Return whether a finished job need not be kept open for its file; other threads may ask."""

@@ -13,6 +13,7 @@ from core.jobs.notifications import Channel, NotificationStore
 from core.jobs.store import JobStore
 from core.result_cache import ResultCache
 from services.clients import Clients
+from services.demand_signal import DemandListener, SignallingQueue
 from services.ec2 import Fleet
 from services.lease import Lease
 from services.s3 import Bucket, SourceBuckets
@@ -59,6 +60,7 @@ class ControllerServices:
         sources: the buckets from which jobs take images, and to which results are copied.
         calls: makes calls for results side by side. Nothing else uses it, so that results wait for no other work.
         readers: reads the jobs whose results are recorded.
+        signals: of new requests, from other processes of this machine.
     """
 
     config: Config
@@ -72,6 +74,7 @@ class ControllerServices:
     launching: Fleet
     send: Mapping[Channel, Send]
     sources: SourceBuckets
+    signals: DemandListener
     calls: Executor = field(default_factory=lambda: ThreadPoolExecutor(CALLS, thread_name_prefix="calls"))
     readers: Executor = field(default_factory=lambda: ThreadPoolExecutor(READERS, thread_name_prefix="readers"))
 
@@ -85,13 +88,14 @@ class ControllerServices:
         clients = controller_clients(config)
         names = config.names
 
-        def queue(name: str) -> Queue:
-            return Queue.named(clients.sqs, config.queue_name(name))
+        def queue(name: str, kind: type[Queue] = Queue) -> Queue:
+            return kind.named(clients.sqs, config.queue_name(name))
 
+        requests = queue(names.request_queue, SignallingQueue)
         return cls(
             config=config,
             store=JobStore(Table(clients.dynamodb, names.job_table)),
-            requests=queue(names.request_queue),
+            requests=requests,
             responses=queue(names.response_queue),
             dead_letters=queue(names.dead_letter_queue),
             inputs=Bucket.named(clients, names.input_bucket),
@@ -100,6 +104,7 @@ class ControllerServices:
             launching=Fleet(controller_clients(config, attempts=1).ec2, names.worker_instance),
             send=senders(clients, config.notifications),
             sources=SourceBuckets(clients.s3),
+            signals=DemandListener(requests.url),
         )
 
     def close(self) -> None:
@@ -201,6 +206,7 @@ class ControllerServices:
             reporter=Reporter(store, registry),
             interval_seconds=self.config.controller.interval_seconds,
             controller_problem=problem,
+            signals=self.signals,
         )
 
     def _reconciler(

@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from core.config import FleetSettings, load_config
 from core.fleet.models import FleetPause, FleetSnapshot, LimitsOverride, WorkerLimits
 from core.fleet.store import Commands, FleetStore
+from services.demand_signal import DemandListener
 from services.metadata import PROTECTED_TAG
 from services.sqs import Queue
 from tests.conftest import ROOT, shipped_values
@@ -33,10 +34,26 @@ from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.launch_journal import Journal
 from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
-from web_tier.autoscaler.loop import ROUND_CPU_FACTOR, Autoscaler
+from web_tier.autoscaler.loop import REST_SECONDS, ROUND_CPU_FACTOR, SIGNALLED_SECONDS, Autoscaler
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, Observer, RecentLaunches
 from web_tier.autoscaler.policies import POLICIES
 from web_tier.autoscaler.reporting import FleetEvent, Reporter
+
+
+class Listener(DemandListener):
+    """A listener without a socket: each wait takes the whole time, or none after a signal."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__("requests")
+        self.clock, self.waits, self.signalled = clock, list[float](), False
+
+    def listen(self) -> bool:
+        return True
+
+    def wait(self, seconds: float) -> bool:
+        self.waits.append(round(seconds, 6))
+        self.clock.now += 0 if self.signalled else seconds
+        return self.signalled
 
 
 class Bench:
@@ -61,7 +78,9 @@ class Bench:
             meter=BillingMeter(60, lambda _: 0.0, clock=self.clock),
             reporter=Reporter(self.store, self.registry, self.clock),
             interval_seconds=0.1,
+            signals=Listener(self.clock),
         )
+        self.signals = cast(Listener, self.autoscaler.signals)
 
     @property
     def shown(self) -> FleetSnapshot:
@@ -142,6 +161,35 @@ def test_row_16_a_fleet_that_cannot_be_described_is_not_taken_for_none(bench: Be
     bench.ec2.error = None
     bench.tick()
     assert bench.shown.problem is None
+
+
+def test_a_fleet_at_rest_waits_for_a_demand_signal(bench: Bench) -> None:
+    bench.sqs.visible = bench.sqs.in_flight = bench.sqs.delayed = 0
+    assert (bench.tick(), bench.signals.waits) == (0, [REST_SECONDS])
+    bench.signals.signalled = True
+    assert (bench.tick(), len(bench.signals.waits)) == (0.1, 2)
+    # SQS may count the messages later, and a program that signals all the time does not shorten the interval.
+    bench.clock.now -= 1
+    for _ in range(4):
+        assert (bench.tick(), len(bench.signals.waits)) == (0.1, 2)
+    bench.clock.now += SIGNALLED_SECONDS
+    assert (bench.tick(), len(bench.signals.waits)) == (0.1, 3)
+
+
+@pytest.mark.parametrize("what", ["visible", "in_flight", "delayed", "workers", "minimum", "no signals", "interval"])
+def test_a_fleet_that_is_not_at_rest_has_its_next_round_after_the_interval(bench: Bench, what: str) -> None:
+    bench.sqs.visible = bench.sqs.in_flight = bench.sqs.delayed = 0
+    if what == "workers":
+        bench.ec2.states["i-1"] = "running"
+    elif what == "minimum":
+        bench.autoscaler.config.fleet = fleet_settings(min_workers=1)
+    elif what == "no signals":
+        bench.autoscaler.signals = None
+    elif what == "interval":
+        bench.autoscaler.interval_seconds = REST_SECONDS
+    else:
+        setattr(bench.sqs, what, 1)
+    assert (bench.tick(), bench.signals.waits) == (bench.autoscaler.interval_seconds, [])
 
 
 def test_a_paused_fleet_launches_nothing_until_it_is_resumed(bench: Bench) -> None:

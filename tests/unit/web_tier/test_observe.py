@@ -28,6 +28,7 @@ from web_tier.autoscaler.observe import (
     DESCRIPTION_SECONDS,
     LAUNCH_VISIBLE_SECONDS,
     MAX_DESCRIPTION_SECONDS,
+    REST_DESCRIPTION_SECONDS,
     Demand,
     Observer,
     RecentLaunches,
@@ -130,6 +131,25 @@ def test_a_launch_counts_as_long_as_the_description_that_is_used_is_too_old_to_s
     clock.now += 1
     observation = seen.describe()
     assert (observation.capacity, observation.launching) == (1, frozenset())
+
+
+def test_a_fleet_at_rest_is_described_less_often_until_there_is_demand() -> None:
+    clock, ec2, sqs, dead = Clock(), FakeEC2(), FakeSQS(), FakeSQS()
+    sqs.in_flight = sqs.delayed = 0
+    seen = observer(ec2, sqs, clock, dead)
+    seen.describe()
+    ec2.states["i-1"] = "running"  # by another program
+    clock.now += REST_DESCRIPTION_SECONDS - 0.1
+    assert (seen.describe().capacity, dead.reads) == (0, 1)
+    sqs.visible = 1
+    assert (seen.describe().capacity, dead.reads) == (1, 2)
+    sqs.visible = 0
+    del ec2.states["i-1"]
+    clock.now += DESCRIPTION_SECONDS
+    assert seen.describe().capacity == 0, "a fleet with workers is not at rest"
+    ec2.states["i-1"] = "running"
+    clock.now += REST_DESCRIPTION_SECONDS
+    assert seen.describe().capacity == 1
 
 
 @pytest.mark.parametrize("code", ["RequestLimitExceeded", "InternalError"])
