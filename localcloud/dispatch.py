@@ -34,6 +34,14 @@ _ITEM = re.compile(rb'":?pk": ?\{"S": ?"([A-Z]+)')
 """A partition key in the body of a call. Text from users cannot match: its quotes are escaped."""
 
 
+INLINE = "localcloud.inline"
+"""Key of the environ of a call that the main thread of the server makes, so that it must not wait."""
+
+
+class WouldWaitError(Exception):
+    """Raised when an inline call must wait or has no direct answer; nothing was done, and a thread makes the call."""
+
+
 class CallCounter:
     """Counts calls by service and operation, and table items by kind; threads may share an instance.
 
@@ -70,12 +78,17 @@ class CountedCalls:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
-        if service := service_of(environ):
-            kinds: list[str] = []
-            if service == "dynamodb" and environ.get("CONTENT_LENGTH", "").isdigit():  # our clients send no chunks
-                kinds = [kind.decode() for kind in _ITEM.findall(read_body(environ))]
-            self._counted.record(service, operation_of(service, environ), kinds)
-        return self._aws(environ, start_response)
+        service, kinds, is_made = service_of(environ), list[str](), True
+        if service == "dynamodb" and environ.get("CONTENT_LENGTH", "").isdigit():  # our clients send no chunks
+            kinds = [kind.decode() for kind in _ITEM.findall(read_body(environ))]
+        try:
+            return self._aws(environ, start_response)
+        except WouldWaitError:
+            is_made = False
+            raise
+        finally:
+            if service and is_made:
+                self._counted.record(service, operation_of(service, environ), kinds)
 
 
 def service_of(environ: dict[str, Any]) -> str:
@@ -163,6 +176,8 @@ class DirectCalls:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
         answer = self._answer(environ)
+        if answer is None and INLINE in environ:
+            raise WouldWaitError
         return self._stock(environ, start_response) if answer is None else answer.send(start_response)
 
     def _answer(self, environ: dict[str, Any]) -> DirectResponse | None:
@@ -178,6 +193,11 @@ class DirectCalls:
             apply_patches(service)
             self._services[service] = importlib.import_module(_MODULES[service]).answer
         return self._services[service](DirectRequest(environ, account, region))
+
+
+def is_direct(environ: dict[str, Any]) -> bool:
+    """Return whether a request may have a direct answer."""
+    return _DIRECT_SCOPE.match(environ.get("HTTP_AUTHORIZATION", "")) is not None and not environ.get("QUERY_STRING")
 
 
 def read_body(environ: dict[str, Any]) -> bytes:

@@ -14,7 +14,15 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from localcloud.dispatch import ErrorReason, error_response, operation_of, read_body, service_of
+from localcloud.dispatch import (
+    INLINE,
+    ErrorReason,
+    WouldWaitError,
+    error_response,
+    operation_of,
+    read_body,
+    service_of,
+)
 from localcloud.options import FaultRule
 from localcloud.page_guard import WsgiApp
 
@@ -84,6 +92,8 @@ class FaultyCalls:
         Raises:
             ConnectionResetError: the server must close the connection without an answer.
         """
+        if self._faults.is_on and INLINE in environ:
+            raise WouldWaitError
         service, rule = service_of(environ) if self._faults.is_on else "", None
         if service:
             tier = _TIER.search(environ.get("HTTP_USER_AGENT", ""))

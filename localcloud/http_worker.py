@@ -1,16 +1,18 @@
-"""gunicorn's threaded worker, with a thread for each connection and a fast parser for plain requests.
+"""gunicorn's threaded worker, whose main thread answers most calls, with a fast parser for plain requests.
 
-Stock gthread returns a connection to its main thread after each answer, which costs a pipe, a selector and a thread
-switch per request. Here a thread serves its connection while enough threads are free, and reads and answers a plain
-request with one system call each.
+Stock gthread answers each request in a thread. Threads that are busy at the same time pass the interpreter's lock to
+each other at each system call, which took more CPU time than the calls. So the main thread answers direct calls (see
+`dispatch`) itself, which take less than a millisecond. A thread answers each other request, each receive that waits,
+and each large body.
 
 gunicorn's parser, which is Python, takes longer to read a request than a direct call takes to answer it. This module
 parses a plain head with a few string operations, and passes any other head to gunicorn.
 """
 
+import errno
 import io
 import re
-import select
+import selectors
 import socket
 import struct
 import sys
@@ -18,12 +20,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from localcloud.dispatch import INLINE, WouldWaitError, is_direct
 from localcloud.page_guard import WsgiApp
 
 END_OF_HEAD = b"\r\n\r\n"
@@ -149,69 +152,171 @@ def _date(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
-LINGER_MILLISECONDS = 20
-"""Milliseconds that a thread waits for the next request when there are more connections than threads."""
-
-IDLE_WAIT_SECONDS = 2.0
-"""Seconds that one receive waits for the next request when there are threads for all connections."""
-
 STALL_SECONDS = 30.0
 """Longest pause in seconds of a client in the middle of a request or an answer."""
 
-_FIRST, _LATER = 64 * 1024, 1024 * 1024  # bytes of one receive
+MAX_INLINE_BYTES = 1024 * 1024
+"""Largest request in bytes that the main thread answers."""
+
+_FIRST, _LATER = 128 * 1024, 1024 * 1024  # bytes of one receive
 
 
-class LingeringWorker(ThreadWorker):  # type: ignore[misc]
-    """A worker with threads that keep a connection while requests follow, or while all connections have threads."""
+class InlineWorker(ThreadWorker):  # type: ignore[misc]
+    """A worker whose main thread reads all connections, and answers the calls that cannot block."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._idle: set[Any] = set()
-        self._threads, self._idle_seconds = self.cfg.threads, self.cfg.keepalive
+        self._watched: dict[Any, float] = {}
+        """Connections that the main thread reads, each with the time of its last request."""
 
-    def handle(self, conn: Any) -> Any:
-        """Answer the requests of a connection; return true if it can be used again, as gunicorn's ``handle`` does."""
+    def accept(self, listener: Any) -> None:
+        """Accept a connection, and read it in the main thread."""
+        try:
+            sock, address = listener.accept()
+        except OSError as error:
+            if error.errno in {errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK}:
+                return
+            raise
+        self.nr_conns += 1
+        conn = TConn(self.cfg, sock, address, listener.getsockname())
+        _limit(sock, socket.SO_SNDTIMEO, STALL_SECONDS)
+        _limit(sock, socket.SO_RCVTIMEO, STALL_SECONDS)
+        conn.connection_environ = connection_environ(conn.server, conn.client)
+        self._watch(conn, b"")
+
+    def _watch(self, conn: Any, begun: bytes) -> None:
+        """Read a connection in the main thread; `begun` are bytes of its next request."""
+        conn.sock.setblocking(False)
+        conn.begun, conn.needed = begun, 0
+        self._watched[conn] = time.monotonic()
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_readable, conn))
+        if begun:
+            self._answer_begun(conn)
+
+    def _unwatch(self, conn: Any) -> bytes:
+        del self._watched[conn]
+        self.poller.unregister(conn.sock)
+        return bytes(conn.begun)
+
+    def _drop(self, conn: Any) -> None:
+        self._unwatch(conn)
+        self.nr_conns -= 1
+        conn.close()
+
+    def _on_readable(self, conn: Any, sock: socket.socket) -> None:
+        try:
+            received = sock.recv(_FIRST)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        if not received:
+            self._drop(conn)
+            return
+        conn.begun += received
+        self._watched[conn] = time.monotonic()
+        if len(conn.begun) >= conn.needed:
+            self._answer_begun(conn)
+
+    def _answer_begun(self, conn: Any) -> None:
+        """Answer each whole request that a connection has begun, here or in a thread."""
+        while conn.begun and (environ := self._whole_request(conn)) is not None:
+            try:
+                answer = answer_of(self.wsgi, environ, keep_alive=self.alive)
+            except WouldWaitError:
+                self._hand_over(conn)
+                return
+            except Exception as error:  # noqa: BLE001 - the edge of the server: other requests must be answered
+                conn.sock.setblocking(True)
+                self.handle_error(None, conn.sock, conn.client, error)
+                self._drop(conn)
+                return
+            conn.begun, conn.needed = conn.begun[conn.needed :], 0
+            if not self._send(conn, answer):
+                return
+
+    def _whole_request(self, conn: Any) -> dict[str, Any] | None:
+        """Return the next request of a connection; None if it is incomplete, or a thread answers it."""
+        end = conn.begun.find(END_OF_HEAD)
+        if end < 0 and len(conn.begun) < MAX_HEAD_BYTES:
+            return None
+        environ = environ_of(conn.begun[:end]) if end >= 0 else None
+        start = end + len(END_OF_HEAD)
+        conn.needed = start if environ is None else start + int(environ.get("CONTENT_LENGTH") or 0)
+        is_inline = environ is not None and is_direct(environ) and "HTTP_EXPECT" not in environ
+        if environ is None or not is_inline or conn.needed > MAX_INLINE_BYTES:
+            self._hand_over(conn)
+            return None
+        if len(conn.begun) < conn.needed:
+            return None
+        environ |= conn.connection_environ
+        environ["wsgi.input"], environ[INLINE] = io.BytesIO(conn.begun[start : conn.needed]), True
+        return environ
+
+    def _send(self, conn: Any, answer: bytes) -> bool:
+        """Send an answer; return False if a thread sends the rest, or the connection has ended."""
+        try:
+            sent = conn.sock.send(answer)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._drop(conn)
+            return False
+        if sent == len(answer):
+            if not self.alive:
+                self._drop(conn)
+            return bool(self.alive)
+        begun = self._unwatch(conn)
+        self._submit(conn, self._send_rest, answer[sent:], begun)
+        return False
+
+    def _send_rest(self, conn: Any, rest: bytes, begun: bytes) -> bool:
+        conn.sock.setblocking(True)
+        conn.sock.sendall(rest)
+        conn.begun = begun
+        return True
+
+    def _hand_over(self, conn: Any) -> None:
+        """Let a thread answer the request that a connection has begun."""
+        self._submit(conn, self._answer_all, self._unwatch(conn))
+
+    def _submit(self, conn: Any, work: Callable[..., bool], *arguments: Any) -> None:
+        def run() -> bool:
+            is_kept = False
+            with suppress(OSError):  # the client disconnected or stalls
+                is_kept = work(conn, *arguments) and self.alive
+            if not is_kept:
+                conn.close(graceful=True)  # in this thread, since it waits for the client
+            return is_kept
+
+        done = self.tpool.submit(run)
+        done.add_done_callback(lambda future: self.method_queue.defer(self.finish_request, conn, future))
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Read a connection again once a thread has answered its requests, or forget it."""
+        if fs.exception() is None and fs.result():
+            self._watch(conn, conn.begun)
+        else:
+            self.nr_conns -= 1
+
+    def _answer_all(self, conn: Any, begun: bytes) -> bool:
+        """Answer the request that begins with `begun`, and those sent with it; return False to end the connection."""
         conn.sock.setblocking(True)
         conn.init()
-        _limit(conn.sock, socket.SO_SNDTIMEO, STALL_SECONDS)
-        _limit(conn.sock, socket.SO_RCVTIMEO, IDLE_WAIT_SECONDS)
-        conn.connection_environ = connection_environ(conn.server, conn.client)
-        try:
-            while begun := self._next_bytes(conn):
-                if (result := self._answer(conn, begun)) is not True or not self.alive:
-                    return result
-        except OSError:  # the client disconnected or stalls
-            return False
-        return begun is None
+        while begun:
+            if not self._answer(conn, begun):
+                return False
+            begun = bytes(conn.parser.unreader.take_buffered())
+        conn.begun = b""
+        return True
 
-    def _next_bytes(self, conn: Any) -> bytes | None:
-        """Return the first bytes of the next request: empty if the client closed, None if none came in time."""
-        if buffered := conn.parser.unreader.take_buffered():
-            return bytes(buffered)
-        ends = time.monotonic() + self._idle_seconds
-        while self.alive and self.nr_conns <= self._threads and time.monotonic() < ends:
-            self._idle.add(conn)
-            try:
-                return bytes(conn.sock.recv(_FIRST))
-            except BlockingIOError:
-                continue
-            finally:
-                self._idle.discard(conn)
-        poll = select.poll()
-        poll.register(conn.sock, select.POLLIN)
-        return _receive(conn.sock) if poll.poll(LINGER_MILLISECONDS) else None
-
-    def _answer(self, conn: Any, begun: bytes) -> Any:
+    def _answer(self, conn: Any, begun: bytes) -> bool:
         while (end := begun.find(END_OF_HEAD)) < 0 and len(begun) < MAX_HEAD_BYTES and (more := _receive(conn.sock)):
             begun += more
         environ = environ_of(begun[:end]) if end >= 0 else None
         if environ is None:
-            _limit(conn.sock, socket.SO_RCVTIMEO, STALL_SECONDS)
             conn.parser.unreader.unread(begun)
-            result = super().handle(conn)
-            if result is True:
-                _limit(conn.sock, socket.SO_RCVTIMEO, IDLE_WAIT_SECONDS)
-            return result
+            return super().handle(conn) is True
         begun, length = begun[end + len(END_OF_HEAD) :], int(environ.get("CONTENT_LENGTH") or 0)
         body, beyond = _read_body(conn.sock, begun, length, "HTTP_EXPECT" in environ)
         if beyond:
@@ -222,12 +327,19 @@ class LingeringWorker(ThreadWorker):  # type: ignore[misc]
             answer = answer_of(self.wsgi, environ, keep_alive=self.alive)
         except ConnectionResetError:  # raised for the switch `faults`; the kernel resets the connection at its close
             conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            conn.close()
             return False
         except Exception as error:  # noqa: BLE001 - the edge of the server: other requests must be answered; this logs
             self.handle_error(None, conn.sock, conn.client, error)
             return False
         conn.sock.sendall(answer)
-        return self.alive
+        return True
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        """Close connections that were idle for too long, or all."""
+        oldest = time.monotonic() - self.cfg.keepalive
+        for conn in [conn for conn, since in self._watched.items() if force or since < oldest]:
+            self._drop(conn)
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
         """Close connections once the server stops."""
@@ -235,10 +347,7 @@ class LingeringWorker(ThreadWorker):  # type: ignore[misc]
 
     def _cap_keepalive(self, _deadline: float) -> None:
         """Close idle connections at once when the server stops; gunicorn waits two seconds for more requests."""
-        super()._cap_keepalive(time.monotonic())
-        for conn in list(self._idle):
-            with suppress(OSError):  # closed meanwhile
-                conn.sock.shutdown(socket.SHUT_RD)
+        self.murder_keepalived(force=True)
 
 
 def _limit(sock: socket.socket, option: int, seconds: float) -> None:

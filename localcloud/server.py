@@ -14,10 +14,18 @@ from gunicorn.app.base import BaseApplication
 
 from localcloud.clients import loopback
 from localcloud.control import ControlApplication
-from localcloud.dispatch import CachedDispatcher, CountedCalls, DirectCalls, call_counter, stock_dispatcher
+from localcloud.dispatch import (
+    INLINE,
+    CachedDispatcher,
+    CountedCalls,
+    DirectCalls,
+    WouldWaitError,
+    call_counter,
+    stock_dispatcher,
+)
 from localcloud.ec2.fleet import fleet
 from localcloud.faults import FaultyCalls
-from localcloud.http_worker import LingeringWorker
+from localcloud.http_worker import InlineWorker
 from localcloud.page_guard import PageGuard, WsgiApp, bucket_allows_post
 from localcloud.parent_watch import watch_lifeline
 from localcloud.patches import apply_patches
@@ -25,7 +33,7 @@ from localcloud.s3.posts import Form, PostObjects, Signer
 from localcloud.signatures import SignedCalls
 
 HOST = "127.0.0.1"
-THREADS = 512  # each connection has one: workers, web tier, collector, hypervisor
+THREADS = 512  # each long poll has one, and each call without a direct answer
 KEEP_ALIVE_SECONDS = 75
 STOP_GRACE_SECONDS = 1
 COLLECT_AFTER = 20_000
@@ -54,9 +62,11 @@ class PolicyEnforcement:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
+        if self._authorized is None and not fleet.switches.enforce_iam:
+            return self._aws(environ, start_response)
+        if INLINE in environ:
+            raise WouldWaitError  # policies are slow to check, and the import takes a second
         if self._authorized is None:
-            if not fleet.switches.enforce_iam:
-                return self._aws(environ, start_response)
             from localcloud.iam.authorizer import AuthorizedCalls, authorizer
 
             self._authorized = AuthorizedCalls(self._aws, authorizer, fleet)
@@ -98,7 +108,7 @@ class CloudServer(BaseApplication):  # type: ignore[misc]
         settings = {
             "bind": self._bind,
             "workers": 1,
-            "worker_class": LingeringWorker,
+            "worker_class": InlineWorker,
             "threads": THREADS,
             "keepalive": KEEP_ALIVE_SECONDS,
             "timeout": 0,

@@ -13,7 +13,7 @@ from typing import Any
 from moto.sqs.constants import DEFAULT_RECEIVED_MESSAGES, MAXIMUM_MESSAGE_LENGTH, MAXIMUM_VISIBILITY_TIMEOUT
 from moto.sqs.models import Message, SQSBackend, sqs_backends
 
-from localcloud.dispatch import DirectRequest, DirectResponse, json_answer
+from localcloud.dispatch import INLINE, DirectRequest, DirectResponse, WouldWaitError, json_answer
 from localcloud.sqs.backend import approximate_counts, is_over_limit, receive, sequence_number
 from localcloud.sqs.queues import MessageDelivery
 
@@ -34,7 +34,10 @@ def answer(request: DirectRequest) -> DirectResponse | None:
     url = parameters.pop("QueueUrl", None)
     backend: SQSBackend = sqs_backends[request.account][request.region]
     queue = backend.queues.get(url.rpartition("/")[2]) if type(url) is str and url.startswith("http") else None
-    result = None if queue is None else call(backend, queue, parameters)
+    if queue is not None and INLINE in request.environ and call is _receive_message:
+        result = _receive_message(backend, queue, parameters, may_wait=False)
+    else:
+        result = None if queue is None else call(backend, queue, parameters)
     return None if result is None else json_answer(json.dumps(result).encode())
 
 
@@ -69,7 +72,9 @@ def _send_message_batch(_backend: SQSBackend, queue: Any, parameters: Parameters
     return {"Successful": sent, "Failed": failed}
 
 
-def _receive_message(_backend: SQSBackend, queue: Any, parameters: Parameters) -> Parameters | None:
+def _receive_message(
+    _backend: SQSBackend, queue: Any, parameters: Parameters, *, may_wait: bool = True
+) -> Parameters | None:
     if not _has_types(parameters, {}, _RECEIVE):
         return None
     count = parameters.get("MaxNumberOfMessages", DEFAULT_RECEIVED_MESSAGES)
@@ -83,7 +88,9 @@ def _receive_message(_backend: SQSBackend, queue: Any, parameters: Parameters) -
     is_known = all(type(name) is str and name in _ATTRIBUTES for name in wanted)
     if not is_known or is_over_limit(queue, wait):
         return None
-    deliveries = receive(queue, count, wait, visibility)
+    deliveries = receive(queue, count, wait if may_wait else 0, visibility)
+    if wait and not (deliveries or may_wait):
+        raise WouldWaitError
     return {"Messages": [_received(queue, delivery, wanted) for delivery in deliveries]} if deliveries else {}
 
 

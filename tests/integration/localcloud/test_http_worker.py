@@ -1,14 +1,18 @@
 """The cloud's HTTP, byte by byte: what clients do to a connection, and what they get back on it."""
 
 import http.client
+import json
+import select
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from itertools import count
 from urllib.parse import urlsplit
 
 import pytest
 
 from benchmarks.embedded_cloud import signed
+from localcloud.clients import ControlClient
 from tests.support.cloud_clients import CloudClients
 
 pytestmark = pytest.mark.processes
@@ -128,6 +132,34 @@ def test_partial_upload_stores_no_object(place: tuple[str, int], path: str) -> N
     with socket.create_connection(place, 10) as another:
         another.sendall(request("GET", path))
         assert answer(another)[0] == 404
+
+
+def test_a_receive_that_waits_delays_no_other_call_and_is_counted_once(
+    place: tuple[str, int], apis: CloudClients, path: str
+) -> None:
+    url = apis("sqs").create_queue(QueueName="waited-for")["QueueUrl"]
+    fields = ("X-Amz-Target: AmazonSQS.ReceiveMessage", "Content-Type: application/x-amz-json-1.0")
+    body = json.dumps({"QueueUrl": url, "WaitTimeSeconds": 20}).encode()
+    before = received_calls(place)
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(socket.create_connection(place, 60)) for _ in range(5)]
+        for one in waiting:
+            one.sendall(request("POST", "/", body, *fields, service="sqs"))
+        other = stack.enter_context(socket.create_connection(place, 60))
+        for method in ("PUT", "GET", "GET"):
+            other.sendall(request(method, path, b"content" if method == "PUT" else b""))
+            assert answer(other)[0] == 200
+        assert select.select(waiting, [], [], 0)[0] == []
+        for text in "abcde":
+            apis("sqs").send_message(QueueUrl=url, MessageBody=text)
+        found = [json.loads(answer(one)[1])["Messages"][0]["Body"] for one in waiting]
+    assert sorted(found) == list("abcde")
+    assert received_calls(place) - before == 5
+
+
+def received_calls(place: tuple[str, int]) -> int:
+    with closing(ControlClient("http://{}:{}".format(*place))) as control:
+        return int(control.get("calls")["calls"].get("sqs ReceiveMessage", 0))
 
 
 def test_more_connections_than_threads_are_all_served(place: tuple[str, int]) -> None:
