@@ -15,7 +15,7 @@ from gunicorn.arbiter import Arbiter
 from core.config import load_config
 from core.logs import JsonFormatter
 from services.endpoint import APP_ID
-from web_tier.memory import is_exhausted, return_freed_memory
+from web_tier.memory import collect_less_often, is_exhausted, return_freed_memory
 from web_tier.middleware import PROXY
 from web_tier.result_services import result_services_of
 
@@ -79,4 +79,5 @@ def post_worker_init(worker: Any) -> None:
     """
     if is_exhausted():
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
+    collect_less_often()
     result_services_of(worker.wsgi).is_stopping = lambda: not worker.alive
