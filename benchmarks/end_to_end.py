@@ -5,9 +5,13 @@ in all. The images are drawn before any clock starts. Throughput is also given a
 thread that decodes and classifies the same files, nothing around it), measured in the same run.
 """
 
+import secrets
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Final
 
@@ -16,13 +20,39 @@ from app_tier.engines import open_engine
 from app_tier.preprocess import load_pixels
 from benchmarks.measure import percentile
 from benchmarks.report import Bar, Report, seconds_of
-from benchmarks.running import ALWAYS_WARM, GROWTH, OURS, WORKERS, Measured, running
+from benchmarks.running import (
+    ALWAYS_WARM,
+    GROWTH,
+    OURS,
+    PATIENCE_SECONDS,
+    WORKERS,
+    Bench,
+    Measured,
+    running,
+)
+from scripts.load.clients import ClassicClient
+from scripts.load.inputs import parse_target
 from scripts.run.images import ImageSet, draw_signs
+from services.sqs import OutgoingMessage, Queue
 
 COLD_ROUNDS: Final = 3
 BARE_ROUNDS: Final = 3
 AGAIN: Final = 1_000
 """The batch that is sent twice."""
+
+
+LONE_IMAGES: Final = 100
+HOP_PAUSE_SECONDS: Final = 0.03
+"""Before a message is sent: by then its receiver waits."""
+MAX_LONE_RATIO: Final = 2.0
+
+
+@dataclass(frozen=True)
+class Lone:
+    """Seconds of each image that is sent alone to a warm fleet, and of each message through a queue."""
+
+    image_s: list[float]
+    hop_s: list[float]
 
 
 def run(quick: bool) -> Report:
@@ -32,17 +62,19 @@ def run(quick: bool) -> Report:
         images = draw(home / "images", 1_000 if quick else 10_000)
         bare, bare_cpu_ms = bare_pipeline(images.files[:200])
         cold = _cold(home, images, quick)
-        warm, again = _warm(home, images, (100, 1_000) if quick else (100, 1_000, 10_000))
+        warm, again, lone = _warm(home, images, (100, 1_000) if quick else (100, 1_000, 10_000))
     figures = {"bare_images_per_second": bare, "bare_cpu_ms": bare_cpu_ms}
     for temperature, batches in (("cold", cold), ("warm", warm)):
         for count, measured in batches.items():
             figures |= figures_of(f"{temperature}_{count}", measured, bare)
     figures |= figures_of("again_1000", again, bare)
+    figures |= {f"lone_p{percent}_s": percentile(lone.image_s, percent) for percent in (50, 95)}
+    figures |= {f"hop_p{percent}_s": percentile(lone.hop_s, percent) for percent in (50, 95)}
     # What the local cloud keeps of an image, since its memory is its disk: objects, rows.
     largest = warm[max(warm)]
     grown = largest.resident_mb["cloud"] * (1 - 1 / largest.growth["cloud"])
     figures["cloud_kept_kb_an_image"] = grown * 1024 / largest.images
-    return Report("end_to_end", figures, bars_of(cold, warm, again, bare, bare_cpu_ms))
+    return Report("end_to_end", figures, (*bars_of(cold, warm, again, bare, bare_cpu_ms), lone_bar(lone, bare)))
 
 
 def draw(folder: Path, count: int) -> ImageSet:
@@ -88,11 +120,12 @@ def _cold(home: Path, images: ImageSet, quick: bool) -> dict[int, Measured]:
     return {measured.images: measured for measured in (best, *thousand)}
 
 
-def _warm(home: Path, images: ImageSet, counts: Sequence[int]) -> tuple[dict[int, Measured], Measured]:
-    """Measure batches that find two workers waiting, and 1,000 images that were answered before."""
+def _warm(home: Path, images: ImageSet, counts: Sequence[int]) -> tuple[dict[int, Measured], Measured, Lone]:
+    """Measure batches that find two workers waiting, 1,000 images that were answered before, and lone images."""
     with running(home / "warm", ALWAYS_WARM) as bench:
         bench.wait_for_workers(WORKERS)
         bench.batch(_first(images, 200))
+        lone = Lone(classify_singles(bench, images.files, LONE_IMAGES), _hops(bench, LONE_IMAGES))
         measured, again = dict[int, Measured](), None
         for count in counts:
             measured[count] = bench.batch(_first(images, count))
@@ -100,7 +133,56 @@ def _warm(home: Path, images: ImageSet, counts: Sequence[int]) -> tuple[dict[int
                 again = bench.again(_first(images, count))
     if again is None:
         raise ValueError(f"{AGAIN} is not one of the counts {counts}")
-    return measured, again
+    return measured, again, lone
+
+
+def classify_singles(bench: Bench, files: Sequence[Path], count: int) -> list[float]:
+    """Send `count` single images that the system has never seen, one after another; return the seconds of each.
+
+    Raises:
+        RuntimeError: the answer is not a label.
+    """
+    client = ClassicClient(parse_target(bench.system.url, anywhere=False), "/", "myfile", PATIENCE_SECONDS)
+    seconds = []
+    for file in islice(cycle(files), count):
+        data = unseen(file)
+        started = time.monotonic()
+        answer = client.post(file.name, data)
+        seconds.append(time.monotonic() - started)
+        if answer.status != 200:
+            raise RuntimeError(f"a single image was answered with {answer.status}: {answer.body[:200]!r}")
+    return seconds
+
+
+def unseen(file: Path) -> bytes:
+    """Return the file with bytes of its own, which no decoder reads: the system answers repeated images at once."""
+    return file.read_bytes() + secrets.token_bytes(16)
+
+
+def _hops(bench: Bench, count: int) -> list[float]:
+    """Return the seconds that each of `count` messages takes through a queue whose receiver waits for it."""
+    name = bench.system.clients.sqs.create_queue(QueueName="hops")["QueueUrl"].rpartition("/")[2]
+    queue, seconds = Queue.named(bench.system.clients.sqs, name), []
+    with ThreadPoolExecutor(1) as receiver:
+        for number in range(count):
+            waiting = receiver.submit(queue.receive)
+            time.sleep(HOP_PAUSE_SECONDS)
+            started = time.monotonic()
+            queue.send([OutgoingMessage(str(number), str(number))])
+            received = waiting.result()
+            seconds.append(time.monotonic() - started)
+            queue.delete([message.receipt for message in received])
+    return seconds
+
+
+def lone_bar(lone: Lone, bare: float) -> Bar:
+    """Return the bar of a lone image on a warm fleet, beside the bare pipeline and two hops through a queue."""
+    parts = 1 / bare + 2 * percentile(lone.hop_s, 95)
+    return Bar(
+        "warm, a lone image: p95 ÷ that of the bare pipeline and two hops",
+        percentile(lone.image_s, 95) / parts,
+        at_most=MAX_LONE_RATIO,
+    )
 
 
 def _first(images: ImageSet, count: int) -> ImageSet:

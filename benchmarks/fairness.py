@@ -8,7 +8,6 @@ job, by the classic contract: the answer to a POST is the label. The job is uplo
 """
 
 import os
-import secrets
 import tempfile
 import threading
 import time
@@ -21,15 +20,13 @@ from typing import Final
 
 from PIL import Image
 
-from benchmarks.end_to_end import bare_images_per_second
+from benchmarks.end_to_end import bare_images_per_second, classify_singles, unseen
 from benchmarks.flood import DELAYS
 from benchmarks.measure import busy_seconds, percentile, pinned, tree, two_cores
 from benchmarks.report import Bar, Report
 from benchmarks.running import Bench, running
 from localcloud.clients import ControlClient
 from scripts.client import FleetClient
-from scripts.load.clients import ClassicClient
-from scripts.load.inputs import parse_target
 from scripts.run.images import draw_signs
 
 JOB_IMAGES: Final = 100_000
@@ -63,14 +60,14 @@ def run(quick: bool) -> Report:
         files = _draw(home / "images")
         with running(home / "system", ONE_WORKER) as bench:
             _start_worker(bench, worker_core)
-            alone = _classify_singles(bench, files, singles)
+            alone = classify_singles(bench, files, singles)
             _stop_worker(bench)
             job_id = _upload(bench, files, QUICK_JOB_IMAGES if quick else JOB_IMAGES)
             _start_worker(bench, worker_core)
             while not bench.api.status(job_id)["done"]:
                 time.sleep(1)
             before, began, busy_before = bench.api.status(job_id), time.monotonic(), busy_seconds(other_core)
-            beside = _classify_singles(bench, files, singles)
+            beside = classify_singles(bench, files, singles)
             after, seconds = bench.api.status(job_id), time.monotonic() - began
             rest_busy_share = (busy_seconds(other_core) - busy_before) / seconds
         with pinned(worker_core):
@@ -148,24 +145,6 @@ def _pin(bench: Bench, core: int) -> None:
                 os.sched_setaffinity(int(thread.name), {core})
 
 
-def _classify_singles(bench: Bench, files: Sequence[Path], count: int) -> list[float]:
-    """Send `count` single images, one after another; return the seconds of each.
-
-    Raises:
-        RuntimeError: the answer is not a label.
-    """
-    client = ClassicClient(parse_target(bench.system.url, anywhere=False), "/", "myfile", PATIENCE_SECONDS)
-    seconds = []
-    for file in islice(cycle(files), count):
-        data = _unseen(file)
-        started = time.monotonic()
-        answer = client.post(file.name, data)
-        seconds.append(time.monotonic() - started)
-        if answer.status != 200:
-            raise RuntimeError(f"a single image was answered with {answer.status}: {answer.body[:200]!r}")
-    return seconds
-
-
 def _upload(bench: Bench, files: Sequence[Path], count: int) -> str:
     """Upload a job of `count` images and return its id.
 
@@ -182,7 +161,7 @@ def _upload(bench: Bench, files: Sequence[Path], count: int) -> str:
                 batch = next(batches, None)
             if batch is None:
                 return
-            result = bench.api.add_images(job_id, [(file.name, _unseen(file)) for file in batch])
+            result = bench.api.add_images(job_id, [(file.name, unseen(file)) for file in batch])
             if result.rejected:
                 raise RuntimeError(f"an image was rejected: {result.rejected[0]}")
 
@@ -196,8 +175,3 @@ def _batches(files: Sequence[Path], count: int) -> Iterator[list[Path]]:
     every = islice(cycle(files), count)
     while batch := list(islice(every, BATCH_FILES)):
         yield batch
-
-
-def _unseen(file: Path) -> bytes:
-    """Return the file with bytes of its own, which no decoder reads: the system answers repeated images at once."""
-    return file.read_bytes() + secrets.token_bytes(16)

@@ -1,7 +1,8 @@
 """The result waiter: one thread polls the job table for all requests that wait for the result of an image.
 
-The thread lives while a request waits. Each poll reads up to a hundred images per call of the table, so the cost of
-waiting depends on the number of waiting requests, and hardly on the polling rate.
+The thread lives while a request waits. Each poll reads up to a hundred images per call of the table. The longer the
+requests have waited, the longer is the time between two polls: a warm fleet answers within some 50 ms, and one that
+boots workers within a minute.
 """
 
 import logging
@@ -14,8 +15,12 @@ from dataclasses import dataclass, field
 from core.ids import ImageRef
 from core.messages import ClassificationResult
 
-POLL_SECONDS = 0.05
-"""Time between two polls; on average half of it is added to the latency of an answer."""
+MIN_POLL_SECONDS = 0.01
+MAX_POLL_SECONDS = 0.05
+"""Shortest and longest time between two polls; on average half of it is added to the latency of an answer."""
+
+WAITED_SHARE = 0.25
+"""The time between two polls as a share of the time for which the newest request has waited."""
 
 PAUSE_RATIO = 4.0
 """The pause after a poll is at least this many times as long as the poll, so polls take at most a fifth of the
@@ -41,6 +46,7 @@ class ResultWaiter:
     clock: Callable[[], float] = time.monotonic
     _waiters: dict[ImageRef, list["Future[ClassificationResult]"]] = field(default_factory=dict, init=False)
     _polling: bool = field(default=False, init=False)
+    _newest_at: float = field(default=float("-inf"), init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def wait(self, ref: ImageRef, seconds: float) -> ClassificationResult | None:
@@ -48,6 +54,7 @@ class ResultWaiter:
         waiter: Future[ClassificationResult] = Future()
         with self._lock:
             self._waiters.setdefault(ref, []).append(waiter)
+            self._newest_at = self.clock()
             if not self._polling:
                 self._polling = True
                 threading.Thread(target=self._poll_while_waiting, name="result-waiter", daemon=True).start()
@@ -65,7 +72,9 @@ class ResultWaiter:
         poll_seconds = 0.0
         while True:
             # The pause comes first: an image that was just accepted has no result yet.
-            self.sleep(max(POLL_SECONDS, PAUSE_RATIO * poll_seconds))
+            waited = self.clock() - self._newest_at
+            usual = min(max(MIN_POLL_SECONDS, WAITED_SHARE * waited), MAX_POLL_SECONDS)
+            self.sleep(max(usual, PAUSE_RATIO * poll_seconds))
             with self._lock:
                 wanted = list(self._waiters)
                 self._polling = bool(wanted)  # False ends this thread; the next request starts another
