@@ -90,13 +90,16 @@ KNOWN = {
     # The cloud's own addresses, of configuration and botocore's models.
     "services/clients.py": {"botocore", "obstore"},
     "services/s3.py": {"obstore"},
+    # The endpoint of a client that botocore has made, by botocore's certificates.
+    "services/json_calls.py": {"botocore", "http.client", "socket", "ssl"},
     # The instance metadata service, at its one address or the environment's.
     "services/metadata.py": {"urllib.request"},
     # The key set of the configured user pool, by botocore's certificates.
     "core/tokens.py": {"botocore", "urllib3"},
     # Webhooks: a user gives the address, and an operator lists the hosts (tests/unit/web_tier/test_notifications.py).
     "web_tier/webhooks.py": {"socket", "urllib3"},
-    # Between this machine's processes: sockets that are there already.
+    # Between processes of this machine: an empty datagram to a socket without a file; sockets that are there already.
+    "services/demand_signal.py": {"socket"},
     "core/sandbox/": {"socket", "subprocess"},
     "web_tier/slow_clients.py": {"socket"},
 }
