@@ -309,7 +309,7 @@ class ResultRecorder:
     def counts_tick(self) -> float:
         """Store the counts that have changed; return the seconds until the next round."""
         self.write_counts()
-        return COUNTS_TICK_SECONDS
+        return COUNTS_TICK_SECONDS if self._changed else COUNTS_SECONDS
 
     def is_accepted(self, ref: ImageRef) -> bool:
         """Return whether `ref` is an accepted image of a job that exists."""
