@@ -50,6 +50,8 @@ MAX_RECEIVES = 8
 """A response that could not be recorded after so many receives, some 20 minutes, is dropped."""
 FIRST_DELAY_SECONDS = 10
 """How long a response that could not be recorded is hidden the first time; twice as long each time."""
+SOON_SECONDS = 2
+"""How long a response is hidden whose job is still being read, or whose counts another thread is storing."""
 MAX_SUSPENDED_SECONDS = 60
 """Longest time for which the responses of a job that could not be recorded are given back without a try."""
 MAX_FAILURES = 3
@@ -180,7 +182,7 @@ class Collector:
         by_job: dict[str, list[_Received]] = {}
         for message, response in tried:
             if isinstance(errors.get(response.ref), JobLoadingError | CountsNotStoredError):
-                delays[message.receipt] = FIRST_DELAY_SECONDS
+                delays[message.receipt] = SOON_SECONDS
             elif response.ref in errors:
                 by_job.setdefault(response.job_id, []).append((message, response))
         alone = {message.receipt for of_job in by_job.values() for message, _ in of_job}
