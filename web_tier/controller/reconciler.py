@@ -216,6 +216,8 @@ class Reconciler:
         return self.reconcile_seconds
 
     def _sweep(self, job: OpenJob, watch: JobWatch) -> None:
+        if not self.recorder.is_read(job.job_id):
+            return  # a large one, after another controller has ended: the next sweep may find it read
         untouched, retried_at = self.clock() - watch.touched_seen, self.store.retried_at(job.job_id)
         is_quiet = untouched > self.lost_after_seconds
         may_close = (

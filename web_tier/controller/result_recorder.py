@@ -246,6 +246,14 @@ class ResultRecorder:
         with self._lock:
             return {job_id: self._jobs[job_id].owner for job_id in existing if job_id in self._jobs}
 
+    def is_read(self, job_id: str) -> bool:
+        """Return whether what the table has of a job is known; if not, it is being read."""
+        _, errors = self._load([job_id])
+        for error in errors.values():
+            if not isinstance(error, JobLoadingError):
+                raise error
+        return not errors
+
     def set_open_jobs(self, job_ids: Iterable[str]) -> None:
         """Take over which jobs are open: the reconciler will find results of theirs that are not counted."""
         self._open = frozenset(job_ids)

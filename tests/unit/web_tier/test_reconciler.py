@@ -1,10 +1,12 @@
 """The reconciler over hours of a virtual clock: what is lost is found again, and no backlog is multiplied."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from unittest.mock import Mock
 
 import pytest
@@ -12,12 +14,15 @@ import pytest
 from core.ids import ImageRef, new_id, output_key, parse_key
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.models import Counts, Resend
+from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
 from services.sqs import OutgoingMessage, QueueCounts
 from tests.support.autoscaler import EPOCH
 from tests.support.memory_services import ClockedQueue, MemoryBucket
 from tests.support.memory_table import MemoryTable, run_effect
 from tests.support.results_site import LOST_AFTER, MAX_RECEIVES, ResultsSite, done, message, refused
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from web_tier.controller import result_recorder
 from web_tier.controller.lost_images import BUSY_FACTOR, MAX_REQUESTS
 from web_tier.controller.reconciler import CLOSE_AFTER
 
@@ -554,6 +559,31 @@ def test_a_job_that_cannot_be_swept_delays_no_other(site: ResultsSite) -> None:
     site.start()
     site.pass_time(LOST_AFTER)
     assert [image_id for image_id, _ in site.requests.requests()] == [whole[0].image_id]
+
+
+def test_a_job_that_is_being_read_is_swept_later_and_delays_no_other(site: ResultsSite) -> None:
+    """A controller that takes over reads a job of a million images for a minute."""
+    large, small = site.add_job(1), site.add_job(1)
+    for [ref] in (large, small):
+        site.respond(done(ref))
+    site.start()
+    may_read, images = threading.Event(), JobStore.images
+
+    def slow(store: JobStore, job_id: str, *arguments: Any, **named: Any) -> Any:
+        if job_id == large[0].job_id:
+            may_read.wait(DEADLINE_SECONDS)
+        return images(store, job_id, *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as readers:
+        patch.setattr(JobStore, "images", slow)
+        patch.setattr(result_recorder, "LOAD_SECONDS", 0.05)
+        site.recorder.readers = readers
+        site.pass_time(CLOSE_AFTER * LOST_AFTER + 20)
+        assert [job.job_id for job in site.store.open_jobs()] == [large[0].job_id]
+        may_read.set()
+        wait_until(lambda: site.recorder.is_read(large[0].job_id), "the large job is read")
+        site.pass_time(20)
+    assert site.store.open_jobs() == []
 
 
 def test_an_image_that_cannot_be_repaired_delays_no_other(site: ResultsSite) -> None:
