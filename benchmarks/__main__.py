@@ -18,6 +18,7 @@ from services.errors import FleetsightError
 
 BENCHMARKS: Final = {
     "aws_costs": "aws_costs.run",
+    "capacity": "capacity.run",
     "client": "client.run",
     "coldstart": "coldstart.run",
     "decode": "decode.run",
