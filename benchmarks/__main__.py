@@ -19,6 +19,7 @@ from services.errors import FleetsightError
 BENCHMARKS: Final = {
     "aws_costs": "aws_costs.run",
     "capacity": "capacity.run",
+    "capacity_check": "capacity_check.run",
     "client": "client.run",
     "coldstart": "coldstart.run",
     "decode": "decode.run",
