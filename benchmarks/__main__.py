@@ -39,6 +39,7 @@ BENCHMARKS: Final = {
     "local_fleet": "fleet_runs.run_local",
     "memory": "end_to_end.run_memory",
     "mutants": "mutants.run",
+    "packs": "packs.run",
     "peers": "peers.run",
     "queue_kinds": "fleet_runs.run_queue_kinds",
     "recovery": "recovery.run",
