@@ -9,8 +9,8 @@ machines can be compared, all CPU times are scaled to the core of the documented
 measured again and again (`core_speed`), since other processes slow this one down.
 
 Nothing runs on AWS. The model cannot show how long AWS really takes, nor when DynamoDB splits a partition for heat.
-`capacity_check` compares it with a real controller on the local cloud, which uses up to twice the CPU time that is
-charged here: for the kernel, obstore's threads, switching between threads and garbage collection.
+`capacity_check` compares it with a real controller on the local cloud, which uses half to twice the CPU time that is
+charged here, by what else the machine does.
 """
 
 import gc
