@@ -24,8 +24,8 @@ from localcloud.launch import LocalCloud
 from scripts.demo_model.signs import samples
 from scripts.run.system import ROOT
 
-SECONDS = 0.6
-MEGABYTES = 250.0
+MAX_RATIO = 0.2
+MAX_MEMORY_RATIO = 0.7
 MAX_SECONDS = 60.0
 
 
@@ -59,7 +59,7 @@ def run(quick: bool) -> Report:
 
 def report_of(starts: Mapping[str, Start]) -> Report:
     """Return the report of each kind's fastest start."""
-    torch, resnet = starts["torch"], starts["resnet18"]
+    torch = starts["torch"]
     figures: dict[str, float] = {}
     for name, start in starts.items():
         figures |= {f"{name}_answer_s": start.answer_s, f"{name}_peak_mb": start.peak_mb}
@@ -73,8 +73,16 @@ def report_of(starts: Mapping[str, Start]) -> Report:
         "coldstart",
         figures,
         (
-            Bar("ResNet-18 at 224: process start to first prediction, s", resnet.answer_s, at_most=SECONDS),
-            Bar("ResNet-18 at 224: peak memory, MiB", resnet.peak_mb, at_most=MEGABYTES),
+            Bar(
+                "ResNet-18 at 224: process start to first prediction ÷ torch way",
+                figures["resnet18_start_to_torch_ratio"],
+                at_most=MAX_RATIO,
+            ),
+            Bar(
+                "ResNet-18 at 224: peak memory ÷ torch way",
+                figures["resnet18_memory_to_torch_ratio"],
+                at_most=MAX_MEMORY_RATIO,
+            ),
         ),
     )
 
