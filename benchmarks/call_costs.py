@@ -23,6 +23,7 @@ from scripts.run.system import ROOT
 from services.clients import Clients
 from services.endpoint import Endpoint
 from services.table import BATCH, PAGE, READ_BATCH
+from web_tier.controller.services import MAX_ATTEMPTS
 
 ROUNDS: Final = 25
 """Calls of a kind; the fastest counts, since other processes disturb the others."""
@@ -116,7 +117,7 @@ def canned_server() -> Iterator[tuple[CannedServer, Endpoint]]:
         {"FLEETSIGHT__AWS__ENDPOINT_URL": f"http://127.0.0.1:{server.port}"},
     )
     try:
-        yield server, replace(config.aws.endpoint(), max_attempts=1)
+        yield server, replace(config.aws.endpoint(), max_attempts=MAX_ATTEMPTS)
     finally:
         server.close()
 

@@ -23,7 +23,7 @@ from scripts.run.images import sample_images
 from scripts.run.system import ROOT, free_port
 
 FIRST_SECONDS = 180.0
-SECOND_RATIO = 10.0
+SECOND_RATIO = 8.0
 MAX_SECONDS = 600.0
 
 BARE_PROGRAM = """
