@@ -245,7 +245,7 @@ class VirtualCloud:
         seed: int = 0,
     ) -> None:
         self.virtual, self.latencies, self.costs, self.quotas = virtual, latencies, costs, quotas
-        self.random = Random(seed)
+        self.random = Random(seed)  # nosec B311 # faults that can be played again
         self.calls: Counter[str] = Counter()
         self.throttled: Counter[str] = Counter()
         self.write_units = self.read_units = 0.0
