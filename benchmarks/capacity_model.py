@@ -39,6 +39,9 @@ from web_tier.controller.leader import run_loop
 from web_tier.controller.result_recorder import ResultRecorder
 from web_tier.controller.services import ControllerServices
 
+_LOGGER: Final = logging.getLogger("web_tier")
+"""Of the controller, which reports each job and each delay; a model of a million images needs none of it."""
+
 OURS: Final = ("core", "services", "web_tier")
 ID_PREFIX: Final = "01KJN0W8G0"
 """Time of an id: the first ten characters of a ULID. The rest is a number."""
@@ -98,12 +101,14 @@ class CapacityModel:
         self.recorder: ResultRecorder | None = None
         self.recorded = 0
         self._numbers = 0
+        self._level: int | None = None
 
     # The controller
 
     def start(self) -> None:
         """Start the controller."""
-        logging.getLogger("web_tier").setLevel(logging.ERROR)
+        self._level = _LOGGER.level
+        _LOGGER.setLevel(logging.ERROR)
         self.virtual.spawn("start", self._start)
 
     def _start(self) -> None:
@@ -135,6 +140,8 @@ class CapacityModel:
     def close(self) -> None:
         """End the controller."""
         self.virtual.close()
+        if self._level is not None:
+            _LOGGER.setLevel(self._level)
 
     # Jobs and answers
 

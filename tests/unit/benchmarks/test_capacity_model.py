@@ -1,5 +1,6 @@
 """The model of `python -m benchmarks capacity`: virtual time, and services with AWS's quotas and partial receives."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -462,9 +463,11 @@ def test_every_answer_is_counted_once_and_its_message_deleted() -> None:
     for job in jobs:
         model.answer(job, job.image_ids)
         model.answer(job, job.image_ids[:5])  # delivered again
+    level = logging.getLogger("web_tier").level
     model.start()
     model.virtual.run_until(20.0)
     model.close()
+    assert logging.getLogger("web_tier").level == level, "tests of other modules read its log"
     assert model.counted() == 120
     assert [len(model.delays[job.job_id]) for job in jobs] == [40, 40, 40]
     assert (model.responses.waiting(), model.responses.in_flight()) == (0, 0)
