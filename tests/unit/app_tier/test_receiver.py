@@ -18,7 +18,7 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestMessage
 from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, QueueCounts
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from tests.support.worker import (
     VISIBILITY,
     FakeClock,
@@ -182,8 +182,9 @@ def test_never_more_than_the_capacity_is_received() -> None:
     bench = Bench(sqs_with(100), submit=lambda _: None)
     thread = threading.Thread(target=bench.run, daemon=True)
     thread.start()
-    bench.in_flight.wait_until_empty(0.2)
-    assert CAPACITY - BATCH < len(bench.in_flight) <= CAPACITY
+    wait_until(lambda: len(bench.in_flight) > CAPACITY - BATCH, "the receiver has no room for another batch")
+    bench.in_flight.wait_until_empty(0.2)  # time in which it would receive more
+    assert len(bench.in_flight) <= CAPACITY
     bench.lifetime.end("test over")
     thread.join(DEADLINE_SECONDS)
     assert len(bench.submitted) == len(bench.in_flight)
