@@ -256,7 +256,7 @@ def test_a_controller_that_dies_between_launch_and_record_is_followed_by_one_tha
     assert dying.violations == []
 
 
-def _forget(self: RecentLaunches, _instances: object) -> frozenset[str]:
+def _forget(self: RecentLaunches, _instances: object, _described_at: object = None) -> frozenset[str]:
     return frozenset()
 
 
