@@ -38,7 +38,7 @@ _DOT_PRODUCTS: Final = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimdd
 AT_ONCE: Final = 4
 """Images that are asked again in one batch: 15% faster than alone, and eight are 1% faster still."""
 
-LEAST_GAIN: Final = 1.1
+MIN_GAIN: Final = 1.1
 """How many times as fast as fp32 alone low precision first must be: less than a tenth is within what timings differ
 by, and not worth the memory of a second network."""
 
@@ -298,7 +298,7 @@ class ExactPace:
             self._fp32_seconds = min(self._fp32_seconds, fp32_seconds / again)
             self._timed += 1
         if self.has_chosen:
-            self.is_low_first = self.gain >= LEAST_GAIN
+            self.is_low_first = self.gain >= MIN_GAIN
 
 
 class ExactEngine:

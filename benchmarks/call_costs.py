@@ -1,7 +1,7 @@
 """The CPU time of a call of the controller: its own clients against a server that sends fixed replies.
 
-The server is a thread of this process on loopback; only the CPU time of the calling thread counts. So botocore,
-urllib3 and the socket are measured, and TLS and the service are not.
+The server is a thread of this process on loopback; only the CPU time of the calling thread counts. So the client
+and the socket are measured, and TLS and the service are not.
 """
 
 import json

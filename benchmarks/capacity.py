@@ -3,7 +3,7 @@
 A discrete-event model (`capacity_model`): the controller's own loops run in virtual time over services with AWS's
 latencies, partial receives and documented quotas (`virtual_aws`). A program sends the answers, since the number of
 workers is no limit of the controller. What the loops compute is charged with the CPU time that it takes on this
-machine, and a call of botocore with the CPU time that it takes here against a server that sends fixed replies
+machine, and a call with the CPU time that it takes here against a server that sends fixed replies
 (`call_costs`). One core does all of it, as CPython's interpreter lock makes it. So that the figures of different
 machines can be compared, all CPU times are scaled to the core of the documented figures: its speed beside this one is
 measured again and again (`core_speed`), since other processes slow this one down.

@@ -180,7 +180,7 @@ class CapacityModel:
             self.items.delete(pk, job.job_id)
 
     def answer(self, job: ModelJob, image_ids: Sequence[str]) -> None:
-        """Send the answers of images now, whose requests have waited in their queue until then."""
+        """Send the answers of images now; their requests have waited in the queue until then."""
         now, progress = self.virtual.now, self.progress[job.job_id]
         self.requests.more = max(0, self.requests.more - len(image_ids))
         progress.sent_at.update((image_id, now) for image_id in image_ids)
@@ -260,7 +260,7 @@ class OneWorker:
         return [{"Reservations": [{"Instances": [instance]}]}]
 
     def terminate_instances(self, **_: Any) -> dict[str, Any]:
-        """Do nothing: an instance whose answers wait for the controller looks dead to it."""
+        """Do nothing: the controller takes an instance for dead while that instance's answers wait."""
         return {"TerminatingInstances": []}
 
 
@@ -294,7 +294,7 @@ class Rates:
 
     @property
     def images_per_second(self) -> float:
-        """Images whose result was recorded in a second."""
+        """Images with a result that was recorded, in a second."""
         return self.images / self.seconds
 
     @property
@@ -478,7 +478,7 @@ def large_job(setup: Setup, images: int, phases: Phases = Phases()) -> LargeJob:
             images,
             loaded=loaded,
             stalls=stalls,
-            hold=virtual.longest_holds.get("job", 0.0),
+            hold=virtual.max_hold_seconds.get("job", 0.0),
             memory_bytes=memory / images,
             removed_per_second=removed,
         )

@@ -160,7 +160,7 @@ def unseen(file: Path) -> bytes:
 
 
 def _hops(bench: Bench, count: int) -> list[float]:
-    """Return the seconds that each of `count` messages takes through a queue whose receiver waits for it."""
+    """Return the seconds that each of `count` messages takes through a queue while a receiver waits for it."""
     name = bench.system.clients.sqs.create_queue(QueueName="hops")["QueueUrl"].rpartition("/")[2]
     queue, seconds = Queue.named(bench.system.clients.sqs, name), []
     with ThreadPoolExecutor(1) as receiver:

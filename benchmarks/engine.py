@@ -125,7 +125,7 @@ def bars_of(case: EngineCase, speeds: Mapping[str, float], exact: Mapping[str, f
         if name in speeds
     ]
     of_fp32 = [
-        Bar(f"{case.architecture}: {name} ÷ fp32, CPU time", ratio, at_least=agreement.LEAST_EXACT)
+        Bar(f"{case.architecture}: {name} ÷ fp32, CPU time", ratio, at_least=agreement.MIN_EXACT_RATIO)
         for name, ratio in exact.items()
     ]
     return of_torch + of_fp32

@@ -71,14 +71,14 @@ class MemoryWatch:
     """The most memory that all workers, with their decoders, had together, in MiB."""
 
     bench: Bench
-    most_mb: float = 0.0
+    peak_mb: float = 0.0
     over: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         """Sample until the end."""
         while not self.over.wait(0.5):
             pids = [pid for worker in workers(self.bench.system) for pid in tree(worker.pid)]
-            self.most_mb = max(self.most_mb, sum(map(shared_out_mb, pids)))
+            self.peak_mb = max(self.peak_mb, sum(map(shared_out_mb, pids)))
 
 
 Watching = TypeVar("Watching", Watch, MemoryWatch)
@@ -282,7 +282,7 @@ def local_run(home: Path, images: ImageSet, settings: Mapping[str, str]) -> Loca
     """Send a batch to a new system, which has no workers yet."""
     with running(home, settings) as bench, watched(MemoryWatch(bench)) as memory:
         batch = bench.again(images)
-    return LocalRun(batch, memory.most_mb)
+    return LocalRun(batch, memory.peak_mb)
 
 
 def local_report(runs: Mapping[tuple[str, int], LocalRun], bare: float) -> Report:

@@ -34,16 +34,12 @@ from scripts.run.system import ROOT
 from services.side_by_side import side_by_side
 from services.sqs import BATCH, Queue
 from services.table import LAST, Item, Table
+from web_tier.controller.collector import HELPERS, MAX_BATCHES
+from web_tier.controller.result_recorder import COUNTS_SECONDS
+from web_tier.controller.services import CALLS
 
 PACK_IMAGES: Final = 50
 PACK: Final = "PACK#"
-RECEIVES: Final = 10
-"""Receives of a round at the same time."""
-COLLECTORS: Final = 4
-"""Rounds at the same time."""
-CALLS: Final = 32
-COUNTS_SECONDS: Final = 0.25
-
 JOBS: Final = (1, 20)
 LARGE_JOB_IMAGES: Final = 10_000_000
 
@@ -101,7 +97,7 @@ class PackCollectorPrototype:
         """Record the answers of a round; then delete their messages."""
         messages = self.answers.receive(wait_seconds=1)
         if len(messages) == BATCH:
-            more = side_by_side(self.pool, lambda _: self.answers.receive(wait_seconds=0), range(RECEIVES - 1))
+            more = side_by_side(self.pool, lambda _: self.answers.receive(wait_seconds=0), range(MAX_BATCHES - 1))
             messages += [message for batch in more for message in batch]
         packs = {(each.job_id, each.first): each for each in (PackAnswer.from_json(each.body) for each in messages)}
         self.table.put_all([pack_item(each) for each in packs.values()])
@@ -159,7 +155,7 @@ def record_packs(setup: Setup, jobs: int, seconds: float) -> PackRates:
         model.responses.add(
             [answer_of(job_id, PACK_IMAGES * number).to_json() for number in range(sent) for job_id in job_ids]
         )
-        ticks = {**{f"collector-{n}": collector.tick for n in range(COLLECTORS)}, "counts": collector.counts_tick}
+        ticks = {**{f"collector-{n}": collector.tick for n in range(HELPERS + 1)}, "counts": collector.counts_tick}
         for name, tick in ticks.items():
             model.virtual.spawn(name, partial(_run, model, tick))
         model.virtual.run_until(1.0)

@@ -343,12 +343,12 @@ def report_of(name: str, ours: Sequence[Turn], theirs: Sequence[Turn]) -> Report
     """Return both systems' figures and their ratios; of several rounds, the fastest batch of each counts."""
     figures: dict[str, float] = {"images_a_batch": ours[0].cold.images}
     best = {"ours": fastest(ours), "peer": fastest(theirs)}
-    for whose, turns in (("ours", ours), ("peer", theirs)):
-        figures[f"{whose}_start_s"] = min(turn.start_s for turn in turns)
-        for temperature, outcome in best[whose].items():
-            figures[f"{whose}_{temperature}_images_per_second"] = outcome.images_per_second
-            figures[f"{whose}_{temperature}_p95_s"] = outcome.p95_s
-            figures[f"{whose}_{temperature}_unlabelled"] = outcome.images - len(outcome.labels)
+    for side, turns in (("ours", ours), ("peer", theirs)):
+        figures[f"{side}_start_s"] = min(turn.start_s for turn in turns)
+        for temperature, outcome in best[side].items():
+            figures[f"{side}_{temperature}_images_per_second"] = outcome.images_per_second
+            figures[f"{side}_{temperature}_p95_s"] = outcome.p95_s
+            figures[f"{side}_{temperature}_unlabelled"] = outcome.images - len(outcome.labels)
     bars = list[Bar]()
     for temperature, mine in best["ours"].items():
         other = best["peer"][temperature]

@@ -50,6 +50,7 @@ from services.errors import NotFoundError
 from services.s3 import Bucket, StoredObject
 from services.sqs import Queue
 from services.table import Table
+from web_tier.controller.services import MAX_ATTEMPTS
 
 _T = TypeVar("_T")
 
@@ -57,8 +58,6 @@ PAGE_BYTES: Final = 1_048_576
 """Most that one Query reads (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Query.Pagination.html)."""
 
 WRITE_UNIT_BYTES, READ_UNIT_BYTES = 1_024, 4_096
-ATTEMPTS: Final = 3
-"""Of a call of the controller: `web_tier.controller.services.MAX_ATTEMPTS`."""
 MAX_RETRY_SECONDS: Final = 20.0
 FULL_RECEIVES_FROM: Final = 1_000
 """Messages that wait in a queue, from which on a short poll returns as many as were asked for."""
@@ -86,9 +85,10 @@ class Latencies:
 
 @dataclass(frozen=True)
 class CallCosts:
-    """CPU seconds of a call in the controller, which botocore keeps the interpreter lock for; and for each entry.
+    """CPU seconds of a call in the controller, under the interpreter's lock; and for each entry.
 
-    `benchmarks.call_costs` measures those of botocore; obstore releases the lock, so an S3 call has a constant.
+    `benchmarks.call_costs` measures calls of SQS and DynamoDB. obstore releases the lock, so an S3 call has a
+    constant.
     """
 
     calls: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -260,7 +260,7 @@ class VirtualCloud:
 
         `effect` raises `ThrottledError` if a quota refuses the call; it is repeated then.
         """
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             self.calls[operation] += 1
             cpu = self.costs.of(operation, entries) if cpu_seconds is None else cpu_seconds
             self.virtual.use_core(cpu)
@@ -270,7 +270,7 @@ class VirtualCloud:
                 result = effect()
             except _ThrottledError as error:
                 self.throttled[error.quota] += 1
-                if attempt == ATTEMPTS:
+                if attempt == MAX_ATTEMPTS:
                     raise _client_error("ThrottlingException", operation) from None
                 self.virtual.wait_seconds(half + self.random.random() * min(2.0 ** (attempt - 1), MAX_RETRY_SECONDS))
             else:
@@ -728,7 +728,7 @@ class VirtualQueue:
         heappush(self._timeouts, (message.visible_at, receipt))
 
     def _expire(self) -> None:
-        """Make messages visible again whose visibility timeout is over."""
+        """Make messages visible again once their visibility timeout is over."""
         now = self.cloud.virtual.now
         while self._timeouts:
             at, receipt = self._timeouts[0]

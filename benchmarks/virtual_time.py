@@ -9,6 +9,7 @@ The core serves the tasks in turns of `TURN_SECONDS`, the switch interval of CPy
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -51,13 +52,13 @@ class VirtualTime:
     Attributes:
         now: seconds since the start.
         busy: seconds that the core has worked, by the name of the task.
-        longest_holds: the longest time for which a lock of each kind was held, in seconds.
+        max_hold_seconds: the longest time for which a lock of each kind was held, in seconds.
     """
 
     def __init__(self, core_speed: Callable[[], float] = lambda: 1.0) -> None:
         self.now = 0.0
         self.busy: defaultdict[str, float] = defaultdict(float)
-        self.longest_holds: dict[str, float] = {}
+        self.max_hold_seconds: dict[str, float] = {}
         self._core_speed, self._speed, self._speed_until = core_speed, core_speed(), time.thread_time()
         self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = count()
@@ -199,8 +200,30 @@ class VirtualTime:
         task.switch()
 
 
-class VirtualLock:
-    """A lock between tasks, reentrant; `kind` names it in `longest_holds`, if it is given."""
+class _Acquired(ABC):
+    """What a task acquires for a `with` block."""
+
+    @abstractmethod
+    def acquire(self, blocking: bool = True) -> bool:
+        """Acquire it; return whether it was acquired."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Release it."""
+
+    def __enter__(self) -> bool:
+        """Acquire it."""
+        return self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release it."""
+        self.release()
+
+
+class VirtualLock(_Acquired):
+    """A lock between tasks, reentrant; `kind` names it in `max_hold_seconds`, if it is given."""
 
     def __init__(self, virtual: VirtualTime, kind: str | None = None) -> None:
         self._virtual, self._kind = virtual, kind
@@ -226,8 +249,8 @@ class VirtualLock:
         if self._depth == 1:
             self._virtual.use_core(at_least=MIN_CHARGE_SECONDS)
             if self._kind is not None:
-                held = self._virtual.now - self._since
-                self._virtual.longest_holds[self._kind] = max(held, self._virtual.longest_holds.get(self._kind, 0.0))
+                held, longest = self._virtual.now - self._since, self._virtual.max_hold_seconds
+                longest[self._kind] = max(held, longest.get(self._kind, 0.0))
         self._depth -= 1
         if not self._depth:
             self._holder = None
@@ -236,16 +259,6 @@ class VirtualLock:
     def locked(self) -> bool:
         """Return whether a task holds it."""
         return self._holder is not None
-
-    def __enter__(self) -> bool:
-        """Acquire it."""
-        return self.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Release it."""
-        self.release()
 
 
 class VirtualCondition:
@@ -318,7 +331,7 @@ class VirtualEvent:
         return self._is_set or self._virtual.park(self._waiting, timeout)
 
 
-class VirtualSemaphore:
+class VirtualSemaphore(_Acquired):
     """A semaphore between tasks."""
 
     def __init__(self, virtual: VirtualTime, value: int) -> None:
@@ -338,16 +351,6 @@ class VirtualSemaphore:
         """Release it."""
         self._value += n
         self._virtual.wake(self._waiting, n)
-
-    def __enter__(self) -> bool:
-        """Acquire it."""
-        return self.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Release it."""
-        self.release()
 
 
 class VirtualFuture(Future[_T]):
@@ -434,7 +437,7 @@ def virtualise(virtual: VirtualTime, *roots: object, ours: tuple[str, ...]) -> N
     Args:
         virtual: the virtual time.
         roots: objects, or methods of them.
-        ours: the packages with the classes whose attributes are replaced.
+        ours: the packages with the classes in which attributes are replaced.
     """
     replacements, seen = _Replacements(virtual), dict[int, object]()
     left: list[Any] = list(roots)
@@ -453,7 +456,7 @@ def virtualise(virtual: VirtualTime, *roots: object, ours: tuple[str, ...]) -> N
 
 
 class _Replacements:
-    """What stands for a clock, a pause, a lock or an executor: for each one the same wherever it is used."""
+    """What stands for a clock, a pause, a lock or an executor: for each one the same in all places."""
 
     def __init__(self, virtual: VirtualTime) -> None:
         self._virtual = virtual

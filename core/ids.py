@@ -7,7 +7,7 @@ The objects of a job are in one folder of each bucket. It is named by the job's 
 neighbours in the order of keys, where S3 takes 3,500 puts/s until it has split them
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html). The folder of a job with *spread*
 keys begins with characters of a hash. The id itself shows this: its last 40 bits are a checksum of the others, which
-they are by chance in one of 10^12 ids. So every process finds the objects of every job, whatever is configured.
+they are by chance in one of 10^12 ids. So every process finds the objects of every job, under any configuration.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""gunicorn's threaded worker, whose main thread answers most calls, with a fast parser for plain requests.
+"""gunicorn's threaded worker: its main thread answers most calls, and has a fast parser for plain requests.
 
 Stock gthread answers each request in a thread. Threads that are busy at the same time pass the interpreter's lock to
 each other at each system call, which took more CPU time than the calls. So the main thread answers direct calls (see
@@ -162,7 +162,7 @@ _FIRST, _LATER = 128 * 1024, 1024 * 1024  # bytes of one receive
 
 
 class InlineWorker(ThreadWorker):  # type: ignore[misc]
-    """A worker whose main thread reads all connections, and answers the calls that cannot block."""
+    """A worker. Its main thread reads all connections, and answers the calls that cannot block."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

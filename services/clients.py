@@ -155,7 +155,7 @@ class Clients:
         return self.session.create_client(service, endpoint_url=self.endpoint.url, config=config or self._config)
 
     def _client_of_json(self, service: str) -> Any:
-        """Return a client whose frequent calls bypass botocore, unless a call must never be sent twice."""
+        """Return a client. Its frequent calls bypass botocore, unless a call must never be sent twice."""
         client = self._client(service)
         if self.endpoint.max_attempts > 1:
             JsonCalls.install(client, self.session.get_config_variable("ca_bundle"))

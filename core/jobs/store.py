@@ -569,7 +569,7 @@ class JobStore:
         self.table.put_all([result_item(response) for response in responses])
 
     def put_each_done(self, responses: Sequence[ClassificationResult]) -> dict[ImageRef, Exception]:
-        """Store results with status `done`, of any jobs; return the images whose result was not, with the reason."""
+        """Store results with status `done`, of any jobs; return the images that are left, with the reason."""
         left = self.table.put_each([result_item(response) for response in responses])
         return {_ref_of(str(item["pk"]), str(item["sk"])): error for item, error in left}
 

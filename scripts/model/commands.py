@@ -23,7 +23,7 @@ from app_tier.bundle import (
     load_bundle,
 )
 from app_tier.bundle_s3 import fetch_bundle, in_s3
-from app_tier.engines import LEAST_GAIN
+from app_tier.engines import MIN_GAIN
 from core.config import load_config
 from fleetsight_client.cli import CommandGroup
 from services.clients import Clients
@@ -278,7 +278,7 @@ def _fp32_alone(measured: Measurement) -> str:
         " are asked again"
         for low, speed in measured.speeds.items()
     )
-    return f"exact: fp32 alone, since {tried} (at most {1 / LEAST_GAIN:.2f} is worth a second network)"
+    return f"exact: fp32 alone, since {tried} (at most {1 / MIN_GAIN:.2f} is worth a second network)"
 
 
 def _tried(measured: Measurement, low: LowPrecision) -> str:

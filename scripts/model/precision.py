@@ -33,7 +33,7 @@ from app_tier.bundle import (
     file_digest,
 )
 from app_tier.engine_imports import import_openvino, not_importable
-from app_tier.engines import LEAST_GAIN, Engine, OpenVinoEngine, top_two_gap
+from app_tier.engines import MIN_GAIN, Engine, OpenVinoEngine, top_two_gap
 from scripts.model.sample_images import UNKNOWN, Labelled, decoded, images_for, source_of, split_images
 
 _log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def choose_precision(bundle: Bundle, target: Target) -> dict[str, Any]:
     """Return what the manifest of an fp32 bundle must say, and write the files it needs, to make it `target`.
 
     ``exact`` asks first the precision that was fastest with all that had to be asked again. Where that is not
-    `LEAST_GAIN` times as fast as fp32 alone, fp32 answers alone: the bundle is fp32, and its measurement says why.
+    `MIN_GAIN` times as fast as fp32 alone, fp32 answers alone: the bundle is fp32, and its measurement says why.
     Where this CPU is not fast in what is wanted there is nothing to measure on, and the precision stays fp32.
 
     Raises:
@@ -174,7 +174,7 @@ def choose_precision(bundle: Bundle, target: Target) -> dict[str, Any]:
     chosen = max(tried, key=lambda each: each.measured.speed)
     if target.precision == "int8" and not target.force:
         refuse_losses(chosen.measured)
-    is_fp32_alone = target.precision == "exact" and chosen.measured.speed < LEAST_GAIN
+    is_fp32_alone = target.precision == "exact" and chosen.measured.speed < MIN_GAIN
     if chosen.low != "int8" or is_fp32_alone:
         bundle = forget_int8(bundle)
     every = {

@@ -208,7 +208,7 @@ def test_a_peer_is_measured_beside_this_system_on_the_same_images(
     for temperature in ("cold", "warm"):
         assert figures[f"{temperature}_same_label_share"] == 1
         assert figures[f"peer_{temperature}_unlabelled"] == figures[f"ours_{temperature}_unlabelled"] == 0
-        ours, theirs = (figures[f"{whose}_{temperature}_images_per_second"] for whose in ("ours", "peer"))
+        ours, theirs = (figures[f"{side}_{temperature}_images_per_second"] for side in ("ours", "peer"))
         bar = next(bar for bar in report.bars if bar.what == f"{temperature}, ours ÷ tiny: images/s")
         assert bar.value == pytest.approx(ours / theirs)
         assert bar.ok is (ours >= theirs)

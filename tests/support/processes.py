@@ -1,9 +1,26 @@
 """What the kernel knows of processes: https://man7.org/linux/man-pages/man5/proc_pid.5.html"""
 
 import resource
+import subprocess
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.support.waiting import DEADLINE_SECONDS
+
+
+def run_python(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a Python program in a process of its own until it ends; its exit status must be 0."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=DEADLINE_SECONDS,
+    )
 
 
 def children_of(process: int) -> list[int]:

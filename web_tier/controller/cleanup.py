@@ -18,6 +18,7 @@ from core.ids import job_folder, merged_key
 from core.jobs.models import DeletedJob, Job
 from core.jobs.store import JobStore
 from services.s3 import Bucket
+from services.side_by_side import outcomes
 from web_tier.controller.result_recorder import ResultRecorder
 
 _log = logging.getLogger(__name__)
@@ -94,15 +95,11 @@ class JobCleanup:
         due = [job for job in deleted if not self._state(job).is_removed or self._has_lingered(job, began)]
         errors: list[Exception] = []
         while due:
-            portions = [(job, self.pool.submit(self._remove_portion, job)) for job in due]
-            due = []
-            for job, portion in portions:
-                try:
-                    is_left = portion.result()
-                except Exception as error:  # noqa: BLE001 (raised below)
-                    errors.append(error)
-                    continue
-                if is_left:
+            portions, due = outcomes(self.pool, self._remove_portion, due), []
+            for job, is_left in portions:
+                if isinstance(is_left, Exception):
+                    errors.append(is_left)
+                elif is_left:
                     due.append(job)
                 elif is_left is not None:
                     self._finish(job, began)

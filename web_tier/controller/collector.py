@@ -5,8 +5,8 @@ nothing. A response that cannot be recorded delays no other: it alone is given b
 `MAX_RECEIVES` it is dropped, and the reconciler reads its result from the output bucket.
 
 On AWS each call takes some milliseconds. So the calls of a round are made side by side, the results of all jobs are
-recorded together, and several threads run rounds while there is work. A job whose results could not be recorded at
-once is tried alone, after the others were recorded.
+recorded together, and several threads run rounds while there is work. If results of a job could not be recorded with
+the others, the job is tried alone after them.
 """
 
 import logging
@@ -22,12 +22,12 @@ from typing import Literal
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import ImageRef
-from core.messages import ClassificationResult, Heartbeat, Prediction, StoredResult, parse_worker_message
+from core.messages import ClassificationResult, Heartbeat, StoredResult, parse_worker_message
 from core.predictions import stored_prediction
 from core.result_cache import ResultCache
 from services.errors import MessageError
 from services.s3 import Bucket
-from services.side_by_side import side_by_side
+from services.side_by_side import outcomes, side_by_side
 from services.sqs import BATCH, Queue, ReceivedMessage
 from services.table import is_throttled
 from web_tier.autoscaler.liveness import WorkerRegistry
@@ -51,7 +51,7 @@ MAX_RECEIVES = 8
 FIRST_DELAY_SECONDS = 10
 """How long a response that could not be recorded is hidden the first time; twice as long each time."""
 SOON_SECONDS = 2
-"""How long a response is hidden whose job is still being read, or whose counts another thread is storing."""
+"""How long a response is hidden if its job is still being read, or if another thread is storing the job's counts."""
 MAX_SUSPENDED_SECONDS = 60
 """Longest time for which the responses of a job that could not be recorded are given back without a try."""
 MAX_FAILURES = 3
@@ -128,13 +128,16 @@ class Collector:
         """Collect messages once; return until when every message has been received, if that is known."""
         messages = self._receive()
         if not self.active():
-            # For the next holder, which need not wait for the visibility timeout.
-            self.responses.change_visibility([message.receipt for message in messages], 0)
+            self._return_to_next_holder(messages)
             return None
         if messages:
             self._filled_at = self.registry.clock()
         self._collect(messages)
         return self._received_until(asked_at, is_empty=not messages)
+
+    def _return_to_next_holder(self, messages: Sequence[ReceivedMessage]) -> None:
+        """Make messages visible now, so that the next holder of the lease receives them at once."""
+        self.responses.change_visibility([message.receipt for message in messages], 0)
 
     def _receive(self) -> list[ReceivedMessage]:
         """Return the messages of a round: of one receive, or of several at once while many messages wait.
@@ -225,7 +228,7 @@ class Collector:
         """
         if not self.active():
             # Another controller may have read these jobs before their results were stored here: it has to count them.
-            self.responses.change_visibility([message.receipt for message in messages], 0)
+            self._return_to_next_holder(messages)
             return
         delays, unrecorded = dict(untried), {message.receipt for message in failed} | untried.keys()
         for message in failed:
@@ -248,8 +251,8 @@ class Collector:
         found, unread = list[tuple[ReceivedMessage, ClassificationResult | Heartbeat]](), list[ReceivedMessage]()
         stored = [(message, each) for message, each in parsed if isinstance(each, StoredResult)]
         found += [(message, each) for message, each in parsed if not isinstance(each, StoredResult)]
-        for (message, each), prediction in zip(
-            stored, side_by_side(self.pool, self._prediction, [each for _, each in stored]), strict=True
+        for (message, each), prediction in outcomes(
+            self.pool, lambda pair: stored_prediction(pair[1].ref, self.outputs), stored
         ):
             if isinstance(prediction, Exception):
                 extra = {"job": each.job_id, "image": each.image_id}
@@ -259,12 +262,6 @@ class Collector:
                 attempt = max(prediction.attempt, each.attempt)
                 found.append((message, prediction.response().model_copy(update={"attempt": attempt})))
         return found, unread
-
-    def _prediction(self, stored: StoredResult) -> Prediction | Exception | None:
-        try:
-            return stored_prediction(stored.ref, self.outputs)
-        except Exception as error:  # noqa: BLE001 (it must not delay other messages)
-            return error
 
     def _suspended_jobs(self) -> Mapping[str, int]:
         """Return the jobs that are not tried now, with the seconds until they are."""

@@ -31,7 +31,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, is_cancelled
 from services.backoff import pause_seconds
 from services.errors import FleetsightError, NotFoundError
-from services.side_by_side import side_by_side
+from services.side_by_side import outcomes, side_by_side
 from services.table import BATCH_ATTEMPTS, PAGE, is_throttled
 from web_tier.controller.job_counts import ImageStatuses, JobCounts, MissingImages
 
@@ -53,7 +53,7 @@ MAX_COUNTS_A_SECOND = 200
 """Jobs with counts that are written in a second: of more jobs, each is written less often."""
 COUNTS_TICK_SECONDS = 0.1
 WAIT_SECONDS = 0.005
-"""Time between two looks at whether another thread has stored counts."""
+"""Time between two checks whether another thread has stored counts."""
 MAX_DOUBLINGS = 7
 """After so many failures the pause between two writes of the counts of a job, half a minute, grows no further."""
 LOAD_SECONDS = 1.0
@@ -198,7 +198,7 @@ class ResultRecorder:
             raise error
 
     def record_each(self, responses: Iterable[ClassificationResult]) -> dict[ImageRef, Exception]:
-        """Put results of several jobs; return the images whose results have to be recorded again, with the reason.
+        """Put results of several jobs; return the images with results to be recorded again, with the reason.
 
         Unless its job keeps them, an image is deleted once its label is stored. The counts of a job that is known as
         open are stored a moment later; those of another one before this method returns, since no reconciler would
@@ -265,7 +265,7 @@ class ResultRecorder:
 
         Args:
             job_ids: None for all jobs.
-            at_once: also store counts of jobs whose counts were stored just now.
+            at_once: also store counts that were stored just now.
 
         Raises:
             StaleTokenError: when another controller has taken over.
@@ -326,10 +326,7 @@ class ResultRecorder:
             if job_counts is None:
                 return False
             if ref.image_id not in job_counts.statuses:
-                found, unread = self.store.find_images([ref])
-                for error in unread.values():
-                    raise error
-                job_counts.add_images(found.values())
+                job_counts.add_images(self._records([ref]).values())
             return ref.image_id in job_counts.statuses
 
     def learn_recent(self, job_id: str) -> None:
@@ -353,23 +350,32 @@ class ResultRecorder:
         with self.locks.hold(job_id):
             job_counts = self._job_counts(job_id)
             failed = [] if job_counts is None else list(job_counts.statuses.ids("failed"))
-        for start in range(0, len(failed), LOOKUP):
-            if self.active():
-                self.read_again(job_id, failed[start : start + LOOKUP])
+        self._read_all_again(job_id, failed)
 
     def read_again(self, job_id: str, image_ids: Sequence[str]) -> list[ImageRecord]:
         """Return the records of known images as the table has them now; forget those that were taken back."""
         with self.locks.hold(job_id):
             if (job_counts := self._job_counts(job_id)) is None:
                 return []
-            records, unread = self.store.find_images([ImageRef(job_id, image_id) for image_id in image_ids])
-            for error in unread.values():
-                raise error
+            records = self._records([ImageRef(job_id, image_id) for image_id in image_ids])
             for image_id in image_ids:
                 if ImageRef(job_id, image_id) not in records:
                     job_counts.remove_image(image_id)
             job_counts.add_images(records.values())
             return list(records.values())
+
+    def _records(self, refs: Sequence[ImageRef]) -> dict[ImageRef, ImageRecord]:
+        """Return the records of those of `refs` that are accepted images, after one try: the caller holds a lock."""
+        records, unread = self.store.find_images(refs)
+        for error in unread.values():
+            raise error
+        return records
+
+    def _read_all_again(self, job_id: str, image_ids: Sequence[str]) -> None:
+        """Read records again, `LOOKUP` at a time: so long the job's lock is held."""
+        for start in range(0, len(image_ids), LOOKUP):
+            if self.active():
+                self.read_again(job_id, image_ids[start : start + LOOKUP])
 
     def record_resends(self, job_id: str, resends: Mapping[str, Resend]) -> None:
         """Record requests of a job that were sent again, by image id, and store its counts.
@@ -462,18 +468,17 @@ class ResultRecorder:
 
     def _drop(self, responses: Sequence[ClassificationResult]) -> None:
         """Delete the predictions of jobs that do not exist."""
-        if responses:
-            jobs = sorted({response.job_id for response in responses})
-            _log.warning("dropped results of jobs that do not exist", extra={"jobs": jobs, "n": len(responses)})
-            # Their worker may have stored them long after the job was deleted: nothing else would find them.
-            self.delete_outputs([output_key(response.ref) for response in responses])
+        jobs = sorted({response.job_id for response in responses})
+        _log.warning("dropped results of jobs that do not exist", extra={"jobs": jobs, "n": len(responses)})
+        # Their worker may have stored them long after the job was deleted: nothing else would find them.
+        self.delete_outputs([output_key(response.ref) for response in responses])
 
     def _record_jobs(
         self, best: Mapping[str, Sequence[ClassificationResult]], errors: dict[ImageRef, Exception]
     ) -> list[ClassificationResult]:
-        """Record results of several jobs, whose locks are held; add the reasons of those that are left to `errors`.
+        """Record results of several jobs under their locks; add the reasons of those that are left to `errors`.
 
-        Returns those whose images are not to be kept.
+        Returns the recorded results of images that are not to be kept.
         """
         with self._lock:
             jobs = {job_id: self._jobs[job_id] for job_id in best if job_id in self._jobs}
@@ -515,17 +520,13 @@ class ResultRecorder:
             statuses = jobs[job_id].statuses
             return [each.image_id for each in best[job_id] if each.image_id not in statuses]
 
-        def read_ahead(each: tuple[str, str]) -> Sequence[ImageRecord] | Exception:
-            job_id, first = each
-            try:
-                return list(self.store.images(job_id, first[:-1], limit=PAGE))
-            except Exception as error:  # noqa: BLE001 (it delays its job alone)
-                return error
+        def read_ahead(job_id: str) -> Sequence[ImageRecord]:
+            return list(self.store.images(job_id, min(unknown[job_id])[:-1], limit=PAGE))
 
         unknown = {job_id: image_ids for job_id in jobs if (image_ids := unknown_of(job_id))}
         # Images mostly arrive in the order of their ids: more unknown ones follow the first one.
-        many = {job_id: min(image_ids) for job_id, image_ids in unknown.items() if len(image_ids) > FEW}
-        for job_id, found in zip(many, side_by_side(self.pool, read_ahead, many.items()), strict=True):
+        many = [job_id for job_id, image_ids in unknown.items() if len(image_ids) > FEW]
+        for job_id, found in outcomes(self.pool, read_ahead, many):
             if isinstance(found, Exception):
                 errors |= {ImageRef(job_id, image_id): found for image_id in unknown[job_id]}
             else:
@@ -550,20 +551,17 @@ class ResultRecorder:
         for response in done:
             if response.ref not in left:
                 by_job.setdefault(response.job_id, []).append(response)
-        for response, stored in zip(failures, side_by_side(self.pool, self._put_failed, failures), strict=True):
+        for response, stored in outcomes(self.pool, self._put_failed, failures):
             if isinstance(stored, Exception):
                 errors[response.ref] = stored
             else:
                 by_job.setdefault(response.job_id, []).append(stored)
         return by_job
 
-    def _put_failed(self, response: ClassificationResult) -> ClassificationResult | Exception:
+    def _put_failed(self, response: ClassificationResult) -> ClassificationResult:
         """Put a failed result unless there is a better one, which counts then; return the one that is stored."""
-        try:
-            is_stored = self.store.put_failed(response)
-            return response if is_stored else self.store.result(response.ref) or response
-        except Exception as error:  # noqa: BLE001 (it delays its image alone)
-            return error
+        is_stored = self.store.put_failed(response)
+        return response if is_stored else self.store.result(response.ref) or response
 
     def _count(self, job_counts: JobCounts, stored: Sequence[ClassificationResult], at: datetime) -> None:
         for response in stored:
@@ -731,8 +729,7 @@ class ResultRecorder:
                 unrecorded = [each for each in job_counts.statuses.between(after, until) if each not in recorded]
                 job_counts.add_images(page)
             # They were taken back, or added since the page was read.
-            for start in range(0, len(unrecorded), LOOKUP):
-                self.read_again(job_id, unrecorded[start : start + LOOKUP])
+            self._read_all_again(job_id, unrecorded)
             after = until or after
 
 

@@ -59,7 +59,7 @@ class ControllerServices:
         send: how to send a message about a job that is done, by channel.
         sources: the buckets from which jobs take images, and to which results are copied.
         calls: makes calls for results side by side. Nothing else uses it, so that results wait for no other work.
-        readers: reads the jobs whose results are recorded.
+        readers: reads the jobs that results belong to.
         signals: of new requests, from other processes of this machine.
     """
 

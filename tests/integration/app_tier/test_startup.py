@@ -2,8 +2,6 @@
 
 import json
 import multiprocessing
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,7 @@ from core.ids import new_id
 from core.sandbox.zygote import Zygote
 from services.metadata import Metadata
 from tests.integration.app_tier.conftest import NOWHERE, SiteMaker
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.processes import run_python
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,14 +36,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 
 @pytest.mark.processes
 def test_a_worker_imports_botocore_while_its_network_is_compiled_and_nothing_that_it_does_not_need() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", WHAT_A_WORKER_IMPORTS],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=DEADLINE_SECONDS,
-    )
+    ran = run_python(WHAT_A_WORKER_IMPORTS)
     at_first, in_the_end = (set(line.split()) for line in ran.stdout.splitlines())
     assert "numpy" in at_first
     assert "botocore" not in at_first
@@ -79,14 +70,7 @@ app_tier.__main__.main()
 
 @pytest.mark.processes
 def test_a_worker_collects_garbage_once_it_has_started_and_leaves_what_it_has_imported_alone() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", GARBAGE],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_SECONDS,
-        check=True,
-    )
+    ran = run_python(GARBAGE)
     assert ran.stdout.split() == ["False", "True", "True"]
 
 
@@ -151,9 +135,7 @@ warnings.warn("Corrupt EXIF data\\nof a user", stacklevel=1)
 
 @pytest.mark.processes
 def test_warnings_of_libraries_are_lines_of_the_log() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", WARNS], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=True
-    )
+    ended = run_python(WARNS)
     [line] = [json.loads(line) for line in ended.stderr.splitlines()]
     assert (line["level"], line["process"], line["logger"]) == ("warning", "worker", "py.warnings")
     assert "Corrupt EXIF data" in line["message"]

@@ -19,7 +19,7 @@ from core.images import ImageRejectedError
 from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, PoolUnavailableError, TooCostlyError
 from core.sandbox.zygote import ROOT, Zygote
-from tests.support.processes import children_of
+from tests.support.processes import children_of, run_python
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -345,14 +345,7 @@ print(SandboxPool(zygote, Allowance(5, 1 << 26, 1000), 1)(b"garbage").decode())
 
 @pytest.mark.processes
 def test_a_child_collects_its_garbage_although_its_parent_did_not_when_it_started() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", WITHOUT_COLLECTOR],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=DEADLINE_SECONDS,
-    )
+    ran = run_python(WITHOUT_COLLECTOR)
     assert ran.stdout.strip() == "True"
 
 

@@ -15,6 +15,7 @@ from app_tier.engines import Batch, ExactEngine, OpenVinoEngine, TorchEngine, op
 from app_tier.preprocess import Preprocess, load_pixels, load_square
 from scripts.demo_model.signs import samples
 from scripts.model.torchvision_import import import_torchvision
+from tests.support.processes import run_python
 from tests.support.waiting import DEADLINE_SECONDS
 
 DRAWN = 100
@@ -129,9 +130,7 @@ for images in (64, 1):
         print(type(error).__name__, str(error)[:28], flush=True)
 os._exit(0)  # in good order it may not end: its heap is damaged
 """
-    ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=DEADLINE_SECONDS
-    )
+    ran = run_python(program)
     assert ran.stdout.splitlines() == ["EngineError OpenVINO failed on 64 images"] * 2
 
 
@@ -156,9 +155,7 @@ open_engine("openvino", load_bundle()).infer(numpy.zeros((1, 3, 32, 32), "float3
 slow = ("torch", "torchvision", "nncf", "openvino.tools.ovc", "openvino_telemetry")
 print([name for name in slow if name in sys.modules])
 """
-    ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=DEADLINE_SECONDS
-    )
+    ran = run_python(program)
     assert ran.stdout.strip() == "[]"
 
 
@@ -174,9 +171,7 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-    ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=DEADLINE_SECONDS
-    )
+    ran = run_python(program)
     assert ran.stdout.strip() == "EngineError torch is not installed: run ./scripts/setup.sh torch"
 
 

@@ -84,7 +84,7 @@ def test_build_hands_over_the_users_own_weights_and_labels(tmp_path: Path, monke
 def test_build_is_exact_by_default_and_says_on_which_images_it_was_measured(
     own_network: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scripts.model.precision.LEAST_GAIN", 0.0)  # four images say little about speed
+    monkeypatch.setattr("scripts.model.precision.MIN_GAIN", 0.0)  # four images say little about speed
     images = ("--images", str(pictures(tmp_path / "pictures", 4)))
     ran = run("build", *own_network, *images, "--out", str(tmp_path / "bundle"))
     assert ran.exit_code == 0, ran.output

@@ -1,7 +1,6 @@
 """A bundle gets the precision that it was asked for, measured against fp32, and no file that it does not need."""
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -39,7 +38,7 @@ from scripts.model.sample_images import (
     source_of,
     split_images,
 )
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.processes import run_python
 
 needs_bf16 = pytest.mark.skipif(not OpenVinoEngine.is_fast_in("bf16"), reason="this CPU has no bf16")
 needs_int8 = pytest.mark.skipif(not OpenVinoEngine.is_fast_in("int8"), reason="this CPU is not fast in int8")
@@ -159,7 +158,7 @@ def test_exact_is_fp32_alone_where_low_precision_is_not_faster_with_all_that_is_
 @pytest.fixture
 def low_precision_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``exact`` take a low precision first, however a few images were timed on a busy machine."""
-    monkeypatch.setattr(module, "LEAST_GAIN", 0.0)
+    monkeypatch.setattr(module, "MIN_GAIN", 0.0)
 
 
 @needs_int8
@@ -264,13 +263,7 @@ print(count, convolutions, adds, same, "openvino_telemetry" in sys.modules)
 
 @pytest.mark.processes
 def test_every_convolution_and_residual_add_is_int8_and_nothing_is_printed_or_sent(tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=DEADLINE_SECONDS,
-    )
+    ran = run_python(PROGRAM, str(tmp_path))
     assert ran.stdout.strip() == "20 {True} [] True False"
     assert ran.stderr == ""
 

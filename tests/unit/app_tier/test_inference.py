@@ -19,7 +19,7 @@ from app_tier.classify import Classifier, top_labels
 from app_tier.decode import decode
 from app_tier.engines import (
     AT_ONCE,
-    LEAST_GAIN,
+    MIN_GAIN,
     RECHECK_BATCHES,
     TRIAL_BATCHES,
     Batch,
@@ -479,7 +479,7 @@ def test_low_precision_is_never_chosen_without_the_least_gain(
         is_low_first, is_trial = pace.next_batch()
         if is_low_first:
             pace.passed(images, images // 2, low_seconds, images if is_trial else images // 2, fp32_seconds)
-    assert pace.is_low_first == (not pace.has_chosen or pace.gain >= LEAST_GAIN)
+    assert pace.is_low_first == (not pace.has_chosen or pace.gain >= MIN_GAIN)
     assert 0 <= pace.share <= 1
 
 

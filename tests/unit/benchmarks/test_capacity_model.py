@@ -112,7 +112,7 @@ def test_a_lock_lets_one_task_in_at_a_time_and_reports_the_longest_hold() -> Non
     run(virtual, *(partial(enter, seconds) for seconds in (1.0, 4.0, 2.0)))
     assert most == [1]
     assert virtual.now == 7.0
-    assert virtual.longest_holds == {"job": 4.0}
+    assert virtual.max_hold_seconds == {"job": 4.0}
 
 
 def test_a_lock_that_is_released_while_a_task_computes_before_it_waits_is_not_missed() -> None:

@@ -94,7 +94,7 @@ def receive(client: Any) -> Any:
 
 
 def test_a_result_is_that_of_botocore_and_its_calls_share_a_connection(service: Service) -> None:
-    client, own = sqs(service), sqs(service, attempts=1)  # whose calls are all botocore's
+    client, own = sqs(service), sqs(service, attempts=1)  # all calls of the second one are botocore's
     for _ in range(3):
         found, expected = receive(client), receive(own)
         assert found.pop("ResponseMetadata")["HTTPStatusCode"] == 200

@@ -164,7 +164,7 @@ def test_what_another_thread_has_received_counts_as_read_only_after_it_was_recor
 
 
 def test_the_results_of_all_jobs_of_a_round_are_put_together() -> None:
-    """So a round takes as long, whatever the number of jobs: on AWS each call takes milliseconds."""
+    """So a round takes as long with any number of jobs: on AWS each call takes milliseconds."""
     store = JobStore(MemoryTable())
     refs = [ImageRef(new_id(), new_id()) for _ in range(20)]
     for ref in refs:
