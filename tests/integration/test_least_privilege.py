@@ -92,6 +92,14 @@ class Deployed:
         """Return the ids of the instances that are pending or running."""
         return [each.instance_id for each in self.fleet.instances(("pending", "running"))]
 
+    def standing_by(self) -> str | None:
+        """Return the id of a protected instance that operators see, or None; their list is a second behind EC2."""
+        listed = {each["instance_id"] for each in self.api.instances()["instances"]}
+        return next(
+            (each.instance_id for each in self.fleet.instances() if each.protected and each.instance_id in listed),
+            None,
+        )
+
     def known(self) -> dict[str, str]:
         """Return the values of the placeholders in `DENIED_CALLS`."""
         outputs, ids = self.stack.outputs, self.stack.ids
@@ -221,8 +229,7 @@ def upload_straight_to_the_bucket(deployed: Deployed, job_id: str, files: list[t
 def hold_and_drain(deployed: Deployed) -> None:
     """Have a worker stand by, drain it, and go back to none."""
     deployed.api.set_limits(1, 3, "a test")
-    wait_until(lambda: any(each.protected for each in deployed.fleet.instances()), "a worker is protected")
-    held = next(each.instance_id for each in deployed.fleet.instances() if each.protected)
+    held = wait_until(deployed.standing_by, "a protected worker is in the list of instances", details=deployed.logs)
     deployed.api.drain(held)
     wait_until(lambda: held not in deployed.workers(), "a draining worker ends")
     wait_until(lambda: any(each.protected for each in deployed.fleet.instances()), "another takes its place")
