@@ -16,9 +16,12 @@ import signal
 import threading
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from services.errors import FleetsightError, MetadataError
-from services.metadata import Metadata
+
+if TYPE_CHECKING:
+    from services.metadata import Metadata
 
 NOTICE_SECONDS = 5.0
 """How often to poll for a Spot notice (AWS recommends 5 s; it comes about 120 s before the end) and the drain tag."""
@@ -126,7 +129,7 @@ class StopSignals:
             self._lifetime.end(name)
 
 
-def watch_notices(metadata: Metadata, lifetime: Lifetime, every_seconds: float = NOTICE_SECONDS) -> None:
+def watch_notices(metadata: "Metadata", lifetime: Lifetime, every_seconds: float = NOTICE_SECONDS) -> None:
     """End `lifetime` when EC2 reclaims the instance or the controller drains it; return when it is over."""
     while not lifetime.over:
         try:
@@ -140,7 +143,7 @@ def watch_notices(metadata: Metadata, lifetime: Lifetime, every_seconds: float =
         lifetime.wait(every_seconds)
 
 
-def is_protected(metadata: Metadata | None) -> bool:
+def is_protected(metadata: "Metadata | None") -> bool:
     """Return whether an idle worker stays, since its instance is protected from scale-in; False without an instance.
 
     If the metadata service does not answer, the worker ends: that costs one boot, while a worker that stays by

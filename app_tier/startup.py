@@ -16,6 +16,7 @@ import numpy as np
 from app_tier.bundle import TORCH_NAME, Bundle, BundleError, load_bundle
 from app_tier.classify import Classifier
 from app_tier.decode import sandboxed_decoder
+from app_tier.engine_imports import import_openvino
 from app_tier.engines import Engine, open_engine
 from app_tier.lifecycle import NotStartedError, is_protected, watch_notices
 from app_tier.sizing import Sizing, sized, this_machine
@@ -23,10 +24,10 @@ from core.config import Config, load_config
 from core.sandbox.process import PoolUnavailableError
 from core.sandbox.zygote import Zygote
 from services.errors import FleetsightError, MetadataError
-from services.metadata import Metadata
 
 if TYPE_CHECKING:
     from app_tier.worker import Worker
+    from services.metadata import Metadata
 
 _log = logging.getLogger(__name__)
 
@@ -48,9 +49,14 @@ def start_up(zygote: Zygote) -> "Worker":
 
 
 def _start_up(config: Config, zygote: Zygote) -> "Worker":
-    metadata = Metadata()
+    if config.worker.engine == "openvino":
+        # Before the thread that needs it: it would wait for each bit of the interpreter that the other imports leave.
+        import_openvino()
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="start") as pool:
         model = pool.submit(open_model, config)
+        from services.metadata import Metadata
+
+        metadata = Metadata()
         instance = pool.submit(instance_id, metadata)
         from app_tier.worker import Worker, open_services
 
@@ -88,12 +94,13 @@ def open_model(config: Config) -> tuple[Bundle, Engine, Sizing]:
     engine = open_engine(config.worker.engine, bundle, sizing.engine_threads, streams=sizing.streams)
     if config.worker.engine == "openvino" and machine.cores > 1:
         # A network prepares itself for its first image, which takes as long as another one. Here that costs no time:
-        # meanwhile the other thread imports botocore.
-        engine.infer(np.zeros((1, 3, size, size), np.float32))
+        # meanwhile other threads import botocore, and receive the first message.
+        blank = np.zeros((1, 3, size, size), np.float32)
+        threading.Thread(target=engine.infer, args=(blank,), name="first-image", daemon=True).start()
     return bundle, engine, sizing
 
 
-def instance_id(metadata: Metadata) -> str | None:
+def instance_id(metadata: "Metadata") -> str | None:
     """Return this instance's id; None if this machine is not an EC2 instance."""
     try:
         return metadata.instance_id()

@@ -12,6 +12,7 @@ from typing import Final
 
 from rich.console import Console
 
+from app_tier.bundle import BundleError
 from benchmarks.report import Report
 from scripts.chromium import NoBrowserError
 from services.errors import FleetsightError
@@ -34,10 +35,10 @@ BENCHMARKS: Final = {
     "fleet_faults": "fleet_faults.run",
     "fleet_runs": "fleet_runs.run",
     "fleet_size": "fleet_faults.run_size",
+    "growth": "growth.run",
     "house": "house.run",
     "idle": "idle.run",
     "local_fleet": "fleet_runs.run_local",
-    "memory": "end_to_end.run_memory",
     "mutants": "mutants.run",
     "packs": "packs.run",
     "peers": "peers.run",
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     more = {name: value for name in ("plots", "folder") if (value := getattr(options, name)) is not None}
     try:
         report = load(options.name)(options.quick, **more)
-    except (NoBrowserError, FleetsightError) as error:
+    except (NoBrowserError, FleetsightError, BundleError) as error:
         print(f"{options.name}: {error}", file=sys.stderr)
         return 2
     report.show(Console())

@@ -13,9 +13,10 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from app_tier.bundle import DEMO_BUNDLE
+from app_tier.bundle import DEMO_BUNDLE, EngineError
 from benchmarks.flood import WorkerCloud
 from benchmarks.measure import usage_of
 from benchmarks.networks import random_network
@@ -40,6 +41,8 @@ class Start:
 
 def run(quick: bool) -> Report:
     """Measure the demo network, ResNet-18 at 224 and the torch way in turns; the fastest of several counts."""
+    if find_spec("torchvision") is None:
+        raise EngineError("torch is not installed, beside which a start is measured: run ./scripts/setup.sh torch")
     for folder in ("services", "core", "localcloud", "app_tier"):  # as set-up does
         compileall.compile_dir(ROOT / folder, quiet=1)
     resnet = random_network("resnet18").folder

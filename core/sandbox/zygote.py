@@ -56,8 +56,7 @@ class Zygote:
         """Start the zygote as a fork of this process, which is much faster than a new process on first use.
 
         Only for a process that has just started: except for its environment and open files, which the fork scrubs, it
-        must hold nothing that a child must not have. Does nothing if this process has other threads. This process
-        loads the function's module, too.
+        must hold nothing that a child must not have. Does nothing if this process has other threads.
         """
         try:  # the kernel's list, since it includes threads of libraries
             has_one_thread = len(list(_THREADS.iterdir())) == 1
@@ -65,14 +64,15 @@ class Zygote:
             has_one_thread = False
         with self._lock:
             if self._control is None and has_one_thread:
-                function = load(self._function)
                 parent_end, zygote_end = socket.socketpair()
                 process = os.fork()
                 if process == 0:
                     try:
                         scrub_environment()
                         close_all_but(zygote_end.fileno())
-                        run(zygote_end, function)
+                        run(zygote_end, load(self._function))
+                    except Exception:  # noqa: BLE001 (the edge of the process)
+                        _log.exception("a sandbox zygote could not start", extra={"function": self._function})
                     finally:
                         os._exit(0)
                 zygote_end.close()

@@ -349,6 +349,28 @@ def test_a_child_collects_its_garbage_although_its_parent_did_not_when_it_starte
     assert ran.stdout.strip() == "True"
 
 
+WITHOUT_FUNCTION = """
+from core.logs import configure_logging
+from core.sandbox.pool import Allowance, SandboxPool
+from core.sandbox.process import PoolUnavailableError
+from core.sandbox.zygote import Zygote
+configure_logging("test")
+zygote = Zygote("core.images:no_such_function")
+zygote.fork()
+try:
+    SandboxPool(zygote, Allowance(5, 1 << 26, 1000), 1)(b"pid")
+except PoolUnavailableError:
+    print("unavailable")
+"""
+
+
+@pytest.mark.processes
+def test_a_forked_zygote_that_cannot_load_its_function_says_so_in_the_log() -> None:
+    ran = run_python(WITHOUT_FUNCTION)
+    assert ran.stdout.strip() == "unavailable"
+    assert "no_such_function" in ran.stderr
+
+
 @pytest.mark.parametrize("way", ["fork", "afresh"])
 @pytest.mark.parametrize("state", ["idle", "busy"])
 def test_no_child_outlives_its_parent(way: str, state: str) -> None:
