@@ -3,6 +3,8 @@
 Clients share a session, since loading botocore's service models costs more than a call.
 """
 
+import gzip
+import json
 import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import botocore.session
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import NoCredentialsError
-from botocore.loaders import Loader
+from botocore.loaders import JSONFileLoader, Loader
 
 from services.endpoint import APP_ID, Endpoint
 from services.json_calls import JsonCalls
@@ -33,12 +35,26 @@ botocore, which provides them, renews a role's credentials when they have ten mi
 """
 
 
+class PlainJsonLoader(JSONFileLoader):
+    """Files of botocore's data as plain dictionaries, which keep their order, too: read in half the time."""
+
+    def load_file(self, file_path: str) -> Any:
+        """Return the contents of the file with this path and one of the two suffixes, or None."""
+        for path, opened in ((f"{file_path}.json", open), (f"{file_path}.json.gz", gzip.open)):
+            if Path(path).is_file():
+                with opened(path, "rb") as file:
+                    return json.loads(file.read())
+        return None
+
+
 class FastModelLoader(Loader):
     """botocore's service models, found by the names of their folders.
 
     botocore lists all 440 folders, twice for each client, to find out whether a service exists: half the time that
     creating a client takes.
     """
+
+    FILE_LOADER_CLASS = PlainJsonLoader
 
     def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 (botocore's signature)
         """Return the names that may be services; loading the model of any other fails."""

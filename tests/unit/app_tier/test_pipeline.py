@@ -1,9 +1,10 @@
 """The pipeline: channels, stages, batches, and the steps that fetch images and publish results."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 
 import pytest
 from hypothesis import given
@@ -91,6 +92,49 @@ def test_a_stage_does_its_step_for_everything_until_its_channel_is_closed() -> N
     stage.start()
     assert stage.join(DEADLINE_SECONDS)
     assert done == tasks
+
+
+def taking(tasks: Sequence[Task[None]]) -> Callable[[], Sequence[Task[None]]]:
+    """Return what takes one of `tasks` after another."""
+    waiting = iter(tasks)
+    return lambda: list(islice(waiting, 1))
+
+
+@pytest.mark.parametrize(("items", "at_once"), [(1, 1), (2, 2), (3, 3), (5, 3)])
+def test_a_stage_works_on_as_many_items_at_once_as_it_has_threads(items: int, at_once: int) -> None:
+    tasks, done = [new_task(each) for each in deliveries(items)], list[Task[None]]()
+    working, let_go = threading.Semaphore(0), threading.Event()
+
+    def step(some: Sequence[Task[None]]) -> None:
+        working.release()
+        let_go.wait(DEADLINE_SECONDS)
+        done.extend(some)
+
+    stage = Stage("test", 3, taking(tasks), step)
+    stage.start()
+    assert all(working.acquire(timeout=DEADLINE_SECONDS) for _ in range(at_once))
+    assert not working.acquire(blocking=False)
+    let_go.set()
+    assert stage.join(DEADLINE_SECONDS)
+    assert sorted(done, key=tasks.index) == tasks
+
+
+def test_a_stage_goes_on_with_fewer_threads_if_the_system_has_no_more(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks, done = [new_task(each) for each in deliveries(3)], list[Task[None]]()
+    stage, start = Stage("test", 3, taking(tasks), done.extend), threading.Thread.start
+
+    def start_first(thread: threading.Thread) -> None:
+        if thread.name != "test-0":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_first)
+    stage.start()
+    assert stage.join(DEADLINE_SECONDS)
+    assert done == tasks
+    assert "a stage has fewer threads" in caplog.text
 
 
 def test_a_stage_that_hangs_is_reported_and_not_waited_for() -> None:
