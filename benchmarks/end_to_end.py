@@ -1,8 +1,7 @@
-"""The whole system, from the first POST of a batch to its last result: its speed, and its memory over a long run.
+"""The whole system, from the first POST of a batch to its last result.
 
-`end_to_end` has a cold fleet and a warm one; `memory` sends batch after batch through one warm system, 100,000 images
-in all. The images are drawn before any clock starts. Throughput is also given as a share of the bare pipeline's (one
-thread that decodes and classifies the same files, nothing around it), measured in the same run.
+A cold fleet and a warm one. The images are drawn before any clock starts. Throughput is also given as a share of the
+bare pipeline's (one thread that decodes and classifies the same files, nothing around it), measured in the same run.
 """
 
 import secrets
@@ -22,7 +21,6 @@ from benchmarks.measure import percentile
 from benchmarks.report import Bar, Report, seconds_of
 from benchmarks.running import (
     ALWAYS_WARM,
-    GROWTH,
     OURS,
     PATIENCE_SECONDS,
     WORKERS,
@@ -56,13 +54,13 @@ class Lone:
 
 
 def run(quick: bool) -> Report:
-    """Measure batches of 100, 1,000 and, unless `quick`, 10,000 images."""
+    """Measure batches of 100 and 1,000 images; `quick` has fewer rounds of the cold ones."""
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
-        images = draw(home / "images", 1_000 if quick else 10_000)
+        images = draw(home / "images", 1_000)
         bare, bare_cpu_ms = bare_pipeline(images.files[:200])
         cold = _cold(home, images, quick)
-        warm, again, lone = _warm(home, images, (100, 1_000) if quick else (100, 1_000, 10_000))
+        warm, again, lone = _warm(home, images, (100, AGAIN))
     figures = {"bare_images_per_second": bare, "bare_cpu_ms": bare_cpu_ms}
     for temperature, batches in (("cold", cold), ("warm", warm)):
         for count, measured in batches.items():
@@ -70,10 +68,6 @@ def run(quick: bool) -> Report:
     figures |= figures_of("again_1000", again, bare)
     figures |= {f"lone_p{percent}_s": percentile(lone.image_s, percent) for percent in (50, 95)}
     figures |= {f"hop_p{percent}_s": percentile(lone.hop_s, percent) for percent in (50, 95)}
-    # What the local cloud keeps of an image, since its memory is its disk: objects, rows.
-    largest = warm[max(warm)]
-    grown = largest.resident_mb["cloud"] * (1 - 1 / largest.growth["cloud"])
-    figures["cloud_kept_kb_an_image"] = grown * 1024 / largest.images
     return Report("end_to_end", figures, (*bars_of(cold, warm, again, bare, bare_cpu_ms), lone_bar(lone, bare)))
 
 
@@ -207,52 +201,15 @@ def figures_of(prefix: str, measured: Measured, bare: float) -> dict[str, float]
 def bars_of(
     cold: Mapping[int, Measured], warm: Mapping[int, Measured], again: Measured, bare: float, bare_cpu_ms: float
 ) -> tuple[Bar, ...]:
-    """Return the bars, ratios to the bare pipeline; those of 10,000 images only where they were measured."""
+    """Return the bars, ratios to the bare pipeline."""
     hundred, thousand = cold[100], warm[1_000]
     cold_p95 = percentile(hundred.latency_s, 95) / (100 / bare)
     ours, cloud = (sum(thousand.cpu_ms[name] for name in names) / bare_cpu_ms for names in (OURS, ("cloud",)))
-    bars = [
+    return (
         Bar("cold, 100 images: images/s ÷ bare pipeline", hundred.images_per_second / bare, at_least=0.3),
         Bar("cold, 100 images: p95 from accepted to result ÷ time of the bare pipeline", cold_p95, at_most=3.3),
         Bar("warm, 1,000 images: images/s ÷ bare pipeline", thousand.images_per_second / bare, at_least=0.6),
         Bar("warm, 1,000 images: CPU of web, controller and workers ÷ bare pipeline", ours, at_most=2.5),
         Bar("warm, 1,000 images: CPU of the local cloud ÷ bare pipeline", cloud, at_most=0.5),
         Bar("the same 1,000 images again: times as fast, warm", thousand.seconds / again.seconds, at_least=5),
-    ]
-    if 10_000 in warm:
-        slower, growth = thousand.images_per_second / warm[10_000].images_per_second, warm[10_000].growth
-        bars.append(Bar("warm, 10,000 to 1,000 images: time an image, ratio", slower, at_most=1.15))
-        bars += [
-            Bar(f"{name}: memory after ÷ before 10,000 images", growth[name], at_most=GROWTH)
-            for name in (*OURS, "cloud")
-        ]
-    return tuple(bars)
-
-
-def run_memory(quick: bool) -> Report:
-    """Send ten batches of 10,000 images; `quick` sends five of 1,000."""
-    size, batches = (1_000, 5) if quick else (10_000, 10)
-    with tempfile.TemporaryDirectory() as scratch:
-        home = Path(scratch)
-        images = draw(home / "images", size)
-        with running(home / "system", ALWAYS_WARM) as bench:
-            bench.wait_for_workers(WORKERS)
-            measured = [bench.batch(images) for _ in range(batches)]
-    return memory_report(measured)
-
-
-def memory_report(measured: Sequence[Measured]) -> Report:
-    """Return each process's memory after each batch (of several processes, the greatest), and how it grew."""
-    first, last = measured[0], measured[-1]
-    figures: dict[str, float] = {"images": sum(each.images for each in measured)}
-    for number, each in enumerate(measured, 1):
-        figures[f"batch_{number}_images_per_second"] = each.images_per_second
-        figures |= {f"batch_{number}_{name}_mb": each.resident_mb[name] for name in (*OURS, "cloud")}
-    kept = (last.resident_mb["cloud"] - first.resident_mb["cloud"]) * 1024
-    figures["cloud_kept_kb_an_image"] = kept / (figures["images"] - first.images)
-    grown = {name: last.resident_mb[name] / first.resident_mb[name] for name in (*OURS, "cloud")}
-    count = f"{figures['images']:,.0f} images"
-    bars = [
-        Bar(f"{name}: memory after {count} ÷ after the first batch", grown[name], at_most=GROWTH) for name in grown
-    ]
-    return Report("memory", figures, tuple(bars))
+    )

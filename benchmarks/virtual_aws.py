@@ -434,10 +434,6 @@ class VirtualTable:
         self.cloud.virtual.skip_charge()
         return self.cloud.make("Query", latency, len(found), effect)
 
-    def get_paginator(self, _operation: str) -> Any:
-        """Return what yields the pages of a query."""
-        return _Pages(self)
-
     def _call(self, operation: str, entries: int, effect: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return self.cloud.make(operation, self.cloud.latencies.table, entries, effect)
 
@@ -558,28 +554,6 @@ def _flagged(
     else:
         while (last := flags.rfind(1, first, last)) >= 0:
             yield kind + image_ids[last]
-
-
-class _Pages:
-    """The paginator of queries."""
-
-    def __init__(self, table: VirtualTable) -> None:
-        self._table = table
-
-    def paginate(self, PaginationConfig: Mapping[str, int] | None = None, **query: Any) -> Iterator[Any]:  # noqa: N803
-        """Yield pages; `MaxItems` bounds the items of all, `PageSize` those of one."""
-        config, start = PaginationConfig or {}, dict[str, Any]()
-        left = config.get("MaxItems")
-        while True:
-            limit: Any = {"Limit": config["PageSize"]} if "PageSize" in config else {}
-            page = self._table.query(**query, **limit, **start)
-            if left is not None:
-                page["Items"] = page["Items"][:left]
-                left -= len(page["Items"])
-            yield page
-            if "LastEvaluatedKey" not in page or left == 0:
-                return
-            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
 
 @dataclass

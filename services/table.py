@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -269,29 +270,33 @@ class Table:
 
         At most `limit` of them; from `high` down when `newest_first`.
         """
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
+        pages = self._pages(
             KeyConditionExpression="pk = :pk AND sk BETWEEN :low AND :high",
             ExpressionAttributeValues={":pk": {"S": pk}, ":low": {"S": low}, ":high": {"S": high}},
-            ConsistentRead=True,
             ScanIndexForward=not newest_first,
-            PaginationConfig=(
-                {"PageSize": PAGE} if limit is None else {"MaxItems": limit, "PageSize": min(limit, PAGE)}
-            ),
+            Limit=PAGE if limit is None else min(limit, PAGE),
         )
-        for page in pages:
-            yield from (_decode(item) for item in page["Items"])
+        items = (_decode(item) for page in pages for item in page["Items"])
+        yield from items if limit is None else islice(items, limit)
 
     def count(self, pk: str, prefix: str) -> int:
         """Return how many items of `pk` have a sort key that begins with `prefix`."""
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
+        pages = self._pages(
             KeyConditionExpression="pk = :pk AND begins_with(sk, :prefix)",
             ExpressionAttributeValues={":pk": {"S": pk}, ":prefix": {"S": prefix}},
-            ConsistentRead=True,
             Select="COUNT",
         )
         return sum(page["Count"] for page in pages)
+
+    def _pages(self, **query: Any) -> Iterator[Any]:
+        """Yield the pages of a query; botocore's paginator would take as much CPU as the call."""
+        start: dict[str, Any] = {}
+        while True:
+            page = self.client.query(TableName=self.name, ConsistentRead=True, **query, **start)
+            yield page
+            if "LastEvaluatedKey" not in page:
+                return
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
 
 def _batches(items: Sequence[_T], size: int) -> list[list[_T]]:

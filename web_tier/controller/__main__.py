@@ -18,7 +18,7 @@ from services.errors import ConfigError
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.controller.leader import LoopGroup, run_elected
 from web_tier.controller.services import ControllerServices, controller_lease
-from web_tier.memory import collect_less_often
+from web_tier.memory import collect_less_often, return_freed_memory
 
 _log = logging.getLogger("web_tier.controller")
 
@@ -34,6 +34,7 @@ def main() -> int:
     try:
         config, path = load_config(), config_path()
         services, lease = ControllerServices.connect(config), controller_lease(config)
+        return_freed_memory()
         collect_less_often()
         fleet_config = FleetConfigWatcher(path, config.fleet)
 

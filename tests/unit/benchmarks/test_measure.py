@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.end_to_end import bars_of, memory_report
+from benchmarks.end_to_end import bars_of, draw
 from benchmarks.fleet_runs import LocalRun, local_report
+from benchmarks.growth import Job, enlarged, growth_report
 from benchmarks.measure import CpuSample, Window, latencies, percentile, result_moments, steady, used, watch_others
 from benchmarks.recovery import seconds_down
 from benchmarks.report import Report
@@ -119,19 +120,34 @@ BATCH = Measured(
 )
 
 
-def test_growth_is_counted_from_the_end_of_the_first_batch() -> None:
-    later = replace(BATCH, resident_mb={"web": 99.0, "controller": 100.0, "worker": 100.0, "cloud": 210.0})
-    report = memory_report([BATCH, replace(BATCH, resident_mb=dict.fromkeys(BATCH.resident_mb, 500.0)), later])
-    grown = {bar.what.partition(":")[0]: (bar.value, bar.ok) for bar in report.bars}
-    assert grown == {
-        "web": (pytest.approx(1.1), True),
-        "controller": (1.25, False),
-        "worker": (1.0, True),
-        "cloud": (1.05, True),
-    }
-    assert report.figures["images"] == 3_000
+def test_the_cost_of_an_image_and_memory_are_compared_with_those_of_the_smaller_job() -> None:
+    small = replace(BATCH, cpu_ms={"web": 1.0, "controller": 1.0, "worker": 2.0, "cloud": 1.0})
+    slow = replace(small, images=10_000, seconds=60.0, resident_mb=dict.fromkeys(BATCH.resident_mb, 500.0))
+    large = replace(slow, images=100_000, seconds=600.0, cpu_ms={**small.cpu_ms, "worker": 3.0})
+    large = replace(large, resident_mb={"web": 99.0, "controller": 100.0, "worker": 100.0, "cloud": 750.0})
+    report = growth_report([Job(small, 0.02), Job(slow, 0.02), Job(large, 0.05)])
+    assert [(bar.value, bar.ok) for bar in report.bars] == [
+        (pytest.approx(1.5), False),
+        (1.0, True),
+        (1.0, True),
+        (pytest.approx(1.0), True),
+        (1.25, False),
+        (2.5, False),
+        (pytest.approx(1.1), True),
+        (1.25, False),
+        (1.0, True),
+        (3.75, False),
+    ]
+    assert report.figures["job_10000_web_mb"] == 500.0
+    assert report.figures["job_100000_page_ms"] == 50.0
     assert report.figures["cloud_kept_kb_an_image"] == pytest.approx(5.12)
-    assert report.figures["batch_2_web_mb"] == 500.0
+
+
+def test_no_two_files_of_an_enlarged_set_are_alike(tmp_path: Path) -> None:
+    images = draw(tmp_path / "drawn", 3)
+    larger = enlarged(images, 8, tmp_path / "larger")
+    assert len({file.read_bytes() for file in larger.files}) == len(larger.truth) == 8
+    assert {larger.truth[file.name] for file in larger.files} == set(images.truth.values())
 
 
 def slowed(batch: Measured, times: float) -> Measured:
