@@ -76,8 +76,9 @@ class ControllerMetrics:
             buckets=STAGE_SECONDS,
             registry=self.registry,
         )
-        for stage in STAGES:
-            self.stages.labels(stage)
+        # Looked up once: this is the path of every image.
+        self._by_outcome = {outcome: self.results.labels(outcome) for outcome in OUTCOMES}
+        self._by_stage = {stage: self.stages.labels(stage) for stage in STAGES}
         self.waiting = self._counter(
             "image_waiting_seconds", "Seconds that images have waited for a worker, added up, by cause.", "cause", CAUSES
         )
@@ -112,12 +113,12 @@ class ControllerMetrics:
     def count_results(self, responses: Iterable[ClassificationResult]) -> None:
         """Count results that were recorded just now, and the stages of those that have a label."""
         for response in responses:
-            self.results.labels("cancelled" if is_cancelled(response) else response.status).inc()
+            self._by_outcome["cancelled" if is_cancelled(response) else response.status].inc()
             if response.status == "done":
-                for stage in STAGES:
+                for stage, histogram in self._by_stage.items():
                     milliseconds = getattr(response.timings, stage)
                     if milliseconds is not None:
-                        self.stages.labels(stage).observe(milliseconds / 1000)
+                        histogram.observe(milliseconds / 1000)
 
     def observe_round(self, observation: Observation, settings: FleetSettings, bill: Bill) -> None:
         """Count the waiting since the last round; keep the round as the state of the fleet."""

@@ -27,6 +27,7 @@ from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.explain import DecisionKind
 from web_tier.autoscaler.liveness import WorkerStatus
+from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 from web_tier.autoscaler.reporting import (
     MAX_DECISIONS,
@@ -305,7 +306,7 @@ def test_the_metrics_describe_the_fleet(
 
 def test_metrics_are_one_log_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    logger = MetricsLogger(clock)
+    logger = MetricsLogger(clock, "fleetsight")
     with caplog.at_level(logging.INFO):
         logger.update(OBSERVED, fleet_settings(), METER)
         assert len(caplog.records) == 1  # the first round of a tenure is logged at once
@@ -316,6 +317,32 @@ def test_metrics_are_one_log_line_a_minute(caplog: pytest.LogCaptureFixture) -> 
     assert {record.getMessage() for record in caplog.records} == {"fleet"}
     # CloudWatch counts 26 bytes more for each line. What it costs at rest follows.
     assert len(JsonFormatter("controller").format(caplog.records[0])) + 26 <= LOG_LINE_BYTES
+
+
+def test_the_metrics_line_counts_what_happened_since_the_last_one(caplog: pytest.LogCaptureFixture) -> None:
+    clock, metrics = Clock(), ControllerMetrics(clock=(now := Clock()))
+    metrics.results.labels("done").inc(5)  # in an earlier tenure of the same process, which has logged it
+    logger = MetricsLogger(clock, None, metrics)
+    logger.update(OBSERVED, fleet_settings(), METER)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            for _ in range(int(METRICS_SECONDS)):
+                clock.now += 1
+                now.now += 1
+                logger.update(OBSERVED, fleet_settings(), METER)
+            metrics.results.labels("done").inc(3)
+            metrics.results.labels("cancelled").inc(9)
+            metrics.repairs.labels("object_gone").inc()
+            metrics.launch_calls.labels("no_capacity").inc(2)
+            metrics.launch_calls.labels("complete").inc(7)
+    first, second = (
+        tuple(getattr(record, name) for name in ("images_done", "images_failed", "repairs", "refused_launches"))
+        for record in caplog.records
+    )
+    assert (first, second) == ((0, 0, 0, 0), (3, 0, 1, 2))
+    # Eight images wait for 60 s. No worker has a heartbeat to miss in this observation, so none counts as booting.
+    names = ("waiting_seconds", "boot_waiting_seconds")
+    assert [tuple(getattr(record, name) for name in names) for record in caplog.records] == [(480.0, 0.0)] * 2
 
 
 FINE = RESOLUTIONS[0]
