@@ -2,7 +2,7 @@
 
 CloudWatch Logs extracts them from the lines that the agent sends with PutLogEvents, without a metric filter:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Generation_PutLogEvents.html
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Generation.html
 
 A metric is a field of the line, and has its name. Its one dimension is `process`, which each line has. Each costs
 `prices.metric_month`; so what CloudWatch knows from SQS, such as the length of a queue, is not among them.

@@ -1,9 +1,9 @@
 """Metrics for Prometheus: what the web tier counts, and the sum over its processes. `docs/metrics.md` lists them.
 
-Each process of gunicorn counts for itself, in files that all of them map into memory (the multi-process mode of
-prometheus-client: https://prometheus.github.io/client_python/multiprocess/). Whichever process answers `/metrics` adds
-them up. The files are named by a slot instead of a process id. A process that replaces another one takes over its
-slot, so no counter goes back, and there are never more files than there were processes at a time.
+Each process of gunicorn counts in files of its own, which it maps into memory: the multi-process mode of
+prometheus-client (https://prometheus.github.io/client_python/multiprocess/). The process that answers `/metrics` adds
+all files up. They are named by a slot instead of a process id. A process that replaces another one takes over its
+slot, so no counter goes back, and the number of files is that of processes that ran at the same time.
 
 Labels have few values: never a user, job, image, file or instance. A value that is not in a list counts as `other`.
 """

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_FOR_PROGRAMS = ("/api/", "/healthz", "/readyz", "/metrics", "/inference/", "/predictions/", "/classify", "/file-upload")
+_FOR_PROGRAMS = (
+    *("/api/", "/healthz", "/readyz", "/metrics"),
+    *("/inference/", "/predictions/", "/classify", "/file-upload"),
+)
 _QUIET_ENDPOINTS = frozenset({"static", "health.alive", "health.ready", "metrics.metrics_text"})
 
 _AUTHORITY: Final = re.compile(r"(?:([a-z0-9.-]+)|\[([a-f0-9:.]+)\])(?::\d{1,5})?", re.ASCII | re.IGNORECASE)

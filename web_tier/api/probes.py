@@ -1,4 +1,4 @@
-"""Endpoints for infrastructure: liveness, readiness, metrics, and nginx's check of a sender before it reads a body."""
+"""Endpoints for infrastructure: liveness, readiness, metrics, and nginx's check of the sender of a body."""
 
 from typing import Literal
 

@@ -52,7 +52,7 @@ CAUSES: Final = ("boot", "busy", "no_worker")
 WORKER_STATES: Final = ("booting", "ready", "busy", "draining", "unhealthy", "stopped")
 
 MAX_STEP_SECONDS: Final = 10.0
-"""Longest time between two rounds that counts as waiting: nobody knows what happened in a longer one."""
+"""Longest time between two rounds that counts as waiting: what happened in a longer one is unknown."""
 
 
 class ControllerMetrics:
@@ -80,7 +80,7 @@ class ControllerMetrics:
         self._by_outcome = {outcome: self.results.labels(outcome) for outcome in OUTCOMES}
         self._by_stage = {stage: self.stages.labels(stage) for stage in STAGES}
         self.waiting = self._counter(
-            "image_waiting_seconds", "Seconds that images have waited for a worker, added up, by cause.", "cause", CAUSES
+            "image_waiting_seconds", "Seconds that images have waited for a worker, by cause.", "cause", CAUSES
         )
         self.repairs = self._counter(
             "image_repairs", "Images that the reconciler has repaired, by what it did.", "kind", REPAIRS
@@ -203,7 +203,8 @@ class FleetState(Collector):
     def _state(self, last: FleetRound) -> Iterator[Metric]:
         observation, settings, statuses = last.observation, last.settings, self._statuses()
         requests, metrics, waiting = observation.requests, observation.metrics, observation.demand.waiting
-        yield _gauge("controller_round_age_seconds", "Time since the autoscaler's last round.", self._clock() - last.at)
+        age = self._clock() - last.at
+        yield _gauge("controller_round_age_seconds", "Time since the autoscaler's last round.", age)
         yield _gauge(
             "queue_images",
             "Messages in the request queue, by state.",

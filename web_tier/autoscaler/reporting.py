@@ -408,7 +408,7 @@ def counted_so_far(metrics: ControllerMetrics) -> dict[str, float]:
     """Return what this process has counted so far, by the names in the metrics line, which has the differences.
 
     `images_done` and `images_failed` are results, without those of cancelled jobs. `waiting_seconds` are image-seconds
-    of waiting, `boot_waiting_seconds` those of them that boots cause. `repairs` are images, `refused_launches` calls.
+    of waiting, and `boot_waiting_seconds` those that boots cause. `repairs` are images, `refused_launches` calls.
     """
     return {
         "images_done": total_of(metrics.results, {"done"}),

@@ -43,7 +43,8 @@ def run_loop(
 ) -> None:
     """Call `tick` while `active()`; log every exception and try again after a backoff.
 
-    `on_failure` is called with the name after each exception. A loop survives exceptions, since one refused call must not end the fleet's only controller.
+    `on_failure` is called with the name after each exception. A loop survives exceptions, since one refused call must
+    not end the fleet's only controller.
     """
     backoff = backoff or Backoff(max_seconds=MAX_BACKOFF_SECONDS)
     while active():

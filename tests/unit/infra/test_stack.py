@@ -263,7 +263,7 @@ def test_without_a_namespace_a_line_has_no_metrics() -> None:
 
 
 def named(widgets: list[list[Any]]) -> set[tuple[str, str, str]]:
-    """Return namespace, name and last dimension of each metric, where `.` repeats what the one before it has there."""
+    """Return namespace, name and dimension of each metric, where `.` repeats what the one before it has there."""
     found = set()
     for metrics in widgets:
         before: list[str] = [""] * 4

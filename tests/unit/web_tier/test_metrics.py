@@ -24,6 +24,7 @@ from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.autoscaler.metrics import (
     LAUNCH_OUTCOMES,
     MAX_STEP_SECONDS,
+    OUTCOMES,
     REFUSALS,
     STAGES,
     WORKER_STATES,
@@ -130,7 +131,7 @@ def test_results_are_counted_by_outcome_and_stages_of_those_with_a_label(job: Jo
     cancelled = failed(record(job)).model_copy(update={"error": CANCELLED})
     broken = failed(record(job)).model_copy(update={"timings": timings, "error": Failure(code="x", message="y")})
     metrics.count_results([result(job, timings=timings), result(job, timings=Timings()), broken, cancelled])
-    outcomes = {each: value(metrics.registry, "image_results_total", outcome=each) for each in ("done", "failed", "cancelled")}
+    outcomes = {each: value(metrics.registry, "image_results_total", outcome=each) for each in OUTCOMES}
     assert outcomes == {"done": 2, "failed": 1, "cancelled": 1}
     name = "image_stage_duration_seconds"
     for stage, seconds in {"queued": 61, "fetched": 0.002, "inferred": 0.0085}.items():
@@ -180,8 +181,8 @@ def test_waiting_adds_up_over_rounds_and_not_over_a_pause_of_the_loop() -> None:
 
 def test_each_worker_has_one_state() -> None:
     registry = WorkerRegistry()
-    registry.record([heartbeat("i-0", state="ready"), heartbeat("i-1", state="busy"), heartbeat("i-2", state="draining")])
-    registry.record([heartbeat(f"i-{number}", state="busy") for number in (3, 4)])
+    registry.record([heartbeat("i-0", state="ready"), heartbeat("i-2", state="draining")])
+    registry.record([heartbeat(f"i-{number}", state="busy") for number in (1, 3, 4)])
     seen = replace(
         observation(1, states=("running",) * 6 + ("stopped",), launching=1),
         draining=frozenset({"i-3"}),
