@@ -2,7 +2,6 @@
 
 import os
 import shlex
-from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import yaml
@@ -22,7 +21,9 @@ def prometheus_config(page: str, controller_port: int, token_file: str | None) -
         controller_port: port of the controller's metrics.
         token_file: file with an operator's token; None without sign-in.
     """
-    authorization = {} if token_file is None else {"authorization": {"credentials_file": token_file}}
+    authorization: dict[str, object] = (
+        {} if token_file is None else {"authorization": {"credentials_file": token_file}}
+    )
     return {
         "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"},
         "rule_files": [str(ALERTS)],
@@ -58,5 +59,5 @@ def prometheus_instructions(system: System) -> str:
     )
 
 
-def _scrape(job: str, target: str) -> Mapping[str, object]:
+def _scrape(job: str, target: str) -> dict[str, object]:
     return {"job_name": job, "static_configs": [{"targets": [target]}]}

@@ -407,7 +407,7 @@ def fleet_metrics(observation: Observation, settings: FleetSettings, meter: Bill
 def counted_so_far(metrics: ControllerMetrics) -> dict[str, float]:
     """Return what this process has counted so far, by the names in the metrics line, which has the differences.
 
-    `images_done` and `images_failed` are results, without those of cancelled jobs. `waiting_seconds` are image-seconds
+    `images_done` and `images_failed` are results without those of cancelled jobs. `waiting_seconds` are image-seconds
     of waiting, and `boot_waiting_seconds` those that boots cause. `repairs` are images, `refused_launches` calls.
     """
     return {

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 class _Handler(MetricsHandler):
     timeout = CLIENT_SECONDS
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 (the interface)
         """Send the metrics, or an error."""
         if not _is_loopback_name(self.headers.get("Host", "")):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
@@ -56,7 +56,7 @@ def serve_metrics(registry: CollectorRegistry, port: int) -> HTTPServer | None:
     try:
         server = _Server((LOOPBACK, port), _Handler.factory(registry))
     except OSError as error:
-        _log.error(  # noqa: TRY400 (the reason is in the message)
+        _log.error(
             "no metrics are served: cannot listen on %s:%d: %s; set metrics.controller_port to a free port, or to 0",
             LOOPBACK,
             port,

@@ -236,9 +236,7 @@ class ControllerServices:
             store=self.store,
             recorder=recorder,
             recovery=recovery,
-            dead_letters=DeadLetterConsumer(
-                self.dead_letters, recovery, recorder, receives, active, self.metrics
-            ),
+            dead_letters=DeadLetterConsumer(self.dead_letters, recovery, recorder, receives, active, self.metrics),
             requests=self.requests,
             responses=self.responses,
             inputs=self.inputs,

@@ -214,8 +214,8 @@ def embedded(lines: list[str]) -> dict[str, list[float]]:
         assert isinstance(fields["process"], str)
         for metric in directive["Metrics"]:
             assert metric["Unit"] in {"Count", "Seconds", "None"}
-            assert isinstance(value := fields[metric["Name"]], int | float)
-            values.setdefault(metric["Name"], []).append(value)
+            assert isinstance(fields[metric["Name"]], int | float)
+            values.setdefault(metric["Name"], []).append(fields[metric["Name"]])
     return values
 
 

@@ -16,7 +16,7 @@ from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult, Failure, Timings
 from tests.support.api import AppMaker, upload
-from tests.support.autoscaler import EPOCH, Clock, booting, fleet_settings, heartbeat, instance, observation
+from tests.support.autoscaler import EPOCH, Clock, booting, fleet_settings, heartbeat, observation
 from tests.support.jobs import UNKNOWN_ID, done, failed, picture, record
 from web_tier.autoscaler.explain import DecisionKind
 from web_tier.autoscaler.launcher import CallState
