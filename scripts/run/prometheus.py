@@ -21,14 +21,14 @@ def prometheus_config(page: str, controller_port: int, token_file: str | None) -
         controller_port: port of the controller's metrics.
         token_file: file with an operator's token; None without sign-in.
     """
-    authorization: dict[str, object] = (
-        {} if token_file is None else {"authorization": {"credentials_file": token_file}}
-    )
+    web = _scrape("fleetsight-web", urlsplit(page).netloc)
+    if token_file is not None:
+        web["authorization"] = {"credentials_file": token_file}
     return {
         "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"},
         "rule_files": [str(ALERTS)],
         "scrape_configs": [
-            _scrape("fleetsight-web", urlsplit(page).netloc) | authorization,
+            web,
             _scrape("fleetsight-controller", f"127.0.0.1:{controller_port}"),
         ],
     }
