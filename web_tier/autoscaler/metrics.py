@@ -61,12 +61,16 @@ class ControllerMetrics:
     Args:
         is_leading: returns whether this controller holds the lease.
         clock: monotonic seconds.
+
+    Attributes:
+        logged: totals in the last metrics line of this process, of whichever tenure, by their names in it.
     """
 
     def __init__(
         self, is_leading: Callable[[], bool] = lambda: False, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.registry = CollectorRegistry()
+        self.logged: Mapping[str, float] = {}
         self.intake = IntakeMetrics(self.registry)
         self.results = self._counter("image_results", "Results that were recorded, by outcome.", "outcome", OUTCOMES)
         self.stages = Histogram(

@@ -364,20 +364,15 @@ class MetricsLogger:
     namespace: str | None = None
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
     _written_at: float = field(default=float("-inf"), init=False)
-    _counted: Mapping[str, float] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Count from now on: a previous tenure of this process has logged what was before."""
-        self._counted = counted_so_far(self.metrics)
 
     def update(self, observation: Observation, settings: FleetSettings, meter: BillingMeter) -> None:
         """Update the metrics; write the line if it is due."""
         self.metrics.observe_round(observation, settings, meter.last_bill)
         if self.clock() - self._written_at >= METRICS_SECONDS:
             self._written_at = self.clock()
-            counted = counted_so_far(self.metrics)
-            since = {name: round(counted[name] - before, 3) for name, before in self._counted.items()}
-            self._counted = counted
+            counted, logged = counted_so_far(self.metrics), self.metrics.logged
+            since = {name: round(total - logged.get(name, 0.0), 3) for name, total in counted.items()}
+            self.metrics.logged = counted
             directive = embedded_metrics(self.namespace, CONTROLLER_METRICS)
             _log.info(METRICS_MESSAGE, extra=directive | fleet_metrics(observation, settings, meter) | since)
 

@@ -320,29 +320,25 @@ def test_metrics_are_one_log_line_a_minute(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_the_metrics_line_counts_what_happened_since_the_last_one(caplog: pytest.LogCaptureFixture) -> None:
-    clock, metrics = Clock(), ControllerMetrics(clock=(now := Clock()))
-    metrics.results.labels("done").inc(5)  # in an earlier tenure of the same process, which has logged it
+    clock = Clock()
+    metrics = ControllerMetrics(clock=clock)
     logger = MetricsLogger(clock, None, metrics)
-    logger.update(OBSERVED, fleet_settings(), METER)
     with caplog.at_level(logging.INFO):
-        for _ in range(2):
-            for _ in range(int(METRICS_SECONDS)):
-                clock.now += 1
-                now.now += 1
-                logger.update(OBSERVED, fleet_settings(), METER)
-            metrics.results.labels("done").inc(3)
-            metrics.results.labels("cancelled").inc(9)
-            metrics.repairs.labels("object_gone").inc()
-            metrics.launch_calls.labels("no_capacity").inc(2)
-            metrics.launch_calls.labels("complete").inc(7)
-    first, second = (
-        tuple(getattr(record, name) for name in ("images_done", "images_failed", "repairs", "refused_launches"))
-        for record in caplog.records
-    )
-    assert (first, second) == ((0, 0, 0, 0), (3, 0, 1, 2))
-    # Eight images wait for 60 s. No worker has a heartbeat to miss in this observation, so none counts as booting.
-    names = ("waiting_seconds", "boot_waiting_seconds")
-    assert [tuple(getattr(record, name) for name in names) for record in caplog.records] == [(480.0, 0.0)] * 2
+        logger.update(OBSERVED, fleet_settings(), METER)
+        for _ in range(int(METRICS_SECONDS)):
+            clock.now += 1
+            logger.update(OBSERVED, fleet_settings(), METER)
+        for outcome, times in (("done", 3), ("failed", 2), ("cancelled", 9)):
+            metrics.results.labels(outcome).inc(times)
+        metrics.repairs.labels("object_gone").inc()
+        for outcome, times in (("no_capacity", 2), ("complete", 7)):
+            metrics.launch_calls.labels(outcome).inc(times)
+        # In another tenure of the same process, whose first round is logged at once.
+        MetricsLogger(clock, None, metrics).update(OBSERVED, fleet_settings(), METER)
+    names = ("images_done", "images_failed", "repairs", "refused_launches", "waiting_seconds", "boot_waiting_seconds")
+    lines = [tuple(getattr(record, name) for name in names) for record in caplog.records]
+    # Eight images wait for a minute, and no worker boots.
+    assert lines == [(0, 0, 0, 0, 0, 0), (0, 0, 0, 0, 8 * METRICS_SECONDS, 0), (3, 2, 1, 2, 0, 0)]
 
 
 FINE = RESOLUTIONS[0]
