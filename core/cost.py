@@ -107,25 +107,26 @@ def requests_of(images: int) -> Requests:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Instance-seconds as EC2 bills them, and US dollars."""
+    """Instance-seconds as EC2 bills them, US dollars, and what Spot saved: the On-Demand price minus the dollars."""
 
     seconds: float = 0.0
     dollars: float = 0.0
+    saved: float = 0.0
 
     def __add__(self, other: "Bill") -> "Bill":
         """Return the sum."""
-        return Bill(self.seconds + other.seconds, self.dollars + other.dollars)
+        return Bill(self.seconds + other.seconds, self.dollars + other.dollars, self.saved + other.saved)
 
     def __sub__(self, other: "Bill") -> "Bill":
         """Return the difference."""
-        return Bill(self.seconds - other.seconds, self.dollars - other.dollars)
+        return Bill(self.seconds - other.seconds, self.dollars - other.dollars, self.saved - other.saved)
 
 
 def share_of(run: BillingPeriod, answers: int) -> Bill:
     """Return the cost of `answers` of the images of a billing period."""
     # The figures of the period may be one round older than the answers.
     share = min(1.0, answers / max(1, run.images))
-    return Bill(run.billed_seconds * share, run.cost * share)
+    return Bill(run.billed_seconds * share, run.cost * share, run.saved * share)
 
 
 def instances_bill(counts: Counts, runs: Mapping[int, BillingPeriod]) -> Bill | None:

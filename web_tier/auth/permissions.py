@@ -161,6 +161,9 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "operate.limits_page",
             "operate.set_limits",
             "operate.reset_limits",
+            "operate.allowance_page",
+            "operate.set_allowance",
+            "operate.reset_allowance",
             "operate.confirm_drain",
             "operate.drain",
             "dead_letters.dead_letters_page",
@@ -180,6 +183,8 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "fleet_api.resume",
             "fleet_api.set_limits",
             "fleet_api.reset_limits",
+            "fleet_api.set_allowance",
+            "fleet_api.reset_allowance",
             "fleet_api.drain",
         ),
     }.items()

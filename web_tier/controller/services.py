@@ -119,7 +119,8 @@ class ControllerServices:
 
         `holder` is the name of this contender for the lease, `token` the fencing token of this tenure.
         """
-        prices, before = self.config.prices, FleetStore(self.store.table).snapshot()
+        prices, fleet_store = self.config.prices, FleetStore(self.store.table)
+        before, over = fleet_store.snapshot(), fleet_store.days()
         meter = BillingMeter(
             prices.minimum_billed_seconds,
             lambda each: prices.hourly(each.instance_type, spot=each.spot),
@@ -127,6 +128,8 @@ class ControllerServices:
             # The last worker of a period stays for its idle time, and for its billed minimum where stopping saves
             # nothing.
             quiet_seconds=self.config.worker.idle_seconds + prices.minimum_billed_seconds,
+            on_demand=prices.hourly,
+            over=over,
         )
         table = replace(self.store.table, pool=self.calls)
         recorder = ResultRecorder(

@@ -251,7 +251,8 @@ def listing_sentence(source: str, listing: SourceListing) -> str:
 def next_worker_sentence(fleet: FleetSnapshot, minimum_billed_seconds: float) -> str:
     """Return when the fleet is done, and what one more worker would save and cost.
 
-    It is empty while that is not known: before the first answers, while workers start, and in a paused fleet.
+    It is empty while that is not known: before the first answers, while workers start, in a paused fleet, and while a
+    spending cap is reached.
     """
     left, workers = fleet_left_seconds(fleet), fleet.running
     if left is None or not fleet.billed_seconds:
@@ -270,7 +271,7 @@ def next_worker_sentence(fleet: FleetSnapshot, minimum_billed_seconds: float) ->
 def fleet_left_seconds(fleet: FleetSnapshot) -> float | None:
     """Return the time until the running workers have answered all images, or None while it is not known."""
     waiting = fleet.visible + fleet.in_flight + fleet.delayed
-    if not (waiting and fleet.running and fleet.image_seconds) or fleet.pending or fleet.paused:
+    if not (waiting and fleet.running and fleet.image_seconds) or fleet.pending or fleet.paused or fleet.is_capped:
         return None
     return waiting * fleet.image_seconds / fleet.running
 
@@ -292,7 +293,9 @@ def waiting_sentence(fleet: FleetSnapshot | None, silent_seconds: float) -> str:
 
 def _is_unaware(fleet: FleetSnapshot | None, silent_seconds: float) -> bool:
     """Return whether the controller has not counted the waiting images of a job yet: it calls the fleet idle."""
-    if fleet is None or silent_seconds > STALE_SECONDS or fleet.paused is not None or not fleet.max_workers:
+    if fleet is None or silent_seconds > STALE_SECONDS:
+        return False
+    if fleet.paused is not None or fleet.is_capped or not fleet.max_workers:
         return False
     return fleet.running + fleet.pending + fleet.visible + fleet.in_flight + fleet.delayed == 0
 

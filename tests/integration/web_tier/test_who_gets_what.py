@@ -212,6 +212,9 @@ ROUTES = (
     Route("GET", "/fleet/limits", page(403, 403, 200)),
     Route("POST", "/fleet/limits", program(403, 403, 422)),
     Route("POST", "/fleet/limits/reset", program(403, 403, 303)),
+    Route("GET", "/fleet/allowance", page(403, 403, 200)),
+    Route("POST", "/fleet/allowance", program(403, 403, 422)),
+    Route("POST", "/fleet/allowance/reset", program(403, 403, 303)),
     Route("GET", INSTANCE_PAGE, page(403, 403, 404)),
     Route("POST", INSTANCE_PAGE, program(403, 403, 404)),
     Route("GET", "/api/v1/fleet", program(403, 403, 404)),
@@ -222,6 +225,9 @@ ROUTES = (
     Route("POST", "/api/v1/fleet/resume", program(403, 403, 200)),
     Route("PUT", "/api/v1/fleet/limits", program(403, 403, 200), {"json": {"min_workers": 0, "max_workers": 1}}),
     Route("DELETE", "/api/v1/fleet/limits", program(403, 403, 204)),
+    # No spending cap is configured, so there is none to raise
+    Route("PUT", "/api/v1/fleet/allowance", program(403, 403, 422), {"json": {"dollars": 1}}),
+    Route("DELETE", "/api/v1/fleet/allowance", program(403, 403, 204)),
     Route("POST", API_INSTANCE, program(403, 403, 404)),
 )
 

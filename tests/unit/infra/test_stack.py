@@ -46,6 +46,7 @@ def test_every_alarm_and_the_budget_reach_the_same_topic() -> None:
         "NobodyCollectsAnswers",
         "NobodyControls",
         "FleetAtMaximum",
+        "SpendingCapReached",
         "DeadLetters",
         "PageFails",
         "WebFails",
@@ -239,7 +240,7 @@ def test_the_controllers_line_has_the_metrics_of_the_fleet(
     workers: int, waiting: int, at_maximum: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = metrics_of("ControllerLogs", metrics_lines(workers, waiting, caplog))
-    assert found == {"Workers": [workers], "AtMaximum": [at_maximum], "Dollars": [0]}
+    assert found == {"Workers": [workers], "AtMaximum": [at_maximum], "Capped": [0], "Dollars": [0]}
 
 
 @pytest.mark.parametrize(("status", "values"), [(200, []), (404, []), (499, []), (500, [1.0]), (503, [1.0])])
@@ -273,7 +274,7 @@ def test_alarms_and_dashboard_use_the_metrics_of_the_logs() -> None:
         "fleetsight"
     }
     own = [each for each in of_type("CloudWatch::Alarm").values() if each.get("Namespace") == {"Ref": "Prefix"}]
-    assert len(own) == 3
+    assert len(own) == 4
     assert {each["MetricName"] for each in own} <= made
     widgets = as_json(RESOURCES["Dashboard"]["Properties"]["DashboardBody"])["widgets"]
     metrics = [each["properties"]["metrics"] for each in widgets]
