@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from core.config import Config
+from core.fleet.costs import CostStore
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.listings import ListingStore
@@ -31,6 +32,7 @@ from web_tier.autoscaler.reporting import Reporter
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import HELPERS, Collector
+from web_tier.controller.cost_rows import CostRowWriter
 from web_tier.controller.leader import Tick
 from web_tier.controller.notifier import Notifier, Send, senders
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
@@ -132,6 +134,7 @@ class ControllerServices:
             over=over,
         )
         table = replace(self.store.table, pool=self.calls)
+        cost_rows = CostRowWriter(CostStore(self.store.table), token, active, meter.attribution.day_of)
         recorder = ResultRecorder(
             JobStore(table),
             self.inputs.delete_all,
@@ -139,6 +142,7 @@ class ControllerServices:
             token=token,
             active=active,
             on_results=meter.attribution.add_answers,
+            on_attributed=cost_rows.add,
             pool=self.calls,
             readers=self.readers,
         )
@@ -171,6 +175,7 @@ class ControllerServices:
             "collector": collector.tick,
             **{f"collector-{number}": collector.help_tick for number in range(1, HELPERS + 1)},
             "counts": recorder.counts_tick,
+            "cost_rows": cost_rows.tick,
             "reconciler": self._reconciler(recovery, registry, may_close, active).tick,
             "canceller": canceller.tick,
             "source_importer": SourceImporter(self.sources, ingest, self.config, active, token).tick,

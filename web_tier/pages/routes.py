@@ -7,7 +7,7 @@ sign-in the guard closes all account pages.
 from flask import Blueprint, Flask
 
 from services.errors import NotFoundError
-from web_tier.pages import account, fleet, image, job, model, operators, review, second_factor, sign_in, upload
+from web_tier.pages import account, costs, fleet, image, job, model, operators, review, second_factor, sign_in, upload
 
 GET, POST = ["GET"], ["POST"]
 
@@ -69,6 +69,7 @@ ROUTES = {
         (_DRAIN, fleet.confirm_drain, GET),
         (_DRAIN, fleet.drain, POST),
     ),
+    "costs": (("/costs", costs.costs_page, GET),),
     "audit": (("/audit", operators.audit_page, GET),),
     "dead_letters": (
         ("/dead-letters", operators.dead_letters_page, GET),

@@ -1,6 +1,6 @@
 """Progress and cost of a job: figures, and the sentences that the job page has for them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -350,12 +350,18 @@ def job_costs(
     counts: Sequence[Counts], fleet: FleetSnapshot | None, store: FleetStore, prices: PriceSettings
 ) -> list[JobCost | None]:
     """Return the costs of several jobs by their counts, as `job_cost`, with one read of earlier billing periods."""
+    periods = billing_periods({number for each in counts for number, _ in each.runs}, fleet, store)
+    return [JobCost.of(each, periods, prices) for each in counts]
+
+
+def billing_periods(
+    numbers: Collection[int], fleet: FleetSnapshot | None, store: FleetStore
+) -> dict[int, BillingPeriod]:
+    """Return those of these billing periods that are known, by number; only those that are over are read."""
     current = fleet.run if fleet else None
     last = current.number if current else 0
-    numbers = {number for each in counts for number, _ in each.runs}
-    # The jobs' counts may be newer than the snapshot: the cost of such a period is not known yet.
+    # Counts of answers may be newer than the snapshot: the cost of such a period is not known yet.
     periods = {number: BillingPeriod(number=number) for number in numbers if number > last}
     if current is not None:
         periods[last] = current
-    periods |= store.runs({number for number in numbers if number < last})  # only those that are over are read
-    return [JobCost.of(each, periods, prices) for each in counts]
+    return periods | store.runs({number for number in numbers if number < last})
