@@ -309,7 +309,7 @@ class FleetSettings(_Section):
         day, month = self.dollars_per_day, self.dollars_per_month
         if day is not None and month is not None and day > month:
             raise ValueError(
-                f"dollars_per_day ({day:g}) must be at most dollars_per_month ({month:g}): lower it, or set it to null"
+                f"dollars_per_day ({day:g}) must be at most dollars_per_month ({month:g}): lower it, or set null"
             )
         return self
 
@@ -484,8 +484,8 @@ class Config(_Section):
             cap = getattr(self.fleet, key)
             if cap is not None and cap < launch:
                 raise ValueError(
-                    f"fleet.{key} = {cap:g}: one launch is billed {launch:.2g} dollars at least, so no worker would ever "
-                    "start; set more, or null for no cap, or fleet.max_workers to 0"
+                    f"fleet.{key} = {cap:g}: one launch is billed {launch:.2g} dollars at least, so no worker would "
+                    "ever start; set more, or null for no cap, or fleet.max_workers to 0"
                 )
         return self
 

@@ -154,9 +154,9 @@ def cap_words(spending: FleetSpending) -> str:
     """Return a sentence on the spending cap that is reached, for operators; empty if none is."""
     if spending.reached is None:
         return ""
-    spent = _spent_words(spending, spending.reached)
+    spent, until = _spent_words(spending, spending.reached), resume_words(spending)
     return (
-        f"The {spending.reached}'s spending cap is reached: {spent}. No worker starts until {resume_words(spending)}; "
+        f"The {spending.reached}'s spending cap is reached: {spent}. No worker starts until {until}; "
         "uploads still queue."
     )
 

@@ -35,7 +35,7 @@ MAX_REPORT_ROWS: Final = 2 * MAX_DAY_ROWS
 """Rows that one report reads, over all its days: some 4 MB in 40 calls."""
 
 MAX_NAMED_USERS: Final = 100
-"""Users of a report whose e-mail addresses are looked up, each a call to the user pool at most; others by their id."""
+"""Users of a report with an e-mail address that is looked up, each a call to the user pool; others have their id."""
 
 CSV_HEADER: Final = (
     "day",

@@ -159,7 +159,7 @@ class FleetStore:
         spending = self.state().spending
         if spending is None:
             raise NoSpendingCapError(
-                "there is no spending cap to raise: set fleet.dollars_per_day or fleet.dollars_per_month in config.yaml"
+                "there is no spending cap to raise: set fleet.dollars_per_day, or dollars_per_month, in config.yaml"
             )
         # The controller's clock may be ahead, and it may not have reported since yesterday.
         day = max(spending.day, now.astimezone(UTC).date())

@@ -67,7 +67,7 @@ class CostsBody(BaseModel):
         description="For operators: what the fleet was billed and no row has, such as workers without work. "
         "Null for users, and by day, where each row has the whole bill."
     )
-    unknown_images: int = Field(description="Images whose billing period is too old to be known; no row has their cost.")
+    unknown_images: int = Field(description="Images of billing periods that are too old to be known: they cost 0 here.")
     is_complete: bool = Field(description="False if there are more data than a report reads: ask for fewer days.")
 
     @classmethod
@@ -98,8 +98,8 @@ def _report(query: CostsQuery) -> tuple[CostReport, list[CostLine]]:
 def costs() -> Response:
     """Get what images cost, by job, user, model or day (UTC).
 
-    Operators see the costs of all jobs, and a user those of their own. The amounts are estimates by the price table of
-    `config.yaml`, and not the bill of AWS. Rows appear some seconds after the answers, and may still change until
+    Operators see the costs of all jobs, and a user those of their own. The amounts are estimates by the price table
+    of `config.yaml`, and not the bill of AWS. Rows appear some seconds after the answers, and may still change until
     their billing period has ended. They are kept for 62 days, also if the job is deleted.
     """
     return json_response(CostsBody.of(*_report(parse_query(CostsQuery))))

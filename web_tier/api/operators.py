@@ -130,7 +130,10 @@ class AllowDollars(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     dollars: float = Field(
-        gt=0, le=MAX_CAP_DOLLARS, allow_inf_nan=False, description="For the whole day: it replaces an earlier allowance."
+        gt=0,
+        le=MAX_CAP_DOLLARS,
+        allow_inf_nan=False,
+        description="For the whole day: it replaces an earlier allowance.",
     )
     reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the allowance.")
 
@@ -257,8 +260,8 @@ def reset_limits() -> Response:
 def set_allowance() -> Response:
     """Allow more dollars today.
 
-    It raises `fleet.dollars_per_day` and `fleet.dollars_per_month` until midnight UTC. Without a spending cap there is
-    nothing to raise: 422.
+    It raises `fleet.dollars_per_day` and `fleet.dollars_per_month` until midnight UTC. Without a spending cap there
+    is nothing to raise: 422.
     """
     wanted = parse_body(AllowDollars, '{"dollars": 5, "reason": "..."}', may_be_empty=False)
     reason, now = clean_reason(wanted.reason), datetime.now(UTC)

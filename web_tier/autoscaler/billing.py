@@ -120,8 +120,9 @@ class CostAttribution:
         return self.current
 
     def _charge(self, period: BillingPeriod, more: Bill) -> BillingPeriod:
-        seconds, cost, saved = period.billed_seconds + more.seconds, period.cost + more.dollars, period.saved + more.saved
-        self.current = period.model_copy(update={"billed_seconds": seconds, "cost": cost, "saved": saved})
+        bill = Bill(period.billed_seconds, period.cost, period.saved) + more
+        figures = {"billed_seconds": bill.seconds, "cost": bill.dollars, "saved": bill.saved}
+        self.current = period.model_copy(update=figures)
         return self.current
 
 

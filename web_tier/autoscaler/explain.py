@@ -41,8 +41,8 @@ def explain_cap(observation: Observation, spending: FleetSpending) -> str:
     """
     capacity, are = observation.capacity, "works" if observation.capacity == 1 else "work"
     workers = f"{workers_in_words(capacity)} {are} until idle" if capacity else ""
-    left = joined(demand_in_words(observation.requests), workers)
-    return f"the {spending.reached}'s spending cap is reached, no worker starts until {resume_words(spending)}: {left}"
+    left, until = joined(demand_in_words(observation.requests), workers), resume_words(spending)
+    return f"the {spending.reached}'s spending cap is reached, no worker starts until {until}: {left}"
 
 
 def explain_launch(observation: Observation, settings: FleetSettings, missing: int, why: str) -> str:

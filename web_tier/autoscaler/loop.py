@@ -113,7 +113,7 @@ class Autoscaler:
 
     def _observe(self, settings: FleetSettings, commands: Commands) -> Observation:
         fleet = self.observer.describe()
-        self.meter.update(fleet)  # before the decision: an instance that has begun to run is no longer a committed cost
+        self.meter.update(fleet)  # before the decision: what has begun to run is metered, and no longer committed
         draining = self._drainer.draining(fleet.instances)
         unhealthy = self.health.check(fleet, draining, settings)  # also updates the tracker, which the metrics read
         available = fleet.capacity_ids - draining - unhealthy

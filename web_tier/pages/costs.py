@@ -1,4 +1,4 @@
-"""The page of the cost report: costs by day, user, job or model, of all users for operators, else of one's own jobs."""
+"""The page of the cost report: by day, user, job or model, of all users for operators, else of one's own jobs."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, get_args

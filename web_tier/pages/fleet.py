@@ -385,7 +385,8 @@ class AllowanceForm:
     @classmethod
     def of_fields(cls, fields: Mapping[str, str]) -> Self:
         """Return the form that a browser sent, validated."""
-        text, reason = fields.get("dollars", "").strip()[:MAX_SHOWN_CHARACTERS], clean_reason(fields.get("reason", ""))
+        text = fields.get("dollars", "").strip()[:MAX_SHOWN_CHARACTERS]
+        reason = clean_reason(fields.get("reason", ""))
         is_amount = re.fullmatch(r"\d{1,7}(\.\d{1,2})?", text, re.ASCII) is not None
         if is_amount and 0 < float(text) <= MAX_CAP_DOLLARS:
             return cls(text, reason)

@@ -350,9 +350,8 @@ def test_spot_saves_the_on_demand_price_of_the_same_seconds_also_under_the_next_
     assert period is not None
     assert (period.saved, period.day) == (pytest.approx(meter.bill.saved), moment.date())
     assert share_of(period, 3).saved == pytest.approx(meter.bill.saved / 3)
-    left = fleet_snapshot(
-        moment, running=2, billed_seconds=200, cost=meter.bill.dollars, saved=meter.bill.saved, today=meter.daily.today
-    )
+    bill, today = meter.bill, meter.daily.today
+    left = fleet_snapshot(moment, running=2, billed_seconds=200, cost=bill.dollars, saved=bill.saved, today=today)
     successor = meter_after(left)
     successor.update(fleet_since(moment - timedelta(seconds=100)))
     clock.now += 100

@@ -128,7 +128,8 @@ def test_rows_of_a_day_and_what_is_remembered_are_bounded(caplog: pytest.LogCapt
         desk.writer.add("ann", new_id(), period, results(1))
         desk.writer.tick()
     assert (len(desk.store.rows(DAY)), len(desk.store.rows(NEXT_DAY))) == (3, 1)
-    assert [each.message for each in caplog.records] == ["the cost report of a day is full: further jobs are not in it"]
+    [warning] = caplog.records
+    assert warning.message == "the cost report of a day is full: further jobs are not in it"
     for period in range(11, 40):
         desk.writer.add("ann", new_id(), period, results(1))
         desk.writer.tick()

@@ -310,8 +310,8 @@ class CappedFleet:
         self.meter = meter_of(self.clock, None, self.wall)
         self.last: FleetSnapshot | None = None
 
-    def wall(self) -> datetime:
-        return self.begins + timedelta(seconds=self.clock.now - self._began)
+    def wall(self, at: float | None = None) -> datetime:
+        return self.begins + timedelta(seconds=(self.clock.now if at is None else at) - self._began)
 
     def bill(self) -> float:
         """Dollars that EC2 has billed since the beginning."""
@@ -340,7 +340,7 @@ class CappedFleet:
             QueueCounts(self.waiting, 0, 0),
             0,
             tuple(
-                Instance(key, state, "c7a.large", "a", self.begins + timedelta(seconds=self.launched[key] - self._began))
+                Instance(key, state, "c7a.large", "a", self.wall(self.launched[key]))
                 for key, state in self.states.items()
             ),
         )
