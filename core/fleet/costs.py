@@ -21,7 +21,7 @@ COSTS = "COSTS#"
 """Prefix of the partitions."""
 
 MAX_DAY_ROWS = 10_000
-"""Rows, of some 200 bytes, that one tenure of a controller writes for a day; a report reads no more of a day, either."""
+"""Rows of some 200 bytes that one tenure of a controller writes for a day; a report reads no more of it, either."""
 
 _DIGEST_CHARACTERS = 16
 """Characters of a model's digest in a key, after its prefix."""

@@ -100,13 +100,15 @@ class FleetSpending(WireModel):
     @property
     def launches_left(self) -> int | None:
         """How many launches the caps leave room for, each at its minimum cost; None if they do not limit any."""
-        lefts = [left for left in map(self._launches_left, ("day", "month")) if left is not None]
-        return min(lefts, default=None)
+        of_day, of_month = self._launches_left("day"), self._launches_left("month")
+        return min((left for left in (of_day, of_month) if left is not None), default=None)
 
     @property
     def reached(self) -> CapPeriod | None:
         """The cap that leaves no room for a launch, of both the one that ends later; None if there is none."""
-        return next((each for each in ("month", "day") if self._launches_left(each) == 0), None)
+        if self._launches_left("month") == 0:
+            return "month"
+        return "day" if self._launches_left("day") == 0 else None
 
     @property
     def resumes_at(self) -> datetime | None:

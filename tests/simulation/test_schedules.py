@@ -284,10 +284,10 @@ def test_no_fault_around_a_launch_starts_more_workers_than_the_cap_pays_for(
         capped.cloud.faults.launch, capped.crash_plan = None, None
         capped.run(20)
     assert 3 <= len(capped.cloud.instances) <= 10
-    spending = capped.store.last_snapshot and capped.store.last_snapshot.spending
+    assert capped.store.last_snapshot is not None
+    spending = capped.store.last_snapshot.spending
     assert spending is not None
-    assert spending.reached == "day"
-    assert spending.resumes_at == EPOCH + timedelta(days=1)
+    assert (spending.reached, spending.resumes_at) == ("day", EPOCH + timedelta(days=1))
 
 
 def _forget(self: RecentLaunches, _instances: object, _described_at: object = None) -> frozenset[str]:

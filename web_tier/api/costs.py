@@ -67,7 +67,9 @@ class CostsBody(BaseModel):
         description="For operators: what the fleet was billed and no row has, such as workers without work. "
         "Null for users, and by day, where each row has the whole bill."
     )
-    unknown_images: int = Field(description="Images of billing periods that are too old to be known: they cost 0 here.")
+    unknown_images: int = Field(
+        description="Images of billing periods that are too old to be known: they cost 0 here."
+    )
     is_complete: bool = Field(description="False if there are more data than a report reads: ask for fewer days.")
 
     @classmethod

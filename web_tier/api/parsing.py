@@ -99,9 +99,7 @@ class CostsQuery(_Query):
 class CostsCsvQuery(CostsQuery):
     """Which days, how the costs are grouped, and how the file is written."""
 
-    limit: int = Field(
-        default=MAX_DAY_ROWS, ge=1, le=MAX_DAY_ROWS, description="Rows, at most: the dearest ones."
-    )
+    limit: int = Field(default=MAX_DAY_ROWS, ge=1, le=MAX_DAY_ROWS, description="Rows, at most: the dearest ones.")
     separator: Separator = Field(default="comma", description="As for the results of a job.")
     bom: bool = Field(default=False, description="As for the results of a job.")
 

@@ -408,7 +408,8 @@ def fleet_metrics(observation: Observation, settings: FleetSettings, meter: Bill
 
     `workers` is the number of running and starting workers, `maximum` their limit; `at_maximum` is 1 if that is
     reached while images wait. `capped` is 1 while a spending cap is reached. `waiting`, `in_flight` and
-    `dead_letters` are messages; `oldest_seconds` is the age of the oldest waiting image. `answered` and `dollars` are the images and the instances' cost since the first launch.
+    `dead_letters` are messages; `oldest_seconds` is the age of the oldest waiting image. `answered` and `dollars` are
+    the images and the instances' cost since the first launch.
     """
     requests, waiting = observation.requests, observation.demand.waiting
     return {

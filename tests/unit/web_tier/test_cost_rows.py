@@ -1,6 +1,6 @@
 """The rows of the cost report: answers are counted by day, job and model, with one writer and a bound."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -12,7 +12,7 @@ from core.ids import ImageRef, new_id
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model
-from services.table import EXPIRES_AT, TableBusyError
+from services.table import EXPIRES_AT, Item, TableBusyError
 from tests.support.jobs import MODEL, NOW, done, failed, record
 from tests.support.memory_table import MemoryTable
 from web_tier.controller.cost_rows import WRITE_SECONDS, CostRowWriter
@@ -99,7 +99,7 @@ def test_a_write_that_fails_is_repeated_and_one_that_may_not_act_writes_nothing(
     assert desk.images() == {}
     desk.is_active, put = True, desk.table.put_all
 
-    def busy(_items: object) -> None:
+    def busy(items: Sequence[Item]) -> None:
         raise TableBusyError("busy")
 
     desk.writer.add("ann", JOB.job_id, 3, results(1))

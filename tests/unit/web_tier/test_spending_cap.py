@@ -100,8 +100,8 @@ def test_a_cap_is_reached_without_room_for_a_launch_and_ends_at_midnight_utc(
     assert spending.resumes_at == (resumes and datetime.fromisoformat(resumes).replace(tzinfo=UTC))
 
 
-def capped(seen: Observation, **figures: object) -> Observation:
-    return replace(seen, spending=spent(1.0, **figures))
+def capped(seen: Observation, spending: FleetSpending | None = None) -> Observation:
+    return replace(seen, spending=spending or spent(1.0))
 
 
 def test_at_the_cap_nothing_starts_and_the_decision_says_until_when() -> None:
@@ -112,7 +112,7 @@ def test_at_the_cap_nothing_starts_and_the_decision_says_until_when() -> None:
         "the day's spending cap is reached, no worker starts until 00:00 UTC: 100 images waiting, "
         "2 workers work until idle"
     )
-    month = decide(capped(observation(), dollars_per_day=None, dollars_per_month=1.0), fleet_settings())
+    month = decide(capped(observation(), spent(1.0, dollars_per_day=None, dollars_per_month=1.0)), fleet_settings())
     assert month.reason == (
         "the month's spending cap is reached, no worker starts until 00:00 UTC on 1 April: no images waiting"
     )
@@ -180,12 +180,12 @@ def test_a_starting_instance_counts_as_committed_until_it_is_billed() -> None:
     meter.update(fleet)
     committed = meter.spending(fleet, capped_settings())
     assert committed is not None
-    assert (committed.today, committed.committed) == (0.0, pytest.approx(LAUNCH + LAUNCH / 2 + LAUNCH))
+    assert (committed.today, committed.committed) == pytest.approx((0.0, LAUNCH + LAUNCH / 2 + LAUNCH))
     runs = Observation(QueueCounts(9, 0, 0), 0, (instance("i-0"), instance("i-1", "terminated")))
     meter.update(runs)
     billed = meter.spending(runs, capped_settings())
     assert billed is not None
-    assert (billed.today, billed.committed) == (pytest.approx(LAUNCH), 0.0)
+    assert (billed.today, billed.committed) == pytest.approx((LAUNCH, 0.0))
 
 
 def test_a_launch_costs_the_dearest_type_that_may_start_on_demand() -> None:
@@ -217,7 +217,8 @@ def test_the_month_is_the_sum_of_its_stored_days_and_today() -> None:
     clock.now += 60
     meter.update(fleet)
     following = spending_of(meter, fleet)
-    assert (following.day, following.month) == (date(2026, 3, 2), pytest.approx(1.9 + meter.bill.dollars - 51.9))
+    assert following.day == date(2026, 3, 2)
+    assert following.month == pytest.approx(1.9 + meter.bill.dollars - 51.9)
     clock.now += 40 * 86_400
     meter.update(fleet)
     april = spending_of(meter, fleet)
