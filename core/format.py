@@ -155,8 +155,11 @@ def cap_words(spending: FleetSpending) -> str:
     if spending.reached is None:
         return ""
     spent, until = _spent_words(spending, spending.reached), resume_words(spending)
+    cap = spending.cap(spending.reached)
+    has_rest = cap is not None and spending.spent(spending.reached) < cap
+    left = f", and one more worker costs at least {dollars(spending.launch)}" if has_rest else ""
     return (
-        f"The {spending.reached}'s spending cap is reached: {spent}. No worker starts until {until}; "
+        f"The {spending.reached}'s spending cap is reached: {spent}{left}. No worker starts until {until}; "
         "uploads still queue."
     )
 
@@ -182,8 +185,8 @@ def allowance_words(spending: FleetSpending) -> str:
 
 
 def _spent_words(spending: FleetSpending, period: CapPeriod) -> str:
-    amount, when = (spending.today, "today") if period == "day" else (spending.month, "this month")
-    return f"{dollars(amount)} of {dollars(spending.cap(period) or 0)} {when}"
+    when = "today" if period == "day" else "this month"
+    return f"{dollars(spending.spent(period))} of {dollars(spending.cap(period) or 0)} {when}"
 
 
 def limits_words(limits: WorkerLimits, configured: WorkerLimits | None, now: datetime | None = None) -> str:

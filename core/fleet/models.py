@@ -97,6 +97,10 @@ class FleetSpending(WireModel):
             return configured
         return configured + self.allowance.dollars
 
+    def spent(self, period: CapPeriod) -> float:
+        """Return the metered cost of the day or the month until now."""
+        return self.today if period == "day" else self.month
+
     @property
     def launches_left(self) -> int | None:
         """How many launches the caps leave room for, each at its minimum cost; None if they do not limit any."""
@@ -121,10 +125,9 @@ class FleetSpending(WireModel):
         return datetime.combine(following, time(), UTC)
 
     def _launches_left(self, period: CapPeriod) -> int | None:
-        cap, spent = self.cap(period), self.today if period == "day" else self.month
-        if cap is None:
+        if (cap := self.cap(period)) is None:
             return None
-        left = cap - spent - self.committed
+        left = cap - self.spent(period) - self.committed
         if self.launch <= 0:  # by the price table, launches cost nothing
             return 0 if left <= 0 else None
         # A sum of floats may be below the cap by a rounding error.

@@ -45,7 +45,7 @@ function showFleet(fleet) {
     findSlot("sentence").hidden = fleet.is_latest;
     for (const name of ["paused", "capped", "problem", "clocks"]) setBanner(name, fleet[name]);
     setText(findSlot("spending"), fleet.spending ?? "");
-    for (const part of document.querySelectorAll("[data-spending]")) part.hidden = !fleet.spending;
+    document.getElementById("spending").hidden = !fleet.spending;
     for (const name of ["unlisted", "per_thousand_of"]) setTextOrHide(name, fleet[name]);
     setText(findSlot("limits_set"), fleet.limits_set ?? "");
     document.getElementById("limits-set").hidden = !fleet.limits_set;
