@@ -226,14 +226,17 @@ def test_the_month_is_the_sum_of_its_stored_days_and_today() -> None:
 
 
 def test_a_controller_that_takes_over_counts_what_ran_and_began_meanwhile() -> None:
-    """One worker ran at the last report, one was pending, and the controller was away for a minute and a half."""
+    """One worker ran at the last report, one was pending, and the controller was away for a minute and a half.
+
+    Others had ended before, after 900 seconds.
+    """
     clock = Clock()
     began = clock.now
     meter = meter_of(clock, now=lambda: EVENING + timedelta(seconds=clock.now - began))
     meter.update(Observation(QueueCounts(9, 0, 0), 0, (instance("i-0", launched_at=EVENING),)))
     clock.now += 100
     last = fleet_snapshot(
-        EVENING + timedelta(seconds=100), running=1, pending=1, cost=meter.bill.dollars, billed_seconds=100
+        EVENING + timedelta(seconds=100), running=1, pending=1, cost=meter.bill.dollars, billed_seconds=1_000
     )
     clock.now += 90
     successor = meter_of(clock, last, lambda: EVENING + timedelta(seconds=clock.now - began))
@@ -242,7 +245,7 @@ def test_a_controller_that_takes_over_counts_what_ran_and_began_meanwhile() -> N
         instance("i-1", launched_at=EVENING + timedelta(seconds=95)),
     )
     successor.update(Observation(QueueCounts(9, 0, 0), 0, both))
-    assert successor.bill.seconds == pytest.approx(100 + 90 + 95)
+    assert successor.bill.seconds == pytest.approx(900 + 100 + 90 + 95)
 
 
 # ---- Never more than the cap, whatever happens: a fleet with an account of its own
@@ -413,6 +416,20 @@ def test_no_launch_exceeds_the_cap_across_bursts_crashes_allowances_and_midnight
         if away_seconds is not None:
             fleet.replace_controller(away_seconds)
             fleet.decide()
+
+
+def test_controllers_that_die_after_each_launch_forget_none_of_them() -> None:
+    fleet = CappedFleet()
+    for _ in range(5):
+        fleet.waiting = 60
+        fleet.decide()
+        fleet.replace_controller(BOOT_SECONDS + 2)  # the workers boot meanwhile
+        fleet.decide()
+        fleet.waiting = 0
+        for _ in range(15):
+            fleet.pass_second()
+            fleet.decide()
+    assert fleet.launches == 10
 
 
 def test_a_capped_fleet_ends_when_idle_and_starts_again_after_midnight_or_an_allowance() -> None:
