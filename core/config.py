@@ -7,7 +7,7 @@ type or a value out of range stops the process with every fault named. Secrets a
 import ipaddress
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, timedelta, tzinfo
 from difflib import get_close_matches
 from functools import cache
@@ -36,6 +36,9 @@ TableName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{3,255}$")]
 Seconds = Annotated[float, Field(gt=0)]
 InstanceType = Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MAX_CAP_DOLLARS = 1_000_000
+"""The maximum of a spending cap, and of the dollars that operators allow beside it."""
+SpendingCap = Annotated[float, Field(gt=0, le=MAX_CAP_DOLLARS, allow_inf_nan=False)]
 EngineName = Literal["openvino", "torch"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -262,6 +265,8 @@ class FleetSettings(_Section):
     silent_seconds: float = Field(ge=30, le=86_400)
     max_lifetime_seconds: float = Field(ge=0)
     launches_per_minute: int = Field(ge=1, le=100_000)
+    dollars_per_day: SpendingCap | None = None
+    dollars_per_month: SpendingCap | None = None
     schedule: tuple[ScheduleEntry, ...]
     timezone: str
     launch_template: Annotated[str, Field(pattern=r"^[A-Za-z0-9().\-/_]{3,128}$")] | None
@@ -300,6 +305,11 @@ class FleetSettings(_Section):
             raise ValueError(
                 f"schedule has entries, which the policy {self.policy!r} ignores: "
                 "set policy to schedule, or schedule to []"
+            )
+        day, month = self.dollars_per_day, self.dollars_per_month
+        if day is not None and month is not None and day > month:
+            raise ValueError(
+                f"dollars_per_day ({day:g}) must be at most dollars_per_month ({month:g}): lower it, or set null"
             )
         return self
 
@@ -443,6 +453,11 @@ class PriceSettings(_Section):
         on_demand = self.instance_hour.get(instance_type, max(self.instance_hour.values()))
         return self.spot_hour.get(instance_type, on_demand) if spot else on_demand
 
+    def launch_dollars(self, instance_types: Iterable[str]) -> float:
+        """Return the most that one launch of any of these types is billed for the minimum time."""
+        dearest = max((self.hourly(each) for each in instance_types), default=0.0)
+        return dearest * self.minimum_billed_seconds / 3_600
+
 
 class Config(_Section):
     """The whole configuration."""
@@ -481,6 +496,18 @@ class Config(_Section):
                 "only. Set auth.mode to cognito, web.host to 127.0.0.1, or, where everybody who reaches the page may "
                 "see and do everything, auth.open to true"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _caps_allow_a_launch(self) -> Self:
+        launch = self.prices.launch_dollars(self.fleet.instance_types)
+        for key in ("dollars_per_day", "dollars_per_month"):
+            cap = getattr(self.fleet, key)
+            if cap is not None and cap < launch:
+                raise ValueError(
+                    f"fleet.{key} = {cap:g}: one launch is billed {launch:.2g} dollars at least, so no worker would "
+                    "ever start; set more, or null for no cap, or fleet.max_workers to 0"
+                )
         return self
 
     @model_validator(mode="after")

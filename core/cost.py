@@ -90,8 +90,8 @@ JOB = Requests(
     s3_put=1,  # the file of all results
     s3_get=2,  # workers check whether it is cancelled, each every two seconds
     # The job, its mark as open and the removal of the mark, and the file; then the mark of the removal, and the
-    # deletion of all of these and of its counts.
-    table_write=15,
+    # deletion of all of these and of its counts. And rows of the cost report: one, and another every five seconds.
+    table_write=17,
     table_read=60,  # a few every `reconcile_seconds` and by the merger, until some minutes after the last image
 )
 """Requests of a job in addition to those of its images."""
@@ -107,25 +107,26 @@ def requests_of(images: int) -> Requests:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Instance-seconds as EC2 bills them, and US dollars."""
+    """Instance-seconds as EC2 bills them, US dollars, and what Spot saved: the On-Demand price minus the dollars."""
 
     seconds: float = 0.0
     dollars: float = 0.0
+    saved: float = 0.0
 
     def __add__(self, other: "Bill") -> "Bill":
         """Return the sum."""
-        return Bill(self.seconds + other.seconds, self.dollars + other.dollars)
+        return Bill(self.seconds + other.seconds, self.dollars + other.dollars, self.saved + other.saved)
 
     def __sub__(self, other: "Bill") -> "Bill":
         """Return the difference."""
-        return Bill(self.seconds - other.seconds, self.dollars - other.dollars)
+        return Bill(self.seconds - other.seconds, self.dollars - other.dollars, self.saved - other.saved)
 
 
 def share_of(run: BillingPeriod, answers: int) -> Bill:
     """Return the cost of `answers` of the images of a billing period."""
     # The figures of the period may be one round older than the answers.
     share = min(1.0, answers / max(1, run.images))
-    return Bill(run.billed_seconds * share, run.cost * share)
+    return Bill(run.billed_seconds * share, run.cost * share, run.saved * share)
 
 
 def instances_bill(counts: Counts, runs: Mapping[int, BillingPeriod]) -> Bill | None:

@@ -15,6 +15,7 @@ from typing import Final
 CONTROLLER_METRICS: Final[Mapping[str, str]] = {
     "workers": "Count",
     "at_maximum": "None",
+    "capped": "None",
     "dollars": "None",
     "images_done": "Count",
     "images_failed": "Count",

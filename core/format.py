@@ -8,7 +8,15 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from core.config import PriceSettings
-from core.fleet.models import FleetInstance, FleetPause, FleetSnapshot, LimitsOverride, WorkerLimits
+from core.fleet.models import (
+    CapPeriod,
+    FleetInstance,
+    FleetPause,
+    FleetSnapshot,
+    FleetSpending,
+    LimitsOverride,
+    WorkerLimits,
+)
 from services.ec2 import ALIVE
 
 STALE_SECONDS = 15.0
@@ -106,10 +114,12 @@ def fleet_sentence(fleet: FleetSnapshot | None, silent_seconds: float = 0.0) -> 
     return f"{fleet.reason[:1].upper()}{fleet.reason[1:]}."
 
 
-def next_worker_words(*, is_paused: bool, max_workers: int) -> str:
-    """Return a sentence on what starts a worker while none runs, in a fleet with these limits."""
+def next_worker_words(*, is_paused: bool, max_workers: int, spending: FleetSpending | None = None) -> str:
+    """Return a sentence on what starts a worker while none runs, in a fleet with these limits and spending caps."""
     if is_paused:
         return "Resume the fleet to start workers."
+    if spending is not None and spending.reached is not None:
+        return f"Workers start at {resume_words(spending)}, or once operators allow more dollars."
     return "The first upload starts one." if max_workers else "The limits allow none."
 
 
@@ -130,6 +140,53 @@ def pause_words(pause: FleetPause) -> str:
     why = f": {pause.reason}" if pause.reason else ""
     since = f"{pause.since:%d %B, %H:%M UTC}".removeprefix("0")
     return f"Paused by ops since {since}{why}. {PAUSE_MEANS}"
+
+
+def resume_words(spending: FleetSpending) -> str:
+    """Return when a spending cap that is reached ends: `00:00 UTC`, or `00:00 UTC on 1 December`; else empty."""
+    at = spending.resumes_at
+    if at is None:
+        return ""
+    return f"{at:%H:%M} UTC" + (f" on {at:%d %B}".replace(" 0", " ") if spending.reached == "month" else "")
+
+
+def cap_words(spending: FleetSpending) -> str:
+    """Return a sentence on the spending cap that is reached, for operators; empty if none is."""
+    if spending.reached is None:
+        return ""
+    spent, until = _spent_words(spending, spending.reached), resume_words(spending)
+    cap = spending.cap(spending.reached)
+    has_rest = cap is not None and spending.spent(spending.reached) < cap
+    left = f", and one more worker costs at least {dollars(spending.launch)}" if has_rest else ""
+    return (
+        f"The {spending.reached}'s spending cap is reached: {spent}{left}. No worker starts until {until}; "
+        "uploads still queue."
+    )
+
+
+def spending_words(spending: FleetSpending) -> str:
+    """Return the instances' cost beside the caps: `$2.10 of $5.00 today, $31.20 of $100.00 this month`."""
+    periods: tuple[CapPeriod, ...] = ("day", "month")
+    parts = [_spent_words(spending, each) for each in periods if spending.cap(each) is not None]
+    if spending.committed:
+        parts.append(f"at least {dollars(spending.committed)} more by starting workers")
+    if words := allowance_words(spending):
+        parts.append(words)
+    return ", ".join(parts)
+
+
+def allowance_words(spending: FleetSpending) -> str:
+    """Return the dollars that operators allow today beside the caps, with time and reason; empty if none."""
+    allowance = spending.allowance
+    if allowance is None or allowance.day != spending.day:
+        return ""
+    why = f" ({allowance.reason})" if allowance.reason else ""
+    return f"with {dollars(allowance.dollars)} allowed by ops at {allowance.since.astimezone(UTC):%H:%M} UTC{why}"
+
+
+def _spent_words(spending: FleetSpending, period: CapPeriod) -> str:
+    when = "today" if period == "day" else "this month"
+    return f"{dollars(spending.spent(period))} of {dollars(spending.cap(period) or 0)} {when}"
 
 
 def limits_words(limits: WorkerLimits, configured: WorkerLimits | None, now: datetime | None = None) -> str:

@@ -55,6 +55,14 @@ class FleetClient(ApiClient):
         """Remove the override of the limits; the answer is empty."""
         return self._call("DELETE", "/fleet/limits", allowed=(204,))
 
+    def allow_dollars(self, dollars: float, reason: str) -> dict[str, Any]:
+        """Raise the spending caps until midnight UTC."""
+        return self._call("PUT", "/fleet/allowance", json={"dollars": dollars, "reason": reason})
+
+    def reset_allowance(self) -> dict[str, Any]:
+        """Withdraw the allowance of today; the answer is empty."""
+        return self._call("DELETE", "/fleet/allowance", allowed=(204,))
+
     def drain(self, instance_id: str) -> dict[str, Any]:
         """Drain an instance."""
         return self._call("POST", f"/fleet/instances/{quote(instance_id, safe='')}/drain", allowed=(202,))

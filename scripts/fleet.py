@@ -13,7 +13,8 @@ from typing import Any, Concatenate, Final, ParamSpec
 import click
 from rich.console import Console
 
-from core.config import MAX_WORKERS, load_config
+from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, load_config
+from core.format import dollars as dollar_words
 from fleetsight_client.api import ApiError, NotRunningError, RejectedError, token_from_environment
 from fleetsight_client.cli import CommandGroup
 from scripts.client import FleetClient, web_url
@@ -136,6 +137,31 @@ def scale(client: FleetClient, *, limits: tuple[int, ...], reset: bool, reason: 
     answer = client.set_limits(minimum, maximum, reason)
     text = f"Limits {answer['min_workers']}..{answer['max_workers']} apply until `fleetsight fleet scale --reset`."
     print_result(answer, text, as_json=as_json)
+
+
+@fleet.command()
+@click.argument("dollars", required=False, type=click.FloatRange(0, MAX_CAP_DOLLARS, min_open=True))
+@click.option("--reset", is_flag=True, help="Withdraw the allowance: the caps of config.yaml apply again.")
+@click.option("--reason", default="", help="Shown with the allowance.")
+@operator_command
+def allow(client: FleetClient, *, dollars: float | None, reset: bool, reason: str, as_json: bool) -> None:
+    """Allow DOLLARS beyond the spending caps until 00:00 UTC.
+
+    It raises fleet.dollars_per_day and fleet.dollars_per_month, and replaces an earlier allowance of today.
+    """
+    if reset:
+        if dollars is not None or reason:
+            raise click.UsageError("--reset withdraws the allowance: give it without DOLLARS and --reason")
+        client.reset_allowance()
+        print_result({"allowance": None}, "The spending caps of config.yaml apply again.", as_json=as_json)
+        return
+    if dollars is None:
+        raise click.UsageError("give DOLLARS, such as `fleetsight fleet allow 5`, or --reset")
+    answer = client.allow_dollars(dollars, reason)
+    caps = (("today", answer["cap_today"]), ("this month", answer["cap_this_month"]))
+    words = " and ".join(f"{dollar_words(cap)} {when}" for when, cap in caps if cap is not None)
+    still = " A cap is still reached: allow more." if answer["still_reached"] else ""
+    print_result(answer, f"Instances may cost {words}, until 00:00 UTC.{still}", as_json=as_json)
 
 
 @fleet.command()

@@ -11,7 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from core.fleet.models import Decision, FleetInstances, WorkerLimits
-from core.format import InstanceRow, dollars, fleet_sentence, limits_words, next_worker_words, pause_words, plural
+from core.format import (
+    InstanceRow,
+    cap_words,
+    dollars,
+    fleet_sentence,
+    limits_words,
+    next_worker_words,
+    pause_words,
+    plural,
+    spending_words,
+)
 from web_tier.api.operators import FleetStatusBody
 
 
@@ -23,7 +33,9 @@ def show_fleet(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: 
     for name, words in status_rows(status, now):
         figures.add_row(Text(name, style="bold"), plain_text(words))
     console.print(figures)
-    first = next_worker_words(is_paused=status.paused is not None, max_workers=status.max_workers)
+    first = next_worker_words(
+        is_paused=status.paused is not None, max_workers=status.max_workers, spending=status.spending
+    )
     console.print(instance_table(FleetInstances.model_validate(instances), status.at, first))
 
 
@@ -42,6 +54,10 @@ def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[tuple[str, st
         yield "problem", fleet.problem
     if fleet.paused:
         yield "paused", pause_words(fleet.paused)
+    if fleet.spending:
+        yield "spending", spending_words(fleet.spending)
+        if words := cap_words(fleet.spending):
+            yield "cap", words
     yield "billed", f"{fleet.billed_seconds:,.0f} s, {dollars(fleet.cost)}"
     if fleet.today:
         yield "today", f"{dollars(fleet.today.cost)} for instances, {plural(fleet.today.images, 'image')} (UTC)"

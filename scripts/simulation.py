@@ -59,7 +59,7 @@ def run_simulation(
     )
     scene = build_scene(request, conditions)
     interval = max(MIN_INTERVAL_SECONDS, settings.controller.interval_seconds)
-    own = ours(settings.fleet, interval, settings.worker.idle_seconds)
+    own = ours(settings.fleet, interval, settings.worker.idle_seconds, settings.prices)
     played = [scene.play(rule) for rule in (*(rivals(conditions) if request.against else ()), own)]
     rows = [row_of(each) for each in played]
     for table in tables_of(rows):

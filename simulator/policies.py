@@ -27,14 +27,15 @@ instance, so the group keeps one, which is ready before the trace begins.
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from core.config import FleetSettings
+from core.config import FleetSettings, PriceSettings
 from services.ec2 import Instance
 from services.sqs import QueueCounts
 from simulator.policy import NO_ACTION, FleetView, NamedPolicy, PolicyTerms, ScalingAction
+from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import decide
 from web_tier.autoscaler.estimators import ArrivalRateEstimator
 from web_tier.autoscaler.observe import FleetMetrics, Observation
@@ -54,12 +55,14 @@ class Ours:
     Args:
         settings: the fleet section of config.yaml; its policy decides.
         terms: how workers are run, `idle_seconds` as in the worker section.
+        prices: of config.yaml, for the spending caps; without them there are none.
     """
 
-    def __init__(self, settings: FleetSettings, terms: PolicyTerms) -> None:
+    def __init__(self, settings: FleetSettings, terms: PolicyTerms, prices: PriceSettings | None = None) -> None:
         self.terms = terms
         self._settings = settings
         self._now = 0.0
+        self._meter = None if prices is None else self._metered(prices)
         self._arrivals = ArrivalRateEstimator(clock=lambda: self._now)
         self._instances: tuple[Instance, ...] = ()
         self._changes = -1
@@ -77,6 +80,7 @@ class Ours:
                     zone="us-east-1a",
                     launched_at=BEGIN + timedelta(seconds=worker.launched_at),
                     draining=worker.draining,
+                    spot=self._settings.market == "spot",
                 )
                 for worker in view.workers
             )
@@ -91,8 +95,23 @@ class Ours:
             metrics=metrics(view),
             at=BEGIN + timedelta(seconds=view.now),
         )
+        if self._meter is not None:
+            self._meter.update(observation)
+            observation = replace(observation, spending=self._meter.spending(observation, self._settings))
         plan = decide(observation, self._settings)
         return ScalingAction(plan.launch + len(plan.start), plan.drain, plan.protect, plan.unprotect)
+
+    def _metered(self, prices: PriceSettings) -> BillingMeter | None:
+        """Return a meter of the simulated bill; None if no cap needs one."""
+        if (self._settings.dollars_per_day, self._settings.dollars_per_month) == (None, None):
+            return None
+        return BillingMeter(
+            prices.minimum_billed_seconds,
+            lambda each: prices.hourly(each.instance_type, spot=each.spot),
+            clock=lambda: self._now,
+            now=lambda: BEGIN + timedelta(seconds=self._now),
+            on_demand=prices.hourly,
+        )
 
 
 def metrics(view: FleetView) -> FleetMetrics:
@@ -108,12 +127,17 @@ def metrics(view: FleetView) -> FleetMetrics:
     )
 
 
-def ours(settings: FleetSettings, interval_seconds: float = 1.0, idle_seconds: float = IDLE_SECONDS) -> NamedPolicy:
-    """Return the policy that `settings` names, by that name."""
+def ours(
+    settings: FleetSettings,
+    interval_seconds: float = 1.0,
+    idle_seconds: float = IDLE_SECONDS,
+    prices: PriceSettings | None = None,
+) -> NamedPolicy:
+    """Return the policy that `settings` names, by that name; with `prices`, the spending caps hold."""
     without_work = Observation(QueueCounts(0, 0, 0), 0, (), at=BEGIN)
     floor = POLICIES[settings.policy](without_work, settings).kept_without_work(settings)
     terms = PolicyTerms(interval_seconds, idle_seconds, floor)
-    return NamedPolicy(settings.policy, lambda: Ours(settings, terms))
+    return NamedPolicy(settings.policy, lambda: Ours(settings, terms, prices))
 
 
 @dataclass

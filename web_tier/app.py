@@ -12,6 +12,7 @@ from services.errors import ConfigError
 from services.s3 import Bucket
 from services.sqs import Queue
 from web_tier.api.classify import classic, classify, predictions
+from web_tier.api.costs import costs_api
 from web_tier.api.notifications import notifications_api
 from web_tier.api.openapi import api_docs
 from web_tier.api.operators import audit_api, dead_letters_api, fleet_api
@@ -82,6 +83,7 @@ def create_app(
         review_api,
         fleet_api,
         audit_api,
+        costs_api,
         dead_letters_api,
         classify,
         direct,

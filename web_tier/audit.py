@@ -72,6 +72,8 @@ _BY_USER: Final[Mapping[str, str]] = {
         "fleet resumed": ("operate.resume", "fleet_api.resume"),
         "limits set": ("operate.set_limits", "fleet_api.set_limits"),
         "limits reset": ("operate.reset_limits", "fleet_api.reset_limits"),
+        "dollars allowed": ("operate.set_allowance", "fleet_api.set_allowance"),
+        "allowance withdrawn": ("operate.reset_allowance", "fleet_api.reset_allowance"),
         "instance drained": ("operate.drain", "fleet_api.drain"),
         "dead letter redriven": ("dead_letters.redrive_letter", "dead_letters_api.redrive_letter"),
         "dead letters redriven": ("dead_letters.redrive_letters", "dead_letters_api.redrive_letters"),

@@ -1,19 +1,22 @@
 """Values of the fleet: snapshot, limits, billing periods, instances, launch journal, decisions and history."""
 
+import math
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from core.config import MAX_WORKERS, FleetSettings
+from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, FleetSettings
 from core.messages import WireModel, WorkerState
 from services.ec2 import LaunchSpec
 
 Span = Literal["hour", "day"]
 
+CapPeriod = Literal["day", "month"]
+
 MAX_REASON_CHARACTERS = 200
-"""Maximum characters of the reason for a pause, or for limits that operators set."""
+"""Maximum characters of the reason for a pause, or for limits or an allowance that operators set."""
 
 
 class FleetPause(WireModel):
@@ -53,6 +56,84 @@ class LimitsOverride(WorkerLimits):
     reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS)
 
 
+class SpendingAllowance(WireModel):
+    """Dollars by which operators raise the spending caps on one day (UTC); `reason` may be empty."""
+
+    version: Literal[1] = 1
+    day: date
+    dollars: float = Field(gt=0, le=MAX_CAP_DOLLARS)
+    since: AwareDatetime
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS)
+
+
+class FleetSpending(WireModel):
+    """What the instances have cost in the current day and month (UTC), and the spending caps.
+
+    All amounts are US dollars by the price table of config.yaml. A running instance counts with the minimum that EC2
+    bills from its first second on.
+
+    Attributes:
+        day: the current day.
+        today, month: metered cost of the instances since midnight, and since the first of the month.
+        committed: minimum cost of the instances that are starting, which are not metered yet.
+        launch: the most that one more launch costs at least.
+        dollars_per_day, dollars_per_month: the configured caps; None for no cap.
+        allowance: dollars by which operators have raised both caps for `day`.
+    """
+
+    day: date
+    today: float
+    month: float
+    committed: float = 0.0
+    launch: float = 0.0
+    dollars_per_day: float | None = None
+    dollars_per_month: float | None = None
+    allowance: SpendingAllowance | None = None
+
+    def cap(self, period: CapPeriod) -> float | None:
+        """Return the cap that applies today, with the allowance; None for no cap."""
+        configured = self.dollars_per_day if period == "day" else self.dollars_per_month
+        if configured is None or self.allowance is None or self.allowance.day != self.day:
+            return configured
+        return configured + self.allowance.dollars
+
+    def spent(self, period: CapPeriod) -> float:
+        """Return the metered cost of the day or the month until now."""
+        return self.today if period == "day" else self.month
+
+    @property
+    def launches_left(self) -> int | None:
+        """How many launches the caps leave room for, each at its minimum cost; None if they do not limit any."""
+        of_day, of_month = self._launches_left("day"), self._launches_left("month")
+        return min((left for left in (of_day, of_month) if left is not None), default=None)
+
+    @property
+    def reached(self) -> CapPeriod | None:
+        """The cap that leaves no room for a launch, of both the one that ends later; None if there is none."""
+        if self._launches_left("month") == 0:
+            return "month"
+        return "day" if self._launches_left("day") == 0 else None
+
+    @property
+    def resumes_at(self) -> datetime | None:
+        """When the cap that is reached ends; None if none is reached."""
+        if self.reached is None:
+            return None
+        following = self.day + timedelta(days=1)
+        if self.reached == "month":
+            following = (self.day.replace(day=1) + timedelta(days=32)).replace(day=1)
+        return datetime.combine(following, time(), UTC)
+
+    def _launches_left(self, period: CapPeriod) -> int | None:
+        if (cap := self.cap(period)) is None:
+            return None
+        left = cap - self.spent(period) - self.committed
+        if self.launch <= 0:  # by the price table, launches cost nothing
+            return 0 if left <= 0 else None
+        # A sum of floats may be below the cap by a rounding error.
+        return max(0, math.floor(left / self.launch + 1e-9))
+
+
 class BillingPeriod(WireModel):
     """A period in which the fleet had work, from one idle time to the next, or an hour of it.
 
@@ -64,6 +145,8 @@ class BillingPeriod(WireModel):
         billed_seconds: instance-seconds that were billed in the period.
         cost: cost of the billed seconds in US dollars.
         is_open: whether the period continues.
+        saved: what Spot saved: the On-Demand price of the billed seconds minus `cost`.
+        day: the day (UTC) on which the period began; None in periods of an older release.
     """
 
     number: int = Field(ge=1)
@@ -71,6 +154,8 @@ class BillingPeriod(WireModel):
     billed_seconds: float = 0.0
     cost: float = 0.0
     is_open: bool = True
+    saved: float = 0.0
+    day: date | None = None
 
 
 class FleetDay(WireModel):
@@ -80,12 +165,14 @@ class FleetDay(WireModel):
         images: answered by workers on the day.
         billed_seconds: instance-seconds that were billed on the day.
         cost: cost of the billed seconds in US dollars.
+        saved: what Spot saved: the On-Demand price of the billed seconds minus `cost`.
     """
 
     day: date
     images: int = 0
     billed_seconds: float = 0.0
     cost: float = 0.0
+    saved: float = 0.0
 
 
 class FleetSnapshot(WireModel):
@@ -102,6 +189,7 @@ class FleetSnapshot(WireModel):
         peak_workers: maximum of running and pending since the fleet was last at zero and its queue empty.
         billed_seconds: instance-seconds since the fleet's first launch, each instance at least the billed minimum.
         cost: cost of the billed seconds in US dollars, each instance at the price of its type and market.
+        saved: what Spot saved: the On-Demand price of the billed seconds minus `cost`.
         images: answered by workers since then.
         run: the current or last billing period; None before the first.
         reason: the last decision in words.
@@ -115,6 +203,7 @@ class FleetSnapshot(WireModel):
         failed_boots: consecutive instances that ended before their first heartbeat.
         images_per_second: answers of all workers in the last seconds.
         today: images and cost of the day of `at`; None in reports of an older release.
+        spending: cost of day and month beside the spending caps; None if no cap is configured.
     """
 
     version: Literal[1] = 1
@@ -131,6 +220,7 @@ class FleetSnapshot(WireModel):
     peak_workers: int
     billed_seconds: float
     cost: float = 0.0
+    saved: float = 0.0
     images: int = 0
     run: BillingPeriod | None = None
     reason: str
@@ -147,6 +237,12 @@ class FleetSnapshot(WireModel):
     failed_boots: int = 0
     images_per_second: float = 0.0
     today: FleetDay | None = None
+    spending: FleetSpending | None = None
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether a spending cap is reached, so that nothing is launched."""
+        return self.spending is not None and self.spending.reached is not None
 
 
 class FleetInstance(WireModel):

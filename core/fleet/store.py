@@ -11,6 +11,7 @@
 | `FLEET`   | `JOURNAL`                | the last calls that launch or start instances            | controller |
 | `FLEET`   | `ORDER#PAUSE`            | since when the fleet is paused; absent while it is not   | web        |
 | `FLEET`   | `ORDER#LIMITS`           | limits set by operators; absent if config.yaml's hold    | web        |
+| `FLEET`   | `ORDER#ALLOWANCE`        | dollars beyond the spending caps, for one day            | web        |
 | `FLEET`   | `ORDER#DRAIN#` instance  | when an operator requested its drain; deleted once done  | both       |
 
 History, billing periods and days have a fixed number of items, used in turn, so nothing has to be removed.
@@ -19,7 +20,7 @@ History, billing periods and days have a fixed number of items, used in turn, so
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from core.fleet.models import (
@@ -30,15 +31,17 @@ from core.fleet.models import (
     FleetInstances,
     FleetPause,
     FleetSnapshot,
+    FleetSpending,
     HistoryBlock,
     LaunchJournal,
     LimitsOverride,
     Span,
+    SpendingAllowance,
     WorkerLimits,
 )
 from core.messages import WireModel
 from services.ec2 import ALIVE
-from services.errors import NotFoundError
+from services.errors import FleetsightError, NotFoundError
 from services.table import LAST, Item, Table
 
 FLEET = "FLEET"
@@ -55,9 +58,13 @@ _DAY = "DAY#"
 KEPT_DAYS = 62
 """Days that are kept: always more than the current month."""
 _ORDERS = "ORDER#"
-_PAUSE, _LIMITS, _DRAIN = f"{_ORDERS}PAUSE", f"{_ORDERS}LIMITS", f"{_ORDERS}DRAIN#"
+_PAUSE, _LIMITS, _ALLOWANCE, _DRAIN = (f"{_ORDERS}{name}" for name in ("PAUSE", "LIMITS", "ALLOWANCE", "DRAIN#"))
 _BODY = "body"
 _ModelT = TypeVar("_ModelT", bound=WireModel)
+
+
+class NoSpendingCapError(FleetsightError):
+    """Raised when operators allow more dollars than a spending cap, and there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +75,13 @@ class Commands:
         pause: while set, nothing is launched.
         limits: override those of config.yaml.
         drain: ids of instances; their workers must finish their images and end.
+        allowance: raises the spending caps on one day, which may be over.
     """
 
     pause: FleetPause | None = None
     limits: LimitsOverride | None = None
     drain: tuple[str, ...] = ()
+    allowance: SpendingAllowance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +93,14 @@ class FleetState:
     decisions: Decisions
     pause: FleetPause | None
     limits: LimitsOverride | None = None
+    allowance: SpendingAllowance | None = None
+
+    @property
+    def spending(self) -> FleetSpending | None:
+        """The last report on cost and caps, with the allowance that operators set last; None without a cap."""
+        if self.snapshot is None or self.snapshot.spending is None:
+            return None
+        return self.snapshot.spending.model_copy(update={"allowance": self.allowance})
 
     def limits_in_force(self, configured: WorkerLimits) -> WorkerLimits:
         """Return the limits that operators set last, even if the controller has not applied them yet.
@@ -133,6 +150,27 @@ class FleetStore:
         """Return to the limits of config.yaml."""
         self.table.delete_all([(FLEET, _LIMITS)])
 
+    def allow_dollars(self, dollars: float, reason: str, now: datetime) -> FleetSpending:
+        """Raise the spending caps on the current day (UTC), in place of an earlier allowance; return the new caps.
+
+        Raises:
+            NoSpendingCapError: no cap is configured.
+        """
+        spending = self.state().spending
+        if spending is None:
+            raise NoSpendingCapError(
+                "there is no spending cap to raise: set fleet.dollars_per_day, or dollars_per_month, in config.yaml"
+            )
+        # The controller's clock may be ahead, and it may not have reported since yesterday.
+        day = max(spending.day, now.astimezone(UTC).date())
+        allowance = SpendingAllowance(day=day, dollars=dollars, since=now, reason=reason)
+        self._put(_ALLOWANCE, allowance.to_json())
+        return spending.model_copy(update={"day": day, "allowance": allowance})
+
+    def reset_allowance(self) -> None:
+        """Return to the configured spending caps."""
+        self.table.delete_all([(FLEET, _ALLOWANCE)])
+
     def drainable_instance(self, instance_id: str) -> FleetInstance | None:
         """Return a running instance; None if it may be one that is not listed because there are too many.
 
@@ -165,6 +203,7 @@ class FleetStore:
             pause=FleetPause.from_json(found[_PAUSE]) if _PAUSE in found else None,
             limits=LimitsOverride.from_json(found[_LIMITS]) if _LIMITS in found else None,
             drain=tuple(key.removeprefix(_DRAIN) for key in found if key.startswith(_DRAIN)),
+            allowance=SpendingAllowance.from_json(found[_ALLOWANCE]) if _ALLOWANCE in found else None,
         )
 
     # What the controller reports
@@ -245,7 +284,7 @@ class FleetStore:
 
     def state(self) -> FleetState:
         """Return the stored state without the history, in one read."""
-        keys = (_SNAPSHOT, _INSTANCES, _DECISIONS, _PAUSE, _LIMITS)
+        keys = (_SNAPSHOT, _INSTANCES, _DECISIONS, _PAUSE, _LIMITS, _ALLOWANCE)
         items = {str(item["sk"]): item for item in self.table.get_all([(FLEET, key) for key in keys])}
         bodies = {key: str(item["snapshot" if key == _SNAPSHOT else _BODY]) for key, item in items.items()}
         return FleetState(
@@ -254,6 +293,7 @@ class FleetStore:
             decisions=Decisions.from_json(bodies.get(_DECISIONS, "{}")),
             pause=FleetPause.from_json(bodies[_PAUSE]) if _PAUSE in bodies else None,
             limits=LimitsOverride.from_json(bodies[_LIMITS]) if _LIMITS in bodies else None,
+            allowance=SpendingAllowance.from_json(bodies[_ALLOWANCE]) if _ALLOWANCE in bodies else None,
         )
 
     def _put(self, key: str, body: str) -> None:

@@ -143,6 +143,7 @@ class Site:
     Attributes:
         clock: returns the simulated seconds.
         settings: returns the settings in force.
+        hourly: price of every instance in US dollars, for the spending caps.
     """
 
     clock: Callable[[], float]
@@ -150,6 +151,7 @@ class Site:
     queues: SimulatedQueues
     store: InMemoryFleetStore
     settings: Callable[[], FleetSettings]
+    hourly: float = 0.0
 
 
 class SimulatedController:
@@ -177,7 +179,14 @@ class SimulatedController:
             launcher=Launcher(
                 fleet, launches, Journal(store, name, clock, self._now), active, clock, _without_jitter(1.0)
             ),
-            meter=BillingMeter(MINIMUM_BILLED_SECONDS, lambda _: 0.0, before, clock, self._now),
+            meter=BillingMeter(
+                MINIMUM_BILLED_SECONDS,
+                lambda _: site.hourly,
+                before,
+                clock,
+                self._now,
+                on_demand=lambda _: site.hourly,
+            ),
             reporter=SnapshotReporter(store, self._registry, clock, self._now),
             interval_seconds=1.0,
         )

@@ -69,9 +69,11 @@ class World:
         violations: what happened that must never happen.
         crash_plan: what befalls the controller next, if anything.
         failure_modes: of boots, one drawn at random for each.
+
+    `hourly` is the price of every instance in US dollars, for the spending caps.
     """
 
-    def __init__(self, settings: FleetSettings, seed: int = 0) -> None:
+    def __init__(self, settings: FleetSettings, seed: int = 0, hourly: float = 0.0) -> None:
         self.now = 0.0
         self.settings = settings
         self.violations: list[Violation] = []
@@ -90,7 +92,7 @@ class World:
             idle_seconds=IDLE_SECONDS,
         )
         self.store = InMemoryFleetStore(self._befall)
-        self._site = Site(self.clock, self.cloud, self.queues, self.store, lambda: self.settings)
+        self._site = Site(self.clock, self.cloud, self.queues, self.store, lambda: self.settings, hourly)
         self.controllers = self._decisions = 0
         self._random = Random(seed)  # nosec B311 # faults that can be played again
         self._most = [(0.0, settings.max_workers)]

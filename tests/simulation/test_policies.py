@@ -28,6 +28,7 @@ from simulator.policies import (
 from simulator.traces import Trace, batch
 from simulator.workers import CERTAIN
 from tests.simulation.stories import fleet_view
+from tests.support.autoscaler import PRICES
 from web_tier.autoscaler.decide import decide
 from web_tier.autoscaler.observe import Observation
 
@@ -43,6 +44,14 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[Observation]:
 
     monkeypatch.setattr("simulator.policies.decide", listening)
     return seen
+
+
+def test_the_spending_caps_hold_in_a_simulation() -> None:
+    cap = 3.5 * PRICES.launch_dollars(["c7a.large"])
+    capped = fleet_settings().model_copy(update={"dollars_per_day": cap})
+    outcome = simulate(batch(100, 90.0), ours(capped, prices=PRICES), Conditions(CERTAIN))
+    assert outcome.launches == 3
+    assert simulate(batch(100, 90.0), ours(capped), Conditions(CERTAIN)).launches == 10, "without prices, no cap"
 
 
 def test_the_controllers_own_decision_is_carried_out() -> None:

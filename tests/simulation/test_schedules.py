@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from services.ec2 import Fleet, Instance, LaunchSpec
 from services.metadata import DRAIN_TAG
-from simulator.faults.cloud import Cloud, Faults
+from simulator.faults.cloud import EPOCH, Cloud, Faults
 from simulator.faults.machines import NEVER, FailureMode, SimulatedQueues
 from simulator.faults.schedules import BrokenError, play
 from simulator.faults.world import CrashPlan, World, settings_of
@@ -254,6 +255,39 @@ def test_a_controller_that_dies_between_launch_and_record_is_followed_by_one_tha
     assert dying.controllers == 2
     assert len(dying.cloud.instances) == 5
     assert dying.violations == []
+
+
+@pytest.mark.parametrize("launch", [None, "lost", "timeout", "late"])
+@pytest.mark.parametrize(
+    "crash",
+    [
+        None,
+        CrashPlan("run", "before"),
+        CrashPlan("run", "after"),
+        CrashPlan("table", "after"),
+        CrashPlan("run", "before", 20.0),
+        CrashPlan("run", "after", 20.0),
+    ],
+    ids=str,
+)
+def test_no_fault_around_a_launch_starts_more_workers_than_the_cap_pays_for(
+    launch: str | None, crash: CrashPlan | None
+) -> None:
+    """Ten starts of a minute are paid for, and each worker that starts is billed for a minute at least."""
+    cap = settings_of(max_workers=50, images_per_worker=1, launches_per_minute=3, dollars_per_day=10 * 0.006)
+    capped = World(cap, hourly=0.36)
+    capped.run(5)
+    capped.queues.send(2_000)
+    for _ in range(10):
+        capped.cloud.faults.launch, capped.crash_plan = launch, crash
+        capped.run(10)
+        capped.cloud.faults.launch, capped.crash_plan = None, None
+        capped.run(20)
+    assert 3 <= len(capped.cloud.instances) <= 10
+    assert capped.store.last_snapshot is not None
+    spending = capped.store.last_snapshot.spending
+    assert spending is not None
+    assert (spending.reached, spending.resumes_at) == ("day", EPOCH + timedelta(days=1))
 
 
 def _forget(self: RecentLaunches, _instances: object, _described_at: object = None) -> frozenset[str]:

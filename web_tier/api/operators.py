@@ -1,13 +1,14 @@
 """The API of operators: the fleet with its history and controls, dead letters, and the audit trail."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Self
 
 from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from werkzeug.exceptions import UnprocessableEntity
 
-from core.config import MAX_WORKERS, PriceSettings
+from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, PriceSettings
 from core.cost import ThousandCost
 from core.fleet.models import (
     MAX_REASON_CHARACTERS,
@@ -20,6 +21,7 @@ from core.fleet.models import (
     WorkerLimits,
     points_since,
 )
+from core.fleet.store import NoSpendingCapError
 from core.jobs.dead_letters import DeadLetterImage, DeadLetterPage
 from core.messages import Failure
 from web_tier.api.openapi import ApiResponse, operation
@@ -122,6 +124,32 @@ class FleetLimitsBody(ApiBody):
     reason: str = ""
 
 
+class AllowDollars(BaseModel):
+    """The dollars by which the spending caps are raised today (UTC), and why."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    dollars: float = Field(
+        gt=0,
+        le=MAX_CAP_DOLLARS,
+        allow_inf_nan=False,
+        description="For the whole day: it replaces an earlier allowance.",
+    )
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the allowance.")
+
+
+class FleetAllowanceBody(ApiBody):
+    """The dollars that ops allow on a day (UTC), since when and why, and the caps with them."""
+
+    day: date
+    dollars: float
+    since: datetime
+    reason: str = ""
+    cap_today: float | None = Field(description="Null without `fleet.dollars_per_day`.")
+    cap_this_month: float | None = Field(description="As it applies today; null without `fleet.dollars_per_month`.")
+    still_reached: bool = Field(description="Whether a cap is still reached: allow more to let workers start.")
+
+
 class FleetDrainBody(ApiBody):
     """An instance that drains: its worker finishes its images and terminates."""
 
@@ -219,6 +247,47 @@ def set_limits() -> Response:
 def reset_limits() -> Response:
     """Reset the fleet's limits to those of config.yaml."""
     current_backend().fleet.reset_limits()
+    return Response(status=204)
+
+
+@fleet_api.put("/fleet/allowance")
+@operation(
+    ApiResponse(200, "The caps are raised within seconds, until midnight UTC.", FleetAllowanceBody),
+    name="allow_fleet_dollars",
+    tag="System",
+    body=AllowDollars,
+)
+def set_allowance() -> Response:
+    """Allow more dollars today.
+
+    It raises `fleet.dollars_per_day` and `fleet.dollars_per_month` until midnight UTC. Without a spending cap there
+    is nothing to raise: 422.
+    """
+    wanted = parse_body(AllowDollars, '{"dollars": 5, "reason": "..."}', may_be_empty=False)
+    reason, now = clean_reason(wanted.reason), datetime.now(UTC)
+    try:
+        spending = current_backend().fleet.allow_dollars(wanted.dollars, reason, now)
+    except NoSpendingCapError as error:
+        raise UnprocessableEntity(str(error)) from error
+    audit_details(dollars=wanted.dollars, day=spending.day, reason=reason)
+    return json_response(
+        FleetAllowanceBody(
+            day=spending.day,
+            dollars=wanted.dollars,
+            since=now,
+            reason=reason,
+            cap_today=spending.cap("day"),
+            cap_this_month=spending.cap("month"),
+            still_reached=spending.reached is not None,
+        )
+    )
+
+
+@fleet_api.delete("/fleet/allowance")
+@operation(ApiResponse(204, "The caps of config.yaml apply."), name="withdraw_fleet_allowance", tag="System")
+def reset_allowance() -> Response:
+    """Withdraw the allowance of today."""
+    current_backend().fleet.reset_allowance()
     return Response(status=204)
 
 

@@ -4,16 +4,19 @@ The models also describe the parameters in the OpenAPI document.
 """
 
 import json
+from datetime import date
 from typing import Annotated, Any, Literal, TypeVar
 
 from flask import Response, request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import BadRequest, UnprocessableEntity
 
+from core.fleet.costs import MAX_DAY_ROWS
 from core.fleet.models import Span
 from core.ids import ULID_PATTERN
 from core.jobs.dead_letters import CURSOR_PATTERN
 from web_tier.autoscaler.forecast import MAX_IMAGES
+from web_tier.costs import MAX_REPORT_DAYS, Grouping
 from web_tier.parameters import MAX_FILENAME_BYTES, MAX_JOB_NAME, MAX_LABEL
 from web_tier.results.export import Separator
 from web_tier.results.query import ImageState, ResultsFilter
@@ -77,6 +80,28 @@ class HistoryQuery(_Query):
     """How far back to look."""
 
     span: Span = Field(default="hour", description="A point at most every 5 seconds, or every 2 minutes.")
+
+
+class CostsQuery(_Query):
+    """Which days, and how the costs are grouped."""
+
+    day: date | None = Field(
+        default=None,
+        ge=date(2000, 1, 1),
+        le=date(2999, 12, 31),
+        description="The last day of the report (UTC); today without it. The last 62 days are kept.",
+    )
+    days: int = Field(default=1, ge=1, le=MAX_REPORT_DAYS, description="Days of the report.")
+    by: Grouping = Field(default="job", description="What a row is about.")
+    limit: int = Field(default=100, ge=1, le=MAX_PAGE, description="Rows, at most: the dearest ones.")
+
+
+class CostsCsvQuery(CostsQuery):
+    """Which days, how the costs are grouped, and how the file is written."""
+
+    limit: int = Field(default=MAX_DAY_ROWS, ge=1, le=MAX_DAY_ROWS, description="Rows, at most: the dearest ones.")
+    separator: Separator = Field(default="comma", description="As for the results of a job.")
+    bom: bool = Field(default=False, description="As for the results of a job.")
 
 
 class ForecastQuery(_Query):

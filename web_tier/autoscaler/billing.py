@@ -1,17 +1,18 @@
 """What the fleet costs: billed instance-seconds, US dollars and peak size, attributed to the images answered.
 
-Durations come from this process's monotonic clock. The wall clock is used only for instances that were already
-running when this controller acquired the lease.
+Durations come from this process's monotonic clock. The wall clock is used for days and months, and for instances that
+were already running when this controller acquired the lease.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
+from core.config import FleetSettings
 from core.cost import SECONDS_AN_HOUR, Bill, total
-from core.fleet.models import BillingPeriod, FleetDay, FleetSnapshot
+from core.fleet.models import BillingPeriod, FleetDay, FleetSnapshot, FleetSpending, SpendingAllowance
 from services.ec2 import Instance
 from web_tier.autoscaler.observe import FleetDescription
 
@@ -32,7 +33,8 @@ class CostAttribution:
 
     A period begins when an image waits and the fleet is at rest. It ends when no image waits and no worker is left,
     or when no image has waited for `quiet_seconds`: workers that still run then, such as those of `min_workers`, are
-    no image's cost until the next period.
+    no image's cost until the next period. While images wait, a new period begins at midnight UTC, so that the cost of
+    a day is known.
 
     The collector reports answers and the autoscaler reports bills, each in its own thread.
 
@@ -46,6 +48,7 @@ class CostAttribution:
     before: FleetSnapshot | None = None
     quiet_seconds: float = QUIET_SECONDS
     clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     images: int = field(default=0, init=False)
     current: BillingPeriod | None = field(default=None, init=False)
     _bill: Bill = field(default=Bill(), init=False)
@@ -60,7 +63,7 @@ class CostAttribution:
         self._began_at = self._last_waiting_at = self.clock()
         if self.before is not None:
             self.images, self.current = self.before.images, self.before.run
-            self._bill = Bill(self.before.billed_seconds, self.before.cost)
+            self._bill = bill_of(self.before)
 
     def add_answers(self, images: int) -> int:
         """Count answers that were recorded just now; return the number of the period that they belong to."""
@@ -71,6 +74,12 @@ class CostAttribution:
             self.current = period.model_copy(update={"images": period.images + images})
             self.images += images
             return period.number
+
+    def day_of(self, number: int) -> date | None:
+        """Return the day (UTC) on which a billing period began; None if it was stored before, or is not known."""
+        with self._lock:
+            periods = [*self._unsaved, *([] if self.current is None else [self.current])]
+        return next((period.day for period in periods if period.number == number), None)
 
     def update(self, fleet: FleetDescription, bill: Bill) -> None:
         """Attribute what was billed since the last update; `bill` is the total so far."""
@@ -85,6 +94,8 @@ class CostAttribution:
                 if is_waiting:
                     self._charge(self._begin(), more)
                 return
+            if is_waiting and period.day is not None and self.now().date() > period.day:
+                period = self._begin()
             period = self._charge(period, more)
             if not is_waiting and (fleet.capacity == 0 or now - self._last_waiting_at >= self.quiet_seconds):
                 self.current, self._ended_at = period.model_copy(update={"is_open": False}), now
@@ -103,14 +114,21 @@ class CostAttribution:
     def _begin(self) -> BillingPeriod:
         if self.current is not None:
             self._unsaved.append(self.current.model_copy(update={"is_open": False}))
-        self.current = BillingPeriod(number=self.current.number + 1 if self.current else 1)
+        number = self.current.number + 1 if self.current else 1
+        self.current = BillingPeriod(number=number, day=self.now().date())
         self._began_at = self._last_waiting_at = self.clock()
         return self.current
 
     def _charge(self, period: BillingPeriod, more: Bill) -> BillingPeriod:
-        seconds, cost = period.billed_seconds + more.seconds, period.cost + more.dollars
-        self.current = period.model_copy(update={"billed_seconds": seconds, "cost": cost})
+        bill = Bill(period.billed_seconds, period.cost, period.saved) + more
+        figures = {"billed_seconds": bill.seconds, "cost": bill.dollars, "saved": bill.saved}
+        self.current = period.model_copy(update=figures)
         return self.current
+
+
+def bill_of(snapshot: FleetSnapshot) -> Bill:
+    """Return what the fleet was billed until a snapshot."""
+    return Bill(snapshot.billed_seconds, snapshot.cost, snapshot.saved)
 
 
 @dataclass
@@ -119,26 +137,33 @@ class DailyLedger:
 
     Attributes:
         before: the last snapshot of the previous controller; its day continues.
+        over: the stored days, for the cost of the month.
         today: the current day; None before the first update.
     """
 
     before: FleetSnapshot | None = None
+    over: Iterable[FleetDay] = ()
     today: FleetDay | None = field(default=None, init=False)
+    _costs: dict[date, float] = field(default_factory=dict, init=False)
     _bill: Bill = field(default=Bill(), init=False)
     _images: int = field(default=0, init=False)
     _unsaved: list[FleetDay] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         """Continue the day of the previous controller."""
+        self._costs = {each.day: each.cost for each in self.over}
         if self.before is not None:
             self.today, self._images = self.before.today, self.before.images
-            self._bill = Bill(self.before.billed_seconds, self.before.cost)
+            self._bill = bill_of(self.before)
 
     def update(self, day: date, bill: Bill, images: int) -> None:
         """Count what was added since the last update towards `day`; `bill` and `images` are totals."""
         if self.today is None or day > self.today.day:
             if self.today is not None and (self.today.images or self.today.cost):
                 self._unsaved.append(self.today)
+                self._costs[self.today.day] = self.today.cost
+            first = day.replace(day=1)
+            self._costs = {each: cost for each, cost in self._costs.items() if each >= first}
             self.today = FleetDay(day=day)
         more = bill - self._bill
         self.today = FleetDay(
@@ -146,8 +171,18 @@ class DailyLedger:
             images=self.today.images + images - self._images,
             billed_seconds=self.today.billed_seconds + more.seconds,
             cost=self.today.cost + more.dollars,
+            saved=self.today.saved + more.saved,
         )
         self._bill, self._images = bill, images
+
+    def month_dollars(self) -> float:
+        """Return the cost of the current month (UTC) until now."""
+        if self.today is None:
+            return 0.0
+        first = self.today.day.replace(day=1)
+        # A day may be stored although it is continued: its controller died right after it had stored it.
+        before = sum(cost for day, cost in self._costs.items() if first <= day < self.today.day)
+        return before + self.today.cost
 
     def unsaved(self) -> tuple[FleetDay, ...]:
         """Return the days that are over and were not stored yet, oldest first."""
@@ -160,11 +195,19 @@ class DailyLedger:
 
 @dataclass(frozen=True, slots=True)
 class BilledInstance:
-    """A running instance: since when, in monotonic seconds and by the wall clock, and its price in US dollars/h."""
+    """A running instance.
+
+    Attributes:
+        since: when its billing began, in monotonic seconds.
+        hourly: its price for an hour in US dollars.
+        began_at: as `since`, by the wall clock.
+        saved_hourly: how much less that is than its type's On-Demand price.
+    """
 
     since: float
     hourly: float
     began_at: datetime
+    saved_hourly: float = 0.0
 
 
 @dataclass
@@ -176,6 +219,8 @@ class BillingMeter:
         hourly: returns the price of an instance for an hour in US dollars, by its type and market.
         before: the last snapshot of the previous controller; None for a new fleet.
         quiet_seconds: see `CostAttribution`.
+        on_demand: returns the On-Demand price of an instance type for an hour in US dollars.
+        over: the stored days, for the cost of the month.
         attribution: attributes what is billed to the images answered meanwhile.
         daily: what is billed on each day.
         peak_workers: most workers since the fleet was last at rest.
@@ -188,6 +233,8 @@ class BillingMeter:
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     quiet_seconds: float = QUIET_SECONDS
+    on_demand: Callable[[str], float] = lambda _: 0.0
+    over: Iterable[FleetDay] = ()
     attribution: CostAttribution = field(init=False)
     daily: DailyLedger = field(init=False)
     peak_workers: int = field(default=0, init=False)
@@ -199,8 +246,8 @@ class BillingMeter:
 
     def __post_init__(self) -> None:
         """Continue the figures of the previous controller."""
-        self.attribution = CostAttribution(self.before, self.quiet_seconds, self.clock)
-        self.daily = DailyLedger(self.before)
+        self.attribution = CostAttribution(self.before, self.quiet_seconds, self.clock, self.now)
+        self.daily = DailyLedger(self.before, self.over)
 
     def update(self, fleet: FleetDescription) -> None:
         """Bill the instances that run now."""
@@ -211,7 +258,7 @@ class BillingMeter:
         for ended in self._running.keys() - running.keys():
             self._ended += self._billed(self._running.pop(ended))
         for begun in running.keys() - self._running.keys():
-            self._running[begun] = BilledInstance(self.clock(), self.hourly(running[begun]), self.now())
+            self._running[begun] = self._begun(running[begun], self.clock(), self.now())
         self.last_bill = bill = self.bill
         self.attribution.update(fleet, bill)
         self.daily.update(self.now().date(), bill, self.attribution.images)
@@ -226,6 +273,33 @@ class BillingMeter:
         since = sorted((each.since, instance_id) for instance_id, each in self._running.items())
         return [instance_id for begun, instance_id in since if self.clock() - begun >= self.minimum_seconds]
 
+    def spending(
+        self, fleet: FleetDescription, settings: FleetSettings, allowance: SpendingAllowance | None = None
+    ) -> FleetSpending | None:
+        """Return the cost of day and month beside the spending caps; None if no cap is configured.
+
+        `fleet` is what the last `update` was made with. Instances that are starting are not billed yet; each will be,
+        for the minimum at least, so this counts as committed.
+        """
+        if (settings.dollars_per_day, settings.dollars_per_month) == (None, None):
+            return None
+        launch = self._minimum_dollars(max(map(self.on_demand, settings.instance_types)))
+        described = {each.instance_id: each for each in fleet.instances}
+        starting = [described.get(each) for each in fleet.capacity_ids - self._running.keys()]
+        # A stopped instance may be of a type that is not configured any more.
+        stopped = [self._minimum_dollars(self.hourly(each)) for each in fleet.instances if each.state == "stopped"]
+        today = self.daily.today
+        return FleetSpending(
+            day=self.now().date() if today is None else today.day,
+            today=0.0 if today is None else today.cost,
+            month=self.daily.month_dollars(),
+            committed=sum(launch if each is None else self._minimum_dollars(self.hourly(each)) for each in starting),
+            launch=max([launch, *stopped]),
+            dollars_per_day=settings.dollars_per_day,
+            dollars_per_month=settings.dollars_per_month,
+            allowance=allowance,
+        )
+
     @property
     def billed_since(self) -> dict[str, datetime]:
         """Since when each running instance is billed, by its id."""
@@ -236,19 +310,33 @@ class BillingMeter:
         """Instance-seconds and dollars so far."""
         return self._ended + total(self._billed(each) for each in self._running.values())
 
-    def _billed(self, instance: BilledInstance) -> Bill:
-        seconds = max(self.minimum_seconds, self.clock() - instance.since)
-        return Bill(seconds, seconds * instance.hourly / SECONDS_AN_HOUR)
+    def _begun(self, instance: Instance, since: float, began_at: datetime) -> BilledInstance:
+        hourly = self.hourly(instance)
+        return BilledInstance(since, hourly, began_at, max(0.0, self.on_demand(instance.instance_type) - hourly))
+
+    def _minimum_dollars(self, hourly: float) -> float:
+        return hourly * self.minimum_seconds / SECONDS_AN_HOUR
+
+    def _billed(self, instance: BilledInstance, until: float | None = None) -> Bill:
+        seconds = max(self.minimum_seconds, (self.clock() if until is None else until) - instance.since)
+        return Bill(seconds, *(seconds * each / SECONDS_AN_HOUR for each in (instance.hourly, instance.saved_hourly)))
 
     def _take_over(self, running: dict[str, Instance]) -> None:
-        """Continue from the snapshot `before`; its figures contain the cost of the running instances until then."""
-        for instance_id, instance in running.items():
+        """Continue from the snapshot `before`.
+
+        Its figures contain the cost until then of the instances that ran then: of the oldest ones, if fewer or more
+        run now. What these and others were billed since is added, so that a controller that dies right after a launch
+        makes none forget its cost.
+        """
+        by_age = sorted(running.values(), key=lambda each: (each.launched_at, each.instance_id))
+        for instance in by_age:
             age = max(0.0, (self.now() - instance.launched_at).total_seconds())
-            self._running[instance_id] = BilledInstance(
-                self.clock() - age, self.hourly(instance), instance.launched_at
-            )
+            self._running[instance.instance_id] = self._begun(instance, self.clock() - age, instance.launched_at)
         if self.before is not None:
-            last, counted = self.before, self.bill
-            self._ended = Bill(max(0.0, last.billed_seconds - counted.seconds), max(0.0, last.cost - counted.dollars))
+            last = self.before
+            until = self.clock() - max(0.0, (self.now() - last.at).total_seconds())
+            counted = total(self._billed(self._running[each.instance_id], until) for each in by_age[: last.running])
+            left = bill_of(last) - counted
+            self._ended = Bill(max(0.0, left.seconds), max(0.0, left.dollars), max(0.0, left.saved))
             self.peak_workers = last.peak_workers
             self._is_at_rest = not any((last.running, last.pending, last.visible, last.in_flight, last.delayed))

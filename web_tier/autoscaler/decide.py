@@ -6,12 +6,14 @@ from core.config import FleetSettings
 from services.ec2 import ALIVE
 from web_tier.autoscaler.explain import (
     DecisionKind,
+    explain_cap,
     explain_launch,
     explain_launch_limit,
     explain_no_launch,
     explain_pause,
     explain_rotation,
     explain_surplus,
+    joined,
 )
 from web_tier.autoscaler.observe import Observation
 from web_tier.autoscaler.policies import POLICIES, DesiredCapacity
@@ -35,6 +37,7 @@ class Plan:
         drain: ids of workers to drain.
         protect: ids of workers to protect from scale-in.
         unprotect: ids of workers that need this protection no longer.
+        max_launches: how many launches the spending caps leave room for; None if they do not limit any.
     """
 
     launch: int
@@ -44,6 +47,7 @@ class Plan:
     drain: tuple[str, ...] = ()
     protect: tuple[str, ...] = ()
     unprotect: tuple[str, ...] = ()
+    max_launches: int | None = None
 
 
 def decide(observation: Observation, settings: FleetSettings) -> Plan:
@@ -51,12 +55,22 @@ def decide(observation: Observation, settings: FleetSettings) -> Plan:
 
     Workers stop by themselves when they are idle, so surplus workers are drained only where the policy has a
     `maximum`. While the fleet is paused nothing is started, not even to reach `min_workers`.
+
+    While a spending cap is reached nothing is started either, and no worker is kept without work: each ends when it
+    is idle, or has run for `max_lifetime_seconds`. So what is spent beyond the cap is bounded.
     """
     desired = POLICIES[settings.policy](observation, settings)
-    always_on = desired.kept_without_work(settings)
+    spending = observation.spending
+    is_capped = spending is not None and spending.reached is not None
+    always_on = 0 if is_capped else desired.kept_without_work(settings)
     keep = workers_to_protect(observation, always_on)
     if observation.pause is not None:
         plan = Plan(0, (), "paused", explain_pause(observation, observation.pause))
+    elif spending is not None and is_capped:
+        spare = _surplus(observation, min(settings.max_workers, desired.maximum), ())
+        aged = [each for each in observation.metrics.past_lifetime if each in observation.available_ids]
+        drain = tuple(dict.fromkeys((*spare, *aged)))
+        plan = Plan(0, (), "capped", explain_cap(observation, spending), drain)
     else:
         plan = _size(observation, settings, desired, always_on, keep)
     protect = tuple(each for each in keep if each not in observation.protected)
@@ -87,6 +101,10 @@ def _size(
     minimum = max(always_on, min(settings.max_workers, desired.minimum))
     shortfall = max(0, minimum - observation.available)
     missing = min(shortfall, max(0, settings.max_workers - observation.capacity))
+    affordable = None if observation.spending is None else observation.spending.launches_left
+    why = _why(desired, settings, always_on)
+    if affordable is not None and affordable < missing:
+        missing, why = affordable, joined(why, "the spending cap allows no more")
     boots_failing = observation.metrics.failed_boots >= MAX_FAILED_BOOTS
     max_launches = max(0, (1 if boots_failing else settings.launches_per_minute) - observation.recent_launches)
     launching = min(missing, max_launches)
@@ -100,7 +118,7 @@ def _size(
     if missing and (launching < missing or boots_failing):
         kind, reason = explain_launch_limit(observation, settings, missing, boots_failing=boots_failing)
     elif missing:
-        kind, reason = "starting", explain_launch(observation, settings, missing, _why(desired, settings, always_on))
+        kind, reason = "starting", explain_launch(observation, settings, missing, why)
     else:
         is_capped = desired.minimum > settings.max_workers
         kind, reason = explain_no_launch(observation, settings, desired.always_on_rule, is_capped=is_capped)
@@ -109,7 +127,7 @@ def _size(
         kind, reason = "draining", explain_surplus(drain, observation)
     if not shortfall and not drain and (drain := _workers_to_rotate(observation)):
         kind, reason = "rotating", explain_rotation(drain, settings)
-    return Plan(launching - len(start), start, kind, reason, drain)
+    return Plan(launching - len(start), start, kind, reason, drain, max_launches=affordable)
 
 
 def _why(desired: DesiredCapacity, settings: FleetSettings, always_on: int) -> str:

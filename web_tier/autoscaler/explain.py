@@ -3,13 +3,23 @@
 from typing import Literal
 
 from core.config import FleetSettings
-from core.fleet.models import FleetPause
-from core.format import plural
+from core.fleet.models import FleetPause, FleetSpending
+from core.format import plural, resume_words
 from services.sqs import QueueCounts
 from web_tier.autoscaler.observe import FleetMetrics, Observation
 
 DecisionKind = Literal[
-    "paused", "starting", "limited", "failing", "draining", "rotating", "too_many", "at_maximum", "idle", "enough"
+    "paused",
+    "capped",
+    "starting",
+    "limited",
+    "failing",
+    "draining",
+    "rotating",
+    "too_many",
+    "at_maximum",
+    "idle",
+    "enough",
 ]
 """Kind of a decision. A new event is logged when it changes, not whenever the figures change."""
 
@@ -22,6 +32,17 @@ def explain_pause(observation: Observation, pause: FleetPause) -> str:
     workers = f"{workers_in_words(capacity)} {finish}" if capacity else ""
     left = joined(demand_in_words(observation.requests), workers)
     return f"paused by ops since {pause.since:%H:%M UTC}{why}: {left}"
+
+
+def explain_cap(observation: Observation, spending: FleetSpending) -> str:
+    """Return why nothing is launched while a spending cap is reached.
+
+    Users read this, too, and amounts change in each round, so it contains none.
+    """
+    capacity, are = observation.capacity, "works" if observation.capacity == 1 else "work"
+    workers = f"{workers_in_words(capacity)} {are} until idle" if capacity else ""
+    left, until = joined(demand_in_words(observation.requests), workers), resume_words(spending)
+    return f"the {spending.reached}'s spending cap is reached, no worker starts until {until}: {left}"
 
 
 def explain_launch(observation: Observation, settings: FleetSettings, missing: int, why: str) -> str:

@@ -14,9 +14,9 @@ from datetime import timedelta
 
 from core.config import Config
 from core.cost import SECONDS_AN_HOUR, Bill, requests_of
-from core.fleet.models import FleetInstance, FleetSnapshot
+from core.fleet.models import FleetInstance, FleetSnapshot, FleetSpending
 from core.fleet.store import FleetState
-from core.format import dollars, duration, plural
+from core.format import dollars, duration, plural, resume_words
 from services.ec2 import ALIVE, Instance
 from services.sqs import QueueCounts
 from web_tier.autoscaler.deadline import OVERDUE_SECONDS
@@ -52,6 +52,7 @@ class Forecast:
         requests_dollars: cost of its requests to AWS services.
         is_measured: whether the times are from measurements; otherwise they are config.yaml's estimates.
         is_paused: whether the fleet is paused.
+        resumes: when the spending cap that is reached ends, in words; empty if none is.
     """
 
     images: int
@@ -64,6 +65,7 @@ class Forecast:
     requests_dollars: float
     is_measured: bool
     is_paused: bool
+    resumes: str = ""
 
     @property
     def dollars(self) -> float:
@@ -95,6 +97,8 @@ class Forecast:
     def _why_it_waits(self) -> str:
         if self.is_paused:
             return "The fleet is paused: the images wait until it resumes."
+        if self.resumes:
+            return f"A spending cap is reached: the images wait until {self.resumes}."
         if not self.max_workers:
             return "The limit is 0 workers: the images wait until it is raised."
         return "Workers fail to start at the moment: the images wait."
@@ -164,6 +168,7 @@ class _Playback:
     _launches: list[tuple[float, int]] = field(default_factory=list, init=False)
     _first: float | None = field(default=None, init=False)
     _last: float | None = field(default=None, init=False)
+    _spending: FleetSpending | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Begin with the fleet and the queue as they are."""
@@ -210,6 +215,7 @@ class _Playback:
             requests_dollars=requests_of(self.images).dollars(self.config.prices),
             is_measured=self.fleet.image_seconds is not None and self.fleet.boot_seconds is not None,
             is_paused=self.state.pause is not None,
+            resumes=resume_words(self._spending) if self._spending else "",
         )
 
     def _known(self, listed: FleetInstance) -> _Worker:
@@ -269,6 +275,7 @@ class _Playback:
             self._instances = tuple(each.instance for each in self._workers.values())
         waiting = self._older_left + self._left
         in_flight = sum(each.lot for each in self._workers.values() if each.has_worked and each.free_at > now)
+        self._spending = self._spent(now)
         arrived = ((now + fleet.waiting_seconds, self._older_left), (now, self._left))
         observation = Observation(
             requests=QueueCounts(waiting, in_flight, 0),
@@ -290,6 +297,7 @@ class _Playback:
                 failed_boots=fleet.failed_boots,
             ),
             pause=self.state.pause,
+            spending=self._spending,
         )
         return decide(observation, self.config.fleet)
 
@@ -307,6 +315,27 @@ class _Playback:
         for name in plan.unprotect:
             self._workers[name].is_protected = False
 
+    def _spent(self, now: float) -> FleetSpending | None:
+        """Return the last report on cost and caps, and what was billed since; None without a cap.
+
+        It stays the report's day: a forecast that crosses midnight expects its images rather too late.
+        """
+        spending = self.state.spending
+        if spending is None:
+            return None
+        more = 0.0
+        for worker in (*self._workers.values(), *self._ended):
+            # An ended worker is billed until the last image that it took.
+            seconds = now if worker.instance.instance_id in self._workers else min(now, worker.free_at)
+            if worker.is_new:
+                seconds = max(self.config.prices.minimum_billed_seconds, seconds - worker.launched_at)
+            more += max(0.0, seconds) * self._hourly(worker) / SECONDS_AN_HOUR
+        spent = {"today": spending.today + more, "month": spending.month + more}
+        return spending.model_copy(update=spent)
+
+    def _hourly(self, worker: _Worker) -> float:
+        return self.config.prices.hourly(worker.instance.instance_type, spot=worker.instance.spot)
+
     def _launched_recently(self, now: float) -> int:
         before = self.fleet.recent_launches if now < RECENT_SECONDS else 0
         return before + sum(count for at, count in self._launches if now - at < RECENT_SECONDS)
@@ -316,8 +345,7 @@ class _Playback:
         seconds, cost = 0.0, 0.0
         for worker in (*self._workers.values(), *self._ended):
             added = self._billed_seconds(worker)
-            hourly = self.config.prices.hourly(worker.instance.instance_type, spot=worker.instance.spot)
-            seconds, cost = seconds + added, cost + added * hourly / SECONDS_AN_HOUR
+            seconds, cost = seconds + added, cost + added * self._hourly(worker) / SECONDS_AN_HOUR
         share = self.images / (self.images + self._older)
         return Bill(seconds * share, cost * share)
 

@@ -234,9 +234,12 @@ class Launcher:
             oldest = uncertain[0]
             not_described = [each.count - len(instances_of(each, observation)) for each in uncertain]
             took_place = oldest.spec is not None and not_described[0] < oldest.count
-            # Where its instances would not fit (the limits are lower now, or other workers have come), the launcher
-            # waits until DescribeInstances shows the outcome.
-            fits = missing > 0 and sum(not_described) <= settings.max_workers - observation.capacity
+            # Where its instances would not fit (the limits are lower now, other workers have come, or a spending cap
+            # is near), the launcher waits until DescribeInstances shows the outcome.
+            room = settings.max_workers - observation.capacity
+            if plan.max_launches is not None:
+                room = min(room, plan.max_launches)
+            fits = missing > 0 and sum(not_described) <= room
             return oldest if took_place or fits else None
         if not missing:
             return None

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import FleetSettings
-from core.fleet.models import FleetPause
-from core.fleet.store import FleetStore
+from core.fleet.store import Commands, FleetStore
 from services.demand_signal import DemandListener
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan, decide
@@ -21,7 +20,7 @@ from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.observe import Observation, Observer
-from web_tier.autoscaler.reporting import Reporter
+from web_tier.autoscaler.reporting import Reporter, SpendingWatcher
 
 ROUND_CPU_FACTOR = 40.0
 """The next round begins after at least so many times the CPU time of this one: rounds use 2.5% of a core at most.
@@ -60,6 +59,7 @@ class Autoscaler:
     _drainer: Drainer = field(init=False)
     _commands: OperatorCommands = field(init=False)
     _protection: ScaleInProtection = field(init=False)
+    _spending: SpendingWatcher = field(default_factory=SpendingWatcher, init=False)
 
     def __post_init__(self) -> None:
         """Make the parts that work with the same fleet, clock and lease."""
@@ -84,7 +84,7 @@ class Autoscaler:
             self.launcher.sync_from_store()
             commands = self._commands.current()
             settings = self.config.current(commands.limits)
-            observation = self._observe(settings, commands.pause)
+            observation = self._observe(settings, commands)
         except (BotoCoreError, ClientError) as error:
             self.reporter.snapshots.write_problem(f"the fleet or its queue could not be observed: {error}")
             raise
@@ -111,8 +111,9 @@ class Autoscaler:
             self._signalled_at = self.observer.clock()
         return max(0.0, pause - (self.observer.clock() - began))
 
-    def _observe(self, settings: FleetSettings, pause: FleetPause | None) -> Observation:
+    def _observe(self, settings: FleetSettings, commands: Commands) -> Observation:
         fleet = self.observer.describe()
+        self.meter.update(fleet)  # before the decision: what has begun to run is metered, and no longer committed
         draining = self._drainer.draining(fleet.instances)
         unhealthy = self.health.check(fleet, draining, settings)  # also updates the tracker, which the metrics read
         available = fleet.capacity_ids - draining - unhealthy
@@ -128,11 +129,11 @@ class Autoscaler:
             unhealthy=unhealthy,
             demand=self._arrivals.update(fleet.requests, self.health.tracker.registry.answers),
             metrics=self._metrics.update(fleet, available, settings.max_lifetime_seconds),
-            pause=pause,
+            pause=commands.pause,
+            spending=self.meter.spending(fleet, settings, commands.allowance),
         )
 
     def _report(self, plan: Plan, observation: Observation, settings: FleetSettings) -> None:
-        self.meter.update(observation)
         config, health, reporter = self.config, self.health, self.reporter
         others = (health.last_error, config.problem, self.controller_problem())
         status = _joined(self.launcher.status_text, *others)
@@ -143,7 +144,8 @@ class Autoscaler:
         command_events = self._commands.carry_out_drains(observation)
         # Without the time of the next try, which changes in each round and is no event.
         problem = _joined(self.launcher.last_error, *others)
-        events = [*config.drain_events(), *command_events, *health.drain_events()]
+        spending_events = self._spending.update(observation.spending)
+        events = [*config.drain_events(), *command_events, *spending_events, *health.drain_events()]
         reporter.report(observation, plan, problem, events, health.reasons(), self.meter.billed_since)
 
 

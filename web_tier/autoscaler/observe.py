@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 
-from core.fleet.models import FleetPause
+from core.fleet.models import FleetPause, FleetSpending
 from services.ec2 import ALIVE, Fleet, Instance
 from services.sqs import Queue, QueueCounts
 
@@ -129,6 +129,7 @@ class Observation(FleetDescription):
         demand: images in the queue and images to come.
         metrics: what was measured of the workers.
         pause: the pause that operators have set, or None.
+        spending: the instances' cost beside the spending caps; None if no cap is configured.
     """
 
     draining: frozenset[str] = frozenset()
@@ -137,6 +138,7 @@ class Observation(FleetDescription):
     demand: Demand = Demand()
     metrics: FleetMetrics = field(default_factory=FleetMetrics)
     pause: FleetPause | None = None
+    spending: FleetSpending | None = None
 
     @cached_property
     def available_ids(self) -> frozenset[str]:

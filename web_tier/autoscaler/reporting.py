@@ -24,12 +24,15 @@ from core.fleet.models import (
     FleetInstance,
     FleetInstances,
     FleetSnapshot,
+    FleetSpending,
     HistoryBlock,
     LimitsOverride,
     Span,
+    SpendingAllowance,
     WorkerLimits,
 )
 from core.fleet.store import FleetStore
+from core.format import allowance_words, cap_words
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.explain import DecisionKind
@@ -44,7 +47,10 @@ MIN_SNAPSHOT_SECONDS = 0.25
 MAX_SNAPSHOT_SECONDS = 5.0
 """Longest time between two snapshots: pages recognise a controller that has stopped by the age of the snapshot."""
 
-_ALWAYS_CHANGING = ("at", "billed_seconds", "cost", "run", "today", "arrival_rate", "waiting_seconds")
+_ALWAYS_CHANGING = (
+    *("at", "billed_seconds", "cost", "saved", "run", "today", "spending"),
+    *("arrival_rate", "waiting_seconds"),
+)
 """Fields of a snapshot that change without an event, and are no reason to store it."""
 
 MAX_LISTED = 100
@@ -115,6 +121,7 @@ class SnapshotWriter:
                 peak_workers=meter.peak_workers,
                 billed_seconds=round(bill.seconds, 3),
                 cost=round(bill.dollars, 8),
+                saved=round(bill.saved, 8),
                 images=attribution.images,
                 run=current,
                 reason=plan.reason,
@@ -131,6 +138,7 @@ class SnapshotWriter:
                 failed_boots=observation.metrics.failed_boots,
                 images_per_second=_two_digits(observation.metrics.images_per_second) or 0.0,
                 today=_rounded(meter.daily.today),
+                spending=_rounded_spending(observation.spending),
             )
         )
 
@@ -151,7 +159,15 @@ class SnapshotWriter:
 def _rounded(day: FleetDay | None) -> FleetDay | None:
     if day is None:
         return None
-    return day.model_copy(update={"billed_seconds": round(day.billed_seconds, 3), "cost": round(day.cost, 8)})
+    dollars = {"cost": round(day.cost, 8), "saved": round(day.saved, 8)}
+    return day.model_copy(update={"billed_seconds": round(day.billed_seconds, 3), **dollars})
+
+
+def _rounded_spending(spending: FleetSpending | None) -> FleetSpending | None:
+    if spending is None:
+        return None
+    names = ("today", "month", "committed", "launch")
+    return spending.model_copy(update={name: round(getattr(spending, name), 8) for name in names})
 
 
 def _two_digits(seconds: float | None) -> float | None:
@@ -231,6 +247,29 @@ class FleetEvent:
 
     words: str
     since: datetime | None = None
+
+
+@dataclass
+class SpendingWatcher:
+    """Logs when a spending cap is reached and when it ends, and returns new allowances of operators as events."""
+
+    _was_reached: str | None = field(default=None, init=False)
+    _allowance: SpendingAllowance | None = field(default=None, init=False)
+
+    def update(self, spending: FleetSpending | None) -> list[FleetEvent]:
+        """Apply the cost and the caps of this round; return the events."""
+        reached = None if spending is None else spending.reached
+        if reached != self._was_reached and spending is not None and reached is not None:
+            _log.warning("a spending cap is reached: nothing is launched", extra={"cap": cap_words(spending)})
+        elif reached != self._was_reached and reached is None:
+            _log.info("no spending cap is reached any more: workers may start")
+        self._was_reached = reached
+        words = "" if spending is None else allowance_words(spending)
+        allowance = spending.allowance if spending is not None and words else None
+        before, self._allowance = self._allowance, allowance
+        if allowance is None or allowance == before:
+            return []
+        return [FleetEvent(f"the spending caps of today are raised, {words}", allowance.since)]
 
 
 @dataclass
@@ -381,8 +420,9 @@ def fleet_metrics(observation: Observation, settings: FleetSettings, meter: Bill
     """Return the metrics of the fleet by name.
 
     `workers` is the number of running and starting workers, `maximum` their limit; `at_maximum` is 1 if that is
-    reached while images wait. `waiting`, `in_flight` and `dead_letters` are messages; `oldest_seconds` is the age of
-    the oldest waiting image. `answered` and `dollars` are the images and the instances' cost since the first launch.
+    reached while images wait. `capped` is 1 while a spending cap is reached. `waiting`, `in_flight` and
+    `dead_letters` are messages; `oldest_seconds` is the age of the oldest waiting image. `answered` and `dollars` are
+    the images and the instances' cost since the first launch.
     """
     requests, waiting = observation.requests, observation.demand.waiting
     return {
@@ -394,6 +434,7 @@ def fleet_metrics(observation: Observation, settings: FleetSettings, meter: Bill
         "dead_letters": observation.dead_letters,
         "oldest_seconds": round(waiting[0][0], 1) if waiting else 0.0,
         "paused": int(observation.pause is not None),
+        "capped": int(observation.spending is not None and observation.spending.reached is not None),
         "answered": meter.attribution.images,
         "dollars": round(meter.bill.dollars, 6),
     }

@@ -145,6 +145,7 @@ class ResultRecorder:
         on_results: called with the number of workers' answers that were recorded just now; returns the number of the
             billing period that they belong to, or None.
         on_recorded: called with the results that were recorded just now, without repeats.
+        on_attributed: called with a job's owner and id, the billing period and these answers, for the cost report.
         locks: a lock for each job; tests replace it to control which thread runs.
         pool: makes calls side by side; None: one after another.
         readers: reads jobs that are not known yet; None: the calling thread does, for as long as it takes.
@@ -160,6 +161,7 @@ class ResultRecorder:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     on_results: Callable[[int], int | None] = lambda _answers: None
     on_recorded: Callable[[Sequence[ClassificationResult]], None] = lambda _results: None
+    on_attributed: Callable[[str, str, int, Sequence[ClassificationResult]], None] = lambda *_: None
     locks: JobLocks = field(default_factory=JobLocks)
     pool: Executor | None = None
     readers: Executor | None = None
@@ -570,9 +572,10 @@ class ResultRecorder:
         for response in stored:
             job_counts.count_result(response, at)
         # Cancelled images had no share of the workers' time.
-        answers = sum(not is_cancelled(response) for response in stored)
-        if answers and (period := self.on_results(answers)) is not None:
-            job_counts.counts = with_answers(job_counts.counts, period, answers)
+        answers = [response for response in stored if not is_cancelled(response)]
+        if answers and (period := self.on_results(len(answers))) is not None:
+            job_counts.counts = with_answers(job_counts.counts, period, len(answers))
+            self.on_attributed(job_counts.owner, answers[0].job_id, period, answers)
 
     @contextmanager
     def _marking(self, job_ids: Iterable[str]) -> Iterator[None]:

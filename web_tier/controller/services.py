@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from core.config import Config
+from core.fleet.costs import CostStore
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.listings import ListingStore
@@ -32,6 +33,7 @@ from web_tier.autoscaler.reporting import Reporter
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import HELPERS, Collector
+from web_tier.controller.cost_rows import CostRowWriter
 from web_tier.controller.leader import Tick
 from web_tier.controller.notifier import Notifier, Send, senders
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
@@ -123,7 +125,8 @@ class ControllerServices:
 
         `holder` is the name of this contender for the lease, `token` the fencing token of this tenure.
         """
-        prices, before = self.config.prices, FleetStore(self.store.table).snapshot()
+        prices, fleet_store = self.config.prices, FleetStore(self.store.table)
+        before, over = fleet_store.snapshot(), fleet_store.days()
         meter = BillingMeter(
             prices.minimum_billed_seconds,
             lambda each: prices.hourly(each.instance_type, spot=each.spot),
@@ -131,8 +134,11 @@ class ControllerServices:
             # The last worker of a period stays for its idle time, and for its billed minimum where stopping saves
             # nothing.
             quiet_seconds=self.config.worker.idle_seconds + prices.minimum_billed_seconds,
+            on_demand=prices.hourly,
+            over=over,
         )
         table = replace(self.store.table, pool=self.calls)
+        cost_rows = CostRowWriter(CostStore(self.store.table), token, active, meter.attribution.day_of)
         recorder = ResultRecorder(
             JobStore(table),
             self.inputs.delete_all,
@@ -141,6 +147,7 @@ class ControllerServices:
             active=active,
             on_results=meter.attribution.add_answers,
             on_recorded=self.metrics.count_results,
+            on_attributed=cost_rows.add,
             pool=self.calls,
             readers=self.readers,
         )
@@ -175,6 +182,7 @@ class ControllerServices:
             "collector": collector.tick,
             **{f"collector-{number}": collector.help_tick for number in range(1, HELPERS + 1)},
             "counts": recorder.counts_tick,
+            "cost_rows": cost_rows.tick,
             "reconciler": self._reconciler(recovery, registry, may_close, active).tick,
             "canceller": canceller.tick,
             "source_importer": SourceImporter(self.sources, ingest, self.config, active, token).tick,

@@ -12,19 +12,23 @@ from typing import Any, Self
 from flask import Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict
+from werkzeug.exceptions import UnprocessableEntity
 
-from core.config import MAX_WORKERS, Config, PriceSettings
+from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, Config, PriceSettings
 from core.cost import WHOLE_IMAGE, ThousandCost
 from core.fleet.models import (
     Decision,
     FleetDay,
     FleetSnapshot,
+    FleetSpending,
     LimitsOverride,
     WorkerLimits,
 )
-from core.fleet.store import FleetState
+from core.fleet.store import FleetState, NoSpendingCapError
 from core.format import (
     InstanceRow,
+    allowance_words,
+    cap_words,
     clocks_words,
     dollars,
     fleet_sentence,
@@ -33,6 +37,7 @@ from core.format import (
     pause_words,
     plural,
     rate_words,
+    spending_words,
 )
 from services.ec2 import ALIVE
 from web_tier.audit import audit_details
@@ -71,6 +76,7 @@ class DecisionRow(BaseModel):
 
 _LEAD = re.compile(
     r"(Starting|Draining)( at most)? [\d,]+ (idle )?workers?( a minute)?|Paused( by ops)?|Idle|Limits [\d.]+"
+    r"|The (day|month)'s spending cap is reached"
 )
 """What a decision does, at the beginning of its text."""
 
@@ -97,6 +103,9 @@ class FleetBody(BaseModel):
         clocks: a warning if the clocks of controller and web tier differ.
         paused: since when and why the fleet is paused; None if it is not.
         limits_set: limits that operators have set, since when and why; None if those of config.yaml hold.
+        spending: cost of the instances beside the spending caps; None if no cap is configured.
+        capped: that a spending cap is reached, and until when; None if none is.
+        is_allowed: whether operators have raised the caps today.
         instances: newest first; `unlisted` is a text with the number of older ones, if there are any.
         decisions: the last ones, newest first.
     """
@@ -131,6 +140,9 @@ class FleetBody(BaseModel):
     clocks: str | None = None
     paused: str | None = None
     limits_set: str | None = None
+    spending: str | None = None
+    capped: str | None = None
+    is_allowed: bool = False
     instances: tuple[InstanceRow, ...] = ()
     unlisted: str | None = None
     decisions: tuple[DecisionRow, ...] = ()
@@ -163,7 +175,7 @@ class FleetBody(BaseModel):
         configured = None if state.snapshot is None else state.snapshot.configured
         sentence = fleet_sentence(state.snapshot, silent_seconds)
         decisions = tuple(DecisionRow.of(each) for each in state.decisions.decisions[:MAX_DECISIONS_SHOWN])
-        allowance = config.fleet.boot_allowance_seconds
+        allowance, spending = config.fleet.boot_allowance_seconds, state.spending
         return cls(
             **({} if state.snapshot is None else _figures(state.snapshot, state, days, config.prices)),
             min_workers=limits.min_workers,
@@ -173,7 +185,11 @@ class FleetBody(BaseModel):
             next_worker=next_worker_words(
                 is_paused=state.pause is not None,
                 max_workers=limits.max_workers if state.snapshot is not None else config.fleet.max_workers,
+                spending=spending,
             ),
+            spending=spending and spending_words(spending),
+            capped=(spending and cap_words(spending)) or None,
+            is_allowed=spending is not None and bool(allowance_words(spending)),
             is_latest=any(f"{each.lead}{each.words}." == sentence for each in decisions[:1]),
             clocks=clocks_words(controller_ahead),
             paused=None if state.pause is None else pause_words(state.pause),
@@ -356,6 +372,60 @@ def reset_limits() -> ResponseReturnValue:
     """Reset the limits to those of config.yaml and redirect to the fleet's page."""
     current_backend().fleet.reset_limits()
     return _redirect_to_fleet()
+
+
+@dataclass(frozen=True, slots=True)
+class AllowanceForm:
+    """The fields of the form that allows more dollars today, and the error message if they are not valid."""
+
+    dollars: str = ""
+    reason: str = ""
+    fault: str | None = None
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, str]) -> Self:
+        """Return the form that a browser sent, validated."""
+        text = fields.get("dollars", "").strip()[:MAX_SHOWN_CHARACTERS]
+        reason = clean_reason(fields.get("reason", ""))
+        is_amount = re.fullmatch(r"\d{1,7}(\.\d{1,2})?", text, re.ASCII) is not None
+        if is_amount and 0 < float(text) <= MAX_CAP_DOLLARS:
+            return cls(text, reason)
+        return cls(text, reason, f"Give dollars from 0.01 to {MAX_CAP_DOLLARS:,}, such as 5 or 2.50.")
+
+
+def allowance_page() -> str:
+    """Show the form that allows more dollars today."""
+    return _allowance_page(current_backend().fleet.state(), AllowanceForm())
+
+
+def set_allowance() -> ResponseReturnValue:
+    """Raise the spending caps today and redirect to the fleet's page; show the form again if a field is not valid."""
+    form, store = AllowanceForm.of_fields(request.form), current_backend().fleet
+    if form.fault is not None:
+        return _allowance_page(store.state(), form), 422
+    try:
+        spending = store.allow_dollars(float(form.dollars), form.reason, datetime.now(UTC))
+    except NoSpendingCapError as error:
+        raise UnprocessableEntity(str(error)) from error
+    audit_details(dollars=float(form.dollars), day=spending.day, reason=form.reason)
+    return _redirect_to_fleet()
+
+
+def reset_allowance() -> ResponseReturnValue:
+    """Withdraw the allowance of today and redirect to the fleet's page."""
+    current_backend().fleet.reset_allowance()
+    return _redirect_to_fleet()
+
+
+def _allowance_page(state: FleetState, form: AllowanceForm) -> str:
+    spending: FleetSpending | None = state.spending
+    return render_template(
+        "allowance.html",
+        form=form,
+        words=spending and spending_words(spending),
+        is_set=spending is not None and bool(allowance_words(spending)),
+        fleet=state.snapshot,
+    )
 
 
 def confirm_drain(instance_id: str) -> str:

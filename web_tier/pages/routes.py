@@ -7,7 +7,7 @@ sign-in the guard closes all account pages.
 from flask import Blueprint, Flask
 
 from services.errors import NotFoundError
-from web_tier.pages import account, fleet, image, job, model, operators, review, second_factor, sign_in, upload
+from web_tier.pages import account, costs, fleet, image, job, model, operators, review, second_factor, sign_in, upload
 
 GET, POST = ["GET"], ["POST"]
 
@@ -63,9 +63,13 @@ ROUTES = {
         ("/fleet/limits", fleet.limits_page, GET),
         ("/fleet/limits", fleet.set_limits, POST),
         ("/fleet/limits/reset", fleet.reset_limits, POST),
+        ("/fleet/allowance", fleet.allowance_page, GET),
+        ("/fleet/allowance", fleet.set_allowance, POST),
+        ("/fleet/allowance/reset", fleet.reset_allowance, POST),
         (_DRAIN, fleet.confirm_drain, GET),
         (_DRAIN, fleet.drain, POST),
     ),
+    "costs": (("/costs", costs.costs_page, GET),),
     "audit": (("/audit", operators.audit_page, GET),),
     "dead_letters": (
         ("/dead-letters", operators.dead_letters_page, GET),

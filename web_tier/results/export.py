@@ -176,7 +176,7 @@ def csv_lines(
 
     With semicolons, scores have a decimal comma: spreadsheets that expect the one expect the other.
     """
-    buffer = _LineBuffer()
+    buffer = LineBuffer()
     writer = csv.writer(buffer, delimiter=DELIMITERS[separator])
     writer.writerow(CSV_HEADER)
     yield f"{BYTE_ORDER_MARK if byte_order_mark else ''}{buffer.line}"
@@ -233,7 +233,7 @@ def _csv_time(moment: datetime | None) -> str:
 
 def truth_lines(results: Iterable[ImageResult]) -> Iterator[str]:
     """Yield the header and a line for each image with a true label: a file that sets the same labels again."""
-    buffer = _LineBuffer()
+    buffer = LineBuffer()
     writer = csv.writer(buffer)
     writer.writerow(("filename", "label"))
     yield buffer.line
@@ -243,10 +243,11 @@ def truth_lines(results: Iterable[ImageResult]) -> Iterator[str]:
             yield buffer.line
 
 
-class _LineBuffer:
+class LineBuffer:
     """Holds the last line that a csv writer wrote."""
 
     line = ""
 
     def write(self, text: str) -> None:
+        """Replace the line."""
         self.line = text

@@ -1,6 +1,6 @@
 """Progress and cost of a job: figures, and the sentences that the job page has for them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -251,7 +251,8 @@ def listing_sentence(source: str, listing: SourceListing) -> str:
 def next_worker_sentence(fleet: FleetSnapshot, minimum_billed_seconds: float) -> str:
     """Return when the fleet is done, and what one more worker would save and cost.
 
-    It is empty while that is not known: before the first answers, while workers start, and in a paused fleet.
+    It is empty while that is not known: before the first answers, while workers start, in a paused fleet, and while a
+    spending cap is reached.
     """
     left, workers = fleet_left_seconds(fleet), fleet.running
     if left is None or not fleet.billed_seconds:
@@ -270,7 +271,7 @@ def next_worker_sentence(fleet: FleetSnapshot, minimum_billed_seconds: float) ->
 def fleet_left_seconds(fleet: FleetSnapshot) -> float | None:
     """Return the time until the running workers have answered all images, or None while it is not known."""
     waiting = fleet.visible + fleet.in_flight + fleet.delayed
-    if not (waiting and fleet.running and fleet.image_seconds) or fleet.pending or fleet.paused:
+    if not (waiting and fleet.running and fleet.image_seconds) or fleet.pending or fleet.paused or fleet.is_capped:
         return None
     return waiting * fleet.image_seconds / fleet.running
 
@@ -292,7 +293,9 @@ def waiting_sentence(fleet: FleetSnapshot | None, silent_seconds: float) -> str:
 
 def _is_unaware(fleet: FleetSnapshot | None, silent_seconds: float) -> bool:
     """Return whether the controller has not counted the waiting images of a job yet: it calls the fleet idle."""
-    if fleet is None or silent_seconds > STALE_SECONDS or fleet.paused is not None or not fleet.max_workers:
+    if fleet is None or silent_seconds > STALE_SECONDS:
+        return False
+    if fleet.paused is not None or fleet.is_capped or not fleet.max_workers:
         return False
     return fleet.running + fleet.pending + fleet.visible + fleet.in_flight + fleet.delayed == 0
 
@@ -347,12 +350,18 @@ def job_costs(
     counts: Sequence[Counts], fleet: FleetSnapshot | None, store: FleetStore, prices: PriceSettings
 ) -> list[JobCost | None]:
     """Return the costs of several jobs by their counts, as `job_cost`, with one read of earlier billing periods."""
+    periods = billing_periods({number for each in counts for number, _ in each.runs}, fleet, store)
+    return [JobCost.of(each, periods, prices) for each in counts]
+
+
+def billing_periods(
+    numbers: Collection[int], fleet: FleetSnapshot | None, store: FleetStore
+) -> dict[int, BillingPeriod]:
+    """Return those of these billing periods that are known, by number; only those that are over are read."""
     current = fleet.run if fleet else None
     last = current.number if current else 0
-    numbers = {number for each in counts for number, _ in each.runs}
-    # The jobs' counts may be newer than the snapshot: the cost of such a period is not known yet.
+    # Counts of answers may be newer than the snapshot: the cost of such a period is not known yet.
     periods = {number: BillingPeriod(number=number) for number in numbers if number > last}
     if current is not None:
         periods[last] = current
-    periods |= store.runs({number for number in numbers if number < last})  # only those that are over are read
-    return [JobCost.of(each, periods, prices) for each in counts]
+    return periods | store.runs({number for number in numbers if number < last})

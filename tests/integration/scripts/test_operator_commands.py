@@ -20,6 +20,7 @@ from core.fleet.models import (
     FleetInstances,
     FleetPause,
     FleetSnapshot,
+    FleetSpending,
     LimitsOverride,
 )
 from core.fleet.store import FleetStore
@@ -32,6 +33,7 @@ from services.clients import Clients
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.api import DeadLetterDesk
+from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.servers import served
 from web_tier.app import create_app
@@ -138,6 +140,29 @@ def test_status_before_the_first_snapshot_is_an_error(url: str) -> None:
 def test_status_reports_a_fleet_without_instances(url: str, store: JobStore) -> None:
     FleetStore(store.table).put_snapshot(snapshot(running=0, pending=0))
     assert "No workers are running" in run_fleet("status", "--url", f"{url}/").output
+
+
+def test_dollars_beyond_a_reached_cap_are_allowed_and_withdrawn(url: str, fleet: FleetStore) -> None:
+    refused = run_fleet("allow", "5", "--url", url)
+    assert (refused.exit_code, "there is no spending cap to raise" in refused.output) == (1, True)
+    day = datetime.now(UTC).date()
+    reached = FleetSpending(day=day, today=1.2, month=1.2, launch=0.006, dollars_per_day=1.0)
+    fleet.put_snapshot(fleet_snapshot(datetime.now(UTC), spending=reached))
+    shown = " ".join(run_fleet("status", "--url", url).output.split())
+    assert "spending $1.20 of $1.00 today" in shown
+    assert "No worker starts until 00:00 UTC" in shown
+    little = run_fleet("allow", "0.1", "--url", url)
+    words = " ".join(little.output.split())
+    assert words == "Instances may cost $1.10 today, until 00:00 UTC. A cap is still reached: allow more."
+    done = run_fleet("allow", "5", "--reason", "release", "--url", url)
+    assert (done.exit_code, done.output) == (0, "Instances may cost $6.00 today, until 00:00 UTC.\n")
+    order = fleet.commands().allowance
+    assert order is not None
+    assert (order.dollars, order.reason) == (5, "release")
+    assert run_fleet("allow", "--reset", "--url", url).exit_code == 0
+    assert fleet.commands().allowance is None
+    for wrong in (["allow"], ["allow", "0"], ["allow", "five"], ["allow", "5", "--reset"]):
+        assert run_fleet(*wrong, "--url", url).exit_code == 2
 
 
 def test_the_fleet_is_paused_with_a_reason_and_resumed(url: str, fleet: FleetStore) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from core.fleet.models import FleetInstance, FleetInstances
+from core.fleet.models import FleetInstance, FleetInstances, FleetSpending
 from core.fleet.store import FleetStore
 from core.ids import first_id_of, new_id
 from core.jobs.models import ImageRecord, Job
@@ -16,6 +16,7 @@ from core.jobs.store import JobStore
 from services.table import EXPIRES_AT, Table, TableBusyError
 from tests.conftest import ConfigMaker
 from tests.support.api import give_up
+from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import add_images
 from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.memory_table import MemoryTable
@@ -99,6 +100,13 @@ def form(browser: FlaskClient, site: SignInSite, path: str, **fields: str) -> in
     ).status_code
 
 
+def a_capped_fleet(store: JobStore) -> None:
+    """Let the controller have reported a spending cap."""
+    now = datetime.now(UTC)
+    spending = FleetSpending(day=now.date(), today=1.0, month=1.0, dollars_per_day=1.0)
+    FleetStore(store.table).put_snapshot(fleet_snapshot(now, spending=spending))
+
+
 def an_instance(store: JobStore) -> None:
     """Let the controller have recorded one running instance."""
     instance: dict[str, Any] = {
@@ -166,6 +174,10 @@ def everything(site: SignInSite, store: JobStore) -> list[tuple[str, dict[str, s
     limits = {"min_workers": "0", "max_workers": "5", "reason": "test"}
     does("limits set", lambda: form(ops, site, "/fleet/limits", **limits), **limits)
     does("limits reset", lambda: api.delete("/api/v1/fleet/limits", headers=operator).status_code)
+    a_capped_fleet(store)
+    dollars = {"dollars": "2.50", "reason": "release"}
+    does("dollars allowed", lambda: form(ops, site, "/fleet/allowance", **dollars), dollars="2.5", reason="release")
+    does("allowance withdrawn", lambda: api.delete("/api/v1/fleet/allowance", headers=operator).status_code)
     an_instance(store)
     does("instance drained", lambda: form(ops, site, f"/fleet/instances/{INSTANCE}/drain"), instance_id=INSTANCE)
     [image] = an_image_given_up(store)

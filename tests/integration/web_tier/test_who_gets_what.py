@@ -206,6 +206,10 @@ ROUTES = (
     Route("GET", f"/api/v1{LETTER}", program(403, 403, 404)),
     Route("POST", f"/api/v1{LETTER}/redrive", program(403, 403, 200)),
     Route("DELETE", f"/api/v1{LETTER}", program(403, 403, 204)),
+    # Costs: users see those of their own jobs, operators all
+    Route("GET", "/costs", page(200, 200)),
+    Route("GET", "/api/v1/costs", program(200, 200)),
+    Route("GET", "/api/v1/costs.csv", program(200, 200)),
     Route("GET", "/fleet/now", page(403, 403, 200)),
     Route("GET", "/fleet/pause", page(403, 403, 200)),
     Route("POST", "/fleet/pause", program(403, 403, 303)),
@@ -213,6 +217,9 @@ ROUTES = (
     Route("GET", "/fleet/limits", page(403, 403, 200)),
     Route("POST", "/fleet/limits", program(403, 403, 422)),
     Route("POST", "/fleet/limits/reset", program(403, 403, 303)),
+    Route("GET", "/fleet/allowance", page(403, 403, 200)),
+    Route("POST", "/fleet/allowance", program(403, 403, 422)),
+    Route("POST", "/fleet/allowance/reset", program(403, 403, 303)),
     Route("GET", INSTANCE_PAGE, page(403, 403, 404)),
     Route("POST", INSTANCE_PAGE, program(403, 403, 404)),
     Route("GET", "/api/v1/fleet", program(403, 403, 404)),
@@ -223,6 +230,9 @@ ROUTES = (
     Route("POST", "/api/v1/fleet/resume", program(403, 403, 200)),
     Route("PUT", "/api/v1/fleet/limits", program(403, 403, 200), {"json": {"min_workers": 0, "max_workers": 1}}),
     Route("DELETE", "/api/v1/fleet/limits", program(403, 403, 204)),
+    # No spending cap is configured, so there is none to raise
+    Route("PUT", "/api/v1/fleet/allowance", program(403, 403, 422), {"json": {"dollars": 1}}),
+    Route("DELETE", "/api/v1/fleet/allowance", program(403, 403, 204)),
     Route("POST", API_INSTANCE, program(403, 403, 404)),
 )
 

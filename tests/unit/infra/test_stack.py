@@ -46,6 +46,7 @@ def test_every_alarm_and_the_budget_reach_the_same_topic() -> None:
         "NobodyCollectsAnswers",
         "NobodyControls",
         "FleetAtMaximum",
+        "SpendingCapReached",
         "DeadLetters",
         "PageFails",
         "WebFails",
@@ -247,7 +248,7 @@ def test_the_controllers_line_has_the_metrics_of_the_fleet(
 ) -> None:
     found = embedded(metrics_lines(workers, waiting, caplog))
     assert set(found) == set(CONTROLLER_METRICS)
-    assert (found["workers"], found["at_maximum"], found["dollars"]) == ([workers], [at_maximum], [0])
+    assert (found["workers"], found["at_maximum"], found["capped"], found["dollars"]) == ([workers], [at_maximum], [0], [0])
 
 
 @pytest.mark.parametrize(("status", "values"), [(200, []), (404, []), (499, []), (500, [1]), (503, [1])])
@@ -277,7 +278,7 @@ def named(widgets: list[list[Any]]) -> set[tuple[str, str, str]]:
 def test_alarms_and_dashboard_use_the_metrics_of_the_logs() -> None:
     made = {(name, "controller") for name in CONTROLLER_METRICS} | {(name, "web") for name in WEB_METRICS}
     own = [each for each in of_type("CloudWatch::Alarm").values() if each.get("Namespace") == {"Ref": "Prefix"}]
-    assert len(own) == 3
+    assert len(own) == 4
     dimensions = [value_of(each["Dimensions"]) for each in own]
     assert all([each["Name"] for each in of_one] == ["process"] for of_one in dimensions)
     alarmed = {(each["MetricName"], of_one[0]["Value"]) for each, of_one in zip(own, dimensions, strict=True)}

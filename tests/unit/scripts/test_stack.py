@@ -574,7 +574,7 @@ def test_minimum_workers_cost_the_same_as_others() -> None:
 
 
 def test_the_default_budget_is_twice_the_idle_cost() -> None:
-    whole = BilledParts("c7a.large", alarms=6, dashboards=1, images_gb=16)
+    whole = BilledParts("c7a.large", alarms=7, dashboards=1, images_gb=16)
     at_rest = sum(dollars for _, dollars in monthly_cost(whole, CONFIG))
     assert TEMPLATE["Parameters"]["MonthlyBudget"]["Default"] == round(2 * at_rest, -1)
 

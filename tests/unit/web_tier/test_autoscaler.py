@@ -59,7 +59,7 @@ class Listener(DemandListener):
 class Bench:
     """An autoscaler over fakes of EC2 and SQS; its stores are tables in memory."""
 
-    def __init__(self, tmp_path: Path) -> None:
+    def __init__(self, tmp_path: Path, hourly: float = 0.0, **settings: object) -> None:
         self.clock, self.ec2, self.sqs = Clock(), FakeEC2(), FakeSQS(20)
         self.cpu_seconds_a_count = 0.0
         self.table, self.operators, self.store = MemoryTable(), CommandStore(), RecordingStore()
@@ -70,12 +70,12 @@ class Bench:
             InstanceTracker(self.registry, self.clock),
         )
         self.autoscaler = Autoscaler(
-            config=FleetConfigWatcher(tmp_path / "none.yaml", fleet_settings()),
+            config=FleetConfigWatcher(tmp_path / "none.yaml", fleet_settings(**settings)),
             store=self.operators,
             observer=Observer(queue, queue, fleet, launches, self.clock, cpu_clock=self.cpu_seconds),
             health=UnhealthyTerminator(fleet, tracker, 60, lambda: True, self.clock),
             launcher=Launcher(fleet, launches, journal, lambda: True, self.clock),
-            meter=BillingMeter(60, lambda _: 0.0, clock=self.clock),
+            meter=BillingMeter(60, lambda _: hourly, clock=self.clock, on_demand=lambda _: hourly),
             reporter=Reporter(self.store, self.registry, self.clock),
             interval_seconds=0.1,
             signals=Listener(self.clock),
@@ -100,6 +100,23 @@ class Bench:
         """Run the next round, a second later."""
         self.clock.now += 1
         return self.autoscaler.tick()
+
+
+def test_each_round_decides_by_what_is_metered_and_committed_in_it(tmp_path: Path) -> None:
+    """A worker is committed while it starts, and metered in the round that sees it running: never neither or both."""
+    bench = Bench(tmp_path, hourly=0.36, images_per_worker=1, dollars_per_day=3.5 * 0.006)
+    for _ in range(6):
+        bench.tick()
+    assert len(bench.ec2.alive()) == 3
+    assert bench.shown.reason.startswith("the day's spending cap is reached")
+    bench.ec2.states |= dict.fromkeys(bench.ec2.alive(), "running")
+    for _ in range(6):
+        bench.tick()
+        spending = bench.shown.spending
+        assert spending is not None
+        assert spending.today + spending.committed == pytest.approx(3 * 0.006)
+    assert bench.shown.cost == pytest.approx(3 * 0.006)
+    assert len(bench.ec2.calls) == 1
 
 
 @pytest.fixture

@@ -78,10 +78,9 @@ def test_each_instance_has_the_price_of_its_type_and_market_also_under_the_next_
     clock.now += 90
     priced.update(observed(1))
     assert figures(priced.bill) == pytest.approx((180, 90 * 1e-4 + 90 * 1e-5))
-    left = snapshot(180, peak=2, running=1).model_copy(update={"cost": priced.bill.dollars})
-    successor = BillingMeter(
-        60, lambda each: hourly[each.instance_id], left, clock, lambda: EPOCH + timedelta(seconds=90)
-    )
+    at = EPOCH + timedelta(seconds=90)
+    left = snapshot(180, peak=2, running=1).model_copy(update={"cost": priced.bill.dollars, "at": at})
+    successor = BillingMeter(60, lambda each: hourly[each.instance_id], left, clock, lambda: at)
     clock.now += 10
     successor.update(observed(1))
     assert figures(successor.bill) == pytest.approx((180, 90 * 1e-4 + 90 * 1e-5))
@@ -131,7 +130,7 @@ class Site:
     def snapshot(self) -> FleetSnapshot:
         bill = self.meter.bill
         return fleet_snapshot(
-            EPOCH,
+            EPOCH + timedelta(seconds=self.clock.now - 1000),
             running=self.workers,
             visible=self.waiting,
             billed_seconds=bill.seconds,
@@ -317,3 +316,59 @@ def test_the_meter_knows_since_when_each_instance_runs_and_the_cost_of_the_day()
     meter.update(observed(1))
     assert meter.billed_since == {"i-0": now}
     assert meter.daily.today == FleetDay(day=now.date(), billed_seconds=60, cost=60)
+
+
+def test_spot_saves_the_on_demand_price_of_the_same_seconds_also_under_the_next_controller() -> None:
+    clock, moment = Clock(), datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def meter_after(before: FleetSnapshot | None) -> BillingMeter:
+        began = clock.now
+        return BillingMeter(
+            60,
+            lambda each: 0.36 if each.spot else 1.08,
+            before,
+            clock,
+            lambda: moment + timedelta(seconds=clock.now - began),
+            on_demand=lambda _: 1.08,
+        )
+
+    def fleet_since(at: datetime) -> Observation:
+        both = (instance("i-0", launched_at=at), Instance("i-1", "running", "c7a.large", "a", at, spot=True))
+        return Observation(QueueCounts(9, 0, 0), 0, both)
+
+    fleet, meter = fleet_since(moment), meter_after(None)
+    meter.update(fleet)
+    meter.attribution.add_answers(9)
+    clock.now += 100
+    meter.update(fleet)
+    assert meter.bill.saved == pytest.approx(100 * 0.72 / 3_600)
+    assert meter.daily.today is not None
+    assert meter.daily.today.saved == pytest.approx(meter.bill.saved)
+    period = meter.attribution.current
+    assert period is not None
+    assert period.day == moment.date()
+    assert period.saved == pytest.approx(meter.bill.saved)
+    assert share_of(period, 3).saved == pytest.approx(meter.bill.saved / 3)
+    bill, today = meter.bill, meter.daily.today
+    left = fleet_snapshot(moment, running=2, billed_seconds=200, cost=bill.dollars, saved=bill.saved, today=today)
+    successor = meter_after(left)
+    successor.update(fleet_since(moment - timedelta(seconds=100)))
+    clock.now += 100
+    assert successor.bill.saved == pytest.approx(200 * 0.72 / 3_600)
+
+
+def test_while_images_wait_a_new_period_begins_at_midnight_utc() -> None:
+    clock = Clock()
+    began, evening = clock.now, datetime(2026, 3, 1, 23, 59, tzinfo=UTC)
+    meter = BillingMeter(60, lambda _: 3.6, None, clock, lambda: evening + timedelta(seconds=clock.now - began))
+    for _ in range(120):
+        meter.update(observed(1, 5))
+        clock.now += 1
+    meter.update(observed(1, 5))
+    [before] = meter.attribution.unsaved()
+    after = meter.attribution.current
+    assert after is not None
+    assert (before.day, after.day) == (date(2026, 3, 1), date(2026, 3, 2))
+    assert meter.daily.today is not None
+    assert after.cost == pytest.approx(meter.daily.today.cost), "each day's periods have its cost"
+    assert before.cost + after.cost == pytest.approx(meter.bill.dollars)

@@ -17,6 +17,7 @@ from core.fleet.models import (
     FleetInstance,
     FleetInstances,
     FleetSnapshot,
+    FleetSpending,
     HistoryBlock,
     HistoryPoint,
     LimitsOverride,
@@ -376,6 +377,106 @@ def test_every_page_shows_a_paused_fleet_and_a_job_shows_why_it_waits(
     assert "3 workers · paused" in page
     assert "No new workers start; uploads still queue." in page
     assert "no capacity" not in page
+
+
+def spending(today: float = 1.2, cap: float | None = 1.0) -> FleetSpending:
+    """What a controller has reported just now about a cap of a day."""
+    day = datetime.now(UTC).date()
+    return FleetSpending(day=day, today=today, month=today, launch=0.006, dollars_per_day=cap)
+
+
+def test_a_reached_cap_is_shown_everywhere_with_the_time_of_its_end(
+    client: FlaskClient, fleet: FleetStore, store: JobStore, job: Job
+) -> None:
+    reason = "the day's spending cap is reached, no worker starts until 00:00 UTC: 1 image waiting"
+    fleet.put_snapshot(fleet_snapshot(NOW, spending=spending(), reason=reason))
+    fleet.put_decisions(Decisions(decisions=(Decision(at=NOW, words=reason),)))
+    body = client.get("/fleet/now").get_json()
+    assert body["capped"] == (
+        "The day's spending cap is reached: $1.20 of $1.00 today. No worker starts until 00:00 UTC; "
+        "uploads still queue."
+    )
+    assert (body["spending"], body["is_latest"]) == ("$1.20 of $1.00 today", True)
+    assert body["next_worker"] == "Workers start at 00:00 UTC, or once operators allow more dollars."
+    page = unescape(client.get("/fleet").text)
+    assert re.search(r'<p class="caution"[^>]* id="capped">', page)
+    assert "<strong>The day's spending cap is reached</strong>" in page
+    assert client.get("/api/v1/fleet").get_json()["spending"]["today"] == 1.2
+    add_images(store, job, "a.jpg")
+    waiting = unescape(client.get(f"/jobs/{job.job_id}").text)
+    assert "No worker starts until 00:00 UTC" not in waiting, "users see no amounts"
+    assert "no worker starts until 00:00 UTC: 1 image waiting." in waiting
+
+
+def test_without_a_cap_the_page_shows_none_and_no_dollars_can_be_allowed(
+    client: FlaskClient, fleet: FleetStore
+) -> None:
+    fleet.put_snapshot(fleet_snapshot(NOW))
+    page = client.get("/fleet").text
+    assert 'id="capped" hidden' in page
+    assert '<div id="spending" hidden>' in page
+    refused = client.put("/api/v1/fleet/allowance", json={"dollars": 5})
+    assert (refused.status_code, "set fleet.dollars_per_day" in refused.get_json()["detail"]) == (422, True)
+    assert client.post("/fleet/allowance", data={"dollars": "5"}, headers=SAME_SITE).status_code == 422
+    assert fleet.commands().allowance is None
+
+
+def test_operators_allow_more_dollars_today_and_withdraw_them(client: FlaskClient, fleet: FleetStore) -> None:
+    fleet.put_snapshot(fleet_snapshot(NOW, spending=spending()))
+    for dollars_more, still in ((0.1, True), (5, False)):
+        answer = client.put("/api/v1/fleet/allowance", json={"dollars": dollars_more, "reason": "<b>release</b>"})
+        body = answer.get_json()
+        assert (answer.status_code, body["still_reached"], body["cap_this_month"]) == (200, still, None)
+        assert body["cap_today"] == pytest.approx(1 + dollars_more)
+    order = fleet.commands().allowance
+    assert order is not None
+    assert (order.dollars, order.reason, order.day) == (5, "<b>release</b>", datetime.now(UTC).date())
+    shown = client.get("/fleet/now").get_json()
+    assert (shown["capped"], shown["is_allowed"]) == (None, True), "before the controller has applied it"
+    assert re.fullmatch(
+        r"\$1\.20 of \$6\.00 today, with \$5\.00 allowed by ops at \d\d:\d\d UTC \(<b>release</b>\)",
+        shown["spending"],
+    )
+    assert "<b>release" not in client.get("/fleet").text
+    for _ in range(2):
+        assert client.delete("/api/v1/fleet/allowance").status_code == 204
+        assert fleet.commands().allowance is None
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"dollars": 0}, {"dollars": -1}, {"dollars": "5"}, {"dollars": 1e9}, {"dollars": 1, "day": "x"}]
+)
+def test_an_invalid_allowance_gets_422(client: FlaskClient, fleet: FleetStore, body: dict[str, object]) -> None:
+    fleet.put_snapshot(fleet_snapshot(NOW, spending=spending()))
+    assert client.put("/api/v1/fleet/allowance", json=body).status_code == 422
+    assert fleet.commands().allowance is None
+
+
+def test_the_form_allows_more_dollars_and_is_filled_again_with_an_error(
+    client: FlaskClient, fleet: FleetStore
+) -> None:
+    fleet.put_snapshot(fleet_snapshot(NOW, spending=spending()))
+    assert "Instances: $1.20 of $1.00 today." in client.get("/fleet/allowance").text
+    for text in ("", "0", "-1", "5.123", "nan", "inf", "1e3", "٣", '"><script>', "9" * 5_000):
+        answer = client.post("/fleet/allowance", data={"dollars": text, "reason": "why"}, headers=SAME_SITE)
+        assert (answer.status_code, "Give dollars from 0.01 to 1,000,000" in answer.text) == (422, True), text
+        assert 'name="reason" value="why"' in answer.text
+        assert "<script>" not in answer.text
+    assert fleet.commands().allowance is None
+    done = client.post("/fleet/allowance", data={"dollars": " 2.50"}, headers=SAME_SITE)
+    assert (done.status_code, done.headers["Location"]) == (303, "/fleet")
+    assert fleet.state().allowance is not None
+    assert "Withdraw the allowance" in client.get("/fleet/allowance").text
+    assert client.post("/fleet/allowance/reset", headers=SAME_SITE).status_code == 303
+    assert fleet.state().allowance is None
+
+
+def test_an_allowance_is_for_the_controllers_day_if_its_clock_is_ahead(fleet: FleetStore) -> None:
+    tomorrow = NOW.date() + timedelta(days=1)
+    reported = FleetSpending(day=tomorrow, today=1.2, month=1.2, launch=0.006, dollars_per_day=1.0)
+    fleet.put_snapshot(fleet_snapshot(NOW, spending=reported))
+    assert fleet.allow_dollars(5, "", NOW).reached is None
+    assert getattr(fleet.commands().allowance, "day", None) == tomorrow
 
 
 LIMITED = FleetSnapshot(

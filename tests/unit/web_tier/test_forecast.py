@@ -5,7 +5,15 @@ from datetime import timedelta
 import pytest
 
 from core.config import Config
-from core.fleet.models import Decisions, FleetInstance, FleetInstances, FleetPause, FleetSnapshot, LimitsOverride
+from core.fleet.models import (
+    Decisions,
+    FleetInstance,
+    FleetInstances,
+    FleetPause,
+    FleetSnapshot,
+    FleetSpending,
+    LimitsOverride,
+)
 from core.fleet.store import FleetState, FleetStore
 from core.jobs.store import JobStore
 from tests.conftest import ConfigMaker
@@ -99,6 +107,21 @@ def test_a_paused_fleet_starts_none_and_says_so(config: Config) -> None:
     )
     assert of(9, state(ready(1), pause=pause), config).launches == 0
     assert of(9, state(ready(1), pause=pause), config).last_seconds == pytest.approx(4.5)
+
+
+def test_at_a_spending_cap_none_starts_and_the_forecast_says_until_when(config: Config) -> None:
+    reached = FleetSpending(day=NOW.date(), today=5.0, month=5.0, launch=0.002, dollars_per_day=5.0)
+    assert text(9, state(spending=reached), config) == (
+        "No worker runs now. A spending cap is reached: the images wait until 00:00 UTC."
+    )
+    assert of(9, state(ready(1), spending=reached), config).last_seconds == pytest.approx(4.5)
+
+
+def test_a_cap_that_is_near_limits_the_workers_of_a_batch(config: Config) -> None:
+    launch = config.prices.launch_dollars(config.fleet.instance_types)
+    near = FleetSpending(day=NOW.date(), today=5.0 - 2.5 * launch, month=5.0, launch=launch, dollars_per_day=5.0)
+    assert of(1_000, state(), config).launches > 2
+    assert of(1_000, state(spending=near), config).launches == 2
 
 
 def test_limits_that_operators_have_just_set_hold(config: Config) -> None:

@@ -15,6 +15,7 @@ from core.fleet.models import (
     FleetInstances,
     FleetPause,
     FleetSnapshot,
+    FleetSpending,
     HistoryBlock,
     Span,
     WorkerLimits,
@@ -50,6 +51,7 @@ from web_tier.autoscaler.reporting import (
 
 PAUSE = FleetPause(since=EPOCH, reason="new model")
 METER = BillingMeter(60, lambda _: 0.0)
+REACHED = FleetSpending(day=EPOCH.date(), today=2.0, month=2.0, dollars_per_day=1.0)
 LIMITS = (None, WorkerLimits(min_workers=0, max_workers=19))
 
 
@@ -283,8 +285,9 @@ RESTING = replace(OBSERVED, requests=QueueCounts(0, 2, 0), demand=Demand(), paus
         (OBSERVED, 19, {}),
         (OBSERVED, 2, {"maximum": 2, "at_maximum": 1}),
         (RESTING, 2, {"maximum": 2, "waiting": 0, "oldest_seconds": 0.0, "paused": 1}),
+        (replace(OBSERVED, spending=REACHED), 19, {"capped": 1}),
     ],
-    ids=["below the maximum", "at the maximum", "at rest and paused"],
+    ids=["below the maximum", "at the maximum", "at rest and paused", "at a spending cap"],
 )
 def test_the_metrics_describe_the_fleet(
     observation: Observation, max_workers: int, changes: dict[str, float]
@@ -298,6 +301,7 @@ def test_the_metrics_describe_the_fleet(
         "dead_letters": 4,
         "oldest_seconds": 31.3,
         "paused": 0,
+        "capped": 0,
         "answered": 0,
         "dollars": 0.0,
         **changes,

@@ -1,0 +1,514 @@
+"""The spending caps: what may be launched, what is kept, what is said, and what a crash or midnight changes."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.config import FleetSettings, parse_config
+from core.fleet.models import FleetDay, FleetPause, FleetSnapshot, FleetSpending, SpendingAllowance
+from core.format import cap_words, next_worker_words, spending_words
+from services.ec2 import Instance
+from services.errors import ConfigError
+from services.sqs import QueueCounts
+from tests.conftest import shipped_values
+from tests.support.autoscaler import (
+    PRICES,
+    Clock,
+    FakeEC2,
+    Scaler,
+    fleet_settings,
+    fleet_snapshot,
+    instance,
+    observation,
+)
+from web_tier.autoscaler.billing import BillingMeter
+from web_tier.autoscaler.decide import Plan, decide
+from web_tier.autoscaler.observe import FleetMetrics, Observation
+from web_tier.autoscaler.reporting import SpendingWatcher
+
+DAY = date(2026, 3, 1)
+LAUNCH = PRICES.launch_dollars(["c7a.large"])
+"""A minute of an instance: $0.006."""
+
+
+def spent(today: float, month: float | None = None, **fields: object) -> FleetSpending:
+    """Cost of the day and the month beside a cap of $1 a day, if `fields` name no other."""
+    figures = {"day": DAY, "today": today, "month": today if month is None else month, "launch": LAUNCH}
+    return FleetSpending.model_validate({**figures, "dollars_per_day": 1.0, **fields})
+
+
+def allowed(dollars: float, day: date = DAY, reason: str = "") -> SpendingAllowance:
+    return SpendingAllowance(day=day, dollars=dollars, since=datetime(2026, 3, 1, 12, 3, tzinfo=UTC), reason=reason)
+
+
+_dollars = st.floats(0, 100)
+
+
+@given(_dollars, _dollars, _dollars, st.none() | st.floats(0.01, 100), st.none() | st.floats(0.01, 100), _dollars)
+def test_the_launches_that_are_left_fit_into_each_cap_and_one_more_does_not(
+    today: float, before: float, committed: float, day: float | None, month: float | None, more: float
+) -> None:
+    allowance = allowed(more) if more else None
+    spending = FleetSpending(
+        day=DAY,
+        today=today,
+        month=today + before,
+        committed=committed,
+        launch=LAUNCH,
+        dollars_per_day=day,
+        dollars_per_month=month,
+        allowance=allowance,
+    )
+    left = spending.launches_left
+    rooms = [
+        cap + more - amount - committed for cap, amount in ((day, today), (month, today + before)) if cap is not None
+    ]
+    assert (left is None) is (not rooms)
+    if left is not None:
+        assert left == 0 or left * LAUNCH <= min(rooms) + 1e-6
+        assert (left + 1) * LAUNCH > min(rooms) - 1e-6
+        assert (spending.reached is not None) is (left == 0)
+
+
+@pytest.mark.parametrize(
+    ("spending", "reached", "resumes"),
+    [
+        (spent(0.5), None, None),
+        (spent(0.995), "day", "2026-03-02"),
+        (spent(0.99, committed=0.006), "day", "2026-03-02"),
+        (spent(0.5, 9.9999, dollars_per_month=10.0), "month", "2026-04-01"),
+        (spent(1.5, 10.0, dollars_per_month=10.0), "month", "2026-04-01"),
+        (spent(1.5, day="2026-12-31"), "day", "2027-01-01"),
+        (spent(1.5, 99.0, day="2026-12-31", dollars_per_month=10.0), "month", "2027-01-01"),
+        (spent(1.5, allowance=allowed(1.0)), None, None),
+        (spent(1.5, allowance=allowed(1.0, DAY - timedelta(days=1))), "day", "2026-03-02"),
+        (spent(0.5, 10.0, dollars_per_month=10.0, allowance=allowed(1.0)), None, None),
+        (spent(0.5, launch=0.0), None, None),
+        (spent(1.0, launch=0.0), "day", "2026-03-02"),
+    ],
+)
+def test_a_cap_is_reached_without_room_for_a_launch_and_ends_at_midnight_utc(
+    spending: FleetSpending, reached: str | None, resumes: str | None
+) -> None:
+    assert spending.reached == reached
+    assert spending.resumes_at == (resumes and datetime.fromisoformat(resumes).replace(tzinfo=UTC))
+
+
+def capped(seen: Observation, spending: FleetSpending | None = None) -> Observation:
+    return replace(seen, spending=spending or spent(1.0))
+
+
+def test_at_the_cap_nothing_starts_and_the_decision_says_until_when() -> None:
+    seen = observation(100, states=("running", "pending", "stopped"))
+    plan = decide(capped(seen), fleet_settings(min_workers=3))
+    assert (plan.launch, plan.start, plan.drain, plan.kind) == (0, (), (), "capped")
+    assert plan.reason == (
+        "the day's spending cap is reached, no worker starts until 00:00 UTC: 100 images waiting, "
+        "2 workers work until idle"
+    )
+    month = decide(capped(observation(), spent(1.0, dollars_per_day=None, dollars_per_month=1.0)), fleet_settings())
+    assert month.reason == (
+        "the month's spending cap is reached, no worker starts until 00:00 UTC on 1 April: no images waiting"
+    )
+
+
+@pytest.mark.parametrize("policy", ["backlog", "deadline", "fixed"])
+def test_at_the_cap_no_worker_is_kept_without_work(policy: str) -> None:
+    seen = replace(observation(states=("running",) * 3), protected=frozenset({"i-0", "i-1"}))
+    plan = decide(capped(seen), fleet_settings(policy=policy, min_workers=2, max_workers=3))
+    assert (plan.protect, plan.unprotect) == ((), ("i-0", "i-1"))
+    below = decide(replace(seen, spending=spent(0.5)), fleet_settings(policy=policy, min_workers=2, max_workers=3))
+    assert below.unprotect == ()
+
+
+def test_at_the_cap_workers_beyond_their_lifetime_end_and_are_not_replaced() -> None:
+    metrics = FleetMetrics(past_lifetime=("i-0", "i-1"), spare=("i-1", "i-2"))
+    seen = replace(observation(50, states=("running",) * 3), metrics=metrics)
+    assert decide(capped(seen), fleet_settings()).drain == ("i-0", "i-1")
+    idle = replace(observation(states=("running",) * 3), metrics=metrics)
+    assert set(decide(capped(idle), fleet_settings(policy="deadline")).drain) == {"i-0", "i-1", "i-2"}
+
+
+def test_a_pause_is_shown_before_the_cap_and_nothing_starts_until_both_have_ended() -> None:
+    pause = FleetPause(since=datetime(2026, 3, 1, 12, 3, tzinfo=UTC))
+    seen = observation(100)
+    both = decide(replace(capped(seen), pause=pause), fleet_settings())
+    assert (both.kind, both.launch) == ("paused", 0)
+    assert decide(capped(seen), fleet_settings()).launch == 0
+    assert decide(replace(seen, spending=spent(0.5)), fleet_settings()).launch == 5
+
+
+def test_only_as_many_workers_start_as_the_cap_leaves_room_for() -> None:
+    plan = decide(replace(observation(100), spending=spent(1 - 2.5 * LAUNCH)), fleet_settings())
+    assert (plan.launch, plan.kind, plan.max_launches) == (2, "starting", 2)
+    assert plan.reason == (
+        "starting 2 workers (0 → 2, limit 19): 100 images left, 20 per worker, the spending cap allows no more"
+    )
+    stopped = observation(100, states=("stopped",) * 3)
+    plan = decide(replace(stopped, spending=spent(1 - 2.5 * LAUNCH)), fleet_settings())
+    assert (plan.start, plan.launch) == (("i-0", "i-1"), 0)
+
+
+def test_an_uncertain_launch_is_not_repeated_where_the_cap_has_no_room_for_all_of_it() -> None:
+    """Its outcome is unknown: repeated, it would launch five where the cap allows two."""
+    failures = iter(["timeout"])
+    scaler = Scaler(FakeEC2(fail=lambda: next(failures, None)))
+    scaler.round(100)
+    seen = Observation(QueueCounts(100, 0, 0), 0, ())
+    near = replace(seen, spending=spent(1 - 2.5 * LAUNCH))
+    scaler.clock.now += 60
+    scaler.launcher.apply(decide(near, fleet_settings()), near, fleet_settings())
+    assert (len(scaler.ec2.calls), scaler.ec2.alive()) == (1, [])
+    scaler.clock.now += 30
+    scaler.launcher.apply(decide(seen, fleet_settings()), seen, fleet_settings())
+    assert len(scaler.ec2.alive()) == 5, "there is room now"
+
+
+# ---- The meter
+
+
+def test_a_starting_instance_counts_as_committed_until_it_is_billed() -> None:
+    meter = meter_of(Clock())
+    booting = (instance("i-0", "pending"), Instance("i-1", "pending", "c7a.large", "a", EVENING, spot=True))
+    fleet = Observation(QueueCounts(9, 0, 0), 0, booting, frozenset({"i-2"}))
+    meter.update(fleet)
+    committed = meter.spending(fleet, capped_settings())
+    assert committed is not None
+    assert (committed.today, committed.committed) == pytest.approx((0.0, LAUNCH + LAUNCH / 2 + LAUNCH))
+    runs = Observation(QueueCounts(9, 0, 0), 0, (instance("i-0"), instance("i-1", "terminated")))
+    meter.update(runs)
+    billed = meter.spending(runs, capped_settings())
+    assert billed is not None
+    assert (billed.today, billed.committed) == pytest.approx((LAUNCH, 0.0))
+
+
+def test_a_launch_costs_the_dearest_type_that_may_start_on_demand() -> None:
+    meter, fleet = meter_of(Clock()), observation(9, states=())
+    several = fleet_settings(instance_types=["c7a.large", "g4dn.xlarge"], market="spot", dollars_per_day=1.0)
+    assert spending_of(meter, fleet, several).launch == pytest.approx(2 * LAUNCH)
+    stopped = Observation(QueueCounts(9, 0, 0), 0, (Instance("i-0", "stopped", "g4dn.xlarge", "a", EVENING),))
+    assert spending_of(meter, stopped, capped_settings()).launch == pytest.approx(2 * LAUNCH)
+
+
+def test_without_a_cap_nothing_is_limited() -> None:
+    meter, fleet = meter_of(Clock()), observation(100)
+    assert meter.spending(fleet, fleet_settings()) is None
+    assert decide(fleet, fleet_settings()).max_launches is None
+
+
+def test_the_month_is_the_sum_of_its_stored_days_and_today() -> None:
+    days = [FleetDay(day=date(2026, 2, 28), cost=50.0), FleetDay(day=date(2026, 3, 1), cost=2.0)]
+    # The controller died right after it had stored the first of March, and before the next snapshot.
+    today = FleetDay(day=date(2026, 3, 1), cost=1.9)
+    before = fleet_snapshot(datetime(2026, 3, 1, 23, 59, tzinfo=UTC), today=today, cost=51.9)
+    clock = Clock()
+    began, moment = clock.now, datetime(2026, 3, 1, 23, 59, 30, tzinfo=UTC)
+    meter = meter_of(clock, before, lambda: moment + timedelta(seconds=clock.now - began), days)
+    fleet = observation(9, states=("running",))
+    meter.update(fleet)
+    month = spending_of(meter, fleet).month
+    assert month == pytest.approx(1.9 + meter.bill.dollars - 51.9), "no day counts twice, and February does not"
+    clock.now += 60
+    meter.update(fleet)
+    following = spending_of(meter, fleet)
+    assert following.day == date(2026, 3, 2)
+    assert following.month == pytest.approx(1.9 + meter.bill.dollars - 51.9)
+    clock.now += 40 * 86_400
+    meter.update(fleet)
+    april = spending_of(meter, fleet)
+    assert (april.day.month, april.month) == (4, april.today)
+
+
+def test_a_controller_that_takes_over_counts_what_ran_and_began_meanwhile() -> None:
+    """One worker ran at the last report, one was pending, and the controller was away for a minute and a half.
+
+    Others had ended before, after 900 seconds.
+    """
+    clock = Clock()
+    began = clock.now
+    meter = meter_of(clock, now=lambda: EVENING + timedelta(seconds=clock.now - began))
+    meter.update(Observation(QueueCounts(9, 0, 0), 0, (instance("i-0", launched_at=EVENING),)))
+    clock.now += 100
+    last = fleet_snapshot(
+        EVENING + timedelta(seconds=100), running=1, pending=1, cost=meter.bill.dollars, billed_seconds=1_000
+    )
+    clock.now += 90
+    successor = meter_of(clock, last, lambda: EVENING + timedelta(seconds=clock.now - began))
+    both = (
+        instance("i-0", launched_at=EVENING),
+        instance("i-1", launched_at=EVENING + timedelta(seconds=95)),
+    )
+    successor.update(Observation(QueueCounts(9, 0, 0), 0, both))
+    assert successor.bill.seconds == pytest.approx(900 + 100 + 90 + 95)
+
+
+# ---- Never more than the cap, whatever happens: a fleet with an account of its own
+
+EVENING = datetime(2026, 3, 1, 23, 50, tzinfo=UTC)
+BOOT_SECONDS = 20
+CAP = 10 * LAUNCH
+
+
+def capped_settings(**changes: object) -> FleetSettings:
+    return fleet_settings(**{"dollars_per_day": CAP, **changes})
+
+
+def meter_of(
+    clock: Clock,
+    before: FleetSnapshot | None = None,
+    now: Callable[[], datetime] = lambda: EVENING,
+    over: Sequence[FleetDay] = (),
+) -> BillingMeter:
+    return BillingMeter(
+        60,
+        lambda each: PRICES.hourly(each.instance_type, spot=each.spot),
+        before,
+        clock,
+        now,
+        on_demand=PRICES.hourly,
+        over=over,
+    )
+
+
+def spending_of(meter: BillingMeter, fleet: Observation, configured: FleetSettings | None = None) -> FleetSpending:
+    found = meter.spending(fleet, configured or capped_settings())
+    assert found is not None
+    return found
+
+
+@dataclass
+class CappedFleet:
+    """A fleet that decides each second, and what EC2 bills for it, counted here without the meter.
+
+    Attributes:
+        waiting: images in the queue; workers run while there are any, and end ten seconds later.
+        states, launched, ran_from, ended_at: of each instance by its id, in seconds of the clock.
+        uncounted: dollars that no controller can know: of an instance that ended while none ran what it was billed
+            meanwhile, and a minute, since an instance that began to run meanwhile may be taken for it.
+    """
+
+    begins: datetime = EVENING
+    waiting: int = 0
+    clock: Clock = field(default_factory=Clock)
+    states: dict[str, str] = field(default_factory=dict)
+    launched: dict[str, float] = field(default_factory=dict)
+    ran_from: dict[str, float] = field(default_factory=dict)
+    ended_at: dict[str, float] = field(default_factory=dict)
+    allowance: SpendingAllowance | None = None
+    days: list[FleetDay] = field(default_factory=list)
+    uncounted: float = 0.0
+    launches: int = 0
+    _idle_since: float | None = None
+    _day: date | None = None
+    _before_today: float = 0.0
+    _bill_before: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._began = self.clock.now
+        self.meter = meter_of(self.clock, None, self.wall)
+        self.last: FleetSnapshot | None = None
+
+    def wall(self, at: float | None = None) -> datetime:
+        return self.begins + timedelta(seconds=(self.clock.now if at is None else at) - self._began)
+
+    def bill(self) -> float:
+        """Dollars that EC2 has billed since the beginning."""
+        return sum(
+            max(60.0, self.ended_at.get(key, self.clock.now) - since) * LAUNCH / 60
+            for key, since in self.ran_from.items()
+        )
+
+    def pass_second(self) -> None:
+        """Let EC2 and the workers live for a second."""
+        self.clock.now += 1
+        self._idle_since = None if self.waiting else self._idle_since or self.clock.now
+        is_idle = self._idle_since is not None and self.clock.now - self._idle_since >= 10
+        for key, state in self.states.items():
+            if state == "pending" and self.clock.now - self.launched[key] >= BOOT_SECONDS:
+                self.states[key], self.ran_from[key] = "running", self.clock.now
+            elif state == "running" and is_idle:
+                self.states[key], self.ended_at[key] = "terminated", self.clock.now
+
+    def decide(self) -> Plan:
+        """Run a round of the controller, and launch what it wants."""
+        today = self.wall().date()
+        if today != self._day:
+            self._day, self._before_today = today, self._bill_before
+        seen = Observation(
+            QueueCounts(self.waiting, 0, 0),
+            0,
+            tuple(
+                Instance(key, state, "c7a.large", "a", self.wall(self.launched[key]))
+                for key, state in self.states.items()
+            ),
+        )
+        self.meter.update(seen)
+        spending = self.meter.spending(seen, capped_settings(), self.allowance)
+        plan = decide(replace(seen, spending=spending), capped_settings())
+        if plan.launch:
+            self._check_room(plan.launch)
+        for _ in range(plan.launch):
+            key = f"i-{self.launches:04}"
+            self.launches += 1
+            self.states[key], self.launched[key] = "pending", self.clock.now
+        for day in self.meter.daily.unsaved():
+            self.days.append(day)
+            self.meter.daily.mark_saved(day)
+        bill = self.meter.bill
+        self.last = fleet_snapshot(
+            self.wall(),
+            running=seen.count("running"),
+            billed_seconds=bill.seconds,
+            cost=bill.dollars,
+            today=self.meter.daily.today,
+        )
+        self._bill_before = self.bill()
+        return plan
+
+    def _check_room(self, launches: int) -> None:
+        """What is billed today, what starts, and what is launched now: together never more than the cap."""
+        pending = sum(state == "pending" for state in self.states.values())
+        today = self.bill() - self._before_today
+        more = self.allowance.dollars if self.allowance and self.allowance.day == self._day else 0.0
+        assert today + (pending + launches) * LAUNCH <= CAP + more + self.uncounted + 1e-6
+
+    def replace_controller(self, away_seconds: int) -> None:
+        """Let the controller die, and another one take over from its last report after so many seconds."""
+        ended, at = set(self.ended_at), self.clock.now
+        for _ in range(away_seconds):
+            self.pass_second()
+        for key in self.ended_at.keys() - ended:
+            self.uncounted += (60.0 + self.ended_at[key] - max(at, self.ran_from[key])) * LAUNCH / 60
+        self.meter = meter_of(self.clock, self.last, self.wall, self.days)
+
+
+_steps = st.lists(
+    st.tuples(
+        st.sampled_from((0, 0, 40, 400)),  # images in the queue
+        st.sampled_from((1, 5, 30, 70)),  # seconds
+        st.sampled_from((None, None, None, 0, 5, 40)),  # a controller dies, and is away for so many seconds
+        st.sampled_from((None, None, None, None, 2 * LAUNCH, 9.5 * LAUNCH)),  # dollars that ops allow today
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=60)
+@given(_steps)
+def test_no_launch_exceeds_the_cap_across_bursts_crashes_allowances_and_midnight(
+    steps: list[tuple[int, int, int | None, float | None]],
+) -> None:
+    fleet = CappedFleet(begins=datetime(2026, 3, 1, 23, 57, tzinfo=UTC))
+    fleet.decide()
+    for waiting, seconds, away_seconds, dollars in steps:
+        fleet.waiting = waiting
+        if dollars is not None:
+            fleet.allowance = allowed(dollars, fleet.wall().date())
+        for _ in range(seconds):
+            fleet.pass_second()
+            fleet.decide()
+        if away_seconds is not None:
+            fleet.replace_controller(away_seconds)
+            fleet.decide()
+
+
+def test_controllers_that_die_after_each_launch_forget_none_of_them() -> None:
+    fleet = CappedFleet()
+    for _ in range(5):
+        fleet.waiting = 60
+        fleet.decide()
+        fleet.replace_controller(BOOT_SECONDS + 2)  # the workers boot meanwhile
+        fleet.decide()
+        fleet.waiting = 0
+        for _ in range(15):
+            fleet.pass_second()
+            fleet.decide()
+    assert fleet.launches == 10
+
+
+def test_a_capped_fleet_ends_when_idle_and_starts_again_after_midnight_or_an_allowance() -> None:
+    fleet = CappedFleet(waiting=400)
+    for _ in range(300):
+        fleet.pass_second()
+        plan = fleet.decide()
+    assert plan.kind == "capped"
+    assert fleet.launches == 10, "each for a minute at least"
+    before = fleet.launches
+    fleet.allowance = allowed(10 * CAP, fleet.wall().date())
+    fleet.decide()
+    assert fleet.launches > before
+    fleet.waiting = 0
+    for _ in range(60):
+        fleet.pass_second()
+        fleet.decide()
+    assert set(fleet.states.values()) == {"terminated"}
+    fleet.waiting, fleet.allowance = 400, None
+    assert fleet.decide().kind == "capped"
+    until_midnight = math.ceil((datetime(2026, 3, 2, tzinfo=UTC) - fleet.wall()).total_seconds())
+    for _ in range(until_midnight):
+        assert fleet.decide().launch == 0
+        fleet.pass_second()
+    assert fleet.decide().launch > 0
+
+
+# ---- What operators read
+
+
+def test_the_words_name_what_was_spent_both_caps_and_the_allowance() -> None:
+    spending = spent(1.2, 7.5, dollars_per_month=10.0, allowance=allowed(0.5, reason="release"), committed=0.012)
+    assert spending_words(spending) == (
+        "$1.20 of $1.50 today, $7.50 of $10.50 this month, at least $0.012 more by starting workers, "
+        "with $0.50 allowed by ops at 12:03 UTC (release)"
+    )
+    assert cap_words(spending) == ""
+    assert cap_words(spent(1.2)) == (
+        "The day's spending cap is reached: $1.20 of $1.00 today. No worker starts until 00:00 UTC; "
+        "uploads still queue."
+    )
+    assert "$1.00 of $1.00 today, and one more worker costs at least $0.0060." in cap_words(spent(0.999))
+    words = next_worker_words(is_paused=False, max_workers=5, spending=spent(1.2))
+    assert words == "Workers start at 00:00 UTC, or once operators allow more dollars."
+
+
+def test_reaching_a_cap_and_its_end_are_logged_once_and_an_allowance_is_an_event(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watcher, raised = SpendingWatcher(), spent(1.2, allowance=allowed(5.0, reason="release"))
+    with caplog.at_level(logging.INFO):
+        events = [watcher.update(each) for each in (None, spent(0.5), spent(1.2), spent(1.2), raised, raised)]
+    assert [(each.levelname, each.message) for each in caplog.records] == [
+        ("WARNING", "a spending cap is reached: nothing is launched"),
+        ("INFO", "no spending cap is reached any more: workers may start"),
+    ]
+    assert [[event.words for event in each] for each in events] == [
+        *[[]] * 4,
+        ["the spending caps of today are raised, with $5.00 allowed by ops at 12:03 UTC (release)"],
+        [],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("caps", "words"),
+    [
+        ({"dollars_per_day": 0}, "fleet.dollars_per_day = 0: must be greater than 0"),
+        ({"dollars_per_day": 1e-4}, "one launch is billed 0.0017 dollars at least"),
+        ({"dollars_per_day": 5, "dollars_per_month": 2}, "dollars_per_day (5) must be at most dollars_per_month (2)"),
+        ({"dollars_per_month": float("inf")}, "fleet.dollars_per_month = inf"),
+    ],
+)
+def test_a_cap_that_makes_no_sense_is_refused(caps: Mapping[str, float], words: str) -> None:
+    values = shipped_values()
+    with pytest.raises(ConfigError) as error:
+        parse_config({**values, "fleet": {**values["fleet"], **caps}})
+    assert words in str(error.value)
+
+
+def test_the_shipped_configuration_has_no_cap() -> None:
+    fleet = parse_config(shipped_values()).fleet
+    assert (fleet.dollars_per_day, fleet.dollars_per_month) == (None, None)
