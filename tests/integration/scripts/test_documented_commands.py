@@ -213,6 +213,7 @@ PRINTED: Mapping[str, str] = {
     "*: ./scripts/fleetsight fleet drain *": r"drains",
     "*: ./scripts/fleetsight model show *": r"labels",
     "*: ./scripts/fleetsight simulate *": r"p95",
+    "docs/commands.md: ./scripts/fleetsight doctor*": r"0 problems",
     "docs/api.md: curl -X POST *cancel *": r'"cancelled"',
     "docs/api.md: curl --data-binary *": r'"matched": ?3',
     "docs/api.md: curl */evaluation": r'"accuracy"',
