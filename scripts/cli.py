@@ -32,6 +32,7 @@ from scripts.doctor.checked_system import ROOT, CheckedSystem
 from scripts.doctor.command import HELP, OPTIONS, diagnose
 from scripts.fleet import fleet
 from scripts.model.commands import model
+from scripts.restore import restore_command
 from scripts.standard_options import CONTEXT, version_option
 from scripts.users import users
 from services.errors import FleetsightError
@@ -162,7 +163,7 @@ SECTIONS: Final[Mapping[str, tuple[click.Command, ...]]] = {
     "Models": (model,),
     "AWS": (
         *(up_command, status_command, logs_command, ssh_command, roll_command),
-        *(aws, bake_command, site, down_command),
+        *(aws, bake_command, site, restore_command, down_command),
     ),
     "This machine, tests, documents and your shell": (doctor, chaos, simulate, sbom, completion),
 }
