@@ -45,16 +45,21 @@ class CheckedSystem:
     prefix: str | None = None
     port: int | None = None
     _made: "list[tuple[Clients, Any]]" = field(default_factory=list, init=False, repr=False, compare=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+    _lock: Any = field(default_factory=threading.RLock, init=False, repr=False, compare=False)
 
-    @cached_property
+    @property
     def config(self) -> "Config":
-        """The configuration.
+        """The configuration, read once for all checks.
 
         Raises:
-            ConfigError: it is not valid.
-            botocore.exceptions.BotoCoreError, ClientError, FleetsightError: the stack's cannot be read.
+            FleetsightError: it is not valid, or there is no such stack.
+            botocore.exceptions.BotoCoreError, ClientError: the stack's cannot be read.
         """
+        with self._lock:
+            return self._config
+
+    @cached_property
+    def _config(self) -> "Config":
         from core.config import config_path, load_config
 
         port = {} if self.port is None else {"FLEETSIGHT__WEB__PORT": str(self.port)}

@@ -103,12 +103,12 @@ def _normal_name(name: str) -> str:
 def check_settings(system: CheckedSystem) -> Iterable[Diagnosis]:
     """Validate the configuration."""
     from core.config import PREFIX, config_path
-    from services.errors import ConfigError
+    from services.errors import FleetsightError
 
     try:
         config = system.config
-    except ConfigError as error:
-        yield problem(str(error), "Correct the keys that the message names.")
+    except FleetsightError as error:
+        yield problem(str(error), "Correct what the message names.")
         return
     source = str(config_path(system.environment)) if system.prefix is None else f"the stack {system.prefix}"
     own = sum(name.startswith(PREFIX) for name in system.environment)
@@ -305,7 +305,7 @@ def check_bundle(system: CheckedSystem) -> Iterable[Diagnosis]:
 
 def check_chromium(system: CheckedSystem) -> Iterable[Diagnosis]:
     """Check the browser that tests of pages and screenshots use."""
-    from scripts.chromium import NO_BROWSER, find_chromium
+    from scripts.chromium import find_chromium
 
     path = find_chromium()
     if path is None:
@@ -314,7 +314,9 @@ def check_chromium(system: CheckedSystem) -> Iterable[Diagnosis]:
     done = _run([path, "--version"], system.environment)
     if done.returncode:
         words = done.stderr.strip() or f"status {done.returncode}"
-        yield warning(f"{path} does not run: {words}", f"{NO_BROWSER[0].upper()}{NO_BROWSER[1:]}.")
+        yield warning(
+            f"{path} does not run: {words}", "apt install --reinstall chromium, or name another in CHROMIUM"
+        )
     else:
         yield ok(f"{done.stdout.strip()} ({path})")
 

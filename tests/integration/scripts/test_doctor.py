@@ -21,6 +21,8 @@ from core.config import PATH_VARIABLE, Config
 from core.provision import provision
 from localcloud.access_keys import owner_key
 from localcloud.launch import LocalCloud
+from scripts.aws.context import AwsAccount
+from scripts.aws.deploy.stack import StackDescription
 from scripts.doctor import checked_system, cloud, machine
 from scripts.doctor.checked_system import CheckedSystem
 from scripts.doctor.checks import Diagnosis, Verdict
@@ -363,6 +365,24 @@ def test_a_profile_that_does_not_exist_is_a_problem(on_aws: CheckedSystem, monke
     found = only(CHECKS["credentials"](on_aws))
     assert found.verdict is Verdict.PROBLEM
     assert "nobody" in found.found
+
+
+def test_with_a_prefix_the_settings_are_those_of_the_stack(
+    on_aws: CheckedSystem, cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = AwsAccount("us-east-1", None, cloud.endpoint_url)
+    overrides = {"names": on_aws.config.names.model_dump(), "fleet": {"max_workers": 7}}
+    account.ssm.put_parameter(Name="/doctor/config", Value=json.dumps(overrides), Type="String", Overwrite=True)
+    stack = StackDescription("doctor", "id", "CREATE_COMPLETE", outputs={"ConfigParameterName": "/doctor/config"})
+    monkeypatch.setattr("scripts.aws.deploy.stack.find_stack", lambda _account, name: {"doctor": stack}.get(name))
+    system = CheckedSystem(ROOT, dict(os.environ), prefix="doctor")
+    assert system.config.fleet.max_workers == 7
+    assert only(machine.check_settings(system)).found.startswith("the stack doctor; ")
+    assert {each.verdict for each in CHECKS["queues"](system)} == {Verdict.OK}
+
+    missing = only(machine.check_settings(CheckedSystem(ROOT, dict(os.environ), prefix="other")))
+    assert missing.verdict is Verdict.PROBLEM
+    assert "there is no stack other in us-east-1" in missing.found
 
 
 class _Stub(BaseHTTPRequestHandler):
