@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).absolute().parents[2]
 
 CONNECT_SECONDS: Final = 4.0
-REPLY_SECONDS: Final = 8.0
+REPLY_SECONDS: Final = 5.0
 """The longest waits for a connection and for a reply; a check makes a few calls, one after another."""
 
 DEFAULT_PORT: Final = 8000

@@ -63,7 +63,8 @@ def unknown(error: BaseException) -> Diagnosis:
     if isinstance(error, ImportError):
         return warning(f"not checked: {error}", "./scripts/setup.sh run")
     return warning(
-        f"not checked: {type(error).__name__}: {error}", "Remove this obstacle, and run the command again."
+        f"not checked: {type(error).__name__}: {error}",
+        "Remove the cause that the message names, and run the command again.",
     )
 
 

@@ -92,11 +92,17 @@ def check_credentials(system: CheckedSystem) -> Iterable[Diagnosis]:
 
 def check_clock(system: CheckedSystem, clock: Callable[[], float] = time.time) -> Iterable[Diagnosis]:
     """Compare this machine's clock with the `Date` of a reply."""
+    from botocore.exceptions import BotoCoreError
+
     if not system.has_cloud:
         yield ok("this machine's clock is that of its local cloud")
         return
     started = clock()
-    header = _reply_headers(system).get("date", "")
+    try:
+        header = _reply_headers(system).get("date", "")
+    except BotoCoreError as error:
+        yield _not_called(error)
+        return
     ended = clock()
     if not header:
         yield warning("not checked: the reply has no Date", "Compare it with another clock: date -u")
@@ -318,8 +324,13 @@ def _guarded(system: CheckedSystem, what: str, check: Callable[[], Iterable[Diag
         else:
             found.append(unknown(error))
     except BotoCoreError as error:
-        found.append(unknown(error))
+        found.append(_not_called(error))
     return found
+
+
+def _not_called(error: Exception) -> Diagnosis:
+    """Return the diagnosis where the cloud cannot be called at all, which other checks report."""
+    return warning(f"not checked: {error}", "Repair first what the checks `cloud` and `credentials` name.")
 
 
 def _repair(system: CheckedSystem, command: str) -> str:
