@@ -329,14 +329,17 @@ def parse_manifest(path: str, text: str | bytes) -> Manifest:
         )
     stated = contents.pop("digest", None)  # not in bundles from before it was stated
     try:
-        manifest = Manifest.model_validate(contents)
+        # A later release may state more about a bundle. What decides an answer is part of the digest: a reader that
+        # does not know such a field computes another digest, and refuses the bundle.
+        manifest = Manifest.model_validate(contents, extra="forbid" if stated is None else "ignore")
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise BundleFormatError(f"{path}: {where}: {first['msg']}: build the bundle again") from error
     if stated not in {None, manifest.digest}:
         raise BundleDigestError(
-            f"{path} states the digest {stated}, but is {manifest.digest}: restore or build the bundle again"
+            f"{path} states the digest {stated}, but is {manifest.digest}: restore or build the bundle again, "
+            "or, if a later release has built it, use that release"
         )
     return manifest
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from app_tier.bundle import INT8_IR_NAME, IR_NAME, TORCH_NAME, Bundle, EngineError, NumberType, Precision
+from app_tier.bundle import INT8_IR_NAME, IR_NAME, TORCH_NAME, Bundle, EngineError, Manifest, NumberType, Precision
 from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch
 from core.config import EngineName
 
@@ -82,12 +82,9 @@ def open_engine(
     Raises:
         EngineError: there is no such engine, or it cannot run this bundle here.
     """
-    if name not in ENGINES:
-        raise EngineError(f"no engine {name!r}: set engine to one of {', '.join(ENGINES)}")
-    kind: type[OpenVinoEngine | TorchEngine] = OpenVinoEngine if name == "openvino" else TorchEngine
-    low = bundle.manifest.low_precision
+    kind, low = _engine_kind(name), bundle.manifest.low_precision
     if precision is None:
-        precision = bundle.manifest.precision if low is not None and kind.is_fast_in(low) else "fp32"
+        precision = chosen_precision(name, bundle.manifest)
     opens = partial(kind, bundle, threads, streams=streams)
     if precision != "exact":
         return opens(precision=precision)
@@ -103,6 +100,22 @@ def open_engine(
         low,
         measured.repeated if measured is not None else 0.0,
     )
+
+
+def chosen_precision(name: str, manifest: Manifest) -> Precision:
+    """Return the precision in which the engine `name` computes a bundle on this device: its own if that is fast here.
+
+    Raises:
+        EngineError: there is no such engine.
+    """
+    low = manifest.low_precision
+    return manifest.precision if low is not None and _engine_kind(name).is_fast_in(low) else "fp32"
+
+
+def _engine_kind(name: str) -> "type[OpenVinoEngine | TorchEngine]":
+    if name not in ENGINES:
+        raise EngineError(f"no engine {name!r}: set engine to one of {', '.join(ENGINES)}")
+    return OpenVinoEngine if name == "openvino" else TorchEngine
 
 
 class OpenVinoEngine:

@@ -1,5 +1,6 @@
 """The `fleetsight` command: one group of subcommands for each task of a user."""
 
+import os
 import re
 import shlex
 import sys
@@ -27,8 +28,11 @@ from scripts.aws.commands import (
 )
 from scripts.chaos.campaign import chaos
 from scripts.dead_letters import dead_letters
+from scripts.doctor.checked_system import ROOT, CheckedSystem
+from scripts.doctor.command import HELP, OPTIONS, diagnose
 from scripts.fleet import fleet
 from scripts.model.commands import model
+from scripts.restore import restore_command
 from scripts.standard_options import CONTEXT, version_option
 from scripts.users import users
 from services.errors import FleetsightError
@@ -125,6 +129,17 @@ def simulate(
     run_simulation(request, load_config(config), image_seconds, SimulationOutputs(plots, json_file))
 
 
+@click.command(help=HELP)
+@click.option("--json", "as_json", is_flag=True, help=OPTIONS["--json"])
+@click.option("--aws", "is_aws", is_flag=True, help=OPTIONS["--aws"])
+@click.option("--prefix", help=OPTIONS["--prefix"])
+@click.option("--port", type=click.IntRange(1, 65_535), help=OPTIONS["--port"])
+def doctor(*, as_json: bool, is_aws: bool, prefix: str | None, port: int | None) -> None:
+    """Run the checks; scripts/fleetsight runs scripts/doctor/__main__.py instead, which needs no package."""
+    system = CheckedSystem(ROOT, os.environ, is_aws=is_aws, prefix=prefix, port=port)
+    sys.exit(diagnose(system, as_json_text=as_json))
+
+
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
@@ -148,9 +163,9 @@ SECTIONS: Final[Mapping[str, tuple[click.Command, ...]]] = {
     "Models": (model,),
     "AWS": (
         *(up_command, status_command, logs_command, ssh_command, roll_command),
-        *(aws, bake_command, site, down_command),
+        *(aws, bake_command, site, restore_command, down_command),
     ),
-    "Tests, documents and your shell": (chaos, simulate, sbom, completion),
+    "This machine, tests, documents and your shell": (doctor, chaos, simulate, sbom, completion),
 }
 """The commands by section of the help."""
 

@@ -4,21 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+. scripts/find_python.sh
+
 LOG=.fleetsight/logs/setup.log
 
 fail() { echo "fleetsight: $*" >&2; exit 2; }
-
-find_python() {
-  local candidate
-  for candidate in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11; do
-    [ -n "$candidate" ] || continue
-    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-      echo "$candidate"
-      return
-    fi
-  done
-  fail "needs Python 3.11 or newer; found $(python3 --version 2>&1 | head -n 1). Install one, or name it: PYTHON=/path/to/python $0"
-}
 
 section() { awk -v want="[$1]" '/^# \[/ { on = ($2 == want) } on' requirements.txt; }
 
@@ -122,7 +112,8 @@ install_test_programs() {
 mkdir -p .fleetsight/logs 2>/dev/null || fail "cannot write to $PWD: give yourself the right, or clone elsewhere"
 # .venv has no pip if its creation was interrupted. Its python does not run if the base Python was removed.
 if ! { [ -x .venv/bin/pip ] && .venv/bin/python -c ''; } 2>/dev/null; then
-  python=$(find_python)
+  python=$(find_python) \
+    || fail "needs Python 3.11 or newer; found $(python3 --version 2>&1 | head -n 1). Install one, or name it: PYTHON=/path/to/python $0"
   need_space 100
   rm -rf .venv
   "$python" -m venv .venv >"$LOG" 2>&1 \

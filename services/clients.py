@@ -127,6 +127,11 @@ class Clients:
         return client
 
     @cached_property
+    def sts(self) -> Any:
+        """The STS client, of the region's own endpoint."""
+        return self._client("sts")
+
+    @cached_property
     def sns(self) -> Any:
         """The SNS client."""
         return self._client("sns")

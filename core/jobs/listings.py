@@ -117,7 +117,8 @@ class ListingStore:
         item = self.store.table.get(*_page_key(job_id, start))
         if item is None:
             return None
-        objects = tuple(SourceObject(*each) for each in json.loads(str(item["objects"])))
+        # A later release may add values at the end.
+        objects = tuple(SourceObject(*each[:3]) for each in json.loads(str(item["objects"])))
         skipped = json.loads(str(item["skipped"]))
         return ListedPage(start, int(item["listed"]), objects, skipped, str(item["after"]), bool(item["last"]))
 

@@ -234,7 +234,9 @@ class JobStore:
             items.pop(kind, None) for kind in (COUNTED, MERGED, RETRIED, CANCELLED, LISTING, COPIED)
         )
         counts = with_accepted(
-            counts_of(counted) if counted else Counts(), [accepted_count_of(item) for item in items.values()]
+            counts_of(counted) if counted else Counts(),
+            # A later release may store other kinds of items here.
+            [accepted_count_of(item) for key, item in items.items() if key.startswith(ACCEPTED)],
         )
         return JobStatus(
             job,

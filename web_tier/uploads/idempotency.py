@@ -170,7 +170,10 @@ class UploadManifests:
         if item is None:
             return None
         images, owner = {}, str(item.get("owner", ""))
-        for index, image_id, filename, key_of_object, size, accepted_at, cached in json.loads(str(item["images"])):
+        for line in json.loads(str(item["images"])):
+            index, image_id, filename, key_of_object, size, accepted_at, cached = line[
+                :7
+            ]  # a later release adds more
             ref, accepted = ImageRef(job_id, image_id), datetime.fromisoformat(accepted_at)
             images[index] = ImageRecord(
                 ref, filename, key_of_object, size, accepted, cached=bool(cached), owner=owner

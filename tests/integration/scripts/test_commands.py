@@ -45,7 +45,8 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
 def clone_of_setup(tmp_path: Path) -> Path:
     """A folder with the set-up alone, so that nothing here is touched."""
     (tmp_path / "scripts").mkdir()
-    shutil.copy(ROOT / "scripts" / "setup.sh", tmp_path / "scripts")
+    for name in ("setup.sh", "find_python.sh"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
     shutil.copy(ROOT / "requirements.txt", tmp_path)
     return tmp_path / "scripts" / "setup.sh"
 

@@ -153,6 +153,18 @@ def test_a_manifest_that_was_changed_without_its_digest_is_refused(copy: Path) -
         load_bundle(copy)
 
 
+def test_what_a_later_release_states_about_a_bundle_is_ignored_unless_it_decides_an_answer(copy: Path) -> None:
+    """Such a field is part of the digest that the later release states, and not of the one that this one computes."""
+    manifest = json.loads((copy / MANIFEST_NAME).read_text())
+    before = load_bundle(copy)
+    rewrite(copy, digest=before.digest, colour="blue", agreement={**manifest["agreement"], "measured_on": "arm64"})
+    assert load_bundle(copy) == before
+
+    rewrite(copy, preprocess={**manifest["preprocess"], "gamma": 2.2}, digest="0" * 64)
+    with pytest.raises(BundleDigestError, match="if a later release has built it, use that release"):
+        load_bundle(copy)
+
+
 def test_a_file_that_the_bundle_does_not_have_is_named() -> None:
     with pytest.raises(BundleMissingError, match=r"bundle demo in .* has no model\.onnx"):
         load_bundle().path("model.onnx")

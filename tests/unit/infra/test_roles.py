@@ -10,6 +10,7 @@ from tests.support.stack_template import (
     RESOURCES,
     TEMPLATE,
     allowed,
+    as_json,
     calls_of,
     listed,
     of_this_stack,
@@ -84,6 +85,18 @@ def test_only_with_destinations_the_controller_may_write_results_to_them() -> No
     assert RESOURCES["DestinationPolicy"]["Condition"] == "HasDestinations"
     assert RESOURCES["DestinationPolicy"]["Properties"]["Roles"] == [{"Ref": "ControllerRole"}]
     assert value_of(statements("ControllerRole")["WriteResults"]["Resource"]) == ["arn:aws:s3:::photos/labels/*"]
+
+
+def test_with_a_restored_table_all_use_it_and_the_roles_may_use_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = of_this_stack().names.job_table
+    monkeypatch.setitem(GIVEN, "RestoredJobTable", f"{own}-restored-20261125t120000z")
+    arn = f"arn:aws:dynamodb:eu-central-1:123456789012:table/{own}-restored-20261125t120000z"
+    for role in ("WebRole", "ControllerRole"):
+        assert {resource for action, resource in allowed(role) if action.startswith("dynamodb:")} == {arn}
+    assert of_this_stack().names.job_table == GIVEN["RestoredJobTable"]
+    assert value_of(TEMPLATE["Outputs"]["JobTableName"]["Value"]) == GIVEN["RestoredJobTable"]
+    names = as_json(RESOURCES["ConfigParameter"]["Properties"]["Value"])["names"]
+    assert names["job_table"] == GIVEN["RestoredJobTable"]
 
 
 @pytest.mark.parametrize("role", ROLES)

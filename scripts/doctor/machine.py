@@ -1,0 +1,380 @@
+"""Checks of this machine: Python and packages, settings, port, disk, memory, CPU, bundle, and optional programs."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Final
+
+from scripts.doctor.checked_system import CheckedSystem
+from scripts.doctor.checks import Diagnosis, ok, problem, warning
+
+INSTALL: Final = "./scripts/setup.sh run"
+INSTALL_AGAIN: Final = "rm -f .venv/.installed-run && ./scripts/setup.sh run"
+"""Installs packages that are missing although the set-up has recorded that they are installed."""
+
+PROGRAM_SECONDS: Final = 20.0
+"""The longest time that a program may take to say its version, or what the CPU can do."""
+
+INSTALLED_BYTES: Final = 700 * 10**6
+"""Disk space that an installation needs, as in scripts/setup.sh."""
+
+MIN_FREE_BYTES: Final = 100 * 10**6
+LOW_FREE_BYTES: Final = 2 * 10**9
+"""Free disk space below which logs cannot be written soon, and below which no model and no image can be built."""
+
+MIN_FREE_FILES: Final = 10_000
+"""Free inodes below which a file system with room may still refuse files."""
+
+PROC: Final = Path("/proc")
+_LISTENING: Final = "0A"
+"""The state of a listening socket in /proc/net/tcp."""
+
+WEB_TIER: Final = "web_tier.app:create_app()"
+"""The argument by which a process of the web tier is recognised."""
+
+ENDPOINT_VARIABLE: Final = "FLEETSIGHT__AWS__ENDPOINT_URL"
+"""The variable by which ./scripts/run.sh tells its processes where the local cloud is."""
+
+_CAP_SYS_ADMIN: Final = 21
+"""The bit of the capability to mount file systems (man 7 capabilities)."""
+
+_FOR_MACHINES: Final = "booted machines (./scripts/run.sh --hypervisor nspawn, tests/image) need"
+
+
+def check_python(system: CheckedSystem) -> Iterable[Diagnosis]:
+    """Check the Python of .venv; scripts/fleetsight has checked the version of the one that runs this."""
+    if not system.venv_python.exists():
+        yield problem(f"there is no .venv, and this is Python {sys.version.split()[0]}", INSTALL)
+        return
+    done = _run([str(system.venv_python), "-c", "import sys; print(sys.version.split()[0])"], system.environment)
+    if done.returncode:
+        yield problem(f"the Python of .venv does not run: {done.stderr.strip()}", f"rm -rf .venv && {INSTALL}")
+    elif tuple(map(int, re.findall(r"\d+", done.stdout)[:2])) < (3, 11):
+        yield problem(f"{done.stdout.strip()} in .venv is older than 3.11", f"rm -rf .venv && {INSTALL}")
+    else:
+        yield ok(f"{done.stdout.strip()} in .venv")
+
+
+def check_packages(system: CheckedSystem) -> Iterable[Diagnosis]:
+    """Compare the packages in .venv with those that requirements.txt pins for the system."""
+    pinned = pinned_packages((system.root / "requirements.txt").read_text(encoding="utf-8"), "run")
+    folders = [str(path) for path in system.root.glob(".venv/lib*/python3*/site-packages")]
+    installed = {
+        _normal_name(each.metadata["Name"]): each.version
+        for each in distributions(path=folders)
+        if each.metadata["Name"]
+    }
+    missing = sorted(pinned.keys() - installed.keys())
+    others = sorted(name for name in pinned.keys() & installed.keys() if pinned[name] != installed[name])
+    if missing:
+        yield problem(f"{len(missing)} of {len(pinned)} are missing: {', '.join(missing)}", INSTALL_AGAIN)
+    if others:
+        words = ", ".join(f"{name} {installed[name]} instead of {pinned[name]}" for name in others)
+        yield warning(f"{len(others)} have another version: {words}", INSTALL_AGAIN)
+    if not missing and not others:
+        yield ok(f"all {len(pinned)} are installed")
+
+
+def pinned_packages(requirements: str, section: str) -> dict[str, str]:
+    """Return the versions of the packages in a section of requirements.txt for all platforms, by name."""
+    body = requirements.partition(f"\n# [{section}]\n")[2].partition("\n# [")[0]
+    found = re.findall(r"^([A-Za-z0-9._-]+)==(\S+) \\$", body, re.MULTILINE)
+    return {_normal_name(name): version for name, version in found}
+
+
+def _normal_name(name: str) -> str:
+    """Return the name of a package as pip compares it.
+
+    https://packaging.python.org/en/latest/specifications/name-normalization/
+    """
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def check_settings(system: CheckedSystem) -> Iterable[Diagnosis]:
+    """Validate the configuration."""
+    from core.config import PREFIX, config_path
+    from services.errors import FleetsightError
+
+    try:
+        config = system.config
+    except FleetsightError as error:
+        yield problem(str(error), "Correct what the message names.")
+        return
+    source = str(config_path(system.environment)) if system.prefix is None else f"the stack {system.prefix}"
+    own = sum(name.startswith(PREFIX) for name in system.environment)
+    overrides = f", with {own} of the environment's variables" if own and system.prefix is None else ""
+    yield ok(f"{source}{overrides}; sign-in {config.auth.mode}, model {config.worker.bundle}")
+
+
+def check_port(system: CheckedSystem) -> Iterable[Diagnosis]:
+    """Find out who holds the port of the page."""
+    host, port = system.config.web.host, system.page_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                yield problem(
+                    f"cannot listen on {host}:{port}: {error.strerror}",
+                    "Set web.host and web.port to an own address.",
+                )
+                return
+        else:
+            yield ok(f"{port} is free")
+            return
+    holder = port_holder(port)
+    if holder is None:
+        yield problem(f"{port} is held by a process that this user may not see", f"sudo ss -ltnp sport = :{port}")
+    elif holder.is_web_tier and holder.endpoint == system.endpoint:
+        yield ok(f"{port} is held by this system's web tier (process {holder.pid})")
+    else:
+        web = ", the web tier of another system" if holder.is_web_tier else ""
+        words = f"{port} is held by {holder.name}{web} (process {holder.pid})"
+        if system.is_on_aws:  # the page is perhaps served by another machine
+            yield warning(words, f"Stop it (kill {holder.pid}) if this machine shall serve the page.")
+        else:
+            other = f"./scripts/run.sh --port {port + 1}"
+            yield problem(words, f"Stop it (kill {holder.pid}), or use another port: {other}")
+
+
+@dataclass(frozen=True)
+class PortHolder:
+    """A process that listens on a port, without its arguments and environment, which may contain secrets.
+
+    Attributes:
+        endpoint: of the cloud, if it is a web tier; None for AWS.
+    """
+
+    pid: int
+    name: str
+    is_web_tier: bool
+    endpoint: str | None = None
+
+
+def port_holder(port: int, proc: Path = PROC) -> PortHolder | None:
+    """Return the process that listens on a TCP port, the oldest of several; None if it is not visible."""
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port, proc)}
+    if not sockets:
+        return None
+    for pid in sorted(int(each.name) for each in proc.iterdir() if each.name.isdecimal()):
+        folder = proc / str(pid)
+        try:
+            if any(str(each.readlink()) in sockets for each in (folder / "fd").iterdir()):
+                words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                name = (folder / "comm").read_text(errors="replace").strip()
+                variables = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
+                urls = [each.partition("=")[2] for each in variables if each.startswith(f"{ENDPOINT_VARIABLE}=")]
+                return PortHolder(pid, name, WEB_TIER in words, next(iter(urls), None))
+        except OSError:  # it has ended, or belongs to another user
+            continue
+    return None
+
+
+def _listening_inodes(port: int, proc: Path) -> set[str]:
+    """Return the inodes of the sockets that listen on a port (man 5 proc_pid_net)."""
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = (proc / "net" / table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for words in map(str.split, lines):
+            if words[3] == _LISTENING and int(words[1].rpartition(":")[2], 16) == port:
+                inodes.add(words[9])
+    return inodes
+
+
+def check_disk(system: CheckedSystem) -> Iterable[Diagnosis]:
+    """Check that files can be written here and in the folder of temporary files, and that there is room."""
+    state = system.root / ".fleetsight"
+    needed = MIN_FREE_BYTES if system.venv_python.exists() else INSTALLED_BYTES
+    for folder in (state if state.exists() else system.root, Path(tempfile.gettempdir())):
+        status = os.statvfs(folder)
+        free = status.f_bavail * status.f_frsize
+        has = f"{free / 1e9:.1f} GB are free in {folder}"
+        if not os.access(folder, os.W_OK | os.X_OK):
+            yield problem(f"this user may not write to {folder}", f"sudo chown -R $USER {folder}")
+        elif free < needed:
+            yield problem(f"{has}, and {needed / 1e9:.1f} GB are needed", "Free some space.")
+        elif status.f_files and status.f_favail < MIN_FREE_FILES:
+            yield problem(f"only {status.f_favail} files can be created in {folder}", "Delete files (df -i).")
+        elif free < LOW_FREE_BYTES:
+            yield warning(f"{has}: too little to build a model or a machine image", "Free some space.")
+        else:
+            yield ok(has)
+
+
+def check_memory(system: CheckedSystem) -> Iterable[Diagnosis]:
+    """Compare the available memory with what a worker, and all that are started, take."""
+    lines = (PROC / "meminfo").read_text().splitlines()
+    figures = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+    free = figures.get("MemAvailable", figures["MemFree"])
+    try:
+        from app_tier.sizing import fitting_workers, this_machine, worker_bytes
+    except ImportError as error:
+        yield warning(f"{free / 1e9:.1f} GB are available; how many workers fit is unknown: {error}", INSTALL)
+        return
+
+    machine, config = this_machine(), system.config.worker
+    bundle = system.root / config.bundle
+    weights = max((file.stat().st_size for file in bundle.glob("*.bin")), default=0) if bundle.is_dir() else 0
+    each = worker_bytes(config.engine, weights)
+    workers = fitting_workers(machine, each)
+    has = (
+        f"{free / 1e9:.1f} of {machine.memory_bytes / 1e9:.1f} GB are available; "
+        f"{workers} worker{'' if workers == 1 else 's'} of {each / 1e9:.2f} GB fit this machine"
+    )
+    if free < each:
+        yield problem(f"{has}, and there is no room for one now", "End other programs.")
+    elif free < workers * each:
+        yield warning(f"{has}, and there is no room for all of them now", "End other programs.")
+    else:
+        yield ok(has)
+
+
+def check_cpu(system: CheckedSystem) -> Iterable[Diagnosis]:
+    """Ask the worker's engine, in a process of its own, in which precision it would compute on this CPU.
+
+    A CPU without the instructions that an engine was compiled for ends the process by a signal.
+    """
+    config = system.config.worker
+    words = (PROC / "cpuinfo").read_text().partition("model name")[2].partition("\n")[0]
+    name = words.partition(":")[2].strip() or os.uname().machine
+    bundle = config.bundle if str(config.bundle).startswith("s3:") else system.root / config.bundle
+    if not bundle.is_dir():
+        yield warning(
+            f"{name}; the precision is unknown, since {config.bundle} is not a folder here",
+            f"./scripts/fleetsight model show {config.bundle}",
+        )
+        return
+    command = [sys.executable, "-B", "-m", "scripts.doctor.precision", str(bundle), config.engine]
+    done = _run(command, system.environment, system.root)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        yield problem(
+            f"{name}: a worker cannot start: {last}",
+            f"See what is wrong: .venv/bin/python -m scripts.doctor.precision {bundle} {config.engine}",
+        )
+        return
+    reply = json.loads(done.stdout)
+    chosen = f"{reply['precision']}, {reply['first']} first" if reply["first"] else reply["precision"]
+    wanted = "" if reply["wanted"] == reply["precision"] else f", since {reply['wanted']} is not fast here"
+    yield ok(f"{name}: workers compute in {chosen}{wanted}; OpenVINO finds {reply['features']}")
+
+
+def check_bundle(system: CheckedSystem) -> Iterable[Diagnosis]:
+    """Compare the digest of each file of the model bundle; of a bundle in S3, read the manifest."""
+    from app_tier.bundle import BundleError, load_bundle, load_zip
+    from core.bundle_facts import BundleUnreadableError, read_facts
+
+    config = system.config.worker
+    where, pin = config.bundle, config.bundle_sha256
+    remedy = "Restore it (git checkout -- app_tier/demo), or build one: ./scripts/fleetsight model build resnet18"
+    if str(where).startswith("s3:"):
+        s3 = system.clients.s3
+        try:
+            facts = read_facts(where, lambda bucket, key: s3.get_object(Bucket=bucket, Key=key)["Body"].read(), pin)
+        except BundleUnreadableError as error:
+            yield problem(str(error), remedy)
+        else:
+            yield ok(f"{facts.name}, {len(facts.labels)} labels; each worker checks the digests of the files in S3")
+        return
+    place = system.root / where
+    try:
+        with tempfile.TemporaryDirectory(prefix="fleetsight-doctor-") as scratch:
+            is_zip = place.suffix.lower() == ".zip" and place.is_file()
+            # A worker would unpack a zip into its cache, and this command changes nothing.
+            bundle = load_zip(place, Path(scratch), pin) if is_zip else load_bundle(place, pin)
+    except BundleError as error:
+        yield problem(str(error), remedy)
+    else:
+        yield ok(f"{bundle.name}, {len(bundle.labels)} labels, digest {bundle.digest[:12]}; all files are as built")
+
+
+def check_chromium(system: CheckedSystem) -> Iterable[Diagnosis]:
+    """Check the browser that tests of pages and screenshots use."""
+    from scripts.chromium import find_chromium
+
+    path = find_chromium()
+    if path is None:
+        yield warning("there is none; only tests of pages and screenshots need it", "apt install chromium")
+        return
+    done = _run([path, "--version"], system.environment)
+    if done.returncode:
+        words = done.stderr.strip() or f"status {done.returncode}"
+        yield warning(
+            f"{path} does not run: {words}", "apt install --reinstall chromium, or name another in CHROMIUM"
+        )
+    else:
+        yield ok(f"{done.stdout.strip()} ({path})")
+
+
+def check_machines(system: CheckedSystem) -> Iterable[Diagnosis]:
+    """Check what machines need that systemd-nspawn boots, and what makes their images."""
+    from localcloud.machines.backends import TIME_NAMESPACE, TOOLS
+    from localcloud.machines.machine import PATH
+
+    tools = {**TOOLS, "debootstrap": "debootstrap"}
+    missing = {name: package for name, package in tools.items() if shutil.which(name, path=PATH) is None}
+    state = system.root / ".fleetsight"
+    kind = filesystem_kind(state if state.exists() else system.root)
+    lacking = []
+    if missing:
+        words = f"{_FOR_MACHINES} {', '.join(missing)}"
+        lacking.append(warning(words, f"apt install {' '.join(missing.values())}"))
+    if os.geteuid() != 0:
+        lacking.append(warning(f"{_FOR_MACHINES} root", "sudo ./scripts/run.sh --hypervisor nspawn"))
+    elif not _may_mount():
+        words = f"{_FOR_MACHINES} the right to mount file systems, which this container's root does not have"
+        lacking.append(warning(words, "Start the container with --privileged."))
+    if not TIME_NAMESPACE.exists():
+        lacking.append(warning(f"{_FOR_MACHINES} time namespaces", "Use Linux 5.6 or newer."))
+    if kind == "overlay":
+        words = f"{_FOR_MACHINES} a .fleetsight that an overlay can be on, and it is on an overlay itself"
+        lacking.append(warning(words, "Mount another file system there: mount -t tmpfs tmpfs .fleetsight"))
+    yield from lacking or [ok(f"systemd-nspawn and what booted machines need are there; .fleetsight is on {kind}")]
+
+
+def _may_mount(status: Path = PROC / "self" / "status") -> bool:
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status.read_text(), re.MULTILINE)
+    return found is not None and bool(int(found[1], 16) >> _CAP_SYS_ADMIN & 1)
+
+
+def filesystem_kind(folder: Path, mounts: Path = PROC / "self" / "mountinfo") -> str:
+    """Return the type of the file system of a folder (man 5 proc_pid_mountinfo)."""
+    best, kind = -1, "an unknown file system"
+    for line in mounts.read_text().splitlines():
+        words, _, rest = line.partition(" - ")
+        point = Path(words.split()[4].encode().decode("unicode_escape"))
+        if folder.resolve().is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), rest.split()[0]
+    return kind
+
+
+def _run(
+    command: list[str], environment: Mapping[str, str], folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program that writes no compiled files, for `PROGRAM_SECONDS` at most."""
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        timeout=PROGRAM_SECONDS,
+        cwd=folder,
+        env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
+        check=False,
+    )

@@ -1,0 +1,340 @@
+"""A value of each kind that processes of two releases exchange or store, and how the readers of a release see them.
+
+`write` makes them by the code that is imported, and `read` reads them by it. Both run with the present code, and in a
+process of its own with that of the previous release, which has its own copy of this file: see `previous`.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from app_tier.bundle import parse_manifest
+from core.config import LimitSettings
+from core.credentials import PersonalTokens, RecoveryCodes
+from core.fleet.models import (
+    BillingPeriod,
+    Decision,
+    Decisions,
+    FleetDay,
+    FleetInstance,
+    FleetInstances,
+    FleetSnapshot,
+    HistoryBlock,
+    JournalEntry,
+    LaunchJournal,
+    LimitsOverride,
+    WorkerLimits,
+)
+from core.fleet.store import FleetStore
+from core.ids import ImageRef
+from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.listings import ListedPage, ListingStore, SourceObject
+from core.jobs.models import (
+    AcceptedCount,
+    Counts,
+    ImageRecord,
+    Job,
+    MergedFile,
+    Resend,
+    ResultsCopy,
+    SourceListing,
+    TrueLabel,
+)
+from core.jobs.notifications import NotificationStore
+from core.jobs.store import JobStore
+from core.messages import (
+    CANCELLED,
+    GONE,
+    ClassificationResult,
+    Heartbeat,
+    LabelScore,
+    Model,
+    Prediction,
+    RequestMessage,
+    Timings,
+    crashed_worker,
+    failed,
+    parse_worker_message,
+    response_within,
+)
+from core.result_cache import ResultCache
+from services.ec2 import LaunchSpec
+from services.lease import Lease
+from tests.support.memory_table import MemoryTable
+from web_tier.audit import AuditEvent, AuditTrail
+from web_tier.auth.sessions import RotatedSession, SessionRecord, SessionStore
+from web_tier.quotas import Amount, Quotas
+from web_tier.uploads.idempotency import Claim, Claims, UploadCounts, UploadManifests
+
+Written = dict[str, Any]
+"""Messages and objects by kind, each as its text, and the items of a job table."""
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+JOB, OTHER, SOURCED, SINGLE_JOB, DELETED_JOB = (f"01KAZZZZZZZZZZZZZZZZZZZZ0{number}" for number in "12345")
+DONE, FAILED, GIVEN_UP, WAITING = (ImageRef(JOB, f"01KAZZZZZZZZZZZZZZZZZZZZA{number}") for number in "1234")
+OWNER, EMAIL = "d4e5f6a7-0000-4000-8000-000000000001", "ada@example.org"
+KEY, SESSION, UPLOAD = "idempotency-key", f"{OWNER}.session", "upload"
+IMAGE_SHA256 = sha256(b"an image").hexdigest()
+MODEL = Model(name="demo", digest=sha256(b"a bundle").hexdigest())
+TOKEN_TEXT = "t" * 43
+LIMITS = LimitSettings(
+    store="table", requests_per_minute=0, sign_in_attempts_per_minute=0, images_per_day=100, bytes_per_day=10_000,
+    jobs_per_day=10, open_jobs=0,
+)  # fmt: skip
+DEMO_MANIFEST = Path("app_tier") / "demo" / "bundle" / "bundle.json"
+
+
+def _prediction(ref: ImageRef) -> Prediction:
+    return Prediction(
+        job_id=ref.job_id,
+        image_id=ref.image_id,
+        status="done",
+        key=f"{ref.job_id}/{ref.image_id}.jpg",
+        sha256=IMAGE_SHA256,
+        queued_at=NOW,
+        label="stop sign",
+        score=0.75,
+        top=(LabelScore(label="stop sign", score=0.75), LabelScore(label="yield", score=0.25)),
+        model=MODEL,
+        worker="i-0123456789abcdef0",
+        attempts=2,
+        attempt=1,
+        timings=Timings(queued=1.5, fetched=2.0, decoded=3.0, inferred=4.0, stored=5.0),
+        probabilities=(0.75, 0.25),
+        thumbnail=b"\xff\xd8 a thumbnail",
+    )
+
+
+def _messages() -> dict[str, str]:
+    done = _prediction(DONE)
+    heartbeat = Heartbeat(
+        worker="i-0123456789abcdef0", at=NOW, state="busy", images=7, in_hand=2, images_per_second=1.5
+    )
+    return {
+        "request": RequestMessage(
+            job_id=JOB, image_id=WAITING.image_id, key=f"{JOB}/x.jpg", submitted_at=NOW, attempt=1, crashes=2
+        ).to_json(),
+        "prediction": done.to_json(),
+        "failed prediction": failed(FAILED, GONE, worker="i-0123456789abcdef0", attempts=1, attempt=1).to_json(),
+        "response": done.response().to_json(),
+        "stored response": response_within(done.response(), 100).to_json(),
+        "heartbeat": heartbeat.to_json(),
+    }
+
+
+def _result(ref: ImageRef) -> ClassificationResult:
+    return _prediction(ref).response().model_copy(update={"recorded_at": NOW})
+
+
+def _fill_jobs(store: JobStore) -> None:
+    job = Job(JOB, "holiday", NOW, keep=True, owner=OWNER)
+    sourced = Job(SOURCED, "from S3", NOW, owner=OWNER, source="s3://photos/in", results="s3://photos/out")
+    deleted = Job(DELETED_JOB, "gone", NOW, owner=OWNER)
+    store.create_all([job, Job(OTHER, "without a user", NOW), deleted])
+    records = [
+        ImageRecord(ref, f"{number} é.jpg", f"{JOB}/{ref.image_id}.jpg", 1234, NOW, attempt=1, owner=OWNER)
+        for number, ref in enumerate((DONE, FAILED, GIVEN_UP, WAITING))
+    ]
+    store.record_images(records, NOW)
+    store.put_accepted_count(JOB, "writer", AcceptedCount(4, 1, NOW, NOW))
+    store.put_done([_result(DONE)])
+    cancelled = failed(FAILED, CANCELLED, worker="controller", attempts=0, attempt=1).response()
+    given_up = failed(GIVEN_UP, crashed_worker(5), worker="controller", attempts=5, attempt=1).response()
+    for response in (cancelled, given_up):
+        store.put_failed(response)
+    DeadLetterStore(store).put_each([given_up])
+    store.put_resends(JOB, {WAITING.image_id: Resend(1, NOW, NOW, 60, 2)})
+    store.set_truths(job, {DONE.image_id: TrueLabel("yield", NOW, "csv")})
+    counts = Counts(
+        done=1, failed=2, images=4, first_result_at=NOW, last_result_at=NOW, cached=1, runs=((1, 2), (2, 1)),
+        system_retried=1, resends=2, first_cached_at=NOW, last_cached_at=NOW, cancelled=1,
+    )  # fmt: skip
+    store.store_counts(JOB, counts, token=3)
+    store.put_merged(JOB, MergedFile(f"results/{JOB}.jsonl", "4/1/2/x/y", NOW), token=3)
+    store.put_copy(JOB, ResultsCopy("4/1/2/x/y z", "refused"), token=3)
+    store.put_retried(JOB, NOW)
+    store.put_cancelled(JOB, NOW)
+    single = Job(SINGLE_JOB, "single images", NOW, owner=OWNER, is_single=True)
+    store.make_current_single_job(single, NOW, NOW + timedelta(hours=1), "")
+    store.delete(deleted)
+
+    listings = ListingStore(store)
+    listings.create_job(sourced, "operator", NOW)
+    listings.put(SOURCED, SourceListing("listing", 3, 2, {"not_an_image": 1}, "in/c.jpg", "", NOW), token=3)
+    objects = (SourceObject(0, "in/a.jpg", 10), SourceObject(2, "in/c.jpg", 30))
+    listings.claim_page(SOURCED, ListedPage(0, 3, objects, {"not_an_image": 1}, "in/c.jpg"))
+    notifications = NotificationStore(store.table)
+    notifications.request(JOB, {"email": EMAIL, "webhook": "https://example.org/"}, NOW, page="/", secret="s")
+
+
+def _fill_fleet(fleet: FleetStore) -> None:
+    limits = LimitsOverride(min_workers=0, max_workers=5, since=NOW, reason="a test")
+    pause = fleet.pause(NOW, "new model")
+    fleet.set_limits(limits)
+    fleet.request_drain("i-0123456789abcdef0", NOW)
+    run = BillingPeriod(number=2, images=3, billed_seconds=60.0, cost=0.01, is_open=False)
+    day = FleetDay(day=NOW.date(), images=3, billed_seconds=60.0, cost=0.01)
+    fleet.put_snapshot(
+        FleetSnapshot(
+            at=NOW, running=1, pending=1, stopped=1, visible=3, in_flight=2, delayed=1, dead_letters=1, min_workers=0,
+            max_workers=5, peak_workers=2, billed_seconds=60.0, cost=0.01, images=3, run=run, reason="2 are enough",
+            problem="VcpuLimitExceeded", paused=pause, image_seconds=0.1, boot_seconds=30.0, policy="backlog",
+            limits_order=limits, configured=WorkerLimits(min_workers=0, max_workers=9), arrival_rate=1.5,
+            waiting_seconds=2.0, recent_launches=1, failed_boots=1, images_per_second=1.5, today=day,
+        )
+    )  # fmt: skip
+    instance = FleetInstance(
+        instance_id="i-0123456789abcdef0", state="running", instance_type="c7a.large", zone="us-east-1a",
+        launched_at=NOW, worker="busy", images=3, in_hand=2, images_per_second=1.5, heard_at=NOW, draining=True,
+        spot=True, marked="silent", billed_since=NOW,
+    )  # fmt: skip
+    fleet.put_instances(FleetInstances(total=1, instances=(instance,)))
+    fleet.put_decisions(Decisions(decisions=(Decision(at=NOW, words="starting 1 worker"),)))
+    spec = LaunchSpec("c7a.large", "terminate", "ami-12c6146b", "#!/bin/sh\n", market="spot", subnet_id="subnet-1")
+    launch = JournalEntry(token="t1", count=1, at=NOW, spec=spec)
+    start = JournalEntry(
+        token="t2", count=1, at=NOW, starts=("i-0123456789abcdef0",), launched=(NOW,), instance_ids=()
+    )
+    fleet.put_journal(LaunchJournal(revision=1, writer="controller", entries=(launch, start)))
+    fleet.put_block("hour", 1, HistoryBlock(number=7, points=((1764072000, 2, 5), (1764072001, 1, 0))))
+    fleet.put_run(run)
+    fleet.put_day(day)
+
+
+def _fill_users(table: MemoryTable) -> None:
+    tokens = PersonalTokens(table, clock=lambda: NOW, random_text=lambda: TOKEN_TEXT)
+    tokens.make(OWNER, EMAIL, "a script", {"classify", "read"}, 30)
+    RecoveryCodes(table).replace(OWNER)
+    ResultCache(table, timedelta(days=30)).put([_result(DONE)], NOW, {JOB: OWNER})
+    second = int(NOW.timestamp())
+    record = SessionRecord(
+        "family", OWNER, EMAIL, frozenset({"operators"}), "encrypted", second, second, second, second + 3600, True, 1
+    )
+    SessionStore(table).add(SESSION, record)
+    SessionStore(table).add(f"{SESSION}-old", record)
+    SessionStore(table).mark_rotated(f"{SESSION}-old", RotatedSession(second + 60))
+    claims = Claims(table, OWNER)
+    claims.acquire(KEY, Claim(JOB, "digest of the request", NOW))
+    claims.mark_stored(KEY)
+    image = ImageRecord(DONE, "1 é.jpg", f"{JOB}/{DONE.image_id}.jpg", 1234, NOW, cached=True, owner=OWNER)
+    UploadManifests(table).claim(JOB, KEY, {0: image}, "digest of the files")
+    UploadCounts(table).mark(JOB, UPLOAD, {DONE.image_id})
+    AuditTrail(table).record(
+        AuditEvent(DONE.image_id, NOW, "job deleted", EMAIL, "192.0.2.1", "request", {"job": JOB})
+    )
+    Quotas(table, LIMITS, lambda: NOW).charge(OWNER, Amount(3, 300, 1))
+    Lease(table, "controller", 5.0, "holder", clock=lambda: 0.0, now=NOW.timestamp).take_or_renew()
+
+
+def write() -> Written:
+    """Return a value of each kind, as this release writes it."""
+    table = MemoryTable()
+    _fill_jobs(JobStore(table))
+    _fill_fleet(FleetStore(table))
+    _fill_users(table)
+    items = sorted((dict(item) for item in table.items.values()), key=lambda item: (item["pk"], item["sk"]))
+    return {"messages": _messages(), "items": items}
+
+
+def read(written: Written) -> dict[str, Any]:
+    """Return what the readers of this release see in what a release has written, by the name of the reader."""
+    table = MemoryTable()
+    table.items = {(item["pk"], item["sk"]): item for item in written["items"]}
+    messages = {kind: _read_message(kind, body) for kind, body in written["messages"].items()}
+    seen = {**_read_jobs(JobStore(table)), **_read_fleet(FleetStore(table)), **_read_users(table)}
+    manifest = {"manifest": parse_manifest("bundle.json", written["manifest"])} if "manifest" in written else {}
+    plain = _plain({**{f"message: {kind}": seen for kind, seen in messages.items()}, **seen, **manifest})
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _read_message(kind: str, body: str) -> object:
+    if kind == "request":
+        return RequestMessage.from_json(body)
+    if kind.endswith("prediction"):
+        return Prediction.from_json(body)
+    return parse_worker_message(body)
+
+
+def _read_jobs(store: JobStore) -> dict[str, object]:
+    listings, notifications = ListingStore(store), NotificationStore(store.table)
+    return {
+        "jobs of a user": store.jobs(10, owner=OWNER),
+        "jobs without a user": store.jobs(10),
+        "status": {job_id: store.status(job_id) for job_id in (JOB, OTHER, SOURCED)},
+        "images": list(store.images(JOB)),
+        "results": store.results(JOB),
+        "summaries": dict(store.summaries(JOB)),
+        "resends": store.resends(JOB),
+        "truths": store.truths(JOB),
+        "image": store.whole_image(DONE, OWNER),
+        "counts": store.counts(JOB),
+        "single job": store.current_single_jobs([OWNER], NOW),
+        "open jobs": store.open_jobs(),
+        "deleted jobs": store.deleted_jobs(),
+        "pending listings": listings.pending(),
+        "listing": listings.find(SOURCED),
+        "listed page": listings.page(SOURCED, 0),
+        "dead letters": DeadLetterStore(store).page(limit=10),
+        "notification": notifications.find(JOB),
+        "pending notifications": notifications.pending(),
+    }
+
+
+def _read_fleet(fleet: FleetStore) -> dict[str, object]:
+    return {
+        "fleet": fleet.state(),
+        "commands": fleet.commands(),
+        "journal": fleet.journal(),
+        "history": fleet.blocks(),
+        "billing periods": fleet.runs([2]),
+        "days": fleet.days(),
+    }
+
+
+def _read_users(table: MemoryTable) -> dict[str, object]:
+    tokens = PersonalTokens(table, clock=lambda: NOW)
+    second_contender = Lease(table, "controller", 5.0, "other", clock=lambda: 0.0)
+    return {
+        "tokens": tokens.list(OWNER),
+        "token": tokens.find(f"fst_{TOKEN_TEXT}"),
+        "recovery codes": RecoveryCodes(table).exist(OWNER),
+        "cached label": ResultCache(table, timedelta(days=30)).find(OWNER, [IMAGE_SHA256], MODEL.digest, NOW),
+        "session": SessionStore(table).find(SESSION),
+        "rotated session": SessionStore(table).find(f"{SESSION}-old"),
+        "claim": Claims(table, OWNER).find(KEY, NOW),
+        "manifest of an upload": UploadManifests(table).find(JOB, KEY),
+        "images that are not counted": UploadCounts(table).mark(JOB, UPLOAD, {DONE.image_id}),
+        "audit": AuditTrail(table).find(limit=10),
+        "quota": Quotas(table, LIMITS, lambda: NOW).remaining(OWNER),
+        "lease is free": second_contender.take_or_renew(),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can have it, with the names of fields, so that views of two releases can be compared."""
+    if isinstance(value, BaseModel):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, set | frozenset | list | tuple):
+        return [_plain(each) for each in (value if isinstance(value, list | tuple) else sorted(value))]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def main() -> None:
+    """Print what this release writes, or, with the argument `read`, what it sees in the input."""
+    json.dump(read(json.load(sys.stdin)) if sys.argv[1:] == ["read"] else write(), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

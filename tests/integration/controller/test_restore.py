@@ -1,0 +1,152 @@
+"""A job table that was damaged is restored to a new one, with which the system goes on: each image has one result."""
+
+import math
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from core.config import Config
+from core.ids import ImageRef
+from core.messages import Prediction, RequestMessage
+from core.predictions import store_prediction, stored_prediction
+from services.clients import Clients
+from tests.conftest import ROOT, write_config
+from tests.integration.controller.conftest import Scene, SceneMaker, done
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from web_tier.controller.services import ControllerServices
+
+pytestmark = pytest.mark.processes
+
+
+def restore(scene: Scene, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "scripts.cli", "restore", "--region", "us-east-1"),
+            *("--endpoint-url", str(scene.config.aws.endpoint_url), "--table", scene.config.names.job_table),
+            *arguments,
+        ],
+        capture_output=True, text=True, timeout=DEADLINE_SECONDS, cwd=ROOT, check=False,
+    )  # fmt: skip
+
+
+def moment() -> datetime:
+    """Return a moment in whole seconds after all that has happened."""
+    second = math.floor(time.time()) + 1
+    wait_until(lambda: time.time() > second, "a second begins")
+    return datetime.fromtimestamp(second, UTC)
+
+
+def enable_recovery(clients: Clients, table: str) -> None:
+    clients.dynamodb.update_continuous_backups(
+        TableName=table, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
+    )
+
+
+def prediction(ref: ImageRef, label: str) -> Prediction:
+    return Prediction(**done(ref, label).model_dump(), probabilities=(0.5, 0.5))
+
+
+def with_table(scene: Scene, table: str, folder: Path) -> Scene:
+    """Return the system of a scene, pointed at another job table."""
+    values = scene.config.model_dump(mode="json")
+    values["names"]["job_table"] = table
+    config = Config.model_validate(values)
+    folder.mkdir()
+    path = write_config(config, folder / "config.yaml")
+    return replace(
+        scene,
+        config=config,
+        config_file=path,
+        wiring=ControllerServices.connect(config),
+        log_dir=folder,
+        controllers=[],
+    )
+
+
+def test_a_restored_table_has_what_was_recorded_and_the_reconciler_repairs_the_rest(
+    make_scene: SceneMaker, clients: Clients, tmp_path: Path
+) -> None:
+    scene = make_scene(fleet={"max_workers": 0})
+    table = scene.config.names.job_table
+    enable_recovery(clients, table)
+    finished = scene.add_job(2, request=False)
+    for ref in finished:
+        scene.wiring.store.put_done([store_prediction(prediction(ref, "cat"), scene.wiring.outputs).response()])
+    running = scene.add_job(4, request=False)
+    answered, lost = running[:3], running[3]
+    at = moment()
+
+    # After the moment: workers answer three images, the results are recorded, and the images deleted.
+    responses = [store_prediction(prediction(ref, "dog"), scene.wiring.outputs).response() for ref in answered]
+    scene.wiring.store.put_done(responses)
+    scene.wiring.inputs.delete_all([record.key for record in scene.wiring.store.images_of(answered).values()])
+    late = scene.add_job(1, request=False)
+    # Then somebody deletes both jobs' items.
+    for ref in (finished[0], running[0]):
+        items = list(scene.wiring.store.table.query(f"JOB#{ref.job_id}", "A", "~"))
+        scene.wiring.store.table.delete_all([(str(item["pk"]), str(item["sk"])) for item in items])
+
+    done_restoring = restore(scene, "--at", at.isoformat())
+    assert done_restoring.returncode == 0, done_restoring.stderr
+    target = f"{table}-restored-{at:%Y%m%dt%H%M%Sz}"
+    assert f"--set RestoredJobTable={target}" in done_restoring.stdout
+    again = restore(scene, "--at", at.isoformat())
+    assert again.returncode == 0, again.stderr
+    assert "DynamoDB makes" not in again.stdout
+
+    after = with_table(scene, target, tmp_path / "after")
+    store = after.wiring.store
+    assert {ref: result.label for ref, result in store.results_of(finished).items()} == dict.fromkeys(finished, "cat")
+    assert store.results_of(running) == {}
+    assert not store.existing([late[0].job_id])
+    after.start_controller()
+    try:
+        wait_until(lambda: len(store.results_of(answered)) == 3, "the results are read from the output bucket")
+        request = wait_until(
+            lambda: after.wiring.requests.receive(wait_seconds=0), "the lost image is requested again"
+        )
+        assert {RequestMessage.from_json(message.body).ref for message in request} == {lost}
+        after.respond([store_prediction(prediction(lost, "owl"), after.wiring.outputs).response()])
+        after.wiring.requests.delete([message.receipt for message in request])
+        wait_until(lambda: after.finished(lost.job_id), "the job is finished")
+    finally:
+        after.stop()
+    results = store.results_of([*finished, *running])
+    assert len(results) == 6
+    for ref, result in results.items():
+        stored = stored_prediction(ref, after.wiring.outputs)
+        assert stored is not None
+        assert (result.status, result.label, result.model) == (stored.status, stored.label, stored.model)
+    expiry = clients.dynamodb.describe_time_to_live(TableName=target)["TimeToLiveDescription"]
+    assert expiry["TimeToLiveStatus"] == "ENABLED"
+    enabled = clients.dynamodb.describe_continuous_backups(TableName=target)["ContinuousBackupsDescription"]
+    assert enabled["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
+
+
+def test_what_cannot_be_restored_is_one_clear_line(scene: Scene, clients: Clients) -> None:
+    off = restore(scene)
+    assert (off.returncode, off.stdout) == (1, "")
+    assert off.stderr.strip().endswith(
+        f"{scene.config.names.job_table} has no point-in-time recovery, so no earlier moment of it can be restored"
+    )
+    enable_recovery(clients, scene.config.names.job_table)
+    early = restore(scene, "--at", (datetime.now(UTC) - timedelta(days=1)).isoformat())
+    assert early.returncode == 1
+    assert "can be restored from " in early.stderr
+    assert restore(scene, "--at", "yesterday").returncode == 2
+    zoneless = restore(scene, "--at", "2026-11-25T12:00:00")
+    assert (zoneless.returncode, "has no time zone" in zoneless.stderr) == (2, True)
+
+
+def test_a_dry_run_restores_nothing(scene: Scene, clients: Clients) -> None:
+    enable_recovery(clients, scene.config.names.job_table)
+    at = moment()
+    shown = restore(scene, "--at", at.isoformat(), "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    name = shown.stdout.strip().rpartition(" ")[2]
+    assert name not in clients.dynamodb.list_tables()["TableNames"]
