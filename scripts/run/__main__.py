@@ -17,11 +17,10 @@ from scripts.run.batch import InterruptedBatchError
 from scripts.run.images import images_in, sample_images
 from scripts.run.model import checked_bundle, model_setting
 from scripts.run.session import RunSession
-from scripts.run.system import ROOT, System, worker_image
+from scripts.run.state import open_state
+from scripts.run.system import HOME, System, worker_image
 from scripts.standard_options import CONTEXT, version_option
 from services.errors import FleetsightError
-
-HOME = ROOT / ".fleetsight"
 
 
 @click.command(context_settings=CONTEXT)
@@ -41,6 +40,13 @@ HOME = ROOT / ".fleetsight"
     help="Serve with this model: a ResNet such as resnet18, built once with ImageNet's 1,000 classes, or a bundle.",
 )
 @click.option("--port", type=click.IntRange(1, 65_535), help="Port of the page; by default web.port of config.yaml.")
+@click.option(
+    "--state",
+    "state_path",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep jobs, images and accounts in this folder; a later run with it continues.",
+)
 @click.option("--sign-in", is_flag=True, help="Ask users to sign in, with a user pool of the local cloud.")
 @click.option(
     "--switch",
@@ -70,6 +76,7 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
     open_page: bool,
     model: str | None,
     port: int | None,
+    state_path: Path | None,
     sign_in: bool,
     switches: tuple[str, ...],
     scenario: Path | None,
@@ -91,7 +98,8 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
         overrides = {} if port is None else {"FLEETSIGHT__WEB__PORT": str(port)}
         overrides |= {"FLEETSIGHT__AUTH__MODE": "cognito"} if sign_in else {}
         overrides |= model_setting(model, console.print, stop) if model is not None else {}
-        system = System(HOME, overrides, switches=switches)
+        state = None if state_path is None else open_state(state_path)
+        system = System(HOME, overrides, switches=switches, state=state)
         classes = checked_bundle(system.config).labels
         images = None
         if folder is not None:
