@@ -21,7 +21,7 @@ from localcloud.state.journal import (
     FORMAT,
     REMEDY,
     Record,
-    load,
+    check,
     read_snapshot,
     snapshot_path,
     sync_folder,
@@ -184,12 +184,12 @@ class StateFolder:
                 raise StateError(f"cannot remove {error.filename}: {error.strerror}") from error
 
     def check(self) -> int:
-        """Read the whole log and return the number of its keys.
+        """Read the whole log and return the number of its records.
 
         Raises:
             CorruptedStateError: the state is damaged.
         """
-        return len(load(self.log))
+        return check(self.log)
 
 
 def restore(file: Path, path: Path) -> StateFolder:

@@ -272,6 +272,15 @@ def load(folder: Path) -> dict[bytes, Record]:
     return records
 
 
+def check(folder: Path) -> int:
+    """Read every file and return the number of records, without changing a file or keeping a record.
+
+    Raises:
+        CorruptedStateError: as `load` does.
+    """
+    return sum(1 for _, reader in Files.of(folder).readers() for _ in reader.records())
+
+
 def read_snapshot(path: Path) -> Iterator[Record]:
     """Yield the records of a snapshot.
 

@@ -58,7 +58,10 @@ def unprivileged() -> list[str]:
         return []
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv (util-linux) is missing: this test must not run as root")
-    return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
+    words = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
+    if subprocess.run([*words, sys.executable, "-c", ""], capture_output=True, check=False).returncode:
+        pytest.skip(f"user {USER} cannot run {sys.executable}: this checkout is in a private folder")
+    return words
 
 
 @contextmanager
