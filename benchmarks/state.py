@@ -126,10 +126,8 @@ def _rate(calls: Callable[[], Iterator[Callable[[], object]]], seconds: float) -
     over, counts = threading.Event(), list[int]()
 
     def work() -> None:
-        count = 0
-        for call in calls():
+        for count, call in enumerate(calls(), 1):
             call()
-            count += 1
             if over.is_set():
                 counts.append(count)
                 return

@@ -80,8 +80,8 @@ def _create_queue(clients: Clients, config: Config, name: str, more: "dict[Queue
         if error.response["Error"]["Code"] not in _OTHER_ATTRIBUTES:
             raise
     url = clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-    changeable = {name: value for name, value in attributes.items() if name != "FifoQueue"}
-    clients.sqs.set_queue_attributes(QueueUrl=url, Attributes=changeable)
+    attributes.pop("FifoQueue", None)  # no call changes it
+    clients.sqs.set_queue_attributes(QueueUrl=url, Attributes=attributes)
     return url
 
 

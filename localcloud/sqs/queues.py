@@ -116,8 +116,8 @@ class MessageQueue(Generic[Payload]):
     """The messages of one queue. Every method is atomic; only `receive` may wait.
 
     Visibility and delays depend on the monotonic `clock`; consumers receive timestamps of `wall`, since the epoch.
-    `record` is called with each change while the queue is locked: with a kind (message, delivery or duplicate), the id
-    of the message or the deduplication key, and the new value, or None if there is none any more.
+    `record` is called with each change while the queue is locked: with a kind (message, delivery or duplicate), the
+    id of the message or the deduplication key, and the new value, or None if there is none any more.
     """
 
     def __init__(
@@ -302,9 +302,10 @@ class MessageQueue(Generic[Payload]):
         """Delete every message of a queue that is deleted, end its long polls, and record nothing more."""
         self.purge()
         with self._changed:
-            record, self._record = self._record, None
-            for key in self._duplicates if record is not None else ():
-                record("duplicate", str(key), None)
+            if (record := self._record) is not None:
+                for key in self._duplicates:
+                    record("duplicate", str(key), None)
+            self._record = None
         self.close()
 
     def restore(
@@ -319,7 +320,7 @@ class MessageQueue(Generic[Payload]):
             ordered = sorted(messages, key=lambda message: message.sequence)
             known = sorted(duplicates.items(), key=lambda item: float(item[1]["ends_at"]))
             sequences = [message.sequence for message in ordered] + [int(each["sequence"]) for _, each in known]
-            # Sequence numbers of deleted messages are not known: the time in microseconds is greater than all of them.
+            # Sequence numbers of deleted messages are not known: the time in microseconds is greater than theirs.
             self._sequence = max([self._sequence, int(wall * 1e6), *sequences])
             for key, each in known:
                 sent = SentMessage(each["message_id"], each["sequence"])
@@ -330,9 +331,7 @@ class MessageQueue(Generic[Payload]):
                     self._make_visible(entry)
             self._past.record(self._count())
 
-    def _restore_message(
-        self, message: RestoredMessage[Payload], now: float, wall: float
-    ) -> StoredMessage[Payload]:
+    def _restore_message(self, message: RestoredMessage[Payload], now: float, wall: float) -> StoredMessage[Payload]:
         """Add a message; one without a timer is still to be made visible."""
         entry = StoredMessage(
             message.message_id,

@@ -79,8 +79,8 @@ class StateFolder:
             raise StateError(f"{path / MARKER} cannot be read ({error}). {REMEDY}") from error
         if found != FORMAT:
             raise StateError(
-                f"{path} has format {found}, and this version of Fleetsight reads format {FORMAT}: use the version that "
-                "wrote it, or another folder"
+                f"{path} has format {found}, and this version of Fleetsight reads format {FORMAT}: use the version "
+                "that wrote it, or another folder"
             )
         return cls(path)
 

@@ -1,15 +1,15 @@
 """An append-only log of records on disk, from which a local cloud is restored after any kill.
 
 A record sets the value of a key: JSON, and the content of an object. The last record of a key counts; a record
-without a value removes the key. `Journal.append` collects records, and `Journal.commit` writes all that were collected
-by all threads as one frame, and waits until the disk has it (group commit). The next frame is written only then, so a
-kill or a power failure can leave only the last frame incomplete, and no reply depends on that frame: `load` cuts it off.
-Any other damage is an error.
+without a value removes the key. `Journal.append` collects records. `Journal.commit` writes those of all threads as
+one frame, and waits until the disk has it (group commit). The next frame is written only then, so a
+kill or a power failure can leave only the last frame incomplete. No reply depends on that frame: it is cut off. Any
+other damage is an error.
 
-A file has at most `SEGMENT_BYTES` and one more frame. Older files are merged into a snapshot, with only the last record
-of each key, once they have more bytes than the snapshot before. So the disk holds less than three times the live records
-and four files. A snapshot is written to another name, synchronized and renamed, then the files that it replaces are
-removed; a kill in between leaves both, and the snapshot counts.
+A file has at most `SEGMENT_BYTES` and one more frame. Older files are merged into a snapshot, with only the last
+record of each key, once they have more bytes than the snapshot before. So the disk holds less than three times the
+live records and four files. A snapshot is written to another name, synchronized and renamed, then the files that it
+replaces are removed; a kill in between leaves both, and the snapshot counts.
 
 SQLite would need as much code around it: its log ends silently at the first damaged frame
 (https://www.sqlite.org/fileformat2.html#wal_file_format), also in the middle, and its pages have no checksums.
@@ -54,9 +54,7 @@ _START_KEY: Final = b"start"
 _END_KEY: Final = b"end"
 """Keys of the first record of each file and of the last one of a snapshot; all other keys are JSON arrays."""
 
-REMEDY: Final = (
-    "`fleetsight state restore FILE DIR` restores a snapshot, and `fleetsight state reset DIR` begins again with nothing"
-)
+REMEDY: Final = "Restore a snapshot (fleetsight state restore FILE DIR), or begin again (fleetsight state reset DIR)"
 
 
 class CorruptedStateError(Exception):
@@ -85,9 +83,7 @@ class _Place(NamedTuple):
 def encoded(record: Record) -> bytes:
     """Return a record as it is in a frame."""
     value = b"" if record.value is None else record.value
-    lengths = _RECORD.pack(
-        len(record.key), _REMOVED if record.value is None else len(value), len(record.body)
-    )
+    lengths = _RECORD.pack(len(record.key), _REMOVED if record.value is None else len(value), len(record.body))
     return b"".join((lengths, record.key, value, record.body))
 
 
@@ -435,7 +431,11 @@ class Journal:
         for _ in reader.records():
             continue
         if reader.is_torn:
-            log.warning("%s: the last %d bytes were never acknowledged; they are removed", path, os.fstat(descriptor).st_size - reader.end)
+            log.warning(
+                "%s: the last %d bytes were never acknowledged; they are removed",
+                path,
+                os.fstat(descriptor).st_size - reader.end,
+            )
         os.ftruncate(descriptor, reader.end)
         size = reader.end
         if not size:
@@ -454,7 +454,9 @@ class Journal:
         sealed = sum(log_path(self._folder, number).stat().st_size for number in files.logs if number < self._number)
         snapshot = 0 if files.snapshot is None else snapshot_path(self._folder, files.snapshot).stat().st_size
         if sealed > snapshot:
-            self._merging = threading.Thread(target=self._merge_upto, args=(self._number - 1,), name="merge", daemon=True)
+            self._merging = threading.Thread(
+                target=self._merge_upto, args=(self._number - 1,), name="merge", daemon=True
+            )
             self._merging.start()
 
     def _merge_upto(self, number: int) -> None:

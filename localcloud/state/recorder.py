@@ -86,7 +86,9 @@ class Recorder:
             try:
                 self.journal.commit()
             except OSError as error:
-                log.critical("the state cannot be written (%s), so no call is answered: free space on its disk", error)
+                log.critical(
+                    "the state cannot be written (%s), so no call is answered: free space on its disk", error
+                )
                 os._exit(NOT_WRITTEN)
 
     def object_changed(self, backend: Any, bucket: str, name: str) -> None:
@@ -159,9 +161,7 @@ class Recorder:
 
     @staticmethod
     def _described(service: str) -> dict[bytes, bytes]:
-        return {
-            resources.key_bytes(key): resources.value_bytes(value) for key, value in resources.described(service)
-        }
+        return {resources.key_bytes(key): resources.value_bytes(value) for key, value in resources.described(service)}
 
 
 _KINDS: Final[Mapping[str, tuple[bytes, ...]]] = {

@@ -6,6 +6,7 @@ A resource is recorded as JSON of its own form, not as moto's objects, so that a
 
 import base64
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -14,6 +15,8 @@ from typing import Any, Final
 
 from localcloud.patches import apply_patches
 from localcloud.state.journal import Record
+
+log = logging.getLogger(__name__)
 
 Key = tuple[str, ...]
 """The kind of a resource and its name, from the outermost part inwards."""
@@ -391,13 +394,33 @@ _RESTORED: Final[tuple[tuple[str, str, Callable[[Key, Any], None]], ...]] = (
 """The kinds with one function for each resource, in the order in which they are restored, with moto's service."""
 
 
+_OWNERS: Final[Mapping[str, tuple[str, int]]] = {
+    "object": ("bucket", 3),
+    "item": ("table", 3),
+    "message": ("queue", 3),
+    "delivery": ("queue", 3),
+    "duplicate": ("queue", 3),
+    "user": ("pool", 3),
+    "token": ("pool", 3),
+}
+"""The kind of the resource that each kind belongs to, and how many parts of its key name that resource."""
+
+
 def restore(records: Mapping[bytes, Record]) -> None:
     """Create everything that the records of a log describe, in the backends of this process."""
     kinds: dict[str, dict[Key, Record]] = {}
-    for key, record in records.items():
-        kind, *name = json.loads(key)
+    for content, record in records.items():
+        kind, *name = json.loads(content)
         kinds.setdefault(kind, {})[tuple(name)] = record
-    values = {kind: {key: value_of(record.value or b"") for key, record in found.items()} for kind, found in kinds.items()}
+    for kind, (owner, parts) in _OWNERS.items():
+        owners, found = kinds.get(owner, {}), kinds.get(kind, {})
+        # A client used a resource before its creation was acknowledged, which then was not: it does not exist.
+        for key in [key for key in found if key[:parts] not in owners]:
+            log.warning("the %s %s is not restored: its %s was never acknowledged", kind, key, owner)
+            del found[key]
+    values = {
+        kind: {key: value_of(record.value or b"") for key, record in found.items()} for kind, found in kinds.items()
+    }
     for kind, service, create in _RESTORED:
         if kind in values:
             apply_patches(service)
@@ -416,7 +439,9 @@ def _restore_messages(values: Mapping[str, Mapping[Key, Any]]) -> None:
 
     from localcloud.sqs.queues import RestoredMessage
 
-    contents: dict[Key, tuple[list[RestoredMessage[Any]], dict[str, Any]]] = {key: ([], {}) for key in values["queue"]}
+    contents: dict[Key, tuple[list[RestoredMessage[Any]], dict[str, Any]]] = {
+        key: ([], {}) for key in values["queue"]
+    }
     deliveries = values.get("delivery", {})
     for (*queue, message_id), sent in values.get("message", {}).items():
         state = {**sent, **deliveries.get((*queue, message_id), {})}

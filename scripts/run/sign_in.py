@@ -32,7 +32,7 @@ TOKEN_DAYS = 1
 
 @dataclass(frozen=True)
 class LocalSignIn:
-    """The user pool and the operator's account of a local system; both end with the system, unless it has a state.
+    """The user pool and the operator's account of a local system; both end with it, unless it has a state.
 
     Attributes:
         keys: file with the key of sessions.
@@ -67,8 +67,8 @@ def prepare_sign_in(
 ) -> LocalSignIn:
     """Create the user pool `name` with an operator, and a key of sessions in a private file of `folder`.
 
-    With `second_factor` the operator has an authenticator app. An operator of an earlier run gets a new password and a
-    new app; a key of sessions stays.
+    With `second_factor` the operator has an authenticator app. An operator of an earlier run gets a new password and
+    a new app; a key of sessions stays.
     """
     pool_id, client_id = provision_user_pool(clients, name)
     clients.sesv2.create_email_identity(EmailIdentity=SENDER)

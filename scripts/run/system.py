@@ -159,9 +159,7 @@ class System:
         if self.config.auth.mode == "cognito":
             required = self.config.auth.require_second_factor != "none"
             keys = self.state_dir if self.state is None else self.state.folder.path
-            self.sign_in = prepare_sign_in(
-                self.clients, self.config.names.job_table, keys, second_factor=required
-            )
+            self.sign_in = prepare_sign_in(self.clients, self.config.names.job_table, keys, second_factor=required)
             (self.state_dir / "user-pool").write_text(self.sign_in.pool_id + "\n")
         where = ("--endpoint", self.endpoint_url, "--state-dir", str(self.state_dir))
         images = None if self.image is None else self.image.root.parent
@@ -225,9 +223,7 @@ class System:
         except CloudUnreachableError:
             return False
 
-    def _await(
-        self, condition: Callable[[], bool], what: str, log: str, seconds: float = READY_SECONDS
-    ) -> None:
+    def _await(self, condition: Callable[[], bool], what: str, log: str, seconds: float = READY_SECONDS) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if self.supervisor.failed.is_set():

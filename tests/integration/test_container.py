@@ -8,13 +8,15 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
@@ -32,7 +34,7 @@ USER = 10001
 def root(tmp_path: Path) -> Iterator[Path]:
     """A copy of what the image has, which nobody may write, below a folder that everybody may enter."""
     with tempfile.TemporaryDirectory(prefix="fleetsight-image-") as scratch:
-        os.chmod(scratch, 0o755)  # noqa: PTH101 - the folder of the context
+        Path(scratch).chmod(0o755)
         folder = Path(scratch) / "opt"
         folder.mkdir()
         for sources, target in (copy for stage in stages() for copy in stage.copies):
@@ -42,7 +44,10 @@ def root(tmp_path: Path) -> Iterator[Path]:
                     shutil.copytree(ROOT / source, folder / target, ignore=ignore)
                 else:
                     shutil.copy(ROOT / source, folder / target)
-        (folder / ".venv").symlink_to(sys.prefix)
+        packages = folder / ".venv" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+        subprocess.run([base_python(), "-m", "venv", "--without-pip", str(folder / ".venv")], check=True)
+        packages.rmdir()
+        packages.symlink_to(sysconfig.get_path("purelib"))
         for path in (folder, *folder.rglob("*")):
             if not path.is_symlink():
                 path.chmod(path.stat().st_mode & ~0o222 | (0o555 if path.is_dir() else 0o444))
@@ -58,10 +63,24 @@ def unprivileged() -> list[str]:
         return []
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv (util-linux) is missing: this test must not run as root")
-    words = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
-    if subprocess.run([*words, sys.executable, "-c", ""], capture_output=True, check=False).returncode:
-        pytest.skip(f"user {USER} cannot run {sys.executable}: this checkout is in a private folder")
-    return words
+    return [
+        "setpriv",
+        f"--reuid={USER}",
+        f"--regid={USER}",
+        "--clear-groups",
+        "--no-new-privs",
+        "--bounding-set=-all",
+    ]
+
+
+def base_python() -> str:
+    """Return a Python of this version that the user without rights can run: that of this .venv may be in a home."""
+    name = f"python3.{sys.version_info.minor}"
+    for candidate in (str(Path(sys.executable).resolve()), shutil.which(name, path="/usr/local/bin:/usr/bin")):
+        command = [*unprivileged(), "sh", "-c", 'exec "$0" -c "import venv"', str(candidate)]
+        if not subprocess.run(command, capture_output=True, check=False).returncode:
+            return str(candidate)
+    pytest.skip(f"there is no {name} that the user {USER} can run")
 
 
 @contextmanager
@@ -79,15 +98,20 @@ def command(root: Path, state: Path, port: int) -> Iterator[dict[str, str]]:
     words = [*image.command("ENTRYPOINT"), *image.command("CMD")]
     words = [str(state) if word == "/state" else word for word in words]
     log = state.parent / "log"
-    with log.open("a") as output, subprocess.Popen(
-        [*unprivileged(), *words], cwd=root, env=environment, stdout=output, stderr=subprocess.STDOUT
-    ) as process:
+    with (
+        log.open("a") as output,
+        subprocess.Popen(
+            [*unprivileged(), *words], cwd=root, env=environment, stdout=output, stderr=subprocess.STDOUT
+        ) as process,
+    ):
         try:
             check = [*unprivileged(), *image.command("HEALTHCHECK")]
 
             def is_healthy() -> bool:
                 assert process.poll() is None, log.read_text()
-                return not subprocess.run(check, cwd=root, env=environment, capture_output=True, check=False).returncode
+                return not subprocess.run(
+                    check, cwd=root, env=environment, capture_output=True, check=False
+                ).returncode
 
             wait_until(is_healthy, "the health check succeeds", details=log.read_text)
             yield environment
@@ -113,7 +137,7 @@ def test_the_command_runs_read_only_and_its_state_outlives_it(root: Path) -> Non
             os.chown(path, USER, USER)
     before = sorted(path for path in root.rglob("*"))
     with command(root, state, port) as environment:
-        with ApiClient(f"http://127.0.0.1:{port}") as api:
+        with closing(ApiClient(f"http://127.0.0.1:{port}")) as api:
             job_id = classify(api, seed=71)
         shown = subprocess.run(
             [*unprivileged(), "python", "-m", "scripts.cli", "fleet", "status"],
@@ -124,7 +148,7 @@ def test_the_command_runs_read_only_and_its_state_outlives_it(root: Path) -> Non
             check=False,
         )
         assert shown.returncode == 0, shown.stderr
-    with command(root, state, port), ApiClient(f"http://127.0.0.1:{port}") as api:
+    with command(root, state, port), closing(ApiClient(f"http://127.0.0.1:{port}")) as api:
         assert [result["status"] for result in api.results(job_id)] == ["done"]
         classify(api, seed=72)
     assert sorted(path for path in root.rglob("*")) == before
@@ -152,12 +176,13 @@ def test_the_image_runs_read_only_where_docker_runs() -> None:
     built = docker("build", "--tag", "fleetsight:test", ".")
     assert built.returncode == 0, built.stderr
     port, name = free_port(), f"fleetsight-test-{os.getpid()}"
-    options = ("--read-only", "--tmpfs", "/tmp:exec,mode=1777", "--cap-drop", "ALL", "--init", "--name", name)
+    tmpfs = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["fleetsight"]["tmpfs"][0]
+    options = ("--read-only", "--tmpfs", tmpfs, "--cap-drop", "ALL", "--init", "--name", name)
     published = ("--publish", f"127.0.0.1:{port}:8000", "--env", "FLEETSIGHT__AUTH__OPEN=true")
     started = docker("run", "--detach", *options, *published, "fleetsight:test")
     try:
         assert started.returncode == 0, started.stderr
-        with ApiClient(f"http://127.0.0.1:{port}") as api:
+        with closing(ApiClient(f"http://127.0.0.1:{port}")) as api:
             wait_until(api.ready, "the page answers", details=lambda: docker("logs", name).stdout)
             job_id = classify(api, seed=73)
             assert docker("restart", name).returncode == 0

@@ -20,7 +20,7 @@ def run(command: str) -> Result:
 
 def objects(state: Path, folder: Path) -> list[str]:
     with LocalCloud(folder, hypervisor=False, state=state) as cloud:
-        listed = CloudClients(cloud.endpoint_url)("s3").list_objects_v2(Bucket="b")
+        listed = CloudClients(cloud.endpoint_url)("s3").list_objects_v2(Bucket="bucket")
         return [each["Key"] for each in listed.get("Contents", [])]
 
 
@@ -28,8 +28,8 @@ def test_a_snapshot_is_restored_and_a_state_reset(tmp_path: Path) -> None:
     state, file, copy = tmp_path / "state", tmp_path / "backup", tmp_path / "copy"
     with LocalCloud(tmp_path / "run", hypervisor=False, state=state) as cloud:
         s3 = CloudClients(cloud.endpoint_url)("s3")
-        s3.create_bucket(Bucket="b")
-        s3.put_object(Bucket="b", Key="kept", Body=b"x")
+        s3.create_bucket(Bucket="bucket")
+        s3.put_object(Bucket="bucket", Key="kept", Body=b"x")
         for command in (f"snapshot {state} {file}", f"reset {state}"):
             refused = run(command)
             assert isinstance(refused.exception, StateFolderError)

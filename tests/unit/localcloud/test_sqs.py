@@ -84,7 +84,7 @@ class StandardQueue(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """What was recorded makes a queue that behaves as the one before; only the order of visible messages may change."""
+        """What was recorded makes a queue that behaves as the one before."""
         self.clock.now += 1
         messages = [
             RestoredMessage(name, **{**value, **self.recorded.get(("delivery", name), {})})
