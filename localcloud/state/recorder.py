@@ -69,7 +69,7 @@ class Recorder:
         self.journal = journal  # before any queue is created; nothing below makes a call that is recorded
         resources.restore(journal.restored)
         journal.restored.clear()
-        for service in ("s3", "sqs", "dynamodb", "cognito-idp"):
+        for service in _KINDS:
             self._known |= self._described(service)
 
     def stop(self) -> None:
@@ -171,6 +171,7 @@ _KINDS: Final[Mapping[str, tuple[bytes, ...]]] = {
         "sqs": ("queue",),
         "dynamodb": ("table",),
         "cognito-idp": ("pool", "user", "token"),
+        "ec2": ("instance",),
     }.items()
 }
 """How the keys of the compared resources of a service begin."""

@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -375,11 +375,52 @@ def restore_signing_key(_key: Key, value: Any) -> None:
     restore(value)
 
 
+DESCRIBED_AFTER_END: Final = timedelta(hours=1)
+"""How long an instance is recorded after its launch once it has ended, as long as EC2 describes it."""
+
+
+def _instances() -> Iterator[tuple[Key, Any]]:
+    for account, region, backend in backends_of("moto.ec2.models", "ec2_backends"):
+        for reservation in list(backend.reservations.values()):
+            for instance in list(reservation.instances):
+                launched = instance.launch_time
+                if instance.state == "terminated" and datetime.now(launched.tzinfo) - launched > DESCRIBED_AFTER_END:
+                    continue
+                yield (
+                    ("instance", account, region, instance.id),
+                    {
+                        "image": instance.image_id,
+                        "type": instance.instance_type,
+                        "launched": launched.isoformat(),
+                        "tags": {tag["key"]: tag["value"] for tag in instance.get_tags()},
+                    },
+                )
+
+
+def restore_instance(key: Key, value: Any) -> None:
+    """Create an instance that has been terminated, since its machine has ended: so no client waits to see it."""
+    from moto.ec2.models import ec2_backends
+    from moto.ec2.models.instances import InstanceBackend, InstanceState, StateReason
+
+    account, region, instance_id = key
+    backend = ec2_backends[account][region]
+    launch = InstanceBackend.run_instances.__wrapped__  # moto's own, which boots nothing
+    options = {"instance_type": value["type"], "is_instance_type_default": False, "region_name": region}
+    [instance] = launch(backend, value["image"], 1, None, [], **options).instances
+    instance.id = instance_id
+    instance.add_tags(value["tags"])
+    instance.launch_time = datetime.fromisoformat(value["launched"])
+    instance._state = InstanceState("terminated", 48)
+    instance._reason = ""
+    instance.state_reason = StateReason("Server.InternalError: the local cloud was restarted", "Server.InternalError")
+
+
 _DESCRIBED: Final[Mapping[str, Callable[[], Iterator[tuple[Key, Any]]]]] = {
     "s3": _buckets,
     "sqs": _queues,
     "dynamodb": _tables,
     "cognito-idp": _pools,
+    "ec2": _instances,
 }
 
 _RESTORED: Final[tuple[tuple[str, str, Callable[[Key, Any], None]], ...]] = (
@@ -390,6 +431,7 @@ _RESTORED: Final[tuple[tuple[str, str, Callable[[Key, Any], None]], ...]] = (
     ("pool", "cognitoidp", restore_pool),
     ("user", "cognitoidp", restore_user),
     ("token", "cognitoidp", restore_token),
+    ("instance", "ec2", restore_instance),
 )
 """The kinds with one function for each resource, in the order in which they are restored, with moto's service."""
 

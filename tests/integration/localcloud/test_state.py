@@ -297,6 +297,20 @@ def test_accounts_sign_in_with_their_passwords_and_refresh_with_their_tokens(kep
     assert error_of(cognito.admin_get_user, UserPoolId=pool, Username=gone)[0] == "UserNotFoundException"
 
 
+def test_an_instance_of_before_is_terminated_and_keeps_its_tags(kept: KeptCloud) -> None:
+    ec2 = kept.clients("ec2")
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "worker"}]}]
+    options = {"ImageId": "ami-12c6146b", "InstanceType": "c7a.large", "MinCount": 2, "MaxCount": 2}
+    launched = ec2.run_instances(**options, TagSpecifications=tags)["Instances"]
+    ec2 = kept.kill()("ec2")
+    found = ec2.describe_instances(Filters=[{"Name": "tag:Name", "Values": ["worker"]}])["Reservations"]
+    instances = [instance for reservation in found for instance in reservation["Instances"]]
+    assert {each["InstanceId"] for each in instances} == {each["InstanceId"] for each in launched}
+    assert {each["State"]["Name"] for each in instances} == {"terminated"}
+    assert {each["InstanceType"] for each in instances} == {"c7a.large"}
+    assert ec2.run_instances(**options)["Instances"][0]["State"]["Name"] in {"pending", "running"}
+
+
 def test_a_call_whose_effect_would_be_lost_is_refused(kept: KeptCloud) -> None:
     s3, dynamodb = kept.clients("s3"), kept.clients("dynamodb")
     s3.create_bucket(Bucket="bucket")
