@@ -45,6 +45,7 @@ BENCHMARKS: Final = {
     "queue_kinds": "fleet_runs.run_queue_kinds",
     "recovery": "recovery.run",
     "s3_job": "s3_job.run",
+    "state": "state.run",
     "ten_thousand": "ten_thousand.run",
     "worker": "worker.run",
     "worker_memory": "fleet_runs.run_worker_memory",

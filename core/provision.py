@@ -1,7 +1,7 @@
 """Provisioning of the resources in the configuration: buckets, queues with their redrive, job table and user pool.
 
 For the local cloud and for tests; on AWS the stack creates them, with encryption, lifecycle and policies. All
-functions are idempotent: existing resources stay.
+functions are idempotent: existing resources stay, and existing queues get the configured attributes.
 """
 
 import json
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 _BUCKET_EXISTS = "BucketAlreadyOwnedByYou"
+_OTHER_ATTRIBUTES = frozenset({"QueueAlreadyExists", "QueueNameExists", "AWS.SimpleQueueService.QueueNameExists"})
+"""Codes of SQS if a queue exists with other attributes, from an earlier configuration."""
 _TABLE_EXISTS = "ResourceInUseException"
 
 
@@ -71,7 +73,16 @@ def _create_queue(clients: Clients, config: Config, name: str, more: "dict[Queue
     }
     if config.queues.kind == "fifo":
         attributes |= {"FifoQueue": "true", "ContentBasedDeduplication": "false"}
-    return clients.sqs.create_queue(QueueName=config.queue_name(name), Attributes=attributes)["QueueUrl"]
+    queue = config.queue_name(name)
+    try:
+        return clients.sqs.create_queue(QueueName=queue, Attributes=attributes)["QueueUrl"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in _OTHER_ATTRIBUTES:
+            raise
+    url = clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+    attributes.pop("FifoQueue", None)  # no call changes it
+    clients.sqs.set_queue_attributes(QueueUrl=url, Attributes=attributes)
+    return url
 
 
 def provision_table(clients: Clients, config: Config) -> None:

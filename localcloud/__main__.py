@@ -1,4 +1,4 @@
-"""``python -m localcloud cloud|hypervisor|guard``: the processes of the local cloud."""
+"""``python -m localcloud cloud|hypervisor|guard|merge``: the processes of the local cloud."""
 
 import argparse
 import logging
@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from localcloud.machines.machine import MachineBackend
+    from localcloud.state.folder import StateFolder
+
+LOCK_SECONDS = 10.0
+"""Longest wait in seconds for an earlier cloud that ends and still holds the lock of the state."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,14 +25,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m localcloud", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="cloud|hypervisor|guard")
+    commands = parser.add_subparsers(required=True, metavar="cloud|hypervisor|guard|merge")
     cloud = commands.add_parser("cloud", help="serve the AWS APIs on 127.0.0.1")
     address = cloud.add_mutually_exclusive_group(required=True)
     address.add_argument("--port", type=int, help="port on 127.0.0.1")
     address.add_argument("--fd", type=int, help="number of an inherited listening socket")
     cloud.add_argument("--no-compute", action="store_true", help="instances run at once, without a process")
     cloud.add_argument("--switch", action="append", default=[], metavar="NAME=VALUE", help="of `Switches`")
+    cloud.add_argument("--state", type=Path, metavar="DIR", help="keep everything in this folder")
+    cloud.add_argument("--state-lock-fd", type=int, metavar="FD", help="descriptor with the lock of --state")
     cloud.set_defaults(run=_cloud)
+    merge = commands.add_parser("merge", help="write a snapshot of the log files of a state, for the cloud")
+    merge.add_argument("folder", type=Path, help="of the log files")
+    merge.add_argument("upto", type=int, help="number of the last log file")
+    merge.add_argument("target", type=Path, help="file to write")
+    merge.set_defaults(run=_merge)
     hypervisor = commands.add_parser("hypervisor", help="run a machine for each instance")
     hypervisor.add_argument("--endpoint", required=True, help="URL of the cloud")
     hypervisor.add_argument("--grace-seconds", type=float, help="from asking a machine to end until it is killed")
@@ -57,7 +68,32 @@ def _cloud(options: argparse.Namespace) -> None:
         )
     fleet.compute = not options.no_compute
     fleet.set_switches(parse_switches(options.switch))
-    serve(f"{HOST}:{options.port}" if options.fd is None else f"fd://{options.fd}", options.lifeline_fd)
+    state = _state(options)
+    serve(f"{HOST}:{options.port}" if options.fd is None else f"fd://{options.fd}", options.lifeline_fd, state)
+
+
+def _state(options: argparse.Namespace) -> "StateFolder | None":
+    """Return the state, if there is one, with its lock; the lock lasts as long as this process and its worker."""
+    from localcloud.state.folder import StateError, StateFolder
+
+    if options.state is None:
+        return None
+    try:
+        state = StateFolder.create(options.state)
+        if options.state_lock_fd is None:
+            state.acquire(LOCK_SECONDS)
+    except StateError as error:
+        sys.exit(str(error))
+    return state
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from localcloud.state.journal import CorruptedStateError, write_snapshot
+
+    try:
+        write_snapshot(options.folder, options.target, upto=options.upto)
+    except (CorruptedStateError, OSError) as error:
+        sys.exit(str(error))
 
 
 def _hypervisor(options: argparse.Namespace) -> None:

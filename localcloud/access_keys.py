@@ -64,6 +64,12 @@ def owner_key() -> AccessKey:
     return AccessKey(f"{_OWNER_PREFIX}{secrets.token_hex(4).upper()}", secrets.token_urlsafe(30))
 
 
+def adopt_owner_key(key: AccessKey) -> None:
+    """Let this process and its children use an owner's key; called before any other function."""
+    os.environ.update(key.environment)
+    owner_key.cache_clear()
+
+
 def is_inherited() -> bool:
     """Return True if the environment of this process holds an owner's key."""
     return os.environ.get("AWS_ACCESS_KEY_ID", "").startswith(_OWNER_PREFIX)

@@ -318,9 +318,12 @@ class ErrorReason(Enum):
     TOKEN_EXPIRED = ("ExpiredToken", "RequestExpired", "ExpiredToken", "ExpiredTokenException")
     THROTTLED = ("SlowDown", "RequestLimitExceeded", "ThrottlingException", "ThrottlingException")
     UNAVAILABLE = ("ServiceUnavailable", "Unavailable", "ServiceUnavailable", "ServiceUnavailable")
+    NOT_KEPT = ("NotImplemented", "UnsupportedOperation", "NotImplemented", "UnsupportedOperationException")
 
     def status(self, service: str) -> str | None:
         """Return the status line of the answer, or None for the usual status of the protocol's errors."""
+        if self is ErrorReason.NOT_KEPT:
+            return "501 Not Implemented"
         if self is ErrorReason.UNAVAILABLE or (self is ErrorReason.THROTTLED and service in {"s3", "ec2"}):
             return "503 Service Unavailable"
         return "400 Bad Request" if self in {ErrorReason.TOKEN_EXPIRED, ErrorReason.THROTTLED} else None

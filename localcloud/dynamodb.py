@@ -12,13 +12,14 @@ and body, and the serializing of an answer that is already JSON.
 import base64
 import binascii
 import bisect
+import copy
 import inspect
 import json
 import operator
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ from werkzeug.exceptions import HTTPException
 
 from localcloud.dispatch import DirectRequest, DirectResponse, json_answer
 from localcloud.patches import Patches
+from localcloud.state.recorder import recorder
 
 _HANDLER = "moto.dynamodb.responses:DynamoHandler"
 
@@ -59,12 +61,19 @@ def tables_of(body: dict[str, Any]) -> set[str]:
     return {body["TableName"]}
 
 
-def atomic(original: Any, self: Any) -> Any:
-    """Make a call on items while it holds the locks of its tables."""
-    with ExitStack() as held:
-        for table in sorted(tables_of(self.body)):  # the same order in all threads prevents deadlock
-            held.enter_context(lock_of(table))
-        return original(self)
+def atomic(operation: str) -> Callable[[Any, Any], Any]:
+    """Return a function that makes a call on items while it holds the locks of its tables."""
+
+    def call(original: Any, self: Any) -> Any:
+        with ExitStack() as held:
+            for table in sorted(tables_of(self.body)):  # the same order in all threads prevents deadlock
+                held.enter_context(lock_of(table))
+            try:
+                return original(self)
+            finally:  # also after an error, before which a batch may have written some items
+                recorder.items_changed(operation, self)
+
+    return call
 
 
 for _operation in (
@@ -73,7 +82,7 @@ for _operation in (
 ):
     PATCHES.wrap(
         f"{_HANDLER}.{_operation}", "evaluates its condition, or reads, without a lock against other writers"
-    )(atomic)
+    )(atomic(_operation))
 
 
 MAX_ITEM_BYTES = 405_000
@@ -286,6 +295,32 @@ def all_items(original: Any, self: Any) -> list[Any]:
     if found is None:
         return []
     return list(found.values()) if self.range_key_attr else [found]
+
+
+_BACKEND = "moto.dynamodb.models:DynamoDBBackend"
+
+
+@PATCHES.wrap(
+    f"{_BACKEND}.create_table",
+    "forgets how a table was created, which a state must hold",
+    "self name schema throughput attr global_indexes indexes streams billing_mode sse_specification tags "
+    "deletion_protection_enabled warm_throughput",
+)
+def create_table(original: Any, self: Any, name: str, **settings: Any) -> Any:
+    """Create a table that has its settings as they were given."""
+    given = copy.deepcopy(settings)  # moto changes them
+    table = original(self, name, **settings)
+    table.created_with = given
+    return table
+
+
+@PATCHES.wrap(f"{_BACKEND}.delete_table", "leaves the items of a deleted table in the state")
+def delete_table(original: Any, self: Any, name: str) -> Any:
+    """Delete a table and its items."""
+    with lock_of(name):
+        table = original(self, name)
+        recorder.table_deleted(table)
+        return table
 
 
 _METHODS = {

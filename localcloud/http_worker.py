@@ -28,6 +28,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from localcloud.dispatch import INLINE, WouldWaitError, is_direct
 from localcloud.page_guard import WsgiApp
+from localcloud.state.recorder import recorder
 
 END_OF_HEAD = b"\r\n\r\n"
 
@@ -168,6 +169,27 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._watched: dict[Any, float] = {}
         """Connections that the main thread reads, each with the time of its last request."""
+        self._held: list[tuple[Any, bytes]] = []
+        """With a state: answers of this round of events, which are sent when the disk has what they confirm."""
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Answer the requests that have come; with a state make their changes durable together."""
+        super().wait_for_and_dispatch_events(timeout)
+        if recorder.is_on:
+            self._send_held()
+
+    def _send_held(self) -> None:
+        recorder.commit()
+        while self._held:
+            self._send_each_held()
+            recorder.commit()  # of the next requests that the same clients had sent already
+
+    def _send_each_held(self) -> None:
+        held, self._held = self._held, []
+        for conn, answer in held:
+            conn.is_held = False
+            if conn in self._watched and self._send(conn, answer):
+                self._answer_begun(conn)
 
     def accept(self, listener: Any) -> None:
         """Accept a connection, and read it in the main thread."""
@@ -187,7 +209,7 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
     def _watch(self, conn: Any, begun: bytes) -> None:
         """Read a connection in the main thread; `begun` are bytes of its next request."""
         conn.sock.setblocking(False)
-        conn.begun, conn.needed = begun, 0
+        conn.begun, conn.needed, conn.is_held = begun, 0, False
         self._watched[conn] = time.monotonic()
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_readable, conn))
         if begun:
@@ -220,7 +242,7 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
 
     def _answer_begun(self, conn: Any) -> None:
         """Answer each whole request that a connection has begun, here or in a thread."""
-        while conn.begun and (environ := self._whole_request(conn)) is not None:
+        while conn.begun and not conn.is_held and (environ := self._whole_request(conn)) is not None:
             try:
                 answer = answer_of(self.wsgi, environ, keep_alive=self.alive)
             except WouldWaitError:
@@ -232,7 +254,10 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
                 self._drop(conn)
                 return
             conn.begun, conn.needed = conn.begun[conn.needed :], 0
-            if not self._send(conn, answer):
+            if recorder.is_on:
+                conn.is_held = True
+                self._held.append((conn, answer))
+            elif not self._send(conn, answer):
                 return
 
     def _whole_request(self, conn: Any) -> dict[str, Any] | None:

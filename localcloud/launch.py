@@ -40,6 +40,7 @@ class LocalCloud:
             None runs the user data as a process. Needs root and systemd-nspawn.
         switches: initial values of `options.Switches`.
         start_seconds: time limit until the server answers.
+        state: folder in which the server keeps everything; None loses it when the server ends.
     """
 
     def __init__(
@@ -51,9 +52,10 @@ class LocalCloud:
         images: Path | None = None,
         switches: Mapping[str, Any] | None = None,
         start_seconds: float = 30.0,
+        state: Path | None = None,
     ) -> None:
         self.state_dir, self._port, self._with_hypervisor = state_dir.absolute(), port, hypervisor
-        self._images = images
+        self._images, self._state = images, state
         self._switches, self._start_seconds = dict(switches or {}), start_seconds
         self._lifeline = Lifeline()
         self._cloud: subprocess.Popen[bytes] | None = None
@@ -178,7 +180,8 @@ class LocalCloud:
         with listener:
             self._port = listener.getsockname()[1]
             compute = [] if self._with_hypervisor else ["--no-compute"]
-            arguments = ["cloud", "--fd", str(listener.fileno()), *compute]
+            state = [] if self._state is None else ["--state", str(self._state)]
+            arguments = ["cloud", "--fd", str(listener.fileno()), *compute, *state]
             lifeline = ["--lifeline-fd", str(self._lifeline.read_end)]
             self._cloud = self._spawn("cloud", arguments + lifeline, listener.fileno())
 

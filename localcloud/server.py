@@ -1,9 +1,10 @@
 """The server of the local cloud: moto's applications, patched, under gunicorn in one process of many threads.
 
-The server listens on loopback only and stores everything in memory, so all data is lost when it ends.
+The server listens on loopback only. It stores everything in memory; without a state all data is lost when it ends.
 """
 
 import gc
+import logging
 import os
 import signal
 import threading
@@ -31,11 +32,17 @@ from localcloud.parent_watch import watch_lifeline
 from localcloud.patches import apply_patches
 from localcloud.s3.posts import Form, PostObjects, Signer
 from localcloud.signatures import SignedCalls
+from localcloud.state.folder import StateFolder
+from localcloud.state.journal import CorruptedStateError, Journal
+from localcloud.state.recorder import RecordedCalls, recorder
+
+log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 THREADS = 512  # each long poll has one, and each call without a direct answer
 KEEP_ALIVE_SECONDS = 75
 STOP_GRACE_SECONDS = 1
+STATE_NOT_READ = 4  # exit status of a worker process whose state is damaged
 COLLECT_AFTER = 20_000
 """Number of new objects after which the interpreter collects garbage; most requests leave none."""
 
@@ -87,7 +94,9 @@ def create_application() -> PageGuard:
         MotoChangedError: the installed moto differs from the version that the patches were written for.
     """
     apply_patches("core")
-    aws = PostObjects(DirectCalls(CachedDispatcher(stock_dispatcher())), check=_check_form)
+    aws: WsgiApp = PostObjects(DirectCalls(CachedDispatcher(stock_dispatcher())), check=_check_form)
+    if recorder.is_on:
+        aws = RecordedCalls(aws, recorder)
     signed = SignedCalls(CountedCalls(FaultyCalls(PolicyEnforcement(aws), fleet.call_faults), call_counter))
     cloud = LocalCloudApplication(signed, ControlApplication(fleet))
     return PageGuard(cloud, bucket_allows_post)
@@ -97,10 +106,11 @@ class CloudServer(BaseApplication):  # type: ignore[misc]
     """gunicorn with the cloud's application: one worker process, many threads, kept-alive connections.
 
     It binds ``127.0.0.1:port``, or ``fd://n`` for a listening socket of the parent, and ends with the lifeline.
+    With a state, the worker process restores it before it answers.
     """
 
-    def __init__(self, bind: str, lifeline: int | None = None) -> None:
-        self._bind, self._lifeline = bind, lifeline
+    def __init__(self, bind: str, lifeline: int | None = None, state: StateFolder | None = None) -> None:
+        self._bind, self._lifeline, self._state = bind, lifeline, state
         super().__init__()
 
     def load_config(self) -> None:
@@ -125,6 +135,12 @@ class CloudServer(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> PageGuard:
         """Return the application; gunicorn calls this in the worker process."""
+        if self._state is not None:
+            try:
+                recorder.start(Journal(self._state.log))
+            except CorruptedStateError as error:
+                log.critical("%s", error)
+                os._exit(STATE_NOT_READ)
         return create_application()
 
     def _worker_started(self, worker: Any) -> None:
@@ -142,12 +158,13 @@ class CloudServer(BaseApplication):  # type: ignore[misc]
 
     @staticmethod
     def _worker_ends(_arbiter: Any, _worker: Any) -> None:
-        """Exit without releasing moto's memory, which would take a second."""
+        """Make what was recorded durable, and exit without releasing moto's memory, which would take a second."""
+        recorder.commit()
         os._exit(0)
 
     @staticmethod
     def _worker_ended(arbiter: Any, _worker: Any) -> None:
-        """End the server with its worker: a new worker would be an empty cloud."""
+        """End the server with its worker: without a state a new worker would be an empty cloud."""
         os.kill(arbiter.pid, signal.SIGTERM)
 
 
@@ -158,7 +175,7 @@ def _end_long_polls() -> None:
     fleet.close()
 
 
-def serve(bind: str, lifeline: int | None = None) -> None:
-    """Serve the local cloud until SIGTERM or SIGINT, or until the lifeline ends."""
+def serve(bind: str, lifeline: int | None = None, state: StateFolder | None = None) -> None:
+    """Serve the local cloud until SIGTERM or SIGINT, or until the lifeline ends; the caller has locked the state."""
     os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "true")
-    CloudServer(bind, lifeline).run()
+    CloudServer(bind, lifeline, state).run()

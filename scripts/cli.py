@@ -34,6 +34,7 @@ from scripts.fleet import fleet
 from scripts.model.commands import model
 from scripts.restore import restore_command
 from scripts.standard_options import CONTEXT, version_option
+from scripts.state import state
 from scripts.users import users
 from services.errors import FleetsightError
 
@@ -159,7 +160,7 @@ def completion(shell: str) -> None:
 
 SECTIONS: Final[Mapping[str, tuple[click.Command, ...]]] = {
     "Images": IMAGE_COMMANDS,
-    "A running system, on this machine or by --url": (fleet, dead_letters, users),
+    "A running system, on this machine or by --url": (fleet, dead_letters, users, state),
     "Models": (model,),
     "AWS": (
         *(up_command, status_command, logs_command, ssh_command, roll_command),

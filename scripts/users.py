@@ -18,10 +18,10 @@ from localcloud.access_keys import AccessKey
 from scripts.aws.commands import aws_command
 from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.stack import find_stack
+from scripts.run.system import HOME
 from services.accounts import OPERATORS, USERS, Accounts
 from services.errors import FleetsightError
 
-HOME = Path(__file__).parents[1] / ".fleetsight"
 LOCAL_PORT = 8000
 
 P = ParamSpec("P")

@@ -118,6 +118,18 @@ def pool_signing_key() -> RSAKey:
         return _keys[0]
 
 
+def saved_signing_key() -> dict[str, Any] | None:
+    """Return the key as a JSON Web Key with its private half, or None if it was never used."""
+    with _generating:
+        return dict(_keys[0].as_dict(private=True)) if _keys else None
+
+
+def restore_signing_key(saved: dict[str, Any]) -> None:
+    """Use a key that was saved."""
+    with _generating:
+        _keys[:] = [RSAKey.import_key(saved)]
+
+
 @PATCHES.replace(
     "moto.cognitoidp.models:CognitoIdpUserPool.create_jwt",
     "signs with a key that is in every copy of moto, names the account as in the request, and ignores lifetimes",

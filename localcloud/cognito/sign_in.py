@@ -200,6 +200,17 @@ class Authenticator:
     _last_step: int = field(default=-1, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
+    def saved(self) -> dict[str, Any]:
+        """Return what `restored` needs."""
+        return {"secret": self.secret, "last_step": self._last_step}
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, Any]) -> "Authenticator":
+        """Return an app as it was when it was saved."""
+        app = cls(secret=saved["secret"])
+        app._last_step = saved["last_step"]
+        return app
+
     @property
     def text(self) -> str:
         """The secret in Base32, as apps accept it."""

@@ -24,6 +24,7 @@ from moto.utilities.utils import get_partition
 from localcloud.dispatch import DirectRequest, DirectResponse, request_id
 from localcloud.patches import Patch, Patches
 from localcloud.s3.posts import plain_tag, set_tags
+from localcloud.state.recorder import recorder
 
 HASHED_AT_ONCE = 2047
 """Bytes up to which hashlib holds the interpreter's lock; under load, reacquiring it costs more than a small hash."""
@@ -145,6 +146,36 @@ def dispose(self: Any, garbage: bool = False) -> None:  # noqa: ARG001 - moto's 
     if self.multipart and not self.disposed:
         self.multipart.dispose()
         self.disposed = True
+
+
+_BACKEND = "moto.s3.models:S3Backend"
+_NO_RECORD = "does not record a change in the state"
+
+
+def _record_change(original: Any, self: Any, bucket_name: str, key_name: str, *args: Any, **kwargs: Any) -> Any:
+    """Change an object, and record it."""
+    try:
+        return original(self, bucket_name, key_name, *args, **kwargs)
+    finally:
+        recorder.object_changed(self, bucket_name, key_name)
+
+
+for _name, _parameters in {
+    "put_object": "value storage etag multipart encryption kms_key_id bucket_key_enabled lock_mode lock_legal_status "
+    "lock_until checksum_value request_method disable_notification",
+    "delete_object": "version_id bypass",
+    "delete_object_tagging": "version_id",
+}.items():
+    PATCHES.wrap(f"{_BACKEND}.{_name}", _NO_RECORD, f"self bucket_name key_name {_parameters}")(_record_change)
+
+
+@PATCHES.wrap(f"{_BACKEND}.put_object_tagging", _NO_RECORD)
+def put_object_tagging(original: Any, self: Any, key: Any, tags: Any) -> Any:
+    """Set the tags of an object, and record it."""
+    try:
+        return original(self, key, tags)
+    finally:
+        recorder.object_changed(self, key.bucket_name, key.name)
 
 
 TLS_KEYS = {"aws:securetransport", "s3:tlsversion"}

@@ -29,6 +29,7 @@ from localcloud.sqs.queues import (
     NotInFlightError,
     StaleReceiptError,
 )
+from localcloud.state.recorder import recorder
 
 _open_queues: "weakref.WeakSet[MessageQueue[Any]]" = weakref.WeakSet()
 
@@ -50,7 +51,8 @@ class FastQueue(models.Queue):  # type: ignore[misc] # moto is untyped
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.store: MessageQueue[Any] = MessageQueue(fifo=self.fifo_queue)
+        record = recorder.queue_recorder(self) if recorder.is_on else None
+        self.store: MessageQueue[Any] = MessageQueue(fifo=self.fifo_queue, record=record)
         self.move_tasks: deque[MoveTask] = deque(maxlen=MAX_RESULTS)
         _open_queues.add(self.store)
 
@@ -144,7 +146,7 @@ def delete_queue(original: Any, self: Any, queue_name: str) -> None:
     """Delete a queue and end its long polls."""
     store = self.get_queue(queue_name).store
     original(self, queue_name)
-    store.close()
+    store.discard()
 
 
 def _happens(share: float) -> bool:

@@ -10,9 +10,9 @@ import secrets
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from localcloud.eventual_consistency import ValueHistory
 from localcloud.sqs.fair_order import FairOrder, MessageState, StoredMessage
@@ -23,11 +23,17 @@ DEDUPLICATION_SECONDS = 300.0
 COUNTS_EVERY_SECONDS = 0.1
 """Resolution in seconds of the history of counts."""
 
+MAX_INVISIBLE_SECONDS = 43_200.0
+"""Longest visibility timeout in seconds, as on SQS; a message whose clock was wrong is restored with at most this."""
+
 SPARE_TIMERS = 64
 """Timers beyond two for each message at which stale timers are dropped."""
 
 
 Payload = TypeVar("Payload")
+
+RecordChange = Callable[[str, str, dict[str, Any] | None], None]
+"""Records a change of a queue: see `MessageQueue`."""
 
 
 class MalformedReceiptError(ValueError):
@@ -85,10 +91,33 @@ class MessageCounts:
     delayed: int
 
 
+@dataclass(frozen=True, slots=True)
+class RestoredMessage(Generic[Payload]):
+    """A message as `record` got it; times are seconds since the epoch.
+
+    Attributes:
+        sent_at: when it was sent.
+        visible_at: end of its delay or of its visibility timeout.
+        receipt: its latest receipt handle, or None if it was never received.
+    """
+
+    message_id: str
+    payload: Payload
+    group: str | None
+    sent_at: float
+    sequence: int
+    visible_at: float
+    receive_count: int = 0
+    receipt: str | None = None
+    first_received_at: float | None = None
+
+
 class MessageQueue(Generic[Payload]):
     """The messages of one queue. Every method is atomic; only `receive` may wait.
 
     Visibility and delays depend on the monotonic `clock`; consumers receive timestamps of `wall`, since the epoch.
+    `record` is called with each change while the queue is locked: with a kind (message, delivery or duplicate), the
+    id of the message or the deduplication key, and the new value, or None if there is none any more.
     """
 
     def __init__(
@@ -97,8 +126,9 @@ class MessageQueue(Generic[Payload]):
         fifo: bool = False,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        record: RecordChange | None = None,
     ) -> None:
-        self._fifo, self._clock, self._wall = fifo, clock, wall
+        self._fifo, self._clock, self._wall, self._record = fifo, clock, wall, record
         self._changed = threading.Condition(threading.Lock())
         self._closed = False
         self._sequence = 0
@@ -133,7 +163,9 @@ class MessageQueue(Generic[Payload]):
         with self._changed:
             now = self._clock()
             while self._duplicates and next(iter(self._duplicates.values()))[0] <= now:
-                self._duplicates.popitem(last=False)
+                expired, _ = self._duplicates.popitem(last=False)
+                if self._record is not None:
+                    self._record("duplicate", str(expired), None)
             if deduplication_key in self._duplicates:
                 return self._duplicates[deduplication_key][1]
             self._sequence += 1
@@ -141,14 +173,11 @@ class MessageQueue(Generic[Payload]):
                 message_id, payload, group, MessageState.DELAYED, now, self._sequence, receive_count
             )
             sent = SentMessage(message_id, entry.sequence)
-            self._entries[message_id] = entry
-            self._counts[MessageState.DELAYED] += 1
-            if not self._fifo:
-                self._fair_order.record_sent(entry)
-            elif group is not None:
-                self._groups.setdefault(group, MessageGroup()).entries.append(entry)
+            self._add(entry)
             if deduplication_key is not None:
                 self._duplicates[deduplication_key] = (now + DEDUPLICATION_SECONDS, sent)
+            if self._record is not None:
+                self._record_sent(self._record, entry, delay_seconds, deduplication_key)
             if delay_seconds > 0:
                 self._set_timer(entry, now + delay_seconds)
                 self._past.record(self._count())
@@ -242,6 +271,8 @@ class MessageQueue(Generic[Payload]):
                 self._set_timer(entry, self._clock() + seconds)
             else:
                 self._make_visible(entry)
+            if self._record is not None:
+                self._record_delivery(self._record, entry, seconds)
 
     def counts(self, seconds_ago: float = 0) -> MessageCounts:
         """Return the numbers of messages by state, now or `seconds_ago`, in constant time."""
@@ -263,7 +294,71 @@ class MessageQueue(Generic[Payload]):
         with self._changed:
             for entry in self._entries.values():
                 entry.state = MessageState.DELETED
+                if self._record is not None:
+                    _record_drop(self._record, entry)
             self._reset()
+
+    def discard(self) -> None:
+        """Delete every message of a queue that is deleted, end its long polls, and record nothing more."""
+        self.purge()
+        with self._changed:
+            if (record := self._record) is not None:
+                for key in self._duplicates:
+                    record("duplicate", str(key), None)
+            self._record = None
+        self.close()
+
+    def restore(
+        self, messages: Iterable[RestoredMessage[Payload]], duplicates: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Add the messages of an earlier process, and the duplicates that it knew; record nothing.
+
+        A message in flight stays so until its visibility timeout ends, and its receipt handle is valid.
+        """
+        with self._changed:
+            now, wall = self._clock(), self._wall()
+            ordered = sorted(messages, key=lambda message: message.sequence)
+            known = sorted(duplicates.items(), key=lambda item: float(item[1]["ends_at"]))
+            sequences = [message.sequence for message in ordered] + [int(each["sequence"]) for _, each in known]
+            # Sequence numbers of deleted messages are not known: the time in microseconds is greater than theirs.
+            self._sequence = max([self._sequence, int(wall * 1e6), *sequences])
+            for key, each in known:
+                sent = SentMessage(each["message_id"], each["sequence"])
+                self._duplicates[key] = (now + min(each["ends_at"] - wall, DEDUPLICATION_SECONDS), sent)
+            entries = [self._restore_message(message, now, wall) for message in ordered]
+            for entry in entries:
+                if not entry.timer:
+                    self._make_visible(entry)
+            self._past.record(self._count())
+
+    def _restore_message(self, message: RestoredMessage[Payload], now: float, wall: float) -> StoredMessage[Payload]:
+        """Add a message; one without a timer is still to be made visible."""
+        entry = StoredMessage(
+            message.message_id,
+            message.payload,
+            message.group,
+            MessageState.DELAYED,
+            now - (wall - message.sent_at),
+            message.sequence,
+            message.receive_count,
+            message.receipt,
+            first_received_at=message.first_received_at,
+        )
+        self._add(entry)
+        left = min(message.visible_at - wall, MAX_INVISIBLE_SECONDS)
+        if left > 0:
+            if message.receipt is not None:
+                self._move(entry, MessageState.IN_FLIGHT)
+            self._set_timer(entry, now + left)
+        return entry
+
+    def _add(self, entry: StoredMessage[Payload]) -> None:
+        self._entries[entry.message_id] = entry
+        self._counts[entry.state] += 1
+        if not self._fifo:
+            self._fair_order.record_sent(entry)
+        elif entry.group is not None:
+            self._groups.setdefault(entry.group, MessageGroup()).entries.append(entry)
 
     def close(self) -> None:
         """End every long poll with an empty answer; later receives do not wait."""
@@ -306,6 +401,8 @@ class MessageQueue(Generic[Payload]):
             self._set_timer(entry, self._clock() + visibility_seconds)
         else:
             self._make_visible(entry)
+        if self._record is not None:
+            self._record_delivery(self._record, entry, visibility_seconds)
         return MessageDelivery(
             entry.message_id,
             entry.payload,
@@ -318,11 +415,43 @@ class MessageQueue(Generic[Payload]):
 
     def _drop(self, entry: StoredMessage[Payload]) -> None:
         del self._entries[entry.message_id]
+        if self._record is not None:
+            _record_drop(self._record, entry)
         self._move(entry, MessageState.DELETED)
         self._drop_stale_timers()
         if self._fifo and entry.group is not None:
             self._groups[entry.group].entries.remove(entry)
             self._update_group(entry.group)
+
+    def _record_sent(
+        self, record: RecordChange, entry: StoredMessage[Payload], delay_seconds: float, key: str | None
+    ) -> None:
+        wall = self._wall()
+        sent = {
+            "payload": entry.payload,
+            "group": entry.group,
+            "sent_at": wall,
+            "sequence": entry.sequence,
+            "visible_at": wall + delay_seconds,
+            "receive_count": entry.receive_count,
+        }
+        record("message", entry.message_id, sent)
+        if key is not None:
+            duplicate = {
+                "ends_at": wall + DEDUPLICATION_SECONDS,
+                "message_id": entry.message_id,
+                "sequence": entry.sequence,
+            }
+            record("duplicate", key, duplicate)
+
+    def _record_delivery(self, record: RecordChange, entry: StoredMessage[Payload], seconds: float) -> None:
+        delivery = {
+            "receipt": entry.receipt,
+            "receive_count": entry.receive_count,
+            "first_received_at": entry.first_received_at,
+            "visible_at": self._wall() + seconds,
+        }
+        record("delivery", entry.message_id, delivery)
 
     def _make_visible(self, entry: StoredMessage[Payload]) -> None:
         entry.timer = 0
@@ -375,6 +504,12 @@ class MessageQueue(Generic[Payload]):
         if len(self._timers) > 2 * len(self._entries) + SPARE_TIMERS:
             self._timers = [(at, timer, entry) for at, timer, entry in self._timers if _is_current(timer, entry)]
             heapq.heapify(self._timers)
+
+
+def _record_drop(record: RecordChange, entry: StoredMessage[Any]) -> None:
+    record("message", entry.message_id, None)
+    if entry.receipt is not None:
+        record("delivery", entry.message_id, None)
 
 
 def _is_current(timer: int, entry: StoredMessage[Payload]) -> bool:

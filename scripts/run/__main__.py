@@ -18,11 +18,10 @@ from scripts.run.images import images_in, sample_images
 from scripts.run.model import checked_bundle, model_setting
 from scripts.run.prometheus import CONTROLLER_PORT_VARIABLE, prometheus_instructions
 from scripts.run.session import RunSession
-from scripts.run.system import ROOT, System, free_port, worker_image
+from scripts.run.state import open_state
+from scripts.run.system import HOME, System, free_port, worker_image
 from scripts.standard_options import CONTEXT, version_option
 from services.errors import FleetsightError
-
-HOME = ROOT / ".fleetsight"
 
 
 @click.command(context_settings=CONTEXT)
@@ -42,6 +41,13 @@ HOME = ROOT / ".fleetsight"
     help="Serve with this model: a ResNet such as resnet18, built once with ImageNet's 1,000 classes, or a bundle.",
 )
 @click.option("--port", type=click.IntRange(1, 65_535), help="Port of the page; by default web.port of config.yaml.")
+@click.option(
+    "--state",
+    "state_path",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep jobs, images and accounts in this folder; a later run with it continues.",
+)
 @click.option("--sign-in", is_flag=True, help="Ask users to sign in, with a user pool of the local cloud.")
 @click.option("--metrics", is_flag=True, help="Serve metrics, and say how to look at them with Prometheus.")
 @click.option(
@@ -72,6 +78,7 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
     open_page: bool,
     model: str | None,
     port: int | None,
+    state_path: Path | None,
     sign_in: bool,
     metrics: bool,
     switches: tuple[str, ...],
@@ -95,7 +102,8 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
         overrides |= {"FLEETSIGHT__AUTH__MODE": "cognito"} if sign_in else {}
         overrides |= {CONTROLLER_PORT_VARIABLE: str(free_port())} if metrics else {}
         overrides |= model_setting(model, console.print, stop) if model is not None else {}
-        system = System(HOME, overrides, switches=switches)
+        state = None if state_path is None else open_state(state_path)
+        system = System(HOME, overrides, switches=switches, state=state)
         classes = checked_bundle(system.config).labels
         images = None
         if folder is not None:

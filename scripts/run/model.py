@@ -12,9 +12,9 @@ from typing import Final
 from app_tier.bundle import MANIFEST_NAME, Bundle, BundleError, load_bundle
 from app_tier.bundle_s3 import in_s3
 from core.config import Config
-from scripts.run.system import ROOT, StartError
+from scripts.run.system import HOME, ROOT, StartError
 
-MODELS_FOLDER: Final = ROOT / ".fleetsight" / "models"
+MODELS_FOLDER: Final = HOME / "models"
 """Where `fleetsight model build NAME` puts bundles, too; one that is there is served as it is."""
 
 WEIGHTS_MEGABYTES: Final[Mapping[str, int]] = {

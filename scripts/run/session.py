@@ -190,7 +190,9 @@ class RunSession:
                 page = f"{self.system.url}/jobs/{summary.job_id}"
                 self._print(f"The page is at {self.system.url}")
                 self._print(f"This batch is at {page}")
-            self._print("Press Ctrl-C to stop; nothing is saved.")
+            state = self.system.state
+            kept = "nothing is saved" if state is None else f"everything stays in {state.folder.path}"
+            self._print(f"Press Ctrl-C to stop; {kept}.")
             if open_page and not open_in_browser(page):
                 self._print(f"No browser was found. Open {page}")
             if self.images is not None:

@@ -1,6 +1,5 @@
 """Sign-in on one machine: a user pool of the local cloud, a key for sessions, and the account of an operator."""
 
-import os
 import secrets
 from base64 import b32decode
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +11,11 @@ from core.credentials import PersonalTokens
 from core.provision import provision_user_pool
 from fleetsight_client.api import TOKEN_VARIABLE
 from localcloud.cognito.mailbox import Mail, Purpose
+from localcloud.state.folder import SESSION_KEYS_FILE, write_private
 from services.accounts import Accounts, random_password
 from services.clients import Clients
 from services.table import Table
+from services.user_errors import EmailTakenError
 from services.users import NewPasswordRequired, PoolTokens, UserPool
 from web_tier.auth.identity import Scope
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
@@ -31,7 +32,7 @@ TOKEN_DAYS = 1
 
 @dataclass(frozen=True)
 class LocalSignIn:
-    """The user pool and the operator's account of a local system; both end with the system.
+    """The user pool and the operator's account of a local system; both end with it, unless it has a state.
 
     Attributes:
         keys: file with the key of sessions.
@@ -66,12 +67,21 @@ def prepare_sign_in(
 ) -> LocalSignIn:
     """Create the user pool `name` with an operator, and a key of sessions in a private file of `folder`.
 
-    With `second_factor` the operator has an authenticator app.
+    With `second_factor` the operator has an authenticator app. An operator of an earlier run gets a new password and
+    a new app; a key of sessions stays.
     """
     pool_id, client_id = provision_user_pool(clients, name)
     clients.sesv2.create_email_identity(EmailIdentity=SENDER)
     accounts, pool = Accounts(clients.cognito_idp, pool_id), UserPool(clients.cognito_idp, pool_id, client_id)
-    temporary, password = accounts.add(OPERATOR), random_password()
+    password = random_password()
+    try:
+        temporary = accounts.add(OPERATOR)
+    except EmailTakenError:
+        temporary = password
+        clients.cognito_idp.admin_set_user_password(
+            UserPoolId=pool_id, Username=OPERATOR, Password=password, Permanent=True
+        )
+        accounts.turn_off_second_factor(OPERATOR)
     accounts.set_operator(OPERATOR, is_operator=True)
     reply = pool.sign_in(OPERATOR, temporary)
     if isinstance(reply, NewPasswordRequired):
@@ -87,9 +97,9 @@ def prepare_sign_in(
     [owner] = [account.sub for account in accounts.list() if account.email == OPERATOR]
     tokens = PersonalTokens(Table(clients.dynamodb, job_table))
     token, _ = tokens.make(owner, OPERATOR, "scripts/run.sh", frozenset(Scope), TOKEN_DAYS)
-    keys = folder / "session-keys"
-    with os.fdopen(os.open(keys, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(secrets.token_urlsafe(48) + "\n")
+    keys = folder / SESSION_KEYS_FILE
+    if not keys.exists():
+        write_private(keys, secrets.token_urlsafe(48) + "\n")
     return LocalSignIn(pool_id, client_id, keys, password, token, app_key)
 
 

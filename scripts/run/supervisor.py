@@ -1,8 +1,8 @@
 """Keeps the processes of the system running on one machine, as systemd does on EC2.
 
 The supervisor restarts a process that dies: it kills the rest of the process group, and waits for a pause that
-doubles up to `MAX_PAUSE_SECONDS` at each further death. The local cloud holds its data in memory: it is essential,
-and its end ends the whole system.
+doubles up to `MAX_PAUSE_SECONDS` at each further death. Without a state the local cloud holds its data in memory:
+then it is essential, and its end ends the whole system.
 """
 
 import logging

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,19 +21,26 @@ from core.format import file_size, plural
 from core.provision import provision
 from fleetsight_client.api import ApiClient
 from localcloud.access_keys import owner_key
-from localcloud.clients import mails
+from localcloud.clients import CloudUnreachableError, ControlClient, mails
 from localcloud.cognito.mailbox import Mail
 from localcloud.launch import machines
 from localcloud.machines.backends import NspawnMissingError, check_tools
 from localcloud.parent_watch import Lifeline
+from scripts.client import web_url
 from scripts.run.sign_in import LocalSignIn, prepare_sign_in
+from scripts.run.state import OpenState
 from scripts.run.supervisor import ManagedProcess, Supervisor
 from services.clients import Clients, new_session
 from services.errors import FleetsightError
 from web_tier.metrics import FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
+HOME_VARIABLE = "FLEETSIGHT_HOME"
+"""Names the folder of logs, samples and models, where it is not the checkout's: a container's cannot be written."""
+HOME = Path(os.environ.get(HOME_VARIABLE) or ROOT / ".fleetsight")
 READY_SECONDS = 30.0
+RESTORE_SECONDS = 600.0
+"""Longest wait until a local cloud has restored its state; 10,000 objects take seconds."""
 
 _PROCESSES = {"FLEETSIGHT__FLEET__BOOT_SECONDS": "2"}
 """Before the first measurement, forecasts take a process for an instance that boots in no more than seconds."""
@@ -53,6 +61,7 @@ class System:
         overrides: configuration that overrides the environment's, as `FLEETSIGHT__SECTION__KEY`.
         switches: of the local cloud, each ``NAME=VALUE``; the cloud does not start with an invalid one.
         image: that each instance boots, as a machine of its own; None runs workers as processes.
+        state: in which the local cloud keeps everything; None keeps it until the end of the system.
     """
 
     home: Path
@@ -61,6 +70,7 @@ class System:
     lifeline: Lifeline = field(default_factory=Lifeline)
     switches: Sequence[str] = ()
     image: LocalImage | None = None
+    state: OpenState | None = None
     sign_in: LocalSignIn | None = field(default=None, init=False)
     """Set when the system has started with sign-in."""
 
@@ -112,7 +122,7 @@ class System:
     @property
     def url(self) -> str:
         """Address of the page."""
-        return f"http://{self.config.web.host}:{self.config.web.port}"
+        return web_url(self.config.web)
 
     @cached_property
     def clients(self) -> Clients:
@@ -141,14 +151,16 @@ class System:
         owner_key().save(self.state_dir)
         options = [part for switch in self.switches for part in ("--switch", switch)]
         port = self.endpoint_url.rpartition(":")[2]
+        if self.state is not None:
+            options += ["--state", str(self.state.folder.path), "--state-lock-fd", str(self.state.lock)]
         self._start("cloud", "-m", "localcloud", "cloud", "--port", port, *options)
-        self._await(self._cloud_answers, "the local cloud", "cloud")
+        seconds = READY_SECONDS if self.state is None else RESTORE_SECONDS
+        self._await(self._cloud_answers, "the local cloud", "cloud", seconds)
         provision(self.clients, self.config)
         if self.config.auth.mode == "cognito":
             required = self.config.auth.require_second_factor != "none"
-            self.sign_in = prepare_sign_in(
-                self.clients, self.config.names.job_table, self.state_dir, second_factor=required
-            )
+            keys = self.state_dir if self.state is None else self.state.folder.path
+            self.sign_in = prepare_sign_in(self.clients, self.config.names.job_table, keys, second_factor=required)
             (self.state_dir / "user-pool").write_text(self.sign_in.pool_id + "\n")
         where = ("--endpoint", self.endpoint_url, "--state-dir", str(self.state_dir))
         images = None if self.image is None else self.image.root.parent
@@ -176,6 +188,7 @@ class System:
 
     def _start(self, name: str, *arguments: str) -> None:
         is_local_cloud = name in {"cloud", "hypervisor"}
+        lock = (self.state.lock,) if self.state is not None and name == "cloud" else ()
         line = ("--lifeline-fd", str(self.lifeline.read_end)) if is_local_cloud else ()
         counts = {FOLDER_VARIABLE: str(self.state_dir)} if name == "web" else {}
         self.supervisor.start(
@@ -184,8 +197,8 @@ class System:
                 (sys.executable, *arguments, *line),
                 self._environment() | counts,
                 self.state_dir / "logs" / f"{name}.log",
-                essential=name == "cloud",
-                inherited=(self.lifeline.read_end,) if is_local_cloud else (),
+                essential=name == "cloud" and self.state is None,
+                inherited=((self.lifeline.read_end,) if is_local_cloud else ()) + lock,
             )
         )
 
@@ -207,19 +220,19 @@ class System:
 
     def _cloud_answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", int(self.endpoint_url.rpartition(":")[2])), timeout=1):
-                return True
-        except OSError:
+            with closing(ControlClient(self.endpoint_url, timeout_seconds=5)) as cloud:
+                return bool(cloud.get("health"))
+        except CloudUnreachableError:
             return False
 
-    def _await(self, condition: Callable[[], bool], what: str, log: str) -> None:
-        deadline = time.monotonic() + READY_SECONDS
+    def _await(self, condition: Callable[[], bool], what: str, log: str, seconds: float = READY_SECONDS) -> None:
+        deadline = time.monotonic() + seconds
         while not condition():
             if self.supervisor.failed.is_set():
                 raise StartError(self.supervisor.failure)
             if time.monotonic() > deadline:
                 path = self.state_dir / "logs" / f"{log}.log"
-                raise StartError(f"{what} does not answer after {READY_SECONDS:.0f} s; its log is {path}")
+                raise StartError(f"{what} does not answer after {seconds:.0f} s; its log is {path}")
             time.sleep(0.02)
 
 

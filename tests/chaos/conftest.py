@@ -16,6 +16,7 @@ from fleetsight_client.api import ApiClient, UploadResult
 from localcloud.clients import ControlClient
 from localcloud.machines.machine import Machine
 from scripts.demo_model.signs import samples
+from scripts.run.state import OpenState
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet, Instance
 from services.s3 import Bucket
@@ -116,7 +117,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]
 
 
 @contextmanager
-def run_system(home: Path, kind: str = "standard") -> Iterator[RunningSystem]:
+def run_system(home: Path, kind: str = "standard", state: OpenState | None = None) -> Iterator[RunningSystem]:
     """Run a whole system with queues of a kind and short time-outs: what a test kills is soon replaced."""
     system = System(
         home,
@@ -130,6 +131,7 @@ def run_system(home: Path, kind: str = "standard") -> Iterator[RunningSystem]:
             "FLEETSIGHT__WORKER__IDLE_SECONDS": "2",
             "FLEETSIGHT__FLEET__MAX_WORKERS": "4",
         },
+        state=state,
     )
     try:
         system.start()

@@ -103,6 +103,14 @@ EXCUSED: Mapping[str, Excuse] = {
     "docs/upgrade.md: git *": Excuse("changes the checkout"),
     "*: FLEETSIGHT_AWS=1 *": Excuse(ON_AWS.reason, "tests/aws/test_life.py"),
     "*: aws *": AWS_CLI,
+    "*: docker *": Excuse(
+        "needs a Docker engine",
+        "tests/integration/test_container.py::test_the_image_runs_read_only_where_docker_runs",
+    ),
+    "docs/commands.md: ./scripts/fleetsight state *": Excuse(
+        "needs a state that no system uses",
+        "tests/integration/scripts/test_state_commands.py::test_a_snapshot_is_restored_and_a_state_reset",
+    ),
     "ami/README.md: sudo ami/provision.sh *": Excuse(
         "installs a machine image into the system it runs on",
         "tests/integration/ami/test_builder.py::test_a_builder_provisions_reports_and_powers_off",

@@ -31,6 +31,7 @@ from localcloud.sqs.queues import (
     MessageCounts,
     MessageQueue,
     NotInFlightError,
+    RestoredMessage,
     StaleReceiptError,
 )
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, ManualClock, wait_until
@@ -67,9 +68,31 @@ class StandardQueue(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock, self.sequence = ManualClock(), 0
-        self.queue: MessageQueue[str] = MessageQueue(fifo=self.fifo, clock=self.clock, wall=self.clock)
+        self.recorded: dict[tuple[str, str], dict[str, Any]] = {}
+        self.queue = self.new_queue()
         self.known: dict[str, Known] = {}
         self.receipts: list[tuple[str, str]] = []
+
+    def new_queue(self) -> MessageQueue[str]:
+        return MessageQueue(fifo=self.fifo, clock=self.clock, wall=self.clock, record=self.record)
+
+    def record(self, kind: str, name: str, value: dict[str, Any] | None) -> None:
+        if value is None:
+            del self.recorded[kind, name]
+        else:
+            self.recorded[kind, name] = value
+
+    @rule()
+    def restart(self) -> None:
+        """What was recorded makes a queue that behaves as the one before."""
+        self.clock.now += 1
+        messages = [
+            RestoredMessage(name, **{**value, **self.recorded.get(("delivery", name), {})})
+            for (kind, name), value in self.recorded.items()
+            if kind == "message"
+        ]
+        self.queue = self.new_queue()
+        self.queue.restore(messages, {})
 
     def is_visible(self, name: str) -> bool:
         return self.known[name].invisible_until <= self.clock.now
@@ -313,6 +336,41 @@ def test_duplicate_is_dropped_within_five_minutes_and_new_after_them(clock: Manu
     clock.now += 2
     fifo.send("2", "m", group="a", deduplication_key="k")
     assert len(fifo.receive(10, 30)) == 1
+
+
+def test_a_duplicate_is_dropped_after_a_restart_until_its_five_minutes_are_over(clock: ManualClock) -> None:
+    recorded: dict[str, Any] = {}
+
+    def record(kind: str, name: str, value: dict[str, Any] | None) -> None:
+        if kind == "duplicate":
+            recorded[name] = value
+
+    before: MessageQueue[str] = MessageQueue(fifo=True, clock=clock, wall=clock, record=record)
+    first = before.send("0", "m", group="a", deduplication_key="k")
+    clock.now += 200
+    after: MessageQueue[str] = MessageQueue(fifo=True, clock=clock, wall=clock, record=record)
+    after.restore([], recorded)
+    clock.now += 99
+    assert after.send("1", "m", group="a", deduplication_key="k") == first
+    clock.now += 2
+    sent = after.send("2", "m", group="a", deduplication_key="k")
+    assert sent.message_id == "2"
+    assert sent.sequence > first.sequence
+    clock.now += 301
+    after.send("3", "m", group="a", deduplication_key="other")
+    assert recorded["k"] is None
+
+
+def test_a_deleted_queue_records_that_its_messages_are_gone_and_nothing_more(clock: ManualClock) -> None:
+    recorded: dict[tuple[str, str], Any] = {}
+    queue: MessageQueue[str] = MessageQueue(
+        fifo=True, clock=clock, wall=clock, record=lambda kind, name, value: recorded.update({(kind, name): value})
+    )
+    queue.send("0", "m", group="a", deduplication_key="k")
+    queue.receive(1, 30)
+    queue.discard()
+    queue.send("1", "m", group="a", deduplication_key="l")
+    assert recorded == {("message", "0"): None, ("delivery", "0"): None, ("duplicate", "k"): None}
 
 
 def test_a_long_poll_ends_at_once_when_a_message_is_sent() -> None:

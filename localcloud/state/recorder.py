@@ -1,0 +1,247 @@
+"""Records what calls change, and answers them when the disk has it.
+
+Objects, items and messages are recorded by the code that changes them; resources that change seldom are compared
+after each call that stock moto answers. A record has the present state of what it names, so the last record of a key
+counts, whichever call wrote it.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from localcloud.dispatch import COGNITO_TARGET, INLINE, ErrorReason, error_response, operation_of, service_of
+from localcloud.page_guard import WsgiApp
+from localcloud.patches import apply_patches
+from localcloud.state import resources
+from localcloud.state.journal import Journal, Record
+
+log = logging.getLogger(__name__)
+
+NOT_WRITTEN: Final = 5
+"""Exit status of a process that cannot write its log."""
+
+_ITEM_WRITES: Final = frozenset(
+    {"put_item", "update_item", "delete_item", "batch_write_item", "transact_write_items"}
+)
+
+_S3_PARAMETERS: Final = frozenset({"cors", "delete", "partNumber", "tagging", "uploadId", "uploads", "x-id"})
+"""Query parameters of S3 calls whose effects a state holds."""
+
+_NOT_RECORDED: Final[Mapping[str, frozenset[str]]] = {
+    "dynamodb": frozenset(
+        {
+            *("BatchExecuteStatement", "CreateBackup", "CreateGlobalTable", "DeleteBackup", "DeleteResourcePolicy"),
+            *("EnableKinesisStreamingDestination", "ExecuteStatement", "ExecuteTransaction", "ImportTable"),
+            *("ExportTableToPointInTime", "PutResourcePolicy", "RestoreTableFromBackup", "RestoreTableToPointInTime"),
+            *("UpdateContinuousBackups", "UpdateTable"),
+        }
+    ),
+    "cognito-idp": frozenset(
+        {
+            *("AddCustomAttributes", "CreateIdentityProvider", "CreateResourceServer", "CreateUserPoolDomain"),
+            *("UpdateIdentityProvider", "UpdateResourceServer", "UpdateUserPoolDomain"),
+        }
+    ),
+}
+"""Calls whose effects a state does not hold, so that they are refused."""
+
+
+class Recorder:
+    """Records the changes of this process in a log; without a log every method returns at once."""
+
+    def __init__(self) -> None:
+        self.journal: Journal | None = None
+        self._thread = threading.local()
+        self._objects, self._comparing = threading.Lock(), threading.Lock()
+        self._known: dict[bytes, bytes] = {}
+
+    @property
+    def is_on(self) -> bool:
+        """Whether changes are recorded."""
+        return self.journal is not None
+
+    def start(self, journal: Journal) -> None:
+        """Restore what the log has, then record what changes."""
+        apply_patches("core")
+        self.journal = journal  # before any queue is created; nothing below makes a call that is recorded
+        resources.restore(journal.restored)
+        journal.restored.clear()
+        for service in _KINDS:
+            self._known |= self._described(service)
+
+    def stop(self) -> None:
+        """Record no more; the log stays open."""
+        self.journal = None
+        self._known.clear()
+
+    def commit(self) -> None:
+        """Return when everything that was recorded so far is durable; end this process if that is impossible.
+
+        After a failed write only reading shows what the disk has, which the next process does.
+        """
+        if self.journal is not None:
+            try:
+                self.journal.commit()
+            except OSError as error:
+                log.critical(
+                    "the state cannot be written (%s), so no call is answered: free space on its disk", error
+                )
+                os._exit(NOT_WRITTEN)
+
+    def object_changed(self, backend: Any, bucket: str, name: str) -> None:
+        """Remember that the present call changes an object; `end_call` records it, complete."""
+        if self.journal is not None:
+            if not hasattr(self._thread, "objects"):
+                self._thread.objects = {}
+            self._thread.objects["object", backend.account_id, backend.region_name, bucket, name] = backend
+
+    def end_call(self) -> None:
+        """Record the objects that the present call has changed."""
+        if self.journal is None or not getattr(self._thread, "objects", None):
+            return
+        changed, self._thread.objects = self._thread.objects, {}
+        with self._objects:  # a record must not be older than one that was added before it
+            self.journal.append([resources.object_record(backend, key) for key, backend in changed.items()])
+
+    def items_changed(self, operation: str, handler: Any) -> None:
+        """Record the items that a call of DynamoDB names; the caller holds the locks of their tables."""
+        if self.journal is None or operation not in _ITEM_WRITES:
+            return
+        backend, records = handler.dynamodb_backend, list[Record]()
+        for table_name, attributes in _written(handler.body):
+            table = backend.tables.get(table_name.rpartition("/")[2])
+            if table is not None and all(name in attributes for name in table.table_key_attrs):
+                name = (backend.account_id, backend.region_name, table.name)
+                key = ("item", *name, *resources.item_keys(table, attributes))
+                records.append(resources.item_record(table, key, attributes))
+        self.journal.append(records)
+
+    def table_deleted(self, table: Any) -> None:
+        """Record that a table has no items any more; the caller holds its lock."""
+        if self.journal is None:
+            return
+        name = (table.account_id, table.region_name, table.name)
+        self.journal.append(
+            Record(resources.key_bytes(("item", *name, *resources.item_keys(table, attributes))), None)
+            for attributes in resources.key_attributes(table)
+        )
+
+    def queue_recorder(self, queue: Any) -> Callable[[str, str, Any], None]:
+        """Return the function that records a change of a queue: kind, name and value, or None if it is removed.
+
+        The queue calls it while it holds its lock.
+        """
+
+        def record(kind: str, name: str, value: Any) -> None:
+            if self.journal is None:
+                return
+            key = resources.key_bytes((kind, queue.account_id, queue.region, queue.name, name))
+            if kind == "message" and value is not None:
+                value = value | {"payload": resources.message_payload(value["payload"])}
+            self.journal.append([Record(key, None if value is None else resources.value_bytes(value))])
+
+        return record
+
+    def compare(self, service: str) -> None:
+        """Record the resources of a service that have changed since the last comparison."""
+        if self.journal is None:
+            return
+        with self._comparing:
+            present = self._described(service)
+            kinds = _KINDS.get(service, ())
+            changed = [Record(key, value) for key, value in present.items() if self._known.get(key) != value]
+            gone = [key for key in self._known if key.startswith(kinds) and key not in present] if kinds else []
+            self.journal.append([*changed, *(Record(key, None) for key in gone)])
+            self._known |= present
+            for key in gone:
+                del self._known[key]
+
+    @staticmethod
+    def _described(service: str) -> dict[bytes, bytes]:
+        return {resources.key_bytes(key): resources.value_bytes(value) for key, value in resources.described(service)}
+
+
+_KINDS: Final[Mapping[str, tuple[bytes, ...]]] = {
+    service: tuple(f'["{kind}",'.encode() for kind in kinds)
+    for service, kinds in {
+        "s3": ("bucket",),
+        "sqs": ("queue",),
+        "dynamodb": ("table",),
+        "cognito-idp": ("pool", "user", "token"),
+        "ec2": ("instance",),
+    }.items()
+}
+"""How the keys of the compared resources of a service begin."""
+
+
+def _written(body: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Yield the table and the attributes with the key of each item that a call writes."""
+    if "RequestItems" in body:
+        for table, requests in body["RequestItems"].items():
+            for request in requests:
+                for operation in request.values():
+                    yield table, operation.get("Item") or operation.get("Key") or {}
+    elif "TransactItems" in body:
+        for item in body["TransactItems"]:
+            for operation in item.values():
+                yield operation["TableName"], operation.get("Item") or operation.get("Key") or {}
+    else:
+        yield body["TableName"], body.get("Item") or body.get("Key") or {}
+
+
+recorder = Recorder()
+"""The recorder of this process."""
+
+
+class RecordedCalls:
+    """WSGI middleware that records what a call changes, and answers when it is durable.
+
+    The main thread of the server waits itself, for many calls at once: see `http_worker`.
+    """
+
+    def __init__(self, aws: WsgiApp, recorded: Recorder) -> None:
+        self._aws, self._recorder = aws, recorded
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        if INLINE in environ:
+            try:
+                return self._aws(environ, start_response)
+            finally:
+                self._recorder.end_call()
+        service = _service(environ)
+        if (what := _refused(service, environ)) is not None:
+            message = f"{what} is not available with --state: its effect would end with the local cloud"
+            return error_response(environ, service, ErrorReason.NOT_KEPT, message).send(start_response)
+        try:
+            chunks = self._aws(environ, start_response)
+            try:
+                return list(chunks)
+            finally:
+                if hasattr(chunks, "close"):
+                    chunks.close()
+        finally:
+            self._recorder.end_call()
+            self._recorder.compare(service)
+            self._recorder.commit()
+
+
+def _service(environ: Mapping[str, Any]) -> str:
+    if environ.get("HTTP_X_AMZ_TARGET", "").startswith(COGNITO_TARGET):
+        return "cognito-idp"
+    return service_of(dict(environ)) or "s3"  # presigned addresses and forms have no header
+
+
+def _refused(service: str, environ: dict[str, Any]) -> str | None:
+    """Return what a call asks for if a state does not hold its effect, else None."""
+    if service != "s3":
+        operation = operation_of(service, environ)
+        return operation if operation in _NOT_RECORDED.get(service, ()) else None
+    if environ["REQUEST_METHOD"] in {"GET", "HEAD", "OPTIONS"}:
+        return None
+    names = [name for name, _ in parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)]
+    unknown = [name for name in names if name not in _S3_PARAMETERS and not name.startswith("X-Amz-")]
+    return f"the S3 call with ?{unknown[0]}" if unknown else None

@@ -1,0 +1,495 @@
+"""What a state holds of each service: buckets, objects, queues, messages, tables, items, user pools and accounts.
+
+A resource is recorded as JSON of its own form, not as moto's objects, so that a later version of moto can restore it.
+`described` returns the resources of a service that change seldom: the recorder compares them after each call.
+"""
+
+import base64
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from localcloud.patches import apply_patches
+from localcloud.state.journal import Record
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, ...]
+"""The kind of a resource and its name, from the outermost part inwards."""
+
+_BYTES: Final = "$bytes"
+
+
+def key_bytes(key: Iterable[str]) -> bytes:
+    """Return a key as it is in the log."""
+    return json.dumps(list(key), separators=(",", ":")).encode()
+
+
+def value_bytes(value: Any) -> bytes:
+    """Return a value as it is in the log: JSON, with bytes in Base64."""
+    return json.dumps(value, separators=(",", ":"), default=_bytes_to_json).encode()
+
+
+def value_of(content: bytes) -> Any:
+    """Return a value of the log."""
+    return json.loads(content, object_hook=_bytes_of_json)
+
+
+def _bytes_to_json(value: bytes) -> dict[str, str]:
+    return {_BYTES: base64.b64encode(value).decode()}
+
+
+def _bytes_of_json(value: dict[str, Any]) -> Any:
+    text = value.get(_BYTES)
+    return base64.b64decode(text) if len(value) == 1 and type(text) is str else value
+
+
+def fields_of(thing: Any) -> dict[str, Any]:
+    """Return the attributes of one of moto's objects that are plain values, and its times."""
+    fields, times = {}, {}
+    for name, value in vars(thing).items():
+        if value is None or type(value) in {str, int, float, bool}:
+            fields[name] = value
+        elif isinstance(value, datetime):
+            times[name] = value.isoformat()
+    return {"fields": fields, "times": times}
+
+
+def set_fields(thing: Any, state: Mapping[str, Any]) -> None:
+    """Set the attributes that `fields_of` returned."""
+    for name, value in state["fields"].items():
+        setattr(thing, name, value)
+    for name, text in state["times"].items():
+        setattr(thing, name, datetime.fromisoformat(text))
+
+
+def backends_of(module: str, name: str) -> Iterator[tuple[str, str, Any]]:
+    """Yield account, region or partition, and backend of a service; nothing if no call has used the service."""
+    if module not in sys.modules:
+        return
+    for account, regions in list(getattr(sys.modules[module], name).items()):
+        for region, backend in list(regions.items()):
+            yield account, region, backend
+
+
+def described(service: str) -> Iterator[tuple[Key, Any]]:
+    """Yield each resource of a service that changes seldom, with its key."""
+    describe = _DESCRIBED.get(service)
+    if describe is not None:
+        yield from describe()
+
+
+def _buckets() -> Iterator[tuple[Key, Any]]:
+    for account, partition, backend in backends_of("moto.s3.models", "s3_backends"):
+        for bucket in list(backend.buckets.values()):
+            yield (
+                ("bucket", account, partition, bucket.name),
+                {
+                    "region": bucket.region_name,
+                    "created": bucket.creation_date.isoformat(),
+                    "cors": [vars(rule) for rule in bucket.cors],
+                    "tags": backend.tagger.list_tags_for_resource(bucket.arn)["Tags"],
+                },
+            )
+
+
+def restore_bucket(key: Key, value: Any) -> None:
+    """Create a bucket."""
+    from moto.s3.models import CorsRule, s3_backends
+
+    account, partition, name = key
+    backend = s3_backends[account][partition]
+    bucket = backend.create_bucket(name, value["region"])
+    bucket.creation_date = datetime.fromisoformat(value["created"])
+    for rule in value["cors"]:
+        restored = CorsRule([], [])
+        vars(restored).update(rule)
+        bucket.cors.append(restored)
+    if value["tags"]:
+        backend.tagger.tag_resource(bucket.arn, value["tags"])
+
+
+def object_record(backend: Any, key: Key) -> Record:
+    """Return the record of an object, which removes it if it does not exist."""
+    *_, bucket_name, name = key
+    bucket = backend.buckets.get(bucket_name)
+    stored = bucket.keys.get(name) if bucket is not None else None
+    if stored is None:
+        return Record(key_bytes(key), None)
+    described = fields_of(stored) | {
+        "metadata": dict(stored.metadata),
+        "tags": backend.tagger.list_tags_for_resource(stored.arn)["Tags"],
+    }
+    return Record(key_bytes(key), value_bytes(described), stored.value)
+
+
+def restore_object(key: Key, value: Any, body: bytes) -> None:
+    """Put an object into its bucket."""
+    from moto.s3.models import FakeKey, s3_backends
+
+    account, partition, bucket_name, name = key
+    backend = s3_backends[account][partition]
+    bucket = backend.buckets[bucket_name]
+    stored = FakeKey(name, body, account, value["fields"]["region_name"], bucket_name=bucket_name)
+    set_fields(stored, value)
+    stored.set_metadata({each: sys.intern(text) for each, text in value["metadata"].items()})
+    stored.set_acl(bucket.acl)
+    bucket.keys.setlist(name, [stored])
+    if value["tags"]:
+        backend.tagger.tag_resource(stored.arn, value["tags"])
+
+
+_QUEUE_FACTS: Final = frozenset(
+    {
+        "ApproximateNumberOfMessages",
+        "ApproximateNumberOfMessagesDelayed",
+        "ApproximateNumberOfMessagesNotVisible",
+        "CreatedTimestamp",
+        "LastModifiedTimestamp",
+        "QueueArn",
+    }
+)
+"""Attributes that no call sets."""
+
+
+def _queues() -> Iterator[tuple[Key, Any]]:
+    for account, region, backend in backends_of("moto.sqs.models", "sqs_backends"):
+        for queue in list(backend.queues.values()):
+            attributes = {name: value for name, value in queue.attributes.items() if name not in _QUEUE_FACTS}
+            yield (
+                ("queue", account, region, queue.name),
+                {"attributes": attributes, "tags": queue.tags, "created": queue.created_timestamp},
+            )
+
+
+def restore_queues(queues: Mapping[Key, Any]) -> None:
+    """Create queues, then name their dead-letter queues, which must exist."""
+    from moto.sqs.models import sqs_backends
+
+    for (account, region, name), value in queues.items():
+        attributes = {key: each for key, each in value["attributes"].items() if key != "RedrivePolicy"}
+        queue = sqs_backends[account][region].create_queue(name, value["tags"], **attributes)
+        queue.created_timestamp = value["created"]
+    for (account, region, name), value in queues.items():
+        if (policy := value["attributes"].get("RedrivePolicy")) is not None:
+            sqs_backends[account][region].queues[name]._setup_dlq(policy)
+
+
+_MESSAGE_FIELDS: Final = ("body", "message_attributes", "system_attributes", "sender_id", "sent_timestamp")
+_MESSAGE_OPTIONS: Final = ("deduplication_id", "group_id", "dead_letter_source_arn")
+
+
+def message_payload(message: Any) -> dict[str, Any]:
+    """Return what a state holds of one of moto's messages."""
+    options = {name: value for name in _MESSAGE_OPTIONS if (value := getattr(message, name, None)) is not None}
+    return {name: getattr(message, name) for name in _MESSAGE_FIELDS} | options
+
+
+def message_of(message_id: str, payload: Mapping[str, Any]) -> Any:
+    """Return moto's message with this payload."""
+    from moto.sqs.models import Message
+
+    message = Message(message_id, payload["body"])
+    vars(message).update(payload)
+    return message
+
+
+def _tables() -> Iterator[tuple[Key, Any]]:
+    for account, region, backend in backends_of("moto.dynamodb.models", "dynamodb_backends"):
+        for table in list(backend.tables.values()):
+            yield (
+                ("table", account, region, table.name),
+                {
+                    "settings": table.created_with,
+                    "created": table.created_at.isoformat(),
+                    "ttl": table.ttl,
+                    "tags": table.tags,
+                },
+            )
+
+
+def restore_table(key: Key, value: Any) -> None:
+    """Create a table."""
+    from moto.dynamodb.models import dynamodb_backends
+
+    account, region, name = key
+    table = dynamodb_backends[account][region].create_table(name, **value["settings"])
+    table.created_at, table.ttl, table.tags = datetime.fromisoformat(value["created"]), value["ttl"], value["tags"]
+
+
+def item_keys(table: Any, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names that an item has in its key, from its attributes in DynamoDB's JSON."""
+    return tuple(value_bytes(_canonical(attributes[name])).decode() for name in table.table_key_attrs)
+
+
+def _canonical(attribute: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the same value for all spellings of a number, such as 1 and 1.0."""
+    return {"N": str(Decimal(attribute["N"]).normalize())} if "N" in attribute else attribute
+
+
+def key_attributes(table: Any) -> Iterator[dict[str, Any]]:
+    """Yield the key of each item of a table, in DynamoDB's JSON."""
+    for partition in table.items.values():
+        for item in partition.values() if table.has_range_key else [partition]:
+            yield {name: _typed(item.attrs[name]) for name in table.table_key_attrs}
+
+
+def item_record(table: Any, key: Key, attributes: Mapping[str, Any]) -> Record:
+    """Return the record of an item, which removes it if it does not exist."""
+    from moto.dynamodb.models.dynamo_type import DynamoType
+
+    found = table.items.get(DynamoType(attributes[table.hash_key_attr]))
+    if found is not None and table.has_range_key:
+        found = found.get(DynamoType(attributes[table.range_key_attr]))
+    if found is None:
+        return Record(key_bytes(key), None)
+    return Record(key_bytes(key), value_bytes({name: _typed(value) for name, value in found.attrs.items()}))
+
+
+def _typed(value: Any) -> dict[str, Any]:
+    """Return a value in DynamoDB's JSON; bytes stay bytes."""
+    content = value.value
+    if value.type == "M":
+        content = {name: _typed(member) for name, member in content.items()}
+    elif value.type == "L":
+        content = [_typed(member) for member in content]
+    return {value.type: content}
+
+
+def restore_item(key: Key, value: Any) -> None:
+    """Put an item into its table."""
+    from moto.dynamodb.models import dynamodb_backends
+
+    account, region, table, *_ = key
+    dynamodb_backends[account][region].tables[table].put_item(value, overwrite=True)
+
+
+def _pools() -> Iterator[tuple[Key, Any]]:
+    for account, region, backend in backends_of("moto.cognitoidp.models", "cognitoidp_backends"):
+        for pool in list(backend.user_pools.values()):
+            name = (account, region, pool.id)
+            yield (
+                ("pool", *name),
+                fields_of(pool)
+                | {
+                    "settings": pool.extended_config,
+                    "sms": pool.sms_mfa_config,
+                    "app": pool.token_mfa_config,
+                    "clients": [
+                        fields_of(client) | {"settings": client.extended_config}
+                        for client in list(pool.clients.values())
+                    ],
+                    "groups": [fields_of(group) for group in list(pool.groups.values())],
+                },
+            )
+            for user in list(pool.users.values()):
+                yield ("user", *name, user.username), _described_user(user)
+            for kind in _TOKENS:
+                for token, issued in list(getattr(pool, kind).items()):
+                    yield ("token", *name, kind, token), issued
+    if "localcloud.cognito.pools" in sys.modules:
+        from localcloud.cognito.pools import saved_signing_key
+
+        if (key := saved_signing_key()) is not None:
+            yield ("signing key",), key
+
+
+_TOKENS: Final = ("access_tokens", "refresh_tokens")
+"""The tokens that the calls of a pool read again."""
+
+_AUTHENTICATORS: Final = ("authenticator", "new_authenticator")
+
+
+def _described_user(user: Any) -> dict[str, Any]:
+    apps = {name: app.saved() for name in _AUTHENTICATORS if (app := getattr(user, name, None)) is not None}
+    return fields_of(user) | {
+        "status": str(getattr(user.status, "value", user.status)),
+        "attributes": user.attributes,
+        "groups": sorted(group.group_name for group in user.groups),
+        "apps": apps,
+    }
+
+
+def restore_pool(key: Key, value: Any) -> None:
+    """Create a user pool with its clients and groups."""
+    from moto.cognitoidp.models import (
+        CognitoIdpGroup,
+        CognitoIdpUserPool,
+        CognitoIdpUserPoolClient,
+        cognitoidp_backends,
+    )
+
+    account, region, pool_id = key
+    pool = CognitoIdpUserPool(account, region, value["fields"]["name"], dict(value["settings"]))
+    set_fields(pool, value)
+    pool.extended_config = value["settings"]
+    pool.sms_mfa_config, pool.token_mfa_config = value["sms"], value["app"]
+    for each in value["clients"]:
+        client = CognitoIdpUserPoolClient(pool_id, False, each["settings"])
+        set_fields(client, each)
+        pool.clients[client.id] = client
+    for each in value["groups"]:
+        group = CognitoIdpGroup(pool_id, each["fields"]["group_name"], "", "", 0)
+        set_fields(group, each)
+        pool.groups[group.group_name] = group
+    cognitoidp_backends[account][region].user_pools[pool_id] = pool
+
+
+def restore_user(key: Key, value: Any) -> None:
+    """Create an account in its pool."""
+    from moto.cognitoidp.models import CognitoIdpUser, UserStatus, cognitoidp_backends
+
+    from localcloud.cognito.sign_in import Authenticator
+
+    account, region, pool_id, name = key
+    pool = cognitoidp_backends[account][region].user_pools[pool_id]
+    user = CognitoIdpUser(pool_id, name, None, UserStatus(value["status"]), value["attributes"])
+    user.attributes = value["attributes"]
+    user.update_attributes([])
+    set_fields(user, value)
+    for each, saved in value["apps"].items():
+        setattr(user, each, Authenticator.restored(saved))
+    for group_name in value["groups"]:
+        user.groups.add(pool.groups[group_name])
+        pool.groups[group_name].users.add(user)
+    pool.users[name] = user
+
+
+def restore_token(key: Key, value: Any) -> None:
+    """Let a pool know a token that it has issued; None if the token was revoked."""
+    from moto.cognitoidp.models import cognitoidp_backends
+
+    account, region, pool_id, kind, token = key
+    pool = cognitoidp_backends[account][region].user_pools[pool_id]
+    getattr(pool, kind)[token] = None if value is None else tuple(value)
+
+
+def restore_signing_key(_key: Key, value: Any) -> None:
+    """Set the key with which pools sign tokens."""
+    from localcloud.cognito.pools import restore_signing_key as restore
+
+    restore(value)
+
+
+DESCRIBED_AFTER_END: Final = timedelta(hours=1)
+"""How long an instance is recorded after its launch once it has ended, as long as EC2 describes it."""
+
+
+def _instances() -> Iterator[tuple[Key, Any]]:
+    for account, region, backend in backends_of("moto.ec2.models", "ec2_backends"):
+        for reservation in list(backend.reservations.values()):
+            for instance in list(reservation.instances):
+                launched = instance.launch_time
+                if instance.state == "terminated" and datetime.now(launched.tzinfo) - launched > DESCRIBED_AFTER_END:
+                    continue
+                yield (
+                    ("instance", account, region, instance.id),
+                    {
+                        "image": instance.image_id,
+                        "type": instance.instance_type,
+                        "launched": launched.isoformat(),
+                        "tags": {tag["key"]: tag["value"] for tag in instance.get_tags()},
+                    },
+                )
+
+
+def restore_instance(key: Key, value: Any) -> None:
+    """Create an instance that has been terminated, since its machine has ended: so no client waits to see it."""
+    from moto.ec2.models import ec2_backends
+    from moto.ec2.models.instances import InstanceBackend, InstanceState, StateReason
+
+    account, region, instance_id = key
+    backend = ec2_backends[account][region]
+    launch = InstanceBackend.run_instances.__wrapped__  # moto's own, which boots nothing
+    options = {"instance_type": value["type"], "is_instance_type_default": False, "region_name": region}
+    [instance] = launch(backend, value["image"], 1, None, [], **options).instances
+    instance.id = instance_id
+    instance.add_tags(value["tags"])
+    instance.launch_time = datetime.fromisoformat(value["launched"])
+    instance._state = InstanceState("terminated", 48)
+    instance._reason = ""
+    instance.state_reason = StateReason("Server.InternalError: the local cloud was restarted", "Server.InternalError")
+
+
+_DESCRIBED: Final[Mapping[str, Callable[[], Iterator[tuple[Key, Any]]]]] = {
+    "s3": _buckets,
+    "sqs": _queues,
+    "dynamodb": _tables,
+    "cognito-idp": _pools,
+    "ec2": _instances,
+}
+
+_RESTORED: Final[tuple[tuple[str, str, Callable[[Key, Any], None]], ...]] = (
+    ("bucket", "s3", restore_bucket),
+    ("table", "dynamodb", restore_table),
+    ("item", "dynamodb", restore_item),
+    ("signing key", "cognitoidp", restore_signing_key),
+    ("pool", "cognitoidp", restore_pool),
+    ("user", "cognitoidp", restore_user),
+    ("token", "cognitoidp", restore_token),
+    ("instance", "ec2", restore_instance),
+)
+"""The kinds with one function for each resource, in the order in which they are restored, with moto's service."""
+
+
+_OWNERS: Final[Mapping[str, tuple[str, int]]] = {
+    "object": ("bucket", 3),
+    "item": ("table", 3),
+    "message": ("queue", 3),
+    "delivery": ("queue", 3),
+    "duplicate": ("queue", 3),
+    "user": ("pool", 3),
+    "token": ("pool", 3),
+}
+"""The kind of the resource that each kind belongs to, and how many parts of its key name that resource."""
+
+
+def restore(records: Mapping[bytes, Record]) -> None:
+    """Create everything that the records of a log describe, in the backends of this process."""
+    kinds: dict[str, dict[Key, Record]] = {}
+    for content, record in records.items():
+        kind, *name = json.loads(content)
+        kinds.setdefault(kind, {})[tuple(name)] = record
+    for kind, (owner, parts) in _OWNERS.items():
+        owners, found = kinds.get(owner, {}), kinds.get(kind, {})
+        # A client used a resource before its creation was acknowledged, which then was not: it does not exist.
+        for key in [key for key in found if key[:parts] not in owners]:
+            log.warning("the %s %s is not restored: its %s was never acknowledged", kind, key, owner)
+            del found[key]
+    values = {
+        kind: {key: value_of(record.value or b"") for key, record in found.items()} for kind, found in kinds.items()
+    }
+    for kind, service, create in _RESTORED:
+        if kind in values:
+            apply_patches(service)
+            for key, value in values[kind].items():
+                create(key, value)
+    for key, record in kinds.get("object", {}).items():
+        restore_object(key, values["object"][key], record.body)
+    if "queue" in values:
+        apply_patches("sqs")
+        restore_queues(values["queue"])
+        _restore_messages(values)
+
+
+def _restore_messages(values: Mapping[str, Mapping[Key, Any]]) -> None:
+    from moto.sqs.models import sqs_backends
+
+    from localcloud.sqs.queues import RestoredMessage
+
+    contents: dict[Key, tuple[list[RestoredMessage[Any]], dict[str, Any]]] = {
+        key: ([], {}) for key in values["queue"]
+    }
+    deliveries = values.get("delivery", {})
+    for (*queue, message_id), sent in values.get("message", {}).items():
+        state = {**sent, **deliveries.get((*queue, message_id), {})}
+        payload = message_of(message_id, state.pop("payload"))
+        contents[tuple(queue)][0].append(RestoredMessage(message_id, payload, **state))
+    for (*queue, key), duplicate in values.get("duplicate", {}).items():
+        contents[tuple(queue)][1][key] = duplicate
+    for (account, region, name), (messages, duplicates) in contents.items():
+        sqs_backends[account][region].queues[name].store.restore(messages, duplicates)

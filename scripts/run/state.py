@@ -1,0 +1,52 @@
+"""The state of a system on this machine: its folder, which `run.sh --state` names, and its owner's key."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from localcloud.access_keys import KEY_FILE, AccessKey, adopt_owner_key, owner_key
+from localcloud.state.folder import StateError, StateFolder
+from localcloud.state.journal import CorruptedStateError
+from services.errors import FleetsightError
+
+LOCK_SECONDS: Final = 15.0
+"""Longest wait in seconds for a local cloud that ends since the command that started it was killed."""
+
+
+class StateFolderError(FleetsightError):
+    """Raised when a folder cannot be used as a state; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class OpenState:
+    """A state that this process uses.
+
+    Attributes:
+        lock: file descriptor with the lock, which the local cloud inherits.
+    """
+
+    folder: StateFolder
+    lock: int
+
+
+def open_state(path: Path) -> OpenState:
+    """Lock the state in a folder, check it, and let this process use its owner's key.
+
+    An empty folder becomes a state, with a new key.
+
+    Raises:
+        StateFolderError: another process uses the state, it is damaged, or the folder is something else.
+    """
+    try:
+        folder = StateFolder.create(path.absolute())
+        lock = folder.acquire(LOCK_SECONDS)
+        folder.check()
+        if (folder.path / KEY_FILE).exists():
+            adopt_owner_key(AccessKey.load(folder.path))
+        else:
+            owner_key().save(folder.path)
+    except (StateError, CorruptedStateError) as error:
+        raise StateFolderError(str(error)) from error
+    except OSError as error:
+        raise StateFolderError(f"the state {path} cannot be read: {error}") from error
+    return OpenState(folder, lock)

@@ -1,0 +1,341 @@
+"""A local cloud with a state has everything that it acknowledged, after kill -9 and a new start."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from botocore.exceptions import ClientError
+
+from localcloud.launch import LocalCloud, LocalCloudError
+from localcloud.state.folder import StateFolder
+from localcloud.state.journal import Files, log_path
+from tests.support.cloud_clients import CloudClients, error_of, presigned_form
+from tests.support.processes import children_of
+
+pytestmark = pytest.mark.processes
+
+
+class KeptCloud:
+    """A local cloud with a state, which `kill` ends by kill -9 and starts again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._number = folder, 0
+        self._start()
+
+    def _start(self) -> None:
+        self._number += 1
+        self.cloud = LocalCloud(
+            self._folder / f"run-{self._number}", hypervisor=False, state=self._folder / "state"
+        ).start()
+        self.clients = CloudClients(self.cloud.endpoint_url)
+
+    def kill(self) -> CloudClients:
+        """Kill both processes of the server and start new ones; return clients of those."""
+        for pid in (self.cloud.server_pid, *children_of(self.cloud.server_pid)):
+            os.kill(pid, signal.SIGKILL)
+        self.cloud.stop()
+        self._start()
+        return self.clients
+
+
+@contextmanager
+def kept_cloud(folder: Path) -> Iterator[KeptCloud]:
+    kept = KeptCloud(folder)
+    try:
+        yield kept
+    finally:
+        kept.cloud.stop()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[KeptCloud]:
+    with kept_cloud(tmp_path) as running:
+        yield running
+
+
+def table_settings(name: str) -> dict[str, Any]:
+    return {
+        "TableName": name,
+        "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        "AttributeDefinitions": [{"AttributeName": key, "AttributeType": "S"} for key in ("pk", "sk")],
+        "BillingMode": "PAY_PER_REQUEST",
+    }
+
+
+def key_of(name: str) -> dict[str, Any]:
+    return {"pk": {"S": "job"}, "sk": {"S": name}}
+
+
+def described_object(s3: Any, key: str) -> dict[str, Any]:
+    answer = s3.get_object(Bucket="bucket", Key=key)
+    tags = s3.get_object_tagging(Bucket="bucket", Key=key)["TagSet"]
+    names = ("ContentType", "ContentDisposition", "ETag", "LastModified", "Metadata", "StorageClass")
+    return {"body": answer["Body"].read(), "tags": tags} | {name: answer.get(name) for name in names}
+
+
+def test_objects_are_kept_with_their_attributes_and_deleted_ones_stay_deleted(kept: KeptCloud) -> None:
+    s3 = kept.clients("s3")
+    s3.create_bucket(Bucket="bucket")
+    rule = {"AllowedMethods": ["POST"], "AllowedOrigins": ["https://photos.example.org"], "AllowedHeaders": ["*"]}
+    s3.put_bucket_cors(Bucket="bucket", CORSConfiguration={"CORSRules": [rule]})
+    s3.put_object(
+        Bucket="bucket", Key="plain", Body=bytes(range(256)) * 400, ContentType="image/png", Tagging="keep=true"
+    )
+    s3.put_object(
+        Bucket="bucket", Key="with metadata", Body=b"x", Metadata={"name": "value"}, StorageClass="STANDARD_IA"
+    )
+    s3.copy_object(Bucket="bucket", Key="copy", CopySource={"Bucket": "bucket", "Key": "plain"})
+    form = presigned_form(kept.clients, "bucket", "form.png")
+    requests.post(form["url"], data=form["fields"], files={"file": b"form"}, timeout=30).raise_for_status()
+    upload = s3.create_multipart_upload(Bucket="bucket", Key="parts")["UploadId"]
+    part = s3.upload_part(Bucket="bucket", Key="parts", UploadId=upload, PartNumber=1, Body=b"part")
+    s3.complete_multipart_upload(
+        Bucket="bucket",
+        Key="parts",
+        UploadId=upload,
+        MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
+    )
+    s3.put_object_tagging(Bucket="bucket", Key="copy", Tagging={"TagSet": [{"Key": "new", "Value": "tag"}]})
+    for gone in ("one", "two", "three"):
+        s3.put_object(Bucket="bucket", Key=gone, Body=b"x")
+    s3.delete_object(Bucket="bucket", Key="one")
+    s3.delete_objects(Bucket="bucket", Delete={"Objects": [{"Key": "two"}, {"Key": "three"}]})
+    names = ["copy", "form.png", "parts", "plain", "with metadata"]
+    before = [described_object(s3, name) for name in names]
+    s3 = kept.kill()("s3")
+    assert [each["Key"] for each in s3.list_objects_v2(Bucket="bucket")["Contents"]] == names
+    assert [described_object(s3, name) for name in names] == before
+    assert s3.get_bucket_cors(Bucket="bucket")["CORSRules"] == [rule]
+    refused = error_of(s3.put_object, Bucket="bucket", Key="plain", Body=b"", IfNoneMatch="*")
+    assert refused == ("PreconditionFailed", 412)
+
+
+def test_items_are_kept_and_conditions_hold(kept: KeptCloud) -> None:
+    dynamodb = kept.clients("dynamodb")
+    dynamodb.create_table(**table_settings("t"))
+    dynamodb.update_time_to_live(
+        TableName="t", TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires_at"}
+    )
+    item = {
+        **key_of("typed"),
+        "bytes": {"B": b"\x00\xff"},
+        "set": {"BS": [b"\x01"]},
+        "list": {"L": [{"N": "1.5"}, {"M": {"deep": {"BOOL": True}}}, {"NULL": True}]},
+        "text": {"S": "\u0444 \U0001f6d1"},
+    }
+    dynamodb.put_item(TableName="t", Item=item)
+    dynamodb.put_item(TableName="t", Item={**key_of("count"), "count": {"N": "1"}})
+    for _ in range(3):
+        dynamodb.update_item(
+            TableName="t",
+            Key=key_of("count"),
+            UpdateExpression="SET #c = #c + :one",
+            ExpressionAttributeNames={"#c": "count"},
+            ExpressionAttributeValues={":one": {"N": "1"}},
+        )
+    dynamodb.batch_write_item(RequestItems={"t": [{"PutRequest": {"Item": key_of(str(each))}} for each in range(9)]})
+    dynamodb.delete_item(TableName="t", Key=key_of("0"))
+    dynamodb.batch_write_item(RequestItems={"t": [{"DeleteRequest": {"Key": key_of("1")}}]})
+    put, remove = {"TableName": "t", "Item": key_of("put")}, {"TableName": "t", "Key": key_of("2")}
+    dynamodb.transact_write_items(TransactItems=[{"Put": put}, {"Delete": remove}])
+    create = {"TableName": "t", "ConditionExpression": "attribute_not_exists(pk)"}
+    with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+        dynamodb.put_item(**create, Item=key_of("typed"))
+    before = dynamodb.scan(TableName="t")["Items"]
+    dynamodb = kept.kill()("dynamodb")
+    after = dynamodb.scan(TableName="t")["Items"]
+    assert sorted(after, key=lambda each: each["sk"]["S"]) == sorted(before, key=lambda each: each["sk"]["S"])
+    assert dynamodb.get_item(TableName="t", Key=key_of("count"))["Item"]["count"] == {"N": "4"}
+    assert dynamodb.get_item(TableName="t", Key=key_of("typed"))["Item"] == item
+    with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+        dynamodb.put_item(**create, Item=key_of("typed"))
+    assert dynamodb.describe_time_to_live(TableName="t")["TimeToLiveDescription"] == {
+        "TimeToLiveStatus": "ENABLED",
+        "AttributeName": "expires_at",
+    }
+
+
+def test_a_table_that_was_deleted_and_created_again_is_empty(kept: KeptCloud) -> None:
+    dynamodb = kept.clients("dynamodb")
+    dynamodb.create_table(**table_settings("t"))
+    dynamodb.put_item(TableName="t", Item=key_of("old"))
+    dynamodb.delete_table(TableName="t")
+    dynamodb.create_table(**table_settings("t"))
+    dynamodb.put_item(TableName="t", Item=key_of("new"))
+    assert kept.kill()("dynamodb").scan(TableName="t")["Items"] == [key_of("new")]
+
+
+def test_an_item_whose_number_is_spelt_in_another_way_is_the_same_item(kept: KeptCloud) -> None:
+    dynamodb = kept.clients("dynamodb")
+    dynamodb.create_table(
+        TableName="t",
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "N"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    dynamodb.put_item(TableName="t", Item={"pk": {"N": "1.0"}})
+    dynamodb.put_item(TableName="t", Item={"pk": {"N": "2"}, "kept": {"BOOL": True}})
+    dynamodb.delete_item(TableName="t", Key={"pk": {"N": "1"}})
+    assert kept.kill()("dynamodb").scan(TableName="t")["Items"] == [{"pk": {"N": "2"}, "kept": {"BOOL": True}}]
+
+
+def test_messages_are_kept_with_their_state(kept: KeptCloud) -> None:
+    sqs = kept.clients("sqs")
+    dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    redrive = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": 1}}'
+    attributes = {"VisibilityTimeout": "600", "RedrivePolicy": redrive}
+    url = sqs.create_queue(QueueName="q", Attributes=attributes)["QueueUrl"]
+    attribute = {"a": {"DataType": "Binary", "BinaryValue": b"\x00\xff"}}
+    sqs.send_message(QueueUrl=url, MessageBody="waits", MessageAttributes=attribute)
+    sqs.send_message(QueueUrl=url, MessageBody="delayed", DelaySeconds=900)
+    entries = [{"Id": name, "MessageBody": name, "MessageGroupId": "g"} for name in ("flies", "deleted", "again")]
+    flying = sqs.create_queue(QueueName="flying", Attributes={"VisibilityTimeout": "600"})["QueueUrl"]
+    sqs.send_message_batch(QueueUrl=flying, Entries=entries)
+    received = sqs.receive_message(QueueUrl=flying, MaxNumberOfMessages=10)["Messages"]
+    handles = {message["Body"]: message["ReceiptHandle"] for message in received}
+    sqs.delete_message(QueueUrl=flying, ReceiptHandle=handles["deleted"])
+    sqs.change_message_visibility(QueueUrl=flying, ReceiptHandle=handles["again"], VisibilityTimeout=0)
+    names = [f"ApproximateNumberOfMessages{suffix}" for suffix in ("", "NotVisible", "Delayed")]
+
+    def counts(queue: str) -> list[str]:
+        found = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
+        return [found[name] for name in names]
+
+    port = url.split("/")[2]
+    sqs = kept.kill()("sqs")
+    url, dead, flying = (each.replace(port, kept.cloud.endpoint_url[7:]) for each in (url, dead, flying))
+    assert sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]["RedrivePolicy"] == redrive
+    assert (counts(url), counts(flying)) == (["1", "0", "1"], ["1", "1", "0"])
+    [waits] = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"])["Messages"]
+    assert (waits["Body"], waits["MessageAttributes"]) == ("waits", attribute)
+    [again] = sqs.receive_message(QueueUrl=flying, MessageSystemAttributeNames=["All"])["Messages"]
+    assert (again["Body"], again["Attributes"]["ApproximateReceiveCount"]) == ("again", "2")
+    assert again["Attributes"]["MessageGroupId"] == "g"
+    sqs.delete_message(QueueUrl=flying, ReceiptHandle=handles["flies"])
+    assert counts(flying) == ["0", "1", "0"]
+    sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=waits["ReceiptHandle"], VisibilityTimeout=0)
+    assert sqs.receive_message(QueueUrl=url).get("Messages") is None
+    [letter] = sqs.receive_message(QueueUrl=dead)["Messages"]
+    assert letter["Body"] == "waits"
+
+
+def test_a_fifo_queue_drops_duplicates_of_before_and_keeps_its_order(kept: KeptCloud) -> None:
+    sqs = kept.clients("sqs")
+    attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "false"}
+    url = sqs.create_queue(QueueName="q.fifo", Attributes=attributes)["QueueUrl"]
+
+    def send(url: str, name: str) -> str:
+        options = {"MessageGroupId": "g", "MessageDeduplicationId": name}
+        return str(sqs.send_message(QueueUrl=url, MessageBody=name, **options)["SequenceNumber"])
+
+    numbers = [send(url, name) for name in "abc"]
+    port = url.split("/")[2]
+    sqs = kept.kill()("sqs")
+    url = url.replace(port, kept.cloud.endpoint_url[7:])
+    assert send(url, "a") == numbers[0]
+    assert send(url, "d") > numbers[-1]
+    received = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
+    assert [message["Body"] for message in received] == ["a", "b", "c", "d"]
+
+
+def test_a_purged_or_deleted_queue_has_no_messages_of_before(kept: KeptCloud) -> None:
+    sqs = kept.clients("sqs")
+    urls = {name: sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("purged", "deleted")}
+    for url in urls.values():
+        sqs.send_message(QueueUrl=url, MessageBody="old")
+    sqs.purge_queue(QueueUrl=urls["purged"])
+    sqs.delete_queue(QueueUrl=urls["deleted"])
+    sqs.create_queue(QueueName="deleted")
+    sqs = kept.kill()("sqs")
+    for name in urls:
+        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        assert sqs.receive_message(QueueUrl=url).get("Messages") is None
+
+
+def test_accounts_sign_in_with_their_passwords_and_refresh_with_their_tokens(kept: KeptCloud) -> None:
+    cognito = kept.clients("cognito-idp")
+    pool = cognito.create_user_pool(
+        PoolName="p", UsernameAttributes=["email"], AdminCreateUserConfig={"AllowAdminCreateUserOnly": True}
+    )["UserPool"]["Id"]
+    client = cognito.create_user_pool_client(
+        UserPoolId=pool,
+        ClientName="c",
+        ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"],
+    )["UserPoolClient"]["ClientId"]
+    cognito.create_group(UserPoolId=pool, GroupName="operators")
+    ada, gone = "ada@example.org", "gone@example.org"
+    for name in (ada, gone):
+        cognito.admin_create_user(UserPoolId=pool, Username=name, MessageAction="SUPPRESS")
+        cognito.admin_set_user_password(UserPoolId=pool, Username=name, Password="Secret-password-1", Permanent=True)
+    cognito.admin_add_user_to_group(UserPoolId=pool, Username=ada, GroupName="operators")
+    cognito.admin_delete_user(UserPoolId=pool, Username=gone)
+
+    def sign_in() -> dict[str, Any]:
+        parameters = {"USERNAME": ada, "PASSWORD": "Secret-password-1"}
+        answer = cognito.initiate_auth(ClientId=client, AuthFlow="USER_PASSWORD_AUTH", AuthParameters=parameters)
+        return dict(answer["AuthenticationResult"])
+
+    tokens = sign_in()
+    before = cognito.get_user(AccessToken=tokens["AccessToken"])
+    keys = requests.get(f"{kept.cloud.endpoint_url}/{pool}/.well-known/jwks.json", timeout=30).json()
+    cognito = kept.kill()("cognito-idp")
+    assert requests.get(f"{kept.cloud.endpoint_url}/{pool}/.well-known/jwks.json", timeout=30).json() == keys
+    after = cognito.get_user(AccessToken=tokens["AccessToken"])
+    assert (after["Username"], after["UserAttributes"]) == (before["Username"], before["UserAttributes"])
+    cognito.initiate_auth(
+        ClientId=client, AuthFlow="REFRESH_TOKEN", AuthParameters={"REFRESH_TOKEN": tokens["RefreshToken"]}
+    )
+    assert sign_in()["AccessToken"]
+    [member] = cognito.list_users_in_group(UserPoolId=pool, GroupName="operators")["Users"]
+    assert member["Username"] == before["Username"]
+    assert error_of(cognito.admin_get_user, UserPoolId=pool, Username=gone)[0] == "UserNotFoundException"
+
+
+def test_an_instance_of_before_is_terminated_and_keeps_its_tags(kept: KeptCloud) -> None:
+    ec2 = kept.clients("ec2")
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "worker"}]}]
+    options = {"ImageId": "ami-12c6146b", "InstanceType": "c7a.large", "MinCount": 2, "MaxCount": 2}
+    launched = ec2.run_instances(**options, TagSpecifications=tags)["Instances"]
+    ec2 = kept.kill()("ec2")
+    found = ec2.describe_instances(Filters=[{"Name": "tag:Name", "Values": ["worker"]}])["Reservations"]
+    instances = [instance for reservation in found for instance in reservation["Instances"]]
+    assert {each["InstanceId"] for each in instances} == {each["InstanceId"] for each in launched}
+    assert {each["State"]["Name"] for each in instances} == {"terminated"}
+    assert {each["InstanceType"] for each in instances} == {"c7a.large"}
+    assert ec2.run_instances(**options)["Instances"][0]["State"]["Name"] in {"pending", "running"}
+
+
+def test_a_call_whose_effect_would_be_lost_is_refused(kept: KeptCloud) -> None:
+    s3, dynamodb = kept.clients("s3"), kept.clients("dynamodb")
+    s3.create_bucket(Bucket="bucket")
+    dynamodb.create_table(**table_settings("t"))
+    refused: tuple[Callable[[], Any], ...] = (
+        lambda: s3.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"}),
+        lambda: dynamodb.execute_statement(Statement="DELETE FROM t WHERE pk = 'a' AND sk = 'b'"),
+    )
+    for call in refused:
+        with pytest.raises(ClientError, match="is not available with --state") as error:
+            call()
+        assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
+
+
+def test_a_damaged_state_is_not_served(tmp_path: Path) -> None:
+    with kept_cloud(tmp_path) as kept:
+        s3 = kept.clients("s3")
+        s3.create_bucket(Bucket="bucket")
+        for number in range(3):
+            s3.put_object(Bucket="bucket", Key=str(number), Body=b"x" * 100)
+    folder = StateFolder.existing(tmp_path / "state").log
+    path = log_path(folder, Files.of(folder).logs[-1])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(LocalCloudError, match=r"has a damaged frame at byte [\d,]+\. Nothing was changed"):
+        LocalCloud(tmp_path / "again", hypervisor=False, state=tmp_path / "state").start()
+    assert path.read_bytes() == bytes(content)

@@ -1,0 +1,93 @@
+"""The container image and compose.yaml keep their promises, as far as they can be read without an engine."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from core.config import load_config
+from scripts.run.__main__ import main as run
+from services.errors import ConfigError
+from tests.conftest import ROOT, SHIPPED
+from tests.support.container import ignored_patterns, stages
+
+STAGES = stages()
+IMAGE = STAGES[-1]
+
+
+@pytest.fixture(scope="module")
+def service() -> dict[str, Any]:
+    [service] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"].values()
+    return dict(service)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.base)
+def test_each_base_is_pinned_by_a_tag(stage: Any) -> None:
+    name, colon, tag = stage.base.partition(":")
+    assert name
+    assert colon
+    assert re.fullmatch(r"\d+\.\d+[\w.-]*", tag), tag
+
+
+def test_the_image_runs_as_a_user_without_rights() -> None:
+    [user] = IMAGE.of("USER")
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
+    after = [name for name, _ in IMAGE.instructions][[name for name, _ in IMAGE.instructions].index("USER") :]
+    assert "RUN" not in after
+
+
+def test_the_image_has_no_build_tools_and_takes_all_of_its_files_from_the_build() -> None:
+    assert not IMAGE.copies
+    assert all("apt-get" not in command and "pip" not in command for command in IMAGE.of("RUN"))
+    assert IMAGE.base.endswith("-slim-bookworm")
+
+
+def test_its_health_check_asks_for_readiness() -> None:
+    [check] = IMAGE.of("HEALTHCHECK")
+    assert "/readyz" in check
+    assert re.search(r"--timeout=\d+s", check)
+
+
+def test_its_command_is_one_that_run_accepts_with_the_state_in_the_volume() -> None:
+    entry, command = IMAGE.command("ENTRYPOINT"), IMAGE.command("CMD")
+    assert entry == ["python", "-m", "scripts.run"]
+    assert IMAGE.of("VOLUME") == [command[command.index("--state") + 1]]
+    parsed = run.make_context("run", [*command], resilient_parsing=False)
+    assert str(parsed.params["state_path"]) == "/state"
+
+
+@pytest.mark.parametrize("name", [".git", ".venv", "**/__pycache__", ".fleetsight", ".mypy_cache", ".pytest_cache"])
+def test_the_build_context_has_no_local_files(name: str) -> None:
+    assert name in ignored_patterns()
+
+
+def test_the_image_has_no_secret() -> None:
+    text = (ROOT / "Dockerfile").read_text() + (ROOT / "compose.yaml").read_text()
+    assert not re.search(r"(?i)(secret|password|token|access_key)\w*\s*[:=]", text)
+    assert not IMAGE.of("ARG")
+
+
+def test_compose_publishes_the_page_on_this_machine_only(service: dict[str, Any]) -> None:
+    assert service["environment"] == {"FLEETSIGHT__AUTH__OPEN": "true"}
+    assert [port.rsplit(":", 2)[0] for port in service["ports"]] == ["127.0.0.1"]
+    assert {port.rsplit(":", 1)[1] for port in service["ports"]} == set(IMAGE.of("EXPOSE"))
+
+
+def test_compose_takes_away_what_the_system_does_not_need(service: dict[str, Any]) -> None:
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["pids_limit"] > 0
+    assert "privileged" not in service
+    assert [volume.partition(":")[2] for volume in service["volumes"]] == IMAGE.of("VOLUME")
+    [tmp] = service["tmpfs"]
+    assert IMAGE.environment["FLEETSIGHT_HOME"].startswith(tmp.partition(":")[0])
+    assert "exec" in tmp.partition(":")[2].split(",")
+
+
+def test_the_image_alone_does_not_serve_other_machines_without_sign_in() -> None:
+    environment = {name: value for name, value in IMAGE.environment.items() if name.startswith("FLEETSIGHT__")}
+    with pytest.raises(ConfigError, match=r"without sign-in .* is served on this machine only"):
+        load_config(SHIPPED, environment)
+    assert load_config(SHIPPED, {**environment, "FLEETSIGHT__AUTH__OPEN": "true"}).web.host == "0.0.0.0"
