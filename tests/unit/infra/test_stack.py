@@ -248,7 +248,12 @@ def test_the_controllers_line_has_the_metrics_of_the_fleet(
 ) -> None:
     found = embedded(metrics_lines(workers, waiting, caplog))
     assert set(found) == set(CONTROLLER_METRICS)
-    assert (found["workers"], found["at_maximum"], found["capped"], found["dollars"]) == ([workers], [at_maximum], [0], [0])
+    assert (found["workers"], found["at_maximum"], found["capped"], found["dollars"]) == (
+        [workers],
+        [at_maximum],
+        [0],
+        [0],
+    )
 
 
 @pytest.mark.parametrize(("status", "values"), [(200, []), (404, []), (499, []), (500, [1]), (503, [1])])
