@@ -357,6 +357,26 @@ class NotificationSettings(_Section):
     topic_arn: Annotated[str, Field(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$")] | None
 
 
+class MetricSettings(_Section):
+    """Metrics for operators.
+
+    Attributes:
+        controller_port: of the loopback interface, on which the controller serves its metrics; 0 for none.
+        cloudwatch_namespace: of the metrics that CloudWatch extracts from log lines; None for none.
+    """
+
+    controller_port: int = Field(ge=0, le=65_535)
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html
+    cloudwatch_namespace: Annotated[str, Field(max_length=255, pattern=r"^[0-9A-Za-z._#:/-]+$")] | None
+
+    @field_validator("cloudwatch_namespace")
+    @classmethod
+    def _is_not_reserved(cls, namespace: str | None) -> str | None:
+        if namespace is not None and namespace.startswith(("AWS/", ":")):
+            raise ValueError("CloudWatch reserves namespaces that begin with AWS/ or a colon; set another one")
+        return namespace
+
+
 def _as_location(text: str) -> str:
     """Return `text`, a location in S3, in its normal form. Its characters stand for themselves in an IAM policy."""
     if found := re.search(r"[^A-Za-z0-9!_.()=@+/:-]", text):
@@ -439,6 +459,7 @@ class Config(_Section):
     controller: ControllerSettings
     retention: RetentionSettings
     notifications: NotificationSettings
+    metrics: MetricSettings
     imports: ImportSettings
     prices: PriceSettings
 

@@ -16,7 +16,7 @@ from web_tier.api.notifications import notifications_api
 from web_tier.api.openapi import api_docs
 from web_tier.api.operators import audit_api, dead_letters_api, fleet_api
 from web_tier.api.presigned import direct
-from web_tier.api.probes import admission, health
+from web_tier.api.probes import admission, health, metrics
 from web_tier.api.review import review_api
 from web_tier.api.v1 import api, limits_api, tokens_api
 from web_tier.audit import record_audit_events
@@ -63,7 +63,7 @@ def create_app(
     backend = Backend(config, store, input_bucket, request_queue)
     install_backend(app, backend)
     install_result_services(app, backend)
-    Middleware(config.web).install(app)
+    Middleware(config.web, backend.metrics, config.metrics.cloudwatch_namespace).install(app)
     install_auth(app, auth or create_auth(backend))
     install_identification(app)
     install_rate_limiter(app, backend)
@@ -90,7 +90,7 @@ def create_app(
         notifications_api,
     ):
         app.register_blueprint(blueprint, url_prefix="/api/v1")
-    for blueprint in (classic, predictions, admission, api_docs, health):
+    for blueprint in (classic, predictions, admission, api_docs, health, metrics):
         app.register_blueprint(blueprint)
     app.register_blueprint(health, url_prefix="/api/v1", name="health_v1")
     check_rights(app)

@@ -34,6 +34,7 @@ from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.forecast import Forecast, forecast
 from web_tier.bulkheads import Bulkheads
 from web_tier.memory import MemoryLimiter
+from web_tier.metrics import WebMetrics
 from web_tier.results.query import JobModels
 from web_tier.results.waiter import ResultWaiter
 from web_tier.uploads.ingest import CONCURRENCY, CachedResults, ImageIngest
@@ -175,6 +176,7 @@ class Backend:
         request_queue: Queue | None = None,
     ) -> None:
         self.config = config
+        self.metrics = WebMetrics()
         self.models = JobModels()
         self.reading = MemoryLimiter(READING_BYTES)
         self.bulkheads = Bulkheads.of(config.web.threads)
@@ -222,7 +224,14 @@ class Backend:
                 queue = self._queue or SignallingQueue.named(clients.sqs, self.config.queue_name(names.request_queue))
                 cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
                 cached_results = CachedResults(cache, lambda: self.bundle.facts().digest)
-                self._intake = ImageIngest(web.image_limits, bucket, self.store, queue, cached_results.find)
+                self._intake = ImageIngest(
+                    web.image_limits,
+                    bucket,
+                    self.store,
+                    queue,
+                    cached_results.find,
+                    metrics=self.metrics.intake,
+                )
             return self._intake
 
     @property

@@ -16,6 +16,7 @@ from core.config import load_config
 from core.logs import JsonFormatter
 from services.endpoint import APP_ID
 from web_tier.memory import collect_less_often, is_exhausted, return_freed_memory
+from web_tier.metrics import SharedFiles
 from web_tier.middleware import PROXY
 from web_tier.result_services import result_services_of
 
@@ -26,6 +27,8 @@ os.environ.setdefault(APP_ID, "fleetsight-web")
 _max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (_max_files, _max_files))
 return_freed_memory()
+# Before the application makes its metrics.
+_counts = SharedFiles()
 logging.captureWarnings(True)  # of libraries, which may quote a file of a user's
 
 bind = f"{_web.host}:{_web.port}"
@@ -69,6 +72,26 @@ logconfig_dict = {
         "botocore": {"level": "WARNING"},
     },
 }
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give a new process a place to count that no other one uses."""
+    worker.slot = _counts.free_slot(each.slot for each in server.WORKERS.values())
+
+
+def post_fork(_server: Any, worker: Any) -> None:
+    """Let a new process count in its place."""
+    _counts.slot = worker.slot
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Forget the streams of a process that has ended, also if it was killed."""
+    _counts.end(worker.slot)
+
+
+def on_exit(_server: Any) -> None:
+    """Remove the files of the metrics."""
+    _counts.remove()
 
 
 def post_worker_init(worker: Any) -> None:

@@ -15,6 +15,7 @@ import logging
 import re
 import time
 from collections.abc import Collection, Iterable, Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -23,8 +24,10 @@ from werkzeug.exceptions import Forbidden, MisdirectedRequest
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from core.config import WebSettings
+from core.embedded_metrics import WEB_METRICS, embedded_metrics
 from core.ids import new_id
 from web_tier.auth.identity import known_identity
+from web_tier.metrics import WebMetrics
 from web_tier.slow_clients import bound_body
 
 if TYPE_CHECKING:
@@ -32,8 +35,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_FOR_PROGRAMS = ("/api/", "/healthz", "/readyz", "/inference/", "/predictions/", "/classify", "/file-upload")
-_QUIET_ENDPOINTS = frozenset({"static", "health.alive", "health.ready"})
+_FOR_PROGRAMS = (
+    *("/api/", "/healthz", "/readyz", "/metrics"),
+    *("/inference/", "/predictions/", "/classify", "/file-upload"),
+)
+_QUIET_ENDPOINTS = frozenset({"static", "health.alive", "health.ready", "metrics.metrics_text"})
 
 _AUTHORITY: Final = re.compile(r"(?:([a-z0-9.-]+)|\[([a-f0-9:.]+)\])(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
 _MAX_SHOWN = 80
@@ -174,9 +180,16 @@ def is_cross_site(site: str | None, origin: str | None, address: str) -> bool:
 
 
 class Middleware:
-    """The checks and headers that the configuration `web` requires for each request to an application."""
+    """The checks and headers that the configuration `web` requires for each request to an application.
 
-    def __init__(self, web: WebSettings) -> None:
+    Args:
+        web: the configuration.
+        metrics: count the requests.
+        namespace: of the metrics in CloudWatch; None for log lines without metrics.
+    """
+
+    def __init__(self, web: WebSettings, metrics: WebMetrics, namespace: str | None = None) -> None:
+        self._metrics, self._namespace = metrics, namespace
         self._names = {name.lower() for name in (*web.hosts, web.host, "localhost")}
         self._origins = web.cors_origins
 
@@ -221,7 +234,13 @@ class Middleware:
             headers["Access-Control-Allow-Origin"] = origin
             headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
         headers["X-Request-Id"] = request_id()
-        identity = known_identity()
+        identity, seconds = known_identity(), time.monotonic() - g.began
+        rule = request.url_rule
+        route = None if rule is None else rule.rule
+        self._metrics.count_request(request.method, route, response.status_code, seconds)
+        errors: dict[str, object] = {}
+        if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            errors = {"web_errors": 1} | embedded_metrics(self._namespace, WEB_METRICS)
         _log.log(
             logging.DEBUG if request.endpoint in _QUIET_ENDPOINTS else logging.INFO,
             "%s %s",
@@ -230,10 +249,11 @@ class Middleware:
             extra={
                 "status": response.status_code,
                 "path": request.path,
-                "milliseconds": round((time.monotonic() - g.began) * 1000, 1),
+                "milliseconds": round(seconds * 1000, 1),
                 "request_id": request_id(),
             }
-            | ({"user": identity.owner} if identity and not identity.is_local else {}),
+            | ({"user": identity.owner} if identity and not identity.is_local else {})
+            | errors,
         )
         return response
 

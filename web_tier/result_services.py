@@ -129,7 +129,7 @@ class ResultServices:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self.feeds = FeedRegistry(backend.bulkheads.streams, self._new_feed)
+        self.feeds = FeedRegistry(backend.bulkheads.streams, self._new_feed, on_change=backend.metrics.streams.inc)
         self.render_limiter = RenderLimiter(backend.bulkheads.pictures)
         self.thumbnails = Thumbnails(backend.config.web.image_limits)
         self.objects = ImageObjects(backend.config)

@@ -16,8 +16,9 @@ from localcloud.options import InvalidSwitchError, format_switches, load_scenari
 from scripts.run.batch import InterruptedBatchError
 from scripts.run.images import images_in, sample_images
 from scripts.run.model import checked_bundle, model_setting
+from scripts.run.prometheus import CONTROLLER_PORT_VARIABLE, prometheus_instructions
 from scripts.run.session import RunSession
-from scripts.run.system import ROOT, System, worker_image
+from scripts.run.system import ROOT, System, free_port, worker_image
 from scripts.standard_options import CONTEXT, version_option
 from services.errors import FleetsightError
 
@@ -42,6 +43,7 @@ HOME = ROOT / ".fleetsight"
 )
 @click.option("--port", type=click.IntRange(1, 65_535), help="Port of the page; by default web.port of config.yaml.")
 @click.option("--sign-in", is_flag=True, help="Ask users to sign in, with a user pool of the local cloud.")
+@click.option("--metrics", is_flag=True, help="Serve metrics, and say how to look at them with Prometheus.")
 @click.option(
     "--switch",
     "switches",
@@ -71,6 +73,7 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
     model: str | None,
     port: int | None,
     sign_in: bool,
+    metrics: bool,
     switches: tuple[str, ...],
     scenario: Path | None,
     hypervisor: str,
@@ -90,6 +93,7 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
         parse_switches(switches)
         overrides = {} if port is None else {"FLEETSIGHT__WEB__PORT": str(port)}
         overrides |= {"FLEETSIGHT__AUTH__MODE": "cognito"} if sign_in else {}
+        overrides |= {CONTROLLER_PORT_VARIABLE: str(free_port())} if metrics else {}
         overrides |= model_setting(model, console.print, stop) if model is not None else {}
         system = System(HOME, overrides, switches=switches)
         classes = checked_bundle(system.config).labels
@@ -100,7 +104,7 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
             images = sample_images(HOME / "samples", classes)
         if hypervisor == "nspawn":
             system = replace(system, image=worker_image(system.config, HOME / "images"))
-        session = RunSession(system, images, console, stop)
+        session = RunSession(system, images, console, stop, instructions=prometheus_instructions if metrics else None)
         sys.exit(session.run(once=once, json_file=json_file, open_page=open_page))
     except InvalidSwitchError as error:
         print(f"fleetsight: {option}: {error}", file=sys.stderr)

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -140,12 +140,18 @@ def open_in_browser(address: str, environment: Mapping[str, str] = os.environ) -
 
 @dataclass
 class RunSession:
-    """A system and a batch that it classifies, if there are `images`; `stop` is set when the command is to end."""
+    """A system and a batch that it classifies, if there are `images`.
+
+    Attributes:
+        stop: set when the command is to end.
+        instructions: returns what else to print once the system has started.
+    """
 
     system: System
     images: ImageSet | None
     console: Console
     stop: threading.Event
+    instructions: Callable[[System], str] | None = None
     client: ApiClient = field(init=False)
     _mails: MailPrinter = field(init=False)
 
@@ -207,6 +213,8 @@ class RunSession:
         self._print(self.system.fleet_words)
         if self.system.sign_in is not None:
             self._print(sign_in_instructions(self.system.sign_in))
+        if self.instructions is not None:
+            self._print(self.instructions(self.system))
         if self.system.switches:
             self._print(f"The local cloud is at {self.system.endpoint_url}: {', '.join(self.system.switches)}")
 

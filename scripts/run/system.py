@@ -29,6 +29,7 @@ from scripts.run.sign_in import LocalSignIn, prepare_sign_in
 from scripts.run.supervisor import ManagedProcess, Supervisor
 from services.clients import Clients, new_session
 from services.errors import FleetsightError
+from web_tier.metrics import FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 30.0
@@ -176,11 +177,12 @@ class System:
     def _start(self, name: str, *arguments: str) -> None:
         is_local_cloud = name in {"cloud", "hypervisor"}
         line = ("--lifeline-fd", str(self.lifeline.read_end)) if is_local_cloud else ()
+        counts = {FOLDER_VARIABLE: str(self.state_dir)} if name == "web" else {}
         self.supervisor.start(
             ManagedProcess(
                 name,
                 (sys.executable, *arguments, *line),
-                self._environment(),
+                self._environment() | counts,
                 self.state_dir / "logs" / f"{name}.log",
                 essential=name == "cloud",
                 inherited=(self.lifeline.read_end,) if is_local_cloud else (),

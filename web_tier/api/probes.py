@@ -1,9 +1,10 @@
-"""Endpoints for infrastructure: liveness, readiness, and nginx's check of the sender before it reads a body."""
+"""Endpoints for infrastructure: liveness, readiness, metrics, and nginx's check of the sender of a body."""
 
 from typing import Literal
 
 from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue
+from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 from web_tier.api.openapi import ApiResponse, operation
@@ -16,6 +17,7 @@ from web_tier.backend import current_backend
 
 health = Blueprint("health", __name__)
 admission = Blueprint("admission", __name__)
+metrics = Blueprint("metrics", __name__)
 
 
 class Alive(ApiBody):
@@ -60,3 +62,9 @@ def may_send() -> ResponseReturnValue:
     if lacks_second_factor(identity):
         raise Forbidden("this site requires a second factor of you")
     return "", 204
+
+
+@metrics.get("/metrics")
+def metrics_text() -> Response:
+    """Return the metrics of all processes of this web tier, for the Prometheus server of an operator."""
+    return Response(current_backend().metrics.text(), content_type=CONTENT_TYPE_LATEST)

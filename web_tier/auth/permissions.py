@@ -181,6 +181,7 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "fleet_api.set_limits",
             "fleet_api.reset_limits",
             "fleet_api.drain",
+            "metrics.metrics_text",
         ),
     }.items()
     for endpoint in endpoints

@@ -179,6 +179,7 @@ class BillingMeter:
         attribution: attributes what is billed to the images answered meanwhile.
         daily: what is billed on each day.
         peak_workers: most workers since the fleet was last at rest.
+        last_bill: the bill of the last update, which takes no time to read.
     """
 
     minimum_seconds: float
@@ -190,6 +191,7 @@ class BillingMeter:
     attribution: CostAttribution = field(init=False)
     daily: DailyLedger = field(init=False)
     peak_workers: int = field(default=0, init=False)
+    last_bill: Bill = field(default=Bill(), init=False)
     _ended: Bill = field(default=Bill(), init=False)
     _running: dict[str, BilledInstance] = field(default_factory=dict, init=False)
     _is_first_update: bool = field(default=True, init=False)
@@ -210,7 +212,7 @@ class BillingMeter:
             self._ended += self._billed(self._running.pop(ended))
         for begun in running.keys() - self._running.keys():
             self._running[begun] = BilledInstance(self.clock(), self.hourly(running[begun]), self.now())
-        bill = self.bill
+        self.last_bill = bill = self.bill
         self.attribution.update(fleet, bill)
         self.daily.update(self.now().date(), bill, self.attribution.images)
         is_at_rest = fleet.capacity == 0 and fleet.requests.total == 0

@@ -33,6 +33,7 @@ from core.config import FleetSettings
 from services.backoff import Backoff
 from services.ec2 import Fleet
 from web_tier.autoscaler.liveness import HeartbeatCoverage, InstanceRecord, InstanceTracker
+from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import FleetDescription
 from web_tier.autoscaler.reporting import FleetEvent
 
@@ -159,6 +160,7 @@ class UnhealthyTerminator:
     active: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic
     backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, max_seconds=MAX_BACKOFF_SECONDS))
+    metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
     last_error: str | None = field(default=None, init=False)
     terminated: int = field(default=0, init=False)
     _pending: dict[str, PendingTermination] = field(default_factory=dict, init=False)
@@ -252,6 +254,7 @@ class UnhealthyTerminator:
             pending = self._pending[instance_id]
             pending.terminated_at = self.clock()
             self.terminated += 1
+            self.metrics.terminated.inc()
             details = {"instance": instance_id, "why": pending.reason, "console": pending.console}
             _log.warning("terminated an unhealthy instance", extra={**details, "so_far": self.terminated})
         self._events += _termination_events({instance_id: self._pending[instance_id] for instance_id in instance_ids})

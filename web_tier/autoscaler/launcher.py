@@ -33,6 +33,7 @@ from services.ec2 import ALIVE, Fleet, LaunchSpec
 from services.errors import LaunchError
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.launch_journal import Journal
+from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, Observation, RecentLaunches
 from web_tier.autoscaler.offerings import ERROR_SCOPE, Offering, UnavailableOfferings, offerings
 
@@ -165,6 +166,7 @@ class Launcher:
     active: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic
     backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, max_seconds=MAX_BACKOFF_SECONDS))
+    metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
     last_error: str | None = field(default=None, init=False)
     _unavailable: UnavailableOfferings = field(init=False)
     _not_startable_until: dict[str, float] = field(default_factory=dict, init=False)
@@ -257,6 +259,8 @@ class Launcher:
         if not self.active():
             return  # the next controller finds the entry, and makes the call if it is still needed
         state, instance_ids, problem = self._make(entry, options)
+        self.metrics.launch_calls.labels(state.name.lower()).inc()
+        self.metrics.launched.inc(len(instance_ids))
         journal_action, next_step = (TRANSITIONS_OF_REPEATED if is_repeated else TRANSITIONS)[state]
         match journal_action:
             case JournalAction.COMPLETE:

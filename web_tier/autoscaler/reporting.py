@@ -6,7 +6,7 @@
 | `InstanceListWriter` | the instances with their workers' status                         |
 | `EventLog`           | the last decisions and other events, in words                    |
 | `HistoryTrack`       | workers and queue over time, as a chart                          |
-| `MetricsLogger`      | one log line a minute, from which CloudWatch makes metrics       |
+| `MetricsLogger`      | Prometheus's metrics; and one log line a minute for CloudWatch   |
 """
 
 import logging
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from core.config import FleetSettings
+from core.embedded_metrics import CONTROLLER_METRICS, embedded_metrics
 from core.fleet.models import (
     Decision,
     Decisions,
@@ -33,6 +34,7 @@ from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.explain import DecisionKind
 from web_tier.autoscaler.liveness import WorkerRegistry, WorkerStatus
+from web_tier.autoscaler.metrics import CAUSES, REFUSALS, REPAIRS, ControllerMetrics, total_of
 from web_tier.autoscaler.observe import LISTED, Observation
 
 _log = logging.getLogger(__name__)
@@ -348,20 +350,31 @@ class HistoryTrack:
 
 @dataclass
 class MetricsLogger:
-    """Writes the fleet's metrics as one log line in the first round, and then each `METRICS_SECONDS`.
+    """Updates Prometheus's metrics in each round; writes the metrics line in the first, then each `METRICS_SECONDS`.
 
-    The holder of the lease writes it: if no line arrives, no controller works. `infra/stack.yaml` finds the line by
-    its message and each metric by its name, so a name must change in both places.
+    The holder of the lease writes the line: if none arrives, no controller works. With a `namespace` CloudWatch makes
+    metrics of it; `infra/stack.yaml` finds them by their names.
+
+    Attributes:
+        namespace: of the metrics in CloudWatch; None for a line without metrics.
+        metrics: for Prometheus.
     """
 
     clock: Callable[[], float] = time.monotonic
+    namespace: str | None = None
+    metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
     _written_at: float = field(default=float("-inf"), init=False)
 
     def update(self, observation: Observation, settings: FleetSettings, meter: BillingMeter) -> None:
-        """Write the line if it is due."""
+        """Update the metrics; write the line if it is due."""
+        self.metrics.observe_round(observation, settings, meter.last_bill)
         if self.clock() - self._written_at >= METRICS_SECONDS:
             self._written_at = self.clock()
-            _log.info(METRICS_MESSAGE, extra=fleet_metrics(observation, settings, meter))
+            counted, logged = counted_so_far(self.metrics), self.metrics.logged
+            since = {name: round(total - logged.get(name, 0.0), 3) for name, total in counted.items()}
+            self.metrics.logged = counted
+            directive = embedded_metrics(self.namespace, CONTROLLER_METRICS)
+            _log.info(METRICS_MESSAGE, extra=directive | fleet_metrics(observation, settings, meter) | since)
 
 
 def fleet_metrics(observation: Observation, settings: FleetSettings, meter: BillingMeter) -> dict[str, float]:
@@ -386,14 +399,37 @@ def fleet_metrics(observation: Observation, settings: FleetSettings, meter: Bill
     }
 
 
+def counted_so_far(metrics: ControllerMetrics) -> dict[str, float]:
+    """Return what this process has counted so far, by the names in the metrics line, which has the differences.
+
+    `images_done` and `images_failed` are results without those of cancelled jobs. `waiting_seconds` are image-seconds
+    of waiting, and `boot_waiting_seconds` those that boots cause. `repairs` are images, `refused_launches` calls.
+    """
+    return {
+        "images_done": total_of(metrics.results, {"done"}),
+        "images_failed": total_of(metrics.results, {"failed"}),
+        "waiting_seconds": total_of(metrics.waiting, CAUSES),
+        "boot_waiting_seconds": total_of(metrics.waiting, {"boot"}),
+        "repairs": total_of(metrics.repairs, REPAIRS),
+        "refused_launches": total_of(metrics.launch_calls, REFUSALS),
+    }
+
+
 @dataclass
 class Reporter:
-    """Reports each round of the autoscaler; it continues where the previous controller ended."""
+    """Reports each round of the autoscaler; it continues where the previous controller ended.
+
+    Attributes:
+        namespace: of the metrics in CloudWatch; None for none.
+        counts: the metrics for Prometheus.
+    """
 
     store: FleetStore
     registry: WorkerRegistry
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    namespace: str | None = None
+    counts: ControllerMetrics = field(default_factory=ControllerMetrics)
     snapshots: SnapshotWriter = field(init=False)
     metrics: MetricsLogger = field(init=False)
     _instances: InstanceListWriter = field(init=False)
@@ -404,8 +440,9 @@ class Reporter:
         """Read what the previous controller has stored; `registry` adopts the statuses of its workers."""
         stored = self.store.instances()
         self.registry.adopt(stored.instances)
+        self.counts.fleet.begin(self.registry.statuses)
         self.snapshots = SnapshotWriter(self.store, self.clock, self.now)
-        self.metrics = MetricsLogger(self.clock)
+        self.metrics = MetricsLogger(self.clock, self.namespace, self.counts)
         self._instances = InstanceListWriter(self.store, stored, self.clock)
         self._events = EventLog(self.store, self.clock, self.now)
         self._history = [HistoryTrack(self.store, resolution) for resolution in RESOLUTIONS]
@@ -425,6 +462,7 @@ class Reporter:
         happened besides the decision, `unhealthy` why instances are unhealthy, and `billed_since` when each began to
         run, by instance id.
         """
+        self.counts.decisions.labels(plan.kind).inc()
         for event in events:
             self._events.add(event)
         self._instances.update(observation, self.registry.statuses(), unhealthy, billed_since)

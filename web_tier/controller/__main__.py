@@ -16,7 +16,9 @@ from core.logs import configure_logging
 from services.endpoint import APP_ID
 from services.errors import ConfigError
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
+from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.leader import LoopGroup, run_elected
+from web_tier.controller.metrics_server import serve_metrics
 from web_tier.controller.services import ControllerServices, controller_lease
 from web_tier.memory import collect_less_often, return_freed_memory
 
@@ -33,14 +35,19 @@ def main() -> int:
     os.environ.setdefault(APP_ID, "fleetsight-controller")
     try:
         config, path = load_config(), config_path()
-        services, lease = ControllerServices.connect(config), controller_lease(config)
+        lease = controller_lease(config)
+        metrics = ControllerMetrics(lambda: lease.held)
+        services = ControllerServices.connect(config, metrics)
         return_freed_memory()
+        serve_metrics(metrics.registry, config.metrics.controller_port)
         collect_less_often()
         fleet_config = FleetConfigWatcher(path, config.fleet)
 
         def new_loops() -> LoopGroup:
             return LoopGroup(
-                lambda active: services.ticks(lease.holder, lease.token, fleet_config, active), lambda: lease.held
+                lambda active: services.ticks(lease.holder, lease.token, fleet_config, active),
+                lambda: lease.held,
+                lambda loop: metrics.loop_failures.labels(loop).inc(),
             )
 
         _log.info("contending for the lease", extra={"holder": lease.holder})

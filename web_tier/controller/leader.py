@@ -39,10 +39,12 @@ def run_loop(
     active: Callable[[], bool],
     wait: Callable[[float], object],
     backoff: Backoff | None = None,
+    on_failure: Callable[[str], object] = lambda _name: None,
 ) -> None:
     """Call `tick` while `active()`; log every exception and try again after a backoff.
 
-    A loop survives exceptions, since one refused call must not end the fleet's only controller.
+    `on_failure` is called with the name after each exception. A loop survives exceptions, since one refused call must
+    not end the fleet's only controller.
     """
     backoff = backoff or Backoff(max_seconds=MAX_BACKOFF_SECONDS)
     while active():
@@ -50,6 +52,7 @@ def run_loop(
             pause = tick()
         except Exception:  # noqa: BLE001 (the edge of the loop)
             pause = backoff.after_failure()
+            on_failure(name)
             _log.exception("a round of the loop failed", extra={"loop": name, "next_try_seconds": round(pause, 2)})
         else:
             backoff.reset()
@@ -62,15 +65,24 @@ class LoopGroup:
     Args:
         ticks: returns the loops' ticks by name; its argument is the predicate that each tick asks before it acts.
         held: returns whether the lease is held.
+        on_failure: called with the name of a loop when a round of it has failed.
     """
 
-    def __init__(self, ticks: Callable[[Callable[[], bool]], Mapping[str, Tick]], held: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        ticks: Callable[[Callable[[], bool]], Mapping[str, Tick]],
+        held: Callable[[], bool],
+        on_failure: Callable[[str], object] = lambda _name: None,
+    ) -> None:
         self._held = held
         self._stopped = threading.Event()
         self._threads = [
             # Daemons, so that a call that hangs cannot keep a process alive that must stop.
             threading.Thread(
-                target=run_loop, args=(name, tick, self.active, self._stopped.wait), name=name, daemon=True
+                target=run_loop,
+                args=(name, tick, self.active, self._stopped.wait, None, on_failure),
+                name=name,
+                daemon=True,
             )
             for name, tick in ticks(self.active).items()
         ]

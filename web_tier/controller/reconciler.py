@@ -29,6 +29,7 @@ from core.predictions import store_prediction, stored_prediction
 from services.errors import MessageError
 from services.s3 import Bucket
 from services.sqs import Queue, ReceivedMessage
+from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.lost_images import BacklogTracker, FirstSeen, WaitTimes, find_lost
 from web_tier.controller.result_recorder import ResultRecorder, rank
 
@@ -99,6 +100,7 @@ class DeadLetterConsumer:
     Attributes:
         receives: how often a request was received before it became a dead letter: the queue's maxReceiveCount.
         active: returns whether this process may still act.
+        metrics: count the dead letters that became results.
     """
 
     queue: Queue
@@ -106,6 +108,7 @@ class DeadLetterConsumer:
     recorder: ResultRecorder
     receives: int
     active: Callable[[], bool]
+    metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
 
     def consume(self) -> None:
         """Consume the dead letters; each is deleted only after its image has a result."""
@@ -135,6 +138,7 @@ class DeadLetterConsumer:
         else:
             tries = request.crashes + self.receives
             self.recovery.fail(request.ref, crashed_worker(tries), attempt=request.attempt, attempts=tries)
+            self.metrics.repairs.labels("dead_letter").inc()
 
 
 @dataclass
@@ -168,6 +172,7 @@ class Reconciler:
         is_paused: returns whether the fleet is paused, so that requests wait for as long as operators want.
         heartbeats: returns how many messages of the response queue may be heartbeats, at most.
         may_close: returns whether no other part needs the finished job to stay open.
+        metrics: count the repairs.
     """
 
     store: JobStore
@@ -185,6 +190,7 @@ class Reconciler:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     heartbeats: Callable[[], int] = lambda: 0
     may_close: Callable[[str], bool] = lambda _job_id: True
+    metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
     _jobs: dict[str, JobWatch] = field(default_factory=dict, init=False)
     _backlog: BacklogTracker = field(init=False)
 
@@ -276,12 +282,14 @@ class Reconciler:
             with isolated(job_id):
                 if result := self.recovery.result(record.ref, record.attempt):
                     self.recorder.record([result])
+                    self.metrics.repairs.labels("result_found").inc()
                     ids = {"job": job_id, "image": record.ref.image_id}
                     _log.warning("recorded a result after its response was lost", extra=ids)
                 elif self.inputs.exists(record.key):
                     unanswered.append(record)
                 else:
                     self.recovery.fail(record.ref, GONE, attempt=record.attempt, attempts=0)
+                    self.metrics.repairs.labels("object_gone").inc()
         if unanswered:
             self._request_again(job_id, unanswered, waited)
 
@@ -301,6 +309,7 @@ class Reconciler:
             if record.ref.image_id not in refused
         }
         _log.warning("requested images again", extra={"job": job_id, "sent": len(sent), "refused": len(refused)})
+        self.metrics.repairs.labels("requested_again").inc(len(sent))
         if sent:
             self.recorder.record_resends(job_id, sent)
 

@@ -144,6 +144,7 @@ class ResultRecorder:
         now: the wall clock, for the times of a job's first and last result.
         on_results: called with the number of workers' answers that were recorded just now; returns the number of the
             billing period that they belong to, or None.
+        on_recorded: called with the results that were recorded just now, without repeats.
         locks: a lock for each job; tests replace it to control which thread runs.
         pool: makes calls side by side; None: one after another.
         readers: reads jobs that are not known yet; None: the calling thread does, for as long as it takes.
@@ -158,6 +159,7 @@ class ResultRecorder:
     active: Callable[[], bool] = lambda: True
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     on_results: Callable[[int], int | None] = lambda _answers: None
+    on_recorded: Callable[[Sequence[ClassificationResult]], None] = lambda _results: None
     locks: JobLocks = field(default_factory=JobLocks)
     pool: Executor | None = None
     readers: Executor | None = None
@@ -564,6 +566,7 @@ class ResultRecorder:
         return response if is_stored else self.store.result(response.ref) or response
 
     def _count(self, job_counts: JobCounts, stored: Sequence[ClassificationResult], at: datetime) -> None:
+        self.on_recorded([each for each in stored if job_counts.statuses[each.image_id] != each.status])
         for response in stored:
             job_counts.count_result(response, at)
         # Cancelled images had no share of the workers' time.

@@ -26,6 +26,7 @@ from web_tier.autoscaler.launch_journal import Journal
 from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.loop import Autoscaler
+from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import Observer, RecentLaunches
 from web_tier.autoscaler.reporting import Reporter
 from web_tier.controller.cancellation import JobCanceller
@@ -61,6 +62,7 @@ class ControllerServices:
         calls: makes calls for results side by side. Nothing else uses it, so that results wait for no other work.
         readers: reads the jobs that results belong to.
         signals: of new requests, from other processes of this machine.
+        metrics: what all loops of this process count, over its tenures.
     """
 
     config: Config
@@ -77,10 +79,11 @@ class ControllerServices:
     signals: DemandListener
     calls: Executor = field(default_factory=lambda: ThreadPoolExecutor(CALLS, thread_name_prefix="calls"))
     readers: Executor = field(default_factory=lambda: ThreadPoolExecutor(READERS, thread_name_prefix="readers"))
+    metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
 
     @classmethod
-    def connect(cls, config: Config) -> "ControllerServices":
-        """Return the services, with the queues' URLs looked up.
+    def connect(cls, config: Config, metrics: ControllerMetrics | None = None) -> "ControllerServices":
+        """Return the services, with the queues' URLs looked up; by default with metrics that nobody reads.
 
         Raises:
             ClientError: when a queue does not exist.
@@ -105,6 +108,7 @@ class ControllerServices:
             send=senders(clients, config.notifications),
             sources=SourceBuckets(clients.s3),
             signals=DemandListener(requests.url),
+            metrics=metrics or ControllerMetrics(),
         )
 
     def close(self) -> None:
@@ -136,6 +140,7 @@ class ControllerServices:
             token=token,
             active=active,
             on_results=meter.attribution.add_answers,
+            on_recorded=self.metrics.count_results,
             pool=self.calls,
             readers=self.readers,
         )
@@ -154,7 +159,9 @@ class ControllerServices:
         recovery = ResultRecovery(self.store, recorder, self.outputs)
         canceller = JobCanceller(self.store, recorder, recovery, self.inputs, active)
         listings = ListingStore(self.store)
-        ingest = ImageIngest(self.config.web.image_limits, self.inputs, self.store, self.requests)
+        ingest = ImageIngest(
+            self.config.web.image_limits, self.inputs, self.store, self.requests, metrics=self.metrics.intake
+        )
 
         def may_close(job_id: str) -> bool:
             return (
@@ -163,7 +170,7 @@ class ControllerServices:
                 and canceller.is_done_with(job_id)
             )
 
-        return {
+        ticks: dict[str, Tick] = {
             "autoscaler": self._autoscaler(holder, fleet_config, registry, meter, recorder.problem, active).tick,
             "collector": collector.tick,
             **{f"collector-{number}": collector.help_tick for number in range(1, HELPERS + 1)},
@@ -184,6 +191,9 @@ class ControllerServices:
             ).tick,
             "expiry": JobExpiry(self.store, self.config.retention.unkept_lifetime, active).tick,
         }
+        for name in ticks:
+            self.metrics.loop_failures.labels(name)  # begins at 0
+        return ticks
 
     def _autoscaler(
         self,
@@ -200,10 +210,14 @@ class ControllerServices:
             config=fleet_config,
             store=store,
             observer=Observer(self.requests, self.dead_letters, self.fleet, launches),
-            health=UnhealthyTerminator(self.fleet, tracker, drain_seconds, active),
-            launcher=Launcher(self.launching, launches, Journal(store, f"{holder}/{new_id()}"), active),
+            health=UnhealthyTerminator(self.fleet, tracker, drain_seconds, active, metrics=self.metrics),
+            launcher=Launcher(
+                self.launching, launches, Journal(store, f"{holder}/{new_id()}"), active, metrics=self.metrics
+            ),
             meter=meter,
-            reporter=Reporter(store, registry),
+            reporter=Reporter(
+                store, registry, namespace=self.config.metrics.cloudwatch_namespace, counts=self.metrics
+            ),
             interval_seconds=self.config.controller.interval_seconds,
             controller_problem=problem,
             signals=self.signals,
@@ -222,7 +236,7 @@ class ControllerServices:
             store=self.store,
             recorder=recorder,
             recovery=recovery,
-            dead_letters=DeadLetterConsumer(self.dead_letters, recovery, recorder, receives, active),
+            dead_letters=DeadLetterConsumer(self.dead_letters, recovery, recorder, receives, active, self.metrics),
             requests=self.requests,
             responses=self.responses,
             inputs=self.inputs,
@@ -232,6 +246,7 @@ class ControllerServices:
             is_paused=lambda: fleet.paused() is not None,
             heartbeats=registry.active,
             may_close=may_close,
+            metrics=self.metrics,
         )
 
 

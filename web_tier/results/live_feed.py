@@ -233,11 +233,17 @@ class FeedRegistry:
         bulkhead: bounds the viewers at once.
         new_feed: returns a new feed of a job.
         clock: monotonic seconds.
+        on_change: called with 1 for a viewer who joins, and with -1 for one who leaves.
     """
 
     def __init__(
-        self, bulkhead: Bulkhead, new_feed: Callable[[str], JobFeed], clock: Callable[[], float] = time.monotonic
+        self,
+        bulkhead: Bulkhead,
+        new_feed: Callable[[str], JobFeed],
+        clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[int], object] = lambda _viewers: None,
     ) -> None:
+        self._on_change = on_change
         self._bulkhead, self._new_feed, self._clock = bulkhead, new_feed, clock
         self._feeds: dict[str, JobFeed] = {}
         self._viewers: dict[str, int] = {}
@@ -248,6 +254,7 @@ class FeedRegistry:
         """Return the feed of a job for one more viewer, who must `leave`, or None if there are too many viewers."""
         if not self._bulkhead.enter(owner):
             return None
+        self._on_change(1)
         with self._lock:
             for watched_id, left_at in list(self._left_at.items()):
                 if watched_id in self._viewers:
@@ -261,6 +268,7 @@ class FeedRegistry:
 
     def leave(self, job_id: str, owner: str = "") -> None:
         """Remove one viewer of a job."""
+        self._on_change(-1)
         self._bulkhead.leave(owner)
         with self._lock:
             self._viewers[job_id] -= 1

@@ -50,6 +50,7 @@ from services.sqs import Queue
 from services.table import BATCH as MAX_ITEMS
 from services.table import TableBusyError
 from web_tier.memory import MemoryLimiter
+from web_tier.metrics import IntakeMetrics
 from web_tier.quotas import UNLIMITED, QuotaExceededError, QuotaScope, Reservation
 from web_tier.uploads.multipart import Upload
 
@@ -187,6 +188,7 @@ class ImageIngest:
     Attributes:
         cached_results: returns a user's results by SHA-256, as `CachedResults.find`.
         memory: the bytes of images on their way to the bucket.
+        metrics: count the images. After a crash, one that is recorded again counts twice.
     """
 
     limits: ImageLimits
@@ -200,6 +202,7 @@ class ImageIngest:
     )
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
     counter: AcceptedCounter = field(default_factory=AcceptedCounter)
+    metrics: IntakeMetrics = field(default_factory=IntakeMetrics)
 
     def ingest(self, job: Job, uploads: Iterable[Upload], quota: QuotaScope = UNLIMITED) -> list[UploadResult]:
         """Accept the images of `uploads` into a job that exists; return the result of each file, in order.
@@ -333,6 +336,7 @@ class ImageIngest:
         try:
             image = validate_image(upload, self.limits)
             if isinstance(image, RejectedUpload):
+                self.metrics.reject(image.code)
                 return image
             key = input_key(ref, image.extension)
             self.bucket.put(key, upload.data, image.content_type, None if job.keep else UNKEPT)
@@ -341,6 +345,7 @@ class ImageIngest:
             return ImageRecord(ref, upload.filename, key, upload.size, self.clock(), owner=job.owner)
         except CLOUD_ERRORS:
             _log.exception("an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id})
+            self.metrics.reject(UNAVAILABLE)
             return unavailable(upload.filename)
         finally:
             self.memory.release(len(upload.data))
@@ -358,6 +363,8 @@ class ImageIngest:
         # Results first: a reader of the record of a cached image reads its result, too.
         self.store.put_done([record.response for record in records if isinstance(record, CachedImage)])
         self.store.record_images(records, self.clock())
+        cached = sum(record.cached for record in records)
+        self.metrics.accept(len(records), sum(record.size for record in records), cached)
 
     def _record_or_withdraw(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
         """Record images; return the rejections of all if that fails."""
@@ -368,6 +375,7 @@ class ImageIngest:
             raise
         except CLOUD_ERRORS:
             _log.exception("images could not be recorded", extra={"job_id": records[0].ref.job_id})
+            self.metrics.reject(UNAVAILABLE, len(records))
             return self._withdraw(records)
         return {}
 

@@ -249,5 +249,6 @@ def _send(ingest: ImageIngest, job_id: str, retries: Sequence[_Retry], at: datet
     finally:
         ingest.store.put_retried(job_id, at)
     sent = [retry.after for retry in retries if retry.after.ref.image_id not in rejected]
+    ingest.metrics.retried.inc(len(sent))
     _log.info("failed images were requested again", extra={"job_id": job_id, "n": len(sent)})
     return sent

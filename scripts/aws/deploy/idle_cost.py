@@ -14,6 +14,7 @@ from rich.table import Table
 
 from core.config import Config
 from core.cost import at_rest
+from core.embedded_metrics import CONTROLLER_METRICS, WEB_METRICS
 from scripts.aws.bake.spec import disk_gib
 
 HOURS_A_MONTH = 730
@@ -22,7 +23,7 @@ HOURS_A_MONTH = 730
 WEB_DISK_GB = 16
 """The disk of a web instance in the stack's launch template. A worker's disk is as large as its image's."""
 
-LOG_LINE_BYTES = 450
+LOG_LINE_BYTES = 1_150
 """The line that the controller logs each minute, with CloudWatch's 26 bytes for an event.
 
 https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html
@@ -30,7 +31,9 @@ https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogE
 
 ALARM = "AWS::CloudWatch::Alarm"
 DASHBOARD = "AWS::CloudWatch::Dashboard"
-METRIC = "AWS::Logs::MetricFilter"
+METRICS = len(CONTROLLER_METRICS) + len(WEB_METRICS)
+"""Metrics that CloudWatch makes of the lines of the logs; each has one combination of dimensions."""
+
 LOAD_BALANCER = "AWS::ElasticLoadBalancingV2::LoadBalancer"
 
 CostRow = tuple[str, float]
@@ -45,6 +48,7 @@ class BilledParts:
         web_type: type of the web instances.
         web_instances: their number.
         zones: subnets of a load balancer, which has a public address in each.
+        metrics: metrics of the logs.
         images_gb: upper bound of the images' snapshots: EBS bills only blocks that were written.
     """
 
@@ -54,7 +58,7 @@ class BilledParts:
     zones: int = 0
     alarms: int = 0
     dashboards: int = 0
-    metrics: int = 0
+    metrics: int = METRICS
     images_gb: float = 0.0
 
     @classmethod
@@ -70,8 +74,7 @@ class BilledParts:
             zones,
             count[ALARM],
             count[DASHBOARD],
-            count[METRIC],
-            images_gb,
+            images_gb=images_gb,
         )
 
 

@@ -46,6 +46,7 @@ STACK_KEYS = {
     "auth.user_pool_id": "the stack makes it",
     "auth.client_id": "the stack makes it",
     "auth.sign_up": "give --set OpenSignUp=true or false",
+    "metrics.cloudwatch_namespace": "it is the prefix, where its alarms find the metrics",
 }
 """Keys that the stack sets itself, and what to do instead of overriding them."""
 

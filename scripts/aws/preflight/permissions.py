@@ -138,6 +138,7 @@ PERMISSIONS = (
         "sqs:SetQueueAttributes sqs:TagQueue",
         "sqs:UntagQueue",
     ),
+    # Metric filters: stacks of versions before the embedded metric format have some, which an update deletes.
     Permission(
         "Logs",
         ("logs:{region}:{account}:log-group:/{prefix}/*",),

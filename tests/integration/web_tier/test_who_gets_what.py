@@ -192,6 +192,7 @@ ROUTES = (
     Route("GET", "/predictions/{job}-{image}", program()),
     Route("GET", "/predictions/{job}-{image}/", program()),
     # The fleet; before its controller's first report there is nothing to show, nor an instance to drain
+    Route("GET", "/metrics", program(403, 403, 200)),
     Route("GET", "/fleet", page(403, 403, 200)),
     Route("GET", "/audit", page(403, 403, 200)),
     Route("GET", "/api/v1/audit", program(403, 403, 200)),

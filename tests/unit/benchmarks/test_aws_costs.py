@@ -16,9 +16,10 @@ from benchmarks.aws_costs import (
 )
 from core.config import Config
 from core.cost import requests_of
+from scripts.aws.deploy.idle_cost import METRICS
 from scripts.aws.deploy.settings import validated_config
 from scripts.run.system import ROOT
-from tests.support.stack_template import of_this_stack, of_type
+from tests.support.stack_template import of_this_stack
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_1000_images_cost_their_instances_and_their_requests(config: Config) -> 
 
 def test_at_rest_alarms_and_metrics_are_counted_as_the_template_has_them(config: Config) -> None:
     plain, balanced = dict(idle_month(config, WITHOUT)), dict(idle_month(config, WITH))
-    assert plain[f"metrics of the logs, {len(of_type('Logs::MetricFilter'))}"] == pytest.approx(1.20)
+    assert plain[f"metrics of the logs, {METRICS}"] == pytest.approx(3.00)
     assert plain["alarms, 6"] == balanced["alarms, 6"] == pytest.approx(0.60)
     assert "load balancer" not in plain
     assert balanced["load balancer"] > 0

@@ -2,15 +2,14 @@
 
 import json
 import logging
-import operator
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from flask import Flask
 
 from core.config import parse_config
+from core.embedded_metrics import CONTROLLER_METRICS, WEB_METRICS, embedded_metrics
 from core.logs import JsonFormatter
 from scripts.aws.deploy.settings import StackSettings, load_template, parameter_values
 from scripts.aws.down import MAX_GROUP_SIZE
@@ -33,6 +32,7 @@ from tests.support.stack_template import (
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.observe import Demand, Observation
 from web_tier.autoscaler.reporting import METRICS_SECONDS, MetricsLogger
+from web_tier.metrics import WebMetrics
 from web_tier.middleware import Middleware
 from web_tier.uploads.ingest import UNKEPT
 
@@ -91,7 +91,6 @@ UNTAGGED = {
     "AWS::EC2::SecurityGroupIngress",
     "AWS::IAM::InstanceProfile",
     "AWS::IAM::Policy",
-    "AWS::Logs::MetricFilter",
     "AWS::Route53::RecordSet",
     "AWS::S3::BucketPolicy",
     "AWS::SNS::Subscription",
@@ -196,19 +195,27 @@ def test_no_parameter_or_output_is_a_secret() -> None:
 
 # ---- Metrics and alarms of what the tiers themselves log
 
-FILTERS = of_type("Logs::MetricFilter")
+NAMESPACE = "fleetsight"
 
 
-def metrics_of(group: str, lines: list[str]) -> dict[str, list[float]]:
-    """Return the values that the filters of a log group make of `lines`, by the metrics' names."""
+def embedded(lines: list[str]) -> dict[str, list[float]]:
+    """Return the values that CloudWatch makes of lines in the embedded metric format, by the metrics' names.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    """
     values: dict[str, list[float]] = {}
-    for each in FILTERS.values():
-        if each["LogGroupName"] == {"Ref": group}:
-            (made,) = each["MetricTransformations"]
-            found = [line for line in lines if matches(each["FilterPattern"], line)]
-            values[made["MetricName"]] = [
-                value_in(made["MetricValue"], each["FilterPattern"], line) for line in found
-            ]
+    for line in lines:
+        fields = json.loads(line)
+        if "_aws" not in fields:
+            continue
+        assert isinstance(fields["_aws"]["Timestamp"], int)
+        (directive,) = fields["_aws"]["CloudWatchMetrics"]
+        assert (directive["Namespace"], directive["Dimensions"]) == (NAMESPACE, [["process"]])
+        assert isinstance(fields["process"], str)
+        for metric in directive["Metrics"]:
+            assert metric["Unit"] in {"Count", "Seconds", "None"}
+            assert isinstance(fields[metric["Name"]], int | float)
+            values.setdefault(metric["Name"], []).append(fields[metric["Name"]])
     return values
 
 
@@ -218,7 +225,7 @@ def metrics_lines(workers: int, waiting: int, caplog: pytest.LogCaptureFixture) 
     seen = Observation(QueueCounts(waiting, 3, 0), 0, fleet, demand=Demand(((12.34, waiting),)))
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        MetricsLogger(Clock()).update(seen, fleet_settings(), BillingMeter(60, lambda _: 0.0))
+        MetricsLogger(Clock(), NAMESPACE).update(seen, fleet_settings(), BillingMeter(60, lambda _: 0.0))
         logging.getLogger("elsewhere").info("another line", extra={"workers": 99})
     return [JsonFormatter("controller").format(record) for record in caplog.records]
 
@@ -226,7 +233,7 @@ def metrics_lines(workers: int, waiting: int, caplog: pytest.LogCaptureFixture) 
 def answered(status: int, caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return the lines that the web tier writes when it answers a request with `status`."""
     app = Flask("tier")
-    Middleware(parse_config(shipped_values()).web).install(app)
+    Middleware(parse_config(shipped_values()).web, WebMetrics(), NAMESPACE).install(app)
     app.add_url_rule("/", view_func=lambda: ("", status))
     caplog.clear()
     with caplog.at_level(logging.INFO):
@@ -238,46 +245,53 @@ def answered(status: int, caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_the_controllers_line_has_the_metrics_of_the_fleet(
     workers: int, waiting: int, at_maximum: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = metrics_of("ControllerLogs", metrics_lines(workers, waiting, caplog))
-    assert found == {"Workers": [workers], "AtMaximum": [at_maximum], "Dollars": [0]}
+    found = embedded(metrics_lines(workers, waiting, caplog))
+    assert set(found) == set(CONTROLLER_METRICS)
+    assert (found["workers"], found["at_maximum"], found["dollars"]) == ([workers], [at_maximum], [0])
 
 
-@pytest.mark.parametrize(("status", "values"), [(200, []), (404, []), (499, []), (500, [1.0]), (503, [1.0])])
+@pytest.mark.parametrize(("status", "values"), [(200, []), (404, []), (499, []), (500, [1]), (503, [1])])
 def test_the_web_tiers_line_of_a_request_counts_its_errors(
     status: int, values: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert metrics_of("WebLogs", answered(status, caplog)) == {"WebErrors": values}
+    assert embedded(answered(status, caplog)) == ({"web_errors": values} if values else {})
 
 
-def test_a_line_of_another_form_has_no_metric() -> None:
-    lines = ["GET / 500", '["fleet"]', '{"message": "fleet"}', '{"process": "web", "status": "500"}', "{"]
-    found = [metrics_of(group, lines) for group in ("ControllerLogs", "WebLogs")]
-    assert not any(values for metrics in found for values in metrics.values())
+def test_without_a_namespace_a_line_has_no_metrics() -> None:
+    assert embedded_metrics(None, CONTROLLER_METRICS) == {}
+    assert f"export FLEETSIGHT__METRICS__CLOUDWATCH_NAMESPACE='{NAMESPACE}'\n" in user_data("WebTemplate")
 
 
-def named(widgets: list[list[Any]]) -> set[tuple[str, str]]:
-    """Return namespace and name of each metric, where `.` repeats what the one before it has in that place."""
+def named(widgets: list[list[Any]]) -> set[tuple[str, str, str]]:
+    """Return namespace, name and dimension of each metric, where `.` repeats what the one before it has there."""
     found = set()
     for metrics in widgets:
-        before: list[str] = ["", ""]
+        before: list[str] = [""] * 4
         for metric in metrics:
             if isinstance(metric[0], str):
                 before = [old if new == "." else new for old, new in zip(before, metric, strict=False)]
-                found.add((before[0], before[1]))
+                found.add((before[0], before[1], before[3]))
     return found
 
 
 def test_alarms_and_dashboard_use_the_metrics_of_the_logs() -> None:
-    made = {each["MetricTransformations"][0]["MetricName"] for each in FILTERS.values()}
-    assert {value_of(each["MetricTransformations"][0]["MetricNamespace"]) for each in FILTERS.values()} == {
-        "fleetsight"
-    }
+    made = {(name, "controller") for name in CONTROLLER_METRICS} | {(name, "web") for name in WEB_METRICS}
     own = [each for each in of_type("CloudWatch::Alarm").values() if each.get("Namespace") == {"Ref": "Prefix"}]
     assert len(own) == 3
-    assert {each["MetricName"] for each in own} <= made
+    dimensions = [value_of(each["Dimensions"]) for each in own]
+    assert all([each["Name"] for each in of_one] == ["process"] for of_one in dimensions)
+    alarmed = {(each["MetricName"], of_one[0]["Value"]) for each, of_one in zip(own, dimensions, strict=True)}
+    assert alarmed <= made
     widgets = as_json(RESOURCES["Dashboard"]["Properties"]["DashboardBody"])["widgets"]
-    metrics = [each["properties"]["metrics"] for each in widgets]
-    assert {name for space, name in named(metrics) if space == "fleetsight"} == made
+    shown = named([each["properties"]["metrics"] for each in widgets])
+    assert {(name, process) for space, name, process in shown if space == NAMESPACE} == made
+
+
+def test_the_documentation_lists_the_metrics_of_cloudwatch() -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8").partition("## CloudWatch")[2]
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    listed = {name: row[1].strip("`") for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    assert listed == dict.fromkeys(CONTROLLER_METRICS, "controller") | dict.fromkeys(WEB_METRICS, "web")
 
 
 def test_an_alarm_is_raised_without_a_controller_for_5_minutes_or_at_maximum_for_15() -> None:
@@ -516,53 +530,3 @@ def test_browsers_use_http_2_or_3_and_tls_12_or_newer_under_an_own_name() -> Non
     pattern = TEMPLATE["Parameters"]["SiteCertificateArn"]["AllowedPattern"]
     assert re.fullmatch(pattern, "arn:aws:acm:us-east-1:123456789012:certificate/abc")
     assert not re.fullmatch(pattern, "arn:aws:acm:eu-central-1:123456789012:certificate/abc")
-
-
-_COMPARISON = re.compile(r'\$\.(?P<name>\w+) (?P<sign>=|!=|>=|<=|>|<) (?P<value>"[^"]*"|\*|-?\d+(\.\d+)?)')
-_SIGNS: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-}
-
-
-def matches(pattern: str, line: str) -> bool:
-    """Return whether a line of a log is found by `pattern`; one that is no JSON object never is."""
-    comparisons = _comparisons(pattern)
-    try:
-        fields = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(fields, dict) and all(_holds(each, fields) for each in comparisons)
-
-
-def value_in(value: str, pattern: str, line: str) -> float:
-    """Return what a metric filter makes of a line that it has found: a number, or the field that `value` names."""
-    if not value.startswith("$."):
-        return float(value)
-    name = value.removeprefix("$.")
-    assert name in {each["name"] for each in _comparisons(pattern)}, f"{value} has to be in the pattern"
-    return float(json.loads(line)[name])
-
-
-def _comparisons(pattern: str) -> list[re.Match[str]]:
-    assert pattern.startswith("{ "), pattern
-    assert pattern.endswith(" }"), pattern
-    found = [_COMPARISON.fullmatch(part) for part in pattern[2:-2].split(" && ")]
-    assert all(found), f"{pattern} has something that is not known here"
-    return [each for each in found if each]
-
-
-def _holds(comparison: re.Match[str], fields: dict[str, Any]) -> bool:
-    name, sign, wanted = comparison["name"], comparison["sign"], comparison["value"]
-    if name not in fields:
-        return False
-    if wanted == "*":
-        return True
-    value = fields[name]
-    if wanted.startswith('"'):
-        return isinstance(value, str) and _SIGNS[sign](value, wanted.strip('"'))
-    return isinstance(value, int | float) and _SIGNS[sign](value, float(wanted))

@@ -27,6 +27,7 @@ from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.explain import DecisionKind
 from web_tier.autoscaler.liveness import WorkerStatus
+from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 from web_tier.autoscaler.reporting import (
     MAX_DECISIONS,
@@ -305,7 +306,7 @@ def test_the_metrics_describe_the_fleet(
 
 def test_metrics_are_one_log_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    logger = MetricsLogger(clock)
+    logger = MetricsLogger(clock, "fleetsight")
     with caplog.at_level(logging.INFO):
         logger.update(OBSERVED, fleet_settings(), METER)
         assert len(caplog.records) == 1  # the first round of a tenure is logged at once
@@ -316,6 +317,28 @@ def test_metrics_are_one_log_line_a_minute(caplog: pytest.LogCaptureFixture) -> 
     assert {record.getMessage() for record in caplog.records} == {"fleet"}
     # CloudWatch counts 26 bytes more for each line. What it costs at rest follows.
     assert len(JsonFormatter("controller").format(caplog.records[0])) + 26 <= LOG_LINE_BYTES
+
+
+def test_the_metrics_line_counts_what_happened_since_the_last_one(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    metrics = ControllerMetrics(clock=clock)
+    logger = MetricsLogger(clock, None, metrics)
+    with caplog.at_level(logging.INFO):
+        logger.update(OBSERVED, fleet_settings(), METER)
+        for _ in range(int(METRICS_SECONDS)):
+            clock.now += 1
+            logger.update(OBSERVED, fleet_settings(), METER)
+        for outcome, times in (("done", 3), ("failed", 2), ("cancelled", 9)):
+            metrics.results.labels(outcome).inc(times)
+        metrics.repairs.labels("object_gone").inc()
+        for outcome, times in (("no_capacity", 2), ("complete", 7)):
+            metrics.launch_calls.labels(outcome).inc(times)
+        # In another tenure of the same process, whose first round is logged at once.
+        MetricsLogger(clock, None, metrics).update(OBSERVED, fleet_settings(), METER)
+    names = ("images_done", "images_failed", "repairs", "refused_launches", "waiting_seconds", "boot_waiting_seconds")
+    lines = [tuple(getattr(record, name) for name in names) for record in caplog.records]
+    # Eight images wait for a minute, and no worker boots.
+    assert lines == [(0, 0, 0, 0, 0, 0), (0, 0, 0, 0, 8 * METRICS_SECONDS, 0), (3, 2, 1, 2, 0, 0)]
 
 
 FINE = RESOLUTIONS[0]

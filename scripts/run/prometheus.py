@@ -1,0 +1,63 @@
+"""How to look at the metrics of a local system with Prometheus: its configuration, and the command that runs it."""
+
+import os
+import shlex
+from urllib.parse import urlsplit
+
+import yaml
+
+from scripts.run.system import ROOT, System, free_port
+
+CONTROLLER_PORT_VARIABLE = "FLEETSIGHT__METRICS__CONTROLLER_PORT"
+ALERTS = ROOT / "infra" / "prometheus" / "alerts.yml"
+SCRAPE_SECONDS = 5
+
+
+def prometheus_config(page: str, controller_port: int, token_file: str | None) -> dict[str, object]:
+    """Return the configuration of a Prometheus server on the machine of a local system.
+
+    Args:
+        page: address of the web tier.
+        controller_port: port of the controller's metrics.
+        token_file: file with an operator's token; None without sign-in.
+    """
+    web = _scrape("fleetsight-web", urlsplit(page).netloc)
+    if token_file is not None:
+        web["authorization"] = {"credentials_file": token_file}
+    return {
+        "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"},
+        "rule_files": [str(ALERTS)],
+        "scrape_configs": [
+            web,
+            _scrape("fleetsight-controller", f"127.0.0.1:{controller_port}"),
+        ],
+    }
+
+
+def prometheus_instructions(system: System) -> str:
+    """Write the configuration for a running system into its folder; return how to use it, for its user."""
+    folder, token_file = system.state_dir, None
+    if system.sign_in is not None:
+        token_file = folder / "prometheus-token"
+        with os.fdopen(os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(system.sign_in.token)
+    port = system.config.metrics.controller_port
+    config = prometheus_config(system.url, port, None if token_file is None else str(token_file))
+    path = folder / "prometheus.yml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    listens = f"127.0.0.1:{free_port()}"
+    command = shlex.join(
+        (
+            *("prometheus", f"--config.file={path}", f"--storage.tsdb.path={folder / 'prometheus'}"),
+            f"--web.listen-address={listens}",
+        )
+    )
+    return (
+        "Metrics: install Prometheus (on Debian the package prometheus), then run in another terminal:\n"
+        f"  {command}\n"
+        f"Then open http://{listens}/alerts; docs/metrics.md lists the metrics."
+    )
+
+
+def _scrape(job: str, target: str) -> dict[str, object]:
+    return {"job_name": job, "static_configs": [{"targets": [target]}]}

@@ -1,0 +1,140 @@
+"""Alert rules, dashboard and documentation for Prometheus name only metrics, labels and values that there are."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.core import Metric
+
+from core.cost import Bill
+from scripts.run.prometheus import ALERTS
+from tests.conftest import ROOT
+from tests.support.autoscaler import fleet_settings, observation
+from tests.support.metric_table import documented_metrics
+from web_tier.autoscaler.metrics import ControllerMetrics
+from web_tier.autoscaler.observe import FleetMetrics
+from web_tier.metrics import WebMetrics
+
+DASHBOARD = ROOT / "infra" / "prometheus" / "dashboard.json"
+
+NAME = re.compile(r"fleetsight_\w+")
+MATCHERS = re.compile(r"(fleetsight_\w+)\{([^}]*)\}")
+MATCHER = re.compile(r'(\w+)\s*=(~?)\s*"([^"]*)"')
+PROMETHEUS_OWN = {"up"}
+
+Series = dict[str, dict[str, set[str]]]
+"""The values of each label of each metric, by the name of its samples."""
+
+
+def served() -> dict[str, list[Metric]]:
+    """Return the metrics of a web tier and of a controller that leads, with a sample of each label."""
+    web, controller = WebMetrics(), ControllerMetrics(lambda: True)
+    web.count_request("GET", "/", 500, 0.1)
+    web.streams.inc()
+    measured = FleetMetrics(image_seconds=0.1, boot_seconds=42.0)
+    controller.observe_round(
+        replace(observation(3, states=("running",)), metrics=measured), fleet_settings(), Bill(1, 1)
+    )
+    controller.loop_failures.labels("collector")
+    return {"web": list(web.registry.collect()), "controller": list(controller.registry.collect())}
+
+
+def series_of(metrics: dict[str, list[Metric]]) -> Series:
+    found: Series = {}
+    for metric in (each for of_process in metrics.values() for each in of_process):
+        for sample in metric.samples:
+            labels = found.setdefault(sample.name, {})
+            for label, value in sample.labels.items():
+                labels.setdefault(label, set()).add(value)
+    return found
+
+
+SERVED = served()
+SERIES = series_of(SERVED)
+
+
+def documented_name(metric: Metric) -> str:
+    """Return the name in the documentation: of a counter that of its samples, of a histogram that of the whole."""
+    return f"{metric.name}_total" if metric.type == "counter" else metric.name
+
+
+def alert_rules() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
+    return list(group["rules"])
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    for rule in alert_rules():
+        yield rule["alert"], rule["expr"]
+    for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
+        for number, target in enumerate(panel["targets"]):
+            yield f"{panel['title']} {number}", target["expr"]
+
+
+EXPRESSIONS = dict(expressions())
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS.values(), ids=EXPRESSIONS.keys())
+def test_an_expression_names_only_metrics_that_are_served(expression: str) -> None:
+    names = set(NAME.findall(expression))
+    assert names or PROMETHEUS_OWN & set(re.findall(r"\w+", expression))
+    assert names <= set(SERIES)
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS.values(), ids=EXPRESSIONS.keys())
+def test_an_expression_matches_only_labels_and_values_that_are_served(expression: str) -> None:
+    for name, matchers in MATCHERS.findall(expression):
+        for label, is_pattern, text in MATCHER.findall(matchers):
+            known = SERIES[name][label]
+            for alternative in text.split("|") if is_pattern else [text]:
+                assert [value for value in known if re.fullmatch(alternative, value)], (name, label, alternative)
+    grouped = {label.strip() for group in re.findall(r"by \(([^)]*)\)", expression) for label in group.split(",")}
+    known_labels = {label for name in NAME.findall(expression) for label in SERIES[name]}
+    assert grouped <= known_labels
+
+
+def test_the_dashboard_shows_every_metric() -> None:
+    shown = {name for expression in EXPRESSIONS.values() for name in NAME.findall(expression)}
+    missing = [
+        metric.name
+        for of_process in SERVED.values()
+        for metric in of_process
+        if not any(name.startswith(metric.name) for name in shown)
+    ]
+    # Money is shown per hour, and seconds of instances are that money in another unit.
+    assert missing == ["fleetsight_billed_seconds"]
+
+
+def test_the_documentation_lists_the_metrics_of_each_process_with_their_labels() -> None:
+    processes: dict[str, set[str]] = {}
+    labels: dict[str, set[str]] = {}
+    for process, metrics in SERVED.items():
+        for metric in metrics:
+            processes.setdefault(documented_name(metric), set()).add(process)
+            labels[documented_name(metric)] = {key for each in metric.samples for key in each.labels} - {"le"}
+    expected = {
+        name: ("both" if len(found) == 2 else next(iter(found)), labels[name]) for name, found in processes.items()
+    }
+    assert documented_metrics() == expected
+
+
+def test_every_name_follows_prometheus_conventions() -> None:
+    """https://prometheus.io/docs/practices/naming/"""
+    for metric in (each for of_process in SERVED.values() for each in of_process):
+        assert re.fullmatch(r"fleetsight_[a-z]+(_[a-z]+)*", metric.name), metric.name
+        assert not re.search(r"(milliseconds|minutes|megabytes|_ms)", metric.name)
+        assert metric.documentation.endswith("."), metric.name
+        if metric.type == "counter":
+            assert all(sample.name.endswith("_total") for sample in metric.samples), metric.name
+        else:
+            assert not metric.name.endswith("_total")
+
+
+def test_each_alert_says_what_to_do() -> None:
+    for rule in alert_rules():
+        assert {"summary", "description"} == set(rule["annotations"]), rule["alert"]
+        assert rule["labels"]["severity"] in {"page", "ticket"}
