@@ -393,6 +393,11 @@ def test_a_known_image_has_its_result_at_once_and_no_object_and_no_request(
     outcomes = caching.ingest(job, uploads)
     assert cached(outcomes) == [True, False, None, True]
     assert len(bucket.objects) == len(queue.bodies) == 1
+    counted = [
+        next(iter(counter.collect())).samples[0].value
+        for counter in (caching.metrics.accepted, caching.metrics.cached)
+    ]
+    assert counted == [3, 2]
     results = store.results(job.job_id)
     known = [outcome for outcome in outcomes if isinstance(outcome, CachedImage)]
     assert [results[image.ref.image_id].label for image in known] == ["stop", "parking"]

@@ -377,6 +377,7 @@ def test_many_failed_images_are_retried_in_portions(shop: Shop, store: JobStore)
     first = retry_failed(intake, shop.job, max_images=2)
     second = retry_failed(intake, shop.job, after=first.next_after, max_images=2)
     assert (first.sent, second.sent, second.next_after) == (2, 1, None)
+    assert next(iter(intake.metrics.retried.collect())).samples[0].value == 3
     assert len(shop.queue.image_ids) == 3
 
 

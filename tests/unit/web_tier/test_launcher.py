@@ -19,6 +19,7 @@ from web_tier.autoscaler.launcher import (
     JournalAction,
     state_after_refusal,
 )
+from web_tier.autoscaler.metrics import total_of
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS
 from web_tier.autoscaler.offerings import (
     ERROR_SCOPE,
@@ -94,6 +95,10 @@ def test_a_refused_launch_backs_off_and_is_repeated_with_a_new_token() -> None:
     assert len(set(scaler.tokens())) == 3
     assert scaler.problem() is None
     assert len(scaler.ec2.alive()) == 1
+    metrics = scaler.launcher.metrics
+    outcomes = {name: total_of(metrics.launch_calls, {name}) for name in ("no_capacity", "rejected", "complete")}
+    assert outcomes == {"no_capacity": 1, "rejected": 1, "complete": 1}
+    assert metrics.registry.get_sample_value("fleetsight_instances_launched_total") == 1
 
 
 def test_the_backoff_of_refusals_is_bounded() -> None:

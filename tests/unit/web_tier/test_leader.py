@@ -138,7 +138,9 @@ def test_a_loop_survives_errors_and_waits_longer_after_each(
         return outcome
 
     backoff = Backoff(10.0, uniform=lambda _low, high: high)
-    run_loop("loop", tick, lambda: len(waits) < 6, waits.append, backoff)
+    failures: list[str] = []
+    run_loop("loop", tick, lambda: len(waits) < 6, waits.append, backoff, failures.append)
+    assert failures == ["loop"] * 3
     assert waits == [1, 10, 20, 2, 10, 3]
     assert [record.exc_info is not None for record in caplog.records] == [True] * 3
 

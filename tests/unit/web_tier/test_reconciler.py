@@ -22,6 +22,7 @@ from tests.support.memory_services import ClockedQueue, MemoryBucket
 from tests.support.memory_table import MemoryTable, run_effect
 from tests.support.results_site import LOST_AFTER, MAX_RECEIVES, ResultsSite, done, message, refused
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from web_tier.autoscaler.metrics import total_of
 from web_tier.controller import result_recorder
 from web_tier.controller.lost_images import BUSY_FACTOR, MAX_REQUESTS
 from web_tier.controller.reconciler import CLOSE_AFTER
@@ -86,6 +87,7 @@ def test_lost_requests_are_found_among_those_that_wait(site: ResultsSite) -> Non
     assert len(site.requests.sent) == 20
     site.pass_time(10)
     assert {image_id for image_id, _ in site.requests.requests()[20:]} == {ref.image_id for ref in lost}
+    assert total_of(site.reconciler.metrics.repairs, {"requested_again"}) == len(lost)
 
 
 def test_heartbeats_do_not_hide_a_lost_request(site: ResultsSite) -> None:
@@ -225,6 +227,7 @@ def test_a_result_whose_response_was_lost_is_read_from_the_output_bucket(site: R
     site.store_output(done(ref))
     site.pass_time(LOST_AFTER)
     assert (site.result(ref).status, site.store.resends(ref.job_id)) == ("done", {})
+    assert total_of(site.reconciler.metrics.repairs, {"result_found"}) == 1
 
 
 def test_a_prediction_of_another_image_or_an_unreadable_one_is_no_result(site: ResultsSite) -> None:
@@ -420,6 +423,7 @@ def test_an_image_that_is_gone_fails_with_the_attempt_that_was_asked_for(site: R
     site.pass_time(2 * LOST_AFTER)
     result = site.result(ref)
     assert (result.attempt, result.attempts, result.error and result.error.code) == (1, 0, "gone")
+    assert total_of(site.reconciler.metrics.repairs, {"object_gone"}) == 1
 
 
 # Dead letters
@@ -597,6 +601,7 @@ def test_an_image_that_cannot_be_repaired_delays_no_other(site: ResultsSite) -> 
     site.pass_time(LOST_AFTER)
     assert site.result(others[0]).status == "failed"
     assert len(site.letters.messages) == 1, "the dead letter of the broken image is received again"
+    assert total_of(site.reconciler.dead_letters.metrics.repairs, {"dead_letter"}) == 1
     assert [image_id for image_id, _ in site.requests.requests()] == [others[1].image_id]
 
 

@@ -107,6 +107,21 @@ def test_the_failure_of_the_last_attempt_stays_in_any_order() -> None:
         assert best.attempt == 1
 
 
+def test_an_image_is_reported_once_for_each_outcome_however_often_its_responses_come() -> None:
+    store, reported = stored_jobs(), list[tuple[str, str]]()
+
+    def report(results: Sequence[ClassificationResult]) -> None:
+        reported.extend((each.image_id, each.status) for each in results)
+
+    recorder = recorder_of(store, on_recorded=report)
+    first, second, third = (ref.image_id for ref in REFS[:3])
+    for _ in range(2):
+        recorder.record([done(REFS[0]), not_done(REFS[1]), not_done(REFS[2])])
+    recorder.record([done(REFS[2]), not_done(REFS[0])])
+    recorder_of(store, on_recorded=report).record([done(REFS[0]), not_done(REFS[1])])  # after another controller
+    assert sorted(reported) == sorted([(first, "done"), (second, "failed"), (third, "failed"), (third, "done")])
+
+
 def test_a_result_without_an_attempt_is_of_the_first_one() -> None:
     store = stored_jobs()
     store.put_failed(not_done(REFS[0]))
