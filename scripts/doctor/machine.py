@@ -117,8 +117,12 @@ def check_settings(system: CheckedSystem) -> Iterable[Diagnosis]:
 
 
 def check_port(system: CheckedSystem) -> Iterable[Diagnosis]:
-    """Find out who holds the port of the page."""
-    host, port = system.config.web.host, system.page_port
+    """Find out who holds the port of the page; without valid settings, the default one of a local system."""
+    try:
+        host, endpoint, is_on_aws = system.config.web.host, system.endpoint, system.is_on_aws
+    except Exception:  # noqa: BLE001 (the check of the settings reports it)
+        host, endpoint, is_on_aws = "127.0.0.1", system.started_endpoint, False
+    port = system.page_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -137,12 +141,12 @@ def check_port(system: CheckedSystem) -> Iterable[Diagnosis]:
     holder = port_holder(port)
     if holder is None:
         yield problem(f"{port} is held by a process that this user may not see", f"sudo ss -ltnp sport = :{port}")
-    elif holder.is_web_tier and holder.endpoint == system.endpoint:
+    elif holder.is_web_tier and holder.endpoint == endpoint:
         yield ok(f"{port} is held by this system's web tier (process {holder.pid})")
     else:
         web = ", the web tier of another system" if holder.is_web_tier else ""
         words = f"{port} is held by {holder.name}{web} (process {holder.pid})"
-        if system.is_on_aws:  # the page is perhaps served by another machine
+        if is_on_aws:  # the page is perhaps served by another machine
             yield warning(words, f"Stop it (kill {holder.pid}) if this machine shall serve the page.")
         else:
             other = f"./scripts/run.sh --port {port + 1}"

@@ -96,6 +96,7 @@ def test_before_the_set_up_the_packages_are_the_problem_and_the_machine_is_check
     assert results["packages"][0]["remedy"].endswith("./scripts/setup.sh run")
     assert results["disk"][0]["verdict"] == "ok"
     assert "not checked" in results["settings"][0]["found"]
+    assert "not checked" not in results["port"][0]["found"]
     assert list(results) == list(CHECKS)
     assert sorted(checkout.rglob("*")) == before
 
