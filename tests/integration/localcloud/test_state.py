@@ -13,9 +13,10 @@ from botocore.exceptions import ClientError
 
 from localcloud.launch import LocalCloud, LocalCloudError
 from localcloud.state.folder import StateFolder
-from localcloud.state.journal import Files, log_path
+from localcloud.state.journal import Files, Journal, Record, load, log_path
 from tests.support.cloud_clients import CloudClients, error_of, presigned_form
 from tests.support.processes import children_of
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -323,6 +324,17 @@ def test_a_call_whose_effect_would_be_lost_is_refused(kept: KeptCloud) -> None:
         with pytest.raises(ClientError, match="is not available with --state") as error:
             call()
         assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
+
+
+def test_old_files_of_a_log_are_merged_by_a_process_while_calls_are_answered(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, segment_bytes=1_000)
+    for number in range(20):
+        journal.append([Record(b'["key"]', b"%d" % number, bytes(400))])
+        journal.commit()
+    wait_until(lambda: Files.of(tmp_path).snapshot, "a snapshot replaces the oldest files")
+    journal.close()
+    assert len(list(tmp_path.iterdir())) < 10
+    assert load(tmp_path) == {b'["key"]': Record(b'["key"]', b"19", bytes(400))}
 
 
 def test_a_damaged_state_is_not_served(tmp_path: Path) -> None:

@@ -6,9 +6,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from core.config import Config
+from core.provision import provision, provision_table
 from localcloud.launch import LocalCloud
 from scripts.cli import fleetsight
+from scripts.run.sign_in import OPERATOR, LocalSignIn, prepare_sign_in
 from scripts.run.state import StateFolderError, open_state
+from services.accounts import Accounts
+from services.clients import Clients
+from services.users import Account, CodeRequired, UserPool
 from tests.support.cloud_clients import CloudClients
 
 pytestmark = pytest.mark.processes
@@ -41,6 +47,33 @@ def test_a_snapshot_is_restored_and_a_state_reset(tmp_path: Path) -> None:
     restored = run(f"restore {file} {copy}")
     assert restored.output.endswith(f"Run it with ./scripts/run.sh --state {copy}\n")
     assert objects(copy, tmp_path / "again") == ["kept"]
+
+
+def test_a_later_run_signs_the_same_operator_in_with_a_new_password_and_keeps_the_keys_of_sessions(
+    clients: Clients, config: Config, tmp_path: Path
+) -> None:
+    provision_table(clients, config)
+
+    def prepare() -> tuple[LocalSignIn, Account, str]:
+        sign_in = prepare_sign_in(clients, config.names.job_table, tmp_path, name="kept", second_factor=True)
+        pool = UserPool(clients.cognito_idp, sign_in.pool_id, sign_in.client_id)
+        assert isinstance(pool.sign_in(OPERATOR, sign_in.password), CodeRequired)
+        [operator] = Accounts(clients.cognito_idp, sign_in.pool_id).list()
+        return sign_in, operator, sign_in.keys.read_text()
+
+    first, second = prepare(), prepare()
+    assert first[1:] == second[1:]
+    assert (first[0].pool_id, first[0].client_id) == (second[0].pool_id, second[0].client_id)
+    assert first[0].password != second[0].password
+
+
+def test_a_changed_configuration_changes_the_queues_of_a_state(clients: Clients, config: Config) -> None:
+    provision(clients, config)
+    queues = config.queues.model_copy(update={"visibility_timeout_seconds": 77})
+    provision(clients, config.model_copy(update={"queues": queues}))
+    url = clients.sqs.get_queue_url(QueueName=config.queue_name(config.names.request_queue))["QueueUrl"]
+    found = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
+    assert found == {"VisibilityTimeout": "77"}
 
 
 @pytest.mark.parametrize("command", ["snapshot {folder} {folder}/backup", "reset {folder}"])
