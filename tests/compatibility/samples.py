@@ -26,6 +26,7 @@ from core.fleet.models import (
     FleetInstance,
     FleetInstances,
     FleetSnapshot,
+    FleetSpending,
     HistoryBlock,
     JournalEntry,
     LaunchJournal,
@@ -181,6 +182,10 @@ def _fill_fleet(fleet: FleetStore) -> None:
     fleet.request_drain("i-0123456789abcdef0", NOW)
     run = BillingPeriod(number=2, images=3, billed_seconds=60.0, cost=0.01, is_open=False)
     day = FleetDay(day=NOW.date(), images=3, billed_seconds=60.0, cost=0.01)
+    spending = FleetSpending(
+        day=NOW.date(), today=0.01, month=0.02, committed=0.001, launch=0.001, dollars_per_day=1.0,
+        dollars_per_month=9.0,
+    )  # fmt: skip
     fleet.put_snapshot(
         FleetSnapshot(
             at=NOW, running=1, pending=1, stopped=1, visible=3, in_flight=2, delayed=1, dead_letters=1, min_workers=0,
@@ -188,8 +193,10 @@ def _fill_fleet(fleet: FleetStore) -> None:
             problem="VcpuLimitExceeded", paused=pause, image_seconds=0.1, boot_seconds=30.0, policy="backlog",
             limits_order=limits, configured=WorkerLimits(min_workers=0, max_workers=9), arrival_rate=1.5,
             waiting_seconds=2.0, recent_launches=1, failed_boots=1, images_per_second=1.5, today=day,
+            spending=spending,
         )
     )  # fmt: skip
+    fleet.allow_dollars(2.0, "night batch", NOW)
     instance = FleetInstance(
         instance_id="i-0123456789abcdef0", state="running", instance_type="c7a.large", zone="us-east-1a",
         launched_at=NOW, worker="busy", images=3, in_hand=2, images_per_second=1.5, heard_at=NOW, draining=True,

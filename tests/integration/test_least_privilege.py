@@ -100,6 +100,12 @@ class Deployed:
             None,
         )
 
+    def pause(self, idle: str) -> None:
+        """Pause the fleet, and wait until the controller knows and no worker is left but the instance `idle`."""
+        self.api.pause("a test")
+        wait_until(lambda: (self.api.fleet() or {})["reason"].startswith("paused"), "the fleet is paused")
+        wait_until(lambda: set(self.workers()) <= {idle}, "the workers are idle and end")
+
     def known(self) -> dict[str, str]:
         """Return the values of the placeholders in `DENIED_CALLS`."""
         outputs, ids = self.stack.outputs, self.stack.ids
@@ -247,8 +253,7 @@ def retry_what_failed(deployed: Deployed, job_id: str) -> None:
 
 def cancel_and_resume(deployed: Deployed, idle: str) -> None:
     """Cancel a job before any of its images is classified, and resume it when workers have seen its requests."""
-    deployed.api.pause("a test")
-    wait_until(lambda: set(deployed.workers()) <= {idle}, "the workers are idle and end")
+    deployed.pause(idle)
     job_id = deployed.api.create_job("cancelled", keep=True)
     deployed.upload(job_id, signs(3, 6))
     assert deployed.api.cancel(job_id)["state"] == "cancelled"
@@ -265,8 +270,7 @@ def lose_requests(deployed: Deployed, idle: str) -> str:
 
     And of an image that is requested still, take the image away. Return the job's id.
     """
-    deployed.api.pause("a test")
-    wait_until(lambda: set(deployed.workers()) <= {idle}, "the workers are idle and end")
+    deployed.pause(idle)
     job_id = deployed.api.create_job("lost", keep=True)
     deployed.upload(job_id, signs(3, 4))
     taken: list[Any] = []

@@ -25,7 +25,7 @@ from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
 from scripts.load.metrics import LoadSummary
 from scripts.run.sign_in import prepare_sign_in
-from scripts.run.system import System, free_port
+from scripts.run.system import HOME_VARIABLE, System, free_port
 from tests.conftest import ROOT
 from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -187,6 +187,7 @@ class Checkout:
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
             "FLEETSIGHT__WEB__PORT": str(self.system.config.web.port),
             "FLEETSIGHT_URL": self.system.url,
+            HOME_VARIABLE: str(self.folder / ".fleetsight"),
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": self.system.endpoint_url,
         }

@@ -79,27 +79,34 @@ def value(metrics: list[Metric], name: str, **labels: str) -> float:
 
 
 def test_the_processes_serve_the_documented_metrics_and_no_others(config: dict[str, Any]) -> None:
-    web, controller = config["scrape_configs"]
-    served = {
-        process: {f"{each.name}_total" if each.type == "counter" else each.name for each in scrape(job)}
-        for process, job in (("web", web), ("controller", controller))
-    }
     documented = documented_metrics()
-    for process, names in served.items():
-        assert names == {name for name, (of, _) in documented.items() if of in {process, "both"}}
+    for process, job in zip(("web", "controller"), config["scrape_configs"], strict=True):
+        expected = {name for name, (of, _) in documented.items() if of in {process, "both"}}
+
+        def differing(job: dict[str, Any] = job, expected: set[str] = expected) -> set[str]:
+            return expected ^ {f"{each.name}_total" if each.type == "counter" else each.name for each in scrape(job)}
+
+        # Two are there only once they were measured, a moment after the last result.
+        wait_until(lambda: not differing(), f"{process} serves what is documented", details=lambda: str(differing()))
 
 
-def test_a_batch_is_counted_where_it_passes(system: System, config: dict[str, Any]) -> None:
-    web, controller = (scrape(job) for job in config["scrape_configs"])
+def test_a_batch_is_counted_where_it_passes(config: dict[str, Any]) -> None:
+    web_job, controller_job = config["scrape_configs"]
+    # The bill begins with the next description of the fleet, which may be later than the last result.
+    controller = wait_until(
+        lambda: found if value(found := scrape(controller_job), "fleetsight_cost_dollars_total") > 0 else None,
+        "the instance is billed",
+    )
+    web = scrape(web_job)
     assert value(web, "fleetsight_images_accepted_total") == IMAGES
     results = value(controller, "fleetsight_image_results_total", outcome="done")
     assert results + value(controller, "fleetsight_image_results_total", outcome="failed") == IMAGES
     for stage in ("queued", "fetched", "decoded", "inferred", "stored"):
         assert value(controller, "fleetsight_image_stage_duration_seconds_count", stage=stage) == results
     assert value(controller, "fleetsight_image_waiting_seconds_total") > 0
-    assert value(controller, "fleetsight_instances_launched_total") == 1
-    assert value(controller, "fleetsight_launch_calls_total", outcome="complete") == 1
-    assert value(controller, "fleetsight_cost_dollars_total") > 0
+    # A worker that was idle has ended, and another one may have been launched.
+    assert value(controller, "fleetsight_instances_launched_total") >= 1
+    assert value(controller, "fleetsight_launch_calls_total", outcome="complete") >= 1
     assert value(controller, "fleetsight_controller_leader") == 1
     assert value(web, "fleetsight_http_requests_total", route="/api/v1/jobs", status="201") == 1
 
