@@ -20,8 +20,9 @@ from benchmarks.end_to_end import draw
 from benchmarks.report import Bar, Report, seconds_of
 from benchmarks.running import ALWAYS_WARM, WORKERS, running
 from localcloud.launch import LocalCloud
-from localcloud.state.journal import Journal, Record
+from localcloud.state.journal import Journal, Record, synchronize
 from scripts.run.state import open_state
+from scripts.run.system import HOME
 
 CLIENTS: Final = 8
 """Clients that make calls at the same time."""
@@ -40,7 +41,8 @@ def run(quick: bool) -> Report:
     Args:
         quick: fewer images, calls and objects.
     """
-    with tempfile.TemporaryDirectory(dir=Path.cwd() / ".fleetsight") as scratch:  # /tmp may be memory
+    HOME.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=HOME) as scratch:  # /tmp may be memory
         home = Path(scratch)
         log_ms, file_ms = body_milliseconds(home, 50 if quick else 300)
         calls = calls_per_second(home, 3.0 if quick else 10.0)
@@ -80,9 +82,7 @@ def body_milliseconds(home: Path, rounds: int) -> tuple[float, float]:
             file.flush()
             os.fsync(file.fileno())
         Path(file.name).rename(Path(file.name).with_suffix(""))
-        descriptor = os.open(files, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        synchronize(files)
 
     taken = [[seconds_of(each, 1, time.perf_counter) for each in (in_log, in_file)] for _ in range(rounds)]
     journal.close()

@@ -24,7 +24,7 @@ from localcloud.state.journal import (
     check,
     read_snapshot,
     snapshot_path,
-    sync_folder,
+    synchronize,
     write_snapshot,
 )
 
@@ -158,7 +158,7 @@ class StateFolder:
             try:
                 write_snapshot(self.log, partial, more=private)
                 partial.replace(file)
-                sync_folder(file.absolute().parent)
+                synchronize(file.absolute().parent)
             except OSError as error:
                 raise StateError(f"cannot write {file}: {error.strerror}; choose another place") from error
             finally:
@@ -179,7 +179,7 @@ class StateFolder:
                 for name in PRIVATE_FILES:
                     (self.path / name).unlink(missing_ok=True)
                 (self.path / MARKER).unlink()  # last: until then the folder is a state
-                sync_folder(self.path)
+                synchronize(self.path)
             except OSError as error:
                 raise StateError(f"cannot remove {error.filename}: {error.strerror}") from error
 
@@ -208,8 +208,8 @@ def restore(file: Path, path: Path) -> StateFolder:
         target = snapshot_path(path / _LOG, 0)
         shutil.copyfile(file, target)
         target.chmod(0o600)
-        _sync_file(target)
-        sync_folder(path / _LOG)
+        synchronize(target)
+        synchronize(path / _LOG)
         for name, value in private.items():
             write_private(path / name, (value or b"").decode())
         _mark(path)
@@ -227,20 +227,12 @@ def write_private(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _mark(path: Path) -> None:
     """Make a folder with its log a state."""
     partial = path / f"{MARKER}.partial"
     write_private(partial, json.dumps({"format": FORMAT}) + "\n")
     partial.replace(path / MARKER)
-    sync_folder(path)
+    synchronize(path)
 
 
 def _private_key(name: str) -> bytes:

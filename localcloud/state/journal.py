@@ -330,9 +330,9 @@ def write_snapshot(folder: Path, target: Path, *, upto: int | None = None, more:
         os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names of the files in a folder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def synchronize(path: Path) -> None:
+    """Wait until the disk has a file, or of a folder the names of its files."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -441,7 +441,7 @@ class Journal:
         if not size:
             size = _write(descriptor, frame_of(encoded(_start_of("log", number))))
         os.fsync(descriptor)
-        sync_folder(self._folder)
+        synchronize(self._folder)
         return descriptor, size
 
     def _begin_segment(self) -> None:
@@ -464,7 +464,7 @@ class Journal:
         try:
             self._merge(self._folder, number, partial)
             partial.replace(snapshot_path(self._folder, number))
-            sync_folder(self._folder)
+            synchronize(self._folder)
             for path in Files.of(self._folder).superseded():
                 path.unlink()
         except (OSError, subprocess.SubprocessError, CorruptedStateError):

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from scripts.home import home_of
+
 if TYPE_CHECKING:
     from core.config import Config
     from services.clients import Clients
@@ -93,9 +95,14 @@ class CheckedSystem:
             return self.port or DEFAULT_PORT
 
     @property
+    def home(self) -> Path:
+        """The folder of logs, samples and models; it may not exist yet."""
+        return home_of(self.root, self.environment)
+
+    @property
     def run_folder(self) -> Path:
         """The folder of the system that `./scripts/run.sh` runs, or ran last, on this port."""
-        return self.root / ".fleetsight" / f"run-{self.page_port}"
+        return self.home / f"run-{self.page_port}"
 
     @cached_property
     def started_endpoint(self) -> str | None:

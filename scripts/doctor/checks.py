@@ -19,7 +19,7 @@ MAX_CHARACTERS: Final = 600
 
 
 class Verdict(StrEnum):
-    """What a check says about a part of the system. Only a problem keeps the system from working."""
+    """How a check judges a part of the system. Only a problem keeps the system from working."""
 
     OK = "ok"
     WARNING = "warning"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WARNING_SKEW_SECONDS: Final = 30.0
 MAX_SKEW_SECONDS: Final = 300.0
-"""AWS denies a request whose time stamp is five minutes off.
+"""AWS denies a request with a time stamp that is five minutes off.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html
 """
@@ -28,7 +28,7 @@ RESTART: Final = "Stop ./scripts/run.sh with Ctrl-C, and start it again."
 
 EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException"})
 SKEWED: Final = frozenset({"RequestExpired", "RequestTimeTooSkewed"})
-"""Error codes of credentials that are no longer valid, and of requests whose time stamp is too old or too new."""
+"""Error codes of expired credentials, and of requests with a time stamp that is too old or too new."""
 
 SET_CLOCK: Final = "sudo timedatectl set-ntp true"
 

@@ -23,7 +23,7 @@ INSTALL_AGAIN: Final = "rm -f .venv/.installed-run && ./scripts/setup.sh run"
 """Installs packages that are missing although the set-up has recorded that they are installed."""
 
 PROGRAM_SECONDS: Final = 20.0
-"""The longest time that a program may take to say its version, or what the CPU can do."""
+"""The longest time that a program may take to print its version, or what the CPU can do."""
 
 INSTALLED_BYTES: Final = 700 * 10**6
 """Disk space that an installation needs, as in scripts/setup.sh."""
@@ -43,7 +43,7 @@ WEB_TIER: Final = "web_tier.app:create_app()"
 """The argument by which a process of the web tier is recognised."""
 
 ENDPOINT_VARIABLE: Final = "FLEETSIGHT__AWS__ENDPOINT_URL"
-"""The variable by which ./scripts/run.sh tells its processes where the local cloud is."""
+"""The variable with which ./scripts/run.sh passes the address of the local cloud to its processes."""
 
 _CAP_SYS_ADMIN: Final = 21
 """The bit of the capability to mount file systems (man 7 capabilities)."""
@@ -202,9 +202,8 @@ def _listening_inodes(port: int, proc: Path) -> set[str]:
 
 def check_disk(system: CheckedSystem) -> Iterable[Diagnosis]:
     """Check that files can be written here and in the folder of temporary files, and that there is room."""
-    state = system.root / ".fleetsight"
     needed = MIN_FREE_BYTES if system.venv_python.exists() else INSTALLED_BYTES
-    for folder in (state if state.exists() else system.root, Path(tempfile.gettempdir())):
+    for folder in (_home_or_root(system), Path(tempfile.gettempdir())):
         status = os.statvfs(folder)
         free = status.f_bavail * status.f_frsize
         has = f"{free / 1e9:.1f} GB are free in {folder}"
@@ -249,7 +248,7 @@ def check_memory(system: CheckedSystem) -> Iterable[Diagnosis]:
 
 
 def check_cpu(system: CheckedSystem) -> Iterable[Diagnosis]:
-    """Ask the worker's engine, in a process of its own, in which precision it would compute on this CPU.
+    """Find out, in a process of its own, in which precision the worker's engine would compute on this CPU.
 
     A CPU without the instructions that an engine was compiled for ends the process by a signal.
     """
@@ -332,8 +331,7 @@ def check_machines(system: CheckedSystem) -> Iterable[Diagnosis]:
 
     tools = {**TOOLS, "debootstrap": "debootstrap"}
     missing = {name: package for name, package in tools.items() if shutil.which(name, path=PATH) is None}
-    state = system.root / ".fleetsight"
-    kind = filesystem_kind(state if state.exists() else system.root)
+    kind = filesystem_kind(_home_or_root(system))
     lacking = []
     if missing:
         words = f"{_FOR_MACHINES} {', '.join(missing)}"
@@ -349,6 +347,11 @@ def check_machines(system: CheckedSystem) -> Iterable[Diagnosis]:
         words = f"{_FOR_MACHINES} a .fleetsight that an overlay can be on, and it is on an overlay itself"
         lacking.append(warning(words, "Mount another file system there: mount -t tmpfs tmpfs .fleetsight"))
     yield from lacking or [ok(f"systemd-nspawn and what booted machines need are there; .fleetsight is on {kind}")]
+
+
+def _home_or_root(system: CheckedSystem) -> Path:
+    """Return the folder in which the system writes, or the checkout in which it will make it."""
+    return system.home if system.home.exists() else system.root
 
 
 def _may_mount(status: Path = PROC / "self" / "status") -> bool:

@@ -27,6 +27,7 @@ from localcloud.launch import machines
 from localcloud.machines.backends import NspawnMissingError, check_tools
 from localcloud.parent_watch import Lifeline
 from scripts.client import web_url
+from scripts.home import home_of
 from scripts.run.sign_in import LocalSignIn, prepare_sign_in
 from scripts.run.state import OpenState
 from scripts.run.supervisor import ManagedProcess, Supervisor
@@ -35,9 +36,7 @@ from services.errors import FleetsightError
 from web_tier.metrics import FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
-HOME_VARIABLE = "FLEETSIGHT_HOME"
-"""Names the folder of logs, samples and models, where it is not the checkout's: a container's cannot be written."""
-HOME = Path(os.environ.get(HOME_VARIABLE) or ROOT / ".fleetsight")
+HOME = home_of(ROOT, os.environ)
 READY_SECONDS = 30.0
 RESTORE_SECONDS = 600.0
 """Longest wait until a local cloud has restored its state; 10,000 objects take seconds."""

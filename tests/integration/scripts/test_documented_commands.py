@@ -23,9 +23,10 @@ import pytest
 from app_tier.bundle import DEMO_BUNDLE
 from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
+from scripts.home import HOME_VARIABLE
 from scripts.load.metrics import LoadSummary
 from scripts.run.sign_in import prepare_sign_in
-from scripts.run.system import HOME_VARIABLE, System, free_port
+from scripts.run.system import System, free_port
 from tests.conftest import ROOT
 from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks
 from tests.support.waiting import DEADLINE_SECONDS, wait_until

@@ -22,6 +22,7 @@ from scripts.doctor.checked_system import CheckedSystem
 from scripts.doctor.checks import Diagnosis, Verdict, as_json, as_text, ok, problem, run_checks
 from scripts.doctor.cloud import clock_ahead, lifecycle_faults, queue_faults
 from scripts.doctor.command import CHECKS, OPTIONS
+from scripts.home import HOME_VARIABLE
 from tests.conftest import ROOT, shipped_values
 
 CONFIG = parse_config(shipped_values())
@@ -297,3 +298,9 @@ def test_the_skew_of_a_reply_is_measured_in_both_directions() -> None:
     ahead = NOW + timedelta(minutes=10)
     assert clock_ahead(NOW, ahead.timestamp(), ahead.timestamp()) == pytest.approx(599)
     assert clock_ahead(ahead, NOW.timestamp(), NOW.timestamp()) == pytest.approx(-600)
+
+
+@pytest.mark.parametrize(("variables", "home"), [({}, "checkout/.fleetsight"), ({HOME_VARIABLE: "/own"}, "/own")])
+def test_the_running_system_is_looked_for_where_its_files_are(variables: dict[str, str], home: str) -> None:
+    system = CheckedSystem(Path("checkout"), variables, port=8123)
+    assert system.home == Path(home)
