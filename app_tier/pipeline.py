@@ -151,7 +151,7 @@ class Stage(Generic[T]):
                 is_last = True
                 try:
                     self._start(number + 1)
-                except RuntimeError as error:  # the system has no more threads: those that there are go on
+                except RuntimeError as error:  # the system has no more threads: the others go on
                     _log.warning("a stage has fewer threads", extra={"stage": self._name, "error": str(error)})
             self._step(tasks)
 

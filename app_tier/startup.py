@@ -50,7 +50,7 @@ def start_up(zygote: Zygote) -> "Worker":
 
 def _start_up(config: Config, zygote: Zygote) -> "Worker":
     if config.worker.engine == "openvino":
-        # Before the thread that needs it: it would wait for each bit of the interpreter that the other imports leave.
+        # Before other imports run beside it: the thread that compiles would wait for the interpreter again and again.
         import_openvino()
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="start") as pool:
         model = pool.submit(open_model, config)

@@ -60,7 +60,7 @@ def run(quick: bool) -> Report:
         images = draw(home / "images", 1_000)
         bare, bare_cpu_ms = bare_pipeline(images.files[:200])
         cold = _cold(home, images, quick)
-        warm, again, lone = _warm(home, images, (100, AGAIN))
+        warm, again, lone = _warm(home, images)
     figures = {"bare_images_per_second": bare, "bare_cpu_ms": bare_cpu_ms}
     for temperature, batches in (("cold", cold), ("warm", warm)):
         for count, measured in batches.items():
@@ -114,20 +114,14 @@ def _cold(home: Path, images: ImageSet, quick: bool) -> dict[int, Measured]:
     return {measured.images: measured for measured in (best, *thousand)}
 
 
-def _warm(home: Path, images: ImageSet, counts: Sequence[int]) -> tuple[dict[int, Measured], Measured, Lone]:
+def _warm(home: Path, images: ImageSet) -> tuple[dict[int, Measured], Measured, Lone]:
     """Measure batches that find two workers waiting, 1,000 images that were answered before, and lone images."""
     with running(home / "warm", ALWAYS_WARM) as bench:
         bench.wait_for_workers(WORKERS)
         bench.batch(_first(images, 200))
         lone = Lone(classify_singles(bench, images.files, LONE_IMAGES), _hops(bench, LONE_IMAGES))
-        measured, again = dict[int, Measured](), None
-        for count in counts:
-            measured[count] = bench.batch(_first(images, count))
-            if count == AGAIN:
-                again = bench.again(_first(images, count))
-    if again is None:
-        raise ValueError(f"{AGAIN} is not one of the counts {counts}")
-    return measured, again, lone
+        measured = {count: bench.batch(_first(images, count)) for count in (100, AGAIN)}
+        return measured, bench.again(_first(images, AGAIN)), lone
 
 
 def classify_singles(bench: Bench, files: Sequence[Path], count: int) -> list[float]:

@@ -41,17 +41,13 @@ def run(quick: bool) -> Report:
     """Measure jobs of 1,000, 10,000 and 100,000 images; `quick` measures 200, 1,000 and 5,000."""
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
-        drawn = draw(home / "drawn", min(DRAWN, max(QUICK_SIZES)))
+        drawn = draw(home / "drawn", DRAWN)
         with running(home / "system", ALWAYS_WARM) as bench:
             bench.wait_for_workers(WORKERS)
             bench.batch(ImageSet("warm-up", drawn.files[:200], drawn.truth))
-            jobs = [measure(bench, enlarged(drawn, size, home / str(size))) for size in sizes_of(quick)]
+            sizes = QUICK_SIZES if quick else SIZES
+            jobs = [measure(bench, enlarged(drawn, size, home / str(size))) for size in sizes]
     return growth_report(jobs)
-
-
-def sizes_of(quick: bool) -> tuple[int, ...]:
-    """Return the numbers of images of the jobs."""
-    return QUICK_SIZES if quick else SIZES
 
 
 def enlarged(images: ImageSet, count: int, folder: Path) -> ImageSet:

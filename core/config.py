@@ -314,6 +314,11 @@ class FleetSettings(_Section):
         return self
 
     @property
+    def has_spending_cap(self) -> bool:
+        """Whether the cost of a day or of a month is capped."""
+        return self.dollars_per_day is not None or self.dollars_per_month is not None
+
+    @property
     def zone(self) -> tzinfo:
         """The time zone of the schedule."""
         return zone_named(self.timezone)

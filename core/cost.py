@@ -13,7 +13,7 @@ from dataclasses import astuple, dataclass
 from operator import add
 
 from core.config import ControllerSettings, PriceSettings
-from core.fleet.models import BillingPeriod, FleetSnapshot
+from core.fleet.models import BillingPeriod, FleetDay, FleetSnapshot
 from core.jobs.models import Counts
 
 SECONDS_AN_HOUR = 3_600
@@ -122,11 +122,17 @@ class Bill:
         return Bill(self.seconds - other.seconds, self.dollars - other.dollars, self.saved - other.saved)
 
 
+def bill_of(billed: BillingPeriod | FleetDay | FleetSnapshot) -> Bill:
+    """Return the cost of the instances in a billing period, on a day, or until a snapshot."""
+    return Bill(billed.billed_seconds, billed.cost, billed.saved)
+
+
 def share_of(run: BillingPeriod, answers: int) -> Bill:
     """Return the cost of `answers` of the images of a billing period."""
     # The figures of the period may be one round older than the answers.
     share = min(1.0, answers / max(1, run.images))
-    return Bill(run.billed_seconds * share, run.cost * share, run.saved * share)
+    whole = bill_of(run)
+    return Bill(whole.seconds * share, whole.dollars * share, whole.saved * share)
 
 
 def instances_bill(counts: Counts, runs: Mapping[int, BillingPeriod]) -> Bill | None:

@@ -42,7 +42,7 @@ HOST = "127.0.0.1"
 THREADS = 512  # each long poll has one, and each call without a direct answer
 KEEP_ALIVE_SECONDS = 75
 STOP_GRACE_SECONDS = 1
-STATE_NOT_READ = 4  # exit status of a worker process whose state is damaged
+STATE_NOT_READ = 4  # exit status of a worker process with a damaged state
 COLLECT_AFTER = 20_000
 """Number of new objects after which the interpreter collects garbage; most requests leave none."""
 

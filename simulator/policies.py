@@ -103,7 +103,7 @@ class Ours:
 
     def _metered(self, prices: PriceSettings) -> BillingMeter | None:
         """Return a meter of the simulated bill; None if no cap needs one."""
-        if (self._settings.dollars_per_day, self._settings.dollars_per_month) == (None, None):
+        if not self._settings.has_spending_cap:
             return None
         return BillingMeter(
             prices.minimum_billed_seconds,

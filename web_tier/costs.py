@@ -14,7 +14,7 @@ from typing import Final, Literal
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import PriceSettings
-from core.cost import WHOLE_IMAGE, Bill, share_of, total
+from core.cost import WHOLE_IMAGE, Bill, bill_of, share_of, total
 from core.fleet.costs import MAX_DAY_ROWS, CostRow, CostStore
 from core.fleet.models import BillingPeriod, FleetDay
 from core.fleet.store import KEPT_DAYS, FleetStore
@@ -114,7 +114,7 @@ class CostReports:
     Attributes:
         fleet: the fleet's items.
         jobs: all jobs, for their names; its table has the rows of the reports.
-        owner: whose jobs; None for those of all users, with the bill of the fleet.
+        owner: of the jobs; None for the jobs of all users, with the bill of the fleet.
     """
 
     fleet: FleetStore
@@ -131,7 +131,7 @@ class CostReports:
         wanted = tuple(day - timedelta(days=back) for back in range(days))
         billed = self._fleet_days(wanted) if self.owner is None else []
         if self.owner is None and by == "day":
-            whole = tuple(self._line(each.images, _bill_of(each), day=each.day) for each in billed)
+            whole = tuple(self._line(each.images, bill_of(each), day=each.day) for each in billed)
             return CostReport(wanted, by, whole, _sum(whole), None)
         rows, is_complete = self._rows(wanted)
         numbers = {row.period for row in rows}
@@ -139,7 +139,7 @@ class CostReports:
         lines = self._grouped(rows, periods, by)
         rest = None
         if self.owner is None:
-            left = total(map(_bill_of, billed)) - total(line.bill for line in lines)
+            left = total(map(bill_of, billed)) - total(line.bill for line in lines)
             bill = Bill(max(0.0, left.seconds), max(0.0, left.dollars), max(0.0, left.saved))
             images = max(0, sum(each.images for each in billed) - sum(line.images for line in lines))
             rest = self._line(images, bill, user=NOT_ATTRIBUTED)
@@ -203,10 +203,6 @@ class CostReports:
 
     def _requests(self, images: int) -> float:
         return (WHOLE_IMAGE * images).dollars(self.prices)
-
-
-def _bill_of(day: FleetDay) -> Bill:
-    return Bill(day.billed_seconds, day.cost, day.saved)
 
 
 def _group(row: CostRow, by: Grouping) -> CostLine:

@@ -36,8 +36,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _FOR_PROGRAMS = (
-    *("/api/", "/healthz", "/readyz", "/metrics"),
-    *("/inference/", "/predictions/", "/classify", "/file-upload"),
+    "/api/",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/inference/",
+    "/predictions/",
+    "/classify",
+    "/file-upload",
 )
 _QUIET_ENDPOINTS = frozenset({"static", "health.alive", "health.ready", "metrics.metrics_text"})
 

@@ -4,7 +4,7 @@
 |--------------|-------------------------------------------|-------------------------------------|------------|
 | `COSTS#` day | owner`#`job`#`period`#`digest`#`tenure    | images, the model's name, expires_at | controller |
 
-A row has no cost: it follows from the billing period, whose images share its cost. `day` is the one on which the
+A row has no cost: it follows from the billing period, since its images share its cost. `day` is the one on which the
 period began (UTC). Each tenure of a controller has rows of its own, so their images are absolute figures with one
 writer, and no row has to be read before it is written. The rows of a day expire with the day.
 """

@@ -24,7 +24,8 @@ COUNTS_EVERY_SECONDS = 0.1
 """Resolution in seconds of the history of counts."""
 
 MAX_INVISIBLE_SECONDS = 43_200.0
-"""Longest visibility timeout in seconds, as on SQS; a message whose clock was wrong is restored with at most this."""
+"""Longest visibility timeout in seconds, as on SQS. A message that was recorded with a wrong clock is restored with
+at most this."""
 
 SPARE_TIMERS = 64
 """Timers beyond two for each message at which stale timers are dropped."""

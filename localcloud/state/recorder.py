@@ -28,7 +28,7 @@ _ITEM_WRITES: Final = frozenset(
 )
 
 _S3_PARAMETERS: Final = frozenset({"cors", "delete", "partNumber", "tagging", "uploadId", "uploads", "x-id"})
-"""Query parameters of S3 calls whose effects a state holds."""
+"""Query parameters of S3 calls with effects that a state holds."""
 
 _NOT_RECORDED: Final[Mapping[str, frozenset[str]]] = {
     "dynamodb": frozenset(
@@ -46,7 +46,7 @@ _NOT_RECORDED: Final[Mapping[str, frozenset[str]]] = {
         }
     ),
 }
-"""Calls whose effects a state does not hold, so that they are refused."""
+"""Calls with effects that a state does not hold, so they are refused."""
 
 
 class Recorder:

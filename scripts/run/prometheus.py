@@ -1,11 +1,11 @@
 """How to look at the metrics of a local system with Prometheus: its configuration, and the command that runs it."""
 
-import os
 import shlex
 from urllib.parse import urlsplit
 
 import yaml
 
+from localcloud.state.folder import write_private
 from scripts.run.system import ROOT, System, free_port
 
 CONTROLLER_PORT_VARIABLE = "FLEETSIGHT__METRICS__CONTROLLER_PORT"
@@ -39,8 +39,7 @@ def prometheus_instructions(system: System) -> str:
     folder, token_file = system.state_dir, None
     if system.sign_in is not None:
         token_file = folder / "prometheus-token"
-        with os.fdopen(os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(system.sign_in.token)
+        write_private(token_file, system.sign_in.token)
     port = system.config.metrics.controller_port
     config = prometheus_config(system.url, port, None if token_file is None else str(token_file))
     path = folder / "prometheus.yml"

@@ -32,7 +32,7 @@ USER = 10001
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
-    """A copy of what the image has, which nobody may write, below a folder that everybody may enter."""
+    """A copy of what the image has, which no user may write, below a folder that every user may enter."""
     with tempfile.TemporaryDirectory(prefix="fleetsight-image-") as scratch:
         Path(scratch).chmod(0o755)
         folder = Path(scratch) / "opt"

@@ -12,7 +12,9 @@ from botocore.exceptions import EndpointConnectionError
 from flask import Flask, Response
 from flask.testing import FlaskClient
 
+from core.config import Config
 from core.credentials import PersonalTokens, RecoveryCodes
+from core.jobs.store import JobStore
 from core.tokens import TokenClaims, TokenRefusedError
 from services.accounts import OPERATORS
 from services.table import Table
@@ -25,6 +27,8 @@ from services.user_errors import (
     WrongSecondFactorError,
 )
 from services.users import Account, CodeRequired, NewPasswordRequired, PoolTokens, required_email
+from tests.support.memory_services import MemoryBucket, RecordingQueue
+from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AccountCache, AuthContext, AuthServices
 from web_tier.auth.guard import csrf_token
 from web_tier.auth.session_keys import SessionKeys
@@ -332,3 +336,11 @@ def signed_in(app: Flask, email: str) -> FlaskClient:
     client = app.test_client()
     assert sign_in(client, email).status_code == 303
     return client
+
+
+def sign_in_site(config: Config, store: JobStore) -> SignInSite:
+    """Return a web tier with sign-in, and with a bucket and a queue in memory."""
+    pool, clock = PlayedPool(), Clock()
+    access = access_of(store.table, pool, clock)
+    app = create_app(config, store=store, input_bucket=MemoryBucket(), request_queue=RecordingQueue(), auth=access)
+    return SignInSite(app, access, pool, clock)

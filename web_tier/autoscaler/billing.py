@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
 from core.config import FleetSettings
-from core.cost import SECONDS_AN_HOUR, Bill, total
+from core.cost import SECONDS_AN_HOUR, Bill, bill_of, total
 from core.fleet.models import BillingPeriod, FleetDay, FleetSnapshot, FleetSpending, SpendingAllowance
 from services.ec2 import Instance
 from web_tier.autoscaler.observe import FleetDescription
@@ -120,15 +120,10 @@ class CostAttribution:
         return self.current
 
     def _charge(self, period: BillingPeriod, more: Bill) -> BillingPeriod:
-        bill = Bill(period.billed_seconds, period.cost, period.saved) + more
+        bill = bill_of(period) + more
         figures = {"billed_seconds": bill.seconds, "cost": bill.dollars, "saved": bill.saved}
         self.current = period.model_copy(update=figures)
         return self.current
-
-
-def bill_of(snapshot: FleetSnapshot) -> Bill:
-    """Return what the fleet was billed until a snapshot."""
-    return Bill(snapshot.billed_seconds, snapshot.cost, snapshot.saved)
 
 
 @dataclass
@@ -281,7 +276,7 @@ class BillingMeter:
         `fleet` is what the last `update` was made with. Instances that are starting are not billed yet; each will be,
         for the minimum at least, so this counts as committed.
         """
-        if (settings.dollars_per_day, settings.dollars_per_month) == (None, None):
+        if not settings.has_spending_cap:
             return None
         launch = self._minimum_dollars(max(map(self.on_demand, settings.instance_types)))
         described = {each.instance_id: each for each in fleet.instances}

@@ -60,17 +60,15 @@ def decide(observation: Observation, settings: FleetSettings) -> Plan:
     is idle, or has run for `max_lifetime_seconds`. So what is spent beyond the cap is bounded.
     """
     desired = POLICIES[settings.policy](observation, settings)
-    spending = observation.spending
-    is_capped = spending is not None and spending.reached is not None
-    always_on = 0 if is_capped else desired.kept_without_work(settings)
+    always_on = 0 if observation.is_capped else desired.kept_without_work(settings)
     keep = workers_to_protect(observation, always_on)
     if observation.pause is not None:
         plan = Plan(0, (), "paused", explain_pause(observation, observation.pause))
-    elif spending is not None and is_capped:
+    elif observation.spending is not None and observation.is_capped:
         spare = _surplus(observation, min(settings.max_workers, desired.maximum), ())
         aged = [each for each in observation.metrics.past_lifetime if each in observation.available_ids]
         drain = tuple(dict.fromkeys((*spare, *aged)))
-        plan = Plan(0, (), "capped", explain_cap(observation, spending), drain)
+        plan = Plan(0, (), "capped", explain_cap(observation, observation.spending), drain)
     else:
         plan = _size(observation, settings, desired, always_on, keep)
     protect = tuple(each for each in keep if each not in observation.protected)

@@ -146,6 +146,11 @@ class Observation(FleetDescription):
         return self.capacity_ids - self.draining - self.unhealthy
 
     @property
+    def is_capped(self) -> bool:
+        """Whether a spending cap is reached, so that nothing may be launched."""
+        return self.spending is not None and self.spending.reached is not None
+
+    @property
     def available(self) -> int:
         """Number of workers that take images now or will once they have booted."""
         return len(self.available_ids)

@@ -48,8 +48,15 @@ MAX_SNAPSHOT_SECONDS = 5.0
 """Longest time between two snapshots: pages recognise a controller that has stopped by the age of the snapshot."""
 
 _ALWAYS_CHANGING = (
-    *("at", "billed_seconds", "cost", "saved", "run", "today", "spending"),
-    *("arrival_rate", "waiting_seconds"),
+    "at",
+    "billed_seconds",
+    "cost",
+    "saved",
+    "run",
+    "today",
+    "spending",
+    "arrival_rate",
+    "waiting_seconds",
 )
 """Fields of a snapshot that change without an event, and are no reason to store it."""
 
@@ -434,7 +441,7 @@ def fleet_metrics(observation: Observation, settings: FleetSettings, meter: Bill
         "dead_letters": observation.dead_letters,
         "oldest_seconds": round(waiting[0][0], 1) if waiting else 0.0,
         "paused": int(observation.pause is not None),
-        "capped": int(observation.spending is not None and observation.spending.reached is not None),
+        "capped": int(observation.is_capped),
         "answered": meter.attribution.images,
         "dollars": round(meter.bill.dollars, 6),
     }

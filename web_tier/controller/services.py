@@ -85,7 +85,7 @@ class ControllerServices:
 
     @classmethod
     def connect(cls, config: Config, metrics: ControllerMetrics | None = None) -> "ControllerServices":
-        """Return the services, with the queues' URLs looked up; by default with metrics that nobody reads.
+        """Return the services, with the queues' URLs looked up; by default with metrics that are not served.
 
         Raises:
             ClientError: when a queue does not exist.

@@ -171,9 +171,8 @@ class UploadManifests:
             return None
         images, owner = {}, str(item.get("owner", ""))
         for line in json.loads(str(item["images"])):
-            index, image_id, filename, key_of_object, size, accepted_at, cached = line[
-                :7
-            ]  # a later release adds more
+            # A later release may add values at the end.
+            index, image_id, filename, key_of_object, size, accepted_at, cached, *_ = line
             ref, accepted = ImageRef(job_id, image_id), datetime.fromisoformat(accepted_at)
             images[index] = ImageRecord(
                 ref, filename, key_of_object, size, accepted, cached=bool(cached), owner=owner

@@ -86,7 +86,7 @@ def test_a_restored_table_has_what_was_recorded_and_the_reconciler_repairs_the_r
     scene.wiring.store.put_done(responses)
     scene.wiring.inputs.delete_all([record.key for record in scene.wiring.store.images_of(answered).values()])
     late = scene.add_job(1, request=False)
-    # Then somebody deletes both jobs' items.
+    # Then the items of both jobs are deleted by mistake.
     for ref in (finished[0], running[0]):
         items = list(scene.wiring.store.table.query(f"JOB#{ref.job_id}", "A", "~"))
         scene.wiring.store.table.delete_all([(str(item["pk"]), str(item["sk"])) for item in items])

@@ -171,7 +171,7 @@ def test_a_table_that_was_deleted_and_created_again_is_empty(kept: KeptCloud) ->
     assert kept.kill()("dynamodb").scan(TableName="t")["Items"] == [key_of("new")]
 
 
-def test_an_item_whose_number_is_spelt_in_another_way_is_the_same_item(kept: KeptCloud) -> None:
+def test_an_item_with_its_number_spelt_in_another_way_is_the_same_item(kept: KeptCloud) -> None:
     dynamodb = kept.clients("dynamodb")
     dynamodb.create_table(
         TableName="t",
@@ -312,7 +312,7 @@ def test_an_instance_of_before_is_terminated_and_keeps_its_tags(kept: KeptCloud)
     assert ec2.run_instances(**options)["Instances"][0]["State"]["Name"] in {"pending", "running"}
 
 
-def test_a_call_whose_effect_would_be_lost_is_refused(kept: KeptCloud) -> None:
+def test_a_call_with_an_effect_that_would_be_lost_is_refused(kept: KeptCloud) -> None:
     s3, dynamodb = kept.clients("s3"), kept.clients("dynamodb")
     s3.create_bucket(Bucket="bucket")
     dynamodb.create_table(**table_settings("t"))

@@ -362,10 +362,10 @@ def test_without_credentials_the_cloud_is_reached_and_the_rest_is_not_checked(
 
 
 def test_a_profile_that_does_not_exist_is_a_problem(on_aws: CheckedSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
     found = only(CHECKS["credentials"](on_aws))
     assert found.verdict is Verdict.PROBLEM
-    assert "nobody" in found.found
+    assert "no-such-profile" in found.found
 
 
 def test_with_a_prefix_the_settings_are_those_of_the_stack(

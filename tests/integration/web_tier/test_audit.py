@@ -18,9 +18,8 @@ from tests.conftest import ConfigMaker
 from tests.support.api import give_up
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import add_images
-from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.memory_table import MemoryTable
-from tests.support.people import BROWSER, RIGHT_PASSWORD, Clock, PlayedPool, SignInSite, access_of
+from tests.support.people import BROWSER, RIGHT_PASSWORD, SignInSite, sign_in_site
 from web_tier.app import create_app
 from web_tier.audit import ACTIONS, RETENTION, AuditEvent, AuditTrail
 
@@ -48,16 +47,7 @@ def trail(table: Table) -> AuditTrail:
 
 @pytest.fixture
 def site(make_config: ConfigMaker, store: JobStore) -> SignInSite:
-    pool, clock = PlayedPool(), Clock()
-    access = access_of(store.table, pool, clock)
-    app = create_app(
-        make_config(auth={"mode": "cognito"}),
-        store=store,
-        input_bucket=MemoryBucket(),
-        request_queue=RecordingQueue(),
-        auth=access,
-    )
-    return SignInSite(app, access, pool, clock)
+    return sign_in_site(make_config(auth={"mode": "cognito"}), store)
 
 
 def event(minute: int, user: str = "ann@example.org") -> AuditEvent:

@@ -20,11 +20,9 @@ from core.jobs.models import Job
 from core.jobs.store import JobStore
 from tests.conftest import ConfigMaker
 from tests.support.autoscaler import PRICES, fleet_snapshot
-from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.memory_table import MemoryTable
-from tests.support.people import Clock, PlayedPool, SignInSite, access_of
+from tests.support.people import SignInSite, sign_in_site
 from web_tier import costs as costs_module
-from web_tier.app import create_app
 from web_tier.costs import CSV_HEADER, NOT_ATTRIBUTED, CostReports, Grouping
 
 TODAY = datetime.now(UTC).date()
@@ -120,16 +118,7 @@ def test_a_user_sees_the_costs_of_their_own_jobs_and_not_the_fleets(used: JobSto
 
 @pytest.fixture
 def site(make_config: ConfigMaker, store: JobStore) -> SignInSite:
-    pool, clock = PlayedPool(), Clock()
-    access = access_of(store.table, pool, clock)
-    app = create_app(
-        make_config(auth={"mode": "cognito"}),
-        store=store,
-        input_bucket=MemoryBucket(),
-        request_queue=RecordingQueue(),
-        auth=access,
-    )
-    return SignInSite(app, access, pool, clock)
+    return sign_in_site(make_config(auth={"mode": "cognito"}), store)
 
 
 def test_by_the_api_operators_see_all_users_by_their_address_and_a_user_sees_one(

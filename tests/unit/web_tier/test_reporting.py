@@ -337,7 +337,7 @@ def test_the_metrics_line_counts_what_happened_since_the_last_one(caplog: pytest
         metrics.repairs.labels("object_gone").inc()
         for outcome, times in (("no_capacity", 2), ("complete", 7)):
             metrics.launch_calls.labels(outcome).inc(times)
-        # In another tenure of the same process, whose first round is logged at once.
+        # In another tenure of the same process: its first round is logged at once.
         MetricsLogger(clock, None, metrics).update(OBSERVED, fleet_settings(), METER)
     names = ("images_done", "images_failed", "repairs", "refused_launches", "waiting_seconds", "boot_waiting_seconds")
     lines = [tuple(getattr(record, name) for name in names) for record in caplog.records]

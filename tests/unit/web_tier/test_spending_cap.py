@@ -248,7 +248,7 @@ def test_a_controller_that_takes_over_counts_what_ran_and_began_meanwhile() -> N
     assert successor.bill.seconds == pytest.approx(900 + 100 + 90 + 95)
 
 
-# ---- Never more than the cap, whatever happens: a fleet with an account of its own
+# ---- Never more than the cap, in any case: a fleet with an account of its own
 
 EVENING = datetime(2026, 3, 1, 23, 50, tzinfo=UTC)
 BOOT_SECONDS = 20
