@@ -58,6 +58,7 @@ from core.messages import (
     LabelScore,
     Model,
     Prediction,
+    RequestedModel,
     RequestMessage,
     Timings,
     crashed_worker,
@@ -116,12 +117,14 @@ def _prediction(ref: ImageRef) -> Prediction:
 def _messages() -> dict[str, str]:
     done = _prediction(DONE)
     heartbeat = Heartbeat(
-        worker="i-0123456789abcdef0", at=NOW, state="busy", images=7, in_hand=2, images_per_second=1.5
-    )
+        worker="i-0123456789abcdef0", at=NOW, state="busy", images=7, in_hand=2, images_per_second=1.5,
+        models=(MODEL.digest,),
+    )  # fmt: skip
     return {
         "request": RequestMessage(
-            job_id=JOB, image_id=WAITING.image_id, key=f"{JOB}/x.jpg", submitted_at=NOW, attempt=1, crashes=2
-        ).to_json(),
+            job_id=JOB, image_id=WAITING.image_id, key=f"{JOB}/x.jpg", submitted_at=NOW, attempt=1, crashes=2,
+            model=RequestedModel(digest=MODEL.digest, place="s3://models/demo"),
+        ).to_json(),  # fmt: skip
         "prediction": done.to_json(),
         "failed prediction": failed(FAILED, GONE, worker="i-0123456789abcdef0", attempts=1, attempt=1).to_json(),
         "response": done.response().to_json(),
