@@ -122,9 +122,14 @@ def _messages() -> dict[str, str]:
     )  # fmt: skip
     return {
         "request": RequestMessage(
-            job_id=JOB, image_id=WAITING.image_id, key=f"{JOB}/x.jpg", submitted_at=NOW, attempt=1, crashes=2,
+            job_id=JOB,
+            image_id=WAITING.image_id,
+            key=f"{JOB}/x.jpg",
+            submitted_at=NOW,
+            attempt=1,
+            crashes=2,
             model=RequestedModel(digest=MODEL.digest, place="s3://models/demo"),
-        ).to_json(),  # fmt: skip
+        ).to_json(),
         "prediction": done.to_json(),
         "failed prediction": failed(FAILED, GONE, worker="i-0123456789abcdef0", attempts=1, attempt=1).to_json(),
         "response": done.response().to_json(),
