@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
+from app_tier.engines import LoadedModel
 from core.messages import RequestMessage, Timings
 from services.sqs import ReceivedMessage
 
@@ -70,6 +71,7 @@ class Task(Generic[T_co]):
         milliseconds: duration of each stage so far; a plain mapping, since it is copied at every stage.
         sha256: of the image's bytes, hexadecimal; empty until they have been fetched.
         thumbnail: file of the image's thumbnail; empty until it has been drawn, or if it could not be.
+        assigned: the model that classifies it; None until the image has got one that is loaded.
     """
 
     delivery: Delivery
@@ -77,6 +79,14 @@ class Task(Generic[T_co]):
     milliseconds: Mapping[str, float]
     sha256: str = ""
     thumbnail: bytes = b""
+    assigned: LoadedModel | None = None
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model that classifies it, of an image that has been fetched."""
+        if self.assigned is None:
+            raise ValueError("an image without a model is neither decoded nor classified")
+        return self.assigned
 
     @property
     def timings(self) -> Timings:
@@ -86,7 +96,8 @@ class Task(Generic[T_co]):
     def with_payload(self, payload: U, **milliseconds: float) -> "Task[U]":
         """Return the task for the next stage, with the output of this one and its duration."""
         rounded = {stage: round(duration, 3) for stage, duration in milliseconds.items()}
-        return Task(self.delivery, payload, {**self.milliseconds, **rounded}, self.sha256, self.thumbnail)
+        durations = {**self.milliseconds, **rounded}
+        return Task(self.delivery, payload, durations, self.sha256, self.thumbnail, self.assigned)
 
 
 def new_task(delivery: Delivery) -> Task[None]:
