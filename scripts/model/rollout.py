@@ -57,6 +57,8 @@ def list_command(client: FleetClient, *, as_json: bool) -> None:
     for each, share in _shares(answer["models"]):
         added = str(each["added_at"] or "")[:16].replace("T", " ")
         state = "" if share is None else f"{share:.4g}%"
+        if each["place"] is None:  # shares are for operators
+            state = "default" if each["is_default"] else ""
         table.add_row(each["name"], each["digest"][:12], state, added, each["added_by"] or "")
     Console().print(table)
 
