@@ -67,6 +67,10 @@ class FleetClient(ApiClient):
         """Drain an instance."""
         return self._call("POST", f"/fleet/instances/{quote(instance_id, safe='')}/drain", allowed=(202,))
 
+    def console(self, instance_id: str) -> dict[str, Any]:
+        """Return the newest lines of an instance's console."""
+        return self._call("GET", f"/fleet/instances/{quote(instance_id, safe='')}/console")
+
     def dead_letters(self) -> Iterator[dict[str, Any]]:
         """Yield the dead letters of all jobs, those of the newest jobs first."""
         query: dict[str, str] = {}

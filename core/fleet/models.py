@@ -286,6 +286,41 @@ class FleetInstances(WireModel):
     instances: tuple[FleetInstance, ...] = ()
 
 
+ENDED_LISTED = timedelta(hours=1)
+"""Time for which an ended instance is listed. EC2 keeps the output of a console for at least an hour.
+
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_GetConsoleOutput.html
+"""
+
+
+class EndedInstance(WireModel):
+    """An instance of the fleet that has ended.
+
+    Attributes:
+        launched_at: by EC2's clock.
+        ended_at: when the controller found that it had ended, by the controller's clock.
+        images: answered by its worker; None if it has sent no heartbeat.
+    """
+
+    instance_id: str
+    instance_type: str
+    zone: str
+    launched_at: AwareDatetime
+    ended_at: AwareDatetime
+    images: int | None = None
+
+
+class EndedInstances(WireModel):
+    """The instances that ended last, newest first."""
+
+    version: Literal[1] = 1
+    instances: tuple[EndedInstance, ...] = ()
+
+    def since(self, start: datetime) -> tuple[EndedInstance, ...]:
+        """Return those that ended after `start`."""
+        return tuple(each for each in self.instances if each.ended_at > start)
+
+
 class JournalEntry(WireModel):
     """A call that launches instances, or starts stopped ones, recorded before it is made.
 

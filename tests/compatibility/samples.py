@@ -22,6 +22,8 @@ from core.fleet.models import (
     BillingPeriod,
     Decision,
     Decisions,
+    EndedInstance,
+    EndedInstances,
     FleetDay,
     FleetInstance,
     FleetInstances,
@@ -203,6 +205,11 @@ def _fill_fleet(fleet: FleetStore) -> None:
         spot=True, marked="silent", billed_since=NOW,
     )  # fmt: skip
     fleet.put_instances(FleetInstances(total=1, instances=(instance,)))
+    ended = EndedInstance(
+        instance_id="i-0fedcba9876543210", instance_type="c7a.large", zone="us-east-1a", launched_at=NOW,
+        ended_at=NOW, images=3,
+    )  # fmt: skip
+    fleet.put_ended(EndedInstances(instances=(ended,)))
     fleet.put_decisions(Decisions(decisions=(Decision(at=NOW, words="starting 1 worker"),)))
     spec = LaunchSpec("c7a.large", "terminate", "ami-12c6146b", "#!/bin/sh\n", market="spot", subnet_id="subnet-1")
     launch = JournalEntry(token="t1", count=1, at=NOW, spec=spec)
@@ -303,6 +310,7 @@ def _read_fleet(fleet: FleetStore) -> dict[str, object]:
         "history": fleet.blocks(),
         "billing periods": fleet.runs([2]),
         "days": fleet.days(),
+        "instances that have ended": fleet.ended(),
     }
 
 

@@ -169,6 +169,7 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "operate.reset_allowance",
             "operate.confirm_drain",
             "operate.drain",
+            "operate.console_page",
             "dead_letters.dead_letters_page",
             "dead_letters.redrive_letter",
             "dead_letters.redrive_letters",
@@ -189,6 +190,7 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "fleet_api.set_allowance",
             "fleet_api.reset_allowance",
             "fleet_api.drain",
+            "fleet_api.console",
             "metrics.metrics_text",
         ),
     }.items()
