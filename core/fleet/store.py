@@ -10,6 +10,7 @@
 | `FLEET`   | `RUN#` slot              | the cost of a billing period, once it is over            | controller |
 | `FLEET`   | `DAY#` slot              | images and cost of a day (UTC) that is over              | controller |
 | `FLEET`   | `JOURNAL`                | the last calls that launch or start instances            | controller |
+| `FLEET`   | `CAPS`                   | messages to operators on spending caps; fencing token    | controller |
 | `FLEET`   | `ORDER#PAUSE`            | since when the fleet is paused; absent while it is not   | web        |
 | `FLEET`   | `ORDER#LIMITS`           | limits set by operators; absent if config.yaml's hold    | web        |
 | `FLEET`   | `ORDER#ALLOWANCE`        | dollars beyond the spending caps, for one day            | web        |
@@ -27,6 +28,7 @@ from typing import TypeVar
 from core.fleet.models import (
     ENDED_LISTED,
     BillingPeriod,
+    CapMessages,
     Decisions,
     EndedInstance,
     EndedInstances,
@@ -55,7 +57,7 @@ INSTANCE_ID_PATTERN = r"^i-[0-9a-f]{8,17}$"
 
 _SNAPSHOT = "SNAPSHOT"
 _INSTANCES, _ENDED, _DECISIONS = "INSTANCES", "ENDED", "DECISIONS"
-_HISTORY, _JOURNAL = "HISTORY#", "JOURNAL"
+_HISTORY, _JOURNAL, _CAPS = "HISTORY#", "JOURNAL", "CAPS"
 _RUN = "RUN#"
 KEPT_RUNS = 10_000
 """Billing periods that are kept: two weeks of a fleet that starts and ends every two minutes."""
@@ -286,6 +288,15 @@ class FleetStore:
             stored = self.table.put_if(item, "attribute_not_exists( #pk )")
         # If the reply to a write was lost, botocore's retry was refused because of the first write.
         return stored or self.journal() == journal
+
+    def put_cap_messages(self, messages: CapMessages, token: int) -> bool:
+        """Store the messages on spending caps; return False if a controller with a later fencing `token` has."""
+        item: Item = {"pk": FLEET, "sk": _CAPS, "token": token, _BODY: messages.to_json()}
+        return self.table.put_if(item, "attribute_not_exists( #token ) OR #token <= :token", {"token": token})
+
+    def cap_messages(self) -> CapMessages:
+        """Return the messages on spending caps that were stored last."""
+        return self._read(_CAPS, CapMessages) or CapMessages()
 
     def put_block(self, span: Span, slot: int, block: HistoryBlock) -> None:
         """Store a block of the history in the item `slot` of its span, replacing the stored one."""

@@ -20,6 +20,8 @@ from core.config import LimitSettings
 from core.credentials import PersonalTokens, RecoveryCodes
 from core.fleet.models import (
     BillingPeriod,
+    CapMessage,
+    CapMessages,
     Decision,
     Decisions,
     EndedInstance,
@@ -220,6 +222,8 @@ def _fill_fleet(fleet: FleetStore) -> None:
     fleet.put_block("hour", 1, HistoryBlock(number=7, points=((1764072000, 2, 5), (1764072001, 1, 0))))
     fleet.put_run(run)
     fleet.put_day(day)
+    message = CapMessage(period="day", level="near", at=NOW, spending=spending, sent=("topic",))
+    fleet.put_cap_messages(CapMessages(messages=(message,)), 3)
 
 
 def _fill_users(table: MemoryTable) -> None:
@@ -310,6 +314,7 @@ def _read_fleet(fleet: FleetStore) -> dict[str, object]:
         "history": fleet.blocks(),
         "billing periods": fleet.runs([2]),
         "days": fleet.days(),
+        "messages on spending caps": fleet.cap_messages(),
         "instances that have ended": fleet.ended(),
     }
 

@@ -458,9 +458,10 @@ def fleet_metrics(observation: Observation, settings: FleetSettings, meter: Bill
     """Return the metrics of the fleet by name.
 
     `workers` is the number of running and starting workers, `maximum` their limit; `at_maximum` is 1 if that is
-    reached while images wait. `capped` is 1 while a spending cap is reached. `waiting`, `in_flight` and
-    `dead_letters` are messages; `oldest_seconds` is the age of the oldest waiting image. `answered` and `dollars` are
-    the images and the instances' cost since the first launch.
+    reached while images wait. `capped` is 1 while a spending cap is reached, and `cap_percent` is the larger share of
+    the day's and the month's cap that is used. `waiting`, `in_flight` and `dead_letters` are messages, and
+    `oldest_seconds` is the age of the oldest waiting image. `answered` and `dollars` are the images, and the cost of
+    the instances, since the first launch.
     """
     requests, waiting = observation.requests, observation.demand.waiting
     return {
@@ -473,6 +474,7 @@ def fleet_metrics(observation: Observation, settings: FleetSettings, meter: Bill
         "oldest_seconds": round(waiting[0][0], 1) if waiting else 0.0,
         "paused": int(observation.pause is not None),
         "capped": int(observation.is_capped),
+        "cap_percent": 0.0 if observation.spending is None else round(100 * observation.spending.largest_share, 1),
         "answered": meter.attribution.images,
         "dollars": round(meter.bill.dollars, 6),
     }

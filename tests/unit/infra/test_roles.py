@@ -163,9 +163,14 @@ def test_only_the_controller_may_notify_by_the_stacks_topic_and_sender() -> None
         assert of_this_stack().notifications.mail_sender == "me@example.org"
         patch.setitem(GIVEN, "SenderAddress", "Fleetsight: photos <me@example.org>")
         assert of_this_stack().notifications.mail_sender == "Fleetsight: photos <me@example.org>"
+    assert of_this_stack().notifications.operator_topic_arn == GIVEN["Alerts"]
     assert may == {
         "WebRole": set(),
-        "ControllerRole": {("sns:Publish", GIVEN["FinishedJobs"]), ("ses:SendEmail", identity)},
+        "ControllerRole": {
+            ("sns:Publish", GIVEN["FinishedJobs"]),
+            ("sns:Publish", GIVEN["Alerts"]),
+            ("ses:SendEmail", identity),
+        },
         "WorkerRole": set(),
     }
     assert RESOURCES["MailPolicy"]["Condition"] == "HasSender"

@@ -288,7 +288,7 @@ RESTING = replace(OBSERVED, requests=QueueCounts(0, 2, 0), demand=Demand(), paus
         (OBSERVED, 19, {}),
         (OBSERVED, 2, {"maximum": 2, "at_maximum": 1}),
         (RESTING, 2, {"maximum": 2, "waiting": 0, "oldest_seconds": 0.0, "paused": 1}),
-        (replace(OBSERVED, spending=REACHED), 19, {"capped": 1}),
+        (replace(OBSERVED, spending=REACHED), 19, {"capped": 1, "cap_percent": 200.0}),
     ],
     ids=["below the maximum", "at the maximum", "at rest and paused", "at a spending cap"],
 )
@@ -305,6 +305,7 @@ def test_the_metrics_describe_the_fleet(
         "oldest_seconds": 31.3,
         "paused": 0,
         "capped": 0,
+        "cap_percent": 0.0,
         "answered": 0,
         "dollars": 0.0,
         **changes,
