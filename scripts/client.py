@@ -38,6 +38,10 @@ class FleetClient(ApiClient):
         """Return the last decisions, newest first."""
         return self._call("GET", "/fleet/decisions")
 
+    def compare_models(self) -> dict[str, Any]:
+        """Return the results of the models, side by side."""
+        return self._call("GET", "/models/comparison")
+
     def pause(self, reason: str) -> dict[str, Any]:
         """Pause the fleet."""
         return self._call("POST", "/fleet/pause", json={"reason": reason})

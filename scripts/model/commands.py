@@ -26,6 +26,7 @@ from app_tier.bundle_s3 import fetch_bundle, in_s3
 from app_tier.engines import MIN_GAIN
 from core.config import load_config
 from fleetsight_client.cli import CommandGroup
+from scripts.model.comparison import compare
 from services.clients import Clients
 from services.errors import FleetsightError
 
@@ -97,6 +98,9 @@ def _target_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.group(cls=CommandGroup)
 def model() -> None:
     """Build, show and verify model bundles."""
+
+
+model.add_command(compare)
 
 
 @model.command()

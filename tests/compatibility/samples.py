@@ -65,6 +65,7 @@ from core.messages import (
     parse_worker_message,
     response_within,
 )
+from core.model_results import ModelResults, ModelResultsReport
 from core.result_cache import ResultCache
 from services.ec2 import LaunchSpec
 from services.lease import Lease
@@ -213,6 +214,10 @@ def _fill_fleet(fleet: FleetStore) -> None:
     fleet.put_block("hour", 1, HistoryBlock(number=7, points=((1764072000, 2, 5), (1764072001, 1, 0))))
     fleet.put_run(run)
     fleet.put_day(day)
+    results = ModelResults(name=MODEL.name, digest=MODEL.digest, first_at=NOW, last_at=NOW)
+    results.count_label(_result(DONE), of_job=0)
+    results.count_failures(GONE.code)
+    fleet.put_model_results(ModelResultsReport(since=NOW, models=(results,)), token=1)
 
 
 def _fill_users(table: MemoryTable) -> None:
@@ -303,6 +308,7 @@ def _read_fleet(fleet: FleetStore) -> dict[str, object]:
         "history": fleet.blocks(),
         "billing periods": fleet.runs([2]),
         "days": fleet.days(),
+        "results by model": fleet.model_results(),
     }
 
 

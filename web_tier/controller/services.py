@@ -1,6 +1,6 @@
 """The controller's services: clients, queues, buckets and tables by the configuration, and the loops over them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ from core.ids import new_id
 from core.jobs.listings import ListingStore
 from core.jobs.notifications import Channel, NotificationStore
 from core.jobs.store import JobStore
+from core.messages import ClassificationResult
 from core.result_cache import ResultCache
 from services.clients import Clients
 from services.demand_signal import DemandListener, SignallingQueue
@@ -35,6 +36,7 @@ from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import HELPERS, Collector
 from web_tier.controller.cost_rows import CostRowWriter
 from web_tier.controller.leader import Tick
+from web_tier.controller.model_results import ModelResultsWriter
 from web_tier.controller.notifier import Notifier, Send, senders
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import READERS, ResultRecorder
@@ -139,6 +141,12 @@ class ControllerServices:
         )
         table = replace(self.store.table, pool=self.calls)
         cost_rows = CostRowWriter(CostStore(self.store.table), token, active, meter.attribution.day_of)
+        model_results = ModelResultsWriter(fleet_store, token, active)
+
+        def count_results(results: Sequence[ClassificationResult]) -> None:
+            self.metrics.count_results(results)
+            model_results.add(results)
+
         recorder = ResultRecorder(
             JobStore(table),
             self.inputs.delete_all,
@@ -146,7 +154,7 @@ class ControllerServices:
             token=token,
             active=active,
             on_results=meter.attribution.add_answers,
-            on_recorded=self.metrics.count_results,
+            on_recorded=count_results,
             on_attributed=cost_rows.add,
             pool=self.calls,
             readers=self.readers,
@@ -183,6 +191,7 @@ class ControllerServices:
             **{f"collector-{number}": collector.help_tick for number in range(1, HELPERS + 1)},
             "counts": recorder.counts_tick,
             "cost_rows": cost_rows.tick,
+            "model_results": model_results.tick,
             "reconciler": self._reconciler(recovery, registry, may_close, active).tick,
             "canceller": canceller.tick,
             "source_importer": SourceImporter(self.sources, ingest, self.config, active, token).tick,
