@@ -76,6 +76,7 @@ RIGHTS: Final[Mapping[str, Right]] = {
         ),
         Right.READ: (
             "limits_api.limits_left",
+            "models_api.list_models",
             "pages.upload_form",
             "pages.plain_upload_form",
             "pages.model_page",
@@ -191,6 +192,11 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "fleet_api.set_allowance",
             "fleet_api.reset_allowance",
             "fleet_api.drain",
+            "models_api.add",
+            "models_api.remove",
+            "models_api.roll_out",
+            "models_api.promote",
+            "models_api.roll_back",
             "metrics.metrics_text",
         ),
     }.items()

@@ -13,6 +13,7 @@ from core.jobs.listings import ListingStore
 from core.jobs.notifications import Channel, NotificationStore
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult
+from core.model_catalog import CatalogStore
 from core.result_cache import ResultCache
 from services.clients import Clients
 from services.demand_signal import DemandListener, SignallingQueue
@@ -34,6 +35,7 @@ from web_tier.autoscaler.reporting import Reporter
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import HELPERS, Collector
+from web_tier.controller.configured_model import ConfiguredModelRecorder
 from web_tier.controller.cost_rows import CostRowWriter
 from web_tier.controller.leader import Tick
 from web_tier.controller.model_results import ModelResultsWriter
@@ -63,6 +65,7 @@ class ControllerServices:
             for lack of capacity, which EC2 answers as a server error; but the next offering must be tried at once.
         send: how to send a message about a job that is done, by channel.
         sources: the buckets from which jobs take images, and to which results are copied.
+        bucket_named: returns a bucket by its name, for a bundle in S3.
         calls: makes calls for results side by side. Nothing else uses it, so that results wait for no other work.
         readers: reads the jobs that results belong to.
         signals: of new requests, from other processes of this machine.
@@ -81,6 +84,7 @@ class ControllerServices:
     send: Mapping[Channel, Send]
     sources: SourceBuckets
     signals: DemandListener
+    bucket_named: Callable[[str], Bucket]
     calls: Executor = field(default_factory=lambda: ThreadPoolExecutor(CALLS, thread_name_prefix="calls"))
     readers: Executor = field(default_factory=lambda: ThreadPoolExecutor(READERS, thread_name_prefix="readers"))
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
@@ -112,6 +116,7 @@ class ControllerServices:
             send=senders(clients, config.notifications),
             sources=SourceBuckets(clients.s3),
             signals=DemandListener(requests.url),
+            bucket_named=lambda name: Bucket.named(clients, name),
             metrics=metrics or ControllerMetrics(),
         )
 
@@ -194,6 +199,14 @@ class ControllerServices:
             "model_results": model_results.tick,
             "reconciler": self._reconciler(recovery, registry, may_close, active).tick,
             "canceller": canceller.tick,
+            "configured_model": ConfiguredModelRecorder(
+                lambda: fleet_config.worker or self.config.worker,
+                CatalogStore(self.store.table),
+                self.outputs,
+                self.bucket_named,
+                fleet_config,
+                active,
+            ).tick,
             "source_importer": SourceImporter(self.sources, ingest, self.config, active, token).tick,
             "results_files": results_files.tick,
             "notifier": Notifier(
