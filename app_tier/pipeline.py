@@ -194,6 +194,24 @@ def take_batch(
     return batch
 
 
+def log_answered(tasks: Tasks[ClassificationResult]) -> None:
+    """Log images with a sent response: a line for the batch, with the milliseconds of each stage."""
+    images = [
+        {
+            "image": task.payload.image_id,
+            "job": task.payload.job_id,
+            "trace": task.trace_id,
+            "status": task.payload.status,
+            "label": task.payload.label if task.payload.error is None else task.payload.error.code,
+            "tries": task.delivery.tries,
+            "milliseconds": task.milliseconds,
+        }
+        for task in tasks
+    ]
+    if images:
+        _log.info("answered", extra={"images": images})
+
+
 def _has_priority(task: Task[object]) -> bool:
     return task.delivery.has_priority
 
@@ -328,6 +346,7 @@ class Pipeline:
                 self._recovery.lifetime.fail(fault.reason)
         for delivery in answered:
             self._in_flight.remove(delivery)
+        log_answered([task for task in tasks if task.delivery in answered])
         self._recovery.extender.leave([task.delivery for task in tasks if task.delivery not in answered])
 
     def _more_than(self, taken: int) -> bool:

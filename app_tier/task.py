@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from core.messages import RequestMessage, Timings
+from core.tracing import trace_id
 from services.sqs import ReceivedMessage
 
 T_co = TypeVar("T_co", covariant=True)
@@ -77,6 +78,16 @@ class Task(Generic[T_co]):
     milliseconds: Mapping[str, float]
     sha256: str = ""
     thumbnail: bytes = b""
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace context of its request, or None."""
+        return self.delivery.request.traceparent
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace of its request, or None."""
+        return None if self.traceparent is None else trace_id(self.traceparent)
 
     @property
     def timings(self) -> Timings:

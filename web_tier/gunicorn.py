@@ -13,14 +13,15 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 
 from core.config import load_config
-from core.logs import JsonFormatter
+from core.logs import JsonFormatter, levels_of
 from services.endpoint import APP_ID
 from web_tier.memory import collect_less_often, is_exhausted, return_freed_memory
 from web_tier.metrics import SharedFiles
 from web_tier.middleware import PROXY
 from web_tier.result_services import result_services_of
 
-_web = load_config().web
+_config = load_config()
+_web, _levels = _config.web, levels_of(_config.logs.web)
 os.environ.setdefault(APP_ID, "fleetsight-web")
 
 # A connection is an open file, and the usual limit of 1,024 is for programs that use select.
@@ -65,11 +66,11 @@ logconfig_dict = {
     "disable_existing_loggers": False,
     "formatters": {"json": {"()": JsonFormatter, "process": "web"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
-    "root": {"level": "INFO", "handlers": ["stderr"]},
+    "root": {"level": _levels.pop(""), "handlers": ["stderr"]},
     "loggers": {
-        "gunicorn.error": {"level": "INFO", "handlers": [], "propagate": True},
+        "gunicorn.error": {"level": _config.logs.web.upper(), "handlers": [], "propagate": True},
         "gunicorn.access": {"level": "WARNING", "handlers": [], "propagate": True},
-        "botocore": {"level": "WARNING"},
+        **{logger: {"level": level} for logger, level in _levels.items()},
     },
 }
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from core.ids import ImageRef
 from core.messages import RequestMessage, Status
+from core.tracing import current_traceparent, new_traceparent
 from services.sqs import OutgoingMessage
 
 JobState = Literal["empty", "running", "finished", "cancelled"]
@@ -59,6 +60,7 @@ class ImageRecord:
         retried_at: when it was last retried after a failure; for display, not for comparison.
         attempt: number of the last request: 0 for the first one, one more for each retry.
         owner: id of its user; empty without sign-in, and in records of versions before 2026-11-24.
+        traceparent: of the request in which this value was made, if any; the job table does not have it.
     """
 
     ref: ImageRef
@@ -70,13 +72,15 @@ class ImageRecord:
     retried_at: datetime | None = None
     attempt: int = 0
     owner: str = ""
+    traceparent: str | None = field(default_factory=current_traceparent, compare=False)
 
     def request(self, submitted_at: datetime) -> OutgoingMessage:
         """Return the message that requests the result of its last attempt; its id is the image's.
 
         Users share the fleet fairly: the message group is the user, or the job if the user is unknown.
         """
-        message = RequestMessage.about(self.ref, self.key, submitted_at, self.attempt)
+        traceparent = self.traceparent or current_traceparent() or new_traceparent()
+        message = RequestMessage.about(self.ref, self.key, submitted_at, self.attempt, traceparent)
         return OutgoingMessage(self.ref.image_id, message.to_json(), self.owner or self.ref.job_id)
 
 

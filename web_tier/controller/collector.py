@@ -25,6 +25,7 @@ from core.ids import ImageRef
 from core.messages import ClassificationResult, Heartbeat, StoredResult, parse_worker_message
 from core.predictions import stored_prediction
 from core.result_cache import ResultCache
+from core.tracing import trace_id
 from services.errors import MessageError
 from services.s3 import Bucket
 from services.side_by_side import outcomes, side_by_side
@@ -156,7 +157,7 @@ class Collector:
         try:
             return self.responses.receive(wait_seconds=0)
         except (BotoCoreError, ClientError):
-            _log.exception("further responses could not be received; those of this round are recorded")
+            _log.warning("further responses could not be received; those of this round are recorded", exc_info=True)
             return []
 
     def _end_round(self, number: int, received_until: float | None) -> None:
@@ -256,7 +257,7 @@ class Collector:
         ):
             if isinstance(prediction, Exception):
                 extra = {"job": each.job_id, "image": each.image_id}
-                _log.error("a prediction could not be read", extra=extra, exc_info=prediction)
+                _log.warning("a prediction could not be read", extra=extra, exc_info=prediction)
                 unread.append(message)
             elif prediction is not None:  # if there is none, its job has been deleted
                 attempt = max(prediction.attempt, each.attempt)
@@ -277,9 +278,11 @@ class Collector:
         try:
             # First, so that a user who sees a result can send the same image again and get the answer at once.
             self.cache.put(responses, self.now(), self.recorder.owners(each.job_id for each in responses))
-            return self.recorder.record_each(responses)
+            errors = self.recorder.record_each(responses)
         except Exception as error:  # noqa: BLE001 (each job is tried alone; its own error is logged)
             return {response.ref: error for response in responses}
+        log_recorded([response for response in responses if response.ref not in errors])
+        return errors
 
     def _record_alone(self, job_id: str, received: Sequence[_Received]) -> tuple[list[ReceivedMessage], _RecordState]:
         """Record responses of a job; return the messages of those that failed, and the state of the first try.
@@ -311,8 +314,9 @@ class Collector:
             self.recorder.record(responses)
         except Exception as error:  # noqa: BLE001 (it must not delay other jobs; it is logged)
             extra = {"n": len(responses), "job": responses[0].job_id}
-            _log.exception("responses could not be recorded", extra=extra)
+            _log.warning("responses could not be recorded", extra=extra, exc_info=True)
             return "throttled" if is_throttled(error) else "refused"
+        log_recorded(responses)
         return "recorded"
 
     def _received_until(self, asked_at: float, *, is_empty: bool) -> float | None:
@@ -325,6 +329,21 @@ class Collector:
                 return None
             self._counted_at = asked_at
         return asked_at - COUNT_AGE_SECONDS if self.responses.counts().visible <= BATCH else None
+
+
+def log_recorded(responses: Sequence[ClassificationResult]) -> None:
+    """Log the images of the results that a round has recorded: one line."""
+    images = [
+        {
+            "image": each.image_id,
+            "job": each.job_id,
+            "trace": None if each.traceparent is None else trace_id(each.traceparent),
+            "status": each.status,
+        }
+        for each in responses
+    ]
+    if images:
+        _log.info("recorded", extra={"images": images})
 
 
 def _delay_seconds(message: ReceivedMessage) -> int:

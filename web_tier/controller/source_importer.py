@@ -44,6 +44,7 @@ from core.jobs.listings import (
 )
 from core.jobs.models import AcceptedCount, ImageRecord, Job, SourceListing
 from core.s3_locations import S3Location
+from core.tracing import new_traceparent, use_traceparent
 from services.backoff import pause_seconds
 from services.errors import NotFoundError
 from services.s3 import ListedObject, SourceBuckets, is_refusal
@@ -137,7 +138,8 @@ class SourceImporter:
                 break
             turns = self._turns[each.job_id]
             if turns.due <= self.clock():
-                has_more |= self._import_safely(each, turns)
+                with use_traceparent(new_traceparent()):
+                    has_more |= self._import_safely(each, turns)
         return 0.0 if has_more else CHECK_SECONDS
 
     def _import_safely(self, pending: PendingListing, turns: ImportTurns) -> bool:
@@ -152,7 +154,7 @@ class SourceImporter:
             pause = pause_seconds(turns.failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
             turns.due = self.clock() + pause
             extra = {"job": job_id, "next_try_seconds": round(pause, 2)}
-            _log.exception("a page of a source could not be accepted", extra=extra)
+            _log.warning("a page of a source could not be accepted", extra=extra, exc_info=True)
             return False
         finally:
             if not self.active():
