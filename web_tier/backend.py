@@ -24,6 +24,7 @@ from core.format import STALE_SECONDS
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
 from core.result_cache import ResultCache
+from core.telemetry import SpanExporter
 from services.clients import Clients
 from services.demand_signal import SignallingQueue
 from services.errors import NotFoundError
@@ -177,6 +178,7 @@ class Backend:
     ) -> None:
         self.config = config
         self.metrics = WebMetrics()
+        self.spans = SpanExporter("fleetsight-web", config.tracing)
         self.models = JobModels()
         self.reading = MemoryLimiter(READING_BYTES)
         self.bulkheads = Bulkheads.of(config.web.threads)
@@ -329,4 +331,9 @@ def install_backend(app: Flask, backend: Backend) -> None:
 
 def current_backend() -> Backend:
     """Return the backend of the application that serves the current request."""
-    return cast(Backend, current_app.extensions[_EXTENSION])
+    return backend_of(current_app)
+
+
+def backend_of(app: Flask) -> Backend:
+    """Return the backend of `app`."""
+    return cast(Backend, app.extensions[_EXTENSION])

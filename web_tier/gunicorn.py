@@ -15,6 +15,7 @@ from gunicorn.arbiter import Arbiter
 from core.config import load_config
 from core.logs import JsonFormatter, levels_of
 from services.endpoint import APP_ID
+from web_tier.backend import backend_of
 from web_tier.memory import collect_less_often, is_exhausted, return_freed_memory
 from web_tier.metrics import SharedFiles
 from web_tier.middleware import PROXY
@@ -83,6 +84,12 @@ def pre_fork(server: Any, worker: Any) -> None:
 def post_fork(_server: Any, worker: Any) -> None:
     """Let a new process count in its place."""
     _counts.slot = worker.slot
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Export the spans that wait."""
+    if worker.wsgi is not None:
+        backend_of(worker.wsgi).spans.close()
 
 
 def child_exit(_server: Any, worker: Any) -> None:

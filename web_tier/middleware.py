@@ -29,10 +29,11 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from core.config import WebSettings
 from core.embedded_metrics import WEB_METRICS, embedded_metrics
 from core.ids import new_id
+from core.telemetry import NO_SPANS, Span, SpanExporter
 from core.tracing import child_of, new_traceparent, parse_traceparent, set_traceparent
 from core.tracing import trace_id as trace_id_of
 from web_tier.auth.identity import known_identity
-from web_tier.metrics import WebMetrics
+from web_tier.metrics import METHODS, WebMetrics
 from web_tier.slow_clients import bound_body
 
 if TYPE_CHECKING:
@@ -202,10 +203,17 @@ class Middleware:
         web: the configuration.
         metrics: count the requests.
         namespace: of the metrics in CloudWatch; None for log lines without metrics.
+        spans: exports a span for each request.
     """
 
-    def __init__(self, web: WebSettings, metrics: WebMetrics, namespace: str | None = None) -> None:
-        self._metrics, self._namespace = metrics, namespace
+    def __init__(
+        self,
+        web: WebSettings,
+        metrics: WebMetrics,
+        namespace: str | None = None,
+        spans: SpanExporter = NO_SPANS,
+    ) -> None:
+        self._metrics, self._namespace, self._spans = metrics, namespace, spans
         self._names = {name.lower() for name in (*web.hosts, web.host, "localhost")}
         self._origins = web.cors_origins
 
@@ -219,7 +227,11 @@ class Middleware:
         headers, host = request.headers, request.headers.get("Host", "")
         g.request_id, g.began = new_id(), time.monotonic()
         g.parent = parse_traceparent(headers.get("traceparent"))
-        g.traceparent = new_traceparent() if g.parent is None else child_of(g.parent)
+        # Not as the client says: its flag could cause the export of every request.
+        is_sampled = self._spans.samples()
+        g.traceparent = (
+            new_traceparent(is_sampled=is_sampled) if g.parent is None else child_of(g.parent, is_sampled=is_sampled)
+        )
         set_traceparent(g.traceparent)
         claimed = claimed_authority(str(request.environ.get("RAW_URI", "/")))
         if not is_own_name(host, self._names) or (claimed is not None and claimed.lower() != host.lower()):
@@ -258,6 +270,8 @@ class Middleware:
         rule = request.url_rule
         route = None if rule is None else rule.rule
         self._metrics.count_request(request.method, route, response.status_code, seconds)
+        if self._spans.wants(g.traceparent):
+            self._spans.export(request_span(route, response.status_code, seconds))
         level = logging.DEBUG if request.endpoint in _QUIET_ENDPOINTS else logging.INFO
         errors: dict[str, object] = {}
         if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -283,6 +297,26 @@ class Middleware:
         """Return whether a page of `origin` may send the current request from another site."""
         is_allowed = origin in self._origins or ANY_ORIGIN in self._origins
         return origin is not None and is_allowed and is_for_programs(request.path)
+
+
+def request_span(route: str | None, status: int, seconds: float) -> Span:
+    """Return the span of the current request: https://opentelemetry.io/docs/specs/semconv/http/http-spans/."""
+    method, now = request.method if request.method in METHODS else "_OTHER", time.time()
+    return Span(
+        f"{method} {route}" if route else method,
+        g.traceparent,
+        g.parent,
+        now - seconds,
+        now,
+        "SERVER",
+        {
+            "http.request.method": method,
+            "http.response.status_code": status,
+            "request_id": request_id(),
+            **({"http.route": route} if route else {}),
+        },
+        is_error=status >= HTTPStatus.INTERNAL_SERVER_ERROR,
+    )
 
 
 class BehindProxy:

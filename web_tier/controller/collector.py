@@ -11,6 +11,7 @@ the others, the job is tried alone after them.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ from core.ids import ImageRef
 from core.messages import ClassificationResult, Heartbeat, StoredResult, parse_worker_message
 from core.predictions import stored_prediction
 from core.result_cache import ResultCache
-from core.tracing import trace_id
+from core.telemetry import NO_SPANS, Span, SpanExporter
+from core.tracing import child_of, trace_id
 from services.errors import MessageError
 from services.s3 import Bucket
 from services.side_by_side import outcomes, side_by_side
@@ -82,6 +84,7 @@ class Collector:
         recorder: where results are recorded.
         cache: remembers them for images with the same bytes.
         active: returns whether this process may still act; asked after a receive, and before a message is deleted.
+        spans: exports a span for each result of a sampled trace.
         registry: records the heartbeats of the workers.
         pool: receives side by side; None: one after another.
     """
@@ -92,6 +95,7 @@ class Collector:
     cache: ResultCache
     active: Callable[[], bool]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    spans: SpanExporter = NO_SPANS
     registry: WorkerRegistry = field(default_factory=WorkerRegistry)
     pool: Executor | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -275,13 +279,14 @@ class Collector:
         """Record responses of all jobs; return the reason for each that was not recorded."""
         if not responses:
             return {}
+        began = time.time()
         try:
             # First, so that a user who sees a result can send the same image again and get the answer at once.
             self.cache.put(responses, self.now(), self.recorder.owners(each.job_id for each in responses))
             errors = self.recorder.record_each(responses)
         except Exception as error:  # noqa: BLE001 (each job is tried alone; its own error is logged)
             return {response.ref: error for response in responses}
-        log_recorded([response for response in responses if response.ref not in errors])
+        self._report([response for response in responses if response.ref not in errors], began)
         return errors
 
     def _record_alone(self, job_id: str, received: Sequence[_Received]) -> tuple[list[ReceivedMessage], _RecordState]:
@@ -309,15 +314,34 @@ class Collector:
         """Record responses of one job; they are also refused if this process may no longer act."""
         if not self.active():
             return "refused"
-        responses = [response for _, response in received]
+        responses, began = [response for _, response in received], time.time()
         try:
             self.recorder.record(responses)
         except Exception as error:  # noqa: BLE001 (it must not delay other jobs; it is logged)
             extra = {"n": len(responses), "job": responses[0].job_id}
             _log.warning("responses could not be recorded", extra=extra, exc_info=True)
             return "throttled" if is_throttled(error) else "refused"
-        log_recorded(responses)
+        self._report(responses, began)
         return "recorded"
+
+    def _report(self, recorded: Sequence[ClassificationResult], began: float) -> None:
+        """Log the images of results that were recorded in one line, and export their spans."""
+        images = [
+            {
+                "image": each.image_id,
+                "job": each.job_id,
+                "trace": None if each.traceparent is None else trace_id(each.traceparent),
+                "status": each.status,
+            }
+            for each in recorded
+        ]
+        if images:
+            _log.info("recorded", extra={"images": images})
+        for each in recorded:
+            if each.traceparent is not None and self.spans.wants(each.traceparent):
+                ids = {"image": each.image_id, "job": each.job_id}
+                own = child_of(each.traceparent)
+                self.spans.export(Span("recorded", own, each.traceparent, began, time.time(), "CONSUMER", ids))
 
     def _received_until(self, asked_at: float, *, is_empty: bool) -> float | None:
         """Return until when every message that was sent has been received, if that is known."""
@@ -329,21 +353,6 @@ class Collector:
                 return None
             self._counted_at = asked_at
         return asked_at - COUNT_AGE_SECONDS if self.responses.counts().visible <= BATCH else None
-
-
-def log_recorded(responses: Sequence[ClassificationResult]) -> None:
-    """Log the images of the results that a round has recorded: one line."""
-    images = [
-        {
-            "image": each.image_id,
-            "job": each.job_id,
-            "trace": None if each.traceparent is None else trace_id(each.traceparent),
-            "status": each.status,
-        }
-        for each in responses
-    ]
-    if images:
-        _log.info("recorded", extra={"images": images})
 
 
 def _delay_seconds(message: ReceivedMessage) -> int:

@@ -108,6 +108,7 @@ class SourceImporter:
         active: returns whether this process may still act; asked before each call that writes.
         token: the fencing token of this tenure.
         page_objects: objects of a page.
+        samples: returns whether spans of the next page are exported.
     """
 
     sources: SourceBuckets
@@ -121,6 +122,7 @@ class SourceImporter:
         default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="import")
     )
     page_objects: int = MAX_PAGE_OBJECTS
+    samples: Callable[[], bool] = lambda: False
     _turns: dict[str, ImportTurns] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -138,7 +140,7 @@ class SourceImporter:
                 break
             turns = self._turns[each.job_id]
             if turns.due <= self.clock():
-                with use_traceparent(new_traceparent()):
+                with use_traceparent(new_traceparent(is_sampled=self.samples())):
                     has_more |= self._import_safely(each, turns)
         return 0.0 if has_more else CHECK_SECONDS
 
