@@ -89,7 +89,8 @@ class Difference(_Body):
             p_value=p_value,
             p_value_by_job=p_value_by_job,
             verdict=verdict,
-            sentence=f"{distance:.1%} of the images would need another {noun}; {by_chance:.1%} by chance alone. "
+            sentence=f"{distance:.1%} of the images would need another {noun} to match; "
+            f"chance alone gives {by_chance:.1%}. "
             f"{_VERDICTS[verdict]}",
         )
 

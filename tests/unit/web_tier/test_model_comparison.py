@@ -218,7 +218,7 @@ def test_the_fleet_page_compares_the_models_once_two_have_results(client: FlaskC
         assert "<b>parking" not in page
         text = text_of(page)
         assert "signs-2 cccccccccccc 9.3% 100 3 5 79.5% 10.0% \u2013" in text
-        assert "Labels 30.0% of the images would need another label; " in text
+        assert "Labels 30.0% of the images would need another label to match; " in text
         assert "stop 50.0% 30.0%" in text
         assert "since the roll-out at 01 Mar 13:00 UTC" in text
 
