@@ -183,7 +183,8 @@ def homogeneity(first: Mapping[str, float], second: Mapping[str, float]) -> floa
     of_first, of_second = sum(first.values()), sum(second.values())
     least = (of_first + of_second) * MIN_EXPECTED / min(of_first, of_second)
     columns, column = list[tuple[float, float]](), (0.0, 0.0)
-    for each in sorted(first.keys() | second.keys(), key=lambda each: first.get(each, 0) + second.get(each, 0)):
+    values = first.keys() | second.keys()
+    for each in sorted(values, key=lambda value: (first.get(value, 0) + second.get(value, 0), value)):
         column = column[0] + first.get(each, 0), column[1] + second.get(each, 0)
         if sum(column) >= least:
             columns.append(column)

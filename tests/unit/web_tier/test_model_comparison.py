@@ -67,6 +67,13 @@ def test_the_test_of_homogeneity_agrees_with_a_table_of_known_statistic() -> Non
     assert homogeneity(first, second) == pytest.approx(chi_squared_tail(13.032, 1), rel=1e-3)
 
 
+def test_rare_values_are_tested_together_and_none_is_left_out() -> None:
+    first, second = dict.fromkeys("abcdef", 3) | {"g": 6}, dict.fromkeys("abcdef", 3)
+    together = {"ab": 6, "cd": 6, "efg": 12}, {"ab": 6, "cd": 6, "efg": 6}
+    assert homogeneity(first, second) == homogeneity(*together)
+    assert homogeneity({"a": 4, "b": 400}, {"a": 3, "b": 800}) is None
+
+
 @given(first=SAMPLES, second=SAMPLES)
 def test_distances_are_symmetric_and_those_of_equal_shares_are_zero(
     first: dict[str, int], second: dict[str, int]
