@@ -22,6 +22,12 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Status = Literal["done", "failed"]
 WorkerState = Literal["ready", "busy", "draining", "ended"]
 
+PLACE_PATTERN: Final = r"^[ !#-\[\]-~]{1,300}$"
+"""The place of a requested bundle: printable ASCII without quotes and backslashes, so that a request always fits."""
+
+MAX_REPORTED_MODELS: Final = 8
+"""Models that a heartbeat names at most, so that it always fits."""
+
 
 class WireModel(BaseModel):
     """A frozen model that reads and writes JSON."""
@@ -61,23 +67,47 @@ class _ImageMessage(WireModel):
         return ImageRef(self.job_id, self.image_id)
 
 
+class RequestedModel(WireModel):
+    """The bundle that a request asks for, and where every worker finds it.
+
+    Attributes:
+        digest: of the bundle, as results state it.
+        place: a folder or zip, or ``s3://BUCKET/PREFIX`` or ``s3://BUCKET/KEY.zip``; no character of it grows in
+            JSON.
+    """
+
+    digest: Sha256
+    place: str = Field(pattern=PLACE_PATTERN)
+
+
 class RequestMessage(_ImageMessage):
     """The request to classify the object at `key` of the input bucket.
 
     Attributes:
         attempt: 0 for the first request of an image; each retry by its user has the next number.
         crashes: how often earlier messages of this request were received without an answer.
+        model: to classify with; None for the worker's own bundle (`worker.bundle`).
     """
 
     key: str = Field(max_length=100)
     submitted_at: AwareDatetime
     attempt: int = Field(default=0, ge=0)
     crashes: int = Field(default=0, ge=0)
+    model: RequestedModel | None = None
 
     @classmethod
-    def about(cls, ref: ImageRef, key: str, submitted_at: datetime, attempt: int = 0) -> Self:
-        """Return the request for the image `ref`, stored at `key`."""
-        return cls(job_id=ref.job_id, image_id=ref.image_id, key=key, submitted_at=submitted_at, attempt=attempt)
+    def about(
+        cls, ref: ImageRef, key: str, submitted_at: datetime, attempt: int = 0, model: RequestedModel | None = None
+    ) -> Self:
+        """Return the request to classify the image `ref`, stored at `key`, with `model`."""
+        return cls(
+            job_id=ref.job_id,
+            image_id=ref.image_id,
+            key=key,
+            submitted_at=submitted_at,
+            attempt=attempt,
+            model=model,
+        )
 
 
 class LabelScore(WireModel):
@@ -218,6 +248,7 @@ class Heartbeat(WireModel):
         images: number of images answered so far.
         in_hand: number of images received and not answered yet.
         images_per_second: answered since the last heartbeat.
+        models: digests of the bundles that are loaded, the latest used first; not in those of older workers.
     """
 
     version: Literal[1] = 1
@@ -228,6 +259,7 @@ class Heartbeat(WireModel):
     images: int = Field(ge=0)
     in_hand: int = Field(ge=0)
     images_per_second: float = Field(default=0, ge=0)
+    models: tuple[Sha256, ...] = Field(default=(), max_length=MAX_REPORTED_MODELS)
 
 
 def parse_worker_message(body: str | bytes) -> ClassificationResult | StoredResult | Heartbeat:
@@ -248,6 +280,12 @@ def parse_worker_message(body: str | bytes) -> ClassificationResult | StoredResu
 
 GONE: Final = Failure(code="gone", message="the image is no longer stored: upload it again")
 """The failure of an image without an object in the input bucket."""
+
+
+MODEL_GONE: Final = Failure(
+    code="model_gone", message="the model of its job is no longer stored, or was changed: choose another in a new job"
+)
+"""The failure of an image with a request for a bundle that is not in its place, or has another digest."""
 
 
 CRASHED_WORKER: Final = "crashed_worker"

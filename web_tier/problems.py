@@ -23,6 +23,7 @@ from werkzeug.exceptions import (
     UnprocessableEntity,
 )
 
+from core.model_catalog import CatalogRefusedError, UnknownModelError
 from core.tokens import TokenUncheckedError
 from services.errors import NotFoundError
 from services.table import TableBusyError
@@ -125,6 +126,8 @@ def _answer(error: Exception) -> Response | HTTPException:
         case ReusedKeyError():
             reason = "this Idempotency-Key came with other files before; use a new key"
             return refuse(IdempotencyKeyReusedError(reason))
+        case UnknownModelError() | CatalogRefusedError():
+            return refuse(UnprocessableEntity(str(error)))
         # Pages of the sign-in handle errors of the user pool themselves; elsewhere they mean that a service failed.
         case (
             BotoCoreError() | ClientError() | TableBusyError() | BusyError() | UserPoolError() | TokenUncheckedError()

@@ -169,14 +169,16 @@ class ApiClient:
         key: str | None = None,
         source: str | None = None,
         results: str | None = None,
+        model: str | None = None,
     ) -> str:
         """Create a job, which may `keep` its images; return its id. An idempotency `key` makes it repeatable.
 
         With `source`, such as `s3://bucket/folder`, its images come from S3, and it takes no others. With `results`,
-        all results are copied to that folder of S3 as `JOB_ID.jsonl` when the job is finished.
+        all results are copied to that folder of S3 as `JOB_ID.jsonl` when the job is finished. `model` is one of
+        `models`; by default the server chooses it.
         """
-        locations = {"source": source, "results": results}
-        body = {"name": name, "keep": keep} | {field: text for field, text in locations.items() if text is not None}
+        texts = {"source": source, "results": results, "model": model}
+        body = {"name": name, "keep": keep} | {field: text for field, text in texts.items() if text is not None}
         return str(self._call("POST", "/jobs", json=body, key=key)["job_id"])
 
     def jobs(self, page: int = 50) -> Iterator[dict[str, Any]]:
@@ -233,6 +235,10 @@ class ApiClient:
     def send_truth_file(self, job_id: str, content: bytes) -> dict[str, Any]:
         """Set true labels by a CSV file of up to 2 MB and 20,000 lines; return what was matched."""
         return self._call("POST", f"{_job_path(job_id)}/truth.csv", body=content, content_type="text/csv")
+
+    def models(self) -> dict[str, Any]:
+        """Return the models that jobs may name, and the name of the default."""
+        return self._call("GET", "/models")
 
     def limits(self) -> dict[str, Any]:
         """Return the limits of the user and of a request, and what is left of the day's quotas."""

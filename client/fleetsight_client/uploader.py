@@ -73,6 +73,7 @@ class Uploader:
     Attributes:
         name: of the job, if one is created.
         keep: whether the job keeps its images.
+        model: name of the job's model, or None for the server's choice.
         progressed: called twice a second and after each slice.
         watches: whether files that changed since they were listed are listed again.
     """
@@ -83,6 +84,7 @@ class Uploader:
     limits: UploadLimits
     name: str
     keep: bool = False
+    model: str | None = None
     progressed: Callable[[], None] = lambda: None
     watches: bool = False
     _abandoned: threading.Event = field(default_factory=threading.Event, init=False)
@@ -141,7 +143,9 @@ class Uploader:
     def _job(self) -> tuple[int, str]:
         number, job_id, key = self.journal.job() or self.journal.begin_job()
         if job_id is None:
-            job_id = self.calls.call(lambda: self.client.create_job(self.name, keep=self.keep, key=key))
+            job_id = self.calls.call(
+                lambda: self.client.create_job(self.name, keep=self.keep, key=key, model=self.model)
+            )
             self.journal.set_job_id(number, job_id)
         return number, job_id
 

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Literal
 
 from core.ids import ImageRef
-from core.messages import RequestMessage, Status
+from core.messages import RequestedModel, RequestMessage, Status
+from core.model_catalog import JobModel
 from services.sqs import OutgoingMessage
 
 JobState = Literal["empty", "running", "finished", "cancelled"]
@@ -34,6 +35,8 @@ class Job:
         is_single: whether it collects images that were sent one by one, without a job of their own.
         source: location in S3 from which the controller takes its images; empty for uploaded ones.
         results: location in S3 to which the controller copies its results file; empty for none.
+        model: classifies all its images; None for the bundle of the worker's configuration, as in jobs of older
+            versions.
     """
 
     job_id: str
@@ -45,6 +48,12 @@ class Job:
     is_reviewed: bool = False
     source: str = ""
     results: str = ""
+    model: JobModel | None = None
+
+    @property
+    def requested_model(self) -> RequestedModel | None:
+        """The model as requests of its images name it."""
+        return None if self.model is None else self.model.requested
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,7 @@ class ImageRecord:
         retried_at: when it was last retried after a failure; for display, not for comparison.
         attempt: number of the last request: 0 for the first one, one more for each retry.
         owner: id of its user; empty without sign-in, and in records of versions before 2026-11-24.
+        model: of its job, which every request of the image names; None as in `Job`.
     """
 
     ref: ImageRef
@@ -70,13 +80,14 @@ class ImageRecord:
     retried_at: datetime | None = None
     attempt: int = 0
     owner: str = ""
+    model: RequestedModel | None = None
 
     def request(self, submitted_at: datetime) -> OutgoingMessage:
         """Return the message that requests the result of its last attempt; its id is the image's.
 
         Users share the fleet fairly: the message group is the user, or the job if the user is unknown.
         """
-        message = RequestMessage.about(self.ref, self.key, submitted_at, self.attempt)
+        message = RequestMessage.about(self.ref, self.key, submitted_at, self.attempt, self.model)
         return OutgoingMessage(self.ref.image_id, message.to_json(), self.owner or self.ref.job_id)
 
 

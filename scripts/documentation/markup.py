@@ -7,7 +7,7 @@ from typing import Any
 
 Schema = Mapping[str, Any]
 
-_CODE = re.compile(r"(`[^`]*`)")
+_CODE = re.compile(r"(``.+?``|`[^`]*`)")
 _SPECIAL = re.compile(r"([\\*_>\[\]{}|])")
 _LITERAL = re.compile(r"(?<![\w/.`-])(--[a-z][a-z0-9-]*|(?:[a-z_]+/)*[\w.-]+\.(?:md|yaml|sh))\b")
 """Options and files."""

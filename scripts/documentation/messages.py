@@ -1,6 +1,6 @@
 """The reference of the messages: the formats of `core.messages`, each with a sample."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from json import dumps, loads
@@ -11,11 +11,11 @@ from core.ids import ImageRef, input_key
 from core.messages import (
     GONE,
     ClassificationResult,
-    Failure,
     Heartbeat,
     LabelScore,
     Model,
     Prediction,
+    RequestedModel,
     RequestMessage,
     StoredResult,
     Timings,
@@ -24,7 +24,7 @@ from core.messages import (
     response_within,
 )
 from scripts.documentation.api import field_table
-from scripts.documentation.markup import block, code, joined, paragraphs, split_docstring
+from scripts.documentation.markup import Schema, block, code, joined, paragraphs, split_docstring
 
 IMAGE = ImageRef("01KAZ5Y4QG0000000000000001", "01KAZ5Y4QG000000000000000A")
 SENT_AT = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -36,6 +36,8 @@ THUMBNAIL = b"\xff\xd8\xff\xe0"
 def samples() -> dict[type[WireModel], list[WireModel]]:
     """Return samples of each message and object, in the order in which an image meets them."""
     key = input_key(IMAGE, "jpg")
+    digest = sha256(b"a bundle").hexdigest()
+    requested = RequestedModel(digest=digest, place=f"s3://fleetsight-output/models/{digest}")
     labels = (LabelScore(label="stop sign", score=0.91), LabelScore(label="yield", score=0.06))
     prediction = Prediction(
         job_id=IMAGE.job_id,
@@ -47,7 +49,7 @@ def samples() -> dict[type[WireModel], list[WireModel]]:
         label=labels[0].label,
         score=labels[0].score,
         top=labels,
-        model=Model(name="demo", digest=sha256(b"a bundle").hexdigest()),
+        model=Model(name="demo", digest=digest),
         worker=WORKER,
         attempts=1,
         timings=Timings(queued=12.5, fetched=3.1, decoded=4.2, inferred=6.0, stored=5.4),
@@ -56,35 +58,45 @@ def samples() -> dict[type[WireModel], list[WireModel]]:
     )
     response = prediction.response()
     return {
-        RequestMessage: [RequestMessage.about(IMAGE, key, SENT_AT)],
+        RequestMessage: [RequestMessage.about(IMAGE, key, SENT_AT, model=requested)],
         Prediction: [prediction],
         ClassificationResult: [response, failed(IMAGE, GONE, worker=WORKER, attempts=1).response()],
         StoredResult: [response_within(response, 100)],
         Heartbeat: [
-            Heartbeat(worker=WORKER, at=SENT_AT, state="busy", images=240, in_hand=16, images_per_second=41.5)
+            Heartbeat(
+                worker=WORKER,
+                at=SENT_AT,
+                state="busy",
+                images=240,
+                in_hand=16,
+                images_per_second=41.5,
+                models=(digest,),
+            )
         ],
     }
 
 
 def messages_reference() -> str:
-    """Return every message and object with its fields and samples, and the models in their fields."""
+    """Return every message and object with its fields and samples, and the models of their fields."""
     parts: list[str] = []
+    inner: dict[str, Schema] = {}
     for model, shown in samples().items():
-        parts += _model_blocks(model)
+        schema = model.model_json_schema(mode="serialization")
+        inner |= schema.get("$defs", {})
+        parts += _model_blocks(model.__name__, schema, dict(_meanings(model)))
         parts += [block(dumps(loads(each.to_json()), indent=2), "json") for each in shown]
-    for model in (LabelScore, Model, Timings, Failure):
-        parts += _model_blocks(model)
+    for name, fields in sorted(inner.items()):
+        parts += _model_blocks(name, fields, split_docstring(fields["description"])[1])
     return joined(parts)
 
 
-def _model_blocks(model: type[BaseModel]) -> Iterable[str]:
-    yield f"## {code(model.__name__)} {{ #schema-{model.__name__} }}"
-    yield from paragraphs(split_docstring(model.__doc__)[0])
-    yield field_table(model.model_json_schema(mode="serialization"), dict(_meanings(model)))
+def _model_blocks(name: str, schema: Schema, meanings: Mapping[str, str]) -> Iterator[str]:
+    yield f"## {code(name)} {{ #schema-{name} }}"
+    yield from paragraphs(split_docstring(schema["description"])[0])
+    yield field_table(schema, meanings)
 
 
 def _meanings(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
     """Yield what the docstrings of a model and of those above it say of their fields, its own last."""
     for each in reversed(model.__mro__):
-        if issubclass(each, BaseModel) and each is not BaseModel:
-            yield from split_docstring(each.__doc__)[1].items()
+        yield from split_docstring(each.__doc__ if issubclass(each, WireModel) else "")[1].items()

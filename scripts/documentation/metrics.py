@@ -9,11 +9,11 @@ from core.cost import Bill
 from scripts.documentation.markup import code, prose, table
 from scripts.run.system import ROOT
 from services.sqs import QueueCounts
-from web_tier.autoscaler.metrics import ControllerMetrics
+from web_tier.autoscaler.metrics import OUTCOMES, ControllerMetrics
 from web_tier.autoscaler.observe import FleetMetrics, Observation
 from web_tier.metrics import WebMetrics
 
-OPEN_LABELS = frozenset({"method", "route", "status", "loop"})
+OPEN_LABELS = frozenset({"digest", "loop", "method", "model", "route", "status"})
 """Labels whose values are not known in advance."""
 
 
@@ -37,6 +37,8 @@ def served_metrics() -> list[ServedMetric]:
     # Metrics have no sample before the first value of a label: these are the labels that have no known values.
     web.count_request("GET", "/", 200, 0.0)
     controller.loop_failures.labels("collector")
+    for outcome in OUTCOMES:
+        controller.model_results.labels("demo", "0123", outcome)
     found: dict[str, ServedMetric] = {}
     for process, metrics in (("web", web.registry.collect()), ("controller", controller.registry.collect())):
         for metric in metrics:

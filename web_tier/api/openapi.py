@@ -38,7 +38,7 @@ contains `request_id`."""
 
 INFO = {"title": "Fleetsight", "description": DESCRIPTION, "version": "1.0.0"}
 
-TAGS = ("Single images", "Jobs", "Results", "Review", "System", "Dead letters", "Tokens")
+TAGS = ("Single images", "Jobs", "Results", "Review", "Models", "System", "Dead letters", "Tokens")
 """Groups of operations, in the order of the page."""
 
 JSON = "application/json"

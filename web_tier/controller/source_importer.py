@@ -309,7 +309,8 @@ class SourceImporter:
             clean_filename(found.key.removeprefix(prefix)),
             _FORMAT_OF[suffix_of(found.key)].extension,
         )
-        return ImageRecord(ref, filename, input_key(ref, extension), found.size, self.now(), owner=job.owner)
+        key, now = input_key(ref, extension), self.now()
+        return ImageRecord(ref, filename, key, found.size, now, owner=job.owner, model=job.requested_model)
 
     def _copy(self, job: Job, found: SourceObject, record: ImageRecord) -> str | None:
         """Copy an object into the input bucket; return the reason if it is skipped."""

@@ -299,7 +299,7 @@ class JobView:
     """Everything that the page shows of a job; `retention`, `not_sorted` and `note` are sentences or None.
 
     Attributes:
-        classes: number of classes of the job's model; None if it is not the configured one.
+        classes: number of classes of the job's model; None if it is not known.
         image: id of the image that the address opens, or None.
         age_seconds: time since the job was created, by the web tier's clock.
     """
@@ -330,7 +330,7 @@ class JobView:
         counted = Counter(row.label for row in rows if row.label is not None).most_common()
         whole = max(counted[0][1], WHOLE_BAR * sum(images for _, images in counted)) if counted else 1
         progress, body = current_result_services().progress(status)
-        facts, model = current_backend().bundle.facts(), page.found.model
+        facts, model = current_backend().served.facts(status.job.model), page.found.model
         not_sorted = None
         if query.sort and not can_sort(status):
             not_sorted = (
@@ -398,14 +398,15 @@ def job_page(job_id: str) -> ResponseReturnValue:
         return redirect(url_for("pages.job_page", job_id=known_id("job", job_id), **dict[str, Any](valid)), 302)
     backend = current_backend()
     view = JobView.read(user_jobs(), known_id("job", job_id), IMAGES_PER_PAGE)
+    job = view.progress.status.job
     return render_template(
         "job.html",
         view=view,
         max_labels=MAX_LABELS,
-        job=view.progress.status.job,
-        model=view.model,
+        job=job,
+        model=view.model or job.model,
         output_bucket=backend.config.names.output_bucket,
-        class_labels=current_result_services().class_labels.labels,
+        class_labels=current_result_services().class_labels(job.model).labels,
         file_key=merged.key if (merged := view.progress.status.merged) else merged_key(job_id),
         notification=notification_form(job_id),
         fleet=backend.fleet.snapshot(),

@@ -6,7 +6,7 @@ classified:
 * `put_objects` stores objects while the request still arrives;
 * `commit` accepts images: it records, then enqueues, then counts them.
 
-An image needs no worker if the current model has classified the same bytes before: its result and then its record are
+An image needs no worker if the job's model has classified the same bytes before: its result and then its record are
 written, and nothing is stored (unless its job keeps images) or enqueued.
 
 An object of a job that does not keep images is tagged, so that a lifecycle rule of the bucket can delete what is
@@ -116,11 +116,11 @@ UploadResult = ImageRecord | RejectedUpload
 
 @dataclass(frozen=True)
 class CachedResults:
-    """Results of the current model for images that their user has sent before.
+    """Results of a job's model for images that their user has sent before.
 
     Attributes:
         cache: the result cache.
-        model_digest: returns the digest of the bundle that new workers load, or None if it is unknown.
+        model_digest: returns the digest of the configured bundle, for jobs without a model; None if it is unknown.
         clock: the time of day.
     """
 
@@ -128,16 +128,16 @@ class CachedResults:
     model_digest: Callable[[], str | None]
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def find(self, owner: str, digests: Collection[str]) -> Mapping[str, ClassificationResult]:
-        """Return the results of `owner`, by the SHA-256 of their image, for those of `digests` that have one.
+    def find(self, job: Job, digests: Collection[str]) -> Mapping[str, ClassificationResult]:
+        """Return the results of the job's model, by the SHA-256 of their image, for those of `digests` that have one.
 
         If the table does not reply, there are none: the images go to a worker as if they were new.
         """
-        model_digest = self.model_digest()
+        model_digest = self.model_digest() if job.model is None else job.model.digest
         if model_digest is None or not digests:
             return {}
         try:
-            return self.cache.find(owner, digests, model_digest, self.clock())
+            return self.cache.find(job.owner, digests, model_digest, self.clock())
         except CLOUD_ERRORS:
             _log.warning("cached results could not be read", exc_info=True)
             return {}
@@ -186,7 +186,7 @@ class ImageIngest:
     """Ingests images, for all threads of one process.
 
     Attributes:
-        cached_results: returns a user's results by SHA-256, as `CachedResults.find`.
+        cached_results: returns results for a job by SHA-256, as `CachedResults.find`.
         memory: the bytes of images on their way to the bucket.
         metrics: count the images. After a crash, one that is recorded again counts twice.
     """
@@ -195,7 +195,7 @@ class ImageIngest:
     bucket: Bucket
     store: JobStore
     queue: Queue
-    cached_results: Callable[[str, Collection[str]], Mapping[str, ClassificationResult]] = lambda _owner, _digests: {}
+    cached_results: Callable[[Job, Collection[str]], Mapping[str, ClassificationResult]] = lambda _job, _digests: {}
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="ingest")
@@ -315,7 +315,7 @@ class ImageIngest:
     def _put_group(self, job: Job, group: Sequence[Upload]) -> list["Future[UploadResult]"]:
         """Store a group concurrently; the memory of each image is released once it is stored."""
         digests = [sha256(upload.data).hexdigest() for upload in group]
-        cached = self.cached_results(job.owner, set(digests))
+        cached = self.cached_results(job, set(digests))
         futures: list[Future[UploadResult]] = []
         for upload, digest in zip(group, digests, strict=True):
             position, response = upload.position, cached.get(digest)
@@ -342,7 +342,9 @@ class ImageIngest:
             self.bucket.put(key, upload.data, image.content_type, None if job.keep else UNKEPT)
             if cached is not None:
                 return self._cached_image(job, ref, upload, key, cached)
-            return ImageRecord(ref, upload.filename, key, upload.size, self.clock(), owner=job.owner)
+            return ImageRecord(
+                ref, upload.filename, key, upload.size, self.clock(), owner=job.owner, model=job.requested_model
+            )
         except CLOUD_ERRORS:
             _log.exception("an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id})
             self.metrics.reject(UNAVAILABLE)
@@ -356,7 +358,11 @@ class ImageIngest:
         now = self.clock()
         response = repeated(cached, ref, now)
         return CachedImage(
-            ref, upload.filename, key, upload.size, now, cached=True, owner=job.owner, response=response
+            *(ref, upload.filename, key, upload.size, now),
+            cached=True,
+            owner=job.owner,
+            model=job.requested_model,
+            response=response,
         )
 
     def _record(self, records: Sequence[ImageRecord]) -> None:

@@ -248,7 +248,7 @@ def test_cached_results_reveal_nothing_to_another_user(
     first = anna.sends(job_id)
     ref = ImageRef(job_id, first["image_id"])
     with site.app.app_context():
-        digest = current_backend().bundle.facts().digest
+        digest = current_backend().served.configured.facts().digest
     assert digest is not None
     answer = done(store.image(ref)).model_copy(
         update={

@@ -38,11 +38,12 @@ export function newIdempotencyKey() {
  *
  * @param {string} name
  * @param {boolean} keep - whether the server keeps the images after they are classified.
+ * @param {string} model - the name of the model, or "" for the one that the server chooses.
  * @param {string} key - the idempotency key.
  */
-export function createJob(name, keep, key) {
+export function createJob(name, keep, model, key) {
     const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
-    return post("/api/v1/jobs", headers, JSON.stringify({ name, keep }), () => {});
+    return post("/api/v1/jobs", headers, JSON.stringify(model ? { name, keep, model } : { name, keep }), () => {});
 }
 
 /**

@@ -41,16 +41,17 @@ export class Uploader extends EventTarget {
     /**
      * Upload every ready item. Resolves when nothing is left to send, or when the user has stopped it; throws ApiError if
      * the job cannot be created.
-     * A second run adds to the job of the first one and ignores `name` and `keep`.
+     * A second run adds to the job of the first one and ignores the options.
      *
      * @param {string} name - of the job.
      * @param {boolean} keep - whether the server keeps the images after they are classified.
+     * @param {string} model - the name of the model, or "" for the one that the server chooses.
      */
-    async run(name, keep) {
+    async run(name, keep, model) {
         this.#update({ isRunning: true, isSignedOut: false, stopping: new AbortController() });
         const key = newIdempotencyKey();
         try {
-            this.job ??= await this.#retry(() => createJob(name, keep, key));
+            this.job ??= await this.#retry(() => createJob(name, keep, model, key));
             this.#update({});
             const retries = this.failedRequests.splice(0);
             for (const { items } of retries) for (const item of items) this.batch.setState(item, "sending");
