@@ -62,11 +62,15 @@ def field_table(schema: Schema, meanings: Mapping[str, str]) -> str:
             (
                 code(name) + ("" if name in required else " (optional)"),
                 value_words(field),
-                prose(field.get("description") or meanings.get(name, "")),
+                _sentence(field.get("description") or meanings.get(name, "")),
             )
             for name, field in schema["properties"].items()
         ),
     )
+
+
+def _sentence(text: str) -> str:
+    return prose(text[:1].upper() + text[1:])
 
 
 def _call_blocks(operation: Schema) -> Iterator[str]:

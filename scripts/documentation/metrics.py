@@ -67,15 +67,14 @@ def _served(metric: Metric, process: str) -> ServedMetric:
 def metrics_reference() -> str:
     """Return every metric with its labels and their values."""
     return table(
-        ("Metric", "Kind", "Of", "Labels", "Meaning"),
-        (
-            (code(each.name), each.kind, " and ".join(each.processes), _label_words(each.labels), prose(each.text))
-            for each in served_metrics()
-        ),
+        ("Metric", "Of", "Meaning"),
+        ((code(each.name), "<br>".join(each.processes), _meaning(each)) for each in served_metrics()),
     )
 
 
-def _label_words(labels: dict[str, list[str]]) -> str:
-    return "; ".join(
-        f"{code(name)}: {', '.join(map(code, values))}" if values else code(name) for name, values in labels.items()
-    )
+def _meaning(metric: ServedMetric) -> str:
+    labels = [
+        f"{code(name)} ({', '.join(map(code, values))})" if values else code(name)
+        for name, values in metric.labels.items()
+    ]
+    return f"{prose(metric.text)} {' by '.join(filter(None, [metric.kind.capitalize(), ', '.join(labels)]))}."
