@@ -22,6 +22,7 @@ from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore
 from core.result_cache import ResultCache
+from core.telemetry import SpanExporter
 from services.clients import Clients
 from services.demand_signal import SignallingQueue
 from services.s3 import Bucket, Forms
@@ -120,6 +121,7 @@ class Backend:
     ) -> None:
         self.config = config
         self.metrics = WebMetrics()
+        self.spans = SpanExporter("fleetsight-web", config.tracing)
         self.models = JobModels()
         self.reading = MemoryLimiter(READING_BYTES)
         self.bulkheads = Bulkheads.of(config.web.threads)
@@ -284,4 +286,9 @@ def install_backend(app: Flask, backend: Backend) -> None:
 
 def current_backend() -> Backend:
     """Return the backend of the application that serves the current request."""
-    return cast(Backend, current_app.extensions[_EXTENSION])
+    return backend_of(current_app)
+
+
+def backend_of(app: Flask) -> Backend:
+    """Return the backend of `app`."""
+    return cast(Backend, app.extensions[_EXTENSION])

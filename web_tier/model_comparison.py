@@ -89,7 +89,8 @@ class Difference(_Body):
             p_value=p_value,
             p_value_by_job=p_value_by_job,
             verdict=verdict,
-            sentence=f"{distance:.1%} of the images would need another {noun}; {by_chance:.1%} by chance alone. "
+            sentence=f"{distance:.1%} of the images would need another {noun} to match; "
+            f"chance alone gives {by_chance:.1%}. "
             f"{_VERDICTS[verdict]}",
         )
 
@@ -182,7 +183,8 @@ def homogeneity(first: Mapping[str, float], second: Mapping[str, float]) -> floa
     of_first, of_second = sum(first.values()), sum(second.values())
     least = (of_first + of_second) * MIN_EXPECTED / min(of_first, of_second)
     columns, column = list[tuple[float, float]](), (0.0, 0.0)
-    for each in sorted(first.keys() | second.keys(), key=lambda each: first.get(each, 0) + second.get(each, 0)):
+    values = first.keys() | second.keys()
+    for each in sorted(values, key=lambda value: (first.get(value, 0) + second.get(value, 0), value)):
         column = column[0] + first.get(each, 0), column[1] + second.get(each, 0)
         if sum(column) >= least:
             columns.append(column)

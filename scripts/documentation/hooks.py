@@ -75,7 +75,8 @@ def settings() -> frozenset[str]:
 
 
 def page_of(path: str) -> str:
-    """Return where a file of the repository is on the site, from its root."""
+    """Return where a file of the repository is on the site, from its root; the reference has config.yaml."""
+    path = CONFIGURATION if path == "config.yaml" else path
     return OTHER_FOLDERS.get(path, path.removeprefix("docs/"))
 
 

@@ -90,6 +90,7 @@ Written = dict[str, Any]
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 JOB, OTHER, SOURCED, SINGLE_JOB, DELETED_JOB = (f"01KAZZZZZZZZZZZZZZZZZZZZ0{number}" for number in "12345")
 DONE, FAILED, GIVEN_UP, WAITING = (ImageRef(JOB, f"01KAZZZZZZZZZZZZZZZZZZZZA{number}") for number in "1234")
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OWNER, EMAIL = "d4e5f6a7-0000-4000-8000-000000000001", "ada@example.org"
 KEY, SESSION, UPLOAD = "idempotency-key", f"{OWNER}.session", "upload"
 IMAGE_SHA256 = sha256(b"an image").hexdigest()
@@ -121,6 +122,7 @@ def _prediction(ref: ImageRef) -> Prediction:
         timings=Timings(queued=1.5, fetched=2.0, decoded=3.0, inferred=4.0, stored=5.0),
         probabilities=(0.75, 0.25),
         thumbnail=b"\xff\xd8 a thumbnail",
+        traceparent=TRACEPARENT,
     )
 
 
@@ -139,6 +141,7 @@ def _messages() -> dict[str, str]:
             attempt=1,
             crashes=2,
             model=RequestedModel(digest=MODEL.digest, place="s3://models/demo"),
+            traceparent=TRACEPARENT,
         ).to_json(),
         "prediction": done.to_json(),
         "failed prediction": failed(FAILED, GONE, worker="i-0123456789abcdef0", attempts=1, attempt=1).to_json(),

@@ -15,6 +15,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult
 from core.model_catalog import CatalogStore
 from core.result_cache import ResultCache
+from core.telemetry import NO_SPANS, SpanExporter
 from services.clients import Clients
 from services.demand_signal import DemandListener, SignallingQueue
 from services.ec2 import Fleet
@@ -70,6 +71,7 @@ class ControllerServices:
         readers: reads the jobs that results belong to.
         signals: of new requests, from other processes of this machine.
         metrics: what all loops of this process count, over its tenures.
+        spans: exports spans of sampled traces.
     """
 
     config: Config
@@ -88,6 +90,7 @@ class ControllerServices:
     calls: Executor = field(default_factory=lambda: ThreadPoolExecutor(CALLS, thread_name_prefix="calls"))
     readers: Executor = field(default_factory=lambda: ThreadPoolExecutor(READERS, thread_name_prefix="readers"))
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
+    spans: SpanExporter = NO_SPANS
 
     @classmethod
     def connect(cls, config: Config, metrics: ControllerMetrics | None = None) -> "ControllerServices":
@@ -118,10 +121,12 @@ class ControllerServices:
             signals=DemandListener(requests.url),
             bucket_named=lambda name: Bucket.named(clients, name),
             metrics=metrics or ControllerMetrics(),
+            spans=SpanExporter("fleetsight-controller", config.tracing),
         )
 
     def close(self) -> None:
-        """Drop the calls that have not begun, so that the process can end."""
+        """Drop the calls that have not begun, and export the spans that wait, so that the process can end."""
+        self.spans.close()
         for pool in (self.calls, self.readers):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -173,7 +178,9 @@ class ControllerServices:
                 notifications.request(job_id, {"topic": topic}, datetime.now(UTC), is_bounded=False)
 
         responses = replace(self.responses, pool=self.calls)
-        collector = Collector(responses, self.outputs, recorder, cache, active, registry=registry, pool=self.calls)
+        collector = Collector(
+            responses, self.outputs, recorder, cache, active, spans=self.spans, registry=registry, pool=self.calls
+        )
         copier = ResultsCopier(self.sources, self.outputs, self.config.imports.destinations)
         results_files = ResultsFileWriter(self.store, self.outputs, active, copier, token=token, on_finished=publish)
         recovery = ResultRecovery(self.store, recorder, self.outputs)
@@ -207,7 +214,9 @@ class ControllerServices:
                 fleet_config,
                 active,
             ).tick,
-            "source_importer": SourceImporter(self.sources, ingest, self.config, active, token).tick,
+            "source_importer": SourceImporter(
+                self.sources, ingest, self.config, active, token, samples=self.spans.samples
+            ).tick,
             "results_files": results_files.tick,
             "notifier": Notifier(
                 self.store,

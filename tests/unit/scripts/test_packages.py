@@ -250,7 +250,7 @@ LEFT_OUT = {"pip", "setproctitle", "novasvg", "quickjs-ng", "termaid"}
 last three run mermaid.js in Python; the documentation site takes that file from mermaidx and nothing else."""
 
 
-@pytest.mark.parametrize("section", ["run", "torch", "simulate", "test", "docs"])
+@pytest.mark.parametrize("section", ["run", "torch", "simulate", "telemetry", "test", "docs"])
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
 @pytest.mark.parametrize("machine", [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")], ids="-".join)
 def test_a_section_has_all_dependencies_of_its_packages(section: str, python: str, machine: tuple[str, str]) -> None:

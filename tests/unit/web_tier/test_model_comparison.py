@@ -67,6 +67,13 @@ def test_the_test_of_homogeneity_agrees_with_a_table_of_known_statistic() -> Non
     assert homogeneity(first, second) == pytest.approx(chi_squared_tail(13.032, 1), rel=1e-3)
 
 
+def test_rare_values_are_tested_together_and_none_is_left_out() -> None:
+    first, second = dict.fromkeys("abcdef", 3) | {"g": 6}, dict.fromkeys("abcdef", 3)
+    together = {"ab": 6, "cd": 6, "efg": 12}, {"ab": 6, "cd": 6, "efg": 6}
+    assert homogeneity(first, second) == homogeneity(*together)
+    assert homogeneity({"a": 4, "b": 400}, {"a": 3, "b": 800}) is None
+
+
 @given(first=SAMPLES, second=SAMPLES)
 def test_distances_are_symmetric_and_those_of_equal_shares_are_zero(
     first: dict[str, int], second: dict[str, int]
@@ -218,7 +225,7 @@ def test_the_fleet_page_compares_the_models_once_two_have_results(client: FlaskC
         assert "<b>parking" not in page
         text = text_of(page)
         assert "signs-2 cccccccccccc 9.3% 100 3 5 79.5% 10.0% \u2013" in text
-        assert "Labels 30.0% of the images would need another label; " in text
+        assert "Labels 30.0% of the images would need another label to match; " in text
         assert "stop 50.0% 30.0%" in text
         assert "since the roll-out at 01 Mar 13:00 UTC" in text
 

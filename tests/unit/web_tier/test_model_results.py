@@ -134,6 +134,7 @@ def test_a_roll_out_begins_new_counts_once_also_after_a_takeover() -> None:
     assert tenure.stored() == {}
     tenure.record([*results(3), *results(1, CANARY)])
     assert tenure.store.model_results().since == tenure.rolled_out_at
+    assert [(each.jobs, each.job_squares) for each in tenure.store.model_results().models] == [(1, 9), (1, 1)]
     successor = Tenure(tenure.table, token=8, rolled_out_at=tenure.rolled_out_at)
     successor.record(results(4, CANARY))
     assert successor.stored() == {"canary": 5, "demo": 3}
