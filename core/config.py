@@ -112,8 +112,9 @@ class QueueSettings(_Section):
 
     kind: Literal["standard", "fifo"]
     visibility_timeout_seconds: int = Field(ge=1, le=43_200)
-    max_receive_count: int = Field(le=1_000)
-    max_message_bytes: int
+    # The validators below enforce these bounds, with messages of their own.
+    max_receive_count: int = Field(le=1_000, json_schema_extra={"minimum": MIN_RECEIVES})
+    max_message_bytes: int = Field(json_schema_extra={"minimum": MIN_MESSAGE_BYTES, "maximum": MAX_MESSAGE_BYTES})
 
     @field_validator("max_message_bytes")
     @classmethod

@@ -121,6 +121,7 @@ PROGRAMS: dict[str, Callable[[Documented], None]] = {
     "./scripts/run.sh": accept_click(run),
     "./scripts/setup.sh": accept_sections,
     "./scripts/test.sh": accept_tests,
+    "./scripts/docs": accept_script,
     "./scripts/screenshots": accept_script,
     "python -m benchmarks": accept_benchmark,
     **{
