@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from app_tier.answered import report_answered
 from app_tier.cancellation import CancelledJobs
 from app_tier.classify import Classifier
 from app_tier.decode import Decoder, Pixels, decode
@@ -20,6 +21,7 @@ from app_tier.storage import answered_before, delete, fetch, refuse, respond, st
 from app_tier.task import Delivery, Task, new_task
 from core.images import ImageLimits
 from core.messages import CANCELLED, ClassificationResult, Failure, Prediction, crashed_worker
+from core.telemetry import NO_SPANS, SpanExporter
 from services.errors import NotFoundError
 from services.s3 import Bucket
 from services.sqs import BATCH, Queue
@@ -221,11 +223,12 @@ class Pipeline:
         *,
         decoder: Decoder,
         max_tries: int,
+        spans: SpanExporter = NO_SPANS,
     ) -> None:
         self._services, self._classifier, self._limits = services, classifier, limits
         self._cancelled = CancelledJobs(services.inputs)
         self._in_flight, self._recovery, self._decoder = recovery.in_flight, recovery, decoder
-        self._max_tries, in_flight = max_tries, recovery.in_flight
+        self._max_tries, self._spans, in_flight = max_tries, spans, recovery.in_flight
         self.answered = 0
         self._to_fetch: Channel[Task[None]] = Channel(in_flight.capacity, _has_priority)
         # Whole files wait here: as few as keep the decoders busy.
@@ -328,6 +331,7 @@ class Pipeline:
                 self._recovery.lifetime.fail(fault.reason)
         for delivery in answered:
             self._in_flight.remove(delivery)
+        report_answered([task for task in tasks if task.delivery in answered], self._spans)
         self._recovery.extender.leave([task.delivery for task in tasks if task.delivery not in answered])
 
     def _more_than(self, taken: int) -> bool:

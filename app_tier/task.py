@@ -1,7 +1,8 @@
 """What passes from stage to stage: one image with the output of the last stage."""
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
@@ -70,6 +71,7 @@ class Task(Generic[T_co]):
         milliseconds: duration of each stage so far; a plain mapping, since it is copied at every stage.
         sha256: of the image's bytes, hexadecimal; empty until they have been fetched.
         thumbnail: file of the image's thumbnail; empty until it has been drawn, or if it could not be.
+        ended_at: when each stage that this worker has done ended, in seconds of the epoch.
     """
 
     delivery: Delivery
@@ -77,6 +79,12 @@ class Task(Generic[T_co]):
     milliseconds: Mapping[str, float]
     sha256: str = ""
     thumbnail: bytes = b""
+    ended_at: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace context of its request, or None."""
+        return self.delivery.request.traceparent
 
     @property
     def timings(self) -> Timings:
@@ -86,7 +94,8 @@ class Task(Generic[T_co]):
     def with_payload(self, payload: U, **milliseconds: float) -> "Task[U]":
         """Return the task for the next stage, with the output of this one and its duration."""
         rounded = {stage: round(duration, 3) for stage, duration in milliseconds.items()}
-        return Task(self.delivery, payload, {**self.milliseconds, **rounded}, self.sha256, self.thumbnail)
+        ended_at = {**self.ended_at, **dict.fromkeys(milliseconds, time.time())}
+        return Task(self.delivery, payload, {**self.milliseconds, **rounded}, self.sha256, self.thumbnail, ended_at)
 
 
 def new_task(delivery: Delivery) -> Task[None]:

@@ -21,6 +21,7 @@ from app_tier.sizing import Sizing
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import Config
 from core.sandbox.pool import HANG_FACTOR, TRIES
+from core.telemetry import SpanExporter
 from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue
@@ -51,6 +52,7 @@ class Worker:
         self._sizing = sizing
         self._drain_seconds = config.worker.drain_seconds
         self._classifier = classifier
+        self._spans = SpanExporter("fleetsight-worker", config.tracing)
         visibility = config.queues.visibility_timeout_seconds
         backoff = FailureBackoff()
         self._in_flight = InFlightMessages(sizing.in_flight, visibility)
@@ -68,6 +70,7 @@ class Worker:
             recovery,
             decoder=decoder,
             max_tries=config.queues.max_receive_count,
+            spans=self._spans,
         )
         receiver = Receiver(
             services.requests,
@@ -97,6 +100,7 @@ class Worker:
         _log.info("stopping", extra={"reason": self.lifetime.reason, "in_hand": len(self._in_flight)})
         all_ended = self._drain()
         self._heartbeater.stop()
+        self._spans.close()
         return all_ended
 
     def _drain(self) -> bool:

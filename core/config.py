@@ -19,6 +19,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from core.images import ImageLimits
+from core.logs import ProcessLevel
 from core.s3_locations import MAX_LOCATION_CHARACTERS, S3Location
 from services.endpoint import Endpoint
 from services.errors import ConfigError
@@ -392,6 +393,26 @@ class MetricSettings(_Section):
         return namespace
 
 
+class LogSettings(_Section):
+    """The minimum level of the log lines of each process."""
+
+    web: ProcessLevel = "info"
+    controller: ProcessLevel = "info"
+    worker: ProcessLevel = "info"
+
+
+class TracingSettings(_Section):
+    """Export of spans by OTLP/HTTP.
+
+    Attributes:
+        endpoint: base URL of the collector; None exports nothing.
+        sample_ratio: share of the web tier's requests with exported spans.
+    """
+
+    endpoint: Annotated[str, Field(max_length=2_048, pattern=r"^https?://[^\s@]+$")] | None = None
+    sample_ratio: float = Field(default=1.0, ge=0, le=1)
+
+
 def _as_location(text: str) -> str:
     """Return `text`, a location in S3, in its normal form. Its characters stand for themselves in an IAM policy."""
     if found := re.search(r"[^A-Za-z0-9!_.()=@+/:-]", text):
@@ -480,6 +501,8 @@ class Config(_Section):
     retention: RetentionSettings
     notifications: NotificationSettings
     metrics: MetricSettings
+    logs: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     imports: ImportSettings
     prices: PriceSettings
 

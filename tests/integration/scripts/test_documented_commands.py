@@ -28,6 +28,7 @@ from scripts.load.metrics import LoadSummary
 from scripts.run.sign_in import prepare_sign_in
 from scripts.run.system import System, free_port
 from tests.conftest import ROOT
+from tests.support.bundles import relabelled_bundle
 from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -212,6 +213,7 @@ PLACEHOLDERS: tuple[tuple[str, Callable[[Checkout], str]], ...] = (
     (r"\./scripts/load_test(?= --)", lambda checkout: f"./scripts/load_test --url {checkout.system.url}"),
     (r"\b(JOB_)?ID\b", lambda checkout: checkout.job),
     (r"\bINSTANCE\b|\bi-0123456789abcdef0\b", lambda checkout: checkout.instance()),
+    (r"\bNEW_BUNDLE\b", lambda _: "new-bundle"),
     (r"\bBUNDLE\b", lambda _: str(DEMO_BUNDLE)),
     (r"\bDIR\b", lambda _: "photos"),
     (r"\bEMAIL\b", lambda _: EMAIL),
@@ -237,6 +239,7 @@ PRINTED: Mapping[str, str] = {
     "*: ./scripts/fleetsight fleet scale 5*": r"1\.\.5",
     "*: ./scripts/fleetsight fleet drain *": r"drains",
     "*: ./scripts/fleetsight model show *": r"labels",
+    "docs/models.md: ./scripts/fleetsight model *": r"(?s)signs \(10%\).*signs \(100%\).*demo \(100%\)",
     "*: ./scripts/fleetsight simulate *": r"p95",
     "docs/commands.md: ./scripts/fleetsight doctor*": r"0 problems",
     "docs/api.md: curl -X POST *cancel *": r'"cancelled"',
@@ -287,6 +290,7 @@ def fill(folder: Path) -> None:
     for name in ("one.jpg", "photo.jpg"):
         (folder / name).write_bytes(drawn[".jpg"])
     (folder / "two.png").write_bytes(drawn[".png"])
+    relabelled_bundle(folder / "new-bundle", "new", " (new)")
     (folder / "mine.csv").write_text("second\n0\n1\n2\n")
     (folder / "token").write_text("Authorization: Bearer fst_none\n")
     for name in ("chain.pem", "key.pem"):

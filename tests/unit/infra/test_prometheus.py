@@ -11,9 +11,12 @@ import yaml
 from prometheus_client.core import Metric
 
 from core.cost import Bill
+from core.ids import new_id
+from core.jobs.models import Job
 from scripts.run.prometheus import ALERTS
 from tests.conftest import ROOT
 from tests.support.autoscaler import fleet_settings, observation
+from tests.support.jobs import NOW, done, record
 from tests.support.metric_table import documented_metrics
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import FleetMetrics
@@ -40,6 +43,7 @@ def served() -> dict[str, list[Metric]]:
         replace(observation(3, states=("running",)), metrics=measured), fleet_settings(), Bill(1, 1)
     )
     controller.loop_failures.labels("collector")
+    controller.count_results([done(record(Job(new_id(), "signs", NOW)))])
     return {"web": list(web.registry.collect()), "controller": list(controller.registry.collect())}
 
 

@@ -249,7 +249,7 @@ LEFT_OUT = {"pip", "setproctitle"}
 """pip is there already. mutmut runs without setproctitle, with which gunicorn would overwrite its environment."""
 
 
-@pytest.mark.parametrize("section", ["run", "torch", "simulate", "test"])
+@pytest.mark.parametrize("section", ["run", "torch", "simulate", "telemetry", "test"])
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
 @pytest.mark.parametrize("machine", [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")], ids="-".join)
 def test_a_section_has_all_dependencies_of_its_packages(section: str, python: str, machine: tuple[str, str]) -> None:

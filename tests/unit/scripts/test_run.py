@@ -53,6 +53,7 @@ class FakeApi(FakeUploads):
         key: str | None = None,
         source: str | None = None,
         results: str | None = None,
+        model: str | None = None,
     ) -> str:
         self.keeps = keep
         return "job"

@@ -443,7 +443,7 @@ def test_a_result_is_repeated_only_for_the_user_who_sent_the_image_before(
 def test_known_images_are_found_with_one_read_for_each_group(ingest: ImageIngest, job: Job) -> None:
     asked = list[int]()
 
-    def find(_owner: str, digests: Collection[str]) -> Mapping[str, ClassificationResult]:
+    def find(_job: Job, digests: Collection[str]) -> Mapping[str, ClassificationResult]:
         asked.append(len(digests))
         return {}
 
@@ -523,7 +523,7 @@ def test_a_repeat_answers_known_images_that_the_first_request_died_over(
         with pytest.raises(TableBusyError):
             ingest_idempotent(caching, job, "key", uploads)
     if expired:
-        caching = replace(caching, cached_results=lambda _owner, _digests: {})
+        caching = replace(caching, cached_results=lambda _job, _digests: {})
     outcomes = ingest_idempotent(caching, job, "key", uploads)
     # What has expired was never accepted, and has no object: its file is to come once more, under another key.
     assert cached(outcomes) == [None if expired else True, False]
