@@ -38,6 +38,7 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.images import ImageRejectedError
 from core.messages import GONE, Failure
 from core.sandbox.process import PoolUnavailableError
+from core.tracing import common_traceparent, use_traceparent
 from services.backoff import Jitter, pause_seconds
 from services.errors import NotFoundError
 
@@ -248,7 +249,7 @@ class Step(Generic[T]):
         do: does the work for some tasks and passes them on.
         refuse: passes on a task of an image that cannot be classified, with the reason.
         recovery: shared by all stages.
-        check: does the same work without any image, if that is possible; raises if it fails.
+        check: does the same work for those tasks without any image, if that is possible; raises if it fails.
     """
 
     def __init__(
@@ -257,7 +258,7 @@ class Step(Generic[T]):
         do: Callable[[Sequence[Task[T]]], None],
         refuse: Callable[[Task[T], Failure], None],
         recovery: StepRecovery,
-        check: Callable[[], None] | None = None,
+        check: Callable[[Sequence[Task[T]]], None] | None = None,
     ) -> None:
         self._name, self._do, self._refuse, self._recovery, self._check = name, do, refuse, recovery, check
         # Changes whenever the step succeeds. Threads may overwrite each other's counts, but never undo a change.
@@ -265,11 +266,15 @@ class Step(Generic[T]):
 
     def __call__(self, tasks: Sequence[Task[T]]) -> None:
         """Do the step for `tasks`; return when each has been passed on, given back or left to the queue."""
+        with use_traceparent(common_traceparent(task.traceparent for task in tasks)):
+            self._do_until_settled(tasks)
+
+    def _do_until_settled(self, tasks: Sequence[Task[T]]) -> None:
         clock = self._recovery.clock
         kind: type[TransientError] | None = None
         failures, since, passed_before = 0, 0.0, 0
         while (error := self._attempt(tasks)) is not None:
-            fault = self._classify(error)
+            fault = self._classify(error, tasks)
             if isinstance(fault, ImageFault | FatalError):
                 self._stop_trying(tasks, fault)
                 return
@@ -312,13 +317,13 @@ class Step(Generic[T]):
         self._passed += 1
         self._recovery.backoff.succeeded(self._name)
 
-    def _classify(self, error: Exception) -> Fault:
+    def _classify(self, error: Exception, tasks: Sequence[Task[T]]) -> Fault:
         """Return the fault; an unknown error is the worker's fault if the step also fails without any image."""
         fault = classify_error(error)
         if not isinstance(fault, UnknownFault) or self._check is None:
             return fault
         try:
-            self._check()
+            self._check(tasks)
         except Exception as broken:  # noqa: BLE001 (no image is involved, so no image is at fault)
             fault = classify_error(broken)
             return LocalFault(fault.reason) if isinstance(fault, UnknownFault) else fault

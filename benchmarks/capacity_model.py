@@ -131,6 +131,7 @@ class CapacityModel:
             operators=(),
             sources=SourceBuckets(cast(Any, None)),
             signals=NoSignals("virtual"),
+            bucket_named=lambda _name: self.outputs,
         )
         ticks = services.ticks("model", 1, FleetConfigWatcher(path, config.fleet), lambda: True)
         virtualise(self.virtual, *ticks.values(), ours=OURS)

@@ -62,16 +62,38 @@ def read_facts(bundle: Path, get: Callable[[str, str], bytes], sha256: str | Non
         BundleUnreadableError: it does not exist, cannot be read, or is not the pinned one.
         botocore.exceptions.BotoCoreError, ClientError, NotFoundError: from `get`.
     """
+    return facts_in(read_manifest(bundle, get, sha256), str(bundle))
+
+
+def facts_in(manifest: bytes, place: str = MANIFEST) -> BundleFacts:
+    """Return the facts in the ``bundle.json`` of the bundle at `place`.
+
+    Raises:
+        BundleUnreadableError: it is not that of a bundle.
+    """
     try:
-        manifest = json.loads(_manifest(bundle, get, sha256))
+        stated = json.loads(manifest)
         return BundleFacts(
-            manifest.get("digest"),
-            tuple(manifest["labels"]),
-            dict(manifest.get("messages", {})),
-            manifest.get("name"),
-            manifest.get("precision", "fp32"),
+            stated.get("digest"),
+            tuple(stated["labels"]),
+            dict(stated.get("messages", {})),
+            stated.get("name"),
+            stated.get("precision", "fp32"),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleUnreadableError(f"no bundle can be read at {place}: {error}") from error
+
+
+def read_manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None = None) -> bytes:
+    """Return the ``bundle.json`` of a bundle, as `read_facts` finds it.
+
+    Raises:
+        BundleUnreadableError: it does not exist, cannot be read, or is not the pinned one.
+        botocore.exceptions.BotoCoreError, ClientError, NotFoundError: from `get`.
+    """
+    try:
+        return _manifest(bundle, get, sha256)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
 
 

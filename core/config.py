@@ -19,6 +19,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from core.images import ImageLimits
+from core.logs import ProcessLevel
 from core.s3_locations import MAX_LOCATION_CHARACTERS, S3Location
 from services.endpoint import Endpoint
 from services.errors import ConfigError
@@ -111,8 +112,9 @@ class QueueSettings(_Section):
 
     kind: Literal["standard", "fifo"]
     visibility_timeout_seconds: int = Field(ge=1, le=43_200)
-    max_receive_count: int = Field(le=1_000)
-    max_message_bytes: int
+    # The validators below enforce these bounds, with messages of their own.
+    max_receive_count: int = Field(le=1_000, json_schema_extra={"minimum": MIN_RECEIVES})
+    max_message_bytes: int = Field(json_schema_extra={"minimum": MIN_MESSAGE_BYTES, "maximum": MAX_MESSAGE_BYTES})
 
     @field_validator("max_message_bytes")
     @classmethod
@@ -223,6 +225,7 @@ class WorkerSettings(_Section):
     batch_wait_seconds: float = Field(ge=0, le=10)
     decode_seconds: float = Field(ge=0.1, le=600)
     decode_megabytes: int = Field(ge=0, le=65_536)
+    model_megabytes: int = Field(default=0, ge=0, le=1_048_576)
     fetch_threads: int = Field(ge=0, le=128)
     decode_threads: int = Field(ge=0, le=128)
     publish_threads: int = Field(ge=0, le=128)
@@ -408,6 +411,26 @@ class MetricSettings(_Section):
         return namespace
 
 
+class LogSettings(_Section):
+    """The minimum level of the log lines of each process."""
+
+    web: ProcessLevel = "info"
+    controller: ProcessLevel = "info"
+    worker: ProcessLevel = "info"
+
+
+class TracingSettings(_Section):
+    """Export of spans by OTLP/HTTP.
+
+    Attributes:
+        endpoint: base URL of the collector; None exports nothing.
+        sample_ratio: share of the web tier's requests with exported spans.
+    """
+
+    endpoint: Annotated[str, Field(max_length=2_048, pattern=r"^https?://[^\s@]+$")] | None = None
+    sample_ratio: float = Field(default=1.0, ge=0, le=1)
+
+
 def _as_location(text: str) -> str:
     """Return `text`, a location in S3, in its normal form. Its characters stand for themselves in an IAM policy."""
     if found := re.search(r"[^A-Za-z0-9!_.()=@+/:-]", text):
@@ -496,6 +519,8 @@ class Config(_Section):
     retention: RetentionSettings
     notifications: NotificationSettings
     metrics: MetricSettings
+    logs: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     imports: ImportSettings
     prices: PriceSettings
 

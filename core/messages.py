@@ -11,16 +11,25 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from core.ids import ULID_PATTERN, ImageRef
 from core.images import MAX_THUMBNAIL_BYTES
+from core.tracing import parse_traceparent
 from services.errors import MessageError
 
 Id = Annotated[str, Field(pattern=ULID_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Traceparent = Annotated[str | None, BeforeValidator(parse_traceparent)]
+"""A trace context (`core/tracing.py`); an invalid one is left out, since no image may fail because of it."""
 Status = Literal["done", "failed"]
 WorkerState = Literal["ready", "busy", "draining", "ended"]
+
+PLACE_PATTERN: Final = r"^[ !#-\[\]-~]{1,300}$"
+"""The place of a requested bundle: printable ASCII without quotes and backslashes, so that a request always fits."""
+
+MAX_REPORTED_MODELS: Final = 8
+"""Models that a heartbeat names at most, so that it always fits."""
 
 
 class WireModel(BaseModel):
@@ -61,23 +70,57 @@ class _ImageMessage(WireModel):
         return ImageRef(self.job_id, self.image_id)
 
 
+class RequestedModel(WireModel):
+    """The bundle that a request asks for, and where every worker finds it.
+
+    Attributes:
+        digest: of the bundle, as results state it.
+        place: a folder or zip, or ``s3://BUCKET/PREFIX`` or ``s3://BUCKET/KEY.zip``; no character of it grows in
+            JSON.
+    """
+
+    digest: Sha256
+    place: str = Field(pattern=PLACE_PATTERN)
+
+
 class RequestMessage(_ImageMessage):
     """The request to classify the object at `key` of the input bucket.
 
     Attributes:
         attempt: 0 for the first request of an image; each retry by its user has the next number.
         crashes: how often earlier messages of this request were received without an answer.
+        model: to classify with; None for the worker's own bundle (`worker.bundle`).
+        traceparent: of the web tier's request that it follows from, or of the controller's repair.
     """
 
     key: str = Field(max_length=100)
     submitted_at: AwareDatetime
     attempt: int = Field(default=0, ge=0)
     crashes: int = Field(default=0, ge=0)
+    model: RequestedModel | None = None
+    traceparent: Traceparent = None
 
     @classmethod
-    def about(cls, ref: ImageRef, key: str, submitted_at: datetime, attempt: int = 0) -> Self:
-        """Return the request for the image `ref`, stored at `key`."""
-        return cls(job_id=ref.job_id, image_id=ref.image_id, key=key, submitted_at=submitted_at, attempt=attempt)
+    def about(
+        cls,
+        ref: ImageRef,
+        key: str,
+        submitted_at: datetime,
+        attempt: int = 0,
+        *,
+        model: RequestedModel | None = None,
+        traceparent: str | None = None,
+    ) -> Self:
+        """Return the request to classify the image `ref`, stored at `key`, with `model`."""
+        return cls(
+            job_id=ref.job_id,
+            image_id=ref.image_id,
+            key=key,
+            submitted_at=submitted_at,
+            attempt=attempt,
+            model=model,
+            traceparent=traceparent,
+        )
 
 
 class LabelScore(WireModel):
@@ -125,6 +168,7 @@ class ClassificationResult(_ImageMessage):
         recorded_at: when the result became visible to its owner.
         attempt: attempt of the request.
         attempts: how often the request was received until it was answered.
+        traceparent: of the request; the job table does not have it.
     """
 
     status: Status
@@ -143,6 +187,7 @@ class ClassificationResult(_ImageMessage):
     attempt: int = Field(default=0, ge=0)
     timings: Timings = Timings()
     error: Failure | None = None
+    traceparent: Traceparent = None
 
     @model_validator(mode="after")
     def _done_has_a_label_and_failed_has_an_error(self) -> Self:
@@ -158,10 +203,12 @@ class StoredResult(_ImageMessage):
 
     Attributes:
         attempt: attempt of the request that it answers.
+        traceparent: of the request.
     """
 
     kind: Literal["stored"]
     attempt: int = Field(default=0, ge=0)
+    traceparent: Traceparent = None
 
 
 def response_within(response: ClassificationResult, max_bytes: int) -> ClassificationResult | StoredResult:
@@ -181,7 +228,11 @@ def response_within(response: ClassificationResult, max_bytes: int) -> Classific
     fitting = bisect_left(range(len(response.top)), x=True, key=is_too_large) - 1
     if fitting < 0:
         return StoredResult(
-            job_id=response.job_id, image_id=response.image_id, kind="stored", attempt=response.attempt
+            job_id=response.job_id,
+            image_id=response.image_id,
+            kind="stored",
+            attempt=response.attempt,
+            traceparent=response.traceparent,
         )
     return with_top(fitting)
 
@@ -218,6 +269,7 @@ class Heartbeat(WireModel):
         images: number of images answered so far.
         in_hand: number of images received and not answered yet.
         images_per_second: answered since the last heartbeat.
+        models: digests of the bundles that are loaded, the latest used first; not in those of older workers.
     """
 
     version: Literal[1] = 1
@@ -228,6 +280,7 @@ class Heartbeat(WireModel):
     images: int = Field(ge=0)
     in_hand: int = Field(ge=0)
     images_per_second: float = Field(default=0, ge=0)
+    models: tuple[Sha256, ...] = Field(default=(), max_length=MAX_REPORTED_MODELS)
 
 
 def parse_worker_message(body: str | bytes) -> ClassificationResult | StoredResult | Heartbeat:
@@ -248,6 +301,12 @@ def parse_worker_message(body: str | bytes) -> ClassificationResult | StoredResu
 
 GONE: Final = Failure(code="gone", message="the image is no longer stored: upload it again")
 """The failure of an image without an object in the input bucket."""
+
+
+MODEL_GONE: Final = Failure(
+    code="model_gone", message="the model of its job is no longer stored, or was changed: choose another in a new job"
+)
+"""The failure of an image with a request for a bundle that is not in its place, or has another digest."""
 
 
 CRASHED_WORKER: Final = "crashed_worker"

@@ -21,7 +21,7 @@ def web_url(web: WebSettings) -> str:
 
 @dataclass
 class FleetClient(ApiClient):
-    """A client of operators' endpoints: the fleet and dead letters; methods return the body of the answer.
+    """A client of operators' endpoints: the fleet, models and dead letters; methods return the body of the answer.
 
     Raises:
         NotRunningError: nothing answers, or another server does.
@@ -37,6 +37,10 @@ class FleetClient(ApiClient):
     def decisions(self) -> dict[str, Any]:
         """Return the last decisions, newest first."""
         return self._call("GET", "/fleet/decisions")
+
+    def compare_models(self) -> dict[str, Any]:
+        """Return the results of the models, side by side."""
+        return self._call("GET", "/models/comparison")
 
     def pause(self, reason: str) -> dict[str, Any]:
         """Pause the fleet."""
@@ -70,6 +74,26 @@ class FleetClient(ApiClient):
     def console(self, instance_id: str) -> dict[str, Any]:
         """Return the newest lines of an instance's console."""
         return self._call("GET", f"/fleet/instances/{quote(instance_id, safe='')}/console")
+
+    def add_model(self, place: str, name: str | None) -> dict[str, Any]:
+        """Add the bundle at a place as a model that jobs may name."""
+        return self._call("POST", "/models", json={"place": place, "name": name})
+
+    def remove_model(self, name: str) -> None:
+        """Remove a model; its jobs go on."""
+        self._call("DELETE", f"/models/{quote(name, safe='')}", allowed=(204,))
+
+    def roll_out_model(self, model: str, share: float) -> dict[str, Any]:
+        """Give a share of the new jobs the model with this name or at this place."""
+        return self._call("POST", "/models/roll-out", json={"model": model, "share": share})
+
+    def promote_model(self) -> dict[str, Any]:
+        """Give all new jobs the model that a share of them gets."""
+        return self._call("POST", "/models/promote")
+
+    def roll_back_model(self) -> dict[str, Any]:
+        """Undo the last roll-out."""
+        return self._call("POST", "/models/roll-back")
 
     def dead_letters(self) -> Iterator[dict[str, Any]]:
         """Yield the dead letters of all jobs, those of the newest jobs first."""

@@ -13,6 +13,7 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from web_tier.api.classify import classic, classify, predictions
 from web_tier.api.costs import costs_api
+from web_tier.api.models import models_api
 from web_tier.api.notifications import notifications_api
 from web_tier.api.openapi import api_docs
 from web_tier.api.operators import audit_api, dead_letters_api, fleet_api
@@ -64,7 +65,7 @@ def create_app(
     backend = Backend(config, store, input_bucket, request_queue)
     install_backend(app, backend)
     install_result_services(app, backend)
-    Middleware(config.web, backend.metrics, config.metrics.cloudwatch_namespace).install(app)
+    Middleware(config.web, backend.metrics, config.metrics.cloudwatch_namespace, backend.spans).install(app)
     install_auth(app, auth or create_auth(backend))
     install_identification(app)
     install_rate_limiter(app, backend)
@@ -89,6 +90,7 @@ def create_app(
         direct,
         tokens_api,
         limits_api,
+        models_api,
         notifications_api,
     ):
         app.register_blueprint(blueprint, url_prefix="/api/v1")

@@ -23,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, Response, g, request
 
 from core.ids import first_id_of, new_id
+from core.logs import AUDIT_LOGGER
 from services.table import EXPIRES_AT, LAST, Item, Table, TableBusyError
 from services.users import normalise_email
 from web_tier.auth.context import current_auth
@@ -75,6 +76,11 @@ _BY_USER: Final[Mapping[str, str]] = {
         "dollars allowed": ("operate.set_allowance", "fleet_api.set_allowance"),
         "allowance withdrawn": ("operate.reset_allowance", "fleet_api.reset_allowance"),
         "instance drained": ("operate.drain", "fleet_api.drain"),
+        "model added": ("models_api.add",),
+        "model removed": ("models_api.remove",),
+        "model rolled out": ("models_api.roll_out",),
+        "model promoted": ("models_api.promote",),
+        "model rolled back": ("models_api.roll_back",),
         "dead letter redriven": ("dead_letters.redrive_letter", "dead_letters_api.redrive_letter"),
         "dead letters redriven": ("dead_letters.redrive_letters", "dead_letters_api.redrive_letters"),
         "dead letter discarded": ("dead_letters.discard_letter", "dead_letters_api.discard_letter"),
@@ -230,7 +236,7 @@ def _record(response: Response) -> Response:
     if event is not None:
         details = json.dumps(dict(event.details), sort_keys=True)
         extra = {"action": event.action, "user": event.user, "details": details, "address": event.address}
-        _log.info("audit", extra={**extra, "request_id": event.request_id})
+        logging.getLogger(AUDIT_LOGGER).info("audit", extra={**extra, "request_id": event.request_id})
         try:
             current_trail().record(event)
         except (BotoCoreError, ClientError, TableBusyError) as error:

@@ -1,32 +1,30 @@
 """What the web tier talks to: made on first use, so after gunicorn's fork, and shared by the threads of a process.
 
-A process reads the facts of the configured bundle now and then (`ConfiguredBundle`). It times by its own clock how
-long the controller has not reported (`ControllerReports`).
+A process times by its own clock how long the controller has not reported (`ControllerReports`).
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, current_app
 
-from core.bundle_facts import BundleFacts, BundleUnreadableError, read_facts
 from core.config import Config, config_path
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.format import STALE_SECONDS
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
+from core.model_catalog import CatalogStore
 from core.result_cache import ResultCache
+from core.telemetry import SpanExporter
 from services.clients import Clients
 from services.demand_signal import SignallingQueue
-from services.errors import NotFoundError
 from services.s3 import Bucket, Forms
 from services.sqs import Queue
 from services.table import Table
@@ -38,6 +36,7 @@ from web_tier.memory import MemoryLimiter
 from web_tier.metrics import WebMetrics
 from web_tier.results.query import JobModels
 from web_tier.results.waiter import ResultWaiter
+from web_tier.served_models import BundleReader, ServedModels
 from web_tier.uploads.ingest import CONCURRENCY, CachedResults, ImageIngest
 from web_tier.uploads.presigned import PresignedUploads
 from web_tier.uploads.single import SingleImages
@@ -50,12 +49,6 @@ MAX_AGE_SECONDS = 15.0
 
 MIN_DIFFERENCE = timedelta(seconds=30)
 """A smaller difference of the clocks may be the age of a report, and counts as none."""
-
-FRESH_SECONDS = 5.0
-"""Maximum age of the bundle's facts: a bundle that is built again in its place is known after so long."""
-
-MAX_FIRST_READ_SECONDS = 5.0
-"""Maximum time for which a thread waits for the first facts, which another thread reads."""
 
 CHECK_SECONDS = 2.0
 """How long the check of a service may take."""
@@ -116,55 +109,6 @@ class ControllerReports:
             return self._read - self._since
 
 
-@dataclass
-class ConfiguredBundle:
-    """Facts of the bundle at `place`, for all threads of a process.
-
-    Attributes:
-        place: as the configuration names it.
-        get: returns an object of S3, by bucket and key.
-        sha256: pins the bundle; None trusts every one.
-        clock: seconds, never set back.
-    """
-
-    place: Path
-    get: Callable[[str, str], bytes]
-    sha256: str | None = None
-    clock: Callable[[], float] = time.monotonic
-    _facts: BundleFacts = field(default_factory=BundleFacts, init=False)
-    _read_at: float = field(default=float("-inf"), init=False)
-    _problem: str | None = field(default=None, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
-    _first_read: threading.Event = field(default_factory=threading.Event, init=False)
-
-    def facts(self) -> BundleFacts:
-        """Return what is known of the bundle; nothing when it cannot be read from here, which is logged once.
-
-        One thread reads the facts when they are due. The others wait for the first facts, and afterwards use those
-        that were read last, since S3 may be slow.
-        """
-        with self._lock:
-            now = self.clock()
-            is_due = now - self._read_at >= FRESH_SECONDS
-            self._read_at = now if is_due else self._read_at
-        if not is_due:
-            self._first_read.wait(MAX_FIRST_READ_SECONDS)
-            return self._facts
-        try:
-            self._facts, problem = read_facts(self.place, self.get, self.sha256), None
-        except (BundleUnreadableError, NotFoundError, BotoCoreError, ClientError) as error:
-            self._facts, problem = BundleFacts(), str(error)
-        finally:
-            self._first_read.set()
-        if problem != self._problem and problem is not None:
-            _log.warning("classes have numbers, not names, and repeated images go to a worker: %s", problem)
-        self._problem = problem
-        return self._facts
-
-
-_log = logging.getLogger(__name__)
-
-
 class Backend:
     """The job store and the intake of one process, for all its threads.
 
@@ -184,6 +128,7 @@ class Backend:
     ) -> None:
         self.config = config
         self.metrics = WebMetrics()
+        self.spans = SpanExporter("fleetsight-web", config.tracing)
         self.models = JobModels()
         self.reading = MemoryLimiter(READING_BYTES)
         self.bulkheads = Bulkheads.of(config.web.threads)
@@ -196,10 +141,15 @@ class Backend:
         self._direct: PresignedUploads | None = None
         self._watch: ResultWaiter | None = None
         self._clients: Clients | None = None
-        self.bundle = ConfiguredBundle(
-            config.worker.bundle,
-            lambda bucket, key: Bucket.named(self.shared_clients(), bucket).get(key),
-            config.worker.bundle_sha256,
+        self.served = ServedModels(
+            BundleReader(
+                config.worker.bundle,
+                lambda bucket, key: self.bucket_named(bucket).get(key),
+                config.worker.bundle_sha256,
+            ),
+            lambda: CatalogStore(self.store.table),
+            config.names.output_bucket,
+            self.bucket_named,
         )
         self._lock, self._checking = threading.RLock(), threading.Lock()
         self._checked_at, self._faults = float("-inf"), dict[str, str]()
@@ -231,7 +181,7 @@ class Backend:
                 bucket = self._bucket or Bucket.named(clients, names.input_bucket)
                 queue = self._queue or SignallingQueue.named(clients.sqs, self.config.queue_name(names.request_queue))
                 cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
-                cached_results = CachedResults(cache, lambda: self.bundle.facts().digest)
+                cached_results = CachedResults(cache, lambda: self.served.configured.facts().digest)
                 self._intake = ImageIngest(
                     web.image_limits,
                     bucket,
@@ -248,7 +198,10 @@ class Backend:
         with self._lock:
             if self._singles is None:
                 self._singles = SingleImages(
-                    self.intake, keep=self.config.classic.keep, spread_keys=self.config.web.spread_keys
+                    self.intake,
+                    keep=self.config.classic.keep,
+                    spread_keys=self.config.web.spread_keys,
+                    models=self.served.recent_models,
                 )
             return self._singles
 
@@ -300,6 +253,10 @@ class Backend:
         endpoint = replace(self.config.aws.endpoint(1), max_attempts=2, connect_timeout=seconds, read_timeout=seconds)
         return Clients(endpoint).ec2
 
+    def bucket_named(self, name: str) -> Bucket:
+        """Return a bucket, with the clients of this process."""
+        return Bucket.named(self.shared_clients(), name)
+
     def faults(self) -> dict[str, str]:
         """Return the services that do not answer within `CHECK_SECONDS`, with the kind of error.
 
@@ -343,4 +300,9 @@ def install_backend(app: Flask, backend: Backend) -> None:
 
 def current_backend() -> Backend:
     """Return the backend of the application that serves the current request."""
-    return cast(Backend, current_app.extensions[_EXTENSION])
+    return backend_of(current_app)
+
+
+def backend_of(app: Flask) -> Backend:
+    """Return the backend of `app`."""
+    return cast(Backend, app.extensions[_EXTENSION])

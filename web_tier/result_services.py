@@ -13,7 +13,8 @@ from core.config import Config
 from core.ids import parse_key
 from core.images import thumbnail_type
 from core.jobs.models import ImageRecord, JobStatus
-from core.messages import ClassificationResult, LabelScore, Prediction
+from core.messages import ClassificationResult, LabelScore, Prediction, RequestedModel
+from core.model_catalog import JobModel
 from core.predictions import stored_prediction
 from services.clients import Clients
 from services.errors import NotFoundError
@@ -135,10 +136,9 @@ class ResultServices:
         self.objects = ImageObjects(backend.config)
         self.is_stopping: Callable[[], bool] = lambda: False
 
-    @property
-    def class_labels(self) -> ClassLabels:
-        """Labels and messages of the configured bundle."""
-        facts = self._backend.bundle.facts()
+    def class_labels(self, model: JobModel | RequestedModel | None) -> ClassLabels:
+        """Return the labels and messages of a job's model."""
+        facts = self._backend.served.facts(model)
         return ClassLabels(facts.labels, facts.messages)
 
     def progress(self, status: JobStatus) -> tuple[JobProgress, ProgressBody]:

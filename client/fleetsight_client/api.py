@@ -169,14 +169,16 @@ class ApiClient:
         key: str | None = None,
         source: str | None = None,
         results: str | None = None,
+        model: str | None = None,
     ) -> str:
         """Create a job, which may `keep` its images; return its id. An idempotency `key` makes it repeatable.
 
         With `source`, such as `s3://bucket/folder`, its images come from S3, and it takes no others. With `results`,
-        all results are copied to that folder of S3 as `JOB_ID.jsonl` when the job is finished.
+        all results are copied to that folder of S3 as `JOB_ID.jsonl` when the job is finished. `model` is one of
+        `models`; by default the server chooses it.
         """
-        locations = {"source": source, "results": results}
-        body = {"name": name, "keep": keep} | {field: text for field, text in locations.items() if text is not None}
+        texts = {"source": source, "results": results, "model": model}
+        body = {"name": name, "keep": keep} | {field: text for field, text in texts.items() if text is not None}
         return str(self._call("POST", "/jobs", json=body, key=key)["job_id"])
 
     def jobs(self, page: int = 50) -> Iterator[dict[str, Any]]:
@@ -234,6 +236,10 @@ class ApiClient:
         """Set true labels by a CSV file of up to 2 MB and 20,000 lines; return what was matched."""
         return self._call("POST", f"{_job_path(job_id)}/truth.csv", body=content, content_type="text/csv")
 
+    def models(self) -> dict[str, Any]:
+        """Return the models that jobs may name, and the name of the default."""
+        return self._call("GET", "/models")
+
     def limits(self) -> dict[str, Any]:
         """Return the limits of the user and of a request, and what is left of the day's quotas."""
         return self._call("GET", "/limits")
@@ -274,13 +280,19 @@ class ApiClient:
         key: str | None = None,
         *,
         positions: Sequence[int] | None = None,
+        trace_id: str | None = None,
     ) -> dict[int, str | RejectedFile]:
-        """Upload `files` as `add_images`; return the image id or the rejection of each, by its index in `files`."""
+        """Upload `files` as `add_images`; return the image id or the rejection of each, by its index in `files`.
+
+        The server's log lines about the images have the `trace_id`, 32 hexadecimal digits; by default a new one.
+        """
         form: list[tuple[str, Any]] = []
         if positions is not None:
             form.append(("positions", ",".join(map(str, positions))))
         form += [("images", (name, content, "application/octet-stream")) for name, content in files]
-        reply = self._call("POST", f"{_job_path(job_id)}/images", fields=form, allowed=(200, 422), key=key)
+        reply = self._call(
+            "POST", f"{_job_path(job_id)}/images", fields=form, allowed=(200, 422), key=key, trace_id=trace_id
+        )
         outcome: dict[int, str | RejectedFile] = {
             int(image["index"]): str(image["image_id"]) for image in reply.get("accepted", [])
         }
@@ -324,6 +336,7 @@ class ApiClient:
         key: str | None = None,
         params: Mapping[str, str] | None = None,
         content_type: str | None = None,
+        trace_id: str | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """Return the JSON object that the API answers; an empty one for an empty answer.
@@ -338,6 +351,8 @@ class ApiClient:
         headers = {} if key is None else {"Idempotency-Key": key}
         if content_type is not None:
             headers["Content-Type"] = content_type
+        if trace_id is not None:
+            headers["traceparent"] = f"00-{trace_id}-{os.urandom(8).hex()}-00"  # https://www.w3.org/TR/trace-context/
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
         address = f"{url}?{urlencode(params)}" if params else url
@@ -415,6 +430,8 @@ def _rejection(call: str, reply: urllib3.BaseHTTPResponse) -> RejectedError:
     try:
         body = json.loads(reply.data)
         detail, problem = str(body["detail"]), str(body.get("type", "")).rpartition(":")[2]
+        if reply.status >= 500 and "trace_id" in body:
+            detail += f" (trace ID {body['trace_id']})"
     except (ValueError, KeyError, TypeError, AttributeError):
         detail, problem = _text(reply)[:MAX_DETAIL_CHARACTERS].strip(), ""
         if _media_type(reply) == "text/html":

@@ -93,6 +93,7 @@ class Classification:
         folders: absolute.
         own: files and folders that the command writes, never uploaded.
         name: of the job.
+        model: name of the model, or None for the server's choice.
         out: file of the results, `-` for the standard output, or None.
         show: receives the progress.
     """
@@ -104,6 +105,7 @@ class Classification:
     own: Sequence[Path]
     name: str
     keep: bool = False
+    model: str | None = None
     out: str | None = None
     sorted: SortedFolder | None = None
     truth: Truth | None = None
@@ -219,7 +221,11 @@ class Classification:
     def _upload(self, *, watches: bool) -> None:
         self.progress.phase = "uploading"
         uploader = Uploader(
-            self.client, self.journal, self.calls, self._limits, self.name, self.keep, self._count, watches
+            *(self.client, self.journal, self.calls, self._limits, self.name),
+            keep=self.keep,
+            model=self.model,
+            progressed=self._count,
+            watches=watches,
         )
         counts = self.journal.counts()
         if not (counts["listed"] or counts["sent"]):

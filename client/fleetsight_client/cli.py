@@ -193,6 +193,7 @@ def _interruptible() -> Iterator[threading.Event]:
 @click.option("--results", metavar="S3", help="Copy the results of --source to s3://BUCKET/PREFIX, as JOB.jsonl.")
 @click.option("--name", help="Name of the job [default: of the first folder]")
 @click.option("--keep", is_flag=True, help="Keep the images on the server after their classification.")
+@click.option("--model", metavar="NAME", help="Classify with this model [default: the server's choice]")
 @click.option("--out", metavar="FILE", help="Results: FILE.csv, .jsonl or .parquet; - writes CSV to the output.")
 @click.option(
     "--sort-into",
@@ -242,6 +243,7 @@ def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any)
                 own,
                 wanted.name or absolute[0].name or "images",
                 keep=wanted.keep,
+                model=wanted.model,
                 out=out,
                 sorted=SortedFolder(wanted.sort_into, links=not wanted.copies) if wanted.sort_into else None,
                 truth=Truth(journal, absolute, wanted.truth_file) if wanted.has_truth else None,
@@ -262,7 +264,9 @@ def _classify_source(client: ApiClient, source: str, wanted: "_Options") -> None
     with _interruptible() as stop, ProgressDisplay(console) as display:
         name = wanted.name or source.rstrip("/").rpartition("/")[2]
         work = SourceClassification(
-            client, PatientCalls(stop), source, name, wanted.keep, wanted.out, wanted.results, show=display.show
+            *(client, PatientCalls(stop), source, name, wanted.keep, wanted.out, wanted.results),
+            model=wanted.model,
+            show=display.show,
         )
         try:
             summary = work.run(waits=wanted.waits)
@@ -292,6 +296,7 @@ class _Options:
     results: str | None
     name: str | None
     keep: bool
+    model: str | None
     out: str | None
     sort_into: Path | None
     copies: bool
@@ -319,7 +324,7 @@ class _Options:
         if self.source is not None and (
             self.sort_into or self.has_truth or self.watch or self.resume or self.restart
         ):
-            raise click.UsageError("--source goes with --results, --name, --keep, --out and --no-wait only.")
+            raise click.UsageError("--source goes with --results, --name, --keep, --model, --out and --no-wait only.")
         if self.results is not None and self.source is None:
             raise click.UsageError("--results goes with --source only: write results of folders with --out.")
         if self.truth_file is not None and self.truth_from_folders:

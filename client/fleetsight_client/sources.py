@@ -39,6 +39,7 @@ class SourceClassification:
         source: the location, `s3://bucket/folder`.
         out: file of the results, `-` for the standard output, or None.
         results: location in S3 to which the server copies the results, or None.
+        model: name of the model, or None for the server's choice.
         show: receives the progress.
         job_id: of the job, as soon as the server has created it.
     """
@@ -50,6 +51,7 @@ class SourceClassification:
     keep: bool = False
     out: str | None = None
     results: str | None = None
+    model: str | None = None
     show: Callable[[Progress], None] = lambda _progress: None
     job_id: str | None = field(default=None, init=False)
     progress: Progress = field(default_factory=lambda: Progress("importing"), init=False)
@@ -75,6 +77,7 @@ class SourceClassification:
             self.client.create_job,
             self.name,
             keep=self.keep,
+            model=self.model,
             key=uuid.uuid4().hex,
             source=self.source,
             results=self.results,

@@ -73,6 +73,7 @@ class Uploader:
     Attributes:
         name: of the job, if one is created.
         keep: whether the job keeps its images.
+        model: name of the job's model, or None for the server's choice.
         progressed: called twice a second and after each slice.
         watches: whether files that changed since they were listed are listed again.
     """
@@ -83,9 +84,11 @@ class Uploader:
     limits: UploadLimits
     name: str
     keep: bool = False
+    model: str | None = None
     progressed: Callable[[], None] = lambda: None
     watches: bool = False
     _abandoned: threading.Event = field(default_factory=threading.Event, init=False)
+    _trace_id: str = field(default_factory=lambda: os.urandom(16).hex(), init=False)
 
     def run(self) -> None:
         """Send everything; slices whose outcome is unknown come first, under their first keys.
@@ -141,7 +144,9 @@ class Uploader:
     def _job(self) -> tuple[int, str]:
         number, job_id, key = self.journal.job() or self.journal.begin_job()
         if job_id is None:
-            job_id = self.calls.call(lambda: self.client.create_job(self.name, keep=self.keep, key=key))
+            job_id = self.calls.call(
+                lambda: self.client.create_job(self.name, keep=self.keep, key=key, model=self.model)
+            )
             self.journal.set_job_id(number, job_id)
         return number, job_id
 
@@ -165,7 +170,9 @@ class Uploader:
             if not files:
                 # Nothing is left to ask with: an earlier command may have sent the files as they were then.
                 return _Sent(part, unsent | (self._accepted_before(part) if part.is_repeated else {}))
-            call = partial(self.client.send_images, part.job_id, form, part.key, positions=positions)
+            call = partial(
+                self.client.send_images, part.job_id, form, part.key, positions=positions, trace_id=self._trace_id
+            )
             sent = self._patient().call(call)
         except RejectedError as error:
             if error.status == 413 and len(files) > 1:

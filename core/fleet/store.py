@@ -11,6 +11,7 @@
 | `FLEET`   | `DAY#` slot              | images and cost of a day (UTC) that is over              | controller |
 | `FLEET`   | `JOURNAL`                | the last calls that launch or start instances            | controller |
 | `FLEET`   | `CAPS`                   | messages to operators on spending caps; fencing token    | controller |
+| `FLEET`   | `MODEL_RESULTS`          | the results of each model since the last roll-out        | controller |
 | `FLEET`   | `ORDER#PAUSE`            | since when the fleet is paused; absent while it is not   | web        |
 | `FLEET`   | `ORDER#LIMITS`           | limits set by operators; absent if config.yaml's hold    | web        |
 | `FLEET`   | `ORDER#ALLOWANCE`        | dollars beyond the spending caps, for one day            | web        |
@@ -46,6 +47,7 @@ from core.fleet.models import (
     WorkerLimits,
 )
 from core.messages import WireModel
+from core.model_results import ModelResultsReport
 from services.ec2 import ALIVE
 from services.errors import FleetsightError, NotFoundError
 from services.table import LAST, Item, Table
@@ -58,6 +60,7 @@ INSTANCE_ID_PATTERN = r"^i-[0-9a-f]{8,17}$"
 _SNAPSHOT = "SNAPSHOT"
 _INSTANCES, _ENDED, _DECISIONS = "INSTANCES", "ENDED", "DECISIONS"
 _HISTORY, _JOURNAL, _CAPS = "HISTORY#", "JOURNAL", "CAPS"
+_MODEL_RESULTS = "MODEL_RESULTS"
 _RUN = "RUN#"
 KEPT_RUNS = 10_000
 """Billing periods that are kept: two weeks of a fleet that starts and ends every two minutes."""
@@ -327,6 +330,14 @@ class FleetStore:
         return sorted(
             (FleetDay.from_json(str(item[_BODY])) for item in items), key=lambda each: each.day, reverse=True
         )
+
+    def put_model_results(self, report: ModelResultsReport, token: int) -> bool:
+        """Store the results by model; return False if a controller with a later fencing `token` has stored some."""
+        return self.table.put_fenced({"pk": FLEET, "sk": _MODEL_RESULTS, _BODY: report.limited_json()}, token)
+
+    def model_results(self) -> ModelResultsReport:
+        """Return the results by model that were stored last."""
+        return self._read(_MODEL_RESULTS, ModelResultsReport) or ModelResultsReport()
 
     def state(self) -> FleetState:
         """Return the stored state without the history, in one read."""

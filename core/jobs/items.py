@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime
+from functools import lru_cache
 from typing import cast
 
 from core.ids import ImageRef
@@ -20,7 +21,8 @@ from core.jobs.models import (
     TrueLabel,
     TruthSource,
 )
-from core.messages import ClassificationResult, Status, is_cancelled
+from core.messages import ClassificationResult, RequestedModel, Status, is_cancelled
+from core.model_catalog import JobModel
 from services.table import EXPIRES_AT, Item
 
 JOBS, OWNED, OPEN, DELETED, SINGLE = "JOBS", "OWNED#", "OPEN", "DELETED", "SINGLE"
@@ -75,7 +77,40 @@ def job_item(job: Job, partition_key: str = JOBS) -> Item:
     reviewed = {REVIEWED: 1} if job.is_reviewed else {}
     source = {"source": job.source} if job.source else {}
     results = {"results": job.results} if job.results else {}
-    return {**item, "keep": int(job.keep), **single, **_owner_as_text(job.owner), **reviewed, **source, **results}
+    return {
+        **item,
+        "keep": int(job.keep),
+        **single,
+        **_owner_as_text(job.owner),
+        **reviewed,
+        **source,
+        **results,
+        **job_model_attributes(job.model),
+    }
+
+
+def job_model_attributes(model: JobModel | None) -> dict[str, str]:
+    """Return the attributes for the model of a job, if it has one."""
+    return {} if model is None else {"model": model.name, "digest": model.digest, "place": model.place}
+
+
+def job_model_in(item: Item) -> JobModel | None:
+    """Return the model of `job_model_attributes`, or None."""
+    if "model" not in item:
+        return None
+    return JobModel(str(item["model"]), str(item["digest"]), str(item["place"]))
+
+
+def model_as_text(model: RequestedModel) -> str:
+    """Return the model of an image as one attribute."""
+    return f"{model.digest} {model.place}"
+
+
+@lru_cache(maxsize=64)
+def model_in_text(text: str) -> RequestedModel:
+    """Return the model of `model_as_text`; the images of a job share it."""
+    digest, _, place = text.partition(" ")
+    return RequestedModel(digest=digest, place=place)
 
 
 def single_job_item(job: Job, until: datetime) -> Item:
@@ -101,6 +136,7 @@ def job_of(item: Item) -> Job:
         is_reviewed=REVIEWED in item,
         source=str(item.get("source", "")),
         results=str(item.get("results", "")),
+        model=job_model_in(item),
     )
 
 
@@ -139,6 +175,8 @@ def image_item(image: ImageRecord) -> Item:
         item["retried_at"] = image.retried_at.isoformat()
     if image.attempt:
         item["attempt"] = image.attempt
+    if image.model is not None:
+        item["model"] = model_as_text(image.model)
     return {**item, **_owner_as_text(image.owner)}
 
 
@@ -154,6 +192,7 @@ def image_of(job_id: str, item: Item) -> ImageRecord:
         retried_at=moment_in(item, "retried_at"),
         attempt=int(item.get("attempt", 0)),
         owner=str(item.get("owner", "")),
+        model=model_in_text(str(item["model"])) if "model" in item else None,
     )
 
 

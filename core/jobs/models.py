@@ -6,7 +6,9 @@ from datetime import datetime
 from typing import Literal
 
 from core.ids import ImageRef
-from core.messages import RequestMessage, Status
+from core.messages import RequestedModel, RequestMessage, Status
+from core.model_catalog import JobModel
+from core.tracing import current_traceparent, new_traceparent
 from services.sqs import OutgoingMessage
 
 JobState = Literal["empty", "running", "finished", "cancelled"]
@@ -34,6 +36,8 @@ class Job:
         is_single: whether it collects images that were sent one by one, without a job of their own.
         source: location in S3 from which the controller takes its images; empty for uploaded ones.
         results: location in S3 to which the controller copies its results file; empty for none.
+        model: classifies all its images; None for the bundle of the worker's configuration, as in jobs of older
+            versions.
     """
 
     job_id: str
@@ -45,6 +49,12 @@ class Job:
     is_reviewed: bool = False
     source: str = ""
     results: str = ""
+    model: JobModel | None = None
+
+    @property
+    def requested_model(self) -> RequestedModel | None:
+        """The model as requests of its images name it."""
+        return None if self.model is None else self.model.requested
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,8 @@ class ImageRecord:
         retried_at: when it was last retried after a failure; for display, not for comparison.
         attempt: number of the last request: 0 for the first one, one more for each retry.
         owner: id of its user; empty without sign-in, and in records of versions before 2026-11-24.
+        model: of its job, which every request of the image names; None as in `Job`.
+        traceparent: of the request in which this value was made, if any; the job table does not have it.
     """
 
     ref: ImageRef
@@ -70,13 +82,18 @@ class ImageRecord:
     retried_at: datetime | None = None
     attempt: int = 0
     owner: str = ""
+    model: RequestedModel | None = None
+    traceparent: str | None = field(default_factory=current_traceparent, compare=False)
 
     def request(self, submitted_at: datetime) -> OutgoingMessage:
         """Return the message that requests the result of its last attempt; its id is the image's.
 
         Users share the fleet fairly: the message group is the user, or the job if the user is unknown.
         """
-        message = RequestMessage.about(self.ref, self.key, submitted_at, self.attempt)
+        traceparent = self.traceparent or current_traceparent() or new_traceparent()
+        message = RequestMessage.about(
+            self.ref, self.key, submitted_at, self.attempt, model=self.model, traceparent=traceparent
+        )
         return OutgoingMessage(self.ref.image_id, message.to_json(), self.owner or self.ref.job_id)
 
 

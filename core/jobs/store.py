@@ -2,8 +2,8 @@
 
 | pk               | sk                 | content                                                   | written by |
 | ---------------- | ------------------ | --------------------------------------------------------- | ---------- |
-| `JOBS`           | job id             | name, created_at, keep, owner, single, source, results:   | web        |
-|                  |                    | list of all jobs;                                         |            |
+| `JOBS`           | job id             | name, created_at, keep, owner, single, source, results,   | web        |
+|                  |                    | model, digest, place: list of all jobs;                   |            |
 |                  |                    | `reviewed`: its images may have true labels               |            |
 | `OWNED#` owner   | job id             | the same, for the jobs of one user                        | web        |
 | `SINGLE`         | `OWNED#` owner, or | job_id, expires_at, and the job: takes the single images  | web        |
@@ -19,7 +19,7 @@
 | `COUNTS#` job id | `SOURCE`           | how far its source is listed: `core/jobs/listings.py`     | controller |
 | `LISTINGS`       | job id             | its source may not be listed: `core/jobs/listings.py`     | both       |
 | `JOB#` job id    | `PAGE#` position   | objects of its source: `core/jobs/listings.py`            | controller |
-| `JOB#` job id    | `IMAGE#` image id  | filename, key, bytes, accepted_at, cached, attempt        | web        |
+| `JOB#` job id    | `IMAGE#` image id  | filename, key, bytes, accepted_at, cached, attempt, model | web        |
 | `JOB#` job id    | `RESULT#` image id | status, attempt, response; a cached one is written by web | collector  |
 | `JOB#` job id    | `RESENT#` image id | how often its request was sent again because a message    | controller |
 |                  |                    | was presumed lost: times, attempt, first, last            |            |
@@ -31,6 +31,7 @@
 |                  |                    | `marked_again`: something was written after its removal   |            |
 | `DEADLETTERS`    | ids, attempt       | images that were given up: `core/jobs/dead_letters.py`    | both       |
 | `FLEET`          | all                | items of the fleet: `core/fleet/store.py`                 | both       |
+| `MODELS`         | `CATALOG`          | the models of new jobs: `core/model_catalog.py`           | both       |
 
 Without sign-in a job has no owner and no item of `OWNED#`. The item in `JOBS` is written first, so that each job in
 the list of a user exists. A deletion removes both; if it is interrupted, its mark repeats it.
@@ -681,12 +682,12 @@ class JobStore:
             **times_as_text(counts.first_cached_at, counts.last_cached_at, OF_CACHED),
             **runs_as_text(counts),
         }
-        return self.put_fenced({"pk": counts_partition(job_id), "sk": COUNTED, **attributes}, token)
+        return self.table.put_fenced({"pk": counts_partition(job_id), "sk": COUNTED, **attributes}, token)
 
     def put_merged(self, job_id: str, merged: MergedFile, token: int = 0) -> bool:
         """Record the file with all results of a job; `token` and the return value are as in `store_counts`."""
         item = {"key": merged.key, "edition": merged.edition, "at": merged.written_at.isoformat()}
-        return self.put_fenced({"pk": counts_partition(job_id), "sk": MERGED, **item}, token)
+        return self.table.put_fenced({"pk": counts_partition(job_id), "sk": MERGED, **item}, token)
 
     def delete_merged(self, job_id: str, touched_at: datetime) -> None:
         """Delete the record of `put_merged`, and mark the job as open, so that the file is written again.
@@ -701,12 +702,7 @@ class JobStore:
     def put_copy(self, job_id: str, copy: ResultsCopy, token: int = 0) -> bool:
         """Record the user's copy of the results file; `token` and the return value are as in `store_counts`."""
         item = {"version": copy.version, "error": copy.error}
-        return self.put_fenced({"pk": counts_partition(job_id), "sk": COPIED, **item}, token)
-
-    def put_fenced(self, item: Item, token: int) -> bool:
-        """Store an item unless it was stored with a later token; an item without a token is of an older version."""
-        free = "attribute_not_exists( #token ) OR #token <= :token"
-        return self.table.put_if({**item, "token": token}, free, {"token": token})
+        return self.table.put_fenced({"pk": counts_partition(job_id), "sk": COPIED, **item}, token)
 
     # Open jobs
 

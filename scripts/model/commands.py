@@ -1,4 +1,4 @@
-"""``fleetsight model``: build, show and verify model bundles, and train the demo network."""
+"""``fleetsight model``: build, show and verify model bundles, roll them out, and train the demo network."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -26,6 +26,8 @@ from app_tier.bundle_s3 import fetch_bundle, in_s3
 from app_tier.engines import MIN_GAIN
 from core.config import load_config
 from fleetsight_client.cli import CommandGroup
+from scripts.model.comparison import compare
+from scripts.model.rollout import COMMANDS as ROLLOUT_COMMANDS
 from services.clients import Clients
 from services.errors import FleetsightError
 
@@ -96,7 +98,14 @@ def _target_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(cls=CommandGroup)
 def model() -> None:
-    """Build, show and verify model bundles."""
+    """Build, show and verify model bundles, and roll them out in a running system."""
+
+
+for _command in ROLLOUT_COMMANDS:
+    model.add_command(_command)
+
+
+model.add_command(compare)
 
 
 @model.command()

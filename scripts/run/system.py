@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ami.local import ImageToolMissingError, LocalImage, build_image
-from app_tier.sizing import HostResources, fitting_workers, this_machine, worker_bytes
+from app_tier.sizing import MODELS_SHARE, HostResources, fitting_workers, this_machine, worker_bytes
 from core.config import AUTO_WORKERS_VARIABLE, PATH_VARIABLE, PREFIX, Config, WorkerSettings, load_config
 from core.format import file_size, plural
 from core.provision import provision
@@ -80,17 +80,22 @@ class System:
         ours = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
         endpoint = {"FLEETSIGHT__AWS__ENDPOINT_URL": self.endpoint_url}
         image = {} if self.image is None else {"FLEETSIGHT__FLEET__IMAGE_ID": self.image.image_id}
-        defaults = {} if self.image is not None else _PROCESSES
+        defaults = {} if self.image is not None else dict(_PROCESSES)
+        if collector := os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+            defaults["FLEETSIGHT__TRACING__ENDPOINT"] = collector  # workers do not inherit this environment
         settings = {**defaults, **ours, **self.overrides, **endpoint, **image, PATH_VARIABLE: config_file}
         # Limits that config.yaml gives itself are read again while the system runs, so only `auto` is set here.
         config = load_config(Path(config_file), settings)
         settings[AUTO_WORKERS_VARIABLE] = str(max(config.fleet.min_workers, _fitting(config.worker, this_machine())))
         workers = load_config(Path(config_file), settings).fleet.max_workers
-        # The workers share the cores, so none uses a thread for each core.
+        # The workers share the cores, so none uses a thread for each core; and the memory.
         share = str(max(1, this_machine().cores // max(1, workers)))
         for name in ("threads", "decode_threads"):
             if not getattr(config.worker, name):
                 settings[f"{PREFIX}WORKER__{name.upper()}"] = share
+        if not config.worker.model_megabytes:
+            megabytes = this_machine().memory_bytes // MODELS_SHARE // max(1, workers) // 2**20
+            settings[f"{PREFIX}WORKER__MODEL_MEGABYTES"] = str(max(1, megabytes))
         return settings
 
     @cached_property

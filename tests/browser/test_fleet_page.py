@@ -1,25 +1,27 @@
 """The operators' pages of the fleet and of dead letters: live, and of use without JavaScript."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count as counting
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from core.fleet.store import FleetStore
-from core.ids import ImageRef
+from core.fleet.store import FLEET, FleetStore
+from core.ids import ImageRef, new_id
 from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import crashed_worker
+from core.model_results import ModelResults, ModelResultsReport
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
 from services.ec2 import console_of
 from services.table import Table
 from tests.browser.conftest import FaultsOf, PageFaults, crashed_images
-from tests.support.jobs import failed
+from tests.support.jobs import LATEST_TOKEN, NOW, done, failed, record
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -163,6 +165,37 @@ def test_the_page_is_accessible_and_fits(page: Page, api: ApiClient, fleet: Flee
     assert faults_of(page) == []
     pause(page)
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    assert faults_of(page) == []
+
+
+@pytest.fixture
+def two_models(fleet: FleetStore) -> Iterator[Callable[[], object]]:
+    """A function that stores results of two models, which the controller cannot replace until the test ends."""
+    default, canary = (
+        ModelResults(name=name, digest=digest * 64, first_at=NOW, last_at=NOW)
+        for name, digest in (("demo", "d"), ("demo-2", "c"))
+    )
+    for number in range(120):
+        image = record(Job(new_id(), "signs", NOW))
+        default.count_label(done(image, f"class {number % 7}", 0.9), of_job=0)
+        canary.count_label(done(image, f"class {number % 5}", 0.7), of_job=0)
+    report = ModelResultsReport(models=(default, canary))
+    yield lambda: fleet.put_model_results(report, LATEST_TOKEN)
+    fleet.table.delete_all([(FLEET, "MODEL_RESULTS")])
+
+
+def test_models_are_compared_once_two_have_results(
+    page: Page, two_models: Callable[[], object], faults_of: FaultsOf
+) -> None:
+    page.goto("/fleet")
+    expect(page.locator("#models")).to_be_hidden()
+    two_models()
+    models = page.get_by_role("region", name="Models")
+    expect(models).to_contain_text("demo-2 cccccccccccc beside demo")
+    expect(models).to_contain_text("Chance cannot explain it, even if each job counts as one image.")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    table = models.get_by_role("group", name="Results by model")
+    assert table.evaluate("table => table.scrollWidth <= table.clientWidth"), "no column is cut at 1280 px"
     assert faults_of(page) == []
 
 

@@ -62,6 +62,7 @@ from core.messages import (
     LabelScore,
     Model,
     Prediction,
+    RequestedModel,
     RequestMessage,
     Timings,
     crashed_worker,
@@ -69,6 +70,15 @@ from core.messages import (
     parse_worker_message,
     response_within,
 )
+from core.model_catalog import (
+    CatalogStore,
+    JobModel,
+    ModelCatalog,
+    ModelVersion,
+    rolled_out,
+    with_model,
+)
+from core.model_results import ModelResults, ModelResultsReport
 from core.result_cache import ResultCache
 from services.ec2 import LaunchSpec
 from services.lease import Lease
@@ -84,10 +94,12 @@ Written = dict[str, Any]
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 JOB, OTHER, SOURCED, SINGLE_JOB, DELETED_JOB = (f"01KAZZZZZZZZZZZZZZZZZZZZ0{number}" for number in "12345")
 DONE, FAILED, GIVEN_UP, WAITING = (ImageRef(JOB, f"01KAZZZZZZZZZZZZZZZZZZZZA{number}") for number in "1234")
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OWNER, EMAIL = "d4e5f6a7-0000-4000-8000-000000000001", "ada@example.org"
 KEY, SESSION, UPLOAD = "idempotency-key", f"{OWNER}.session", "upload"
 IMAGE_SHA256 = sha256(b"an image").hexdigest()
 MODEL = Model(name="demo", digest=sha256(b"a bundle").hexdigest())
+JOB_MODEL = JobModel("demo", MODEL.digest, f"s3://outputs/models/{MODEL.digest}")
 TOKEN_TEXT = "t" * 43
 LIMITS = LimitSettings(
     store="table", requests_per_minute=0, sign_in_attempts_per_minute=0, images_per_day=100, bytes_per_day=10_000,
@@ -114,17 +126,26 @@ def _prediction(ref: ImageRef) -> Prediction:
         timings=Timings(queued=1.5, fetched=2.0, decoded=3.0, inferred=4.0, stored=5.0),
         probabilities=(0.75, 0.25),
         thumbnail=b"\xff\xd8 a thumbnail",
+        traceparent=TRACEPARENT,
     )
 
 
 def _messages() -> dict[str, str]:
     done = _prediction(DONE)
     heartbeat = Heartbeat(
-        worker="i-0123456789abcdef0", at=NOW, state="busy", images=7, in_hand=2, images_per_second=1.5
-    )
+        worker="i-0123456789abcdef0", at=NOW, state="busy", images=7, in_hand=2, images_per_second=1.5,
+        models=(MODEL.digest,),
+    )  # fmt: skip
     return {
         "request": RequestMessage(
-            job_id=JOB, image_id=WAITING.image_id, key=f"{JOB}/x.jpg", submitted_at=NOW, attempt=1, crashes=2
+            job_id=JOB,
+            image_id=WAITING.image_id,
+            key=f"{JOB}/x.jpg",
+            submitted_at=NOW,
+            attempt=1,
+            crashes=2,
+            model=RequestedModel(digest=MODEL.digest, place="s3://models/demo"),
+            traceparent=TRACEPARENT,
         ).to_json(),
         "prediction": done.to_json(),
         "failed prediction": failed(FAILED, GONE, worker="i-0123456789abcdef0", attempts=1, attempt=1).to_json(),
@@ -139,12 +160,21 @@ def _result(ref: ImageRef) -> ClassificationResult:
 
 
 def _fill_jobs(store: JobStore) -> None:
-    job = Job(JOB, "holiday", NOW, keep=True, owner=OWNER)
+    job = Job(JOB, "holiday", NOW, keep=True, owner=OWNER, model=JOB_MODEL)
     sourced = Job(SOURCED, "from S3", NOW, owner=OWNER, source="s3://photos/in", results="s3://photos/out")
     deleted = Job(DELETED_JOB, "gone", NOW, owner=OWNER)
     store.create_all([job, Job(OTHER, "without a user", NOW), deleted])
     records = [
-        ImageRecord(ref, f"{number} é.jpg", f"{JOB}/{ref.image_id}.jpg", 1234, NOW, attempt=1, owner=OWNER)
+        ImageRecord(
+            ref,
+            f"{number} é.jpg",
+            f"{JOB}/{ref.image_id}.jpg",
+            1234,
+            NOW,
+            attempt=1,
+            owner=OWNER,
+            model=JOB_MODEL.requested,
+        )
         for number, ref in enumerate((DONE, FAILED, GIVEN_UP, WAITING))
     ]
     store.record_images(records, NOW)
@@ -166,7 +196,7 @@ def _fill_jobs(store: JobStore) -> None:
     store.put_copy(JOB, ResultsCopy("4/1/2/x/y z", "refused"), token=3)
     store.put_retried(JOB, NOW)
     store.put_cancelled(JOB, NOW)
-    single = Job(SINGLE_JOB, "single images", NOW, owner=OWNER, is_single=True)
+    single = Job(SINGLE_JOB, "single images", NOW, owner=OWNER, is_single=True, model=JOB_MODEL)
     store.make_current_single_job(single, NOW, NOW + timedelta(hours=1), "")
     store.delete(deleted)
 
@@ -224,6 +254,21 @@ def _fill_fleet(fleet: FleetStore) -> None:
     fleet.put_day(day)
     message = CapMessage(period="day", level="near", at=NOW, spending=spending, sent=("topic",))
     fleet.put_cap_messages(CapMessages(messages=(message,)), 3)
+    results = ModelResults(name=MODEL.name, digest=MODEL.digest, first_at=NOW, last_at=NOW)
+    results.count_label(_result(DONE), of_job=0)
+    results.count_failures(GONE.code)
+    fleet.put_model_results(ModelResultsReport(since=NOW, models=(results,)), token=1)
+
+
+def _fill_models(catalogs: CatalogStore) -> None:
+    versions = [
+        ModelVersion(name=name, digest=digest, place=f"s3://outputs/models/{digest}", added_at=NOW, added_by=EMAIL)
+        for name, digest in (("demo", MODEL.digest), ("other", IMAGE_SHA256))
+    ]
+    catalogs.change(
+        lambda catalog: rolled_out(with_model(catalog, versions[1]), "other", 0.25, NOW),
+        lambda: ModelCatalog.only(versions[0]),
+    )
 
 
 def _fill_users(table: MemoryTable) -> None:
@@ -239,9 +284,11 @@ def _fill_users(table: MemoryTable) -> None:
     SessionStore(table).add(f"{SESSION}-old", record)
     SessionStore(table).mark_rotated(f"{SESSION}-old", RotatedSession(second + 60))
     claims = Claims(table, OWNER)
-    claims.acquire(KEY, Claim(JOB, "digest of the request", NOW))
+    claims.acquire(KEY, Claim(JOB, "digest of the request", NOW, model=JOB_MODEL))
     claims.mark_stored(KEY)
-    image = ImageRecord(DONE, "1 é.jpg", f"{JOB}/{DONE.image_id}.jpg", 1234, NOW, cached=True, owner=OWNER)
+    image = ImageRecord(
+        DONE, "1 é.jpg", f"{JOB}/{DONE.image_id}.jpg", 1234, NOW, cached=True, owner=OWNER, model=JOB_MODEL.requested
+    )
     UploadManifests(table).claim(JOB, KEY, {0: image}, "digest of the files")
     UploadCounts(table).mark(JOB, UPLOAD, {DONE.image_id})
     AuditTrail(table).record(
@@ -256,6 +303,7 @@ def write() -> Written:
     table = MemoryTable()
     _fill_jobs(JobStore(table))
     _fill_fleet(FleetStore(table))
+    _fill_models(CatalogStore(table))
     _fill_users(table)
     items = sorted((dict(item) for item in table.items.values()), key=lambda item: (item["pk"], item["sk"]))
     return {"messages": _messages(), "items": items}
@@ -267,6 +315,7 @@ def read(written: Written) -> dict[str, Any]:
     table.items = {(item["pk"], item["sk"]): item for item in written["items"]}
     messages = {kind: _read_message(kind, body) for kind, body in written["messages"].items()}
     seen = {**_read_jobs(JobStore(table)), **_read_fleet(FleetStore(table)), **_read_users(table)}
+    seen["models"] = CatalogStore(table).find()
     manifest = {"manifest": parse_manifest("bundle.json", written["manifest"])} if "manifest" in written else {}
     plain = _plain({**{f"message: {kind}": seen for kind, seen in messages.items()}, **seen, **manifest})
     assert isinstance(plain, dict)
@@ -316,6 +365,7 @@ def _read_fleet(fleet: FleetStore) -> dict[str, object]:
         "days": fleet.days(),
         "messages on spending caps": fleet.cap_messages(),
         "instances that have ended": fleet.ended(),
+        "results by model": fleet.model_results(),
     }
 
 

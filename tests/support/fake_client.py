@@ -32,6 +32,7 @@ class FakeUploads(ApiClient):
         key: str | None = None,
         source: str | None = None,
         results: str | None = None,
+        model: str | None = None,
     ) -> str:
         """Return the id of the only job."""
         return "job"

@@ -219,6 +219,9 @@ DENIED_CALLS = {
         "WorkerRole", "s3", "put_object_tagging", {**_IMAGE, "Tagging": {"TagSet": []}}
     ),
     "a worker deletes no result": Attempt("WorkerRole", "s3", "delete_object", _RESULT),
+    "a worker changes no model": Attempt(
+        "WorkerRole", "s3", "put_object", {"Bucket": "{outputs}", "Key": "models/a/bundle.json", "Body": b""}
+    ),
     "a worker lists no jobs": Attempt("WorkerRole", "dynamodb", "scan", {"TableName": "{table}"}),
     "a worker takes no answers": Attempt("WorkerRole", "sqs", "receive_message", {"QueueUrl": "{responses}"}),
     "a worker sees no instances": Attempt("WorkerRole", "ec2", "describe_instances"),

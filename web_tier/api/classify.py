@@ -208,8 +208,8 @@ def classify_form_or_poster() -> ResponseReturnValue:
         return classify_form()
     backend = current_backend()
     uploads = json_image(backend.config.web, backend.reading)
-    _, label = classify_single(uploads, backend.config.classic.wait_seconds)
-    messages = current_result_services().class_labels.messages
+    record, label = classify_single(uploads, backend.config.classic.wait_seconds)
+    messages = current_result_services().class_labels(record.model).messages
     return Response(json.dumps(messages.get(label, label)), 200, mimetype="application/json")
 
 

@@ -290,7 +290,7 @@ def apply_truth_file(jobs: UserJobs, job_id: str, data: bytes) -> tuple[TruthOut
         UnprocessableEntity: it is not such a file.
         NotFoundError: the user has no such job.
     """
-    classes = current_result_services().class_labels.labels
+    classes = current_result_services().class_labels(jobs.job(job_id).model).labels
     try:
         outcome = match_rows(parse_truth_file(data), jobs.images(job_id), classes)
     except TruthFileError as error:
@@ -304,7 +304,8 @@ def apply_folders(jobs: UserJobs, job_id: str) -> tuple[TruthOutcome, int]:
     Raises:
         NotFoundError: the user has no such job.
     """
-    outcome = match_folders(jobs.images(job_id), current_result_services().class_labels.labels)
+    classes = current_result_services().class_labels(jobs.job(job_id).model).labels
+    outcome = match_folders(jobs.images(job_id), classes)
     return outcome, _set(jobs, job_id, outcome, "folder")
 
 

@@ -56,6 +56,13 @@ class CreateJob(ApiBody):
         description="A folder in S3, `s3://bucket/prefix`, to which all results are copied as `JOB_ID.jsonl` when "
         "the job is finished. The configuration (`imports.destinations`) says which are allowed.",
     )
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="Name or digest of the model that classifies the images, of those that `GET /models` lists; by "
+        "default the system chooses it.",
+    )
 
     @property
     def digest(self) -> str:
@@ -110,13 +117,20 @@ class JobBody(ApiBody):
     name: str
     created_at: datetime
     keep: bool = Field(description="Whether the images and the records stay.")
+    model: Model | None = Field(
+        description="The bundle that classifies the images; null if it is that of each worker's configuration, as in "
+        "jobs of older versions before their first result."
+    )
     links: JobLinks
 
     @classmethod
     def of(cls, job: Job) -> Self:
         """Return the body of a job."""
         links = JobLinks.of(job.job_id)
-        return cls(job_id=job.job_id, name=job.name, created_at=job.created_at, keep=job.keep, links=links)
+        model = None if job.model is None else Model(name=job.model.name, digest=job.model.digest)
+        return cls(
+            job_id=job.job_id, name=job.name, created_at=job.created_at, keep=job.keep, model=model, links=links
+        )
 
 
 class JobsPage(ApiBody):
@@ -243,17 +257,24 @@ class JobStatusBody(JobBody):
     first_result_at: datetime | None
     last_result_at: datetime | None
     images_per_second: float | None = Field(description="From the first to the last result of a worker.")
-    model: Model | None = Field(description="The bundle that answered; null before the first result.")
     results_file: ResultsFile | None = Field(description="All results as one file; null until the job is finished.")
     cost: JobCostBody | None = Field(description="What the job has cost so far; null when that is not known.")
     source: SourceBody | None = Field(description="Where its images come from in S3; null if they are uploaded.")
     results: ResultsCopyBody | None = Field(description="Where its results are copied in S3; null if nowhere.")
 
     @classmethod
-    def of_status(cls, status: JobStatus, model: Model | None, output_bucket: str, cost: JobCost | None) -> Self:
-        """Return the body of a job's status; `output_bucket` is where its results stand as one file."""
+    def of_status(cls, status: JobStatus, answered: Model | None, output_bucket: str, cost: JobCost | None) -> Self:
+        """Return the body of a job's status.
+
+        Args:
+            status: of the job.
+            answered: the model of its first results, for a job without a model.
+            output_bucket: where its results stand as one file.
+            cost: of the job so far.
+        """
+        job = JobBody.of(status.job)
         return cls(
-            **dict(JobBody.of(status.job)),
+            **{**dict(job), "model": job.model or answered},
             state=status.state,
             accepted=status.accepted,
             done=status.counts.done,
@@ -266,7 +287,6 @@ class JobStatusBody(JobBody):
             first_result_at=status.counts.first_at,
             last_result_at=status.counts.last_at,
             images_per_second=images_per_second(status),
-            model=model,
             results_file=ResultsFile.of(status, output_bucket),
             cost=None if cost is None else JobCostBody.of(cost),
             source=SourceBody.of(status),

@@ -13,6 +13,7 @@ from core.config import Config, S3Grant, is_granted
 from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, TokenNotMadeError
 from core.ids import new_job_id
 from core.jobs.models import Job
+from core.model_catalog import JobModel
 from core.s3_locations import S3Location
 from services.errors import NotFoundError
 from web_tier.api.openapi import FILE, FORM, ApiResponse, operation
@@ -106,13 +107,16 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
         NotFoundError: if its job was deleted.
         TooManyOpenJobsError: as `check_open_jobs_limit`, if there is no such job yet.
         QuotaExceededError: if there is no such job yet, and the day's quota of jobs is used up.
+        UnknownModelError: if there is no such job yet, and no model has the wanted name.
     """
     claims, request = jobs.claims, wanted.digest
     claim = claims.find(key, datetime.now(UTC))
     if claim is None:
         check_open_jobs_limit(jobs, config)
         quota.charge_job()
-        claim = claims.acquire(key, Claim(new_job_id(spread=config.web.spread_keys), request, datetime.now(UTC)))
+        job_id = new_job_id(spread=config.web.spread_keys)
+        model = current_backend().served.model_for_job(wanted.model, job_id)
+        claim = claims.acquire(key, Claim(job_id, request, datetime.now(UTC), model=model))
     if claim.request != request:
         raise IdempotencyKeyReusedError("this Idempotency-Key came with another request before; use a new key")
     if claim.stored:
@@ -121,16 +125,17 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
         except NotFoundError as error:
             raise NotFoundError("the job of this Idempotency-Key has been deleted; use a new key") from error
     # This is the first request, or it repeats one that crashed here: both store the same item.
-    job = wanted_job(wanted, claim.job_id, claim.at, jobs.owner)
+    job = wanted_job(wanted, claim.job_id, claim.at, jobs.owner, claim.model)
     jobs.create(job, quota.caller)
     claims.mark_stored(key)
     return job
 
 
-def wanted_job(wanted: CreateJob, job_id: str, at: datetime, owner: str) -> Job:
-    """Return the job that a request wants."""
+def wanted_job(wanted: CreateJob, job_id: str, at: datetime, owner: str, model: JobModel | None) -> Job:
+    """Return the job that a request wants, with its model."""
     name = clean_job_name(wanted.name, job_name_of_time(at))
-    return Job(job_id, name, at, wanted.keep, owner, source=wanted.source or "", results=wanted.results or "")
+    source, results = wanted.source or "", wanted.results or ""
+    return Job(job_id, name, at, wanted.keep, owner, source=source, results=results, model=model)
 
 
 def granted_location(field: str, text: str | None, grants: Sequence[S3Grant], refusal: str) -> str | None:
@@ -188,6 +193,9 @@ def new_job() -> ResponseReturnValue:
     With `source` the images of the job come from S3. They are listed and copied in the background: `source` in the
     job's status shows the progress. Such a job takes no uploads (409, `job-takes-no-images`).
 
+    With `model` its images are classified by the model of that name; the models are listed by `GET /models`. A job
+    keeps its model when another one is rolled out.
+
     With `results` the controller copies the results file of the finished job to a folder in S3, and again when
     results change: `results` in the job's status.
     """
@@ -197,7 +205,9 @@ def new_job() -> ResponseReturnValue:
     results = granted_location("results", wanted.results, config.imports.destinations, RESULTS_REFUSAL)
     wanted = wanted.model_copy(update={"source": source, "results": results})
     if key is None:
-        job = wanted_job(wanted, new_job_id(spread=config.web.spread_keys), datetime.now(UTC), jobs.owner)
+        job_id = new_job_id(spread=config.web.spread_keys)
+        model = current_backend().served.model_for_job(wanted.model, job_id)
+        job = wanted_job(wanted, job_id, datetime.now(UTC), jobs.owner, model)
         check_open_jobs_limit(jobs, config)
         quota.charge_job()
         jobs.create(job, quota.caller)

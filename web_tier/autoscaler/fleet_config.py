@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.config import Config, FleetSettings, load_config
+from core.config import Config, FleetSettings, WorkerSettings, load_config
 from core.fleet.models import LimitsOverride, WorkerLimits
 from core.format import limits_words
 from services.errors import ConfigError
@@ -33,6 +33,7 @@ class FleetConfigWatcher:
         problem: why the file is not valid, in words; None if it is.
         load: reads and validates the file.
         override: limits that operators have set, or None.
+        worker: the `worker` section of the last valid configuration; None if the file has not changed.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class FleetConfigWatcher:
     load: Callable[[Path], Config] = load_config
     problem: str | None = field(default=None, init=False)
     override: LimitsOverride | None = field(default=None, init=False)
+    worker: WorkerSettings | None = field(default=None, init=False)
     _fingerprint: Fingerprint = field(init=False)
     _events: list[FleetEvent] = field(default_factory=list, init=False)
 
@@ -62,26 +64,30 @@ class FleetConfigWatcher:
             # Taken before the file is read: a write in between changes it, and the file is read again.
             self._fingerprint = fingerprint
             try:
-                fleet = self.load(self.path).fleet
+                config = self.load(self.path)
             except ConfigError as error:
                 self.problem = f"the last good limits stay in force: {error}"
                 message = "the changed configuration is not valid; the last good limits stay"
                 _log.error(message, extra={"error": str(error)})
             else:
-                if difference := changes(self.fleet, fleet):
-                    _log.warning("the fleet's limits have changed: %s", difference)
+                if difference := changes(self.fleet, config.fleet):
+                    _log.info("the fleet's limits have changed: %s", difference)
                     self._events.append(FleetEvent(f"config.yaml has changed: {difference}"[:MAX_CHANGE_CHARACTERS]))
-                self.fleet, self.problem = fleet, None
+                self.fleet, self.worker, self.problem = config.fleet, config.worker, None
         settings = _with_limits(self.fleet, override)
         if override != self.override:
             difference = changes(_with_limits(self.fleet, self.override), settings)
             by = "set by ops" if override else "taken back by ops"
-            _log.warning("the fleet's limits were %s: %s", by, difference or "no difference")
+            _log.info("the fleet's limits were %s: %s", by, difference or "no difference")
             words = limits_words(override or self.configured, self.configured)
             again = "" if override else " again, as config.yaml says"
             self._events.append(FleetEvent(f"limits {words}{again}", override.since if override else None))
             self.override = override
         return settings
+
+    def add_event(self, event: FleetEvent) -> None:
+        """Add an event of another part that follows the configuration."""
+        self._events.append(event)
 
     def drain_events(self) -> list[FleetEvent]:
         """Return the changes since the last call."""

@@ -36,6 +36,7 @@ from core.fleet.models import (
 )
 from core.fleet.store import FleetStore
 from core.format import allowance_words, cap_words
+from core.logs import METRICS_LOGGER
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.explain import DecisionKind
@@ -451,7 +452,8 @@ class MetricsLogger:
             since = {name: round(total - logged.get(name, 0.0), 3) for name, total in counted.items()}
             self.metrics.logged = counted
             directive = embedded_metrics(self.namespace, CONTROLLER_METRICS)
-            _log.info(METRICS_MESSAGE, extra=directive | fleet_metrics(observation, settings, meter) | since)
+            extra = directive | fleet_metrics(observation, settings, meter) | since
+            logging.getLogger(METRICS_LOGGER).info(METRICS_MESSAGE, extra=extra)
 
 
 def fleet_metrics(observation: Observation, settings: FleetSettings, meter: BillingMeter) -> dict[str, float]:

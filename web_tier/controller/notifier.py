@@ -201,7 +201,7 @@ class Notifier:
             self.notifications.settle(job)  # the job was deleted
             return False
         except Exception:  # noqa: BLE001 (it must not delay other jobs; it is logged and tried again)
-            _log.exception("a job could not be checked for its notification", extra={"job": job.job_id})
+            _log.warning("a job could not be checked for its notification", extra={"job": job.job_id}, exc_info=True)
             return False
         owner = status.job.owner
         with self._lock:
@@ -211,7 +211,7 @@ class Notifier:
         try:
             self.start(lambda: self._send_all(job, status))
         except RuntimeError:  # the system has no thread left
-            _log.exception("the messages of a job could not be sent now", extra={"job": job.job_id})
+            _log.warning("the messages of a job could not be sent now", extra={"job": job.job_id}, exc_info=True)
             with self._lock:
                 self._sending.pop(job.job_id, None)
             return False
@@ -229,7 +229,7 @@ class Notifier:
             else:
                 self.notifications.settle(job)
         except Exception:  # noqa: BLE001 (the edge of the thread)
-            _log.exception("the notification of a job could not be sent", extra={"job": job.job_id})
+            _log.warning("the notification of a job could not be sent", extra={"job": job.job_id}, exc_info=True)
         finally:
             with self._lock:
                 self._sending.pop(job.job_id, None)

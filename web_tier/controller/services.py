@@ -12,7 +12,10 @@ from core.ids import new_id
 from core.jobs.listings import ListingStore
 from core.jobs.notifications import Channel, NotificationStore
 from core.jobs.store import JobStore
+from core.messages import ClassificationResult
+from core.model_catalog import CatalogStore
 from core.result_cache import ResultCache
+from core.telemetry import NO_SPANS, SpanExporter
 from services.clients import Clients
 from services.demand_signal import DemandListener, SignallingQueue
 from services.ec2 import Fleet
@@ -34,8 +37,10 @@ from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cap_notifier import CapNotifier, CapReceiver, cap_receivers
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import HELPERS, Collector
+from web_tier.controller.configured_model import ConfiguredModelRecorder
 from web_tier.controller.cost_rows import CostRowWriter
 from web_tier.controller.leader import Tick
+from web_tier.controller.model_results import ModelResultsWriter
 from web_tier.controller.notifier import Notifier, Send, senders
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import READERS, ResultRecorder
@@ -63,10 +68,12 @@ class ControllerServices:
         send: how to send a message about a job that is done, by channel.
         operators: receivers of messages on spending caps.
         sources: the buckets from which jobs take images, and to which results are copied.
+        bucket_named: returns a bucket by its name, for a bundle in S3.
         calls: makes calls for results side by side. Nothing else uses it, so that results wait for no other work.
         readers: reads the jobs that results belong to.
         signals: of new requests, from other processes of this machine.
         metrics: what all loops of this process count, over its tenures.
+        spans: exports spans of sampled traces.
     """
 
     config: Config
@@ -82,9 +89,11 @@ class ControllerServices:
     operators: Sequence[CapReceiver]
     sources: SourceBuckets
     signals: DemandListener
+    bucket_named: Callable[[str], Bucket]
     calls: Executor = field(default_factory=lambda: ThreadPoolExecutor(CALLS, thread_name_prefix="calls"))
     readers: Executor = field(default_factory=lambda: ThreadPoolExecutor(READERS, thread_name_prefix="readers"))
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
+    spans: SpanExporter = NO_SPANS
 
     @classmethod
     def connect(cls, config: Config, metrics: ControllerMetrics | None = None) -> "ControllerServices":
@@ -115,11 +124,14 @@ class ControllerServices:
             operators=cap_receivers(clients, config.notifications),
             sources=SourceBuckets(clients.s3),
             signals=DemandListener(requests.url),
+            bucket_named=lambda name: Bucket.named(clients, name),
             metrics=metrics or ControllerMetrics(),
+            spans=SpanExporter("fleetsight-controller", config.tracing),
         )
 
     def close(self) -> None:
-        """Drop the calls that have not begun, so that the process can end."""
+        """Drop the calls that have not begun, and export the spans that wait, so that the process can end."""
+        self.spans.close()
         for pool in (self.calls, self.readers):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -147,6 +159,12 @@ class ControllerServices:
             caps.observe(before.spending)  # what the previous controller may have found and not stored
         table = replace(self.store.table, pool=self.calls)
         cost_rows = CostRowWriter(CostStore(self.store.table), token, active, meter.attribution.day_of)
+        model_results = ModelResultsWriter(fleet_store, token, active)
+
+        def count_results(results: Sequence[ClassificationResult]) -> None:
+            self.metrics.count_results(results)
+            model_results.add(results)
+
         recorder = ResultRecorder(
             JobStore(table),
             self.inputs.delete_all,
@@ -154,7 +172,7 @@ class ControllerServices:
             token=token,
             active=active,
             on_results=meter.attribution.add_answers,
-            on_recorded=self.metrics.count_results,
+            on_recorded=count_results,
             on_attributed=cost_rows.add,
             pool=self.calls,
             readers=self.readers,
@@ -168,7 +186,9 @@ class ControllerServices:
                 notifications.request(job_id, {"topic": topic}, datetime.now(UTC), is_bounded=False)
 
         responses = replace(self.responses, pool=self.calls)
-        collector = Collector(responses, self.outputs, recorder, cache, active, registry=registry, pool=self.calls)
+        collector = Collector(
+            responses, self.outputs, recorder, cache, active, spans=self.spans, registry=registry, pool=self.calls
+        )
         copier = ResultsCopier(self.sources, self.outputs, self.config.imports.destinations)
         results_files = ResultsFileWriter(self.store, self.outputs, active, copier, token=token, on_finished=publish)
         recovery = ResultRecovery(self.store, recorder, self.outputs)
@@ -193,9 +213,20 @@ class ControllerServices:
             **{f"collector-{number}": collector.help_tick for number in range(1, HELPERS + 1)},
             "counts": recorder.counts_tick,
             "cost_rows": cost_rows.tick,
+            "model_results": model_results.tick,
             "reconciler": self._reconciler(recovery, registry, may_close, active).tick,
             "canceller": canceller.tick,
-            "source_importer": SourceImporter(self.sources, ingest, self.config, active, token).tick,
+            "configured_model": ConfiguredModelRecorder(
+                lambda: fleet_config.worker or self.config.worker,
+                CatalogStore(self.store.table),
+                self.outputs,
+                self.bucket_named,
+                fleet_config,
+                active,
+            ).tick,
+            "source_importer": SourceImporter(
+                self.sources, ingest, self.config, active, token, samples=self.spans.samples
+            ).tick,
             "results_files": results_files.tick,
             "notifier": Notifier(
                 self.store,

@@ -43,6 +43,7 @@ from core.format import (
 from services.ec2 import ALIVE
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend
+from web_tier.model_comparison import current_comparison
 from web_tier.pages.fleet_chart import CHIPS, FIRST_WINDOW, WINDOWS, fleet_chart
 from web_tier.parameters import clean_reason
 
@@ -295,6 +296,7 @@ def fleet_page() -> str:
         chips=CHIPS,
         days=[DayCost.of(day, prices) for day in days],
         dead_letters=current_backend().dead_letters.page(limit=MAX_COUNTED_LETTERS),
+        comparison=current_comparison(),
         fleet=state.snapshot,
     )
 
@@ -303,6 +305,11 @@ def fleet_now() -> Response:
     """Return the fleet without its history; the page polls it."""
     store = current_backend().fleet
     return Response(_fleet_body(store.state(), store.days()).model_dump_json(), mimetype="application/json")
+
+
+def fleet_models() -> str:
+    """Return the part of the page that compares models; the page polls it."""
+    return render_template("_models.html", comparison=current_comparison())
 
 
 def _fleet_body(state: FleetState, days: Sequence[FleetDay]) -> FleetBody:

@@ -64,20 +64,21 @@ def image_page(job_id: str, image_id: str) -> str:
     services = current_result_services()
     job, result = user_jobs().image(known_ref(job_id, image_id))
     response = result.response
+    labels = services.class_labels(job.model)
     prediction = services.objects.prediction(response) if response and response.status == "done" else None
     return render_template(
         "image.html",
         job=job,
         item=result,
         model=response.model if response else None,
-        message=services.class_labels.messages.get(response.label or "") if response else None,
-        scores=services.class_labels.all_scores(prediction) if prediction else [],
+        message=labels.messages.get(response.label or "") if response else None,
+        scores=labels.all_scores(prediction) if prediction else [],
         timeline=ImageTimeline.of(result, is_from_s3=bool(job.source)),
         is_kept=job.keep or result.state != "done",
         can_retry=response is not None and not result.retrying and not is_final(response),
         unsure=UNSURE,
         note=RETRY_NOTES.get(request.args.get("retried", "")),
-        classes=services.class_labels.labels,
+        classes=labels.labels,
         fleet=current_backend().fleet.snapshot(),
     )
 

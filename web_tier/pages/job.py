@@ -29,7 +29,7 @@ from web_tier.audit import audit_details
 from web_tier.auth.guard import credentials_check
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
-from web_tier.middleware import request_id
+from web_tier.middleware import trace_id
 from web_tier.parameters import (
     MAX_FILENAME_BYTES,
     MAX_LABEL,
@@ -299,7 +299,7 @@ class JobView:
     """Everything that the page shows of a job; `retention`, `not_sorted` and `note` are sentences or None.
 
     Attributes:
-        classes: number of classes of the job's model; None if it is not the configured one.
+        classes: number of classes of the job's model; None if it is not known.
         image: id of the image that the address opens, or None.
         age_seconds: time since the job was created, by the web tier's clock.
     """
@@ -330,7 +330,7 @@ class JobView:
         counted = Counter(row.label for row in rows if row.label is not None).most_common()
         whole = max(counted[0][1], WHOLE_BAR * sum(images for _, images in counted)) if counted else 1
         progress, body = current_result_services().progress(status)
-        facts, model = current_backend().bundle.facts(), page.found.model
+        facts, model = current_backend().served.facts(status.job.model), page.found.model
         not_sorted = None
         if query.sort and not can_sort(status):
             not_sorted = (
@@ -398,14 +398,15 @@ def job_page(job_id: str) -> ResponseReturnValue:
         return redirect(url_for("pages.job_page", job_id=known_id("job", job_id), **dict[str, Any](valid)), 302)
     backend = current_backend()
     view = JobView.read(user_jobs(), known_id("job", job_id), IMAGES_PER_PAGE)
+    job = view.progress.status.job
     return render_template(
         "job.html",
         view=view,
         max_labels=MAX_LABELS,
-        job=view.progress.status.job,
-        model=view.model,
+        job=job,
+        model=view.model or job.model,
         output_bucket=backend.config.names.output_bucket,
-        class_labels=current_result_services().class_labels.labels,
+        class_labels=current_result_services().class_labels(job.model).labels,
         file_key=merged.key if (merged := view.progress.status.merged) else merged_key(job_id),
         notification=notification_form(job_id),
         fleet=backend.fleet.snapshot(),
@@ -563,7 +564,7 @@ def job_not_found(_: NotFoundError) -> ResponseReturnValue:
     after = duration(unkept_days * SECONDS_PER_DAY)
     expiry = f"Jobs that are not kept are deleted after {after}." if unkept_days else "It may have been deleted."
     thing = "Image" if "image_id" in (request.view_args or {}) else "Job"
-    return render_template("job_not_found.html", thing=thing, expiry=expiry, request_id=request_id()), 404
+    return render_template("job_not_found.html", thing=thing, expiry=expiry, trace_id=trace_id()), 404
 
 
 def ask_to_delete(job_id: str) -> str:

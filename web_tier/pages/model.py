@@ -1,4 +1,4 @@
-"""The model page: what the configured bundle is, and its classes."""
+"""The model page: what a model is, its classes, and the other models."""
 
 from flask import render_template, request
 
@@ -16,16 +16,20 @@ PRECISIONS = {
 
 
 def model_facts() -> BundleFacts:
-    """Return the facts of the configured bundle; every page shows them in its header."""
-    return current_backend().bundle.facts()
+    """Return the facts of the model that new jobs get; every page shows them in its header."""
+    return current_backend().served.default_facts()
 
 
 def model_page() -> str:
-    """Show the model, and its classes that contain the query parameter `q`."""
-    facts, search = model_facts(), clean_search(request.args.get("q", ""))
+    """Show the model `name` of the query, by default that of new jobs, and its classes that contain `q`."""
+    served, search = current_backend().served, clean_search(request.args.get("q", ""))
+    catalog, facts = served.recent_catalog(), served.facts_called(request.args.get("name", ""))
+    shown = None if catalog is None or facts.digest is None else catalog.find(facts.digest)
     return render_template(
         "model.html",
         facts=facts,
+        shown=shown,
+        catalog=catalog,
         precision=PRECISIONS.get(facts.precision, facts.precision),
         search=search,
         matching={label for label in facts.labels if search.casefold() in label.casefold()},

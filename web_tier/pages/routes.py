@@ -37,6 +37,7 @@ ROUTES = {
         ("/model", model.model_page, GET),
         ("/fleet", fleet.fleet_page, GET),
         ("/fleet/now", fleet.fleet_now, GET),
+        ("/fleet/models", fleet.fleet_models, GET),
     ),
     "image": (
         (_IMAGE, image.image_page, GET),

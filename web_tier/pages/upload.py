@@ -25,7 +25,10 @@ from web_tier.uploads.multipart import Upload
 from web_tier.uploads.request_body import request_parts, up_to_first_file, upload_status
 
 KEEP_FIELD = "keep"
-"""Checkbox: whether the images and the records stay. It and the name precede the files in the form."""
+"""Checkbox: whether the images and the records stay. It, the model and the name precede the files in the form."""
+
+MODEL_FIELD = "model"
+"""Name of the model; empty for the one that the system chooses."""
 
 EXAMPLE_IMAGES = 100
 """Batch that the page forecasts before any image is chosen, and without JavaScript."""
@@ -53,7 +56,10 @@ def plain_upload_form() -> str:
 
 def _upload_form(fault: str | None = None) -> str:
     backend = current_backend()
-    fleet = backend.fleet.snapshot()
+    fleet, catalog = backend.fleet.snapshot(), backend.served.recent_catalog()
+    is_demo = backend.config.worker.bundle == DEMO_BUNDLE and (
+        catalog is None or catalog.default == backend.served.configured.facts().digest
+    )
     return render_template(
         "upload.html",
         limits=backend.config.web,
@@ -63,7 +69,9 @@ def _upload_form(fault: str | None = None) -> str:
         example=backend.forecast(EXAMPLE_IMAGES) if fleet else None,
         keeping=keep_sentence(backend.config.retention.unkept_days),
         fleet=fleet,
-        demo=backend.config.worker.bundle == DEMO_BUNDLE,
+        demo=is_demo,
+        models=() if catalog is None else catalog.versions,
+        default_model=None if catalog is None else catalog.default_version,
         model_command=LOCAL_MODEL_COMMAND if backend.config.aws.endpoint_url else AWS_MODEL_COMMAND,
         fault=fault,
     )
@@ -84,9 +92,9 @@ def upload() -> ResponseReturnValue:
     if backend.config.classic.enabled and file_field in CLASSIC_FIELDS:
         return classic_answer(parts)
     check_open_jobs_limit(jobs, backend.config)
-    job = Job(
-        new_job_id(spread=backend.config.web.spread_keys), "", datetime.now(UTC), KEEP_FIELD in fields, jobs.owner
-    )
+    job_id = new_job_id(spread=backend.config.web.spread_keys)
+    model = backend.served.model_for_job(fields.get(MODEL_FIELD) or None, job_id)
+    job = Job(job_id, "", datetime.now(UTC), KEEP_FIELD in fields, jobs.owner, model=model)
     outcomes = backend.intake.put_objects(job, (part for part in parts if isinstance(part, Upload)))
     if not outcomes:
         raise UnprocessableEntity("no file was chosen; go back and choose one or more images")

@@ -23,9 +23,10 @@ from hashlib import sha256
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from core.ids import ImageRef
-from core.jobs.items import partition
+from core.jobs.items import job_model_attributes, job_model_in, model_as_text, model_in_text, partition
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
+from core.model_catalog import JobModel
 from services.errors import FleetsightError
 from services.table import EXPIRES_AT, Item, Table
 from web_tier.quotas import UNLIMITED, QuotaExceededError, QuotaScope
@@ -56,12 +57,14 @@ class Claim:
         request: digest of that request.
         at: when it arrived.
         stored: whether the job has been created.
+        model: of the job, so that a repeat creates the same one after a roll-out.
     """
 
     job_id: str
     request: str
     at: datetime
     stored: bool = False
+    model: JobModel | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Claims:
         if item is None or int(item[EXPIRES_AT]) <= now.timestamp():
             return None
         at = datetime.fromisoformat(str(item["at"]))
-        return Claim(str(item["job_id"]), str(item["request"]), at, stored="stored" in item)
+        return Claim(str(item["job_id"]), str(item["request"]), at, "stored" in item, job_model_in(item))
 
     def acquire(self, key: str, claim: Claim) -> Claim:
         """Store `claim` unless another claim is in force for `key`; return the claim in force."""
@@ -94,6 +97,7 @@ class Claims:
             "request": claim.request,
             "at": claim.at.isoformat(),
             EXPIRES_AT: int((claim.at + CLAIM_LIFETIME).timestamp()),
+            **job_model_attributes(claim.model),
         }
         free = "attribute_not_exists( #pk ) OR #expires_at <= :now"
         is_stored = self.table.put_if(item, free, {"now": int(claim.at.timestamp())})
@@ -152,12 +156,14 @@ class UploadManifests:
             for index, image in images.items()
         ]
         owner = next((image.owner for image in images.values()), "")
+        model = next((image.model for image in images.values()), None)
         item = {
             "pk": partition(job_id),
             "sk": f"SLICE#{key}",
             "images": json.dumps(lines, ensure_ascii=False),
             **({"digest": digest} if digest else {}),
             **({"owner": owner} if owner else {}),
+            **({} if model is None else {"model": model_as_text(model)}),
         }
         if self.table.put_if(item, "attribute_not_exists( #pk )"):
             return True
@@ -170,12 +176,13 @@ class UploadManifests:
         if item is None:
             return None
         images, owner = {}, str(item.get("owner", ""))
+        model = model_in_text(str(item["model"])) if "model" in item else None
         for line in json.loads(str(item["images"])):
             # A later release may add values at the end.
             index, image_id, filename, key_of_object, size, accepted_at, cached, *_ = line
             ref, accepted = ImageRef(job_id, image_id), datetime.fromisoformat(accepted_at)
             images[index] = ImageRecord(
-                ref, filename, key_of_object, size, accepted, cached=bool(cached), owner=owner
+                ref, filename, key_of_object, size, accepted, cached=bool(cached), owner=owner, model=model
             )
         return UploadManifest(images, str(item.get("digest", "")))
 

@@ -6,7 +6,7 @@ classified:
 * `put_objects` stores objects while the request still arrives;
 * `commit` accepts images: it records, then enqueues, then counts them.
 
-An image needs no worker if the current model has classified the same bytes before: its result and then its record are
+An image needs no worker if the job's model has classified the same bytes before: its result and then its record are
 written, and nothing is stored (unless its job keeps images) or enqueued.
 
 An object of a job that does not keep images is tagged, so that a lifecycle rule of the bucket can delete what is
@@ -43,6 +43,7 @@ from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult
 from core.result_cache import ResultCache, repeated
+from core.tracing import TracingExecutor, use_traceparent
 from services.errors import NotFoundError
 from services.s3 import Bucket
 from services.sqs import BATCH as MAX_MESSAGES
@@ -116,11 +117,11 @@ UploadResult = ImageRecord | RejectedUpload
 
 @dataclass(frozen=True)
 class CachedResults:
-    """Results of the current model for images that their user has sent before.
+    """Results of a job's model for images that their user has sent before.
 
     Attributes:
         cache: the result cache.
-        model_digest: returns the digest of the bundle that new workers load, or None if it is unknown.
+        model_digest: returns the digest of the configured bundle, for jobs without a model; None if it is unknown.
         clock: the time of day.
     """
 
@@ -128,16 +129,16 @@ class CachedResults:
     model_digest: Callable[[], str | None]
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def find(self, owner: str, digests: Collection[str]) -> Mapping[str, ClassificationResult]:
-        """Return the results of `owner`, by the SHA-256 of their image, for those of `digests` that have one.
+    def find(self, job: Job, digests: Collection[str]) -> Mapping[str, ClassificationResult]:
+        """Return the results of the job's model, by the SHA-256 of their image, for those of `digests` that have one.
 
         If the table does not reply, there are none: the images go to a worker as if they were new.
         """
-        model_digest = self.model_digest()
+        model_digest = self.model_digest() if job.model is None else job.model.digest
         if model_digest is None or not digests:
             return {}
         try:
-            return self.cache.find(owner, digests, model_digest, self.clock())
+            return self.cache.find(job.owner, digests, model_digest, self.clock())
         except CLOUD_ERRORS:
             _log.warning("cached results could not be read", exc_info=True)
             return {}
@@ -186,7 +187,7 @@ class ImageIngest:
     """Ingests images, for all threads of one process.
 
     Attributes:
-        cached_results: returns a user's results by SHA-256, as `CachedResults.find`.
+        cached_results: returns results for a job by SHA-256, as `CachedResults.find`.
         memory: the bytes of images on their way to the bucket.
         metrics: count the images. After a crash, one that is recorded again counts twice.
     """
@@ -195,10 +196,10 @@ class ImageIngest:
     bucket: Bucket
     store: JobStore
     queue: Queue
-    cached_results: Callable[[str, Collection[str]], Mapping[str, ClassificationResult]] = lambda _owner, _digests: {}
+    cached_results: Callable[[Job, Collection[str]], Mapping[str, ClassificationResult]] = lambda _job, _digests: {}
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     pool: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="ingest")
+        default_factory=lambda: TracingExecutor(CONCURRENCY, thread_name_prefix="ingest")
     )
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
     counter: AcceptedCounter = field(default_factory=AcceptedCounter)
@@ -315,7 +316,7 @@ class ImageIngest:
     def _put_group(self, job: Job, group: Sequence[Upload]) -> list["Future[UploadResult]"]:
         """Store a group concurrently; the memory of each image is released once it is stored."""
         digests = [sha256(upload.data).hexdigest() for upload in group]
-        cached = self.cached_results(job.owner, set(digests))
+        cached = self.cached_results(job, set(digests))
         futures: list[Future[UploadResult]] = []
         for upload, digest in zip(group, digests, strict=True):
             position, response = upload.position, cached.get(digest)
@@ -342,9 +343,13 @@ class ImageIngest:
             self.bucket.put(key, upload.data, image.content_type, None if job.keep else UNKEPT)
             if cached is not None:
                 return self._cached_image(job, ref, upload, key, cached)
-            return ImageRecord(ref, upload.filename, key, upload.size, self.clock(), owner=job.owner)
+            return ImageRecord(
+                ref, upload.filename, key, upload.size, self.clock(), owner=job.owner, model=job.requested_model
+            )
         except CLOUD_ERRORS:
-            _log.exception("an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id})
+            _log.warning(
+                "an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id}, exc_info=True
+            )
             self.metrics.reject(UNAVAILABLE)
             return unavailable(upload.filename)
         finally:
@@ -356,7 +361,11 @@ class ImageIngest:
         now = self.clock()
         response = repeated(cached, ref, now)
         return CachedImage(
-            ref, upload.filename, key, upload.size, now, cached=True, owner=job.owner, response=response
+            *(ref, upload.filename, key, upload.size, now),
+            cached=True,
+            owner=job.owner,
+            model=job.requested_model,
+            response=response,
         )
 
     def _record(self, records: Sequence[ImageRecord]) -> None:
@@ -365,6 +374,7 @@ class ImageIngest:
         self.store.record_images(records, self.clock())
         cached = sum(record.cached for record in records)
         self.metrics.accept(len(records), sum(record.size for record in records), cached)
+        log_accepted(records)
 
     def _record_or_withdraw(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
         """Record images; return the rejections of all if that fails."""
@@ -374,7 +384,7 @@ class ImageIngest:
             self._withdraw(records)
             raise
         except CLOUD_ERRORS:
-            _log.exception("images could not be recorded", extra={"job_id": records[0].ref.job_id})
+            _log.warning("images could not be recorded", extra={"job_id": records[0].ref.job_id}, exc_info=True)
             self.metrics.reject(UNAVAILABLE, len(records))
             return self._withdraw(records)
         return {}
@@ -385,7 +395,7 @@ class ImageIngest:
             self.store.delete_images([record.ref for record in records])
         except CLOUD_ERRORS:
             # The record may exist, so the object must: the reconciler would request it.
-            _log.exception("images could not be withdrawn", extra={"job_id": records[0].ref.job_id})
+            _log.warning("images could not be withdrawn", extra={"job_id": records[0].ref.job_id}, exc_info=True)
             return {record.ref: RejectedUpload(record.filename, UNAVAILABLE, UNCERTAIN) for record in records}
         self.discard(records)
         return {record.ref: unavailable(record.filename) for record in records}
@@ -396,10 +406,10 @@ class ImageIngest:
         try:
             refused = self.queue.send([record.request(record.accepted_at) for record in records])
         except CLOUD_ERRORS:
-            _log.exception("the request queue failed; the reconciler sends these requests", extra=extra)
+            _log.warning("the request queue failed; the reconciler sends these requests", extra=extra, exc_info=True)
         else:
             if refused:
-                _log.error(
+                _log.warning(
                     "the request queue refused %d requests; the reconciler sends them", len(refused), extra=extra
                 )
 
@@ -418,7 +428,7 @@ class ImageIngest:
                     self.store.put_accepted_count(job_id, writer_id, count)
         except CLOUD_ERRORS:
             # The records exist, and the controller counts those.
-            _log.exception("the counts of jobs could not be stored", extra={"job_ids": " ".join(counts)})
+            _log.warning("the counts of jobs could not be stored", extra={"job_ids": " ".join(counts)}, exc_info=True)
 
 
 def validate_image(upload: Upload, limits: ImageLimits) -> ImageInfo | RejectedUpload:
@@ -433,6 +443,18 @@ def validate_image(upload: Upload, limits: ImageLimits) -> ImageInfo | RejectedU
         return inspect(upload.data, limits)
     except ImageRejectedError as error:
         return RejectedUpload(upload.filename, error.code, error.message)
+
+
+def log_accepted(records: Sequence[ImageRecord]) -> None:
+    """Log accepted images: a line for those of a job that came in the same request, and one for cached ones."""
+    image_ids: dict[tuple[str, str | None, bool], list[str]] = {}
+    for record in records:
+        key = record.ref.job_id, record.traceparent, record.cached
+        image_ids.setdefault(key, []).append(record.ref.image_id)
+    for (job_id, traceparent, is_cached), images in image_ids.items():
+        with use_traceparent(traceparent):
+            message = "accepted, and answered from the cache" if is_cached else "accepted"
+            _log.info(message, extra={"job": job_id, "images": images})
 
 
 def unavailable(filename: str) -> RejectedUpload:

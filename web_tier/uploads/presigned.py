@@ -151,7 +151,8 @@ class PresignedUploads:
             return RejectedUpload(name, "too_large", too_large(file.size, limits).message)
         image_id = new_id() if file.position is None else positioned_id(job.job_id, file.position)
         ref = ImageRef(job.job_id, image_id)
-        return ImageRecord(ref, name, input_key(ref, extension), file.size, self.ingest.clock(), owner=job.owner)
+        key, now = input_key(ref, extension), self.ingest.clock()
+        return ImageRecord(ref, name, key, file.size, now, owner=job.owner, model=job.requested_model)
 
     def _claim(self, job_id: str, upload_id: str, declared: ManifestImages, quota: QuotaScope) -> ManifestImages:
         """Return the images of an upload: `declared`, or those of the first request with the same key.
@@ -191,7 +192,11 @@ class PresignedUploads:
             if keep:
                 self.untag(image.key)
         except CLOUD_ERRORS:
-            _log.exception("an upload could not be looked up", extra={"job_id": image.ref.job_id, "key": image.key})
+            _log.warning(
+                "an upload could not be looked up",
+                extra={"job_id": image.ref.job_id, "key": image.key},
+                exc_info=True,
+            )
             return unavailable(image.filename)
         return replace(image, size=found.size, accepted_at=self.ingest.clock())
 

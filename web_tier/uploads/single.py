@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 
 from core.ids import ImageRef, new_job_id
 from core.jobs.models import ImageRecord, Job
+from core.model_catalog import JobModel
 from services.errors import NotFoundError
 from web_tier.memory import MemoryLimiter
 from web_tier.quotas import UNLIMITED, QuotaScope
@@ -95,6 +96,8 @@ class SingleImages:
         keep: whether the images are kept after their labels are stored.
         memory: the bytes of images that are not yet accepted.
         spread_keys: whether new jobs have spread keys (`core/ids.py`).
+        models: returns which model a job with an id gets now. When a roll-out changes that of the open job, the next
+            image goes into a new one.
     """
 
     ingest: ImageIngest
@@ -102,6 +105,7 @@ class SingleImages:
     keep: bool = False
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
     spread_keys: bool = False
+    models: Callable[[], Callable[[str], JobModel | None]] = lambda: lambda _job_id: None
     _open: "OrderedDict[str, _OpenJob]" = field(default_factory=OrderedDict, init=False)
     _waiting: list[_Waiting] = field(default_factory=list, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -145,14 +149,20 @@ class SingleImages:
             return result
 
     def _acquire_job(self, owner: str) -> _OpenJob:
-        """Return the open job of a user, a new one if that is full, and count one more image for it."""
+        """Return the open job of a user, a new one if that takes no more, and count one more image for it."""
+        model_of = self.models()
         with self._lock:
             found, now = self._open.get(owner), self.clock()
-            if found is None or found.closed or _is_full_or_old(found, now):
+            if (
+                found is None
+                or found.closed
+                or _is_full_or_old(found, now)
+                or found.job.model != model_of(found.job.job_id)
+            ):
                 before = "" if found is None else found.job.job_id
-                found = _OpenJob(
-                    Job(new_job_id(spread=self.spread_keys), JOB_NAME, now, self.keep, owner, is_single=True), before
-                )
+                job_id = new_job_id(spread=self.spread_keys)
+                job = Job(job_id, JOB_NAME, now, self.keep, owner, is_single=True, model=model_of(job_id))
+                found = _OpenJob(job, before)
                 self._open[owner] = found
             self._open.move_to_end(owner)
             if len(self._open) > MAX_OPEN_JOBS:
@@ -181,7 +191,7 @@ class SingleImages:
         try:
             results = self._record_and_enqueue(waiting)
         except CLOUD_ERRORS:
-            _log.exception("jobs for single images could not be recorded")
+            _log.warning("jobs for single images could not be recorded", exc_info=True)
             self._give_up(waiting)
             results = {image.record.ref: unavailable(image.record.filename) for image in waiting}
         except Exception as error:  # noqa: BLE001 - each waiting request raises it, and answers as for any error
@@ -231,12 +241,16 @@ class SingleImages:
 
     def _current_jobs(self, late: Collection[_OpenJob]) -> dict[str, Job]:
         """Return the current jobs that other processes have for the users of new jobs, by the id of the new job."""
+        if not late:
+            return {}
         found = self.ingest.store.current_single_jobs([each.job.owner for each in late], self.clock())
+        model_of = self.models()
         return {
             each.job.job_id: job
             for each in late
             if (job := found.get(each.job.owner)) is not None
             and job.keep == self.keep
+            and job.model == model_of(job.job_id)
             and job.job_id not in {each.job.job_id, each.before}
         }
 
@@ -246,7 +260,10 @@ class SingleImages:
         try:
             return self.ingest.store.make_current_single_job(new.job, self.clock(), until, new.before)
         except CLOUD_ERRORS:
-            _log.exception("a job for single images could not be made the current one, so others may have their own")
+            _log.warning(
+                "a job for single images could not be made the current one, so others may have their own",
+                exc_info=True,
+            )
             return True
 
     def _give_up(self, images: Sequence[_Waiting]) -> None:

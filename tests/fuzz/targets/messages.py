@@ -11,6 +11,7 @@ from core.messages import (
     LabelScore,
     Model,
     Prediction,
+    RequestedModel,
     RequestMessage,
     Timings,
     WireModel,
@@ -81,8 +82,10 @@ def seeds() -> Iterator[bytes]:
         limits_order=LimitsOverride(min_workers=0, max_workers=5, since=_AT),
     )
     failure = failed(_REF, ErrorOfImage(code="truncated", message="it ends early"), worker="i-0f3a", attempts=2)
-    heartbeat = Heartbeat(worker="i-0f3a", at=_AT, state="busy", images=7, in_hand=2)
-    messages = (RequestMessage.about(_REF, "key", _AT), done.response(), done, heartbeat, FleetPause(since=_AT))
+    digest = "4b1e" * 16
+    heartbeat = Heartbeat(worker="i-0f3a", at=_AT, state="busy", images=7, in_hand=2, models=(digest,))
+    request = RequestMessage.about(_REF, "key", _AT, model=RequestedModel(digest=digest, place="s3://models/demo"))
+    messages = (request, done.response(), done, heartbeat, FleetPause(since=_AT))
     for message in (*messages, LimitsOverride(min_workers=0, max_workers=5, since=_AT), snapshot, failure):
         kind = KINDS.index(type(message))
         yield bytes([kind]) + message.to_json().encode()

@@ -194,6 +194,13 @@ ROUTES = (
     # The fleet; before its controller's first report there is nothing to show, nor an instance to drain or read
     Route("GET", "/metrics", program(403, 403, 200)),
     Route("GET", "/fleet", page(403, 403, 200)),
+    # Models; the only one is the default
+    Route("GET", "/api/v1/models", program(200, 200)),
+    Route("POST", "/api/v1/models", program(403, 403, 422), {"json": {"place": "/nothing"}}),
+    Route("DELETE", "/api/v1/models/demo", program(403, 403, 422)),
+    Route("POST", "/api/v1/models/roll-out", program(403, 403, 200), {"json": {"model": "demo"}}),
+    Route("POST", "/api/v1/models/promote", program(403, 403, 422)),
+    Route("POST", "/api/v1/models/roll-back", program(403, 403, 422)),
     Route("GET", "/audit", page(403, 403, 200)),
     Route("GET", "/api/v1/audit", program(403, 403, 200)),
     # Dead letters; the image of the owner has a label, so it is none
@@ -211,6 +218,7 @@ ROUTES = (
     Route("GET", "/api/v1/costs", program(200, 200)),
     Route("GET", "/api/v1/costs.csv", program(200, 200)),
     Route("GET", "/fleet/now", page(403, 403, 200)),
+    Route("GET", "/fleet/models", page(403, 403, 200)),
     Route("GET", "/fleet/pause", page(403, 403, 200)),
     Route("POST", "/fleet/pause", program(403, 403, 303)),
     Route("POST", "/fleet/resume", program(403, 403, 303)),
@@ -227,6 +235,7 @@ ROUTES = (
     Route("GET", "/api/v1/fleet/instances", program(403, 403, 200)),
     Route("GET", "/api/v1/fleet/decisions", program(403, 403, 200)),
     Route("GET", "/api/v1/fleet/history", program(403, 403, 200)),
+    Route("GET", "/api/v1/models/comparison", program(403, 403, 200)),
     Route("POST", "/api/v1/fleet/pause", program(403, 403, 200)),
     Route("POST", "/api/v1/fleet/resume", program(403, 403, 200)),
     Route("PUT", "/api/v1/fleet/limits", program(403, 403, 200), {"json": {"min_workers": 0, "max_workers": 1}}),

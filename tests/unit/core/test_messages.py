@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from core.config import MIN_MESSAGE_BYTES
 from core.fleet.models import FleetSnapshot, HistoryBlock, JournalEntry, LaunchJournal, points_since
@@ -23,12 +24,15 @@ from core.ids import (
     parse_key,
 )
 from core.messages import (
+    MAX_REPORTED_MODELS,
+    PLACE_PATTERN,
     ClassificationResult,
     Failure,
     Heartbeat,
     LabelScore,
     Model,
     Prediction,
+    RequestedModel,
     RequestMessage,
     StoredResult,
     Timings,
@@ -68,7 +72,7 @@ def test_a_prediction_arrives_as_it_left_and_its_response_lacks_what_is_too_larg
     assert not [name for name in only_stored if name in response.to_json()]
 
 
-HEARTBEAT = Heartbeat(worker="i-1", at=NOW, state="busy", images=5, in_hand=2)
+HEARTBEAT = Heartbeat(worker="i-1", at=NOW, state="busy", images=5, in_hand=2, models=("ab" * 32,))
 BY_IMAGE = LaunchSpec("c7a.large", "stop", "ami-1", "#!/bin/sh\n", "profile", "subnet-1", ("sg-1", "sg-2"))
 BY_TEMPLATE = LaunchSpec("c7a.large", "terminate", market="spot", launch_template="workers")
 JOURNAL = LaunchJournal(
@@ -87,6 +91,9 @@ JOURNAL = LaunchJournal(
     "model",
     [
         RequestMessage.about(REF, "a/b.jpg", NOW),
+        RequestMessage.about(
+            REF, "a/b.jpg", NOW, 1, model=RequestedModel(digest="ab" * 32, place="/srv/models/a b.zip")
+        ),
         failed(REF, Failure(code="bad", message="is no image"), worker="i-1", attempts=1),
         HEARTBEAT,
         fleet_snapshot(NOW, running=1, visible=3, peak_workers=3, billed_seconds=60.5, reason="because"),
@@ -158,17 +165,35 @@ def test_a_response_that_fits_is_sent_as_it_is_and_a_large_label_or_reason_is_re
     assert isinstance(fitted(reason.response()), StoredResult)
 
 
-@given(ANY_NAME, st.text(max_size=100), st.integers(0, 2**31), st.floats(0, 1e9, allow_nan=False))
+KEY_OR_WORKER = st.from_regex(r"[A-Za-z0-9/._-]{1,100}", fullmatch=True)
+"""Instance ids and keys are ASCII that JSON does not escape."""
+
+
+@given(
+    KEY_OR_WORKER,
+    KEY_OR_WORKER,
+    st.integers(0, 2**31),
+    st.floats(0, 1e9, allow_nan=False),
+    st.from_regex(PLACE_PATTERN.replace("{1,", "{300,")),
+)
 def test_requests_and_heartbeats_fit_into_the_smallest_messages(
-    worker: str, key: str, number: int, rate: float
+    worker: str, key: str, number: int, rate: float, place: str
 ) -> None:
     at = datetime(2026, 12, 31, 23, 59, 59, 999_999, timezone(timedelta(hours=13, minutes=45)))
-    request = RequestMessage.about(REF, key, at, number).model_copy(update={"crashes": number})
+    model = RequestedModel(digest="f" * 64, place=place.removesuffix("\n"))
+    request = RequestMessage.about(REF, key, at, number, model=model).model_copy(update={"crashes": number})
     heartbeat = Heartbeat(
-        worker=worker, at=at, state="draining", images=number, in_hand=number, images_per_second=rate
-    )
+        worker=worker, at=at, state="draining", images=number, in_hand=number, images_per_second=rate,
+        models=("f" * 64,) * MAX_REPORTED_MODELS,
+    )  # fmt: skip
     for message in (request, heartbeat):
         assert len(message.to_json().encode()) <= MIN_MESSAGE_BYTES
+
+
+@pytest.mark.parametrize("place", ["", 'a"b', "a\\b", "a\nb", "a\n", "é", "a" * 301])
+def test_a_place_that_could_grow_in_json_or_is_too_long_is_refused(place: str) -> None:
+    with pytest.raises(ValidationError):
+        RequestedModel(digest="f" * 64, place=place)
 
 
 def test_a_newer_writers_fields_are_ignored() -> None:

@@ -11,7 +11,7 @@ import pytest
 from core.bundle_facts import BundleFacts
 from services.errors import NotFoundError
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
-from web_tier.backend import FRESH_SECONDS, ConfiguredBundle
+from web_tier.served_models import FRESH_SECONDS, BundleReader
 
 
 def build(folder: Path, digest: str) -> None:
@@ -24,7 +24,7 @@ def no_object(_bucket: str, key: str) -> bytes:
 
 def test_a_bundle_that_is_built_anew_is_known_after_a_while_and_not_read_before(tmp_path: Path) -> None:
     now = [100.0]
-    bundle = ConfiguredBundle(tmp_path, no_object, clock=lambda: now[0])
+    bundle = BundleReader(tmp_path, no_object, clock=lambda: now[0])
     build(tmp_path, "one")
     assert bundle.facts().digest == "one"
     build(tmp_path, "two")
@@ -37,7 +37,7 @@ def test_a_bundle_that_cannot_be_read_is_logged_once_until_it_can(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [100.0]
-    bundle = ConfiguredBundle(tmp_path, no_object, clock=lambda: now[0])
+    bundle = BundleReader(tmp_path, no_object, clock=lambda: now[0])
     for _ in range(3):
         assert bundle.facts() == BundleFacts()
         now[0] += FRESH_SECONDS
@@ -47,7 +47,7 @@ def test_a_bundle_that_cannot_be_read_is_logged_once_until_it_can(
 
 
 def test_threads_wait_for_the_first_facts_that_another_thread_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web_tier.backend.MAX_FIRST_READ_SECONDS", NEVER_SECONDS)
+    monkeypatch.setattr("web_tier.served_models.MAX_FIRST_READ_SECONDS", NEVER_SECONDS)
     is_read, may_end = threading.Event(), threading.Event()
 
     def slow(_bucket: str, _key: str) -> bytes:
@@ -60,7 +60,7 @@ def test_threads_wait_for_the_first_facts_that_another_thread_reads(monkeypatch:
             may_end.set()  # a second thread has come
         return 100.0
 
-    bundle = ConfiguredBundle(Path("s3://models/signs"), slow, clock=clock)
+    bundle = BundleReader(Path("s3://models/signs"), slow, clock=clock)
     with ThreadPoolExecutor(1) as reader:
         first = reader.submit(bundle.facts)
         assert is_read.wait(DEADLINE_SECONDS)
@@ -69,4 +69,4 @@ def test_threads_wait_for_the_first_facts_that_another_thread_reads(monkeypatch:
 
 
 def test_an_object_of_s3_that_is_missing_is_no_error() -> None:
-    assert ConfiguredBundle(Path("s3://models/signs"), no_object).facts() == BundleFacts()
+    assert BundleReader(Path("s3://models/signs"), no_object).facts() == BundleFacts()

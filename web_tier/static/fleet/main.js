@@ -8,6 +8,8 @@ import { Chart } from "./chart.js";
 import "./dialogs.js";
 
 const POLL_INTERVAL_MS = 1_000;
+/** The controller stores the results by model so often. */
+const MODELS_INTERVAL_MS = 10_000;
 /** Names of the fields of `/fleet/now` that the page shows as counts. */
 const COUNTS = ["workers", "waiting", "in_flight", "dead_letters", "min_workers", "max_workers"];
 /** Names of those that it shows as they are. */
@@ -148,12 +150,32 @@ async function poll() {
     }
 }
 
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
 async function pollForever() {
     for (;;) {
         if (document.hidden) connection.paused();
         else await poll();
-        await new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL_MS));
+        await pause(POLL_INTERVAL_MS);
+    }
+}
+
+/** Show the comparison of models that the server has rendered; `poll` shows that the connection is lost. */
+async function pollModels() {
+    for (;;) {
+        await pause(MODELS_INTERVAL_MS);
+        if (document.hidden) continue;
+        try {
+            const response = await fetch("/fleet/models", { signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
+            if (!response.ok) continue;
+            const page = new DOMParser().parseFromString(await response.text(), "text/html");
+            const [shown, fresh] = [document, page].map((each) => each.getElementById("models"));
+            if (shown.innerHTML !== fresh.innerHTML) shown.replaceWith(document.adoptNode(fresh));
+        } catch {
+            // The next poll may succeed.
+        }
     }
 }
 
 pollForever();
+pollModels();

@@ -149,7 +149,8 @@ function onSubmit(event) {
 async function send() {
     view.announce("");
     try {
-        await uploader.run(elements.name.value.trim() || batch.defaultName, elements.keep.checked);
+        const name = elements.name.value.trim() || batch.defaultName;
+        await uploader.run(name, elements.keep.checked, elements.model?.value ?? "");
     } catch (error) {
         if (!(error instanceof ApiError)) throw error;
         view.announceFailure(error);

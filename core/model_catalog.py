@@ -1,0 +1,342 @@
+"""The catalogue of models: the bundles that jobs may be classified with, and which one a new job gets.
+
+| pk       | sk        | content                                          | written by |
+| -------- | --------- | ------------------------------------------------ | ---------- |
+| `MODELS` | `CATALOG` | edition, and the `ModelCatalog` as JSON          | both       |
+
+A job gets its model when it is created, and keeps it: every request of its images names the bundle's digest and
+place. So a roll-out changes only which model later jobs get. A change of the catalogue is a pure function of the
+catalogue before; the store writes it only if no other change came in between.
+
+Without an item the bundle of the configuration (`worker.bundle`) is the only version. The controller writes the first
+item, and records a bundle that the configuration names anew as a roll-out (`configured`).
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AwareDatetime, Field, model_validator
+
+from core.messages import PLACE_PATTERN, RequestedModel, Sha256, WireModel
+from services.errors import FleetsightError
+from services.table import Item, Table
+
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""The name of a model, by which jobs and commands choose it."""
+
+MAX_VERSIONS: Final = 20
+"""Versions in the catalogue: removing one keeps its jobs working, so more need not be offered at a time."""
+
+MAX_EDITOR_CHARACTERS: Final = 200
+"""Characters of the user or file that added a version."""
+
+CONFIGURATION: Final = "worker.bundle"
+"""Stands for a user in versions that the configuration added."""
+
+_CHANGE_TRIES: Final = 10
+"""Tries of a change while other processes change the catalogue, too."""
+
+_PK, _SK = "MODELS", "CATALOG"
+_NAME = re.compile(NAME_PATTERN)
+
+
+class CatalogRefusedError(FleetsightError):
+    """Raised when a change of the catalogue is not possible; the message says what to do."""
+
+
+class UnknownModelError(FleetsightError):
+    """Raised when the catalogue has no model with a name; the message lists the known names."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobModel:
+    """The model of a job: the bundle that all its images are classified with.
+
+    Attributes:
+        name: in the catalogue when the job was created.
+        digest: of the bundle, as results state it.
+        place: where each worker can load the bundle from.
+    """
+
+    name: str
+    digest: str
+    place: str
+
+    @property
+    def requested(self) -> RequestedModel:
+        """The model as requests name it."""
+        return RequestedModel(digest=self.digest, place=self.place)
+
+
+class ModelVersion(WireModel):
+    """A bundle that jobs may be classified with.
+
+    Attributes:
+        name: unique in the catalogue.
+        digest: of the bundle, as results state it.
+        place: where each worker can load it from.
+        added_by: the operator, or `CONFIGURATION`; empty without sign-in.
+    """
+
+    name: str = Field(pattern=NAME_PATTERN)
+    digest: Sha256
+    place: str = Field(pattern=PLACE_PATTERN)
+    added_at: AwareDatetime
+    added_by: str = Field(default="", max_length=MAX_EDITOR_CHARACTERS)
+
+    @property
+    def for_job(self) -> JobModel:
+        """The model of a job that is created with this version."""
+        return JobModel(self.name, self.digest, self.place)
+
+
+class Canary(WireModel):
+    """A version that a share of the new jobs get in place of the default, 0 to 1."""
+
+    digest: Sha256
+    share: float = Field(gt=0, lt=1)
+
+
+class ModelCatalog(WireModel):
+    """The versions, and which of them new jobs get that name none.
+
+    Attributes:
+        versions: those that jobs may name, in the order in which they were added.
+        default: digest of the version that new jobs get.
+        previous: digest of the default before, to which a roll-back returns; None if there is none.
+        canary: the version that a share of the new jobs get; None if all get the default.
+        configured: digest of the bundle that the configuration named last.
+        since: when the default or the canary changed last.
+        edition: number of changes that were stored.
+    """
+
+    version: Literal[1] = 1
+    versions: Annotated[tuple[ModelVersion, ...], Field(min_length=1, max_length=MAX_VERSIONS)]
+    default: Sha256
+    previous: Sha256 | None = None
+    canary: Canary | None = None
+    configured: Sha256
+    since: AwareDatetime
+    edition: int = Field(default=0, ge=0)
+
+    @classmethod
+    def only(cls, version: ModelVersion) -> Self:
+        """Return the catalogue with one version, which the configuration names."""
+        return cls(versions=(version,), default=version.digest, configured=version.digest, since=version.added_at)
+
+    @model_validator(mode="after")
+    def _refers_to_its_versions(self) -> Self:
+        digests = [each.digest for each in self.versions]
+        if len(set(digests)) < len(digests) or len({each.name for each in self.versions}) < len(digests):
+            raise ValueError("two versions have the same digest or name")
+        used = {self.default, self.previous or self.default, self.canary.digest if self.canary else self.default}
+        if not used <= set(digests):
+            raise ValueError("the default, the previous default or the canary is no version")
+        if self.canary is not None and self.canary.digest == self.default:
+            raise ValueError("the canary is the default")
+        return self
+
+    def find(self, digest: str) -> ModelVersion | None:
+        """Return the version with this digest, or None."""
+        return next((each for each in self.versions if each.digest == digest), None)
+
+    def named(self, name: str) -> ModelVersion:
+        """Return the version called `name`, or with `name` as its digest.
+
+        Raises:
+            UnknownModelError: there is none.
+        """
+        found = next((each for each in self.versions if name in {each.name, each.digest}), None)
+        if found is None:
+            known = ", ".join(each.name for each in self.versions)
+            raise UnknownModelError(f"there is no model {name[:80]!r}: choose one of {known}")
+        return found
+
+    @property
+    def default_version(self) -> ModelVersion:
+        """The version that new jobs get."""
+        return self.named(self.default)
+
+
+def model_for_job(catalog: ModelCatalog, name: str | None, job_id: str) -> JobModel:
+    """Return the model of a new job: the one called `name`, or by default that of the roll-out.
+
+    The same job gets the same model as long as the catalogue does not change: a hash of its id decides whether it is
+    one of the canary's share.
+
+    Raises:
+        UnknownModelError: there is no model called `name`.
+    """
+    if name is not None:
+        return catalog.named(name).for_job
+    canary = catalog.canary
+    is_canary = canary is not None and _fraction(job_id) < canary.share
+    return catalog.named(canary.digest if canary is not None and is_canary else catalog.default).for_job
+
+
+def _fraction(job_id: str) -> float:
+    """Return a number from 0 up to 1 that is uniform over job ids."""
+    # 48 bits, which a float holds exactly: the largest of 64 bits would round to 1.
+    return int.from_bytes(sha256(job_id.encode()).digest()[:6]) / 2**48
+
+
+def with_model(catalog: ModelCatalog, version: ModelVersion, *, is_renaming: bool = True) -> ModelCatalog:
+    """Return the catalogue with `version` added; a known bundle gets its name, or keeps its own one.
+
+    Raises:
+        CatalogRefusedError: another bundle has the name, or the catalogue is full.
+    """
+    known = catalog.find(version.digest)
+    if known is not None:
+        if not is_renaming:
+            version = version.model_copy(update={"name": known.name})
+        version = version.model_copy(update={"added_at": known.added_at, "added_by": known.added_by})
+    if any(each.name == version.name and each.digest != version.digest for each in catalog.versions):
+        raise CatalogRefusedError(f"another bundle is called {version.name!r} already: give this one another name")
+    if known is not None:
+        versions = tuple(version if each.digest == version.digest else each for each in catalog.versions)
+    elif len(catalog.versions) == MAX_VERSIONS:
+        raise CatalogRefusedError(f"there are {MAX_VERSIONS} models, which is the most: remove one first")
+    else:
+        versions = (*catalog.versions, version)
+    return _changed(catalog, versions=versions)
+
+
+def without_model(catalog: ModelCatalog, name: str) -> ModelCatalog:
+    """Return the catalogue without the model called `name`; its jobs keep it.
+
+    Raises:
+        UnknownModelError: there is none.
+        CatalogRefusedError: new jobs get it.
+    """
+    version = catalog.named(name)
+    if version.digest == catalog.default:
+        raise CatalogRefusedError(f"new jobs get {version.name}: roll out another model first, then remove this one")
+    if catalog.canary is not None and version.digest == catalog.canary.digest:
+        raise CatalogRefusedError(f"{version.name} is being rolled out: roll back or promote it first")
+    previous = None if catalog.previous == version.digest else catalog.previous
+    return _changed(catalog, versions=tuple(each for each in catalog.versions if each != version), previous=previous)
+
+
+def rolled_out(catalog: ModelCatalog, name: str, share: float, at: datetime) -> ModelCatalog:
+    """Return the catalogue in which `share` of the new jobs get the model called `name`; with 1, all do.
+
+    Raises:
+        UnknownModelError: there is no such model.
+        CatalogRefusedError: it is the default, and `share` is below 1.
+    """
+    digest = catalog.named(name).digest
+    if share < 1:
+        if digest == catalog.default:
+            raise CatalogRefusedError(f"all new jobs get {catalog.named(name).name}, so no share of them can")
+        return _changed(catalog, canary=Canary(digest=digest, share=share), since=at)
+    return _with_default(catalog, digest, at)
+
+
+def promoted(catalog: ModelCatalog, at: datetime) -> ModelCatalog:
+    """Return the catalogue in which all new jobs get the canary.
+
+    Raises:
+        CatalogRefusedError: there is no canary.
+    """
+    if catalog.canary is None:
+        raise CatalogRefusedError("no model is being rolled out to a share of the jobs, so none can be promoted")
+    return _with_default(catalog, catalog.canary.digest, at)
+
+
+def rolled_back(catalog: ModelCatalog, at: datetime) -> ModelCatalog:
+    """Return the catalogue without its canary; if it has none, with the previous default, which takes its place.
+
+    Raises:
+        CatalogRefusedError: there is neither.
+    """
+    if catalog.canary is not None:
+        return _changed(catalog, canary=None, since=at)
+    if catalog.previous is None:
+        name = catalog.default_version.name
+        raise CatalogRefusedError(f"there is no model before {name} to return to: roll out another one by its name")
+    return _with_default(catalog, catalog.previous, at)
+
+
+def with_configured(catalog: ModelCatalog, version: ModelVersion, at: datetime) -> ModelCatalog:
+    """Return the catalogue after the configuration has named the bundle `version` anew: as a roll-out to all jobs.
+
+    If its name is taken by another bundle, a part of the digest is added. In a full catalogue it replaces the oldest
+    version that is not in use.
+    """
+    if catalog.find(version.digest) is None and len(catalog.versions) == MAX_VERSIONS:
+        in_use = {catalog.default, catalog.previous, catalog.canary.digest if catalog.canary else None}
+        catalog = without_model(catalog, next(each.name for each in catalog.versions if each.digest not in in_use))
+    unique = version.model_copy(update={"name": free_name(catalog, version)})
+    changed = with_model(catalog, unique, is_renaming=False)
+    return _changed(rolled_out(changed, version.digest, 1, at), configured=version.digest)
+
+
+def free_name(catalog: ModelCatalog, version: ModelVersion) -> str:
+    """Return the name of `version`, with a part of its digest if another bundle has the name."""
+    if all(each.name != version.name or each.digest == version.digest for each in catalog.versions):
+        return version.name
+    return f"{version.name[:51]}-{version.digest[:12]}"
+
+
+def model_name(text: str | None) -> str:
+    """Return the name for a bundle that calls itself `text`, which may have any characters."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text or "").lstrip("._-")[:64]
+    return name if _NAME.fullmatch(name) else "model"
+
+
+def _with_default(catalog: ModelCatalog, digest: str, at: datetime) -> ModelCatalog:
+    if digest == catalog.default:
+        return _changed(catalog, canary=None, since=catalog.since if catalog.canary is None else at)
+    return _changed(catalog, default=digest, previous=catalog.default, canary=None, since=at)
+
+
+def _changed(catalog: ModelCatalog, **fields: object) -> ModelCatalog:
+    return ModelCatalog.model_validate({**dict(catalog), **fields})
+
+
+@dataclass(frozen=True)
+class CatalogStore:
+    """Reads and writes the catalogue. botocore's errors pass through."""
+
+    table: Table
+
+    def find(self) -> ModelCatalog | None:
+        """Return the stored catalogue, or None before the first write."""
+        item = self.table.get(_PK, _SK)
+        return None if item is None else ModelCatalog.from_json(str(item["body"]))
+
+    def change(
+        self, change: Callable[[ModelCatalog], ModelCatalog], first: Callable[[], ModelCatalog]
+    ) -> ModelCatalog:
+        """Store what `change` makes of the stored catalogue, or of `first` if none is stored, and return it.
+
+        Errors of both functions pass through, and then nothing is changed.
+
+        Raises:
+            CatalogRefusedError: other processes changed the catalogue each time before it was stored.
+        """
+        for _ in range(_CHANGE_TRIES):
+            before = self.find() or first()
+            changed = change(before)
+            if before.edition and changed == before:
+                return before
+            changed = changed.model_copy(update={"edition": before.edition + 1})
+            if self._put(changed):
+                return changed
+        raise CatalogRefusedError("the models are being changed by others just now: look at them, and try again")
+
+    def _put(self, catalog: ModelCatalog) -> bool:
+        """Store the catalogue if the stored one has the edition before its own; return whether it is stored."""
+        before = catalog.edition - 1
+        item: Item = {"pk": _PK, "sk": _SK, "edition": catalog.edition, "body": catalog.to_json()}
+        if before:
+            stored = self.table.put_if(item, "#edition = :before", {"before": before})
+        else:
+            stored = self.table.put_if(item, "attribute_not_exists( #pk )")
+        # If the reply to a write was lost, botocore's retry was refused because of the first write.
+        return stored or self.find() == catalog

@@ -1,0 +1,100 @@
+"""Published bundles: copies in the output bucket, from which every worker can load a model at any time.
+
+A bundle is at ``models/DIGEST/``. So a job's model stays what it was, whatever happens to the folder that the
+configuration names: it may be built again, or be a part of a machine image that is replaced. ``bundle.json`` is
+written last: a bundle that has it is whole. Published bundles are not deleted, since jobs may still need them.
+"""
+
+import hashlib
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+from core.bundle_facts import IN_S3, MANIFEST, BundleFacts, BundleUnreadableError, facts_in, read_manifest
+from services.errors import NotFoundError
+from services.s3 import Bucket
+
+FOLDER: Final = "models"
+"""Folder of the output bucket; no job id begins with it."""
+
+_CONTENT_TYPE: Final = "application/octet-stream"
+_CHUNK_BYTES: Final = 2**20
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def published_place(bucket: str, digest: str) -> str:
+    """Return the place of the published bundle with this digest in the output bucket `bucket`."""
+    return f"s3://{bucket}/{FOLDER}/{digest}"
+
+
+def publish(
+    bundle: Path, bucket_named: Callable[[str], Bucket], outputs: Bucket, sha256: str | None = None
+) -> BundleFacts:
+    """Copy a bundle in a folder or zip, or under ``s3://bucket/prefix``, unless it is published; return its facts.
+
+    `sha256` pins the bundle (`worker.bundle_sha256`). If only its ``bundle.json`` differs from the published one, in
+    statements that affect no result, only that is replaced.
+
+    Raises:
+        BundleUnreadableError: it does not exist, is not whole, states no digest, or is not the pinned one.
+        botocore.exceptions.BotoCoreError, ClientError: S3 cannot be reached or refuses.
+    """
+    try:
+        manifest = read_manifest(bundle, lambda bucket, key: bucket_named(bucket).get(key), sha256)
+        facts, files = facts_in(manifest, str(bundle)), dict(json.loads(manifest)["files"])
+        if facts.digest is None or re.fullmatch(r"[0-9a-f]{64}", facts.digest) is None:
+            raise BundleUnreadableError(f"{bundle} states no digest: build it again")
+        folder = f"{FOLDER}/{facts.digest}"
+        published = _published_manifest(outputs, f"{folder}/{MANIFEST}")
+        if published == manifest:
+            return facts
+        for name, digest in files.items() if published is None else ():
+            if not _FILE_NAME.fullmatch(name):
+                raise BundleUnreadableError(f"{bundle} names a file {name[:80]!r} outside of it")
+            with _opened(bundle, name, bucket_named) as file:
+                outputs.put_parts(f"{folder}/{name}", _verified(file, digest, f"{bundle}/{name}"), _CONTENT_TYPE)
+        outputs.put(f"{folder}/{MANIFEST}", manifest, "application/json")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, NotFoundError, zipfile.BadZipFile) as error:
+        raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
+    return facts
+
+
+def _published_manifest(outputs: Bucket, key: str) -> bytes | None:
+    try:
+        return outputs.get(key)
+    except NotFoundError:
+        return None
+
+
+@contextmanager
+def _opened(bundle: Path, name: str, bucket_named: Callable[[str], Bucket]) -> Iterator[IO[bytes]]:
+    """Open a file of a bundle; one in S3 is downloaded first, since a download cannot run within an upload."""
+    if (found := IN_S3.fullmatch(str(bundle))) is not None:
+        with tempfile.TemporaryFile() as file:
+            for chunk in bucket_named(found["bucket"]).stream(f"{found['key']}/{name}"):
+                file.write(chunk)
+            file.seek(0)
+            yield file
+    elif bundle.is_file():
+        with zipfile.ZipFile(bundle) as archive:
+            inside = [each for each in archive.namelist() if each.rpartition("/")[2] == name]
+            with archive.open(min(inside, key=len, default=name)) as file:
+                yield file
+    else:
+        with (bundle / name).open("rb") as file:
+            yield file
+
+
+def _verified(file: IO[bytes], sha256: str, place: str) -> Iterator[bytes]:
+    """Yield the content of a file; raise at the end if its SHA-256 is another one, so that nothing is stored."""
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
+        yield chunk
+    if digest.hexdigest() != sha256:
+        raise BundleUnreadableError(f"{place} is not the file that the bundle was built with: build it again")

@@ -1,0 +1,19 @@
+"""Bundles for tests: copies of the demo bundle whose results differ, and so their digests."""
+
+import json
+import shutil
+from pathlib import Path
+
+from app_tier.bundle import DEMO_BUNDLE, MANIFEST_NAME, read_manifest
+
+
+def relabelled_bundle(folder: Path, name: str, suffix: str) -> str:
+    """Make a copy of the demo bundle called `name`, with `suffix` after each label; return its digest."""
+    shutil.copytree(DEMO_BUNDLE, folder)
+    demo = read_manifest(folder)
+    labels = tuple(f"{label}{suffix}" for label in demo.labels)
+    messages = {f"{label}{suffix}": message for label, message in demo.messages.items()}
+    manifest = demo.model_copy(update={"name": name, "labels": labels, "messages": messages})
+    stated = {"digest": manifest.digest, **manifest.model_dump(mode="json")}
+    (folder / MANIFEST_NAME).write_text(json.dumps(stated), encoding="utf-8")
+    return manifest.digest

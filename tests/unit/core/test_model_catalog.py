@@ -1,0 +1,237 @@
+"""The catalogue of models: which model a new job gets, and that no change reaches a job that exists."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from core.ids import ImageRef, input_key, new_id, new_job_id
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
+from core.messages import RequestMessage
+from core.model_catalog import (
+    MAX_VERSIONS,
+    CatalogRefusedError,
+    CatalogStore,
+    JobModel,
+    ModelCatalog,
+    ModelVersion,
+    UnknownModelError,
+    model_for_job,
+    model_name,
+    promoted,
+    rolled_back,
+    rolled_out,
+    with_configured,
+    with_model,
+    without_model,
+)
+from tests.support.memory_table import MemoryTable
+
+NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
+NAMES = ("signs", "birds", "cars", "trees")
+
+
+def version_of(name: str, digest: str | None = None) -> ModelVersion:
+    """Return a version whose digest follows from its name."""
+    digest = digest or name.encode().hex().ljust(64, "0")[:64]
+    return ModelVersion(name=name, digest=digest, place=f"s3://out/models/{digest}", added_at=NOW, added_by="ann")
+
+
+def first() -> ModelCatalog:
+    """Return the catalogue of the configured bundle."""
+    return ModelCatalog.only(version_of("signs"))
+
+
+class CatalogMachine(RuleBasedStateMachine):
+    """Any sequence of changes, made by several processes, against a model of names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = MemoryTable()
+        self.catalogs, self.jobs = CatalogStore(self.table), JobStore(self.table)
+        self.names, self.default = ["signs"], "signs"
+        self.previous: str | None = None
+        self.canary: tuple[str, float] | None = None
+        self.expected: dict[str, JobModel] = {}
+        self.moment = NOW
+
+    def change(self, change: Callable[[ModelCatalog], ModelCatalog]) -> bool:
+        """Make a change; return whether it was accepted. A refused one changes nothing."""
+        before = dict(self.table.items)
+        self.moment += timedelta(seconds=1)
+        try:
+            self.catalogs.change(change, first)
+        except (CatalogRefusedError, UnknownModelError):
+            assert self.table.items == before
+            return False
+        return True
+
+    def set_default(self, name: str) -> None:
+        """Follow a roll-out to all jobs."""
+        self.canary = None
+        if name != self.default:
+            self.default, self.previous = name, self.default
+
+    @rule(name=st.sampled_from(NAMES))
+    def add(self, name: str) -> None:
+        assert self.change(lambda catalog: with_model(catalog, version_of(name)))
+        if name not in self.names:
+            self.names.append(name)
+
+    @rule(name=st.sampled_from(NAMES))
+    def remove(self, name: str) -> None:
+        is_used = name == self.default or (self.canary is not None and name == self.canary[0])
+        assert self.change(lambda catalog: without_model(catalog, name)) is (name in self.names and not is_used)
+        if name in self.names and not is_used:
+            self.names.remove(name)
+            self.previous = None if self.previous == name else self.previous
+
+    @rule(name=st.sampled_from(NAMES), share=st.sampled_from([0.1, 0.5, 1.0]))
+    def roll_out(self, name: str, share: float) -> None:
+        is_possible = name in self.names and (share == 1 or name != self.default)
+        assert self.change(lambda catalog: rolled_out(catalog, name, share, self.moment)) is is_possible
+        if is_possible and share == 1:
+            self.set_default(name)
+        elif is_possible:
+            self.canary = name, share
+
+    @rule()
+    def promote(self) -> None:
+        assert self.change(lambda catalog: promoted(catalog, self.moment)) is (self.canary is not None)
+        if self.canary is not None:
+            self.set_default(self.canary[0])
+
+    @rule()
+    def roll_back(self) -> None:
+        is_possible = self.canary is not None or self.previous is not None
+        assert self.change(lambda catalog: rolled_back(catalog, self.moment)) is is_possible
+        if self.canary is not None:
+            self.canary = None
+        elif self.previous is not None:
+            self.set_default(self.previous)
+
+    @rule(name=st.sampled_from(NAMES))
+    def configure(self, name: str) -> None:
+        assert self.change(lambda catalog: with_configured(catalog, version_of(name), self.moment))
+        if name not in self.names:
+            self.names.append(name)
+        self.set_default(name)
+
+    @rule(name=st.one_of(st.none(), st.sampled_from(NAMES)))
+    def create_job(self, name: str | None) -> None:
+        catalog, job_id = self.catalogs.find() or first(), new_job_id(spread=False)
+        if name is not None and name not in self.names:
+            with pytest.raises(UnknownModelError, match=", ".join(self.names)):
+                model_for_job(catalog, name, job_id)
+            return
+        model = model_for_job(catalog, name, job_id)
+        possible = {name} if name else {self.default, *([self.canary[0]] if self.canary else [])}
+        assert model.name in possible
+        job = Job(job_id, "job", NOW, model=model)
+        self.jobs.create(job)
+        ref = ImageRef(job_id, new_id())
+        self.jobs.record_images(
+            [ImageRecord(ref, "a.png", input_key(ref, "png"), 1, NOW, model=job.requested_model)], NOW
+        )
+        self.expected[job_id] = model
+
+    @precondition(lambda self: self.catalogs.find() is not None)
+    @rule(name=st.sampled_from(NAMES))
+    def change_at_the_same_moment_as_another_process(self, name: str) -> None:
+        """Of two processes that have read the same edition, the second one changes what the first has stored."""
+
+        def change(catalog: ModelCatalog) -> ModelCatalog:
+            if not other:
+                other.append(self.catalogs.change(lambda each: with_model(each, version_of("birds")), first))
+            return with_model(catalog, version_of(name))
+
+        other: list[ModelCatalog] = []
+        self.catalogs.change(change, first)
+        for each in ("birds", name):
+            if each not in self.names:
+                self.names.append(each)
+
+    @invariant()
+    def new_jobs_get_what_was_rolled_out(self) -> None:
+        catalog = self.catalogs.find() or first()
+        assert [each.name for each in catalog.versions] == self.names
+        assert catalog.default_version.name == self.default
+        assert (catalog.previous and catalog.named(catalog.previous).name) == self.previous
+        canary = catalog.canary
+        assert (canary and (catalog.named(canary.digest).name, canary.share)) == self.canary
+
+    @invariant()
+    def each_job_keeps_its_model(self) -> None:
+        for job_id, model in self.expected.items():
+            assert self.jobs.job(job_id).model == model
+            [image] = self.jobs.images(job_id)
+            request = RequestMessage.from_json(image.request(NOW).body)
+            assert request.model == model.requested
+
+
+TestCatalog = CatalogMachine.TestCase
+
+
+def test_a_roll_back_returns_to_the_default_before_and_a_second_one_comes_back() -> None:
+    catalog = with_model(first(), version_of("birds"))
+    changed = rolled_out(catalog, "birds", 1, NOW)
+    back = rolled_back(changed, NOW)
+    assert (changed.default_version.name, back.default_version.name) == ("birds", "signs")
+    assert rolled_back(back, NOW).default_version.name == "birds"
+
+
+def test_a_canary_gets_its_share_of_the_jobs_and_keeps_them_when_the_share_grows() -> None:
+    catalog = with_model(first(), version_of("birds"))
+    ids = [f"job-{number}" for number in range(4_000)]
+
+    def of_canary(share: float) -> set[str]:
+        changed = rolled_out(catalog, "birds", share, NOW)
+        return {job_id for job_id in ids if model_for_job(changed, None, job_id).name == "birds"}
+
+    tenth, half = of_canary(0.1), of_canary(0.5)
+    # Five standard deviations of a binomial distribution.
+    assert abs(len(tenth) - 400) < 95
+    assert abs(len(half) - 2_000) < 160
+    assert tenth < half < set(ids)
+
+
+def test_a_name_means_one_bundle_and_a_bundle_may_get_another_name() -> None:
+    catalog = with_model(first(), version_of("birds"))
+    other = version_of("birds", "f" * 64)
+    with pytest.raises(CatalogRefusedError, match="another name"):
+        with_model(catalog, other)
+    renamed = with_model(catalog, version_of("birds").model_copy(update={"name": "swans"}))
+    assert [each.name for each in renamed.versions] == ["signs", "swans"]
+    configured = with_configured(catalog, other, NOW)
+    assert configured.default_version.name == "birds-ffffffffffff"
+    assert [each.name for each in configured.versions][:2] == ["signs", "birds"]
+
+
+def test_a_full_catalogue_refuses_another_model_but_follows_the_configuration() -> None:
+    catalog = first()
+    for number in range(MAX_VERSIONS - 1):
+        catalog = with_model(catalog, version_of(f"model-{number}"))
+    with pytest.raises(CatalogRefusedError, match="remove one"):
+        with_model(catalog, version_of("one-more"))
+    configured = with_configured(catalog, version_of("one-more"), NOW)
+    names = [each.name for each in configured.versions]
+    assert len(names) == MAX_VERSIONS
+    # Neither the default before nor the new one, but the oldest other version.
+    assert "model-0" not in names
+    assert {"signs", "one-more"} < set(names)
+
+
+@given(st.one_of(st.none(), st.text(max_size=200)))
+def test_every_bundle_has_a_name_that_jobs_can_write(text: str | None) -> None:
+    name = model_name(text)
+    assert version_of(name, "a" * 64).name == name
+
+
+def test_names_of_bundles_are_kept_if_they_can_be() -> None:
+    assert model_name("resnet18") == "resnet18"
+    assert model_name("My model (v2)") == "My-model-v2-"
+    assert model_name("..") == "model"

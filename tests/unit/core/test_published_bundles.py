@@ -1,0 +1,97 @@
+"""Published bundles: whole copies in the output bucket, from folders, zips and S3."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from app_tier.bundle import DEMO_BUNDLE, MANIFEST_NAME
+from core.bundle_facts import BundleUnreadableError
+from core.published_bundles import publish, published_place
+from services.s3 import Bucket
+from tests.support.bundles import relabelled_bundle
+from tests.support.memory_services import MemoryBucket
+
+
+def no_bucket(name: str) -> NoReturn:
+    raise AssertionError(f"the bucket {name} is not needed")
+
+
+@pytest.fixture
+def outputs() -> MemoryBucket:
+    return MemoryBucket()
+
+
+def published(outputs: MemoryBucket, digest: str | None) -> dict[str, bytes]:
+    """Return the files of a published bundle by name."""
+    folder = published_place("out", str(digest)).removeprefix("s3://out/") + "/"
+    return {key.removeprefix(folder): body for key, body in outputs.objects.items() if key.startswith(folder)}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "s3"])
+def test_a_bundle_is_copied_whole_from_wherever_it_is(kind: str, outputs: MemoryBucket, tmp_path: Path) -> None:
+    place, source = DEMO_BUNDLE, MemoryBucket()
+    if kind == "zip":
+        place = Path(shutil.make_archive(str(tmp_path / "demo"), "zip", DEMO_BUNDLE.parent, DEMO_BUNDLE.name))
+    elif kind == "s3":
+        place = Path("s3://models/demo")
+        for name, body in files_of(DEMO_BUNDLE).items():
+            source.put(f"demo/{name}", body, "application/octet-stream")
+
+    def bucket_named(name: str) -> Bucket:
+        assert (name, kind) == ("models", "s3")
+        return source
+
+    facts = publish(place, bucket_named, outputs)
+    assert facts.name == "demo"
+    assert published(outputs, facts.digest) == files_of(DEMO_BUNDLE)
+
+
+def test_a_bundle_that_is_published_is_not_copied_again_but_its_words_are(
+    outputs: MemoryBucket, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    digest = relabelled_bundle(folder, "other", "!")
+    publish(folder, no_bucket, outputs)
+    before = published(outputs, digest)
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    manifest["messages"] = {"stop!": "Stop, please."}
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    (folder / "model.bin").unlink()
+    assert publish(folder, no_bucket, outputs).messages == {"stop!": "Stop, please."}
+    after = published(outputs, digest)
+    assert after.pop(MANIFEST_NAME) != before.pop(MANIFEST_NAME)
+    assert after == before
+
+
+@pytest.mark.parametrize("fault", ["missing", "changed", "outside", "no digest", "not pinned", "no bundle"])
+def test_a_bundle_that_is_not_whole_is_refused_and_never_offered(
+    fault: str, outputs: MemoryBucket, tmp_path: Path
+) -> None:
+    folder, pin = tmp_path / "other", None
+    digest = relabelled_bundle(folder, "other", "!")
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    if fault == "missing":
+        (folder / "model.xml").unlink()
+    elif fault == "changed":
+        (folder / "model.bin").write_bytes(b"another network")
+    elif fault == "outside":
+        manifest["files"] = {"../secret": hashlib.sha256(b"x").hexdigest()}
+    elif fault == "no digest":
+        del manifest["digest"]
+    elif fault == "not pinned":
+        pin = "0" * 64
+    else:
+        folder = tmp_path / "nothing"
+    if folder.is_dir():
+        (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    with pytest.raises(BundleUnreadableError, match=str(tmp_path)):
+        publish(folder, no_bucket, outputs, pin)
+    assert MANIFEST_NAME not in published(outputs, digest)

@@ -1,0 +1,379 @@
+"""Models: the one that each job gets, their roll-out by operators, and what pages show of them."""
+
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from html import unescape
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app_tier.bundle import DEMO_BUNDLE, MANIFEST_NAME
+from core.bundle_facts import read_facts
+from core.config import Config
+from core.jobs.store import JobStore
+from core.messages import LabelScore, Model, Prediction, RequestMessage
+from core.model_catalog import CatalogStore, JobModel, rolled_back
+from core.result_cache import ResultCache
+from services.s3 import Bucket
+from tests.conftest import ConfigMaker
+from tests.support.api import AppMaker, problem, upload
+from tests.support.bundles import relabelled_bundle
+from tests.support.jobs import NOW, client_error, done, failed, picture, put_results
+from tests.support.memory_services import MemoryBucket, RecordingQueue
+from web_tier.autoscaler.fleet_config import FleetConfigWatcher
+from web_tier.backend import Backend
+from web_tier.controller.configured_model import ConfiguredModelRecorder
+from web_tier.served_models import RECENT_SECONDS
+
+MODELS = "/api/v1/models"
+
+
+@pytest.fixture
+def app(make_app: AppMaker, output_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Flask:
+    """A web tier that publishes bundles in memory, and whose catalogue has no age."""
+    monkeypatch.setattr(Backend, "bucket_named", lambda _backend, _name: output_bucket)
+    monkeypatch.setattr("web_tier.served_models.RECENT_SECONDS", 0.0)
+    return make_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """A bundle called `other` with other labels than the demo bundle."""
+    relabelled_bundle(tmp_path / "other", "other", " (2)")
+    return tmp_path / "other"
+
+
+def digest_of(bundle: Path) -> str:
+    facts = read_facts(bundle, lambda _bucket, _key: b"")
+    return str(facts.digest)
+
+
+def new_job(client: FlaskClient, **fields: str) -> dict[str, Any]:
+    answer = client.post("/api/v1/jobs", json=fields)
+    assert answer.status_code == 201, answer.text
+    return dict(answer.get_json())
+
+
+def roll_out(client: FlaskClient, model: str | Path, share: float = 1) -> dict[str, Any]:
+    answer = client.post(f"{MODELS}/roll-out", json={"model": str(model), "share": share})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.get_json())
+
+
+def names(client: FlaskClient) -> tuple[str, list[str]]:
+    body = client.get(MODELS).get_json()
+    return body["default"], [each["name"] for each in body["models"]]
+
+
+def test_without_a_catalogue_the_configured_bundle_is_the_only_model(client: FlaskClient) -> None:
+    assert names(client) == ("demo", ["demo"])
+    job = new_job(client)
+    assert job["model"] == {"name": "demo", "digest": digest_of(DEMO_BUNDLE)}
+    assert client.get(job["links"]["self"]).get_json()["model"] == job["model"]
+
+
+def test_a_roll_out_reaches_new_jobs_only_and_a_roll_back_undoes_it(
+    client: FlaskClient, other: Path, store: JobStore
+) -> None:
+    before = new_job(client)
+    assert roll_out(client, other)["default"] == "other"
+    after, named = new_job(client), new_job(client, model="demo")
+    assert [each["model"]["name"] for each in (before, after, named)] == ["demo", "other", "demo"]
+    assert client.post(f"{MODELS}/roll-back").get_json()["default"] == "demo"
+    assert new_job(client)["model"]["name"] == "demo"
+    for each in (before, after):
+        assert client.get(each["links"]["self"]).get_json()["model"] == each["model"]
+    assert store.job(after["job_id"]).model == JobModel(
+        "other", digest_of(other), f"s3://fleetsight-output/models/{digest_of(other)}"
+    )
+
+
+def test_a_share_of_the_new_jobs_gets_a_canary_until_it_is_promoted(client: FlaskClient, other: Path) -> None:
+    models = roll_out(client, other, 0.5)["models"]
+    assert [(each["name"], each["is_default"], each["share"]) for each in models] == [
+        ("demo", True, None),
+        ("other", False, 0.5),
+    ]
+    # The chance that 40 jobs get the same model is one in 5e11.
+    assert {new_job(client)["model"]["name"] for _ in range(40)} == {"demo", "other"}
+    assert client.post(f"{MODELS}/promote").get_json()["default"] == "other"
+    assert {new_job(client)["model"]["name"] for _ in range(10)} == {"other"}
+    assert "none can be promoted" in problem(client.post(f"{MODELS}/promote"), 422)
+
+
+def test_an_unknown_model_is_refused_with_the_known_names(client: FlaskClient, other: Path) -> None:
+    client.post(MODELS, json={"place": str(other), "name": "signs"})
+    detail = problem(client.post("/api/v1/jobs", json={"model": "cats"}), 422)
+    assert detail == "there is no model 'cats': choose one of demo, signs"
+    detail = problem(client.post(f"{MODELS}/roll-out", json={"model": "cats"}), 422)
+    assert detail == "there is no model 'cats': choose one of demo, signs"
+    assert "choose one of demo, signs" in problem(client.delete(f"{MODELS}/cats"), 404)
+    form = {"model": "cats", "images": (BytesIO(picture()), "a.jpg")}
+    assert client.post("/", data=form, content_type="multipart/form-data").status_code == 422
+
+
+def test_a_bundle_that_the_web_tier_cannot_read_is_refused_with_the_reason(
+    client: FlaskClient, other: Path, tmp_path: Path
+) -> None:
+    (other / "model.bin").write_bytes(b"damaged")
+    for place, reason in ((other, "is not the file"), (tmp_path / "nothing", "No such file")):
+        assert reason in problem(client.post(MODELS, json={"place": str(place)}), 422)
+        assert reason in problem(client.post(f"{MODELS}/roll-out", json={"model": str(place)}), 422)
+    assert names(client) == ("demo", ["demo"])
+
+
+def test_models_are_removed_unless_new_jobs_get_them(client: FlaskClient, other: Path) -> None:
+    answer = client.post(MODELS, json={"place": str(other)})
+    assert (answer.status_code, answer.get_json()["name"]) == (201, "other")
+    job = new_job(client, model="other")
+    assert "roll out another model first" in problem(client.delete(f"{MODELS}/demo"), 422)
+    assert client.delete(f"{MODELS}/other").status_code == 204
+    assert names(client) == ("demo", ["demo"])
+    assert client.get(job["links"]["self"]).get_json()["model"]["name"] == "other"
+    # The page of a removed model, to which its jobs lead, still has its classes.
+    assert "stop (2)" in client.get(f"/model?name={job['model']['digest']}").text
+
+
+def test_a_second_bundle_of_a_name_gets_another_name_unless_it_is_given_one(
+    client: FlaskClient, tmp_path: Path
+) -> None:
+    digest = relabelled_bundle(tmp_path / "demo2", "demo", " (2)")
+    assert client.post(MODELS, json={"place": str(tmp_path / "demo2")}).get_json()["name"] == f"demo-{digest[:12]}"
+    taken = client.post(MODELS, json={"place": str(tmp_path / "demo2"), "name": "demo"})
+    assert "give this one another name" in problem(taken, 422)
+    renamed = client.post(MODELS, json={"place": str(tmp_path / "demo2"), "name": "new"})
+    assert renamed.get_json()["name"] == "new"
+    assert names(client) == ("demo", ["demo", "new"])
+
+
+def test_a_repeated_request_gets_the_job_and_the_model_of_the_first_one(
+    client: FlaskClient, other: Path, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"Idempotency-Key": "k"}
+
+    def dies(*_: object) -> None:
+        raise RuntimeError("the process dies")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobStore, "create_all", dies)
+        assert client.post("/api/v1/jobs", json={}, headers=headers).status_code == 500
+    roll_out(client, other)
+    repeated = client.post("/api/v1/jobs", json={}, headers=headers).get_json()
+    assert repeated["model"]["name"] == "demo"
+    assert client.post("/api/v1/jobs", json={}, headers=headers).get_json() == repeated
+    assert client.post("/api/v1/jobs", json={"model": "demo"}, headers=headers).status_code == 422
+
+
+def test_every_request_of_an_image_names_the_model_of_its_job(
+    client: FlaskClient, other: Path, store: JobStore, requests_queue: RecordingQueue
+) -> None:
+    job = store.job(new_job(client)["job_id"])
+    roll_out(client, other)
+    upload(client, job, ("a.jpg", picture(shade=1)))
+    headers = {"Idempotency-Key": "k"}
+    form = {"images": (BytesIO(picture(shade=2)), "b.jpg")}
+    path = f"/api/v1/jobs/{job.job_id}/images"
+    assert client.post(path, data=form, headers=headers, content_type="multipart/form-data").status_code == 200
+    images = list(store.images(job.job_id))
+    for image in images:
+        assert store.put_failed(failed(image))
+    assert client.post(f"/api/v1/jobs/{job.job_id}/retry").get_json()["sent"] == 2
+    requests = [RequestMessage.from_json(body) for body in requests_queue.bodies]
+    assert len(requests) == 4
+    assert job.model is not None
+    assert {request.model for request in requests} == {job.model.requested}
+
+
+def test_single_images_go_into_another_job_after_a_roll_out(
+    client: FlaskClient, other: Path, requests_queue: RecordingQueue
+) -> None:
+    def send() -> RequestMessage:
+        client.post(
+            "/api/v1/classify?wait=0", data=picture(shade=len(requests_queue.bodies)), content_type="image/jpeg"
+        )
+        return RequestMessage.from_json(requests_queue.bodies[-1])
+
+    first, second = send(), send()
+    roll_out(client, other)
+    third, fourth = send(), send()
+    assert (first.job_id, third.job_id) == (second.job_id, fourth.job_id)
+    digests = [request.model.digest if request.model else None for request in (second, third)]
+    assert digests == [digest_of(DEMO_BUNDLE), digest_of(other)]
+
+
+def test_a_repeated_image_is_answered_by_the_model_of_its_job_only(
+    client: FlaskClient, other: Path, store: JobStore, requests_queue: RecordingQueue
+) -> None:
+    job = store.job(new_job(client)["job_id"])
+    upload(client, job, ("a.jpg", picture(shade=1)))
+    [image] = store.images(job.job_id)
+    request = RequestMessage.from_json(requests_queue.bodies[0])
+    result = done(image).model_copy(
+        update={
+            "key": request.key,
+            "sha256": sha256(picture(shade=1)).hexdigest(),
+            "model": Model(name="demo", digest=digest_of(DEMO_BUNDLE)),
+        }
+    )
+    ResultCache(store.table, timedelta(days=1)).put([result], datetime.now(UTC), {job.job_id: ""})
+    roll_out(client, other)
+    again, with_other = store.job(new_job(client, model="demo")["job_id"]), store.job(new_job(client)["job_id"])
+    assert upload(client, again, ("a.jpg", picture(shade=1))).get_json()["accepted"][0]["cached"]
+    assert not upload(client, with_other, ("a.jpg", picture(shade=1))).get_json()["accepted"][0]["cached"]
+
+
+def test_pages_show_the_model_of_the_job(
+    client: FlaskClient, other: Path, store: JobStore, output_bucket: MemoryBucket
+) -> None:
+    assert '<select id="model"' not in client.get("/").text
+    roll_out(client, other, 0.5)
+    page = client.get("/").text
+    assert '<option value="">Default: demo</option>' in page
+    assert "<option>other</option>" in page
+    form = {"model": "other", "images": (BytesIO(picture()), "a.jpg")}
+    answer = client.post("/", data=form, content_type="multipart/form-data")
+    assert answer.status_code == 303
+    job = store.job(answer.location.rpartition("/")[2])
+    assert job.model is not None
+    assert (job.model.name, job.model.digest) == ("other", digest_of(other))
+    page = client.get(f"/jobs/{job.job_id}").text
+    assert f'Model: <a href="/model?name={job.model.digest}"' in page
+    assert "by other" in page
+    # The classes to choose from in a review, and the scores of an image, are those of the job's model.
+    assert "stop (2)" in page
+    [image] = store.images(job.job_id)
+    labels = read_facts(other, lambda _bucket, _key: b"").labels
+    model = Model(name="other", digest=job.model.digest)
+    scores = tuple(1.0 if label == "stop (2)" else 0.0 for label in labels)
+    result = done(image).model_copy(
+        update={"label": "stop (2)", "score": 1.0, "top": (LabelScore(label="stop (2)", score=1.0),), "model": model}
+    )
+    put_results(store, job, result)
+    prediction = Prediction(**dict(result), probabilities=scores)
+    output_bucket.put(f"{job.job_id}/{image.ref.image_id}.json", prediction.to_json().encode(), "application/json")
+    page = unescape(client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}").text)
+    assert "give way (2)" in page
+    assert "stop (2)" in client.get("/model?name=other").text
+    assert "stop (2)" not in client.get("/model").text
+
+
+def test_the_catalogue_is_read_again_when_it_is_due_and_outlives_the_table(
+    config: Config, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, reads = [0.0], list[float]()
+    served = Backend(config, store).served
+    monkeypatch.setattr(served, "_clock", lambda: now[0])
+    find = CatalogStore.find
+
+    def counted(catalogs: CatalogStore) -> Any:
+        reads.append(now[0])
+        return find(catalogs)
+
+    monkeypatch.setattr(CatalogStore, "find", counted)
+    for _ in range(3):
+        model = served.recent_models()("job")
+        assert model is not None and model.name == "demo"
+    assert reads == [0.0]
+    now[0] += RECENT_SECONDS
+
+    def busy(_: CatalogStore) -> Any:
+        raise client_error(503)
+
+    monkeypatch.setattr(CatalogStore, "find", busy)
+    assert served.default_facts().name == "demo"
+
+
+@pytest.fixture
+def recording(store: JobStore, output_bucket: MemoryBucket, make_config: ConfigMaker, tmp_path: Path) -> "Recording":
+    return Recording(store, output_bucket, make_config, tmp_path / "config.yaml")
+
+
+class Recording:
+    """The controller's recorder of the configured model; `configure` changes the configuration while it runs."""
+
+    def __init__(self, store: JobStore, outputs: MemoryBucket, make_config: ConfigMaker, path: Path) -> None:
+        self.make_config, self.path, self.outputs = make_config, path, outputs
+        self.catalogs, self.is_active = CatalogStore(store.table), True
+        self.config = make_config()
+        path.write_text("0")
+        self.watcher = FleetConfigWatcher(path, self.config.fleet, lambda _path: self.config)
+        self.recorder = self.start()
+
+    def start(self) -> ConfiguredModelRecorder:
+        """Return the recorder of a new tenure."""
+        worker = self.config.worker
+        return ConfiguredModelRecorder(
+            lambda: self.watcher.worker or worker,
+            self.catalogs,
+            self.outputs,
+            lambda _name: self.outputs,
+            self.watcher,
+            lambda: self.is_active,
+        )
+
+    def configure(self, bundle: Path) -> None:
+        """Name another bundle in the configuration."""
+        self.config = self.make_config(worker={"bundle": str(bundle)})
+        self.path.write_text(str(bundle))
+        self.watcher.current()
+
+    def names(self) -> tuple[str, str | None, list[str]]:
+        """The default, the previous default, and all models."""
+        catalog = self.catalogs.find()
+        assert catalog is not None
+        previous = catalog.find(catalog.previous) if catalog.previous else None
+        names = [each.name for each in catalog.versions]
+        return catalog.default_version.name, None if previous is None else previous.name, names
+
+
+def test_a_bundle_that_the_configuration_names_anew_is_rolled_out(recording: Recording, other: Path) -> None:
+    recording.recorder.tick()
+    assert recording.names() == ("demo", None, ["demo"])
+    assert f"models/{digest_of(DEMO_BUNDLE)}/{MANIFEST_NAME}" in recording.outputs.objects
+    recording.configure(other)
+    assert recording.catalogs.find().default == digest_of(DEMO_BUNDLE)  # type: ignore[union-attr]
+    recording.recorder.tick()
+    assert recording.names() == ("other", "demo", ["demo", "other"])
+    assert f"models/{digest_of(other)}/{MANIFEST_NAME}" in recording.outputs.objects
+    [event] = [each.words for each in recording.watcher.drain_events() if "model" in each.words]
+    assert event == "worker.bundle has changed: new jobs get the model other"
+
+
+def test_a_roll_out_by_operators_stays_until_the_configuration_changes(recording: Recording, other: Path) -> None:
+    recording.recorder.tick()
+    recording.configure(other)
+    recording.recorder.tick()
+    recording.catalogs.change(lambda catalog: rolled_back(catalog, NOW), lambda: pytest.fail("it is stored"))
+    recording.recorder.tick()
+    recording.start().tick()
+    assert recording.names()[0] == "demo"
+    recording.configure(DEMO_BUNDLE)
+    recording.recorder.tick()
+    assert recording.names() == ("demo", "other", ["demo", "other"])
+
+
+def test_a_bundle_that_cannot_be_read_changes_nothing_and_is_reported_once(
+    recording: Recording, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recording.recorder.tick()
+    recording.configure(tmp_path / "nothing")
+    for _ in range(3):
+        recording.recorder.tick()
+    assert recording.names() == ("demo", None, ["demo"])
+    assert [each.levelname for each in caplog.records if "not offered" in each.message] == ["WARNING"]
+
+
+def test_a_controller_that_lost_its_lease_records_nothing(recording: Recording) -> None:
+    recording.is_active = False
+    recording.recorder.tick()
+    assert recording.catalogs.find() is None
+    assert recording.outputs.objects == {}

@@ -1,0 +1,88 @@
+"""The configured model: the bundle of `worker.bundle` is published, and recorded in the catalogue of models.
+
+The configuration may name another bundle while the system runs, or after a restart with another machine image; a
+bundle may be built again in its place. Each is recorded as a roll-out to all new jobs. A roll-out by operators stays
+until then. Jobs that exist keep their model, whose bundle is published.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Final
+
+from core.bundle_facts import BundleUnreadableError, read_manifest
+from core.config import WorkerSettings
+from core.model_catalog import CatalogStore, ModelCatalog, with_configured
+from core.published_bundles import publish
+from services.errors import NotFoundError
+from services.s3 import Bucket
+from web_tier.autoscaler.fleet_config import FleetConfigWatcher
+from web_tier.autoscaler.reporting import FleetEvent
+from web_tier.served_models import configured_version
+
+CHECK_SECONDS: Final = 10.0
+"""Time between two looks at the configured bundle."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class ConfiguredModelRecorder:
+    """Records the configured bundle.
+
+    Attributes:
+        settings: returns the workers' settings, which may change.
+        store: the catalogue.
+        outputs: the output bucket.
+        bucket_named: returns a bucket by its name.
+        fleet_config: shows a roll-out as an event.
+        active: returns whether this process may still act.
+    """
+
+    settings: Callable[[], WorkerSettings]
+    store: CatalogStore
+    outputs: Bucket
+    bucket_named: Callable[[str], Bucket]
+    fleet_config: FleetConfigWatcher
+    active: Callable[[], bool]
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _recorded: bytes | None = field(default=None, init=False)
+    _problem: str | None = field(default=None, init=False)
+
+    def tick(self) -> float:
+        """Record the bundle if this process has not recorded it yet; return the seconds until the next look."""
+        worker = self.settings()
+        try:
+            manifest = read_manifest(
+                worker.bundle, lambda bucket, key: self.bucket_named(bucket).get(key), worker.bundle_sha256
+            )
+            seen = sha256(manifest).digest()
+            if seen != self._recorded and self.active():
+                self._record(worker)
+                self._recorded = seen
+            problem = None
+        except (BundleUnreadableError, NotFoundError) as error:
+            problem = str(error)
+        if problem is not None and problem != self._problem:
+            _log.warning("the configured bundle is not offered to jobs: %s", problem)
+        self._problem = problem
+        return CHECK_SECONDS
+
+    def _record(self, worker: WorkerSettings) -> None:
+        # Published first: each job with the model has a place to load it from.
+        facts = publish(worker.bundle, self.bucket_named, self.outputs, worker.bundle_sha256)
+        version = configured_version(facts, self.outputs.name, self.now())
+        before = self.store.find()
+        if before is not None and before.configured == version.digest:
+            return
+
+        def change(catalog: ModelCatalog) -> ModelCatalog:
+            return catalog if catalog.configured == version.digest else with_configured(catalog, version, self.now())
+
+        after = self.store.change(change, lambda: ModelCatalog.only(version))
+        if before is not None and before.default != after.default:
+            name = after.default_version.name
+            _log.warning("new jobs get the model of worker.bundle", extra={"model": name, "digest": after.default})
+            self.fleet_config.add_event(FleetEvent(f"worker.bundle has changed: new jobs get the model {name}"))

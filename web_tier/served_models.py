@@ -1,0 +1,296 @@
+"""Models in the web tier: the facts of bundles, the model that a new job gets, and changes of the catalogue."""
+
+import logging
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import ValidationError
+
+from core.bundle_facts import BundleFacts, BundleUnreadableError, read_facts
+from core.messages import RequestedModel
+from core.model_catalog import (
+    CONFIGURATION,
+    CatalogRefusedError,
+    CatalogStore,
+    JobModel,
+    ModelCatalog,
+    ModelVersion,
+    free_name,
+    model_for_job,
+    model_name,
+    rolled_out,
+    with_model,
+)
+from core.published_bundles import publish, published_place
+from services.errors import NotFoundError
+from services.s3 import Bucket
+
+FRESH_SECONDS: Final = 5.0
+"""Maximum age of the bundle's facts: a bundle that is built again in its place is known after so long."""
+
+PUBLISHED_FRESH_SECONDS: Final = 300.0
+"""The same for published bundles, of which only statements that affect no result can change."""
+
+MAX_FIRST_READ_SECONDS: Final = 5.0
+"""Maximum time for which a thread waits for the first facts, which another thread reads."""
+
+MAX_READERS: Final = 32
+"""Published bundles whose facts a process keeps: those that were used last."""
+
+RECENT_SECONDS: Final = 1.0
+"""Age of the catalogue at which it is read again, for pages and for single images."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class BundleReader:
+    """Facts of the bundle at `place`, for all threads of a process, read again now and then.
+
+    Attributes:
+        place: a folder or zip, or a location in S3.
+        get: returns an object of S3, by bucket and key.
+        sha256: pins the bundle; None trusts every one.
+        clock: seconds, never set back.
+        fresh_seconds: maximum age of the facts.
+    """
+
+    place: Path
+    get: Callable[[str, str], bytes]
+    sha256: str | None = None
+    clock: Callable[[], float] = time.monotonic
+    fresh_seconds: float = FRESH_SECONDS
+    _facts: BundleFacts = field(default_factory=BundleFacts, init=False)
+    _read_at: float = field(default=float("-inf"), init=False)
+    _problem: str | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _first_read: threading.Event = field(default_factory=threading.Event, init=False)
+
+    def facts(self) -> BundleFacts:
+        """Return what is known of the bundle; nothing when it cannot be read from here, which is logged once.
+
+        One thread reads the facts when they are due. The others wait for the first facts, and afterwards use those
+        that were read last, since S3 may be slow.
+        """
+        with self._lock:
+            now = self.clock()
+            is_due = now - self._read_at >= self.fresh_seconds
+            self._read_at = now if is_due else self._read_at
+        if not is_due:
+            self._first_read.wait(MAX_FIRST_READ_SECONDS)
+            return self._facts
+        try:
+            self._facts, problem = read_facts(self.place, self.get, self.sha256), None
+        except (BundleUnreadableError, NotFoundError, BotoCoreError, ClientError) as error:
+            self._facts, problem = BundleFacts(), str(error)
+        finally:
+            self._first_read.set()
+        if problem != self._problem and problem is not None:
+            _log.warning("classes have numbers, not names, and repeated images go to a worker: %s", problem)
+        self._problem = problem
+        return self._facts
+
+
+class ServedModels:
+    """The models of a web process, for all its threads.
+
+    Args:
+        configured: reads the bundle of the configuration.
+        store: returns the store of the catalogue.
+        output_bucket: name of the output bucket, with the published bundles.
+        bucket_named: returns any bucket by its name.
+        clock: monotonic seconds.
+        now: the time of day.
+    """
+
+    def __init__(
+        self,
+        configured: BundleReader,
+        store: Callable[[], CatalogStore],
+        output_bucket: str,
+        bucket_named: Callable[[str], Bucket],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.configured = configured
+        self._store, self._output_bucket, self._bucket_named = store, output_bucket, bucket_named
+        self._clock, self._now = clock, now
+        self._lock = threading.Lock()
+        self._readers: OrderedDict[str, BundleReader] = OrderedDict()
+        self._recent: ModelCatalog | None = None
+        self._recent_at = float("-inf")
+
+    def catalog(self) -> ModelCatalog | None:
+        """Return the catalogue; without a stored one, that of the configured bundle; None if that cannot be read."""
+        found = self._store().find() or self._configured_catalog()
+        with self._lock:
+            self._recent, self._recent_at = found, self._clock()
+        return found
+
+    def recent_catalog(self) -> ModelCatalog | None:
+        """Return the catalogue as it was a moment ago; while the table does not answer, as it was read last.
+
+        One thread reads it when it is due, and the others use what was read before.
+        """
+        with self._lock:
+            now = self._clock()
+            if self._recent is not None and now - self._recent_at < RECENT_SECONDS:
+                return self._recent
+            self._recent_at = now
+        try:
+            return self.catalog()
+        except (BotoCoreError, ClientError) as error:
+            _log.warning("the models could not be read: %s", error)
+        return self._recent or self._configured_catalog()
+
+    def model_for_job(self, name: str | None, job_id: str) -> JobModel | None:
+        """Return the model of a new job; None if the web tier cannot read the only bundle.
+
+        Raises:
+            UnknownModelError: there is no model called `name`.
+        """
+        catalog = self.catalog()
+        if catalog is None and name is not None:
+            raise CatalogRefusedError("the web tier cannot read any model just now: leave out the model's name")
+        return None if catalog is None else model_for_job(catalog, name, job_id)
+
+    def recent_models(self) -> Callable[[str], JobModel | None]:
+        """Return the function from the id of a new job that names no model to its model, by the recent catalogue."""
+        catalog = self.recent_catalog()
+        return lambda job_id: None if catalog is None else model_for_job(catalog, None, job_id)
+
+    def default_facts(self) -> BundleFacts:
+        """Return what is known of the model that new jobs get."""
+        catalog = self.recent_catalog()
+        return self.facts(None if catalog is None else catalog.default_version.for_job)
+
+    def facts(self, model: JobModel | RequestedModel | None) -> BundleFacts:
+        """Return what is known of a job's model; nothing if its bundle cannot be read or is another one."""
+        own = self.configured.facts()
+        if model is None or model.digest == own.digest:
+            return own
+        found = self._reader(model.place).facts()
+        return found if found.digest == model.digest else BundleFacts(digest=model.digest)
+
+    def facts_called(self, name: str) -> BundleFacts:
+        """Return what is known of the model with this name or digest; a removed one has its digest only.
+
+        Without such a model, the facts are those of the model that new jobs get.
+        """
+        catalog = self.recent_catalog()
+        versions = () if catalog is None else catalog.versions
+        version = next((each for each in versions if name in {each.name, each.digest}), None)
+        if version is not None:
+            return self.facts(version.for_job)
+        if re.fullmatch("[0-9a-f]{64}", name):
+            found = self.facts(JobModel("", name, published_place(self._output_bucket, name)))
+            if found.labels:
+                return found
+        return self.default_facts()
+
+    def add(self, place: str, name: str | None, added_by: str) -> tuple[ModelVersion, ModelCatalog]:
+        """Publish the bundle at `place` and add it as `name`, by default as it calls itself; return both.
+
+        Raises:
+            CatalogRefusedError: the bundle cannot be read, or the catalogue does not take it; the message says why.
+        """
+        version = self._published(place, name, added_by)
+        catalog = self._add(version, is_named=name is not None)
+        return catalog.named(version.digest), catalog
+
+    def roll_out(self, place_or_name: str, share: float, added_by: str) -> ModelCatalog:
+        """Give `share` of the new jobs the model with this name, or the bundle at this place, which is added.
+
+        Raises:
+            UnknownModelError: it is no name, and does not look like a place.
+            CatalogRefusedError: as `add`, and if the model is the default already and `share` is below 1.
+        """
+        catalog = self.catalog()
+        known = catalog is not None and any(place_or_name in {each.name, each.digest} for each in catalog.versions)
+        if known or ("/" not in place_or_name and not place_or_name.lower().endswith(".zip")):
+            return self.change(lambda before: rolled_out(before, place_or_name, share, self._now()))
+        version = self._published(place_or_name, None, added_by)
+        return self._add(version, is_named=False, share=share)
+
+    def change(self, change: Callable[[ModelCatalog], ModelCatalog]) -> ModelCatalog:
+        """Store a change of the catalogue, and return the new one. Errors of `change` pass through.
+
+        Raises:
+            CatalogRefusedError: it could not be stored; the message says why.
+        """
+        changed = self._store().change(change, self._first)
+        with self._lock:
+            self._recent_at = float("-inf")
+        return changed
+
+    def _add(self, version: ModelVersion, *, is_named: bool, share: float | None = None) -> ModelCatalog:
+        def change(before: ModelCatalog) -> ModelCatalog:
+            unique = version if is_named else version.model_copy(update={"name": free_name(before, version)})
+            changed = with_model(before, unique, is_renaming=is_named)
+            return changed if share is None else rolled_out(changed, version.digest, share, self._now())
+
+        return self.change(change)
+
+    def _published(self, place: str, name: str | None, added_by: str) -> ModelVersion:
+        try:
+            facts = publish(Path(place), self._bucket_named, self._bucket_named(self._output_bucket))
+        except (BundleUnreadableError, BotoCoreError, ClientError) as error:
+            raise CatalogRefusedError(str(error)) from error
+        return _version(facts, self._output_bucket, name, self._now(), added_by)
+
+    def _configured_catalog(self) -> ModelCatalog | None:
+        facts = self.configured.facts()
+        try:
+            # The controller publishes the bundle there.
+            version = configured_version(facts, self._output_bucket, self._now())
+        except ValidationError:  # it states no digest
+            return None
+        return ModelCatalog.only(version)
+
+    def _first(self) -> ModelCatalog:
+        found = self._configured_catalog()
+        if found is None:
+            raise CatalogRefusedError(
+                f"the web tier cannot read the configured bundle {self.configured.place}: see its log"
+            )
+        return found
+
+    def _reader(self, place: str) -> BundleReader:
+        with self._lock:
+            reader = self._readers.get(place)
+            if reader is None:
+                reader = BundleReader(Path(place), self.configured.get, fresh_seconds=PUBLISHED_FRESH_SECONDS)
+                self._readers[place] = reader
+            self._readers.move_to_end(place)
+            if len(self._readers) > MAX_READERS:
+                self._readers.popitem(last=False)
+            return reader
+
+
+def configured_version(facts: BundleFacts, bucket: str, at: datetime) -> ModelVersion:
+    """Return the version of the configured bundle, which the controller publishes in the output bucket `bucket`.
+
+    Raises:
+        ValidationError: the bundle states no digest.
+    """
+    return _version(facts, bucket, None, at, CONFIGURATION)
+
+
+def _version(facts: BundleFacts, bucket: str, name: str | None, at: datetime, added_by: str) -> ModelVersion:
+    digest = facts.digest or ""
+    return ModelVersion(
+        name=name or model_name(facts.name),
+        digest=digest,
+        place=published_place(bucket, digest),
+        added_at=at,
+        added_by=added_by,
+    )
