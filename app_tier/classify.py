@@ -64,6 +64,7 @@ class Classifier:
             queued_at=task.delivery.queued_at,
             timings=task.timings,
             thumbnail=task.thumbnail or None,
+            traceparent=task.traceparent,
         )
         return task.with_payload(prediction)
 

@@ -60,7 +60,7 @@ def decode(
     try:
         square, thumbnail = _split(decoder(task.payload, limits=limits, **sizes), spec)
     except TooCostlyError as error:
-        _log.warning("too costly to decode", extra={"key": task.delivery.request.key, "reason": str(error)})
+        _log.info("too costly to decode", extra={"key": task.delivery.request.key, "reason": str(error)})
         raise ImageRejectedError(
             "too_costly",
             "decoding it takes more time or memory than an image may: save it again as JPEG or PNG, or smaller",

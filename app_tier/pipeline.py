@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from app_tier.answered import report_answered
 from app_tier.bundle import EngineError
 from app_tier.cancellation import CancelledJobs
 from app_tier.classify import Classifier, check
@@ -23,6 +24,7 @@ from app_tier.storage import answered_before, delete, fetch, refuse, respond, st
 from app_tier.task import Delivery, Task, new_task
 from core.images import ImageLimits
 from core.messages import CANCELLED, ClassificationResult, Failure, Prediction, crashed_worker
+from core.telemetry import NO_SPANS, SpanExporter
 from services.errors import NotFoundError
 from services.s3 import Bucket
 from services.sqs import BATCH, Queue
@@ -219,12 +221,13 @@ def _has_priority(task: Task[object]) -> bool:
 
 @dataclass(frozen=True)
 class Services:
-    """The queues and buckets that a worker uses."""
+    """The queues and buckets that a worker uses, and where its spans go."""
 
     requests: Queue
     responses: Queue
     inputs: Bucket
     outputs: Bucket
+    spans: SpanExporter = NO_SPANS
 
 
 class Pipeline:
@@ -367,6 +370,7 @@ class Pipeline:
                 self._recovery.lifetime.fail(fault.reason)
         for delivery in answered:
             self._in_flight.remove(delivery)
+        report_answered([task for task in tasks if task.delivery in answered], self._services.spans)
         self._recovery.extender.leave([task.delivery for task in tasks if task.delivery not in answered])
 
     def _more_than(self, taken: int) -> bool:

@@ -206,5 +206,5 @@ def parse_messages(received: Iterable[ReceivedMessage]) -> list[Delivery]:
         except MessageError as error:
             problem = str(error)
         more = {"message_id": message.id, "receive_count": message.receive_count, "error": problem}
-        _log.error("not a request; left for the dead-letter queue", extra=more)
+        _log.warning("not a request; left for the dead-letter queue", extra=more)
     return deliveries

@@ -38,6 +38,7 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.images import ImageRejectedError
 from core.messages import GONE, Failure
 from core.sandbox.process import PoolUnavailableError
+from core.tracing import common_traceparent, use_traceparent
 from services.backoff import Jitter, pause_seconds
 from services.errors import NotFoundError
 
@@ -265,6 +266,10 @@ class Step(Generic[T]):
 
     def __call__(self, tasks: Sequence[Task[T]]) -> None:
         """Do the step for `tasks`; return when each has been passed on, given back or left to the queue."""
+        with use_traceparent(common_traceparent(task.traceparent for task in tasks)):
+            self._do_until_settled(tasks)
+
+    def _do_until_settled(self, tasks: Sequence[Task[T]]) -> None:
         clock = self._recovery.clock
         kind: type[TransientError] | None = None
         failures, since, passed_before = 0, 0.0, 0

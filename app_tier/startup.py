@@ -21,6 +21,7 @@ from app_tier.engines import LoadedModel, open_engine
 from app_tier.lifecycle import NotStartedError, is_protected, watch_notices
 from app_tier.sizing import Sizing, sized, this_machine
 from core.config import Config, load_config
+from core.logs import set_level
 from core.sandbox.process import PoolUnavailableError
 from core.sandbox.zygote import Zygote
 from services.errors import FleetsightError, MetadataError
@@ -49,6 +50,7 @@ def start_up(zygote: Zygote) -> "Worker":
 
 
 def _start_up(config: Config, zygote: Zygote) -> "Worker":
+    set_level(config.logs.worker)
     if config.worker.engine == "openvino":
         # Before other imports run beside it: the thread that compiles would wait for the interpreter again and again.
         import_openvino()

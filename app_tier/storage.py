@@ -26,7 +26,12 @@ def refuse(task: Task[object], failure: Failure, worker: str) -> Task[Prediction
     """Return the task with the result of an image that cannot be classified."""
     delivery = task.delivery
     prediction = failed(delivery.request.ref, failure, worker=worker, attempts=delivery.tries)
-    more = {"timings": task.timings, "queued_at": delivery.queued_at, "attempt": delivery.request.attempt}
+    more = {
+        "timings": task.timings,
+        "queued_at": delivery.queued_at,
+        "attempt": delivery.request.attempt,
+        "traceparent": task.traceparent,
+    }
     return task.with_payload(prediction.model_copy(update=more))
 
 
@@ -89,9 +94,9 @@ def delete(answered: Sequence[Delivery], requests: Queue) -> None:
 
 
 def _repeat(task: Task[object], stored: Prediction) -> Task[ClassificationResult]:
-    """Return the task with `stored` as its response, which answers the task's attempt."""
-    attempt = max(stored.attempt, task.delivery.request.attempt)
-    return task.with_payload(stored.response().model_copy(update={"attempt": attempt}))
+    """Return the task with `stored` as its response, which answers the task's attempt in its trace."""
+    own = {"attempt": max(stored.attempt, task.delivery.request.attempt), "traceparent": task.traceparent}
+    return task.with_payload(stored.response().model_copy(update=own))
 
 
 def fetch(

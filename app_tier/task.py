@@ -1,7 +1,8 @@
 """What passes from stage to stage: one image with the output of the last stage."""
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
@@ -71,6 +72,7 @@ class Task(Generic[T_co]):
         milliseconds: duration of each stage so far; a plain mapping, since it is copied at every stage.
         sha256: of the image's bytes, hexadecimal; empty until they have been fetched.
         thumbnail: file of the image's thumbnail; empty until it has been drawn, or if it could not be.
+        ended_at: when each stage that this worker has done ended, in seconds of the epoch.
         assigned: the model that classifies it; None until the image has got one that is loaded.
     """
 
@@ -79,7 +81,13 @@ class Task(Generic[T_co]):
     milliseconds: Mapping[str, float]
     sha256: str = ""
     thumbnail: bytes = b""
+    ended_at: Mapping[str, float] = field(default_factory=dict)
     assigned: LoadedModel | None = None
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace context of its request, or None."""
+        return self.delivery.request.traceparent
 
     @property
     def model(self) -> LoadedModel:
@@ -96,8 +104,15 @@ class Task(Generic[T_co]):
     def with_payload(self, payload: U, **milliseconds: float) -> "Task[U]":
         """Return the task for the next stage, with the output of this one and its duration."""
         rounded = {stage: round(duration, 3) for stage, duration in milliseconds.items()}
-        durations = {**self.milliseconds, **rounded}
-        return Task(self.delivery, payload, durations, self.sha256, self.thumbnail, self.assigned)
+        return Task(
+            self.delivery,
+            payload,
+            {**self.milliseconds, **rounded},
+            self.sha256,
+            self.thumbnail,
+            {**self.ended_at, **dict.fromkeys(milliseconds, time.time())},
+            self.assigned,
+        )
 
 
 def new_task(delivery: Delivery) -> Task[None]:

@@ -366,4 +366,4 @@ class VisibilityExtender:
             try:
                 self.check()
             except Exception:  # noqa: BLE001 (the edge: without an extender, every image would be classified twice)
-                _log.exception("visibility timeouts could not be extended; trying again")
+                _log.warning("visibility timeouts could not be extended; trying again", exc_info=True)

@@ -27,12 +27,12 @@ MIN_KILLED = 0.85
 
 
 def run(quick: bool) -> Report:
-    """Make the mutants and test them, which takes some minutes; with `quick` only those of `lost_images`.
+    """Make the mutants and test them, which takes some minutes; with `quick` only those of `find_lost`.
 
     Raises:
         RuntimeError: mutmut could not test the mutants.
     """
-    only = ["web_tier.controller.lost_images.*"] if quick else []
+    only = ["web_tier.controller.lost_images.x_find_lost*"] if quick else []
     done = subprocess.run(
         (sys.executable, "-m", "mutmut", "run", *only), cwd=ROOT, stdout=subprocess.PIPE, check=False
     )

@@ -19,6 +19,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from core.images import ImageLimits
+from core.logs import ProcessLevel
 from core.s3_locations import MAX_LOCATION_CHARACTERS, S3Location
 from services.endpoint import Endpoint
 from services.errors import ConfigError
@@ -111,8 +112,9 @@ class QueueSettings(_Section):
 
     kind: Literal["standard", "fifo"]
     visibility_timeout_seconds: int = Field(ge=1, le=43_200)
-    max_receive_count: int = Field(le=1_000)
-    max_message_bytes: int
+    # The validators below enforce these bounds, with messages of their own.
+    max_receive_count: int = Field(le=1_000, json_schema_extra={"minimum": MIN_RECEIVES})
+    max_message_bytes: int = Field(json_schema_extra={"minimum": MIN_MESSAGE_BYTES, "maximum": MAX_MESSAGE_BYTES})
 
     @field_validator("max_message_bytes")
     @classmethod
@@ -364,13 +366,29 @@ WebhookHost = Annotated[
 ]
 
 
+TopicArn = Annotated[str, Field(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$")]
+EmailAddress = Annotated[str, Field(max_length=320, pattern=r"^[^@\s<>\"]+@[^@\s<>\"]+$")]
+MAX_OPERATOR_EMAILS = 10
+
+
 class NotificationSettings(_Section):
-    """Notifications of finished jobs."""
+    """Notifications of finished jobs for users, and of spending caps for operators."""
 
     webhook_hosts: tuple[WebhookHost, ...]
     webhook_private: bool
     mail_sender: Annotated[str, Field(min_length=3, max_length=320, pattern=r"^[^\r\n]*@[^\r\n]*$")] | None
-    topic_arn: Annotated[str, Field(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$")] | None
+    topic_arn: TopicArn | None
+    operator_emails: Annotated[tuple[EmailAddress, ...], Field(max_length=MAX_OPERATOR_EMAILS)]
+    operator_webhook: Annotated[str, Field(max_length=2_000, pattern=r"^https?://")] | None
+    operator_topic_arn: TopicArn | None
+
+    @model_validator(mode="after")
+    def _emails_have_a_sender(self) -> Self:
+        if self.operator_emails and self.mail_sender is None:
+            raise ValueError(
+                "operator_emails needs mail_sender: set it to an address that SES has verified, or set []"
+            )
+        return self
 
 
 class MetricSettings(_Section):
@@ -391,6 +409,26 @@ class MetricSettings(_Section):
         if namespace is not None and namespace.startswith(("AWS/", ":")):
             raise ValueError("CloudWatch reserves namespaces that begin with AWS/ or a colon; set another one")
         return namespace
+
+
+class LogSettings(_Section):
+    """The minimum level of the log lines of each process."""
+
+    web: ProcessLevel = "info"
+    controller: ProcessLevel = "info"
+    worker: ProcessLevel = "info"
+
+
+class TracingSettings(_Section):
+    """Export of spans by OTLP/HTTP.
+
+    Attributes:
+        endpoint: base URL of the collector; None exports nothing.
+        sample_ratio: share of the web tier's requests with exported spans.
+    """
+
+    endpoint: Annotated[str, Field(max_length=2_048, pattern=r"^https?://[^\s@]+$")] | None = None
+    sample_ratio: float = Field(default=1.0, ge=0, le=1)
 
 
 def _as_location(text: str) -> str:
@@ -481,6 +519,8 @@ class Config(_Section):
     retention: RetentionSettings
     notifications: NotificationSettings
     metrics: MetricSettings
+    logs: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     imports: ImportSettings
     prices: PriceSettings
 

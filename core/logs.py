@@ -1,9 +1,28 @@
-"""Logging as JSON lines on standard error, so that nothing a user sends can forge a line."""
+"""Logging as JSON lines on standard error, so that nothing a user sends can forge a line.
+
+A line of a thread that works for a request has the request's trace (`core/tracing.py`). docs/logs.md has the meaning
+of the levels and the fields.
+"""
 
 import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import Final, Literal
+
+from core.tracing import current_traceparent, trace_id
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LEVELS: Final[tuple[LogLevel, ...]] = ("debug", "info", "warning", "error")
+ProcessLevel = Literal["debug", "info", "warning"]
+"""Minimum level of a process: no configuration hides warnings."""
+
+METRICS_LOGGER: Final = "fleetsight.metrics"
+AUDIT_LOGGER: Final = "fleetsight.audit"
+"""Loggers of lines that are written at every level: CloudWatch makes metrics of the former."""
+
+LIBRARIES: Final = ("botocore", "urllib3")
+"""Loggers of libraries that log warnings only: the details of a call contain its signature."""
 
 _OWN = frozenset(vars(logging.makeLogRecord({})))
 
@@ -24,16 +43,30 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if (traceparent := current_traceparent()) is not None:
+            line["trace"] = trace_id(traceparent)
         line |= {name: value for name, value in vars(record).items() if name not in _OWN}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
 
 
-def configure_logging(process: str, level: int = logging.INFO) -> None:
+def configure_logging(process: str, level: ProcessLevel = "info") -> None:
     """Send every log record and warning of this process to standard error as JSON lines that name `process`."""
     to_stderr = logging.StreamHandler(sys.stderr)
     to_stderr.setFormatter(JsonFormatter(process))
-    logging.basicConfig(level=level, handlers=[to_stderr], force=True)
+    logging.basicConfig(handlers=[to_stderr], force=True)
+    set_level(level)
     logging.captureWarnings(True)  # of libraries, which may quote a file of a user's
-    logging.getLogger("botocore").setLevel(logging.WARNING)
+
+
+def set_level(level: ProcessLevel) -> None:
+    """Log lines of this level and above."""
+    for logger, minimum in levels_of(level).items():
+        logging.getLogger(logger).setLevel(minimum)
+
+
+def levels_of(level: ProcessLevel) -> dict[str, str]:
+    """Return the minimum level of each logger that has one, by its name; the root logger's is empty."""
+    libraries = dict.fromkeys(LIBRARIES, "WARNING")
+    return {"": level.upper(), METRICS_LOGGER: "INFO", AUDIT_LOGGER: "INFO", **libraries}

@@ -11,14 +11,17 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from core.ids import ULID_PATTERN, ImageRef
 from core.images import MAX_THUMBNAIL_BYTES
+from core.tracing import parse_traceparent
 from services.errors import MessageError
 
 Id = Annotated[str, Field(pattern=ULID_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Traceparent = Annotated[str | None, BeforeValidator(parse_traceparent)]
+"""A trace context (`core/tracing.py`); an invalid one is left out, since no image may fail because of it."""
 Status = Literal["done", "failed"]
 WorkerState = Literal["ready", "busy", "draining", "ended"]
 
@@ -87,6 +90,7 @@ class RequestMessage(_ImageMessage):
         attempt: 0 for the first request of an image; each retry by its user has the next number.
         crashes: how often earlier messages of this request were received without an answer.
         model: to classify with; None for the worker's own bundle (`worker.bundle`).
+        traceparent: of the web tier's request that it follows from, or of the controller's repair.
     """
 
     key: str = Field(max_length=100)
@@ -94,10 +98,18 @@ class RequestMessage(_ImageMessage):
     attempt: int = Field(default=0, ge=0)
     crashes: int = Field(default=0, ge=0)
     model: RequestedModel | None = None
+    traceparent: Traceparent = None
 
     @classmethod
     def about(
-        cls, ref: ImageRef, key: str, submitted_at: datetime, attempt: int = 0, model: RequestedModel | None = None
+        cls,
+        ref: ImageRef,
+        key: str,
+        submitted_at: datetime,
+        attempt: int = 0,
+        *,
+        model: RequestedModel | None = None,
+        traceparent: str | None = None,
     ) -> Self:
         """Return the request to classify the image `ref`, stored at `key`, with `model`."""
         return cls(
@@ -107,6 +119,7 @@ class RequestMessage(_ImageMessage):
             submitted_at=submitted_at,
             attempt=attempt,
             model=model,
+            traceparent=traceparent,
         )
 
 
@@ -155,6 +168,7 @@ class ClassificationResult(_ImageMessage):
         recorded_at: when the result became visible to its owner.
         attempt: attempt of the request.
         attempts: how often the request was received until it was answered.
+        traceparent: of the request; the job table does not have it.
     """
 
     status: Status
@@ -173,6 +187,7 @@ class ClassificationResult(_ImageMessage):
     attempt: int = Field(default=0, ge=0)
     timings: Timings = Timings()
     error: Failure | None = None
+    traceparent: Traceparent = None
 
     @model_validator(mode="after")
     def _done_has_a_label_and_failed_has_an_error(self) -> Self:
@@ -188,10 +203,12 @@ class StoredResult(_ImageMessage):
 
     Attributes:
         attempt: attempt of the request that it answers.
+        traceparent: of the request.
     """
 
     kind: Literal["stored"]
     attempt: int = Field(default=0, ge=0)
+    traceparent: Traceparent = None
 
 
 def response_within(response: ClassificationResult, max_bytes: int) -> ClassificationResult | StoredResult:
@@ -211,7 +228,11 @@ def response_within(response: ClassificationResult, max_bytes: int) -> Classific
     fitting = bisect_left(range(len(response.top)), x=True, key=is_too_large) - 1
     if fitting < 0:
         return StoredResult(
-            job_id=response.job_id, image_id=response.image_id, kind="stored", attempt=response.attempt
+            job_id=response.job_id,
+            image_id=response.image_id,
+            kind="stored",
+            attempt=response.attempt,
+            traceparent=response.traceparent,
         )
     return with_top(fitting)
 

@@ -94,10 +94,11 @@ def _entry(response: ClassificationResult, owner: str | None, expires_at: int) -
         return None
     if owner is None:
         return None
+    kept = response.model_copy(update={"timings": Timings(), "queued_at": None, "traceparent": None})
     return {
         "pk": _partition(response.sha256, owner),
         "sk": response.model.digest,
-        "response": response.model_copy(update={"timings": Timings(), "queued_at": None}).to_json(),
+        "response": kept.to_json(),
         EXPIRES_AT: expires_at,
     }
 

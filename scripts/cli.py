@@ -19,7 +19,6 @@ from scripts.aws.commands import (
     aws,
     bake_command,
     down_command,
-    logs_command,
     roll_command,
     site,
     ssh_command,
@@ -31,6 +30,7 @@ from scripts.dead_letters import dead_letters
 from scripts.doctor.checked_system import ROOT, CheckedSystem
 from scripts.doctor.command import HELP, OPTIONS, diagnose
 from scripts.fleet import fleet
+from scripts.logs import logs_command
 from scripts.model.commands import model
 from scripts.restore import restore_command
 from scripts.standard_options import CONTEXT, version_option
@@ -160,10 +160,10 @@ def completion(shell: str) -> None:
 
 SECTIONS: Final[Mapping[str, tuple[click.Command, ...]]] = {
     "Images": IMAGE_COMMANDS,
-    "A running system, on this machine or by --url": (fleet, dead_letters, users, state),
+    "A running system, on this machine or by --url": (fleet, dead_letters, users, logs_command, state),
     "Models": (model,),
     "AWS": (
-        *(up_command, status_command, logs_command, ssh_command, roll_command),
+        *(up_command, status_command, ssh_command, roll_command),
         *(aws, bake_command, site, restore_command, down_command),
     ),
     "This machine, tests, documents and your shell": (doctor, chaos, simulate, sbom, completion),

@@ -38,6 +38,10 @@ class FleetClient(ApiClient):
         """Return the last decisions, newest first."""
         return self._call("GET", "/fleet/decisions")
 
+    def compare_models(self) -> dict[str, Any]:
+        """Return the results of the models, side by side."""
+        return self._call("GET", "/models/comparison")
+
     def pause(self, reason: str) -> dict[str, Any]:
         """Pause the fleet."""
         return self._call("POST", "/fleet/pause", json={"reason": reason})
@@ -66,6 +70,10 @@ class FleetClient(ApiClient):
     def drain(self, instance_id: str) -> dict[str, Any]:
         """Drain an instance."""
         return self._call("POST", f"/fleet/instances/{quote(instance_id, safe='')}/drain", allowed=(202,))
+
+    def console(self, instance_id: str) -> dict[str, Any]:
+        """Return the newest lines of an instance's console."""
+        return self._call("GET", f"/fleet/instances/{quote(instance_id, safe='')}/console")
 
     def add_model(self, place: str, name: str | None) -> dict[str, Any]:
         """Add the bundle at a place as a model that jobs may name."""

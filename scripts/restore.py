@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from scripts.aws.commands import aws_command, dry_run_option
 from scripts.aws.context import AwsAccount, Waiter
 from scripts.aws.deploy.stack import find_stack
+from scripts.aws.resources import RESTORED_SUFFIX
 from services.errors import FleetsightError
 from services.table import EXPIRES_AT
 
@@ -26,9 +27,6 @@ RESTORE_SECONDS: Final = 6 * 3600.0
 """The longest wait for a new table; AWS restores most tables in less than an hour, large ones in hours."""
 
 POLL_SECONDS: Final = 10.0
-
-NAME_SUFFIX: Final = "-restored-"
-"""Part of the name of a restored table, before its moment."""
 
 
 class RestoreError(FleetsightError):
@@ -121,8 +119,8 @@ def plan_restore(dynamodb: "DynamoDBClient", source: str, moment: datetime | Non
         raise RestoreError(
             f"{source} can be restored from {earliest.isoformat()} to {latest.isoformat()}, not at {at.isoformat()}"
         )
-    base = source.partition(NAME_SUFFIX)[0]
-    return RestorePlan(source, f"{base}{NAME_SUFFIX}{at:%Y%m%dt%H%M%Sz}", at)
+    base = source.partition(RESTORED_SUFFIX)[0]
+    return RestorePlan(source, f"{base}{RESTORED_SUFFIX}{at:%Y%m%dt%H%M%Sz}", at)
 
 
 def restore(
@@ -155,7 +153,7 @@ def restore(
     waiter = Waiter(sleep=sleep, report=report)
     waiter.until(is_complete, f"{plan.target} to be complete", seconds=RESTORE_SECONDS, every=POLL_SECONDS)
     _restore_settings(dynamodb, plan)
-    report(f"{plan.target} has its time to live and its own point-in-time recovery")
+    report(f"{plan.target} has its time to live, its own point-in-time recovery, and the tags of {plan.source}")
 
 
 def _table(dynamodb: "DynamoDBClient", name: str) -> Any:
@@ -174,5 +172,11 @@ def _restore_settings(dynamodb: "DynamoDBClient", plan: RestorePlan) -> None:
     dynamodb.update_continuous_backups(
         TableName=plan.target, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
     )
-    if dynamodb.describe_table(TableName=plan.source)["Table"].get("DeletionProtectionEnabled"):
+    source = dynamodb.describe_table(TableName=plan.source)["Table"]
+    tags = dynamodb.list_tags_of_resource(ResourceArn=source["TableArn"]).get("Tags", [])
+    # `fleetsight down` finds the table by its tag. Only AWS sets tags that begin with aws:
+    if own := [tag for tag in tags if not tag["Key"].startswith("aws:")]:
+        target_arn = dynamodb.describe_table(TableName=plan.target)["Table"]["TableArn"]
+        dynamodb.tag_resource(ResourceArn=target_arn, Tags=own)
+    if source.get("DeletionProtectionEnabled"):
         dynamodb.update_table(TableName=plan.target, DeletionProtectionEnabled=True)

@@ -1,6 +1,7 @@
-"""`./scripts/screenshots`: pictures of every page for the documentation, from a system of its own and drawn signs."""
+"""`./scripts/screenshots`: pictures of every page and of the terminal, from systems of their own and drawn signs."""
 
 import io
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from fleetsight_client import FleetsightClientError
 from fleetsight_client.api import ApiClient
 from scripts.chromium import open_chromium
 from scripts.demo_model.signs import samples
+from scripts.home import HOME_VARIABLE
+from scripts.recording import animated_svg, record, shortened
 from scripts.run.system import ROOT, System, free_port
 from services.errors import FleetsightError
 
@@ -54,6 +57,11 @@ LIGHT = {"viewport": {"width": 1280, "height": 900}}
 DARK = {**LIGHT, "color_scheme": "dark"}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2}
 NO_SCRIPT = {**LIGHT, "java_script_enabled": False}
+
+
+TERMINAL = "terminal.svg"
+MAX_RECORDING_BYTES = 150_000
+RECORDED = "./scripts/run.sh --once"
 
 
 class ScreenshotError(FleetsightError):
@@ -191,14 +199,38 @@ def draw_batch(folder: Path, signs: int) -> list[Path]:
     return [*files, notes]
 
 
+def record_terminal(out: Path) -> None:
+    """Record a run of the whole system in a terminal; its page has the port of `config.yaml`, which must be free.
+
+    Raises:
+        RecordingError: the run fails.
+        ScreenshotError: the recording is larger than `MAX_RECORDING_BYTES`.
+    """
+    with tempfile.TemporaryDirectory() as home:
+        own = {name: value for name, value in os.environ.items() if name != "NO_COLOR" and "FLEETSIGHT" not in name}
+        environment = {**own, "TERM": "xterm-256color", "COLORTERM": "truecolor", HOME_VARIABLE: home}
+        frames = record(RECORDED, RECORDED.split(), folder=ROOT, environment=environment)
+    title = f"A terminal with {RECORDED}: a hundred images are uploaded and classified, and the fleet ends"
+    picture = animated_svg(shortened(frames), title).encode()
+    if len(picture) > MAX_RECORDING_BYTES:
+        raise ScreenshotError(f"{TERMINAL} has {len(picture):,} bytes, more than {MAX_RECORDING_BYTES:,}")
+    (out / TERMINAL).write_bytes(picture)
+    click.echo(f"{out / TERMINAL} ({len(picture) / 1000:.0f} KB)")
+
+
 @click.command(help=__doc__)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=FOLDER, help="where the pictures go", show_default=True
 )
-def main(out: Path) -> None:
-    """Draw a batch, start a system, and capture all pages."""
+@click.option("--only", type=click.Choice(["pages", "terminal"]), help="make only these")
+def main(out: Path, only: str | None) -> None:
+    """Capture all pages, and record the terminal."""
+    out.mkdir(parents=True, exist_ok=True)
     try:
-        capture_all(out)
+        if only != "pages":
+            record_terminal(out)
+        if only != "terminal":
+            capture_all(out)
     except (FleetsightError, FleetsightClientError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -209,7 +241,6 @@ def capture_all(out: Path) -> None:
     Raises:
         FleetsightError: there is no browser, the system does not start, or a page is not complete in time.
     """
-    out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, open_chromium() as browser:
         files = draw_batch(Path(scratch), SIGNS)
         system = System(Path(scratch, "system"), {"FLEETSIGHT__WEB__PORT": str(free_port()), **WORKERS})

@@ -135,6 +135,14 @@ class Table:
             values,
         )
 
+    def put_fenced(self, item: Item, token: int) -> bool:
+        """Put `item` with a fencing `token` unless it was stored with a later one; return whether it is stored.
+
+        An existing item without a token is of an older release.
+        """
+        free = "attribute_not_exists( #token ) OR #token <= :token"
+        return self.put_if({**item, "token": token}, free, {"token": token})
+
     def delete_if(self, pk: str, sk: str, condition: str, values: Item | None = None) -> bool:
         """Delete an item if `condition` holds for it; return whether it did."""
         return self._if_condition_holds(

@@ -65,7 +65,7 @@ def create_app(
     backend = Backend(config, store, input_bucket, request_queue)
     install_backend(app, backend)
     install_result_services(app, backend)
-    Middleware(config.web, backend.metrics, config.metrics.cloudwatch_namespace).install(app)
+    Middleware(config.web, backend.metrics, config.metrics.cloudwatch_namespace, backend.spans).install(app)
     install_auth(app, auth or create_auth(backend))
     install_identification(app)
     install_rate_limiter(app, backend)

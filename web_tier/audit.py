@@ -23,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, Response, g, request
 
 from core.ids import first_id_of, new_id
+from core.logs import AUDIT_LOGGER
 from services.table import EXPIRES_AT, LAST, Item, Table, TableBusyError
 from services.users import normalise_email
 from web_tier.auth.context import current_auth
@@ -235,7 +236,7 @@ def _record(response: Response) -> Response:
     if event is not None:
         details = json.dumps(dict(event.details), sort_keys=True)
         extra = {"action": event.action, "user": event.user, "details": details, "address": event.address}
-        _log.info("audit", extra={**extra, "request_id": event.request_id})
+        logging.getLogger(AUDIT_LOGGER).info("audit", extra={**extra, "request_id": event.request_id})
         try:
             current_trail().record(event)
         except (BotoCoreError, ClientError, TableBusyError) as error:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, current_app
@@ -22,6 +22,7 @@ from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore
 from core.result_cache import ResultCache
+from core.telemetry import SpanExporter
 from services.clients import Clients
 from services.demand_signal import SignallingQueue
 from services.s3 import Bucket, Forms
@@ -30,6 +31,7 @@ from services.table import Table
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.forecast import Forecast, forecast
 from web_tier.bulkheads import Bulkheads
+from web_tier.console import InstanceConsoles
 from web_tier.memory import MemoryLimiter
 from web_tier.metrics import WebMetrics
 from web_tier.results.query import JobModels
@@ -38,6 +40,9 @@ from web_tier.served_models import BundleReader, ServedModels
 from web_tier.uploads.ingest import CONCURRENCY, CachedResults, ImageIngest
 from web_tier.uploads.presigned import PresignedUploads
 from web_tier.uploads.single import SingleImages
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
 
 MAX_AGE_SECONDS = 15.0
 """A report of the controller that did not exist so long ago is taken for one of just now."""
@@ -53,6 +58,9 @@ CHECKED_SECONDS = 1.0
 
 READING_BYTES = 48 * 2**20
 """Bytes of images that one process holds at once while it reads them from requests."""
+
+CONSOLE_CALL_SECONDS = 5.0
+"""Maximum time of an attempt to read a console: an operator waits, and others wait for their turn."""
 
 KEPT_CONNECTIONS = 64
 """Maximum connections that stay open to a service; of a thousand threads few call one at the same moment."""
@@ -120,10 +128,12 @@ class Backend:
     ) -> None:
         self.config = config
         self.metrics = WebMetrics()
+        self.spans = SpanExporter("fleetsight-web", config.tracing)
         self.models = JobModels()
         self.reading = MemoryLimiter(READING_BYTES)
         self.bulkheads = Bulkheads.of(config.web.threads)
         self.reports = ControllerReports()
+        self.consoles = InstanceConsoles(self._console_client)
         self._fleet_config = FleetConfigWatcher(config_path(), config.fleet)
         self._store, self._bucket, self._queue = store, input_bucket, request_queue
         self._intake: ImageIngest | None = None
@@ -237,6 +247,12 @@ class Backend:
                 self._clients = Clients(self.config.aws.endpoint(pool_size=kept))
             return self._clients
 
+    def _console_client(self) -> "EC2Client":
+        """Return a client of EC2 of its own, which gives up soon."""
+        seconds = CONSOLE_CALL_SECONDS
+        endpoint = replace(self.config.aws.endpoint(1), max_attempts=2, connect_timeout=seconds, read_timeout=seconds)
+        return Clients(endpoint).ec2
+
     def bucket_named(self, name: str) -> Bucket:
         """Return a bucket, with the clients of this process."""
         return Bucket.named(self.shared_clients(), name)
@@ -284,4 +300,9 @@ def install_backend(app: Flask, backend: Backend) -> None:
 
 def current_backend() -> Backend:
     """Return the backend of the application that serves the current request."""
-    return cast(Backend, current_app.extensions[_EXTENSION])
+    return backend_of(current_app)
+
+
+def backend_of(app: Flask) -> Backend:
+    """Return the backend of `app`."""
+    return cast(Backend, app.extensions[_EXTENSION])

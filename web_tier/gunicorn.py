@@ -13,14 +13,16 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 
 from core.config import load_config
-from core.logs import JsonFormatter
+from core.logs import JsonFormatter, levels_of
 from services.endpoint import APP_ID
+from web_tier.backend import backend_of
 from web_tier.memory import collect_less_often, is_exhausted, return_freed_memory
 from web_tier.metrics import SharedFiles
 from web_tier.middleware import PROXY
 from web_tier.result_services import result_services_of
 
-_web = load_config().web
+_config = load_config()
+_web, _levels = _config.web, levels_of(_config.logs.web)
 os.environ.setdefault(APP_ID, "fleetsight-web")
 
 # A connection is an open file, and the usual limit of 1,024 is for programs that use select.
@@ -65,11 +67,11 @@ logconfig_dict = {
     "disable_existing_loggers": False,
     "formatters": {"json": {"()": JsonFormatter, "process": "web"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
-    "root": {"level": "INFO", "handlers": ["stderr"]},
+    "root": {"level": _levels.pop(""), "handlers": ["stderr"]},
     "loggers": {
-        "gunicorn.error": {"level": "INFO", "handlers": [], "propagate": True},
+        "gunicorn.error": {"level": _config.logs.web.upper(), "handlers": [], "propagate": True},
         "gunicorn.access": {"level": "WARNING", "handlers": [], "propagate": True},
-        "botocore": {"level": "WARNING"},
+        **{logger: {"level": level} for logger, level in _levels.items()},
     },
 }
 
@@ -82,6 +84,12 @@ def pre_fork(server: Any, worker: Any) -> None:
 def post_fork(_server: Any, worker: Any) -> None:
     """Let a new process count in its place."""
     _counts.slot = worker.slot
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Export the spans that wait."""
+    if worker.wsgi is not None:
+        backend_of(worker.wsgi).spans.close()
 
 
 def child_exit(_server: Any, worker: Any) -> None:

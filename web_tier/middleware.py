@@ -1,4 +1,7 @@
-"""The checks and headers of every request: its id and log line, names, cross-origin rules, security headers, proxy.
+"""The checks and headers of every request: ids and log line, names, cross-origin rules, security headers, proxy.
+
+**Ids.** A request has an id of its own, which no client chooses, and belongs to a trace (`core/tracing.py`), which
+the client may have started by a `traceparent` header. The response names both.
 
 **Names.** An attacker can point a DNS name at this server (DNS rebinding), and a request header can claim any name.
 Only configured names may become the origin of the pages. IP addresses are accepted: an attacker cannot redirect them.
@@ -26,8 +29,11 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from core.config import WebSettings
 from core.embedded_metrics import WEB_METRICS, embedded_metrics
 from core.ids import new_id
+from core.telemetry import NO_SPANS, Span, SpanExporter
+from core.tracing import child_of, new_traceparent, parse_traceparent, set_traceparent
+from core.tracing import trace_id as trace_id_of
 from web_tier.auth.identity import known_identity
-from web_tier.metrics import WebMetrics
+from web_tier.metrics import METHODS, WebMetrics
 from web_tier.slow_clients import bound_body
 
 if TYPE_CHECKING:
@@ -45,7 +51,9 @@ _FOR_PROGRAMS = (
     "/classify",
     "/file-upload",
 )
-_QUIET_ENDPOINTS = frozenset({"static", "health.alive", "health.ready", "metrics.metrics_text"})
+_QUIET_ENDPOINTS = frozenset(
+    {"static", "health.alive", "health.ready", "health_v1.alive", "health_v1.ready", "metrics.metrics_text"}
+)
 
 _AUTHORITY: Final = re.compile(r"(?:([a-z0-9.-]+)|\[([a-f0-9:.]+)\])(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
 _MAX_SHOWN = 80
@@ -57,10 +65,10 @@ PROXY: Final = "127.0.0.1"
 
 PREFLIGHT: Mapping[str, str] = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, traceparent",
     "Access-Control-Max-Age": "600",
 }
-EXPOSED_HEADERS = "Content-Disposition, Location, Retry-After, X-Request-Id"
+EXPOSED_HEADERS = "Content-Disposition, Location, Retry-After, traceresponse, X-Request-Id"
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _STATIC_ENDPOINTS = frozenset({"static", "bootstrap.static"})
@@ -144,6 +152,11 @@ def request_id() -> str:
     return str(g.get("request_id", ""))
 
 
+def trace_id() -> str:
+    """Return the id of the current request's trace."""
+    return trace_id_of(g.get("traceparent", ""))
+
+
 def is_own_name(authority: str, names: Collection[str]) -> bool:
     """Return whether `authority`, a host with or without a port, is an IP address or one of `names` (lower case).
 
@@ -192,10 +205,17 @@ class Middleware:
         web: the configuration.
         metrics: count the requests.
         namespace: of the metrics in CloudWatch; None for log lines without metrics.
+        spans: exports a span for each request.
     """
 
-    def __init__(self, web: WebSettings, metrics: WebMetrics, namespace: str | None = None) -> None:
-        self._metrics, self._namespace = metrics, namespace
+    def __init__(
+        self,
+        web: WebSettings,
+        metrics: WebMetrics,
+        namespace: str | None = None,
+        spans: SpanExporter = NO_SPANS,
+    ) -> None:
+        self._metrics, self._namespace, self._spans = metrics, namespace, spans
         self._names = {name.lower() for name in (*web.hosts, web.host, "localhost")}
         self._origins = web.cors_origins
 
@@ -205,9 +225,16 @@ class Middleware:
         app.after_request(self._complete_response)
 
     def _check_request(self) -> Response | None:
-        """Give the request an id, check where it is sent and where it comes from, and answer a preflight request."""
-        g.request_id, g.began = new_id(), time.monotonic()
+        """Give the request its ids, check where it is sent and comes from, and answer a preflight request."""
         headers, host = request.headers, request.headers.get("Host", "")
+        g.request_id, g.began = new_id(), time.monotonic()
+        g.parent = parse_traceparent(headers.get("traceparent"))
+        # Not as the client says: its flag could cause the export of every request.
+        is_sampled = self._spans.samples()
+        g.traceparent = (
+            new_traceparent(is_sampled=is_sampled) if g.parent is None else child_of(g.parent, is_sampled=is_sampled)
+        )
+        set_traceparent(g.traceparent)
         claimed = claimed_authority(str(request.environ.get("RAW_URI", "/")))
         if not is_own_name(host, self._names) or (claimed is not None and claimed.lower() != host.lower()):
             name = (claimed or host)[:_MAX_SHOWN]
@@ -225,7 +252,7 @@ class Middleware:
         return None
 
     def _complete_response(self, response: Response) -> Response:
-        """Add the headers for browsers and allowed origins, and the request's id; write the line of the log."""
+        """Add the headers for browsers and allowed origins, and the request's ids; write the line of the log."""
         headers = response.headers
         for name, value in HEADERS.items():
             headers.setdefault(name, value)
@@ -240,15 +267,20 @@ class Middleware:
             headers["Access-Control-Allow-Origin"] = origin
             headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
         headers["X-Request-Id"] = request_id()
+        headers["traceresponse"] = g.traceparent  # https://w3c.github.io/trace-context/#traceresponse-header
         identity, seconds = known_identity(), time.monotonic() - g.began
         rule = request.url_rule
         route = None if rule is None else rule.rule
         self._metrics.count_request(request.method, route, response.status_code, seconds)
+        if self._spans.wants(g.traceparent):
+            self._spans.export(request_span(route, response.status_code, seconds))
+        level = logging.DEBUG if request.endpoint in _QUIET_ENDPOINTS else logging.INFO
         errors: dict[str, object] = {}
         if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            level = logging.WARNING  # which every configuration writes: CloudWatch makes a metric of it
             errors = {"web_errors": 1} | embedded_metrics(self._namespace, WEB_METRICS)
         _log.log(
-            logging.DEBUG if request.endpoint in _QUIET_ENDPOINTS else logging.INFO,
+            level,
             "%s %s",
             request.method,
             response.status_code,
@@ -267,6 +299,26 @@ class Middleware:
         """Return whether a page of `origin` may send the current request from another site."""
         is_allowed = origin in self._origins or ANY_ORIGIN in self._origins
         return origin is not None and is_allowed and is_for_programs(request.path)
+
+
+def request_span(route: str | None, status: int, seconds: float) -> Span:
+    """Return the span of the current request: https://opentelemetry.io/docs/specs/semconv/http/http-spans/."""
+    method, now = request.method if request.method in METHODS else "_OTHER", time.time()
+    return Span(
+        f"{method} {route}" if route else method,
+        g.traceparent,
+        g.parent,
+        now - seconds,
+        now,
+        "SERVER",
+        {
+            "http.request.method": method,
+            "http.response.status_code": status,
+            "request_id": request_id(),
+            **({"http.route": route} if route else {}),
+        },
+        is_error=status >= HTTPStatus.INTERNAL_SERVER_ERROR,
+    )
 
 
 class BehindProxy:

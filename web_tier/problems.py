@@ -29,7 +29,7 @@ from services.errors import NotFoundError
 from services.table import TableBusyError
 from services.user_errors import UserPoolError
 from web_tier.memory import BusyError, is_exhausted
-from web_tier.middleware import is_for_programs, request_id
+from web_tier.middleware import is_for_programs, request_id, trace_id
 from web_tier.uploads.idempotency import ReusedKeyError
 
 CONTENT_TYPE = "application/problem+json"
@@ -104,7 +104,8 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str = Field(description="What was wrong, and what to do.")
-    request_id: str = Field(description="Name it when you ask for help.")
+    request_id: str = Field(description="Names the request in the log.")
+    trace_id: str = Field(description="Name it when you ask for help: `fleetsight logs --trace` finds it.")
 
     @property
     def heading(self) -> str:
@@ -132,14 +133,14 @@ def _answer(error: Exception) -> Response | HTTPException:
         case (
             BotoCoreError() | ClientError() | TableBusyError() | BusyError() | UserPoolError() | TokenUncheckedError()
         ):
-            _log.error("a service failed", exc_info=error, extra={"request_id": request_id()})
+            _log.warning("a service failed", exc_info=error, extra={"request_id": request_id()})
             reason = "a service that this needs does not answer just now; try again in a moment"
             return refuse(ServiceUnavailable(reason))
     _log.error("a request failed", exc_info=error, extra={"request_id": request_id()})
     if is_exhausted():
         _log.critical("this process is out of memory: it ends, and gunicorn starts another")
         os.kill(os.getpid(), signal.SIGTERM)
-    return refuse(InternalServerError("something went wrong on our side; the log has it under the request id"))
+    return refuse(InternalServerError("something went wrong on our side; the log has it under the trace ID"))
 
 
 def problem(error: HTTPException) -> Problem:
@@ -151,6 +152,7 @@ def problem(error: HTTPException) -> Problem:
         status=error.code or 500,
         detail=detail or error.name,
         request_id=request_id(),
+        trace_id=trace_id(),
     )
 
 

@@ -85,7 +85,7 @@ class Quotas:
         try:
             self._add(caller, Amount(-amount.images, -amount.bytes, -amount.jobs), at)
         except (BotoCoreError, ClientError):
-            _log.exception("a quota could not be refunded", extra={"images": amount.images})
+            _log.warning("a quota could not be refunded", extra={"images": amount.images}, exc_info=True)
 
     def remaining(self, caller: str) -> RemainingQuota:
         """Return the rest of the caller's quota of today."""

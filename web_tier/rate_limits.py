@@ -164,7 +164,7 @@ class RateCounter:
         with self._lock:
             is_first, self._paused_until = self._paused_until is None, now + PAUSE_SECONDS
         if is_first:
-            _log.error("requests cannot be counted, so that none is refused until they can again: %s", error)
+            _log.warning("requests cannot be counted, so that none is refused until they can again: %s", error)
 
 
 class RateLimiter:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
 from typing import IO, Any, Final
 
 from gunicorn.http.errors import NoMoreData, ParseException
@@ -54,7 +55,8 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
         """Read a request and answer it, in its own thread, which also closes the connection unless it is kept."""
         self._heads[conn] = time.monotonic()
         try:
-            is_kept = super().handle(conn)
+            # In a context of its own, so that the trace of this request is not that of the thread's next one.
+            is_kept = copy_context().run(super().handle, conn)
         finally:
             self._heads.pop(conn, None)
         if not is_kept:

@@ -280,13 +280,19 @@ class ApiClient:
         key: str | None = None,
         *,
         positions: Sequence[int] | None = None,
+        trace_id: str | None = None,
     ) -> dict[int, str | RejectedFile]:
-        """Upload `files` as `add_images`; return the image id or the rejection of each, by its index in `files`."""
+        """Upload `files` as `add_images`; return the image id or the rejection of each, by its index in `files`.
+
+        The server's log lines about the images have the `trace_id`, 32 hexadecimal digits; by default a new one.
+        """
         form: list[tuple[str, Any]] = []
         if positions is not None:
             form.append(("positions", ",".join(map(str, positions))))
         form += [("images", (name, content, "application/octet-stream")) for name, content in files]
-        reply = self._call("POST", f"{_job_path(job_id)}/images", fields=form, allowed=(200, 422), key=key)
+        reply = self._call(
+            "POST", f"{_job_path(job_id)}/images", fields=form, allowed=(200, 422), key=key, trace_id=trace_id
+        )
         outcome: dict[int, str | RejectedFile] = {
             int(image["index"]): str(image["image_id"]) for image in reply.get("accepted", [])
         }
@@ -330,6 +336,7 @@ class ApiClient:
         key: str | None = None,
         params: Mapping[str, str] | None = None,
         content_type: str | None = None,
+        trace_id: str | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """Return the JSON object that the API answers; an empty one for an empty answer.
@@ -344,6 +351,8 @@ class ApiClient:
         headers = {} if key is None else {"Idempotency-Key": key}
         if content_type is not None:
             headers["Content-Type"] = content_type
+        if trace_id is not None:
+            headers["traceparent"] = f"00-{trace_id}-{os.urandom(8).hex()}-00"  # https://www.w3.org/TR/trace-context/
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
         address = f"{url}?{urlencode(params)}" if params else url
@@ -421,6 +430,8 @@ def _rejection(call: str, reply: urllib3.BaseHTTPResponse) -> RejectedError:
     try:
         body = json.loads(reply.data)
         detail, problem = str(body["detail"]), str(body.get("type", "")).rpartition(":")[2]
+        if reply.status >= 500 and "trace_id" in body:
+            detail += f" (trace ID {body['trace_id']})"
     except (ValueError, KeyError, TypeError, AttributeError):
         detail, problem = _text(reply)[:MAX_DETAIL_CHARACTERS].strip(), ""
         if _media_type(reply) == "text/html":

@@ -88,6 +88,7 @@ class Uploader:
     progressed: Callable[[], None] = lambda: None
     watches: bool = False
     _abandoned: threading.Event = field(default_factory=threading.Event, init=False)
+    _trace_id: str = field(default_factory=lambda: os.urandom(16).hex(), init=False)
 
     def run(self) -> None:
         """Send everything; slices whose outcome is unknown come first, under their first keys.
@@ -169,7 +170,9 @@ class Uploader:
             if not files:
                 # Nothing is left to ask with: an earlier command may have sent the files as they were then.
                 return _Sent(part, unsent | (self._accepted_before(part) if part.is_repeated else {}))
-            call = partial(self.client.send_images, part.job_id, form, part.key, positions=positions)
+            call = partial(
+                self.client.send_images, part.job_id, form, part.key, positions=positions, trace_id=self._trace_id
+            )
             sent = self._patient().call(call)
         except RejectedError as error:
             if error.status == 413 and len(files) > 1:

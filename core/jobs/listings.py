@@ -110,7 +110,7 @@ class ListingStore:
 
     def put(self, job_id: str, listing: SourceListing, token: int) -> bool:
         """Record how far the source of the job is listed; return False if a later controller has done so."""
-        return self.store.put_fenced(listing_item(job_id, listing), token)
+        return self.store.table.put_fenced(listing_item(job_id, listing), token)
 
     def page(self, job_id: str, start: int) -> ListedPage | None:
         """Return the page of a job that begins at the position `start`, or None."""

@@ -8,6 +8,7 @@ from typing import Literal
 from core.ids import ImageRef
 from core.messages import RequestedModel, RequestMessage, Status
 from core.model_catalog import JobModel
+from core.tracing import current_traceparent, new_traceparent
 from services.sqs import OutgoingMessage
 
 JobState = Literal["empty", "running", "finished", "cancelled"]
@@ -69,6 +70,7 @@ class ImageRecord:
         attempt: number of the last request: 0 for the first one, one more for each retry.
         owner: id of its user; empty without sign-in, and in records of versions before 2026-11-24.
         model: of its job, which every request of the image names; None as in `Job`.
+        traceparent: of the request in which this value was made, if any; the job table does not have it.
     """
 
     ref: ImageRef
@@ -81,13 +83,17 @@ class ImageRecord:
     attempt: int = 0
     owner: str = ""
     model: RequestedModel | None = None
+    traceparent: str | None = field(default_factory=current_traceparent, compare=False)
 
     def request(self, submitted_at: datetime) -> OutgoingMessage:
         """Return the message that requests the result of its last attempt; its id is the image's.
 
         Users share the fleet fairly: the message group is the user, or the job if the user is unknown.
         """
-        message = RequestMessage.about(self.ref, self.key, submitted_at, self.attempt, self.model)
+        traceparent = self.traceparent or current_traceparent() or new_traceparent()
+        message = RequestMessage.about(
+            self.ref, self.key, submitted_at, self.attempt, model=self.model, traceparent=traceparent
+        )
         return OutgoingMessage(self.ref.image_id, message.to_json(), self.owner or self.ref.job_id)
 
 

@@ -682,12 +682,12 @@ class JobStore:
             **times_as_text(counts.first_cached_at, counts.last_cached_at, OF_CACHED),
             **runs_as_text(counts),
         }
-        return self.put_fenced({"pk": counts_partition(job_id), "sk": COUNTED, **attributes}, token)
+        return self.table.put_fenced({"pk": counts_partition(job_id), "sk": COUNTED, **attributes}, token)
 
     def put_merged(self, job_id: str, merged: MergedFile, token: int = 0) -> bool:
         """Record the file with all results of a job; `token` and the return value are as in `store_counts`."""
         item = {"key": merged.key, "edition": merged.edition, "at": merged.written_at.isoformat()}
-        return self.put_fenced({"pk": counts_partition(job_id), "sk": MERGED, **item}, token)
+        return self.table.put_fenced({"pk": counts_partition(job_id), "sk": MERGED, **item}, token)
 
     def delete_merged(self, job_id: str, touched_at: datetime) -> None:
         """Delete the record of `put_merged`, and mark the job as open, so that the file is written again.
@@ -702,12 +702,7 @@ class JobStore:
     def put_copy(self, job_id: str, copy: ResultsCopy, token: int = 0) -> bool:
         """Record the user's copy of the results file; `token` and the return value are as in `store_counts`."""
         item = {"version": copy.version, "error": copy.error}
-        return self.put_fenced({"pk": counts_partition(job_id), "sk": COPIED, **item}, token)
-
-    def put_fenced(self, item: Item, token: int) -> bool:
-        """Store an item unless it was stored with a later token; an item without a token is of an older version."""
-        free = "attribute_not_exists( #token ) OR #token <= :token"
-        return self.table.put_if({**item, "token": token}, free, {"token": token})
+        return self.table.put_fenced({"pk": counts_partition(job_id), "sk": COPIED, **item}, token)
 
     # Open jobs
 

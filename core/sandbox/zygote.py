@@ -72,7 +72,9 @@ class Zygote:
                         close_all_but(zygote_end.fileno())
                         run(zygote_end, load(self._function))
                     except Exception:  # noqa: BLE001 (the edge of the process)
-                        _log.exception("a sandbox zygote could not start", extra={"function": self._function})
+                        _log.warning(
+                            "a sandbox zygote could not start", extra={"function": self._function}, exc_info=True
+                        )
                     finally:
                         os._exit(0)
                 zygote_end.close()

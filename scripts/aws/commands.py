@@ -1,10 +1,9 @@
-"""``fleetsight bake | up | status | roll | logs | ssh | site | down``: arguments, options and output."""
+"""``fleetsight bake | up | status | roll | ssh | site | down``: arguments, options and output."""
 
 import ipaddress
 import json
 import os
 import re
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import wraps
@@ -19,7 +18,7 @@ from rich.console import Console, RenderableType
 from core.config import EngineName, load_config
 from core.ids import new_id
 from fleetsight_client.cli import CommandGroup
-from scripts.aws import logs, status
+from scripts.aws import status
 from scripts.aws.bake.bake import DEMO_NAME, BakeOptions, bake, ready_images, select_bundle, source_archive
 from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.spec import ROLES, BaseImage, ImageSpec, Role, SourceArchive, base_image
@@ -250,21 +249,6 @@ def status_command(account: AwsAccount, prefix: str, *, as_json: bool) -> None:
         context.report(status.status_table(stack_status))
     if stack_status is None:
         raise click.ClickException(f"there is no stack {prefix} in {account.region_name}: `fleetsight up` makes it")
-
-
-@click.command("logs")
-@click.argument("role", type=click.Choice(logs.ROLES), required=False)
-@click.option("--since", default="10m", show_default=True, help="How far back: 90s, 10m, 2h, 1d.")
-@click.option("--follow", is_flag=True, help="Print new lines until Ctrl-C.")
-@click.option("--filter", "text", default="", metavar="TEXT", help="Only lines that hold TEXT.")
-@aws_command
-def logs_command(account: AwsAccount, prefix: str, *, role: str | None, since: str, follow: bool, text: str) -> None:
-    """Show the logs of web tier, controller and workers, or of one of them, oldest first (times in UTC)."""
-    reader = logs.LogReader(account, prefix, (role,) if role else logs.ROLES, text)
-    for line in reader.since(time.time() - logs.parse_duration(since)):
-        click.echo(line)
-    if follow:
-        logs.follow_logs(reader, click.echo, Waiter())
 
 
 @click.command("ssh")

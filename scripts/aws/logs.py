@@ -1,14 +1,18 @@
-"""``fleetsight logs``: the logs of web tier, controller and workers, read from CloudWatch Logs."""
+"""The log lines of web tier, controller and workers: which of them are read, how they are shown, and CloudWatch Logs.
+
+`scripts/logs.py` has the command, and the reader of a system on this machine.
+"""
 
 import json
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from core.logs import LEVELS, LogLevel
 from scripts.aws.context import AwsAccount, Waiter
 from services.errors import FleetsightError
 
@@ -25,9 +29,49 @@ UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 LINE_FIELDS = ("at", "level", "process", "logger", "message", "exception")
 """Fields of our JSON lines with a fixed place in the output; the others follow by name."""
 
+_RANKS = {level: rank for rank, level in enumerate((*LEVELS, "critical"))}
+
 
 class LogError(FleetsightError):
     """Raised when there are no logs, or a duration is invalid."""
+
+
+@dataclass(frozen=True)
+class LogQuery:
+    """Which lines are shown.
+
+    Attributes:
+        roles: the writers of the logs.
+        texts: each is in the line.
+        level: minimum level; lines of other programs have none, and are left out then.
+        instance: that has written the line, or is named in it.
+    """
+
+    roles: Sequence[str] = ROLES
+    texts: Sequence[str] = ()
+    level: LogLevel | None = None
+    instance: str | None = None
+
+    def selects(self, line: str, writer: str) -> bool:
+        """Return whether a line of the instance `writer` is shown."""
+        if not all(text in line for text in self.texts):
+            return False
+        if self.instance is not None and self.instance != writer and self.instance not in line:
+            return False
+        return self.level is None or _rank_of(line) >= _RANKS[self.level]
+
+    def pattern(self) -> str:
+        """Return a filter pattern of CloudWatch Logs that matches at least the selected lines.
+
+        Quotes make a term a literal text:
+        https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
+        """
+        if self.texts:
+            return json.dumps(max(self.texts, key=len))
+        if self.level is None:
+            return ""
+        levels = [f'($.level = "{level}")' for level, rank in _RANKS.items() if rank >= _RANKS[self.level]]
+        return f"{{ {' || '.join(levels)} }}"
 
 
 def parse_duration(text: str) -> int:
@@ -43,75 +87,95 @@ def parse_duration(text: str) -> int:
 
 
 @dataclass
-class LogReader:
-    """Reads log groups, each line once.
+class CloudWatchLogs:
+    """The log groups of a stack; their streams are named after the instances.
 
     Attributes:
         account: of the logs.
         prefix: of the stack.
-        roles: the writers of the logs.
-        text: only lines with this text are read; empty for all lines.
+        query: the lines to read.
     """
 
     account: AwsAccount
     prefix: str
-    roles: Sequence[str] = ROLES
-    text: str = ""
+    query: LogQuery = field(default_factory=LogQuery)
     _seen: dict[str, int] = field(default_factory=dict)
 
     def since(self, moment: float) -> list[str]:
-        """Return the lines since `moment`, in seconds of the epoch, that were not returned before.
+        """Return the lines since `moment`, in seconds of the epoch, that were not returned before; oldest first.
 
         Raises:
             LogError: no log group exists.
         """
         pages = self.account.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=f"/{self.prefix}/")
         existing = {each["logGroupName"] for page in pages for each in page["logGroups"]}
-        found = [role for role in self.roles if f"/{self.prefix}/{role}" in existing]
+        found = [role for role in self.query.roles if f"/{self.prefix}/{role}" in existing]
         if not found:
-            raise LogError(f"there are no logs of {', '.join(self.roles)} under /{self.prefix}: is there a stack?")
+            roles = ", ".join(self.query.roles)
+            raise LogError(f"there are no logs of {roles} under /{self.prefix}: is there a stack?")
         start = int(moment * 1_000)
-        events = [event for role in found for event in self._events(role, start)]
+        events = [(role, event) for role in found for event in self._events(role, start)]
         self._seen = {each: at for each, at in self._seen.items() if at >= start}
-        return [format_line(event["message"], role) for _, role, event in sorted(events, key=lambda each: each[0])]
+        return [
+            format_line(event["message"], role, event["logStreamName"], self.query.texts)
+            for role, event in sorted(events, key=lambda each: each[1]["timestamp"])
+        ]
 
-    def _events(self, role: str, start: int) -> Iterator[tuple[int, str, Any]]:
-        arguments: dict[str, Any] = {"logGroupName": f"/{self.prefix}/{role}", "startTime": start}
-        if self.text:
-            arguments["filterPattern"] = json.dumps(self.text)  # quotes make it a literal text
-        for page in self.account.logs.get_paginator("filter_log_events").paginate(**arguments):
-            for event in page["events"]:
-                if event["eventId"] not in self._seen:
+    def _events(self, role: str, start: int) -> Iterator[Any]:
+        group: dict[str, Any] = {"logGroupName": f"/{self.prefix}/{role}", "startTime": start}
+        pattern = self.query.pattern()
+        searches = [group | ({"filterPattern": pattern} if pattern else {})]
+        if self.query.instance is not None:
+            # Its own lines, and those of other instances that name it.
+            own = searches[0] | {"logStreamNamePrefix": self.query.instance}
+            searches = [own, group | {"filterPattern": json.dumps(self.query.instance)}]
+        for search in searches:
+            for page in self.account.logs.get_paginator("filter_log_events").paginate(**search):
+                for event in page["events"]:
+                    if event["eventId"] in self._seen:
+                        continue
                     self._seen[event["eventId"]] = event["timestamp"]
-                    yield event["timestamp"], role, event
+                    if self.query.selects(event["message"], event["logStreamName"]):
+                        yield event
 
 
-def follow_logs(reader: LogReader, show: Callable[[str], None], waiter: Waiter) -> None:
-    """Show new lines until the user presses Ctrl-C."""
+def follow_logs(since: Callable[[float], list[str]], show: Callable[[str], None], waiter: Waiter) -> None:
+    """Show the lines that `since` returns as new ones until the user presses Ctrl-C."""
     try:
         while True:
             waiter.sleep(FOLLOW_SECONDS)
-            for line in reader.since(time.time() - MAX_LATE_SECONDS):
+            for line in since(time.time() - MAX_LATE_SECONDS):
                 show(line)
     except KeyboardInterrupt:
         return
 
 
-def format_line(line: str, role: str) -> str:
-    """Return one of our JSON lines for the terminal: time, level, role and message, then further fields by name.
-
-    Other lines stay as they are.
-    """
+def parse_line(line: str) -> Mapping[str, Any] | None:
+    """Return the fields of one of our JSON lines, or None for a line of another program."""
     try:
         entry = json.loads(line)
     except ValueError:
-        entry = None
-    if not isinstance(entry, dict) or "message" not in entry:
+        return None
+    return entry if isinstance(entry, dict) and "message" in entry else None
+
+
+def format_line(line: str, role: str, writer: str = "", texts: Collection[str] = ()) -> str:
+    """Return one of our JSON lines for the terminal: time, level, role and message, then further fields by name.
+
+    Other lines stay as they are. Of a list of images only those are shown that hold one of `texts`, if there are any.
+    A worker's line shows the instance that has written it.
+    """
+    entry = parse_line(line)
+    if entry is None:
         return strip_control(f"{role:<10} {line.rstrip()}")
+    further = {name: value for name, value in entry.items() if name not in LINE_FIELDS}
+    if isinstance(images := further.get("images"), list):
+        matching = [each for each in images if any(text in json.dumps(each) for text in texts)]
+        further["images"] = matching or images
+    if role == "worker" and writer:
+        further.setdefault("instance", writer)
     fields = " ".join(
-        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in entry.items()
-        if name not in LINE_FIELDS
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in further.items()
     )
     try:
         at = f"{datetime.fromisoformat(str(entry.get('at'))).astimezone(UTC):%d %b %H:%M:%S}"
@@ -125,3 +189,9 @@ def format_line(line: str, role: str) -> str:
 def strip_control(text: str) -> str:
     """Return untrusted text without characters that control a terminal."""
     return "".join(each for each in text if unicodedata.category(each) not in {"Cc", "Cf"})
+
+
+def _rank_of(line: str) -> int:
+    """Return the rank of a line's level, or -1 if it has none."""
+    entry = parse_line(line)
+    return -1 if entry is None else _RANKS.get(str(entry.get("level")), -1)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 LOG_GROUPS = ("web", "controller", "worker")
 
+RESTORED_SUFFIX = "-restored-"
+"""Part of the name of a restored job table, between the name of its source and its moment."""
+
 DELETE_SECONDS = 600.0
 """The longest wait until a resource is no longer used, and until a deleted one no longer exists."""
 
@@ -143,13 +146,21 @@ def _buckets(account: AwsAccount, prefix: str, *, data: bool) -> list[str]:
 
 
 def _tables(account: AwsAccount, prefix: str) -> list[str]:
-    name = f"{prefix}-jobs"
+    """Return the stack's table and those that `fleetsight restore` has made of it."""
+    own = f"{prefix}-jobs"
+    pages = account.dynamodb.get_paginator("list_tables").paginate()
+    names = [name for page in pages for name in page["TableNames"]]
+    ours = [name for name in names if name == own or name.startswith(own + RESTORED_SUFFIX)]
+    return [name for name in ours if _has_tag(account, name, prefix)]
+
+
+def _has_tag(account: AwsAccount, table: str, prefix: str) -> bool:
     try:
-        table = account.dynamodb.describe_table(TableName=name)["Table"]
+        arn = account.dynamodb.describe_table(TableName=table)["Table"]["TableArn"]
+        tags = account.dynamodb.list_tags_of_resource(ResourceArn=arn).get("Tags", [])
     except account.dynamodb.exceptions.ResourceNotFoundException:
-        return []
-    tags = account.dynamodb.list_tags_of_resource(ResourceArn=table["TableArn"]).get("Tags", [])
-    return [name] if {"Key": TAG, "Value": prefix} in tags else []
+        return False  # deleted meanwhile
+    return {"Key": TAG, "Value": prefix} in tags
 
 
 def _delete_table(account: AwsAccount, one: str) -> None:

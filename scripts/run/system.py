@@ -80,7 +80,9 @@ class System:
         ours = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
         endpoint = {"FLEETSIGHT__AWS__ENDPOINT_URL": self.endpoint_url}
         image = {} if self.image is None else {"FLEETSIGHT__FLEET__IMAGE_ID": self.image.image_id}
-        defaults = {} if self.image is not None else _PROCESSES
+        defaults = {} if self.image is not None else dict(_PROCESSES)
+        if collector := os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+            defaults["FLEETSIGHT__TRACING__ENDPOINT"] = collector  # workers do not inherit this environment
         settings = {**defaults, **ours, **self.overrides, **endpoint, **image, PATH_VARIABLE: config_file}
         # Limits that config.yaml gives itself are read again while the system runs, so only `auto` is set here.
         config = load_config(Path(config_file), settings)

@@ -8,7 +8,7 @@ for some minutes. All that it makes carries the tag `fleetsight` with a prefix o
 also if a step fails. If the test itself is killed, run the command that it prints first.
 
 The answers that the commands got are recorded in `tests/aws/recorded` without what identifies the account. Read the
-files and commit them: `tests/integration/scripts/test_status_and_logs.py` plays them.
+files and commit them: `tests/integration/scripts/test_status.py` plays them.
 """
 
 import os

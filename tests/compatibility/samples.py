@@ -20,8 +20,12 @@ from core.config import LimitSettings
 from core.credentials import PersonalTokens, RecoveryCodes
 from core.fleet.models import (
     BillingPeriod,
+    CapMessage,
+    CapMessages,
     Decision,
     Decisions,
+    EndedInstance,
+    EndedInstances,
     FleetDay,
     FleetInstance,
     FleetInstances,
@@ -74,6 +78,7 @@ from core.model_catalog import (
     rolled_out,
     with_model,
 )
+from core.model_results import ModelResults, ModelResultsReport
 from core.result_cache import ResultCache
 from services.ec2 import LaunchSpec
 from services.lease import Lease
@@ -89,6 +94,7 @@ Written = dict[str, Any]
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 JOB, OTHER, SOURCED, SINGLE_JOB, DELETED_JOB = (f"01KAZZZZZZZZZZZZZZZZZZZZ0{number}" for number in "12345")
 DONE, FAILED, GIVEN_UP, WAITING = (ImageRef(JOB, f"01KAZZZZZZZZZZZZZZZZZZZZA{number}") for number in "1234")
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OWNER, EMAIL = "d4e5f6a7-0000-4000-8000-000000000001", "ada@example.org"
 KEY, SESSION, UPLOAD = "idempotency-key", f"{OWNER}.session", "upload"
 IMAGE_SHA256 = sha256(b"an image").hexdigest()
@@ -120,6 +126,7 @@ def _prediction(ref: ImageRef) -> Prediction:
         timings=Timings(queued=1.5, fetched=2.0, decoded=3.0, inferred=4.0, stored=5.0),
         probabilities=(0.75, 0.25),
         thumbnail=b"\xff\xd8 a thumbnail",
+        traceparent=TRACEPARENT,
     )
 
 
@@ -138,6 +145,7 @@ def _messages() -> dict[str, str]:
             attempt=1,
             crashes=2,
             model=RequestedModel(digest=MODEL.digest, place="s3://models/demo"),
+            traceparent=TRACEPARENT,
         ).to_json(),
         "prediction": done.to_json(),
         "failed prediction": failed(FAILED, GONE, worker="i-0123456789abcdef0", attempts=1, attempt=1).to_json(),
@@ -229,6 +237,11 @@ def _fill_fleet(fleet: FleetStore) -> None:
         spot=True, marked="silent", billed_since=NOW,
     )  # fmt: skip
     fleet.put_instances(FleetInstances(total=1, instances=(instance,)))
+    ended = EndedInstance(
+        instance_id="i-0fedcba9876543210", instance_type="c7a.large", zone="us-east-1a", launched_at=NOW,
+        ended_at=NOW, images=3,
+    )  # fmt: skip
+    fleet.put_ended(EndedInstances(instances=(ended,)))
     fleet.put_decisions(Decisions(decisions=(Decision(at=NOW, words="starting 1 worker"),)))
     spec = LaunchSpec("c7a.large", "terminate", "ami-12c6146b", "#!/bin/sh\n", market="spot", subnet_id="subnet-1")
     launch = JournalEntry(token="t1", count=1, at=NOW, spec=spec)
@@ -239,6 +252,12 @@ def _fill_fleet(fleet: FleetStore) -> None:
     fleet.put_block("hour", 1, HistoryBlock(number=7, points=((1764072000, 2, 5), (1764072001, 1, 0))))
     fleet.put_run(run)
     fleet.put_day(day)
+    message = CapMessage(period="day", level="near", at=NOW, spending=spending, sent=("topic",))
+    fleet.put_cap_messages(CapMessages(messages=(message,)), 3)
+    results = ModelResults(name=MODEL.name, digest=MODEL.digest, first_at=NOW, last_at=NOW)
+    results.count_label(_result(DONE), of_job=0)
+    results.count_failures(GONE.code)
+    fleet.put_model_results(ModelResultsReport(since=NOW, models=(results,)), token=1)
 
 
 def _fill_models(catalogs: CatalogStore) -> None:
@@ -344,6 +363,9 @@ def _read_fleet(fleet: FleetStore) -> dict[str, object]:
         "history": fleet.blocks(),
         "billing periods": fleet.runs([2]),
         "days": fleet.days(),
+        "messages on spending caps": fleet.cap_messages(),
+        "instances that have ended": fleet.ended(),
+        "results by model": fleet.model_results(),
     }
 
 

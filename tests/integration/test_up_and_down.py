@@ -26,7 +26,7 @@ from scripts.aws.deploy.settings import TEMPLATE_PATH, StackSettings, config_par
 from scripts.aws.deploy.stack import find_stack
 from scripts.aws.deploy.up import Prompts, UpOptions, available_images, up
 from scripts.aws.instances import instances_tagged, select_instance, session_command
-from scripts.aws.logs import LogReader
+from scripts.aws.logs import CloudWatchLogs, LogQuery
 from scripts.aws.resources import user_pools
 from scripts.aws.site import DIGEST_KEY, SiteLocation
 from scripts.aws.status import read_status
@@ -148,7 +148,7 @@ def use_the_stack(stage: Stage) -> None:
     account.logs.create_log_stream(logGroupName="/fsx/web", logStreamName="i-1")
     event = {"timestamp": int(time.time() * 1_000), "message": "hello"}
     account.logs.put_log_events(logGroupName="/fsx/web", logStreamName="i-1", logEvents=[event])  # type: ignore[list-item]
-    assert LogReader(account, "fsx", ["web"]).since(time.time() - 60) == ["web        hello"]
+    assert CloudWatchLogs(account, "fsx", LogQuery(["web"])).since(time.time() - 60) == ["web        hello"]
     (web,) = instances_tagged(account, "fsx", states=["running"])
     assert session_command(account, select_instance([web], "fsx", "web"))[4] == web.instance_id
 

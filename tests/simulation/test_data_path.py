@@ -14,7 +14,7 @@ from core.jobs.items import image_item
 from core.jobs.models import ImageRecord, Resend
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
-from services.table import Item
+from services.table import Item, Table
 from tests.simulation.data_path.machine import STEPS, play
 from tests.simulation.data_path.world import WORKERS, BrokenError, World
 from web_tier.controller.cancellation import JobCanceller
@@ -109,11 +109,11 @@ def test_a_controller_that_was_frozen_until_the_job_was_closed_changes_nothing(w
 
 
 def test_counts_without_a_fencing_token_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def put_always(store: JobStore, item: Item, token: int) -> bool:
-        store.table.put_if({**item, "token": token}, "attribute_exists( #pk ) OR attribute_not_exists( #pk )")
+    def put_always(table: Table, item: Item, token: int) -> bool:
+        table.put_if({**item, "token": token}, "attribute_exists( #pk ) OR attribute_not_exists( #pk )")
         return True
 
-    monkeypatch.setattr(JobStore, "put_fenced", put_always)
+    monkeypatch.setattr(Table, "put_fenced", put_always)
     with pytest.raises(BrokenError, match="says"):
         settled(False, lambda world: upload_while_frozen(world, "table.PutItem"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 DOCUMENTS = sorted(
-    {*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("[!.]*/README.md")} - {ROOT / "CHANGELOG.md"}
+    {*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("[!.]*/README.md")} - {ROOT / "CHANGELOG.md"}
 )
 
 COMMAND_LANGUAGES = frozenset({"sh", "bash"})

@@ -11,15 +11,17 @@ import click
 import pytest
 
 import benchmarks.__main__ as measuring
+from core.config import load_config
 from scripts.cli import fleetsight
 from scripts.load.__main__ import load_test
 from scripts.model.own_network import NetworkSpec, read_spec
 from scripts.run.__main__ import main as run
+from services.errors import ConfigError
 from tests.conftest import ROOT
 from tests.support.documents import DOCUMENTS, block_languages, code_in, command_blocks, name_of
 
 _PROGRAM = re.compile(
-    r"^(?:(?:sudo|nice|source <\() ?|[A-Z_]+=\S+ )*"
+    r"^(?P<before>(?:(?:sudo|nice|source <\() ?|[A-Z_]+=(?:'[^']*'|\S+) )*)"
     r"(?P<program>\./scripts/[\w.]+|fleetsight(?= )|(?:\.venv/bin/)?python -m [\w.]+)(?P<rest>.*)$",
     re.DOTALL,
 )
@@ -27,12 +29,17 @@ _PROGRAM = re.compile(
 
 @dataclass(frozen=True)
 class Documented:
-    """A command in a document; `is_whole` if it can be copied, since it is in a block of commands."""
+    """A command in a document, with the variables before it.
+
+    Attributes:
+        is_whole: whether it can be copied, since it is in a block of commands.
+    """
 
     document: str
     program: str
     arguments: tuple[str, ...]
     is_whole: bool
+    variables: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         """Return it as in the document."""
@@ -58,18 +65,27 @@ def _parsed(document: str, line: str, *, is_whole: bool) -> Iterator[Documented]
         words[-1] = words[-1].removesuffix(")")
     # `[--quick]` is an option that may be left out, and `[web|worker]` a choice.
     words = [word.strip("[]").split("|")[0] if "=" not in word else word for word in words]
-    yield Documented(document, found["program"].removeprefix(".venv/bin/"), tuple(words), is_whole)
+    before = (word.partition("=") for word in shlex.split(found["before"]))
+    variables = tuple((name, value) for name, is_set, value in before if is_set)
+    yield Documented(document, found["program"].removeprefix(".venv/bin/"), tuple(words), is_whole, variables)
 
 
 COMMANDS = [command for document in DOCUMENTS for command in commands_in(document)]
+
+
+PLACEHOLDERS = {
+    "…": "--help",  # `fleetsight fleet …` stands for each command of the group
+    "ID": "01K8Z3T7Q0W5V9N2M4X6Y8B1CD",
+    "IMAGE": "01K8Z3T7Q0W5V9N2M4X6Y8B1CD",
+}
+"""What a reader replaces, where a command checks its form."""
 
 
 def accept_click(program: click.Command) -> Callable[[Documented], None]:
     """Return a check that `program` parses a command, down to the last subcommand; see `parsed_only`."""
 
     def accept(documented: Documented) -> None:
-        # `fleetsight fleet …` stands for each command of the group.
-        arguments = ["--help" if word == "…" else word for word in documented.arguments]
+        arguments = [PLACEHOLDERS.get(word, word) for word in documented.arguments]
         program.main(arguments, standalone_mode=False)
 
     return accept
@@ -112,6 +128,7 @@ PROGRAMS: dict[str, Callable[[Documented], None]] = {
     "./scripts/run.sh": accept_click(run),
     "./scripts/setup.sh": accept_sections,
     "./scripts/test.sh": accept_tests,
+    "./scripts/docs": accept_script,
     "./scripts/screenshots": accept_script,
     "python -m benchmarks": accept_benchmark,
     **{
@@ -134,6 +151,7 @@ def parsed_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("documented", COMMANDS, ids=str)
 def test_a_documented_command_is_accepted(documented: Documented) -> None:
+    load_config(environment=dict(documented.variables))
     try:
         PROGRAMS[documented.program](documented)
     except (click.MissingParameter, click.exceptions.NoArgsIsHelpError):
@@ -153,6 +171,13 @@ def test_commands_are_found_in_blocks_and_sentences() -> None:
     assert {command.program for command in commands_in(document)} >= {"./scripts/load_test", "./scripts/fleetsight"}
     assert sum(command.is_whole for command in COMMANDS) > 40
     assert sum(not command.is_whole for command in COMMANDS) > 60
+    assert sum(any("__" in name for name, _ in command.variables) for command in COMMANDS) > 3
+
+
+def test_a_wrong_setting_before_a_command_is_not_accepted() -> None:
+    [documented] = _parsed("here", "FLEETSIGHT__WEB__HOSTS='[a b]' ./scripts/run.sh", is_whole=True)
+    with pytest.raises(ConfigError, match=r"web\.hosts"):
+        test_a_documented_command_is_accepted(documented)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +188,14 @@ def test_a_wrong_command_is_not_accepted(line: str) -> None:
     [documented] = _parsed("here", f"./scripts/{line}", is_whole=True)
     with pytest.raises(click.UsageError):
         PROGRAMS[documented.program](documented)
+
+
+def test_each_benchmark_is_documented() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    section = page.partition("## The benchmarks")[2].partition("\n## ")[0]
+    assert {name for row in section.splitlines() for name in code_in(row.partition(" | ")[0])} == set(
+        measuring.BENCHMARKS
+    )
 
 
 COMMANDS_PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")

@@ -34,7 +34,7 @@ also go straight to the bucket: ask for forms (`uploads`), send them, commit.
 Where people sign in, each request carries a token: `Authorization: Bearer TOKEN`.
 
 An error response is problem JSON (RFC 9457): `type` is stable and for programs, `detail` says what to do, and the log
-contains `request_id`."""
+contains `trace_id`. A request may name its trace by a `traceparent` header (W3C Trace Context)."""
 
 INFO = {"title": "Fleetsight", "description": DESCRIPTION, "version": "1.0.0"}
 
@@ -250,7 +250,10 @@ def _responses(route: ApiRoute, schemas: Schemas) -> Schema:
 
 
 def _response(description: str, status: int) -> Schema:
-    headers = {"X-Request-Id": "Names the request in the log."}
+    headers = {
+        "X-Request-Id": "Names the request in the log.",
+        "traceresponse": "The trace of the request, as `traceparent` of W3C Trace Context.",
+    }
     if status == HTTPStatus.CREATED:
         headers["Location"] = "The path of what was created."
     if status == HTTPStatus.UNAUTHORIZED:

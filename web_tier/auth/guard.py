@@ -55,7 +55,9 @@ _UNAUTHENTICATED: Final = frozenset(
 )
 """Routes that answer every sender the same, also while other services fail: no account is read for them."""
 
-_AUTOMATIC: Final = frozenset({"live.job_events", "live.job_rows", "live.job_progress", "pages.fleet_now"})
+_AUTOMATIC: Final = frozenset(
+    {"live.job_events", "live.job_rows", "live.job_progress", "pages.fleet_now", "pages.fleet_models"}
+)
 """Requests that open pages send automatically: they keep no session alive."""
 
 _log = logging.getLogger(__name__)

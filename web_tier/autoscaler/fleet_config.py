@@ -71,14 +71,14 @@ class FleetConfigWatcher:
                 _log.error(message, extra={"error": str(error)})
             else:
                 if difference := changes(self.fleet, config.fleet):
-                    _log.warning("the fleet's limits have changed: %s", difference)
+                    _log.info("the fleet's limits have changed: %s", difference)
                     self._events.append(FleetEvent(f"config.yaml has changed: {difference}"[:MAX_CHANGE_CHARACTERS]))
                 self.fleet, self.worker, self.problem = config.fleet, config.worker, None
         settings = _with_limits(self.fleet, override)
         if override != self.override:
             difference = changes(_with_limits(self.fleet, self.override), settings)
             by = "set by ops" if override else "taken back by ops"
-            _log.warning("the fleet's limits were %s: %s", by, difference or "no difference")
+            _log.info("the fleet's limits were %s: %s", by, difference or "no difference")
             words = limits_words(override or self.configured, self.configured)
             again = "" if override else " again, as config.yaml says"
             self._events.append(FleetEvent(f"limits {words}{again}", override.since if override else None))

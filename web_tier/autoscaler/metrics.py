@@ -21,13 +21,18 @@ from prometheus_client.registry import Collector
 
 from core.config import FleetSettings
 from core.cost import Bill
-from core.messages import ClassificationResult, is_cancelled
+from core.fleet.models import CapPeriod, FleetSpending
+from core.messages import ClassificationResult, Model, is_cancelled
+from core.model_results import MAX_MODELS
 from web_tier.autoscaler.explain import DecisionKind
 from web_tier.autoscaler.liveness import WorkerStatus
 from web_tier.autoscaler.observe import Observation
-from web_tier.metrics import IntakeMetrics
+from web_tier.metrics import OTHER, IntakeMetrics
 
 OUTCOMES: Final = ("done", "failed", "cancelled")
+
+DIGEST_CHARACTERS: Final = 12
+"""Characters of a model's digest in a label."""
 
 STAGES: Final = ("queued", "fetched", "decoded", "inferred", "stored")
 """Stages of an image, as in the timings of its response."""
@@ -72,7 +77,19 @@ class ControllerMetrics:
         self.registry = CollectorRegistry()
         self.logged: Mapping[str, float] = {}
         self.intake = IntakeMetrics(self.registry)
-        self.results = self._counter("image_results", "Results that were recorded, by outcome.", "outcome", OUTCOMES)
+        self.results = self._counter(
+            "image_results",
+            "Results that were recorded. An image that failed counts again when a retry succeeds.",
+            "outcome",
+            OUTCOMES,
+        )
+        self.model_results = Counter(
+            "fleetsight_model_results",
+            "Results that were recorded, by the name of their model and the beginning of its digest. The first 20 "
+            "models since the start of the process have labels of their own, further ones are other.",
+            ["model", "digest", "outcome"],
+            registry=self.registry,
+        )
         self.stages = Histogram(
             "fleetsight_image_stage_duration_seconds",
             "Time that a classified image spent in each stage, as its worker measured it.",
@@ -82,18 +99,25 @@ class ControllerMetrics:
         )
         # Looked up once: this is the path of every image.
         self._by_outcome = {outcome: self.results.labels(outcome) for outcome in OUTCOMES}
+        self._by_model: dict[tuple[str, str], Counter] = {}
         self._by_stage = {stage: self.stages.labels(stage) for stage in STAGES}
         self.waiting = self._counter(
-            "image_waiting_seconds", "Seconds that images have waited for a worker, by cause.", "cause", CAUSES
+            "image_waiting_seconds",
+            "Seconds that images have waited: boot (the share of the available workers that still boot), busy (the "
+            "rest), no_worker (none is available).",
+            "cause",
+            CAUSES,
         )
-        self.repairs = self._counter(
-            "image_repairs", "Images that the reconciler has repaired, by what it did.", "kind", REPAIRS
-        )
+        self.repairs = self._counter("image_repairs", "Images that the reconciler has repaired.", "kind", REPAIRS)
         self.decisions = self._counter(
-            "decisions", "Rounds of the autoscaler, by the kind of their decision.", "kind", get_args(DecisionKind)
+            "decisions", "Rounds of the autoscaler by the kind of their decision.", "kind", get_args(DecisionKind)
         )
         self.launch_calls = self._counter(
-            "launch_calls", "Calls that launch or start instances, by outcome.", "outcome", LAUNCH_OUTCOMES
+            "launch_calls",
+            "Calls that launch or start instances; EC2 has refused those that end with no_capacity, not_startable or "
+            "rejected.",
+            "outcome",
+            LAUNCH_OUTCOMES,
         )
         self.launched = Counter(
             "fleetsight_instances_launched", "Instances that were launched or started.", registry=self.registry
@@ -103,7 +127,9 @@ class ControllerMetrics:
             "Unhealthy instances that were terminated.",
             registry=self.registry,
         )
-        self.loop_failures = self._counter("loop_failures", "Rounds of a loop that have failed.", "loop", ())
+        self.loop_failures = self._counter(
+            "loop_failures", "Rounds of a loop of the controller that have failed; each is tried again.", "loop", ()
+        )
         self.fleet = FleetState(is_leading, clock)
         self.registry.register(self.fleet)
 
@@ -117,12 +143,25 @@ class ControllerMetrics:
     def count_results(self, responses: Iterable[ClassificationResult]) -> None:
         """Count results that were recorded just now, and the stages of those that have a label."""
         for response in responses:
-            self._by_outcome["cancelled" if is_cancelled(response) else response.status].inc()
+            outcome = "cancelled" if is_cancelled(response) else response.status
+            self._by_outcome[outcome].inc()
+            if response.model is not None:
+                self._of_model(response.model, outcome).inc()
             if response.status == "done":
                 for stage, histogram in self._by_stage.items():
                     milliseconds = getattr(response.timings, stage)
                     if milliseconds is not None:
                         histogram.observe(milliseconds / 1000)
+
+    def _of_model(self, model: Model, outcome: str) -> Counter:
+        """Return the counter of a model; the first `MAX_MODELS` have one of their own."""
+        key = model.digest, outcome
+        if key not in self._by_model:
+            known = {digest for digest, _ in self._by_model}
+            if model.digest not in known and len(known) >= MAX_MODELS:
+                return self.model_results.labels(OTHER, OTHER, outcome)
+            self._by_model[key] = self.model_results.labels(model.name, model.digest[:DIGEST_CHARACTERS], outcome)
+        return self._by_model[key]
 
     def observe_round(self, observation: Observation, settings: FleetSettings, bill: Bill) -> None:
         """Count the waiting since the last round; keep the round as the state of the fleet."""
@@ -211,7 +250,7 @@ class FleetState(Collector):
         yield _gauge("controller_round_age_seconds", "Time since the autoscaler's last round.", age)
         yield _gauge(
             "queue_images",
-            "Messages in the request queue, by state.",
+            "Messages in the request queue.",
             {"visible": requests.visible, "in_flight": requests.in_flight, "delayed": requests.delayed},
             "state",
         )
@@ -219,10 +258,12 @@ class FleetState(Collector):
             "queue_oldest_age_seconds", "Age of the oldest waiting image.", waiting[0][0] if waiting else 0.0
         )
         yield _gauge("dead_letters", "Messages in the dead-letter queue.", observation.dead_letters)
-        yield _gauge("workers", "Workers, by state.", worker_states(observation, statuses), "state")
+        yield _gauge("workers", "Workers.", worker_states(observation, statuses), "state")
         yield _gauge("workers_min", "Minimum of workers in force.", settings.min_workers)
         yield _gauge("workers_max", "Maximum of workers in force.", settings.max_workers)
         yield _gauge("fleet_paused", "1 while operators have paused the fleet, else 0.", int(bool(observation.pause)))
+        if (spending := observation.spending) is not None:
+            yield from _caps(spending)
         yield _gauge(
             "failed_boots", "Instances in a row that ended before their first heartbeat.", metrics.failed_boots
         )
@@ -238,15 +279,41 @@ class FleetState(Collector):
             sum(each.images_per_second or 0.0 for each in alive),
         )
         if metrics.boot_seconds is not None:
-            yield _gauge("worker_boot_seconds", "Median of the last boots.", metrics.boot_seconds)
+            yield _gauge(
+                "worker_boot_seconds", "Median of the last boots, once one was measured.", metrics.boot_seconds
+            )
         if metrics.image_seconds is not None:
-            yield _gauge("worker_image_seconds", "Time of one worker for one image.", metrics.image_seconds)
+            yield _gauge(
+                "worker_image_seconds",
+                "Time of one worker for one image, once it was measured.",
+                metrics.image_seconds,
+            )
         yield CounterMetricFamily(
             "fleetsight_cost_dollars", "US dollars of all instances since the first launch.", last.bill.dollars
         )
         yield CounterMetricFamily(
             "fleetsight_billed_seconds", "Billed seconds of all instances since the first launch.", last.bill.seconds
         )
+
+
+def _caps(spending: FleetSpending) -> Iterator[Metric]:
+    """Yield the metrics of the spending caps that are configured."""
+    caps = {period: cap for period in get_args(CapPeriod) if (cap := spending.cap(period)) is not None}
+    used = {period: spending.used(period) for period in caps}
+    reached = {period: float(spending.is_reached(period)) for period in caps}
+    yield _gauge(
+        "spending_cap_dollars",
+        "US dollars of the spending caps of the day and of the month, if set, with what operators allow today.",
+        caps,
+        "period",
+    )
+    yield _gauge(
+        "spending_used_dollars",
+        "US dollars that count towards a spending cap: metered cost of instances, and the minimum of starting ones.",
+        used,
+        "period",
+    )
+    yield _gauge("spending_cap_reached", "1 while a spending cap stops launches, else 0.", reached, "period")
 
 
 def _gauge(name: str, text: str, value: "float | Mapping[str, float]", label: str = "") -> GaugeMetricFamily:

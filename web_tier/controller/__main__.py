@@ -12,7 +12,7 @@ import sys
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import config_path, load_config
-from core.logs import configure_logging
+from core.logs import configure_logging, set_level
 from services.endpoint import APP_ID
 from services.errors import ConfigError
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
@@ -35,6 +35,7 @@ def main() -> int:
     os.environ.setdefault(APP_ID, "fleetsight-controller")
     try:
         config, path = load_config(), config_path()
+        set_level(config.logs.controller)
         return_freed_memory()
         lease = controller_lease(config)
         metrics = ControllerMetrics(lambda: lease.held)

@@ -11,6 +11,7 @@ the others, the job is tried alone after them.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from core.ids import ImageRef
 from core.messages import ClassificationResult, Heartbeat, StoredResult, parse_worker_message
 from core.predictions import stored_prediction
 from core.result_cache import ResultCache
+from core.telemetry import NO_SPANS, Span, SpanExporter
+from core.tracing import child_of, trace_id
 from services.errors import MessageError
 from services.s3 import Bucket
 from services.side_by_side import outcomes, side_by_side
@@ -81,6 +84,7 @@ class Collector:
         recorder: where results are recorded.
         cache: remembers them for images with the same bytes.
         active: returns whether this process may still act; asked after a receive, and before a message is deleted.
+        spans: exports a span for each result of a sampled trace.
         registry: records the heartbeats of the workers.
         pool: receives side by side; None: one after another.
     """
@@ -91,6 +95,7 @@ class Collector:
     cache: ResultCache
     active: Callable[[], bool]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    spans: SpanExporter = NO_SPANS
     registry: WorkerRegistry = field(default_factory=WorkerRegistry)
     pool: Executor | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -156,7 +161,7 @@ class Collector:
         try:
             return self.responses.receive(wait_seconds=0)
         except (BotoCoreError, ClientError):
-            _log.exception("further responses could not be received; those of this round are recorded")
+            _log.warning("further responses could not be received; those of this round are recorded", exc_info=True)
             return []
 
     def _end_round(self, number: int, received_until: float | None) -> None:
@@ -256,7 +261,7 @@ class Collector:
         ):
             if isinstance(prediction, Exception):
                 extra = {"job": each.job_id, "image": each.image_id}
-                _log.error("a prediction could not be read", extra=extra, exc_info=prediction)
+                _log.warning("a prediction could not be read", extra=extra, exc_info=prediction)
                 unread.append(message)
             elif prediction is not None:  # if there is none, its job has been deleted
                 attempt = max(prediction.attempt, each.attempt)
@@ -274,12 +279,15 @@ class Collector:
         """Record responses of all jobs; return the reason for each that was not recorded."""
         if not responses:
             return {}
+        began = time.time()
         try:
             # First, so that a user who sees a result can send the same image again and get the answer at once.
             self.cache.put(responses, self.now(), self.recorder.owners(each.job_id for each in responses))
-            return self.recorder.record_each(responses)
+            errors = self.recorder.record_each(responses)
         except Exception as error:  # noqa: BLE001 (each job is tried alone; its own error is logged)
             return {response.ref: error for response in responses}
+        self._report([response for response in responses if response.ref not in errors], began)
+        return errors
 
     def _record_alone(self, job_id: str, received: Sequence[_Received]) -> tuple[list[ReceivedMessage], _RecordState]:
         """Record responses of a job; return the messages of those that failed, and the state of the first try.
@@ -306,14 +314,34 @@ class Collector:
         """Record responses of one job; they are also refused if this process may no longer act."""
         if not self.active():
             return "refused"
-        responses = [response for _, response in received]
+        responses, began = [response for _, response in received], time.time()
         try:
             self.recorder.record(responses)
         except Exception as error:  # noqa: BLE001 (it must not delay other jobs; it is logged)
             extra = {"n": len(responses), "job": responses[0].job_id}
-            _log.exception("responses could not be recorded", extra=extra)
+            _log.warning("responses could not be recorded", extra=extra, exc_info=True)
             return "throttled" if is_throttled(error) else "refused"
+        self._report(responses, began)
         return "recorded"
+
+    def _report(self, recorded: Sequence[ClassificationResult], began: float) -> None:
+        """Log the images of results that were recorded in one line, and export their spans."""
+        images = [
+            {
+                "image": each.image_id,
+                "job": each.job_id,
+                "trace": None if each.traceparent is None else trace_id(each.traceparent),
+                "status": each.status,
+            }
+            for each in recorded
+        ]
+        if images:
+            _log.info("recorded", extra={"images": images})
+        for each in recorded:
+            if each.traceparent is not None and self.spans.wants(each.traceparent):
+                ids = {"image": each.image_id, "job": each.job_id}
+                own = child_of(each.traceparent)
+                self.spans.export(Span("recorded", own, each.traceparent, began, time.time(), "CONSUMER", ids))
 
     def _received_until(self, asked_at: float, *, is_empty: bool) -> float | None:
         """Return until when every message that was sent has been received, if that is known."""

@@ -53,7 +53,9 @@ def run_loop(
         except Exception:  # noqa: BLE001 (the edge of the loop)
             pause = backoff.after_failure()
             on_failure(name)
-            _log.exception("a round of the loop failed", extra={"loop": name, "next_try_seconds": round(pause, 2)})
+            _log.warning(
+                "a round of the loop failed", extra={"loop": name, "next_try_seconds": round(pause, 2)}, exc_info=True
+            )
         else:
             backoff.reset()
         wait(pause)
@@ -135,7 +137,7 @@ def run_elected(lease: Lease, new_loops: Callable[[], LoopGroup], wait: Callable
             _log.warning("the lease could not be renewed or taken", extra={"error": str(error)})
             is_held = lease.held
         if loops is not None and (loops.is_stopped or not is_held):
-            _log.error("the lease was lost: this controller stops acting")
+            _log.warning("the lease was lost: this controller stops acting")
             if not loops.stop():
                 return _exit_fatal("the loops did not end after the lease was lost")
             loops = None

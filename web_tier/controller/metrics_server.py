@@ -43,7 +43,7 @@ class _Handler(MetricsHandler):
 class _Server(HTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 (the interface)
         """Log that a client has not received the metrics."""
-        _log.warning("a client has not received the metrics", exc_info=True)
+        _log.info("a client has not received the metrics", exc_info=True)
 
 
 def serve_metrics(registry: CollectorRegistry, port: int) -> HTTPServer | None:

@@ -26,6 +26,7 @@ from core.jobs.models import ImageRecord, OpenJob, Resend
 from core.jobs.store import JobStore
 from core.messages import GONE, ClassificationResult, Failure, RequestMessage, crashed_worker, failed
 from core.predictions import store_prediction, stored_prediction
+from core.tracing import new_traceparent, use_traceparent
 from services.errors import MessageError
 from services.s3 import Bucket
 from services.sqs import Queue, ReceivedMessage
@@ -123,7 +124,7 @@ class DeadLetterConsumer:
         try:
             self._record(message)
         except Exception:  # noqa: BLE001 (it is logged)
-            _log.exception("a dead letter could not become a result", extra={"message_id": message.id})
+            _log.warning("a dead letter could not become a result", extra={"message_id": message.id}, exc_info=True)
             return False
         return True
 
@@ -137,7 +138,8 @@ class DeadLetterConsumer:
             _log.warning("dropped a dead letter of no accepted image", extra={"message_id": message.id})
         else:
             tries = request.crashes + self.receives
-            self.recovery.fail(request.ref, crashed_worker(tries), attempt=request.attempt, attempts=tries)
+            with use_traceparent(request.traceparent):
+                self.recovery.fail(request.ref, crashed_worker(tries), attempt=request.attempt, attempts=tries)
             self.metrics.repairs.labels("dead_letter").inc()
 
 
@@ -291,7 +293,8 @@ class Reconciler:
                     self.recovery.fail(record.ref, GONE, attempt=record.attempt, attempts=0)
                     self.metrics.repairs.labels("object_gone").inc()
         if unanswered:
-            self._request_again(job_id, unanswered, waited)
+            with use_traceparent(new_traceparent()):  # the one of the lost request is not recorded
+                self._request_again(job_id, unanswered, waited)
 
     def _request_again(self, job_id: str, records: Sequence[ImageRecord], waited: Mapping[str, float]) -> None:
         """Send the requests of these images again; a second request does no harm, since results are idempotent.
@@ -308,7 +311,8 @@ class Reconciler:
             for record in records
             if record.ref.image_id not in refused
         }
-        _log.warning("requested images again", extra={"job": job_id, "sent": len(sent), "refused": len(refused)})
+        extra = {"job": job_id, "sent": len(sent), "refused": len(refused), "images": list(sent)}
+        _log.warning("requested images again", extra=extra)
         self.metrics.repairs.labels("requested_again").inc(len(sent))
         if sent:
             self.recorder.record_resends(job_id, sent)
@@ -320,4 +324,4 @@ def isolated(job_id: str) -> Iterator[None]:
     try:
         yield
     except Exception:  # noqa: BLE001 (it is logged, and tried again later)
-        _log.exception("a job could not be reconciled", extra={"job": job_id})
+        _log.warning("a job could not be reconciled", extra={"job": job_id}, exc_info=True)

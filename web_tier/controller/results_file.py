@@ -194,7 +194,9 @@ class ResultsFileWriter:
         except TenureOverError:
             _log.info("abandoned a results file: this controller no longer acts", extra={"job": job_id})
         except Exception:  # noqa: BLE001 (it must not delay other jobs; it is logged and tried again)
-            _log.exception("the results of a job could not be written as one file", extra={"job": job_id})
+            _log.warning(
+                "the results of a job could not be written as one file", extra={"job": job_id}, exc_info=True
+            )
 
     def _check(self, job_id: str, state: FileState) -> bool:
         """Write the file if it is due, or copy it; return whether both are up to date."""
@@ -238,7 +240,7 @@ class ResultsFileWriter:
             pause = pause_seconds(state.copy_failures, FIRST_COPY_PAUSE_SECONDS, MAX_COPY_PAUSE_SECONDS)
             state.copy_due = self.clock() + pause
             extra = {"job": job.job_id, "next_try_seconds": round(pause, 2)}
-            _log.exception("the results of a job could not be copied", extra=extra)
+            _log.warning("the results of a job could not be copied", extra=extra, exc_info=True)
             return False
         state.copy_failures = 0
         if not self.store.put_copy(job.job_id, ResultsCopy(merged.version, error), self.token):

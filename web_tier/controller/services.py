@@ -1,6 +1,6 @@
 """The controller's services: clients, queues, buckets and tables by the configuration, and the loops over them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,8 +12,10 @@ from core.ids import new_id
 from core.jobs.listings import ListingStore
 from core.jobs.notifications import Channel, NotificationStore
 from core.jobs.store import JobStore
+from core.messages import ClassificationResult
 from core.model_catalog import CatalogStore
 from core.result_cache import ResultCache
+from core.telemetry import NO_SPANS, SpanExporter
 from services.clients import Clients
 from services.demand_signal import DemandListener, SignallingQueue
 from services.ec2 import Fleet
@@ -32,11 +34,13 @@ from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import Observer, RecentLaunches
 from web_tier.autoscaler.reporting import Reporter
 from web_tier.controller.cancellation import JobCanceller
+from web_tier.controller.cap_notifier import CapNotifier, CapReceiver, cap_receivers
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import HELPERS, Collector
 from web_tier.controller.configured_model import ConfiguredModelRecorder
 from web_tier.controller.cost_rows import CostRowWriter
 from web_tier.controller.leader import Tick
+from web_tier.controller.model_results import ModelResultsWriter
 from web_tier.controller.notifier import Notifier, Send, senders
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import READERS, ResultRecorder
@@ -62,12 +66,14 @@ class ControllerServices:
         launching: the fleet again, with calls that botocore does not retry. It would retry a launch that was refused
             for lack of capacity, which EC2 answers as a server error; but the next offering must be tried at once.
         send: how to send a message about a job that is done, by channel.
+        operators: receivers of messages on spending caps.
         sources: the buckets from which jobs take images, and to which results are copied.
         bucket_named: returns a bucket by its name, for a bundle in S3.
         calls: makes calls for results side by side. Nothing else uses it, so that results wait for no other work.
         readers: reads the jobs that results belong to.
         signals: of new requests, from other processes of this machine.
         metrics: what all loops of this process count, over its tenures.
+        spans: exports spans of sampled traces.
     """
 
     config: Config
@@ -80,12 +86,14 @@ class ControllerServices:
     fleet: Fleet
     launching: Fleet
     send: Mapping[Channel, Send]
+    operators: Sequence[CapReceiver]
     sources: SourceBuckets
     signals: DemandListener
     bucket_named: Callable[[str], Bucket]
     calls: Executor = field(default_factory=lambda: ThreadPoolExecutor(CALLS, thread_name_prefix="calls"))
     readers: Executor = field(default_factory=lambda: ThreadPoolExecutor(READERS, thread_name_prefix="readers"))
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
+    spans: SpanExporter = NO_SPANS
 
     @classmethod
     def connect(cls, config: Config, metrics: ControllerMetrics | None = None) -> "ControllerServices":
@@ -93,6 +101,7 @@ class ControllerServices:
 
         Raises:
             ClientError: when a queue does not exist.
+            ConfigError: when messages to operators cannot be sent as configured.
         """
         clients = controller_clients(config)
         names = config.names
@@ -112,14 +121,17 @@ class ControllerServices:
             fleet=Fleet(clients.ec2, names.worker_instance),
             launching=Fleet(controller_clients(config, attempts=1).ec2, names.worker_instance),
             send=senders(clients, config.notifications),
+            operators=cap_receivers(clients, config.notifications),
             sources=SourceBuckets(clients.s3),
             signals=DemandListener(requests.url),
             bucket_named=lambda name: Bucket.named(clients, name),
             metrics=metrics or ControllerMetrics(),
+            spans=SpanExporter("fleetsight-controller", config.tracing),
         )
 
     def close(self) -> None:
-        """Drop the calls that have not begun, so that the process can end."""
+        """Drop the calls that have not begun, and export the spans that wait, so that the process can end."""
+        self.spans.close()
         for pool in (self.calls, self.readers):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -142,8 +154,17 @@ class ControllerServices:
             on_demand=prices.hourly,
             over=over,
         )
+        caps = CapNotifier(fleet_store, self.operators, active, token)
+        if before is not None:
+            caps.observe(before.spending)  # what the previous controller may have found and not stored
         table = replace(self.store.table, pool=self.calls)
         cost_rows = CostRowWriter(CostStore(self.store.table), token, active, meter.attribution.day_of)
+        model_results = ModelResultsWriter(fleet_store, token, active)
+
+        def count_results(results: Sequence[ClassificationResult]) -> None:
+            self.metrics.count_results(results)
+            model_results.add(results)
+
         recorder = ResultRecorder(
             JobStore(table),
             self.inputs.delete_all,
@@ -151,7 +172,7 @@ class ControllerServices:
             token=token,
             active=active,
             on_results=meter.attribution.add_answers,
-            on_recorded=self.metrics.count_results,
+            on_recorded=count_results,
             on_attributed=cost_rows.add,
             pool=self.calls,
             readers=self.readers,
@@ -165,7 +186,9 @@ class ControllerServices:
                 notifications.request(job_id, {"topic": topic}, datetime.now(UTC), is_bounded=False)
 
         responses = replace(self.responses, pool=self.calls)
-        collector = Collector(responses, self.outputs, recorder, cache, active, registry=registry, pool=self.calls)
+        collector = Collector(
+            responses, self.outputs, recorder, cache, active, spans=self.spans, registry=registry, pool=self.calls
+        )
         copier = ResultsCopier(self.sources, self.outputs, self.config.imports.destinations)
         results_files = ResultsFileWriter(self.store, self.outputs, active, copier, token=token, on_finished=publish)
         recovery = ResultRecovery(self.store, recorder, self.outputs)
@@ -183,11 +206,14 @@ class ControllerServices:
             )
 
         ticks: dict[str, Tick] = {
-            "autoscaler": self._autoscaler(holder, fleet_config, registry, meter, recorder.problem, active).tick,
+            "autoscaler": self._autoscaler(
+                holder, fleet_config, registry, meter, recorder.problem, caps=caps, active=active
+            ).tick,
             "collector": collector.tick,
             **{f"collector-{number}": collector.help_tick for number in range(1, HELPERS + 1)},
             "counts": recorder.counts_tick,
             "cost_rows": cost_rows.tick,
+            "model_results": model_results.tick,
             "reconciler": self._reconciler(recovery, registry, may_close, active).tick,
             "canceller": canceller.tick,
             "configured_model": ConfiguredModelRecorder(
@@ -198,7 +224,9 @@ class ControllerServices:
                 fleet_config,
                 active,
             ).tick,
-            "source_importer": SourceImporter(self.sources, ingest, self.config, active, token).tick,
+            "source_importer": SourceImporter(
+                self.sources, ingest, self.config, active, token, samples=self.spans.samples
+            ).tick,
             "results_files": results_files.tick,
             "notifier": Notifier(
                 self.store,
@@ -207,6 +235,7 @@ class ControllerServices:
                 lambda job_id: results_files.is_done_with(job_id) or not self.store.is_open(job_id),
                 active,
             ).tick,
+            "cap_notifier": caps.tick,
             "cleanup": JobCleanup(
                 self.store, recorder, self.inputs, self.outputs, self.config.controller.reconcile_seconds, active
             ).tick,
@@ -223,6 +252,8 @@ class ControllerServices:
         registry: WorkerRegistry,
         meter: BillingMeter,
         problem: Callable[[], str | None],
+        *,
+        caps: CapNotifier,
         active: Callable[[], bool],
     ) -> Autoscaler:
         launches, store = RecentLaunches(), FleetStore(self.store.table)
@@ -242,6 +273,7 @@ class ControllerServices:
             interval_seconds=self.config.controller.interval_seconds,
             controller_problem=problem,
             signals=self.signals,
+            on_spending=caps.observe,
         )
 
     def _reconciler(

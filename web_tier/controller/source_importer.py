@@ -44,6 +44,7 @@ from core.jobs.listings import (
 )
 from core.jobs.models import AcceptedCount, ImageRecord, Job, SourceListing
 from core.s3_locations import S3Location
+from core.tracing import new_traceparent, use_traceparent
 from services.backoff import pause_seconds
 from services.errors import NotFoundError
 from services.s3 import ListedObject, SourceBuckets, is_refusal
@@ -107,6 +108,7 @@ class SourceImporter:
         active: returns whether this process may still act; asked before each call that writes.
         token: the fencing token of this tenure.
         page_objects: objects of a page.
+        samples: returns whether spans of the next page are exported.
     """
 
     sources: SourceBuckets
@@ -120,6 +122,7 @@ class SourceImporter:
         default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="import")
     )
     page_objects: int = MAX_PAGE_OBJECTS
+    samples: Callable[[], bool] = lambda: False
     _turns: dict[str, ImportTurns] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -137,7 +140,8 @@ class SourceImporter:
                 break
             turns = self._turns[each.job_id]
             if turns.due <= self.clock():
-                has_more |= self._import_safely(each, turns)
+                with use_traceparent(new_traceparent(is_sampled=self.samples())):
+                    has_more |= self._import_safely(each, turns)
         return 0.0 if has_more else CHECK_SECONDS
 
     def _import_safely(self, pending: PendingListing, turns: ImportTurns) -> bool:
@@ -152,7 +156,7 @@ class SourceImporter:
             pause = pause_seconds(turns.failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
             turns.due = self.clock() + pause
             extra = {"job": job_id, "next_try_seconds": round(pause, 2)}
-            _log.exception("a page of a source could not be accepted", extra=extra)
+            _log.warning("a page of a source could not be accepted", extra=extra, exc_info=True)
             return False
         finally:
             if not self.active():

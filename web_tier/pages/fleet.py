@@ -18,6 +18,7 @@ from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, Config, PriceSettings
 from core.cost import WHOLE_IMAGE, ThousandCost
 from core.fleet.models import (
     Decision,
+    EndedInstance,
     FleetDay,
     FleetSnapshot,
     FleetSpending,
@@ -42,6 +43,7 @@ from core.format import (
 from services.ec2 import ALIVE
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend
+from web_tier.model_comparison import current_comparison
 from web_tier.pages.fleet_chart import CHIPS, FIRST_WINDOW, WINDOWS, fleet_chart
 from web_tier.parameters import clean_reason
 
@@ -72,6 +74,22 @@ class DecisionRow(BaseModel):
         lead = found[0] if found else ""
         time = decision.at.strftime("%H:%M:%S")
         return cls(at=decision.at.isoformat(), time=time, lead=lead, words=words.removeprefix(lead))
+
+
+class EndedRow(BaseModel):
+    """An instance that has ended, and what it has done as a text: `at 12:03:22, 45 images`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    instance_id: str
+    words: str
+
+    @classmethod
+    def of(cls, instance: EndedInstance) -> Self:
+        """Return the row of an instance."""
+        images = "" if instance.images is None else f", {plural(instance.images, 'image')}"
+        at = instance.ended_at.astimezone(UTC)
+        return cls(instance_id=instance.instance_id, words=f"at {at:%H:%M:%S}{images}")
 
 
 _LEAD = re.compile(
@@ -107,6 +125,7 @@ class FleetBody(BaseModel):
         capped: that a spending cap is reached, and until when; None if none is.
         is_allowed: whether operators have raised the caps today.
         instances: newest first; `unlisted` is a text with the number of older ones, if there are any.
+        ended: those that ended in the last hour, newest first, by id, with the time of the day (UTC) and images.
         decisions: the last ones, newest first.
     """
 
@@ -145,6 +164,7 @@ class FleetBody(BaseModel):
     is_allowed: bool = False
     instances: tuple[InstanceRow, ...] = ()
     unlisted: str | None = None
+    ended: tuple[EndedRow, ...] = ()
     decisions: tuple[DecisionRow, ...] = ()
 
     @classmethod
@@ -195,6 +215,7 @@ class FleetBody(BaseModel):
             paused=None if state.pause is None else pause_words(state.pause),
             instances=tuple(InstanceRow.of(each, seen_at, config.prices, allowance) for each in listed.instances),
             unlisted=f"and {older:,} older" if older > 0 else None,
+            ended=tuple(map(EndedRow.of, state.ended_lately(now))),
             decisions=decisions,
         )
 
@@ -275,6 +296,7 @@ def fleet_page() -> str:
         chips=CHIPS,
         days=[DayCost.of(day, prices) for day in days],
         dead_letters=current_backend().dead_letters.page(limit=MAX_COUNTED_LETTERS),
+        comparison=current_comparison(),
         fleet=state.snapshot,
     )
 
@@ -283,6 +305,11 @@ def fleet_now() -> Response:
     """Return the fleet without its history; the page polls it."""
     store = current_backend().fleet
     return Response(_fleet_body(store.state(), store.days()).model_dump_json(), mimetype="application/json")
+
+
+def fleet_models() -> str:
+    """Return the part of the page that compares models; the page polls it."""
+    return render_template("_models.html", comparison=current_comparison())
 
 
 def _fleet_body(state: FleetState, days: Sequence[FleetDay]) -> FleetBody:

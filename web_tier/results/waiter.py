@@ -84,7 +84,7 @@ class ResultWaiter:
             try:
                 found.update(self.results_of(wanted))
             except Exception:  # noqa: BLE001 - every waiting request depends on this loop; the error is logged
-                _log.exception("polling for results failed; %d requests continue to wait", len(wanted))
+                _log.warning("polling for results failed; %d requests continue to wait", len(wanted), exc_info=True)
             with self._lock:
                 answered = [(waiter, found[ref]) for ref in found for waiter in self._waiters.pop(ref, [])]
             for waiter, response in answered:

@@ -43,6 +43,7 @@ from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult
 from core.result_cache import ResultCache, repeated
+from core.tracing import TracingExecutor, use_traceparent
 from services.errors import NotFoundError
 from services.s3 import Bucket
 from services.sqs import BATCH as MAX_MESSAGES
@@ -198,7 +199,7 @@ class ImageIngest:
     cached_results: Callable[[Job, Collection[str]], Mapping[str, ClassificationResult]] = lambda _job, _digests: {}
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     pool: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="ingest")
+        default_factory=lambda: TracingExecutor(CONCURRENCY, thread_name_prefix="ingest")
     )
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
     counter: AcceptedCounter = field(default_factory=AcceptedCounter)
@@ -346,7 +347,9 @@ class ImageIngest:
                 ref, upload.filename, key, upload.size, self.clock(), owner=job.owner, model=job.requested_model
             )
         except CLOUD_ERRORS:
-            _log.exception("an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id})
+            _log.warning(
+                "an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id}, exc_info=True
+            )
             self.metrics.reject(UNAVAILABLE)
             return unavailable(upload.filename)
         finally:
@@ -371,6 +374,7 @@ class ImageIngest:
         self.store.record_images(records, self.clock())
         cached = sum(record.cached for record in records)
         self.metrics.accept(len(records), sum(record.size for record in records), cached)
+        log_accepted(records)
 
     def _record_or_withdraw(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
         """Record images; return the rejections of all if that fails."""
@@ -380,7 +384,7 @@ class ImageIngest:
             self._withdraw(records)
             raise
         except CLOUD_ERRORS:
-            _log.exception("images could not be recorded", extra={"job_id": records[0].ref.job_id})
+            _log.warning("images could not be recorded", extra={"job_id": records[0].ref.job_id}, exc_info=True)
             self.metrics.reject(UNAVAILABLE, len(records))
             return self._withdraw(records)
         return {}
@@ -391,7 +395,7 @@ class ImageIngest:
             self.store.delete_images([record.ref for record in records])
         except CLOUD_ERRORS:
             # The record may exist, so the object must: the reconciler would request it.
-            _log.exception("images could not be withdrawn", extra={"job_id": records[0].ref.job_id})
+            _log.warning("images could not be withdrawn", extra={"job_id": records[0].ref.job_id}, exc_info=True)
             return {record.ref: RejectedUpload(record.filename, UNAVAILABLE, UNCERTAIN) for record in records}
         self.discard(records)
         return {record.ref: unavailable(record.filename) for record in records}
@@ -402,10 +406,10 @@ class ImageIngest:
         try:
             refused = self.queue.send([record.request(record.accepted_at) for record in records])
         except CLOUD_ERRORS:
-            _log.exception("the request queue failed; the reconciler sends these requests", extra=extra)
+            _log.warning("the request queue failed; the reconciler sends these requests", extra=extra, exc_info=True)
         else:
             if refused:
-                _log.error(
+                _log.warning(
                     "the request queue refused %d requests; the reconciler sends them", len(refused), extra=extra
                 )
 
@@ -424,7 +428,7 @@ class ImageIngest:
                     self.store.put_accepted_count(job_id, writer_id, count)
         except CLOUD_ERRORS:
             # The records exist, and the controller counts those.
-            _log.exception("the counts of jobs could not be stored", extra={"job_ids": " ".join(counts)})
+            _log.warning("the counts of jobs could not be stored", extra={"job_ids": " ".join(counts)}, exc_info=True)
 
 
 def validate_image(upload: Upload, limits: ImageLimits) -> ImageInfo | RejectedUpload:
@@ -439,6 +443,18 @@ def validate_image(upload: Upload, limits: ImageLimits) -> ImageInfo | RejectedU
         return inspect(upload.data, limits)
     except ImageRejectedError as error:
         return RejectedUpload(upload.filename, error.code, error.message)
+
+
+def log_accepted(records: Sequence[ImageRecord]) -> None:
+    """Log accepted images: a line for those of a job that came in the same request, and one for cached ones."""
+    image_ids: dict[tuple[str, str | None, bool], list[str]] = {}
+    for record in records:
+        key = record.ref.job_id, record.traceparent, record.cached
+        image_ids.setdefault(key, []).append(record.ref.image_id)
+    for (job_id, traceparent, is_cached), images in image_ids.items():
+        with use_traceparent(traceparent):
+            message = "accepted, and answered from the cache" if is_cached else "accepted"
+            _log.info(message, extra={"job": job_id, "images": images})
 
 
 def unavailable(filename: str) -> RejectedUpload:

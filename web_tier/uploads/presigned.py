@@ -192,7 +192,11 @@ class PresignedUploads:
             if keep:
                 self.untag(image.key)
         except CLOUD_ERRORS:
-            _log.exception("an upload could not be looked up", extra={"job_id": image.ref.job_id, "key": image.key})
+            _log.warning(
+                "an upload could not be looked up",
+                extra={"job_id": image.ref.job_id, "key": image.key},
+                exc_info=True,
+            )
             return unavailable(image.filename)
         return replace(image, size=found.size, accepted_at=self.ingest.clock())
 

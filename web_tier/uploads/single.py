@@ -191,7 +191,7 @@ class SingleImages:
         try:
             results = self._record_and_enqueue(waiting)
         except CLOUD_ERRORS:
-            _log.exception("jobs for single images could not be recorded")
+            _log.warning("jobs for single images could not be recorded", exc_info=True)
             self._give_up(waiting)
             results = {image.record.ref: unavailable(image.record.filename) for image in waiting}
         except Exception as error:  # noqa: BLE001 - each waiting request raises it, and answers as for any error
@@ -260,7 +260,10 @@ class SingleImages:
         try:
             return self.ingest.store.make_current_single_job(new.job, self.clock(), until, new.before)
         except CLOUD_ERRORS:
-            _log.exception("a job for single images could not be made the current one, so others may have their own")
+            _log.warning(
+                "a job for single images could not be made the current one, so others may have their own",
+                exc_info=True,
+            )
             return True
 
     def _give_up(self, images: Sequence[_Waiting]) -> None:

@@ -120,12 +120,15 @@ PERMISSIONS = (
         ("*",),
         "",
         "autoscaling:StartInstanceRefresh cloudfront:ListDistributions cloudfront:ListTagsForResource "
-        "ec2:DeleteVolume ec2:ModifyInstanceAttribute ec2:ModifyLaunchTemplate iam:ListRoleTags iam:ListRoles "
-        "logs:FilterLogEvents s3:ListAllMyBuckets ssm:DescribeParameters tag:GetResources",
+        "dynamodb:ListTables ec2:DeleteVolume ec2:ModifyInstanceAttribute ec2:ModifyLaunchTemplate iam:ListRoleTags "
+        "iam:ListRoles logs:FilterLogEvents s3:ListAllMyBuckets ssm:DescribeParameters tag:GetResources",
     ),
     Permission(
         "Table",
-        ("dynamodb:{region}:{account}:table/{prefix}-jobs",),
+        (
+            "dynamodb:{region}:{account}:table/{prefix}-jobs",
+            "dynamodb:{region}:{account}:table/{prefix}-jobs-restored-*",
+        ),
         "dynamodb:CreateTable dynamodb:DeleteTable dynamodb:DescribeContinuousBackups dynamodb:DescribeTable "
         "dynamodb:DescribeTimeToLive dynamodb:ListTagsOfResource dynamodb:TagResource "
         "dynamodb:UpdateContinuousBackups dynamodb:UpdateTimeToLive",

@@ -5,7 +5,9 @@ https://docs.aws.amazon.com/resourcegroupstagging/latest/APIReference/API_GetRes
 https://github.com/aws/aws-sdk/issues/676
 """
 
+import math
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -21,6 +23,7 @@ from scripts.aws.deploy.stack import find_stack
 from scripts.aws.down import TAG_READERS, ResourcesLeftError, verify_deleted
 from scripts.aws.instances import instances_named, web_name, worker_name
 from scripts.aws.resources import RESOURCE_TYPES
+from scripts.restore import plan_restore, restore
 from services.metadata import DRAIN_TAG
 from tests.support.aws_stage import (
     WITH_SITE,
@@ -35,6 +38,7 @@ from tests.support.aws_stage import (
     stubbed_stage,
 )
 from tests.support.stack_template import RESOURCES
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -97,6 +101,31 @@ def test_delete_data_deletes_everything_and_repeats_harmlessly(whole: Stage) -> 
     whole.down(delete_data=True)
     assert f"There is nothing of {whole.prefix} to delete." in whole.seen
     assert len(whole.steps) == steps
+
+
+def test_a_restored_table_is_kept_or_deleted_as_the_stacks_own(stage: Stage) -> None:
+    stage.up()
+    dynamodb, own = stage.account.dynamodb, f"{stage.prefix}-jobs"
+    # CloudFormation enables it; the local one does not.
+    dynamodb.update_continuous_backups(
+        TableName=own, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
+    )
+    second = math.floor(time.time()) + 1
+    wait_until(lambda: time.time() > second, "a whole second can be restored")
+    plan = plan_restore(dynamodb, own, None)
+    restore(dynamodb, plan, lambda _line: None)
+    foreign = f"{own}-restored-by-hand"
+    dynamodb.create_table(
+        TableName=foreign,
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    stage.down()
+    assert plan.target in stage.seen
+    assert set(dynamodb.list_tables()["TableNames"]) == {own, plan.target, foreign}
+    stage.down(delete_data=True)
+    assert dynamodb.list_tables()["TableNames"] == [foreign]
 
 
 def test_a_declined_or_dry_run_deletes_nothing_and_lists_everything(stage: Stage) -> None:

@@ -23,6 +23,7 @@ from core.jobs.models import Counts, Job, MergedFile
 from core.jobs.store import JobStore
 from core.messages import Model
 from core.result_cache import ResultCache
+from core.tracing import trace_id
 from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue
@@ -160,9 +161,10 @@ def sent_to(rule: Rule) -> dict[str, Any]:
 
 def outcome_of(answer: TestResponse, ids: Belongings) -> tuple[int, str, list[tuple[str, str]]]:
     """Return what an answer says, but for the ids in it and the request's own."""
-    request_id = answer.headers["X-Request-Id"]
-    headers = [(name, ids.blank(value)) for name, value in answer.headers if value != request_id]
-    return answer.status_code, ids.blank(answer.text).replace(request_id, ""), headers
+    request_id, traceparent = answer.headers["X-Request-Id"], answer.headers["traceresponse"]
+    headers = [(name, ids.blank(value)) for name, value in answer.headers if value not in {request_id, traceparent}]
+    text = ids.blank(answer.text).replace(request_id, "").replace(trace_id(traceparent), "")
+    return answer.status_code, text, headers
 
 
 def test_a_job_of_another_user_is_answered_exactly_like_a_missing_one(

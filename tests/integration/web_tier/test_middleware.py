@@ -14,6 +14,7 @@ from werkzeug.test import Client
 from core.config import Config
 from core.ids import is_id
 from core.logs import JsonFormatter
+from core.tracing import parse_traceparent, span_id, trace_id
 from services.clients import Clients
 from services.sqs import Queue
 from services.table import Table, TableBusyError
@@ -301,9 +302,10 @@ def test_a_program_gets_problem_json_and_a_person_a_page(client: FlaskClient) ->
     body = json.loads(for_programs.data)
     assert (body["type"], body["status"]) == ("urn:fleetsight:problem:not-found", 404)
     assert body["request_id"] == for_programs.headers["X-Request-Id"]
+    assert body["trace_id"] == trace_id(for_programs.headers["traceresponse"])
     for_people = client.get("/nowhere")
     assert for_people.status_code == 404
-    assert for_people.headers["X-Request-Id"] in for_people.text
+    assert trace_id(for_people.headers["traceresponse"]) in for_people.text
 
 
 @pytest.mark.parametrize(
@@ -348,8 +350,23 @@ def test_each_request_has_a_line_of_the_log_that_its_address_cannot_forge(
     assert "\n" not in line
     found = json.loads(line)
     assert (found["message"], found["request_id"]) == ("GET 404", answer.headers["X-Request-Id"])
+    assert found["trace"] == trace_id(answer.headers["traceresponse"])
     assert found["path"] == '/x\n{"level":"forged"}'
     assert is_id(found["request_id"])
+
+
+def test_a_request_continues_the_trace_of_its_client_as_a_span_of_its_own(client: FlaskClient) -> None:
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    found = client.get("/healthz", headers={"traceparent": parent}).headers["traceresponse"]
+    assert (parse_traceparent(found), trace_id(found)) == (found, trace_id(parent))
+    assert span_id(found) != span_id(parent)
+
+
+@pytest.mark.parametrize("header", ["", "00-x", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01,00-x"])
+def test_an_invalid_traceparent_starts_a_new_trace(client: FlaskClient, header: str) -> None:
+    found = [client.get("/healthz", headers={"traceparent": header}).headers["traceresponse"] for _ in range(2)]
+    assert [parse_traceparent(each) for each in found] == found
+    assert len({trace_id(each) for each in found} | {"4bf92f3577b34da6a3ce929d0e0e4736"}) == 3
 
 
 def test_the_application_starts_without_any_service(config: Config) -> None:

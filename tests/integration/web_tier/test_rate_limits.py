@@ -390,10 +390,10 @@ def test_a_failing_table_rejects_and_delays_no_request_and_is_logged_once(
     clock.now += PAUSE_SECONDS
     counter.hit("request", "ann", 1)
     assert calls.count == 2
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
     clock.now, calls.is_away = clock.now + PAUSE_SECONDS, False
     assert counter.hit("request", "ann", 1) == 0
-    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
 def test_the_number_of_blocked_callers_is_bounded(

@@ -1,6 +1,7 @@
 """The whole worker over queues and buckets in memory, its threads real, its pauses over at once."""
 
 import errno
+import logging
 import threading
 import weakref
 from collections import defaultdict
@@ -33,6 +34,7 @@ from core.messages import (
     RequestMessage,
 )
 from core.sandbox.process import PoolUnavailableError
+from core.tracing import current_traceparent, new_traceparent, trace_id
 from tests.conftest import shipped_values
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from tests.support.worker import (
@@ -704,3 +706,50 @@ def test_a_released_model_leaves_the_memory_also_while_nothing_comes() -> None:
     wait_until(lambda: own() is None, "the first model is gone")
     bench.worker.lifetime.end("the test is over")
     thread.join(DEADLINE_SECONDS)
+
+
+def test_response_prediction_and_line_of_an_image_belong_to_the_trace_of_its_request(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench, parents = Bench(), [new_traceparent(), new_traceparent(), None]
+    requests = [new_request().model_copy(update={"traceparent": each}) for each in parents]
+    for request, data in zip(requests, (picture("red"), b"no image", picture("red")), strict=True):
+        bench.inputs.objects[request.key] = data
+    send_requests(bench.requests, requests)
+    with caplog.at_level(logging.INFO):
+        assert bench.run()
+    assert [bench.result(request).traceparent for request in requests] == parents
+    assert [bench.stored(request).traceparent for request in requests] == parents
+    lines = [image for each in caplog.records if each.message == "answered" for image in vars(each)["images"]]
+    found = {line["image"]: (line["trace"], line["status"], line["label"]) for line in lines}
+    red, broken, without = [request.image_id for request in requests]
+    assert found == {
+        red: (trace_id(parents[0] or ""), "done", "red"),
+        broken: (trace_id(parents[1] or ""), "failed", "not_an_image"),
+        without: (None, "done", "red"),
+    }
+    assert all(each["milliseconds"].keys() >= {"queued", "fetched", "stored"} for each in lines)
+
+
+def test_lines_of_a_step_have_the_trace_of_its_image(caplog: pytest.LogCaptureFixture) -> None:
+    bench, parent = Bench(), new_traceparent()
+    request = new_request().model_copy(update={"traceparent": parent})
+    bench.inputs.objects[request.key] = b"no image"
+    send_requests(bench.requests, [request])
+    traces = list[str]()
+    caplog.handler.addFilter(lambda record: traces.append(f"{record.getMessage()} {current_traceparent()}") or True)  # type: ignore[func-returns-value]
+    with caplog.at_level(logging.INFO):
+        bench.run()
+    assert f"cannot be classified {parent}" in traces
+
+
+def test_a_second_delivery_is_answered_in_its_own_trace() -> None:
+    bench = Bench()
+    (request,) = bench.submit(picture("red"))
+    assert bench.run()
+    bench.responses.messages.clear()
+    retried = request.model_copy(update={"traceparent": new_traceparent()})
+    bench.requests.add(retried.to_json(), count=1)
+    second = Bench(after=bench)
+    assert second.run()
+    assert second.result(request).traceparent == retried.traceparent

@@ -91,7 +91,9 @@ JOURNAL = LaunchJournal(
     "model",
     [
         RequestMessage.about(REF, "a/b.jpg", NOW),
-        RequestMessage.about(REF, "a/b.jpg", NOW, 1, RequestedModel(digest="ab" * 32, place="/srv/models/a b.zip")),
+        RequestMessage.about(
+            REF, "a/b.jpg", NOW, 1, model=RequestedModel(digest="ab" * 32, place="/srv/models/a b.zip")
+        ),
         failed(REF, Failure(code="bad", message="is no image"), worker="i-1", attempts=1),
         HEARTBEAT,
         fleet_snapshot(NOW, running=1, visible=3, peak_workers=3, billed_seconds=60.5, reason="because"),
@@ -179,7 +181,7 @@ def test_requests_and_heartbeats_fit_into_the_smallest_messages(
 ) -> None:
     at = datetime(2026, 12, 31, 23, 59, 59, 999_999, timezone(timedelta(hours=13, minutes=45)))
     model = RequestedModel(digest="f" * 64, place=place.removesuffix("\n"))
-    request = RequestMessage.about(REF, key, at, number, model).model_copy(update={"crashes": number})
+    request = RequestMessage.about(REF, key, at, number, model=model).model_copy(update={"crashes": number})
     heartbeat = Heartbeat(
         worker=worker, at=at, state="draining", images=number, in_hand=number, images_per_second=rate,
         models=("f" * 64,) * MAX_REPORTED_MODELS,

@@ -1,4 +1,4 @@
-"""Alert rules, dashboard and documentation for Prometheus name only metrics, labels and values that there are."""
+"""Alert rules and dashboard for Prometheus name only metrics, labels and values that there are."""
 
 import json
 import re
@@ -11,10 +11,13 @@ import yaml
 from prometheus_client.core import Metric
 
 from core.cost import Bill
+from core.fleet.models import FleetSpending
+from core.ids import new_id
+from core.jobs.models import Job
 from scripts.run.prometheus import ALERTS
 from tests.conftest import ROOT
-from tests.support.autoscaler import fleet_settings, observation
-from tests.support.metric_table import documented_metrics
+from tests.support.autoscaler import EPOCH, fleet_settings, observation
+from tests.support.jobs import NOW, done, record
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import FleetMetrics
 from web_tier.metrics import WebMetrics
@@ -36,10 +39,11 @@ def served() -> dict[str, list[Metric]]:
     web.count_request("GET", "/", 500, 0.1)
     web.streams.inc()
     measured = FleetMetrics(image_seconds=0.1, boot_seconds=42.0)
-    controller.observe_round(
-        replace(observation(3, states=("running",)), metrics=measured), fleet_settings(), Bill(1, 1)
-    )
+    spending = FleetSpending(day=EPOCH.date(), today=1, month=1, dollars_per_day=1, dollars_per_month=9)
+    seen = replace(observation(3, states=("running",)), metrics=measured, spending=spending)
+    controller.observe_round(seen, fleet_settings(), Bill(1, 1))
     controller.loop_failures.labels("collector")
+    controller.count_results([done(record(Job(new_id(), "signs", NOW)))])
     return {"web": list(web.registry.collect()), "controller": list(controller.registry.collect())}
 
 
@@ -55,11 +59,6 @@ def series_of(metrics: dict[str, list[Metric]]) -> Series:
 
 SERVED = served()
 SERIES = series_of(SERVED)
-
-
-def documented_name(metric: Metric) -> str:
-    """Return the name in the documentation: of a counter that of its samples, of a histogram that of the whole."""
-    return f"{metric.name}_total" if metric.type == "counter" else metric.name
 
 
 def alert_rules() -> list[dict[str, Any]]:
@@ -107,19 +106,6 @@ def test_the_dashboard_shows_every_metric() -> None:
     ]
     # Money is shown per hour, and seconds of instances are that money in another unit.
     assert missing == ["fleetsight_billed_seconds"]
-
-
-def test_the_documentation_lists_the_metrics_of_each_process_with_their_labels() -> None:
-    processes: dict[str, set[str]] = {}
-    labels: dict[str, set[str]] = {}
-    for process, metrics in SERVED.items():
-        for metric in metrics:
-            processes.setdefault(documented_name(metric), set()).add(process)
-            labels[documented_name(metric)] = {key for each in metric.samples for key in each.labels} - {"le"}
-    expected = {
-        name: ("both" if len(found) == 2 else next(iter(found)), labels[name]) for name, found in processes.items()
-    }
-    assert documented_metrics() == expected
 
 
 def test_every_name_follows_prometheus_conventions() -> None:

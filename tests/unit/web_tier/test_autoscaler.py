@@ -1,5 +1,6 @@
 """One round of the autoscaler, and the settings that it reads in each round."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -356,6 +357,7 @@ def watcher(tmp_path: Path) -> FleetConfigWatcher:
 def test_a_broken_or_missing_file_changes_nothing_and_is_logged_once(
     watcher: FleetConfigWatcher, caplog: pytest.LogCaptureFixture, broken: str | None
 ) -> None:
+    caplog.set_level(logging.INFO)
     watcher.path.unlink() if broken is None else watcher.path.write_text(broken)
     assert [watcher.current().max_workers for _ in range(3)] == [19] * 3
     assert "the last good limits stay in force" in str(watcher.problem)
@@ -384,6 +386,7 @@ ORDER = LimitsOverride(min_workers=1, max_workers=5, since=EPOCH, reason="budget
 def test_limits_of_operators_replace_the_configured_ones_and_each_change_is_logged_and_shown_once(
     watcher: FleetConfigWatcher, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     for _ in range(3):
         assert (watcher.current(ORDER).min_workers, watcher.current(ORDER).max_workers) == (1, 5)
     assert caplog.messages == ["the fleet's limits were set by ops: min_workers 0 -> 1, max_workers 19 -> 5"]

@@ -10,11 +10,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from core.cost import Bill
-from core.fleet.models import FleetPause
+from core.fleet.models import FleetPause, FleetSpending, SpendingAllowance
 from core.images import CODES
 from core.jobs.models import Job
 from core.jobs.store import JobStore
-from core.messages import CANCELLED, ClassificationResult, Failure, Timings
+from core.messages import CANCELLED, ClassificationResult, Failure, Model, Timings
+from core.model_results import MAX_MODELS
 from tests.support.api import AppMaker, upload
 from tests.support.autoscaler import EPOCH, Clock, booting, fleet_settings, heartbeat, observation
 from tests.support.jobs import UNKNOWN_ID, done, failed, picture, record
@@ -37,7 +38,10 @@ from web_tier.backend import Backend
 from web_tier.metrics import OTHER, REJECTIONS, UNKNOWN_ROUTE, IntakeMetrics, WebMetrics
 from web_tier.uploads.ingest import UNAVAILABLE
 
-BOUNDED_LABELS = {"method", "route", "status", "reason", "outcome", "stage", "cause", "kind", "state", "loop", "le"}
+BOUNDED_LABELS = {
+    *("method", "route", "status", "reason", "outcome", "stage", "cause", "kind", "state", "period", "loop", "le"),
+    *("model", "digest"),
+}
 
 
 @pytest.fixture
@@ -101,11 +105,13 @@ def labels_of(metrics: Iterable[Metric]) -> set[str]:
     return {label for metric in metrics for sample in metric.samples for label in sample.labels}
 
 
-def test_no_metric_has_a_label_with_many_values(counted: tuple[FlaskClient, WebMetrics]) -> None:
+def test_no_metric_has_a_label_with_many_values(counted: tuple[FlaskClient, WebMetrics], job: Job) -> None:
     client, metrics = counted
     client.get("/healthz")
-    controller = leading_controller(observation(3, 1, states=("running",)))
+    spending = FleetSpending(day=EPOCH.date(), today=1, month=1, dollars_per_day=1, dollars_per_month=9)
+    controller = leading_controller(replace(observation(3, 1, states=("running",)), spending=spending))
     controller.loop_failures.labels("collector")
+    controller.count_results([result(job)])
     found = labels_of(metrics.registry.collect()) | labels_of(controller.registry.collect())
     assert found == BOUNDED_LABELS
 
@@ -139,6 +145,21 @@ def test_results_are_counted_by_outcome_and_stages_of_those_with_a_label(job: Jo
         assert value(metrics.registry, f"{name}_sum", stage=stage) == pytest.approx(seconds)
     assert value(metrics.registry, f"{name}_bucket", stage="queued", le="60.0") == 0
     assert value(metrics.registry, f"{name}_bucket", stage="queued", le="120.0") == 1
+
+
+def test_results_are_counted_by_model_and_further_models_as_other(job: Job) -> None:
+    metrics = ControllerMetrics()
+    models = [Model(name="demo", digest=f"{number:012}{'0' * 52}") for number in range(MAX_MODELS + 3)]
+    broken = failed(record(job))
+    metrics.count_results([result(job, model=model) for model in (*models, models[0], models[-1])])
+    metrics.count_results([broken, broken.model_copy(update={"model": models[1]})])
+
+    def counted(digest: str, outcome: str = "done", name: str = "demo") -> float | None:
+        return value(metrics.registry, "model_results_total", model=name, digest=digest, outcome=outcome)
+
+    assert [counted(f"{number:012}") for number in (0, 1, MAX_MODELS - 1, MAX_MODELS)] == [2, 1, 1, None]
+    assert counted(f"{1:012}", "failed") == 1
+    assert counted(OTHER, name=OTHER) == 4
 
 
 def test_the_names_of_labels_are_those_of_the_code() -> None:
@@ -220,6 +241,24 @@ def test_the_state_of_the_fleet_is_that_of_the_last_round() -> None:
         "controller_leader": 1,
     }
     assert {name: value(metrics, name) for name in expected} == expected
+
+
+def test_each_spending_cap_has_its_dollars_what_is_used_of_it_and_whether_it_stops_launches() -> None:
+    allowance = SpendingAllowance(day=EPOCH.date(), dollars=0.5, since=EPOCH)
+    spending = FleetSpending(
+        day=EPOCH.date(), today=1.25, month=7.0, committed=0.25, launch=0.006, dollars_per_day=1.0,
+        dollars_per_month=8.0, allowance=allowance,
+    )  # fmt: skip
+    names = ("spending_cap_dollars", "spending_used_dollars", "spending_cap_reached")
+
+    def shown(seen: FleetSpending | None) -> dict[str, list[float | None]]:
+        registry = leading_controller(replace(observation(5), spending=seen)).registry
+        return {period: [value(registry, name, period=period) for name in names] for period in ("day", "month")}
+
+    assert shown(spending) == {"day": [1.5, 1.5, 1], "month": [8.5, 7.25, 0]}
+    only_month = spending.model_copy(update={"dollars_per_day": None})
+    assert shown(only_month) == {"day": [None] * 3, "month": [8.5, 7.25, 0]}
+    assert shown(None) == {"day": [None] * 3, "month": [None] * 3}
 
 
 def test_a_controller_without_the_lease_shows_no_fleet_and_a_new_tenure_none_of_the_last_one() -> None:

@@ -8,6 +8,8 @@ import { Chart } from "./chart.js";
 import "./dialogs.js";
 
 const POLL_INTERVAL_MS = 1_000;
+/** The controller stores the results by model so often. */
+const MODELS_INTERVAL_MS = 10_000;
 /** Names of the fields of `/fleet/now` that the page shows as counts. */
 const COUNTS = ["workers", "waiting", "in_flight", "dead_letters", "min_workers", "max_workers"];
 /** Names of those that it shows as they are. */
@@ -52,6 +54,7 @@ function showFleet(fleet) {
     document.getElementById("pause").hidden = Boolean(fleet.paused);
     document.getElementById("resume").hidden = !fleet.paused;
     showInstances(fleet.instances);
+    showEnded(fleet.ended);
     showDecisions(fleet.decisions);
     if (!fleet.known) return;
     showWorkersPill(fleet.workers, Boolean(fleet.paused));
@@ -76,11 +79,34 @@ function showMoment(element, at) {
 
 function showInstance(row, instance) {
     for (const cell of row.querySelectorAll("[data-cell]")) setText(cell, instance[cell.dataset.cell]);
-    row.querySelector("code").title = instance.instance_id;
+    showConsoleLink(row.querySelector("[data-console]"), instance.instance_id);
     showMoment(row.querySelector("time"), instance.launched);
     row.querySelector(".pill").classList.toggle("on", instance.at_work);
     row.classList.toggle("marked", instance.marked);
     showDrainLink(row.querySelector("[data-drain]"), instance);
+}
+
+function showConsoleLink(link, instanceId) {
+    link.href = `/fleet/instances/${encodeURIComponent(instanceId)}/console`;
+    link.title = `Console of ${instanceId}`;
+}
+
+function showEnded(ended) {
+    const list = document.querySelector("#ended span");
+    const shown = JSON.stringify(ended);
+    document.getElementById("ended").hidden = ended.length === 0;
+    if (list.dataset.shown === shown) return;
+    list.dataset.shown = shown;
+    list.replaceChildren(...ended.flatMap(createEnded));
+}
+
+function createEnded({ instance_id, words }, index, { length }) {
+    const link = document.createElement("a");
+    const code = document.createElement("code");
+    code.textContent = instance_id;
+    link.append(code);
+    showConsoleLink(link, instance_id);
+    return [link, ` ${words}${index < length - 1 ? "; " : ""}`];
 }
 
 // A link to a confirmation instead of a button: the rows may move just before the user clicks.
@@ -124,12 +150,32 @@ async function poll() {
     }
 }
 
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
 async function pollForever() {
     for (;;) {
         if (document.hidden) connection.paused();
         else await poll();
-        await new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL_MS));
+        await pause(POLL_INTERVAL_MS);
+    }
+}
+
+/** Show the comparison of models that the server has rendered; `poll` shows that the connection is lost. */
+async function pollModels() {
+    for (;;) {
+        await pause(MODELS_INTERVAL_MS);
+        if (document.hidden) continue;
+        try {
+            const response = await fetch("/fleet/models", { signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
+            if (!response.ok) continue;
+            const page = new DOMParser().parseFromString(await response.text(), "text/html");
+            const [shown, fresh] = [document, page].map((each) => each.getElementById("models"));
+            if (shown.innerHTML !== fresh.innerHTML) shown.replaceWith(document.adoptNode(fresh));
+        } catch {
+            // The next poll may succeed.
+        }
     }
 }
 
 pollForever();
+pollModels();

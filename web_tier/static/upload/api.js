@@ -28,9 +28,26 @@ export class StoppedError extends ApiError {
     }
 }
 
-/** Return a random key. Unlike `randomUUID`, `getRandomValues` also works on pages without TLS. */
+/** Return random bytes as hexadecimal digits. Unlike `randomUUID`, `getRandomValues` also works on pages without TLS. */
+function randomHex(bytes) {
+    return [...crypto.getRandomValues(new Uint8Array(bytes))]
+        .map((byte) => byte.toString(16).padStart(2, "0"))
+        .join("");
+}
+
+/** Return a random key. */
 export function newIdempotencyKey() {
-    return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    return randomHex(16);
+}
+
+/** Return the id of a new trace, which the log lines about all calls of an upload have. */
+export function newTraceId() {
+    return randomHex(16);
+}
+
+/** Return the headers of a call that may be repeated: see https://www.w3.org/TR/trace-context/. */
+function repeatableHeaders(key, traceId) {
+    return { "Idempotency-Key": key, traceparent: `00-${traceId}-${randomHex(8)}-00` };
 }
 
 /**
@@ -40,9 +57,10 @@ export function newIdempotencyKey() {
  * @param {boolean} keep - whether the server keeps the images after they are classified.
  * @param {string} model - the name of the model, or "" for the one that the server chooses.
  * @param {string} key - the idempotency key.
+ * @param {string} traceId - of the upload.
  */
-export function createJob(name, keep, model, key) {
-    const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
+export function createJob(name, keep, model, key, traceId) {
+    const headers = { "Content-Type": "application/json", ...repeatableHeaders(key, traceId) };
     return post("/api/v1/jobs", headers, JSON.stringify(model ? { name, keep, model } : { name, keep }), () => {});
 }
 
@@ -52,14 +70,15 @@ export function createJob(name, keep, model, key) {
  * @param {string} jobId
  * @param {BatchItem[]} items
  * @param {string} key - the idempotency key.
+ * @param {string} traceId - of the upload.
  * @param {(share: number) => void} onProgress - receives the share of the body that has been sent, 0 to 1.
  * @param {AbortSignal} signal - stops the call unless its whole body has been sent.
  */
-export function addImages(jobId, items, key, onProgress, signal) {
+export function addImages(jobId, items, key, traceId, onProgress, signal) {
     const form = new FormData();
     form.append("positions", items.map((item) => item.position).join(",")); // before the files
     for (const item of items) form.append("images", item.blob, item.name);
-    return post(`/api/v1/jobs/${jobId}/images`, { "Idempotency-Key": key }, form, onProgress, signal);
+    return post(`/api/v1/jobs/${jobId}/images`, repeatableHeaders(key, traceId), form, onProgress, signal);
 }
 
 /** Return true if the web tier and the services that it needs respond. */
@@ -130,8 +149,10 @@ function settle(request, resolve, reject) {
         return;
     }
     const problem = request.status ? `the server returned ${request.status}` : "the connection failed";
+    const trace = request.status >= 500 && body?.trace_id ? ` (trace ID ${body.trace_id})` : "";
     const canRetry = isSuccess || [0, 408, 429].includes(request.status) || request.status >= 500;
-    reject(new ApiError(body?.detail ?? problem, canRetry, Number(request.getResponseHeader("Retry-After")) || 0));
+    const seconds = Number(request.getResponseHeader("Retry-After")) || 0;
+    reject(new ApiError(`${body?.detail ?? problem}${trace}`, canRetry, seconds));
 }
 
 function parseJson(text) {

@@ -1,7 +1,16 @@
 // Uploads a batch in several concurrent requests. Each request has an idempotency key, so that the page can retry a
 // request without a response. Retries back off, and wait until the server is ready again.
 
-import { ApiError, SignedOutError, StoppedError, addImages, createJob, isReady, newIdempotencyKey } from "./api.js";
+import {
+    ApiError,
+    SignedOutError,
+    StoppedError,
+    addImages,
+    createJob,
+    isReady,
+    newIdempotencyKey,
+    newTraceId,
+} from "./api.js";
 
 const MAX_CONCURRENT_REQUESTS = 3;
 const MAX_REQUEST_FILES = 50;
@@ -36,6 +45,7 @@ export class Uploader extends EventTarget {
         this.stopping = new AbortController(); // of the current run
         this.requestsInFlight = new Set();
         this.failedRequests = []; // the next run retries them with the same key
+        this.traceId = newTraceId();
     }
 
     /**
@@ -51,7 +61,7 @@ export class Uploader extends EventTarget {
         this.#update({ isRunning: true, isSignedOut: false, stopping: new AbortController() });
         const key = newIdempotencyKey();
         try {
-            this.job ??= await this.#retry(() => createJob(name, keep, model, key));
+            this.job ??= await this.#retry(() => createJob(name, keep, model, key, this.traceId));
             this.#update({});
             const retries = this.failedRequests.splice(0);
             for (const { items } of retries) for (const item of items) this.batch.setState(item, "sending");
@@ -121,7 +131,8 @@ export class Uploader extends EventTarget {
         };
         try {
             const { signal } = this.stopping;
-            const call = () => addImages(this.job.job_id, request.items, request.key, onProgress, signal);
+            const { items, key } = request;
+            const call = () => addImages(this.job.job_id, items, key, this.traceId, onProgress, signal);
             const result = await this.#retry(call);
             this.#recordResult(request, result);
         } catch (error) {

@@ -1,7 +1,6 @@
-"""`fleetsight status`, `logs` and `ssh` of a stack on the local cloud, and what is recorded of a real run."""
+"""`fleetsight status`, `up`, `down` and `ssh` of a stack on the local cloud, and what is recorded of a real run."""
 
 import json
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from localcloud.launch import LocalCloud
-from scripts.aws.context import Waiter
 from scripts.aws.deploy.settings import StackSettings
-from scripts.aws.logs import LogError, LogReader, follow_logs, format_line, parse_duration, strip_control
 from scripts.aws.status import read_status
 from scripts.cli import fleetsight
 from tests.support.aws_stage import IMAGE, Stage, account_at, launch_workers
@@ -116,102 +113,6 @@ def test_ssh_dry_run_prints_the_command_and_the_instances(stage: Stage) -> None:
     assert reported.output == f"aws ssm start-session --target {worker} --region us-east-1\n"
     assert worker in typed(stage, "ssh", "web").output
     stage.account.ec2.terminate_instances(InstanceIds=[worker])
-
-
-LINE = {
-    "at": "2026-03-01T12:00:00.123+00:00",
-    "level": "warning",
-    "process": "worker",
-    "logger": "app_tier",
-    "message": "slow",
-}
-
-
-def write(stage: Stage, role: str, *lines: str, ago: float = 1.0) -> None:
-    group, logs = f"/{stage.prefix}/{role}", stage.account.logs
-    if not logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]:
-        logs.create_log_group(logGroupName=group)
-        logs.create_log_stream(logGroupName=group, logStreamName="i-1")
-    at = int((time.time() - ago) * 1_000)
-    events = [{"timestamp": at, "message": each} for each in lines]
-    logs.put_log_events(logGroupName=group, logStreamName="i-1", logEvents=events)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("2h", 7_200), ("1d", 86_400)])
-def test_a_duration_is_a_number_and_a_unit(text: str, seconds: int) -> None:
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "10", "m", "-1m", "1.5h", "10 m"])
-def test_an_invalid_duration_is_rejected_with_examples(text: str) -> None:
-    with pytest.raises(LogError, match="such as 90s, 10m"):
-        parse_duration(text)
-
-
-@pytest.mark.parametrize(
-    ("line", "role", "shown"),
-    [
-        (
-            json.dumps({**LINE, "image_id": "01M7", "seconds": 3}),
-            "worker",
-            "01 Mar 12:00:00 warning worker     slow  image_id=01M7 seconds=3",
-        ),
-        (
-            json.dumps({**LINE, "exception": "Traceback\n  boom"}),
-            "worker",
-            "01 Mar 12:00:00 warning worker     slow\n    Traceback\n      boom",
-        ),
-        (json.dumps({**LINE, "at": "then"}), "web", "then warning web        slow"),
-        *[(line, "web", f"web        {line}") for line in ("GET / 200", '"text"', "[1]", '{"other": 1}')],
-    ],
-)
-def test_a_json_line_shows_its_fields_and_other_lines_are_unchanged(line: str, role: str, shown: str) -> None:
-    assert format_line(f"{line}\n", role) == shown
-
-
-def test_log_lines_contain_no_control_characters() -> None:
-    assert "\x1b" not in format_line(json.dumps({**LINE, "message": "\x1b[2J", "name": "\x1b]0;x\x07"}), "web")
-    assert strip_control("a\u202eb\x9bc") == "abc"
-
-
-def test_lines_of_all_roles_are_sorted_by_time_and_unique(stage: Stage) -> None:
-    write(stage, "worker", "second", ago=20)
-    write(stage, "web", "first", ago=30)
-    write(stage, "web", "too old", ago=900)
-    reader = LogReader(stage.account, stage.prefix)
-    assert [each.split()[1] for each in reader.since(time.time() - 600)] == ["first", "second"]
-    write(stage, "web", "third")
-    assert [each.split()[1] for each in reader.since(time.time() - 600)] == ["third"]
-
-
-def test_logs_are_filtered_by_role_and_text(stage: Stage) -> None:
-    write(stage, "worker", "an apple", "a pear")
-    write(stage, "web", "an apple too")
-    assert LogReader(stage.account, stage.prefix, ["worker"], "apple").since(time.time() - 60) == [
-        "worker     an apple"
-    ]
-
-
-def test_missing_logs_are_an_error(stage: Stage) -> None:
-    with pytest.raises(LogError, match="is there a stack"):
-        LogReader(stage.account, stage.prefix).since(0)
-
-
-def test_follow_shows_new_lines_until_it_is_interrupted(stage: Stage) -> None:
-    write(stage, "web", "before")
-    reader, naps = LogReader(stage.account, stage.prefix), iter(["during", "", None])
-    shown: list[str] = []
-    reader.since(time.time() - 60)
-
-    def sleep(_: float) -> None:
-        printed = next(naps)
-        if printed is None:
-            raise KeyboardInterrupt
-        if printed:
-            write(stage, "web", printed)
-
-    follow_logs(reader, shown.append, Waiter(sleep=sleep))
-    assert shown == ["web        during"]
 
 
 RECORDED = sorted((Path(__file__).parents[2] / "aws" / "recorded").glob("*.json"))

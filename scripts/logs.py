@@ -1,0 +1,167 @@
+"""``fleetsight logs``: the log lines of a stack on AWS, or of the system that runs on this machine."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from ulid import ULID
+
+from core.fleet.store import INSTANCE_ID_PATTERN
+from core.ids import ULID_PATTERN
+from core.logs import LEVELS
+from core.tracing import TRACE_ID_PATTERN
+from scripts.aws.commands import aws_command
+from scripts.aws.context import AwsAccount, Waiter
+from scripts.aws.logs import (
+    ROLES,
+    CloudWatchLogs,
+    LogError,
+    LogQuery,
+    follow_logs,
+    format_line,
+    parse_duration,
+    parse_line,
+)
+from scripts.run.system import HOME
+from scripts.users import LOCAL_PORT
+
+DEFAULT_SINCE = "10m"
+
+MAX_SKEW_SECONDS = 60.0
+"""How far the clocks of two machines may differ: lines about an image may be so much older than its id."""
+
+
+@dataclass(frozen=True)
+class _LogFile:
+    path: Path
+    role: str
+    writer: str = ""
+
+
+@dataclass
+class LocalLogs:
+    """The logs of a system on this machine, in its folder `state_dir`: of its processes, and the instances' consoles.
+
+    A line of another program has the time of the line before it, or else of the file's last change.
+    """
+
+    state_dir: Path
+    query: LogQuery = field(default_factory=LogQuery)
+    _read_bytes: dict[Path, int] = field(default_factory=dict)
+
+    def since(self, moment: float) -> list[str]:
+        """Return the lines since `moment`, as `CloudWatchLogs.since`.
+
+        Raises:
+            LogError: no system has run at this port.
+        """
+        if not (self.state_dir / "logs").is_dir():
+            ports = sorted(path.parent.name.removeprefix("run-") for path in self.state_dir.parent.glob("run-*/logs"))
+            others = f"; there are logs of port {', '.join(ports)}" if ports else ""
+            raise LogError(f"there are no logs in {self.state_dir}: give the --port of the system's page{others}")
+        lines = [
+            (at, format_line(line, file.role, file.writer, self.query.texts))
+            for file in self._files()
+            for at, line in self._new_lines(file)
+            if at >= moment and self.query.selects(line, file.writer)
+        ]
+        return [line for _, line in sorted(lines, key=lambda each: each[0])]
+
+    def _files(self) -> Iterator[_LogFile]:
+        for role in self.query.roles:
+            if role == "worker":
+                for console in sorted(self.state_dir.glob("instances/*/console.log")):
+                    yield _LogFile(console, role, console.parent.name)
+            elif (path := self.state_dir / "logs" / f"{role}.log").exists():
+                yield _LogFile(path, role)
+
+    def _new_lines(self, file: _LogFile) -> Iterator[tuple[float, str]]:
+        """Yield the complete lines that were not read before, with their times."""
+        with file.path.open("rb") as log:
+            size, at = log.seek(0, 2), file.path.stat().st_mtime
+            start = self._read_bytes.get(file.path, 0)
+            log.seek(start if start <= size else 0)  # a new system has replaced a longer file
+            for raw in log:
+                if not raw.endswith(b"\n"):
+                    break
+                line = raw.decode(errors="replace").rstrip("\n")
+                at = _time_of(line) or at
+                self._read_bytes[file.path] = log.tell()
+                yield at, line
+
+
+def _time_of(line: str) -> float | None:
+    entry = parse_line(line)
+    try:
+        return None if entry is None else datetime.fromisoformat(str(entry.get("at"))).timestamp()
+    except ValueError:
+        return None
+
+
+def _matching(pattern: str, example: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """Return a check of an option's value."""
+
+    def check(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(pattern, value):
+            raise click.BadParameter(f"{value!r}: write an id such as {example}")
+        return value
+
+    return check
+
+
+_is_ulid = _matching(ULID_PATTERN, "01K8Z3T7Q0W5V9N2M4X6Y8B1CD")
+
+
+@click.command("logs")
+@click.argument("role", type=click.Choice(ROLES), required=False)
+@click.option("--job", metavar="ID", callback=_is_ulid, help="Only lines about this job.")
+@click.option("--image", metavar="ID", callback=_is_ulid, help="Only lines about this image.")
+@click.option(
+    "--instance", metavar="ID", callback=_matching(INSTANCE_ID_PATTERN, "i-0123456789abcdef0"),
+    help="Only lines of this instance, or about it.",
+)  # fmt: skip
+@click.option(
+    "--trace", metavar="ID", callback=_matching(TRACE_ID_PATTERN, "4bf92f3577b34da6a3ce929d0e0e4736"),
+    help="Only lines of this trace, which an error page shows.",
+)  # fmt: skip
+@click.option("--level", type=click.Choice(LEVELS), help="Only lines of this level and above.")
+@click.option("--filter", "text", metavar="TEXT", help="Only lines that hold TEXT.")
+@click.option("--since", help=f"How far back: 90s, 10m, 2h, 1d [default: {DEFAULT_SINCE}, or since the job or image]")
+@click.option("--follow", is_flag=True, help="Print new lines until Ctrl-C.")
+@click.option("--local", is_flag=True, help="Read the logs of the system that ./scripts/run.sh runs on this machine.")
+@click.option("--port", default=LOCAL_PORT, show_default=True, help="With --local: the port of its page.")
+@aws_command
+def logs_command(
+    account: AwsAccount,
+    prefix: str,
+    /,
+    *,
+    role: str | None,
+    since: str | None,
+    follow: bool,
+    local: bool,
+    port: int,
+    **selection: Any,
+) -> None:
+    """Show the logs of web tier, controller and workers, or of one of them, oldest first (times in UTC)."""
+    ids = [selection[name] for name in ("job", "image") if selection[name]]
+    texts = [*ids, *(selection[name] for name in ("trace", "text") if selection[name])]
+    query = LogQuery((role,) if role else ROLES, texts, selection["level"], selection["instance"])
+    logs = LocalLogs(HOME / f"run-{port}", query) if local else CloudWatchLogs(account, prefix, query)
+    start = time.time() - parse_duration(since or DEFAULT_SINCE)
+    if since is None:
+        start = min([start, *map(_created, ids)])
+    for line in logs.since(start):
+        click.echo(line)
+    if follow:
+        follow_logs(logs.since, click.echo, Waiter())
+
+
+def _created(ulid: str) -> float:
+    """Return the first moment of lines about a job or an image, in seconds of the epoch."""
+    return ULID.from_str(ulid).timestamp - MAX_SKEW_SECONDS

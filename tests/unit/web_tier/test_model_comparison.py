@@ -1,0 +1,244 @@
+"""The comparison of models: its statistics against known values, and what the page, API and command show."""
+
+import io
+import random
+import re
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from core.fleet.store import FleetStore
+from core.ids import new_id
+from core.jobs.models import Job
+from core.model_results import ModelResults, ModelResultsReport
+from scripts.model.comparison import show_comparison
+from services.table import Table
+from tests.support.jobs import NOW, done, record
+from web_tier.model_comparison import (
+    LEVEL,
+    MAX_CHANGED,
+    OTHER_LABELS,
+    ComparedModel,
+    Difference,
+    ModelComparison,
+    chance_variation,
+    chi_squared_tail,
+    homogeneity,
+    total_variation,
+)
+
+SAMPLES = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 200), min_size=1)
+NO_EFFECT = (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "degrees", "tail"),
+    [
+        # Percentage points of the chi-squared distribution: Abramowitz and Stegun 1972, table 26.8
+        (3.84146, 1, 0.05),
+        (10.8276, 1, 0.001),
+        (5.99146, 2, 0.05),
+        (16.2662, 3, 0.001),
+        (18.3070, 10, 0.05),
+        (43.7729, 30, 0.05),
+        (149.449, 100, 0.001),
+        # exp(-x / 2) with two degrees of freedom, and the end of the range
+        (2.0, 2, 0.36787944),
+        (0.0, 5, 1.0),
+        # scipy.stats.chi2.sf
+        (1073.6426, 999, 0.05),
+        (5000.0, 999, 0.0),
+    ],
+)
+def test_the_tail_of_the_chi_squared_distribution_is_that_of_the_tables(
+    statistic: float, degrees: int, tail: float
+) -> None:
+    assert chi_squared_tail(statistic, degrees) == pytest.approx(tail, rel=2e-4, abs=1e-12)
+
+
+def test_the_test_of_homogeneity_agrees_with_a_table_of_known_statistic() -> None:
+    # Fisher's table of criminal twins (Statistical Methods for Research Workers, section 21): 13.032 with one degree
+    first, second = {"convicted": 10, "not": 3}, {"convicted": 2, "not": 15}
+    assert homogeneity(first, second) == pytest.approx(chi_squared_tail(13.032, 1), rel=1e-3)
+
+
+def test_rare_values_are_tested_together_and_none_is_left_out() -> None:
+    first, second = dict.fromkeys("abcdef", 3) | {"g": 6}, dict.fromkeys("abcdef", 3)
+    together = {"ab": 6, "cd": 6, "efg": 12}, {"ab": 6, "cd": 6, "efg": 6}
+    assert homogeneity(first, second) == homogeneity(*together)
+    assert homogeneity({"a": 4, "b": 400}, {"a": 3, "b": 800}) is None
+
+
+@given(first=SAMPLES, second=SAMPLES)
+def test_distances_are_symmetric_and_those_of_equal_shares_are_zero(
+    first: dict[str, int], second: dict[str, int]
+) -> None:
+    distance = total_variation(first, second)
+    assert 0 <= distance <= 1 + 1e-9
+    assert distance == pytest.approx(total_variation(second, first))
+    assert homogeneity(first, second) == pytest.approx(homogeneity(second, first))
+    tripled = {value: 3 * images for value, images in first.items()}
+    assert total_variation(first, tripled) == pytest.approx(0)
+    assert (homogeneity(first, tripled) or 1) == pytest.approx(1)
+    if not first.keys() & second.keys():
+        assert distance == pytest.approx(1)
+
+
+def draws(count: int, weights: dict[str, int], source: random.Random) -> Counter[str]:
+    return Counter(source.choices(list(weights), list(weights.values()), k=count))
+
+
+def test_samples_of_one_distribution_differ_as_much_as_chance_is_said_to_give() -> None:
+    source, weights = random.Random(7), {f"class {number}": 40 - number for number in range(30)}
+    pairs = [(draws(900, weights, source), draws(150, weights, source)) for _ in range(400)]
+    p_values = [homogeneity(*pair) for pair in pairs]
+    assert all(p_value is not None for p_value in p_values)
+    for level, most in ((0.05, 36), (0.5, 240)):  # five standard deviations above the 20 and 200 to expect
+        assert sum((p_value or 0) < level for p_value in p_values) < most
+    assert sum((p_value or 0) < 0.5 for p_value in p_values) > 150
+    distances = [total_variation(*pair) for pair in pairs]
+    assert sum(distances) / 400 == pytest.approx(sum(chance_variation(*pair) for pair in pairs) / 400, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdict"),
+    [
+        ({"a": 3, "b": 4}, {"a": 4, "b": 3}, "too_few"),
+        ({"a": 900}, {"a": 500}, "too_few"),
+        ({"a": 500, "b": 480}, {"a": 510, "b": 470}, "chance"),
+        ({"a": 700, "b": 280}, {"a": 510, "b": 470}, "different"),
+        ({"a": 700, "b": 280}, {"c": 510, "d": 470}, "different"),
+    ],
+)
+def test_a_verdict_follows_from_the_images(first: dict[str, int], second: dict[str, int], verdict: str) -> None:
+    difference = Difference.of("label", first, second, NO_EFFECT)
+    assert difference is not None
+    assert difference.verdict == verdict
+
+
+def test_a_few_unlike_jobs_explain_what_independent_images_do_not() -> None:
+    first, second = {"a": 700, "b": 280}, {"a": 510, "b": 470}
+    alike = Difference.of("label", first, second, (140.0, 140.0))  # like seven jobs of equal size each
+    assert alike is not None
+    assert (alike.verdict, alike.p_value is not None and alike.p_value < LEVEL) == ("jobs", True)
+    assert "a few unlike jobs can" in alike.sentence
+    slightly = Difference.of("label", first, second, (2.0, 2.0))
+    assert slightly is not None
+    assert slightly.verdict == "different"
+    assert Difference.of("label", first, {}, NO_EFFECT) is None
+
+
+# Models
+
+DEFAULT, CANARY = "d" * 64, "c" * 64
+
+
+def figures(name: str, digest: str, labels: dict[str, tuple[int, float]], jobs: int = 50) -> ModelResults:
+    """Return the results of a model: the number of images and the score of each label, over jobs of equal size."""
+    found, counts = ModelResults(name=name, digest=digest, first_at=NOW, last_at=NOW), Counter[int]()
+    job = Job(new_id(), "signs", NOW)
+    for number, (label, score) in enumerate((label, score) for label, (n, score) in labels.items() for _ in range(n)):
+        found.count_label(done(record(job), label, score), counts[number % jobs])
+        counts[number % jobs] += 1
+    return found
+
+
+def report() -> ModelResultsReport:
+    default = figures("signs", DEFAULT, {"stop": (500, 0.9), "yield": (400, 0.8), "<b>parking": (100, 0.45)})
+    canary = figures("signs-2", CANARY, {"stop": (30, 0.9), "yield": (60, 0.8), "parking": (10, 0.45)}, jobs=5)
+    default.inferred_milliseconds, default.inferred = 12_340.0, 1_000
+    canary.count_failures("undecodable", 3)
+    return ModelResultsReport(since=NOW + timedelta(hours=1), models=(canary, default))
+
+
+def compared(default: str | None = None) -> tuple[ComparedModel, ...]:
+    return ModelComparison.of(report(), default).models
+
+
+def test_the_default_is_the_reference_or_else_the_model_with_the_most_results() -> None:
+    assert [model.name for model in compared()] == ["signs", "signs-2"]
+    assert [model.name for model in compared(CANARY)] == ["signs-2", "signs"]
+    assert [model.name for model in compared("no results")] == ["signs", "signs-2"]
+    reference, other = compared()
+    assert (reference.is_reference, reference.differences) == (True, None)
+    assert other.differences is not None
+    assert ModelComparison.of(ModelResultsReport()).models == ()
+
+
+def test_a_model_has_its_shares_means_and_changed_labels() -> None:
+    reference, canary = compared()
+    assert (reference.done, reference.failed, canary.done, canary.failed) == (1_000, 0, 100, 3)
+    assert canary.share == round(103 / 1_103, 4)
+    assert (canary.mean_score, canary.unsure_share) == (0.795, 0.1)
+    assert (reference.inferred_milliseconds, canary.inferred_milliseconds) == (12.34, None)
+    assert canary.differences is not None
+    labels, changed = canary.differences.labels, canary.differences.changed_labels
+    assert labels is not None
+    assert labels.distance == 0.3  # 20 points from stop to yield, 10 from <b>parking to parking
+    assert [each.label for each in changed] == ["stop", "yield", "<b>parking", "parking"]
+    assert (changed[0].reference_share, changed[0].share) == (0.5, 0.3)
+    scores, failures = canary.differences.scores, canary.differences.failures
+    assert scores is not None
+    assert (scores.distance, scores.verdict) == (0.2, "jobs")
+    assert failures is not None
+    assert failures.distance == round(3 / 103, 4)
+
+
+def test_further_labels_are_one_value_and_few_changed_ones_are_listed() -> None:
+    default = figures("a", DEFAULT, {f"class {number}": (10, 0.9) for number in range(10)})
+    canary = default.model_copy(deep=True, update={"digest": CANARY})
+    canary.limit_labels(3)
+    _, other = ModelComparison.of(ModelResultsReport(models=(default, canary)), DEFAULT).models
+    assert other.differences is not None
+    assert other.differences.changed_labels[0].label == OTHER_LABELS
+    assert len(other.differences.changed_labels) == MAX_CHANGED
+
+
+def test_the_api_compares_the_models(client: FlaskClient, table: Table) -> None:
+    assert client.get("/api/v1/models/comparison").get_json() == {"since": None, "models": []}
+    FleetStore(table).put_model_results(report(), token=1)
+    body = client.get("/api/v1/models/comparison").get_json()
+    assert ModelComparison.model_validate(body) == ModelComparison.of(report())
+    assert list(body["models"][0]["labels"]) == ["stop", "yield", "<b>parking"]
+
+
+def text_of(page: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+
+def test_the_fleet_page_compares_the_models_once_two_have_results(client: FlaskClient, table: Table) -> None:
+    store, whole = FleetStore(table), report()
+    store.put_model_results(whole.model_copy(update={"models": whole.models[1:]}), token=1)
+    hidden = 'id="models" aria-labelledby="models-title" hidden>'
+    assert hidden in client.get("/fleet").text
+    assert hidden in client.get("/fleet/models").text
+    store.put_model_results(whole, token=1)
+    for path in ("/fleet", "/fleet/models"):
+        page = client.get(path).text
+        assert hidden not in page
+        assert "&lt;b&gt;parking" in page
+        assert "<b>parking" not in page
+        text = text_of(page)
+        assert "signs-2 cccccccccccc 9.3% 100 3 5 79.5% 10.0% \u2013" in text
+        assert "Labels 30.0% of the images would need another label to match; " in text
+        assert "stop 50.0% 30.0%" in text
+        assert "since the roll-out at 01 Mar 13:00 UTC" in text
+
+
+def test_the_command_shows_what_the_page_shows_without_control_characters() -> None:
+    default, canary = report().models[1], figures("signs\x1b[2J", CANARY, {"stop\x07": (100, 0.9)})
+    console = Console(file=io.StringIO(), width=80)
+    body = ModelComparison.of(ModelResultsReport(models=(default, canary))).model_dump(mode="json")
+    show_comparison(body["models"], console)
+    show_comparison([], console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert not {"\x1b", "\x07"} & set(shown)
+    assert re.search(r"signs\s+dddddddddddd\s+90\.9%\s+1,000\s+0\s+81\.5%\s+10\.0%\s+12\.3 ms", shown)
+    assert "stop: 50.0% → 0.0%" in shown
+    assert "Chance cannot explain it" in shown
+    assert "No model has results yet." in shown

@@ -1,0 +1,166 @@
+"""The counts of results by model: one writer, continued at a takeover, begun anew by a roll-out, and bounded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import pytest
+
+from core.fleet.store import FleetStore
+from core.ids import new_id
+from core.jobs.models import Job
+from core.messages import CANCELLED, ClassificationResult, Model
+from core.model_results import MAX_MODELS
+from services.table import TableBusyError
+from tests.support.jobs import MODEL, NOW, client_error, done, failed, record
+from tests.support.memory_table import MemoryTable, failing_writes
+from web_tier.controller import model_results
+from web_tier.controller.model_results import WRITE_SECONDS, ModelResultsWriter
+
+JOB, OTHER_JOB = (Job(new_id(), "signs", NOW) for _ in range(2))
+CANARY = Model(name="canary", digest="c" * 64)
+
+
+def results(count: int, model: Model | None = MODEL, job: Job = JOB) -> list[ClassificationResult]:
+    return [done(record(job)).model_copy(update={"model": model}) for _ in range(count)]
+
+
+@dataclass
+class Tenure:
+    """A controller's tenure over a table in memory."""
+
+    table: MemoryTable = field(default_factory=MemoryTable)
+    token: int = 7
+    is_active: bool = True
+    rolled_out_at: datetime | None = None
+    at: datetime = NOW
+
+    def __post_init__(self) -> None:
+        self.store = FleetStore(self.table)
+        self.writer = ModelResultsWriter(
+            self.store, self.token, lambda: self.is_active, lambda: self.rolled_out_at, lambda: self.at
+        )
+
+    def record(self, found: Sequence[ClassificationResult]) -> None:
+        self.writer.add(found)
+        assert self.writer.tick() == WRITE_SECONDS
+
+    def stored(self) -> dict[str, int]:
+        """Return the stored number of labelled images by the model's name."""
+        return {each.name: each.done for each in self.store.model_results().models}
+
+
+def test_results_are_counted_by_model_without_cancelled_images_and_those_of_no_model() -> None:
+    tenure = Tenure()
+    broken = failed(record(JOB), code="undecodable").model_copy(update={"model": CANARY})
+    cancelled = broken.model_copy(update={"error": CANCELLED})
+    tenure.record([*results(3), *results(2, CANARY), *results(4, None), broken, cancelled])
+    tenure.record(results(1, CANARY))
+    assert tenure.stored() == {"demo": 3, "canary": 3}
+    assert [dict(each.failures) for each in tenure.store.model_results().models] == [{}, {"undecodable": 1}]
+
+
+def test_nothing_is_written_while_nothing_changes() -> None:
+    tenure, writes = Tenure(), list[str]()
+    tenure.table.call = failing_writes(writes.append)
+    tenure.writer.tick()
+    tenure.record(results(1))
+    for _ in range(3):
+        tenure.writer.tick()
+    assert writes == ["before", "after"]
+
+
+def test_the_images_of_each_job_count_for_its_square() -> None:
+    tenure = Tenure()
+    for _ in range(2):
+        tenure.record([*results(2), *results(1, job=OTHER_JOB)])
+    [figures] = tenure.store.model_results().models
+    assert (figures.jobs, figures.job_squares) == (2, 4**2 + 2**2)
+
+
+def test_the_next_tenure_continues_the_counts_and_the_frozen_one_changes_nothing() -> None:
+    frozen = Tenure()
+    frozen.record([*results(3), *results(2, CANARY)])
+    frozen.writer.add(results(1))  # lost: the controller is frozen before it stores it
+    successor = Tenure(frozen.table, token=8)
+    successor.record(results(10, CANARY))
+    assert successor.stored() == {"canary": 12, "demo": 3}
+    frozen.record(results(5))
+    assert successor.stored() == {"canary": 12, "demo": 3}
+    successor.record(results(1))
+    assert successor.stored() == {"canary": 12, "demo": 4}
+
+
+def test_a_write_that_fails_is_repeated_and_one_that_may_not_act_writes_nothing() -> None:
+    tenure = Tenure()
+    tenure.is_active = False
+    tenure.record(results(4))
+    assert tenure.stored() == {}
+    tenure.is_active = True
+
+    def fail(when: str) -> None:
+        raise client_error(503)
+
+    tenure.table.call, call = failing_writes(fail), tenure.table.call
+    with pytest.raises(Exception, match="SomeError"):
+        tenure.writer.tick()
+    tenure.table.call = call
+    tenure.writer.tick()
+    assert tenure.stored() == {"demo": 4}
+
+
+def test_counts_that_cannot_be_read_at_a_takeover_are_not_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = Tenure()
+    earlier.record(results(3))
+    successor = Tenure(earlier.table, token=8)
+
+    def busy(_store: FleetStore) -> None:
+        raise TableBusyError("busy")
+
+    successor.writer.add(results(2))
+    with monkeypatch.context() as patched:
+        patched.setattr(FleetStore, "model_results", busy)
+        with pytest.raises(TableBusyError):
+            successor.writer.tick()
+    successor.writer.tick()
+    assert successor.stored() == {"demo": 5}
+
+
+def test_a_roll_out_begins_new_counts_once_also_after_a_takeover() -> None:
+    tenure = Tenure()
+    tenure.record(results(9))
+    tenure.rolled_out_at = NOW + timedelta(hours=1)
+    tenure.record(results(2))  # not told apart: some of them came before the roll-out
+    assert tenure.stored() == {}
+    tenure.record([*results(3), *results(1, CANARY)])
+    assert tenure.store.model_results().since == tenure.rolled_out_at
+    assert [(each.jobs, each.job_squares) for each in tenure.store.model_results().models] == [(1, 9), (1, 1)]
+    successor = Tenure(tenure.table, token=8, rolled_out_at=tenure.rolled_out_at)
+    successor.record(results(4, CANARY))
+    assert successor.stored() == {"canary": 5, "demo": 3}
+    later = Tenure(tenure.table, token=9, rolled_out_at=NOW + timedelta(hours=2))
+    later.record(results(1))
+    assert later.stored() == {"demo": 1}
+
+
+def test_the_counts_go_on_when_the_roll_out_ends() -> None:
+    tenure = Tenure(rolled_out_at=NOW)
+    tenure.record([*results(3), *results(1, CANARY)])
+    tenure.rolled_out_at = None
+    tenure.record(results(1))
+    successor = Tenure(tenure.table, token=8)
+    successor.record(results(1))
+    assert successor.stored() == {"demo": 5, "canary": 1}
+    assert successor.store.model_results().since == NOW
+
+
+def test_models_and_jobs_are_bounded_and_those_used_last_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_results, "MAX_JOBS", 3)
+    tenure = Tenure()
+    for number in range(MAX_MODELS + 5):
+        tenure.at += timedelta(seconds=1)
+        tenure.record([*results(1), *results(1, Model(name=f"m{number}", digest=f"d{number}"))])
+    assert len(tenure.stored()) == MAX_MODELS
+    assert tenure.stored()["demo"] == MAX_MODELS + 5
+    assert set(tenure.stored()) == {"demo", *(f"m{number}" for number in range(6, MAX_MODELS + 5))}
+    assert len(tenure.writer._jobs) <= 3

@@ -1,0 +1,116 @@
+"""The results by model: counts the results of workers for each digest, and stores the counts.
+
+The counts of a tenure continue those that the tenure before has stored. They are stored some seconds after they have
+changed, so a controller that dies loses the results since then. When a share of the new jobs gets another model, new
+counts begin: figures of different times would compare different images.
+"""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from core.fleet.store import FleetStore
+from core.messages import ClassificationResult, Model, is_cancelled
+from core.model_results import MAX_MODELS, ModelResults, ModelResultsReport
+
+WRITE_SECONDS: Final = 10.0
+"""Time between two writes of the counts. DynamoDB bills a write for each kilobyte, and those of two models with 1,000
+classes have 40."""
+
+MAX_JOBS: Final = 10_000
+"""Jobs whose images are counted one by one; a job that has no results for longest is dropped for another one."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class ModelResultsWriter:
+    """The results by model of one tenure. The collector adds results, and a loop of its own stores the counts.
+
+    Attributes:
+        token: fencing token of this tenure.
+        active: returns whether this process may still act; asked before each write.
+        rolled_out_at: returns since when a share of the new jobs gets another model; None if all get the same one.
+            Asked before each write.
+    """
+
+    store: FleetStore
+    token: int
+    active: Callable[[], bool]
+    rolled_out_at: Callable[[], datetime | None] = lambda: None
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _models: dict[str, ModelResults] = field(default_factory=dict, init=False)
+    _jobs: "OrderedDict[tuple[str, str], int]" = field(default_factory=OrderedDict, init=False)
+    """Labelled images by digest and job."""
+    _since: datetime | None = field(default=None, init=False)
+    _is_loaded: bool = field(default=False, init=False)
+    """Whether the counts include those of earlier tenures."""
+    _is_changed: bool = field(default=False, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def add(self, results: Sequence[ClassificationResult]) -> None:
+        """Count results that were recorded just now; cancelled images and those of an unknown model do not count."""
+        at = self.now()
+        with self._lock:
+            for result in results:
+                if result.model is not None and not is_cancelled(result):
+                    self._count(result, result.model, at)
+
+    def tick(self) -> float:
+        """Store the counts if they have changed; return the seconds until the next time."""
+        if not self._is_changed or not self.active():
+            return WRITE_SECONDS
+        rolled_out_at = self.rolled_out_at()
+        earlier = None if self._is_loaded else self.store.model_results()
+        with self._lock:
+            if earlier is not None and rolled_out_at in {None, earlier.since}:
+                self._continue(earlier)
+            elif earlier is None and rolled_out_at not in {None, self._since}:
+                self._models, self._jobs = {}, OrderedDict()
+            self._since, self._is_loaded, self._is_changed = rolled_out_at or self._since, True, False
+            models = tuple(each.model_copy(deep=True) for each in self._models.values())
+        report = ModelResultsReport(since=self._since, models=models)
+        is_stored = False
+        try:
+            is_stored = self.store.put_model_results(report, self.token)
+        finally:
+            self._is_changed |= not is_stored
+        if not is_stored:
+            _log.warning("a later controller has stored results by model")
+        return WRITE_SECONDS
+
+    def _count(self, result: ClassificationResult, model: Model, at: datetime) -> None:
+        counted = self._models.get(model.digest)
+        if counted is None:
+            counted = ModelResults(name=model.name, digest=model.digest, first_at=at, last_at=at)
+            self._models[model.digest] = counted
+            self._drop_oldest()
+        counted.last_at, self._is_changed = at, True
+        if result.status == "failed":
+            counted.count_failures(result.error.code if result.error else "")
+            return
+        job = model.digest, result.job_id
+        of_job = self._jobs.get(job, 0)
+        counted.count_label(result, of_job)
+        self._jobs[job] = of_job + 1
+        self._jobs.move_to_end(job)
+        if len(self._jobs) > MAX_JOBS:
+            self._jobs.popitem(last=False)
+
+    def _continue(self, earlier: ModelResultsReport) -> None:
+        self._since = earlier.since
+        for each in earlier.models:
+            if each.digest in self._models:
+                self._models[each.digest].merge(each)
+            else:
+                self._models[each.digest] = each
+        self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        """Drop the models without results for longest that are too many."""
+        while len(self._models) > MAX_MODELS:
+            del self._models[min(self._models.values(), key=lambda each: each.last_at).digest]

@@ -1,0 +1,283 @@
+"""The comparison of models by their results: labels, scores and failures of each one beside those of the default.
+
+**Distance.** The total variation of two distributions, 0 to 1: the share of the images that would need another value
+for the distributions to be equal. Samples of one distribution differ, too; `by_chance` is the mean of that distance
+if the values of images are independent, by the normal approximation of the difference of two shares.
+
+**Test.** Pearson's chi-squared test of homogeneity. Values that are expected less than `MIN_EXPECTED` times in a
+sample are tested together (Cochran 1954, Biometrics 10:417-451).
+
+**Images of one job** are often alike, and then are worth fewer independent images than they are. So the test is made
+twice: as if images were independent, and as if each job were one image. For the latter the counts of a sample are
+divided by the largest design effect that jobs can cause (Rao and Scott 1992, Biometrics 48:577-585):
+sum of squared job sizes / number of images, which is Kish's for an intra-class correlation of 1.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.model_results import BINS, ModelResults, ModelResultsReport
+from web_tier.backend import current_backend
+
+LEVEL: Final = 0.001
+"""Chance gives a difference as large with at most this probability where one is reported. It is small, since several
+values are tested, and operators look more than once."""
+
+MIN_EXPECTED: Final = 5.0
+"""Least expected number of a value in each sample for which the test holds."""
+
+UNSURE_BINS: Final = BINS // 2
+"""Bins of scores below 50%: the model believes more in the other classes together."""
+
+MAX_CHANGED: Final = 5
+"""Labels that are listed with their change."""
+
+OTHER_LABELS: Final = "(other labels)"
+
+Verdict = Literal["too_few", "chance", "jobs", "different"]
+"""What a test says: nothing for too few images; chance can give the difference; the choice of jobs can; neither."""
+
+_VERDICTS: Final[Mapping[Verdict, str]] = {
+    "too_few": "There are too few images for a test.",
+    "chance": "Chance can explain it.",
+    "jobs": "Chance cannot explain it if images are independent, but a few unlike jobs can.",
+    "different": "Chance cannot explain it, even if each job counts as one image.",
+}
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Difference(_Body):
+    """How the values of two models differ."""
+
+    distance: float = Field(description="Total variation, 0 to 1: the share of images that would have to change.")
+    by_chance: float = Field(description="The distance to expect if the models were the same, of independent images.")
+    p_value: float | None = Field(
+        description="Probability of such a difference by chance, if images are independent; null for too few images."
+    )
+    p_value_by_job: float | None = Field(description="The same if each job counts as one image.")
+    verdict: Verdict = Field(
+        description=f"`different` if both p-values are below {LEVEL}, `jobs` if only `p_value` is, else `chance`."
+    )
+    sentence: str = Field(description="The difference in words.")
+
+    @classmethod
+    def of(
+        cls, noun: str, first: Mapping[str, int], second: Mapping[str, int], effects: tuple[float, float]
+    ) -> Self | None:
+        """Return the difference of two samples, given as counts by value; None if one is empty.
+
+        `effects` are the design effects of the samples.
+        """
+        if not (sum(first.values()) and sum(second.values())):
+            return None
+        pairs = zip((first, second), effects, strict=True)
+        as_jobs = ({value: images / effect for value, images in each.items()} for each, effect in pairs)
+        p_value, p_value_by_job = homogeneity(first, second), homogeneity(*as_jobs)
+        distance, by_chance = total_variation(first, second), chance_variation(first, second)
+        verdict = _verdict(p_value, p_value_by_job)
+        return cls(
+            distance=round(distance, 4),
+            by_chance=round(by_chance, 4),
+            p_value=p_value,
+            p_value_by_job=p_value_by_job,
+            verdict=verdict,
+            sentence=f"{distance:.1%} of the images would need another {noun} to match; "
+            f"chance alone gives {by_chance:.1%}. "
+            f"{_VERDICTS[verdict]}",
+        )
+
+
+class ChangedLabel(_Body):
+    """A label with its share of the labelled images of two models, each 0 to 1."""
+
+    label: str
+    share: float
+    reference_share: float
+
+
+class ModelDifferences(_Body):
+    """How a model differs from the reference; null if one of both has no such images."""
+
+    labels: Difference | None
+    scores: Difference | None = Field(description="By the score in ten bins.")
+    failures: Difference | None = Field(description="Labelled images, and failed ones by their code.")
+    changed_labels: tuple[ChangedLabel, ...] = Field(
+        description=f"The {MAX_CHANGED} labels with the largest differences of their shares."
+    )
+
+
+class ComparedModel(_Body):
+    """The results of a model, and how they differ from those of the reference."""
+
+    name: str
+    digest: str
+    is_reference: bool
+    first_at: datetime
+    last_at: datetime
+    share: float = Field(description="Of the results of all models, 0 to 1.")
+    done: int
+    failed: int
+    failures: dict[str, int] = Field(description="Failed images by the code of the failure.")
+    jobs: int = Field(description="Jobs with labelled images.")
+    mean_score: float | None = Field(description="Null without labelled images.")
+    unsure_share: float | None = Field(description="Share of the labelled images with a score below 0.5.")
+    scores: tuple[int, ...] = Field(description="Labelled images by score: below 0.1, below 0.2, up to 1.")
+    labels: dict[str, int] = Field(description="Labelled images by label, most frequent first.")
+    other_labels: int = Field(description="Labelled images with further labels.")
+    inferred_milliseconds: float | None = Field(description="Mean inference time of an image; null if unknown.")
+    differences: ModelDifferences | None = Field(description="Null for the reference.")
+
+
+class ModelComparison(_Body):
+    """The results of the models, those of the reference first, then those with the most results.
+
+    The reference is the default model, or the one with the most results if the default has none.
+    """
+
+    since: datetime | None = Field(
+        description="When the count began: with the last roll-out to a share of the new jobs; null without one."
+    )
+    models: tuple[ComparedModel, ...]
+
+    @classmethod
+    def of(cls, report: ModelResultsReport, default: str | None = None) -> Self:
+        """Return the comparison; `default` is the digest of the default model, if it is known."""
+        ordered = sorted(report.models, key=lambda each: (each.digest != default, -each.done - each.failed))
+        total = sum(each.done + each.failed for each in ordered)
+        return cls(since=report.since, models=tuple(_compared(each, ordered[0], total) for each in ordered))
+
+
+def current_comparison() -> ModelComparison:
+    """Return the comparison of the models of this system."""
+    return ModelComparison.of(current_backend().fleet.model_results())
+
+
+def total_variation(first: Mapping[str, float], second: Mapping[str, float]) -> float:
+    """Return the distance of two samples that are not empty, given as counts by value."""
+    of_first, of_second = sum(first.values()), sum(second.values())
+    values = first.keys() | second.keys()
+    return sum(abs(first.get(each, 0) / of_first - second.get(each, 0) / of_second) for each in values) / 2
+
+
+def chance_variation(first: Mapping[str, float], second: Mapping[str, float]) -> float:
+    """Return the mean distance of two such samples if both were drawn from all images together."""
+    of_first, of_second = sum(first.values()), sum(second.values())
+    scale = 2 / math.pi * (1 / of_first + 1 / of_second)
+    shares = [
+        (first.get(each, 0) + second.get(each, 0)) / (of_first + of_second) for each in first.keys() | second.keys()
+    ]
+    # The mean of |x| is sqrt(2 / pi) standard deviations of a normal x, and at most the sum of two rare shares.
+    return sum(min(math.sqrt(scale * share * (1 - share)), 2 * share) for share in shares) / 2
+
+
+def homogeneity(first: Mapping[str, float], second: Mapping[str, float]) -> float | None:
+    """Return the p-value of the test that two samples have the same distribution; None if it says nothing."""
+    of_first, of_second = sum(first.values()), sum(second.values())
+    least = (of_first + of_second) * MIN_EXPECTED / min(of_first, of_second)
+    columns, column = list[tuple[float, float]](), (0.0, 0.0)
+    values = first.keys() | second.keys()
+    for each in sorted(values, key=lambda value: (first.get(value, 0) + second.get(value, 0), value)):
+        column = column[0] + first.get(each, 0), column[1] + second.get(each, 0)
+        if sum(column) >= least:
+            columns.append(column)
+            column = 0.0, 0.0
+    if columns:  # what is left of the rarest values goes to the most frequent one
+        columns[-1] = columns[-1][0] + column[0], columns[-1][1] + column[1]
+    if len(columns) < 2:
+        return None
+    statistic, share = 0.0, of_first / (of_first + of_second)
+    for column in columns:
+        expected = share * sum(column)
+        statistic += (column[0] - expected) ** 2 * (1 / expected + 1 / (sum(column) - expected))
+    return chi_squared_tail(statistic, len(columns) - 1)
+
+
+def chi_squared_tail(statistic: float, degrees: int) -> float:
+    """Return the probability that a chi-squared variable is larger.
+
+    Source: Abramowitz and Stegun 1972, 26.4.4 and 26.4.5 (https://dlmf.nist.gov/8.4: Q(n, x) and Q(n + 1/2, x)).
+    """
+    half = statistic / 2
+    if half <= 0:
+        return 1.0
+    first = degrees % 2 / 2
+    powers = (first + number for number in range(degrees // 2))
+    terms = (math.exp(-half + power * math.log(half) - math.lgamma(power + 1)) for power in powers)
+    return min(1.0, sum(terms) + (math.erfc(math.sqrt(half)) if degrees % 2 else 0.0))
+
+
+def _compared(model: ModelResults, reference: ModelResults, total: int) -> ComparedModel:
+    done = model.done
+    return ComparedModel(
+        name=model.name,
+        digest=model.digest,
+        is_reference=model is reference,
+        first_at=model.first_at,
+        last_at=model.last_at,
+        share=round((done + model.failed) / total, 4),
+        done=done,
+        failed=model.failed,
+        failures=dict(model.failures.most_common()),
+        jobs=model.jobs,
+        mean_score=round(model.score_sum / done, 4) if done else None,
+        unsure_share=round(sum(model.scores[:UNSURE_BINS]) / done, 4) if done else None,
+        scores=tuple(model.scores),
+        labels=dict(model.labels.most_common()),
+        other_labels=model.other_labels,
+        inferred_milliseconds=round(model.inferred_milliseconds / model.inferred, 2) if model.inferred else None,
+        differences=None if model is reference else _differences(model, reference),
+    )
+
+
+def _differences(model: ModelResults, reference: ModelResults) -> ModelDifferences:
+    effects = _design_effect(model), _design_effect(reference)
+
+    def difference(noun: str, of: Callable[[ModelResults], Mapping[str, int]]) -> Difference | None:
+        return Difference.of(noun, of(model), of(reference), effects)
+
+    return ModelDifferences(
+        labels=difference("label", _labels),
+        scores=difference("score", lambda each: {str(number): images for number, images in enumerate(each.scores)}),
+        failures=difference("outcome", lambda each: {"": each.done, **each.failures}),
+        changed_labels=_changed_labels(_labels(model), _labels(reference)),
+    )
+
+
+def _labels(model: ModelResults) -> Counter[str]:
+    return model.labels + Counter({OTHER_LABELS: model.other_labels})
+
+
+def _design_effect(model: ModelResults) -> float:
+    return max(1.0, model.job_squares / model.done) if model.done else 1.0
+
+
+def _changed_labels(labels: Mapping[str, int], reference: Mapping[str, int]) -> tuple[ChangedLabel, ...]:
+    done, of_reference = sum(labels.values()), sum(reference.values())
+    if not (done and of_reference):
+        return ()
+    changed = [
+        ChangedLabel(
+            label=label,
+            share=round(labels.get(label, 0) / done, 4),
+            reference_share=round(reference.get(label, 0) / of_reference, 4),
+        )
+        for label in labels.keys() | reference.keys()
+    ]
+    changed.sort(key=lambda each: (-abs(each.share - each.reference_share), each.label))
+    return tuple(each for each in changed[:MAX_CHANGED] if each.share != each.reference_share)
+
+
+def _verdict(p_value: float | None, p_value_by_job: float | None) -> Verdict:
+    if p_value is None:
+        return "too_few"
+    if p_value >= LEVEL:
+        return "chance"
+    return "different" if p_value_by_job is not None and p_value_by_job < LEVEL else "jobs"
