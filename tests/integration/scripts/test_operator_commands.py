@@ -478,9 +478,11 @@ def run_model(url: str, *arguments: str) -> Result:
     return CliRunner().invoke(fleetsight, ["model", *arguments, "--url", url])
 
 
-def test_models_are_rolled_out_promoted_rolled_back_and_removed(url: str, tmp_path: Path) -> None:
-    digest = relabelled_bundle(tmp_path / "signs", "signs", " (2)")
+def test_models_are_rolled_out_promoted_rolled_back_and_removed(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = str(tmp_path / "signs")
+    digest = relabelled_bundle(tmp_path / "signs", "signs", " (2)")
     for arguments, output in (
         (("roll-out", place, "--share", "12.5%"), "New jobs get demo (87.5%) or signs (12.5%).\n"),
         (("promote",), "New jobs get signs (100%).\n"),
@@ -496,6 +498,10 @@ def test_models_are_rolled_out_promoted_rolled_back_and_removed(url: str, tmp_pa
     listed = json.loads(run_model(url, "list", "--json").output)
     assert [(each["name"], each["is_default"]) for each in listed["models"]] == [("demo", True), ("signs-2", False)]
     assert run_model(url, "remove", "signs-2").exit_code == 0
+    # A folder here is a place, if no model has its name.
+    monkeypatch.chdir(tmp_path)
+    assert run_model(url, "roll-out", "signs").output == "New jobs get signs (100%).\n"
+    assert run_model(url, "roll-back").exit_code == run_model(url, "remove", "signs").exit_code == 0
     assert len(run_model(url, "list").output.splitlines()) == 2
 
 
