@@ -225,6 +225,7 @@ class WorkerSettings(_Section):
     batch_wait_seconds: float = Field(ge=0, le=10)
     decode_seconds: float = Field(ge=0.1, le=600)
     decode_megabytes: int = Field(ge=0, le=65_536)
+    model_megabytes: int = Field(default=0, ge=0, le=1_048_576)
     fetch_threads: int = Field(ge=0, le=128)
     decode_threads: int = Field(ge=0, le=128)
     publish_threads: int = Field(ge=0, le=128)
