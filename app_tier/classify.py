@@ -1,4 +1,4 @@
-"""Classify: one run of the network for a batch, and what each image's probabilities say."""
+"""Classify: one run of the network for a batch of one model, and what each image's probabilities say."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from app_tier.bundle import Bundle, EngineError
 from app_tier.decode import Pixels
-from app_tier.engines import Batch, Engine
+from app_tier.engines import Batch, LoadedModel
 from app_tier.task import Task
 from core.messages import LabelScore, Model, Prediction
 
@@ -19,57 +19,34 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class Classifier:
-    """The model and the format of its results. As many threads may use it at once as its engine has streams.
+    """Runs the models and formats their results. As many threads may use it at once as an engine has streams.
 
     Attributes:
-        engine: runs the network.
-        bundle: what the network is.
         worker: identity of this worker, which results name.
         top_k: label and score pairs in a result.
         clock: seconds, for durations.
     """
 
-    engine: Engine
-    bundle: Bundle
     worker: str
     top_k: int
     clock: Callable[[], float] = time.perf_counter
 
     def classify(self, tasks: Sequence[Task[Pixels]]) -> list[Task[Prediction]]:
-        """Return each task with its prediction; `inferred` is how long the batch took.
+        """Return each task of one model with its prediction; `inferred` is how long the batch took.
 
         Raises:
             EngineError: the network has not answered each image with numbers.
         """
-        before = self.clock()
-        probabilities = self._infer(np.stack([task.payload for task in tasks]))
+        before, model = self.clock(), tasks[0].model
+        probabilities = _infer(model, np.stack([task.payload for task in tasks]))
         took = (self.clock() - before) * 1000
         return [
-            self._answer(task.with_payload(None, inferred=took), row)
+            self._answer(task.with_payload(None, inferred=took), model.bundle, row)
             for task, row in zip(tasks, probabilities, strict=True)
         ]
 
-    def check(self) -> None:
-        """Classify an even grey image, which every network can.
-
-        Raises:
-            EngineError: the network's answer is no number.
-            Exception: the engine does not work.
-        """
-        size = self.bundle.manifest.preprocess.input_size
-        self._infer(np.full((1, 3, size, size), 0.5, np.float32))
-
-    def _infer(self, batch: Batch) -> Batch:
-        probabilities = self.engine.infer(batch)
-        expected = (len(batch), len(self.bundle.labels))
-        if probabilities.shape != expected:
-            raise EngineError(f"bundle {self.bundle.name} answered {probabilities.shape}, not {expected}")
-        if not np.isfinite(probabilities).all():
-            raise EngineError(f"bundle {self.bundle.name} answered what is no number")
-        return probabilities
-
-    def _answer(self, task: Task[None], probabilities: NDArray[np.float32]) -> Task[Prediction]:
-        top = top_labels(probabilities, self.bundle.labels, self.top_k)
+    def _answer(self, task: Task[None], bundle: Bundle, probabilities: NDArray[np.float32]) -> Task[Prediction]:
+        top = top_labels(probabilities, bundle.labels, self.top_k)
         prediction = Prediction(
             job_id=task.delivery.request.job_id,
             image_id=task.delivery.request.image_id,
@@ -78,7 +55,7 @@ class Classifier:
             score=top[0].score,
             top=top,
             probabilities=tuple(_rounded(probabilities)),
-            model=Model(name=self.bundle.name, digest=self.bundle.digest),
+            model=Model(name=bundle.name, digest=bundle.digest),
             worker=self.worker,
             attempts=task.delivery.tries,
             attempt=task.delivery.request.attempt,
@@ -90,6 +67,27 @@ class Classifier:
             traceparent=task.traceparent,
         )
         return task.with_payload(prediction)
+
+
+def check(model: LoadedModel) -> None:
+    """Classify an even grey image, which every network can.
+
+    Raises:
+        EngineError: the network's answer is no number.
+        Exception: the engine does not work.
+    """
+    size = model.bundle.manifest.preprocess.input_size
+    _infer(model, np.full((1, 3, size, size), 0.5, np.float32))
+
+
+def _infer(model: LoadedModel, batch: Batch) -> Batch:
+    probabilities, bundle = model.engine.infer(batch), model.bundle
+    expected = (len(batch), len(bundle.labels))
+    if probabilities.shape != expected:
+        raise EngineError(f"bundle {bundle.name} answered {probabilities.shape}, not {expected}")
+    if not np.isfinite(probabilities).all():
+        raise EngineError(f"bundle {bundle.name} answered what is no number")
+    return probabilities
 
 
 def top_labels(probabilities: NDArray[np.float32], labels: Sequence[str], count: int) -> tuple[LabelScore, ...]:

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app_tier.preprocess import Preprocess, normalise, to_array
+from app_tier.preprocess import MAX_SIDE, Preprocess, normalise, to_array
 from app_tier.task import Task
 from core.config import WorkerSettings
 from core.images import BYTES_A_PIXEL, MAX_THUMBNAIL_BYTES, ImageLimits, ImageRejectedError, thumbnail_type
@@ -25,6 +25,9 @@ Pixels = NDArray[np.float32]
 
 BYTES_BESIDE: Final = 32 * 2**20
 """Memory that an image of any size needs besides its pixels."""
+
+MAX_ANSWER_BYTES: Final = 3 * MAX_SIDE**2 + MAX_THUMBNAIL_BYTES
+"""The largest answer of a decoder: the models that will come are unknown, so for the largest input of a network."""
 
 THUMBNAIL_SIDE: Final = 160
 """Shorter side of a thumbnail, in pixels."""
@@ -75,16 +78,13 @@ def _split(answer: bytes | bytearray, spec: Preprocess) -> tuple[NDArray[np.uint
     """Return the square and the thumbnail in a decoder's answer; raises `ValueError` for any other bytes."""
     pixels = 3 * spec.crop * spec.crop
     thumbnail = bytes(answer[pixels:])
-    if thumbnail and thumbnail_type(thumbnail) is None:
+    if len(thumbnail) > MAX_THUMBNAIL_BYTES or (thumbnail and thumbnail_type(thumbnail) is None):
         raise ValueError("what follows the pixels is no thumbnail")
     return to_array(memoryview(answer)[:pixels], spec), thumbnail
 
 
-def sandboxed_decoder(
-    zygote: Zygote, config: WorkerSettings, limits: ImageLimits, crop: int, max_processes: int
-) -> SandboxPool:
+def sandboxed_decoder(zygote: Zygote, config: WorkerSettings, limits: ImageLimits, max_processes: int) -> SandboxPool:
     """Return `central_crop` in up to `max_processes` sandboxed processes."""
     own = config.decode_megabytes * 2**20
     memory = own or BYTES_A_PIXEL * limits.max_pixels + 2 * limits.max_bytes + BYTES_BESIDE
-    answer = 3 * crop * crop + MAX_THUMBNAIL_BYTES
-    return SandboxPool(zygote, Allowance(config.decode_seconds, memory, answer), max_processes)
+    return SandboxPool(zygote, Allowance(config.decode_seconds, memory, MAX_ANSWER_BYTES), max_processes)

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import Empty, LifoQueue
@@ -14,7 +15,18 @@ from typing import Any, Final, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from app_tier.bundle import INT8_IR_NAME, IR_NAME, TORCH_NAME, Bundle, EngineError, Manifest, NumberType, Precision
+from app_tier.bundle import (
+    INT8_IR_NAME,
+    INT8_WEIGHTS_NAME,
+    IR_NAME,
+    IR_WEIGHTS_NAME,
+    TORCH_NAME,
+    Bundle,
+    EngineError,
+    Manifest,
+    NumberType,
+    Precision,
+)
 from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch
 from core.config import EngineName
 
@@ -65,6 +77,21 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A bundle in memory, ready to classify.
+
+    Attributes:
+        bundle: what it is.
+        engine: runs its network.
+        batch_size: images in one run of the network, at most.
+    """
+
+    bundle: Bundle
+    engine: Engine
+    batch_size: int
+
+
 def open_engine(
     name: str, bundle: Bundle, threads: int = 1, precision: Precision | None = None, streams: int = 1
 ) -> Engine:
@@ -110,6 +137,19 @@ def chosen_precision(name: str, manifest: Manifest) -> Precision:
     """
     low = manifest.low_precision
     return manifest.precision if low is not None and _engine_kind(name).is_fast_in(low) else "fp32"
+
+
+def weights_bytes(name: str, bundle: Bundle) -> int:
+    """Return the bytes of the weights that the engine `name` loads of a bundle, at most.
+
+    Raises:
+        BundleMissingError: the bundle has no network for this engine.
+    """
+    manifest = bundle.manifest
+    fp32 = TORCH_NAME if name == "torch" else IR_WEIGHTS_NAME
+    has_int8 = name == "openvino" and manifest.low_precision == "int8"
+    files = [fp32, *([INT8_WEIGHTS_NAME] if has_int8 else [fp32] if manifest.precision == "exact" else [])]
+    return sum(bundle.path(file).stat().st_size for file in files)
 
 
 def _engine_kind(name: str) -> "type[OpenVinoEngine | TorchEngine]":

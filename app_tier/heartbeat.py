@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from core.ids import new_id
-from core.messages import Heartbeat, WorkerState
+from core.messages import MAX_REPORTED_MODELS, Heartbeat, WorkerState
 from services.sqs import OutgoingMessage
 
 EVERY_SECONDS = 10.0
@@ -28,11 +28,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerStats:
-    """Figures of a worker: images answered so far, images in flight, and whether it is draining."""
+    """Figures of a worker: images answered so far, images in flight, whether it is draining, and its models' digests.
+
+    The models are those that are loaded, the latest used first.
+    """
 
     images: int
     in_flight: int
     draining: bool
+    models: Sequence[str] = ()
 
     @property
     def state(self) -> WorkerState:
@@ -100,4 +104,5 @@ class Heartbeater:
             images=stats.images,
             in_hand=stats.in_flight,
             images_per_second=round((stats.images - last_images) / seconds, 3) if seconds > 0 else 0.0,
+            models=tuple(stats.models[:MAX_REPORTED_MODELS]),
         )

@@ -12,9 +12,12 @@ from typing import Generic, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.answered import report_answered
+from app_tier.bundle import EngineError
 from app_tier.cancellation import CancelledJobs
-from app_tier.classify import Classifier
+from app_tier.classify import Classifier, check
 from app_tier.decode import Decoder, Pixels, decode
+from app_tier.engines import LoadedModel
+from app_tier.models import LoadedModels
 from app_tier.recovery import FatalError, Step, StepRecovery, classify_error
 from app_tier.sizing import Sizing
 from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
@@ -156,6 +159,7 @@ class Stage(Generic[T]):
                 except RuntimeError as error:  # the system has no more threads: the others go on
                     _log.warning("a stage has fewer threads", extra={"stage": self._name, "error": str(error)})
             self._step(tasks)
+            del tasks  # or a thread that waits would keep the model of its last image in memory
 
 
 def take_batch(
@@ -196,18 +200,34 @@ def take_batch(
     return batch
 
 
+def by_model(tasks: Tasks[Pixels]) -> list[Tasks[Pixels]]:
+    """Return `tasks` as batches of one model each, none larger than the model's."""
+    first = tasks[0].model
+    if len(tasks) <= first.batch_size and all(task.model is first for task in tasks):
+        return [tasks]
+    groups: dict[LoadedModel, list[Task[Pixels]]] = {}
+    for task in tasks:
+        groups.setdefault(task.model, []).append(task)
+    return [
+        group[start : start + model.batch_size]
+        for model, group in groups.items()
+        for start in range(0, len(group), model.batch_size)
+    ]
+
+
 def _has_priority(task: Task[object]) -> bool:
     return task.delivery.has_priority
 
 
 @dataclass(frozen=True)
 class Services:
-    """The queues and buckets that a worker uses."""
+    """The queues and buckets that a worker uses, and where its spans go."""
 
     requests: Queue
     responses: Queue
     inputs: Bucket
     outputs: Bucket
+    spans: SpanExporter = NO_SPANS
 
 
 class Pipeline:
@@ -218,17 +238,17 @@ class Pipeline:
         sizing: Sizing,
         services: Services,
         classifier: Classifier,
+        models: LoadedModels,
         limits: ImageLimits,
         recovery: StepRecovery,
         *,
         decoder: Decoder,
         max_tries: int,
-        spans: SpanExporter = NO_SPANS,
     ) -> None:
         self._services, self._classifier, self._limits = services, classifier, limits
         self._cancelled = CancelledJobs(services.inputs)
         self._in_flight, self._recovery, self._decoder = recovery.in_flight, recovery, decoder
-        self._max_tries, self._spans, in_flight = max_tries, spans, recovery.in_flight
+        self._max_tries, in_flight = max_tries, recovery.in_flight
         self.answered = 0
         self._to_fetch: Channel[Task[None]] = Channel(in_flight.capacity, _has_priority)
         # Whole files wait here: as few as keep the decoders busy.
@@ -236,7 +256,14 @@ class Pipeline:
         self._to_classify: Channel[Task[Pixels]] = Channel(2 * sizing.streams * sizing.batch_size, _has_priority)
         self._to_store: Channel[Task[Prediction]] = Channel(in_flight.capacity, _has_priority)
         self._to_respond: Channel[Task[ClassificationResult]] = Channel(in_flight.capacity, _has_priority)
-        classify = self._step("classify", self._classify, classifier.check)
+        self._models = models
+        models.resume, models.refuse = self._to_fetch.put, self._refuse
+        classify = self._step("classify", self._classify, lambda tasks: check(tasks[0].model))
+
+        def classify_each(tasks: Tasks[Pixels]) -> None:
+            for batch in by_model(tasks):
+                classify(batch)
+
         answer: Step[ClassificationResult] = self._step("respond", self._respond)
         next_batch = partial(
             take_batch, self._to_classify, sizing.batch_size, sizing.batch_wait_seconds, self._more_than
@@ -245,7 +272,7 @@ class Pipeline:
         self._stages = (
             (self._to_fetch, self._each("fetch", sizing.fetch_threads, self._to_fetch, self._fetch)),
             (self._to_decode, self._each("decode", sizing.decode_threads, self._to_decode, self._decode)),
-            (self._to_classify, Stage("classify", sizing.streams, next_batch, classify)),
+            (self._to_classify, Stage("classify", sizing.streams, next_batch, classify_each)),
             (self._to_store, self._each("store", sizing.publish_threads, self._to_store, self._store)),
             (self._to_respond, Stage("respond", 1, next_responses, answer)),
         )
@@ -265,16 +292,17 @@ class Pipeline:
             self._to_fetch.put(new_task(delivery))
 
     def give_back_waiting(self) -> None:
-        """Give back the deliveries that no stage has started."""
-        self._recovery.extender.give_back([task.delivery for task in self._to_fetch.drain()])
+        """Give back the deliveries that no stage has started, or that wait for a model; load no more models."""
+        waiting = [*self._models.end(), *self._to_fetch.drain()]
+        self._recovery.extender.give_back([task.delivery for task in waiting])
 
     def stop(self) -> bool:
-        """End the stages, first to last; return False if a thread hangs."""
+        """End the stages, first to last; return False if a thread hangs, or loads a model."""
         ended = True
         for channel, stage in self._stages:
             channel.close()
             ended = stage.join(JOIN_SECONDS if ended else 0) and ended
-        return ended
+        return ended and not self._models.is_loading
 
     # Stages
 
@@ -289,7 +317,7 @@ class Pipeline:
         return Stage(name, threads, take, of_one)
 
     def _step(
-        self, name: str, do: Callable[[Sequence[Task[T]]], None], check: Callable[[], None] | None = None
+        self, name: str, do: Callable[[Tasks[T]], None], check: Callable[[Tasks[T]], None] | None = None
     ) -> Step[T]:
         return Step(name, do, self._refuse, self._recovery, check)
 
@@ -301,19 +329,30 @@ class Pipeline:
         if self._cancelled.has(task.delivery.request.job_id):
             self._refuse(task, CANCELLED)
             return
+        admitted = task if task.assigned is not None else self._models.admit(task)
+        if admitted is None:
+            return
         try:
-            self._to_decode.put(fetch(task, self._services.inputs, self._limits))
+            self._to_decode.put(fetch(admitted, self._services.inputs, self._limits))
         except NotFoundError:
             if (answer := answered_before(task, self._services.outputs)) is None:
                 raise
             self._to_respond.put(answer)
 
     def _decode(self, task: Task[bytes]) -> None:
-        spec = self._classifier.bundle.manifest.preprocess
+        spec = task.model.bundle.manifest.preprocess
         self._to_classify.put(decode(task, spec, self._limits, self._decoder))
 
     def _classify(self, tasks: Sequence[Task[Pixels]]) -> None:
-        for task in self._classifier.classify(tasks):
+        try:
+            answers = self._classifier.classify(tasks)
+        except EngineError as error:
+            if not self._models.release_broken(tasks[0].model):
+                raise
+            _log.error("a model failed", extra={"images": len(tasks), "error": str(error)}, exc_info=error)
+            self._recovery.extender.leave([task.delivery for task in tasks])
+            return
+        for task in answers:
             self._to_store.put(task)
 
     def _store(self, task: Task[Prediction]) -> None:
@@ -331,7 +370,7 @@ class Pipeline:
                 self._recovery.lifetime.fail(fault.reason)
         for delivery in answered:
             self._in_flight.remove(delivery)
-        report_answered([task for task in tasks if task.delivery in answered], self._spans)
+        report_answered([task for task in tasks if task.delivery in answered], self._services.spans)
         self._recovery.extender.leave([task.delivery for task in tasks if task.delivery not in answered])
 
     def _more_than(self, taken: int) -> bool:

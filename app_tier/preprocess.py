@@ -17,6 +17,9 @@ from core.images import ImageLimits
 Channels = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
 
+MAX_SIDE: Final = 4096
+"""Longest side of a network's input, in pixels."""
+
 _DEFAULT_LIMITS: Final = ImageLimits()
 
 
@@ -32,8 +35,8 @@ class Preprocess(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    resize: int = Field(ge=1, le=4096)
-    crop: int = Field(ge=1, le=4096)
+    resize: int = Field(ge=1, le=MAX_SIDE)
+    crop: int = Field(ge=1, le=MAX_SIDE)
     mean: Channels
     std: tuple[Positive, Positive, Positive]
 

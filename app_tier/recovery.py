@@ -249,7 +249,7 @@ class Step(Generic[T]):
         do: does the work for some tasks and passes them on.
         refuse: passes on a task of an image that cannot be classified, with the reason.
         recovery: shared by all stages.
-        check: does the same work without any image, if that is possible; raises if it fails.
+        check: does the same work for those tasks without any image, if that is possible; raises if it fails.
     """
 
     def __init__(
@@ -258,7 +258,7 @@ class Step(Generic[T]):
         do: Callable[[Sequence[Task[T]]], None],
         refuse: Callable[[Task[T], Failure], None],
         recovery: StepRecovery,
-        check: Callable[[], None] | None = None,
+        check: Callable[[Sequence[Task[T]]], None] | None = None,
     ) -> None:
         self._name, self._do, self._refuse, self._recovery, self._check = name, do, refuse, recovery, check
         # Changes whenever the step succeeds. Threads may overwrite each other's counts, but never undo a change.
@@ -274,7 +274,7 @@ class Step(Generic[T]):
         kind: type[TransientError] | None = None
         failures, since, passed_before = 0, 0.0, 0
         while (error := self._attempt(tasks)) is not None:
-            fault = self._classify(error)
+            fault = self._classify(error, tasks)
             if isinstance(fault, ImageFault | FatalError):
                 self._stop_trying(tasks, fault)
                 return
@@ -317,13 +317,13 @@ class Step(Generic[T]):
         self._passed += 1
         self._recovery.backoff.succeeded(self._name)
 
-    def _classify(self, error: Exception) -> Fault:
+    def _classify(self, error: Exception, tasks: Sequence[Task[T]]) -> Fault:
         """Return the fault; an unknown error is the worker's fault if the step also fails without any image."""
         fault = classify_error(error)
         if not isinstance(fault, UnknownFault) or self._check is None:
             return fault
         try:
-            self._check()
+            self._check(tasks)
         except Exception as broken:  # noqa: BLE001 (no image is involved, so no image is at fault)
             fault = classify_error(broken)
             return LocalFault(fault.reason) if isinstance(fault, UnknownFault) else fault

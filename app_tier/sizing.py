@@ -27,6 +27,9 @@ NETWORK_BYTES = 16
 MEMORY_SHARE = 8
 """Batches may take this part of the machine's memory, 1/8; weights, images and the process itself need theirs."""
 
+MODELS_SHARE = 4
+"""Models may take this part of the machine's memory, 1/4, unless `worker.model_megabytes` is set."""
+
 CALLS_PER_CORE = 8
 """Fetches, and as many puts, under way at once for each core: 250 images/s of a core at 30 ms a call."""
 
@@ -66,6 +69,7 @@ class Sizing:
         fetch_threads: threads that read from the input bucket.
         publish_threads: threads that write into the output bucket.
         batch_wait_seconds: how long the first image of a batch waits for the others.
+        model_bytes: memory that the loaded models may take together, by estimate; one is always loaded.
     """
 
     streams: int
@@ -75,6 +79,7 @@ class Sizing:
     fetch_threads: int
     publish_threads: int
     batch_wait_seconds: float
+    model_bytes: int
 
     @property
     def in_flight(self) -> int:
@@ -136,6 +141,25 @@ def fitting_workers(machine: HostResources, bytes_each: int) -> int:
     return max(1, min(AUTO_MAX_WORKERS, machine.cores, machine.memory_bytes // 2 // bytes_each))
 
 
+def model_bytes(weights_bytes: int, images: int, input_size: int) -> int:
+    """Return the memory of a model that computes so many images at once, estimated from the size of its weights.
+
+    `input_size` is the height and width of its input in pixels.
+    """
+    return round(WEIGHTS_COPIES * weights_bytes) + images * _image_bytes(input_size)
+
+
+def fitting_batch(config: WorkerSettings, machine: HostResources, streams: int, input_size: int) -> int:
+    """Return how many images of a network are computed in one batch, for which `machine` has room."""
+    fast_batch = GPU_BATCH if config.engine == "torch" else CPU_BATCH
+    in_memory = machine.memory_bytes // MEMORY_SHARE // streams // _image_bytes(input_size)
+    return config.batch_size or max(1, min(fast_batch, in_memory))
+
+
+def _image_bytes(input_size: int) -> int:
+    return NETWORK_BYTES * 3 * input_size**2 * 4
+
+
 def sized(config: WorkerSettings, machine: HostResources, input_size: int) -> Sizing:
     """Return the sizes for `machine`; those that `config` sets to other than 0 stay as they are set.
 
@@ -145,15 +169,13 @@ def sized(config: WorkerSettings, machine: HostResources, input_size: int) -> Si
     # Torch has one set of threads for the process, and one batch fills a GPU.
     streams = 1 if config.engine == "torch" else min(config.streams or threads, threads)
     calls = min(CALLS_PER_CORE * machine.cores, MAX_CALLS)
-    fast_batch = GPU_BATCH if config.engine == "torch" else CPU_BATCH
-    image_bytes = NETWORK_BYTES * 3 * input_size**2 * 4
-    batch_in_memory = machine.memory_bytes // MEMORY_SHARE // streams // image_bytes
     return Sizing(
         streams=streams,
         engine_threads=threads,
-        batch_size=config.batch_size or max(1, min(fast_batch, batch_in_memory)),
+        batch_size=fitting_batch(config, machine, streams, input_size),
         decode_threads=config.decode_threads or machine.cores,
         fetch_threads=config.fetch_threads or calls,
         publish_threads=config.publish_threads or calls,
         batch_wait_seconds=config.batch_wait_seconds,
+        model_bytes=config.model_megabytes * 2**20 or machine.memory_bytes // MODELS_SHARE,
     )

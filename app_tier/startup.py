@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app_tier.bundle import TORCH_NAME, Bundle, BundleError, load_bundle
+from app_tier.bundle import TORCH_NAME, BundleError, load_bundle
 from app_tier.classify import Classifier
 from app_tier.decode import sandboxed_decoder
 from app_tier.engine_imports import import_openvino
-from app_tier.engines import Engine, open_engine
+from app_tier.engines import LoadedModel, open_engine
 from app_tier.lifecycle import NotStartedError, is_protected, watch_notices
 from app_tier.sizing import Sizing, sized, this_machine
 from core.config import Config, load_config
@@ -55,29 +55,38 @@ def _start_up(config: Config, zygote: Zygote) -> "Worker":
         # Before other imports run beside it: the thread that compiles would wait for the interpreter again and again.
         import_openvino()
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="start") as pool:
-        model = pool.submit(open_model, config)
+        opened = pool.submit(open_model, config)
         from services.metadata import Metadata
 
         metadata = Metadata()
         instance = pool.submit(instance_id, metadata)
+        from app_tier.models import ModelOpener
         from app_tier.worker import Worker, open_services
 
         services = open_services(config)
-    bundle, engine, sizing = model.result()
+    model, sizing = opened.result()
     name = instance.result()
-    classifier = Classifier(engine, bundle, name or f"local-{os.getpid()}", config.worker.top_k)
+    classifier = Classifier(name or f"local-{os.getpid()}", config.worker.top_k)
     is_kept = partial(is_protected, metadata if name is not None else None)
-    crop, limits = bundle.manifest.preprocess.crop, config.web.image_limits
-    decoder = sandboxed_decoder(zygote, config.worker, limits, crop, sizing.decode_threads)
+    decoder = sandboxed_decoder(zygote, config.worker, config.web.image_limits, sizing.decode_threads)
     decoder.prepare()
-    worker = Worker(config, services, classifier, sizing, services.responses.send, is_kept, decoder=decoder)
+    worker = Worker(
+        config,
+        services,
+        classifier,
+        model,
+        ModelOpener(config, sizing),
+        services.responses.send,
+        decoder=decoder,
+        is_protected=is_kept,
+    )
     if name is not None:
         threading.Thread(target=watch_notices, args=(metadata, worker.lifetime), name="notices", daemon=True).start()
     return worker
 
 
-def open_model(config: Config) -> tuple[Bundle, Engine, Sizing]:
-    """Return the bundle, fetched if it is in S3 and verified, an engine that runs it, and the sizing for both.
+def open_model(config: Config) -> tuple[LoadedModel, Sizing]:
+    """Return the worker's own model, its bundle fetched if it is in S3 and verified, and the sizing for it.
 
     Raises:
         BundleError: the bundle is missing, damaged or not for this engine.
@@ -99,7 +108,7 @@ def open_model(config: Config) -> tuple[Bundle, Engine, Sizing]:
         # meanwhile other threads import botocore, and receive the first message.
         blank = np.zeros((1, 3, size, size), np.float32)
         threading.Thread(target=engine.infer, args=(blank,), name="first-image", daemon=True).start()
-    return bundle, engine, sizing
+    return LoadedModel(bundle, engine, sizing.batch_size), sizing
 
 
 def instance_id(metadata: "Metadata") -> str | None:

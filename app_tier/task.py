@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
+from app_tier.engines import LoadedModel
 from core.messages import RequestMessage, Timings
 from services.sqs import ReceivedMessage
 
@@ -72,6 +73,7 @@ class Task(Generic[T_co]):
         sha256: of the image's bytes, hexadecimal; empty until they have been fetched.
         thumbnail: file of the image's thumbnail; empty until it has been drawn, or if it could not be.
         ended_at: when each stage that this worker has done ended, in seconds of the epoch.
+        assigned: the model that classifies it; None until the image has got one that is loaded.
     """
 
     delivery: Delivery
@@ -80,11 +82,19 @@ class Task(Generic[T_co]):
     sha256: str = ""
     thumbnail: bytes = b""
     ended_at: Mapping[str, float] = field(default_factory=dict)
+    assigned: LoadedModel | None = None
 
     @property
     def traceparent(self) -> str | None:
         """The trace context of its request, or None."""
         return self.delivery.request.traceparent
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model that classifies it, of an image that has been fetched."""
+        if self.assigned is None:
+            raise ValueError("an image without a model is neither decoded nor classified")
+        return self.assigned
 
     @property
     def timings(self) -> Timings:
@@ -94,8 +104,15 @@ class Task(Generic[T_co]):
     def with_payload(self, payload: U, **milliseconds: float) -> "Task[U]":
         """Return the task for the next stage, with the output of this one and its duration."""
         rounded = {stage: round(duration, 3) for stage, duration in milliseconds.items()}
-        ended_at = {**self.ended_at, **dict.fromkeys(milliseconds, time.time())}
-        return Task(self.delivery, payload, {**self.milliseconds, **rounded}, self.sha256, self.thumbnail, ended_at)
+        return Task(
+            self.delivery,
+            payload,
+            {**self.milliseconds, **rounded},
+            self.sha256,
+            self.thumbnail,
+            {**self.ended_at, **dict.fromkeys(milliseconds, time.time())},
+            self.assigned,
+        )
 
 
 def new_task(delivery: Delivery) -> Task[None]:

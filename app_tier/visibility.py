@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -30,6 +30,7 @@ class _Entry:
     held_since: float
     hidden_until: float
     started: bool = False
+    model: str | None = None
 
 
 class InFlightMessages:
@@ -117,6 +118,28 @@ class InFlightMessages:
             self._busy_until = now
             self._changed.notify_all()
         return [entry.delivery for entry in entries if entry is not None and entry.hidden_until > now]
+
+    # Models
+
+    def assign(self, delivery: Delivery, model: str | None) -> None:
+        """Note that `delivery` needs the loaded `model`, a digest, until it is removed; None: it needs none yet."""
+        with self._changed:
+            if (entry := self._entries.get(delivery.receipt)) is not None:
+                entry.model = model
+
+    def models(self) -> set[str]:
+        """Return the digests of the loaded models that deliveries in flight need."""
+        with self._changed:
+            return self._needed_models()
+
+    def wait_until_one_is_free(self, models: Collection[str], seconds: float) -> None:
+        """Wait until nothing in flight needs one of `models`, for up to `seconds`, or until closed."""
+        wanted = set(models)
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or wanted - self._needed_models(), seconds)
+
+    def _needed_models(self) -> set[str]:
+        return {entry.model for entry in self._entries.values() if entry.model is not None}
 
     def held(self) -> list[Delivery]:
         """Return the deliveries that have not been started."""
@@ -269,8 +292,10 @@ class VisibilityExtender:
             if expiring:
                 self._extend(expiring)
 
-    def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Remove `deliveries` and return them to the queue at once, as if they had not been received.
+    def give_back(self, deliveries: Sequence[Delivery], delay_seconds: int = 0) -> None:
+        """Remove `deliveries` and return them to the queue, as if they had not been received.
+
+        A standard queue delivers them after `delay_seconds`; a FIFO queue, which cannot delay a message, at once.
 
         SQS counts every receive, and does not distinguish a crash from a return. So the request is sent again, with
         the tries that it had before, and only then is the received message deleted. If the worker dies in between,
@@ -279,16 +304,16 @@ class VisibilityExtender:
         """
         for start in range(0, len(deliveries), BATCH):
             with self._calling:
-                self._give_back_batch(self._in_flight.take_back(deliveries[start : start + BATCH]))
+                self._give_back_batch(self._in_flight.take_back(deliveries[start : start + BATCH]), delay_seconds)
 
     def leave(self, deliveries: Sequence[Delivery]) -> None:
         """Remove `deliveries` and let them be received again after some seconds; the try counts."""
         with self._calling:
             self._show(self._in_flight.take_back(deliveries), self._jitter(*LEAVE_SECONDS))
 
-    def _give_back_batch(self, ours: Sequence[Delivery]) -> None:
+    def _give_back_batch(self, ours: Sequence[Delivery], delay_seconds: int) -> None:
         copies = [
-            OutgoingMessage(delivery.receipt, delivery.given_back().to_json(), delivery.received.group)
+            OutgoingMessage(delivery.receipt, delivery.given_back().to_json(), delivery.received.group, delay_seconds)
             for delivery in ours
         ]
         try:
@@ -307,7 +332,7 @@ class VisibilityExtender:
             _log.warning(
                 "could not delete messages that were sent again", extra={"messages": len(sent), "error": str(error)}
             )
-        self._show([delivery for delivery in ours if delivery.receipt in refused], 0)
+        self._show([delivery for delivery in ours if delivery.receipt in refused], delay_seconds)
 
     def _show(self, deliveries: Sequence[Delivery], delay_seconds: int) -> None:
         """Make the received messages themselves visible after `delay_seconds`."""

@@ -12,12 +12,13 @@ from app_tier.bundle import Bundle, load_bundle
 from app_tier.bundle_s3 import fetch_bundle, in_s3
 from app_tier.classify import Classifier
 from app_tier.decode import Decoder
+from app_tier.engines import LoadedModel
 from app_tier.heartbeat import Heartbeater, Send, WorkerStats
 from app_tier.lifecycle import Lifetime, NotStartedError
+from app_tier.models import LoadedModels, ModelOpener
 from app_tier.pipeline import Pipeline, Services
 from app_tier.receiver import POLL_SECONDS, Receiver
 from app_tier.recovery import FailureBackoff, StepRecovery, classify_error
-from app_tier.sizing import Sizing
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import Config
 from core.sandbox.pool import HANG_FACTOR, TRIES
@@ -35,7 +36,8 @@ _log = logging.getLogger(__name__)
 class Worker:
     """Receives, classifies and publishes until its `lifetime` is over.
 
-    `is_protected` returns whether the worker stays when it is idle.
+    It starts with its own `model`; `opener` loads others that requests name. `is_protected` returns whether the
+    worker stays when it is idle.
     """
 
     def __init__(
@@ -43,16 +45,17 @@ class Worker:
         config: Config,
         services: Services,
         classifier: Classifier,
-        sizing: Sizing,
+        model: LoadedModel,
+        opener: ModelOpener,
         send_heartbeats: Send,
-        is_protected: Callable[[], bool] = lambda: False,
         *,
         decoder: Decoder,
+        is_protected: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._sizing = sizing
+        self._sizing = sizing = opener.sizing
         self._drain_seconds = config.worker.drain_seconds
-        self._classifier = classifier
-        self._spans = SpanExporter("fleetsight-worker", config.tracing)
+        self._started = {"worker": classifier.worker, "model": model.bundle.name, "digest": model.bundle.digest}
+        self._spans = services.spans
         visibility = config.queues.visibility_timeout_seconds
         backoff = FailureBackoff()
         self._in_flight = InFlightMessages(sizing.in_flight, visibility)
@@ -62,15 +65,16 @@ class Worker:
             services.requests, self._in_flight, visibility, max_step_seconds, self.lifetime.fail
         )
         recovery = StepRecovery(self._in_flight, self._extender, self.lifetime, backoff)
+        models = LoadedModels(model, opener, recovery, can_delay=not services.requests.fifo)
         self._pipeline = Pipeline(
             sizing,
             services,
             classifier,
+            models,
             config.web.image_limits,
             recovery,
             decoder=decoder,
             max_tries=config.queues.max_receive_count,
-            spans=self._spans,
         )
         receiver = Receiver(
             services.requests,
@@ -84,14 +88,13 @@ class Worker:
         self._receiving = threading.Thread(target=receiver.run, name="receive", daemon=True)
         self._heartbeater = Heartbeater(
             classifier.worker,
-            lambda: WorkerStats(self._pipeline.answered, len(self._in_flight), self.lifetime.over),
+            lambda: WorkerStats(self._pipeline.answered, len(self._in_flight), self.lifetime.over, models.digests),
             send_heartbeats,
         )
 
     def run(self) -> bool:
         """Work until the end; return whether every thread has ended."""
-        model = {"model": self._classifier.bundle.name, "digest": self._classifier.bundle.digest}
-        _log.info("started", extra={"worker": self._classifier.worker, **model, **asdict(self._sizing)})
+        _log.info("started", extra={**self._started, **asdict(self._sizing)})
         self._extender.start()
         self._pipeline.start()
         self._receiving.start()
@@ -133,6 +136,7 @@ def open_services(config: Config) -> Services:
             ),
             inputs=Bucket.named(clients, names.input_bucket),
             outputs=Bucket.named(clients, names.output_bucket),
+            spans=SpanExporter("fleetsight-worker", config.tracing),
         )
 
 

@@ -116,9 +116,10 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="folder of images")
     parser.add_argument("seconds", type=float)
     options = parser.parse_args()
-    bundle, engine, sizing = open_model(load_config())
+    model, sizing = open_model(load_config())
+    spec = model.bundle.manifest.preprocess
     photos = [path.read_bytes() for path in sorted(options.photos.iterdir())]
-    print(json.dumps(asdict(measure(engine, bundle.manifest.preprocess, photos, sizing.batch_size, options.seconds))))
+    print(json.dumps(asdict(measure(model.engine, spec, photos, sizing.batch_size, options.seconds))))
 
 
 if __name__ == "__main__":

@@ -112,8 +112,9 @@ class QueueSettings(_Section):
 
     kind: Literal["standard", "fifo"]
     visibility_timeout_seconds: int = Field(ge=1, le=43_200)
-    max_receive_count: int = Field(le=1_000)
-    max_message_bytes: int
+    # The validators below enforce these bounds, with messages of their own.
+    max_receive_count: int = Field(le=1_000, json_schema_extra={"minimum": MIN_RECEIVES})
+    max_message_bytes: int = Field(json_schema_extra={"minimum": MIN_MESSAGE_BYTES, "maximum": MAX_MESSAGE_BYTES})
 
     @field_validator("max_message_bytes")
     @classmethod
@@ -224,6 +225,7 @@ class WorkerSettings(_Section):
     batch_wait_seconds: float = Field(ge=0, le=10)
     decode_seconds: float = Field(ge=0.1, le=600)
     decode_megabytes: int = Field(ge=0, le=65_536)
+    model_megabytes: int = Field(default=0, ge=0, le=1_048_576)
     fetch_threads: int = Field(ge=0, le=128)
     decode_threads: int = Field(ge=0, le=128)
     publish_threads: int = Field(ge=0, le=128)

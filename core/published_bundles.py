@@ -8,8 +8,10 @@ written last: a bundle that has it is whole. Published bundles are not deleted, 
 import hashlib
 import json
 import re
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
@@ -54,8 +56,8 @@ def publish(
         for name, digest in files.items() if published is None else ():
             if not _FILE_NAME.fullmatch(name):
                 raise BundleUnreadableError(f"{bundle} names a file {name[:80]!r} outside of it")
-            parts = _verified(f"{bundle}/{name}", _chunks(bundle, name, bucket_named), digest)
-            outputs.put_parts(f"{folder}/{name}", parts, _CONTENT_TYPE)
+            with _opened(bundle, name, bucket_named) as file:
+                outputs.put_parts(f"{folder}/{name}", _verified(file, digest, f"{bundle}/{name}"), _CONTENT_TYPE)
         outputs.put(f"{folder}/{MANIFEST}", manifest, "application/json")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, NotFoundError, zipfile.BadZipFile) as error:
         raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
@@ -69,29 +71,29 @@ def _published_manifest(outputs: Bucket, key: str) -> bytes | None:
         return None
 
 
-def _chunks(bundle: Path, name: str, bucket_named: Callable[[str], Bucket]) -> Iterator[bytes]:
-    """Yield the content of a file of a bundle."""
+@contextmanager
+def _opened(bundle: Path, name: str, bucket_named: Callable[[str], Bucket]) -> Iterator[IO[bytes]]:
+    """Open a file of a bundle; one in S3 is downloaded first, since a download cannot run within an upload."""
     if (found := IN_S3.fullmatch(str(bundle))) is not None:
-        yield from bucket_named(found["bucket"]).stream(f"{found['key']}/{name}")
+        with tempfile.TemporaryFile() as file:
+            for chunk in bucket_named(found["bucket"]).stream(f"{found['key']}/{name}"):
+                file.write(chunk)
+            file.seek(0)
+            yield file
     elif bundle.is_file():
         with zipfile.ZipFile(bundle) as archive:
             inside = [each for each in archive.namelist() if each.rpartition("/")[2] == name]
             with archive.open(min(inside, key=len, default=name)) as file:
-                yield from _read(file)
+                yield file
     else:
         with (bundle / name).open("rb") as file:
-            yield from _read(file)
+            yield file
 
 
-def _read(file: IO[bytes]) -> Iterator[bytes]:
-    while chunk := file.read(_CHUNK_BYTES):
-        yield chunk
-
-
-def _verified(place: str, chunks: Iterator[bytes], sha256: str) -> Iterator[bytes]:
-    """Yield `chunks`; raise at the end if they are not the content with this SHA-256, so that nothing is stored."""
+def _verified(file: IO[bytes], sha256: str, place: str) -> Iterator[bytes]:
+    """Yield the content of a file; raise at the end if its SHA-256 is another one, so that nothing is stored."""
     digest = hashlib.sha256()
-    for chunk in chunks:
+    while chunk := file.read(_CHUNK_BYTES):
         digest.update(chunk)
         yield chunk
     if digest.hexdigest() != sha256:

@@ -90,9 +90,9 @@ def use_traceparent(traceparent: str | None) -> Iterator[None]:
 
 
 def common_traceparent(traceparents: Iterable[str | None]) -> str | None:
-    """Return the span of all items of a batch, or None if they have different ones."""
-    found = set(traceparents)
-    return found.pop() if len(found) == 1 else None
+    """Return a span of the trace to which all items of a batch belong, or None if they belong to several."""
+    found = {traceparent and trace_id(traceparent): traceparent for traceparent in traceparents}
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 class TracingExecutor(ThreadPoolExecutor):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Creates .venv and installs sections of requirements.txt into it: ./scripts/setup.sh run [torch] [simulate] [telemetry] [test]
+# Creates .venv and installs sections of requirements.txt into it: ./scripts/setup.sh run [torch] [simulate] [telemetry] [test] [docs]
 # It is quick if nothing has changed: a stamp file contains the digest of each installed section.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -40,7 +40,7 @@ install() { # SECTION MEGABYTES WHAT
   digest=$(section "$1" | cksum)
   stamped "$1" "$digest" && return
   section "$1" >.fleetsight/requirements-"$1".txt
-  [ -s .fleetsight/requirements-"$1".txt ] || fail "requirements.txt has no section [$1]; there are: run torch simulate telemetry test"
+  [ -s .fleetsight/requirements-"$1".txt ] || fail "requirements.txt has no section [$1]; there are: run torch simulate telemetry test docs"
   need_space "$2"
   echo "fleetsight: installing $3 ..." >&2
   # pip installs only files with a hash in requirements.txt, and no other dependencies.
@@ -142,12 +142,13 @@ for name in "${@:-run}"; do
       ;;
     simulate) install simulate 300 "the fleet simulator's bound and plots" ;;
     telemetry) install telemetry 50 "the export of traces" ;;
+    docs) install docs 100 "the documentation tools" ;;
     test)
       install_test_programs &
       install test 500 "the test tools"
       wait $!
       ;;
-    *) fail "unknown section '$name'; there are: run torch simulate telemetry test" ;;
+    *) fail "unknown section '$name'; there are: run torch simulate telemetry test docs" ;;
   esac
 done
 wait $run_section

@@ -79,7 +79,7 @@ at_once() { # "STEP..."...: runs the lists in parallel, and the steps of each li
   return "$failed"
 }
 
-./scripts/setup.sh run test
+./scripts/setup.sh run test docs
 
 case "${1:-}" in
   "")

@@ -43,6 +43,12 @@ MAX_VISIBILITY_SECONDS = 43_200
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
 """
 
+MAX_DELAY_SECONDS = 900
+"""Longest delay of one message; a FIFO queue knows none.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-timers.html
+"""
+
 BATCH_ATTEMPTS = 4
 """Attempts in total for the entries that fail in a batch call."""
 
@@ -56,11 +62,13 @@ class OutgoingMessage:
     Attributes:
         group: its message group, 1 to 128 letters, digits or punctuation marks, for the standard queue only: while
             one group keeps the consumers busy, SQS delivers the messages of other groups first.
+        delay_seconds: time until it can be received, 0 to `MAX_DELAY_SECONDS`, for the standard queue only.
     """
 
     id: str
     body: str
     group: str | None = None
+    delay_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +152,10 @@ class Queue:
         )
 
     def _entry(self, message: OutgoingMessage) -> dict[str, Any]:
-        entry = {"MessageBody": message.body}
+        entry: dict[str, Any] = {"MessageBody": message.body}
         if not self.fifo:
+            if message.delay_seconds:
+                entry["DelaySeconds"] = message.delay_seconds
             # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
             return entry if message.group is None else entry | {"MessageGroupId": message.group}
         # Both are unique. A message in flight blocks the rest of its group, and order does not matter here. A

@@ -23,6 +23,7 @@ from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.provision import provision, provision_table
+from core.tracing import set_traceparent
 from localcloud.access_keys import owner_key
 from localcloud.launch import LocalCloud
 from services.clients import Clients
@@ -64,6 +65,12 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(autouse=True)
+def _no_trace() -> None:
+    """A test begins without a trace: Flask's test client leaves that of its last request to the thread."""
+    set_traceparent(None)
 
 
 @pytest.fixture(scope="session", autouse=True)

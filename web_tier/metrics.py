@@ -57,7 +57,10 @@ class IntakeMetrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         registry = registry or CollectorRegistry()
         self.accepted = Counter(
-            "fleetsight_images_accepted", "Images that were accepted and recorded.", registry=registry
+            "fleetsight_images_accepted",
+            "Images that were accepted and recorded; the controller accepts those of jobs from S3. After a crash an "
+            "image may count twice.",
+            registry=registry,
         )
         self.accepted_bytes = Counter(
             "fleetsight_images_accepted_bytes", "Bytes of the accepted images.", registry=registry
@@ -68,7 +71,10 @@ class IntakeMetrics:
             registry=registry,
         )
         self.rejected = Counter(
-            "fleetsight_images_rejected", "Files that were not accepted, by reason.", ["reason"], registry=registry
+            "fleetsight_images_rejected",
+            "Files of uploads through the web tier that were not accepted; docs/api.md has the reasons.",
+            ["reason"],
+            registry=registry,
         )
         self.retried = Counter(
             "fleetsight_images_retried",
@@ -97,13 +103,13 @@ class WebMetrics:
         self.intake = IntakeMetrics(self.registry)
         self.requests = Counter(
             "fleetsight_http_requests",
-            "HTTP requests, by method, template of the route and status.",
+            "HTTP requests.",
             ["method", "route", "status"],
             registry=self.registry,
         )
         self.seconds = Histogram(
             "fleetsight_http_request_duration_seconds",
-            "Time from the head of a request to the head of its response.",
+            "Time from the head of a request to the head of its response, without the body of a stream or download.",
             ["route"],
             buckets=REQUEST_SECONDS,
             registry=self.registry,

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ami.local import ImageToolMissingError, LocalImage, build_image
-from app_tier.sizing import HostResources, fitting_workers, this_machine, worker_bytes
+from app_tier.sizing import MODELS_SHARE, HostResources, fitting_workers, this_machine, worker_bytes
 from core.config import AUTO_WORKERS_VARIABLE, PATH_VARIABLE, PREFIX, Config, WorkerSettings, load_config
 from core.format import file_size, plural
 from core.provision import provision
@@ -88,11 +88,14 @@ class System:
         config = load_config(Path(config_file), settings)
         settings[AUTO_WORKERS_VARIABLE] = str(max(config.fleet.min_workers, _fitting(config.worker, this_machine())))
         workers = load_config(Path(config_file), settings).fleet.max_workers
-        # The workers share the cores, so none uses a thread for each core.
+        # The workers share the cores, so none uses a thread for each core; and the memory.
         share = str(max(1, this_machine().cores // max(1, workers)))
         for name in ("threads", "decode_threads"):
             if not getattr(config.worker, name):
                 settings[f"{PREFIX}WORKER__{name.upper()}"] = share
+        if not config.worker.model_megabytes:
+            megabytes = this_machine().memory_bytes // MODELS_SHARE // max(1, workers) // 2**20
+            settings[f"{PREFIX}WORKER__MODEL_MEGABYTES"] = str(max(1, megabytes))
         return settings
 
     @cached_property

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from core.ids import ImageRef, input_key, new_id, new_job_id, output_key
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Failure, Prediction, RequestMessage, failed
+from core.messages import ClassificationResult, Failure, Prediction, failed
 from core.result_cache import ResultCache
 from services.sqs import OutgoingMessage
 from tests.support.autoscaler import EPOCH, Clock
@@ -151,5 +151,4 @@ class ResultsSite:
 
 
 def message(record: ImageRecord) -> OutgoingMessage:
-    request = RequestMessage.about(record.ref, record.key, EPOCH, record.attempt)
-    return OutgoingMessage(record.ref.image_id, request.to_json())
+    return record.request(EPOCH)

@@ -5,8 +5,8 @@ import itertools
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -18,11 +18,13 @@ from botocore.exceptions import ClientError
 from numpy.typing import NDArray
 from PIL import Image
 
-from app_tier.bundle import Bundle, Manifest
+from app_tier.bundle import Bundle, BundleMissingError, Manifest
+from app_tier.engines import Engine, LoadedModel
+from app_tier.models import ModelOpener, ModelPlace
 from app_tier.preprocess import Preprocess
-from app_tier.task import Delivery
+from app_tier.task import Delivery, Task
 from core.ids import ImageRef, input_key, new_id
-from core.messages import RequestMessage
+from core.messages import RequestedModel, RequestMessage
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket
 from services.sqs import MAX_IN_FLIGHT, OutgoingMessage, Queue, ReceivedMessage
@@ -184,8 +186,10 @@ class FakeSqs:
             for entry in arguments["Entries"]:
                 body, unique = entry["MessageBody"], entry.get("MessageDeduplicationId", "")
                 assert bool(unique) == self.fifo
+                assert not (self.fifo and "DelaySeconds" in entry)
                 if not self._refused(body) and unique not in self.deduplicated:
-                    self.add(body, group=entry.get("MessageGroupId"))
+                    added = self.add(body, group=entry.get("MessageGroupId"))
+                    added.visible_at += entry.get("DelaySeconds", 0)
                     self.deduplicated |= {unique} - {""}
         return self._answer(arguments, "MessageBody")
 
@@ -300,14 +304,64 @@ class ColourEngine:
 
 
 def colour_bundle(name: str = "colours") -> Bundle:
+    """Return a bundle of the colours; those of different names have different digests."""
     manifest = Manifest(
         name=name,
-        architecture="mean",
+        architecture=f"mean of {name}",
         files={"model.xml": "0" * 64, "model.bin": "0" * 64},
         preprocess=Preprocess(resize=8, crop=8, mean=(0, 0, 0), std=(1, 1, 1)),
         labels=COLOURS,
     )
     return Bundle(Path("nowhere"), manifest, manifest.digest)
+
+
+class ColourOpener(ModelOpener):
+    """Opens bundles of colours by their place, each as large as the others.
+
+    Attributes:
+        bundles: by place.
+        errors: raised by the next fetches of a place; the last one for ever.
+        engines: those that were opened, by the name of the bundle.
+        loads: names of the bundles that were opened, in order.
+    """
+
+    def __init__(self, bundles: Mapping[str, Bundle] | None = None, bytes_each: int = 0) -> None:
+        self.bundles, self.bytes_each = dict(bundles or {}), bytes_each
+        self.errors: dict[str, list[Exception]] = {}
+        self.engines: dict[str, ColourEngine] = {}
+        self.fetches: list[str] = []
+        self.loads: list[str] = []
+
+    def own(self, digest: str) -> ModelPlace:
+        return ModelPlace(digest, "own", is_own=True)
+
+    def fetch(self, wanted: ModelPlace) -> Bundle:
+        self.fetches.append(wanted.place)
+        if errors := self.errors.get(wanted.place):
+            raise errors[0] if len(errors) == 1 else errors.pop(0)
+        if wanted.place not in self.bundles:
+            raise BundleMissingError(wanted.place)
+        return self.bundles[wanted.place]
+
+    def open(self, bundle: Bundle) -> LoadedModel:
+        self.loads.append(bundle.name)
+        return colour_model(self.engines.setdefault(bundle.name, ColourEngine()), bundle)
+
+    def memory_bytes(self, bundle: Bundle) -> int:
+        return self.bytes_each
+
+
+def requested(place: str, bundle: Bundle) -> RequestedModel:
+    return RequestedModel(digest=bundle.digest, place=place)
+
+
+def colour_model(engine: Engine | None = None, bundle: Bundle | None = None) -> LoadedModel:
+    return LoadedModel(bundle or colour_bundle(), engine or ColourEngine(), batch_size=8)
+
+
+def fetched(task: Task[Any], model: LoadedModel | None = None) -> Task[Any]:
+    """Return the task with a model, as after its fetch."""
+    return replace(task, assigned=model or colour_model())
 
 
 def picture(colour: str) -> bytes:

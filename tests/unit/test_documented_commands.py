@@ -73,12 +73,19 @@ def _parsed(document: str, line: str, *, is_whole: bool) -> Iterator[Documented]
 COMMANDS = [command for document in DOCUMENTS for command in commands_in(document)]
 
 
+PLACEHOLDERS = {
+    "…": "--help",  # `fleetsight fleet …` stands for each command of the group
+    "ID": "01K8Z3T7Q0W5V9N2M4X6Y8B1CD",
+    "IMAGE": "01K8Z3T7Q0W5V9N2M4X6Y8B1CD",
+}
+"""What a reader replaces, where a command checks its form."""
+
+
 def accept_click(program: click.Command) -> Callable[[Documented], None]:
     """Return a check that `program` parses a command, down to the last subcommand; see `parsed_only`."""
 
     def accept(documented: Documented) -> None:
-        # `fleetsight fleet …` stands for each command of the group.
-        arguments = ["--help" if word == "…" else word for word in documented.arguments]
+        arguments = [PLACEHOLDERS.get(word, word) for word in documented.arguments]
         program.main(arguments, standalone_mode=False)
 
     return accept
@@ -121,6 +128,7 @@ PROGRAMS: dict[str, Callable[[Documented], None]] = {
     "./scripts/run.sh": accept_click(run),
     "./scripts/setup.sh": accept_sections,
     "./scripts/test.sh": accept_tests,
+    "./scripts/docs": accept_script,
     "./scripts/screenshots": accept_script,
     "python -m benchmarks": accept_benchmark,
     **{

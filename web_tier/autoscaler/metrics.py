@@ -76,10 +76,16 @@ class ControllerMetrics:
         self.registry = CollectorRegistry()
         self.logged: Mapping[str, float] = {}
         self.intake = IntakeMetrics(self.registry)
-        self.results = self._counter("image_results", "Results that were recorded, by outcome.", "outcome", OUTCOMES)
+        self.results = self._counter(
+            "image_results",
+            "Results that were recorded. An image that failed counts again when a retry succeeds.",
+            "outcome",
+            OUTCOMES,
+        )
         self.model_results = Counter(
             "fleetsight_model_results",
-            "Results that were recorded, by model and outcome.",
+            "Results that were recorded, by the name of their model and the beginning of its digest. The first 20 "
+            "models since the start of the process have labels of their own, further ones are other.",
             ["model", "digest", "outcome"],
             registry=self.registry,
         )
@@ -95,16 +101,22 @@ class ControllerMetrics:
         self._by_model: dict[tuple[str, str], Counter] = {}
         self._by_stage = {stage: self.stages.labels(stage) for stage in STAGES}
         self.waiting = self._counter(
-            "image_waiting_seconds", "Seconds that images have waited for a worker, by cause.", "cause", CAUSES
+            "image_waiting_seconds",
+            "Seconds that images have waited: boot (the share of the available workers that still boot), busy (the "
+            "rest), no_worker (none is available).",
+            "cause",
+            CAUSES,
         )
-        self.repairs = self._counter(
-            "image_repairs", "Images that the reconciler has repaired, by what it did.", "kind", REPAIRS
-        )
+        self.repairs = self._counter("image_repairs", "Images that the reconciler has repaired.", "kind", REPAIRS)
         self.decisions = self._counter(
-            "decisions", "Rounds of the autoscaler, by the kind of their decision.", "kind", get_args(DecisionKind)
+            "decisions", "Rounds of the autoscaler by the kind of their decision.", "kind", get_args(DecisionKind)
         )
         self.launch_calls = self._counter(
-            "launch_calls", "Calls that launch or start instances, by outcome.", "outcome", LAUNCH_OUTCOMES
+            "launch_calls",
+            "Calls that launch or start instances; EC2 has refused those that end with no_capacity, not_startable or "
+            "rejected.",
+            "outcome",
+            LAUNCH_OUTCOMES,
         )
         self.launched = Counter(
             "fleetsight_instances_launched", "Instances that were launched or started.", registry=self.registry
@@ -114,7 +126,9 @@ class ControllerMetrics:
             "Unhealthy instances that were terminated.",
             registry=self.registry,
         )
-        self.loop_failures = self._counter("loop_failures", "Rounds of a loop that have failed.", "loop", ())
+        self.loop_failures = self._counter(
+            "loop_failures", "Rounds of a loop of the controller that have failed; each is tried again.", "loop", ()
+        )
         self.fleet = FleetState(is_leading, clock)
         self.registry.register(self.fleet)
 
@@ -235,7 +249,7 @@ class FleetState(Collector):
         yield _gauge("controller_round_age_seconds", "Time since the autoscaler's last round.", age)
         yield _gauge(
             "queue_images",
-            "Messages in the request queue, by state.",
+            "Messages in the request queue.",
             {"visible": requests.visible, "in_flight": requests.in_flight, "delayed": requests.delayed},
             "state",
         )
@@ -243,7 +257,7 @@ class FleetState(Collector):
             "queue_oldest_age_seconds", "Age of the oldest waiting image.", waiting[0][0] if waiting else 0.0
         )
         yield _gauge("dead_letters", "Messages in the dead-letter queue.", observation.dead_letters)
-        yield _gauge("workers", "Workers, by state.", worker_states(observation, statuses), "state")
+        yield _gauge("workers", "Workers.", worker_states(observation, statuses), "state")
         yield _gauge("workers_min", "Minimum of workers in force.", settings.min_workers)
         yield _gauge("workers_max", "Maximum of workers in force.", settings.max_workers)
         yield _gauge("fleet_paused", "1 while operators have paused the fleet, else 0.", int(bool(observation.pause)))
@@ -262,9 +276,15 @@ class FleetState(Collector):
             sum(each.images_per_second or 0.0 for each in alive),
         )
         if metrics.boot_seconds is not None:
-            yield _gauge("worker_boot_seconds", "Median of the last boots.", metrics.boot_seconds)
+            yield _gauge(
+                "worker_boot_seconds", "Median of the last boots, once one was measured.", metrics.boot_seconds
+            )
         if metrics.image_seconds is not None:
-            yield _gauge("worker_image_seconds", "Time of one worker for one image.", metrics.image_seconds)
+            yield _gauge(
+                "worker_image_seconds",
+                "Time of one worker for one image, once it was measured.",
+                metrics.image_seconds,
+            )
         yield CounterMetricFamily(
             "fleetsight_cost_dollars", "US dollars of all instances since the first launch.", last.bill.dollars
         )

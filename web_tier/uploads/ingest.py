@@ -446,13 +446,15 @@ def validate_image(upload: Upload, limits: ImageLimits) -> ImageInfo | RejectedU
 
 
 def log_accepted(records: Sequence[ImageRecord]) -> None:
-    """Log accepted images: a line for those of a job that came in the same request."""
-    image_ids: dict[tuple[str, str | None], list[str]] = {}
+    """Log accepted images: a line for those of a job that came in the same request, and one for cached ones."""
+    image_ids: dict[tuple[str, str | None, bool], list[str]] = {}
     for record in records:
-        image_ids.setdefault((record.ref.job_id, record.traceparent), []).append(record.ref.image_id)
-    for (job_id, traceparent), images in image_ids.items():
+        key = record.ref.job_id, record.traceparent, record.cached
+        image_ids.setdefault(key, []).append(record.ref.image_id)
+    for (job_id, traceparent, is_cached), images in image_ids.items():
         with use_traceparent(traceparent):
-            _log.info("accepted", extra={"job": job_id, "images": images})
+            message = "accepted, and answered from the cache" if is_cached else "accepted"
+            _log.info(message, extra={"job": job_id, "images": images})
 
 
 def unavailable(filename: str) -> RejectedUpload:

@@ -19,6 +19,7 @@ from core.messages import (
     ClassificationResult,
     Heartbeat,
     Prediction,
+    RequestedModel,
     RequestMessage,
     StoredResult,
     parse_worker_message,
@@ -75,8 +76,8 @@ class Site:
     def _queue(self, name: str) -> Queue:
         return Queue.named(self.clients.sqs, self.config.queue_name(name))
 
-    def submit(self, images: Iterable[bytes]) -> list[ImageRef]:
-        """Store each image and ask for it, as the web tier does; return them in order."""
+    def submit(self, images: Iterable[bytes], model: RequestedModel | None = None) -> list[ImageRef]:
+        """Store each image and ask for it with `model`, as the web tier does; return them in order."""
         job_id = new_id()
         refs = []
         messages = []
@@ -84,9 +85,8 @@ class Site:
             ref = ImageRef(job_id, new_id())
             key = input_key(ref, "jpg")
             self.inputs.put(key, data, "image/jpeg")
-            messages.append(
-                OutgoingMessage(ref.image_id, RequestMessage.about(ref, key, datetime.now(UTC)).to_json())
-            )
+            request = RequestMessage.about(ref, key, datetime.now(UTC), model=model)
+            messages.append(OutgoingMessage(ref.image_id, request.to_json()))
             refs.append(ref)
         assert self.requests.send(messages) == []
         return refs

@@ -11,7 +11,7 @@ from PIL import Image
 
 from app_tier.__main__ import DECODER
 from app_tier.central_crop import central_crop
-from app_tier.decode import THUMBNAIL_SIDE, Decoder, Pixels, decode, sandboxed_decoder
+from app_tier.decode import MAX_ANSWER_BYTES, THUMBNAIL_SIDE, Decoder, Pixels, decode, sandboxed_decoder
 from app_tier.task import Task, new_task
 from core.config import Config
 from core.images import BYTES_A_PIXEL, FORMATS, MAX_THUMBNAIL_BYTES, ImageLimits, ImageRejectedError, thumbnail_type
@@ -184,8 +184,8 @@ def test_row_9_a_decoder_that_is_ended_by_a_fault_gives_a_reason_and_the_next_im
 
 def test_a_decoder_may_take_what_the_costliest_image_takes_unless_ops_say_otherwise(config: Config) -> None:
     zygote = Zygote(DECODER)
-    derived = sandboxed_decoder(zygote, config.worker, LIMITS, 8, 1).allowance
+    derived = sandboxed_decoder(zygote, config.worker, LIMITS, 1).allowance
     assert derived.memory_bytes > BYTES_A_PIXEL * LIMITS.max_pixels
-    assert (derived.seconds, derived.answer_bytes) == (config.worker.decode_seconds, ANSWER_BYTES)
+    assert (derived.seconds, derived.answer_bytes) == (config.worker.decode_seconds, MAX_ANSWER_BYTES)
     own = config.worker.model_copy(update={"decode_megabytes": 100})
-    assert sandboxed_decoder(zygote, own, LIMITS, 8, 1).allowance.memory_bytes == 100 * 2**20
+    assert sandboxed_decoder(zygote, own, LIMITS, 1).allowance.memory_bytes == 100 * 2**20

@@ -87,9 +87,9 @@ def test_the_network_prepares_itself_for_the_first_image_where_another_core_is_f
 
     monkeypatch.setattr(startup, "open_engine", lambda *_arguments, **_options: Recorder())
     monkeypatch.setattr(startup, "this_machine", lambda: HostResources(cores, 2**32))
-    bundle, _, _ = startup.open_model(load_config(ROOT / "config.yaml", {}))
+    model, _ = startup.open_model(load_config(ROOT / "config.yaml", {}))
     assert asked == prepared
-    assert bundle.unchecked == {TORCH_NAME}
+    assert model.bundle.unchecked == {TORCH_NAME}
 
 
 def test_a_machine_without_a_metadata_service_is_no_instance() -> None:

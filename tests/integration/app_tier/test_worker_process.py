@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app_tier.bundle import DEMO_BUNDLE, MANIFEST_NAME, load_bundle
+from app_tier.bundle import DEMO_BUNDLE, MANIFEST_NAME, Bundle, load_bundle
 from app_tier.engines import open_engine
 from app_tier.preprocess import load_pixels
 from app_tier.receiver import parse_messages
 from core.config import MIN_MESSAGE_BYTES
 from core.ids import ImageRef, output_key
-from core.messages import ClassificationResult, Heartbeat, StoredResult
+from core.messages import MODEL_GONE, ClassificationResult, Heartbeat, RequestedModel, StoredResult
 from localcloud.access_keys import owner_key
 from scripts.demo_model.signs import Sample, samples
 from services.metadata import DRAIN_TAG
@@ -92,6 +92,50 @@ def test_with_the_smallest_messages_every_image_is_answered_and_its_prediction_i
     assert isinstance(rejected, ClassificationResult)
     assert rejected.error is not None
     assert rejected.error == site.prediction(refs[-1]).error
+
+
+@KINDS
+def test_a_worker_serves_several_models_and_with_room_for_one_each_in_its_turn(
+    make_site: SiteMaker, tmp_path: Path, kind: str
+) -> None:
+    own, other = load_bundle(), copy_with_other_labels(tmp_path / "other")
+    site = make_site(queues={"kind": kind}, worker={"model_megabytes": 1, "fetch_threads": 2})
+    signs = small_signs(40)
+    models = [
+        None,
+        RequestedModel(digest=own.digest, place=str(DEMO_BUNDLE)),
+        RequestedModel(digest=other.digest, place=str(other.folder)),
+        RequestedModel(digest=own.digest[::-1], place=str(DEMO_BUNDLE)),
+    ]
+    refs = [site.submit([sign.data], models[number % 4])[0] for number, sign in enumerate(signs)]
+    worker = site.start_worker(FLEETSIGHT__WORKER__IDLE_SECONDS="4")
+    results = site.collect(len(refs))
+    assert worker.wait() == 0
+    for number, (ref, sign) in enumerate(zip(refs, signs, strict=True)):
+        [response], prediction = results[ref.image_id], site.prediction(ref)
+        assert response.attempts == 1
+        if number % 4 == 3:
+            assert response.error == prediction.error == MODEL_GONE
+            continue
+        expected = own if number % 4 < 2 else other
+        assert prediction.model is not None
+        assert prediction.model.digest == expected.digest
+        assert prediction.label == (sign.label if expected is own else f"other {sign.label}")
+    loaded = [line["digest"] for line in worker.log() if line["message"] == "model loaded"]
+    released = [line["digest"] for line in worker.log() if line["message"] == "model released"]
+    assert other.digest in loaded
+    assert own.digest in released
+    assert site.requests.counts().total == site.dead_letters.counts().total == 0
+
+
+def copy_with_other_labels(folder: Path) -> Bundle:
+    """Return a copy of the demo bundle with labels, and so a digest, of its own."""
+    shutil.copytree(DEMO_BUNDLE, folder)
+    manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    labels = [f"other {label}" for label in manifest["labels"]]
+    changes: dict[str, object] = {"name": "other", "labels": labels, "messages": {}, "digest": None}
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest | changes), encoding="utf-8")
+    return load_bundle(folder)
 
 
 def test_a_worker_says_when_it_is_ready_and_when_it_ends(make_site: SiteMaker) -> None:

@@ -323,7 +323,7 @@ def test_setup_rejects_an_unknown_section_with_the_known_ones(tmp_path: Path) ->
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
     ended = run(setup, "everything")
     assert ended.returncode == 2
-    assert "unknown section 'everything'; there are: run torch simulate telemetry test" in ended.stderr
+    assert "unknown section 'everything'; there are: run torch simulate telemetry test docs" in ended.stderr
 
 
 @pytest.fixture

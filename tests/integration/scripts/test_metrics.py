@@ -14,10 +14,10 @@ import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from scripts.documentation.metrics import served_metrics
 from scripts.run.prometheus import ALERTS, CONTROLLER_PORT_VARIABLE, prometheus_instructions
 from scripts.run.system import System, free_port
 from tests.support.jobs import picture
-from tests.support.metric_table import documented_metrics
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -79,9 +79,8 @@ def value(metrics: list[Metric], name: str, **labels: str) -> float:
 
 
 def test_the_processes_serve_the_documented_metrics_and_no_others(config: dict[str, Any]) -> None:
-    documented = documented_metrics()
     for process, job in zip(("web", "controller"), config["scrape_configs"], strict=True):
-        expected = {name for name, (of, _) in documented.items() if of in {process, "both"}}
+        expected = {each.name for each in served_metrics() if process in each.processes}
 
         def differing(job: dict[str, Any] = job, expected: set[str] = expected) -> set[str]:
             return expected ^ {f"{each.name}_total" if each.type == "counter" else each.name for each in scrape(job)}

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,14 @@ from core.fleet.store import FleetStore
 from core.ids import first_id_of, new_id
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
+from services.s3 import Bucket
 from services.table import EXPIRES_AT, Table, TableBusyError
 from tests.conftest import ConfigMaker
 from tests.support.api import give_up
 from tests.support.autoscaler import fleet_snapshot
+from tests.support.bundles import relabelled_bundle
 from tests.support.jobs import add_images
+from tests.support.memory_services import MemoryBucket
 from tests.support.memory_table import MemoryTable
 from tests.support.people import BROWSER, RIGHT_PASSWORD, SignInSite, sign_in_site
 from web_tier.app import create_app
@@ -120,7 +124,7 @@ def an_image_given_up(store: JobStore) -> list[ImageRecord]:
     return images
 
 
-def everything(site: SignInSite, store: JobStore) -> list[tuple[str, dict[str, str]]]:
+def everything(site: SignInSite, store: JobStore, bundle: Path) -> list[tuple[str, dict[str, str]]]:
     """Do everything that is recorded, by pages and by the API; return the actions in their order, with details."""
     site.pool.add("ann")
     anonymous, api = site.anonymous(), site.anonymous()
@@ -180,14 +184,30 @@ def everything(site: SignInSite, store: JobStore) -> list[tuple[str, dict[str, s
         sent="0",
     )
     does("dead letter discarded", lambda: api.delete(f"/api/v1{letter}", headers=operator).status_code, **ids)
+    models = "/api/v1/models"
+    for action, method, path, body, details in (
+        ("model added", "POST", models, {"place": str(bundle)}, {"model": "other", "place": str(bundle)}),
+        ("model rolled out", "POST", f"{models}/roll-out", {"model": "other", "share": 0.5}, {"share": "0.5"}),
+        ("model promoted", "POST", f"{models}/promote", {}, {"default": "other"}),
+        ("model rolled back", "POST", f"{models}/roll-back", {}, {"default": "demo"}),
+        ("model removed", "DELETE", f"{models}/other", {}, {"name": "other"}),
+    ):
+        does(
+            action,
+            lambda: api.open(path, method=method, json=body, headers=operator).status_code,  # noqa: B023
+            **details,
+        )
     does("sign-out", lambda: form(ops, site, "/sign-out"))
     return done
 
 
 def test_everything_that_users_and_operators_do_is_recorded_once(
-    site: SignInSite, store: JobStore, trail: AuditTrail
+    site: SignInSite, store: JobStore, trail: AuditTrail, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = everything(site, store)
+    outputs = MemoryBucket()
+    monkeypatch.setattr(Bucket, "named", lambda _clients, _name: outputs)
+    relabelled_bundle(tmp_path / "other", "other", " (2)")
+    done = everything(site, store, tmp_path / "other")
     found = list(reversed(trail.find(limit=100).events))
     assert [each.action for each in found] == [action for action, _ in done]
     for each, (_, details) in zip(found, done, strict=True):

@@ -107,7 +107,7 @@ def site(config: Config, provisioned: Clients, store: JobStore) -> Site:
     offer = app.test_client().post(f"{ROOT}/jobs/{job.job_id}/uploads", json={"files": files}).get_json()
     ids = {"job_id": job.job_id, "image_id": good.ref.image_id, "upload_id": offer["upload_id"]}
     # Without sign-in there are no personal tokens.
-    return Site(app, {**ids, "instance_id": INSTANCE.instance_id, "token_id": new_id()})
+    return Site(app, {**ids, "instance_id": INSTANCE.instance_id, "token_id": new_id(), "name": "demo"})
 
 
 @api.given(exists=st.booleans())

@@ -194,6 +194,13 @@ ROUTES = (
     # The fleet; before its controller's first report there is nothing to show, nor an instance to drain
     Route("GET", "/metrics", program(403, 403, 200)),
     Route("GET", "/fleet", page(403, 403, 200)),
+    # Models; the only one is the default
+    Route("GET", "/api/v1/models", program(200, 200)),
+    Route("POST", "/api/v1/models", program(403, 403, 422), {"json": {"place": "/nothing"}}),
+    Route("DELETE", "/api/v1/models/demo", program(403, 403, 422)),
+    Route("POST", "/api/v1/models/roll-out", program(403, 403, 200), {"json": {"model": "demo"}}),
+    Route("POST", "/api/v1/models/promote", program(403, 403, 422)),
+    Route("POST", "/api/v1/models/roll-back", program(403, 403, 422)),
     Route("GET", "/audit", page(403, 403, 200)),
     Route("GET", "/api/v1/audit", program(403, 403, 200)),
     # Dead letters; the image of the owner has a label, so it is none

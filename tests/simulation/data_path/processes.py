@@ -15,7 +15,9 @@ from PIL import Image
 
 from app_tier.bundle import Bundle, Manifest
 from app_tier.classify import Classifier
+from app_tier.engines import LoadedModel
 from app_tier.lifecycle import Lifetime
+from app_tier.models import LoadedModels, ModelOpener, ModelPlace
 from app_tier.pipeline import Pipeline, Services
 from app_tier.preprocess import Preprocess
 from app_tier.receiver import Receiver
@@ -65,6 +67,7 @@ SIZING = Sizing(
     fetch_threads=1,
     publish_threads=1,
     batch_wait_seconds=0.0,
+    model_bytes=1,
 )
 
 
@@ -265,6 +268,29 @@ class Engine:
         return rows
 
 
+class Opener(ModelOpener):
+    """Opens the bundle with the name that is the place; each worker has room for all."""
+
+    def __init__(self, worker: "Worker") -> None:
+        self._worker, self.sizing = worker, SIZING
+
+    def own(self, digest: str) -> ModelPlace:
+        """Return the place of the model that the worker began with."""
+        return ModelPlace(digest, self._worker.world.model, is_own=True)
+
+    def fetch(self, wanted: ModelPlace) -> Bundle:
+        """Return the bundle."""
+        return bundle_of(wanted.place)
+
+    def open(self, bundle: Bundle) -> LoadedModel:
+        """Return the bundle with the worker's engine."""
+        return LoadedModel(bundle, Engine(self._worker), SIZING.batch_size)
+
+    def memory_bytes(self, _bundle: Bundle) -> int:
+        """Return nothing: models take no room."""
+        return 0
+
+
 class Worker:
     """A worker: the product's receiver and pipeline. Its stages run in the task that receives."""
 
@@ -288,9 +314,23 @@ class Worker:
         )
         self.extender._calling = cast(Any, TaskLock(scheduler))
         recovery = StepRecovery(self.in_flight, self.extender, self.lifetime, self.backoff, scheduler.clock, _most)
-        classifier = Classifier(Engine(self), bundle_of(world.model), process.name, 3)
+        opener = Opener(self)
+        models = LoadedModels(
+            opener.open(bundle_of(world.model)),
+            opener,
+            recovery,
+            can_delay=True,
+            start_thread=lambda load: load(),
+        )
         self.pipeline = Pipeline(
-            SIZING, services, classifier, LIMITS, recovery, decoder=self._square, max_tries=MAX_RECEIVE_COUNT
+            SIZING,
+            services,
+            Classifier(process.name, 3),
+            models,
+            LIMITS,
+            recovery,
+            decoder=self._square,
+            max_tries=MAX_RECEIVE_COUNT,
         )
         self.receiver = Receiver(
             requests,

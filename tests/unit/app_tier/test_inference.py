@@ -34,7 +34,16 @@ from core.images import FORMATS, ImageLimits, ImageRejectedError
 from scripts.demo_model.data import DEMO_PREPROCESS
 from scripts.demo_model.signs import draw, encode
 from tests.support.hostile_images import HONEST, WITHOUT_EXIF
-from tests.support.worker import COLOURS, ColourEngine, FakeClock, colour_bundle, delivery, picture
+from tests.support.worker import (
+    COLOURS,
+    ColourEngine,
+    FakeClock,
+    colour_bundle,
+    colour_model,
+    delivery,
+    fetched,
+    picture,
+)
 
 IMAGENET_PREPROCESS = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -217,14 +226,14 @@ def test_a_batch_is_one_run_and_each_image_gets_its_own_answer() -> None:
     engine = ColourEngine()
     tasks = [
         decode(
-            new_task(delivery(number)).with_payload(picture(colour)),
+            fetched(new_task(delivery(number)), colour_model(engine)).with_payload(picture(colour)),
             BUNDLE.manifest.preprocess,
             ImageLimits(),
             central_crop,
         )
         for number, colour in enumerate(COLOURS)
     ]
-    answers = Classifier(engine, BUNDLE, "i-1", 2, FakeClock()).classify(tasks)
+    answers = Classifier("i-1", 2, FakeClock()).classify(tasks)
     assert engine.batches == [3]
     assert [answer.payload.label for answer in answers] == list(COLOURS)
     assert [answer.payload.image_id for answer in answers] == [task.delivery.request.image_id for task in tasks]
@@ -233,12 +242,12 @@ def test_a_batch_is_one_run_and_each_image_gets_its_own_answer() -> None:
 def test_a_prediction_says_everything_that_its_reader_needs() -> None:
     one = delivery(count=3)
     task = decode(
-        new_task(one).with_payload(picture("green"), fetched=1.0),
+        fetched(new_task(one)).with_payload(picture("green"), fetched=1.0),
         BUNDLE.manifest.preprocess,
         ImageLimits(),
         central_crop,
     )
-    prediction = Classifier(ColourEngine(), BUNDLE, "i-1", 2).classify([task])[0].payload
+    prediction = Classifier("i-1", 2).classify([task])[0].payload
     assert prediction.status == "done"
     assert prediction.ref == one.request.ref
     assert [pair.label for pair in prediction.top] == ["green", "red"]
@@ -273,7 +282,7 @@ class SameAnswer:
 def test_what_cannot_be_the_answer_to_this_batch_is_the_engines_fault(answer: Batch, complaint: str) -> None:
     tasks = [
         decode(
-            new_task(delivery(number)).with_payload(picture("red")),
+            fetched(new_task(delivery(number)), colour_model(SameAnswer(answer))).with_payload(picture("red")),
             BUNDLE.manifest.preprocess,
             ImageLimits(),
             central_crop,
@@ -281,7 +290,7 @@ def test_what_cannot_be_the_answer_to_this_batch_is_the_engines_fault(answer: Ba
         for number in range(2)
     ]
     with pytest.raises(EngineError, match=complaint):
-        Classifier(SameAnswer(answer), BUNDLE, "i-1", 2).classify(tasks)
+        Classifier("i-1", 2).classify(tasks)
 
 
 def test_of_equally_likely_labels_the_earlier_class_comes_first() -> None:

@@ -191,10 +191,10 @@ def config(**settings: Any) -> WorkerSettings:
 @pytest.mark.parametrize(
     ("cores", "gibibytes", "expected"),
     [
-        (1, 2, Sizing(1, 1, 8, 1, 8, 8, WAIT)),
-        (2, 4, Sizing(2, 2, 8, 2, 16, 16, WAIT)),
-        (4, 8, Sizing(4, 4, 8, 4, 32, 32, WAIT)),
-        (16, 32, Sizing(16, 16, 8, 16, 64, 64, WAIT)),
+        (1, 2, Sizing(1, 1, 8, 1, 8, 8, WAIT, 2 * GIB // 4)),
+        (2, 4, Sizing(2, 2, 8, 2, 16, 16, WAIT, 4 * GIB // 4)),
+        (4, 8, Sizing(4, 4, 8, 4, 32, 32, WAIT, 8 * GIB // 4)),
+        (16, 32, Sizing(16, 16, 8, 16, 64, 64, WAIT, 32 * GIB // 4)),
     ],
 )
 def test_each_core_has_a_stream_of_its_own(cores: int, gibibytes: int, expected: Sizing) -> None:
@@ -209,8 +209,9 @@ def test_what_is_configured_stays() -> None:
         "decode_threads": 5,
         "fetch_threads": 6,
         "publish_threads": 7,
+        "model_megabytes": 100,
     }
-    assert sized(config(**wanted), HostResources(16, 32 * GIB), 224) == Sizing(1, 3, 32, 5, 6, 7, WAIT)
+    assert sized(config(**wanted), HostResources(16, 32 * GIB), 224) == Sizing(1, 3, 32, 5, 6, 7, WAIT, 100 * 2**20)
 
 
 def test_there_are_never_more_streams_than_threads_of_the_engine() -> None:

@@ -166,7 +166,7 @@ def test_an_image_that_fails_alone_while_others_pass_costs_a_try_and_not_the_wor
 def test_a_failing_check_shows_that_the_image_is_not_at_fault() -> None:
     bench = Bench(errors=[RuntimeError("broken")] * 100)
 
-    def check() -> None:
+    def check(_tasks: object) -> None:
         raise RuntimeError("broken")
 
     step = Step("test", bench.attempt, lambda *_: None, bench.step._recovery, check)
@@ -178,7 +178,7 @@ def test_a_failing_check_shows_that_the_image_is_not_at_fault() -> None:
 
 def test_a_passing_check_shows_that_the_image_is_at_fault() -> None:
     bench = Bench(errors=[ValueError("not a number")] * 100)
-    step = Step("test", bench.attempt, lambda *_: None, bench.step._recovery, lambda: None)
+    step = Step("test", bench.attempt, lambda *_: None, bench.step._recovery, lambda _: None)
     step(bench.receive(1))
     assert len(bench.sizes) == MAX_FAILURES_ALONE
     assert not bench.lifetime.over

@@ -178,6 +178,31 @@ def test_what_was_given_back_is_visible_at_once_and_never_hidden_again() -> None
     assert bench.in_flight.everything() == [kept]
 
 
+def test_what_was_given_back_with_a_delay_is_visible_after_it_also_if_it_cannot_be_sent_anew() -> None:
+    bench = Bench()
+    sent, refused = bench.receive(2)
+    bench.sqs.refuse = {refused.request.image_id}
+    bench.extender.give_back([sent, refused], 5)
+    assert bench.sqs.visible == []
+    bench.clock.advance(5)
+    assert sorted(each.tries for each in bench.receive_again(2)) == [1, 2]
+
+
+def test_a_model_is_needed_until_the_last_image_that_it_was_assigned_to_is_removed() -> None:
+    bench = Bench()
+    one, two, three = bench.receive(3)
+    for each, model in ((one, "a"), (two, "a"), (three, "b")):
+        bench.in_flight.assign(each, model)
+    bench.in_flight.remove(one)
+    assert bench.in_flight.models() == {"a", "b"}
+    bench.in_flight.assign(two, None)
+    bench.in_flight.wait_until_one_is_free({"a", "b"}, NEVER_SECONDS)
+    assert bench.in_flight.models() == {"b"}
+    bench.in_flight.remove(three)
+    bench.in_flight.assign(three, "b")
+    assert bench.in_flight.models() == set()
+
+
 def test_what_was_given_back_keeps_its_message_group() -> None:
     bench = Bench()
     bench.sqs.queue().send([OutgoingMessage("1", new_request().to_json(), "user")])

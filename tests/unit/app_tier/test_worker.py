@@ -1,37 +1,57 @@
 """The whole worker over queues and buckets in memory, its threads real, its pauses over at once."""
 
 import errno
+import logging
 import threading
+import weakref
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from app_tier.bundle import Bundle, EngineError
 from app_tier.central_crop import central_crop
 from app_tier.classify import Classifier
 from app_tier.decode import Decoder
-from app_tier.pipeline import Services
+from app_tier.models import ModelPlace
+from app_tier.pipeline import Services, by_model
 from app_tier.sizing import HostResources, sized
+from app_tier.task import new_task
 from app_tier.worker import Worker
 from core.config import parse_config
 from core.ids import cancelled_key, output_key
-from core.messages import CANCELLED, ClassificationResult, Prediction, RequestMessage
+from core.messages import (
+    CANCELLED,
+    MODEL_GONE,
+    ClassificationResult,
+    Heartbeat,
+    Prediction,
+    RequestedModel,
+    RequestMessage,
+)
 from core.sandbox.process import PoolUnavailableError
+from core.tracing import current_traceparent, new_traceparent, trace_id
 from tests.conftest import shipped_values
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from tests.support.worker import (
     COLOURS,
     ColourEngine,
+    ColourOpener,
     FakeBucket,
     FakeSqs,
     WallClock,
     colour_bundle,
+    colour_model,
+    delivery,
+    fetched,
     new_request,
     picture,
     refusal,
+    requested,
     send_requests,
 )
 
@@ -47,7 +67,9 @@ class Bench:
         decoder: decodes.
         after: an earlier worker; this one uses its queues and buckets.
         fifo: the kind of the queues.
-        model: name of the bundle.
+        model: name of the worker's own bundle.
+        opener: loads other bundles.
+        room: bytes that the models may take.
         settings: of the worker's section of the configuration.
     """
 
@@ -58,6 +80,8 @@ class Bench:
         after: "Bench | None" = None,
         fifo: bool = False,
         model: str = "colours",
+        opener: ColourOpener | None = None,
+        room: int = 0,
         **settings: Any,
     ) -> None:
         values = shipped_values()
@@ -73,10 +97,19 @@ class Bench:
             self.requests.queue(), self.responses.queue(), self.inputs.bucket(), self.outputs.bucket()
         )
         self.sizing = sized(self.config.worker, HostResources(cores=2, memory_bytes=4 * 2**30), input_size=32)
-        classifier = Classifier(self.engine, colour_bundle(model), "i-1", 3)
+        self.sizing = replace(self.sizing, model_bytes=room)
         self.heartbeats = FakeSqs(self.clock)
+        self.opener = opener or ColourOpener()
+        self.opener.sizing = self.sizing
+        self.opener.bundles["own"] = colour_bundle(model)
         self.worker = Worker(
-            self.config, services, classifier, self.sizing, self.heartbeats.queue().send, decoder=decoder
+            self.config,
+            services,
+            Classifier("i-1", 3),
+            colour_model(self.engine, colour_bundle(model)),
+            self.opener,
+            self.heartbeats.queue().send,
+            decoder=decoder,
         )
         self.paused: dict[str, float] = defaultdict(float)
         self._wait = self.worker.lifetime.wait
@@ -98,9 +131,10 @@ class Bench:
         """How often each request has been tried that still is in its queue."""
         return [RequestMessage.from_json(each.body).crashes + each.count for each in self.requests.messages]
 
-    def submit(self, *images: bytes | None) -> list[RequestMessage]:
-        """Store each image (None: it is gone) and ask for it."""
-        requests = [new_request() for _ in images]
+    def submit(self, *images: bytes | None, models: Sequence[RequestedModel | None] = ()) -> list[RequestMessage]:
+        """Store each image (None: it is gone) and ask for it, with the next of `models` if there are some."""
+        wanted = models or [None] * len(images)
+        requests = [new_request().model_copy(update={"model": model}) for model in wanted]
         for request, data in zip(requests, images, strict=True):
             if data is not None:
                 self.inputs.objects[request.key] = data
@@ -550,3 +584,172 @@ def test_a_drain_is_bounded_and_what_was_not_finished_is_given_back() -> None:
     assert len(bench.requests.visible) == 1
     assert bench.responses.messages == []
     never.set()
+
+
+# Several models in one worker
+
+A, B = colour_bundle("a"), colour_bundle("b")
+
+
+def several(bytes_each: int = 0) -> ColourOpener:
+    return ColourOpener({"a": A, "b": B}, bytes_each)
+
+
+def digest_of(result: ClassificationResult) -> str | None:
+    return None if result.model is None else result.model.digest
+
+
+@KINDS
+@pytest.mark.parametrize("room", [1, 3], ids=["room for one", "room for all"])
+def test_each_image_is_classified_by_the_model_that_its_request_names(room: int, fifo: bool) -> None:
+    bench = Bench(fifo=fifo, opener=several(bytes_each=1), room=room)
+    models = [None, requested("a", A), requested("b", B)] * 20
+    requests = bench.submit(*[picture(COLOURS[number % 2]) for number in range(60)], models=models)
+    assert bench.run()
+    results = [bench.result(request) for request in requests]
+    own = colour_bundle().digest
+    assert [digest_of(result) for result in results] == [own, A.digest, B.digest] * 20
+    assert [result.label for result in results] == [COLOURS[number % 2] for number in range(60)]
+    assert {result.attempts for result in results} == {1}
+    assert bench.requests.messages == []
+    if room == 3:
+        assert sorted(bench.opener.loads) == ["a", "b"]
+    last = Heartbeat.from_json(bench.heartbeats.bodies[-1])
+    assert len(last.models) == room
+
+
+def test_a_batch_has_images_of_one_model_and_no_more_than_fit_it() -> None:
+    first, second = colour_model(), colour_model()
+    tasks = [fetched(new_task(delivery()), model) for model in [first, second] * 9]
+    assert [[task.model for task in batch] for batch in by_model(tasks)] == [
+        [first] * 8, [first], [second] * 8, [second],
+    ]  # fmt: skip
+    assert by_model(tasks[:1]) == [tasks[:1]]
+
+
+def test_images_of_a_model_that_is_gone_fail_alone_with_a_code() -> None:
+    bench = Bench(opener=several())
+    gone = RequestedModel(digest="0" * 64, place="nowhere")
+    requests = bench.submit(*[picture("red")] * 6, models=[gone, None] * 3)
+    assert bench.run()
+    assert [bench.result(request).error for request in requests] == [MODEL_GONE, None] * 3
+    assert bench.stored(requests[0]).error == MODEL_GONE
+    assert bench.requests.messages == []
+
+
+def test_images_of_a_cancelled_job_fail_although_their_model_cannot_be_loaded() -> None:
+    bench = Bench(opener=several())
+    bench.opener.errors["a"] = [unreachable()]
+    [request] = bench.submit(picture("red"), models=[requested("a", A)])
+    bench.inputs.objects[cancelled_key(request.job_id)] = b""
+    assert bench.run()
+    assert bench.result(request).error == CANCELLED
+
+
+def test_row_60_a_model_in_s3_that_is_away_costs_no_image_a_try_and_other_models_nothing() -> None:
+    bench = Bench(opener=several())
+    bench.opener.errors["a"] = [unreachable()]
+    requests = bench.submit(*[picture("red")] * 20, models=[requested("a", A), None] * 10)
+    assert bench.run()
+    assert len(bench.responses.messages) == 10
+    assert (bench.worker.lifetime.status, bench.tries) == (0, [0] * 10)
+    for message in bench.requests.messages:
+        assert message.visible_at > message.sent_at, "no worker receives it at once"
+        message.visible_at = 0
+    following = Bench(after=bench, opener=several())
+    assert following.run()
+    assert {(following.result(each).status, following.result(each).attempts) for each in requests} == {("done", 1)}
+
+
+def test_a_model_with_an_engine_that_fails_costs_its_images_a_try_and_the_worker_goes_on() -> None:
+    bench = Bench(opener=several(), fetch_threads=1)
+    bench.opener.engines["a"] = engine = ColourEngine()
+    engine.errors = [EngineError("no memory")]
+    requests = bench.submit(*[picture("red")] * 4, models=[requested("a", A), None] * 2)
+    assert bench.run()
+    assert bench.worker.lifetime.status == 0
+    assert [bench.result(requests[number]).label for number in (1, 3)] == ["red"] * 2
+    assert set(bench.tries) <= {1}
+    for message in bench.requests.messages:
+        message.visible_at = 0
+    following = Bench(after=bench, opener=several())
+    assert following.run()
+    assert [following.result(request).label for request in requests] == ["red"] * 4
+
+
+def test_a_stopped_worker_gives_back_the_images_that_wait_for_a_model() -> None:
+    bench = Bench(opener=several(), idle_seconds=NEVER_SECONDS)
+    fetch, is_fetching = bench.opener.fetch, threading.Event()
+
+    def stopped(wanted: ModelPlace) -> Bundle:
+        bench.worker.lifetime.end("SIGTERM")
+        is_fetching.set()
+        wait_until(lambda: len(bench.requests.visible) == 3, "the images are given back")
+        return fetch(wanted)
+
+    bench.opener.fetch = stopped  # type: ignore[method-assign]
+    bench.submit(*[picture("red")] * 3, models=[requested("a", A)] * 3)
+    bench.run()
+    assert is_fetching.is_set()
+    assert (bench.worker.lifetime.status, bench.tries) == (0, [0] * 3)
+    assert bench.responses.messages == []
+
+
+def test_a_released_model_leaves_the_memory_also_while_nothing_comes() -> None:
+    bench = Bench(opener=several(bytes_each=1), room=1, idle_seconds=NEVER_SECONDS)
+    own = weakref.ref(bench.worker._pipeline._models._loaded[colour_bundle().digest])
+    thread = threading.Thread(target=bench.worker.run, daemon=True)
+    thread.start()
+    for count, model in enumerate([None, requested("a", A)], 1):
+        bench.submit(picture("red"), models=[model])
+        wait_until(lambda: len(bench.responses.messages) == count, "it is answered")  # noqa: B023 (awaited here)
+    wait_until(lambda: own() is None, "the first model is gone")
+    bench.worker.lifetime.end("the test is over")
+    thread.join(DEADLINE_SECONDS)
+
+
+def test_response_prediction_and_line_of_an_image_belong_to_the_trace_of_its_request(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench, parents = Bench(), [new_traceparent(), new_traceparent(), None]
+    requests = [new_request().model_copy(update={"traceparent": each}) for each in parents]
+    for request, data in zip(requests, (picture("red"), b"no image", picture("red")), strict=True):
+        bench.inputs.objects[request.key] = data
+    send_requests(bench.requests, requests)
+    with caplog.at_level(logging.INFO):
+        assert bench.run()
+    assert [bench.result(request).traceparent for request in requests] == parents
+    assert [bench.stored(request).traceparent for request in requests] == parents
+    lines = [image for each in caplog.records if each.message == "answered" for image in vars(each)["images"]]
+    found = {line["image"]: (line["trace"], line["status"], line["label"]) for line in lines}
+    red, broken, without = [request.image_id for request in requests]
+    assert found == {
+        red: (trace_id(parents[0] or ""), "done", "red"),
+        broken: (trace_id(parents[1] or ""), "failed", "not_an_image"),
+        without: (None, "done", "red"),
+    }
+    assert all(each["milliseconds"].keys() >= {"queued", "fetched", "stored"} for each in lines)
+
+
+def test_lines_of_a_step_have_the_trace_of_its_image(caplog: pytest.LogCaptureFixture) -> None:
+    bench, parent = Bench(), new_traceparent()
+    request = new_request().model_copy(update={"traceparent": parent})
+    bench.inputs.objects[request.key] = b"no image"
+    send_requests(bench.requests, [request])
+    traces = list[str]()
+    caplog.handler.addFilter(lambda record: traces.append(f"{record.getMessage()} {current_traceparent()}") or True)  # type: ignore[func-returns-value]
+    with caplog.at_level(logging.INFO):
+        bench.run()
+    assert f"cannot be classified {parent}" in traces
+
+
+def test_a_second_delivery_is_answered_in_its_own_trace() -> None:
+    bench = Bench()
+    (request,) = bench.submit(picture("red"))
+    assert bench.run()
+    bench.responses.messages.clear()
+    retried = request.model_copy(update={"traceparent": new_traceparent()})
+    bench.requests.add(retried.to_json(), count=1)
+    second = Bench(after=bench)
+    assert second.run()
+    assert second.result(request).traceparent == retried.traceparent

@@ -102,7 +102,10 @@ def test_threads_of_a_tracing_pool_work_for_the_span_of_their_caller() -> None:
     assert (found, others, later) == ([PARENT] * 4, [None] * 4, None)
 
 
-def test_a_batch_has_a_span_only_if_all_its_items_have_the_same_one() -> None:
+def test_a_batch_has_a_trace_only_if_all_its_items_belong_to_it() -> None:
     assert common_traceparent([PARENT, PARENT]) == PARENT
+    assert trace_id(common_traceparent([PARENT, child_of(PARENT)]) or "") == trace_id(PARENT)
     assert common_traceparent([PARENT, None]) is None
+    assert common_traceparent([PARENT, new_traceparent()]) is None
+    assert common_traceparent([None]) is None
     assert common_traceparent([]) is None

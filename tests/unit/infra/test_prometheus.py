@@ -1,4 +1,4 @@
-"""Alert rules, dashboard and documentation for Prometheus name only metrics, labels and values that there are."""
+"""Alert rules and dashboard for Prometheus name only metrics, labels and values that there are."""
 
 import json
 import re
@@ -17,7 +17,6 @@ from scripts.run.prometheus import ALERTS
 from tests.conftest import ROOT
 from tests.support.autoscaler import fleet_settings, observation
 from tests.support.jobs import NOW, done, record
-from tests.support.metric_table import documented_metrics
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import FleetMetrics
 from web_tier.metrics import WebMetrics
@@ -59,11 +58,6 @@ def series_of(metrics: dict[str, list[Metric]]) -> Series:
 
 SERVED = served()
 SERIES = series_of(SERVED)
-
-
-def documented_name(metric: Metric) -> str:
-    """Return the name in the documentation: of a counter that of its samples, of a histogram that of the whole."""
-    return f"{metric.name}_total" if metric.type == "counter" else metric.name
 
 
 def alert_rules() -> list[dict[str, Any]]:
@@ -111,19 +105,6 @@ def test_the_dashboard_shows_every_metric() -> None:
     ]
     # Money is shown per hour, and seconds of instances are that money in another unit.
     assert missing == ["fleetsight_billed_seconds"]
-
-
-def test_the_documentation_lists_the_metrics_of_each_process_with_their_labels() -> None:
-    processes: dict[str, set[str]] = {}
-    labels: dict[str, set[str]] = {}
-    for process, metrics in SERVED.items():
-        for metric in metrics:
-            processes.setdefault(documented_name(metric), set()).add(process)
-            labels[documented_name(metric)] = {key for each in metric.samples for key in each.labels} - {"le"}
-    expected = {
-        name: ("both" if len(found) == 2 else next(iter(found)), labels[name]) for name, found in processes.items()
-    }
-    assert documented_metrics() == expected
 
 
 def test_every_name_follows_prometheus_conventions() -> None:

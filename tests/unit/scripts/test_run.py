@@ -356,8 +356,9 @@ def test_a_process_runs_the_worker_of_this_checkout(system: System) -> None:
 
 
 GIB = 2**30
-LIMIT, LEAST, THREADS = (
-    f"FLEETSIGHT__{key}" for key in ("FLEET__MAX_WORKERS", "FLEET__MIN_WORKERS", "WORKER__THREADS")
+LIMIT, LEAST, THREADS, MODELS = (
+    f"FLEETSIGHT__{key}"
+    for key in ("FLEET__MAX_WORKERS", "FLEET__MIN_WORKERS", "WORKER__THREADS", "WORKER__MODEL_MEGABYTES")
 )
 
 
@@ -388,6 +389,15 @@ def test_the_fleet_fits_the_machine_unless_it_is_set(
     started = replace(system, overrides={**system.overrides, **settings})
     assert (started.config.fleet.max_workers, started.config.worker.threads) == (workers, threads)
     assert words in started.fleet_words
+
+
+@pytest.mark.parametrize(("settings", "megabytes"), [({}, 512), ({LIMIT: "4"}, 1024), ({MODELS: "7"}, 7)])
+def test_the_workers_share_the_memory_for_models(
+    settings: dict[str, str], megabytes: int, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.run.system.this_machine", lambda: HostResources(8, 16 * GIB))
+    started = replace(system, overrides={**system.overrides, **settings})
+    assert started.config.worker.model_megabytes == megabytes
 
 
 def test_a_maximum_of_the_configuration_file_stays(

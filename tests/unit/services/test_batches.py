@@ -145,6 +145,14 @@ def test_each_send_to_a_fifo_queue_has_ids_of_its_own_so_that_no_repeat_is_dropp
     assert set(sqs.taken[-1]) == {"Id", "MessageBody"}
 
 
+def test_only_a_standard_queue_delays_a_message() -> None:
+    for url in ("http://sqs/queue", "http://sqs/queue.fifo"):
+        sqs = FakeSQS()
+        queue(sqs, url).send([OutgoingMessage("1", "now"), OutgoingMessage("2", "later", delay_seconds=7)])
+        delays = [entry.get("DelaySeconds") for entry in sqs.taken]
+        assert delays == [None, None if url.endswith("fifo") else 7]
+
+
 def test_a_message_of_a_standard_queue_is_sent_with_its_group() -> None:
     sqs = FakeSQS()
     queue(sqs).send([OutgoingMessage("1", "body", "user")])

@@ -1,5 +1,6 @@
 """The collector between a queue and a recorder that fail."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,9 @@ from botocore.exceptions import ClientError
 from core.ids import ImageRef, new_id, output_key
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Heartbeat, Model, Prediction, StoredResult
+from core.messages import ClassificationResult, Failure, Heartbeat, Model, Prediction, StoredResult, failed
 from core.result_cache import ResultCache
+from core.tracing import new_traceparent, trace_id
 from services.sqs import OutgoingMessage, ReceivedMessage
 from services.table import BATCH_ATTEMPTS, THROTTLING_CODES, Item, TableBusyError
 from tests.support.autoscaler import EPOCH, Clock
@@ -530,3 +532,29 @@ def test_malformed_responses_are_dropped_with_a_reason_each(caplog: pytest.LogCa
     reasons = [vars(record)["reason"] for record in caplog.records]
     assert len(reasons) == 5
     assert all(reason.startswith("not a ClassificationResult: ") for reason in reasons)
+
+
+def test_a_round_logs_what_it_has_recorded_with_its_traces_and_the_table_has_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site, parent = Site(), new_traceparent()
+    traced = done(REFS[0]).model_copy(update={"traceparent": parent})
+    failure = failed(REFS[1], Failure(code="x", message="y"), worker="i-1", attempts=1).response()
+    site.send(traced, failure)
+    with caplog.at_level(logging.INFO):
+        site.tick()
+    [line] = [each for each in caplog.records if each.message == "recorded"]
+    found = {image["image"]: (image["trace"], image["status"]) for image in vars(line)["images"]}
+    assert found == {REFS[0].image_id: (trace_id(parent), "done"), REFS[1].image_id: (None, "failed")}
+    stored = site.store.result(REFS[0])
+    assert stored is not None
+    assert stored.traceparent is None
+
+
+def test_what_could_not_be_recorded_has_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    site = failing(ONE)
+    site.send(done(REFS[0]))
+    with caplog.at_level(logging.INFO):
+        site.tick()
+    assert "responses could not be recorded" in caplog.messages
+    assert "recorded" not in caplog.messages

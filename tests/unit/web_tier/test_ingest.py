@@ -3,6 +3,7 @@
 Also validation, counting and the memory limit.
 """
 
+import logging
 import threading
 import tracemalloc
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,8 +20,9 @@ from core.image_open import ImageInfo
 from core.images import ImageLimits
 from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Model
+from core.messages import ClassificationResult, Model, RequestMessage
 from core.result_cache import ResultCache
+from core.tracing import use_traceparent
 from services.sqs import OutgoingMessage
 from services.table import TableBusyError
 from tests.support.jobs import NOW, client_error, done, picture
@@ -702,3 +704,31 @@ def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_re
     assert all("not an image" in rejection.message for rejection in rejected.values())
     assert store.count_images(job.job_id) == store.status(job.job_id).accepted == 9_900
     assert peak_bytes < MEMORY_BYTES
+
+
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def test_every_request_of_an_image_and_the_line_about_it_belong_to_the_trace_of_its_upload(
+    caching: ImageIngest, cache: ResultCache, job: Job, queue: RecordingQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    known, *others = files(1, 2, 3)
+    remember(cache, [answer_of(known)])
+    with caplog.at_level(logging.INFO), use_traceparent(TRACEPARENT):
+        images = accepted(caching.ingest(job, [known, *others]))
+    sent = [RequestMessage.from_json(body) for body in queue.bodies]
+    assert {each.image_id: each.traceparent for each in sent} == {
+        image.ref.image_id: TRACEPARENT for image in images[1:]
+    }
+    assert [(each.message, vars(each)["job"], vars(each)["images"]) for each in caplog.records] == [
+        ("accepted, and answered from the cache", job.job_id, [images[0].ref.image_id]),
+        ("accepted", job.job_id, [image.ref.image_id for image in images[1:]]),
+    ]
+
+
+def test_a_request_without_a_trace_starts_one(ingest: ImageIngest, job: Job, queue: RecordingQueue) -> None:
+    ingest.ingest(job, uploads(2))
+    [first, second] = [RequestMessage.from_json(body).traceparent for body in queue.bodies]
+    assert first is not None
+    assert second is not None
+    assert first != second

@@ -478,3 +478,11 @@ def test_a_deleted_job_gets_404_everywhere_at_once(client: FlaskClient, job: Job
     problem(client.delete(base), 404)
     problem(client.post(f"{base}/retry"), 404)
     assert client.get("/api/v1/jobs").get_json()["jobs"] == []
+
+
+def test_a_retry_belongs_to_the_trace_of_the_request_that_asked_for_it(shop: Shop) -> None:
+    address = f"/api/v1/jobs/{shop.job.job_id}/retry"
+    answer = shop.client.post(address, headers={"traceparent": f"00-{'a' * 32}-{'b' * 16}-00"})
+    traces = {RequestMessage.from_json(message).traceparent for message in shop.queue.bodies}
+    assert traces == {answer.headers["traceresponse"]}
+    assert answer.headers["traceresponse"].startswith(f"00-{'a' * 32}-")

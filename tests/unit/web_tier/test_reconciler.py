@@ -1,5 +1,6 @@
 """The reconciler over hours of a virtual clock: what is lost is found again, and no backlog is multiplied."""
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.models import Counts, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
+from core.tracing import current_traceparent, new_traceparent, use_traceparent
 from services.sqs import OutgoingMessage, QueueCounts
 from tests.support.autoscaler import EPOCH
 from tests.support.memory_services import ClockedQueue, MemoryBucket
@@ -616,3 +618,37 @@ def test_an_image_whose_record_was_taken_back_does_not_count(site: ResultsSite) 
     site.start()
     site.reconciler.tick()
     assert site.store.counts(kept.job_id) == counts
+
+
+# Traces
+
+
+def test_images_that_are_requested_again_belong_to_a_new_trace_that_the_line_has(
+    site: ResultsSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    refs = site.add_job(3, request=False)
+    lines = list[tuple[str, str | None, object]]()
+
+    def keep(record: logging.LogRecord) -> bool:
+        lines.append((record.getMessage(), current_traceparent(), vars(record).get("images")))
+        return True
+
+    caplog.handler.addFilter(keep)
+    site.pass_time(2 * LOST_AFTER)
+    sent = [RequestMessage.from_json(each.body) for each in site.requests.messages]
+    [traceparent] = {each.traceparent for each in sent}
+    assert traceparent is not None
+    assert ("requested images again", traceparent, [ref.image_id for ref in refs]) in lines
+
+
+def test_the_line_about_a_dead_letter_belongs_to_the_trace_of_its_request(
+    site: ResultsSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    [ref] = site.add_job(1, request=False)
+    parent, lines = new_traceparent(), list[tuple[str, str | None]]()
+    with use_traceparent(parent):
+        letter = message(site.store.image(ref))
+    site.letters.send([letter])
+    caplog.handler.addFilter(lambda record: bool(lines.append((record.getMessage(), current_traceparent())) or True))  # type: ignore[func-returns-value]
+    site.reconciler.tick()
+    assert ("an image failed", parent) in lines

@@ -1,0 +1,422 @@
+"""The models of a worker: those in memory, and the images that wait until theirs is loaded.
+
+A request names its model (`RequestMessage.model`), and any worker classifies it. An image whose model is loaded goes
+on at once. Any other waits here, in no thread of the pipeline, so it delays no image of another model. Up to
+`MAX_LOADS` threads, which run only while images wait, fetch bundles side by side; one network at a time is opened.
+
+There is room for `Sizing.model_bytes`, and for one model in any case. To make room, the model that was not used for
+the longest time is released, once no image in the pipeline needs it. If all are needed for `TURN_SECONDS`, the
+images of that model wait as well: it is released when those in the pipeline are finished, and has its next turn
+after the other one. So models for which a worker has no room together take turns, and each makes progress.
+
+| why a load fails                                    | images that wait for the model                      |
+|-----------------------------------------------------|-----------------------------------------------------|
+| its place has no bundle, or one of another digest   | fail with `MODEL_GONE`                              |
+| the engine cannot run it, or the reason is unknown  | are left to their queue: the try counts             |
+| a service or this machine fails                     | are given back with a delay: the try does not count |
+
+Until a pause is over, further images of the model get the same without another load. A FIFO queue cannot delay a
+message, so there the images wait in hand until the pause is over, and are given back then.
+"""
+
+import logging
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from pathlib import Path
+from typing import Final, TypeVar
+
+from app_tier.bundle import (
+    TORCH_NAME,
+    Bundle,
+    BundleDigestError,
+    BundleError,
+    BundleMissingError,
+    EngineError,
+    load_bundle,
+)
+from app_tier.bundle_s3 import fetch_bundle, in_s3
+from app_tier.classify import check
+from app_tier.engines import LoadedModel, open_engine, weights_bytes
+from app_tier.recovery import StepRecovery, UnknownFault, classify_error
+from app_tier.sizing import Sizing, fitting_batch, model_bytes, this_machine
+from app_tier.task import Task
+from core.config import Config
+from core.messages import MAX_REPORTED_MODELS, MODEL_GONE, Failure, RequestedModel
+from services.backoff import pause_seconds
+from services.clients import Clients
+
+MAX_LOADS: Final = 4
+"""Bundles that are fetched at once: one that S3 delays must not keep the next one waiting."""
+
+TURN_SECONDS: Final = 10.0
+"""How long a model that is needed all the time is kept while another one waits for its room: ten times a load."""
+
+FIRST_PAUSE_SECONDS: Final = 2.0
+MAX_PAUSE_SECONDS: Final = 60.0
+"""After a failed load the model is not loaded again for so long, which doubles with each failure in a row."""
+
+MAX_FAILED_MODELS: Final = 100
+"""Models with a failed load that are remembered at a time."""
+
+_T = TypeVar("_T")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelPlace:
+    """Where a bundle is loaded from.
+
+    Attributes:
+        digest: that the bundle must have.
+        place: folder, zip, or location in S3.
+        pin: SHA-256 of its ``bundle.json`` or zip (`worker.bundle_sha256`); None pins none.
+        is_own: whether it is the worker's own bundle (`worker.bundle`), which it has started with.
+    """
+
+    digest: str
+    place: str
+    pin: str | None = None
+    is_own: bool = False
+
+
+class ModelOpener:
+    """Fetches bundles and opens engines on them, as at the worker's start; `sizing` is the worker's."""
+
+    def __init__(self, config: Config, sizing: Sizing) -> None:
+        self._config, self.sizing = config, sizing
+
+    def own(self, digest: str) -> ModelPlace:
+        """Return the place of the worker's own bundle, which had `digest` when the worker started."""
+        worker = self._config.worker
+        return ModelPlace(digest, str(worker.bundle), worker.bundle_sha256, is_own=True)
+
+    def fetch(self, wanted: ModelPlace) -> Bundle:
+        """Return the bundle with every digest checked; what this machine keeps already is not fetched again.
+
+        Raises:
+            BundleError: there is none, or another one.
+            botocore.exceptions.BotoCoreError, ClientError: S3 cannot be reached or refuses.
+        """
+        if (in_bucket := in_s3(wanted.place)) is None:
+            unused = {TORCH_NAME} if self._config.worker.engine == "openvino" else set()
+            bundle = load_bundle(Path(wanted.place), wanted.pin, unused)
+        elif not wanted.is_own and in_bucket.bucket in {
+            self._config.names.input_bucket,
+            self._config.names.output_bucket,
+        }:
+            raise BundleMissingError(
+                f"{in_bucket} is no place for a bundle: the web tier or workers write to this bucket"
+            )
+        else:
+            bundle = fetch_bundle(Clients(self._config.aws.endpoint()).s3, in_bucket, sha256=wanted.pin)
+        if bundle.digest != wanted.digest:
+            raise BundleDigestError(f"{wanted.place} has the bundle {bundle.digest}, not {wanted.digest}")
+        return bundle
+
+    def open(self, bundle: Bundle) -> LoadedModel:
+        """Return the bundle with an engine that has classified a grey image.
+
+        Raises:
+            EngineError: the engine cannot run the bundle, or its answer is no number.
+        """
+        worker, sizing = self._config.worker, self.sizing
+        engine = open_engine(worker.engine, bundle, sizing.engine_threads, streams=sizing.streams)
+        model = LoadedModel(bundle, engine, self._batch_size(bundle))
+        check(model)
+        return model
+
+    def memory_bytes(self, bundle: Bundle) -> int:
+        """Return the memory that the model takes, by estimate."""
+        images, size = self.sizing.streams * self._batch_size(bundle), bundle.manifest.preprocess.input_size
+        return model_bytes(weights_bytes(self._config.worker.engine, bundle), images, size)
+
+    def _batch_size(self, bundle: Bundle) -> int:
+        size = bundle.manifest.preprocess.input_size
+        return fitting_batch(self._config.worker, this_machine(), self.sizing.streams, size)
+
+
+class LoadFault(Enum):
+    """What a failed load is attributed to; see the module's docstring."""
+
+    GONE = auto()
+    BROKEN = auto()
+    SYSTEM = auto()
+
+
+def classify_load_error(error: Exception) -> LoadFault:
+    """Return what an error of a load is attributed to."""
+    match error:
+        case EngineError():
+            return LoadFault.BROKEN
+        case BundleError():
+            # A file that is not there is no fault of the machine; one that cannot be read or written is.
+            cause = error.__cause__
+            is_missing = not isinstance(cause, OSError) or isinstance(cause, FileNotFoundError | NotADirectoryError)
+            return LoadFault.GONE if is_missing else LoadFault.SYSTEM
+    return LoadFault.BROKEN if isinstance(classify_error(error), UnknownFault) else LoadFault.SYSTEM
+
+
+@dataclass(frozen=True)
+class _FailedLoad:
+    fault: LoadFault
+    failures: int
+    until: float
+
+
+class LoadedModels:
+    """The models in memory, and the images that wait for others; threads may share it.
+
+    Args:
+        own: the model that the worker has started with.
+        opener: loads the others.
+        recovery: of the pipeline: what is in flight, and how it is given back.
+        can_delay: whether the request queue can delay a message.
+        start_thread: runs a function in a thread of its own.
+
+    Attributes:
+        resume: passes on an image that has waited, with its model; set by the pipeline.
+        refuse: passes on an image that cannot be classified, with the reason; set by the pipeline.
+    """
+
+    def __init__(
+        self,
+        own: LoadedModel,
+        opener: ModelOpener,
+        recovery: StepRecovery,
+        *,
+        can_delay: bool,
+        start_thread: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
+        self._own, self._opener, self._recovery, self._can_delay = own.bundle.digest, opener, recovery, can_delay
+        self.resume: Callable[[Task[None]], None]
+        self.refuse: Callable[[Task[object], Failure], None]
+        self._start_thread = start_thread or _start_thread
+        self._lock, self._opening = threading.Lock(), threading.Lock()
+        self._loaded = OrderedDict({self._own: own})  # the latest used last
+        self._bytes = {self._own: opener.memory_bytes(own.bundle)}
+        self._closing: str | None = None
+        self._waiting: dict[ModelPlace, list[Task[None]]] = {}
+        self._claimed: set[ModelPlace] = set()
+        self._failed: OrderedDict[ModelPlace, _FailedLoad] = OrderedDict()
+        self._threads = 0
+        self._ended = False
+
+    @property
+    def digests(self) -> list[str]:
+        """Digests of the loaded models, the latest used first."""
+        with self._lock:
+            return list(reversed(self._loaded))[:MAX_REPORTED_MODELS]
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a thread loads a model."""
+        return self._threads > 0
+
+    def admit(self, task: Task[None]) -> Task[None] | None:
+        """Return the task with its model; None if it waits for it, and is resumed, refused or given back later."""
+        requested = task.delivery.request.model
+        digest = self._own if requested is None else requested.digest
+        with self._lock:
+            model = self._loaded.get(digest)
+            if model is not None and digest != self._closing:
+                self._loaded.move_to_end(digest)
+                self._recovery.in_flight.assign(task.delivery, digest)
+                return replace(task, assigned=model)
+        self._wait(task, self._place(requested))
+        return None
+
+    def release_broken(self, model: LoadedModel) -> bool:
+        """Release a model with an engine that has failed; False for the worker's own, without which it must end."""
+        digest = model.bundle.digest
+        if digest == self._own:
+            return False
+        with self._lock:
+            if self._loaded.get(digest) is model:
+                self._release(digest, "its engine failed")
+        return True
+
+    def end(self) -> list[Task[None]]:
+        """Load nothing any more; return the images that wait."""
+        with self._lock:
+            self._ended = True
+            waiting = [task for tasks in self._waiting.values() for task in tasks]
+            self._waiting.clear()
+        return waiting
+
+    # Waiting
+
+    def _place(self, requested: RequestedModel | None) -> ModelPlace:
+        if requested is None:
+            return self._opener.own(self._own)
+        return ModelPlace(requested.digest, requested.place)
+
+    def _wait(self, task: Task[None], place: ModelPlace) -> None:
+        needs_thread = False
+        with self._lock:
+            failed, has_ended = self._failed.get(place), self._ended
+            is_pausing = failed is not None and self._recovery.clock() < failed.until
+            if not (has_ended or is_pausing):
+                self._waiting.setdefault(place, []).append(task)
+                # An earlier try of its fetch may have needed the model that now makes room for another one.
+                self._recovery.in_flight.assign(task.delivery, None)
+                needs_thread = self._threads < MAX_LOADS and place not in self._claimed
+                self._threads += needs_thread
+        if has_ended:
+            self._recovery.extender.give_back([task.delivery])
+        elif failed is not None and is_pausing:
+            self._turn_away([task], failed)
+        elif needs_thread:
+            try:
+                self._start_thread(self._load_all)
+            except RuntimeError as error:  # the system has no more threads
+                with self._lock:
+                    self._threads -= 1
+                self._on_error(place, error)
+
+    def _turn_away(self, tasks: Sequence[Task[None]], failed: _FailedLoad) -> None:
+        deliveries = [task.delivery for task in tasks]
+        match failed.fault:
+            case LoadFault.GONE:
+                for task in tasks:
+                    self.refuse(task, MODEL_GONE)
+            case LoadFault.BROKEN:
+                self._recovery.extender.leave(deliveries)
+            case LoadFault.SYSTEM:
+                seconds = max(1, math.ceil(failed.until - self._recovery.clock()))
+                self._recovery.extender.give_back(deliveries, seconds)
+
+    # Loading
+
+    def _load_all(self) -> None:
+        """Load what images wait for, one model after another, until nothing is left for this thread."""
+        while (place := self._claim()) is not None:
+            try:
+                self._load(place)
+            except Exception as error:  # noqa: BLE001 (the edge: `_on_error` decides what follows)
+                self._on_error(place, error)
+            finally:
+                with self._lock:
+                    self._claimed.discard(place)
+
+    def _claim(self) -> ModelPlace | None:
+        with self._lock:
+            place = next((each for each in self._waiting if each not in self._claimed), None)
+            if place is None or self._recovery.lifetime.over:
+                self._threads -= 1
+                return None
+            self._claimed.add(place)
+            return place
+
+    def _load(self, place: ModelPlace) -> None:
+        if self._resume_waiting(place):  # loaded by another thread meanwhile
+            return
+        started = self._recovery.clock()
+        bundle = self._step(place, lambda: self._opener.fetch(place))
+        needed = self._opener.memory_bytes(bundle)
+        with self._opening:
+            if self._resume_waiting(place) or not self._make_room(needed):
+                return
+            model = self._step(place, lambda: self._opener.open(bundle))
+            with self._lock:
+                self._loaded[place.digest], self._bytes[place.digest] = model, needed
+                self._failed.pop(place, None)
+            _log.info(
+                "model loaded",
+                extra={
+                    "model": bundle.name,
+                    "digest": place.digest,
+                    "place": place.place,
+                    "seconds": round(self._recovery.clock() - started, 3),
+                    "bytes": needed,
+                },
+            )
+            self._resume_waiting(place)
+
+    def _step(self, place: ModelPlace, do: Callable[[], _T]) -> _T:
+        """Do one step of a load; if it hangs, the extender ends the worker."""
+        with self._lock:
+            first = [task.delivery for task in self._waiting.get(place, [])[:1]]
+        in_flight = self._recovery.in_flight
+        in_flight.begin_step(first)
+        try:
+            return do()
+        finally:
+            in_flight.end_step()
+
+    def _resume_waiting(self, place: ModelPlace) -> bool:
+        """Resume the images that wait for a loaded model; False if it is not loaded, or makes room for another."""
+        with self._lock:
+            model = self._loaded.get(place.digest)
+            if model is None or place.digest == self._closing:
+                return False
+            tasks = self._waiting.pop(place, [])
+            for task in tasks:
+                # Before any thread can see that no image needs the model, which would release it.
+                self._recovery.in_flight.assign(task.delivery, place.digest)
+        for task in tasks:
+            self.resume(replace(task, assigned=model))
+        return True
+
+    def _make_room(self, needed: int) -> bool:
+        """Release models until there is room for `needed` bytes, or for one model; False if the worker ends."""
+        deadline = self._recovery.clock() + TURN_SECONDS
+        in_flight, lifetime = self._recovery.in_flight, self._recovery.lifetime
+        try:
+            while not lifetime.over:
+                with self._lock:
+                    needed_models = in_flight.models()
+                    for digest in [each for each in self._loaded if each not in needed_models]:
+                        if self._has_room(needed):
+                            break
+                        self._release(digest, "another one needs its memory")
+                    if self._has_room(needed):
+                        return True
+                    left_seconds = deadline - self._recovery.clock()
+                    if left_seconds <= 0:
+                        self._closing = next(iter(self._loaded))
+                    awaited = [self._closing] if self._closing is not None else list(self._loaded)
+                in_flight.wait_until_one_is_free(awaited, left_seconds if left_seconds > 0 else TURN_SECONDS)
+        finally:
+            with self._lock:
+                self._closing = None
+        return False
+
+    def _has_room(self, needed: int) -> bool:
+        return not self._loaded or sum(self._bytes.values()) + needed <= self._opener.sizing.model_bytes
+
+    def _release(self, digest: str, reason: str) -> None:
+        model = self._loaded.pop(digest)
+        del self._bytes[digest]
+        _log.info("model released", extra={"model": model.bundle.name, "digest": digest, "reason": reason})
+
+    def _on_error(self, place: ModelPlace, error: Exception) -> None:
+        lifetime, fault = self._recovery.lifetime, classify_load_error(error)
+        with self._lock:
+            failures = self._failed[place].failures + 1 if place in self._failed else 1
+            pause = pause_seconds(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, self._recovery.jitter)
+            failed = _FailedLoad(fault, failures, self._recovery.clock() + pause)
+            waits_in_hand = fault is LoadFault.SYSTEM and not self._can_delay
+            self._failed[place] = replace(failed, until=0.0) if waits_in_hand else failed
+            self._failed.move_to_end(place)
+            if len(self._failed) > MAX_FAILED_MODELS:
+                self._failed.popitem(last=False)
+        more = {"digest": place.digest, "place": place.place, "fault": fault.name, "failures": failures}
+        _log.warning("a model could not be loaded", extra={**more, "error": str(error)}, exc_info=error)
+        if fault is LoadFault.GONE and place.is_own:
+            lifetime.fail(f"its own model is gone: {error}")
+            failed = replace(failed, fault=LoadFault.SYSTEM)
+        if waits_in_hand:
+            lifetime.wait(pause)
+        with self._lock:
+            tasks = self._waiting.pop(place, [])
+        self._turn_away(tasks, failed)
+
+
+def _start_thread(run: Callable[[], None]) -> None:
+    # A daemon: a load that hangs must not keep the process alive.
+    threading.Thread(target=run, name="load", daemon=True).start()

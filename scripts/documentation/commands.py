@@ -1,0 +1,69 @@
+"""The reference of the commands: usage, options and arguments, from the same source as their `--help`."""
+
+from collections.abc import Iterator
+
+import click
+
+from scripts.cli import SECTIONS, fleetsight
+from scripts.documentation.markup import block, code, joined, paragraphs, prose, table
+from scripts.load.__main__ import load_test
+from scripts.run.__main__ import main as run
+from scripts.screenshots import main as screenshots
+
+SCRIPTS = {"./scripts/run.sh": run, "./scripts/load_test": load_test, "./scripts/screenshots": screenshots}
+EVERY_COMMAND = {"help", "version"}
+"""Options that are not listed with each command."""
+
+
+def commands_reference() -> str:
+    """Return every command with its options."""
+    parts: list[str] = []
+    for name, command in SCRIPTS.items():
+        context = context_of(command, name)
+        parts += [f"## {code(name)} {{ #{anchor(name)} }}", *_blocks(context)]
+        for each in subcommands(context):
+            parts += [f"### {code(each.command_path)} {{ #{anchor(each.command_path)} }}", *_blocks(each)]
+    root = context_of(fleetsight, "fleetsight")
+    parts += ["## `fleetsight` { #fleetsight }", *_blocks(root)]
+    for title, commands in SECTIONS.items():
+        parts.append(f"## {title}")
+        for command in commands:
+            context = context_of(command, str(command.name), root)
+            for each in (context, *subcommands(context)):
+                parts += [f"### {code(each.command_path)} {{ #{anchor(each.command_path)} }}", *_blocks(each)]
+    return joined(parts)
+
+
+def context_of(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
+    """Return a context of a command, with its settings: click keeps the help option that they name."""
+    return click.Context(command, info_name=name, parent=parent, **command.context_settings)
+
+
+def anchor(path: str) -> str:
+    """Return the anchor of a command: `fleetsight-fleet-scale`."""
+    return path.removeprefix("./scripts/").replace(" ", "-")
+
+
+def subcommands(context: click.Context) -> Iterator[click.Context]:
+    """Yield the commands of a group, and those of groups in it."""
+    if isinstance(context.command, click.Group):
+        for name, command in context.command.commands.items():
+            if not command.hidden:
+                inner = context_of(command, name, context)
+                yield inner
+                yield from subcommands(inner)
+
+
+def _blocks(context: click.Context) -> Iterator[str]:
+    """Yield usage, help and options of a command."""
+    command = context.command
+    yield block(" ".join([context.command_path, *command.collect_usage_pieces(context)]))
+    yield from paragraphs(command.help or "")
+    records = [
+        record
+        for option in command.get_params(context)
+        if option.name not in EVERY_COMMAND and (record := option.get_help_record(context)) is not None
+    ]
+    yield table(("Option", "Meaning"), ((code(names), prose(text)) for names, text in records))
+    if command.epilog:
+        yield block(command.epilog) if "\n" in command.epilog else prose(command.epilog)

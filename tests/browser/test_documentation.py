@@ -1,0 +1,68 @@
+"""The documentation site in Chromium: nothing is requested from other hosts, search works, and pages fit a phone."""
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import PageFaults
+from tests.support.documentation import build_site
+
+pytestmark = pytest.mark.processes
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files without a log."""
+
+    def log_message(self, *args: object) -> None:
+        """Log nothing."""
+
+
+@pytest.fixture(scope="module")
+def site_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the site."""
+    folder = tmp_path_factory.mktemp("site")
+    assert build_site(folder).returncode == 0
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(params=[(1280, 900), (390, 844)], ids=["desktop", "phone"])
+def reader(browser: Browser, site_url: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page in dark colours that asks no other host for anything and has no error."""
+    width, height = request.param
+    faults = PageFaults(site_url)
+    context = browser.new_context(base_url=site_url, viewport={"width": width, "height": height}, color_scheme="dark")
+    page = context.new_page()
+    faults.watch(page)
+    yield page
+    context.close()
+    assert faults.unexpected() == []
+
+
+def test_diagrams_are_drawn(reader: Page) -> None:
+    reader.goto("/architecture.html")
+    expect(reader.locator("div.mermaid")).to_have_count(2)
+
+
+def test_a_key_of_the_configuration_is_found_by_search(reader: Page) -> None:
+    reader.goto("/index.html")
+    if not (search := reader.get_by_role("textbox", name="Search")).is_visible():
+        reader.locator("label.md-header__button[for=__search]").click()
+    search.fill("max_workers")
+    found = reader.locator('.md-search-result__link[href*="/reference/configuration.html"]')
+    expect(found.and_(reader.locator('[href$="#fleet.max_workers"]'))).to_have_count(1)
+
+
+@pytest.mark.parametrize("name", ["index", "architecture", "reference/configuration", "reference/api", "aws"])
+def test_a_page_is_not_wider_than_the_screen(reader: Page, name: str) -> None:
+    reader.goto(f"/{name}.html")
+    widths = reader.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert widths[0] <= widths[1]

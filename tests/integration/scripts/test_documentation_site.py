@@ -1,0 +1,83 @@
+"""The documentation site is built with warnings as errors, without a network, and loads nothing from other hosts."""
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from core.config import Config
+from tests.conftest import ROOT
+from tests.support.documentation import build_site
+
+pytestmark = pytest.mark.processes
+
+LOADED = re.compile(
+    r"<(?:link|script|img|iframe|source|video|audio|object|use)\b[^>]*?\b(?:href|src|data)=\"([^\"]+)\""
+)
+LOADED_BY_STYLES = re.compile(r"(?:url\(|@import\s+)['\"]?([^'\")]+)")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site."""
+    folder = tmp_path_factory.mktemp("site")
+    built = build_site(folder)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+def page(site: Path, name: str) -> str:
+    return (site / f"{name}.html").read_text(encoding="utf-8")
+
+
+def test_every_document_is_a_page_in_the_navigation(site: Path) -> None:
+    pages = {str(path.relative_to(site)) for path in site.rglob("*.html")}
+    documents = {str(path.relative_to(ROOT / "docs").with_suffix(".html")) for path in (ROOT / "docs").rglob("*.md")}
+    others = {"index", "changelog", "contributing", "ami", "client", "examples", "infra", "localcloud"}
+    assert pages >= documents | {f"{name}.html" for name in others}
+    linked = set(re.findall(r'<a href="([^"#:]+\.html)" class="md-nav__link', page(site, "index")))
+    assert linked >= documents | {f"{name}.html" for name in others - {"index"}}
+
+
+def test_the_site_loads_nothing_from_another_host(site: Path) -> None:
+    loaded = [(path, link) for path in site.rglob("*.html") for link in LOADED.findall(path.read_text("utf-8"))]
+    loaded += [
+        (path, link) for path in site.rglob("*.css") for link in LOADED_BY_STYLES.findall(path.read_text("utf-8"))
+    ]
+    assert len(loaded) > 100
+    hosts = {urlsplit(link).netloc for _, link in loaded if not link.startswith("data:")}
+    assert hosts == {""}
+
+
+def test_the_reference_is_made_from_the_code(site: Path) -> None:
+    configuration = page(site, "reference/configuration")
+    for section, field in Config.model_fields.items():
+        keys = field.annotation.model_fields  # type: ignore[union-attr]
+        assert [key for key in keys if f'id="{section}.{key}"' not in configuration] == []
+    assert 'id="fleetsight-fleet-scale"' in page(site, "reference/commands")
+    assert 'id="schema-RequestMessage"' in page(site, "reference/messages")
+    assert "fleetsight_dead_letters" in page(site, "reference/metrics")
+    assert "/api/v1/jobs/{job_id}" in page(site, "reference/api")
+    assert not [path for path in site.rglob("*.html") if "<!-- reference" in path.read_text("utf-8")]
+
+
+def test_documents_and_keys_that_a_page_names_are_links(site: Path) -> None:
+    architecture = page(site, "architecture")
+    assert '<a href="reliability.html">Reliability</a>' in architecture
+    assert '<a href="reference/configuration.html#queues.max_message_bytes"><code>' in architecture
+    assert 'href="index.html"' in page(site, "client")
+
+
+def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
+    documents = tmp_path / "docs"
+    documents.mkdir()
+    (documents / "a.md").write_text("# A\n\n[b](b.md)\n")
+    config = yaml.safe_load("site_name: Test\nnav: [a.md]\nplugins: []\n")
+    shipped = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    validation = shipped[shipped.index("\nvalidation:") :]
+    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(config) + validation)
+    built = build_site(tmp_path / "site", tmp_path / "mkdocs.yml")
+    assert built.returncode != 0
+    assert "b.md" in built.stderr

@@ -1,0 +1,521 @@
+"""Several models in one worker: what is loaded, what waits, what is released, and what follows from a failed load."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app_tier import models
+from app_tier.bundle import (
+    DEMO_BUNDLE,
+    MANIFEST_NAME,
+    BundleDigestError,
+    BundleFormatError,
+    BundleMissingError,
+    EngineError,
+    load_bundle,
+)
+from app_tier.engines import weights_bytes
+from app_tier.lifecycle import Lifetime
+from app_tier.models import (
+    FIRST_PAUSE_SECONDS,
+    MAX_LOADS,
+    MAX_PAUSE_SECONDS,
+    LoadedModels,
+    LoadFault,
+    ModelOpener,
+    ModelPlace,
+    classify_load_error,
+)
+from app_tier.receiver import parse_messages
+from app_tier.recovery import FailureBackoff, StepRecovery
+from app_tier.sizing import HostResources, sized
+from app_tier.task import Task, new_task
+from app_tier.visibility import InFlightMessages, VisibilityExtender
+from core.config import parse_config
+from core.messages import MODEL_GONE, Failure, RequestedModel, RequestMessage
+from tests.conftest import shipped_values
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.worker import (
+    VISIBILITY,
+    ColourOpener,
+    FakeClock,
+    FakeSqs,
+    colour_bundle,
+    colour_model,
+    new_request,
+    refusal,
+    requested,
+    send_requests,
+)
+
+OWN = colour_bundle("own")
+BUNDLES = {name: colour_bundle(name) for name in "abcdefgh"}
+CONFIG = parse_config(shipped_values())
+MACHINE = HostResources(cores=2, memory_bytes=2**32)
+
+
+@dataclass
+class Bench:
+    """The models of a worker over a request queue in memory. A load runs when the test says so, unless `in_threads`.
+
+    Attributes:
+        room: models that fit.
+        resumed: images that have waited for their model.
+        refused: images that failed.
+    """
+
+    room: int = 1
+    fifo: bool = False
+    in_threads: bool = False
+    clock: FakeClock = field(default_factory=FakeClock)
+    resumed: list[Task[None]] = field(default_factory=list)
+    refused: list[tuple[Task[object], Failure]] = field(default_factory=list)
+    pauses: list[float] = field(default_factory=list)
+    loads: list[Callable[[], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sqs = FakeSqs(self.clock, fifo=self.fifo)
+        self.in_flight = InFlightMessages(100, VISIBILITY, self.clock)
+        self.lifetime = Lifetime(on_end=self.in_flight.close)
+        self.lifetime.wait = self._wait  # type: ignore[method-assign]
+        self.extender = VisibilityExtender(
+            self.sqs.queue(),
+            self.in_flight,
+            VISIBILITY,
+            900,
+            self.lifetime.fail,
+            self.clock,
+            jitter=lambda least, _most: least,
+        )
+        recovery = StepRecovery(
+            self.in_flight, self.extender, self.lifetime, FailureBackoff(), self.clock, lambda _least, most: most
+        )
+        self.opener = ColourOpener({**BUNDLES, "own": OWN}, bytes_each=1)
+        self.opener.sizing = replace(sized(CONFIG.worker, MACHINE, input_size=8), model_bytes=self.room)
+        start = None if self.in_threads else self.loads.append
+        self.models = LoadedModels(
+            colour_model(bundle=OWN), self.opener, recovery, can_delay=not self.fifo, start_thread=start
+        )
+        self.models.resume = self.resumed.append
+        self.models.refuse = lambda task, failure: self.refused.append((task, failure))
+
+    def _wait(self, seconds: float | None = None) -> bool:
+        self.pauses.append(seconds or 0)
+        self.clock.advance(seconds or 0)
+        return self.lifetime.over
+
+    def receive(self, *names: str | None) -> list[Task[None]]:
+        """Return an image in flight for each model; None for the worker's own."""
+        requests = [
+            new_request().model_copy(update={"model": None if name is None else requested(name, BUNDLES[name])})
+            for name in names
+        ]
+        send_requests(self.sqs, requests)
+        deliveries = self.in_flight.hold(parse_messages(self.sqs.queue().receive(10, 0)), self.clock())
+        for each in deliveries:
+            self.in_flight.start(each)
+        return [new_task(each) for each in deliveries]
+
+    def admit(self, *names: str | None) -> list[Task[None] | None]:
+        return [self.models.admit(task) for task in self.receive(*names)]
+
+    def load(self) -> None:
+        """Run the threads that were started."""
+        while self.loads:
+            self.loads.pop(0)()
+
+    def finish(self) -> None:
+        """End every image that is in flight."""
+        for each in self.in_flight.everything():
+            self.in_flight.remove(each)
+        self.sqs.messages.clear()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the loaded models, the latest used first."""
+        by_digest = {bundle.digest: name for name, bundle in [*BUNDLES.items(), ("own", OWN)]}
+        return [by_digest[digest] for digest in self.models.digests]
+
+    @property
+    def tries(self) -> list[int]:
+        """How often each visible request counts as tried."""
+        found = parse_messages(self.sqs.queue().receive(10, 0)) if self.sqs.visible else []
+        return [delivery.tries - 1 for delivery in found]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def models_of(tasks: list[Task[None]]) -> list[str]:
+    return [task.model.bundle.name for task in tasks]
+
+
+def test_an_image_of_a_loaded_model_goes_on_and_the_others_wait_for_one_load() -> None:
+    bench = Bench(room=2)
+    admitted = bench.admit("a", None, "a", None, "a")
+    assert [task and task.model.bundle.name for task in admitted] == [None, "own", None, "own", None]
+    assert (bench.resumed, bench.opener.fetches) == ([], [])
+    bench.load()
+    assert models_of(bench.resumed) == ["a"] * 3
+    assert bench.opener.loads == ["a"]
+    assert [task.model.bundle.name for task in bench.admit("a", None) if task] == ["a", "own"]
+
+
+def test_a_request_for_the_digest_of_the_workers_own_bundle_is_for_that_wherever_its_place_is(bench: Bench) -> None:
+    (task,) = bench.receive(None)
+    model = RequestedModel(digest=OWN.digest, place="s3://elsewhere/own")
+    request = task.delivery.request.model_copy(update={"model": model})
+    sent = Task(type(task.delivery)(task.delivery.received, request), None, {})
+    assert bench.models.admit(sent) is not None
+
+
+def test_a_load_delays_no_image_of_another_model_loaded_or_not() -> None:
+    bench = Bench(room=3, in_threads=True)
+    hangs, honest = threading.Event(), bench.opener.fetch
+
+    def fetch(wanted: ModelPlace) -> object:
+        if wanted.place == "a":
+            hangs.wait(DEADLINE_SECONDS)
+        return honest(wanted)
+
+    bench.opener.fetch = fetch  # type: ignore[method-assign, assignment]
+    assert bench.admit("a") == [None]
+    assert bench.admit(None) != [None]
+    bench.admit("b")
+    wait_until(lambda: models_of(bench.resumed) == ["b"], "the second model is loaded")
+    hangs.set()
+    wait_until(lambda: models_of(bench.resumed) == ["b", "a"], "the first model is loaded")
+    wait_until(lambda: not bench.models.is_loading, "every thread has ended")
+
+
+def test_loads_are_bounded() -> None:
+    bench = Bench(room=100)
+    bench.admit(*"abcdefgh")
+    assert len(bench.loads) == MAX_LOADS
+    bench.load()
+    assert sorted(models_of(bench.resumed)) == list("abcdefgh")
+    assert not bench.models.is_loading
+
+
+def test_the_model_that_was_not_used_for_longest_makes_room() -> None:
+    bench = Bench(room=3)
+    for name in ("a", "b", None, "a"):
+        bench.admit(name)
+        bench.load()
+        bench.finish()
+    assert bench.names == ["a", "own", "b"]
+    bench.admit("c")
+    bench.load()
+    assert bench.names == ["c", "a", "own"]
+
+
+def test_a_model_that_an_image_in_flight_needs_stays() -> None:
+    bench = Bench(room=2)
+    bench.admit(None)  # the one that was used first
+    bench.admit("a")
+    bench.load()
+    (by_a,) = (task.delivery for task in bench.resumed)
+    bench.in_flight.remove(by_a)
+    bench.admit("b")
+    bench.load()
+    assert bench.names == ["b", "own"]
+
+
+def test_one_model_is_loaded_however_little_room_there_is() -> None:
+    bench = Bench(room=0)
+    for name in ("a", None, "b"):
+        bench.admit(name)
+        bench.load()
+        assert bench.names == [name or "own"]
+        bench.finish()
+    assert len(bench.resumed) == 3
+
+
+def test_two_models_with_room_for_one_take_turns_though_each_is_needed_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(models, "TURN_SECONDS", 0)
+    bench = Bench(room=1, in_threads=True)
+    needed: str | None = None
+    for turn in range(4):
+        (first,) = bench.admit(needed) if turn == 0 else [bench.resumed[-1]]
+        assert first is not None
+        other = "a" if needed is None else None
+        assert bench.admit(other) == [None]
+        # The first model gets no further images, although it is still loaded, since another one waits for its room.
+        wait_until(lambda: bench.models._closing is not None, "a load waits for room")
+        before = len(bench.resumed)
+        assert bench.admit(needed) == [None]
+        bench.in_flight.remove(first.delivery)
+        wait_until(lambda: len(bench.resumed) > before, "the other model has its turn")  # noqa: B023 (awaited here)
+        assert bench.resumed[before].model.bundle.name == (other or "own")
+        # The images of the first model have the next turn.
+        wait_until(lambda: bench.models._closing is not None, "they wait for room")
+        bench.in_flight.remove(bench.resumed[before].delivery)
+        wait_until(lambda: len(bench.resumed) > before + 1, "they have their turn")  # noqa: B023 (awaited here)
+        assert bench.resumed[-1].model.bundle.name == (needed or "own")
+    bench.finish()
+    wait_until(lambda: not bench.models.is_loading, "every thread has ended")
+
+
+def test_an_image_whose_fetch_is_tried_again_holds_no_model_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "TURN_SECONDS", 0)
+    bench = Bench(room=1, in_threads=True)
+    (task,) = bench.receive(None)
+    assert bench.models.admit(task) is not None  # and its fetch fails
+    bench.admit("a")
+    wait_until(lambda: bench.models._closing is not None, "a load waits for room")
+    assert bench.models.admit(task) is None
+    wait_until(lambda: models_of(bench.resumed)[:1] == ["a"], "the other model is loaded")
+    bench.in_flight.remove(bench.resumed[0].delivery)
+    wait_until(lambda: models_of(bench.resumed) == ["a", "own"], "the image goes on")
+
+
+@given(st.data())
+def test_every_image_gets_its_model_and_the_memory_is_kept(data: st.DataObject) -> None:
+    room = data.draw(st.integers(0, 4))
+    bench = Bench(room=room)
+    for name in data.draw(st.lists(st.sampled_from([None, *"abcde"]), max_size=30)):
+        bench.resumed.clear()
+        (admitted,) = bench.admit(name)
+        bench.load()
+        (task,) = [admitted] if admitted else bench.resumed
+        assert task is not None
+        assert task.model.bundle.name == (name or "own")
+        assert bench.names[0] == (name or "own")
+        assert len(bench.names) <= max(1, room)
+        if data.draw(st.booleans()):
+            bench.in_flight.remove(task.delivery)
+        else:
+            bench.finish()
+    assert bench.refused == []
+
+
+# Loads that fail
+
+
+def test_images_of_a_model_that_is_gone_fail_and_it_is_not_asked_for_by_each(bench: Bench) -> None:
+    del bench.opener.bundles["a"]
+    bench.admit("a", "a")
+    bench.load()
+    bench.admit("a")
+    assert [failure for _, failure in bench.refused] == [MODEL_GONE] * 3
+    assert bench.opener.fetches == ["a"]
+    bench.opener.bundles["a"] = BUNDLES["a"]
+    bench.clock.advance(FIRST_PAUSE_SECONDS + 1)
+    bench.admit("a")
+    bench.load()
+    assert models_of(bench.resumed) == ["a"]
+
+
+def test_a_service_that_is_away_costs_no_image_a_try_and_images_of_other_models_nothing(bench: Bench) -> None:
+    bench.opener.errors["a"] = [EndpointConnectionError(endpoint_url="http://s3")]
+    bench.admit("a", "a")
+    bench.load()
+    assert (bench.tries, len(bench.in_flight)) == ([], 0)
+    bench.admit("a")
+    assert bench.opener.fetches == ["a"]
+    assert len(bench.in_flight) == 0
+    bench.clock.advance(FIRST_PAUSE_SECONDS + 1)
+    assert bench.tries == [0] * 3, "visible after the pause"
+    assert (bench.refused, bench.lifetime.over) == ([], False)
+    bench.opener.errors.clear()
+    bench.admit("a")
+    bench.load()
+    assert models_of(bench.resumed) == ["a"]
+
+
+def test_the_pause_after_a_failed_load_grows_up_to_a_limit_and_is_short_again_after_a_success(bench: Bench) -> None:
+    def next_pause() -> float:
+        bench.finish()
+        bench.admit("a")
+        bench.load()
+        (message,) = bench.sqs.messages
+        seconds = message.visible_at - bench.clock()
+        bench.clock.advance(seconds + 1)
+        return seconds
+
+    bench.opener.errors["a"] = [refusal("SlowDown")]
+    assert [next_pause() for _ in range(7)] == [2, 4, 8, 16, 32, MAX_PAUSE_SECONDS, MAX_PAUSE_SECONDS]
+    bench.opener.errors.clear()
+    bench.finish()
+    bench.admit("a")
+    bench.load()
+    bench.finish()
+    bench.admit(None)
+    bench.load()
+    bench.opener.errors["a"] = [refusal("SlowDown")]
+    assert next_pause() == FIRST_PAUSE_SECONDS
+
+
+def test_in_a_fifo_queue_images_wait_in_hand_until_the_pause_is_over() -> None:
+    bench, later = Bench(fifo=True), list[Task[None] | None]()
+    bench.opener.errors["a"] = [refusal("SlowDown")]
+
+    def wait(seconds: float | None = None) -> bool:
+        assert bench.sqs.called("send") == []
+        later.extend(bench.admit("a"))
+        return bench._wait(seconds)
+
+    bench.lifetime.wait = wait  # type: ignore[method-assign]
+    bench.admit("a", "a")
+    bench.load()
+    assert (bench.pauses, later, bench.opener.fetches) == ([FIRST_PAUSE_SECONDS], [None], ["a"])
+    assert bench.tries == [0] * 3
+    bench.opener.errors.clear()
+    bench.admit("a")
+    bench.load()
+    assert models_of(bench.resumed) == ["a"]
+
+
+def test_a_model_that_the_engine_cannot_run_costs_its_images_a_try_each_time(bench: Bench) -> None:
+    bench.opener.errors["a"] = [EngineError("cannot run")]
+    bench.admit("a")
+    bench.load()
+    bench.clock.advance(VISIBILITY / 2)
+    assert bench.tries == [1]
+    assert not bench.lifetime.over
+
+
+def test_a_worker_ends_when_its_own_bundle_has_been_replaced_and_fails_no_image(bench: Bench) -> None:
+    bench.admit("a")
+    bench.load()
+    bench.finish()
+    del bench.opener.bundles["own"]
+    bench.admit(None)
+    bench.load()
+    assert bench.lifetime.status == 1
+    assert "its own model is gone" in bench.lifetime.reason
+    bench.clock.advance(VISIBILITY / 2)
+    assert (bench.refused, bench.tries) == ([], [0])
+
+
+def test_without_another_thread_the_images_are_left_to_their_queue(bench: Bench) -> None:
+    def no_thread(_load: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    bench.models._start_thread = no_thread
+    bench.admit("a")
+    bench.clock.advance(VISIBILITY / 2)
+    assert bench.tries == [1]
+    assert not bench.models.is_loading
+
+
+def test_a_worker_that_ends_starts_no_load_and_gives_back_what_waits(bench: Bench) -> None:
+    bench.admit("a", "b")
+    bench.lifetime.end("SIGTERM")
+    waiting = bench.models.end()
+    bench.extender.give_back([task.delivery for task in waiting])
+    bench.admit("a")
+    bench.load()
+    assert (bench.opener.fetches, bench.resumed, bench.tries) == ([], [], [0] * 3)
+    assert bench.admit(None) != [None], "what it can classify, it finishes"
+
+
+def test_a_load_that_waits_for_room_ends_with_the_worker() -> None:
+    bench = Bench(room=1, in_threads=True)
+    bench.admit(None)
+    bench.admit("a")
+    wait_until(lambda: bench.opener.fetches == ["a"], "the load has begun")
+    bench.lifetime.end("SIGTERM")
+    wait_until(lambda: not bench.models.is_loading, "the thread has ended")
+    assert (bench.names, bench.resumed) == (["own"], [])
+
+
+def test_a_model_with_a_failed_engine_is_loaded_anew_and_the_workers_own_is_not() -> None:
+    bench = Bench(room=2)
+    bench.admit("a")
+    bench.load()
+    assert bench.models.release_broken(bench.resumed[0].model)
+    assert bench.names == ["own"]
+    bench.admit("a")
+    bench.load()
+    assert bench.opener.loads == ["a", "a"]
+    (own,) = bench.admit(None)
+    assert own is not None
+    assert not bench.models.release_broken(own.model)
+    assert "own" in bench.names
+
+
+def with_cause(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (BundleMissingError("none"), LoadFault.GONE),
+        (BundleDigestError("another"), LoadFault.GONE),
+        (with_cause(BundleMissingError("none"), refusal("NoSuchKey")), LoadFault.GONE),
+        (with_cause(BundleDigestError("no file"), FileNotFoundError()), LoadFault.GONE),
+        (with_cause(BundleFormatError("a full disk"), OSError(28, "No space left")), LoadFault.SYSTEM),
+        (with_cause(BundleDigestError("unreadable"), PermissionError()), LoadFault.SYSTEM),
+        (refusal("SlowDown"), LoadFault.SYSTEM),
+        (refusal("AccessDenied"), LoadFault.SYSTEM),
+        (EndpointConnectionError(endpoint_url="http://s3"), LoadFault.SYSTEM),
+        (MemoryError(), LoadFault.SYSTEM),
+        (EngineError("cannot run"), LoadFault.BROKEN),
+        (RuntimeError("odd"), LoadFault.BROKEN),
+    ],
+)
+def test_only_a_bundle_that_is_not_there_fails_images(error: Exception, fault: LoadFault) -> None:
+    assert classify_load_error(error) is fault
+
+
+# Bundles on this machine
+
+
+@pytest.fixture
+def opener() -> ModelOpener:
+    return ModelOpener(CONFIG, sized(CONFIG.worker, MACHINE, input_size=32))
+
+
+def copy_of_demo(folder: Path, **changes: object) -> Path:
+    """Return a copy of the demo bundle with other statements in its manifest."""
+    shutil.copytree(DEMO_BUNDLE, folder)
+    manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    (folder / MANIFEST_NAME).write_text(json.dumps({**manifest, "digest": None, **changes}), encoding="utf-8")
+    return folder
+
+
+def test_a_bundle_with_another_digest_or_none_is_not_opened(opener: ModelOpener, tmp_path: Path) -> None:
+    place = str(copy_of_demo(tmp_path / "copy", architecture="another"))
+    digest = load_bundle(place).digest
+    assert opener.fetch(ModelPlace(digest, place)).digest == digest
+    with pytest.raises(BundleDigestError, match=f"{digest}, not {'0' * 64}"):
+        opener.fetch(ModelPlace("0" * 64, place))
+    with pytest.raises(BundleMissingError):
+        opener.fetch(ModelPlace(digest, str(tmp_path / "nowhere")))
+
+
+@pytest.mark.parametrize("name", ["input_bucket", "output_bucket"])
+def test_a_bundle_among_images_and_results_is_not_opened(opener: ModelOpener, name: str) -> None:
+    with pytest.raises(BundleMissingError, match="the web tier or workers write to this bucket"):
+        opener.fetch(ModelPlace("0" * 64, f"s3://{getattr(CONFIG.names, name)}/model"))
+
+
+def test_the_memory_of_a_model_grows_with_its_weights_and_its_input(opener: ModelOpener, tmp_path: Path) -> None:
+    demo = load_bundle()
+    weights = demo.path("model.bin").stat().st_size
+    assert weights_bytes("openvino", demo) == weights
+    assert opener.memory_bytes(demo) > weights
+    larger = {"preprocess": {**demo.manifest.preprocess.model_dump(), "resize": 64, "crop": 64}}
+    assert opener.memory_bytes(load_bundle(copy_of_demo(tmp_path / "large", **larger))) > opener.memory_bytes(demo)
+    exact = load_bundle(copy_of_demo(tmp_path / "exact", precision="exact", margin=1.0))
+    assert weights_bytes("openvino", exact) == 2 * weights
+
+
+def test_a_request_message_says_which_model_and_where(bench: Bench) -> None:
+    (task,) = bench.receive("a")
+    assert RequestMessage.from_json(task.delivery.received.body).model == requested("a", BUNDLES["a"])

@@ -1,0 +1,170 @@
+"""The reference of the documentation has everything that the code defines, and documents do not repeat it."""
+
+import re
+from inspect import getmembers, isclass
+from pathlib import Path
+
+import click
+import pytest
+
+from core import messages
+from core.config import Config
+from core.messages import ClassificationResult, WireModel, parse_worker_message
+from scripts.cli import fleetsight
+from scripts.documentation.api import api_reference, shipped_document
+from scripts.documentation.commands import SCRIPTS, commands_reference, context_of, subcommands
+from scripts.documentation.configuration import configuration_reference, read_settings
+from scripts.documentation.markup import prose, split_docstring, value_words
+from scripts.documentation.messages import messages_reference, samples
+from scripts.documentation.metrics import metrics_reference, served_metrics
+from tests.support.documents import DOCUMENTS, name_of
+
+API, COMMANDS, CONFIGURATION, MESSAGES, METRICS = PAGES = (
+    api_reference(),
+    commands_reference(),
+    configuration_reference(),
+    messages_reference(),
+    metrics_reference(),
+)
+
+
+def settings() -> list[str]:
+    """Return all keys of the configuration, from the models."""
+    sections = {name: field.annotation for name, field in Config.model_fields.items()}
+    return [f"{name}.{key}" for name, section in sections.items() for key in section.model_fields]  # type: ignore[union-attr]
+
+
+def contexts() -> list[click.Context]:
+    """Return all commands."""
+    roots = [context_of(command, name) for name, command in {"fleetsight": fleetsight, **SCRIPTS}.items()]
+    return [each for root in roots for each in (root, *subcommands(root))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=["api", "commands", "configuration", "messages", "metrics"])
+def test_each_link_within_a_page_has_its_anchor_once(page: str) -> None:
+    anchors = re.findall(r"\{ #([\w.-]+) \}", page)
+    assert sorted(anchors) == sorted(set(anchors))
+    assert set(re.findall(r"\]\(#([\w.-]+)\)", page)) <= {*anchors, "problems"}
+
+
+def test_each_key_of_the_configuration_has_its_anchor() -> None:
+    missing = [key for key in settings() if f"{{ #{key} }}" not in CONFIGURATION]
+    assert missing == []
+    assert len(settings()) > 100
+
+
+def test_a_key_is_shown_with_its_values_its_default_and_its_comment() -> None:
+    [section] = re.findall(r"### `fleet\.images_per_worker`.*?(?=\n###? )", CONFIGURATION, re.DOTALL)
+    assert "Integer, at least 1; default `50`" in section
+    [section] = re.findall(r"### `worker\.engine`.*?(?=\n###? )", CONFIGURATION, re.DOTALL)
+    assert "`openvino` or `torch`; default `openvino`" in section
+    assert "GPU if there is one" in section
+    [section] = re.findall(r"### `fleet\.max_workers`.*?(?=\n###? )", CONFIGURATION, re.DOTALL)
+    assert "`auto` or integer, 0 to 1,000; default `auto`" in section
+
+
+def test_a_comment_belongs_to_the_keys_below_it() -> None:
+    text = (
+        "# About all.\n\n# About a.\na:\n  # On b\n  # and c.\n  b: 1\n  c: [2]\n  # On d.\n  d: |\n    x\n    # y\n"
+    )
+    section = read_settings(text)["a"]
+    assert section.comment == ["About a."]
+    assert [(group.comment, group.values) for group in section.groups] == [
+        (["On b", "and c."], {"b": ["1"], "c": ["[2]"]}),
+        (["On d."], {"d": ["|", "    x", "    # y"]}),
+    ]
+    with pytest.raises(ValueError, match="nonsense"):
+        read_settings("nonsense")
+
+
+@pytest.mark.parametrize("context", contexts(), ids=lambda context: context.command_path)
+def test_each_command_is_listed_with_its_options(context: click.Context) -> None:
+    _, _, section = COMMANDS.partition(f"# `{context.command_path}` {{ #")
+    section = re.split(r"\n##+ `", section)[0]
+    assert section.startswith(context.command_path.removeprefix("./scripts/").replace(" ", "-"))
+    for option in context.command.params:
+        if isinstance(option, click.Option) and not option.hidden and option.name != "version":
+            assert all(name in section for name in (*option.opts, *option.secondary_opts)), option.opts
+
+
+def test_each_call_of_the_api_is_listed() -> None:
+    document = shipped_document()
+    calls = [f"`{method.upper()} {path}`" for path, methods in document["paths"].items() for method in methods]
+    assert [call for call in calls if f"### {call} " not in API] == []
+    assert [name for name in document["components"]["schemas"] if f"{{ #schema-{name} }}" not in API] == []
+    assert len(calls) > 40
+
+
+def test_each_message_is_listed_with_its_fields() -> None:
+    models = [
+        model
+        for name, model in getmembers(messages, isclass)
+        if issubclass(model, WireModel) and model is not WireModel and not name.startswith("_")
+    ]
+    assert len(models) >= 9
+    for model in models:
+        _, _, section = MESSAGES.partition(f"{{ #schema-{model.__name__} }}")
+        assert section, model
+        assert [key for key in model.model_fields if f"| `{key}`" not in section.partition("\n## ")[0]] == []
+
+
+def test_the_samples_of_messages_can_be_read() -> None:
+    for model, shown in samples().items():
+        for sample in shown:
+            assert type(sample).from_json(sample.to_json()) == sample
+            if model.__name__ not in {"RequestMessage", "Prediction"}:
+                assert parse_worker_message(sample.to_json()) == sample
+    assert {each.status for each in samples()[ClassificationResult] if isinstance(each, ClassificationResult)} == {
+        "done",
+        "failed",
+    }
+
+
+def test_each_metric_is_listed_with_its_labels() -> None:
+    for metric in served_metrics():
+        [row] = [line for line in METRICS.splitlines() if line.startswith(f"| `{metric.name}` |")]
+        assert all(f"`{label}`" in row for label in metric.labels)
+    assert len(served_metrics()) > 30
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_a_document_does_not_repeat_a_list_of_the_reference(document: Path) -> None:
+    cells = re.findall(r"^\| `([^`]+)`", document.read_text(encoding="utf-8"), re.MULTILINE)
+    known = {metric.name for metric in served_metrics()}
+    assert [cell for cell in cells if cell in known] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "markdown"),
+    [
+        ("a_b and *c*", r"a\_b and \*c\*"),
+        ("`a_b` <c>", r"`a_b` &lt;c\>"),
+        ("see docs/aws.md.", "see `docs/aws.md`."),
+        ("see `docs/aws.md`", "see `docs/aws.md`"),
+        ("with --max-p95 only", "with `--max-p95` only"),
+        ("a | b\nc", r"a \| b c"),
+    ],
+)
+def test_text_of_the_code_keeps_its_characters(text: str, markdown: str) -> None:
+    assert prose(text) == markdown
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "integer", "minimum": 0, "maximum": 1000}, "integer, 0 to 1,000"),
+        ({"type": "number", "exclusiveMinimum": 0}, "number, above 0"),
+        ({"enum": ["a", "b", "c"]}, "`a`, `b` or `c`"),
+        ({"anyOf": [{"type": "string", "maxLength": 9}, {"type": "null"}]}, "text, at most 9 characters or `null`"),
+        ({"type": "array", "items": {"$ref": "#/$defs/Model"}}, "list of [Model](#schema-Model)"),
+        ({"type": "object", "additionalProperties": {"type": "integer"}}, "object; each value: integer"),
+        ({}, "any value"),
+    ],
+)
+def test_values_are_described_in_words(schema: dict[str, object], words: str) -> None:
+    assert value_words(schema) == words
+
+
+def test_a_docstring_is_split_into_text_and_attributes() -> None:
+    text = "A thing.\n\n    More.\n\n    Attributes:\n        a, b: of a\n            thing.\n        c: other.\n    "
+    assert split_docstring(text) == ("A thing.\n\nMore.", {"a": "of a thing.", "b": "of a thing.", "c": "other."})
