@@ -11,6 +11,7 @@ from rich.table import Table
 
 from scripts.client import FleetClient
 from scripts.fleet import operator_command, print_json, print_result
+from scripts.model.comparison import compare_command
 
 _PERCENT: Final = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%")
 
@@ -139,6 +140,7 @@ COMMANDS: Final = (
     list_command,
     add_command,
     roll_out_command,
+    compare_command,
     promote_command,
     roll_back_command,
     remove_command,
