@@ -7,7 +7,7 @@ import random
 import re
 import signal
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -183,40 +183,33 @@ def test_images_are_kept_only_when_the_box_says_so(page: Page, api: ApiClient, k
     assert api.status(arrived(page))["keep"] is kept
 
 
-@pytest.fixture
-def other_model(system: System, tmp_path: Path) -> Iterator[str]:
-    """The name of a model beside the default, whose labels end with `(2)`."""
-    client, place = FleetClient(system.url), tmp_path / "other"
-    relabelled_bundle(place, "other", " (2)")
-    client.add_model(str(place), "other")
-    yield "other"
-    client.remove_model("other")
-
-
 @pytest.mark.parametrize("has_script", [True, False])
 def test_a_model_is_chosen_where_there_are_several(
-    browser: Browser,
-    system: System,
-    api: ApiClient,
-    other_model: str,
-    faults_of: FaultsOf,
-    tmp_path: Path,
-    has_script: bool,
+    browser: Browser, own_system: System, faults_of: FaultsOf, tmp_path: Path, has_script: bool
 ) -> None:
     [(name, content)], truth = signs(1, seed=14 + has_script)
     (tmp_path / name).write_bytes(content)
-    with browser.new_context(base_url=system.url, java_script_enabled=has_script) as context:
+    relabelled_bundle(tmp_path / "other", "other", " (2)")
+    FleetClient(own_system.url).add_model(str(tmp_path / "other"), None)
+    with browser.new_context(base_url=own_system.url, java_script_enabled=has_script) as context:
         page = context.new_page()
-        page.goto("/")
+        choice = page.get_by_label("Model", exact=True)
+
+        def has_choice() -> bool:
+            """Open the page; a process of the web tier may not know the model for a second."""
+            page.goto("/")
+            return choice.is_visible()
+
+        wait_until(has_choice, "the page offers the models")
         assert not has_script or faults_of(page) == []
-        page.get_by_label("Model", exact=True).select_option(other_model)
+        choice.select_option("other")
         page.locator("#images").set_input_files(tmp_path / name)
         page.get_by_role("button", name="Classify").click()
         job_id = arrived(page)
-        [result] = finished(api, job_id, 1)
+        [result] = finished(ApiClient(own_system.url), job_id, 1)
         assert result["label"] == f"{truth[name]} (2)"
         page.goto(f"/jobs/{job_id}")
-        page.get_by_role("link", name=other_model).click()
+        page.get_by_role("link", name="other").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Model · other")
         expect(page.locator("#classes")).to_contain_text("stop (2)")
 
