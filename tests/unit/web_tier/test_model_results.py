@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from ulid import ULID
 
 from core.fleet.store import FleetStore
 from core.ids import new_id
@@ -15,9 +16,11 @@ from services.table import TableBusyError
 from tests.support.jobs import MODEL, NOW, client_error, done, failed, record
 from tests.support.memory_table import MemoryTable, failing_writes
 from web_tier.controller import model_results
-from web_tier.controller.model_results import WRITE_SECONDS, ModelResultsWriter
+from web_tier.controller.model_results import MAX_PENDING, WRITE_SECONDS, ModelResultsWriter
 
 JOB, OTHER_JOB = (Job(new_id(), "signs", NOW) for _ in range(2))
+EARLY = NOW - timedelta(days=30)
+"""Before the jobs of these tests."""
 CANARY = Model(name="canary", digest="c" * 64)
 
 
@@ -126,32 +129,49 @@ def test_counts_that_cannot_be_read_at_a_takeover_are_not_overwritten(monkeypatc
     assert successor.stored() == {"demo": 5}
 
 
-def test_a_roll_out_begins_new_counts_once_also_after_a_takeover() -> None:
+def test_a_roll_out_begins_new_counts_of_later_jobs_also_after_a_takeover() -> None:
     tenure = Tenure()
     tenure.record(results(9))
-    tenure.canary_since = NOW + timedelta(hours=1)
-    tenure.record(results(2))  # not told apart: some of them came before the roll-out
-    assert tenure.stored() == {}
-    tenure.record([*results(3), *results(1, CANARY)])
+    tenure.canary_since = EARLY + timedelta(hours=1)
+    before = Job(str(ULID.from_datetime(EARLY + timedelta(minutes=59))), "before", EARLY)
+    tenure.record([*results(2, job=before), *results(3), *results(1, CANARY)])
+    assert tenure.stored() == {"demo": 3, "canary": 1}
     assert tenure.store.model_results().since == tenure.canary_since
     assert [(each.jobs, each.job_squares) for each in tenure.store.model_results().models] == [(1, 9), (1, 1)]
     successor = Tenure(tenure.table, token=8, canary_since=tenure.canary_since)
-    successor.record(results(4, CANARY))
+    successor.record([*results(4, CANARY), *results(5, job=before)])
     assert successor.stored() == {"canary": 5, "demo": 3}
-    later = Tenure(tenure.table, token=9, canary_since=NOW + timedelta(hours=2))
+    later = Tenure(tenure.table, token=9, canary_since=EARLY + timedelta(hours=2))
     later.record(results(1))
     assert later.stored() == {"demo": 1}
 
 
+def test_no_counts_of_the_time_before_are_left_when_a_roll_out_has_no_results_yet() -> None:
+    tenure = Tenure()
+    tenure.record(results(9))
+    tenure.canary_since = datetime.now(UTC) + timedelta(hours=1)
+    tenure.record(results(2))
+    assert tenure.stored() == {}
+
+
+def test_results_that_wait_for_a_write_are_bounded_and_counted() -> None:
+    tenure = Tenure()
+    for found in (results(MAX_PENDING - 10), results(20), results(5)):
+        tenure.writer.add(found)
+    assert len(tenure.writer._pending) == 5
+    tenure.writer.tick()
+    assert tenure.stored() == {"demo": MAX_PENDING + 15}
+
+
 def test_the_counts_go_on_when_the_roll_out_ends() -> None:
-    tenure = Tenure(canary_since=NOW)
+    tenure = Tenure(canary_since=EARLY)
     tenure.record([*results(3), *results(1, CANARY)])
     tenure.canary_since = None
     tenure.record(results(1))
     successor = Tenure(tenure.table, token=8)
     successor.record(results(1))
     assert successor.stored() == {"demo": 5, "canary": 1}
-    assert successor.store.model_results().since == NOW
+    assert successor.store.model_results().since == EARLY
 
 
 def test_models_and_jobs_are_bounded_and_those_used_last_stay(monkeypatch: pytest.MonkeyPatch) -> None:
