@@ -73,12 +73,12 @@ def test_nothing_is_written_while_nothing_changes() -> None:
     assert writes == ["before", "after"]
 
 
-def test_the_images_of_each_job_count_for_its_square() -> None:
+def test_images_of_the_same_job_are_paired_also_across_writes() -> None:
     tenure = Tenure()
     for _ in range(2):
         tenure.record([*results(2), *results(1, job=OTHER_JOB)])
     [figures] = tenure.store.model_results().models
-    assert (figures.jobs, figures.job_squares) == (2, 4**2 + 2**2)
+    assert (figures.jobs, figures.labelled_pairs, figures.alike_labels) == (2, 6 + 1, 7)
 
 
 def test_the_next_tenure_continues_the_counts_and_the_frozen_one_changes_nothing() -> None:
@@ -137,7 +137,7 @@ def test_a_roll_out_begins_new_counts_of_later_jobs_also_after_a_takeover() -> N
     tenure.record([*results(2, job=before), *results(3), *results(1, CANARY)])
     assert tenure.stored() == {"demo": 3, "canary": 1}
     assert tenure.store.model_results().since == tenure.canary_since
-    assert [(each.jobs, each.job_squares) for each in tenure.store.model_results().models] == [(1, 9), (1, 1)]
+    assert [(each.jobs, each.labelled_pairs) for each in tenure.store.model_results().models] == [(1, 3), (1, 0)]
     successor = Tenure(tenure.table, token=8, canary_since=tenure.canary_since)
     successor.record([*results(4, CANARY), *results(5, job=before)])
     assert successor.stored() == {"canary": 5, "demo": 3}
@@ -152,6 +152,7 @@ def test_no_counts_of_the_time_before_are_left_when_a_roll_out_has_no_results_ye
     tenure.canary_since = datetime.now(UTC) + timedelta(hours=1)
     tenure.record(results(2))
     assert tenure.stored() == {}
+    assert tenure.writer._tallied == 0
 
 
 def test_results_that_wait_for_a_write_are_bounded_and_counted() -> None:
@@ -175,7 +176,7 @@ def test_the_counts_go_on_when_the_roll_out_ends() -> None:
 
 
 def test_models_and_jobs_are_bounded_and_those_used_last_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_results, "MAX_JOBS", 3)
+    monkeypatch.setattr(model_results, "MAX_TALLIED", 9)
     tenure = Tenure()
     for number in range(MAX_MODELS + 5):
         tenure.at += timedelta(seconds=1)
@@ -183,4 +184,5 @@ def test_models_and_jobs_are_bounded_and_those_used_last_stay(monkeypatch: pytes
     assert len(tenure.stored()) == MAX_MODELS
     assert tenure.stored()["demo"] == MAX_MODELS + 5
     assert set(tenure.stored()) == {"demo", *(f"m{number}" for number in range(6, MAX_MODELS + 5))}
-    assert len(tenure.writer._jobs) <= 3
+    tallies = tenure.writer._jobs.values()
+    assert tenure.writer._tallied == sum(len(each.values) for each in tallies) == 9
