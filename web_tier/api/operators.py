@@ -39,7 +39,6 @@ from web_tier.api.schemas import ApiBody
 from web_tier.audit import AuditPage, audit_details, current_trail
 from web_tier.backend import current_backend
 from web_tier.console import ConsoleLine
-from web_tier.model_comparison import ModelComparison, current_comparison
 from web_tier.parameters import clean_reason, known_ref
 from web_tier.uploads.retry import Redriven, RedriveOutcome, redrive, redrive_all
 
@@ -198,22 +197,6 @@ def history() -> Response:
     start = datetime.now(UTC) - SPAN_LENGTHS[span]
     points = points_since(current_backend().fleet.blocks(span), start)
     return json_response(FleetHistoryBody(span=span, points=tuple(points)))
-
-
-@fleet_api.get("/models/comparison")
-@operation(
-    ApiResponse(200, "The models with results, those of the default first.", ModelComparison),
-    name="compare_models",
-    tag="System",
-)
-def compare_models() -> Response:
-    """Compare the results of models.
-
-    For each model: its labels, scores, failures and inference times, and how they differ from those of the default,
-    with a test of whether chance can explain the difference. A roll-out to a share of the new jobs begins a new
-    count. The figures are some seconds old.
-    """
-    return json_response(current_comparison())
 
 
 @fleet_api.post("/fleet/pause")

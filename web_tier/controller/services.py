@@ -159,7 +159,13 @@ class ControllerServices:
             caps.observe(before.spending)  # what the previous controller may have found and not stored
         table = replace(self.store.table, pool=self.calls)
         cost_rows = CostRowWriter(CostStore(self.store.table), token, active, meter.attribution.day_of)
-        model_results = ModelResultsWriter(fleet_store, token, active)
+        catalog_store = CatalogStore(self.store.table)
+
+        def canary_since() -> datetime | None:
+            catalog = catalog_store.find()
+            return None if catalog is None else catalog.canary_since
+
+        model_results = ModelResultsWriter(fleet_store, token, active, canary_since)
 
         def count_results(results: Sequence[ClassificationResult]) -> None:
             self.metrics.count_results(results)
@@ -218,7 +224,7 @@ class ControllerServices:
             "canceller": canceller.tick,
             "configured_model": ConfiguredModelRecorder(
                 lambda: fleet_config.worker or self.config.worker,
-                CatalogStore(self.store.table),
+                catalog_store,
                 self.outputs,
                 self.bucket_named,
                 fleet_config,

@@ -30,6 +30,7 @@ EXACTLY = {
     "WebRole": {
         f"{INPUTS}/*": "s3:PutObject s3:PutObjectTagging s3:DeleteObjectTagging s3:GetObject s3:DeleteObject",
         f"{OUTPUTS}/*": "s3:GetObject",
+        f"{OUTPUTS}/models/*": "s3:AbortMultipartUpload s3:PutObject",
         INPUTS: "s3:ListBucket",
         OUTPUTS: "s3:ListBucket",
         "<JobTable.Arn>": f"{READ_TABLE} dynamodb:BatchWriteItem dynamodb:UpdateItem",
@@ -51,7 +52,9 @@ EXACTLY = {
     },
     "WorkerRole": {
         f"{INPUTS}/*": "s3:GetObject",
-        f"{OUTPUTS}/*": "s3:GetObject s3:PutObject",
+        f"{OUTPUTS}/*": "s3:GetObject",
+        f"{OUTPUTS}/0*": "s3:PutObject",
+        f"{OUTPUTS}/????/0*": "s3:PutObject",
         INPUTS: "s3:ListBucket",
         OUTPUTS: "s3:ListBucket",
         "<RequestQueue.Arn>": f"{CONSUME} sqs:ChangeMessageVisibility sqs:SendMessage",
