@@ -38,12 +38,13 @@ from app_tier.bundle import (
     EngineError,
     load_bundle,
 )
-from app_tier.bundle_s3 import fetch_bundle, in_s3
+from app_tier.bundle_s3 import Place, fetch_bundle, in_s3
 from app_tier.classify import check
 from app_tier.engines import LoadedModel, open_engine, weights_bytes
 from app_tier.recovery import StepRecovery, UnknownFault, classify_error
 from app_tier.sizing import Sizing, fitting_batch, model_bytes, this_machine
 from app_tier.task import Task
+from core.bundle_facts import PUBLISHED
 from core.config import Config
 from core.messages import MAX_REPORTED_MODELS, MODEL_GONE, Failure, RequestedModel
 from services.backoff import pause_seconds
@@ -105,18 +106,20 @@ class ModelOpener:
         if (in_bucket := in_s3(wanted.place)) is None:
             unused = {TORCH_NAME} if self._config.worker.engine == "openvino" else set()
             bundle = load_bundle(Path(wanted.place), wanted.pin, unused)
-        elif not wanted.is_own and in_bucket.bucket in {
-            self._config.names.input_bucket,
-            self._config.names.output_bucket,
-        }:
+        elif not wanted.is_own and self._is_among_images_or_results(in_bucket):
             raise BundleMissingError(
-                f"{in_bucket} is no place for a bundle: the web tier or workers write to this bucket"
+                f"{in_bucket} is no place for a bundle: users' images or workers' results are there"
             )
         else:
             bundle = fetch_bundle(Clients(self._config.aws.endpoint()).s3, in_bucket, sha256=wanted.pin)
         if bundle.digest != wanted.digest:
             raise BundleDigestError(f"{wanted.place} has the bundle {bundle.digest}, not {wanted.digest}")
         return bundle
+
+    def _is_among_images_or_results(self, place: Place) -> bool:
+        names = self._config.names
+        is_published = place.bucket == names.output_bucket and place.key.startswith(f"{PUBLISHED}/")
+        return place.bucket in {names.input_bucket, names.output_bucket} and not is_published
 
     def open(self, bundle: Bundle) -> LoadedModel:
         """Return the bundle with an engine that has classified a grey image.

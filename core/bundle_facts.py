@@ -12,6 +12,9 @@ from services.errors import FleetsightError
 
 MANIFEST = "bundle.json"
 
+PUBLISHED = "models"
+"""Folder of the output bucket with the published bundles (`core/published_bundles.py`): workers only read it."""
+
 # One slash, since a `Path`, which the configuration contains, has dropped the other.
 IN_S3 = re.compile(r"s3:/{1,2}(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>.+?)/*")
 """The location of a bundle in S3: the key of a zip, or a prefix without its last slash."""

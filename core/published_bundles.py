@@ -15,12 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from core.bundle_facts import IN_S3, MANIFEST, BundleFacts, BundleUnreadableError, facts_in, read_manifest
+from core.bundle_facts import IN_S3, MANIFEST, PUBLISHED, BundleFacts, BundleUnreadableError, facts_in, read_manifest
 from services.errors import NotFoundError
 from services.s3 import Bucket
-
-FOLDER: Final = "models"
-"""Folder of the output bucket; no job id begins with it."""
 
 _CONTENT_TYPE: Final = "application/octet-stream"
 _CHUNK_BYTES: Final = 2**20
@@ -29,7 +26,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 def published_place(bucket: str, digest: str) -> str:
     """Return the place of the published bundle with this digest in the output bucket `bucket`."""
-    return f"s3://{bucket}/{FOLDER}/{digest}"
+    return f"s3://{bucket}/{PUBLISHED}/{digest}"
 
 
 def publish(
@@ -49,7 +46,7 @@ def publish(
         facts, files = facts_in(manifest, str(bundle)), dict(json.loads(manifest)["files"])
         if facts.digest is None or re.fullmatch(r"[0-9a-f]{64}", facts.digest) is None:
             raise BundleUnreadableError(f"{bundle} states no digest: build it again")
-        folder = f"{FOLDER}/{facts.digest}"
+        folder = f"{PUBLISHED}/{facts.digest}"
         published = _published_manifest(outputs, f"{folder}/{MANIFEST}")
         if published == manifest:
             return facts

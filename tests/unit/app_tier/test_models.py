@@ -499,10 +499,10 @@ def test_a_bundle_with_another_digest_or_none_is_not_opened(opener: ModelOpener,
         opener.fetch(ModelPlace(digest, str(tmp_path / "nowhere")))
 
 
-@pytest.mark.parametrize("name", ["input_bucket", "output_bucket"])
-def test_a_bundle_among_images_and_results_is_not_opened(opener: ModelOpener, name: str) -> None:
-    with pytest.raises(BundleMissingError, match="the web tier or workers write to this bucket"):
-        opener.fetch(ModelPlace("0" * 64, f"s3://{getattr(CONFIG.names, name)}/model"))
+@pytest.mark.parametrize("place", ["{0.input_bucket}/models/a", "{0.output_bucket}/results/a", "{0.output_bucket}/a"])
+def test_a_bundle_among_images_and_results_is_not_opened(opener: ModelOpener, place: str) -> None:
+    with pytest.raises(BundleMissingError, match="is no place for a bundle"):
+        opener.fetch(ModelPlace("0" * 64, f"s3://{place.format(CONFIG.names)}"))
 
 
 def test_the_memory_of_a_model_grows_with_its_weights_and_its_input(opener: ModelOpener, tmp_path: Path) -> None:
