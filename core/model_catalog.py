@@ -157,6 +157,11 @@ class ModelCatalog(WireModel):
         return found
 
     @property
+    def canary_since(self) -> datetime | None:
+        """When a share of the new jobs began to get the canary, or another share; None without a canary."""
+        return None if self.canary is None else self.since
+
+    @property
     def default_version(self) -> ModelVersion:
         """The version that new jobs get."""
         return self.named(self.default)

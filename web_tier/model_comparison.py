@@ -21,6 +21,7 @@ from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.model_catalog import ModelCatalog
 from core.model_results import BINS, ModelResults, ModelResultsReport
 from web_tier.backend import current_backend
 
@@ -38,6 +39,8 @@ MAX_CHANGED: Final = 5
 """Labels that are listed with their change."""
 
 OTHER_LABELS: Final = "(other labels)"
+
+Role = Literal["default", "canary"]
 
 Verdict = Literal["too_few", "chance", "jobs", "different"]
 """What a test says: nothing for too few images; chance can give the difference; the choice of jobs can; neither."""
@@ -117,8 +120,9 @@ class ModelDifferences(_Body):
 class ComparedModel(_Body):
     """The results of a model, and how they differ from those of the reference."""
 
-    name: str
+    name: str = Field(description="In the catalogue of models, or else that of the bundle.")
     digest: str
+    role: Role | None = Field(description="What new jobs get it as; null for other models.")
     is_reference: bool
     first_at: datetime
     last_at: datetime
@@ -148,16 +152,28 @@ class ModelComparison(_Body):
     models: tuple[ComparedModel, ...]
 
     @classmethod
-    def of(cls, report: ModelResultsReport, default: str | None = None) -> Self:
-        """Return the comparison; `default` is the digest of the default model, if it is known."""
-        ordered = sorted(report.models, key=lambda each: (each.digest != default, -each.done - each.failed))
-        total = sum(each.done + each.failed for each in ordered)
-        return cls(since=report.since, models=tuple(_compared(each, ordered[0], total) for each in ordered))
+    def of(cls, report: ModelResultsReport, catalog: ModelCatalog | None) -> Self:
+        """Return the comparison; `catalog` is None if the web tier cannot read any model."""
+        canary_since = None if catalog is None else catalog.canary_since
+        if canary_since not in {None, report.since}:  # the controller has counted nothing since
+            return cls(since=canary_since, models=())
+        roles: dict[str, Role] = {}
+        names: dict[str, str] = {}
+        if catalog is not None:
+            roles |= {catalog.canary.digest: "canary"} if catalog.canary is not None else {}
+            roles[catalog.default] = "default"
+            names = {each.digest: each.name for each in catalog.versions}
+        models = [each.model_copy(update={"name": names.get(each.digest, each.name)}) for each in report.models]
+        models.sort(key=lambda each: (roles.get(each.digest) != "default", -each.done - each.failed))
+        total = sum(each.done + each.failed for each in models)
+        compared = (_compared(each, models[0], roles.get(each.digest), total) for each in models)
+        return cls(since=report.since, models=tuple(compared))
 
 
 def current_comparison() -> ModelComparison:
     """Return the comparison of the models of this system."""
-    return ModelComparison.of(current_backend().fleet.model_results())
+    backend = current_backend()
+    return ModelComparison.of(backend.fleet.model_results(), backend.served.recent_catalog())
 
 
 def total_variation(first: Mapping[str, float], second: Mapping[str, float]) -> float:
@@ -214,11 +230,12 @@ def chi_squared_tail(statistic: float, degrees: int) -> float:
     return min(1.0, sum(terms) + (math.erfc(math.sqrt(half)) if degrees % 2 else 0.0))
 
 
-def _compared(model: ModelResults, reference: ModelResults, total: int) -> ComparedModel:
+def _compared(model: ModelResults, reference: ModelResults, role: Role | None, total: int) -> ComparedModel:
     done = model.done
     return ComparedModel(
         name=model.name,
         digest=model.digest,
+        role=role,
         is_reference=model is reference,
         first_at=model.first_at,
         last_at=model.last_at,

@@ -1,5 +1,6 @@
 """The reference of the HTTP API: the OpenAPI document that the web tier serves, as a page."""
 
+import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from itertools import groupby
@@ -29,7 +30,10 @@ def api_reference() -> str:
     for tag, group in groupby(operations, key=lambda each: each[0]):
         parts.append(f"## {tag}")
         for _, method, path, operation in group:
-            parts += [f"### {code(f'{method} {path}')} {{ #{operation['operationId']} }}", *_call_blocks(operation)]
+            # The list of contents is narrow: GET /jobs/JOB.
+            short = re.sub(r"{(\w+?)(_id)?}", lambda found: found[1].upper(), path.removeprefix("/api/v1"))
+            attributes = f'#{operation["operationId"]} data-toc-label="{method} {short or "/"}"'
+            parts += [f"### {code(f'{method} {path}')} {{ {attributes} }}", *_call_blocks(operation)]
     parts += [
         "## Problems",
         "The status of an error, in all calls. Its body is problem JSON: [Problem](#schema-Problem).",

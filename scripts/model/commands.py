@@ -26,7 +26,6 @@ from app_tier.bundle_s3 import fetch_bundle, in_s3
 from app_tier.engines import MIN_GAIN
 from core.config import load_config
 from fleetsight_client.cli import CommandGroup
-from scripts.model.comparison import compare
 from scripts.model.rollout import COMMANDS as ROLLOUT_COMMANDS
 from services.clients import Clients
 from services.errors import FleetsightError
@@ -103,9 +102,6 @@ def model() -> None:
 
 for _command in ROLLOUT_COMMANDS:
     model.add_command(_command)
-
-
-model.add_command(compare)
 
 
 @model.command()

@@ -13,9 +13,9 @@ from scripts.client import FleetClient
 from scripts.fleet import operator_command, print_json
 
 
-@click.command()
+@click.command("compare")
 @operator_command
-def compare(client: FleetClient, *, as_json: bool) -> None:
+def compare_command(client: FleetClient, *, as_json: bool) -> None:
     """Compare the results of models: labels, scores, failures and times.
 
     Each model is compared with the default, and a test says whether chance can explain the difference. A roll-out to

@@ -12,6 +12,7 @@ from rich.table import Table
 from core.model_catalog import NAME_PATTERN
 from scripts.client import FleetClient
 from scripts.fleet import operator_command, print_json, print_result
+from scripts.model.comparison import compare_command
 
 _PERCENT: Final = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%")
 
@@ -137,6 +138,7 @@ COMMANDS: Final = (
     list_command,
     add_command,
     roll_out_command,
+    compare_command,
     promote_command,
     roll_back_command,
     remove_command,

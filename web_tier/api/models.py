@@ -1,4 +1,4 @@
-"""The API of models: which there are, and for operators the roll-out of another one."""
+"""The API of models: which there are, and for operators the roll-out of another one and the comparison of results."""
 
 from datetime import UTC, datetime
 from typing import Self
@@ -24,6 +24,7 @@ from web_tier.api.schemas import ROOT, ApiBody
 from web_tier.audit import audit_details
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
+from web_tier.model_comparison import ModelComparison, current_comparison
 
 models_api = Blueprint("models_api", __name__)
 
@@ -118,6 +119,22 @@ class RollOut(BaseModel):
 def list_models() -> Response:
     """List the models that jobs may name."""
     return json_response(ModelsBody.of(current_backend().served.catalog()))
+
+
+@models_api.get("/models/comparison")
+@operation(
+    ApiResponse(200, "The models with results, those of the default first.", ModelComparison),
+    name="compare_models",
+    tag="Models",
+)
+def compare() -> Response:
+    """Compare the results of models.
+
+    For each model: its labels, scores, failures and inference times, and how they differ from those of the default,
+    with a test of whether chance can explain the difference. A roll-out to a share of the new jobs begins a new
+    count. The figures are some seconds old.
+    """
+    return json_response(current_comparison())
 
 
 @models_api.post("/models")

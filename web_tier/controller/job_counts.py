@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Final
 
 from core.jobs.models import Counts, ImageRecord, Resend, ResultSummary, with_cached, with_result
-from core.messages import ClassificationResult, Status, is_cancelled
+from core.messages import ClassificationResult, Model, Status, is_cancelled
 
 ID_BYTES: Final = 26
 """Bytes of an image's id, a ULID in ASCII. Their order is that of the ids."""
@@ -155,6 +155,7 @@ class JobCounts:
         counts: the counts of the job.
         keep: whether its images stay once they have a label.
         owner: id of the user who owns it.
+        model: the model of its requests; None in jobs of older versions.
         statuses: of each image.
         retries: attempt of the images that were retried, as their records say.
         failures: attempt of the failed results, as far as it is not 0.
@@ -169,6 +170,7 @@ class JobCounts:
     counts: Counts
     keep: bool
     owner: str
+    model: Model | None = None
     statuses: ImageStatuses = field(default_factory=ImageStatuses)
     retries: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)

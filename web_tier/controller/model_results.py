@@ -34,14 +34,14 @@ class ModelResultsWriter:
     Attributes:
         token: fencing token of this tenure.
         active: returns whether this process may still act; asked before each write.
-        rolled_out_at: returns since when a share of the new jobs gets another model; None if all get the same one.
+        canary_since: returns since when a share of the new jobs gets another model; None if all get the same one.
             Asked before each write.
     """
 
     store: FleetStore
     token: int
     active: Callable[[], bool]
-    rolled_out_at: Callable[[], datetime | None] = lambda: None
+    canary_since: Callable[[], datetime | None] = lambda: None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _models: dict[str, ModelResults] = field(default_factory=dict, init=False)
     _jobs: "OrderedDict[tuple[str, str], int]" = field(default_factory=OrderedDict, init=False)
@@ -64,14 +64,14 @@ class ModelResultsWriter:
         """Store the counts if they have changed; return the seconds until the next time."""
         if not self._is_changed or not self.active():
             return WRITE_SECONDS
-        rolled_out_at = self.rolled_out_at()
+        since = self.canary_since()
         earlier = None if self._is_loaded else self.store.model_results()
         with self._lock:
-            if earlier is not None and rolled_out_at in {None, earlier.since}:
+            if earlier is not None and since in {None, earlier.since}:
                 self._continue(earlier)
-            elif earlier is None and rolled_out_at not in {None, self._since}:
+            elif earlier is None and since not in {None, self._since}:
                 self._models, self._jobs = {}, OrderedDict()
-            self._since, self._is_loaded, self._is_changed = rolled_out_at or self._since, True, False
+            self._since, self._is_loaded, self._is_changed = since or self._since, True, False
             models = tuple(each.model_copy(deep=True) for each in self._models.values())
         report = ModelResultsReport(since=self._since, models=models)
         is_stored = False

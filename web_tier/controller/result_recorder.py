@@ -28,7 +28,7 @@ from core.ids import ImageRef, input_key, output_key
 from core.jobs.dead_letters import DeadLetterStore, is_given_up
 from core.jobs.models import Counts, ImageRecord, Job, Resend, with_answers, with_cached
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, is_cancelled
+from core.messages import ClassificationResult, Model, is_cancelled
 from services.backoff import pause_seconds
 from services.errors import FleetsightError, NotFoundError
 from services.side_by_side import outcomes, side_by_side
@@ -144,7 +144,8 @@ class ResultRecorder:
         now: the wall clock, for the times of a job's first and last result.
         on_results: called with the number of workers' answers that were recorded just now; returns the number of the
             billing period that they belong to, or None.
-        on_recorded: called with the results that were recorded just now, without repeats.
+        on_recorded: called with the results that were recorded just now, without repeats. Those that name no model
+            have that of their job.
         on_attributed: called with a job's owner and id, the billing period and these answers, for the cost report.
         locks: a lock for each job; tests replace it to control which thread runs.
         pool: makes calls side by side; None: one after another.
@@ -568,7 +569,10 @@ class ResultRecorder:
         return response if is_stored else self.store.result(response.ref) or response
 
     def _count(self, job_counts: JobCounts, stored: Sequence[ClassificationResult], at: datetime) -> None:
-        self.on_recorded([each for each in stored if job_counts.statuses[each.image_id] != each.status])
+        new = [each for each in stored if job_counts.statuses[each.image_id] != each.status]
+        self.on_recorded(
+            [each if each.model else each.model_copy(update={"model": job_counts.model}) for each in new]
+        )
         for response in stored:
             job_counts.count_result(response, at)
         # Cancelled images had no share of the workers' time.
@@ -685,7 +689,8 @@ class ResultRecorder:
     def _read(self, job: Job, stored: Counts) -> JobCounts:
         """Return what the table has of a job; only a page of its images and results is in memory at a time."""
         job_id, resends = job.job_id, self.store.resends(job.job_id)
-        job_counts = JobCounts(Counts(), job.keep, job.owner)
+        model = None if job.model is None else Model(name=job.model.name, digest=job.model.digest)
+        job_counts = JobCounts(Counts(), job.keep, job.owner, model)
         results, cached_at = self.store.summaries(job_id), list[datetime]()
         result_id, result = next(results, ("", None))
         # Both are in the order of the images' ids. Without a record, a result belongs to no accepted image.

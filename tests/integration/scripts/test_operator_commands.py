@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner, Result
@@ -16,6 +16,8 @@ from core.config import Config
 from core.fleet.models import (
     Decision,
     Decisions,
+    EndedInstance,
+    EndedInstances,
     FleetInstance,
     FleetInstances,
     FleetPause,
@@ -33,10 +35,11 @@ from services.clients import Clients
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.api import DeadLetterDesk
-from tests.support.autoscaler import fleet_snapshot
+from tests.support.autoscaler import fleet_snapshot, refusal
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.servers import served
 from web_tier.app import create_app
+from web_tier.console import InstanceConsoles
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 INSTANCE = "i-0123456789abcdef0"
@@ -235,6 +238,49 @@ def test_events_are_shown_oldest_first_without_control_characters(url: str, flee
     assert max(len(line) for line in lines) <= 80
     reported = json.loads(run_fleet("events", "--url", url, "--json").output)
     assert [each["words"] for each in reported["decisions"]][1] == "starting 5"
+
+
+class OneConsole:
+    """EC2 with one console, of which it has no latest output."""
+
+    def get_console_output(self, InstanceId: str, Latest: bool = False) -> dict[str, str]:  # noqa: N803 (EC2's names)
+        if Latest:
+            raise refusal("UnsupportedOperation", "GetConsoleOutput")
+        line = {"at": "2026-03-01T12:00:00+00:00", "level": "info", "message": "started", "model": "[red]\x1b[2Jdemo"}
+        return {"Output": f"boot of {InstanceId}\x1b[2J\n{json.dumps(line)}\n"}
+
+
+def test_a_console_is_printed_readably_or_raw(config: Config, provisioned: Clients, fleet: FleetStore) -> None:
+    app = create_app(config)
+    app.extensions["fleetsight"].consoles = InstanceConsoles(lambda: cast(Any, OneConsole()))
+    fleet.put_instances(FleetInstances(total=1, instances=(instance(),)))
+    with served(app) as address:
+        shown = run_fleet("console", INSTANCE, "--url", address)
+        assert shown.stdout.splitlines() == [
+            f"boot of {INSTANCE}",
+            "01 Mar 12:00:00 info     started  model=[red]demo",
+        ]
+        assert "EC2 has no newer lines" in shown.stderr
+        raw = run_fleet("console", INSTANCE, "--raw", "--url", address).stdout.splitlines()
+        assert json.loads(raw[1])["message"] == "started"
+        reported = json.loads(run_fleet("console", INSTANCE, "--json", "--url", address).stdout)
+        assert [each["message"] for each in reported["lines"]] == [None, "started"]
+        other = run_fleet("console", "i-0aaaaaaaaaaaaaaaa", "--url", address)
+    assert (other.exit_code, "the fleet has no instance 'i-0aaaaaaaaaaaaaaaa'" in other.output) == (1, True)
+
+
+def test_status_shows_the_instances_that_have_ended(url: str, fleet: FleetStore, store: JobStore) -> None:
+    now = datetime.now(UTC)
+    ended = [
+        EndedInstance(
+            instance_id=f"i-{number}", instance_type="c7a.large", zone="a", launched_at=NOON, ended_at=now, images=9
+        )
+        for number in range(7)
+    ]
+    FleetStore(store.table).put_snapshot(snapshot())
+    fleet.put_ended(EndedInstances(instances=tuple(ended)))
+    lines = [line for line in run_fleet("status", "--url", url).output.splitlines() if line.startswith("ended")]
+    assert lines == [f"ended {now:%H:%M:%S} UTC  i-{number}, 9 images" for number in range(5)]
 
 
 @dataclass

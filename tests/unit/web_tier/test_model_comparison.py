@@ -15,10 +15,12 @@ from rich.console import Console
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.models import Job
+from core.model_catalog import Canary, CatalogStore, ModelCatalog, ModelVersion
 from core.model_results import ModelResults, ModelResultsReport
 from scripts.model.comparison import show_comparison
 from services.table import Table
 from tests.support.jobs import NOW, done, record
+from web_tier.backend import Backend
 from web_tier.model_comparison import (
     LEVEL,
     MAX_CHANGED,
@@ -135,7 +137,8 @@ def test_a_few_unlike_jobs_explain_what_independent_images_do_not() -> None:
 
 # Models
 
-DEFAULT, CANARY = "d" * 64, "c" * 64
+DEFAULT, CANARY, UNUSED = "d" * 64, "c" * 64, "e" * 64
+SINCE = NOW + timedelta(hours=1)
 
 
 def figures(name: str, digest: str, labels: dict[str, tuple[int, float]], jobs: int = 50) -> ModelResults:
@@ -153,21 +156,39 @@ def report() -> ModelResultsReport:
     canary = figures("signs-2", CANARY, {"stop": (30, 0.9), "yield": (60, 0.8), "parking": (10, 0.45)}, jobs=5)
     default.inferred_milliseconds, default.inferred = 12_340.0, 1_000
     canary.count_failures("undecodable", 3)
-    return ModelResultsReport(since=NOW + timedelta(hours=1), models=(canary, default))
+    return ModelResultsReport(since=SINCE, models=(canary, default))
 
 
-def compared(default: str | None = None) -> tuple[ComparedModel, ...]:
-    return ModelComparison.of(report(), default).models
+def catalog(default: str = DEFAULT, **changes: object) -> ModelCatalog:
+    """Return a catalogue in which the models have other names than their bundles."""
+    versions = tuple(
+        ModelVersion(name=name, digest=digest, place=f"s3://bucket/models/{digest}", added_at=NOW)
+        for name, digest in (("old", DEFAULT), ("new", CANARY), ("unused", UNUSED))
+    )
+    fields = {"versions": versions, "default": default, "configured": DEFAULT, "since": SINCE}
+    return ModelCatalog.model_validate({**fields, **changes})
+
+
+def compared(known: ModelCatalog | None = None) -> tuple[ComparedModel, ...]:
+    return ModelComparison.of(report(), known).models
 
 
 def test_the_default_is_the_reference_or_else_the_model_with_the_most_results() -> None:
-    assert [model.name for model in compared()] == ["signs", "signs-2"]
-    assert [model.name for model in compared(CANARY)] == ["signs-2", "signs"]
-    assert [model.name for model in compared("no results")] == ["signs", "signs-2"]
+    assert [(model.name, model.role) for model in compared()] == [("signs", None), ("signs-2", None)]
+    assert [(model.name, model.role) for model in compared(catalog())] == [("old", "default"), ("new", None)]
+    assert [(model.name, model.role) for model in compared(catalog(CANARY))] == [("new", "default"), ("old", None)]
+    assert [(model.name, model.role) for model in compared(catalog(UNUSED))] == [("old", None), ("new", None)]
     reference, other = compared()
     assert (reference.is_reference, reference.differences) == (True, None)
     assert other.differences is not None
-    assert ModelComparison.of(ModelResultsReport()).models == ()
+    assert ModelComparison.of(ModelResultsReport(), None).models == ()
+
+
+def test_counts_from_before_a_roll_out_are_not_shown_in_it() -> None:
+    canary = Canary(digest=CANARY, share=0.1)
+    assert [each.role for each in compared(catalog(canary=canary))] == ["default", "canary"]
+    later = catalog(canary=canary, since=SINCE + timedelta(minutes=1))
+    assert ModelComparison.of(report(), later) == ModelComparison(since=later.since, models=())
 
 
 def test_a_model_has_its_shares_means_and_changed_labels() -> None:
@@ -193,18 +214,25 @@ def test_further_labels_are_one_value_and_few_changed_ones_are_listed() -> None:
     default = figures("a", DEFAULT, {f"class {number}": (10, 0.9) for number in range(10)})
     canary = default.model_copy(deep=True, update={"digest": CANARY})
     canary.limit_labels(3)
-    _, other = ModelComparison.of(ModelResultsReport(models=(default, canary)), DEFAULT).models
+    _, other = ModelComparison.of(ModelResultsReport(models=(default, canary)), catalog()).models
     assert other.differences is not None
     assert other.differences.changed_labels[0].label == OTHER_LABELS
     assert len(other.differences.changed_labels) == MAX_CHANGED
 
 
 def test_the_api_compares_the_models(client: FlaskClient, table: Table) -> None:
+    backend = client.application.extensions["fleetsight"]
+    assert isinstance(backend, Backend)
     assert client.get("/api/v1/models/comparison").get_json() == {"since": None, "models": []}
     FleetStore(table).put_model_results(report(), token=1)
     body = client.get("/api/v1/models/comparison").get_json()
-    assert ModelComparison.model_validate(body) == ModelComparison.of(report())
+    assert ModelComparison.model_validate(body) == ModelComparison.of(report(), None)
     assert list(body["models"][0]["labels"]) == ["stop", "yield", "<b>parking"]
+    canary = Canary(digest=CANARY, share=0.1)
+    CatalogStore(table).change(lambda before: before, lambda: catalog(canary=canary))
+    assert backend.served.catalog() == CatalogStore(table).find()
+    body = client.get("/api/v1/models/comparison").get_json()
+    assert ModelComparison.model_validate(body) == ModelComparison.of(report(), catalog(canary=canary))
 
 
 def text_of(page: str) -> str:
@@ -233,7 +261,7 @@ def test_the_fleet_page_compares_the_models_once_two_have_results(client: FlaskC
 def test_the_command_shows_what_the_page_shows_without_control_characters() -> None:
     default, canary = report().models[1], figures("signs\x1b[2J", CANARY, {"stop\x07": (100, 0.9)})
     console = Console(file=io.StringIO(), width=80)
-    body = ModelComparison.of(ModelResultsReport(models=(default, canary))).model_dump(mode="json")
+    body = ModelComparison.of(ModelResultsReport(models=(default, canary)), None).model_dump(mode="json")
     show_comparison(body["models"], console)
     show_comparison([], console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]

@@ -32,13 +32,13 @@ class Tenure:
     table: MemoryTable = field(default_factory=MemoryTable)
     token: int = 7
     is_active: bool = True
-    rolled_out_at: datetime | None = None
+    canary_since: datetime | None = None
     at: datetime = NOW
 
     def __post_init__(self) -> None:
         self.store = FleetStore(self.table)
         self.writer = ModelResultsWriter(
-            self.store, self.token, lambda: self.is_active, lambda: self.rolled_out_at, lambda: self.at
+            self.store, self.token, lambda: self.is_active, lambda: self.canary_since, lambda: self.at
         )
 
     def record(self, found: Sequence[ClassificationResult]) -> None:
@@ -129,24 +129,24 @@ def test_counts_that_cannot_be_read_at_a_takeover_are_not_overwritten(monkeypatc
 def test_a_roll_out_begins_new_counts_once_also_after_a_takeover() -> None:
     tenure = Tenure()
     tenure.record(results(9))
-    tenure.rolled_out_at = NOW + timedelta(hours=1)
+    tenure.canary_since = NOW + timedelta(hours=1)
     tenure.record(results(2))  # not told apart: some of them came before the roll-out
     assert tenure.stored() == {}
     tenure.record([*results(3), *results(1, CANARY)])
-    assert tenure.store.model_results().since == tenure.rolled_out_at
+    assert tenure.store.model_results().since == tenure.canary_since
     assert [(each.jobs, each.job_squares) for each in tenure.store.model_results().models] == [(1, 9), (1, 1)]
-    successor = Tenure(tenure.table, token=8, rolled_out_at=tenure.rolled_out_at)
+    successor = Tenure(tenure.table, token=8, canary_since=tenure.canary_since)
     successor.record(results(4, CANARY))
     assert successor.stored() == {"canary": 5, "demo": 3}
-    later = Tenure(tenure.table, token=9, rolled_out_at=NOW + timedelta(hours=2))
+    later = Tenure(tenure.table, token=9, canary_since=NOW + timedelta(hours=2))
     later.record(results(1))
     assert later.stored() == {"demo": 1}
 
 
 def test_the_counts_go_on_when_the_roll_out_ends() -> None:
-    tenure = Tenure(rolled_out_at=NOW)
+    tenure = Tenure(canary_since=NOW)
     tenure.record([*results(3), *results(1, CANARY)])
-    tenure.rolled_out_at = None
+    tenure.canary_since = None
     tenure.record(results(1))
     successor = Tenure(tenure.table, token=8)
     successor.record(results(1))

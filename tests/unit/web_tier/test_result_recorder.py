@@ -17,7 +17,8 @@ from core.ids import ImageRef, input_key, new_id, output_key
 from core.jobs.items import DEAD_LETTERS
 from core.jobs.models import Counts, DeletedJob, ImageRecord, Job, Resend, ResultSummary
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Failure, crashed_worker, failed
+from core.messages import ClassificationResult, Failure, Model, crashed_worker, failed
+from core.model_catalog import JobModel
 from services.table import Item, TableBusyError
 from tests.support.autoscaler import EPOCH, Clock
 from tests.support.jobs import client_error
@@ -120,6 +121,20 @@ def test_an_image_is_reported_once_for_each_outcome_however_often_its_responses_
     recorder.record([done(REFS[2]), not_done(REFS[0])])
     recorder_of(store, on_recorded=report).record([done(REFS[0]), not_done(REFS[1])])  # after another controller
     assert sorted(reported) == sorted([(first, "done"), (second, "failed"), (third, "failed"), (third, "done")])
+
+
+def test_a_failed_image_is_reported_with_the_model_of_its_job() -> None:
+    store, reported = JobStore(MemoryTable()), list[ClassificationResult]()
+    job = Job(REFS[0].job_id, "job", EPOCH, model=JobModel("new", "a" * 64, "s3://bucket/models/a"))
+    store.create(job)
+    store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in REFS[:2]], EPOCH)
+    other = Model(name="of an old worker", digest="b" * 64)
+    recorder = recorder_of(store, on_recorded=reported.extend)
+    recorder.record([not_done(REFS[0]), done(REFS[1]).model_copy(update={"model": other})])
+    assert {each.image_id: each.model for each in reported} == {
+        REFS[0].image_id: Model(name="new", digest="a" * 64),
+        REFS[1].image_id: other,
+    }
 
 
 def test_a_result_without_an_attempt_is_of_the_first_one() -> None:
