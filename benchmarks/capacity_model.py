@@ -128,6 +128,7 @@ class CapacityModel:
             fleet=fleet,
             launching=fleet,
             send={},
+            operators=(),
             sources=SourceBuckets(cast(Any, None)),
             signals=NoSignals("virtual"),
             bucket_named=lambda _name: self.outputs,

@@ -366,13 +366,29 @@ WebhookHost = Annotated[
 ]
 
 
+TopicArn = Annotated[str, Field(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$")]
+EmailAddress = Annotated[str, Field(max_length=320, pattern=r"^[^@\s<>\"]+@[^@\s<>\"]+$")]
+MAX_OPERATOR_EMAILS = 10
+
+
 class NotificationSettings(_Section):
-    """Notifications of finished jobs."""
+    """Notifications of finished jobs for users, and of spending caps for operators."""
 
     webhook_hosts: tuple[WebhookHost, ...]
     webhook_private: bool
     mail_sender: Annotated[str, Field(min_length=3, max_length=320, pattern=r"^[^\r\n]*@[^\r\n]*$")] | None
-    topic_arn: Annotated[str, Field(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$")] | None
+    topic_arn: TopicArn | None
+    operator_emails: Annotated[tuple[EmailAddress, ...], Field(max_length=MAX_OPERATOR_EMAILS)]
+    operator_webhook: Annotated[str, Field(max_length=2_000, pattern=r"^https?://")] | None
+    operator_topic_arn: TopicArn | None
+
+    @model_validator(mode="after")
+    def _emails_have_a_sender(self) -> Self:
+        if self.operator_emails and self.mail_sender is None:
+            raise ValueError(
+                "operator_emails needs mail_sender: set it to an address that SES has verified, or set []"
+            )
+        return self
 
 
 class MetricSettings(_Section):

@@ -16,6 +16,7 @@ CONTROLLER_METRICS: Final[Mapping[str, str]] = {
     "workers": "Count",
     "at_maximum": "None",
     "capped": "None",
+    "cap_percent": "Percent",
     "dollars": "None",
     "images_done": "Count",
     "images_failed": "Count",

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from core.config import PriceSettings
 from core.fleet.models import (
+    CapMessage,
     CapPeriod,
     FleetInstance,
     FleetPause,
@@ -144,24 +145,40 @@ def pause_words(pause: FleetPause) -> str:
 
 def resume_words(spending: FleetSpending) -> str:
     """Return when a spending cap that is reached ends: `00:00 UTC`, or `00:00 UTC on 1 December`; else empty."""
-    at = spending.resumes_at
-    if at is None:
-        return ""
-    return f"{at:%H:%M} UTC" + (f" on {at:%d %B}".replace(" 0", " ") if spending.reached == "month" else "")
+    return "" if spending.reached is None else _end_words(spending, spending.reached)
 
 
 def cap_words(spending: FleetSpending) -> str:
     """Return a sentence on the spending cap that is reached, for operators; empty if none is."""
-    if spending.reached is None:
-        return ""
-    spent, until = _spent_words(spending, spending.reached), resume_words(spending)
-    cap = spending.cap(spending.reached)
-    has_rest = cap is not None and spending.spent(spending.reached) < cap
+    return "" if spending.reached is None else _reached_words(spending, spending.reached)
+
+
+def cap_level_words(message: CapMessage) -> str:
+    """Return the sentence of a message to operators on a spending cap."""
+    spending, period = message.spending, message.period
+    if message.level == "reached":
+        return _reached_words(spending, period)
+    used = f"{dollars(spending.used(period))} of {dollars(spending.cap(period) or 0)}"
+    when = "today" if period == "day" else "this month"
+    return (
+        f"The {period}'s spending cap is nearly reached: {used} {when}. At the cap no worker starts until "
+        f"{_end_words(spending, period)}."
+    )
+
+
+def _reached_words(spending: FleetSpending, period: CapPeriod) -> str:
+    cap = spending.cap(period)
+    has_rest = cap is not None and spending.spent(period) < cap
     left = f", and one more worker costs at least {dollars(spending.launch)}" if has_rest else ""
     return (
-        f"The {spending.reached}'s spending cap is reached: {spent}{left}. No worker starts until {until}; "
-        "uploads still queue."
+        f"The {period}'s spending cap is reached: {_spent_words(spending, period)}{left}. No worker starts until "
+        f"{_end_words(spending, period)}; uploads still queue."
     )
+
+
+def _end_words(spending: FleetSpending, period: CapPeriod) -> str:
+    at = spending.end_of(period)
+    return f"{at:%H:%M} UTC" + (f" on {at:%d %B}".replace(" 0", " ") if period == "month" else "")
 
 
 def spending_words(spending: FleetSpending) -> str:

@@ -71,6 +71,10 @@ class FleetClient(ApiClient):
         """Drain an instance."""
         return self._call("POST", f"/fleet/instances/{quote(instance_id, safe='')}/drain", allowed=(202,))
 
+    def console(self, instance_id: str) -> dict[str, Any]:
+        """Return the newest lines of an instance's console."""
+        return self._call("GET", f"/fleet/instances/{quote(instance_id, safe='')}/console")
+
     def add_model(self, place: str, name: str | None) -> dict[str, Any]:
         """Add the bundle at a place as a model that jobs may name."""
         return self._call("POST", "/models", json={"place": place, "name": name})

@@ -178,6 +178,28 @@ def drain(client: FleetClient, *, instance: str, as_json: bool) -> None:
 
 
 @fleet.command()
+@click.argument("instance")
+@click.option("--raw", is_flag=True, help="Print lines of JSON as they were written.")
+@operator_command
+def console(client: FleetClient, *, instance: str, raw: bool, as_json: bool) -> None:
+    """Show the newest lines of the console of INSTANCE, which runs or has ended in the last hour.
+
+    The last 64 KB, newest last. Of an instance type without the Nitro System, EC2 has only the lines from shortly
+    after its last change of state.
+    """
+    from scripts.fleet_status import console_text
+
+    answer = client.console(instance)
+    if as_json:
+        print_json(answer)
+        return
+    for line in answer["lines"]:
+        print(console_text(line, raw=raw))
+    if not answer["is_latest"]:
+        print("fleetsight: EC2 has no newer lines of this instance type; see `fleetsight logs`", file=sys.stderr)
+
+
+@fleet.command()
 @click.option("--follow", is_flag=True, help="Print new events until Ctrl-C.")
 @operator_command
 def events(client: FleetClient, *, follow: bool, as_json: bool) -> None:

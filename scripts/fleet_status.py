@@ -22,7 +22,11 @@ from core.format import (
     plural,
     spending_words,
 )
-from web_tier.api.operators import FleetStatusBody
+from web_tier.api.operators import FleetInstancesBody, FleetStatusBody
+from web_tier.console import ConsoleLine
+
+MAX_ENDED = 5
+"""Ended instances that are shown, the newest."""
 
 
 def show_fleet(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: Console) -> None:
@@ -36,7 +40,13 @@ def show_fleet(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: 
     first = next_worker_words(
         is_paused=status.paused is not None, max_workers=status.max_workers, spending=status.spending
     )
-    console.print(instance_table(FleetInstances.model_validate(instances), status.at, first))
+    listed = FleetInstancesBody.model_validate(instances)
+    console.print(instance_table(listed, status.at, first))
+    for ended in listed.ended[:MAX_ENDED]:
+        images = "" if ended.images is None else f", {plural(ended.images, 'image')}"
+        console.print(
+            f"ended {ended.ended_at:%H:%M:%S} UTC  {ended.instance_id}{images}", highlight=False, markup=False
+        )
 
 
 def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[tuple[str, str]]:
@@ -94,6 +104,17 @@ def show_event(event: Mapping[str, Any], console: Console) -> None:
     line = Table.grid(padding=(0, 2))
     line.add_row(Text(f"{decision.at.astimezone(UTC):%d %b %H:%M:%S}", style="dim"), plain_text(decision.words))
     console.print(line)
+
+
+def console_text(line: Mapping[str, Any], *, raw: bool) -> str:
+    """Return a line of a console, given as the API's answer; with `raw` as the instance has written it."""
+    found = ConsoleLine.model_validate(line)
+    if raw or found.message is None:
+        return plain_text(found.text).plain
+    at = f"{found.at.astimezone(UTC):%d %b %H:%M:%S}" if found.at else ""
+    fields = (f"{name}={value}" for name, value in found.fields.items())
+    exception = (f"\n    {each}" for each in found.exception.splitlines())
+    return plain_text("  ".join([f"{at} {found.level:<8} {found.message}", *fields]) + "".join(exception)).plain
 
 
 def plain_text(words: str) -> Text:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, current_app
@@ -31,6 +31,7 @@ from services.table import Table
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.forecast import Forecast, forecast
 from web_tier.bulkheads import Bulkheads
+from web_tier.console import InstanceConsoles
 from web_tier.memory import MemoryLimiter
 from web_tier.metrics import WebMetrics
 from web_tier.results.query import JobModels
@@ -39,6 +40,9 @@ from web_tier.served_models import BundleReader, ServedModels
 from web_tier.uploads.ingest import CONCURRENCY, CachedResults, ImageIngest
 from web_tier.uploads.presigned import PresignedUploads
 from web_tier.uploads.single import SingleImages
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
 
 MAX_AGE_SECONDS = 15.0
 """A report of the controller that did not exist so long ago is taken for one of just now."""
@@ -54,6 +58,9 @@ CHECKED_SECONDS = 1.0
 
 READING_BYTES = 48 * 2**20
 """Bytes of images that one process holds at once while it reads them from requests."""
+
+CONSOLE_CALL_SECONDS = 5.0
+"""Maximum time of an attempt to read a console: an operator waits, and others wait for their turn."""
 
 KEPT_CONNECTIONS = 64
 """Maximum connections that stay open to a service; of a thousand threads few call one at the same moment."""
@@ -126,6 +133,7 @@ class Backend:
         self.reading = MemoryLimiter(READING_BYTES)
         self.bulkheads = Bulkheads.of(config.web.threads)
         self.reports = ControllerReports()
+        self.consoles = InstanceConsoles(self._console_client)
         self._fleet_config = FleetConfigWatcher(config_path(), config.fleet)
         self._store, self._bucket, self._queue = store, input_bucket, request_queue
         self._intake: ImageIngest | None = None
@@ -238,6 +246,12 @@ class Backend:
                 kept = min(CONCURRENCY + 2 * self.config.web.threads, KEPT_CONNECTIONS)
                 self._clients = Clients(self.config.aws.endpoint(pool_size=kept))
             return self._clients
+
+    def _console_client(self) -> "EC2Client":
+        """Return a client of EC2 of its own, which gives up soon."""
+        seconds = CONSOLE_CALL_SECONDS
+        endpoint = replace(self.config.aws.endpoint(1), max_attempts=2, connect_timeout=seconds, read_timeout=seconds)
+        return Clients(endpoint).ec2
 
     def bucket_named(self, name: str) -> Bucket:
         """Return a bucket, with the clients of this process."""

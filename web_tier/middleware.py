@@ -51,7 +51,9 @@ _FOR_PROGRAMS = (
     "/classify",
     "/file-upload",
 )
-_QUIET_ENDPOINTS = frozenset({"static", "health.alive", "health.ready", "metrics.metrics_text"})
+_QUIET_ENDPOINTS = frozenset(
+    {"static", "health.alive", "health.ready", "health_v1.alive", "health_v1.ready", "metrics.metrics_text"}
+)
 
 _AUTHORITY: Final = re.compile(r"(?:([a-z0-9.-]+)|\[([a-f0-9:.]+)\])(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
 _MAX_SHOWN = 80

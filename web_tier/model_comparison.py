@@ -5,7 +5,8 @@ for the distributions to be equal. Samples of one distribution differ, too; `by_
 if the values of images are independent, by the normal approximation of the difference of two shares.
 
 **Test.** Pearson's chi-squared test of homogeneity. Values that are expected less than `MIN_EXPECTED` times in a
-sample are tested together (Cochran 1954, Biometrics 10:417-451).
+sample are tested together (Cochran 1954, Biometrics 10:417-451, allows 1). Pooling more would hide that two models
+use different labels, of which each is rare: a test draws samples and holds how often equal models are called different.
 
 **Images of one job** are often alike, and then are worth fewer independent images than they are. So the test is made
 twice: as if images were independent, and with the counts of each sample divided by its design effect (Rao and Scott
@@ -31,7 +32,7 @@ LEVEL: Final = 0.001
 """Chance gives a difference as large with at most this probability where one is reported. It is small, since several
 values are tested, and operators look more than once."""
 
-MIN_EXPECTED: Final = 5.0
+MIN_EXPECTED: Final = 1.0
 """Least expected number of a value in each sample for which the test holds."""
 
 MIN_JOBS: Final = 5

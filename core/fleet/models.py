@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import AwareDatetime, Field, model_validator
 
@@ -14,6 +14,10 @@ from services.ec2 import LaunchSpec
 Span = Literal["hour", "day"]
 
 CapPeriod = Literal["day", "month"]
+CapLevel = Literal["near", "reached"]
+
+NEAR_CAP = 0.8
+"""Share of a spending cap from which on it counts as nearly reached."""
 
 MAX_REASON_CHARACTERS = 200
 """Maximum characters of the reason for a pause, or for limits or an allowance that operators set."""
@@ -101,6 +105,38 @@ class FleetSpending(WireModel):
         """Return the metered cost of the day or the month until now."""
         return self.today if period == "day" else self.month
 
+    def used(self, period: CapPeriod) -> float:
+        """Return what counts towards the cap: the metered cost, and the minimum of the instances that start."""
+        return self.spent(period) + self.committed
+
+    def is_reached(self, period: CapPeriod) -> bool:
+        """Return whether the cap leaves no room for a launch; False without a cap."""
+        return self._launches_left(period) == 0
+
+    def level(self, period: CapPeriod) -> CapLevel | None:
+        """Return how far the cap is used; None below `NEAR_CAP`, and without a cap."""
+        cap = self.cap(period)
+        if cap is None:
+            return None
+        return "reached" if self.is_reached(period) else "near" if self.used(period) >= NEAR_CAP * cap else None
+
+    @property
+    def largest_share(self) -> float:
+        """The larger share of the day's and the month's cap that is used; 0 without a cap."""
+        caps = ((self.used(period), self.cap(period)) for period in get_args(CapPeriod))
+        return max((used / cap for used, cap in caps if cap is not None), default=0.0)
+
+    def start_of(self, period: CapPeriod) -> date:
+        """Return the current day, or the first day of the month."""
+        return self.day if period == "day" else self.day.replace(day=1)
+
+    def end_of(self, period: CapPeriod) -> datetime:
+        """Return when the day or the month ends."""
+        following = self.day + timedelta(days=1)
+        if period == "month":
+            following = (self.day.replace(day=1) + timedelta(days=32)).replace(day=1)
+        return datetime.combine(following, time(), UTC)
+
     @property
     def launches_left(self) -> int | None:
         """How many launches the caps leave room for, each at its minimum cost; None if they do not limit any."""
@@ -110,28 +146,57 @@ class FleetSpending(WireModel):
     @property
     def reached(self) -> CapPeriod | None:
         """The cap that leaves no room for a launch, of both the one that ends later; None if there is none."""
-        if self._launches_left("month") == 0:
+        if self.is_reached("month"):
             return "month"
-        return "day" if self._launches_left("day") == 0 else None
+        return "day" if self.is_reached("day") else None
 
     @property
     def resumes_at(self) -> datetime | None:
         """When the cap that is reached ends; None if none is reached."""
-        if self.reached is None:
-            return None
-        following = self.day + timedelta(days=1)
-        if self.reached == "month":
-            following = (self.day.replace(day=1) + timedelta(days=32)).replace(day=1)
-        return datetime.combine(following, time(), UTC)
+        return None if self.reached is None else self.end_of(self.reached)
 
     def _launches_left(self, period: CapPeriod) -> int | None:
         if (cap := self.cap(period)) is None:
             return None
-        left = cap - self.spent(period) - self.committed
+        left = cap - self.used(period)
         if self.launch <= 0:  # by the price table, launches cost nothing
             return 0 if left <= 0 else None
         # A sum of floats may be below the cap by a rounding error.
         return max(0, math.floor(left / self.launch + 1e-9))
+
+
+class CapMessage(WireModel):
+    """A message to operators on a spending cap.
+
+    Attributes:
+        level: whether the cap is nearly reached, or reached.
+        at: when the controller found it.
+        spending: cost and caps at that time.
+        sent: names of the receivers that have accepted it.
+    """
+
+    period: CapPeriod
+    level: CapLevel
+    at: AwareDatetime
+    spending: FleetSpending
+    sent: tuple[str, ...] = ()
+
+    @property
+    def start(self) -> date:
+        """The first day of the cap's period."""
+        return self.spending.start_of(self.period)
+
+    @property
+    def id(self) -> str:
+        """The id of the message, which each controller makes alike: `cap-day-2026-11-25-reached`."""
+        return f"cap-{self.period}-{self.start}-{self.level}"
+
+
+class CapMessages(WireModel):
+    """The last messages on spending caps, in the order in which they were found."""
+
+    version: Literal[1] = 1
+    messages: tuple[CapMessage, ...] = ()
 
 
 class BillingPeriod(WireModel):
@@ -284,6 +349,41 @@ class FleetInstances(WireModel):
     version: Literal[1] = 1
     total: int = 0
     instances: tuple[FleetInstance, ...] = ()
+
+
+ENDED_LISTED = timedelta(hours=1)
+"""Time for which an ended instance is listed. EC2 keeps the output of a console for at least an hour.
+
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_GetConsoleOutput.html
+"""
+
+
+class EndedInstance(WireModel):
+    """An instance of the fleet that has ended.
+
+    Attributes:
+        launched_at: by EC2's clock.
+        ended_at: when the controller found that it had ended, by the controller's clock.
+        images: answered by its worker; None if it has sent no heartbeat.
+    """
+
+    instance_id: str
+    instance_type: str
+    zone: str
+    launched_at: AwareDatetime
+    ended_at: AwareDatetime
+    images: int | None = None
+
+
+class EndedInstances(WireModel):
+    """The instances that ended last, newest first."""
+
+    version: Literal[1] = 1
+    instances: tuple[EndedInstance, ...] = ()
+
+    def since(self, start: datetime) -> tuple[EndedInstance, ...]:
+        """Return those that ended after `start`."""
+        return tuple(each for each in self.instances if each.ended_at > start)
 
 
 class JournalEntry(WireModel):

@@ -4,11 +4,13 @@
 |-----------|--------------------------|----------------------------------------------------------|------------|
 | `FLEET`   | `SNAPSHOT`               | the last observation and decision of the autoscaler      | controller |
 | `FLEET`   | `INSTANCES`              | the instances with their workers' status                 | controller |
+| `FLEET`   | `ENDED`                  | the instances that ended last                            | controller |
 | `FLEET`   | `DECISIONS`              | the last decisions and events in words                   | controller |
 | `FLEET`   | `HISTORY#` span `#` slot | a block of the fleet's history                           | controller |
 | `FLEET`   | `RUN#` slot              | the cost of a billing period, once it is over            | controller |
 | `FLEET`   | `DAY#` slot              | images and cost of a day (UTC) that is over              | controller |
 | `FLEET`   | `JOURNAL`                | the last calls that launch or start instances            | controller |
+| `FLEET`   | `CAPS`                   | messages to operators on spending caps; fencing token    | controller |
 | `FLEET`   | `MODEL_RESULTS`          | the results of each model since the last roll-out        | controller |
 | `FLEET`   | `ORDER#PAUSE`            | since when the fleet is paused; absent while it is not   | web        |
 | `FLEET`   | `ORDER#LIMITS`           | limits set by operators; absent if config.yaml's hold    | web        |
@@ -20,13 +22,17 @@ History, billing periods and days have a fixed number of items, used in turn, so
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from core.fleet.models import (
+    ENDED_LISTED,
     BillingPeriod,
+    CapMessages,
     Decisions,
+    EndedInstance,
+    EndedInstances,
     FleetDay,
     FleetInstance,
     FleetInstances,
@@ -52,7 +58,8 @@ FLEET = "FLEET"
 INSTANCE_ID_PATTERN = r"^i-[0-9a-f]{8,17}$"
 
 _SNAPSHOT = "SNAPSHOT"
-_INSTANCES, _DECISIONS, _HISTORY, _JOURNAL = "INSTANCES", "DECISIONS", "HISTORY#", "JOURNAL"
+_INSTANCES, _ENDED, _DECISIONS = "INSTANCES", "ENDED", "DECISIONS"
+_HISTORY, _JOURNAL, _CAPS = "HISTORY#", "JOURNAL", "CAPS"
 _MODEL_RESULTS = "MODEL_RESULTS"
 _RUN = "RUN#"
 KEPT_RUNS = 10_000
@@ -97,6 +104,7 @@ class FleetState:
     pause: FleetPause | None
     limits: LimitsOverride | None = None
     allowance: SpendingAllowance | None = None
+    ended: EndedInstances = field(default_factory=EndedInstances)
 
     @property
     def spending(self) -> FleetSpending | None:
@@ -104,6 +112,10 @@ class FleetState:
         if self.snapshot is None or self.snapshot.spending is None:
             return None
         return self.snapshot.spending.model_copy(update={"allowance": self.allowance})
+
+    def ended_lately(self, now: datetime) -> tuple[EndedInstance, ...]:
+        """Return the instances that ended within `ENDED_LISTED`, newest first, by the controller's clock if known."""
+        return self.ended.since((now if self.snapshot is None else self.snapshot.at) - ENDED_LISTED)
 
     def limits_in_force(self, configured: WorkerLimits) -> WorkerLimits:
         """Return the limits that operators set last, even if the controller has not applied them yet.
@@ -186,10 +198,27 @@ class FleetStore:
             raise NotFoundError(f"the instance {instance_id} is {found.state}: there is no worker on it to drain")
         unlisted = listed.total > len(listed.instances) and re.fullmatch(INSTANCE_ID_PATTERN, instance_id)
         if found is None and not unlisted:
-            raise NotFoundError(
-                f"the fleet has no instance {instance_id[:40]!r}, or no longer; see the list of instances"
-            )
+            raise _unknown(instance_id)
         return found
+
+    def known_instance(self, instance_id: str) -> FleetInstance | EndedInstance:
+        """Return an instance that is listed, or that is one of those that ended last.
+
+        Raises:
+            NotFoundError: there is none; the id may be that of another instance of the account.
+        """
+        items = {
+            str(item["sk"]): str(item[_BODY]) for item in self.table.get_all([(FLEET, _INSTANCES), (FLEET, _ENDED)])
+        }
+        listed = FleetInstances.from_json(items.get(_INSTANCES, "{}")).instances
+        ended = EndedInstances.from_json(items.get(_ENDED, "{}")).instances
+        for found in listed:
+            if found.instance_id == instance_id:
+                return found
+        for instance in ended:
+            if instance.instance_id == instance_id:
+                return instance
+        raise _unknown(instance_id)
 
     def request_drain(self, instance_id: str, now: datetime) -> None:
         """Request that the worker on an instance finishes its images and ends; repeating it changes nothing."""
@@ -228,6 +257,14 @@ class FleetStore:
         """Return the instances that were stored last."""
         return self._read(_INSTANCES, FleetInstances) or FleetInstances()
 
+    def put_ended(self, ended: EndedInstances) -> None:
+        """Store the instances that ended last, replacing those before."""
+        self._put(_ENDED, ended.to_json())
+
+    def ended(self) -> EndedInstances:
+        """Return the instances that ended last."""
+        return self._read(_ENDED, EndedInstances) or EndedInstances()
+
     def put_decisions(self, decisions: Decisions) -> None:
         """Store the last decisions, replacing the stored ones."""
         self._put(_DECISIONS, decisions.to_json())
@@ -254,6 +291,15 @@ class FleetStore:
             stored = self.table.put_if(item, "attribute_not_exists( #pk )")
         # If the reply to a write was lost, botocore's retry was refused because of the first write.
         return stored or self.journal() == journal
+
+    def put_cap_messages(self, messages: CapMessages, token: int) -> bool:
+        """Store the messages on spending caps; return False if a controller with a later fencing `token` has."""
+        item: Item = {"pk": FLEET, "sk": _CAPS, "token": token, _BODY: messages.to_json()}
+        return self.table.put_if(item, "attribute_not_exists( #token ) OR #token <= :token", {"token": token})
+
+    def cap_messages(self) -> CapMessages:
+        """Return the messages on spending caps that were stored last."""
+        return self._read(_CAPS, CapMessages) or CapMessages()
 
     def put_block(self, span: Span, slot: int, block: HistoryBlock) -> None:
         """Store a block of the history in the item `slot` of its span, replacing the stored one."""
@@ -295,7 +341,7 @@ class FleetStore:
 
     def state(self) -> FleetState:
         """Return the stored state without the history, in one read."""
-        keys = (_SNAPSHOT, _INSTANCES, _DECISIONS, _PAUSE, _LIMITS, _ALLOWANCE)
+        keys = (_SNAPSHOT, _INSTANCES, _ENDED, _DECISIONS, _PAUSE, _LIMITS, _ALLOWANCE)
         items = {str(item["sk"]): item for item in self.table.get_all([(FLEET, key) for key in keys])}
         bodies = {key: str(item["snapshot" if key == _SNAPSHOT else _BODY]) for key, item in items.items()}
         return FleetState(
@@ -305,6 +351,7 @@ class FleetStore:
             pause=FleetPause.from_json(bodies[_PAUSE]) if _PAUSE in bodies else None,
             limits=LimitsOverride.from_json(bodies[_LIMITS]) if _LIMITS in bodies else None,
             allowance=SpendingAllowance.from_json(bodies[_ALLOWANCE]) if _ALLOWANCE in bodies else None,
+            ended=EndedInstances.from_json(bodies.get(_ENDED, "{}")),
         )
 
     def _put(self, key: str, body: str) -> None:
@@ -314,6 +361,10 @@ class FleetStore:
     def _read(self, key: str, model: type[_ModelT]) -> _ModelT | None:
         item = self.table.get(FLEET, key)
         return None if item is None else model.from_json(str(item[_BODY]))
+
+
+def _unknown(instance_id: str) -> NotFoundError:
+    return NotFoundError(f"the fleet has no instance {instance_id[:40]!r}, or no longer; see the list of instances")
 
 
 def _run_key(number: int) -> str:

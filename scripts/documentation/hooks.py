@@ -169,6 +169,8 @@ def on_files(files: Files, config: Any) -> None:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Return a document with the parts that are made from the code."""
+    if page.file.src_uri == "index.md":
+        page.meta["hide"] = ["navigation"]  # it would list this page alone
     _links.source = _SOURCES.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     return MARKER.sub(lambda found: GENERATED[found[1]](), markdown)
 

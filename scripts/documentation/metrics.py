@@ -52,6 +52,8 @@ def served_metrics() -> list[ServedMetric]:
 
 
 def _served(metric: Metric, process: str) -> ServedMetric:
+    if not metric.samples:
+        raise ValueError(f"{metric.name} has no sample, so its labels are not known: add one in served_metrics")
     labels: dict[str, list[str]] = {}
     for sample in metric.samples:
         for label, value in sample.labels.items():

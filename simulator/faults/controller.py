@@ -10,6 +10,7 @@ from core.config import FleetSettings
 from core.fleet.models import (
     BillingPeriod,
     Decisions,
+    EndedInstances,
     FleetInstances,
     FleetPause,
     FleetSnapshot,
@@ -92,6 +93,13 @@ class InMemoryFleetStore(FleetStore):
         return FleetInstances()
 
     def put_instances(self, instances: FleetInstances) -> None:
+        """Do nothing: no page is shown."""
+
+    def ended(self) -> EndedInstances:
+        """Return no instances."""
+        return EndedInstances()
+
+    def put_ended(self, ended: EndedInstances) -> None:
         """Do nothing: no page is shown."""
 
     def decisions(self) -> Decisions:

@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Dialog, Locator, Page, Route, expect
 
 from core.jobs.store import JobStore
+from core.tracing import parse_traceparent, trace_id
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
@@ -341,9 +342,11 @@ def test_slices_that_fail_are_sent_again_and_each_image_is_there_once(
     page_faults.expect("net::ERR")
     page_faults.expect("503")
     attempts: list[str] = []
+    traces: list[str | None] = []
 
     def interfere(route: Route) -> None:
         attempts.append(route.request.headers["idempotency-key"])
+        traces.append(parse_traceparent(route.request.headers["traceparent"]))
         if len(attempts) == 1:
             route.abort("connectionreset")  # before it reached the server
         elif len(attempts) == 2:
@@ -361,6 +364,8 @@ def test_slices_that_fail_are_sent_again_and_each_image_is_there_once(
     page.wait_for_url(JOB_PAGE)
     results = finished(api, arrived(page), 60)
     assert len(attempts) == len(set(attempts)) + 3
+    assert len({trace_id(each or "") for each in traces} - {""}) == 1, "all requests of an upload are in one trace"
+    assert None not in traces
     assert sorted(str(result["filename"]) for result in results) == sorted(truth)
 
 

@@ -20,8 +20,12 @@ from core.config import LimitSettings
 from core.credentials import PersonalTokens, RecoveryCodes
 from core.fleet.models import (
     BillingPeriod,
+    CapMessage,
+    CapMessages,
     Decision,
     Decisions,
+    EndedInstance,
+    EndedInstances,
     FleetDay,
     FleetInstance,
     FleetInstances,
@@ -233,6 +237,11 @@ def _fill_fleet(fleet: FleetStore) -> None:
         spot=True, marked="silent", billed_since=NOW,
     )  # fmt: skip
     fleet.put_instances(FleetInstances(total=1, instances=(instance,)))
+    ended = EndedInstance(
+        instance_id="i-0fedcba9876543210", instance_type="c7a.large", zone="us-east-1a", launched_at=NOW,
+        ended_at=NOW, images=3,
+    )  # fmt: skip
+    fleet.put_ended(EndedInstances(instances=(ended,)))
     fleet.put_decisions(Decisions(decisions=(Decision(at=NOW, words="starting 1 worker"),)))
     spec = LaunchSpec("c7a.large", "terminate", "ami-12c6146b", "#!/bin/sh\n", market="spot", subnet_id="subnet-1")
     launch = JournalEntry(token="t1", count=1, at=NOW, spec=spec)
@@ -243,6 +252,8 @@ def _fill_fleet(fleet: FleetStore) -> None:
     fleet.put_block("hour", 1, HistoryBlock(number=7, points=((1764072000, 2, 5), (1764072001, 1, 0))))
     fleet.put_run(run)
     fleet.put_day(day)
+    message = CapMessage(period="day", level="near", at=NOW, spending=spending, sent=("topic",))
+    fleet.put_cap_messages(CapMessages(messages=(message,)), 3)
     results = ModelResults(name=MODEL.name, digest=MODEL.digest, first_at=NOW, last_at=NOW)
     tally = JobTally()
     results.count(_result(DONE), tally)
@@ -353,6 +364,8 @@ def _read_fleet(fleet: FleetStore) -> dict[str, object]:
         "history": fleet.blocks(),
         "billing periods": fleet.runs([2]),
         "days": fleet.days(),
+        "messages on spending caps": fleet.cap_messages(),
+        "instances that have ended": fleet.ended(),
         "results by model": fleet.model_results(),
     }
 

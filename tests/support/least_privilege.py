@@ -233,6 +233,7 @@ DENIED_CALLS = {
     ),
     "web launches nothing": Attempt("WebRole", "ec2", "run_instances", _FROM_TEMPLATE),
     "web ends no instance": Attempt("WebRole", "ec2", "terminate_instances", _FLEETS_OWN),
+    "web reads only the fleet's consoles": Attempt("WebRole", "ec2", "get_console_output", {"InstanceId": "{web}"}),
     "web takes no requests": Attempt("WebRole", "sqs", "receive_message", {"QueueUrl": "{requests}"}),
     "web writes no results": Attempt("WebRole", "s3", "put_object", {**_RESULT, "Body": b""}),
     "web makes no buckets": Attempt("WebRole", "s3", "create_bucket", {"Bucket": "another"}),

@@ -61,12 +61,14 @@ class ResultsApi:
         faults: for the next uploads, one each; None lets an upload pass.
         max_files: of a request, above which the answer is 413.
         uploads: bytes of each upload's body.
+        traceparents: of each upload.
     """
 
     jobs: dict[str, ApiJob] = field(default_factory=dict)
     faults: list[Fault | None] = field(default_factory=list)
     max_files: int = 250
     uploads: list[int] = field(default_factory=list)
+    traceparents: list[str] = field(default_factory=list)
     truths: list[str] = field(default_factory=list)
     names: Counter[str] = field(default_factory=Counter)
     """Filenames of accepted images."""
@@ -165,6 +167,7 @@ class ResultsApi:
     def _images(self, job_id: str) -> ResponseReturnValue:
         with self._lock:
             self.uploads.append(request.content_length or 0)
+            self.traceparents.append(request.headers["traceparent"])
             fault = self.faults.pop(0) if self.faults else None
             answer = None if fault is None else fault()
             if answer is not None:

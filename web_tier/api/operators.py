@@ -13,6 +13,7 @@ from core.cost import ThousandCost
 from core.fleet.models import (
     MAX_REASON_CHARACTERS,
     Decisions,
+    EndedInstance,
     FleetInstances,
     FleetSnapshot,
     HistoryPoint,
@@ -37,6 +38,7 @@ from web_tier.api.parsing import (
 from web_tier.api.schemas import ApiBody
 from web_tier.audit import AuditPage, audit_details, current_trail
 from web_tier.backend import current_backend
+from web_tier.console import ConsoleLine
 from web_tier.parameters import clean_reason, known_ref
 from web_tier.uploads.retry import Redriven, RedriveOutcome, redrive, redrive_all
 
@@ -157,15 +159,22 @@ class FleetDrainBody(ApiBody):
     asked_at: datetime
 
 
+class FleetInstancesBody(FleetInstances):
+    """The fleet's instances, newest first; `total` may be more than are listed."""
+
+    ended: tuple[EndedInstance, ...] = Field(description="Those that ended in the last hour, up to 20.")
+
+
 @fleet_api.get("/fleet/instances")
 @operation(
-    ApiResponse(200, "Up to 100 instances with what their workers say of themselves.", FleetInstances),
+    ApiResponse(200, "Up to 100 instances with what their workers say of themselves.", FleetInstancesBody),
     name="fleet_instances",
     tag="System",
 )
 def instances() -> Response:
     """List the fleet's instances, newest first."""
-    return json_response(current_backend().fleet.instances())
+    state = current_backend().fleet.state()
+    return json_response(FleetInstancesBody(**dict(state.instances), ended=state.ended_lately(datetime.now(UTC))))
 
 
 @fleet_api.get("/fleet/decisions")
@@ -308,6 +317,33 @@ def drain(instance_id: str) -> Response:
     fleet.drainable_instance(instance_id)
     fleet.request_drain(instance_id, asked_at)
     return json_response(FleetDrainBody(instance_id=instance_id, asked_at=asked_at), 202)
+
+
+class ConsoleBody(ApiBody):
+    """The newest lines of the console of an instance, in the order in which they were written."""
+
+    instance_id: str
+    read_at: datetime = Field(description="EC2 is called at most once in five seconds for an instance.")
+    is_latest: bool = Field(
+        description="False if EC2 has no latest output of this instance type. The lines are then of the time shortly "
+        "after the instance has last changed its state."
+    )
+    lines: tuple[ConsoleLine, ...]
+
+
+@fleet_api.get("/fleet/instances/<instance_id>/console")
+@operation(ApiResponse(200, "Up to 1,000 lines, of up to 64 KB.", ConsoleBody), name="instance_console", tag="System")
+def console(instance_id: str) -> Response:
+    """Get the console of an instance.
+
+    For instances that are listed, and for those that have ended in the last hour. The instance has written the lines:
+    characters that control a terminal are removed, and a line of JSON is split into its parts.
+    """
+    backend = current_backend()
+    read = backend.consoles.read(backend.fleet.known_instance(instance_id))
+    return json_response(
+        ConsoleBody(instance_id=instance_id, read_at=read.read_at, is_latest=read.is_latest, lines=read.lines)
+    )
 
 
 class DeadLetterBody(ApiBody):

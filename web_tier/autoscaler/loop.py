@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import FleetSettings
+from core.fleet.models import FleetSpending
 from core.fleet.store import Commands, FleetStore
 from services.demand_signal import DemandListener
 from web_tier.autoscaler.billing import BillingMeter
@@ -41,6 +42,7 @@ class Autoscaler:
     Attributes:
         controller_problem: returns a problem of another part of the controller, for operators, or None.
         signals: demand signals, or None if there are none.
+        on_spending: called in each round with the cost beside the spending caps, or None without a cap.
     """
 
     config: FleetConfigWatcher
@@ -53,6 +55,7 @@ class Autoscaler:
     interval_seconds: float
     controller_problem: Callable[[], str | None] = lambda: None
     signals: DemandListener | None = None
+    on_spending: Callable[[FleetSpending | None], object] = lambda _: None
     _signalled_at: float = field(default=float("-inf"), init=False)
     _arrivals: ArrivalRateEstimator = field(init=False)
     _metrics: MetricsCollector = field(init=False)
@@ -145,6 +148,7 @@ class Autoscaler:
         # Without the time of the next try, which changes in each round and is no event.
         problem = _joined(self.launcher.last_error, *others)
         spending_events = self._spending.update(observation.spending)
+        self.on_spending(observation.spending)
         events = [*config.drain_events(), *command_events, *spending_events, *health.drain_events()]
         reporter.report(observation, plan, problem, events, health.reasons(), self.meter.billed_since)
 

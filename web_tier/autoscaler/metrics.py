@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from core.config import FleetSettings
 from core.cost import Bill
+from core.fleet.models import CapPeriod, FleetSpending
 from core.messages import ClassificationResult, Model, is_cancelled
 from core.model_results import MAX_MODELS
 from web_tier.autoscaler.explain import DecisionKind
@@ -261,6 +262,8 @@ class FleetState(Collector):
         yield _gauge("workers_min", "Minimum of workers in force.", settings.min_workers)
         yield _gauge("workers_max", "Maximum of workers in force.", settings.max_workers)
         yield _gauge("fleet_paused", "1 while operators have paused the fleet, else 0.", int(bool(observation.pause)))
+        if (spending := observation.spending) is not None:
+            yield from _caps(spending)
         yield _gauge(
             "failed_boots", "Instances in a row that ended before their first heartbeat.", metrics.failed_boots
         )
@@ -291,6 +294,26 @@ class FleetState(Collector):
         yield CounterMetricFamily(
             "fleetsight_billed_seconds", "Billed seconds of all instances since the first launch.", last.bill.seconds
         )
+
+
+def _caps(spending: FleetSpending) -> Iterator[Metric]:
+    """Yield the metrics of the spending caps that are configured."""
+    caps = {period: cap for period in get_args(CapPeriod) if (cap := spending.cap(period)) is not None}
+    used = {period: spending.used(period) for period in caps}
+    reached = {period: float(spending.is_reached(period)) for period in caps}
+    yield _gauge(
+        "spending_cap_dollars",
+        "US dollars of the spending caps of the day and of the month, if set, with what operators allow today.",
+        caps,
+        "period",
+    )
+    yield _gauge(
+        "spending_used_dollars",
+        "US dollars that count towards a spending cap: metered cost of instances, and the minimum of starting ones.",
+        used,
+        "period",
+    )
+    yield _gauge("spending_cap_reached", "1 while a spending cap stops launches, else 0.", reached, "period")
 
 
 def _gauge(name: str, text: str, value: "float | Mapping[str, float]", label: str = "") -> GaugeMetricFamily:

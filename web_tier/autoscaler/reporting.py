@@ -3,7 +3,7 @@
 | Part                 | Shown as                                                         |
 |----------------------|------------------------------------------------------------------|
 | `SnapshotWriter`     | the fleet's figures now                                          |
-| `InstanceListWriter` | the instances with their workers' status                         |
+| `InstanceListWriter` | the instances with their workers' status; those that ended last  |
 | `EventLog`           | the last decisions and other events, in words                    |
 | `HistoryTrack`       | workers and queue over time, as a chart                          |
 | `MetricsLogger`      | Prometheus's metrics; and one log line a minute for CloudWatch   |
@@ -11,15 +11,18 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from core.config import FleetSettings
 from core.embedded_metrics import CONTROLLER_METRICS, embedded_metrics
 from core.fleet.models import (
+    ENDED_LISTED,
     Decision,
     Decisions,
+    EndedInstance,
+    EndedInstances,
     FleetDay,
     FleetInstance,
     FleetInstances,
@@ -66,6 +69,8 @@ MAX_LISTED = 100
 MIN_LIST_SECONDS = 1.0
 """Shortest time between two lists."""
 
+MAX_ENDED = 20
+"""Ended instances that are listed, the newest."""
 MAX_DECISIONS = 20
 MIN_EVENTS_SECONDS = 1.0
 """Shortest time between two writes of the event log."""
@@ -185,15 +190,18 @@ def _two_digits(seconds: float | None) -> float | None:
 
 @dataclass
 class InstanceListWriter:
-    """Stores the list of instances when it has changed.
+    """Stores the list of instances when it has changed, and the listed ones that have ended.
 
     Attributes:
         stored: the list that is stored.
+        ended: the stored list of those that have ended.
     """
 
     store: FleetStore
     stored: FleetInstances = field(default_factory=FleetInstances)
     clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ended: EndedInstances = field(default_factory=EndedInstances)
     _stored_at: float = field(default=float("-inf"), init=False)
 
     def update(
@@ -209,8 +217,31 @@ class InstanceListWriter:
         instances = instance_list(observation, statuses, unhealthy, billed_since)
         if instances != self.stored:
             self._stored_at = self.clock()
+            self._store_ended({each.instance_id for each in observation.instances if each.state in LISTED})
             self.store.put_instances(instances)
             self.stored = instances
+
+    def _store_ended(self, present: Set[str]) -> None:
+        """Store the instances that have ended since the list was stored, before the list without them is stored."""
+        now = self.now()
+        gone = [each for each in self.stored.instances if each.instance_id not in present]
+        known = {each.instance_id for each in gone} | present  # a lagging description omits instances for a while
+        before = [each for each in self.ended.since(now - ENDED_LISTED) if each.instance_id not in known]
+        ended = EndedInstances(instances=(*(_ended(each, now) for each in gone), *before)[:MAX_ENDED])
+        if gone or len(before) < len(self.ended.instances):
+            self.store.put_ended(ended)
+            self.ended = ended
+
+
+def _ended(instance: FleetInstance, now: datetime) -> EndedInstance:
+    return EndedInstance(
+        instance_id=instance.instance_id,
+        instance_type=instance.instance_type,
+        zone=instance.zone,
+        launched_at=instance.launched_at,
+        ended_at=now,
+        images=instance.images,
+    )
 
 
 def instance_list(
@@ -429,9 +460,10 @@ def fleet_metrics(observation: Observation, settings: FleetSettings, meter: Bill
     """Return the metrics of the fleet by name.
 
     `workers` is the number of running and starting workers, `maximum` their limit; `at_maximum` is 1 if that is
-    reached while images wait. `capped` is 1 while a spending cap is reached. `waiting`, `in_flight` and
-    `dead_letters` are messages; `oldest_seconds` is the age of the oldest waiting image. `answered` and `dollars` are
-    the images and the instances' cost since the first launch.
+    reached while images wait. `capped` is 1 while a spending cap is reached, and `cap_percent` is the larger share of
+    the day's and the month's cap that is used. `waiting`, `in_flight` and `dead_letters` are messages, and
+    `oldest_seconds` is the age of the oldest waiting image. `answered` and `dollars` are the images, and the cost of
+    the instances, since the first launch.
     """
     requests, waiting = observation.requests, observation.demand.waiting
     return {
@@ -444,6 +476,7 @@ def fleet_metrics(observation: Observation, settings: FleetSettings, meter: Bill
         "oldest_seconds": round(waiting[0][0], 1) if waiting else 0.0,
         "paused": int(observation.pause is not None),
         "capped": int(observation.is_capped),
+        "cap_percent": 0.0 if observation.spending is None else round(100 * observation.spending.largest_share, 1),
         "answered": meter.attribution.images,
         "dollars": round(meter.bill.dollars, 6),
     }
@@ -493,7 +526,7 @@ class Reporter:
         self.counts.fleet.begin(self.registry.statuses)
         self.snapshots = SnapshotWriter(self.store, self.clock, self.now)
         self.metrics = MetricsLogger(self.clock, self.namespace, self.counts)
-        self._instances = InstanceListWriter(self.store, stored, self.clock)
+        self._instances = InstanceListWriter(self.store, stored, self.clock, self.now, self.store.ended())
         self._events = EventLog(self.store, self.clock, self.now)
         self._history = [HistoryTrack(self.store, resolution) for resolution in RESOLUTIONS]
 

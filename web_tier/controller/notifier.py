@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -69,6 +69,21 @@ class JobMessage:
     at: datetime
 
     @property
+    def id(self) -> str:
+        """The id of the delivery."""
+        return self.delivery.id
+
+    @property
+    def target(self) -> str:
+        """The target of the delivery."""
+        return self.delivery.target
+
+    @property
+    def secret(self) -> str:
+        """The secret of the notification."""
+        return self.notification.secret
+
+    @property
     def body(self) -> str:
         """The JSON that webhooks and topics get; `docs/api.md` describes it."""
         job, counts = self.status.job, self.status.counts
@@ -99,6 +114,34 @@ class JobMessage:
         if self.notification.page:
             lines += ["", f"Results: {self.notification.page}"]
         return "\n".join([*lines, "", "You requested this message on the page of the job.", ""])
+
+
+class ChannelMessage(Protocol):
+    """A message as a channel needs it: on a job that is done, or on a spending cap.
+
+    Attributes:
+        id: the same for each try.
+        target: e-mail address, URL, or ARN of the topic.
+        secret: signs the webhook.
+        at: time of this try.
+        body: JSON for webhooks and topics.
+        subject, text: of the e-mail.
+    """
+
+    @property
+    def id(self) -> str: ...  # noqa: D102 (see above, as for the others)
+    @property
+    def target(self) -> str: ...  # noqa: D102
+    @property
+    def secret(self) -> str: ...  # noqa: D102
+    @property
+    def at(self) -> datetime: ...  # noqa: D102
+    @property
+    def body(self) -> str: ...  # noqa: D102
+    @property
+    def subject(self) -> str: ...  # noqa: D102
+    @property
+    def text(self) -> str: ...  # noqa: D102
 
 
 Send = Callable[[JobMessage], None]
@@ -227,30 +270,30 @@ class Notifier:
             self._due[job] = max(self._due.get(job, 0.0), self.clock() + seconds)
 
 
-def senders(clients: Clients, settings: NotificationSettings) -> Mapping[Channel, Send]:
+def senders(clients: Clients, settings: NotificationSettings) -> Mapping[Channel, Callable[[ChannelMessage], None]]:
     """Return how to send a message on each channel of the configuration."""
 
-    def by_webhook(message: JobMessage) -> None:
-        signed = WebhookMessage(message.delivery.id, int(message.at.timestamp()), message.body.encode())
-        send_webhook(message.delivery.target, message.notification.secret, signed, settings)
+    def by_webhook(message: ChannelMessage) -> None:
+        signed = WebhookMessage(message.id, int(message.at.timestamp()), message.body.encode())
+        send_webhook(message.target, message.secret, signed, settings)
 
-    def by_topic(message: JobMessage) -> None:
-        with _aws_errors():
-            clients.sns.publish(TopicArn=message.delivery.target, Message=message.body)
+    def by_topic(message: ChannelMessage) -> None:
+        with aws_errors():
+            clients.sns.publish(TopicArn=message.target, Message=message.body)
 
-    def by_email(message: JobMessage) -> None:
+    def by_email(message: ChannelMessage) -> None:
         content = {
             "Subject": {"Data": message.subject, "Charset": "UTF-8"},
             "Body": {"Text": {"Data": message.text, "Charset": "UTF-8"}},
         }
-        with _aws_errors():
+        with aws_errors():
             clients.sesv2.send_email(
                 FromEmailAddress=settings.mail_sender,
-                Destination={"ToAddresses": [message.delivery.target]},
+                Destination={"ToAddresses": [message.target]},
                 Content={"Simple": content},
             )
 
-    found: dict[Channel, Send] = {"webhook": by_webhook}
+    found: dict[Channel, Callable[[ChannelMessage], None]] = {"webhook": by_webhook}
     if settings.topic_arn is not None:
         found["topic"] = by_topic
     if settings.mail_sender is not None:
@@ -258,12 +301,13 @@ def senders(clients: Clients, settings: NotificationSettings) -> Mapping[Channel
     return found
 
 
-def _is_off(_message: JobMessage) -> None:
+def _is_off(_message: ChannelMessage) -> None:
     raise DeliveryFailedError("the configuration has no such notifications any more", is_final=True)
 
 
 @contextmanager
-def _aws_errors() -> Iterator[None]:
+def aws_errors() -> Iterator[None]:
+    """Raise a DeliveryFailedError for an error of AWS."""
     try:
         yield
     except (BotoCoreError, ClientError) as error:

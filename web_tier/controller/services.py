@@ -34,6 +34,7 @@ from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import Observer, RecentLaunches
 from web_tier.autoscaler.reporting import Reporter
 from web_tier.controller.cancellation import JobCanceller
+from web_tier.controller.cap_notifier import CapNotifier, CapReceiver, cap_receivers
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import HELPERS, Collector
 from web_tier.controller.configured_model import ConfiguredModelRecorder
@@ -65,6 +66,7 @@ class ControllerServices:
         launching: the fleet again, with calls that botocore does not retry. It would retry a launch that was refused
             for lack of capacity, which EC2 answers as a server error; but the next offering must be tried at once.
         send: how to send a message about a job that is done, by channel.
+        operators: receivers of messages on spending caps.
         sources: the buckets from which jobs take images, and to which results are copied.
         bucket_named: returns a bucket by its name, for a bundle in S3.
         calls: makes calls for results side by side. Nothing else uses it, so that results wait for no other work.
@@ -84,6 +86,7 @@ class ControllerServices:
     fleet: Fleet
     launching: Fleet
     send: Mapping[Channel, Send]
+    operators: Sequence[CapReceiver]
     sources: SourceBuckets
     signals: DemandListener
     bucket_named: Callable[[str], Bucket]
@@ -98,6 +101,7 @@ class ControllerServices:
 
         Raises:
             ClientError: when a queue does not exist.
+            ConfigError: when messages to operators cannot be sent as configured.
         """
         clients = controller_clients(config)
         names = config.names
@@ -117,6 +121,7 @@ class ControllerServices:
             fleet=Fleet(clients.ec2, names.worker_instance),
             launching=Fleet(controller_clients(config, attempts=1).ec2, names.worker_instance),
             send=senders(clients, config.notifications),
+            operators=cap_receivers(clients, config.notifications),
             sources=SourceBuckets(clients.s3),
             signals=DemandListener(requests.url),
             bucket_named=lambda name: Bucket.named(clients, name),
@@ -149,6 +154,9 @@ class ControllerServices:
             on_demand=prices.hourly,
             over=over,
         )
+        caps = CapNotifier(fleet_store, self.operators, active, token)
+        if before is not None:
+            caps.observe(before.spending)  # what the previous controller may have found and not stored
         table = replace(self.store.table, pool=self.calls)
         cost_rows = CostRowWriter(CostStore(self.store.table), token, active, meter.attribution.day_of)
         catalog_store = CatalogStore(self.store.table)
@@ -204,7 +212,9 @@ class ControllerServices:
             )
 
         ticks: dict[str, Tick] = {
-            "autoscaler": self._autoscaler(holder, fleet_config, registry, meter, recorder.problem, active).tick,
+            "autoscaler": self._autoscaler(
+                holder, fleet_config, registry, meter, recorder.problem, caps=caps, active=active
+            ).tick,
             "collector": collector.tick,
             **{f"collector-{number}": collector.help_tick for number in range(1, HELPERS + 1)},
             "counts": recorder.counts_tick,
@@ -231,6 +241,7 @@ class ControllerServices:
                 lambda job_id: results_files.is_done_with(job_id) or not self.store.is_open(job_id),
                 active,
             ).tick,
+            "cap_notifier": caps.tick,
             "cleanup": JobCleanup(
                 self.store, recorder, self.inputs, self.outputs, self.config.controller.reconcile_seconds, active
             ).tick,
@@ -247,6 +258,8 @@ class ControllerServices:
         registry: WorkerRegistry,
         meter: BillingMeter,
         problem: Callable[[], str | None],
+        *,
+        caps: CapNotifier,
         active: Callable[[], bool],
     ) -> Autoscaler:
         launches, store = RecentLaunches(), FleetStore(self.store.table)
@@ -266,6 +279,7 @@ class ControllerServices:
             interval_seconds=self.config.controller.interval_seconds,
             controller_problem=problem,
             signals=self.signals,
+            on_spending=caps.observe,
         )
 
     def _reconciler(

@@ -18,6 +18,7 @@ from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, Config, PriceSettings
 from core.cost import WHOLE_IMAGE, ThousandCost
 from core.fleet.models import (
     Decision,
+    EndedInstance,
     FleetDay,
     FleetSnapshot,
     FleetSpending,
@@ -75,6 +76,22 @@ class DecisionRow(BaseModel):
         return cls(at=decision.at.isoformat(), time=time, lead=lead, words=words.removeprefix(lead))
 
 
+class EndedRow(BaseModel):
+    """An instance that has ended, and what it has done as a text: `at 12:03:22, 45 images`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    instance_id: str
+    words: str
+
+    @classmethod
+    def of(cls, instance: EndedInstance) -> Self:
+        """Return the row of an instance."""
+        images = "" if instance.images is None else f", {plural(instance.images, 'image')}"
+        at = instance.ended_at.astimezone(UTC)
+        return cls(instance_id=instance.instance_id, words=f"at {at:%H:%M:%S}{images}")
+
+
 _LEAD = re.compile(
     r"(Starting|Draining)( at most)? [\d,]+ (idle )?workers?( a minute)?|Paused( by ops)?|Idle|Limits [\d.]+"
     r"|The (day|month)'s spending cap is reached"
@@ -108,6 +125,7 @@ class FleetBody(BaseModel):
         capped: that a spending cap is reached, and until when; None if none is.
         is_allowed: whether operators have raised the caps today.
         instances: newest first; `unlisted` is a text with the number of older ones, if there are any.
+        ended: those that ended in the last hour, newest first, by id, with the time of the day (UTC) and images.
         decisions: the last ones, newest first.
     """
 
@@ -146,6 +164,7 @@ class FleetBody(BaseModel):
     is_allowed: bool = False
     instances: tuple[InstanceRow, ...] = ()
     unlisted: str | None = None
+    ended: tuple[EndedRow, ...] = ()
     decisions: tuple[DecisionRow, ...] = ()
 
     @classmethod
@@ -196,6 +215,7 @@ class FleetBody(BaseModel):
             paused=None if state.pause is None else pause_words(state.pause),
             instances=tuple(InstanceRow.of(each, seen_at, config.prices, allowance) for each in listed.instances),
             unlisted=f"and {older:,} older" if older > 0 else None,
+            ended=tuple(map(EndedRow.of, state.ended_lately(now))),
             decisions=decisions,
         )
 

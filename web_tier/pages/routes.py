@@ -7,12 +7,25 @@ sign-in the guard closes all account pages.
 from flask import Blueprint, Flask
 
 from services.errors import NotFoundError
-from web_tier.pages import account, costs, fleet, image, job, model, operators, review, second_factor, sign_in, upload
+from web_tier.pages import (
+    account,
+    console,
+    costs,
+    fleet,
+    image,
+    job,
+    model,
+    operators,
+    review,
+    second_factor,
+    sign_in,
+    upload,
+)
 
 GET, POST = ["GET"], ["POST"]
 
 _IMAGE, _LETTER = "/jobs/<job_id>/images/<image_id>", "/dead-letters/<job_id>/<image_id>"
-_DRAIN = "/fleet/instances/<instance_id>/drain"
+_INSTANCE = "/fleet/instances/<instance_id>"
 
 ROUTES = {
     "pages": (
@@ -56,7 +69,7 @@ ROUTES = {
         ("/jobs/<job_id>/rows", job.job_rows, GET),
         ("/jobs/<job_id>/progress", job.job_progress, GET),
     ),
-    # The controls of the fleet.
+    # The controls of the fleet, and the consoles of its instances.
     "operate": (
         ("/fleet/pause", fleet.pause_page, GET),
         ("/fleet/pause", fleet.pause, POST),
@@ -67,8 +80,9 @@ ROUTES = {
         ("/fleet/allowance", fleet.allowance_page, GET),
         ("/fleet/allowance", fleet.set_allowance, POST),
         ("/fleet/allowance/reset", fleet.reset_allowance, POST),
-        (_DRAIN, fleet.confirm_drain, GET),
-        (_DRAIN, fleet.drain, POST),
+        (f"{_INSTANCE}/drain", fleet.confirm_drain, GET),
+        (f"{_INSTANCE}/drain", fleet.drain, POST),
+        (f"{_INSTANCE}/console", console.console_page, GET),
     ),
     "costs": (("/costs", costs.costs_page, GET),),
     "audit": (("/audit", operators.audit_page, GET),),

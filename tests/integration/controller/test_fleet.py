@@ -1,23 +1,30 @@
 """Real controllers and their fleets on the local cloud: launches, limits, pauses, and what is shown of them."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask, request
 
 from core.fleet.models import FleetSnapshot, LimitsOverride
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.messages import Heartbeat, WorkerState
 from localcloud.launch import LocalCloud
-from services.sqs import OutgoingMessage
+from services.clients import Clients
+from services.sqs import OutgoingMessage, Queue
 from tests.conftest import write_config
 from tests.integration.controller.conftest import Scene, SceneMaker, done
+from tests.support.servers import served
 from tests.support.waiting import wait_until
 from web_tier.autoscaler.reporting import RESOLUTIONS
+from web_tier.controller.cap_notifier import SECRET_FILE_VARIABLE
+from web_tier.webhooks import WebhookMessage, new_secret
 
 pytestmark = pytest.mark.processes
 
@@ -250,3 +257,48 @@ def test_instances_are_shown_with_the_status_of_their_workers_and_a_boot_is_meas
     wait_until(lambda: scene.acts(1), "the next controller acts")
     scene.respond(answers[:1])
     wait_until(lambda: fleet.instances().instances[0].images == 28, "it continues the count")
+
+
+def test_operators_get_a_reached_cap_from_the_next_controller_if_the_first_one_could_not_send_it(
+    make_scene: SceneMaker, clients: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place := tmp_path / "secret").write_text(secret := new_secret())
+    monkeypatch.setenv(SECRET_FILE_VARIABLE, str(place))
+    app, received, status = Flask(__name__), list[tuple[dict[str, str], bytes]](), [503]
+
+    @app.post("/hook")
+    def hook() -> tuple[str, int]:
+        received.append((dict(request.headers), request.get_data()))
+        return "", status[0]
+
+    topic = clients.sns.create_topic(Name=new_id())["TopicArn"]
+    alerts = Queue(clients.sqs, clients.sqs.create_queue(QueueName=new_id())["QueueUrl"])
+    arn = clients.sqs.get_queue_attributes(QueueUrl=alerts.url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    clients.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes={"RawMessageDelivery": "true"})
+    with served(app) as address:
+        receivers = {
+            "operator_webhook": f"{address}/hook",
+            "operator_topic_arn": topic,
+            "webhook_hosts": [address.removeprefix("http://")],
+            "webhook_private": True,
+        }
+        scene = make_scene(fleet={"dollars_per_day": 0.002}, notifications=receivers)
+        scene.start_controller()
+        wait_until(scene.snapshot, "the controller acts")
+        scene.add_job(65)
+        wait_until(lambda: received, "the cap is reached, and the receiver refuses the message")
+        wait_until(lambda: stored(scene).cap_messages().messages[0].sent == ("topic",), "the topic has it")
+        scene.kill_controller(0)
+        status[0] = 204
+        before = len(received)
+        scene.start_controller()
+        wait_until(lambda: len(received) > before, "the next controller sends it")
+        wait_until(lambda: stored(scene).cap_messages().messages[0].sent == ("topic", "webhook"), "it is recorded")
+    ids = {headers["Webhook-Id"] for headers, _ in received}
+    assert ids == {f"cap-day-{datetime.now(UTC):%Y-%m-%d}-reached"}
+    headers, body = received[-1]
+    signed = WebhookMessage(headers["Webhook-Id"], int(headers["Webhook-Timestamp"]), body)
+    assert headers["Webhook-Signature"] == signed.signature(secret)
+    [published] = alerts.receive(wait_seconds=1)
+    assert json.loads(published.body)["id"] in ids
+    assert scene.workers() <= 1

@@ -1,6 +1,7 @@
 """Export of spans: what a collector receives, and that nothing waits for one that does not answer."""
 
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -13,6 +14,8 @@ import requests
 from core.config import TracingSettings
 from core.telemetry import MAX_WAITING_SPANS, NO_SPANS, Span, SpanExporter
 from core.tracing import child_of, new_traceparent, span_id, trace_id
+from scripts.aws.logs import LogQuery
+from scripts.logs import LocalLogs
 from scripts.run.system import System, free_port
 from tests.conftest import ROOT
 from tests.support.jobs import picture
@@ -142,6 +145,7 @@ def test_one_trace_has_the_request_the_stages_and_the_record_of_an_image(
         "FLEETSIGHT__WEB__PORT": str(free_port()),
         "FLEETSIGHT__FLEET__MAX_WORKERS": "1",
         "FLEETSIGHT__TRACING__ENDPOINT": collector.url,
+        **{f"FLEETSIGHT__LOGS__{process}": "warning" for process in ("WEB", "CONTROLLER", "WORKER")},
     }
     system, client_span = System(tmp_path_factory.mktemp("home"), settings), new_traceparent()
     began = time.time()
@@ -170,3 +174,5 @@ def test_one_trace_has_the_request_the_stages_and_the_record_of_an_image(
     assert {each.parent for each in stages} == {whole.id}
     assert sorted(stages, key=lambda each: each.end) == stages
     assert all(began * 1e9 < each.start <= each.end <= whole.end for each in stages[1:])
+    logged = LocalLogs(system.state_dir, LogQuery(level="debug")).since(0)
+    assert [line for line in logged if re.search(r" (debug|info) ", line) and not re.search(" fleet ", line)] == []

@@ -1,4 +1,4 @@
-"""The commands for operators, `fleetsight fleet` and `fleetsight dead-letters`, against a real web tier."""
+"""The commands for operators, `fleetsight fleet`, `dead-letters` and those of `model`, against a real web tier."""
 
 import json
 import socket
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import ANY
 
 import pytest
 from click.testing import CliRunner, Result
@@ -16,6 +18,8 @@ from core.config import Config
 from core.fleet.models import (
     Decision,
     Decisions,
+    EndedInstance,
+    EndedInstances,
     FleetInstance,
     FleetInstances,
     FleetPause,
@@ -33,10 +37,12 @@ from services.clients import Clients
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.api import DeadLetterDesk
-from tests.support.autoscaler import fleet_snapshot
+from tests.support.autoscaler import fleet_snapshot, refusal
+from tests.support.bundles import relabelled_bundle
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.servers import served
 from web_tier.app import create_app
+from web_tier.console import InstanceConsoles
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 INSTANCE = "i-0123456789abcdef0"
@@ -237,6 +243,49 @@ def test_events_are_shown_oldest_first_without_control_characters(url: str, flee
     assert [each["words"] for each in reported["decisions"]][1] == "starting 5"
 
 
+class OneConsole:
+    """EC2 with one console, of which it has no latest output."""
+
+    def get_console_output(self, InstanceId: str, Latest: bool = False) -> dict[str, str]:  # noqa: N803 (EC2's names)
+        if Latest:
+            raise refusal("UnsupportedOperation", "GetConsoleOutput")
+        line = {"at": "2026-03-01T12:00:00+00:00", "level": "info", "message": "started", "model": "[red]\x1b[2Jdemo"}
+        return {"Output": f"boot of {InstanceId}\x1b[2J\n{json.dumps(line)}\n"}
+
+
+def test_a_console_is_printed_readably_or_raw(config: Config, provisioned: Clients, fleet: FleetStore) -> None:
+    app = create_app(config)
+    app.extensions["fleetsight"].consoles = InstanceConsoles(lambda: cast(Any, OneConsole()))
+    fleet.put_instances(FleetInstances(total=1, instances=(instance(),)))
+    with served(app) as address:
+        shown = run_fleet("console", INSTANCE, "--url", address)
+        assert shown.stdout.splitlines() == [
+            f"boot of {INSTANCE}",
+            "01 Mar 12:00:00 info     started  model=[red]demo",
+        ]
+        assert "EC2 has no newer lines" in shown.stderr
+        raw = run_fleet("console", INSTANCE, "--raw", "--url", address).stdout.splitlines()
+        assert json.loads(raw[1])["message"] == "started"
+        reported = json.loads(run_fleet("console", INSTANCE, "--json", "--url", address).stdout)
+        assert [each["message"] for each in reported["lines"]] == [None, "started"]
+        other = run_fleet("console", "i-0aaaaaaaaaaaaaaaa", "--url", address)
+    assert (other.exit_code, "the fleet has no instance 'i-0aaaaaaaaaaaaaaaa'" in other.output) == (1, True)
+
+
+def test_status_shows_the_instances_that_have_ended(url: str, fleet: FleetStore, store: JobStore) -> None:
+    now = datetime.now(UTC)
+    ended = [
+        EndedInstance(
+            instance_id=f"i-{number}", instance_type="c7a.large", zone="a", launched_at=NOON, ended_at=now, images=9
+        )
+        for number in range(7)
+    ]
+    FleetStore(store.table).put_snapshot(snapshot())
+    fleet.put_ended(EndedInstances(instances=tuple(ended)))
+    lines = [line for line in run_fleet("status", "--url", url).output.splitlines() if line.startswith("ended")]
+    assert lines == [f"ended {now:%H:%M:%S} UTC  i-{number}, 9 images" for number in range(5)]
+
+
 @dataclass
 class ScriptedClient(FleetClient):
     """A client that answers from a list, one poll after the other; an error in it is raised."""
@@ -420,3 +469,60 @@ def test_wrong_usage_has_status_2(desk_url: str, desk: DeadLetterDesk, arguments
     desk.given_up("a.jpg")
     assert run_dead_letters(*arguments, "--url", desk_url).exit_code == 2
     assert desk.queue.bodies == []
+
+
+# Models
+
+
+def run_model(url: str, *arguments: str) -> Result:
+    return CliRunner().invoke(fleetsight, ["model", *arguments, "--url", url])
+
+
+def test_models_are_rolled_out_promoted_rolled_back_and_removed(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = str(tmp_path / "signs")
+    digest = relabelled_bundle(tmp_path / "signs", "signs", " (2)")
+    for arguments, output in (
+        (("roll-out", place, "--share", "12.5%"), "New jobs get demo (87.5%) or signs (12.5%).\n"),
+        (("promote",), "New jobs get signs (100%).\n"),
+        (("roll-back",), "New jobs get demo (100%).\n"),
+        (("add", place, "--name", "signs-2"), f"Jobs may name the model signs-2, digest {digest[:12]}. "),
+        (("roll-out", "signs-2", "--share", "0.25"), "New jobs get demo (75%) or signs-2 (25%).\n"),
+        (("roll-back",), "New jobs get demo (100%).\n"),
+    ):
+        done = run_model(url, *arguments)
+        assert (done.exit_code, done.output.startswith(output)) == (0, True), done.output
+    lines = run_model(url, "list").output.splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [["demo", ANY, "100%"], ["signs-2", digest[:12], ANY]]
+    listed = json.loads(run_model(url, "list", "--json").output)
+    assert [(each["name"], each["is_default"]) for each in listed["models"]] == [("demo", True), ("signs-2", False)]
+    assert run_model(url, "remove", "signs-2").exit_code == 0
+    # A folder here is a place, if no model has its name.
+    monkeypatch.chdir(tmp_path)
+    assert run_model(url, "roll-out", "signs").output == "New jobs get signs (100%).\n"
+    assert run_model(url, "roll-back").exit_code == run_model(url, "remove", "signs").exit_code == 0
+    assert len(run_model(url, "list").output.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("roll-out", "birds"), 1, "there is no model 'birds': choose one of demo"),
+        (("roll-out", "/nowhere"), 1, "no bundle can be read at /nowhere"),
+        (("roll-out", "demo", "--share", "50%"), 1, "all new jobs get demo"),
+        (("promote",), 1, "none can be promoted"),
+        (("roll-back",), 1, "there is no model before demo"),
+        (("remove", "demo"), 1, "roll out another model first"),
+        (("add", "/nowhere", "--name", "a b"), 1, "name: "),
+        (("roll-out", "demo", "--share", "0%"), 2, "is not a share"),
+        (("roll-out", "demo", "--share", "110%"), 2, "is not a share"),
+        (("roll-out", "demo", "--share", "many"), 2, "is not a share"),
+    ],
+)
+def test_a_command_for_models_that_is_refused_says_why(
+    url: str, arguments: tuple[str, ...], status: int, words: str
+) -> None:
+    done = run_model(url, *arguments)
+    assert done.exit_code == status, done.output
+    assert words in " ".join(done.output.split())

@@ -81,7 +81,7 @@ def form(**parts: Any) -> dict[str, Any]:
 JOB, IMAGE = "/jobs/{job}", "/jobs/{job}/images/{image}"
 API_JOB, API_IMAGE = f"/api/v1{JOB}", f"/api/v1{IMAGE}"
 LETTER = "/dead-letters/{job}/{image}"
-INSTANCE_PAGE, API_INSTANCE = f"/fleet/instances/{INSTANCE}/drain", f"/api/v1/fleet/instances/{INSTANCE}/drain"
+INSTANCE_PAGE, API_INSTANCE = f"/fleet/instances/{INSTANCE}", f"/api/v1/fleet/instances/{INSTANCE}"
 BASE64 = {"json": {"data": "{base64}"}}
 FILE = {"name": "a.png", "bytes": 100, "content_type": "image/png"}
 
@@ -191,7 +191,7 @@ ROUTES = (
     Route("POST", "/inference/image/", program(200, 200), BASE64),
     Route("GET", "/predictions/{job}-{image}", program()),
     Route("GET", "/predictions/{job}-{image}/", program()),
-    # The fleet; before its controller's first report there is nothing to show, nor an instance to drain
+    # The fleet; before its controller's first report there is nothing to show, nor an instance to drain or read
     Route("GET", "/metrics", program(403, 403, 200)),
     Route("GET", "/fleet", page(403, 403, 200)),
     # Models; the only one is the default
@@ -228,8 +228,9 @@ ROUTES = (
     Route("GET", "/fleet/allowance", page(403, 403, 200)),
     Route("POST", "/fleet/allowance", program(403, 403, 422)),
     Route("POST", "/fleet/allowance/reset", program(403, 403, 303)),
-    Route("GET", INSTANCE_PAGE, page(403, 403, 404)),
-    Route("POST", INSTANCE_PAGE, program(403, 403, 404)),
+    Route("GET", f"{INSTANCE_PAGE}/drain", page(403, 403, 404)),
+    Route("POST", f"{INSTANCE_PAGE}/drain", program(403, 403, 404)),
+    Route("GET", f"{INSTANCE_PAGE}/console", page(403, 403, 404)),
     Route("GET", "/api/v1/fleet", program(403, 403, 404)),
     Route("GET", "/api/v1/fleet/instances", program(403, 403, 200)),
     Route("GET", "/api/v1/fleet/decisions", program(403, 403, 200)),
@@ -242,7 +243,8 @@ ROUTES = (
     # No spending cap is configured, so there is none to raise
     Route("PUT", "/api/v1/fleet/allowance", program(403, 403, 422), {"json": {"dollars": 1}}),
     Route("DELETE", "/api/v1/fleet/allowance", program(403, 403, 204)),
-    Route("POST", API_INSTANCE, program(403, 403, 404)),
+    Route("POST", f"{API_INSTANCE}/drain", program(403, 403, 404)),
+    Route("GET", f"{API_INSTANCE}/console", program(403, 403, 404)),
 )
 
 

@@ -29,6 +29,9 @@ OF_PEOPLE = {ROOT / "core/tokens.py"}
 GPU_PACKAGES = {"torch"}
 """What `worker.engine: torch` runs: only in a worker image made for it."""
 
+TELEMETRY_PACKAGES = {"opentelemetry"}
+"""What exports spans where it is installed: no image has it."""
+
 
 def sources(folder: str) -> Iterator[Path]:
     """Yield the modules of a folder that an image has."""
@@ -57,7 +60,7 @@ def third_party(path: Path) -> Iterator[str]:
 def test_every_import_of_a_tier_is_in_its_section(role: str, folders: tuple[str, ...]) -> None:
     unused = OF_PEOPLE if role == "worker" else set()
     paths = {path for folder in folders for path in sources(folder)} - unused
-    wanted = {name for path in paths for name in third_party(path)} - GPU_PACKAGES
+    wanted = {name for path in paths for name in third_party(path)} - GPU_PACKAGES - TELEMETRY_PACKAGES
     by_import = packages_distributions()
     missing = {name for name in wanted if not {normal(each) for each in by_import[name]} & sections()[role].keys()}
     assert missing == set()
@@ -120,6 +123,7 @@ def test_what_nginx_refuses_is_of_the_kinds_that_the_web_tier_knows() -> None:
     refusals = (NGINX / "fleetsight" / "refusals.conf").read_text()
     kinds = re.findall(r'"type": "([^"]+)", "title": "([^"]+)"', refusals)
     assert len(kinds) == 4
+    assert refusals.count('"request_id": "$request_id", "trace_id": "$trace_id"}') == 4
     assert {kind: ProblemType.from_name(title) for kind, title in kinds} == {kind: kind for kind, _ in kinds}
 
 

@@ -68,7 +68,7 @@ def test_1000_images_cost_their_instances_and_their_requests(config: Config) -> 
 
 def test_at_rest_alarms_and_metrics_are_counted_as_the_template_has_them(config: Config) -> None:
     plain, balanced = dict(idle_month(config, WITHOUT)), dict(idle_month(config, WITH))
-    assert plain[f"metrics of the logs, {METRICS}"] == pytest.approx(3.30)
+    assert plain[f"metrics of the logs, {METRICS}"] == pytest.approx(3.60)
     assert plain["alarms, 7"] == balanced["alarms, 7"] == pytest.approx(0.70)
     assert "load balancer" not in plain
     assert balanced["load balancer"] > 0

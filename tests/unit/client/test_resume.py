@@ -1,5 +1,6 @@
 """Uploads that are repeated, refused, interrupted and resumed: nothing is sent twice, and nothing is missing."""
 
+import json
 import os
 import re
 import sqlite3
@@ -11,7 +12,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from fleetsight_client.api import ApiClient, UnreachableError
+from core.tracing import parse_traceparent, trace_id
+from fleetsight_client.api import ApiClient, ApiError, UnreachableError
 from fleetsight_client.journal import Journal, journal_file, state_folder
 from fleetsight_client.retries import GaveUpError, PatientCalls
 from tests.support.results_api import Command, Photos, ResultsApi, problem
@@ -42,6 +44,25 @@ def test_a_busy_server_is_called_again(api: ResultsApi, command: Command, photos
     api.faults = [lambda: problem(503, "busy"), lambda: problem(429, "too many", "too-many-requests")]
     assert command("classify", photos(many())).exit_code == 0
     assert len(api.names) == 50
+
+
+def test_all_uploads_of_a_command_are_in_one_trace(api: ResultsApi, command: Command, photos: Photos) -> None:
+    api.faults = [lambda: problem(503, "busy")]
+    for folder in ("first", "second"):
+        assert command("classify", photos(many(), folder)).exit_code == 0
+    assert [parse_traceparent(each) for each in api.traceparents] == api.traceparents
+    assert len(set(api.traceparents)) == len(api.traceparents) > 4, "each request is a span of its own"
+    assert len({trace_id(each) for each in api.traceparents}) == 2
+
+
+def test_an_error_of_the_server_is_shown_with_its_trace(api: ResultsApi, url: str) -> None:
+    reply = problem(500, "something went wrong")
+    reply.set_data(json.dumps(json.loads(reply.get_data()) | {"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}))
+    api.faults = [lambda: reply]
+    client = ApiClient(url)
+    job = client.create_job("x")
+    with pytest.raises(ApiError, match=r"something went wrong \(trace ID 4bf92f3577b34da6a3ce929d0e0e4736\)"):
+        client.send_images(job, [("a.jpg", b"cat")], "key", positions=[0], trace_id="a" * 32)
 
 
 @pytest.mark.parametrize("is_source", [False, True])

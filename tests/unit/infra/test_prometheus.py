@@ -11,11 +11,12 @@ import yaml
 from prometheus_client.core import Metric
 
 from core.cost import Bill
+from core.fleet.models import FleetSpending
 from core.ids import new_id
 from core.jobs.models import Job
 from scripts.run.prometheus import ALERTS
 from tests.conftest import ROOT
-from tests.support.autoscaler import fleet_settings, observation
+from tests.support.autoscaler import EPOCH, fleet_settings, observation
 from tests.support.jobs import NOW, done, record
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import FleetMetrics
@@ -38,9 +39,9 @@ def served() -> dict[str, list[Metric]]:
     web.count_request("GET", "/", 500, 0.1)
     web.streams.inc()
     measured = FleetMetrics(image_seconds=0.1, boot_seconds=42.0)
-    controller.observe_round(
-        replace(observation(3, states=("running",)), metrics=measured), fleet_settings(), Bill(1, 1)
-    )
+    spending = FleetSpending(day=EPOCH.date(), today=1, month=1, dollars_per_day=1, dollars_per_month=9)
+    seen = replace(observation(3, states=("running",)), metrics=measured, spending=spending)
+    controller.observe_round(seen, fleet_settings(), Bill(1, 1))
     controller.loop_failures.labels("collector")
     controller.count_results([done(record(Job(new_id(), "signs", NOW)))])
     return {"web": list(web.registry.collect()), "controller": list(controller.registry.collect())}

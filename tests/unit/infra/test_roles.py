@@ -115,8 +115,15 @@ def test_no_action_is_wildcarded_and_nothing_that_could_be_named(role: str) -> N
 
 
 def test_only_the_controller_may_change_instances_but_for_the_pages_address() -> None:
-    for role, may in (("WebRole", {"ec2:AssociateAddress"}), ("WorkerRole", set())):
+    for role, may in (("WebRole", {"ec2:AssociateAddress", "ec2:GetConsoleOutput"}), ("WorkerRole", set())):
         assert {action for action, _ in allowed(role) if action.startswith(("ec2:", "iam:"))} == may
+
+
+def test_the_web_tier_may_read_the_consoles_of_the_fleets_instances_and_no_others() -> None:
+    reading = statements("WebRole")["ReadConsolesOfWorkers"]
+    assert (reading["Action"], value_of(reading["Resource"])) == ("ec2:GetConsoleOutput", f"{EC2}:instance/*")
+    name = of_this_stack().names.worker_instance
+    assert value_of(reading["Condition"]) == {"StringEquals": {"aws:ResourceTag/Name": name}}
 
 
 def test_without_a_load_balancer_a_web_instance_may_take_the_pages_address_and_no_other() -> None:
@@ -159,9 +166,14 @@ def test_only_the_controller_may_notify_by_the_stacks_topic_and_sender() -> None
         assert of_this_stack().notifications.mail_sender == "me@example.org"
         patch.setitem(GIVEN, "SenderAddress", "Fleetsight: photos <me@example.org>")
         assert of_this_stack().notifications.mail_sender == "Fleetsight: photos <me@example.org>"
+    assert of_this_stack().notifications.operator_topic_arn == GIVEN["Alerts"]
     assert may == {
         "WebRole": set(),
-        "ControllerRole": {("sns:Publish", GIVEN["FinishedJobs"]), ("ses:SendEmail", identity)},
+        "ControllerRole": {
+            ("sns:Publish", GIVEN["FinishedJobs"]),
+            ("sns:Publish", GIVEN["Alerts"]),
+            ("ses:SendEmail", identity),
+        },
         "WorkerRole": set(),
     }
     assert RESOURCES["MailPolicy"]["Condition"] == "HasSender"

@@ -214,7 +214,7 @@ def embedded(lines: list[str]) -> dict[str, list[float]]:
         assert (directive["Namespace"], directive["Dimensions"]) == (NAMESPACE, [["process"]])
         assert isinstance(fields["process"], str)
         for metric in directive["Metrics"]:
-            assert metric["Unit"] in {"Count", "Seconds", "None"}
+            assert metric["Unit"] in {"Count", "Seconds", "Percent", "None"}
             assert isinstance(fields[metric["Name"]], int | float)
             values.setdefault(metric["Name"], []).append(fields[metric["Name"]])
     return values

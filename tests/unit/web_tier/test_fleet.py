@@ -48,7 +48,8 @@ def instance(instance_id: str = "i-1", state: str = "running", **more: object) -
 
 
 def test_instances_and_decisions_are_returned_as_they_are_stored(client: FlaskClient, fleet: FleetStore) -> None:
-    assert client.get("/api/v1/fleet/instances").get_json() == {"version": 1, "total": 0, "instances": []}
+    nothing = {"version": 1, "total": 0, "instances": [], "ended": []}
+    assert client.get("/api/v1/fleet/instances").get_json() == nothing
     assert client.get("/api/v1/fleet/decisions").get_json() == {"version": 1, "decisions": []}
     instances = FleetInstances(total=1, instances=(instance(images=5),))
     decisions = Decisions(decisions=(Decision(at=NOW, words="starting 5"),))
@@ -247,7 +248,7 @@ def test_instances_are_shown_newest_first_and_the_unlisted_counted(client: Flask
     fleet.put_instances(FleetInstances(total=5, instances=tuple(instances)))
     page = client.get("/fleet").text
     rows = re.findall(
-        r"<tr( class=\"marked\")?>\s*<th scope=\"row\"><code[^>]*>([^<]+)<", page.partition("<template")[0]
+        r"<tr( class=\"marked\")?>\s*<th scope=\"row\"><a [^>]*><code[^>]*>([^<]+)<", page.partition("<template")[0]
     )
     assert rows == [("", "i-0"), (' class="marked"', "i-1")]
     assert "none for 10 min" in page

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from core.cost import Bill
-from core.fleet.models import FleetPause
+from core.fleet.models import FleetPause, FleetSpending, SpendingAllowance
 from core.images import CODES
 from core.jobs.models import Job
 from core.jobs.store import JobStore
@@ -39,7 +39,7 @@ from web_tier.metrics import OTHER, REJECTIONS, UNKNOWN_ROUTE, IntakeMetrics, We
 from web_tier.uploads.ingest import UNAVAILABLE
 
 BOUNDED_LABELS = {
-    *("method", "route", "status", "reason", "outcome", "stage", "cause", "kind", "state", "loop", "le"),
+    *("method", "route", "status", "reason", "outcome", "stage", "cause", "kind", "state", "period", "loop", "le"),
     *("model", "digest"),
 }
 
@@ -108,7 +108,8 @@ def labels_of(metrics: Iterable[Metric]) -> set[str]:
 def test_no_metric_has_a_label_with_many_values(counted: tuple[FlaskClient, WebMetrics], job: Job) -> None:
     client, metrics = counted
     client.get("/healthz")
-    controller = leading_controller(observation(3, 1, states=("running",)))
+    spending = FleetSpending(day=EPOCH.date(), today=1, month=1, dollars_per_day=1, dollars_per_month=9)
+    controller = leading_controller(replace(observation(3, 1, states=("running",)), spending=spending))
     controller.loop_failures.labels("collector")
     controller.count_results([result(job)])
     found = labels_of(metrics.registry.collect()) | labels_of(controller.registry.collect())
@@ -240,6 +241,24 @@ def test_the_state_of_the_fleet_is_that_of_the_last_round() -> None:
         "controller_leader": 1,
     }
     assert {name: value(metrics, name) for name in expected} == expected
+
+
+def test_each_spending_cap_has_its_dollars_what_is_used_of_it_and_whether_it_stops_launches() -> None:
+    allowance = SpendingAllowance(day=EPOCH.date(), dollars=0.5, since=EPOCH)
+    spending = FleetSpending(
+        day=EPOCH.date(), today=1.25, month=7.0, committed=0.25, launch=0.006, dollars_per_day=1.0,
+        dollars_per_month=8.0, allowance=allowance,
+    )  # fmt: skip
+    names = ("spending_cap_dollars", "spending_used_dollars", "spending_cap_reached")
+
+    def shown(seen: FleetSpending | None) -> dict[str, list[float | None]]:
+        registry = leading_controller(replace(observation(5), spending=seen)).registry
+        return {period: [value(registry, name, period=period) for name in names] for period in ("day", "month")}
+
+    assert shown(spending) == {"day": [1.5, 1.5, 1], "month": [8.5, 7.25, 0]}
+    only_month = spending.model_copy(update={"dollars_per_day": None})
+    assert shown(only_month) == {"day": [None] * 3, "month": [8.5, 7.25, 0]}
+    assert shown(None) == {"day": [None] * 3, "month": [None] * 3}
 
 
 def test_a_controller_without_the_lease_shows_no_fleet_and_a_new_tenure_none_of_the_last_one() -> None:

@@ -51,7 +51,10 @@ HOSTS = {"webhook_hosts": ["example.com", "*.example.org:8443"]}
 
 
 def settings(*hosts: str, private: bool = False) -> NotificationSettings:
-    return NotificationSettings(webhook_hosts=hosts, webhook_private=private, mail_sender=None, topic_arn=None)
+    return NotificationSettings(
+        webhook_hosts=hosts, webhook_private=private, mail_sender=None, topic_arn=None, operator_emails=(),
+        operator_webhook=None, operator_topic_arn=None,
+    )  # fmt: skip
 
 
 # The controller

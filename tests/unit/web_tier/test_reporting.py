@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.fleet.models import (
+    ENDED_LISTED,
     BillingPeriod,
     Decisions,
     FleetInstances,
@@ -20,6 +21,7 @@ from core.fleet.models import (
     Span,
     WorkerLimits,
 )
+from core.fleet.store import FleetStore
 from core.logs import JsonFormatter
 from scripts.aws.deploy.idle_cost import LOG_LINE_BYTES
 from services.sqs import QueueCounts
@@ -32,6 +34,7 @@ from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 from web_tier.autoscaler.reporting import (
     MAX_DECISIONS,
+    MAX_ENDED,
     MAX_LISTED,
     MAX_SNAPSHOT_SECONDS,
     MERGE_SECONDS,
@@ -285,7 +288,7 @@ RESTING = replace(OBSERVED, requests=QueueCounts(0, 2, 0), demand=Demand(), paus
         (OBSERVED, 19, {}),
         (OBSERVED, 2, {"maximum": 2, "at_maximum": 1}),
         (RESTING, 2, {"maximum": 2, "waiting": 0, "oldest_seconds": 0.0, "paused": 1}),
-        (replace(OBSERVED, spending=REACHED), 19, {"capped": 1}),
+        (replace(OBSERVED, spending=REACHED), 19, {"capped": 1, "cap_percent": 200.0}),
     ],
     ids=["below the maximum", "at the maximum", "at rest and paused", "at a spending cap"],
 )
@@ -302,6 +305,7 @@ def test_the_metrics_describe_the_fleet(
         "oldest_seconds": 31.3,
         "paused": 0,
         "capped": 0,
+        "cap_percent": 0.0,
         "answered": 0,
         "dollars": 0.0,
         **changes,
@@ -482,3 +486,46 @@ def test_a_changed_list_is_stored_at_most_once_a_second() -> None:
         listing.update(observed("running"), {"i-0": STATUS}, {}, {})
         clock.now += MIN_LIST_SECONDS
     assert [each.instances[0].images for each in shown.lists] == [0, 68]
+
+
+def ended_ids(shown: FleetStore) -> list[str]:
+    return [each.instance_id for each in shown.ended().instances]
+
+
+def test_listed_instances_that_end_are_kept_in_a_list_of_their_own_for_an_hour() -> None:
+    clock, shown = Clock(), ListStore()
+    now = [EPOCH]
+
+    def pass_time(seconds: float) -> None:
+        clock.now += seconds
+        now[0] += timedelta(seconds=seconds)
+
+    def writer() -> InstanceListWriter:
+        return InstanceListWriter(shown, shown.instances(), clock, lambda: now[0], shown.ended())
+
+    listing = writer()
+    listing.update(observed("running", "running", "pending"), {"i-0": STATUS}, {}, {})
+    pass_time(MIN_LIST_SECONDS)
+    listing.update(observed("shutting-down", "running", "pending"), {"i-0": STATUS}, {}, {})
+    assert ended_ids(shown) == ["i-0"]
+    assert shown.ended().instances[0].images == STATUS.images
+    pass_time(MIN_LIST_SECONDS)
+    writer().update(observed("terminated", "running", "terminated"), {}, {}, {})  # the next controller
+    assert ended_ids(shown) == ["i-2", "i-0"]
+    listing = writer()
+    pass_time(MIN_LIST_SECONDS)
+    listing.update(observed("terminated", "running", "running"), {}, {}, {})
+    assert ended_ids(shown) == ["i-0"], "a description that lagged has omitted i-2"
+    pass_time(ENDED_LISTED.total_seconds())
+    listing.update(observed("terminated", "running", "stopped"), {}, {}, {})
+    assert ended_ids(shown) == []
+
+
+def test_the_list_of_ended_instances_is_bounded() -> None:
+    shown = ListStore()
+    clock = Clock()
+    listing = InstanceListWriter(shown, clock=clock, now=lambda: EPOCH)
+    listing.update(observed(*["running"] * (MAX_ENDED + 9)), {}, {}, {})
+    clock.now += MIN_LIST_SECONDS
+    listing.update(observed(*["terminated"] * (MAX_ENDED + 9)), {}, {}, {})
+    assert len(ended_ids(shown)) == MAX_ENDED

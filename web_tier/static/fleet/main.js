@@ -54,6 +54,7 @@ function showFleet(fleet) {
     document.getElementById("pause").hidden = Boolean(fleet.paused);
     document.getElementById("resume").hidden = !fleet.paused;
     showInstances(fleet.instances);
+    showEnded(fleet.ended);
     showDecisions(fleet.decisions);
     if (!fleet.known) return;
     showWorkersPill(fleet.workers, Boolean(fleet.paused));
@@ -78,11 +79,34 @@ function showMoment(element, at) {
 
 function showInstance(row, instance) {
     for (const cell of row.querySelectorAll("[data-cell]")) setText(cell, instance[cell.dataset.cell]);
-    row.querySelector("code").title = instance.instance_id;
+    showConsoleLink(row.querySelector("[data-console]"), instance.instance_id);
     showMoment(row.querySelector("time"), instance.launched);
     row.querySelector(".pill").classList.toggle("on", instance.at_work);
     row.classList.toggle("marked", instance.marked);
     showDrainLink(row.querySelector("[data-drain]"), instance);
+}
+
+function showConsoleLink(link, instanceId) {
+    link.href = `/fleet/instances/${encodeURIComponent(instanceId)}/console`;
+    link.title = `Console of ${instanceId}`;
+}
+
+function showEnded(ended) {
+    const list = document.querySelector("#ended span");
+    const shown = JSON.stringify(ended);
+    document.getElementById("ended").hidden = ended.length === 0;
+    if (list.dataset.shown === shown) return;
+    list.dataset.shown = shown;
+    list.replaceChildren(...ended.flatMap(createEnded));
+}
+
+function createEnded({ instance_id, words }, index, { length }) {
+    const link = document.createElement("a");
+    const code = document.createElement("code");
+    code.textContent = instance_id;
+    link.append(code);
+    showConsoleLink(link, instance_id);
+    return [link, ` ${words}${index < length - 1 ? "; " : ""}`];
 }
 
 // A link to a confirmation instead of a button: the rows may move just before the user clicks.

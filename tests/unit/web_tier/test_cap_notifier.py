@@ -1,0 +1,347 @@
+"""Messages to operators on spending caps: one for each cap and level in a period, whatever dies or is refused."""
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from botocore.exceptions import ClientError
+
+from core.config import MAX_OPERATOR_EMAILS, NotificationSettings, parse_config
+from core.fleet.models import CapMessages, FleetSpending, SpendingAllowance
+from core.fleet.store import FleetStore
+from core.jobs.notifications import DeliveryFailedError
+from services.errors import ConfigError
+from tests.conftest import shipped_values
+from tests.support.autoscaler import Clock, refusal
+from tests.support.aws_stage import stubbed
+from tests.support.memory_table import MemoryTable
+from web_tier.controller.cap_notifier import (
+    CHECK_SECONDS,
+    MAX_MESSAGES,
+    SECRET_FILE_VARIABLE,
+    CapNotifier,
+    CapReceiver,
+    OutgoingCapMessage,
+    cap_receivers,
+)
+from web_tier.controller.notifier import MAX_PAUSE_SECONDS
+
+DAY = date(2026, 3, 1)
+EVENING = datetime(2026, 3, 1, 23, 59, tzinfo=UTC)
+SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
+TOPIC = "arn:aws:sns:eu-central-1:123456789012:fleetsight-alerts"
+
+
+def spent(today: float, month: float = 0.0, day: date = DAY, **fields: object) -> FleetSpending:
+    """Cost of the day beside a cap of $10, and of the month beside one of $100."""
+    caps = {"dollars_per_day": 10.0, "dollars_per_month": 100.0, "launch": 0.01}
+    return FleetSpending.model_validate({"day": day, "today": today, "month": max(today, month), **caps, **fields})
+
+
+class CapStore(FleetStore):
+    """A store in memory that can refuse writes."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryTable())
+        self.error: Exception | None = None
+
+    def put_cap_messages(self, messages: CapMessages, token: int) -> bool:
+        if self.error is not None:
+            raise self.error
+        return super().put_cap_messages(messages, token)
+
+
+@dataclass
+class Scene:
+    """A notifier with two receivers; `sent` has what each of them was sent, by its name."""
+
+    store: CapStore = field(default_factory=CapStore)
+    clock: Clock = field(default_factory=Clock)
+    sent: list[tuple[str, OutgoingCapMessage]] = field(default_factory=list)
+    failures: dict[str, list[Exception]] = field(default_factory=dict)
+    names: tuple[str, ...] = ("webhook", "topic")
+    token: int = 1
+    active: bool = True
+    notifier: CapNotifier = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Start a controller, which remembers nothing but what is stored."""
+        receivers = [CapReceiver(name, f"to {name}", self._sender(name), "secret") for name in self.names]
+        self.notifier = CapNotifier(
+            self.store, receivers, lambda: self.active, self.token, self.clock, lambda: EVENING
+        )
+
+    def _sender(self, name: str) -> Callable[[OutgoingCapMessage], None]:
+        def send(message: OutgoingCapMessage) -> None:
+            if self.failures.get(name):
+                raise self.failures[name].pop(0)
+            self.sent.append((name, message))
+
+        return send
+
+    def round(self, *spendings: FleetSpending | None, seconds: float = CHECK_SECONDS) -> list[str]:
+        """Let the autoscaler report, and run a round; return the ids that were sent, with the receivers."""
+        before = len(self.sent)
+        for spending in spendings:
+            self.notifier.observe(spending)
+        self.clock.now += seconds
+        self.notifier.tick()
+        return [f"{name} {message.id}" for name, message in self.sent[before:]]
+
+
+NEAR = ["webhook cap-day-2026-03-01-near", "topic cap-day-2026-03-01-near"]
+REACHED = ["webhook cap-day-2026-03-01-reached", "topic cap-day-2026-03-01-reached"]
+
+
+def test_a_cap_is_announced_once_at_80_percent_and_once_when_it_is_reached() -> None:
+    scene = Scene()
+    assert scene.round(None, spent(7.99)) == []
+    assert scene.round(spent(8.0)) == NEAR
+    assert scene.round(spent(8.5), spent(9.0)) == []
+    assert scene.round(spent(10.0)) == REACHED
+    allowed = SpendingAllowance(day=DAY, dollars=2.0, since=EVENING)
+    assert scene.round(spent(10.5, allowance=allowed), spent(12.0, allowance=allowed), spent(8.5)) == []
+
+
+def test_starting_instances_count_and_a_cap_that_is_reached_at_once_is_announced_as_reached_only() -> None:
+    scene = Scene()
+    assert scene.round(spent(7.9, committed=0.1)) == NEAR
+    at_once = Scene()
+    assert at_once.round(spent(4.0, committed=6.0)) == REACHED
+    assert at_once.round(spent(8.5)) == [], "as after operators have allowed more"
+
+
+def test_each_day_and_each_month_is_announced_for_itself() -> None:
+    scene = Scene(names=("topic",))
+    assert scene.round(spent(10.0, 85.0)) == ["topic cap-day-2026-03-01-reached", "topic cap-month-2026-03-01-near"]
+    assert scene.round(spent(8.0, 93.0, date(2026, 3, 2))) == ["topic cap-day-2026-03-02-near"]
+    assert scene.round(spent(7.0, 100.0, date(2026, 3, 3))) == ["topic cap-month-2026-03-01-reached"]
+    assert scene.round(spent(8.0, 8.0, date(2026, 4, 1))) == ["topic cap-day-2026-04-01-near"]
+    assert scene.round(spent(10.0, 100.0)) == [], "a report of an earlier day"
+
+
+def test_without_a_cap_or_a_receiver_nothing_is_stored() -> None:
+    scene = Scene()
+    assert scene.round(spent(99.0, dollars_per_day=None, dollars_per_month=None)) == []
+    silent = Scene(names=())
+    assert silent.round(spent(10.0)) == []
+    assert scene.store.cap_messages() == silent.store.cap_messages() == CapMessages()
+
+
+def test_a_new_controller_repeats_nothing_and_sends_what_the_last_one_did_not() -> None:
+    scene = Scene(failures={"topic": [DeliveryFailedError("no answer")]})
+    assert scene.round(spent(10.0)) == REACHED[:1]
+    scene.start()
+    assert scene.round(spent(10.0)) == REACHED[1:]
+    scene.start()
+    assert scene.round(spent(10.0)) == []
+
+
+def test_a_message_is_stored_before_it_is_sent() -> None:
+    scene = Scene()
+    scene.store.error = refusal("ProvisionedThroughputExceededException", "PutItem")
+    for _ in range(2):
+        with pytest.raises(ClientError):
+            scene.round(spent(10.0))
+    assert scene.sent == []
+    scene.store.error = None
+    assert scene.round(spent(1.0, day=date(2026, 3, 2))) == REACHED, "midnight has passed meanwhile"
+
+
+def test_a_controller_that_dies_after_the_sending_makes_the_next_one_repeat_the_same_id() -> None:
+    scene = Scene(names=("topic",))
+    put = scene.store.put_cap_messages
+
+    def dies_with_the_record(messages: CapMessages, token: int) -> bool:
+        if any(each.sent for each in messages.messages):
+            raise refusal("ProvisionedThroughputExceededException", "PutItem")
+        return put(messages, token)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.store, "put_cap_messages", dies_with_the_record)
+        with pytest.raises(ClientError):
+            scene.round(spent(10.0))
+        with pytest.raises(ClientError):
+            scene.round(spent(10.0))
+    assert len(scene.sent) == 1, "this controller knows that it has sent it"
+    scene.start()
+    assert scene.round(spent(10.0)) == REACHED[1:]
+    assert {message.id for _, message in scene.sent} == {"cap-day-2026-03-01-reached"}
+
+
+def test_what_the_last_report_of_a_dead_controller_says_is_announced_after_midnight() -> None:
+    scene = Scene()
+    scene.notifier.observe(spent(10.0))  # it dies before its next round
+    scene.start()
+    assert scene.round(spent(10.0), spent(0.0, 10.0, date(2026, 3, 2))) == REACHED
+
+
+def test_a_report_of_a_period_that_ended_more_than_a_day_ago_is_not_announced() -> None:
+    scene = Scene(names=("topic",))
+    assert scene.round(spent(10.0, 99.0, date(2026, 1, 31)), spent(10.0, day=date(2026, 2, 27))) == []
+    assert scene.round(spent(10.0, day=date(2026, 2, 28))) == ["topic cap-day-2026-02-28-reached"]
+
+
+def test_a_failed_try_waits_and_a_receiver_that_refuses_delays_no_other_and_is_tried_by_the_next_controller() -> None:
+    refuses: list[Exception] = [DeliveryFailedError("404", is_final=True)]
+    scene = Scene(failures={"webhook": refuses, "topic": [DeliveryFailedError("busy"), ValueError("odd")]})
+    assert scene.round(spent(10.0)) == []
+    assert scene.round(seconds=0) == []
+    assert len(scene.failures["topic"]) == 1, "the second try waits"
+    assert scene.round(seconds=MAX_PAUSE_SECONDS) == []
+    assert scene.round(seconds=MAX_PAUSE_SECONDS) == REACHED[1:]
+    assert scene.round(seconds=1e9) == []
+    scene.start()
+    assert scene.round() == REACHED[:1]
+
+
+def test_messages_that_a_receiver_never_accepts_are_bounded_and_the_newest_are_kept() -> None:
+    never: list[Exception] = [DeliveryFailedError("down") for _ in range(10_000)]
+    scene = Scene(failures={"webhook": never})
+    for number in range(3 * MAX_MESSAGES):
+        scene.round(spent(10.0, day=DAY + timedelta(days=number % 28)), seconds=MAX_PAUSE_SECONDS)
+    stored = scene.store.cap_messages().messages
+    assert len(stored) == MAX_MESSAGES
+    assert stored[-1].id == "cap-day-2026-03-24-reached"
+    scene.failures.clear()
+    assert scene.round(seconds=MAX_PAUSE_SECONDS) == [f"webhook {each.id}" for each in stored]
+    scene.round(spent(10.0, day=DAY + timedelta(days=25)))
+    assert [each.id for each in scene.store.cap_messages().messages] == ["cap-day-2026-03-26-reached"]
+
+
+def test_a_controller_that_has_lost_its_lease_sends_nothing_and_overwrites_nothing() -> None:
+    old = Scene(active=False)
+    assert old.round(spent(10.0)) == []
+    new = Scene(old.store, token=2)
+    assert new.round(spent(10.0)) == REACHED
+    stored = old.store.cap_messages()
+    old.active = True  # it was frozen, and does not know yet
+    assert old.round() == []
+    assert old.store.cap_messages() == stored
+
+
+def test_the_message_says_what_was_used_and_until_when() -> None:
+    scene = Scene(names=("topic",))
+    scene.round(spent(8.5, 30.0, allowance=SpendingAllowance(day=DAY, dollars=0.5, since=EVENING)))
+    [(_, near)] = scene.sent
+    assert near.subject == "Fleetsight: the day's spending cap is nearly reached"
+    assert json.loads(near.body) == {
+        "type": "fleet.spending_cap_near",
+        "id": "cap-day-2026-03-01-near",
+        "timestamp": EVENING.isoformat(),
+        "data": {
+            "text": "The day's spending cap is nearly reached: $8.50 of $10.50 today. At the cap no worker starts "
+            "until 00:00 UTC.",
+            "period": "day",
+            "start": "2026-03-01",
+            "ends_at": "2026-03-02T00:00:00+00:00",
+            "found_at": EVENING.isoformat(),
+            "cap_dollars": 10.5,
+            "used_dollars": 8.5,
+            "allowed_dollars": 0.5,
+        },
+    }
+    scene.round(spent(9.0, 100.0))
+    reached = scene.sent[-1][1]
+    assert reached.subject == "Fleetsight: the month's spending cap is reached"
+    assert reached.text.startswith(
+        "The month's spending cap is reached: $100.00 of $100.00 this month. No worker starts until 00:00 UTC on "
+        "1 April; uploads still queue.\n"
+    )
+    assert "cap-month-2026-03-01-reached" in reached.text
+
+
+# The receivers of the configuration
+
+
+def settings_of(**changes: object) -> NotificationSettings:
+    values = shipped_values()
+    values["notifications"] |= changes
+    return parse_config(values).notifications
+
+
+def test_each_receiver_of_the_configuration_gets_the_message_on_its_channel(tmp_path: Path) -> None:
+    (secret := tmp_path / "secret").write_text(f"{SECRET}\n")
+    wanted = settings_of(
+        operator_emails=["ops@example.org"],
+        mail_sender="fleetsight@example.org",
+        operator_topic_arn=TOPIC,
+        operator_webhook="https://example.org/hook",
+        webhook_hosts=["example.org"],
+    )
+    scene = Scene(names=("topic",))
+    scene.round(spent(10.0))
+    message = scene.sent[0][1]
+    with stubbed("sns") as sns, stubbed("sesv2") as ses:
+        clients = cast(Any, type("Clients", (), {"sns": sns.client, "sesv2": ses.client}))
+        receivers = cap_receivers(clients, wanted, {SECRET_FILE_VARIABLE: str(secret)})
+        assert [each.name for each in receivers] == ["email:ops@example.org", "topic", "webhook"]
+        email, topic, webhook = receivers
+        assert (webhook.target, webhook.secret) == ("https://example.org/hook", SECRET)
+        bodies = json.dumps({"default": message.body, "email": message.text})
+        sns.add_response(
+            "publish",
+            {"MessageId": "1"},
+            {"TopicArn": TOPIC, "Subject": message.subject, "Message": bodies, "MessageStructure": "json"},
+        )
+        topic.send(OutgoingCapMessage(message.message, TOPIC, "", EVENING))
+        content = {
+            "Subject": {"Data": message.subject, "Charset": "UTF-8"},
+            "Body": {"Text": {"Data": message.text, "Charset": "UTF-8"}},
+        }
+        ses.add_response(
+            "send_email",
+            {"MessageId": "1"},
+            {
+                "FromEmailAddress": "fleetsight@example.org",
+                "Destination": {"ToAddresses": ["ops@example.org"]},
+                "Content": {"Simple": content},
+            },
+        )
+        email.send(OutgoingCapMessage(message.message, "ops@example.org", "", EVENING))
+        sns.add_client_error("publish", "AuthorizationError")
+        with pytest.raises(DeliveryFailedError, match="AuthorizationError"):
+            topic.send(OutgoingCapMessage(message.message, TOPIC, "", EVENING))
+
+
+def test_as_shipped_there_is_no_receiver() -> None:
+    assert cap_receivers(cast(Any, None), settings_of(), {}) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"operator_emails": ["ops@example.org"]}, "operator_emails needs mail_sender"),
+        ({"operator_emails": ["no address"], "mail_sender": "a@b"}, "operator_emails"),
+        ({"operator_emails": ["a@b"] * (MAX_OPERATOR_EMAILS + 1), "mail_sender": "a@b"}, "operator_emails"),
+        ({"operator_webhook": "ftp://example.org"}, "operator_webhook"),
+        ({"operator_topic_arn": "alerts"}, "operator_topic_arn"),
+    ],
+)
+def test_an_invalid_receiver_is_refused_with_its_key(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        settings_of(**changes)
+
+
+@pytest.mark.parametrize("content", [None, "", "secret", "whsec_short", "\udcff"])
+def test_a_webhook_without_an_allowed_host_or_a_secret_stops_the_controller_at_start(
+    tmp_path: Path, content: str | None
+) -> None:
+    hook = {"operator_webhook": "https://example.org/hook"}
+    with pytest.raises(ConfigError, match=r"notifications\.operator_webhook: webhooks are off here"):
+        cap_receivers(cast(Any, None), settings_of(**hook), {})
+    place = tmp_path / "secret"
+    if content is not None:
+        place.write_text(content, errors="surrogateescape")
+    allowed = settings_of(**hook, webhook_hosts=["example.org"])
+    for environment in ({}, {SECRET_FILE_VARIABLE: str(place)}):
+        with pytest.raises(ConfigError, match=SECRET_FILE_VARIABLE):
+            cap_receivers(cast(Any, None), allowed, environment)

@@ -1,0 +1,268 @@
+"""Messages to operators on spending caps: one when 80% of a cap are used, and one when it is reached.
+
+Each is sent once in the day or month (UTC) of its cap, to each receiver in `notifications` of the configuration.
+
+| State of a message | Event                                          | Next state                                |
+|--------------------|------------------------------------------------|-------------------------------------------|
+| (none)             | a round of the autoscaler finds the cap so far | found                                     |
+| found              | stored in the job table                        | waiting for each receiver                 |
+| waiting            | the receiver accepts it                        | sent                                      |
+| waiting            | no reply, or a failure                         | waiting; tried again after a pause        |
+| waiting            | the receiver refuses it for good               | given up until the next controller starts |
+
+A message is stored before it is sent, so the next controller sends it if this one dies. A controller may die between
+the sending and the record of it: the message is then sent again, with the same id. The next controller also looks at
+the last report of the previous one, so that what that one found last is not lost at midnight.
+"""
+
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, get_args
+
+from core.config import NotificationSettings
+from core.fleet.models import CapMessage, CapMessages, CapPeriod, FleetSpending
+from core.fleet.store import FleetStore
+from core.format import cap_level_words
+from core.jobs.notifications import DeliveryFailedError
+from services.backoff import pause_seconds
+from services.clients import Clients
+from services.errors import ConfigError
+from web_tier.controller.notifier import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, aws_errors, senders
+from web_tier.webhooks import SECRET_PATTERN, WebhookRefusedError, parse_webhook
+
+SECRET_FILE_VARIABLE: Final = "FLEETSIGHT_WEBHOOK_SECRET_FILE"  # noqa: S105 (the name of a variable)
+"""Names the file with the secret that signs the webhook of operators."""
+
+CHECK_SECONDS: Final = 2.0
+"""Time between two rounds: nothing is read in a round without a message."""
+
+MAX_MESSAGES: Final = 8
+"""Messages that are kept: those of the present day and month, and others that some receiver has not accepted."""
+
+MAX_AGE: Final = timedelta(days=1)
+"""How long after its period a cap is still announced: the last report of the previous controller may be old."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingCapMessage:
+    """A message on a spending cap to one receiver, at a time; the attributes are those of `ChannelMessage`."""
+
+    message: CapMessage
+    target: str
+    secret: str
+    at: datetime
+
+    @property
+    def id(self) -> str:
+        """The same for each try and each receiver."""
+        return self.message.id
+
+    @property
+    def body(self) -> str:
+        """The JSON that webhooks and topics get; `docs/fleet.md` describes it."""
+        message, spending = self.message, self.message.spending
+        allowance = spending.allowance
+        data = {
+            "text": cap_level_words(message),
+            "period": message.period,
+            "start": message.start.isoformat(),
+            "ends_at": spending.end_of(message.period).isoformat(),
+            "found_at": message.at.isoformat(),
+            "cap_dollars": spending.cap(message.period),
+            "used_dollars": round(spending.used(message.period), 6),
+            "allowed_dollars": allowance.dollars if allowance and allowance.day == spending.day else 0,
+        }
+        head = {"type": f"fleet.spending_cap_{message.level}", "id": self.id, "timestamp": self.at.isoformat()}
+        return json.dumps({**head, "data": data})
+
+    @property
+    def subject(self) -> str:
+        """The subject of the e-mail."""
+        nearly = "nearly " if self.message.level == "near" else ""
+        return f"Fleetsight: the {self.message.period}'s spending cap is {nearly}reached"
+
+    @property
+    def text(self) -> str:
+        """The text of the e-mail."""
+        lines = [
+            cap_level_words(self.message),
+            "To allow more today, use the Fleet page or ./scripts/fleetsight fleet allow DOLLARS.",
+            f"Costs are estimates by the price table of config.yaml. Id of this message: {self.id}",
+        ]
+        return "\n\n".join(lines) + "\n"
+
+
+Send = Callable[[OutgoingCapMessage], None]
+"""Sends one message; raises DeliveryFailedError."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapReceiver:
+    """A receiver of the messages.
+
+    Attributes:
+        name: identifies it in the record of what was sent: `webhook`, `topic` or `email:` with the address.
+        target: URL, ARN or e-mail address.
+        secret: signs the webhook.
+    """
+
+    name: str
+    target: str
+    send: Send
+    secret: str = ""
+
+
+@dataclass
+class CapNotifier:
+    """Sends the messages of one tenure. The autoscaler's thread calls `observe`, a thread of its own `tick`.
+
+    Attributes:
+        receivers: to which each message is sent.
+        active: returns whether this process may still act.
+        token: fencing token of the tenure.
+    """
+
+    store: FleetStore
+    receivers: Sequence[CapReceiver]
+    active: Callable[[], bool]
+    token: int
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _messages: tuple[CapMessage, ...] = field(init=False)
+    _stored: tuple[CapMessage, ...] = field(init=False)
+    _failed: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict, init=False)
+    """Failed tries by message and receiver: their number, and when the next one is due."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        """Continue with the messages of the previous controller."""
+        self._messages = self._stored = self.store.cap_messages().messages
+
+    def observe(self, spending: FleetSpending | None) -> None:
+        """Take over the cost and the caps of a round; add the messages that follow from them."""
+        if spending is None or not self.receivers:
+            return
+        now = self.now()
+        for period in get_args(CapPeriod):
+            level = spending.level(period)
+            if level is not None and now - spending.end_of(period) < MAX_AGE:
+                self._add(CapMessage(period=period, level=level, at=now, spending=spending))
+
+    def _add(self, message: CapMessage) -> None:
+        with self._lock:
+            same_cap = [each for each in self._messages if each.period == message.period]
+            if any(each.start > message.start for each in same_cap):
+                return
+            known = {each.level for each in same_cap if each.start == message.start}
+            if message.level in known or "reached" in known:
+                return
+            names = {receiver.name for receiver in self.receivers}
+            kept = [
+                each
+                for each in self._messages
+                if each.period != message.period or each.start == message.start or names - set(each.sent)
+            ]
+            self._messages = (*kept, message)[-MAX_MESSAGES:]
+
+    def tick(self) -> float:
+        """Store what was found, and send what is due; return the seconds until the next round."""
+        self._store()
+        ids = {message.id for message in self._stored}
+        self._failed = {key: tries for key, tries in self._failed.items() if key[0] in ids}
+        for message in self._stored:
+            for receiver in self.receivers:
+                _, due = self._failed.get((message.id, receiver.name), (0, 0.0))
+                is_waiting = receiver.name not in message.sent and due <= self.clock()
+                if is_waiting and self.active() and self._is_accepted(message, receiver):
+                    self._mark_sent(message.id, receiver.name)
+                    self._store()
+        return CHECK_SECONDS
+
+    def _store(self) -> None:
+        messages = self._messages
+        is_new = messages != self._stored and self.active()
+        if is_new and self.store.put_cap_messages(CapMessages(messages=messages), self.token):
+            self._stored = messages
+
+    def _mark_sent(self, message_id: str, name: str) -> None:
+        with self._lock:
+            self._messages = tuple(
+                each.model_copy(update={"sent": (*each.sent, name)}) if each.id == message_id else each
+                for each in self._messages
+            )
+
+    def _is_accepted(self, message: CapMessage, receiver: CapReceiver) -> bool:
+        """Send a message once; return whether the receiver has accepted it, and else when to try again."""
+        key, ids = (message.id, receiver.name), {"id": message.id, "receiver": receiver.name}
+        try:
+            receiver.send(OutgoingCapMessage(message, receiver.target, receiver.secret, self.now()))
+        except DeliveryFailedError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 (one receiver must not delay the others)
+            _log.exception("a message on a spending cap could not be sent", extra=ids)
+            failure = DeliveryFailedError(f"unexpected error: {type(error).__name__}")
+        else:
+            _log.info("sent a message on a spending cap", extra=ids)
+            return True
+        failures = self._failed.get(key, (0, 0.0))[0] + 1
+        pause = float("inf") if failure.is_final else pause_seconds(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+        self._failed[key] = failures, self.clock() + pause
+        _log.warning(
+            "a message on a spending cap was not sent",
+            extra={**ids, "reason": str(failure), "given_up": failure.is_final},
+        )
+        return False
+
+
+def cap_receivers(
+    clients: Clients, settings: NotificationSettings, environment: Mapping[str, str] = os.environ
+) -> list[CapReceiver]:
+    """Return the receivers of the configuration.
+
+    Raises:
+        ConfigError: webhooks may not go to the address, or the file with the secret is missing.
+    """
+    send = senders(clients, settings)
+
+    def by_topic(message: OutgoingCapMessage) -> None:
+        # Subscribers by e-mail get the text, all others the JSON.
+        bodies = json.dumps({"default": message.body, "email": message.text})
+        with aws_errors():
+            clients.sns.publish(
+                TopicArn=message.target, Subject=message.subject, Message=bodies, MessageStructure="json"
+            )
+
+    found = [CapReceiver(f"email:{each}", each, send["email"]) for each in settings.operator_emails]
+    if settings.operator_topic_arn is not None:
+        found.append(CapReceiver("topic", settings.operator_topic_arn, by_topic))
+    if (url := settings.operator_webhook) is not None:
+        try:
+            parse_webhook(url, settings)
+        except WebhookRefusedError as error:
+            raise ConfigError(f"notifications.operator_webhook: {error}") from error
+        found.append(CapReceiver("webhook", url, send["webhook"], _secret(environment)))
+    return found
+
+
+def _secret(environment: Mapping[str, str]) -> str:
+    place = environment.get(SECRET_FILE_VARIABLE)
+    try:
+        secret = Path(place).read_text(encoding="utf-8").strip() if place else ""
+    except (OSError, UnicodeDecodeError):
+        secret = ""
+    if not re.fullmatch(SECRET_PATTERN, secret):
+        raise ConfigError(
+            f"notifications.operator_webhook needs its secret: name a file in {SECRET_FILE_VARIABLE} that only the "
+            'controller may read, with what `echo "whsec_$(openssl rand -base64 32)"` prints'
+        )
+    return secret

@@ -1,0 +1,20 @@
+"""The page with the console of an instance, for operators."""
+
+from flask import render_template, request
+
+from core.fleet.models import FleetInstance
+from web_tier.backend import current_backend
+
+
+def console_page(instance_id: str) -> str:
+    """Show the newest lines of an instance's console; with the parameter `raw` as the instance has written them."""
+    backend = current_backend()
+    instance = backend.fleet.known_instance(instance_id)
+    return render_template(
+        "console.html",
+        instance=instance,
+        state=instance.state if isinstance(instance, FleetInstance) else "ended",
+        console=backend.consoles.read(instance),
+        is_raw="raw" in request.args,
+        fleet=backend.fleet.snapshot(),
+    )
