@@ -145,10 +145,9 @@ def test_an_exhausted_quota_ends_the_command_which_can_be_resumed(
 
 
 def test_a_command_with_an_unknown_model_leaves_nothing_to_resume(
-    api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
+    command: Command, photos: Photos, tmp_path: Path
 ) -> None:
     folder = photos(many())
-    api.faults = [partial(problem, 422, "there is no model 'other': choose one of demo", "invalid-request")]
     refused = command("classify", folder, "--model", "other", "--out", tmp_path / "r.csv")
     assert refused.exit_code == 2
     assert "there is no model 'other': choose one of demo" in refused.output
