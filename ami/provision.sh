@@ -52,6 +52,9 @@ has_torch() { [ "$role" = worker ] && [ "$engine" = torch ]; }
 
 has_gpu_driver() { has_torch && [ -z "$wheelhouse" ]; }
 
+# OpenTelemetry's packages are installed only if config.yaml names a collector.
+has_tracing() { sed -n '/^tracing:/,/^[a-z]*:$/s/^  endpoint: *//p' "$source/config.yaml" | grep -qvE '^(null|~)? *(#.*)?$'; }
+
 section() { # FILE SECTION...: prints the packages in these sections of packages.txt or requirements.txt
   local file=$1
   shift
@@ -105,6 +108,7 @@ install_python() {
   mkdir -p "$HOME_DIR"
   has_torch && sections+=(gpu)
   has_gpu_driver && sections+=(cuda)
+  has_tracing && sections+=(telemetry)
   section "$source/requirements.txt" "${sections[@]}" >"$requirements"
   [ -s "$requirements" ] || fail "requirements.txt has no section [$role]"
   [ -n "$wheelhouse" ] && from=(--no-index --find-links "$wheelhouse")

@@ -141,7 +141,10 @@ for name in "${@:-run}"; do
       fi
       ;;
     simulate) install simulate 300 "the fleet simulator's bound and plots" ;;
-    telemetry) install telemetry 50 "the export of traces" ;;
+    telemetry)
+      wait $run_section # some packages are in both sections
+      install telemetry 50 "the export of traces"
+      ;;
     docs) install docs 100 "the documentation tools" ;;
     test)
       install_test_programs &

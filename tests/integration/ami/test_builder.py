@@ -254,6 +254,24 @@ def test_only_workers_whose_engine_is_torch_have_it_and_a_driver_only_where_ther
     assert run(asked, role, engine, wheelhouse).stdout.split() == has.split()
 
 
+@pytest.mark.parametrize(
+    ("config", "has"),
+    [
+        ("tracing:\n  # The collector.\n  endpoint: http://127.0.0.1:4318\n  sample_ratio: 1\nprices:\n", True),
+        ("tracing:\n  endpoint: null # none\nother:\n  endpoint: http://x\n", False),
+        ("tracing:\n  endpoint:\n", False),
+        ("aws:\n  endpoint: http://x\ntracing:\n  sample_ratio: 1\n", False),
+    ],
+    ids=["a collector", "null", "empty", "left out"],
+)
+def test_opentelemetry_is_installed_only_where_a_collector_is_configured(
+    config: str, has: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(config)
+    asked = "source=$1; if has_tracing; then echo yes; fi"
+    assert run(asked, str(tmp_path)).stdout.split() == (["yes"] if has else [])
+
+
 DRIVER = """
 add_nvidias_packages() { echo "NVIDIA's packages" >&2; }
 newest_kernel() { echo 6.1.0-50-cloud-amd64; }

@@ -267,6 +267,14 @@ def test_a_section_has_all_dependencies_of_its_packages(section: str, python: st
     assert needed([*direct_ones, *named], there) <= named | LEFT_OUT | with_torch
 
 
+@pytest.mark.parametrize("role", ["web", "worker"])
+def test_an_image_that_exports_traces_has_all_dependencies_of_opentelemetry(role: str) -> None:
+    there = {"python_version": "3.11", "python_full_version": "3.11.0", "sys_platform": "linux"}
+    there |= {"platform_system": "Linux", "platform_machine": "x86_64"}
+    named = sections()[role].keys() | sections()["telemetry"].keys()
+    assert needed(sections()["telemetry"], there) <= named
+
+
 def test_a_worker_with_a_gpu_has_all_dependencies_of_torch() -> None:
     there = {"python_version": "3.11", "python_full_version": "3.11.0", "sys_platform": "linux"}
     there |= {"platform_system": "Linux", "platform_machine": "x86_64"}
