@@ -241,16 +241,12 @@ class SingleImages:
 
     def _current_jobs(self, late: Collection[_OpenJob]) -> dict[str, Job]:
         """Return the current jobs that other processes have for the users of new jobs, by the id of the new job."""
-        if not late:
-            return {}
         found = self.ingest.store.current_single_jobs([each.job.owner for each in late], self.clock())
-        model_of = self.models()
         return {
             each.job.job_id: job
             for each in late
             if (job := found.get(each.job.owner)) is not None
             and job.keep == self.keep
-            and job.model == model_of(job.job_id)
             and job.job_id not in {each.job.job_id, each.before}
         }
 

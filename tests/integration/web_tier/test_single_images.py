@@ -163,6 +163,8 @@ def test_two_processes_that_see_a_roll_out_at_different_times_never_mix_models_i
     assert [(request.job_id, request.model) for request in requests] == sent
     models = {job_id: {model for each, model in sent if each == job_id} for job_id, _ in sent}
     assert all(len(found) == 1 for found in models.values())
+    # Once both know it, they share a job again.
+    assert sent[-1][0] == sent[-2][0]
 
 
 @pytest.fixture
