@@ -409,7 +409,8 @@ class LoadedModels:
             if len(self._failed) > MAX_FAILED_MODELS:
                 self._failed.popitem(last=False)
         more = {"digest": place.digest, "place": place.place, "fault": fault.name, "failures": failures}
-        _log.warning("a model could not be loaded", extra={**more, "error": str(error)}, exc_info=error)
+        level = logging.WARNING if fault is LoadFault.SYSTEM else logging.ERROR
+        _log.log(level, "a model could not be loaded", extra={**more, "error": str(error)}, exc_info=error)
         if fault is LoadFault.GONE and place.is_own:
             lifetime.fail(f"its own model is gone: {error}")
             failed = replace(failed, fault=LoadFault.SYSTEM)

@@ -349,7 +349,7 @@ class Pipeline:
         except EngineError as error:
             if not self._models.release_broken(tasks[0].model):
                 raise
-            _log.error("a model failed", extra={"images": len(tasks), "error": str(error)}, exc_info=error)
+            _log.warning("a model failed", extra={"images": len(tasks), "error": str(error)}, exc_info=error)
             self._recovery.extender.leave([task.delivery for task in tasks])
             return
         for task in answers:

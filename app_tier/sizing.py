@@ -30,6 +30,9 @@ MEMORY_SHARE = 8
 MODELS_SHARE = 4
 """Models may take this part of the machine's memory, 1/4, unless `worker.model_megabytes` is set."""
 
+COMPILED_BYTES = 8 * 2**20
+"""Memory of a further model besides its weights and batches: the demo network takes 9 MiB in all."""
+
 CALLS_PER_CORE = 8
 """Fetches, and as many puts, under way at once for each core: 250 images/s of a core at 30 ms a call."""
 
@@ -146,7 +149,7 @@ def model_bytes(weights_bytes: int, images: int, input_size: int) -> int:
 
     `input_size` is the height and width of its input in pixels.
     """
-    return round(WEIGHTS_COPIES * weights_bytes) + images * _image_bytes(input_size)
+    return COMPILED_BYTES + round(WEIGHTS_COPIES * weights_bytes) + images * _image_bytes(input_size)
 
 
 def fitting_batch(config: WorkerSettings, machine: HostResources, streams: int, input_size: int) -> int:

@@ -5,6 +5,8 @@ count. One item of the fleet's partition holds the figures of all models (`Fleet
 """
 
 from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AwareDatetime, BeforeValidator, Field, PlainSerializer
@@ -39,6 +41,21 @@ Images = Annotated[Counter[str], BeforeValidator(_counts), PlainSerializer(lambd
 """Images by a name. As JSON these are pairs, since objects may get fields in later releases."""
 
 
+@dataclass(slots=True)
+class JobTally:
+    """The results of a model of one job: from it follows how alike the images of a job are."""
+
+    results: int = 0
+    done: int = 0
+    values: Counter[Hashable] = field(default_factory=Counter)
+
+    def add(self, kind: str, value: Hashable) -> int:
+        """Count an image with this label, score or outcome; return how many of the job had it before."""
+        before = self.values[kind, value]
+        self.values[kind, value] = before + 1
+        return before
+
+
 class ModelResults(WireModel, frozen=False):
     """The results of one model.
 
@@ -49,9 +66,11 @@ class ModelResults(WireModel, frozen=False):
         score_sum: sum of these scores.
         labels: labelled images by label; `other_labels` counts those of further labels.
         inferred_milliseconds: sum of the inference times that workers reported, of `inferred` images.
-        jobs: jobs with a labelled image.
-        job_squares: sum over these jobs of the square of their labelled images. From both follows how many jobs of
-            equal size the images are like. After another controller has taken over, a job may count as two.
+        jobs: jobs with a result. After another controller has taken over, a job may count as two.
+        labelled_pairs: pairs of labelled images of the same job; of these, `alike_labels` have the same label, and
+            `alike_scores` scores in the same bin.
+        result_pairs: pairs of results of the same job; of these, `alike_outcomes` are both labelled, or have the same
+            code of failure.
     """
 
     name: str
@@ -66,7 +85,11 @@ class ModelResults(WireModel, frozen=False):
     inferred_milliseconds: float = 0.0
     inferred: int = 0
     jobs: int = 0
-    job_squares: int = 0
+    labelled_pairs: int = 0
+    alike_labels: int = 0
+    alike_scores: int = 0
+    result_pairs: int = 0
+    alike_outcomes: int = 0
 
     @property
     def done(self) -> int:
@@ -78,41 +101,58 @@ class ModelResults(WireModel, frozen=False):
         """Images that failed."""
         return self.failures.total()
 
-    def count_failures(self, code: str, images: int = 1) -> None:
-        """Count failed images."""
-        self.failures[code if code in self.failures or len(self.failures) < MAX_CODES else OTHER] += images
-
-    def count_label(self, result: ClassificationResult, of_job: int) -> None:
-        """Count a labelled image; `of_job` images of its job are counted already."""
+    def count(self, result: ClassificationResult, job: JobTally) -> None:
+        """Count a result, also in the tally of its job."""
+        code = "" if result.error is None else result.error.code
+        self.jobs += not job.results
+        self.result_pairs += job.results
+        self.alike_outcomes += job.add("outcome", code)
+        job.results += 1
+        if result.error is not None:
+            self._count_failures(code)
+            return
         label, score = result.label or "", result.score or 0.0
+        place = min(max(int(score * BINS), 0), BINS - 1)
         if label in self.labels or len(self.labels) < MAX_LABELS:
             self.labels[label] += 1
         else:
             self.other_labels += 1
-        self.scores[min(max(int(score * BINS), 0), BINS - 1)] += 1
+        self.scores[place] += 1
         self.score_sum += score
         if result.timings.inferred is not None:
             self.inferred_milliseconds += result.timings.inferred
             self.inferred += 1
-        self.jobs += not of_job
-        self.job_squares += 2 * of_job + 1
+        self.labelled_pairs += job.done
+        self.alike_labels += job.add("label", label)
+        self.alike_scores += job.add("score", place)
+        job.done += 1
 
     def merge(self, other: Self) -> None:
         """Add the figures of another count of the same model."""
         self.first_at, self.last_at = min(self.first_at, other.first_at), max(self.last_at, other.last_at)
         for code, images in other.failures.items():
-            self.count_failures(code, images)
+            self._count_failures(code, images)
         self.scores = [mine + theirs for mine, theirs in zip(self.scores, other.scores, strict=True)]
         self.labels += other.labels
-        for name in ("score_sum", "other_labels", "inferred_milliseconds", "inferred", "jobs", "job_squares"):
+        for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.limit_labels(MAX_LABELS)
+
+    def _count_failures(self, code: str, images: int = 1) -> None:
+        self.failures[code if code in self.failures or len(self.failures) < MAX_CODES else OTHER] += images
 
     def limit_labels(self, count: int) -> None:
         """Move all but the `count` most frequent labels to `other_labels`."""
         for label, images in self.labels.most_common()[count:]:
             del self.labels[label]
             self.other_labels += images
+
+
+_SUMS: Final = (
+    *("score_sum", "other_labels", "inferred_milliseconds", "inferred"),
+    *("jobs", "labelled_pairs", "alike_labels", "alike_scores", "result_pairs", "alike_outcomes"),
+)
+"""Attributes of `ModelResults` that are added up."""
 
 
 class ModelResultsReport(WireModel):

@@ -5,17 +5,20 @@ for the distributions to be equal. Samples of one distribution differ, too; `by_
 if the values of images are independent, by the normal approximation of the difference of two shares.
 
 **Test.** Pearson's chi-squared test of homogeneity. Values that are expected less than `MIN_EXPECTED` times in a
-sample are tested together (Cochran 1954, Biometrics 10:417-451).
+sample are tested together (Cochran 1954, Biometrics 10:417-451, allows 1). Pooling more would hide that two models
+use different labels, each of which is rare: a test holds how often equal models are called different nevertheless.
 
 **Images of one job** are often alike, and then are worth fewer independent images than they are. So the test is made
-twice: as if images were independent, and as if each job were one image. For the latter the counts of a sample are
-divided by the largest design effect that jobs can cause (Rao and Scott 1992, Biometrics 48:577-585):
-sum of squared job sizes / number of images, which is Kish's for an intra-class correlation of 1.
+twice: as if images were independent, and with the counts of each sample divided by its design effect (Rao and Scott
+1992, Biometrics 48:577-585). That is 1 + (m - 1) r (Kish 1965, Survey Sampling, 5.4), where m is the mean size of the
+job of an image, and r the intra-class correlation: how much likelier two images of one job have the same value than
+two images of different jobs. With few jobs r cannot be estimated, and is taken to be 1: each job counts as one image.
 """
 
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, Self
 
@@ -29,8 +32,11 @@ LEVEL: Final = 0.001
 """Chance gives a difference as large with at most this probability where one is reported. It is small, since several
 values are tested, and operators look more than once."""
 
-MIN_EXPECTED: Final = 5.0
+MIN_EXPECTED: Final = 1.0
 """Least expected number of a value in each sample for which the test holds."""
+
+MIN_JOBS: Final = 5
+"""Jobs of each model from which on the likeness of their images is estimated."""
 
 UNSURE_BINS: Final = BINS // 2
 """Bins of scores below 50%: the model believes more in the other classes together."""
@@ -43,18 +49,45 @@ OTHER_LABELS: Final = "(other labels)"
 Role = Literal["default", "canary"]
 
 Verdict = Literal["too_few", "chance", "jobs", "different"]
-"""What a test says: nothing for too few images; chance can give the difference; the choice of jobs can; neither."""
+"""What a test says: nothing for too few images; chance explains the difference; chance does as images of one job are
+alike; it does not."""
 
 _VERDICTS: Final[Mapping[Verdict, str]] = {
     "too_few": "There are too few images for a test.",
     "chance": "Chance can explain it.",
-    "jobs": "Chance cannot explain it if images are independent, but a few unlike jobs can.",
-    "different": "Chance cannot explain it, even if each job counts as one image.",
+    "jobs": "Chance can explain it, since images within a job are alike.",
+    "different": "Chance cannot explain it, nor can the likeness of images within a job.",
 }
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The values of the images of a model.
+
+    Attributes:
+        images: images by value.
+        jobs: number of their jobs.
+        pairs: pairs of images of the same job; `alike` of them have the same value.
+    """
+
+    images: Mapping[str, int]
+    jobs: int
+    pairs: int
+    alike: int
+
+    @property
+    def count(self) -> int:
+        """Number of the images."""
+        return sum(self.images.values())
+
+    def effective(self, correlation: float) -> Mapping[str, float]:
+        """Return the images divided by their design effect, by value."""
+        effect = 1 + correlation * 2 * self.pairs / self.count
+        return {value: images / effect for value, images in self.images.items()}
 
 
 class Difference(_Body):
@@ -65,26 +98,24 @@ class Difference(_Body):
     p_value: float | None = Field(
         description="Probability of such a difference by chance, if images are independent; null for too few images."
     )
-    p_value_by_job: float | None = Field(description="The same if each job counts as one image.")
+    p_value_by_job: float | None = Field(
+        description="The same, with the likeness of images of one job taken into account."
+    )
     verdict: Verdict = Field(
         description=f"`different` if both p-values are below {LEVEL}, `jobs` if only `p_value` is, else `chance`."
     )
     sentence: str = Field(description="The difference in words.")
 
     @classmethod
-    def of(
-        cls, noun: str, first: Mapping[str, int], second: Mapping[str, int], effects: tuple[float, float]
-    ) -> Self | None:
-        """Return the difference of two samples, given as counts by value; None if one is empty.
-
-        `effects` are the design effects of the samples.
-        """
-        if not (sum(first.values()) and sum(second.values())):
+    def of(cls, noun: str, first: Sample, second: Sample) -> Self | None:
+        """Return the difference of the values of two models, called `noun`; None if one has no such images."""
+        if not (first.count and second.count):
             return None
-        pairs = zip((first, second), effects, strict=True)
-        as_jobs = ({value: images / effect for value, images in each.items()} for each, effect in pairs)
-        p_value, p_value_by_job = homogeneity(first, second), homogeneity(*as_jobs)
-        distance, by_chance = total_variation(first, second), chance_variation(first, second)
+        correlation, samples = likeness(first, second), (first, second)
+        p_value = homogeneity(first.images, second.images)
+        p_value_by_job = homogeneity(*(each.effective(correlation) for each in samples))
+        distance = total_variation(first.images, second.images)
+        by_chance = chance_variation(first.images, second.images)
         verdict = _verdict(p_value, p_value_by_job)
         return cls(
             distance=round(distance, 4),
@@ -130,7 +161,7 @@ class ComparedModel(_Body):
     done: int
     failed: int
     failures: dict[str, int] = Field(description="Failed images by the code of the failure.")
-    jobs: int = Field(description="Jobs with labelled images.")
+    jobs: int = Field(description="Jobs with results.")
     mean_score: float | None = Field(description="Null without labelled images.")
     unsure_share: float | None = Field(description="Share of the labelled images with a score below 0.5.")
     scores: tuple[int, ...] = Field(description="Labelled images by score: below 0.1, below 0.2, up to 1.")
@@ -195,11 +226,11 @@ def chance_variation(first: Mapping[str, float], second: Mapping[str, float]) ->
 
 
 def homogeneity(first: Mapping[str, float], second: Mapping[str, float]) -> float | None:
-    """Return the p-value of the test that two samples have the same distribution; None if it says nothing."""
+    """Return the p-value of the test that two samples have the same distribution; None for too few images."""
     of_first, of_second = sum(first.values()), sum(second.values())
     least = (of_first + of_second) * MIN_EXPECTED / min(of_first, of_second)
     columns, column = list[tuple[float, float]](), (0.0, 0.0)
-    values = first.keys() | second.keys()
+    values = {each for sample in (first, second) for each in sample if sample[each]}
     for each in sorted(values, key=lambda value: (first.get(value, 0) + second.get(value, 0), value)):
         column = column[0] + first.get(each, 0), column[1] + second.get(each, 0)
         if sum(column) >= least:
@@ -208,12 +239,29 @@ def homogeneity(first: Mapping[str, float], second: Mapping[str, float]) -> floa
     if columns:  # what is left of the rarest values goes to the most frequent one
         columns[-1] = columns[-1][0] + column[0], columns[-1][1] + column[1]
     if len(columns) < 2:
-        return None
+        return None if len(values) > 1 else 1.0
     statistic, share = 0.0, of_first / (of_first + of_second)
     for column in columns:
         expected = share * sum(column)
         statistic += (column[0] - expected) ** 2 * (1 / expected + 1 / (sum(column) - expected))
     return chi_squared_tail(statistic, len(columns) - 1)
+
+
+def likeness(first: Sample, second: Sample) -> float:
+    """Return the intra-class correlation of the images of a job, 0 to 1: 1 if all have the same value."""
+    samples = first, second
+    within, within_alike = sum(each.pairs for each in samples), sum(each.alike for each in samples)
+    if not within:
+        return 0.0
+    between = sum(math.comb(each.count, 2) for each in samples) - within
+    if min(first.jobs, second.jobs) < MIN_JOBS or between <= 0:
+        return 1.0
+    # Further labels are different ones.
+    counts = (images for each in samples for value, images in each.images.items() if value != OTHER_LABELS)
+    by_chance = (sum(math.comb(images, 2) for images in counts) - within_alike) / between
+    if by_chance >= 1:
+        return 0.0
+    return min(1.0, max(0.0, (within_alike / within - by_chance) / (1 - by_chance)))
 
 
 def chi_squared_tail(statistic: float, degrees: int) -> float:
@@ -255,15 +303,20 @@ def _compared(model: ModelResults, reference: ModelResults, role: Role | None, t
 
 
 def _differences(model: ModelResults, reference: ModelResults) -> ModelDifferences:
-    effects = _design_effect(model), _design_effect(reference)
-
-    def difference(noun: str, of: Callable[[ModelResults], Mapping[str, int]]) -> Difference | None:
-        return Difference.of(noun, of(model), of(reference), effects)
+    def difference(noun: str, sample: Callable[[ModelResults], Sample]) -> Difference | None:
+        return Difference.of(noun, sample(model), sample(reference))
 
     return ModelDifferences(
-        labels=difference("label", _labels),
-        scores=difference("score", lambda each: {str(number): images for number, images in enumerate(each.scores)}),
-        failures=difference("outcome", lambda each: {"": each.done, **each.failures}),
+        labels=difference(
+            "label", lambda each: Sample(_labels(each), each.jobs, each.labelled_pairs, each.alike_labels)
+        ),
+        scores=difference(
+            "score", lambda each: Sample(_scores(each), each.jobs, each.labelled_pairs, each.alike_scores)
+        ),
+        failures=difference(
+            "outcome",
+            lambda each: Sample({"": each.done, **each.failures}, each.jobs, each.result_pairs, each.alike_outcomes),
+        ),
         changed_labels=_changed_labels(_labels(model), _labels(reference)),
     )
 
@@ -272,8 +325,8 @@ def _labels(model: ModelResults) -> Counter[str]:
     return model.labels + Counter({OTHER_LABELS: model.other_labels})
 
 
-def _design_effect(model: ModelResults) -> float:
-    return max(1.0, model.job_squares / model.done) if model.done else 1.0
+def _scores(model: ModelResults) -> Mapping[str, int]:
+    return {str(place): images for place, images in enumerate(model.scores)}
 
 
 def _changed_labels(labels: Mapping[str, int], reference: Mapping[str, int]) -> tuple[ChangedLabel, ...]:

@@ -60,7 +60,7 @@ class BundleReader:
         get: returns an object of S3, by bucket and key.
         sha256: pins the bundle; None trusts every one.
         clock: seconds, never set back.
-        fresh_seconds: maximum age of the facts.
+        fresh_seconds: maximum age of the facts; after a failure they are read again after `FRESH_SECONDS`.
     """
 
     place: Path
@@ -82,7 +82,7 @@ class BundleReader:
         """
         with self._lock:
             now = self.clock()
-            is_due = now - self._read_at >= self.fresh_seconds
+            is_due = now - self._read_at >= (self.fresh_seconds if self._problem is None else FRESH_SECONDS)
             self._read_at = now if is_due else self._read_at
         if not is_due:
             self._first_read.wait(MAX_FIRST_READ_SECONDS)

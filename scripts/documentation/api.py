@@ -44,17 +44,9 @@ def api_reference() -> str:
         "## Bodies",
     ]
     for name, schema in sorted(document["components"]["schemas"].items()):
-        parts += [f"### {name} {{ #schema-{name} }}", *schema_blocks(schema)]
+        parts += [f"### {name} {{ #schema-{name} }}", *paragraphs(schema.get("description", ""))]
+        parts.append(field_table(schema, {}) if "properties" in schema else value_words(schema))
     return joined(parts)
-
-
-def schema_blocks(schema: Schema) -> Iterator[str]:
-    """Yield a model's description and fields."""
-    yield from paragraphs(schema.get("description", ""))
-    if "properties" not in schema:
-        yield value_words(schema)
-        return
-    yield field_table(schema, {})
 
 
 def field_table(schema: Schema, meanings: Mapping[str, str]) -> str:
@@ -105,10 +97,6 @@ def _call_blocks(operation: Schema) -> Iterator[str]:
 def _content_words(content: Schema) -> str:
     """Return the media types of a body with their values: a model's name is a link."""
     return ", or ".join(
-        code(name) if _is_plain(media["schema"]) else f"{value_words(media['schema'])} as {code(name)}"
+        f"{value_words(media['schema'])} as {code(name)}" if "$ref" in media["schema"] else code(name)
         for name, media in content.items()
     )
-
-
-def _is_plain(schema: Schema) -> bool:
-    return schema.get("type") == "string" or ("$ref" not in schema and "properties" not in schema)

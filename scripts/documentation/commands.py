@@ -20,28 +20,23 @@ def commands_reference() -> str:
     parts: list[str] = []
     for name, command in SCRIPTS.items():
         context = context_of(command, name)
-        parts += [f"## {code(name)} {{ #{anchor(name)} }}", *_blocks(context)]
+        parts += _blocks(context, "##")
         for each in subcommands(context):
-            parts += [f"### {code(each.command_path)} {{ #{anchor(each.command_path)} }}", *_blocks(each)]
+            parts += _blocks(each, "###")
     root = context_of(fleetsight, "fleetsight")
-    parts += ["## `fleetsight` { #fleetsight }", *_blocks(root)]
+    parts += _blocks(root, "##")
     for title, commands in SECTIONS.items():
         parts.append(f"## {title}")
         for command in commands:
             context = context_of(command, str(command.name), root)
             for each in (context, *subcommands(context)):
-                parts += [f"### {code(each.command_path)} {{ #{anchor(each.command_path)} }}", *_blocks(each)]
+                parts += _blocks(each, "###")
     return joined(parts)
 
 
 def context_of(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
     """Return a context of a command, with its settings: click keeps the help option that they name."""
     return click.Context(command, info_name=name, parent=parent, **command.context_settings)
-
-
-def anchor(path: str) -> str:
-    """Return the anchor of a command: `fleetsight-fleet-scale`."""
-    return path.removeprefix("./scripts/").replace(" ", "-")
 
 
 def subcommands(context: click.Context) -> Iterator[click.Context]:
@@ -54,10 +49,11 @@ def subcommands(context: click.Context) -> Iterator[click.Context]:
                 yield from subcommands(inner)
 
 
-def _blocks(context: click.Context) -> Iterator[str]:
-    """Yield usage, help and options of a command."""
-    command = context.command
-    yield block(" ".join([context.command_path, *command.collect_usage_pieces(context)]))
+def _blocks(context: click.Context, level: str) -> Iterator[str]:
+    """Yield heading, usage, help and options of a command; its anchor is such as `fleetsight-fleet-scale`."""
+    command, path = context.command, context.command_path
+    yield f"{level} {code(path)} {{ #{path.removeprefix('./scripts/').replace(' ', '-')} }}"
+    yield block(" ".join([path, *command.collect_usage_pieces(context)]))
     yield from paragraphs(command.help or "")
     records = [
         record

@@ -75,9 +75,8 @@ def configuration_reference() -> str:
         for group in section.groups:
             parts += _group_blocks(name, group, model["properties"])
         used |= dict.fromkeys(_models_in(model["properties"]))
-    if used:
-        parts.append("## Entries of lists")
-        parts += [part for model in used for part in _entry_blocks(model, definitions[model])]
+    parts.append("## Entries of lists")
+    parts += [part for model in used for part in _entry_blocks(model, definitions[model])]
     return joined(parts)
 
 
@@ -106,14 +105,10 @@ def _group_blocks(section: str, group: SettingGroup, properties: Schema) -> Iter
         yield facts[first][0].upper() + facts[first][1:]
     yield from _comment_blocks(group.comment)
     for key, value in group.values.items():
-        if not _is_short(value):
+        if len(value) > 1:
             lines = [line for line in value if line != "|"]
             yield f"Default of {code(key)}:"
             yield block(dedent("\n".join(lines)), "yaml")
-
-
-def _is_short(value: list[str]) -> bool:
-    return len(value) == 1
 
 
 def _facts(value: list[str], schema: Schema) -> str:
@@ -121,7 +116,7 @@ def _facts(value: list[str], schema: Schema) -> str:
     words = value_words(schema, patterns=True)
     if value == [AUTO]:
         words = f"{code(AUTO)} or {words}"
-    return f"{words}; default {code(value[0])}" if _is_short(value) else words
+    return f"{words}; default {code(value[0])}" if len(value) == 1 else words
 
 
 def _comment_blocks(lines: Iterable[str]) -> Iterator[str]:

@@ -9,7 +9,6 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from core.model_catalog import NAME_PATTERN
 from scripts.client import FleetClient
 from scripts.fleet import operator_command, print_json, print_result
 from scripts.model.comparison import compare_command
@@ -39,9 +38,10 @@ def _server_place(place: str) -> str:
     return str(Path(place).absolute()) if Path(place).exists() else place
 
 
-def _name_or_place(text: str) -> str:
-    """Return the name of a model as it is, and a place as `_server_place` does."""
-    return text if re.fullmatch(NAME_PATTERN, text) and "/" not in text else _server_place(text)
+def _name_or_place(client: FleetClient, text: str) -> str:
+    """Return the name or digest of a known model as it is, and a place as `_server_place` does."""
+    known = {each[key] for each in client.models()["models"] for key in ("name", "digest")}
+    return text if text in known else _server_place(text)
 
 
 @click.command("list")
@@ -58,6 +58,8 @@ def list_command(client: FleetClient, *, as_json: bool) -> None:
     for each, share in _shares(answer["models"]):
         added = str(each["added_at"] or "")[:16].replace("T", " ")
         state = "" if share is None else f"{share:.4g}%"
+        if each["place"] is None:  # shares are for operators
+            state = "default" if each["is_default"] else ""
         table.add_row(each["name"], each["digest"][:12], state, added, each["added_by"] or "")
     Console().print(table)
 
@@ -96,7 +98,7 @@ def roll_out_command(client: FleetClient, *, model: str, share: float, as_json: 
     Jobs that exist finish with their model. With a --share below 100%, compare the models, then `promote` or
     `roll-back`. Nothing restarts: workers load the model with its first image.
     """
-    answer = client.roll_out_model(_name_or_place(model), share)
+    answer = client.roll_out_model(_name_or_place(client, model), share)
     print_result(answer, _sentence(answer), as_json=as_json)
 
 

@@ -14,7 +14,7 @@ from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import crashed_worker
-from core.model_results import ModelResults, ModelResultsReport
+from core.model_results import JobTally, ModelResults, ModelResultsReport
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
@@ -177,8 +177,8 @@ def two_models(fleet: FleetStore) -> Iterator[Callable[[], object]]:
     )
     for number in range(120):
         image = record(Job(new_id(), "signs", NOW))
-        default.count_label(done(image, f"class {number % 7}", 0.9), of_job=0)
-        canary.count_label(done(image, f"class {number % 5}", 0.7), of_job=0)
+        default.count(done(image, f"class {number % 7}", 0.9), JobTally())
+        canary.count(done(image, f"class {number % 5}", 0.7), JobTally())
     report = ModelResultsReport(models=(default, canary))
     yield lambda: fleet.put_model_results(report, LATEST_TOKEN)
     fleet.table.delete_all([(FLEET, "MODEL_RESULTS")])
@@ -192,7 +192,7 @@ def test_models_are_compared_once_two_have_results(
     two_models()
     models = page.get_by_role("region", name="Models")
     expect(models).to_contain_text("demo-2 cccccccccccc beside demo")
-    expect(models).to_contain_text("Chance cannot explain it, even if each job counts as one image.")
+    expect(models).to_contain_text("Chance cannot explain it, nor can the likeness of images within a job.")
     page.set_viewport_size({"width": 1280, "height": 900})
     table = models.get_by_role("group", name="Results by model")
     assert table.evaluate("table => table.scrollWidth <= table.clientWidth"), "no column is cut at 1280 px"

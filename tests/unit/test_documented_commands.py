@@ -12,6 +12,7 @@ import pytest
 
 import benchmarks.__main__ as measuring
 from core.config import load_config
+from localcloud.options import load_scenario
 from scripts.cli import fleetsight
 from scripts.load.__main__ import load_test
 from scripts.model.own_network import NetworkSpec, read_spec
@@ -198,6 +199,23 @@ def test_each_benchmark_is_documented() -> None:
     )
 
 
+YAML = re.compile(r"^( *)```yaml\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+
+
+def test_the_scenarios_of_the_how_to_pages_are_valid(tmp_path: Path) -> None:
+    found = [block for page in (ROOT / "docs" / "howto").glob("*.md") for block in YAML.findall(page.read_text())]
+    assert len(found) > 1
+    for _, block in found:
+        (tmp_path / "scenario.yaml").write_text(block)
+        assert load_scenario(tmp_path / "scenario.yaml")["faults"]
+
+
+def test_the_tutorial_describes_the_network_as_the_example_does(tmp_path: Path) -> None:
+    [(_, described)] = YAML.findall((ROOT / "docs" / "tutorial" / "own-model.md").read_text(encoding="utf-8"))
+    (tmp_path / "colours.yaml").write_text(described)
+    assert read_spec(tmp_path / "colours.yaml") == read_spec(ROOT / "examples" / "custom_model" / "colours.yaml")
+
+
 COMMANDS_PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 
 
@@ -209,7 +227,7 @@ def test_each_command_has_its_exit_statuses_documented() -> None:
 
 def test_the_documented_yaml_of_an_own_network_is_valid_and_has_every_key(tmp_path: Path) -> None:
     section = COMMANDS_PAGE.partition("## The YAML of your own network")[2]
-    [example] = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    [(_, example)] = YAML.findall(section)
     (tmp_path / "colours.yaml").write_text(example)
     assert read_spec(tmp_path / "colours.yaml").all_labels == ("red", "green", "blue")
     first_cells = re.findall(r"^\| (.*?) \|", section, re.MULTILINE)

@@ -125,3 +125,12 @@ def test_every_line_of_the_upload_checklist_has_its_test() -> None:
 @pytest.mark.parametrize("page", [RELIABILITY, SECURITY], ids=["reliability", "security"])
 def test_every_test_that_is_named_exists(page: str) -> None:
     assert absent(page) == []
+
+
+def test_every_alert_has_its_first_look_and_remedy() -> None:
+    rules = (ROOT / "infra" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "howto" / "watch-it-at-night.md").read_text(encoding="utf-8")
+    first_cells = re.findall(r"^\| (\*\w+\*.*?) \|", page, re.MULTILINE)
+    assert {name for cell in first_cells for name in re.findall(r"\*(\w+)\*", cell)} == set(
+        re.findall(r"- alert: (\w+)", rules)
+    )

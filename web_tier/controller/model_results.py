@@ -2,7 +2,7 @@
 
 The counts of a tenure continue those that the tenure before has stored. They are stored some seconds after they have
 changed, so a controller that dies loses the results since then. When a share of the new jobs gets another model, new
-counts begin: figures of different times would compare different images.
+counts begin, of the jobs from then on: by chance each of them has got one model or the other.
 """
 
 import logging
@@ -14,15 +14,20 @@ from datetime import UTC, datetime
 from typing import Final
 
 from core.fleet.store import FleetStore
+from core.ids import first_id_of
 from core.messages import ClassificationResult, Model, is_cancelled
-from core.model_results import MAX_MODELS, ModelResults, ModelResultsReport
+from core.model_results import MAX_MODELS, JobTally, ModelResults, ModelResultsReport
 
 WRITE_SECONDS: Final = 10.0
 """Time between two writes of the counts. DynamoDB bills a write for each kilobyte, and those of two models with 1,000
 classes have 40."""
 
-MAX_JOBS: Final = 10_000
-"""Jobs whose images are counted one by one; a job that has no results for longest is dropped for another one."""
+MAX_PENDING: Final = 2_000
+"""Results that wait for the next write, as a roll-out may have begun before them: some 5 MB. More count at once."""
+
+MAX_TALLIED: Final = 100_000
+"""Different labels, scores and outcomes of jobs that are kept, some 20 MB. Of more, the jobs without results for
+longest are dropped: their later images count as another job."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,37 +48,46 @@ class ModelResultsWriter:
     active: Callable[[], bool]
     canary_since: Callable[[], datetime | None] = lambda: None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _pending: list[ClassificationResult] = field(default_factory=list, init=False)
+    """Results that are not counted yet."""
     _models: dict[str, ModelResults] = field(default_factory=dict, init=False)
-    _jobs: "OrderedDict[tuple[str, str], int]" = field(default_factory=OrderedDict, init=False)
-    """Labelled images by digest and job."""
+    _jobs: "OrderedDict[tuple[str, str], JobTally]" = field(default_factory=OrderedDict, init=False)
+    """By digest and job."""
+    _tallied: int = field(default=0, init=False)
     _since: datetime | None = field(default=None, init=False)
     _is_loaded: bool = field(default=False, init=False)
     """Whether the counts include those of earlier tenures."""
     _is_changed: bool = field(default=False, init=False)
+    """Whether there are counts that are not stored."""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def add(self, results: Sequence[ClassificationResult]) -> None:
         """Count results that were recorded just now; cancelled images and those of an unknown model do not count."""
-        at = self.now()
         with self._lock:
-            for result in results:
-                if result.model is not None and not is_cancelled(result):
-                    self._count(result, result.model, at)
+            self._pending += results
+            if len(self._pending) > MAX_PENDING:
+                self._count_pending()
 
     def tick(self) -> float:
         """Store the counts if they have changed; return the seconds until the next time."""
-        if not self._is_changed or not self.active():
+        if not (self._pending or self._is_changed) or not self.active():
             return WRITE_SECONDS
         since = self.canary_since()
         earlier = None if self._is_loaded else self.store.model_results()
         with self._lock:
             if earlier is not None and since in {None, earlier.since}:
                 self._continue(earlier)
-            elif earlier is None and since not in {None, self._since}:
-                self._models, self._jobs = {}, OrderedDict()
-            self._since, self._is_loaded, self._is_changed = since or self._since, True, False
+            elif since not in {None, self._since}:
+                self._models, self._since, self._is_changed = {}, since, True
+                self._jobs.clear()
+                self._tallied = 0
+            self._is_loaded = True
+            self._count_pending()
+            if not self._is_changed:
+                return WRITE_SECONDS
+            self._is_changed = False
             models = tuple(each.model_copy(deep=True) for each in self._models.values())
-        report = ModelResultsReport(since=self._since, models=models)
+            report = ModelResultsReport(since=self._since, models=models)
         is_stored = False
         try:
             is_stored = self.store.put_model_results(report, self.token)
@@ -83,6 +97,13 @@ class ModelResultsWriter:
             _log.warning("a later controller has stored results by model")
         return WRITE_SECONDS
 
+    def _count_pending(self) -> None:
+        first_job, at = "" if self._since is None else first_id_of(self._since), self.now()
+        for result in self._pending:
+            if result.model is not None and result.job_id >= first_job and not is_cancelled(result):
+                self._count(result, result.model, at)
+        self._pending.clear()
+
     def _count(self, result: ClassificationResult, model: Model, at: datetime) -> None:
         counted = self._models.get(model.digest)
         if counted is None:
@@ -90,16 +111,15 @@ class ModelResultsWriter:
             self._models[model.digest] = counted
             self._drop_oldest()
         counted.last_at, self._is_changed = at, True
-        if result.status == "failed":
-            counted.count_failures(result.error.code if result.error else "")
-            return
-        job = model.digest, result.job_id
-        of_job = self._jobs.get(job, 0)
-        counted.count_label(result, of_job)
-        self._jobs[job] = of_job + 1
-        self._jobs.move_to_end(job)
-        if len(self._jobs) > MAX_JOBS:
-            self._jobs.popitem(last=False)
+        key = model.digest, result.job_id
+        job = self._jobs.setdefault(key, JobTally())
+        self._jobs.move_to_end(key)
+        self._tallied -= len(job.values)
+        counted.count(result, job)
+        self._tallied += len(job.values)
+        while self._tallied > MAX_TALLIED and len(self._jobs) > 1:
+            _, oldest = self._jobs.popitem(last=False)
+            self._tallied -= len(oldest.values)
 
     def _continue(self, earlier: ModelResultsReport) -> None:
         self._since = earlier.since

@@ -1,4 +1,4 @@
-"""The commands for operators, `fleetsight fleet` and `fleetsight dead-letters`, against a real web tier."""
+"""The commands for operators, `fleetsight fleet`, `dead-letters` and those of `model`, against a real web tier."""
 
 import json
 import socket
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any, cast
+from unittest.mock import ANY
 
 import pytest
 from click.testing import CliRunner, Result
@@ -36,6 +38,7 @@ from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.api import DeadLetterDesk
 from tests.support.autoscaler import fleet_snapshot, refusal
+from tests.support.bundles import relabelled_bundle
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.servers import served
 from web_tier.app import create_app
@@ -466,3 +469,60 @@ def test_wrong_usage_has_status_2(desk_url: str, desk: DeadLetterDesk, arguments
     desk.given_up("a.jpg")
     assert run_dead_letters(*arguments, "--url", desk_url).exit_code == 2
     assert desk.queue.bodies == []
+
+
+# Models
+
+
+def run_model(url: str, *arguments: str) -> Result:
+    return CliRunner().invoke(fleetsight, ["model", *arguments, "--url", url])
+
+
+def test_models_are_rolled_out_promoted_rolled_back_and_removed(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = str(tmp_path / "signs")
+    digest = relabelled_bundle(tmp_path / "signs", "signs", " (2)")
+    for arguments, output in (
+        (("roll-out", place, "--share", "12.5%"), "New jobs get demo (87.5%) or signs (12.5%).\n"),
+        (("promote",), "New jobs get signs (100%).\n"),
+        (("roll-back",), "New jobs get demo (100%).\n"),
+        (("add", place, "--name", "signs-2"), f"Jobs may name the model signs-2, digest {digest[:12]}. "),
+        (("roll-out", "signs-2", "--share", "0.25"), "New jobs get demo (75%) or signs-2 (25%).\n"),
+        (("roll-back",), "New jobs get demo (100%).\n"),
+    ):
+        done = run_model(url, *arguments)
+        assert (done.exit_code, done.output.startswith(output)) == (0, True), done.output
+    lines = run_model(url, "list").output.splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [["demo", ANY, "100%"], ["signs-2", digest[:12], ANY]]
+    listed = json.loads(run_model(url, "list", "--json").output)
+    assert [(each["name"], each["is_default"]) for each in listed["models"]] == [("demo", True), ("signs-2", False)]
+    assert run_model(url, "remove", "signs-2").exit_code == 0
+    # A folder here is a place, if no model has its name.
+    monkeypatch.chdir(tmp_path)
+    assert run_model(url, "roll-out", "signs").output == "New jobs get signs (100%).\n"
+    assert run_model(url, "roll-back").exit_code == run_model(url, "remove", "signs").exit_code == 0
+    assert len(run_model(url, "list").output.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("roll-out", "birds"), 1, "there is no model 'birds': choose one of demo"),
+        (("roll-out", "/nowhere"), 1, "no bundle can be read at /nowhere"),
+        (("roll-out", "demo", "--share", "50%"), 1, "all new jobs get demo"),
+        (("promote",), 1, "none can be promoted"),
+        (("roll-back",), 1, "there is no model before demo"),
+        (("remove", "demo"), 1, "roll out another model first"),
+        (("add", "/nowhere", "--name", "a b"), 1, "name: "),
+        (("roll-out", "demo", "--share", "0%"), 2, "is not a share"),
+        (("roll-out", "demo", "--share", "110%"), 2, "is not a share"),
+        (("roll-out", "demo", "--share", "many"), 2, "is not a share"),
+    ],
+)
+def test_a_command_for_models_that_is_refused_says_why(
+    url: str, arguments: tuple[str, ...], status: int, words: str
+) -> None:
+    done = run_model(url, *arguments)
+    assert done.exit_code == status, done.output
+    assert words in " ".join(done.output.split())

@@ -15,6 +15,8 @@ from core.ids import new_id
 from core.images import FORMATS
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
+from core.messages import RequestMessage
+from core.model_catalog import JobModel
 from services.clients import Clients
 from services.errors import NotFoundError
 from services.s3 import Bucket, StoredObject
@@ -73,6 +75,17 @@ def test_files_with_positions_become_images_in_that_order_under_their_paths(
     send(offer, 0, 1, 2)
     direct.commit(job, offer.upload_id)
     assert [image.filename for image in store.images(job.job_id)] == ["b.jpg", "day1/a.jpg", "day2/a.jpg"]
+
+
+def test_the_requests_of_presigned_uploads_name_the_model_of_their_job(
+    direct: PresignedUploads, other_process: PresignedUploads, job: Job, queue: RecordingQueue
+) -> None:
+    model = JobModel("signs", "a" * 64, "s3://outputs/models/signs")
+    job = replace(job, model=model)
+    offer = offered(direct, job, wanted("a.jpg", "b.jpg"))
+    send(offer, 0, 1)
+    other_process.commit(job, offer.upload_id)
+    assert [RequestMessage.from_json(body).model for body in queue.bodies] == [model.requested] * 2
 
 
 @pytest.mark.parametrize(

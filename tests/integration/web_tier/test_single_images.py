@@ -24,6 +24,7 @@ from core.images import ImageLimits
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model, RequestMessage
+from core.model_catalog import JobModel
 from core.result_cache import ResultCache
 from scripts.load.inputs import LoadImages, parse_target
 from scripts.load.runner import LoadTest
@@ -141,6 +142,27 @@ def test_a_new_job_starts_when_the_last_one_is_full_or_old(singles: SingleImages
     assert second != first
     jobs = {singles._acquire_job("").job.job_id for _ in range(MAX_JOB_IMAGES)}
     assert len(jobs) == 2
+
+
+def test_two_processes_that_see_a_roll_out_at_different_times_never_mix_models_in_a_job(
+    singles: SingleImages, clock: Clock, queue: RecordingQueue
+) -> None:
+    old, new = (JobModel(name, name[0] * 64, f"s3://outputs/models/{name}") for name in ("animals", "birds"))
+    known = {"here": old, "there": old}
+    here, there = (
+        SingleImages(singles.ingest, clock, models=lambda name=name: lambda _job_id: known[name])  # type: ignore[misc]
+        for name in known
+    )
+    sent = []
+    for name, process in (("here", here), ("there", there), ("there", there), ("here", here)):
+        sent.append((taken(process.ingest_one("", [an_upload()])).ref.job_id, known[name].requested))
+        known["there"] = new
+    known["here"] = new
+    sent += [(taken(each.ingest_one("", [an_upload()])).ref.job_id, new.requested) for each in (here, there)]
+    requests = [RequestMessage.from_json(body) for body in queue.bodies]
+    assert [(request.job_id, request.model) for request in requests] == sent
+    models = {job_id: {model for each, model in sent if each == job_id} for job_id, _ in sent}
+    assert all(len(found) == 1 for found in models.values())
 
 
 @pytest.fixture

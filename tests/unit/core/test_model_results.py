@@ -1,7 +1,9 @@
 """The results of a model: each image is counted once, in whichever order and by however many controllers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from itertools import combinations
+from math import comb
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from core import model_results
 from core.ids import new_id
 from core.jobs.models import Job
 from core.messages import ClassificationResult, Timings
-from core.model_results import BINS, MAX_BYTES, OTHER, ModelResults, ModelResultsReport
+from core.model_results import BINS, MAX_BYTES, OTHER, JobTally, ModelResults, ModelResultsReport
 from tests.support.jobs import MODEL, NOW, done, failed, record
 
 JOB = Job(new_id(), "signs", NOW)
@@ -37,11 +39,9 @@ def _low_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 def counted(results: Sequence[ClassificationResult], minute: int = 0) -> ModelResults:
     at = NOW + timedelta(minutes=minute)
     figures = ModelResults(name=MODEL.name, digest=MODEL.digest, first_at=at, last_at=at)
+    tally = JobTally()
     for result in results:
-        if result.error is None:
-            figures.count_label(result, figures.done)
-        else:
-            figures.count_failures(result.error.code)
+        figures.count(result, tally)
     return figures
 
 
@@ -61,7 +61,15 @@ def test_labels_and_scores_add_up_to_the_images_within_the_bounds(results: list[
     figures = counted(results)
     check_sums(figures, results)
     labelled = [result for result in results if result.error is None]
-    assert (figures.jobs, figures.job_squares) == (bool(labelled), len(labelled) ** 2)
+
+    def alike(found: Sequence[ClassificationResult], value: Callable[[ClassificationResult], object]) -> int:
+        return sum(value(one) == value(other) for one, other in combinations(found, 2))
+
+    assert figures.jobs == bool(results)
+    assert (figures.labelled_pairs, figures.result_pairs) == (comb(len(labelled), 2), comb(len(results), 2))
+    assert figures.alike_labels == alike(labelled, lambda each: each.label)
+    assert figures.alike_scores == alike(labelled, lambda each: min(int((each.score or 0) * BINS), BINS - 1))
+    assert figures.alike_outcomes == alike(results, lambda each: each.error and each.error.code)
     for label, images in figures.labels.items():
         assert images == sum(result.label == label for result in labelled)
 

@@ -70,3 +70,17 @@ def test_threads_wait_for_the_first_facts_that_another_thread_reads(monkeypatch:
 
 def test_an_object_of_s3_that_is_missing_is_no_error() -> None:
     assert BundleReader(Path("s3://models/signs"), no_object).facts() == BundleFacts()
+
+
+def test_facts_that_could_not_be_read_are_read_again_soon(tmp_path: Path) -> None:
+    now = [0.0]
+    bundle = BundleReader(tmp_path, no_object, clock=lambda: now[0], fresh_seconds=300)
+    assert bundle.facts() == BundleFacts()
+    build(tmp_path, "one")
+    now[0] += FRESH_SECONDS
+    assert bundle.facts().digest == "one"
+    build(tmp_path, "two")
+    now[0] += FRESH_SECONDS
+    assert bundle.facts().digest == "one"
+    now[0] += 300
+    assert bundle.facts().digest == "two"

@@ -5,6 +5,7 @@ import random
 import re
 from collections import Counter
 from datetime import timedelta
+from math import comb
 
 import pytest
 from flask.testing import FlaskClient
@@ -16,26 +17,32 @@ from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.models import Job
 from core.model_catalog import Canary, CatalogStore, ModelCatalog, ModelVersion
-from core.model_results import ModelResults, ModelResultsReport
+from core.model_results import JobTally, ModelResults, ModelResultsReport
 from scripts.model.comparison import show_comparison
 from services.table import Table
-from tests.support.jobs import NOW, done, record
+from tests.support.jobs import NOW, done, failed, record
 from web_tier.backend import Backend
 from web_tier.model_comparison import (
     LEVEL,
     MAX_CHANGED,
+    MIN_JOBS,
     OTHER_LABELS,
     ComparedModel,
     Difference,
     ModelComparison,
+    Sample,
     chance_variation,
     chi_squared_tail,
     homogeneity,
+    likeness,
     total_variation,
 )
 
 SAMPLES = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 200), min_size=1)
-NO_EFFECT = (1.0, 1.0)
+
+
+def sample(images: dict[str, int], jobs: int = 50, pairs: int = 0, alike: int = 0) -> Sample:
+    return Sample(images, jobs, pairs, alike)
 
 
 @pytest.mark.parametrize(
@@ -70,10 +77,10 @@ def test_the_test_of_homogeneity_agrees_with_a_table_of_known_statistic() -> Non
 
 
 def test_rare_values_are_tested_together_and_none_is_left_out() -> None:
-    first, second = dict.fromkeys("abcdef", 3) | {"g": 6}, dict.fromkeys("abcdef", 3)
-    together = {"ab": 6, "cd": 6, "efg": 12}, {"ab": 6, "cd": 6, "efg": 6}
+    first, second = dict.fromkeys("abcdef", 1) | {"g": 2}, dict.fromkeys("abcdef", 1)
+    together = {"ab": 2, "cd": 2, "efg": 4}, {"ab": 2, "cd": 2, "efg": 2}
     assert homogeneity(first, second) == homogeneity(*together)
-    assert homogeneity({"a": 4, "b": 400}, {"a": 3, "b": 800}) is None
+    assert homogeneity({"a": 1, "b": 400}, {"a": 1, "b": 800}) is None
 
 
 @given(first=SAMPLES, second=SAMPLES)
@@ -110,29 +117,92 @@ def test_samples_of_one_distribution_differ_as_much_as_chance_is_said_to_give() 
 @pytest.mark.parametrize(
     ("first", "second", "verdict"),
     [
-        ({"a": 3, "b": 4}, {"a": 4, "b": 3}, "too_few"),
-        ({"a": 900}, {"a": 500}, "too_few"),
+        ({"a": 1}, {"b": 1}, "too_few"),
+        ({"a": 900, "b": 0}, {"a": 500}, "chance"),
         ({"a": 500, "b": 480}, {"a": 510, "b": 470}, "chance"),
         ({"a": 700, "b": 280}, {"a": 510, "b": 470}, "different"),
         ({"a": 700, "b": 280}, {"c": 510, "d": 470}, "different"),
+        (dict.fromkeys("abcdefghijklmno", 3), dict.fromkeys("ABCDEFGHIJKLMNO", 3), "different"),
     ],
 )
 def test_a_verdict_follows_from_the_images(first: dict[str, int], second: dict[str, int], verdict: str) -> None:
-    difference = Difference.of("label", first, second, NO_EFFECT)
+    difference = Difference.of("label", sample(first), sample(second))
     assert difference is not None
     assert difference.verdict == verdict
 
 
-def test_a_few_unlike_jobs_explain_what_independent_images_do_not() -> None:
-    first, second = {"a": 700, "b": 280}, {"a": 510, "b": 470}
-    alike = Difference.of("label", first, second, (140.0, 140.0))  # like seven jobs of equal size each
+@pytest.mark.parametrize("classes", [30, 1_000])
+@pytest.mark.parametrize("sizes", [(90, 90), (30, 300)])
+def test_equal_models_with_many_rare_labels_are_rarely_called_different(sizes: tuple[int, int], classes: int) -> None:
+    source = random.Random(1)
+    weights = {f"class {number}": 10_000 // (number + 1) for number in range(classes)}
+    pairs = [[draws(size, weights, source) for size in sizes] for _ in range(500)]
+    found = sum((homogeneity(first, second) or 0) < 0.01 for first, second in pairs)
+    assert found < 16  # five standard deviations above the 5 to expect
+
+
+def test_images_that_are_alike_explain_what_independent_ones_do_not() -> None:
+    # Of each model 49 jobs of 20 images: 190 pairs each
+    first, second, pairs = {"a": 700, "b": 280}, {"a": 510, "b": 470}, 49 * 190
+    alike, unlike = (
+        Difference.of("label", sample(first, 49, pairs, pairs * share // 10), sample(second, 49, pairs, pairs // 2))
+        for share in (9, 6)
+    )
     assert alike is not None
-    assert (alike.verdict, alike.p_value is not None and alike.p_value < LEVEL) == ("jobs", True)
-    assert "a few unlike jobs can" in alike.sentence
-    slightly = Difference.of("label", first, second, (2.0, 2.0))
-    assert slightly is not None
-    assert slightly.verdict == "different"
-    assert Difference.of("label", first, {}, NO_EFFECT) is None
+    assert unlike is not None
+    assert (alike.verdict, unlike.verdict) == ("jobs", "different")
+    assert alike.p_value == unlike.p_value
+    assert (alike.p_value or 1) < LEVEL
+    assert alike.sentence.endswith("Chance can explain it, since images within a job are alike.")
+    assert Difference.of("label", sample(first), sample({})) is None
+
+
+def test_the_likeness_of_images_of_one_job_is_their_intra_class_correlation() -> None:
+    source, classes = random.Random(3), [f"class {number}" for number in range(10)]
+    for share in (0.0, 0.3, 1.0):  # of the images of a job that show its own class, instead of any
+        jobs = [
+            Counter(own if source.random() < share else source.choice(classes) for _ in range(20))
+            for own in source.choices(classes, k=400)
+        ]
+        found = sample(
+            dict(sum(jobs, Counter[str]())), 400, 400 * 190, sum(comb(n, 2) for job in jobs for n in job.values())
+        )
+        assert likeness(found, found) == pytest.approx(share**2, abs=0.02)
+
+
+def test_few_jobs_count_as_one_image_each_and_single_images_as_such() -> None:
+    many, few = sample({"a": 60, "b": 40}, 20, 200, 100), sample({"a": 60, "b": 40}, MIN_JOBS - 1, 1_200, 600)
+    assert likeness(many, few) == likeness(few, many) == 1.0
+    assert few.effective(1.0) == {"a": pytest.approx(2.4), "b": pytest.approx(1.6)}  # like four images
+    single = sample({"a": 60, "b": 40}, 100)
+    assert likeness(single, single) == 0.0
+    assert single.effective(1.0) == single.images
+    same = sample({"a": 100}, 20, 200, 200)
+    assert likeness(same, same) == 0.0
+    further = sample({OTHER_LABELS: 100}, 20, 200, 150)
+    assert likeness(further, further) > 0.7
+
+
+def test_models_without_a_difference_rarely_get_one_although_images_of_a_job_are_alike() -> None:
+    source, classes = random.Random(5), [f"class {number}" for number in range(6)]
+
+    def drawn(jobs: int) -> ModelResults:
+        found = ModelResults(name="", digest="", first_at=NOW, last_at=NOW)
+        for _ in range(jobs):
+            tally, own = JobTally(), source.choice(classes)
+            for _ in range(12):
+                found.count(results[own if source.random() < 0.7 else source.choice(classes)], tally)
+        return found
+
+    job = Job(new_id(), "signs", NOW)
+    results = {label: done(record(job), label) for label in classes}
+    compared = [
+        ModelComparison.of(ModelResultsReport(models=(drawn(60), drawn(20))), None).models[1] for _ in range(150)
+    ]
+    found = [each.differences.labels for each in compared if each.differences and each.differences.labels]
+    assert len(found) == 150
+    assert sum((each.p_value or 0) < 0.05 for each in found) > 75, "images are not independent"
+    assert 1 <= sum((each.p_value_by_job or 0) < 0.05 for each in found) <= 18  # 7.5 are to be expected
 
 
 # Models
@@ -143,11 +213,13 @@ SINCE = NOW + timedelta(hours=1)
 
 def figures(name: str, digest: str, labels: dict[str, tuple[int, float]], jobs: int = 50) -> ModelResults:
     """Return the results of a model: the number of images and the score of each label, over jobs of equal size."""
-    found, counts = ModelResults(name=name, digest=digest, first_at=NOW, last_at=NOW), Counter[int]()
-    job = Job(new_id(), "signs", NOW)
+    found, tallies = (
+        ModelResults(name=name, digest=digest, first_at=NOW, last_at=NOW),
+        [JobTally() for _ in range(jobs)],
+    )
+    image = record(Job(new_id(), "signs", NOW))
     for number, (label, score) in enumerate((label, score) for label, (n, score) in labels.items() for _ in range(n)):
-        found.count_label(done(record(job), label, score), counts[number % jobs])
-        counts[number % jobs] += 1
+        found.count(done(image, label, score), tallies[number % jobs])
     return found
 
 
@@ -155,7 +227,8 @@ def report() -> ModelResultsReport:
     default = figures("signs", DEFAULT, {"stop": (500, 0.9), "yield": (400, 0.8), "<b>parking": (100, 0.45)})
     canary = figures("signs-2", CANARY, {"stop": (30, 0.9), "yield": (60, 0.8), "parking": (10, 0.45)}, jobs=5)
     default.inferred_milliseconds, default.inferred = 12_340.0, 1_000
-    canary.count_failures("undecodable", 3)
+    for _ in range(3):
+        canary.count(failed(record(Job(new_id(), "signs", NOW)), code="undecodable"), JobTally())
     return ModelResultsReport(since=SINCE, models=(canary, default))
 
 
@@ -205,7 +278,7 @@ def test_a_model_has_its_shares_means_and_changed_labels() -> None:
     assert (changed[0].reference_share, changed[0].share) == (0.5, 0.3)
     scores, failures = canary.differences.scores, canary.differences.failures
     assert scores is not None
-    assert (scores.distance, scores.verdict) == (0.2, "jobs")
+    assert (scores.distance, scores.verdict) == (0.2, "different")
     assert failures is not None
     assert failures.distance == round(3 / 103, 4)
 
@@ -252,7 +325,7 @@ def test_the_fleet_page_compares_the_models_once_two_have_results(client: FlaskC
         assert "&lt;b&gt;parking" in page
         assert "<b>parking" not in page
         text = text_of(page)
-        assert "signs-2 cccccccccccc 9.3% 100 3 5 79.5% 10.0% \u2013" in text
+        assert "signs-2 cccccccccccc 9.3% 100 3 8 79.5% 10.0% \u2013" in text
         assert "Labels 30.0% of the images would need another label to match; " in text
         assert "stop 50.0% 30.0%" in text
         assert "since the roll-out at 01 Mar 13:00 UTC" in text

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from ulid import ULID
 
 from core.fleet.store import FleetStore
 from core.ids import new_id
@@ -15,9 +16,11 @@ from services.table import TableBusyError
 from tests.support.jobs import MODEL, NOW, client_error, done, failed, record
 from tests.support.memory_table import MemoryTable, failing_writes
 from web_tier.controller import model_results
-from web_tier.controller.model_results import WRITE_SECONDS, ModelResultsWriter
+from web_tier.controller.model_results import MAX_PENDING, WRITE_SECONDS, ModelResultsWriter
 
 JOB, OTHER_JOB = (Job(new_id(), "signs", NOW) for _ in range(2))
+EARLY = NOW - timedelta(days=30)
+"""Before the jobs of these tests."""
 CANARY = Model(name="canary", digest="c" * 64)
 
 
@@ -70,12 +73,12 @@ def test_nothing_is_written_while_nothing_changes() -> None:
     assert writes == ["before", "after"]
 
 
-def test_the_images_of_each_job_count_for_its_square() -> None:
+def test_images_of_the_same_job_are_paired_also_across_writes() -> None:
     tenure = Tenure()
     for _ in range(2):
         tenure.record([*results(2), *results(1, job=OTHER_JOB)])
     [figures] = tenure.store.model_results().models
-    assert (figures.jobs, figures.job_squares) == (2, 4**2 + 2**2)
+    assert (figures.jobs, figures.labelled_pairs, figures.alike_labels) == (2, 6 + 1, 7)
 
 
 def test_the_next_tenure_continues_the_counts_and_the_frozen_one_changes_nothing() -> None:
@@ -126,36 +129,54 @@ def test_counts_that_cannot_be_read_at_a_takeover_are_not_overwritten(monkeypatc
     assert successor.stored() == {"demo": 5}
 
 
-def test_a_roll_out_begins_new_counts_once_also_after_a_takeover() -> None:
+def test_a_roll_out_begins_new_counts_of_later_jobs_also_after_a_takeover() -> None:
     tenure = Tenure()
     tenure.record(results(9))
-    tenure.canary_since = NOW + timedelta(hours=1)
-    tenure.record(results(2))  # not told apart: some of them came before the roll-out
-    assert tenure.stored() == {}
-    tenure.record([*results(3), *results(1, CANARY)])
+    tenure.canary_since = EARLY + timedelta(hours=1)
+    before = Job(str(ULID.from_datetime(EARLY + timedelta(minutes=59))), "before", EARLY)
+    tenure.record([*results(2, job=before), *results(3), *results(1, CANARY)])
+    assert tenure.stored() == {"demo": 3, "canary": 1}
     assert tenure.store.model_results().since == tenure.canary_since
-    assert [(each.jobs, each.job_squares) for each in tenure.store.model_results().models] == [(1, 9), (1, 1)]
+    assert [(each.jobs, each.labelled_pairs) for each in tenure.store.model_results().models] == [(1, 3), (1, 0)]
     successor = Tenure(tenure.table, token=8, canary_since=tenure.canary_since)
-    successor.record(results(4, CANARY))
+    successor.record([*results(4, CANARY), *results(5, job=before)])
     assert successor.stored() == {"canary": 5, "demo": 3}
-    later = Tenure(tenure.table, token=9, canary_since=NOW + timedelta(hours=2))
+    later = Tenure(tenure.table, token=9, canary_since=EARLY + timedelta(hours=2))
     later.record(results(1))
     assert later.stored() == {"demo": 1}
 
 
+def test_no_counts_of_the_time_before_are_left_when_a_roll_out_has_no_results_yet() -> None:
+    tenure = Tenure()
+    tenure.record(results(9))
+    tenure.canary_since = datetime.now(UTC) + timedelta(hours=1)
+    tenure.record(results(2))
+    assert tenure.stored() == {}
+    assert tenure.writer._tallied == 0
+
+
+def test_results_that_wait_for_a_write_are_bounded_and_counted() -> None:
+    tenure = Tenure()
+    for found in (results(MAX_PENDING - 10), results(20), results(5)):
+        tenure.writer.add(found)
+    assert len(tenure.writer._pending) == 5
+    tenure.writer.tick()
+    assert tenure.stored() == {"demo": MAX_PENDING + 15}
+
+
 def test_the_counts_go_on_when_the_roll_out_ends() -> None:
-    tenure = Tenure(canary_since=NOW)
+    tenure = Tenure(canary_since=EARLY)
     tenure.record([*results(3), *results(1, CANARY)])
     tenure.canary_since = None
     tenure.record(results(1))
     successor = Tenure(tenure.table, token=8)
     successor.record(results(1))
     assert successor.stored() == {"demo": 5, "canary": 1}
-    assert successor.store.model_results().since == NOW
+    assert successor.store.model_results().since == EARLY
 
 
 def test_models_and_jobs_are_bounded_and_those_used_last_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_results, "MAX_JOBS", 3)
+    monkeypatch.setattr(model_results, "MAX_TALLIED", 9)
     tenure = Tenure()
     for number in range(MAX_MODELS + 5):
         tenure.at += timedelta(seconds=1)
@@ -163,4 +184,5 @@ def test_models_and_jobs_are_bounded_and_those_used_last_stay(monkeypatch: pytes
     assert len(tenure.stored()) == MAX_MODELS
     assert tenure.stored()["demo"] == MAX_MODELS + 5
     assert set(tenure.stored()) == {"demo", *(f"m{number}" for number in range(6, MAX_MODELS + 5))}
-    assert len(tenure.writer._jobs) <= 3
+    tallies = tenure.writer._jobs.values()
+    assert tenure.writer._tallied == sum(len(each.values) for each in tallies) == 9

@@ -24,6 +24,7 @@ from tests.support.api import AppMaker, problem, upload
 from tests.support.bundles import relabelled_bundle
 from tests.support.jobs import NOW, client_error, done, failed, picture, put_results
 from tests.support.memory_services import MemoryBucket, RecordingQueue
+from web_tier.auth.identity import Identity
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.backend import Backend
 from web_tier.controller.configured_model import ConfiguredModelRecorder
@@ -108,6 +109,17 @@ def test_a_share_of_the_new_jobs_gets_a_canary_until_it_is_promoted(client: Flas
     assert client.post(f"{MODELS}/promote").get_json()["default"] == "other"
     assert {new_job(client)["model"]["name"] for _ in range(10)} == {"other"}
     assert "none can be promoted" in problem(client.post(f"{MODELS}/promote"), 422)
+
+
+def test_users_see_names_and_only_operators_see_places_and_shares(
+    client: FlaskClient, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roll_out(client, other, 0.5)
+    monkeypatch.setattr("web_tier.api.models.current_identity", lambda: Identity("ann"))
+    body = client.get(MODELS).get_json()
+    assert (body["default"], [each["name"] for each in body["models"]]) == ("demo", ["demo", "other"])
+    for each in body["models"]:
+        assert {name for name, value in each.items() if value is not None} == {"name", "digest", "is_default"}
 
 
 def test_an_unknown_model_is_refused_with_the_known_names(client: FlaskClient, other: Path) -> None:

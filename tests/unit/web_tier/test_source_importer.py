@@ -14,6 +14,7 @@ from core.jobs.listings import ListingStore
 from core.jobs.models import Job, JobStatus, SourceListing
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
+from core.model_catalog import JobModel
 from tests.conftest import ConfigMaker
 from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW, client_error, done, put_results
@@ -65,8 +66,15 @@ class Site:
         for key in keys:
             self.sources.objects[BUCKET, key] = b"x" * size
 
-    def job(self, source: str = f"s3://{BUCKET}/day1", *, keep: bool = False, caller: str = "") -> Job:
-        job = Job(new_id(), "day 1", NOW, keep, source=source)
+    def job(
+        self,
+        source: str = f"s3://{BUCKET}/day1",
+        *,
+        keep: bool = False,
+        caller: str = "",
+        model: JobModel | None = None,
+    ) -> Job:
+        job = Job(new_id(), "day 1", NOW, keep, source=source, model=model)
         ListingStore(self.store).create_job(job, caller, NOW)
         return job
 
@@ -123,6 +131,14 @@ def test_the_images_of_a_source_are_accepted_in_the_order_of_their_keys(site: Si
     assert not site.is_pending(job)
     put_results(site.store, job, *map(done, images))
     assert site.status(job).state == "finished"
+
+
+def test_the_requests_of_a_source_name_the_model_of_its_job(site: Site) -> None:
+    site.put("day1/a.jpg", "day1/b.png")
+    model = JobModel("signs", "a" * 64, "s3://outputs/models/signs")
+    site.job(model=model)
+    site.run()
+    assert [RequestMessage.from_json(body).model for body in site.queue.bodies] == [model.requested] * 2
 
 
 @pytest.mark.parametrize(("keep", "tags"), [(False, UNKEPT), (True, None)])
