@@ -55,8 +55,8 @@ alike; it does not."""
 _VERDICTS: Final[Mapping[Verdict, str]] = {
     "too_few": "There are too few images for a test.",
     "chance": "Chance can explain it.",
-    "jobs": "Chance can explain it, since images of one job are alike.",
-    "different": "Chance cannot explain it, even as alike as images of one job are.",
+    "jobs": "Chance can explain it, since images within a job are alike.",
+    "different": "Chance cannot explain it, nor can the likeness of images within a job.",
 }
 
 
@@ -226,11 +226,11 @@ def chance_variation(first: Mapping[str, float], second: Mapping[str, float]) ->
 
 
 def homogeneity(first: Mapping[str, float], second: Mapping[str, float]) -> float | None:
-    """Return the p-value of the test that two samples have the same distribution; None if it says nothing."""
+    """Return the p-value of the test that two samples have the same distribution; None for too few images."""
     of_first, of_second = sum(first.values()), sum(second.values())
     least = (of_first + of_second) * MIN_EXPECTED / min(of_first, of_second)
     columns, column = list[tuple[float, float]](), (0.0, 0.0)
-    values = first.keys() | second.keys()
+    values = {each for sample in (first, second) for each in sample if sample[each]}
     for each in sorted(values, key=lambda value: (first.get(value, 0) + second.get(value, 0), value)):
         column = column[0] + first.get(each, 0), column[1] + second.get(each, 0)
         if sum(column) >= least:
@@ -239,7 +239,7 @@ def homogeneity(first: Mapping[str, float], second: Mapping[str, float]) -> floa
     if columns:  # what is left of the rarest values goes to the most frequent one
         columns[-1] = columns[-1][0] + column[0], columns[-1][1] + column[1]
     if len(columns) < 2:
-        return None
+        return None if len(values) > 1 else 1.0
     statistic, share = 0.0, of_first / (of_first + of_second)
     for column in columns:
         expected = share * sum(column)

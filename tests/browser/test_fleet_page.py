@@ -192,7 +192,7 @@ def test_models_are_compared_once_two_have_results(
     two_models()
     models = page.get_by_role("region", name="Models")
     expect(models).to_contain_text("demo-2 cccccccccccc beside demo")
-    expect(models).to_contain_text("Chance cannot explain it, even as alike as images of one job are.")
+    expect(models).to_contain_text("Chance cannot explain it, nor can the likeness of images within a job.")
     page.set_viewport_size({"width": 1280, "height": 900})
     table = models.get_by_role("group", name="Results by model")
     assert table.evaluate("table => table.scrollWidth <= table.clientWidth"), "no column is cut at 1280 px"
