@@ -6,7 +6,8 @@ if the values of images are independent, by the normal approximation of the diff
 
 **Test.** Pearson's chi-squared test of homogeneity. Values that are expected less than `MIN_EXPECTED` times in a
 sample are tested together (Cochran 1954, Biometrics 10:417-451, allows 1). Pooling more would hide that two models
-use different labels, each of which is rare: a test holds how often equal models are called different nevertheless.
+use different labels, each of which is rare. Where most values are rare, equal models have a p-value below 0.001 in up
+to 3 of 1,000 comparisons, as simulated; in the others in about 1.
 
 **Images of one job** are often alike, and then are worth fewer independent images than they are. So the test is made
 twice: as if images were independent, and with the counts of each sample divided by its design effect (Rao and Scott

@@ -87,8 +87,8 @@ def test_the_standards_variables_name_the_collector_and_its_headers(
     assert collector.headers[0]["x-key"] == "secret"
 
 
-def test_nothing_waits_for_a_collector_that_does_not_answer(caplog: pytest.LogCaptureFixture) -> None:
-    """The socket accepts connections and never answers: an export that waited would take `DEADLINE_SECONDS`."""
+def test_nothing_waits_for_a_collector_that_does_not_answer() -> None:
+    """The collector accepts connections and does not answer before the spans were taken and the exporter closed."""
     release = threading.Event()
     with otlp_collector() as collector:
         collector.receive = lambda *_: (release.wait(DEADLINE_SECONDS), 200)[1]  # type: ignore[method-assign]
@@ -96,7 +96,7 @@ def test_nothing_waits_for_a_collector_that_does_not_answer(caplog: pytest.LogCa
         for _ in range(2 * MAX_WAITING_SPANS):
             spans.export(Span("x", new_traceparent(is_sampled=True), None, START, START))
         spans.close()
-        assert not release.is_set(), "all spans were taken and the exporter was closed while the collector hung"
+        assert "last-spans" in {thread.name for thread in threading.enumerate()}, "their export goes on meanwhile"
         release.set()
 
 

@@ -235,7 +235,7 @@ PRINTED: Mapping[str, str] = {
     "* --max-p95 2s*": r"(reached|missed): p95 at most 2 s",
     "*: ./scripts/fleetsight users list *": r"operators",
     "*: ./scripts/fleetsight users add *": EMAIL,
-    "*: ./scripts/fleetsight fleet pause *": r"paused \(new model\)",
+    "*: ./scripts/fleetsight fleet pause *": r"paused \(boots fail\)",
     "*: ./scripts/fleetsight fleet scale 5*": r"1\.\.5",
     "*: ./scripts/fleetsight fleet drain *": r"drains",
     "*: ./scripts/fleetsight model show *": r"labels",

@@ -129,6 +129,20 @@ class GroupStore:
         return CloudWatchLogs(self.stage.account, self.stage.prefix, query).since
 
 
+@pytest.mark.parametrize(
+    ("query", "pattern"),
+    [
+        (LogQuery(), ""),
+        (LogQuery(texts=["short", 'a "longer" one']), '"a \\"longer\\" one"'),
+        (LogQuery(level="error"), '{ ($.level = "error") || ($.level = "critical") }'),
+        (LogQuery(level="error", texts=["x"]), '"x"'),
+    ],
+)
+def test_cloudwatch_is_asked_for_little_more_than_what_is_shown(query: LogQuery, pattern: str) -> None:
+    """The local cloud ignores patterns of JSON and several terms; the reader selects the lines again."""
+    assert query.pattern() == pattern
+
+
 Store = FileStore | GroupStore
 
 

@@ -14,7 +14,7 @@ from werkzeug.test import Client
 from core.config import Config
 from core.ids import is_id
 from core.logs import JsonFormatter
-from core.tracing import parse_traceparent, span_id, trace_id
+from core.tracing import is_sampled, parse_traceparent, span_id, trace_id
 from services.clients import Clients
 from services.sqs import Queue
 from services.table import Table, TableBusyError
@@ -360,6 +360,8 @@ def test_a_request_continues_the_trace_of_its_client_as_a_span_of_its_own(client
     found = client.get("/healthz", headers={"traceparent": parent}).headers["traceresponse"]
     assert (parse_traceparent(found), trace_id(found)) == (found, trace_id(parent))
     assert span_id(found) != span_id(parent)
+    assert is_sampled(parent)
+    assert not is_sampled(found), "a client cannot cause the export of spans"
 
 
 @pytest.mark.parametrize("header", ["", "00-x", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01,00-x"])
