@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, Literal, Self
@@ -48,6 +49,9 @@ DEMO_BUNDLE: Final = Path(__file__).parent / "demo" / "bundle"
 
 MAX_FILE_BYTES: Final = 2 * 2**30
 """Maximum bytes of one file of a bundle; four times what the largest ResNet of torchvision takes."""
+
+MAX_CACHED: Final = 20
+"""Bundles that the cache keeps, those that were used last: as many as jobs may choose from."""
 
 _CHUNK: Final = 2**20
 MAX_MANIFEST_BYTES: Final = 64 * 2**20
@@ -401,7 +405,8 @@ def kept(name: str, fill: Callable[[Path], None], cache: Path) -> Bundle:
     """Return the bundle that the cache keeps as `name`, having `fill` write it into a new folder if it is not there.
 
     What is kept is checked each time; a copy that was damaged is made again. Two processes may fill the same bundle
-    at once: the first to finish keeps it.
+    at once: the first to finish keeps it. Of more than `MAX_CACHED` bundles, those that were not used for the longest
+    time are removed; a network that is loaded does not need its files.
 
     Raises:
         BundleError: what `fill` wrote is not a whole bundle, or the cache cannot be written.
@@ -409,7 +414,10 @@ def kept(name: str, fill: Callable[[Path], None], cache: Path) -> Bundle:
     folder = cache / name
     try:
         if folder.is_dir():
-            return load_folder(folder)
+            bundle = load_folder(folder)
+            with suppress(OSError):  # a cache that can only be read
+                os.utime(folder)
+            return bundle
     except BundleError:
         shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -424,11 +432,20 @@ def kept(name: str, fill: Callable[[Path], None], cache: Path) -> Bundle:
             except OSError:
                 if not folder.is_dir():
                     raise
-            return load_folder(folder)
+            bundle = load_folder(folder)
+            _remove_unused(cache)
+            return bundle
     except OSError as error:
         raise BundleFormatError(
             f"a bundle cannot be kept in {cache} ({error}): free some space, or set XDG_CACHE_HOME"
         ) from error
+
+
+def _remove_unused(cache: Path) -> None:
+    with suppress(OSError):  # another process may remove the same
+        kept_folders = [each for each in cache.iterdir() if not each.name.startswith(".")]
+        for folder in sorted(kept_folders, key=lambda each: each.stat().st_mtime, reverse=True)[MAX_CACHED:]:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_file(path: Path, source: IO[bytes]) -> None:

@@ -329,6 +329,10 @@ class Journal:
         """Record the id of a job."""
         self._base.execute("UPDATE jobs SET job_id = ? WHERE job = ?", (job_id, number))
 
+    def forget_job(self, number: int) -> None:
+        """Forget a job that the server refused to create."""
+        self._base.execute("DELETE FROM jobs WHERE job = ? AND job_id IS NULL", (number,))
+
     def jobs(self) -> list[tuple[str, int]]:
         """Return the ids of the jobs in order, each with the number of its accepted images."""
         rows = self._base.execute(

@@ -144,9 +144,14 @@ class Uploader:
     def _job(self) -> tuple[int, str]:
         number, job_id, key = self.journal.job() or self.journal.begin_job()
         if job_id is None:
-            job_id = self.calls.call(
-                lambda: self.client.create_job(self.name, keep=self.keep, key=key, model=self.model)
-            )
+            try:
+                job_id = self.calls.call(
+                    lambda: self.client.create_job(self.name, keep=self.keep, key=key, model=self.model)
+                )
+            except RejectedError as error:
+                if error.status == 422:  # such as for an unknown model: nothing to resume
+                    self.journal.forget_job(number)
+                raise
             self.journal.set_job_id(number, job_id)
         return number, job_id
 

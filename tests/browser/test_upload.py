@@ -7,7 +7,7 @@ import random
 import re
 import signal
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,13 @@ from playwright.sync_api import Browser, Dialog, Locator, Page, Route, expect
 from core.jobs.store import JobStore
 from core.tracing import parse_traceparent, trace_id
 from fleetsight_client.api import ApiClient
+from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
 from services.s3 import Bucket
 from services.table import Table
 from tests.browser.conftest import JOB_PAGE, FaultsOf, Options, PageFaults, arrived, classify, drop, signs
+from tests.support.bundles import relabelled_bundle
 from tests.support.hostile_images import FOREIGN, box, encoded
 from tests.support.waiting import wait_until
 
@@ -179,6 +181,44 @@ def test_images_are_kept_only_when_the_box_says_so(page: Page, api: ApiClient, k
     page.locator("#images").set_input_files({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": photo(32, 32)})
     page.get_by_role("button", name="Classify").click()
     assert api.status(arrived(page))["keep"] is kept
+
+
+@pytest.fixture
+def other_model(system: System, tmp_path: Path) -> Iterator[str]:
+    """The name of a model beside the default, whose labels end with `(2)`."""
+    client, place = FleetClient(system.url), tmp_path / "other"
+    relabelled_bundle(place, "other", " (2)")
+    client.add_model(str(place), "other")
+    yield "other"
+    client.remove_model("other")
+
+
+@pytest.mark.parametrize("has_script", [True, False])
+def test_a_model_is_chosen_where_there_are_several(
+    browser: Browser,
+    system: System,
+    api: ApiClient,
+    other_model: str,
+    faults_of: FaultsOf,
+    tmp_path: Path,
+    has_script: bool,
+) -> None:
+    [(name, content)], truth = signs(1, seed=14 + has_script)
+    (tmp_path / name).write_bytes(content)
+    with browser.new_context(base_url=system.url, java_script_enabled=has_script) as context:
+        page = context.new_page()
+        page.goto("/")
+        assert not has_script or faults_of(page) == []
+        page.get_by_label("Model", exact=True).select_option(other_model)
+        page.locator("#images").set_input_files(tmp_path / name)
+        page.get_by_role("button", name="Classify").click()
+        job_id = arrived(page)
+        [result] = finished(api, job_id, 1)
+        assert result["label"] == f"{truth[name]} (2)"
+        page.goto(f"/jobs/{job_id}")
+        page.get_by_role("link", name=other_model).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Model · other")
+        expect(page.locator("#classes")).to_contain_text("stop (2)")
 
 
 def test_an_upload_that_is_taken_up_again_keeps_the_choice(

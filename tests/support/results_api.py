@@ -116,6 +116,8 @@ class ResultsApi:
     def _create(self) -> ResponseReturnValue:
         key = request.headers.get("Idempotency-Key", new_id())
         job_id = self._keys.setdefault(key, new_id())
+        if (model := request.get_json().get("model", "demo")) != "demo":
+            return problem(422, f"there is no model {model!r}: choose one of demo", "invalid-request")
         source = request.get_json().get("source", "")
         if source and source not in self.sources:
             return problem(403, f"images of {source} may not be classified", "forbidden")

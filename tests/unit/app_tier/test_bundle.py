@@ -258,6 +258,23 @@ def test_a_file_without_end_is_refused_before_the_disk_is_full(
         write_file(tmp_path / "model.bin", endless)
 
 
+def test_the_cache_keeps_the_bundles_that_were_used_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app_tier.bundle.MAX_CACHED", 2)
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(DEMO_BUNDLE, folder, dirs_exist_ok=True)
+
+    def use(name: str) -> None:
+        kept(name, fill, tmp_path)
+
+    for number, name in enumerate(("a", "b")):
+        use(name)
+        os.utime(tmp_path / name, (number, number))
+    use("a")
+    use("c")
+    assert {folder.name for folder in tmp_path.iterdir()} == {"a", "c"}
+
+
 def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file in its way")
     with pytest.raises(BundleFormatError, match="set XDG_CACHE_HOME"):

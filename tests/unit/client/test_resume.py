@@ -144,6 +144,17 @@ def test_an_exhausted_quota_ends_the_command_which_can_be_resumed(
     assert len(api.jobs) == 1
 
 
+def test_a_command_with_an_unknown_model_leaves_nothing_to_resume(
+    command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    folder = photos(many())
+    refused = command("classify", folder, "--model", "other", "--out", tmp_path / "r.csv")
+    assert refused.exit_code == 2
+    assert "there is no model 'other': choose one of demo" in refused.output
+    assert "--resume" not in refused.output
+    assert command("classify", folder, "--out", tmp_path / "r.csv").exit_code == 0
+
+
 def test_restart_forgets_what_was_sent(api: ResultsApi, command: Command, photos: Photos) -> None:
     folder = photos(many(5))
     api.faults = [partial(problem, 403, "the token has no right to classify")]

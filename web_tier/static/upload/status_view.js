@@ -84,7 +84,10 @@ export class StatusView {
         elements.signIn.hidden = !uploader.isSignedOut;
         elements.clear.hidden = hasJob || uploader.isRunning || isEmpty;
         elements.stop.hidden = !uploader.isRunning || uploader.isStopped;
-        elements.name.disabled = elements.keep.disabled = uploader.isRunning || hasJob; // the job has them already
+        // The job has them already; there is no choice of a model where there is only one.
+        for (const option of [elements.name, elements.keep, elements.model].filter(Boolean)) {
+            option.disabled = uploader.isRunning || hasJob;
+        }
         this.#renderButton();
         this.#renderLink();
         this.#renderRejections();
