@@ -257,12 +257,12 @@ def cap_receivers(
 def _secret(environment: Mapping[str, str]) -> str:
     place = environment.get(SECRET_FILE_VARIABLE)
     try:
-        secret = Path(place).read_text(encoding="utf-8").strip() if place else ""
+        found = re.fullmatch(SECRET_PATTERN, Path(place).read_text(encoding="utf-8").strip()) if place else None
     except (OSError, UnicodeDecodeError):
-        secret = ""
-    if not re.fullmatch(SECRET_PATTERN, secret):
+        found = None
+    if found is None:
         raise ConfigError(
             f"notifications.operator_webhook needs its secret: name a file in {SECRET_FILE_VARIABLE} that only the "
             'controller may read, with what `echo "whsec_$(openssl rand -base64 32)"` prints'
         )
-    return secret
+    return found[0]
