@@ -56,7 +56,7 @@ def test_a_key_of_the_configuration_is_found_by_search(reader: Page) -> None:
     reader.goto("/index.html")
     if not (search := reader.get_by_role("textbox", name="Search")).is_visible():
         reader.locator("label.md-header__button[for=__search]").click()
-    search.fill("max_workers")
+    search.press_sequentially("max_workers")  # the theme searches after each key
     found = reader.locator('.md-search-result__link[href*="/reference/configuration.html"]')
     expect(found.and_(reader.locator('[href$="#fleet.max_workers"]'))).to_have_count(1)
 
