@@ -98,10 +98,18 @@ def record(typed: str, command: Sequence[str], *, folder: Path, environment: Map
     stream.feed(b"\r\n")
     started = time.monotonic() - frames[-1].seconds
 
+    # These variables of the caller's terminal would hide the size of this one.
+    environment = {name: value for name, value in environment.items() if name not in {"COLUMNS", "LINES"}}
     own, terminal = os.openpty()
     termios.tcsetwinsize(terminal, (ROWS, COLUMNS))
     with subprocess.Popen(
-        command, stdin=terminal, stdout=terminal, stderr=terminal, cwd=folder, env=environment, start_new_session=True
+        command,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        cwd=folder,
+        env=own_environment,
+        start_new_session=True,
     ) as process:
         os.close(terminal)
         for output in _read(own):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from ami.local import (
     need_tools,
     run,
 )
+from tests.conftest import ROOT
 from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -40,7 +42,7 @@ def project(tmp_path: Path) -> Path:
     for name in ("services", "core", "app_tier", "web_tier", "ami"):
         (root / name).mkdir(parents=True)
         (root / name / "__init__.py").write_text(f'"""{name}"""\n')
-    (root / "config.yaml").write_text("web: {}\n")
+    shutil.copy(ROOT / "config.yaml", root)
     (root / "requirements.txt").write_text("# pins\n\n# [worker]\na==1\n\n# [web]\nb==1\n")
     (root / "pyproject.toml").write_text('[project]\nname = "fleetsight"\nversion = "1.2.3"\n')
     return root

@@ -357,7 +357,8 @@ def run_until_output(checkout: Checkout, command: str) -> str:
     with (
         output.open("w") as file,
         subprocess.Popen(
-            ["bash", "-euo", "pipefail", "-c", command],
+            # test.sh runs its steps in the background, where a shell makes its children ignore Ctrl-C.
+            ["env", "--default-signal=INT", "bash", "-euo", "pipefail", "-c", command],
             stdout=file, cwd=checkout.folder, env=checkout.environment(), start_new_session=True,
         ) as process,
     ):  # fmt: skip

@@ -21,7 +21,7 @@ sys.exit(int(sys.argv[1]))
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    return {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "80", "LINES": "24"}
 
 
 def test_a_recording_begins_with_the_typed_command_and_ends_with_its_output(tmp_path: Path) -> None:
