@@ -103,13 +103,7 @@ def record(typed: str, command: Sequence[str], *, folder: Path, environment: Map
     own, terminal = os.openpty()
     termios.tcsetwinsize(terminal, (ROWS, COLUMNS))
     with subprocess.Popen(
-        command,
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        cwd=folder,
-        env=own_environment,
-        start_new_session=True,
+        command, stdin=terminal, stdout=terminal, stderr=terminal, cwd=folder, env=environment, start_new_session=True
     ) as process:
         os.close(terminal)
         for output in _read(own):
