@@ -25,8 +25,8 @@ from core.messages import PLACE_PATTERN, RequestedModel, Sha256, WireModel
 from services.errors import FleetsightError
 from services.table import Item, Table
 
-NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-"""The name of a model, by which jobs and commands choose it."""
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+"""The name of a model, by which jobs and commands choose it: shorter than a digest, so that none looks like one."""
 
 MAX_VERSIONS: Final = 20
 """Versions in the catalogue: removing one keeps its jobs working, so more need not be offered at a time."""
@@ -285,12 +285,12 @@ def free_name(catalog: ModelCatalog, version: ModelVersion) -> str:
     """Return the name of `version`, with a part of its digest if another bundle has the name."""
     if all(each.name != version.name or each.digest == version.digest for each in catalog.versions):
         return version.name
-    return f"{version.name[:51]}-{version.digest[:12]}"
+    return f"{version.name[:50]}-{version.digest[:12]}"
 
 
 def model_name(text: str | None) -> str:
     """Return the name for a bundle that calls itself `text`, which may have any characters."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text or "").lstrip("._-")[:64]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text or "").lstrip("._-")[:63]
     return name if _NAME.fullmatch(name) else "model"
 
 

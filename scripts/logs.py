@@ -99,7 +99,7 @@ def _time_of(line: str) -> float | None:
     entry = parse_line(line)
     try:
         return None if entry is None else datetime.fromisoformat(str(entry.get("at"))).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

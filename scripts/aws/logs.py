@@ -154,7 +154,7 @@ def parse_line(line: str) -> Mapping[str, Any] | None:
     """Return the fields of one of our JSON lines, or None for a line of another program."""
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) and "message" in entry else None
 
@@ -179,16 +179,16 @@ def format_line(line: str, role: str, writer: str = "", texts: Collection[str] =
     )
     try:
         at = f"{datetime.fromisoformat(str(entry.get('at'))).astimezone(UTC):%d %b %H:%M:%S}"
-    except ValueError:
+    except (ValueError, OverflowError):
         at = str(entry.get("at"))
-    main = f"{at} {entry.get('level', ''):<7} {role:<10} {entry['message']}"
+    main = f"{at} {entry.get('level', '')!s:<7} {role:<10} {entry['message']}"
     exception = "".join(f"\n    {strip_control(each)}" for each in str(entry.get("exception", "")).splitlines())
     return strip_control("  ".join(each for each in (main, fields) if each)) + exception
 
 
 def strip_control(text: str) -> str:
-    """Return untrusted text without characters that control a terminal."""
-    return "".join(each for each in text if unicodedata.category(each) not in {"Cc", "Cf"})
+    """Return untrusted text without characters that control a terminal, or cannot be printed (half of a pair)."""
+    return "".join(each for each in text if unicodedata.category(each) not in {"Cc", "Cf", "Cs"})
 
 
 def _rank_of(line: str) -> int:

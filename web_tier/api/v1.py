@@ -112,10 +112,10 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
     claims, request = jobs.claims, wanted.digest
     claim = claims.find(key, datetime.now(UTC))
     if claim is None:
-        check_open_jobs_limit(jobs, config)
-        quota.charge_job()
         job_id = new_job_id(spread=config.web.spread_keys)
         model = current_backend().served.model_for_job(wanted.model, job_id)
+        check_open_jobs_limit(jobs, config)
+        quota.charge_job()
         claim = claims.acquire(key, Claim(job_id, request, datetime.now(UTC), model=model))
     if claim.request != request:
         raise IdempotencyKeyReusedError("this Idempotency-Key came with another request before; use a new key")

@@ -79,6 +79,22 @@ def test_log_lines_contain_no_control_characters() -> None:
     assert strip_control("a\u202eb\x9bc") == "abc"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        json.dumps({**LINE, "level": None}),
+        json.dumps({**LINE, "level": ["x"]}),
+        json.dumps({**LINE, "at": "0001-01-01T00:00:00+01:00"}),
+        json.dumps({**LINE, "message": "\ud800", "field": "\udfff"}),
+        "[" * 5_000,
+    ],
+    ids=["no level", "a list as level", "before the calendar", "half of a pair", "deep"],
+)
+def test_no_line_of_an_instance_ends_the_command(line: str) -> None:
+    format_line(line, "worker").encode()
+    LogQuery(level="warning").selects(line, "i-0123456789abcdef0")
+
+
 def test_of_a_batch_only_the_images_that_are_asked_for_are_shown() -> None:
     line = json.dumps({**LINE, "images": [{"image": "A", "job": "J"}, {"image": "B", "job": "J"}]})
     assert format_line(line, "worker", texts=["A"]).endswith('images=[{"image": "A", "job": "J"}]')

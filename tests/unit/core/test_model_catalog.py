@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from pydantic import ValidationError
 
 from core.ids import ImageRef, input_key, new_id, new_job_id
 from core.jobs.models import ImageRecord, Job
@@ -20,6 +21,7 @@ from core.model_catalog import (
     ModelCatalog,
     ModelVersion,
     UnknownModelError,
+    free_name,
     model_for_job,
     model_name,
     promoted,
@@ -235,3 +237,11 @@ def test_names_of_bundles_are_kept_if_they_can_be() -> None:
     assert model_name("resnet18") == "resnet18"
     assert model_name("My model (v2)") == "My-model-v2-"
     assert model_name("..") == "model"
+
+
+def test_no_name_looks_like_a_digest() -> None:
+    with pytest.raises(ValidationError):
+        version_of("d" * 64)
+    long = version_of("n" * 63)
+    assert len(free_name(with_model(first(), long), version_of(long.name, "d" * 64))) == 63
+    assert len(model_name("n" * 100)) == 63

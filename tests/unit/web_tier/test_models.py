@@ -28,6 +28,7 @@ from web_tier.auth.identity import Identity
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.backend import Backend
 from web_tier.controller.configured_model import ConfiguredModelRecorder
+from web_tier.quotas import QuotaScope
 from web_tier.served_models import RECENT_SECONDS
 
 MODELS = "/api/v1/models"
@@ -183,6 +184,22 @@ def test_a_repeated_request_gets_the_job_and_the_model_of_the_first_one(
     assert repeated["model"]["name"] == "demo"
     assert client.post("/api/v1/jobs", json={}, headers=headers).get_json() == repeated
     assert client.post("/api/v1/jobs", json={"model": "demo"}, headers=headers).status_code == 422
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}], ids=["once", "repeatable"])
+def test_a_job_with_an_unknown_model_costs_nothing_of_the_quota(
+    client: FlaskClient, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charged = list[QuotaScope]()
+
+    def charge(scope: QuotaScope) -> None:
+        charged.append(scope)
+
+    monkeypatch.setattr(QuotaScope, "charge_job", charge)
+    assert client.post("/api/v1/jobs", json={"model": "nonesuch"}, headers=headers).status_code == 422
+    assert charged == []
+    assert client.post("/api/v1/jobs", json={}, headers=headers).status_code == 201
+    assert len(charged) == 1
 
 
 def test_every_request_of_an_image_names_the_model_of_its_job(
