@@ -22,7 +22,7 @@ from typing import IO, Annotated, Any, Final, Literal, Self
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app_tier.preprocess import Preprocess
-from core.bundle_facts import check_pin
+from core.bundle_facts import MAX_MANIFEST_BYTES, check_pin, manifest_digest
 
 FORMAT_VERSION: Final = 1
 MANIFEST_NAME: Final = "bundle.json"
@@ -54,7 +54,6 @@ MAX_CACHED: Final = 20
 """Bundles that the cache keeps, those that were used last: as many as jobs may choose from."""
 
 _CHUNK: Final = 2**20
-MAX_MANIFEST_BYTES: Final = 64 * 2**20
 _BUILD_ONE: Final = "build one with `./scripts/fleetsight model build`"
 _BUILD_AGAIN: Final = "build it again with `./scripts/fleetsight model build`"
 
@@ -196,13 +195,7 @@ class Manifest(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 of all that decides an answer: files, preprocessing, labels, precision; provenance has no part."""
-        parts = {"architecture", "files", "preprocess", "labels"}
-        if self.precision != "fp32":  # bundles from before there was a choice keep their digest
-            parts |= {"precision", "margin"}
-        if self.first == "int8":  # so do those that compute bf16 first, whether they state it or not
-            parts |= {"first"}
-        decisive = self.model_dump(mode="json", include=parts)
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        return manifest_digest(self.model_dump(mode="json", exclude={"agreement", "measured", "provenance"}))
 
 
 def file_digest(path: Path) -> str:

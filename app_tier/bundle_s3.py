@@ -10,7 +10,6 @@ from botocore.exceptions import ClientError
 
 from app_tier.bundle import (
     MANIFEST_NAME,
-    MAX_MANIFEST_BYTES,
     Bundle,
     BundleDigestError,
     BundleMissingError,
@@ -21,7 +20,7 @@ from app_tier.bundle import (
     unpack,
     write_file,
 )
-from core.bundle_facts import IN_S3, check_pin
+from core.bundle_facts import IN_S3, MAX_MANIFEST_BYTES, check_pin
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -6,14 +6,19 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
+from typing import IO, Any, Final
 
-from services.errors import FleetsightError
+from services.errors import FleetsightError, ObjectTooLargeError
 
 MANIFEST = "bundle.json"
 
 PUBLISHED = "models"
 """Folder of the output bucket with the published bundles (`core/published_bundles.py`): workers only read it."""
+
+MAX_MANIFEST_BYTES: Final = 64 * 2**20
+"""Maximum bytes of a ``bundle.json``: no more of one is read."""
 
 # One slash, since a `Path`, which the configuration contains, has dropped the other.
 IN_S3 = re.compile(r"s3:/{1,2}(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>.+?)/*")
@@ -44,6 +49,38 @@ class BundleFacts:
     precision: str = "fp32"
 
 
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """Return the digest of a bundle, by which results name it, from the JSON contents of its ``bundle.json``.
+
+    It is the SHA-256 of all that decides an answer: files, preprocessing, labels and precision. Provenance, messages,
+    and fields that this release does not know have no part.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError, OverflowError: these are not its contents.
+    """
+    precision, preprocess = manifest.get("precision", "fp32"), manifest["preprocess"]
+    decisive: dict[str, Any] = {
+        **{name: manifest[name] for name in ("architecture", "files", "labels")},
+        # JSON has one type of numbers: 1 and 1.0 mean the same.
+        "preprocess": {
+            **{name: _whole(preprocess[name]) for name in ("resize", "crop")},
+            **{name: [float(each) for each in preprocess[name]] for name in ("mean", "std")},
+        },
+    }
+    if precision != "fp32":  # bundles from before there was a choice keep their digest
+        margin = manifest.get("margin")
+        decisive |= {"precision": precision, "margin": None if margin is None else float(margin)}
+    if manifest.get("first") == "int8":  # so do those that compute bf16 first, whether they state it or not
+        decisive["first"] = "int8"
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _whole(number: float) -> int:
+    if int(number) != number:
+        raise ValueError(f"{number} is no whole number")
+    return int(number)
+
+
 def check_pin(place: object, actual: str, pinned: str | None, error: type[Exception]) -> None:
     """Raise `error` if the bundle at `place` is not the one that `worker.bundle_sha256` pins; None pins none.
 
@@ -59,7 +96,8 @@ def check_pin(place: object, actual: str, pinned: str | None, error: type[Except
 def read_facts(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None = None) -> BundleFacts:
     """Return the facts of a bundle in a folder or zip, or under ``s3://bucket/prefix``.
 
-    `get` returns an object, by bucket and key; `sha256` pins the bundle (`worker.bundle_sha256`).
+    `get` returns an object, by bucket and key, and need not read more than `MAX_MANIFEST_BYTES` of it; `sha256` pins
+    the bundle (`worker.bundle_sha256`).
 
     Raises:
         BundleUnreadableError: it does not exist, cannot be read, or is not the pinned one.
@@ -76,7 +114,7 @@ def facts_in(manifest: bytes, place: str = MANIFEST) -> BundleFacts:
     """
     try:
         stated = json.loads(manifest)
-        return BundleFacts(
+        facts = BundleFacts(
             stated.get("digest"),
             tuple(stated["labels"]),
             dict(stated.get("messages", {})),
@@ -85,18 +123,24 @@ def facts_in(manifest: bytes, place: str = MANIFEST) -> BundleFacts:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleUnreadableError(f"no bundle can be read at {place}: {error}") from error
+    texts = [facts.precision, *facts.labels, *(each for each in (facts.digest, facts.name) if each is not None)]
+    if not isinstance(stated["labels"], list) or not all(isinstance(each, str) for each in texts):
+        raise BundleUnreadableError(
+            f"no bundle can be read at {place}: its name, digest, precision or labels are no text"
+        )
+    return facts
 
 
 def read_manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None = None) -> bytes:
     """Return the ``bundle.json`` of a bundle, as `read_facts` finds it.
 
     Raises:
-        BundleUnreadableError: it does not exist, cannot be read, or is not the pinned one.
+        BundleUnreadableError: it does not exist, is too large, cannot be read, or is not the pinned one.
         botocore.exceptions.BotoCoreError, ClientError, NotFoundError: from `get`.
     """
     try:
         return _manifest(bundle, get, sha256)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, zipfile.BadZipFile, ObjectTooLargeError) as error:
         raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
 
 
@@ -106,12 +150,21 @@ def _manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None
             check_pin(bundle, hashlib.file_digest(file, "sha256").hexdigest(), sha256, BundleUnreadableError)
             with zipfile.ZipFile(file) as archive:
                 inside = [name for name in archive.namelist() if name.rpartition("/")[2] == MANIFEST]
-                return archive.read(min(inside, key=len, default=MANIFEST))
+                with archive.open(min(inside, key=len, default=MANIFEST)) as packed:
+                    return _read(packed, bundle)
     if (found := IN_S3.fullmatch(str(bundle))) is None:
-        manifest = (bundle / MANIFEST).read_bytes()
+        with (bundle / MANIFEST).open("rb") as file:
+            manifest = _read(file, bundle)
     elif found["key"].lower().endswith(".zip"):
         raise BundleUnreadableError(f"{bundle} is too large to fetch for its bundle.json: name an S3 prefix")
     else:
-        manifest = get(found["bucket"], f"{found['key']}/{MANIFEST}")
+        manifest = _read(BytesIO(get(found["bucket"], f"{found['key']}/{MANIFEST}")), bundle)
     check_pin(bundle / MANIFEST, hashlib.sha256(manifest).hexdigest(), sha256, BundleUnreadableError)
     return manifest
+
+
+def _read(manifest: IO[bytes], bundle: Path) -> bytes:
+    content = manifest.read(MAX_MANIFEST_BYTES + 1)
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise BundleUnreadableError(f"{MANIFEST} of {bundle} has more than {MAX_MANIFEST_BYTES} bytes")
+    return content

@@ -15,8 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from core.bundle_facts import IN_S3, MANIFEST, PUBLISHED, BundleFacts, BundleUnreadableError, facts_in, read_manifest
-from services.errors import NotFoundError
+from core.bundle_facts import (
+    IN_S3,
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    PUBLISHED,
+    BundleFacts,
+    BundleUnreadableError,
+    facts_in,
+    manifest_digest,
+    read_manifest,
+)
+from services.errors import NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket
 
 _CONTENT_TYPE: Final = "application/octet-stream"
@@ -38,32 +48,42 @@ def publish(
     statements that affect no result, only that is replaced.
 
     Raises:
-        BundleUnreadableError: it does not exist, is not whole, states no digest, or is not the pinned one.
+        BundleUnreadableError: it does not exist, is not whole, states no digest or another one than it has, or is not
+            the pinned one.
         botocore.exceptions.BotoCoreError, ClientError: S3 cannot be reached or refuses.
     """
     try:
-        manifest = read_manifest(bundle, lambda bucket, key: bucket_named(bucket).get(key), sha256)
-        facts, files = facts_in(manifest, str(bundle)), dict(json.loads(manifest)["files"])
+        manifest = read_manifest(
+            bundle, lambda bucket, key: bucket_named(bucket).get(key, MAX_MANIFEST_BYTES), sha256
+        )
+        facts, contents = facts_in(manifest, str(bundle)), json.loads(manifest)
         if facts.digest is None or re.fullmatch(r"[0-9a-f]{64}", facts.digest) is None:
             raise BundleUnreadableError(f"{bundle} states no digest: build it again")
+        if facts.digest != manifest_digest(contents):
+            raise BundleUnreadableError(
+                f"{bundle}: {MANIFEST} was changed since the bundle was built: build it again"
+            )
         folder = f"{PUBLISHED}/{facts.digest}"
         published = _published_manifest(outputs, f"{folder}/{MANIFEST}")
         if published == manifest:
             return facts
-        for name, digest in files.items() if published is None else ():
+        for name, digest in contents["files"].items() if published is None else ():
             if not _FILE_NAME.fullmatch(name):
                 raise BundleUnreadableError(f"{bundle} names a file {name[:80]!r} outside of it")
             with _opened(bundle, name, bucket_named) as file:
                 outputs.put_parts(f"{folder}/{name}", _verified(file, digest, f"{bundle}/{name}"), _CONTENT_TYPE)
         outputs.put(f"{folder}/{MANIFEST}", manifest, "application/json")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, NotFoundError, zipfile.BadZipFile) as error:
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError),
+        *(NotFoundError, ObjectTooLargeError, zipfile.BadZipFile),
+    ) as error:
         raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
     return facts
 
 
 def _published_manifest(outputs: Bucket, key: str) -> bytes | None:
     try:
-        return outputs.get(key)
+        return outputs.get(key, MAX_MANIFEST_BYTES)
     except NotFoundError:
         return None
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, current_app
 
+from core.bundle_facts import MAX_MANIFEST_BYTES
 from core.config import Config, config_path
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
@@ -144,7 +145,7 @@ class Backend:
         self.served = ServedModels(
             BundleReader(
                 config.worker.bundle,
-                lambda bucket, key: self.bucket_named(bucket).get(key),
+                lambda bucket, key: self.bucket_named(bucket).get(key, MAX_MANIFEST_BYTES),
                 config.worker.bundle_sha256,
             ),
             lambda: CatalogStore(self.store.table),

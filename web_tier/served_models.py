@@ -1,7 +1,6 @@
 """Models in the web tier: the facts of bundles, the model that a new job gets, and changes of the catalogue."""
 
 import logging
-import re
 import threading
 import time
 from collections import OrderedDict
@@ -18,6 +17,7 @@ from core.bundle_facts import BundleFacts, BundleUnreadableError, read_facts
 from core.messages import RequestedModel
 from core.model_catalog import (
     CONFIGURATION,
+    MAX_EDITOR_CHARACTERS,
     CatalogRefusedError,
     CatalogStore,
     JobModel,
@@ -182,20 +182,15 @@ class ServedModels:
         return found if found.digest == model.digest else BundleFacts(digest=model.digest)
 
     def facts_called(self, name: str) -> BundleFacts:
-        """Return what is known of the model with this name or digest; a removed one has its digest only.
+        """Return what is known of the model with this name or digest in the catalogue.
 
-        Without such a model, the facts are those of the model that new jobs get.
+        Without such a model, the facts are those of the model that new jobs get: a digest that any user may make up
+        must cost no call of S3, and no place of a reader.
         """
         catalog = self.recent_catalog()
         versions = () if catalog is None else catalog.versions
         version = next((each for each in versions if name in {each.name, each.digest}), None)
-        if version is not None:
-            return self.facts(version.for_job)
-        if re.fullmatch("[0-9a-f]{64}", name):
-            found = self.facts(JobModel("", name, published_place(self._output_bucket, name)))
-            if found.labels:
-                return found
-        return self.default_facts()
+        return self.default_facts() if version is None else self.facts(version.for_job)
 
     def add(self, place: str, name: str | None, added_by: str) -> tuple[ModelVersion, ModelCatalog]:
         """Publish the bundle at `place` and add it as `name`, by default as it calls itself; return both.
@@ -292,5 +287,5 @@ def _version(facts: BundleFacts, bucket: str, name: str | None, at: datetime, ad
         digest=digest,
         place=published_place(bucket, digest),
         added_at=at,
-        added_by=added_by,
+        added_by=added_by[:MAX_EDITOR_CHARACTERS],
     )

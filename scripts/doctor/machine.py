@@ -280,15 +280,19 @@ def check_cpu(system: CheckedSystem) -> Iterable[Diagnosis]:
 def check_bundle(system: CheckedSystem) -> Iterable[Diagnosis]:
     """Compare the digest of each file of the model bundle; of a bundle in S3, read the manifest."""
     from app_tier.bundle import BundleError, load_bundle, load_zip
-    from core.bundle_facts import BundleUnreadableError, read_facts
+    from core.bundle_facts import MAX_MANIFEST_BYTES, BundleUnreadableError, read_facts
 
     config = system.config.worker
     where, pin = config.bundle, config.bundle_sha256
     remedy = "Restore it (git checkout -- app_tier/demo), or build one: ./scripts/fleetsight model build resnet18"
     if str(where).startswith("s3:"):
         s3 = system.clients.s3
+
+        def get(bucket: str, key: str) -> bytes:
+            return s3.get_object(Bucket=bucket, Key=key)["Body"].read(MAX_MANIFEST_BYTES + 1)
+
         try:
-            facts = read_facts(where, lambda bucket, key: s3.get_object(Bucket=bucket, Key=key)["Body"].read(), pin)
+            facts = read_facts(where, get, pin)
         except BundleUnreadableError as error:
             yield problem(str(error), remedy)
         else:

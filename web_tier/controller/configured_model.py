@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
 
-from core.bundle_facts import BundleUnreadableError, read_manifest
+from core.bundle_facts import MAX_MANIFEST_BYTES, BundleUnreadableError, read_manifest
 from core.config import WorkerSettings
 from core.model_catalog import CatalogStore, ModelCatalog, with_configured
 from core.published_bundles import publish
@@ -56,7 +56,9 @@ class ConfiguredModelRecorder:
         worker = self.settings()
         try:
             manifest = read_manifest(
-                worker.bundle, lambda bucket, key: self.bucket_named(bucket).get(key), worker.bundle_sha256
+                worker.bundle,
+                lambda bucket, key: self.bucket_named(bucket).get(key, MAX_MANIFEST_BYTES),
+                worker.bundle_sha256,
             )
             seen = sha256(manifest).digest()
             if seen != self._recorded and self.active():

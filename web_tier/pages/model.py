@@ -3,6 +3,7 @@
 from flask import render_template, request
 
 from core.bundle_facts import BundleFacts
+from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
 from web_tier.parameters import clean_search
 
@@ -21,13 +22,19 @@ def model_facts() -> BundleFacts:
 
 
 def model_page() -> str:
-    """Show the model `name` of the query, by default that of new jobs, and its classes that contain `q`."""
+    """Show the model of the query's `job`, or else its `name`, by default that of new jobs; classes contain `q`.
+
+    A job has its model for good, also when the catalogue has it no more.
+    """
     served, search = current_backend().served, clean_search(request.args.get("q", ""))
-    catalog, facts = served.recent_catalog(), served.facts_called(request.args.get("name", ""))
+    job = user_jobs().job(job_id) if (job_id := request.args.get("job")) else None
+    catalog = served.recent_catalog()
+    facts = served.facts_called(request.args.get("name", "")) if job is None else served.facts(job.model)
     shown = None if catalog is None or facts.digest is None else catalog.find(facts.digest)
     return render_template(
         "model.html",
         facts=facts,
+        job=job,
         shown=shown,
         catalog=catalog,
         precision=PRECISIONS.get(facts.precision, facts.precision),

@@ -28,9 +28,10 @@ from app_tier.bundle import (
     kept,
     load_bundle,
     load_zip,
+    parse_manifest,
     write_file,
 )
-from core.bundle_facts import BundleFacts, BundleUnreadableError, read_facts
+from core.bundle_facts import BundleFacts, BundleUnreadableError, manifest_digest, read_facts
 from scripts.demo_model.data import DEMO_LABELS
 
 
@@ -321,6 +322,31 @@ def test_what_every_image_is_computed_in_follows_from_precision_and_first(
     assert manifest(int8=True, **fields).low_precision == low
 
 
+DIGESTS = {
+    "fp32": "f8c1a46bbd7527cbafc1d357afcb577c112b147f130385e0c3761ca49682289a",
+    "bf16": "e1c7e567369ad0892c7c00c2f02b93900d05a4abb702faf45470e231e724e939",
+    "exact": "b99b50e453dd236b7009846c485670e953e493142cc30fc18124fcd07c35ad30",
+    "exact, int8 first": "d37ea1293bc2f265050a622972c3f340469aa3c2d3fecdc9fd1354802c4edbab",
+}
+
+
+def test_built_bundles_keep_the_digest_that_results_name_them_by() -> None:
+    kinds: dict[str, dict[str, Any]] = {
+        "fp32": {},
+        "bf16": {"precision": "bf16"},
+        "exact": {"precision": "exact", "margin": 1},
+        "exact, int8 first": {"precision": "exact", "margin": 0.1, "first": "int8", "int8": True},
+    }
+    assert {name: manifest(**kind).digest for name, kind in kinds.items()} == DIGESTS
+    stated = json.loads((DEMO_BUNDLE / MANIFEST_NAME).read_text())
+    assert manifest_digest(stated) == load_bundle().digest == stated["digest"]
+    # As people may write it: numbers without a decimal point, and what is a default left out or stated.
+    plain = stated | {"preprocess": {"resize": 32.0, "crop": 32, "mean": [0, 0, 0], "std": [1, 1, 1]}}
+    del plain["digest"]
+    for stated in ({"precision": "fp32", "margin": None, "first": None}, {"precision": "exact", "margin": 1}):
+        assert manifest_digest(plain | stated) == parse_manifest("bundle.json", json.dumps(plain | stated)).digest
+
+
 def test_a_bundle_that_asks_bf16_first_has_the_same_digest_whether_it_says_so_or_is_older_than_int8() -> None:
     older = manifest(precision="exact", margin=0.1)
     assert older.digest == manifest(precision="exact", margin=0.1, first="bf16").digest
@@ -406,7 +432,13 @@ def test_a_bundle_from_before_the_digest_was_stated_has_labels_and_no_digest(tmp
     assert read_facts(tmp_path, nothing) == BundleFacts(None, ("cat",))
 
 
-@pytest.mark.parametrize("content", [None, "no json", "{}", "[]", '{"labels": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(None, "no json", "{}", "[]", '{"labels": 1}', '{"labels": "cat"}', '{"labels": ["cat", 1]}'),
+        *(f'{{"labels": ["cat"], "{name}": 1}}' for name in ("name", "digest", "precision")),
+    ],
+)
 def test_a_bundle_that_cannot_be_read_is_said_with_its_place(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "bundle.json").write_text(content, encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 
 from app_tier.bundle import DEMO_BUNDLE, MANIFEST_NAME
-from core.bundle_facts import BundleUnreadableError
+from core.bundle_facts import BundleUnreadableError, manifest_digest
 from core.published_bundles import publish, published_place
 from services.s3 import Bucket
 from tests.support.bundles import relabelled_bundle
@@ -84,6 +84,7 @@ def test_a_bundle_that_is_not_whole_is_refused_and_never_offered(
         (folder / "model.bin").write_bytes(b"another network")
     elif fault == "outside":
         manifest["files"] = {"../secret": hashlib.sha256(b"x").hexdigest()}
+        manifest["digest"] = manifest_digest(manifest)
     elif fault == "no digest":
         del manifest["digest"]
     elif fault == "not pinned":
@@ -95,3 +96,58 @@ def test_a_bundle_that_is_not_whole_is_refused_and_never_offered(
     with pytest.raises(BundleUnreadableError, match=str(tmp_path)):
         publish(folder, no_bucket, outputs, pin)
     assert MANIFEST_NAME not in published(outputs, digest)
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+def test_a_bundle_that_was_changed_without_its_digest_is_refused_and_replaces_nothing(
+    is_published: bool, outputs: MemoryBucket, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    relabelled_bundle(folder, "other", "!")
+    if is_published:
+        publish(folder, no_bucket, outputs)
+    before = dict(outputs.objects)
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    manifest["labels"][0] = "aeroplane"
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    with pytest.raises(BundleUnreadableError, match=r"bundle\.json was changed since the bundle was built"):
+        publish(folder, no_bucket, outputs)
+    assert outputs.objects == before
+
+
+def test_a_manifest_with_numbers_that_are_none_is_refused(outputs: MemoryBucket, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    relabelled_bundle(folder, "other", "!")
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    for mean in ([10**400, 0, 0], None, ["x", 0, 0]):
+        manifest["preprocess"]["mean"] = mean
+        (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+        with pytest.raises(BundleUnreadableError, match=str(tmp_path)):
+            publish(folder, no_bucket, outputs)
+    manifest["preprocess"] |= {"mean": [0.49, 0.48, 0.45], "resize": 32.5}
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    with pytest.raises(BundleUnreadableError, match=r"32\.5 is no whole number"):
+        publish(folder, no_bucket, outputs)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "s3"])
+def test_no_more_of_a_manifest_than_its_maximum_is_read(
+    kind: str, outputs: MemoryBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, source = tmp_path / "other", MemoryBucket()
+    relabelled_bundle(folder, "other", "!")
+    place = folder
+    if kind == "zip":
+        place = Path(shutil.make_archive(str(tmp_path / "zipped"), "zip", folder))
+    elif kind == "s3":
+        place = Path("s3://models/other")
+        for name, body in files_of(folder).items():
+            source.put(f"other/{name}", body, "application/octet-stream")
+    size = (folder / MANIFEST_NAME).stat().st_size
+    for module in ("bundle_facts", "published_bundles"):
+        monkeypatch.setattr(f"core.{module}.MAX_MANIFEST_BYTES", size - 1)
+    with pytest.raises(BundleUnreadableError, match="that are read" if kind == "s3" else "has more than"):
+        publish(place, lambda _name: source, outputs)
+    for module in ("bundle_facts", "published_bundles"):
+        monkeypatch.setattr(f"core.{module}.MAX_MANIFEST_BYTES", size)
+    assert publish(place, lambda _name: source, outputs).name == "other"

@@ -16,8 +16,9 @@ from core.bundle_facts import read_facts
 from core.config import Config
 from core.jobs.store import JobStore
 from core.messages import LabelScore, Model, Prediction, RequestMessage
-from core.model_catalog import CatalogStore, JobModel, rolled_back
+from core.model_catalog import MAX_EDITOR_CHARACTERS, CatalogStore, JobModel, rolled_back
 from core.result_cache import ResultCache
+from services.errors import ObjectTooLargeError
 from services.s3 import Bucket
 from tests.conftest import ConfigMaker
 from tests.support.api import AppMaker, problem, upload
@@ -153,7 +154,31 @@ def test_models_are_removed_unless_new_jobs_get_them(client: FlaskClient, other:
     assert names(client) == ("demo", ["demo"])
     assert client.get(job["links"]["self"]).get_json()["model"]["name"] == "other"
     # The page of a removed model, to which its jobs lead, still has its classes.
-    assert "stop (2)" in client.get(f"/model?name={job['model']['digest']}").text
+    page = client.get(f"/model?job={job['job_id']}").text
+    assert "stop (2)" in page
+    assert f'<input type="hidden" name="job" value="{job["job_id"]}">' in page
+    assert client.get("/model?job=unknown").status_code == 404
+
+
+def test_a_digest_that_no_model_has_shows_the_default_and_costs_no_call_of_s3(
+    client: FlaskClient, output_bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.get("/model")
+
+    def call(_operation: str, _effect: object) -> None:
+        raise AssertionError("S3 was called")
+
+    monkeypatch.setattr(output_bucket, "call", call)
+    page = client.get(f"/model?name={'0' * 64}").text
+    assert f"<code>{digest_of(DEMO_BUNDLE)}</code>" in page
+
+
+def test_a_long_address_of_an_operator_is_cut(
+    client: FlaskClient, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web_tier.api.models._editor", lambda: "a" * 300)
+    assert client.post(MODELS, json={"place": str(other)}).status_code == 201
+    assert client.get(MODELS).get_json()["models"][1]["added_by"] == "a" * MAX_EDITOR_CHARACTERS
 
 
 def test_a_second_bundle_of_a_name_gets_another_name_unless_it_is_given_one(
@@ -275,7 +300,7 @@ def test_pages_show_the_model_of_the_job(
     assert job.model is not None
     assert (job.model.name, job.model.digest) == ("other", digest_of(other))
     page = client.get(f"/jobs/{job.job_id}").text
-    assert f'Model: <a href="/model?name={job.model.digest}"' in page
+    assert f'Model: <a href="/model?job={job.job_id}"' in page
     assert "by other" in page
     # The classes to choose from in a review, and the scores of an image, are those of the job's model.
     assert "stop (2)" in page
@@ -406,3 +431,21 @@ def test_a_controller_that_lost_its_lease_records_nothing(recording: Recording) 
     recording.recorder.tick()
     assert recording.catalogs.find() is None
     assert recording.outputs.objects == {}
+
+
+@pytest.mark.usefixtures("app")
+def test_of_a_manifest_in_s3_no_more_than_its_maximum_is_read(
+    recording: Recording,
+    config: Config,
+    output_bucket: MemoryBucket,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    output_bucket.put("signs/bundle.json", b"{}", "application/json")
+    for module in ("backend", "controller.configured_model"):
+        monkeypatch.setattr(f"web_tier.{module}.MAX_MANIFEST_BYTES", 1)
+    with pytest.raises(ObjectTooLargeError):
+        Backend(config).served.configured.get("models", "signs/bundle.json")
+    recording.configure(Path("s3://models/signs"))
+    recording.recorder.tick()
+    assert "has 2 bytes, more than the 1 that are read" in caplog.text
