@@ -13,10 +13,13 @@ after the other one. So models for which a worker has no room together take turn
 |-----------------------------------------------------|-----------------------------------------------------|
 | its place has no bundle, or one of another digest   | fail with `MODEL_GONE`                              |
 | the engine cannot run it, or the reason is unknown  | are left to their queue: the try counts             |
-| a service or this machine fails                     | are given back with a delay: the try does not count |
+| a service fails, or refuses this place              | are given back with a delay: the try does not count |
+| this machine has no room, credentials or right time | are given back; the worker ends                     |
 
-Until a pause is over, further images of the model get the same without another load. A FIFO queue cannot delay a
-message, so there the images wait in hand until the pause is over, and are given back then.
+Until a pause is over, the model is not loaded again. Further images of a model that is gone fail. Others are given
+back until then, and the try does not count, since nothing was tried. A FIFO queue cannot delay a message. There, the
+images wait in hand until the pause after a service's failure is over, and are given back then. After another failure
+they are left, since images in hand would keep the receiver from images of other models.
 """
 
 import logging
@@ -28,6 +31,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
 from typing import Final, TypeVar
+
+from botocore.exceptions import ClientError
 
 from app_tier.bundle import (
     TORCH_NAME,
@@ -41,7 +46,7 @@ from app_tier.bundle import (
 from app_tier.bundle_s3 import Place, fetch_bundle, in_s3
 from app_tier.classify import check
 from app_tier.engines import LoadedModel, open_engine, weights_bytes
-from app_tier.recovery import StepRecovery, UnknownFault, classify_error
+from app_tier.recovery import FatalError, StepRecovery, UnknownFault, classify_error
 from app_tier.sizing import Sizing, fitting_batch, model_bytes, this_machine
 from app_tier.task import Task
 from core.bundle_facts import PUBLISHED
@@ -62,6 +67,9 @@ MAX_PAUSE_SECONDS: Final = 60.0
 
 MAX_FAILED_MODELS: Final = 100
 """Models with a failed load that are remembered at a time."""
+
+_PLACE_REFUSED: Final = frozenset({"AccessDenied", "KMS.AccessDeniedException", "NoSuchBucket"})
+"""Codes by which S3 refuses one place, while this worker may use others."""
 
 _T = TypeVar("_T")
 
@@ -151,17 +159,24 @@ class LoadFault(Enum):
     SYSTEM = auto()
 
 
-def classify_load_error(error: Exception) -> LoadFault:
-    """Return what an error of a load is attributed to."""
+def classify_load_error(error: Exception, place: str) -> LoadFault | FatalError:
+    """Return what an error of a load from `place` is attributed to; a `FatalError` is this machine's, and ends it."""
+    cause = error.__cause__
     match error:
         case EngineError():
             return LoadFault.BROKEN
-        case BundleError():
-            # A file that is not there is no fault of the machine; one that cannot be read or written is.
-            cause = error.__cause__
-            is_missing = not isinstance(cause, OSError) or isinstance(cause, FileNotFoundError | NotADirectoryError)
-            return LoadFault.GONE if is_missing else LoadFault.SYSTEM
-    return LoadFault.BROKEN if isinstance(classify_error(error), UnknownFault) else LoadFault.SYSTEM
+        case BundleError() if not isinstance(cause, OSError):
+            return LoadFault.GONE
+        case ClientError() if error.response.get("Error", {}).get("Code") in _PLACE_REFUSED:
+            return LoadFault.SYSTEM
+    fault = classify_error(cause if isinstance(error, BundleError) and isinstance(cause, OSError) else error)
+    if isinstance(fault, FatalError):
+        return fault
+    if isinstance(error, BundleError):
+        # A file that is not there is gone, unless it is a copy of one in S3. One that cannot be read is not gone.
+        is_gone = isinstance(cause, FileNotFoundError | NotADirectoryError) and in_s3(place) is None
+        return LoadFault.GONE if is_gone else LoadFault.SYSTEM
+    return LoadFault.BROKEN if isinstance(fault, UnknownFault) else LoadFault.SYSTEM
 
 
 @dataclass(frozen=True)
@@ -272,7 +287,7 @@ class LoadedModels:
         if has_ended:
             self._recovery.extender.give_back([task.delivery])
         elif failed is not None and is_pausing:
-            self._turn_away([task], failed)
+            self._turn_away(task, failed)
         elif needs_thread:
             try:
                 self._start_thread(self._load_all)
@@ -281,17 +296,21 @@ class LoadedModels:
                     self._threads -= 1
                 self._on_error(place, error)
 
-    def _turn_away(self, tasks: Sequence[Task[None]], failed: _FailedLoad) -> None:
-        deliveries = [task.delivery for task in tasks]
-        match failed.fault:
-            case LoadFault.GONE:
-                for task in tasks:
-                    self.refuse(task, MODEL_GONE)
-            case LoadFault.BROKEN:
-                self._recovery.extender.leave(deliveries)
-            case LoadFault.SYSTEM:
-                seconds = max(1, math.ceil(failed.until - self._recovery.clock()))
-                self._recovery.extender.give_back(deliveries, seconds)
+    def _turn_away(self, task: Task[None], failed: _FailedLoad) -> None:
+        """Settle an image that arrives in the pause after a failed load."""
+        if failed.fault is LoadFault.GONE:
+            self.refuse(task, MODEL_GONE)
+        elif self._can_delay:
+            self._give_back([task], failed.until - self._recovery.clock())
+        else:
+            self._recovery.extender.leave([task.delivery])
+
+    def _give_back(self, tasks: Sequence[Task[None]], seconds: float) -> None:
+        self._recovery.extender.give_back([task.delivery for task in tasks], max(1, math.ceil(seconds)))
+
+    def _pop_waiting(self, place: ModelPlace) -> list[Task[None]]:
+        with self._lock:
+            return self._waiting.pop(place, [])
 
     # Loading
 
@@ -398,27 +417,42 @@ class LoadedModels:
         _log.info("model released", extra={"model": model.bundle.name, "digest": digest, "reason": reason})
 
     def _on_error(self, place: ModelPlace, error: Exception) -> None:
-        lifetime, fault = self._recovery.lifetime, classify_load_error(error)
+        fault = classify_load_error(error, place.place)
+        if fault is LoadFault.GONE and place.is_own:
+            fault = FatalError(f"its own model is gone: {error}")
+        more = {"digest": place.digest, "place": place.place, "error": str(error)}
+        if isinstance(fault, FatalError):
+            _log.error("a model could not be loaded; the worker ends", extra=more, exc_info=error)
+            self._recovery.lifetime.fail(fault.reason)
+            self._recovery.extender.give_back([task.delivery for task in self._pop_waiting(place)])
+            return
         with self._lock:
             failures = self._failed[place].failures + 1 if place in self._failed else 1
             pause = pause_seconds(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, self._recovery.jitter)
-            failed = _FailedLoad(fault, failures, self._recovery.clock() + pause)
             waits_in_hand = fault is LoadFault.SYSTEM and not self._can_delay
-            self._failed[place] = replace(failed, until=0.0) if waits_in_hand else failed
+            until = 0.0 if waits_in_hand else self._recovery.clock() + pause
+            self._failed[place] = _FailedLoad(fault, failures, until)
             self._failed.move_to_end(place)
             if len(self._failed) > MAX_FAILED_MODELS:
                 self._failed.popitem(last=False)
-        more = {"digest": place.digest, "place": place.place, "fault": fault.name, "failures": failures}
         level = logging.WARNING if fault is LoadFault.SYSTEM else logging.ERROR
-        _log.log(level, "a model could not be loaded", extra={**more, "error": str(error)}, exc_info=error)
-        if fault is LoadFault.GONE and place.is_own:
-            lifetime.fail(f"its own model is gone: {error}")
-            failed = replace(failed, fault=LoadFault.SYSTEM)
+        _log.log(
+            level,
+            "a model could not be loaded",
+            extra={**more, "fault": fault.name, "failures": failures},
+            exc_info=error,
+        )
         if waits_in_hand:
-            lifetime.wait(pause)
-        with self._lock:
-            tasks = self._waiting.pop(place, [])
-        self._turn_away(tasks, failed)
+            self._recovery.lifetime.wait(pause)
+        tasks = self._pop_waiting(place)
+        match fault:
+            case LoadFault.GONE:
+                for task in tasks:
+                    self.refuse(task, MODEL_GONE)
+            case LoadFault.BROKEN:
+                self._recovery.extender.leave([task.delivery for task in tasks])
+            case LoadFault.SYSTEM:
+                self._give_back(tasks, pause)
 
 
 def _start_thread(run: Callable[[], None]) -> None:

@@ -1,5 +1,6 @@
 """Several models in one worker: what is loaded, what waits, what is released, and what follows from a failed load."""
 
+import errno
 import json
 import shutil
 import threading
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,7 +36,7 @@ from app_tier.models import (
     classify_load_error,
 )
 from app_tier.receiver import parse_messages
-from app_tier.recovery import FailureBackoff, StepRecovery
+from app_tier.recovery import FailureBackoff, FatalError, StepRecovery
 from app_tier.sizing import HostResources, sized
 from app_tier.task import Task, new_task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
@@ -387,6 +388,41 @@ def test_a_model_that_the_engine_cannot_run_costs_its_images_a_try_each_time(ben
     assert not bench.lifetime.over
 
 
+def test_images_that_arrive_in_the_pause_after_a_broken_load_lose_no_try(bench: Bench) -> None:
+    bench.opener.errors["a"] = [EngineError("cannot run")]
+    bench.admit("a")
+    bench.load()
+    bench.sqs.messages.clear()
+    bench.clock.advance(0.5)
+    bench.admit("a", "a")
+    paused = FIRST_PAUSE_SECONDS - 0.5
+    assert all(message.visible_at - bench.clock() >= paused for message in bench.sqs.messages)
+    bench.clock.advance(FIRST_PAUSE_SECONDS)
+    assert (bench.tries, bench.opener.fetches) == ([0, 0], ["a"])
+
+
+def test_in_a_fifo_queue_no_image_stays_in_hand_in_the_pause_after_a_broken_load() -> None:
+    bench = Bench(fifo=True)
+    bench.opener.errors["a"] = [EngineError("cannot run")]
+    bench.admit("a")
+    bench.load()
+    bench.admit("a")
+    assert (bench.opener.fetches, bench.pauses, len(bench.in_flight)) == (["a"], [], 0)
+    assert all(message.visible_at > bench.clock() for message in bench.sqs.messages), "no worker receives it at once"
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_row_10_a_worker_without_room_for_a_model_gives_back_its_images_and_ends(fifo: bool) -> None:
+    bench = Bench(fifo=fifo)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    bench.opener.errors["a"] = [with_cause(BundleFormatError("cannot be kept"), full)]
+    bench.admit("a", "a")
+    bench.load()
+    assert bench.lifetime.status == 1
+    assert "no room left" in bench.lifetime.reason
+    assert (bench.refused, bench.tries, len(bench.in_flight)) == ([], [0, 0], 0)
+
+
 def test_a_worker_ends_when_its_own_bundle_has_been_replaced_and_fails_no_image(bench: Bench) -> None:
     bench.admit("a")
     bench.load()
@@ -452,25 +488,48 @@ def with_cause(error: Exception, cause: Exception) -> Exception:
     return error
 
 
+HERE, IN_S3 = "/models/a", "s3://bucket/models/a"
+
+
 @pytest.mark.parametrize(
-    ("error", "fault"),
+    ("error", "place", "fault"),
     [
-        (BundleMissingError("none"), LoadFault.GONE),
-        (BundleDigestError("another"), LoadFault.GONE),
-        (with_cause(BundleMissingError("none"), refusal("NoSuchKey")), LoadFault.GONE),
-        (with_cause(BundleDigestError("no file"), FileNotFoundError()), LoadFault.GONE),
-        (with_cause(BundleFormatError("a full disk"), OSError(28, "No space left")), LoadFault.SYSTEM),
-        (with_cause(BundleDigestError("unreadable"), PermissionError()), LoadFault.SYSTEM),
-        (refusal("SlowDown"), LoadFault.SYSTEM),
-        (refusal("AccessDenied"), LoadFault.SYSTEM),
-        (EndpointConnectionError(endpoint_url="http://s3"), LoadFault.SYSTEM),
-        (MemoryError(), LoadFault.SYSTEM),
-        (EngineError("cannot run"), LoadFault.BROKEN),
-        (RuntimeError("odd"), LoadFault.BROKEN),
+        (BundleMissingError("none"), IN_S3, LoadFault.GONE),
+        (BundleDigestError("another"), IN_S3, LoadFault.GONE),
+        (with_cause(BundleMissingError("none"), refusal("NoSuchKey")), IN_S3, LoadFault.GONE),
+        (BundleMissingError("names no bundle"), "s3://", LoadFault.GONE),
+        (with_cause(BundleDigestError("no file"), FileNotFoundError()), HERE, LoadFault.GONE),
+        (with_cause(BundleMissingError("no folder"), NotADirectoryError()), HERE, LoadFault.GONE),
+        (with_cause(BundleDigestError("no file in the cache"), FileNotFoundError()), IN_S3, LoadFault.SYSTEM),
+        (with_cause(BundleFormatError("no cache"), NotADirectoryError()), IN_S3, LoadFault.SYSTEM),
+        (with_cause(BundleDigestError("unreadable"), PermissionError()), HERE, LoadFault.SYSTEM),
+        (refusal("SlowDown"), IN_S3, LoadFault.SYSTEM),
+        (refusal("AccessDenied"), IN_S3, LoadFault.SYSTEM),
+        (refusal("NoSuchBucket"), IN_S3, LoadFault.SYSTEM),
+        (EndpointConnectionError(endpoint_url="http://s3"), IN_S3, LoadFault.SYSTEM),
+        (EngineError("cannot run"), IN_S3, LoadFault.BROKEN),
+        (with_cause(EngineError("no room"), OSError(errno.ENOSPC, "No space left")), IN_S3, LoadFault.BROKEN),
+        (RuntimeError("odd"), IN_S3, LoadFault.BROKEN),
     ],
 )
-def test_only_a_bundle_that_is_not_there_fails_images(error: Exception, fault: LoadFault) -> None:
-    assert classify_load_error(error) is fault
+def test_only_a_bundle_that_is_not_there_fails_images(error: Exception, place: str, fault: LoadFault) -> None:
+    assert classify_load_error(error, place) is fault
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOSPC, "No space left"),
+        with_cause(BundleFormatError("cannot be kept"), OSError(errno.ENOSPC, "No space left")),
+        NoCredentialsError(),
+        refusal("InvalidAccessKeyId"),
+        refusal("RequestTimeTooSkewed"),
+    ],
+)
+@pytest.mark.parametrize("place", [HERE, IN_S3])
+def test_a_fault_of_the_machine_is_no_fault_of_the_place(error: Exception, place: str) -> None:
+    assert isinstance(classify_load_error(error, place), FatalError)
 
 
 # Bundles on this machine
