@@ -66,7 +66,9 @@ class SpanExporter:
 
     def __init__(self, service: str, settings: TracingSettings, environment: Mapping[str, str] = os.environ) -> None:
         self._service, self._settings = service, settings
-        self.is_enabled = settings.endpoint is not None or any(environment.get(name) for name in ENDPOINT_VARIABLES)
+        has_variable = any(environment.get(name) for name in ENDPOINT_VARIABLES)
+        self._endpoint = None if has_variable else settings.endpoint
+        self.is_enabled = has_variable or settings.endpoint is not None
         self._provider: TracerProvider | None = None
         self._lock = threading.Lock()
 
@@ -98,11 +100,11 @@ class SpanExporter:
             closing.join(EXPORT_SECONDS)
 
     def _export(self, span: Span) -> None:
-        from opentelemetry.trace import SpanKind, StatusCode
-
         provider = self._open()
         if provider is None:
             return
+        from opentelemetry.trace import SpanKind, StatusCode
+
         # The span's id was sent to other processes before the span ended.
         _next_context.set(span.context)
         exported = provider.get_tracer("fleetsight").start_span(
@@ -121,10 +123,13 @@ class SpanExporter:
         with self._lock:
             if self._provider is None and self.is_enabled:
                 try:
-                    self._provider = _provider(self._service, self._settings.endpoint)
+                    self._provider = _provider(self._service, self._endpoint)
                 except ImportError:
                     self.is_enabled = False
                     _log.error("no traces are exported: ./scripts/setup.sh run telemetry installs what is missing")
+                except Exception as error:  # noqa: BLE001 (no later span would succeed: the variables stay as they are)
+                    self.is_enabled = False
+                    _log.warning("no traces are exported", extra={"reason": f"{type(error).__name__}: {error}"})
             return self._provider
 
 
@@ -133,6 +138,7 @@ NO_SPANS: Final = SpanExporter("none", TracingSettings(), {})
 
 
 def _provider(service: str, endpoint: str | None) -> "TracerProvider":
+    """Return a provider that exports to `endpoint`, or to that of the standard's variables if it is None."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider

@@ -134,7 +134,7 @@ class Backend:
         self.reading = MemoryLimiter(READING_BYTES)
         self.bulkheads = Bulkheads.of(config.web.threads)
         self.reports = ControllerReports()
-        self.consoles = InstanceConsoles(self._console_client)
+        self.consoles = InstanceConsoles(self._console_client, self.bulkheads.consoles)
         self._fleet_config = FleetConfigWatcher(config_path(), config.fleet)
         self._store, self._bucket, self._queue = store, input_bucket, request_queue
         self._intake: ImageIngest | None = None

@@ -5,7 +5,8 @@ that a line of JSON contains as escapes, and the number and the length of lines 
 Fleetsight has logged is JSON (`core/logs.py`), and is split into its parts.
 
 EC2 allows an account 20 calls a second of an action that only reads, and the controller reads consoles, too. So a
-process of the web tier makes one call at a time, and uses what it has read for `FRESH_SECONDS`.
+process of the web tier makes one call at a time, and uses what it has read for `FRESH_SECONDS`; a request for a
+fresh console waits for no call.
 https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
 """
 
@@ -28,6 +29,7 @@ from werkzeug.exceptions import ServiceUnavailable
 from core.fleet.models import EndedInstance, FleetInstance
 from services.ec2 import read_console
 from services.errors import NotFoundError
+from web_tier.bulkheads import Bulkhead
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -167,6 +169,7 @@ class InstanceConsoles:
 
     Args:
         connect: returns the client of EC2, which takes time to make.
+        bulkhead: bounds the threads that call EC2 or wait for it.
         clock: monotonic seconds.
         now: the time of day.
     """
@@ -174,37 +177,49 @@ class InstanceConsoles:
     def __init__(
         self,
         connect: "Callable[[], EC2Client]",
+        bulkhead: Bulkhead,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._connect, self._clock, self._now = connect, clock, now
+        self._connect, self._bulkhead, self._clock, self._now = connect, bulkhead, clock, now
         self._client: EC2Client | None = None
-        self._lock = threading.Lock()
         self._kept: OrderedDict[str, tuple[float, Callable[[], InstanceConsole]]] = OrderedDict()
+        self._calling, self._lock = threading.Lock(), threading.Lock()
 
-    def read(self, instance: FleetInstance | EndedInstance, wait_seconds: float = WAIT_SECONDS) -> InstanceConsole:
+    def read(
+        self, instance: FleetInstance | EndedInstance, owner: str = "", wait_seconds: float = WAIT_SECONDS
+    ) -> InstanceConsole:
         """Return the console of an instance of the fleet, as it was at most `FRESH_SECONDS` ago.
 
         Raises:
             NotFoundError: EC2 does not know the instance any more.
             ConsoleUnavailableError: EC2 throttles, refuses or does not answer, or too many others read consoles.
         """
-        if not self._lock.acquire(timeout=wait_seconds):
-            raise ConsoleUnavailableError("others read consoles just now; try again in a moment")
-        try:
-            return self._read_or_reuse(instance)
-        finally:
-            self._lock.release()
+        if (outcome := self._fresh(instance.instance_id)) is not None:
+            return outcome()
+        with self._bulkhead.place(owner) as may_wait:
+            if not (may_wait and self._calling.acquire(timeout=wait_seconds)):
+                raise ConsoleUnavailableError("others read consoles just now; try again in a moment")
+            try:
+                outcome = self._fresh(instance.instance_id)  # another thread may have read it meanwhile
+                if outcome is None:
+                    outcome = self._outcome(instance)
+                    self._keep(instance.instance_id, outcome)
+            finally:
+                self._calling.release()
+        return outcome()
 
-    def _read_or_reuse(self, instance: FleetInstance | EndedInstance) -> InstanceConsole:
-        read_at, outcome = self._kept.get(instance.instance_id, (float("-inf"), None))
-        if outcome is None or self._clock() - read_at >= FRESH_SECONDS:
-            outcome = self._outcome(instance)
-            self._kept[instance.instance_id] = (self._clock(), outcome)
-            self._kept.move_to_end(instance.instance_id)
+    def _fresh(self, instance_id: str) -> Callable[[], InstanceConsole] | None:
+        with self._lock:
+            read_at, outcome = self._kept.get(instance_id, (float("-inf"), None))
+            return outcome if self._clock() - read_at < FRESH_SECONDS else None
+
+    def _keep(self, instance_id: str, outcome: Callable[[], InstanceConsole]) -> None:
+        with self._lock:
+            self._kept[instance_id] = (self._clock(), outcome)
+            self._kept.move_to_end(instance_id)
             if len(self._kept) > MAX_KEPT:
                 self._kept.popitem(last=False)
-        return outcome()
 
     def _outcome(self, instance: FleetInstance | EndedInstance) -> Callable[[], InstanceConsole]:
         """Call EC2; return a function that returns the console, or raises the error that EC2's refusal means."""

@@ -37,6 +37,7 @@ from web_tier.api.parsing import (
 )
 from web_tier.api.schemas import ApiBody
 from web_tier.audit import AuditPage, audit_details, current_trail
+from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
 from web_tier.console import ConsoleLine
 from web_tier.parameters import clean_reason, known_ref
@@ -340,7 +341,7 @@ def console(instance_id: str) -> Response:
     characters that control a terminal are removed, and a line of JSON is split into its parts.
     """
     backend = current_backend()
-    read = backend.consoles.read(backend.fleet.known_instance(instance_id))
+    read = backend.consoles.read(backend.fleet.known_instance(instance_id), current_identity().owner)
     return json_response(
         ConsoleBody(instance_id=instance_id, read_at=read.read_at, is_latest=read.is_latest, lines=read.lines)
     )

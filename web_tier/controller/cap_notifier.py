@@ -9,6 +9,9 @@ Each is sent once in the day or month (UTC) of its cap, to each receiver in `not
 | waiting            | the receiver accepts it                        | sent                                      |
 | waiting            | no reply, or a failure                         | waiting; tried again after a pause        |
 | waiting            | the receiver refuses it for good               | given up until the next controller starts |
+| any                | its day or month ended `MAX_AGE` ago           | removed                                   |
+
+At most eight messages are kept: two levels for each of two days and two months.
 
 A message is stored before it is sent, so the next controller sends it if this one dies. A controller may die between
 the sending and the record of it: the message is then sent again, with the same id. The next controller also looks at
@@ -44,11 +47,10 @@ SECRET_FILE_VARIABLE: Final = "FLEETSIGHT_WEBHOOK_SECRET_FILE"  # noqa: S105 (th
 CHECK_SECONDS: Final = 2.0
 """Time between two rounds: nothing is read in a round without a message."""
 
-MAX_MESSAGES: Final = 8
-"""Messages that are kept: those of the present day and month, and others that some receiver has not accepted."""
-
 MAX_AGE: Final = timedelta(days=1)
-"""How long after its period a cap is still announced: the last report of the previous controller may be old."""
+"""How long after its period a cap is still announced: the last report of the previous controller may be old.
+
+At most a day, so that a message is of the current period or of the one before it."""
 
 _log = logging.getLogger(__name__)
 
@@ -155,7 +157,7 @@ class CapNotifier:
         now = self.now()
         for period in get_args(CapPeriod):
             level = spending.level(period)
-            if level is not None and now - spending.end_of(period) < MAX_AGE:
+            if level is not None and not _is_over(spending, period, now):
                 self._add(CapMessage(period=period, level=level, at=now, spending=spending))
 
     def _add(self, message: CapMessage) -> None:
@@ -172,10 +174,11 @@ class CapNotifier:
                 for each in self._messages
                 if each.period != message.period or each.start == message.start or names - set(each.sent)
             ]
-            self._messages = (*kept, message)[-MAX_MESSAGES:]
+            self._messages = (*kept, message)
 
     def tick(self) -> float:
         """Store what was found, and send what is due; return the seconds until the next round."""
+        self._remove_old()
         self._store()
         ids = {message.id for message in self._stored}
         self._failed = {key: tries for key, tries in self._failed.items() if key[0] in ids}
@@ -187,6 +190,11 @@ class CapNotifier:
                     self._mark_sent(message.id, receiver.name)
                     self._store()
         return CHECK_SECONDS
+
+    def _remove_old(self) -> None:
+        now = self.now()
+        with self._lock:
+            self._messages = tuple(each for each in self._messages if not _is_over(each.spending, each.period, now))
 
     def _store(self) -> None:
         messages = self._messages
@@ -222,6 +230,11 @@ class CapNotifier:
             extra={**ids, "reason": str(failure), "given_up": failure.is_final},
         )
         return False
+
+
+def _is_over(spending: FleetSpending, period: CapPeriod, now: datetime) -> bool:
+    """Return whether a cap's day or month ended so long ago that its messages are not sent any more."""
+    return now - spending.end_of(period) >= MAX_AGE
 
 
 def cap_receivers(

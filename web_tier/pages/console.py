@@ -3,6 +3,7 @@
 from flask import render_template, request
 
 from core.fleet.models import FleetInstance
+from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
 
 
@@ -14,7 +15,7 @@ def console_page(instance_id: str) -> str:
         "console.html",
         instance=instance,
         state=instance.state if isinstance(instance, FleetInstance) else "ended",
-        console=backend.consoles.read(instance),
+        console=backend.consoles.read(instance, current_identity().owner),
         is_raw="raw" in request.args,
         fleet=backend.fleet.snapshot(),
     )

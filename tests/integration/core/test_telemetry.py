@@ -74,13 +74,18 @@ def test_the_share_of_sampled_requests_is_configured(collector: OtlpCollector) -
     assert not exporter(None, 1).samples()
 
 
-def test_the_standards_variables_name_the_collector_and_its_headers(
-    collector: OtlpCollector, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("variable", "path"),
+    [("OTEL_EXPORTER_OTLP_ENDPOINT", ""), ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "/v1/traces")],
+)
+@pytest.mark.parametrize("setting", [None, "http://127.0.0.1:9"])
+def test_the_standards_variables_name_the_collector_and_its_headers_whatever_the_setting_is(
+    collector: OtlpCollector, monkeypatch: pytest.MonkeyPatch, variable: str, path: str, setting: str | None
 ) -> None:
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_EXPORTER_OTLP_HEADERS": "x-key=secret"}
+    environment = {variable: collector.url + path, "OTEL_EXPORTER_OTLP_HEADERS": "x-key=secret"}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    spans = SpanExporter("fleetsight-test", TracingSettings(), environment)
+    spans = SpanExporter("fleetsight-test", TracingSettings(endpoint=setting), environment)
     spans.export(Span("x", new_traceparent(is_sampled=True), None, START, START))
     spans.close()
     assert len(collector.spans()) == 1
@@ -109,16 +114,31 @@ def test_a_refusal_of_the_collector_loses_spans_and_raises_nothing(collector: Ot
     assert collector.spans() == []
 
 
+@pytest.mark.parametrize("package", ["opentelemetry.sdk", "opentelemetry"])
 def test_missing_packages_are_an_error_of_the_log_and_of_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, package: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    for name in {package, *(each for each in sys.modules if each.startswith(f"{package}."))}:
+        monkeypatch.setitem(sys.modules, name, None)
     spans = exporter("http://127.0.0.1:9")
     for _ in range(3):
         spans.export(Span("x", new_traceparent(is_sampled=True), None, START, START))
     assert [(each.levelno, "setup.sh run telemetry" in each.message) for each in caplog.records] == [
         (logging.ERROR, True)
     ]
+    assert not spans.is_enabled
+
+
+def test_an_exporter_that_cannot_be_made_is_disabled_and_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")
+    spans = exporter("http://127.0.0.1:9")
+    for _ in range(3):
+        spans.export(Span("x", new_traceparent(is_sampled=True), None, START, START))
+    [record] = caplog.records
+    assert (record.levelno, record.exc_info) == (logging.WARNING, None)
+    assert "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT" in record.__dict__["reason"]
     assert not spans.is_enabled
 
 

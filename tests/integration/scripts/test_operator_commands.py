@@ -42,6 +42,7 @@ from tests.support.bundles import relabelled_bundle
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.servers import served
 from web_tier.app import create_app
+from web_tier.bulkheads import Bulkhead
 from web_tier.console import InstanceConsoles
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -255,7 +256,7 @@ class OneConsole:
 
 def test_a_console_is_printed_readably_or_raw(config: Config, provisioned: Clients, fleet: FleetStore) -> None:
     app = create_app(config)
-    app.extensions["fleetsight"].consoles = InstanceConsoles(lambda: cast(Any, OneConsole()))
+    app.extensions["fleetsight"].consoles = InstanceConsoles(lambda: cast(Any, OneConsole()), Bulkhead(1))
     fleet.put_instances(FleetInstances(total=1, instances=(instance(),)))
     with served(app) as address:
         shown = run_fleet("console", INSTANCE, "--url", address)

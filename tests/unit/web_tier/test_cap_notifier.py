@@ -22,7 +22,7 @@ from tests.support.aws_stage import stubbed
 from tests.support.memory_table import MemoryTable
 from web_tier.controller.cap_notifier import (
     CHECK_SECONDS,
-    MAX_MESSAGES,
+    MAX_AGE,
     SECRET_FILE_VARIABLE,
     CapNotifier,
     CapReceiver,
@@ -67,6 +67,7 @@ class Scene:
     names: tuple[str, ...] = ("webhook", "topic")
     token: int = 1
     active: bool = True
+    at: datetime = EVENING
     notifier: CapNotifier = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,7 +77,7 @@ class Scene:
         """Start a controller, which remembers nothing but what is stored."""
         receivers = [CapReceiver(name, f"to {name}", self._sender(name), "secret") for name in self.names]
         self.notifier = CapNotifier(
-            self.store, receivers, lambda: self.active, self.token, self.clock, lambda: EVENING
+            self.store, receivers, lambda: self.active, self.token, self.clock, lambda: self.at
         )
 
     def _sender(self, name: str) -> Callable[[OutgoingCapMessage], None]:
@@ -203,18 +204,35 @@ def test_a_failed_try_waits_and_a_receiver_that_refuses_delays_no_other_and_is_t
     assert scene.round() == REACHED[:1]
 
 
-def test_messages_that_a_receiver_never_accepts_are_bounded_and_the_newest_are_kept() -> None:
+def test_while_a_receiver_accepts_nothing_the_others_get_each_message_once_and_old_days_are_removed() -> None:
     never: list[Exception] = [DeliveryFailedError("down") for _ in range(10_000)]
     scene = Scene(failures={"webhook": never})
-    for number in range(3 * MAX_MESSAGES):
-        scene.round(spent(10.0, day=DAY + timedelta(days=number % 28)), seconds=MAX_PAUSE_SECONDS)
-    stored = scene.store.cap_messages().messages
-    assert len(stored) == MAX_MESSAGES
-    assert stored[-1].id == "cap-day-2026-03-24-reached"
+    for number in range(24):
+        scene.at = EVENING + timedelta(days=number)
+        for today in (8.0, 10.0):
+            scene.round(spent(today, 85.0, DAY + timedelta(days=number)), seconds=MAX_PAUSE_SECONDS)
+    sent = [message.id for _, message in scene.sent]
+    assert len(sent) == len(set(sent)) == 1 + 2 * 24
+    kept = [each.id for each in scene.store.cap_messages().messages]
+    days = [f"cap-day-2026-03-{day}-{level}" for day in (23, 24) for level in ("near", "reached")]
+    assert kept == ["cap-month-2026-03-01-near", *days]
     scene.failures.clear()
-    assert scene.round(seconds=MAX_PAUSE_SECONDS) == [f"webhook {each.id}" for each in stored]
-    scene.round(spent(10.0, day=DAY + timedelta(days=25)))
-    assert [each.id for each in scene.store.cap_messages().messages] == ["cap-day-2026-03-26-reached"]
+    assert scene.round(seconds=MAX_PAUSE_SECONDS) == [f"webhook {each}" for each in kept]
+    scene.at += timedelta(days=1)
+    scene.round(spent(10.0, 85.0, DAY + timedelta(days=24)))
+    assert [each.id for each in scene.store.cap_messages().messages] == [kept[0], "cap-day-2026-03-25-reached"]
+
+
+def test_a_receiver_that_is_added_later_gets_no_message_whose_period_ended_a_day_ago() -> None:
+    scene = Scene(names=("topic",))
+    assert scene.round(spent(10.0, 85.0)) == ["topic cap-day-2026-03-01-reached", "topic cap-month-2026-03-01-near"]
+    scene.names, scene.at = ("topic", "webhook"), datetime(2026, 3, 2, tzinfo=UTC) + MAX_AGE
+    scene.start()
+    assert scene.round() == ["webhook cap-month-2026-03-01-near"]
+    scene.names, scene.at = ("topic", "webhook", "email"), datetime(2026, 4, 1, tzinfo=UTC) + MAX_AGE
+    scene.start()
+    assert scene.round() == []
+    assert scene.store.cap_messages() == CapMessages()
 
 
 def test_a_controller_that_has_lost_its_lease_sends_nothing_and_overwrites_nothing() -> None:

@@ -1,9 +1,9 @@
 """Consoles of instances: only of the fleet's own, rarely read, and harmless whatever an instance has written."""
 
 import json
-import threading
 import unicodedata
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any, cast
@@ -22,7 +22,9 @@ from services.table import Table
 from tests.support.api import AppMaker, problem
 from tests.support.autoscaler import Clock, refusal
 from tests.support.jobs import NOW
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.backend import Backend
+from web_tier.bulkheads import Bulkhead
 from web_tier.console import (
     FRESH_SECONDS,
     MAX_CHARACTERS,
@@ -31,6 +33,7 @@ from web_tier.console import (
     MAX_LINE_CHARACTERS,
     MAX_LINES,
     ConsoleUnavailableError,
+    InstanceConsole,
     InstanceConsoles,
     clean,
     console_lines,
@@ -75,8 +78,8 @@ def ended(instance_id: str = ENDED, at: datetime = NOW) -> EndedInstance:
     )
 
 
-def consoles_of(service: ConsoleService, clock: Clock | None = None) -> InstanceConsoles:
-    return InstanceConsoles(lambda: cast(Any, service), clock or Clock(), lambda: NOW)
+def consoles_of(service: ConsoleService, clock: Clock | None = None, places: int = 8) -> InstanceConsoles:
+    return InstanceConsoles(lambda: cast(Any, service), Bulkhead(places), clock or Clock(), lambda: NOW)
 
 
 # What an instance has written
@@ -191,25 +194,53 @@ def test_a_process_keeps_a_bounded_number_of_consoles() -> None:
     assert len(service.calls) == MAX_KEPT + 2
 
 
-def test_one_call_is_made_at_a_time_and_others_do_not_wait_for_ever() -> None:
+@pytest.mark.parametrize(("places", "wait_seconds"), [(8, 0.01), (1, DEADLINE_SECONDS)], ids=["time", "number"])
+def test_one_call_is_made_at_a_time_and_others_wait_in_bounded_number_and_time(
+    places: int, wait_seconds: float
+) -> None:
+    service = ConsoleService()
+    consoles = consoles_of(service, places=places)
+
+    def read_another_meanwhile() -> None:
+        with ThreadPoolExecutor(1) as pool, pytest.raises(ConsoleUnavailableError, match="others read consoles"):
+            pool.submit(consoles.read, running("i-another"), "", wait_seconds).result(DEADLINE_SECONDS / 2)
+
+    service.reached = read_another_meanwhile
+    consoles.read(running())
+    assert service.calls == [RUNNING]
+    service.reached = lambda: None
+    assert consoles.read(running("i-another")).is_latest, "its place is free again"
+
+
+def test_a_fresh_console_waits_for_no_call_and_needs_no_place() -> None:
+    service = ConsoleService()
+    consoles = consoles_of(service, places=1)
+    consoles.read(running())
+    found: list[InstanceConsole] = []
+
+    def read_the_fresh_one_meanwhile() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            found.append(pool.submit(consoles.read, running(), "", 0.01).result(DEADLINE_SECONDS))
+
+    service.reached = read_the_fresh_one_meanwhile
+    consoles.read(running("i-another"))
+    assert [console.lines[0].text for console in found] == ["up"]
+    assert service.calls == [RUNNING, "i-another"]
+
+
+def test_threads_that_wait_for_the_same_console_share_one_call() -> None:
     service = ConsoleService()
     consoles = consoles_of(service)
-    outcome: list[str] = []
+    with ThreadPoolExecutor(2) as pool:
+        waiting: list[Future[InstanceConsole]] = []
 
-    def read_another() -> None:
-        try:
-            consoles.read(running("i-another"), wait_seconds=0.01)
-        except ConsoleUnavailableError as error:
-            outcome.append(str(error.description))
+        def wait_for_the_same_one() -> None:
+            waiting.append(pool.submit(consoles.read, running()))
+            wait_until(lambda: waiting[0].running() or waiting[0].done(), "the second thread has begun")
 
-    def reached() -> None:
-        thread = threading.Thread(target=read_another)
-        thread.start()
-        thread.join()
-
-    service.reached = reached
-    consoles.read(running())
-    assert outcome == ["others read consoles just now; try again in a moment"]
+        service.reached = wait_for_the_same_one
+        first = consoles.read(running())
+        assert waiting[0].result(DEADLINE_SECONDS) is first
     assert service.calls == [RUNNING]
 
 
