@@ -7,8 +7,9 @@ of the levels and the fields.
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from core.tracing import current_traceparent, trace_id
 
@@ -23,6 +24,9 @@ AUDIT_LOGGER: Final = "fleetsight.audit"
 
 LIBRARIES: Final = ("botocore", "urllib3")
 """Loggers of libraries that log warnings only: the details of a call contain its signature."""
+
+LINE_FIELDS: Final = ("at", "level", "process", "logger", "message", "exception")
+"""Fields of a line with a fixed place where lines are shown; the others follow by name."""
 
 _OWN = frozenset(vars(logging.makeLogRecord({})))
 
@@ -49,6 +53,26 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+def parse_log_line(text: str) -> Mapping[str, Any] | None:
+    """Return the fields of a line that a `JsonFormatter` has written; None for a line of another program.
+
+    The text is untrusted: fields may have any value.
+    """
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) and "message" in line else None
+
+
+def log_line_time(line: Mapping[str, Any]) -> datetime | None:
+    """Return when a line was written, in UTC, or None if it does not say so."""
+    try:
+        return datetime.fromisoformat(str(line.get("at"))).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def configure_logging(process: str, level: ProcessLevel = "info") -> None:

@@ -144,13 +144,17 @@ class ModelCatalog(WireModel):
         """Return the version with this digest, or None."""
         return next((each for each in self.versions if each.digest == digest), None)
 
+    def called(self, name: str) -> ModelVersion | None:
+        """Return the version called `name`, or with `name` as its digest, or None."""
+        return next((each for each in self.versions if name in {each.name, each.digest}), None)
+
     def named(self, name: str) -> ModelVersion:
         """Return the version called `name`, or with `name` as its digest.
 
         Raises:
             UnknownModelError: there is none.
         """
-        found = next((each for each in self.versions if name in {each.name, each.digest}), None)
+        found = self.called(name)
         if found is None:
             known = ", ".join(each.name for each in self.versions)
             raise UnknownModelError(f"there is no model {name[:80]!r}: choose one of {known}")

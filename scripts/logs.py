@@ -4,7 +4,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ulid import ULID
 
 from core.fleet.store import INSTANCE_ID_PATTERN
 from core.ids import ULID_PATTERN
-from core.logs import LEVELS
+from core.logs import LEVELS, log_line_time, parse_log_line
 from core.tracing import TRACE_ID_PATTERN
 from scripts.aws.commands import aws_command
 from scripts.aws.context import AwsAccount, Waiter
@@ -25,7 +24,6 @@ from scripts.aws.logs import (
     follow_logs,
     format_line,
     parse_duration,
-    parse_line,
 )
 from scripts.run.system import HOME
 from scripts.users import LOCAL_PORT
@@ -96,11 +94,9 @@ class LocalLogs:
 
 
 def _time_of(line: str) -> float | None:
-    entry = parse_line(line)
-    try:
-        return None if entry is None else datetime.fromisoformat(str(entry.get("at"))).timestamp()
-    except (ValueError, OverflowError):
-        return None
+    entry = parse_log_line(line)
+    moment = None if entry is None else log_line_time(entry)
+    return None if moment is None else moment.timestamp()
 
 
 def _matching(pattern: str, example: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import ServiceUnavailable
 
 from core.fleet.models import EndedInstance, FleetInstance
+from core.logs import LINE_FIELDS, log_line_time, parse_log_line
 from services.ec2 import read_console
 from services.errors import NotFoundError
 from web_tier.bulkheads import Bulkhead
@@ -63,8 +64,6 @@ _ESCAPE_SEQUENCE: Final = re.compile(
 
 _REMOVED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories of characters that are not shown: controls, formats such as bidirectional ones, and line ends."""
-
-_PLACED_FIELDS: Final = frozenset({"at", "level", "process", "logger", "message", "exception"})
 
 _GONE: Final = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"})
 _THROTTLED: Final = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingException"})
@@ -132,34 +131,24 @@ def parse_line(line: str) -> ConsoleLine:
     systemd writes the name of the process before it.
     """
     text, (_, brace, rest) = clean(line), line.partition("{")
+    entry = parse_log_line(brace + rest)
+    if entry is None or not isinstance(entry["message"], str):
+        return ConsoleLine(text=text)
     try:
-        entry = json.loads(brace + rest) if brace else None
-        if not isinstance(entry, dict) or not isinstance(entry.get("message"), str):
-            return ConsoleLine(text=text)
-        exception = str(entry.get("exception", ""))
         return ConsoleLine(
             text=text,
-            at=_moment(entry.get("at")),
+            at=log_line_time(entry),
             level=clean(str(entry.get("level", "")))[:MAX_NAME_CHARACTERS],
             message=clean(entry["message"]),
             fields=_fields(entry),
-            exception="\n".join(map(clean, _LINE_END.split(exception))),
+            exception="\n".join(map(clean, _LINE_END.split(str(entry.get("exception", ""))))),
         )
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # deeper than can be written
         return ConsoleLine(text=text)
 
 
-def _moment(value: object) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        return datetime.fromisoformat(value).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
 def _fields(entry: Mapping[str, object]) -> dict[str, str]:
-    names = [name for name in entry if name not in _PLACED_FIELDS][:MAX_FIELDS]
+    names = [name for name in entry if name not in LINE_FIELDS][:MAX_FIELDS]
     values = {name: value if isinstance(value := entry[name], str) else json.dumps(value) for name in names}
     return {clean(name)[:MAX_NAME_CHARACTERS]: clean(value) for name, value in values.items()}
 

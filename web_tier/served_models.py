@@ -43,7 +43,7 @@ MAX_FIRST_READ_SECONDS: Final = 5.0
 """Maximum time for which a thread waits for the first facts, which another thread reads."""
 
 MAX_READERS: Final = 32
-"""Published bundles whose facts a process keeps: those that were used last."""
+"""Published bundles of which a process keeps the facts: those that were used last."""
 
 RECENT_SECONDS: Final = 1.0
 """Age of the catalogue at which it is read again, for pages and for single images."""
@@ -188,8 +188,7 @@ class ServedModels:
         must cost no call of S3, and no place of a reader.
         """
         catalog = self.recent_catalog()
-        versions = () if catalog is None else catalog.versions
-        version = next((each for each in versions if name in {each.name, each.digest}), None)
+        version = None if catalog is None else catalog.called(name)
         return self.default_facts() if version is None else self.facts(version.for_job)
 
     def add(self, place: str, name: str | None, added_by: str) -> tuple[ModelVersion, ModelCatalog]:
@@ -210,8 +209,8 @@ class ServedModels:
             CatalogRefusedError: as `add`, and if the model is the default already and `share` is below 1.
         """
         catalog = self.catalog()
-        known = catalog is not None and any(place_or_name in {each.name, each.digest} for each in catalog.versions)
-        if known or ("/" not in place_or_name and not place_or_name.lower().endswith(".zip")):
+        is_known = catalog is not None and catalog.called(place_or_name) is not None
+        if is_known or ("/" not in place_or_name and not place_or_name.lower().endswith(".zip")):
             return self.change(lambda before: rolled_out(before, place_or_name, share, self._now()))
         version = self._published(place_or_name, None, added_by)
         return self._add(version, is_named=False, share=share)

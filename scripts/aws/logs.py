@@ -7,12 +7,11 @@ import json
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-from core.logs import LEVELS, LogLevel
+from core.logs import LEVELS, LINE_FIELDS, LogLevel, log_line_time, parse_log_line
 from scripts.aws.context import AwsAccount, Waiter
 from services.errors import FleetsightError
 
@@ -25,9 +24,6 @@ MAX_LATE_SECONDS = 60
 """How far back each poll reads: CloudWatch may store a line late, and the line is then shown out of order."""
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-LINE_FIELDS = ("at", "level", "process", "logger", "message", "exception")
-"""Fields of our JSON lines with a fixed place in the output; the others follow by name."""
 
 _RANKS = {level: rank for rank, level in enumerate((*LEVELS, "critical"))}
 
@@ -150,22 +146,13 @@ def follow_logs(since: Callable[[float], list[str]], show: Callable[[str], None]
         return
 
 
-def parse_line(line: str) -> Mapping[str, Any] | None:
-    """Return the fields of one of our JSON lines, or None for a line of another program."""
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return entry if isinstance(entry, dict) and "message" in entry else None
-
-
 def format_line(line: str, role: str, writer: str = "", texts: Collection[str] = ()) -> str:
     """Return one of our JSON lines for the terminal: time, level, role and message, then further fields by name.
 
     Other lines stay as they are. Of a list of images only those are shown that hold one of `texts`, if there are any.
     A worker's line shows the instance that has written it.
     """
-    entry = parse_line(line)
+    entry = parse_log_line(line)
     if entry is None:
         return strip_control(f"{role:<10} {line.rstrip()}")
     further = {name: value for name, value in entry.items() if name not in LINE_FIELDS}
@@ -177,10 +164,8 @@ def format_line(line: str, role: str, writer: str = "", texts: Collection[str] =
     fields = " ".join(
         f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in further.items()
     )
-    try:
-        at = f"{datetime.fromisoformat(str(entry.get('at'))).astimezone(UTC):%d %b %H:%M:%S}"
-    except (ValueError, OverflowError):
-        at = str(entry.get("at"))
+    moment = log_line_time(entry)
+    at = str(entry.get("at")) if moment is None else f"{moment:%d %b %H:%M:%S}"
     main = f"{at} {entry.get('level', '')!s:<7} {role:<10} {entry['message']}"
     exception = "".join(f"\n    {strip_control(each)}" for each in str(entry.get("exception", "")).splitlines())
     return strip_control("  ".join(each for each in (main, fields) if each)) + exception
@@ -193,5 +178,5 @@ def strip_control(text: str) -> str:
 
 def _rank_of(line: str) -> int:
     """Return the rank of a line's level, or -1 if it has none."""
-    entry = parse_line(line)
+    entry = parse_log_line(line)
     return -1 if entry is None else _RANKS.get(str(entry.get("level")), -1)
