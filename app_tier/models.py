@@ -1,7 +1,7 @@
 """The models of a worker: those in memory, and the images that wait until theirs is loaded.
 
-A request names its model (`RequestMessage.model`), and any worker classifies it. An image whose model is loaded goes
-on at once. Any other waits here, in no thread of the pipeline, so it delays no image of another model. Up to
+A request names its model (`RequestMessage.model`), and any worker classifies it. An image with a loaded model goes on
+at once. Any other waits here, in no thread of the pipeline, so it delays no image of another model. Up to
 `MAX_LOADS` threads, which run only while images wait, fetch bundles side by side; one network at a time is opened.
 
 There is room for `Sizing.model_bytes`, and for one model in any case. To make room, the model that was not used for

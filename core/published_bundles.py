@@ -1,7 +1,7 @@
 """Published bundles: copies in the output bucket, from which every worker can load a model at any time.
 
-A bundle is at ``models/DIGEST/``. So a job's model stays what it was, whatever happens to the folder that the
-configuration names: it may be built again, or be a part of a machine image that is replaced. ``bundle.json`` is
+A bundle is at ``models/DIGEST/``. So a job's model stays what it was, although the folder that the
+configuration names may be built again, or be a part of a machine image that is replaced. ``bundle.json`` is
 written last: a bundle that has it is whole. Published bundles are not deleted, since jobs may still need them.
 """
 

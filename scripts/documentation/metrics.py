@@ -14,7 +14,7 @@ from web_tier.autoscaler.observe import FleetMetrics, Observation
 from web_tier.metrics import WebMetrics
 
 OPEN_LABELS = frozenset({"digest", "loop", "method", "model", "route", "status"})
-"""Labels whose values are not known in advance."""
+"""Labels with values that are not known in advance."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Bundles for tests: copies of the demo bundle whose results differ, and so their digests."""
+"""Bundles for tests: copies of the demo bundle with other results, and so other digests."""
 
 import json
 import shutil

@@ -2,7 +2,7 @@
 
 The configuration may name another bundle while the system runs, or after a restart with another machine image; a
 bundle may be built again in its place. Each is recorded as a roll-out to all new jobs. A roll-out by operators stays
-until then. Jobs that exist keep their model, whose bundle is published.
+until then. Jobs that exist keep their model: its bundle is published.
 """
 
 import logging

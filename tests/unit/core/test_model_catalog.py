@@ -38,7 +38,7 @@ NAMES = ("signs", "birds", "cars", "trees")
 
 
 def version_of(name: str, digest: str | None = None) -> ModelVersion:
-    """Return a version whose digest follows from its name."""
+    """Return a version with a digest that follows from its name."""
     digest = digest or name.encode().hex().ljust(64, "0")[:64]
     return ModelVersion(name=name, digest=digest, place=f"s3://out/models/{digest}", added_at=NOW, added_by="ann")
 

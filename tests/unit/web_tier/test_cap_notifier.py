@@ -1,4 +1,4 @@
-"""Messages to operators on spending caps: one for each cap and level in a period, whatever dies or is refused."""
+"""Messages to operators on spending caps: one for each cap and level in a period, also if a process dies or a receiver refuses."""
 
 import base64
 import json
@@ -223,7 +223,7 @@ def test_while_a_receiver_accepts_nothing_the_others_get_each_message_once_and_o
     assert [each.id for each in scene.store.cap_messages().messages] == [kept[0], "cap-day-2026-03-25-reached"]
 
 
-def test_a_receiver_that_is_added_later_gets_no_message_whose_period_ended_a_day_ago() -> None:
+def test_a_receiver_that_is_added_later_gets_no_message_of_a_period_that_ended_a_day_ago() -> None:
     scene = Scene(names=("topic",))
     assert scene.round(spent(10.0, 85.0)) == ["topic cap-day-2026-03-01-reached", "topic cap-month-2026-03-01-near"]
     scene.names, scene.at = ("topic", "webhook"), datetime(2026, 3, 2, tzinfo=UTC) + MAX_AGE

@@ -37,7 +37,7 @@ MODELS = "/api/v1/models"
 
 @pytest.fixture
 def app(make_app: AppMaker, output_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Flask:
-    """A web tier that publishes bundles in memory, and whose catalogue has no age."""
+    """A web tier that publishes bundles in memory, and reads the catalogue each time."""
     monkeypatch.setattr(Backend, "bucket_named", lambda _backend, _name: output_bucket)
     monkeypatch.setattr("web_tier.served_models.RECENT_SECONDS", 0.0)
     return make_app()
