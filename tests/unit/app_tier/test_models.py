@@ -269,7 +269,9 @@ def test_two_models_with_room_for_one_take_turns_though_each_is_needed_all_the_t
     wait_until(lambda: not bench.models.is_loading, "every thread has ended")
 
 
-def test_an_image_with_a_fetch_that_is_tried_again_holds_no_model_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_with_a_fetch_that_is_tried_again_holds_no_model_while_it_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(models, "TURN_SECONDS", 0)
     bench = Bench(room=1, in_threads=True)
     (task,) = bench.receive(None)

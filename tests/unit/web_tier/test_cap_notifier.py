@@ -1,4 +1,4 @@
-"""Messages to operators on spending caps: one for each cap and level in a period, also if a process dies or a receiver refuses."""
+"""Messages on spending caps: one for each cap and level in a period, also if a process dies or a receiver refuses."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Consoles of instances: only of the fleet's own, rarely read, and harmless with any text that an instance has written."""
+"""Consoles of instances: only of the fleet's own, rarely read, and harmless with any text in them."""
 
 import json
 import unicodedata
