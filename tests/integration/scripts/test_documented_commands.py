@@ -112,8 +112,8 @@ EXCUSED: Mapping[str, Excuse] = {
     "*: FLEETSIGHT_AWS=1 *": Excuse(ON_AWS.reason, "tests/aws/test_life.py"),
     "*: aws *": AWS_CLI,
     "*: docker *": Excuse(
-        "needs a Docker engine",
-        "tests/integration/test_container.py::test_the_image_runs_read_only_where_docker_runs",
+        "needs a Docker engine, or podman as root",
+        "tests/image/test_container.py::test_compose_runs_the_system_and_keeps_its_state",
     ),
     "docs/commands.md: ./scripts/fleetsight state *": Excuse(
         "needs a state that no system uses",
