@@ -86,7 +86,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def shell(worker_image: LocalImage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """A shell with Docker, or with podman and the Debian of the workers' image, that has built the container image."""
+    """A shell with Docker, or with podman and the Debian of the workers, that has built the container image."""
     folder = tmp_path_factory.mktemp("containers")
     copy_context(folder / "checkout")
     with ExitStack() as stack:
