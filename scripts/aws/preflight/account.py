@@ -140,8 +140,8 @@ def check_disk_key(plan: StackPlan) -> Iterable[Finding]:
     """Check that the disks' encryption key can be used by Auto Scaling and the controller.
 
     All disks of a stack are encrypted, by the account's default key if `DiskKeyArn` names no other. The whole account
-    may use AWS's own key. A customer's key is for those that its policy names, which is not read here; the stack gives
-    its controller the rights for the key in `DiskKeyArn` only.
+    may use AWS's own key. A customer's key is for those that its policy names, which this check does not read. The
+    stack gives its controller rights only for the key in `DiskKeyArn`.
     https://docs.aws.amazon.com/autoscaling/ec2/userguide/key-policy-requirements-EBS-encryption.html
     """
     account, named = plan.account, plan.parameters["DiskKeyArn"]
@@ -157,8 +157,8 @@ def check_disk_key(plan: StackPlan) -> Iterable[Finding]:
     yield Finding(
         Level.WARNING,
         f"{key} encrypts the disks. If its policy does not allow the whole account to use it, no instance starts",
-        f"Take AWS's own key, `aws ec2 reset-ebs-default-kms-key-id --region {account.region_name}`, or name this one, "
-        f"--set DiskKeyArn=ARN; {page} of its policy",
+        f"Take AWS's own key, `aws ec2 reset-ebs-default-kms-key-id --region {account.region_name}`, or name this "
+        f"one, --set DiskKeyArn=ARN; {page} of its policy",
     )
 
 
