@@ -72,11 +72,6 @@ EXCUSED: Mapping[str, Excuse] = {
     "*: FLEETSIGHT__*=* ./scripts/run.sh*": STARTS,
     "CONTRIBUTING.md: export FLEETSIGHT__FLEET__POLICY=batches *": OWN_POLICY,
     "CONTRIBUTING.md: ./scripts/fleetsight simulate --trace flash-crowd": OWN_POLICY,
-    "*: ./scripts/fleetsight model build resnet18 *": Excuse(
-        "downloads torch and 45 MB of weights",
-        "tests/integration/model/test_build.py::"
-        "test_published_weights_bring_their_own_labels_preprocessing_and_hash_check",
-    ),
     "docs/tutorial/own-model.md: *colours*": Excuse(
         "exports a network by torch, which only some tests need",
         "tests/integration/test_examples.py::test_a_network_of_ones_own_becomes_a_bundle",
