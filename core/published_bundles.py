@@ -31,6 +31,9 @@ from services.s3 import Bucket
 
 _CONTENT_TYPE: Final = "application/octet-stream"
 _CHUNK_BYTES: Final = 2**20
+_NO_MANIFEST: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
+"""Errors of `manifest_digest`."""
+
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -44,8 +47,8 @@ def publish(
 ) -> BundleFacts:
     """Copy a bundle in a folder or zip, or under ``s3://bucket/prefix``, unless it is published; return its facts.
 
-    `sha256` pins the bundle (`worker.bundle_sha256`). If only its ``bundle.json`` differs from the published one, in
-    statements that affect no result, only that is replaced.
+    `sha256` pins the bundle (`worker.bundle_sha256`). What is published is replaced only if its ``bundle.json`` is
+    damaged: one that differs in statements without a part in the digest, such as messages, cannot be verified.
 
     Raises:
         BundleUnreadableError: it does not exist, is not whole, states no digest or another one than it has, or is not
@@ -64,28 +67,26 @@ def publish(
                 f"{bundle}: {MANIFEST} was changed since the bundle was built: build it again"
             )
         folder = f"{PUBLISHED}/{facts.digest}"
-        published = _published_manifest(outputs, f"{folder}/{MANIFEST}")
-        if published == manifest:
+        if _is_published(outputs, f"{folder}/{MANIFEST}", facts.digest):
             return facts
-        for name, digest in contents["files"].items() if published is None else ():
+        for name, digest in contents["files"].items():
             if not _FILE_NAME.fullmatch(name):
                 raise BundleUnreadableError(f"{bundle} names a file {name[:80]!r} outside of it")
             with _opened(bundle, name, bucket_named) as file:
                 outputs.put_parts(f"{folder}/{name}", _verified(file, digest, f"{bundle}/{name}"), _CONTENT_TYPE)
         outputs.put(f"{folder}/{MANIFEST}", manifest, "application/json")
-    except (
-        *(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError),
-        *(NotFoundError, ObjectTooLargeError, zipfile.BadZipFile),
-    ) as error:
+    except (OSError, NotFoundError, ObjectTooLargeError, zipfile.BadZipFile, *_NO_MANIFEST) as error:
         raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
     return facts
 
 
-def _published_manifest(outputs: Bucket, key: str) -> bytes | None:
+def _is_published(outputs: Bucket, key: str, digest: str) -> bool:
+    """Return whether the ``bundle.json`` at `key` exists and is that of the bundle with this digest."""
     try:
-        return outputs.get(key, MAX_MANIFEST_BYTES)
-    except NotFoundError:
-        return None
+        manifest = outputs.get(key, MAX_MANIFEST_BYTES)
+        return facts_in(manifest, key).digest == digest == manifest_digest(json.loads(manifest))
+    except (NotFoundError, ObjectTooLargeError, BundleUnreadableError, *_NO_MANIFEST):
+        return False
 
 
 @contextmanager

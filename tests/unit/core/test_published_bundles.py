@@ -54,21 +54,49 @@ def test_a_bundle_is_copied_whole_from_wherever_it_is(kind: str, outputs: Memory
     assert published(outputs, facts.digest) == files_of(DEMO_BUNDLE)
 
 
-def test_a_bundle_that_is_published_is_not_copied_again_but_its_words_are(
-    outputs: MemoryBucket, tmp_path: Path
+@pytest.mark.parametrize("messages", [{"stop!": "Stop, please."}, {"stop!": "St\ufffdp"}])
+def test_a_bundle_with_other_words_changes_nothing_that_is_published(
+    messages: dict[str, str], outputs: MemoryBucket, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    relabelled_bundle(folder, "other", "!")
+    publish(folder, no_bucket, outputs)
+    before = dict(outputs.objects)
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    (folder / MANIFEST_NAME).write_text(json.dumps({**manifest, "messages": messages}))
+    (folder / "model.bin").unlink()
+    assert publish(folder, no_bucket, outputs).digest == manifest["digest"]
+    assert outputs.objects == before
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{}", b"[]", b'{"labels": "x"}', {"messages": {"stop!": 1}}, {"labels": ["a"]}, {"digest": "0"}]
+)
+def test_a_published_bundle_json_that_is_damaged_is_replaced(
+    damage: bytes | dict[str, object], outputs: MemoryBucket, tmp_path: Path
 ) -> None:
     folder = tmp_path / "other"
     digest = relabelled_bundle(folder, "other", "!")
     publish(folder, no_bucket, outputs)
-    before = published(outputs, digest)
+    before = dict(outputs.objects)
+    key = f"models/{digest}/{MANIFEST_NAME}"
+    body = damage if isinstance(damage, bytes) else json.dumps({**json.loads(before[key]), **damage}).encode()
+    outputs.put(key, body, "application/json")
+    publish(folder, no_bucket, outputs)
+    assert outputs.objects == before
+
+
+@pytest.mark.parametrize("messages", [{"stop!": 1}, {"no label": "x"}, [1], "text"])
+def test_a_bundle_with_messages_that_no_worker_would_load_is_refused(
+    messages: object, outputs: MemoryBucket, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    relabelled_bundle(folder, "other", "!")
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
-    manifest["messages"] = {"stop!": "Stop, please."}
-    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
-    (folder / "model.bin").unlink()
-    assert publish(folder, no_bucket, outputs).messages == {"stop!": "Stop, please."}
-    after = published(outputs, digest)
-    assert after.pop(MANIFEST_NAME) != before.pop(MANIFEST_NAME)
-    assert after == before
+    (folder / MANIFEST_NAME).write_text(json.dumps({**manifest, "messages": messages}))
+    with pytest.raises(BundleUnreadableError, match=str(tmp_path)):
+        publish(folder, no_bucket, outputs)
+    assert not outputs.objects
 
 
 @pytest.mark.parametrize("fault", ["missing", "changed", "outside", "no digest", "not pinned", "no bundle"])
