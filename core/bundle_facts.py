@@ -163,7 +163,7 @@ def _manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None
         with (bundle / MANIFEST).open("rb") as file:
             manifest = _read(file, bundle)
     elif found["key"].lower().endswith(".zip"):
-        raise BundleUnreadableError(f"{bundle} is too large to fetch for its bundle.json: name an S3 prefix")
+        raise BundleUnreadableError(f"{bundle} is too large to fetch for its bundle.json: unpack it to a prefix")
     else:
         manifest = _read(BytesIO(get(found["bucket"], f"{found['key']}/{MANIFEST}")), bundle)
     check_pin(bundle / MANIFEST, hashlib.sha256(manifest).hexdigest(), sha256, BundleUnreadableError)

@@ -35,18 +35,22 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("kind", ["folder", "zip", "s3"])
+@pytest.mark.parametrize("kind", ["folder", "zip", "s3", "zip in s3"])
 def test_a_bundle_is_copied_whole_from_wherever_it_is(kind: str, outputs: MemoryBucket, tmp_path: Path) -> None:
     place, source = DEMO_BUNDLE, MemoryBucket()
-    if kind == "zip":
+    if "zip" in kind:
         place = Path(shutil.make_archive(str(tmp_path / "demo"), "zip", DEMO_BUNDLE.parent, DEMO_BUNDLE.name))
+    if kind == "zip in s3":
+        source.put("demo.ZIP", place.read_bytes(), "application/zip")
+        place = Path("s3://models/demo.ZIP")
     elif kind == "s3":
         place = Path("s3://models/demo")
         for name, body in files_of(DEMO_BUNDLE).items():
             source.put(f"demo/{name}", body, "application/octet-stream")
 
     def bucket_named(name: str) -> Bucket:
-        assert (name, kind) == ("models", "s3")
+        assert name == "models"
+        assert "s3" in kind
         return source
 
     facts = publish(place, bucket_named, outputs)
@@ -179,3 +183,23 @@ def test_no_more_of_a_manifest_than_its_maximum_is_read(
     for module in ("bundle_facts", "published_bundles"):
         monkeypatch.setattr(f"core.{module}.MAX_MANIFEST_BYTES", size)
     assert publish(place, lambda _name: source, outputs).name == "other"
+
+
+@pytest.mark.parametrize("fault", ["missing", "no zip", "damaged", "too large"])
+def test_a_zip_in_s3_that_cannot_be_read_is_refused_with_its_address(
+    fault: str, outputs: MemoryBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, address = MemoryBucket(), "s3:/models/demo.zip"
+    body = Path(shutil.make_archive(str(tmp_path / "demo"), "zip", DEMO_BUNDLE)).read_bytes()
+    if fault == "no zip":
+        body = b"no zip"
+    elif fault == "damaged":
+        middle = len(body) // 2
+        body = body[:middle] + bytes(1_000) + body[middle + 1_000 :]
+    elif fault == "too large":
+        monkeypatch.setattr("core.published_bundles.MAX_DOWNLOAD_BYTES", len(body) - 1)
+    if fault != "missing":
+        source.put("demo.zip", body, "application/zip")
+    with pytest.raises(BundleUnreadableError, match=address):
+        publish(Path("s3://models/demo.zip"), lambda _name: source, outputs)
+    assert not any(key.endswith(MANIFEST_NAME) for key in outputs.objects)
