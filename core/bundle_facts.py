@@ -133,7 +133,7 @@ def facts_in(manifest: bytes, place: str = MANIFEST) -> BundleFacts:
         )
     if unknown := facts.messages.keys() - set(facts.labels):
         raise BundleUnreadableError(
-            f"no bundle can be read at {place}: it has a message for {min(unknown)!r}, no label"
+            f"no bundle can be read at {place}: it has a message for {min(unknown)!r}, which is no label"
         )
     return facts
 
