@@ -55,7 +55,7 @@ STARTS = Excuse(
 OWN_POLICY = Excuse("plays the policy that its reader has just written")
 CAMPAIGN = Excuse("takes two minutes or more; its parts are tested", "tests/unit/scripts/test_chaos.py")
 ON_AWS = Excuse(
-    "is about an account, in which it runs there",
+    "runs with a local cloud in the place of AWS",
     "tests/integration/scripts/test_documented_aws_commands.py::test_each_command_about_aws_is_in_one_of_these_tests",
 )
 AWS_CLI = Excuse("needs AWS's own command, which is no part of Fleetsight")
