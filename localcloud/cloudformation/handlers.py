@@ -357,9 +357,7 @@ def create_table(cloud: StackServices, resource: Resource) -> PhysicalResource:
     if ttl := wanted.get("TimeToLiveSpecification"):
         cloud.call("dynamodb", "update_time_to_live", TableName=name, TimeToLiveSpecification=ttl)
     if recovery := wanted.get("PointInTimeRecoverySpecification"):
-        cloud.call(
-            "dynamodb", "update_continuous_backups", TableName=name, PointInTimeRecoverySpecification=recovery
-        )
+        cloud.call("dynamodb", "update_continuous_backups", TableName=name, PointInTimeRecoverySpecification=recovery)
     return PhysicalResource(name, {"Arn": created["TableArn"]})
 
 
