@@ -2,7 +2,7 @@
 
 Nothing is measured here. What a worker does in a second is a figure of docs/performance.md; what is billed beside it
 follows from the policy, EC2's billed minimum, and the requests that the tiers make (`core.cost`). The tables of
-docs/aws.md are these.
+docs/aws-costs.md are these.
 """
 
 from collections.abc import Iterator, Sequence

@@ -72,11 +72,6 @@ EXCUSED: Mapping[str, Excuse] = {
     "*: FLEETSIGHT__*=* ./scripts/run.sh*": STARTS,
     "CONTRIBUTING.md: export FLEETSIGHT__FLEET__POLICY=batches *": OWN_POLICY,
     "CONTRIBUTING.md: ./scripts/fleetsight simulate --trace flash-crowd": OWN_POLICY,
-    "*: ./scripts/fleetsight model build resnet18 *": Excuse(
-        "downloads torch and 45 MB of weights",
-        "tests/integration/model/test_build.py::"
-        "test_published_weights_bring_their_own_labels_preprocessing_and_hash_check",
-    ),
     "docs/tutorial/own-model.md: *colours*": Excuse(
         "exports a network by torch, which only some tests need",
         "tests/integration/test_examples.py::test_a_network_of_ones_own_becomes_a_bundle",
@@ -92,8 +87,8 @@ EXCUSED: Mapping[str, Excuse] = {
     "*: FLEETSIGHT_AWS=1 *": Excuse("needs an AWS account, for an hour", "tests/aws/test_life.py"),
     "*: aws *": AWS_CLI,
     "*: docker *": Excuse(
-        "needs a Docker engine",
-        "tests/integration/test_container.py::test_the_image_runs_read_only_where_docker_runs",
+        "needs a Docker engine, or podman as root",
+        "tests/image/test_container.py::test_compose_runs_the_system_and_keeps_its_state",
     ),
     "docs/commands.md: ./scripts/fleetsight state *": Excuse(
         "needs a state that no system uses",
