@@ -2,7 +2,8 @@
 
 Only the environment names the local cloud. The test plays its instances: builders build, the web instance answers,
 and workers that are asked to drain end. The local CloudFormation makes no updates, so a command that changes a stack
-runs as a dry run, in an account without one. So does `roll --new-session-key`, for an instance refresh.
+runs as a dry run, in an account without one. `roll --new-session-key` is a dry run, too: the local Auto Scaling
+refreshes no instances.
 """
 
 import os
@@ -209,7 +210,7 @@ def test_the_upgrade_finds_its_images_changes_nothing_and_rolls_the_workers(read
     assert printed["roll"].endswith("All workers are of version 2; `fleetsight roll --back` is the way back.")
 
     [new_key] = [command for _, command in commands_of(CONFIGURE) if " roll " in command]
-    printed_of_key = reader.run(f"{new_key} --dry-run")  # the local Auto Scaling refreshes no instances
+    printed_of_key = reader.run(f"{new_key} --dry-run")
     assert (
         "A new key would be put first into /fleetsight/session-keys, and these replaced: fleetsight-"
         in printed_of_key
