@@ -347,7 +347,7 @@ def create_bucket(cloud: StackServices, resource: Resource) -> PhysicalResource:
 
 @creates("AWS::DynamoDB::Table", deleted_by("dynamodb", "delete_table", "TableName"))
 def create_table(cloud: StackServices, resource: Resource) -> PhysicalResource:
-    """Create a table with its time to live and tags; its other settings have no effect here."""
+    """Create a table with its time to live, point-in-time recovery and tags; other settings have no effect here."""
     wanted, name = resource.properties, cloud.name(resource, "TableName")
     keys = ("AttributeDefinitions", "KeySchema", "BillingMode", "DeletionProtectionEnabled")
     created = cloud.call(
@@ -356,6 +356,8 @@ def create_table(cloud: StackServices, resource: Resource) -> PhysicalResource:
     )["TableDescription"]  # fmt: skip
     if ttl := wanted.get("TimeToLiveSpecification"):
         cloud.call("dynamodb", "update_time_to_live", TableName=name, TimeToLiveSpecification=ttl)
+    if recovery := wanted.get("PointInTimeRecoverySpecification"):
+        cloud.call("dynamodb", "update_continuous_backups", TableName=name, PointInTimeRecoverySpecification=recovery)
     return PhysicalResource(name, {"Arn": created["TableArn"]})
 
 

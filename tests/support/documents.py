@@ -14,16 +14,22 @@ DOCUMENTS = sorted(
 COMMAND_LANGUAGES = frozenset({"sh", "bash"})
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+_OUTPUT = re.compile(r"\n\s*```text\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _CONTINUATION = re.compile(r"\\\n\s*")
 
 
 @dataclass(frozen=True)
 class CommandBlock:
-    """The commands of a block, each on one line, for one shell; comment lines are left out."""
+    """The commands of a block, each on one line, for one shell; comment lines are left out.
+
+    Attributes:
+        output: what they print by the document, which is the block of text right below; empty if there is none.
+    """
 
     document: str
     commands: tuple[str, ...]
+    output: str = ""
 
     def __str__(self) -> str:
         """Return the document and the first command, without its comment."""
@@ -37,10 +43,41 @@ def name_of(document: Path) -> str:
 
 def command_blocks(document: Path) -> Iterator[CommandBlock]:
     """Yield the blocks of commands of a document, in order."""
-    for _, language, block in _FENCE.findall(document.read_text(encoding="utf-8")):
-        if language in COMMAND_LANGUAGES:
-            lines = [line.strip() for line in _CONTINUATION.sub("", block).splitlines()]
-            yield CommandBlock(name_of(document), tuple(line for line in lines if line and not line.startswith("#")))
+    text = document.read_text(encoding="utf-8")
+    for found in _FENCE.finditer(text):
+        if found[2] in COMMAND_LANGUAGES:
+            lines = [line.strip() for line in _CONTINUATION.sub("", found[3]).splitlines()]
+            commands = tuple(line for line in lines if line and not line.startswith("#"))
+            output = _OUTPUT.match(text, found.end())
+            yield CommandBlock(name_of(document), commands, output[1] if output else "")
+
+
+_VARYING = (
+    r"\b(?:ami|i|subnet)-[0-9a-f]{8,17}\b",
+    r"\bus-east-1_\w+\b",
+    r"\b127(?:\.\d+){3}\b",
+    r"\b\d{4}-\d\d-\d\d \d\d:\d\d UTC",
+    r"\b[0-9a-f]{12} \(\d+ MB\)",
+)
+"""What differs between two runs: ids, addresses, times, and the digest and size of the source."""
+
+
+def output_pattern(output: str) -> str:
+    """Return the regular expression of an output in a document, for an output of which `one_line` was taken.
+
+    Ids, addresses and times may be others, and `…` stands for any text.
+    """
+    kinds = {" ?…": r"(?s:.*?)"} | {kind: kind for kind in _VARYING}
+    parts = re.split(f"({'|'.join(kinds)})", one_line(output))
+    return "".join(
+        re.escape(part) if number % 2 == 0 else next(kinds[kind] for kind in kinds if re.fullmatch(kind, part))
+        for number, part in enumerate(parts)
+    )
+
+
+def one_line(output: str) -> str:
+    """Return an output without its breaks and the widths of its columns, which depend on the terminal."""
+    return re.sub("─+", "─", " ".join(output.split()))
 
 
 def block_languages(document: Path) -> list[str]:

@@ -27,7 +27,7 @@ def serving(server: HTTPServer) -> Iterator[str]:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"http://127.0.0.1:{server.server_address[1]}"  # werkzeug sets no port where it is given a socket
         finally:
             server.shutdown()
             thread.join(DEADLINE_SECONDS)

@@ -57,6 +57,7 @@ Resources:
       AttributeDefinitions: [{AttributeName: pk, AttributeType: S}]
       KeySchema: [{AttributeName: pk, KeyType: HASH}]
       TimeToLiveSpecification: {Enabled: true, AttributeName: expires_at}
+      PointInTimeRecoverySpecification: {PointInTimeRecoveryEnabled: "true"}
   Dead: {Type: AWS::SQS::Queue}
   Queue:
     Type: AWS::SQS::Queue
@@ -115,6 +116,7 @@ def seen(apis: CloudClients, ids: dict[str, str]) -> dict[str, Any]:
     role = apis("iam").get_role(RoleName=ids["Role"])["Role"]
     (rule,) = apis("s3").get_bucket_cors(Bucket=ids["Bucket"])["CORSRules"]
     table = apis("dynamodb").describe_time_to_live(TableName=ids["Table"])["TimeToLiveDescription"]
+    backups = apis("dynamodb").describe_continuous_backups(TableName=ids["Table"])["ContinuousBackupsDescription"]
     queue = apis("sqs").get_queue_attributes(QueueUrl=ids["Queue"], AttributeNames=["All"])["Attributes"]
     site = apis("cloudfront").get_distribution(Id=ids["Site"])["Distribution"]["ARN"]
     group = apis("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[ids["Scaling"]])
@@ -129,6 +131,7 @@ def seen(apis: CloudClients, ids: dict[str, str]) -> dict[str, Any]:
         "cors": (rule["AllowedOrigins"], rule["MaxAgeSeconds"]),
         "tags": apis("s3").get_bucket_tagging(Bucket=ids["Bucket"])["TagSet"],
         "ttl": (table["TimeToLiveStatus"], table["AttributeName"]),
+        "recovery": backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"],
         "queue": (queue["VisibilityTimeout"], int(json.loads(queue["RedrivePolicy"])["maxReceiveCount"])),
         "retention": [
             one["retentionInDays"]
@@ -160,6 +163,7 @@ def test_every_type_is_created_with_its_properties_and_tags_and_deleted(apis: Cl
         "cors": (["ec2"], 7),
         "tags": [*TAGS, {"Key": "who", "Value": "ec2"}],
         "ttl": ("ENABLED", "expires_at"),
+        "recovery": "ENABLED",
         "queue": ("7", 5),
         "retention": [7],
         "stored": "ec2",

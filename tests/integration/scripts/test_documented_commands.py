@@ -29,6 +29,7 @@ from scripts.run.sign_in import prepare_sign_in
 from scripts.run.system import System, free_port
 from tests.conftest import ROOT
 from tests.support.bundles import relabelled_bundle
+from tests.support.checkouts import link_checkout
 from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -54,9 +55,8 @@ STARTS = Excuse(
 OWN_POLICY = Excuse("plays the policy that its reader has just written")
 CAMPAIGN = Excuse("takes two minutes or more; its parts are tested", "tests/unit/scripts/test_chaos.py")
 ON_AWS = Excuse(
-    "needs an AWS account",
-    "tests/integration/test_up_and_down.py::"
-    "test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing_is_left",
+    "runs with a local cloud in the place of AWS",
+    "tests/integration/scripts/test_documented_aws_commands.py::test_each_command_about_aws_is_in_one_of_these_tests",
 )
 AWS_CLI = Excuse("needs AWS's own command, which is no part of Fleetsight")
 
@@ -76,35 +76,15 @@ EXCUSED: Mapping[str, Excuse] = {
         "exports a network by torch, which only some tests need",
         "tests/integration/test_examples.py::test_a_network_of_ones_own_becomes_a_bundle",
     ),
-    "*: ./scripts/fleetsight aws check --region *": Excuse(
-        ON_AWS.reason,
-        "tests/integration/scripts/test_up.py::test_check_shows_all_findings_and_fails_if_up_would_stop",
-    ),
-    "*: ./scripts/fleetsight up --dry-run *": Excuse(
-        ON_AWS.reason,
-        "tests/integration/scripts/test_up.py::test_a_dry_run_shows_changes_and_costs_and_leaves_nothing",
-    ),
-    "*: ./scripts/fleetsight up --set StaticSite=true *": Excuse(
-        ON_AWS.reason,
-        "tests/integration/test_up_and_down.py::test_up_publishes_the_site_once_and_down_leaves_nothing_of_it",
-    ),
-    "*: ./scripts/fleetsight up --[rsc]*": ON_AWS,
-    "docs/tutorial/aws.md: ./scripts/fleetsight status --region *": ON_AWS,
-    "docs/tutorial/aws.md: ./scripts/fleetsight down --region *": ON_AWS,
-    "docs/tutorial/aws.md: ./scripts/fleetsight users operator *": Excuse(
-        ON_AWS.reason,
-        "tests/integration/services/test_users_command.py::test_an_operator_is_made_and_unmade_and_an_account_disabled_enabled_and_removed",
-    ),
-    "*: ./scripts/fleetsight bake *": Excuse(
-        ON_AWS.reason,
-        "tests/integration/test_bake.py::test_the_command_bakes_this_source_with_the_bundle_and_prints_the_images",
-    ),
-    "*: ./scripts/fleetsight roll *": Excuse(
-        ON_AWS.reason,
-        "tests/integration/test_roll.py::test_the_whole_fleet_runs_the_newest_version_and_most_of_it_all_the_time",
-    ),
+    "*: ./scripts/fleetsight aws check --region *": ON_AWS,
+    "*: ./scripts/fleetsight up *": ON_AWS,
+    "*: ./scripts/fleetsight bake *": ON_AWS,
+    "*: ./scripts/fleetsight roll *": ON_AWS,
+    "*: ./scripts/fleetsight status --region *": ON_AWS,
+    "*: ./scripts/fleetsight down *": ON_AWS,
+    "*: ./scripts/fleetsight users operator * --region *": ON_AWS,
     "docs/upgrade.md: git *": Excuse("changes the checkout"),
-    "*: FLEETSIGHT_AWS=1 *": Excuse(ON_AWS.reason, "tests/aws/test_life.py"),
+    "*: FLEETSIGHT_AWS=1 *": Excuse("needs an AWS account, for an hour", "tests/aws/test_life.py"),
     "*: aws *": AWS_CLI,
     "*: docker *": Excuse(
         "needs a Docker engine, or podman as root",
@@ -259,15 +239,7 @@ CHECKED_BY: Mapping[str, str] = {
 
 def fill(folder: Path) -> None:
     """Make the files that the documents presuppose."""
-    for entry in ROOT.iterdir():
-        if entry.name not in {".fleetsight", ".git", "scripts"}:
-            (folder / entry.name).symlink_to(entry)
-    (folder / "scripts").mkdir()
-    for entry in (ROOT / "scripts").iterdir():
-        (folder / "scripts" / entry.name).symlink_to(entry)
-    # Everything is installed, and other tests use the .venv at the same time.
-    (folder / "scripts" / "setup.sh").unlink()
-    executable(folder / "scripts" / "setup.sh", "#!/bin/sh\n")
+    link_checkout(folder)
     (folder / "bin").mkdir()
     executable(folder / "bin" / "fleetsight", '#!/bin/sh\nexec .venv/bin/python -m fleetsight_client "$@"\n')
     # A reader sees that the API refuses a call; a test sees curl's status.

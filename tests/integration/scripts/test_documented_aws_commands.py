@@ -1,0 +1,264 @@
+"""The documents' commands about AWS run as they are written, in a shell, with a local cloud in AWS's place.
+
+Only the environment names the local cloud. The test plays its instances: builders build, the web instance answers,
+and workers that are asked to drain end. The local CloudFormation makes no updates, so a command that changes a stack
+runs as a dry run, in an account without one. `roll --new-session-key` is a dry run, too: the local Auto Scaling
+refreshes no instances.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from werkzeug.serving import make_server
+
+from app_tier.bundle import DEMO_BUNDLE
+from localcloud.launch import LocalCloud
+from scripts.aws.deploy.stack import StackDescription, find_stack
+from scripts.home import HOME_VARIABLE
+from services.accounts import OPERATORS, Accounts
+from services.metadata import DRAIN_TAG
+from tests.support.aws_builders import Builders, instances
+from tests.support.aws_stage import Stage, account_at, left
+from tests.support.checkouts import link_checkout
+from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks, one_line, output_pattern
+from tests.support.servers import serving
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.processes
+
+PREFIX = "fleetsight"
+"""The default of `--prefix`, which the documents' commands leave out."""
+
+ABOUT_AWS = re.compile(
+    r"\./scripts/fleetsight (?:aws check --region|up|bake|roll|down|(?:status|users operator) .*--region)"
+)
+COMMANDS = [
+    (block, command)
+    for document in DOCUMENTS
+    for block in command_blocks(document)
+    for command in block.commands
+    if ABOUT_AWS.match(command)
+]
+
+TYPED = {"up": "y\n", "down": f"{PREFIX}\n"}
+"""What the reader answers to the questions of a command."""
+
+
+def commands_of(document: str) -> list[tuple[CommandBlock, str]]:
+    """Return the commands about AWS of a document, in order, with their blocks."""
+    return [(block, command) for block, command in COMMANDS if block.document == document]
+
+
+@dataclass
+class Reader:
+    """A reader with a shell in a checkout and an account of a local cloud, whose instances are played."""
+
+    folder: Path
+    cloud: LocalCloud
+    pages: ExitStack
+    _served: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Make a checkout in which a model was built."""
+        link_checkout(self.folder)
+        shutil.copytree(DEMO_BUNDLE, self.folder / ".fleetsight" / "models" / "resnet18")
+        self.account = account_at(self.cloud.endpoint_url)
+        self.stage = Stage(self.account, PREFIX)
+        self.builders = Builders(self.account, PREFIX, honest=True)
+
+    @property
+    def output(self) -> Path:
+        """The file with the output of the last command."""
+        return self.folder / "output"
+
+    @property
+    def stack(self) -> StackDescription:
+        """The stack."""
+        stack = find_stack(self.account, PREFIX)
+        assert stack is not None
+        return stack
+
+    def run(self, command: str) -> str:
+        """Run a command in a shell, play the instances until it has ended, and return its output on one line."""
+        typed = self.folder / "typed"
+        typed.write_text(TYPED.get(command.split()[1], ""))
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("FLEETSIGHT")}
+        environment |= {**self.cloud.environment(), "COLUMNS": "100", HOME_VARIABLE: str(self.folder / ".fleetsight")}
+        with (
+            typed.open() as answers,
+            self.output.open("w") as shown,
+            subprocess.Popen(
+                ["bash", "-euo", "pipefail", "-c", command],
+                stdin=answers, stdout=shown, stderr=subprocess.STDOUT, cwd=self.folder, env=environment,
+                start_new_session=True,
+            ) as process,
+        ):  # fmt: skip
+            try:
+                wait_until(lambda: self._has_ended(process), f"{command} ends", details=self.output.read_text)
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == 0, f"{command}\n{self.output.read_text()}"
+        return one_line(self.output.read_text())
+
+    def _has_ended(self, process: "subprocess.Popen[bytes]") -> bool:
+        self.builders.work()
+        for address in self.account.ec2.describe_addresses()["Addresses"]:
+            self._serve(address["PublicIp"])
+        drained = [
+            each["InstanceId"]
+            for each in instances(self.account, PREFIX, "running")
+            if any(tag["Key"] == DRAIN_TAG for tag in each["Tags"])
+        ]
+        if drained:
+            self.account.ec2.terminate_instances(InstanceIds=drained)
+        return process.poll() is not None
+
+    def _serve(self, address: str) -> None:
+        """Serve the health check of the page at the address of the stack."""
+        if address in self._served:
+            return
+        self._served.add(address)
+        app = Flask(__name__)
+        app.add_url_rule("/healthz", view_func=lambda: "ok")
+        try:
+            listener = socket.create_server((address, 443))
+        except PermissionError:
+            pytest.skip("the page has port 443, which only root may open here")
+        with listener:
+            page = make_server(address, 443, app, threaded=True, ssl_context="adhoc", fd=listener.fileno())
+        self.pages.enter_context(serving(page))
+
+    def launch_workers(self, count: int) -> None:
+        """Launch workers of the default version of their template, as the controller does."""
+        template = {"LaunchTemplateName": self.stack.outputs["WorkerTemplateName"]}
+        self.account.ec2.run_instances(LaunchTemplate=template, MinCount=count, MaxCount=count)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False) as started:
+        yield started
+
+
+@pytest.fixture
+def reader(own_cloud: LocalCloud, tmp_path: Path) -> Iterator[Reader]:
+    """A reader with an empty account, which is empty again afterwards."""
+    with ExitStack() as pages:
+        made = Reader(tmp_path, own_cloud, pages)
+        yield made
+        made.stage.down(delete_data=True)
+
+
+def test_the_tutorial_prints_what_it_shows_from_the_check_until_nothing_is_left(reader: Reader) -> None:
+    for block, command in commands_of("docs/tutorial/aws.md"):
+        if "users operator" in command:
+            accounts = Accounts(reader.account.cognito, reader.stack.outputs["UserPoolId"])
+            accounts.add("you@example.org")  # on the page
+        printed = reader.run(command)
+        is_as_shown = bool(re.search(output_pattern(block.output), printed))
+        assert is_as_shown, (
+            f"{command} printed\n{reader.output.read_text()}\nand {block.document} has\n{block.output}"
+        )
+        match command.split()[1]:
+            case "up" if "--dry-run" in command:
+                assert find_stack(reader.account, PREFIX) is None
+            case "up":
+                assert printed.endswith(f"Fleetsight is at {reader.stack.outputs['PageAddress']}")
+                assert reader.stack.parameters["WebCidr"] == "198.51.100.7/32"
+                assert reader.stack.parameters["AlertEmail"] == "you@example.org"
+            case "users":
+                assert [account.groups for account in accounts.list()] == [{OPERATORS}]
+            case "down":
+                kept = {"bucket of images or results", "job table", "user pool"}
+                assert left(reader.stage) == kept
+
+
+def test_the_upgrade_finds_its_images_changes_nothing_and_rolls_the_workers(reader: Reader) -> None:
+    """The images that README's `up` has baked are of this release, and CloudFormation's new version is played."""
+    [(_, deploy)] = commands_of("README.md")
+    address = reader.run(deploy).rsplit("Fleetsight is at ", 1)[1]
+    reader.launch_workers(3)
+
+    printed = {}
+    for _, command in commands_of("docs/upgrade.md"):
+        if " roll " in command:
+            reader.account.ec2.create_launch_template_version(
+                LaunchTemplateName=reader.stack.outputs["WorkerTemplateName"], SourceVersion="1",
+                LaunchTemplateData={},
+            )  # fmt: skip
+        printed[command.partition(" --region")[0].removeprefix("./scripts/fleetsight ")] = reader.run(command)
+
+    assert list(printed) == ["aws check", "bake", "up --dry-run", "up", "roll"]
+    assert " stop " not in printed["aws check"]
+    assert printed["bake"].count("image of this source and base already") == 2
+    assert printed["up --dry-run"].count("as it should be: nothing would be done.") == 1
+    assert printed["up"].endswith(f"Fleetsight is at {address}")
+    assert "it shall be version 2" in printed["roll"]
+    assert "3 workers are of other versions, and are replaced a few at a time." in printed["roll"]
+    assert "asked 1 workers to finish what they have and end" in printed["roll"]
+    assert printed["roll"].endswith("All workers are of version 2; `fleetsight roll --back` is the way back.")
+
+    [new_key] = [command for _, command in commands_of(CONFIGURE) if " roll " in command]
+    printed_of_key = reader.run(f"{new_key} --dry-run")
+    assert (
+        "A new key would be put first into /fleetsight/session-keys, and these replaced: fleetsight-"
+        in printed_of_key
+    )
+
+
+def test_the_checks_of_an_account_find_that_ec2_launches_the_types(reader: Reader) -> None:
+    default, free_plan = (command for _, command in commands_of("docs/howto/prepare-an-account.md"))
+    assert "ok launch: EC2 would launch c7a.large" in reader.run(default)
+    assert "ok launch: EC2 would launch c7i-flex.large" in reader.run(free_plan)
+    assert not left(reader.stage)
+
+
+CONFIGURE = "docs/howto/configure-a-stack.md"
+
+VARIANTS = {
+    "TlsParameter=": ("", "add TlsPolicy IAM::Policy"),
+    "fleet.instance_types=[c7g.large,": ("", "ok launch: EC2 would launch c7a.large, c7g.large, m7g.large"),
+    "worker.engine=torch": ("", "gpus: the engine torch"),
+    "StaticSite=true": (
+        " --open-to everybody --domain images.example.org --zone Z1 --certificate arn:aws:acm:us-east-1:123456789012:"
+        "certificate/1",
+        "add Site CloudFront::Distribution",
+    ),
+}
+"""By a part of a command of `CONFIGURE` that changes a stack: the options of that stack, and what is printed."""
+
+
+@pytest.mark.parametrize("part", VARIANTS)
+def test_a_change_of_a_stack_is_accepted_and_shown(reader: Reader, part: str) -> None:
+    given, expected = VARIANTS[part]
+    (block,) = {block for block, command in commands_of(CONFIGURE) if part in command}
+    for command in block.commands:
+        if " bake " in command:
+            assert "worker ami-" in reader.run(command)
+        elif part in command:
+            printed = reader.run(f"{command.partition(' #')[0]}{given} --dry-run")
+            assert expected in printed, printed
+
+
+def test_each_command_about_aws_is_in_one_of_these_tests() -> None:
+    documents = {
+        "README.md",
+        CONFIGURE,
+        "docs/howto/prepare-an-account.md",
+        "docs/tutorial/aws.md",
+        "docs/upgrade.md",
+    }
+    assert {block.document for block, _ in COMMANDS} == documents
+    for block, command in commands_of(CONFIGURE):
+        assert " roll " in command or any(part in each for part in VARIANTS for each in block.commands), command

@@ -1,0 +1,22 @@
+"""A checkout of links to this one, in which commands run without touching this one's files."""
+
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+
+def link_checkout(folder: Path) -> None:
+    """Link everything into `folder` but the files of running systems, with a `setup.sh` that does nothing.
+
+    Everything is installed, and other tests use the .venv at the same time.
+    """
+    for entry in ROOT.iterdir():
+        if entry.name not in {".fleetsight", ".git", "scripts"}:
+            (folder / entry.name).symlink_to(entry)
+    (folder / "scripts").mkdir()
+    for entry in (ROOT / "scripts").iterdir():
+        if entry.name != "setup.sh":
+            (folder / "scripts" / entry.name).symlink_to(entry)
+    setup = folder / "scripts" / "setup.sh"
+    setup.write_text("#!/bin/sh\n")
+    setup.chmod(0o755)
