@@ -169,28 +169,33 @@ class _Playback:
     _first: float | None = field(default=None, init=False)
     _last: float | None = field(default=None, init=False)
     _spending: FleetSpending | None = field(default=None, init=False)
+    _returning: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         """Begin with the fleet and the queue as they are."""
         fleet, settings = self.fleet, self.config.fleet
         self._image_seconds = fleet.image_seconds or settings.image_seconds
         self._boot_seconds = fleet.boot_seconds or settings.boot_seconds
-        self._older = fleet.visible + fleet.delayed + fleet.in_flight  # images before the batch
-        self._left, self._older_left = self.images, self._older
+        self._left, self._older_left = self.images, fleet.visible + fleet.delayed
+        self._older = self._older_left + fleet.in_flight  # images before the batch
         self._lot = max(1, math.ceil((self._older + self.images) / MAX_LOTS))
         listed = [each for each in self.state.instances.instances if each.state in ALIVE]
         capacity = fleet.running + fleet.pending
-        for each in listed[:capacity]:
-            self._add(self._known(each))
+        workers = [self._known(each) for each in listed[:capacity]]
         are_old = self.state.instances.total > len(self.state.instances.instances)
-        for number in range(capacity - len(self._workers)):
-            self._add(self._assumed(f"unlisted-{number}", 0.0 if are_old else self._boot_seconds))
+        for number in range(capacity - len(workers)):
+            workers.append(self._assumed(f"unlisted-{number}", 0.0 if are_old else self._boot_seconds))
+        self._returning = self._share_in_flight(workers)
+        for worker in workers:
+            self._add(worker)
 
     def run(self) -> Forecast:
         """Play until the last image of the batch is taken, or until it is clear that none will be."""
         now, interval = 0.0, self.config.controller.interval_seconds
         workers = len(self._workers)
         while True:
+            if now >= self.config.queues.visibility_timeout_seconds:
+                self._older_left, self._returning = self._older_left + self._returning, 0
             self._serve(now)
             if now and not self._left:
                 break
@@ -217,6 +222,14 @@ class _Playback:
             is_paused=self.state.pause is not None,
             resumes=resume_words(self._spending) if self._spending else "",
         )
+
+    def _share_in_flight(self, workers: list[_Worker]) -> int:
+        """Share the images in flight among the workers that are ready; return how many no worker holds."""
+        holding = [each for each in workers if each.ready_at == 0 and not each.is_draining]
+        for number, worker in enumerate(holding):
+            worker.lot = (self.fleet.in_flight + number) // len(holding)
+            worker.has_worked, worker.free_at = worker.lot > 0, worker.lot * self._image_seconds
+        return 0 if holding else self.fleet.in_flight
 
     def _known(self, listed: FleetInstance) -> _Worker:
         """Return a worker of the fleet's list."""

@@ -26,6 +26,12 @@ from web_tier.autoscaler.observe import FleetMetrics, Observation
         (observation(1, 60, states=("running",)), 1),
         (observation(1, 10, states=("running",)), 0),
         (observation(21, 60, states=("running",) * 3), 2),
+        (
+            replace(
+                observation(40, 20, states=("pending",) * 2), metrics=FleetMetrics(unregistered=booting("i-0", "i-1"))
+            ),
+            0,
+        ),
         (observation(0, 500, states=("running",)), 0),
         (observation(0, 500), 0),
         (observation(10_000), 19),

@@ -86,6 +86,15 @@ def test_images_of_others_come_first_and_share_the_cost(config: Config) -> None:
     assert behind.bill.seconds == pytest.approx((50 + 10) / 2 + (60 + 10 + 10 - 70) / 2, rel=1)
 
 
+def test_images_in_flight_launch_no_worker_and_come_back_if_none_holds_them(config: Config) -> None:
+    config = config.model_copy(update={"fleet": config.fleet.model_copy(update={"images_per_worker": 50})})
+    assert of(1, state(ready(1), in_flight=240), config).launches == 1
+    # With the visibility timeout of 30 s they wait again before the worker for the batch has booted.
+    behind = of(1, state(in_flight=240), config)
+    assert (of(1, state(), config).launches, behind.launches) == (1, 5)
+    assert behind.first_seconds == pytest.approx(30 + 40 + 240 * 0.5 / 5, rel=0.1)
+
+
 def test_a_booting_worker_helps_when_its_boot_ends_and_an_overdue_one_does_not(config: Config) -> None:
     booting = ready(1, age=30.0, worker=None)
     assert of(20, state(booting), config).first_seconds == pytest.approx(10.5)
