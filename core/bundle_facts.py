@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import lzma
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -19,6 +21,9 @@ PUBLISHED = "models"
 
 MAX_MANIFEST_BYTES: Final = 64 * 2**20
 """Maximum bytes of a ``bundle.json``: no more of one is read."""
+
+ZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+"""Errors of a zip that is damaged or encrypted; other errors of bzip2 are an OSError."""
 
 # One slash, since a `Path`, which the configuration contains, has dropped the other.
 IN_S3 = re.compile(r"s3:/{1,2}(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>.+?)/*")
@@ -147,7 +152,7 @@ def read_manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | 
     """
     try:
         return _manifest(bundle, get, sha256)
-    except (OSError, KeyError, zipfile.BadZipFile, ObjectTooLargeError) as error:
+    except (OSError, KeyError, ObjectTooLargeError, *ZIP_ERRORS) as error:
         raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
 
 

@@ -10,7 +10,6 @@ import json
 import re
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from core.bundle_facts import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
     PUBLISHED,
+    ZIP_ERRORS,
     BundleFacts,
     BundleUnreadableError,
     facts_in,
@@ -34,9 +34,6 @@ _CONTENT_TYPE: Final = "application/octet-stream"
 _CHUNK_BYTES: Final = 2**20
 _NO_MANIFEST: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 """Errors of `manifest_digest`."""
-
-_NO_ZIP: Final = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
-"""Errors of a zip that is damaged or encrypted."""
 
 MAX_DOWNLOAD_BYTES: Final = 4 * 2**30
 """Maximum bytes of a file or zip that is downloaded from S3: it is on this machine's disk until it is copied."""
@@ -88,7 +85,7 @@ def publish(
             with _opened(bundle, name, bucket_named) as file:
                 outputs.put_parts(f"{folder}/{name}", _verified(file, digest, f"{bundle}/{name}"), _CONTENT_TYPE)
         outputs.put(f"{folder}/{MANIFEST}", manifest, "application/json")
-    except (OSError, NotFoundError, ObjectTooLargeError, *_NO_MANIFEST, *_NO_ZIP) as error:
+    except (OSError, NotFoundError, ObjectTooLargeError, *_NO_MANIFEST, *ZIP_ERRORS) as error:
         raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
     return facts
 

@@ -2,11 +2,10 @@
 
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from tests.conftest import ROOT
 from tests.image.conftest import IMAGES, skip_without
 from tests.support.container import copy_context, docker_by_podman, has_docker, stages
 from tests.support.documents import command_blocks
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 
 COMPOSE, ALONE, SNAPSHOT = [block.commands for block in command_blocks(ROOT / "docs" / "container.md")]
 
@@ -35,8 +34,9 @@ class Shell:
         self._environment = {**environment, "FLEETSIGHT_PORT": str(self.port), "COMPOSE_PROJECT_NAME": VOLUME}
         self.api = ApiClient(f"http://127.0.0.1:{self.port}")
 
-    def start(self, command: str) -> "subprocess.Popen[str]":
-        """Start a command of the document; `output` gets what it prints."""
+    @contextmanager
+    def started(self, command: str) -> "Iterator[subprocess.Popen[str]]":
+        """Run a command of the document until the end of the context; `output` gets what it prints."""
         replaced = (
             ("sudo ", ""),
             ("127.0.0.1:8000:", f"127.0.0.1:{self.port}:"),
@@ -48,21 +48,27 @@ class Shell:
             command = command.replace(old, new)
         with self.output.open("w") as file:
             # test.sh runs its steps in the background, where a shell makes its children ignore Ctrl-C.
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 ["env", "--default-signal=INT", "bash", "-euo", "pipefail", "-c", f"exec {command}"],
-                cwd=self.folder, env=self._environment, text=True,
+                cwd=self.folder, env=self._environment, text=True, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
             )  # fmt: skip
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     @property
     def output(self) -> Path:
         """The file with what the last command printed."""
         return self.folder.parent / "output"
 
-    def run(self, command: str) -> str:
+    def run(self, command: str, seconds: float = DEADLINE_SECONDS) -> str:
         """Run a command; return what it prints."""
-        with self.start(command) as process:
-            process.wait(DEADLINE_SECONDS)
+        with self.started(command) as process:
+            process.wait(seconds)
         assert process.returncode == 0, f"{command}\n{self.output.read_text()}"
         return self.output.read_text()
 
@@ -92,14 +98,13 @@ def shell(worker_image: LocalImage, tmp_path_factory: pytest.TempPathFactory) ->
     with ExitStack() as stack:
         environment: Mapping[str, str] = os.environ
         if not has_docker():
-            stack.callback(shutil.rmtree, folder / "podman", ignore_errors=True)
             try:
-                environment = stack.enter_context(docker_by_podman(folder / "podman", IMAGES.parent))
+                environment = stack.enter_context(docker_by_podman(IMAGES.parent))
             except ImageToolMissingError as error:
                 skip_without(error)
         shell = Shell(folder / "checkout", environment)
         stack.enter_context(closing(shell.api))
-        shell.run(ALONE[0])
+        shell.run(ALONE[0], NEVER_SECONDS)
         yield shell
 
 
@@ -111,7 +116,7 @@ def test_compose_runs_the_system_and_keeps_its_state(shell: Shell) -> None:
         shell.wait_until_ready()
         job_id = shell.classify(seed=73)
         assert "workers" in shell.run(status)
-        with shell.start(logs) as following:
+        with shell.started(logs) as following:
             wait_until(lambda: "Fleetsight is at" in shell.output.read_text(), logs)
             following.send_signal(signal.SIGINT)
             following.wait(DEADLINE_SECONDS)
@@ -137,13 +142,13 @@ def test_the_image_runs_without_rights_and_its_state_outlives_it(shell: Shell) -
     jobs: list[str] = []
     try:
         for seed in (74, 75):
-            with shell.start(named) as process:
+            with shell.started(named) as process:
                 shell.wait_until_ready()
                 assert [shell.outcomes(job_id) for job_id in jobs] == [["done"]] * len(jobs)
                 jobs.append(shell.classify(seed))
                 status = shell.run(f"docker exec {VOLUME} cat /proc/1/status")
-                subprocess.run(["kill", "-0", str(process.pid)], check=True)
-                shell.run(f"docker stop {VOLUME}")
+                assert process.poll() is None
+                shell.run(f"docker stop --time {DEADLINE_SECONDS:.0f} {VOLUME}")
                 assert process.wait(DEADLINE_SECONDS) == 0
             shell.run(f"docker rm {VOLUME}")
             facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)

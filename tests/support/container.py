@@ -1,5 +1,6 @@
 """The container image: the instructions of its Dockerfile as data, and Docker's command by podman."""
 
+import fcntl
 import json
 import os
 import re
@@ -121,15 +122,15 @@ MAX_LIMIT = 16_384
 
 
 @contextmanager
-def docker_by_podman(folder: Path, cache: Path) -> Iterator[Mapping[str, str]]:
+def docker_by_podman(cache: Path) -> Iterator[Mapping[str, str]]:
     """Yield an environment in which `docker` is podman, with the Dockerfile's base, and with nothing of other users.
 
     Neither a registry nor a daemon is needed: the base is made of Debian's packages, and Python's packages come from
-    a folder, with the same hashes.
+    a folder, with the same hashes. All that podman stores is below `cache`, and removed at the end. What a run that
+    was killed has left is removed at the beginning.
 
     Args:
-        folder: is made, and has all that podman stores.
-        cache: where Debian and the packages are kept.
+        cache: has Debian and the packages.
 
     Raises:
         ImageToolMissingError: a tool is missing, or the user is not root.
@@ -139,7 +140,8 @@ def docker_by_podman(folder: Path, cache: Path) -> Iterator[Mapping[str, str]]:
     if podman is None or shutil.which("runc") is None:
         raise ImageToolMissingError("there is no podman or no runc; on Debian and Ubuntu: apt install podman runc")
     root, packages = debian(cache / "base", print), wheels("run", cache / "wheels", print)
-    (folder / "bin").mkdir(parents=True)
+    folder = cache.resolve() / "containers"
+    (folder / "bin").mkdir(parents=True, exist_ok=True)
     (folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
     # podman's own limits are higher than what this process may set.
     kinds = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
@@ -147,7 +149,8 @@ def docker_by_podman(folder: Path, cache: Path) -> Iterator[Mapping[str, str]]:
     ulimits = [f"{name}={limit}:{limit}" for name, limit in limits.items()]
     (folder / "containers.conf").write_text(
         f"[containers]\ndefault_ulimits = {json.dumps(ulimits)}\n"
-        '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+        f'[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+        f'tmp_dir = "{folder}/engine"\n'
         f'[network]\nnetwork_config_dir = "{folder}/networks"\n'
     )
     (folder / "storage.conf").write_text(
@@ -170,9 +173,13 @@ def docker_by_podman(folder: Path, cache: Path) -> Iterator[Mapping[str, str]]:
         done = subprocess.run(command, env=environment, input=stdin, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
-    try:
-        run("sh", "-c", f'tar -C "{root}" -c . | podman import - localhost/debian')
-        run("podman", "build", "--tag", f"docker.io/library/{stages()[0].base}", "-", stdin=BASE)
-        yield environment
-    finally:
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         run("podman", "system", "reset", "--force")
+        try:
+            run("sh", "-c", f'tar -C "{root}" -c . | podman import - localhost/debian')
+            run("podman", "build", "--tag", f"docker.io/library/{stages()[0].base}", "-", stdin=BASE)
+            yield environment
+        finally:
+            run("podman", "system", "reset", "--force")
+            shutil.rmtree(folder)

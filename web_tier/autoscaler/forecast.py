@@ -183,8 +183,9 @@ class _Playback:
         capacity = fleet.running + fleet.pending
         workers = [self._known(each) for each in listed[:capacity]]
         are_old = self.state.instances.total > len(self.state.instances.instances)
-        for number in range(capacity - len(workers)):
-            workers.append(self._assumed(f"unlisted-{number}", 0.0 if are_old else self._boot_seconds))
+        ready_at = 0.0 if are_old else self._boot_seconds
+        unlisted = range(capacity - len(workers))
+        workers += [self._assumed(f"unlisted-{number}", ready_at) for number in unlisted]
         self._returning = self._share_in_flight(workers)
         for worker in workers:
             self._add(worker)

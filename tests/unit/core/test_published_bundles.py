@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -183,6 +184,25 @@ def test_no_more_of_a_manifest_than_its_maximum_is_read(
     for module in ("bundle_facts", "published_bundles"):
         monkeypatch.setattr(f"core.{module}.MAX_MANIFEST_BYTES", size)
     assert publish(place, lambda _name: source, outputs).name == "other"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("is_in_s3", [True, False])
+def test_a_damaged_zip_is_refused_at_any_place_and_with_any_compression(
+    method: int, is_in_s3: bool, outputs: MemoryBucket, tmp_path: Path
+) -> None:
+    place, source = tmp_path / "demo.zip", MemoryBucket()
+    with zipfile.ZipFile(place, "w", method) as archive:
+        for file in DEMO_BUNDLE.iterdir():
+            archive.write(file, file.name)
+    whole = place.read_bytes()
+    for tenth in range(1, 9):
+        at = tenth * len(whole) // 10
+        damaged = whole[:at] + bytes(each ^ 0x5A for each in whole[at : at + 500]) + whole[at + 500 :]
+        place.write_bytes(damaged)
+        source.put("demo.zip", damaged, "application/zip")
+        with pytest.raises(BundleUnreadableError, match="demo"):
+            publish(Path("s3://models/demo.zip") if is_in_s3 else place, lambda _name: source, outputs)
 
 
 @pytest.mark.parametrize("fault", ["missing", "no zip", "damaged", "too large"])
