@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from fleetsight_client.api import ApiClient
-from localcloud.state.folder import StateFolder
 from scripts.client import FleetClient
 from scripts.run.system import free_port
 from tests.conftest import ROOT
@@ -64,7 +63,8 @@ def test_a_state_is_continued_copied_restored_and_removed(reader: Reader) -> Non
         if "state snapshot" in command:
             assert backup.stat().st_mode & 0o077 == 0
     assert [path.name for path in state.iterdir()] == ["lock"]
-    StateFolder.create(other).check()
+    with reader.running(KEEPS.replace(STATE, str(other))):
+        assert ApiClient(reader.url).status(kept)["name"] == "kept"
 
 
 def test_dead_letters_are_made_found_discarded_and_recovered(reader: Reader) -> None:
