@@ -18,8 +18,10 @@ after the other one. So models for which a worker has no room together take turn
 
 Until a pause is over, the model is not loaded again. Further images of a model that is gone fail. Others are given
 back until then, and the try does not count, since nothing was tried. A FIFO queue cannot delay a message. There, the
-images wait in hand until the pause after a service's failure is over, and are given back then. After another failure
-they are left, since images in hand would keep the receiver from images of other models.
+images stay in hand until the pause is over, and are given back then (`VisibilityExtender.give_back`).
+
+An image that waits is in no stage, so it cannot end the worker, but it loses a try if another image does. So before a
+redelivered image is fetched, the waiting images that were tried as often are given back. The load goes on.
 """
 
 import logging
@@ -48,7 +50,7 @@ from app_tier.classify import check
 from app_tier.engines import LoadedModel, open_engine, weights_bytes
 from app_tier.recovery import FatalError, StepRecovery, UnknownFault, classify_error
 from app_tier.sizing import Sizing, fitting_batch, model_bytes, this_machine
-from app_tier.task import Task
+from app_tier.task import Delivery, Task
 from core.bundle_facts import PUBLISHED
 from core.config import Config
 from core.messages import MAX_REPORTED_MODELS, MODEL_GONE, Failure, RequestedModel
@@ -193,7 +195,6 @@ class LoadedModels:
         own: the model that the worker has started with.
         opener: loads the others.
         recovery: of the pipeline: what is in flight, and how it is given back.
-        can_delay: whether the request queue can delay a message.
         start_thread: runs a function in a thread of its own.
 
     Attributes:
@@ -206,11 +207,9 @@ class LoadedModels:
         own: LoadedModel,
         opener: ModelOpener,
         recovery: StepRecovery,
-        *,
-        can_delay: bool,
         start_thread: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
-        self._own, self._opener, self._recovery, self._can_delay = own.bundle.digest, opener, recovery, can_delay
+        self._own, self._opener, self._recovery = own.bundle.digest, opener, recovery
         self.resume: Callable[[Task[None]], None]
         self.refuse: Callable[[Task[object], Failure], None]
         self._start_thread = start_thread or _start_thread
@@ -258,13 +257,11 @@ class LoadedModels:
                 self._release(digest, "its engine failed")
         return True
 
-    def end(self) -> list[Task[None]]:
-        """Load nothing any more; return the images that wait."""
+    def end(self) -> None:
+        """Load nothing any more, and resume none of the images that wait."""
         with self._lock:
             self._ended = True
-            waiting = [task for tasks in self._waiting.values() for task in tasks]
             self._waiting.clear()
-        return waiting
 
     # Waiting
 
@@ -281,7 +278,7 @@ class LoadedModels:
             if not (has_ended or is_pausing):
                 self._waiting.setdefault(place, []).append(task)
                 # An earlier try of its fetch may have needed the model that now makes room for another one.
-                self._recovery.in_flight.assign(task.delivery, None)
+                self._recovery.in_flight.wait_for_model(task.delivery)
                 needs_thread = self._threads < MAX_LOADS and place not in self._claimed
                 self._threads += needs_thread
         if has_ended:
@@ -300,10 +297,8 @@ class LoadedModels:
         """Settle an image that arrives in the pause after a failed load."""
         if failed.fault is LoadFault.GONE:
             self.refuse(task, MODEL_GONE)
-        elif self._can_delay:
-            self._give_back([task], failed.until - self._recovery.clock())
         else:
-            self._recovery.extender.leave([task.delivery])
+            self._give_back([task], failed.until - self._recovery.clock())
 
     def _give_back(self, tasks: Sequence[Task[None]], seconds: float) -> None:
         self._recovery.extender.give_back([task.delivery for task in tasks], max(1, math.ceil(seconds)))
@@ -360,11 +355,15 @@ class LoadedModels:
             self._resume_waiting(place)
 
     def _step(self, place: ModelPlace, do: Callable[[], _T]) -> _T:
-        """Do one step of a load; if it hangs, the extender ends the worker."""
-        with self._lock:
-            first = [task.delivery for task in self._waiting.get(place, [])[:1]]
+        """Do one step of a load; if it hangs while an image waits for it, the extender ends the worker."""
         in_flight = self._recovery.in_flight
-        in_flight.begin_step(first)
+
+        def first_waiting() -> list[Delivery]:
+            with self._lock:
+                waiting = [task.delivery for task in self._waiting.get(place, [])]
+            return [delivery for delivery in waiting if in_flight.holds(delivery)][:1]
+
+        in_flight.begin_load(first_waiting)
         try:
             return do()
         finally:
@@ -429,9 +428,7 @@ class LoadedModels:
         with self._lock:
             failures = self._failed[place].failures + 1 if place in self._failed else 1
             pause = pause_seconds(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, self._recovery.jitter)
-            waits_in_hand = fault is LoadFault.SYSTEM and not self._can_delay
-            until = 0.0 if waits_in_hand else self._recovery.clock() + pause
-            self._failed[place] = _FailedLoad(fault, failures, until)
+            self._failed[place] = _FailedLoad(fault, failures, self._recovery.clock() + pause)
             self._failed.move_to_end(place)
             if len(self._failed) > MAX_FAILED_MODELS:
                 self._failed.popitem(last=False)
@@ -442,8 +439,6 @@ class LoadedModels:
             extra={**more, "fault": fault.name, "failures": failures},
             exc_info=error,
         )
-        if waits_in_hand:
-            self._recovery.lifetime.wait(pause)
         tasks = self._pop_waiting(place)
         match fault:
             case LoadFault.GONE:

@@ -21,7 +21,7 @@ from app_tier.models import LoadedModels
 from app_tier.recovery import FatalError, Step, StepRecovery, classify_error
 from app_tier.sizing import Sizing
 from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
-from app_tier.task import Delivery, Task, new_task
+from app_tier.task import Task
 from core.images import ImageLimits
 from core.messages import CANCELLED, ClassificationResult, Failure, Prediction, crashed_worker
 from core.telemetry import NO_SPANS, SpanExporter
@@ -257,7 +257,7 @@ class Pipeline:
         self._to_store: Channel[Task[Prediction]] = Channel(in_flight.capacity, _has_priority)
         self._to_respond: Channel[Task[ClassificationResult]] = Channel(in_flight.capacity, _has_priority)
         self._models = models
-        models.resume, models.refuse = self._to_fetch.put, self._refuse
+        models.resume, models.refuse = self._resume, self._refuse
         classify = self._step("classify", self._classify, lambda tasks: check(tasks[0].model))
 
         def classify_each(tasks: Tasks[Pixels]) -> None:
@@ -284,17 +284,26 @@ class Pipeline:
         for _, stage in self._stages:
             stage.start()
 
-    def submit(self, delivery: Delivery) -> None:
-        """Pass a delivery to the first stage; if its request has no try left, answer it with a failure."""
-        if delivery.tries > self._max_tries:
-            self._refuse(new_task(delivery), crashed_worker(delivery.tries - 1))
+    def submit(self, task: Task[None]) -> None:
+        """Pass an image to the first stage; if its request has no try left, answer it with a failure."""
+        tries = task.delivery.tries
+        if tries > self._max_tries:
+            self._refuse(task, crashed_worker(tries - 1))
         else:
-            self._to_fetch.put(new_task(delivery))
+            self._to_fetch.put(task)
+
+    def _resume(self, task: Task[None]) -> None:
+        """Pass an image that has waited for its model to the first stage, or let the receiver do it."""
+        if self._in_flight.resume(task):
+            self._to_fetch.put(task)
+        elif self._recovery.lifetime.over:  # and the receiver with it
+            self._recovery.extender.give_back([task.delivery])
 
     def give_back_waiting(self) -> None:
         """Give back the deliveries that no stage has started, or that wait for a model; load no more models."""
-        waiting = [*self._models.end(), *self._to_fetch.drain()]
-        self._recovery.extender.give_back([task.delivery for task in waiting])
+        self._models.end()
+        unstarted = [task.delivery for task in self._to_fetch.drain()]
+        self._recovery.extender.give_back([*self._in_flight.outside(), *unstarted])
 
     def stop(self) -> bool:
         """End the stages, first to last; return False if a thread hangs, or loads a model."""
@@ -332,6 +341,9 @@ class Pipeline:
         admitted = task if task.assigned is not None else self._models.admit(task)
         if admitted is None:
             return
+        if task.delivery.redelivered:
+            # It may end the worker, which would cost them a try without one of their own.
+            self._recovery.extender.give_back(self._in_flight.ahead_of(task.delivery))
         try:
             self._to_decode.put(fetch(admitted, self._services.inputs, self._limits))
         except NotFoundError:

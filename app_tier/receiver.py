@@ -7,7 +7,10 @@ the tries that they had (`VisibilityExtender.give_back`). So what counts is whic
 poison image is tried:
 
 1. A redelivered message goes through the pipeline alone: what is in the pipeline is finished first, and it is
-   finished before the next one starts. So only those that wait behind the poison image lose a try to it.
+   finished before the next one starts. So only those that wait behind the poison image lose a try to it. One that
+   finds its model not loaded leaves the pipeline, and delays nothing: once the model is loaded, it is held again, and
+   has another turn between two receives. Messages that wait for a model and were tried as often as the redelivered
+   one, or more often, are given back before it is fetched (`Pipeline`), so they lose no try to it.
 2. Of one receive, the fresh messages are finished first, then the redelivered ones, those tried most often first;
    of equals, by image: ascending where the count is even, descending where it is odd (`poison_safe_order`).
 3. The first receive of a worker, and each after one that brought a redelivered message, asks for one message only.
@@ -38,7 +41,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.lifecycle import Lifetime
 from app_tier.recovery import FailureBackoff, FatalError, classify_error
-from app_tier.task import Delivery
+from app_tier.task import Delivery, Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import parse_key
 from core.messages import RequestMessage
@@ -66,7 +69,7 @@ _log = logging.getLogger(__name__)
 class Receiver:
     """Feeds the pipeline until the worker is idle or ends for another reason.
 
-    `submit` passes a delivery to the first stage. The worker is idle after `idle_seconds` without a message.
+    `submit` passes an image to the first stage. The worker is idle after `idle_seconds` without a message.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class Receiver:
         extender: VisibilityExtender,
         lifetime: Lifetime,
         backoff: FailureBackoff,
-        submit: Callable[[Delivery], None],
+        submit: Callable[[Task[None]], None],
         *,
         idle_seconds: float,
         clock: Callable[[], float] = time.monotonic,
@@ -92,9 +95,11 @@ class Receiver:
         """Receive until the end."""
         while not self._lifetime.over:
             if (pause := self._backoff.pause_seconds()) and self._lifetime.wait(pause):
-                return
+                break
+            self._start_held()
             if room := self._in_flight.wait_for_room(self._max_messages(), WAIT_SECONDS):
                 self._receive_once(room)
+        self._extender.give_back(self._in_flight.held())
 
     def _receive_once(self, room: int) -> None:
         # Read before the poll: the last poll is one that began when the worker was idle already, so a message that
@@ -141,23 +146,28 @@ class Receiver:
 
     def _process(self, received: Sequence[ReceivedMessage], asked_at: float) -> None:
         deliveries = self._in_flight.hold(parse_messages(received), asked_at)
-        redelivered = poison_safe_order(delivery for delivery in deliveries if delivery.redelivered)
-        self._is_probing = bool(redelivered)
-        for delivery in deliveries:
-            if not delivery.redelivered:
-                self._start(delivery)
-        for delivery in redelivered:
-            self._wait_for_empty_pipeline()
-            self._start(delivery)
-        if redelivered:
-            self._wait_for_empty_pipeline()
-        if self._lifetime.over:
-            self._extender.give_back(self._in_flight.held())
+        self._is_probing = any(delivery.redelivered for delivery in deliveries)
+        self._start_held()
+
+    def _start_held(self) -> None:
+        """Start what was received, and what has waited for its model: all fresh messages, then a redelivered one.
+
+        Return when none is left, and the last redelivered one has ended or waits for its model.
+        """
+        while not self._lifetime.over and (held := self._in_flight.held()):
+            for delivery in held:
+                if not delivery.redelivered:
+                    self._start(delivery)
+            if any(delivery.redelivered for delivery in held):
+                self._wait_for_empty_pipeline()
+                for delivery in poison_safe_order(each for each in self._in_flight.held() if each.redelivered)[:1]:
+                    self._start(delivery)
+                self._wait_for_empty_pipeline()
 
     def _start(self, delivery: Delivery) -> None:
         """Pass a delivery to the pipeline, unless the worker ends or the extender has given it back meanwhile."""
-        if not self._lifetime.over and self._in_flight.start(delivery):
-            self._submit(delivery)
+        if not self._lifetime.over and (task := self._in_flight.start(delivery)) is not None:
+            self._submit(task)
 
     def _wait_for_empty_pipeline(self) -> None:
         while not (self._lifetime.over or self._in_flight.wait_until_none_started(WAIT_SECONDS)):

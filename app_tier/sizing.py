@@ -2,7 +2,7 @@
 
 One single-threaded stream for each core beats one stream on all of them: no thread waits at a barrier for a
 thread that has lost its core to the decoder. Larger batches than eight were no faster on any CPU that we measured
-(docs/performance.md); a GPU wants more.
+(docs/measurements.md); a GPU wants more.
 """
 
 import math

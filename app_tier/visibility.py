@@ -7,10 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app_tier.task import Delivery
+from app_tier.task import Delivery, Task, new_task
 from services.sqs import BATCH, OutgoingMessage, Queue
 
 PRIORITY_SHARE = 0.1
@@ -23,18 +25,46 @@ MORE_ROOM_SECONDS = 0.02
 """How long a receive waits until it can be a full one. SQS charges for each, but meanwhile an image waits that may
 overtake all others."""
 
+MAX_POSTPONED: Final = 1_000
+"""Postponed deliveries for which there is room besides the others: they take little memory, and keep no worker from
+images of other models. SQS allows all workers together 120,000."""
+
+
+class _State(Enum):
+    """Where a delivery is.
+
+    | State     | Event                                                             | Next             |
+    |-----------|-------------------------------------------------------------------|------------------|
+    | held      | the receiver starts it                                            | started          |
+    | started   | its model is not loaded                                           | waiting          |
+    | waiting   | its model is loaded                                               | started, or held |
+    | any       | it is to be given back later, and the queue cannot delay messages | postponed        |
+    | any       | it is answered, given back, or left                               | removed          |
+    """
+
+    HELD = auto()
+    STARTED = auto()
+    WAITING = auto()
+    POSTPONED = auto()
+
 
 @dataclass(slots=True)
 class _Entry:
     delivery: Delivery
+    task: Task[None]
     held_since: float
     hidden_until: float
-    started: bool = False
+    state: _State = _State.HELD
     model: str | None = None
+    postponed_until: float = 0.0
 
 
 class InFlightMessages:
     """Deliveries by receipt: held when received, started when the pipeline gets them, removed at the end.
+
+    A delivery that waits until its model is loaded is in no stage of the pipeline and cannot end the worker, so it
+    does not count as started. Then it starts anew. Only the receiver starts redelivered messages, each alone
+    (`app_tier.receiver`). Others start at once, unless a redelivered one is started or held.
 
     `capacity`, the maximum of deliveries, bounds the worker's memory, and how many images idle workers do not get.
     """
@@ -44,7 +74,7 @@ class InFlightMessages:
         self._visibility_seconds = visibility_seconds
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
-        self._steps: dict[int, tuple[float, Sequence[Delivery]]] = {}
+        self._steps: dict[int, tuple[float, Callable[[], Sequence[Delivery]]]] = {}
         self._changed = threading.Condition()
         self._closed = False
         self._busy_until = clock()
@@ -81,23 +111,20 @@ class InFlightMessages:
                 is_quiet = group is not None and groups[group] <= quiet_messages
                 has_priority = has_noisy_group and is_quiet and with_priority < int(PRIORITY_SHARE * self.capacity)
                 with_priority += has_priority
-                entry = _Entry(
-                    replace(delivery, has_priority=has_priority),
-                    self._clock(),
-                    asked_at + self._visibility_seconds,
-                )
-                self._entries[delivery.receipt] = entry
-                held.append(entry.delivery)
+                ours = replace(delivery, has_priority=has_priority)
+                hidden_until = asked_at + self._visibility_seconds
+                self._entries[ours.receipt] = _Entry(ours, new_task(ours), self._clock(), hidden_until)
+                held.append(ours)
             self._changed.notify_all()
         return held
 
-    def start(self, delivery: Delivery) -> bool:
-        """Note that the pipeline gets `delivery`; return False if it was removed already, as after 12 hours."""
+    def start(self, delivery: Delivery) -> Task[None] | None:
+        """Note that the pipeline gets `delivery`, and return its task; None if it was removed, as after 12 hours."""
         with self._changed:
             if (entry := self._entries.get(delivery.receipt)) is None:
-                return False
-            entry.started = True
-            return True
+                return None
+            entry.state = _State.STARTED
+            return entry.task
 
     def remove(self, delivery: Delivery) -> bool:
         """Remove `delivery`; return False if it was removed already, so that only one caller decides what follows."""
@@ -119,13 +146,67 @@ class InFlightMessages:
             self._changed.notify_all()
         return [entry.delivery for entry in entries if entry is not None and entry.hidden_until > now]
 
+    def postpone(self, deliveries: Sequence[Delivery], until: float) -> bool:
+        """Keep `deliveries` invisible until `until`, when they are `due`; return False if the worker ends."""
+        with self._changed:
+            if self._closed:
+                return False
+            for delivery in deliveries:
+                if (entry := self._entries.get(delivery.receipt)) is not None:
+                    entry.state, entry.model, entry.postponed_until = _State.POSTPONED, None, until
+            self._changed.notify_all()
+            return True
+
+    def due(self) -> list[Delivery]:
+        """Return the postponed deliveries with a time that has come."""
+        now = self._clock()
+        with self._changed:
+            return [each.delivery for each in self._in(_State.POSTPONED) if each.postponed_until <= now]
+
     # Models
 
-    def assign(self, delivery: Delivery, model: str | None) -> None:
-        """Note that `delivery` needs the loaded `model`, a digest, until it is removed; None: it needs none yet."""
+    def assign(self, delivery: Delivery, model: str) -> None:
+        """Note that `delivery` needs the loaded `model`, a digest, until it is removed or waits for a model."""
         with self._changed:
             if (entry := self._entries.get(delivery.receipt)) is not None:
                 entry.model = model
+
+    def wait_for_model(self, delivery: Delivery) -> None:
+        """Note that `delivery` leaves the pipeline until its model is loaded, and needs no loaded model yet."""
+        with self._changed:
+            if (entry := self._entries.get(delivery.receipt)) is not None:
+                entry.state, entry.model = _State.WAITING, None
+                self._changed.notify_all()
+
+    def resume(self, task: Task[None]) -> bool:
+        """Note that `task` has its model now; return whether the pipeline gets it at once.
+
+        Otherwise the receiver starts it, or it was removed.
+        """
+        with self._changed:
+            if (entry := self._entries.get(task.delivery.receipt)) is None:
+                return False
+            is_alone = task.delivery.redelivered or any(
+                each.delivery.redelivered for each in self._in(_State.HELD, _State.STARTED)
+            )
+            entry.task, entry.state = task, _State.HELD if is_alone else _State.STARTED
+            self._changed.notify_all()
+            return not is_alone
+
+    def ahead_of(self, delivery: Delivery) -> list[Delivery]:
+        """Return the deliveries outside the pipeline that were tried as often as `delivery`, or more often.
+
+        Of those that were tried as often, the receiver has put the held ones behind `delivery`: they stay.
+        """
+        with self._changed:
+            aside = self._in(_State.WAITING, _State.POSTPONED)
+            ahead = [each.delivery for each in aside if each.delivery.tries >= delivery.tries]
+            held = [each.delivery for each in self._in(_State.HELD)]
+        return [*ahead, *(each for each in held if each.tries > delivery.tries)]
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Return whether `delivery` is in flight."""
+        return delivery.receipt in self._entries
 
     def models(self) -> set[str]:
         """Return the digests of the loaded models that deliveries in flight need."""
@@ -142,9 +223,14 @@ class InFlightMessages:
         return {entry.model for entry in self._entries.values() if entry.model is not None}
 
     def held(self) -> list[Delivery]:
-        """Return the deliveries that have not been started."""
+        """Return the deliveries that the receiver is to start."""
         with self._changed:
-            return [entry.delivery for entry in self._entries.values() if not entry.started]
+            return [entry.delivery for entry in self._in(_State.HELD)]
+
+    def outside(self) -> list[Delivery]:
+        """Return the deliveries that are in no stage of the pipeline."""
+        with self._changed:
+            return [entry.delivery for entry in self._in(_State.HELD, _State.WAITING, _State.POSTPONED)]
 
     def everything(self) -> list[Delivery]:
         """Return all deliveries in flight."""
@@ -181,6 +267,10 @@ class InFlightMessages:
 
     def begin_step(self, deliveries: Sequence[Delivery]) -> None:
         """Note that the calling thread begins a step; no lock is needed, since only this thread writes it."""
+        self.begin_load(lambda: deliveries)
+
+    def begin_load(self, deliveries: Callable[[], Sequence[Delivery]]) -> None:
+        """Note that the calling thread begins a step that keeps `deliveries`, as of the time of the call, waiting."""
         self._steps[threading.get_ident()] = (self._clock(), deliveries)
 
     def end_step(self) -> None:
@@ -190,7 +280,7 @@ class InFlightMessages:
     def stuck(self, seconds: float) -> list[Delivery]:
         """Return the deliveries in flight that have been in one step for longer than `seconds`."""
         before = self._clock() - seconds
-        slow = [one for since, deliveries in list(self._steps.values()) if since < before for one in deliveries]
+        slow = [one for since, deliveries in list(self._steps.values()) if since < before for one in deliveries()]
         return [one for one in slow if one.receipt in self._entries]
 
     # Waiting
@@ -198,12 +288,13 @@ class InFlightMessages:
     def wait_for_room(self, most: int, seconds: float) -> int:
         """Return how many more can be held, up to `most`; 0 if none can after `seconds`, or when closed.
 
-        Where there is room for some, this waits for room for `most`, but only for `MORE_ROOM_SECONDS`.
+        Where there is room for some, this waits for room for `most`, but only for `MORE_ROOM_SECONDS`. What is held
+        already must be started first: then it returns 0 at once.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._room() >= 1, seconds)
-            self._changed.wait_for(lambda: self._closed or self._room() >= most, MORE_ROOM_SECONDS)
-            return 0 if self._closed else min(most, self._room())
+            self._changed.wait_for(lambda: self._is_to_stop_waiting() or self._room() >= 1, seconds)
+            self._changed.wait_for(lambda: self._is_to_stop_waiting() or self._room() >= most, MORE_ROOM_SECONDS)
+            return 0 if self._is_to_stop_waiting() else min(most, self._room())
 
     def wait_until_none_started(self, seconds: float) -> bool:
         """Wait until the pipeline is empty; False after `seconds`, or when closed."""
@@ -222,11 +313,17 @@ class InFlightMessages:
             self._closed = True
             self._changed.notify_all()
 
+    def _is_to_stop_waiting(self) -> bool:
+        return self._closed or bool(self._in(_State.HELD))
+
     def _room(self) -> int:
-        return self.capacity - len(self._entries)
+        return max(0, self.capacity - len(self._entries) + min(MAX_POSTPONED, len(self._in(_State.POSTPONED))))
 
     def _count_started(self) -> int:
-        return sum(entry.started for entry in self._entries.values())
+        return len(self._in(_State.STARTED))
+
+    def _in(self, *states: _State) -> list[_Entry]:
+        return [entry for entry in self._entries.values() if entry.state in states]
 
 
 MAX_SECONDS = 12 * 3600 - 60
@@ -286,7 +383,7 @@ class VisibilityExtender:
                 self._on_hung(
                     f"image {image} was in one step for more than {self._max_step_seconds:g} s: a thread hangs"
                 )
-        self.give_back(self._in_flight.older_than(MAX_SECONDS))
+        self.give_back([*self._in_flight.older_than(MAX_SECONDS), *self._in_flight.due()])
         with self._calling:
             expiring = self._in_flight.expiring()
             if expiring:
@@ -295,13 +392,17 @@ class VisibilityExtender:
     def give_back(self, deliveries: Sequence[Delivery], delay_seconds: int = 0) -> None:
         """Remove `deliveries` and return them to the queue, as if they had not been received.
 
-        A standard queue delivers them after `delay_seconds`; a FIFO queue, which cannot delay a message, at once.
+        A standard queue delivers them after `delay_seconds`. A FIFO queue cannot delay a message: there, they stay in
+        flight for so long, and are returned by the following `check`.
 
         SQS counts every receive, and does not distinguish a crash from a return. So the request is sent again, with
         the tries that it had before, and only then is the received message deleted. If the worker dies in between,
         there are two messages, which are answered alike. If SQS refuses the send, the message itself is made visible;
         if SQS does not answer, it becomes visible when its timeout ends. Then the try counts.
         """
+        is_delayed = delay_seconds and self._queue.fifo
+        if is_delayed and self._in_flight.postpone(deliveries, self._clock() + delay_seconds):
+            return
         for start in range(0, len(deliveries), BATCH):
             with self._calling:
                 self._give_back_batch(self._in_flight.take_back(deliveries[start : start + BATCH]), delay_seconds)

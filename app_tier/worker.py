@@ -65,7 +65,7 @@ class Worker:
             services.requests, self._in_flight, visibility, max_step_seconds, self.lifetime.fail
         )
         recovery = StepRecovery(self._in_flight, self._extender, self.lifetime, backoff)
-        models = LoadedModels(model, opener, recovery, can_delay=not services.requests.fifo)
+        models = LoadedModels(model, opener, recovery)
         self._pipeline = Pipeline(
             sizing,
             services,

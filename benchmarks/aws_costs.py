@@ -1,8 +1,8 @@
 """What Fleetsight costs on AWS, by the prices of config.yaml: a month at rest, and 1,000 images.
 
-Nothing is measured here. What a worker does in a second is a figure of docs/performance.md; what is billed beside it
+Nothing is measured here. What a worker does in a second is a figure of docs/measurements.md; what is billed beside it
 follows from the policy, EC2's billed minimum, and the requests that the tiers make (`core.cost`). The tables of
-docs/aws.md are these.
+docs/aws-costs.md are these.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 from web_tier.autoscaler.policies import POLICIES
 
 IMAGES_A_SECOND = 90.0
-"""Of a worker on two cores with ResNet-18 and photos of 100 KB: twice what one core did, in docs/performance.md."""
+"""Of a worker on two cores with ResNet-18 and photos of 100 KB: twice what one core did, in docs/measurements.md."""
 
 IMAGES_GB = 16
 """Two images of 8 GB, at most: snapshots hold only blocks that were written."""

@@ -123,10 +123,17 @@ def facts_in(manifest: bytes, place: str = MANIFEST) -> BundleFacts:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleUnreadableError(f"no bundle can be read at {place}: {error}") from error
-    texts = [facts.precision, *facts.labels, *(each for each in (facts.digest, facts.name) if each is not None)]
+    texts = [
+        *(facts.precision, *facts.labels, *facts.messages, *facts.messages.values()),
+        *(each for each in (facts.digest, facts.name) if each is not None),
+    ]
     if not isinstance(stated["labels"], list) or not all(isinstance(each, str) for each in texts):
         raise BundleUnreadableError(
-            f"no bundle can be read at {place}: its name, digest, precision or labels are no text"
+            f"no bundle can be read at {place}: its name, digest, precision, labels or messages are no text"
+        )
+    if unknown := facts.messages.keys() - set(facts.labels):
+        raise BundleUnreadableError(
+            f"no bundle can be read at {place}: it has a message for {min(unknown)!r}, which is no label"
         )
     return facts
 
@@ -156,7 +163,7 @@ def _manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None
         with (bundle / MANIFEST).open("rb") as file:
             manifest = _read(file, bundle)
     elif found["key"].lower().endswith(".zip"):
-        raise BundleUnreadableError(f"{bundle} is too large to fetch for its bundle.json: name an S3 prefix")
+        raise BundleUnreadableError(f"{bundle} is too large to fetch for its bundle.json: unpack it to a prefix")
     else:
         manifest = _read(BytesIO(get(found["bucket"], f"{found['key']}/{MANIFEST}")), bundle)
     check_pin(bundle / MANIFEST, hashlib.sha256(manifest).hexdigest(), sha256, BundleUnreadableError)

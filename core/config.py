@@ -131,7 +131,7 @@ class QueueSettings(_Section):
     def _leaves_room_for_lost_workers(cls, value: int) -> int:
         if value < MIN_RECEIVES:
             raise ValueError(
-                f"must be at least {MIN_RECEIVES}, since a worker that is drained or lost spends a receive; set 5"
+                f"must be at least {MIN_RECEIVES}, since each crash of a worker uses up a receive; set 5"
             )
         return value
 

@@ -48,7 +48,7 @@ CODES: Final = (
 
 BYTES_A_PIXEL: Final = 24
 """Maximum bytes of memory that decoding a pixel takes: lossless WebP with transparency took 21
-(docs/performance.md)."""
+(docs/measurements.md)."""
 
 MAX_THUMBNAIL_BYTES: Final = 65_536
 """Maximum size of the thumbnail in a prediction: photos have about 5 KB, noise four times as long as wide 30 KB."""

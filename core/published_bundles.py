@@ -10,6 +10,7 @@ import json
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,15 @@ from services.s3 import Bucket
 
 _CONTENT_TYPE: Final = "application/octet-stream"
 _CHUNK_BYTES: Final = 2**20
+_NO_MANIFEST: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
+"""Errors of `manifest_digest`."""
+
+_NO_ZIP: Final = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""Errors of a zip that is damaged or encrypted."""
+
+MAX_DOWNLOAD_BYTES: Final = 4 * 2**30
+"""Maximum bytes of a file or zip that is downloaded from S3: it is on this machine's disk until it is copied."""
+
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -42,10 +52,10 @@ def published_place(bucket: str, digest: str) -> str:
 def publish(
     bundle: Path, bucket_named: Callable[[str], Bucket], outputs: Bucket, sha256: str | None = None
 ) -> BundleFacts:
-    """Copy a bundle in a folder or zip, or under ``s3://bucket/prefix``, unless it is published; return its facts.
+    """Copy a bundle in a folder or zip, here or in S3, unless it is published; return its facts.
 
-    `sha256` pins the bundle (`worker.bundle_sha256`). If only its ``bundle.json`` differs from the published one, in
-    statements that affect no result, only that is replaced.
+    `sha256` pins the bundle (`worker.bundle_sha256`). What is published is replaced only if its ``bundle.json`` is
+    damaged: one that differs in statements without a part in the digest, such as messages, cannot be verified.
 
     Raises:
         BundleUnreadableError: it does not exist, is not whole, states no digest or another one than it has, or is not
@@ -53,6 +63,12 @@ def publish(
         botocore.exceptions.BotoCoreError, ClientError: S3 cannot be reached or refuses.
     """
     try:
+        if (found := IN_S3.fullmatch(str(bundle))) is not None and found["key"].lower().endswith(".zip"):
+            with _downloaded(bucket_named(found["bucket"]), found["key"]) as file:
+                try:
+                    return publish(Path(file.name), bucket_named, outputs, sha256)
+                except BundleUnreadableError as error:
+                    raise BundleUnreadableError(str(error).replace(file.name, str(bundle))) from error
         manifest = read_manifest(
             bundle, lambda bucket, key: bucket_named(bucket).get(key, MAX_MANIFEST_BYTES), sha256
         )
@@ -64,38 +80,45 @@ def publish(
                 f"{bundle}: {MANIFEST} was changed since the bundle was built: build it again"
             )
         folder = f"{PUBLISHED}/{facts.digest}"
-        published = _published_manifest(outputs, f"{folder}/{MANIFEST}")
-        if published == manifest:
+        if _is_published(outputs, f"{folder}/{MANIFEST}", facts.digest):
             return facts
-        for name, digest in contents["files"].items() if published is None else ():
+        for name, digest in contents["files"].items():
             if not _FILE_NAME.fullmatch(name):
                 raise BundleUnreadableError(f"{bundle} names a file {name[:80]!r} outside of it")
             with _opened(bundle, name, bucket_named) as file:
                 outputs.put_parts(f"{folder}/{name}", _verified(file, digest, f"{bundle}/{name}"), _CONTENT_TYPE)
         outputs.put(f"{folder}/{MANIFEST}", manifest, "application/json")
-    except (
-        *(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError),
-        *(NotFoundError, ObjectTooLargeError, zipfile.BadZipFile),
-    ) as error:
+    except (OSError, NotFoundError, ObjectTooLargeError, *_NO_MANIFEST, *_NO_ZIP) as error:
         raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
     return facts
 
 
-def _published_manifest(outputs: Bucket, key: str) -> bytes | None:
+def _is_published(outputs: Bucket, key: str, digest: str) -> bool:
+    """Return whether the ``bundle.json`` at `key` exists and is that of the bundle with this digest."""
     try:
-        return outputs.get(key, MAX_MANIFEST_BYTES)
-    except NotFoundError:
-        return None
+        manifest = outputs.get(key, MAX_MANIFEST_BYTES)
+        return facts_in(manifest, key).digest == digest == manifest_digest(json.loads(manifest))
+    except (NotFoundError, ObjectTooLargeError, BundleUnreadableError, *_NO_MANIFEST):
+        return False
+
+
+@contextmanager
+def _downloaded(bucket: Bucket, key: str) -> Iterator[IO[bytes]]:
+    """Download an object into a file, which is removed at the end."""
+    with tempfile.NamedTemporaryFile(suffix=Path(key).suffix) as file:
+        for chunk in bucket.stream(key):
+            file.write(chunk)
+            if file.tell() > MAX_DOWNLOAD_BYTES:
+                raise ObjectTooLargeError(key, file.tell(), MAX_DOWNLOAD_BYTES)
+        file.seek(0)
+        yield file
 
 
 @contextmanager
 def _opened(bundle: Path, name: str, bucket_named: Callable[[str], Bucket]) -> Iterator[IO[bytes]]:
     """Open a file of a bundle; one in S3 is downloaded first, since a download cannot run within an upload."""
     if (found := IN_S3.fullmatch(str(bundle))) is not None:
-        with tempfile.TemporaryFile() as file:
-            for chunk in bucket_named(found["bucket"]).stream(f"{found['key']}/{name}"):
-                file.write(chunk)
-            file.seek(0)
+        with _downloaded(bucket_named(found["bucket"]), f"{found['key']}/{name}") as file:
             yield file
     elif bundle.is_file():
         with zipfile.ZipFile(bundle) as archive:

@@ -135,7 +135,7 @@ class FleetClient(ApiClient):
         except UnreachableError as error:
             raise NotRunningError(
                 f"nothing answers at {self.base_url}: start Fleetsight with ./scripts/run.sh, "
-                "or say where it is with --url"
+                f"or say where it is with --url ({str(error).partition(': ')[2]})"
             ) from error
 
 

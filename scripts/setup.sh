@@ -66,7 +66,7 @@ install_torch_of_a_folder() {
   .venv/bin/python -m pip install --disable-pip-version-check --no-input --no-index --require-hashes --no-deps -r "$only" >"$LOG" 2>&1 || true
 }
 
-# The page tests use the system's Chromium. The image tests need tools that build and boot a Debian.
+# The page tests use the system's Chromium. The image tests need tools that build and boot a Debian, and Docker or podman.
 have_chromium() {
   local candidate
   for candidate in "${CHROMIUM:-}" chromium-headless-shell chromium chromium-browser google-chrome google-chrome-stable; do
@@ -76,6 +76,8 @@ have_chromium() {
 }
 
 have_image_tools() { command -v debootstrap >/dev/null && command -v systemd-nspawn >/dev/null && command -v ip >/dev/null; }
+
+have_container_tools() { docker info >/dev/null 2>&1 || { command -v podman >/dev/null && command -v runc >/dev/null; }; }
 
 can_install_from_debian() { [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; }
 
@@ -107,6 +109,9 @@ install_test_programs() {
   fi
   have_or_install have_chromium pages "a Chromium, or name one: CHROMIUM=/path/to/chromium" chromium
   have_or_install have_image_tools images "debootstrap, systemd-container and iproute2" debootstrap systemd-container iproute2
+  # netavark and iptables: the network of a container, and its published ports. catatonit: --init.
+  have_or_install have_container_tools "container image" "Docker, or podman and runc" \
+    podman runc netavark aardvark-dns iptables catatonit
 }
 
 mkdir -p .fleetsight/logs 2>/dev/null || fail "cannot write to $PWD: give yourself the right, or clone elsewhere"

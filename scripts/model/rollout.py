@@ -80,8 +80,8 @@ def _shares(models: Iterable[dict[str, Any]]) -> list[tuple[dict[str, Any], floa
 def add_command(client: FleetClient, *, place: str, name: str | None, as_json: bool) -> None:
     """Add the bundle at PLACE as a model that jobs may name.
 
-    PLACE is a folder or zip on the machine of the web tier, or s3://BUCKET/PREFIX. The bundle is copied to the output
-    bucket, and its files are checked.
+    PLACE is a folder or zip on the machine of the web tier, s3://BUCKET/PREFIX or s3://BUCKET/KEY.zip. The bundle is
+    copied to the output bucket, and its files are checked.
     """
     answer = client.add_model(_server_place(place), name)
     text = f"Jobs may name the model {answer['name']}, digest {answer['digest'][:12]}. New jobs get it by a roll-out."

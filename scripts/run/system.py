@@ -27,7 +27,7 @@ from localcloud.launch import machines
 from localcloud.machines.backends import NspawnMissingError, check_tools
 from localcloud.parent_watch import Lifeline
 from scripts.client import web_url
-from scripts.home import home_of
+from scripts.home import HOME_VARIABLE, home_of
 from scripts.run.sign_in import LocalSignIn, prepare_sign_in
 from scripts.run.state import OpenState
 from scripts.run.supervisor import ManagedProcess, Supervisor
@@ -140,7 +140,8 @@ class System:
 
         Raises:
             ConfigError: the configuration is not valid.
-            StartError: the port is in use, a part does not start in time, or the image has another configuration.
+            StartError: the port is in use, its folder cannot be made, a part does not start in time, or the
+                image has another configuration.
         """
         config_file = Path(self._settings[PATH_VARIABLE])
         if self.image is not None and config_file != ROOT / "config.yaml":
@@ -150,7 +151,12 @@ class System:
             )
         check_port_free(self.config.web.host, self.config.web.port)
         shutil.rmtree(self.state_dir, ignore_errors=True)
-        (self.state_dir / "logs").mkdir(parents=True)
+        try:
+            (self.state_dir / "logs").mkdir(parents=True)
+        except OSError as error:
+            raise StartError(
+                f"cannot write to {self.state_dir}: {error.strerror}; name another folder with {HOME_VARIABLE}"
+            ) from error
         (self.state_dir / "endpoint").write_text(self.endpoint_url + "\n")
         owner_key().save(self.state_dir)
         options = [part for switch in self.switches for part in ("--switch", switch)]

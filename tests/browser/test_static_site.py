@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from scripts.aws.site import SiteFile, export_site
+from scripts.client import FleetClient
 from scripts.run.sign_in import OPERATOR
 from scripts.run.system import System
 from tests.browser.conftest import (
@@ -26,6 +27,7 @@ from tests.browser.conftest import (
     signed_in,
     signs,
 )
+from tests.support.bundles import relabelled_bundle
 from tests.support.stack_template import RESOURCES
 
 pytestmark = pytest.mark.processes
@@ -172,6 +174,32 @@ def test_the_static_page_asks_what_the_fleet_does_when_it_is_opened(page: Page) 
     expect(page.locator("#fleetNow")).to_have_text(page.request.get("/fleet/now").json()["sentence"])
 
 
+def test_the_static_page_offers_the_models_when_there_are_several(
+    browser: Browser, own_system: System, page_options: Options, faults_of: FaultsOf, tmp_path: Path
+) -> None:
+    files, truth = signs(1, seed=81)
+    [label] = truth.values()
+    relabelled_bundle(tmp_path / "other", "other", " (2)")
+    site = Site(tmp_path / "site", own_system)
+    try:
+        with opened(browser, site, page_options) as page:
+            with page.expect_response("**/api/v1/models"):
+                page.goto("/")
+            expect(page.get_by_label("Model", exact=True)).to_be_hidden()
+            FleetClient(own_system.url).add_model(str(tmp_path / "other"), None)
+            page.goto("/")
+            choice = page.get_by_label("Model", exact=True)
+            expect(choice.locator("option")).to_have_text(["Default: demo", "other"])
+            assert faults_of(page) == []
+            choice.select_option("other")
+            choose(page, files)
+            classify(page)
+            arrived(page)
+            expect(page.locator("#main")).to_contain_text(f"{label} (2)")
+    finally:
+        site.stop()
+
+
 @pytest.mark.parametrize("page_options", [{"java_script_enabled": False}])
 def test_without_scripts_the_static_pages_form_reaches_the_web_tier_at_the_same_address(page: Page) -> None:
     files, _ = signs(1, seed=78)
@@ -219,7 +247,9 @@ def test_a_person_signs_in_at_the_static_page_sends_images_and_signs_out(
         page.goto("/")
         expect(page.locator("#account")).to_be_hidden()
         page.locator("#headerSignIn").click()
-        enter_credentials(page, email, password)
+        with page.expect_response("**/api/v1/models") as models:
+            enter_credentials(page, email, password)
+        assert models.value.json()["default"] == "demo"
         expect(page.locator("#account")).to_have_text(email)
         expect(page.locator("#headerSignIn, #fleetLink").locator("visible=true")).to_have_count(0)
         assert faults_of(page) == []

@@ -12,6 +12,7 @@ and say so; in CI they fail, where setup would have been able to install what is
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -24,8 +25,13 @@ def _image(role: Role, images: Path = IMAGES) -> LocalImage:
     try:
         return build_image(role, images)
     except ImageToolMissingError as error:
-        able = os.geteuid() == 0 and shutil.which("apt-get") is not None
-        (pytest.fail if os.environ.get("CI") and able else pytest.skip)(str(error))
+        skip_without(error)
+
+
+def skip_without(error: ImageToolMissingError) -> NoReturn:
+    """Skip the test for want of a tool, or fail it in CI, where setup installs the tool."""
+    able = os.geteuid() == 0 and shutil.which("apt-get") is not None
+    (pytest.fail if os.environ.get("CI") and able else pytest.skip)(str(error))
 
 
 @pytest.fixture(scope="session")

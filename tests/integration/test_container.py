@@ -1,7 +1,7 @@
 """The image's command runs without rights, with a file system that it may only read, a state and a /tmp.
 
-There is not always a Docker engine. The first test does what the image does with the same files, variables, command
-and health check, as an unprivileged user; the second one builds and runs the image where an engine answers.
+`tests/image/test_container.py` builds and runs the image, which needs Docker, or podman and root. This does what the
+image does with the same files, variables, command and health check, as an unprivileged user.
 """
 
 import os
@@ -16,7 +16,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
-import yaml
 
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
@@ -164,29 +163,3 @@ def test_every_source_of_a_copy_is_in_git_and_in_the_build_context() -> None:
     for source in sources:
         assert any(path == Path(source) or Path(source) in path.parents for path in known), source
         assert not any(fnmatchcase(source.rstrip("/"), pattern) for pattern in ignored_patterns()), source
-
-
-def docker(*words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(["docker", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_the_image_runs_read_only_where_docker_runs() -> None:
-    if shutil.which("docker") is None or docker("info").returncode:
-        pytest.skip("no Docker engine answers: the image is not built")
-    built = docker("build", "--tag", "fleetsight:test", ".")
-    assert built.returncode == 0, built.stderr
-    port, name = free_port(), f"fleetsight-test-{os.getpid()}"
-    tmpfs = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["fleetsight"]["tmpfs"][0]
-    options = ("--read-only", "--tmpfs", tmpfs, "--cap-drop", "ALL", "--init", "--name", name)
-    published = ("--publish", f"127.0.0.1:{port}:8000", "--env", "FLEETSIGHT__AUTH__OPEN=true")
-    started = docker("run", "--detach", *options, *published, "fleetsight:test")
-    try:
-        assert started.returncode == 0, started.stderr
-        with closing(ApiClient(f"http://127.0.0.1:{port}")) as api:
-            wait_until(api.ready, "the page answers", details=lambda: docker("logs", name).stdout)
-            job_id = classify(api, seed=73)
-            assert docker("restart", name).returncode == 0
-            wait_until(api.ready, "the page answers again", details=lambda: docker("logs", name).stdout)
-            assert [result["status"] for result in api.results(job_id)] == ["done"]
-    finally:
-        docker("rm", "--force", "--volumes", name)

@@ -1,12 +1,20 @@
-"""The container image's files, read as data: instructions of the Dockerfile, and what it promises."""
+"""The container image: the instructions of its Dockerfile as data, and Docker's command by podman."""
 
 import json
+import os
 import re
+import resource
 import shlex
-from collections.abc import Mapping
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
+from ami.local import ImageToolMissingError, debian, need_tools, wheels
 from tests.conftest import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
@@ -60,3 +68,111 @@ def stages() -> list[Stage]:
         else:
             found[-1][1].append((instruction, arguments))
     return [Stage(base, tuple(instructions)) for base, instructions in found]
+
+
+def copy_context(folder: Path) -> None:
+    """Make a folder with the files of this checkout that the image is built of, and no others."""
+    folder.mkdir()
+    sources = [source for stage in stages() for sources, _ in stage.copies for source in sources]
+    for name in ("Dockerfile", "compose.yaml", ".dockerignore", *sources):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, target)
+
+
+def has_docker() -> bool:
+    """Return whether a Docker engine answers."""
+    command = shutil.which("docker")
+    return command is not None and not subprocess.run([command, "info"], capture_output=True, check=False).returncode
+
+
+PODMAN = """#!/bin/sh
+# Without systemd podman cannot repeat a health check, and waits for systemd in vain.
+case $1 in
+  build) options="--pull=never --volume {wheels}:/wheels:ro --volume {folder}/pip.conf:/etc/pip.conf:ro" ;;
+  run | create) options="--pull=never --no-healthcheck" ;;
+  *) exec {podman} "$@" ;;
+esac
+verb=$1
+shift
+exec {podman} "$verb" $options "$@"
+"""
+
+DOCKER = """#!/bin/sh
+if [ "$1" = compose ]; then
+  shift
+  exec {python} -m podman_compose --podman-path {folder}/bin/podman "$@"
+fi
+exec {folder}/bin/podman "$@"
+"""
+
+BASE = """FROM localhost/debian
+RUN python3 -m venv /usr/local/python
+ENV PATH=/usr/local/python/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+"""
+"""Stands for Docker Hub's image of Python, which is Debian with a Python that has pip."""
+
+
+MAX_LIMIT = 16_384
+"""Open files and processes of a container: enough for the system, and less than most machines allow."""
+
+
+@contextmanager
+def docker_by_podman(folder: Path, cache: Path) -> Iterator[Mapping[str, str]]:
+    """Yield an environment in which `docker` is podman, with the Dockerfile's base, and with nothing of other users.
+
+    Neither a registry nor a daemon is needed: the base is made of Debian's packages, and Python's packages come from
+    a folder, with the same hashes.
+
+    Args:
+        folder: is made, and has all that podman stores.
+        cache: where Debian and the packages are kept.
+
+    Raises:
+        ImageToolMissingError: a tool is missing, or the user is not root.
+    """
+    need_tools()
+    podman = shutil.which("podman")
+    if podman is None or shutil.which("runc") is None:
+        raise ImageToolMissingError("there is no podman or no runc; on Debian and Ubuntu: apt install podman runc")
+    root, packages = debian(cache / "base", print), wheels("run", cache / "wheels", print)
+    (folder / "bin").mkdir(parents=True)
+    (folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
+    # podman's own limits are higher than what this process may set.
+    kinds = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
+    limits = {name: min(resource.getrlimit(kind)[1] % 2**63, MAX_LIMIT) for name, kind in kinds.items()}
+    ulimits = [f"{name}={limit}:{limit}" for name, limit in limits.items()]
+    (folder / "containers.conf").write_text(
+        f"[containers]\ndefault_ulimits = {json.dumps(ulimits)}\n"
+        '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+        f'[network]\nnetwork_config_dir = "{folder}/networks"\n'
+    )
+    (folder / "storage.conf").write_text(
+        f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/store"\nrunroot = "{folder}/run"\n'
+    )
+    for name, text in (("podman", PODMAN), ("docker", DOCKER)):
+        script = folder / "bin" / name
+        script.write_text(text.format(folder=folder, podman=podman, wheels=packages.resolve(), python=sys.executable))
+        script.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        "CONTAINERS_CONF": str(folder / "containers.conf"),
+        "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
+        "BUILDAH_FORMAT": "docker",  # the only format with health checks
+        "BUILDAH_ISOLATION": "chroot",
+    }
+
+    def run(*command: str, stdin: str = "") -> None:
+        done = subprocess.run(command, env=environment, input=stdin, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+    try:
+        run("sh", "-c", f'tar -C "{root}" -c . | podman import - localhost/debian')
+        run("podman", "build", "--tag", f"docker.io/library/{stages()[0].base}", "-", stdin=BASE)
+        yield environment
+    finally:
+        run("podman", "system", "reset", "--force")

@@ -90,7 +90,8 @@ class AddModel(BaseModel):
 
     place: str = Field(
         pattern=PLACE_PATTERN,
-        description="A folder or zip on the machine of the web tier, or `s3://BUCKET/PREFIX` that it may read.",
+        description="A folder or zip on the machine of the web tier, or `s3://BUCKET/PREFIX` or "
+        "`s3://BUCKET/KEY.zip` that it may read.",
     )
     name: str | None = Field(
         default=None,

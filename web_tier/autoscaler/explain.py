@@ -68,6 +68,9 @@ def explain_no_launch(
         if capacity == 0:
             return "idle", "idle. Workers start when you upload"
         return "idle", joined(f"{workers} {are} idle", always_on_rule)
+    if capacity == 0 and not requests.waiting:
+        held = plural(requests.in_flight, "image")
+        return "enough", f"{workers}, {held} in flight: received again after the visibility timeout"
     enough = f"{workers} {are} enough for {plural(requests.total, 'image')}"
     return "enough", joined(enough, _unregistered(metrics))
 

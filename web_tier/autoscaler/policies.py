@@ -43,8 +43,13 @@ class DesiredCapacity:
 
 
 def backlog(observation: Observation, settings: FleetSettings) -> DesiredCapacity:
-    """One worker for each `images_per_worker` images that wait or are in flight."""
-    workers = math.ceil(observation.requests.total / settings.images_per_worker)
+    """One worker for each `images_per_worker` images that wait or are in flight.
+
+    Images in flight never cause a launch: the available workers hold them, or a worker that has ended did, and no
+    other worker can receive them until their visibility timeout ends. Then they wait.
+    """
+    held = min(observation.requests.in_flight, observation.available * settings.images_per_worker)
+    workers = math.ceil((observation.requests.waiting + held) / settings.images_per_worker)
     return DesiredCapacity(workers, f"{settings.images_per_worker} per worker")
 
 

@@ -37,7 +37,7 @@ LOCAL_MODEL_COMMAND = "./scripts/run.sh --model resnet18"
 """Starts the system on this machine with ImageNet's classes."""
 
 AWS_MODEL_COMMAND = "./scripts/fleetsight model build resnet18"
-"""Builds the bundle that the next bake of the workers' image takes; see docs/aws.md."""
+"""Builds the bundle that the next bake of the workers' image takes."""
 
 FORM_WITHOUT_SESSION = (
     "Nothing was sent: that form was opened before you signed in. Choose the images once more and send them here."

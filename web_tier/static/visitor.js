@@ -2,7 +2,8 @@
 
 const TIMEOUT_MS = 10_000;
 
-const visitor = await fetchVisitor();
+/** The visitor; null if the server does not respond in time. */
+export const visitor = await fetchVisitor();
 if (visitor?.signed_in) showVisitor(visitor);
 
 async function fetchVisitor() {

@@ -139,19 +139,26 @@ def check_region(plan: StackPlan) -> Iterable[Finding]:
 def check_disk_key(plan: StackPlan) -> Iterable[Finding]:
     """Check that the disks' encryption key can be used by Auto Scaling and the controller.
 
-    All disks of a stack are encrypted, by the account's default key if no other is named. The whole account may use
-    AWS's own key. A customer's key is for those that its policy names, and roles of a new stack are not among them.
+    All disks of a stack are encrypted, by the account's default key if `DiskKeyArn` names no other. The whole account
+    may use AWS's own key. A customer's key is for those that its policy names, which this check does not read. The
+    stack gives its controller rights only for the key in `DiskKeyArn`.
     https://docs.aws.amazon.com/autoscaling/ec2/userguide/key-policy-requirements-EBS-encryption.html
     """
-    account = plan.account
-    key = account.ec2.get_ebs_default_kms_key_id()["KmsKeyId"]
+    account, named = plan.account, plan.parameters["DiskKeyArn"]
+    key = named or account.ec2.get_ebs_default_kms_key_id()["KmsKeyId"]
     if key.endswith("alias/aws/ebs") or account.kms.describe_key(KeyId=key)["KeyMetadata"]["KeyManager"] == "AWS":
         yield Finding(Level.OK, "AWS's own key of the account encrypts the disks")
+        return
+    page = "docs/howto/configure-a-stack.md has the statements"
+    if named:
+        words = f"{key} encrypts the disks. If its policy does not allow Auto Scaling to use it, no instance starts"
+        yield Finding(Level.WARNING, words, page)
         return
     yield Finding(
         Level.WARNING,
         f"{key} encrypts the disks. If its policy does not allow the whole account to use it, no instance starts",
-        f"Take AWS's own key: `aws ec2 reset-ebs-default-kms-key-id --region {account.region_name}`",
+        f"Take AWS's own key, `aws ec2 reset-ebs-default-kms-key-id --region {account.region_name}`, or name this "
+        f"one, --set DiskKeyArn=ARN; {page} of its policy",
     )
 
 

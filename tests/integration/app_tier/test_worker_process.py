@@ -467,7 +467,7 @@ def test_the_decoding_processes_of_a_worker_are_forks_that_hold_none_of_its_keys
     assert owner_key().secret.encode() in (process_folder / "environ").read_bytes()
     ours = processes_for_decoding(worker.process.pid)
     for process in ours:
-        # A new process would cost a start of its own: docs/performance.md.
+        # A new process would cost a start of its own: docs/measurements.md.
         assert Path(f"/proc/{process}/cmdline").read_bytes() == (process_folder / "cmdline").read_bytes()
         assert not Path(f"/proc/{process}/environ").read_bytes().strip(b"\0")
         sockets = [link for link in Path(f"/proc/{process}/fd").iterdir() if "socket" in str(link.readlink())]

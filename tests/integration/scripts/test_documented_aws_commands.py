@@ -2,7 +2,8 @@
 
 Only the environment names the local cloud. The test plays its instances: builders build, the web instance answers,
 and workers that are asked to drain end. The local CloudFormation makes no updates, so a command that changes a stack
-runs as a dry run, in an account without one.
+runs as a dry run, in an account without one. `roll --new-session-key` is a dry run, too: the local Auto Scaling
+refreshes no instances.
 """
 
 import os
@@ -208,14 +209,22 @@ def test_the_upgrade_finds_its_images_changes_nothing_and_rolls_the_workers(read
     assert "asked 1 workers to finish what they have and end" in printed["roll"]
     assert printed["roll"].endswith("All workers are of version 2; `fleetsight roll --back` is the way back.")
 
+    [new_key] = [command for _, command in commands_of(CONFIGURE) if " roll " in command]
+    printed_of_key = reader.run(f"{new_key} --dry-run")
+    assert (
+        "A new key would be put first into /fleetsight/session-keys, and these replaced: fleetsight-"
+        in printed_of_key
+    )
 
-def test_the_way_from_an_account_to_a_stack_checks_previews_and_creates(reader: Reader) -> None:
-    (check, preview, create) = (command for _, command in commands_of("docs/aws.md") if "--region" in command)
-    assert "ok launch: EC2 would launch c7a.large" in reader.run(check)
-    assert "in all, at list prices" in reader.run(preview)
+
+def test_the_checks_of_an_account_find_that_ec2_launches_the_types(reader: Reader) -> None:
+    default, free_plan = (command for _, command in commands_of("docs/howto/prepare-an-account.md"))
+    assert "ok launch: EC2 would launch c7a.large" in reader.run(default)
+    assert "ok launch: EC2 would launch c7i-flex.large" in reader.run(free_plan)
     assert not left(reader.stage)
-    assert "Fleetsight is at https://" in reader.run(create)
 
+
+CONFIGURE = "docs/howto/configure-a-stack.md"
 
 VARIANTS = {
     "TlsParameter=": ("", "add TlsPolicy IAM::Policy"),
@@ -227,13 +236,13 @@ VARIANTS = {
         "add Site CloudFront::Distribution",
     ),
 }
-"""By a part of a command of docs/aws.md that changes a stack: the options of that stack, and what is printed."""
+"""By a part of a command of `CONFIGURE` that changes a stack: the options of that stack, and what is printed."""
 
 
 @pytest.mark.parametrize("part", VARIANTS)
 def test_a_change_of_a_stack_is_accepted_and_shown(reader: Reader, part: str) -> None:
     given, expected = VARIANTS[part]
-    (block,) = {block for block, command in commands_of("docs/aws.md") if part in command}
+    (block,) = {block for block, command in commands_of(CONFIGURE) if part in command}
     for command in block.commands:
         if " bake " in command:
             assert "worker ami-" in reader.run(command)
@@ -243,7 +252,13 @@ def test_a_change_of_a_stack_is_accepted_and_shown(reader: Reader, part: str) ->
 
 
 def test_each_command_about_aws_is_in_one_of_these_tests() -> None:
-    documents = {"README.md", "docs/aws.md", "docs/tutorial/aws.md", "docs/upgrade.md"}
+    documents = {
+        "README.md",
+        CONFIGURE,
+        "docs/howto/prepare-an-account.md",
+        "docs/tutorial/aws.md",
+        "docs/upgrade.md",
+    }
     assert {block.document for block, _ in COMMANDS} == documents
-    for block, command in commands_of("docs/aws.md"):
-        assert "--region" in command or any(part in each for part in VARIANTS for each in block.commands), command
+    for block, command in commands_of(CONFIGURE):
+        assert " roll " in command or any(part in each for part in VARIANTS for each in block.commands), command

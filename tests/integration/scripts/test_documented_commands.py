@@ -96,17 +96,12 @@ EXCUSED: Mapping[str, Excuse] = {
         "needs root, and boots machines",
         "tests/image/test_boot.py::test_five_machines_of_one_image_answer_a_hundred_images_and_end_by_themselves",
     ),
-    "*: ./scripts/fleetsight model build resnet18 *": Excuse(
-        "downloads torch and 45 MB of weights",
-        "tests/integration/model/test_build.py::"
-        "test_published_weights_bring_their_own_labels_preprocessing_and_hash_check",
-    ),
     "docs/upgrade.md: git *": Excuse("changes the checkout"),
     "*: FLEETSIGHT_AWS=1 *": Excuse("needs an AWS account, for an hour", "tests/aws/test_life.py"),
     "*: aws *": AWS_CLI,
     "*: docker *": Excuse(
-        "needs a Docker engine",
-        "tests/integration/test_container.py::test_the_image_runs_read_only_where_docker_runs",
+        "needs a Docker engine, or podman as root",
+        "tests/image/test_container.py::test_compose_runs_the_system_and_keeps_its_state",
     ),
     "ami/README.md: sudo ami/provision.sh *": Excuse(
         "installs a machine image into the system it runs on",

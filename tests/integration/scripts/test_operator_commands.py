@@ -325,6 +325,7 @@ def test_without_a_server_the_error_says_what_to_start() -> None:
     done = run_fleet("status", "--url", f"http://127.0.0.1:{port}")
     assert done.exit_code == 2
     assert f"nothing answers at http://127.0.0.1:{port}: start Fleetsight with ./scripts/run.sh" in done.output
+    assert "(Failed to establish" in done.output, "the cause may be another, such as an untrusted certificate"
 
 
 def test_an_invalid_url_is_an_error() -> None:

@@ -24,7 +24,7 @@ from app_tier.receiver import Receiver
 from app_tier.recovery import FailureBackoff as WorkerBackoff
 from app_tier.recovery import StepRecovery
 from app_tier.sizing import Sizing
-from app_tier.task import Delivery
+from app_tier.task import Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import Config, load_config
 from core.images import ImageLimits
@@ -319,7 +319,6 @@ class Worker:
             opener.open(bundle_of(world.model)),
             opener,
             recovery,
-            can_delay=True,
             start_thread=lambda load: load(),
         )
         self.pipeline = Pipeline(
@@ -349,6 +348,7 @@ class Worker:
         while not self.lifetime.over:
             if pause := self.backoff.pause_seconds():
                 self.world.scheduler.sleep(pause)
+            self.receiver._start_held()
             if room := self.in_flight.wait_for_room(self.receiver._max_messages(), 0):
                 self.receiver._receive_once(room)
             self.world.scheduler.sleep(1.0)
@@ -360,8 +360,8 @@ class Worker:
             self.extender.check()
             self.world.scheduler.sleep(VISIBILITY_SECONDS / 4)
 
-    def _submit(self, delivery: Delivery) -> None:
-        self.pipeline.submit(delivery)
+    def _submit(self, task: Task[None]) -> None:
+        self.pipeline.submit(task)
         stages = self.pipeline._stages
         while any(len(channel) for channel, _ in stages):
             for channel, stage in stages:

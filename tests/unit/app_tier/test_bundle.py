@@ -451,7 +451,7 @@ def test_a_zip_without_a_bundle_and_one_in_s3_are_said(tmp_path: Path) -> None:
         archive.writestr("readme", "")
     with pytest.raises(BundleUnreadableError, match=r"other\.zip"):
         read_facts(tmp_path / "other.zip", nothing)
-    with pytest.raises(BundleUnreadableError, match="name an S3 prefix"):
+    with pytest.raises(BundleUnreadableError, match="unpack it to a prefix"):
         read_facts(Path("s3://models/signs.zip"), nothing)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,7 +43,7 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import parse_config
 from core.messages import MODEL_GONE, Failure, RequestedModel, RequestMessage
 from tests.conftest import shipped_values
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from tests.support.worker import (
     VISIBILITY,
     ColourOpener,
@@ -79,14 +79,12 @@ class Bench:
     clock: FakeClock = field(default_factory=FakeClock)
     resumed: list[Task[None]] = field(default_factory=list)
     refused: list[tuple[Task[object], Failure]] = field(default_factory=list)
-    pauses: list[float] = field(default_factory=list)
     loads: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.sqs = FakeSqs(self.clock, fifo=self.fifo)
         self.in_flight = InFlightMessages(100, VISIBILITY, self.clock)
         self.lifetime = Lifetime(on_end=self.in_flight.close)
-        self.lifetime.wait = self._wait  # type: ignore[method-assign]
         self.extender = VisibilityExtender(
             self.sqs.queue(),
             self.in_flight,
@@ -102,16 +100,9 @@ class Bench:
         self.opener = ColourOpener({**BUNDLES, "own": OWN}, bytes_each=1)
         self.opener.sizing = replace(sized(CONFIG.worker, MACHINE, input_size=8), model_bytes=self.room)
         start = None if self.in_threads else self.loads.append
-        self.models = LoadedModels(
-            colour_model(bundle=OWN), self.opener, recovery, can_delay=not self.fifo, start_thread=start
-        )
+        self.models = LoadedModels(colour_model(bundle=OWN), self.opener, recovery, start_thread=start)
         self.models.resume = self.resumed.append
         self.models.refuse = lambda task, failure: self.refused.append((task, failure))
-
-    def _wait(self, seconds: float | None = None) -> bool:
-        self.pauses.append(seconds or 0)
-        self.clock.advance(seconds or 0)
-        return self.lifetime.over
 
     def receive(self, *names: str | None) -> list[Task[None]]:
         """Return an image in flight for each model; None for the worker's own."""
@@ -362,23 +353,31 @@ def test_the_pause_after_a_failed_load_grows_up_to_a_limit_and_is_short_again_af
 
 
 def test_in_a_fifo_queue_images_wait_in_hand_until_the_pause_is_over() -> None:
-    bench, later = Bench(fifo=True), list[Task[None] | None]()
+    bench = Bench(fifo=True)
     bench.opener.errors["a"] = [refusal("SlowDown")]
-
-    def wait(seconds: float | None = None) -> bool:
-        assert bench.sqs.called("send") == []
-        later.extend(bench.admit("a"))
-        return bench._wait(seconds)
-
-    bench.lifetime.wait = wait  # type: ignore[method-assign]
     bench.admit("a", "a")
     bench.load()
-    assert (bench.pauses, later, bench.opener.fetches) == ([FIRST_PAUSE_SECONDS], [None], ["a"])
-    assert bench.tries == [0] * 3
+    bench.admit("a")
+    bench.extender.check()
+    assert (bench.tries, len(bench.in_flight), bench.opener.fetches) == ([], 3, ["a"])
+    bench.clock.advance(FIRST_PAUSE_SECONDS)
+    bench.extender.check()
+    assert (bench.tries, len(bench.in_flight)) == ([0] * 3, 0)
     bench.opener.errors.clear()
     bench.admit("a")
     bench.load()
     assert models_of(bench.resumed) == ["a"]
+
+
+def test_images_that_wait_in_hand_for_the_end_of_a_pause_keep_no_image_of_another_model_away() -> None:
+    bench = Bench(fifo=True)
+    bench.opener.errors["a"] = [refusal("SlowDown")]
+    for _ in range(bench.in_flight.capacity // 10 + 5):
+        bench.admit(*"a" * 10)
+        bench.load()
+    assert len(bench.in_flight) > bench.in_flight.capacity
+    assert bench.in_flight.wait_for_room(10, NEVER_SECONDS) == 10
+    assert bench.admit(None) != [None]
 
 
 def test_a_model_that_the_engine_cannot_run_costs_its_images_a_try_each_time(bench: Bench) -> None:
@@ -390,27 +389,60 @@ def test_a_model_that_the_engine_cannot_run_costs_its_images_a_try_each_time(ben
     assert not bench.lifetime.over
 
 
-def test_images_that_arrive_in_the_pause_after_a_broken_load_lose_no_try(bench: Bench) -> None:
+@pytest.mark.parametrize("fifo", [False, True])
+def test_images_that_arrive_in_the_pause_after_a_broken_load_lose_no_try_however_long_it_is(fifo: bool) -> None:
+    bench = Bench(fifo=fifo)
     bench.opener.errors["a"] = [EngineError("cannot run")]
-    bench.admit("a")
-    bench.load()
-    bench.sqs.messages.clear()
-    bench.clock.advance(0.5)
-    bench.admit("a", "a")
-    paused = FIRST_PAUSE_SECONDS - 0.5
-    assert all(message.visible_at - bench.clock() >= paused for message in bench.sqs.messages)
-    bench.clock.advance(FIRST_PAUSE_SECONDS)
-    assert (bench.tries, bench.opener.fetches) == ([0, 0], ["a"])
+    for failures in range(1, 9):
+        bench.admit("a")  # the one with which the load is tried
+        bench.load()
+        assert len(bench.opener.fetches) == failures
+        bench.sqs.messages.clear()
+        pause = min(FIRST_PAUSE_SECONDS * 2 ** (failures - 1), MAX_PAUSE_SECONDS)
+        bench.admit("a", "a")
+        for _ in range(int(pause)):
+            assert bench.sqs.visible == [], "no worker receives them in the pause"
+            bench.extender.check()
+            bench.clock.advance(1)
+        bench.extender.check()
+        assert (bench.tries, len(bench.in_flight)) == ([0, 0], 0)
+        bench.sqs.messages.clear()
 
 
-def test_in_a_fifo_queue_no_image_stays_in_hand_in_the_pause_after_a_broken_load() -> None:
+def test_a_worker_that_ends_gives_back_at_once_what_waits_for_the_end_of_a_pause() -> None:
     bench = Bench(fifo=True)
-    bench.opener.errors["a"] = [EngineError("cannot run")]
+    bench.opener.errors["a"] = [refusal("SlowDown")]
     bench.admit("a")
     bench.load()
+    bench.lifetime.end("Spot notice: terminate")
+    bench.extender.give_back(bench.in_flight.outside())
+    assert (bench.tries, len(bench.in_flight)) == ([0], 0)
     bench.admit("a")
-    assert (bench.opener.fetches, bench.pauses, len(bench.in_flight)) == (["a"], [], 0)
-    assert all(message.visible_at > bench.clock() for message in bench.sqs.messages), "no worker receives it at once"
+    assert (bench.tries, len(bench.in_flight)) == ([0], 0), "what arrives in the pause as well"
+
+
+def test_a_load_that_hangs_ends_the_worker_also_if_the_images_that_it_began_with_have_gone() -> None:
+    bench = Bench()
+    honest = bench.opener.fetch
+
+    def hang(wanted: ModelPlace) -> object:
+        for each in bench.in_flight.everything():
+            bench.extender.give_back([each])
+        bench.sqs.messages.clear()
+        bench.clock.advance(901)
+        bench.extender.check()
+        assert not bench.lifetime.over, "no image waits for it"
+        bench.admit("a", "a")
+        bench.extender.check()
+        assert "a thread hangs" in bench.lifetime.reason
+        return honest(wanted)
+
+    bench.opener.fetch = hang  # type: ignore[method-assign, assignment]
+    bench.admit("a")
+    bench.load()
+    bench.extender.give_back(bench.in_flight.outside())
+    bench.clock.advance(VISIBILITY)
+    assert sorted(bench.tries) == [0, 1], "one of them may be the cause"
 
 
 @pytest.mark.parametrize("fifo", [False, True])
@@ -452,8 +484,8 @@ def test_without_another_thread_the_images_are_left_to_their_queue(bench: Bench)
 def test_a_worker_that_ends_starts_no_load_and_gives_back_what_waits(bench: Bench) -> None:
     bench.admit("a", "b")
     bench.lifetime.end("SIGTERM")
-    waiting = bench.models.end()
-    bench.extender.give_back([task.delivery for task in waiting])
+    bench.models.end()
+    bench.extender.give_back(bench.in_flight.outside())
     bench.admit("a")
     bench.load()
     assert (bench.opener.fetches, bench.resumed, bench.tries) == ([], [], [0] * 3)
@@ -506,6 +538,8 @@ HERE, IN_S3 = "/models/a", "s3://bucket/models/a"
         (with_cause(BundleFormatError("no cache"), NotADirectoryError()), IN_S3, LoadFault.SYSTEM),
         (with_cause(BundleDigestError("unreadable"), PermissionError()), HERE, LoadFault.SYSTEM),
         (refusal("SlowDown"), IN_S3, LoadFault.SYSTEM),
+        (ReadTimeoutError(endpoint_url="http://s3"), IN_S3, LoadFault.SYSTEM),
+        (with_cause(BundleFormatError("no more"), ReadTimeoutError(endpoint_url="")), IN_S3, LoadFault.SYSTEM),
         (refusal("AccessDenied"), IN_S3, LoadFault.SYSTEM),
         (refusal("NoSuchBucket"), IN_S3, LoadFault.SYSTEM),
         (EndpointConnectionError(endpoint_url="http://s3"), IN_S3, LoadFault.SYSTEM),

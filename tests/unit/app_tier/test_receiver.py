@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app_tier.lifecycle import Lifetime
 from app_tier.receiver import POLL_SECONDS, UNREACHABLE_SECONDS, Receiver, parse_messages, poison_safe_order
 from app_tier.recovery import FailureBackoff
-from app_tier.task import Delivery
+from app_tier.task import Delivery, Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestMessage
@@ -66,9 +66,9 @@ class Bench:
             clock=self.clock,
         )
 
-    def _note_and_submit(self, one: Delivery) -> None:
-        self.submitted.append(one.received.id)
-        self._submit(one)
+    def _note_and_submit(self, task: Task[None]) -> None:
+        self.submitted.append(task.delivery.received.id)
+        self._submit(task.delivery)
 
     def answer(self, one: Delivery) -> None:
         self.sqs.queue().delete([one.receipt])

@@ -102,10 +102,20 @@ def test_no_image_has_priority_where_many_users_send_alike() -> None:
 def test_room_for_some_messages_is_used_before_there_is_room_for_all() -> None:
     held = in_flight(FakeClock(), capacity=30)
     assert held.wait_for_room(10, NEVER_SECONDS) == 10
-    held.hold([delivery(number) for number in range(27)], 0)
+    for each in held.hold([delivery(number) for number in range(27)], 0):
+        held.start(each)
     assert held.wait_for_room(10, NEVER_SECONDS) == 3
-    held.hold([delivery(number) for number in range(27, 30)], 0)
+    for each in held.hold([delivery(number) for number in range(27, 30)], 0):
+        held.start(each)
     assert held.wait_for_room(10, 0) == 0
+
+
+def test_what_is_held_is_started_before_there_is_room_for_more() -> None:
+    held = in_flight(FakeClock(), capacity=30)
+    [one] = held.hold([delivery(1)], 0)
+    assert held.wait_for_room(10, NEVER_SECONDS) == 0
+    held.start(one)
+    assert held.wait_for_room(10, NEVER_SECONDS) == 10
 
 
 def test_closing_ends_the_waits_of_those_who_want_more() -> None:
@@ -195,7 +205,7 @@ def test_a_model_is_needed_until_the_last_image_that_it_was_assigned_to_is_remov
         bench.in_flight.assign(each, model)
     bench.in_flight.remove(one)
     assert bench.in_flight.models() == {"a", "b"}
-    bench.in_flight.assign(two, None)
+    bench.in_flight.wait_for_model(two)
     bench.in_flight.wait_until_one_is_free({"a", "b"}, NEVER_SECONDS)
     assert bench.in_flight.models() == {"b"}
     bench.in_flight.remove(three)

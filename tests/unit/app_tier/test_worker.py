@@ -677,12 +677,14 @@ def test_a_model_with_an_engine_that_fails_costs_its_images_a_try_and_the_worker
     assert [following.result(request).label for request in requests] == ["red"] * 4
 
 
-def test_a_stopped_worker_gives_back_the_images_that_wait_for_a_model() -> None:
-    bench = Bench(opener=several(), idle_seconds=NEVER_SECONDS)
+@KINDS
+@pytest.mark.parametrize("reason", ["SIGTERM", "asked to drain", "Spot notice: terminate"])
+def test_a_stopped_worker_gives_back_the_images_that_wait_for_a_model(reason: str, fifo: bool) -> None:
+    bench = Bench(opener=several(), idle_seconds=NEVER_SECONDS, fifo=fifo)
     fetch, is_fetching = bench.opener.fetch, threading.Event()
 
     def stopped(wanted: ModelPlace) -> Bundle:
-        bench.worker.lifetime.end("SIGTERM")
+        bench.worker.lifetime.end(reason)
         is_fetching.set()
         wait_until(lambda: len(bench.requests.visible) == 3, "the images are given back")
         return fetch(wanted)

@@ -1,4 +1,4 @@
-"""What AWS costs, and that docs/aws.md says the same."""
+"""What AWS costs, and that docs/aws-costs.md says the same."""
 
 import pytest
 from rich.console import Console
@@ -29,10 +29,10 @@ def config() -> Config:
 
 
 @pytest.mark.parametrize("table", [idle_table, thousand_table])
-def test_the_page_about_aws_has_the_figures_that_the_command_prints(table: object, config: Config) -> None:
-    text = (ROOT / "docs" / "aws.md").read_text()
+def test_the_page_about_costs_has_the_figures_that_the_command_prints(table: object, config: Config) -> None:
+    text = (ROOT / "docs" / "aws-costs.md").read_text()
     made = table(config)  # type: ignore[operator]
-    assert made in text, f"docs/aws.md is behind; python -m benchmarks aws_costs prints:\n{made}"
+    assert made in text, f"docs/aws-costs.md is behind; python -m benchmarks aws_costs prints:\n{made}"
 
 
 def test_what_decides_about_the_costs_is_set_as_in_the_stack(config: Config) -> None:

@@ -487,7 +487,8 @@ def test_the_delay_of_an_answer_ends_with_its_count_and_grows_with_the_latencies
     _, delays = under_load(NO_CPU, 2, 5.0, 10.0)
     slow = Setup(costs=CallCosts(object=0.0), core_speed=no_cpu_time, latencies=Latencies(0.07, 0.25, 0.08, 0.6, 0.2))
     _, slower = under_load(slow, 2, 5.0, 10.0)
-    assert min(delays) > 0.008
+    # An answer that was sent just before the end has waited for less.
+    assert sorted(delays)[len(delays) // 10] > 0.008
     assert sorted(slower)[len(slower) // 2] > 3 * sorted(delays)[len(delays) // 2]
 
 

@@ -35,18 +35,22 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("kind", ["folder", "zip", "s3"])
+@pytest.mark.parametrize("kind", ["folder", "zip", "s3", "zip in s3"])
 def test_a_bundle_is_copied_whole_from_wherever_it_is(kind: str, outputs: MemoryBucket, tmp_path: Path) -> None:
     place, source = DEMO_BUNDLE, MemoryBucket()
-    if kind == "zip":
+    if "zip" in kind:
         place = Path(shutil.make_archive(str(tmp_path / "demo"), "zip", DEMO_BUNDLE.parent, DEMO_BUNDLE.name))
+    if kind == "zip in s3":
+        source.put("demo.ZIP", place.read_bytes(), "application/zip")
+        place = Path("s3://models/demo.ZIP")
     elif kind == "s3":
         place = Path("s3://models/demo")
         for name, body in files_of(DEMO_BUNDLE).items():
             source.put(f"demo/{name}", body, "application/octet-stream")
 
     def bucket_named(name: str) -> Bucket:
-        assert (name, kind) == ("models", "s3")
+        assert name == "models"
+        assert "s3" in kind
         return source
 
     facts = publish(place, bucket_named, outputs)
@@ -54,21 +58,49 @@ def test_a_bundle_is_copied_whole_from_wherever_it_is(kind: str, outputs: Memory
     assert published(outputs, facts.digest) == files_of(DEMO_BUNDLE)
 
 
-def test_a_bundle_that_is_published_is_not_copied_again_but_its_words_are(
-    outputs: MemoryBucket, tmp_path: Path
+@pytest.mark.parametrize("messages", [{"stop!": "Stop, please."}, {"stop!": "St\ufffdp"}])
+def test_a_bundle_with_other_words_changes_nothing_that_is_published(
+    messages: dict[str, str], outputs: MemoryBucket, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    relabelled_bundle(folder, "other", "!")
+    publish(folder, no_bucket, outputs)
+    before = dict(outputs.objects)
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    (folder / MANIFEST_NAME).write_text(json.dumps({**manifest, "messages": messages}))
+    (folder / "model.bin").unlink()
+    assert publish(folder, no_bucket, outputs).digest == manifest["digest"]
+    assert outputs.objects == before
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{}", b"[]", b'{"labels": "x"}', {"messages": {"stop!": 1}}, {"labels": ["a"]}, {"digest": "0"}]
+)
+def test_a_published_bundle_json_that_is_damaged_is_replaced(
+    damage: bytes | dict[str, object], outputs: MemoryBucket, tmp_path: Path
 ) -> None:
     folder = tmp_path / "other"
     digest = relabelled_bundle(folder, "other", "!")
     publish(folder, no_bucket, outputs)
-    before = published(outputs, digest)
+    before = dict(outputs.objects)
+    key = f"models/{digest}/{MANIFEST_NAME}"
+    body = damage if isinstance(damage, bytes) else json.dumps({**json.loads(before[key]), **damage}).encode()
+    outputs.put(key, body, "application/json")
+    publish(folder, no_bucket, outputs)
+    assert outputs.objects == before
+
+
+@pytest.mark.parametrize("messages", [{"stop!": 1}, {"no label": "x"}, [1], "text"])
+def test_a_bundle_with_messages_that_no_worker_would_load_is_refused(
+    messages: object, outputs: MemoryBucket, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    relabelled_bundle(folder, "other", "!")
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
-    manifest["messages"] = {"stop!": "Stop, please."}
-    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
-    (folder / "model.bin").unlink()
-    assert publish(folder, no_bucket, outputs).messages == {"stop!": "Stop, please."}
-    after = published(outputs, digest)
-    assert after.pop(MANIFEST_NAME) != before.pop(MANIFEST_NAME)
-    assert after == before
+    (folder / MANIFEST_NAME).write_text(json.dumps({**manifest, "messages": messages}))
+    with pytest.raises(BundleUnreadableError, match=str(tmp_path)):
+        publish(folder, no_bucket, outputs)
+    assert not outputs.objects
 
 
 @pytest.mark.parametrize("fault", ["missing", "changed", "outside", "no digest", "not pinned", "no bundle"])
@@ -151,3 +183,23 @@ def test_no_more_of_a_manifest_than_its_maximum_is_read(
     for module in ("bundle_facts", "published_bundles"):
         monkeypatch.setattr(f"core.{module}.MAX_MANIFEST_BYTES", size)
     assert publish(place, lambda _name: source, outputs).name == "other"
+
+
+@pytest.mark.parametrize("fault", ["missing", "no zip", "damaged", "too large"])
+def test_a_zip_in_s3_that_cannot_be_read_is_refused_with_its_address(
+    fault: str, outputs: MemoryBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, address = MemoryBucket(), "s3:/models/demo.zip"
+    body = Path(shutil.make_archive(str(tmp_path / "demo"), "zip", DEMO_BUNDLE)).read_bytes()
+    if fault == "no zip":
+        body = b"no zip"
+    elif fault == "damaged":
+        middle = len(body) // 2
+        body = body[:middle] + bytes(1_000) + body[middle + 1_000 :]
+    elif fault == "too large":
+        monkeypatch.setattr("core.published_bundles.MAX_DOWNLOAD_BYTES", len(body) - 1)
+    if fault != "missing":
+        source.put("demo.zip", body, "application/zip")
+    with pytest.raises(BundleUnreadableError, match=address):
+        publish(Path("s3://models/demo.zip"), lambda _name: source, outputs)
+    assert not any(key.endswith(MANIFEST_NAME) for key in outputs.objects)

@@ -70,7 +70,7 @@ def test_the_image_has_no_secret() -> None:
 
 def test_compose_publishes_the_page_on_this_machine_only(service: dict[str, Any]) -> None:
     assert service["environment"] == {"FLEETSIGHT__AUTH__OPEN": "true"}
-    assert [port.rsplit(":", 2)[0] for port in service["ports"]] == ["127.0.0.1"]
+    assert [port.partition(":")[0] for port in service["ports"]] == ["127.0.0.1"]
     assert {port.rsplit(":", 1)[1] for port in service["ports"]} == set(IMAGE.of("EXPOSE"))
 
 

@@ -51,6 +51,15 @@ def test_a_customer_managed_disk_key_is_a_warning(key: str, manager: str, level:
     assert (KEY in words, "reset-ebs-default-kms-key-id --region us-east-1" in remedy) == (level == "warning",) * 2
 
 
+def test_a_key_that_the_stack_names_is_checked_instead_of_the_accounts_default() -> None:
+    with stubbed_account("kms", parameters={"DiskKeyArn": KEY}) as at:
+        described = {"KeyMetadata": {"KeyId": KEY.rpartition("/")[2], "KeyManager": "CUSTOMER"}}
+        at.stubs["kms"].add_response("describe_key", described, {"KeyId": KEY})
+        ((reported, words, remedy),) = at.found(check_disk_key)
+    assert (reported, KEY in words) == ("warning", True)
+    assert "reset-ebs-default-kms-key-id" not in remedy
+
+
 def test_a_region_without_a_resource_type_is_a_stop() -> None:
     kinds = {each["Type"] for each in load_template().resources.values()}
     with stubbed_account("cloudformation") as at:

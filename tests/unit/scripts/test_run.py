@@ -29,7 +29,7 @@ from scripts.run.batch import (
 from scripts.run.images import ImageSet, NoImagesError, draw_signs, images_in, sample_images
 from scripts.run.model import model_setting
 from scripts.run.session import open_in_browser, show_summary
-from scripts.run.system import ROOT, StartError, System
+from scripts.run.system import ROOT, StartError, System, free_port
 from tests.support.fake_client import FakeUploads
 from tests.support.waiting import ManualClock
 
@@ -442,3 +442,9 @@ def test_a_configuration_file_that_is_not_in_the_image_is_rejected(
     monkeypatch.setenv(PATH_VARIABLE, str(other))
     with pytest.raises(StartError, match=r"other\.yaml, and in the image is"):
         replace(system, image=IMAGE).start()
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StartError, match=r"cannot write to .*file.*: Not a directory; .*FLEETSIGHT_HOME"):
+        System(tmp_path / "file", {"FLEETSIGHT__WEB__PORT": str(free_port())}).start()

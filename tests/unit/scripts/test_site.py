@@ -95,7 +95,8 @@ def test_with_sign_in_the_pages_load_the_session(tmp_path: Path, monkeypatch: py
         assert "Sign-in is off" not in page
     page = (tmp_path / "index.html").read_text()
     assert 'href="/upload"' in page
-    assert "data-ask" not in page
+    assert '<p id="fleetNow">' in page
+    assert '<div id="modelChoice" data-ask="signed-in" hidden>' in page
     assert "Bearer $TOKEN" in (tmp_path / "api").read_text()
 
 

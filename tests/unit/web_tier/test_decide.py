@@ -22,7 +22,12 @@ from web_tier.autoscaler.observe import FleetMetrics, Observation
         (observation(1), 1),
         (observation(100), 5),
         (observation(101), 6),
-        (observation(40, 30, 30), 5),
+        (observation(40, delayed=30), 4),
+        (observation(1, 60, states=("running",)), 1),
+        (observation(1, 10, states=("running",)), 0),
+        (observation(21, 60, states=("running",) * 3), 2),
+        (observation(0, 500, states=("running",)), 0),
+        (observation(0, 500), 0),
         (observation(10_000), 19),
         (observation(100, states=("running", "running")), 3),
         (observation(100, states=("pending", "running"), launching=2), 1),
@@ -30,7 +35,7 @@ from web_tier.autoscaler.observe import FleetMetrics, Observation
         (observation(100, states=("stopping", "shutting-down", "terminated")), 5),
     ],
 )
-def test_one_worker_for_each_twenty_images_counting_all_that_wait_and_all_that_come(
+def test_one_worker_for_each_twenty_images_that_wait_or_are_held_by_available_workers(
     seen: Observation, launch: int
 ) -> None:
     assert decide(seen, fleet_settings()).launch == launch
@@ -71,8 +76,8 @@ def test_a_fleet_above_a_lowered_maximum_is_left_to_end_itself() -> None:
     [
         (observation(100), "starting 5 workers (0 → 5, limit 19): 100 images left, 20 per worker"),
         (
-            observation(1, 60, states=("running",)),
-            "starting 3 workers (1 → 4, limit 19): 61 images left, 20 per worker",
+            observation(41, 60, states=("running",)),
+            "starting 3 workers (1 → 4, limit 19): 101 images left, 20 per worker",
         ),
         (observation(1000, states=("running",) * 19), "19 workers, the limit: 1,000 images left"),
         (observation(states=("running",)), "1 worker is idle"),
@@ -80,6 +85,7 @@ def test_a_fleet_above_a_lowered_maximum_is_left_to_end_itself() -> None:
             observation(0, 7, states=("running",)),
             "1 worker is enough for 7 images",
         ),
+        (observation(0, 7), "no workers, 7 images in flight: received again after the visibility timeout"),
     ],
 )
 def test_a_decision_says_why_in_words(seen: Observation, reason: str) -> None:
@@ -171,7 +177,10 @@ def test_no_plan_goes_beyond_the_maximum_or_above_what_is_wanted(
     started = plan.launch + len(plan.start)
     assert plan.launch >= 0
     assert started == 0 or seen.capacity + started <= fleet.max_workers
-    assert seen.capacity + started >= min(fleet.max_workers, max(fleet.min_workers, -(-seen.requests.total // each)))
+    wanted = max(fleet.min_workers, -(-seen.requests.waiting // each))
+    assert seen.capacity + started >= min(fleet.max_workers, wanted)
+    unfilled = replace(seen, requests=replace(seen.requests, in_flight=0))
+    assert seen.requests.waiting or plan.launch == decide(unfilled, fleet).launch, "images in flight launch none"
     assert set(plan.start) <= {each.instance_id for each in seen.instances if each.state == "stopped"}
     assert decide(seen, fleet) == plan
 

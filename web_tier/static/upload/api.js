@@ -3,7 +3,7 @@
 const RESPONSE_TIMEOUT_MS = 120_000;
 /** An upload that sends no bytes for this long, in milliseconds, is aborted. */
 const STALL_TIMEOUT_MS = 45_000;
-const FLEET_TIMEOUT_MS = 10_000;
+const STATE_TIMEOUT_MS = 10_000;
 const READY_TIMEOUT_MS = 5_000;
 
 /** Raised when a call got no response or an error response. `canRetry` is true if the same call may succeed later. */
@@ -91,12 +91,18 @@ export async function isReady() {
 }
 
 /** Return the current state of the fleet, or null if the server does not respond in time. */
-export async function fetchFleet() {
+export function fetchFleet() {
+    return fetchState("/fleet/now");
+}
+
+/** Return the models that the user's jobs may name, or null if the server does not respond in time. */
+export function fetchModels() {
+    return fetchState("/api/v1/models");
+}
+
+async function fetchState(url) {
     try {
-        const response = await fetch("/fleet/now", {
-            cache: "no-store",
-            signal: AbortSignal.timeout(FLEET_TIMEOUT_MS),
-        });
+        const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(STATE_TIMEOUT_MS) });
         return response.ok ? await response.json() : null;
     } catch {
         return null;

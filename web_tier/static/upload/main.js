@@ -2,7 +2,7 @@
 // Without JavaScript the browser submits the form itself.
 
 import { keepSkippedFiles } from "../job/skipped.js";
-import { ApiError, fetchFleet } from "./api.js";
+import { ApiError, fetchFleet, fetchModels } from "./api.js";
 import { Batch } from "./batch.js";
 import { CheckPool } from "./check_pool.js";
 import { Grid } from "./grid.js";
@@ -49,6 +49,7 @@ function initialize() {
     addEventListener("paste", (event) => addTransferred(event, event.clipboardData));
     listenForDrops();
     if ("ask" in elements.fleetNow.dataset) showFleet();
+    if (elements.modelChoice?.dataset.ask) showModels(elements.modelChoice.dataset.ask);
     addEventListener("beforeunload", (event) => {
         if (uploader.isRunning) event.preventDefault();
     });
@@ -57,6 +58,13 @@ function initialize() {
 async function showFleet() {
     const fleet = await fetchFleet();
     if (fleet) view.setFleet(fleet);
+}
+
+/** @param {string} visitors - "everyone", or "signed-in" if only users who are signed in may see the models. */
+async function showModels(visitors) {
+    if (visitors === "signed-in" && !(await import("../visitor.js")).visitor?.signed_in) return;
+    const catalog = await fetchModels();
+    if (catalog) view.setModels(catalog);
 }
 
 // The whole page accepts drops: a drop beside the target would make the browser leave the page.

@@ -47,6 +47,14 @@ export class StatusView {
         this.elements.fleetNow.textContent = fleet.sentence;
     }
 
+    /** Offer a choice of the models if there are several. */
+    setModels({ default: defaultName, models }) {
+        const { model, modelChoice } = this.elements;
+        model.replaceChildren(new Option(`Default: ${defaultName}`, ""));
+        for (const { name } of models) if (name !== defaultName) model.append(new Option(name));
+        modelChoice.hidden = models.length < 2;
+    }
+
     /** Announce the result of an upload after which the page stays. */
     announceResult() {
         const { accepted, unsent } = this.batch.counts;
@@ -84,7 +92,7 @@ export class StatusView {
         elements.signIn.hidden = !uploader.isSignedOut;
         elements.clear.hidden = hasJob || uploader.isRunning || isEmpty;
         elements.stop.hidden = !uploader.isRunning || uploader.isStopped;
-        // The job has them already; there is no choice of a model where there is only one.
+        // The job has them already; the server's page has no choice of a model where there is only one.
         for (const option of [elements.name, elements.keep, elements.model].filter(Boolean)) {
             option.disabled = uploader.isRunning || hasJob;
         }
