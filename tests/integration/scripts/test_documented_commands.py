@@ -103,6 +103,7 @@ EXCUSED: Mapping[str, Excuse] = {
         "needs a Docker engine, or podman as root",
         "tests/image/test_container.py::test_compose_runs_the_system_and_keeps_its_state",
     ),
+    "docs/container.md: sudo install *": Excuse("needs root, to give a folder to the user of the container"),
     "ami/README.md: sudo ami/provision.sh *": Excuse(
         "installs a machine image into the system it runs on",
         "tests/integration/ami/test_builder.py::test_a_builder_provisions_reports_and_powers_off",
