@@ -460,6 +460,7 @@ def restore(records: Mapping[bytes, Record]) -> None:
         for key in [key for key in found if key[:parts] not in owners]:
             log.warning("the %s %s is not restored: its %s was never acknowledged", kind, key, owner)
             del found[key]
+    kinds.pop("file", None)  # a private file that the snapshot contains, which is no JSON
     values = {
         kind: {key: value_of(record.value or b"") for key, record in found.items()} for kind, found in kinds.items()
     }

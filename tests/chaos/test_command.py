@@ -15,24 +15,10 @@ import requests
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import ROOT, free_port
+from tests.support.processes import processes_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
-
-
-def processes_of(port: int) -> set[int]:
-    """Every living process of a run on `port`: its folder or its port stands in what it was started with."""
-    marks = (f"run-{port}".encode(), f"FLEETSIGHT__WEB__PORT={port}".encode())
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            process_data = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if state != "Z" and any(mark in process_data for mark in marks):
-            found.add(int(folder.name))
-    return found - {os.getpid()}
 
 
 @pytest.fixture

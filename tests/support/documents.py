@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 from tests.conftest import ROOT
 
@@ -83,6 +84,11 @@ def one_line(output: str) -> str:
 def block_languages(document: Path) -> list[str]:
     """Return the language of each block of a document; it is empty where the document names none."""
     return [language for _, language, _ in _FENCE.findall(document.read_text(encoding="utf-8"))]
+
+
+def code_blocks(text: str, language: str) -> list[str]:
+    """Return the blocks of a language in `text`, without their indentation."""
+    return [dedent(block) for _, found, block in _FENCE.findall(text) if found == language]
 
 
 def code_in(text: str) -> Iterator[str]:

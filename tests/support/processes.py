@@ -1,5 +1,6 @@
 """What the kernel knows of processes: https://man7.org/linux/man-pages/man5/proc_pid.5.html"""
 
+import os
 import resource
 import subprocess
 import sys
@@ -43,6 +44,21 @@ def state_of(process: int) -> str:
 def has_ended(process: int) -> bool:
     """Return True if `process` runs no more, also if its parent has not taken note of it yet."""
     return state_of(process) == "Z"
+
+
+def processes_of(port: int) -> set[int]:
+    """Return each living process of a `run.sh` on `port`: its folder or port is in its command or its environment."""
+    marks = (f"run-{port}".encode(), f"FLEETSIGHT__WEB__PORT={port}".encode())
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            process_data = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state != "Z" and any(mark in process_data for mark in marks):
+            found.add(int(folder.name))
+    return found - {os.getpid()}
 
 
 def take_memory(processes: Iterable[int]) -> None:

@@ -19,7 +19,7 @@ from scripts.model.own_network import NetworkSpec, read_spec
 from scripts.run.__main__ import main as run
 from services.errors import ConfigError
 from tests.conftest import ROOT
-from tests.support.documents import DOCUMENTS, block_languages, code_in, command_blocks, name_of
+from tests.support.documents import DOCUMENTS, block_languages, code_blocks, code_in, command_blocks, name_of
 
 _PROGRAM = re.compile(
     r"^(?P<before>(?:(?:sudo|nice|source <\() ?|[A-Z_]+=(?:'[^']*'|\S+) )*)"
@@ -199,19 +199,18 @@ def test_each_benchmark_is_documented() -> None:
     )
 
 
-YAML = re.compile(r"^( *)```yaml\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-
-
 def test_the_scenarios_of_the_how_to_pages_are_valid(tmp_path: Path) -> None:
-    found = [block for page in (ROOT / "docs" / "howto").glob("*.md") for block in YAML.findall(page.read_text())]
+    found = [
+        block for page in (ROOT / "docs" / "howto").glob("*.md") for block in code_blocks(page.read_text(), "yaml")
+    ]
     assert len(found) > 1
-    for _, block in found:
+    for block in found:
         (tmp_path / "scenario.yaml").write_text(block)
         assert load_scenario(tmp_path / "scenario.yaml")["faults"]
 
 
 def test_the_tutorial_describes_the_network_as_the_example_does(tmp_path: Path) -> None:
-    [(_, described)] = YAML.findall((ROOT / "docs" / "tutorial" / "own-model.md").read_text(encoding="utf-8"))
+    [described] = code_blocks((ROOT / "docs" / "tutorial" / "own-model.md").read_text(encoding="utf-8"), "yaml")
     (tmp_path / "colours.yaml").write_text(described)
     assert read_spec(tmp_path / "colours.yaml") == read_spec(ROOT / "examples" / "custom_model" / "colours.yaml")
 
@@ -227,7 +226,7 @@ def test_each_command_has_its_exit_statuses_documented() -> None:
 
 def test_the_documented_yaml_of_an_own_network_is_valid_and_has_every_key(tmp_path: Path) -> None:
     section = COMMANDS_PAGE.partition("## The YAML of your own network")[2]
-    [(_, example)] = YAML.findall(section)
+    [example] = code_blocks(section, "yaml")
     (tmp_path / "colours.yaml").write_text(example)
     assert read_spec(tmp_path / "colours.yaml").all_labels == ("red", "green", "blue")
     first_cells = re.findall(r"^\| (.*?) \|", section, re.MULTILINE)

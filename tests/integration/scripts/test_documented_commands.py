@@ -1,6 +1,7 @@
 """The commands in the documents' blocks run as they are written, against a system on this machine.
 
-A block is copied into one shell. What a reader replaces is in `PLACEHOLDERS`; what cannot run here is in `EXCUSED`.
+A block is copied into one shell. What a reader replaces is in `PLACEHOLDERS`. Commands that other files run are in
+`ELSEWHERE`, and those that no test runs in `EXCUSED`.
 `tests/unit/test_documented_commands.py` parses the commands in sentences, too.
 """
 
@@ -38,9 +39,43 @@ pytestmark = pytest.mark.processes
 BLOCKS = [block for document in DOCUMENTS for block in command_blocks(document)]
 
 
+AWS = (
+    "tests/integration/scripts/test_documented_aws_commands.py::test_each_command_about_aws_is_in_one_of_these_tests"
+)
+STARTS = (
+    "tests/integration/scripts/test_documented_runs.py::"
+    "test_each_command_that_starts_a_system_is_in_one_of_these_tests"
+)
+STORIES = "tests/integration/scripts/test_documented_stories.py::test"
+OWN_POLICY = f"{STORIES}_a_policy_of_ones_own_plays_in_the_simulator_and_in_a_fleet"
+
+ELSEWHERE: Mapping[str, str] = {
+    "*: ./scripts/fleetsight aws check --region *": AWS,
+    "*: ./scripts/fleetsight up *": AWS,
+    "*: ./scripts/fleetsight bake *": AWS,
+    "*: ./scripts/fleetsight roll *": AWS,
+    "*: ./scripts/fleetsight status --region *": AWS,
+    "*: ./scripts/fleetsight down *": AWS,
+    "*: ./scripts/fleetsight users operator * --region *": AWS,
+    "*: ./scripts/run.sh*": STARTS,
+    "*: FLEETSIGHT__*=* ./scripts/run.sh*": STARTS,
+    "CONTRIBUTING.md: export FLEETSIGHT__FLEET__POLICY=batches *": OWN_POLICY,
+    "CONTRIBUTING.md: ./scripts/fleetsight simulate --trace flash-crowd": OWN_POLICY,
+    "docs/tutorial/own-model.md: *colours*": f"{STORIES}_a_network_of_ones_own_is_exported_built_checked_and_served",
+    "docs/commands.md: ./scripts/fleetsight state *": f"{STORIES}_a_state_is_continued_copied_restored_and_removed",
+    "docs/howto/recover-dead-letters.md: ./scripts/fleetsight * IMAGE": (
+        f"{STORIES}_dead_letters_are_made_found_discarded_and_recovered"
+    ),
+}
+"""The test that runs a command as it is written, or checks that its file has all of them.
+
+By a pattern of `DOCUMENT: COMMAND`.
+"""
+
+
 @dataclass(frozen=True)
 class Excuse:
-    """Why a command is not run here, and where it or its function is run, as `PATH` or `PATH::NAME`, if anywhere."""
+    """Why no test runs a command as it is written, and the `PATH` or `PATH::NAME` that runs its function, if any."""
 
     reason: str
     run_by: str | None = None
@@ -48,41 +83,19 @@ class Excuse:
 
 INSTALLS = Excuse("installs packages into the checkout's .venv, which scripts/test.sh does first", "scripts/test.sh")
 RUNS_TESTS = Excuse("would run this test: CI runs everything", ".ci/run")
-STARTS = Excuse(
-    "starts another system, until Ctrl-C",
-    "tests/chaos/test_command.py::test_once_ends_with_0_and_a_summary_when_every_image_has_its_answer",
-)
-OWN_POLICY = Excuse("plays the policy that its reader has just written")
 CAMPAIGN = Excuse("takes two minutes or more; its parts are tested", "tests/unit/scripts/test_chaos.py")
-ON_AWS = Excuse(
-    "runs with a local cloud in the place of AWS",
-    "tests/integration/scripts/test_documented_aws_commands.py::test_each_command_about_aws_is_in_one_of_these_tests",
-)
 AWS_CLI = Excuse("needs AWS's own command, which is no part of Fleetsight")
 
 EXCUSED: Mapping[str, Excuse] = {
     "*: ./scripts/setup.sh *": INSTALLS,
     "*: pipx run pre-commit install *": Excuse("changes the hooks of the checkout and needs pipx"),
-    "*: ./scripts/test.sh*": RUNS_TESTS,
-    "*: ./scripts/run.sh*": STARTS,
+    "*: ./scripts/test.sh  *": RUNS_TESTS,
+    "*: ./scripts/test.sh --fast *": RUNS_TESTS,
+    "*: ./scripts/test.sh tests/unit -k *": RUNS_TESTS,
     "localcloud/README.md: sudo ./scripts/run.sh --hypervisor nspawn *": Excuse(
         "needs root, and boots machines",
         "tests/image/test_boot.py::test_five_machines_of_one_image_answer_a_hundred_images_and_end_by_themselves",
     ),
-    "*: FLEETSIGHT__*=* ./scripts/run.sh*": STARTS,
-    "CONTRIBUTING.md: export FLEETSIGHT__FLEET__POLICY=batches *": OWN_POLICY,
-    "CONTRIBUTING.md: ./scripts/fleetsight simulate --trace flash-crowd": OWN_POLICY,
-    "docs/tutorial/own-model.md: *colours*": Excuse(
-        "exports a network by torch, which only some tests need",
-        "tests/integration/test_examples.py::test_a_network_of_ones_own_becomes_a_bundle",
-    ),
-    "*: ./scripts/fleetsight aws check --region *": ON_AWS,
-    "*: ./scripts/fleetsight up *": ON_AWS,
-    "*: ./scripts/fleetsight bake *": ON_AWS,
-    "*: ./scripts/fleetsight roll *": ON_AWS,
-    "*: ./scripts/fleetsight status --region *": ON_AWS,
-    "*: ./scripts/fleetsight down *": ON_AWS,
-    "*: ./scripts/fleetsight users operator * --region *": ON_AWS,
     "docs/upgrade.md: git *": Excuse("changes the checkout"),
     "*: FLEETSIGHT_AWS=1 *": Excuse("needs an AWS account, for an hour", "tests/aws/test_life.py"),
     "*: aws *": AWS_CLI,
@@ -90,10 +103,7 @@ EXCUSED: Mapping[str, Excuse] = {
         "needs a Docker engine, or podman as root",
         "tests/image/test_container.py::test_compose_runs_the_system_and_keeps_its_state",
     ),
-    "docs/commands.md: ./scripts/fleetsight state *": Excuse(
-        "needs a state that no system uses",
-        "tests/integration/scripts/test_state_commands.py::test_a_snapshot_is_restored_and_a_state_reset",
-    ),
+    "docs/container.md: sudo install *": Excuse("needs root, to give a folder to the user of the container"),
     "ami/README.md: sudo ami/provision.sh *": Excuse(
         "installs a machine image into the system it runs on",
         "tests/integration/ami/test_builder.py::test_a_builder_provisions_reports_and_powers_off",
@@ -103,10 +113,6 @@ EXCUSED: Mapping[str, Excuse] = {
         "tests/integration/client/test_package.py::test_the_installed_command_answers_help_without_a_checkout",
     ),
     "*: ./scripts/fleetsight chaos*": CAMPAIGN,
-    "docs/howto/recover-dead-letters.md: ./scripts/fleetsight * IMAGE": Excuse(
-        "needs a dead letter",
-        "tests/integration/scripts/test_operator_commands.py::test_a_dead_letter_is_redriven_once_with_the_exit_status",
-    ),
     "docs/reliability.md: .venv/bin/python -m tests.simulation.data_path *": Excuse(
         "takes minutes", "tests/simulation/test_data_path.py"
     ),
@@ -120,6 +126,8 @@ EXCUSED: Mapping[str, Excuse] = {
     ),
 }
 """By a pattern of `DOCUMENT: COMMAND`."""
+
+NOT_HERE = (*ELSEWHERE, *EXCUSED)
 
 
 def matches(block: CommandBlock, command: str, patterns: Iterable[str]) -> list[str]:
@@ -216,6 +224,7 @@ PRINTED: Mapping[str, str] = {
     "*: ./scripts/fleetsight model show *": r"labels",
     "docs/models.md: ./scripts/fleetsight model *": r"(?s)signs \(10%\).*signs \(100%\).*demo \(100%\)",
     "*: ./scripts/fleetsight simulate *": r"p95",
+    "*: ./scripts/test.sh *": r"[1-9] passed",
     "docs/commands.md: ./scripts/fleetsight doctor*": r"0 problems",
     "docs/api.md: curl -X POST *cancel *": r'"cancelled"',
     "*: curl --data-binary *": r'"matched": ?3',
@@ -339,10 +348,12 @@ def run_until_output(checkout: Checkout, command: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "block", [block for block in BLOCKS if not all(matches(block, each, EXCUSED) for each in block.commands)], ids=str
+    "block",
+    [block for block in BLOCKS if not all(matches(block, each, NOT_HERE) for each in block.commands)],
+    ids=str,
 )
 def test_the_commands_of_a_block_run(checkout: Checkout, block: CommandBlock) -> None:
-    commands = [command for command in block.commands if not matches(block, command, EXCUSED)]
+    commands = [command for command in block.commands if not matches(block, command, NOT_HERE)]
     written = [checkout.folder / name for command in commands for name in OUTPUT.findall(command)]
     for path in written:
         if path.is_dir():
@@ -369,15 +380,15 @@ def test_the_commands_of_a_block_run(checkout: Checkout, block: CommandBlock) ->
 
 def test_each_exception_is_in_the_documents_and_names_a_test_that_exists() -> None:
     documented = [(block, command) for block in BLOCKS for command in block.commands]
-    used = {pattern for block, command in documented for pattern in matches(block, command, EXCUSED)}
-    assert sorted(EXCUSED.keys() - used) == []
-    for excuse in EXCUSED.values():
-        if excuse.run_by is not None:
-            path, _, name = excuse.run_by.partition("::")
+    used = {pattern for block, command in documented for pattern in matches(block, command, NOT_HERE)}
+    assert sorted(set(NOT_HERE) - used) == []
+    for run_by in (*ELSEWHERE.values(), *(excuse.run_by for excuse in EXCUSED.values())):
+        if run_by is not None:
+            path, _, name = run_by.partition("::")
             assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8") if name else (ROOT / path).exists()
 
 
 def test_what_is_expected_of_commands_is_of_those_that_run() -> None:
-    ran = [(block, each) for block in BLOCKS for each in block.commands if not matches(block, each, EXCUSED)]
+    ran = [(block, each) for block in BLOCKS for each in block.commands if not matches(block, each, NOT_HERE)]
     expected = {*PRINTED, *CHECKED_BY}
     assert expected == {pattern for block, command in ran for pattern in matches(block, command, expected)}
