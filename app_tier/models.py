@@ -355,12 +355,16 @@ class LoadedModels:
             self._resume_waiting(place)
 
     def _step(self, place: ModelPlace, do: Callable[[], _T]) -> _T:
-        """Do one step of a load; if it hangs while an image waits for it, the extender ends the worker."""
+        """Do one step of a load; if it hangs while an image waits for any load, the extender ends the worker.
+
+        An image of another model may wait behind this load, while images that waited for this one were given back.
+        """
         in_flight = self._recovery.in_flight
 
         def first_waiting() -> list[Delivery]:
             with self._lock:
-                waiting = [task.delivery for task in self._waiting.get(place, [])]
+                queues = (self._waiting.get(place, []), *self._waiting.values())
+                waiting = [task.delivery for tasks in queues for task in tasks]
             return [delivery for delivery in waiting if in_flight.holds(delivery)][:1]
 
         in_flight.begin_load(first_waiting)
@@ -443,7 +447,11 @@ class LoadedModels:
         match fault:
             case LoadFault.GONE:
                 for task in tasks:
-                    self.refuse(task, MODEL_GONE)
+                    # One that was given back while it waited is no longer here; a closed worker starts none.
+                    if self._recovery.in_flight.start(task.delivery) is not None:
+                        self.refuse(task, MODEL_GONE)
+                    else:
+                        self._recovery.extender.give_back([task.delivery])
             case LoadFault.BROKEN:
                 self._recovery.extender.leave([task.delivery for task in tasks])
             case LoadFault.SYSTEM:

@@ -119,9 +119,12 @@ class InFlightMessages:
         return held
 
     def start(self, delivery: Delivery) -> Task[None] | None:
-        """Note that the pipeline gets `delivery`, and return its task; None if it was removed, as after 12 hours."""
+        """Note that the pipeline gets `delivery`, and return its task.
+
+        None if it was removed, as after 12 hours, or when closed: then it stays where it is, to be given back.
+        """
         with self._changed:
-            if (entry := self._entries.get(delivery.receipt)) is None:
+            if self._closed or (entry := self._entries.get(delivery.receipt)) is None:
                 return None
             entry.state = _State.STARTED
             return entry.task
@@ -181,13 +184,15 @@ class InFlightMessages:
     def resume(self, task: Task[None]) -> bool:
         """Note that `task` has its model now; return whether the pipeline gets it at once.
 
-        Otherwise the receiver starts it, or it was removed.
+        Otherwise the receiver starts it, it was removed, or the worker ends and gives it back.
         """
         with self._changed:
             if (entry := self._entries.get(task.delivery.receipt)) is None:
                 return False
-            is_alone = task.delivery.redelivered or any(
-                each.delivery.redelivered for each in self._in(_State.HELD, _State.STARTED)
+            is_alone = (
+                self._closed
+                or task.delivery.redelivered
+                or any(each.delivery.redelivered for each in self._in(_State.HELD, _State.STARTED))
             )
             entry.task, entry.state = task, _State.HELD if is_alone else _State.STARTED
             self._changed.notify_all()
@@ -326,6 +331,12 @@ class InFlightMessages:
         return [entry for entry in self._entries.values() if entry.state in states]
 
 
+MAX_CHECK_SECONDS: Final = 15.0
+"""Longest time between two checks: postponed deliveries are given back by one."""
+
+MAX_DUE: Final = 100
+"""Postponed deliveries that one check gives back."""
+
 MAX_SECONDS = 12 * 3600 - 60
 """SQS ends an invisibility 12 hours after the receive, however often it is extended.
 
@@ -383,11 +394,13 @@ class VisibilityExtender:
                 self._on_hung(
                     f"image {image} was in one step for more than {self._max_step_seconds:g} s: a thread hangs"
                 )
-        self.give_back([*self._in_flight.older_than(MAX_SECONDS), *self._in_flight.due()])
+        self.give_back(self._in_flight.older_than(MAX_SECONDS))
         with self._calling:
             expiring = self._in_flight.expiring()
             if expiring:
                 self._extend(expiring)
+        # A few: each costs two calls, and meanwhile nothing is extended.
+        self.give_back(self._in_flight.due()[:MAX_DUE])
 
     def give_back(self, deliveries: Sequence[Delivery], delay_seconds: int = 0) -> None:
         """Remove `deliveries` and return them to the queue, as if they had not been received.
@@ -463,7 +476,7 @@ class VisibilityExtender:
 
     def _run(self) -> None:
         # At a quarter of the timeout: each extension comes between a half and three quarters of it.
-        while not self._ended.wait(self._visibility_seconds / 4):
+        while not self._ended.wait(min(self._visibility_seconds / 4, MAX_CHECK_SECONDS)):
             try:
                 self.check()
             except Exception:  # noqa: BLE001 (the edge: without an extender, every image would be classified twice)

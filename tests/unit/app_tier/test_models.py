@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
@@ -614,3 +615,51 @@ def test_the_memory_of_a_model_grows_with_its_weights_and_its_input(opener: Mode
 def test_a_request_message_says_which_model_and_where(bench: Bench) -> None:
     (task,) = bench.receive("a")
     assert RequestMessage.from_json(task.delivery.received.body).model == requested("a", BUNDLES["a"])
+
+
+def test_an_image_behind_a_load_that_hangs_ends_the_worker_although_no_other_waits_for_that_load() -> None:
+    bench = Bench(room=5, in_threads=True)
+    entered, hangs, opened = threading.Event(), threading.Event(), bench.opener.open
+
+    def hang(bundle: Any) -> Any:
+        entered.set()
+        hangs.wait(NEVER_SECONDS)
+        return opened(bundle)
+
+    bench.opener.open = hang  # type: ignore[method-assign]
+    bench.admit("a")
+    assert entered.wait(DEADLINE_SECONDS)
+    bench.extender.give_back(bench.in_flight.outside())
+    bench.sqs.messages.clear()  # another worker answers it
+    bench.admit("b")
+    bench.clock.advance(901)
+    bench.extender.check()
+    hangs.set()
+    assert bench.lifetime.over
+
+
+def test_only_images_that_still_wait_fail_when_their_model_is_gone_and_they_count_as_started() -> None:
+    bench = Bench(room=5)
+    bench.opener.bundles.pop("a")
+    bench.admit("a")
+    bench.extender.give_back(bench.in_flight.outside())
+    bench.load()
+    assert (bench.refused, len(bench.in_flight), bench.tries) == ([], 0, [0])
+    bench.sqs.messages.clear()
+    bench.clock.advance(MAX_PAUSE_SECONDS)
+    bench.admit("a")
+    bench.load()
+    assert len(bench.refused) == 1
+    assert not bench.in_flight.wait_until_none_started(0)
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_an_image_whose_load_ends_while_the_worker_drains_is_given_back_once(fifo: bool) -> None:
+    bench = Bench(room=5, fifo=fifo)
+    [task] = bench.receive("a")
+    bench.models.admit(task)
+    bench.lifetime.end("drained")
+    assert not bench.in_flight.resume(task), "the pipeline starts nothing any more"
+    assert bench.in_flight.start(task.delivery) is None
+    bench.extender.give_back(bench.in_flight.outside())
+    assert (bench.tries, len(bench.in_flight)) == ([0], 0)
