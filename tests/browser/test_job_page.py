@@ -442,7 +442,7 @@ def test_a_job_that_another_tab_deletes_leads_to_the_jobs_and_says_so(
     with page.context.expect_page() as opened:
         page.evaluate("open(location.pathname + '/delete')")
     opened.value.get_by_role("button", name="Delete").click()
-    page.wait_for_url("**/jobs?deleted=1")
+    expect(page).to_have_url(re.compile(r"/jobs\?deleted=1$"))
     expect(page.get_by_role("status").first).to_have_text("The job was deleted.")
     page.goto(path)
     expect(page.get_by_role("heading", name="Job not found")).to_be_visible()
@@ -463,7 +463,7 @@ def test_a_finished_job_that_was_deleted_elsewhere_leads_to_the_jobs_at_the_next
         expect(page.locator("#state")).not_to_have_class(re.compile("live"))
         api.delete(written.job.job_id)
         act()
-        page.wait_for_url("**/jobs?deleted=1")
+        expect(page).to_have_url(re.compile(r"/jobs\?deleted=1$"))
         expect(page.get_by_role("status").first).to_have_text("The job was deleted.")
 
 
