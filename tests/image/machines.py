@@ -6,6 +6,7 @@ from pathlib import Path
 from localcloud.launch import LocalCloud
 from localcloud.machines.machine import Machine, cgroup_folders
 from localcloud.machines.network import in_network_of
+from tests.support.processes import processes_with
 from tests.support.waiting import wait_until
 
 
@@ -23,16 +24,7 @@ def console_of(machine: Machine) -> str:
 
 def left_of(directory: Path) -> set[int]:
     """Find every process of a machine: those in its control groups, or with its disk mounted."""
-    marks = (f"/fleetsight-{directory.name}/".encode(), f"{directory}/disk".encode())
-    found = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            process_data = (entry / "mounts").read_bytes() + (entry / "cgroup").read_bytes()
-        except OSError:
-            continue
-        if any(mark in process_data for mark in marks):
-            found.add(int(entry.name))
-    return found
+    return processes_with(("mounts", "cgroup"), f"/fleetsight-{directory.name}/", f"{directory}/disk")
 
 
 def traces_of(state_dir: Path, instance_id: str = "i-*") -> list[str]:

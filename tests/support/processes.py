@@ -48,17 +48,19 @@ def has_ended(process: int) -> bool:
 
 def processes_of(port: int) -> set[int]:
     """Return each living process of a `run.sh` on `port`: its folder or port is in its command or its environment."""
-    marks = (f"run-{port}".encode(), f"FLEETSIGHT__WEB__PORT={port}".encode())
+    found = processes_with(("cmdline", "environ"), f"run-{port}", f"FLEETSIGHT__WEB__PORT={port}")
+    return {process for process in found if not has_ended(process)} - {os.getpid()}
+
+
+def processes_with(names: Iterable[str], *marks: str) -> set[int]:
+    """Return each process with one of `marks` in the files `names` of its folder in /proc."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            process_data = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if state != "Z" and any(mark in process_data for mark in marks):
-            found.add(int(folder.name))
-    return found - {os.getpid()}
+        with suppress(OSError):  # it has just ended
+            process_data = b"".join((folder / name).read_bytes() for name in names)
+            if any(mark.encode() in process_data for mark in marks):
+                found.add(int(folder.name))
+    return found
 
 
 def take_memory(processes: Iterable[int]) -> None:

@@ -54,7 +54,6 @@ def _more_for_backlog(observation: Observation, settings: FleetSettings, image_s
     demand, booting = observation.demand, observation.metrics.unregistered.values()
     catch_up = max(image_seconds, CATCH_UP_SHARE * settings.target_seconds)
     remaining_boots = [max(0.0, boot - age) for age in booting if age < boot + OVERDUE_SECONDS]
-    ready = observation.available - len(booting)
     due_by, due = dict[float, int](), 0
     for age, images in (*demand.waiting, (-boot, 0)):
         due += images
@@ -63,7 +62,7 @@ def _more_for_backlog(observation: Observation, settings: FleetSettings, image_s
     for horizon, images in due_by.items():
         arriving = demand.rate * max(0.0, horizon - settings.target_seconds)
         # Every boot ends before the horizon, which is more than a whole boot away.
-        done = ready * horizon + sum(horizon - left for left in remaining_boots)
+        done = observation.ready * horizon + sum(horizon - left for left in remaining_boots)
         missing = max(missing, ((images + arriving) * image_seconds - done) / (horizon - boot))
     # A fraction is left to the running workers; if there are none, it needs a worker of its own.
     return max(0, math.ceil(missing - (IGNORED_SHARE if observation.available else 0.0)))

@@ -143,9 +143,8 @@ def _surplus(observation: Observation, keep: int, protected: tuple[str, ...]) ->
     if observation.requests.waiting:
         return ()
     # A booting worker replaces none: it may take long, or never report.
-    ready = observation.available - len(observation.metrics.unregistered)
     spare = [each for each in observation.metrics.spare if each not in protected]
-    return tuple(spare[: max(0, ready - keep)])
+    return tuple(spare[: max(0, observation.ready - keep)])
 
 
 def _workers_to_rotate(observation: Observation) -> tuple[str, ...]:

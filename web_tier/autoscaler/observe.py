@@ -155,6 +155,11 @@ class Observation(FleetDescription):
         """Number of workers that take images now or will once they have booted."""
         return len(self.available_ids)
 
+    @property
+    def ready(self) -> int:
+        """Number of workers that take images now: the available ones that have sent a heartbeat."""
+        return self.available - len(self.metrics.unregistered)
+
 
 @dataclass
 class RecentLaunches:

@@ -43,13 +43,12 @@ class DesiredCapacity:
 
 
 def backlog(observation: Observation, settings: FleetSettings) -> DesiredCapacity:
-    """One worker for each `images_per_worker` images that wait or are in flight.
+    """One worker for each `images_per_worker` images that wait, or that ready workers have in flight.
 
     Images in flight never cause a launch: the ready workers hold them, or a worker that has ended did, and no other
     worker can receive them until their visibility timeout ends. Then they wait.
     """
-    ready = observation.available - len(observation.metrics.unregistered)
-    held = min(observation.requests.in_flight, ready * settings.images_per_worker)
+    held = min(observation.requests.in_flight, observation.ready * settings.images_per_worker)
     workers = math.ceil((observation.requests.waiting + held) / settings.images_per_worker)
     return DesiredCapacity(workers, f"{settings.images_per_worker} per worker")
 

@@ -61,7 +61,7 @@ def commands_of(document: str) -> list[tuple[CommandBlock, str]]:
 
 @dataclass
 class Reader:
-    """A reader with a shell in a checkout and an account of a local cloud, whose instances are played."""
+    """A reader with a shell in a checkout and an account of a local cloud; the test plays its instances."""
 
     folder: Path
     cloud: LocalCloud

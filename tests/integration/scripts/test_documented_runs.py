@@ -13,7 +13,6 @@ import requests
 import yaml
 
 from scripts.run.sign_in import OPERATOR
-from scripts.run.system import free_port
 from tests.support.documents import DOCUMENTS, command_blocks, name_of
 from tests.support.otlp import OtlpCollector, otlp_collector
 from tests.support.reader import (
@@ -23,7 +22,6 @@ from tests.support.reader import (
     Reader,
     Run,
     command_in,
-    make_checkout,
     without_comment,
     yaml_in,
 )
@@ -32,16 +30,6 @@ from tests.support.waiting import DEADLINE_SECONDS, wait_until
 pytestmark = pytest.mark.processes
 
 STARTS = re.compile(r"(?:FLEETSIGHT__\w+=\S+ )*\./scripts/run\.sh")
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkout(tmp_path_factory.mktemp("checkout"))
-
-
-@pytest.fixture
-def reader(checkout: Path, tmp_path: Path) -> Reader:
-    return Reader(checkout, tmp_path, free_port())
 
 
 def expect_proxied(run: Run) -> None:
@@ -102,7 +90,7 @@ EXPECTED: Mapping[str, Callable[[Run], None]] = {
     "FLEETSIGHT__WEB__HOSTS='[photos.example.org]' FLEETSIGHT__WEB__BEHIND_PROXY=true ./scripts/run.sh "
     f"--no-batch --sign-in --state {STATE}": expect_proxied,
 }
-"""What a reader sees while a command runs, wherever it is documented."""
+"""What a reader sees while a command runs, in each document that has it."""
 
 
 @pytest.mark.parametrize("command", EXPECTED)

@@ -11,7 +11,6 @@ from PIL import Image
 
 from fleetsight_client.api import ApiClient
 from scripts.client import FleetClient
-from scripts.run.system import free_port
 from tests.conftest import ROOT
 from tests.support.checkouts import link_checkout
 from tests.support.documents import code_blocks
@@ -28,22 +27,11 @@ from tests.support.reader import (
     Reader,
     blocks_of,
     command_in,
-    make_checkout,
     yaml_in,
 )
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkout(tmp_path_factory.mktemp("checkout"))
-
-
-@pytest.fixture
-def reader(checkout: Path, tmp_path: Path) -> Reader:
-    return Reader(checkout, tmp_path, free_port())
 
 
 def test_a_state_is_continued_copied_restored_and_removed(reader: Reader) -> None:

@@ -41,7 +41,7 @@ from web_tier.autoscaler.observe import FleetMetrics, Observation
         (observation(100, states=("stopping", "shutting-down", "terminated")), 5),
     ],
 )
-def test_one_worker_for_each_twenty_images_that_wait_or_are_held_by_available_workers(
+def test_one_worker_for_each_twenty_images_that_wait_or_are_held_by_ready_workers(
     seen: Observation, launch: int
 ) -> None:
     assert decide(seen, fleet_settings()).launch == launch
