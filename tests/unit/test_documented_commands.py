@@ -94,7 +94,7 @@ def accept_click(program: click.Command) -> Callable[[Documented], None]:
 
 def accept_benchmark(documented: Documented) -> None:
     """Check that the benchmark exists; NAME is any."""
-    arguments = ["worker" if word == "NAME" else word for word in documented.arguments]
+    arguments = ["idle" if word == "NAME" else word for word in documented.arguments]
     measuring.parser().parse_args(arguments)
 
 
@@ -192,7 +192,7 @@ def test_a_wrong_command_is_not_accepted(line: str) -> None:
 
 
 def test_each_benchmark_is_documented() -> None:
-    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
     section = page.partition("## The benchmarks")[2].partition("\n## ")[0]
     assert {name for row in section.splitlines() for name in code_in(row.partition(" | ")[0])} == set(
         measuring.BENCHMARKS

@@ -116,13 +116,8 @@ EXCUSED: Mapping[str, Excuse] = {
     "docs/reliability.md: .venv/bin/python -m tests.simulation.data_path *": Excuse(
         "takes minutes", "tests/simulation/test_data_path.py"
     ),
-    "docs/simulator.md: ./scripts/fleetsight simulate --trace nys-day *": Excuse(
-        "computes for half a minute",
-        "tests/simulation/test_comparison.py::"
-        "test_a_trace_is_drawn_as_png_and_svg_with_every_policy_named_and_again_the_same",
-    ),
-    "docs/simulator.md: .venv/bin/python -m benchmarks fleet *": Excuse(
-        "takes minutes", "tests/simulation/test_fleet_benchmark.py"
+    "docs/measurements.md: .venv/bin/python -m benchmarks NAME *": Excuse(
+        "a benchmark takes minutes, and measures on a quiet machine", "tests/unit/benchmarks/test_report.py"
     ),
 }
 """By a pattern of `DOCUMENT: COMMAND`."""
