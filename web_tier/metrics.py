@@ -1,4 +1,6 @@
-"""Metrics for Prometheus: what the web tier counts, and the sum over its processes. `docs/reference/metrics.md` lists them.
+"""Metrics for Prometheus: what the web tier counts, and the sum over its processes.
+
+`docs/reference/metrics.md` lists them.
 
 Each process of gunicorn counts in files of its own, which it maps into memory: the multi-process mode of
 prometheus-client (https://prometheus.github.io/client_python/multiprocess/). The process that answers `/metrics` adds

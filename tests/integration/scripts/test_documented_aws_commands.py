@@ -191,7 +191,7 @@ def test_the_upgrade_finds_its_images_changes_nothing_and_rolls_the_workers(read
     reader.launch_workers(3)
 
     printed = {}
-    for _, command in commands_of("docs/upgrade.md"):
+    for _, command in commands_of("docs/operate.md"):
         if " roll " in command:
             reader.account.ec2.create_launch_template_version(
                 LaunchTemplateName=reader.stack.outputs["WorkerTemplateName"], SourceVersion="1",
@@ -257,7 +257,7 @@ def test_each_command_about_aws_is_in_one_of_these_tests() -> None:
         CONFIGURE,
         "docs/howto/prepare-an-account.md",
         "docs/tutorial/aws.md",
-        "docs/upgrade.md",
+        "docs/operate.md",
     }
     assert {block.document for block, _ in COMMANDS} == documents
     for block, command in commands_of(CONFIGURE):
