@@ -78,8 +78,8 @@ def test_each_function_on_the_architecture_page_exists() -> None:
     assert sum(".py`" in row for row in rows) > 20, "the path of an image is a table of modules and functions"
 
 
-def test_the_api_document_lists_all_image_formats() -> None:
-    assert format_names("and") in (ROOT / "docs/api.md").read_text(encoding="utf-8")
+def test_the_page_on_classification_lists_all_image_formats() -> None:
+    assert format_names("and") in (ROOT / "docs/classify.md").read_text(encoding="utf-8")
 
 
 RELIABILITY = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
@@ -129,7 +129,7 @@ def test_every_test_that_is_named_exists(page: str) -> None:
 
 def test_every_alert_has_its_first_look_and_remedy() -> None:
     rules = (ROOT / "infra" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
-    page = (ROOT / "docs" / "howto" / "watch-it-at-night.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
     first_cells = re.findall(r"^\| (\*\w+\*.*?) \|", page, re.MULTILINE)
     assert {name for cell in first_cells for name in re.findall(r"\*(\w+)\*", cell)} == set(
         re.findall(r"- alert: (\w+)", rules)
