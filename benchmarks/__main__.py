@@ -53,7 +53,7 @@ def load(name: str) -> Callable[[bool], Report]:
     section, packages = OPTIONAL_PACKAGES.get(name, ("", ()))
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
-        raise MissingPackageError(f"{' and '.join(missing)} not installed: run ./scripts/setup.sh run {section}")
+        raise MissingPackageError(f"not installed: {', '.join(missing)}; run ./scripts/setup.sh run {section}")
     run: Callable[[bool], Report] = importlib.import_module(f"benchmarks.{name}").run
     return run
 

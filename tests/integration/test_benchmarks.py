@@ -157,4 +157,4 @@ def test_without_optional_packages_each_benchmark_is_loaded_or_names_the_remedy(
     lines = ended.stderr.splitlines()
     assert [line.partition(": ")[0] for line in lines] == [name for name in BENCHMARKS if name in OPTIONAL_PACKAGES]
     for line, (section, packages) in zip(lines, OPTIONAL_PACKAGES.values(), strict=True):
-        assert line.endswith(f"{' and '.join(packages)} not installed: run ./scripts/setup.sh run {section}")
+        assert line.endswith(f"not installed: {', '.join(packages)}; run ./scripts/setup.sh run {section}")
