@@ -1,4 +1,4 @@
-"""The machine's own Chromium under Playwright: for screenshots, benchmarks and browser tests."""
+"""The machine's own Chromium under Playwright: for screenshots and browser tests."""
 
 import os
 import shutil

@@ -24,7 +24,7 @@ from scripts.aws.deploy.change_set import (
     deploy,
     prepare_stack,
 )
-from scripts.aws.deploy.idle_cost import WEB_DISK_GB, BilledParts, monthly_cost
+from scripts.aws.deploy.idle_cost import METRICS, WEB_DISK_GB, BilledParts, monthly_cost
 from scripts.aws.deploy.settings import validated_config
 from scripts.aws.deploy.stack import (
     AUTO_SCALING_GROUP,
@@ -577,6 +577,14 @@ def test_the_default_budget_is_twice_the_idle_cost() -> None:
     whole = BilledParts("c7a.large", alarms=7, dashboards=1, images_gb=16)
     at_rest = sum(dollars for _, dollars in monthly_cost(whole, CONFIG))
     assert TEMPLATE["Parameters"]["MonthlyBudget"]["Default"] == round(2 * at_rest, -1)
+
+
+def test_the_idle_cost_has_the_alarms_and_metrics_of_the_template() -> None:
+    always = [each["Type"] for each in RESOURCES.values() if each.get("Condition") in {None, "HasNoLoadBalancer"}]
+    rows = dict(monthly_cost(BilledParts.from_resources(always, "c7a.large", zones=2, images_gb=16), CONFIG))
+    assert rows["alarms, 7"] == pytest.approx(0.70)
+    assert rows[f"metrics of the logs, {METRICS}"] == pytest.approx(0.30 * METRICS)
+    assert "load balancer" not in rows
 
 
 def test_the_parts_are_counted_by_the_types_of_the_resources() -> None:
