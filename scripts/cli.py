@@ -25,7 +25,6 @@ from scripts.aws.commands import (
     status_command,
     up_command,
 )
-from scripts.chaos.campaign import chaos
 from scripts.dead_letters import dead_letters
 from scripts.doctor.checked_system import ROOT, CheckedSystem
 from scripts.doctor.command import HELP, OPTIONS, diagnose
@@ -166,7 +165,7 @@ SECTIONS: Final[Mapping[str, tuple[click.Command, ...]]] = {
         *(up_command, status_command, ssh_command, roll_command),
         *(aws, bake_command, site, restore_command, down_command),
     ),
-    "This machine, tests, documents and your shell": (doctor, chaos, simulate, sbom, completion),
+    "This machine, documents and your shell": (doctor, simulate, sbom, completion),
 }
 """The commands by section of the help."""
 

@@ -136,7 +136,7 @@ PROGRAMS: dict[str, Callable[[Documented], None]] = {
         f"python -m {module}": accept_module
         for module in (
             *("ami.archive", "app_tier", "localcloud", "mutmut", "pip", "pytest"),
-            *("scripts.audit", "scripts.pin", "tests.compatibility", "tests.fuzz", "tests.simulation.data_path"),
+            *("scripts.audit", "scripts.pin", "tests.chaos", "tests.compatibility", "tests.fuzz", "tests.simulation.data_path"),
         )
     },
 }
