@@ -6,14 +6,13 @@ A block is copied into one shell. What a reader replaces is in `PLACEHOLDERS`. C
 """
 
 import csv
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import groupby
@@ -25,7 +24,6 @@ from app_tier.bundle import DEMO_BUNDLE
 from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
 from scripts.home import HOME_VARIABLE
-from scripts.load.metrics import LoadSummary
 from scripts.run.sign_in import prepare_sign_in
 from scripts.run.system import System, free_port
 from tests.conftest import ROOT
@@ -271,9 +269,6 @@ def fill(folder: Path) -> None:
     (folder / "token").write_text("Authorization: Bearer fst_none\n")
     for name in ("chain.pem", "key.pem"):
         (folder / name).write_text("-----BEGIN-----\n")
-    # So slow that no later test is a fifth worse.
-    slow = LoadSummary("classic", 3, 3, 3, 0, 0, 0, 3e6, 1e-6, 1e6, 1e6, 1e6, 1e6)
-    (folder / "before.json").write_text(json.dumps(asdict(slow)))
 
 
 def executable(path: Path, text: str) -> None:

@@ -74,7 +74,7 @@ def test_dead_letters_are_made_found_discarded_and_recovered(reader: Reader) -> 
         listed = reader.run(command_in(DEAD_LETTERS, "dead-letters list"))
         assert all(f"IMG_{number}.jpg" in listed for number in range(3)), listed
         assert "3" in reader.run(of("dead-letters show", again))
-        assert again in reader.run(of("logs --local --image", again).replace("--image IMAGE", f"--image {again}"))
+        assert again in reader.run(of("logs --image", again).replace("--image IMAGE", f"--image {again}"))
         reader.run(of("dead-letters discard", unwanted))
         reader.run(heal.commands[0])
         reader.run(of("dead-letters redrive JOB", again))
