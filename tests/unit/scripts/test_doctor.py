@@ -17,7 +17,7 @@ from scripts.cli import fleetsight
 from scripts.doctor import machine
 from scripts.doctor.checked_system import CheckedSystem
 from scripts.doctor.checks import Diagnosis, Verdict, as_json, as_text, ok, problem, run_checks
-from scripts.doctor.command import URL_VARIABLE, main, parser
+from scripts.doctor.command import CHECKS, URL_VARIABLE, main, parser
 from scripts.home import HOME_VARIABLE
 from tests.conftest import ROOT
 
