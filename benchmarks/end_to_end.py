@@ -130,7 +130,7 @@ def classify_singles(bench: Bench, files: Sequence[Path], count: int) -> list[fl
     Raises:
         RuntimeError: the answer is not a label.
     """
-    client = ClassicClient(parse_target(bench.system.url, anywhere=False), "/", "myfile", PATIENCE_SECONDS)
+    client = ClassicClient(parse_target(bench.system.url, anywhere=False), PATIENCE_SECONDS)
     seconds = []
     for file in islice(cycle(files), count):
         data = unseen(file)

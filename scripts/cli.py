@@ -25,15 +25,16 @@ from scripts.aws.commands import (
     status_command,
     up_command,
 )
-from scripts.chaos.campaign import chaos
 from scripts.dead_letters import dead_letters
-from scripts.doctor.checked_system import ROOT, CheckedSystem
-from scripts.doctor.command import HELP, OPTIONS, diagnose
+from scripts.doctor.command import HELP as DOCTOR_HELP
+from scripts.doctor.command import main as run_doctor
 from scripts.fleet import fleet
+from scripts.load.command import load_test
 from scripts.logs import logs_command
 from scripts.model.commands import model
 from scripts.restore import restore_command
-from scripts.standard_options import CONTEXT, version_option
+from scripts.run.__main__ import main as run_command
+from scripts.standard_options import CONTEXT, of_this_checkout, url_option, version_option
 from scripts.state import state
 from scripts.users import users
 from services.errors import FleetsightError
@@ -130,15 +131,26 @@ def simulate(
     run_simulation(request, load_config(config), image_seconds, SimulationOutputs(plots, json_file))
 
 
-@click.command(help=HELP)
-@click.option("--json", "as_json", is_flag=True, help=OPTIONS["--json"])
-@click.option("--aws", "is_aws", is_flag=True, help=OPTIONS["--aws"])
-@click.option("--prefix", help=OPTIONS["--prefix"])
-@click.option("--port", type=click.IntRange(1, 65_535), help=OPTIONS["--port"])
-def doctor(*, as_json: bool, is_aws: bool, prefix: str | None, port: int | None) -> None:
-    """Run the checks; scripts/fleetsight runs scripts/doctor/__main__.py instead, which needs no package."""
-    system = CheckedSystem(ROOT, os.environ, is_aws=is_aws, prefix=prefix, port=port)
-    sys.exit(diagnose(system, as_json_text=as_json))
+@click.command(help=DOCTOR_HELP)
+@url_option
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def doctor(*, url: str, as_json: bool) -> None:
+    """Run the checks; scripts/fleetsight runs them without click, since packages may be missing."""
+    sys.exit(run_doctor(["--url", url, *(["--json"] if as_json else [])]))
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option("--serve", is_flag=True, help="Show it until Ctrl-C, and build it again after a change.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF MKDOCS]...")
+def docs(*, serve: bool, options: tuple[str, ...]) -> None:
+    """Build the documentation as a site in .fleetsight/docs, or show it at http://127.0.0.1:8001/.
+
+    A warning of the build is an error. Neither the build nor the site needs a network.
+    """
+    os.environ["NO_MKDOCS_2_WARNING"] = "1"  # an advertisement of the theme's successor
+    task = ["serve", "--dev-addr", "127.0.0.1:8001"] if serve else ["build", "--strict"]
+    command = [sys.executable, "-m", "mkdocs", *task, *options]
+    os.execv(command[0], command)  # nosec B606 # noqa: S606 (mkdocs takes over the terminal)
 
 
 @click.command()
@@ -159,14 +171,15 @@ def completion(shell: str) -> None:
 
 
 SECTIONS: Final[Mapping[str, tuple[click.Command, ...]]] = {
-    "Images": IMAGE_COMMANDS,
-    "A running system, on this machine or by --url": (fleet, dead_letters, users, logs_command, state),
-    "Models": (model,),
+    "This machine": (run_command, doctor, state),
+    "Images": tuple(of_this_checkout(each) for each in IMAGE_COMMANDS),
+    "A running system": (fleet, dead_letters, users, logs_command, load_test),
+    "Models and plans": (model, simulate),
     "AWS": (
         *(up_command, status_command, ssh_command, roll_command),
         *(aws, bake_command, site, restore_command, down_command),
     ),
-    "This machine, tests, documents and your shell": (doctor, chaos, simulate, sbom, completion),
+    "Documents, and your shell": (docs, sbom, completion),
 }
 """The commands by section of the help."""
 

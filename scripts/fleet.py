@@ -13,12 +13,12 @@ from typing import Any, Concatenate, Final, ParamSpec
 import click
 from rich.console import Console
 
-from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, load_config
+from core.config import MAX_CAP_DOLLARS, MAX_WORKERS
 from core.format import dollars as dollar_words
 from fleetsight_client.api import ApiError, NotRunningError, RejectedError, token_from_environment
 from fleetsight_client.cli import CommandGroup
-from scripts.client import FleetClient, web_url
-from services.errors import ConfigError
+from scripts.client import FleetClient
+from scripts.standard_options import NoSystemError, url_option
 
 P = ParamSpec("P")
 
@@ -26,26 +26,19 @@ FOLLOW_SECONDS: Final = 1.0
 """The pause between two polls for new events."""
 
 
-class NoAnswerError(click.ClickException):
-    """Raised when no Fleetsight answers, or its address is unknown."""
-
-    exit_code = 2
-
-
 def operator_command(command: Callable[Concatenate[FleetClient, P], None]) -> Callable[P, None]:
     """Give a command `--url` and `--json`, and call it with the client; an error is one line."""
 
-    @click.option("--url", help="Address of Fleetsight [default: web.host and web.port of config.yaml]")
+    @url_option
     @click.option("--json", "as_json", is_flag=True, help="Print what the API answers.")
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        url = kwargs.pop("url")
+        url = str(kwargs.pop("url"))
         try:
-            where = str(url).rstrip("/") if url else web_url(load_config().web)
-            client = FleetClient(where, token=token_from_environment())
+            client = FleetClient(url, token=token_from_environment())
             command(client, *args, **kwargs)
-        except (NotRunningError, ConfigError) as error:
-            raise NoAnswerError(str(error)) from error
+        except NotRunningError as error:
+            raise NoSystemError(str(error)) from error
         except RejectedError as error:
             raise click.ClickException(error.detail) from error
         except ApiError as error:
@@ -196,7 +189,10 @@ def console(client: FleetClient, *, instance: str, raw: bool, as_json: bool) -> 
     for line in answer["lines"]:
         print(console_text(line, raw=raw))
     if not answer["is_latest"]:
-        print("fleetsight: EC2 has no newer lines of this instance type; see `fleetsight logs`", file=sys.stderr)
+        print(
+            "fleetsight: EC2 has no newer lines of this instance type; see `fleetsight logs --prefix PREFIX`",
+            file=sys.stderr,
+        )
 
 
 @fleet.command()

@@ -1,8 +1,12 @@
 """The folder of logs, samples, models and states of running systems; also found where no package is installed."""
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
+
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 HOME_VARIABLE: Final = "FLEETSIGHT_HOME"
 """Names the folder where it is not the checkout's: a container cannot write to that one."""
@@ -11,3 +15,46 @@ HOME_VARIABLE: Final = "FLEETSIGHT_HOME"
 def home_of(checkout: Path, environment: Mapping[str, str]) -> Path:
     """Return the folder of a checkout."""
     return Path(environment.get(HOME_VARIABLE) or checkout / ".fleetsight")
+
+
+class AddressError(ValueError):
+    """Raised when a text is no address of a web server, or an address is not on this machine."""
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Return the host and the port of a URL.
+
+    Raises:
+        AddressError: it is no address of a web server.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        raise AddressError(f"{url!r} is not an address such as http://127.0.0.1:8000") from None
+    if host is None or port is None or parts.scheme not in DEFAULT_PORTS:
+        raise AddressError(f"{url!r} is not an address such as http://127.0.0.1:8000")
+    return host, port
+
+
+def is_this_machine(host: str) -> bool:
+    """Return whether a host's addresses belong to this machine: only then can a socket be bound to them."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.bind(address)
+    except OSError:
+        return False
+    return True
+
+
+def run_folder(home: Path, url: str) -> Path:
+    """Return the folder of the system that `./scripts/run.sh` serves, or served last, at a URL.
+
+    Raises:
+        AddressError: it is no address of a web server, or not on this machine.
+    """
+    host, port = address_of(url)
+    if not is_this_machine(host):
+        raise AddressError(f"{url} is not on this machine")
+    return home / f"run-{port}"

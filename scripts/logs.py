@@ -1,4 +1,4 @@
-"""``fleetsight logs``: the log lines of a stack on AWS, or of the system that runs on this machine."""
+"""``fleetsight logs``: the log lines of a system that runs on this machine, or of a stack on AWS."""
 
 import re
 import time
@@ -14,8 +14,7 @@ from core.fleet.store import INSTANCE_ID_PATTERN
 from core.ids import ULID_PATTERN
 from core.logs import LEVELS, log_line_time, parse_log_line
 from core.tracing import TRACE_ID_PATTERN
-from scripts.aws.commands import aws_command
-from scripts.aws.context import AwsAccount, Waiter
+from scripts.aws.context import Waiter
 from scripts.aws.logs import (
     ROLES,
     CloudWatchLogs,
@@ -25,8 +24,7 @@ from scripts.aws.logs import (
     format_line,
     parse_duration,
 )
-from scripts.run.system import HOME
-from scripts.users import LOCAL_PORT
+from scripts.named_system import NamedStack, named_system_command
 
 DEFAULT_SINCE = "10m"
 
@@ -61,7 +59,10 @@ class LocalLogs:
         if not (self.state_dir / "logs").is_dir():
             ports = sorted(path.parent.name.removeprefix("run-") for path in self.state_dir.parent.glob("run-*/logs"))
             others = f"; there are logs of port {', '.join(ports)}" if ports else ""
-            raise LogError(f"there are no logs in {self.state_dir}: give the --port of the system's page{others}")
+            raise LogError(
+                f"there are no logs in {self.state_dir}: give the --url of the system{others}; "
+                "a stack on AWS is named by --prefix, --region or --profile"
+            )
         lines = [
             (at, format_line(line, file.role, file.writer, self.query.texts))
             for file in self._files()
@@ -129,26 +130,19 @@ _is_ulid = _matching(ULID_PATTERN, "01K8Z3T7Q0W5V9N2M4X6Y8B1CD")
 @click.option("--filter", "text", metavar="TEXT", help="Only lines that hold TEXT.")
 @click.option("--since", help=f"How far back: 90s, 10m, 2h, 1d [default: {DEFAULT_SINCE}, or since the job or image]")
 @click.option("--follow", is_flag=True, help="Print new lines until Ctrl-C.")
-@click.option("--local", is_flag=True, help="Read the logs of the system that ./scripts/run.sh runs on this machine.")
-@click.option("--port", default=LOCAL_PORT, show_default=True, help="With --local: the port of its page.")
-@aws_command
+@named_system_command
 def logs_command(
-    account: AwsAccount,
-    prefix: str,
-    /,
-    *,
-    role: str | None,
-    since: str | None,
-    follow: bool,
-    local: bool,
-    port: int,
-    **selection: Any,
+    system: Path | NamedStack, /, *, role: str | None, since: str | None, follow: bool, **selection: Any
 ) -> None:
     """Show the logs of web tier, controller and workers, or of one of them, oldest first (times in UTC)."""
     ids = [selection[name] for name in ("job", "image") if selection[name]]
     texts = [*ids, *(selection[name] for name in ("trace", "text") if selection[name])]
     query = LogQuery((role,) if role else ROLES, texts, selection["level"], selection["instance"])
-    logs = LocalLogs(HOME / f"run-{port}", query) if local else CloudWatchLogs(account, prefix, query)
+    logs: LocalLogs | CloudWatchLogs = (
+        CloudWatchLogs(system.account, system.prefix, query)
+        if isinstance(system, NamedStack)
+        else LocalLogs(system, query)
+    )
     start = time.time() - parse_duration(since or DEFAULT_SINCE)
     if since is None:
         start = min([start, *map(_created, ids)])

@@ -1,10 +1,17 @@
-"""Options that every command has: `-h`, `--help` and `--version`."""
+"""Options that several commands share: `-h`, `--help`, `--version`, and `--url`, which names a running system."""
 
+import copy
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
+
+from core.config import load_config
+from fleetsight_client.cli import URL_VARIABLE
+from scripts.client import web_url
+from services.errors import ConfigError
 
 CONTEXT: Final = {"help_option_names": ["-h", "--help"]}
 """The context settings of a command."""
@@ -31,3 +38,40 @@ version_option = click.option(
     callback=_show_version,
     help="Show the version and exit.",
 )
+
+
+class NoSystemError(click.ClickException):
+    """Raised when no Fleetsight answers, or its address is unknown."""
+
+    exit_code = 2
+
+
+def configured_url() -> str:
+    """Return the address of the system that the configuration describes.
+
+    Raises:
+        NoSystemError: the configuration is not valid.
+    """
+    try:
+        return web_url(load_config().web)
+    except ConfigError as error:
+        raise NoSystemError(str(error)) from error
+
+
+_URL: Final[Mapping[str, Any]] = {
+    "envvar": URL_VARIABLE,
+    "show_envvar": True,
+    "default": configured_url,
+    "show_default": "web.host and web.port of config.yaml",
+    "help": "Address of Fleetsight.",
+}
+
+url_option = click.option("--url", **_URL)
+"""How each command names a running system."""
+
+
+def of_this_checkout(command: click.Command) -> click.Command:
+    """Return a command of the client whose `--url` is that of the other commands: its default is in config.yaml."""
+    own = copy.copy(command)
+    own.params = [click.Option(["--url"], **_URL) if each.name == "url" else each for each in command.params]
+    return own

@@ -1,4 +1,4 @@
-"""``fleetsight users``: the users' accounts on AWS, or of a system on this machine.
+"""``fleetsight users``: the users' accounts of a system on this machine, or on AWS.
 
 The commands change the user pool: sessions and tokens of a disabled account end within minutes.
 """
@@ -15,14 +15,11 @@ from rich.table import Table
 
 from fleetsight_client.cli import CommandGroup
 from localcloud.access_keys import AccessKey
-from scripts.aws.commands import aws_command
 from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.stack import find_stack
-from scripts.run.system import HOME
+from scripts.named_system import NamedStack, named_system_command
 from services.accounts import OPERATORS, USERS, Accounts
 from services.errors import FleetsightError
-
-LOCAL_PORT = 8000
 
 P = ParamSpec("P")
 
@@ -32,17 +29,14 @@ class NoPoolError(FleetsightError):
 
 
 def _accounts_command(command: Callable[Concatenate[Accounts, P], None]) -> Callable[P, None]:
-    """Give a command the options for the user pool, and call it with the accounts."""
+    """Give a command the options that name a system, and call it with the accounts of the system."""
 
-    @click.option("--local", is_flag=True, help="Use the system that ./scripts/run.sh runs on this machine.")
-    @click.option("--port", default=LOCAL_PORT, show_default=True, help="With --local: the port of its page.")
     @wraps(command)
-    def on_either(account: AwsAccount, prefix: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        local, port = kwargs.pop("local"), kwargs.pop("port")
-        found = _local_accounts(HOME / f"run-{port}") if local else _accounts_of_stack(account, prefix)
+    def with_accounts(system: Path | NamedStack, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        found = _accounts_of_stack(system) if isinstance(system, NamedStack) else _local_accounts(system)
         command(found, *args, **kwargs)
 
-    return aws_command(on_either)
+    return named_system_command(with_accounts)
 
 
 @click.group(cls=CommandGroup)
@@ -125,16 +119,16 @@ def remove(accounts: Accounts, email: str, *, yes: bool) -> None:
     click.echo(f"{email} is removed.")
 
 
-def _accounts_of_stack(account: AwsAccount, prefix: str) -> Accounts:
-    stack = find_stack(account, prefix)
+def _accounts_of_stack(named: NamedStack) -> Accounts:
+    stack = find_stack(named.account, named.prefix)
     if stack is None:
-        raise NoPoolError(f"there is no stack {prefix}: give --prefix and --region, or --local for this machine")
+        raise NoPoolError(f"there is no stack {named.prefix}: give --prefix and --region")
     pool_id = stack.outputs.get("UserPoolId")
     if pool_id is None:
         raise NoPoolError(
-            f"there is no sign-in at {prefix}: `fleetsight up --set CreateUserPool=true` makes a user pool"
+            f"there is no sign-in at {named.prefix}: `fleetsight up --set CreateUserPool=true` makes a user pool"
         )
-    return Accounts(account.cognito, pool_id)
+    return Accounts(named.account.cognito, pool_id)
 
 
 def _local_accounts(state_dir: Path) -> Accounts:
@@ -144,7 +138,8 @@ def _local_accounts(state_dir: Path) -> Accounts:
         key = AccessKey.load(state_dir)
     except OSError as error:
         raise NoPoolError(
-            "no system with sign-in runs here: start one with ./scripts/run.sh --sign-in, and give its --port"
+            "no system with sign-in runs here: start one with ./scripts/run.sh --sign-in, and give its --url; "
+            "a stack on AWS is named by --prefix, --region or --profile"
         ) from error
     os.environ |= key.environment
     return Accounts(AwsAccount(pool_id.partition("_")[0], None, endpoint).cognito, pool_id)

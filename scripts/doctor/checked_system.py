@@ -1,32 +1,21 @@
-"""The system that is checked: its configuration, and the cloud that it uses.
+"""The system that is checked: its address, its configuration, and the folder of `./scripts/run.sh`."""
 
-The cloud is the one at `aws.endpoint_url`; else the local cloud of `./scripts/run.sh`, or with `--aws` AWS. The local
-cloud's address and key are in the folder of the running system.
-"""
-
-import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
-from scripts.home import home_of
+from scripts.home import address_of, home_of
 
 if TYPE_CHECKING:
     from core.config import Config
-    from services.clients import Clients
 
 ROOT: Final = Path(__file__).absolute().parents[2]
 
-CONNECT_SECONDS: Final = 4.0
-REPLY_SECONDS: Final = 5.0
-"""The longest waits for a connection and for a reply; a check makes a few calls, one after another."""
-
-DEFAULT_PORT: Final = 8000
-"""The port of the page if the configuration cannot be read."""
+DEFAULT_ADDRESS: Final = ("127.0.0.1", 8000)
+"""The host and the port of the page if the configuration cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +24,13 @@ class CheckedSystem:
 
     Attributes:
         root: the folder of the checkout.
-        environment: overrides of the configuration, and the environment of AWS's clients.
-        is_aws: whether the system without an `aws.endpoint_url` is on AWS.
-        prefix: of the stack on AWS that has the configuration; None for config.yaml.
-        port: of the page, instead of the configured one.
+        environment: overrides of the configuration.
+        given_url: of the page, instead of the configured address.
     """
 
     root: Path
     environment: Mapping[str, str]
-    is_aws: bool = False
-    prefix: str | None = None
-    port: int | None = None
-    _made: "list[tuple[Clients, Any]]" = field(default_factory=list, init=False, repr=False, compare=False)
+    given_url: str | None = None
     _lock: Any = field(default_factory=threading.RLock, init=False, repr=False, compare=False)
 
     @property
@@ -54,8 +38,7 @@ class CheckedSystem:
         """The configuration, read once for all checks.
 
         Raises:
-            FleetsightError: it is not valid, or there is no such stack.
-            botocore.exceptions.BotoCoreError, ClientError: the stack's cannot be read.
+            FleetsightError: it is not valid.
         """
         with self._lock:
             return self._config
@@ -64,35 +47,29 @@ class CheckedSystem:
     def _config(self) -> "Config":
         from core.config import config_path, load_config
 
-        port = {} if self.port is None else {"FLEETSIGHT__WEB__PORT": str(self.port)}
-        own = load_config(self.root / config_path(self.environment), {**self.environment, **port})
-        if self.prefix is None:
-            return own
-        from scripts.aws.context import AccountError, AwsAccount
-        from scripts.aws.deploy.stack import find_stack
-        from scripts.aws.site import deployed_config
-
-        account = AwsAccount(own.aws.region)
-        stack = find_stack(account, self.prefix)
-        if stack is None:
-            raise AccountError(
-                f"there is no stack {self.prefix} in {own.aws.region}: set FLEETSIGHT__AWS__REGION, or leave out "
-                "--prefix"
-            )
-        return deployed_config(account, stack)
+        return load_config(self.root / config_path(self.environment), self.environment)
 
     @property
-    def is_on_aws(self) -> bool:
-        """Whether the configured cloud is AWS."""
-        return (self.is_aws or self.prefix is not None) and self.config.aws.endpoint_url is None
-
-    @property
-    def page_port(self) -> int:
-        """The port of the page; the default one without a valid configuration."""
+    def address(self) -> tuple[str, int]:
+        """The host and the port of the page; the default ones without a valid configuration."""
+        if self.given_url is not None:
+            return address_of(self.given_url)
         try:
-            return self.config.web.port
+            return self.config.web.host, self.config.web.port
         except Exception:  # noqa: BLE001 (the check of the configuration reports it)
-            return self.port or DEFAULT_PORT
+            return DEFAULT_ADDRESS
+
+    @property
+    def url(self) -> str:
+        """The address of the page, without a final slash."""
+        if self.given_url is not None:
+            return self.given_url.rstrip("/")
+        try:
+            from scripts.client import web_url
+
+            return web_url(self.config.web)
+        except Exception:  # noqa: BLE001 (the checks of packages and of the configuration report it)
+            return "http://{}:{}".format(*DEFAULT_ADDRESS)
 
     @property
     def home(self) -> Path:
@@ -102,81 +79,19 @@ class CheckedSystem:
     @property
     def run_folder(self) -> Path:
         """The folder of the system that `./scripts/run.sh` runs, or ran last, on this port."""
-        return self.home / f"run-{self.page_port}"
-
-    @cached_property
-    def started_endpoint(self) -> str | None:
-        """The address of the local cloud that `./scripts/run.sh` has started last, or None."""
-        try:
-            return (self.run_folder / "endpoint").read_text(encoding="utf-8").strip() or None
-        except OSError:
-            return None
+        return self.home / f"run-{self.address[1]}"
 
     @property
     def endpoint(self) -> str | None:
-        """The address of the cloud; None for AWS, and where no local cloud was started."""
-        configured = self.config.aws.endpoint_url
-        return configured or (None if self.is_on_aws else self.started_endpoint)
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the cloud is the local cloud that `./scripts/run.sh` has started last."""
-        return self.endpoint is not None and self.endpoint == self.started_endpoint
-
-    @cached_property
-    def has_cloud(self) -> bool:
-        """Whether there is a cloud that can be called: nothing may listen at the address of a local one."""
-        if self.is_on_aws or self.config.aws.endpoint_url:
-            return True
-        address = urlsplit(self.started_endpoint or "")
-        if address.hostname is None or address.port is None:
-            return False
+        """The address of the configured cloud, or of the local cloud that was started last; None without any."""
         try:
-            socket.create_connection((address.hostname, address.port), CONNECT_SECONDS).close()
-        except ConnectionRefusedError:
-            return False
-        return True
-
-    @property
-    def clients(self) -> "Clients":
-        """Clients of the cloud, which make each call once."""
-        return self._all_clients()[0]
-
-    @property
-    def unsigned_sts(self) -> Any:
-        """A client of STS that signs nothing: every cloud answers it, without credentials, by a refusal."""
-        return self._all_clients()[1]
-
-    def _all_clients(self) -> "tuple[Clients, Any]":
-        with self._lock:  # a session of botocore must not create two clients at once
-            if not self._made:
-                self._made.append(self._make_clients())
-            return self._made[0]
-
-    def _make_clients(self) -> "tuple[Clients, Any]":
-        from botocore import UNSIGNED
-        from botocore.config import Config as BotoConfig
-
-        from localcloud.access_keys import AccessKey
-        from services.clients import Clients, new_session
-        from services.endpoint import Endpoint
-
-        session = new_session()
-        if self.is_local:
-            key = AccessKey.load(self.run_folder)
-            session.set_credentials(key.id, key.secret)
-        region = self.config.aws.region
-        clients = Clients(Endpoint(region, self.endpoint, 1, CONNECT_SECONDS, REPLY_SECONDS), session)
-        unsigned = BotoConfig(
-            signature_version=UNSIGNED,
-            retries={"mode": "standard", "total_max_attempts": 1},
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=REPLY_SECONDS,
-        )
-        sts = session.create_client("sts", region_name=region, endpoint_url=self.endpoint, config=unsigned)
-        for service in ("s3", "sqs", "dynamodb", "sts"):
-            getattr(clients, service)
-        return clients, sts
+            configured = self.config.aws.endpoint_url
+        except Exception:  # noqa: BLE001 (the check of the configuration reports it)
+            configured = None
+        try:
+            return configured or (self.run_folder / "endpoint").read_text(encoding="utf-8").strip() or None
+        except OSError:
+            return None
 
     @property
     def venv_python(self) -> Path:

@@ -1,25 +1,24 @@
-"""The command: its options in words, and all checks of a system in the order in which they are shown."""
+"""The command: its options, and all checks of a system in the order in which they are shown."""
 
+import argparse
+import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
-from scripts.doctor import cloud, machine
-from scripts.doctor.checked_system import CheckedSystem
+from scripts.doctor import machine, running
+from scripts.doctor.checked_system import ROOT, CheckedSystem
 from scripts.doctor.checks import Diagnosis, as_json, as_text, has_problem, run_checks
+from scripts.home import AddressError, address_of
 
 HELP: Final = (
-    "Check this machine and the configured cloud for what Fleetsight needs, and say how to repair what is wrong. "
-    "Nothing is changed, and nothing is sent but to the configured cloud. The exit status is 1 if there is a problem."
+    "Check this machine, and the system if it runs, for what Fleetsight needs, and say how to repair what is wrong. "
+    "Nothing is changed. The exit status is 1 if there is a problem. An account of AWS is checked by "
+    "`fleetsight aws check`."
 )
 
-OPTIONS: Final[Mapping[str, str]] = {
-    "--json": "Print the results as JSON.",
-    "--aws": "Check a system on AWS, not the local cloud of ./scripts/run.sh.",
-    "--prefix": "Check the stack on AWS with this prefix, with its settings instead of those of config.yaml.",
-    "--port": "Port of the page; by default web.port of the configuration.",
-}
-"""The help of each option."""
+URL_VARIABLE: Final = "FLEETSIGHT_URL"
+"""As in `fleetsight_client.cli`, which cannot be imported where packages are missing."""
 
 CHECKS: Final[Mapping[str, Callable[[CheckedSystem], Iterable[Diagnosis]]]] = {
     "python": machine.check_python,
@@ -28,22 +27,37 @@ CHECKS: Final[Mapping[str, Callable[[CheckedSystem], Iterable[Diagnosis]]]] = {
     "port": machine.check_port,
     "disk": machine.check_disk,
     "memory": machine.check_memory,
-    "cpu": machine.check_cpu,
     "bundle": machine.check_bundle,
-    "cloud": cloud.check_cloud,
-    "credentials": cloud.check_credentials,
-    "clock": cloud.check_clock,
-    "buckets": cloud.check_buckets,
-    "queues": cloud.check_queues,
-    "table": cloud.check_table,
-    "chromium": machine.check_chromium,
-    "machines": machine.check_machines,
+    "system": running.check_system,
 }
 """Each check by its name."""
 
 
-def diagnose(system: CheckedSystem, *, as_json_text: bool = False) -> int:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command; `scripts/cli.py` has the same options for its help and completions."""
+    found = argparse.ArgumentParser("fleetsight doctor", description=HELP)
+    found.add_argument(
+        "--url",
+        type=_url,
+        default=os.environ.get(URL_VARIABLE) or None,
+        help=f"Address of Fleetsight. [env var: {URL_VARIABLE}; default: web.host and web.port of config.yaml]",
+    )
+    found.add_argument("--json", action="store_true", help="Print the results as JSON.")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Print the results of all checks of a system; return the exit status."""
+    given = parser().parse_args(arguments)
+    system = CheckedSystem(ROOT, os.environ, given.url)
     results = run_checks({name: partial(check, system) for name, check in CHECKS.items()})
-    print(as_json(results) if as_json_text else as_text(results))
+    print(as_json(results) if given.json else as_text(results))
     return int(has_problem(results))
+
+
+def _url(text: str) -> str:
+    try:
+        address_of(text)
+    except AddressError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text

@@ -1,15 +1,13 @@
-"""Checks of this machine: Python and packages, settings, port, disk, memory, CPU, bundle, and optional programs."""
+"""Checks of this machine: Python and packages, settings, port, disk, memory and bundle."""
 
 import errno
-import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
@@ -17,13 +15,14 @@ from typing import Final
 
 from scripts.doctor.checked_system import CheckedSystem
 from scripts.doctor.checks import Diagnosis, ok, problem, warning
+from scripts.home import is_this_machine
 
 INSTALL: Final = "./scripts/setup.sh run"
 INSTALL_AGAIN: Final = "rm -f .venv/.installed-run && ./scripts/setup.sh run"
 """Installs packages that are missing although the set-up has recorded that they are installed."""
 
-PROGRAM_SECONDS: Final = 20.0
-"""The longest time that a program may take to print its version, or what the CPU can do."""
+PYTHON_SECONDS: Final = 20.0
+"""The longest time that Python may take to print its version."""
 
 INSTALLED_BYTES: Final = 700 * 10**6
 """Disk space that an installation needs, as in scripts/setup.sh."""
@@ -45,18 +44,22 @@ WEB_TIER: Final = "web_tier.app:create_app()"
 ENDPOINT_VARIABLE: Final = "FLEETSIGHT__AWS__ENDPOINT_URL"
 """The variable with which ./scripts/run.sh passes the address of the local cloud to its processes."""
 
-_CAP_SYS_ADMIN: Final = 21
-"""The bit of the capability to mount file systems (man 7 capabilities)."""
-
-_FOR_MACHINES: Final = "booted machines (./scripts/run.sh --hypervisor nspawn, tests/image) need"
-
 
 def check_python(system: CheckedSystem) -> Iterable[Diagnosis]:
     """Check the Python of .venv; scripts/fleetsight has checked the version of the one that runs this."""
     if not system.venv_python.exists():
         yield problem(f"there is no .venv, and this is Python {sys.version.split()[0]}", INSTALL)
         return
-    done = _run([str(system.venv_python), "-c", "import sys; print(sys.version.split()[0])"], system.environment)
+    done = subprocess.run(
+        [str(system.venv_python), "-c", "import sys; print(sys.version.split()[0])"],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        timeout=PYTHON_SECONDS,
+        env={**system.environment, "PYTHONDONTWRITEBYTECODE": "1"},
+        check=False,
+    )
     if done.returncode:
         yield problem(f"the Python of .venv does not run: {done.stderr.strip()}", f"rm -rf .venv && {INSTALL}")
     elif tuple(map(int, re.findall(r"\d+", done.stdout)[:2])) < (3, 11):
@@ -110,19 +113,18 @@ def check_settings(system: CheckedSystem) -> Iterable[Diagnosis]:
     except FleetsightError as error:
         yield problem(str(error), "Correct what the message names.")
         return
-    source = str(config_path(system.environment)) if system.prefix is None else f"the stack {system.prefix}"
     own = sum(name.startswith(PREFIX) for name in system.environment)
-    overrides = f", with {own} of the environment's variables" if own and system.prefix is None else ""
+    overrides = f", with {own} of the environment's variables" if own else ""
+    source = config_path(system.environment)
     yield ok(f"{source}{overrides}; sign-in {config.auth.mode}, model {config.worker.bundle}")
 
 
 def check_port(system: CheckedSystem) -> Iterable[Diagnosis]:
-    """Find out who holds the port of the page; without valid settings, the default one of a local system."""
-    try:
-        host, endpoint, is_on_aws = system.config.web.host, system.endpoint, system.is_on_aws
-    except Exception:  # noqa: BLE001 (the check of the settings reports it)
-        host, endpoint, is_on_aws = "127.0.0.1", system.started_endpoint, False
-    port = system.page_port
+    """Find out who holds the port of the page."""
+    host, port = system.address
+    if system.given_url is not None and not is_this_machine(host):
+        yield ok(f"not checked: {host} is not this machine")
+        return
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -141,16 +143,14 @@ def check_port(system: CheckedSystem) -> Iterable[Diagnosis]:
     holder = port_holder(port)
     if holder is None:
         yield problem(f"{port} is held by a process that this user may not see", f"sudo ss -ltnp sport = :{port}")
-    elif holder.is_web_tier and holder.endpoint == endpoint:
+    elif holder.is_web_tier and holder.endpoint == system.endpoint:
         yield ok(f"{port} is held by this system's web tier (process {holder.pid})")
     else:
         web = ", the web tier of another system" if holder.is_web_tier else ""
-        words = f"{port} is held by {holder.name}{web} (process {holder.pid})"
-        if is_on_aws:  # the page is perhaps served by another machine
-            yield warning(words, f"Stop it (kill {holder.pid}) if this machine shall serve the page.")
-        else:
-            other = f"./scripts/run.sh --port {port + 1}"
-            yield problem(words, f"Stop it (kill {holder.pid}), or use another port: {other}")
+        yield problem(
+            f"{port} is held by {holder.name}{web} (process {holder.pid})",
+            f"Stop it (kill {holder.pid}), or use another port: ./scripts/run.sh --port {port + 1}",
+        )
 
 
 @dataclass(frozen=True)
@@ -247,56 +247,14 @@ def check_memory(system: CheckedSystem) -> Iterable[Diagnosis]:
         yield ok(has)
 
 
-def check_cpu(system: CheckedSystem) -> Iterable[Diagnosis]:
-    """Find out, in a process of its own, in which precision the worker's engine would compute on this CPU.
-
-    A CPU without the instructions that an engine was compiled for ends the process by a signal.
-    """
-    config = system.config.worker
-    words = (PROC / "cpuinfo").read_text().partition("model name")[2].partition("\n")[0]
-    name = words.partition(":")[2].strip() or os.uname().machine
-    bundle = config.bundle if str(config.bundle).startswith("s3:") else system.root / config.bundle
-    if not bundle.is_dir():
-        yield warning(
-            f"{name}; the precision is unknown, since {config.bundle} is not a folder here",
-            f"./scripts/fleetsight model show {config.bundle}",
-        )
-        return
-    command = [sys.executable, "-B", "-m", "scripts.doctor.precision", str(bundle), config.engine]
-    done = _run(command, system.environment, system.root)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-        yield problem(
-            f"{name}: a worker cannot start: {last}",
-            f"See what is wrong: .venv/bin/python -m scripts.doctor.precision {bundle} {config.engine}",
-        )
-        return
-    reply = json.loads(done.stdout)
-    chosen = f"{reply['precision']}, {reply['first']} first" if reply["first"] else reply["precision"]
-    wanted = "" if reply["wanted"] == reply["precision"] else f", since {reply['wanted']} is not fast here"
-    yield ok(f"{name}: workers compute in {chosen}{wanted}; OpenVINO finds {reply['features']}")
-
-
 def check_bundle(system: CheckedSystem) -> Iterable[Diagnosis]:
-    """Compare the digest of each file of the model bundle; of a bundle in S3, read the manifest."""
+    """Compare the digest of each file of the model bundle with its manifest."""
     from app_tier.bundle import BundleError, load_bundle, load_zip
-    from core.bundle_facts import MAX_MANIFEST_BYTES, BundleUnreadableError, read_facts
 
-    config = system.config.worker
-    where, pin = config.bundle, config.bundle_sha256
+    where, pin = system.config.worker.bundle, system.config.worker.bundle_sha256
     remedy = "Restore it (git checkout -- app_tier/demo), or build one: ./scripts/fleetsight model build resnet18"
     if str(where).startswith("s3:"):
-        s3 = system.clients.s3
-
-        def get(bucket: str, key: str) -> bytes:
-            return s3.get_object(Bucket=bucket, Key=key)["Body"].read(MAX_MANIFEST_BYTES + 1)
-
-        try:
-            facts = read_facts(where, get, pin)
-        except BundleUnreadableError as error:
-            yield problem(str(error), remedy)
-        else:
-            yield ok(f"{facts.name}, {len(facts.labels)} labels; each worker checks the digests of the files in S3")
+        yield ok("it is in S3, where ./scripts/fleetsight model verify s3://BUCKET/KEY checks it")
         return
     place = system.root / where
     try:
@@ -310,82 +268,6 @@ def check_bundle(system: CheckedSystem) -> Iterable[Diagnosis]:
         yield ok(f"{bundle.name}, {len(bundle.labels)} labels, digest {bundle.digest[:12]}; all files are as built")
 
 
-def check_chromium(system: CheckedSystem) -> Iterable[Diagnosis]:
-    """Check the browser that tests of pages and screenshots use."""
-    from scripts.chromium import find_chromium
-
-    path = find_chromium()
-    if path is None:
-        yield warning("there is none; only tests of pages and screenshots need it", "apt install chromium")
-        return
-    done = _run([path, "--version"], system.environment)
-    if done.returncode:
-        words = done.stderr.strip() or f"status {done.returncode}"
-        yield warning(
-            f"{path} does not run: {words}", "apt install --reinstall chromium, or name another in CHROMIUM"
-        )
-    else:
-        yield ok(f"{done.stdout.strip()} ({path})")
-
-
-def check_machines(system: CheckedSystem) -> Iterable[Diagnosis]:
-    """Check what machines need that systemd-nspawn boots, and what makes their images."""
-    from localcloud.machines.backends import TIME_NAMESPACE, TOOLS
-    from localcloud.machines.machine import PATH
-
-    tools = {**TOOLS, "debootstrap": "debootstrap"}
-    missing = {name: package for name, package in tools.items() if shutil.which(name, path=PATH) is None}
-    kind = filesystem_kind(_home_or_root(system))
-    lacking = []
-    if missing:
-        words = f"{_FOR_MACHINES} {', '.join(missing)}"
-        lacking.append(warning(words, f"apt install {' '.join(missing.values())}"))
-    if os.geteuid() != 0:
-        lacking.append(warning(f"{_FOR_MACHINES} root", "sudo ./scripts/run.sh --hypervisor nspawn"))
-    elif not _may_mount():
-        words = f"{_FOR_MACHINES} the right to mount file systems, which this container's root does not have"
-        lacking.append(warning(words, "Start the container with --privileged."))
-    if not TIME_NAMESPACE.exists():
-        lacking.append(warning(f"{_FOR_MACHINES} time namespaces", "Use Linux 5.6 or newer."))
-    if kind == "overlay":
-        words = f"{_FOR_MACHINES} a .fleetsight that an overlay can be on, and it is on an overlay itself"
-        lacking.append(warning(words, "Mount another file system there: mount -t tmpfs tmpfs .fleetsight"))
-    yield from lacking or [ok(f"systemd-nspawn and what booted machines need are there; .fleetsight is on {kind}")]
-
-
 def _home_or_root(system: CheckedSystem) -> Path:
     """Return the folder in which the system writes, or the checkout in which it will make it."""
     return system.home if system.home.exists() else system.root
-
-
-def _may_mount(status: Path = PROC / "self" / "status") -> bool:
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status.read_text(), re.MULTILINE)
-    return found is not None and bool(int(found[1], 16) >> _CAP_SYS_ADMIN & 1)
-
-
-def filesystem_kind(folder: Path, mounts: Path = PROC / "self" / "mountinfo") -> str:
-    """Return the type of the file system of a folder (man 5 proc_pid_mountinfo)."""
-    best, kind = -1, "an unknown file system"
-    for line in mounts.read_text().splitlines():
-        words, _, rest = line.partition(" - ")
-        point = Path(words.split()[4].encode().decode("unicode_escape"))
-        if folder.resolve().is_relative_to(point) and len(point.parts) >= best:
-            best, kind = len(point.parts), rest.split()[0]
-    return kind
-
-
-def _run(
-    command: list[str], environment: Mapping[str, str], folder: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a program that writes no compiled files, for `PROGRAM_SECONDS` at most."""
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-        timeout=PROGRAM_SECONDS,
-        cwd=folder,
-        env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
-        check=False,
-    )

@@ -21,8 +21,8 @@ from fleetsight_client.api import ApiClient, ApiError, FileToUpload, OfferedForm
 from scripts.load.inputs import LoadImages, LoadTarget
 from scripts.load.metrics import ImageVerdict, LoadMetrics
 
-NAMED_FIELD = "inputFile"
-"""The answers to this field begin with the filename without its extension, and a colon."""
+CLASSIC_FIELD = "myfile"
+"""The field of the classic form; the answer is the label alone."""
 
 BATCH_FILES = 20
 """Images in one request."""
@@ -52,15 +52,11 @@ class ClassicClient:
 
     Attributes:
         target: the system.
-        path: of the requests.
-        field: of the form.
         patience_seconds: after this time without an answer, an image is lost.
         token: if users sign in.
     """
 
     target: LoadTarget
-    path: str
-    field: str
     patience_seconds: float
     token: str | None = dataclass_field(default=None, repr=False)
 
@@ -74,7 +70,7 @@ class ClassicClient:
             metrics.record_verdict("lost", f"{file.name}: {error!r}")
             return
         metrics.record_time(time.monotonic() - started)
-        metrics.record_verdict(*judge_answer(answer, self.field, file.name, images.expected.get(file.name)))
+        metrics.record_verdict(*judge_answer(answer, file.name, images.expected.get(file.name)))
 
     def post(self, name: str, data: bytes) -> ClassicAnswer:
         """Send one image on a connection of its own; return the answer.
@@ -90,7 +86,7 @@ class ClassicClient:
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
         try:
-            connection.request("POST", self.path, multipart_form(boundary, self.field, name, data), headers)
+            connection.request("POST", "/", multipart_form(boundary, CLASSIC_FIELD, name, data), headers)
             reply = connection.getresponse()
             return ClassicAnswer(reply.status, reply.getheader("Content-Type", ""), reply.read())
         finally:
@@ -107,29 +103,25 @@ def multipart_form(boundary: str, field: str, name: str, data: bytes) -> bytes:
     return head.encode() + data + f"\r\n--{boundary}--\r\n".encode()
 
 
-def judge_answer(answer: ClassicAnswer, field: str, name: str, expected: str | None) -> tuple[ImageVerdict, str]:
+def judge_answer(answer: ClassicAnswer, name: str, expected: str | None) -> tuple[ImageVerdict, str]:
     """Return the verdict of an answer, and its problem if it has one; without `expected` any label is right."""
     text = answer.body.decode(errors="replace")
     if answer.status != 200:
         return "failed", f"{name}: {answer.status} {text[:200]}"
-    if fault := contract_violation(answer.content_type, text, field, name):
+    if fault := contract_violation(answer.content_type, text):
         return "failed", f"{name}: {fault}: {text[:200]!r}"
-    label = text.rpartition(":")[2]
     if expected is None:
         return "answered", ""
-    return ("right", "") if label == expected.replace(":", " ") else ("wrong", f"{name}: {label!r}, not {expected!r}")
+    return ("right", "") if text == expected.replace(":", " ") else ("wrong", f"{name}: {text!r}, not {expected!r}")
 
 
-def contract_violation(content_type: str, text: str, field: str, name: str) -> str | None:
+def contract_violation(content_type: str, text: str) -> str | None:
     """Return how an answer with status 200 violates the contract, or None."""
-    before, colon, label = text.rpartition(":")
     if not content_type.startswith("text/plain"):
         return f"{content_type or 'no type'} is not text/plain"
-    if not label or label != label.strip():
-        return "no label, or space around it"
-    if field == NAMED_FIELD:
-        return None if before == Path(name).stem else "it does not begin with the filename"
-    return "a colon in the label" if colon else None
+    if ":" in text:
+        return "a colon in the label"
+    return "no label, or space around it" if not text or text != text.strip() else None
 
 
 @dataclass

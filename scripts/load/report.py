@@ -1,18 +1,16 @@
-"""The HTML report of one load test or two: one file without scripts and external resources, with plots as SVG."""
+"""The HTML report of a load test: one file without scripts and external resources, with plots as SVG."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from jinja2 import Environment
 from markupsafe import Markup
 
-from scripts.load.thresholds import compare, different_settings
-
-Run = Mapping[str, Any]
-"""What `--json` writes."""
+from scripts.load.metrics import LoadSummary, summary_rows
+from scripts.load.thresholds import ThresholdResult
 
 Point = tuple[float, float]
 
@@ -84,42 +82,18 @@ def plot(title: str, lines: Sequence[Line], x_title: str, y_title: str) -> Marku
     ).format(title, names, y_title, x_title, WIDTH, HEIGHT, title, Markup("").join(parts))
 
 
-def _over_time(run: Run, key: str) -> list[Point]:
-    return [(float(step["second"]), float(step[key])) for step in run.get("timeline", ())]
-
-
-def _of_fleet(run: Run, *keys: str) -> list[Point]:
-    return [(float(each["second"]), float(sum(each[key] for key in keys))) for each in run.get("fleet", ())]
-
-
-def plots_of(runs: Sequence[tuple[str, Run]]) -> list[Markup]:
-    """Return the plots of one load test, or of two in the same axes."""
-    if len(runs) == 1:
-        [(_, run)] = runs
-        latency = [
-            Line("p50", _over_time(run, "p50_s"), "a"),
-            Line("p95", _over_time(run, "p95_s"), "b"),
-            Line("slowest", _over_time(run, "slowest_s"), "c"),
-        ]
-    else:
-        latency = [
-            Line(f"p95, {name}", _over_time(run, "p95_s"), style)
-            for (name, run), style in zip(runs, "ab", strict=True)
-        ]
-    suffixes = [""] if len(runs) == 1 else [f", {name}" for name, _ in runs]
-    styled = list(zip(runs, suffixes, "ab"[: len(runs)], strict=True))
-    answers = [Line(f"requests{more}", _over_time(run, "per_second"), style) for (_, run), more, style in styled]
-    workers = [
-        Line(f"workers{more}", _of_fleet(run, "running", "starting"), style, is_step=True)
-        for (_, run), more, style in styled
+def plots_of(summary: LoadSummary) -> list[Markup]:
+    """Return the plots of a load test."""
+    steps, fleet = summary.timeline, summary.fleet
+    latency = [
+        Line("p50", [(step.second, step.p50_s) for step in steps], "a"),
+        Line("p95", [(step.second, step.p95_s) for step in steps], "b"),
+        Line("slowest", [(step.second, step.slowest_s) for step in steps], "c"),
     ]
-    waiting = [
-        Line(f"waiting{more}", _of_fleet(run, "waiting"), style, is_step=True) for (_, run), more, style in styled
-    ]
-    shares = [
-        Line(f"requests{more}", [(float(n), float(s)) for n, s in enumerate(run.get("percentiles_s", ()))], style)
-        for (_, run), more, style in styled
-    ]
+    answers = [Line("requests", [(step.second, step.per_second) for step in steps], "a")]
+    workers = [Line("workers", [(each.second, each.running + each.starting) for each in fleet], "a", is_step=True)]
+    waiting = [Line("waiting", [(each.second, each.waiting) for each in fleet], "a", is_step=True)]
+    shares = [Line("requests", [(share, seconds) for share, seconds in enumerate(summary.percentiles_s)], "a")]
     return [
         plot("Latency over time", latency, "seconds of the test", "seconds"),
         plot("Requests per second", answers, "seconds of the test", "ended requests/s"),
@@ -160,66 +134,46 @@ i.a { background: var(--a); } i.b { background: var(--b); } i.c { background: va
 <h1>{{ title }}</h1>
 <main>
 <section><h2>Figures</h2><table>
-{% if is_pair %}<tr><th></th>{% for name in names %}<td>{{ name }}</td>{% endfor %}<td>ratio</td></tr>{% endif %}
-{% for row in figures %}<tr><th>{{ row[0] }}</th>{% for cell in row[1:] %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% for name, value in figures %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>
 {% endfor %}</table></section>
-{% for run in runs %}
-{% if run.thresholds or run.problems %}<section>
-<h2>Thresholds{% if is_pair %}, {{ names[loop.index0] }}{% endif %}</h2><table>
-{% for each in run.thresholds %}<tr><th>{{ each.limit }}</th><td>{{ each.measured }}</td>
+<section><h2>Thresholds</h2><table>
+{% for each in thresholds %}<tr><th>{{ each.limit }}</th><td>{{ each.measured }}</td>
 <td{% if not each.is_reached %} class="bad"{% endif %}>{{ "reached" if each.is_reached else "missed" }}</td></tr>
 {% endfor %}</table>
-{% if run.problems %}<h2>First problems</h2><ul>
-{% for problem in run.problems %}<li>{{ problem }}</li>{% endfor %}</ul>{% endif %}
-</section>{% endif %}
-{% endfor %}
+{% if problems %}<h2>First problems</h2><ul>
+{% for problem in problems %}<li>{{ problem }}</li>{% endfor %}</ul>{% endif %}
+</section>
 {% for plot in plots %}<section>{{ plot }}</section>
 {% endfor %}
 <section><h2>Settings</h2><table>
 {% for name, value in settings.items() %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>
 {% endfor %}</table>
-{% if differences %}<h2>Different settings</h2><ul>
-{% for line in differences %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
 </section>
 </main>
 </html>
 """
 
 
-def render_report(runs: Sequence[tuple[str, Run]]) -> str:
-    """Return the report of one load test, or of two to compare, each with its name."""
-    (_, first), (_, last) = runs[0], runs[-1]
-    rows = []
-    for each in compare(first, last):
-        values = ["-" if value is None else each.figure.text(value) for value in (each.before, each.after)]
-        ratio = "-" if each.ratio is None else f"{each.ratio:.2f}"
-        rows.append((each.figure.name, *(values[:1] if len(runs) == 1 else [*values, ratio])))
-    title = f"Load test: {last['images']:,} images, {last['mode']}"
-    if len(runs) == 1:
-        counts = ("right", "answered", "cached", "late", "seconds")
-        rows += [(name, f"{first.get(name, 0):,g}") for name in counts]
-    else:
-        title = f"Load tests: {runs[0][0]}, then {runs[1][0]}"
+def render_report(summary: LoadSummary, results: Sequence[ThresholdResult]) -> str:
+    """Return the report of a load test with the results of its thresholds."""
     return (
         Environment(autoescape=True, trim_blocks=True)
         .from_string(TEMPLATE)
         .render(
-            title=title,
-            is_pair=len(runs) > 1,
-            names=[name for name, _ in runs],
-            runs=[run for _, run in runs],
-            figures=rows,
-            plots=plots_of(runs),
-            settings=last.get("settings", {}),
-            differences=different_settings(first, last),
+            title=f"Load test: {summary.images:,} images, {summary.mode}",
+            figures=[*summary_rows(summary), ("started late", f"{summary.late:,}")],
+            thresholds=results,
+            problems=summary.problems,
+            plots=plots_of(summary),
+            settings=summary.settings,
         )
     )
 
 
-def write_report(file: Path, *runs: tuple[str, Run]) -> None:
-    """Write the report of one load test, or of two.
+def write_report(file: Path, summary: LoadSummary, results: Sequence[ThresholdResult]) -> None:
+    """Write the report of a load test.
 
     Raises:
         OSError: the file cannot be written.
     """
-    file.write_text(render_report(runs), encoding="utf-8")
+    file.write_text(render_report(summary, results), encoding="utf-8")

@@ -123,8 +123,6 @@ class LoadTest:
         target: the system.
         mode: how images are sent.
         concurrency: the maximum of concurrent requests.
-        path: for `classic`, the path of the requests.
-        field: for `classic`, the field of the form.
         patience_seconds: an image without an answer for this long is lost.
         arrivals: for an open loop of `classic`, the second of each image; None sends one after the other.
     """
@@ -132,8 +130,6 @@ class LoadTest:
     target: LoadTarget
     mode: Mode
     concurrency: int
-    path: str
-    field: str
     patience_seconds: float
     arrivals: Sequence[float] | None = None
 
@@ -176,7 +172,7 @@ class LoadTest:
         progressed: Progressed,
         pacer: Pacer | None,
     ) -> None:
-        client = ClassicClient(self.target, self.path, self.field, self.patience_seconds, token_from_environment())
+        client = ClassicClient(self.target, self.patience_seconds, token_from_environment())
 
         def one(work: tuple[Path, float | None]) -> None:
             file, moment = work

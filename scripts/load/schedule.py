@@ -5,17 +5,14 @@ percentiles do not show what users would have waited (coordinated omission). Her
 the test begins, and the latency counts from that moment, as in wrk2 and vegeta.
 """
 
-import math
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from services.errors import FleetsightError
-from simulator.traces import from_csv
 
 LATE_SECONDS: Final = 0.1
 """A request that starts this long after its moment is late: the load test could not keep its schedule."""
@@ -53,30 +50,9 @@ def parse_seconds(text: str) -> float:
     return float(found[1]) * ({"ms": 0.001} | _UNITS)[found[2] or "s"]
 
 
-def ramp(first: float, last: float, seconds: float) -> list[float]:
-    """Return the arrivals of `seconds` in which the rate goes evenly from `first` to `last` images/s.
-
-    After t seconds, `first t + (last - first) t² / 2 seconds` images have arrived: image k arrives when this is k.
-    """
-    count = math.floor((first + last) / 2 * seconds + 1e-9)
-    growth = (last - first) / seconds if seconds else 0.0
-    # The smaller root of growth t²/2 + first t = k, in the form that loses no digits where growth is small.
-    roots = (2 * k / (first + math.sqrt(max(0.0, first * first + 2 * growth * k))) for k in range(1, count))
-    return [0.0, *(min(seconds, each) for each in roots)] if count else []
-
-
 def steady(rate: float, count: int) -> list[float]:
     """Return `count` arrivals, evenly spaced at `rate` images/s."""
     return [number / rate for number in range(count)]
-
-
-def trace(path: Path, speed: float) -> list[float]:
-    """Return the arrivals of a CSV file as `fleetsight simulate --trace` reads it, `speed` times as fast.
-
-    Raises:
-        TraceError: the file cannot be read, or a line does not begin with a time.
-    """
-    return [float(arrival) / speed for arrival in from_csv(path).arrivals]
 
 
 @dataclass

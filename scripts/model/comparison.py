@@ -6,9 +6,7 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from core.format import plural
 from scripts.client import FleetClient
 from scripts.fleet import operator_command, print_json
 
@@ -16,10 +14,9 @@ from scripts.fleet import operator_command, print_json
 @click.command("compare")
 @operator_command
 def compare_command(client: FleetClient, *, as_json: bool) -> None:
-    """Compare the results of models: labels, scores, failures and times.
+    """Compare models by the share of their images that failed, and by their mean score.
 
-    Each model is compared with the default, and a test says whether chance can explain the difference. A roll-out to
-    a share of the jobs begins a new count.
+    The default model comes first. A roll-out to a share of the jobs begins a new count.
     """
     answer = client.compare_models()
     if as_json:
@@ -29,37 +26,15 @@ def compare_command(client: FleetClient, *, as_json: bool) -> None:
 
 
 def show_comparison(models: list[dict[str, Any]], console: Console) -> None:
-    """Show the models of the API's answer, the reference first."""
+    """Show the models of the API's answer."""
     from scripts.fleet_status import plain_text  # here: it loads the web tier, which other commands do not need
 
-    if not models:
-        console.print("No model has results yet.")
-        return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("model", "digest", "results", "done", "failed", "score", "<50%", "inference"):
+    for heading in ("model", "digest", "images", "failed", "mean score"):
         table.add_column(heading, justify="left" if heading in {"model", "digest"} else "right")
     for each in models:
-        inferred = each["inferred_milliseconds"]
-        table.add_row(
-            plain_text(each["name"]),
-            Text(each["digest"][:12]),
-            _share(each["share"]),
-            f"{each['done']:,}",
-            f"{each['failed']:,}",
-            _share(each["mean_score"]),
-            _share(each["unsure_share"]),
-            "-" if inferred is None else f"{inferred:.1f} ms",
-        )
-    console.print(table)
-    for each in models[1:]:
-        console.print(plain_text(f"{each['name']} {each['digest'][:12]}, {plural(each['jobs'], 'job')}:"))
-        for name in ("labels", "scores", "failures"):
-            if (difference := each["differences"][name]) is not None:
-                console.print(plain_text(f"  {name}: {difference['sentence']}"), highlight=False)
-        for label in each["differences"]["changed_labels"]:
-            words = f"{_share(label['reference_share'])} → {_share(label['share'])}"
-            console.print(plain_text(f"  {label['label']}: {words}"), highlight=False)
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
+        images, score = each["done"] + each["failed"], each["mean_score"]
+        failed = f"{each['failed'] / images:.1%}" if images else "-"
+        cells = (each["name"], each["digest"][:12], f"{images:,}", failed, "-" if score is None else f"{score:.1%}")
+        table.add_row(*(plain_text(cell) for cell in cells))
+    console.print(table if models else "No model has results yet.")

@@ -24,7 +24,7 @@ from scripts.standard_options import CONTEXT, version_option
 from services.errors import FleetsightError
 
 
-@click.command(context_settings=CONTEXT)
+@click.command("run", context_settings=CONTEXT)
 @click.option("--once", is_flag=True, help="End after the batch; status 1 when any image is lost or failed.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the summary to this file.")
 @click.option(

@@ -13,9 +13,9 @@ import pytest
 
 from fleetsight_client.api import ApiError, UploadResult
 from localcloud.machines.machine import Process
-from scripts.chaos.strikes import Action, Strike, Striker
 from scripts.run.system import System
 from tests.chaos.conftest import RunningSystem, run_system, signs
+from tests.chaos.strikes import Action, Strike, Striker
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -138,7 +138,7 @@ def test_a_process_without_memory_or_disk_gets_it_back(
     with subprocess.Popen(
         [*command, str(tmp_path / "file")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        monkeypatch.setattr("scripts.chaos.strikes.workers", lambda _system: [Process.of(process.pid)])
+        monkeypatch.setattr("tests.chaos.strikes.workers", lambda _system: [Process.of(process.pid)])
         assert tries(process) == "done"
         striker._strike(Strike(0.0, "worker", action, 0.0, NEVER_SECONDS))
         assert tries(process) == error

@@ -17,7 +17,7 @@ from fleetsight_client.api import FileToUpload, UploadResult
 from scripts.client import FleetClient
 from scripts.load.inputs import LoadImages, drawn_signs, parse_target
 from scripts.load.runner import LoadTest
-from scripts.load.schedule import ramp
+from scripts.load.schedule import steady
 from tests.chaos.conftest import RunningSystem, signs
 from tests.conftest import ROOT
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -71,7 +71,7 @@ def test_equal_filenames_in_a_job_and_in_two_jobs_at_once_never_mix(running: Run
 
 def test_a_batch_that_goes_straight_to_the_bucket_is_classified_right(running: RunningSystem, tmp_path: Path) -> None:
     pictures = drawn_signs(tmp_path / "signs", 60, 52, 96, lambda number: None)
-    load = LoadTest(parse_target(running.system.url, anywhere=False), "direct", 6, "/", "", 110)
+    load = LoadTest(parse_target(running.system.url, anywhere=False), "direct", 6, 110)
     summary = load.run(pictures, threading.Event(), lambda images: None)
     assert (summary.failed, summary.lost) == (0, 0), summary
     assert summary.right >= 59
@@ -204,8 +204,8 @@ def hundred_signs(folder: Path, seed: int) -> LoadImages:
     return drawn_signs(folder, CLIENTS, seed, 128, lambda number: None)
 
 
-def classic(running: RunningSystem, field: str) -> LoadTest:
-    return LoadTest(parse_target(running.system.url, anywhere=False), "classic", CLIENTS, "/", field, 110)
+def classic(running: RunningSystem) -> LoadTest:
+    return LoadTest(parse_target(running.system.url, anywhere=False), "classic", CLIENTS, 110)
 
 
 def test_an_open_loop_keeps_its_schedule_and_samples_the_fleet(running: RunningSystem, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_an_open_loop_keeps_its_schedule_and_samples_the_fleet(running: RunningS
     pictures = replace(signs, count=120, unique=True)
     wait_for_empty_fleet(running)
     before = images_of_workers(running)
-    load = replace(classic(running, "myfile"), arrivals=ramp(10, 50, 4))
+    load = replace(classic(running), arrivals=steady(30, 120))
     summary = load.run(pictures, threading.Event(), lambda images: None)
     assert (summary.failed, summary.lost) == (0, 0), summary
     assert summary.right >= 118
@@ -231,7 +231,7 @@ def images_of_workers(running: RunningSystem) -> int:
 def test_a_hundred_clients_before_a_cold_fleet_are_all_answered_right(running: RunningSystem, tmp_path: Path) -> None:
     pictures = hundred_signs(tmp_path, seed=51)
     wait_for_empty_fleet(running)
-    summary = classic(running, "inputFile").run(pictures, threading.Event(), lambda images: None)
+    summary = classic(running).run(pictures, threading.Event(), lambda images: None)
     assert (summary.failed, summary.lost) == (0, 0), summary
     assert summary.right >= CLIENTS - 1
 
@@ -247,7 +247,7 @@ def test_a_worker_that_dies_costs_its_clients_time_and_no_answer(running: Runnin
             os.kill(pids[0], signal.SIGKILL)
             killed.append(pids[0])
 
-    summary = classic(running, "myfile").run(pictures, threading.Event(), kill_a_worker)
+    summary = classic(running).run(pictures, threading.Event(), kill_a_worker)
     assert killed
     assert (summary.failed, summary.lost) == (0, 0), summary
     assert summary.right >= CLIENTS - 1

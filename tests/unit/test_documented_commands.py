@@ -14,7 +14,7 @@ import benchmarks.__main__ as measuring
 from core.config import load_config
 from localcloud.options import load_scenario
 from scripts.cli import fleetsight
-from scripts.load.__main__ import load_test
+from scripts.load.command import load_test
 from scripts.model.own_network import NetworkSpec, read_spec
 from scripts.run.__main__ import main as run
 from services.errors import ConfigError
@@ -136,7 +136,8 @@ PROGRAMS: dict[str, Callable[[Documented], None]] = {
         f"python -m {module}": accept_module
         for module in (
             *("ami.archive", "app_tier", "localcloud", "mutmut", "pip", "pytest"),
-            *("scripts.audit", "scripts.pin", "tests.compatibility", "tests.fuzz", "tests.simulation.data_path"),
+            *("scripts.audit", "scripts.pin", "tests.chaos", "tests.compatibility", "tests.fuzz"),
+            "tests.simulation.data_path",
         )
     },
 }

@@ -9,11 +9,14 @@ import sys
 import threading
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.measure import pinned
 from core.config import PREFIX
@@ -58,6 +61,11 @@ def clone_of_setup(tmp_path: Path) -> Path:
         ("model build -h", "run"),
         ("simulate --trace nys-day", "run simulate"),
         ("simulate --help", "run"),
+        ("docs --serve", "run docs"),
+        ("docs --help", "run"),
+        ("classify docs", "run"),
+        ("run --once", "run"),
+        ("load-test --count 5", "run"),
         ("", "run"),
     ],
 )
@@ -73,11 +81,63 @@ def test_help_installs_nothing_that_only_its_command_needs(arguments: str, insta
     assert (tmp_path / "python.log").read_text().split() == ["-m", "scripts.cli", *arguments.split()]
 
 
-@pytest.mark.parametrize("module", ["scripts.run", "scripts.load", "scripts.cli"])
-def test_each_command_has_a_version_and_short_help(module: str) -> None:
+@pytest.mark.parametrize("command", ["scripts.run", "scripts.cli", "scripts.cli run", "scripts.cli load-test"])
+def test_each_command_has_a_version_and_short_help(command: str) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    assert run(sys.executable, "-m", module, "--version").stdout == f"Fleetsight {version}\n"
-    assert run(sys.executable, "-m", module, "-h").stdout.startswith("Usage: ")
+    assert run(sys.executable, "-m", *command.split(), "--version").stdout == f"Fleetsight {version}\n"
+    assert run(sys.executable, "-m", *command.split(), "-h").stdout.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(("older", "name"), [("load_test", "load-test"), ("docs", "docs")])
+def test_an_older_name_of_a_command_leads_to_it(older: str, name: str, tmp_path: Path) -> None:
+    program = tmp_path / "fleetsight"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nexit 3\n')
+    program.chmod(0o755)
+    shutil.copy(ROOT / "scripts" / older, tmp_path)
+    ended = run(tmp_path / older, "--serve", "two words")
+    assert (ended.returncode, ended.stdout.splitlines()) == (3, [name, "--serve", "two words"])
+
+
+def test_the_documents_are_built_and_served_by_mkdocs(monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _program, arguments: replaced.append(arguments))
+    monkeypatch.setenv("NO_MKDOCS_2_WARNING", "")
+    for words in (["docs", "--site-dir", "site"], ["docs", "--serve", "--dev-addr", "127.0.0.1:9"]):
+        assert CliRunner().invoke(fleetsight, words).exit_code == 0
+    assert [" ".join(arguments[1:]) for arguments in replaced] == [
+        "-m mkdocs build --strict --site-dir site",
+        "-m mkdocs serve --dev-addr 127.0.0.1:8001 --dev-addr 127.0.0.1:9",
+    ]
+
+
+def url_options(command: click.Command) -> Iterator[click.Option]:
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            yield from url_options(each)
+    yield from (each for each in command.params if isinstance(each, click.Option) and "--url" in each.opts)
+
+
+def test_each_command_names_a_running_system_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEETSIGHT__WEB__PORT", "8123")
+    talking = (
+        *("classify", "jobs", "results", "cancel", "delete", "retry"),
+        *("fleet", "dead-letters", "users", "logs", "load-test", "model", "doctor"),
+    )
+    options = {name: list(url_options(fleetsight.commands[name])) for name in talking}
+    context = click.Context(fleetsight)
+    assert all(options.values())
+    assert len({each.get_help_record(context) for found in options.values() for each in found}) == 1
+    assert {each.get_default(context) for found in options.values() for each in found} == {"http://127.0.0.1:8123"}
+    others = [
+        name for name, command in fleetsight.commands.items() if name not in talking and [*url_options(command)]
+    ]
+    assert others == []
+
+
+def test_a_configuration_that_is_not_valid_is_named_by_a_command_that_needs_the_address() -> None:
+    ended = run(sys.executable, "-m", "scripts.cli", "fleet", "status", FLEETSIGHT__WEB__PORT="many")
+    assert ended.returncode == 2
+    assert "web.port (from FLEETSIGHT__WEB__PORT) = 'many'" in ended.stderr
 
 
 @pytest.mark.parametrize(

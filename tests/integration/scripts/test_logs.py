@@ -235,7 +235,7 @@ def test_lines_of_other_programs_are_shown_as_they_are(store: Store) -> None:
 
 
 def test_missing_logs_are_an_error_that_says_what_to_do(store: Store) -> None:
-    with pytest.raises(LogError, match=r"is there a stack|give the --port"):
+    with pytest.raises(LogError, match=r"is there a stack|give the --url"):
         store.reader(LogQuery())(0)
 
 
@@ -287,17 +287,17 @@ def run(*arguments: str) -> Result:
     ],
 )
 def test_an_invalid_id_or_level_is_wrong_usage(arguments: tuple[str, str]) -> None:
-    result = run("--local", *arguments)
+    result = run(*arguments)
     assert (result.exit_code, "Invalid value" in result.output) == (2, True), result.output
 
 
 def test_logs_of_a_job_begin_when_it_was_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scripts.logs.HOME", tmp_path)
+    monkeypatch.setattr("scripts.named_system.HOME", tmp_path)
     old, files = f"01K5{new_id()[4:]}", FileStore(tmp_path / "run-8000")
     write(files, "web", "accepted", ago=86_400, job=old)
-    assert "accepted" in run("--local", "--job", old).output
-    assert run("--local", "--job", old, "--since", "1h").output == ""
-    assert "run-8000" not in (missing := run("--local", "--port", "1")).output.replace("run-1:", "")
+    assert "accepted" in run("--job", old).output
+    assert run("--job", old, "--since", "1h").output == ""
+    assert "run-8000" not in (missing := run("--url", "http://127.0.0.1:1")).output.replace("run-1:", "")
     assert "there are logs of port 8000" in missing.output
 
 
@@ -332,13 +332,12 @@ def test_one_trace_leads_from_the_browsers_request_to_the_recorded_result(
     client.add_images(job, [("3.jpg", picture(shade=3))])
     wait_until(lambda: client.status(job)["state"] == "finished", "the images are classified")
 
-    monkeypatch.setattr("scripts.logs.HOME", system.home)
-    port = str(system.config.web.port)
-    shown = run("--local", "--port", port, "--image", image)
+    monkeypatch.setattr("scripts.named_system.HOME", system.home)
+    shown = run("--url", system.url, "--image", image)
     path = [line.split()[4:6] for line in shown.output.splitlines()]
     assert path == [["web", "accepted"], ["worker", "answered"], ["controller", "recorded"]], shown.output
     assert all(TRACE in line and other not in line for line in shown.output.splitlines()), shown.output
-    of_trace = run("--local", "--port", port, "--trace", TRACE).output
+    of_trace = run("--url", system.url, "--trace", TRACE).output
     assert {"POST 200", "accepted", "answered", "recorded"} <= {message_of(line) for line in of_trace.splitlines()}
-    of_job = run("--local", "--port", port, "--job", job, "controller").output
+    of_job = run("--url", system.url, "--job", job, "controller").output
     assert "closed a finished job" in of_job or "recorded" in of_job

@@ -1,5 +1,6 @@
 """The commands for operators, `fleetsight fleet`, `dead-letters` and those of `model`, against a real web tier."""
 
+import io
 import json
 import socket
 import threading
@@ -13,6 +14,7 @@ from unittest.mock import ANY
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from core.config import Config
 from core.fleet.models import (
@@ -33,6 +35,7 @@ from fleetsight_client.api import ApiError
 from scripts.cli import fleetsight
 from scripts.client import FleetClient, web_url
 from scripts.fleet import follow_events
+from scripts.model.comparison import show_comparison
 from services.clients import Clients
 from services.table import Table
 from tests.conftest import ConfigMaker
@@ -86,6 +89,22 @@ def snapshot(**printed: object) -> FleetSnapshot:
             "configured": {"min_workers": 0, "max_workers": 19}, **printed,
         }
     )  # fmt: skip
+
+
+def test_models_are_compared_by_two_figures_without_control_characters() -> None:
+    models = [
+        {"name": "demo", "digest": "a" * 64, "done": 995, "failed": 5, "mean_score": 0.815},
+        {"name": "signs\x1b[2J", "digest": "b" * 64, "done": 0, "failed": 3, "mean_score": None},
+    ]
+    console = Console(file=io.StringIO(), width=80)
+    show_comparison(models, console)
+    show_comparison([], console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b" not in shown
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["demo", "a" * 12, "1,000", "0.5%", "81.5%"] in rows
+    assert ["signs[2J", "b" * 12, "3", "100.0%", "-"] in rows
+    assert "No model has results yet." in shown
 
 
 def test_status_fits_80_columns(url: str, fleet: FleetStore, store: JobStore) -> None:

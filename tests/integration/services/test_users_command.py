@@ -1,4 +1,4 @@
-"""``fleetsight users --local``: operators manage the accounts of a system on this machine."""
+"""``fleetsight users``: operators manage the accounts of a system on this machine."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,9 @@ from core.credentials import PersonalTokens
 from localcloud.access_keys import owner_key
 from localcloud.clients import mails
 from localcloud.cognito.mailbox import Mail
-from scripts import users as users_module
+from scripts import named_system
+from scripts.aws.context import AwsAccount
+from scripts.cli import fleetsight
 from scripts.run.sign_in import OPERATOR, MailPrinter, prepare_sign_in, sign_in_instructions
 from services.clients import Clients
 from services.table import Table
@@ -36,10 +38,10 @@ def pool(provisioned: Clients, config: Config, tmp_path: Path) -> UserPool:
 
 @pytest.fixture
 def users(pool: UserPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    monkeypatch.setattr(users_module, "HOME", tmp_path)
+    monkeypatch.setattr(named_system, "HOME", tmp_path)
 
     def run(*words: str) -> Result:
-        return CliRunner().invoke(users_module.users, [*words, "--local"])
+        return CliRunner().invoke(fleetsight, ["users", *words])
 
     return run
 
@@ -83,10 +85,49 @@ def test_an_address_without_an_account_is_reported_in_a_line(users: Command) -> 
 
 
 def test_without_sign_in_the_message_says_how_to_enable_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(users_module, "HOME", tmp_path)
-    refused = CliRunner().invoke(users_module.users, ["list", "--local"])
+    monkeypatch.setattr(named_system, "HOME", tmp_path)
+    refused = CliRunner().invoke(fleetsight, ["users", "list"])
     assert refused.exit_code == 1
     assert "./scripts/run.sh --sign-in" in refused.output
+    assert "--prefix" in refused.output
+
+
+def test_another_port_is_another_system(users: Command) -> None:
+    assert users("list", "--url", "http://127.0.0.1:8000").exit_code == 0
+    assert users("list", "--url", "http://localhost:8000/").exit_code == 0
+    assert "no system with sign-in runs here" in users("list", "--url", "http://127.0.0.1:8001").output
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("https://photos.example.invalid", "https://photos.example.invalid is not on this machine"),
+        ("http://192.0.2.1:8000", "http://192.0.2.1:8000 is not on this machine"),
+        ("nonsense", "'nonsense' is not an address such as http://127.0.0.1:8000"),
+    ],
+)
+def test_an_address_elsewhere_is_refused_with_the_way_to_name_a_stack(users: Command, url: str, words: str) -> None:
+    refused = users("list", "--url", url)
+    assert refused.exit_code == 1
+    assert f"{words}; a stack on AWS is named by --prefix, --region or --profile" in refused.output
+
+
+@pytest.mark.parametrize("option", ["--prefix", "--region", "--profile", "--endpoint-url"])
+def test_an_option_of_aws_names_a_stack_and_excludes_an_address(
+    users: Command, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+
+    def no_stack(_account: AwsAccount, prefix: str) -> None:
+        found.append(prefix)
+
+    monkeypatch.setattr("scripts.users.find_stack", no_stack)
+    refused = users("list", option, "other")
+    assert (refused.exit_code, "there is no stack" in refused.output, len(found)) == (1, True, 1)
+    both = users("list", option, "other", "--url", "http://127.0.0.1:8000")
+    assert (both.exit_code, "omit --prefix, --region and --profile" in both.output) == (2, True)
+    monkeypatch.setenv("FLEETSIGHT_URL", "https://photos.example.org")
+    assert "there is no stack" in users("list", option, "other").output
 
 
 def test_who_runs_a_system_is_its_operator_and_its_key_is_theirs_alone(

@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,8 +26,6 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model, RequestMessage
 from core.model_catalog import JobModel
 from core.result_cache import ResultCache
-from scripts.load.inputs import LoadImages, parse_target
-from scripts.load.runner import LoadTest
 from scripts.run.system import free_port
 from services.clients import Clients
 from services.s3 import Bucket
@@ -549,31 +547,36 @@ def web(provisioned: Clients, make_config: ConfigMaker, tmp_path: Path) -> Itera
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> LoadImages:
-    files = [tmp_path / f"image-{number}.jpg" for number in range(CLIENTS)]
-    for number, file in enumerate(files):
-        file.write_bytes(picture(shade=number, size=(16, 12 + number // 50)))
-    return LoadImages(files, CLIENTS, {file.name: label_of(file.read_bytes()) for file in files})
+def pictures() -> dict[str, bytes]:
+    """A hundred different images by name."""
+    return {f"image-{number}.jpg": picture(shade=number, size=(16, 12 + number // 50)) for number in range(CLIENTS)}
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("path", "field_name"), [("/", "inputFile"), ("/file-upload", "myfile")])
 def test_a_hundred_that_wait_at_once_each_get_the_answer_to_their_own_image_and_share_jobs(
-    web: WebTier, worker: Worker, pictures: LoadImages, store: JobStore, path: str, field_name: str
+    web: WebTier, worker: Worker, pictures: Mapping[str, bytes], store: JobStore, path: str, field_name: str
 ) -> None:
-    load = LoadTest(parse_target(web.url, anywhere=False), "classic", CLIENTS, path, field_name, 60)
-
     def all_wait() -> None:
         # Nothing is answered before all are accepted, so that all of them wait at the same time.
         queue = Queue.named(worker.clients.sqs, web.config.queue_name(web.config.names.request_queue))
         wait_until(lambda: queue.counts().visible == CLIENTS or worker.end.is_set(), "all images are accepted")
         worker.begin.set()
 
+    def answer_to(name: str) -> tuple[int, str]:
+        answer = requests.post(
+            f"{web.url}{path}", files={field_name: (name, pictures[name])}, timeout=DEADLINE_SECONDS
+        )
+        return answer.status_code, answer.text
+
     starter = threading.Thread(target=all_wait, daemon=True)
     starter.start()
-    summary = load.run(pictures, threading.Event(), lambda images: None)
-    assert summary.ok, summary
-    assert summary.right == CLIENTS
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        answers = dict(zip(pictures, clients.map(answer_to, pictures), strict=True))
+    assert answers == {
+        name: (200, f"{Path(name).stem}:{label_of(data)}" if field_name == "inputFile" else label_of(data))
+        for name, data in pictures.items()
+    }
     starter.join(DEADLINE_SECONDS)
     jobs = store.jobs(50)
     assert {job.name for job in jobs} == {JOB_NAME}

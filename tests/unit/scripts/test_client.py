@@ -57,7 +57,7 @@ def test_each_api_call_sends_the_token(heard: Heard) -> None:
 
 def test_a_classic_client_sends_the_token(heard: Heard) -> None:
     target = parse_target(heard.url, anywhere=False)
-    ClassicClient(target, "/", "myfile", 5.0, TOKEN).post("a.png", b"")
+    ClassicClient(target, 5.0, TOKEN).post("a.png", b"")
     assert heard.authorizations == [f"Bearer {TOKEN}"]
 
 

@@ -1,32 +1,26 @@
 """`fleetsight doctor`: what each check says about what it has found; `tests/integration` breaks real things."""
 
-import argparse
 import json
 import os
 import re
 import threading
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from click.testing import CliRunner
 
-from core.config import parse_config
+import fleetsight_client.cli as client_command
 from scripts.cli import fleetsight
-from scripts.doctor import __main__ as stdlib_command
 from scripts.doctor import machine
 from scripts.doctor.checked_system import CheckedSystem
 from scripts.doctor.checks import Diagnosis, Verdict, as_json, as_text, ok, problem, run_checks
-from scripts.doctor.cloud import clock_ahead, lifecycle_faults, queue_faults
-from scripts.doctor.command import CHECKS, OPTIONS
+from scripts.doctor.command import CHECKS, URL_VARIABLE, main, parser
 from scripts.home import HOME_VARIABLE
-from tests.conftest import ROOT, shipped_values
+from tests.conftest import ROOT
 
-CONFIG = parse_config(shipped_values())
 SYSTEM = CheckedSystem(ROOT, {})
 
 
@@ -79,26 +73,42 @@ def test_the_report_has_each_remedy_and_the_counts_and_foreign_text_controls_no_
     assert reply["checks"][1] == {"check": "disk", "verdict": "ok", "found": "1 GB", "remedy": ""}
 
 
-def test_both_forms_of_the_command_have_the_same_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one of the standard library runs; the one of click is in the help and the completions."""
+@pytest.mark.parametrize(
+    "url", ["nonsense", "127.0.0.1:8000", "ftp://127.0.0.1", "http://127.0.0.1:99999", "http://"]
+)
+def test_an_invalid_address_is_wrong_usage(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--url", url])
+    assert ended.value.code == 2
+    assert "is not an address such as http://127.0.0.1:8000" in capsys.readouterr().err
+
+
+def test_the_command_of_click_runs_the_one_of_the_standard_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+
+    def run(options: list[str]) -> int:
+        given.append(options)
+        return 1
+
+    monkeypatch.setattr("scripts.cli.run_doctor", run)
+    done = CliRunner().invoke(fleetsight, ["doctor", "--url", "http://127.0.0.1:8123", "--json"])
+    assert (done.exit_code, given) == (1, [["--url", "http://127.0.0.1:8123", "--json"]])
+
+
+def test_both_forms_of_the_command_have_the_same_options() -> None:
+    """The one of the standard library runs; the one of click is in the help, the completions and the reference."""
     of_click = {option for each in fleetsight.commands["doctor"].params for option in each.opts}
-    given_options: list[str] = []
-    add = argparse.ArgumentParser.add_argument
-
-    def record(self: argparse.ArgumentParser, *names: str, **more: Any) -> Any:
-        given_options.extend(name for name in names if name.startswith("--") and name != "--help")
-        return add(self, *names, **more)
-
-    monkeypatch.setattr(argparse.ArgumentParser, "add_argument", record)
-    with pytest.raises(SystemExit):
-        stdlib_command.main(["--port", "0"])
-    assert set(given_options) == of_click == set(OPTIONS)
+    assert {f"--{name}" for name in vars(parser().parse_args([]))} == of_click
 
 
 def test_every_check_is_named_in_the_documents() -> None:
     page = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8").partition("## Check a machine")[2]
-    sentence = page.partition(" checks ")[2].partition(",\nand prints")[0]
+    sentence = " ".join(page.split()).partition(" checks ")[2].partition(", and prints")[0]
     assert re.findall(r"`(\w+)`", sentence) == list(CHECKS)
+
+
+def test_the_variable_that_names_a_system_is_that_of_the_other_commands() -> None:
+    assert URL_VARIABLE == client_command.URL_VARIABLE
 
 
 def test_pinned_packages_are_those_of_the_section_and_for_every_platform() -> None:
@@ -134,17 +144,6 @@ def test_the_holder_of_a_port_is_the_oldest_process_with_its_socket(tmp_path: Pa
     assert machine.port_holder(8000, tmp_path) == machine.PortHolder(200, "gunicorn", True, "http://here")
     assert machine.port_holder(8001, tmp_path) is None  # it is connected, and does not listen
     assert machine.port_holder(8002, tmp_path) is None
-
-
-def test_the_file_system_of_a_folder_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
-    (tmp_path / "own").mkdir()
-    mounts = tmp_path / "mountinfo"
-    mounts.write_text(
-        f"1 0 0:1 / / rw - overlay overlay rw\n2 1 0:2 / {tmp_path} rw shared:1 - ext4 /dev/vda rw\n"
-        f"3 2 0:3 / {tmp_path}/owner rw - tmpfs tmpfs rw\n"
-    )
-    assert machine.filesystem_kind(tmp_path / "own", mounts) == "ext4"
-    assert machine.filesystem_kind(Path("/nowhere"), mounts) == "overlay"
 
 
 def disk(free: int, files: int = 10**6) -> SimpleNamespace:
@@ -184,124 +183,7 @@ def test_memory_for_no_worker_is_a_problem_and_for_some_a_warning(
     assert "4 workers of " in found.found
 
 
-def test_each_tool_that_booted_machines_lack_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    lacking = {"debootstrap", "systemd-nspawn"}
-    monkeypatch.setattr("shutil.which", lambda name, path=None: None if name in lacking else f"/usr/bin/{name}")
-    found = next(iter(machine.check_machines(SYSTEM)))
-    assert found.verdict is Verdict.WARNING
-    assert "systemd-nspawn, debootstrap" in found.found
-    assert found.remedy == "apt install systemd-container debootstrap"
-
-
-NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
-
-
-@given(
-    skew=st.floats(-10_000, 10_000),
-    fraction=st.floats(0, 0.999),
-    there=st.floats(0, 5),
-    back=st.floats(0, 5),
-)
-def test_no_skew_is_seen_where_none_is_and_never_more_than_there_is(
-    skew: float, fraction: float, there: float, back: float
-) -> None:
-    """The server's clock is right. `there` and `back` are how long the request and the reply travel, in seconds."""
-    answered = NOW.timestamp() + fraction
-    date = datetime.fromtimestamp(int(answered), UTC)
-    seen = clock_ahead(date, answered - there + skew, answered + back + skew)
-    assert abs(seen) <= abs(skew) + 1e-3
-    assert seen * skew >= 0
-    assert abs(seen) >= abs(skew) - there - back - 1.001
-    if skew == 0:
-        assert seen == 0
-
-
-REQUESTS, RESPONSES = CONFIG.names.request_queue, CONFIG.names.response_queue
-ARN = "arn:aws:sqs:us-east-1:123456789012"
-RIGHT = {
-    "QueueArn": f"{ARN}:{REQUESTS}",
-    "VisibilityTimeout": "30",
-    "MaximumMessageSize": "1048576",
-    "RedrivePolicy": json.dumps({"deadLetterTargetArn": f"{ARN}:fleetsight-dead-letters", "maxReceiveCount": 5}),
-}
-
-
-def test_a_queue_with_the_configured_settings_has_no_fault() -> None:
-    assert queue_faults(CONFIG, REQUESTS, RIGHT) == ({}, [])
-    assert queue_faults(CONFIG, RESPONSES, {**RIGHT, "RedrivePolicy": ""}) == ({}, [])
-
-
-@pytest.mark.parametrize(
-    ("changes", "fault"),
-    [
-        ({"VisibilityTimeout": "5"}, "the visibility timeout is 5 s"),
-        ({"MaximumMessageSize": "1024"}, "messages have at most 1024 bytes"),
-        ({"RedrivePolicy": ""}, "its dead letters go to no queue"),
-        (
-            {"RedrivePolicy": json.dumps({"deadLetterTargetArn": f"{ARN}:other", "maxReceiveCount": 5})},
-            f"its dead letters go to {ARN}:other",
-        ),
-        (
-            {"RedrivePolicy": RIGHT["RedrivePolicy"].replace("5}", "50}")},
-            "images fail after 50 receives",
-        ),
-    ],
-)
-def test_a_wrong_setting_of_a_queue_is_named_and_the_repair_makes_it_right(
-    changes: dict[str, str], fault: str
-) -> None:
-    wanted, faults = queue_faults(CONFIG, REQUESTS, RIGHT | changes)
-    assert [each[: len(fault)] for each in faults] == [fault]
-    assert queue_faults(CONFIG, REQUESTS, RIGHT | changes | wanted) == ({}, [])
-
-
-def test_a_response_queue_that_loses_messages_to_another_queue_is_wrong() -> None:
-    wanted, [fault] = queue_faults(CONFIG, RESPONSES, RIGHT)
-    assert "takes messages away from the controller" in fault
-    assert wanted == {"RedrivePolicy": ""}
-
-
-def rule(days: int, **place: Any) -> dict[str, Any]:
-    return {"ID": "own", "Status": "Enabled", "Expiration": {"Days": days}, "Filter": place}
-
-
-UNFINISHED = {"ID": "parts", "Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
-NOT_KEPT = {"Tag": {"Key": "kept", "Value": "no"}}
-
-
-@pytest.mark.parametrize(
-    ("bucket", "rules", "faults"),
-    [
-        (CONFIG.names.input_bucket, [UNFINISHED, rule(30, **NOT_KEPT)], []),
-        (CONFIG.names.output_bucket, [UNFINISHED], []),
-        (CONFIG.names.input_bucket, [], ["no rule deletes the parts", "no rule deletes images"]),
-        (
-            CONFIG.names.input_bucket,
-            [UNFINISHED, rule(3, **NOT_KEPT)],
-            ["the rule 'own' deletes images after 3"],
-        ),
-        (CONFIG.names.input_bucket, [UNFINISHED, rule(30)], ["the rule 'own' deletes objects after 30 days"]),
-        (CONFIG.names.output_bucket, [UNFINISHED, rule(30, **NOT_KEPT)], ["the rule 'own' deletes objects"]),
-    ],
-)
-def test_lifecycle_rules_delete_what_no_user_keeps_and_nothing_else(
-    bucket: str, rules: list[Any], faults: list[str]
-) -> None:
-    found = lifecycle_faults(CONFIG, bucket, rules, is_on_aws=True)
-    assert [each[: len(fault)] for each, fault in zip(found, faults, strict=True)] == faults
-
-
-def test_the_local_cloud_needs_no_lifecycle_rules() -> None:
-    assert lifecycle_faults(CONFIG, CONFIG.names.input_bucket, [], is_on_aws=False) == []
-
-
-def test_the_skew_of_a_reply_is_measured_in_both_directions() -> None:
-    ahead = NOW + timedelta(minutes=10)
-    assert clock_ahead(NOW, ahead.timestamp(), ahead.timestamp()) == pytest.approx(599)
-    assert clock_ahead(ahead, NOW.timestamp(), NOW.timestamp()) == pytest.approx(-600)
-
-
 @pytest.mark.parametrize(("variables", "home"), [({}, "checkout/.fleetsight"), ({HOME_VARIABLE: "/own"}, "/own")])
 def test_the_running_system_is_looked_for_where_its_files_are(variables: dict[str, str], home: str) -> None:
-    system = CheckedSystem(Path("checkout"), variables, port=8123)
+    system = CheckedSystem(Path("checkout"), variables, "http://127.0.0.1:8123")
     assert system.home == Path(home)

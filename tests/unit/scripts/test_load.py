@@ -22,7 +22,8 @@ from rich.console import Console
 
 from core.image_open import inspect, open_image
 from fleetsight_client.api import ApiError, FileToUpload, FormOffer, OfferedForm, UploadResult
-from scripts.load import __main__ as command
+from scripts.cli import main as run_fleetsight
+from scripts.load import command
 from scripts.load.clients import (
     BATCH_FILES,
     ClassicAnswer,
@@ -73,13 +74,12 @@ class Echo(http.server.BaseHTTPRequestHandler):
         type(self).together.wait(DEADLINE_SECONDS)
         if label == b"hang up":
             return
-        named = part.get_param("name", header="content-disposition") == "inputFile"
-        before = f"{Path(part.get_filename()).stem}:".encode() if named else b""
+        assert (self.path, part.get_param("name", header="content-disposition")) == ("/", "myfile")
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
-        self.send_header("Content-Length", str(len(before + label)))
+        self.send_header("Content-Length", str(len(label)))
         self.end_headers()
-        self.wfile.write(before + label)
+        self.wfile.write(label)
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
         pass
@@ -104,13 +104,10 @@ def pictures(folder: Path, labels: dict[str, str], **sent: str) -> LoadImages:
     return LoadImages([folder / name for name in labels], len(labels), labels)
 
 
-@pytest.mark.parametrize("field", ["myfile", "inputFile"])
 @pytest.mark.processes
-def test_each_image_has_a_connection_of_its_own_and_all_are_open_at_once(
-    target: LoadTarget, tmp_path: Path, field: str
-) -> None:
+def test_each_image_has_a_connection_of_its_own_and_all_are_open_at_once(target: LoadTarget, tmp_path: Path) -> None:
     Echo.together = threading.Barrier(50)  # no answer before fifty wait for one
-    load = LoadTest(target, "classic", 50, "/", field, 20)
+    load = LoadTest(target, "classic", 50, 20)
     reported: list[int] = []
     summary = load.run(
         pictures(tmp_path, {f"{n}.jpg": f"label {n}" for n in range(50)}), threading.Event(), reported.append
@@ -122,7 +119,7 @@ def test_each_image_has_a_connection_of_its_own_and_all_are_open_at_once(
 @pytest.mark.processes
 def test_wrong_and_lost_answers_are_counted_and_shown(target: LoadTarget, tmp_path: Path) -> None:
     sent = pictures(tmp_path, {"a.jpg": "stop", "b.jpg": "stop", "c.jpg": "stop"}, b="yield", c="hang up")
-    summary = LoadTest(target, "classic", 1, "/", "myfile", 20).run(sent, threading.Event(), lambda images: None)
+    summary = LoadTest(target, "classic", 1, 20).run(sent, threading.Event(), lambda images: None)
     assert (summary.right, summary.wrong, summary.lost, summary.ok) == (1, 1, 1, False)
     assert summary.problems[0] == "wrong: b.jpg: 'yield', not 'stop'"
     assert summary.problems[1].startswith("lost: c.jpg")
@@ -133,7 +130,7 @@ def test_a_load_test_that_is_stopped_counts_the_rest_as_lost(target: LoadTarget,
     stopped = threading.Event()
     stopped.set()
     sent = pictures(tmp_path, {"a.jpg": "stop", "b.jpg": "stop"})
-    summary = LoadTest(target, "classic", 2, "/", "myfile", 20).run(sent, stopped, lambda images: None)
+    summary = LoadTest(target, "classic", 2, 20).run(sent, stopped, lambda images: None)
     assert (summary.lost, summary.ok) == (2, False)
 
 
@@ -178,15 +175,20 @@ def test_images_from_the_cache_are_counted_and_said(capsys: pytest.CaptureFixtur
     assert re.search(r"from the cache\W+1\b.*No worker classified 1 image", capsys.readouterr().out, re.DOTALL)
 
 
+def refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Run the command, which ends with status 2."""
+    monkeypatch.setattr(sys, "argv", ["fleetsight", "load-test", "--url", url])
+    with pytest.raises(SystemExit) as ended:
+        run_fleetsight()
+    assert ended.value.code == 2
+
+
 def test_without_a_server_nothing_is_sent(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["load_test", "--url", "http://127.0.0.1:9"])
-    with pytest.raises(SystemExit) as ended:
-        command.main()
-    assert ended.value.code == 2
+    refused(monkeypatch, "http://127.0.0.1:9")
     said = capsys.readouterr()
-    assert said.err.startswith("load_test: nothing answers at http://127.0.0.1:9: start ./scripts/run.sh")
+    assert said.err.startswith("fleetsight: nothing answers at http://127.0.0.1:9: start ./scripts/run.sh")
     assert said.out == ""
 
 
@@ -200,42 +202,36 @@ def test_without_a_valid_token_nothing_is_sent(
     app.add_url_rule("/api/v1/limits", view_func=lambda: ({"detail": "the token is wrong"}, 401))
     monkeypatch.setenv("FLEETSIGHT_TOKEN", token)
     with served(app) as url:
-        monkeypatch.setattr(sys, "argv", ["load_test", "--url", url])
-        with pytest.raises(SystemExit) as ended:
-            command.main()
-    assert ended.value.code == 2
+        refused(monkeypatch, url)
     assert words in capsys.readouterr().err
 
 
 @pytest.mark.processes
 def test_without_a_server_images_are_lost(tmp_path: Path) -> None:
-    unreachable = ClassicClient(LoadTarget("http://127.0.0.1:9", "127.0.0.1", 9, False), "/", "myfile", 5)
+    unreachable = ClassicClient(LoadTarget("http://127.0.0.1:9", "127.0.0.1", 9, False), 5)
     figures, sent = LoadMetrics(), pictures(tmp_path, {"a.jpg": "stop"})
     unreachable.classify(sent.files[0], sent, figures)
     assert figures.counts["lost"] == 1
 
 
 @pytest.mark.parametrize(
-    ("answer", "field", "expected", "outcome"),
+    ("answer", "expected", "outcome"),
     [
-        (ClassicAnswer(200, "text/plain; charset=utf-8", b"stop"), "myfile", "stop", "right"),
-        (ClassicAnswer(200, "text/plain", b"a.b:stop"), "inputFile", "stop", "right"),
-        (ClassicAnswer(200, "text/plain", b"stop"), "myfile", None, "answered"),
-        (ClassicAnswer(200, "text/plain", b"yield"), "myfile", "stop", "wrong"),
-        (ClassicAnswer(200, "text/plain", b"stop\n"), "myfile", "stop", "failed"),
-        (ClassicAnswer(200, "text/plain", b""), "myfile", "stop", "failed"),
-        (ClassicAnswer(200, "text/html", b"stop"), "myfile", "stop", "failed"),
-        (ClassicAnswer(200, "text/plain", b"a:stop"), "myfile", "stop", "failed"),
-        (ClassicAnswer(200, "text/plain", b"a.b.jpg:stop"), "inputFile", "stop", "failed"),
-        (ClassicAnswer(200, "text/plain", b"stop"), "inputFile", "stop", "failed"),
-        (ClassicAnswer(302, "text/plain", b"stop"), "myfile", "stop", "failed"),
-        (ClassicAnswer(422, "text/plain", b"no image"), "myfile", "stop", "failed"),
+        (ClassicAnswer(200, "text/plain; charset=utf-8", b"stop"), "stop", "right"),
+        (ClassicAnswer(200, "text/plain", b"stop"), None, "answered"),
+        (ClassicAnswer(200, "text/plain", b"yield"), "stop", "wrong"),
+        (ClassicAnswer(200, "text/plain", b"stop\n"), "stop", "failed"),
+        (ClassicAnswer(200, "text/plain", b""), "stop", "failed"),
+        (ClassicAnswer(200, "text/html", b"stop"), "stop", "failed"),
+        (ClassicAnswer(200, "text/plain", b"a:stop"), "stop", "failed"),
+        (ClassicAnswer(302, "text/plain", b"stop"), "stop", "failed"),
+        (ClassicAnswer(422, "text/plain", b"no image"), "stop", "failed"),
     ],
 )
 def test_answers_are_verified_against_the_contract(
-    answer: ClassicAnswer, field: str, expected: str | None, outcome: ImageVerdict
+    answer: ClassicAnswer, expected: str | None, outcome: ImageVerdict
 ) -> None:
-    assert judge_answer(answer, field, "a.b.jpg", expected)[0] == outcome
+    assert judge_answer(answer, "a.b.jpg", expected)[0] == outcome
 
 
 @dataclass
@@ -373,7 +369,7 @@ def test_a_job_is_sent_by_the_api_or_to_the_bucket(
     monkeypatch.setattr("scripts.load.runner.ApiClient", lambda *_arguments, **_options: api)
     (tmp_path / "a.jpg").write_bytes((JPEG if mode == "direct" else b"") + b"stop")
     sent, results = LoadImages([tmp_path / "a.jpg"], 1, {"a.jpg": "stop"}), list[int]()
-    summary = LoadTest(HERE, mode, 1, "/", "", 30).run(sent, threading.Event(), results.append)
+    summary = LoadTest(HERE, mode, 1, 30).run(sent, threading.Event(), results.append)
     assert (summary.mode, summary.ok, results[-1]) == (mode, True, 1)
 
 
@@ -544,10 +540,7 @@ def test_an_interrupted_test_says_that_images_were_not_sent(tmp_path: Path, monk
 def test_a_forbidden_target_is_an_error_of_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["load_test", "--url", "http://192.0.2.1"])
-    with pytest.raises(SystemExit) as ended:
-        command.main()
+    refused(monkeypatch, "http://192.0.2.1")
     error = capsys.readouterr().err
-    assert ended.value.code == 2
-    assert error.startswith("load_test: refusing to load a remote host, http://192.0.2.1")
+    assert error.startswith("fleetsight: refusing to load a remote host, http://192.0.2.1")
     assert len(error.splitlines()) == 1

@@ -1,18 +1,14 @@
-"""What a load test must reach, its timeline, its HTML report, and the comparison of two."""
+"""What a load test must reach, its timeline and its HTML report."""
 
-import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.load import __main__ as command
 from scripts.load.metrics import MAX_STEPS, FleetSample, LoadMetrics, LoadSummary, timeline
 from scripts.load.report import nice_ticks, render_report
 from scripts.load.runner import FleetWatch
@@ -92,14 +88,6 @@ def test_ticks_reach_the_highest_value(highest: float) -> None:
 HOSTILE = """<script>alert(1)</script>"'&"""
 
 
-def run_of(summary: LoadSummary, **settings: str) -> dict[str, Any]:
-    fleet = (FleetSample(0.0, 0, 1, 20), FleetSample(1.0, 1, 0, 5))
-    shown = replace(summary, fleet=fleet, settings=settings)
-    run = {**asdict(shown), "dollars_per_1000_images": 0.05, "thresholds": []}
-    read: dict[str, Any] = json.loads(json.dumps(run))
-    return read
-
-
 class Elements(HTMLParser):
     """The elements and attributes of a page."""
 
@@ -114,10 +102,10 @@ class Elements(HTMLParser):
         self.attributes += attrs
 
 
-@pytest.mark.parametrize("pair", [False, True])
-def test_a_report_has_plots_and_runs_nothing(pair: bool) -> None:
-    run = run_of(summary_of(wrong=1, problem=HOSTILE), url=HOSTILE)
-    page = render_report([(HOSTILE, run), ("second", run)] if pair else [(HOSTILE, run)])
+def test_a_report_has_plots_and_runs_nothing() -> None:
+    fleet = (FleetSample(0.0, 0, 1, 20), FleetSample(1.0, 1, 0, 5))
+    summary = replace(summary_of(wrong=1, problem=HOSTILE), fleet=fleet, settings={"url": HOSTILE})
+    page = render_report(summary, check_thresholds(summary, Thresholds(max_p95=0.9)))
     found = Elements(page)
     assert found.names.count("svg") == 5
     assert "script" not in found.names
@@ -125,55 +113,19 @@ def test_a_report_has_plots_and_runs_nothing(pair: bool) -> None:
     outside = {"src", "href", "action", "onload", "onerror", "style"}
     assert not [name for name, _ in found.attributes if name in outside]
     assert "http:" not in re.sub(r"&lt;.*", "", page)
+    assert re.search(r"p95 at most 0.9 s</th><td>0.950 s</td>\s*<td class=\"bad\">missed", page)
+    assert "<th>images/s</th><td>1.0</td>" in page
 
 
-def test_a_test_whose_fleet_was_not_sampled_is_compared() -> None:
-    run = run_of(summary_of())
-    page = render_report([("before", run | {"fleet": []}), ("after", run)])
-    assert Elements(page).names.count("svg") == 5
+def test_a_report_of_a_test_whose_fleet_was_not_sampled_says_so() -> None:
+    page = render_report(summary_of(), ())
+    assert Elements(page).names.count("svg") == 3
+    assert page.count("Nothing was measured.") == 2
 
 
 def test_a_report_without_a_request_says_so() -> None:
-    page = render_report([("none", run_of(LoadMetrics().summary("classic", 3, 1.0)))])
+    page = render_report(LoadMetrics().summary("classic", 3, 1.0), ())
     assert "Nothing was measured." in page
-
-
-@pytest.mark.parametrize(
-    ("after", "status"),
-    [
-        (summary_of(), 0),
-        (summary_of(slow=1.15), 0),
-        (summary_of(slow=1.3), 1),
-        (summary_of(slow=0.5), 0),
-        (summary_of(wrong=1), 1),
-        (replace(summary_of(), images_per_second=0.8), 1),
-        (replace(summary_of(), p95_s=None), 0),
-    ],
-)
-def test_a_comparison_ends_with_status_1_if_the_second_is_worse(
-    tmp_path: Path, after: LoadSummary, status: int
-) -> None:
-    for name, summary in (("a", summary_of()), ("b", after)):
-        (tmp_path / f"{name}.json").write_text(json.dumps(run_of(summary, mode="classic", rate=f"{name}/s")))
-    paths = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
-    report = tmp_path / "both.html"
-    judged = CliRunner().invoke(command.load_test, ["compare", *paths, "--max-ratio", "1.2", "--report", str(report)])
-    assert judged.exit_code == status, judged.output
-    assert "The settings differ: rate: a/s, then b/s." in judged.output
-    assert "rate: a/s, then b/s" in report.read_text()
-    assert CliRunner().invoke(command.load_test, ["compare", *paths]).exit_code == 0
-
-
-def test_a_file_that_is_no_load_test_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = tmp_path / "other.json"
-    other.write_text("[]")
-    monkeypatch.setattr("sys.argv", ["load_test", "compare", str(other), str(other)])
-    with pytest.raises(SystemExit) as ended:
-        command.main()
-    assert ended.value.code == 2
-    assert f"{other} is not from ./scripts/load_test --json" in capsys.readouterr().err
 
 
 class Reports(FleetWatch):

@@ -1,6 +1,7 @@
 """An open loop: when images are sent, from when their latency counts, and what the options refuse."""
 
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -8,43 +9,23 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.load import __main__ as command
+from scripts.load import command
 from scripts.load.clients import ClassicClient
 from scripts.load.inputs import LoadImages, LoadTarget
 from scripts.load.metrics import LoadMetrics
 from scripts.load.runner import LoadTest
-from scripts.load.schedule import LATE_SECONDS, Pacer, ScheduleError, parse_rate, parse_seconds, ramp, steady, trace
-from simulator.traces import TraceError
+from scripts.load.schedule import LATE_SECONDS, Pacer, ScheduleError, parse_rate, parse_seconds, steady
 from tests.support.waiting import ManualClock
 
-RATES = st.floats(0, 500)
 HERE = LoadTarget("http://127.0.0.1:8000", "127.0.0.1", 8000, False)
 
 
-@given(first=RATES, last=RATES, seconds=st.floats(0.1, 100))
-def test_a_ramp_sends_as_many_images_as_its_rates_add_up_to(first: float, last: float, seconds: float) -> None:
-    arrivals = ramp(first, last, seconds)
-    assert len(arrivals) == pytest.approx((first + last) / 2 * seconds, abs=1.001)
-    assert arrivals == sorted(arrivals)
-    assert all(0 <= arrival <= seconds for arrival in arrivals)
-    for number, arrival in enumerate(arrivals):
-        come = first * arrival + (last - first) * arrival**2 / 2 / seconds
-        assert come == pytest.approx(number, abs=0.01)
-
-
-@given(rate=st.floats(0.1, 500), seconds=st.floats(0.1, 50))
-def test_a_ramp_between_equal_rates_is_steady(rate: float, seconds: float) -> None:
-    arrivals = ramp(rate, rate, seconds)
-    assert arrivals == pytest.approx(steady(rate, len(arrivals)))
-
-
-def test_a_trace_has_the_format_of_the_simulator(tmp_path: Path) -> None:
-    path = tmp_path / "mine.csv"
-    path.write_text("second,user\n14,a\n10,b\n12,a\n")
-    assert trace(path, speed=2) == [0, 1, 2]
-    path.write_text("soon\nlater\n")
-    with pytest.raises(TraceError, match=r"mine\.csv, line 2: 'later' is not a time"):
-        trace(path, 1)
+@given(rate=st.floats(0.1, 500), count=st.integers(1, 500))
+def test_a_rate_spaces_its_images_evenly_from_the_begin(rate: float, count: int) -> None:
+    first, *others = steady(rate, count)
+    assert (first, len(others)) == (0, count - 1)
+    gaps = [after - before for before, after in pairwise([first, *others])]
+    assert gaps == pytest.approx([1 / rate] * len(gaps))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +92,7 @@ def test_latency_counts_from_the_scheduled_moment(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(ClassicClient, "classify", classify)
     images = LoadImages([tmp_path / "a.jpg"], 7, {})
-    load = LoadTest(HERE, "classic", 1, "/", "myfile", 5, [0.0] * 7)
+    load = LoadTest(HERE, "classic", 1, 5, [0.0] * 7)
     monkeypatch.setattr("scripts.load.runner.FleetWatch.read", lambda _watch: None)
     monkeypatch.setattr(
         "scripts.load.runner.Pacer", lambda arrivals, stopped, **_wait: Pacer(arrivals, stopped, clock, clock.sleep)
@@ -124,21 +105,16 @@ def test_latency_counts_from_the_scheduled_moment(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("arguments", "reported"),
     [
-        ("--rate 5/s --ramp 1..2 --duration 3", "give one of --rate, --ramp"),
         ("--rate 5/s --mode api", "--rate is for --mode classic"),
-        ("--duration 5s", "--duration goes with --rate or --ramp"),
-        ("--ramp 1/s..2/s", "--ramp needs --duration"),
-        ("--ramp 5/s --duration 3", "write two rates, such as 10/s..100/s"),
+        ("--duration 5s", "--duration goes with --rate"),
         ("--rate 0", "must be more than 0"),
         ("--rate 5/s --duration 60s --count 3", "--duration sets the number of images: omit --count"),
-        ("--trace x.csv --duration 3", "change it with --speed"),
         ("--rate 5000/s --duration 1h", "18,000,000 images: 1 to 100,000 are possible"),
-        ("--rat 5", "Did you mean one of: '--path', '--ramp', '--rate'?"),
+        ("--rat 5", "Did you mean"),
         ("--json /no/such/folder/a.json", "cannot write /no/such/folder/a.json"),
         ("--report /", "it is a folder itself"),
         ("--max-failed many", "--max-failed"),
         ("--max-p95 fast", "write one such as 30s"),
-        ("--rate 5/s compare a.json b.json", "compare takes its options after its name"),
     ],
 )
 def test_options_that_do_not_fit_are_named(arguments: str, reported: str) -> None:

@@ -1,6 +1,5 @@
 """The comparison of models: its statistics against known values, and what the page, API and command show."""
 
-import io
 import random
 import re
 from collections import Counter
@@ -11,14 +10,12 @@ import pytest
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.models import Job
 from core.model_catalog import Canary, CatalogStore, ModelCatalog, ModelVersion
 from core.model_results import JobTally, ModelResults, ModelResultsReport
-from scripts.model.comparison import show_comparison
 from services.table import Table
 from tests.support.jobs import NOW, done, failed, record
 from web_tier.backend import Backend
@@ -331,17 +328,3 @@ def test_the_fleet_page_compares_the_models_once_two_have_results(client: FlaskC
         assert "Labels 30.0% of the images would need another label to match; " in text
         assert "stop 50.0% 30.0%" in text
         assert "since the roll-out at 01 Mar 13:00 UTC" in text
-
-
-def test_the_command_shows_what_the_page_shows_without_control_characters() -> None:
-    default, canary = report().models[1], figures("signs\x1b[2J", CANARY, {"stop\x07": (100, 0.9)})
-    console = Console(file=io.StringIO(), width=80)
-    body = ModelComparison.of(ModelResultsReport(models=(default, canary)), None).model_dump(mode="json")
-    show_comparison(body["models"], console)
-    show_comparison([], console)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert not {"\x1b", "\x07"} & set(shown)
-    assert re.search(r"signs\s+dddddddddddd\s+90\.9%\s+1,000\s+0\s+81\.5%\s+10\.0%\s+12\.3 ms", shown)
-    assert "stop: 50.0% → 0.0%" in shown
-    assert "Chance cannot explain it" in shown
-    assert "No model has results yet." in shown

@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 
 from fleetsight_client.api import ApiClient, ApiError, UploadResult
-from scripts.chaos import client as client_module
-from scripts.chaos.campaign import CampaignReport
-from scripts.chaos.client import (
+from tests.chaos import client as client_module
+from tests.chaos.campaign import CampaignReport
+from tests.chaos.client import (
     BATCH_FILES,
     JOB_IMAGES,
     CampaignVerdict,
@@ -19,7 +19,7 @@ from scripts.chaos.client import (
     UnansweredError,
     _check_job,
 )
-from scripts.chaos.strikes import ACTIONS, SPARED, VICTIMS, descendants, strikes
+from tests.chaos.strikes import ACTIONS, SPARED, VICTIMS, descendants, strikes
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 PICTURES = [(b"red", "stop"), (b"blue", "yield")]

@@ -59,7 +59,7 @@ class Strike:
 
 def strikes(seed: int, every_seconds: float) -> Iterator[Strike]:
     """Yield strikes without end, on average one every so many seconds; the seed determines them."""
-    draw = Random(seed)  # noqa: S311 # nosec B311 # reproducible by its seed
+    draw = Random(seed)  # nosec B311 # reproducible by its seed
     while True:
         action = draw.choices(list(ACTIONS), list(ACTIONS.values()))[0]
         victims = {victim: share for victim, share in VICTIMS.items() if victim not in SPARED.get(action, ())}

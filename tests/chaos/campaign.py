@@ -1,11 +1,9 @@
-"""``fleetsight chaos``: rehearse bad days, and check every image afterwards.
+"""A campaign: the whole system, while calls fail and processes are killed; afterwards every image is checked.
 
-A campaign starts the system, classifies images without faults, sends them again under faults, ends the faults, and
-checks. Exit status: 0 if every image was right and nothing was left, 1 if not, 2 if the campaign could not run.
+It starts the system, classifies images without faults, sends them again under faults, ends the faults, and checks.
 """
 
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +13,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final, Literal
 
-import click
-from rich.console import Console
-from rich.table import Table
-
 from localcloud.clients import ControlClient
-from localcloud.options import InvalidSwitchError, Switches, load_scenario
-from scripts.chaos.client import CampaignVerdict, ChaosClient, ProgressWatcher, check_images
-from scripts.chaos.strikes import Striker
+from localcloud.options import Switches
 from scripts.demo_model.signs import samples
-from scripts.run.system import ROOT, System, free_port
+from scripts.run.system import System, free_port
 from services.errors import FleetsightError
+from tests.chaos.client import CampaignVerdict, ChaosClient, ProgressWatcher, check_images
+from tests.chaos.strikes import Striker
 
 DISTINCT_IMAGES: Final = 200
 """The number of distinct images; they are sent repeatedly under different names."""
@@ -64,9 +58,6 @@ FAULTS: Final[Sequence[Mapping[str, object]]] = (
     {"kind": "killed_after", "tier": "web", "share": 0.0005},
 )
 """The faults of calls without a scenario: seven of a hundred calls fail."""
-
-HOME = ROOT / ".fleetsight" / "chaos"
-MAX_SEED = 2**32 - 1
 
 
 class ModelError(FleetsightError):
@@ -237,52 +228,3 @@ def _count_calls(system: System) -> tuple[int, Counter[str]]:
 def _set_switches(system: System, switches: Mapping[str, Any]) -> None:
     with closing(ControlClient(system.endpoint_url)) as control:
         control.send("PUT", "switches", dict(switches))
-
-
-@click.command(context_settings={"show_default": True})
-@click.option(
-    "--seed", type=click.IntRange(0, MAX_SEED), help="Repeat the campaign of this seed; by default a new one."
-)
-@click.option("--minutes", type=click.FloatRange(min=0), default=2.0, help="Minutes for which images are sent.")
-@click.option("--images", type=click.IntRange(0, 1_000_000), default=0, help="Minimum number of images to send.")
-@click.option("--every", type=click.FloatRange(min=0.05), default=1.0, help="Average seconds between two faults.")
-@click.option("--queues", type=click.Choice(["standard", "fifo"]), default="standard", help="Kind of the queues.")
-@click.option(
-    "--scenario",
-    type=click.Path(path_type=Path),
-    help="YAML file of switches of the local cloud (localcloud/README.md); by default 7% of all calls fail.",
-)
-@click.option(
-    "--log",
-    type=click.Path(path_type=Path),
-    default=HOME / "log.jsonl",
-    help="File for the log of faults, with their times.",
-)
-def chaos(  # noqa: PLR0917 - click calls it by name
-    seed: int | None, minutes: float, images: int, every: float, queues: str, scenario: Path | None, log: Path
-) -> None:
-    """Run the whole system while calls fail and processes are killed, and check every image."""
-    console = Console()
-    try:
-        switches = load_scenario(scenario) if scenario else {}
-    except InvalidSwitchError as error:
-        raise click.UsageError(f"--scenario: {error}") from error
-    log.parent.mkdir(parents=True, exist_ok=True)
-    chosen = int(time.time()) % MAX_SEED if seed is None else seed
-    say = lambda text: console.print(f"fleetsight: {text}")  # noqa: E731
-    console.print(f"fleetsight: campaign {chosen}; play it again with --seed {chosen}")
-    report = Campaign(HOME, chosen, minutes, images, every, queues, switches, log, say).run()  # type: ignore[arg-type]
-    _show(console, report, log)
-    sys.exit(0 if report.verdict.is_clean else 1)
-
-
-def _show(console: Console, report: CampaignReport, log: Path) -> None:
-    table = Table(title="Campaign", show_header=False, title_justify="left")
-    table.add_column(style="bold")
-    table.add_column(justify="right")
-    for name, value in report.rows():
-        table.add_row(name, value)
-    console.print(table)
-    for example in report.verdict.examples:
-        console.print(example, markup=False)
-    console.print(f"the log is {log}")

@@ -1,1 +1,0 @@
-"""Campaigns: the whole system, while calls fail and processes die; then every image is checked."""
