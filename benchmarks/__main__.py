@@ -64,7 +64,6 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="peers: the folder with peer.yaml")
     options.add_argument("--quick", action="store_true", help="fewer rounds; ends within a minute")
     options.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
-    options.add_argument("--plots", type=Path, metavar="DIR", help="fleet: also draw each trace over time, here")
     return options
 
 
@@ -76,11 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     command_line = parser()
     options = command_line.parse_args(arguments)
-    if options.plots is not None and options.name != "fleet":
-        command_line.error(f"--plots is for the benchmark fleet; {options.name} draws none")
     if (options.name == "peers") is (options.folder is None):
         command_line.error("peers needs the folder of a peer, python -m benchmarks peers DIR; others take none")
-    more = {name: value for name in ("plots", "folder") if (value := getattr(options, name)) is not None}
+    more = {} if options.folder is None else {"folder": options.folder}
     try:
         report = load(options.name)(options.quick, **more)
     except (NoBrowserError, FleetsightError, BundleError) as error:

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 
 from simulator.traces import (
-    DAY,
-    MORNING,
     NYS_HOURS,
     TWITTER_HOURS,
     Mmpp,
@@ -50,15 +48,8 @@ def test_a_day_follows_its_hours_and_asks_for_four_fifths_of_the_fleet_at_most(
 
 
 def test_arrivals_within_an_hour_are_poisson() -> None:
-    trace = day("flat", [1.0], CAPACITY, seed=3, hours=range(1))
+    trace = day("flat", [1.0], CAPACITY, seed=3)
     assert dispersion(trace.arrivals, 3_600, 10) == pytest.approx(1.0, abs=0.2)
-
-
-def test_a_morning_has_the_rates_of_its_hours() -> None:
-    morning = named(CAPACITY, MORNING)["nys-day"](0)
-    counts, _ = np.histogram(morning.arrivals, [0, 3_600, 7_200])
-    assert counts[1] / counts[0] == pytest.approx(87.4 / 35.2, rel=0.05)
-    assert morning.seconds == 7_200
 
 
 def test_the_index_of_dispersion_is_one_for_poisson_and_as_simulated_for_an_mmpp() -> None:
@@ -68,16 +59,16 @@ def test_the_index_of_dispersion_is_one_for_poisson_and_as_simulated_for_an_mmpp
     assert simulated == pytest.approx(process.dispersion, rel=0.1)
 
 
-def test_the_bursts_of_the_comparison_are_far_from_poisson() -> None:
+def test_the_bursts_of_mmpp_are_far_from_poisson() -> None:
     assert bursty(CAPACITY).dispersion > 20
     trace = bursts(CAPACITY, seed=5)
     assert dispersion(trace.arrivals, 7_200, 60) > 20
     assert np.all(np.diff(trace.arrivals) >= 0)
 
 
-@pytest.mark.parametrize("name", named(CAPACITY, DAY))
+@pytest.mark.parametrize("name", named(CAPACITY))
 def test_a_trace_is_the_same_for_the_same_seed_and_within_its_length(name: str) -> None:
-    make = named(CAPACITY, MORNING)[name]
+    make = named(CAPACITY)[name]
     one, again = make(7), make(7)
     assert np.array_equal(one.arrivals, again.arrivals)
     assert 0 <= one.arrivals[0] <= one.arrivals[-1] <= one.seconds
