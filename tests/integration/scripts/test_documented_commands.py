@@ -118,8 +118,7 @@ EXCUSED: Mapping[str, Excuse] = {
     ),
     "docs/simulator.md: ./scripts/fleetsight simulate --trace nys-day *": Excuse(
         "computes for half a minute",
-        "tests/simulation/test_comparison.py::"
-        "test_a_trace_is_drawn_as_png_and_svg_with_every_policy_named_and_again_the_same",
+        "tests/unit/scripts/test_simulation.py::test_the_configured_policy_is_simulated_over_a_users_trace",
     ),
     "docs/simulator.md: .venv/bin/python -m benchmarks fleet *": Excuse(
         "takes minutes", "tests/simulation/test_fleet_benchmark.py"
