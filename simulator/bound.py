@@ -173,8 +173,8 @@ class MissingError(FleetsightError):
     """Raised when a package that only simulations need is not installed; the message says how to install it."""
 
 
-def need(module: str, section: str = "simulate") -> ModuleType:
-    """Return a module such as ``scipy.optimize``, of that section of requirements.txt.
+def need(module: str) -> ModuleType:
+    """Return a module such as ``scipy.optimize``.
 
     Raises:
         MissingError: when its package is not installed.
@@ -182,4 +182,4 @@ def need(module: str, section: str = "simulate") -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingError(f"the fleet simulator needs {error.name}: ./scripts/setup.sh {section}") from error
+        raise MissingError(f"the fleet simulator needs {error.name}: ./scripts/setup.sh simulate") from error

@@ -100,17 +100,6 @@ class Mmpp:
     rates: tuple[float, float]
     stays: tuple[float, float]
 
-    @property
-    def dispersion(self) -> float:
-        """The index of dispersion of counts over a long time: variance ÷ mean; 1 for a Poisson process.
-
-        ``1 + 2 (λ₁ - λ₂)² r₁ r₂ / ((r₁ + r₂)² (λ₁ r₂ + λ₂ r₁))`` with the rates rᵢ of leaving a state.
-        Source: Fischer and Meier-Hellstern, The Markov-modulated Poisson process (MMPP) cookbook, Performance
-        Evaluation 18 (1993), 149-171.
-        """
-        (calm, burst), (leave, back) = self.rates, (1 / self.stays[0], 1 / self.stays[1])
-        return 1 + 2 * (calm - burst) ** 2 * leave * back / ((leave + back) ** 2 * (calm * back + burst * leave))
-
     def arrivals(self, seconds: float, seed: int) -> Floats:
         """Return the arrivals of so many seconds, which begin in the first state."""
         luck = np.random.default_rng((seed, 4))

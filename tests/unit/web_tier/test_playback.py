@@ -119,6 +119,18 @@ def test_a_protected_worker_stays_when_it_is_idle_until_it_is_protected_no_more(
     assert not fleet.has_events
 
 
+def test_a_drained_worker_ends_with_its_last_image_and_an_idle_one_at_once() -> None:
+    fleet = playback(Lots([0.0, 0.0], [1, 1], [5.0, 50.0]))
+    for name in ("i-0", "i-1"):
+        fleet.add(worker(name))
+    fleet.advance(20.0)
+    fleet.carry_out(Plan(0, (), "draining", "", drain=("i-0", "i-1")), 20.0)
+    fleet.advance(21.0)
+    assert (observed(fleet, 21.0).draining, fleet.requests(21.0).in_flight) == ({"i-1"}, 1)
+    fleet.advance(60.0)
+    assert [(each.instance_id, each.ended_at) for each in fleet.ended] == [("i-0", 20.0), ("i-1", 50.0)]
+
+
 def test_an_instance_that_never_reports_is_an_event_until_it_is_given_up() -> None:
     fleet = playback(Lots.split(1, 1, 1.0))
     fleet.add(PlayedWorker("i-0", "c7a.large", spot=True, launched_at=-50.0, ready_at=NEVER))
