@@ -90,7 +90,6 @@ def sbom(file: Path, section: str) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Configuration with the fleet section to simulate [default: config.yaml]",
 )
-@click.option("--against", is_flag=True, help="Also simulate the other policies.")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of random arrivals and boot times."
 )
@@ -106,17 +105,14 @@ def sbom(file: Path, section: str) -> None:
     show_default=True,
     help="With a FILE: an image that is answered later counts as missed.",
 )
-@click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for a plot as PNG and SVG.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write this file.")
 def simulate(
     *,
     trace_name: str,
     config: Path | None,
-    against: bool,
     seed: int,
     image_seconds: float | None,
     deadline_seconds: float,
-    plots: Path | None,
     json_file: Path | None,
 ) -> None:
     """Simulate the configured fleet over a trace: cost, latency, launches.
@@ -125,10 +121,10 @@ def simulate(
     the configured maximum of workers. A FILE is a CSV; its first column is the seconds at which images come.
     """
     # Imported here: it needs packages that other commands do not need.
-    from scripts.simulation import SimulationOutputs, SimulationRequest, run_simulation
+    from scripts.simulation import SimulationRequest, run_simulation
 
-    request = SimulationRequest(trace_name, seed, deadline_seconds, against)
-    run_simulation(request, load_config(config), image_seconds, SimulationOutputs(plots, json_file))
+    request = SimulationRequest(trace_name, seed, deadline_seconds)
+    run_simulation(request, load_config(config), image_seconds, json_file)
 
 
 @click.command(help=DOCTOR_HELP)

@@ -145,7 +145,7 @@ for name in "${@:-run}"; do
         stamp torch-with-cuda "$digest"
       fi
       ;;
-    simulate) install simulate 300 "the fleet simulator's bound and plots" ;;
+    simulate) install simulate 300 "the fleet simulator's bound" ;;
     telemetry)
       wait $run_section # some packages are in both sections
       install telemetry 50 "the export of traces"

@@ -1,4 +1,4 @@
-"""``fleetsight simulate``: simulates the configured policy over one trace, and shows, plots and writes the result."""
+"""``fleetsight simulate``: simulates the configured policy over one trace, and shows and writes the result."""
 
 import json
 from dataclasses import dataclass
@@ -9,11 +9,9 @@ import click
 from rich.console import Console
 
 from core.config import Config
-from simulator.comparison import Scene, draw, figures_of, rivals, row_of, tables_of
-from simulator.engine import Conditions
-from simulator.policies import ours
-from simulator.traces import TraceError, from_csv, named
-from simulator.workers import InstanceProfile
+from simulator.engine import Conditions, InstanceProfile, simulate_fleet
+from simulator.table import figures_of, row_of, tables_of
+from simulator.traces import Trace, TraceError, from_csv, named
 
 MIN_INTERVAL_SECONDS: Final = 1.0
 """The shortest simulated interval of decisions: with a shorter one, a simulated day takes minutes."""
@@ -27,56 +25,44 @@ class SimulationRequest:
         trace: a trace's name, or the path of a CSV file.
         seed: of arrivals and boots.
         deadline_seconds: of a CSV file: an image that is answered later counts as missed.
-        against: whether other policies are simulated too.
     """
 
     trace: str
     seed: int
     deadline_seconds: float
-    against: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SimulationOutputs:
-    """Further outputs beside the terminal: a folder of plots, and a JSON file, if given."""
-
-    plots: Path | None
-    json_file: Path | None
 
 
 def run_simulation(
-    request: SimulationRequest, settings: Config, image_seconds: float | None, outputs: SimulationOutputs
+    request: SimulationRequest, settings: Config, image_seconds: float | None, json_file: Path | None
 ) -> None:
-    """Simulate images of `image_seconds`, or of the configured time; show the result, plot and write it.
+    """Simulate images of `image_seconds`, or of the configured time; show the result, and write it to `json_file`.
 
     Raises:
-        TraceError, StalledError, PlotError, MissingError: see their descriptions.
+        TraceError, StalledError, MissingError: see their descriptions.
     """
     conditions = Conditions(
         machine=InstanceProfile.booting_in(settings.fleet.boot_seconds),
         image_seconds=image_seconds or settings.fleet.image_seconds,
         max_workers=settings.fleet.max_workers,
+        interval_seconds=max(MIN_INTERVAL_SECONDS, settings.controller.interval_seconds),
+        idle_seconds=settings.worker.idle_seconds,
     )
-    scene = build_scene(request, conditions)
-    interval = max(MIN_INTERVAL_SECONDS, settings.controller.interval_seconds)
-    own = ours(settings.fleet, interval, settings.worker.idle_seconds, settings.prices)
-    played = [scene.play(rule) for rule in (*(rivals(conditions) if request.against else ()), own)]
-    rows = [row_of(each) for each in played]
+    name, trace = requested_trace(request, conditions)
+    outcome = simulate_fleet(trace, settings.fleet, conditions, request.seed, settings.prices)
+    rows = [row_of(name, settings.fleet.policy, [(trace, outcome)], conditions)]
     for table in tables_of(rows):
         Console().print(table)
-    if outputs.plots is not None:
-        click.echo("drawn: " + ", ".join(str(path) for path in draw(played, outputs.plots)))
-    if outputs.json_file is not None:
+    if json_file is not None:
         report = {"name": "simulate", "figures": figures_of(rows), "bars": []}
         try:
-            outputs.json_file.write_text(json.dumps(report, indent=2) + "\n")
+            json_file.write_text(json.dumps(report, indent=2) + "\n")
         except OSError as error:
-            reason = f"cannot write {outputs.json_file}: {error.strerror}; choose another file"
+            reason = f"cannot write {json_file}: {error.strerror}; choose another file"
             raise click.ClickException(reason) from error
 
 
-def build_scene(request: SimulationRequest, conditions: Conditions) -> Scene:
-    """Return the scene of the requested trace.
+def requested_trace(request: SimulationRequest, conditions: Conditions) -> tuple[str, Trace]:
+    """Return the name of the requested trace, and the trace.
 
     Raises:
         TraceError: the trace does not exist, its file cannot be read, or it contains no image.
@@ -85,11 +71,11 @@ def build_scene(request: SimulationRequest, conditions: Conditions) -> Scene:
         raise TraceError("fleet.max_workers is 0, so there is no fleet to simulate: set it to 1 or more")
     path = Path(request.trace)
     if path.suffix.lower() == ".csv":
-        return Scene(path.stem, (request.seed,), (from_csv(path, request.deadline_seconds),), conditions)
+        return path.stem, from_csv(path, request.deadline_seconds)
     makers = named(conditions.max_workers / conditions.image_seconds)
     if request.trace not in makers:
         raise TraceError(f"there is no trace {request.trace!r}: name a CSV file, or one of {', '.join(makers)}")
-    scene = Scene.of(request.trace, makers[request.trace], conditions, (request.seed,))
-    if scene.traces[0].arrivals.size == 0:
+    trace = makers[request.trace](request.seed)
+    if trace.arrivals.size == 0:
         raise TraceError(f"no image comes in {request.trace} for a fleet so slow: --image-seconds must be lower")
-    return scene
+    return request.trace, trace

@@ -1,7 +1,7 @@
 """What the cheapest fleet that knew everything would cost: a lower bound for every policy with the same p95.
 
 It knows each arrival beforehand, each of its boots takes the usual time, and it can decide at any time. It starts
-from nothing, unless the policy that it is compared with has prepared workers, which it is given too.
+from nothing.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.errors import FleetsightError
-from simulator.engine import Conditions, SimulationOutcome
+from simulator.engine import Conditions
 from simulator.traces import Floats, Trace
 
 LATE_SHARE: Final = 0.05
@@ -25,35 +25,17 @@ BINS: Final = 1_500
 MIN_BIN_SECONDS: Final = 2.0
 
 
-def lower_bound(
-    trace: Trace, p95_seconds: float, conditions: Conditions, prepared: int = 0, bins: int = BINS
-) -> float:
+def lower_bound(trace: Trace, p95_seconds: float, conditions: Conditions, bins: int = BINS) -> float:
     """Return the least cost ÷ N·S of a fleet that answers 95% of the images within `p95_seconds`.
 
-    `prepared` workers are ready, and have been billed their boot, when the trace begins. Infinite when no fleet
-    within the maximum can do it.
+    Infinite when no fleet within the maximum can do it.
     """
     if trace.seconds == 0:
-        return batch_bound(len(trace.arrivals), p95_seconds, conditions, prepared)
-    return fluid_bound(trace, p95_seconds, conditions, prepared, bins)
+        return batch_bound(len(trace.arrivals), p95_seconds, conditions)
+    return fluid_bound(trace, p95_seconds, conditions, bins)
 
 
-def mean_bound(
-    traces: Sequence[Trace],
-    outcomes: Sequence[SimulationOutcome],
-    conditions: Conditions,
-    prepared: int,
-    bins: int = BINS,
-) -> float:
-    """Return the bound over several simulations, each held to its own 95th percentile."""
-    pairs = zip(traces, outcomes, strict=True)
-    costs = [
-        lower_bound(trace, outcome.p95, conditions, prepared, bins) * outcome.work_seconds for trace, outcome in pairs
-    ]
-    return sum(costs) / sum(outcome.work_seconds for outcome in outcomes)
-
-
-def batch_bound(images: int, p95_seconds: float, conditions: Conditions, prepared: int = 0) -> float:
+def batch_bound(images: int, p95_seconds: float, conditions: Conditions) -> float:
     """Return the bound for images that all come at once: the fewest workers that do 95% in time.
 
     n workers cost at least ``max(60 n, 25 n + N S)``: each its billed minimum, all together their boots and the work.
@@ -62,23 +44,20 @@ def batch_bound(images: int, p95_seconds: float, conditions: Conditions, prepare
     service, machine = conditions.image_seconds, conditions.machine
     due = math.ceil((1 - LATE_SHARE) * images - 1e-9)
     each = math.floor((p95_seconds - machine.boot_seconds) / service + 1e-9)
-    lacking = max(0, due - prepared * math.floor(p95_seconds / service + 1e-9))
-    if lacking and each < 1:
+    if each < 1:
         return math.inf
-    workers = prepared + (math.ceil(lacking / each) if lacking else 0)
+    workers = math.ceil(due / each)
     if workers > conditions.max_workers:
         return math.inf
     work = images * service
     return max(machine.minimum_seconds * workers, machine.init_seconds * workers + work) / work
 
 
-def fluid_bound(
-    trace: Trace, p95_seconds: float, conditions: Conditions, prepared: int = 0, bins: int = BINS
-) -> float:
+def fluid_bound(trace: Trace, p95_seconds: float, conditions: Conditions, bins: int = BINS) -> float:
     """Return the bound for any trace: a linear program over bins of time, solved by HiGHS.
 
-    Variables for each bin, all continuous: workers launched by its end, X (prepared ones aside); workers that
-    receive in it on average, n; images done by its end, C; images that are let be late by its end, D.
+    Variables for each bin, all continuous: workers launched by its end, X; workers that receive in it
+    on average, n; images done by its end, C; images that are let be late by its end, D.
 
     - n grows only by launches, is at most the maximum, and none is there before the first boot has ended;
     - each launched worker stays for its billed minimum: going sooner costs the same and does less;
@@ -92,7 +71,7 @@ def fluid_bound(
     Raises:
         MissingError: when scipy is not installed.
     """
-    program = _LinearProgram(trace, p95_seconds, conditions, prepared, trace.seconds / bins)
+    program = _LinearProgram(trace, p95_seconds, conditions, trace.seconds / bins)
     solved = need("scipy.optimize").linprog(
         program.costs(), A_ub=program.matrix(), b_ub=program.limits(), bounds=program.ranges(), method="highs"
     )
@@ -100,18 +79,17 @@ def fluid_bound(
         return math.inf
     if solved.status != 0:
         raise RuntimeError(f"the linear program of {trace.name} at {p95_seconds} s was not solved: {solved.message}")
-    return (float(solved.fun) + program.paid) / program.work
+    # Of every image, the program has subtracted the time that C saves when a worker does it.
+    return float(solved.fun) / program.work + 1.0
 
 
 class _LinearProgram:
     """The linear program: four variables for each bin, in the order X, n, C, D."""
 
-    def __init__(
-        self, trace: Trace, p95_seconds: float, conditions: Conditions, prepared: int, bin_seconds: float
-    ) -> None:
+    def __init__(self, trace: Trace, p95_seconds: float, conditions: Conditions, bin_seconds: float) -> None:
         self.bin = max(MIN_BIN_SECONDS, bin_seconds)
         self._bins = math.ceil((trace.seconds + p95_seconds) / self.bin)
-        self._conditions, self._prepared = conditions, prepared
+        self._conditions = conditions
         ends = np.arange(1, self._bins + 1) * self.bin
         self._come = np.searchsorted(trace.arrivals, ends, side="right").astype(float)
         # How many whole bins lie before the moment that is one 95th percentile before each bin's end.
@@ -119,8 +97,6 @@ class _LinearProgram:
         self._receiving = np.clip((ends - conditions.machine.boot_seconds) / self.bin, 0.0, 1.0)
         self._rows: list[tuple[Sequence[tuple[int, float]], float]] = []
         self.work = len(trace.arrivals) * conditions.image_seconds
-        # Boots of the prepared, and of every image the time that C will save when it is done by a worker.
-        self.paid = prepared * conditions.machine.init_seconds + self.work
         self._fill()
 
     def costs(self) -> Floats:
@@ -134,7 +110,7 @@ class _LinearProgram:
     def ranges(self) -> Floats:
         """Return the least and the most of each variable."""
         most = float(self._conditions.max_workers)
-        workers = self._prepared + (most - self._prepared) * self._receiving
+        workers = most * self._receiving
         late = np.full(self._bins, LATE_SHARE * self._come[-1])
         launched = np.full(self._bins, np.inf)
         highest = np.concatenate([launched, workers, self._come, late])
@@ -158,7 +134,7 @@ class _LinearProgram:
         for k in range(self._bins):
             workers_before = [(self._workers(k - 1), -1.0), (self._launched(k - 1), 1.0)] if k else []
             grown = [(self._workers(k), 1.0), (self._launched(k), -1.0), *workers_before]
-            self._at_most(grown, 0.0 if k else float(self._prepared))
+            self._at_most(grown, 0.0)
             if stay > 0:
                 before = [(self._launched(k - stay), -1.0)] if k >= stay else []
                 self._at_most([(self._launched(k), 1.0), *before, (self._workers(k), -1.0)], 0.0)
@@ -197,8 +173,8 @@ class MissingError(FleetsightError):
     """Raised when a package that only simulations need is not installed; the message says how to install it."""
 
 
-def need(module: str, section: str = "simulate") -> ModuleType:
-    """Return a module such as ``scipy.optimize``, of that section of requirements.txt.
+def need(module: str) -> ModuleType:
+    """Return a module such as ``scipy.optimize``.
 
     Raises:
         MissingError: when its package is not installed.
@@ -206,4 +182,4 @@ def need(module: str, section: str = "simulate") -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingError(f"the fleet simulator needs {error.name}: ./scripts/setup.sh {section}") from error
+        raise MissingError(f"the fleet simulator needs {error.name}: ./scripts/setup.sh simulate") from error

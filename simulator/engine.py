@@ -1,51 +1,122 @@
-"""The simulated fleet: one shared queue, workers that boot, classify, idle and end; deterministic by seed.
+"""Simulate a fleet over a trace: what it costs, and how long images wait. Deterministic by seed.
 
-Between two decisions images are handed to workers in the order in which they came, each to the worker that has waited
-longest, at the very moment when both are there; so events are exact, and only the policy is bound to its interval.
+Workers and queue are the controller's own model, `web_tier.autoscaler.playback`; so are the decisions. Added here are
+the trace, boots that are slow or never end, and what the controller estimates from the counts that it sees.
 """
 
-import heapq
-from array import array
-from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import count
 from typing import Final
 
 import numpy as np
 
+from core.config import FleetSettings, PriceSettings
 from services.errors import FleetsightError
-from simulator.policy import FleetView, NamedPolicy
+from services.sqs import QueueCounts
 from simulator.traces import Floats, Trace
-from simulator.workers import USUAL, Crew, InstanceProfile
+from web_tier.autoscaler.billing import BillingMeter
+from web_tier.autoscaler.decide import Plan, decide
+from web_tier.autoscaler.estimators import MAX_BOOTS, MIN_IMAGES, ArrivalRateEstimator
+from web_tier.autoscaler.observe import FleetMetrics, Observation
+from web_tier.autoscaler.playback import NEVER, InstanceTimes, Lots, Playback
+from web_tier.autoscaler.policies import POLICIES
 
-COLUMNS: Final = ("now", "visible", "in_flight", "workers", "ready")
-"""Of a history: seconds since the begin, images that wait, images in flight, all workers, those that receive."""
+BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
+"""When each trace begins by the wall clock, which schedules and spending caps use."""
+
+LINGER_SECONDS: Final = 4 * 3_600.0
+"""A fleet that does not shrink to what it keeps is watched for so long after the last image.
+
+A simulation in which images wait for so long, and none is answered, is given up.
+"""
+
+
+class StalledError(FleetsightError):
+    """Raised when images wait and none is answered any more: no workers are launched."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceProfile(InstanceTimes):
+    """A make of instance. Times in seconds.
+
+    Attributes:
+        slow_share: of all boots, those that take `slow_boot_seconds` in all.
+        never_share: of all boots, those that never report.
+    """
+
+    slow_share: float = 0.05
+    slow_boot_seconds: float = 80.0
+    never_share: float = 0.02
+
+    @classmethod
+    def booting_in(cls, seconds: float) -> "InstanceProfile":
+        """Return an instance that usually boots in `seconds`, its parts and its tail in proportion to the default."""
+        usual = cls()
+        scale = seconds / usual.boot_seconds
+        return cls(
+            pending_seconds=usual.pending_seconds * scale,
+            init_seconds=usual.init_seconds * scale,
+            slow_boot_seconds=usual.slow_boot_seconds * scale,
+            boot_allowance_seconds=max(usual.boot_allowance_seconds, 2.5 * seconds),
+        )
+
+    def boots(self, seed: int) -> Iterator[float]:
+        """Yield the seconds that one boot after the other takes, `NEVER` for those that do not report."""
+        luck = np.random.default_rng((seed, 1))
+        while True:
+            for chance in luck.random(256).tolist():
+                if chance < self.never_share:
+                    yield NEVER
+                else:
+                    is_slow = chance < self.never_share + self.slow_share
+                    yield self.slow_boot_seconds if is_slow else self.boot_seconds
+
+
+CERTAIN: Final = InstanceProfile(slow_share=0.0, never_share=0.0)
+"""An instance of which each boot takes 42 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a fleet is simulated under.
+
+    Attributes:
+        machine: its instances.
+        image_seconds: time of one worker for an image.
+        max_workers: the most that may exist at once, draining ones among them; the cloud refuses the surplus.
+        interval_seconds: between two decisions.
+        idle_seconds: a worker without an image for so long ends itself.
+    """
+
+    machine: InstanceProfile = InstanceProfile()
+    image_seconds: float = 1.5
+    max_workers: int = 19
+    interval_seconds: float = 1.0
+    idle_seconds: float = 10.0
 
 
 @dataclass(frozen=True)
 class SimulationOutcome:
-    """One simulation, or several of the same trace and policy with other seeds taken together.
+    """What came of one simulation.
 
     Attributes:
         latencies: seconds from arrival to answer, one for each image, float64 [images].
         billed_seconds: instance-seconds.
         work_seconds: instance-seconds of the work itself, N·S: the cost of a fleet that boots and idles at no cost.
-        launches: instances launched, those that were prepared not among them.
+        launches: instances launched.
         peak: most workers at once.
-        beyond_maximum: decisions that would have led beyond the maximum; the cloud refuses the surplus.
-        simulations: how many are taken together.
-        history: a row a decision and one for the end, float64 [decisions + 1, len(COLUMNS)]; of the first simulation.
+        beyond_maximum: decisions that would have led beyond the maximum.
     """
 
     latencies: Floats
     billed_seconds: float
     work_seconds: float
-    launches: float
+    launches: int
     peak: int
     beyond_maximum: int
-    simulations: int
-    history: Floats
 
     @property
     def cost(self) -> float:
@@ -66,164 +137,164 @@ class SimulationOutcome:
         return float(np.mean(self.latencies > deadline_seconds))
 
 
-def together(outcomes: Sequence[SimulationOutcome]) -> SimulationOutcome:
-    """Return several simulations as one: latencies pooled, launches and instance-seconds a simulation on average."""
-    count = len(outcomes)
+def pooled(outcomes: Sequence[SimulationOutcome]) -> SimulationOutcome:
+    """Return several simulations as one: latencies and costs of all of them, launches rounded to their mean."""
     return SimulationOutcome(
         latencies=np.concatenate([each.latencies for each in outcomes]),
-        billed_seconds=sum(each.billed_seconds for each in outcomes) / count,
-        work_seconds=sum(each.work_seconds for each in outcomes) / count,
-        launches=sum(each.launches for each in outcomes) / count,
+        billed_seconds=sum(each.billed_seconds for each in outcomes),
+        work_seconds=sum(each.work_seconds for each in outcomes),
+        launches=round(statistics.mean(each.launches for each in outcomes)),
         peak=max(each.peak for each in outcomes),
         beyond_maximum=sum(each.beyond_maximum for each in outcomes),
-        simulations=count,
-        history=outcomes[0].history,
     )
 
 
-LINGER_SECONDS: Final = 4 * 3_600.0
-"""A fleet that does not shrink to its floor is watched for so long after the last image, and ended then.
+class ConfiguredDecision:
+    """The controller's decision by one fleet section of config.yaml; with `prices`, its spending caps hold."""
 
-A simulation in which images wait for so long, and none is answered, is given up.
-"""
-MIN_ANSWERS: Final = 10
-"""Answers before the time of an image counts as measured, as in the product's own `ThroughputEstimator`."""
+    def __init__(self, settings: FleetSettings, prices: PriceSettings | None = None) -> None:
+        self._settings = settings
+        self._at = BEGIN
+        self._meter: BillingMeter | None = None
+        if prices is not None and settings.has_spending_cap:
+            self._meter = BillingMeter(
+                prices.minimum_billed_seconds,
+                lambda each: prices.hourly(each.instance_type, spot=each.spot),
+                clock=self._seconds,
+                now=lambda: self._at,
+                on_demand=prices.hourly,
+            )
 
+    @property
+    def kept(self) -> int:
+        """The workers that are kept without work when the trace begins."""
+        without_work = Observation(QueueCounts(0, 0, 0), 0, (), at=BEGIN)
+        return POLICIES[self._settings.policy](without_work, self._settings).kept_without_work(self._settings)
 
-class StalledError(FleetsightError):
-    """Raised when images wait and none is answered any more: the policy launches no workers."""
+    def _seconds(self) -> float:
+        return (self._at - BEGIN).total_seconds()
 
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """What is the same for every policy.
-
-    Attributes:
-        image_seconds: that a worker takes for an image.
-        exponential: whether that is the mean of an exponential distribution instead of always the same.
-        max_workers: the most that may exist at once, draining ones among them.
-    """
-
-    machine: InstanceProfile = USUAL
-    image_seconds: float = 1.5
-    exponential: bool = False
-    max_workers: int = 19
-
-    def service_seconds(self, images: int, seed: int) -> list[float]:
-        """Return what each image takes."""
-        if not self.exponential:
-            return [self.image_seconds] * images
-        seconds: list[float] = np.random.default_rng((seed, 2)).exponential(self.image_seconds, images).tolist()
-        return seconds
+    def __call__(self, observation: Observation) -> Plan:
+        """Return the plan."""
+        self._at = observation.at
+        if self._meter is not None:
+            self._meter.update(observation)
+            observation = replace(observation, spending=self._meter.spending(observation, self._settings))
+        return decide(observation, self._settings)
 
 
-def simulate(trace: Trace, rule: NamedPolicy, conditions: Conditions, seed: int = 0) -> SimulationOutcome:
-    """Return the outcome of `trace` when `rule` decides; the same arguments give the same outcome.
+def simulate_fleet(
+    trace: Trace, settings: FleetSettings, conditions: Conditions, seed: int = 0, prices: PriceSettings | None = None
+) -> SimulationOutcome:
+    """Return the outcome of `trace` with the fleet section `settings`; the same arguments give the same outcome.
 
     Raises:
         StalledError: when images wait for `LINGER_SECONDS` and none is answered in that time.
     """
-    return _Simulation(trace, rule, conditions, seed).run()
+    decision = ConfiguredDecision(settings, prices)
+    kind, is_spot = settings.instance_types[0], settings.market == "spot"
+    return Simulation(trace, conditions, decision, seed, decision.kept, instance_type=kind, spot=is_spot).run()
 
 
-class _Simulation:
-    """One simulation under way."""
+class Simulation:
+    """One simulation under way.
 
-    def __init__(self, trace: Trace, rule: NamedPolicy, conditions: Conditions, seed: int) -> None:
-        self._trace, self._conditions = trace, conditions
-        self._policy = rule.new()
-        self._terms = self._policy.terms
-        self._crew = Crew(conditions.machine, self._terms.idle_seconds, seed)
+    Args:
+        trace: when images come.
+        conditions: of the fleet.
+        decide: returns the plan for each observation.
+        seed: of the boots.
+        kept: the simulation ends once all images are answered and no more workers are left.
+        instance_type, spot: of all workers.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        conditions: Conditions,
+        decide: Callable[[Observation], Plan],
+        seed: int = 0,
+        kept: int = 0,
+        *,
+        instance_type: str = "c7a.large",
+        spot: bool = False,
+    ) -> None:
+        self._trace, self._conditions, self._decide, self._kept = trace, conditions, decide, kept
         self._arrivals: list[float] = trace.arrivals.tolist()
-        self._services = conditions.service_seconds(len(self._arrivals), seed)
-        self._finished = array("d")
-        self._arrived = 0
-        self._history = array("d")
+        images = len(self._arrivals)
+        self._playback = Playback(
+            Lots(self._arrivals, [1] * images, [conditions.image_seconds] * images),
+            conditions.machine,
+            conditions.machine.boots(seed),
+            conditions.idle_seconds,
+            instance_type=instance_type,
+            spot=spot,
+            begin=BEGIN,
+        )
+        self._now = 0.0
+        self._demand = ArrivalRateEstimator(clock=lambda: self._now)
 
     def run(self) -> SimulationOutcome:
-        """Play the trace until every image is answered and the fleet has shrunk to its floor."""
-        self._crew.prepare(self._terms.prepared)
-        beyond = 0
+        """Play the trace until every image is answered and the fleet has shrunk to what it keeps."""
+        conditions, playback = self._conditions, self._playback
+        beyond = peak = 0
         for tick in count():
-            now = tick * self._terms.interval_seconds
-            self._serve(now)
-            self._crew.settle(now)
-            view = self._view(now)
-            if self._is_over(view):
+            self._now = now = tick * conditions.interval_seconds
+            playback.advance(now)
+            requests = playback.requests(now)
+            answered = playback.handed_out - requests.in_flight
+            if self._is_over(answered):
                 break
-            if view.visible:
-                self._check_progress(view)
-            order = self._policy.decide(view)
-            if order.drain:
-                self._crew.drain(frozenset(order.drain), now)
-            if order.protect or order.unprotect:
-                self._crew.set_protection(frozenset(order.protect), frozenset(order.unprotect))
-            room = self._conditions.max_workers - len(self._crew)
-            if order.launch > room:
+            if requests.visible:
+                self._check_progress(requests.visible)
+            plan = self._decide(
+                playback.observe(now, requests, self._demand.update(requests, answered), self._measured(answered))
+            )
+            room = conditions.max_workers - len(playback.workers)
+            if plan.launch + len(plan.start) > room:
                 beyond += 1
-            self._crew.launch(min(order.launch, room), now)
-            self._note(view)
-        self._crew.end_all(view.now)
-        self._note(view)
+                plan = replace(plan, launch=room, start=())
+            playback.carry_out(plan, now)
+            peak = max(peak, len(playback.workers))
         return SimulationOutcome(
-            latencies=np.frombuffer(self._finished) - self._trace.arrivals,
-            billed_seconds=float(self._crew.billed_seconds),
-            work_seconds=sum(self._services),
-            launches=float(self._crew.launched - self._terms.prepared),
-            peak=self._crew.peak,
+            latencies=np.frombuffer(playback.finished) - self._trace.arrivals,
+            billed_seconds=float(self._billed_seconds()),
+            work_seconds=len(self._arrivals) * conditions.image_seconds,
+            launches=playback.launched,
+            peak=peak,
             beyond_maximum=beyond,
-            simulations=1,
-            history=np.frombuffer(self._history).reshape(-1, len(COLUMNS)),
         )
 
-    def _serve(self, until: float) -> None:
-        """Hand every image that starts before `until` to a worker."""
-        arrivals, services, finished, free = self._arrivals, self._services, self._finished, self._crew.free
-        idle_seconds, head, images = self._terms.idle_seconds, len(finished), len(arrivals)
-        while head < images and free:
-            start, number = free[0]
-            arrival = arrivals[head]
-            if start < arrival:
-                if start + idle_seconds <= min(arrival, until):
-                    self._crew.end_idle()
-                    continue
-                start = arrival
-            if start >= until:
-                break
-            start += services[head]
-            finished.append(start)
-            heapq.heapreplace(free, (start, number))
-            head += 1
-
-    def _view(self, now: float) -> FleetView:
-        self._arrived = bisect_right(self._arrivals, now, lo=self._arrived)
-        busy = self._crew.busy(now)
-        answered = len(self._finished) - busy
-        return FleetView(
-            now=now,
-            visible=self._arrived - len(self._finished),
-            in_flight=busy,
-            answered=answered,
-            workers=self._crew.workers,
-            idle=self._crew.idle(now),
-            changes=self._crew.changes,
-            image_seconds=self._conditions.image_seconds if answered >= MIN_ANSWERS else None,
-            boot_seconds=self._crew.boot_seconds,
+    def _measured(self, answered: int) -> FleetMetrics:
+        """Return what the controller has measured so far; like it, nothing before the first answers and boots."""
+        booted = self._playback.booted
+        return FleetMetrics(
+            image_seconds=self._conditions.image_seconds if answered >= MIN_IMAGES else None,
+            boot_seconds=statistics.median(booted[-MAX_BOOTS:]) if booted else None,
         )
 
-    def _note(self, view: FleetView) -> None:
-        self._history.extend((view.now, view.visible, view.in_flight, len(self._crew), self._crew.receiving))
+    def _billed_seconds(self) -> int:
+        workers = (*self._playback.ended, *self._playback.workers.values())
+        return sum(
+            self._conditions.machine.billed(each.launched_at, self._now if each.ended_at is None else each.ended_at)
+            for each in workers
+        )
 
-    def _is_over(self, view: FleetView) -> bool:
-        if view.answered < len(self._arrivals) or view.now < self._trace.seconds:
+    @property
+    def _last_answer_at(self) -> float:
+        finished = self._playback.finished
+        return finished[-1] if finished else 0.0
+
+    def _is_over(self, answered: int) -> bool:
+        if answered < len(self._arrivals) or self._now < self._trace.seconds:
             return False
-        since = max(self._trace.seconds, self._finished[-1] if self._finished else 0.0)
-        return len(self._crew) <= self._terms.floor or view.now >= since + LINGER_SECONDS
+        since = max(self._trace.seconds, self._last_answer_at)
+        return len(self._playback.workers) <= self._kept or self._now >= since + LINGER_SECONDS
 
-    def _check_progress(self, view: FleetView) -> None:
-        oldest, last = self._arrivals[len(self._finished)], self._finished[-1] if self._finished else 0.0
-        if view.now - max(oldest, last) > LINGER_SECONDS:
+    def _check_progress(self, visible: int) -> None:
+        oldest = self._arrivals[len(self._playback.finished)]
+        if self._now - max(oldest, self._last_answer_at) > LINGER_SECONDS:
             raise StalledError(
-                f"{view.visible} images of {self._trace.name} have waited for {LINGER_SECONDS:.0f} s and none was "
-                f"answered, with {len(view.workers)} workers there: allow the policy to start some"
+                f"{visible} images of {self._trace.name} have waited for {LINGER_SECONDS:.0f} s and none was "
+                f"answered, with {len(self._playback.workers)} workers there: allow the policy to start some"
             )

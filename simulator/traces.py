@@ -26,9 +26,6 @@ TWITTER_HOURS: Final = (
     *(44.9, 57.3, 64.3, 47.9, 63.6, 45.1, 45.6, 47.4, 67.7, 47.8, 40.6, 38.4),
 )
 """Requests/s by hour of a day like Twitter's; same source."""
-DAY: Final = range(24)
-MORNING: Final = range(5, 7)
-"""Of the NYS day, two hours of which the second brings 2.5 times the first's images."""
 HOUR_SECONDS: Final = 3_600.0
 PEAK_LOAD: Final = 0.8
 """Of all that a full fleet can do, what the busiest hour, or the crowd, asks for."""
@@ -76,11 +73,11 @@ def poisson(rates: Sequence[float], step_seconds: float, seed: int) -> Floats:
     return np.sort(begins + luck.random(int(counts.sum())) * step_seconds)
 
 
-def day(name: str, rates: Sequence[float], capacity: float, seed: int, hours: range = DAY) -> Trace:
-    """Return hours of a day by its rates (1/s), so scaled that the busiest asks for `PEAK_LOAD` of `capacity`."""
+def day(name: str, rates: Sequence[float], capacity: float, seed: int) -> Trace:
+    """Return a day by the rates (1/s) of its hours, so scaled that the busiest asks for `PEAK_LOAD` of `capacity`."""
     scale = PEAK_LOAD * capacity / max(rates)
-    arrivals = poisson([rates[hour] * scale for hour in hours], HOUR_SECONDS, seed)
-    return Trace(name, arrivals, len(hours) * HOUR_SECONDS, deadline_seconds=10.0)
+    arrivals = poisson([rate * scale for rate in rates], HOUR_SECONDS, seed)
+    return Trace(name, arrivals, len(rates) * HOUR_SECONDS, deadline_seconds=10.0)
 
 
 def flash_crowd(capacity: float, seed: int) -> Trace:
@@ -103,17 +100,6 @@ class Mmpp:
     rates: tuple[float, float]
     stays: tuple[float, float]
 
-    @property
-    def dispersion(self) -> float:
-        """The index of dispersion of counts over a long time: variance ÷ mean; 1 for a Poisson process.
-
-        ``1 + 2 (λ₁ - λ₂)² r₁ r₂ / ((r₁ + r₂)² (λ₁ r₂ + λ₂ r₁))`` with the rates rᵢ of leaving a state.
-        Source: Fischer and Meier-Hellstern, The Markov-modulated Poisson process (MMPP) cookbook, Performance
-        Evaluation 18 (1993), 149-171.
-        """
-        (calm, burst), (leave, back) = self.rates, (1 / self.stays[0], 1 / self.stays[1])
-        return 1 + 2 * (calm - burst) ** 2 * leave * back / ((leave + back) ** 2 * (calm * back + burst * leave))
-
     def arrivals(self, seconds: float, seed: int) -> Floats:
         """Return the arrivals of so many seconds, which begin in the first state."""
         luck = np.random.default_rng((seed, 4))
@@ -127,7 +113,7 @@ class Mmpp:
 
 
 def bursty(capacity: float) -> Mmpp:
-    """Return the process of the comparison: a tenth of the crowd, and for 100 s every few minutes all of it."""
+    """Return the process of the trace `mmpp`: a tenth of the crowd, and for 100 s every few minutes all of it."""
     crowd = PEAK_LOAD * capacity
     return Mmpp(rates=(crowd / 10, crowd), stays=(300.0, 100.0))
 
@@ -167,17 +153,14 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def named(capacity: float, hours: range = DAY) -> dict[str, TraceOf]:
-    """Return every trace of the comparison by its name, for a full fleet that does `capacity` images/s.
-
-    Of days, only these hours.
-    """
+def named(capacity: float) -> dict[str, TraceOf]:
+    """Return every trace by its name, for a full fleet that does `capacity` images/s."""
     return {
         "batch-100": lambda _: batch(100, 90.0),
         "batch-1000": lambda _: batch(1_000, 180.0),
         "batch-10000": lambda _: batch(10_000, 900.0),
         "flash-crowd": lambda seed: flash_crowd(capacity, seed),
         "mmpp": lambda seed: bursts(capacity, seed),
-        "nys-day": lambda seed: day("NYS day", NYS_HOURS, capacity, seed, hours),
-        "twitter-day": lambda seed: day("Twitter day", TWITTER_HOURS, capacity, seed, hours),
+        "nys-day": lambda seed: day("NYS day", NYS_HOURS, capacity, seed),
+        "twitter-day": lambda seed: day("Twitter day", TWITTER_HOURS, capacity, seed),
     }

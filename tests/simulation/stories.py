@@ -1,12 +1,15 @@
-"""Small fleets and policies for the tests of the simulator."""
+"""Small traces and scripted decisions for the tests of the simulator."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import numpy as np
 
-from simulator.policy import FleetView, NamedPolicy, PolicyTerms, ScalingAction, WorkerView
+from simulator.engine import BEGIN
 from simulator.traces import Trace
+from web_tier.autoscaler.decide import Plan
+from web_tier.autoscaler.observe import Observation
 
 
 def arrivals(*seconds: float, length: float | None = None) -> Trace:
@@ -14,36 +17,22 @@ def arrivals(*seconds: float, length: float | None = None) -> Trace:
     return Trace("story", np.array(seconds, dtype=float), seconds[-1] if length is None else length, 60.0)
 
 
+def plan(launch: int = 0, drain: tuple[str, ...] = ()) -> Plan:
+    """Return a plan that launches and drains so many workers."""
+    return Plan(launch, (), "starting", "as the script has it", drain)
+
+
 @dataclass
 class Script:
-    """A policy that gives the orders of a script, each at its second, and remembers what it was shown."""
+    """Returns the plans of a script, each at its second, and remembers what it was shown."""
 
-    orders: Mapping[float, ScalingAction]
-    terms: PolicyTerms = field(default_factory=PolicyTerms)
-    views: list[FleetView] = field(default_factory=list)
+    plans: Mapping[float, Plan]
+    seen: list[Observation] = field(default_factory=list)
 
-    def decide(self, view: FleetView) -> ScalingAction:
-        self.views.append(view)
-        return self.orders.get(view.now, ScalingAction())
+    def __call__(self, observation: Observation) -> Plan:
+        self.seen.append(observation)
+        return self.plans.get((observation.at - BEGIN).total_seconds(), plan())
 
-    def as_rule(self) -> NamedPolicy:
-        return NamedPolicy("script", lambda: self)
-
-    def at(self, now: float) -> FleetView:
-        return next(view for view in self.views if view.now == now)
-
-
-def fleet_view(
-    now: float = 0.0, *, visible: int = 0, in_flight: int = 0, ready: int = 0, booting: int = 0, draining: int = 0
-) -> FleetView:
-    """Return the view of a fleet of so many workers, named w0, w1, ... in the order of their launch.
-
-    The oldest of those that receive have the images in flight, one each.
-    """
-    ages = [100.0] * draining + [100.0] * ready + [10.0] * booting
-    workers = [
-        WorkerView(f"w{number}", now - age, now - age + 17, now - age + 42, draining=number < draining)
-        for number, age in enumerate(ages)
-    ]
-    idle = frozenset(f"w{number}" for number in range(draining + in_flight, draining + ready))
-    return FleetView(now, visible, in_flight, 0, workers, idle, 0, None, None)
+    def at(self, second: float) -> Observation:
+        moment = BEGIN + timedelta(seconds=second)
+        return next(each for each in self.seen if each.at == moment)

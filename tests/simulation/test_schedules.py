@@ -1,6 +1,7 @@
 """The simulated EC2 keeps EC2's promises; no schedule of faults leads to what must never happen, or it is noticed."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -10,10 +11,10 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from services.ec2 import Fleet, Instance, LaunchSpec
 from services.metadata import DRAIN_TAG
-from simulator.faults.cloud import EPOCH, Cloud, Faults
-from simulator.faults.machines import NEVER, FailureMode, SimulatedQueues
-from simulator.faults.schedules import BrokenError, play
-from simulator.faults.world import CrashPlan, World, settings_of
+from tests.simulation.faults.cloud import EPOCH, Cloud, Faults
+from tests.simulation.faults.machines import NEVER, FailureMode, SimulatedQueues
+from tests.simulation.faults.schedules import BrokenError, play
+from tests.simulation.faults.world import CrashPlan, World, settings_of
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.observe import RecentLaunches
 
@@ -158,7 +159,7 @@ def test_a_worker_that_never_boots_is_there_until_it_is_terminated() -> None:
 
 
 SCHEDULES = int(os.environ.get("FLEETSIGHT_FAULT_SCHEDULES", "60"))
-"""The same in each run. Others, as many as there is time for: python -m benchmarks fleet_faults."""
+"""The same in each run. Others, as many as there is time for: python -m tests.simulation.faults."""
 
 
 def world(**limits: object) -> World:
@@ -243,6 +244,21 @@ def test_row_17_counts_of_zero_end_no_busy_worker(policy: str) -> None:
     wrong.finish()
     assert wrong.violations == []
     assert (wrong.queues.answered, len(wrong.cloud.instances)) == (300, 5)
+
+
+def test_a_launch_of_a_thousand_workers_takes_as_many_calls_as_one_of_nineteen() -> None:
+    calls = {}
+    for size in (19, 1_000):
+        large = world(max_workers=size, images_per_worker=1, launches_per_minute=10 * size)
+        large.run(5)
+        counted = Counter[str]()
+        large.cloud.before_call = lambda operation, counted=counted: counted.update([operation])  # type: ignore[misc]
+        large.queues.send(10 * size)
+        large.pass_second()
+        large.run_round()
+        assert len(large.cloud.instances) == size
+        calls[size] = counted
+    assert calls[19] == calls[1_000]
 
 
 def test_a_controller_that_dies_between_launch_and_record_is_followed_by_one_that_counts_what_it_launched() -> None:

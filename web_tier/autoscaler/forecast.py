@@ -1,27 +1,25 @@
 """The forecast of a batch before it is sent: workers that start, seconds to its results, and its cost.
 
-The forecast plays the real `decide` forward from the controller's last report, so it is right under every policy. It
-simulates what the decisions lead to: boots take the measured time, each worker takes the measured time for an image,
-workers take images in the order of their arrival. All images of the batch arrive at once. `tests/simulation` compares
-the forecast with the simulator.
+The forecast plays the real `decide` forward from the controller's last report, so it is right under every policy. The
+decisions have the effects of `playback`, the model that the fleet simulator runs too. Here each boot and each image
+takes the measured time, and all images of the batch arrive at once.
 """
 
-import heapq
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
 
 from core.config import Config
 from core.cost import SECONDS_AN_HOUR, Bill, requests_of
 from core.fleet.models import FleetInstance, FleetSnapshot, FleetSpending
 from core.fleet.store import FleetState
 from core.format import dollars, duration, plural, resume_words
-from services.ec2 import ALIVE, Instance
-from services.sqs import QueueCounts
+from services.ec2 import ALIVE
 from web_tier.autoscaler.deadline import OVERDUE_SECONDS
-from web_tier.autoscaler.decide import Plan, decide
+from web_tier.autoscaler.decide import decide
 from web_tier.autoscaler.observe import RECENT_SECONDS, Demand, FleetMetrics, Observation
+from web_tier.autoscaler.playback import NEVER, InstanceTimes, Lots, Playback, PlayedWorker
 
 MAX_IMAGES = 100_000
 """Largest batch of a forecast."""
@@ -128,249 +126,171 @@ def forecast(images: int, state: FleetState, config: Config) -> Forecast | None:
     limits = state.limits or fleet
     settings = {"min_workers": limits.min_workers, "max_workers": limits.max_workers}
     config = config.model_copy(update={"fleet": config.fleet.model_copy(update=settings)})
-    return _Playback(images, fleet, state, config).run()
+    return _BatchPlayback(images, fleet, state, config).run()
 
 
-@dataclass(slots=True)
-class _Worker:
-    """A worker of the playback; times in seconds from now.
-
-    Attributes:
-        ready_at: its first receive; infinite for one that is not expected to boot any more.
-        free_at: end of the lot that it works on, or `ready_at` before its first one.
-        lot: images that it works on.
-        is_new: whether the playback launched it.
-    """
-
-    instance: Instance
-    launched_at: float
-    ready_at: float
-    free_at: float
-    is_new: bool = False
-    lot: int = 0
-    has_worked: bool = False
-    is_draining: bool = False
-    is_protected: bool = False
-
-
-@dataclass
-class _Playback:
+class _BatchPlayback:
     """One forecast under way."""
 
-    images: int
-    fleet: FleetSnapshot
-    state: FleetState
-    config: Config
-    _workers: dict[str, _Worker] = field(default_factory=dict, init=False)
-    _ended: list[_Worker] = field(default_factory=list, init=False)
-    _free: list[tuple[float, str]] = field(default_factory=list, init=False)
-    _instances: tuple[Instance, ...] | None = field(default=None, init=False)
-    _launches: list[tuple[float, int]] = field(default_factory=list, init=False)
-    _first: float | None = field(default=None, init=False)
-    _last: float | None = field(default=None, init=False)
-    _spending: FleetSpending | None = field(default=None, init=False)
-    _returning: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
-        """Begin with the fleet and the queue as they are."""
-        fleet, settings = self.fleet, self.config.fleet
-        self._image_seconds = fleet.image_seconds or settings.image_seconds
-        self._boot_seconds = fleet.boot_seconds or settings.boot_seconds
-        self._left, self._older_left = self.images, fleet.visible + fleet.delayed
-        self._older = self._older_left + fleet.in_flight  # images before the batch
-        self._lot = max(1, math.ceil((self._older + self.images) / MAX_LOTS))
-        listed = [each for each in self.state.instances.instances if each.state in ALIVE]
-        capacity = fleet.running + fleet.pending
-        workers = [self._known(each) for each in listed[:capacity]]
-        are_old = self.state.instances.total > len(self.state.instances.instances)
-        ready_at = 0.0 if are_old else self._boot_seconds
-        unlisted = range(capacity - len(workers))
-        workers += [self._assumed(f"unlisted-{number}", ready_at) for number in unlisted]
-        self._returning = self._share_in_flight(workers)
-        for worker in workers:
-            self._add(worker)
+    def __init__(self, images: int, fleet: FleetSnapshot, state: FleetState, config: Config) -> None:
+        self._images, self._fleet, self._state, self._config = images, fleet, state, config
+        self._image_seconds = fleet.image_seconds or config.fleet.image_seconds
+        self._boot_seconds = fleet.boot_seconds or config.fleet.boot_seconds
+        self._measured = FleetMetrics(fleet.image_seconds, fleet.boot_seconds, failed_boots=fleet.failed_boots)
+        self._times = InstanceTimes(
+            PENDING_SHARE * self._boot_seconds,
+            (1 - PENDING_SHARE) * self._boot_seconds,
+            config.prices.minimum_billed_seconds,
+            config.fleet.boot_allowance_seconds,
+        )
+        waiting = fleet.visible + fleet.delayed
+        self._older = waiting + fleet.in_flight  # images before the batch
+        self._lot_images = max(1, math.ceil((self._older + images) / MAX_LOTS))
+        lots = self._lots_of(waiting, -fleet.waiting_seconds)
+        self._first_lot = len(lots)
+        lots.insert(len(lots), self._lots_of(images, 0.0))
+        self._playback = Playback(
+            lots,
+            self._times,
+            repeat(self._boot_seconds),
+            config.worker.idle_seconds,
+            instance_type=config.fleet.instance_types[0],
+            spot=config.fleet.market == "spot",
+            begin=fleet.at,
+        )
+        self._returning = fleet.in_flight  # images in flight that no worker holds
+        self._add_present_workers()
+        self._present = frozenset(self._playback.workers)
+        self._spending: FleetSpending | None = None
 
     def run(self) -> Forecast:
         """Play until the last image of the batch is taken, or until it is clear that none will be."""
-        now, interval = 0.0, self.config.controller.interval_seconds
-        workers = len(self._workers)
+        now, playback, fleet = 0.0, self._playback, self._fleet
         while True:
-            if now >= self.config.queues.visibility_timeout_seconds:
-                self._older_left, self._returning = self._older_left + self._returning, 0
-            self._serve(now)
-            if now and not self._left:
+            playback.advance(now)
+            if self._returning and now >= self._config.queues.visibility_timeout_seconds:
+                self._put_back_returning()
+            observation = self._observe(now)
+            if now and not observation.requests.visible:
                 break
-            plan = self._decide(now)
-            self._apply(plan, now)
-            # Later decisions are other ones only once earlier launches no longer count.
-            may_change = self._launched_recently(now) or any(
-                each.ready_at == math.inf for each in self._workers.values()
-            )
-            if not (self._free or may_change):
+            plan = decide(observation, self._config.fleet)
+            if plan.kind == "failing":
+                plan = replace(plan, launch=0, start=())
+            playback.carry_out(plan, now)
+            # Nothing but the time of earlier launches, which no longer count after a while, can change the decision.
+            if not (playback.has_events or observation.recent_launches):
                 break
-            now += max(interval, STEP_SHARE * now)
-        is_known = not self._left
+            now += max(self._config.controller.interval_seconds, STEP_SHARE * now)
+        is_known = not observation.requests.visible
+        first, last = self._first_and_last() if is_known else (None, None)
         return Forecast(
-            images=self.images,
-            workers=workers,
-            launches=sum(count for _, count in self._launches) if is_known else 0,
-            max_workers=self.config.fleet.max_workers,
-            first_seconds=self._first if is_known else None,
-            last_seconds=self._last if is_known else None,
-            bill=self._bill() if is_known else Bill(),
-            requests_dollars=requests_of(self.images).dollars(self.config.prices),
-            is_measured=self.fleet.image_seconds is not None and self.fleet.boot_seconds is not None,
-            is_paused=self.state.pause is not None,
+            images=self._images,
+            workers=fleet.running + fleet.pending,
+            launches=playback.launched if is_known else 0,
+            max_workers=self._config.fleet.max_workers,
+            first_seconds=first,
+            last_seconds=last,
+            bill=Bill() if last is None else self._bill(last),
+            requests_dollars=requests_of(self._images).dollars(self._config.prices),
+            is_measured=fleet.image_seconds is not None and fleet.boot_seconds is not None,
+            is_paused=self._state.pause is not None,
             resumes=resume_words(self._spending) if self._spending else "",
         )
 
-    def _share_in_flight(self, workers: list[_Worker]) -> int:
-        """Share the images in flight among the workers that are ready; return how many no worker holds."""
-        holding = [each for each in workers if each.ready_at == 0 and not each.is_draining]
-        for number, worker in enumerate(holding):
-            worker.lot = (self.fleet.in_flight + number) // len(holding)
-            worker.has_worked, worker.free_at = worker.lot > 0, worker.lot * self._image_seconds
-        return 0 if holding else self.fleet.in_flight
+    def _lots_of(self, images: int, arrived_at: float) -> Lots:
+        return Lots.split(images, self._lot_images, self._image_seconds, arrived_at)
 
-    def _known(self, listed: FleetInstance) -> _Worker:
+    def _add_present_workers(self) -> None:
+        """Add the workers that run or start, but for those that are about to end; share the images in flight."""
+        fleet, listed = self._fleet, self._state.instances
+        capacity = fleet.running + fleet.pending
+        alive = [each for each in listed.instances if each.state in ALIVE][:capacity]
+        workers = [self._listed(each) for each in alive if not each.draining and each.marked is None]
+        # The list has the latest launches: what it leaves out is older, unless it is only behind.
+        ready_at = 0.0 if listed.total > len(listed.instances) else self._boot_seconds
+        kind, is_spot = self._config.fleet.instance_types[0], self._config.fleet.market == "spot"
+        for number in range(capacity - len(alive)):
+            launched_at = ready_at - self._boot_seconds
+            workers.append(PlayedWorker(f"unlisted-{number}", kind, is_spot, launched_at, ready_at))
+        holding = [each.instance_id for each in workers if each.ready_at == 0]
+        for worker in sorted(workers, key=lambda each: each.launched_at):
+            held = 0
+            if worker.ready_at == 0:
+                held = (fleet.in_flight + holding.index(worker.instance_id)) // len(holding)
+                self._returning = 0
+            self._playback.add(worker, held, held * self._image_seconds)
+
+    def _listed(self, listed: FleetInstance) -> PlayedWorker:
         """Return a worker of the fleet's list."""
-        age = max(0.0, (self.fleet.at - listed.launched_at).total_seconds())
+        age = max(0.0, (self._fleet.at - listed.launched_at).total_seconds())
         ready_at = 0.0
         if listed.worker is None:
-            overdue = age > self._boot_seconds + OVERDUE_SECONDS
-            ready_at = math.inf if overdue else max(0.0, self._boot_seconds - age)
-        ends = listed.draining or listed.marked is not None
-        described = self._instance(listed.instance_id, listed.instance_type, spot=listed.spot)
-        return _Worker(described, -age, ready_at, ready_at, is_draining=ends)
+            is_overdue = age > self._boot_seconds + OVERDUE_SECONDS
+            ready_at = NEVER if is_overdue else max(0.0, self._boot_seconds - age)
+        return PlayedWorker(listed.instance_id, listed.instance_type, listed.spot, -age, ready_at)
 
-    def _assumed(self, name: str, ready_at: float, now: float = 0.0, *, is_new: bool = False) -> _Worker:
-        """Return a worker that the fleet's list does not contain."""
-        fleet = self.config.fleet
-        described = self._instance(name, fleet.instance_types[0], spot=fleet.market == "spot")
-        return _Worker(described, now if ready_at else -self._boot_seconds, ready_at, ready_at, is_new=is_new)
+    def _put_back_returning(self) -> None:
+        """Let the images wait that no worker holds, once their visibility timeout has ended."""
+        lots = self._lots_of(self._returning, 0.0)
+        if len(self._playback.finished) <= self._first_lot:
+            self._first_lot += len(lots)
+        self._playback.put_back(lots)
+        self._returning = 0
 
-    def _instance(self, name: str, instance_type: str, *, spot: bool) -> Instance:
-        # Decisions do not depend on the zone, nor on whether an instance is pending or running.
-        return Instance(name, "running", instance_type, "", self.fleet.at, spot=spot)
-
-    def _add(self, worker: _Worker) -> None:
-        name = worker.instance.instance_id
-        self._workers[name], self._instances = worker, None
-        if worker.ready_at < math.inf and not worker.is_draining:
-            heapq.heappush(self._free, (worker.free_at, name))
-
-    def _serve(self, until: float) -> None:
-        """Hand out every lot that starts before `until`; the workers that end until then leave."""
-        while self._left and self._free and self._free[0][0] < until:
-            at, name = heapq.heappop(self._free)
-            worker = self._workers[name]
-            if worker.is_draining:
-                continue
-            if self._older_left:
-                worker.lot = min(self._lot, self._older_left)
-                self._older_left -= worker.lot
-            else:
-                worker.lot = min(self._lot, self._left)
-                self._left -= worker.lot
-                self._first = min(self._first or math.inf, at + self._image_seconds)
-                self._last = max(self._last or 0.0, at + worker.lot * self._image_seconds)
-            worker.has_worked, worker.free_at = True, at + worker.lot * self._image_seconds
-            heapq.heappush(self._free, (worker.free_at, name))
-        allowance = self.config.fleet.boot_allowance_seconds
-        for name, worker in list(self._workers.items()):
-            has_failed = worker.ready_at == math.inf and until - worker.launched_at >= allowance
-            if has_failed or (worker.is_draining and worker.free_at <= until):
-                self._ended.append(self._workers.pop(name))
-                self._instances = None
-
-    def _decide(self, now: float) -> Plan:
-        fleet = self.fleet
-        if self._instances is None:
-            self._instances = tuple(each.instance for each in self._workers.values())
-        waiting = self._older_left + self._left
-        in_flight = sum(each.lot for each in self._workers.values() if each.has_worked and each.free_at > now)
+    def _observe(self, now: float) -> Observation:
+        """Return what the controller will observe: the playback, and what it has reported last."""
+        fleet, requests = self._fleet, self._playback.requests(now)
+        batch = min(self._images, requests.visible)
+        arrived = ((now + fleet.waiting_seconds, requests.visible - batch), (now, batch))
         self._spending = self._spent(now)
-        arrived = ((now + fleet.waiting_seconds, self._older_left), (now, self._left))
-        observation = Observation(
-            requests=QueueCounts(waiting, in_flight, 0),
-            dead_letters=0,
-            instances=self._instances,
-            at=fleet.at + timedelta(seconds=now),
-            recent_launches=self._launched_recently(now),
-            draining=frozenset(name for name, each in self._workers.items() if each.is_draining),
-            protected=frozenset(name for name, each in self._workers.items() if each.is_protected),
-            demand=Demand(tuple(each for each in arrived if each[1]), fleet.arrival_rate),
-            metrics=FleetMetrics(
-                image_seconds=fleet.image_seconds,
-                boot_seconds=fleet.boot_seconds,
-                unregistered={
-                    name: now - each.launched_at
-                    for name, each in self._workers.items()
-                    if each.ready_at > now and not each.is_draining
-                },
-                failed_boots=fleet.failed_boots,
-            ),
-            pause=self.state.pause,
+        return self._playback.observe(
+            now,
+            requests,
+            Demand(tuple(each for each in arrived if each[1]), fleet.arrival_rate),
+            self._measured,
+            launched_before=fleet.recent_launches if now < RECENT_SECONDS else 0,
+            pause=self._state.pause,
             spending=self._spending,
         )
-        return decide(observation, self.config.fleet)
 
-    def _apply(self, plan: Plan, now: float) -> None:
-        launches = 0 if plan.kind == "failing" else plan.launch + len(plan.start)
-        if launches:
-            start = sum(count for _, count in self._launches)
-            self._launches.append((now, launches))
-            for number in range(start, start + launches):
-                self._add(self._assumed(f"new-{number}", now + self._boot_seconds, now, is_new=True))
-        for name in plan.drain:
-            self._workers[name].is_draining = True
-        for name in plan.protect:
-            self._workers[name].is_protected = True
-        for name in plan.unprotect:
-            self._workers[name].is_protected = False
+    def _first_and_last(self) -> tuple[float, float]:
+        """Return when the batch's first and last image are classified."""
+        finished = self._playback.finished[self._first_lot :]
+        after_first = min(self._images, self._lot_images) - 1  # images of the same lot
+        return finished[0] - after_first * self._image_seconds, max(finished)
 
     def _spent(self, now: float) -> FleetSpending | None:
         """Return the last report on cost and caps, and what was billed since; None without a cap.
 
         It stays the report's day: a forecast that crosses midnight expects its images rather too late.
         """
-        spending = self.state.spending
+        spending = self._state.spending
         if spending is None:
             return None
-        more = 0.0
-        for worker in (*self._workers.values(), *self._ended):
-            # An ended worker is billed until the last image that it took.
-            seconds = now if worker.instance.instance_id in self._workers else min(now, worker.free_at)
-            if worker.is_new:
-                seconds = max(self.config.prices.minimum_billed_seconds, seconds - worker.launched_at)
-            more += max(0.0, seconds) * self._hourly(worker) / SECONDS_AN_HOUR
-        spent = {"today": spending.today + more, "month": spending.month + more}
-        return spending.model_copy(update=spent)
+        more = sum(self._bill_of(each, now).dollars for each in self._all_workers())
+        return spending.model_copy(update={"today": spending.today + more, "month": spending.month + more})
 
-    def _hourly(self, worker: _Worker) -> float:
-        return self.config.prices.hourly(worker.instance.instance_type, spot=worker.instance.spot)
-
-    def _launched_recently(self, now: float) -> int:
-        before = self.fleet.recent_launches if now < RECENT_SECONDS else 0
-        return before + sum(count for at, count in self._launches if now - at < RECENT_SECONDS)
-
-    def _bill(self) -> Bill:
+    def _bill(self, last: float) -> Bill:
         """Return the batch's share of what is billed from now on until the fleet has returned to rest."""
-        seconds, cost = 0.0, 0.0
-        for worker in (*self._workers.values(), *self._ended):
-            added = self._billed_seconds(worker)
-            seconds, cost = seconds + added, cost + added * self._hourly(worker) / SECONDS_AN_HOUR
-        share = self.images / (self.images + self._older)
-        return Bill(seconds * share, cost * share)
+        idle, minimum = self._config.worker.idle_seconds, self._times.minimum_seconds
+        self._playback.advance(self._playback.free_at + idle)
+        # A protected worker stays; a period of the bill ends when no image has waited for so long.
+        end, bill = last + idle + minimum, Bill()
+        for worker in self._all_workers():
+            if worker.has_worked or worker.is_protected or worker.instance_id not in self._present:
+                bill += self._bill_of(worker, end)
+        share = self._images / (self._images + self._older)
+        return Bill(bill.seconds * share, bill.dollars * share)
 
-    def _billed_seconds(self, worker: _Worker) -> float:
-        idle, minimum = self.config.worker.idle_seconds, self.config.prices.minimum_billed_seconds
-        if not (worker.is_new or worker.has_worked or worker.is_protected):
-            return 0.0
-        if worker.is_protected:  # it stays; a period of the bill ends when no image has waited for so long
-            end = (self._last or 0.0) + idle + minimum
-        else:
-            end = worker.free_at + (0.0 if worker.is_draining else idle)
-        running_at = worker.launched_at + PENDING_SHARE * self._boot_seconds
-        before = 0.0 if worker.is_new else max(minimum, -running_at)
-        return max(minimum, end - running_at) - before
+    def _bill_of(self, worker: PlayedWorker, until: float) -> Bill:
+        """Return what a worker is billed from now until it ends, or `until`; a launch costs at least the minimum."""
+        minimum = self._times.minimum_seconds
+        end = until if worker.ended_at is None else worker.ended_at
+        billed = max(minimum, self._times.billed(worker.launched_at, end))
+        if worker.instance_id in self._present:
+            billed -= max(minimum, self._times.billed(worker.launched_at, 0.0))
+        hourly = self._config.prices.hourly(worker.instance_type, spot=worker.spot)
+        return Bill(billed, billed * hourly / SECONDS_AN_HOUR)
+
+    def _all_workers(self) -> Iterator[PlayedWorker]:
+        return chain(self._playback.workers.values(), self._playback.ended)

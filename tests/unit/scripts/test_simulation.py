@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from scripts.cli import fleetsight
 from scripts.run.system import ROOT
-from scripts.simulation import SimulationRequest, build_scene
+from scripts.simulation import SimulationRequest, requested_trace
 from simulator.engine import Conditions
 from simulator.traces import TraceError
 
@@ -35,11 +35,6 @@ def test_the_configured_policy_is_simulated_over_a_users_trace(trace: Path, tmp_
     assert figures["mine, backlog: p95_s"] > 42
 
 
-def test_other_policies_are_simulated_with_against(trace: Path) -> None:
-    shown = simulated("--trace", str(trace), "--config", CONFIG, "--against")
-    assert [name for name in ("one per message", "KEDA accurate", "Ray Serve", "backlog") if name not in shown] == []
-
-
 def test_image_seconds_default_to_the_configuration(
     trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,9 +55,7 @@ def test_image_seconds_default_to_the_configuration(
 )
 def test_an_invalid_trace_is_rejected(name: str, most: int, seconds: float, message: str) -> None:
     with pytest.raises(TraceError, match=message):
-        build_scene(
-            SimulationRequest(name, 0, 60.0, against=False), Conditions(image_seconds=seconds, max_workers=most)
-        )
+        requested_trace(SimulationRequest(name, 0, 60.0), Conditions(image_seconds=seconds, max_workers=most))
 
 
 def test_an_unwritable_file_is_named(trace: Path, tmp_path: Path) -> None:

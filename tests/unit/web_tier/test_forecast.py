@@ -1,4 +1,4 @@
-"""The forecast of a batch in words and by the API; tests/simulation compares its figures with the simulator."""
+"""The forecast of a batch in words and by the API; tests/simulation compares its figures with a simulation."""
 
 from datetime import timedelta
 
@@ -102,6 +102,24 @@ def test_a_booting_worker_helps_when_its_boot_ends_and_an_overdue_one_does_not(c
     # It counts as capacity until it is given up; then another one boots.
     allowance = config.fleet.boot_allowance_seconds
     assert overdue.first_seconds == pytest.approx(allowance - 100 + 40.5, rel=0.1)
+
+
+def test_launches_of_the_last_minute_count_towards_the_launch_rate(config: Config) -> None:
+    limited = config.model_copy(update={"fleet": config.fleet.model_copy(update={"launches_per_minute": 5})})
+    at_once, later = (of(1_000, state(recent_launches=recent), limited) for recent in (0, 5))
+    assert (at_once.launches, later.launches) == (5, 5)
+    assert at_once.first_seconds == pytest.approx(40.5)
+    assert later.first_seconds == pytest.approx(60 + 40.5, rel=0.05)
+
+
+def test_an_instance_that_is_given_up_costs_the_batch_nothing_from_then_on(config: Config) -> None:
+    fleet = {"policy": "fixed", "max_workers": 2}
+    config = config.model_copy(update={"fleet": config.fleet.model_copy(update=fleet)})
+    overdue = state(ready(1), ready(2, age=100.0, worker=None), policy="fixed", max_workers=2)
+    found = of(10_000, overdue, config)
+    assert found.launches == 1, "it replaces the one that is given up"
+    assert found.last_seconds is not None
+    assert found.bill.seconds <= 2 * (found.last_seconds + config.worker.idle_seconds + 60)
 
 
 def test_draining_and_unhealthy_workers_take_nothing(config: Config) -> None:

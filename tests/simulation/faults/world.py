@@ -16,12 +16,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from core.config import FleetSettings, load_config
 from core.fleet.models import FleetPause
 from services.errors import FleetsightError
-from simulator.faults.cloud import EPOCH, LATE_SECONDS, Cloud, Faults
-from simulator.faults.controller import InMemoryFleetStore, SimulatedController, Site
-from simulator.faults.machines import FailureMode, SimulatedInstance, SimulatedQueues
+from tests.simulation.faults.cloud import EPOCH, LATE_SECONDS, Cloud, Faults
+from tests.simulation.faults.controller import InMemoryFleetStore, SimulatedController, Site
+from tests.simulation.faults.machines import FailureMode, SimulatedInstance, SimulatedQueues
 from web_tier.autoscaler.loop import Autoscaler
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+ROOT: Final = Path(__file__).resolve().parents[3]
 LEASE_SECONDS: Final = 5.0
 IMAGE_SECONDS: Final = 3.0
 IDLE_SECONDS: Final = 10.0
@@ -94,7 +94,7 @@ class World:
         self.store = InMemoryFleetStore(self._befall)
         self._site = Site(self.clock, self.cloud, self.queues, self.store, lambda: self.settings, hourly)
         self.controllers = self._decisions = 0
-        self._random = Random(seed)  # nosec B311 # faults that can be played again
+        self._random = Random(seed)
         self._most = [(0.0, settings.max_workers)]
         self._tick_began = self._next_tick = 0.0
         self._taken_over_at = 0.0

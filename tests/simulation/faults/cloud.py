@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from simulator.faults.machines import FailureMode, Shown, SimulatedInstance, SimulatedQueues, refusal
+from tests.simulation.faults.machines import FailureMode, Shown, SimulatedInstance, SimulatedQueues, refusal
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 LATE_SECONDS: Final = 4.0
@@ -140,7 +140,7 @@ class Cloud:
         self.after_call("end")
         return {}
 
-    def get_console_output(self, InstanceId: str, Latest: bool) -> dict[str, Any]:  # noqa: ARG002, N803
+    def get_console_output(self, InstanceId: str, Latest: bool) -> dict[str, Any]:  # noqa: N803
         """Return what an instance wrote."""
         self.before_call("console")
         return {"Output": f"console of {InstanceId}"}

@@ -23,8 +23,8 @@ from core.fleet.store import Commands, FleetStore
 from services.backoff import Backoff
 from services.ec2 import Fleet
 from services.sqs import Queue, QueueCounts
-from simulator.faults.cloud import EPOCH, Cloud
-from simulator.faults.machines import SimulatedQueues, refusal
+from tests.simulation.faults.cloud import EPOCH, Cloud
+from tests.simulation.faults.machines import SimulatedQueues, refusal
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
@@ -109,7 +109,7 @@ class InMemoryFleetStore(FleetStore):
     def put_decisions(self, decisions: Decisions) -> None:
         """Do nothing: no page is shown."""
 
-    def blocks(self, span: Span | None = None) -> list[HistoryBlock]:  # noqa: ARG002 (the interface)
+    def blocks(self, span: Span | None = None) -> list[HistoryBlock]:
         """Return no history."""
         return []
 
@@ -138,7 +138,7 @@ class StubConfig(FleetConfigWatcher):
         super().__init__(Path("/dev/null"), settings())
         self._settings = settings
 
-    def current(self, override: LimitsOverride | None = None) -> FleetSettings:  # noqa: ARG002 (there is none here)
+    def current(self, override: LimitsOverride | None = None) -> FleetSettings:
         """Return the settings in force."""
         self.fleet = self._settings()
         return self.fleet

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from simulator.faults.machines import NEVER, FailureMode
-from simulator.faults.world import CrashPlan, World, settings_of
+from tests.simulation.faults.machines import NEVER, FailureMode
+from tests.simulation.faults.world import CrashPlan, World, settings_of
 
 GOOD: Final = FailureMode()
 FATES: Final = (
