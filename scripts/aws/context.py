@@ -41,6 +41,12 @@ ClientT = TypeVar("ClientT")
 TAG = "fleetsight"
 """The tag of every resource that the commands and the stack create; its value is the prefix."""
 
+SKEWED_CODES = {"RequestExpired", "RequestTimeTooSkewed"}
+"""Error codes of a request with a time stamp that is five minutes off; STS has SignatureDoesNotMatch, and says why.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html
+"""
+
 DENIED_CODES = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "403"}
 """Error codes of a denied call; S3's answer to a HEAD request has only the status 403."""
 
@@ -125,6 +131,10 @@ class AwsAccount:
         try:
             return self.sts.get_caller_identity()
         except (BotoCoreError, ClientError) as error:
+            if _is_skewed(error):
+                raise AccountError(
+                    f"this machine's clock is wrong ({error}): set it, such as with `sudo timedatectl set-ntp true`"
+                ) from error
             raise AccountError(
                 f"AWS does not know the caller ({error}): sign in with `aws configure`, or give --profile"
             ) from error
@@ -170,6 +180,16 @@ class AwsAccount:
                     config=config,
                 )
         return self._clients[service]
+
+
+def _is_skewed(error: Exception) -> bool:
+    if not isinstance(error, ClientError):
+        return False
+    found = error.response["Error"]
+    is_dated = "Signature expired" in found.get("Message", "") or "Signature not yet current" in found.get(
+        "Message", ""
+    )
+    return found["Code"] in SKEWED_CODES or is_dated
 
 
 def explain_error(error: Exception) -> str:

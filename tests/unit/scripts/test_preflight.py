@@ -9,6 +9,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, UnknownServiceError
 
 from scripts.aws.bake.spec import DEBIAN_OWNER
+from scripts.aws.context import AccountError, AwsAccount
 from scripts.aws.deploy.settings import load_template
 from scripts.aws.preflight.account import (
     NAME_PROPERTIES,
@@ -34,6 +35,31 @@ from tests.support.aws_stage import StubbedAccount, stubbed_account
 
 SENDER = "arn:aws:ses:us-east-1:123456789012:identity/a@example.org"
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "remedy"),
+    [
+        ("RequestTimeTooSkewed", "The difference is too large.", "sudo timedatectl set-ntp true"),
+        (
+            "SignatureDoesNotMatch",
+            "Signature expired: 20261125T100000Z is now earlier",
+            "sudo timedatectl set-ntp true",
+        ),
+        ("SignatureDoesNotMatch", "Signature not yet current: 20261125T100000Z", "sudo timedatectl set-ntp true"),
+        ("SignatureDoesNotMatch", "The request signature we calculated does not match", "`aws configure`"),
+        ("ExpiredToken", "The security token included in the request is expired", "`aws configure`"),
+    ],
+)
+def test_a_caller_that_aws_refuses_is_told_the_remedy_of_the_clock_or_the_credentials(
+    code: str, message: str, remedy: str
+) -> None:
+    with stubbed_account("sts") as at:
+        at.stubs["sts"].add_client_error("get_caller_identity", code, message, 403)
+        account = AwsAccount("us-east-1", _clients={"sts": at.stubs["sts"].client})
+        with pytest.raises(AccountError, match=code) as refused:
+            _ = account.id
+    assert remedy in str(refused.value)
 
 
 @pytest.mark.parametrize(
