@@ -129,7 +129,9 @@ def test_each_command_names_a_running_system_in_the_same_way(monkeypatch: pytest
     assert all(options.values())
     assert len({each.get_help_record(context) for found in options.values() for each in found}) == 1
     assert {each.get_default(context) for found in options.values() for each in found} == {"http://127.0.0.1:8123"}
-    others = [name for name, command in fleetsight.commands.items() if name not in talking and [*url_options(command)]]
+    others = [
+        name for name, command in fleetsight.commands.items() if name not in talking and [*url_options(command)]
+    ]
     assert others == []
 
 
