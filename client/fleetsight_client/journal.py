@@ -450,10 +450,6 @@ class Journal:
         found = self._truth(names)
         return None if found is None or found[2] > 1 else found[1]
 
-    def unused_truths(self) -> int:
-        """Return how many of the true labels belong to no file, or to several."""
-        return int(self._base.execute("SELECT count(*) FROM truths WHERE uses != 1").fetchone()[0])
-
     def _truth(self, names: Sequence[str]) -> tuple[str, str, int] | None:
         for name in names:
             row = self._base.execute("SELECT name, label, uses FROM truths WHERE name = ?", (name,)).fetchone()

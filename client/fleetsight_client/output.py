@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -297,13 +297,3 @@ def _parquet_writer(file: IO[bytes]) -> tuple[Callable[[ResultRow], None], Calla
         writer.close()
 
     return write, finish
-
-
-def write_all(out: str, rows: Iterable[ResultRow]) -> int:
-    """Write all rows; return their number."""
-    count = 0
-    with ResultsFile(out) as file:
-        for row in rows:
-            file.write(row)
-            count += 1
-    return count

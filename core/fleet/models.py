@@ -150,11 +150,6 @@ class FleetSpending(WireModel):
             return "month"
         return "day" if self.is_reached("day") else None
 
-    @property
-    def resumes_at(self) -> datetime | None:
-        """When the cap that is reached ends; None if none is reached."""
-        return None if self.reached is None else self.end_of(self.reached)
-
     def _launches_left(self, period: CapPeriod) -> int | None:
         if (cap := self.cap(period)) is None:
             return None

@@ -303,7 +303,7 @@ def test_no_fault_around_a_launch_starts_more_workers_than_the_cap_pays_for(
     assert capped.store.last_snapshot is not None
     spending = capped.store.last_snapshot.spending
     assert spending is not None
-    assert (spending.reached, spending.resumes_at) == ("day", EPOCH + timedelta(days=1))
+    assert (spending.reached, spending.end_of("day")) == ("day", EPOCH + timedelta(days=1))
 
 
 def _forget(self: RecentLaunches, _instances: object, _described_at: object = None) -> frozenset[str]:

@@ -97,7 +97,8 @@ def test_a_cap_is_reached_without_room_for_a_launch_and_ends_at_midnight_utc(
     spending: FleetSpending, reached: str | None, resumes: str | None
 ) -> None:
     assert spending.reached == reached
-    assert spending.resumes_at == (resumes and datetime.fromisoformat(resumes).replace(tzinfo=UTC))
+    ends_at = spending.reached and spending.end_of(spending.reached)
+    assert ends_at == (resumes and datetime.fromisoformat(resumes).replace(tzinfo=UTC))
 
 
 def capped(seen: Observation, spending: FleetSpending | None = None) -> Observation:
