@@ -134,7 +134,11 @@ _is_ulid = _matching(ULID_PATTERN, "01K8Z3T7Q0W5V9N2M4X6Y8B1CD")
 def logs_command(
     system: Path | NamedStack, /, *, role: str | None, since: str | None, follow: bool, **selection: Any
 ) -> None:
-    """Show the logs of web tier, controller and workers, or of one of them, oldest first (times in UTC)."""
+    """Show the logs of web tier, controller and workers, or of one of them, oldest first (times in UTC).
+
+    They are the logs of the system that ./scripts/run.sh runs on this machine. With --prefix, --region or --profile
+    they are those of a stack on AWS.
+    """
     ids = [selection[name] for name in ("job", "image") if selection[name]]
     texts = [*ids, *(selection[name] for name in ("trace", "text") if selection[name])]
     query = LogQuery((role,) if role else ROLES, texts, selection["level"], selection["instance"])

@@ -41,7 +41,11 @@ def _accounts_command(command: Callable[Concatenate[Accounts, P], None]) -> Call
 
 @click.group(cls=CommandGroup)
 def users() -> None:
-    """List, create and change accounts."""
+    """List, create and change accounts.
+
+    They are the accounts of the system that ./scripts/run.sh runs on this machine. With --prefix, --region or
+    --profile they are those of a stack on AWS.
+    """
 
 
 @users.command("list")

@@ -124,4 +124,9 @@ def test_the_commands_of_a_checkout_begin_with_those_of_the_client() -> None:
     shown = CliRunner().invoke(scripts.cli.fleetsight, ["--help"]).output
     assert shown.index("Images:") < shown.index("A running system")
     for command in COMMANDS:
-        assert scripts.cli.fleetsight.commands[str(command.name)] is command
+        of_checkout = scripts.cli.fleetsight.commands[str(command.name)]
+        assert of_checkout.callback is command.callback
+        # Only the default of --url is that of the checkout's configuration.
+        others = [[each for each in some.params if each.name != "url"] for some in (of_checkout, command)]
+        assert others[0] == others[1]
+        assert [each.name for each in of_checkout.params] == [each.name for each in command.params]
