@@ -56,7 +56,7 @@ class _SectionedGroup(CommandGroup):
 
 EXIT_STATUSES: Final = (
     "Exit status: 0 if it is done, 1 if it was refused or something is missing, 2 for wrong usage or if nothing "
-    "answers. docs/commands.md lists those of each command."
+    "answers. docs/operate.md lists those of each command."
 )
 
 

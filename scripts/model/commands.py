@@ -126,7 +126,7 @@ for _command in ROLLOUT_COMMANDS:
 @click.option(
     "--spec",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="YAML that describes --network (docs/commands.md).",
+    help="YAML that describes --network (docs/models.md).",
 )
 @click.option(
     "--out",

@@ -16,6 +16,7 @@ from scripts.run.sign_in import OPERATOR
 from tests.support.documents import DOCUMENTS, command_blocks, name_of
 from tests.support.otlp import OtlpCollector, otlp_collector
 from tests.support.reader import (
+    OPERATE,
     POLICY,
     STATE,
     STORIES,
@@ -95,12 +96,12 @@ EXPECTED: Mapping[str, Callable[[Run], None]] = {
 
 @pytest.mark.parametrize("command", EXPECTED)
 def test_a_system_starts_as_documented_and_ends_with_ctrl_c(reader: Reader, command: str) -> None:
-    reader.write("bad-day.yaml", yaml_in("docs/howto/rehearse-a-bad-day.md", "# bad-day.yaml"))
+    reader.write("bad-day.yaml", yaml_in(OPERATE, "# bad-day.yaml"))
     with reader.running(command) as run:
         EXPECTED[command](run)
 
 
-TRACING = command_in("docs/logs.md", "TRACING")
+TRACING = command_in(OPERATE, "TRACING")
 
 
 def test_a_collector_gets_the_spans_that_the_document_lists(reader: Reader) -> None:
