@@ -97,7 +97,7 @@ def test_both_forms_of_the_command_have_the_same_options(monkeypatch: pytest.Mon
 
 def test_every_check_is_named_in_the_documents() -> None:
     page = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8").partition("## Check a machine")[2]
-    sentence = page.partition(" checks ")[2].partition(",\nand prints")[0]
+    sentence = " ".join(page.split()).partition(" checks ")[2].partition(", and prints")[0]
     assert re.findall(r"`(\w+)`", sentence) == list(CHECKS)
 
 
