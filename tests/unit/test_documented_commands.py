@@ -224,6 +224,7 @@ def test_the_documents_describe_the_network_as_the_example_does(tmp_path: Path) 
 
 
 def test_every_key_of_the_yaml_of_an_own_network_is_documented() -> None:
-    table = MODELS_PAGE.partition("| Key |")[2].partition("\n\n")[0]
+    page = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    table = page.partition("| Key |")[2].partition("\n\n")[0]
     first_cells = re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
     assert {key for cell in first_cells for key in code_in(cell)} == set(NetworkSpec.model_fields)
