@@ -82,7 +82,6 @@ EXPECTED: Mapping[str, Callable[[Run], None]] = {
     "./scripts/run.sh --metrics": expect_metrics,
     "./scripts/run.sh --model resnet18": Run.expect_batch,
     "./scripts/run.sh --scenario bad-day.yaml": expect_switches("duplicate_deliveries=0.05", "SendMessageBatch"),
-    f"./scripts/run.sh {' '.join(f'--switch {each}' for each in SLOW_BOOTS)}": expect_switches(*SLOW_BOOTS),
     "FLEETSIGHT__FLEET__IMAGES_PER_WORKER=5 FLEETSIGHT__FLEET__MAX_WORKERS=19 ./scripts/run.sh "
     f"{' '.join(f'--switch {each}' for each in SLOW_BOOTS)}": expect_switches(*SLOW_BOOTS),
     "./scripts/run.sh --switch 'capacity={c7a.large: 2}' --switch spot_notice_after_seconds=10": expect_switches(
