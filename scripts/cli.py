@@ -56,8 +56,8 @@ class _SectionedGroup(CommandGroup):
 
 
 EXIT_STATUSES: Final = (
-    "Exit status: 0 if it is done, 1 if it was refused or something is missing, "
-    "2 for wrong usage or if nothing answers."
+    "Exit status: 0 if it is done, 1 if it was refused or something is missing, 2 for wrong usage or if nothing "
+    "answers. docs/operate.md lists those of each command."
 )
 
 

@@ -16,7 +16,7 @@ from scripts.cli import fleetsight
 from scripts.doctor import machine
 from scripts.doctor.checked_system import CheckedSystem
 from scripts.doctor.checks import Diagnosis, Verdict, as_json, as_text, ok, problem, run_checks
-from scripts.doctor.command import URL_VARIABLE, main, parser
+from scripts.doctor.command import CHECKS, URL_VARIABLE, main, parser
 from scripts.home import HOME_VARIABLE
 from tests.conftest import ROOT
 
@@ -98,6 +98,12 @@ def test_both_forms_of_the_command_have_the_same_options() -> None:
     """The one of the standard library runs; the one of click is in the help, the completions and the reference."""
     of_click = {option for each in fleetsight.commands["doctor"].params for option in each.opts}
     assert {f"--{name}" for name in vars(parser().parse_args([]))} == of_click
+
+
+def test_every_check_is_named_in_the_documents() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8").partition("## Check a machine")[2]
+    rows = [line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")]
+    assert rows[: len(CHECKS)] == list(CHECKS)
 
 
 def test_the_variable_that_names_a_system_is_that_of_the_other_commands() -> None:
