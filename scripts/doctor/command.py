@@ -36,7 +36,6 @@ CHECKS: Final[Mapping[str, Callable[[CheckedSystem], Iterable[Diagnosis]]]] = {
     "buckets": cloud.check_buckets,
     "queues": cloud.check_queues,
     "table": cloud.check_table,
-    "chromium": machine.check_chromium,
     "machines": machine.check_machines,
 }
 """Each check by its name."""

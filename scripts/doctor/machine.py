@@ -309,24 +309,6 @@ def check_bundle(system: CheckedSystem) -> Iterable[Diagnosis]:
         yield ok(f"{bundle.name}, {len(bundle.labels)} labels, digest {bundle.digest[:12]}; all files are as built")
 
 
-def check_chromium(system: CheckedSystem) -> Iterable[Diagnosis]:
-    """Check the browser that tests of pages and screenshots use."""
-    from scripts.chromium import find_chromium
-
-    path = find_chromium()
-    if path is None:
-        yield warning("there is none; only tests of pages and screenshots need it", "apt install chromium")
-        return
-    done = _run([path, "--version"], system.environment)
-    if done.returncode:
-        words = done.stderr.strip() or f"status {done.returncode}"
-        yield warning(
-            f"{path} does not run: {words}", "apt install --reinstall chromium, or name another in CHROMIUM"
-        )
-    else:
-        yield ok(f"{done.stdout.strip()} ({path})")
-
-
 def check_machines(system: CheckedSystem) -> Iterable[Diagnosis]:
     """Check what machines need that systemd-nspawn boots, and what makes their images."""
     from localcloud.machines.backends import TIME_NAMESPACE, TOOLS

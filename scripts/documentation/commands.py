@@ -8,9 +8,8 @@ from scripts.cli import SECTIONS, fleetsight
 from scripts.documentation.markup import block, code, joined, paragraphs, prose, table
 from scripts.load.__main__ import load_test
 from scripts.run.__main__ import main as run
-from scripts.screenshots import main as screenshots
 
-SCRIPTS = {"./scripts/run.sh": run, "./scripts/load_test": load_test, "./scripts/screenshots": screenshots}
+SCRIPTS = {"./scripts/run.sh": run, "./scripts/load_test": load_test}
 EVERY_COMMAND = {"help", "version"}
 """Options that are not listed with each command."""
 

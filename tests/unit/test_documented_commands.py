@@ -130,7 +130,6 @@ PROGRAMS: dict[str, Callable[[Documented], None]] = {
     "./scripts/test.sh": accept_tests,
     "./scripts/docs": accept_script,
     "./scripts/pin.sh": accept_script,
-    "./scripts/screenshots": accept_script,
     "python -m benchmarks": accept_benchmark,
     **{
         f"python -m {module}": accept_module

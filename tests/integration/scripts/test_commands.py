@@ -15,14 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import main
 from benchmarks.measure import pinned
 from core.config import PREFIX
 from fleetsight_client.api import ApiClient
-from scripts.chromium import find_chromium
 from scripts.cli import fleetsight
 from scripts.run.model import model_setting
 from scripts.run.system import StartError, free_port
+from tests.support.chromium import find_chromium
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -340,12 +339,3 @@ def test_a_named_browser_has_precedence_over_path(without_browser: Path, monkeyp
     assert find_chromium() == str(installed)
     monkeypatch.setenv("CHROMIUM", "/opt/chromium")
     assert find_chromium() == "/opt/chromium"
-
-
-@pytest.mark.usefixtures("without_browser")
-def test_a_benchmark_without_a_browser_says_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ten_thousand", "--quick"]) == 2
-    output = capsys.readouterr().err
-    assert output.startswith("ten_thousand: ")
-    assert "apt install chromium" in output
-    assert "CHROMIUM" in output

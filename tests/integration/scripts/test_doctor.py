@@ -196,20 +196,6 @@ def test_a_bundle_that_no_worker_can_open_is_a_problem_of_the_cpu_check(checkout
     assert "a worker cannot start: app_tier.bundle.BundleFormatError" in found.found
 
 
-@pytest.mark.parametrize(("program", "words"), [("exit 3", "does not run: status 3"), (None, "there is none")])
-def test_a_broken_browser_and_none_are_warnings(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str | None, words: str
-) -> None:
-    if program is not None:
-        (tmp_path / "chromium").write_text(f"#!/bin/sh\n{program}\n")
-        (tmp_path / "chromium").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CHROMIUM", raising=False)
-    found = only(machine.check_chromium(CheckedSystem(ROOT, dict(os.environ))))
-    assert found.verdict is Verdict.WARNING
-    assert words in found.found
-
-
 # The cloud
 
 
