@@ -94,7 +94,7 @@ def accept_click(program: click.Command) -> Callable[[Documented], None]:
 
 def accept_benchmark(documented: Documented) -> None:
     """Check that the benchmark exists; NAME is any."""
-    arguments = ["worker" if word == "NAME" else word for word in documented.arguments]
+    arguments = ["engine" if word == "NAME" else word for word in documented.arguments]
     measuring.parser().parse_args(arguments)
 
 
