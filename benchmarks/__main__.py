@@ -1,12 +1,13 @@
 """``python -m benchmarks NAME [--quick] [--json FILE]``: run one benchmark; exit status 1 when a bar is missed.
 
-``python -m benchmarks peers DIR`` runs the system that DIR describes beside this one.
+Without a name it prints the names.
 """
 
 import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -14,79 +15,77 @@ from rich.console import Console
 
 from app_tier.bundle import BundleError
 from benchmarks.report import Report
-from scripts.chromium import NoBrowserError
 from services.errors import FleetsightError
 
 BENCHMARKS: Final = {
-    "aws_costs": "aws_costs.run",
-    "capacity": "capacity.run",
-    "capacity_check": "capacity_check.run",
-    "client": "client.run",
-    "coldstart": "coldstart.run",
-    "decode": "decode.run",
-    "embedded_calls": "embedded_cloud.run_calls",
-    "embedded_cloud": "embedded_cloud.run",
-    "end_to_end": "end_to_end.run",
-    "engine": "engine.run",
-    "fairness": "fairness.run",
-    "first_run": "first_run.run",
-    "fleet": "fleet.run",
-    "fleet_defaults": "fleet.run_defaults",
-    "fleet_faults": "fleet_faults.run",
-    "fleet_runs": "fleet_runs.run",
-    "fleet_size": "fleet_faults.run_size",
-    "growth": "growth.run",
-    "house": "house.run",
-    "idle": "idle.run",
-    "local_fleet": "fleet_runs.run_local",
-    "mutants": "mutants.run",
-    "packs": "packs.run",
-    "peers": "peers.run",
-    "queue_kinds": "fleet_runs.run_queue_kinds",
-    "recovery": "recovery.run",
-    "s3_job": "s3_job.run",
-    "state": "state.run",
-    "ten_thousand": "ten_thousand.run",
-    "worker": "worker.run",
-    "worker_memory": "fleet_runs.run_worker_memory",
+    "capacity": "images a second that one controller records, for 1, 20 and 100 jobs",
+    "client": "memory and speed of `fleetsight classify` with 10,000 and 100,000 files",
+    "coldstart": "a worker's start to its first prediction, beside torch",
+    "decode": "from a JPEG to the network's input, beside torchvision; memory and time of each format",
+    "end_to_end": "batches of 100 and 1,000 images through the whole system, and single images",
+    "engine": "images a second of each engine and precision, beside torch",
+    "fairness": "a single image beside a job of 100,000",
+    "fleet": "the policies of the fleet in the simulator, with the bars of their costs",
+    "growth": "jobs of 1,000, 10,000 and 100,000 images: time, CPU and memory of an image",
+    "idle": "CPU time and AWS requests of a system with nothing to do",
 }
-"""The module and function of each benchmark, by its name."""
+"""What each benchmark measures, by its module."""
+
+OPTIONAL_PACKAGES: Final = {
+    "coldstart": ("torch", ("torch", "torchvision")),
+    "decode": ("torch", ("torch", "torchvision")),
+    "engine": ("torch", ("torch", "torchvision", "nncf")),
+    "fleet": ("simulate", ("scipy",)),
+}
+"""The section of requirements/ that a benchmark needs beside `run`, and the packages of that section."""
 
 
-def load(name: str) -> Callable[..., Report]:
-    """Return the function that runs the benchmark `name`."""
-    module, _, function = BENCHMARKS[name].partition(".")
-    run: Callable[..., Report] = getattr(importlib.import_module(f"benchmarks.{module}"), function)
+class MissingPackageError(FleetsightError):
+    """Raised when a benchmark needs a package that is not installed; the message says how to install it."""
+
+
+def load(name: str) -> Callable[[bool], Report]:
+    """Return the function that runs the benchmark `name`.
+
+    Raises:
+        MissingPackageError: a package that it needs is not installed.
+    """
+    section, packages = OPTIONAL_PACKAGES.get(name, ("", ()))
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise MissingPackageError(f"{' and '.join(missing)} not installed: run ./scripts/setup.sh run {section}")
+    run: Callable[[bool], Report] = importlib.import_module(f"benchmarks.{name}").run
     return run
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    options.add_argument("name", choices=BENCHMARKS)
-    options.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="peers: the folder with peer.yaml")
+    options = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Run one benchmark. The exit status is 1 when a bar is missed, 2 when the benchmark cannot run.",
+        epilog="\n".join(["benchmarks:", *(f"  {name:<11} {what}" for name, what in BENCHMARKS.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.add_argument("name", nargs="?", choices=BENCHMARKS, metavar="NAME", help="one of the names below")
     options.add_argument("--quick", action="store_true", help="fewer rounds; ends within a minute")
     options.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
-    options.add_argument("--plots", type=Path, metavar="DIR", help="fleet: also draw each trace over time, here")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark that the command line names.
+    """Run the benchmark that the command line names, or print the names if it names none.
 
     Returns:
         0 when every bar is held, 1 when one is missed, 2 when a benchmark cannot run: what it needs is missing.
     """
     command_line = parser()
     options = command_line.parse_args(arguments)
-    if options.plots is not None and options.name != "fleet":
-        command_line.error(f"--plots is for the benchmark fleet; {options.name} draws none")
-    if (options.name == "peers") is (options.folder is None):
-        command_line.error("peers needs the folder of a peer, python -m benchmarks peers DIR; others take none")
-    more = {name: value for name in ("plots", "folder") if (value := getattr(options, name)) is not None}
+    if options.name is None:
+        command_line.print_help()
+        return 0
     try:
-        report = load(options.name)(options.quick, **more)
-    except (NoBrowserError, FleetsightError, BundleError) as error:
+        report = load(options.name)(options.quick)
+    except (FleetsightError, BundleError) as error:
         print(f"{options.name}: {error}", file=sys.stderr)
         return 2
     report.show(Console())

@@ -1,206 +1,247 @@
-"""How many images a second does one controller record at AWS's latencies, how late, and beside which jobs?
+"""How many images a second one controller records with AWS's latencies, for 1, 20 and 100 jobs.
 
-A discrete-event model (`capacity_model`): the controller's own loops run in virtual time over services with AWS's
-latencies, partial receives and documented quotas (`virtual_aws`). A program sends the answers, since the number of
-workers is no limit of the controller. What the loops compute is charged with the CPU time that it takes on this
-machine, and a call with the CPU time that it takes here against a server that sends fixed replies
-(`call_costs`). One core does all of it, as CPython's interpreter lock makes it. So that the figures of different
-machines can be compared, all CPU times are scaled to the core of the documented figures: its speed beside this one is
-measured again and again (`core_speed`), since other processes slow this one down.
+A real controller process runs on a local cloud, which answers the controller's calls later by the switch `faults`: by
+7 ms for DynamoDB, 8 ms for SQS and 60 ms for S3, the time of a deletion. This program records jobs and sends the
+answers that workers would send.
 
-Nothing runs on AWS. The model cannot show how long AWS really takes, nor when DynamoDB splits a partition for heat.
-`capacity_check` compares it with a real controller on the local cloud, which uses half to twice the CPU time that is
-charged here, by what else the machine does.
+The local cloud is one process, shares the cores with the controller, and answers far fewer calls a second than AWS.
+So images/s are a ratio to what the same local cloud does in the same run without a controller: for one caller, it
+stores items in full batches. How many calls an image takes, and what more jobs cost, depends little on the machine.
 """
 
-import gc
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
-from math import inf
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
+from benchmarks.local_services import LocalServices, slow_calls
+from benchmarks.measure import usages
+from benchmarks.report import Bar, Report, seconds_of
+from core.ids import ImageRef, input_key, new_id
+from core.jobs.items import COUNTED, counts_partition
+from core.jobs.models import AcceptedCount, ImageRecord, Job
+from core.jobs.store import JobStore
+from core.messages import ClassificationResult, LabelScore, Model, Timings
+from localcloud.clients import ControlClient
+from localcloud.launch import LocalCloud
+from scripts.run.system import ROOT
+from services.sqs import OutgoingMessage
+from services.table import BATCH, Table
 
-from benchmarks.call_costs import core_speed, measure_call_costs
-from benchmarks.capacity_model import OTHERS, LargeJob, Rates, Setup, large_job, sustained, under_load
-from benchmarks.measure import percentile
-from benchmarks.report import Bar, Report
-from benchmarks.virtual_aws import Quotas
+LATENCIES: Final[Mapping[str, float]] = {"dynamodb": 0.007, "sqs": 0.008, "s3": 0.060}
+"""Seconds that AWS takes for a call, by service; the controller's calls of S3 are deletions of up to 1,000 images."""
 
-MIN_IMAGES_PER_SECOND: Final = 1_500
-MAX_IMAGE_BYTES: Final = 100
-"""Of memory for an image of an unfinished job."""
-MAX_STALL_SECONDS: Final = 1.0
-MAX_TAKEOVER_STALL_SECONDS: Final = 2.0
-"""At a takeover all jobs are read at once: an answer waits for the reading of its own job, too."""
+JOBS: Final = (1, 20, 100)
+IMAGES, QUICK_IMAGES = 30_000, 6_000
+FIRST_SHARE, LAST_SHARE = 0.2, 0.9
+"""The rate is that from the first to the last share of the answers."""
 
-JOBS, QUICK_JOBS = (1, 20, 100, 1_000), (1, 20, 100)
-BARRED_JOBS: Final = (1, 20, 100)
-LOADS, QUICK_LOADS = (1, 10, 100, 1_000, 1_500, 10_000), (10, 1_000)
-LOAD_JOBS: Final = 20
-LARGE, QUICK_LARGE = (10_000, 100_000, 1_000_000), (10_000,)
+SAMPLE_SECONDS: Final = 0.2
+PATIENCE_SECONDS: Final = 300.0
+BARE_ROUNDS: Final = 5
+BARE_ITEMS: Final = 20 * BATCH
 
-STRICT: Final = Quotas(burst_seconds=1.0)
-"""With every limit, and without the burst that the unused capacity of the last five minutes allows."""
+MIN_BARE_RATIO: Final = 0.03
+MAX_CALLS: Final = 1.0
+"""Calls of AWS for an image: results are stored, and messages received and deleted, in batches."""
+MIN_JOBS_RATIO: Final = 0.3
+"""Images/s with most jobs ÷ with one: 0.06 while the controller made its calls one after another."""
 
-FREE: Final = Quotas(partition_writes=inf, partition_reads=inf)
-"""Without the limit of a partition, as if DynamoDB had split the items of each job for heat: one job alone would have
-1,000 results a second at most, 500 while its images are recorded in the same partition."""
+TOP: Final = tuple(
+    LabelScore(label=f"{number}: a label of ImageNet", score=0.8312546014785767 / 10**number) for number in range(5)
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """At a moment: the answers that are counted, the CPU seconds of both processes and the controller's calls so far.
+
+    Attributes:
+        moment: seconds of the monotonic clock.
+    """
+
+    moment: float
+    images: int
+    controller_cpu: float
+    cloud_cpu: float
+    calls: int
+
+
+@dataclass(frozen=True)
+class Recording:
+    """How a controller recorded answers.
+
+    Attributes:
+        cpu_ms: CPU milliseconds of the controller for an image.
+        calls: calls of AWS for an image.
+        cloud_share: the local cloud's share of a core; near 1, it limits the controller.
+    """
+
+    images_per_second: float
+    cpu_ms: float
+    calls: float
+    cloud_share: float
 
 
 def run(quick: bool) -> Report:
-    """Print how much the controller records, how late, and what a large job does to others."""
-    figures: dict[str, float] = {}
-    bars: list[Bar] = []
-    setup, figures["speed of a core of this machine"] = reference_setup(quick)
-    figures |= {
-        f"CPU of a call, {operation}, ms": 1e3 * setup.costs.of(operation, 1) for operation in setup.costs.calls
-    }
-    console = Console()
-    with no_collection():
-        rates = dict(_sustained(setup, quick))
-        console.print(_rates_table("more answers wait than are recorded", rates))
-        for name, each in rates.items():
-            figures |= _figures(name, each)
+    """Measure 30,000 answers for each number of jobs; `quick` 6,000."""
+    images = QUICK_IMAGES if quick else IMAGES
+    with tempfile.TemporaryDirectory() as folder, LocalCloud(Path(folder) / "cloud", hypervisor=False) as cloud:
+        bench = CapacityBench(cloud, Path(folder))
+        bare = bench.bare_items_per_second()
+        recordings = {jobs: bench.record(jobs, images) for jobs in JOBS}
+        bare = max(bare, bench.bare_items_per_second())
+    return report_of(recordings, bare)
+
+
+def report_of(recordings: Mapping[int, Recording], bare: float) -> Report:
+    """Return the report of the recordings, by number of jobs; `bare` is what the local cloud stores, in items/s."""
+    figures, bars = {"bare_items_per_second": bare}, []
+    for jobs, each in recordings.items():
+        ratio = each.images_per_second / bare
+        figures |= {
+            f"{jobs}_jobs_images_per_second": each.images_per_second,
+            f"{jobs}_jobs_to_bare_ratio": ratio,
+            f"{jobs}_jobs_cpu_ms": each.cpu_ms,
+            f"{jobs}_jobs_calls_an_image": each.calls,
+            f"{jobs}_jobs_cloud_core_share": each.cloud_share,
+        }
+        name = "1 job" if jobs == 1 else f"{jobs} jobs"
         bars += [
-            Bar(
-                f"{_name(jobs)}: images/s at 7/8/60 ms",
-                rates[_name(jobs)].images_per_second,
-                at_least=MIN_IMAGES_PER_SECOND,
-            )
-            for jobs in BARRED_JOBS
+            Bar(f"{name}: images/s ÷ items/s of the bare local cloud", ratio, at_least=MIN_BARE_RATIO),
+            Bar(f"{name}: calls for an image", each.calls, at_most=MAX_CALLS),
         ]
-        figures |= _delays(setup, quick, console)
-        for images in QUICK_LARGE if quick else LARGE:
-            large = large_job(setup, images)
-            console.print(_large_table(large))
-            figures |= _large_figures(large)
-            stalls = dict(large.stalls)
-            takeover, later = stalls.pop("takeover"), max(stalls.values())
-            bars += [
-                Bar(
-                    f"a job of {images:,}: the recorder's bytes an image",
-                    large.memory_bytes,
-                    at_most=MAX_IMAGE_BYTES,
-                ),
-                Bar(f"a job of {images:,}: longest stall of others, s", later, at_most=MAX_STALL_SECONDS),
-                Bar(
-                    f"a job of {images:,}: longest stall of others at a takeover, s",
-                    takeover,
-                    at_most=MAX_TAKEOVER_STALL_SECONDS,
-                ),
-            ]
+    fewest, most = min(recordings), max(recordings)
+    slower = recordings[most].images_per_second / recordings[fewest].images_per_second
+    bars.append(Bar(f"images/s: {most} jobs ÷ {fewest}", slower, at_least=MIN_JOBS_RATIO))
     return Report("capacity", figures, tuple(bars))
 
 
-def reference_setup(quick: bool) -> tuple[Setup, float]:
-    """Return a model with the core of the documented figures, and how fast a core of this machine is beside it."""
-    speed = core_speed()
-    return Setup(
-        costs=measure_call_costs(10 if quick else 25).scaled(speed), core_speed=partial(core_speed, 2)
-    ), speed
+def recording(samples: Sequence[Sample]) -> Recording:
+    """Return how answers were recorded, from samples until the last one was counted."""
+    answers = samples[-1].images
+    first = next(each for each in samples if each.images >= FIRST_SHARE * answers)
+    last = next(each for each in samples if each.images >= LAST_SHARE * answers)
+    # A very fast controller does it all between two samples.
+    seconds, images = max(last.moment - first.moment, SAMPLE_SECONDS), max(1, last.images - first.images)
+    return Recording(
+        images_per_second=images / seconds,
+        cpu_ms=1e3 * (last.controller_cpu - first.controller_cpu) / images,
+        calls=(last.calls - first.calls) / images,
+        cloud_share=(last.cloud_cpu - first.cloud_cpu) / seconds,
+    )
 
 
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Let Python's cycle collector rest: it would go through the model's services, and count as the controller's."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.collect()
+def answer_body(ref: ImageRef) -> str:
+    """Return a worker's response about an image: five labels of ImageNet, and a digest of its own."""
+    return ClassificationResult(
+        job_id=ref.job_id,
+        image_id=ref.image_id,
+        status="done",
+        key=input_key(ref, "jpg"),
+        sha256=ref.image_id.encode().hex().ljust(64, "0"),
+        queued_at=datetime.now(UTC),
+        label=TOP[0].label,
+        score=TOP[0].score,
+        top=TOP,
+        model=Model(name="resnet18-imagenet", digest="0123456789abcdef" * 4),
+        worker="i-0123456789abcdef0",
+        attempts=1,
+        timings=Timings(queued=812.3, fetched=21.4, decoded=7.8, inferred=11.2, stored=24.9),
+    ).to_json()
 
 
-def _sustained(setup: Setup, quick: bool) -> Iterator[tuple[str, Rates]]:
-    cases = {_name(jobs): (jobs, FREE if jobs == 1 else STRICT) for jobs in (QUICK_JOBS if quick else JOBS)}
-    cases["1 job in one partition"] = 1, STRICT
-    rounds, seconds = (2, 1.5) if quick else (3, 10.0)
-    for name, (jobs, quotas) in cases.items():
-        found = (sustained(replace(setup, quotas=quotas), jobs, seconds) for _ in range(rounds))
-        # Other processes can only slow down what is computed.
-        yield name, max(found, key=lambda rates: rates.images_per_second)
+class CapacityBench:
+    """A local cloud with jobs, and a program that sends answers."""
+
+    def __init__(self, cloud: LocalCloud, folder: Path) -> None:
+        self._cloud, self._log = cloud, folder / "controller.log"
+        self._services = LocalServices(cloud)
+        names = self._services.config.names
+        self._store = JobStore(Table(self._services.clients.dynamodb, names.job_table))
+
+    def bare_items_per_second(self) -> float:
+        """Return how many items of a result's size the local cloud stores for one caller, in full batches."""
+        items = [{"pk": "bare", "sk": f"{number:06d}", "response": "r" * 900} for number in range(BARE_ITEMS)]
+        return BARE_ITEMS / seconds_of(lambda: self._store.table.put_all(items), BARE_ROUNDS, time.perf_counter)
+
+    def record(self, jobs: int, images: int) -> Recording:
+        """Let a controller record the answers of images that are spread over so many jobs."""
+        made = [Job(new_id(), f"job {number}", datetime.now(UTC)) for number in range(jobs)]
+        self._store.create_all(made)
+        of_job = [[_image(job, number) for number in range(images // jobs)] for job in made]
+        for job, records in zip(made, of_job, strict=True):
+            self._store.record_images(records, job.created_at)
+            self._store.put_accepted_count(job.job_id, new_id(), AcceptedCount(len(records), 0, None, None))
+        in_turn = [record.ref for records in zip(*of_job, strict=True) for record in records]
+        self._services.responses.send([OutgoingMessage(ref.image_id, answer_body(ref)) for ref in in_turn])
+        with slow_calls(self._cloud.endpoint_url, LATENCIES, "controller"), self._controller() as controller:
+            samples = list(self._samples(len(in_turn), controller.pid))
+            self._await_counts(made, len(in_turn))
+        for job in made:
+            self._store.delete(job)
+        return recording(samples)
+
+    def _samples(self, images: int, pid: int) -> Iterator[Sample]:
+        """Yield samples until so many answers are recorded: then their messages are deleted."""
+        deadline, recorded = time.monotonic() + PATIENCE_SECONDS, 0
+        with closing(ControlClient(self._cloud.endpoint_url)) as control:
+            while recorded < images:
+                self._check(deadline, f"{recorded} of {images} answers were recorded")
+                time.sleep(SAMPLE_SECONDS)
+                recorded = images - self._services.responses.counts().total
+                yield Sample(
+                    moment=time.monotonic(),
+                    images=recorded,
+                    controller_cpu=_cpu_seconds(pid),
+                    cloud_cpu=_cpu_seconds(self._cloud.server_pid),
+                    calls=control.get("calls")["faults"].get("slow", 0),  # only the controller's calls are slow
+                )
+
+    def _await_counts(self, jobs: Sequence[Job], images: int) -> None:
+        """Wait until the jobs' counts have every answer once."""
+        keys = [(counts_partition(job.job_id), COUNTED) for job in jobs]
+        deadline, counted = time.monotonic() + PATIENCE_SECONDS, 0
+        while counted != images:
+            self._check(deadline, f"{counted} answers were counted instead of {images}")
+            time.sleep(SAMPLE_SECONDS)
+            counted = sum(int(item["done"]) for item in self._store.table.get_all(keys))
+
+    def _check(self, deadline: float, found: str) -> None:
+        """Raise an error with `found` if the deadline is over.
+
+        Raises:
+            RuntimeError: it is.
+        """
+        if time.monotonic() > deadline:
+            log = self._log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"{found} in {PATIENCE_SECONDS:.0f} s; the controller's log ends with: {log}")
+
+    @contextmanager
+    def _controller(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a controller that launches no worker."""
+        environment = self._services.environment | {"FLEETSIGHT__FLEET__MAX_WORKERS": "0"}
+        with self._log.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "web_tier.controller"], cwd=ROOT, env=environment, stdout=log, stderr=log
+            )
+            try:
+                yield process
+            finally:
+                process.terminate()
+                process.wait(30)
 
 
-def _delays(setup: Setup, quick: bool, console: Console) -> dict[str, float]:
-    """Print how long answers wait until they are recorded and counted, by load; return the figures."""
-    figures: dict[str, float] = {}
-    table = Table(*("images/s sent", "recorded", "p50 ms", "p95 ms", "core"), title=f"delay, {LOAD_JOBS} jobs")
-    for load in QUICK_LOADS if quick else LOADS:
-        # A load that is too high only grows the queue: a few seconds of it are enough.
-        seconds, warm_up = (3.0, 2.0) if quick or load > 1_500 else (30.0 if load <= 10 else 10.0, 5.0)
-        rates, delays = under_load(setup, LOAD_JOBS, load, seconds, warm_up)
-        p50, p95 = (1e3 * percentile(delays, percent) for percent in (50, 95))
-        found = {
-            "recorded images/s": rates.images_per_second,
-            "p50, ms": p50,
-            "p95, ms": p95,
-            "core": rates.core_share,
-        }
-        table.add_row(
-            f"{load:,}",
-            f"{rates.images_per_second:,.0f}",
-            *(f"{each:,.0f}" for each in (p50, p95)),
-            f"{rates.core_share:.0%}",
-        )
-        figures |= {f"{load:,} images/s sent: {name}": value for name, value in found.items()}
-    console.print(table)
-    return figures
+def _cpu_seconds(pid: int) -> float:
+    return sum(each.cpu_seconds for each in usages([pid]).values())
 
 
-def _name(jobs: int) -> str:
-    return "1 job in partitions without a limit" if jobs == 1 else _jobs(jobs)
-
-
-def _jobs(jobs: int) -> str:
-    return "1 job" if jobs == 1 else f"{jobs:,} jobs"
-
-
-def _figures(name: str, rates: Rates) -> dict[str, float]:
-    return {
-        f"{name}: images/s": rates.images_per_second,
-        f"{name}: share of the core": rates.core_share,
-        f"{name}: CPU ms an image": 1e3 * rates.an_image(rates.cpu_seconds),
-        f"{name}: calls an image": rates.an_image(rates.calls),
-        f"{name}: write units an image": rates.an_image(rates.write_units),
-        f"{name}: read units an image": rates.an_image(rates.read_units),
-    }
-
-
-def _rates_table(title: str, rates: Mapping[str, Rates]) -> Table:
-    columns = ("images/s", "core", "CPU ms", "calls", "write units", "read units")
-    table = Table("answers of", *columns, title=f"{title}; the last four for an image", title_justify="left")
-    for name, each in rates.items():
-        table.add_row(
-            name,
-            f"{each.images_per_second:,.0f}",
-            f"{each.core_share:.0%}",
-            f"{1e3 * each.an_image(each.cpu_seconds):.2f}",
-            *(f"{each.an_image(total):.2f}" for total in (each.calls, each.write_units, each.read_units)),
-        )
-    return table
-
-
-def _large_table(large: LargeJob) -> Table:
-    title = f"a job of {large.images:,} images beside {OTHERS} small ones"
-    table = Table("", "", title=title, title_justify="left")
-    for name, value in _large_rows(large):
-        table.add_row(name, f"{value:,.3g}")
-    return table
-
-
-def _large_rows(large: LargeJob) -> Iterator[tuple[str, float]]:
-    yield "first answer recorded after a takeover, s", large.loaded
-    for phase, seconds in large.stalls.items():
-        yield f"longest delay of other jobs, {phase}, s", seconds
-    yield "longest hold of a job's lock, s", large.hold
-    yield "recorder's bytes an image", large.memory_bytes
-    yield "images removed in a second", large.removed_per_second
-
-
-def _large_figures(large: LargeJob) -> dict[str, float]:
-    return {f"a job of {large.images:,}: {name}": value for name, value in _large_rows(large)}
+def _image(job: Job, number: int) -> ImageRecord:
+    ref = ImageRef(job.job_id, new_id())
+    return ImageRecord(ref, f"photo-{number}.jpg", input_key(ref, "jpg"), 104_857, job.created_at)

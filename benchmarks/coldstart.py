@@ -13,11 +13,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
-from app_tier.bundle import DEMO_BUNDLE, EngineError
-from benchmarks.flood import WorkerCloud
+from app_tier.bundle import DEMO_BUNDLE
+from benchmarks.local_services import LocalServices
 from benchmarks.measure import usage_of
 from benchmarks.networks import random_network
 from benchmarks.report import Bar, Report
@@ -28,6 +28,20 @@ from scripts.run.system import ROOT
 MAX_RATIO = 0.2
 MAX_MEMORY_RATIO = 0.7
 MAX_SECONDS = 60.0
+
+TORCH_WAY: Final = """
+import json, os, time
+from benchmarks.measure import usage_of
+from scripts.model.torchvision_import import import_torchvision
+models = import_torchvision().models
+import torch
+network = models.resnet18(weights=None).eval()
+with torch.inference_mode():
+    network(torch.zeros(1, 3, 224, 224)).softmax(1)
+answered_at = time.time()
+print(json.dumps({"answered_at": answered_at, "peak_mb": usage_of(os.getpid()).peak_mb}))
+"""
+"""How the usual worker starts; prints the epoch seconds of its first answer and its peak memory in MiB."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +55,11 @@ class Start:
 
 def run(quick: bool) -> Report:
     """Measure the demo network, ResNet-18 at 224 and the torch way in turns; the fastest of several counts."""
-    if find_spec("torchvision") is None:
-        raise EngineError("torch is not installed, beside which a start is measured: run ./scripts/setup.sh torch")
     for folder in ("services", "core", "localcloud", "app_tier"):  # as set-up does
         compileall.compile_dir(ROOT / folder, quiet=1)
     resnet = random_network("resnet18").folder
     with tempfile.TemporaryDirectory() as state, LocalCloud(Path(state), hypervisor=False) as cloud:
-        bench = _Bench(cloud)
+        bench = StartBench(cloud)
         kinds: Mapping[str, Callable[[], Start]] = {
             "demo": lambda: bench.start(DEMO_BUNDLE),
             "resnet18": lambda: bench.start(resnet),
@@ -94,7 +106,7 @@ def torch_way() -> Start:
     """Start the torch way once."""
     began = time.time()
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.torch_way"],
+        [sys.executable, "-c", TORCH_WAY],
         cwd=ROOT,
         check=True,
         timeout=MAX_SECONDS,
@@ -104,20 +116,19 @@ def torch_way() -> Start:
     return Start(reported["answered_at"] - began, reported["peak_mb"])
 
 
-class _Bench(WorkerCloud):
-    """A local cloud, and one image to classify."""
+class StartBench:
+    """The services of a local cloud, and one image to classify."""
 
     def __init__(self, cloud: LocalCloud) -> None:
-        super().__init__(cloud)
+        self._services = LocalServices(cloud)
         self._image = next(samples(1, seed=1, sizes=(((64, 64), 1.0),))).data
 
     def start(self, bundle: Path) -> Start:
         """Let one worker start with a message waiting, answer, and end itself when idle."""
-        ref = self.put(self._image)
         sent = time.time()
-        self.send([ref])
+        ref = self._services.request(self._image)
         began = time.time()
-        environment = self.environment | {
+        environment = self._services.environment | {
             "FLEETSIGHT__WORKER__THREADS": "1",
             "FLEETSIGHT__WORKER__DECODE_THREADS": "1",
             "FLEETSIGHT__WORKER__BUNDLE": str(bundle),
@@ -137,7 +148,7 @@ class _Bench(WorkerCloud):
                 usage = usage_of(worker.pid)
                 peak = max(peak, usage.peak_mb) if usage else peak
                 time.sleep(0.05)
-        ((sent_at, response),) = self.answers()
+        ((sent_at, response),) = self._services.answers()
         if response.image_id != ref.image_id or response.status != "done":
             raise RuntimeError(f"the worker answered {response.to_json()}")
         # The response is sent right after the prediction has been put; SQS's clock is this machine's.

@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import cycle, islice
@@ -21,11 +21,10 @@ from typing import Final
 from PIL import Image
 
 from benchmarks.end_to_end import bare_images_per_second, classify_singles, unseen
-from benchmarks.flood import DELAYS
+from benchmarks.local_services import REGION_DELAYS, set_delays
 from benchmarks.measure import busy_seconds, percentile, pinned, tree, two_cores
 from benchmarks.report import Bar, Report
 from benchmarks.running import Bench, running
-from localcloud.clients import ControlClient
 from scripts.client import FleetClient
 from scripts.run.images import draw_signs
 
@@ -52,7 +51,7 @@ ONE_WORKER: Final = {
 
 
 def run(quick: bool) -> Report:
-    """Compare 200 single images with and without a job of 100,000 beside them; `quick`: 20, beside 6,000."""
+    """Compare 200 single images with and without a job of 100,000 beside them; `quick`: 20, beside 2,000."""
     worker_core, other_core = two_cores()
     singles = QUICK_SINGLE_IMAGES if quick else SINGLE_IMAGES
     with tempfile.TemporaryDirectory() as scratch, pinned(other_core):
@@ -112,21 +111,15 @@ def _start_worker(bench: Bench, core: int) -> None:
         client.resume()
     bench.wait_for_workers(1)
     _pin(bench, core)
-    _slow_down(bench, DELAYS)
+    set_delays(bench.system.endpoint_url, REGION_DELAYS)
 
 
 def _stop_worker(bench: Bench) -> None:
     """End the worker, so that the job that is uploaded next waits as a whole."""
-    _slow_down(bench, {})
+    set_delays(bench.system.endpoint_url, {})
     with closing(FleetClient(bench.system.url)) as client:
         client.pause("a job is uploaded")
     bench.fleet.terminate([instance.instance_id for instance in bench.fleet.instances()])
-
-
-def _slow_down(bench: Bench, delays: Mapping[str, float]) -> None:
-    slow = [{"kind": "slow", "service": name, "seconds": seconds} for name, seconds in delays.items()]
-    with closing(ControlClient(bench.system.endpoint_url)) as control:
-        control.send("PUT", "switches", {"faults": slow})
 
 
 def _pin(bench: Bench, core: int) -> None:

@@ -1,4 +1,4 @@
-"""What benchmarks measure with: CPU and memory of processes and cores, latencies, and steady windows of a flow.
+"""What benchmarks measure with: CPU and memory of processes and cores, and latencies.
 
 It reads Linux's ``/proc`` (https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, proc_pid_status(5)), and
 imports nothing but the standard library, so that a measured process is not slowed by what measures it.
@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -44,15 +43,6 @@ def usage_of(pid: int) -> Usage | None:
         return None
     ticks = int(fields[11]) + int(fields[12])
     return Usage(ticks / os.sysconf("SC_CLK_TCK"), _mebibytes(status["VmRSS"]), _mebibytes(status["VmHWM"]))
-
-
-def shared_out_mb(pid: int) -> float:
-    """Return the memory of a process in MiB, a page that n processes share counted as 1/n (PSS); 0 if it has gone."""
-    try:
-        lines = Path("/proc", str(pid), "smaps_rollup").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return next((_mebibytes(line.partition(":")[2]) for line in lines if line.startswith("Pss:")), 0.0)
 
 
 def tree(pid: int) -> Iterator[int]:
@@ -180,68 +170,3 @@ def latencies(accepted: Sequence[float], seen: Sequence[float]) -> list[float]:
     each other, by less than a poll of a worker, the percentiles are those of a fleet that keeps their order.
     """
     return [after - before for before, after in zip(sorted(accepted), sorted(seen), strict=True)]
-
-
-SAME_SEND_SECONDS: Final = 0.005
-"""Results that are closer to each other went out with one call."""
-
-MARGIN: Final = 0.1
-"""Share of the results that is left out at either end: the pipeline fills, and drains."""
-
-
-@dataclass(frozen=True)
-class CpuSample:
-    """A sample at epoch seconds `at`: CPU seconds so far, by name."""
-
-    at: float
-    cpu_seconds: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Window:
-    """The steady state: from `start` to `end` (epoch seconds) that many images were answered."""
-
-    start: float
-    end: float
-    images: int
-
-    @property
-    def seconds(self) -> float:
-        """How long it was."""
-        return self.end - self.start
-
-
-def used(samples: Sequence[CpuSample], name: str, window: Window) -> float:
-    """Return the CPU seconds that `name` used within the window; between two samples it counts as even."""
-    return _until(samples, name, window.end) - _until(samples, name, window.start)
-
-
-def steady(moments: Sequence[float]) -> Window:
-    """Return the steady state of results that came at these moments (epoch seconds).
-
-    Results go out ten at a time, so the window begins and ends right after such a send.
-
-    Raises:
-        ValueError: there are too few of them for that.
-    """
-    ordered = sorted(moments)
-    last_of_send = [
-        index
-        for index, (moment, following) in enumerate(zip(ordered, [*ordered[1:], float("inf")], strict=True))
-        if following - moment > SAME_SEND_SECONDS
-    ]
-    margin = MARGIN * len(ordered)
-    within = [index for index in last_of_send if margin <= index < len(ordered) - margin]
-    if len(within) < 2:
-        raise ValueError(
-            f"{len(ordered)} results in {len(last_of_send)} sends have no steady state: take more images"
-        )
-    return Window(ordered[within[0]], ordered[within[-1]], within[-1] - within[0])
-
-
-def _until(samples: Sequence[CpuSample], name: str, moment: float) -> float:
-    for before, after in pairwise(samples):
-        if before.at <= moment <= after.at:
-            share = (moment - before.at) / (after.at - before.at)
-            return before.cpu_seconds[name] + share * (after.cpu_seconds[name] - before.cpu_seconds[name])
-    raise ValueError(f"there is no sample around {moment}, only from {samples[0].at} to {samples[-1].at}")

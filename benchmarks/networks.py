@@ -1,11 +1,7 @@
-"""Bundles to measure with, built once and kept: ResNets with random weights, and networks in low precision."""
+"""Bundles to measure with, built once and kept: ResNets with random weights, also in int8."""
 
-import shutil
-from pathlib import Path
-
-from app_tier.bundle import DEMO_BUNDLE, Bundle, BundleError, Precision, load_bundle
-from scripts.model.build import write_manifest
-from scripts.model.precision import Target, choose_precision
+from app_tier.bundle import Bundle, BundleError, load_bundle
+from scripts.model.precision import Target
 from scripts.model.torchvision_networks import RANDOM, build_torchvision
 from scripts.run.system import ROOT
 
@@ -38,20 +34,3 @@ def quantised_network(architecture: str) -> Bundle:
         return load_bundle(folder)
     except BundleError:
         return build_torchvision(architecture, folder, RANDOM, target=Target("int8", force=True))
-
-
-def demo_network(precision: Precision) -> Bundle:
-    """Return the demo bundle in `precision`; it is fp32 where this CPU is not fast in that.
-
-    Raises:
-        BundleError: it cannot be built, since nncf is not installed.
-    """
-    folder = KEPT / f"demo-{precision}"
-    try:
-        return load_bundle(folder)
-    except BundleError:
-        shutil.rmtree(folder, ignore_errors=True)
-        bundle = load_bundle(Path(shutil.copytree(DEMO_BUNDLE, folder)))
-        settled = choose_precision(bundle, Target(precision, force=True))
-        write_manifest(bundle.manifest.model_copy(update=settled), folder)
-        return load_bundle(folder)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ from benchmarks.measure import Usage, busy_seconds, cpu_seconds_between, latenci
 from fleetsight_client.api import ApiClient
 from scripts.run.batch import Batch, BatchProgress, BatchSummary
 from scripts.run.images import ImageSet
-from scripts.run.state import OpenState
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet
 
@@ -38,24 +37,20 @@ class Measured:
         images: how many.
         right: how many got their true label.
         seconds: from the first POST to the last result.
-        first_result_s: from the first POST to the first result.
         latency_s: from acceptance to result, of each image.
         cpu_ms: CPU milliseconds an image, by process.
         resident_mb: memory at the end, by process; of several, the greatest.
         peak_mb: most memory ever, by process; of several, the greatest.
-        growth: memory at the end ÷ at the beginning, by process.
         others_cores: cores that everything else on this machine kept busy meanwhile; 0 is an undisturbed run.
     """
 
     images: int
     right: int
     seconds: float
-    first_result_s: float
     latency_s: list[float]
     cpu_ms: dict[str, float]
     resident_mb: dict[str, float]
     peak_mb: dict[str, float]
-    growth: dict[str, float]
     others_cores: float
 
     @property
@@ -134,23 +129,19 @@ def measured(
     summary: BatchSummary, latency_s: list[float], before: ByProcess, after: ByProcess, others_cores: float
 ) -> Measured:
     """Return what a batch used between two samples of the processes."""
-    resident, earlier = (
-        {name: max((each.resident_mb for each in used.values()), default=0.0) for name, used in usages_then.items()}
-        for usages_then in (after, before)
-    )
     return Measured(
         images=summary.images,
         right=summary.right or 0,
         seconds=summary.last_result_s,
-        first_result_s=summary.first_result_s,
         latency_s=latency_s,
         cpu_ms={
             name: 1e3 * cpu_seconds_between(before.get(name, {}), used) / summary.images
             for name, used in after.items()
         },
-        resident_mb=resident,
+        resident_mb={
+            name: max((each.resident_mb for each in used.values()), default=0.0) for name, used in after.items()
+        },
         peak_mb={name: max((each.peak_mb for each in used.values()), default=0.0) for name, used in after.items()},
-        growth={name: resident[name] / earlier[name] if earlier.get(name) else 1.0 for name in resident},
         others_cores=max(0.0, others_cores),
     )
 
@@ -165,16 +156,12 @@ def renew(images: ImageSet, number: int) -> None:
 
 
 @contextmanager
-def running(
-    home: Path, settings: Mapping[str, str], switches: Sequence[str] = (), state: OpenState | None = None
-) -> Iterator[Bench]:
+def running(home: Path, settings: Mapping[str, str]) -> Iterator[Bench]:
     """Start a system with its files in `home`, and end it in each case.
 
     Args:
         home: a folder of its own.
         settings: configuration, as `FLEETSIGHT__SECTION__KEY`.
-        switches: of the local cloud, each ``NAME=VALUE``.
-        state: in which the local cloud keeps everything, or None.
     """
     system = System(
         home,
@@ -183,8 +170,6 @@ def running(
             "FLEETSIGHT__FLEET__MAX_WORKERS": str(WORKERS),
             **settings,
         },
-        switches=switches,
-        state=state,
     )
     api = ApiClient(system.url)
     try:

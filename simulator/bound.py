@@ -198,7 +198,7 @@ class MissingError(FleetsightError):
 
 
 def need(module: str, section: str = "simulate") -> ModuleType:
-    """Return a module such as ``scipy.optimize``, of that section of requirements.txt.
+    """Return a module such as ``scipy.optimize``, of that section of requirements/.
 
     Raises:
         MissingError: when its package is not installed.

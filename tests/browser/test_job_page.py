@@ -920,7 +920,6 @@ def test_the_choice_of_light_or_dark_is_kept(page: Page) -> None:
 def test_a_job_of_10000_images_scrolls_and_updates_with_few_tiles_in_the_page(
     page: Page, write_job: Callable[..., WrittenJob]
 ) -> None:
-    """How long its longest task is, `python -m benchmarks ten_thousand` says."""
     written = write_job(10_000)
     written.finish(0, 4_000)
     page.goto(written.path)

@@ -599,7 +599,6 @@ async ([content, count]) => {
 
 @pytest.mark.parametrize("count", [1_000, 10_000])
 def test_thousands_of_files_are_listed_and_scrolled_through_with_few_in_the_page(page: Page, count: int) -> None:
-    """How long the longest task is, `python -m benchmarks ten_thousand` says."""
     page.goto("/")
     page.evaluate(_DROP_MANY, [base64.b64encode(photo(32, 32)).decode(), count])
     for _ in range(20):

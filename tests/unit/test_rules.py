@@ -5,7 +5,8 @@ import os
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,45 @@ def test_a_new_way_out_would_be_found(tmp_path: Path, line: str) -> None:
     module = tmp_path / "new.py"
     module.write_text(line)
     assert clients_in(module)
+
+
+def imported_modules(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """Return which of these modules each one imports, also within functions and for types alone."""
+    found: dict[str, set[str]] = {}
+    for name, source in sources.items():
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        found[name] = names & sources.keys() - {name}
+    return found
+
+
+def import_cycle(sources: Mapping[str, str]) -> list[str]:
+    """Return modules that import each other in turn, or an empty list."""
+    try:
+        TopologicalSorter(imported_modules(sources)).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_each_other_not_within_functions_either() -> None:
+    paths = [path for folder in FOLDERS if folder != "tests" for path in (ROOT / folder).rglob("*.py")]
+    names = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__").removeprefix("client."): path
+        for path in paths
+    }
+    assert len(names) == len(paths)
+    assert import_cycle({name: path.read_text() for name, path in names.items()}) == []
+
+
+def test_a_cycle_within_a_function_is_found() -> None:
+    sources = {"a.one": "from a import two", "a.two": "def late():\n    import a.one", "a.three": "import a.two"}
+    assert set(import_cycle(sources)) == {"a.one", "a.two"}
+    assert import_cycle(sources | {"a.two": ""}) == []
 
 
 CLOCKS = frozenset({"monotonic", "perf_counter", "process_time", "thread_time", "elapsed"})

@@ -45,7 +45,7 @@ def race(attempt: Callable[[int], None]) -> None:
 RACE = """
 import json, sys, threading
 from werkzeug.test import Client
-from benchmarks.embedded_cloud import signed
+from tests.support.signed_requests import signed
 from localcloud.server import create_application
 
 application = create_application()

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from benchmarks.embedded_cloud import signed
 from localcloud.clients import ControlClient
 from tests.support.cloud_clients import CloudClients
+from tests.support.signed_requests import signed
 
 pytestmark = pytest.mark.processes
 

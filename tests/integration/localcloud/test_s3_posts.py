@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import requests
 
-from benchmarks.embedded_cloud import signed
 from localcloud.access_keys import owner_key
 from localcloud.launch import LocalCloud
 from tests.support.cloud_clients import CloudClients, launch_instances, metadata_port_of, presigned_form
+from tests.support.signed_requests import signed
 
 pytestmark = pytest.mark.processes
 

@@ -1,6 +1,6 @@
-"""Reports with their bars, the command that shows them, and the structure of code in figures."""
+"""Reports with their bars, and the command that shows them."""
 
-import ast
+import importlib
 import inspect
 import json
 from io import StringIO
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks import house
-from benchmarks.__main__ import BENCHMARKS, load, main
+from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.report import Bar, Report, seconds_of
+from tests.conftest import ROOT
 
 KEPT = Bar("images/s", 90.0, at_least=80)
 BROKEN = Bar("seconds", 1.4, at_most=1.3)
@@ -64,13 +64,19 @@ def test_the_fastest_of_several_rounds_counts() -> None:
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_name_that_is_offered_has_a_function_that_takes_quick(name: str) -> None:
-    assert next(each.strip("_") for each in inspect.signature(load(name)).parameters) == "quick"
+    function = importlib.import_module(f"benchmarks.{name}").run
+    assert next(iter(inspect.signature(function).parameters)) == "quick"
 
 
 def test_every_module_with_a_benchmark_is_offered() -> None:
-    sources = (house.ROOT / "benchmarks").glob("*.py")
-    modules = {path.stem for path in sources if "\ndef run(quick" in path.read_text().replace("_quick", "quick")}
-    assert modules == {function.partition(".")[0] for function in BENCHMARKS.values()}
+    sources = (ROOT / "benchmarks").glob("*.py")
+    assert {path.stem for path in sources if "\ndef run(quick" in path.read_text()} == set(BENCHMARKS)
+
+
+def test_without_a_name_the_benchmarks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    listed = capsys.readouterr().out
+    assert [name for name, what in BENCHMARKS.items() if f"{name:<11} {what}" not in listed] == []
 
 
 @pytest.mark.parametrize(("bar", "status"), [(KEPT, 0), (BROKEN, 1)])
@@ -80,22 +86,3 @@ def test_the_exit_status_is_1_if_a_bar_is_missed(
     monkeypatch.setattr("benchmarks.decode.run", lambda quick: Report("decode", {"quick": quick}, (bar,)))
     assert main(["decode", "--quick", "--json", str(tmp_path / "d.json")]) == status
     assert json.loads((tmp_path / "d.json").read_text())["figures"] == {"quick": True}
-
-
-SOURCE = {
-    "a/one.py": "from a import two\ndef _once(): pass\n_once()\ndef _twice(): pass\n_twice(); _twice()\n",
-    "a/two.py": "def late():\n    import a.one\nclass Port(Protocol): ...\n",
-    "a/three.py": "from a.two import Port\n",
-}
-TREES = {name: ast.parse(text) for name, text in SOURCE.items()}
-
-
-def test_modules_that_import_each_other_are_a_cycle_also_within_functions() -> None:
-    assert house.import_cycles(SOURCE, TREES) == 1
-    alone = {name: text for name, text in SOURCE.items() if name != "a/two.py"}
-    assert house.import_cycles(alone, {name: TREES[name] for name in alone}) == 0
-
-
-def test_helpers_used_once_and_protocols_are_counted() -> None:
-    assert house.helpers_used_once(SOURCE, TREES) == 1
-    assert [each.name for each in house.protocols(TREES.values())] == ["Port"]

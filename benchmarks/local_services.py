@@ -1,0 +1,91 @@
+"""A local cloud with the system's buckets, queues and table, for a benchmark that starts one of the tiers alone."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from core.config import PATH_VARIABLE, load_config
+from core.ids import ImageRef, input_key, new_id
+from core.messages import ClassificationResult, RequestMessage, parse_worker_message
+from core.provision import provision
+from localcloud.clients import ControlClient
+from localcloud.launch import LocalCloud
+from scripts.run.system import ROOT
+from services.clients import Clients
+from services.s3 import Bucket
+from services.sqs import OutgoingMessage, Queue
+
+REGION_DELAYS: Final[Mapping[str, float]] = {"s3": 0.020, "sqs": 0.010}
+"""Seconds that each call of a worker takes longer than on loopback: what S3 and SQS take within a region."""
+
+
+class LocalServices:
+    """The services of a local cloud, where no tier runs yet.
+
+    Attributes:
+        environment: of a process of any tier; a worker with it ends soon after its last image.
+        config: what such a process reads.
+        clients: of this program.
+        requests, responses: queues.
+        inputs: bucket of images.
+    """
+
+    def __init__(self, cloud: LocalCloud) -> None:
+        os.environ |= {name: value for name, value in cloud.environment().items() if name != "AWS_ENDPOINT_URL"}
+        self.environment = os.environ | {
+            "AWS_ENDPOINT_URL": cloud.endpoint_url,
+            "FLEETSIGHT__AWS__ENDPOINT_URL": cloud.endpoint_url,
+            "FLEETSIGHT__WORKER__IDLE_SECONDS": "0.3",
+            # No metadata service here: refused at once, as a local one that is missing would be.
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9/",
+            PATH_VARIABLE: str(ROOT / "config.yaml"),
+        }
+        self.config = load_config(ROOT / "config.yaml", self.environment)
+        self.clients = Clients(self.config.aws.endpoint())
+        provision(self.clients, self.config)
+        names = self.config.names
+        self.requests = Queue.named(self.clients.sqs, self.config.queue_name(names.request_queue))
+        self.responses = Queue.named(self.clients.sqs, self.config.queue_name(names.response_queue))
+        self.inputs = Bucket.named(self.clients, names.input_bucket)
+
+    def request(self, photo: bytes) -> ImageRef:
+        """Put an image into the input bucket, and send its request to the workers.
+
+        Raises:
+            RuntimeError: the local cloud refuses the request.
+        """
+        ref = ImageRef(new_id(), new_id())
+        self.inputs.put(input_key(ref, "jpg"), photo, "image/jpeg")
+        request = RequestMessage.about(ref, input_key(ref, "jpg"), datetime.now(UTC))
+        if self.requests.send([OutgoingMessage(request.image_id, request.to_json())]):
+            raise RuntimeError("the local cloud refused a request")
+        return ref
+
+    def answers(self) -> Iterator[tuple[float, ClassificationResult]]:
+        """Yield the responses that wait, each with the moment at which it was sent (epoch seconds)."""
+        while received := self.responses.receive(wait_seconds=0):
+            self.responses.delete([each.receipt for each in received])
+            parsed = ((each.sent_at, parse_worker_message(each.body)) for each in received)
+            yield from ((sent_at, each) for sent_at, each in parsed if isinstance(each, ClassificationResult))
+
+
+@contextmanager
+def slow_calls(endpoint_url: str, delays: Mapping[str, float], tier: str) -> Iterator[None]:
+    """Let the local cloud answer a tier's calls later within the block: by so many seconds, by service."""
+    set_delays(endpoint_url, delays, tier)
+    try:
+        yield
+    finally:
+        set_delays(endpoint_url, {})
+
+
+def set_delays(endpoint_url: str, delays: Mapping[str, float], tier: str | None = None) -> None:
+    """Let the local cloud answer calls later from now on: by so many seconds, by service; those of a tier, or all."""
+    rules: Sequence[dict[str, Any]] = [
+        {"kind": "slow", "service": service, "seconds": seconds} | ({"tier": tier} if tier else {})
+        for service, seconds in delays.items()
+    ]
+    with closing(ControlClient(endpoint_url)) as control:
+        control.send("PUT", "switches", {"faults": rules})
