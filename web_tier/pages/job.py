@@ -18,7 +18,7 @@ from werkzeug.exceptions import BadRequest, ServiceUnavailable, UnprocessableEnt
 
 from core.cost import JobCost
 from core.format import dollars, duration, percent_text, plural
-from core.ids import is_id, merged_key
+from core.ids import is_id
 from core.jobs.models import JobStatus
 from core.messages import Model
 from services.errors import NotFoundError
@@ -405,9 +405,7 @@ def job_page(job_id: str) -> ResponseReturnValue:
         max_labels=MAX_LABELS,
         job=job,
         model=view.model or job.model,
-        output_bucket=backend.config.names.output_bucket,
         class_labels=current_result_services().class_labels(job.model).labels,
-        file_key=merged.key if (merged := view.progress.status.merged) else merged_key(job_id),
         notification=notification_form(job_id),
         fleet=backend.fleet.snapshot(),
     )
