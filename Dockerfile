@@ -1,5 +1,5 @@
 # The whole of Fleetsight on one machine, as ./scripts/run.sh runs it, with its state in the volume /state.
-# docs/container.md says how to reach the page, and what a read-only root file system needs.
+# docs/first-batch.md says how to reach the page, and what a read-only root file system needs.
 
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /opt/fleetsight

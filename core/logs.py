@@ -1,7 +1,7 @@
 """Logging as JSON lines on standard error, so that nothing a user sends can forge a line.
 
-A line of a thread that works for a request has the request's trace (`core/tracing.py`). docs/logs.md has the meaning
-of the levels and the fields.
+A line of a thread that works for a request has the request's trace (`core/tracing.py`). docs/operate.md has the
+meaning of the levels and the fields.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Export of spans to an OpenTelemetry collector, by OTLP/HTTP, if one is configured (docs/logs.md).
+"""Export of spans to an OpenTelemetry collector, by OTLP/HTTP, if one is configured (docs/operate.md).
 
 OpenTelemetry's packages are imported at the first span. Spans wait in a bounded queue, which a thread of its own
 exports; what does not fit, or cannot be exported, is lost: nothing waits for a collector.

@@ -71,7 +71,7 @@ def restore_command(
     """Restore the job table at an earlier moment to a new table, by DynamoDB's point-in-time recovery.
 
     The present table stays. The command prints how to point the system at the new one. Run it again with the same
-    TIME after a crash: it continues. docs/upgrade.md says what the new table lacks, and what repairs it.
+    TIME after a crash: it continues. docs/operate.md says what the new table lacks, and what repairs it.
     """
     plan = plan_restore(account.dynamodb, table or stack_table(account, prefix), moment)
     click.echo(f"{plan.source} at {plan.at.isoformat()} becomes the table {plan.target}")

@@ -1,4 +1,6 @@
-"""Metrics for Prometheus: what the web tier counts, and the sum over its processes. `docs/metrics.md` lists them.
+"""Metrics for Prometheus: what the web tier counts, and the sum over its processes.
+
+`docs/reference/metrics.md` lists them.
 
 Each process of gunicorn counts in files of its own, which it maps into memory: the multi-process mode of
 prometheus-client (https://prometheus.github.io/client_python/multiprocess/). The process that answers `/metrics` adds
@@ -72,7 +74,7 @@ class IntakeMetrics:
         )
         self.rejected = Counter(
             "fleetsight_images_rejected",
-            "Files of uploads through the web tier that were not accepted; docs/api.md has the reasons.",
+            "Files of uploads through the web tier that were not accepted; docs/classify.md has the reasons.",
             ["reason"],
             registry=registry,
         )

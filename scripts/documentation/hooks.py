@@ -40,7 +40,10 @@ OTHER_FOLDERS: Final[Mapping[str, str]] = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    **{f"{folder}/README.md": f"{folder}.md" for folder in ("ami", "client", "examples", "infra", "localcloud")},
+    **{
+        f"{folder}/README.md": f"{folder}.md"
+        for folder in ("ami", "client", "examples", "infra", "localcloud", "tests")
+    },
 }
 """Documents outside of docs/, and their pages."""
 

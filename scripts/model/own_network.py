@@ -125,9 +125,9 @@ def _fault(fault: ErrorDetails) -> str:
     match fault["type"]:
         case "extra_forbidden":
             near = get_close_matches(str(fault["loc"][-1]), NetworkSpec.model_fields, n=1)
-            return f"unknown key; {f'did you mean {near[0]}?' if near else 'docs/commands.md lists all keys'}"
+            return f"unknown key; {f'did you mean {near[0]}?' if near else 'docs/models.md lists all keys'}"
         case "missing":
-            return "missing; docs/commands.md says what it means"
+            return "missing; docs/models.md says what it means"
         case _:
             return fault_words(fault["msg"])
 

@@ -54,7 +54,7 @@ def prometheus_instructions(system: System) -> str:
     return (
         "Metrics: install Prometheus (on Debian the package prometheus), then run in another terminal:\n"
         f"  {command}\n"
-        f"Then open http://{listens}/alerts; docs/metrics.md lists the metrics."
+        f"Then open http://{listens}/alerts; docs/operate.md explains the metrics."
     )
 
 

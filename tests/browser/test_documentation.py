@@ -56,7 +56,7 @@ def reader(browser: Browser, site_url: str, request: pytest.FixtureRequest) -> I
 
 def test_diagrams_are_drawn(reader: Page) -> None:
     reader.goto("/architecture.html")
-    expect(reader.locator("div.mermaid")).to_have_count(2)
+    expect(reader.locator("div.mermaid")).to_have_count(1)
 
 
 def find_key(page: Page) -> None:

@@ -1,4 +1,4 @@
-"""The commands of docs/container.md run as they are written: the image is built, runs and keeps its state."""
+"""The commands about containers in docs/first-batch.md run: the image is built, runs and keeps its state."""
 
 import os
 import shlex
@@ -20,7 +20,11 @@ from tests.support.container import copy_context, docker_by_podman, has_docker, 
 from tests.support.documents import command_blocks
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 
-COMPOSE, ALONE, SNAPSHOT = [block.commands for block in command_blocks(ROOT / "docs" / "container.md")]
+COMPOSE, ALONE, SNAPSHOT = [
+    block.commands
+    for block in command_blocks(ROOT / "docs" / "first-batch.md")
+    if any(command.startswith("docker ") for command in block.commands)
+]
 
 VOLUME = f"fleetsight-test-{os.getpid()}"
 """Name of the volume, and of the project: a Docker engine may have the user's own."""

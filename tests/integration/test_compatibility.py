@@ -1,6 +1,6 @@
 """Two releases work side by side: each reads what the other one has written, and sees the same in it.
 
-`docs/upgrade.md` has the rules. The previous release is the code in `tests/compatibility/previous.zip`.
+`CONTRIBUTING.md` has the rules. The previous release is the code in `tests/compatibility/previous.zip`.
 """
 
 import json

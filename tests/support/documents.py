@@ -15,6 +15,7 @@ DOCUMENTS = sorted(
 COMMAND_LANGUAGES = frozenset({"sh", "bash"})
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+_SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 _OUTPUT = re.compile(r"\n\s*```text\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _CONTINUATION = re.compile(r"\\\n\s*")
@@ -26,11 +27,13 @@ class CommandBlock:
 
     Attributes:
         output: what they print by the document, which is the block of text right below; empty if there is none.
+        section: the last heading of the second level above the block; empty if there is none.
     """
 
     document: str
     commands: tuple[str, ...]
     output: str = ""
+    section: str = ""
 
     def __str__(self) -> str:
         """Return the document and the first command, without its comment."""
@@ -50,7 +53,10 @@ def command_blocks(document: Path) -> Iterator[CommandBlock]:
             lines = [line.strip() for line in _CONTINUATION.sub("", found[3]).splitlines()]
             commands = tuple(line for line in lines if line and not line.startswith("#"))
             output = _OUTPUT.match(text, found.end())
-            yield CommandBlock(name_of(document), commands, output[1] if output else "")
+            sections = _SECTION.findall(text, 0, found.start())
+            yield CommandBlock(
+                name_of(document), commands, output[1] if output else "", sections[-1] if sections else ""
+            )
 
 
 _VARYING = (

@@ -160,14 +160,15 @@ def make_checkout(folder: Path) -> Path:
     return folder
 
 
-DEAD_LETTERS = "docs/howto/recover-dead-letters.md"
-OWN_MODEL = "docs/tutorial/own-model.md"
+FIRST_BATCH = "docs/first-batch.md"
+MODELS = "docs/models.md"
+OPERATE = "docs/operate.md"
 POLICY = "CONTRIBUTING.md"
 
-POISON = command_in(DEAD_LETTERS, "./scripts/run.sh")
-KEEPS = command_in("docs/tutorial/first-batch.md", "--state")
+POISON = command_in(OPERATE, "poison.yaml")
+KEEPS = command_in(FIRST_BATCH, "--state")
 CONTINUES = command_in("localcloud/README.md", f"run.sh --state {STATE}")
-COLOURS = ("./scripts/run.sh --model colours", command_in(OWN_MODEL, "--images"))
+COLOURS = ("./scripts/run.sh --model colours", command_in(MODELS, "--images"))
 
 STORIES = {POISON, KEEPS, CONTINUES, *COLOURS}
 """Commands that start a system in a story of `tests/integration/scripts/test_documented_stories.py`."""

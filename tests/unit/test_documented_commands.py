@@ -94,7 +94,7 @@ def accept_click(program: click.Command) -> Callable[[Documented], None]:
 
 def accept_benchmark(documented: Documented) -> None:
     """Check that the benchmark exists; NAME is any."""
-    arguments = ["engine" if word == "NAME" else word for word in documented.arguments]
+    arguments = ["idle" if word == "NAME" else word for word in documented.arguments]
     measuring.parser().parse_args(arguments)
 
 
@@ -168,7 +168,7 @@ def test_each_block_has_a_language_so_that_no_command_is_overlooked(document: Pa
 
 def test_commands_are_found_in_blocks_and_sentences() -> None:
     document = ROOT / "README.md"
-    assert {command.program for command in commands_in(document)} >= {"./scripts/load_test", "./scripts/fleetsight"}
+    assert {command.program for command in commands_in(document)} >= {"./scripts/run.sh", "./scripts/fleetsight"}
     assert sum(command.is_whole for command in COMMANDS) > 40
     assert sum(not command.is_whole for command in COMMANDS) > 60
     assert sum(any("__" in name for name, _ in command.variables) for command in COMMANDS) > 3
@@ -191,42 +191,39 @@ def test_a_wrong_command_is_not_accepted(line: str) -> None:
 
 
 def test_each_benchmark_is_documented() -> None:
-    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
     section = page.partition("## The benchmarks")[2].partition("\n## ")[0]
     assert {name for row in section.splitlines() for name in code_in(row.partition(" | ")[0])} == set(
         measuring.BENCHMARKS
     )
 
 
-def test_the_scenarios_of_the_how_to_pages_are_valid(tmp_path: Path) -> None:
-    found = [
-        block for page in (ROOT / "docs" / "howto").glob("*.md") for block in code_blocks(page.read_text(), "yaml")
-    ]
+def test_the_scenarios_of_the_operators_page_are_valid(tmp_path: Path) -> None:
+    found = code_blocks((ROOT / "docs" / "operate.md").read_text(encoding="utf-8"), "yaml")
     assert len(found) > 1
     for block in found:
         (tmp_path / "scenario.yaml").write_text(block)
         assert load_scenario(tmp_path / "scenario.yaml")["faults"]
 
 
-def test_the_tutorial_describes_the_network_as_the_example_does(tmp_path: Path) -> None:
-    [described] = code_blocks((ROOT / "docs" / "tutorial" / "own-model.md").read_text(encoding="utf-8"), "yaml")
-    (tmp_path / "colours.yaml").write_text(described)
-    assert read_spec(tmp_path / "colours.yaml") == read_spec(ROOT / "examples" / "custom_model" / "colours.yaml")
-
-
-COMMANDS_PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-
-
 def test_each_command_has_its_exit_statuses_documented() -> None:
-    page = COMMANDS_PAGE.partition("## Exit statuses")[2].partition("\n## ")[0]
+    page = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
+    page = page.partition("## Exit statuses")[2].partition("\n## ")[0]
     named = {name for code in code_in(page) for name in code.removeprefix("fleetsight ").split()}
     assert set(fleetsight.commands) - {"completion"} <= named
 
 
-def test_the_documented_yaml_of_an_own_network_is_valid_and_has_every_key(tmp_path: Path) -> None:
-    section = COMMANDS_PAGE.partition("## The YAML of your own network")[2]
-    [example] = code_blocks(section, "yaml")
-    (tmp_path / "colours.yaml").write_text(example)
-    assert read_spec(tmp_path / "colours.yaml").all_labels == ("red", "green", "blue")
-    first_cells = re.findall(r"^\| (.*?) \|", section, re.MULTILINE)
+MODELS_PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+
+
+def test_the_documents_describe_the_network_as_the_example_does(tmp_path: Path) -> None:
+    [described] = code_blocks(MODELS_PAGE, "yaml")
+    (tmp_path / "colours.yaml").write_text(described)
+    assert read_spec(tmp_path / "colours.yaml") == read_spec(ROOT / "examples" / "custom_model" / "colours.yaml")
+
+
+def test_every_key_of_the_yaml_of_an_own_network_is_documented() -> None:
+    page = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    table = page.partition("| Key |")[2].partition("\n\n")[0]
+    first_cells = re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
     assert {key for cell in first_cells for key in code_in(cell)} == set(NetworkSpec.model_fields)

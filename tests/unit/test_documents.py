@@ -10,7 +10,7 @@ import pytest
 
 from core.images import format_names
 from tests.conftest import ROOT
-from tests.support.documents import DOCUMENTS
+from tests.support.documents import DOCUMENTS, name_of
 
 FOLDERS = {each.name for each in ROOT.iterdir() if each.is_dir()}
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
@@ -59,14 +59,15 @@ def qualified_names_in(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_each_path_in_a_document_exists(document: Path) -> None:
     assert [path for path in paths_in(document) if not (ROOT / path).exists()] == []
 
 
 def test_each_function_on_the_architecture_page_exists() -> None:
     missing = []
-    rows = [line for line in ARCHITECTURE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    _, _, after = ARCHITECTURE.read_text(encoding="utf-8").partition("## The path of an image")
+    rows = [line for line in after.partition("\n## ")[0].splitlines() if line.startswith("|")]
     for row in rows:
         cells = _CODE.findall(row)
         modules = [cell for cell in cells if cell.endswith(".py")]
@@ -78,58 +79,89 @@ def test_each_function_on_the_architecture_page_exists() -> None:
     assert sum(".py`" in row for row in rows) > 20, "the path of an image is a table of modules and functions"
 
 
-def test_the_api_document_lists_all_image_formats() -> None:
-    assert format_names("and") in (ROOT / "docs/api.md").read_text(encoding="utf-8")
+def test_the_page_on_classifying_lists_all_image_formats() -> None:
+    assert format_names("and") in (ROOT / "docs" / "classify.md").read_text(encoding="utf-8")
 
 
-RELIABILITY = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 CATALOGUE = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
-ROWS = (*range(1, 33), *range(44, 61))
-
-
-@pytest.mark.parametrize("number", ROWS)
-def test_every_row_of_the_catalogue_has_its_test(number: int) -> None:
-    assert re.search(rf"^{number}\. ", CATALOGUE, re.MULTILINE)
-    [row] = re.findall(rf"^\| {number} \| .*$", RELIABILITY, re.MULTILINE)
-    assert NAMED.search(row)
-
-
-SECURITY = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
-FAULT_ROWS = range(33, 44)
+EVIDENCE = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+FAULTS = range(1, 61)
 API_RISKS = range(1, 11)
 
 
-def row(first_cell: str) -> str:
-    """Return the one line of a table of docs/security.md that begins with `first_cell`."""
-    [found] = [line for line in SECURITY.splitlines() if line.startswith(f"| {first_cell} |")]
+def evidence_of(first_cell: str) -> str:
+    """Return the one line of a table of tests/README.md that begins with `first_cell`."""
+    [found] = [line for line in EVIDENCE.splitlines() if line.startswith(f"| {first_cell} |")]
     return found
 
 
-@pytest.mark.parametrize("number", FAULT_ROWS)
-def test_every_fault_that_people_can_cause_has_its_test(number: int) -> None:
-    assert NAMED.search(row(str(number)))
+@pytest.mark.parametrize("number", FAULTS)
+def test_every_row_of_the_catalogue_has_its_test(number: int) -> None:
+    assert re.search(rf"^{number}\. ", CATALOGUE, re.MULTILINE)
+    assert NAMED.search(evidence_of(str(number)))
 
 
 @pytest.mark.parametrize("number", API_RISKS)
 def test_every_risk_of_owasps_ten_for_apis_has_its_test(number: int) -> None:
-    assert NAMED.search(row(f"API{number}"))
+    assert NAMED.search(evidence_of(f"API{number}"))
 
 
 def test_every_line_of_the_upload_checklist_has_its_test() -> None:
-    _, _, after = SECURITY.partition("## Uploads")
+    _, _, after = EVIDENCE.partition("## Uploads")
     rows = [line for line in after.partition("\n## ")[0].splitlines() if line.startswith("| ")][1:]
     assert len(rows) > 10
     assert [line for line in rows if not NAMED.search(line)] == []
 
 
-@pytest.mark.parametrize("page", [RELIABILITY, SECURITY], ids=["reliability", "security"])
-def test_every_test_that_is_named_exists(page: str) -> None:
-    assert absent(page) == []
+def test_every_test_that_is_named_exists() -> None:
+    assert absent(EVIDENCE) == []
+    assert len(NAMED.findall(EVIDENCE)) > 200
+
+
+def test_the_architecture_page_names_every_loop_of_the_controller() -> None:
+    _, _, after = ARCHITECTURE.read_text(encoding="utf-8").partition("## The loops of the controller")
+    documented = set(re.findall(r"^\| `(\w+)`", after.partition("\n## ")[0], re.MULTILINE))
+    tree = ast.parse((ROOT / "web_tier" / "controller" / "services.py").read_text(encoding="utf-8"))
+    [loops] = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "ticks"
+    ]
+    assert isinstance(loops, ast.Dict)
+    assert documented == {key.value for key in loops.keys if isinstance(key, ast.Constant)}
+
+
+HANDBOOK = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MAX_WORDS = 20_000
+"""Words of the handbook and of the introductions of the reference, so that it can be read from beginning to end."""
+
+OPERATORS_PAGES = ("first-batch", "classify", "models", "fleet", "operate", "aws", "security", "measurements")
+SOURCES = ("app_tier/", "core/", "localcloud/", "scripts/", "services/", "simulator/", "web_tier/")
+
+
+def test_the_handbook_has_at_most_twenty_thousand_words() -> None:
+    words = {name_of(page): len(page.read_text(encoding="utf-8").split()) for page in HANDBOOK}
+    assert sum(words.values()) <= MAX_WORDS, words
+
+
+@pytest.mark.parametrize("page", HANDBOOK[1:], ids=name_of)
+def test_each_page_begins_with_a_paragraph_below_its_title(page: Path) -> None:
+    title, empty, first = page.read_text(encoding="utf-8").splitlines()[:3]
+    assert title.startswith("# ")
+    assert empty == ""
+    assert re.match(r"[A-Z*\[`]", first)
+    assert not first.startswith(("* ", "```"))
+
+
+@pytest.mark.parametrize("name", OPERATORS_PAGES)
+def test_pages_for_operators_name_no_source_files(name: str) -> None:
+    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert [code for code in _CODE.findall(page) if code.startswith(SOURCES) and code.endswith(".py")] == []
 
 
 def test_every_alert_has_its_first_look_and_remedy() -> None:
     rules = (ROOT / "infra" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
-    page = (ROOT / "docs" / "howto" / "watch-it-at-night.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
     first_cells = re.findall(r"^\| (\*\w+\*.*?) \|", page, re.MULTILINE)
     assert {name for cell in first_cells for name in re.findall(r"\*(\w+)\*", cell)} == set(
         re.findall(r"- alert: (\w+)", rules)

@@ -1,4 +1,6 @@
-"""Metrics for Prometheus: what the controller counts, and the state of the fleet. `docs/metrics.md` lists them.
+"""Metrics for Prometheus: what the controller counts, and the state of the fleet.
+
+`docs/reference/metrics.md` lists them.
 
 The parts of the controller count in one `ControllerMetrics` for the whole process. The state of the fleet is computed
 from the last round when a Prometheus server reads it, and only while this controller holds the lease: of two

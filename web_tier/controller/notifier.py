@@ -85,7 +85,7 @@ class JobMessage:
 
     @property
     def body(self) -> str:
-        """The JSON that webhooks and topics get; `docs/api.md` describes it."""
+        """The JSON that webhooks and topics get; `docs/classify.md` describes it."""
         job, counts = self.status.job, self.status.counts
         data: dict[str, str | int | None] = {
             "job_id": job.job_id,

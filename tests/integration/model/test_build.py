@@ -316,7 +316,7 @@ def test_an_onnx_network_is_measured_but_not_compared_with_a_torch_network_that_
         (SPEC.replace("[0.1, 0.2, 0.3]", "[123.7, 116.3, 103.5]"), "mean: .*divide by 255"),
         (SPEC.replace("resize: 20", "resize: 8"), "crop 16 is larger than resize 8"),
         (SPEC + "crop: 12\n", "crop 12 is not the input_size 16"),
-        (SPEC + "colour: true\n", "colour: unknown key; docs/commands.md lists all keys"),
+        (SPEC + "colour: true\n", "colour: unknown key; docs/models.md lists all keys"),
         (SPEC + "chanels: bgr\n", r"chanels: unknown key; did you mean channels\?"),
         (SPEC.replace("input_size: 16", "input_size: small"), "input_size: must be an integer$"),
         ("input_size: [", "cannot be read as YAML"),

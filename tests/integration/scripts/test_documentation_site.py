@@ -35,7 +35,7 @@ def page(site: Path, name: str) -> str:
 def test_every_document_is_a_page_in_the_navigation(site: Path) -> None:
     pages = {str(path.relative_to(site)) for path in site.rglob("*.html")}
     documents = {str(path.relative_to(ROOT / "docs").with_suffix(".html")) for path in (ROOT / "docs").rglob("*.md")}
-    others = {"index", "changelog", "contributing", "ami", "client", "examples", "infra", "localcloud"}
+    others = {"index", "changelog", "contributing", "ami", "client", "examples", "infra", "localcloud", "tests"}
     assert pages >= documents | {f"{name}.html" for name in others}
     linked = set(re.findall(r'<a href="([^"#:]+\.html)" class="md-nav__link', page(site, "index")))
     assert linked >= documents | {f"{name}.html" for name in others - {"index"}}

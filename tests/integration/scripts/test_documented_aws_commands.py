@@ -54,9 +54,15 @@ TYPED = {"up": "y\n", "down": f"{PREFIX}\n"}
 """What the reader answers to the questions of a command."""
 
 
-def commands_of(document: str) -> list[tuple[CommandBlock, str]]:
-    """Return the commands about AWS of a document, in order, with their blocks."""
-    return [(block, command) for block, command in COMMANDS if block.document == document]
+PAGE = "docs/aws.md"
+CHECK, CREATE, CONFIGURE, DELETE = "Prepare the account", "Create a stack", "Configure it", "Delete a stack"
+"""The sections of `PAGE` with commands about AWS."""
+
+
+def commands_of(document: str, *sections: str) -> list[tuple[CommandBlock, str]]:
+    """Return the commands about AWS of a document or of its sections, in order, with their blocks."""
+    found = [(block, command) for block, command in COMMANDS if block.document == document]
+    return [each for each in found if not sections or each[0].section in sections]
 
 
 @dataclass
@@ -160,8 +166,10 @@ def reader(own_cloud: LocalCloud, tmp_path: Path) -> Iterator[Reader]:
         made.stage.down(delete_data=True)
 
 
-def test_the_tutorial_prints_what_it_shows_from_the_check_until_nothing_is_left(reader: Reader) -> None:
-    for block, command in commands_of("docs/tutorial/aws.md"):
+def test_the_page_prints_what_it_shows_from_the_check_until_nothing_is_left(reader: Reader) -> None:
+    check, _ = commands_of(PAGE, CHECK)
+    for block, command in [check, *commands_of(PAGE, CREATE, DELETE)]:
+        assert block.output or "users operator" in command, f"{command} has no output below it"
         if "users operator" in command:
             accounts = Accounts(reader.account.cognito, reader.stack.outputs["UserPoolId"])
             accounts.add("you@example.org")  # on the page
@@ -191,7 +199,7 @@ def test_the_upgrade_finds_its_images_changes_nothing_and_rolls_the_workers(read
     reader.launch_workers(3)
 
     printed = {}
-    for _, command in commands_of("docs/upgrade.md"):
+    for _, command in commands_of("docs/operate.md"):
         if " roll " in command:
             reader.account.ec2.create_launch_template_version(
                 LaunchTemplateName=reader.stack.outputs["WorkerTemplateName"], SourceVersion="1",
@@ -209,7 +217,7 @@ def test_the_upgrade_finds_its_images_changes_nothing_and_rolls_the_workers(read
     assert "asked 1 workers to finish what they have and end" in printed["roll"]
     assert printed["roll"].endswith("All workers are of version 2; `fleetsight roll --back` is the way back.")
 
-    [new_key] = [command for _, command in commands_of(CONFIGURE) if " roll " in command]
+    [new_key] = [command for _, command in commands_of(PAGE, CONFIGURE) if " roll " in command]
     printed_of_key = reader.run(f"{new_key} --dry-run")
     assert (
         "A new key would be put first into /fleetsight/session-keys, and these replaced: fleetsight-"
@@ -218,13 +226,11 @@ def test_the_upgrade_finds_its_images_changes_nothing_and_rolls_the_workers(read
 
 
 def test_the_checks_of_an_account_find_that_ec2_launches_the_types(reader: Reader) -> None:
-    default, free_plan = (command for _, command in commands_of("docs/howto/prepare-an-account.md"))
+    default, free_plan = (command for _, command in commands_of(PAGE, CHECK))
     assert "ok launch: EC2 would launch c7a.large" in reader.run(default)
     assert "ok launch: EC2 would launch c7i-flex.large" in reader.run(free_plan)
     assert not left(reader.stage)
 
-
-CONFIGURE = "docs/howto/configure-a-stack.md"
 
 VARIANTS = {
     "TlsParameter=": ("", "add TlsPolicy IAM::Policy"),
@@ -236,13 +242,13 @@ VARIANTS = {
         "add Site CloudFront::Distribution",
     ),
 }
-"""By a part of a command of `CONFIGURE` that changes a stack: the options of that stack, and what is printed."""
+"""By a part of a command that configures a stack: the options of that stack, and what is printed."""
 
 
 @pytest.mark.parametrize("part", VARIANTS)
 def test_a_change_of_a_stack_is_accepted_and_shown(reader: Reader, part: str) -> None:
     given, expected = VARIANTS[part]
-    (block,) = {block for block, command in commands_of(CONFIGURE) if part in command}
+    (block,) = {block for block, command in commands_of(PAGE, CONFIGURE) if part in command}
     for command in block.commands:
         if " bake " in command:
             assert "worker ami-" in reader.run(command)
@@ -252,13 +258,7 @@ def test_a_change_of_a_stack_is_accepted_and_shown(reader: Reader, part: str) ->
 
 
 def test_each_command_about_aws_is_in_one_of_these_tests() -> None:
-    documents = {
-        "README.md",
-        CONFIGURE,
-        "docs/howto/prepare-an-account.md",
-        "docs/tutorial/aws.md",
-        "docs/upgrade.md",
-    }
-    assert {block.document for block, _ in COMMANDS} == documents
-    for block, command in commands_of(CONFIGURE):
+    assert {block.document for block, _ in COMMANDS} == {"README.md", PAGE, "docs/operate.md"}
+    assert {block.section for block, _ in commands_of(PAGE)} == {CHECK, CREATE, CONFIGURE, DELETE}
+    for block, command in commands_of(PAGE, CONFIGURE):
         assert " roll " in command or any(part in each for part in VARIANTS for each in block.commands), command

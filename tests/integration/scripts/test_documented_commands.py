@@ -59,9 +59,11 @@ ELSEWHERE: Mapping[str, str] = {
     "*: FLEETSIGHT__*=* ./scripts/run.sh*": STARTS,
     "CONTRIBUTING.md: export FLEETSIGHT__FLEET__POLICY=batches *": OWN_POLICY,
     "CONTRIBUTING.md: ./scripts/fleetsight simulate --trace flash-crowd": OWN_POLICY,
-    "docs/tutorial/own-model.md: *colours*": f"{STORIES}_a_network_of_ones_own_is_exported_built_checked_and_served",
-    "docs/commands.md: ./scripts/fleetsight state *": f"{STORIES}_a_state_is_continued_copied_restored_and_removed",
-    "docs/howto/recover-dead-letters.md: ./scripts/fleetsight * IMAGE": (
+    "docs/models.md: *colours*": f"{STORIES}_a_network_of_ones_own_is_exported_built_checked_and_served",
+    "docs/first-batch.md: ./scripts/fleetsight state *": (
+        f"{STORIES}_a_state_is_continued_copied_restored_and_removed"
+    ),
+    "docs/operate.md: ./scripts/fleetsight * IMAGE": (
         f"{STORIES}_dead_letters_are_made_found_discarded_and_recovered"
     ),
 }
@@ -94,14 +96,14 @@ EXCUSED: Mapping[str, Excuse] = {
         "needs root, and boots machines",
         "tests/image/test_boot.py::test_five_machines_of_one_image_answer_a_hundred_images_and_end_by_themselves",
     ),
-    "docs/upgrade.md: git *": Excuse("changes the checkout"),
+    "docs/operate.md: git *": Excuse("changes the checkout"),
     "*: FLEETSIGHT_AWS=1 *": Excuse("needs an AWS account, for an hour", "tests/aws/test_life.py"),
     "*: aws *": AWS_CLI,
     "*: docker *": Excuse(
         "needs a Docker engine, or podman as root",
         "tests/image/test_container.py::test_compose_runs_the_system_and_keeps_its_state",
     ),
-    "docs/container.md: sudo install *": Excuse("needs root, to give a folder to the user of the container"),
+    "docs/first-batch.md: sudo install *": Excuse("needs root, to give a folder to the user of the container"),
     "ami/README.md: sudo ami/provision.sh *": Excuse(
         "installs a machine image into the system it runs on",
         "tests/integration/ami/test_builder.py::test_a_builder_provisions_reports_and_powers_off",
@@ -114,13 +116,8 @@ EXCUSED: Mapping[str, Excuse] = {
     "docs/reliability.md: .venv/bin/python -m tests.simulation.data_path *": Excuse(
         "takes minutes", "tests/simulation/test_data_path.py"
     ),
-    "docs/simulator.md: ./scripts/fleetsight simulate --trace nys-day *": Excuse(
-        "computes for half a minute",
-        "tests/simulation/test_comparison.py::"
-        "test_a_trace_is_drawn_as_png_and_svg_with_every_policy_named_and_again_the_same",
-    ),
-    "docs/simulator.md: .venv/bin/python -m benchmarks fleet *": Excuse(
-        "takes minutes", "tests/simulation/test_fleet_benchmark.py"
+    "docs/measurements.md: .venv/bin/python -m benchmarks NAME *": Excuse(
+        "a benchmark takes minutes, and measures on a quiet machine", "tests/unit/benchmarks/test_report.py"
     ),
 }
 """By a pattern of `DOCUMENT: COMMAND`."""
@@ -214,22 +211,22 @@ PRINTED: Mapping[str, str] = {
     "README.md: curl -s -F *": r'(?s)"accepted".*one\.jpg.*two\.png',
     "README.md: curl -s http*": r"(?s)image_id,filename.*one\.jpg.*two\.png",
     "* --max-p95 2s*": r"(reached|missed): p95 at most 2 s",
-    "*: ./scripts/fleetsight users list*": r"operators",
+    "docs/operate.md: ./scripts/fleetsight users list": r"operators",
     "*: ./scripts/fleetsight users add *": EMAIL,
     "*: ./scripts/fleetsight fleet pause *": r"paused \(boots fail\)",
     "*: ./scripts/fleetsight fleet scale 5*": r"1\.\.5",
     "*: ./scripts/fleetsight fleet drain *": r"drains",
     "*: ./scripts/fleetsight model show *": r"labels",
-    "docs/models.md: ./scripts/fleetsight model *": r"(?s)signs \(10%\).*signs \(100%\).*demo \(100%\)",
+    "docs/models.md: * model roll-out signs *": r"(?s)signs \(10%\).*signs \(100%\).*demo \(100%\)",
     "*: ./scripts/fleetsight simulate *": r"p95",
     "*: ./scripts/test.sh *": r"[1-9] passed",
-    "docs/commands.md: ./scripts/fleetsight doctor*": r"0 problems",
-    "docs/api.md: curl -X POST *cancel *": r'"cancelled"',
+    "docs/operate.md: ./scripts/fleetsight doctor": r"0 problems",
+    "docs/classify.md: curl -X POST *cancel": r'"cancelled"',
     "*: curl --data-binary *": r'"matched": ?3',
     "*: curl */evaluation": r'"accuracy"',
-    "docs/howto/behind-a-proxy.md: curl *": r'"ready": ?true',
-    "docs/tutorial/first-batch.md: ./scripts/load_test *": r"right +│ +200",
-    "docs/howto/recover-dead-letters.md: ./scripts/fleetsight dead-letters list": r"There are no dead letters",
+    "docs/operate.md: curl https://photos.example.org/*": r'"ready": ?true',
+    "docs/first-batch.md: ./scripts/fleetsight load-test *": r"right +│ +200",
+    "docs/operate.md: ./scripts/fleetsight dead-letters list": r"There are no dead letters",
     "docs/aws.md: curl -k *": r'"image_id"',
     "examples/README.md: python3 examples/upload.py *": "(?s)" + ".*".join(f"{name}: " for name in PHOTOS),
     "examples/README.md: python3 examples/watch.py *": r"(?m)^end ",
@@ -239,7 +236,7 @@ PRINTED: Mapping[str, str] = {
 """What the shell of a command prints, by a pattern of `DOCUMENT: COMMAND`."""
 
 CHECKED_BY: Mapping[str, str] = {
-    "docs/commands.md: source <(*": "complete -p | grep _fleetsight_completion",
+    "docs/classify.md: source <(*": "complete -p | grep _fleetsight_completion",
 }
 """A check in the same shell, after a command that prints and writes nothing, by a pattern of `DOCUMENT: COMMAND`."""
 

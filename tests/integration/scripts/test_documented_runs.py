@@ -16,6 +16,7 @@ from scripts.run.sign_in import OPERATOR
 from tests.support.documents import DOCUMENTS, command_blocks, name_of
 from tests.support.otlp import OtlpCollector, otlp_collector
 from tests.support.reader import (
+    OPERATE,
     POLICY,
     STATE,
     STORIES,
@@ -81,7 +82,6 @@ EXPECTED: Mapping[str, Callable[[Run], None]] = {
     "./scripts/run.sh --metrics": expect_metrics,
     "./scripts/run.sh --model resnet18": Run.expect_batch,
     "./scripts/run.sh --scenario bad-day.yaml": expect_switches("duplicate_deliveries=0.05", "SendMessageBatch"),
-    f"./scripts/run.sh {' '.join(f'--switch {each}' for each in SLOW_BOOTS)}": expect_switches(*SLOW_BOOTS),
     "FLEETSIGHT__FLEET__IMAGES_PER_WORKER=5 FLEETSIGHT__FLEET__MAX_WORKERS=19 ./scripts/run.sh "
     f"{' '.join(f'--switch {each}' for each in SLOW_BOOTS)}": expect_switches(*SLOW_BOOTS),
     "./scripts/run.sh --switch 'capacity={c7a.large: 2}' --switch spot_notice_after_seconds=10": expect_switches(
@@ -95,12 +95,12 @@ EXPECTED: Mapping[str, Callable[[Run], None]] = {
 
 @pytest.mark.parametrize("command", EXPECTED)
 def test_a_system_starts_as_documented_and_ends_with_ctrl_c(reader: Reader, command: str) -> None:
-    reader.write("bad-day.yaml", yaml_in("docs/howto/rehearse-a-bad-day.md", "# bad-day.yaml"))
+    reader.write("bad-day.yaml", yaml_in(OPERATE, "# bad-day.yaml"))
     with reader.running(command) as run:
         EXPECTED[command](run)
 
 
-TRACING = command_in("docs/logs.md", "TRACING")
+TRACING = command_in(OPERATE, "TRACING")
 
 
 def test_a_collector_gets_the_spans_that_the_document_lists(reader: Reader) -> None:

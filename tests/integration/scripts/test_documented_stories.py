@@ -18,9 +18,10 @@ from tests.support.jobs import picture
 from tests.support.reader import (
     COLOURS,
     CONTINUES,
-    DEAD_LETTERS,
+    FIRST_BATCH,
     KEEPS,
-    OWN_MODEL,
+    MODELS,
+    OPERATE,
     POISON,
     POLICY,
     STATE,
@@ -41,7 +42,7 @@ def test_a_state_is_continued_copied_restored_and_removed(reader: Reader) -> Non
         run.expect_batch()
         assert ApiClient(reader.url).status(kept)["name"] == "kept"
 
-    (block,) = (each for each in blocks_of("docs/commands.md") if "state snapshot" in each.commands[0])
+    (block,) = (each for each in blocks_of(FIRST_BATCH) if "state snapshot" in each.commands[0])
     places = (("DIR", STATE), ("OTHER", "~/other"), ("backup.state", "~/backup.state"))
     state, other, backup = (reader.home / name for name in ("fleetsight-state", "other", "backup.state"))
     for command in block.commands:
@@ -56,8 +57,8 @@ def test_a_state_is_continued_copied_restored_and_removed(reader: Reader) -> Non
 
 
 def test_dead_letters_are_made_found_discarded_and_recovered(reader: Reader) -> None:
-    reader.write("poison.yaml", yaml_in(DEAD_LETTERS, "# poison.yaml"))
-    heal = next(block for block in blocks_of(DEAD_LETTERS) if block.commands[0].startswith("curl"))
+    reader.write("poison.yaml", yaml_in(OPERATE, "# poison.yaml"))
+    heal = next(block for block in blocks_of(OPERATE) if block.commands[0].startswith("curl -H"))
     with reader.running(POISON) as run:
         (reader.folder / ".fleetsight" / "run-8000").symlink_to(run.folder)
         client = FleetClient(reader.url)
@@ -69,9 +70,9 @@ def test_dead_letters_are_made_found_discarded_and_recovered(reader: Reader) -> 
         again, unwanted, _ = (letter["image_id"] for letter in letters)
 
         def of(part: str, image: str) -> str:
-            return command_in(DEAD_LETTERS, part).replace("JOB", job).replace("IMAGE", image)
+            return command_in(OPERATE, part).replace("JOB", job).replace("IMAGE", image)
 
-        listed = reader.run(command_in(DEAD_LETTERS, "dead-letters list"))
+        listed = reader.run(command_in(OPERATE, "dead-letters list"))
         assert all(f"IMG_{number}.jpg" in listed for number in range(3)), listed
         assert "3" in reader.run(of("dead-letters show", again))
         assert again in reader.run(of("logs --image", again).replace("--image IMAGE", f"--image {again}"))
@@ -85,7 +86,7 @@ def test_dead_letters_are_made_found_discarded_and_recovered(reader: Reader) -> 
 
         wait_until(lambda: sorted(states().values()) == ["done", "done", "failed"], "the others have their labels")
         assert states()[unwanted] == "failed"
-        assert "There are no dead letters." in reader.run(command_in(DEAD_LETTERS, "dead-letters list"))
+        assert "There are no dead letters." in reader.run(command_in(OPERATE, "dead-letters list"))
     (reader.folder / ".fleetsight" / "run-8000").unlink()
 
 
@@ -97,7 +98,7 @@ def letters_of(client: FleetClient, count: int) -> list[dict[str, Any]] | None:
 
 def test_a_network_of_ones_own_is_exported_built_checked_and_served(reader: Reader) -> None:
     pytest.importorskip("torch", reason="torch is not installed: ./scripts/setup.sh torch")
-    commands = [each for block in blocks_of(OWN_MODEL) for each in block.commands if "colours" in each]
+    commands = [each for block in blocks_of(MODELS) for each in block.commands if "colours" in each]
     reader.run("\n".join(each for each in commands if each not in COLOURS))
 
     for label, colour in (("red", (200, 40, 30)), ("green", (30, 180, 60)), ("blue", (20, 60, 210))):

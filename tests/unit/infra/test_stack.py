@@ -294,7 +294,8 @@ def test_alarms_and_dashboard_use_the_metrics_of_the_logs() -> None:
 
 
 def test_the_documentation_lists_the_metrics_of_cloudwatch() -> None:
-    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8").partition("## CloudWatch")[2]
+    text = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8").partition("### CloudWatch")[2]
+    text = text.partition("\n## ")[0]
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
     listed = {name: row[1].strip("`") for row in rows for name in re.findall(r"`(\w+)`", row[0])}
     assert listed == dict.fromkeys(CONTROLLER_METRICS, "controller") | dict.fromkeys(WEB_METRICS, "web")
