@@ -4,11 +4,10 @@
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /opt/fleetsight
 RUN python -m venv --without-pip .venv
-COPY requirements.txt ./
-# Only files with a hash in requirements.txt are installed, as by scripts/setup.sh.
-RUN awk '/^# \[/ { on = ($2 == "[run]") } on' requirements.txt > /tmp/run.txt \
-    && python -m pip --python .venv/bin/python install --disable-pip-version-check --no-input --no-cache-dir \
-       --no-compile --require-hashes --no-deps -r /tmp/run.txt
+COPY requirements/run.txt requirements/
+# Only files with a hash in that section are installed, as by scripts/setup.sh.
+RUN python -m pip --python .venv/bin/python install --disable-pip-version-check --no-input --no-cache-dir \
+       --no-compile --require-hashes --no-deps -r requirements/run.txt
 COPY config.yaml pyproject.toml ./
 COPY ami/ ami/
 COPY app_tier/ app_tier/

@@ -21,7 +21,7 @@ from core.config import DEMO_BUNDLE, EngineName
 from services.errors import FleetsightError
 
 FOLDERS = ("services", "core", "app_tier", "web_tier", "ami")
-FILES = ("config.yaml", "requirements.txt")
+FILES = ("config.yaml", *(f"requirements/{section}.txt" for section in ("worker", "web", "gpu", "cuda", "telemetry")))
 NOT_PACKED = frozenset({PurePosixPath("app_tier/demo")})
 """What draws and trains: no image needs it. Its bundle is the archive's `bundle`."""
 

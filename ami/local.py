@@ -195,10 +195,8 @@ def packages() -> list[str]:
 
 
 def section(name: str) -> str:
-    """Return a section of requirements.txt as a file of requirements."""
-    parts = (ROOT / "requirements.txt").read_text(encoding="utf-8").split("\n# [")
-    (found,) = (body for head, _, body in (part.partition("]\n") for part in parts) if head == name)
-    return found
+    """Return the text of a section of the requirements."""
+    return (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
 
 
 def need_tools() -> None:

@@ -4,7 +4,7 @@
 #   provision.sh --role worker|web --source DIR [--wheelhouse DIR] [--agents]
 #
 # --source      An unpacked source archive (ami/archive.py): services, core, app_tier, web_tier, ami, config.yaml,
-#               requirements.txt, bundle, version.json.
+#               requirements, bundle, version.json.
 # --wheelhouse  Install Python packages from the wheels in this folder, without a network. The default is the Python
 #               package index.
 # --agents      Also install the CloudWatch agent and the SSM Agent, which are only available from AWS.
@@ -39,7 +39,7 @@ read_arguments() {
   [ "$(id -u)" -eq 0 ] || fail "this must be run as root"
   [ "$(. /etc/os-release && echo "$ID-$VERSION_ID")" = debian-12 ] || fail "this is not Debian 12, the base of the image"
   local part
-  for part in services core app_tier web_tier ami config.yaml requirements.txt bundle/bundle.json version.json; do
+  for part in services core app_tier web_tier ami config.yaml "requirements/$role.txt" bundle/bundle.json version.json; do
     [ -e "$source/$part" ] || fail "$source has no $part: give --source the folder of an unpacked source archive"
   done
   [ -z "$wheelhouse" ] || [ -d "$wheelhouse" ] || fail "there is no folder $wheelhouse (--wheelhouse)"
@@ -55,7 +55,7 @@ has_gpu_driver() { has_torch && [ -z "$wheelhouse" ]; }
 # OpenTelemetry's packages are installed only if config.yaml names a collector.
 has_tracing() { sed -n '/^tracing:/,/^[a-z]*:$/s/^  endpoint: *//p' "$source/config.yaml" | grep -qvE '^(null|~)? *(#.*)?$'; }
 
-section() { # FILE SECTION...: prints the packages in these sections of packages.txt or requirements.txt
+section() { # FILE SECTION...: prints the packages in these sections of packages.txt
   local file=$1
   shift
   awk -v wanted=" $* " '/^# \[/ { gsub(/[][]/, "", $2); on = index(wanted, " " $2 " "); next } on && NF && !/^#/' "$file"
@@ -103,18 +103,17 @@ make_users() {
 }
 
 install_python() {
-  local from=() sections=("$role") requirements=$HOME_DIR/requirements.txt
+  local from=() sections=("$role") section requirements=()
   rm -rf "$HOME_DIR/venv"
   mkdir -p "$HOME_DIR"
   has_torch && sections+=(gpu)
   has_gpu_driver && sections+=(cuda)
   has_tracing && sections+=(telemetry)
-  section "$source/requirements.txt" "${sections[@]}" >"$requirements"
-  [ -s "$requirements" ] || fail "requirements.txt has no section [$role]"
+  for section in "${sections[@]}"; do requirements+=(-r "$source/requirements/$section.txt"); done
   [ -n "$wheelhouse" ] && from=(--no-index --find-links "$wheelhouse")
   python3 -m venv "$HOME_DIR/venv"
   "$PYTHON" -m pip install --quiet --no-input --disable-pip-version-check --no-cache-dir --no-compile --only-binary :all: \
-    --require-hashes --no-deps "${from[@]}" -r "$requirements"
+    --require-hashes --no-deps "${from[@]}" "${requirements[@]}"
   "$PYTHON" -m pip check --quiet --disable-pip-version-check
   # A running instance installs no packages.
   "$PYTHON" -m pip uninstall --quiet --yes --disable-pip-version-check setuptools pip
@@ -299,7 +298,7 @@ clean() {
   done
   rm -f /etc/sudoers.d/90-cloud-init-users
   find /var/log -type f -delete
-  rm -rf /var/log/journal/* "$HOME_DIR/requirements.txt"
+  rm -rf /var/log/journal/*
   # systemd creates the machine id at the first boot of each instance. D-Bus must use it too, to be unique.
   : >/etc/machine-id
   mkdir -p /var/lib/dbus

@@ -37,7 +37,7 @@ OPTIONAL_PACKAGES: Final = {
     "engine": ("torch", ("torch", "torchvision", "nncf")),
     "fleet": ("simulate", ("scipy",)),
 }
-"""The section of requirements.txt that a benchmark needs beside `run`, and the packages of that section."""
+"""The section of requirements/ that a benchmark needs beside `run`, and the packages of that section."""
 
 
 class MissingPackageError(FleetsightError):

@@ -58,10 +58,14 @@ def upload(api: str, job_id: str, paths: Sequence[Path]) -> int:
 
 
 def results(api: str, job_id: str) -> Iterator[Mapping[str, Any]]:
-    """Wait until the job is finished, then yield its results."""
+    """Wait until the job is finished, then yield its results, a page at a time."""
     while call(f"{api}/jobs/{job_id}")["state"] != "finished":
         time.sleep(POLL_SECONDS)
-    yield from call(f"{api}/jobs/{job_id}/results.json")["results"]
+    page = call(f"{api}/jobs/{job_id}/results")
+    yield from page["results"]
+    while page["next"] is not None:
+        page = call(f"{api}/jobs/{job_id}/results?after={page['next']}")
+        yield from page["results"]
 
 
 def main() -> int:

@@ -68,20 +68,6 @@ def fleetsight() -> None:
 
 
 @click.command()
-@click.argument("file", type=click.Path(dir_okay=False, writable=True, path_type=Path))
-@click.option(
-    "--section", default="run", show_default=True, help="Section of requirements.txt, such as run, worker or web."
-)
-def sbom(file: Path, section: str) -> None:
-    """Write a software bill of materials (CycloneDX) into FILE."""
-    # Imported here: it needs packages that other commands do not need.
-    from scripts.sbom import create_sbom
-
-    file.write_text(create_sbom(section), encoding="utf-8")
-    click.echo(f"{file}: what [{section}] of requirements.txt installs")
-
-
-@click.command()
 @click.option(
     "--trace", "trace_name", required=True, metavar="NAME|FILE", help="A name, or a CSV file of arrival seconds."
 )
@@ -175,7 +161,7 @@ SECTIONS: Final[Mapping[str, tuple[click.Command, ...]]] = {
         *(up_command, status_command, ssh_command, roll_command),
         *(aws, bake_command, site, restore_command, down_command),
     ),
-    "Documents, and your shell": (docs, sbom, completion),
+    "Documents, and your shell": (docs, completion),
 }
 """The commands by section of the help."""
 

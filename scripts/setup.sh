@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Creates .venv and installs sections of requirements.txt into it: ./scripts/setup.sh run [torch] [simulate] [telemetry] [test] [docs]
+# Creates .venv and installs sections of requirements/ into it: ./scripts/setup.sh run [torch] [simulate] [telemetry] [test] [docs]
 # It is quick if nothing has changed: a stamp file contains the digest of each installed section.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,22 +10,20 @@ LOG=.fleetsight/logs/setup.log
 
 fail() { echo "fleetsight: $*" >&2; exit 2; }
 
-section() { awk -v want="[$1]" '/^# \[/ { on = ($2 == want) } on' requirements.txt; }
-
 need_space() { # MEGABYTES
   local free
   free=$(df -Pm . | awk 'NR == 2 { print $4 }')
   [ "$free" -ge "$1" ] || fail "needs $1 MB of disk here, $free MB are free: free some, or clone elsewhere"
 }
 
-explain_failure() {
+explain_failure() { # FILE
   if grep -qiE 'No space left' "$LOG"; then
     fail "the disk is full: free some space and run this again"
   elif grep -qiE 'NewConnectionError|NameResolutionError|Temporary failure in name|ConnectTimeout|Network is unreachable|Connection refused|ProxyError|from versions: none' "$LOG"; then
     fail "cannot reach the Python package index: check the network (or pip's index-url) and run this again; details in $LOG"
   fi
   if grep -q 'DO NOT MATCH THE HASHES' "$LOG"; then
-    fail "a package is not the file that requirements.txt names by its hash, so nothing was installed: find out why; details in $LOG"
+    fail "a package is not the file that $1 names by its hash, so nothing was installed: find out why; details in $LOG"
   fi
   fail "pip could not install the requirements: $(grep -m 1 '^ERROR' "$LOG" || tail -n 1 "$LOG"); details in $LOG"
 }
@@ -35,17 +33,15 @@ stamped() { [ "$(cat ".venv/.installed-$1" 2>/dev/null)" = "$2" ]; } # NAME DIGE
 stamp() { echo "$2" >".venv/.installed-$1"; } # NAME DIGEST
 
 install() { # SECTION MEGABYTES WHAT
-  local digest
+  local file=requirements/$1.txt digest
   LOG=.fleetsight/logs/setup-$1.log
-  digest=$(section "$1" | cksum)
+  digest=$(cksum <"$file")
   stamped "$1" "$digest" && return
-  section "$1" >.fleetsight/requirements-"$1".txt
-  [ -s .fleetsight/requirements-"$1".txt ] || fail "requirements.txt has no section [$1]; there are: run torch simulate telemetry test docs"
   need_space "$2"
   echo "fleetsight: installing $3 ..." >&2
-  # pip installs only files with a hash in requirements.txt, and no other dependencies.
+  # pip installs only files with a hash in the section, and no other dependencies.
   .venv/bin/python -m pip install --disable-pip-version-check --no-input --no-compile --require-hashes --no-deps \
-    -r .fleetsight/requirements-"$1".txt >"$LOG" 2>&1 || explain_failure
+    -r "$file" >"$LOG" 2>&1 || explain_failure "$file"
   stamp "$1" "$digest"
 }
 
@@ -58,12 +54,11 @@ torch_wants_cuda() {
 }
 
 # Installs torch from a folder of wheels (pip's find-links), if there is one, to get a build without CUDA. With hashes,
-# pip prefers the index's files, so --no-index is necessary. requirements.txt must contain the hash of that build too.
+# pip prefers the index's files, so --no-index is necessary.
 install_torch_of_a_folder() {
-  local only=.fleetsight/requirements-torch-only.txt
   .venv/bin/python -c 'import torch' 2>/dev/null && return
-  section torch | awk '/^[a-z]/ { on = /^torch==/ } on' >"$only"
-  .venv/bin/python -m pip install --disable-pip-version-check --no-input --no-index --require-hashes --no-deps -r "$only" >"$LOG" 2>&1 || true
+  .venv/bin/python -m pip install --disable-pip-version-check --no-input --no-index --require-hashes --no-deps \
+    -r requirements/torch-cpu.txt >"$LOG" 2>&1 || true
 }
 
 # The page tests use the system's Chromium. The image tests need tools that build and boot a Debian, and Docker or podman.
@@ -125,19 +120,12 @@ if ! { [ -x .venv/bin/pip ] && .venv/bin/python -c ''; } 2>/dev/null; then
     || fail "cannot create .venv: $(tail -n 1 "$LOG"); on Debian and Ubuntu: apt install python3-venv"
 fi
 
-run_section=
-trap wait EXIT
 for name in "${@:-run}"; do
   case "$name" in
-    run)
-      # In the background: pip uses one core, and no two sections contain the same package.
-      install run 700 "the system (about 100 MB to download, half a minute)" &
-      run_section=$!
-      ;;
+    run) install run 700 "the system (about 100 MB to download, half a minute)" ;;
     torch)
-      wait $run_section # returns immediately if the section run was not requested
       # To import torch and to check every package takes ten seconds, so a stamp avoids it.
-      digest=$(cksum <requirements.txt)
+      digest=$(cat requirements/{torch,torch-cpu,cuda}.txt | cksum)
       if ! stamped torch-with-cuda "$digest"; then
         install_torch_of_a_folder
         install torch 1800 "torch, torchvision and nncf (hundreds of megabytes, a few minutes)"
@@ -146,10 +134,7 @@ for name in "${@:-run}"; do
       fi
       ;;
     simulate) install simulate 300 "the fleet simulator's bound" ;;
-    telemetry)
-      wait $run_section # some packages are in both sections
-      install telemetry 50 "the export of traces"
-      ;;
+    telemetry) install telemetry 50 "the export of traces" ;;
     docs) install docs 100 "the documentation tools" ;;
     test)
       install_test_programs &
@@ -159,7 +144,6 @@ for name in "${@:-run}"; do
     *) fail "unknown section '$name'; there are: run torch simulate telemetry test docs" ;;
   esac
 done
-wait $run_section
 
 # Compile modules now: without this, each process starts half a second later where Python cannot write compiled files.
 # pip itself would use one core and also compile the packages' tests. Some packages contain files that Python 3 cannot

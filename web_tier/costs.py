@@ -23,7 +23,7 @@ from services.user_errors import UserPoolError
 from web_tier.auth.context import current_auth
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
-from web_tier.results.export import BYTE_ORDER_MARK, DELIMITERS, LineBuffer, Separator, safe_cell
+from web_tier.results.export import LineBuffer, safe_cell
 from web_tier.results.progress import billing_periods
 
 Grouping = Literal["day", "user", "job", "model"]
@@ -254,26 +254,19 @@ def oldest_day(today: date) -> date:
     return today - timedelta(days=KEPT_DAYS - 1)
 
 
-def csv_lines(
-    lines: Iterable[CostLine], separator: Separator = "comma", *, byte_order_mark: bool = False
-) -> Iterator[str]:
+def csv_lines(lines: Iterable[CostLine]) -> Iterator[str]:
     """Yield the header and a line of CSV (RFC 4180) for each line of a report."""
     buffer = LineBuffer()
-    writer = csv.writer(buffer, delimiter=DELIMITERS[separator])
+    writer = csv.writer(buffer)
     writer.writerow(CSV_HEADER)
-    yield f"{BYTE_ORDER_MARK if byte_order_mark else ''}{buffer.line}"
-    decimal_mark = "," if separator == "semicolon" else "."
-
-    def number(amount: float, places: int) -> str:
-        return f"{amount:.{places}f}".replace(".", decimal_mark)
-
+    yield buffer.line
     for line in lines:
         cells = (
             "" if line.day is None else line.day.isoformat(),
             *(line.user, line.job_id, line.job_name, line.model, line.digest),
             str(line.images),
-            number(line.bill.seconds, 1),
-            *(number(each, 8) for each in (line.bill.dollars, line.requests, line.dollars, line.bill.saved)),
+            f"{line.bill.seconds:.1f}",
+            *(f"{each:.8f}" for each in (line.bill.dollars, line.requests, line.dollars, line.bill.saved)),
         )
-        writer.writerow([safe_cell(cell, separator) for cell in cells])
+        writer.writerow(map(safe_cell, cells))
         yield buffer.line

@@ -68,7 +68,7 @@ PREFLIGHT: Mapping[str, str] = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, traceparent",
     "Access-Control-Max-Age": "600",
 }
-EXPOSED_HEADERS = "Content-Disposition, Location, Retry-After, traceresponse, X-Request-Id"
+EXPOSED_HEADERS = "Content-Disposition, Deprecation, Link, Location, Retry-After, traceresponse, X-Request-Id"
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _STATIC_ENDPOINTS = frozenset({"static", "bootstrap.static"})

@@ -333,7 +333,7 @@ class FleetStore:
 
     def put_model_results(self, report: ModelResultsReport, token: int) -> bool:
         """Store the results by model; return False if a controller with a later fencing `token` has stored some."""
-        return self.table.put_fenced({"pk": FLEET, "sk": _MODEL_RESULTS, _BODY: report.limited_json()}, token)
+        return self.table.put_fenced({"pk": FLEET, "sk": _MODEL_RESULTS, _BODY: report.to_json()}, token)
 
     def model_results(self) -> ModelResultsReport:
         """Return the results by model that were stored last."""

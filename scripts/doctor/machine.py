@@ -69,8 +69,8 @@ def check_python(system: CheckedSystem) -> Iterable[Diagnosis]:
 
 
 def check_packages(system: CheckedSystem) -> Iterable[Diagnosis]:
-    """Compare the packages in .venv with those that requirements.txt pins for the system."""
-    pinned = pinned_packages((system.root / "requirements.txt").read_text(encoding="utf-8"), "run")
+    """Compare the packages in .venv with those that requirements/run.txt pins for the system."""
+    pinned = pinned_packages((system.root / "requirements" / "run.txt").read_text(encoding="utf-8"))
     folders = [str(path) for path in system.root.glob(".venv/lib*/python3*/site-packages")]
     installed = {
         _normal_name(each.metadata["Name"]): each.version
@@ -88,10 +88,9 @@ def check_packages(system: CheckedSystem) -> Iterable[Diagnosis]:
         yield ok(f"all {len(pinned)} are installed")
 
 
-def pinned_packages(requirements: str, section: str) -> dict[str, str]:
-    """Return the versions of the packages in a section of requirements.txt for all platforms, by name."""
-    body = requirements.partition(f"\n# [{section}]\n")[2].partition("\n# [")[0]
-    found = re.findall(r"^([A-Za-z0-9._-]+)==(\S+) \\$", body, re.MULTILINE)
+def pinned_packages(requirements: str) -> dict[str, str]:
+    """Return the versions of the packages in a file of requirements for all platforms, by name."""
+    found = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)(?: ; (?!.*sys_platform).+)? \\$", requirements, re.MULTILINE)
     return {_normal_name(name): version for name, version in found}
 
 

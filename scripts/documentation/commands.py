@@ -6,23 +6,15 @@ import click
 
 from scripts.cli import SECTIONS, fleetsight
 from scripts.documentation.markup import block, code, joined, paragraphs, prose, table
-from scripts.screenshots import main as screenshots
 
-SCRIPTS = {"./scripts/screenshots": screenshots}
 EVERY_COMMAND = {"help", "version"}
 """Options that are not listed with each command."""
 
 
 def commands_reference() -> str:
     """Return every command with its options."""
-    parts: list[str] = []
-    for name, command in SCRIPTS.items():
-        context = context_of(command, name)
-        parts += _blocks(context, "##")
-        for each in subcommands(context):
-            parts += _blocks(each, "###")
     root = context_of(fleetsight, "fleetsight")
-    parts += _blocks(root, "##")
+    parts = [*_blocks(root, "##")]
     for title, commands in SECTIONS.items():
         parts.append(f"## {title}")
         for command in commands:
@@ -50,7 +42,7 @@ def subcommands(context: click.Context) -> Iterator[click.Context]:
 def _blocks(context: click.Context, level: str) -> Iterator[str]:
     """Yield heading, usage, help and options of a command; its anchor is such as `fleetsight-fleet-scale`."""
     command, path = context.command, context.command_path
-    yield f"{level} {code(path)} {{ #{path.removeprefix('./scripts/').replace(' ', '-')} }}"
+    yield f"{level} {code(path)} {{ #{path.replace(' ', '-')} }}"
     yield block(" ".join([path, *command.collect_usage_pieces(context)]))
     yield from paragraphs(command.help or "")
     records = [

@@ -48,12 +48,12 @@ from core.ids import ImageRef, input_key, new_id
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from fleetsight_client.api import ApiClient
-from scripts.chromium import NO_BROWSER, find_chromium, launch_chromium
 from scripts.demo_model.signs import samples
 from scripts.run.system import System, free_port
 from services.s3 import Bucket
 from services.table import Table
 from services.users import NewPasswordRequired, UserPool
+from tests.support.chromium import NO_BROWSER, find_chromium, launch_chromium
 from tests.support.jobs import failed, put_results
 from tests.support.waiting import DEADLINE_SECONDS
 

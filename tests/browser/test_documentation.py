@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -22,11 +23,17 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def site_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the site."""
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the site."""
     folder = tmp_path_factory.mktemp("site")
     assert build_site(folder).returncode == 0
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder))) as server:
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site_url(site: Path) -> Iterator[str]:
+    """The address of the site."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(site))) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -52,13 +59,28 @@ def test_diagrams_are_drawn(reader: Page) -> None:
     expect(reader.locator("div.mermaid")).to_have_count(1)
 
 
+def find_key(page: Page) -> None:
+    """Search for a key of the configuration, and expect its place in the reference."""
+    if not (search := page.get_by_role("textbox", name="Search")).is_visible():
+        page.locator("label.md-header__button[for=__search]").click()
+    search.press_sequentially("max_workers")  # the theme searches after each key
+    found = page.locator('.md-search-result__link[href*="/reference/configuration.html"]')
+    expect(found.and_(page.locator('[href$="#fleet.max_workers"]'))).to_have_count(1)
+
+
 def test_a_key_of_the_configuration_is_found_by_search(reader: Page) -> None:
     reader.goto("/index.html")
-    if not (search := reader.get_by_role("textbox", name="Search")).is_visible():
-        reader.locator("label.md-header__button[for=__search]").click()
-    search.press_sequentially("max_workers")  # the theme searches after each key
-    found = reader.locator('.md-search-result__link[href*="/reference/configuration.html"]')
-    expect(found.and_(reader.locator('[href$="#fleet.max_workers"]'))).to_have_count(1)
+    find_key(reader)
+
+
+def test_search_works_where_a_page_is_opened_from_its_file(browser: Browser, site: Path) -> None:
+    faults = PageFaults("file://")
+    with browser.new_context() as context:
+        page = context.new_page()
+        faults.watch(page)
+        page.goto((site / "index.html").as_uri())
+        find_key(page)
+    assert faults.unexpected() == []
 
 
 @pytest.mark.parametrize("name", ["index", "architecture", "reference/configuration", "reference/api", "aws"])

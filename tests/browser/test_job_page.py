@@ -674,16 +674,6 @@ def test_images_from_the_cache_say_so_unless_most_are(page: Page, api: ApiClient
     )
 
 
-def test_the_results_stand_as_one_file_soon_after_the_end(page: Page, api: ApiClient) -> None:
-    page.goto(upload(api, 4, seed=7))
-    expect(page.locator("#state")).to_have_text("finished")
-    expect(page.locator("#file")).to_contain_text("s3://")
-    expect(page.locator("#file")).to_be_visible()
-    with page.expect_download() as started:
-        page.locator("#file a").click()
-    assert len(started.value.path().read_text(encoding="utf-8").splitlines()) == 4
-
-
 @pytest.mark.parametrize("page_options", [{}, NO_SCRIPT, PHONE], ids=["script", "no script", "phone"])
 def test_downloads_follow_the_filters(
     page: Page, write_job: Callable[..., WrittenJob], page_options: dict[str, object]
@@ -698,6 +688,7 @@ def test_downloads_follow_the_filters(
         menu.get_by_role("link", name="CSV", exact=True).click()
     assert started.value.suggested_filename == "Été-2026.csv"
     lines = started.value.path().read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("\ufeffimage_id,"), "Excel reads it as UTF-8"
     assert [line.split(",")[1] for line in lines[1:]] == [image.filename for image in written.images[:11]]
     if not page_options.get("java_script_enabled", True):
         return
@@ -707,13 +698,11 @@ def test_downloads_follow_the_filters(
     menu.locator("summary").click()
     expect(menu).to_contain_text("7 images that match the filters")
     with page.expect_download() as started:
-        menu.get_by_role("link", name="CSV for Excel, with semicolons").click()
-    table = started.value.path().read_text(encoding="utf-8")
-    assert table.startswith("\ufeffimage_id;")
-    assert len(table.splitlines()) == 1 + 7
+        menu.get_by_role("link", name="JSON Lines").click()
+    assert len(started.value.path().read_text(encoding="utf-8").splitlines()) == 7
     menu.locator("summary").click()
     page.keyboard.press("Escape")
-    expect(menu.get_by_role("link", name="JSON", exact=True)).to_be_hidden()
+    expect(menu.get_by_role("link", name="JSON Lines")).to_be_hidden()
 
 
 def test_names_with_markup_are_text(page: Page, write_job: Callable[..., WrittenJob]) -> None:

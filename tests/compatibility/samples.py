@@ -78,7 +78,7 @@ from core.model_catalog import (
     rolled_out,
     with_model,
 )
-from core.model_results import JobTally, ModelResults, ModelResultsReport
+from core.model_results import ModelResults, ModelResultsReport
 from core.result_cache import ResultCache
 from services.ec2 import LaunchSpec
 from services.lease import Lease
@@ -254,10 +254,9 @@ def _fill_fleet(fleet: FleetStore) -> None:
     fleet.put_day(day)
     message = CapMessage(period="day", level="near", at=NOW, spending=spending, sent=("topic",))
     fleet.put_cap_messages(CapMessages(messages=(message,)), 3)
-    results = ModelResults(name=MODEL.name, digest=MODEL.digest, first_at=NOW, last_at=NOW)
-    tally = JobTally()
-    results.count(_result(DONE), tally)
-    results.count(failed(FAILED, GONE, worker="i-0123456789abcdef0", attempts=1).response(), tally)
+    results = ModelResults(name=MODEL.name, digest=MODEL.digest, last_at=NOW)
+    results.count(_result(DONE))
+    results.count(failed(FAILED, GONE, worker="i-0123456789abcdef0", attempts=1).response())
     fleet.put_model_results(ModelResultsReport(since=NOW, models=(results,)), token=1)
 
 

@@ -12,7 +12,7 @@ import pytest
 from ami.archive import bundle_digest
 from ami.local import ROOT, LocalImage, build_image, image_id, inside_of
 from core.config import DEMO_BUNDLE
-from scripts.pin import read_sections
+from tests.support.pins import sections
 from tests.support.waiting import DEADLINE_SECONDS
 
 HOME = "opt/fleetsight"
@@ -131,7 +131,7 @@ def test_a_tier_starts_with_what_is_in_its_image(image: LocalImage) -> None:
 def test_an_image_has_the_pinned_packages_of_its_role_and_no_others(image: LocalImage) -> None:
     found = (path.name.removesuffix(".dist-info") for path in (image.root / HOME).glob("venv/lib/*/*/*.dist-info"))
     installed = {name.replace("_", "-").lower(): version for name, version in (each.split("-") for each in found)}
-    pinned = {pin.name: pin.version for pin in read_sections()[role_of(image)]}
+    pinned = sections()[role_of(image)]
     assert {name.replace(".", "-"): version for name, version in installed.items()} == pinned
     assert not {"torch", "moto", "boto3", "pip", "setuptools"} & installed.keys()
 

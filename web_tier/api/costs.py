@@ -6,7 +6,7 @@ from typing import Self
 from flask import Blueprint, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from web_tier.api.openapi import ApiResponse, operation
+from web_tier.api.openapi import ApiResponse, mark_deprecated, operation
 from web_tier.api.parsing import CostsCsvQuery, CostsQuery, json_response, parse_query
 from web_tier.costs import CostLine, CostReport, Grouping, csv_lines, visible_reports
 
@@ -123,8 +123,10 @@ def costs_csv() -> Response:
     query = parse_query(CostsCsvQuery)
     report, lines = _report(query)
     rest = [] if report.rest is None else [report.rest]
-    text = csv_lines([*lines, *rest], query.separator, byte_order_mark=query.bom)
-    answer = Response("".join(text), content_type="text/csv; charset=utf-8")
+    text = "".join(query.written(csv_lines([*lines, *rest])))
+    answer = Response(text, content_type="text/csv; charset=utf-8")
     name = f"costs-{report.days[-1].isoformat()}-{report.days[0].isoformat()}-by-{report.by}.csv"
     answer.headers.set("Content-Disposition", "attachment", filename=name)
+    if query.is_deprecated:
+        mark_deprecated(answer, "costs_csv")
     return answer

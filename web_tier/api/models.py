@@ -131,9 +131,8 @@ def list_models() -> Response:
 def compare() -> Response:
     """Compare the results of models.
 
-    For each model: its labels, scores, failures and inference times, and how they differ from those of the default,
-    with a test of whether chance can explain the difference. A roll-out to a share of the new jobs begins a new
-    count. The figures are some seconds old.
+    For each model: the share of its images that failed, and the mean score of its labels. A roll-out to a share of
+    the new jobs begins a new count. The figures are some seconds old.
     """
     return json_response(current_comparison())
 

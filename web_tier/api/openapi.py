@@ -7,12 +7,13 @@ from its docstring, schemas from the models of requests and responses.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from http import HTTPStatus
 from inspect import getdoc
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from flask import Blueprint, Flask, current_app, jsonify, render_template
+from flask import Blueprint, Flask, Response, current_app, jsonify, render_template, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
@@ -33,6 +34,8 @@ also go straight to the bucket: ask for forms (`uploads`), send them, commit.
 
 Where people sign in, each request carries a token: `Authorization: Bearer TOKEN`.
 
+A deprecated operation or parameter works for one more release. Its answer has the header `Deprecation` (RFC 9745).
+
 An error response is problem JSON (RFC 9457): `type` is stable and for programs, `detail` says what to do, and the log
 contains `trace_id`. A request may name its trace by a `traceparent` header (W3C Trace Context)."""
 
@@ -51,6 +54,9 @@ Schema = dict[str, Any]
 Model = type[BaseModel]
 Schemas = Mapping[tuple[Any, JsonSchemaMode], Schema]
 View = TypeVar("View", bound=Callable[..., Any])
+
+DEPRECATED_AT: Final = datetime(2026, 11, 25, tzinfo=UTC)
+"""When the deprecated parts of the API became so: they answer for one more release."""
 
 SECURITY_SCHEMES: Mapping[str, Any] = {
     "bearer": {
@@ -101,6 +107,7 @@ class ApiOperation:
     parameters: Mapping[str, Model]
     bodies: Mapping[str, Model | Mapping[str, Any]]
     problems: frozenset[int]
+    deprecated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +131,7 @@ def operation(
     header: Model | None = None,
     body: Model | Mapping[str, Model | Mapping[str, Any]] | None = None,
     problems: Iterable[int] = (),
+    deprecated: bool = False,
 ) -> Callable[[View], View]:
     """Describe a route in the OpenAPI document; its docstring becomes summary and description.
 
@@ -135,6 +143,7 @@ def operation(
         header: model of the parameters in headers.
         body: model of the JSON body, or models and schemas by media type; a request has one of them.
         problems: statuses of problems that do not follow from parameters and body.
+        deprecated: whether the next release ends it; see `mark_deprecated`.
     """
     bodies = body if isinstance(body, Mapping) else {} if body is None else {JSON: body}
     parameters = {place: model for place, model in (("query", query), ("header", header)) if model is not None}
@@ -151,10 +160,25 @@ def operation(
             parameters=parameters,
             bodies=bodies,
             problems=frozenset(statuses),
+            deprecated=deprecated,
         )
         return view
 
     return describe
+
+
+def mark_deprecated(answer: Response, name: str, successor: str | None = None) -> None:
+    """Add the headers of a deprecated operation, or of one with a deprecated parameter, to its answer (RFC 9745).
+
+    Args:
+        answer: of the operation.
+        name: operationId, which names its place on the page of the API.
+        successor: address that has the same answer in another form, if there is one.
+    """
+    answer.headers["Deprecation"] = f"@{DEPRECATED_AT.timestamp():.0f}"
+    answer.headers.add("Link", f'<{url_for("api_docs.page")}#{name}>; rel="deprecation"; type="text/html"')
+    if successor is not None:
+        answer.headers.add("Link", f'<{successor}>; rel="successor-version"')
 
 
 def api_routes(app: Flask) -> list[ApiRoute]:
@@ -212,6 +236,8 @@ def _operation(route: ApiRoute, schemas: Schemas) -> Schema:
                 content[media_type] = {"schema": schemas[body, "validation"]}
                 required |= any(field.is_required() for field in body.model_fields.values())
         described["requestBody"] = {"required": required, "content": content}
+    if operation.deprecated:
+        described["deprecated"] = True
     if any(response.content == EVENTS for response in operation.responses):
         described["x-stream"] = True
     return described
@@ -228,8 +254,10 @@ def _parameters(route: ApiRoute) -> Iterator[Schema]:
             if schema.get("default", ...) is None:
                 del schema["default"]
             schema.pop("title", None)
-            description = schema.pop("description", "")
-            yield {"name": name, "in": place, "description": description, "required": False, "schema": shown | schema}
+            described = {"name": name, "in": place, "description": schema.pop("description", ""), "required": False}
+            if schema.pop("deprecated", False):
+                described["deprecated"] = True
+            yield described | {"schema": shown | schema}
 
 
 def _responses(route: ApiRoute, schemas: Schemas) -> Schema:

@@ -4,7 +4,9 @@ The models also describe the parameters in the OpenAPI document.
 """
 
 import json
+from collections.abc import Iterable, Iterator
 from datetime import date
+from itertools import chain
 from typing import Annotated, Any, Literal, TypeVar
 
 from flask import Response, request
@@ -18,7 +20,7 @@ from core.jobs.dead_letters import CURSOR_PATTERN
 from web_tier.autoscaler.forecast import MAX_IMAGES
 from web_tier.costs import MAX_REPORT_DAYS, Grouping
 from web_tier.parameters import MAX_FILENAME_BYTES, MAX_JOB_NAME, MAX_LABEL
-from web_tier.results.export import Separator
+from web_tier.results.export import BYTE_ORDER_MARK, Separator, with_separator
 from web_tier.results.query import ImageState, ResultsFilter
 
 MAX_PAGE = 1_000
@@ -96,12 +98,32 @@ class CostsQuery(_Query):
     limit: int = Field(default=100, ge=1, le=MAX_PAGE, description="Rows, at most: the dearest ones.")
 
 
-class CostsCsvQuery(CostsQuery):
+class _CsvOptions(_Query):
+    """How a CSV file is written."""
+
+    bom: bool = Field(
+        default=False, description="Whether the file begins with a byte order mark, which Excel needs to read UTF-8."
+    )
+    separator: Separator = Field(
+        default="comma",
+        description="Deprecated: the next version has commas only. With `semicolon`, numbers have a decimal comma.",
+        json_schema_extra={"deprecated": True},
+    )
+
+    @property
+    def is_deprecated(self) -> bool:
+        """Whether the query has the deprecated parameter."""
+        return "separator" in self.model_fields_set
+
+    def written(self, lines: Iterable[str]) -> Iterator[str]:
+        """Return lines of CSV with these options."""
+        return chain([BYTE_ORDER_MARK] if self.bom else [], with_separator(lines, self.separator))
+
+
+class CostsCsvQuery(CostsQuery, _CsvOptions):
     """Which days, how the costs are grouped, and how the file is written."""
 
     limit: int = Field(default=MAX_DAY_ROWS, ge=1, le=MAX_DAY_ROWS, description="Rows, at most: the dearest ones.")
-    separator: Separator = Field(default="comma", description="As for the results of a job.")
-    bom: bool = Field(default=False, description="As for the results of a job.")
 
 
 class ForecastQuery(_Query):
@@ -138,17 +160,8 @@ class FilterQuery(_Query):
         )
 
 
-class CsvQuery(FilterQuery):
+class CsvQuery(FilterQuery, _CsvOptions):
     """Which images are wanted, and how the file is written."""
-
-    separator: Separator = Field(
-        default="comma",
-        description="Between two cells. With `semicolon`, scores have a decimal comma: spreadsheets that expect the "
-        "one expect the other.",
-    )
-    bom: bool = Field(
-        default=False, description="Whether the file begins with a byte order mark, which Excel needs to read UTF-8."
-    )
 
 
 class ArchiveQuery(FilterQuery):

@@ -79,7 +79,7 @@ class JobLinks(ApiBody):
     results: str
     results_csv: str
     results_jsonl: str
-    results_json: str
+    results_json: str = Field(description="Deprecated, as the operation is.", json_schema_extra={"deprecated": True})
     results_file: str
     images_zip: str
     retry: str

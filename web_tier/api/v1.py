@@ -16,7 +16,7 @@ from core.jobs.models import Job
 from core.model_catalog import JobModel
 from core.s3_locations import S3Location
 from services.errors import NotFoundError
-from web_tier.api.openapi import FILE, FORM, ApiResponse, operation
+from web_tier.api.openapi import FILE, FORM, ApiResponse, mark_deprecated, operation
 from web_tier.api.operators import FleetStatusBody
 from web_tier.api.parsing import (
     ArchiveQuery,
@@ -41,6 +41,7 @@ from web_tier.api.schemas import (
     ImageRetryOutcome,
     Index,
     JobBody,
+    JobLinks,
     JobsPage,
     JobStatusBody,
     ResultsBody,
@@ -363,8 +364,10 @@ def job_results_csv(job_id: str) -> Response:
     """
     query = parse_query(CsvQuery)
     job, results = _wanted_results(job_id, query)
-    lines = csv_lines(results, query.separator, byte_order_mark=query.bom)
-    return _download(job, lines, "csv", "text/csv; charset=utf-8")
+    answer = _download(job, query.written(csv_lines(results)), "csv", "text/csv; charset=utf-8")
+    if query.is_deprecated:
+        mark_deprecated(answer, "job_results_csv")
+    return answer
 
 
 @api.get("/jobs/<job_id>/results.jsonl")
@@ -382,11 +385,17 @@ def job_results_jsonl(job_id: str) -> Response:
     ApiResponse(200, "All images with their results, in the order of their ids.", AllResultsBody),
     tag="Results",
     query=FilterQuery,
+    deprecated=True,
 )
 def job_results_json(job_id: str) -> Response:
-    """Read all results as one JSON object."""
+    """Read all results as one JSON object.
+
+    Deprecated: the next version has `results.jsonl` only, with the same bodies, one on each line.
+    """
     job, results = _wanted_results(job_id, parse_query(FilterQuery))
-    return _download(job, json_object(job_id, results), "json", "application/json")
+    answer = _download(job, json_object(job_id, results), "json", "application/json")
+    mark_deprecated(answer, "job_results_json", JobLinks.of(job_id).results_jsonl)
+    return answer
 
 
 @api.get("/jobs/<job_id>/images.zip")

@@ -7,7 +7,6 @@ counts begin, of the jobs from then on: by chance each of them has got one model
 
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,18 +15,13 @@ from typing import Final
 from core.fleet.store import FleetStore
 from core.ids import first_id_of
 from core.messages import ClassificationResult, Model, is_cancelled
-from core.model_results import MAX_MODELS, JobTally, ModelResults, ModelResultsReport
+from core.model_results import MAX_MODELS, ModelResults, ModelResultsReport
 
 WRITE_SECONDS: Final = 10.0
-"""Time between two writes of the counts. DynamoDB bills a write for each kilobyte, and those of two models with 1,000
-classes have 40."""
+"""Time between two writes of the counts. DynamoDB bills each write."""
 
 MAX_PENDING: Final = 2_000
 """Results that wait for the next write, as a roll-out may have begun before them: some 5 MB. More count at once."""
-
-MAX_TALLIED: Final = 100_000
-"""Different labels, scores and outcomes of jobs that are kept, some 20 MB. Of more, the jobs without results for
-longest are dropped: their later images count as another job."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,9 +45,6 @@ class ModelResultsWriter:
     _pending: list[ClassificationResult] = field(default_factory=list, init=False)
     """Results that are not counted yet."""
     _models: dict[str, ModelResults] = field(default_factory=dict, init=False)
-    _jobs: "OrderedDict[tuple[str, str], JobTally]" = field(default_factory=OrderedDict, init=False)
-    """By digest and job."""
-    _tallied: int = field(default=0, init=False)
     _since: datetime | None = field(default=None, init=False)
     _is_loaded: bool = field(default=False, init=False)
     """Whether the counts include those of earlier tenures."""
@@ -79,8 +70,6 @@ class ModelResultsWriter:
                 self._continue(earlier)
             elif since not in {None, self._since}:
                 self._models, self._since, self._is_changed = {}, since, True
-                self._jobs.clear()
-                self._tallied = 0
             self._is_loaded = True
             self._count_pending()
             if not self._is_changed:
@@ -107,19 +96,11 @@ class ModelResultsWriter:
     def _count(self, result: ClassificationResult, model: Model, at: datetime) -> None:
         counted = self._models.get(model.digest)
         if counted is None:
-            counted = ModelResults(name=model.name, digest=model.digest, first_at=at, last_at=at)
+            counted = ModelResults(name=model.name, digest=model.digest, last_at=at)
             self._models[model.digest] = counted
             self._drop_oldest()
         counted.last_at, self._is_changed = at, True
-        key = model.digest, result.job_id
-        job = self._jobs.setdefault(key, JobTally())
-        self._jobs.move_to_end(key)
-        self._tallied -= len(job.values)
-        counted.count(result, job)
-        self._tallied += len(job.values)
-        while self._tallied > MAX_TALLIED and len(self._jobs) > 1:
-            _, oldest = self._jobs.popitem(last=False)
-            self._tallied -= len(oldest.values)
+        counted.count(result)
 
     def _continue(self, earlier: ModelResultsReport) -> None:
         self._since = earlier.since

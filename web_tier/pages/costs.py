@@ -1,6 +1,6 @@
 """The page of the cost report: by day, user, job or model, of all users for operators, else of one's own jobs."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Final, get_args
 
 from flask import render_template, request
@@ -12,7 +12,7 @@ from web_tier.costs import MAX_REPORT_DAYS, Grouping, oldest_day, visible_report
 LINES_PER_PAGE: Final = 100
 """Lines that the page shows, the dearest ones; the CSV has more."""
 
-SPANS: Final = {1: "Day", 7: "7 days", MAX_REPORT_DAYS: f"{MAX_REPORT_DAYS} days"}
+SPANS: Final = {1: "1 day", 7: "7 days", MAX_REPORT_DAYS: f"{MAX_REPORT_DAYS} days"}
 """Lengths of a report that the page offers, in days."""
 
 _TITLES: Final = {"job": "Job", "user": "User", "model": "Model", "day": "Day"}
@@ -33,8 +33,6 @@ def costs_page() -> str:
         day=day,
         today=today,
         oldest=oldest_day(today),
-        earlier=day - timedelta(days=days),
-        later=min(today, day + timedelta(days=days)),
         days=days,
         by=by,
         spans=SPANS,

@@ -260,22 +260,6 @@ def _day_dollars(day: FleetDay, prices: PriceSettings) -> float:
     return day.cost + (WHOLE_IMAGE * day.images).dollars(prices)
 
 
-@dataclass(frozen=True, slots=True)
-class DayCost:
-    """A day's row in the table of costs."""
-
-    day: str
-    images: int
-    seconds: str
-    cost: str
-
-    @classmethod
-    def of(cls, day: FleetDay, prices: PriceSettings) -> Self:
-        """Return the row of a day."""
-        name = f"{day.day:%d %B %Y}".removeprefix("0")
-        return cls(name, day.images, f"{day.billed_seconds:,.0f} s", dollars(_day_dollars(day, prices)))
-
-
 def month_dollars(today: FleetDay, before: Sequence[FleetDay], prices: PriceSettings) -> float:
     """Return the cost of the current month (UTC): of `today`, and of the days `before` in the same month."""
     first = today.day.replace(day=1)
@@ -286,15 +270,14 @@ def month_dollars(today: FleetDay, before: Sequence[FleetDay], prices: PriceSett
 def fleet_page() -> str:
     """Show the fleet and its history."""
     span = WINDOWS.get(request.args.get("span", FIRST_WINDOW), WINDOWS[FIRST_WINDOW])
-    store, prices = current_backend().fleet, current_backend().config.prices
-    state, days = store.state(), store.days()
+    store = current_backend().fleet
+    state = store.state()
     chart = fleet_chart(store, state.snapshot, span)
     return render_template(
         "fleet.html",
-        body=_fleet_body(state, days),
+        body=_fleet_body(state, store.days()),
         chart=chart,
         chips=CHIPS,
-        days=[DayCost.of(day, prices) for day in days],
         dead_letters=current_backend().dead_letters.page(limit=MAX_COUNTED_LETTERS),
         comparison=current_comparison(),
         fleet=state.snapshot,

@@ -18,7 +18,7 @@ from werkzeug.exceptions import BadRequest, ServiceUnavailable, UnprocessableEnt
 
 from core.cost import JobCost
 from core.format import dollars, duration, percent_text, plural
-from core.ids import is_id, merged_key
+from core.ids import is_id
 from core.jobs.models import JobStatus
 from core.messages import Model
 from services.errors import NotFoundError
@@ -29,7 +29,6 @@ from web_tier.audit import audit_details
 from web_tier.auth.guard import credentials_check
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
-from web_tier.middleware import trace_id
 from web_tier.parameters import (
     MAX_FILENAME_BYTES,
     MAX_LABEL,
@@ -405,9 +404,7 @@ def job_page(job_id: str) -> ResponseReturnValue:
         max_labels=MAX_LABELS,
         job=job,
         model=view.model or job.model,
-        output_bucket=backend.config.names.output_bucket,
         class_labels=current_result_services().class_labels(job.model).labels,
-        file_key=merged.key if (merged := view.progress.status.merged) else merged_key(job_id),
         notification=notification_form(job_id),
         fleet=backend.fleet.snapshot(),
     )
@@ -564,7 +561,7 @@ def job_not_found(_: NotFoundError) -> ResponseReturnValue:
     after = duration(unkept_days * SECONDS_PER_DAY)
     expiry = f"Jobs that are not kept are deleted after {after}." if unkept_days else "It may have been deleted."
     thing = "Image" if "image_id" in (request.view_args or {}) else "Job"
-    return render_template("job_not_found.html", thing=thing, expiry=expiry, trace_id=trace_id()), 404
+    return render_template("job_not_found.html", thing=thing, expiry=expiry), 404
 
 
 def ask_to_delete(job_id: str) -> str:

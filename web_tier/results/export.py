@@ -1,4 +1,4 @@
-"""Export of a job's results: as CSV (RFC 4180), as JSON Lines and as one JSON object.
+"""Export of a job's results: as CSV (RFC 4180) and as JSON Lines.
 
 Each writer yields its text while results are read, so memory does not grow with their number. The results file that
 the controller writes has the same JSON Lines as the download.
@@ -8,6 +8,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from io import StringIO
 from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -53,24 +54,19 @@ BOOLEAN_TEXTS: Final[Mapping[bool | None, str]] = {True: "true", False: "false",
 FURTHER_LABELS: Final = 4
 """Labels in a row after the best one."""
 
-Separator = Literal["comma", "semicolon", "tab"]
-DELIMITERS: Final[Mapping[Separator, str]] = {"comma": ",", "semicolon": ";", "tab": "\t"}
-
 BYTE_ORDER_MARK: Final = "\ufeff"
 """Excel reads a CSV as UTF-8 only if it begins with this character."""
 
 _FORMULA = r'(?="*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n])'
-_FORMULA_STARTS: Final[Mapping[Separator, re.Pattern[str]]] = {
-    "comma": re.compile(rf"(?:^|(?<=[;\t\r\n])){_FORMULA}"),
-    "semicolon": re.compile(rf"(?:^|(?<=[,;\t\r\n])){_FORMULA}"),
-    "tab": re.compile(rf"(?:^|(?<=[,;\t\r\n])){_FORMULA}"),
-}
+_FORMULA_STARTS: Final = re.compile(rf"(?:^|(?<=[;\t\r\n])){_FORMULA}")
 """The places before the first character of a formula: at the start of a cell, and where a spreadsheet may split it.
 
-A spreadsheet that expects another separator splits cells regardless of the file's quotes: at semicolons where a comma
-is the decimal mark, else at commas. Japanese and Chinese spreadsheets accept full-width signs, too.
+A spreadsheet for which a comma is the decimal mark splits cells at semicolons, regardless of the file's quotes.
+Japanese and Chinese spreadsheets accept full-width signs, too.
 """
 
+_FORMULA_AFTER_COMMA: Final = re.compile(rf"(?<=,){_FORMULA}")
+"""Where a spreadsheet that expects commas may split a cell of a file with another separator."""
 
 _ESCAPES: Final = re.compile(rf"(?:^|(?<=[,;\t\r\n]))'{_FORMULA}")
 
@@ -169,38 +165,60 @@ def json_object(job_id: str, results: Iterable[ImageResult]) -> Iterator[str]:
     yield "]}\n" if before == "," else f"{before}]}}\n"
 
 
-def csv_lines(
-    results: Iterable[ImageResult], separator: Separator = "comma", *, byte_order_mark: bool = False
-) -> Iterator[str]:
-    """Yield the header and a line for each image, with line ends.
-
-    With semicolons, scores have a decimal comma: spreadsheets that expect the one expect the other.
-    """
+def csv_lines(results: Iterable[ImageResult]) -> Iterator[str]:
+    """Yield the header and a line for each image, with line ends."""
     buffer = LineBuffer()
-    writer = csv.writer(buffer, delimiter=DELIMITERS[separator])
+    writer = csv.writer(buffer)
     writer.writerow(CSV_HEADER)
-    yield f"{BYTE_ORDER_MARK if byte_order_mark else ''}{buffer.line}"
-    decimal_mark = "," if separator == "semicolon" else "."
+    yield buffer.line
     for result in results:
-        writer.writerow([safe_cell(cell, separator) for cell in _csv_row(result, decimal_mark)])
+        writer.writerow(map(safe_cell, _csv_row(result)))
         yield buffer.line
 
 
-def safe_cell(cell: str, separator: Separator = "comma") -> str:
+def safe_cell(cell: str) -> str:
     """Return `cell` escaped so that no spreadsheet executes it as a formula.
 
     Source: https://owasp.org/www-community/attacks/CSV_Injection
     """
-    return _FORMULA_STARTS[separator].sub("'", cell)
+    return _FORMULA_STARTS.sub("'", cell)
 
 
 def unescaped_cell(cell: str) -> str:
-    """Return a cell without what `safe_cell` has added, or as it is."""
+    """Return a cell without what `safe_cell` or `with_separator` has added, or as it is."""
     plain = _ESCAPES.sub("", cell)
-    return plain if any(safe_cell(plain, separator) == cell for separator in DELIMITERS) else cell
+    return plain if cell in {safe_cell(plain), _FORMULA_AFTER_COMMA.sub("'", safe_cell(plain))} else cell
 
 
-def _csv_row(result: ImageResult, decimal_mark: str) -> list[str]:
+Separator = Literal["comma", "semicolon", "tab"]
+
+_DECIMAL_COLUMNS: Final = re.compile("score|.*dollars|.*seconds")
+"""Columns of the exports with decimal numbers."""
+
+
+def with_separator(lines: Iterable[str], separator: Separator) -> Iterator[str]:
+    """Yield lines of CSV with another separator; with semicolons, decimal numbers have a decimal comma.
+
+    Deprecated: it serves the parameter `separator` of the API, which the next release ends.
+    """
+    if separator == "comma":
+        yield from lines
+        return
+    buffer, header = LineBuffer(), list[str]()
+    writer = csv.writer(buffer, delimiter=";" if separator == "semicolon" else "\t")
+    for line in lines:
+        [cells] = csv.reader(StringIO(line, newline=""))
+        header = header or cells
+        if separator == "semicolon":
+            cells = [
+                cell.replace(".", ",") if _DECIMAL_COLUMNS.match(name) else cell
+                for name, cell in zip(header, cells, strict=True)
+            ]
+        writer.writerow([_FORMULA_AFTER_COMMA.sub("'", cell) for cell in cells])
+        yield buffer.line
+
+
+def _csv_row(result: ImageResult) -> list[str]:
     record, response = result.record, result.response
     identity = [record.ref.image_id, record.filename, result.state]
     truth = ["" if result.truth is None else result.truth.label, BOOLEAN_TEXTS[result.is_correct]]
@@ -208,8 +226,8 @@ def _csv_row(result: ImageResult, decimal_mark: str) -> list[str]:
     if response is None:
         return _padded(_padded(identity, CSV_HEADER.index("bytes")) + upload, CSV_HEADER.index("truth")) + truth
     further_pairs = response.top[1 : 1 + FURTHER_LABELS]
-    further = [cell for pair in further_pairs for cell in (pair.label, _csv_score(pair.score, decimal_mark))]
-    label = ["" if response.label is None else response.label, _csv_score(response.score, decimal_mark)]
+    further = [cell for pair in further_pairs for cell in (pair.label, _csv_score(pair.score))]
+    label = ["" if response.label is None else response.label, _csv_score(response.score)]
     error = [response.error.code, response.error.message] if response.error else ["", ""]
     model = [response.model.name, response.model.digest] if response.model else ["", ""]
     origin = [response.worker, str(response.attempts)]
@@ -222,8 +240,8 @@ def _padded(cells: list[str], length: int) -> list[str]:
     return cells + [""] * (length - len(cells))
 
 
-def _csv_score(score: float | None, decimal_mark: str) -> str:
-    return "" if score is None else f"{score:.6f}".replace(".", decimal_mark)
+def _csv_score(score: float | None) -> str:
+    return "" if score is None else f"{score:.6f}"
 
 
 def _csv_time(moment: datetime | None) -> str:

@@ -19,7 +19,7 @@ SETTLED_SECONDS = 10.0
 """A job that finished this recently may still get images from the same upload, so its page continues to refresh."""
 
 MAX_SETTLING_SECONDS = 60.0
-"""How long a page waits for the results file, and for images that are being retried."""
+"""How long a page waits for images that are being retried."""
 
 QUEUED = "Queued. Workers start within seconds."
 
@@ -34,7 +34,7 @@ class JobProgress:
     Attributes:
         failed_share: without the cancelled images.
         refresh_seconds: time after which a page without JavaScript reloads; None if it need not.
-        settled: whether the job will not change any more, and its results file is written.
+        settled: whether the job will not change any more.
         retried: whether the user retried failed images recently.
         answered_at: when the last image was answered, by the web tier's clock.
     """
@@ -66,22 +66,17 @@ class JobProgress:
         answered_at = max(filter(None, (result_at and result_at - controller_ahead, cached_at)), default=None)
         retried_at = status.retried_at
         retried = retried_at is not None and (now - retried_at).total_seconds() <= MAX_SETTLING_SECONDS
-
-        def has_ended(for_seconds: float) -> bool:
-            if not status.is_answered or retried:
-                return False
-            if answered_at is None:
-                return True  # a source without images
-            return (now - answered_at).total_seconds() > for_seconds
-
+        # A job with a source without images has no answer.
+        is_quiet = answered_at is None or (now - answered_at).total_seconds() > SETTLED_SECONDS
+        settled = status.is_answered and not retried and is_quiet
         return cls(
             status=status,
             done_share=100 * status.counts.done / whole,
             failed_share=100 * (status.counts.failed - status.counts.cancelled) / whole,
             rate=rate,
             left_seconds=status.waiting / rate if rate and status.waiting else None,
-            refresh_seconds=None if has_ended(SETTLED_SECONDS) else REFRESH_SECONDS,
-            settled=has_ended(SETTLED_SECONDS if has_current_file(status) else MAX_SETTLING_SECONDS),
+            refresh_seconds=None if settled else REFRESH_SECONDS,
+            settled=settled,
             retried=retried,
             answered_at=answered_at,
         )
@@ -124,7 +119,6 @@ class ProgressBody(BaseModel):
         cost: cost of the job so far, such as `$0.0012`; None if it is not known.
         price: the parts of the cost.
         retried: whether the user retried failed images recently.
-        file: whether the results file is up to date.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -151,7 +145,6 @@ class ProgressBody(BaseModel):
     cost: str | None
     price: str | None
     retried: bool
-    file: bool
 
     @classmethod
     def of(
@@ -216,7 +209,6 @@ class ProgressBody(BaseModel):
             cost=None if cost is None else dollars(cost.dollars),
             price=None if cost is None else _price_text(cost),
             retried=progress.retried,
-            file=has_current_file(status),
         )
 
 
@@ -325,11 +317,6 @@ def _price_text(cost: JobCost) -> str:
     compute, requests = dollars(cost.instances.dollars), dollars(cost.request_dollars)
     rate = f" ({dollars(cost.dollars_per_thousand)} per 1,000 images)" if cost.images >= MIN_PRICED_IMAGES else ""
     return f"{dollars(cost.dollars)}: compute {compute} + requests {requests}{rate}"
-
-
-def has_current_file(status: JobStatus) -> bool:
-    """Return whether the results file of a job exists and is up to date."""
-    return status.merged is not None and status.merged.edition == status.edition
 
 
 def has_cost(counts: Counts) -> bool:

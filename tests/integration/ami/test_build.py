@@ -32,6 +32,7 @@ from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 DIGEST = "a" * 64
+REQUIREMENTS = [f"requirements/{section}.txt" for section in ("cuda", "gpu", "telemetry", "web", "worker")]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 
 
@@ -43,7 +44,10 @@ def project(tmp_path: Path) -> Path:
         (root / name).mkdir(parents=True)
         (root / name / "__init__.py").write_text(f'"""{name}"""\n')
     shutil.copy(ROOT / "config.yaml", root)
-    (root / "requirements.txt").write_text("# pins\n\n# [worker]\na==1\n\n# [web]\nb==1\n")
+    (root / "requirements").mkdir()
+    for name in REQUIREMENTS:
+        (root / name).write_text("a==1\n")
+    (root / "requirements" / "test.txt").write_text("b==1\n")
     (root / "pyproject.toml").write_text('[project]\nname = "fleetsight"\nversion = "1.2.3"\n')
     return root
 
@@ -71,7 +75,7 @@ def test_an_archive_holds_the_four_folders_the_settings_the_bundle_and_what_it_i
     assert sorted(names(tmp_path / "a.tar.gz")) == sorted(
         [
             *(f"{name}/__init__.py" for name in ("services", "core", "app_tier", "web_tier", "ami")),
-            *("config.yaml", "requirements.txt", "version.json", "bundle/bundle.json", "bundle/model.xml"),
+            *("config.yaml", *REQUIREMENTS, "version.json", "bundle/bundle.json", "bundle/model.xml"),
         ]
     )
     with tarfile.open(tmp_path / "a.tar.gz") as archive:
@@ -169,7 +173,7 @@ def test_a_missing_or_incomplete_bundle_is_named(project: Path, bundle: Path, tm
         write_archive(tmp_path / "a.tar.gz", bundle, project)
 
 
-@pytest.mark.parametrize("missing", ["requirements.txt", "web_tier"])
+@pytest.mark.parametrize("missing", ["requirements/web.txt", "web_tier"])
 def test_a_project_that_is_not_whole_is_named(project: Path, bundle: Path, tmp_path: Path, missing: str) -> None:
     path = project / missing
     path.rename(tmp_path / "away")

@@ -20,7 +20,6 @@ from typing import Any
 import pytest
 
 from scripts.aws.bake.builders import builder_script
-from scripts.pin import read_sections, sections
 from tests.conftest import ROOT
 from tests.support.servers import serving
 from tests.support.waiting import DEADLINE_SECONDS
@@ -219,12 +218,6 @@ def test_invalid_arguments_are_rejected_before_anything_is_changed(arguments: tu
     )
     assert done.returncode == 1
     assert reason in done.stderr
-
-
-@pytest.mark.parametrize("role", ["worker", "web"])
-def test_it_reads_a_roles_section_of_the_requirements_and_nothing_else(role: str) -> None:
-    done = run('section "$1" "$2"', str(ROOT / "requirements.txt"), role)
-    assert sections(f"# [{role}]\n{done.stdout}")[role] == read_sections()[role]
 
 
 def test_it_reads_several_sections_of_the_packages() -> None:

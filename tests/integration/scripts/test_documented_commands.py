@@ -211,7 +211,7 @@ PRINTED: Mapping[str, str] = {
     "README.md: curl -s -F *": r'(?s)"accepted".*one\.jpg.*two\.png',
     "README.md: curl -s http*": r"(?s)image_id,filename.*one\.jpg.*two\.png",
     "* --max-p95 2s*": r"(reached|missed): p95 at most 2 s",
-    "*: ./scripts/fleetsight users list*": r"operators",
+    "docs/operate.md: ./scripts/fleetsight users list": r"operators",
     "*: ./scripts/fleetsight users add *": EMAIL,
     "*: ./scripts/fleetsight fleet pause *": r"paused \(boots fail\)",
     "*: ./scripts/fleetsight fleet scale 5*": r"1\.\.5",

@@ -3,6 +3,7 @@
 import csv
 import shutil
 import subprocess
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,7 +14,7 @@ from core.ids import ImageRef, new_id
 from core.jobs.models import ImageRecord
 from core.messages import LabelScore
 from tests.support.jobs import NOW, done, failed
-from web_tier.results.export import CSV_HEADER, DELIMITERS, Separator, csv_lines
+from web_tier.results.export import BYTE_ORDER_MARK, CSV_HEADER, Separator, csv_lines, with_separator
 from web_tier.results.query import ImageResult
 
 SOFFICE = shutil.which("soffice")
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.skipif(
 
 ENGLISH, GERMAN, UTF_8, QUOTE = 1033, 1031, 76, 34
 """LibreOffice's numbers: https://help.libreoffice.org/latest/en-US/text/shared/guide/csv_params.html"""
+
+DELIMITERS: Mapping[Separator, str] = {"comma": ",", "semicolon": ";", "tab": "\t"}
 
 NAMES = (
     "IMG_0001.jpg",
@@ -119,9 +122,9 @@ def _paragraph(element: ElementTree.Element) -> str:
 def test_libreoffice_reads_every_cell_as_it_was_written(
     tmp_path: Path, separator: Separator, *, byte_order_mark: bool
 ) -> None:
-    text = "".join(csv_lines(results(), separator, byte_order_mark=byte_order_mark))
-    written = list(csv.reader(StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=DELIMITERS[separator]))
-    seen = opened(text, separator, tmp_path)[: len(written)]
+    text = "".join(with_separator(csv_lines(results()), separator))
+    written = list(csv.reader(StringIO(text, newline=""), delimiter=DELIMITERS[separator]))
+    seen = opened(BYTE_ORDER_MARK * byte_order_mark + text, separator, tmp_path)[: len(written)]
     assert len(seen) == len(NAMES) + 3
     for wanted, found in zip(written, seen, strict=True):
         padded = [*found, *[("", "")] * len(wanted)][: len(wanted)]

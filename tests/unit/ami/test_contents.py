@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 
 from ami.files.web.opt.fleetsight.prepare_web import limits
-from ami.local import packages, section
+from ami.local import packages
 from ami.used_files import imported, mapped
-from scripts.pin import read_sections
-from scripts.pin import sections as sections_of
 from tests.conftest import ROOT
 from tests.support.pins import normal, sections
 from web_tier.middleware import HEADERS, PROXY, TLS_ONLY
@@ -81,12 +79,8 @@ def test_no_image_has_the_local_cloud_or_what_builds_bundles() -> None:
 def test_torch_for_workers_with_a_gpu_is_the_one_that_bundles_are_built_with() -> None:
     gpu = sections()["gpu"]
     assert "torch" in gpu
-    assert gpu.items() <= (sections()["run"] | sections()["torch"]).items()
-    assert not gpu.keys() & {"torchvision", "nncf", *sections()["worker"]}
-
-
-def test_the_file_of_requirements_for_an_image_is_its_section() -> None:
-    assert sections_of("# [worker]\n" + section("worker"))["worker"] == read_sections()["worker"]
+    assert gpu.items() <= sections()["torch"].items()
+    assert not gpu.keys() & {"torchvision", "nncf"}
 
 
 def test_debians_packages_are_those_of_both_roles_and_none_of_aws() -> None:

@@ -111,13 +111,14 @@ def test_the_variable_that_names_a_system_is_that_of_the_other_commands() -> Non
     assert URL_VARIABLE == client_command.URL_VARIABLE
 
 
-def test_pinned_packages_are_those_of_the_section_and_for_every_platform() -> None:
+def test_pinned_packages_are_those_for_every_platform() -> None:
     text = (
-        "\n# [run]\nBoot_strap.Flask==2.6.0 \\\n    --hash=sha256:00\n"
-        'cuda==13.5 ; sys_platform == "linux" \\\n    --hash=sha256:00\n# [web]\nflask==3 \\\n'
+        "Boot_strap.Flask==2.6.0 \\\n    --hash=sha256:00\n"
+        "pywin32==312 ; sys_platform == 'win32' \\\n    --hash=sha256:00\n"
+        "cffi==2.1.1 ; platform_python_implementation != 'PyPy' \\\n    --hash=sha256:00\n"
     )
-    assert machine.pinned_packages(text, "run") == {"boot-strap-flask": "2.6.0"}
-    assert len(machine.pinned_packages((ROOT / "requirements.txt").read_text(encoding="utf-8"), "run")) > 30
+    assert machine.pinned_packages(text) == {"boot-strap-flask": "2.6.0", "cffi": "2.1.1"}
+    assert len(machine.pinned_packages((ROOT / "requirements" / "run.txt").read_text(encoding="utf-8"))) > 30
 
 
 def process(proc: Path, pid: int, words: list[str], inode: int | None, environment: str = "") -> None:

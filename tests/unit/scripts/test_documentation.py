@@ -12,7 +12,7 @@ from core.config import Config
 from core.messages import ClassificationResult, WireModel, parse_worker_message
 from scripts.cli import fleetsight
 from scripts.documentation.api import api_reference, shipped_document
-from scripts.documentation.commands import SCRIPTS, commands_reference, context_of, subcommands
+from scripts.documentation.commands import commands_reference, context_of, subcommands
 from scripts.documentation.configuration import configuration_reference, read_settings
 from scripts.documentation.markup import prose, split_docstring, value_words
 from scripts.documentation.messages import messages_reference, samples
@@ -36,7 +36,7 @@ def settings() -> list[str]:
 
 def contexts() -> list[click.Context]:
     """Return all commands."""
-    roots = [context_of(command, name) for name, command in {"fleetsight": fleetsight, **SCRIPTS}.items()]
+    roots = [context_of(fleetsight, "fleetsight")]
     return [each for root in roots for each in (root, *subcommands(root))]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from html import unescape
@@ -174,24 +175,25 @@ def test_the_csv_is_safe_to_open_and_ends_with_what_is_not_attributed(client: Fl
     assert [each["job_name"] for each in rows] == ["", "'=HYPERLINK(evil)", "<b>lorry</b>", ""]
     assert [each["user"] for each in rows] == ["ann", "ann", "bob", NOT_ATTRIBUTED]
     assert sum(float(each["instances_dollars"]) for each in rows) == pytest.approx(3.5)
-    semicolons = client.get("/api/v1/costs.csv?separator=semicolon&bom=true&by=model").text
-    assert semicolons.startswith("\ufeffday;user;")
-    assert ";2,80000000;" in semicolons
+    semicolons = client.get("/api/v1/costs.csv?separator=semicolon&bom=true&by=model")
+    assert semicolons.text.startswith("\ufeffday;user;")
+    assert ";2,80000000;" in semicolons.text
+    assert semicolons.headers["Link"] == '</api#costs_csv>; rel="deprecation"; type="text/html"'
 
 
-def test_the_page_shows_the_report_with_links_to_others(client: FlaskClient, used: JobStore) -> None:
+def test_the_page_shows_one_table_by_its_filter(client: FlaskClient, used: JobStore) -> None:
     page = client.get("/costs").text
     assert "&lt;b&gt;lorry&lt;/b&gt;" in page
     assert "<b>lorry" not in page
     assert "deleted" in page
     assert "Not attributed" in page
     assert "not the bill of AWS" in page
-    assert f'href="/costs?by=user&amp;day={TODAY.isoformat()}&amp;days=1"' in page
-    assert "Earlier" in page
-    assert "Later" not in page
-    days = unescape(client.get(f"/costs?by=day&days=7&day={YESTERDAY.isoformat()}").text)
-    assert f"/costs?by=job&day={YESTERDAY.isoformat()}&days=1" in days
-    assert "Later" in days
+    days = client.get(f"/costs?by=day&days=7&day={YESTERDAY.isoformat()}").text
+    assert re.findall(r'<th scope="row">(.*?)</th>', days) == [YESTERDAY.isoformat(), "Total"]
+    assert re.findall(r'value="([^"]*)" selected', days) == ["day", "7"]
+    link = unescape(re.findall(r'href="([^"]*)" download', days)[0])
+    table = list(csv.DictReader(io.StringIO(client.get(link).data.decode("utf-8-sig"))))
+    assert [(row["day"], row["images"]) for row in table] == [(YESTERDAY.isoformat(), "5")]
     assert "No images were answered" in client.get("/costs?day=2000-01-01&by=model").text
 
 

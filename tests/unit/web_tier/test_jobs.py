@@ -12,6 +12,7 @@ from zipfile import ZipFile
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from core.config import Config
 from core.ids import job_folder, merged_key, new_id
@@ -198,16 +199,62 @@ def test_json_lines_and_csv_are_downloads_with_a_line_each(client: FlaskClient, 
     assert table.headers["Content-Disposition"] == "attachment; filename=holiday.csv"
 
 
-def test_csv_options_choose_separator_and_byte_order_mark(client: FlaskClient, store: JobStore, job: Job) -> None:
+def test_a_csv_has_a_byte_order_mark_only_on_request(client: FlaskClient, store: JobStore, job: Job) -> None:
+    add_images(store, job, "a.jpg")
+    address = f"/api/v1/jobs/{job.job_id}/results.csv"
+    answers = [client.get(f"{address}{query}") for query in ("", "?bom=true")]
+    assert answers[0].data.startswith(b"image_id,filename")
+    assert answers[1].data == b"\xef\xbb\xbf" + answers[0].data
+    assert not [answer for answer in answers if "Deprecation" in answer.headers]
+    assert "bom" in problem(client.get(f"{address}?bom=perhaps"), 400)
+
+
+# Deprecated: results.json and the parameter separator of CSVs
+
+
+def deprecation(answer: TestResponse) -> tuple[str | None, list[str]]:
+    """Return the date of a deprecated answer (RFC 9745) and its links."""
+    return answer.headers.get("Deprecation"), answer.headers.getlist("Link")
+
+
+def test_another_separator_is_deprecated_and_works(client: FlaskClient, store: JobStore, job: Job) -> None:
     add_images(store, job, "a;b.jpg")
     address = f"/api/v1/jobs/{job.job_id}/results.csv"
-    for query, start in (("", b"image_id,filename"), ("separator=tab", b"image_id\tfilename")):
-        assert client.get(f"{address}?{query}").data.startswith(start)
-    excel = client.get(f"{address}?separator=semicolon&bom=true").data
-    assert excel.startswith(b"\xef\xbb\xbfimage_id;filename")
-    assert b'"a;b.jpg"' in excel
-    for query in ("separator=pipe", "bom=perhaps"):
-        assert query.split("=", maxsplit=1)[0] in problem(client.get(f"{address}?{query}"), 400)
+    excel = client.get(f"{address}?separator=semicolon&bom=true")
+    assert excel.data.startswith(b"\xef\xbb\xbfimage_id;filename")
+    assert b'"a;b.jpg"' in excel.data
+    assert deprecation(excel) == ("@1795564800", ['</api#job_results_csv>; rel="deprecation"; type="text/html"'])
+    assert client.get(f"{address}?separator=tab").data.startswith(b"image_id\tfilename")
+    assert "separator" in problem(client.get(f"{address}?separator=pipe"), 400)
+
+
+def test_one_json_object_of_all_results_is_deprecated_and_works(
+    client: FlaskClient, store: JobStore, job: Job
+) -> None:
+    address = f"/api/v1/jobs/{job.job_id}/results"
+    assert client.get(f"{address}.json").get_json() == {"job_id": job.job_id, "results": []}
+    one, _ = add_images(store, job, "a.jpg", "b\u2028.jpg")
+    put_results(store, job, done(one))
+    answer = client.get(f"{address}.json")
+    assert answer.get_json() == {"job_id": job.job_id, "results": client.get(address).get_json()["results"]}
+    assert answer.headers["Content-Disposition"] == "attachment; filename=holiday.json"
+    assert deprecation(answer) == (
+        "@1795564800",
+        [
+            '</api#job_results_json>; rel="deprecation"; type="text/html"',
+            f'<{address}.jsonl>; rel="successor-version"',
+        ],
+    )
+
+
+def test_the_api_document_marks_what_is_deprecated(client: FlaskClient) -> None:
+    found = set()
+    for path, methods in client.get("/api/v1/openapi.json").get_json()["paths"].items():
+        for operation in methods.values():
+            found |= {path} if operation.get("deprecated") else set()
+            found |= {f"{path}?{each['name']}" for each in operation["parameters"] if each.get("deprecated")}
+    job = "/api/v1/jobs/{job_id}"
+    assert found == {f"{job}/results.json", f"{job}/results.csv?separator", "/api/v1/costs.csv?separator"}
 
 
 def test_downloads_are_named_after_the_job(client: FlaskClient, store: JobStore) -> None:
@@ -432,16 +479,6 @@ def test_the_outcome_of_a_retry_that_is_not_possible_has_the_reason(shop: Shop) 
 # One file
 
 
-def test_all_results_are_one_json_object(client: FlaskClient, store: JobStore, job: Job) -> None:
-    address = f"/api/v1/jobs/{job.job_id}/results"
-    assert client.get(f"{address}.json").get_json() == {"job_id": job.job_id, "results": []}
-    one, _ = add_images(store, job, "a.jpg", "b\u2028.jpg")
-    put_results(store, job, done(one))
-    answer = client.get(f"{address}.json")
-    assert answer.get_json() == {"job_id": job.job_id, "results": client.get(address).get_json()["results"]}
-    assert answer.headers["Content-Disposition"] == "attachment; filename=holiday.json"
-
-
 def test_the_results_file_is_linked_and_downloaded_once_it_exists(
     client: FlaskClient, store: JobStore, job: Job, config: Config, output_bucket: Bucket
 ) -> None:
@@ -455,8 +492,6 @@ def test_the_results_file_is_linked_and_downloaded_once_it_exists(
     store.put_merged(job.job_id, MergedFile(key, store.status(job.job_id).edition, datetime.now(UTC)))
     results_file = client.get(address).get_json()["results_file"]
     assert (results_file["address"], results_file["current"]) == (f"s3://{bucket}/{key}", True)
-    page = client.get(f"/jobs/{job.job_id}").text
-    assert f"s3://{bucket}/{key}" in page
     answer = client.get(f"{address}/results/file")
     assert (answer.data, answer.content_type) == (b"{}\n", "application/x-ndjson")
     assert answer.headers["Content-Disposition"] == "attachment; filename=holiday.jsonl"

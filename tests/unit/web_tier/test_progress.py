@@ -11,7 +11,7 @@ from core.cost import JobCost, requests_of
 from core.fleet.models import BillingPeriod, FleetPause, FleetSnapshot
 from core.fleet.store import FleetStore
 from core.format import dollars as format_dollars
-from core.jobs.models import Counts, Job, JobStatus, MergedFile
+from core.jobs.models import Counts, Job, JobStatus
 from core.jobs.store import JobStore
 from services.table import Table
 from tests.support.autoscaler import PRICES
@@ -78,21 +78,10 @@ def test_row_53_durations_do_not_depend_on_how_the_clocks_of_web_tier_and_contro
         assert found.rate == 2
         assert ProgressBody.of(found, FLEET, None).sentence == f"All {counts.images} images done in 2 s."
     assert [seen(age, workers).refresh_seconds is None for age in (9, 11)] == [False, True]
-    assert [seen(age, workers).settled for age in (59, 61)] == [False, True]
+    assert [seen(age, workers).settled for age in (9, 11)] == [False, True]
     cached = Counts(5, 0, 5, cached=5, first_cached_at=NOW + shift, last_cached_at=last + shift)
     assert [seen(age, cached).refresh_seconds is None for age in (9, 11)] == [False, True]
     assert ProgressBody.of(seen(1, cached), FLEET, None).sentence == "All 5 images done in 2 s."
-
-
-def test_a_page_waits_for_the_results_file_for_a_bounded_time() -> None:
-    last = NOW + timedelta(seconds=2)
-    status = JobStatus(JOB, 5, Counts(5, 0, 5, NOW, last))
-    there = JobStatus(JOB, 5, Counts(5, 0, 5, NOW, last), merged=MergedFile("key", status.edition, last))
-
-    def settled(status: JobStatus, seconds: float) -> bool:
-        return JobProgress.of(status, last + timedelta(seconds=seconds)).settled
-
-    assert [settled(status, 20), settled(there, 20), settled(status, 61)] == [False, True, True]
 
 
 def test_a_page_refreshes_for_a_while_after_a_retry() -> None:

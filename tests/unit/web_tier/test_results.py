@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta, timezone
 from io import StringIO
@@ -18,7 +19,7 @@ from tests.support.jobs import MODEL, NOW, add_images, done, failed, put_results
 from tests.support.memory_table import MemoryTable
 from web_tier.result_services import ClassLabels
 from web_tier.results import query
-from web_tier.results.export import BYTE_ORDER_MARK, CSV_HEADER, DELIMITERS, Separator, csv_lines, safe_cell
+from web_tier.results.export import CSV_HEADER, Separator, csv_lines, safe_cell, with_separator
 from web_tier.results.query import (
     ImageResult,
     JobModels,
@@ -219,8 +220,11 @@ def image(filename: str) -> ImageRecord:
     return ImageRecord(ImageRef(new_id(), new_id()), filename, "key", 10, NOW)
 
 
+DELIMITERS: Mapping[Separator, str] = {"comma": ",", "semicolon": ";", "tab": "\t"}
+
+
 def rows(*results: ImageResult, separator: Separator = "comma") -> list[dict[str, str]]:
-    lines = "".join(csv_lines(results, separator))
+    lines = "".join(with_separator(csv_lines(results), separator))
     return list(csv.DictReader(StringIO(lines, newline=""), delimiter=DELIMITERS[separator]))
 
 
@@ -268,12 +272,6 @@ def test_scores_have_a_decimal_comma_where_semicolons_separate() -> None:
     assert (row["filename"], row["score"]) == ("a;b,c.jpg", "0.500000")
 
 
-def test_a_byte_order_mark_is_written_once_and_only_on_request() -> None:
-    one = image("a.jpg")
-    marked = "".join(csv_lines([ImageResult(one, None)] * 2, byte_order_mark=True))
-    assert marked == BYTE_ORDER_MARK + "".join(csv_lines([ImageResult(one, None)] * 2))
-
-
 @pytest.mark.parametrize(
     "name", ["=cmd()", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "\uff1d1+1.png", "\uff0b1", "\uff0d1", "\uff20A1"]
 )
@@ -283,7 +281,7 @@ def test_s15_no_name_is_taken_for_a_formula(name: str) -> None:
 
 @given(st.text(alphabet="=+-@\uff1d\uff0b\uff0d\uff20;\t\n\r,'\"a1", max_size=12), st.sampled_from(list(DELIMITERS)))
 def test_s15_no_name_holds_a_formula_wherever_a_spreadsheet_splits_it(name: str, separator: Separator) -> None:
-    line = "".join(csv_lines([ImageResult(image(name), None)], separator)).partition("\r\n")[2]
+    line = "".join(with_separator(csv_lines([ImageResult(image(name), None)]), separator)).partition("\r\n")[2]
     splits = "[;\t\r\n]" if separator == "comma" else "[,;\t\r\n]"
     cells = [cell.strip('"') for cell in re.split(splits, line)]
     assert not [cell for cell in cells if cell.startswith(tuple("=+-@\uff1d\uff0b\uff0d\uff20"))]

@@ -57,7 +57,6 @@ export function showProgress(progress) {
     for (const name of ["rate", "left", "cost", "repeats", "system_retries", "price"]) {
         setTextOrHide(name, progress[name]);
     }
-    document.getElementById("file").hidden = !progress.file;
     findSlot("problem").hidden = !progress.problem;
     setText("problem", progress.problem ?? "");
     setText("sentence", progress.sentence);
