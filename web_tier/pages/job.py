@@ -29,7 +29,6 @@ from web_tier.audit import audit_details
 from web_tier.auth.guard import credentials_check
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
-from web_tier.middleware import trace_id
 from web_tier.parameters import (
     MAX_FILENAME_BYTES,
     MAX_LABEL,
@@ -562,7 +561,7 @@ def job_not_found(_: NotFoundError) -> ResponseReturnValue:
     after = duration(unkept_days * SECONDS_PER_DAY)
     expiry = f"Jobs that are not kept are deleted after {after}." if unkept_days else "It may have been deleted."
     thing = "Image" if "image_id" in (request.view_args or {}) else "Job"
-    return render_template("job_not_found.html", thing=thing, expiry=expiry, trace_id=trace_id()), 404
+    return render_template("job_not_found.html", thing=thing, expiry=expiry), 404
 
 
 def ask_to_delete(job_id: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from html import escape, unescape
 from io import BytesIO
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from flask.testing import FlaskClient
@@ -18,6 +19,7 @@ from core.images import FORMATS
 from core.jobs.items import deleted_item
 from core.jobs.models import Job
 from core.jobs.store import JobStore
+from services.table import TableBusyError
 from tests.support.api import AppMaker
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW, UNKNOWN_ID, add_images, client_error, done, failed, picture, put_results
@@ -277,6 +279,16 @@ def test_an_unknown_address_gets_an_error_page(client: FlaskClient) -> None:
     answer = client.get("/nowhere")
     assert (answer.status_code, "Back to the start" in answer.text) == (404, True)
     assert "<h1>Page not found</h1>" in answer.text
+    assert "Trace ID" not in answer.text
+
+
+def test_the_page_of_a_service_that_failed_names_the_trace_that_the_log_has(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(JobStore, "jobs", Mock(side_effect=TableBusyError("busy")))
+    answer = client.get("/jobs")
+    trace_id = answer.headers["traceresponse"].split("-")[1]
+    assert (answer.status_code, f"Trace ID: <code>{trace_id}</code>" in answer.text) == (503, True)
 
 
 @pytest.mark.parametrize("path", ["/jobs?before=x", "/jobs?before=", "/fleet?span=year"])
