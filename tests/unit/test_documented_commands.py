@@ -135,7 +135,13 @@ PROGRAMS: dict[str, Callable[[Documented], None]] = {
         f"python -m {module}": accept_module
         for module in (
             *("ami.archive", "app_tier", "cyclonedx_py", "localcloud", "mutmut", "pip", "pytest"),
-            *("tests.chaos", "tests.compatibility", "tests.fuzz", "tests.simulation.data_path"),
+            *(
+                "tests.chaos",
+                "tests.compatibility",
+                "tests.fuzz",
+                "tests.simulation.data_path",
+                "tests.simulation.faults",
+            ),
         )
     },
 }

@@ -294,7 +294,7 @@ def test_alarms_and_dashboard_use_the_metrics_of_the_logs() -> None:
 
 
 def test_the_documentation_lists_the_metrics_of_cloudwatch() -> None:
-    text = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8").partition("### CloudWatch")[2]
+    text = (ROOT / "infra" / "README.md").read_text(encoding="utf-8").partition("## CloudWatch metrics")[2]
     text = text.partition("\n## ")[0]
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
     listed = {name: row[1].strip("`") for row in rows for name in re.findall(r"`(\w+)`", row[0])}
