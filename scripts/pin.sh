@@ -23,10 +23,8 @@ compile() { # SECTION OPTION...: compiles requirements/SECTION.txt
 
 section() { compile "$@" --generate-hashes --constraints requirements/constraints.txt; } # SECTION OPTION...
 
-# The documentation's theme needs this version of Python, so all of them together do.
-compile constraints pyproject.toml $(printf -- '--group %s ' $GROUPS_OF_ALL) --python-version 3.11.5 "$@"
+compile constraints pyproject.toml $(printf -- '--group %s ' $GROUPS_OF_ALL) "$@"
 section run pyproject.toml
-for name in worker web simulate telemetry test; do section "$name" --group "$name"; done
-section docs --group docs --python-version 3.11.5
+for name in worker web simulate telemetry test docs; do section "$name" --group "$name"; done
 section cuda --group gpu
 for name in torch gpu; do section "$name" --group "$name" --excludes <(printf '%s\n' $CUDA); done
