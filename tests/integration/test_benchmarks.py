@@ -10,13 +10,11 @@ import pytest
 from app_tier.bundle import DEMO_BUNDLE, load_bundle
 from app_tier.engine_imports import import_torch
 from app_tier.engines import TorchEngine
-from benchmarks.__main__ import BENCHMARKS, OPTIONAL_PACKAGES
 from benchmarks.capacity import CapacityBench
 from benchmarks.coldstart import StartBench
 from benchmarks.engine import PEAKS, SIDE, gpu_engines, matrix_product
 from benchmarks.measure import Usage, busy_seconds, cpu_seconds_between, pinned, tree, two_cores, usage_of, usages
 from localcloud.launch import LocalCloud
-from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -129,32 +127,3 @@ def test_a_gpu_is_measured_where_there_is_one_in_what_it_is_fast_at(monkeypatch:
     assert list(gpu_engines(bundle)) == opened == ["fp32", "bf16"]
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     assert list(gpu_engines(bundle)) == ["fp32"]
-
-
-WITHOUT_OPTIONAL = """
-import sys
-sys.modules |= dict.fromkeys(sys.argv[1].split(","))  # the import system does not find them
-from benchmarks.__main__ import BENCHMARKS, OPTIONAL_PACKAGES, load, main
-for name in BENCHMARKS:
-    print(name, main([name, "--quick"]) if name in OPTIONAL_PACKAGES else load(name).__name__)
-"""
-
-
-@pytest.mark.processes
-def test_without_optional_packages_each_benchmark_is_loaded_or_names_the_remedy() -> None:
-    optional = ("torch", "torchvision", "nncf", "scipy", "matplotlib", "playwright", "hypothesis")
-    ended = subprocess.run(
-        [sys.executable, "-c", WITHOUT_OPTIONAL, ",".join(optional)],
-        check=False,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert dict(line.split() for line in ended.stdout.splitlines()) == {
-        name: "2" if name in OPTIONAL_PACKAGES else "run" for name in BENCHMARKS
-    }
-    lines = ended.stderr.splitlines()
-    assert [line.partition(": ")[0] for line in lines] == [name for name in BENCHMARKS if name in OPTIONAL_PACKAGES]
-    for line, (section, packages) in zip(lines, OPTIONAL_PACKAGES.values(), strict=True):
-        assert line.endswith(f"not installed: {', '.join(packages)}; run ./scripts/setup.sh run {section}")

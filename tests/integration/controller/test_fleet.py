@@ -249,7 +249,8 @@ def test_instances_are_shown_with_the_status_of_their_workers_and_a_boot_is_meas
     assert (after.worker, after.in_hand) == ("busy", 2)
     assert after.heard_at is not None
     wait_until(lambda: (seen := scene.snapshot()) and seen.boot_seconds is not None, "a boot was measured")
-    assert scene.finished(refs[0].job_id)
+    # The counts of a job are stored a moment after the worker's answers are counted.
+    wait_until(lambda: scene.finished(refs[0].job_id), "the counts of the job are stored")
     assert "malformed" not in scene.log()
 
     scene.kill_controller(0)
