@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from core.config import load_config
-from fleetsight_client.cli import URL_VARIABLE
+from fleetsight_client.api import URL_VARIABLE
 from scripts.client import web_url
 from services.errors import ConfigError
 

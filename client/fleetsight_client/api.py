@@ -12,6 +12,9 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 
+URL_VARIABLE: Final = "FLEETSIGHT_URL"
+"""The environment variable with the address of commands."""
+
 TOKEN_VARIABLE: Final = "FLEETSIGHT_TOKEN"  # nosec B105 # noqa: S105 (the name of it)
 """The environment variable with the token of commands; all users of a machine can read its command lines."""
 

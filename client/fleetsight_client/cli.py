@@ -27,6 +27,7 @@ from rich.text import Text
 import fleetsight_client
 from fleetsight_client.api import (
     TOKEN_VARIABLE,
+    URL_VARIABLE,
     ApiClient,
     ApiError,
     FleetsightClientError,
@@ -48,7 +49,6 @@ from fleetsight_client.uploader import JobClosedError
 P = ParamSpec("P")
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
-URL_VARIABLE: Final = "FLEETSIGHT_URL"
 INTERRUPTED: Final = 130
 """The exit status after Ctrl-C."""
 

@@ -68,4 +68,4 @@ def direct() -> Iterable[tuple[str, str]]:
     """Yield each direct dependency with its section."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     for section, names in {"run": pyproject["project"]["dependencies"], **pyproject["dependency-groups"]}.items():
-        yield from ((section, normal(name.partition(" ")[0])) for name in names)
+        yield from ((section, normal(Requirement(name).name)) for name in names)

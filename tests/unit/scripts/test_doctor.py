@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-import fleetsight_client.cli as client_command
+import fleetsight_client.api as client_api
 from scripts.cli import fleetsight
 from scripts.doctor import machine
 from scripts.doctor.checked_system import CheckedSystem
@@ -108,7 +108,7 @@ def test_every_check_is_named_in_the_documents() -> None:
 
 
 def test_the_variable_that_names_a_system_is_that_of_the_other_commands() -> None:
-    assert URL_VARIABLE == client_command.URL_VARIABLE
+    assert URL_VARIABLE == client_api.URL_VARIABLE
 
 
 def test_pinned_packages_are_those_for_every_platform() -> None:

@@ -9,6 +9,7 @@ from importlib.metadata import distribution, distributions
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from scripts.run.system import ROOT
@@ -79,6 +80,11 @@ def test_every_installed_package_is_pinned_in_its_version() -> None:
             assert Version(installed.version).public == Version(pinned[name].version).public or name == "setuptools"
 
 
+def test_every_package_runs_on_the_python_of_debian_12() -> None:
+    supported = {each.name: SpecifierSet(each.metadata["Requires-Python"] or "") for each in distributions()}
+    assert [name for name, pythons in supported.items() if "3.11.2" not in pythons] == []
+
+
 @cache
 def requirements_of(name: str) -> list[Requirement]:
     """Return what an installed package needs, on any machine."""
@@ -113,7 +119,7 @@ WITHOUT_CUDA = {"torch", "gpu"}
 def test_a_section_has_all_dependencies_of_its_packages(section: str, python: str, machine: tuple[str, str]) -> None:
     """Since it is installed without what it does not name."""
     system, processor = machine
-    there = {"python_version": python, "python_full_version": f"{python}.5", "sys_platform": system}
+    there = {"python_version": python, "python_full_version": f"{python}.2", "sys_platform": system}
     there |= {"platform_system": system.title(), "platform_machine": processor}
     named = sections()[section].keys()
     direct_ones = [name for each, name in direct() if each == section]
