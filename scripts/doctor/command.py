@@ -18,7 +18,7 @@ HELP: Final = (
 )
 
 URL_VARIABLE: Final = "FLEETSIGHT_URL"
-"""As in `fleetsight_client.cli`, which cannot be imported where packages are missing."""
+"""As in `fleetsight_client.api`, which cannot be imported where packages are missing."""
 
 CHECKS: Final[Mapping[str, Callable[[CheckedSystem], Iterable[Diagnosis]]]] = {
     "python": machine.check_python,

@@ -23,7 +23,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|h)?")
 
 
 class ScheduleError(FleetsightError):
-    """Raised when a rate, a duration or a schedule is invalid; the message says what to write."""
+    """Raised when a rate, a duration or a threshold is invalid; the message says what to write."""
 
 
 def parse_rate(text: str) -> float:
