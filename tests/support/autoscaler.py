@@ -16,7 +16,7 @@ from services.ec2 import Fleet, Instance
 from services.metadata import DRAIN_TAG
 from services.sqs import QueueCounts
 from tests.conftest import shipped_values
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.waiting import ManualClock
 from web_tier.autoscaler.decide import decide
 from web_tier.autoscaler.launch_journal import Journal

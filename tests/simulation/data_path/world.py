@@ -31,8 +31,9 @@ from tests.simulation.data_path.processes import (
     picture,
 )
 from tests.simulation.data_path.scheduler import Process, Scheduler
-from tests.support.memory_services import MemoryBucket, MemoryQueue, MemorySource
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
+from tests.support.memory_aws.sqs import MemoryQueue
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
 from web_tier.results.query import ImageResult, all_results
 from web_tier.uploads.cancellation import cancel_job

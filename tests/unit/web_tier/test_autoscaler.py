@@ -28,7 +28,8 @@ from tests.support.autoscaler import (
     refusal,
 )
 from tests.support.jobs import client_error
-from tests.support.memory_table import MemoryTable, failing_writes, run_effect
+from tests.support.memory_aws.calls import failing_writes, run_effect
+from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator

@@ -21,8 +21,10 @@ from services.sqs import OutgoingMessage, ReceivedMessage
 from services.table import BATCH_ATTEMPTS, THROTTLING_CODES, Item, TableBusyError
 from tests.support.autoscaler import EPOCH, Clock
 from tests.support.jobs import client_error
-from tests.support.memory_services import ClockedQueue, MemoryBucket
-from tests.support.memory_table import WRITES, MemoryTable
+from tests.support.memory_aws.calls import WRITES
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import ClockedQueue
 from tests.unit.web_tier.test_result_recorder import (
     IMAGES,
     JOBS,

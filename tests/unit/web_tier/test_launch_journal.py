@@ -16,7 +16,8 @@ from core.fleet.store import FleetStore
 from services.ec2 import LaunchSpec
 from services.errors import FleetsightError
 from tests.support.autoscaler import EPOCH, Clock, FakeEC2, Scaler, failing, fleet_settings, refusal
-from tests.support.memory_table import MemoryTable, failing_writes, run_effect
+from tests.support.memory_aws.calls import failing_writes, run_effect
+from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.autoscaler.launch_journal import (
     MAX_IDS,
     MAX_SKEW_SECONDS,
