@@ -114,14 +114,17 @@ class World:
         self.random = Random(seed)
         self.scheduler = Scheduler(Random(seed + 1))
         self.faults = Faults(self.scheduler, Random(seed + 2), self.kill, self.freeze, self._note_lost_reply)
-        self.table = MemoryTable(self.faults.hook("table"))
-        self.inputs = MemoryBucket(self.faults.hook("inputs"))
-        self.outputs = MemoryBucket(self.faults.hook("outputs"))
+        self.table = MemoryTable(self.faults.hook("table"), self.faults.leave, self.scheduler.sleep)
+        self.inputs = MemoryBucket(self.faults.hook("inputs"), leave=self.faults.leave)
+        self.outputs = MemoryBucket(self.faults.hook("outputs"), leave=self.faults.leave)
         self.sources = MemorySource(self.faults.hook("sources"))
         clock, random = self.scheduler.clock, Random(seed + 3)
-        self.dead_letters = MemoryQueue(fifo, clock, random, self.faults.hook("dead_letters"))
-        self.requests = MemoryQueue(fifo, clock, random, self._call_requests, self.dead_letters, MAX_RECEIVE_COUNT)
-        self.responses = MemoryQueue(fifo, clock, random, self.faults.hook("responses"))
+        leave = self.faults.leave
+        self.dead_letters = MemoryQueue(fifo, clock, random, self.faults.hook("dead_letters"), leave=leave)
+        self.requests = MemoryQueue(
+            fifo, clock, random, self._call_requests, self.dead_letters, MAX_RECEIVE_COUNT, leave=leave
+        )
+        self.responses = MemoryQueue(fifo, clock, random, self.faults.hook("responses"), leave=leave)
         self.model, self.has_room, self.paused, self.has_consumer = "model-a", False, False, True
         self.web_skew_seconds = self.controller_skew_seconds = 0.0
         self.files: dict[str, File] = {}
