@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket, SourceBuckets, StoredObject
 from tests.integration.services.conftest import MemoryPlace, Place, WirePlace
-from tests.support.memory_aws.calls import InjectedFault
+from tests.support.memory_aws.calls import InjectedFault, repeat_fault
 from tests.support.memory_aws.s3 import MemorySource
 
 pytestmark = pytest.mark.processes
@@ -146,8 +146,8 @@ class Sources:
         if isinstance(self.buckets, MemorySource):
             self.buckets.objects[self.name, key] = body
         else:
-            more = {"Tagging": "theirs=1", "Metadata": {"who": "them"}}
-            self.buckets.client.put_object(Bucket=self.name, Key=key, Body=body, **more)
+            theirs = {"who": "them"}
+            self.buckets.client.put_object(Bucket=self.name, Key=key, Body=body, Tagging="theirs=1", Metadata=theirs)
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_objects_that_no_delete_deletes_are_an_error(stand_in: Place) -> None:
     bucket, keys = stand_in.bucket(), [f"job/{number}" for number in range(64)]
     for key in keys:
         bucket.put(key, b"1", JSON)
-    stand_in.fail("POST", *["partial"] * 3)
+    stand_in.fail("POST", *repeat_fault("partial", 3))
     with pytest.raises(CLOUD_ERRORS):
         bucket.delete_all(keys)
     assert 0 < len(bucket.list_keys("job", 100)) < len(keys)
@@ -268,7 +268,7 @@ def test_a_conditional_put_with_a_lost_reply_is_of_unknown_outcome_until_it_is_r
 
 def test_a_service_that_stays_away_is_an_error_after_a_bounded_number_of_attempts(stand_in: Place) -> None:
     bucket = stand_in.bucket()
-    stand_in.fail("PUT", *["unavailable"] * 3)
+    stand_in.fail("PUT", *repeat_fault("unavailable", 3))
     with pytest.raises(CLOUD_ERRORS):
         bucket.put("job/a", b"1", JSON)
     assert not bucket.exists("job/a")

@@ -5,7 +5,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from services.sqs import BATCH_ATTEMPTS, OutgoingMessage, Queue, ReceivedMessage
 from tests.integration.services.conftest import ALL_ATTEMPTS, Place
-from tests.support.memory_aws.calls import InjectedFault
+from tests.support.memory_aws.calls import InjectedFault, repeat_fault
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -120,7 +120,7 @@ def test_entries_that_fail_in_a_batch_are_sent_again_alone(stand_in: Place, fifo
 @KINDS
 def test_entries_that_fail_in_each_attempt_are_returned_and_the_others_are_sent(stand_in: Place, fifo: bool) -> None:
     queue = stand_in.queue(fifo=fifo)
-    stand_in.fail("SendMessageBatch", *["partial"] * BATCH_ATTEMPTS)
+    stand_in.fail("SendMessageBatch", *repeat_fault("partial", BATCH_ATTEMPTS))
     failed = queue.send([OutgoingMessage(str(number), f"body {number}") for number in range(10)])
     assert len(failed) == 1
     sent = {f"body {number}" for number in range(10)} - {each.body for each in failed}
@@ -197,7 +197,7 @@ def test_a_receive_with_a_lost_reply_hides_its_messages_and_loses_none(stand_in:
 @KINDS
 def test_a_service_that_stays_away_is_an_error_and_nothing_was_sent(stand_in: Place, fifo: bool) -> None:
     queue = stand_in.queue(fifo=fifo)
-    stand_in.fail("SendMessageBatch", *["unavailable"] * ALL_ATTEMPTS)
+    stand_in.fail("SendMessageBatch", *repeat_fault("unavailable", ALL_ATTEMPTS))
     with pytest.raises((BotoCoreError, ClientError)):
         queue.send([OutgoingMessage("1", "one")])
     assert queue.counts().total == 0

@@ -12,7 +12,7 @@ from core.fleet.store import FleetStore
 from services.table import BATCH_ATTEMPTS, LAST, PAGE, Item, Table, TableBusyError, is_throttled
 from tests.integration.services.conftest import ALL_ATTEMPTS, Place
 from tests.support.cloud_clients import calls_of
-from tests.support.memory_aws.calls import InjectedFault
+from tests.support.memory_aws.calls import InjectedFault, repeat_fault
 from tests.support.memory_aws.dynamodb import MemoryTable
 
 pytestmark = pytest.mark.processes
@@ -228,7 +228,7 @@ def test_what_one_attempt_leaves_is_returned_and_the_rest_is_done(stand_in: Plac
 
 def test_a_table_that_stays_busy_is_an_error_and_what_it_did_stays(stand_in: Place) -> None:
     table, items = stand_in.table(), [{"pk": "p", "sk": f"{number:03}"} for number in range(25)]
-    stand_in.fail("BatchWriteItem", *["partial"] * BATCH_ATTEMPTS * 2)
+    stand_in.fail("BatchWriteItem", *repeat_fault("partial", BATCH_ATTEMPTS * 2))
     with pytest.raises((TableBusyError, ClientError)) as raised:
         table.put_all(items)
     assert is_throttled(raised.value)
@@ -276,7 +276,7 @@ def test_a_journal_knows_its_own_write_after_a_lost_reply(stand_in: Place, fault
 
 def test_a_call_that_fails_in_each_attempt_is_an_error(stand_in: Place) -> None:
     table = stand_in.table()
-    stand_in.fail("PutItem", *["throttled"] * ALL_ATTEMPTS)
+    stand_in.fail("PutItem", *repeat_fault("throttled", ALL_ATTEMPTS))
     with pytest.raises(ClientError) as raised:
         table.put_if({"pk": "p", "sk": "s"}, "attribute_not_exists( #pk )")
     assert is_throttled(raised.value)

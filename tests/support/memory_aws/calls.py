@@ -40,7 +40,7 @@ def leave_none(_entries: int) -> int:
 def refusal(code: str, operation: str = "Call", status: int = 400, *, retries: int = 0) -> ClientError:
     """Return the error with which AWS refuses a call that botocore has made again `retries` times."""
     response: Any = {
-        "Error": {"Code": code, "Message": f"the {code} message"},
+        "Error": {"Code": code, "Message": "no"},
         "ResponseMetadata": {"HTTPStatusCode": status, "RetryAttempts": retries},
     }
     return ClientError(response, operation)
@@ -78,6 +78,12 @@ InjectedFault = Literal["throttled", "unavailable", "reset", "lost_reply", "repe
 
 ATTEMPTS: Final = 3
 """Attempts in total that a client makes of a call, as those of the local cloud for tests."""
+
+
+def repeat_fault(fault: InjectedFault, times: int) -> list[InjectedFault]:
+    """Return a fault that so many attempts meet."""
+    return [fault] * times
+
 
 _REFUSALS: Final = {"throttled": ("ThrottlingException", 400), "unavailable": ("ServiceUnavailable", 503)}
 
