@@ -187,9 +187,7 @@ class Difference:
 
 _RUN: Final = "https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html"
 _TOKEN: Final = "https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html"
-_MAXIMUM: Final = Difference(
-    "ministack launches MinCount instances; EC2 launches as many as possible up to MaxCount", _RUN
-)
+_MAXIMUM: Final = Difference("ministack launches MinCount instances; EC2 up to MaxCount if it has room", _RUN)
 
 DIFFERENCES: Final = {
     "test_a_fleet_is_the_instances_with_its_name[ministack]": _MAXIMUM,
@@ -210,7 +208,7 @@ DIFFERENCES: Final = {
     ),
     "test_a_receipt_expires_with_the_visibility_timeout_on_a_fifo_queue_alone[ministack-fifo]": Difference(
         "ministack accepts a receipt of a FIFO queue after its visibility timeout; SQS does not",
-        "https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_DeleteMessage.html",
+        "https://repost.aws/knowledge-center/sqs-receipt-handle-error",
     ),
 }
 """In each of these tests our stand-ins are right."""
