@@ -56,6 +56,7 @@ class MemoryPlace:
 
     faults: InjectedFaults = field(default_factory=InjectedFaults)
     slept: list[float] = field(default_factory=list)
+    queues: list[MemoryQueue] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Make EC2, which all fleets share."""
@@ -69,6 +70,7 @@ class MemoryPlace:
         """Return a queue with a visibility timeout of 30 s and, on request, a dead-letter queue."""
         dead = None if letters is None else cast(Any, letters.client)
         made = MemoryQueue(fifo, lambda: 0.0, Random(1), self.faults.call, dead, 2, leave=self.faults.leave)
+        self.queues.append(made)
         return made.queue(self.slept.append)
 
     def table(self) -> Table:
@@ -78,6 +80,11 @@ class MemoryPlace:
     def fleet(self, name: str) -> Fleet:
         """Return the fleet with a name."""
         return self.ec2.fleet(name)
+
+    def shorten_receives(self) -> None:
+        """Let each receive from the queues that were made bring fewer messages than there are, or none."""
+        for queue in self.queues:
+            queue.habits.short = 1.0
 
     def fail(self, operation: str, *faults: InjectedFault) -> None:
         """Let the next attempts of an operation meet these faults, and no others any fault."""
@@ -130,6 +137,11 @@ class WirePlace:
         """Return the fleet with a name."""
         return Fleet(self.clients.ec2, name)
 
+    def shorten_receives(self) -> None:
+        """Let each receive bring fewer messages than there are, or none."""
+        assert self.cloud is not None
+        self.cloud.set_switches(short_receives=1.0)
+
     def fail(self, operation: str, *faults: InjectedFault) -> None:
         """Let the next attempts of an operation meet these faults, and no others any fault."""
         assert self.cloud is not None
@@ -156,7 +168,7 @@ def _place(name: PlaceName, request: pytest.FixtureRequest) -> Iterator[Place]:
     else:
         cloud: LocalCloud = request.getfixturevalue("cloud")
         yield WirePlace(cloud.endpoint_url, request.getfixturevalue("clients"), cloud)
-        cloud.set_switches(faults=[], fault_seed=0)
+        cloud.set_switches(faults=[], fault_seed=0, short_receives=0.0)
 
 
 @pytest.fixture(params=["memory", "local cloud", "ministack"])

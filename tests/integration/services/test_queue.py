@@ -201,3 +201,15 @@ def test_a_service_that_stays_away_is_an_error_and_nothing_was_sent(stand_in: Pl
     with pytest.raises((BotoCoreError, ClientError)):
         queue.send([OutgoingMessage("1", "one")])
     assert queue.counts().total == 0
+
+
+@KINDS
+def test_a_receive_may_be_short_and_loses_nothing(stand_in: Place, fifo: bool) -> None:
+    queue = stand_in.queue(fifo=fifo)
+    queue.send([OutgoingMessage(str(number), f"body {number}") for number in range(10)])
+    stand_in.shorten_receives()
+    first = queue.receive(wait_seconds=0)
+    assert len(first) < 10
+    assert sorted(each.body for each in first + receive(queue, 10 - len(first))) == [
+        f"body {number}" for number in range(10)
+    ]
