@@ -422,10 +422,10 @@ def test_a_refused_termination_is_shown_and_retried_with_backoff() -> None:
     scene.ec2.refuses = True
     tries = 0
 
-    def counted(operation: str) -> bool:
+    def counted(_operation: str) -> bool:
         nonlocal tries
         tries += 1
-        return MemoryEC2._is_refused(scene.ec2, operation)
+        return MemoryEC2._is_refused(scene.ec2, _operation)
 
     scene.ec2._is_refused = counted  # type: ignore[method-assign]
     scene.check(60)
