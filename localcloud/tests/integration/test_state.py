@@ -12,11 +12,11 @@ import requests
 from botocore.exceptions import ClientError
 
 from localcloud.launch import LocalCloud, LocalCloudError
+from localcloud.machines.machine import children_of
 from localcloud.state.folder import StateFolder
 from localcloud.state.journal import Files, Journal, Record, load, log_path
-from tests.support.cloud_clients import CloudClients, error_of, presigned_form
-from tests.support.processes import children_of
-from tests.support.waiting import wait_until
+from localcloud.tests.support.cloud_clients import CloudClients, error_of, presigned_form
+from localcloud.tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 

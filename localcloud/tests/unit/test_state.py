@@ -31,7 +31,7 @@ from localcloud.state.journal import (
     write_snapshot,
 )
 from localcloud.state.recorder import NOT_WRITTEN, Recorder
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from localcloud.tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 SEGMENT_BYTES = 400
 """So small that a few records fill a file."""

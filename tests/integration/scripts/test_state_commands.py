@@ -9,13 +9,13 @@ from click.testing import CliRunner, Result
 from core.config import Config
 from core.provision import provision, provision_table
 from localcloud.launch import LocalCloud
+from localcloud.tests.support.cloud_clients import CloudClients
 from scripts.cli import fleetsight
 from scripts.run.sign_in import OPERATOR, LocalSignIn, prepare_sign_in
 from scripts.run.state import StateFolderError, open_state
 from services.accounts import Accounts
 from services.clients import Clients
 from services.users import Account, CodeRequired, UserPool
-from tests.support.cloud_clients import CloudClients
 
 pytestmark = pytest.mark.processes
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from core.config import Config
 from core.provision import provision
 from localcloud.launch import LocalCloud
+from localcloud.tests.support.cloud_clients import calls_of
 from services.clients import Clients
 from services.ec2 import Fleet, LaunchSpec
 from services.errors import LaunchError, NotFoundError, ObjectTooLargeError
@@ -20,7 +21,6 @@ from services.s3 import Bucket, SourceBuckets, StoredObject
 from services.sqs import OutgoingMessage, Queue, ReceivedMessage
 from services.table import LAST, PAGE, Item, Table
 from tests.conftest import ConfigMaker
-from tests.support.cloud_clients import calls_of
 from tests.support.memory_services import MemoryBucket, MemoryQueue, MemorySource
 from tests.support.memory_table import MemoryTable
 from tests.support.waiting import wait_until
