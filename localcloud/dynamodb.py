@@ -333,7 +333,9 @@ def describe_continuous_backups(original: Any, self: Any, table_name: str) -> An
     return described
 
 
-@PATCHES.wrap(f"{_BACKEND}.restore_table_to_point_in_time", "copies without a lock, and leaves the partitions unsorted")
+@PATCHES.wrap(
+    f"{_BACKEND}.restore_table_to_point_in_time", "copies without a lock, and leaves the partitions unsorted"
+)
 def restore_table(original: Any, self: Any, target_table_name: str, source_table_name: str) -> Any:
     """Make a table with the present items of another one, at whatever moment."""
     with lock_of(source_table_name):

@@ -139,7 +139,7 @@ def read(connection: sqlite3.Connection, path: Path) -> Iterator[Record]:
                 f"{path} has format {version}, and this version of Fleetsight reads format {FORMAT}: use the version "
                 "that wrote it, or another folder"
             )
-        if (problem := _value_of(connection, "PRAGMA quick_check(1)")) != "ok":
+        if (problem := _value_of(connection, "PRAGMA integrity_check(1)")) != "ok":
             raise CorruptedStateError(path, f"cannot be read ({problem})")
         commits, acknowledged = _value_of(connection, "SELECT number FROM commits"), _acknowledged(path)
         if commits < acknowledged:

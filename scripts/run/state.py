@@ -40,7 +40,7 @@ class OpenState:
     def sentence(self) -> str:
         """What a start restores, for the user."""
         if not self.contents:
-            return f"{self.folder.path} is a new state."
+            return f"{self.folder.path} is a new state"
         counts = [plural(self.contents[kind], name) for kind, name in _SHOWN.items()]
         return f"Restoring {', '.join(counts[:-1])} and {counts[-1]} from {self.folder.path}"
 

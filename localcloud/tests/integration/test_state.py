@@ -330,7 +330,9 @@ def test_a_call_with_an_effect_that_would_be_lost_is_refused(kept: KeptCloud) ->
 
 
 CALLS: dict[str, Callable[[CloudClients], Any]] = {
-    "of the main thread": lambda clients: clients("sqs").send_message(QueueUrl=url_of(clients), MessageBody="new"),
+    "of the main thread": lambda clients: clients("sqs").send_message_batch(
+        QueueUrl=url_of(clients), Entries=[{"Id": "1", "MessageBody": "new"}]
+    ),
     "of a thread": lambda clients: clients("sqs").create_queue(QueueName="new"),
     "of a thread, on an object": lambda clients: clients("s3").put_object(
         Bucket="bucket", Key="new", Body=bytes(2_000_000)

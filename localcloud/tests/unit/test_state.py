@@ -143,6 +143,18 @@ class KilledStore(RuleBasedStateMachine):
         self.acknowledged, self.pending = self.store.restored, []
 
     @rule()
+    def kill_before_a_commit_is_complete(self) -> None:
+        copies = list[dict[str, bytes]]()
+        self.store._connection.set_trace_callback(
+            lambda statement: copies.append(files_of(self.path)) if statement == "COMMIT" else None
+        )
+        self.store.commit()
+        if copies:
+            self.continue_with(copies[0])
+            assert self.store.restored == self.acknowledged
+            self.pending = []
+
+    @rule()
     def restart(self) -> None:
         self.commit()
         self.store.close()
@@ -206,6 +218,18 @@ def test_a_damaged_content_is_an_error_with_a_remedy(killed_files: dict[str, byt
         CorruptedStateError, match=r"damaged record of .*Nothing was changed.*fleetsight state restore"
     ):
         load(written({**killed_files, "": damaged}, tmp_path))
+
+
+def test_a_damaged_key_is_an_error_in_the_table_and_in_its_index(tmp_path: Path) -> None:
+    path, key = tmp_path / DATABASE, b'["key","7"]'
+    create(path, [Record(b'["key","%d"]' % number, b"{}") for number in range(20)])
+    database = path.read_bytes()
+    places = [at for at in range(len(database)) if database.startswith(key, at)]
+    assert len(places) == 2
+    for at in places:
+        path.write_bytes(database[:at] + b"x" + database[at + 1 :])
+        with pytest.raises(CorruptedStateError):
+            load(path)
 
 
 @pytest.mark.parametrize("log", [b"", b"cut"])
