@@ -89,7 +89,7 @@ def named_errors(path: Path) -> Iterator[None]:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
             raise CorruptedStateError(path, f"cannot be read ({error})") from error
         raise StateError(f"{path} cannot be used ({error}): free space on its disk, and check its rights") from error
-    except TypeError as error:  # a damaged page has values of other types
+    except (TypeError, ValueError) as error:  # a damaged page has values of other types, or no text
         raise CorruptedStateError(path, f"cannot be read ({error})") from error
 
 

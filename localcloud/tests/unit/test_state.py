@@ -69,10 +69,18 @@ def applied(model: dict[bytes, Record], groups: list[list[Record]]) -> dict[byte
     return after
 
 
-def files_of(path: Path) -> dict[str, bytes]:
+class Files(dict[str, bytes]):
+    """The content of the files of a database, by suffix."""
+
+    def __repr__(self) -> str:
+        """Return what Hypothesis can print."""
+        return f"{len(self)} files"
+
+
+def files_of(path: Path) -> Files:
     """Return the content of the files of a database."""
     found = {suffix: path.with_name(path.name + suffix) for suffix in SUFFIXES}
-    return {suffix: file.read_bytes() if file.exists() else b"" for suffix, file in found.items()}
+    return Files({suffix: file.read_bytes() if file.exists() else b"" for suffix, file in found.items()})
 
 
 def written(files: dict[str, bytes], folder: Path) -> Path:
