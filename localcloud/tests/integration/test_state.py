@@ -362,10 +362,11 @@ def test_a_call_is_answered_only_after_its_commit(kept: KeptCloud, tmp_path: Pat
     with closing(connect(tmp_path / "state" / DATABASE)) as other, ThreadPoolExecutor(1) as client:
         other.execute("BEGIN IMMEDIATE")  # the commit waits for this
         answer = client.submit(CALLS[call], kept.clients)
-        assert not wait([answer], 1.0).done
+        is_early = bool(wait([answer], 1.0).done)
         other.execute("COMMIT")
         answer.result()
         after = load(copied(tmp_path / "state", tmp_path / "after"))
+    assert not is_early
     assert any(b"new" in key + (after[key].value or b"") for key in after.keys() - before.keys())
 
 
