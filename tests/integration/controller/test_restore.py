@@ -14,6 +14,8 @@ from core.config import Config
 from core.ids import ImageRef
 from core.messages import Prediction, RequestMessage
 from core.predictions import store_prediction, stored_prediction
+from scripts.restore import plan_restore
+from scripts.restore import restore as restore_table
 from services.clients import Clients
 from tests.conftest import ROOT, write_config
 from tests.integration.controller.conftest import Scene, SceneMaker, done
@@ -80,6 +82,13 @@ def test_a_restored_table_has_what_was_recorded_and_the_reconciler_repairs_the_r
     running = scene.add_job(4, request=False)
     answered, lost = running[:3], running[3]
     at = moment()
+    done_restoring = restore(scene, "--at", at.isoformat())
+    assert done_restoring.returncode == 0, done_restoring.stderr
+    target = f"{table}-restored-{at:%Y%m%dt%H%M%Sz}"
+    assert f"--set RestoredJobTable={target}" in done_restoring.stdout
+    again = restore(scene, "--at", at.isoformat())
+    assert again.returncode == 0, again.stderr
+    assert "DynamoDB makes" not in again.stdout
 
     # After the moment: workers answer three images, the results are recorded, and the images deleted.
     responses = [store_prediction(prediction(ref, "dog"), scene.wiring.outputs).response() for ref in answered]
@@ -90,14 +99,6 @@ def test_a_restored_table_has_what_was_recorded_and_the_reconciler_repairs_the_r
     for ref in (finished[0], running[0]):
         items = list(scene.wiring.store.table.query(f"JOB#{ref.job_id}", "A", "~"))
         scene.wiring.store.table.delete_all([(str(item["pk"]), str(item["sk"])) for item in items])
-
-    done_restoring = restore(scene, "--at", at.isoformat())
-    assert done_restoring.returncode == 0, done_restoring.stderr
-    target = f"{table}-restored-{at:%Y%m%dt%H%M%Sz}"
-    assert f"--set RestoredJobTable={target}" in done_restoring.stdout
-    again = restore(scene, "--at", at.isoformat())
-    assert again.returncode == 0, again.stderr
-    assert "DynamoDB makes" not in again.stdout
 
     after = with_table(scene, target, tmp_path / "after")
     store = after.wiring.store
@@ -141,6 +142,17 @@ def test_what_cannot_be_restored_is_one_clear_line(scene: Scene, clients: Client
     assert restore(scene, "--at", "yesterday").returncode == 2
     zoneless = restore(scene, "--at", "2026-11-25T12:00:00")
     assert (zoneless.returncode, "has no time zone" in zoneless.stderr) == (2, True)
+
+
+def test_dynamodb_is_asked_for_the_moment_that_the_user_names(scene: Scene, clients: Clients) -> None:
+    table, asked = scene.config.names.job_table, list[datetime]()
+    enable_recovery(clients, table)
+    at = moment()
+    wait_until(lambda: datetime.now(UTC) > at + timedelta(seconds=1), "the moment is not the latest")
+    event = "provide-client-params.dynamodb.RestoreTableToPointInTime"
+    clients.dynamodb.meta.events.register(event, lambda params, **_: asked.append(params["RestoreDateTime"]))
+    restore_table(clients.dynamodb, plan_restore(clients.dynamodb, table, at), lambda _line: None)
+    assert asked == [at]
 
 
 def test_a_dry_run_restores_nothing(scene: Scene, clients: Clients) -> None:
