@@ -28,7 +28,8 @@ from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ROOT, ConfigMaker, config_of, write_config
 from tests.support.api import compiled_once
-from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from tests.support.people import SMALL_LIMITS, Clock, PlayedPool, SignInSite, SignInSiteMaker, access_of
 from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until

@@ -18,7 +18,7 @@ from services.clients import Clients
 from services.table import Table, TableBusyError
 from tests.conftest import ConfigMaker
 from tests.support.jobs import UNKNOWN_ID, picture
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import (
     ANOTHER,
     BEGIN,

@@ -19,7 +19,7 @@ from services.accounts import OPERATORS
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.jobs import UNKNOWN_ID
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, HOUR, SignInSite, cookie_of, keep
 from web_tier.app import create_app
 from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS, COOKIE

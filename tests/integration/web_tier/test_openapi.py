@@ -31,7 +31,7 @@ from services.clients import Clients
 from tests.conftest import config_of, shipped_values
 from tests.support.api import give_up
 from tests.support.jobs import NOW, add_images, done, failed, put_results
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.api.openapi import TAGS, api_document, api_routes
 from web_tier.api.schemas import ROOT
 from web_tier.app import create_app

@@ -19,7 +19,7 @@ from services.clients import Clients
 from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker
 from tests.support.jobs import picture
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, SignInSite, SignInSiteMaker, keep
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier import rate_limits

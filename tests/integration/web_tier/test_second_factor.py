@@ -13,7 +13,7 @@ from core.credentials import CODES, PersonalTokens, RecoveryCodes
 from core.jobs.store import JobStore
 from services.table import Table
 from tests.conftest import ConfigMaker
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import (
     APP_KEY,
     BROWSER,

@@ -22,7 +22,7 @@ from services.table import LAST, Table
 from services.users import NewPasswordRequired, PoolTokens, UserPool
 from tests.conftest import ConfigMaker
 from tests.support.jobs import UNKNOWN_ID
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, HOUR, MINUTE, Clock, PlayedPool, SignInSite, cookie_of, sessions_of
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AuthContext, create_auth

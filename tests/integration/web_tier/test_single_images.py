@@ -33,8 +33,9 @@ from services.sqs import Queue
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.jobs import NOW, client_error, done, picture
-from tests.support.memory_services import MemoryBucket, RecordingQueue
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.uploads import single
 from web_tier.uploads.ingest import UNKEPT, ImageIngest, RejectedUpload, UploadResult

@@ -31,7 +31,8 @@ from services.table import Table, TableBusyError
 from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier
 from tests.support.jobs import picture, record
-from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from tests.support.processes import take_memory
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError, UploadManifests, ingest_idempotent

@@ -8,7 +8,8 @@ import pytest
 
 from services.lease import Lease, boot_seconds
 from services.table import Table
-from tests.support.memory_table import MemoryTable, meeting
+from tests.support.memory_aws.calls import meeting
+from tests.support.memory_aws.dynamodb import MemoryTable
 
 LENGTH = 10.0
 

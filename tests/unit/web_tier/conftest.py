@@ -13,8 +13,9 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import ConfigMaker, shipped_values
 from tests.support.api import AppMaker, compiled_once
-from tests.support.memory_services import MemoryBucket, RecordingQueue
-from tests.support.memory_services import MemoryBucket as ReadableBucket
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.s3 import MemoryBucket as ReadableBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from web_tier.app import create_app
 from web_tier.auth.context import AuthContext
 from web_tier.result_services import result_services_of

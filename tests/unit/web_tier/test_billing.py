@@ -11,7 +11,8 @@ from core.cost import Bill, share_of
 from core.fleet.models import BillingPeriod, FleetDay, FleetSnapshot
 from services.ec2 import Instance
 from services.sqs import QueueCounts
-from tests.support.autoscaler import EPOCH, Clock, fleet_snapshot, instance
+from tests.support.autoscaler import Clock, fleet_snapshot, instance
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.billing import MAX_PERIOD_SECONDS, QUIET_SECONDS, BillingMeter, DailyLedger
 from web_tier.autoscaler.observe import Observation
 

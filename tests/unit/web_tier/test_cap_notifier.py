@@ -17,9 +17,10 @@ from core.fleet.store import FleetStore
 from core.jobs.notifications import DeliveryFailedError
 from services.errors import ConfigError
 from tests.conftest import shipped_values
-from tests.support.autoscaler import Clock, refusal
+from tests.support.autoscaler import Clock
 from tests.support.aws_stage import stubbed
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.calls import refusal
+from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.controller.cap_notifier import (
     CHECK_SECONDS,
     MAX_AGE,

@@ -15,8 +15,9 @@ from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from tests.support.jobs import client_error
-from tests.support.memory_services import MemoryBucket
-from tests.support.memory_table import WRITES, MemoryTable
+from tests.support.memory_aws.calls import WRITES
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.results_site import ResultsSite, done
 from web_tier.controller import cleanup
 from web_tier.controller.cleanup import LINGER_SECONDS, MAX_OVERDUE, JobCleanup, JobExpiry

@@ -19,10 +19,13 @@ from core.result_cache import ResultCache
 from core.tracing import new_traceparent, trace_id
 from services.sqs import OutgoingMessage, ReceivedMessage
 from services.table import BATCH_ATTEMPTS, THROTTLING_CODES, Item, TableBusyError
-from tests.support.autoscaler import EPOCH, Clock
+from tests.support.autoscaler import Clock
 from tests.support.jobs import client_error
-from tests.support.memory_services import ClockedQueue, MemoryBucket
-from tests.support.memory_table import WRITES, MemoryTable
+from tests.support.memory_aws.calls import WRITES
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.ec2 import EPOCH
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import ClockedQueue
 from tests.unit.web_tier.test_result_recorder import (
     IMAGES,
     JOBS,

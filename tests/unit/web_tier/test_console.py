@@ -20,8 +20,9 @@ from core.fleet.store import FleetStore
 from services.errors import NotFoundError
 from services.table import Table
 from tests.support.api import AppMaker, problem
-from tests.support.autoscaler import Clock, refusal
+from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW
+from tests.support.memory_aws.calls import refusal
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.backend import Backend
 from web_tier.bulkheads import Bulkhead

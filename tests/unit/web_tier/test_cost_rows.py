@@ -14,7 +14,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model
 from services.table import EXPIRES_AT, Item, TableBusyError
 from tests.support.jobs import MODEL, NOW, done, failed, record
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.controller.cost_rows import WRITE_SECONDS, CostRowWriter
 from web_tier.controller.result_recorder import ResultRecorder
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from core.fleet.models import FleetPause
 from services.sqs import QueueCounts
-from tests.support.autoscaler import EPOCH, booting, fleet_settings, instance, observation
+from tests.support.autoscaler import booting, fleet_settings, instance, observation
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.decide import MAX_FAILED_BOOTS, decide
 from web_tier.autoscaler.explain import seconds_in_words
 from web_tier.autoscaler.observe import FleetMetrics, Observation

@@ -13,7 +13,8 @@ from core.ids import new_id
 from core.messages import ClassificationResult, WorkerState
 from services.backoff import Backoff
 from services.sqs import QueueCounts
-from tests.support.autoscaler import EPOCH, Clock, FakeEC2, fleet_settings, heartbeat, instance
+from tests.support.autoscaler import Clock, fleet_settings, heartbeat, instance
+from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.health import (
     DRAIN_GRACE_SECONDS,
     MAX_CONSOLE_CHARACTERS,
@@ -278,7 +279,7 @@ class HealthScene(Scene):
 
     def __init__(self, *names: str) -> None:
         super().__init__()
-        self.ec2, self.is_active = FakeEC2(), True
+        self.ec2, self.is_active = MemoryEC2(), True
         self.ec2.states |= dict.fromkeys(names, "running")
         self.drained: set[str] = set()
         self.health = UnhealthyTerminator(self.ec2.fleet(), self.tracker, DRAIN, lambda: self.is_active, self.clock)
@@ -421,12 +422,12 @@ def test_a_refused_termination_is_shown_and_retried_with_backoff() -> None:
     scene.ec2.refuses = True
     tries = 0
 
-    def counted(operation: str) -> None:
+    def counted(operation: str) -> bool:
         nonlocal tries
         tries += 1
-        FakeEC2._may_change(scene.ec2, operation)
+        return MemoryEC2._is_refused(scene.ec2, operation)
 
-    scene.ec2._may_change = counted  # type: ignore[method-assign]
+    scene.ec2._is_refused = counted  # type: ignore[method-assign]
     scene.check(60)
     assert 3 <= tries <= 8
     assert str(scene.health.last_error).startswith("a could not be terminated: ")
@@ -489,7 +490,7 @@ def test_a_worker_that_reports_every_ten_seconds_is_never_terminated_however_lat
     Heartbeats that are sent are recorded at the end of the first round that begins after them; those that are left in
     the queue by a later one. The autoscaler checks all the time.
     """
-    clock, ec2 = Clock(0.0), FakeEC2()
+    clock, ec2 = Clock(0.0), MemoryEC2()
     ec2.states["a"] = "running"
     registry = WorkerRegistry(clock, lambda: EPOCH + timedelta(seconds=clock.now))
     health = UnhealthyTerminator(ec2.fleet(), InstanceTracker(registry, clock), DRAIN, lambda: True, clock)

@@ -26,7 +26,8 @@ from core.tracing import use_traceparent
 from services.sqs import OutgoingMessage
 from services.table import TableBusyError
 from tests.support.jobs import NOW, client_error, done, picture
-from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from web_tier.memory import BusyError, MemoryLimiter
 from web_tier.uploads.idempotency import ingest_idempotent

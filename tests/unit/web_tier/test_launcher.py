@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from core.config import FleetSettings
 from core.fleet.models import JournalEntry
 from services.errors import LaunchError
-from tests.support.autoscaler import EPOCH, Clock, FakeEC2, Scaler, failing, fleet_settings
+from tests.support.autoscaler import Clock, Scaler, failing, fleet_settings
+from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.launcher import (
     MAX_BACKOFF_SECONDS,
     TRANSITIONS,
@@ -110,14 +111,14 @@ def test_a_refused_launch_backs_off_and_is_repeated_with_a_new_token() -> None:
 
 
 def test_the_backoff_of_refusals_is_bounded() -> None:
-    scaler = Scaler(FakeEC2(fail=lambda: "VcpuLimitExceeded"))
+    scaler = Scaler(MemoryEC2(fail=lambda: "VcpuLimitExceeded"))
     for _ in range(50):
         scaler.round(20, after=MAX_BACKOFF_SECONDS)
     assert len(scaler.ec2.calls) == 50
 
 
 def test_of_a_partial_launch_the_rest_is_tried_again() -> None:
-    scaler = Scaler(FakeEC2(room=12))
+    scaler = Scaler(MemoryEC2(room=12))
     scaler.round(1_000)
     assert len(scaler.ec2.alive()) == 12
     scaler.ec2.room = 100
@@ -135,7 +136,7 @@ def test_nothing_is_launched_twice_while_descriptions_lag() -> None:
 
 
 def test_stopped_instances_that_cannot_be_started_do_not_keep_new_ones_from_being_launched() -> None:
-    scaler = Scaler(FakeEC2(states={"i-0": "stopped"}, start_fails="IncorrectInstanceState"))
+    scaler = Scaler(MemoryEC2(states={"i-0": "stopped"}, start_fails="IncorrectInstanceState"))
     scaler.round(40)
     assert scaler.problem() == "IncorrectInstanceState: no"
     scaler.round(40)
@@ -222,9 +223,9 @@ def requested(scaler: Scaler) -> list[tuple[bool, str, str, int]]:
     ]
 
 
-def offering_ec2(answers: dict[tuple[bool, str, str], int | str]) -> FakeEC2:
+def offering_ec2(answers: dict[tuple[bool, str, str], int | str]) -> MemoryEC2:
     """An EC2 that has so many of each offering, or refuses it; all others it has."""
-    return FakeEC2(
+    return MemoryEC2(
         offer=lambda call: answers.get(("InstanceMarketOptions" in call, call["InstanceType"], call["SubnetId"]))
     )
 
@@ -252,7 +253,7 @@ def test_of_a_partial_launch_the_rest_goes_to_the_next_choice_at_the_next_observ
 
 
 def test_launches_are_spread_over_the_subnets() -> None:
-    scaler = Scaler(FakeEC2())
+    scaler = Scaler(MemoryEC2())
     fleet = fleet_settings(**{**SPOT, "subnet_ids": ("subnet-1", "subnet-2", "subnet-3")})
     for backlog in (20, 40, 60, 80):
         scaler.round(backlog, fleet, after=0.1)
@@ -263,7 +264,7 @@ def test_launches_are_spread_over_the_subnets() -> None:
 
 def test_without_spot_capacity_workers_are_launched_on_demand() -> None:
     scaler = Scaler(
-        FakeEC2(offer=lambda call: ("InstanceMarketOptions" in call and "MaxSpotInstanceCountExceeded") or None)
+        MemoryEC2(offer=lambda call: ("InstanceMarketOptions" in call and "MaxSpotInstanceCountExceeded") or None)
     )
     fleet = fleet_settings(**SPOT)
     for _ in range(2):
@@ -287,7 +288,7 @@ def test_the_preferred_offering_is_tried_again_after_its_pause() -> None:
 
 
 def test_when_all_choices_rest_it_is_backed_off_and_said_which_and_until_when() -> None:
-    scaler = Scaler(FakeEC2(offer=lambda _call: "VcpuLimitExceeded"))
+    scaler = Scaler(MemoryEC2(offer=lambda _call: "VcpuLimitExceeded"))
     fleet = fleet_settings(instance_types=("c7a.large", "c6a.large"))
     for _ in range(5):
         scaler.round(20, fleet, after=0.1)

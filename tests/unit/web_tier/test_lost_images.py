@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from core.ids import ImageRef, new_id
 from core.jobs.models import Counts, ImageRecord
-from tests.support.autoscaler import EPOCH
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.controller import lost_images
 from web_tier.controller.job_counts import JobCounts
 from web_tier.controller.lost_images import (

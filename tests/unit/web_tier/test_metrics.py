@@ -17,8 +17,9 @@ from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult, Failure, Model, Timings
 from core.model_results import MAX_MODELS
 from tests.support.api import AppMaker, upload
-from tests.support.autoscaler import EPOCH, Clock, booting, fleet_settings, heartbeat, observation
+from tests.support.autoscaler import Clock, booting, fleet_settings, heartbeat, observation
 from tests.support.jobs import UNKNOWN_ID, done, failed, picture, record
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.explain import DecisionKind
 from web_tier.autoscaler.launcher import CallState
 from web_tier.autoscaler.liveness import WorkerRegistry

@@ -19,9 +19,11 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
 from core.tracing import current_traceparent, new_traceparent, use_traceparent
 from services.sqs import OutgoingMessage, QueueCounts
-from tests.support.autoscaler import EPOCH
-from tests.support.memory_services import ClockedQueue, MemoryBucket
-from tests.support.memory_table import MemoryTable, run_effect
+from tests.support.memory_aws.calls import run_effect
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.ec2 import EPOCH
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import ClockedQueue
 from tests.support.results_site import LOST_AFTER, MAX_RECEIVES, ResultsSite, done, message, refused
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.autoscaler.metrics import total_of

@@ -25,7 +25,8 @@ from core.fleet.store import FleetStore
 from core.logs import JsonFormatter
 from scripts.aws.deploy.idle_cost import LOG_LINE_BYTES
 from services.sqs import QueueCounts
-from tests.support.autoscaler import EPOCH, Clock, RecordingStore, fleet_settings, fleet_snapshot, instance
+from tests.support.autoscaler import Clock, RecordingStore, fleet_settings, fleet_snapshot, instance
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.explain import DecisionKind

@@ -20,9 +20,11 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Model, crashed_worker, failed
 from core.model_catalog import JobModel
 from services.table import Item, TableBusyError
-from tests.support.autoscaler import EPOCH, Clock
+from tests.support.autoscaler import Clock
 from tests.support.jobs import client_error
-from tests.support.memory_table import MemoryTable, failing_writes
+from tests.support.memory_aws.calls import failing_writes
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.controller import result_recorder
 from web_tier.controller.result_recorder import (

@@ -17,8 +17,8 @@ from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, request_again
-from tests.support.memory_services import MemoryBucket, MemorySource
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from web_tier.controller import results_file
 from web_tier.controller.results_file import (
     MAX_CHECK_SECONDS,
