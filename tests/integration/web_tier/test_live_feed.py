@@ -3,7 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from tests.conftest import config_of
 from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.jobs import add_images, done, put_results
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
+
+STREAMS = 4
+"""Streams at once in both processes of the web tier: two of 16 threads in each."""
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +128,36 @@ def test_a_viewer_that_reconnects_to_any_process_misses_no_event(
 
 
 @pytest.mark.processes
+def test_a_viewer_is_not_rejected_because_of_streams_that_it_has_closed(
+    web_tier: WebTier, store: JobStore, job: Job
+) -> None:
+    add_images(store, job, "a.jpg")
+    for _ in range(3 * STREAMS):
+        with viewer(web_tier, job):
+            pass
+
+
+@pytest.mark.processes
+def test_a_viewer_whose_lost_connections_were_never_closed_is_not_rejected(
+    web_tier: WebTier, store: JobStore, job: Job
+) -> None:
+    add_images(store, job, "a.jpg")
+    with ExitStack() as connections:
+        first = connections.enter_context(viewer(web_tier, job))
+        first.until("progress")
+        for _ in range(3 * STREAMS):
+            connections.enter_context(viewer(web_tier, job, first.last))
+
+
+@pytest.mark.processes
 def test_viewers_leave_threads_for_other_requests(web_tier: WebTier, store: JobStore, job: Job) -> None:
     add_images(store, job, "a.jpg")
     url = f"{web_tier.url}/api/v1/jobs/{job.job_id}/events"
     answers: list[requests.Response] = []
-    try:  # two of 16 threads, in each of two processes, hold a stream
-        answers.extend(requests.get(url, stream=True, timeout=DEADLINE_SECONDS) for _ in range(12))
+    try:
+        answers.extend(requests.get(url, stream=True, timeout=DEADLINE_SECONDS) for _ in range(3 * STREAMS))
         codes = [answer.status_code for answer in answers]
-        assert 1 <= codes.count(200) <= 4
+        assert 1 <= codes.count(200) <= STREAMS
         assert set(codes) == {200, 503}
         refused = next(answer for answer in answers if answer.status_code == 503)
         assert "Retry-After" in refused.headers
