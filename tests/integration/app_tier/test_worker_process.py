@@ -40,7 +40,7 @@ def test_twenty_signs_are_classified_as_by_the_engine_alone_and_the_worker_ends_
     site = make_site()
     signs = list(samples(20, seed=3))
     refs = site.submit(sign.data for sign in signs)
-    worker = site.start_worker()
+    worker = site.start_worker(afresh=True)
     results = site.collect(20)
     assert worker.wait() == 0
     assert worker.log()[-1]["reason"] == "idle for 1 s"
@@ -461,7 +461,7 @@ def descendants(process: int) -> list[int]:
 def test_the_decoding_processes_of_a_worker_are_forks_that_hold_none_of_its_keys_and_end_with_it(
     make_site: SiteMaker,
 ) -> None:
-    worker = make_site(worker={"idle_seconds": NEVER_SECONDS}).start_worker()
+    worker = make_site(worker={"idle_seconds": NEVER_SECONDS}).start_worker(afresh=True)
     wait_until(lambda: worker.said("started"), "the worker has started")
     process_folder = Path(f"/proc/{worker.process.pid}")
     assert owner_key().secret.encode() in (process_folder / "environ").read_bytes()
