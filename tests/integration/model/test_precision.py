@@ -162,7 +162,7 @@ def low_precision_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_int8
-@pytest.mark.usefixtures("low_precision_is_faster")
+@pytest.mark.usefixtures("low_precision_is_faster", "quantised_before")
 def test_the_demo_network_answers_as_fp32_does_when_it_asks_int8_first(
     bundle: Bundle, signs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,7 @@ from web_tier.problems import ProblemType
 
 pytestmark = pytest.mark.processes
 
-EXAMPLES = 30
+EXAMPLES = 20
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
