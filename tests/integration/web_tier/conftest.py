@@ -26,9 +26,8 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ConfigMaker, config_of, write_config
-from tests.support.api import compiled_once
+from tests.support.fixtures import bucket, compiled, queue  # noqa: F401 - for all modules
 from tests.support.forked import ForkedPython
-from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.people import SMALL_LIMITS, Clock, PlayedPool, SignInSite, SignInSiteMaker, access_of
 from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -41,12 +40,6 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     """Load schemathesis's plugin for the one module that needs it; any other run starts two seconds sooner."""
     if module_path == Path(__file__).parent / "test_openapi.py":
         parent.config.pluginmanager.import_plugin("schemathesis.pytest.plugin")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _compiled_once() -> Iterator[None]:
-    with compiled_once():
-        yield
 
 
 @pytest.fixture
@@ -68,16 +61,6 @@ def input_bucket(config: Config, provisioned: Clients) -> Bucket:
 @pytest.fixture
 def requests_queue(config: Config, provisioned: Clients) -> Queue:
     return Queue.named(provisioned.sqs, config.queue_name(config.names.request_queue))
-
-
-@pytest.fixture
-def bucket() -> MemoryBucket:
-    return MemoryBucket()
-
-
-@pytest.fixture
-def queue() -> RecordingQueue:
-    return RecordingQueue()
 
 
 @dataclass

@@ -18,6 +18,7 @@ from core.tokens import TokenUncheckedError
 from services.accounts import OPERATORS
 from services.table import Table
 from tests.conftest import ConfigMaker
+from tests.support.fixtures import memory_table
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.memory_table import MemoryTable
 from tests.support.people import BROWSER, HOUR, SignInSite, cookie_of, keep
@@ -36,10 +37,7 @@ PAGE, FOR_PROGRAMS = "/jobs", "/api/v1/jobs"
 WRONG = {"Authorization": "Bearer forged"}
 
 
-@pytest.fixture
-def table() -> Table:
-    """The job table, in memory."""
-    return MemoryTable()
+table = memory_table
 
 
 def status(browser: FlaskClient, path: str = FOR_PROGRAMS, **more: Any) -> int:

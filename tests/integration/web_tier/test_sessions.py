@@ -21,6 +21,7 @@ from services.errors import ConfigError
 from services.table import LAST, Table
 from services.users import NewPasswordRequired, PoolTokens, UserPool
 from tests.conftest import ConfigMaker
+from tests.support.fixtures import memory_table
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.memory_table import MemoryTable
 from tests.support.people import BROWSER, HOUR, MINUTE, Clock, PlayedPool, SignInSite, cookie_of, sessions_of
@@ -40,11 +41,7 @@ from web_tier.auth.sessions import (
 )
 from web_tier.backend import Backend
 
-
-@pytest.fixture
-def table() -> Table:
-    """The job table, in memory."""
-    return MemoryTable()
+table = memory_table
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from core.result_cache import ResultCache
 from core.tracing import use_traceparent
 from services.sqs import OutgoingMessage
 from services.table import TableBusyError
+from tests.support import fixtures
 from tests.support.jobs import NOW, client_error, done, picture
 from tests.support.memory_services import MemoryBucket, RecordingQueue
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
@@ -81,14 +82,7 @@ class FailingStore(JobStore):
             raise self.after[step]
 
 
-@pytest.fixture
-def bucket() -> MemoryBucket:
-    return MemoryBucket()
-
-
-@pytest.fixture
-def queue() -> RecordingQueue:
-    return RecordingQueue()
+bucket, queue = fixtures.bucket, fixtures.queue
 
 
 @pytest.fixture
