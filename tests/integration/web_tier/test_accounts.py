@@ -164,7 +164,7 @@ def test_s4_a_new_account_signs_in_by_the_mailed_password_alone(client: FlaskCli
     assert (status, 'action="/new-password"' in page, 'name="next" value="/jobs"' in page) == (200, True, True)
 
 
-def test_s8_a_wrong_password_after_the_sign_up_is_the_same_for_new_and_known_addresses(
+def test_s8_a_wrong_password_after_sign_up_is_the_same_for_new_and_known_addresses(
     anonymous: FlaskClient,
 ) -> None:
     pages = set()

@@ -102,7 +102,7 @@ def test_the_extension_of_the_key_follows_the_content_type(
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_s9_what_arrives_is_kept_only_once_it_is_committed_to_a_job_that_keeps_images(
+def test_s9_what_arrives_is_kept_only_once_a_job_that_keeps_images_commits_it(
     direct: PresignedUploads, config: Config, provisioned: Clients, job: Job, keep: bool
 ) -> None:
     job = replace(job, keep=keep)

@@ -242,7 +242,7 @@ def test_an_image_that_the_bucket_does_not_take_is_not_accepted(
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_images_that_could_not_be_recorded_are_not_accepted_even_if_the_record_is_there(
+def test_images_whose_record_failed_are_not_accepted_even_if_the_record_is_there(
     ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue, moment: str
 ) -> None:
     getattr(failing, moment)["record_images"] = TableBusyError("busy")
@@ -703,7 +703,7 @@ def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_re
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def test_every_request_of_an_image_and_the_line_about_it_belong_to_the_trace_of_its_upload(
+def test_requests_of_an_image_and_their_log_line_belong_to_the_trace_of_its_upload(
     caching: ImageIngest, cache: ResultCache, job: Job, queue: RecordingQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     known, *others = files(1, 2, 3)
