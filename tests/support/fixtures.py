@@ -3,6 +3,7 @@
 `table = memory_table` gives the tests of a module a job table in memory.
 """
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -34,6 +35,13 @@ def bucket() -> MemoryBucket:
 @pytest.fixture
 def queue() -> RecordingQueue:
     return RecordingQueue()
+
+
+@pytest.fixture
+def connection() -> Iterator[socket.socket]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours
 
 
 @pytest.fixture
