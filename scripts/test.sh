@@ -45,13 +45,14 @@ audit() {
 fuzzing() { nice .venv/bin/python -m tests.fuzz all --seconds "$FUZZ_SECONDS"; }
 coverage() { .venv/bin/python -m tests.support.coverage "$LOGS/covered" "$MIN_COVERAGE"; }
 
-readonly UNIT_TESTS="--numprocesses=auto --maxprocesses=8 tests/unit"
+readonly UNIT_TESTS="--numprocesses=auto --maxprocesses=8 tests/unit localcloud/tests/unit client/tests/unit"
 unit_tests() { pytest $UNIT_TESTS; }
 covered_unit_tests() { covered $UNIT_TESTS; }
 # The tests of a file share the processes that they start, so loadfile keeps them on one xdist worker. They mostly wait
 # for processes, so five xdist workers suit few cores. pytest-xdist's default order would run the files with the fewest
 # tests last: these take longest, so one xdist worker would still run while the others are idle.
-integration_tests() { covered --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/integration; }
+integration_tests() { covered --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/integration \
+  localcloud/tests/integration client/tests/integration; }
 simulations() { pytest tests/simulation; }
 # Each of the two xdist workers has a system of its own.
 browser_tests() { pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder tests/browser; }

@@ -12,7 +12,9 @@ from tests.support.memory_table import MemoryTable
 STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"})
 """Python's audit events of everything that starts a process: https://docs.python.org/3/library/audit_events.html"""
 
-UNIT_TESTS = Path(__file__).parent
+UNIT_TESTS = tuple(
+    Path(__file__).parents[2] / folder for folder in ("tests/unit", "localcloud/tests/unit", "client/tests/unit")
+)
 
 _running: list[str] = []
 """The id of the unit test that runs, or nothing between two."""
@@ -28,11 +30,11 @@ sys.addaudithook(_refuse_processes)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Watch for processes while a test of this folder runs, its fixtures included.
+    """Watch for processes while a unit test runs, its fixtures included.
 
     pytest asks this of the tests of all folders that run together.
     """
-    if UNIT_TESTS in item.path.parents:
+    if any(folder in item.path.parents for folder in UNIT_TESTS):
         _running.append(item.nodeid)
     try:
         return (yield)

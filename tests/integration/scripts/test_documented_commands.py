@@ -110,7 +110,7 @@ EXCUSED: Mapping[str, Excuse] = {
     ),
     "client/README.md: pip install ./client *": Excuse(
         "installs its dependencies from the package index",
-        "tests/integration/client/test_package.py::test_the_installed_command_answers_help_without_a_checkout",
+        "client/tests/integration/test_package.py::test_the_installed_command_answers_help_without_a_checkout",
     ),
     "CONTRIBUTING.md: ./scripts/pin.sh*": Excuse(
         "asks the package index for every package, and changes the checkout"
