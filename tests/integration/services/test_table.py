@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.fleet.store import FleetStore
+from localcloud.tests.support.cloud_clients import calls_of
 from services.table import BATCH_ATTEMPTS, LAST, PAGE, Item, Table, TableBusyError, is_throttled
 from tests.integration.services.conftest import ALL_ATTEMPTS, Place
-from tests.support.cloud_clients import calls_of
 from tests.support.memory_aws.calls import InjectedFault, repeat_fault
 from tests.support.memory_aws.dynamodb import MemoryTable
 

@@ -155,7 +155,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
     assert (store.count_images(job), received_images(shared_tier, provisioned, job)) == (0, [])
 
 
-def test_a_worker_killed_in_the_middle_of_an_upload_has_acknowledged_nothing_and_asked_for_nothing(
+def test_a_process_killed_during_an_upload_has_acknowledged_and_requested_nothing(
     shared_tier: WebTier, provisioned: Clients, store: JobStore
 ) -> None:
     job = shared_tier.create_job()
@@ -206,7 +206,7 @@ def test_all_that_was_acknowledged_before_a_kill_is_there_after_it(
     assert len(messages) == len(set(messages))
 
 
-def test_uploads_that_are_repeated_with_their_key_after_a_kill_become_each_image_once(
+def test_uploads_repeated_with_their_key_after_a_kill_become_each_image_once(
     shared_tier: WebTier, provisioned: Clients, store: JobStore
 ) -> None:
     job, acknowledged = shared_tier.create_job(), list[str]()

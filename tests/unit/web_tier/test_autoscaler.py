@@ -375,7 +375,7 @@ def test_an_unchanged_file_is_not_read_again(watcher: FleetConfigWatcher) -> Non
 ORDER = LimitsOverride(min_workers=1, max_workers=5, since=EPOCH, reason="budget")
 
 
-def test_limits_of_operators_replace_the_configured_ones_and_each_change_is_logged_and_shown_once(
+def test_operator_limits_replace_configured_ones_and_each_change_is_shown_once(
     watcher: FleetConfigWatcher, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -197,7 +197,7 @@ def test_a_job_that_is_resumed_while_it_is_cancelled_keeps_no_tombstone(
     assert (store.status(job.job_id).state, list(input_bucket.objects)) == ("running", [])
 
 
-def test_a_job_that_is_cancelled_while_it_is_resumed_keeps_no_tombstone_without_a_mark(
+def test_a_job_cancelled_while_it_is_resumed_keeps_no_tombstone_without_a_mark(
     ingest: ImageIngest, store: JobStore, job: Job, input_bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_images(store, job, "a.jpg")

@@ -60,7 +60,7 @@ class Tagger:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_tagged_worker_counts_although_its_description_lags_and_under_the_next_controller(role: str) -> None:
+def test_a_tagged_worker_counts_despite_a_lagging_description_and_a_new_controller(role: str) -> None:
     tagger = Tagger(role)
     old = tagger.described()
     assert tagger.tagged(old) == frozenset()
@@ -234,7 +234,7 @@ def test_a_controller_that_no_longer_acts_neither_drains_nor_deletes_commands() 
 FOUR = observation(states=("running", "running", "pending", "running"))
 
 
-def test_the_oldest_registered_workers_are_protected_and_a_booting_one_only_if_there_are_too_few() -> None:
+def test_the_oldest_registered_workers_are_protected_and_booting_ones_if_too_few() -> None:
     assert workers_to_protect(FOUR, 2) == ("i-0", "i-1")
     late = replace(FOUR, metrics=FleetMetrics(unregistered=booting("i-0", "i-2")))
     assert workers_to_protect(late, 2) == ("i-1", "i-3")

@@ -105,7 +105,7 @@ def test_a_record_begins_with_the_launch_and_has_the_heartbeats_since(scene: Sce
     assert scene.tracker.unregistered(["a", "b"]) == {"b"}
 
 
-def test_a_new_controller_knows_the_age_of_instances_and_starts_their_allowance_again() -> None:
+def test_a_new_controller_knows_the_age_of_instances_and_restarts_their_allowance() -> None:
     scene = Scene()
     record = scene.observe(a="running")["a"]
     assert (record.first_seen_at, record.launched_at, record.began_here) == (1001, 0, False)
@@ -482,7 +482,7 @@ def test_without_the_lease_nothing_is_terminated() -> None:
     boot=st.floats(0, ALLOWANCE - 1),
     state=st.sampled_from(["ready", "busy", "draining"]),
 )
-def test_a_worker_that_reports_every_ten_seconds_is_never_terminated_however_late_that_is_read(
+def test_a_worker_that_reports_is_never_terminated_however_late_reports_are_read(
     beats: list[float], rounds: list[tuple[float, float, bool]], boot: float, state: WorkerState
 ) -> None:
     """Rounds of the collector: the pause before each, how long it takes, and whether it leaves the queue drained.

@@ -92,7 +92,7 @@ def test_a_successor_reads_the_launches_and_the_calls_of_unknown_outcome(desk: D
     assert second.sync_from_store() == [], "it has been taken over"
 
 
-def test_after_a_takeover_the_other_controller_cannot_write_until_it_takes_over_again(desk: Desk) -> None:
+def test_after_a_takeover_the_other_controller_cannot_write_before_it_takes_over(desk: Desk) -> None:
     first = desk.open()
     first.record(desk.entry("t-1"))
     second = desk.open("b")
@@ -255,7 +255,7 @@ def test_nothing_is_launched_that_may_not_have_been_recorded(when: str) -> None:
     assert len(scaler.ec2.alive()) == 5
 
 
-def test_a_controller_that_loses_the_lease_after_the_record_leaves_the_call_to_its_successor() -> None:
+def test_a_controller_without_the_lease_after_its_record_leaves_the_call_to_the_next() -> None:
     first = Scaler()
     first.round(0)
 

@@ -120,7 +120,7 @@ def test_a_costly_description_is_reused_for_longer_also_while_demand_grows(
     assert ec2.cpu_seconds == pytest.approx(4 * cpu_seconds)
 
 
-def test_a_launch_counts_as_long_as_the_description_that_is_used_is_too_old_to_show_it() -> None:
+def test_a_launch_counts_as_long_as_the_description_is_too_old_to_show_it() -> None:
     clock, ec2 = Clock(), MemoryEC2(describe_cpu=1.0)
     ec2.hidden.add("i-1")
     seen = observer(ec2, FakeSQS(), clock)
@@ -322,7 +322,7 @@ def bench() -> Throughput:
     return Throughput()
 
 
-def test_the_time_of_an_image_is_known_after_some_answers_or_from_the_previous_controller(bench: Throughput) -> None:
+def test_the_time_of_an_image_is_known_from_answers_or_the_previous_controller(bench: Throughput) -> None:
     assert ThroughputEstimator(before=0.5).seconds == 0.5
     bench.run(1, MIN_IMAGES - 1, 2)
     assert bench.estimator.seconds is None

@@ -425,7 +425,7 @@ def test_controllers_that_die_after_each_launch_forget_none_of_them() -> None:
     assert fleet.launches == 10
 
 
-def test_a_capped_fleet_ends_when_idle_and_starts_again_after_midnight_or_an_allowance() -> None:
+def test_a_capped_fleet_ends_when_idle_and_restarts_after_midnight_or_an_allowance() -> None:
     fleet = CappedFleet(waiting=400)
     for _ in range(300):
         fleet.pass_second()
