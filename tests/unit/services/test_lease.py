@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from services.lease import Lease, boot_seconds
 from services.table import Table
-from tests.support.memory_table import MemoryTable, meeting
+from tests.support.memory_aws.calls import meeting
+from tests.support.memory_aws.dynamodb import MemoryTable
 
 T = TypeVar("T")
 

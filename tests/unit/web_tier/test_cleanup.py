@@ -16,8 +16,9 @@ from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from tests.support.jobs import client_error
-from tests.support.memory_services import MemoryBucket
-from tests.support.memory_table import WRITES, MemoryTable, run_effect
+from tests.support.memory_aws.calls import WRITES, run_effect
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.results_site import ResultsSite, done
 from web_tier.controller import cleanup
 from web_tier.controller.cleanup import LINGER_SECONDS, MAX_OVERDUE, JobCleanup, JobExpiry
@@ -136,7 +137,7 @@ def test_an_expiry_that_died_before_its_end_refuses_uploads_only_until_the_next_
     assert exists(store, job)
 
 
-def test_a_controller_that_was_frozen_before_it_marked_a_job_as_expiring_deletes_nothing() -> None:
+def test_a_controller_frozen_before_it_marked_a_job_as_expiring_deletes_nothing() -> None:
     store = JobStore(MemoryTable())
     job = make_job(store, OLD)
     assert not store.expire(job, lambda: False)
@@ -187,7 +188,7 @@ def test_a_clock_that_is_a_year_ahead_deletes_nothing() -> None:
     assert [exists(store, job) for job in jobs] == [True, True, False]
 
 
-def test_what_was_left_over_while_no_controller_ran_expires_once_there_is_a_newer_job() -> None:
+def test_what_was_left_while_no_controller_ran_expires_once_there_is_a_newer_job() -> None:
     store = JobStore(MemoryTable())
     left = make_job(store, LIFETIME + 2 * MAX_OVERDUE)
     expire(store)
@@ -297,7 +298,7 @@ def test_results_that_arrive_for_a_deleted_job_are_dropped() -> None:
     assert site.store.counts(refs[0].job_id) == Counts()
 
 
-def test_objects_and_items_that_are_written_after_the_first_removal_are_removed_by_the_last() -> None:
+def test_objects_and_items_written_after_the_first_removal_are_removed_by_the_last() -> None:
     site = Site()
     [image] = site.add_job(1)
     site.delete(image.job_id)

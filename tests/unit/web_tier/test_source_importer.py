@@ -18,8 +18,10 @@ from core.model_catalog import JobModel
 from tests.conftest import ConfigMaker
 from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW, client_error, done, put_results
-from tests.support.memory_services import MemoryBucket, MemorySource, RecordingQueue
-from tests.support.memory_table import MemoryTable, failing_writes, run_effect
+from tests.support.memory_aws.calls import failing_writes, run_effect
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
+from tests.support.memory_aws.sqs import RecordingQueue
 from web_tier.controller.source_importer import MAX_PAUSE_SECONDS, MAX_REFUSALS, ORPHAN_SECONDS, SourceImporter
 from web_tier.quotas import Quotas
 from web_tier.results.progress import JobProgress, listing_sentence
