@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError
 from core.ids import new_id
 from localcloud.cloudformation.handlers import HANDLERS
 from localcloud.launch import LocalCloud
-from tests.support.cloud_clients import SLEEP, CloudClients
-from tests.support.waiting import wait_until
+from localcloud.tests.support.cloud_clients import SLEEP, CloudClients
+from localcloud.tests.support.waiting import wait_until
 
 TEMPLATE = """
 Parameters: {Days: {Type: Number, Default: 7}, Who: {Type: String, Default: ec2}}
