@@ -6,6 +6,7 @@ AWS does not list, and leaves out keys that AWS does not give to the action and 
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,19 +100,18 @@ def _arn(call: RecordedCall, service: str, resource: str) -> str:
 
 _OF_OBJECTS = {
     "GET": "GetObject", "HEAD": "GetObject", "PUT": "PutObject", "DELETE": "DeleteObject",
-    "PUT tagging": "PutObjectTagging", "DELETE tagging": "DeleteObjectTagging", "GET tagging": "GetObjectTagging",
-    "POST uploads": "PutObject", "POST uploadId": "PutObject", "PUT uploadId": "PutObject",
-    "DELETE uploadId": "AbortMultipartUpload",
+    "PUT tagging": "PutObjectTagging", "DELETE tagging": "DeleteObjectTagging", "POST uploads": "PutObject",
+    "POST uploadId": "PutObject", "PUT uploadId": "PutObject", "DELETE uploadId": "AbortMultipartUpload",
 }  # fmt: skip
-_OF_BUCKETS = {
-    "GET": "ListBucket", "HEAD": "ListBucket", "PUT": "CreateBucket", "DELETE": "DeleteBucket",
-    "POST delete": "DeleteObject", "POST": "PutObject", "GET versions": "ListBucketVersions",
-    "GET uploads": "ListBucketMultipartUploads", "GET location": "GetBucketLocation",
-    "GET tagging": "GetBucketTagging", "PUT tagging": "PutBucketTagging",
-    "PUT publicAccessBlock": "PutBucketPublicAccessBlock", "PUT encryption": "PutEncryptionConfiguration",
-    "PUT lifecycle": "PutLifecycleConfiguration", "PUT policy": "PutBucketPolicy",
-}  # fmt: skip
+_OF_BUCKETS = {"GET": "ListBucket", "HEAD": "ListBucket", "PUT": "CreateBucket"}
 """Actions by method and the parameter that changes the action."""
+
+_CHANGES_NOTHING = re.compile(
+    r"prefix|delimiter|max-keys|continuation-token|encoding-type|list-type|start-after|partNumber|x-id"
+    r"|x-amz-.*|response-.*",
+    re.IGNORECASE,
+)
+"""Parameters that do not change the action."""
 
 _OF_A_LIST = {"prefix": "s3:prefix", "delimiter": "s3:delimiter", "max-keys": "s3:max-keys"}
 
@@ -140,8 +140,8 @@ def _bucket_or_object(call: RecordedCall, of_bucket: str, key: str) -> Iterator[
     A caller that may not list the bucket gets 403 instead of 404 for an object that is missing.
     """
     rules = _OF_OBJECTS if key else _OF_BUCKETS
-    keyed = [f"{call.method} {name}" for name in call.query]
-    action = next((rules[each] for each in keyed if each in rules), rules.get(call.method))
+    names = sorted(name for name in call.query if not _CHANGES_NOTHING.fullmatch(name))
+    action = rules.get(" ".join([call.method, *names]))
     if action is None or "HTTP_X_AMZ_ACL" in call.headers:
         raise UnknownCallError(f"{call.method} {call.path} {call.query} {call.headers} of S3")
     resource = f"{of_bucket}/{key}" if key else of_bucket
