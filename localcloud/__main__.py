@@ -1,4 +1,4 @@
-"""``python -m localcloud cloud|hypervisor|guard|merge``: the processes of the local cloud."""
+"""``python -m localcloud cloud|hypervisor|guard``: the processes of the local cloud."""
 
 import argparse
 import importlib
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m localcloud", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="cloud|hypervisor|guard|merge")
+    commands = parser.add_subparsers(required=True, metavar="cloud|hypervisor|guard")
     cloud = commands.add_parser("cloud", help="serve the AWS APIs on 127.0.0.1")
     address = cloud.add_mutually_exclusive_group(required=True)
     address.add_argument("--port", type=int, help="port on 127.0.0.1")
@@ -37,11 +37,6 @@ def _parser() -> argparse.ArgumentParser:
     cloud.add_argument("--state", type=Path, metavar="DIR", help="keep everything in this folder")
     cloud.add_argument("--state-lock-fd", type=int, metavar="FD", help="descriptor with the lock of --state")
     cloud.set_defaults(run=_cloud)
-    merge = commands.add_parser("merge", help="write a snapshot of the log files of a state, for the cloud")
-    merge.add_argument("folder", type=Path, help="of the log files")
-    merge.add_argument("upto", type=int, help="number of the last log file")
-    merge.add_argument("target", type=Path, help="file to write")
-    merge.set_defaults(run=_merge)
     hypervisor = commands.add_parser("hypervisor", help="run a machine for each instance")
     hypervisor.add_argument("--endpoint", required=True, help="URL of the cloud")
     hypervisor.add_argument("--grace-seconds", type=float, help="from asking a machine to end until it is killed")
@@ -78,26 +73,19 @@ def _cloud(options: argparse.Namespace) -> None:
 
 def _state(options: argparse.Namespace) -> "StateFolder | None":
     """Return the state, if there is one, with its lock; the lock lasts as long as this process and its worker."""
-    from localcloud.state.folder import StateError, StateFolder
+    from localcloud.state.folder import StateFolder
+    from localcloud.state.store import StateError
 
     if options.state is None:
         return None
     try:
-        state = StateFolder.create(options.state)
+        state = StateFolder.usable(options.state)
         if options.state_lock_fd is None:
             state.acquire(LOCK_SECONDS)
+        state.prepare()
     except StateError as error:
         sys.exit(str(error))
     return state
-
-
-def _merge(options: argparse.Namespace) -> None:
-    from localcloud.state.journal import CorruptedStateError, write_snapshot
-
-    try:
-        write_snapshot(options.folder, options.target, upto=options.upto)
-    except (CorruptedStateError, OSError) as error:
-        sys.exit(str(error))
 
 
 def _hypervisor(options: argparse.Namespace) -> None:

@@ -25,6 +25,7 @@ from localcloud.dispatch import (
 )
 from localcloud.options import FaultRule
 from localcloud.page_guard import WsgiApp
+from localcloud.partial_batches import answer_in_part
 
 _REFUSALS: Final = {
     "unavailable": (ErrorReason.UNAVAILABLE, "Please reduce your request rate."),
@@ -46,6 +47,7 @@ class CallFaults:
         self._rules: tuple[FaultRule, ...] = ()
         self._seed, self._since = 0, 0.0
         self._matched: Counter[int] = Counter()
+        self._chosen: Counter[int] = Counter()
         self._met: Counter[str] = Counter()
 
     @property
@@ -59,17 +61,20 @@ class CallFaults:
             if (rules, seed) != (self._rules, self._seed):
                 self._rules, self._seed, self._since = rules, seed, self._clock()
                 self._matched.clear()
+                self._chosen.clear()
 
     def choose(self, service: str, operation: str, tier: str | None) -> FaultRule | None:
         """Return the first rule that matches a call and chooses it, or None."""
         with self._lock:
             elapsed = self._clock() - self._since
             for index, rule in enumerate(self._rules):
-                if rule.matches(service, operation, tier, elapsed):
+                is_used_up = rule.calls is not None and self._chosen[index] >= rule.calls
+                if not is_used_up and rule.matches(service, operation, tier, elapsed):
                     number = self._matched[index]
                     self._matched[index] += 1
                     draw = Random(f"{self._seed} {index} {number}").random()  # noqa: S311 # nosec B311 # not a secret
                     if draw < rule.share:
+                        self._chosen[index] += 1
                         self._met[rule.kind] += 1
                         return rule
         return None
@@ -94,14 +99,14 @@ class FaultyCalls:
         """
         if self._faults.is_on and INLINE in environ:
             raise WouldWaitError
-        service, rule = service_of(environ) if self._faults.is_on else "", None
-        if service:
-            tier = _TIER.search(environ.get("HTTP_USER_AGENT", ""))
-            rule = self._faults.choose(service, operation_of(service, environ), tier[1] if tier else None)
+        service = service_of(environ) if self._faults.is_on else ""
+        rule = self._rule_of(service, environ) if service else None
         if rule is None:
             return self._aws(environ, start_response)
         if rule.kind in _REFUSALS:
             return error_response(environ, service, *_REFUSALS[rule.kind]).send(start_response)
+        if rule.kind == "partial":
+            return answer_in_part(self._aws, service, environ, start_response)
         if rule.kind in {"slow", "timeout"}:
             self._sleep(rule.seconds)
         if rule.kind in {"lost_reply", "repeated", "killed_after"}:  # make the call, and discard its answer
@@ -114,6 +119,10 @@ class FaultyCalls:
                 with contextlib.suppress(OSError):  # the process ended meanwhile
                     os.kill(pid, signal.SIGKILL)
         raise ConnectionResetError(errno.ECONNRESET, "closed by the switch `faults`")
+
+    def _rule_of(self, service: str, environ: dict[str, Any]) -> FaultRule | None:
+        tier = _TIER.search(environ.get("HTTP_USER_AGENT", ""))
+        return self._faults.choose(service, operation_of(service, environ), tier[1] if tier else None)
 
 
 def processes_of(port: int, server_port: int) -> list[int]:

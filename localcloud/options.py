@@ -23,6 +23,7 @@ FaultKind = Literal[
     "reset",
     "lost_reply",
     "repeated",
+    "partial",
     "denied",
     "expired",
     "skewed",
@@ -50,6 +51,7 @@ class FaultRule(BaseModel):
     operation: str | None = None
     tier: Literal["web", "controller", "worker"] | None = None
     share: float = Field(default=1.0, ge=0, le=1)
+    calls: int | None = Field(default=None, ge=1)
     seconds: float = Field(default=1.0, ge=0, le=MAX_SECONDS)
     from_seconds: float = Field(default=0.0, ge=0)
     until_seconds: float | None = Field(default=None, ge=0)

@@ -172,7 +172,7 @@ MODULES = {
     "s3": ("localcloud.s3.objects",),
     "sesv2": ("localcloud.ses",),
     "sqs": ("localcloud.sqs.backend", "localcloud.sqs.move_tasks"),
-    "dynamodb": ("localcloud.dynamodb", "localcloud.point_in_time"),
+    "dynamodb": ("localcloud.dynamodb",),
     "ec2": ("localcloud.ec2.account", "localcloud.ec2.launches", "localcloud.ec2.instances"),
 }
 

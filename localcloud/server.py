@@ -32,8 +32,8 @@ from localcloud.patches import apply_patches
 from localcloud.s3.posts import PostObjects
 from localcloud.signatures import SignedCalls
 from localcloud.state.folder import StateFolder
-from localcloud.state.journal import CorruptedStateError, Journal
 from localcloud.state.recorder import RecordedCalls, recorder
+from localcloud.state.store import StateError, Store
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ HOST = "127.0.0.1"
 THREADS = 512  # each long poll has one, and each call without a direct answer
 KEEP_ALIVE_SECONDS = 75
 STOP_GRACE_SECONDS = 1
-STATE_NOT_READ = 4  # exit status of a worker process with a damaged state
+STATE_NOT_READ = 4  # exit status of a worker process that cannot read its state
 COLLECT_AFTER = 20_000
 """Number of new objects after which the interpreter collects garbage; most requests leave none."""
 
@@ -111,8 +111,8 @@ class CloudServer(BaseApplication):  # type: ignore[misc]
         """Return the application; gunicorn calls this in the worker process."""
         if self._state is not None:
             try:
-                recorder.start(Journal(self._state.log))
-            except CorruptedStateError as error:
+                recorder.start(Store(self._state.database))
+            except StateError as error:
                 log.critical("%s", error)
                 os._exit(STATE_NOT_READ)
         return create_application()

@@ -8,8 +8,8 @@ import click
 
 from core.format import file_size
 from fleetsight_client.cli import CommandGroup
-from localcloud.state.folder import StateError, StateFolder, restore
-from localcloud.state.journal import CorruptedStateError
+from localcloud.state.folder import StateFolder, restore
+from localcloud.state.store import StateError
 from scripts.run.state import StateFolderError
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -56,5 +56,5 @@ def reset_command(folder: Path) -> None:
 def _errors() -> Iterator[None]:
     try:
         yield
-    except (StateError, CorruptedStateError) as error:
+    except StateError as error:
         raise StateFolderError(str(error)) from error

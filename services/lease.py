@@ -86,7 +86,8 @@ class Lease:
         else:
             found = (str(item["holder"]), int(item["version"]))
             if self._seen is None or self._seen[0] != found:
-                self._seen = (found, before)
+                # The time after the read: this process may have been frozen before it while the holder renewed.
+                self._seen = (found, self.clock())
             if before - self._seen[1] < self.length_seconds and found[0] not in {self.holder, _NO_HOLDER}:
                 return False
             self._version = found[1]

@@ -128,7 +128,11 @@ class Table:
         )
 
     def put_if(self, item: Item, condition: str, values: Item | None = None) -> bool:
-        """Put `item` if `condition` holds for the existing item (`#name` is an attribute); return whether it did."""
+        """Put `item` if `condition` holds for the existing item (`#name` is an attribute); return whether it did.
+
+        False may also mean that the reply was lost and the client repeated the call: the condition does not hold for
+        its own item. A caller for whom this matters reads the item.
+        """
         return self._if_condition_holds(
             lambda extra: self.client.put_item(TableName=self.name, Item=_encode(item), **extra),
             condition,

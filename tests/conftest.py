@@ -120,9 +120,14 @@ def shipped_values() -> dict[str, dict[str, Any]]:
 
 def config_of(cloud: LocalCloud, own: str, **changes: dict[str, Any]) -> Config:
     """Return the shipped configuration with `changes`, for `cloud`; all names in it begin with `own`."""
+    return config_at(cloud.endpoint_url, own, **changes)
+
+
+def config_at(endpoint_url: str, own: str, **changes: dict[str, Any]) -> Config:
+    """Return the shipped configuration with `changes`, for an endpoint; all names in it begin with `own`."""
     values = shipped_values()
     values["names"] = {key: f"{own}-{key.replace('_', '-')}" for key in values["names"]}
-    values["aws"]["endpoint_url"] = cloud.endpoint_url
+    values["aws"]["endpoint_url"] = endpoint_url
     for section, keys in changes.items():
         values[section] |= keys
     return parse_config(values)

@@ -154,10 +154,8 @@ _NO_RECORD = "does not record a change in the state"
 
 def _record_change(original: Any, self: Any, bucket_name: str, key_name: str, *args: Any, **kwargs: Any) -> Any:
     """Change an object, and record it."""
-    try:
-        return original(self, bucket_name, key_name, *args, **kwargs)
-    finally:
-        recorder.object_changed(self, bucket_name, key_name)
+    recorder.object_changes(self, bucket_name, key_name)
+    return original(self, bucket_name, key_name, *args, **kwargs)
 
 
 for _name, _parameters in {
@@ -172,10 +170,8 @@ for _name, _parameters in {
 @PATCHES.wrap(f"{_BACKEND}.put_object_tagging", _NO_RECORD)
 def put_object_tagging(original: Any, self: Any, key: Any, tags: Any) -> Any:
     """Set the tags of an object, and record it."""
-    try:
-        return original(self, key, tags)
-    finally:
-        recorder.object_changed(self, key.bucket_name, key.name)
+    recorder.object_changes(self, key.bucket_name, key.name)
+    return original(self, key, tags)
 
 
 TLS_KEYS = {"aws:securetransport", "s3:tlsversion"}

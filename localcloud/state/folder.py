@@ -1,6 +1,6 @@
-"""The folder of a state: the log of a local cloud, its owner's key and other private files, and the lock of its user.
+"""The folder of a state: the database of a local cloud, its owner's key and other private files, and a lock.
 
-A folder is a state if it has the file `MARKER`. Every command holds the lock while it uses the folder, so that two
+A folder is a state if it has the file `DATABASE`. Every command holds the lock while it uses the folder, so that two
 systems never write one state, and a state in use is neither copied nor removed. The kernel releases the lock at the
 end of the last process that has inherited it: of a command that is killed, the local cloud that it started.
 """
@@ -9,41 +9,41 @@ import fcntl
 import json
 import os
 import shutil
+import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from localcloud.access_keys import HEADER_FILE, KEY_FILE
-from localcloud.state.journal import (
-    FORMAT,
-    REMEDY,
+from localcloud.state import format_1
+from localcloud.state.store import (
+    ACKNOWLEDGED,
     Record,
-    check,
-    read_snapshot,
-    snapshot_path,
+    StateError,
+    connect,
+    create,
+    load,
+    named_errors,
     synchronize,
-    write_snapshot,
+    tally,
 )
 
-MARKER: Final = "fleetsight-state.json"
+DATABASE: Final = "state.sqlite"
 """File that makes a folder a state."""
 
 SESSION_KEYS_FILE: Final = "session-keys"
 """File with the keys of the web tier's sessions."""
 
 PRIVATE_FILES: Final = (KEY_FILE, HEADER_FILE, SESSION_KEYS_FILE)
-"""Small files that belong to the state and that only its owner may read."""
+"""Small files that belong to the state and that only its owner may read; a snapshot has them in a table."""
 
 _LOCK: Final = "lock"
-_LOG: Final = "log"
+_PARTIAL: Final = f"{DATABASE}.partial"
 _PAUSE_SECONDS: Final = 0.1
-
-
-class StateError(Exception):
-    """Raised when a folder or a file cannot be used as asked; the message names it and says what to do."""
 
 
 class StateInUseError(StateError):
@@ -52,41 +52,29 @@ class StateInUseError(StateError):
 
 @dataclass(frozen=True)
 class StateFolder:
-    """A state on disk."""
+    """A state on disk, or an empty folder that `prepare` makes one."""
 
     path: Path
 
     @property
-    def log(self) -> Path:
-        """The folder of the log."""
-        return self.path / _LOG
+    def database(self) -> Path:
+        """The file of the database."""
+        return self.path / DATABASE
 
     @classmethod
     def existing(cls, path: Path) -> "StateFolder":
         """Return the state in a folder.
 
         Raises:
-            StateError: the folder is not a state, or one of another version.
+            StateError: the folder is not a state.
         """
-        try:
-            marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
-            found = marker["format"]
-        except FileNotFoundError:
-            raise StateError(
-                f"{path} is not a state, since it has no {MARKER}: name the folder that --state named"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StateError(f"{path / MARKER} cannot be read ({error}). {REMEDY}") from error
-        if found != FORMAT:
-            raise StateError(
-                f"{path} has format {found}, and this version of Fleetsight reads format {FORMAT}: use the version "
-                "that wrote it, or another folder"
-            )
+        if not (path / DATABASE).exists() and not format_1.is_state(path):
+            raise StateError(f"{path} is not a state, since it has no {DATABASE}: name the folder that --state named")
         return cls(path)
 
     @classmethod
-    def create(cls, path: Path) -> "StateFolder":
-        """Return the state in a folder, which is created unless it exists; an empty folder becomes a state.
+    def usable(cls, path: Path) -> "StateFolder":
+        """Return the folder, which is created unless it exists, if it is a state or empty.
 
         Raises:
             StateError: the folder has other files, or cannot be used.
@@ -94,17 +82,27 @@ class StateFolder:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             names = {entry.name for entry in path.iterdir()}
-            # A start that was killed leaves these; the root of a volume has lost+found.
-            has_others = names - {_LOCK, _LOG, f"{MARKER}.partial", "lost+found"}
-            if has_others or (_LOG in names and any((path / _LOG).iterdir())):
-                return cls.existing(path)
-            (path / _LOG).mkdir(mode=0o700, exist_ok=True)
-            _mark(path)
         except OSError as error:
             raise StateError(
                 f"{path} cannot be used as a state: {error.strerror}; name a folder that you may write"
             ) from error
-        return cls(path)
+        # A start that was killed leaves these; the root of a volume has lost+found.
+        return cls(path) if names <= {_LOCK, _PARTIAL, "lost+found"} else cls.existing(path)
+
+    def prepare(self) -> None:
+        """Create an empty database unless there is one, or convert a state of format 1; the caller has the lock.
+
+        Raises:
+            StateError: the disk is full or fails.
+            CorruptedStateError: the state of format 1 is damaged.
+        """
+        try:
+            if not self.database.exists():
+                former = format_1.read_state(self.path) if format_1.is_state(self.path) else []
+                create(self.database, (record for record in former if _private_name(record) is None))
+            format_1.remove(self.path)  # only here: a kill before leaves both, and the database counts
+        except OSError as error:
+            raise StateError(f"{self.path} cannot be used as a state: {error.strerror}; free space") from error
 
     def acquire(self, seconds: float = 0.0) -> int:
         """Return a file descriptor with the lock; wait up to `seconds` for a process that ends.
@@ -150,17 +148,25 @@ class StateFolder:
         """
         partial = file.with_name(f".{file.name}.partial")
         with self.locked():
-            private = [
-                Record(_private_key(name), (self.path / name).read_bytes())
-                for name in PRIVATE_FILES
-                if (self.path / name).exists()
-            ]
+            self.prepare()
+            self.check()
+            private = [path for name in PRIVATE_FILES if (path := self.path / name).exists()]
             try:
-                write_snapshot(self.log, partial, more=private)
+                partial.unlink(missing_ok=True)
+                os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+                with closing(connect(self.database)) as connection:
+                    connection.execute("VACUUM INTO ?", (str(partial),))
+                with closing(connect(partial)) as connection:
+                    connection.execute("PRAGMA journal_mode = OFF")
+                    connection.execute("CREATE TABLE files (name TEXT PRIMARY KEY, content TEXT NOT NULL)")
+                    connection.executemany(
+                        "INSERT INTO files VALUES (?, ?)", [(each.name, each.read_text()) for each in private]
+                    )
+                synchronize(partial)
                 partial.replace(file)
                 synchronize(file.absolute().parent)
-            except OSError as error:
-                raise StateError(f"cannot write {file}: {error.strerror}; choose another place") from error
+            except (OSError, sqlite3.Error) as error:
+                raise StateError(f"cannot write {file}: {error}; choose another place") from error
             finally:
                 with suppress(OSError):
                     partial.unlink(missing_ok=True)
@@ -175,47 +181,61 @@ class StateFolder:
         """
         with self.locked():
             try:
-                shutil.rmtree(self.log, ignore_errors=False)
-                for name in PRIVATE_FILES:
+                # The database last: until then the folder is a state.
+                of_database = [f"{DATABASE}{end}" for end in (".partial", ACKNOWLEDGED, "-wal", "-shm", "")]
+                for name in (*PRIVATE_FILES, *of_database):
                     (self.path / name).unlink(missing_ok=True)
-                (self.path / MARKER).unlink()  # last: until then the folder is a state
+                format_1.remove(self.path)
                 synchronize(self.path)
             except OSError as error:
                 raise StateError(f"cannot remove {error.filename}: {error.strerror}") from error
 
-    def check(self) -> int:
-        """Read the whole log and return the number of its records.
+    def check(self) -> Counter[str]:
+        """Read the whole database and return the number of its records by kind.
 
         Raises:
-            CorruptedStateError: the state is damaged.
+            StateError: the database is of something else, or of another version.
+            CorruptedStateError: the database is damaged.
         """
-        return check(self.log)
+        return tally(self.database)
 
 
 def restore(file: Path, path: Path) -> StateFolder:
     """Create a state from a snapshot, in a folder that is empty or does not exist.
 
     Raises:
-        StateError: the folder has files, or the file cannot be read.
+        StateError: the folder has files, or the file is no snapshot.
         CorruptedStateError: the file is not a whole snapshot.
     """
+    folder = StateFolder(path)
+    partial = path / _PARTIAL
     try:
-        if path.exists() and {entry.name for entry in path.iterdir()} - {_LOCK}:
+        if path.exists() and {entry.name for entry in path.iterdir()} - {_LOCK, _PARTIAL}:
             raise StateError(f"{path} is not empty: name a folder that does not exist")
-        private = {name: record.value for record in read_snapshot(file) if (name := _private_name(record.key))}
+        former = format_1.read_snapshot(file) if format_1.is_snapshot(file) else None
+        if former is None:
+            load(file)
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (path / _LOG).mkdir(mode=0o700)
-        target = snapshot_path(path / _LOG, 0)
-        shutil.copyfile(file, target)
-        target.chmod(0o600)
-        synchronize(target)
-        synchronize(path / _LOG)
-        for name, value in private.items():
-            write_private(path / name, (value or b"").decode())
-        _mark(path)
+        if former is not None:
+            for record in former:
+                if (name := _private_name(record)) is not None:
+                    write_private(path / name, (record.value or b"").decode())
+            create(folder.database, (record for record in former if _private_name(record) is None))
+            return folder
+        write_private(partial, "")
+        shutil.copyfile(file, partial)
+        with named_errors(partial), closing(connect(partial)) as connection:
+            for name, content in connection.execute("SELECT name, content FROM files").fetchall():
+                if name in PRIVATE_FILES:
+                    write_private(path / name, content)
+            connection.execute("DROP TABLE files")
+        load(partial)
+        synchronize(partial)
+        partial.replace(folder.database)
+        synchronize(path)
     except OSError as error:
         raise StateError(f"{error.filename or file}: {error.strerror}; name other files") from error
-    return StateFolder(path)
+    return folder
 
 
 def write_private(path: Path, text: str) -> None:
@@ -227,18 +247,7 @@ def write_private(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _mark(path: Path) -> None:
-    """Make a folder with its log a state."""
-    partial = path / f"{MARKER}.partial"
-    write_private(partial, json.dumps({"format": FORMAT}) + "\n")
-    partial.replace(path / MARKER)
-    synchronize(path)
-
-
-def _private_key(name: str) -> bytes:
-    return json.dumps(["file", name]).encode()
-
-
-def _private_name(key: bytes) -> str | None:
-    kind, *name = json.loads(key)
-    return name[0] if kind == "file" and name[0] in PRIVATE_FILES else None
+def _private_name(record: Record) -> str | None:
+    """Return the name of a private file in a snapshot of format 1."""
+    kind, *name = json.loads(record.key)
+    return str(name[0]) if kind == "file" and name[0] in PRIVATE_FILES else None

@@ -16,12 +16,12 @@ from localcloud.dispatch import COGNITO_TARGET, INLINE, ErrorReason, error_respo
 from localcloud.page_guard import WsgiApp
 from localcloud.patches import apply_patches
 from localcloud.state import resources
-from localcloud.state.journal import Journal, Record
+from localcloud.state.store import Record, Store
 
 log = logging.getLogger(__name__)
 
 NOT_WRITTEN: Final = 5
-"""Exit status of a process that cannot write its log."""
+"""Exit status of a process that cannot write its state."""
 
 _ITEM_WRITES: Final = frozenset(
     {"put_item", "update_item", "delete_item", "batch_write_item", "transact_write_items"}
@@ -50,65 +50,76 @@ _NOT_RECORDED: Final[Mapping[str, frozenset[str]]] = {
 
 
 class Recorder:
-    """Records the changes of this process in a log; without a log every method returns at once."""
+    """Records the changes of this process in a store; without one every method returns at once."""
 
     def __init__(self) -> None:
-        self.journal: Journal | None = None
+        self.store: Store | None = None
         self._thread = threading.local()
         self._objects, self._comparing = threading.Lock(), threading.Lock()
+        self._changing: set[threading.Event] = set()
+        """One of each call that may have changed objects, set when it has added their records."""
         self._known: dict[bytes, bytes] = {}
 
     @property
     def is_on(self) -> bool:
         """Whether changes are recorded."""
-        return self.journal is not None
+        return self.store is not None
 
-    def start(self, journal: Journal) -> None:
-        """Restore what the log has, then record what changes."""
+    def start(self, store: Store) -> None:
+        """Restore what the store has, then record what changes."""
         apply_patches("core")
-        self.journal = journal  # before any queue is created; nothing below makes a call that is recorded
-        resources.restore(journal.restored)
-        journal.restored.clear()
+        self.store = store  # before any queue is created; nothing below makes a call that is recorded
+        resources.restore(store.restored)
+        store.restored.clear()
         for service in _KINDS:
             self._known |= self._described(service)
 
     def stop(self) -> None:
-        """Record no more; the log stays open."""
-        self.journal = None
+        """Record no more; the store stays open."""
+        self.store = None
         self._known.clear()
 
     def commit(self) -> None:
-        """Return when everything that was recorded so far is durable; end this process if that is impossible.
+        """Return when everything that calls could see so far is durable; end this process if that is impossible.
 
         After a failed write only reading shows what the disk has, which the next process does.
         """
-        if self.journal is not None:
-            try:
-                self.journal.commit()
-            except OSError as error:
-                log.critical(
-                    "the state cannot be written (%s), so no call is answered: free space on its disk", error
-                )
-                os._exit(NOT_WRITTEN)
+        if self.store is None:
+            return
+        # Other calls see an object before its record is added; what they write may depend on it.
+        for changing in list(self._changing):
+            changing.wait()
+        try:
+            self.store.commit()
+        except Exception as error:  # noqa: BLE001 - whatever it is, what was recorded is lost for this process
+            log.critical("the state cannot be written (%s), so no call is answered: free space on its disk", error)
+            os._exit(NOT_WRITTEN)
 
-    def object_changed(self, backend: Any, bucket: str, name: str) -> None:
-        """Remember that the present call changes an object; `end_call` records it, complete."""
-        if self.journal is not None:
-            if not hasattr(self._thread, "objects"):
-                self._thread.objects = {}
-            self._thread.objects["object", backend.account_id, backend.region_name, bucket, name] = backend
+    def object_changes(self, backend: Any, bucket: str, name: str) -> None:
+        """Remember that the present call is about to change an object; `end_call` records it, complete."""
+        if self.store is None:
+            return
+        if getattr(self._thread, "changing", None) is None:
+            self._thread.objects, self._thread.changing = {}, threading.Event()
+            self._changing.add(self._thread.changing)
+        self._thread.objects["object", backend.account_id, backend.region_name, bucket, name] = backend
 
     def end_call(self) -> None:
         """Record the objects that the present call has changed."""
-        if self.journal is None or not getattr(self._thread, "objects", None):
+        changing = getattr(self._thread, "changing", None)
+        if self.store is None or changing is None:
             return
-        changed, self._thread.objects = self._thread.objects, {}
-        with self._objects:  # a record must not be older than one that was added before it
-            self.journal.append([resources.object_record(backend, key) for key, backend in changed.items()])
+        changed, self._thread.objects, self._thread.changing = self._thread.objects, {}, None
+        try:
+            with self._objects:  # a record must not be older than one that was added before it
+                self.store.append([resources.object_record(backend, key) for key, backend in changed.items()])
+        finally:
+            self._changing.discard(changing)
+            changing.set()
 
     def items_changed(self, operation: str, handler: Any) -> None:
         """Record the items that a call of DynamoDB names; the caller holds the locks of their tables."""
-        if self.journal is None or operation not in _ITEM_WRITES:
+        if self.store is None or operation not in _ITEM_WRITES:
             return
         backend, records = handler.dynamodb_backend, list[Record]()
         for table_name, attributes in _written(handler.body):
@@ -117,14 +128,14 @@ class Recorder:
                 name = (backend.account_id, backend.region_name, table.name)
                 key = ("item", *name, *resources.item_keys(table, attributes))
                 records.append(resources.item_record(table, key, attributes))
-        self.journal.append(records)
+        self.store.append(records)
 
     def table_deleted(self, table: Any) -> None:
         """Record that a table has no items any more; the caller holds its lock."""
-        if self.journal is None:
+        if self.store is None:
             return
         name = (table.account_id, table.region_name, table.name)
-        self.journal.append(
+        self.store.append(
             Record(resources.key_bytes(("item", *name, *resources.item_keys(table, attributes))), None)
             for attributes in resources.key_attributes(table)
         )
@@ -136,25 +147,25 @@ class Recorder:
         """
 
         def record(kind: str, name: str, value: Any) -> None:
-            if self.journal is None:
+            if self.store is None:
                 return
             key = resources.key_bytes((kind, queue.account_id, queue.region, queue.name, name))
             if kind == "message" and value is not None:
                 value = value | {"payload": resources.message_payload(value["payload"])}
-            self.journal.append([Record(key, None if value is None else resources.value_bytes(value))])
+            self.store.append([Record(key, None if value is None else resources.value_bytes(value))])
 
         return record
 
     def compare(self, service: str) -> None:
         """Record the resources of a service that have changed since the last comparison."""
-        if self.journal is None:
+        if self.store is None:
             return
         with self._comparing:
             present = self._described(service)
             kinds = _KINDS.get(service, ())
             changed = [Record(key, value) for key, value in present.items() if self._known.get(key) != value]
             gone = [key for key in self._known if key.startswith(kinds) and key not in present] if kinds else []
-            self.journal.append([*changed, *(Record(key, None) for key in gone)])
+            self.store.append([*changed, *(Record(key, None) for key in gone)])
             self._known |= present
             for key in gone:
                 del self._known[key]

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from localcloud.patches import apply_patches
-from localcloud.state.journal import Record
+from localcloud.state.store import Record
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +25,17 @@ _BYTES: Final = "$bytes"
 
 
 def key_bytes(key: Iterable[str]) -> bytes:
-    """Return a key as it is in the log."""
+    """Return a key as it is in the store."""
     return json.dumps(list(key), separators=(",", ":")).encode()
 
 
 def value_bytes(value: Any) -> bytes:
-    """Return a value as it is in the log: JSON, with bytes in Base64."""
+    """Return a value as it is in the store: JSON, with bytes in Base64."""
     return json.dumps(value, separators=(",", ":"), default=_bytes_to_json).encode()
 
 
 def value_of(content: bytes) -> Any:
-    """Return a value of the log."""
+    """Return a value of the store."""
     return json.loads(content, object_hook=_bytes_of_json)
 
 
@@ -449,7 +449,7 @@ _OWNERS: Final[Mapping[str, tuple[str, int]]] = {
 
 
 def restore(records: Mapping[bytes, Record]) -> None:
-    """Create everything that the records of a log describe, in the backends of this process."""
+    """Create everything that the records of a store describe, in the backends of this process."""
     kinds: dict[str, dict[Key, Record]] = {}
     for content, record in records.items():
         kind, *name = json.loads(content)
@@ -460,7 +460,6 @@ def restore(records: Mapping[bytes, Record]) -> None:
         for key in [key for key in found if key[:parts] not in owners]:
             log.warning("the %s %s is not restored: its %s was never acknowledged", kind, key, owner)
             del found[key]
-    kinds.pop("file", None)  # a private file that the snapshot contains, which is no JSON
     values = {
         kind: {key: value_of(record.value or b"") for key, record in found.items()} for kind, found in kinds.items()
     }

@@ -103,6 +103,8 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
         overrides |= {CONTROLLER_PORT_VARIABLE: str(free_port())} if metrics else {}
         overrides |= model_setting(model, console.print, stop) if model is not None else {}
         state = None if state_path is None else open_state(state_path)
+        if state is not None:
+            console.print(state.sentence, markup=False, highlight=False, soft_wrap=True)
         system = System(HOME, overrides, switches=switches, state=state)
         classes = checked_bundle(system.config).labels
         images = None

@@ -1,16 +1,22 @@
 """The state of a system on this machine: its folder, which `run.sh --state` names, and its owner's key."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from core.format import plural
 from localcloud.access_keys import KEY_FILE, AccessKey, adopt_owner_key, owner_key
-from localcloud.state.folder import StateError, StateFolder
-from localcloud.state.journal import CorruptedStateError
+from localcloud.state.folder import StateFolder
+from localcloud.state.store import StateError
 from services.errors import FleetsightError
 
 LOCK_SECONDS: Final = 15.0
 """Longest wait in seconds for a local cloud that ends since the command that started it was killed."""
+
+
+_SHOWN: Final = {"object": "object", "item": "item", "message": "message", "user": "account"}
+"""Kinds of records whose number a start prints, with their names."""
 
 
 class StateFolderError(FleetsightError):
@@ -23,30 +29,41 @@ class OpenState:
 
     Attributes:
         lock: file descriptor with the lock, which the local cloud inherits.
+        contents: number of records of each kind that the local cloud restores.
     """
 
     folder: StateFolder
     lock: int
+    contents: Counter[str]
+
+    @property
+    def sentence(self) -> str:
+        """What a start restores, for the user."""
+        if not self.contents:
+            return f"{self.folder.path} is a new state"
+        counts = [plural(self.contents[kind], name) for kind, name in _SHOWN.items()]
+        return f"Restoring {', '.join(counts[:-1])} and {counts[-1]} from {self.folder.path}"
 
 
 def open_state(path: Path) -> OpenState:
     """Lock the state in a folder, check it, and let this process use its owner's key.
 
-    An empty folder becomes a state, with a new key.
+    An empty folder becomes a state, with a new key; a state of format 1 is converted.
 
     Raises:
         StateFolderError: another process uses the state, it is damaged, or the folder is something else.
     """
     try:
-        folder = StateFolder.create(path.absolute())
+        folder = StateFolder.usable(path.absolute())
         lock = folder.acquire(LOCK_SECONDS)
-        folder.check()
+        folder.prepare()
+        contents = folder.check()
         if (folder.path / KEY_FILE).exists():
             adopt_owner_key(AccessKey.load(folder.path))
         else:
             owner_key().save(folder.path)
-    except (StateError, CorruptedStateError) as error:
+    except StateError as error:
         raise StateFolderError(str(error)) from error
     except OSError as error:
         raise StateFolderError(f"the state {path} cannot be read: {error}") from error
-    return OpenState(folder, lock)
+    return OpenState(folder, lock, contents)

@@ -1,7 +1,10 @@
 """A system with a state: kill -9 of its local cloud, or of everything, loses no image that was acknowledged."""
 
 import os
-from collections.abc import Iterator
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 from fleetsight_client.api import ApiError, UploadResult
 from scripts.run.state import OpenState, open_state
 from tests.chaos.conftest import RunningSystem, run_system, signs
+from tests.chaos.strikes import workers
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -31,13 +35,13 @@ def opened(path: Path) -> Iterator[OpenState]:
         os.close(state.lock)
 
 
-def upload(running: RunningSystem, job_id: str, files: list[tuple[str, bytes]]) -> UploadResult:
-    """Upload files in slices, four at a time, each under its key until it is acknowledged."""
+def upload(running: Callable[[], RunningSystem], job_id: str, files: list[tuple[str, bytes]]) -> UploadResult:
+    """Upload files to the present system in slices, four at a time, each under its key until it is acknowledged."""
 
     def send(start: int) -> UploadResult:
         def acknowledged() -> UploadResult | None:
             try:
-                return running.api.add_images(job_id, files[start : start + SLICE], key=f"slice-{start}")
+                return running().api.add_images(job_id, files[start : start + SLICE], key=f"slice-{start}")
             except ApiError:
                 return None
 
@@ -61,7 +65,7 @@ def test_a_local_cloud_that_is_killed_again_and_again_under_load_loses_no_image(
     with opened(tmp_path / "state") as state, run_system(tmp_path / "home", state=state) as running:
         job_id = running.api.create_job("cloud killed")
         with ThreadPoolExecutor(1) as client:
-            sent = client.submit(upload, running, job_id, files)
+            sent = client.submit(upload, lambda: running, job_id, files)
             for number in range(KILLS):
                 wait_until(lambda: has_results(running, job_id, 1 + 25 * number), "results come")  # noqa: B023 - at once
                 killed = running.kill("cloud")
@@ -78,18 +82,48 @@ def test_a_local_cloud_that_is_killed_again_and_again_under_load_loses_no_image(
         assert not running.system.supervisor.failed.is_set()
 
 
-def test_a_system_of_which_everything_is_killed_continues_with_its_state(tmp_path: Path) -> None:
-    files, truth = signs(IMAGES, seed=42)
-    with opened(tmp_path / "state") as state, run_system(tmp_path / "home", state=state) as running:
-        job_id = running.api.create_job("everything killed")
-        outcome = upload(running, job_id, files)
-        wait_until(lambda: has_results(running, job_id, 5), "results come")
-        running.system.supervisor._stopping.set()  # the command that would start them again is killed, too
-        for name in ("cloud", "hypervisor", "controller", "web"):
-            running.kill(name)
-    with opened(tmp_path / "state") as state, run_system(tmp_path / "home", state=state) as running:
-        running.wait_for_results(job_id, IMAGES)
-        assert running.right(job_id, outcome, truth) >= RIGHT
-        results = list(running.api.results(job_id))
-    with opened(tmp_path / "state") as state, run_system(tmp_path / "home", state=state) as running:
+def kill_everything(running: RunningSystem) -> None:
+    """Kill every process of a system with -9, so that none can do anything more."""
+    running.system.supervisor._stopping.set()  # the command that would start them again is killed, too
+    machines = workers(running.system)
+    for name in ("cloud", "hypervisor", "controller", "web"):
+        running.kill(name)
+    for machine in machines:
+        machine.signal_group(signal.SIGKILL)
+
+
+def kill_everything_again_and_again(folder: Path, images: int, kills: int, seed: int) -> None:
+    """Send images to a system of which everything is killed at random moments, and check every image."""
+    files, truth = signs(images, seed=seed)
+    moments = random.Random(seed)
+    present, done = list[RunningSystem](), 0
+    with ThreadPoolExecutor(1) as client:
+        for number in range(kills + 1):
+            with opened(folder / "state") as state, run_system(folder / "home", state=state) as running:
+                present[:] = [running]
+                if number == 0:
+                    job_id = running.api.create_job("everything killed")
+                    sent = client.submit(upload, lambda: present[0], job_id, files)
+                assert running.api.status(job_id)["done"] >= done, "a recorded result is lost"
+                if number < kills:
+                    enough = max(1, images * (2 * number + 1) // (2 * kills + 2))
+                    wait_until(lambda: has_results(running, job_id, enough), "results come")  # noqa: B023 - at once
+                    time.sleep(moments.uniform(0, 0.5))
+                    done = running.api.status(job_id)["done"]
+                    kill_everything(running)
+                else:
+                    outcome = sent.result()
+                    assert len(outcome.accepted) == len({image_id for image_id, _ in outcome.accepted}) == images
+                    running.wait_for_results(job_id, images)
+                    assert running.right(job_id, outcome, truth) >= images * RIGHT // IMAGES
+                    assert running.api.status(job_id)["accepted"] == images
+                    results = list(running.api.results(job_id))
+                    assert {result["image_id"] for result in results} == {
+                        image_id for image_id, _ in outcome.accepted
+                    }
+    with opened(folder / "state") as state, run_system(folder / "home", state=state) as running:
         assert list(running.api.results(job_id)) == results
+
+
+def test_a_system_of_which_everything_is_killed_five_times_continues_with_its_state(tmp_path: Path) -> None:
+    kill_everything_again_and_again(tmp_path, IMAGES, kills=5, seed=42)

@@ -82,7 +82,7 @@ from core.model_results import ModelResults, ModelResultsReport
 from core.result_cache import ResultCache
 from services.ec2 import LaunchSpec
 from services.lease import Lease
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.audit import AuditEvent, AuditTrail
 from web_tier.auth.sessions import RotatedSession, SessionRecord, SessionStore
 from web_tier.quotas import Amount, Quotas

@@ -19,17 +19,17 @@ from ami.local import LocalImage
 from fleetsight_client.api import ApiClient
 from localcloud.launch import LocalCloud
 from localcloud.machines.machine import Machine, Process
-from scripts.run.system import System, free_port
-from services.ec2 import Fleet
-from tests.chaos.conftest import RunningSystem, signs
-from tests.image.machines import answers_in, console_of, console_says, left_of, machine_of, traces_of
-from tests.support.cloud_clients import (
+from localcloud.tests.support.cloud_clients import (
     CloudClients,
     describe_instance,
     launch_instances,
     state_of_instance,
     wait_for_state,
 )
+from scripts.run.system import System, free_port
+from services.ec2 import Fleet
+from tests.chaos.conftest import RunningSystem, signs
+from tests.image.machines import answers_in, console_of, console_says, left_of, machine_of, traces_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes

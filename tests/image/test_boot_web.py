@@ -21,12 +21,12 @@ from core.provision import provision
 from localcloud.launch import LocalCloud
 from localcloud.machines.machine import Machine
 from localcloud.machines.network import in_network_of
+from localcloud.tests.support.cloud_clients import CloudClients as Apis
+from localcloud.tests.support.cloud_clients import launch_instances, wait_for_state
 from scripts.demo_model.signs import samples
 from services.clients import Clients
 from tests.conftest import shipped_values
 from tests.image.machines import console_of, console_says, left_of, machine_of
-from tests.support.cloud_clients import CloudClients as Apis
-from tests.support.cloud_clients import launch_instances, wait_for_state
 from tests.support.operator_account import EMAIL, PASSWORD, Operator
 from tests.support.waiting import wait_until
 

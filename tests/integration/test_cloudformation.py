@@ -12,9 +12,9 @@ from botocore.exceptions import ClientError
 
 from core.ids import new_id
 from localcloud.launch import LocalCloud
+from localcloud.tests.support.cloud_clients import SLEEP, CloudClients
 from tests.support.account import ACCOUNT_APIS
 from tests.support.account.handlers import HANDLERS
-from tests.support.cloud_clients import SLEEP, CloudClients
 from tests.support.waiting import wait_until
 
 

@@ -11,10 +11,11 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from services.ec2 import Fleet, Instance, LaunchSpec
 from services.metadata import DRAIN_TAG
-from tests.simulation.faults.cloud import EPOCH, Cloud, Faults
+from tests.simulation.faults.cloud import Cloud, Faults
 from tests.simulation.faults.machines import NEVER, FailureMode, SimulatedQueues
 from tests.simulation.faults.schedules import BrokenError, play
 from tests.simulation.faults.world import CrashPlan, World, settings_of
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.observe import RecentLaunches
 
@@ -50,7 +51,8 @@ class Scene:
 
     def described(self) -> dict[str, str]:
         states = ["pending", "running", "shutting-down", "terminated", "stopping", "stopped"]
-        pages = self.cloud.paginate(Filters=[{"Name": "instance-state-name", "Values": states}])
+        wanted = {"tag:Name": ["worker"], "instance-state-name": states}
+        pages = self.cloud.paginate(Filters=[{"Name": name, "Values": values} for name, values in wanted.items()])
         return {
             each["InstanceId"]: each["State"]["Name"]
             for page in pages

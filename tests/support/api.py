@@ -20,7 +20,8 @@ from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from tests.support.jobs import NOW, add_images, failed
-from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from web_tier.app import create_app
 
 AppMaker = Callable[..., Flask]

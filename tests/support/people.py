@@ -27,7 +27,8 @@ from services.user_errors import (
     WrongSecondFactorError,
 )
 from services.users import Account, CodeRequired, NewPasswordRequired, PoolTokens, required_email
-from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AccountCache, AuthContext, AuthServices
 from web_tier.auth.guard import csrf_token

@@ -9,9 +9,11 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Prediction, failed
 from core.result_cache import ResultCache
 from services.sqs import OutgoingMessage
-from tests.support.autoscaler import EPOCH, Clock
-from tests.support.memory_services import ClockedQueue, MemoryBucket
-from tests.support.memory_table import MemoryTable
+from tests.support.autoscaler import Clock
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.ec2 import EPOCH
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import ClockedQueue
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.collector import Collector

@@ -5,10 +5,9 @@ import itertools
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -25,9 +24,8 @@ from app_tier.preprocess import Preprocess
 from app_tier.task import Delivery, Task
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestedModel, RequestMessage
-from services.errors import NotFoundError, ObjectTooLargeError
-from services.s3 import Bucket
 from services.sqs import MAX_IN_FLIGHT, OutgoingMessage, Queue, ReceivedMessage
+from tests.support.memory_aws.s3 import MemoryBucket
 
 VISIBILITY = 30
 COLOURS = ("red", "green", "blue")
@@ -221,53 +219,19 @@ class FakeSqs:
         }
 
 
-@dataclass
-class FakeBucket:
-    """A bucket in memory; `errors` are raised one by one, by operation."""
+class FakeBucket(MemoryBucket):
+    """A bucket in memory for several threads; `errors` are raised one by one, by operation."""
 
-    objects: dict[str, bytes] = field(default_factory=dict)
-    errors: dict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self) -> None:
+        self.errors: dict[str, list[Exception]] = defaultdict(list)
+        self.lock = threading.Lock()
+        super().__init__(self._make)
 
-    def bucket(self) -> Bucket:
-        return cast("Bucket", self)
-
-    def put_new(self, key: str, body: bytes, content_type: str) -> bool:
-        self._call("put")
-        with self.lock:
-            return self.objects.setdefault(key, body) is body
-
-    def put_over(self, key: str, body: bytes, content_type: str, etag: str) -> bool:
-        self._call("put")
-        with self.lock:
-            if key not in self.objects or _etag(self.objects[key]) != etag:
-                return False
-            self.objects[key] = body
-            return True
-
-    def get_with_etag(self, key: str) -> tuple[bytes, str]:
-        body = self.get(key)
-        return body, _etag(body)
-
-    def _call(self, operation: str) -> None:
+    def _make(self, operation: str, effect: Callable[[], Any]) -> Any:
         if self.errors[operation]:
             raise self.errors[operation].pop(0)
-
-    def get(self, key: str, max_bytes: int | None = None) -> bytes:
-        self._call("get")
-        if key not in self.objects:
-            raise NotFoundError(key)
-        if max_bytes is not None and len(self.objects[key]) > max_bytes:
-            raise ObjectTooLargeError(key, len(self.objects[key]), max_bytes)
-        return self.objects[key]
-
-    def exists(self, key: str) -> bool:
-        self._call("head")
-        return key in self.objects
-
-
-def _etag(body: bytes) -> str:
-    return sha256(body).hexdigest()
+        with self.lock:
+            return effect()
 
 
 class ColourEngine:

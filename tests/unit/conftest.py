@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.table import Table
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 
 STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"})
 """Python's audit events of everything that starts a process: https://docs.python.org/3/library/audit_events.html"""

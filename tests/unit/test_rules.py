@@ -203,6 +203,23 @@ def test_a_cycle_within_a_function_is_found() -> None:
     assert import_cycle(sources | {"a.two": ""}) == []
 
 
+PACKAGES = {"client": {"client", "fleetsight_client"}}
+"""The packages of their own, and what of this project each may import, its tests included."""
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_of_its_own_imports_nothing_else_of_this_project(package: str) -> None:
+    others = {*FOLDERS, "fleetsight_client"} - PACKAGES[package]
+    found = {}
+    for path in (ROOT / package).rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+        if imported := {name for name in names if name.partition(".")[0] in others}:
+            found[str(path.relative_to(ROOT))] = imported
+    assert found == {}
+
+
 CLOCKS = frozenset({"monotonic", "perf_counter", "process_time", "thread_time", "elapsed"})
 """Names of `time`, and of a response of requests, from which a test could learn how long something took."""
 
@@ -246,7 +263,7 @@ def reads_a_clock(node: ast.AST) -> bool:
 def test_no_test_asserts_how_long_something_took() -> None:
     found: Counter[str] = Counter()
     lines = []
-    for file in sorted((ROOT / "tests").rglob("*.py")):
+    for file in sorted(file for folder in ("tests", *PACKAGES) for file in (ROOT / folder).rglob("*.py")):
         for line in timed_assertions(file.read_text(encoding="utf-8")):
             found[name := str(file.relative_to(ROOT))] += 1
             lines.append(f"{name}:{line}")

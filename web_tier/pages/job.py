@@ -431,17 +431,16 @@ def job_events(job_id: str) -> Response:
     """
     services = current_result_services()
     owner = user_jobs().job(known_id("job", job_id)).owner
-    feed = services.feeds.join(job_id, owner)
-    if feed is None:
-        raise ServiceUnavailable("too many pages follow their jobs just now; ask for the job's status now and then")
-    after = request.headers.get("Last-Event-ID") or request.args.get("last_event_id", "")
+    last = request.headers.get("Last-Event-ID") or request.args.get("last_event_id", "")
     connection = request.environ.get("gunicorn.socket")
+    stream = services.feeds.join(job_id, owner, last[:MAX_CURSOR_CHARACTERS], connection)
+    if stream is None:
+        raise ServiceUnavailable("too many pages follow their jobs just now; ask for the job's status now and then")
     if connection is not None:
         connection.settimeout(SEND_SECONDS)
-    stream = event_stream(feed, after[:MAX_CURSOR_CHARACTERS], services.is_stopping, is_allowed=credentials_check())
-    answer = Response(stream, mimetype=EVENTS)
+    answer = Response(event_stream(stream, services.is_stopping, is_allowed=credentials_check()), mimetype=EVENTS)
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would buffer events
-    answer.call_on_close(lambda: services.feeds.leave(job_id, owner))
+    answer.call_on_close(lambda: services.feeds.leave(stream))
     return answer
 
 

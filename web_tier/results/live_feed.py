@@ -8,15 +8,25 @@ that waits when a poll is due does the poll, and the other viewers receive what 
 Each open stream holds a thread of the server. So their number is bounded, and a connection ends after
 `STREAM_SECONDS`: the browser reconnects with the id of its last event. A viewer that is rejected polls the job's
 status.
+
+A stream that its viewer has left counts no more, so that a phone on a bad line is not rejected because of its own
+earlier connections. The id of an event names the viewer: a connection with that id replaces the viewer's last one,
+whose end the network may never report. A connection that its client has closed ends within `WAIT_SECONDS`, or at once
+if a new viewer needs its place.
 """
 
 import logging
 import math
+import re
+import select
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -43,18 +53,20 @@ SEARCH_SECONDS = 5.0
 MAX_SEARCH_SECONDS = 120.0
 
 STREAM_SECONDS = 120.0
-"""How long a connection is used. A page that has disconnected is noticed when a heartbeat cannot be sent."""
+"""How long a connection is used, at most."""
 
 HEARTBEAT_SECONDS = 10.0
 
 WAIT_SECONDS = 1.0
-"""Longest wait of a stream before it checks whether its process is stopping."""
+"""Longest wait of a stream before it checks whether it must end."""
 
 RETRY_MILLISECONDS = 1_000
 """Time after which a browser reconnects."""
 
 LINGER_SECONDS = 30.0
 """How long a feed without a viewer is kept, so that a viewer who reconnects misses nothing."""
+
+_VIEWER = re.compile(r"[0-9a-f]{16}")
 
 _HEARTBEAT = "event: alive\ndata: {}\n\n"
 _GONE = "event: gone\ndata: {}\n\n"
@@ -120,8 +132,15 @@ class JobFeed:
         self._search_pause = SEARCH_SECONDS
         self._next_search = self._clock() + SEARCH_SECONDS
 
-    def wait(self, cursor: str | None, seconds: float) -> list[tuple[str, FeedEvent]]:
+    def wait(
+        self, cursor: str | None, seconds: float, is_over: Callable[[], bool] = lambda: False
+    ) -> list[tuple[str, FeedEvent]]:
         """Return the events after `cursor`, each with its own cursor; wait up to `seconds` for the first.
+
+        Args:
+            cursor: of the last event that the viewer received.
+            seconds: the longest wait.
+            is_over: returns whether to wait no longer; `wake` lets every waiting thread check it.
 
         Raises:
             NotFoundError: if the job was deleted.
@@ -133,7 +152,7 @@ class JobFeed:
                 # Events of a feed that had no viewer may be old, and an old `end` would stop a page at its figures.
                 is_current = now - self._polled_at <= MAX_AGE_SECONDS
                 events = self._events_after(cursor) if is_current else []
-                if events or now >= until:
+                if events or now >= until or is_over():
                     return [(f"{self._run}-{event.number}", event) for event in events]
                 if self._polling or now < self._next_poll:
                     self._changed.wait((until if self._polling else min(until, self._next_poll)) - now)
@@ -146,6 +165,11 @@ class JobFeed:
                     self._polling = False
                     self._next_poll = self._clock() + POLL_SECONDS
                     self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Let every waiting thread check whether it must wait any longer."""
+        with self._changed:
+            self._changed.notify_all()
 
     def _events_after(self, cursor: str | None) -> list[FeedEvent]:
         if self._progress is None:
@@ -226,14 +250,60 @@ class JobFeed:
                 self._dropped = oldest.number
 
 
-class FeedRegistry:
-    """The feeds of this process and the number of viewers of each; for all threads.
+class Stream:
+    """One connection of a viewer to the feed of a job, from `FeedRegistry.join` on.
 
     Args:
-        bulkhead: bounds the viewers at once.
+        feed: the feed of the job.
+        owner: whose share of the bulkhead the stream takes.
+        cursor: of the last event that the viewer received, or empty.
+        viewer: the same for all connections of a viewer that reconnects.
+        connection: to the client, if the server exposes it, as gunicorn does.
+    """
+
+    def __init__(
+        self, feed: JobFeed, owner: str, cursor: str, viewer: str, connection: socket.socket | None = None
+    ) -> None:
+        self.feed, self.owner, self.cursor, self.viewer = feed, owner, cursor, viewer
+        self._connection = connection
+        self._is_replaced = False
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Identifies the viewer: nobody ends a stream of another user by an id of an event."""
+        return self.owner, self.feed.job_id, self.viewer
+
+    def is_over(self) -> bool:
+        """Return whether the viewer no longer reads this stream: it has another one, or has closed the connection."""
+        return self._is_replaced or (self._connection is not None and is_closed(self._connection))
+
+    def end(self) -> None:
+        """Let the thread of this stream end at once, also if it waits for the client."""
+        self._is_replaced = True
+        if self._connection is not None:
+            with suppress(OSError):  # the client has disconnected
+                self._connection.shutdown(socket.SHUT_RDWR)
+        self.feed.wake()
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Return whether the peer of a connection has closed it."""
+    readable = select.poll()  # not `select`, which takes only the first 1,024 files of a process
+    readable.register(connection, select.POLLIN)
+    try:
+        return bool(readable.poll(0)) and connection.recv(1, socket.MSG_PEEK) == b""
+    except OSError:
+        return True
+
+
+class FeedRegistry:
+    """The feeds of this process and the streams of each; for all threads.
+
+    Args:
+        bulkhead: bounds the streams at once.
         new_feed: returns a new feed of a job.
         clock: monotonic seconds.
-        on_change: called with 1 for a viewer who joins, and with -1 for one who leaves.
+        on_change: called with 1 for a stream that opens, and with -1 for one that ends.
     """
 
     def __init__(
@@ -241,67 +311,97 @@ class FeedRegistry:
         bulkhead: Bulkhead,
         new_feed: Callable[[str], JobFeed],
         clock: Callable[[], float] = time.monotonic,
-        on_change: Callable[[int], object] = lambda _viewers: None,
+        on_change: Callable[[int], object] = lambda _streams: None,
     ) -> None:
         self._on_change = on_change
         self._bulkhead, self._new_feed, self._clock = bulkhead, new_feed, clock
         self._feeds: dict[str, JobFeed] = {}
-        self._viewers: dict[str, int] = {}
+        self._streams: dict[tuple[str, str, str], Stream] = {}
         self._left_at: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def join(self, job_id: str, owner: str = "") -> JobFeed | None:
-        """Return the feed of a job for one more viewer, who must `leave`, or None if there are too many viewers."""
-        if not self._bulkhead.enter(owner):
-            return None
-        self._on_change(1)
+    def join(
+        self, job_id: str, owner: str = "", last_event_id: str = "", connection: socket.socket | None = None
+    ) -> Stream | None:
+        """Return a new stream of a job, which must `leave`, or None if there are too many.
+
+        Args:
+            job_id: the job.
+            owner: whose share of the bulkhead the stream takes.
+            last_event_id: of the last event that the viewer received. Its earlier stream in this process ends.
+            connection: to the client, if it is known.
+        """
+        cursor, _, viewer = last_event_id.partition(".")
+        if not _VIEWER.fullmatch(viewer):
+            viewer = token_hex(8)
         with self._lock:
-            for watched_id, left_at in list(self._left_at.items()):
-                if watched_id in self._viewers:
-                    del self._left_at[watched_id]
-                elif self._clock() - left_at > LINGER_SECONDS or len(self._feeds) > self._bulkhead.size:
-                    del self._left_at[watched_id], self._feeds[watched_id]
-            self._viewers[job_id] = self._viewers.get(job_id, 0) + 1
+            previous = self._streams.get((owner, job_id, viewer))
+            if previous is not None:
+                self._end(previous)
+            if not self._bulkhead.enter(owner):
+                for stream in list(self._streams.values()):
+                    if stream.is_over():
+                        self._end(stream)
+                if not self._bulkhead.enter(owner):
+                    return None
+            self._on_change(1)
+            self._forget_feeds()
             if job_id not in self._feeds:
                 self._feeds[job_id] = self._new_feed(job_id)
-            return self._feeds[job_id]
+            stream = Stream(self._feeds[job_id], owner, cursor, viewer, connection)
+            self._streams[stream.key] = stream
+            return stream
 
-    def leave(self, job_id: str, owner: str = "") -> None:
-        """Remove one viewer of a job."""
-        self._on_change(-1)
-        self._bulkhead.leave(owner)
+    def leave(self, stream: Stream) -> None:
+        """Give the place of a stream back, unless another stream has it already."""
         with self._lock:
-            self._viewers[job_id] -= 1
-            if self._viewers[job_id] == 0:
-                del self._viewers[job_id]
-                self._left_at[job_id] = self._clock()
+            if self._streams.get(stream.key) is stream:
+                self._remove(stream)
+
+    def _end(self, stream: Stream) -> None:
+        self._remove(stream)
+        stream.end()
+
+    def _remove(self, stream: Stream) -> None:
+        del self._streams[stream.key]
+        self._left_at[stream.feed.job_id] = self._clock()
+        self._bulkhead.leave(stream.owner)
+        self._on_change(-1)
+
+    def _forget_feeds(self) -> None:
+        """Forget feeds that have had no stream for a while, or all of these if there are many."""
+        watched = {stream.feed.job_id for stream in self._streams.values()}
+        for job_id, left_at in list(self._left_at.items()):
+            if job_id in watched:
+                del self._left_at[job_id]
+            elif self._clock() - left_at > LINGER_SECONDS or len(self._feeds) > self._bulkhead.size:
+                del self._left_at[job_id], self._feeds[job_id]
 
 
 def event_stream(
-    feed: JobFeed,
-    cursor: str | None,
+    stream: Stream,
     is_stopping: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
     is_allowed: Callable[[], bool] = lambda: True,
 ) -> Iterator[str]:
-    """Yield the text of one connection: the events after `cursor`, until the job ends or for `STREAM_SECONDS`.
+    """Yield the text of a stream: the events after its cursor, until it or the job ends, or for `STREAM_SECONDS`.
 
     Args:
-        feed: the feed of the job.
-        cursor: of the last event that the viewer received.
+        stream: the connection.
         is_stopping: returns whether this process is stopping; the browser then reconnects to another process.
         clock: monotonic seconds.
         is_allowed: returns whether the viewer may still read the job; checked once per `HEARTBEAT_SECONDS`.
     """
+    feed, cursor = stream.feed, stream.cursor
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
     until, sent_at, checked_at = clock() + STREAM_SECONDS, clock(), clock()
-    while clock() < until and not is_stopping():
+    while clock() < until and not is_stopping() and not stream.is_over():
         if clock() - checked_at >= HEARTBEAT_SECONDS:
             if not is_allowed():
                 return
             checked_at = clock()
         try:
-            events = feed.wait(cursor, WAIT_SECONDS)
+            events = feed.wait(cursor, WAIT_SECONDS, stream.is_over)
         except NotFoundError:
             yield _GONE
             return
@@ -310,7 +410,7 @@ def event_stream(
             return
         for event_cursor, event in events:
             cursor = event_cursor
-            yield f"id: {cursor}\nevent: {event.kind}\ndata: {event.data}\n\n"
+            yield f"id: {cursor}.{stream.viewer}\nevent: {event.kind}\ndata: {event.data}\n\n"
             if event.kind == "end":
                 return
         if not events and clock() - sent_at < HEARTBEAT_SECONDS:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.support.results_api import ResultsApi
-from tests.support.servers import served
-from tests.support.waiting import NEVER_SECONDS
+from client.tests.support.results_api import DEADLINE_SECONDS, ResultsApi, served
 
 pytestmark = pytest.mark.processes
+
+PACKAGE = Path(__file__).parents[2]
 
 FEW, MANY = 2_000, 40_000
 MAX_GROWTH_KB = 8 * 1024
@@ -39,12 +38,12 @@ def peak_kb(folder: Path, tmp_path: Path) -> int:
         options = ("--url", url, "--out", str(tmp_path / "r.jsonl"), "--truth-from-folders")
         done = subprocess.run(
             [sys.executable, "-c", PEAK, "classify", str(folder), *options],
-            cwd=ROOT,
+            cwd=PACKAGE,
             env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")},
             capture_output=True,
             text=True,
             check=False,
-            timeout=NEVER_SECONDS,
+            timeout=10 * DEADLINE_SECONDS,
         )
     status, peak = done.stdout.split()
     assert status == "0", done.stderr

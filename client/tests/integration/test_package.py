@@ -12,10 +12,11 @@ import click
 import pytest
 
 import fleetsight_client
-from tests.conftest import ROOT
-from tests.support.waiting import DEADLINE_SECONDS
+from client.tests.support.results_api import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes
+
+PACKAGE = Path(__file__).parents[2]
 
 BUILD = "from setuptools.build_meta import build_wheel; import sys; print(build_wheel(sys.argv[1]))"
 
@@ -34,9 +35,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     # A copy: the build leaves files beside its source.
     source = folder / "client"
-    for file in (ROOT / "client").rglob("*"):
+    for file in PACKAGE.rglob("*"):
         if file.is_file() and "__pycache__" not in file.parts:
-            target = source / file.relative_to(ROOT / "client")
+            target = source / file.relative_to(PACKAGE)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(file.read_bytes())
     run(sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", BUILD, folder, cwd=source)
@@ -48,7 +49,7 @@ def test_the_wheel_has_every_module_and_says_what_it_needs(wheel: Path) -> None:
     with ZipFile(wheel) as content:
         names = set(content.namelist())
         metadata = email.message_from_bytes(content.read(next(name for name in names if name.endswith("METADATA"))))
-    ours = {f"fleetsight_client/{file.name}" for file in (ROOT / "client" / "fleetsight_client").glob("*.py")}
+    ours = {f"fleetsight_client/{file.name}" for file in (PACKAGE / "fleetsight_client").glob("*.py")}
     assert {name for name in names if ".dist-info/" not in name} == ours | {"fleetsight_client/py.typed"}
     needs = {line.partition(">")[0] for line in metadata.get_all("Requires-Dist", []) if "extra" not in line}
     assert needs == {"click", "rich", "urllib3"}

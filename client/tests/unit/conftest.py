@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from client.tests.support.results_api import Command, Photos, ResultsApi, served
 from fleetsight_client.cli import fleetsight
-from tests.support.results_api import Command, Photos, ResultsApi
-from tests.support.servers import served
 
 
 @pytest.fixture

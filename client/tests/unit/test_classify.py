@@ -7,14 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from core.images import SUFFIXES as ACCEPTED_SUFFIXES
-from fleetsight_client.folders import SUFFIXES
-from fleetsight_client.output import COLUMNS, safe_cell
-from tests.support.results_api import FAILED, REJECTED, UNAVAILABLE, Command, Photos, ResultsApi, problem
-from web_tier.results.export import safe_cell as safe_cell_of_the_server
+from client.tests.support.results_api import FAILED, REJECTED, UNAVAILABLE, Command, Photos, ResultsApi, problem
+from fleetsight_client.output import COLUMNS
 
 
 def rows(file: Path) -> dict[str, dict[str, str]]:
@@ -98,10 +93,6 @@ def test_a_folder_without_images_is_status_2(api: ResultsApi, command: Command, 
     assert "no image was found" in done.output
 
 
-def test_suffixes_are_those_that_the_server_accepts() -> None:
-    assert SUFFIXES == ACCEPTED_SUFFIXES
-
-
 def test_formulas_in_names_and_labels_are_neutralised(command: Command, photos: Photos, tmp_path: Path) -> None:
     folder = photos({"=1+1.jpg": b"@SUM(1)", "a;=x.jpg": b"cat"})
     command("classify", folder, "--out", tmp_path / "r.csv")
@@ -109,11 +100,6 @@ def test_formulas_in_names_and_labels_are_neutralised(command: Command, photos: 
     assert set(found) == {"'=1+1.jpg", "a;'=x.jpg"}
     assert found["'=1+1.jpg"]["label"] == "'@SUM(1)"
     assert found["a;'=x.jpg"]["label_2"] == "'=second"
-
-
-@given(cell=st.text(alphabet=st.sampled_from("=+-@\"';,\t\n a\uff1d")))
-def test_cells_are_escaped_as_the_server_escapes_them(cell: str) -> None:
-    assert safe_cell(cell) == safe_cell_of_the_server(cell)
 
 
 def test_no_text_of_the_server_controls_the_terminal(command: Command, photos: Photos) -> None:

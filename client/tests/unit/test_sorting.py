@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.tests.support.results_api import FAILED, REJECTED, Command, Photos
 from fleetsight_client.journal import ListedFile
 from fleetsight_client.sorting import FAILED_FOLDER, SortedFolder, label_folder, safe_name
-from tests.support.results_api import FAILED, REJECTED, Command, Photos
 
 
 def listed(file: Path, name: str = "") -> ListedFile:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from client.tests.support.results_api import REJECTED, Command, Photos, ResultsApi
 from fleetsight_client.truth import MAX_PART_BYTES, TruthError, read_truths, truth_parts
-from tests.support.results_api import REJECTED, Command, Photos, ResultsApi
 
 FILES = {
     "cat/1.jpg": b"cat a", "cat/2.jpg": b"dog b", "Stop_Sign/3.jpg": b"stop-sign c", "dog/4.jpg": b"cat d",

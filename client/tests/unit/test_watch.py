@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from client.tests.support.results_api import Photos, ResultsApi, problem
 from fleetsight_client.api import ApiClient
 from fleetsight_client.classification import Classification, Summary
 from fleetsight_client.folders import FoundFile
 from fleetsight_client.journal import Journal
 from fleetsight_client.retries import PatientCalls
-from tests.support.results_api import Photos, ResultsApi, problem
 
 Steps = Sequence[Callable[[], object]]
 Watch = Callable[..., Summary]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from localcloud.launch import LocalCloud
-from tests.support.cloud_clients import CloudClients
+from localcloud.tests.support.cloud_clients import CloudClients
 
 
 @pytest.fixture(scope="package")

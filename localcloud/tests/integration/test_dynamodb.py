@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.cloud_clients import CloudClients
-from tests.support.waiting import DEADLINE_SECONDS
+from localcloud.tests.support.cloud_clients import CloudClients
+from localcloud.tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes
 
@@ -45,7 +45,7 @@ def race(attempt: Callable[[int], None]) -> None:
 RACE = """
 import json, sys, threading
 from werkzeug.test import Client
-from tests.support.signed_requests import signed
+from localcloud.tests.support.signed_requests import signed
 from localcloud.server import create_application
 
 application = create_application()

@@ -4,29 +4,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import count
-from types import SimpleNamespace
 from typing import Any
 
-import botocore.endpoint
+import boto3
 import pytest
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionClosedError,
-    HTTPClientError,
-    ReadTimeoutError,
-)
+from botocore.config import Config
+from botocore.exceptions import ConnectionClosedError, HTTPClientError, ReadTimeoutError
 
 from localcloud.faults import processes_of
-from localcloud.launch import LocalCloud
-from services.clients import Clients as ProductClients
-from services.endpoint import APP_ID, Endpoint
-from services.s3 import Bucket
-from tests.support.cloud_clients import (
+from localcloud.launch import REGION, LocalCloud
+from localcloud.tests.support.cloud_clients import (
     CloudClients,
     error_of,
     launch_instances,
@@ -203,65 +192,15 @@ def test_the_process_that_makes_a_call_may_be_killed_before_its_effect_or_after_
 
 
 def test_a_slow_call_outlasts_the_patience_of_its_client(cloud: LocalCloud) -> None:
-    endpoint = Endpoint("us-east-1", cloud.endpoint_url, max_attempts=1, read_timeout=0.2)
-    impatient = ProductClients(endpoint).sqs
+    impatient = boto3.client(
+        "sqs", REGION, endpoint_url=cloud.endpoint_url, config=Config(read_timeout=0.2, retries={"max_attempts": 0})
+    )
     cloud.set_switches(faults=[{"kind": "slow", "seconds": 5}])
     try:
         with pytest.raises(ReadTimeoutError):
             impatient.list_queues()
     finally:
         cloud.set_switches(faults=[])
-
-
-def test_a_fault_may_be_for_one_tier_and_its_client_tries_again(
-    cloud: LocalCloud, once: CloudClients, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    once("s3").create_bucket(Bucket="call-faults")
-    cloud.set_switches(faults=[{"kind": "reset", "tier": "worker", "service": "s3"}])
-    found = {}
-    for tier in ("worker", "web"):
-        monkeypatch.setenv(APP_ID, f"fleetsight-{tier}")
-        clients = ProductClients(Endpoint("us-east-1", cloud.endpoint_url, max_attempts=1))
-        try:
-            Bucket.named(clients, "call-faults").put("a", b"1", "text/plain")
-            clients.s3.list_buckets()
-            found[tier] = "answered"
-        except HTTPClientError:
-            found[tier] = "reset"
-    assert found == {"worker": "reset", "web": "answered"}
-    cloud.set_switches(faults=[{"kind": "unavailable", "service": "s3", "operation": "PUT", "share": 0.5}])
-    patient = Bucket.named(ProductClients(Endpoint("us-east-1", cloud.endpoint_url)), "call-faults")
-    for number in range(10):
-        patient.put(f"{number}", b"1", "text/plain")
-    cloud.set_switches(faults=[])
-    stored = once("s3").list_objects_v2(Bucket="call-faults")["Contents"]
-    assert {item["Key"] for item in stored} == {"a", *map(str, range(10))}
-
-
-@pytest.mark.parametrize("kind", ["unavailable", "throttled", "reset"])
-def test_row_23_each_client_repeats_a_call_a_bounded_number_of_times(
-    cloud: LocalCloud, once: CloudClients, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(time=time.time, sleep=pauses.append))
-    clients = ProductClients(Endpoint("us-east-1", cloud.endpoint_url, max_attempts=3))
-    bucket = Bucket.named(clients, "call-faults")
-    calls: dict[str, Callable[[], object]] = {
-        "sqs": clients.sqs.list_queues,
-        "dynamodb": clients.dynamodb.list_tables,
-        "ec2": clients.ec2.describe_instances,
-        "s3": lambda: bucket.get("a"),
-    }
-    made = {}
-    for service, call in calls.items():
-        cloud.set_switches(faults=[{"kind": kind, "service": service}])
-        before = faults_of(cloud, kind)
-        with pytest.raises((BotoCoreError, ClientError)):
-            call()
-        made[service] = faults_of(cloud, kind) - before
-    assert made == dict.fromkeys(calls, 3)
-    assert len(set(pauses)) == len(pauses) == 6, "botocore's, random; obstore pauses by itself"
-    assert all(0 < pause < 20 for pause in pauses)
 
 
 def faults_of(cloud: LocalCloud, kind: str) -> int:

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from localcloud.clients import ControlClient
-from tests.support.cloud_clients import CloudClients
-from tests.support.signed_requests import signed
+from localcloud.tests.support.cloud_clients import CloudClients
+from localcloud.tests.support.signed_requests import signed
 
 pytestmark = pytest.mark.processes
 

@@ -14,8 +14,7 @@ from botocore.exceptions import ClientError
 
 from localcloud.launch import LocalCloud, LocalCloudError
 from localcloud.machines.machine import Process
-from services.ec2 import console_of
-from tests.support.cloud_clients import (
+from localcloud.tests.support.cloud_clients import (
     SPOT,
     CloudClients,
     describe_instance,
@@ -25,7 +24,7 @@ from tests.support.cloud_clients import (
     subnet_in,
     wait_for_state,
 )
-from tests.support.waiting import wait_until
+from localcloud.tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -50,7 +49,9 @@ def test_an_exited_process_is_a_terminated_instance_with_ec2s_reason(clients: Cl
 def test_console_of_running_instance_needs_latest(clients: CloudClients) -> None:
     ec2 = clients("ec2")
     (instance_id,) = launch_instances(ec2, "#!/bin/sh\necho up\nsleep 600\n")
-    wait_until(lambda: console_of(ec2, instance_id) == "up\n", "it is up")
+    wait_until(
+        lambda: ec2.get_console_output(InstanceId=instance_id, Latest=True).get("Output") == "up\n", "it is up"
+    )
     assert ec2.get_console_output(InstanceId=instance_id).get("Output", "") == ""
     ec2.terminate_instances(InstanceIds=[instance_id])
     wait_for_state(ec2, instance_id, "terminated")

@@ -37,8 +37,14 @@ from localcloud.machines.network import (
     ip,
     listen_in,
 )
-from tests.support.cloud_clients import SLEEP, CloudClients, launch_instances, metadata_port_of, wait_for_state
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from localcloud.tests.support.cloud_clients import (
+    SLEEP,
+    CloudClients,
+    launch_instances,
+    metadata_port_of,
+    wait_for_state,
+)
+from localcloud.tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
 

@@ -14,7 +14,7 @@ import pytest
 from localcloud.launch import LocalCloud, LocalCloudError
 from localcloud.machines.machine import Process, end_all
 from localcloud.parent_watch import Lifeline, LockHeldError, file_lock, is_locked, watch_lifeline
-from tests.support.cloud_clients import (
+from localcloud.tests.support.cloud_clients import (
     CloudClients,
     launch_instances,
     process_of,
@@ -22,7 +22,7 @@ from tests.support.cloud_clients import (
     stops_by_itself,
     wait_for_state,
 )
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from localcloud.tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
 

@@ -10,8 +10,8 @@ import requests
 
 from localcloud.access_keys import owner_key
 from localcloud.launch import LocalCloud
-from tests.support.cloud_clients import CloudClients, launch_instances, metadata_port_of, presigned_form
-from tests.support.signed_requests import signed
+from localcloud.tests.support.cloud_clients import CloudClients, launch_instances, metadata_port_of, presigned_form
+from localcloud.tests.support.signed_requests import signed
 
 pytestmark = pytest.mark.processes
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.support.cloud_clients import CloudClients
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from localcloud.tests.support.cloud_clients import CloudClients
+from localcloud.tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
 

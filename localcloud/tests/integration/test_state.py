@@ -1,22 +1,25 @@
 """A local cloud with a state has everything that it acknowledged, after kill -9 and a new start."""
 
 import os
+import resource
+import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from localcloud.launch import LocalCloud, LocalCloudError
-from localcloud.state.folder import StateFolder
-from localcloud.state.journal import Files, Journal, Record, load, log_path
-from tests.support.cloud_clients import CloudClients, error_of, presigned_form
-from tests.support.processes import children_of
-from tests.support.waiting import wait_until
+from localcloud.machines.machine import children_of
+from localcloud.state.folder import DATABASE
+from localcloud.state.store import connect, load
+from localcloud.tests.support.cloud_clients import CloudClients, error_of, presigned_form
+from localcloud.tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -326,15 +329,63 @@ def test_a_call_with_an_effect_that_would_be_lost_is_refused(kept: KeptCloud) ->
         assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
 
 
-def test_old_files_of_a_log_are_merged_by_a_process_while_calls_are_answered(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, segment_bytes=1_000)
-    for number in range(20):
-        journal.append([Record(b'["key"]', b"%d" % number, bytes(400))])
-        journal.commit()
-    wait_until(lambda: Files.of(tmp_path).snapshot, "a snapshot replaces the oldest files")
-    journal.close()
-    assert len(list(tmp_path.iterdir())) < 10
-    assert load(tmp_path) == {b'["key"]': Record(b'["key"]', b"19", bytes(400))}
+CALLS: dict[str, Callable[[CloudClients], Any]] = {
+    "of the main thread": lambda clients: clients("sqs").send_message_batch(
+        QueueUrl=url_of(clients), Entries=[{"Id": "1", "MessageBody": "new"}]
+    ),
+    "of a thread": lambda clients: clients("sqs").create_queue(QueueName="new"),
+    "of a thread, on an object": lambda clients: clients("s3").put_object(
+        Bucket="bucket", Key="new", Body=bytes(2_000_000)
+    ),
+}
+
+
+def url_of(clients: CloudClients) -> str:
+    return str(clients("sqs").get_queue_url(QueueName="q")["QueueUrl"])
+
+
+def copied(state: Path, copy: Path) -> Path:
+    """Return a copy of the database of a state that is in use, as a kill at this moment leaves it."""
+    copy.mkdir()
+    for path in state.glob(f"{DATABASE}*"):
+        if not path.name.endswith("-shm"):
+            shutil.copy(path, copy)
+    return copy / DATABASE
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_is_answered_only_after_its_commit(kept: KeptCloud, tmp_path: Path, call: str) -> None:
+    kept.clients("sqs").create_queue(QueueName="q")
+    kept.clients("s3").create_bucket(Bucket="bucket")
+    url_of(kept.clients)
+    before = load(copied(tmp_path / "state", tmp_path / "before"))
+    with closing(connect(tmp_path / "state" / DATABASE)) as other, ThreadPoolExecutor(1) as client:
+        other.execute("BEGIN IMMEDIATE")  # the commit waits for this
+        answer = client.submit(CALLS[call], kept.clients)
+        is_early = bool(wait([answer], 1.0).done)
+        other.execute("COMMIT")
+        answer.result()
+        after = load(copied(tmp_path / "state", tmp_path / "after"))
+    assert not is_early
+    assert any(b"new" in key + (after[key].value or b"") for key in after.keys() - before.keys())
+
+
+def test_a_call_that_the_disk_has_no_room_for_is_not_answered_and_nothing_is_lost(
+    kept: KeptCloud, tmp_path: Path
+) -> None:
+    s3 = kept.clients("s3")
+    s3.create_bucket(Bucket="bucket")
+    s3.put_object(Bucket="bucket", Key="kept", Body=bytes(10_000))
+    [worker] = children_of(kept.cloud.server_pid)
+    room = (tmp_path / "state" / f"{DATABASE}-wal").stat().st_size + 20_000
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, (room, room))
+    with pytest.raises(BotoCoreError):
+        s3.put_object(Bucket="bucket", Key="too large", Body=bytes(1_000_000))
+    wait_until(lambda: not Path(f"/proc/{worker}").exists(), "the process ends")
+    assert "the state cannot be written" in (kept.cloud.state_dir / "cloud.log").read_text()
+    s3 = kept.kill()("s3")
+    assert [each["Key"] for each in s3.list_objects_v2(Bucket="bucket")["Contents"]] == ["kept"]
+    s3.put_object(Bucket="bucket", Key="too large", Body=bytes(1_000_000))
 
 
 def test_a_damaged_state_is_not_served(tmp_path: Path) -> None:
@@ -343,11 +394,11 @@ def test_a_damaged_state_is_not_served(tmp_path: Path) -> None:
         s3.create_bucket(Bucket="bucket")
         for number in range(3):
             s3.put_object(Bucket="bucket", Key=str(number), Body=b"x" * 100)
-    folder = StateFolder.existing(tmp_path / "state").log
-    path = log_path(folder, Files.of(folder).logs[-1])
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
-    with pytest.raises(LocalCloudError, match=r"has a damaged frame at byte [\d,]+\. Nothing was changed"):
+    path = tmp_path / "state" / f"{DATABASE}-wal"
+    content = path.read_bytes()
+    damaged = content.replace(b"x" * 100, b"y" + b"x" * 99)
+    assert damaged != content
+    path.write_bytes(damaged)
+    with pytest.raises(LocalCloudError, match=r"lacks its last \d commits .*Nothing was changed"):
         LocalCloud(tmp_path / "again", hypervisor=False, state=tmp_path / "state").start()
-    assert path.read_bytes() == bytes(content)
+    assert path.read_bytes() == damaged

@@ -10,7 +10,7 @@ from moto import mock_aws
 
 from localcloud.dispatch import CachedDispatcher, DirectCalls, stock_dispatcher
 from localcloud.patches import apply_patches
-from tests.support.wsgi_clients import ClientPair, CountingApplication, WsgiClient
+from localcloud.tests.support.wsgi_clients import ClientPair, CountingApplication, WsgiClient
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from moto.dynamodb.models.table import RESULT_SIZE_LIMIT, Table
 from localcloud.dynamodb import MAX_ITEM_BYTES
 from localcloud.launch import REGION
 from localcloud.patches import apply_patches
-from tests.support.wsgi_clients import ClientPair, WsgiClient
+from localcloud.tests.support.wsgi_clients import ClientPair, WsgiClient
 
 TEXT = st.text(max_size=6)
 ATTRIBUTES = st.recursive(

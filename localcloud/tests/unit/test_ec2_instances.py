@@ -17,7 +17,7 @@ from localcloud.ec2 import fleet as fleets
 from localcloud.ec2.fleet import CapacityPool, Ec2Fleet, InstanceActions, UnknownInstanceError, free_capacity
 from localcloud.ec2.instances import CONSOLE_BYTES, console_tail
 from localcloud.options import Switches
-from tests.support.waiting import NEVER_SECONDS, ManualClock
+from localcloud.tests.support.waiting import NEVER_SECONDS, ManualClock
 
 LARGE = CapacityPool("c7a.large", "us-east-1a")
 

@@ -19,7 +19,7 @@ from localcloud.machines.metadata import (
     RefreshedCredentials,
 )
 from localcloud.machines.network import ConnectionRelay
-from tests.support.waiting import DEADLINE_SECONDS, ManualClock
+from localcloud.tests.support.waiting import DEADLINE_SECONDS, ManualClock
 
 
 def hierarchy(path: Path) -> Path:

@@ -15,8 +15,10 @@ from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import hypothesis
 import pytest
+from botocore.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
 from moto import settings
@@ -38,10 +40,7 @@ from localcloud.s3.posts import (
     signer_of,
     tags_of_form,
 )
-from services.clients import Clients
-from services.endpoint import Endpoint
-from services.s3 import Forms
-from tests.support.wsgi_clients import ClientPair, Reply, WsgiClient
+from localcloud.tests.support.wsgi_clients import ClientPair, Reply, WsgiClient
 
 
 @pytest.fixture(scope="module")
@@ -419,9 +418,11 @@ def rejection_of(form: Form, now: datetime = NOW) -> RefusedError:
 @cache
 def signed() -> dict[str, str]:
     """Return the fields of a form that botocore signed."""
-    forms = Forms.of(Clients(Endpoint("eu-central-1")), "photos")
-    fields = forms.form("a", "image/png", max_bytes=5, seconds=60).fields
-    return {name.lower(): value for name, value in fields.items()}
+    fixed = {"Content-Type": "image/png", "Content-Disposition": "attachment"}
+    conditions = [*({name: value} for name, value in fixed.items()), ["content-length-range", 1, 5]]
+    client = boto3.client("s3", "eu-central-1", config=Config(signature_version="s3v4"))
+    form = client.generate_presigned_post("photos", "a", Fields=fixed, Conditions=conditions, ExpiresIn=60)
+    return {name.lower(): value for name, value in form["fields"].items()}
 
 
 def test_the_signature_of_botocore_is_that_of_the_key_and_its_region() -> None:

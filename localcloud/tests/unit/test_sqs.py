@@ -34,8 +34,8 @@ from localcloud.sqs.queues import (
     RestoredMessage,
     StaleReceiptError,
 )
-from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, ManualClock, wait_until
-from tests.support.wsgi_clients import ClientPair, WsgiClient
+from localcloud.tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, ManualClock, wait_until
+from localcloud.tests.support.wsgi_clients import ClientPair, WsgiClient
 
 
 @pytest.fixture

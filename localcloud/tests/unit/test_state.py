@@ -1,12 +1,17 @@
 """The state on disk: what was acknowledged survives a kill at any byte, and damage is an error, never silence."""
 
-import errno
 import json
+import os
 import shutil
+import sqlite3
+import struct
 import tempfile
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,258 +21,423 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from localcloud.access_keys import KEY_FILE
-from localcloud.state.folder import MARKER, StateError, StateFolder, StateInUseError, restore
-from localcloud.state.journal import (
-    CorruptedStateError,
-    Files,
-    Journal,
-    Record,
-    encoded,
-    frame_of,
-    load,
-    log_path,
-    read_snapshot,
-    snapshot_path,
-    write_snapshot,
-)
+from localcloud.http_worker import InlineWorker
+from localcloud.s3 import objects
+from localcloud.state import format_1
+from localcloud.state.folder import DATABASE, StateFolder, StateInUseError, restore
 from localcloud.state.recorder import NOT_WRITTEN, Recorder
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from localcloud.state.store import (
+    ACKNOWLEDGED,
+    PIECE_BYTES,
+    CorruptedStateError,
+    Record,
+    StateError,
+    Store,
+    connect,
+    create,
+    load,
+)
+from localcloud.tests.support.waiting import DEADLINE_SECONDS, wait_until
 
-SEGMENT_BYTES = 400
-"""So small that a few records fill a file."""
+PIECE = 25
+"""So small that a body has several pieces."""
+
+LOG_PAGES = 6
+"""So few that a commit in three copies the log into the database."""
 
 KEYS = st.sampled_from([b'["a"]', b'["b"]', b'["c"]', b'["d"]'])
 RECORDS = st.lists(
     st.builds(Record, KEYS, st.one_of(st.none(), st.binary(max_size=40)), st.binary(max_size=60)), max_size=4
 )
+SUFFIXES = ("", "-wal", ACKNOWLEDGED)
+"""Of the files of a database; SQLite makes its index of the log again."""
 
 
-def merge_here(folder: Path, upto: int, target: Path) -> None:
-    write_snapshot(folder, target, upto=upto)
-
-
-def fail_to_merge(_folder: Path, _upto: int, _target: Path) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def opened(folder: Path, segment_bytes: int = SEGMENT_BYTES) -> Journal:
-    return Journal(folder, segment_bytes=segment_bytes, sync=lambda _descriptor: None, merge=merge_here)
+def created(folder: Path) -> Path:
+    path = folder / DATABASE
+    create(path)
+    return path
 
 
 def applied(model: dict[bytes, Record], groups: list[list[Record]]) -> dict[bytes, Record]:
     """Return the model after groups of records."""
     after = dict(model)
     for record in (record for group in groups for record in group):
-        if record.value is None:
-            after.pop(record.key, None)
-        else:
+        after.pop(record.key, None)
+        if record.value is not None:
             after[record.key] = record
     return after
 
 
-class KilledJournal(RuleBasedStateMachine):
-    """A log that is killed at any byte of what was never acknowledged has everything that was."""
+class Files(dict[str, bytes]):
+    """The content of the files of a database, by suffix."""
+
+    def __repr__(self) -> str:
+        """Return what Hypothesis can print."""
+        return f"{len(self)} files"
+
+
+def files_of(path: Path) -> Files:
+    """Return the content of the files of a database."""
+    found = {suffix: path.with_name(path.name + suffix) for suffix in SUFFIXES}
+    return Files({suffix: file.read_bytes() if file.exists() else b"" for suffix, file in found.items()})
+
+
+def written(files: dict[str, bytes], folder: Path) -> Path:
+    """Write the files of a database, as a kill leaves them, into a new folder; return the database."""
+    path = Path(tempfile.mkdtemp(dir=folder)) / DATABASE
+    for suffix, content in files.items():
+        path.with_name(path.name + suffix).write_bytes(content)
+    return path
+
+
+def mixed(before: bytes, after: bytes, at: float) -> bytes:
+    """Return a file in the middle of its change: the first part is new, and what follows is still the old."""
+    cut = int(at * max(len(before), len(after)))
+    return after[:cut] + before[cut:]
+
+
+class KilledStore(RuleBasedStateMachine):
+    """A database that is killed at any byte of what was never acknowledged has everything that was."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.journal = opened(self.folder)
+        self.open(created(self.folder))
         self.acknowledged: dict[bytes, Record] = {}
         self.pending: list[list[Record]] = []
 
+    def open(self, path: Path) -> None:
+        self.path, self.store = path, Store(path, piece_bytes=PIECE)
+        self.store._connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+
     def teardown(self) -> None:
-        self.journal.close()
+        self.store.close()
         shutil.rmtree(self.folder)
+
+    def continue_with(self, files: dict[str, bytes]) -> None:
+        """Go on with files that a kill left."""
+        self.store.close()
+        self.open(written(files, self.folder))
 
     @rule(records=RECORDS)
     def append(self, records: list[Record]) -> None:
-        self.journal.append(records)
+        self.store.append(records)
         self.pending.append(records)
 
     @rule()
     def commit(self) -> None:
-        self.journal.commit()
+        self.store.commit()
         self.acknowledged, self.pending = applied(self.acknowledged, self.pending), []
-        if self.journal._merging is not None:
-            self.journal._merging.join(DEADLINE_SECONDS)
 
-    @rule(at=st.floats(0, 1), zeros=st.integers(0, 50))
-    def kill_while_it_writes(self, at: float, zeros: int) -> None:
-        path = log_path(self.folder, self.journal._number)
-        before = path.stat().st_size
-        self.journal._segment_bytes = 1 << 30
-        self.journal.close()
-        written = path.stat().st_size - before
-        kept = int(at * written)
-        complete = path.read_bytes()
-        # The size of a file may be on the disk before its content.
-        path.write_bytes(complete[: before + kept] + bytes(min(zeros, written - kept)))
-        is_complete = path.read_bytes() == complete
-        self.journal = opened(self.folder)
+    @rule()
+    def kill(self) -> None:
+        self.continue_with(files_of(self.path))
+        assert self.store.restored == self.acknowledged
+        self.pending = []
+
+    @rule(at=st.floats(0, 1), is_log=st.booleans())
+    def kill_while_it_commits(self, at: float, is_log: bool) -> None:
+        """Kill while SQLite writes its log; or, if it has written that, while it copies the log into the database."""
+        before = files_of(self.path)
+        self.store.commit()
+        after = files_of(self.path)
+        log = mixed(before["-wal"], after["-wal"], at) if is_log else after["-wal"]
+        database = before[""] if is_log else mixed(before[""], after[""], at)
+        self.continue_with({"": database, "-wal": log, ACKNOWLEDGED: before[ACKNOWLEDGED]})
         everything = applied(self.acknowledged, self.pending)
-        assert self.journal.restored == (everything if is_complete else self.acknowledged)
-        self.acknowledged, self.pending = self.journal.restored, []
+        allowed = (self.acknowledged, everything) if is_log and log != after["-wal"] else (everything,)
+        assert self.store.restored in allowed
+        self.acknowledged, self.pending = self.store.restored, []
+
+    @rule()
+    def kill_before_a_commit_is_complete(self) -> None:
+        copies = list[dict[str, bytes]]()
+        self.store._connection.set_trace_callback(
+            lambda statement: copies.append(files_of(self.path)) if statement == "COMMIT" else None
+        )
+        self.store.commit()
+        if copies:
+            self.continue_with(copies[0])
+            assert self.store.restored == self.acknowledged
+            self.pending = []
 
     @rule()
     def restart(self) -> None:
         self.commit()
-        self.journal.close()
-        self.journal = opened(self.folder)
-        assert self.journal.restored == self.acknowledged
-
-    @rule()
-    def kill_before_a_merge_is_complete(self) -> None:
-        """The snapshot is there, and what it replaces, too; or a part of a snapshot."""
-        self.restart()
-        files = Files.of(self.folder)
-        if files.logs[:-1]:
-            write_snapshot(self.folder, snapshot_path(self.folder, files.logs[-2]), upto=files.logs[-2])
-        (self.folder / "00000009.partial").write_bytes(b"partial")
-        self.restart()
-        assert not list(self.folder.glob("*.partial"))
+        self.store.close()
+        self.open(self.path)
+        assert self.store.restored == self.acknowledged
 
     @invariant()
     def another_reader_sees_what_is_acknowledged(self) -> None:
-        assert load(self.folder) == self.acknowledged
+        assert load(self.path) == self.acknowledged
 
     @invariant()
-    def files_are_merged_once_they_have_more_bytes_than_the_snapshot(self) -> None:
-        files = Files.of(self.folder)
-        sealed = sum(log_path(self.folder, number).stat().st_size for number in files.logs[:-1])
-        snapshot = 0 if files.snapshot is None else snapshot_path(self.folder, files.snapshot).stat().st_size
-        assert sealed <= snapshot
+    def the_log_stays_as_short_as_a_few_commits(self) -> None:
+        assert len(files_of(self.path)["-wal"]) < 40 * 4096
 
 
-KilledJournal.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
-TestKilledJournal = KilledJournal.TestCase
+KilledStore.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestKilledStore = KilledStore.TestCase
 
 
-def write_log(folder: Path) -> None:
-    """Write a snapshot, a complete file and a file with frames."""
-    journal = opened(folder, segment_bytes=1 << 20)
+@pytest.fixture(scope="module")
+def killed_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A database of several pages, and a log with several commits, as a kill leaves them."""
+    store = Store(created(tmp_path_factory.mktemp("killed")))
+    store.append(Record(b'["old","%d"]' % number, b"{}", bytes([number]) * 900) for number in range(20))
+    store.commit()
+    store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for number in range(3):
-        journal.append([Record(b'["old"]', f"{number}".encode(), bytes(200))])
-        journal.commit()
-    journal._begin_segment()
-    assert journal._merging is not None
-    journal._merging.join(DEADLINE_SECONDS)
-    journal._merge = fail_to_merge
-    for _ in range(2):
-        journal.append([Record(b'["new"]', b"1", bytes(200))])
-        journal.commit()
-    journal._begin_segment()
-    journal._merging.join(DEADLINE_SECONDS)
-    for number in range(2):
-        journal.append([Record(b'["last"]', f"{number}".encode(), bytes(200))])
-        journal.commit()
-    journal.close()
-    names = [path.name for path in sorted(folder.iterdir())]
-    assert names == ["00000001.snapshot", "00000002.log", "00000003.log"]
+        store.append([Record(b'["new"]', b"%d" % number, bytes(200))])
+        store.commit()
+    path = Path(store._connection.execute("PRAGMA database_list").fetchone()[2])
+    files = files_of(path)
+    store.close()
+    return files
+
+
+@settings(max_examples=200, deadline=None)
+@given(suffix=st.sampled_from(["", "-wal"]), at=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255))
+def test_a_damaged_byte_is_an_error_or_changes_nothing(
+    killed_files: dict[str, bytes], suffix: str, at: float, flipped: int
+) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        right = load(written(killed_files, Path(scratch)))
+        content = bytearray(killed_files[suffix])
+        content[int(at * len(content))] ^= flipped
+        path = written({**killed_files, suffix: bytes(content)}, Path(scratch))
+        before = files_of(path)
+        try:
+            store = Store(path)
+        except StateError as error:
+            assert str(path) in str(error)
+            assert files_of(path) == before
+        else:
+            assert store.restored == right
+            store.close()
+
+
+def test_a_damaged_content_is_an_error_with_a_remedy(killed_files: dict[str, bytes], tmp_path: Path) -> None:
+    at = killed_files[""].index(bytes([7]) * 500)
+    damaged = killed_files[""][:at] + b"x" + killed_files[""][at + 1 :]
+    with pytest.raises(
+        CorruptedStateError, match=r"damaged record of .*Nothing was changed.*fleetsight state restore"
+    ):
+        load(written({**killed_files, "": damaged}, tmp_path))
+
+
+def test_a_damaged_key_is_an_error_in_the_table_and_in_its_index(tmp_path: Path) -> None:
+    path, key = tmp_path / DATABASE, b'["key","7"]'
+    create(path, [Record(b'["key","%d"]' % number, b"{}") for number in range(20)])
+    database = path.read_bytes()
+    places = [at for at in range(len(database)) if database.startswith(key, at)]
+    assert len(places) == 2
+    for at in places:
+        path.write_bytes(database[:at] + b"x" + database[at + 1 :])
+        with pytest.raises(CorruptedStateError):
+            load(path)
+
+
+@pytest.mark.parametrize("log", [b"", b"cut"])
+def test_a_log_that_is_missing_or_cut_is_an_error(killed_files: dict[str, bytes], tmp_path: Path, log: bytes) -> None:
+    cut = killed_files["-wal"][:-5_000] if log else b""
+    with pytest.raises(CorruptedStateError, match=r"lacks its last \d commits"):
+        load(written({**killed_files, "-wal": cut}, tmp_path))
+
+
+def foreign_database(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE photos (name TEXT)")
+
+
+def newer_state(path: Path) -> None:
+    create(path)
+    with closing(connect(path)) as state:
+        state.execute("PRAGMA user_version = 3")
+
+
+def cut_state(path: Path) -> None:
+    create(path, [Record(b'["a"]', b"{}", bytes(50_000))])
+    path.write_bytes(path.read_bytes()[:-20_000])
+
+
+UNUSABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "text": (lambda path: path.write_text("no database" * 100), r"is damaged: .* \(file is not a database\)\. Noth"),
+    "empty": (lambda path: path.write_bytes(b""), "is not a state of Fleetsight: name another folder"),
+    "of another program": (foreign_database, "is not a state of Fleetsight: name another folder"),
+    "of a newer version": (newer_state, "has format 3, and this version of Fleetsight reads format 2: use"),
+    "cut": (cut_state, r"is damaged: .* Nothing was changed\. Restore a snapshot"),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_a_file_that_is_no_whole_state_is_refused_and_not_changed(tmp_path: Path, kind: str) -> None:
+    make, message = UNUSABLE[kind]
+    path = tmp_path / DATABASE
+    make(path)
+    before = path.read_bytes()
+    with pytest.raises(StateError, match=message) as refused:
+        Store(path)
+    assert str(path) in str(refused.value)
+    assert path.read_bytes() == before
+
+
+def test_calls_that_wait_for_the_disk_at_the_same_time_share_one_commit(tmp_path: Path) -> None:
+    store = Store(created(tmp_path))
+
+    def call(number: int) -> bool:
+        store.append([Record(b'["a"]', b"%d" % number)])
+        store.commit()
+        return store._durable > number
+
+    with closing(connect(tmp_path / DATABASE)) as other, ThreadPoolExecutor(6) as callers:
+        other.execute("BEGIN IMMEDIATE")  # as if the disk were slow
+        first = callers.submit(call, 0)
+        wait_until(store._writing.locked, "the first call writes")
+        wait_until(lambda: not store._pending, "the first call has begun its commit")
+        others = [callers.submit(call, number) for number in range(1, 6)]
+        wait_until(lambda: store._appended == 6, "all calls wait")
+        assert not first.done()
+        other.execute("COMMIT")
+        assert all(each.result(DEADLINE_SECONDS) for each in (first, *others))
+    assert store._commits == 2
+    store.close()
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Path:
-    folder = tmp_path / "log"
-    folder.mkdir()
-    write_log(folder)
-    return folder
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    recorder = Recorder()
+    recorder.start(Store(created(tmp_path)))
+    yield recorder
+    assert recorder.store is not None
+    recorder.store._connection.close()
 
 
-@settings(max_examples=150)
-@given(data=st.data())
-def test_any_damaged_byte_before_the_last_frame_is_an_error_with_a_remedy(data: st.DataObject) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        write_log(folder)
-        path = data.draw(st.sampled_from(sorted(folder.iterdir())))
-        content = bytearray(path.read_bytes())
-        is_last = path.name == "00000003.log"
-        end = content.rindex(b"FSJ1") if is_last else len(content)
-        at = data.draw(st.integers(0, end - 1))
-        content[at] ^= data.draw(st.integers(1, 255))
-        path.write_bytes(bytes(content))
-        before = {each.name: each.read_bytes() for each in folder.iterdir()}
-        with pytest.raises(CorruptedStateError, match="fleetsight state restore") as refused:
-            opened(folder)
-        assert str(path) in str(refused.value)
-        assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
+def test_each_commit_of_a_recorder_waits_for_the_disk(recorder: Recorder) -> None:
+    assert recorder.store is not None
+    read = recorder.store._connection.execute
+    assert read("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert read("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-@pytest.mark.parametrize("name", ["00000001.snapshot", "00000002.log"])
-@pytest.mark.parametrize("change", ["missing", "cut"])
-def test_a_missing_or_cut_file_is_an_error(written: Path, name: str, change: str) -> None:
-    path = written / name
-    if change == "missing":
-        path.unlink()
-    else:
-        path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CorruptedStateError, match=r"is missing|damaged frame|is incomplete"):
-        opened(written)
+class EndedError(BaseException):
+    """Raised in place of the end of the process."""
 
 
-def test_a_file_of_another_format_is_not_read(written: Path) -> None:
-    (written / "00000003.log").write_bytes(frame_of(encoded(Record(b"start", b"2 log 3"))))
-    with pytest.raises(CorruptedStateError, match="has format 2, and this version of Fleetsight reads format 1"):
-        opened(written)
+def fill_disk(store: Store, _monkeypatch: pytest.MonkeyPatch) -> None:
+    [pages] = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
 
 
-def test_calls_that_wait_for_the_disk_at_the_same_time_share_one_write(tmp_path: Path) -> None:
-    syncs, is_syncing, may_sync = list[int](), threading.Event(), threading.Event()
+def break_the_write(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_records: object) -> None:
+        raise struct.error("argument out of range")
 
-    def sync(descriptor: int) -> None:
-        syncs.append(descriptor)
-        is_syncing.set()
-        assert may_sync.wait(DEADLINE_SECONDS)
-
-    journal = Journal(tmp_path, sync=sync)
-
-    def call(number: int) -> bool:
-        journal.append([Record(b'["a"]', b"%d" % number)])
-        journal.commit()
-        return journal._durable > number
-
-    with ThreadPoolExecutor(6) as callers:
-        first = callers.submit(call, 0)
-        assert is_syncing.wait(DEADLINE_SECONDS)
-        others = [callers.submit(call, number) for number in range(1, 6)]
-        wait_until(lambda: journal._appended == 6, "all calls wait")
-        assert not first.done()
-        may_sync.set()
-        assert all(each.result(DEADLINE_SECONDS) for each in (first, *others))
-    assert len(syncs) == 2
-    journal.close()
+    monkeypatch.setattr(store, "_write", fail)
 
 
+@pytest.mark.parametrize("fault", [fill_disk, break_the_write])
 def test_a_process_that_cannot_write_ends_and_acknowledges_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recorder: Recorder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[[Store, pytest.MonkeyPatch], None],
 ) -> None:
-    class EndedError(BaseException):
-        pass
-
     def end(status: int) -> None:
         assert status == NOT_WRITTEN
         raise EndedError
 
-    def fail(_descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     monkeypatch.setattr("localcloud.state.recorder.os._exit", end)
-    recorder, journal = Recorder(), Journal(tmp_path, sync=fail)
-    recorder.start(journal)
-    journal.append([Record(b'["a"]', b"1")])
+    store = recorder.store
+    assert store is not None
+    store.append([Record(b'["a"]', b"1")])
+    recorder.commit()
+    fault(store, monkeypatch)
+    store.append([Record(b'["b"]', b"1", bytes(100_000))])
     with pytest.raises(EndedError):
         recorder.commit()
-    assert journal.has_pending
+    assert store.has_pending
+    assert set(load(written(files_of(tmp_path / DATABASE), tmp_path))) == {b'["a"]'}
+
+
+def test_an_answer_waits_for_the_record_of_an_object_that_another_call_changes(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Backend:
+        account_id, region_name, buckets = "1", "aws", dict[str, Any]()
+
+    monkeypatch.setattr(objects, "recorder", recorder)
+    is_visible, may_end = threading.Event(), threading.Event()
+
+    def put(*_arguments: Any) -> None:
+        is_visible.set()
+        assert may_end.wait(DEADLINE_SECONDS)
+
+    def change() -> None:
+        objects._record_change(put, Backend(), "bucket", "name")
+        recorder.end_call()
+
+    assert recorder.store is not None
+    with ThreadPoolExecutor(2) as calls:
+        changing = calls.submit(change)
+        assert is_visible.wait(DEADLINE_SECONDS)
+        recorder.store.append([Record(b'["depends on it"]', b"1")])
+        answered = calls.submit(recorder.commit)
+        is_early = bool(wait([answered], 0.2).done)
+        may_end.set()
+        changing.result(DEADLINE_SECONDS)
+        answered.result(DEADLINE_SECONDS)
+    assert not is_early
+    assert not recorder.store.has_pending
+
+
+def test_the_main_thread_sends_held_answers_after_their_commit_and_those_to_pipelined_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Worker(InlineWorker):
+        def __init__(self) -> None:
+            self._watched, self._held = {connection: 0.0}, [(connection, b"first")]
+
+        def _send(self, _conn: Any, answer: bytes) -> bool:
+            steps.append(answer.decode())
+            return True
+
+        def _answer_begun(self, conn: Any) -> None:
+            if steps[-1] == "first":
+                self._held.append((conn, b"pipelined"))
+
+    class Connection:
+        is_held = True
+
+    steps, connection = list[str](), Connection()
+    monkeypatch.setattr("localcloud.http_worker.recorder.commit", lambda: steps.append("commit"))
+    Worker()._send_held()
+    assert steps == ["commit", "first", "commit", "pipelined", "commit"]
+
+
+def test_an_object_larger_than_a_row_is_kept_in_pieces(tmp_path: Path) -> None:
+    path, body = created(tmp_path), bytes(range(256))
+    store = Store(path, piece_bytes=100)
+    store.append([Record(b'["a"]', b"{}", body), Record(b'["b"]', b"{}", body)])
+    store.commit()
+    store.append([Record(b'["a"]', b"{}", body[:5])])
+    store.commit()
+    assert load(path) == {b'["a"]': Record(b'["a"]', b"{}", body[:5]), b'["b"]': Record(b'["b"]', b"{}", body)}
+    assert store._connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) > PIECE_BYTES + 1_000_000
+    store.close()
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> StateFolder:
     """A state with one record and a key."""
-    folder = StateFolder.create(tmp_path / "state")
-    journal = Journal(folder.log)
-    journal.append([Record(b'["a"]', b"1", b"body")])
-    journal.commit()
-    journal.close()
+    folder = StateFolder.usable(tmp_path / "state")
+    folder.prepare()
+    store = Store(folder.database)
+    store.append([Record(b'["a"]', b"1", b"body")])
+    store.commit()
+    store.close()
     (folder.path / KEY_FILE).write_text("secret")
     return folder
 
@@ -278,20 +448,63 @@ def test_a_snapshot_restores_everything_and_only_its_owner_can_read_it(state: St
     assert file.stat().st_mode & 0o777 == 0o600
     copy = restore(file, tmp_path / "copy")
     assert StateFolder.existing(copy.path) == copy
-    assert (copy.path / KEY_FILE).read_text() == "secret"
-    assert (copy.path / KEY_FILE).stat().st_mode & 0o777 == 0o600
-    journal = Journal(copy.log)
-    assert journal.restored[b'["a"]'] == Record(b'["a"]', b"1", b"body")
-    journal.append([Record(b'["b"]', b"2")])
-    journal.commit()
-    journal.close()
-    assert set(load(copy.log)) >= {b'["a"]', b'["b"]'}
+    for name, content in ((KEY_FILE, b"secret"), (DATABASE, copy.database.read_bytes())):
+        assert (copy.path / name).read_bytes() == content
+        assert (copy.path / name).stat().st_mode & 0o777 == 0o600
+    store = Store(copy.database)
+    assert store.restored == {b'["a"]': Record(b'["a"]', b"1", b"body")}
+    store.append([Record(b'["b"]', b"2")])
+    store.commit()
+    store.close()
+    assert set(load(copy.database)) == {b'["a"]', b'["b"]'}
+
+
+def test_only_the_owner_can_read_the_files_of_a_state(state: StateFolder) -> None:
+    store = Store(state.database)
+    store.append([Record(b'["b"]', b"1")])
+    store.commit()
+    assert {path.stat().st_mode & 0o077 for path in state.path.iterdir() if path.name != KEY_FILE} == {0}
+    store.close()
+
+
+OPERATIONS: dict[str, tuple[Callable[[StateFolder, Path], Any], str]] = {
+    "create": (lambda _, path: create(path / DATABASE), DATABASE),
+    "snapshot": (lambda state, path: state.snapshot(path / "backup"), "backup"),
+    "restore": (lambda _, path: restore(path.parent / "backup", path), DATABASE),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_new_file_is_on_the_disk_before_it_gets_its_name_and_its_folder_after(
+    state: StateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    make, name = OPERATIONS[operation]
+    (folder := tmp_path / "new").mkdir()
+    state.snapshot(tmp_path / "backup")
+    steps, replace, fsync = list[str](), Path.replace, os.fsync
+
+    def recorded_sync(descriptor: int) -> None:
+        fsync(descriptor)
+        steps.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink()}")
+
+    def recorded_replace(source: Path, target: Path) -> Path:
+        steps.append(f"rename {source}")
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_sync)
+    monkeypatch.setattr(Path, "replace", recorded_replace)
+    make(state, folder)
+    assert (folder / name).exists()
+    [renamed] = [step for step in steps if step.startswith("rename")]
+    at = steps.index(renamed)
+    assert steps[at - 1] == renamed.replace("rename", "sync")
+    assert steps[at + 1] == f"sync {folder}"
 
 
 def test_a_cut_snapshot_is_not_restored(state: StateFolder, tmp_path: Path) -> None:
     file = tmp_path / "backup"
     state.snapshot(file)
-    file.write_bytes(file.read_bytes()[:-1])
+    file.write_bytes(file.read_bytes()[:-4096])
     with pytest.raises(CorruptedStateError):
         restore(file, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
@@ -304,12 +517,20 @@ def test_a_snapshot_is_not_restored_over_other_files(state: StateFolder, tmp_pat
         restore(file, state.path)
 
 
+def test_a_snapshot_that_does_not_fit_on_its_disk_leaves_no_file(state: StateFolder, tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="choose another place"):
+        state.snapshot(tmp_path / "missing" / "backup")
+    assert state.check() == {"a": 1}
+
+
 def test_a_reset_state_is_empty_and_can_be_used_again(state: StateFolder) -> None:
     state.remove()
     assert {entry.name for entry in state.path.iterdir()} == {"lock"}
     with pytest.raises(StateError, match="is not a state"):
         StateFolder.existing(state.path)
-    assert load(StateFolder.create(state.path).log) == {}
+    again = StateFolder.usable(state.path)
+    again.prepare()
+    assert again.check() == {}
 
 
 ACTIONS: dict[str, Callable[[StateFolder, Path], Any]] = {
@@ -325,42 +546,125 @@ def test_a_state_in_use_is_neither_copied_nor_removed_nor_run_twice(
 ) -> None:
     with state.locked(), pytest.raises(StateInUseError, match="is in use: stop the system"):
         ACTIONS[action](state, tmp_path / "backup")
-    assert b'["a"]' in load(state.log)
+    assert state.check() == {"a": 1}
 
 
 def test_a_folder_with_other_files_does_not_become_a_state(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(StateError, match=f"{tmp_path} is not a state, since it has no {MARKER}"):
-        StateFolder.create(tmp_path)
-    with pytest.raises(StateError, match="is not a state"):
-        StateFolder.existing(tmp_path).remove()
-    assert (tmp_path / "thesis.tex").exists()
-
-
-@pytest.mark.parametrize("marker", ["", "[]", "{}", "null"])
-def test_an_unreadable_marker_is_an_error(tmp_path: Path, marker: str) -> None:
-    (tmp_path / MARKER).write_text(marker)
-    with pytest.raises(StateError, match="cannot be read"):
-        StateFolder.create(tmp_path)
-
-
-def test_a_state_of_another_version_is_not_used(tmp_path: Path) -> None:
-    (tmp_path / MARKER).write_text(json.dumps({"format": 2}))
-    with pytest.raises(StateError, match="has format 2"):
-        StateFolder.create(tmp_path)
+    for use in (StateFolder.usable, StateFolder.existing):
+        with pytest.raises(StateError, match=f"{tmp_path} is not a state, since it has no {DATABASE}"):
+            use(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_start_that_was_killed_halfway_is_repeated(tmp_path: Path) -> None:
-    (tmp_path / "log").mkdir()
     (tmp_path / "lock").touch()
-    (tmp_path / f"{MARKER}.partial").write_text("{")
-    assert StateFolder.create(tmp_path).check() == 0
+    (tmp_path / f"{DATABASE}.partial").write_text("half a database")
+    folder = StateFolder.usable(tmp_path)
+    folder.prepare()
+    assert folder.check() == {}
+    assert {path.name for path in tmp_path.iterdir()} == {"lock", DATABASE}
 
 
-def test_the_records_of_a_snapshot_are_those_of_its_state(written: Path, tmp_path: Path) -> None:
-    file = tmp_path / "snapshot"
-    write_snapshot(written, file, more=[Record(b'["more"]', b"1")])
-    assert {record.key: record for record in read_snapshot(file)} == {
-        **load(written),
-        b'["more"]': Record(b'["more"]', b"1"),
-    }
+def former_record(key: bytes, value: bytes | None, body: bytes = b"") -> bytes:
+    """Return a record as the former version wrote it."""
+    length = 0xFFFF_FFFF if value is None else len(value)
+    return struct.pack(">III", len(key), length, len(body)) + key + (value or b"") + body
+
+
+def former_frame(*records: bytes) -> bytes:
+    payload = b"".join(records)
+    head = struct.pack(">4sII", b"FSJ1", len(payload), zlib.crc32(payload))
+    return head + struct.pack(">I", zlib.crc32(head)) + payload
+
+
+TORN = former_frame(former_record(b'["never acknowledged"]', b"1"))[:-1]
+FORMER = {
+    "00000001.snapshot": former_frame(former_record(b"start", b"1 snapshot 1"))
+    + former_frame(
+        former_record(b'["file","access-key"]', b"old"),
+        former_record(b'["object","kept"]', b"1", bytes(300)),
+        former_record(b'["object","gone"]', b"1"),
+        former_record(b"end", b"3"),
+    ),
+    "00000002.log": former_frame(former_record(b"start", b"1 log 2"))
+    + former_frame(former_record(b'["object","gone"]', None), former_record(b'["item","new"]', b"1"))
+    + former_frame(former_record(b'["item","new"]', b"2")),
+    "00000003.log": former_frame(former_record(b"start", b"1 log 3")) + TORN,
+}
+CONVERTED = {
+    b'["object","kept"]': Record(b'["object","kept"]', b"1", bytes(300)),
+    b'["item","new"]': Record(b'["item","new"]', b"2"),
+}
+
+
+@pytest.fixture
+def former(tmp_path: Path) -> StateFolder:
+    """A state of the former version."""
+    (tmp_path / "former" / "log").mkdir(parents=True)
+    for name, content in FORMER.items():
+        (tmp_path / "former" / "log" / name).write_bytes(content)
+    (tmp_path / "former" / format_1.MARKER).write_text(json.dumps({"format": 1}))
+    (tmp_path / "former" / KEY_FILE).write_text("secret")
+    return StateFolder.usable(tmp_path / "former")
+
+
+def test_a_state_of_the_former_version_is_converted_once(former: StateFolder) -> None:
+    former.prepare()
+    assert load(former.database) == CONVERTED
+    assert {path.name for path in former.path.iterdir()} == {DATABASE, KEY_FILE}
+    former.prepare()
+    assert former.check() == Counter(object=1, item=1)
+
+
+def test_a_conversion_that_was_killed_at_its_end_is_not_repeated(former: StateFolder) -> None:
+    create(former.database, [Record(b'["newer"]', b"1")])
+    former.prepare()
+    assert former.check() == {"newer": 1}
+    assert not (former.path / "log").exists()
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_a_damaged_state_of_the_former_version_is_not_converted(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(["00000001.snapshot", "00000002.log"]))
+    content = bytearray(FORMER[name])
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "log").mkdir()
+        for each, right in FORMER.items():
+            (Path(scratch) / "log" / each).write_bytes(bytes(content) if each == name else right)
+        (Path(scratch) / format_1.MARKER).write_text(json.dumps({"format": 1}))
+        folder = StateFolder.usable(Path(scratch))
+        with pytest.raises(CorruptedStateError, match="fleetsight state restore"):
+            folder.prepare()
+        assert not folder.database.exists()
+        assert len(list((folder.path / "log").iterdir())) == len(FORMER)
+
+
+@pytest.mark.parametrize("name", ["00000001.snapshot", "00000002.log"])
+@pytest.mark.parametrize("change", ["missing", "cut"])
+def test_a_state_of_the_former_version_with_a_missing_or_cut_file_is_not_converted(
+    former: StateFolder, name: str, change: str
+) -> None:
+    path = former.path / "log" / name
+    if change == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorruptedStateError, match=r"is missing|damaged frame|is incomplete"):
+        former.prepare()
+
+
+def test_a_snapshot_of_the_former_version_is_restored_with_its_private_files(tmp_path: Path) -> None:
+    (tmp_path / "backup").write_bytes(FORMER["00000001.snapshot"])
+    copy = restore(tmp_path / "backup", tmp_path / "copy")
+    assert (copy.path / KEY_FILE).read_text() == "old"
+    assert copy.check() == {"object": 2}
+
+
+@pytest.mark.parametrize("marker", ["", "[]", "{}", "null", '{"format": 7}'])
+def test_an_unreadable_marker_of_the_former_version_is_an_error(tmp_path: Path, marker: str) -> None:
+    (tmp_path / format_1.MARKER).write_text(marker)
+    with pytest.raises(StateError, match="cannot be read"):
+        StateFolder.usable(tmp_path)

@@ -19,7 +19,7 @@ from localcloud.options import (
     parse_switches,
     rules_of,
 )
-from tests.support.waiting import ManualClock
+from localcloud.tests.support.waiting import ManualClock
 
 RESET = {"kind": "reset"}
 

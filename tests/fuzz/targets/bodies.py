@@ -24,7 +24,7 @@ from core.messages import ClassificationResult, LabelScore, RequestMessage
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
 from tests.fuzz.targets import uploads
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.app import create_app
 from web_tier.results.waiter import ResultWaiter
 from web_tier.uploads.request_body import Base64Image, decoded

@@ -24,7 +24,7 @@ from core.tokens import (
     issuer_of,
     parse_keys,
 )
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.auth.guard import InvalidCredentialsError, parse_authorization, safe_redirect
 from web_tier.auth.session_keys import SessionKeys
 

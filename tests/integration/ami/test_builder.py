@@ -240,7 +240,7 @@ def test_it_reads_several_sections_of_the_packages() -> None:
     ],
     ids=["on AWS", "without a network", "openvino", "web tier"],
 )
-def test_only_workers_whose_engine_is_torch_have_it_and_a_driver_only_where_there_is_a_network(
+def test_only_workers_with_the_torch_engine_have_torch_and_a_driver_needs_a_network(
     role: str, engine: str, wheelhouse: str, has: str
 ) -> None:
     asked = "role=$1 engine=$2 wheelhouse=$3; { has_torch && echo torch; has_gpu_driver && echo driver; } || true"

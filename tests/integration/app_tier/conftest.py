@@ -30,6 +30,7 @@ from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
 from tests.conftest import ConfigMaker, write_config
+from tests.support.forked import ForkedPython
 from tests.support.waiting import DEADLINE_SECONDS
 
 ROOT = Path(__file__).parents[3]
@@ -41,7 +42,7 @@ NOWHERE = "http://127.0.0.1:9/"
 class WorkerProcess:
     """A real `python -m app_tier` that logs to a file."""
 
-    process: subprocess.Popen[bytes]
+    process: ForkedPython | subprocess.Popen[bytes]
     log_path: Path
 
     def wait(self) -> int:
@@ -91,8 +92,10 @@ class Site:
         assert self.requests.send(messages) == []
         return refs
 
-    def start_worker(self, command: Sequence[str] = ("-m", "app_tier"), **extra: str) -> WorkerProcess:
-        """Start a worker process; `extra` is added to its environment."""
+    def start_worker(
+        self, command: Sequence[str] = ("-m", "app_tier"), *, afresh: bool = False, **extra: str
+    ) -> WorkerProcess:
+        """Start a worker process, with imports of its own if `afresh`; `extra` is added to its environment."""
         log_path = self.folder / f"worker-{len(self.workers)}.log"
         environment = {
             **os.environ,
@@ -101,9 +104,14 @@ class Site:
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": NOWHERE,
             **extra,
         }
-        with log_path.open("wb") as log:
-            process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, stderr=log, stdout=log)
-        worker = WorkerProcess(process, log_path)
+        if afresh:
+            with log_path.open("wb") as log:
+                started = subprocess.Popen(
+                    [sys.executable, *command], cwd=ROOT, env=environment, stderr=log, stdout=log
+                )
+            worker = WorkerProcess(started, log_path)
+        else:
+            worker = WorkerProcess(ForkedPython(command, environment, log_path), log_path)
         self.workers.append(worker)
         return worker
 

@@ -51,7 +51,7 @@ def test_the_limits_are_those_of_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("error", "code"), [(TooCostlyError("too long"), "too_costly"), (CrashedError("SIGSEGV"), "undecodable")]
 )
-def test_what_a_decoder_s_process_ends_of_is_the_image_s_fault_and_said_in_its_owner_s_words(
+def test_what_ends_a_decoding_process_is_the_fault_of_the_image_with_a_clear_reason(
     error: SandboxError, code: str
 ) -> None:
     with pytest.raises(ImageRejectedError) as refused:
@@ -121,7 +121,7 @@ EVERY_KIND: dict[str, Callable[[], bytes]] = HONEST | {kind: make for kind, (_, 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", EVERY_KIND)
-def test_row_33_a_process_that_has_nothing_decodes_every_kind_of_image_to_the_same_pixels(
+def test_row_33_a_sandboxed_process_decodes_every_kind_of_image_to_the_same_pixels(
     kind: str, decoder: SandboxPool
 ) -> None:
     data = EVERY_KIND[kind]()
@@ -170,7 +170,7 @@ def test_row_34_a_bomb_that_the_limits_let_through_ends_itself_alone(zygote: Zyg
 
 
 @pytest.mark.processes
-def test_row_9_a_decoder_that_is_ended_by_a_fault_gives_a_reason_and_the_next_image_its_pixels(
+def test_row_9_a_decoder_that_a_fault_ends_gives_a_reason_and_decodes_the_next_image(
     decoder: SandboxPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crashing = Zygote("tests.support.sandboxed_functions:crash")

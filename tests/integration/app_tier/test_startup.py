@@ -35,7 +35,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 
 
 @pytest.mark.processes
-def test_a_worker_imports_botocore_while_its_network_is_compiled_and_nothing_that_it_does_not_need() -> None:
+def test_a_worker_imports_botocore_beside_the_compilation_and_nothing_unneeded() -> None:
     ran = run_python(WHAT_A_WORKER_IMPORTS)
     at_first, in_the_end = (set(line.split()) for line in ran.stdout.splitlines())
     assert "numpy" in at_first
@@ -69,13 +69,13 @@ app_tier.__main__.main()
 
 
 @pytest.mark.processes
-def test_a_worker_collects_garbage_once_it_has_started_and_leaves_what_it_has_imported_alone() -> None:
+def test_a_worker_collects_garbage_once_started_and_leaves_its_imports_alone() -> None:
     ran = run_python(GARBAGE)
     assert ran.stdout.split() == ["False", "True", "True"]
 
 
 @pytest.mark.parametrize(("cores", "prepared"), [(1, []), (2, [(1, 3, 32, 32)])])
-def test_the_network_prepares_itself_for_the_first_image_where_another_core_is_free_for_it(
+def test_the_network_prepares_for_the_first_image_where_another_core_is_free(
     cores: int, prepared: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[int, ...]] = []

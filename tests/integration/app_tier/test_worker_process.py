@@ -36,11 +36,11 @@ def small_signs(count: int) -> list[Sample]:
     return list(samples(count, seed=11, sizes=SMALL))
 
 
-def test_twenty_signs_are_classified_as_by_the_engine_alone_and_the_worker_ends_itself(make_site: SiteMaker) -> None:
+def test_twenty_signs_are_classified_as_by_the_engine_and_the_worker_ends_itself(make_site: SiteMaker) -> None:
     site = make_site()
     signs = list(samples(20, seed=3))
     refs = site.submit(sign.data for sign in signs)
-    worker = site.start_worker()
+    worker = site.start_worker(afresh=True)
     results = site.collect(20)
     assert worker.wait() == 0
     assert worker.log()[-1]["reason"] == "idle for 1 s"
@@ -62,7 +62,7 @@ def test_twenty_signs_are_classified_as_by_the_engine_alone_and_the_worker_ends_
 @pytest.mark.parametrize(
     ("label_characters", "labels_sent"), [(20, range(1, 5)), (200, ())], ids=["some labels fit", "none fits"]
 )
-def test_with_the_smallest_messages_every_image_is_answered_and_its_prediction_is_whole(
+def test_with_the_smallest_messages_every_image_has_an_answer_and_a_whole_prediction(
     make_site: SiteMaker, tmp_path: Path, label_characters: int, labels_sent: Container[int]
 ) -> None:
     bundle = tmp_path / "bundle"
@@ -293,7 +293,7 @@ def test_what_a_killed_worker_had_in_hand_gets_one_result_each(make_site: SiteMa
 
 
 @KINDS
-def test_row_4_a_worker_that_stood_still_past_its_timeout_answers_late_and_changes_nothing(
+def test_row_4_a_worker_frozen_past_its_timeout_answers_late_and_changes_nothing(
     make_site: SiteMaker, kind: str
 ) -> None:
     """Also row 5: its receipts have expired."""
@@ -317,7 +317,7 @@ def test_row_4_a_worker_that_stood_still_past_its_timeout_answers_late_and_chang
 
 
 @KINDS
-def test_row_10_a_worker_that_runs_out_of_memory_ends_and_costs_no_image_more_than_a_try(
+def test_row_10_a_worker_without_memory_ends_and_costs_no_image_more_than_a_try(
     make_site: SiteMaker, kind: str
 ) -> None:
     site = make_site(queues={"kind": kind, "visibility_timeout_seconds": 3})
@@ -458,10 +458,10 @@ def descendants(process: int) -> list[int]:
     return [decoder for zygote in children_of(process) for decoder in children_of(zygote)]
 
 
-def test_the_decoding_processes_of_a_worker_are_forks_that_hold_none_of_its_keys_and_end_with_it(
+def test_decoding_processes_are_forks_that_hold_no_key_and_end_with_their_worker(
     make_site: SiteMaker,
 ) -> None:
-    worker = make_site(worker={"idle_seconds": NEVER_SECONDS}).start_worker()
+    worker = make_site(worker={"idle_seconds": NEVER_SECONDS}).start_worker(afresh=True)
     wait_until(lambda: worker.said("started"), "the worker has started")
     process_folder = Path(f"/proc/{worker.process.pid}")
     assert owner_key().secret.encode() in (process_folder / "environ").read_bytes()

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +18,8 @@ from core.messages import ClassificationResult, RequestMessage
 from core.provision import provision
 from services.clients import Clients
 from services.sqs import OutgoingMessage
-from tests.conftest import ROOT, ConfigMaker, write_config
+from tests.conftest import ConfigMaker, write_config
+from tests.support.forked import ForkedPython
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.controller.services import ControllerServices
 
@@ -46,19 +45,14 @@ class Scene:
     config_file: Path
     wiring: ControllerServices
     log_dir: Path
-    controllers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    controllers: list[ForkedPython] = field(default_factory=list)
 
-    def start_controller(self) -> subprocess.Popen[bytes]:
+    def start_controller(self) -> ForkedPython:
         """Start a controller; its log is in `log_dir`."""
-        with (self.log_dir / f"controller-{len(self.controllers)}.log").open("wb") as log:
-            controller = subprocess.Popen(
-                [sys.executable, "-m", "web_tier.controller"],
-                cwd=ROOT,
-                env={**os.environ, "FLEETSIGHT_CONFIG": str(self.config_file)},
-                stderr=log,
-            )
-        self.controllers.append(controller)
-        return controller
+        log = self.log_dir / f"controller-{len(self.controllers)}.log"
+        environment = {**os.environ, "FLEETSIGHT_CONFIG": str(self.config_file)}
+        self.controllers.append(ForkedPython(("-m", "web_tier.controller"), environment, log))
+        return self.controllers[-1]
 
     def kill_controller(self, number: int) -> None:
         """Kill controller `number`, and let the lease that it holds run out at once."""
@@ -76,8 +70,8 @@ class Scene:
             "FLEETSIGHT__WORKER__IDLE_SECONDS": "1",
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9/",  # refuses at once
         }
-        worker = [sys.executable, "-m", "app_tier"]
-        subprocess.run(worker, cwd=ROOT, env=environment, timeout=DEADLINE_SECONDS, check=True, capture_output=True)
+        worker = ForkedPython(("-m", "app_tier"), environment, self.log_dir / "worker.log")
+        assert worker.wait(DEADLINE_SECONDS) == 0
 
     def log(self, number: int = 0) -> str:
         """Return what controller `number` has logged."""

@@ -131,7 +131,7 @@ def test_a_launch_whose_reply_is_lost_gives_exactly_as_many_as_were_wanted(
     assert "workers could not be started" in scene.log()
 
 
-def test_killed_after_a_launch_that_it_never_heard_of_it_leaves_a_successor_that_launches_no_second_fleet(
+def test_a_controller_killed_before_a_launch_replied_has_a_successor_that_repeats_it(
     make_scene: SceneMaker, switched: LocalCloud
 ) -> None:
     scene = make_scene()
@@ -154,7 +154,7 @@ def test_killed_after_a_launch_that_it_never_heard_of_it_leaves_a_successor_that
     assert entry.token in launched
 
 
-def test_workers_come_from_the_launch_template_on_spot_first_and_on_demand_where_spot_ends(
+def test_workers_come_from_the_template_on_spot_and_on_demand_where_spot_ends(
     make_scene: SceneMaker, switched: LocalCloud
 ) -> None:
     name = make_scene().config.names.worker_instance
@@ -204,7 +204,7 @@ def test_a_pause_in_the_middle_of_a_batch_ends_no_worker(patient: Scene) -> None
     assert any(decision.words.startswith(pause) for decision in fleet.decisions().decisions)
 
 
-def test_changed_limits_and_a_drain_take_effect_without_a_restart_and_a_broken_file_changes_nothing(
+def test_changed_limits_and_a_drain_need_no_restart_and_broken_files_change_nothing(
     patient: Scene,
 ) -> None:
     scene, fleet = patient, stored(patient)
@@ -260,7 +260,7 @@ def test_instances_are_shown_with_the_status_of_their_workers_and_a_boot_is_meas
     wait_until(lambda: fleet.instances().instances[0].images == 28, "it continues the count")
 
 
-def test_operators_get_a_reached_cap_from_the_next_controller_if_the_first_one_could_not_send_it(
+def test_a_reached_cap_that_one_controller_could_not_send_is_sent_by_the_next(
     make_scene: SceneMaker, clients: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (place := tmp_path / "secret").write_text(secret := new_secret())

@@ -138,7 +138,7 @@ def test_without_its_services_it_ends_with_a_reason(tmp_path: Path) -> None:
     assert b"the services could not be reached" in ended.stderr
 
 
-def test_a_finished_job_gets_its_file_then_is_closed_and_nothing_is_left_once_it_is_deleted(scene: Scene) -> None:
+def test_a_finished_job_gets_its_file_and_is_closed_and_a_deleted_one_leaves_nothing(scene: Scene) -> None:
     store, outputs = scene.wiring.store, scene.wiring.outputs
     refs = scene.add_job(30, request=False)
     job_id, running = refs[0].job_id, scene.add_job(3, request=False)

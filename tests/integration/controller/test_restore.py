@@ -1,37 +1,33 @@
 """A job table that was damaged is restored to a new one, with which the system goes on: each image has one result."""
 
 import math
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 from core.config import Config
 from core.ids import ImageRef
 from core.messages import Prediction, RequestMessage
 from core.predictions import store_prediction, stored_prediction
+from scripts.restore import plan_restore, restore_command
+from scripts.restore import restore as restore_table
 from services.clients import Clients
-from tests.conftest import ROOT, write_config
+from tests.conftest import write_config
 from tests.integration.controller.conftest import Scene, SceneMaker, done
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.waiting import wait_until
 from web_tier.controller.services import ControllerServices
 
 pytestmark = pytest.mark.processes
 
 
-def restore(scene: Scene, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "scripts.cli", "restore", "--region", "us-east-1"),
-            *("--endpoint-url", str(scene.config.aws.endpoint_url), "--table", scene.config.names.job_table),
-            *arguments,
-        ],
-        capture_output=True, text=True, timeout=DEADLINE_SECONDS, cwd=ROOT, check=False,
-    )  # fmt: skip
+def restore(scene: Scene, *arguments: str) -> Result:
+    """Run `fleetsight restore` for the job table of `scene`."""
+    table = ("--endpoint-url", str(scene.config.aws.endpoint_url), "--table", scene.config.names.job_table)
+    return CliRunner().invoke(restore_command, ["--region", "us-east-1", *table, *arguments])
 
 
 def moment() -> datetime:
@@ -80,6 +76,13 @@ def test_a_restored_table_has_what_was_recorded_and_the_reconciler_repairs_the_r
     running = scene.add_job(4, request=False)
     answered, lost = running[:3], running[3]
     at = moment()
+    done_restoring = restore(scene, "--at", at.isoformat())
+    assert done_restoring.exit_code == 0, done_restoring.stderr
+    target = f"{table}-restored-{at:%Y%m%dt%H%M%Sz}"
+    assert f"--set RestoredJobTable={target}" in done_restoring.stdout
+    again = restore(scene, "--at", at.isoformat())
+    assert again.exit_code == 0, again.stderr
+    assert "DynamoDB makes" not in again.stdout
 
     # After the moment: workers answer three images, the results are recorded, and the images deleted.
     responses = [store_prediction(prediction(ref, "dog"), scene.wiring.outputs).response() for ref in answered]
@@ -90,14 +93,6 @@ def test_a_restored_table_has_what_was_recorded_and_the_reconciler_repairs_the_r
     for ref in (finished[0], running[0]):
         items = list(scene.wiring.store.table.query(f"JOB#{ref.job_id}", "A", "~"))
         scene.wiring.store.table.delete_all([(str(item["pk"]), str(item["sk"])) for item in items])
-
-    done_restoring = restore(scene, "--at", at.isoformat())
-    assert done_restoring.returncode == 0, done_restoring.stderr
-    target = f"{table}-restored-{at:%Y%m%dt%H%M%Sz}"
-    assert f"--set RestoredJobTable={target}" in done_restoring.stdout
-    again = restore(scene, "--at", at.isoformat())
-    assert again.returncode == 0, again.stderr
-    assert "DynamoDB makes" not in again.stdout
 
     after = with_table(scene, target, tmp_path / "after")
     store = after.wiring.store
@@ -130,23 +125,34 @@ def test_a_restored_table_has_what_was_recorded_and_the_reconciler_repairs_the_r
 
 def test_what_cannot_be_restored_is_one_clear_line(scene: Scene, clients: Clients) -> None:
     off = restore(scene)
-    assert (off.returncode, off.stdout) == (1, "")
+    assert (off.exit_code, off.stdout) == (1, "")
     assert off.stderr.strip().endswith(
         f"{scene.config.names.job_table} has no point-in-time recovery, so no earlier moment of it can be restored"
     )
     enable_recovery(clients, scene.config.names.job_table)
     early = restore(scene, "--at", (datetime.now(UTC) - timedelta(days=1)).isoformat())
-    assert early.returncode == 1
+    assert early.exit_code == 1
     assert "can be restored from " in early.stderr
-    assert restore(scene, "--at", "yesterday").returncode == 2
+    assert restore(scene, "--at", "yesterday").exit_code == 2
     zoneless = restore(scene, "--at", "2026-11-25T12:00:00")
-    assert (zoneless.returncode, "has no time zone" in zoneless.stderr) == (2, True)
+    assert (zoneless.exit_code, "has no time zone" in zoneless.stderr) == (2, True)
+
+
+def test_dynamodb_is_asked_for_the_moment_that_the_user_names(scene: Scene, clients: Clients) -> None:
+    table, asked = scene.config.names.job_table, list[datetime]()
+    enable_recovery(clients, table)
+    at = moment()
+    wait_until(lambda: datetime.now(UTC) > at + timedelta(seconds=1), "the moment is not the latest")
+    event = "provide-client-params.dynamodb.RestoreTableToPointInTime"
+    clients.dynamodb.meta.events.register(event, lambda params, **_: asked.append(params["RestoreDateTime"]))
+    restore_table(clients.dynamodb, plan_restore(clients.dynamodb, table, at), lambda _line: None)
+    assert asked == [at]
 
 
 def test_a_dry_run_restores_nothing(scene: Scene, clients: Clients) -> None:
     enable_recovery(clients, scene.config.names.job_table)
     at = moment()
     shown = restore(scene, "--at", at.isoformat(), "--dry-run")
-    assert shown.returncode == 0, shown.stderr
+    assert shown.exit_code == 0, shown.stderr
     name = shown.stdout.strip().rpartition(" ")[2]
     assert name not in clients.dynamodb.list_tables()["TableNames"]

@@ -79,7 +79,7 @@ def test_the_share_of_sampled_requests_is_configured(collector: OtlpCollector) -
     [("OTEL_EXPORTER_OTLP_ENDPOINT", ""), ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "/v1/traces")],
 )
 @pytest.mark.parametrize("setting", [None, "http://127.0.0.1:9"])
-def test_the_standards_variables_name_the_collector_and_its_headers_before_the_setting(
+def test_the_standard_variables_for_collector_and_headers_override_the_setting(
     collector: OtlpCollector, monkeypatch: pytest.MonkeyPatch, variable: str, path: str, setting: str | None
 ) -> None:
     environment = {variable: collector.url + path, "OTEL_EXPORTER_OTLP_HEADERS": "x-key=secret"}

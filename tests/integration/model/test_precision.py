@@ -134,7 +134,7 @@ def test_exact_asks_first_what_was_faster_in_sum_and_keeps_only_its_files(
 
 @needs_int8
 @pytest.mark.usefixtures("quantised_before")
-def test_exact_is_fp32_alone_where_low_precision_is_not_faster_with_all_that_is_asked_again(
+def test_exact_is_fp32_alone_where_low_precision_with_its_repeats_is_not_faster(
     bundle: Bundle, signs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OpenVinoEngine, "is_fast_in", lambda precision: precision == "int8")
@@ -162,7 +162,7 @@ def low_precision_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_int8
-@pytest.mark.usefixtures("low_precision_is_faster")
+@pytest.mark.usefixtures("low_precision_is_faster", "quantised_before")
 def test_the_demo_network_answers_as_fp32_does_when_it_asks_int8_first(
     bundle: Bundle, signs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +192,7 @@ def test_without_nncf_exact_asks_bf16_first(bundle: Bundle, signs: Path, monkeyp
 @needs_bf16
 @needs_int8
 @pytest.mark.usefixtures("low_precision_is_faster")
-def test_a_network_that_nncf_cannot_quantise_is_exact_with_bf16_and_no_bundle_in_int8(
+def test_a_network_that_nncf_cannot_quantise_is_exact_with_bf16_and_never_int8(
     bundle: Bundle, signs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unsupported(*_arguments: object, **_options: object) -> None:
@@ -286,7 +286,7 @@ def folder_of(path: Path, count: int) -> Path:
     return path
 
 
-def test_without_a_folder_signs_and_noise_are_drawn_none_to_calibrate_and_to_measure_on() -> None:
+def test_without_a_folder_other_images_are_drawn_to_calibrate_than_to_measure_on() -> None:
     calibration, measured = (set(images) for images in split_images(None))
     assert (len(calibration), len(measured)) == (CALIBRATION_IMAGES, DRAWN_IMAGES)
     assert not calibration & measured

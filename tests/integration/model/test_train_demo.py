@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from app_tier.bundle import DEMO_BUNDLE, load_bundle, read_manifest
 from app_tier.preprocess import normalise
+from scripts.demo_model import data
 from scripts.demo_model.data import (
     CIFAR_LABELS,
     DEMO_LABELS,
@@ -97,7 +98,8 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path: Path) ->
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
 
-def test_drawn_signs_do_not_depend_on_how_many_processes_draw() -> None:
+def test_drawn_signs_do_not_depend_on_how_many_processes_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "_CHUNK", 20)
     one, two = (drawn_signs(60, seed=3, sizes=(((64, 64), 1.0),), processes=n) for n in (1, 2))
     assert (one.pixels == two.pixels).all()
     assert (one.labels == two.labels).all()

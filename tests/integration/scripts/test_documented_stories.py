@@ -39,6 +39,7 @@ def test_a_state_is_continued_copied_restored_and_removed(reader: Reader) -> Non
     with reader.running(KEEPS):
         kept = ApiClient(reader.url).create_job("kept")
     with reader.running(CONTINUES) as run:
+        assert "Restoring " in run.printed
         run.expect_batch()
         assert ApiClient(reader.url).status(kept)["name"] == "kept"
 

@@ -40,9 +40,10 @@ from services.clients import Clients
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.api import DeadLetterDesk
-from tests.support.autoscaler import fleet_snapshot, refusal
+from tests.support.autoscaler import fleet_snapshot
 from tests.support.bundles import relabelled_bundle
 from tests.support.jobs import UNKNOWN_ID
+from tests.support.memory_aws.calls import refusal
 from tests.support.servers import served
 from web_tier.app import create_app
 from web_tier.bulkheads import Bulkhead

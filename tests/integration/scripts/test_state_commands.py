@@ -1,6 +1,7 @@
 """`fleetsight state`: copies, restores and removes a state, as a person types it."""
 
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,14 @@ from click.testing import CliRunner, Result
 from core.config import Config
 from core.provision import provision, provision_table
 from localcloud.launch import LocalCloud
+from localcloud.state.folder import StateFolder
+from localcloud.tests.support.cloud_clients import CloudClients
 from scripts.cli import fleetsight
 from scripts.run.sign_in import OPERATOR, LocalSignIn, prepare_sign_in
-from scripts.run.state import StateFolderError, open_state
+from scripts.run.state import OpenState, StateFolderError, open_state
 from services.accounts import Accounts
 from services.clients import Clients
 from services.users import Account, CodeRequired, UserPool
-from tests.support.cloud_clients import CloudClients
 
 pytestmark = pytest.mark.processes
 
@@ -83,6 +85,12 @@ def test_a_folder_that_is_no_state_is_left_alone(tmp_path: Path, command: str) -
     assert isinstance(refused.exception, StateFolderError)
     assert f"{tmp_path} is not a state" in str(refused.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_a_start_says_what_it_restores() -> None:
+    kept = OpenState(StateFolder(Path("/kept")), 0, Counter(object=2_500, item=1, user=2, table=3))
+    assert kept.sentence == "Restoring 2,500 objects, 1 item, 0 messages and 2 accounts from /kept"
+    assert OpenState(StateFolder(Path("/new")), 0, Counter()).sentence == "/new is a new state"
 
 
 def test_a_run_refuses_a_folder_with_other_files_and_names_it(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,9 +25,9 @@ from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
-from tests.conftest import ROOT, ConfigMaker, config_of, write_config
-from tests.support.api import compiled_once
-from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.conftest import ConfigMaker, config_of, write_config
+from tests.support.fixtures import bucket, compiled, queue  # noqa: F401 - for all modules
+from tests.support.forked import ForkedPython
 from tests.support.people import SMALL_LIMITS, Clock, PlayedPool, SignInSite, SignInSiteMaker, access_of
 from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -41,12 +40,6 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     """Load schemathesis's plugin for the one module that needs it; any other run starts two seconds sooner."""
     if module_path == Path(__file__).parent / "test_openapi.py":
         parent.config.pluginmanager.import_plugin("schemathesis.pytest.plugin")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _compiled_once() -> Iterator[None]:
-    with compiled_once():
-        yield
 
 
 @pytest.fixture
@@ -70,21 +63,11 @@ def requests_queue(config: Config, provisioned: Clients) -> Queue:
     return Queue.named(provisioned.sqs, config.queue_name(config.names.request_queue))
 
 
-@pytest.fixture
-def bucket() -> MemoryBucket:
-    return MemoryBucket()
-
-
-@pytest.fixture
-def queue() -> RecordingQueue:
-    return RecordingQueue()
-
-
 @dataclass
 class WebTier:
     """A running web tier."""
 
-    process: subprocess.Popen[bytes]
+    process: ForkedPython
     port: int
     config: Config
     log: Path
@@ -129,20 +112,18 @@ def serving(config: Config, tmp_path: Path, *options: str) -> Iterator[WebTier]:
     """Run a web tier with `config`, on a free port, and `options` of gunicorn, while the context lasts."""
     port = config.web.port
     path, log = write_config(config, tmp_path / "config.yaml"), tmp_path / "web.log"
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:web_tier.gunicorn", *options]
-    command.append("web_tier.app:create_app()")
-    environment = os.environ | {PATH_VARIABLE: str(path)}
-    with log.open("wb") as lines, subprocess.Popen(command, cwd=ROOT, env=environment, stderr=lines) as process:
+    command = ("-m", "gunicorn", "-c", "python:web_tier.gunicorn", *options, "web_tier.app:create_app()")
+    process = ForkedPython(command, os.environ | {PATH_VARIABLE: str(path)}, log)
+    try:
         web = WebTier(process, port, config, log)
+        _wait_until_ready(web)
+        yield web
+    finally:
+        process.send_signal(signal.SIGTERM)
         try:
-            _wait_until_ready(web)
-            yield web
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(DEADLINE_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.wait(DEADLINE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _wait_until_ready(web: WebTier) -> None:

@@ -17,8 +17,9 @@ from services.accounts import OPERATORS
 from services.clients import Clients
 from services.table import Table, TableBusyError
 from tests.conftest import ConfigMaker
+from tests.support.fixtures import memory_table, sign_in_access, sign_in_app, sign_in_config
 from tests.support.jobs import UNKNOWN_ID, picture
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import (
     ANOTHER,
     BEGIN,
@@ -52,28 +53,13 @@ def pool() -> MemoryPool:
     return MemoryPool({ADA: Person(), OPS: Person(groups=frozenset({"operators"})), NEW: Person(first=True)})
 
 
-@pytest.fixture
-def table() -> Table:
-    """The job table, in memory."""
-    return MemoryTable()
+table, config, access, app = memory_table, sign_in_config, sign_in_access, sign_in_app
 
 
 @pytest.fixture
-def config(make_config: ConfigMaker) -> Config:
-    """A configuration with sign-in."""
-    return make_config(auth={"mode": "cognito"})
-
-
-@pytest.fixture
-def app(config: Config, pool: MemoryPool, table: Table) -> Flask:
-    """A web tier with sign-in."""
-    return create_app(config, store=JobStore(table), auth=access_of(table, pool, Clock()))
-
-
-@pytest.fixture
-def anonymous(config: Config, pool: MemoryPool, table: Table) -> FlaskClient:
+def anonymous(app: Flask) -> FlaskClient:
     """A browser without a session."""
-    return create_app(config, store=JobStore(table), auth=access_of(table, pool, Clock())).test_client()
+    return app.test_client()
 
 
 def send(client: FlaskClient, path: str, **fields: str) -> tuple[int, str]:
@@ -178,7 +164,7 @@ def test_s4_a_new_account_signs_in_by_the_mailed_password_alone(client: FlaskCli
     assert (status, 'action="/new-password"' in page, 'name="next" value="/jobs"' in page) == (200, True, True)
 
 
-def test_s8_a_wrong_password_after_the_sign_up_is_the_same_for_new_and_known_addresses(
+def test_s8_a_wrong_password_after_sign_up_is_the_same_for_new_and_known_addresses(
     anonymous: FlaskClient,
 ) -> None:
     pages = set()

@@ -20,9 +20,9 @@ from tests.conftest import ConfigMaker
 from tests.support.api import give_up
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.bundles import relabelled_bundle
+from tests.support.fixtures import memory_table
 from tests.support.jobs import add_images
-from tests.support.memory_services import MemoryBucket
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.people import BROWSER, RIGHT_PASSWORD, SignInSite, sign_in_site
 from web_tier.app import create_app
 from web_tier.audit import ACTIONS, RETENTION, AuditEvent, AuditTrail
@@ -38,10 +38,7 @@ OF_SECOND_FACTORS = {
 INSTANCE = "i-0123456789abcdef0"
 
 
-@pytest.fixture
-def table() -> Table:
-    """The job table, in memory."""
-    return MemoryTable()
+table = memory_table
 
 
 @pytest.fixture

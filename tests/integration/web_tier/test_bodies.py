@@ -4,7 +4,6 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
@@ -15,6 +14,7 @@ from flask.testing import FlaskClient
 from core.ids import new_id
 from services.clients import Clients
 from tests.conftest import ROOT, ConfigMaker
+from tests.support import fixtures
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.app import SMALL_BODY_BYTES, create_app
 from web_tier.slow_clients import TimeoutStream
@@ -61,11 +61,7 @@ def stalled(connection: socket.socket) -> dict[str, object]:
     return {"gunicorn.socket": connection, "wsgi.input": Stalled(), "CONTENT_LENGTH": "10"}
 
 
-@pytest.fixture
-def connection() -> Iterator[socket.socket]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours
+connection = fixtures.connection
 
 
 def test_every_route_is_patient_with_a_body_only_so_long(app: Flask, connection: socket.socket) -> None:
@@ -108,6 +104,7 @@ def test_a_body_that_stalls_gets_a_408_that_says_so(
     )
     assert answer.status_code == 408
     assert "stalled after 0 bytes" in answer.text
+    assert connection.recv(1) == b"", "the rest of the body is not waited for"
 
 
 PROGRAM = """

@@ -250,9 +250,7 @@ def test_zips_of_a_user_are_bounded_and_leave_places_for_others(site: SignInSite
     assert site.anonymous().get(zips["ann"], headers=ann).status_code == 200
 
 
-def test_kept_images_are_downloaded_in_folders_and_a_client_that_leaves_frees_its_place(
-    web: WebTier, store: JobStore
-) -> None:
+def test_kept_images_come_in_folders_and_a_client_that_leaves_frees_its_place(web: WebTier, store: JobStore) -> None:
     job_id = web.create_job(keep=True)
     address = f"{web.url}/api/v1/jobs/{job_id}"
     sent = [noisy_picture() for _ in range(6)]

@@ -18,8 +18,9 @@ from core.tokens import TokenUncheckedError
 from services.accounts import OPERATORS
 from services.table import Table
 from tests.conftest import ConfigMaker
+from tests.support.fixtures import memory_table
 from tests.support.jobs import UNKNOWN_ID
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, HOUR, SignInSite, cookie_of, keep
 from web_tier.app import create_app
 from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS, COOKIE
@@ -36,10 +37,7 @@ PAGE, FOR_PROGRAMS = "/jobs", "/api/v1/jobs"
 WRONG = {"Authorization": "Bearer forged"}
 
 
-@pytest.fixture
-def table() -> Table:
-    """The job table, in memory."""
-    return MemoryTable()
+table = memory_table
 
 
 def status(browser: FlaskClient, path: str = FOR_PROGRAMS, **more: Any) -> int:
@@ -76,7 +74,7 @@ def test_an_anonymous_user_is_never_sent_anywhere_by_what_programs_call(
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="Fleetsight API"'
 
 
-def test_where_a_second_factor_is_required_a_token_of_an_account_without_one_is_good_for_nothing(
+def test_a_token_of_an_account_without_a_required_second_factor_is_refused(
     make_config: ConfigMaker, site: SignInSite, table: Table
 ) -> None:
     config = make_config(auth={"mode": "cognito", "require_second_factor": "operators"})
@@ -273,7 +271,7 @@ FRIEND = "https://photos.example.org"
 
 
 @pytest.mark.parametrize("friends", [[], [FRIEND], ["*"]])
-def test_a_page_of_another_origin_comes_in_by_a_token_of_its_own_and_never_by_its_visitors_cookie(
+def test_a_page_of_another_origin_needs_its_own_token_and_cannot_use_a_cookie(
     make_config: ConfigMaker, site: SignInSite, table: Table, friends: list[str]
 ) -> None:
     """Row 38. A subdomain is of the same site: the browser sends the cookie along."""

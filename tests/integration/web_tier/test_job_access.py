@@ -24,12 +24,12 @@ from core.jobs.store import JobStore
 from core.messages import Model
 from core.result_cache import ResultCache
 from core.tracing import trace_id
+from localcloud.tests.support.cloud_clients import calls_of
 from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ROOT, ConfigMaker
-from tests.support.cloud_clients import calls_of
 from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
 from tests.support.people import Clock, PlayedPool, SignInSite, access_of
 from web_tier.app import create_app

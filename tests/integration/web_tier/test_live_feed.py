@@ -3,7 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,33 +11,22 @@ from typing import Any
 import pytest
 import requests
 
-from core.ids import new_id
+from core.config import Config
 from core.jobs.models import Job
 from core.jobs.store import JobStore
-from core.provision import provision
-from localcloud.launch import LocalCloud
 from scripts.run.system import free_port
-from services.clients import Clients
-from services.table import Table
-from tests.conftest import config_of
 from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.jobs import add_images, done, put_results
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 
-
-@pytest.fixture(scope="module")
-def web_tier(cloud: LocalCloud, clients: Clients, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebTier]:
-    """A web tier of two processes with 16 threads each, for all tests of this module."""
-    config = config_of(cloud, new_id().lower(), web={"port": free_port(), "threads": 16})
-    provision(clients, config)
-    with serving(config, tmp_path_factory.mktemp("web")) as web:
-        yield web
+STREAMS = 4
+"""Streams at once in both processes of the web tier: two of 16 threads in each."""
 
 
 @pytest.fixture
-def table(web_tier: WebTier, clients: Clients) -> Table:
-    """The job table of the web tier."""
-    return Table(clients.dynamodb, web_tier.config.names.job_table)
+def config(shared_tier: WebTier) -> Config:
+    """The configuration of the shared web tier, so that `store` and `job` are of its table."""
+    return shared_tier.config
 
 
 @dataclass
@@ -85,10 +74,10 @@ def viewer(web: WebTier, job: Job, last: str = "") -> Iterator[Viewer]:
 
 @pytest.mark.processes
 def test_results_arrive_as_they_are_stored_and_the_stream_ends_with_the_job(
-    web_tier: WebTier, store: JobStore, job: Job
+    shared_tier: WebTier, store: JobStore, job: Job
 ) -> None:
     one, two = add_images(store, job, "a.jpg", "b.jpg")
-    with viewer(web_tier, job) as watcher:
+    with viewer(shared_tier, job) as watcher:
         assert [kind for kind, _ in watcher.until("progress")] == ["resync", "progress"]
         put_results(store, job, done(one))
         [*_, (_, body)] = watcher.until("results")
@@ -101,16 +90,16 @@ def test_results_arrive_as_they_are_stored_and_the_stream_ends_with_the_job(
 
 @pytest.mark.processes
 def test_a_viewer_that_reconnects_to_any_process_misses_no_event(
-    web_tier: WebTier, store: JobStore, job: Job
+    shared_tier: WebTier, store: JobStore, job: Job
 ) -> None:
     images = add_images(store, job, *[f"{n}.jpg" for n in range(6)])
     seen: set[str] = set()
     last = ""
     for count in range(1, 6):
-        with viewer(web_tier, job, last) as watcher:
+        with viewer(shared_tier, job, last) as watcher:
             for kind, body in watcher.events():
                 if kind == "resync":  # read everything, as the page does
-                    rows = requests.get(f"{web_tier.url}/jobs/{job.job_id}/rows", timeout=DEADLINE_SECONDS).json()[
+                    rows = requests.get(f"{shared_tier.url}/jobs/{job.job_id}/rows", timeout=DEADLINE_SECONDS).json()[
                         "rows"
                     ]
                     seen |= {row["id"] for row in rows if row["status"] == "done"}
@@ -125,18 +114,42 @@ def test_a_viewer_that_reconnects_to_any_process_misses_no_event(
 
 
 @pytest.mark.processes
-def test_viewers_leave_threads_for_other_requests(web_tier: WebTier, store: JobStore, job: Job) -> None:
+def test_a_viewer_is_not_rejected_because_of_streams_that_it_has_closed(
+    shared_tier: WebTier, store: JobStore, job: Job
+) -> None:
     add_images(store, job, "a.jpg")
-    url = f"{web_tier.url}/api/v1/jobs/{job.job_id}/events"
+    for _ in range(3 * STREAMS):
+        with viewer(shared_tier, job):
+            pass
+
+
+@pytest.mark.processes
+def test_a_viewer_whose_lost_connections_were_never_closed_is_not_rejected(
+    shared_tier: WebTier, store: JobStore, job: Job
+) -> None:
+    add_images(store, job, "a.jpg")
+    with ExitStack() as connections:
+        first = connections.enter_context(viewer(shared_tier, job))
+        first.until("progress")
+        for _ in range(3 * STREAMS):
+            connections.enter_context(viewer(shared_tier, job, first.last))
+
+
+@pytest.mark.processes
+def test_viewers_leave_threads_for_other_requests(shared_tier: WebTier, store: JobStore, job: Job) -> None:
+    add_images(store, job, "a.jpg")
+    url = f"{shared_tier.url}/api/v1/jobs/{job.job_id}/events"
     answers: list[requests.Response] = []
-    try:  # two of 16 threads, in each of two processes, hold a stream
-        answers.extend(requests.get(url, stream=True, timeout=DEADLINE_SECONDS) for _ in range(12))
+    try:
+        answers.extend(requests.get(url, stream=True, timeout=DEADLINE_SECONDS) for _ in range(3 * STREAMS))
         codes = [answer.status_code for answer in answers]
-        assert 1 <= codes.count(200) <= 4
+        assert 1 <= codes.count(200) <= STREAMS
         assert set(codes) == {200, 503}
         refused = next(answer for answer in answers if answer.status_code == 503)
         assert "Retry-After" in refused.headers
-        assert requests.get(f"{web_tier.url}/jobs/{job.job_id}/progress", timeout=DEADLINE_SECONDS).status_code == 200
+        assert (
+            requests.get(f"{shared_tier.url}/jobs/{job.job_id}/progress", timeout=DEADLINE_SECONDS).status_code == 200
+        )
     finally:
         for answer in answers:
             answer.close()
@@ -144,11 +157,11 @@ def test_viewers_leave_threads_for_other_requests(web_tier: WebTier, store: JobS
 
 @pytest.mark.processes
 def test_an_open_stream_does_not_delay_the_stop_of_the_web_tier(
-    web_tier: WebTier, store: JobStore, job: Job, tmp_path: Path
+    shared_tier: WebTier, store: JobStore, job: Job, tmp_path: Path
 ) -> None:
     add_images(store, job, "a.jpg")
-    web_values = web_tier.config.web.model_copy(update={"port": free_port()})
-    config = web_tier.config.model_copy(update={"web": web_values})
+    web_values = shared_tier.config.web.model_copy(update={"port": free_port()})
+    config = shared_tier.config.model_copy(update={"web": web_values})
     with serving(config, tmp_path, "--graceful-timeout", f"{NEVER_SECONDS:.0f}") as web, viewer(web, job) as watcher:
         watcher.until("progress")
         web.process.send_signal(signal.SIGTERM)

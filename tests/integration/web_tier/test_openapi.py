@@ -30,8 +30,8 @@ from localcloud.launch import LocalCloud
 from services.clients import Clients
 from tests.conftest import config_of, shipped_values
 from tests.support.api import give_up
+from tests.support.fixtures import memory_table
 from tests.support.jobs import NOW, add_images, done, failed, put_results
-from tests.support.memory_table import MemoryTable
 from web_tier.api.openapi import TAGS, api_document, api_routes
 from web_tier.api.schemas import ROOT
 from web_tier.app import create_app
@@ -39,7 +39,7 @@ from web_tier.problems import ProblemType
 
 pytestmark = pytest.mark.processes
 
-EXAMPLES = 30
+EXAMPLES = 20
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -87,9 +87,7 @@ def provisioned(clients: Clients, config: Config) -> Clients:
     return clients
 
 
-@pytest.fixture
-def table() -> MemoryTable:
-    return MemoryTable()
+table = memory_table
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from threading import Barrier
 from typing import Any
 
@@ -24,7 +24,8 @@ from services.table import Table, TableBusyError
 from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier
 from tests.support.jobs import client_error, picture
-from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.backend import Backend
 from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError, UploadManifests
@@ -102,7 +103,7 @@ def test_the_extension_of_the_key_follows_the_content_type(
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_s9_what_arrives_is_kept_only_once_it_is_committed_to_a_job_that_keeps_images(
+def test_s9_what_arrives_is_kept_only_once_a_job_that_keeps_images_commits_it(
     direct: PresignedUploads, config: Config, provisioned: Clients, job: Job, keep: bool
 ) -> None:
     job = replace(job, keep=keep)
@@ -150,16 +151,6 @@ def test_each_file_gets_a_form_or_a_rejection(direct: PresignedUploads, job: Job
         0: "too_large", 2: "format_not_allowed", 3: "empty",
     }  # fmt: skip
     assert "image/svg+xml" in refused[2].message
-
-
-def test_there_is_no_offer_if_every_file_is_rejected(direct: PresignedUploads, job: Job) -> None:
-    assert direct.offer(job, wanted("a.txt", content_type="text/plain"))[0] is None
-
-
-def test_forms_expire_at_the_offered_time(direct: PresignedUploads, job: Job) -> None:
-    offer = offered(direct, job, wanted("a.jpg"))
-    assert offer.expires_at <= datetime.now(UTC) + timedelta(seconds=direct.seconds)
-    assert offer.expires_at >= datetime.now(UTC) + timedelta(seconds=direct.seconds - 60)
 
 
 def test_as_many_long_names_as_a_request_may_have_can_be_remembered(direct: PresignedUploads, job: Job) -> None:

@@ -22,8 +22,9 @@ from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker, shipped_values
 from tests.support.api import give_up
 from tests.support.jobs import client_error, failed, picture
-from tests.support.memory_services import MemoryBucket, RecordingQueue
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from tests.support.people import BROWSER, SignInSiteMaker
 from web_tier.app import create_app
 from web_tier.quotas import Amount, QuotaExceededError, Quotas, RemainingQuota

@@ -19,7 +19,7 @@ from services.clients import Clients
 from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker
 from tests.support.jobs import picture
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, SignInSite, SignInSiteMaker, keep
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier import rate_limits
@@ -53,7 +53,7 @@ def test_an_anonymous_user_has_so_many_requests_a_minute_from_an_address(make_si
     assert statuses(anonymous, "/api/v1/nowhere", 4, {"REMOTE_ADDR": "203.0.113.4"}) == [404, 404, 404, 429]
 
 
-def test_users_at_one_address_have_their_own_and_a_user_has_the_same_at_every_address(
+def test_users_at_one_address_have_their_own_limit_and_each_has_it_at_every_address(
     make_site: SignInSiteMaker,
 ) -> None:
     site = make_site()
@@ -142,7 +142,7 @@ def test_s10_guessed_passwords_do_not_stop_a_forgotten_one(make_site: SignInSite
     assert try_to(site.anonymous(), "forgot", "ann@example.org").status_code == 200
 
 
-def test_s10_guesses_of_anonymous_users_do_not_stop_a_device_that_has_signed_in_before(
+def test_s10_guesses_of_anonymous_users_do_not_stop_a_device_that_has_signed_in(
     make_site: SignInSiteMaker,
 ) -> None:
     site = make_site(requests_per_minute=0)

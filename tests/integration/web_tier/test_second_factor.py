@@ -8,12 +8,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from core.config import Config
 from core.credentials import CODES, PersonalTokens, RecoveryCodes
 from core.jobs.store import JobStore
 from services.table import Table
 from tests.conftest import ConfigMaker
-from tests.support.memory_table import MemoryTable
+from tests.support.fixtures import memory_table, sign_in_access, sign_in_app, sign_in_config
 from tests.support.people import (
     APP_KEY,
     BROWSER,
@@ -47,27 +46,7 @@ def pool() -> MemoryPool:
     return MemoryPool({ADA: Person(), OPS: Person(groups=frozenset({"operators"})), SAFE: Person(app=True)})
 
 
-@pytest.fixture
-def table() -> Table:
-    """The job table, in memory."""
-    return MemoryTable()
-
-
-@pytest.fixture
-def config(make_config: ConfigMaker) -> Config:
-    """A configuration with sign-in that requires no second factor."""
-    return make_config(auth={"mode": "cognito"})
-
-
-@pytest.fixture
-def access(pool: MemoryPool, table: Table) -> AuthContext:
-    return access_of(table, pool, Clock())
-
-
-@pytest.fixture
-def app(config: Config, access: AuthContext, table: Table) -> Flask:
-    """A web tier with sign-in."""
-    return create_app(config, store=JobStore(table), auth=access)
+table, config, access, app = memory_table, sign_in_config, sign_in_access, sign_in_app
 
 
 @pytest.fixture

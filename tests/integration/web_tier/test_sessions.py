@@ -21,8 +21,9 @@ from services.errors import ConfigError
 from services.table import LAST, Table
 from services.users import NewPasswordRequired, PoolTokens, UserPool
 from tests.conftest import ConfigMaker
+from tests.support.fixtures import memory_table
 from tests.support.jobs import UNKNOWN_ID
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, HOUR, MINUTE, Clock, PlayedPool, SignInSite, cookie_of, sessions_of
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AuthContext, create_auth
@@ -40,11 +41,7 @@ from web_tier.auth.sessions import (
 )
 from web_tier.backend import Backend
 
-
-@pytest.fixture
-def table() -> Table:
-    """The job table, in memory."""
-    return MemoryTable()
+table = memory_table
 
 
 @pytest.fixture
@@ -433,7 +430,7 @@ def test_a_request_of_another_site_is_rejected_with_a_valid_token_too(
     assert browser.get("/jobs").status_code == 200
 
 
-def test_an_anonymous_users_form_of_an_older_tab_still_works_and_only_from_a_page_of_ours(
+def test_an_anonymous_form_of_an_older_tab_works_and_only_from_a_page_of_ours(
     browser: FlaskClient,
 ) -> None:
     forgotten = {"email": "ada@example.org"}
@@ -447,7 +444,7 @@ def test_scripts_of_our_pages_call_the_api_by_where_they_come_from_alone(browser
     assert post_form(browser, FOR_PROGRAMS, **BROWSER) == 201
 
 
-def test_programs_with_a_token_need_nothing_of_this_and_a_cookie_beside_it_counts_for_nothing(
+def test_a_program_with_a_token_needs_no_form_token_and_its_cookie_is_ignored(
     site: SignInSite, browser: FlaskClient
 ) -> None:
     token = site.with_token("bob", "classify")

@@ -33,8 +33,9 @@ from services.sqs import Queue
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.jobs import NOW, client_error, done, picture
-from tests.support.memory_services import MemoryBucket, RecordingQueue
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.uploads import single
 from web_tier.uploads.ingest import UNKEPT, ImageIngest, RejectedUpload, UploadResult
@@ -142,7 +143,7 @@ def test_a_new_job_starts_when_the_last_one_is_full_or_old(singles: SingleImages
     assert len(jobs) == 2
 
 
-def test_two_processes_that_see_a_roll_out_at_different_times_never_mix_models_in_a_job(
+def test_processes_that_see_a_roll_out_at_different_times_mix_no_models_in_a_job(
     singles: SingleImages, clock: Clock, queue: RecordingQueue
 ) -> None:
     old, new = (JobModel(name, name[0] * 64, f"s3://outputs/models/{name}") for name in ("animals", "birds"))
@@ -325,7 +326,7 @@ def test_an_image_whose_jobs_are_all_deleted_is_not_accepted_and_leaves_nothing(
     assert (bucket.objects, queue.bodies, len(set(deleted))) == ({}, [], MAX_JOBS_TRIED)
 
 
-def test_an_image_that_times_out_before_its_commit_is_not_accepted_and_leaves_nothing(
+def test_an_image_that_times_out_before_its_commit_is_rejected_and_leaves_nothing(
     singles: SingleImages,
     watched: WatchedStore,
     bucket: MemoryBucket,
@@ -554,7 +555,7 @@ def pictures() -> dict[str, bytes]:
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("path", "field_name"), [("/", "inputFile"), ("/file-upload", "myfile")])
-def test_a_hundred_that_wait_at_once_each_get_the_answer_to_their_own_image_and_share_jobs(
+def test_a_hundred_clients_that_wait_at_once_get_their_own_answers_and_share_jobs(
     web: WebTier, worker: Worker, pictures: Mapping[str, bytes], store: JobStore, path: str, field_name: str
 ) -> None:
     def all_wait() -> None:

@@ -162,7 +162,7 @@ def test_a_thumbnail_needs_no_drawing_and_a_preview_of_a_kept_image_is_drawn_fro
     assert min(Image.open(BytesIO(client.get(f"{page}/preview").data)).size) == 600
 
 
-def test_an_image_answered_from_the_cache_has_the_thumbnail_of_the_earlier_one_while_that_exists(
+def test_a_cached_answer_has_the_thumbnail_of_the_earlier_image_while_that_exists(
     client: FlaskClient, store: JobStore, job: Job, output_bucket: Bucket
 ) -> None:
     earlier, image = add_images(store, job, "a.jpg", "b.jpg")
@@ -174,7 +174,7 @@ def test_an_image_answered_from_the_cache_has_the_thumbnail_of_the_earlier_one_w
     assert client.get(address).headers["Location"].endswith("deleted.svg")
 
 
-def test_an_image_that_is_answered_and_deleted_while_its_thumbnail_is_requested_has_one(
+def test_an_image_answered_and_deleted_while_its_thumbnail_is_requested_has_one(
     client: FlaskClient, store: JobStore, job: Job, output_bucket: Bucket
 ) -> None:
     [image] = add_images(store, job, "a.jpg")  # its result is not recorded yet, and its object is deleted

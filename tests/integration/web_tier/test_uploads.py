@@ -31,7 +31,8 @@ from services.table import Table, TableBusyError
 from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier
 from tests.support.jobs import picture, record
-from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from tests.support.processes import take_memory
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError, UploadManifests, ingest_idempotent
@@ -154,7 +155,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
     assert (store.count_images(job), received_images(shared_tier, provisioned, job)) == (0, [])
 
 
-def test_a_worker_killed_in_the_middle_of_an_upload_has_acknowledged_nothing_and_asked_for_nothing(
+def test_a_process_killed_during_an_upload_has_acknowledged_and_requested_nothing(
     shared_tier: WebTier, provisioned: Clients, store: JobStore
 ) -> None:
     job = shared_tier.create_job()
@@ -205,7 +206,7 @@ def test_all_that_was_acknowledged_before_a_kill_is_there_after_it(
     assert len(messages) == len(set(messages))
 
 
-def test_uploads_that_are_repeated_with_their_key_after_a_kill_become_each_image_once(
+def test_uploads_repeated_with_their_key_after_a_kill_become_each_image_once(
     shared_tier: WebTier, provisioned: Clients, store: JobStore
 ) -> None:
     job, acknowledged = shared_tier.create_job(), list[str]()

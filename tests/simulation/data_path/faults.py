@@ -9,7 +9,9 @@ from botocore.exceptions import ClientError, HTTPClientError
 
 from tests.simulation.data_path.scheduler import KilledError, Process, Scheduler
 
-Passing = Literal["throttled", "unavailable", "request lost", "reply lost", "repeated", "refused after its effect"]
+Passing = Literal[
+    "throttled", "unavailable", "request lost", "reply lost", "repeated", "refused after its effect", "partial"
+]
 Freeze = Literal["frozen before", "frozen after"]
 Fault = Passing | Freeze | Literal["killed before", "killed after", "queue missing"]
 PASSING: Final[tuple[Passing, ...]] = get_args(Passing)
@@ -35,7 +37,7 @@ class Faults:
         outages: services that answer nothing until so many seconds.
         missing: queues that do not exist until so many seconds.
         armed: what befalls the next call of a kind of process, by an operation (or any, if empty).
-        met: how many calls met a fault, and how many of these froze their process.
+        met: how many calls met a fault, and how many of these froze their process. A batch may be processed in part.
     """
 
     scheduler: Scheduler
@@ -49,6 +51,11 @@ class Faults:
     armed: list[tuple[str, str, Fault]] = field(default_factory=list)
     met: int = 0
     freezes: int = 0
+    _is_partial: bool = False
+
+    def leave(self, entries: int) -> int:
+        """Return how many entries of a batch the service does not process: some, if its call is answered in part."""
+        return self.random.randint(1, entries) if self._is_partial else 0
 
     def hook(self, service: str) -> Callable[[str, Callable[[], Any]], Any]:
         """Return what makes the calls of a service."""
@@ -69,7 +76,11 @@ class Faults:
             return effect()
         self.met += 1
         self._befall_before(process, fault)
-        result = effect()
+        self._is_partial = fault == "partial"
+        try:
+            result = effect()
+        finally:
+            self._is_partial = False
         if fault == "frozen before":
             return result
         self.note_lost_reply(f"{service}.{operation}", result)

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from core.jobs.models import Job
 from tests.simulation.data_path.faults import ALL, FREEZES, Fault, Freeze
 from tests.simulation.data_path.world import MAX_SKEW_SECONDS, Content, World
-from tests.support.memory_services import Habits
+from tests.support.memory_aws.sqs import Habits
 
 STEPS: Final = 25
 SERVICES: Final = ("table", "inputs", "outputs", "requests", "responses", "dead_letters", "sources")

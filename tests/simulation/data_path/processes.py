@@ -35,7 +35,7 @@ from core.result_cache import ResultCache
 from services.errors import FleetsightError
 from services.s3 import UploadForm
 from tests.simulation.data_path.scheduler import KilledError, Process, Scheduler, TaskLock
-from tests.support.memory_services import VISIBILITY_SECONDS
+from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry

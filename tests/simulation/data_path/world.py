@@ -31,8 +31,9 @@ from tests.simulation.data_path.processes import (
     picture,
 )
 from tests.simulation.data_path.scheduler import Process, Scheduler
-from tests.support.memory_services import MemoryBucket, MemoryQueue, MemorySource
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
+from tests.support.memory_aws.sqs import MemoryQueue
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
 from web_tier.results.query import ImageResult, all_results
 from web_tier.uploads.cancellation import cancel_job
@@ -113,14 +114,17 @@ class World:
         self.random = Random(seed)
         self.scheduler = Scheduler(Random(seed + 1))
         self.faults = Faults(self.scheduler, Random(seed + 2), self.kill, self.freeze, self._note_lost_reply)
-        self.table = MemoryTable(self.faults.hook("table"))
-        self.inputs = MemoryBucket(self.faults.hook("inputs"))
-        self.outputs = MemoryBucket(self.faults.hook("outputs"))
+        self.table = MemoryTable(self.faults.hook("table"), self.faults.leave, self.scheduler.sleep)
+        self.inputs = MemoryBucket(self.faults.hook("inputs"), leave=self.faults.leave)
+        self.outputs = MemoryBucket(self.faults.hook("outputs"), leave=self.faults.leave)
         self.sources = MemorySource(self.faults.hook("sources"))
         clock, random = self.scheduler.clock, Random(seed + 3)
-        self.dead_letters = MemoryQueue(fifo, clock, random, self.faults.hook("dead_letters"))
-        self.requests = MemoryQueue(fifo, clock, random, self._call_requests, self.dead_letters, MAX_RECEIVE_COUNT)
-        self.responses = MemoryQueue(fifo, clock, random, self.faults.hook("responses"))
+        leave = self.faults.leave
+        self.dead_letters = MemoryQueue(fifo, clock, random, self.faults.hook("dead_letters"), leave=leave)
+        self.requests = MemoryQueue(
+            fifo, clock, random, self._call_requests, self.dead_letters, MAX_RECEIVE_COUNT, leave=leave
+        )
+        self.responses = MemoryQueue(fifo, clock, random, self.faults.hook("responses"), leave=leave)
         self.model, self.has_room, self.paused, self.has_consumer = "model-a", False, False, True
         self.web_skew_seconds = self.controller_skew_seconds = 0.0
         self.files: dict[str, File] = {}

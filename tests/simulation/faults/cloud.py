@@ -1,18 +1,30 @@
-"""EC2's API over simulated instances, with its promises (ClientToken, states, partial launches) and its bad days.
+"""EC2 in memory with instances that boot, work and end, and with bad days.
 
 What is called is called as `services.ec2.Fleet` calls botocore's client, so the very code of the product is run.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.exceptions import ClientError
 
-from tests.simulation.faults.machines import FailureMode, Shown, SimulatedInstance, SimulatedQueues, refusal
+from tests.simulation.faults.machines import FailureMode, Shown, SimulatedInstance, SimulatedQueues
+from tests.support.memory_aws.calls import refusal
+from tests.support.memory_aws.ec2 import ENDED, EPOCH, MemoryEC2
 
-EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
+OPERATIONS: Final = {
+    "RunInstances": "run",
+    "StartInstances": "start",
+    "DescribeInstances": "describe",
+    "CreateTags": "tag",
+    "DeleteTags": "tag",
+    "TerminateInstances": "end",
+    "GetConsoleOutput": "console",
+}
+"""What schedules call the operations of EC2."""
+
 LATE_SECONDS: Final = 4.0
 """A request that was given up may be carried out so much later."""
 
@@ -41,8 +53,8 @@ class Faults:
     quota: int | None = None
 
 
-@dataclass
-class Cloud:
+@dataclass(kw_only=True)
+class Cloud(MemoryEC2):
     """EC2.
 
     Attributes:
@@ -53,7 +65,6 @@ class Cloud:
         launched: called after each launch or start with the number of live instances.
         ended: called with each instance that the controller terminates, before it is terminated.
         late: calls that are still to be carried out, and when.
-        cpu_seconds: CPU time that all descriptions have taken.
     """
 
     now: Callable[[], float]
@@ -67,9 +78,7 @@ class Cloud:
     faults: Faults = field(default_factory=Faults)
     instances: dict[str, SimulatedInstance] = field(default_factory=dict)
     late: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
-    cpu_seconds: float = 0.0
     after_call: Callable[[str], None] = lambda _operation: None
-    _by_token: dict[str, tuple[dict[str, Any], list[str]]] = field(default_factory=dict)
 
     def live(self) -> None:
         """Let everything that was due by now take place."""
@@ -83,147 +92,108 @@ class Cloud:
         for instance in self.instances.values():
             instance.live(self.now(), self.queue)
 
-    def alive(self) -> list[SimulatedInstance]:
-        """Return who is pending or running."""
-        return [each for each in self.instances.values() if each.alive]
+    def alive(self) -> list[str]:
+        """Return the ids of the instances that are pending or running."""
+        return [key for key, each in self.instances.items() if each.alive]
 
-    # The client, with the names of botocore
+    # What instances are, and what befalls calls
 
-    def get_paginator(self, _operation: str) -> "Cloud":
-        """Return itself, which paginates DescribeInstances."""
-        return self
+    def _before(self, operation: str) -> None:
+        self.before_call(OPERATIONS[operation])
 
-    def paginate(self, Filters: list[dict[str, Any]], **_: Any) -> Iterator[dict[str, Any]]:  # noqa: N803
-        """Describe the instances in the states asked for, as they were when the description was made."""
-        self.before_call("describe")
-        self.cpu_seconds += self.faults.describe_cpu
-        if self.faults.describe_fails:
-            raise refusal("RequestLimitExceeded", "DescribeInstances")
-        states = next(each["Values"] for each in Filters if each["Name"] == "instance-state-name")
-        moment, shown = self.now() - self.faults.describe_lag, []
-        for instance in self.instances.values():
-            then = instance.as_of(moment)
-            if then is not None and then.state in states:
-                shown.append(_described(instance, then))
-        yield {"Reservations": [{"Instances": shown}]}
+    def _after(self, operation: str) -> None:
+        self.after_call(OPERATIONS[operation])
 
-    def run_instances(self, **call: Any) -> dict[str, Any]:
-        """Launch between MinCount and MaxCount instances, once for each token."""
-        ids = self._change("run", lambda: self._launch(call))
-        return {"Instances": [_described(self.instances[key], self.instances[key].history[-1]) for key in ids]}
-
-    def start_instances(self, InstanceIds: list[str]) -> dict[str, Any]:  # noqa: N803
-        """Start stopped instances."""
-        self._change("start", lambda: self._start(InstanceIds))
-        return {}
-
-    def create_tags(self, Resources: list[str], Tags: list[dict[str, str]]) -> dict[str, Any]:  # noqa: N803
-        """Tag instances."""
-        tags = {tag["Key"]: tag["Value"] for tag in Tags}
-        return self._tag("CreateTags", Resources, lambda instance: instance.tags.update(tags))
-
-    def delete_tags(self, Resources: list[str], Tags: list[dict[str, str]]) -> dict[str, Any]:  # noqa: N803
-        """Take tags away."""
-        keys = [tag["Key"] for tag in Tags]
-        return self._tag("DeleteTags", Resources, lambda instance: [instance.tags.pop(key, None) for key in keys])
-
-    def terminate_instances(self, InstanceIds: list[str]) -> dict[str, Any]:  # noqa: N803
-        """End instances for good."""
-        self.before_call("end")
-        if self.faults.ends_fail:
-            raise refusal("RequestLimitExceeded", "TerminateInstances")
-        for key in InstanceIds:
-            instance = self.instances[key]
-            if instance.state not in {"shutting-down", "terminated"}:
-                self.ended(instance)
-                instance.end(self.now(), self.queue)
-        self.after_call("end")
-        return {}
-
-    def get_console_output(self, InstanceId: str, Latest: bool) -> dict[str, Any]:  # noqa: N803
-        """Return what an instance wrote."""
-        self.before_call("console")
-        return {"Output": f"console of {InstanceId}"}
-
-    # Outcomes
-
-    def _change(self, operation: str, effect: Callable[[], list[str]]) -> list[str]:
-        """Carry a launch or a start out, or not, as the faults have it."""
-        self.before_call(operation)
+    def _next_fault(self, _operation: str, effect: Callable[[], object]) -> str | None:
         fault, self.faults.launch = self.faults.launch, None
         if fault == "late":
             self.late.append((self.now() + LATE_SECONDS, effect))
-        if fault in {"late", "timeout"}:
-            raise ReadTimeoutError(endpoint_url="ec2")
-        if fault not in {None, "lost"}:
-            raise refusal(str(fault), operation)
-        ids = effect()
-        self.after_call(operation)
-        if fault == "lost":
-            raise refusal("InternalError", operation)
-        return ids
+            return "timeout"
+        return fault
 
-    def _launch(self, call: dict[str, Any]) -> list[str]:
-        token = call["ClientToken"]
-        if token in self._by_token:
-            first, ids = self._by_token[token]
-            if first != call:
-                raise refusal("IdempotentParameterMismatch", "RunInstances")
-            if all(self.instances[key].state == "terminated" for key in ids):
-                raise refusal("IdempotentInstanceTerminated", "RunInstances")
-            return ids
-        spot = "InstanceMarketOptions" in call
-        count = min(call["MaxCount"], self._room(call["InstanceType"], spot=spot))
-        if count < call["MinCount"]:
-            raise refusal("InsufficientInstanceCapacity", "RunInstances")
+    def _is_refused(self, operation: str) -> bool:
+        return self.faults.ends_fail if operation == "TerminateInstances" else self.faults.tags_fail
+
+    def _offered(self, call: dict[str, Any]) -> int:
+        return self._room(call["InstanceType"], spot="InstanceMarketOptions" in call)
+
+    def _room(self, instance_type: str, *, spot: bool) -> int:
+        alive = [self.instances[key] for key in self.alive()]
+        alike = [each for each in alive if each.instance_type == instance_type and each.spot == spot]
+        rooms = [self.faults.room.get((instance_type, spot), 1_000) - len(alike)]
+        if self.faults.quota is not None:
+            rooms.append(self.faults.quota - len(alive))
+        return min(rooms)
+
+    def _create(self, call: dict[str, Any], count: int) -> list[str]:
         ids = [f"i-{len(self.instances) + number:05d}" for number in range(count)]
         for key in ids:
             self.instances[key] = SimulatedInstance(
                 instance_id=key,
                 instance_type=call["InstanceType"],
-                spot=spot,
+                spot="InstanceMarketOptions" in call,
                 stops=call["InstanceInitiatedShutdownBehavior"] == "stop",
                 fate=self.next_failure_mode(),
                 launched_at=self.now(),
                 image_seconds=self.image_seconds,
                 idle_seconds=self.idle_seconds,
                 tags={tag["Key"]: tag["Value"] for each in call["TagSpecifications"] for tag in each["Tags"]},
-                client_token=token,
+                client_token=call["ClientToken"],
             )
-        self._by_token[token] = (call, ids)
-        self.launched(len(self.alive()))
         return ids
 
-    def _room(self, instance_type: str, *, spot: bool) -> int:
-        alike = [each for each in self.alive() if each.instance_type == instance_type and each.spot == spot]
-        rooms = [self.faults.room.get((instance_type, spot), 1_000) - len(alike)]
-        if self.faults.quota is not None:
-            rooms.append(self.faults.quota - len(self.alive()))
-        return min(rooms)
+    def _count_alive(self) -> None:
+        self.launched(len(self.alive()))
 
-    def _start(self, instance_ids: list[str]) -> list[str]:
-        if any(self.instances[key].state not in {"stopped", *("pending", "running")} for key in instance_ids):
+    def _state(self, key: str) -> str:
+        return self.instances[key].state
+
+    def _start(self, ids: list[str]) -> None:
+        if any(self._state(key) not in {"stopped", "pending", "running"} for key in ids):
             raise refusal("IncorrectInstanceState", "StartInstances")
-        stopped = [self.instances[key] for key in instance_ids if self.instances[key].state == "stopped"]
+        stopped = [self.instances[key] for key in ids if self._state(key) == "stopped"]
         if any(self._room(each.instance_type, spot=each.spot) < len(stopped) for each in stopped):
             raise refusal("InsufficientInstanceCapacity", "StartInstances")
         for instance in stopped:
             instance.boot(self.now(), self.next_failure_mode())
-        self.launched(len(self.alive()))
-        return instance_ids
+        self._count_alive()
 
-    def _tag(self, operation: str, keys: list[str], change: Callable[[SimulatedInstance], object]) -> dict[str, Any]:
-        self.before_call("tag")
-        if self.faults.tags_fail:
-            raise refusal("RequestLimitExceeded", operation)
-        for key in keys:
-            change(self.instances[key])
-            self.instances[key].remember(self.now())
-        self.after_call("tag")
-        return {}
+    def _tag(self, ids: list[str], tags: dict[str, str]) -> None:
+        for instance in [self.instances[key] for key in ids]:
+            instance.tags.update(tags)
+            instance.remember(self.now())
+
+    def _untag(self, ids: list[str], names: list[str]) -> None:
+        for instance in [self.instances[key] for key in ids]:
+            for name in names:
+                instance.tags.pop(name, None)
+            instance.remember(self.now())
+
+    def _terminate(self, ids: list[str]) -> None:
+        for instance in [self.instances[key] for key in ids]:
+            if instance.state not in ENDED:
+                self.ended(instance)
+                instance.end(self.now(), self.queue)
+
+    def _console(self, key: str) -> str:
+        return f"console of {key}"
+
+    def _shown(self, _name: str, states: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Return the instances in these states, as they were when the description was made."""
+        self.cpu_seconds += self.faults.describe_cpu
+        if self.faults.describe_fails:
+            raise refusal("RequestLimitExceeded", "DescribeInstances")
+        moment = self.now() - self.faults.describe_lag
+        for instance in self.instances.values():
+            then = instance.as_of(moment)
+            if then is not None and then.state in states:
+                yield _as_described(instance, then)
+
+    def _described(self, key: str, _shown_state: str | None = None) -> dict[str, Any]:
+        return _as_described(self.instances[key], self.instances[key].history[-1])
 
 
-def _described(instance: SimulatedInstance, shown: Shown) -> dict[str, Any]:
+def _as_described(instance: SimulatedInstance, shown: Shown) -> dict[str, Any]:
     described = {
         "InstanceId": instance.instance_id,
         "InstanceType": instance.instance_type,

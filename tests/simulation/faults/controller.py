@@ -23,8 +23,10 @@ from core.fleet.store import Commands, FleetStore
 from services.backoff import Backoff
 from services.ec2 import Fleet
 from services.sqs import Queue, QueueCounts
-from tests.simulation.faults.cloud import EPOCH, Cloud
-from tests.simulation.faults.machines import SimulatedQueues, refusal
+from tests.simulation.faults.cloud import Cloud
+from tests.simulation.faults.machines import SimulatedQueues
+from tests.support.memory_aws.calls import refusal
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator

@@ -5,13 +5,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
-
-from botocore.exceptions import ClientError
+from typing import Final
 
 from core.messages import ClassificationResult, Heartbeat, WorkerState
 from services.metadata import DRAIN_TAG, PROTECTED_TAG
 from services.sqs import QueueCounts
+from tests.support.memory_aws.calls import refusal
 
 PENDING_SECONDS: Final = 5.0
 """From the launch to `running`."""
@@ -31,12 +30,6 @@ _ANSWER: Final = ClassificationResult(
     job_id="0" * 26, image_id="0" * 26, status="done", label="stop", score=1.0, worker="-", attempts=1
 )
 _BEAT: Final = Heartbeat(worker="-", at=datetime(2026, 1, 1, tzinfo=UTC), state="ready", images=0, in_hand=0)
-
-
-def refusal(code: str, operation: str) -> ClientError:
-    """Return the error with which AWS refuses."""
-    reply: Any = {"Error": {"Code": code, "Message": "simulated"}}
-    return ClientError(reply, operation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from core.config import FleetSettings, load_config
 from core.fleet.models import FleetPause
 from services.errors import FleetsightError
-from tests.simulation.faults.cloud import EPOCH, LATE_SECONDS, Cloud, Faults
+from tests.simulation.faults.cloud import LATE_SECONDS, Cloud, Faults
 from tests.simulation.faults.controller import InMemoryFleetStore, SimulatedController, Site
 from tests.simulation.faults.machines import FailureMode, SimulatedInstance, SimulatedQueues
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.loop import Autoscaler
 
 ROOT: Final = Path(__file__).resolve().parents[3]
@@ -168,7 +169,7 @@ class World:
         if self.queues.answered < self.queues.sent:
             self._note("left or never answered", f"{self.queues.sent - self.queues.answered} images wait for ever")
         self.run(AFTERWARDS_SECONDS, every=5.0)
-        left = self.cloud.alive()
+        left = [self.cloud.instances[key] for key in self.cloud.alive()]
         if len(left) != self.settings.min_workers or any(each.worker.silent for each in left):
             names = [each.instance_id for each in left]
             self._note("left or never answered", f"{names} are left, {self.settings.min_workers} wanted")

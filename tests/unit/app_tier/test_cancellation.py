@@ -1,7 +1,5 @@
 """How a worker finds out that a job is cancelled: by its tombstone, with few reads of the bucket."""
 
-from dataclasses import dataclass, field
-
 import pytest
 
 from app_tier.cancellation import MAX_JOBS, RECHECK_SECONDS, CancelledJobs
@@ -9,11 +7,12 @@ from core.ids import cancelled_key, new_id
 from tests.support.worker import FakeBucket, FakeClock, refusal
 
 
-@dataclass
 class CountingBucket(FakeBucket):
     """A bucket that records the keys that are asked for."""
 
-    asked: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
 
     def exists(self, key: str) -> bool:
         self.asked.append(key)
@@ -32,7 +31,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def jobs(bucket: CountingBucket, clock: FakeClock) -> CancelledJobs:
-    return CancelledJobs(bucket.bucket(), clock)
+    return CancelledJobs(bucket, clock)
 
 
 def test_a_running_job_costs_one_read_in_each_period(
@@ -67,7 +66,7 @@ def test_a_resumed_job_is_never_taken_for_cancelled(jobs: CancelledJobs, bucket:
 def test_the_period_begins_before_the_read(bucket: CountingBucket) -> None:
     """A read that takes long must not make its answer look newer than it is."""
     times = iter([0.0, 3 * RECHECK_SECONDS])
-    jobs, job_id = CancelledJobs(bucket.bucket(), lambda: next(times)), new_id()
+    jobs, job_id = CancelledJobs(bucket, lambda: next(times)), new_id()
     assert not jobs.has(job_id)
     assert not jobs.has(job_id)
     assert len(bucket.asked) == 2

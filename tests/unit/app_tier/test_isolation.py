@@ -138,7 +138,7 @@ class FleetWorker:
         self.models = LoadedModels(
             colour_model(bundle=OWN), opener, recovery, lambda load: self.loads.append(greenlet(load))
         )
-        services = Services(requests, fleet.responses.queue(), fleet.inputs.bucket(), fleet.outputs.bucket())
+        services = Services(requests, fleet.responses.queue(), fleet.inputs, fleet.outputs)
         self.pipeline = Pipeline(
             SIZING,
             services,

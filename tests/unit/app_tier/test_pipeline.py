@@ -2,9 +2,9 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -240,7 +240,7 @@ def refused(number: int = 0) -> Task[Prediction]:
 
 def test_the_object_is_stored_under_the_image_and_the_response_knows_how_long_it_took() -> None:
     s3, task = FakeBucket(), refused()
-    responded = store(task, s3.bucket())
+    responded = store(task, s3)
     stored = Prediction.from_json(s3.objects[output_key(task.payload.ref)])
     assert stored == task.payload
     assert stored.timings.stored is None
@@ -253,13 +253,13 @@ def test_a_response_has_the_message_group_of_its_request() -> None:
     requests.queue().send([OutgoingMessage("1", new_request().to_json(), "user")])
     [one] = parse_messages(requests.queue().receive())
     task = refuse(new_task(one), Failure(code="empty", message="it is empty"), "i-1")
-    respond([store(task, FakeBucket().bucket())], responses.queue())
+    respond([store(task, FakeBucket())], responses.queue())
     assert [message.group for message in responses.messages] == ["user"]
 
 
 def test_ten_responses_are_sent_and_their_requests_deleted_with_one_call_each() -> None:
     requests, responses, s3 = FakeSqs(FakeClock()), FakeSqs(FakeClock()), FakeBucket()
-    tasks = [store(refused(number), s3.bucket()) for number in range(10)]
+    tasks = [store(refused(number), s3) for number in range(10)]
     delete(respond(tasks, responses.queue()), requests.queue())
     assert [operation for operation, _ in responses.calls] == ["send"]
     assert [operation for operation, _ in requests.calls] == ["delete"]
@@ -275,9 +275,9 @@ def test_a_delete_with_a_stale_receipt_is_logged_and_harmless(caplog: pytest.Log
 def test_an_image_that_is_gone_has_the_answer_of_an_earlier_delivery_if_that_one_found_a_label() -> None:
     s3, task = FakeBucket(), new_task(delivery())
     ref = task.delivery.request.ref
-    assert answered_before(task, s3.bucket()) is None
+    assert answered_before(task, s3) is None
     s3.objects[output_key(ref)] = refuse(task, Failure(code="gone", message="gone"), "i-1").payload.to_json().encode()
-    assert answered_before(task, s3.bucket()) is None
+    assert answered_before(task, s3) is None
     earlier = Prediction(
         job_id=ref.job_id,
         image_id=ref.image_id,
@@ -289,7 +289,7 @@ def test_an_image_that_is_gone_has_the_answer_of_an_earlier_delivery_if_that_one
         probabilities=(0.9, 0.1),
     )
     s3.objects[output_key(ref)] = earlier.to_json().encode()
-    again = answered_before(task, s3.bucket())
+    again = answered_before(task, s3)
     assert again is not None
     assert (again.payload, again.delivery) == (earlier.response(), task.delivery)
 
@@ -297,19 +297,19 @@ def test_an_image_that_is_gone_has_the_answer_of_an_earlier_delivery_if_that_one
 # Two workers with the same image at once: FAULTS rows 4 and 47
 
 
-@dataclass
 class SharedBucket(FakeBucket):
     """A bucket in which another worker does something before the call of this number, counted from 0."""
 
-    number: int = -1
-    other: Callable[[], object] = lambda: None
-    made: int = field(default=0, init=False)
+    def __init__(self) -> None:
+        super().__init__()
+        self.number, self.made = -1, 0
+        self.other: Callable[[], object] = lambda: None
 
-    def _call(self, operation: str) -> None:
-        super()._call(operation)
+    def _make(self, operation: str, effect: Callable[[], Any]) -> Any:
         self.made += 1
         if self.made - 1 == self.number:
             self.other()
+        return super()._make(operation, effect)
 
 
 def outcome(request: RequestMessage, status: str, worker: str, attempt: int = 0) -> Task[Prediction]:
@@ -342,10 +342,10 @@ def test_row_4_of_two_workers_at_once_done_beats_failed_and_both_answer_what_is_
     answers: list[ClassificationResult] = []
     bucket = SharedBucket()
     if there is not None:
-        store(outcome(request, there, "i-before"), bucket.bucket())
+        store(outcome(request, there, "i-before"), bucket)
     bucket.made, bucket.number = 0, calls_before
-    bucket.other = lambda: answers.append(store(theirs, bucket.bucket()).payload)
-    answers.append(store(mine, bucket.bucket()).payload)
+    bucket.other = lambda: answers.append(store(theirs, bucket).payload)
+    answers.append(store(mine, bucket).payload)
     if len(answers) == 1:  # the first was finished before the second began
         bucket.number = -1
         bucket.other()
@@ -371,8 +371,8 @@ def test_a_failed_prediction_gives_way_to_a_later_attempt_and_a_done_one_to_none
     stored: tuple[str, int], status: str, attempt: int, stands: str
 ) -> None:
     request, s3 = new_request(), FakeBucket()
-    store(outcome(request, stored[0], "old", stored[1]), s3.bucket())
-    answer = store(outcome(request, status, "new", attempt), s3.bucket()).payload
+    store(outcome(request, stored[0], "old", stored[1]), s3)
+    answer = store(outcome(request, status, "new", attempt), s3).payload
     assert Prediction.from_json(s3.objects[output_key(request.ref)]).worker == answer.worker == stands
     assert answer.attempt == max(attempt, stored[1] if stands == "old" else 0)
 
@@ -387,7 +387,7 @@ def test_the_image_is_the_object_that_the_request_names() -> None:
         return get(key, max_bytes)
 
     s3.get = slow  # type: ignore[method-assign]
-    task = fetch(new_task(one), s3.bucket(), ImageLimits(), clock)
+    task = fetch(new_task(one), s3, ImageLimits(), clock)
     assert task.payload == b"bytes"
     assert task.sha256 == sha256(b"bytes").hexdigest()
     assert task.with_payload(None, decoded=1.0).sha256 == task.sha256, "the later stages know it too"
@@ -398,5 +398,5 @@ def test_an_object_that_is_larger_than_an_image_may_be_is_the_images_fault_and_i
     one, s3 = delivery(), FakeBucket()
     s3.objects = {one.request.key: bytes(2_500_000)}
     with pytest.raises(ImageRejectedError, match=r"2\.5 MB is more than the 2\.0 MB allowed") as refused:
-        fetch(new_task(one), s3.bucket(), ImageLimits(max_bytes=2_000_000))
+        fetch(new_task(one), s3, ImageLimits(max_bytes=2_000_000))
     assert refused.value.code == "too_large"

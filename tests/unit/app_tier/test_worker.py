@@ -93,9 +93,7 @@ class Bench:
         self.inputs: FakeBucket = after.inputs if after else FakeBucket()
         self.outputs: FakeBucket = after.outputs if after else FakeBucket()
         self.engine = ColourEngine()
-        services = Services(
-            self.requests.queue(), self.responses.queue(), self.inputs.bucket(), self.outputs.bucket()
-        )
+        services = Services(self.requests.queue(), self.responses.queue(), self.inputs, self.outputs)
         self.sizing = sized(self.config.worker, HostResources(cores=2, memory_bytes=4 * 2**30), input_size=32)
         self.sizing = replace(self.sizing, model_bytes=room)
         self.heartbeats = FakeSqs(self.clock)

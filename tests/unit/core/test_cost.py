@@ -34,8 +34,9 @@ from core.format import (
 from core.jobs.items import counts_of, runs_as_text
 from core.jobs.models import MAX_RUNS, Counts, with_answers
 from tests.conftest import shipped_values
-from tests.support.autoscaler import EPOCH, PRICES, fleet_snapshot
+from tests.support.autoscaler import PRICES, fleet_snapshot
 from tests.support.jobs import NOW
+from tests.support.memory_aws.ec2 import EPOCH
 
 
 def run(number: int, images: int, seconds: float, cost: float) -> BillingPeriod:

@@ -19,7 +19,8 @@ from core.credentials import (
 )
 from services.errors import NotFoundError
 from services.table import Table
-from tests.support.memory_table import MemoryTable, meeting
+from tests.support.memory_aws.calls import meeting
+from tests.support.memory_aws.dynamodb import MemoryTable
 
 
 @dataclass

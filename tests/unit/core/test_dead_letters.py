@@ -12,7 +12,7 @@ from core.jobs.models import DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from tests.support.jobs import NOW, add_images, done, failed
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 
 
 @dataclass

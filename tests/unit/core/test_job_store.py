@@ -26,7 +26,8 @@ from core.messages import ClassificationResult, Failure, LabelScore, Model, fail
 from core.result_cache import MARGIN, ResultCache, repeated
 from services.errors import NotFoundError
 from services.table import LAST, Table
-from tests.support.memory_table import MemoryTable, failing_writes, meeting
+from tests.support.memory_aws.calls import failing_writes, meeting
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.waiting import ManualClock
 from web_tier.uploads.idempotency import Claim, Claims, UploadCounts
 

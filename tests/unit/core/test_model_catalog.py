@@ -31,7 +31,7 @@ from core.model_catalog import (
     with_model,
     without_model,
 )
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 NAMES = ("signs", "birds", "cars", "trees")

@@ -14,7 +14,7 @@ from core.bundle_facts import BundleUnreadableError, manifest_digest
 from core.published_bundles import publish, published_place
 from services.s3 import Bucket
 from tests.support.bundles import relabelled_bundle
-from tests.support.memory_services import MemoryBucket
+from tests.support.memory_aws.s3 import MemoryBucket
 
 
 def no_bucket(name: str) -> NoReturn:

@@ -16,8 +16,9 @@ from core.ids import new_id
 from core.jobs.models import Job
 from scripts.run.prometheus import ALERTS
 from tests.conftest import ROOT
-from tests.support.autoscaler import EPOCH, fleet_settings, observation
+from tests.support.autoscaler import fleet_settings, observation
 from tests.support.jobs import NOW, done, record
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import FleetMetrics
 from web_tier.metrics import WebMetrics

@@ -1,6 +1,5 @@
 """The web tier in the test's own process, over a table, buckets and a queue in memory."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,18 +11,14 @@ from core.jobs.store import JobStore
 from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import ConfigMaker, shipped_values
-from tests.support.api import AppMaker, compiled_once
-from tests.support.memory_services import MemoryBucket, RecordingQueue
-from tests.support.memory_services import MemoryBucket as ReadableBucket
+from tests.support.api import AppMaker
+from tests.support.fixtures import compiled  # noqa: F401
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.s3 import MemoryBucket as ReadableBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from web_tier.app import create_app
 from web_tier.auth.context import AuthContext
 from web_tier.result_services import result_services_of
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _compiled_once() -> Iterator[None]:
-    with compiled_once():
-        yield
 
 
 @pytest.fixture

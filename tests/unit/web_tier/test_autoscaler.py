@@ -16,19 +16,11 @@ from services.demand_signal import DemandListener
 from services.metadata import PROTECTED_TAG
 from services.sqs import Queue
 from tests.conftest import ROOT, shipped_values
-from tests.support.autoscaler import (
-    EPOCH,
-    Clock,
-    CommandStore,
-    FakeEC2,
-    FakeSQS,
-    RecordingStore,
-    fleet_settings,
-    heartbeat,
-    refusal,
-)
+from tests.support.autoscaler import Clock, CommandStore, FakeSQS, RecordingStore, fleet_settings, heartbeat
 from tests.support.jobs import client_error
-from tests.support.memory_table import MemoryTable, failing_writes, run_effect
+from tests.support.memory_aws.calls import failing_writes, refusal, run_effect
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
@@ -61,7 +53,7 @@ class Bench:
     """An autoscaler over fakes of EC2 and SQS; its stores are tables in memory."""
 
     def __init__(self, tmp_path: Path, hourly: float = 0.0, **settings: object) -> None:
-        self.clock, self.ec2, self.sqs = Clock(), FakeEC2(), FakeSQS(20)
+        self.clock, self.ec2, self.sqs = Clock(), MemoryEC2(), FakeSQS(20)
         self.cpu_seconds_a_count = 0.0
         self.table, self.operators, self.store = MemoryTable(), CommandStore(), RecordingStore()
         launches, self.registry = RecentLaunches(self.clock), WorkerRegistry(self.clock)
@@ -383,7 +375,7 @@ def test_an_unchanged_file_is_not_read_again(watcher: FleetConfigWatcher) -> Non
 ORDER = LimitsOverride(min_workers=1, max_workers=5, since=EPOCH, reason="budget")
 
 
-def test_limits_of_operators_replace_the_configured_ones_and_each_change_is_logged_and_shown_once(
+def test_operator_limits_replace_configured_ones_and_each_change_is_shown_once(
     watcher: FleetConfigWatcher, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -11,7 +11,8 @@ from core.cost import Bill, share_of
 from core.fleet.models import BillingPeriod, FleetDay, FleetSnapshot
 from services.ec2 import Instance
 from services.sqs import QueueCounts
-from tests.support.autoscaler import EPOCH, Clock, fleet_snapshot, instance
+from tests.support.autoscaler import Clock, fleet_snapshot, instance
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.billing import MAX_PERIOD_SECONDS, QUIET_SECONDS, BillingMeter, DailyLedger
 from web_tier.autoscaler.observe import Observation
 
@@ -71,7 +72,7 @@ def test_the_peak_stays_until_a_new_batch_begins() -> None:
     assert peaks == [0, 5, 5, 5, 0, 1], "pending workers count, too"
 
 
-def test_each_instance_has_the_price_of_its_type_and_market_also_under_the_next_controller() -> None:
+def test_each_instance_keeps_the_price_of_its_type_and_market_under_a_new_controller() -> None:
     clock, hourly = Clock(), {"i-0": 0.36, "i-1": 0.036}
     priced = BillingMeter(60, lambda each: hourly[each.instance_id], None, clock, lambda: EPOCH)
     priced.update(observed(2))
@@ -318,7 +319,7 @@ def test_the_meter_knows_since_when_each_instance_runs_and_the_cost_of_the_day()
     assert meter.daily.today == FleetDay(day=now.date(), billed_seconds=60, cost=60)
 
 
-def test_spot_saves_the_on_demand_price_of_the_same_seconds_also_under_the_next_controller() -> None:
+def test_spot_saves_the_on_demand_price_of_its_seconds_also_under_a_new_controller() -> None:
     clock, moment = Clock(), datetime(2026, 3, 1, 12, tzinfo=UTC)
 
     def meter_after(before: FleetSnapshot | None) -> BillingMeter:

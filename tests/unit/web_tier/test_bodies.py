@@ -2,7 +2,6 @@
 
 import socket
 import unicodedata
-from collections.abc import Iterator
 from io import BytesIO
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnprocessableEntity
 
+from tests.support import fixtures
 from web_tier.parameters import MAX_FILENAME_BYTES, clean_filename, clean_job_name, job_name_of_files
 from web_tier.slow_clients import GRACE_SECONDS, TimeoutStream, bound_body
 from web_tier.uploads.multipart import CHUNK_BYTES, MAX_BUFFER_BYTES, SPARE_PARTS, FormField, Upload, read_parts
@@ -190,11 +190,7 @@ def test_positions_after_a_file_are_refused() -> None:
         positions_of(Upload("a", b"", 0), FormField("positions", "1"))
 
 
-@pytest.fixture
-def connection() -> Iterator[socket.socket]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours
+connection = fixtures.connection
 
 
 class Trickle(BytesIO):
@@ -225,16 +221,6 @@ def test_a_slow_but_steady_client_does_not_time_out(connection: socket.socket) -
     client = Trickle(piece=2048, seconds=1)
     body = TimeoutStream(client, connection, client.clock)
     assert sum(len(body.read(4096)) for _ in range(300)) == 300 * 2048
-
-
-def test_a_client_that_stalls_gets_a_408_and_its_connection_is_not_waited_for(connection: socket.socket) -> None:
-    class Stalled(BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            raise TimeoutError
-
-    with pytest.raises(RequestTimeout, match="stalled after 0 bytes"):
-        TimeoutStream(Stalled(), connection).read(10)
-    assert connection.recv(1) == b""
 
 
 def test_a_client_that_never_fills_a_read_times_out(connection: socket.socket) -> None:

@@ -17,10 +17,11 @@ from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult, failed
 from services.errors import MessageError, NotFoundError
 from tests.support.api import AppMaker, problem, upload
-from tests.support.autoscaler import EPOCH
 from tests.support.jobs import NOW, UNKNOWN_ID, add_images, done, picture, put_results, request_again
 from tests.support.jobs import failed as failed_result
-from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.support.memory_aws.ec2 import EPOCH
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from tests.support.results_site import LOST_AFTER, ResultsSite
 from tests.support.results_site import done as labelled
 from web_tier.controller.cancellation import CHECK_SECONDS, PAGE
@@ -196,7 +197,7 @@ def test_a_job_that_is_resumed_while_it_is_cancelled_keeps_no_tombstone(
     assert (store.status(job.job_id).state, list(input_bucket.objects)) == ("running", [])
 
 
-def test_a_job_that_is_cancelled_while_it_is_resumed_keeps_no_tombstone_without_a_mark(
+def test_a_job_cancelled_while_it_is_resumed_keeps_no_tombstone_without_a_mark(
     ingest: ImageIngest, store: JobStore, job: Job, input_bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_images(store, job, "a.jpg")

@@ -17,9 +17,10 @@ from core.fleet.store import FleetStore
 from core.jobs.notifications import DeliveryFailedError
 from services.errors import ConfigError
 from tests.conftest import shipped_values
-from tests.support.autoscaler import Clock, refusal
+from tests.support.autoscaler import Clock
 from tests.support.aws_stage import stubbed
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.calls import refusal
+from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.controller.cap_notifier import (
     CHECK_SECONDS,
     MAX_AGE,
@@ -112,7 +113,7 @@ def test_a_cap_is_announced_once_at_80_percent_and_once_when_it_is_reached() -> 
     assert scene.round(spent(10.5, allowance=allowed), spent(12.0, allowance=allowed), spent(8.5)) == []
 
 
-def test_starting_instances_count_and_a_cap_that_is_reached_at_once_is_announced_as_reached_only() -> None:
+def test_starting_instances_count_and_a_cap_reached_at_once_is_announced_as_reached() -> None:
     scene = Scene()
     assert scene.round(spent(7.9, committed=0.1)) == NEAR
     at_once = Scene()
@@ -157,7 +158,7 @@ def test_a_message_is_stored_before_it_is_sent() -> None:
     assert scene.round(spent(1.0, day=date(2026, 3, 2))) == REACHED, "midnight has passed meanwhile"
 
 
-def test_a_controller_that_dies_after_the_sending_makes_the_next_one_repeat_the_same_id() -> None:
+def test_after_a_controller_that_died_once_it_had_sent_the_next_repeats_the_same_id() -> None:
     scene = Scene(names=("topic",))
     put = scene.store.put_cap_messages
 
@@ -191,7 +192,7 @@ def test_a_report_of_a_period_that_ended_more_than_a_day_ago_is_not_announced() 
     assert scene.round(spent(10.0, day=date(2026, 2, 28))) == ["topic cap-day-2026-02-28-reached"]
 
 
-def test_a_failed_try_waits_and_a_receiver_that_refuses_delays_no_other_and_is_tried_by_the_next_controller() -> None:
+def test_a_failed_try_waits_delays_no_receiver_and_the_next_controller_repeats_it() -> None:
     refuses: list[Exception] = [DeliveryFailedError("404", is_final=True)]
     scene = Scene(failures={"webhook": refuses, "topic": [DeliveryFailedError("busy"), ValueError("odd")]})
     assert scene.round(spent(10.0)) == []
@@ -204,7 +205,7 @@ def test_a_failed_try_waits_and_a_receiver_that_refuses_delays_no_other_and_is_t
     assert scene.round() == REACHED[:1]
 
 
-def test_while_a_receiver_accepts_nothing_the_others_get_each_message_once_and_old_days_are_removed() -> None:
+def test_beside_a_refusing_receiver_others_get_each_message_once_and_old_days_go() -> None:
     never: list[Exception] = [DeliveryFailedError("down") for _ in range(10_000)]
     scene = Scene(failures={"webhook": never})
     for number in range(24):
@@ -223,7 +224,7 @@ def test_while_a_receiver_accepts_nothing_the_others_get_each_message_once_and_o
     assert [each.id for each in scene.store.cap_messages().messages] == [kept[0], "cap-day-2026-03-25-reached"]
 
 
-def test_a_receiver_that_is_added_later_gets_no_message_of_a_period_that_ended_a_day_ago() -> None:
+def test_a_receiver_added_later_gets_no_message_of_a_period_that_ended_a_day_ago() -> None:
     scene = Scene(names=("topic",))
     assert scene.round(spent(10.0, 85.0)) == ["topic cap-day-2026-03-01-reached", "topic cap-month-2026-03-01-near"]
     scene.names, scene.at = ("topic", "webhook"), datetime(2026, 3, 2, tzinfo=UTC) + MAX_AGE

@@ -19,7 +19,7 @@ from core.messages import ClassificationResult, RequestMessage
 from services.sqs import OutgoingMessage, Queue
 from tests.support.api import AppMaker, problem
 from tests.support.jobs import UNKNOWN_ID, client_error, done, failed, picture
-from tests.support.memory_services import MemoryBucket
+from tests.support.memory_aws.s3 import MemoryBucket
 from web_tier.api.classify import classic_reply
 
 CLASSIFY = "/api/v1/classify"

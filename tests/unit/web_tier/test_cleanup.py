@@ -1,8 +1,9 @@
 """Expiry and cleanup: which jobs expire, also against races and wrong clocks, and nothing is left of deleted jobs."""
 
+import itertools
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar, cast
 
@@ -15,8 +16,9 @@ from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from tests.support.jobs import client_error
-from tests.support.memory_services import MemoryBucket
-from tests.support.memory_table import WRITES, MemoryTable
+from tests.support.memory_aws.calls import WRITES, run_effect
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.results_site import ResultsSite, done
 from web_tier.controller import cleanup
 from web_tier.controller.cleanup import LINGER_SECONDS, MAX_OVERDUE, JobCleanup, JobExpiry
@@ -26,24 +28,6 @@ LIFETIME = timedelta(days=7)
 OLD = LIFETIME + timedelta(minutes=1)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class RacingStore(JobStore):
-    """A store to which an image is added right after the check number `adds_after` whether its job is open."""
-
-    adds_after: int
-    checks: list[bool] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-
-    def is_open(self, job_id: str) -> bool:
-        self.checks.append(super().is_open(job_id))
-        if len(self.checks) == self.adds_after:
-            try:
-                add_image(self, job_id)
-            except NotFoundError:
-                self.refused.append(job_id)
-        return self.checks[-1]
 
 
 @dataclass(frozen=True)
@@ -77,16 +61,46 @@ def expire(store: JobStore, now: datetime = NOW) -> None:
     JobExpiry(store, LIFETIME, lambda: True, lambda: now).tick()
 
 
-@pytest.mark.parametrize("adds_after", [1, 2])
-def test_images_that_are_added_while_a_job_expires_are_refused_or_the_job_stays(adds_after: int) -> None:
-    """Row 52."""
-    store = RacingStore(MemoryTable(), adds_after)
+@pytest.mark.parametrize("has_successor", [False, True])
+def test_images_that_are_added_while_a_job_expires_are_refused_or_the_job_stays(has_successor: bool) -> None:
+    """Row 52: before and after each call, also while the controller is frozen and a successor cancels its expiry."""
+    place = 1
+    while _add_image_while_a_job_expires(place, has_successor=has_successor):
+        place += 1
+    assert place > 10
+
+
+def _add_image_while_a_job_expires(place: int, *, has_successor: bool) -> bool:
+    """Return whether the expiry has reached the place; all calls before their effect and after it are counted."""
+    places, refusals = itertools.count(1), list[bool]()
+
+    def reach_place() -> None:
+        if next(places) == place:
+            table.call = run_effect
+            if has_successor:
+                store.cancel_expiries()
+            try:
+                add_image(store, job.job_id)
+            except NotFoundError:
+                refusals.append(True)
+            else:
+                refusals.append(False)
+
+    def call(_operation: str, effect: Callable[[], T]) -> T:
+        reach_place()
+        result = effect()
+        reach_place()
+        return result
+
+    table = MemoryTable()
+    store = JobStore(table)
     job = make_job(store, OLD)
-    expire(store)
-    assert len(store.checks) == 2
-    assert exists(store, job) is (adds_after == 1)
-    assert bool(store.refused) is not exists(store, job)
-    assert bool(store.deleted_jobs()) is not exists(store, job)
+    table.call = call
+    is_expired = store.expire(job, lambda: not (has_successor and refusals))
+    assert exists(store, job) is not is_expired
+    assert not is_expired or all(refusals), f"an acknowledged image is gone: place {place}"
+    assert is_expired or refusals, "nothing was added, and the job is old enough"
+    return bool(refusals)
 
 
 def test_a_job_whose_last_result_comes_while_its_expiry_is_decided_stays() -> None:
@@ -123,7 +137,7 @@ def test_an_expiry_that_died_before_its_end_refuses_uploads_only_until_the_next_
     assert exists(store, job)
 
 
-def test_a_controller_that_was_frozen_before_it_marked_a_job_as_expiring_deletes_nothing() -> None:
+def test_a_controller_frozen_before_it_marked_a_job_as_expiring_deletes_nothing() -> None:
     store = JobStore(MemoryTable())
     job = make_job(store, OLD)
     assert not store.expire(job, lambda: False)
@@ -174,7 +188,7 @@ def test_a_clock_that_is_a_year_ahead_deletes_nothing() -> None:
     assert [exists(store, job) for job in jobs] == [True, True, False]
 
 
-def test_what_was_left_over_while_no_controller_ran_expires_once_there_is_a_newer_job() -> None:
+def test_what_was_left_while_no_controller_ran_expires_once_there_is_a_newer_job() -> None:
     store = JobStore(MemoryTable())
     left = make_job(store, LIFETIME + 2 * MAX_OVERDUE)
     expire(store)
@@ -284,7 +298,7 @@ def test_results_that_arrive_for_a_deleted_job_are_dropped() -> None:
     assert site.store.counts(refs[0].job_id) == Counts()
 
 
-def test_objects_and_items_that_are_written_after_the_first_removal_are_removed_by_the_last() -> None:
+def test_objects_and_items_written_after_the_first_removal_are_removed_by_the_last() -> None:
     site = Site()
     [image] = site.add_job(1)
     site.delete(image.job_id)

@@ -19,10 +19,13 @@ from core.result_cache import ResultCache
 from core.tracing import new_traceparent, trace_id
 from services.sqs import OutgoingMessage, ReceivedMessage
 from services.table import BATCH_ATTEMPTS, THROTTLING_CODES, Item, TableBusyError
-from tests.support.autoscaler import EPOCH, Clock
+from tests.support.autoscaler import Clock
 from tests.support.jobs import client_error
-from tests.support.memory_services import ClockedQueue, MemoryBucket
-from tests.support.memory_table import WRITES, MemoryTable
+from tests.support.memory_aws.calls import WRITES
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.ec2 import EPOCH
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import ClockedQueue
 from tests.unit.web_tier.test_result_recorder import (
     IMAGES,
     JOBS,
@@ -362,7 +365,7 @@ def test_throttled_jobs_keep_only_some_of_the_threads_busy() -> None:
     assert figures(site.store, OTHER) == (1, 0, 40)
 
 
-def test_an_old_response_suspends_its_job_for_a_minute_at_most_and_none_is_dropped_untried() -> None:
+def test_an_old_response_suspends_its_job_for_a_minute_and_none_is_dropped_untried() -> None:
     site = failing(ONE, TableBusyError("25 items were left"))
     recorder = cast(FailingRecorder, site.collector.recorder)
     site.send(done(IMAGES[ONE][0]))
@@ -419,7 +422,7 @@ def test_one_response_that_cannot_be_recorded_delays_no_other_of_its_job() -> No
     assert [ClassificationResult.from_json(each.body).ref for each in site.queue.messages] == [bad]
 
 
-def test_a_response_that_can_never_be_recorded_is_hidden_longer_each_time_and_then_dropped() -> None:
+def test_a_response_that_cannot_be_recorded_is_hidden_longer_each_time_then_dropped() -> None:
     site = failing(REFS[0].image_id)
     site.send(done(REFS[0]))
     came_at = list[float]()
@@ -447,7 +450,7 @@ def test_without_the_lease_every_message_is_returned_at_once_and_nothing_written
     assert site.registry.read_until is None
 
 
-def test_without_the_lease_after_a_write_the_messages_are_returned_for_the_next_holder(
+def test_after_a_write_without_the_lease_the_messages_return_for_the_next_holder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It may have read the job before this process, frozen meanwhile, put the results; it has to count them."""

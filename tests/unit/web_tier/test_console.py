@@ -20,8 +20,9 @@ from core.fleet.store import FleetStore
 from services.errors import NotFoundError
 from services.table import Table
 from tests.support.api import AppMaker, problem
-from tests.support.autoscaler import Clock, refusal
+from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW
+from tests.support.memory_aws.calls import refusal
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.backend import Backend
 from web_tier.bulkheads import Bulkhead
@@ -263,7 +264,7 @@ def test_a_refusal_of_ec2_says_what_it_means(
         consoles_of(service).read(instance)
 
 
-def test_an_instance_type_without_the_latest_output_has_that_of_its_last_change_of_state() -> None:
+def test_a_type_without_the_latest_output_has_that_of_its_last_change_of_state() -> None:
     service = ConsoleService()
     service.has_latest = False
     console = consoles_of(service).read(running())
@@ -321,7 +322,7 @@ def test_the_page_shows_lines_readably_or_raw_and_escapes_them(
     assert service.calls == [RUNNING], "both views are of one call"
 
 
-def test_the_fleet_page_links_to_the_consoles_of_its_instances_and_of_those_that_have_ended(
+def test_the_fleet_page_links_to_consoles_of_running_and_of_ended_instances(
     client: FlaskClient, fleet: FleetStore
 ) -> None:
     page = client.get("/fleet").text

@@ -14,7 +14,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model
 from services.table import EXPIRES_AT, Item, TableBusyError
 from tests.support.jobs import MODEL, NOW, done, failed, record
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.controller.cost_rows import WRITE_SECONDS, CostRowWriter
 from web_tier.controller.result_recorder import ResultRecorder
 
@@ -49,7 +49,7 @@ class Desk:
         return found
 
 
-def test_answers_add_up_by_billing_period_and_model_and_are_stored_as_absolute_figures() -> None:
+def test_answers_add_up_by_billing_period_and_model_and_are_stored_as_absolute_sums() -> None:
     desk, other = Desk(), Model(name="resnet50", digest="sha256:0011223344556677889900")
     desk.writer.add("ann", JOB.job_id, 3, results(4))
     assert (desk.writer.tick(), desk.images()) == (WRITE_SECONDS, {("ann", "demo", 3): 4})

@@ -21,7 +21,7 @@ from core.jobs.models import Job
 from core.jobs.store import JobStore
 from tests.conftest import ConfigMaker
 from tests.support.autoscaler import PRICES, fleet_snapshot
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import SignInSite, sign_in_site
 from web_tier import costs as costs_module
 from web_tier.costs import CSV_HEADER, NOT_ATTRIBUTED, CostReports, Grouping

@@ -107,13 +107,13 @@ def test_nothing_is_drained_while_images_wait() -> None:
     assert plan(view((0.0, 1), ready=10, spare=10)).drain == ()
 
 
-def test_only_workers_whose_paid_minute_is_over_are_drained_and_only_those_beyond_the_need() -> None:
+def test_only_workers_beyond_the_need_whose_paid_minute_is_over_are_drained() -> None:
     assert plan(view(ready=10, spare=4)).drain == ("i-0", "i-1", "i-2", "i-3")
     assert plan(view(ready=10, spare=10, rate=4.0)).drain == ("i-0", "i-1", "i-2", "i-3")
     assert plan(view(ready=10, spare=10), min_workers=8).drain == ("i-8", "i-9"), "the oldest stand by"
 
 
-def test_a_worker_that_drains_serves_no_image_and_has_its_place_in_the_fleet_until_it_has_ended() -> None:
+def test_a_draining_worker_serves_no_image_and_counts_in_the_fleet_until_it_ends() -> None:
     seen = view((0.0, 100), draining=18)
     assert plan(seen).launch == 1
     assert plan(seen, max_workers=18).launch == 0
@@ -151,7 +151,7 @@ def test_the_shorter_the_target_the_more_workers_for_the_same_load() -> None:
     assert [workers_for(stream(90.0, rate=rate), 1.0, 19) for rate in (0.0, 0.1, 0.5)] == [0, 1, 1]
 
 
-def test_the_queue_may_grow_by_what_the_workers_do_within_the_target_until_another_has_booted() -> None:
+def test_the_queue_may_grow_by_what_workers_do_in_the_target_until_another_boots() -> None:
     # Two workers, 3.6 images in work at any time: after a boot of 42 s there are 67 s of work more.
     grown = stream(60.0, rate=2.4).growth(2, 0.0)
     assert grown == pytest.approx(1.6 * 42)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from core.fleet.models import FleetPause
 from services.sqs import QueueCounts
-from tests.support.autoscaler import EPOCH, booting, fleet_settings, instance, observation
+from tests.support.autoscaler import booting, fleet_settings, instance, observation
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.decide import MAX_FAILED_BOOTS, decide
 from web_tier.autoscaler.explain import seconds_in_words
 from web_tier.autoscaler.observe import FleetMetrics, Observation
@@ -254,7 +255,7 @@ def test_old_workers_are_asked_to_end_one_at_a_time_and_of_many_a_tenth() -> Non
     assert plan.reason.startswith("draining 4 workers: they have run for 2 h, the limit; others take their place")
 
 
-def test_the_next_one_goes_when_the_one_before_has_ended_and_another_works_in_its_place() -> None:
+def test_the_next_worker_goes_when_the_last_has_ended_and_another_works_in_its_place() -> None:
     first = replace(old(4, 3), draining=frozenset({"i-0"}))
     assert decide(first, fleet_settings()).launch == 1
     assert decide(first, fleet_settings(max_workers=4)).drain == (), "it is not replaced yet"

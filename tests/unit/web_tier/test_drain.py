@@ -10,17 +10,9 @@ from core.fleet.store import Commands
 from services.ec2 import Instance
 from services.metadata import DRAIN_TAG, PROTECTED_TAG
 from services.sqs import QueueCounts
-from tests.support.autoscaler import (
-    EPOCH,
-    Clock,
-    CommandStore,
-    FakeEC2,
-    booting,
-    fleet_settings,
-    instance,
-    observation,
-    refusal,
-)
+from tests.support.autoscaler import Clock, CommandStore, booting, fleet_settings, instance, observation
+from tests.support.memory_aws.calls import refusal
+from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.decide import decide, workers_to_protect
 from web_tier.autoscaler.drain import (
     COMMAND_SECONDS,
@@ -44,7 +36,7 @@ class Tagger:
     active: bool = True
 
     def __post_init__(self) -> None:
-        self.clock, self.ec2 = Clock(), FakeEC2(states={"a": "running", "b": "running"})
+        self.clock, self.ec2 = Clock(), MemoryEC2(states={"a": "running", "b": "running"})
         self.tag = DRAIN_TAG if self.role == "drain" else PROTECTED_TAG
         self.start()
 
@@ -68,7 +60,7 @@ class Tagger:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_tagged_worker_counts_although_its_description_lags_and_under_the_next_controller(role: str) -> None:
+def test_a_tagged_worker_counts_despite_a_lagging_description_and_a_new_controller(role: str) -> None:
     tagger = Tagger(role)
     old = tagger.described()
     assert tagger.tagged(old) == frozenset()
@@ -114,7 +106,7 @@ def test_a_worker_is_no_longer_protected_although_its_description_lags() -> None
 
 
 def test_a_stopped_worker_is_untagged_so_that_it_works_once_it_is_started_again() -> None:
-    ec2, clock = FakeEC2(states={"i-1": "running", "i-2": "running"}), Clock()
+    ec2, clock = MemoryEC2(states={"i-1": "running", "i-2": "running"}), Clock()
     drainer = Drainer(ec2.fleet(), lambda: True, clock)
     drainer.drain(["i-1", "i-2"], "too many")
     ec2.states["i-1"], ec2.refuses = "stopped", True
@@ -139,7 +131,7 @@ class Bench:
     """The operators' commands, and an EC2 in which instances get the tag."""
 
     def __init__(self, *drain: str, active: bool = True) -> None:
-        self.clock, self.store, self.ec2 = Clock(), CommandStore(), FakeEC2()
+        self.clock, self.store, self.ec2 = Clock(), CommandStore(), MemoryEC2()
         self.store.stored = Commands(drain=drain)
         self.drainer = Drainer(self.ec2.fleet(), lambda: active, self.clock)
         self.commands = OperatorCommands(self.store, self.drainer, self.clock)
@@ -242,7 +234,7 @@ def test_a_controller_that_no_longer_acts_neither_drains_nor_deletes_commands() 
 FOUR = observation(states=("running", "running", "pending", "running"))
 
 
-def test_the_oldest_registered_workers_are_protected_and_a_booting_one_only_if_there_are_too_few() -> None:
+def test_the_oldest_registered_workers_are_protected_and_booting_ones_if_too_few() -> None:
     assert workers_to_protect(FOUR, 2) == ("i-0", "i-1")
     late = replace(FOUR, metrics=FleetMetrics(unregistered=booting("i-0", "i-2")))
     assert workers_to_protect(late, 2) == ("i-1", "i-3")

@@ -253,7 +253,7 @@ def test_instances_are_shown_newest_first_and_the_unlisted_counted(client: Flask
 
 
 @pytest.mark.parametrize("ahead", [-600, 600])
-def test_row_53_a_controller_whose_clock_is_ten_minutes_off_is_not_silent_and_nor_are_its_workers(
+def test_row_53_a_controller_with_a_wrong_clock_is_not_silent_nor_are_its_workers(
     client: FlaskClient, store: JobStore, fleet: FleetStore, ahead: int
 ) -> None:
     at = datetime.now(UTC) + timedelta(seconds=ahead)

@@ -18,8 +18,9 @@ from core.fleet.store import FleetState, FleetStore
 from core.jobs.store import JobStore
 from tests.conftest import ConfigMaker
 from tests.support.api import AppMaker
-from tests.support.autoscaler import EPOCH, fleet_snapshot
+from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.decide import MAX_FAILED_BOOTS
 from web_tier.autoscaler.forecast import Forecast, forecast
 

@@ -13,7 +13,8 @@ from core.ids import new_id
 from core.messages import ClassificationResult, WorkerState
 from services.backoff import Backoff
 from services.sqs import QueueCounts
-from tests.support.autoscaler import EPOCH, Clock, FakeEC2, fleet_settings, heartbeat, instance
+from tests.support.autoscaler import Clock, fleet_settings, heartbeat, instance
+from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.health import (
     DRAIN_GRACE_SECONDS,
     MAX_CONSOLE_CHARACTERS,
@@ -104,7 +105,7 @@ def test_a_record_begins_with_the_launch_and_has_the_heartbeats_since(scene: Sce
     assert scene.tracker.unregistered(["a", "b"]) == {"b"}
 
 
-def test_a_new_controller_knows_the_age_of_instances_and_starts_their_allowance_again() -> None:
+def test_a_new_controller_knows_the_age_of_instances_and_restarts_their_allowance() -> None:
     scene = Scene()
     record = scene.observe(a="running")["a"]
     assert (record.first_seen_at, record.launched_at, record.began_here) == (1001, 0, False)
@@ -278,7 +279,7 @@ class HealthScene(Scene):
 
     def __init__(self, *names: str) -> None:
         super().__init__()
-        self.ec2, self.is_active = FakeEC2(), True
+        self.ec2, self.is_active = MemoryEC2(), True
         self.ec2.states |= dict.fromkeys(names, "running")
         self.drained: set[str] = set()
         self.health = UnhealthyTerminator(self.ec2.fleet(), self.tracker, DRAIN, lambda: self.is_active, self.clock)
@@ -421,12 +422,12 @@ def test_a_refused_termination_is_shown_and_retried_with_backoff() -> None:
     scene.ec2.refuses = True
     tries = 0
 
-    def counted(operation: str) -> None:
+    def counted(_operation: str) -> bool:
         nonlocal tries
         tries += 1
-        FakeEC2._may_change(scene.ec2, operation)
+        return MemoryEC2._is_refused(scene.ec2, _operation)
 
-    scene.ec2._may_change = counted  # type: ignore[method-assign]
+    scene.ec2._is_refused = counted  # type: ignore[method-assign]
     scene.check(60)
     assert 3 <= tries <= 8
     assert str(scene.health.last_error).startswith("a could not be terminated: ")
@@ -481,7 +482,7 @@ def test_without_the_lease_nothing_is_terminated() -> None:
     boot=st.floats(0, ALLOWANCE - 1),
     state=st.sampled_from(["ready", "busy", "draining"]),
 )
-def test_a_worker_that_reports_every_ten_seconds_is_never_terminated_however_late_that_is_read(
+def test_a_worker_that_reports_is_never_terminated_however_late_reports_are_read(
     beats: list[float], rounds: list[tuple[float, float, bool]], boot: float, state: WorkerState
 ) -> None:
     """Rounds of the collector: the pause before each, how long it takes, and whether it leaves the queue drained.
@@ -489,7 +490,7 @@ def test_a_worker_that_reports_every_ten_seconds_is_never_terminated_however_lat
     Heartbeats that are sent are recorded at the end of the first round that begins after them; those that are left in
     the queue by a later one. The autoscaler checks all the time.
     """
-    clock, ec2 = Clock(0.0), FakeEC2()
+    clock, ec2 = Clock(0.0), MemoryEC2()
     ec2.states["a"] = "running"
     registry = WorkerRegistry(clock, lambda: EPOCH + timedelta(seconds=clock.now))
     health = UnhealthyTerminator(ec2.fleet(), InstanceTracker(registry, clock), DRAIN, lambda: True, clock)

@@ -25,8 +25,10 @@ from core.result_cache import ResultCache
 from core.tracing import use_traceparent
 from services.sqs import OutgoingMessage
 from services.table import TableBusyError
+from tests.support import fixtures
 from tests.support.jobs import NOW, client_error, done, picture
-from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from web_tier.memory import BusyError, MemoryLimiter
 from web_tier.uploads.idempotency import ingest_idempotent
@@ -81,14 +83,7 @@ class FailingStore(JobStore):
             raise self.after[step]
 
 
-@pytest.fixture
-def bucket() -> MemoryBucket:
-    return MemoryBucket()
-
-
-@pytest.fixture
-def queue() -> RecordingQueue:
-    return RecordingQueue()
+bucket, queue = fixtures.bucket, fixtures.queue
 
 
 @pytest.fixture
@@ -248,7 +243,7 @@ def test_an_image_that_the_bucket_does_not_take_is_not_accepted(
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_images_that_could_not_be_recorded_are_not_accepted_even_if_the_record_is_there(
+def test_images_whose_record_failed_are_not_accepted_even_if_the_record_is_there(
     ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue, moment: str
 ) -> None:
     getattr(failing, moment)["record_images"] = TableBusyError("busy")
@@ -709,7 +704,7 @@ def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_re
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def test_every_request_of_an_image_and_the_line_about_it_belong_to_the_trace_of_its_upload(
+def test_requests_of_an_image_and_their_log_line_belong_to_the_trace_of_its_upload(
     caching: ImageIngest, cache: ResultCache, job: Job, queue: RecordingQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     known, *others = files(1, 2, 3)

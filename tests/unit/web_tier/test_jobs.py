@@ -24,7 +24,8 @@ from services.s3 import Bucket
 from services.sqs import OutgoingMessage
 from tests.support.api import AppMaker, problem, upload
 from tests.support.jobs import add_images, client_error, done, failed, picture, put_results
-from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.api.schemas import CreateJob
 from web_tier.backend import current_backend

@@ -15,8 +15,10 @@ from core.fleet.models import JournalEntry, LaunchJournal
 from core.fleet.store import FleetStore
 from services.ec2 import LaunchSpec
 from services.errors import FleetsightError
-from tests.support.autoscaler import EPOCH, Clock, FakeEC2, Scaler, failing, fleet_settings, refusal
-from tests.support.memory_table import MemoryTable, failing_writes, run_effect
+from tests.support.autoscaler import Clock, Scaler, failing, fleet_settings
+from tests.support.memory_aws.calls import failing_writes, refusal, run_effect
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.launch_journal import (
     MAX_IDS,
     MAX_SKEW_SECONDS,
@@ -90,7 +92,7 @@ def test_a_successor_reads_the_launches_and_the_calls_of_unknown_outcome(desk: D
     assert second.sync_from_store() == [], "it has been taken over"
 
 
-def test_after_a_takeover_the_other_controller_cannot_write_until_it_takes_over_again(desk: Desk) -> None:
+def test_after_a_takeover_the_other_controller_cannot_write_before_it_takes_over(desk: Desk) -> None:
     first = desk.open()
     first.record(desk.entry("t-1"))
     second = desk.open("b")
@@ -253,7 +255,7 @@ def test_nothing_is_launched_that_may_not_have_been_recorded(when: str) -> None:
     assert len(scaler.ec2.alive()) == 5
 
 
-def test_a_controller_that_loses_the_lease_after_the_record_leaves_the_call_to_its_successor() -> None:
+def test_a_controller_without_the_lease_after_its_record_leaves_the_call_to_the_next() -> None:
     first = Scaler()
     first.round(0)
 
@@ -278,7 +280,7 @@ def test_a_refused_launch_leaves_nothing_in_the_journal() -> None:
 
 
 def test_a_start_of_stopped_instances_is_recorded_and_made() -> None:
-    scaler = Scaler(FakeEC2(states={"i-0": "stopped"}))
+    scaler = Scaler(MemoryEC2(states={"i-0": "stopped"}))
     written: list[Any] = []
     scaler.ec2.reached = lambda _where: written.append(scaler.journal_entries())
     scaler.round(20)
@@ -376,7 +378,7 @@ def test_wherever_a_controller_is_killed_or_frozen_two_launch_no_more_than_one_w
     stopped: int,
 ) -> None:
     left = iter(failures)
-    ec2 = FakeEC2(room=room, fail=lambda: next(left, None))
+    ec2 = MemoryEC2(room=room, fail=lambda: next(left, None))
     ec2.states = dict.fromkeys([f"s-{number}" for number in range(stopped)], "stopped")
     if hidden:
         # Nothing is described in time: all that the second knows of the first is in the journal.

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from core.config import FleetSettings
 from core.fleet.models import JournalEntry
 from services.errors import LaunchError
-from tests.support.autoscaler import EPOCH, Clock, FakeEC2, Scaler, failing, fleet_settings
+from tests.support.autoscaler import Clock, Scaler, failing, fleet_settings
+from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.launcher import (
     MAX_BACKOFF_SECONDS,
     TRANSITIONS,
@@ -33,7 +34,7 @@ from web_tier.autoscaler.offerings import (
 
 
 @pytest.mark.parametrize("failure", ["lost", "lost RequestLimitExceeded", "timeout", "InternalError", "503"])
-def test_a_launch_of_unknown_outcome_is_made_again_with_its_token_and_gives_exactly_n(failure: str) -> None:
+def test_a_launch_of_unknown_outcome_is_repeated_with_its_token_and_gives_exactly_n(failure: str) -> None:
     scaler = Scaler(failing(failure))
     scaler.hide_launches()
     scaler.round(100)
@@ -110,14 +111,14 @@ def test_a_refused_launch_backs_off_and_is_repeated_with_a_new_token() -> None:
 
 
 def test_the_backoff_of_refusals_is_bounded() -> None:
-    scaler = Scaler(FakeEC2(fail=lambda: "VcpuLimitExceeded"))
+    scaler = Scaler(MemoryEC2(fail=lambda: "VcpuLimitExceeded"))
     for _ in range(50):
         scaler.round(20, after=MAX_BACKOFF_SECONDS)
     assert len(scaler.ec2.calls) == 50
 
 
 def test_of_a_partial_launch_the_rest_is_tried_again() -> None:
-    scaler = Scaler(FakeEC2(room=12))
+    scaler = Scaler(MemoryEC2(room=12))
     scaler.round(1_000)
     assert len(scaler.ec2.alive()) == 12
     scaler.ec2.room = 100
@@ -134,15 +135,15 @@ def test_nothing_is_launched_twice_while_descriptions_lag() -> None:
     assert len(scaler.ec2.alive()) == 5
 
 
-def test_stopped_instances_that_cannot_be_started_do_not_keep_new_ones_from_being_launched() -> None:
-    scaler = Scaler(FakeEC2(states={"i-0": "stopped"}, start_fails="IncorrectInstanceState"))
+def test_stopped_instances_that_cannot_be_started_do_not_prevent_launches() -> None:
+    scaler = Scaler(MemoryEC2(states={"i-0": "stopped"}, start_fails="IncorrectInstanceState"))
     scaler.round(40)
     assert scaler.problem() == "IncorrectInstanceState: no"
     scaler.round(40)
     assert len(scaler.ec2.alive()) == 2
 
 
-def test_a_start_whose_reply_was_lost_is_made_again_and_nothing_launched_in_its_place() -> None:
+def test_a_start_whose_reply_was_lost_is_repeated_and_nothing_launched_in_its_place() -> None:
     scaler = Scaler(failing("lost", "RequestLimitExceeded"))
     scaler.ec2.states["i-0"] = scaler.ec2.stale["i-0"] = "stopped"
     for _ in range(3):
@@ -177,7 +178,7 @@ def test_state_after_a_refusal(entry: JournalEntry, code: str, retries: int, sta
     assert state_after_refusal(entry, LaunchError(code, "no", retries)) is state
 
 
-def test_every_state_has_a_transition_and_no_refusal_of_a_repeated_call_discards_the_first_attempt() -> None:
+def test_every_state_has_a_transition_and_no_refused_repeat_discards_the_first_call() -> None:
     assert set(TRANSITIONS) == set(TRANSITIONS_OF_REPEATED) == set(CallState)
     discarded = {state for state, (action, _) in TRANSITIONS_OF_REPEATED.items() if action is JournalAction.DISCARD}
     assert discarded == {CallState.SPENT}
@@ -222,14 +223,14 @@ def requested(scaler: Scaler) -> list[tuple[bool, str, str, int]]:
     ]
 
 
-def offering_ec2(answers: dict[tuple[bool, str, str], int | str]) -> FakeEC2:
+def offering_ec2(answers: dict[tuple[bool, str, str], int | str]) -> MemoryEC2:
     """An EC2 that has so many of each offering, or refuses it; all others it has."""
-    return FakeEC2(
+    return MemoryEC2(
         offer=lambda call: answers.get(("InstanceMarketOptions" in call, call["InstanceType"], call["SubnetId"]))
     )
 
 
-def test_a_choice_that_is_refused_gives_way_to_the_next_at_the_next_observation_with_a_new_token() -> None:
+def test_a_refused_choice_gives_way_to_the_next_with_a_new_token_at_the_next_round() -> None:
     scaler = Scaler(offering_ec2({(True, "c7a.large", "subnet-1"): "InsufficientInstanceCapacity"}))
     fleet = fleet_settings(**SPOT)
     scaler.round(100, fleet)
@@ -242,7 +243,7 @@ def test_a_choice_that_is_refused_gives_way_to_the_next_at_the_next_observation_
     assert scaler.problem() is None
 
 
-def test_of_a_partial_launch_the_rest_goes_to_the_next_choice_at_the_next_observation() -> None:
+def test_the_rest_of_a_partial_launch_goes_to_the_next_choice_at_the_next_round() -> None:
     scaler = Scaler(offering_ec2({(True, "c7a.large", "subnet-1"): 12}))
     fleet = fleet_settings(**SPOT)
     scaler.round(1_000, fleet)
@@ -252,7 +253,7 @@ def test_of_a_partial_launch_the_rest_goes_to_the_next_choice_at_the_next_observ
 
 
 def test_launches_are_spread_over_the_subnets() -> None:
-    scaler = Scaler(FakeEC2())
+    scaler = Scaler(MemoryEC2())
     fleet = fleet_settings(**{**SPOT, "subnet_ids": ("subnet-1", "subnet-2", "subnet-3")})
     for backlog in (20, 40, 60, 80):
         scaler.round(backlog, fleet, after=0.1)
@@ -263,7 +264,7 @@ def test_launches_are_spread_over_the_subnets() -> None:
 
 def test_without_spot_capacity_workers_are_launched_on_demand() -> None:
     scaler = Scaler(
-        FakeEC2(offer=lambda call: ("InstanceMarketOptions" in call and "MaxSpotInstanceCountExceeded") or None)
+        MemoryEC2(offer=lambda call: ("InstanceMarketOptions" in call and "MaxSpotInstanceCountExceeded") or None)
     )
     fleet = fleet_settings(**SPOT)
     for _ in range(2):
@@ -287,7 +288,7 @@ def test_the_preferred_offering_is_tried_again_after_its_pause() -> None:
 
 
 def test_when_all_choices_rest_it_is_backed_off_and_said_which_and_until_when() -> None:
-    scaler = Scaler(FakeEC2(offer=lambda _call: "VcpuLimitExceeded"))
+    scaler = Scaler(MemoryEC2(offer=lambda _call: "VcpuLimitExceeded"))
     fleet = fleet_settings(instance_types=("c7a.large", "c6a.large"))
     for _ in range(5):
         scaler.round(20, fleet, after=0.1)
@@ -315,7 +316,7 @@ def test_what_would_meet_every_choice_backs_off_without_another_one(code: str) -
     assert len(scaler.ec2.alive()) == 5
 
 
-def test_a_launch_of_unknown_outcome_is_repeated_as_it_was_although_the_configuration_has_changed() -> None:
+def test_a_launch_of_unknown_outcome_is_repeated_as_it_was_despite_a_new_config() -> None:
     scaler = Scaler(failing("lost"))
     scaler.hide_launches()
     scaler.round(100)
@@ -337,7 +338,7 @@ _offers = st.dictionaries(
 
 @settings(max_examples=60)
 @given(_offers, st.integers(1, 19))
-def test_if_some_choices_refuse_the_fleet_is_complete_once_each_was_tried_and_another_has_room(
+def test_a_fleet_is_complete_once_refusing_choices_were_tried_and_another_has_room(
     offers: dict[tuple[bool, str, str], int | str], wanted: int
 ) -> None:
     scaler = Scaler(offering_ec2(offers))
@@ -369,7 +370,7 @@ def unavailable(clock: Clock) -> UnavailableOfferings:
     return UnavailableOfferings(clock, lambda _low, high: high)
 
 
-def test_offerings_are_spot_before_on_demand_types_in_order_and_subnets_within_a_type() -> None:
+def test_offerings_are_spot_first_then_types_in_order_and_subnets_within_a_type() -> None:
     markets, types, subnets = ("spot", "on_demand"), ("c7a.large", "c6a.large"), ("subnet-1", "subnet-2")
     assert [(each.market, each.instance_type, each.subnet_id) for each in OPTIONS] == list(
         product(markets, types, subnets)
@@ -379,7 +380,7 @@ def test_offerings_are_spot_before_on_demand_types_in_order_and_subnets_within_a
     assert len(offerings(repeated)) == 1
 
 
-def test_each_launch_begins_with_the_next_subnet_and_keeps_the_order_of_market_and_type() -> None:
+def test_each_launch_begins_with_the_next_subnet_and_keeps_market_and_type_in_order() -> None:
     three = fleet_settings(market="spot", instance_types=("c7a.large", "c6a.large"), subnet_ids=("a", "b", "c"))
     by_launch = [offerings(three, launches) for launches in range(4)]
     assert [options[0].subnet_id for options in by_launch] == ["a", "b", "c", "a"]
@@ -410,7 +411,7 @@ def test_a_refusal_makes_each_offering_unavailable_that_it_is_true_of(code: str,
     assert sum(not found.has_none_of([each]) for each in OPTIONS) == left
 
 
-def test_each_refusal_in_a_row_doubles_the_pause_up_to_the_bound_until_a_launch_succeeds() -> None:
+def test_each_refusal_in_a_row_doubles_the_pause_to_a_bound_until_a_launch_succeeds() -> None:
     clock = Clock()
     found = unavailable(clock)
     lengths = []

@@ -10,7 +10,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from services.backoff import Backoff
 from services.lease import Lease
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.controller.leader import LoopGroup, Tick, run_elected, run_loop
 
 

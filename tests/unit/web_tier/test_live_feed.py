@@ -1,9 +1,11 @@
 """Live feeds: each change is published once, one poll serves all viewers, and streams are bounded."""
 
 import json
+import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
@@ -17,9 +19,9 @@ from core.messages import ClassificationResult
 from services.errors import NotFoundError
 from services.table import LAST
 from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, record, request_again
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from web_tier.bulkheads import Bulkhead
-from web_tier.results import job_snapshot
+from web_tier.results import job_snapshot, live_feed
 from web_tier.results.job_snapshot import ImageRow
 from web_tier.results.live_feed import (
     HEARTBEAT_SECONDS,
@@ -29,6 +31,7 @@ from web_tier.results.live_feed import (
     FeedEvent,
     FeedRegistry,
     JobFeed,
+    Stream,
     event_stream,
 )
 from web_tier.results.query import ImageResult
@@ -54,7 +57,9 @@ class ScriptedFeed:
         self.waits, self.now = list(waits), 0.0
         self.cursors: list[str | None] = []
 
-    def wait(self, cursor: str | None, seconds: float) -> list[tuple[str, FeedEvent]]:
+    def wait(
+        self, cursor: str | None, seconds: float, is_over: Callable[[], bool] = lambda: False
+    ) -> list[tuple[str, FeedEvent]]:
         self.cursors.append(cursor)
         found = self.waits.pop(0) if self.waits else []
         if isinstance(found, Exception):
@@ -63,15 +68,22 @@ class ScriptedFeed:
         return [(f"run-{event.number}", event) for event in found]
 
 
-def lines(feed: ScriptedFeed, cursor: str | None = None) -> list[str]:
-    return list(event_stream(cast(JobFeed, feed), cursor, lambda: feed.stopping, lambda: feed.now))
+def stream_of(feed: ScriptedFeed, cursor: str = "") -> Stream:
+    return Stream(cast(JobFeed, feed), "ada", cursor, "viewer")
+
+
+def lines(feed: ScriptedFeed, cursor: str = "") -> list[str]:
+    return list(event_stream(stream_of(feed, cursor), lambda: feed.stopping, lambda: feed.now))
 
 
 def test_an_event_has_its_cursor_as_id_so_that_a_browser_can_resume() -> None:
     feed = ScriptedFeed([FeedEvent(7, "results", '{"rows":[]}')], [FeedEvent(8, "end", "{}")])
     text = lines(feed, "run-6")
     assert text[0].startswith("retry: ")
-    assert text[1:] == ['id: run-7\nevent: results\ndata: {"rows":[]}\n\n', "id: run-8\nevent: end\ndata: {}\n\n"]
+    assert text[1:] == [
+        'id: run-7.viewer\nevent: results\ndata: {"rows":[]}\n\n',
+        "id: run-8.viewer\nevent: end\ndata: {}\n\n",
+    ]
     assert feed.cursors == ["run-6", "run-7"]
 
 
@@ -91,7 +103,9 @@ def test_a_stopping_process_ends_its_streams() -> None:
 class BusyFeed(ScriptedFeed):
     """Has an event at each wait."""
 
-    def wait(self, cursor: str | None, seconds: float) -> list[tuple[str, FeedEvent]]:
+    def wait(
+        self, cursor: str | None, seconds: float, is_over: Callable[[], bool] = lambda: False
+    ) -> list[tuple[str, FeedEvent]]:
         self.now += seconds
         return [("run-1", FeedEvent(1, "results", "{}"))]
 
@@ -99,7 +113,7 @@ class BusyFeed(ScriptedFeed):
 @pytest.mark.parametrize("feed", [ScriptedFeed(), BusyFeed()], ids=["silent", "busy"])
 def test_s14_a_stream_ends_with_the_credentials_that_opened_it(feed: ScriptedFeed) -> None:
     ends = 3 * HEARTBEAT_SECONDS
-    list(event_stream(cast(JobFeed, feed), None, clock=lambda: feed.now, is_allowed=lambda: feed.now < ends))
+    list(event_stream(stream_of(feed), clock=lambda: feed.now, is_allowed=lambda: feed.now < ends))
     assert ends <= feed.now <= ends + HEARTBEAT_SECONDS
 
 
@@ -118,38 +132,98 @@ def registry_of(size: int, clock: Clock) -> FeedRegistry:
     return FeedRegistry(Bulkhead(size), new_feed, clock=clock)
 
 
+def joined(
+    registry: FeedRegistry, job_id: str, owner: str = "", last: str = "", connection: socket.socket | None = None
+) -> Stream:
+    stream = registry.join(job_id, owner, last, connection)
+    assert stream is not None
+    return stream
+
+
 def test_no_user_holds_more_than_a_quarter_of_all_streams(clock: Clock) -> None:
     registry = registry_of(8, clock)
-    assert [registry.join(job, "ada") is not None for job in "abc"] == [True, True, False]
-    assert registry.join("d", "ben") is not None
-    registry.leave("a", "ada")
-    assert registry.join("c", "ada") is not None
+    first, _ = joined(registry, "a", "ada"), joined(registry, "b", "ada")
+    assert registry.join("c", "ada") is None
+    joined(registry, "d", "ben")
+    registry.leave(first)
+    joined(registry, "c", "ada")
 
 
 def test_viewers_of_one_job_share_its_feed_and_are_bounded_over_all_jobs(clock: Clock) -> None:
     registry = registry_of(3, clock)
-    first = registry.join("a")
-    assert first is not None
-    assert registry.join("a") is first
-    assert registry.join("b") is not None
+    first = joined(registry, "a")
+    assert joined(registry, "a").feed is first.feed
+    joined(registry, "b")
     assert registry.join("c") is None
-    registry.leave("a")
-    assert registry.join("c") is not None
+    registry.leave(first)
+    joined(registry, "c")
+
+
+def test_a_stream_that_its_client_has_closed_is_not_counted(clock: Clock) -> None:
+    registry = registry_of(8, clock)
+    with ExitStack() as connections:
+        pairs = [[connections.enter_context(each) for each in socket.socketpair()] for _ in range(2)]
+        closed, is_open = (joined(registry, "a", "ada", connection=server) for _, server in pairs)
+        assert registry.join("a", "ada") is None
+        pairs[0][0].close()
+        third = joined(registry, "a", "ada")
+        assert (closed.is_over(), is_open.is_over(), third.is_over()) == (True, False, False)
+        assert registry.join("a", "ada") is None
+        registry.leave(closed)  # late, in its own thread
+        assert registry.join("a", "ada") is None, "its place was given back once"
+
+
+def test_a_viewer_that_reconnects_replaces_its_stream_which_ends(clock: Clock) -> None:
+    registry = registry_of(8, clock)
+    with ExitStack() as connections:
+        client, server = [connections.enter_context(each) for each in socket.socketpair()]
+        first, other = joined(registry, "a", "ada", connection=server), joined(registry, "a", "ada")
+        assert registry.join("a", "ada") is None
+        last = first
+        for _ in range(3):
+            last = joined(registry, "a", "ada", f"run-7.{first.viewer}")
+            assert (last.cursor, last.viewer, first.is_over()) == ("run-7", first.viewer, True)
+        client.settimeout(DEADLINE_SECONDS)
+        assert client.recv(1) == b"", "its thread no longer waits for this client"
+        assert (other.is_over(), last.is_over()) == (False, False)
+        assert registry.join("a", "ada") is None
+
+
+@pytest.mark.parametrize(("job_id", "owner"), [("a", "ben"), ("b", "ada")])
+def test_an_id_ends_no_stream_of_another_user_or_job(clock: Clock, job_id: str, owner: str) -> None:
+    registry = registry_of(16, clock)
+    first = joined(registry, "a", "ada")
+    joined(registry, job_id, owner, f"run-7.{first.viewer}")
+    assert not first.is_over()
+
+
+def test_a_stream_that_ends_waits_no_longer(store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_feed, "POLL_SECONDS", NEVER_SECONDS)
+    add_images(store, job, "a.jpg")
+    feed = JobFeed(store, job.job_id, read_progress)
+    stream = Stream(feed, "ada", feed.wait(None, 0.1)[-1][0], "viewer")
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(feed.wait, stream.cursor, NEVER_SECONDS, stream.is_over)
+        wait_until(lambda: cast(Any, feed._changed)._waiters, "it waits")
+        stream.end()
+        assert waiting.result(DEADLINE_SECONDS) == []
 
 
 def test_a_feed_is_kept_for_a_while_after_its_last_viewer(clock: Clock) -> None:
     registry = registry_of(3, clock)
-    first = registry.join("a")
-    registry.leave("a")
+    first = joined(registry, "a")
+    registry.leave(first)
     clock.now += LINGER_SECONDS
-    assert registry.join("a") is first
+    second = joined(registry, "a")
+    assert second.feed is first.feed
     clock.now += LINGER_SECONDS + 1
-    assert registry.join("b") is not None
-    assert registry.join("a") is first, "it has a viewer again, so it stays"
-    for _ in range(2):
-        registry.leave("a")
+    joined(registry, "b")
+    third = joined(registry, "a")
+    assert third.feed is first.feed, "it has a viewer again, so it stays"
+    for stream in (second, third):
+        registry.leave(stream)
     clock.now += LINGER_SECONDS + 1
-    assert registry.join("a") is not first
+    assert joined(registry, "a").feed is not first.feed
 
 
 IMAGE = record(Job(new_id(), "job", NOW))

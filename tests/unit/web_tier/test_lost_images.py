@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from core.ids import ImageRef, new_id
 from core.jobs.models import Counts, ImageRecord
-from tests.support.autoscaler import EPOCH
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.controller import lost_images
 from web_tier.controller.job_counts import JobCounts
 from web_tier.controller.lost_images import (
@@ -95,7 +95,7 @@ _steps = st.lists(
 
 
 @given(_steps, st.sampled_from((2, 1_000)))
-def test_images_wait_since_the_first_sweep_without_their_result_or_their_last_request(
+def test_images_wait_since_their_first_sweep_without_result_or_their_last_request(
     steps: list[tuple[str, str]], max_seen: int
 ) -> None:
     job, waits, now = JobCounts(Counts(), keep=True, owner=""), WaitTimes(), 0.0

@@ -17,8 +17,9 @@ from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult, Failure, Model, Timings
 from core.model_results import MAX_MODELS
 from tests.support.api import AppMaker, upload
-from tests.support.autoscaler import EPOCH, Clock, booting, fleet_settings, heartbeat, observation
+from tests.support.autoscaler import Clock, booting, fleet_settings, heartbeat, observation
 from tests.support.jobs import UNKNOWN_ID, done, failed, picture, record
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.explain import DecisionKind
 from web_tier.autoscaler.launcher import CallState
 from web_tier.autoscaler.liveness import WorkerRegistry
@@ -243,7 +244,7 @@ def test_the_state_of_the_fleet_is_that_of_the_last_round() -> None:
     assert {name: value(metrics, name) for name in expected} == expected
 
 
-def test_each_spending_cap_has_its_dollars_what_is_used_of_it_and_whether_it_stops_launches() -> None:
+def test_each_spending_cap_has_its_dollars_their_use_and_whether_it_stops_launches() -> None:
     allowance = SpendingAllowance(day=EPOCH.date(), dollars=0.5, since=EPOCH)
     spending = FleetSpending(
         day=EPOCH.date(), today=1.25, month=7.0, committed=0.25, launch=0.006, dollars_per_day=1.0,
@@ -261,7 +262,7 @@ def test_each_spending_cap_has_its_dollars_what_is_used_of_it_and_whether_it_sto
     assert shown(None) == {"day": [None] * 3, "month": [None] * 3}
 
 
-def test_a_controller_without_the_lease_shows_no_fleet_and_a_new_tenure_none_of_the_last_one() -> None:
+def test_a_controller_without_the_lease_shows_no_fleet_and_a_new_tenure_no_old_one() -> None:
     held = [True]
     metrics = ControllerMetrics(lambda: held[0], Clock())
     metrics.observe_round(observation(5, states=("running",)), fleet_settings(), Bill())

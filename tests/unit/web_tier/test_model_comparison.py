@@ -72,7 +72,7 @@ def test_a_model_has_the_share_of_its_failed_images_and_its_mean_score() -> None
     assert (canary.done, canary.failed, canary.failed_share, canary.mean_score) == (100, 3, 0.0291, 0.795)
 
 
-def test_a_model_that_classified_no_image_has_no_mean_score_and_one_without_results_is_left_out() -> None:
+def test_a_model_without_labels_has_no_mean_score_and_one_without_results_is_omitted() -> None:
     models = figures("broken", DEFAULT, {}, failures=2), figures("unused", UNUSED, {})
     [broken] = ModelComparison.of(ModelResultsReport(models=models), None).models
     assert (broken.name, broken.failed_share, broken.mean_score) == ("broken", 1, None)

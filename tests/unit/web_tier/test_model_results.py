@@ -14,7 +14,8 @@ from core.messages import CANCELLED, ClassificationResult, Model
 from core.model_results import MAX_MODELS
 from services.table import TableBusyError
 from tests.support.jobs import MODEL, NOW, client_error, done, failed, record
-from tests.support.memory_table import MemoryTable, failing_writes
+from tests.support.memory_aws.calls import failing_writes
+from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.controller.model_results import MAX_PENDING, WRITE_SECONDS, ModelResultsWriter
 
 JOB = Job(new_id(), "signs", NOW)

@@ -24,7 +24,8 @@ from tests.conftest import ConfigMaker
 from tests.support.api import AppMaker, problem, upload
 from tests.support.bundles import relabelled_bundle
 from tests.support.jobs import NOW, client_error, done, failed, picture, put_results
-from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 from web_tier.auth.identity import Identity
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.backend import Backend

@@ -26,7 +26,7 @@ from tests.conftest import ConfigMaker
 from tests.support.api import AppMaker, problem
 from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW, add_images, done, put_results
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.servers import served
 from web_tier.controller.notifier import (
     CHECK_SECONDS,

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.sqs import Queue, QueueCounts
-from tests.support.autoscaler import EPOCH, Clock, FakeEC2, FakeSQS, instance, refusal
+from tests.support.autoscaler import Clock, FakeSQS, instance
+from tests.support.memory_aws.calls import refusal
+from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.estimators import (
     MAX_BINS,
     MAX_STEP_SECONDS,
@@ -35,7 +37,7 @@ from web_tier.autoscaler.observe import (
 )
 
 
-def observer(ec2: FakeEC2, sqs: FakeSQS, clock: Clock, dead: FakeSQS | None = None) -> Observer:
+def observer(ec2: MemoryEC2, sqs: FakeSQS, clock: Clock, dead: FakeSQS | None = None) -> Observer:
     requests, dead_letters = Queue(cast(Any, sqs), "requests"), Queue(cast(Any, dead or FakeSQS()), "dead")
     return Observer(
         requests, dead_letters, ec2.fleet(), RecentLaunches(clock), clock, cpu_clock=lambda: ec2.cpu_seconds
@@ -68,7 +70,7 @@ def test_a_description_from_before_a_restart_does_not_count(state: str) -> None:
 
 
 def test_an_instance_that_ended_before_it_was_described_as_alive_is_no_capacity() -> None:
-    clock, ec2 = Clock(), FakeEC2(states={"i-1": "terminated"})
+    clock, ec2 = Clock(), MemoryEC2(states={"i-1": "terminated"})
     seen = observer(ec2, FakeSQS(), clock)
     seen.launches.add(["i-1"])
     assert seen.describe().capacity == 0
@@ -76,7 +78,9 @@ def test_an_instance_that_ended_before_it_was_described_as_alive_is_no_capacity(
 
 def test_running_pending_and_launching_instances_are_capacity_counted_once() -> None:
     clock = Clock()
-    ec2 = FakeEC2(states={"i-1": "running", "i-2": "pending", "i-3": "stopping", "i-4": "stopped", "i-5": "pending"})
+    ec2 = MemoryEC2(
+        states={"i-1": "running", "i-2": "pending", "i-3": "stopping", "i-4": "stopped", "i-5": "pending"}
+    )
     ec2.hidden.add("i-5")
     seen = observer(ec2, FakeSQS(5), clock)
     seen.launches.add(["i-2", "i-5"])
@@ -86,7 +90,7 @@ def test_running_pending_and_launching_instances_are_capacity_counted_once() -> 
 
 
 def test_the_fleet_is_described_again_when_demand_grows_or_a_second_has_passed() -> None:
-    clock, ec2, sqs = Clock(), FakeEC2(), FakeSQS(5)
+    clock, ec2, sqs = Clock(), MemoryEC2(), FakeSQS(5)
     seen = observer(ec2, sqs, clock)
     assert seen.describe().capacity == 0
     ec2.states["i-1"] = "running"
@@ -106,7 +110,7 @@ def test_the_fleet_is_described_again_when_demand_grows_or_a_second_has_passed()
 def test_a_costly_description_is_reused_for_longer_also_while_demand_grows(
     cpu_seconds: float, reuse_seconds: float
 ) -> None:
-    clock, ec2, sqs = Clock(), FakeEC2(describe_cpu=cpu_seconds), FakeSQS(5)
+    clock, ec2, sqs = Clock(), MemoryEC2(describe_cpu=cpu_seconds), FakeSQS(5)
     seen = observer(ec2, sqs, clock)
     began = clock.now
     while clock.now - began < 4 * reuse_seconds:
@@ -116,8 +120,8 @@ def test_a_costly_description_is_reused_for_longer_also_while_demand_grows(
     assert ec2.cpu_seconds == pytest.approx(4 * cpu_seconds)
 
 
-def test_a_launch_counts_as_long_as_the_description_that_is_used_is_too_old_to_show_it() -> None:
-    clock, ec2 = Clock(), FakeEC2(describe_cpu=1.0)
+def test_a_launch_counts_as_long_as_the_description_is_too_old_to_show_it() -> None:
+    clock, ec2 = Clock(), MemoryEC2(describe_cpu=1.0)
     ec2.hidden.add("i-1")
     seen = observer(ec2, FakeSQS(), clock)
     clock.now += 5
@@ -134,7 +138,7 @@ def test_a_launch_counts_as_long_as_the_description_that_is_used_is_too_old_to_s
 
 
 def test_a_fleet_at_rest_is_described_less_often_until_there_is_demand() -> None:
-    clock, ec2, sqs, dead = Clock(), FakeEC2(), FakeSQS(), FakeSQS()
+    clock, ec2, sqs, dead = Clock(), MemoryEC2(), FakeSQS(), FakeSQS()
     sqs.in_flight = sqs.delayed = 0
     seen = observer(ec2, sqs, clock, dead)
     seen.describe()
@@ -157,14 +161,14 @@ def test_a_failed_call_gives_no_observation(code: str) -> None:
     sqs = FakeSQS()
     sqs.error = refusal(code, "GetQueueAttributes")
     with pytest.raises(ClientError, match=code):
-        observer(FakeEC2(), sqs, Clock()).describe()
+        observer(MemoryEC2(), sqs, Clock()).describe()
     with pytest.raises(ClientError, match=code):
-        observer(FakeEC2(error=refusal(code, "DescribeInstances")), FakeSQS(), Clock()).describe()
+        observer(MemoryEC2(error=refusal(code, "DescribeInstances")), FakeSQS(), Clock()).describe()
 
 
 def test_a_count_of_dead_letters_is_reused_for_two_seconds() -> None:
     clock, dead = Clock(), FakeSQS(7)
-    seen = observer(FakeEC2(), FakeSQS(), clock, dead)
+    seen = observer(MemoryEC2(), FakeSQS(), clock, dead)
     assert [seen.describe().dead_letters for _ in range(5)] == [10] * 5
     assert dead.reads == 1
     clock.now += 2
@@ -318,7 +322,7 @@ def bench() -> Throughput:
     return Throughput()
 
 
-def test_the_time_of_an_image_is_known_after_some_answers_or_from_the_previous_controller(bench: Throughput) -> None:
+def test_the_time_of_an_image_is_known_from_answers_or_the_previous_controller(bench: Throughput) -> None:
     assert ThroughputEstimator(before=0.5).seconds == 0.5
     bench.run(1, MIN_IMAGES - 1, 2)
     assert bench.estimator.seconds is None

@@ -23,7 +23,7 @@ from services.table import TableBusyError
 from tests.support.api import AppMaker
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW, UNKNOWN_ID, add_images, client_error, done, failed, picture, put_results
-from tests.support.memory_services import MemoryBucket
+from tests.support.memory_aws.s3 import MemoryBucket
 from web_tier.pages import job as job_pages
 from web_tier.pages.upload import keep_sentence
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from services.sqs import QueueCounts
-from tests.support.autoscaler import EPOCH
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 from web_tier.autoscaler.playback import NEVER, InstanceTimes, Lots, Playback, PlayedWorker

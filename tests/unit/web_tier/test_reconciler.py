@@ -19,9 +19,11 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
 from core.tracing import current_traceparent, new_traceparent, use_traceparent
 from services.sqs import OutgoingMessage, QueueCounts
-from tests.support.autoscaler import EPOCH
-from tests.support.memory_services import ClockedQueue, MemoryBucket
-from tests.support.memory_table import MemoryTable, run_effect
+from tests.support.memory_aws.calls import run_effect
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.ec2 import EPOCH
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import ClockedQueue
 from tests.support.results_site import LOST_AFTER, MAX_RECEIVES, ResultsSite, done, message, refused
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.autoscaler.metrics import total_of
@@ -54,7 +56,7 @@ class LateCounts(ClockedQueue):
 
 
 @pytest.mark.parametrize("paused", [True, False])
-def test_a_backlog_without_consumers_for_62_hours_is_not_multiplied_then_or_when_work_begins(
+def test_a_backlog_without_consumers_for_62_hours_is_not_multiplied_then_or_later(
     site: ResultsSite, paused: bool
 ) -> None:
     """Row 44."""
@@ -320,7 +322,7 @@ def test_a_retry_that_died_before_anything_but_its_record_was_written_is_request
     assert site.store.is_open(ref.job_id)
 
 
-def test_a_retry_whose_web_process_ended_is_requested_although_the_file_of_the_job_waits_for_it(
+def test_a_retry_whose_web_process_ended_is_requested_while_the_file_waits_for_it(
     site: ResultsSite,
 ) -> None:
     [ref] = site.add_job(1, request=False)
@@ -461,7 +463,7 @@ def test_a_dead_letter_of_a_retry_takes_the_stored_result_before_the_older_failu
     assert site.letters.messages == []
 
 
-def test_a_dead_letter_takes_a_stored_label_before_a_recorded_failure_of_the_same_attempt(site: ResultsSite) -> None:
+def test_a_dead_letter_takes_a_stored_label_before_a_failure_of_the_same_attempt(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
     site.recorder.record([refused(ref)])
     site.letters.send([message(site.store.image(ref))])
@@ -503,7 +505,7 @@ def letters(site: ResultsSite) -> list[ImageRef]:
     return [letter.record.ref for letter in DeadLetterStore(site.store).page(limit=100).letters]
 
 
-def test_every_image_that_is_given_up_is_a_dead_letter_however_its_failure_is_learned(site: ResultsSite) -> None:
+def test_every_image_that_is_given_up_is_a_dead_letter_however_it_is_known(site: ResultsSite) -> None:
     buried, answered, lost, damaged = site.add_job(4, request=False)
     site.letters.send([message(site.store.image(buried))])
     worker = refused(answered)
@@ -518,7 +520,7 @@ def test_every_image_that_is_given_up_is_a_dead_letter_however_its_failure_is_le
     assert letters(site) == [lost, answered, buried]
 
 
-def test_a_controller_that_dies_before_it_records_a_failure_leaves_its_dead_letter_to_the_next(
+def test_a_controller_that_dies_before_recording_a_failure_leaves_it_to_the_next(
     site: ResultsSite,
 ) -> None:
     """The output bucket holds the failure; no message is left that would bring it again."""

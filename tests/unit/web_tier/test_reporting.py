@@ -25,7 +25,8 @@ from core.fleet.store import FleetStore
 from core.logs import JsonFormatter
 from scripts.aws.deploy.idle_cost import LOG_LINE_BYTES
 from services.sqs import QueueCounts
-from tests.support.autoscaler import EPOCH, Clock, RecordingStore, fleet_settings, fleet_snapshot, instance
+from tests.support.autoscaler import Clock, RecordingStore, fleet_settings, instance, observation
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.explain import DecisionKind
@@ -54,46 +55,61 @@ from web_tier.autoscaler.reporting import (
 
 PAUSE = FleetPause(since=EPOCH, reason="new model")
 METER = BillingMeter(60, lambda _: 0.0)
-REACHED = FleetSpending(day=EPOCH.date(), today=2.0, month=2.0, dollars_per_day=1.0)
 LIMITS = (None, WorkerLimits(min_workers=0, max_workers=19))
 
 
-def show(
-    writer: SnapshotWriter, visible: int = 0, problem: str | None = None, boot_seconds: float | None = None
+def show(writer: SnapshotWriter, visible: int = 0) -> None:
+    seen = observation(visible, states=("running", "stopped"))
+    writer.write(seen, Plan(0, (), "enough", "because"), fleet_settings(), METER, None, LIMITS)
+
+
+@given(
+    states=st.lists(st.sampled_from(["pending", "running", "stopped", "shutting-down", "terminated"]), max_size=6),
+    launching=st.integers(0, 3),
+    messages=st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)),
+    ages=st.lists(st.floats(0, 999), max_size=3),
+    maximum=st.integers(0, 6),
+    pause=st.sampled_from([None, PAUSE]),
+    spent=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+)
+def test_the_snapshot_and_the_metrics_count_what_was_observed_and_agree(
+    states: list[str],
+    launching: int,
+    messages: tuple[int, int, int, int],
+    ages: list[float],
+    maximum: int,
+    pause: FleetPause | None,
+    spent: float,
 ) -> None:
-    seen = Observation(
-        QueueCounts(visible, 2, 1),
-        4,
-        (instance("i-1"), instance("i-2", "stopped")),
-        frozenset({"i-3"}),
-        metrics=FleetMetrics(0.03141, boot_seconds),
-        pause=PAUSE,
+    *counts, dead_letters = messages
+    seen = replace(
+        observation(*counts, states=tuple(states), launching=launching),
+        dead_letters=dead_letters,
+        demand=Demand(tuple((age, 1) for age in sorted(ages, reverse=True))),
+        metrics=FleetMetrics(0.03141, 42.1),
+        pause=pause,
+        spending=FleetSpending(day=EPOCH.date(), today=spent, month=spent, dollars_per_day=1.0),
     )
-    writer.write(seen, Plan(0, (), "enough", "because"), fleet_settings(), METER, problem, LIMITS)
-
-
-def test_a_snapshot_has_the_observation_and_the_reason_of_the_decision() -> None:
-    shown = RecordingStore()
-    show(SnapshotWriter(shown, Clock(), lambda: EPOCH), 7, "no capacity", 42.1)
-    assert shown.snapshots == [
-        fleet_snapshot(
-            EPOCH,
-            running=1,
-            pending=1,
-            stopped=1,
-            visible=7,
-            in_flight=2,
-            delayed=1,
-            dead_letters=4,
-            reason="because",
-            problem="no capacity",
-            paused=PAUSE,
-            image_seconds=0.031,
-            boot_seconds=42,
-            policy="backlog",
-            configured=LIMITS[1],
-        )
-    ]
+    store, settings = RecordingStore(), fleet_settings(max_workers=maximum)
+    SnapshotWriter(store, Clock(), lambda: EPOCH).write(
+        seen, Plan(0, (), "enough", "because"), settings, METER, "no capacity", LIMITS
+    )
+    [snapshot], metrics = store.snapshots, fleet_metrics(seen, settings, METER)
+    assert snapshot.running == states.count("running")
+    assert snapshot.running + snapshot.pending == launching + states.count("running") + states.count("pending")
+    assert snapshot.stopped == states.count("stopped")
+    assert metrics["workers"] == snapshot.running + snapshot.pending
+    assert [snapshot.visible, snapshot.in_flight, snapshot.delayed] == counts
+    assert (metrics["waiting"], metrics["in_flight"]) == (snapshot.visible + snapshot.delayed, snapshot.in_flight)
+    assert metrics["dead_letters"] == snapshot.dead_letters == dead_letters
+    assert metrics["oldest_seconds"] == snapshot.waiting_seconds == round(max(ages, default=0.0), 1)
+    assert metrics["maximum"] == snapshot.max_workers == maximum
+    assert metrics["at_maximum"] == (metrics["workers"] >= maximum and metrics["waiting"] > 0)
+    assert (metrics["paused"], snapshot.paused) == (pause is not None, pause)
+    assert (metrics["cap_percent"], metrics["capped"]) == (100 * spent, spent >= 1)
+    assert (metrics["answered"], metrics["dollars"]) == (snapshot.images, snapshot.cost)
+    assert (snapshot.reason, snapshot.problem, snapshot.configured) == ("because", "no capacity", LIMITS[1])
+    assert (snapshot.image_seconds, snapshot.boot_seconds) == (0.031, 42), "two digits, so that it rarely changes"
 
 
 def test_a_changed_snapshot_is_stored_soon_and_an_unchanged_one_later() -> None:
@@ -277,39 +293,6 @@ OBSERVED = Observation(
     frozenset({"i-3"}),
     demand=Demand(((31.27, 5), (4.0, 3))),
 )
-
-
-RESTING = replace(OBSERVED, requests=QueueCounts(0, 2, 0), demand=Demand(), pause=PAUSE)
-
-
-@pytest.mark.parametrize(
-    ("observation", "max_workers", "changes"),
-    [
-        (OBSERVED, 19, {}),
-        (OBSERVED, 2, {"maximum": 2, "at_maximum": 1}),
-        (RESTING, 2, {"maximum": 2, "waiting": 0, "oldest_seconds": 0.0, "paused": 1}),
-        (replace(OBSERVED, spending=REACHED), 19, {"capped": 1, "cap_percent": 200.0}),
-    ],
-    ids=["below the maximum", "at the maximum", "at rest and paused", "at a spending cap"],
-)
-def test_the_metrics_describe_the_fleet(
-    observation: Observation, max_workers: int, changes: dict[str, float]
-) -> None:
-    assert fleet_metrics(observation, fleet_settings(max_workers=max_workers), METER) == {
-        "workers": 2,
-        "maximum": 19,
-        "at_maximum": 0,
-        "waiting": 8,
-        "in_flight": 2,
-        "dead_letters": 4,
-        "oldest_seconds": 31.3,
-        "paused": 0,
-        "capped": 0,
-        "cap_percent": 0.0,
-        "answered": 0,
-        "dollars": 0.0,
-        **changes,
-    }
 
 
 def test_metrics_are_one_log_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:

@@ -20,9 +20,11 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Model, crashed_worker, failed
 from core.model_catalog import JobModel
 from services.table import Item, TableBusyError
-from tests.support.autoscaler import EPOCH, Clock
+from tests.support.autoscaler import Clock
 from tests.support.jobs import client_error
-from tests.support.memory_table import MemoryTable, failing_writes
+from tests.support.memory_aws.calls import failing_writes
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.controller import result_recorder
 from web_tier.controller.result_recorder import (
@@ -175,7 +177,7 @@ def test_counts_of_a_controller_that_was_replaced_are_refused() -> None:
     assert figures(store, JOBS[0]) == (40, 0, 40)
 
 
-def test_a_job_that_was_removed_before_the_last_write_of_a_frozen_controller_is_removed_again() -> None:
+def test_a_job_removed_before_the_last_write_of_a_frozen_controller_is_removed_again() -> None:
     store, holds_lease = stored_jobs(), [True]
     frozen = recorder_of(store, active=lambda: holds_lease[0])
     frozen.record([done(IMAGES[job_id][0]) for job_id in JOBS])
@@ -505,7 +507,7 @@ def test_of_many_jobs_the_counts_of_each_are_stored_less_often() -> None:
     assert len(seconds) < 12
 
 
-def test_counts_that_cannot_be_stored_are_stored_later_and_their_results_are_recorded() -> None:
+def test_counts_that_cannot_be_stored_are_stored_later_and_results_are_recorded() -> None:
     store, clock, refuse = stored_jobs(), Clock(), [True]
 
     def call(operation: str, effect: Callable[[], Any]) -> Any:
@@ -627,7 +629,7 @@ def test_keys_that_the_table_leaves_unread_delay_their_own_job_alone() -> None:
     assert figures(store, JOBS[1]) == (2, 0, 41)
 
 
-def test_an_image_that_is_added_while_the_others_are_read_is_not_taken_for_taken_back() -> None:
+def test_an_image_added_while_others_are_read_is_not_treated_as_taken_back() -> None:
     store = stored_jobs()
     recorder, images = recorder_of(store), JobStore.images
     recorder.record([done(REFS[0])])
@@ -743,7 +745,7 @@ def test_any_order_repetition_and_crash_ends_at_the_figures_of_the_items(
         assert store.counts(job_id).system_retried == redelivered(store, job_id)
 
 
-def test_an_image_that_is_not_kept_is_deleted_once_its_label_is_stored_however_often_it_comes() -> None:
+def test_an_unkept_image_is_deleted_once_its_label_is_stored_however_often_it_comes() -> None:
     store, deleted = stored_jobs(), list[str]()
     recorder = ResultRecorder(store, deleted.extend)
     own, foreign = input_key(REFS[0], "jpg"), input_key(REFS[1], "jpg")
@@ -774,7 +776,7 @@ def test_an_image_that_is_kept_stays() -> None:
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
-def test_images_that_the_web_tier_answered_itself_are_known_as_done_and_never_missing(is_replaced: bool) -> None:
+def test_images_that_the_web_tier_answered_are_known_as_done_and_never_missing(is_replaced: bool) -> None:
     """Also when they were answered: the web process may have ended before it could say so."""
     store = stored_jobs()
     recorder = recorder_of(store, now=lambda: EPOCH)

@@ -16,7 +16,7 @@ from core.jobs.models import Counts, ImageRecord, Job, JobStatus
 from core.jobs.store import JobStore
 from core.messages import LabelScore, Prediction
 from tests.support.jobs import MODEL, NOW, add_images, done, failed, put_results
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.result_services import ClassLabels
 from web_tier.results import query
 from web_tier.results.export import CSV_HEADER, Separator, csv_lines, safe_cell, with_separator

@@ -17,8 +17,8 @@ from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, request_again
-from tests.support.memory_services import MemoryBucket, MemorySource
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from web_tier.controller import results_file
 from web_tier.controller.results_file import (
     MAX_CHECK_SECONDS,
@@ -338,7 +338,7 @@ def test_a_complete_file_is_copied_once_and_the_job_stays_open_until_then(copyin
     assert copying.buckets.objects == {}
 
 
-def test_a_controller_that_dies_between_the_copy_and_its_record_is_followed_by_one_that_repeats_it(
+def test_after_a_controller_that_died_between_copy_and_record_the_next_repeats_both(
     copying: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copying.check()

@@ -21,8 +21,8 @@ from core.jobs.models import ImageRecord, Job, TrueLabel
 from core.jobs.store import JobStore
 from tests.support.api import AppMaker, problem
 from tests.support.jobs import NOW, UNKNOWN_ID, add_images, done, failed, put_results, record
-from tests.support.memory_services import MemoryBucket
-from tests.support.memory_table import MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket
 from web_tier.auth.job_access import UserJobs
 from web_tier.results import truth
 from web_tier.results.truth import TruthFileError, TruthOutcome, match_folders, match_rows, parse_truth_file

@@ -18,8 +18,10 @@ from core.model_catalog import JobModel
 from tests.conftest import ConfigMaker
 from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW, client_error, done, put_results
-from tests.support.memory_services import MemoryBucket, MemorySource, RecordingQueue
-from tests.support.memory_table import MemoryTable, failing_writes
+from tests.support.memory_aws.calls import failing_writes, run_effect
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
+from tests.support.memory_aws.sqs import RecordingQueue
 from web_tier.controller.source_importer import MAX_PAUSE_SECONDS, MAX_REFUSALS, ORPHAN_SECONDS, SourceImporter
 from web_tier.quotas import Quotas
 from web_tier.results.progress import JobProgress, listing_sentence
@@ -211,6 +213,51 @@ def test_each_image_is_accepted_once_whatever_write_is_interrupted(make_site: Si
         assert len(site.queue.bodies) == len(site.queue.image_ids), "no request is sent twice"
         assert not site.is_pending(job)
     assert interruption > 10
+
+
+def test_a_frozen_controller_replaces_no_page_of_its_successor(make_site: SiteMaker) -> None:
+    """Row 15: it thaws before each of its writes, after its successor was killed at each of its own."""
+    frozen_at, is_frozen = 0, True
+    while is_frozen:
+        frozen_at, killed_at, is_killed, is_frozen = frozen_at + 1, 0, True, False
+        while is_killed:
+            killed_at += 1
+            is_killed, was_frozen = _freeze_and_kill(make_site(), frozen_at, killed_at)
+            is_frozen |= was_frozen
+    assert frozen_at > 5
+
+
+def _freeze_and_kill(site: Site, frozen_at: int, killed_at: int) -> tuple[bool, bool]:
+    """Return whether the successor was killed at its write, and the first controller frozen before its own."""
+    site.put(*(f"day1/{number}.jpg" for number in range(5)))
+    job, writes = site.job(), dict[str, int](first=0, successor=0)
+
+    def kill(when: str) -> None:
+        writes["successor"] += when == "before"
+        if writes["successor"] >= killed_at:
+            raise HTTPClientError(error="killed")
+
+    def freeze(when: str) -> None:
+        writes["first"] += when == "before"
+        if when == "before" and writes["first"] == frozen_at:
+            site.table.call = failing_writes(kill)
+            site.put("day1/!.jpg")  # the source has changed meanwhile
+            site.start()
+            site.run()
+            site.table.call, site.active = run_effect, False
+
+    site.table.call = failing_writes(freeze)
+    site.run()
+    site.table.call, site.active = run_effect, True
+    site.start()
+    site.run()
+    names = site.filenames(job)
+    place = f"frozen at write {frozen_at}, and its successor killed at write {killed_at}"
+    assert len(names) == len(set(names)), f"doubled: {place}"
+    assert {f"{number}.jpg" for number in range(5)} <= set(names), f"lost: {place}"
+    assert len(site.queue.bodies) >= len(site.queue.image_ids) == len(names), f"not requested: {place}"
+    assert not site.is_pending(job)
+    return writes["successor"] >= killed_at, writes["first"] >= frozen_at
 
 
 def test_a_lost_copy_is_repeated(site: Site) -> None:

@@ -17,16 +17,8 @@ from services.ec2 import Instance
 from services.errors import ConfigError
 from services.sqs import QueueCounts
 from tests.conftest import shipped_values
-from tests.support.autoscaler import (
-    PRICES,
-    Clock,
-    FakeEC2,
-    Scaler,
-    fleet_settings,
-    fleet_snapshot,
-    instance,
-    observation,
-)
+from tests.support.autoscaler import PRICES, Clock, Scaler, fleet_settings, fleet_snapshot, instance, observation
+from tests.support.memory_aws.ec2 import MemoryEC2
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.observe import FleetMetrics, Observation
@@ -159,7 +151,7 @@ def test_only_as_many_workers_start_as_the_cap_leaves_room_for() -> None:
 def test_an_uncertain_launch_is_not_repeated_where_the_cap_has_no_room_for_all_of_it() -> None:
     """Its outcome is unknown: repeated, it would launch five where the cap allows two."""
     failures = iter(["timeout"])
-    scaler = Scaler(FakeEC2(fail=lambda: next(failures, None)))
+    scaler = Scaler(MemoryEC2(fail=lambda: next(failures, None)))
     scaler.round(100)
     seen = Observation(QueueCounts(100, 0, 0), 0, ())
     near = replace(seen, spending=spent(1 - 2.5 * LAUNCH))
@@ -433,7 +425,7 @@ def test_controllers_that_die_after_each_launch_forget_none_of_them() -> None:
     assert fleet.launches == 10
 
 
-def test_a_capped_fleet_ends_when_idle_and_starts_again_after_midnight_or_an_allowance() -> None:
+def test_a_capped_fleet_ends_when_idle_and_restarts_after_midnight_or_an_allowance() -> None:
     fleet = CappedFleet(waiting=400)
     for _ in range(300):
         fleet.pass_second()

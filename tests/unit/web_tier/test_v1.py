@@ -26,7 +26,8 @@ from tests.support.jobs import (
     put_results,
     send_again,
 )
-from tests.support.memory_services import MemoryBucket, RecordingQueue
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import RecordingQueue
 
 # Jobs
 

@@ -1,10 +1,12 @@
 """An API of jobs in memory, for tests of the client: it classifies at once, keeps keys, and fails as it is told."""
 
 import json
+import os
 import threading
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -13,8 +15,11 @@ from typing import Any
 from click.testing import Result
 from flask import Flask, Response, request
 from flask.typing import ResponseReturnValue
+from ulid import ULID
+from werkzeug.serving import make_server
 
-from core.ids import new_id, positioned_id
+DEADLINE_SECONDS = 300.0
+"""Longest wait for another process or thread: far more than a busy machine needs."""
 
 REJECTED = b"not an image"
 FAILED = b"torn"
@@ -114,8 +119,8 @@ class ResultsApi:
         return job
 
     def _create(self) -> ResponseReturnValue:
-        key = request.headers.get("Idempotency-Key", new_id())
-        job_id = self._keys.setdefault(key, new_id())
+        key = request.headers.get("Idempotency-Key", f"none {len(self._keys)}")
+        job_id = self._keys.setdefault(key, str(ULID()))
         if (model := request.get_json().get("model", "demo")) != "demo":
             return problem(422, f"there is no model {model!r}: choose one of demo", "invalid-request")
         source = request.get_json().get("source", "")
@@ -124,7 +129,7 @@ class ResultsApi:
         job = self.jobs.setdefault(job_id, ApiJob(request.get_json()["name"], source=source))
         job.results = request.get_json().get("results", "")
         for position, (name, content) in enumerate(self.sources.get(source, {}).items()):
-            image_id = positioned_id(job_id, position)
+            image_id = image_id_of(job_id, position)
             job.images[image_id] = result_of(image_id, name, content)
         return {"job_id": job_id}, 201
 
@@ -199,7 +204,7 @@ class ResultsApi:
             elif content == REJECTED:
                 rejected.append({"index": index, "filename": name, "code": "not_an_image", "message": "no image"})
             else:
-                image_id = positioned_id(job_id, place)
+                image_id = image_id_of(job_id, place)
                 self.names[name] += 1
                 job.images[image_id] = result_of(image_id, name, content)
                 accepted.append({"index": index, "image_id": image_id, "filename": name, "cached": False})
@@ -221,6 +226,25 @@ class ResultsApi:
         page = [job.images[image_id] for image_id in ids]
         is_last = start + limit >= len(job.order)
         return {"job_id": job_id, "results": page, "next": None if is_last else ids[-1]}
+
+
+@contextmanager
+def served(app: Flask) -> Iterator[str]:
+    """Serve `app` on a free port of loopback; the context is its address."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join(DEADLINE_SECONDS)
+        server.server_close()
+
+
+def image_id_of(job_id: str, position: int) -> str:
+    """Return a new id of an image as the server makes it: the time of the job, the position, random bits."""
+    return str(ULID.from_bytes(ULID.from_str(job_id).bytes[:6] + position.to_bytes(4, "big") + os.urandom(6)))
 
 
 def result_of(image_id: str, name: str, content: bytes) -> dict[str, Any]:

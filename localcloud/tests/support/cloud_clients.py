@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from localcloud.launch import REGION, LocalCloud
 from localcloud.machines.machine import Machine, Process
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from localcloud.tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 SLEEP = "#!/bin/sh\nexec sleep 600\n"
 SPOT = {"MarketType": "spot"}

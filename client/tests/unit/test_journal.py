@@ -1,0 +1,326 @@
+"""The journal: it agrees with a model over every history and every kill, and nothing is sent that a disk has not."""
+
+import shutil
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from fleetsight_client.api import RejectedFile
+from fleetsight_client.folders import FoundFile
+from fleetsight_client.journal import Journal, JournalError, ListedFile, Outcome, Slice
+from tests.support.failing_syncs import CAN_FAIL_SYNCS, with_failing_syncs
+
+FOLDERS = (Path("/photos/day"), Path("/photos/night"))
+FOUND = st.dictionaries(
+    st.tuples(st.integers(0, 1), st.sampled_from([b"a.jpg", b"b/c.jpg", b"d\xff.jpg", b"e.jpg"])),
+    st.tuples(st.integers(1, 3), st.integers(0, 1)),
+    max_size=6,
+)
+"""Files by folder and path, each with size and time."""
+
+Found = dict[tuple[int, bytes], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the journal must know of a file."""
+
+    root: int
+    path: bytes
+    size: int
+    mtime: int
+    state: str = "listed"
+    tries: int = 0
+    slice: int = 0
+    job: int = 0
+    result: str | RejectedFile = ""
+
+    def listed(self, position: int) -> ListedFile:
+        name = f"{FOLDERS[self.root].name}/{self.path.decode(errors='replace')}"
+        path = Path(str(FOLDERS[self.root]) + "/" + self.path.decode(errors="surrogateescape"))
+        return ListedFile(position, path, name, self.size, self.mtime, self.tries)
+
+
+class Classification(RuleBasedStateMachine):
+    """A classification whose command may be killed after any call; the next one opens the same journal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.journal = Journal(self.folder / "a.journal", FOLDERS)
+        self.files: dict[int, Expected] = {}
+        self.found: Found = {}
+        self.jobs: dict[int, tuple[str, str | None]] = {}
+        self.keys: dict[int, str] = {}
+        self.facts: dict[str, str] = {}
+
+    def teardown(self) -> None:
+        self.journal.remove()
+        assert list(self.folder.iterdir()) == []
+        shutil.rmtree(self.folder)
+
+    @rule()
+    def kill(self) -> None:
+        self.journal._base.close()
+        self.journal = Journal(self.folder / "a.journal", FOLDERS)
+
+    @rule()
+    def clear(self) -> None:
+        self.journal.clear()
+        self.files, self.found, self.jobs, self.keys, self.facts = {}, {}, {}, {}, {}
+
+    @rule(found=FOUND, is_watch=st.booleans())
+    def search(self, found: Found, is_watch: bool) -> None:
+        before, listed = self.found, {(each.root, each.path) for each in self.files.values()}
+        self.found = {place: facts for place, facts in found.items() if place not in listed}
+        new = [place for place in self.found if not is_watch or before.get(place) == self.found[place]]
+        first = max(self.files, default=-1) + 1
+        for position, place in enumerate(sorted(new), first):
+            self.files[position] = Expected(*place, *self.found[place])
+        files = (FoundFile(*place, *facts) for place, facts in found.items())
+        if is_watch:
+            assert self.journal.list_stable_files(files) == len(new)
+        else:
+            self.journal.note_found(files)
+            assert self.journal.list_found() == len(new)
+
+    @rule(names=st.sets(st.sampled_from(["skipped a", "skipped b", "out"]), min_size=1), value=st.sampled_from("12"))
+    def set_facts(self, names: set[str], value: str) -> None:
+        self.facts |= dict.fromkeys(names, value)
+        self.journal.set_facts(dict.fromkeys(names, value))
+        self.journal.set_fact(min(names), value)
+
+    @rule(outcome=st.sampled_from(["created", "refused", "unknown"]))
+    def begin_job(self, outcome: str) -> None:
+        number, no_id, key = self.journal.begin_job()
+        assert no_id is None
+        assert key not in [known for known, _ in self.jobs.values()]
+        self.jobs[number] = key, None
+        if outcome == "created":
+            self.jobs[number] = key, f"JOB{number}"
+            self.journal.set_job_id(number, f"JOB{number}")
+        elif outcome == "refused":
+            del self.jobs[number]
+            self.journal.forget_job(number)
+
+    @rule(max_files=st.integers(1, 4), max_bytes=st.integers(0, 6))
+    def begin_slice(self, max_files: int, max_bytes: int) -> None:
+        created = [(number, job_id) for number, (_, job_id) in self.jobs.items() if job_id]
+        if not created:
+            return
+        number, job_id = created[-1]
+        wanted, total = list[int](), 0
+        for position in [at for at, each in sorted(self.files.items()) if each.state == "listed"][:max_files]:
+            total += self.files[position].size
+            if wanted and total > max_bytes:
+                break
+            wanted.append(position)
+        made = self.journal.begin_slice(number, job_id, max_files, max_bytes)
+        assert (made is None) is not wanted
+        if made is not None:
+            self._note_slice(made, job_id, wanted)
+
+    def _note_slice(self, made: Slice, job_id: str, positions: list[int]) -> None:
+        assert made.key not in self.keys.values()
+        assert made.job_id == job_id
+        assert not made.is_repeated
+        assert list(made.files) == [self.files[at].listed(at) for at in positions]
+        self.keys[made.number] = made.key
+        for at in positions:
+            self.files[at] = replace(self.files[at], state="sent", slice=made.number, job=int(job_id[3:]))
+
+    def _unknown(self) -> dict[int, list[int]]:
+        slices: dict[int, list[int]] = {}
+        for at, each in sorted(self.files.items()):
+            if each.state == "sent":
+                slices.setdefault(each.slice, []).append(at)
+        return slices
+
+    @precondition(lambda self: self._unknown())
+    @rule(data=st.data())
+    def halve(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self._unknown())))
+        whole = self.journal.slice(number)
+        positions = self._unknown()[number]
+        middle = len(positions) // 2
+        parts = self.journal.halve(whole)
+        if middle:
+            for part, half in zip(parts, (positions[:middle], positions[middle:]), strict=True):
+                self._note_slice(part, whole.job_id, half)
+        else:
+            self._note_slice(parts[1], whole.job_id, positions)
+
+    @precondition(lambda self: self._unknown())
+    @rule(data=st.data(), relist=st.booleans())
+    def settle(self, data: st.DataObject, relist: bool) -> None:
+        number = data.draw(st.sampled_from(sorted(self._unknown())))
+        outcome, again = dict[int, str | RejectedFile](), list[int]()
+        sent = self.journal.slice(number)
+        for at in self._unknown()[number]:
+            became = data.draw(st.sampled_from(["accepted", "changed", "too_large", "again"]))
+            each = self.files[at]
+            if became == "again":
+                again.append(at)
+                self.files[at] = replace(each, state="listed", tries=each.tries + 1)
+            elif became == "accepted":
+                outcome[at] = f"IMAGE{at}"
+                self.files[at] = replace(each, state="accepted", result=f"IMAGE{at}")
+            else:
+                outcome[at] = RejectedFile(became, f"it is {became}")
+                self.files[at] = replace(each, state="rejected", result=outcome[at])
+                if relist and became == "changed":
+                    del self.files[at]
+        self.journal.settle(sent, outcome, again, relist=relist)
+
+    @rule()
+    def release_unknown(self) -> None:
+        self.journal.release_unknown()
+        self.files = {
+            at: replace(each, state="listed") if each.state == "sent" else each for at, each in self.files.items()
+        }
+
+    @invariant()
+    def the_journal_agrees(self) -> None:
+        states = Counter(each.state for each in self.files.values())
+        assert self.journal.counts() == {state: states[state] for state in ("listed", "sent", "accepted", "rejected")}
+        assert self.journal.last_position() == max(self.files, default=-1)
+        assert self.journal.rejections() == Counter(
+            each.result.code for each in self.files.values() if isinstance(each.result, RejectedFile)
+        )
+        assert self.journal.is_started is bool(self.jobs)
+        if self.jobs:
+            number, (key, job_id) = max(self.jobs.items())
+            assert self.journal.job() == (number, job_id, key)
+        else:
+            assert self.journal.job() is None
+        assert self.journal.jobs() == [
+            (job_id, sum(each.state == "accepted" and each.job == number for each in self.files.values()))
+            for number, (_, job_id) in self.jobs.items()
+            if job_id
+        ]
+        assert {name: self.journal.fact(name) for name in self.facts} == self.facts
+        skipped = sorted(name for name in self.facts if name.startswith("skipped "))
+        assert sorted(self.journal.fact_names("skipped ")) == skipped
+
+    @invariant()
+    def unknown_slices_are_repeated_under_their_keys(self) -> None:
+        unknown = self._unknown()
+        assert self.journal.unknown_slices() == sorted(unknown)
+        for number, positions in unknown.items():
+            files = [self.files[at].listed(at) for at in positions]
+            job_id = self.jobs[self.files[positions[0]].job][1]
+            assert self.journal.slice(number) == Slice(number, self.keys[number], job_id or "", files, True)
+
+    @invariant()
+    def each_outcome_is_kept(self) -> None:
+        for after in (-1, 1):
+            assert list(self.journal.outcomes(after)) == [
+                self._outcome(at, each) for at, each in sorted(self.files.items()) if at > after
+            ]
+
+    def _outcome(self, at: int, each: Expected) -> Outcome:
+        if isinstance(each.result, RejectedFile):
+            return Outcome(each.listed(at), rejected=each.result)
+        if each.result:
+            return Outcome(each.listed(at), self.jobs[each.job][1] or "", each.result)
+        return Outcome(each.listed(at))
+
+
+TestClassification = Classification.TestCase
+TestClassification.settings = settings(
+    max_examples=60,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.reuse, Phase.generate],  # to shorten a history that fails takes minutes
+)
+
+
+@dataclass
+class Begun:
+    """A classification of four files, of which two were sent in one slice."""
+
+    journal: Journal
+    job: int
+    sent: Slice
+
+
+def begun(folder: Path) -> Begun:
+    journal = Journal(folder / "a.journal", [folder])
+    journal.note_found(FoundFile(0, f"{number}.jpg".encode(), 1, 1) for number in range(4))
+    journal.list_found()
+    job = journal.begin_job()[0]
+    journal.set_job_id(job, "JOB")
+    sent = journal.begin_slice(job, "JOB", 2, 10)
+    assert sent is not None
+    return Begun(journal, job, sent)
+
+
+@pytest.mark.skipif(not CAN_FAIL_SYNCS, reason="a disk that fails can be had on Linux only")
+@pytest.mark.parametrize(
+    "act",
+    [
+        pytest.param(lambda each: each.journal.set_facts({"out": "a.csv"}), id="facts"),
+        pytest.param(lambda each: each.journal.begin_job(), id="the key of a job"),
+        pytest.param(lambda each: each.journal.set_job_id(each.job, "JOB2"), id="the id of a job"),
+        pytest.param(lambda each: each.journal.begin_slice(each.job, "JOB", 2, 10), id="the key of a slice"),
+        pytest.param(lambda each: each.journal.halve(each.sent), id="the keys of two halves"),
+        pytest.param(lambda each: each.journal.settle(each.sent, {0: "IMAGE"}, [1], relist=False), id="outcomes"),
+    ],
+)
+def test_nothing_is_recorded_that_a_power_failure_would_lose(act: Callable[[Begun], object], tmp_path: Path) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
+        with_failing_syncs(lambda: begun(tmp_path), act)
+
+
+@pytest.mark.parametrize("is_started", [False, True])
+def test_a_closed_journal_stays_if_a_job_was_begun(is_started: bool, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "state" / "a.journal", [tmp_path])
+    if is_started:
+        journal.begin_job()
+    journal.close()
+    journal.close()
+    assert journal.file.exists() is is_started
+
+
+def test_a_journal_of_another_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "a.journal", [tmp_path])
+    journal.begin_job()
+    journal.set_fact("version", "0")
+    journal.close()
+    with pytest.raises(JournalError, match=r"a\.journal is of another version of this command: remove it"):
+        Journal(tmp_path / "a.journal", [tmp_path])
+
+
+def test_the_key_of_a_job_is_used_for_20_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1.8e9]
+    monkeypatch.setattr("fleetsight_client.journal.time.time", lambda: now[0])
+    journal = Journal(tmp_path / "a.journal", [tmp_path])
+    begun_job = journal.begin_job()
+    now[0] += 20 * 3600
+    assert journal.job() == begun_job
+    now[0] += 1
+    assert journal.job() is None
+    journal.set_job_id(begun_job[0], "JOB")
+    assert journal.job() == (begun_job[0], "JOB", begun_job[2])
+    journal.remove()
+
+
+def test_a_true_label_counts_unless_its_path_may_mean_several_files(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "a.journal", [tmp_path])
+    journal.set_truths([("old.jpg", "cat")])
+    journal.set_truths([*((f"{number}.jpg", "cat") for number in range(600)), ("0.jpg", "dog")])
+    journal.count_truth_uses([[f"x/{number}.jpg", f"{number}.jpg"] for number in range(600)] + [["1.jpg"], ["no"]])
+    assert journal.truth(["x/0.jpg", "0.jpg"]) == "cat"
+    assert journal.truth(["599.jpg"]) == "cat"
+    assert journal.truth(["1.jpg"]) is None
+    assert journal.truth(["old.jpg"]) is None
+    journal.remove()

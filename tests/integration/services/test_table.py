@@ -1,0 +1,284 @@
+"""The job table by our wrapper: in memory, in the local cloud and in the emulator."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from core.fleet.store import FleetStore
+from localcloud.tests.support.cloud_clients import calls_of
+from services.table import BATCH_ATTEMPTS, LAST, PAGE, Item, Table, TableBusyError, is_throttled
+from tests.integration.services.conftest import ALL_ATTEMPTS, Place
+from tests.support.memory_aws.calls import InjectedFault, repeat_fault
+from tests.support.memory_aws.dynamodb import MemoryTable
+
+pytestmark = pytest.mark.processes
+
+
+PARTITIONS, SORT_KEYS = ("p", "q"), ("a", "a1", "b")
+
+
+def test_items_come_back_as_they_went_in(place: Place) -> None:
+    table = place.table()
+    item: Item = {"pk": "p", "sk": "s", "text": "ünïcode \x00 <b>", "number": 3, "empty": ""}
+    table.put_all([item])
+    assert table.get("p", "s") == item
+    assert table.get("p", "other") is None
+
+
+def test_a_query_goes_both_ways_and_stops_at_its_limit_over_pages(place: Place) -> None:
+    table = place.table()
+    table.put_all([{"pk": "p", "sk": f"a{number:04}", "filler": "x" * 1500} for number in range(1_000)])
+    table.put_all([{"pk": "p", "sk": "b"}, {"pk": "q", "sk": "a5"}])
+    assert len(list(table.query("p", "a", f"a{LAST}"))) == 1_000
+    assert table.count("p", "a") == 1_000
+    assert [item["sk"] for item in table.query("p", "a0003", "a0005")] == ["a0003", "a0004", "a0005"]
+    newest = [item["sk"] for item in table.query("p", "a", f"a{LAST}", limit=PAGE + 2, newest_first=True)]
+    assert newest == [f"a{number:04}" for number in range(999, 999 - PAGE - 2, -1)]
+    assert len(list(table.query("p", "a", f"a{LAST}", limit=900))) == 900
+
+
+def test_more_items_than_a_call_takes_are_put_read_and_deleted(place: Place) -> None:
+    table = place.table()
+    keys = [("p", f"{number:04}") for number in range(110)]
+    table.put_all([{"pk": pk, "sk": sk} for pk, sk in keys])
+    assert len(table.get_all([*keys, ("p", "never there")])) == 110
+    table.delete_all([*keys, ("p", "never there")])
+    assert table.get_all(keys) == []
+
+
+def test_conditional_writes_say_whether_they_took_place(place: Place) -> None:
+    table = place.table()
+    item: dict[str, str | int] = {"pk": "p", "sk": "s", "n": 1}
+    assert table.put_if(item, "attribute_not_exists( #pk )")
+    assert not table.put_if({**item, "n": 2}, "attribute_not_exists( #pk )")
+    assert not table.delete_if("p", "s", "#n = :n", {"n": 2})
+    assert table.delete_if("p", "s", "#n = :n", {"n": 1})
+    assert table.set("p", "s", {"n": 5})
+    assert not table.set("p", "s", {"n": 4}, condition="#n < :n")
+    assert table.add("p", "s", {"n": 2, "m": 1}, {"t": "x"}) == {"pk": "p", "sk": "s", "n": 7, "m": 1, "t": "x"}
+    assert table.add("p", "s", {"n": 2}, {"t": "y"}, "#n < :most", {"most": 7}) is None
+    table.delete_all([("p", "s"), ("p", "never there")])
+    assert table.get("p", "s") is None
+
+
+def test_a_key_that_is_twice_in_a_batch_is_refused(place: Place) -> None:
+    table = place.table()
+    item, key = {"pk": "p", "sk": "s"}, ("p", "s")
+    calls: list[Callable[[], object]] = [
+        lambda: table.put_all([item, item]),
+        lambda: table.delete_all([key, key]),
+        lambda: table.get_all([key, key]),
+    ]
+    for call in calls:
+        with pytest.raises(ClientError, match="ValidationException"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("condition", "values"),
+    [
+        ("attribute_not_exists( #pk )", {"unused": 1}),
+        ("#n = :missing", {}),
+        ("attribute_not_exists( #pk ) OR", {}),
+        ("( attribute_not_exists( #pk )", {}),
+        ("attribute_not_exists( #pk ) attribute_exists( #sk )", {}),
+    ],
+)
+def test_the_table_in_memory_refuses_a_condition_that_dynamodb_does_not_understand(
+    condition: str, values: Item
+) -> None:
+    # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html#API_PutItem_Errors
+    # The local cloud answers 500, or nothing at all.
+    with pytest.raises(ClientError, match="ValidationException"):
+        MemoryTable().put_if({"pk": "p", "sk": "s"}, condition, values)
+
+
+_keys = st.tuples(st.sampled_from(PARTITIONS), st.sampled_from(SORT_KEYS))
+# The local cloud cannot compare a number with a text.
+_values = {"a": st.integers(0, 2), "b": st.sampled_from(["", "1", "z"])}
+_attributes = st.fixed_dictionaries({}, optional=_values).filter(bool)
+_items = st.builds(lambda key, attributes: {"pk": key[0], "sk": key[1], **attributes}, _keys, _attributes)
+_conditions = st.sampled_from(
+    [
+        "attribute_not_exists( #pk )",
+        "attribute_exists( #pk ) AND attribute_not_exists( #a )",
+        "attribute_not_exists( #pk ) OR #a = :x",
+        "attribute_not_exists( #pk ) OR #b <= :y",
+        "#a < :x",
+        "#a = :x AND #b = :y",
+        "#a = :x OR #b = :x AND #b = :y",
+        "(attribute_not_exists( #a ) OR #a <= :x) AND (attribute_not_exists( #b ) OR #b <= :y)",
+    ]
+).flatmap(
+    lambda text: st.tuples(
+        st.just(text), st.fixed_dictionaries({name: _values[of] for name, of in ("xa", "yb") if f":{name}" in text})
+    )
+)
+_set_conditions = st.sampled_from([None, "attribute_exists( #pk )", "attribute_not_exists( #a ) OR #a < :a"])
+_calls = st.one_of(
+    st.tuples(
+        st.sampled_from(("put_all", "put_each")),
+        st.tuples(st.lists(_items, unique_by=lambda item: (item["pk"], item["sk"]))),
+    ),
+    st.tuples(st.just("delete_all"), st.tuples(st.lists(_keys, unique=True))),
+    st.tuples(st.just("get_all"), st.tuples(st.lists(_keys, unique=True))),
+    st.tuples(st.just("get"), _keys),
+    st.builds(lambda item, condition: ("put_if", (item, *condition)), _items, _conditions),
+    st.builds(lambda key, condition: ("delete_if", (*key, *condition)), _keys, _conditions),
+    st.builds(lambda key, a, condition: ("set", (*key, {"a": a}, condition)), _keys, _values["a"], _set_conditions),
+    st.builds(
+        lambda key, n, attributes, condition: ("add", (*key, {"n": n}, attributes, *condition)),
+        _keys,
+        st.integers(-2, 2),
+        _attributes,
+        st.one_of(st.just(()), _conditions),
+    ),
+)
+
+
+@given(calls=st.lists(_calls, max_size=12))
+@settings(
+    max_examples=50,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_the_table_in_memory_answers_any_calls_as_dynamodb_does(table: Table, calls: list[tuple[str, Any]]) -> None:
+    memory = MemoryTable()
+    table.delete_all([(pk, sk) for pk in PARTITIONS for sk in SORT_KEYS])
+    for method, arguments in calls:
+        answers = [getattr(each, method)(*arguments) for each in (table, memory)]
+        if method == "get_all":
+            answers = [sorted(answer, key=lambda item: (item["pk"], item["sk"])) for answer in answers]
+        assert answers[0] == answers[1], (method, arguments)
+    for pk in PARTITIONS:
+        for newest_first in (False, True):
+            held = [list(each.query(pk, "a", "z", newest_first=newest_first)) for each in (table, memory)]
+            assert held[0] == held[1]
+        assert table.count(pk, "a") == memory.count(pk, "a")
+
+
+def test_a_hook_of_the_table_in_memory_sees_each_call_of_the_api() -> None:
+    operations: list[str] = []
+
+    def noted(operation: str, effect: Any) -> Any:
+        operations.append(operation)
+        return effect()
+
+    table = MemoryTable(noted)
+    table.put_all([{"pk": "p", "sk": f"{number:04}"} for number in range(PAGE + 10)])
+    assert operations == ["BatchWriteItem"] * 21
+    operations.clear()
+    assert len(list(table.query("p", "0", "9"))) == PAGE + 10
+    assert len(list(table.query("p", "0", "9", limit=3))) == 3
+    assert len(table.get_all([("p", f"{number:04}") for number in range(101)])) == 101
+    table.delete_all([("p", f"{number:04}") for number in range(26)])
+    table.set("p", "s", {"a": 1})
+    table.add("p", "s", {"a": 1}, {"b": 1})
+    table.put_if({"pk": "p", "sk": "s"}, "attribute_not_exists( #pk )")
+    table.delete_if("p", "s", "attribute_exists( #pk )")
+    assert operations == [
+        *["Query"] * 3,
+        *["BatchGetItem"] * 2,
+        *["BatchWriteItem"] * 2,
+        *["UpdateItem"] * 2,
+        "PutItem",
+        "DeleteItem",
+    ]
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(None, [PAGE, PAGE]), (3, [3]), (PAGE + 1, [PAGE, PAGE])])
+def test_no_call_of_a_query_reads_more_than_a_page_or_than_is_wanted(
+    table: Table, limit: int | None, asked: list[int]
+) -> None:
+    table.put_all([{"pk": "p", "sk": f"{number:04}"} for number in range(PAGE + 10)])
+    with calls_of(table.client) as calls:
+        found = [item["sk"] for item in table.query("p", "0", "9", limit=limit)]
+    assert found == [f"{number:04}" for number in range(limit or PAGE + 10)]
+    assert [parameters["Limit"] for _, parameters in calls] == asked
+
+
+def test_items_that_a_batch_leaves_are_written_read_and_deleted_by_the_next(stand_in: Place) -> None:
+    table, keys = stand_in.table(), [("p", f"{number:03}") for number in range(30)]
+    stand_in.fail("BatchWriteItem", "partial", "partial")
+    table.put_all([{"pk": pk, "sk": sk} for pk, sk in keys])
+    stand_in.fail("BatchGetItem", "partial", "partial")
+    assert sorted(str(item["sk"]) for item in table.get_all(keys)) == [sk for _, sk in keys]
+    stand_in.fail("BatchWriteItem", "partial")
+    table.delete_all(keys)
+    assert table.get_all(keys) == []
+
+
+def test_what_one_attempt_leaves_is_returned_and_the_rest_is_done(stand_in: Place) -> None:
+    table, items = stand_in.table(), [{"pk": "p", "sk": f"{number:03}"} for number in range(20)]
+    stand_in.fail("BatchWriteItem", "partial")
+    left = table.put_each(items)
+    assert {type(error) for _, error in left} == {TableBusyError}
+    assert [item for item, _ in left] == items[10:]
+    stand_in.fail("BatchGetItem", "partial")
+    found, unread = table.get_each([("p", str(item["sk"])) for item in items])
+    assert sorted(str(item["sk"]) for item in found) == [str(item["sk"]) for item in items[:10]]
+    assert [key for key, _ in unread] == [("p", str(item["sk"])) for item in items[10:]]
+
+
+def test_a_table_that_stays_busy_is_an_error_and_what_it_did_stays(stand_in: Place) -> None:
+    table, items = stand_in.table(), [{"pk": "p", "sk": f"{number:03}"} for number in range(25)]
+    stand_in.fail("BatchWriteItem", *repeat_fault("partial", BATCH_ATTEMPTS * 2))
+    with pytest.raises((TableBusyError, ClientError)) as raised:
+        table.put_all(items)
+    assert is_throttled(raised.value)
+    stand_in.fail("BatchWriteItem")
+    assert 0 < table.count("p", "0") < 25
+    table.put_all(items)
+    assert table.count("p", "0") == 25
+
+
+@pytest.mark.parametrize("fault", ["throttled", "unavailable", "reset"])
+def test_a_call_that_may_pass_is_made_again_and_takes_effect_once(stand_in: Place, fault: InjectedFault) -> None:
+    table = stand_in.table()
+    stand_in.fail("PutItem", fault)
+    assert table.put_if({"pk": "p", "sk": "s", "n": 1}, "attribute_not_exists( #pk )")
+    stand_in.fail("UpdateItem", fault)
+    assert table.add("p", "s", {"n": 1}, {"m": 1}) == {"pk": "p", "sk": "s", "n": 2, "m": 1}
+    stand_in.fail("GetItem", fault)
+    assert table.get("p", "s") == {"pk": "p", "sk": "s", "n": 2, "m": 1}
+    stand_in.fail("Query", fault)
+    assert len(list(table.query("p", "a", "z"))) == 1
+
+
+@pytest.mark.parametrize("fault", ["lost_reply", "repeated"])
+def test_a_conditional_write_with_a_lost_reply_is_of_unknown_outcome_until_it_is_read(
+    stand_in: Place, fault: InjectedFault
+) -> None:
+    """The repeat of the call finds the item of the first attempt, so that its condition fails."""
+    table = stand_in.table()
+    stand_in.fail("PutItem", fault)
+    assert not table.put_if({"pk": "p", "sk": "s", "n": 1}, "attribute_not_exists( #pk )")
+    assert table.get("p", "s") == {"pk": "p", "sk": "s", "n": 1}
+    stand_in.fail("DeleteItem", fault)
+    assert not table.delete_if("p", "s", "#n = :n", {"n": 1})
+    assert table.get("p", "s") is None
+
+
+@pytest.mark.parametrize("fault", ["lost_reply", "repeated"])
+def test_a_journal_knows_its_own_write_after_a_lost_reply(stand_in: Place, fault: InjectedFault) -> None:
+    store = FleetStore(stand_in.table())
+    first = store.journal()
+    stand_in.fail("PutItem", fault)
+    assert store.put_journal(first.model_copy(update={"revision": first.revision + 1}))
+    assert not store.put_journal(first.model_copy(update={"revision": first.revision + 1, "writer": "another"}))
+
+
+def test_a_call_that_fails_in_each_attempt_is_an_error(stand_in: Place) -> None:
+    table = stand_in.table()
+    stand_in.fail("PutItem", *repeat_fault("throttled", ALL_ATTEMPTS))
+    with pytest.raises(ClientError) as raised:
+        table.put_if({"pk": "p", "sk": "s"}, "attribute_not_exists( #pk )")
+    assert is_throttled(raised.value)
+    stand_in.fail("PutItem")
+    assert table.get("p", "s") is None
