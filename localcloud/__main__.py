@@ -1,6 +1,7 @@
 """``python -m localcloud``: a whole local cloud, or one of its processes: ``cloud|hypervisor|guard``."""
 
 import argparse
+import importlib
 import logging
 import signal
 import sys
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     address.add_argument("--fd", type=int, help="number of an inherited listening socket")
     cloud.add_argument("--no-compute", action="store_true", help="instances run at once, without a process")
     cloud.add_argument("--switch", action="append", default=[], metavar="NAME=VALUE", help="of `Switches`")
+    cloud.add_argument("--extension", action="append", default=[], metavar="MODULE", help="see `extensions`")
     cloud.add_argument("--state", type=Path, metavar="DIR", help="keep everything in this folder")
     cloud.add_argument("--state-lock-fd", type=int, metavar="FD", help="descriptor with the lock of --state")
     cloud.set_defaults(run=_cloud)
@@ -85,6 +87,8 @@ def _cloud(options: argparse.Namespace) -> None:
             "the cloud needs its owner's key: set AWS_ACCESS_KEY_ID to AKIAEMBEDDED and up to 8 letters or digits, "
             "and AWS_SECRET_ACCESS_KEY to a secret, here and for the clients"
         )
+    for module in options.extension:
+        importlib.import_module(module)
     fleet.compute = not options.no_compute
     fleet.set_switches(parse_switches(options.switch))
     state = _state(options)

@@ -10,7 +10,6 @@ GET    /_embedded/instances/ID/credentials     the credentials of its role
 POST   /_embedded/instances/ID/events          {"event": running | ended, "generation", "console", "failed"}
 PUT    /_embedded/instances/ID/spot-notice     {"action", "seconds"}
 GET    /_embedded/calls                        {"calls", "items", "faults"}: calls so far, and those that met a fault
-GET    /_embedded/decisions                    {"decisions"}: allowed and denied actions, with their statements
 GET    /_embedded/mail                         {"mail"}: the mails of pools and SES, oldest first
 GET    /_embedded/switches                     the switches of `options.Switches`; PUT changes some
 ====== ====================================== ==========================================================
@@ -24,7 +23,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
@@ -48,7 +47,6 @@ _ROUTES = Map(
         Rule(f"{_ONE}/events", endpoint="event", methods=["POST"]),
         Rule(f"{_ONE}/spot-notice", endpoint="spot notice", methods=["PUT"]),
         Rule("/_embedded/calls", endpoint="calls", methods=["GET"]),
-        Rule("/_embedded/decisions", endpoint="decisions", methods=["GET"]),
         Rule("/_embedded/mail", endpoint="mail", methods=["GET"]),
         Rule("/_embedded/switches", endpoint="switches", methods=["GET", "PUT"]),
     ]
@@ -90,12 +88,6 @@ class ControlApplication:
                 return {"epoch": fleet.epoch, "revision": revision, "instances": [asdict(w) for w in work]}
             case "calls":
                 return {**call_counter.figures(), "faults": fleet.call_faults.figures()}
-            case "decisions":
-                if not fleet.switches.enforce_iam:
-                    raise NotFound("policies are not enforced; the switch enforce_iam turns that on")
-                from localcloud.iam.authorizer import decision_record
-
-                return {"decisions": decision_record.rows()}
             case "mail":
                 return {"mail": [asdict(mail) for mail in mailbox.mails()]}
             case "switches":

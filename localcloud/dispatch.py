@@ -25,6 +25,7 @@ from moto.core.responses import BaseResponse
 from moto.iam.models import get_account_id_from, mark_account_as_visited
 from moto.moto_api import recorder
 
+from localcloud.extensions import APPLICATIONS
 from localcloud.page_guard import WsgiApp
 from localcloud.patches import apply_patches
 
@@ -283,10 +284,8 @@ def stock_dispatcher() -> Any:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     def create_patched(service: Any) -> Any:
-        if service == "cloudformation":  # moto's needs the models of every service and bypasses their APIs
-            from localcloud.cloudformation.api import StacksApplication
-
-            return StacksApplication()
+        if service in APPLICATIONS:
+            return APPLICATIONS[service]()
         apply_patches(service)
         application = create_backend_app(service)
         gc.freeze()  # a service's modules stay in memory: each full collection would traverse them for 100 ms

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -41,6 +41,7 @@ class LocalCloud:
         switches: initial values of `options.Switches`.
         start_seconds: time limit until the server answers.
         state: folder in which the server keeps everything; None loses it when the server ends.
+        extensions: names of modules that add to the server's APIs, see `extensions`.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class LocalCloud:
         switches: Mapping[str, Any] | None = None,
         start_seconds: float = 30.0,
         state: Path | None = None,
+        extensions: Sequence[str] = (),
     ) -> None:
         self.state_dir, self._port, self._with_hypervisor = state_dir.absolute(), port, hypervisor
-        self._images, self._state = images, state
+        self._images, self._state, self._extensions = images, state, extensions
         self._switches, self._start_seconds = dict(switches or {}), start_seconds
         self._lifeline = Lifeline()
         self._cloud: subprocess.Popen[bytes] | None = None
@@ -181,7 +183,8 @@ class LocalCloud:
             self._port = listener.getsockname()[1]
             compute = [] if self._with_hypervisor else ["--no-compute"]
             state = [] if self._state is None else ["--state", str(self._state)]
-            arguments = ["cloud", "--fd", str(listener.fileno()), *compute, *state]
+            extensions = [part for module in self._extensions for part in ("--extension", module)]
+            arguments = ["cloud", "--fd", str(listener.fileno()), *compute, *state, *extensions]
             lifeline = ["--lifeline-fd", str(self._lifeline.read_end)]
             self._cloud = self._spawn("cloud", arguments + lifeline, listener.fileno())
 

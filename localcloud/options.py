@@ -143,7 +143,6 @@ CAPACITY = Allowed(
     ),
     "whole numbers by instance type or availability zone, such as {c7a.large: 2}",
 )
-FLAG = Allowed(lambda value: isinstance(value, bool), "true or false")
 # `rules_of` raises an error that names the invalid rule.
 FAULTS = Allowed(lambda value: rules_of(value) is not None, f"a list of at most {MAX_RULES} rules")
 CODE = Allowed(
@@ -179,7 +178,6 @@ class Switches:
     spot_notice_seconds: float = _switch(SECONDS, 120.0)
     stale_count_seconds: float = _switch(LAG, 0.0)
     count_factor: float = _switch(FACTOR, 1.0)
-    enforce_iam: bool = _switch(FLAG, False)
     short_receives: float = _switch(FRACTION, 0.0)
     duplicate_deliveries: float = _switch(FRACTION, 0.0)
     late_deliveries: float = _switch(FRACTION, 0.0)

@@ -163,7 +163,6 @@ def _remedy(problem: str) -> str:
 
 # imported late: moto's EC2 alone takes most of a second
 MODULES = {
-    "autoscaling": ("localcloud.autoscaling",),
     "cognitoidp": (
         "localcloud.cognito.pools",
         "localcloud.cognito.passwords",

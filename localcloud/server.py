@@ -16,21 +16,20 @@ from gunicorn.app.base import BaseApplication
 from localcloud.clients import loopback
 from localcloud.control import ControlApplication
 from localcloud.dispatch import (
-    INLINE,
     CachedDispatcher,
     CountedCalls,
     DirectCalls,
-    WouldWaitError,
     call_counter,
     stock_dispatcher,
 )
 from localcloud.ec2.fleet import fleet
+from localcloud.extensions import MIDDLEWARE
 from localcloud.faults import FaultyCalls
 from localcloud.http_worker import InlineWorker
 from localcloud.page_guard import PageGuard, WsgiApp, bucket_allows_post
 from localcloud.parent_watch import watch_lifeline
 from localcloud.patches import apply_patches
-from localcloud.s3.posts import Form, PostObjects, Signer
+from localcloud.s3.posts import PostObjects
 from localcloud.signatures import SignedCalls
 from localcloud.state.folder import StateFolder
 from localcloud.state.recorder import RecordedCalls, recorder
@@ -60,33 +59,6 @@ class LocalCloudApplication:
         return (self._control if own else self._aws)(environ, start_response)
 
 
-class PolicyEnforcement:
-    """WSGI middleware that imports `iam` once the switch `enforce_iam` is on, and then lets it check requests."""
-
-    def __init__(self, aws: WsgiApp) -> None:
-        self._aws = aws
-        self._authorized: WsgiApp | None = None
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer one request."""
-        if self._authorized is None and not fleet.switches.enforce_iam:
-            return self._aws(environ, start_response)
-        if INLINE in environ:
-            raise WouldWaitError  # policies are slow to check, and the import takes a second
-        if self._authorized is None:
-            from localcloud.iam.authorizer import AuthorizedCalls, authorizer
-
-            self._authorized = AuthorizedCalls(self._aws, authorizer, fleet)
-        return self._authorized(environ, start_response)
-
-
-def _check_form(form: Form, signer: Signer) -> None:
-    if fleet.switches.enforce_iam:
-        from localcloud.iam.authorizer import authorizer, form_check
-
-        form_check(authorizer, fleet)(form, signer)
-
-
 def create_application() -> PageGuard:
     """Return the cloud's application with the fleet of this process.
 
@@ -94,10 +66,12 @@ def create_application() -> PageGuard:
         MotoChangedError: the installed moto differs from the version that the patches were written for.
     """
     apply_patches("core")
-    aws: WsgiApp = PostObjects(DirectCalls(CachedDispatcher(stock_dispatcher())), check=_check_form)
+    aws: WsgiApp = PostObjects(DirectCalls(CachedDispatcher(stock_dispatcher())))
     if recorder.is_on:
         aws = RecordedCalls(aws, recorder)
-    signed = SignedCalls(CountedCalls(FaultyCalls(PolicyEnforcement(aws), fleet.call_faults), call_counter))
+    for wrap in MIDDLEWARE:
+        aws = wrap(aws)
+    signed = SignedCalls(CountedCalls(FaultyCalls(aws, fleet.call_faults), call_counter))
     cloud = LocalCloudApplication(signed, ControlApplication(fleet))
     return PageGuard(cloud, bucket_allows_post)
 

@@ -11,6 +11,8 @@ LOGS=$(mktemp -d)
 mkdir "$LOGS/covered"
 # With this variable, each of hundreds of processes would compile every module that it imports.
 unset PYTHONDONTWRITEBYTECODE
+# Each process would search the metadata of all installed packages for plugins of pydantic. There are none.
+export PYDANTIC_DISABLE_PLUGINS=__all__
 # Job control makes each background step a process group, so that Ctrl-C stops it with all of its child processes.
 set -m
 end_steps() {
@@ -94,11 +96,12 @@ at_once() { # "STEP..."...: runs the lists in parallel, and the steps of each li
 case "${1:-}" in
   "")
     images >/dev/null 2>&1 &
+    # What mostly waits comes first. Unit tests come last, to use both cores to the end.
     at_once \
       "setup_torch integration_tests" \
-      "format lint imports covered_unit_tests" \
+      "setup_simulate image_tests simulations" \
       "browser_tests chaos_tests" \
-      "setup_simulate types security_lint audit image_tests simulations" \
+      "format lint imports types security_lint audit covered_unit_tests" \
       fuzzing
     report coverage
     ;;

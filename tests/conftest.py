@@ -27,6 +27,7 @@ from services.clients import Clients
 from services.endpoint import Endpoint
 from services.s3 import Bucket
 from services.table import Table
+from tests.support.account import ACCOUNT_APIS
 from tests.support.jobs import NOW
 
 ROOT = Path(__file__).parent.parent
@@ -46,7 +47,7 @@ def cloud(_no_real_aws: None) -> Iterator[LocalCloud]:
     """One local cloud for all wire tests; its instances run at once and compute nothing."""
     with (
         tempfile.TemporaryDirectory(prefix="fleetsight-test-") as state,
-        LocalCloud(Path(state), hypervisor=False) as started,
+        LocalCloud(Path(state), hypervisor=False, extensions=ACCOUNT_APIS) as started,
     ):
         yield started
 

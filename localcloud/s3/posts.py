@@ -236,18 +236,10 @@ _REASONS = {400: "Bad Request", 403: "Forbidden", 404: "Not Found", 501: "Not Im
 
 
 class PostObjects:
-    """WSGI middleware that answers POST Object; `others` answers all other requests.
+    """WSGI middleware that answers POST Object; `others` answers all other requests."""
 
-    `check` raises a `RefusedError` if the signer of a form may not put the object.
-    """
-
-    def __init__(
-        self,
-        others: WsgiApp,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        check: Callable[[Form, Signer], None] = lambda _form, _signer: None,
-    ) -> None:
-        self._others, self._clock, self._check = others, clock, check
+    def __init__(self, others: WsgiApp, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._others, self._clock = others, clock
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
@@ -273,7 +265,6 @@ class PostObjects:
             named = ", ".join(unknown) or "${filename}"
             raise RefusedError(501, "NotImplemented", f"A form you provided implies what is not implemented: {named}")
         tags = tags_of_form(fields["tagging"]) if "tagging" in fields else []
-        self._check(form, signer)
         etag = _post_object(get_account_id_from(signer.access_key), signer.region, form, content, tags)
         return _stored(form, etag, environ)
 

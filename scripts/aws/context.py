@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-import boto3
 import click
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
@@ -19,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 from services.errors import FleetsightError
 
 if TYPE_CHECKING:
+    import boto3
     from mypy_boto3_autoscaling import AutoScalingClient
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudfront import CloudFrontClient
@@ -155,7 +155,9 @@ class AwsAccount:
         return str(name)
 
     @cached_property
-    def _session(self) -> boto3.Session:
+    def _session(self) -> "boto3.Session":
+        import boto3  # a tenth of the start of each command
+
         try:
             return boto3.Session(profile_name=self.profile)
         except ProfileNotFound as error:

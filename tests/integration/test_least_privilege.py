@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from botocore.exceptions import ClientError
 
 from app_tier.bundle import DEMO_BUNDLE
 from core.images import FORMATS
 from fleetsight_client.api import FileToUpload, UploadResult
-from localcloud.iam.policies import PermissionCheck, decide
 from localcloud.launch import REGION, LocalCloud
 from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
@@ -27,7 +26,11 @@ from services.endpoint import Endpoint
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
 from tests.conftest import keys_in
+from tests.support.account import ACCOUNT_APIS
 from tests.support.bundles import relabelled_bundle
+from tests.support.iam.checks import Account, checks_of
+from tests.support.iam.judge import PermissionCheck, Verdict
+from tests.support.iam.recording import FILE_VARIABLE, RECORDING, RecordedCall, read_calls
 from tests.support.least_privilege import DENIED_CALLS, IMAGE, NAME, DeployedStack, web_command, worker_command
 from tests.support.operator_account import Operator
 from tests.support.stack_template import GIVEN, listed, statements
@@ -48,7 +51,7 @@ HASTE = {
     "FLEETSIGHT__IMPORTS__SOURCES": '[{"location": "s3://photos/incoming"}]',
     "FLEETSIGHT__IMPORTS__DESTINATIONS": '[{"location": "s3://photos/labels"}]',
 }
-"""Short intervals, and Spot instances, since the first one needs one more permission than others."""
+"""Short intervals, and Spot instances; `on_demand` has the calls of other launches."""
 
 
 def signs(count: int, seed: int) -> list[tuple[str, bytes, str]]:
@@ -58,14 +61,19 @@ def signs(count: int, seed: int) -> list[tuple[str, bytes, str]]:
 
 @dataclass
 class Deployed:
-    """The system on a cloud that enforces policies, as the stack's roles let it be."""
+    """The system on a cloud that records what the stack's roles call.
+
+    Attributes:
+        truth: labels by image.
+        judged: what iam-simulate decided about each permission that the calls of a role need.
+    """
 
     stack: DeployedStack
     clients: Clients
     api: FleetClient
     operator: Operator
     truth: dict[str, str] = field(default_factory=dict)
-    decisions: list[dict[str, Any]] = field(default_factory=list)
+    judged: dict[str, dict[str, tuple[PermissionCheck, Verdict]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         outputs, sqs = self.stack.outputs, self.clients.sqs
@@ -143,10 +151,13 @@ class Deployed:
 
 @pytest.fixture(scope="module")
 def deployed(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """Web instance and stack on a cloud of their own, which enforces policies."""
+    """Web instance and stack on a cloud of their own, which records all calls."""
     folder, port = tmp_path_factory.mktemp("stack"), free_port()
     (folder / "session-keys").write_text("k" * 64)
-    with LocalCloud(folder, switches={"enforce_iam": True}) as cloud:
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv(FILE_VARIABLE, str(folder / "calls"))
+    with LocalCloud(folder, extensions=(*ACCOUNT_APIS, *RECORDING)) as cloud:
+        monkeypatch.undo()
         stack, url = DeployedStack(cloud), cloud.endpoint_url
         haste = {**HASTE, KEYS_FILE_VARIABLE: str(folder / "session-keys")}
         given = {name: GIVEN[name] for name in ("BundleAddress", "TlsParameter", "DiskKeyArn", "DataKeyArn")}
@@ -188,7 +199,7 @@ def put_other_bundle(stack: DeployedStack, place: str) -> str:
 
 @pytest.fixture(scope="module")
 def lived(deployed: Deployed) -> Deployed:
-    """The same after a day in its life; its decisions are those of that day."""
+    """The same after a day in its life, and what iam-simulate decides about the calls of that day."""
     idle = launch_an_idle_instance(deployed)
     kept = deployed.api.create_job("kept", keep=True)
     unkept = deployed.api.create_job("not kept")
@@ -216,10 +227,21 @@ def lived(deployed: Deployed) -> Deployed:
     deployed.operator.invites(deployed.api.base_url, "ann@example.org")
     deployed.operator.forgets(deployed.api.base_url)
     deployed.operator.loses_their_app(deployed.api.base_url, deployed.stack.outputs["JobTableName"])
-    roles = {deployed.stack.ids[role]: role for role in ROLES}
-    decisions = deployed.stack.cloud.control("GET", "decisions")["decisions"]
-    deployed.decisions = [{**each, "role": roles[each["role"]]} for each in decisions]
+    calls = read_calls(deployed.stack.cloud.state_dir / "calls")
+    account = Account(deployed.stack.client)
+    for role in ROLES:
+        arn = deployed.stack.role_arn(role)
+        own = [call for call in calls if call.role == arn]
+        checks = {str(check): check for call in [*own, *on_demand(own)] for check in checks_of(call, account)}
+        verdicts = deployed.stack.verdicts(role, list(checks.values()))
+        deployed.judged[role] = dict(zip(checks, zip(checks.values(), verdicts, strict=True), strict=True))
     return deployed
+
+
+def on_demand(calls: list[RecordedCall]) -> list[RecordedCall]:
+    """Return the launches among the calls as they are if `fleet.market` is not spot."""
+    launches = [call for call in calls if call.service == "ec2" and "Action=RunInstances" in call.body]
+    return [replace(call, body=re.sub(r"&?InstanceMarketOptions[^&]*", "", call.body)) for call in launches]
 
 
 def launch_an_idle_instance(deployed: Deployed) -> str:
@@ -369,8 +391,9 @@ def merged(deployed: Deployed, job_id: str) -> bool:
 
 
 def test_a_day_in_the_life_of_the_system_is_denied_nothing(lived: Deployed) -> None:
-    assert [each for each in lived.decisions if not each["allowed"]] == []
-    assert {each["role"] for each in lived.decisions} == set(ROLES)
+    for role in ROLES:
+        assert [check for check, verdict in lived.judged[role].values() if not verdict.allowed] == []
+        assert len(lived.judged[role]) > 20
 
 
 SENDER = f"arn:aws:ses:{REGION}:{ACCOUNT}:identity/me@example.org"
@@ -407,12 +430,8 @@ STATEMENTS = [(role, sid) for role in ROLES for sid in statements(role)]
 
 @pytest.mark.parametrize(("role", "sid"), STATEMENTS, ids=["-".join(each) for each in STATEMENTS])
 def test_without_any_one_statement_something_is_denied(lived: Deployed, role: str, sid: str) -> None:
-    rests_on_it_alone = [
-        row
-        for row in lived.decisions
-        if row["role"] == role and [each["sid"] for each in row["statements"]] == [sid] and row["allowed"]
-    ]
-    assert bool(rests_on_it_alone) != ((role, sid) in ELSEWHERE)
+    is_needed = any(verdict.needed == (sid,) for _, verdict in lived.judged[role].values())
+    assert is_needed != ((role, sid) in ELSEWHERE)
 
 
 ON_BAD_DAYS = {
@@ -435,7 +454,12 @@ ON_BAD_DAYS = {
 
 
 def test_every_single_action_is_used_but_a_few_for_bad_days(lived: Deployed) -> None:
-    used = {(row["role"], each["sid"], row["action"]) for row in lived.decisions for each in row["statements"]}
+    used = {
+        (role, sid, check.action)
+        for role in ROLES
+        for check, verdict in lived.judged[role].values()
+        for sid in verdict.statements
+    }
     allowed = {
         (role, sid, action)
         for role, sid in STATEMENTS
@@ -462,6 +486,19 @@ KEY_CALLS = {
 }  # fmt: skip
 """Services that call KMS in a role's name, and their calls, by the statement."""
 
+KEY_POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
+            "Action": "kms:*",
+            "Resource": "*",
+        }
+    ],
+}
+"""The policy that KMS gives a key by default, which lets the account's IAM policies decide."""
+
 LOG_GROUPS = {"WebRole": ("web", "controller"), "WorkerRole": ("worker",)}
 
 
@@ -482,21 +519,18 @@ def documented(deployed: Deployed, role: str, sid: str) -> list[PermissionCheck]
             PermissionCheck(
                 f"kms:{call}",
                 key,
-                {"kms:viaservice": (f"{service}.{REGION}.amazonaws.com",), "kms:grantisforawsresource": ("true",)},
+                {"kms:ViaService": f"{service}.{REGION}.amazonaws.com", "kms:GrantIsForAWSResource": "true"},
+                KEY_POLICY,
             )
             for service in services
             for call in calls
         ]
     if sid == "WriteLogs":
-        place = f"arn:aws:logs:{of_account}:log-group:/fleetsight/{{}}:log-stream:"
-        groups = [place.format(group) for group in LOG_GROUPS[role]]
-        calls = ("logs:CreateLogStream", "logs:DescribeLogStreams")
-        of_groups = [PermissionCheck(call, group, {}) for call in calls for group in groups]
-        return of_groups + [
-            PermissionCheck("logs:PutLogEvents", f"{group}i-0123456789abcdef0", {}) for group in groups
-        ]
+        place = f"arn:aws:logs:{of_account}:log-group:/fleetsight/{{}}:log-stream:i-0123456789abcdef0"
+        calls = ("logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
+        return [PermissionCheck(call, place.format(group)) for call in calls for group in LOG_GROUPS[role]]
     if sid == "MailUsers":
-        return [PermissionCheck("ses:SendEmail", SENDER, {"ses:fromaddress": ("me@example.org",)})]
+        return [PermissionCheck("ses:SendEmail", SENDER, {"ses:FromAddress": "me@example.org"})]
     if sid == "OpenSessions":
         channels = [f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")]
         return [PermissionCheck(action, "*", {}) for action in ("ssm:UpdateInstanceInformation", *channels)]
@@ -506,15 +540,16 @@ def documented(deployed: Deployed, role: str, sid: str) -> list[PermissionCheck]
     decrypt = PermissionCheck(
         "kms:Decrypt",
         f"arn:aws:kms:{of_account}:key/0123",
-        {"kms:viaservice": (f"ssm.{REGION}.amazonaws.com",), "kms:encryptioncontext:parameter_arn": (parameter,)},
+        {"kms:ViaService": f"ssm.{REGION}.amazonaws.com", "kms:EncryptionContext:PARAMETER_ARN": parameter},
+        KEY_POLICY,
     )
     read = PermissionCheck("ssm:GetParameter", parameter, {})
-    vpc, named = f"{ec2}:vpc/{deployed.stack.vpc}", {"aws:resourcetag/name": ("fleetsight-web",)}
+    vpc, named = f"{ec2}:vpc/{deployed.stack.vpc}", {"aws:ResourceTag/Name": "fleetsight-web"}
     checks = {
         "SignalTheStack": PermissionCheck("cloudformation:SignalResource", deployed.stack.stack["StackId"], {}),
         "TakeThePagesAddress": PermissionCheck(associate, f"{ec2}:elastic-ip/{address['AllocationId']}", {}),
         "GiveItToAWebInstance": PermissionCheck(associate, f"{ec2}:instance/i-0123", named),
-        "AtItsNetworkInterface": PermissionCheck(associate, f"{ec2}:network-interface/eni-1", {"ec2:vpc": (vpc,)}),
+        "AtItsNetworkInterface": PermissionCheck(associate, f"{ec2}:network-interface/eni-1", {"ec2:Vpc": vpc}),
         "ReadTheCertificate": read,
         "ReadTheSessionKeys": read,
         "DecryptTheCertificate": decrypt,
@@ -523,25 +558,47 @@ def documented(deployed: Deployed, role: str, sid: str) -> list[PermissionCheck]
     return [checks[sid]]
 
 
+@pytest.fixture(scope="module")
+def on_the_image(deployed: Deployed) -> dict[tuple[str, str], list[tuple[PermissionCheck, Verdict]]]:
+    """What is decided about the permissions of `documented`, judged once for each role."""
+    found: dict[tuple[str, str], list[tuple[PermissionCheck, Verdict]]] = {}
+    for role in ROLES:
+        checks = [(sid, each) for of, sid in ELSEWHERE if of == role for each in documented(deployed, role, sid)]
+        verdicts = deployed.stack.verdicts(role, [check for _, check in checks])
+        for (sid, check), verdict in zip(checks, verdicts, strict=True):
+            found.setdefault((role, sid), []).append((check, verdict))
+    return found
+
+
 @pytest.mark.parametrize(("role", "sid"), ELSEWHERE, ids=["-".join(each) for each in ELSEWHERE])
-def test_what_runs_on_the_image_alone_may_do_what_it_is_documented_to_do_by_one_statement(
-    deployed: Deployed, role: str, sid: str
+def test_what_runs_on_the_image_alone_may_do_what_is_documented_by_one_statement(
+    on_the_image: dict[tuple[str, str], list[tuple[PermissionCheck, Verdict]]], role: str, sid: str
 ) -> None:
-    policies = deployed.stack.policies(role)
-    for check in documented(deployed, role, sid):
-        decision = decide(policies, check)
-        assert (decision.allowed, [found for _, found in decision.rests_on]) == (True, [sid]), check
+    for check, verdict in on_the_image[role, sid]:
+        assert (verdict.allowed, verdict.statements) == (True, (sid,)), check
+
+
+@pytest.fixture(scope="module")
+def denied(lived: Deployed) -> dict[str, bool]:
+    """Whether each of `DENIED_CALLS` is denied, judged once for each role."""
+    account, known, found = Account(lived.stack.client), lived.known(), dict[str, bool]()
+    for role in ROLES:
+        arn = lived.stack.role_arn(role)
+        checks = [
+            (words, check)
+            for words, attempt in DENIED_CALLS.items()
+            if attempt.role == role
+            for check in checks_of(attempt.call(arn, known), account)
+        ]
+        verdicts = lived.stack.verdicts(role, [check for _, check in checks])
+        for (words, _), verdict in zip(checks, verdicts, strict=True):
+            found[words] = found.get(words, False) or not verdict.allowed
+    return found
 
 
 @pytest.mark.parametrize("words", DENIED_CALLS)
-def test_each_role_is_denied_what_is_not_its_own(lived: Deployed, words: str) -> None:
-    attempt = DENIED_CALLS[words]
-    client = lived.stack.client(attempt.service, attempt.region, **lived.stack.credentials(attempt.role))
-    with pytest.raises(ClientError) as refused:
-        getattr(client, attempt.method)(**attempt.filled(lived.known()))
-    error = refused.value.response["Error"]
-    assert error["Code"] in {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}, error
-    assert f"assumed-role/{lived.stack.ids[attempt.role]}/test is not authorized to perform: " in error["Message"]
+def test_each_role_is_denied_what_is_not_its_own(denied: dict[str, bool], words: str) -> None:
+    assert denied[words]
 
 
 def test_what_only_an_image_has_is_not_started_by_processes(deployed: Deployed) -> None:

@@ -14,7 +14,9 @@ from scripts.aws.context import TAG, AwsAccount, AwsContext, TimedOutError, Wait
 from scripts.aws.deploy.auth import session_keys_parameter
 from scripts.aws.rollout import RolloutError, RolloutOptions, roll_out
 from services.metadata import DRAIN_TAG
+from tests.support.account import ACCOUNT_APIS
 from tests.support.aws_builders import Clock, Killed, MortalAccount
+from tests.support.iam.commands import PrintedPolicy
 
 
 @dataclass
@@ -114,7 +116,7 @@ def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MortalA
     """The account that rolls, and an observer, in a cloud without moto's 500 images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-        with LocalCloud(tmp_path_factory.mktemp("roll"), hypervisor=False) as cloud:
+        with LocalCloud(tmp_path_factory.mktemp("roll"), hypervisor=False, extensions=ACCOUNT_APIS) as cloud:
             url = cloud.endpoint_url
             yield MortalAccount(REGION, endpoint_url=url), AwsAccount(REGION, endpoint_url=url)
 
@@ -141,6 +143,18 @@ def test_the_whole_fleet_runs_the_newest_version_and_most_of_it_all_the_time(rol
     assert rolling.default() == 2
     assert rolling.versions() == [2] * 8
     assert rolling.least == 6
+
+
+def test_roll_makes_no_call_that_the_printed_policy_denies(accounts: tuple[MortalAccount, AwsAccount]) -> None:
+    account = MortalAccount(REGION, endpoint_url=accounts[1].endpoint_url)
+    rolling = Fleet(account, accounts[1], f"t{new_id().lower()[-12:]}", wanted=2)
+    printed = PrintedPolicy(account, rolling.prefix)
+    rolling.launch(2)
+    rolling.new_version(2)
+    rolling.roll_out()
+    rolling.roll_out(back=True)
+    assert {"ec2:CreateTags", "ec2:ModifyLaunchTemplate"} <= {check.action for check in printed.needed.values()}
+    assert printed.denied() == []
 
 
 def test_the_way_back_is_the_version_before_and_a_version_can_be_named(rolling: Fleet) -> None:

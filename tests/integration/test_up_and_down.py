@@ -32,8 +32,10 @@ from scripts.aws.site import DIGEST_KEY, SiteLocation
 from scripts.aws.status import read_status
 from scripts.run.system import ROOT
 from services.users import NewPasswordRequired, PoolTokens, UserPool
+from tests.support.account import ACCOUNT_APIS
 from tests.support.aws_builders import Builders, Clock
 from tests.support.aws_stage import WITH_SITE, Stage, data_buckets, launch_workers, left, make_belongings
+from tests.support.iam.commands import PrintedPolicy
 from tests.support.stack_template import GIVEN, user_data
 
 FOLDER = ROOT / "scripts" / "aws"
@@ -67,7 +69,7 @@ WITH_STUBS = {
 
 @pytest.fixture(scope="module")
 def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    with LocalCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False) as started:
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False, extensions=ACCOUNT_APIS) as started:
         yield started
 
 
@@ -92,12 +94,13 @@ def test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing
     own_cloud: LocalCloud,
 ) -> None:
     account, made = AwsAccount("us-east-1", None, own_cloud.endpoint_url), set[tuple[str, str]]()
+    printed = PrintedPolicy(account, "fsx", is_running=False)
+    stage = RunningStage(account, printed)
 
     def note(model: Any, **_: Any) -> None:
         made.add((model.service_model.service_name, model.name))
 
     account._session.events.register("before-call", note)
-    stage = Stage(account, "fsx")
     use_the_stack(stage)
     assert not left(stage)
     assert find_stack(account, "fsx") is None
@@ -105,6 +108,31 @@ def test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing
         client = getattr(account, name)
         call = (client.meta.service_model.service_name, client.meta.method_to_api_mapping[method])
         assert call in made, f"no test makes {call}"
+    assert len(printed.needed) > 100
+    assert printed.denied() == []
+    assert printed.allowed_for("another") == []
+
+
+class RunningStage(Stage):
+    """A stage that tells a policy whether a command runs."""
+
+    def __init__(self, account: AwsAccount, printed: PrintedPolicy) -> None:
+        super().__init__(account, printed.prefix)
+        self.printed = printed
+
+    def up(self, **options: Any) -> str | None:
+        self.printed.is_running = True
+        try:
+            return super().up(**options)
+        finally:
+            self.printed.is_running = False
+
+    def down(self, **options: Any) -> None:
+        self.printed.is_running = True
+        try:
+            super().down(**options)
+        finally:
+            self.printed.is_running = False
 
 
 def test_where_there_are_no_images_up_bakes_them_first(own_cloud: LocalCloud) -> None:

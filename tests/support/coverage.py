@@ -10,13 +10,20 @@ Slipcover puts probes into the code that is imported and takes them out again on
 take a fifth longer. coverage.py would double their time, since Python 3.11 has no `sys.monitoring`.
 """
 
+import ast
 import json
+import marshal
 import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
+from types import CodeType, ModuleType
 
 from slipcover import FileMatcher, ImportManager, Slipcover, merge_coverage, print_coverage
+from slipcover.branch import preinstrument
+from slipcover.importer import SlipcoverLoader
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("services", "core", "localcloud", "app_tier", "web_tier", "ami", "client/fleetsight_client", "scripts")
@@ -25,8 +32,9 @@ SOURCES = ("services", "core", "localcloud", "app_tier", "web_tier", "ami", "cli
 def measure(sources: Iterable[str]) -> Callable[[], None]:
     """Measure these packages from now on; return the function that writes what has been reached.
 
-    Each process compiles the measured modules anew when it imports them, so measure no package without need.
+    Each process puts probes into the measured modules when it imports them, so measure no package without need.
     """
+    SlipcoverLoader.exec_module = _load_measured
     matcher = FileMatcher()
     matcher.addOmit("*/tests/*")
     for source in sources:
@@ -45,6 +53,23 @@ def measure(sources: Iterable[str]) -> Callable[[], None]:
         unfinished.replace(file)
 
     return write
+
+
+def _load_measured(loader: SlipcoverLoader, module: ModuleType) -> None:
+    """Load a module as Slipcover's loader does, but let the processes of a run compile each file once."""
+    source = loader.origin.read_bytes()
+    digest = sha256(b"%s\0%s" % (bytes(loader.origin), source)).hexdigest()
+    file = Path(os.environ["COVERAGE_DIR"]) / f"{digest}.code"
+    try:
+        code: CodeType = marshal.loads(file.read_bytes())  # noqa: S302 (a process of this run has written it)
+    except OSError:
+        code = compile(preinstrument(ast.parse(source)), str(loader.origin), "exec")
+        with suppress(OSError):  # of a process that may not write
+            unfinished = file.with_suffix(f".{os.getpid()}.unfinished")
+            unfinished.write_bytes(marshal.dumps(code))
+            unfinished.replace(file)
+    loader.sci.register_module(module)
+    exec(loader.sci.instrument(code), module.__dict__)  # noqa: S102
 
 
 # `sitecustomize` loads this file under another name. The main process of pytest-xdist runs no tests.

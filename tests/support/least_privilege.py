@@ -3,19 +3,22 @@
 In the parameters of a call ``{…}`` stands for a value that only the test knows.
 """
 
-import json
+import contextlib
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.awsrequest import AWSPreparedRequest
 
-from localcloud.iam.policies import IamPolicy, parse_policy
 from localcloud.launch import REGION, LocalCloud
 from tests.conftest import ROOT
+from tests.support.iam.checks import ACCOUNT
+from tests.support.iam.judge import PermissionCheck, Verdict, judge
+from tests.support.iam.recording import RecordedCall, as_recorded
 from tests.support.waiting import wait_until
 
 IMAGE = "ami-12c6146b"
@@ -106,21 +109,16 @@ class DeployedStack:
         """Return the ARN of a role of the template."""
         return str(self.client("iam").get_role(RoleName=self.ids[role])["Role"]["Arn"])
 
-    def credentials(self, role: str) -> dict[str, str]:
-        """Return credentials of a role of the template, for a client."""
-        given = self.client("sts").assume_role(RoleArn=self.role_arn(role), RoleSessionName="test")["Credentials"]
-        return {
-            "aws_access_key_id": given["AccessKeyId"],
-            "aws_secret_access_key": given["SecretAccessKey"],
-            "aws_session_token": given["SessionToken"],
-        }
-
-    def policies(self, role: str) -> list[IamPolicy]:
-        """Return the policies of a role of the template, as the cloud reads them."""
+    def policies(self, role: str) -> dict[str, dict[str, Any]]:
+        """Return the documents of a role of the template by their names, as the stack resolved them."""
         iam, named = self.client("iam"), {"RoleName": self.ids[role]}
         names = iam.list_role_policies(**named)["PolicyNames"]
-        documents = {name: iam.get_role_policy(**named, PolicyName=name)["PolicyDocument"] for name in names}
-        return [parse_policy(name, json.dumps(document)) for name, document in documents.items()]
+        return {name: dict(iam.get_role_policy(**named, PolicyName=name)["PolicyDocument"]) for name in names}
+
+    def verdicts(self, role: str, checks: Sequence[PermissionCheck]) -> list[Verdict]:
+        """Return what iam-simulate decides about the checks, for a session of a role of the template."""
+        session = f"arn:aws:sts::{ACCOUNT}:assumed-role/{self.ids[role]}/session"
+        return judge(session, self.policies(role), checks)
 
 
 def worker_command(endpoint_url: str) -> str:
@@ -180,9 +178,13 @@ _IMAGE, _RESULT = {"Bucket": "{inputs}", "Key": "a/b.jpg"}, {"Bucket": "{outputs
 _FLEETS_OWN, _WEB = {"InstanceIds": ["{worker}"]}, {"InstanceIds": ["{web}"]}
 
 
+class _NotSentError(Exception):
+    """Raised instead of sending a request."""
+
+
 @dataclass(frozen=True)
 class Attempt:
-    """A call that a role makes in vain."""
+    """A call that a role must be denied. It is never sent."""
 
     role: str
     service: str
@@ -194,6 +196,27 @@ class Attempt:
         """Return the parameters with what is known of the test."""
         filled: dict[str, Any] = _filled(self.parameters, known)
         return filled
+
+    def call(self, role_arn: str, known: Mapping[str, str]) -> RecordedCall:
+        """Return the request as the local cloud would record it."""
+        client = boto3.client(
+            self.service,  # type: ignore[call-overload]
+            endpoint_url="http://127.0.0.1",
+            region_name=self.region,
+            aws_access_key_id="AKIAEXAMPLE",
+            aws_secret_access_key="example",
+        )
+        sent: list[AWSPreparedRequest] = []
+
+        def keep(request: AWSPreparedRequest, **_: Any) -> None:
+            sent.append(request)
+            raise _NotSentError
+
+        client.meta.events.register("before-send", keep)
+        with contextlib.suppress(_NotSentError):
+            getattr(client, self.method)(**self.filled(known))
+        (request,) = sent
+        return as_recorded(request, role_arn, self.service, self.region, status=403)
 
 
 def _filled(value: Any, known: Mapping[str, str]) -> Any:

@@ -426,7 +426,8 @@ def retention_sentence(unkept_days: float) -> str:
 def job_events(job_id: str) -> Response:
     """Stream the events of a job.
 
-    The stream ends with the job, or after a while; a client then connects again with the id of its last event.
+    The stream ends with the job, or after a while; a client then connects again with the id of its last event. The
+    new stream replaces the earlier one of that id, should it still be open.
     `resync` means that the client must read the results again.
     """
     services = current_result_services()

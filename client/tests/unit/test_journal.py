@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fleetsight_client.api import RejectedFile
 from fleetsight_client.folders import FoundFile
@@ -22,7 +22,7 @@ FOLDERS = (Path("/photos/day"), Path("/photos/night"))
 FOUND = st.dictionaries(
     st.tuples(st.integers(0, 1), st.sampled_from([b"a.jpg", b"b/c.jpg", b"d\xff.jpg", b"e.jpg"])),
     st.tuples(st.integers(1, 3), st.integers(0, 1)),
-    max_size=6,
+    min_size=1,
 )
 """Files by folder and path, each with size and time."""
 
@@ -72,10 +72,19 @@ class Classification(RuleBasedStateMachine):
         self.journal._base.close()
         self.journal = Journal(self.folder / "a.journal", FOLDERS)
 
-    @rule()
-    def clear(self) -> None:
+    @initialize(found=FOUND)
+    def begin(self, found: Found) -> None:
+        """Begin anew, with some files and a job: what an earlier command has left is forgotten."""
         self.journal.clear()
         self.files, self.found, self.jobs, self.keys, self.facts = {}, {}, {}, {}, {}
+        self.the_journal_agrees()
+        self.search(found, False)
+        self.begin_job("created")
+
+    @rule(found=FOUND, chance=st.integers(0, 9))
+    def restart(self, found: Found, chance: int) -> None:
+        if chance == 0:
+            self.begin(found)
 
     @rule(found=FOUND, is_watch=st.booleans())
     def search(self, found: Found, is_watch: bool) -> None:
@@ -111,7 +120,8 @@ class Classification(RuleBasedStateMachine):
             del self.jobs[number]
             self.journal.forget_job(number)
 
-    @rule(max_files=st.integers(1, 4), max_bytes=st.integers(0, 6))
+    @precondition(lambda self: any(each.state == "listed" for each in self.files.values()))
+    @rule(max_files=st.integers(1, 5), max_bytes=st.integers(1, 9))
     def begin_slice(self, max_files: int, max_bytes: int) -> None:
         created = [(number, job_id) for number, (_, job_id) in self.jobs.items() if job_id]
         if not created:
@@ -180,6 +190,7 @@ class Classification(RuleBasedStateMachine):
                     del self.files[at]
         self.journal.settle(sent, outcome, again, relist=relist)
 
+    @precondition(lambda self: self._unknown())
     @rule()
     def release_unknown(self) -> None:
         self.journal.release_unknown()
@@ -236,7 +247,7 @@ class Classification(RuleBasedStateMachine):
 
 TestClassification = Classification.TestCase
 TestClassification.settings = settings(
-    max_examples=60,
+    max_examples=150,
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
@@ -279,6 +290,18 @@ def begun(folder: Path) -> Begun:
 def test_nothing_is_recorded_that_a_power_failure_would_lose(act: Callable[[Begun], object], tmp_path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
         with_failing_syncs(lambda: begun(tmp_path), act)
+
+
+def test_each_further_try_of_a_file_is_counted(tmp_path: Path) -> None:
+    begun_now = begun(tmp_path)
+    journal, sent = begun_now.journal, begun_now.sent
+    for tries in (1, 2, 3):
+        journal.settle(sent, {}, [file.position for file in sent.files], relist=False)
+        again = journal.begin_slice(begun_now.job, "JOB", 2, 10)
+        assert again is not None
+        assert [file.tries for file in again.files] == [tries, tries]
+        sent = again
+    journal.remove()
 
 
 @pytest.mark.parametrize("is_started", [False, True])

@@ -295,7 +295,6 @@ def test_instance_lives_by_the_reports_and_notices_of_the_control_endpoint(
         ("GET", "instances/i-404", None, 404, "no instance i-404 was launched here"),
         ("GET", "instances/i-404/credentials", None, 404, "no instance i-404 was launched here"),
         ("GET", "absent", None, 404, "404 Not Found"),
-        ("GET", "decisions", None, 404, "policies are not enforced; the switch enforce_iam turns that on"),
         ("POST", "health", None, 405, "405 Method Not Allowed"),
         ("POST", "instances/i-1/events", {"event": "running"}, 400, "KeyError: 'generation'"),
         ("POST", "instances/i-1/events", {"event": "born", "generation": 1}, 400, "must be running or ended"),

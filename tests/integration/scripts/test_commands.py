@@ -172,13 +172,19 @@ def test_the_status_of_aws_names_the_one_of_this_machine(tmp_path: Path) -> None
     assert "fleetsight fleet status" in ended.stderr
 
 
+@pytest.fixture(scope="module")
+def bash_completion() -> str:
+    return run(sys.executable, "-m", "scripts.cli", "completion", "bash").stdout
+
+
 @pytest.mark.parametrize(
     ("words", "offered"),
     [("fle", ["fleet"]), ("fleet sc", ["scale"]), ("model build --prec", ["--precision"]), ("completion z", ["zsh"])],
 )
-def test_bash_completes_the_commands_from_any_folder(tmp_path: Path, words: str, offered: list[str]) -> None:
-    script = run(sys.executable, "-m", "scripts.cli", "completion", "bash").stdout
-    (tmp_path / "completion").write_text(script)
+def test_bash_completes_the_commands_from_any_folder(
+    bash_completion: str, tmp_path: Path, words: str, offered: list[str]
+) -> None:
+    (tmp_path / "completion").write_text(bash_completion)
     typed = ["./scripts/fleetsight", *words.split()]
     asked = (
         f"cd / && source {tmp_path}/completion && COMP_WORDS=({' '.join(typed)}) COMP_CWORD={len(typed) - 1} && "

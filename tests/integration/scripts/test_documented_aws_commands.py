@@ -27,6 +27,7 @@ from scripts.aws.deploy.stack import StackDescription, find_stack
 from scripts.home import HOME_VARIABLE
 from services.accounts import OPERATORS, Accounts
 from services.metadata import DRAIN_TAG
+from tests.support.account import ACCOUNT_APIS
 from tests.support.aws_builders import Builders, instances
 from tests.support.aws_stage import Stage, account_at, left
 from tests.support.checkouts import link_checkout
@@ -153,7 +154,7 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    with LocalCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False) as started:
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False, extensions=ACCOUNT_APIS) as started:
         yield started
 
 

@@ -1,10 +1,7 @@
 """The roles of the stack: no action, resource or condition beyond what their tier needs."""
 
-import re
-
 import pytest
 
-from localcloud.iam.reference import is_known, known_keys, matching_types, types_of
 from tests.support.stack_template import (
     GIVEN,
     RESOURCES,
@@ -264,52 +261,6 @@ def test_with_a_key_for_data_each_role_uses_it_by_way_of_the_services_that_it_us
     for each in own:
         is_grant = "kms:CreateGrant" in listed(each["Action"])
         assert ("kms:GrantIsForAWSResource" in value_of(each["Condition"]).get("Bool", {})) == is_grant
-
-
-def of_aws(value: object) -> str:
-    """Return an ARN of a policy with a resource of the right form for each that only AWS knows."""
-    forms = {
-        "Queue": "arn:aws:sqs:eu-central-1:123456789012:name",
-        "Bucket": "arn:aws:s3:::name",
-        "JobTable": "arn:aws:dynamodb:eu-central-1:123456789012:table/name",
-        "UserPool": "arn:aws:cognito-idp:eu-central-1:123456789012:userpool/id",
-        "Role": "arn:aws:iam::123456789012:role/name",
-        "Logs": "arn:aws:logs:eu-central-1:123456789012:log-group:name:*",
-    }
-
-    def form(match: re.Match[str]) -> str:
-        return next(arn for end, arn in forms.items() if match[1].endswith(end))
-
-    return re.sub(r"<(\w+)\.Arn>", form, str(value))
-
-
-@pytest.mark.parametrize("role", ROLES)
-def test_aws_lists_every_action_of_a_role_for_its_resources_and_with_its_condition_keys(
-    role: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A condition on a key that a request does not have allows nothing, and AWS does not say so.
-
-    https://docs.aws.amazon.com/service-authorization/latest/reference/
-    """
-    monkeypatch.setitem(GIVEN, "SenderArn", "arn:aws:ses:eu-central-1:123456789012:identity/me@example.org")
-    pairs = [(each, action) for each in statements(role).values() for action in listed(each["Action"])]
-    assert len(pairs) > 5
-    for statement, action in pairs:
-        assert types_of(action) is not None, f"AWS lists no action {action}"
-        keys = [key for of_operator in statement.get("Condition", {}).values() for key in of_operator]
-        for arn in map(of_aws, listed(value_of(statement["Resource"]))):
-            types = matching_types(action, arn) or matching_types(action, arn.replace(":*", ":log-stream:name"))
-            assert types or arn == "*", f"{action} is not about {arn}"
-            of_types = [known_keys(action, arn)] if arn == "*" else [keys_of(action, each) for each in types]
-            for key in keys:
-                assert all(is_known(key, each or frozenset()) for each in of_types), f"{action} on {arn} has no {key}"
-
-
-def keys_of(action: str, resource_type: str) -> frozenset[str]:
-    """Return the keys of an action for a type of resources."""
-    types = types_of(action)
-    assert types is not None
-    return types["*"] | types[resource_type]
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -16,6 +16,7 @@ from scripts.aws.context import AwsAccount, ServiceClient
 from scripts.aws.deploy.settings import load_template
 from scripts.aws.preflight.permissions import PERMISSIONS, denials, deploy_policy, needed_permissions, policy_source
 from tests.support.aws_stage import USER, stubbed_account
+from tests.support.iam.commands import OTHERWISE_NAMED, SERVICES
 
 PATTERNS = [action for right in PERMISSIONS for action in (*right.actions.split(), *right.more.split())]
 FOLDER = Path(accounts.__file__).parent
@@ -38,28 +39,6 @@ UNUSED = [
     *("cloudfront:CreateConnectionGroup", "autoscaling:*Metrics*", "autoscaling:PutNotificationConfiguration"),
 ]
 """What schemas name for properties that the template does not use."""
-
-SERVICES = {"cognito": "cognito-idp", "elbv2": "elasticloadbalancing", "quotas": "servicequotas", "tagging": "tag"}
-"""Names of actions begin so, where not by the name of the client."""
-
-OTHERWISE_NAMED = {
-    "budgets:DescribeBudgets": "budgets:ViewBudget",
-    "s3:DeleteObjects": "s3:DeleteObject",
-    "s3:HeadBucket": "s3:ListBucket",
-    "s3:HeadObject": "s3:GetObject",
-    "s3:ListBuckets": "s3:ListAllMyBuckets",
-    "s3:ListMultipartUploads": "s3:ListBucketMultipartUploads",
-    "s3:ListObjectVersions": "s3:ListBucketVersions",
-    "s3:ListObjectsV2": "s3:ListBucket",
-    "s3:PutBucketEncryption": "s3:PutEncryptionConfiguration",
-    "s3:PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
-    "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
-}
-"""Operations with an action of another name.
-
-https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
-https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsbudgetservice.html
-"""
 
 
 def is_allowed(action: str) -> bool:

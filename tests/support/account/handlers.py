@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from botocore.exceptions import ClientError
 
-from localcloud.cloudformation.template import Resource, StackError
+from tests.support.account.template import Resource, StackError
 
 
 def coerce(value: Any, shape: Any) -> Any:

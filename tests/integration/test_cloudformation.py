@@ -4,17 +4,31 @@ import base64
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from core.ids import new_id
-from localcloud.cloudformation.handlers import HANDLERS
 from localcloud.launch import LocalCloud
 from localcloud.tests.support.cloud_clients import SLEEP, CloudClients
-from localcloud.tests.support.waiting import wait_until
+from tests.support.account import ACCOUNT_APIS
+from tests.support.account.handlers import HANDLERS
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def cloud(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    """A cloud with a hypervisor, stacks and groups."""
+    with LocalCloud(tmp_path_factory.mktemp("stacks"), extensions=ACCOUNT_APIS) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def apis(cloud: LocalCloud) -> CloudClients:
+    return CloudClients(cloud.endpoint_url)
+
 
 TEMPLATE = """
 Parameters: {Days: {Type: Number, Default: 7}, Who: {Type: String, Default: ec2}}
@@ -222,26 +236,26 @@ def test_a_request_that_is_refused_has_cloudformations_code(apis: CloudClients) 
 GROUP = "web"
 
 
-def states(clients: CloudClients) -> dict[str, str]:
+def states(apis: CloudClients) -> dict[str, str]:
     """Return the states of the group's instances."""
-    (group,) = clients("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])["AutoScalingGroups"]
+    (group,) = apis("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])["AutoScalingGroups"]
     ids = [each["InstanceId"] for each in group["Instances"]]
-    found = clients("ec2").describe_instances(InstanceIds=ids)["Reservations"] if ids else []
+    found = apis("ec2").describe_instances(InstanceIds=ids)["Reservations"] if ids else []
     return {one["InstanceId"]: one["State"]["Name"] for each in found for one in each["Instances"]}
 
 
-def one_running(clients: CloudClients, other_than: str = "") -> str:
+def one_running(apis: CloudClients, other_than: str = "") -> str:
     """Wait until the group has one running instance, which is another one; return its id."""
     wait_until(
-        lambda: set(states(clients).values()) == {"running"} and other_than not in states(clients),
+        lambda: set(states(apis).values()) == {"running"} and other_than not in states(apis),
         f"an instance other than {other_than!r} to run",
     )
-    (found,) = states(clients)
+    (found,) = states(apis)
     return found
 
 
-def test_a_group_replaces_its_instances_and_ends_with_them(cloud: LocalCloud, clients: CloudClients) -> None:
-    ec2, scaling = clients("ec2"), clients("autoscaling")
+def test_a_group_replaces_its_instances_and_ends_with_them(cloud: LocalCloud, apis: CloudClients) -> None:
+    ec2, scaling = apis("ec2"), apis("autoscaling")
     data = {"ImageId": "ami-12c6146b", "UserData": base64.b64encode(SLEEP.encode()).decode()}
     template = ec2.create_launch_template(LaunchTemplateName=GROUP, LaunchTemplateData=data)["LaunchTemplate"]
     scaling.create_auto_scaling_group(
@@ -252,21 +266,21 @@ def test_a_group_replaces_its_instances_and_ends_with_them(cloud: LocalCloud, cl
         VPCZoneIdentifier=ec2.describe_subnets()["Subnets"][0]["SubnetId"],
         Tags=[{"Key": "fleetsight", "Value": "p", "PropagateAtLaunch": True}],
     )
-    first = one_running(clients)
+    first = one_running(apis)
     process = cloud.state_dir / "instances" / first / "process"
     wait_until(lambda: process.exists() and process.read_text(), "the process of the instance")
     os.killpg(int(process.read_text().split()[0]), signal.SIGTERM)
-    second = one_running(clients, other_than=first)
+    second = one_running(apis, other_than=first)
     ec2.get_waiter("instance_terminated").wait(InstanceIds=[first], WaiterConfig={"Delay": 1})
     ec2.terminate_instances(InstanceIds=[second])
-    third = one_running(clients, other_than=second)
+    third = one_running(apis, other_than=second)
     ec2.stop_instances(InstanceIds=[third])
-    one_running(clients, other_than=third)
+    one_running(apis, other_than=third)
     ec2.get_waiter("instance_terminated").wait(InstanceIds=[third], WaiterConfig={"Delay": 1})
 
     scaling.update_auto_scaling_group(AutoScalingGroupName=GROUP, MinSize=2)
-    wait_until(lambda: list(states(clients).values()) == ["running"] * 2, "two instances")
+    wait_until(lambda: list(states(apis).values()) == ["running"] * 2, "two instances")
     scaling.update_auto_scaling_group(AutoScalingGroupName=GROUP, MinSize=0, DesiredCapacity=0)
-    wait_until(lambda: not states(clients), "no instances")
+    wait_until(lambda: not states(apis), "no instances")
     scaling.delete_auto_scaling_group(AutoScalingGroupName=GROUP, ForceDelete=True)
     assert scaling.describe_auto_scaling_groups()["AutoScalingGroups"] == []

@@ -9,9 +9,9 @@ import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 
-from localcloud.cloudformation.handlers import HANDLERS, PhysicalResource, ResourceHandler, StackServices, coerce
-from localcloud.cloudformation.stacks import NO_CHANGES, ChangeSet, Stack, StackRequest, Stacks
-from localcloud.cloudformation.template import (
+from tests.support.account.handlers import HANDLERS, PhysicalResource, ResourceHandler, StackServices, coerce
+from tests.support.account.stacks import NO_CHANGES, ChangeSet, Stack, StackRequest, Stacks
+from tests.support.account.template import (
     NO_VALUE,
     Evaluation,
     Resource,

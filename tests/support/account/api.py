@@ -11,8 +11,8 @@ from moto.core.responses import ActionResult, BaseResponse, EmptyResult
 from werkzeug.wrappers import Response
 
 from localcloud.clients import loopback
-from localcloud.cloudformation.stacks import ChangeSet, Stack, StackEvent, StackRequest, Stacks
-from localcloud.cloudformation.template import Resource, StackError, read_template
+from tests.support.account.stacks import ChangeSet, Stack, StackEvent, StackRequest, Stacks
+from tests.support.account.template import Resource, StackError, read_template
 
 Answer = dict[str, Any]
 

