@@ -1,4 +1,4 @@
-"""``python -m localcloud cloud|hypervisor|guard``: the processes of the local cloud."""
+"""``python -m localcloud``: a whole local cloud, or one of its processes: ``cloud|hypervisor|guard``."""
 
 import argparse
 import importlib
@@ -6,7 +6,10 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,15 +21,20 @@ LOCK_SECONDS = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one of the processes until it is stopped."""
+    """Run the cloud or one of its processes until it is stopped."""
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(sys.argv[1:] or ["start"] if arguments is None else arguments)
     options.run(options)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m localcloud", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="cloud|hypervisor|guard")
+    commands = parser.add_subparsers(required=True, metavar="start|cloud|hypervisor|guard")
+    start = commands.add_parser("start", help="the default: run a whole cloud; print the environment of its clients")
+    start.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; any free one by default")
+    start.add_argument("--switch", action="append", default=[], metavar="NAME=VALUE", help="of `Switches`")
+    start.add_argument("--state", type=Path, metavar="DIR", help="keep everything in this folder")
+    start.set_defaults(run=_start)
     cloud = commands.add_parser("cloud", help="serve the AWS APIs on 127.0.0.1")
     address = cloud.add_mutually_exclusive_group(required=True)
     address.add_argument("--port", type=int, help="port on 127.0.0.1")
@@ -50,6 +58,22 @@ def _parser() -> argparse.ArgumentParser:
     for command, needed in ((cloud, False), (hypervisor, False), (guard, True)):
         command.add_argument("--lifeline-fd", type=int, required=needed, help="end when this pipe ends")
     return parser
+
+
+def _start(options: argparse.Namespace) -> None:
+    from localcloud.launch import LocalCloud, LocalCloudError
+    from localcloud.options import InvalidSwitchError, parse_switches
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with TemporaryDirectory(prefix="localcloud-") as folder, suppress(KeyboardInterrupt):
+        try:
+            switches = asdict(parse_switches(options.switch)) if options.switch else None
+            with LocalCloud(Path(folder), options.port, switches=switches, state=options.state) as cloud:
+                sys.stdout.writelines(f"{name}={value}\n" for name, value in cloud.environment().items())
+                sys.stdout.flush()
+                signal.pause()
+        except (InvalidSwitchError, LocalCloudError) as error:
+            sys.exit(str(error))
 
 
 def _cloud(options: argparse.Namespace) -> None:

@@ -5,7 +5,6 @@ configuration whose buckets, queues, table and tags have names of their own, so 
 makes what the test's `config` names and returns the clients to reach it.
 """
 
-import gc
 import tempfile
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -16,7 +15,6 @@ from typing import Any
 import obstore
 import pytest
 import yaml
-from hypothesis import HealthCheck, settings
 
 from core.config import Config, parse_config
 from core.ids import new_id
@@ -24,7 +22,6 @@ from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.provision import provision, provision_table
 from core.tracing import set_traceparent
-from localcloud.access_keys import owner_key
 from localcloud.launch import LocalCloud
 from services.clients import Clients
 from services.endpoint import Endpoint
@@ -38,54 +35,11 @@ SHIPPED = ROOT / "config.yaml"
 
 ConfigMaker = Callable[..., Config]
 
-# No example fails because the machine is busy.
-settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test an id of its own, since pytest-xdist runs one of those that share an id and is content.
-
-    Schemathesis names its tests by their operation, and gives all of them the id of their function.
-    """
-    for item in items:
-        if not item.nodeid.endswith(item.name):
-            item._id = item.id.parse(f"{item.nodeid.rpartition('::')[0]}::{item.name}")
-    ids = [item.nodeid for item in items]
-    if len(set(ids)) < len(ids):
-        shared = sorted({each for each in ids if ids.count(each) > 1})
-        raise pytest.UsageError(f"tests that share an id: {', '.join(shared)}")
-
-
-def pytest_collection_finish() -> None:
-    """Exclude the collected tests and modules from garbage collection: they stay until the end of the run.
-
-    Each full collection would visit all of them, which takes up to a tenth of the run's CPU time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-
 
 @pytest.fixture(autouse=True)
 def _no_trace() -> None:
     """A test begins without a trace: Flask's test client leaves that of its last request to the thread."""
     set_traceparent(None)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_real_aws() -> Iterator[None]:
-    """Credentials of local clouds only: AWS refuses a test that forgets its endpoint, at no cost."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in owner_key().environment.items():
-            patch.setenv(name, value)
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("AWS_CONFIG_FILE", "/dev/null")
-        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-        patch.delenv("AWS_PROFILE", raising=False)
-        patch.delenv("AWS_SESSION_TOKEN", raising=False)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,11 @@ ZIP: Final = Path(__file__).parent / "previous.zip"
 
 SAMPLES: Final = "tests/compatibility/samples.py"
 MANIFEST: Final = "app_tier/demo/bundle/bundle.json"
-_FOLDERS: Final = ("services", "core", "app_tier", "web_tier", "tests/support")
-_NAMESPACES: Final = ("tests/__init__.py", "tests/compatibility/__init__.py")
+_FOLDERS: Final = ("services", "core", "localcloud", "app_tier", "web_tier", "tests/support")
+_NAMESPACES: Final = tuple(
+    f"{folder}/__init__.py"
+    for folder in ("tests", "tests/compatibility", "localcloud/tests", "localcloud/tests/support")
+)
 """Empty modules: a zip has no namespace packages."""
 
 _IN_ZIP: Final = """

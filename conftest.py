@@ -1,0 +1,82 @@
+"""What pytest does for all tests, those of the packages `client` and `localcloud` included."""
+
+import gc
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from localcloud.access_keys import owner_key
+
+# No example fails because the machine is busy.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test an id of its own, since pytest-xdist runs one of those that share an id and is content.
+
+    Schemathesis names its tests by their operation, and gives all of them the id of their function.
+    """
+    for item in items:
+        if not item.nodeid.endswith(item.name):
+            item._id = item.id.parse(f"{item.nodeid.rpartition('::')[0]}::{item.name}")
+    ids = [item.nodeid for item in items]
+    if len(set(ids)) < len(ids):
+        shared = sorted({each for each in ids if ids.count(each) > 1})
+        raise pytest.UsageError(f"tests that share an id: {', '.join(shared)}")
+
+
+def pytest_collection_finish() -> None:
+    """Exclude the collected tests and modules from garbage collection: they stay until the end of the run.
+
+    Each full collection would visit all of them, which takes up to a tenth of the run's CPU time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_real_aws() -> Iterator[None]:
+    """Credentials of local clouds only: AWS refuses a test that forgets its endpoint, at no cost."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in owner_key().environment.items():
+            patch.setenv(name, value)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_CONFIG_FILE", "/dev/null")
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        patch.delenv("AWS_PROFILE", raising=False)
+        patch.delenv("AWS_SESSION_TOKEN", raising=False)
+        yield
+
+
+STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"})
+"""Python's audit events of everything that starts a process: https://docs.python.org/3/library/audit_events.html"""
+
+_running: list[str] = []
+"""The id of the unit test that runs, or nothing between two."""
+
+
+def _refuse_processes(event: str, arguments: tuple[object, ...]) -> None:
+    if event in STARTS and _running:
+        raise RuntimeError(f"{_running[0]} starts a process ({event} {arguments[:1]}): move it to tests/integration")
+
+
+sys.addaudithook(_refuse_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Refuse processes while a unit test runs, its fixtures included.
+
+    A test that needs a process, or an emulated cloud, which is one, is an integration test.
+    """
+    if "/tests/unit/" in str(item.path):
+        _running.append(item.nodeid)
+    try:
+        return (yield)
+    finally:
+        _running.clear()

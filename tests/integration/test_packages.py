@@ -1,0 +1,175 @@
+"""`client` and `localcloud` can be built, installed alone and used, without a network and without the rest."""
+
+import ast
+import email
+import os
+import re
+import signal
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
+from email.message import Message
+from importlib.metadata import distribution, packages_distributions
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+from zipfile import ZipFile
+
+import boto3
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import fleetsight_client
+import localcloud
+from client.tests.support.results_api import ResultsApi, served
+from tests.conftest import ROOT
+from tests.support.waiting import DEADLINE_SECONDS
+
+pytestmark = pytest.mark.processes
+
+BUILD = "from setuptools.build_meta import build_wheel; import sys; print(build_wheel(sys.argv[1]))"
+VERSIONS = {"fleetsight_client": fleetsight_client.__version__, "localcloud": localcloud.__version__}
+FOR_MOTO = {"flask", "flask-cors"}
+"""What moto's server imports and moto does not require, so the local cloud does."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel, and the folder of the package that it was built of."""
+
+    path: Path
+    package: Path
+
+    @property
+    def modules(self) -> set[str]:
+        """The names of the package's modules, without its tests."""
+        paths = (path.relative_to(self.package.parent) for path in self.package.rglob("*.py"))
+        return {str(path) for path in paths if "tests" not in path.parts}
+
+    @property
+    def metadata(self) -> Message:
+        with ZipFile(self.path) as content:
+            [name] = [name for name in content.namelist() if name.endswith("METADATA")]
+            return email.message_from_bytes(content.read(name))
+
+    @property
+    def needs(self) -> list[Requirement]:
+        """What is installed with the wheel, without its extras."""
+        return list(filter(is_needed, map(Requirement, self.metadata.get_all("Requires-Dist", []))))
+
+    def install(self, folder: Path) -> Path:
+        """Install the wheel in an empty environment with what it requires; return the folder of programs."""
+        venv.create(folder, with_pip=False)
+        programs = folder / "bin"
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", programs / "python")
+        run(*pip, "install", "--no-index", "--no-deps", self.path, cwd=folder)
+        [site] = (folder / "lib").glob("python3*/site-packages")
+        for entry in {entry for need in self.needs for entry in files_of(need)}:
+            (site / entry.name).symlink_to(entry)
+        return programs
+
+
+def files_of(requirement: Requirement) -> set[Path]:
+    """Return the files and folders of a requirement, and of all that it requires, in this environment."""
+    found, left, seen = set[Path](), [requirement], set[tuple[str, str]]()
+    while left:
+        need = left.pop()
+        for extra in {"", *need.extras} - {extra for name, extra in seen if name == need.name}:
+            seen.add((need.name, extra))
+            installed = distribution(need.name)
+            tops = {file.parts[0] for file in installed.files or []} - {"..", "__pycache__"}
+            found |= {Path(str(installed.locate_file(top))) for top in tops}
+            left += [each for each in map(Requirement, installed.requires or []) if is_needed(each, extra)]
+    return found
+
+
+def is_needed(requirement: Requirement, extra: str = "") -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def run(*command: object, cwd: Path, **environment: str) -> str:
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True,
+        timeout=DEADLINE_SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Wheel]:
+    """Return the wheels of both packages. Each is built of a copy, since the build leaves files beside its source."""
+    made = {}
+    for project, package in (("client", "client/fleetsight_client"), ("localcloud", "localcloud")):
+        folder = tmp_path_factory.mktemp("wheel")
+        ignored = ignore_patterns("__pycache__", "build", "*.egg-info")
+        copy = copytree(ROOT / project, folder / project, ignore=ignored)
+        run(sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", BUILD, folder, cwd=copy)
+        [path] = folder.glob("*.whl")
+        made[project] = Wheel(path, ROOT / package)
+    return made
+
+
+@pytest.fixture(params=["client", "localcloud"])
+def wheel(request: pytest.FixtureRequest, wheels: dict[str, Wheel]) -> Wheel:
+    return wheels[request.param]
+
+
+def test_the_wheel_has_every_module_and_no_test(wheel: Wheel) -> None:
+    with ZipFile(wheel.path) as content:
+        assert {name for name in content.namelist() if name.endswith(".py")} == wheel.modules
+    assert wheel.metadata["Version"] == VERSIONS[wheel.package.name]
+
+
+def test_the_wheel_requires_what_its_modules_import(wheel: Wheel) -> None:
+    imported = set[str]()
+    for name in wheel.modules:
+        for node in ast.walk(ast.parse((wheel.package.parent / name).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    others = imported - sys.stdlib_module_names - {wheel.package.name, "services"}
+    found = packages_distributions()
+    extras = {"pyarrow"} if wheel.package.name == "fleetsight_client" else FOR_MOTO
+    assert {canonicalize_name(found[name][0]) for name in others} ^ {need.name for need in wheel.needs} == extras
+
+
+def test_the_requirements_hold_for_the_pinned_versions(wheel: Wheel) -> None:
+    pinned = (ROOT / "requirements" / "constraints.txt").read_text(encoding="utf-8")
+    versions = dict(re.findall(r"^([a-z0-9-]+)==([^ \n]+)", pinned, re.MULTILINE))
+    assert [str(need) for need in wheel.needs if not need.specifier.contains(versions[need.name])] == []
+
+
+def test_the_installed_client_classifies(wheels: dict[str, Wheel], tmp_path: Path) -> None:
+    programs = wheels["client"].install(tmp_path / "venv")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"cat")
+    own = {"PYTHONPATH": "", "XDG_STATE_HOME": str(tmp_path / "state")}
+    with served(ResultsApi().app()) as url:
+        run(programs / "fleetsight", "classify", "photos", "--url", url, "--out", "r.csv", cwd=tmp_path, **own)
+    assert "a.jpg,done,cat" in (tmp_path / "r.csv").read_text(encoding="utf-8")
+    shown = run(programs / "fleetsight", "--version", cwd=tmp_path, PYTHONPATH="")
+    assert shown.startswith(f"fleetsight-client {fleetsight_client.__version__}")
+
+
+def test_the_installed_local_cloud_stores_an_object(wheels: dict[str, Wheel], tmp_path: Path) -> None:
+    programs = wheels["localcloud"].install(tmp_path / "venv")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHONPATH"))}
+    command = [str(programs / "python"), "-m", "localcloud"]
+    with subprocess.Popen(command, cwd=tmp_path, env=inherited, stdout=subprocess.PIPE, text=True) as cloud:
+        assert cloud.stdout is not None
+        printed = dict(cloud.stdout.readline().strip().split("=", 1) for _ in range(5))
+        s3 = boto3.client(
+            "s3",
+            endpoint_url=printed["AWS_ENDPOINT_URL"],
+            aws_access_key_id=printed["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=printed["AWS_SECRET_ACCESS_KEY"],
+            region_name=printed["AWS_DEFAULT_REGION"],
+        )
+        s3.create_bucket(Bucket="photos")
+        s3.put_object(Bucket="photos", Key="a", Body=b"content")
+        assert s3.get_object(Bucket="photos", Key="a")["Body"].read() == b"content"
+        cloud.send_signal(signal.SIGTERM)
+    assert cloud.returncode == 0
