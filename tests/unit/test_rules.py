@@ -203,7 +203,7 @@ def test_a_cycle_within_a_function_is_found() -> None:
     assert import_cycle(sources | {"a.two": ""}) == []
 
 
-PACKAGES = {"client": {"client", "fleetsight_client"}}
+PACKAGES = {"client": {"client", "fleetsight_client"}, "localcloud": {"localcloud"}}
 """The packages of their own, and what of this project each may import, its tests included."""
 
 

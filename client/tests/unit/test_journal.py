@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from client.tests.support.failing_syncs import CAN_FAIL_SYNCS, with_failing_syncs
 from fleetsight_client.api import RejectedFile
 from fleetsight_client.folders import FoundFile
 from fleetsight_client.journal import Journal, JournalError, ListedFile, Outcome, Slice
-from tests.support.failing_syncs import CAN_FAIL_SYNCS, with_failing_syncs
 
 FOLDERS = (Path("/photos/day"), Path("/photos/night"))
 FOUND = st.dictionaries(
@@ -134,7 +134,7 @@ class Classification(RuleBasedStateMachine):
                 break
             wanted.append(position)
         made = self.journal.begin_slice(number, job_id, max_files, max_bytes)
-        assert (made is None) is not wanted
+        assert (made is None) == (not wanted)
         if made is not None:
             self._note_slice(made, job_id, wanted)
 
