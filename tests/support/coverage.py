@@ -69,7 +69,7 @@ def _load_measured(loader: SlipcoverLoader, module: ModuleType) -> None:
             unfinished.write_bytes(marshal.dumps(code))
             unfinished.replace(file)
     loader.sci.register_module(module)
-    exec(loader.sci.instrument(code), module.__dict__)  # noqa: S102
+    exec(loader.sci.instrument(code), module.__dict__)  # noqa: S102 (as an import does)
 
 
 # `sitecustomize` loads this file under another name. The main process of pytest-xdist runs no tests.

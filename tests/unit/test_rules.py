@@ -103,6 +103,8 @@ KNOWN = {
     "services/demand_signal.py": {"socket"},
     "core/sandbox/": {"socket", "subprocess"},
     "web_tier/slow_clients.py": {"socket"},
+    # Asks the kernel whether a viewer has closed, and shuts down its connection.
+    "web_tier/results/live_feed.py": {"socket"},
 }
 """Modules and folders that can send something somewhere, and by what. Only webhooks have an address of a request."""
 
@@ -203,7 +205,7 @@ def test_a_cycle_within_a_function_is_found() -> None:
     assert import_cycle(sources | {"a.two": ""}) == []
 
 
-PACKAGES = {"client": {"client", "fleetsight_client"}, "localcloud": {"localcloud"}}
+PACKAGES = {"localcloud": {"localcloud"}, "client": {"client", "fleetsight_client"}}
 """The packages of their own, and what of this project each may import, its tests included."""
 
 

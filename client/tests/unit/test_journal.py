@@ -134,7 +134,7 @@ class Classification(RuleBasedStateMachine):
                 break
             wanted.append(position)
         made = self.journal.begin_slice(number, job_id, max_files, max_bytes)
-        assert (made is None) == (not wanted)
+        assert (made is None) is (not wanted)
         if made is not None:
             self._note_slice(made, job_id, wanted)
 

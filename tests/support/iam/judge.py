@@ -80,7 +80,7 @@ def install(folder: Path = FOLDER) -> None:
         )
         if done.returncode:
             raise JudgeError(
-                f"npm could not install what {folder / 'package-lock.json'} pins: {done.stderr.strip()[-1000:]}\n"
+                f"npm could not install what {folder / 'package-lock.json'} pins: {done.stderr.strip()[:1000]}\n"
                 "Connect this machine to npm's registry and run the tests again. They need it once."
             )
         stamp.write_text(wanted)

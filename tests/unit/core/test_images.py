@@ -85,6 +85,12 @@ def test_accepted_pixels_keep_their_brightness_as_8_bits(mode: str) -> None:
     assert as_8_bit(image).convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
+@pytest.mark.parametrize("level", [0, 1, 128, 255])
+def test_16_bits_of_grey_keep_their_brightness_as_8_bits(level: int) -> None:
+    image = as_8_bit(Image.frombytes("I;16", (1, 1), struct.pack("<H", 256 * level)))
+    assert (image.mode, image.getpixel((0, 0))) == ("L", level)
+
+
 def test_a_phone_photo_with_a_second_picture_in_it_is_a_jpeg() -> None:
     second = Image.new("RGB", (40, 30))
     data = encoded("MPO", save_all=True, append_images=[second])
