@@ -27,6 +27,7 @@ from scripts.demo_model.signs import samples
 from services.clients import Clients
 from tests.conftest import shipped_values
 from tests.image.machines import console_of, console_says, left_of, machine_of
+from tests.support.account import ACCOUNT_APIS
 from tests.support.operator_account import EMAIL, PASSWORD, Operator
 from tests.support.waiting import wait_until
 
@@ -150,7 +151,7 @@ def web(
     web_image: LocalImage, worker_image: LocalImage, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WebMachine]:
     """The web instance, ready."""
-    with LocalCloud(tmp_path_factory.mktemp("web"), images=web_image.root.parent) as cloud:
+    with LocalCloud(tmp_path_factory.mktemp("web"), images=web_image.root.parent, extensions=ACCOUNT_APIS) as cloud:
         config = config_of(cloud.endpoint_url)
         clients, apis = Clients(config.aws.endpoint()), Apis(cloud.endpoint_url)
         provision(clients, config)
