@@ -493,7 +493,7 @@ def test_exported_files_come_from_the_bucket_and_all_else_from_the_web_tier() ->
     assert DISTRIBUTION["DefaultCacheBehavior"]["TargetOriginId"] == "web"
 
 
-def test_no_answer_of_the_web_tier_is_cached_and_it_gets_whole_requests_but_for_the_host() -> None:
+def test_the_cdn_caches_no_web_tier_response_and_forwards_all_but_the_host_header() -> None:
     default = DISTRIBUTION["DefaultCacheBehavior"]
     assert default["CachePolicyId"] == CACHING_DISABLED
     assert default["OriginRequestPolicyId"] == ALL_VIEWER_EXCEPT_HOST
