@@ -187,7 +187,7 @@ def test_a_password_can_be_shown_and_is_hidden_again_when_it_is_sent(page: Page)
     expect(field).to_have_attribute("type", "password")
 
 
-def test_files_that_were_chosen_stay_when_the_session_ends_and_are_sent_after_the_next_sign_in(
+def test_chosen_files_are_kept_when_the_session_ends_and_sent_after_the_next_sign_in(
     page: Page, page_faults: PageFaults, sign_in_system: System, faults_of: FaultsOf
 ) -> None:
     page_faults.expect("401")
@@ -210,7 +210,7 @@ def test_files_that_were_chosen_stay_when_the_session_ends_and_are_sent_after_th
     expect(page.locator("#main")).to_contain_text("3 images")
 
 
-def test_a_session_that_ends_in_the_middle_of_a_batch_loses_no_image_and_doubles_none(
+def test_no_image_is_lost_or_duplicated_when_the_session_ends_during_a_batch(
     page: Page, page_faults: PageFaults, sign_in_system: System
 ) -> None:
     page_faults.expect("401")
@@ -261,7 +261,7 @@ def test_open_pages_lead_to_the_sign_in_and_back_when_the_session_has_ended(
     page.wait_for_url(f"**/jobs/{job_id}?image=*")  # the image that was asked for
 
 
-def test_the_page_of_the_api_says_what_an_anonymous_user_lacks_and_works_for_who_is_signed_in(
+def test_the_api_page_asks_an_anonymous_user_to_sign_in_and_works_after_sign_in(
     page: Page, page_faults: PageFaults, sign_in_system: System
 ) -> None:
     page_faults.expect("401")

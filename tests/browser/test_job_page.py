@@ -448,7 +448,7 @@ def test_a_job_that_another_tab_deletes_leads_to_the_jobs_and_says_so(
     expect(page.get_by_role("heading", name="Job not found")).to_be_visible()
 
 
-def test_a_finished_job_that_was_deleted_elsewhere_leads_to_the_jobs_at_the_next_action(
+def test_the_next_action_on_a_finished_job_deleted_elsewhere_opens_the_list_of_jobs(
     page: Page, page_faults: PageFaults, api: ApiClient, write_job: Callable[..., WrittenJob]
 ) -> None:
     page_faults.expect("404")
@@ -467,7 +467,7 @@ def test_a_finished_job_that_was_deleted_elsewhere_leads_to_the_jobs_at_the_next
         expect(page.get_by_role("status").first).to_have_text("The job was deleted.")
 
 
-def test_a_finished_job_that_was_retried_elsewhere_is_current_when_the_user_comes_back(
+def test_a_finished_job_retried_elsewhere_is_updated_when_the_page_is_visible_again(
     page: Page, write_job: Callable[..., WrittenJob]
 ) -> None:
     written = write_job(3)

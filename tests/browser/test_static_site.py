@@ -201,7 +201,7 @@ def test_the_static_page_offers_the_models_when_there_are_several(
 
 
 @pytest.mark.parametrize("page_options", [{"java_script_enabled": False}])
-def test_without_scripts_the_static_pages_form_reaches_the_web_tier_at_the_same_address(page: Page) -> None:
+def test_the_static_pages_form_uploads_to_the_web_tier_without_scripts(page: Page) -> None:
     files, _ = signs(1, seed=78)
     page.goto("/")
     expect(page.locator("#fleetNow")).to_contain_text("says what the workers do just now.")

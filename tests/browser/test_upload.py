@@ -275,7 +275,7 @@ def test_a_file_that_is_no_image_is_refused_with_its_reason_and_its_neighbours_g
     assert {result["filename"] for result in finished(api, job_id, 4)} == set(truth)
 
 
-def test_tiff_and_heic_are_sent_as_they_are_and_each_other_file_is_refused_with_what_it_is(
+def test_tiff_and_heic_are_sent_unchanged_and_other_files_are_rejected_by_their_type(
     page: Page, api: ApiClient
 ) -> None:
     """Chromium decodes neither TIFF nor HEIC."""

@@ -53,7 +53,7 @@ def test_a_controller_killed_in_the_middle_of_a_batch_loses_no_image(running: Ru
     assert running.max_seen <= running.system.config.fleet.max_workers
 
 
-def test_a_web_tier_killed_in_the_middle_of_an_upload_has_acknowledged_only_what_is_classified(
+def test_every_acknowledged_image_is_classified_when_the_web_tier_is_killed(
     running: RunningSystem,
 ) -> None:
     files, truth = signs(60, seed=11)

@@ -48,7 +48,7 @@ def configured(path: Path, **fleet: object) -> Path:
     return path
 
 
-def test_an_instance_that_never_works_is_replaced_at_once_and_ended_after_a_second_look(
+def test_an_instance_without_a_heartbeat_is_replaced_and_then_terminated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configured(tmp_path / "config.yaml", boot_allowance_seconds=2)

@@ -182,7 +182,7 @@ def test_the_page_comes_through_nginx_with_its_security_headers(web: WebMachine)
     assert page.headers["server"] == "nginx"
 
 
-def test_once_its_page_answers_the_instance_signals_to_its_stack_and_is_not_switched_off(web: WebMachine) -> None:
+def test_the_web_instance_signals_its_stack_and_keeps_running_when_its_page_responds(web: WebMachine) -> None:
     console_says(web.machine, "no operation of the stack waits for a signal")
     assert "is switched off" not in console_of(web.machine)
 
@@ -222,7 +222,7 @@ def test_port_80_leads_to_443(web: WebMachine) -> None:
     assert web.redirect() == "https://fleet.example/jobs"
 
 
-def test_an_upload_is_classified_by_a_machine_of_the_fleet_and_its_events_come_at_once(web: WebMachine) -> None:
+def test_an_upload_is_classified_by_a_worker_instance_and_its_events_are_not_delayed(web: WebMachine) -> None:
     (sign,) = samples(1, seed=3)
     job_id = json.loads(web.ask("POST", "/api/v1/jobs", json={"name": "through nginx"}).body)["job_id"]
     upload = web.ask("POST", f"/api/v1/jobs/{job_id}/images", files={"images": (sign.filename, sign.data)})

@@ -58,7 +58,7 @@ def check_results(client: FleetClient, job: tuple[str, dict[str, str]], digest: 
     assert client.status(job_id)["model"]["digest"] == digest
 
 
-def test_jobs_keep_their_model_through_roll_out_roll_back_and_a_changed_configuration(
+def test_jobs_keep_their_model_after_a_roll_out_roll_back_or_new_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demo, other = load_bundle(DEMO_BUNDLE).digest, relabelled_bundle(tmp_path / "other", "other", SUFFIX)

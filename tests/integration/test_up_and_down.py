@@ -90,7 +90,7 @@ def written(path: Path) -> set[Call]:
     return found
 
 
-def test_each_call_that_stands_in_the_source_is_made_from_up_to_down_and_nothing_is_left(
+def test_each_aws_call_in_the_source_is_made_from_up_to_down_and_nothing_is_left(
     own_cloud: LocalCloud,
 ) -> None:
     account, made = AwsAccount("us-east-1", None, own_cloud.endpoint_url), set[tuple[str, str]]()

@@ -82,7 +82,7 @@ def redrive_at_once(world: World) -> None:
 
 
 @pytest.mark.parametrize("fifo", [False, True])
-def test_a_dead_letter_that_is_redriven_eight_times_at_once_is_one_attempt_and_gets_its_label(fifo: bool) -> None:
+def test_eight_concurrent_redrives_of_a_dead_letter_are_one_attempt_with_one_label(fifo: bool) -> None:
     for seed in SEEDS_OF_REDRIVES:
         world = settled(fifo, redrive_at_once, seed)
         assert list(world.redriven.values()) == [1]
@@ -119,7 +119,7 @@ def test_counts_without_a_fencing_token_are_noticed(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("where", ["table.PutItem", "table.BatchWriteItem", "outputs.put"])
-def test_a_controller_that_was_frozen_until_a_deleted_job_was_removed_leaves_nothing_of_it(where: str) -> None:
+def test_a_controller_that_was_frozen_until_a_job_was_deleted_leaves_nothing_of_it(where: str) -> None:
     def act(world: World) -> None:
         world.faults.armed.append(("controller", where, "frozen before"))
         world.upload(world.jobs[0], [(0, "good")], "plain")
@@ -150,7 +150,7 @@ def test_a_controller_that_records_no_dead_letters_is_noticed(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("fifo", [False, True])
-def test_a_cancelled_job_is_answered_while_the_fleet_is_paused_and_its_requests_are_not_classified_later(
+def test_a_job_cancelled_while_the_fleet_is_paused_ends_and_is_not_classified_later(
     fifo: bool,
 ) -> None:
     def act(world: World) -> None:
@@ -167,7 +167,7 @@ def test_a_cancelled_job_is_answered_while_the_fleet_is_paused_and_its_requests_
 
 
 @pytest.mark.parametrize("fifo", [False, True])
-def test_a_retry_of_a_cancelled_job_classifies_the_images_that_the_cancelling_left_out(fifo: bool) -> None:
+def test_a_retry_of_a_cancelled_job_classifies_its_cancelled_images(fifo: bool) -> None:
     def act(world: World) -> None:
         world.pause(on=True)
         world.upload(world.jobs[0], [(0, "good"), (1, "good")], "plain")
@@ -183,7 +183,7 @@ def test_a_retry_of_a_cancelled_job_classifies_the_images_that_the_cancelling_le
     assert JobStore(world.table).status(world.jobs[0].job_id).state == "finished"
 
 
-def test_a_label_of_a_cancelled_image_with_a_lost_response_is_noticed_by_the_canceller_alone(
+def test_the_canceller_records_the_label_of_a_cancelled_image_with_a_lost_response(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def act(world: World) -> None:
@@ -238,7 +238,7 @@ def test_a_retry_that_leaves_the_tombstone_is_noticed(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("fifo", [False, True])
-def test_results_wait_for_a_consumer_that_is_away_for_hours_and_nothing_is_requested_again(fifo: bool) -> None:
+def test_results_wait_for_hours_without_a_consumer_and_no_image_is_requested_again(fifo: bool) -> None:
     """Row 29."""
 
     def act(world: World) -> None:
@@ -256,7 +256,7 @@ def test_results_wait_for_a_consumer_that_is_away_for_hours_and_nothing_is_reque
 
 
 @pytest.mark.parametrize("fifo", [False, True])
-def test_results_are_read_from_the_bucket_after_their_queue_was_deleted_and_made_again(fifo: bool) -> None:
+def test_results_are_read_from_the_bucket_after_their_queue_was_deleted_and_created(fifo: bool) -> None:
     """Row 29."""
 
     def act(world: World) -> None:
@@ -282,7 +282,7 @@ def test_a_lost_prediction_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         settled(False, act)
 
 
-def test_an_intake_that_accepts_without_a_request_is_repaired_and_one_without_a_record_is_noticed(
+def test_accepted_images_without_a_request_are_repaired_and_without_a_record_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ImageIngest, "_send", lambda *_: None)

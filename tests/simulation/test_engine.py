@@ -108,7 +108,7 @@ def test_an_idle_worker_ends_itself_at_the_very_second_and_pays_for_it() -> None
     assert [each.at for each in script.seen if each.instances][-1] == BEGIN + timedelta(seconds=85)
 
 
-def test_a_worker_that_idles_out_between_two_decisions_takes_no_image_that_comes_before_the_next() -> None:
+def test_a_worker_that_ended_idle_takes_no_image_that_arrives_before_a_new_decision() -> None:
     script = Script({0.0: plan(1), 84.0: plan(1)})
     outcome = simulate(arrivals(0.0, 83.8), script, replace(CALM, idle_seconds=40.0))  # idle since 43.5 s
     assert outcome.latencies.tolist() == pytest.approx([43.5, 84 + 42 + 1.5 - 83.8])
@@ -295,7 +295,7 @@ def test_a_standby_stays_when_it_is_idle_and_is_not_launched_again_and_again(pol
     assert ConfiguredDecision(settings).kept == least
 
 
-def test_the_policy_of_a_stack_is_the_cheaper_one_and_that_of_this_machine_the_faster_one() -> None:
+def test_the_default_policy_is_the_cheaper_one_on_aws_and_the_faster_one_locally() -> None:
     """On AWS each second of an instance is paid for; on this machine workers cost nothing."""
     stack, local = validated_config({}), load_config(ROOT / "config.yaml", {})
     here = InstanceProfile(pending_seconds=0.1, init_seconds=1.9, slow_share=0.0, never_share=0.0)

@@ -172,7 +172,7 @@ def kinds(of: World) -> set[str]:
     return {violation.kind for violation in of.violations}
 
 
-def test_no_schedule_of_faults_leads_beyond_the_maximum_ends_a_good_worker_or_leaves_anything() -> None:
+def test_no_fault_schedule_exceeds_the_maximum_ends_a_good_worker_or_leaks_instances() -> None:
     tally = play(SCHEDULES, same=True)
     assert tally["schedules"] >= SCHEDULES
     assert tally["images"] > 0
@@ -263,7 +263,7 @@ def test_a_launch_of_a_thousand_workers_takes_as_many_calls_as_one_of_nineteen()
     assert calls[19] == calls[1_000]
 
 
-def test_a_controller_that_dies_between_launch_and_record_is_followed_by_one_that_counts_what_it_launched() -> None:
+def test_instances_are_counted_when_the_controller_dies_between_launch_and_record() -> None:
     dying = world()
     dying.run(5)
     dying.cloud.faults.describe_lag = 60.0

@@ -103,7 +103,7 @@ def test_a_worker_that_drains_on_sigterm_is_given_the_time(clients: CloudClients
     assert "drained" in ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]
 
 
-def test_an_instance_with_behaviour_stop_is_stopped_and_starts_again_with_its_user_data(
+def test_a_stopped_instance_runs_its_user_data_again_when_it_is_started(
     clients: CloudClients,
 ) -> None:
     ec2 = clients("ec2")

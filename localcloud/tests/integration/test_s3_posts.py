@@ -192,7 +192,7 @@ def test_s1_a_metadata_service_answers_no_page(
     clients("ec2").terminate_instances(InstanceIds=[instance_id])
 
 
-def test_s1_a_signed_form_passes_from_a_page_that_the_bucket_allows_and_from_no_other(apis: CloudClients) -> None:
+def test_s1_a_signed_form_is_accepted_only_from_an_origin_that_the_bucket_allows(apis: CloudClients) -> None:
     s3, bucket = apis("s3"), "cors"
     s3.create_bucket(Bucket=bucket)
     rule = {"AllowedMethods": ["POST"], "AllowedOrigins": [SITE], "AllowedHeaders": ["*"]}

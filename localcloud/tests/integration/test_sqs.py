@@ -254,7 +254,7 @@ def test_one_task_of_a_queue_runs_until_it_is_cancelled(apis: CloudClients) -> N
         sqs.cancel_message_move_task(TaskHandle=handle)
 
 
-def test_a_message_that_was_sent_to_the_dead_letter_queue_itself_has_no_queue_to_go_back_to(
+def test_a_redrive_fails_for_a_message_sent_directly_to_the_dead_letter_queue(
     apis: CloudClients,
 ) -> None:
     queues = Queues(apis("sqs"))

@@ -393,7 +393,7 @@ def test_an_answer_waits_for_the_record_of_an_object_that_another_call_changes(
     assert not recorder.store.has_pending
 
 
-def test_the_main_thread_sends_held_answers_after_their_commit_and_those_to_pipelined_requests(
+def test_held_and_pipelined_responses_are_sent_after_their_commit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Worker(InlineWorker):

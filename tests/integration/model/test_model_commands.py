@@ -8,11 +8,11 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from app_tier.bundle import DEMO_BUNDLE, IR_WEIGHTS_NAME, Bundle, load_bundle
+from app_tier.bundle import DEMO_BUNDLE, IR_WEIGHTS_NAME, file_digest, load_bundle
 from app_tier.engines import OpenVinoEngine
 from scripts.demo_model.signs import samples
 from scripts.model.commands import model
-from scripts.model.precision import Target
+from scripts.model.torchvision_import import import_torchvision
 from tests.support.onnx_file import colour_network
 
 
@@ -65,19 +65,17 @@ def test_verify_refuses_a_damaged_bundle_in_one_line(tmp_path: Path) -> None:
     assert "model.bin has SHA-256" in ran.output
 
 
-def test_build_hands_over_the_users_own_weights_and_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[object, ...]] = []
-
-    def build(*arguments: object) -> Bundle:
-        asked.append(arguments)
-        return load_bundle()
-
-    monkeypatch.setattr("scripts.model.torchvision_networks.build_torchvision", build)
+def test_build_makes_a_bundle_of_a_torchvision_network_with_own_weights_and_labels(tmp_path: Path) -> None:
+    torch.save(import_torchvision().models.resnet18(num_classes=2).state_dict(), tmp_path / "own.pth")
     (tmp_path / "labels.txt").write_text("cats\n\ndogs\n")
-    options = ("--weights", "own.pth", "--labels", str(tmp_path / "labels.txt"))
-    ran = run("build", "resnet18", *options, "--precision", "fp32", "--out", str(tmp_path / "bundle"))
+    options = ("--weights", str(tmp_path / "own.pth"), "--labels", str(tmp_path / "labels.txt"))
+    images = ("--images", str(pictures(tmp_path / "pictures", 4)))
+    ran = run("build", "resnet18", *options, *images, "--precision", "bf16", "--out", str(tmp_path / "bundle"))
     assert ran.exit_code == 0, ran.output
-    assert asked == [("resnet18", tmp_path / "bundle", "own.pth", ("cats", "dogs"), Target("fp32"))]
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.labels == ("cats", "dogs")
+    assert bundle.manifest.precision == ("bf16" if OpenVinoEngine.is_fast_in("bf16") else "fp32")
+    assert bundle.manifest.provenance["sha256"] == file_digest(tmp_path / "own.pth")
 
 
 @pytest.mark.skipif(not OpenVinoEngine.is_fast_in("bf16"), reason="this CPU is not fast in bf16")
@@ -143,7 +141,7 @@ def test_without_torch_the_command_that_installs_it_is_named(
     assert ran.output == "Error: torch is not installed: run ./scripts/setup.sh torch\n"
 
 
-def test_train_demo_hands_its_options_to_the_training() -> None:
+def test_train_demo_without_an_epoch_is_refused_with_the_name_of_the_option() -> None:
     ran = run("train-demo", "--epochs", "0", "--out", "nowhere")
     assert ran.exit_code == 2
     assert "--epochs" in str(ran.output) + str(ran.exception)

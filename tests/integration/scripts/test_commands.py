@@ -134,7 +134,7 @@ def test_each_command_names_a_running_system_in_the_same_way(monkeypatch: pytest
     assert others == []
 
 
-def test_a_configuration_that_is_not_valid_is_named_by_a_command_that_needs_the_address() -> None:
+def test_a_command_that_needs_the_address_names_the_invalid_setting() -> None:
     ended = run(sys.executable, "-m", "scripts.cli", "fleet", "status", FLEETSIGHT__WEB__PORT="many")
     assert ended.returncode == 2
     assert "web.port (from FLEETSIGHT__WEB__PORT) = 'many'" in ended.stderr

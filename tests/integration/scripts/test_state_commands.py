@@ -51,7 +51,7 @@ def test_a_snapshot_is_restored_and_a_state_reset(tmp_path: Path) -> None:
     assert objects(copy, tmp_path / "again") == ["kept"]
 
 
-def test_a_later_run_signs_the_same_operator_in_with_a_new_password_and_keeps_the_keys_of_sessions(
+def test_a_later_run_keeps_the_operator_and_session_keys_and_changes_the_password(
     clients: Clients, config: Config, tmp_path: Path
 ) -> None:
     provision_table(clients, config)

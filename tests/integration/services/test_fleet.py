@@ -131,7 +131,7 @@ def test_a_launch_gives_as_many_as_are_wanted_whatever_befalls_its_first_attempt
 
 
 @pytest.mark.parametrize(("fault", "there"), [("lost_reply", 2), ("unavailable", 0)])
-def test_a_launch_that_fails_in_each_attempt_may_have_taken_place_and_its_token_tells(
+def test_a_launch_that_failed_in_each_attempt_is_not_doubled_with_the_same_token(
     stand_in: Place, stand_in_fleet: Fleet, fault: InjectedFault, there: int
 ) -> None:
     stand_in.fail("RunInstances", *repeat_fault(fault, ATTEMPTS))

@@ -176,7 +176,7 @@ def test_a_call_that_may_pass_is_made_again_and_takes_effect_once(
 
 @KINDS
 @pytest.mark.parametrize("fault", ["lost_reply", "repeated"])
-def test_a_send_with_a_lost_reply_arrives_once_on_a_fifo_queue_and_twice_on_a_standard_one(
+def test_a_send_with_a_lost_reply_arrives_once_on_fifo_and_twice_on_standard_queues(
     stand_in: Place, fifo: bool, fault: InjectedFault
 ) -> None:
     queue = stand_in.queue(fifo=fifo)

@@ -252,7 +252,7 @@ def test_a_call_that_may_pass_is_made_again_and_takes_effect_once(stand_in: Plac
 
 
 @pytest.mark.parametrize("fault", ["lost_reply", "repeated"])
-def test_a_conditional_write_with_a_lost_reply_is_of_unknown_outcome_until_it_is_read(
+def test_a_conditional_write_with_a_lost_reply_is_applied_but_reported_as_refused(
     stand_in: Place, fault: InjectedFault
 ) -> None:
     """The repeat of the call finds the item of the first attempt, so that its condition fails."""

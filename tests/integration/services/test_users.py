@@ -144,7 +144,7 @@ def test_an_address_is_the_same_in_capitals_and_with_blanks_around_it(stage: Sta
     assert len(stage.mailed(email)) == 1, "the account is the same one, and is in use"
 
 
-def test_wrong_passwords_unknown_people_and_disabled_accounts_are_refused_in_the_same_words(stage: Stage) -> None:
+def test_wrong_passwords_and_unknown_or_disabled_accounts_have_the_same_message(stage: Stage) -> None:
     email, disabled = stage.signed_up(), stage.signed_up()
     stage.accounts.set_enabled(disabled, is_enabled=False)
     messages = set()

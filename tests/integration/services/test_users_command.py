@@ -46,9 +46,7 @@ def users(pool: UserPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Co
     return run
 
 
-def test_an_account_that_ops_made_is_listed_and_signs_in_with_the_password_that_was_printed(
-    users: Command, pool: UserPool
-) -> None:
+def test_an_added_operator_is_listed_and_signs_in_with_the_printed_password(users: Command, pool: UserPool) -> None:
     made = users("add", ADA, "--operator")
     assert made.exit_code == 0
     assert isinstance(pool.sign_in(ADA, made.output.split()[-1]), NewPasswordRequired)

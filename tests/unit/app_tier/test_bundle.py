@@ -136,7 +136,7 @@ def test_the_digest_is_of_what_decides_an_answer_and_of_nothing_else(copy: Path)
     assert load_bundle(copy).digest != digest
 
 
-def test_a_manifest_from_before_there_was_a_choice_of_precision_means_fp32_and_keeps_its_digest(copy: Path) -> None:
+def test_a_manifest_without_a_precision_means_fp32_and_keeps_its_digest(copy: Path) -> None:
     manifest = load_bundle().manifest
     assert "precision" not in json.loads((copy / MANIFEST_NAME).read_text())
     assert manifest.precision == "fp32"
@@ -154,7 +154,7 @@ def test_a_manifest_that_was_changed_without_its_digest_is_refused(copy: Path) -
         load_bundle(copy)
 
 
-def test_what_a_later_release_states_about_a_bundle_is_ignored_unless_it_decides_an_answer(copy: Path) -> None:
+def test_an_unknown_field_of_a_bundle_is_ignored_unless_it_is_part_of_preprocessing(copy: Path) -> None:
     """Such a field is part of the digest that the later release states, and not of the one that this one computes."""
     manifest = json.loads((copy / MANIFEST_NAME).read_text())
     before = load_bundle(copy)
@@ -347,7 +347,7 @@ def test_built_bundles_keep_the_digest_that_results_name_them_by() -> None:
         assert manifest_digest(plain | stated) == parse_manifest("bundle.json", json.dumps(plain | stated)).digest
 
 
-def test_a_bundle_that_asks_bf16_first_has_the_same_digest_whether_it_says_so_or_is_older_than_int8() -> None:
+def test_the_digest_of_an_exact_bundle_is_the_same_with_bf16_first_or_no_first_field() -> None:
     older = manifest(precision="exact", margin=0.1)
     assert older.digest == manifest(precision="exact", margin=0.1, first="bf16").digest
 

@@ -438,7 +438,7 @@ def test_nothing_is_timed_with_the_first_batch() -> None:
     assert flood.fp32.asked == []
 
 
-def test_images_that_become_harder_are_noticed_and_ones_that_become_easier_with_the_next_trial() -> None:
+def test_low_precision_stops_when_images_become_harder_and_returns_when_easier() -> None:
     flood = Flood(0, 0.5)
     flood.seconds(SETTLED)
     flood.low.table[:] = 0.5
@@ -451,7 +451,7 @@ def test_images_that_become_harder_are_noticed_and_ones_that_become_easier_with_
     assert flood.engine.is_low_first
 
 
-def test_a_bundle_that_was_measured_to_ask_often_needs_few_batches_to_find_out_that_fp32_is_faster() -> None:
+def test_fp32_is_found_faster_in_few_batches_when_the_expected_unsure_share_is_high() -> None:
     flood = Flood(5, 0.4, expected_share=0.6)
     flood.seconds(TRIAL_BATCHES)
     assert not flood.engine.is_low_first
@@ -492,7 +492,7 @@ def test_low_precision_is_never_chosen_without_the_least_gain(
     assert 0 <= pace.share <= 1
 
 
-def test_the_best_two_of_a_thousand_unlikely_labels_are_distinguished_by_their_logits() -> None:
+def test_the_gap_of_the_best_two_labels_is_in_logits_for_a_thousand_unlikely_labels() -> None:
     row = np.full((1, 1000), 1e-4, np.float32)
     row[0, [3, 5]] = 0.02, 0.01
     assert top_two_gap(row)[0] == pytest.approx(np.log(2), rel=1e-5)

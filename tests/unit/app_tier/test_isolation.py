@@ -290,7 +290,7 @@ IMAGES = st.lists(st.tuples(st.sampled_from([None, "a", "b", "c"]), st.integers(
     load_share=st.sampled_from([0.0, 0.1, 0.5]),
     fifo=st.booleans(),
 )
-def test_redelivered_images_are_alone_and_a_poison_one_takes_none_along_whatever_waits_for_models(
+def test_only_poison_images_fail_for_any_mix_of_models_and_loads(
     images: list[tuple[str | None, int]], poison: str | None, seed: int, room: int, load_share: float, fifo: bool
 ) -> None:
     fleet = Fleet(seed, room, load_share, fifo)
@@ -302,7 +302,7 @@ def test_redelivered_images_are_alone_and_a_poison_one_takes_none_along_whatever
 
 
 @pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
-def test_an_image_of_a_loaded_model_is_not_delayed_by_loads_although_redelivered_ones_wait(fifo: bool) -> None:
+def test_loads_do_not_delay_images_of_a_loaded_model_when_redelivered_ones_wait(fifo: bool) -> None:
     fleet = Fleet(0, load_share=0.0, fifo=fifo)
     waiting = [*fleet.submit("a", "b", "c", count=1), *fleet.submit("a", "b")]
     others = [*fleet.submit(None, None, count=2), *fleet.submit(*[None] * 20)]

@@ -71,7 +71,7 @@ def test_the_watch_for_notices_ends_with_the_worker(service: MetadataService) ->
 @pytest.mark.parametrize(
     ("answer", "expected"), [((200, "asked"), True), ((200, ""), True), ((404, ""), False), ((500, "broken"), False)]
 )
-def test_an_idle_worker_stays_while_its_instance_has_the_tag_and_ends_when_that_is_not_known(
+def test_an_instance_is_protected_only_if_its_metadata_has_the_tag(
     service: MetadataService, answer: Answer, expected: bool
 ) -> None:
     service.answers[f"tags/instance/{PROTECTED_TAG}"] = [answer]
@@ -82,7 +82,7 @@ def test_a_worker_without_an_instance_is_no_standby() -> None:
     assert not is_protected(None)
 
 
-def test_a_worker_that_is_to_stay_does_not_end_for_being_idle_but_for_any_other_reason() -> None:
+def test_a_protected_worker_does_not_end_when_idle_but_when_asked_to_drain() -> None:
     lifetime = Lifetime(is_protected=lambda: True)
     assert not lifetime.stop_if_idle("idle for 5 s")
     assert lifetime.reason == ""

@@ -164,7 +164,7 @@ def test_an_image_of_a_loaded_model_goes_on_and_the_others_wait_for_one_load() -
     assert [task.model.bundle.name for task in bench.admit("a", None) if task] == ["a", "own"]
 
 
-def test_a_request_for_the_digest_of_the_workers_own_bundle_is_for_that_wherever_its_place_is(bench: Bench) -> None:
+def test_a_request_with_the_digest_of_the_own_bundle_is_admitted_for_any_place(bench: Bench) -> None:
     (task,) = bench.receive(None)
     model = RequestedModel(digest=OWN.digest, place="s3://elsewhere/own")
     request = task.delivery.request.model_copy(update={"model": model})
@@ -313,7 +313,7 @@ def test_images_of_a_model_that_is_gone_fail_and_it_is_not_asked_for_by_each(ben
     assert models_of(bench.resumed) == ["a"]
 
 
-def test_a_service_that_is_away_costs_no_image_a_try_and_images_of_other_models_nothing(bench: Bench) -> None:
+def test_a_load_from_an_unavailable_service_costs_no_try_and_is_repeated_later(bench: Bench) -> None:
     bench.opener.errors["a"] = [EndpointConnectionError(endpoint_url="http://s3")]
     bench.admit("a", "a")
     bench.load()
@@ -330,7 +330,7 @@ def test_a_service_that_is_away_costs_no_image_a_try_and_images_of_other_models_
     assert models_of(bench.resumed) == ["a"]
 
 
-def test_the_pause_after_a_failed_load_grows_up_to_a_limit_and_is_short_again_after_a_success(bench: Bench) -> None:
+def test_the_pause_after_failed_loads_doubles_up_to_a_limit_and_a_success_resets_it(bench: Bench) -> None:
     def next_pause() -> float:
         bench.finish()
         bench.admit("a")
@@ -370,7 +370,7 @@ def test_in_a_fifo_queue_images_wait_in_hand_until_the_pause_is_over() -> None:
     assert models_of(bench.resumed) == ["a"]
 
 
-def test_images_that_wait_in_hand_for_the_end_of_a_pause_keep_no_image_of_another_model_away() -> None:
+def test_images_in_flight_during_a_pause_do_not_block_images_of_other_models() -> None:
     bench = Bench(fifo=True)
     bench.opener.errors["a"] = [refusal("SlowDown")]
     for _ in range(bench.in_flight.capacity // 10 + 5):
@@ -391,7 +391,7 @@ def test_a_model_that_the_engine_cannot_run_costs_its_images_a_try_each_time(ben
 
 
 @pytest.mark.parametrize("fifo", [False, True])
-def test_images_that_arrive_in_the_pause_after_a_broken_load_lose_no_try_however_long_it_is(fifo: bool) -> None:
+def test_images_that_arrive_in_the_pause_after_a_failed_load_lose_no_try(fifo: bool) -> None:
     bench = Bench(fifo=fifo)
     bench.opener.errors["a"] = [EngineError("cannot run")]
     for failures in range(1, 9):
@@ -422,7 +422,7 @@ def test_a_worker_that_ends_gives_back_at_once_what_waits_for_the_end_of_a_pause
     assert (bench.tries, len(bench.in_flight)) == ([0], 0), "what arrives in the pause as well"
 
 
-def test_a_load_that_hangs_ends_the_worker_also_if_the_images_that_it_began_with_have_gone() -> None:
+def test_a_hanging_load_ends_the_worker_when_new_images_replaced_its_first_ones() -> None:
     bench = Bench()
     honest = bench.opener.fetch
 
@@ -617,7 +617,7 @@ def test_a_request_message_says_which_model_and_where(bench: Bench) -> None:
     assert RequestMessage.from_json(task.delivery.received.body).model == requested("a", BUNDLES["a"])
 
 
-def test_an_image_behind_a_load_that_hangs_ends_the_worker_although_no_other_waits_for_that_load() -> None:
+def test_a_hanging_load_ends_the_worker_when_only_an_image_of_another_model_waits() -> None:
     bench = Bench(room=5, in_threads=True)
     entered, hangs, opened = threading.Event(), threading.Event(), bench.opener.open
 
@@ -638,7 +638,7 @@ def test_an_image_behind_a_load_that_hangs_ends_the_worker_although_no_other_wai
     assert bench.lifetime.over
 
 
-def test_only_images_that_still_wait_fail_when_their_model_is_gone_and_they_count_as_started() -> None:
+def test_only_waiting_images_fail_when_their_model_is_gone_and_count_as_started() -> None:
     bench = Bench(room=5)
     bench.opener.bundles.pop("a")
     bench.admit("a")

@@ -238,7 +238,7 @@ def refused(number: int = 0) -> Task[Prediction]:
     return refuse(task, Failure(code="empty", message="it is empty"), "i-1")
 
 
-def test_the_object_is_stored_under_the_image_and_the_response_knows_how_long_it_took() -> None:
+def test_a_prediction_is_stored_under_its_image_and_the_response_has_the_store_time() -> None:
     s3, task = FakeBucket(), refused()
     responded = store(task, s3)
     stored = Prediction.from_json(s3.objects[output_key(task.payload.ref)])
@@ -272,7 +272,7 @@ def test_a_delete_with_a_stale_receipt_is_logged_and_harmless(caplog: pytest.Log
     assert "requests were not deleted and come again" in caplog.messages
 
 
-def test_an_image_that_is_gone_has_the_answer_of_an_earlier_delivery_if_that_one_found_a_label() -> None:
+def test_an_image_that_is_gone_has_the_label_of_an_earlier_delivery_if_one_is_stored() -> None:
     s3, task = FakeBucket(), new_task(delivery())
     ref = task.delivery.request.ref
     assert answered_before(task, s3) is None
@@ -334,7 +334,7 @@ def outcome(request: RequestMessage, status: str, worker: str, attempt: int = 0)
 @pytest.mark.parametrize("calls_before", range(6))
 @pytest.mark.parametrize("there", [None, "failed", "done"])
 @pytest.mark.parametrize("statuses", ["done done", "done failed", "failed done", "failed failed"])
-def test_row_4_of_two_workers_at_once_done_beats_failed_and_both_answer_what_is_stored(
+def test_row_4_done_beats_failed_and_is_the_stored_result_of_two_concurrent_workers(
     statuses: str, there: str | None, calls_before: int
 ) -> None:
     request = new_request()
@@ -394,7 +394,7 @@ def test_the_image_is_the_object_that_the_request_names() -> None:
     assert task.timings.fetched == 250
 
 
-def test_an_object_that_is_larger_than_an_image_may_be_is_the_images_fault_and_is_not_read() -> None:
+def test_an_object_larger_than_the_limit_is_rejected_as_too_large() -> None:
     one, s3 = delivery(), FakeBucket()
     s3.objects = {one.request.key: bytes(2_500_000)}
     with pytest.raises(ImageRejectedError, match=r"2\.5 MB is more than the 2\.0 MB allowed") as refused:

@@ -121,7 +121,7 @@ def test_a_message_that_comes_as_the_idle_timer_fires_is_processed() -> None:
     assert bench.sqs.messages == []
 
 
-def test_an_idle_worker_that_is_to_stay_asks_again_after_each_idle_time_and_goes_on_receiving() -> None:
+def test_an_idle_protected_worker_checks_again_after_each_idle_time_and_receives() -> None:
     asked: list[float] = []
 
     def stays() -> bool:
@@ -336,7 +336,7 @@ def test_old_counts_of_a_fifo_queue_that_is_not_full_keep_no_worker(monkeypatch:
     assert bench.clock() - started <= IDLE + POLL_SECONDS
 
 
-def test_counts_that_stay_wrong_keep_a_worker_no_longer_than_a_message_can_be_in_flight(
+def test_wrong_counts_keep_a_worker_no_longer_than_the_maximum_visibility_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bench = Bench(sqs_with(1, fifo=True))
@@ -419,7 +419,7 @@ def test_redelivered_messages_are_given_back_when_the_worker_ends_before_their_t
     assert [operation for operation, _ in sqs.calls[-2:]] == ["send", "delete"], "in one batch"
 
 
-def test_those_with_most_tries_are_tried_first_and_equals_change_their_order_each_time() -> None:
+def test_images_with_most_tries_are_first_and_equal_ones_change_their_order_each_try() -> None:
     first, second, third = sorted((new_request() for _ in range(3)), key=lambda request: request.image_id)
     even = [delivery(count=2, request=request) for request in (third, first, second)]
     odd = [delivery(count=3, request=request) for request in (first, third, second)]

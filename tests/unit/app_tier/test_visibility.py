@@ -188,7 +188,7 @@ def test_what_was_given_back_is_visible_at_once_and_never_hidden_again() -> None
     assert bench.in_flight.everything() == [kept]
 
 
-def test_what_was_given_back_with_a_delay_is_visible_after_it_also_if_it_cannot_be_sent_anew() -> None:
+def test_images_given_back_with_a_delay_are_visible_after_it_also_if_a_send_fails() -> None:
     bench = Bench()
     sent, refused = bench.receive(2)
     bench.sqs.refuse = {refused.request.image_id}
@@ -271,7 +271,7 @@ def test_what_has_come_back_by_itself_is_not_sent_a_second_time() -> None:
     assert [message.id for message in bench.sqs.messages] == [message.id for message in another]
 
 
-def test_what_is_left_to_its_queue_is_received_again_in_some_seconds_and_the_try_counts() -> None:
+def test_images_left_to_their_queue_are_received_again_and_count_as_tried() -> None:
     bench = Bench()
     bench.extender.leave(bench.receive(2))
     assert len(bench.in_flight) == 0

@@ -175,7 +175,7 @@ def test_every_image_gets_its_own_answer_and_its_request_ends() -> None:
     assert max(bench.engine.batches) <= bench.sizing.batch_size
 
 
-def test_images_of_a_cancelled_job_fail_without_being_fetched_and_others_are_classified() -> None:
+def test_images_of_a_cancelled_job_fail_without_a_fetch_and_others_are_classified() -> None:
     bench = Bench()
     cancelled, gone, other = bench.submit(picture("red"), None, picture("blue"))
     for request in (cancelled, gone):
@@ -263,7 +263,7 @@ def test_when_the_response_queue_fails_every_image_of_the_batch_is_answered_late
     assert bench.worker.lifetime.status == 0
 
 
-def test_a_delete_that_fails_leaves_an_answered_image_that_changes_nothing_when_it_comes_again() -> None:
+def test_an_image_whose_delete_fails_is_answered_once_and_left_in_the_queue() -> None:
     bench = Bench()
     bench.submit(picture("red"))
     bench.requests.errors["delete"] = [EndpointConnectionError(endpoint_url="http://sqs")]
@@ -644,7 +644,7 @@ def test_images_of_a_cancelled_job_fail_although_their_model_cannot_be_loaded() 
     assert bench.result(request).error == CANCELLED
 
 
-def test_row_60_a_model_in_s3_that_is_away_costs_no_image_a_try_and_other_models_nothing() -> None:
+def test_row_60_an_unreachable_model_costs_no_image_a_try_and_delays_no_other_model() -> None:
     bench = Bench(opener=several())
     bench.opener.errors["a"] = [unreachable()]
     requests = bench.submit(*[picture("red")] * 20, models=[requested("a", A), None] * 10)
@@ -659,7 +659,7 @@ def test_row_60_a_model_in_s3_that_is_away_costs_no_image_a_try_and_other_models
     assert {(following.result(each).status, following.result(each).attempts) for each in requests} == {("done", 1)}
 
 
-def test_a_model_with_an_engine_that_fails_costs_its_images_a_try_and_the_worker_goes_on() -> None:
+def test_a_failing_engine_costs_its_images_a_try_and_the_worker_continues() -> None:
     bench = Bench(opener=several(), fetch_threads=1)
     bench.opener.engines["a"] = engine = ColourEngine()
     engine.errors = [EngineError("no memory")]

@@ -34,7 +34,7 @@ def test_a_controller_that_is_as_fast_with_many_jobs_holds_every_bar() -> None:
     assert missed(FAST, FAST, FAST) == []
 
 
-def test_a_controller_that_makes_its_calls_one_after_another_misses_the_bars_of_many_jobs() -> None:
+def test_a_controller_with_sequential_calls_misses_the_bars_of_many_jobs() -> None:
     one_by_one = Recording(34.0, cpu_ms=0.3, calls=2.0, cloud_share=0.1)
     assert missed(FAST, FAST, one_by_one) == [
         "100 jobs: images/s ÷ items/s of the bare local cloud",

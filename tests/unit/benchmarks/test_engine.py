@@ -10,7 +10,7 @@ from benchmarks.engine import TORCH, EngineCase, bars_of, figures_of, side_by_si
 BARRED = EngineCase("resnet18", threads=2, batch=8)
 
 
-def test_each_speed_is_relative_to_torch_to_the_fp32_peak_and_to_the_peak_of_its_own_number_type() -> None:
+def test_speeds_are_relative_to_torch_the_fp32_peak_and_the_peak_of_their_precision() -> None:
     speeds = {TORCH: 50.0, "openvino_int8": 250.0, "exact_bf16_first": 100.0}
     figures = figures_of(BARRED, speeds, {"fp32": 200.0, "bf16": 400.0, "int8": 800.0}, gigaflop=4.0)
     assert figures["resnet18_2t_batch8_openvino_int8_to_torch_ratio"] == 5

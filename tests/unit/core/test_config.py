@@ -188,7 +188,7 @@ def test_a_drain_that_outlasts_the_spot_notice_is_refused_with_the_remedy() -> N
     assert parse_config(values).fleet.market == "spot"
 
 
-def test_a_type_that_the_fleet_launches_and_that_has_no_price_is_named_with_the_remedy() -> None:
+def test_each_launched_instance_type_without_a_price_is_named_with_the_remedy() -> None:
     message = fault(changed("fleet", "instance_types", ["c7a.large", "c8a.large", "p5.large"]))
     assert "\n  prices.instance_hour: no price for c8a.large, p5.large, which the fleet launches; add it" in message
 

@@ -81,7 +81,7 @@ def test_a_dead_letter_has_its_image_and_its_result(office: Office) -> None:
     assert letter.result.error.message == "four workers stopped"
 
 
-def test_an_image_that_is_being_retried_is_not_listed_and_comes_back_if_the_queue_refuses(office: Office) -> None:
+def test_an_image_in_retry_is_not_listed_and_is_listed_again_if_the_retry_is_undone(office: Office) -> None:
     [image] = office.images("a")
     office.give_up(image)
     office.retry(image)

@@ -197,7 +197,7 @@ ANIMATED = [*(name for name, accepted in FORMATS.items() if accepted.count_frame
 
 
 @pytest.mark.parametrize("form", ANIMATED)
-def test_an_animation_with_as_many_frames_as_allowed_is_taken_and_one_with_more_is_not(form: str) -> None:
+def test_an_animation_is_accepted_with_the_allowed_frames_and_rejected_with_more(form: str) -> None:
     data = animation(form, 5)
     assert inspect(data, ImageLimits(max_frames=5)).width == 60
     error = rejection(data, ImageLimits(max_frames=4))
@@ -319,7 +319,7 @@ def test_row_34_a_foreign_format_is_refused_by_its_content_whatever_its_name(
 
 @pytest.mark.parametrize("kind", FOREIGN)
 @pytest.mark.parametrize("start", STARTS)
-def test_row_34_a_foreign_format_behind_the_first_bytes_of_ours_reaches_no_reader_of_its_own(
+def test_row_34_a_foreign_format_behind_our_signature_is_opened_by_no_other_reader(
     start: bytes, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     formats: list[object] = []

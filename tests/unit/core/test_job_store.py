@@ -219,7 +219,7 @@ def test_a_job_is_closed_unless_images_were_added_since(store: JobStore, job: Jo
 
 
 @pytest.mark.parametrize("seconds", [SLOW_RECORD_SECONDS, SLOW_RECORD_SECONDS + 1])
-def test_a_job_that_is_closed_while_its_images_are_recorded_slowly_is_open_afterwards(seconds: float) -> None:
+def test_a_job_closed_during_a_slow_record_of_its_images_is_open_afterwards(seconds: float) -> None:
     clock, closed = ManualClock(), list[bool]()
 
     def call(operation: str, effect: Callable[[], Any]) -> Any:

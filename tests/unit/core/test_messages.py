@@ -63,7 +63,7 @@ PREDICTION = Prediction(
 )
 
 
-def test_a_prediction_arrives_as_it_left_and_its_response_lacks_what_is_too_large_for_a_queue() -> None:
+def test_a_prediction_survives_json_and_its_response_leaves_out_the_large_fields() -> None:
     assert Prediction.from_json(PREDICTION.to_json().encode()) == PREDICTION
     response = PREDICTION.response()
     assert ClassificationResult.from_json(response.to_json()) == response
@@ -105,7 +105,7 @@ def test_what_is_written_is_read_as_it_was(model: WireModel) -> None:
     assert type(model).from_json(model.to_json()) == model
 
 
-def test_the_response_queue_holds_responses_and_heartbeats_and_neither_is_taken_for_the_other() -> None:
+def test_responses_and_heartbeats_of_the_response_queue_are_not_confused() -> None:
     response = PREDICTION.response()
     assert parse_worker_message(response.to_json()) == response
     assert parse_worker_message(HEARTBEAT.to_json()) == HEARTBEAT
@@ -156,7 +156,7 @@ def test_a_response_fits_with_as_many_labels_as_possible_or_refers_to_its_predic
         assert kept == len(top) or len(more.to_json().encode()) > MIN_MESSAGE_BYTES
 
 
-def test_a_response_that_fits_is_sent_as_it_is_and_a_large_label_or_reason_is_read_from_the_bucket() -> None:
+def test_a_response_is_sent_unchanged_or_as_a_stored_result_if_its_text_is_large() -> None:
     response = PREDICTION.response()
     assert fitted(response) is response
     large = response.model_copy(update={"label": LARGE_LABEL})

@@ -132,7 +132,7 @@ def test_a_bundle_that_is_not_whole_is_refused_and_never_offered(
 
 
 @pytest.mark.parametrize("is_published", [True, False])
-def test_a_bundle_that_was_changed_without_its_digest_is_refused_and_replaces_nothing(
+def test_a_bundle_changed_without_its_digest_is_refused_and_replaces_nothing(
     is_published: bool, outputs: MemoryBucket, tmp_path: Path
 ) -> None:
     folder = tmp_path / "other"

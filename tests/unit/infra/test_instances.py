@@ -107,7 +107,7 @@ def test_instances_and_their_disks_are_named_as_the_configuration_says(name: str
     assert set(named) == {"instance", "volume"}
 
 
-def test_a_launch_passes_all_tags_of_the_workers_template_which_those_of_a_launch_replace() -> None:
+def test_a_launch_passes_all_tags_of_the_workers_launch_template() -> None:
     with stubbed("ec2") as stub:
         data = RESOURCES["WorkerTemplate"]["Properties"]["LaunchTemplateData"]
         wanted = {
@@ -143,7 +143,7 @@ def test_the_commands_find_the_same_configuration_in_the_parameter_store() -> No
     assert parse_config(merged) == of_this_stack()
 
 
-def test_only_the_web_instance_has_the_controllers_role_and_the_certificates_parameter() -> None:
+def test_only_the_web_instance_has_the_controllers_role_and_the_tls_parameter() -> None:
     for line in ("CONTROLLER_ROLE='<ControllerRole.Arn>'", "TLS_PARAMETER='/fleetsight/tls'"):
         assert f"export FLEETSIGHT_{line}\n" in user_data("WebTemplate")
         assert line.partition("=")[0] not in user_data("WorkerTemplate")

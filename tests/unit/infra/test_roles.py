@@ -123,7 +123,7 @@ def test_the_web_tier_may_read_the_consoles_of_the_fleets_instances_and_no_other
     assert value_of(reading["Condition"]) == {"StringEquals": {"aws:ResourceTag/Name": name}}
 
 
-def test_without_a_load_balancer_a_web_instance_may_take_the_pages_address_and_no_other() -> None:
+def test_a_web_instance_may_take_only_the_pages_address_without_a_load_balancer() -> None:
     assert RESOURCES["PageAddressPolicy"]["Condition"] == RESOURCES["PageIp"]["Condition"] == "HasNoLoadBalancer"
     assert RESOURCES["PageAddressPolicy"]["Properties"]["Roles"] == [{"Ref": "WebRole"}]
     may = statements("WebRole")
@@ -185,7 +185,7 @@ def test_the_bundles_place_is_only_opened_where_the_bundle_lies_in_s3() -> None:
     assert address.split(equals[0]["Fn::Select"][1]["Fn::Split"][0])[0] != equals[1]
 
 
-def test_the_web_role_may_read_and_decrypt_the_one_parameter_with_the_certificate_where_there_is_one() -> None:
+def test_the_web_role_may_read_and_decrypt_only_the_tls_parameter_if_one_is_set() -> None:
     policy = RESOURCES["TlsPolicy"]
     assert (policy["Condition"], policy["Properties"]["Roles"]) == ("HasTlsParameter", [{"Ref": "WebRole"}])
     parameter = "arn:aws:ssm:eu-central-1:123456789012:parameter/fleetsight/tls"
@@ -222,7 +222,7 @@ def test_only_the_web_instance_may_act_as_the_controller() -> None:
     assert not [pair for pair in allowed("WorkerRole") if pair[0].startswith("sts:")]
 
 
-def test_the_controller_passes_the_workers_role_and_creates_only_the_one_for_spot_instances() -> None:
+def test_the_controller_may_pass_only_the_workers_role_and_create_only_the_spot_role() -> None:
     roles = {sid: each for sid, each in statements("ControllerRole").items() if "iam:" in str(each["Action"])}
     assert set(roles) == {"GiveWorkersTheirRole", "FirstSpotInstance"}
     passed, spot = roles["GiveWorkersTheirRole"], roles["FirstSpotInstance"]
@@ -233,7 +233,7 @@ def test_the_controller_passes_the_workers_role_and_creates_only_the_one_for_spo
     assert spot["Condition"] == {"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}}
 
 
-def test_with_a_key_of_the_accounts_own_the_controller_may_use_it_for_disks_and_for_nothing_else(
+def test_the_controller_may_use_the_given_disk_key_only_through_ec2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     key, ec2 = GIVEN["DiskKeyArn"], {"kms:ViaService": "ec2.eu-central-1.amazonaws.com"}

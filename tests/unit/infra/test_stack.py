@@ -39,19 +39,25 @@ from web_tier.uploads.ingest import UNKEPT
 WEB_INSTANCES = load_template().parameters["WebInstances"]
 
 
-def test_every_alarm_and_the_budget_reach_the_same_topic() -> None:
-    alarms = of_type("CloudWatch::Alarm")
-    assert set(alarms) == {
-        "ImagesWaitTooLong",
-        "NobodyCollectsAnswers",
-        "NobodyControls",
-        "FleetAtMaximum",
-        "SpendingCapReached",
-        "DeadLetters",
-        "PageFails",
-        "WebFails",
-    }
-    assert all(alarm["AlarmActions"] == [{"Ref": "Alerts"}] for alarm in alarms.values())
+@pytest.mark.parametrize(
+    "alarm", [pytest.param(each, id=name) for name, each in of_type("CloudWatch::Alarm").items()]
+)
+def test_an_alarm_reaches_the_topic_and_missing_data_breaches_only_a_lower_bound(
+    alarm: dict[str, Any],
+) -> None:
+    assert alarm["AlarmActions"] == [{"Ref": "Alerts"}]
+    has_lower_bound = alarm["ComparisonOperator"].startswith("LessThan")
+    assert alarm["TreatMissingData"] == ("breaching" if has_lower_bound else "notBreaching")
+
+
+@pytest.mark.parametrize("queue", of_type("SQS::Queue"))
+def test_each_queue_has_an_alarm(queue: str) -> None:
+    watched = [value_of(alarm.get("Dimensions", [])) for alarm in of_type("CloudWatch::Alarm").values()]
+    name = value_of(RESOURCES[queue]["Properties"]["QueueName"])
+    assert [{"Name": "QueueName", "Value": name}] in watched
+
+
+def test_the_budget_reaches_the_topic_of_the_alarms() -> None:
     notes = RESOURCES["MonthlyCost"]["Properties"]["NotificationsWithSubscribers"]
     assert [note["Subscribers"] for note in notes] == [
         [{"SubscriptionType": "SNS", "Address": {"Ref": "Alerts"}}],
@@ -493,7 +499,7 @@ def test_exported_files_come_from_the_bucket_and_all_else_from_the_web_tier() ->
     assert DISTRIBUTION["DefaultCacheBehavior"]["TargetOriginId"] == "web"
 
 
-def test_no_answer_of_the_web_tier_is_cached_and_it_gets_whole_requests_but_for_the_host() -> None:
+def test_the_cdn_caches_no_web_tier_response_and_forwards_all_but_the_host_header() -> None:
     default = DISTRIBUTION["DefaultCacheBehavior"]
     assert default["CachePolicyId"] == CACHING_DISABLED
     assert default["OriginRequestPolicyId"] == ALL_VIEWER_EXCEPT_HOST

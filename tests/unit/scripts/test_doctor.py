@@ -59,7 +59,7 @@ def test_a_check_that_hangs_and_one_that_fails_hide_no_other() -> None:
     never.set()
 
 
-def test_the_report_has_each_remedy_and_the_counts_and_foreign_text_controls_no_terminal() -> None:
+def test_the_report_has_remedies_and_counts_and_removes_control_characters() -> None:
     results = [("port", problem("held by \x1b[31mevil\nname", "kill 1")), ("disk", ok("1 GB"))]
     assert as_text(results).splitlines() == [
         "problem  port held by ?[31mevil name",

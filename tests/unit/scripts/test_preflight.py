@@ -51,7 +51,7 @@ KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890
         ("ExpiredToken", "The security token included in the request is expired", "`aws configure`"),
     ],
 )
-def test_a_caller_that_aws_refuses_is_told_the_remedy_of_the_clock_or_the_credentials(
+def test_the_error_has_the_remedy_for_clock_or_credentials_if_aws_refuses_the_caller(
     code: str, message: str, remedy: str
 ) -> None:
     with stubbed_account("sts") as at:

@@ -68,7 +68,7 @@ def test_files_have_their_content_type_and_cache_control(site: Export) -> None:
     assert files["/static/fleetsight.css"].cache_control == "public, max-age=3600"
 
 
-def test_the_pages_have_the_deployed_settings_the_sites_address_and_load_changing_data(site: Export) -> None:
+def test_the_pages_have_the_deployed_settings_and_address_and_load_changing_data(site: Export) -> None:
     page, api = ((site.folder / name).read_text() for name in ("index.html", "api"))
     assert "up to 4 KB each" in page
     assert re.search(r'<p id="fleetNow" data-ask>', page)
@@ -220,7 +220,7 @@ def invalidations(account: AwsAccount) -> int:
     return account.cloudfront.list_invalidations(DistributionId=each["Id"])["InvalidationList"]["Quantity"]
 
 
-def test_files_are_published_before_the_invalidation_and_again_only_if_something_changed(
+def test_site_files_are_published_then_invalidated_and_not_again_if_unchanged(
     account: AwsAccount, site: Export
 ) -> None:
     steps: list[str] = []

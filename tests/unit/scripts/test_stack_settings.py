@@ -239,7 +239,7 @@ def retention(days: float) -> RetentionSettings:
         ({UNKEPT_KEY: "7", UNKEPT_PARAMETER: "0"}, "60", 7, "0"),
     ],
 )
-def test_the_bucket_expires_images_after_their_jobs_and_a_stack_keeps_its_days_unless_too_short(
+def test_the_expiry_days_outlive_the_jobs_and_keep_the_stacks_value_unless_too_short(
     given: dict[str, str], had: str | None, days: float, wanted: str
 ) -> None:
     config = {key: value for key, value in given.items() if key == UNKEPT_KEY}

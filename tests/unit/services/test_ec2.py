@@ -59,7 +59,7 @@ def test_a_launch_passes_everything_that_is_configured() -> None:
     }
 
 
-def test_with_a_launch_template_only_type_subnet_market_and_shutdown_behaviour_are_passed_beside_it() -> None:
+def test_a_launch_with_a_template_passes_only_type_subnet_market_and_shutdown() -> None:
     spec = LaunchSpec("c7a.large", "terminate", subnet_id="subnet-1", market="spot", launch_template="workers")
     assert launched(spec) == EVERY_CALL | {
         "LaunchTemplate": {"LaunchTemplateName": "workers", "Version": "$Default"},
@@ -90,7 +90,7 @@ def test_a_refusal_says_how_often_the_call_was_made_again() -> None:
     assert caught.value.retries == 2
 
 
-def test_the_latest_console_output_is_asked_for_and_what_there_is_where_the_type_has_none() -> None:
+def test_the_console_output_is_the_boot_output_if_the_type_supports_no_latest_output() -> None:
     with stubbed("ec2") as stub:
         output = {"InstanceId": "i-1", "Output": base64.b64encode(b"at its boot").decode()}
         stub.add_client_error(

@@ -190,7 +190,7 @@ def test_a_refusal_without_a_body_has_its_status_as_code(s3: FakeS3) -> None:
     assert raised.value.response["Error"]["Code"] == "403"
 
 
-def test_a_head_that_is_refused_says_so_and_one_of_no_object_asks_whether_the_bucket_is_there(s3: FakeS3) -> None:
+def test_a_refused_head_raises_and_a_head_of_no_object_checks_that_the_bucket_exists(s3: FakeS3) -> None:
     bucket = s3.bucket()
     s3.answers = [(403, "")]
     with pytest.raises(ClientError, match="403"):
