@@ -11,7 +11,7 @@ import pytest
 from scripts.demo_model.signs import samples
 from scripts.run.system import free_port
 from tests.support.fresh_clone import FreshClone, clone_into
-from tests.support.waiting import wait_until
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -49,7 +49,7 @@ def running(clone: FreshClone, url: str, *command: str) -> Iterator[None]:
                 yield
         finally:
             process.send_signal(signal.SIGINT)
-            printed, _ = process.communicate()
+            printed, _ = process.communicate(timeout=DEADLINE_SECONDS)
         assert is_running, printed
         assert "Traceback" not in printed
 
