@@ -131,7 +131,7 @@ class Table:
         """Put `item` if `condition` holds for the existing item (`#name` is an attribute); return whether it did.
 
         False may also mean that the reply was lost and the client repeated the call: the condition does not hold for
-        its own item. A caller for whom this matters reads the item.
+        its own item. A caller to which this matters reads the item.
         """
         return self._if_condition_holds(
             lambda extra: self.client.put_item(TableName=self.name, Item=_encode(item), **extra),

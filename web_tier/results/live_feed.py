@@ -270,7 +270,7 @@ class Stream:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Identifies the viewer: nobody ends a stream of another user by an id of an event."""
+        """Identifies the viewer. It has the owner, so an id of an event ends no stream of another user."""
         return self.owner, self.feed.job_id, self.viewer
 
     def is_over(self) -> bool:
