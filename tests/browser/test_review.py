@@ -75,10 +75,13 @@ def tile(page: Page, name: str) -> Locator:
 
 
 def marks(page: Page) -> dict[str, str]:
-    """Return the marks of the reviewed images in the list, by filename."""
-    read = """(tiles) => Object.fromEntries(tiles.map((tile) =>
+    """Return the marks of the reviewed images in the list, by filename.
+
+    The page finds and reads them in one step: a locator would find them first, and a mark may be gone before it is read.
+    """
+    read = """() => Object.fromEntries([...document.querySelectorAll(".tile:has(.truth-mark)")].map((tile) =>
         [".filename bdi", ".truth-mark"].map((part) => tile.querySelector(part).textContent)))"""
-    found: dict[str, str] = page.locator(".tile:has(.truth-mark)").evaluate_all(read)
+    found: dict[str, str] = page.evaluate(read)
     return found
 
 
