@@ -337,7 +337,7 @@ def describe_continuous_backups(original: Any, self: Any, table_name: str) -> An
     f"{_BACKEND}.restore_table_to_point_in_time", "copies without a lock, and leaves the partitions unsorted"
 )
 def restore_table(original: Any, self: Any, target_table_name: str, source_table_name: str) -> Any:
-    """Make a table with the present items of another one, at whatever moment."""
+    """Make a table with the present items of another one. The moment that the call names is ignored."""
     with lock_of(source_table_name):
         restored = original(self, target_table_name, source_table_name)
         source = self.get_table(source_table_name)

@@ -11,4 +11,4 @@ APPLICATIONS: dict[str, Callable[[], WsgiApp]] = {}
 """Applications by moto's name of the service; each replaces moto's, and is made at the first request."""
 
 MIDDLEWARE: list[Callable[[WsgiApp], WsgiApp]] = []
-"""Each wraps the application of all APIs; it sees requests whose signature is valid."""
+"""Each wraps the application of all APIs; it sees only requests with a valid signature."""

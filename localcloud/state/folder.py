@@ -26,7 +26,6 @@ from localcloud.state.store import (
     StateError,
     connect,
     create,
-    load,
     named_errors,
     synchronize,
     tally,
@@ -214,7 +213,7 @@ def restore(file: Path, path: Path) -> StateFolder:
             raise StateError(f"{path} is not empty: name a folder that does not exist")
         former = format_1.read_snapshot(file) if format_1.is_snapshot(file) else None
         if former is None:
-            load(file)
+            tally(file)
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if former is not None:
             for record in former:
@@ -229,7 +228,7 @@ def restore(file: Path, path: Path) -> StateFolder:
                 if name in PRIVATE_FILES:
                     write_private(path / name, content)
             connection.execute("DROP TABLE files")
-        load(partial)
+        tally(partial)
         synchronize(partial)
         partial.replace(folder.database)
         synchronize(path)

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 NOT_WRITTEN: Final = 5
 """Exit status of a process that cannot write its state."""
 
+CHANGE_SECONDS: Final = 60.0
+"""Longest wait in seconds of a commit for the records of another call."""
+
 _ITEM_WRITES: Final = frozenset(
     {"put_item", "update_item", "delete_item", "batch_write_item", "transact_write_items"}
 )
@@ -87,13 +90,17 @@ class Recorder:
         if self.store is None:
             return
         # Other calls see an object before its record is added; what they write may depend on it.
-        for changing in list(self._changing):
-            changing.wait()
         try:
+            self._wait_for_changes()
             self.store.commit()
         except Exception as error:  # noqa: BLE001 - whatever it is, what was recorded is lost for this process
             log.critical("the state cannot be written (%s), so no call is answered: free space on its disk", error)
             os._exit(NOT_WRITTEN)
+
+    def _wait_for_changes(self) -> None:
+        for changing in list(self._changing):
+            if not changing.wait(CHANGE_SECONDS):
+                raise TimeoutError(f"a call has changed objects for {CHANGE_SECONDS:g} s")
 
     def object_changes(self, backend: Any, bucket: str, name: str) -> None:
         """Remember that the present call is about to change an object; `end_call` records it, complete."""

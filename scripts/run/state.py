@@ -16,7 +16,7 @@ LOCK_SECONDS: Final = 15.0
 
 
 _SHOWN: Final = {"object": "object", "item": "item", "message": "message", "user": "account"}
-"""Kinds of records whose number a start prints, with their names."""
+"""Kinds of records that a start counts, with the names that it prints."""
 
 
 class StateFolderError(FleetsightError):

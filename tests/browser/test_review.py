@@ -77,7 +77,7 @@ def tile(page: Page, name: str) -> Locator:
 def marks(page: Page) -> dict[str, str]:
     """Return the marks of the reviewed images in the list, by filename.
 
-    The page finds and reads them in one step: a locator would find them first, and a mark may be gone before it is read.
+    The page finds and reads them in one step: after a locator has found a mark, the page may remove it.
     """
     read = """() => Object.fromEntries([...document.querySelectorAll(".tile:has(.truth-mark)")].map((tile) =>
         [".filename bdi", ".truth-mark"].map((part) => tile.querySelector(part).textContent)))"""

@@ -33,14 +33,13 @@ from tests.support.iam.judge import PermissionCheck, Verdict
 from tests.support.iam.recording import FILE_VARIABLE, RECORDING, RecordedCall, read_calls
 from tests.support.least_privilege import DENIED_CALLS, IMAGE, NAME, DeployedStack, web_command, worker_command
 from tests.support.operator_account import Operator
-from tests.support.stack_template import GIVEN, listed, statements
+from tests.support.stack_template import GIVEN, SERVER_ROLES, listed, statements
 from tests.support.waiting import wait_until
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
 pytestmark = pytest.mark.processes
 
 ACCOUNT = str(GIVEN["AWS::AccountId"])
-ROLES = ("WebRole", "ControllerRole", "WorkerRole")
 HASTE = {
     "FLEETSIGHT__CONTROLLER__INTERVAL_SECONDS": "0.1",
     "FLEETSIGHT__CONTROLLER__RECONCILE_SECONDS": "0.5",
@@ -229,7 +228,7 @@ def lived(deployed: Deployed) -> Deployed:
     deployed.operator.loses_their_app(deployed.api.base_url, deployed.stack.outputs["JobTableName"])
     calls = read_calls(deployed.stack.cloud.state_dir / "calls")
     account = Account(deployed.stack.client)
-    for role in ROLES:
+    for role in SERVER_ROLES:
         arn = deployed.stack.role_arn(role)
         own = [call for call in calls if call.role == arn]
         checks = {str(check): check for call in [*own, *on_demand(own)] for check in checks_of(call, account)}
@@ -391,7 +390,7 @@ def merged(deployed: Deployed, job_id: str) -> bool:
 
 
 def test_a_day_in_the_life_of_the_system_is_denied_nothing(lived: Deployed) -> None:
-    for role in ROLES:
+    for role in SERVER_ROLES:
         assert [check for check, verdict in lived.judged[role].values() if not verdict.allowed] == []
         assert len(lived.judged[role]) > 20
 
@@ -415,7 +414,7 @@ ELSEWHERE = {
             role,
             sid,
         ): "S3, SQS and DynamoDB need it in the role's name, and nothing that is stored is encrypted here"
-        for role in ROLES
+        for role in SERVER_ROLES
         for sid in ("EncryptData", "EncryptTheTable", "LetTheTableUseTheKey")
         if sid == "EncryptData" or role != "WorkerRole"
     },
@@ -425,7 +424,7 @@ ELSEWHERE = {
     ("WebRole", "DecryptTheSessionKeys"): "Systems Manager needs it in the web role's name, at that moment",
 }
 """Statements that the day does not use; what they are for is `documented` below."""
-STATEMENTS = [(role, sid) for role in ROLES for sid in statements(role)]
+STATEMENTS = [(role, sid) for role in SERVER_ROLES for sid in statements(role)]
 
 
 @pytest.mark.parametrize(("role", "sid"), STATEMENTS, ids=["-".join(each) for each in STATEMENTS])
@@ -456,7 +455,7 @@ ON_BAD_DAYS = {
 def test_every_single_action_is_used_but_a_few_for_bad_days(lived: Deployed) -> None:
     used = {
         (role, sid, check.action)
-        for role in ROLES
+        for role in SERVER_ROLES
         for check, verdict in lived.judged[role].values()
         for sid in verdict.statements
     }
@@ -562,7 +561,7 @@ def documented(deployed: Deployed, role: str, sid: str) -> list[PermissionCheck]
 def on_the_image(deployed: Deployed) -> dict[tuple[str, str], list[tuple[PermissionCheck, Verdict]]]:
     """What is decided about the permissions of `documented`, judged once for each role."""
     found: dict[tuple[str, str], list[tuple[PermissionCheck, Verdict]]] = {}
-    for role in ROLES:
+    for role in SERVER_ROLES:
         checks = [(sid, each) for of, sid in ELSEWHERE if of == role for each in documented(deployed, role, sid)]
         verdicts = deployed.stack.verdicts(role, [check for _, check in checks])
         for (sid, check), verdict in zip(checks, verdicts, strict=True):
@@ -582,7 +581,7 @@ def test_what_runs_on_the_image_alone_may_do_what_is_documented_by_one_statement
 def denied(lived: Deployed) -> dict[str, bool]:
     """Whether each of `DENIED_CALLS` is denied, judged once for each role."""
     account, known, found = Account(lived.stack.client), lived.known(), dict[str, bool]()
-    for role in ROLES:
+    for role in SERVER_ROLES:
         arn = lived.stack.role_arn(role)
         checks = [
             (words, check)

@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 
 from tests.support.iam.judge import FOLDER, JudgeError, PermissionCheck, install, judge
-from tests.support.stack_template import GIVEN, listed, statements, value_of
+from tests.support.stack_template import GIVEN, SERVER_ROLES, listed, statements, value_of
 
 pytestmark = pytest.mark.processes
-
-ROLES = ("WebRole", "ControllerRole", "WorkerRole")
 
 FORMS = {
     "Queue.Arn": "arn:aws:sqs:eu-central-1:123456789012:name",
@@ -49,7 +47,7 @@ def request_for(action: str, resource: str, condition: dict[str, dict[str, Any]]
     return PermissionCheck(action, arn, context)
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", SERVER_ROLES)
 def test_each_statement_allows_a_request_that_aws_can_make(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A condition on a key that a request does not have allows nothing, and AWS does not say so.
 

@@ -52,7 +52,7 @@ class ForkedPython:
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        return self._process.exitcode
+        return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Return the exit status once the process has ended.
@@ -61,7 +61,7 @@ class ForkedPython:
             subprocess.TimeoutExpired: if it runs longer than `timeout` seconds.
         """
         self._process.join(timeout)
-        status = self._process.exitcode
+        status = self.poll()
         if status is None:
             raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
         return status

@@ -34,6 +34,9 @@ GIVEN: dict[str, Any] = {
 """What has no default; a bundle, a certificate and keys that a role has to be allowed to use; and ids that have the
 form of such."""
 
+SERVER_ROLES = ("WebRole", "ControllerRole", "WorkerRole")
+"""The roles of the instances."""
+
 NO_VALUE = object()
 """What ``AWS::NoValue`` comes to: it is left out."""
 

@@ -11,8 +11,8 @@ status.
 
 A stream that its viewer has left counts no more, so that a phone on a bad line is not rejected because of its own
 earlier connections. The id of an event names the viewer: a connection with that id replaces the viewer's last one,
-whose end the network may never report. A connection that its client has closed ends within `WAIT_SECONDS`, or at once
-if a new viewer needs its place.
+because the network may never report the end of that one. A connection that its client has closed ends within
+`WAIT_SECONDS`, or at once if a new viewer needs its place.
 """
 
 import logging
@@ -255,7 +255,7 @@ class Stream:
 
     Args:
         feed: the feed of the job.
-        owner: whose share of the bulkhead the stream takes.
+        owner: of the bulkhead's share that the stream takes a place of.
         cursor: of the last event that the viewer received, or empty.
         viewer: the same for all connections of a viewer that reconnects.
         connection: to the client, if the server exposes it, as gunicorn does.
@@ -327,7 +327,7 @@ class FeedRegistry:
 
         Args:
             job_id: the job.
-            owner: whose share of the bulkhead the stream takes.
+            owner: of the bulkhead's share that the stream takes a place of.
             last_event_id: of the last event that the viewer received. Its earlier stream in this process ends.
             connection: to the client, if it is known.
         """

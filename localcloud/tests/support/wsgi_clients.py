@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,3 +98,12 @@ class ClientPair:
         before = self.stock_application.times
         self.direct.request(*arguments, **environ)
         return self.stock_application.times > before
+
+    def stock_replies(self, call: Callable[[WsgiClient], Reply]) -> list[Reply]:
+        """Make a call through both clients, and return their replies, each of which stock moto must have answered."""
+        replies = []
+        for client in (self.direct, self.stock):
+            before = self.stock_application.times
+            replies.append(call(client))
+            assert self.stock_application.times > before
+        return replies

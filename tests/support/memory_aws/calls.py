@@ -21,7 +21,7 @@ is repeated).
 """
 
 Leave = Callable[[int], int]
-"""Returns how many of the entries of a batch call, whose number it is given, the service does not process."""
+"""Takes the number of entries of a batch call, and returns how many of them the service does not process."""
 
 WRITES: Final = frozenset({"BatchWriteItem", "PutItem", "UpdateItem", "DeleteItem"})
 """Operations that change items of a table."""

@@ -14,7 +14,6 @@ from tests.conftest import ConfigMaker, shipped_values
 from tests.support.api import AppMaker
 from tests.support.fixtures import compiled  # noqa: F401
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.s3 import MemoryBucket as ReadableBucket
 from tests.support.memory_aws.sqs import RecordingQueue
 from web_tier.app import create_app
 from web_tier.auth.context import AuthContext
@@ -46,7 +45,7 @@ def input_bucket() -> MemoryBucket:
 
 @pytest.fixture
 def output_bucket() -> Bucket:
-    return ReadableBucket()
+    return MemoryBucket()
 
 
 @pytest.fixture
