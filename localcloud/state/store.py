@@ -82,37 +82,41 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Raise SQLite's errors in the block as `StateError`, or as `CorruptedStateError` if the file is damaged."""
+    """Raise errors of the disk in the block as `StateError`, or as `CorruptedStateError` if the file is damaged."""
     try:
         yield
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+    except (sqlite3.Error, OSError, TypeError, ValueError) as error:
+        # A damaged page has values of other types, or no text.
+        if isinstance(error, TypeError | ValueError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
             raise CorruptedStateError(path, f"cannot be read ({error})") from error
-        raise StateError(f"{path} cannot be used ({error}): free space on its disk, and check its rights") from error
-    except (TypeError, ValueError) as error:  # a damaged page has values of other types, or no text
-        raise CorruptedStateError(path, f"cannot be read ({error})") from error
+        remedy = "free space on its disk, check its rights, or name another"
+        raise StateError(f"{path} cannot be used ({error}): {remedy}") from error
 
 
 def create(path: Path, records: Iterable[Record] = ()) -> None:
-    """Create a database with records; a kill leaves no file of this name.
+    """Create a database with records, in the place of an existing one; a kill leaves that or the new one.
 
     Raises:
         StateError: the disk is full or fails.
     """
     partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    with named_errors(partial), closing(connect(partial)) as connection:
-        connection.execute("PRAGMA journal_mode = OFF")
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
-        connection.executescript(_SCHEMA)
-        connection.execute("BEGIN")
-        connection.executemany(_INSERT, (row for record in records for row in _rows_of(record, PIECE_BYTES)))
-        connection.execute("COMMIT")
-    synchronize(partial)
-    partial.replace(path)
-    synchronize(path.parent)
+    with named_errors(path):
+        partial.unlink(missing_ok=True)
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            with closing(connect(partial)) as connection:
+                connection.execute("PRAGMA journal_mode = OFF")
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
+                connection.executescript(_SCHEMA)
+                connection.execute("BEGIN")
+                connection.executemany(_INSERT, (row for record in records for row in _rows_of(record, PIECE_BYTES)))
+                connection.execute("COMMIT")
+            synchronize(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        synchronize(path.absolute().parent)
 
 
 def synchronize(path: Path) -> None:
@@ -198,11 +202,6 @@ class Store:
             with self._lock:
                 self._pending.extend(added)
                 self._appended += 1
-
-    @property
-    def has_pending(self) -> bool:
-        """Whether records are not durable yet."""
-        return self._durable < self._appended
 
     def commit(self) -> None:
         """Return when every record that was added before is durable.
