@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from localcloud.access_keys import HEADER_FILE, KEY_FILE
+from localcloud.access_keys import HEADER_FILE, KEY_FILE, write_private
 from localcloud.state import format_1
 from localcloud.state.store import ACKNOWLEDGED, Record, StateError, create, load, named_errors, synchronize, tally
 
@@ -148,9 +148,9 @@ class StateFolder:
         """
         with self.locked(), named_errors(self.path):
             # The database last: until then the folder is a state.
-            of_database = [f"{DATABASE}{end}" for end in (".partial", ACKNOWLEDGED, "-wal", "-shm", "")]
-            for name in (*PRIVATE_FILES, *of_database):
-                (self.path / name).unlink(missing_ok=True)
+            for name in (*PRIVATE_FILES, DATABASE):
+                for end in (".partial", ACKNOWLEDGED, "-wal", "-shm", ""):
+                    (self.path / f"{name}{end}").unlink(missing_ok=True)
             format_1.remove(self.path)
             synchronize(self.path)
 
@@ -182,15 +182,6 @@ def restore(file: Path, path: Path) -> StateFolder:
             write_private(path / name, content)
         create(folder.database, records)
     return folder
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, and wait until the disk has it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _separated(records: Iterable[Record]) -> tuple[dict[str, str], list[Record]]:

@@ -26,12 +26,12 @@ _BYTES: Final = "$bytes"
 
 def key_bytes(key: Iterable[str]) -> bytes:
     """Return a key as it is in the store."""
-    return json.dumps(list(key), separators=(",", ":")).encode()
+    return _to_json(list(key)).encode()
 
 
 def value_bytes(value: Any) -> bytes:
     """Return a value as it is in the store: JSON, with bytes in Base64."""
-    return json.dumps(value, separators=(",", ":"), default=_bytes_to_json).encode()
+    return _to_json(value).encode()
 
 
 def value_of(content: bytes) -> Any:
@@ -41,6 +41,9 @@ def value_of(content: bytes) -> Any:
 
 def _bytes_to_json(value: bytes) -> dict[str, str]:
     return {_BYTES: base64.b64encode(value).decode()}
+
+
+_to_json: Final = json.JSONEncoder(separators=(",", ":"), default=_bytes_to_json).encode
 
 
 def _bytes_of_json(value: dict[str, Any]) -> Any:

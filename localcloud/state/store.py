@@ -3,7 +3,7 @@
 A record sets the value of a key: JSON, and the content of an object. The last record of a key counts; a record
 without a value removes the key. `Store.append` collects records. `Store.commit` writes those of all threads in one
 transaction, and returns when the disk has it (group commit). SQLite copies its write-ahead log into the database in
-the commit that makes the log longer than 1,000 pages, so the log has at most that and one more transaction.
+the commit that makes the log longer than `LOG_PAGES`, so the log has at most that and one more transaction.
 
 SQLite has no checksums of content, and its log ends silently at the first damaged frame
 (https://www.sqlite.org/fileformat2.html#wal_file_format). So each row has a checksum, and the file `ACKNOWLEDGED` has
@@ -32,6 +32,9 @@ ACKNOWLEDGED: Final = "-acknowledged"
 
 PIECE_BYTES: Final = 256 * 1024 * 1024
 """Largest content in bytes of one row; SQLite refuses a row of more than 1,000,000,000."""
+
+LOG_PAGES: Final = 4_000
+"""Length in pages of 4,096 bytes from which the write-ahead log is copied; SQLite's 1,000 takes more syncs."""
 
 MAX_LOG_BYTES: Final = 16 * 1024 * 1024
 """Size in bytes to which the write-ahead log shrinks again after a transaction with a large object."""
@@ -189,6 +192,7 @@ class Store:
             self._connection = opened.enter_context(closing(connect(path)))
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")  # each commit waits for the disk
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             self._connection.execute("PRAGMA secure_delete = OFF")  # no zeros over what is removed
             self._connection.execute(f"PRAGMA journal_size_limit = {MAX_LOG_BYTES}")
             self._commits: int = _value_of(self._connection, "SELECT number FROM commits")
