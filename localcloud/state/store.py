@@ -17,7 +17,7 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -49,6 +49,14 @@ CREATE TABLE records (
 CREATE TABLE commits (number INTEGER NOT NULL);
 INSERT INTO commits VALUES (0);
 """
+
+_SETTINGS: Final = (
+    "journal_mode = WAL",
+    "synchronous = FULL",  # each commit waits for the disk
+    f"wal_autocheckpoint = {LOG_PAGES}",
+    f"journal_size_limit = {MAX_LOG_BYTES}",
+    "secure_delete = OFF",  # no zeros over what is removed
+)
 
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """SQLite's codes for a damaged file. The last one is that of a table which is missing: all statements are ours."""
@@ -131,14 +139,16 @@ def synchronize(path: Path) -> None:
         os.close(descriptor)
 
 
-def read(connection: sqlite3.Connection, path: Path) -> Iterator[Record]:
-    """Yield the records of a database, and check it. Each piece is a record of its own; only the first has a value.
+def read(path: Path) -> Iterator[Record]:
+    """Yield the records of a database without changing a file, and check it.
+
+    Each piece is a record of its own; only the first has a value.
 
     Raises:
         StateError: the file is of something else or of another version, or it cannot be read.
         CorruptedStateError: the file is damaged, or acknowledged commits are missing.
     """
-    with named_errors(path):
+    with named_errors(path), closing(connect(path, read_only=True)) as connection:
         if _value_of(connection, "PRAGMA application_id") != APPLICATION_ID:
             raise StateError(f"{path} is not a state of Fleetsight: name another folder. Nothing was changed")
         if (version := _value_of(connection, "PRAGMA user_version")) != FORMAT:
@@ -161,15 +171,17 @@ def read(connection: sqlite3.Connection, path: Path) -> Iterator[Record]:
 
 
 def load(path: Path) -> dict[bytes, Record]:
-    """Return the record of each key, without changing a file; raises as `read` does."""
-    with named_errors(path), closing(connect(path, read_only=True)) as connection:
-        return _joined(read(connection, path))
+    """Return the whole record of each key; raises as `read` does."""
+    whole: dict[bytes, Record] = {}
+    for record in read(path):
+        first = whole.get(record.key)
+        whole[record.key] = record if first is None else first._replace(body=first.body + record.body)
+    return whole
 
 
 def tally(path: Path) -> Counter[str]:
-    """Return the number of records of each kind, without changing a file; raises as `read` does."""
-    with named_errors(path), closing(connect(path, read_only=True)) as connection:
-        return Counter(json.loads(record.key)[0] for record in read(connection, path) if record.value)
+    """Return the number of records of each kind; raises as `read` does."""
+    return Counter(json.loads(record.key)[0] for record in read(path) if record.value)
 
 
 class Store:
@@ -188,16 +200,12 @@ class Store:
         self._pending: list[Record] = []
         self._appended = self._durable = 0
         self.restored: dict[bytes, Record] = load(path)
-        with named_errors(path), ExitStack() as opened:
-            self._connection = opened.enter_context(closing(connect(path)))
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")  # each commit waits for the disk
-            self._connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
-            self._connection.execute("PRAGMA secure_delete = OFF")  # no zeros over what is removed
-            self._connection.execute(f"PRAGMA journal_size_limit = {MAX_LOG_BYTES}")
+        with named_errors(path):
+            self._connection = connect(path)
+            for setting in _SETTINGS:
+                self._connection.execute(f"PRAGMA {setting}")
             self._commits: int = _value_of(self._connection, "SELECT number FROM commits")
-            opened.pop_all()
-        self._acknowledged = os.open(_beside(path), os.O_WRONLY | os.O_CREAT, 0o600)
+            self._acknowledged = os.open(_beside(path), os.O_WRONLY | os.O_CREAT, 0o600)
 
     def append(self, records: Iterable[Record]) -> None:
         """Add records, which are written together: after a kill, all of them are there or none."""
@@ -253,15 +261,6 @@ def _rows_of(record: Record, piece_bytes: int) -> Iterator[Row]:
         body = record.body[start : start + piece_bytes]
         yield record.key, piece, value, body, _checksum(record.key, piece, value, body)
         value = b""
-
-
-def _joined(records: Iterable[Record]) -> dict[bytes, Record]:
-    """Return the whole record of each key."""
-    whole: dict[bytes, Record] = {}
-    for record in records:
-        first = whole.get(record.key)
-        whole[record.key] = record if first is None else first._replace(body=first.body + record.body)
-    return whole
 
 
 def _checksum(key: bytes, piece: int, value: bytes, body: bytes) -> int:
