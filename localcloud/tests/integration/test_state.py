@@ -23,7 +23,7 @@ from localcloud.machines.machine import children_of
 from localcloud.state.folder import DATABASE
 from localcloud.state.store import Record, Store, connect, create, load
 from localcloud.tests.support.cloud_clients import CloudClients, error_of, presigned_form
-from localcloud.tests.support.waiting import wait_until
+from localcloud.tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -41,7 +41,8 @@ class KeptCloud:
 
     def _start(self) -> None:
         self._number += 1
-        self.cloud = LocalCloud(self._folder / f"run-{self._number}", hypervisor=False, state=self.state).start()
+        folder = self._folder / f"run-{self._number}"
+        self.cloud = LocalCloud(folder, hypervisor=False, state=self.state, start_seconds=DEADLINE_SECONDS).start()
         self.clients = CloudClients(self.cloud.endpoint_url)
 
     def kill(self) -> CloudClients:
