@@ -386,7 +386,7 @@ def roll_command(
         raise click.UsageError("--back and --to each name a version: give one of them")
     if new_session_key and (back or to is not None):
         raise click.UsageError("--new-session-key is of the web instance, --back and --to are of workers: give one")
-    context = AwsContext(account, prefix, lambda sentence: click.echo(f"✓ {sentence}"), click.echo)
+    context = AwsContext(account, prefix, lambda sentence: click.echo(f"✓ {sentence}"), click.echo, Waiter())
     if new_session_key:
         roll_session_keys(context, wait=wait, dry_run=dry_run)
     else:

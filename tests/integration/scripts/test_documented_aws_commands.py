@@ -1,39 +1,42 @@
-"""The documents' commands about AWS run as they are written, in a shell, with a local cloud in AWS's place.
+"""The documents' commands about AWS run as they are written, with a local cloud in AWS's place.
 
-Only the environment names the local cloud. The test plays its instances: builders build, the web instance answers,
-and workers that are asked to drain end. The local CloudFormation makes no updates, so a command that changes a stack
-runs as a dry run, in an account without one. `roll --new-session-key` is a dry run, too: the local Auto Scaling
-refreshes no instances.
+Only the environment names the local cloud. A shell's rules split a command into words, and this process runs it:
+`test_documented_commands.py` starts the wrapper in a shell. The test plays the instances whenever a command waits:
+builders build, the web instance answers, and workers that are asked to drain end. The local CloudFormation makes no
+updates, so a command that changes a stack runs as a dry run, in an account without one. `roll --new-session-key` is
+a dry run, too: the local Auto Scaling refreshes no instances.
 """
 
 import os
 import re
+import shlex
 import shutil
-import signal
 import socket
-import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from flask import Flask
 from werkzeug.serving import make_server
 
 from app_tier.bundle import DEMO_BUNDLE
 from localcloud.launch import LocalCloud
+from scripts.aws.bake.bake import DEFAULT_BUNDLE, select_bundle
+from scripts.aws.context import AwsAccount, Waiter
 from scripts.aws.deploy.stack import StackDescription, find_stack
-from scripts.home import HOME_VARIABLE
+from scripts.cli import fleetsight
 from services.accounts import OPERATORS, Accounts
 from services.metadata import DRAIN_TAG
 from tests.support.account import ACCOUNT_APIS
 from tests.support.aws_builders import Builders, instances
 from tests.support.aws_stage import Stage, account_at, left
-from tests.support.checkouts import link_checkout
 from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks, one_line, output_pattern
 from tests.support.servers import serving
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -66,27 +69,24 @@ def commands_of(document: str, *sections: str) -> list[tuple[CommandBlock, str]]
     return [each for each in found if not sections or each[0].section in sections]
 
 
+PAUSE_SECONDS = 0.1
+"""Real seconds of a command's pause, in which the cloud, another process, can act."""
+
+
 @dataclass
 class Reader:
-    """A reader with a shell in a checkout and an account of a local cloud; the test plays its instances."""
+    """A reader of the documents who has an account of a local cloud; the test plays its instances."""
 
-    folder: Path
     cloud: LocalCloud
     pages: ExitStack
+    now: float = 0.0
     _served: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Make a checkout in which a model was built."""
-        link_checkout(self.folder)
-        shutil.copytree(DEMO_BUNDLE, self.folder / ".fleetsight" / "models" / "resnet18")
+        """Reach the account."""
         self.account = account_at(self.cloud.endpoint_url)
         self.stage = Stage(self.account, PREFIX)
         self.builders = Builders(self.account, PREFIX, honest=True)
-
-    @property
-    def output(self) -> Path:
-        """The file with the output of the last command."""
-        return self.folder / "output"
 
     @property
     def stack(self) -> StackDescription:
@@ -96,29 +96,19 @@ class Reader:
         return stack
 
     def run(self, command: str) -> str:
-        """Run a command in a shell, play the instances until it has ended, and return its output on one line."""
-        typed = self.folder / "typed"
-        typed.write_text(TYPED.get(command.split()[1], ""))
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("FLEETSIGHT")}
-        environment |= {**self.cloud.environment(), "COLUMNS": "100", HOME_VARIABLE: str(self.folder / ".fleetsight")}
-        with (
-            typed.open() as answers,
-            self.output.open("w") as shown,
-            subprocess.Popen(
-                ["bash", "-euo", "pipefail", "-c", command],
-                stdin=answers, stdout=shown, stderr=subprocess.STDOUT, cwd=self.folder, env=environment,
-                start_new_session=True,
-            ) as process,
-        ):  # fmt: skip
-            try:
-                wait_until(lambda: self._has_ended(process), f"{command} ends", details=self.output.read_text)
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-        assert process.returncode == 0, f"{command}\n{self.output.read_text()}"
-        return one_line(self.output.read_text())
+        """Run a command, and return its output on one line."""
+        words = shlex.split(command, comments=True)[1:]
+        environment = dict.fromkeys(name for name in os.environ if name.startswith("FLEETSIGHT"))
+        ran = CliRunner().invoke(
+            fleetsight, words, TYPED.get(words[0]), {**environment, **self.cloud.environment(), "COLUMNS": "100"}
+        )
+        assert ran.exit_code == 0, f"{command}\n{ran.output}\n{ran.exception!r}"
+        return one_line(ran.output)
 
-    def _has_ended(self, process: "subprocess.Popen[bytes]") -> bool:
+    def sleep(self, seconds: float) -> None:
+        """Play the instances while a command waits; its clock goes on by more than the real time."""
+        self.now += seconds / 5
+        time.sleep(PAUSE_SECONDS)
         self.builders.work()
         for address in self.account.ec2.describe_addresses()["Addresses"]:
             self._serve(address["PublicIp"])
@@ -129,7 +119,6 @@ class Reader:
         ]
         if drained:
             self.account.ec2.terminate_instances(InstanceIds=drained)
-        return process.poll() is not None
 
     def _serve(self, address: str) -> None:
         """Serve the health check of the page at the address of the stack."""
@@ -154,15 +143,31 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    with LocalCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False, extensions=ACCOUNT_APIS) as started:
-        yield started
+    """A cloud without moto's 500 images, all of which it searches for each of ours."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+        with LocalCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False, extensions=ACCOUNT_APIS) as started:
+            yield started
+
+
+@pytest.fixture(scope="module")
+def accounts() -> type[AwsAccount]:
+    """Return accounts by their arguments; commands share them, since making clients costs more than a command."""
+    return cache(AwsAccount)  # type: ignore[return-value]
 
 
 @pytest.fixture
-def reader(own_cloud: LocalCloud, tmp_path: Path) -> Iterator[Reader]:
-    """A reader with an empty account, which is empty again afterwards."""
+def reader(
+    own_cloud: LocalCloud, accounts: type[AwsAccount], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Reader]:
+    """A reader with a built model and an empty account, which is empty again afterwards."""
+    shutil.copytree(DEMO_BUNDLE, tmp_path / DEFAULT_BUNDLE)
+    monkeypatch.setattr(select_bundle, "__defaults__", (tmp_path,))
+    monkeypatch.setattr("scripts.aws.commands.AwsAccount", accounts)
     with ExitStack() as pages:
-        made = Reader(tmp_path, own_cloud, pages)
+        made = Reader(own_cloud, pages)
+        waiter = Waiter(lambda: made.now, made.sleep, lambda _: None)
+        monkeypatch.setattr("scripts.aws.commands.Waiter", lambda: waiter)
         yield made
         made.stage.down(delete_data=True)
 
@@ -176,9 +181,7 @@ def test_the_page_prints_what_it_shows_from_the_check_until_nothing_is_left(read
             accounts.add("you@example.org")  # on the page
         printed = reader.run(command)
         is_as_shown = bool(re.search(output_pattern(block.output), printed))
-        assert is_as_shown, (
-            f"{command} printed\n{reader.output.read_text()}\nand {block.document} has\n{block.output}"
-        )
+        assert is_as_shown, f"{command} printed\n{printed}\nand {block.document} has\n{block.output}"
         match command.split()[1]:
             case "up" if "--dry-run" in command:
                 assert find_stack(reader.account, PREFIX) is None
