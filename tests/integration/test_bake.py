@@ -1,7 +1,6 @@
 """Bakes on a local cloud with instances that compute nothing; the test plays the builders."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
 from core.ids import new_id
-from localcloud.launch import REGION, LocalCloud
+from localcloud.launch import REGION
 from scripts.aws.bake.bake import bake
 from scripts.aws.bake.builders import MAX_LIFE_MINUTES
 from scripts.aws.bake.images import list_images
@@ -23,19 +22,6 @@ from tests.support.aws_builders import Bakery, Killed, MortalAccount, instances,
 
 STEPS = range(1, 15)
 """What the bake of one image reports, in a bucket that is made for it."""
-
-
-@pytest.fixture(scope="module")
-def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MortalAccount, AwsAccount]]:
-    """The account that bakes and the one that observes, shared: making their clients costs more than a bake.
-
-    In a cloud of their own without moto's 500 images, all of which it searches for each of ours.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-        with LocalCloud(tmp_path_factory.mktemp("bake"), hypervisor=False) as cloud:
-            url = cloud.endpoint_url
-            yield MortalAccount(REGION, endpoint_url=url), AwsAccount(REGION, endpoint_url=url)
 
 
 @pytest.fixture
@@ -317,7 +303,7 @@ def test_a_builder_that_stops_without_a_report_is_an_error_at_once(bakery: Baker
 
 
 def test_an_image_is_used_once_ec2_has_it(bakery: Bakery, base: BaseImage) -> None:
-    bakery.account.states[:] = ["pending"] * 20
+    bakery.account.states[:] = ["pending"] * 3
     bake(bakery.context, bakery.options(), bakery.source(), base)
     assert bakery.account.states == []
     assert bakery.left() == {}
@@ -343,13 +329,13 @@ def test_the_last_three_images_stay_and_those_that_are_still_launched(bakery: Ba
     made = [bake(bakery.context, bakery.options(), bakery.source("0"), base)["worker"]]
     ec2, name = bakery.observer.ec2, f"{bakery.prefix}-worker"
     ec2.create_launch_template(LaunchTemplateName=name, LaunchTemplateData={"ImageId": made[0]})
-    made += [bake(bakery.context, bakery.options(), bakery.source(number), base)["worker"] for number in "12345"]
-    assert {image.image_id for image in list_images(bakery.observing, "worker")} == {made[0], *made[3:]}
+    made += [bake(bakery.context, bakery.options(), bakery.source(number), base)["worker"] for number in "1234"]
+    assert {image.image_id for image in list_images(bakery.observing, "worker")} == {made[0], *made[2:]}
     assert bakery.left() == {}
-    ec2.create_launch_template_version(LaunchTemplateName=name, LaunchTemplateData={"ImageId": made[5]})
+    ec2.create_launch_template_version(LaunchTemplateName=name, LaunchTemplateData={"ImageId": made[4]})
     ec2.modify_launch_template(LaunchTemplateName=name, DefaultVersion="2")
-    bake(bakery.context, bakery.options(), bakery.source("5"), base)
-    assert {image.image_id for image in list_images(bakery.observing, "worker")} == set(made[3:])
+    bake(bakery.context, bakery.options(), bakery.source("4"), base)
+    assert {image.image_id for image in list_images(bakery.observing, "worker")} == set(made[2:])
 
 
 def test_a_zone_without_room_is_left_for_the_next(bakery: Bakery, base: BaseImage) -> None:

@@ -1,6 +1,5 @@
 """Rolls on a local cloud with instances that compute nothing; the test simulates workers and autoscaler."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,13 +7,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from core.ids import new_id
-from localcloud.launch import REGION, LocalCloud
+from localcloud.launch import REGION
 from scripts.aws.commands import roll_command
 from scripts.aws.context import TAG, AwsAccount, AwsContext, TimedOutError, Waiter
 from scripts.aws.deploy.auth import session_keys_parameter
 from scripts.aws.rollout import RolloutError, RolloutOptions, roll_out
 from services.metadata import DRAIN_TAG
-from tests.support.account import ACCOUNT_APIS
 from tests.support.aws_builders import Clock, Killed, MortalAccount
 from tests.support.iam.commands import PrintedPolicy
 
@@ -109,16 +107,6 @@ class Fleet:
         self.account.reborn()
         self.die_after = None
         self.roll_out(**order)
-
-
-@pytest.fixture(scope="module")
-def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MortalAccount, AwsAccount]]:
-    """The account that rolls, and an observer, in a cloud without moto's 500 images."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-        with LocalCloud(tmp_path_factory.mktemp("roll"), hypervisor=False, extensions=ACCOUNT_APIS) as cloud:
-            url = cloud.endpoint_url
-            yield MortalAccount(REGION, endpoint_url=url), AwsAccount(REGION, endpoint_url=url)
 
 
 @pytest.fixture

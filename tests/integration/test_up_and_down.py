@@ -34,7 +34,7 @@ from scripts.run.system import ROOT
 from services.users import NewPasswordRequired, PoolTokens, UserPool
 from tests.support.account import ACCOUNT_APIS
 from tests.support.aws_builders import Builders, Clock
-from tests.support.aws_stage import WITH_SITE, Stage, data_buckets, launch_workers, left, make_belongings
+from tests.support.aws_stage import WITH_SITE, Stage, account_at, data_buckets, launch_workers, left, make_belongings
 from tests.support.iam.commands import PrintedPolicy
 from tests.support.stack_template import GIVEN, user_data
 
@@ -136,7 +136,7 @@ class RunningStage(Stage):
 
 
 def test_where_there_are_no_images_up_bakes_them_first(own_cloud: LocalCloud) -> None:
-    stage = Stage(AwsAccount("us-east-1", None, own_cloud.endpoint_url), "fsb")
+    stage = Stage(account_at(own_cloud.endpoint_url), "fsb")
     builders = Builders(stage.account, stage.prefix, honest=True)
     waiter = Clock(builders.work)
     context = replace(stage.context, waiter=Waiter(waiter, waiter.sleep, lambda _: None))
@@ -234,7 +234,7 @@ def invalidations(stage: Stage, distribution: str) -> int:
 
 
 def test_up_publishes_the_site_once_and_down_leaves_nothing_of_it(own_cloud: LocalCloud) -> None:
-    account = AwsAccount("us-east-1", None, own_cloud.endpoint_url)
+    account = account_at(own_cloud.endpoint_url)
     stage = Stage(account)
     settings = StackSettings({**WITH_SITE, **WITH_NAME})
     assert stage.up(settings=settings) == "https://images.example.org"

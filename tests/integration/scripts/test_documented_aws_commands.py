@@ -32,7 +32,6 @@ from scripts.aws.deploy.stack import StackDescription, find_stack
 from scripts.cli import fleetsight
 from services.accounts import OPERATORS, Accounts
 from services.metadata import DRAIN_TAG
-from tests.support.account import ACCOUNT_APIS
 from tests.support.aws_builders import Builders, instances
 from tests.support.aws_stage import Stage, account_at, left
 from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks, one_line, output_pattern
@@ -142,30 +141,21 @@ class Reader:
 
 
 @pytest.fixture(scope="module")
-def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    """A cloud without moto's 500 images, all of which it searches for each of ours."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-        with LocalCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False, extensions=ACCOUNT_APIS) as started:
-            yield started
-
-
-@pytest.fixture(scope="module")
-def accounts() -> type[AwsAccount]:
+def shared_accounts() -> type[AwsAccount]:
     """Return accounts by their arguments; commands share them, since making clients costs more than a command."""
     return cache(AwsAccount)  # type: ignore[return-value]
 
 
 @pytest.fixture
 def reader(
-    own_cloud: LocalCloud, accounts: type[AwsAccount], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    account_cloud: LocalCloud, shared_accounts: type[AwsAccount], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Reader]:
     """A reader with a built model and an empty account, which is empty again afterwards."""
     shutil.copytree(DEMO_BUNDLE, tmp_path / DEFAULT_BUNDLE)
     monkeypatch.setattr(select_bundle, "__defaults__", (tmp_path,))
-    monkeypatch.setattr("scripts.aws.commands.AwsAccount", accounts)
+    monkeypatch.setattr("scripts.aws.commands.AwsAccount", shared_accounts)
     with ExitStack() as pages:
-        made = Reader(own_cloud, pages)
+        made = Reader(account_cloud, pages)
         waiter = Waiter(lambda: made.now, made.sleep, lambda _: None)
         monkeypatch.setattr("scripts.aws.commands.Waiter", lambda: waiter)
         yield made
