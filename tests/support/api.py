@@ -22,7 +22,7 @@ from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from tests.support.jobs import NOW, add_images, failed
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import RecordingQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from web_tier.app import create_app
 
 AppMaker = Callable[..., Flask]
@@ -98,7 +98,7 @@ class DeadLetterDesk:
 
     config: Config
     store: JobStore
-    queue: RecordingQueue = field(default_factory=RecordingQueue)
+    queue: MemoryQueue = field(default_factory=MemoryQueue)
     bucket: MemoryBucket = field(default_factory=MemoryBucket)
     client: FlaskClient = field(init=False)
 

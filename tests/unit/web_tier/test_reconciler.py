@@ -5,7 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 from unittest.mock import Mock
@@ -19,11 +19,12 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
 from core.tracing import current_traceparent, new_traceparent, use_traceparent
 from services.sqs import OutgoingMessage, QueueCounts
+from tests.support.autoscaler import Clock
 from tests.support.memory_aws.calls import run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import ClockedQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.results_site import LOST_AFTER, MAX_RECEIVES, ResultsSite, done, message, refused
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.autoscaler.metrics import total_of
@@ -44,11 +45,12 @@ def site() -> ResultsSite:
 # How many messages are sent
 
 
-@dataclass(frozen=True)
-class LateCounts(ClockedQueue):
+class LateCounts(MemoryQueue):
     """A queue whose counts are a minute old, as SQS's may be."""
 
-    samples: list[tuple[float, QueueCounts]] = field(default_factory=list)
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock=clock)
+        self.clock, self.samples = clock, list[tuple[float, QueueCounts]]()
 
     def counts(self) -> QueueCounts:
         self.samples.append((self.clock(), super().counts()))
@@ -61,7 +63,7 @@ def test_a_backlog_without_consumers_for_62_hours_is_not_multiplied_then_or_late
 ) -> None:
     """Row 44."""
     site.paused = paused
-    site.requests, site.responses = (LateCounts(clock=site.clock) for _ in range(2))
+    site.requests, site.responses = (LateCounts(site.clock) for _ in range(2))
     site.start()
     refs = [ref for _ in range(50) for ref in site.add_job(100)]
     site.pass_time(62 * HOUR, every=1_800.0)
@@ -171,7 +173,7 @@ def test_nothing_is_sent_again_while_the_fleet_is_paused(site: ResultsSite) -> N
 
 
 def test_a_request_whose_reply_was_lost_is_not_sent_again_at_once(site: ResultsSite) -> None:
-    class LosesReplies(ClockedQueue):
+    class LosesReplies(MemoryQueue):
         def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
             super().send(messages)
             self.messages.clear()
@@ -213,13 +215,12 @@ def test_resends_are_counted_over_controllers_and_attempts(site: ResultsSite) ->
 
 @pytest.mark.parametrize("outcome", ["refused", "unknown"])
 def test_a_request_that_was_perhaps_not_sent_is_not_recorded(site: ResultsSite, outcome: str) -> None:
-    class Fails(ClockedQueue):
-        def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
-            if outcome == "unknown":
-                raise TimeoutError
-            return list(messages)
+    def fails(messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+        if outcome == "unknown":
+            raise TimeoutError
+        return list(messages)
 
-    site.requests = Fails(clock=site.clock)
+    site.requests = MemoryQueue(fails, clock=site.clock)
     site.start()
     [ref] = site.add_job(1, request=False)
     site.pass_time(LOST_AFTER)
