@@ -69,7 +69,7 @@ class MemorySQS:
         errors: raised by the next calls of an operation, first one first.
         refuse: parts of the bodies or receipts that batch calls refuse, as the sender's fault.
         arriving: sent while a receive waits, one for each receive.
-        others_in_flight: messages that other consumers hold, which are only counted.
+        others_visible, others_in_flight, others_delayed: messages that are only counted.
         calls: operations and arguments of the calls that were made.
     """
 
@@ -88,7 +88,9 @@ class MemorySQS:
     errors: dict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
     refuse: set[str] = field(default_factory=set)
     arriving: list[str] = field(default_factory=list)
+    others_visible: int = 0
     others_in_flight: int = 0
+    others_delayed: int = 0
     calls: list[tuple[str, Any]] = field(default_factory=list)
     _deduplicated: set[str] = field(default_factory=set)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -126,7 +128,9 @@ class MemorySQS:
         hidden = [message for message in list(self.messages) if message.visible_at > self.clock()]
         in_flight = sum(message.was_received for message in hidden)
         return QueueCounts(
-            len(self.messages) - len(hidden), in_flight + self.others_in_flight, len(hidden) - in_flight
+            len(self.messages) - len(hidden) + self.others_visible,
+            in_flight + self.others_in_flight,
+            len(hidden) - in_flight + self.others_delayed,
         )
 
     def called(self, operation: str) -> list[Any]:
