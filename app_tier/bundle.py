@@ -21,7 +21,6 @@ from typing import IO, Annotated, Any, Final, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from app_tier.preprocess import Preprocess
 from core.bundle_facts import MAX_MANIFEST_BYTES, check_pin, manifest_digest
 
 FORMAT_VERSION: Final = 1
@@ -53,6 +52,12 @@ MAX_FILE_BYTES: Final = 2 * 2**30
 MAX_CACHED: Final = 20
 """Bundles that the cache keeps, those that were used last: as many as jobs may choose from."""
 
+Channels = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0)]
+
+MAX_SIDE: Final = 4096
+"""Longest side of a network's input, in pixels."""
+
 _CHUNK: Final = 2**20
 _BUILD_ONE: Final = "build one with `./scripts/fleetsight model build`"
 _BUILD_AGAIN: Final = "build it again with `./scripts/fleetsight model build`"
@@ -80,6 +85,35 @@ class BundleBuildError(BundleError):
 
 class EngineError(BundleError):
     """Raised when no engine of that name exists, or the engine cannot run the bundle on this machine."""
+
+
+class Preprocess(BaseModel):
+    """What is done to an image before the network sees it; part of a bundle's manifest.
+
+    Attributes:
+        resize: pixels of the short side.
+        crop: pixels of the central square, at most ``resize``; the network's input size.
+        mean: per channel (R, G, B), on a scale of 0 to 1.
+        std: per channel, on the same scale.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resize: int = Field(ge=1, le=MAX_SIDE)
+    crop: int = Field(ge=1, le=MAX_SIDE)
+    mean: Channels
+    std: tuple[Positive, Positive, Positive]
+
+    @property
+    def input_size(self) -> int:
+        """Height and width of the network's input, in pixels."""
+        return self.crop
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.crop > self.resize:
+            raise ValueError(f"crop {self.crop} is larger than resize {self.resize}: make it smaller or equal")
+        return self
 
 
 class Agreement(BaseModel):

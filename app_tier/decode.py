@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app_tier.preprocess import MAX_SIDE, Preprocess, normalise, to_array
+from app_tier.bundle import MAX_SIDE, Preprocess
+from app_tier.preprocess import normalise, to_array
 from app_tier.task import Task
 from core.config import WorkerSettings
 from core.images import BYTES_A_PIXEL, MAX_THUMBNAIL_BYTES, ImageLimits, ImageRejectedError, thumbnail_type

@@ -6,50 +6,15 @@ one step (`central_crop`), so an image of 1 x 50,000,000 pixels costs no more th
 applied, transparency is put on white, an animation gives its first frame, 16 bits become 8, CMYK becomes RGB.
 """
 
-from typing import Annotated, Final, Self
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app_tier.bundle import Preprocess
 from core.images import ImageLimits
 
-Channels = tuple[float, float, float]
-Positive = Annotated[float, Field(gt=0)]
-
-MAX_SIDE: Final = 4096
-"""Longest side of a network's input, in pixels."""
-
 _DEFAULT_LIMITS: Final = ImageLimits()
-
-
-class Preprocess(BaseModel):
-    """What is done to an image before the network sees it; part of a bundle's manifest.
-
-    Attributes:
-        resize: pixels of the short side.
-        crop: pixels of the central square, at most ``resize``; the network's input size.
-        mean: per channel (R, G, B), on a scale of 0 to 1.
-        std: per channel, on the same scale.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    resize: int = Field(ge=1, le=MAX_SIDE)
-    crop: int = Field(ge=1, le=MAX_SIDE)
-    mean: Channels
-    std: tuple[Positive, Positive, Positive]
-
-    @property
-    def input_size(self) -> int:
-        """Height and width of the network's input, in pixels."""
-        return self.crop
-
-    @model_validator(mode="after")
-    def _crop_fits(self) -> Self:
-        if self.crop > self.resize:
-            raise ValueError(f"crop {self.crop} is larger than resize {self.resize}: make it smaller or equal")
-        return self
 
 
 def load_pixels(data: bytes, spec: Preprocess, limits: ImageLimits = _DEFAULT_LIMITS) -> NDArray[np.float32]:

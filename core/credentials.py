@@ -16,6 +16,7 @@ from base64 import b32encode
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
 from hashlib import sha256
 from typing import Final
 
@@ -46,6 +47,14 @@ _RANDOM_BYTES: Final = 10
 """Random bytes of a code: 80 bits cannot be guessed, so a fast hash is enough."""
 
 _SORT_KEY: Final = "RECOVERY"
+
+
+class Scope(StrEnum):
+    """An action that a token permits."""
+
+    CLASSIFY = "classify"
+    READ = "read"
+    OPERATE = "operate"
 
 
 class TokenNotMadeError(FleetsightError):

@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -15,28 +16,9 @@ from core.config import load_config
 from fleetsight_client import FleetsightClientError
 from fleetsight_client.cli import COMMANDS as IMAGE_COMMANDS
 from fleetsight_client.cli import CommandGroup
-from scripts.aws.commands import (
-    aws,
-    bake_command,
-    down_command,
-    roll_command,
-    site,
-    ssh_command,
-    status_command,
-    up_command,
-)
-from scripts.dead_letters import dead_letters
 from scripts.doctor.command import HELP as DOCTOR_HELP
 from scripts.doctor.command import main as run_doctor
-from scripts.fleet import fleet
-from scripts.load.command import load_test
-from scripts.logs import logs_command
-from scripts.model.commands import model
-from scripts.restore import restore_command
-from scripts.run.__main__ import main as run_command
 from scripts.standard_options import CONTEXT, of_this_checkout, url_option, version_option
-from scripts.state import state
-from scripts.users import users
 from services.errors import FleetsightError
 
 COMPLETE_VARIABLE: Final = "_FLEETSIGHT_COMPLETE"
@@ -46,11 +28,23 @@ WRAPPER: Final = Path(__file__).resolve().parent / "fleetsight"
 
 
 class _SectionedGroup(CommandGroup):
-    """A group that lists its commands by section, since `status` on AWS and `fleet status` are not the same."""
+    """A group that lists its commands by section, since `status` on AWS and `fleet status` are not the same.
+
+    It imports the module of a command when the command is used: the modules of all take longer than most commands.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names of all commands, by section."""
+        return [name for commands in SECTIONS.values() for name in commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Return the command with a name, or None if there is none."""
+        found = next((commands[cmd_name] for commands in SECTIONS.values() if cmd_name in commands), None)
+        return found if found is None else _command(found)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write a list of commands for each section."""
-        for title, commands in SECTIONS.items():
+        for title, commands in commands_by_section().items():
             with formatter.section(title):
                 self.write_commands(formatter, commands)
 
@@ -152,22 +146,48 @@ def completion(shell: str) -> None:
     click.echo(call.sub(lambda match: f"{match[1]} {shlex.quote(str(WRAPPER))})", script))
 
 
-SECTIONS: Final[Mapping[str, tuple[click.Command, ...]]] = {
-    "This machine": (run_command, doctor, state),
-    "Images": tuple(of_this_checkout(each) for each in IMAGE_COMMANDS),
-    "A running system": (fleet, dead_letters, users, logs_command, load_test),
-    "Models and plans": (model, simulate),
-    "AWS": (
-        *(up_command, status_command, ssh_command, roll_command),
-        *(aws, bake_command, site, restore_command, down_command),
-    ),
-    "Documents, and your shell": (docs, completion),
+SECTIONS: Final[Mapping[str, Mapping[str, click.Command | str]]] = {
+    "This machine": {
+        "run": "scripts.run.__main__:main",
+        "doctor": doctor,
+        "state": "scripts.state:state",
+    },
+    "Images": {str(each.name): of_this_checkout(each) for each in IMAGE_COMMANDS},
+    "A running system": {
+        "fleet": "scripts.fleet:fleet",
+        "dead-letters": "scripts.dead_letters:dead_letters",
+        "users": "scripts.users:users",
+        "logs": "scripts.logs:logs_command",
+        "load-test": "scripts.load.command:load_test",
+    },
+    "Models and plans": {"model": "scripts.model.commands:model", "simulate": simulate},
+    "AWS": {
+        "up": "scripts.aws.commands:up_command",
+        "status": "scripts.aws.commands:status_command",
+        "ssh": "scripts.aws.commands:ssh_command",
+        "roll": "scripts.aws.commands:roll_command",
+        "aws": "scripts.aws.commands:aws",
+        "bake": "scripts.aws.commands:bake_command",
+        "site": "scripts.aws.commands:site",
+        "restore": "scripts.restore:restore_command",
+        "down": "scripts.aws.commands:down_command",
+    },
+    "Documents, and your shell": {"docs": docs, "completion": completion},
 }
-"""The commands by section of the help."""
+"""The commands by section of the help; a text is the `module:name` of a command that is imported when it is used."""
 
-for section in SECTIONS.values():
-    for command in section:
-        fleetsight.add_command(command)
+
+def commands_by_section() -> Mapping[str, list[click.Command]]:
+    """Import and return all commands."""
+    return {title: [_command(each) for each in commands.values()] for title, commands in SECTIONS.items()}
+
+
+def _command(named: click.Command | str) -> click.Command:
+    if isinstance(named, click.Command):
+        return named
+    module, _, name = named.partition(":")
+    command: click.Command = getattr(import_module(module), name)
+    return command
 
 
 def main() -> None:

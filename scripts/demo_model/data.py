@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app_tier.preprocess import Preprocess, load_square
+from app_tier.bundle import Preprocess
+from app_tier.preprocess import load_square
 from scripts.demo_model.signs import SAMPLE_SIZES, SIGN_LABELS, SizeShares, samples
 
 CIFAR_LABELS: Final = (

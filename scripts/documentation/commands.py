@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import click
 
-from scripts.cli import SECTIONS, fleetsight
+from scripts.cli import commands_by_section, fleetsight
 from scripts.documentation.markup import block, code, joined, paragraphs, prose, table
 
 EVERY_COMMAND = {"help", "version"}
@@ -15,7 +15,7 @@ def commands_reference() -> str:
     """Return every command with its options."""
     root = context_of(fleetsight, "fleetsight")
     parts = [*_blocks(root, "##")]
-    for title, commands in SECTIONS.items():
+    for title, commands in commands_by_section().items():
         parts.append(f"## {title}")
         for command in commands:
             context = context_of(command, str(command.name), root)

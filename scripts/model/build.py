@@ -22,12 +22,13 @@ from app_tier.bundle import (
     Bundle,
     BundleBuildError,
     Manifest,
+    Preprocess,
     file_digest,
     load_bundle,
 )
 from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch, not_importable
 from app_tier.engines import open_engine
-from app_tier.preprocess import Preprocess, load_pixels
+from app_tier.preprocess import load_pixels
 from scripts.demo_model.signs import samples
 from scripts.model.precision import Target, choose_precision
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from core.credentials import PersonalTokens
+from core.credentials import PersonalTokens, Scope
 from core.provision import provision_user_pool
 from fleetsight_client.api import TOKEN_VARIABLE
+from localcloud.access_keys import write_private
 from localcloud.cognito.mailbox import Mail, Purpose
-from localcloud.state.folder import SESSION_KEYS_FILE, write_private
+from localcloud.state.folder import SESSION_KEYS_FILE
 from services.accounts import Accounts, random_password
 from services.clients import Clients
 from services.table import Table
 from services.user_errors import EmailTakenError
 from services.users import NewPasswordRequired, PoolTokens, UserPool
-from web_tier.auth.identity import Scope
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
 OPERATOR = "operator@example.org"

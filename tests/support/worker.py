@@ -17,10 +17,9 @@ from botocore.exceptions import ClientError
 from numpy.typing import NDArray
 from PIL import Image
 
-from app_tier.bundle import Bundle, BundleMissingError, Manifest
+from app_tier.bundle import Bundle, BundleMissingError, Manifest, Preprocess
 from app_tier.engines import Engine, LoadedModel
 from app_tier.models import ModelOpener, ModelPlace
-from app_tier.preprocess import Preprocess
 from app_tier.task import Delivery, Task
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestedModel, RequestMessage

@@ -1,5 +1,6 @@
 """The client and the commands of a checkout agree with the server and with each other."""
 
+import click
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -32,7 +33,8 @@ def test_the_commands_of_a_checkout_begin_with_those_of_the_client() -> None:
     shown = CliRunner().invoke(scripts.cli.fleetsight, ["--help"]).output
     assert shown.index("Images:") < shown.index("A running system")
     for command in COMMANDS:
-        of_checkout = scripts.cli.fleetsight.commands[str(command.name)]
+        of_checkout = scripts.cli.SECTIONS["Images"][str(command.name)]
+        assert isinstance(of_checkout, click.Command)
         assert of_checkout.callback is command.callback
         # Only the default of --url is that of the checkout's configuration.
         others = [[each for each in some.params if each.name != "url"] for some in (of_checkout, command)]

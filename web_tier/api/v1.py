@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import Forbidden, NotFound, ServiceUnavailable, UnprocessableEntity
 
 from core.config import Config, S3Grant, is_granted
-from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, TokenNotMadeError
+from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, Scope, TokenNotMadeError
 from core.ids import new_job_id
 from core.jobs.models import Job
 from core.model_catalog import JobModel
@@ -50,7 +50,7 @@ from web_tier.api.schemas import (
 )
 from web_tier.audit import audit_details
 from web_tier.auth.context import current_auth
-from web_tier.auth.identity import Scope, current_identity
+from web_tier.auth.identity import current_identity
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
 from web_tier.parameters import clean_job_name, job_name_of_time, known_id, known_ref

@@ -2,23 +2,15 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, Literal, cast
 
 from flask import g
 
+from core.credentials import Scope
 from services.accounts import OPERATORS
 from web_tier.auth.sessions import OpenSession
 
 Credential = Literal["nothing", "session", "pool_token", "personal_token"]
-
-
-class Scope(StrEnum):
-    """An action that a token permits."""
-
-    CLASSIFY = "classify"
-    READ = "read"
-    OPERATE = "operate"
 
 
 @dataclass(frozen=True, slots=True)

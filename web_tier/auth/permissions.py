@@ -9,10 +9,11 @@ from typing import Final
 
 from flask import Flask
 
+from core.credentials import Scope
 from services.accounts import OPERATORS
 from services.errors import ConfigError
 from web_tier.auth.context import current_auth
-from web_tier.auth.identity import Identity, Scope, known_session
+from web_tier.auth.identity import Identity, known_session
 from web_tier.backend import current_backend
 
 

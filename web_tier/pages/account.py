@@ -6,13 +6,13 @@ from typing import Any, Final
 
 from flask import Response, jsonify, make_response, redirect, render_template, request, url_for
 
-from core.credentials import MAX_DAYS, TokenNotMadeError
+from core.credentials import MAX_DAYS, Scope, TokenNotMadeError
 from services.errors import FleetsightError
 from services.user_errors import TooManyAttemptsError, WrongCredentialsError
 from web_tier.audit import audit_details
 from web_tier.auth.context import current_auth
 from web_tier.auth.guard import FIRST_PAGE, csrf_token, safe_redirect
-from web_tier.auth.identity import Identity, Scope, current_identity, known_identity
+from web_tier.auth.identity import Identity, current_identity, known_identity
 from web_tier.backend import current_backend
 from web_tier.rate_limits import remaining_quota
 

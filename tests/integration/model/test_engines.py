@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app_tier.bundle import IR_NAME, Bundle, EngineError, Precision, load_bundle
+from app_tier.bundle import IR_NAME, Bundle, EngineError, Precision, Preprocess, load_bundle
 from app_tier.engines import Batch, ExactEngine, OpenVinoEngine, TorchEngine, open_engine
-from app_tier.preprocess import Preprocess, load_pixels, load_square
+from app_tier.preprocess import load_pixels, load_square
 from scripts.demo_model.signs import samples
 from scripts.model.torchvision_import import import_torchvision
 from tests.support.processes import run_python

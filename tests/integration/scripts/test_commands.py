@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from benchmarks.measure import pinned
 from core.config import PREFIX
 from fleetsight_client.api import ApiClient
-from scripts.cli import fleetsight
+from scripts.cli import SECTIONS, commands_by_section, fleetsight
 from scripts.run.model import model_setting
 from scripts.run.system import StartError, free_port
 from tests.support.chromium import find_chromium
@@ -123,15 +123,13 @@ def test_each_command_names_a_running_system_in_the_same_way(monkeypatch: pytest
         *("classify", "jobs", "results", "cancel", "delete", "retry"),
         *("fleet", "dead-letters", "users", "logs", "load-test", "model", "doctor"),
     )
-    options = {name: list(url_options(fleetsight.commands[name])) for name in talking}
+    commands = {str(each.name): each for listed in commands_by_section().values() for each in listed}
+    options = {name: list(url_options(commands[name])) for name in talking}
     context = click.Context(fleetsight)
     assert all(options.values())
     assert len({each.get_help_record(context) for found in options.values() for each in found}) == 1
     assert {each.get_default(context) for found in options.values() for each in found} == {"http://127.0.0.1:8123"}
-    others = [
-        name for name, command in fleetsight.commands.items() if name not in talking and [*url_options(command)]
-    ]
-    assert others == []
+    assert [name for name, command in commands.items() if name not in talking and [*url_options(command)]] == []
 
 
 def test_a_command_that_needs_the_address_names_the_invalid_setting() -> None:
@@ -157,7 +155,7 @@ def test_documented_commands_that_need_no_system_run(tmp_path: Path, arguments: 
 
 def test_each_command_is_listed_in_the_help() -> None:
     listed = run(sys.executable, "-m", "scripts.cli", "--help").stdout
-    assert not [name for name in fleetsight.commands if f"  {name} " not in listed]
+    assert not [name for names in SECTIONS.values() for name in names if f"  {name} " not in listed]
 
 
 def test_the_status_of_aws_names_the_one_of_this_machine(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from core.credentials import CODES, PersonalTokens, RecoveryCodes
+from core.credentials import CODES, PersonalTokens, RecoveryCodes, Scope
 from core.jobs.store import JobStore
 from services.table import Table
 from tests.conftest import ConfigMaker
@@ -28,7 +28,6 @@ from tests.support.people import (
 from web_tier.app import create_app
 from web_tier.audit import AuditTrail
 from web_tier.auth.context import COOKIE, AuthContext
-from web_tier.auth.identity import Scope
 from web_tier.auth.session_keys import SessionKeys
 from web_tier.pages.second_factor import SETUP
 from web_tier.pages.sign_in import CHALLENGE

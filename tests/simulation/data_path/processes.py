@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app_tier.bundle import Bundle, Manifest
+from app_tier.bundle import Bundle, Manifest, Preprocess
 from app_tier.classify import Classifier
 from app_tier.engines import LoadedModel
 from app_tier.lifecycle import Lifetime
 from app_tier.models import LoadedModels, ModelOpener, ModelPlace
 from app_tier.pipeline import Pipeline, Services
-from app_tier.preprocess import Preprocess
 from app_tier.receiver import Receiver
 from app_tier.recovery import FailureBackoff as WorkerBackoff
 from app_tier.recovery import StepRecovery

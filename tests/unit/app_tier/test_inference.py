@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from app_tier.bundle import EngineError
+from app_tier.bundle import EngineError, Preprocess
 from app_tier.central_crop import central_crop
 from app_tier.classify import Classifier, top_labels
 from app_tier.decode import decode
@@ -28,7 +28,7 @@ from app_tier.engines import (
     has_int8_dot_products,
     top_two_gap,
 )
-from app_tier.preprocess import Preprocess, load_pixels, load_square
+from app_tier.preprocess import load_pixels, load_square
 from app_tier.task import new_task
 from core.images import FORMATS, ImageLimits, ImageRejectedError
 from scripts.demo_model.data import DEMO_PREPROCESS

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import fleetsight_client.api as client_api
-from scripts.cli import fleetsight
+from scripts.cli import doctor, fleetsight
 from scripts.doctor import machine
 from scripts.doctor.checked_system import CheckedSystem
 from scripts.doctor.checks import Diagnosis, Verdict, as_json, as_text, ok, problem, run_checks
@@ -97,7 +97,7 @@ def test_the_command_of_click_runs_the_one_of_the_standard_library(monkeypatch: 
 
 def test_both_forms_of_the_command_have_the_same_options() -> None:
     """The one of the standard library runs; the one of click is in the help, the completions and the reference."""
-    of_click = {option for each in fleetsight.commands["doctor"].params for option in each.opts}
+    of_click = {option for each in doctor.params for option in each.opts}
     assert {f"--{name}" for name in vars(parser().parse_args([]))} == of_click
 
 
