@@ -2,8 +2,10 @@
 
 A cold fleet and a warm one. The images are drawn before any clock starts. Throughput is also given as a share of the
 bare pipeline's (one thread that decodes and classifies the same files, nothing around it), measured in the same run.
+Two more systems, one with a state on disk and one without, take turns: the ratio of their throughput is of pairs.
 """
 
+import os
 import secrets
 import tempfile
 import time
@@ -12,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from app_tier.bundle import load_bundle
@@ -31,13 +34,15 @@ from benchmarks.running import (
 from scripts.load.clients import ClassicClient
 from scripts.load.inputs import parse_target
 from scripts.run.images import ImageSet, draw_signs
+from scripts.run.state import open_state
 from services.sqs import OutgoingMessage, Queue
 
 COLD_ROUNDS: Final = 3
 BARE_ROUNDS: Final = 3
 AGAIN: Final = 1_000
 """The batch that is sent twice."""
-
+STATE_ROUNDS: Final = 7
+MIN_STATE_RATIO: Final = 0.85
 
 LONE_IMAGES: Final = 100
 HOP_PAUSE_SECONDS: Final = 0.03
@@ -61,6 +66,7 @@ def run(quick: bool) -> Report:
         bare, bare_cpu_ms = bare_pipeline(images.files[:200])
         cold = _cold(home, images, quick)
         warm, again, lone = _warm(home, images)
+        with_state = _with_state(home, images, 3 if quick else STATE_ROUNDS)
     figures = {"bare_images_per_second": bare, "bare_cpu_ms": bare_cpu_ms}
     for temperature, batches in (("cold", cold), ("warm", warm)):
         for count, measured in batches.items():
@@ -68,7 +74,9 @@ def run(quick: bool) -> Report:
     figures |= figures_of("again_1000", again, bare)
     figures |= {f"lone_p{percent}_s": percentile(lone.image_s, percent) for percent in (50, 95)}
     figures |= {f"hop_p{percent}_s": percentile(lone.hop_s, percent) for percent in (50, 95)}
-    return Report("end_to_end", figures, (*bars_of(cold, warm, again, bare, bare_cpu_ms), lone_bar(lone, bare)))
+    figures |= {f"with_state_ratio_{number}": ratio for number, ratio in enumerate(with_state, 1)}
+    bars = (*bars_of(cold, warm, again, bare, bare_cpu_ms), lone_bar(lone, bare), state_bar(with_state))
+    return Report("end_to_end", figures, bars)
 
 
 def draw(folder: Path, count: int) -> ImageSet:
@@ -122,6 +130,29 @@ def _warm(home: Path, images: ImageSet) -> tuple[dict[int, Measured], Measured, 
         lone = Lone(classify_singles(bench, images.files, LONE_IMAGES), _hops(bench, LONE_IMAGES))
         measured = {count: bench.batch(_first(images, count)) for count in (100, AGAIN)}
         return measured, bench.again(_first(images, AGAIN)), lone
+
+
+def _with_state(home: Path, images: ImageSet, rounds: int) -> list[float]:
+    """Return images/s of a system with a state ÷ that of one without, of batches of 1,000 that follow each other."""
+    state = open_state(home / "state")  # first: it sets the key of this process
+    try:
+        with running(home / "kept", ALWAYS_WARM, state) as kept, running(home / "plain", ALWAYS_WARM) as plain:
+            for bench in (kept, plain):
+                bench.wait_for_workers(WORKERS)
+                bench.batch(_first(images, 200))
+            ratios = []
+            for number in range(rounds):
+                order = (kept, plain) if number % 2 else (plain, kept)
+                speeds = {bench is kept: bench.batch(images).images_per_second for bench in order}
+                ratios.append(speeds[True] / speeds[False])
+            return ratios
+    finally:
+        os.close(state.lock)
+
+
+def state_bar(ratios: Sequence[float]) -> Bar:
+    """Return the bar of the throughput with a state."""
+    return Bar("warm, 1,000 images: images/s with a state ÷ without", median(ratios), at_least=MIN_STATE_RATIO)
 
 
 def classify_singles(bench: Bench, files: Sequence[Path], count: int) -> list[float]:

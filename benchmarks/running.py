@@ -14,6 +14,7 @@ from benchmarks.measure import Usage, busy_seconds, cpu_seconds_between, latenci
 from fleetsight_client.api import ApiClient
 from scripts.run.batch import Batch, BatchProgress, BatchSummary
 from scripts.run.images import ImageSet
+from scripts.run.state import OpenState
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet
 
@@ -156,12 +157,13 @@ def renew(images: ImageSet, number: int) -> None:
 
 
 @contextmanager
-def running(home: Path, settings: Mapping[str, str]) -> Iterator[Bench]:
+def running(home: Path, settings: Mapping[str, str], state: OpenState | None = None) -> Iterator[Bench]:
     """Start a system with its files in `home`, and end it in each case.
 
     Args:
         home: a folder of its own.
         settings: configuration, as `FLEETSIGHT__SECTION__KEY`.
+        state: in which the local cloud keeps everything, or None.
     """
     system = System(
         home,
@@ -170,6 +172,7 @@ def running(home: Path, settings: Mapping[str, str]) -> Iterator[Bench]:
             "FLEETSIGHT__FLEET__MAX_WORKERS": str(WORKERS),
             **settings,
         },
+        state=state,
     )
     api = ApiClient(system.url)
     try:

@@ -45,15 +45,24 @@ class AccessKey:
         """Write the environment of AWS's clients and the header for curl to files that only this user can read."""
         environment = "".join(f"{name}={value}\n" for name, value in self.environment.items())
         for name, text in ((KEY_FILE, environment), (HEADER_FILE, f"Authorization: {self.control_authorization}\n")):
-            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
+            write_private(folder / name, text)
 
     @classmethod
     def load(cls, folder: Path) -> "AccessKey":
         """Return the key that `save` wrote; raises OSError if the file does not exist."""
         lines = (folder / KEY_FILE).read_text(encoding="utf-8").splitlines()
         return cls(*(line.partition("=")[2] for line in lines))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read; a kill or a power failure leaves the whole file, or none."""
+    partial = path.with_name(f"{path.name}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
 
 
 @functools.cache

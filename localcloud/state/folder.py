@@ -8,28 +8,17 @@ end of the last process that has inherited it: of a command that is killed, the 
 import fcntl
 import json
 import os
-import shutil
-import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from localcloud.access_keys import HEADER_FILE, KEY_FILE
+from localcloud.access_keys import HEADER_FILE, KEY_FILE, write_private
 from localcloud.state import format_1
-from localcloud.state.store import (
-    ACKNOWLEDGED,
-    Record,
-    StateError,
-    connect,
-    create,
-    named_errors,
-    synchronize,
-    tally,
-)
+from localcloud.state.store import ACKNOWLEDGED, Record, StateError, create, load, named_errors, synchronize, tally
 
 DATABASE: Final = "state.sqlite"
 """File that makes a folder a state."""
@@ -38,8 +27,9 @@ SESSION_KEYS_FILE: Final = "session-keys"
 """File with the keys of the web tier's sessions."""
 
 PRIVATE_FILES: Final = (KEY_FILE, HEADER_FILE, SESSION_KEYS_FILE)
-"""Small files that belong to the state and that only its owner may read; a snapshot has them in a table."""
+"""Small files that belong to the state and that only its owner may read; a snapshot has each as a record."""
 
+_PRIVATE: Final = "file"  # kind of the records of private files in a snapshot
 _LOCK: Final = "lock"
 _PARTIAL: Final = f"{DATABASE}.partial"
 _PAUSE_SECONDS: Final = 0.1
@@ -67,7 +57,7 @@ class StateFolder:
         Raises:
             StateError: the folder is not a state.
         """
-        if not (path / DATABASE).exists() and not format_1.is_state(path):
+        if not (path / DATABASE).exists() and not (path / format_1.MARKER).exists():
             raise StateError(f"{path} is not a state, since it has no {DATABASE}: name the folder that --state named")
         return cls(path)
 
@@ -78,13 +68,9 @@ class StateFolder:
         Raises:
             StateError: the folder has other files, or cannot be used.
         """
-        try:
+        with named_errors(path):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             names = {entry.name for entry in path.iterdir()}
-        except OSError as error:
-            raise StateError(
-                f"{path} cannot be used as a state: {error.strerror}; name a folder that you may write"
-            ) from error
         # A start that was killed leaves these; the root of a volume has lost+found.
         return cls(path) if names <= {_LOCK, _PARTIAL, "lost+found"} else cls.existing(path)
 
@@ -95,13 +81,11 @@ class StateFolder:
             StateError: the disk is full or fails.
             CorruptedStateError: the state of format 1 is damaged.
         """
-        try:
+        with named_errors(self.path):
             if not self.database.exists():
-                former = format_1.read_state(self.path) if format_1.is_state(self.path) else []
-                create(self.database, (record for record in former if _private_name(record) is None))
+                former = format_1.read_state(self.path) if (self.path / format_1.MARKER).exists() else {}
+                create(self.database, _separated(former.values())[1])
             format_1.remove(self.path)  # only here: a kill before leaves both, and the database counts
-        except OSError as error:
-            raise StateError(f"{self.path} cannot be used as a state: {error.strerror}; free space") from error
 
     def acquire(self, seconds: float = 0.0) -> int:
         """Return a file descriptor with the lock; wait up to `seconds` for a process that ends.
@@ -145,30 +129,14 @@ class StateFolder:
             StateError: the file cannot be written.
             CorruptedStateError: the state is damaged.
         """
-        partial = file.with_name(f".{file.name}.partial")
         with self.locked():
             self.prepare()
-            self.check()
-            private = [path for name in PRIVATE_FILES if (path := self.path / name).exists()]
-            try:
-                partial.unlink(missing_ok=True)
-                os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-                with closing(connect(self.database)) as connection:
-                    connection.execute("VACUUM INTO ?", (str(partial),))
-                with closing(connect(partial)) as connection:
-                    connection.execute("PRAGMA journal_mode = OFF")
-                    connection.execute("CREATE TABLE files (name TEXT PRIMARY KEY, content TEXT NOT NULL)")
-                    connection.executemany(
-                        "INSERT INTO files VALUES (?, ?)", [(each.name, each.read_text()) for each in private]
-                    )
-                synchronize(partial)
-                partial.replace(file)
-                synchronize(file.absolute().parent)
-            except (OSError, sqlite3.Error) as error:
-                raise StateError(f"cannot write {file}: {error}; choose another place") from error
-            finally:
-                with suppress(OSError):
-                    partial.unlink(missing_ok=True)
+            private = [
+                Record(json.dumps([_PRIVATE, name]).encode(), path.read_bytes())
+                for name in PRIVATE_FILES
+                if (path := self.path / name).exists()
+            ]
+            create(file, [*load(self.database).values(), *private])
         return file.stat().st_size
 
     def remove(self) -> None:
@@ -178,16 +146,13 @@ class StateFolder:
             StateInUseError: another process uses the state.
             StateError: a file cannot be removed.
         """
-        with self.locked():
-            try:
-                # The database last: until then the folder is a state.
-                of_database = [f"{DATABASE}{end}" for end in (".partial", ACKNOWLEDGED, "-wal", "-shm", "")]
-                for name in (*PRIVATE_FILES, *of_database):
-                    (self.path / name).unlink(missing_ok=True)
-                format_1.remove(self.path)
-                synchronize(self.path)
-            except OSError as error:
-                raise StateError(f"cannot remove {error.filename}: {error.strerror}") from error
+        with self.locked(), named_errors(self.path):
+            # The database last: until then the folder is a state.
+            for name in (*PRIVATE_FILES, DATABASE):
+                for end in (".partial", ACKNOWLEDGED, "-wal", "-shm", ""):
+                    (self.path / f"{name}{end}").unlink(missing_ok=True)
+            format_1.remove(self.path)
+            synchronize(self.path)
 
     def check(self) -> Counter[str]:
         """Read the whole database and return the number of its records by kind.
@@ -207,46 +172,25 @@ def restore(file: Path, path: Path) -> StateFolder:
         CorruptedStateError: the file is not a whole snapshot.
     """
     folder = StateFolder(path)
-    partial = path / _PARTIAL
-    try:
+    with named_errors(path):
         if path.exists() and {entry.name for entry in path.iterdir()} - {_LOCK, _PARTIAL}:
             raise StateError(f"{path} is not empty: name a folder that does not exist")
-        former = format_1.read_snapshot(file) if format_1.is_snapshot(file) else None
-        if former is None:
-            tally(file)
+        found = format_1.read_snapshot(file) if format_1.is_snapshot(file) else load(file)
+        private, records = _separated(found.values())
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if former is not None:
-            for record in former:
-                if (name := _private_name(record)) is not None:
-                    write_private(path / name, (record.value or b"").decode())
-            create(folder.database, (record for record in former if _private_name(record) is None))
-            return folder
-        write_private(partial, "")
-        shutil.copyfile(file, partial)
-        with named_errors(partial), closing(connect(partial)) as connection:
-            for name, content in connection.execute("SELECT name, content FROM files").fetchall():
-                if name in PRIVATE_FILES:
-                    write_private(path / name, content)
-            connection.execute("DROP TABLE files")
-        tally(partial)
-        synchronize(partial)
-        partial.replace(folder.database)
-        synchronize(path)
-    except OSError as error:
-        raise StateError(f"{error.filename or file}: {error.strerror}; name other files") from error
+        for name, content in private.items():
+            write_private(path / name, content)
+        create(folder.database, records)
     return folder
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, and wait until the disk has it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _private_name(record: Record) -> str | None:
-    """Return the name of a private file in a snapshot of format 1."""
-    kind, *name = json.loads(record.key)
-    return str(name[0]) if kind == "file" and name[0] in PRIVATE_FILES else None
+def _separated(records: Iterable[Record]) -> tuple[dict[str, str], list[Record]]:
+    """Return the private files of a snapshot by name, and its other records."""
+    private, others = dict[str, str](), list[Record]()
+    for record in records:
+        kind, *name = json.loads(record.key)
+        if kind != _PRIVATE:
+            others.append(record)
+        elif name[0] in PRIVATE_FILES:
+            private[name[0]] = (record.value or b"").decode()
+    return private, others

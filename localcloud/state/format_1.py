@@ -4,16 +4,15 @@ Such a state has the file `MARKER`, and in the folder `log` a snapshot and log f
 the length and the checksum of the payload, and records. Only the last frame of the last file may be incomplete.
 """
 
-import json
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from localcloud.state.store import CorruptedStateError, Record, StateError
+from localcloud.state.store import CorruptedStateError, Record
 
 MARKER: Final = "fleetsight-state.json"
 """File that made a folder a state."""
@@ -26,57 +25,33 @@ _REMOVED: Final = 0xFFFF_FFFF  # length of the value of a record that removes it
 _FILE: Final = re.compile(r"(\d{8})\.(log|snapshot)")
 
 
-def is_state(folder: Path) -> bool:
-    """Return True if a folder is a state of format 1.
-
-    Raises:
-        StateError: the marker is damaged, or of a format that never was.
-    """
-    try:
-        found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError) as error:
-        raise StateError(f"{folder / MARKER} cannot be read ({error})") from error
-    if found != {"format": 1}:
-        raise StateError(f"{folder / MARKER} cannot be read: it says {found}")
-    return True
-
-
 def is_snapshot(file: Path) -> bool:
     """Return True if a file is a snapshot of format 1."""
     with file.open("rb") as opened:
         return opened.read(len(_MAGIC)) == _MAGIC
 
 
-def read_state(folder: Path) -> list[Record]:
+def read_state(folder: Path) -> dict[bytes, Record]:
     """Return the last record of each key.
 
     Raises:
         CorruptedStateError: a file is damaged elsewhere than in the last frame of the log, or is missing.
     """
-    found = [match for path in (folder / _LOG).iterdir() if (match := _FILE.fullmatch(path.name))]
-    base = max((int(match[1]) for match in found if match[2] == "snapshot"), default=0)
-    numbers = sorted(int(match[1]) for match in found if match[2] == "log" and int(match[1]) > base)
-    files = [folder / _LOG / f"{base:08d}.snapshot"] if any(match[2] == "snapshot" for match in found) else []
-    for expected, number in enumerate(numbers, base + 1):
-        files.append(folder / _LOG / f"{expected:08d}.log")
-        if number != expected:
-            raise CorruptedStateError(files[-1], "is missing")
-    records: dict[bytes, Record] = {}
-    for path in files:
-        for record in _records(path, may_be_torn=path == files[-1] and path.suffix == ".log"):
-            records[record.key] = record
-    return [record for record in records.values() if record.value is not None]
+    names = [match for path in (folder / _LOG).iterdir() if (match := _FILE.fullmatch(path.name))]
+    base = max((int(match[1]) for match in names if match[2] == "snapshot"), default=None)
+    last = max((int(match[1]) for match in names), default=0)
+    files = [] if base is None else [folder / _LOG / f"{base:08d}.snapshot"]
+    files += [folder / _LOG / f"{number:08d}.log" for number in range((base or 0) + 1, last + 1)]
+    return _joined(_records(path, may_be_torn=path == files[-1] and path.suffix == ".log") for path in files)
 
 
-def read_snapshot(file: Path) -> list[Record]:
-    """Return the records of a snapshot, the private files with the key `["file", NAME]` among them.
+def read_snapshot(file: Path) -> dict[bytes, Record]:
+    """Return the record of each key of a snapshot.
 
     Raises:
         CorruptedStateError: the file is not a whole snapshot.
     """
-    return list(_records(file, may_be_torn=False))
+    return _joined([_records(file, may_be_torn=False)])
 
 
 def remove(folder: Path) -> None:
@@ -90,58 +65,43 @@ def remove(folder: Path) -> None:
             (folder / _LOG).rmdir()
 
 
+def _joined(files: Iterable[Iterable[Record]]) -> dict[bytes, Record]:
+    found = {record.key: record for file in files for record in file}
+    return {key: record for key, record in found.items() if record.value is not None}
+
+
 def _records(path: Path, *, may_be_torn: bool) -> Iterator[Record]:
     """Yield the records of a file, and check it."""
+    if not path.exists():
+        raise CorruptedStateError(path, "is missing")
     content, at, count, ended = path.read_bytes(), 0, 0, None
     while at < len(content):
         payload = _payload(content, at)
         if payload is None:
-            if may_be_torn and _is_last(content, at):
+            # A later frame was written only when the disk had this one.
+            later = (match.start() for match in re.finditer(_MAGIC, content) if match.start() > at)
+            if may_be_torn and all(_payload(content, each) is None for each in later):
                 return
             raise CorruptedStateError(path, f"has a damaged frame at byte {at:,}")
         at += _HEAD.size + len(payload)
         for record in _records_of(payload):
-            if record.key == b"start":
-                continue
             if record.key == b"end":
                 ended = record.value
-                continue
-            count += 1
-            yield record
-    if not may_be_torn and path.suffix != ".log" and ended != str(count).encode():
+            elif record.key != b"start":
+                count += 1
+                yield record
+    if path.suffix != ".log" and ended != str(count).encode():
         raise CorruptedStateError(path, "is incomplete")
 
 
 def _payload(content: bytes, at: int) -> bytes | None:
     """Return the payload of the frame at a byte, or None if it is damaged or incomplete."""
-    length = _length(content, at)
-    if length is None:
-        return None
-    payload = content[at + _HEAD.size : at + _HEAD.size + length]
-    whole = len(payload) == length and zlib.crc32(payload) == _HEAD.unpack_from(content, at)[2]
-    return payload if whole else None
-
-
-def _length(content: bytes, at: int) -> int | None:
-    """Return the length of the payload of the frame at a byte, or None if its head is damaged."""
     if len(content) - at < _HEAD.size:
         return None
-    magic, length, _, checksum = _HEAD.unpack_from(content, at)
-    is_whole = magic == _MAGIC and zlib.crc32(content[at : at + _HEAD.size - 4]) == checksum
-    return int(length) if is_whole else None
-
-
-def _is_last(content: bytes, at: int) -> bool:
-    """Return True if nothing can follow the incomplete frame at a byte: no call was answered for it."""
-    length = _length(content, at)
-    if length is not None:
-        return at + _HEAD.size + length >= len(content)
-    later = content.find(_MAGIC, at + 1)
-    while later >= 0:
-        if _payload(content, later) is not None:
-            return False
-        later = content.find(_MAGIC, later + 1)
-    return True
+    magic, length, checksum, of_head = _HEAD.unpack_from(content, at)
+    payload = content[at + _HEAD.size : at + _HEAD.size + length]
+    is_whole = magic == _MAGIC and of_head == zlib.crc32(content[at : at + _HEAD.size - 4])
+    return payload if is_whole and len(payload) == length and zlib.crc32(payload) == checksum else None
 
 
 def _records_of(payload: bytes) -> Iterator[Record]:

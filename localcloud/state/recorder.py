@@ -61,7 +61,8 @@ class Recorder:
         self._objects, self._comparing = threading.Lock(), threading.Lock()
         self._changing: set[threading.Event] = set()
         """One of each call that may have changed objects, set when it has added their records."""
-        self._known: dict[bytes, bytes] = {}
+        self._known: dict[str, dict[bytes, bytes]] = {}
+        """By service, the resources that change seldom, as they were recorded."""
 
     @property
     def is_on(self) -> bool:
@@ -74,13 +75,8 @@ class Recorder:
         self.store = store  # before any queue is created; nothing below makes a call that is recorded
         resources.restore(store.restored)
         store.restored.clear()
-        for service in _KINDS:
-            self._known |= self._described(service)
-
-    def stop(self) -> None:
-        """Record no more; the store stays open."""
-        self.store = None
-        self._known.clear()
+        for service in resources.DESCRIBED:
+            self._known[service] = self._described(service)
 
     def commit(self) -> None:
         """Return when everything that calls could see so far is durable; end this process if that is impossible.
@@ -165,34 +161,18 @@ class Recorder:
 
     def compare(self, service: str) -> None:
         """Record the resources of a service that have changed since the last comparison."""
-        if self.store is None:
+        if self.store is None or service not in self._known:
             return
         with self._comparing:
-            present = self._described(service)
-            kinds = _KINDS.get(service, ())
-            changed = [Record(key, value) for key, value in present.items() if self._known.get(key) != value]
-            gone = [key for key in self._known if key.startswith(kinds) and key not in present] if kinds else []
-            self.store.append([*changed, *(Record(key, None) for key in gone)])
-            self._known |= present
-            for key in gone:
-                del self._known[key]
+            known, present = self._known[service], self._described(service)
+            changed = [Record(key, value) for key, value in present.items() if known.get(key) != value]
+            self.store.append([*changed, *(Record(key, None) for key in known.keys() - present.keys())])
+            self._known[service] = present
 
     @staticmethod
     def _described(service: str) -> dict[bytes, bytes]:
-        return {resources.key_bytes(key): resources.value_bytes(value) for key, value in resources.described(service)}
-
-
-_KINDS: Final[Mapping[str, tuple[bytes, ...]]] = {
-    service: tuple(f'["{kind}",'.encode() for kind in kinds)
-    for service, kinds in {
-        "s3": ("bucket",),
-        "sqs": ("queue",),
-        "dynamodb": ("table",),
-        "cognito-idp": ("pool", "user", "token"),
-        "ec2": ("instance",),
-    }.items()
-}
-"""How the keys of the compared resources of a service begin."""
+        described = resources.DESCRIBED[service]()
+        return {resources.key_bytes(key): resources.value_bytes(value) for key, value in described}
 
 
 def _written(body: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:

@@ -1,7 +1,7 @@
 """What a state holds of each service: buckets, objects, queues, messages, tables, items, user pools and accounts.
 
 A resource is recorded as JSON of its own form, not as moto's objects, so that a later version of moto can restore it.
-`described` returns the resources of a service that change seldom: the recorder compares them after each call.
+`DESCRIBED` has the resources of each service that change seldom: the recorder compares them after each call.
 """
 
 import base64
@@ -26,12 +26,12 @@ _BYTES: Final = "$bytes"
 
 def key_bytes(key: Iterable[str]) -> bytes:
     """Return a key as it is in the store."""
-    return json.dumps(list(key), separators=(",", ":")).encode()
+    return _to_json(list(key)).encode()
 
 
 def value_bytes(value: Any) -> bytes:
     """Return a value as it is in the store: JSON, with bytes in Base64."""
-    return json.dumps(value, separators=(",", ":"), default=_bytes_to_json).encode()
+    return _to_json(value).encode()
 
 
 def value_of(content: bytes) -> Any:
@@ -41,6 +41,9 @@ def value_of(content: bytes) -> Any:
 
 def _bytes_to_json(value: bytes) -> dict[str, str]:
     return {_BYTES: base64.b64encode(value).decode()}
+
+
+_to_json: Final = json.JSONEncoder(separators=(",", ":"), default=_bytes_to_json).encode
 
 
 def _bytes_of_json(value: dict[str, Any]) -> Any:
@@ -74,13 +77,6 @@ def backends_of(module: str, name: str) -> Iterator[tuple[str, str, Any]]:
     for account, regions in list(getattr(sys.modules[module], name).items()):
         for region, backend in list(regions.items()):
             yield account, region, backend
-
-
-def described(service: str) -> Iterator[tuple[Key, Any]]:
-    """Yield each resource of a service that changes seldom, with its key."""
-    describe = _DESCRIBED.get(service)
-    if describe is not None:
-        yield from describe()
 
 
 def _buckets() -> Iterator[tuple[Key, Any]]:
@@ -415,13 +411,14 @@ def restore_instance(key: Key, value: Any) -> None:
     instance.state_reason = StateReason("Server.InternalError: the local cloud was restarted", "Server.InternalError")
 
 
-_DESCRIBED: Final[Mapping[str, Callable[[], Iterator[tuple[Key, Any]]]]] = {
+DESCRIBED: Final[Mapping[str, Callable[[], Iterator[tuple[Key, Any]]]]] = {
     "s3": _buckets,
     "sqs": _queues,
     "dynamodb": _tables,
     "cognito-idp": _pools,
     "ec2": _instances,
 }
+"""By service, a function that yields each resource that changes seldom, with its key."""
 
 _RESTORED: Final[tuple[tuple[str, str, Callable[[Key, Any], None]], ...]] = (
     ("bucket", "s3", restore_bucket),
@@ -436,16 +433,16 @@ _RESTORED: Final[tuple[tuple[str, str, Callable[[Key, Any], None]], ...]] = (
 """The kinds with one function for each resource, in the order in which they are restored, with moto's service."""
 
 
-_OWNERS: Final[Mapping[str, tuple[str, int]]] = {
-    "object": ("bucket", 3),
-    "item": ("table", 3),
-    "message": ("queue", 3),
-    "delivery": ("queue", 3),
-    "duplicate": ("queue", 3),
-    "user": ("pool", 3),
-    "token": ("pool", 3),
+_OWNERS: Final[Mapping[str, str]] = {
+    "object": "bucket",
+    "item": "table",
+    "message": "queue",
+    "delivery": "queue",
+    "duplicate": "queue",
+    "user": "pool",
+    "token": "pool",
 }
-"""The kind of the resource that each kind belongs to, and how many parts of its key name that resource."""
+"""The kind of the resource that each kind belongs to; its key begins with the three parts of that resource's key."""
 
 
 def restore(records: Mapping[bytes, Record]) -> None:
@@ -454,10 +451,10 @@ def restore(records: Mapping[bytes, Record]) -> None:
     for content, record in records.items():
         kind, *name = json.loads(content)
         kinds.setdefault(kind, {})[tuple(name)] = record
-    for kind, (owner, parts) in _OWNERS.items():
+    for kind, owner in _OWNERS.items():
         owners, found = kinds.get(owner, {}), kinds.get(kind, {})
         # A client used a resource before its creation was acknowledged, which then was not: it does not exist.
-        for key in [key for key in found if key[:parts] not in owners]:
+        for key in [key for key in found if key[:3] not in owners]:
             log.warning("the %s %s is not restored: its %s was never acknowledged", kind, key, owner)
             del found[key]
     values = {

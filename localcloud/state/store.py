@@ -3,7 +3,7 @@
 A record sets the value of a key: JSON, and the content of an object. The last record of a key counts; a record
 without a value removes the key. `Store.append` collects records. `Store.commit` writes those of all threads in one
 transaction, and returns when the disk has it (group commit). SQLite copies its write-ahead log into the database in
-the commit that makes the log longer than 1,000 pages, so the log has at most that and one more transaction.
+the commit that makes the log longer than `LOG_PAGES`, so the log has at most that and one more transaction.
 
 SQLite has no checksums of content, and its log ends silently at the first damaged frame
 (https://www.sqlite.org/fileformat2.html#wal_file_format). So each row has a checksum, and the file `ACKNOWLEDGED` has
@@ -17,7 +17,7 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -33,6 +33,9 @@ ACKNOWLEDGED: Final = "-acknowledged"
 PIECE_BYTES: Final = 256 * 1024 * 1024
 """Largest content in bytes of one row; SQLite refuses a row of more than 1,000,000,000."""
 
+LOG_PAGES: Final = 4_000
+"""Length in pages of 4,096 bytes from which the write-ahead log is copied; SQLite's 1,000 takes more syncs."""
+
 MAX_LOG_BYTES: Final = 16 * 1024 * 1024
 """Size in bytes to which the write-ahead log shrinks again after a transaction with a large object."""
 
@@ -46,6 +49,14 @@ CREATE TABLE records (
 CREATE TABLE commits (number INTEGER NOT NULL);
 INSERT INTO commits VALUES (0);
 """
+
+_SETTINGS: Final = (
+    "journal_mode = WAL",
+    "synchronous = FULL",  # each commit waits for the disk
+    f"wal_autocheckpoint = {LOG_PAGES}",
+    f"journal_size_limit = {MAX_LOG_BYTES}",
+    "secure_delete = OFF",  # no zeros over what is removed
+)
 
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """SQLite's codes for a damaged file. The last one is that of a table which is missing: all statements are ours."""
@@ -82,37 +93,41 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Raise SQLite's errors in the block as `StateError`, or as `CorruptedStateError` if the file is damaged."""
+    """Raise errors of the disk in the block as `StateError`, or as `CorruptedStateError` if the file is damaged."""
     try:
         yield
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+    except (sqlite3.Error, OSError, TypeError, ValueError) as error:
+        # A damaged page has values of other types, or no text.
+        if isinstance(error, TypeError | ValueError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
             raise CorruptedStateError(path, f"cannot be read ({error})") from error
-        raise StateError(f"{path} cannot be used ({error}): free space on its disk, and check its rights") from error
-    except (TypeError, ValueError) as error:  # a damaged page has values of other types, or no text
-        raise CorruptedStateError(path, f"cannot be read ({error})") from error
+        remedy = "free space on its disk, check its rights, or name another"
+        raise StateError(f"{path} cannot be used ({error}): {remedy}") from error
 
 
 def create(path: Path, records: Iterable[Record] = ()) -> None:
-    """Create a database with records; a kill leaves no file of this name.
+    """Create a database with records, in the place of an existing one; a kill leaves that or the new one.
 
     Raises:
         StateError: the disk is full or fails.
     """
     partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    with named_errors(partial), closing(connect(partial)) as connection:
-        connection.execute("PRAGMA journal_mode = OFF")
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
-        connection.executescript(_SCHEMA)
-        connection.execute("BEGIN")
-        connection.executemany(_INSERT, (row for record in records for row in _rows_of(record, PIECE_BYTES)))
-        connection.execute("COMMIT")
-    synchronize(partial)
-    partial.replace(path)
-    synchronize(path.parent)
+    with named_errors(path):
+        partial.unlink(missing_ok=True)
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            with closing(connect(partial)) as connection:
+                connection.execute("PRAGMA journal_mode = OFF")
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
+                connection.executescript(_SCHEMA)
+                connection.execute("BEGIN")
+                connection.executemany(_INSERT, (row for record in records for row in _rows_of(record, PIECE_BYTES)))
+                connection.execute("COMMIT")
+            synchronize(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        synchronize(path.absolute().parent)
 
 
 def synchronize(path: Path) -> None:
@@ -124,14 +139,16 @@ def synchronize(path: Path) -> None:
         os.close(descriptor)
 
 
-def read(connection: sqlite3.Connection, path: Path) -> Iterator[Record]:
-    """Yield the records of a database, and check it. Each piece is a record of its own; only the first has a value.
+def read(path: Path) -> Iterator[Record]:
+    """Yield the records of a database without changing a file, and check it.
+
+    Each piece is a record of its own; only the first has a value.
 
     Raises:
         StateError: the file is of something else or of another version, or it cannot be read.
         CorruptedStateError: the file is damaged, or acknowledged commits are missing.
     """
-    with named_errors(path):
+    with named_errors(path), closing(connect(path, read_only=True)) as connection:
         if _value_of(connection, "PRAGMA application_id") != APPLICATION_ID:
             raise StateError(f"{path} is not a state of Fleetsight: name another folder. Nothing was changed")
         if (version := _value_of(connection, "PRAGMA user_version")) != FORMAT:
@@ -154,15 +171,17 @@ def read(connection: sqlite3.Connection, path: Path) -> Iterator[Record]:
 
 
 def load(path: Path) -> dict[bytes, Record]:
-    """Return the record of each key, without changing a file; raises as `read` does."""
-    with named_errors(path), closing(connect(path, read_only=True)) as connection:
-        return _joined(read(connection, path))
+    """Return the whole record of each key; raises as `read` does."""
+    whole: dict[bytes, Record] = {}
+    for record in read(path):
+        first = whole.get(record.key)
+        whole[record.key] = record if first is None else first._replace(body=first.body + record.body)
+    return whole
 
 
 def tally(path: Path) -> Counter[str]:
-    """Return the number of records of each kind, without changing a file; raises as `read` does."""
-    with named_errors(path), closing(connect(path, read_only=True)) as connection:
-        return Counter(json.loads(record.key)[0] for record in read(connection, path) if record.value)
+    """Return the number of records of each kind; raises as `read` does."""
+    return Counter(json.loads(record.key)[0] for record in read(path) if record.value)
 
 
 class Store:
@@ -181,15 +200,12 @@ class Store:
         self._pending: list[Record] = []
         self._appended = self._durable = 0
         self.restored: dict[bytes, Record] = load(path)
-        with named_errors(path), ExitStack() as opened:
-            self._connection = opened.enter_context(closing(connect(path)))
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")  # each commit waits for the disk
-            self._connection.execute("PRAGMA secure_delete = OFF")  # no zeros over what is removed
-            self._connection.execute(f"PRAGMA journal_size_limit = {MAX_LOG_BYTES}")
+        with named_errors(path):
+            self._connection = connect(path)
+            for setting in _SETTINGS:
+                self._connection.execute(f"PRAGMA {setting}")
             self._commits: int = _value_of(self._connection, "SELECT number FROM commits")
-            opened.pop_all()
-        self._acknowledged = os.open(_beside(path), os.O_WRONLY | os.O_CREAT, 0o600)
+            self._acknowledged = os.open(_beside(path), os.O_WRONLY | os.O_CREAT, 0o600)
 
     def append(self, records: Iterable[Record]) -> None:
         """Add records, which are written together: after a kill, all of them are there or none."""
@@ -198,11 +214,6 @@ class Store:
             with self._lock:
                 self._pending.extend(added)
                 self._appended += 1
-
-    @property
-    def has_pending(self) -> bool:
-        """Whether records are not durable yet."""
-        return self._durable < self._appended
 
     def commit(self) -> None:
         """Return when every record that was added before is durable.
@@ -250,15 +261,6 @@ def _rows_of(record: Record, piece_bytes: int) -> Iterator[Row]:
         body = record.body[start : start + piece_bytes]
         yield record.key, piece, value, body, _checksum(record.key, piece, value, body)
         value = b""
-
-
-def _joined(records: Iterable[Record]) -> dict[bytes, Record]:
-    """Return the whole record of each key."""
-    whole: dict[bytes, Record] = {}
-    for record in records:
-        first = whole.get(record.key)
-        whole[record.key] = record if first is None else first._replace(body=first.body + record.body)
-    return whole
 
 
 def _checksum(key: bytes, piece: int, value: bytes, body: bytes) -> int:

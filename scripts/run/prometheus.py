@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from localcloud.state.folder import write_private
+from localcloud.access_keys import write_private
 from scripts.run.system import ROOT, System, free_port
 
 CONTROLLER_PORT_VARIABLE = "FLEETSIGHT__METRICS__CONTROLLER_PORT"

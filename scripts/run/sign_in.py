@@ -10,8 +10,9 @@ from typing import cast
 from core.credentials import PersonalTokens, Scope
 from core.provision import provision_user_pool
 from fleetsight_client.api import TOKEN_VARIABLE
+from localcloud.access_keys import write_private
 from localcloud.cognito.mailbox import Mail, Purpose
-from localcloud.state.folder import SESSION_KEYS_FILE, write_private
+from localcloud.state.folder import SESSION_KEYS_FILE
 from services.accounts import Accounts, random_password
 from services.clients import Clients
 from services.table import Table

@@ -1,4 +1,8 @@
-"""A local cloud with a state has everything that it acknowledged, after kill -9 and a new start."""
+"""A local cloud with a state has everything that it acknowledged, after kill -9 and a new start.
+
+A start takes two seconds of CPU time, so the tests share one cloud. A story is what clients do before a kill and see
+after it. All stories begin before the first test of one, then the cloud is killed once.
+"""
 
 import os
 import resource
@@ -6,7 +10,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +21,28 @@ from botocore.exceptions import BotoCoreError, ClientError
 from localcloud.launch import LocalCloud, LocalCloudError
 from localcloud.machines.machine import children_of
 from localcloud.state.folder import DATABASE
-from localcloud.state.store import connect, load
+from localcloud.state.store import Record, Store, connect, create, load
 from localcloud.tests.support.cloud_clients import CloudClients, error_of, presigned_form
-from localcloud.tests.support.waiting import wait_until
+from localcloud.tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
+
+
+def url_of(clients: CloudClients, name: str) -> str:
+    return str(clients("sqs").get_queue_url(QueueName=name)["QueueUrl"])
 
 
 class KeptCloud:
     """A local cloud with a state, which `kill` ends by kill -9 and starts again."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._number = folder, 0
+        self._folder, self._number, self.state = folder, 0, folder / "state"
         self._start()
 
     def _start(self) -> None:
         self._number += 1
-        self.cloud = LocalCloud(
-            self._folder / f"run-{self._number}", hypervisor=False, state=self._folder / "state"
-        ).start()
+        folder = self._folder / f"run-{self._number}"
+        self.cloud = LocalCloud(folder, hypervisor=False, state=self.state, start_seconds=DEADLINE_SECONDS).start()
         self.clients = CloudClients(self.cloud.endpoint_url)
 
     def kill(self) -> CloudClients:
@@ -47,19 +54,32 @@ class KeptCloud:
         return self.clients
 
 
-@contextmanager
-def kept_cloud(folder: Path) -> Iterator[KeptCloud]:
-    kept = KeptCloud(folder)
-    try:
-        yield kept
-    finally:
-        kept.cloud.stop()
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptCloud]:
+    """A cloud with a state, shared: tests use names of their own."""
+    kept = KeptCloud(tmp_path_factory.mktemp("kept"))
+    yield kept
+    kept.cloud.stop()
 
 
-@pytest.fixture
-def kept(tmp_path: Path) -> Iterator[KeptCloud]:
-    with kept_cloud(tmp_path) as running:
-        yield running
+Story = Callable[[KeptCloud], Iterator[None]]
+STORIES: dict[str, Story] = {}
+
+
+def story(steps: Story) -> Story:
+    """Add a generator that yields once: the cloud is killed there."""
+    STORIES[steps.__name__] = steps
+    return steps
+
+
+@pytest.fixture(scope="module")
+def begun(kept: KeptCloud) -> dict[str, Iterator[None]]:
+    """Every story, after the kill."""
+    stories = {name: steps(kept) for name, steps in STORIES.items()}
+    for each in stories.values():
+        next(each)
+    kept.kill()
+    return stories
 
 
 def table_settings(name: str) -> dict[str, Any]:
@@ -82,7 +102,8 @@ def described_object(s3: Any, key: str) -> dict[str, Any]:
     return {"body": answer["Body"].read(), "tags": tags} | {name: answer.get(name) for name in names}
 
 
-def test_objects_are_kept_with_their_attributes_and_deleted_ones_stay_deleted(kept: KeptCloud) -> None:
+@story
+def objects_are_kept_with_their_attributes_and_deleted_ones_stay_deleted(kept: KeptCloud) -> Iterator[None]:
     s3 = kept.clients("s3")
     s3.create_bucket(Bucket="bucket")
     rule = {"AllowedMethods": ["POST"], "AllowedOrigins": ["https://photos.example.org"], "AllowedHeaders": ["*"]}
@@ -111,7 +132,8 @@ def test_objects_are_kept_with_their_attributes_and_deleted_ones_stay_deleted(ke
     s3.delete_objects(Bucket="bucket", Delete={"Objects": [{"Key": "two"}, {"Key": "three"}]})
     names = ["copy", "form.png", "parts", "plain", "with metadata"]
     before = [described_object(s3, name) for name in names]
-    s3 = kept.kill()("s3")
+    yield
+    s3 = kept.clients("s3")
     assert [each["Key"] for each in s3.list_objects_v2(Bucket="bucket")["Contents"]] == names
     assert [described_object(s3, name) for name in names] == before
     assert s3.get_bucket_cors(Bucket="bucket")["CORSRules"] == [rule]
@@ -119,7 +141,8 @@ def test_objects_are_kept_with_their_attributes_and_deleted_ones_stay_deleted(ke
     assert refused == ("PreconditionFailed", 412)
 
 
-def test_items_are_kept_and_conditions_hold(kept: KeptCloud) -> None:
+@story
+def items_are_kept_and_conditions_hold(kept: KeptCloud) -> Iterator[None]:
     dynamodb = kept.clients("dynamodb")
     dynamodb.create_table(**table_settings("t"))
     dynamodb.update_time_to_live(
@@ -151,7 +174,8 @@ def test_items_are_kept_and_conditions_hold(kept: KeptCloud) -> None:
     with pytest.raises(ClientError, match="ConditionalCheckFailed"):
         dynamodb.put_item(**create, Item=key_of("typed"))
     before = dynamodb.scan(TableName="t")["Items"]
-    dynamodb = kept.kill()("dynamodb")
+    yield
+    dynamodb = kept.clients("dynamodb")
     after = dynamodb.scan(TableName="t")["Items"]
     assert sorted(after, key=lambda each: each["sk"]["S"]) == sorted(before, key=lambda each: each["sk"]["S"])
     assert dynamodb.get_item(TableName="t", Key=key_of("count"))["Item"]["count"] == {"N": "4"}
@@ -164,31 +188,36 @@ def test_items_are_kept_and_conditions_hold(kept: KeptCloud) -> None:
     }
 
 
-def test_a_table_that_was_deleted_and_created_again_is_empty(kept: KeptCloud) -> None:
+@story
+def a_table_that_was_deleted_and_created_again_is_empty(kept: KeptCloud) -> Iterator[None]:
     dynamodb = kept.clients("dynamodb")
-    dynamodb.create_table(**table_settings("t"))
-    dynamodb.put_item(TableName="t", Item=key_of("old"))
-    dynamodb.delete_table(TableName="t")
-    dynamodb.create_table(**table_settings("t"))
-    dynamodb.put_item(TableName="t", Item=key_of("new"))
-    assert kept.kill()("dynamodb").scan(TableName="t")["Items"] == [key_of("new")]
+    dynamodb.create_table(**table_settings("again"))
+    dynamodb.put_item(TableName="again", Item=key_of("old"))
+    dynamodb.delete_table(TableName="again")
+    dynamodb.create_table(**table_settings("again"))
+    dynamodb.put_item(TableName="again", Item=key_of("new"))
+    yield
+    assert kept.clients("dynamodb").scan(TableName="again")["Items"] == [key_of("new")]
 
 
-def test_an_item_with_its_number_spelt_in_another_way_is_the_same_item(kept: KeptCloud) -> None:
+@story
+def an_item_with_its_number_spelt_in_another_way_is_the_same_item(kept: KeptCloud) -> Iterator[None]:
     dynamodb = kept.clients("dynamodb")
     dynamodb.create_table(
-        TableName="t",
+        TableName="numbers",
         KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
         AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "N"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    dynamodb.put_item(TableName="t", Item={"pk": {"N": "1.0"}})
-    dynamodb.put_item(TableName="t", Item={"pk": {"N": "2"}, "kept": {"BOOL": True}})
-    dynamodb.delete_item(TableName="t", Key={"pk": {"N": "1"}})
-    assert kept.kill()("dynamodb").scan(TableName="t")["Items"] == [{"pk": {"N": "2"}, "kept": {"BOOL": True}}]
+    dynamodb.put_item(TableName="numbers", Item={"pk": {"N": "1.0"}})
+    dynamodb.put_item(TableName="numbers", Item={"pk": {"N": "2"}, "kept": {"BOOL": True}})
+    dynamodb.delete_item(TableName="numbers", Key={"pk": {"N": "1"}})
+    yield
+    assert kept.clients("dynamodb").scan(TableName="numbers")["Items"] == [{"pk": {"N": "2"}, "kept": {"BOOL": True}}]
 
 
-def test_messages_are_kept_with_their_state(kept: KeptCloud) -> None:
+@story
+def messages_are_kept_with_their_state(kept: KeptCloud) -> Iterator[None]:
     sqs = kept.clients("sqs")
     dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -211,9 +240,9 @@ def test_messages_are_kept_with_their_state(kept: KeptCloud) -> None:
         found = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
         return [found[name] for name in names]
 
-    port = url.split("/")[2]
-    sqs = kept.kill()("sqs")
-    url, dead, flying = (each.replace(port, kept.cloud.endpoint_url[7:]) for each in (url, dead, flying))
+    yield
+    sqs = kept.clients("sqs")
+    url, dead, flying = (url_of(kept.clients, name) for name in ("q", "dead", "flying"))
     assert sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]["RedrivePolicy"] == redrive
     assert (counts(url), counts(flying)) == (["1", "0", "1"], ["1", "1", "0"])
     [waits] = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"])["Messages"]
@@ -229,7 +258,8 @@ def test_messages_are_kept_with_their_state(kept: KeptCloud) -> None:
     assert letter["Body"] == "waits"
 
 
-def test_a_fifo_queue_drops_duplicates_of_before_and_keeps_its_order(kept: KeptCloud) -> None:
+@story
+def a_fifo_queue_drops_duplicates_of_before_and_keeps_its_order(kept: KeptCloud) -> Iterator[None]:
     sqs = kept.clients("sqs")
     attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "false"}
     url = sqs.create_queue(QueueName="q.fifo", Attributes=attributes)["QueueUrl"]
@@ -239,16 +269,16 @@ def test_a_fifo_queue_drops_duplicates_of_before_and_keeps_its_order(kept: KeptC
         return str(sqs.send_message(QueueUrl=url, MessageBody=name, **options)["SequenceNumber"])
 
     numbers = [send(url, name) for name in "abc"]
-    port = url.split("/")[2]
-    sqs = kept.kill()("sqs")
-    url = url.replace(port, kept.cloud.endpoint_url[7:])
+    yield
+    sqs, url = kept.clients("sqs"), url_of(kept.clients, "q.fifo")
     assert send(url, "a") == numbers[0]
     assert send(url, "d") > numbers[-1]
     received = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
     assert [message["Body"] for message in received] == ["a", "b", "c", "d"]
 
 
-def test_a_purged_or_deleted_queue_has_no_messages_of_before(kept: KeptCloud) -> None:
+@story
+def a_purged_or_deleted_queue_has_no_messages_of_before(kept: KeptCloud) -> Iterator[None]:
     sqs = kept.clients("sqs")
     urls = {name: sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("purged", "deleted")}
     for url in urls.values():
@@ -256,13 +286,13 @@ def test_a_purged_or_deleted_queue_has_no_messages_of_before(kept: KeptCloud) ->
     sqs.purge_queue(QueueUrl=urls["purged"])
     sqs.delete_queue(QueueUrl=urls["deleted"])
     sqs.create_queue(QueueName="deleted")
-    sqs = kept.kill()("sqs")
+    yield
     for name in urls:
-        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
-        assert sqs.receive_message(QueueUrl=url).get("Messages") is None
+        assert kept.clients("sqs").receive_message(QueueUrl=url_of(kept.clients, name)).get("Messages") is None
 
 
-def test_accounts_sign_in_with_their_passwords_and_refresh_with_their_tokens(kept: KeptCloud) -> None:
+@story
+def accounts_sign_in_with_their_passwords_and_refresh_with_their_tokens(kept: KeptCloud) -> Iterator[None]:
     cognito = kept.clients("cognito-idp")
     pool = cognito.create_user_pool(
         PoolName="p", UsernameAttributes=["email"], AdminCreateUserConfig={"AllowAdminCreateUserOnly": True}
@@ -288,7 +318,8 @@ def test_accounts_sign_in_with_their_passwords_and_refresh_with_their_tokens(kep
     tokens = sign_in()
     before = cognito.get_user(AccessToken=tokens["AccessToken"])
     keys = requests.get(f"{kept.cloud.endpoint_url}/{pool}/.well-known/jwks.json", timeout=30).json()
-    cognito = kept.kill()("cognito-idp")
+    yield
+    cognito = kept.clients("cognito-idp")
     assert requests.get(f"{kept.cloud.endpoint_url}/{pool}/.well-known/jwks.json", timeout=30).json() == keys
     after = cognito.get_user(AccessToken=tokens["AccessToken"])
     assert (after["Username"], after["UserAttributes"]) == (before["Username"], before["UserAttributes"])
@@ -301,12 +332,14 @@ def test_accounts_sign_in_with_their_passwords_and_refresh_with_their_tokens(kep
     assert error_of(cognito.admin_get_user, UserPoolId=pool, Username=gone)[0] == "UserNotFoundException"
 
 
-def test_an_instance_of_before_is_terminated_and_keeps_its_tags(kept: KeptCloud) -> None:
+@story
+def an_instance_of_before_is_terminated_and_keeps_its_tags(kept: KeptCloud) -> Iterator[None]:
     ec2 = kept.clients("ec2")
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "worker"}]}]
     options = {"ImageId": "ami-12c6146b", "InstanceType": "c7a.large", "MinCount": 2, "MaxCount": 2}
     launched = ec2.run_instances(**options, TagSpecifications=tags)["Instances"]
-    ec2 = kept.kill()("ec2")
+    yield
+    ec2 = kept.clients("ec2")
     found = ec2.describe_instances(Filters=[{"Name": "tag:Name", "Values": ["worker"]}])["Reservations"]
     instances = [instance for reservation in found for instance in reservation["Instances"]]
     assert {each["InstanceId"] for each in instances} == {each["InstanceId"] for each in launched}
@@ -315,13 +348,18 @@ def test_an_instance_of_before_is_terminated_and_keeps_its_tags(kept: KeptCloud)
     assert ec2.run_instances(**options)["Instances"][0]["State"]["Name"] in {"pending", "running"}
 
 
+@pytest.mark.parametrize("name", STORIES)
+def test_what_was_acknowledged_is_there_after_a_kill(begun: dict[str, Iterator[None]], name: str) -> None:
+    assert next(begun[name], None) is None
+
+
 def test_a_call_with_an_effect_that_would_be_lost_is_refused(kept: KeptCloud) -> None:
     s3, dynamodb = kept.clients("s3"), kept.clients("dynamodb")
-    s3.create_bucket(Bucket="bucket")
-    dynamodb.create_table(**table_settings("t"))
+    s3.create_bucket(Bucket="unversioned")
+    dynamodb.create_table(**table_settings("unchanged"))
     refused: tuple[Callable[[], Any], ...] = (
-        lambda: s3.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"}),
-        lambda: dynamodb.execute_statement(Statement="DELETE FROM t WHERE pk = 'a' AND sk = 'b'"),
+        lambda: s3.put_bucket_versioning(Bucket="unversioned", VersioningConfiguration={"Status": "Enabled"}),
+        lambda: dynamodb.execute_statement(Statement="DELETE FROM unchanged WHERE pk = 'a' AND sk = 'b'"),
     )
     for call in refused:
         with pytest.raises(ClientError, match="is not available with --state") as error:
@@ -331,17 +369,13 @@ def test_a_call_with_an_effect_that_would_be_lost_is_refused(kept: KeptCloud) ->
 
 CALLS: dict[str, Callable[[CloudClients], Any]] = {
     "of the main thread": lambda clients: clients("sqs").send_message_batch(
-        QueueUrl=url_of(clients), Entries=[{"Id": "1", "MessageBody": "new"}]
+        QueueUrl=url_of(clients, "calls"), Entries=[{"Id": "1", "MessageBody": "new"}]
     ),
     "of a thread": lambda clients: clients("sqs").create_queue(QueueName="new"),
     "of a thread, on an object": lambda clients: clients("s3").put_object(
-        Bucket="bucket", Key="new", Body=bytes(2_000_000)
+        Bucket="calls", Key="new", Body=bytes(2_000_000)
     ),
 }
-
-
-def url_of(clients: CloudClients) -> str:
-    return str(clients("sqs").get_queue_url(QueueName="q")["QueueUrl"])
 
 
 def copied(state: Path, copy: Path) -> Path:
@@ -355,50 +389,48 @@ def copied(state: Path, copy: Path) -> Path:
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_call_is_answered_only_after_its_commit(kept: KeptCloud, tmp_path: Path, call: str) -> None:
-    kept.clients("sqs").create_queue(QueueName="q")
-    kept.clients("s3").create_bucket(Bucket="bucket")
-    url_of(kept.clients)
-    before = load(copied(tmp_path / "state", tmp_path / "before"))
-    with closing(connect(tmp_path / "state" / DATABASE)) as other, ThreadPoolExecutor(1) as client:
+    kept.clients("sqs").create_queue(QueueName="calls")
+    kept.clients("s3").create_bucket(Bucket="calls")
+    url_of(kept.clients, "calls")
+    before = load(copied(kept.state, tmp_path / "before"))
+    with closing(connect(kept.state / DATABASE)) as other, ThreadPoolExecutor(1) as client:
         other.execute("BEGIN IMMEDIATE")  # the commit waits for this
         answer = client.submit(CALLS[call], kept.clients)
         is_early = bool(wait([answer], 1.0).done)
         other.execute("COMMIT")
         answer.result()
-        after = load(copied(tmp_path / "state", tmp_path / "after"))
+        after = load(copied(kept.state, tmp_path / "after"))
     assert not is_early
     assert any(b"new" in key + (after[key].value or b"") for key in after.keys() - before.keys())
 
 
-def test_a_call_that_the_disk_has_no_room_for_is_not_answered_and_nothing_is_lost(
-    kept: KeptCloud, tmp_path: Path
-) -> None:
+def test_a_call_that_the_disk_has_no_room_for_is_not_answered_and_nothing_is_lost(kept: KeptCloud) -> None:
     s3 = kept.clients("s3")
-    s3.create_bucket(Bucket="bucket")
-    s3.put_object(Bucket="bucket", Key="kept", Body=bytes(10_000))
+    s3.create_bucket(Bucket="full")
+    s3.put_object(Bucket="full", Key="kept", Body=bytes(10_000))
     [worker] = children_of(kept.cloud.server_pid)
-    room = (tmp_path / "state" / f"{DATABASE}-wal").stat().st_size + 20_000
-    resource.prlimit(worker, resource.RLIMIT_FSIZE, (room, room))
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, (100_000, 100_000))
     with pytest.raises(BotoCoreError):
-        s3.put_object(Bucket="bucket", Key="too large", Body=bytes(1_000_000))
+        s3.put_object(Bucket="full", Key="too large", Body=bytes(1_000_000))
     wait_until(lambda: not Path(f"/proc/{worker}").exists(), "the process ends")
     assert "the state cannot be written" in (kept.cloud.state_dir / "cloud.log").read_text()
     s3 = kept.kill()("s3")
-    assert [each["Key"] for each in s3.list_objects_v2(Bucket="bucket")["Contents"]] == ["kept"]
-    s3.put_object(Bucket="bucket", Key="too large", Body=bytes(1_000_000))
+    assert [each["Key"] for each in s3.list_objects_v2(Bucket="full")["Contents"]] == ["kept"]
+    s3.put_object(Bucket="full", Key="too large", Body=bytes(1_000_000))
 
 
 def test_a_damaged_state_is_not_served(tmp_path: Path) -> None:
-    with kept_cloud(tmp_path) as kept:
-        s3 = kept.clients("s3")
-        s3.create_bucket(Bucket="bucket")
-        for number in range(3):
-            s3.put_object(Bucket="bucket", Key=str(number), Body=b"x" * 100)
-    path = tmp_path / "state" / f"{DATABASE}-wal"
-    content = path.read_bytes()
-    damaged = content.replace(b"x" * 100, b"y" + b"x" * 99)
-    assert damaged != content
-    path.write_bytes(damaged)
+    create(tmp_path / DATABASE)
+    store = Store(tmp_path / DATABASE)
+    for number in range(3):
+        store.append([Record(b'["%d"]' % number, b"{}", b"x" * 100)])
+        store.commit()
+    path = copied(tmp_path, tmp_path / "state")
+    store.close()
+    log = path.with_name(f"{DATABASE}-wal")
+    damaged = log.read_bytes().replace(b"x" * 100, b"y" + b"x" * 99)
+    assert damaged != log.read_bytes()
+    log.write_bytes(damaged)
     with pytest.raises(LocalCloudError, match=r"lacks its last \d commits .*Nothing was changed"):
-        LocalCloud(tmp_path / "again", hypervisor=False, state=tmp_path / "state").start()
-    assert path.read_bytes() == damaged
+        LocalCloud(tmp_path / "run", hypervisor=False, state=tmp_path / "state").start()
+    assert log.read_bytes() == damaged

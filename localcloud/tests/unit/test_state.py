@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from localcloud.access_keys import KEY_FILE
+from localcloud.access_keys import KEY_FILE, write_private
 from localcloud.http_worker import InlineWorker
 from localcloud.s3 import objects
 from localcloud.state import format_1
@@ -223,7 +223,8 @@ def test_a_damaged_content_is_an_error_with_a_remedy(killed_files: dict[str, byt
     at = killed_files[""].index(bytes([7]) * 500)
     damaged = killed_files[""][:at] + b"x" + killed_files[""][at + 1 :]
     with pytest.raises(
-        CorruptedStateError, match=r"damaged record of .*Nothing was changed.*fleetsight state restore"
+        CorruptedStateError,
+        match=r"state\.sqlite has a damaged record of .*Nothing was changed.*fleetsight state rest",
     ):
         load(written({**killed_files, "": damaged}, tmp_path))
 
@@ -236,14 +237,14 @@ def test_a_damaged_key_is_an_error_in_the_table_and_in_its_index(tmp_path: Path)
     assert len(places) == 2
     for at in places:
         path.write_bytes(database[:at] + b"x" + database[at + 1 :])
-        with pytest.raises(CorruptedStateError):
+        with pytest.raises(CorruptedStateError, match=r"state\.sqlite cannot be read \(row .* missing from index"):
             load(path)
 
 
 @pytest.mark.parametrize("log", [b"", b"cut"])
 def test_a_log_that_is_missing_or_cut_is_an_error(killed_files: dict[str, bytes], tmp_path: Path, log: bytes) -> None:
-    cut = killed_files["-wal"][:-5_000] if log else b""
-    with pytest.raises(CorruptedStateError, match=r"lacks its last \d commits"):
+    cut, lacking = (killed_files["-wal"][:-5_000], 1) if log else (b"", 3)
+    with pytest.raises(CorruptedStateError, match=rf"lacks its last {lacking} commits \(without {DATABASE}-ackn"):
         load(written({**killed_files, "-wal": cut}, tmp_path))
 
 
@@ -267,7 +268,10 @@ UNUSABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "text": (lambda path: path.write_text("no database" * 100), r"is damaged: .* \(file is not a database\)\. Noth"),
     "empty": (lambda path: path.write_bytes(b""), "is not a state of Fleetsight: name another folder"),
     "of another program": (foreign_database, "is not a state of Fleetsight: name another folder"),
-    "of a newer version": (newer_state, "has format 3, and this version of Fleetsight reads format 2: use"),
+    "of a newer version": (
+        newer_state,
+        "has format 3, and this .* reads format 2: use the version that wrote it, or another folder$",
+    ),
     "cut": (cut_state, r"is damaged: .* Nothing was changed\. Restore a snapshot"),
 }
 
@@ -358,7 +362,6 @@ def test_a_process_that_cannot_write_ends_and_acknowledges_nothing(
     store.append([Record(b'["b"]', b"1", bytes(100_000))])
     with pytest.raises(EndedError):
         recorder.commit()
-    assert store.has_pending
     assert set(load(written(files_of(tmp_path / DATABASE), tmp_path))) == {b'["a"]'}
 
 
@@ -390,7 +393,7 @@ def test_an_answer_waits_for_the_record_of_an_object_that_another_call_changes(
         changing.result(DEADLINE_SECONDS)
         answered.result(DEADLINE_SECONDS)
     assert not is_early
-    assert not recorder.store.has_pending
+    assert recorder.store._durable == recorder.store._appended == 2
 
 
 def test_held_and_pipelined_responses_are_sent_after_their_commit(
@@ -471,6 +474,7 @@ OPERATIONS: dict[str, tuple[Callable[[StateFolder, Path], Any], str]] = {
     "create": (lambda _, path: create(path / DATABASE), DATABASE),
     "snapshot": (lambda state, path: state.snapshot(path / "backup"), "backup"),
     "restore": (lambda _, path: restore(path.parent / "backup", path), DATABASE),
+    "private": (lambda _, path: write_private(path / KEY_FILE, "key"), KEY_FILE),
 }
 
 
@@ -495,10 +499,10 @@ def test_a_new_file_is_on_the_disk_before_it_gets_its_name_and_its_folder_after(
     monkeypatch.setattr(Path, "replace", recorded_replace)
     make(state, folder)
     assert (folder / name).exists()
-    [renamed] = [step for step in steps if step.startswith("rename")]
-    at = steps.index(renamed)
-    assert steps[at - 1] == renamed.replace("rename", "sync")
-    assert steps[at + 1] == f"sync {folder}"
+    renamed = [step for step in steps if step.startswith("rename")]
+    assert renamed
+    assert all(steps[steps.index(step) - 1] == step.replace("rename", "sync") for step in renamed)
+    assert steps[-1] == (f"sync {folder}" if name != KEY_FILE else renamed[0])
 
 
 def test_a_cut_snapshot_is_not_restored(state: StateFolder, tmp_path: Path) -> None:
@@ -518,7 +522,10 @@ def test_a_snapshot_is_not_restored_over_other_files(state: StateFolder, tmp_pat
 
 
 def test_a_snapshot_that_does_not_fit_on_its_disk_leaves_no_file(state: StateFolder, tmp_path: Path) -> None:
-    with pytest.raises(StateError, match="choose another place"):
+    with pytest.raises(
+        StateError,
+        match=r"missing/backup cannot be used .*: free space on its disk, check its rights, or name another",
+    ):
         state.snapshot(tmp_path / "missing" / "backup")
     assert state.check() == {"a": 1}
 
@@ -661,10 +668,3 @@ def test_a_snapshot_of_the_former_version_is_restored_with_its_private_files(tmp
     copy = restore(tmp_path / "backup", tmp_path / "copy")
     assert (copy.path / KEY_FILE).read_text() == "old"
     assert copy.check() == {"object": 2}
-
-
-@pytest.mark.parametrize("marker", ["", "[]", "{}", "null", '{"format": 7}'])
-def test_an_unreadable_marker_of_the_former_version_is_an_error(tmp_path: Path, marker: str) -> None:
-    (tmp_path / format_1.MARKER).write_text(marker)
-    with pytest.raises(StateError, match="cannot be read"):
-        StateFolder.usable(tmp_path)
