@@ -120,24 +120,24 @@ def index_of_pictures(count: int, order: str, gap: bytes, others: int, after: by
     return [Part(segment.data, [4], [(4 + len(body), "declares", count)])]
 
 
+SEGMENTS = parts_of(
+    st.builds(lambda marker, body: [jpeg_segment(marker, body)], st.sampled_from([0xE1, 0xE2, 0xE5]), BYTES),
+    st.builds(lambda size: [jpeg_segment(0xE5, b"", size)], st.sampled_from([0, 1])),
+    st.sampled_from([0x01, 0xC8, 0xD0, 0xD9, 0xF0, 0xFD]).map(lambda each: [Part(bytes([255, each]), [4])]),
+    st.just([Part(b"\xff", [4]), Part(b"\xff\xe5\0\2", [4])]),
+    st.just([Part(b"\xff", [4]), Part(b"\0", [4]), Part(b"\7", [4])]),
+)
+NO_INDEX: tuple[list[Part], ...] = (
+    [],
+    [jpeg_segment(0xE2, b"MPF\0II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0xB000, 7, 4, 77))],
+    [jpeg_segment(0xE2, b"MPF\0XX*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0xB001, 4, 1, 77))],
+)
+INDEXES = st.builds(index_of_pictures, NUMBERS, st.sampled_from("<>"), BYTES, st.integers(0, 2), BYTES)
 JPEG = st.builds(
     lambda before, index, after: [Part(b"\xff\xd8"), *before, *index, *after, Part(b"\xff\xda\xff\xe5\0\2\0\0")],
-    *[
-        segments := parts_of(
-            st.builds(lambda marker, body: [jpeg_segment(marker, body)], st.sampled_from([0xE1, 0xE2, 0xE5]), BYTES),
-            st.builds(lambda size: [jpeg_segment(0xE5, b"", size)], st.sampled_from([0, 1])),
-            st.sampled_from([0x01, 0xC8, 0xD0, 0xD9, 0xF0, 0xFD]).map(lambda each: [Part(bytes([255, each]), [4])]),
-            st.just([Part(b"\xff", [4]), Part(b"\xff\xe5\0\2", [4])]),
-            st.just([Part(b"\xff", [4]), Part(b"\0", [4]), Part(b"\7", [4])]),
-        ),
-        st.one_of(
-            st.just([]),
-            st.builds(index_of_pictures, NUMBERS, st.sampled_from("<>"), BYTES, st.integers(0, 2), BYTES),
-            st.just([jpeg_segment(0xE2, b"MPF\0II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0xB000, 7, 4, 77))]),
-            st.just([jpeg_segment(0xE2, b"MPF\0XX*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0xB001, 4, 1, 77))]),
-        ),
-        segments,
-    ],
+    SEGMENTS,
+    INDEXES | st.sampled_from(NO_INDEX),
+    SEGMENTS,
 )
 
 
@@ -175,71 +175,32 @@ ITEMS = st.lists(
     | st.just(boxed(b"free", bytes(20))),
     max_size=5,
 )
-HEICS = st.builds(
-    lambda items, iinf, width, references, associations, samples, order: [
-        Part(HEIC, [8]),
-        boxed(
-            b"meta",
-            bytes(4),
-            [
-                part
-                for _, part in sorted(
-                    zip(
-                        order,
-                        [
-                            boxed(b"iinf", bytes([iinf]) + bytes(7 if iinf else 5), items),
-                            boxed(
-                                b"iref",
-                                bytes([width == 4, 0, 0, 0]),
-                                (
-                                    heic_reference(kind, source, targets, width)
-                                    for kind, source, targets in references
-                                ),
-                            ),
-                            boxed(b"iprp", b"", [boxed(b"ipco", b"", [Part(box(b"ispe"), [8])] * 2), associations]),
-                        ],
-                        strict=True,
-                    ),
-                    key=lambda each: each[0],
-                )
-            ],
-        ),
-        boxed(
-            b"moov",
-            b"",
-            [boxed(b"trak", b"", [boxed(b"mdia", b"", [samples])]), boxed(b"trak", b"", [samples]), samples],
-        ),
-    ],
-    ITEMS,
-    st.sampled_from([0, 1]),
-    st.sampled_from([2, 4]),
-    st.lists(
-        st.tuples(st.sampled_from([b"dimg", b"thmb", b"auxl", b"cdsc"]), SMALL_IDS, st.lists(SMALL_IDS, max_size=2)),
-        max_size=3,
-    ),
-    st.builds(
-        heic_associations,
-        st.lists(st.tuples(SMALL_IDS, st.lists(SMALL_IDS, max_size=2))),
-        st.booleans(),
-        st.booleans(),
-    ),
-    st.builds(
-        lambda kind, count: Part(box(kind, bytes(8), struct.pack(">I", count)), [8], [(20, "declares", count)]),
-        st.sampled_from([b"stsz", b"stz2"]),
-        NUMBERS,
-    ),
-    st.permutations(range(3)),
-)
+LINKS = st.tuples(st.sampled_from([b"dimg", b"thmb", b"auxl", b"cdsc"]), SMALL_IDS, st.lists(SMALL_IDS, max_size=2))
 
 
-@pytest.mark.parametrize(
-    ("name", "files"), [("PNG", PNG), ("WEBP", WEBP), ("GIF", GIF), ("JPEG", JPEG), ("HEIF", HEICS)]
-)
+@st.composite
+def heics(draw: st.DrawFn) -> list[Part]:
+    is_long, is_wide, *flags = draw(st.tuples(*[st.booleans()] * 4))
+    count, sample_sizes = draw(NUMBERS), draw(st.sampled_from([b"stsz", b"stz2"]))
+    samples = Part(box(sample_sizes, bytes(8), struct.pack(">I", count)), [8], [(20, "declares", count)])
+    links = [heic_reference(*link, 4 if is_wide else 2) for link in draw(st.lists(LINKS, max_size=3))]
+    associations = heic_associations(draw(st.lists(st.tuples(SMALL_IDS, st.lists(SMALL_IDS, max_size=2)))), *flags)
+    children = [
+        boxed(b"iinf", bytes([is_long]) + bytes(7 if is_long else 5), draw(ITEMS)),
+        boxed(b"iref", bytes([is_wide, 0, 0, 0]), links),
+        boxed(b"iprp", b"", [boxed(b"ipco", b"", [Part(box(b"ispe"), [8])] * 2), associations]),
+    ]
+    tracks = [boxed(b"trak", b"", [boxed(b"mdia", b"", [samples])]), boxed(b"trak", b"", [samples]), samples]
+    return [Part(HEIC, [8]), boxed(b"meta", bytes(4), draw(st.permutations(children))), boxed(b"moov", b"", tracks)]
+
+
+FILES = {"PNG": PNG, "WEBP": WEBP, "GIF": GIF, "JPEG": JPEG, "HEIF": heics()}
+
+
+@pytest.mark.parametrize("name", FILES)
 @given(data=st.data())
-def test_a_file_cut_anywhere_has_the_pieces_and_frames_before_the_cut(
-    name: str, files: st.SearchStrategy[list[Part]], data: st.DataObject
-) -> None:
-    whole = joined(data.draw(files))
+def test_a_file_cut_anywhere_has_the_pieces_and_frames_before_the_cut(name: str, data: st.DataObject) -> None:
+    whole = joined(data.draw(FILES[name]))
     count = FORMATS[name].count_frames
     assert count is not None
     places = {*whole.counted, *(place for place, *_ in whole.facts), len(whole.data)}
