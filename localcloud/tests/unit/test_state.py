@@ -244,8 +244,22 @@ def test_a_damaged_key_is_an_error_in_the_table_and_in_its_index(tmp_path: Path)
 @pytest.mark.parametrize("log", [b"", b"cut"])
 def test_a_log_that_is_missing_or_cut_is_an_error(killed_files: dict[str, bytes], tmp_path: Path, log: bytes) -> None:
     cut, lacking = (killed_files["-wal"][:-5_000], 1) if log else (b"", 3)
-    with pytest.raises(CorruptedStateError, match=rf"lacks its last {lacking} commits \(without {DATABASE}-ackn"):
+    with pytest.raises(
+        CorruptedStateError, match=rf"{DATABASE} lacks its last {lacking} commits \(without {DATABASE}-ackn"
+    ):
         load(written({**killed_files, "-wal": cut}, tmp_path))
+
+
+def test_a_check_of_a_killed_state_changes_no_file(killed_files: dict[str, bytes], tmp_path: Path) -> None:
+    path = written(killed_files, tmp_path)
+    assert StateFolder(path.parent).check() == {"old": 20, "new": 1}
+    assert files_of(path) == killed_files
+
+
+def test_a_missing_database_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=rf"{tmp_path / DATABASE} cannot be used .*: free space on its disk, check"):
+        Store(tmp_path / DATABASE)
+    assert not list(tmp_path.iterdir())
 
 
 def foreign_database(path: Path) -> None:
@@ -478,13 +492,9 @@ OPERATIONS: dict[str, tuple[Callable[[StateFolder, Path], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_new_file_is_on_the_disk_before_it_gets_its_name_and_its_folder_after(
-    state: StateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
-) -> None:
-    make, name = OPERATIONS[operation]
-    (folder := tmp_path / "new").mkdir()
-    state.snapshot(tmp_path / "backup")
+@pytest.fixture
+def disk_steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is synchronized and renamed, in this order."""
     steps, replace, fsync = list[str](), Path.replace, os.fsync
 
     def recorded_sync(descriptor: int) -> None:
@@ -497,12 +507,28 @@ def test_a_new_file_is_on_the_disk_before_it_gets_its_name_and_its_folder_after(
 
     monkeypatch.setattr(os, "fsync", recorded_sync)
     monkeypatch.setattr(Path, "replace", recorded_replace)
+    return steps
+
+
+def test_a_reset_is_on_the_disk_before_it_is_reported(state: StateFolder, disk_steps: list[str]) -> None:
+    state.remove()
+    assert disk_steps[-1] == f"sync {state.path}"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_new_file_is_on_the_disk_before_it_gets_its_name_and_its_folder_after(
+    state: StateFolder, tmp_path: Path, disk_steps: list[str], operation: str
+) -> None:
+    make, name = OPERATIONS[operation]
+    (folder := tmp_path / "new").mkdir()
+    state.snapshot(tmp_path / "backup")
+    disk_steps.clear()
     make(state, folder)
     assert (folder / name).exists()
-    renamed = [step for step in steps if step.startswith("rename")]
+    renamed = [step for step in disk_steps if step.startswith("rename")]
     assert renamed
-    assert all(steps[steps.index(step) - 1] == step.replace("rename", "sync") for step in renamed)
-    assert steps[-1] == (f"sync {folder}" if name != KEY_FILE else renamed[0])
+    assert all(disk_steps[disk_steps.index(step) - 1] == step.replace("rename", "sync") for step in renamed)
+    assert disk_steps[-1] == (f"sync {folder}" if name != KEY_FILE else renamed[0])
 
 
 def test_a_cut_snapshot_is_not_restored(state: StateFolder, tmp_path: Path) -> None:
