@@ -219,8 +219,11 @@ def test_a_damaged_byte_is_an_error_or_changes_nothing(
             store.close()
 
 
-def test_a_damaged_content_is_an_error_with_a_remedy(killed_files: dict[str, bytes], tmp_path: Path) -> None:
-    at = killed_files[""].index(bytes([7]) * 500)
+@pytest.mark.parametrize("part", ["value", "body"])
+def test_a_damaged_content_is_an_error_with_a_remedy(
+    killed_files: dict[str, bytes], tmp_path: Path, part: str
+) -> None:
+    at = killed_files[""].index(b"{}" + bytes([7]) * 500) + (2 if part == "body" else 0)
     damaged = killed_files[""][:at] + b"x" + killed_files[""][at + 1 :]
     with pytest.raises(
         CorruptedStateError,
@@ -480,8 +483,20 @@ def test_only_the_owner_can_read_the_files_of_a_state(state: StateFolder) -> Non
     store = Store(state.database)
     store.append([Record(b'["b"]', b"1")])
     store.commit()
-    assert {path.stat().st_mode & 0o077 for path in state.path.iterdir() if path.name != KEY_FILE} == {0}
+    with state.locked():
+        assert {path.stat().st_mode & 0o077 for path in state.path.iterdir() if path.name != KEY_FILE} == {0}
     store.close()
+
+
+def test_a_folder_of_a_state_is_created_for_its_owner_alone(tmp_path: Path) -> None:
+    folder = StateFolder.usable(tmp_path / "new" / "state")
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_start_waits_for_an_earlier_process_that_ends(state: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = state.acquire()
+    monkeypatch.setattr("localcloud.state.folder.time.sleep", lambda seconds: os.close(earlier + int(0 * seconds)))
+    os.close(state.acquire(DEADLINE_SECONDS))
 
 
 OPERATIONS: dict[str, tuple[Callable[[StateFolder, Path], Any], str]] = {
@@ -557,6 +572,8 @@ def test_a_snapshot_that_does_not_fit_on_its_disk_leaves_no_file(state: StateFol
 
 
 def test_a_reset_state_is_empty_and_can_be_used_again(state: StateFolder) -> None:
+    for name in (f"{KEY_FILE}.partial", f"{DATABASE}.partial", f"{DATABASE}-wal", f"{DATABASE}-shm"):
+        (state.path / name).touch()  # a kill leaves these
     state.remove()
     assert {entry.name for entry in state.path.iterdir()} == {"lock"}
     with pytest.raises(StateError, match="is not a state"):
@@ -592,11 +609,34 @@ def test_a_folder_with_other_files_does_not_become_a_state(tmp_path: Path) -> No
 
 def test_a_start_that_was_killed_halfway_is_repeated(tmp_path: Path) -> None:
     (tmp_path / "lock").touch()
+    (tmp_path / "lost+found").mkdir()  # of the root of a volume
     (tmp_path / f"{DATABASE}.partial").write_text("half a database")
     folder = StateFolder.usable(tmp_path)
     folder.prepare()
     assert folder.check() == {}
-    assert {path.name for path in tmp_path.iterdir()} == {"lock", DATABASE}
+    assert {path.name for path in tmp_path.iterdir()} == {"lock", "lost+found", DATABASE}
+
+
+def file_for_folder(path: Path) -> None:
+    path.touch()
+    StateFolder.usable(path)
+
+
+def lost_log_of_the_former_version(path: Path) -> None:
+    path.mkdir()
+    (path / format_1.MARKER).touch()
+    StateFolder.usable(path).prepare()
+
+
+def folder_for_file(path: Path) -> None:
+    (path / KEY_FILE).mkdir(parents=True)
+    StateFolder(path).remove()
+
+
+@pytest.mark.parametrize("use", [file_for_folder, lost_log_of_the_former_version, folder_for_file])
+def test_an_error_of_the_disk_names_the_folder_and_the_remedy(tmp_path: Path, use: Callable[[Path], None]) -> None:
+    with pytest.raises(StateError, match=rf"^{tmp_path}/state cannot be used \(.*: free space on its disk, check"):
+        use(tmp_path / "state")
 
 
 def former_record(key: bytes, value: bytes | None, body: bytes = b"") -> bytes:
