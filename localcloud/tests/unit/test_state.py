@@ -466,8 +466,9 @@ def test_a_snapshot_restores_everything_and_only_its_owner_can_read_it(state: St
     file = tmp_path / "backup"
     assert state.snapshot(file) == file.stat().st_size
     assert file.stat().st_mode & 0o777 == 0o600
-    copy = restore(file, tmp_path / "copy")
+    copy = restore(file, tmp_path / "new" / "copy")
     assert StateFolder.existing(copy.path) == copy
+    assert copy.path.stat().st_mode & 0o777 == 0o700
     for name, content in ((KEY_FILE, b"secret"), (DATABASE, copy.database.read_bytes())):
         assert (copy.path / name).read_bytes() == content
         assert (copy.path / name).stat().st_mode & 0o777 == 0o600
@@ -633,7 +634,11 @@ def folder_for_file(path: Path) -> None:
     StateFolder(path).remove()
 
 
-@pytest.mark.parametrize("use", [file_for_folder, lost_log_of_the_former_version, folder_for_file])
+def missing_snapshot(path: Path) -> None:
+    restore(path.parent / "missing", path)
+
+
+@pytest.mark.parametrize("use", [missing_snapshot, file_for_folder, lost_log_of_the_former_version, folder_for_file])
 def test_an_error_of_the_disk_names_the_folder_and_the_remedy(tmp_path: Path, use: Callable[[Path], None]) -> None:
     with pytest.raises(StateError, match=rf"^{tmp_path}/state cannot be used \(.*: free space on its disk, check"):
         use(tmp_path / "state")
